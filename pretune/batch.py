@@ -1,0 +1,163 @@
+"""The one thing that flows: a flat run of tokens and the lengths of its sequences. No padding, no padding mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import accumulate
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Targets = dict[str, tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the sequences of a ragged run lie.
+
+    Attributes:
+        lengths: tokens of each sequence, known on the host.
+        offsets: (N + 1,) int32, first token of each sequence and the total, on the device of the run.
+        positions: (T,) int64, place of each token in its sequence (shifted where a cache comes before it).
+        group: (N,) int64 or None: domain or adapter of each sequence.
+    """
+
+    lengths: tuple[int, ...]
+    offsets: Tensor
+    positions: Tensor
+    group: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls,
+        lengths: Sequence[int],
+        device: torch.device | str = "cpu",
+        *,
+        starts: Sequence[int] | None = None,
+        group: Tensor | None = None,
+    ) -> Layout:
+        """Lay out sequences of the given lengths.
+
+        Args:
+            starts: position of each sequence's first token, where a cache holds earlier ones; 0 by default.
+        """
+        run = np.asarray(lengths, dtype=np.int64)
+        ends = np.cumsum(run)
+        first = ends - run if starts is None else ends - run - np.asarray(starts, dtype=np.int64)
+        positions = np.arange(int(ends[-1]) if len(run) else 0, dtype=np.int64) - np.repeat(first, run)
+        offsets = torch.tensor([0, *accumulate(int(n) for n in lengths)], dtype=torch.int32, device=device)
+        return cls(tuple(int(n) for n in lengths), offsets, torch.from_numpy(positions).to(device), group)
+
+    @property
+    def count(self) -> int:
+        """Number of sequences, N."""
+        return len(self.lengths)
+
+    @cached_property
+    def total(self) -> int:
+        """Number of tokens, T."""
+        return sum(self.lengths)
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest sequence; 0 for an empty run."""
+        return max(self.lengths, default=0)
+
+    @cached_property
+    def bounds(self) -> tuple[int, ...]:
+        """The offsets on the host: N + 1 integers."""
+        return (0, *accumulate(self.lengths))
+
+    @property
+    def first(self) -> Tensor:
+        """(N,) int64: index of each sequence's first token in the run."""
+        return self.offsets[:-1].long()
+
+    @property
+    def last(self) -> Tensor:
+        """(N,) int64: index of each sequence's last token in the run."""
+        return self.offsets[1:].long() - 1
+
+    def to(self, device: torch.device | str) -> Layout:
+        """The same layout with its tensors on `device`."""
+        group = None if self.group is None else self.group.to(device)
+        return replace(self, offsets=self.offsets.to(device), positions=self.positions.to(device), group=group)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tokens, where their sequences lie, and what is to be predicted where.
+
+    Attributes:
+        tokens: (T,) int64.
+        layout: lengths and positions of the N sequences.
+        segments: (T,) int64 or None: 0 for the first text of a pair, 1 for the second.
+        source: the encoder's run of a source-target pair, or None.
+        targets: for each term, (index (K,), label (K,)): rows of the hidden run (or sequences, for a head that reads
+            one row a sequence) and what they must give. Heads see only these rows.
+        samples: (N, 3) int64 on the host: (store, epoch, index) that name each sequence; keys of its random decisions
+            and what an error message shows.
+        account: what was cut, displaced, left out while the batch was built, in tokens or samples.
+    """
+
+    tokens: Tensor
+    layout: Layout
+    segments: Tensor | None = None
+    source: Batch | None = None
+    targets: Targets = field(default_factory=dict)
+    samples: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 3), np.int64))
+    account: dict[str, int] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with its tensors on `device`; copies from pinned memory do not block."""
+        move = {
+            name: (i.to(device, non_blocking=True), y.to(device, non_blocking=True))
+            for name, (i, y) in self.targets.items()
+        }
+        return replace(
+            self,
+            tokens=self.tokens.to(device, non_blocking=True),
+            layout=self.layout.to(device),
+            segments=None if self.segments is None else self.segments.to(device, non_blocking=True),
+            source=None if self.source is None else self.source.to(device),
+            targets=move,
+        )
+
+    def pick(self, sequences: Sequence[int]) -> Batch:
+        """The given sequences alone, in the given order, with targets left out."""
+        bounds = self.layout.bounds
+        rows = (
+            torch.cat([torch.arange(bounds[n], bounds[n + 1]) for n in sequences])
+            if sequences
+            else torch.zeros(0, dtype=torch.long)
+        )
+        return replace(
+            self,
+            tokens=self.tokens[rows],
+            layout=Layout.of([self.layout.lengths[n] for n in sequences], self.tokens.device),
+            segments=None if self.segments is None else self.segments[rows],
+            targets={},
+            samples=self.samples[list(sequences)] if len(self.samples) else self.samples,
+        )
+
+
+def ragged(
+    sequences: Sequence[Sequence[int] | NDArray[np.integer]], segments: Sequence[NDArray[np.integer]] | None = None
+) -> Batch:
+    """Lay token sequences end to end, without targets.
+
+    Shape:
+        sequences: N runs of integers; `segments` the same lengths.
+    """
+    flat = [np.asarray(s, dtype=np.int64) for s in sequences]
+    tokens = np.concatenate(flat) if flat else np.zeros(0, np.int64)
+    parts = (
+        None
+        if segments is None
+        else torch.from_numpy(np.concatenate([np.asarray(s, dtype=np.int64) for s in segments]))
+    )
+    return Batch(torch.from_numpy(tokens), Layout.of([len(s) for s in flat]), parts)

@@ -1,0 +1,157 @@
+"""Recipes: TOML <-> typed configuration <-> `--a.b value`.
+
+Each part of the code has its own `Config` class beside it; a recipe is a tree of them. Unknown keys, wrong types and
+values out of range are refused with the field's name, the value and the nearest known key.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pretune.errors import MissingInputError, UsageError
+from pretune.find import nearest
+
+Tree = dict[str, Any]
+
+
+class Config(BaseModel):
+    """Base of every configuration: unknown keys are errors, values do not change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def load(
+    kind: type[C], path: Path | None = None, overrides: Iterable[str] = (), base: Mapping[str, Any] | None = None
+) -> C:
+    """Read a recipe and lay `--a.b value` words over it.
+
+    Args:
+        kind: the class of the whole recipe.
+        path: a TOML file, or None for defaults and overrides alone.
+        overrides: command-line words: `--a.b value`, `--a.b=value`, `--flag`, `--no-flag`.
+        base: values below the file's.
+
+    Raises:
+        MissingInputError: the file does not exist.
+        UsageError: bad TOML (with line), unknown key (with the nearest one), value out of range.
+    """
+    tree: Tree = merge(dict(base or {}), read_toml(path) if path else {})
+    tree = merge(tree, parse_overrides(overrides))
+    return validate(kind, tree, str(path) if path else "recipe")
+
+
+def validate(kind: type[C], tree: Mapping[str, Any], where: str) -> C:
+    """Turn plain values into `kind`; every problem found is in one UsageError, a line each."""
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(kind, problem) for problem in error.errors()]
+        raise UsageError("\n".join(f"{where}: {line}" for line in lines)) from None
+
+
+def read_toml(path: Path) -> Tree:
+    """A TOML file as plain values."""
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        raise MissingInputError(f"{path}: no such recipe") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+
+
+def write_toml(path: Path, config: BaseModel) -> None:
+    """Write a configuration so that `load` gives it back; fields that are None are left out, as TOML has no null."""
+    path.write_text(to_toml(config), encoding="utf-8")
+
+
+def to_toml(config: BaseModel) -> str:
+    """A configuration as TOML text."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def merge(base: Tree, over: Mapping[str, Any]) -> Tree:
+    """Lay one tree over another; tables merge, everything else is replaced."""
+    out = dict(base)
+    for key, value in over.items():
+        below = out.get(key)
+        out[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
+    return out
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree as `{"a.b": value}`, for comparing two recipes field by field."""
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        out |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return out
+
+
+def parse_overrides(words: Iterable[str]) -> Tree:
+    """`--optimizer.lr 3e-4 --no-resume` as a tree; values are read as TOML, else taken as text.
+
+    Raises:
+        UsageError: a word that is neither a flag nor the value of one.
+    """
+    tree: Tree = {}
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        if not word.startswith("--") or len(word) == 2:
+            raise UsageError(f"{word!r}: expected --field value, such as --optimizer.lr 3e-4")
+        name, equals, text = word[2:].partition("=")
+        if equals:
+            value = parse_value(text)
+        elif queue and not queue[0].startswith("--"):
+            value = parse_value(queue.pop(0))
+        else:
+            value = not name.startswith("no-")
+            name = name.removeprefix("no-")
+        branch: Tree = {}
+        leaf = branch
+        *parents, last = name.replace("-", "_").split(".")
+        for parent in parents:
+            leaf = leaf.setdefault(parent, {})
+        leaf[last] = value
+        tree = merge(tree, branch)
+    return tree
+
+
+def parse_value(text: str) -> Any:
+    """One command-line value: TOML where it is TOML (numbers, booleans, lists), else the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(kind: type[BaseModel], problem: Any) -> str:
+    path = [str(part) for part in problem["loc"]]
+    field = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        return f"unknown field {field!r}; {nearest(path[-1], _known(kind, path[:-1]))}"
+    if problem["type"] == "missing":
+        return f"field {field!r} is missing"
+    value = json.dumps(problem.get("input"), default=str)
+    shown = value if len(value) <= 60 else value[:57] + "..."
+    return f"field {field!r} = {shown}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _known(kind: type[BaseModel], path: list[str]) -> list[str]:
+    """Field names of the configuration found by walking `path` from `kind`; union members are tried in turn."""
+    here: list[type[BaseModel]] = [kind]
+    for name in path:
+        options = [c.model_fields[name].annotation for c in here if name in c.model_fields]
+        flat = [a for option in options for a in (get_args(option) or (option,))]
+        below = [a for a in flat if isinstance(a, type) and issubclass(a, BaseModel)]
+        here = below or here
+    return sorted({field for c in here for field in c.model_fields})

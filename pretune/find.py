@@ -1,0 +1,93 @@
+"""Find a variant on an axis by its file name, or a user's own by `package.module:Name` or `path/to/file.py:Name`.
+
+`find("objectives", "mlm")` imports `pretune/objectives/mlm.py`; nothing is registered anywhere. A file that holds one
+class of the axis's base is asked for it by `find_class`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from pretune.errors import MissingInputError, UsageError
+
+T = TypeVar("T")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def names(axis: str) -> list[str]:
+    """The variants of an axis: file names of `pretune/<axis>/`, but for the file that holds the axis's base class."""
+    package = importlib.import_module(f"pretune.{axis}")
+    base = getattr(package, "BASE", "")
+    return sorted(
+        m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_") and m.name != base
+    )
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A hint for a misspelt name: `did you mean 'mlm'?`, or the whole list where nothing is near."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def find(axis: str, name: str) -> ModuleType:
+    """The module of a variant.
+
+    Raises:
+        UsageError: no such file on this axis; the nearest name is given.
+        MissingInputError: a path to a user's own file that does not exist.
+    """
+    target = name.partition(":")[0]
+    if target.endswith(".py"):
+        return _load_file(Path(target))
+    if "." in target:
+        try:
+            return importlib.import_module(target)
+        except ModuleNotFoundError as error:
+            raise UsageError(f"{axis}: cannot import {target!r}: {error}") from error
+    known = names(axis)
+    if not _NAME.fullmatch(target) or target not in known:
+        raise UsageError(f"{axis}: no variant {target!r}; {nearest(target, known)}")
+    return importlib.import_module(f"pretune.{axis}.{target}")
+
+
+def find_class(axis: str, name: str, base: type[T]) -> type[T]:
+    """The class of a variant: the one named after `:`, else the one subclass of `base` that its file defines.
+
+    Raises:
+        UsageError: the file defines no such class, or several.
+    """
+    module = find(axis, name)
+    wanted = name.partition(":")[2]
+    found = [
+        value
+        for key, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, base)
+        and value.__module__ == module.__name__
+        and (key == wanted if wanted else not key.startswith("_"))
+    ]
+    if len(found) != 1:
+        raise UsageError(f"{axis}: {name!r} must define one {base.__name__}, found {[c.__name__ for c in found]}")
+    return found[0]
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise MissingInputError(f"{path}: no such file")
+    key = f"pretune_user_{abs(hash(path.resolve()))}"
+    if key not in sys.modules:
+        spec = importlib.util.spec_from_file_location(key, path)
+        if spec is None or spec.loader is None:
+            raise UsageError(f"{path}: not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[key] = module
+        spec.loader.exec_module(module)
+    return sys.modules[key]
