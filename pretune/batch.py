@@ -130,11 +130,8 @@ class Batch:
     def pick(self, sequences: Sequence[int]) -> Batch:
         """The given sequences alone, in the given order, with targets left out."""
         bounds = self.layout.bounds
-        rows = (
-            torch.cat([torch.arange(bounds[n], bounds[n + 1]) for n in sequences])
-            if sequences
-            else torch.zeros(0, dtype=torch.long)
-        )
+        runs = [torch.arange(bounds[n], bounds[n + 1]) for n in sequences]
+        rows = torch.cat(runs) if runs else torch.zeros(0, dtype=torch.long)
         return replace(
             self,
             tokens=self.tokens[rows],
@@ -155,9 +152,5 @@ def ragged(
     """
     flat = [np.asarray(s, dtype=np.int64) for s in sequences]
     tokens = np.concatenate(flat) if flat else np.zeros(0, np.int64)
-    parts = (
-        None
-        if segments is None
-        else torch.from_numpy(np.concatenate([np.asarray(s, dtype=np.int64) for s in segments]))
-    )
+    parts = None if segments is None else torch.from_numpy(np.concatenate(segments).astype(np.int64))
     return Batch(torch.from_numpy(tokens), Layout.of([len(s) for s in flat]), parts)

@@ -110,5 +110,7 @@ def linear_cross_entropy(
         return hidden.float().sum() * 0.0 + weight.sum() * 0.0, labels.new_zeros(())
     if torch.is_autocast_enabled(hidden.device.type):
         hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
-    total, correct = _LinearCrossEntropy.apply(hidden, weight, bias, labels, chunk)
+    total, correct = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, bias, labels, chunk
+    )
     return total, correct
