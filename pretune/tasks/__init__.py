@@ -1,0 +1,3 @@
+"""Supervised tasks, one file each: prepare, loss, decode, score."""
+
+BASE = "task"

@@ -1,0 +1,1 @@
+"""Tuning methods, one file each: `apply(model, config) -> model` decides which parameters train."""

@@ -1,0 +1,63 @@
+"""Choose the next token of each sequence from its logits, greedily or by keyed sampling."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pretune.draw import Draw
+from pretune.generate.options import GenerateConfig
+
+
+def keys(prompts: Sequence[NDArray[np.int64]], seed: int) -> list[Draw]:
+    """One key for each prompt: from the seed, its tokens, and how often the same prompt came before in the list.
+
+    So a prompt gives the same text alone and among others, and equal prompts of one call give different samples.
+    """
+    seen: Counter[bytes] = Counter()
+    out = []
+    for prompt in prompts:
+        digest = hashlib.sha256(np.ascontiguousarray(prompt, dtype="<i8").tobytes()).digest()
+        out.append(Draw(seed).at("generate", int.from_bytes(digest[:8], "little"), seen[digest]))
+        seen[digest] += 1
+    return out
+
+
+def sample(logits: Tensor, config: GenerateConfig, draws: Sequence[Draw], step: int) -> Tensor:
+    """One token for each row, by inverting the cumulative distribution at the row's uniform number of this step.
+
+    Shape:
+        logits: (N, V) fp32; draws: N keys; return: (N,) int64.
+    """
+    uniform = torch.tensor([float(draw.uniform(step)) for draw in draws], dtype=torch.float64)
+    scaled = keep(logits / config.temperature, config.top_k, config.top_p)
+    cumulative = scaled.softmax(dim=-1).double().cumsum(dim=-1)
+    goal = uniform.to(logits.device)[:, None] * cumulative[:, -1:]
+    token = torch.searchsorted(cumulative, goal, right=True)[:, 0]
+    return token.clamp_(max=logits.shape[1] - 1)
+
+
+def keep(logits: Tensor, top_k: int, top_p: float) -> Tensor:
+    """Logits outside the k most probable tokens, then outside the nucleus of mass p, become -inf.
+
+    Shape:
+        logits: (N, V); return: same.
+
+    Source: Fan et al. 2018 (arXiv 1805.04833), top-k; Holtzman et al. 2020 (arXiv 1904.09751), nucleus.
+    """
+    if top_k and top_k < logits.shape[-1]:
+        least = logits.topk(top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if top_p < 1:
+        value, place = logits.sort(dim=-1, descending=True, stable=True)
+        mass = value.softmax(dim=-1)
+        outside = mass.cumsum(dim=-1) - mass >= top_p
+        outside[:, 0] = False
+        logits = logits.masked_fill(torch.zeros_like(outside).scatter(1, place, outside), -torch.inf)
+    return logits

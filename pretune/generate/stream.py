@@ -1,0 +1,78 @@
+"""From token ids to text as it grows: whole characters only, and nothing that may belong to a stop text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pretune.text.tokenizer import Tokenizer
+
+_UNFINISHED = "\ufffd"
+
+
+class TextStream:
+    """The text of one growing sequence.
+
+    Tokens are decoded together with a few before them, whose text is known, so that joining rules (spaces, "##") hold;
+    text that ends inside a UTF-8 character waits for the tokens that complete it.
+
+    Args:
+        tokenizer: decodes; special tokens give no text.
+        stop: texts that end the sequence; text that may be the beginning of one is held back.
+
+    Attributes:
+        text: all text so far, the held-back part included, cut before a stop text.
+        stopped: a stop text was found.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+        self.text = ""
+        self.stopped = False
+        self._tokenizer = tokenizer
+        self._stop = tuple(stop)
+        self._longest = max(map(len, self._stop), default=0)
+        self._tokens: list[int] = []
+        self._context = 0
+        self._read = 0
+        self._emitted = 0
+
+    def push(self, token: int) -> str:
+        """Add a token; returns the text that is now certain."""
+        if self.stopped:
+            return ""
+        self._tokens.append(token)
+        known = self._tokenizer.decode(self._tokens[self._context : self._read])
+        grown = self._tokenizer.decode(self._tokens[self._context :])
+        if len(grown) <= len(known) or grown.endswith(_UNFINISHED):
+            return ""
+        self._context, self._read = self._read, len(self._tokens)
+        return self._add(grown[len(known) :])
+
+    def finish(self) -> str:
+        """End the sequence; returns the text that was held back."""
+        if not self.stopped:
+            known = self._tokenizer.decode(self._tokens[self._context : self._read])
+            self._add(self._tokenizer.decode(self._tokens[self._context :])[len(known) :])
+        return self._emit(len(self.text))
+
+    def _add(self, piece: str) -> str:
+        start = max(0, len(self.text) - self._longest + 1)
+        self.text += piece
+        found = [place for place in (self.text.find(stop, start) for stop in self._stop) if place >= 0]
+        if found:
+            self.text = self.text[: min(found)]
+            self.stopped = True
+            return self._emit(len(self.text))
+        return self._emit(len(self.text) - self._held())
+
+    def _held(self) -> int:
+        """Characters at the end that may begin a stop text."""
+        tail = self.text[-self._longest :] if self._longest else ""
+        return max(
+            (n for stop in self._stop for n in range(1, min(len(stop), len(tail) + 1)) if tail.endswith(stop[:n])),
+            default=0,
+        )
+
+    def _emit(self, end: int) -> str:
+        piece = self.text[self._emitted : end]
+        self._emitted = max(self._emitted, end)
+        return piece

@@ -1,0 +1,21 @@
+"""Full fine-tuning: every parameter trains."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from torch import nn
+
+from pretune import config
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Config(config.Config):
+    """Nothing to choose."""
+
+
+def apply(model: M, config: Config) -> M:
+    """Let every parameter train."""
+    del config
+    return model.requires_grad_(True)
