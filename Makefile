@@ -1,0 +1,69 @@
+# make demo | test | check | bench | test-full | clean
+#
+# Everything happens in .venv, which is made on first use and again when pyproject.toml or constraints.txt change.
+#   make demo PYTHON=python3.12        another interpreter (3.11 or newer)
+#   make demo PIP_ARGS="--index-url …" another place to get packages from
+#   make demo ARGS="--quick"           flags for the verb itself
+
+PYTHON ?= python3
+PIP_ARGS ?=
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --constraint constraints.txt $(PIP_ARGS)
+CORE := $(VENV)/.installed
+DEVELOP := $(VENV)/.installed-develop
+BENCH := $(VENV)/.installed-bench
+
+.PHONY: demo test test-full check format bench clean
+.DELETE_ON_ERROR:
+
+demo: $(CORE)
+	$(BIN)/pretune demo $(ARGS)
+
+test: $(DEVELOP)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-full: $(DEVELOP)
+	$(BIN)/python -m pytest -m "slow or not slow" --timeout=3600 $(ARGS)
+
+check: $(DEVELOP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict pretune
+	$(BIN)/lint-imports --no-cache
+
+format: $(DEVELOP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(BENCH)
+	@set -e; for file in benchmarks/[a-z]*.py; do \
+		echo "== $$file"; $(BIN)/python $$file $(ARGS); \
+	done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "pretune needs Python 3.11 or newer; try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo "could not make $(VENV); on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+$(CORE): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing pretune into $(VENV) (a few minutes the first time)"
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(DEVELOP): $(CORE)
+	@echo "Installing what the tests and checks need"
+	@$(INSTALL) --editable '.[test,check]'
+	@touch $@
+
+$(BENCH): $(CORE)
+	@echo "Installing the peers that the benchmarks run against"
+	@$(INSTALL) --editable '.[bench]'
+	@touch $@
