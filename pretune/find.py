@@ -23,12 +23,12 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def names(axis: str) -> list[str]:
-    """The variants of an axis: file names of `pretune/<axis>/`, but for the file that holds the axis's base class."""
+    """The variants of an axis: file names of `pretune/<axis>/`, but for those that its `BASE` names as shared."""
     package = importlib.import_module(f"pretune.{axis}")
-    base = getattr(package, "BASE", "")
-    return sorted(
-        m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_") and m.name != base
-    )
+    shared = getattr(package, "BASE", ())
+    shared = {shared} if isinstance(shared, str) else set(shared)
+    files = {module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")}
+    return sorted(files - shared)
 
 
 def nearest(name: str, known: list[str]) -> str:

@@ -107,7 +107,8 @@ def linear_cross_entropy(
     Source: the idea of Cut Cross-Entropy (Wijmans et al. 2024, arXiv 2411.09009), formed in the forward as in Liger.
     """
     if hidden.shape[0] == 0:
-        return hidden.float().sum() * 0.0 + weight.sum() * 0.0, labels.new_zeros(())
+        parts = [part[:0].float().sum() for part in (hidden, weight, bias) if part is not None]
+        return torch.stack(parts).sum(), labels.new_zeros(())
     if torch.is_autocast_enabled(hidden.device.type):
         hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
     total, correct = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]

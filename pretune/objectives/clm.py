@@ -1,0 +1,41 @@
+"""Causal language modelling: predict each next token from those before it.
+
+Data: windows of a stream or of documents that read one token past their end, so that every position has a target.
+
+Source: Radford et al. 2019, "Language models are unsupervised multitask learners".
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from pretune.batch import Batch, ragged
+from pretune.draw import Draw
+from pretune.loss import Term
+from pretune.objectives.objective import Model, Objective, Output, name_samples
+from pretune.text.views import Row
+
+
+class CausalLanguageModelling(Objective):
+    """Next-token prediction at every position."""
+
+    name: ClassVar[str] = "clm"
+    view: ClassVar[str] = "stream"
+    roles: ClassVar[tuple[str, ...]] = ("clm",)
+    lookahead = 1
+
+    def prepare(self, rows: list[Row], draw: Draw) -> Batch:
+        """Sequences of all tokens but the last; targets are all but the first. Shape: n + 1 tokens -> n positions."""
+        batch = name_samples(ragged([row.tokens[:-1] for row in rows]), rows)
+        following = np.concatenate([row.tokens[1:] for row in rows]) if rows else np.zeros(0, np.int64)
+        batch.targets[self.name] = (torch.arange(len(following)), torch.from_numpy(following))
+        return batch
+
+    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+        """Cross-entropy at every position."""
+        _, label = batch.targets[self.name]
+        total, correct = model.heads["clm"].loss(output.last_hidden_state, label)
+        return [Term(self.name, total, len(label), self.config.weight, correct)]

@@ -1,0 +1,137 @@
+"""Several objectives on one model: those that read the same samples share a forward, others take turns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+
+from pretune.batch import Batch
+from pretune.config import validate
+from pretune.draw import Draw
+from pretune.errors import UsageError
+from pretune.find import find_class
+from pretune.loss import Term
+from pretune.objectives.objective import Model, Objective, Output
+from pretune.text.views import Row
+
+if TYPE_CHECKING:
+    from pretune.text.tokenizer import Vocabulary
+
+
+def build(config: Mapping[str, float | Mapping[str, Any]], vocabulary: Vocabulary) -> Objective:
+    """The objective of a recipe: `{"mlm": 1.0, "nsp": {"weight": 0.5}}`.
+
+    Args:
+        config: name (a file of `pretune/objectives`, or `package.module:Class`) to weight or to whole configuration.
+        vocabulary: of the tokenizer that made the store.
+
+    Raises:
+        UsageError: no objective, an unknown name or field (with the nearest known one), a value out of range.
+        DataError: the tokenizer lacks a special token that an objective needs.
+    """
+    if not config:
+        raise UsageError("field 'objective' is empty; name one, such as mlm = 1.0")
+    members = []
+    for name, value in config.items():
+        kind = find_class("objectives", name, Objective)  # type: ignore[type-abstract]
+        tree = value if isinstance(value, Mapping) else {"weight": value}
+        members.append(kind(validate(kind.Config, tree, f"objective.{name}"), vocabulary))
+    return members[0] if len(members) == 1 else Mixture(members)
+
+
+class Mixture(Objective):
+    """A weighted sum of objectives.
+
+    Members that read the same samples in the same way (view, overhead, look-ahead), and those that ride on them, form a
+    part: one of them prepares the batch, all corrupt it in the order given, and one forward serves their losses. Of
+    several parts each step trains one, drawn by key in proportion to its largest weight; its weights are then relative
+    to that one, so that the expected loss is in proportion to the weighted sum.
+
+    The loop keeps a sampler for each part and calls `prepare` and `corrupt` of the part that `pick` names, but `counts`
+    and `forward` of the whole, so that every step gives every head a gradient.
+
+    Attributes:
+        members: in the order given.
+    """
+
+    def __init__(self, members: Sequence[Objective]) -> None:
+        super().__init__(Objective.Config(), members[0].vocabulary)
+        names = [member.name for member in members]
+        if len(set(names)) < len(names):
+            raise UsageError(f"a mixture names each objective once, got {', '.join(names)}")
+        self.members = nn.ModuleList(members)
+        groups = _groups(members)
+        lead = next(member for member in groups[0] if _home(member, members) is member)
+        self._prepare = lead.prepare
+        self.view = lead.view  # type: ignore[misc]  # a mixture's own, where a variant has its class's
+        self.roles = tuple(dict.fromkeys(role for m in members for role in m.roles))  # type: ignore[misc]
+        self.overhead, self.lookahead = lead.overhead, lead.lookahead
+        self._parts: tuple[Objective, ...] = (self,)
+        self._shares = np.ones(1)
+        self._factors = dict.fromkeys(names, 1.0)
+        if len(groups) > 1:
+            self._parts = tuple(group[0] if len(group) == 1 else Mixture(group) for group in groups)
+            heaviest = [max(member.config.weight for member in group) for group in groups]
+            self._shares = np.array(heaviest) / sum(heaviest)
+            self._factors = {m.name: 1.0 / top for group, top in zip(groups, heaviest, strict=True) for m in group}
+
+    @property
+    def parts(self) -> tuple[Objective, ...]:
+        """The objectives of which a step trains one."""
+        return self._parts
+
+    def pick(self, draw: Draw, step: int) -> int:
+        """Which of `parts` a step trains: a draw of the step's key."""
+        drawn = draw.at("mixture").uniform(step)
+        return min(int(np.searchsorted(np.cumsum(self._shares), drawn, side="right")), len(self._parts) - 1)
+
+    def prepare(self, rows: list[Row], draw: Draw) -> Batch:
+        """The batch as the leading member prepares it; for a mixture of one part."""
+        self._expect_one_part()
+        return self._prepare(rows, draw)
+
+    def corrupt(self, batch: Batch, draw: Draw) -> Batch:
+        """The batch after every member's corruption, in the order given; for a mixture of one part."""
+        self._expect_one_part()
+        for member in self._objectives():
+            batch = member.corrupt(batch, draw)
+        return batch
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Predictions of every member; 0 for those of other parts."""
+        return {name: n for member in self._objectives() for name, n in member.counts(batch).items()}
+
+    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+        """Terms of every member, in the order given; idle ones for those of other parts."""
+        terms = []
+        for member in self._objectives():
+            mine = member.name in batch.targets
+            found = member.loss(model, output, batch) if mine else member.idle(model, output)
+            terms += [replace(term, weight=term.weight * self._factors[member.name]) for term in found]
+        return terms
+
+    def _objectives(self) -> list[Objective]:
+        return [member for member in self.members if isinstance(member, Objective)]
+
+    def _expect_one_part(self) -> None:
+        if len(self._parts) > 1:
+            raise ValueError("this mixture has several parts: call prepare and corrupt of parts[pick(draw, step)]")
+
+
+def _home(member: Objective, members: Sequence[Objective]) -> Objective:
+    """The member on whose samples this one rides; itself where there is none."""
+    hosts = (other for other in members if other.view in member.also and member.view not in other.also)
+    return next(hosts, member)
+
+
+def _groups(members: Sequence[Objective]) -> list[list[Objective]]:
+    """Members that share a forward, in the order given."""
+    groups: dict[tuple[str, int, int], list[Objective]] = {}
+    for member in members:
+        home = _home(member, members)
+        groups.setdefault((home.view, home.overhead, home.lookahead), []).append(member)
+    return list(groups.values())

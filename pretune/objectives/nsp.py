@@ -1,0 +1,107 @@
+"""Next-sentence prediction: does the second text follow the first in its document, or come from another one?
+
+Data: windows of whole sentences of one document, each with a candidate second text from another document (the view
+"pairs"). By key a window is split at one of its sentence boundaries; in half of the samples the second part gives way
+to the other document's text, cut at the sentence end that comes nearest to the displaced length. So neither the length
+nor a broken sentence tells the answer. Windows of one sentence stay whole and are not predicted.
+
+Label 0: the second text follows; 1: it does not (as in Hugging Face's `BertForPreTraining`).
+
+Source: Devlin et al. 2019 (arXiv 1810.04805), section 3.1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pretune.batch import Batch, ragged
+from pretune.draw import Draw, bounded, unit
+from pretune.errors import DataError
+from pretune.loss import Term, cross_entropy
+from pretune.objectives.objective import Model, Objective, Output, name_samples, target
+from pretune.text.views import Row
+
+if TYPE_CHECKING:
+    from pretune.text.tokenizer import Vocabulary
+
+
+class NextSentencePrediction(Objective):
+    """Tell a continuation from a text of another document."""
+
+    name: ClassVar[str] = "nsp"
+    view: ClassVar[str] = "pairs"
+    roles: ClassVar[tuple[str, ...]] = ("nsp",)
+
+    class Config(Objective.Config):
+        """How the second text is chosen.
+
+        Attributes:
+            random: share of the pairs whose second text comes from another document.
+        """
+
+        random: float = Field(default=0.5, ge=0.0, le=1.0)
+
+    config: Config
+
+    def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
+        super().__init__(config, vocabulary)
+        if vocabulary.sep is None:
+            raise DataError(
+                "objective 'nsp' needs a tokenizer with a separator token, and this one has none; "
+                "train one of kind wordpiece, or drop nsp"
+            )
+        self.overhead = vocabulary.overhead(True)
+
+    def prepare(self, rows: list[Row], draw: Draw) -> Batch:
+        """Split windows, exchange second texts, wrap, and set the target "nsp", whose index counts sequences.
+
+        The account gives samples: `unpaired`; and tokens: `displaced` from windows, `borrowed` for them.
+        """
+        samples = np.array([row.sample for row in rows], dtype=np.int64).reshape(-1, 3)
+        where = draw.at(self.name, "split").keys(samples)
+        exchanged = unit(draw.at(self.name, "other").keys(samples)) < self.config.random
+        account = {"unpaired": 0, "displaced": 0, "borrowed": 0}
+        wrapped, paired = [], []
+        for n, row in enumerate(rows):
+            starts = row.sentences
+            if starts is None or len(starts) < 2:
+                wrapped.append(self.vocabulary.wrap(row.tokens))
+                account["unpaired"] += 1
+                continue
+            edge = int(starts[1 + int(bounded(where[n], len(starts) - 1))])
+            second = row.tokens[edge:]
+            if exchanged[n]:
+                account["displaced"] += len(second)
+                second = substitute(row, len(second))
+                account["borrowed"] += len(second)
+            wrapped.append(self.vocabulary.wrap(row.tokens[:edge], second))
+            paired.append(n)
+        batch = ragged([tokens for tokens, _ in wrapped], [segments for _, segments in wrapped])
+        index = np.array(paired, dtype=np.int64)
+        batch = name_samples(batch, rows, account)
+        batch.targets[self.name] = target(index, exchanged[index])
+        return batch
+
+    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+        """Cross-entropy of the paired sequences."""
+        index, label = batch.targets[self.name]
+        logits = model.heads["nsp"](output.last_hidden_state, batch.layout)[index]
+        correct = (logits.detach().argmax(dim=1) == label).sum()
+        return [Term(self.name, cross_entropy(logits, label), len(label), self.config.weight, correct)]
+
+
+def substitute(row: Row, size: int) -> NDArray[np.int64]:
+    """The head of a row's other text that ends with a sentence, as near to `size` tokens as the window allows.
+
+    Where the first sentence alone is too long it is cut.
+    """
+    if row.other is None or row.stops is None:
+        raise ValueError(f"sample {row.sample} has no text of another document: it was not read by the view 'pairs'")
+    stops = row.stops[row.stops <= size + row.spare]
+    if not len(stops):
+        return row.other[:size]
+    return row.other[: int(stops[np.abs(stops - size).argmin()])]

@@ -1,0 +1,120 @@
+"""What every objective and task is: rows in, a batch with targets out, and a loss as sums and counts."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from pretune import config as configuration
+from pretune.batch import Batch, ragged
+from pretune.draw import Draw
+from pretune.loss import Term
+from pretune.text.views import Row
+
+if TYPE_CHECKING:
+    from pretune.text.tokenizer import Vocabulary
+
+Model = Any
+"""A `pretune.models.model.LanguageModel`: called with a batch, its heads by role. Objectives may not import models."""
+Output = Any
+"""A `pretune.models.model.ModelOutput`: `last_hidden_state` (T, width)."""
+
+
+class Objective(nn.Module):
+    """Base of the objectives.
+
+    A training step calls, on the host, `corrupt(prepare(rows, draw), draw)` and `counts(batch)`, then
+    `forward(model, batch)`. Randomness comes from `draw` and each row's sample alone, so a batch's content does not
+    depend on how samples are grouped.
+
+    Attributes:
+        name: of its term, its target and its metric; the file's name.
+        view: what text/ must deliver: "stream", "pairs", "examples".
+        also: other views on which it can ride in a mixture, by corrupting what another objective has prepared.
+        roles: the heads that it needs.
+        overhead: special tokens that `prepare` adds to a sample at most.
+        lookahead: tokens past a window's end that it reads as targets.
+    """
+
+    name: ClassVar[str] = ""
+    view: ClassVar[str]
+    also: ClassVar[tuple[str, ...]] = ()
+    roles: ClassVar[tuple[str, ...]]
+    overhead: int = 0
+    lookahead: int = 0
+
+    class Config(configuration.Config):
+        """What all objectives share.
+
+        Attributes:
+            weight: factor of this objective's mean in the total loss.
+        """
+
+        weight: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
+
+    def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        self.config = config
+        self.vocabulary = vocabulary
+
+    @property
+    def parts(self) -> tuple[Objective, ...]:
+        """The objectives of which a step trains one; each has its own view and sampler. See `Mixture`."""
+        return (self,)
+
+    def pick(self, draw: Draw, step: int) -> int:
+        """Which of `parts` a step trains."""
+        return 0
+
+    @abstractmethod
+    def prepare(self, rows: list[Row], draw: Draw) -> Batch:
+        """Lay rows out as a batch. Shape: N rows -> N sequences."""
+
+    def corrupt(self, batch: Batch, draw: Draw) -> Batch:
+        """Change tokens and say what is to be predicted; by default nothing."""
+        return batch
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Number of predictions of each term, known before any forward."""
+        return {self.name: len(batch.targets[self.name][1]) if self.name in batch.targets else 0}
+
+    @abstractmethod
+    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+        """The terms of a batch whose forward gave `output`."""
+
+    def forward(self, model: Model, batch: Batch) -> list[Term]:
+        """One pass of the model and its terms."""
+        return self.loss(model, model(batch), batch)
+
+    def idle(self, model: Model, output: Output) -> list[Term]:
+        """The term of a batch that is not this objective's: 0 of 0, with gradients of zero for its heads.
+
+        Every rank and step then gives every parameter a gradient, as DDP wants.
+        """
+        touched: Tensor = output.last_hidden_state[:0].float().sum()
+        for role in self.roles:
+            for parameter in model.heads[role].parameters():
+                touched = touched + parameter.flatten()[:0].float().sum()
+        return [Term(self.name, touched, 0, self.config.weight)]
+
+
+def wrap(rows: list[Row], vocabulary: Vocabulary) -> Batch:
+    """One sequence a row: its tokens between the special tokens of the vocabulary."""
+    wrapped = [vocabulary.wrap(row.tokens) for row in rows]
+    return name_samples(ragged([tokens for tokens, _ in wrapped], [segments for _, segments in wrapped]), rows)
+
+
+def name_samples(batch: Batch, rows: list[Row], account: dict[str, int] | None = None) -> Batch:
+    """The batch with the names of its samples, and what was lost while it was built."""
+    samples = np.array([row.sample for row in rows], dtype=np.int64).reshape(-1, 3)
+    return Batch(batch.tokens, batch.layout, batch.segments, samples=samples, account=account or {})
+
+
+def target(index: np.ndarray[Any, Any], label: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor]:
+    """A target of a batch. Shape: (K,), (K,) -> the same as int64 tensors."""
+    return torch.from_numpy(index.astype(np.int64)), torch.from_numpy(label.astype(np.int64))

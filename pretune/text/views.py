@@ -1,0 +1,385 @@
+"""Samples of a token store: which tokens each one covers, by arithmetic on offsets, without reading the tokens.
+
+1. A split is one long run of tokens; every document ends with the tokenizer's end token.
+2. A view cuts it into windows of at most `width` tokens: across documents (`StreamView`), inside documents
+   (`DocumentView`), or by whole sentences of one document (`PairsView`). `ExampleView` holds supervised rows instead.
+3. `read` fetches the windows that a sampler asks for as rows, still without special tokens.
+
+Every view accounts for each token of its split: `tokens = used + end + cut`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretune.draw import Draw, bounded, combine
+from pretune.errors import DataError, UsageError
+
+Ints = NDArray[np.int64]
+_CHUNK = 1 << 20  # sentences packed at a time: bounds the memory of building an index
+_TRIES = 4  # candidates for a second text: the first that is long enough is taken
+
+
+class Split(Protocol):
+    """What a view needs of a split of a token store (`pretune.text.store.TokenSplit`)."""
+
+    @property
+    def token_count(self) -> int:
+        """Tokens in the split, end tokens included."""
+
+    @property
+    def document_offsets(self) -> Ints:
+        """(D + 1,): first token of each document, and the total."""
+
+    @property
+    def sentence_offsets(self) -> Ints:
+        """(S,): first token of each sentence, sorted."""
+
+    def read(self, start: int, stop: int) -> Ints:
+        """Tokens [start, stop)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample, before special tokens.
+
+    Attributes:
+        sample: (store, epoch, index), the key of its random decisions.
+        tokens: (n,) the window; with a look-ahead, one or more tokens longer than what is predicted from.
+        sentences: starts of the sentences inside `tokens`, first 0; view "pairs".
+        other: up to a window of another document, from a sentence's start; view "pairs".
+        stops: where whole sentences end inside `other`; view "pairs".
+        spare: tokens that the window could still take; view "pairs".
+        second: the second text; view "examples".
+        label: the class; view "examples".
+    """
+
+    sample: tuple[int, int, int]
+    tokens: Ints
+    sentences: Ints | None = None
+    other: Ints | None = None
+    stops: Ints | None = None
+    spare: int = 0
+    second: Ints | None = None
+    label: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Tokens of the sample, the second text included."""
+        return len(self.tokens) + (0 if self.second is None else len(self.second))
+
+
+class View(Protocol):
+    """Samples that can be counted, measured and read by index."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    def lengths(self, index: Ints) -> Ints:
+        """Tokens of samples, look-ahead left out, without reading them. Shape: (n,) -> (n,)."""
+
+    def read(self, index: Ints, store: int, epoch: int, draw: Draw) -> list[Row]:
+        """The samples themselves; `draw` decides what is random in them."""
+
+    def account(self) -> dict[str, int]:
+        """Tokens in, used, cut; see each view."""
+
+
+def build_view(split: Split, view: str, width: int, lookahead: int = 0, pack: str = "stream") -> View:
+    """The view that an objective asks for by name.
+
+    Args:
+        view: `Objective.view`: "stream" or "pairs".
+        width: tokens of a window: the sequence length less `Objective.overhead`.
+        lookahead: `Objective.lookahead`.
+        pack: for the view "stream": "stream" cuts across documents, "document" never crosses them.
+
+    Raises:
+        UsageError: a name that text cannot deliver, or a width below 1.
+        DataError: the view "pairs" of fewer than two documents.
+    """
+    if view == "pairs":
+        return PairsView(split, width)
+    if view == "stream" and pack in ("stream", "document"):
+        return (StreamView if pack == "stream" else DocumentView)(split, width, lookahead)
+    raise UsageError(f"no view {view!r} with pack = {pack!r}; known: view stream or pairs, pack stream or document")
+
+
+def _check_width(width: int) -> None:
+    if width < 1:
+        raise UsageError(f"field 'length' leaves {width} tokens of text in a window; make it longer")
+
+
+def _windows(sizes: Ints, width: int, lookahead: int) -> tuple[Ints, Ints]:
+    """Windows in runs of the given sizes, and the tokens of each run that they cover; a tail of one token is no window.
+
+    Shape: (D,) -> (D,), (D,).
+    """
+    least = max(1 + lookahead, min(2, width + lookahead))
+    counts = np.where(sizes >= least, (sizes - least) // width + 1, 0)
+    covered = np.where(counts > 0, np.minimum(sizes, counts * width + lookahead), 0)
+    return counts, covered
+
+
+class StreamView:
+    """Windows of a split seen as one stream: documents follow one another, attention crosses them.
+
+    Window w reads tokens [w * width, w * width + width + lookahead). The look-ahead is the target of the last position,
+    so no prediction is lost between windows; a tail of at least two tokens is a shorter last window.
+    """
+
+    def __init__(self, split: Split, width: int, lookahead: int = 0) -> None:
+        _check_width(width)
+        self.split, self.width, self.lookahead = split, width, lookahead
+        counts, covered = _windows(np.array([split.token_count]), width, lookahead)
+        self._count, self._covered = int(counts[0]), int(covered[0])
+
+    def __len__(self) -> int:
+        """Number of windows."""
+        return self._count
+
+    def lengths(self, index: Ints) -> Ints:
+        """Tokens that each window predicts from. Shape: (n,) -> (n,)."""
+        left = self.split.token_count - self.lookahead - np.asarray(index, np.int64) * self.width
+        return np.minimum(left, self.width)
+
+    def read(self, index: Ints, store: int, epoch: int, draw: Draw) -> list[Row]:
+        """Windows as rows."""
+        total = self.split.token_count
+        starts = (np.asarray(index, np.int64) * self.width).tolist()
+        size = self.width + self.lookahead
+        return [
+            Row((store, epoch, i), self.split.read(start, min(start + size, total)))
+            for i, start in zip(np.asarray(index).tolist(), starts, strict=True)
+        ]
+
+    def account(self) -> dict[str, int]:
+        """`tokens = used + cut`."""
+        total = self.split.token_count
+        return {"samples": len(self), "tokens": total, "used": self._covered, "cut": total - self._covered}
+
+
+class DocumentView:
+    """Windows that never cross a document: a long one is cut, a short one stays short.
+
+    Without a look-ahead (encoders) the document's end token is left out, as `Vocabulary.wrap` sets its own; with one
+    (decoders) it stays, because it is what the last position predicts.
+    """
+
+    def __init__(self, split: Split, width: int, lookahead: int = 0) -> None:
+        _check_width(width)
+        self.split, self.width, self.lookahead = split, width, lookahead
+        self._offsets = np.asarray(split.document_offsets)
+        self._end = 0 if lookahead else 1
+        counts, covered = _windows(np.diff(self._offsets) - self._end, width, lookahead)
+        self._first = np.concatenate([[0], np.cumsum(counts)])
+        self._covered = int(covered.sum())
+
+    def __len__(self) -> int:
+        """Number of windows."""
+        return int(self._first[-1])
+
+    def _ranges(self, index: Ints) -> tuple[Ints, Ints]:
+        """First and past-the-last token that each window reads. Shape: (n,) -> (n,), (n,)."""
+        index = np.asarray(index, np.int64)
+        document = np.searchsorted(self._first, index, side="right") - 1
+        start = self._offsets[document] + (index - self._first[document]) * self.width
+        stop = np.minimum(start + self.width + self.lookahead, self._offsets[document + 1] - self._end)
+        return start, stop
+
+    def lengths(self, index: Ints) -> Ints:
+        """Tokens that each window predicts from. Shape: (n,) -> (n,)."""
+        start, stop = self._ranges(index)
+        return np.asarray(stop - start - self.lookahead)
+
+    def read(self, index: Ints, store: int, epoch: int, draw: Draw) -> list[Row]:
+        """Windows as rows."""
+        start, stop = self._ranges(index)
+        spans = zip(np.asarray(index).tolist(), start.tolist(), stop.tolist(), strict=True)
+        return [Row((store, epoch, i), self.split.read(a, b)) for i, a, b in spans]
+
+    def account(self) -> dict[str, int]:
+        """`tokens = used + end + cut`; `end` are end tokens that the special tokens of a sequence stand for."""
+        total = self.split.token_count
+        end = self._end * (len(self._offsets) - 1)
+        cut = total - end - self._covered
+        return {"samples": len(self), "tokens": total, "used": self._covered, "end": end, "cut": cut}
+
+
+class PairsView:
+    """Windows of whole sentences of one document, each with a candidate second text from another document.
+
+    Sentences are packed greedily up to `width` tokens. One that is longer than that is split into pieces, each a
+    window of its own, so nothing is lost and no window has a piece's edge inside it.
+
+    Raises:
+        DataError: fewer than two documents with text: no second text can come from another one.
+    """
+
+    def __init__(self, split: Split, width: int) -> None:
+        _check_width(width)
+        self.split, self.width = split, width
+        self._documents = np.asarray(split.document_offsets)
+        self._sentences = np.asarray(split.sentence_offsets)
+        self._usable = np.flatnonzero(np.diff(self._documents) > 1)
+        if len(self._usable) < 2:
+            raise DataError(
+                f"next-sentence prediction needs text from another document, but this split has {len(self._usable)} "
+                "document(s) with text; add documents, split them (documents = 'blank-line' or 'line'), or drop nsp"
+            )
+        found = [_pack(self._sentences, self._documents, a, b, width) for a, b in self._chunks()]
+        self._start = np.concatenate([start for start, _, _ in found])
+        self._stop = np.concatenate([stop for _, stop, _ in found])
+        self._split_tokens = sum(split_tokens for _, _, split_tokens in found)
+
+    def _chunks(self) -> list[tuple[int, int]]:
+        """Ranges of documents with about `_CHUNK` sentences each."""
+        edges = self._sentences[_CHUNK::_CHUNK]
+        cuts = np.unique(np.searchsorted(self._documents, edges, side="left")).tolist()
+        last = len(self._documents) - 1
+        cuts = [0, *(c for c in cuts if 0 < c < last), last]
+        return list(pairwise(cuts))
+
+    def __len__(self) -> int:
+        """Number of windows."""
+        return len(self._start)
+
+    def lengths(self, index: Ints) -> Ints:
+        """Tokens of each window. Shape: (n,) -> (n,)."""
+        return np.asarray(self._stop[index] - self._start[index])
+
+    def read(self, index: Ints, store: int, epoch: int, draw: Draw) -> list[Row]:
+        """Windows as rows, each with its sentences and a text of another document drawn by the sample's key."""
+        index = np.asarray(index, np.int64)
+        samples = np.stack([np.full_like(index, store), np.full_like(index, epoch), index], axis=1)
+        start, stop = self._start[index], self._stop[index]
+        low = np.searchsorted(self._sentences, start, side="right")
+        high = np.searchsorted(self._sentences, stop, side="left")
+        sentence, other_stop, whole = self._others(draw.at("other").keys(samples), start, stop)
+        rows = []
+        for n, sample in enumerate(samples.tolist()):
+            a, b, c = int(start[n]), int(stop[n]), int(self._sentences[sentence[n]])
+            inside = np.concatenate([[0], self._sentences[low[n] : high[n]] - a])
+            ends = self._sentences[sentence[n] + 1 : whole[n]] - c
+            if other_stop[n] == self._document_end(other_stop[n : n + 1] - 1)[0]:
+                ends = np.append(ends, other_stop[n] - c)
+            rows.append(
+                Row(
+                    (sample[0], sample[1], sample[2]),
+                    self.split.read(a, b),
+                    sentences=inside,
+                    other=self.split.read(c, int(other_stop[n])),
+                    stops=ends,
+                    spare=self.width - (b - a),
+                )
+            )
+        return rows
+
+    def _document_end(self, token: Ints) -> Ints:
+        """The end token's place in the document that holds each token. Shape: (n,) -> (n,)."""
+        return np.asarray(self._documents[np.searchsorted(self._documents, token, side="right")] - 1)
+
+    def _others(self, keys: NDArray[np.uint64], start: Ints, stop: Ints) -> tuple[Ints, Ints, Ints]:
+        """For each window a sentence of another document: document and sentence are uniform draws.
+
+        Of `_TRIES` draws the first that has as many tokens as the window is taken, else the longest: were second texts
+        often shorter than the ones they stand for, the length would give the answer away.
+
+        Shape: keys, start, stop (n,) -> the sentence, where its run of up to `width` tokens stops, and the first
+            sentence past that, (n,) each.
+        """
+        own = np.searchsorted(self._usable, np.searchsorted(self._documents, start, side="right") - 1)
+        tries = np.arange(_TRIES)
+        pick = bounded(combine(keys[:, None], 2 * tries), len(self._usable) - 1)
+        document = self._usable[pick + (pick >= own[:, None])]
+        end = self._documents[document + 1] - 1
+        first = np.searchsorted(self._sentences, self._documents[document], side="left")
+        count = np.searchsorted(self._sentences, end, side="left") - first
+        sentence = first + bounded(combine(keys[:, None], 2 * tries + 1), count)
+        begin = self._sentences[sentence]
+        finish = np.minimum(begin + self.width, end)
+        best = np.minimum(finish - begin, (stop - start)[:, None]).argmax(axis=1)[:, None]
+        sentence = np.take_along_axis(sentence, best, axis=1)[:, 0]
+        finish = np.take_along_axis(finish, best, axis=1)[:, 0]
+        return sentence, finish, np.searchsorted(self._sentences, finish, side="right")
+
+    def account(self) -> dict[str, int]:
+        """`tokens = used + end + cut`; `split` of the used ones lie beyond the first window of an overlong sentence."""
+        total, used = self.split.token_count, int((self._stop - self._start).sum())
+        end = len(self._documents) - 1
+        cut = total - end - used
+        return {
+            "samples": len(self),
+            "tokens": total,
+            "used": used,
+            "end": end,
+            "cut": cut,
+            "split": self._split_tokens,
+        }
+
+
+def _pack(sentences: Ints, documents: Ints, low: int, high: int, width: int) -> tuple[Ints, Ints, int]:
+    """Pack the sentences of documents [low, high) greedily into windows.
+
+    Returns:
+        first and past-the-last token of each window, and the tokens split off overlong sentences.
+    """
+    ends = documents[low + 1 : high + 1] - 1
+    begin = sentences[np.searchsorted(sentences, documents[low]) : np.searchsorted(sentences, documents[high])]
+    document_end = ends[np.searchsorted(documents[low + 1 : high + 1], begin, side="right")]
+    stop = np.minimum(np.append(begin[1:], documents[high]), document_end)
+    kept = stop > begin
+    begin, stop, document_end = begin[kept], stop[kept], document_end[kept]
+    pieces = -((begin - stop) // width)
+    overlong = int(np.maximum(stop - begin - width, 0).sum())
+    if overlong:
+        order = np.arange(int(pieces.sum())) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        begin, stop, document_end = (np.repeat(part, pieces) for part in (begin, stop, document_end))
+        begin = begin + order * width
+        stop = np.minimum(stop, begin + width)
+    fits = np.searchsorted(stop, begin + width, side="right")
+    following = np.minimum(fits, np.searchsorted(begin, document_end, side="left")).tolist()
+    chain, unit = [], 0
+    while unit < len(following):
+        chain.append(unit)
+        unit = following[unit]
+    chain.append(unit)
+    edges = np.array(chain, dtype=np.int64)
+    start, last = begin[edges[:-1]], stop[edges[1:] - 1]
+    enough = last - start >= min(2, width)
+    return start[enough], last[enough], overlong
+
+
+class ExampleView:
+    """Supervised rows: (tokens, second tokens or None, label or None), truncated by the task that made them."""
+
+    def __init__(self, examples: Sequence[tuple[Ints, Ints | None, int | None]]) -> None:
+        self.examples = examples
+        self._lengths = np.array([len(a) + (0 if b is None else len(b)) for a, b, _ in examples], dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.examples)
+
+    def lengths(self, index: Ints) -> Ints:
+        """Tokens of each example, both texts. Shape: (n,) -> (n,)."""
+        return np.asarray(self._lengths[index])
+
+    def read(self, index: Ints, store: int, epoch: int, draw: Draw) -> list[Row]:
+        """Examples as rows."""
+        rows = []
+        for i in np.asarray(index).tolist():
+            tokens, second, label = self.examples[i]
+            rows.append(Row((store, epoch, i), tokens, second=second, label=label))
+        return rows
+
+    def account(self) -> dict[str, int]:
+        """`tokens = used`: what truncation cut is in the task's account."""
+        total = int(self._lengths.sum())
+        return {"samples": len(self), "tokens": total, "used": total, "cut": 0}
