@@ -259,40 +259,33 @@ class PairsView:
         index = np.asarray(index, np.int64)
         samples = np.stack([np.full_like(index, store), np.full_like(index, epoch), index], axis=1)
         start, stop = self._start[index], self._stop[index]
-        low = np.searchsorted(self._sentences, start, side="right")
-        high = np.searchsorted(self._sentences, stop, side="left")
-        sentence, other_stop, whole = self._others(draw.at("other").keys(samples), start, stop)
+        inside = _slices(self._sentences, start, stop)
+        begin, finish = self._others(draw.at("other").keys(samples), start, stop)
+        ends = _slices(self._sentences, begin, finish + 1)
+        document = np.searchsorted(self._documents, begin, side="right")
+        complete = finish == self._documents[document] - 1
         rows = []
-        for n, sample in enumerate(samples.tolist()):
-            a, b, c = int(start[n]), int(stop[n]), int(self._sentences[sentence[n]])
-            inside = np.concatenate([[0], self._sentences[low[n] : high[n]] - a])
-            ends = self._sentences[sentence[n] + 1 : whole[n]] - c
-            if other_stop[n] == self._document_end(other_stop[n : n + 1] - 1)[0]:
-                ends = np.append(ends, other_stop[n] - c)
+        for n, i in enumerate(index.tolist()):
+            a, b, c, d = int(start[n]), int(stop[n]), int(begin[n]), int(finish[n])
             rows.append(
                 Row(
-                    (sample[0], sample[1], sample[2]),
+                    (store, epoch, i),
                     self.split.read(a, b),
-                    sentences=inside,
-                    other=self.split.read(c, int(other_stop[n])),
-                    stops=ends,
+                    sentences=np.append(0, inside[n] - a),
+                    other=self.split.read(c, d),
+                    stops=np.append(ends[n], d) - c if complete[n] else ends[n] - c,
                     spare=self.width - (b - a),
                 )
             )
         return rows
 
-    def _document_end(self, token: Ints) -> Ints:
-        """The end token's place in the document that holds each token. Shape: (n,) -> (n,)."""
-        return np.asarray(self._documents[np.searchsorted(self._documents, token, side="right")] - 1)
-
-    def _others(self, keys: NDArray[np.uint64], start: Ints, stop: Ints) -> tuple[Ints, Ints, Ints]:
-        """For each window a sentence of another document: document and sentence are uniform draws.
+    def _others(self, keys: NDArray[np.uint64], start: Ints, stop: Ints) -> tuple[Ints, Ints]:
+        """For each window a run of up to `width` tokens from a sentence of another document, both drawn uniformly.
 
         Of `_TRIES` draws the first that has as many tokens as the window is taken, else the longest: were second texts
         often shorter than the ones they stand for, the length would give the answer away.
 
-        Shape: keys, start, stop (n,) -> the sentence, where its run of up to `width` tokens stops, and the first
-            sentence past that, (n,) each.
+        Shape: keys, start, stop (n,) -> first and past-the-last token of each run, (n,) each.
         """
         own = np.searchsorted(self._usable, np.searchsorted(self._documents, start, side="right") - 1)
         tries = np.arange(_TRIES)
@@ -301,13 +294,10 @@ class PairsView:
         end = self._documents[document + 1] - 1
         first = np.searchsorted(self._sentences, self._documents[document], side="left")
         count = np.searchsorted(self._sentences, end, side="left") - first
-        sentence = first + bounded(combine(keys[:, None], 2 * tries + 1), count)
-        begin = self._sentences[sentence]
+        begin = self._sentences[first + bounded(combine(keys[:, None], 2 * tries + 1), count)]
         finish = np.minimum(begin + self.width, end)
         best = np.minimum(finish - begin, (stop - start)[:, None]).argmax(axis=1)[:, None]
-        sentence = np.take_along_axis(sentence, best, axis=1)[:, 0]
-        finish = np.take_along_axis(finish, best, axis=1)[:, 0]
-        return sentence, finish, np.searchsorted(self._sentences, finish, side="right")
+        return np.take_along_axis(begin, best, axis=1)[:, 0], np.take_along_axis(finish, best, axis=1)[:, 0]
 
     def account(self) -> dict[str, int]:
         """`tokens = used + end + cut`; `split` of the used ones lie beyond the first window of an overlong sentence."""
@@ -322,6 +312,13 @@ class PairsView:
             "cut": cut,
             "split": self._split_tokens,
         }
+
+
+def _slices(values: Ints, low: Ints, high: Ints) -> list[Ints]:
+    """The sorted values strictly between each pair of bounds. Shape: (S,), (n,), (n,) -> n arrays."""
+    first = np.searchsorted(values, low, side="right").tolist()
+    last = np.searchsorted(values, high, side="left").tolist()
+    return [values[a:b] for a, b in zip(first, last, strict=True)]
 
 
 def _pack(sentences: Ints, documents: Ints, low: int, high: int, width: int) -> tuple[Ints, Ints, int]:
