@@ -1,0 +1,298 @@
+"""The token store: a corpus as memory-mapped `.npy` files and a manifest, read at any place in constant time.
+
+manifest.json                    counts, SHA-256 of every file, tokenizer, domains, configuration, data account
+tokenizer/                       the tokenizer that made it
+train-tokens-00000.npy ...       uint16 or uint32, documents end to end, each with its end token
+train-documents.npy              (D + 1,) int64: where each document begins, and the total
+train-sentences.npy              (S,) int64: where each sentence begins
+train-domains.npy                (D,) uint16: the domain of each document, an index into the manifest's list
+validation-...                   the same for the documents held out
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretune.errors import DataError, MissingInputError
+
+FORMAT = "pretune token store"
+VERSION = 1
+MANIFEST = "manifest.json"
+SPLITS = ("train", "validation")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One `.npy` file as the manifest states it: name, number of items, type, size in bytes, SHA-256."""
+
+    file: str
+    items: int
+    dtype: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SplitManifest:
+    """Counts and files of one split; `unknown` counts tokens that stand for text outside the vocabulary."""
+
+    tokens: int
+    documents: int
+    sentences: int
+    unknown: int
+    shards: tuple[StoredFile, ...]
+    document_file: StoredFile
+    sentence_file: StoredFile
+    domain_file: StoredFile
+
+    def files(self) -> Iterator[StoredFile]:
+        """Every file of the split."""
+        yield from (*self.shards, self.document_file, self.sentence_file, self.domain_file)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a store says of itself.
+
+    Attributes:
+        tokenizer_hash: `Tokenizer.hash` of the tokenizer that made it.
+        vocab_size: size of that tokenizer's vocabulary.
+        end: id of the token that ends each document.
+        corpus: SHA-256 over the text and domain of every document used, in order.
+        domains: for each domain, its documents and tokens.
+        splits: "train" and "validation".
+        config: the configuration that made the store.
+        account: what came in and what became of it.
+    """
+
+    tokenizer_hash: str
+    vocab_size: int
+    end: int
+    corpus: str
+    domains: dict[str, dict[str, int]]
+    splits: dict[str, SplitManifest]
+    config: dict[str, Any]
+    account: dict[str, Any]
+
+
+class TokenSplit:
+    """The tokens of one split and where its documents and sentences lie.
+
+    Args:
+        folder: the store.
+        manifest: counts and files.
+    """
+
+    def __init__(self, folder: Path, manifest: SplitManifest) -> None:
+        self.manifest = manifest
+        self.token_count = manifest.tokens
+        self.document_count = manifest.documents
+        self._folder = folder
+        self._shards = [map_file(folder, file) for file in manifest.shards]
+        self._bounds = np.cumsum([0, *(file.items for file in manifest.shards)]).tolist()
+
+    @cached_property
+    def document_offsets(self) -> NDArray[np.int64]:
+        """Where each document begins, and the total. Shape: (D + 1,)"""
+        return map_file(self._folder, self.manifest.document_file)
+
+    @cached_property
+    def sentence_offsets(self) -> NDArray[np.int64]:
+        """Where each sentence begins, in order; every document begins one. Shape: (S,)"""
+        return map_file(self._folder, self.manifest.sentence_file)
+
+    @cached_property
+    def document_domains(self) -> NDArray[np.uint16]:
+        """The domain of each document, an index into the manifest's domains. Shape: (D,)"""
+        return map_file(self._folder, self.manifest.domain_file)
+
+    def read(self, start: int, stop: int) -> NDArray[np.int64]:
+        """The tokens from `start` to `stop`, across shards. Shape: (stop - start,)
+
+        Raises:
+            IndexError: the range is not inside the split.
+        """
+        if not 0 <= start <= stop <= self.token_count:
+            raise IndexError(f"tokens {start} to {stop} are outside a split of {self.token_count}")
+        out = np.empty(stop - start, np.int64)
+        for shard, first, last in zip(self._shards, self._bounds[:-1], self._bounds[1:], strict=True):
+            low, high = max(start, first), min(stop, last)
+            if low < high:
+                out[low - start : high - start] = shard[low - first : high - first]
+        return out
+
+
+class TokenStore:
+    """A store on disk, opened and checked for the size of every file.
+
+    Attributes:
+        path: the folder.
+        manifest: what the store says of itself.
+        fingerprint: SHA-256 of the manifest, and so of all content.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, fingerprint: str) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.fingerprint = fingerprint
+        self._splits: dict[str, TokenSplit] = {}
+        self._stamps = {file.file: check_size(path, file) for file in self._files()}
+
+    @classmethod
+    def open(cls, path: Path | str) -> TokenStore:
+        """Open a store.
+
+        Raises:
+            MissingInputError: no store there.
+            DataError: the manifest cannot be read, or a file is missing or has another size; its name is given.
+        """
+        folder = Path(path)
+        try:
+            raw = (folder / MANIFEST).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise MissingInputError(
+                f"{folder}: no token store here (no {MANIFEST}); make one with `pretune prepare`"
+            ) from None
+        return cls(folder, parse_manifest(folder / MANIFEST, raw), hashlib.sha256(raw).hexdigest())
+
+    @property
+    def tokenizer_hash(self) -> str:
+        """`Tokenizer.hash` of the tokenizer that made the store."""
+        return self.manifest.tokenizer_hash
+
+    @property
+    def vocab_size(self) -> int:
+        """Size of the vocabulary that the tokens come from."""
+        return self.manifest.vocab_size
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The copy of the tokenizer inside the store."""
+        return self.path / "tokenizer"
+
+    def split(self, name: str) -> TokenSplit:
+        """The split "train" or "validation"; the latter may be empty in a small store."""
+        if name not in self._splits:
+            if name not in self.manifest.splits:
+                raise DataError(f"{self.path}: no split {name!r}; known: {', '.join(self.manifest.splits)}")
+            self._splits[name] = TokenSplit(self.path, self.manifest.splits[name])
+        return self._splits[name]
+
+    def check_tokenizer(self, tokenizer_hash: str) -> None:
+        """Refuse a tokenizer that did not make the store.
+
+        Raises:
+            DataError: the hashes differ.
+        """
+        if tokenizer_hash != self.tokenizer_hash:
+            raise DataError(
+                f"{self.path}: made by another tokenizer (store {self.tokenizer_hash[:12]}, given "
+                f"{tokenizer_hash[:12]}); use {self.tokenizer_path} or prepare the store again"
+            )
+
+    def check_unchanged(self) -> None:
+        """Refuse a store whose files changed since it was opened; costs one `stat` a file.
+
+        Raises:
+            DataError: a file has another size or time; its name is given.
+        """
+        for file in self._files():
+            if check_size(self.path, file) != self._stamps[file.file]:
+                raise DataError(f"{self.path / file.file}: changed while the store was in use; prepare it again")
+
+    def verify(self) -> None:
+        """Read every file and compare its SHA-256 with the manifest.
+
+        Raises:
+            DataError: a file differs; its name is given.
+        """
+        for file in self._files():
+            check_size(self.path, file)
+            if hash_file(self.path / file.file) != file.sha256:
+                raise DataError(f"{self.path / file.file}: content differs from the manifest; prepare the store again")
+
+    def _files(self) -> Iterator[StoredFile]:
+        for split in self.manifest.splits.values():
+            yield from split.files()
+
+
+def map_file(folder: Path, file: StoredFile) -> NDArray[Any]:
+    """Memory-map a file of a store, read-only.
+
+    Raises:
+        DataError: size, type or count is not what the manifest states.
+    """
+    path = folder / file.file
+    check_size(folder, file)
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False) if file.items else np.load(path, allow_pickle=False)
+    except ValueError as error:
+        raise DataError(f"{path}: not an .npy file: {error}; prepare the store again") from None
+    if found.shape != (file.items,) or found.dtype != np.dtype(file.dtype):
+        raise DataError(
+            f"{path}: holds {found.shape} of {found.dtype}, the manifest states ({file.items},) of {file.dtype}; "
+            "prepare the store again"
+        )
+    return np.asarray(found)
+
+
+def check_size(folder: Path, file: StoredFile) -> tuple[int, int]:
+    """Size and modification time of a file, once its size is known to be right.
+
+    Raises:
+        DataError: the file is missing, truncated or grown.
+    """
+    path = folder / file.file
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing from the store; prepare it again") from None
+    if stat.st_size != file.bytes:
+        how = "truncated" if stat.st_size < file.bytes else "grown"
+        raise DataError(
+            f"{path}: {how}: {stat.st_size} bytes, the manifest states {file.bytes}; prepare the store again"
+        )
+    return stat.st_size, stat.st_mtime_ns
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def parse_manifest(path: Path, raw: bytes) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        DataError: not JSON, not a manifest, another version, or a file name that leaves the folder.
+    """
+    try:
+        tree = json.loads(raw)
+        if tree["format"] != FORMAT or tree["version"] != VERSION:
+            raise DataError(
+                f"{path}: format {tree['format']!r} version {tree['version']!r}, expected {FORMAT!r} {VERSION}"
+            )
+        del tree["format"], tree["version"]
+        tree["splits"] = {name: _parse_split(path, split) for name, split in tree["splits"].items()}
+        return Manifest(**tree)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: not the manifest of a token store: {error!r}; prepare the store again") from None
+
+
+def _parse_split(path: Path, tree: dict[str, Any]) -> SplitManifest:
+    single = {key: StoredFile(**tree[key]) for key in ("document_file", "sentence_file", "domain_file")}
+    split = SplitManifest(**{**tree, "shards": tuple(StoredFile(**shard) for shard in tree["shards"]), **single})
+    for file in split.files():
+        if Path(file.file).name != file.file:
+            raise DataError(f"{path}: file name {file.file!r} leaves the store")
+    return split

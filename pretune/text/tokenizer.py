@@ -1,0 +1,210 @@
+"""Text to token ids and back: tokenizers in the files that everybody reads, and the vocabulary that a model needs.
+
+Loads `tokenizer.json`, BERT's `vocab.txt` and GPT-2's `vocab.json` + `merges.txt`; saves what `transformers` loads.
+Plain text never becomes a special token: two backends are kept, the file's own and one in which the names of all
+special tokens are replaced by strings that no text contains, so that neither the search for added tokens nor the
+model's own pieces (Unigram lists `<mask>` among them) can find them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from numpy.typing import ArrayLike, NDArray
+
+from pretune.errors import DataError
+from pretune.text.tokenizer_files import Settings, read_tokenizer, roles_of, write_tokenizer
+from pretune.text.vocabulary import Tokens, Vocabulary, build_vocabulary, is_byte_level
+
+__all__ = ["Tokenizer", "Vocabulary"]
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_LARGEST = 1 << 24
+
+
+class Tokenizer:
+    """A tokenizer and its vocabulary.
+
+    Args:
+        backend: a `tokenizers.Tokenizer`; what it says of padding and truncation is dropped.
+        settings: the plain values of tokenizer_config.json: roles of special tokens, longest input.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, settings: Settings | None = None) -> None:
+        backend.no_padding()
+        backend.no_truncation()
+        self.backend = backend
+        self.settings: Settings = dict(settings or {})
+
+    @classmethod
+    def load(cls, path: Path | str) -> Tokenizer:
+        """Read a tokenizer from a folder or a file.
+
+        Raises:
+            MissingInputError: nothing there.
+            DataError: a file that is not a tokenizer, with its name and what is wrong.
+        """
+        backend, settings = read_tokenizer(Path(path))
+        tokenizer = cls(backend, settings)
+        try:
+            _ = tokenizer.vocabulary, tokenizer._plain
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+        return tokenizer
+
+    def save(self, directory: Path | str) -> None:
+        """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json, for `transformers.AutoTokenizer`."""
+        roles = {role: self.token(i) for role in self._roles if (i := self._roles[role]) is not None}
+        write_tokenizer(Path(directory), self.backend, self.settings, roles)
+
+    @cached_property
+    def layout(self) -> dict[str, Any]:
+        """The parsed tokenizer.json."""
+        parsed: dict[str, Any] = json.loads(self.backend.to_str())
+        return parsed
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the canonical tokenizer.json, the same after saving and loading."""
+        canonical = json.dumps(self.layout, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @cached_property
+    def pieces(self) -> list[str | None]:
+        """The string of each id, None for an id that is not used."""
+        table = self.backend.get_vocab(with_added_tokens=True)
+        size = max(table.values(), default=-1) + 1
+        if not 0 < size <= _LARGEST:
+            raise DataError(f"the vocabulary has {len(table)} tokens and a largest id of {size - 1}; not a tokenizer")
+        pieces: list[str | None] = [None] * size
+        for piece, i in table.items():
+            pieces[i] = piece
+        return pieces
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Size, roles, special and continuing ids."""
+        return build_vocabulary(self.layout, self.pieces, self._roles)
+
+    @cached_property
+    def _roles(self) -> dict[str, int]:
+        return roles_of(self.layout, self.settings, self.backend)
+
+    @cached_property
+    def _plain(self) -> tokenizers.Tokenizer:
+        return plain_backend(self.layout, self.vocabulary)
+
+    @cached_property
+    def _special(self) -> tokenizers.Tokenizer:
+        backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        backend.encode_special_tokens = False
+        return backend
+
+    def encode(self, text: str, allow_special: bool = False) -> Tokens:
+        """The ids of a text; no special tokens are added, nothing is cut.
+
+        Args:
+            allow_special: `[MASK]`, `<|endoftext|>` and the like in the text are the special tokens, not text.
+
+        Shape:
+            return: (n,)
+
+        Raises:
+            DataError: the text holds a lone surrogate.
+        """
+        return self.encode_batch([text], allow_special)[0]
+
+    def encode_batch(self, texts: Sequence[str], allow_special: bool = False) -> list[Tokens]:
+        """The ids of many texts, by several threads; as `encode` of each."""
+        backend = self._special if allow_special else self._plain
+        return [np.array(found.ids, np.int64) for found in encode_all(backend, texts)]
+
+    def encode_offsets(self, text: str) -> tuple[Tokens, NDArray[np.int64]]:
+        """The ids of a text and where each lies in it, in characters; leading spaces are not part of a token.
+
+        Shape:
+            return: (n,), (n, 2)
+        """
+        found = encode_all(self._plain, [text], offsets=True)[0]
+        return np.array(found.ids, np.int64), np.array(found.offsets, np.int64).reshape(-1, 2)
+
+    def decode(self, ids: ArrayLike, skip_special: bool = True) -> str:
+        """The text of ids."""
+        values = self._check(ids)
+        return str(self.backend.decode(values.tolist(), skip_special_tokens=skip_special))
+
+    def token(self, id: int) -> str:
+        """The piece of an id, as the vocabulary spells it; empty for an id that is not used."""
+        return self.pieces[int(self._check([id])[0])] or ""
+
+    def _check(self, ids: ArrayLike) -> Tokens:
+        values = np.asarray(ids, np.int64).reshape(-1)
+        if values.size and not 0 <= values.min() <= values.max() < self.vocabulary.size:
+            bad = int(values[(values < 0) | (values >= self.vocabulary.size)][0])
+            raise DataError(
+                f"token id {bad} is outside the vocabulary of {self.vocabulary.size}; "
+                "does the tokenizer belong to the model?"
+            )
+        return values
+
+
+def encode_all(backend: tokenizers.Tokenizer, texts: Sequence[str], offsets: bool = False) -> list[tokenizers.Encoding]:
+    """Encode without special tokens.
+
+    Raises:
+        DataError: a text holds a lone surrogate, which UTF-8 cannot carry.
+    """
+    encode = backend.encode_batch if offsets else backend.encode_batch_fast
+    try:
+        return list(encode(list(texts), add_special_tokens=False))
+    except TypeError:
+        for number, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise
+            if bad := _SURROGATE.search(text):
+                raise DataError(
+                    f"text {number + 1} of {len(texts)}: lone surrogate U+{ord(bad[0]):04X} at character "
+                    f"{bad.start()}; the text was decoded wrongly, read its bytes as UTF-8 again"
+                ) from None
+        raise
+
+
+def plain_backend(layout: Mapping[str, Any], vocabulary: Vocabulary) -> tokenizers.Tokenizer:
+    """A copy of a tokenizer from which no text draws a special token.
+
+    Each special name is replaced everywhere by a random one; ids stay as they are.
+    """
+    names = {token["content"]: secrets.token_hex(16) for token in layout["added_tokens"] if token["special"]}
+    model = dict(layout["model"])
+    vocab = model["vocab"]
+    if isinstance(vocab, Mapping):
+        model["vocab"] = {names.get(piece, piece): i for piece, i in vocab.items()}
+    else:
+        model["vocab"] = [[names.get(piece, piece), score] for piece, score in vocab]
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    trim = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    copy = {
+        **layout,
+        "added_tokens": [{**t, "content": names.get(t["content"], t["content"])} for t in layout["added_tokens"]],
+        "post_processor": trim if is_byte_level(layout) else None,
+        "model": model,
+    }
+    try:
+        backend = tokenizers.Tokenizer.from_str(json.dumps(copy))
+    except Exception as error:
+        raise DataError(f"the special tokens {sorted(names)} cannot be kept apart from text: {error}") from None
+    backend.encode_special_tokens = True
+    for old, new in names.items():
+        if backend.token_to_id(new) is None:
+            raise DataError(f"special token {old!r} cannot be kept apart from text")
+    return backend

@@ -1,0 +1,163 @@
+"""What a model must know of a tokenizer: size, the roles of special tokens, which pieces continue a word."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pretune.errors import DataError
+
+Flags = NDArray[np.bool_]
+Tokens = NDArray[np.int64]
+ROLES = ("pad", "unk", "cls", "sep", "mask", "bos", "eos")
+_WHITESPACE = frozenset(b"\t\n\x0b\x0c\r ")
+_WORD_LEAD = {
+    *range(0xE3, 0xEA),
+    0xEF,
+    *range(0xF0, 0xF8),
+}  # first UTF-8 byte of Chinese, of full-width signs, of emoji
+_HAN = re.compile("[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """Ids and their properties; all that models, objectives and stores need of a tokenizer.
+
+    Attributes:
+        size: one more than the largest id.
+        pad, unk, cls, sep, mask, bos, eos: ids of the special tokens by role, None where the tokenizer has none.
+        special: (size,) ids that never come out of plain text, and the unknown token.
+        continuation: (size,) the piece continues the word of the piece before it: "##ing", no "Ġ", no "▁".
+            Punctuation and Chinese characters are words of their own.
+    """
+
+    size: int
+    pad: int | None
+    unk: int | None
+    cls: int | None
+    sep: int | None
+    mask: int | None
+    bos: int | None
+    eos: int | None
+    special: Flags
+    continuation: Flags
+
+    @property
+    def end(self) -> int:
+        """The id that ends a document in a stream: eos, else sep.
+
+        Raises:
+            DataError: the tokenizer has neither.
+        """
+        found = self.eos if self.eos is not None else self.sep
+        if found is None:
+            raise DataError("the tokenizer has no token that ends a document; add eos_token to tokenizer_config.json")
+        return found
+
+    def wrap(self, first: ArrayLike, second: ArrayLike | None = None) -> tuple[Tokens, Tokens]:
+        """One text or a pair as a model reads it: `[CLS] a [SEP] b [SEP]` where those exist, else `a b`.
+
+        Returns:
+            tokens and segments; the second text and its closing token are segment 1.
+
+        Shape:
+            first: (A,); second: (B,) or None; return: two of (A + B + overhead,)
+        """
+        cls, sep = _run(self.cls), _run(self.sep)
+        head = np.concatenate([cls, np.asarray(first, np.int64), sep])
+        tail = np.zeros(0, np.int64) if second is None else np.concatenate([np.asarray(second, np.int64), sep])
+        segments = np.zeros(len(head) + len(tail), np.int64)
+        segments[len(head) :] = 1
+        return np.concatenate([head, tail]), segments
+
+    def overhead(self, pair: bool) -> int:
+        """How many special tokens `wrap` adds."""
+        return int(self.cls is not None) + int(self.sep is not None) * (2 if pair else 1)
+
+
+def build_vocabulary(layout: Mapping[str, Any], pieces: Sequence[str | None], roles: Mapping[str, int]) -> Vocabulary:
+    """Put a vocabulary together.
+
+    Args:
+        layout: a parsed tokenizer.json.
+        pieces: the string of each id, None for a hole.
+        roles: id of each role that is filled.
+    """
+    special = np.zeros(len(pieces), np.bool_)
+    special[[token["id"] for token in layout["added_tokens"] if token["special"]]] = True
+    special[list(roles.values())] = True
+    flags = _continuation(layout, pieces)
+    flags[special] = False
+    named = {role: roles.get(role) for role in ROLES}
+    return Vocabulary(len(pieces), **named, special=special, continuation=flags)
+
+
+def stages(part: Mapping[str, Any] | None, plural: str) -> list[Mapping[str, Any]]:
+    """The steps of a normalizer or pre-tokenizer, sequences flattened."""
+    if part is None:
+        return []
+    if part["type"] != "Sequence":
+        return [part]
+    return [step for inner in part[plural] for step in stages(inner, plural)]
+
+
+def is_byte_level(layout: Mapping[str, Any]) -> bool:
+    """The model sees bytes, each as a printable character (GPT-2)."""
+    steps = stages(layout["pre_tokenizer"], "pretokenizers") + stages(layout["normalizer"], "normalizers")
+    return any(step["type"] == "ByteLevel" for step in steps)
+
+
+def byte_alphabet() -> dict[str, int]:
+    """GPT-2's printable character of each byte. Source: openai/gpt-2, encoder.py, `bytes_to_unicode`."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    other = [byte for byte in range(256) if byte not in set(plain)]
+    return {chr(b): b for b in plain} | {chr(256 + n): b for n, b in enumerate(other)}
+
+
+def spaces(layout: Mapping[str, Any], pieces: Sequence[str | None]) -> Flags:
+    """Which pieces are white space and nothing else. Shape: (size,)."""
+    if is_byte_level(layout):
+        blank = {char for char, byte in byte_alphabet().items() if byte in _WHITESPACE}
+    else:
+        blank = {"▁", *map(chr, _WHITESPACE)}
+    return np.array([bool(piece) and blank.issuperset(piece or "") for piece in pieces], np.bool_)
+
+
+def _run(token: int | None) -> Tokens:
+    return np.array([] if token is None else [token], np.int64)
+
+
+def _continuation(layout: Mapping[str, Any], pieces: Sequence[str | None]) -> Flags:
+    model = layout["model"]
+    prefix = model.get("continuing_subword_prefix") or ""
+    if is_byte_level(layout):
+        alphabet = byte_alphabet()
+        return np.array([_continues(bytes(alphabet.get(c, 63) for c in p or "")) for p in pieces], np.bool_)
+    if prefix:
+        return np.array([(p or "").startswith(prefix) and p != prefix for p in pieces], np.bool_)
+    if model["type"] == "Unigram" or model.get("byte_fallback"):
+        return np.array([_continues(_fallback(p or "")) for p in pieces], np.bool_)
+    return np.zeros(len(pieces), np.bool_)
+
+
+def _fallback(piece: str) -> bytes:
+    byte = re.fullmatch(r"<0x([0-9A-F]{2})>", piece)
+    return bytes([int(byte[1], 16)]) if byte else piece.replace("▁", " ").encode("utf-8", "replace")
+
+
+def _continues(text: bytes) -> bool:
+    """Whether a piece that begins with these bytes goes on with a word: a letter, digit, mark or later byte of one."""
+    if not text or text[0] in _WHITESPACE:
+        return False
+    if 0x80 <= text[0] < 0xC0:
+        return True
+    first = text.decode("utf-8", "ignore")[:1]
+    if not first or not text.startswith(first.encode()):
+        return text[0] not in _WORD_LEAD
+    return unicodedata.category(first)[0] in "LNM" and not _HAN.match(first)
