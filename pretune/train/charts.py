@@ -1,0 +1,162 @@
+"""Curves of a run as inline SVG: text stays text, nothing is fetched, the same data gives the same bytes."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
+COLORS = ("#2f6fde", "#d9480f", "#2b8a3e", "#862e9c", "#b08900", "#0b7285")
+_POINTS = 600
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a chart.
+
+    Attributes:
+        x: (N,) where it was measured.
+        y: (N,) what was measured; non-finite values leave a gap.
+        kind: `trace` is drawn faint with its running mean on top, `line` as it is, `dots` with a mark at each value.
+    """
+
+    label: str
+    x: Values
+    y: Values
+    kind: Literal["trace", "line", "dots"] = "line"
+
+
+@dataclass(frozen=True)
+class Level:
+    """A horizontal line to compare with."""
+
+    label: str
+    y: float
+
+
+def draw(
+    name: str,
+    curves: Sequence[Curve],
+    x_label: str,
+    levels: Sequence[Level] = (),
+    wide: bool = False,
+    floor: float | None = None,
+) -> str:
+    """A chart as an `<svg>` element.
+
+    Args:
+        name: the title; also the salt of the element's ids, so that charts on one page do not share any.
+        x_label: what the horizontal axis counts.
+        wide: as wide as the page, else half of it.
+        floor: where the vertical axis begins, if not near the smallest value.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg", force=False)
+    from matplotlib.figure import Figure
+
+    style = {"svg.fonttype": "none", "svg.hashsalt": f"{name} {wide}", "font.size": 11, "font.family": "sans-serif"}
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(7.4, 3.5) if wide else (4.6, 2.9), layout="constrained")
+        axes: Any = figure.add_subplot()
+        for number, curve in enumerate(curves):
+            _plot(axes, curve, COLORS[number % len(COLORS)])
+        _frame(axes, name, x_label)
+        _limit(axes, curves, levels, floor)
+        for level in levels:
+            _mark(axes, level)
+        if len(curves) > 1:
+            axes.legend(frameon=False, fontsize=10, labelcolor=INK, handlelength=1.4)
+        out = io.StringIO()
+        figure.savefig(
+            out, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        )
+    return _inline(out.getvalue(), name)
+
+
+def running_mean(y: Values, share: float = 0.03) -> Values:
+    """Mean over a centered window of a share of all values, narrower at both ends; gaps are left out."""
+    width = max(1, int(len(y) * share) | 1)
+    finite = np.isfinite(y)
+    kernel = np.ones(width)
+    total = np.convolve(np.where(finite, y, 0.0), kernel, mode="same")[: len(y)]
+    count = np.convolve(finite.astype(np.float64), kernel, mode="same")[: len(y)]
+    return np.divide(total, count, out=np.full(len(y), np.nan), where=count > 0)
+
+
+def thin(x: Values, y: Values, most: int = _POINTS) -> tuple[Values, Values]:
+    """At most `most` points, evenly chosen, the last one among them."""
+    if len(x) <= most:
+        return x, y
+    keep = np.unique(np.linspace(0, len(x) - 1, most).round().astype(np.int64))
+    return x[keep], y[keep]
+
+
+def _plot(axes: Any, curve: Curve, color: str) -> None:
+    if curve.kind == "trace":
+        smooth = running_mean(curve.y)
+        axes.plot(*thin(curve.x, curve.y), color=color, alpha=0.22, linewidth=0.9)
+        axes.plot(*thin(curve.x, smooth), color=color, linewidth=1.8, label=curve.label)
+    elif curve.kind == "dots":
+        axes.plot(*thin(curve.x, curve.y), color=color, linewidth=1.4, marker="o", markersize=4, label=curve.label)
+    else:
+        axes.plot(*thin(curve.x, curve.y), color=color, linewidth=1.8, label=curve.label)
+
+
+def _frame(axes: Any, name: str, x_label: str) -> None:
+    axes.set_title(name, loc="left", color=INK, fontsize=12, fontweight="bold", pad=10)
+    axes.set_xlabel(x_label, color=FAINT)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=FAINT, length=0)
+    axes.margins(x=0.01)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(GRID)
+
+
+def _limit(axes: Any, curves: Sequence[Curve], levels: Sequence[Level], floor: float | None) -> None:
+    """Fit the vertical axis to what is shown, but let no short spike of a trace flatten the rest."""
+    shown = [running_mean(c.y) if c.kind == "trace" else c.y for c in curves]
+    values = np.concatenate([*shown, np.array([level.y for level in levels])])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return
+    low, high = float(values.min()), float(values.max())
+    room = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
+    bottom = 0.0 if low >= 0 > low - room else low - room
+    axes.set_ylim(bottom if floor is None else min(floor, low), high + room)
+
+
+def _mark(axes: Any, level: Level) -> None:
+    axes.axhline(level.y, color=INK, linewidth=1.1, linestyle=(0, (5, 3)))
+    axes.annotate(
+        f"{level.label} {level.y:.2f}",
+        xy=(1.0, level.y),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, 4),
+        textcoords="offset points",
+        ha="right",
+        color=INK,
+        fontsize=10,
+    )
+
+
+def _inline(svg: str, name: str) -> str:
+    """The element alone, without the XML prologue, sized by the page."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", body, count=1)
+    body = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", body, count=1)
+    body = re.sub(r' id="(?:figure|axes|patch|line2d|matplotlib|xtick|ytick|text|legend)[^"]*"', "", body)
+    return body.replace("<svg ", f'<svg role="img" aria-label="{_attribute(name)}" ', 1)
+
+
+def _attribute(text: str) -> str:
+    return re.sub(r'[<>&"]', " ", text)

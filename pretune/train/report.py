@@ -1,0 +1,398 @@
+"""A run directory as one page that anybody can open: `report.html`, self-contained, nothing fetched.
+
+Read are `metrics.jsonl`, `recipe.toml`, `account.json`, `samples.json` and `run.json`, whichever are there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from pretune import __version__
+from pretune.config import flatten
+from pretune.errors import DataError, MissingInputError
+from pretune.train.charts import Curve, Level, Values, draw
+
+PAGE = "report.html"
+_ENTROPY = "unigram_entropy"
+_TOKEN_TERMS = ("mlm", "clm")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the files of a run directory say.
+
+    Attributes:
+        rows: lines of `metrics.jsonl`, in order.
+        recipe: text of `recipe.toml`.
+        account: documents and tokens in, used, cut ...
+        facts: how the run was made and how it ended: `run.json`.
+        samples: prompts and what the model made of them.
+    """
+
+    path: Path
+    rows: list[dict[str, Any]]
+    recipe: str = ""
+    account: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Metrics that begin so, in the order in which they first appear."""
+        found = dict.fromkeys(name for row in self.rows for name in row)
+        return [name for name in found if name.startswith(prefix)]
+
+    def series(self, name: str) -> tuple[Values, Values]:
+        """A metric over the tokens (or, where they were not counted, the steps) of the run.
+
+        Shape:
+            return: (N,), (N,)
+        """
+        found = [(self._place(row), row[name]) for row in self._placed() if _is_number(row.get(name))]
+        points = np.asarray(found, dtype=np.float64).reshape(-1, 2)
+        return points[:, 0], points[:, 1]
+
+    def last(self, name: str) -> float | None:
+        """The newest value of a metric."""
+        values = [float(row[name]) for row in self.rows if _is_number(row.get(name))]
+        return values[-1] if values else None
+
+    @property
+    def axis(self) -> str:
+        """What the horizontal axis of a chart counts."""
+        return f"{_UNITS[self._unit()]}tokens" if self._by_tokens() else "steps"
+
+    @property
+    def entropy(self) -> float | None:
+        """Unigram entropy of the corpus in nats a token: the loss of a model that knows frequencies alone."""
+        flat = flatten(self.account) | flatten(self.facts)
+        return next((float(v) for k, v in flat.items() if k.rpartition(".")[2] == _ENTROPY and _is_number(v)), None)
+
+    def _placed(self) -> list[dict[str, Any]]:
+        """Rows with a token count each: evaluations carry none, so they get that of the step before."""
+        out, tokens = [], 0
+        for row in self.rows:
+            tokens = row.get("tokens", tokens)
+            out.append({"tokens": tokens, **row})
+        return out
+
+    def _place(self, row: Mapping[str, Any]) -> float:
+        return float(row["tokens"]) / self._unit() if self._by_tokens() else float(row.get("step", 0))
+
+    def _by_tokens(self) -> bool:
+        return any(_is_number(row.get("tokens")) for row in self.rows)
+
+    def _unit(self) -> float:
+        most = max((row["tokens"] for row in self.rows if _is_number(row.get("tokens"))), default=0)
+        return next((unit for unit in sorted(_UNITS, reverse=True) if most >= unit), 1.0)
+
+
+_UNITS = {1.0: "", 1e3: "thousand ", 1e6: "million ", 1e9: "billion "}
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `report.html` into a run directory, whole or not at all.
+
+    Raises:
+        MissingInputError: the directory holds no `metrics.jsonl`.
+        DataError: one of its files is not what a run writes.
+    """
+    page = run_dir / PAGE
+    text = render(read_run(run_dir))
+    temporary = page.with_name(f".{PAGE}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(page)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return page
+
+
+def read_run(path: Path) -> Run:
+    """Read what a run directory holds; only the metrics must be there."""
+    metrics = path / "metrics.jsonl"
+    if not metrics.is_file():
+        raise MissingInputError(f"{path}: no metrics.jsonl here; give the directory of a run (its recipe's `output`)")
+    recipe = path / "recipe.toml"
+    return Run(
+        path,
+        _read_lines(metrics),
+        recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
+        _read_json(path / "account.json", {}),
+        _read_json(path / "run.json", {}),
+        _read_json(path / "samples.json", []),
+    )
+
+
+def render(run: Run) -> str:
+    """The page as text."""
+    body = "\n".join(section(run) for section in _SECTIONS)
+    template = resources.files("pretune.train").joinpath("report_template.html").read_text(encoding="utf-8")
+    return Template(template).substitute(title=escape(_title(run)), body=body, version=__version__)
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """Metrics, line by line; a last line cut short by a crash is left out."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise DataError(f"{path}:{number}: not a line of metrics: {error}; remove it") from None
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def _read_json(path: Path, default: Any) -> Any:
+    if not path.is_file():
+        return default
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not JSON: {error}; remove the file to leave its part out") from None
+    if not isinstance(value, type(default)):
+        raise DataError(f"{path}: expected a JSON {'list' if default == [] else 'object'}; remove the file")
+    return value
+
+
+def _title(run: Run) -> str:
+    return str(run.facts.get("title") or run.path.resolve().name)
+
+
+def _header(run: Run) -> str:
+    said = run.facts.get("description") or f"Training run in {run.path}"
+    ended = run.facts.get("finished") or run.facts.get("ended") or run.facts.get("started")
+    when = f" · {ended}" if ended else ""
+    return f"<header><h1>{escape(_title(run))}</h1><p>{escape(str(said))}{escape(str(when))}</p></header>"
+
+
+def _tiles(run: Run) -> str:
+    """The numbers to see first."""
+    tiles: list[tuple[str, str, str]] = []
+    best = run.series("eval/loss")[1]
+    if len(best):
+        where = "best of " + _count(len(best), "evaluation")
+        tiles.append((f"{np.nanmin(best):.3f}", "validation loss", where))
+    if (loss := run.last("loss")) is not None:
+        tiles.append((f"{loss:.3f}", "training loss", "last logged"))
+    tiles += [(_score(value), name, "validation, last") for name, value in _scores(run)[:2]]
+    if (perplexity := _perplexity(run)) is not None:
+        tiles.append((f"{perplexity:,.1f}", "perplexity", "validation, last"))
+    for name, label, show in _FACTS:
+        if (value := run.last(name)) is not None:
+            tiles.append((show(value), label, ""))
+    speed = run.series("tokens_per_second")[1]
+    if len(speed):
+        tiles.append((_short(float(np.nanmedian(speed))), "tokens a second", "median"))
+    for name, label in (("gemm_share", "of the GEMM limit"), ("data_wait", "waiting for data")):
+        share = run.series(name)[1]
+        if len(share):
+            tiles.append((f"{np.nanmedian(share):.1%}", label, "median"))
+    cells = "".join(
+        f'<div class="tile"><b>{escape(value)}</b><span>{escape(label)}</span><small>{escape(note)}</small></div>'
+        for value, label, note in tiles
+    )
+    return f'<section class="tiles">{cells}</section>'
+
+
+def _curves(run: Run) -> str:
+    """Loss first and wide, then everything else in pairs."""
+    terms = [name.removeprefix("loss/") for name in run.names("loss/")]
+    main = next((f"loss/{term}" for term in _TOKEN_TERMS if term in terms), "loss")
+    if main not in run.names():
+        main = "loss"
+    wide, narrow = (_loss_chart(run, main, wide) for wide in (True, False))
+    both = f'<div class="on-wide">{wide}</div><div class="on-narrow">{narrow}</div>' if wide else ""
+    out = ["<h2>Loss</h2>", _card(both), _entropy_note(run, main)]
+    others = [name for name in ("loss", *run.names("loss/")) if name != main and (len(terms) > 1 or name != "loss")]
+    small = [_loss_chart(run, name) for name in others]
+    small += [_plain_chart(run, name, name.removeprefix("eval/"), "dots") for name, _ in _scores(run)]
+    small += [_plain_chart(run, name, title, kind) for name, title, kind in _CHARTS]
+    cards = [_card(chart) for chart in small if chart]
+    if cards:
+        out.append(f'<h2>Along the way</h2><div class="pair">{"".join(cards)}</div>')
+    return "\n".join(out)
+
+
+def _loss_chart(run: Run, name: str, wide: bool = False) -> str:
+    train, held = run.series(name), run.series(f"eval/{name}")
+    curves = [Curve("training", *train, "trace")] if len(train[0]) else []
+    if len(held[0]):
+        curves.append(Curve("validation", *held, "dots"))
+    levels = []
+    if run.entropy is not None and name.removeprefix("loss/") in _TOKEN_TERMS:
+        levels.append(Level("unigram entropy", run.entropy))
+    term = name.removeprefix("loss/").upper()
+    title = "Loss, nats" if name == "loss" else f"{term} loss, nats a prediction"
+    return draw(title, curves, run.axis, levels, wide) if curves else ""
+
+
+def _plain_chart(run: Run, name: str, title: str, kind: Any) -> str:
+    x, y = run.series(name)
+    floor = 0.0 if name in _FROM_ZERO else None
+    return draw(title, [Curve(title, x, y, kind)], run.axis, floor=floor) if len(x) > 1 else ""
+
+
+def _entropy_note(run: Run, main: str) -> str:
+    if run.entropy is None or main == "loss":
+        return ""
+    return (
+        '<p class="note">The dashed line is the unigram entropy of the corpus: what a model reaches that knows how '
+        "frequent each token is and nothing else. Below it, the model uses context.</p>"
+    )
+
+
+def _samples(run: Run) -> str:
+    if not run.samples:
+        return ""
+    cells = "".join(
+        f'<div class="sample"><div class="prompt">{escape(str(s.get("prompt", "")))}</div>'
+        f'<div class="output">{escape(_text(s.get("output", "")))}</div></div>'
+        for s in run.samples
+        if isinstance(s, dict)
+    )
+    return f'<h2>What it says</h2><div class="card">{cells}</div>'
+
+
+def _account(run: Run) -> str:
+    if not run.account:
+        return ""
+    return "<h2>Where the data went</h2>" + _card(_table(run.account))
+
+
+def _next(run: Run) -> str:
+    """Commands that use the result, for this kind of model."""
+    given = run.facts.get("next")
+    lines = [str(line) for line in given] if isinstance(given, list) else default_commands(run)
+    return f'<h2>Use it</h2><div class="card"><pre>{escape(chr(10).join(lines))}</pre></div>'
+
+
+def default_commands(run: Run) -> list[str]:
+    """What a model with these losses can do, as commands."""
+    terms = {name.rpartition("/")[2] for name in run.names("loss/")}
+    model = run.path
+    lines = []
+    if "clm" in terms:
+        lines.append(f'pretune generate {model} "The function returns"')
+    if "mlm" in terms:
+        lines.append(f'pretune fill {model} "The function returns a [MASK]."')
+    if "classification" in terms:
+        lines.append(f'pretune predict {model} "a text to label"')
+    else:
+        lines.append(f"pretune finetune --model.init {model} --task classification --data.train labelled.csv")
+    return [*lines, f'pretune embed {model} "a text" --output vectors.npy']
+
+
+def _configuration(run: Run) -> str:
+    parts = []
+    if run.recipe:
+        parts.append(
+            f'<h2>How it was made</h2><div class="card"><details open><summary>recipe.toml, resolved</summary>'
+            f"<pre>{escape(run.recipe.strip())}</pre></details></div>"
+        )
+    facts = {k: v for k, v in run.facts.items() if k not in ("title", "description", "next")}
+    if facts:
+        parts.append(
+            f'<div class="card"><details><summary>Environment and outcome (run.json)</summary>{_table(facts)}'
+            "</details></div>"
+        )
+    return "\n".join(parts)
+
+
+def _table(tree: Mapping[str, Any]) -> str:
+    """A tree as a table: plain values first, then a group of rows for each branch."""
+    plain = {k: v for k, v in tree.items() if not isinstance(v, Mapping)}
+    groups = [(k, flatten(v)) for k, v in tree.items() if isinstance(v, Mapping)]
+    out = "<tbody>" + "".join(_row(k, v) for k, v in plain.items()) + "</tbody>" if plain else ""
+    for name, values in groups:
+        rows = "".join(_row(k, v) for k, v in values.items())
+        out += f'<tbody class="group"><tr><th colspan="2">{escape(_words(name))}</th></tr></tbody><tbody>{rows}</tbody>'
+    return f"<table>{out}</table>"
+
+
+def _row(name: str, value: Any) -> str:
+    kind = ' class="number"' if _is_number(value) else ""
+    return f"<tr><th>{escape(_words(name))}</th><td{kind}>{escape(_text(value))}</td></tr>"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or not _is_number(value):
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+def _scores(run: Run) -> list[tuple[str, float]]:
+    """Metrics of an evaluation that are not losses, with their newest values."""
+    names = [name for name in run.names("eval/") if not name.startswith("eval/loss")]
+    return [(name, value) for name in names if (value := run.last(name)) is not None]
+
+
+def _perplexity(run: Run) -> float | None:
+    loss = run.last("eval/loss/clm")
+    return math.exp(loss) if loss is not None and loss < 50 else None
+
+
+def _card(content: str) -> str:
+    return f'<div class="card">{content}</div>' if content else ""
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").replace(".", " · ")
+
+
+def _score(value: float) -> str:
+    return f"{value:.1%}" if 0 <= value <= 1 else f"{value:.3f}"
+
+
+def _short(value: float) -> str:
+    """Three significant digits with k, M or G."""
+    for unit, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:.3g} {sign}"
+    return f"{value:.3g}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" + ("" if n == 1 else "s")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_FACTS: Sequence[tuple[str, str, Callable[[float], str]]] = (
+    ("tokens", "tokens seen", _short),
+    ("step", "steps", lambda value: f"{value:,.0f}"),
+    ("epoch", "epochs", lambda value: f"{value:.2f}"),
+    ("time", "training time", _clock),
+)
+_CHARTS = (
+    ("lr", "Learning rate", "line"),
+    ("grad_norm", "Gradient norm", "trace"),
+    ("tokens_per_second", "Tokens a second", "trace"),
+    ("accuracy/mlm", "MLM accuracy, training", "trace"),
+    ("accuracy/nsp", "NSP accuracy, training", "trace"),
+    ("accuracy/clm", "CLM accuracy, training", "trace"),
+)
+_FROM_ZERO = ("tokens_per_second", "grad_norm")
+_SECTIONS: Sequence[Callable[[Run], str]] = (_header, _tiles, _curves, _samples, _next, _account, _configuration)
