@@ -1,8 +1,12 @@
-"""Where tensors live: `auto|cpu|cuda|mps` to a device, in one place."""
+"""Where tensors live and in which number format products are made, for use after training."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+from torch import nn
 
 from pretune.errors import UsageError
 
@@ -16,7 +20,7 @@ def choose(name: str = "auto") -> torch.device:
         UsageError: an unknown name, or a device that this machine or this build of torch does not have.
     """
     kind, _, index = name.partition(":")
-    if kind not in DEVICES or (index and not (kind == "cuda" and index.isdigit())):
+    if kind not in DEVICES or (":" in name and not (kind == "cuda" and index.isdigit())):
         raise UsageError(f"device {name!r}: expected one of {', '.join(DEVICES)}, or cuda:N")
     if kind == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if _mps() else "cpu")
@@ -27,6 +31,36 @@ def choose(name: str = "auto") -> torch.device:
     if kind == "mps" and not _mps():
         raise UsageError("device 'mps': no Apple GPU that torch can use here; use --device auto or cpu")
     return torch.device(name)
+
+
+def halve(model: nn.Module) -> None:
+    """Cast the matrices of products to bf16, once and in place, with the biases of linear layers.
+
+    Norms and positions stay in fp32, and with them the residual run; a vocabulary that is tied to its head becomes bf16
+    and stays tied.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            continue
+        for parameter in module.parameters(recurse=False):
+            if parameter.dim() > 1 or isinstance(module, nn.Linear):
+                parameter.data = parameter.data.bfloat16()
+
+
+@contextmanager
+def computing(model: nn.Module) -> Iterator[None]:
+    """The context of a forward without gradients, in the number format of the model's matrices."""
+    half = None
+    for parameter in model.parameters():
+        if parameter.dtype == torch.bfloat16:
+            half = parameter
+            break
+    with torch.inference_mode():
+        if half is None:
+            yield
+        else:
+            with torch.autocast(half.device.type, torch.bfloat16):
+                yield
 
 
 def _mps() -> bool:

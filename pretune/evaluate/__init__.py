@@ -1,0 +1,1 @@
+"""Scores of finished models: tasks on labelled examples, objectives on a token store."""

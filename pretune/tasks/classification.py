@@ -23,13 +23,11 @@ from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.find import nearest
 from pretune.loss import Term
-from pretune.models.model import LanguageModel, ModelOutput
+from pretune.objectives.objective import Model, Output, name_samples, target
 from pretune.tasks.task import Prediction, Task, where
 from pretune.text.labelled import Example
 from pretune.text.tokenizer import Vocabulary
 from pretune.text.views import Row
-
-ROLE = "classification"
 
 
 class Classification(Task):
@@ -40,7 +38,8 @@ class Classification(Task):
         vocabulary: of the tokenizer that encodes the texts.
     """
 
-    roles: ClassVar[tuple[str, ...]] = (ROLE,)
+    name: ClassVar[str] = "classification"
+    roles: ClassVar[tuple[str, ...]] = ("classification",)
 
     class Config(Task.Config):
         """Labels and the shape of the loss.
@@ -104,22 +103,14 @@ class Classification(Task):
         wrapped = [self.vocabulary.wrap(row.tokens, row.second) for row in rows]
         batch = ragged([tokens for tokens, _ in wrapped], [segments for _, segments in wrapped])
         known = [(n, row.label) for n, row in enumerate(rows) if row.label is not None]
-        index, label = np.array(known, dtype=np.int64).reshape(-1, 2).T.copy()
-        return Batch(
-            batch.tokens,
-            batch.layout,
-            batch.segments,
-            targets={ROLE: (torch.from_numpy(index), torch.from_numpy(label))},
-            samples=np.array([row.sample for row in rows], dtype=np.int64).reshape(-1, 3),
-        )
+        index, label = np.array(known, dtype=np.int64).reshape(-1, 2).T
+        batch = name_samples(batch, rows)
+        batch.targets[self.name] = target(index, label)
+        return batch
 
-    def counts(self, batch: Batch) -> dict[str, int]:
-        """Labelled sequences of the batch."""
-        return {ROLE: batch.targets[ROLE][1].numel()}
-
-    def loss(self, model: LanguageModel, output: ModelOutput, batch: Batch) -> list[Term]:
+    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
         """Cross-entropy, weighted and smoothed as configured, summed over the labelled sequences."""
-        index, label = batch.targets[ROLE]
+        index, label = batch.targets[self.name]
         logits = self._logits(model, output, batch)[index]
         if label.numel():
             total = F.cross_entropy(
@@ -132,10 +123,10 @@ class Classification(Task):
         else:
             total = logits.sum() * 0.0
         correct = (logits.detach().argmax(dim=1) == label).sum()
-        return [Term(ROLE, total, label.numel(), self.config.weight, correct)]
+        return [Term(self.name, total, label.numel(), self.config.weight, correct)]
 
     @torch.inference_mode()
-    def decode(self, model: LanguageModel, batch: Batch) -> list[Prediction]:
+    def decode(self, model: Model, batch: Batch) -> list[Prediction]:
         """The most probable label of each sequence; the first of equals."""
         probabilities = self._logits(model, model(batch), batch).softmax(dim=1).cpu().numpy()
         best = probabilities.argmax(axis=1).tolist()
@@ -170,10 +161,9 @@ class Classification(Task):
             }
         return scores
 
-    @staticmethod
-    def _logits(model: LanguageModel, output: ModelOutput, batch: Batch) -> torch.Tensor:
+    def _logits(self, model: Model, output: Output, batch: Batch) -> torch.Tensor:
         """Shape: return: (N, C) fp32."""
-        logits: torch.Tensor = model.heads[ROLE](output.last_hidden_state, batch.layout)
+        logits: torch.Tensor = model.heads[self.name](output.last_hidden_state, batch.layout)
         return logits.float()
 
 

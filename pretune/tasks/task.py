@@ -13,18 +13,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pretune.batch import Batch
 from pretune.errors import DataError
-from pretune.models.model import LanguageModel
-from pretune.objectives.objective import Objective
+from pretune.objectives.objective import Model, Objective
 from pretune.text.labelled import Example
 from pretune.text.tokenizer import Tokenizer
-from pretune.text.views import Row
 
 Tokens = NDArray[np.int64]
 Truncate = Literal["head", "tail", "head+tail", "error"]
@@ -87,7 +85,7 @@ class Task(Objective):
 
     @classmethod
     @abstractmethod
-    def settle(cls, config: Config, examples: Sequence[Example]) -> Config:
+    def settle(cls, config: Any, examples: Sequence[Example]) -> Any:
         """The configuration with what the training data decide filled in.
 
         Raises:
@@ -103,7 +101,7 @@ class Task(Objective):
         """
 
     @abstractmethod
-    def decode(self, model: LanguageModel, batch: Batch) -> list[Prediction]:
+    def decode(self, model: Model, batch: Batch) -> list[Prediction]:
         """One prediction for each sequence of the batch, in order."""
 
     @abstractmethod
@@ -123,9 +121,7 @@ class Task(Objective):
         seconds: dict[int, Tokens] = dict(
             zip(
                 paired,
-                self._tokens(
-                    [examples[n] for n in paired], [examples[n].second or "" for n in paired], tokenizer
-                ),
+                self._tokens([examples[n] for n in paired], [examples[n].second or "" for n in paired], tokenizer),
                 strict=True,
             )
         )
@@ -142,12 +138,6 @@ class Task(Objective):
             rows.append((short, short_second, label))
         return Encoded(rows, account)
 
-    def rows(self, encoded: Sequence[Encoding], store: int = 0) -> list[Row]:
-        """Encoded examples as rows, for evaluation and prediction in the order given."""
-        return [
-            Row((store, 0, n), tokens, second=second, label=label) for n, (tokens, second, label) in enumerate(encoded)
-        ]
-
     @staticmethod
     def _tokens(examples: Sequence[Example], texts: Sequence[str], tokenizer: Tokenizer) -> list[Tokens]:
         for example, text in zip(examples, texts, strict=True):
@@ -156,9 +146,7 @@ class Task(Objective):
         encoded = tokenizer.encode_batch(texts)
         for example, text, tokens in zip(examples, texts, encoded, strict=True):
             if not len(tokens):
-                raise DataError(
-                    f"{where(example)}: the tokenizer gives no token for {text[:40]!r}; leave the line out"
-                )
+                raise DataError(f"{where(example)}: the tokenizer gives no token for {text[:40]!r}; leave the line out")
         return encoded
 
 
@@ -209,5 +197,3 @@ def cut(tokens: Tokens, room: int, truncate: Truncate) -> Tokens:
 
 def _size(first: Tokens, second: Tokens | None) -> int:
     return len(first) + (0 if second is None else len(second))
-
-

@@ -1,0 +1,53 @@
+"""Answers and scores of a task on labelled examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from pretune.device import computing
+from pretune.draw import Draw
+from pretune.evaluate.batches import BUDGET, by_length
+from pretune.models.model import LanguageModel
+from pretune.tasks.task import Encoding, Prediction, Task
+from pretune.text.labelled import Example
+from pretune.text.views import ExampleView
+
+
+def predict(
+    model: LanguageModel, task: Task, rows: Sequence[Encoding], device: torch.device, budget: int = BUDGET
+) -> list[Prediction]:
+    """One prediction for each encoded example, in their order.
+
+    Args:
+        rows: `task.encode(...).rows`.
+        budget: tokens of a batch.
+    """
+    model.eval()
+    view = ExampleView(rows)
+    out: list[Prediction | None] = [None] * len(rows)
+    for index in by_length(view.lengths(np.arange(len(rows))), budget):
+        batch = task.prepare(view.read(index, 0, 0, Draw(0)), Draw(0))
+        with computing(model):
+            found = task.decode(model, batch.to(device))
+        for n, prediction in zip(index.tolist(), found, strict=True):
+            out[n] = prediction
+    return [prediction for prediction in out if prediction is not None]
+
+
+def evaluate_examples(
+    model: LanguageModel,
+    task: Task,
+    examples: Sequence[Example],
+    rows: Sequence[Encoding],
+    device: torch.device,
+    budget: int = BUDGET,
+) -> dict[str, float]:
+    """The task's scores on labelled examples; see `Task.score`.
+
+    Args:
+        rows: `task.encode(examples, ...).rows`.
+    """
+    return task.score(predict(model, task, rows, device, budget), examples)
