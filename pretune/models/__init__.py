@@ -1,0 +1,48 @@
+"""Families of models, one a file: sizes, the oddity of each, and its table of Hugging Face names.
+
+`build("bert", "mini", ["mlm", "nsp"], vocab_size=...)` gives a model with initial weights. This package imports torch
+only when a model is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pretune.models.model import LanguageModel
+
+BASE = "model"
+
+
+def build(
+    family: str,
+    size: str,
+    heads: Sequence[str],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    labels: Sequence[str] | None = None,
+    seed: int = 0,
+    allocate: bool = True,
+) -> LanguageModel:
+    """A model of a named size with initial weights.
+
+    Args:
+        family: a file of this package, or a user's own `path.py` or `package.module`.
+        size: a key of the family's `SIZES`.
+        heads: roles, such as `["mlm", "nsp"]`.
+        overrides: fields of the family's `Config` that differ from the size's, `vocab_size` above all.
+        labels: names of the classes, for the role `classification`.
+        seed: each weight is a function of this and of its own name.
+        allocate: without it, the parameters have shapes and no memory (device `meta`), to be looked at.
+
+    Raises:
+        UsageError: an unknown family, size, head or field, or a value out of range.
+    """
+    from pretune.models.model import configure, construct, get_family, initialise
+
+    module = get_family(family)
+    model = construct(family, configure(module, size, overrides or {}), heads, labels)
+    if allocate:
+        initialise(model, seed)
+    return model

@@ -1,0 +1,169 @@
+"""BERT: bidirectional, post-norm, segments, a pooler over the first token.
+
+Source: Devlin et al. 2018, arXiv 1810.04805; the small sizes: Turc et al. 2019, arXiv 1908.08962.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from pretune.models import model
+from pretune.models.model import Key, LanguageModel
+from pretune.nn.activation import activation
+from pretune.nn.attention import Attention
+from pretune.nn.block import Block, Norms
+from pretune.nn.embedding import Embedding
+from pretune.nn.feedforward import FeedForward
+from pretune.nn.heads import Anchor, Pooler, SequenceHead, Transform, VocabularyHead
+from pretune.nn.stack import Stack
+from pretune.nn.structure import BIDIRECTIONAL
+
+NSP_LABELS = ("next", "random")
+
+
+class Config(model.Config):
+    """Fields of `config.json`. Attention dropout is 0 unless asked for: above it, attention leaves the fast kernels."""
+
+    vocab_size: int = Field(30522, ge=1, le=2**22)
+    hidden_size: int = Field(768, ge=1, le=2**16)
+    num_hidden_layers: int = Field(12, ge=1, le=512)
+    num_attention_heads: int = Field(12, ge=1, le=1024)
+    intermediate_size: int = Field(3072, ge=1, le=2**18)
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = Field(0.1, ge=0, lt=1)
+    attention_probs_dropout_prob: float = Field(0.0, ge=0, lt=1)
+    max_position_embeddings: int = Field(512, ge=1, le=2**20)
+    type_vocab_size: int = Field(2, ge=1, le=1024)
+    initializer_range: float = Field(0.02, ge=0, le=10)
+    layer_norm_eps: float = Field(1e-12, ge=0, le=1)
+    pad_token_id: int | None = Field(0, ge=0)
+    classifier_dropout: float | None = Field(None, ge=0, lt=1)
+    position_embedding_type: Literal["absolute"] = "absolute"
+    is_decoder: Literal[False] = False
+    add_cross_attention: Literal[False] = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        activation(self.hidden_act)
+        return self
+
+
+def _size(layers: int, width: int) -> dict[str, int]:
+    return {
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": width // 64,
+        "intermediate_size": 4 * width,
+    }
+
+
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "tiny": _size(2, 128),
+    "mini": _size(4, 256),
+    "small": _size(4, 512),
+    "medium": _size(8, 512),
+    "base": _size(12, 768),
+    "large": _size(24, 1024),
+}
+ANCHOR: Anchor = "first"
+PREFIX = "bert."
+ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
+    "BertForPreTraining": ("mlm", "nsp"),
+    "BertForMaskedLM": ("mlm",),
+    "BertForNextSentencePrediction": ("nsp",),
+    "BertForSequenceClassification": ("classification",),
+    "BertModel": ("pooler",),
+}
+
+
+def _both(ours: str, theirs: str) -> list[Key]:
+    """Weight and bias of one module."""
+    return [Key(f"{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]
+
+
+NAMES: Sequence[Key] = [
+    Key("embedding.word.weight", "bert.embeddings.word_embeddings.weight"),
+    Key("embedding.position.weight", "bert.embeddings.position_embeddings.weight"),
+    Key("embedding.segment.weight", "bert.embeddings.token_type_embeddings.weight"),
+    *_both("embedding.norm", "bert.embeddings.LayerNorm"),
+    *_both("stack.blocks.{}.attention.query", "bert.encoder.layer.{}.attention.self.query"),
+    *_both("stack.blocks.{}.attention.key", "bert.encoder.layer.{}.attention.self.key"),
+    *_both("stack.blocks.{}.attention.value", "bert.encoder.layer.{}.attention.self.value"),
+    *_both("stack.blocks.{}.attention.output", "bert.encoder.layer.{}.attention.output.dense"),
+    *_both("stack.blocks.{}.norms.after_attention", "bert.encoder.layer.{}.attention.output.LayerNorm"),
+    *_both("stack.blocks.{}.feedforward.up", "bert.encoder.layer.{}.intermediate.dense"),
+    *_both("stack.blocks.{}.feedforward.down", "bert.encoder.layer.{}.output.dense"),
+    *_both("stack.blocks.{}.norms.after_feedforward", "bert.encoder.layer.{}.output.LayerNorm"),
+    *_both("heads.pooler.dense", "bert.pooler.dense"),
+    *_both("heads.nsp.pooler.dense", "bert.pooler.dense"),
+    *_both("heads.classification.pooler.dense", "bert.pooler.dense"),
+    *_both("heads.mlm.transform.dense", "cls.predictions.transform.dense"),
+    *_both("heads.mlm.transform.norm", "cls.predictions.transform.LayerNorm"),
+    Key("heads.mlm.weight", "cls.predictions.decoder.weight"),
+    Key("heads.mlm.bias", "cls.predictions.bias"),
+    *_both("heads.nsp.linear", "cls.seq_relationship"),
+    *_both("heads.classification.linear", "classifier"),
+]
+
+
+def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
+    """The modules of a BERT.
+
+    Args:
+        heads: of `mlm`, `nsp`, `classification`, `pooler` (the one that `BertModel` has); they share one pooler.
+        labels: names of the classes.
+    """
+    width, dropout = config.hidden_size, config.hidden_dropout_prob
+    embedding = Embedding(
+        config.vocab_size,
+        width,
+        positions=config.max_position_embeddings,
+        segments=config.type_vocab_size,
+        norm=_norm(config),
+        dropout=dropout,
+    )
+    stack = Stack([_block(config) for _ in range(config.num_hidden_layers)])
+    pooler = Pooler(width)
+    classifier_dropout = dropout if config.classifier_dropout is None else config.classifier_dropout
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "mlm": lambda: _vocabulary_head(config, embedding),
+        "nsp": lambda: SequenceHead(width, NSP_LABELS, ANCHOR, pooler=pooler),
+        "classification": lambda: SequenceHead(width, labels or (), ANCHOR, pooler=pooler, dropout=classifier_dropout),
+        "pooler": lambda: pooler,
+    }
+    made = {role: makers[role]() for role in heads}
+    return LanguageModel("bert", config, embedding, stack, made, std=config.initializer_range)
+
+
+def _norm(config: Config) -> nn.LayerNorm:
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+
+def _block(config: Config) -> Block:
+    return Block(
+        Attention(
+            config.hidden_size,
+            config.num_attention_heads,
+            BIDIRECTIONAL,
+            dropout=config.attention_probs_dropout_prob,
+        ),
+        FeedForward(config.hidden_size, config.intermediate_size, activation(config.hidden_act)),
+        Norms(after_attention=_norm(config), after_feedforward=_norm(config)),
+        dropout=config.hidden_dropout_prob,
+    )
+
+
+def _vocabulary_head(config: Config, embedding: Embedding) -> VocabularyHead:
+    word = embedding.word.weight
+    weight = word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word))
+    transform = Transform(config.hidden_size, activation(config.hidden_act), _norm(config))
+    return VocabularyHead(weight, transform, nn.Parameter(torch.empty(config.vocab_size)))

@@ -1,0 +1,143 @@
+"""GPT-2: causal, pre-norm, GELU by tanh, a fused and transposed query-key-value in its files.
+
+Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from pretune.models import model
+from pretune.models.model import Key, LanguageModel
+from pretune.nn.activation import activation
+from pretune.nn.attention import Attention
+from pretune.nn.block import Block, Norms
+from pretune.nn.embedding import Embedding
+from pretune.nn.feedforward import FeedForward
+from pretune.nn.heads import Anchor, SequenceHead, VocabularyHead
+from pretune.nn.stack import Stack
+from pretune.nn.structure import CAUSAL
+
+
+class Config(model.Config):
+    """Fields of `config.json`. Attention dropout is 0 unless asked for: above it, attention leaves the fast kernels."""
+
+    vocab_size: int = Field(50257, ge=1, le=2**22)
+    n_positions: int = Field(1024, ge=1, le=2**20)
+    n_embd: int = Field(768, ge=1, le=2**16)
+    n_layer: int = Field(12, ge=1, le=512)
+    n_head: int = Field(12, ge=1, le=1024)
+    n_inner: int | None = Field(None, ge=1, le=2**18)
+    activation_function: str = "gelu_new"
+    resid_pdrop: float = Field(0.1, ge=0, lt=1)
+    embd_pdrop: float = Field(0.1, ge=0, lt=1)
+    attn_pdrop: float = Field(0.0, ge=0, lt=1)
+    layer_norm_epsilon: float = Field(1e-5, ge=0, le=1)
+    initializer_range: float = Field(0.02, ge=0, le=10)
+    scale_attn_weights: bool = True
+    scale_attn_by_inverse_layer_idx: bool = False
+    bos_token_id: int | None = Field(None, ge=0)
+    eos_token_id: int | None = Field(None, ge=0)
+    pad_token_id: int | None = Field(None, ge=0)
+    add_cross_attention: Literal[False] = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
+        activation(self.activation_function)
+        return self
+
+
+def _size(layers: int, width: int, heads: int) -> dict[str, int]:
+    return {"n_layer": layers, "n_embd": width, "n_head": heads}
+
+
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "tiny": _size(2, 128, 2),
+    "mini": _size(4, 256, 4),
+    "nano": _size(6, 384, 6),
+    "small": _size(12, 768, 12),
+    "medium": _size(24, 1024, 16),
+    "large": _size(36, 1280, 20),
+    "xl": _size(48, 1600, 25),
+}
+ANCHOR: Anchor = "last"
+PREFIX = "transformer."
+ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
+    "GPT2LMHeadModel": ("clm",),
+    "GPT2ForSequenceClassification": ("classification",),
+    "GPT2Model": (),
+}
+
+
+def _dense(ours: str, theirs: str, part: int = 0, parts: int = 1) -> list[Key]:
+    """Weight and bias of a `Conv1D`, whose matrix is (in, out)."""
+    return [
+        Key(f"{ours}.weight", f"{theirs}.weight", transpose=True, part=part, parts=parts),
+        Key(f"{ours}.bias", f"{theirs}.bias", part=part, parts=parts),
+    ]
+
+
+def _norm_names(ours: str, theirs: str) -> list[Key]:
+    return [Key(f"{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]
+
+
+NAMES: Sequence[Key] = [
+    Key("embedding.word.weight", "transformer.wte.weight"),
+    Key("embedding.position.weight", "transformer.wpe.weight"),
+    *_norm_names("stack.blocks.{}.norms.before_attention", "transformer.h.{}.ln_1"),
+    *_dense("stack.blocks.{}.attention.query", "transformer.h.{}.attn.c_attn", 0, 3),
+    *_dense("stack.blocks.{}.attention.key", "transformer.h.{}.attn.c_attn", 1, 3),
+    *_dense("stack.blocks.{}.attention.value", "transformer.h.{}.attn.c_attn", 2, 3),
+    *_dense("stack.blocks.{}.attention.output", "transformer.h.{}.attn.c_proj"),
+    *_norm_names("stack.blocks.{}.norms.before_feedforward", "transformer.h.{}.ln_2"),
+    *_dense("stack.blocks.{}.feedforward.up", "transformer.h.{}.mlp.c_fc"),
+    *_dense("stack.blocks.{}.feedforward.down", "transformer.h.{}.mlp.c_proj"),
+    *_norm_names("stack.norm", "transformer.ln_f"),
+    Key("heads.clm.weight", "lm_head.weight"),
+    Key("heads.classification.linear.weight", "score.weight"),
+]
+
+
+def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
+    """The modules of a GPT-2.
+
+    Args:
+        heads: of `clm`, `classification`.
+        labels: names of the classes.
+    """
+    embedding = Embedding(config.vocab_size, config.n_embd, positions=config.n_positions, dropout=config.embd_pdrop)
+    stack = Stack([_block(config, layer) for layer in range(config.n_layer)], _norm(config))
+    word = embedding.word.weight
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "clm": lambda: VocabularyHead(word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word))),
+        "classification": lambda: SequenceHead(config.n_embd, labels or (), ANCHOR, bias=False),
+    }
+    made = {role: makers[role]() for role in heads}
+    std = config.initializer_range
+    return LanguageModel(
+        "gpt2", config, embedding, stack, made, std=std, residual_std=std / math.sqrt(2 * config.n_layer)
+    )
+
+
+def _norm(config: Config) -> nn.LayerNorm:
+    return nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+
+
+def _block(config: Config, layer: int) -> Block:
+    scale = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0
+    if config.scale_attn_by_inverse_layer_idx:
+        scale /= layer + 1
+    return Block(
+        Attention(config.n_embd, config.n_head, CAUSAL, dropout=config.attn_pdrop, scale=scale),
+        FeedForward(config.n_embd, config.n_inner or 4 * config.n_embd, activation(config.activation_function)),
+        Norms(before_attention=_norm(config), before_feedforward=_norm(config)),
+        dropout=config.resid_pdrop,
+    )

@@ -1,0 +1,299 @@
+"""What all families share: the model itself, its sizes in figures, initial weights, and how a family file is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from pretune import config as configuration
+from pretune.batch import Batch
+from pretune.draw import Draw
+from pretune.errors import DataError, UsageError
+from pretune.find import find, nearest
+from pretune.nn.attention import Attention
+from pretune.nn.cache import Cache
+from pretune.nn.embedding import Embedding
+from pretune.nn.heads import Anchor, VocabularyHead
+from pretune.nn.stack import Stack
+
+
+class Config(configuration.Config):
+    """Base of the families' configurations, whose fields have the Hugging Face names."""
+
+    tie_word_embeddings: bool = True
+
+
+@dataclass(frozen=True)
+class Key:
+    """One weight's two names. `{}` stands for the number of a layer.
+
+    Attributes:
+        ours: name in our `state_dict`.
+        theirs: name in a Hugging Face file, with the family's prefix.
+        transpose: their matrix is (in, out).
+        part: which of `parts` equal slices of their output dimension this weight is.
+    """
+
+    ours: str
+    theirs: str
+    transpose: bool = False
+    part: int = 0
+    parts: int = 1
+
+
+class Family(Protocol):
+    """What a file of `models/` offers."""
+
+    Config: type[Config]
+    SIZES: Mapping[str, Mapping[str, Any]]
+    ANCHOR: Anchor
+    PREFIX: str
+    NAMES: Sequence[Key]
+    ARCHITECTURES: Mapping[str, tuple[str, ...]]
+
+    def build(self, config: Any, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
+        """The modules, on torch's current default device, with weights not yet set."""
+
+
+@dataclass
+class ModelOutput:
+    """What a forward gives.
+
+    Attributes:
+        last_hidden_state: (T, width), after the last norm.
+        layers: the stack's input and every block's output, each (T, width), where asked for.
+        cache: the one that was given, with the new tokens in it.
+    """
+
+    last_hidden_state: Tensor
+    layers: list[Tensor] | None = None
+    cache: Cache | None = None
+
+
+@dataclass
+class Loaded:
+    """What reading a model's files found.
+
+    Attributes:
+        initialised: our names of weights that the files lack and that got initial values.
+        unexpected: names in the files that the model has no place for.
+        notes: sentences for the log.
+    """
+
+    initialised: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class LanguageModel(nn.Module):
+    """Embedding, stack and heads of one family.
+
+    Args:
+        family: name of its file in `models/`.
+        config: sizes and rates, by their Hugging Face names.
+        heads: by role: `mlm`, `nsp`, `clm`, `classification`, `pooler`.
+        std: of initial weights.
+        residual_std: of the initial weights of projections that end a residual branch, where it differs.
+
+    Attributes:
+        extras: fields of a foreign `config.json` that pretune does not use and hands on.
+        loaded: what reading the files found, or None for a model built anew.
+    """
+
+    def __init__(
+        self,
+        family: str,
+        config: Config,
+        embedding: Embedding,
+        stack: Stack,
+        heads: Mapping[str, nn.Module],
+        *,
+        std: float = 0.02,
+        residual_std: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.family = family
+        self.config = config
+        self.embedding = embedding
+        self.stack = stack
+        self.heads = nn.ModuleDict(dict(heads))
+        self.std = std
+        self.residual_std = std if residual_std is None else residual_std
+        self.extras: dict[str, Any] = {}
+        self.loaded: Loaded | None = None
+
+    def forward(self, batch: Batch, *, cache: Cache | None = None, layers: bool = False) -> ModelOutput:
+        """The hidden run of a batch; heads are called on it by whoever needs them.
+
+        Args:
+            cache: earlier tokens of the same sequences; `batch.layout` then comes from `cache.layout`.
+            layers: also return every layer's run.
+
+        Raises:
+            DataError: a sequence is longer than the model's positions.
+        """
+        if not torch.compiler.is_compiling():
+            self._check_length(batch, cache)
+        kept: list[Tensor] | None = [] if layers else None
+        hidden = self.embedding(batch.tokens, batch.layout, batch.segments)
+        hidden = self.stack(hidden, batch.layout, cache, kept)
+        return ModelOutput(hidden, kept, cache)
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens of the embedding."""
+        return self.embedding.word.num_embeddings
+
+    @property
+    def width(self) -> int:
+        """Of the hidden run."""
+        return self.embedding.word.embedding_dim
+
+    @property
+    def max_length(self) -> int | None:
+        """Positions: tokens of the longest sequence; None where there is no limit."""
+        return None if self.embedding.position is None else self.embedding.position.num_embeddings
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes of the classification head.
+
+        Raises:
+            UsageError: the model has no such head.
+        """
+        if "classification" not in self.heads:
+            raise UsageError(f"this {self.family} has no classification head; fine-tune it first (pretune finetune)")
+        return cast(list[str], self.heads["classification"].labels)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding.word.weight.device
+
+    def new_cache(self, sequences: int, capacity: int = 128) -> Cache:
+        """An empty key/value cache for this model."""
+        return Cache(len(self.stack.blocks), sequences, capacity, self.max_length)
+
+    def _check_length(self, batch: Batch, cache: Cache | None) -> None:
+        longest = batch.layout.longest
+        if cache is not None:
+            longest = max((a + b for a, b in zip(batch.layout.lengths, cache.lengths, strict=False)), default=0)
+        if self.max_length is not None and longest > self.max_length:
+            raise DataError(
+                f"a sequence of {longest} tokens is longer than the model's {self.max_length} positions; "
+                "cut it, or build the model with more positions"
+            )
+
+
+def get_family(name: str) -> Family:
+    """The file of a family.
+
+    Raises:
+        UsageError: no such family; the nearest name is given.
+    """
+    return cast(Family, find("models", name))
+
+
+def configure(family: Family, size: str, overrides: Mapping[str, Any]) -> Config:
+    """The configuration of a named size with some fields replaced.
+
+    Raises:
+        UsageError: an unknown size or field, or a value out of range.
+    """
+    if size not in family.SIZES:
+        raise UsageError(f"model.size: no size {size!r}; {nearest(size, list(family.SIZES))}")
+    return configuration.validate(family.Config, {**family.SIZES[size], **overrides}, "model")
+
+
+def construct(family: str, config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
+    """The model without memory for its parameters (device `meta`).
+
+    Raises:
+        UsageError: a head that the family does not have, or a classification head without labels.
+    """
+    module = get_family(family)
+    known = sorted({role for roles in module.ARCHITECTURES.values() for role in roles})
+    for role in heads:
+        if role not in known:
+            raise UsageError(f"{family} has no head {role!r}; {nearest(role, known)}")
+    if "classification" in heads and not labels:
+        raise UsageError("a classification head needs the names of its labels")
+    with torch.device("meta"):
+        return module.build(config, heads, labels)
+
+
+def initialise(model: LanguageModel, seed: int, only: Callable[[str], bool] = lambda name: True) -> None:
+    """Give parameters memory and initial values: matrices normal, biases 0, norms 1.
+
+    Each weight is a function of the seed and its own name alone, so a head more or less changes no other weight.
+
+    Args:
+        only: which names to set; the others stay as they are.
+    """
+    kinds = {f"{name}.": module for name, module in model.named_modules()}
+
+    def value(name: str, old: Tensor) -> Tensor:
+        if not only(name):
+            return old
+        owner = kinds[name.rpartition(".")[0] + "."]
+        if name.endswith("bias"):
+            return torch.zeros(old.shape)
+        if isinstance(owner, nn.LayerNorm):
+            return torch.ones(old.shape)
+        ends_branch = name.startswith("stack.") and name.endswith(
+            ("attention.output.weight", "feedforward.down.weight")
+        )
+        generator = torch.Generator().manual_seed(Draw(seed).at("weights", name).key & (2**63 - 1))
+        return torch.empty(old.shape).normal_(0, model.residual_std if ends_branch else model.std, generator=generator)
+
+    replace_parameters(model, value)
+
+
+def replace_parameters(model: nn.Module, value: Callable[[str, Tensor], Tensor]) -> None:
+    """Set every parameter to a new tensor; a parameter that several modules share stays shared.
+
+    Args:
+        value: new tensor of a parameter, from its first name and its old value.
+    """
+    made: dict[int, tuple[Tensor, Any]] = {}  # keeps the old ones alive, so that their ids stay theirs
+    for prefix, module in model.named_modules():
+        for key, old in list(module._parameters.items()):
+            if old is None:
+                continue
+            if id(old) not in made:
+                new = value(f"{prefix}.{key}" if prefix else key, old)
+                made[id(old)] = (old, old if new is old else nn.Parameter(new, requires_grad=old.requires_grad))
+            module._parameters[key] = made[id(old)][1]
+
+
+def parameters(model: nn.Module) -> int:
+    """Number of weights, shared ones counted once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def flops_per_token(model: LanguageModel, length: int) -> float:
+    """Floating-point operations of the stack's forward for one token in sequences of `length` tokens.
+
+    A multiply-add is two; attention counts the pairs that its structure lets through. A training step costs three
+    times this, and three times `head_flops` for each row that a head sees.
+
+    Source: Kaplan et al. 2020 (arXiv 2001.08361), section 2.1, with attention counted.
+    """
+    total = 0.0
+    for module in model.stack.modules():
+        if isinstance(module, nn.Linear):
+            total += 2.0 * module.in_features * module.out_features
+        elif isinstance(module, Attention):
+            total += 4.0 * model.width * module.structure.pairs(length, length) / length
+    return total
+
+
+def head_flops(model: LanguageModel, role: str) -> float:
+    """Floating-point operations of a head's forward for one row: a predicted token, or a sequence."""
+    head = model.heads[role]
+    dense = sum(2.0 * m.in_features * m.out_features for m in head.modules() if isinstance(m, nn.Linear))
+    return dense + (2.0 * head.weight.numel() if isinstance(head, VocabularyHead) else 0.0)

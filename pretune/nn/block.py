@@ -1,0 +1,56 @@
+"""One layer: attention and feed-forward, each on a residual branch."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pretune.batch import Layout
+from pretune.nn.attention import Attention
+from pretune.nn.cache import LayerCache
+from pretune.nn.dropout import Dropout
+from pretune.nn.feedforward import FeedForward
+
+
+class Norms(nn.Module):
+    """The four places of a block where a norm may stand: GPT-2 sets the two `before`, BERT the two `after`.
+
+    Attributes:
+        before_attention, before_feedforward: on a branch's input.
+        after_attention, after_feedforward: on the sum of branch and residual.
+    """
+
+    def __init__(
+        self,
+        *,
+        before_attention: nn.Module | None = None,
+        after_attention: nn.Module | None = None,
+        before_feedforward: nn.Module | None = None,
+        after_feedforward: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.before_attention = before_attention or nn.Identity()
+        self.after_attention = after_attention or nn.Identity()
+        self.before_feedforward = before_feedforward or nn.Identity()
+        self.after_feedforward = after_feedforward or nn.Identity()
+
+
+class Block(nn.Module):
+    """A layer of the stack; pre-norm or post-norm is which norm is set.
+
+    Args:
+        dropout: of each branch, before it is added to the residual run.
+    """
+
+    def __init__(self, attention: Attention, feedforward: FeedForward, norms: Norms, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.attention = attention
+        self.feedforward = feedforward
+        self.norms = norms
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, layout: Layout, cache: LayerCache | None = None) -> Tensor:
+        """Shape: (T, width) -> (T, width)."""
+        norms, add = self.norms, self.dropout.add
+        x = norms.after_attention(add(self.attention(norms.before_attention(x), layout, cache), x))
+        out: Tensor = norms.after_feedforward(add(self.feedforward(norms.before_feedforward(x), layout), x))
+        return out

@@ -1,0 +1,127 @@
+"""Keys and values of what was read before, for generation: preallocated slots, one for each sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pretune.batch import Layout
+from pretune.nn.spans import Run, Slots
+
+
+class Cache:
+    """Keys and values of all layers for N sequences of different lengths.
+
+    Storage is one tensor (2, layers, N, capacity, heads, head_width), made at the first append, doubled when full.
+
+    Args:
+        layers: of the stack.
+        sequences: N.
+        capacity: tokens a sequence may have before the storage grows.
+        limit: tokens that a sequence can have at most, the model's positions; None for no limit.
+    """
+
+    def __init__(self, layers: int, sequences: int, capacity: int = 128, limit: int | None = None) -> None:
+        self.layers = layers
+        self.lengths: tuple[int, ...] = (0,) * sequences
+        self.limit = limit
+        self.capacity = capacity if limit is None else min(capacity, limit)
+        self._storage: Tensor | None = None
+        self._views: list[tuple[Tensor, Tensor]] = []
+        self._before: tuple[int, ...] = self.lengths
+        self._rows: Tensor | None = None
+        self._slots: Slots | None = None
+
+    def layout(self, lengths: Sequence[int], device: torch.device | str = "cpu") -> Layout:
+        """The layout of tokens that come next: their positions follow what the cache holds."""
+        return Layout.of(lengths, device, starts=self.lengths)
+
+    def begin(self, layout: Layout) -> list[LayerCache]:
+        """Make room for the tokens of `layout`; the handles take them, one for each layer.
+
+        Raises:
+            ValueError: other sequences than the cache's, or more tokens than its limit.
+        """
+        if layout.count != len(self.lengths):
+            raise ValueError(f"the cache holds {len(self.lengths)} sequences, the batch {layout.count}")
+        after = tuple(a + b for a, b in zip(self.lengths, layout.lengths, strict=True))
+        longest = max(after, default=0)
+        if self.limit is not None and longest > self.limit:
+            raise ValueError(f"a sequence of {longest} tokens is longer than the model's {self.limit} positions")
+        if longest > self.capacity:
+            self._grow(longest)
+        self._before, self.lengths = self.lengths, after
+        self._rows = self._slots = None
+        return [LayerCache(self, n) for n in range(self.layers)]
+
+    def reorder(self, index: Tensor | Sequence[int]) -> None:
+        """Sequence n becomes a copy of sequence `index[n]`: the surviving beams, or fewer sequences, or more."""
+        order = torch.as_tensor(index, dtype=torch.int64)
+        self.lengths = tuple(self.lengths[n] for n in order.tolist())
+        if self._storage is not None:
+            used = max(self.lengths, default=0)
+            old = self._storage.narrow(3, 0, used).index_select(2, order.to(self._storage.device))
+            if len(order) != self._storage.shape[2]:
+                self._allocate(old[0, 0, :0, 0], len(order))
+            self._storage.narrow(3, 0, used).copy_(old)
+
+    def truncate(self, lengths: Sequence[int]) -> None:
+        """Forget what lies past the given lengths."""
+        for n, (now, wanted) in enumerate(zip(self.lengths, lengths, strict=True)):
+            if not 0 <= wanted <= now:
+                raise ValueError(f"sequence {n} holds {now} tokens and cannot be cut to {wanted}")
+        self.lengths = tuple(lengths)
+
+    def _allocate(self, like: Tensor, sequences: int) -> Tensor:
+        shape = (2, self.layers, sequences, self.capacity, *like.shape[1:])
+        self._storage = like.new_zeros(shape)
+        self._views = [(self._storage[0, n], self._storage[1, n]) for n in range(self.layers)]
+        return self._storage
+
+    def _grow(self, needed: int) -> None:
+        capacity = max(needed, 2 * self.capacity)
+        self.capacity = capacity if self.limit is None else min(capacity, self.limit)
+        old = self._storage
+        if old is not None:
+            self._allocate(old[0, 0, :0, 0], old.shape[2]).narrow(3, 0, old.shape[3]).copy_(old)
+
+    def _append(self, layer: int, key: Tensor, value: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Run]:
+        if self._storage is None:
+            self._allocate(key.detach(), layout.count)
+        before, count = self._before, layout.count
+        place = before[0]
+        if min(before) == max(before) and min(layout.lengths) == layout.longest:
+            for store, new in zip(self._views[layer], (key, value), strict=True):
+                store.narrow(1, place, layout.longest).copy_(new.view(count, layout.longest, *new.shape[1:]))
+        else:
+            if self._rows is None:
+                starts = torch.arange(count) * self.capacity
+                self._rows = layout.positions + starts.repeat_interleave(torch.tensor(layout.lengths)).to(key.device)
+            for store, new in zip(self._views[layer], (key, value), strict=True):
+                store.flatten(0, 1).index_copy_(0, self._rows, new)
+        if not any(before):
+            return key, value, layout
+        if self._slots is None:
+            self._slots = Slots(self.lengths, self.capacity, key.device)
+        keys, values = self._views[layer]
+        return keys.flatten(0, 1), values.flatten(0, 1), self._slots
+
+
+class LayerCache:
+    """One layer's handle on the cache during one forward."""
+
+    __slots__ = ("_cache", "_layer")
+
+    def __init__(self, cache: Cache, layer: int) -> None:
+        self._cache = cache
+        self._layer = layer
+
+    def append(self, key: Tensor, value: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Run]:
+        """Store new rows; return all keys and values and where they lie.
+
+        Shape:
+            key, value: (T, H, D)
+        """
+        return self._cache._append(self._layer, key, value, layout)

@@ -1,0 +1,106 @@
+"""Where each sequence's keys lie: end to end (`Layout`), or in slots of a cache that have room to grow (`Slots`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pretune.batch import Layout
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Keys of sequence n are rows `n * capacity` to `n * capacity + lengths[n]` of the run.
+
+    Attributes:
+        lengths: keys in use in each slot.
+        capacity: rows of a slot.
+        device: where the run lives.
+    """
+
+    lengths: tuple[int, ...]
+    capacity: int
+    device: torch.device
+
+    @cached_property
+    def longest(self) -> int:
+        """Keys of the fullest slot."""
+        return max(self.lengths, default=0)
+
+    @cached_property
+    def used(self) -> Tensor:
+        """(N,) int32: keys in use, on the device."""
+        return torch.tensor(self.lengths, dtype=torch.int32, device=self.device)
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """(N + 1,) int32: first row of each slot, on the device."""
+        count = len(self.lengths) + 1
+        return torch.arange(count, dtype=torch.int32, device=self.device) * self.capacity
+
+    @cached_property
+    def hidden(self) -> Tensor:
+        """(N, 1, 1, longest) bool: rows of the fullest slot's length that are not in use; made once for all layers."""
+        place = torch.arange(self.longest, device=self.device)
+        return (place >= self.used[:, None])[:, None, None, :]
+
+
+Run = Layout | Slots
+
+
+class Group(NamedTuple):
+    """Adjacent sequences of equal lengths, which one batched kernel call does."""
+
+    query_start: int
+    query_length: int
+    key_start: int
+    key_length: int
+    sequences: int
+
+
+@lru_cache(maxsize=256)
+def grouped(query_bounds: tuple[int, ...], key_bounds: tuple[int, ...]) -> tuple[Group, ...]:
+    """Groups of two runs that lie end to end; sequences without queries or without keys are left out."""
+    groups: list[Group] = []
+    previous = (-1, -1)
+    for n in range(len(query_bounds) - 1):
+        query_start, key_start = query_bounds[n], key_bounds[n]
+        lengths = (query_bounds[n + 1] - query_start, key_bounds[n + 1] - key_start)
+        if lengths == previous:
+            groups[-1] = groups[-1]._replace(sequences=groups[-1].sequences + 1)
+        elif all(lengths):
+            groups.append(Group(query_start, lengths[0], key_start, lengths[1], 1))
+        previous = lengths if all(lengths) else (-1, -1)
+    return tuple(groups)
+
+
+def groups_of(queries: Layout, keys: Run) -> tuple[Group, ...]:
+    """The batched calls that cover two runs; keys in slots go one sequence at a time."""
+    if isinstance(keys, Layout):
+        return grouped(queries.bounds, keys.bounds)
+    return tuple(
+        Group(start, length, n * keys.capacity, used, 1)
+        for n, (start, length, used) in enumerate(zip(queries.bounds, queries.lengths, keys.lengths, strict=False))
+        if length and used
+    )
+
+
+def covers(groups: Sequence[Group], queries: int, keys: int) -> bool:
+    """Whether the groups touch every row of two runs of the given totals."""
+    touched = list(accumulate((g.sequences * g.query_length for g in groups), initial=0))[-1]
+    return touched == queries and sum(g.sequences * g.key_length for g in groups) == keys
+
+
+def heads_of(run: Tensor, start: int, length: int, count: int) -> Tensor:
+    """A group's rows as a batch, without a copy.
+
+    Shape:
+        run: (T, H, D); return: (count, H, length, D)
+    """
+    return run.narrow(0, start, count * length).view(count, length, run.shape[1], run.shape[2]).transpose(1, 2)

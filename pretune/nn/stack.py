@@ -1,0 +1,53 @@
+"""The layers one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from pretune.batch import Layout
+from pretune.nn.block import Block
+from pretune.nn.cache import Cache
+
+
+class Stack(nn.Module):
+    """Blocks, then a last norm.
+
+    Attributes:
+        checkpointing: keep only each block's input for the backward and compute the rest again: less memory, about a
+            third more time.
+    """
+
+    def __init__(self, blocks: Sequence[Block], norm: nn.Module | None = None) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = norm or nn.Identity()
+        self.checkpointing = False
+
+    def forward(
+        self, x: Tensor, layout: Layout, cache: Cache | None = None, layers: list[Tensor] | None = None
+    ) -> Tensor:
+        """Run all blocks.
+
+        Args:
+            cache: what was read before; it takes the new keys and values.
+            layers: where given, the input of the stack and the output of each block are appended to it, the last one
+                after the last norm.
+
+        Shape:
+            x: (T, width); return: (T, width)
+        """
+        handles = [None] * len(self.blocks) if cache is None else cache.begin(layout)
+        for block, handle in zip(self.blocks, handles, strict=True):
+            if layers is not None:
+                layers.append(x)
+            if self.checkpointing and self.training and handle is None:
+                x = checkpoint(block, x, layout, use_reentrant=False)
+            else:
+                x = block(x, layout, handle)
+        x = self.norm(x)
+        if layers is not None:
+            layers.append(x)
+        return x
