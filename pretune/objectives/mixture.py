@@ -68,6 +68,7 @@ class Mixture(Objective):
         lead = next(member for member in groups[0] if _home(member, members) is member)
         self._prepare = lead.prepare
         self.view = lead.view  # type: ignore[misc]  # a mixture's own, where a variant has its class's
+        self.pack = lead.pack  # type: ignore[misc]
         self.roles = tuple(dict.fromkeys(role for m in members for role in m.roles))  # type: ignore[misc]
         self.overhead, self.lookahead = lead.overhead, lead.lookahead
         self._parts: tuple[Objective, ...] = (self,)

@@ -36,6 +36,7 @@ class MaskedLanguageModelling(Objective):
 
     name: ClassVar[str] = "mlm"
     view: ClassVar[str] = "stream"
+    pack: ClassVar[str] = "document"
     also: ClassVar[tuple[str, ...]] = ("pairs",)
     roles: ClassVar[tuple[str, ...]] = ("mlm",)
 

@@ -35,6 +35,7 @@ class Objective(nn.Module):
     Attributes:
         name: of its term, its target and its metric; the file's name.
         view: what text/ must deliver: "stream", "pairs", "examples".
+        pack: how documents are cut where the recipe does not say: "stream" or "document".
         also: other views on which it can ride in a mixture, by corrupting what another objective has prepared.
         roles: the heads that it needs.
         overhead: special tokens that `prepare` adds to a sample at most.
@@ -43,6 +44,7 @@ class Objective(nn.Module):
 
     name: ClassVar[str] = ""
     view: ClassVar[str]
+    pack: ClassVar[str] = "stream"
     also: ClassVar[tuple[str, ...]] = ()
     roles: ClassVar[tuple[str, ...]]
     overhead: int = 0

@@ -1,0 +1,94 @@
+"""Small stand-ins that several tests share: a split in memory, a vocabulary, a model of one embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pretune.batch import Batch, Layout
+from pretune.loss import linear_cross_entropy
+from pretune.text.vocabulary import Vocabulary
+
+PAD, UNK, CLS, SEP, MASK = range(5)
+ORDINARY = 5
+
+
+def make_vocabulary(size: int = 100, continuing: int = 30) -> Vocabulary:
+    """BERT-like: five special tokens; the last `continuing` ids continue a word."""
+    special = np.zeros(size, np.bool_)
+    special[:ORDINARY] = True
+    continuation = np.zeros(size, np.bool_)
+    continuation[size - continuing :] = True
+    return Vocabulary(size, PAD, UNK, CLS, SEP, MASK, None, None, special, continuation)
+
+
+def make_decoder_vocabulary(size: int = 100) -> Vocabulary:
+    """GPT-2-like: one special token, the end of text, with id 0."""
+    special = np.zeros(size, np.bool_)
+    special[0] = True
+    return Vocabulary(size, None, None, None, None, None, None, 0, special, np.zeros(size, np.bool_))
+
+
+class MemorySplit:
+    """A split of a token store made from documents, each a list of sentence lengths; tokens count up from 1000."""
+
+    def __init__(self, documents: Sequence[Sequence[int]], tokens: NDArray[np.int64] | None = None) -> None:
+        ends = np.cumsum([sum(sentences) + 1 for sentences in documents], dtype=np.int64)
+        self.document_offsets = np.concatenate([[0], ends]).astype(np.int64)
+        self.document_count = len(documents)
+        starts = zip(self.document_offsets.tolist(), documents, strict=False)
+        self.sentence_offsets = np.array(
+            [first + sum(sentences[:n]) for first, sentences in starts for n in range(len(sentences))], dtype=np.int64
+        )
+        self.token_count = int(self.document_offsets[-1])
+        self.tokens = np.arange(self.token_count) + 1000 if tokens is None else tokens
+        self.tokens[self.document_offsets[1:] - 1] = SEP
+
+    def read(self, start: int, stop: int) -> NDArray[np.int64]:
+        assert 0 <= start <= stop <= self.token_count
+        return self.tokens[start:stop].copy()
+
+
+@dataclass
+class FakeOutput:
+    last_hidden_state: Tensor
+
+
+class FakeTokenHead(nn.Module):
+    def __init__(self, width: int, size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, size)
+
+    def loss(self, rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return linear_cross_entropy(rows, self.linear.weight, self.linear.bias, labels)
+
+
+class FakeSequenceHead(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, 2)
+
+    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
+        return self.linear(hidden[layout.first])
+
+
+class FakeModel(nn.Module):
+    """An embedding and heads; counts its forwards."""
+
+    def __init__(self, size: int = 100, width: int = 8) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(size, width)
+        self.heads = nn.ModuleDict(
+            {"mlm": FakeTokenHead(width, size), "clm": FakeTokenHead(width, size), "nsp": FakeSequenceHead(width)}
+        )
+        self.passes = 0
+
+    def forward(self, batch: Batch) -> FakeOutput:
+        self.passes += 1
+        return FakeOutput(self.embedding(batch.tokens))
