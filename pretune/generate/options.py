@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, Self, TypedDict
 
 from pydantic import Field, model_validator
 
@@ -46,6 +47,20 @@ class GenerateConfig(Config):
         if "" in self.stop:
             raise ValueError("a stop text is empty")
         return self
+
+
+class GenerateOptions(TypedDict, total=False):
+    """The fields of `GenerateConfig` as keyword arguments."""
+
+    max_new_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    beams: int
+    length_penalty: float
+    early_stopping: bool
+    stop: str | Sequence[str]
+    seed: int
 
 
 @dataclass(frozen=True)

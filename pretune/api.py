@@ -1,0 +1,357 @@
+"""The library in one object: `load(path)` gives a model that predicts, fills, embeds, generates and evaluates.
+
+`pretrain(recipe)` and `finetune(recipe)` train, and give the finished model back in the same form.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Unpack, overload
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pretune import config as configuration
+from pretune.batch import Batch, Layout, ragged
+from pretune.device import choose, computing, halve
+from pretune.errors import DataError, UsageError
+from pretune.evaluate.batches import BUDGET, by_length
+from pretune.evaluate.examples import evaluate_examples, predict
+from pretune.evaluate.store import evaluate_store
+from pretune.generate.generate import generate, stream
+from pretune.generate.options import Continuation, GenerateConfig, GenerateOptions
+from pretune.interop.huggingface import load_model
+from pretune.models.model import LanguageModel
+from pretune.objectives.mixture import build
+from pretune.tasks.classification import Classification
+from pretune.tasks.task import Encoded, Prediction, Truncate
+from pretune.text.labelled import Example, LabelledConfig, read_examples
+from pretune.text.store import TokenStore
+from pretune.text.tokenizer import Tokenizer
+from pretune.train.precision import Name as Precision
+from pretune.train.precision import choose_precision
+from pretune.train.recipe import Recipe
+
+__all__ = ["Continuation", "Guess", "Model", "Prediction", "finetune", "load", "pretrain"]
+
+Pooling = Literal["mean", "cls", "last"]
+Texts = list[str] | tuple[str, ...]
+_log = logging.getLogger("pretune")
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A token that may stand where a mask is.
+
+    Attributes:
+        token: its text; `##ing` continues the word before it.
+        probability: by the model.
+        id: in the vocabulary.
+    """
+
+    token: str
+    probability: float
+    id: int
+
+
+def load(
+    path: Path | str, device: str = "auto", precision: Precision = "auto", tokenizer: Path | str | None = None
+) -> Model:
+    """Read a model and its tokenizer, for use.
+
+    Args:
+        path: a folder in the Hugging Face layout, such as a finished run directory.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: number format of matrix products; `auto` takes bf16 where it is faster.
+        tokenizer: folder or file, where it is not in the model's folder.
+
+    Raises:
+        MissingInputError: nothing there.
+        DataError: files that are not a model or a tokenizer, or a tokenizer that does not fit the model.
+        UsageError: an unknown or missing device.
+    """
+    place = choose(device)
+    words = Tokenizer.load(path if tokenizer is None else tokenizer)
+    network = load_model(Path(path))
+    if words.vocabulary.size > network.vocab_size:
+        raise DataError(
+            f"{tokenizer or path}: the tokenizer has {words.vocabulary.size} tokens, the model of {path} only "
+            f"{network.vocab_size}; take the tokenizer that the model was trained with"
+        )
+    if choose_precision(precision, place).name == "bf16":
+        halve(network)
+    return Model(network.to(place).eval(), words)
+
+
+class Model:
+    """A model with its tokenizer, ready for use.
+
+    Args:
+        network: on its device; it is not changed.
+        tokenizer: that it was trained with.
+    """
+
+    def __init__(self, network: LanguageModel, tokenizer: Tokenizer) -> None:
+        self.network = network
+        self.tokenizer = tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.network.device
+
+    @property
+    def length(self) -> int:
+        """Tokens that a text may have, special ones included: what is over is cut."""
+        stated = self.tokenizer.settings.get("model_max_length")
+        limits = [stated, self.network.max_length]
+        return min(int(limit) for limit in [*limits, 1 << 20] if isinstance(limit, int | float) and limit > 0)
+
+    @property
+    def labels(self) -> list[str]:
+        """What `predict` chooses among.
+
+        Raises:
+            UsageError: the model has no classification head.
+        """
+        return self.network.labels
+
+    @overload
+    def predict(self, texts: str, seconds: str | None = None, *, truncate: Truncate = "head") -> Prediction: ...
+    @overload
+    def predict(
+        self, texts: Texts, seconds: Texts | None = None, *, truncate: Truncate = "head"
+    ) -> list[Prediction]: ...
+    def predict(
+        self, texts: str | Texts, seconds: str | Texts | None = None, *, truncate: Truncate = "head"
+    ) -> Prediction | list[Prediction]:
+        """Label texts, or pairs of texts.
+
+        Args:
+            texts: one or many.
+            seconds: the second text of each pair.
+            truncate: which part of a text that is too long is read.
+
+        Raises:
+            UsageError: the model has no classification head, or there are more texts than second texts.
+            DataError: an empty text.
+        """
+        if isinstance(texts, str):
+            return self.predict([texts], None if seconds is None else [str(seconds)], truncate=truncate)[0]
+        if seconds is not None and len(seconds) != len(texts):
+            raise UsageError(f"{len(texts)} texts but {len(seconds)} second texts")
+        examples = [
+            Example(text, None, None if seconds is None else seconds[n], "text", n + 1) for n, text in enumerate(texts)
+        ]
+        task, encoded = self._encode(examples, truncate)
+        return predict(self.network, task, encoded.rows, self.device)
+
+    def fill(self, text: str, top: int = 5) -> list[list[Guess]]:
+        """The most probable tokens for each mask in a text, such as `"Paris is the [MASK] of France."`.
+
+        Returns:
+            one list for each mask, in their order, best first.
+
+        Raises:
+            UsageError: a model or tokenizer without masks, or no mask in the text.
+        """
+        if "mlm" not in self.network.heads:
+            raise UsageError(
+                f"this {self.network.family} model has no mlm head and cannot fill masks; take a masked language "
+                "model such as bert (a model with a clm head goes on with a text by `generate`)"
+            )
+        mask = self.tokenizer.vocabulary.mask
+        if mask is None:
+            raise UsageError("this tokenizer has no mask token, so there is nothing to fill")
+        tokens, segments = self.tokenizer.vocabulary.wrap(self.tokenizer.encode(text, allow_special=True))
+        if not (tokens == mask).any():
+            raise UsageError(f"no {self.tokenizer.token(mask)} in {text[:60]!r}; put one where a word is missing")
+        if len(tokens) > self.length:
+            raise UsageError(f"the text has {len(tokens)} tokens, the model reads {self.length}; shorten it")
+        batch = ragged([tokens], [segments]).to(self.device)
+        with computing(self.network):
+            rows = self.network(batch).last_hidden_state[batch.tokens == mask]
+            logits = self.network.heads["mlm"](rows).float()
+        best = logits[:, : self.tokenizer.vocabulary.size].softmax(dim=1).topk(min(top, logits.shape[1]), dim=1)
+        return [
+            [Guess(self._piece(i), p, i) for i, p in zip(ids, values, strict=True)]
+            for ids, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+    def embed(
+        self, texts: Texts, pooling: Pooling = "mean", *, normalize: bool = False, budget: int = BUDGET
+    ) -> NDArray[np.float32]:
+        """One vector for each text, from the last layer.
+
+        Args:
+            pooling: the mean of all tokens, the first, or the last; special tokens count, as in sentence-transformers.
+            normalize: to length 1.
+            budget: tokens of a forward.
+
+        Shape:
+            return: (n, width) float32
+
+        Raises:
+            UsageError: an unknown pooling.
+            DataError: a text without any token.
+        """
+        if pooling not in ("mean", "cls", "last"):
+            raise UsageError(f"pooling {pooling!r}: expected mean, cls or last")
+        if isinstance(texts, str):
+            raise UsageError("embed takes a list of texts: embed([text])")
+        vocabulary = self.tokenizer.vocabulary
+        room = self.length - vocabulary.overhead(False)
+        whole = self.tokenizer.encode_batch(texts)
+        _warn_cut(sum(len(tokens) > room for tokens in whole), len(whole), self.length)
+        runs = [vocabulary.wrap(tokens[:room]) for tokens in whole]
+        for n, (tokens, _) in enumerate(runs):
+            if not len(tokens):
+                raise DataError(f"text {n + 1} of {len(runs)} has no tokens: {texts[n][:40]!r}")
+        out = torch.empty(len(runs), self.network.width)
+        for index in by_length([len(tokens) for tokens, _ in runs], budget):
+            batch = ragged([runs[n][0] for n in index], [runs[n][1] for n in index]).to(self.device)
+            with computing(self.network):
+                hidden = self.network(batch).last_hidden_state
+            out[torch.from_numpy(index)] = _pool(hidden, batch, pooling).cpu()
+        return np.asarray((F.normalize(out) if normalize else out).numpy(), dtype=np.float32)
+
+    @overload
+    def generate(self, prompts: str, **options: Unpack[GenerateOptions]) -> str: ...
+    @overload
+    def generate(self, prompts: Texts, **options: Unpack[GenerateOptions]) -> list[str]: ...
+    def generate(self, prompts: str | Texts, **options: Unpack[GenerateOptions]) -> str | list[str]:
+        """What follows a prompt, without the prompt.
+
+        Args:
+            prompts: one, or many of any lengths; each is continued as if it were alone.
+            options: fields of `GenerateConfig`: max_new_tokens, temperature, top_k, top_p, beams, stop, seed ...
+
+        Raises:
+            UsageError: an option out of range, an empty or too long prompt, a model that does not generate.
+        """
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        found = [continuation.text for continuation in self.continuations(texts, **options)]
+        return found[0] if isinstance(prompts, str) else found
+
+    def continuations(self, prompts: Texts, **options: Unpack[GenerateOptions]) -> list[Continuation]:
+        """As `generate`, with tokens and the reason why each text ended."""
+        return generate(self.network, self.tokenizer, self.tokenizer.encode_batch(prompts), _options(options))
+
+    def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> Iterator[str]:
+        """As `generate`, handing out the text as it grows, by whole characters."""
+        pieces = stream(self.network, self.tokenizer, [self.tokenizer.encode(prompt)], _options(options))
+        return (piece for _, piece in pieces)
+
+    def evaluate(
+        self,
+        path: Path | str,
+        *,
+        columns: LabelledConfig | None = None,
+        truncate: Truncate = "head",
+        objective: Mapping[str, float | Mapping[str, Any]] | None = None,
+        split: str = "validation",
+        length: int | None = None,
+        pack: str | None = None,
+    ) -> dict[str, float]:
+        """Scores on a labelled file, or losses on a token store.
+
+        Args:
+            path: a CSV, TSV, JSONL or Parquet file, or the folder of a token store.
+            columns: how a labelled file is read.
+            truncate: which part of a text that is too long is read.
+            objective: for a store; by default what the model's heads were made for.
+            split: of a store: `validation` or `train`.
+            length: tokens of a window of a store; by default 128, or the model's positions if fewer.
+            pack: `stream` or `document`; by default `stream` for clm alone, else `document`.
+
+        Raises:
+            UsageError: the model lacks the head.
+            DataError: a bad row, a label that the model does not know, a store of another tokenizer.
+        """
+        if not (Path(path) / "manifest.json").is_file():
+            examples = read_examples(path, columns or LabelledConfig())
+            task, encoded = self._encode(examples, truncate)
+            return evaluate_examples(self.network, task, examples, encoded.rows, self.device)
+        store = TokenStore.open(path)
+        store.check_tokenizer(self.tokenizer.hash)
+        chosen = objective or {role: 1.0 for role in ("mlm", "nsp", "clm") if role in self.network.heads}
+        if not chosen:
+            raise UsageError(f"this {self.network.family} model has no language modelling head to evaluate on a store")
+        return evaluate_store(
+            self.network,
+            build(chosen, self.tokenizer.vocabulary).to(self.device),
+            store.split(split),
+            self.tokenizer,
+            self.device,
+            length=length or min(128, self.length),
+            pack=pack or ("stream" if set(chosen) == {"clm"} else "document"),
+        )
+
+    def _encode(self, examples: Sequence[Example], truncate: Truncate) -> tuple[Classification, Encoded]:
+        config = Classification.Config(labels=tuple(self.labels), truncate=truncate)
+        task = Classification(config, self.tokenizer.vocabulary).to(self.device)
+        encoded = task.encode(examples, self.tokenizer, self.length)
+        _warn_cut(encoded.account["examples_cut"], len(examples), self.length)
+        return task, encoded
+
+    def _piece(self, token: int) -> str:
+        return self.tokenizer.decode([token], skip_special=False)
+
+
+def pretrain(recipe: Recipe | Path | str | Mapping[str, Any]) -> Model:
+    """Pretrain a model, or go on with one, as a recipe says; returns the finished model.
+
+    Args:
+        recipe: a typed recipe, a TOML file, or plain values.
+    """
+    from pretune.train.run import pretrain as run
+
+    settled = _recipe(recipe)
+    return load(run(settled), settled.device, settled.precision)
+
+
+def finetune(recipe: Recipe | Path | str | Mapping[str, Any]) -> Model:
+    """Fine-tune a model on a task as a recipe says; returns the finished model.
+
+    Args:
+        recipe: a typed recipe, a TOML file, or plain values.
+    """
+    from pretune.train.run import finetune as run
+
+    settled = _recipe(recipe)
+    return load(run(settled), settled.device, settled.precision)
+
+
+def _recipe(recipe: Recipe | Path | str | Mapping[str, Any]) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, Mapping):
+        return configuration.validate(Recipe, recipe, "recipe")
+    return configuration.load(Recipe, Path(recipe))
+
+
+def _options(options: GenerateOptions) -> GenerateConfig:
+    tree: dict[str, Any] = dict(options)
+    if isinstance(tree.get("stop"), str):
+        tree["stop"] = (tree["stop"],)
+    return configuration.validate(GenerateConfig, tree, "generate")
+
+
+def _pool(hidden: Tensor, batch: Batch, pooling: Pooling) -> Tensor:
+    """Shape: hidden (T, width) -> (N, width) fp32."""
+    layout: Layout = batch.layout
+    if pooling == "mean":
+        lengths = torch.tensor(layout.lengths, device=hidden.device)
+        return torch.segment_reduce(hidden.float(), "mean", lengths=lengths)
+    return hidden[layout.first if pooling == "cls" else layout.last].float()
+
+
+def _warn_cut(cut: int, count: int, length: int) -> None:
+    if cut:
+        _log.warning("%d of %d texts are longer than %d tokens and were cut", cut, count, length)
