@@ -1,0 +1,243 @@
+"""Raw text to documents: a stream of bounded memory, and an account in which nothing is lost silently.
+
+paths -> find_sources -> decode (text/formats.py) -> Document(text, domain, source, line)
+                                                 \\-> Account: in = used + duplicate + empty + excluded + quarantined
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pretune.errors import DataError
+from pretune.text.files import Source, SourceConfig, find_sources
+from pretune.text.formats import MISSING, Column, Fault, Row, decode, not_text, text_blocks, too_long
+
+KEPT = 1000  # faults and ignored files that an account lists by name; all are counted
+_PADDED = re.compile(r"\n[^\S\n]+(?=\n)")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A piece of text that stands by itself.
+
+    Attributes:
+        text: never empty.
+        domain: where it belongs: its own field, else its folder or file.
+        source: the file.
+        line: the line of the file at which it starts (the row, for Parquet), from 1.
+    """
+
+    text: str
+    domain: str
+    source: str
+    line: int
+
+
+class CorpusConfig(SourceConfig):
+    """How raw text is read.
+
+    Attributes:
+        documents: what ends a document of a `.txt` file: a blank line, each line, or the file.
+        text_field: field or column of the text, in JSONL, CSV, TSV and Parquet.
+        domain_field: field or column of the domain, where there is one.
+        on_error: "strict" stops at the first record that cannot be read, "skip" quarantines and counts it.
+    """
+
+    documents: Literal["blank-line", "line", "file"] = "blank-line"
+    text_field: str = "text"
+    domain_field: str = "domain"
+    on_error: Literal["strict", "skip"] = "strict"
+
+
+@dataclass
+class Account:
+    """What became of every document.
+
+    Attributes:
+        documents: found in the files.
+        used: handed on.
+        duplicate: left out because the same text came before.
+        empty: nothing but white space.
+        excluded: left out on request.
+        quarantined: could not be read; `quarantine` names the first 1000 of them.
+        bytes: of the text of the used documents, as UTF-8.
+        ignored: files of folders that were passed over, the first 1000.
+    """
+
+    documents: int = 0
+    used: int = 0
+    duplicate: int = 0
+    empty: int = 0
+    excluded: int = 0
+    quarantined: int = 0
+    bytes: int = 0
+    quarantine: list[Fault] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+
+    def refuse(self, fault: Fault) -> None:
+        """Count a record that cannot be read."""
+        self.quarantined += 1
+        if len(self.quarantine) < KEPT:
+            self.quarantine.append(fault)
+
+    def check(self) -> None:
+        """Hold the account to its promise.
+
+        Raises:
+            AssertionError: documents were lost or counted twice: a defect of the code, not of the data.
+        """
+        out = self.used + self.duplicate + self.empty + self.excluded + self.quarantined
+        if out != self.documents:
+            raise AssertionError(f"{self.documents} documents in, {out} accounted for: {self.summary()}")
+
+    def summary(self) -> str:
+        """The counts in one line."""
+        names = ("used", "duplicate", "empty", "excluded", "quarantined")
+        parts = [f"{getattr(self, name):,} {name}" for name in names if getattr(self, name)]
+        return f"{self.documents:,} documents: {', '.join(parts) or 'none'}; {self.bytes:,} bytes used"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a manifest."""
+        return asdict(self)
+
+
+def read_corpus(
+    paths: Sequence[Path | str] | Path | str, config: CorpusConfig | None = None, account: Account | None = None
+) -> Iterator[Document]:
+    """Stream the documents of files, folders (sorted, to the bottom) and globs, in an order that never changes.
+
+    Reads `.txt`, `.jsonl`, `.csv`, `.tsv` and `.parquet`, each also `.gz` or `.zst`. Memory is bounded by a few
+    times `max_document_bytes`.
+
+    Args:
+        account: is added to while documents are drawn; at the end `account.check()` holds.
+
+    Raises:
+        MissingInputError: a path that does not exist or may not be read (at once).
+        DataError: an unknown suffix (at once); a record that cannot be read, with file and line, when
+            `on_error = "strict"`; no document at all, at the end.
+    """
+    config = config or CorpusConfig()
+    account = account if account is not None else Account()
+    ignored: list[str] = []
+    sources = find_sources(paths, config.format, ignored)
+    account.ignored += ignored[: KEPT - len(account.ignored)]
+    return _documents(
+        sources, config, account, str(paths) if isinstance(paths, (str, Path)) else ", ".join(map(str, paths))
+    )
+
+
+def _documents(sources: list[Source], config: CorpusConfig, account: Account, named: str) -> Iterator[Document]:
+    columns = (Column(config.text_field, "text_field"), Column(config.domain_field, "domain_field", required=False))
+    before = account.used
+    for source in sources:
+        for item in _records(source, columns, config):
+            account.documents += 1
+            result = item if isinstance(item, Fault) else _document(source, item, config)
+            if result is None:
+                account.empty += 1
+            elif isinstance(result, Fault):
+                account.refuse(result)
+                if config.on_error == "strict":
+                    raise DataError(f'{result}; or leave such records out, counted: on_error = "skip"')
+            else:
+                account.used += 1
+                account.bytes += _size(result.text)
+                yield result
+    if account.used == before:
+        first = f"; the first that cannot be read: {account.quarantine[0]}" if account.quarantine else ""
+        raise DataError(f"{named}: no text in {len(sources)} files ({account.summary()}){first}")
+
+
+def _document(source: Source, row: Row, config: CorpusConfig) -> Document | Fault | None:
+    """What a record holds: a document, nothing (None), or what is wrong with it."""
+    line, values = row
+    if not values:
+        return None
+    file, (text, domain) = str(source.path), values
+    if fault := not_text(file, line, config.text_field, text):
+        return fault
+    if not text or text.isspace():
+        return None
+    if len(text) * 4 > config.max_document_bytes and _size(text) > config.max_document_bytes:
+        return too_long(file, line, config.max_document_bytes)
+    if domain is MISSING or domain is None or domain == "":
+        domain = source.domain
+    elif fault := not_text(file, line, config.domain_field, domain):
+        return fault
+    return Document(text, domain, file, line)
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _records(source: Source, columns: Sequence[Column], config: CorpusConfig) -> Iterator[Row | Fault]:
+    if source.format == "txt" and config.documents != "line":
+        return _paragraphs(source, config) if config.documents == "blank-line" else _whole(source, config)
+    return decode(source, columns, config)
+
+
+class _Draft:
+    """A document of a text file while its parts come in; once spoiled, it keeps only the reason."""
+
+    def __init__(self, source: Source, config: CorpusConfig) -> None:
+        self._file, self._limit = str(source.path), config.max_document_bytes
+        self._parts: list[str] = []
+        self._line = self._size = 0
+        self._fault: Fault | None = None
+
+    def add(self, line: int, text: str) -> None:
+        if not text or self._fault:
+            return
+        self._line = self._line or line
+        self._parts.append(text)
+        self._size += len(text)
+        if self._size > self._limit:
+            self.spoil(too_long(self._file, self._line, self._limit))
+
+    def spoil(self, fault: Fault) -> None:
+        self._fault, self._parts = self._fault or fault, []
+
+    def close(self) -> Row | Fault:
+        """The document, or what is wrong with it; the draft is empty again."""
+        out: Row | Fault = self._fault or (self._line or 1, ("".join(self._parts).rstrip("\n"), MISSING))
+        self._parts, self._line, self._size, self._fault = [], 0, 0, None
+        return out
+
+    @property
+    def blank(self) -> bool:
+        return not self._fault and all(part.isspace() for part in self._parts)
+
+
+def _paragraphs(source: Source, config: CorpusConfig) -> Iterator[Row | Fault]:
+    """A document for each run of lines between blank ones."""
+    draft = _Draft(source, config)
+    for item in text_blocks(source, config):
+        if isinstance(item, Fault):
+            draft.spoil(item)
+            continue
+        line = item[0] - 1
+        for number, piece in enumerate(_PADDED.sub("\n", "\n" + item[1]).split("\n\n")):
+            if number and not draft.blank:
+                yield draft.close()
+            text = piece.lstrip("\n")
+            draft.add(line + len(piece) - len(text), text)
+            line += piece.count("\n") + 2
+    if not draft.blank:
+        yield draft.close()
+
+
+def _whole(source: Source, config: CorpusConfig) -> Iterator[Row | Fault]:
+    """One document, the file."""
+    draft = _Draft(source, config)
+    for item in text_blocks(source, config):
+        if isinstance(item, Fault):
+            draft.spoil(item)
+        else:
+            draft.add(*item)
+    yield draft.close()

@@ -1,0 +1,208 @@
+"""Where text lies: files, folders and globs, and the bytes behind `.gz` and `.zst`.
+
+    paths -> find_sources -> Source(path, format, compression, domain) -> read_chunks -> bounded pieces of bytes
+
+Nothing here looks into the bytes; `text/formats.py` does.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import stat
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from glob import glob, has_magic
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from pretune.config import Config
+from pretune.errors import DataError, MissingInputError
+
+Format = Literal["txt", "jsonl", "csv", "tsv", "parquet"]
+SUFFIXES: dict[str, Format] = {
+    ".txt": "txt",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+BOMB_FLOOR = 64 << 20  # bytes: whatever the ratio, a file that unfolds to less is harmless
+
+
+class SourceConfig(Config):
+    """How any file of text is read, labelled or not.
+
+    Attributes:
+        format: the format of every file, or "auto": by suffix.
+        columns: names of the columns of CSV and TSV files that have no header row, in order; None: the first row
+            is the header. A first row equal to `columns` is a header too.
+        quotes: whether CSV or TSV fields may be quoted; None: CSV yes, TSV no (as GLUE, SST and CLUE write them).
+        max_document_bytes: bytes of the longest record that is read (UTF-8); a longer one is refused without being
+            held in memory.
+        max_compression_ratio: how many times its own size a compressed file may unfold to (beyond 64 MiB).
+    """
+
+    format: Literal["auto", "txt", "jsonl", "csv", "tsv", "parquet"] = "auto"
+    columns: tuple[str, ...] | None = None
+    quotes: bool | None = None
+    max_document_bytes: int = Field(default=16 << 20, ge=1)
+    max_compression_ratio: int = Field(default=200, ge=1)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file to read.
+
+    Attributes:
+        path: as the user named it, or as it was found under the folder that the user named.
+        format: what is inside, once unfolded.
+        compression: "gzip", "zstd" or "".
+        domain: of its documents, unless they name their own: the folder below the one that was named, else the file's
+            name without suffixes.
+    """
+
+    path: Path
+    format: Format
+    compression: str
+    domain: str
+
+
+class UnreadableError(Exception):
+    """The bytes of a file end before it does: corrupt, cut off, or unfolding without end."""
+
+
+def find_sources(
+    paths: Sequence[Path | str] | Path | str, format: str = "auto", ignored: list[str] | None = None
+) -> list[Source]:
+    """The files behind paths, folders and globs: in the order given, and sorted inside a folder or a glob.
+
+    Args:
+        paths: files, folders (searched to the bottom) and globs (`**` too).
+        format: the format of every file, or "auto": by suffix.
+        ignored: collects the files of folders that were passed over: hidden, or of no known suffix.
+
+    Raises:
+        MissingInputError: a path that does not exist or may not be read, a glob that matches nothing.
+        DataError: a named file of unknown suffix; something that is not a regular file, such as a pipe.
+    """
+    named = [paths] if isinstance(paths, (str, Path)) else paths
+    found: list[Source] = []
+    for name in named:
+        for path in _expand(name):
+            if path.is_dir():
+                found += _walk(path, format, ignored if ignored is not None else [])
+            else:
+                found.append(_source(path, format))
+    return found
+
+
+def read_chunks(source: Source, size: int, max_ratio: int) -> Iterator[bytes]:
+    """The unfolded bytes of a file, at most `size` at a time.
+
+    Raises:
+        UnreadableError: corrupt or truncated compressed data, or more than `max_ratio` times what the file holds.
+        MissingInputError: the file may not be read.
+    """
+    with open_file(source) as raw:
+        limit = max(BOMB_FLOOR, os.fstat(raw.fileno()).st_size * max_ratio)
+        total = 0
+        try:
+            with closing(_unfold(raw, source.compression)) as stream:
+                while chunk := stream.read(size):
+                    total += len(chunk)
+                    if source.compression and total > limit:
+                        raise UnreadableError(f"unfolds to more than {max_ratio} times its own size")
+                    yield chunk
+        except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
+            if getattr(error, "errno", None):
+                raise MissingInputError(f"{source.path}: cannot be read: {error}") from None
+            raise UnreadableError(f"corrupt or cut-off {source.compression} data ({error})") from None
+
+
+def open_file(source: Source) -> IO[bytes]:
+    """The bytes of a file as they lie on the disk.
+
+    Raises:
+        MissingInputError: the file may not be read.
+    """
+    try:
+        return source.path.open("rb")
+    except OSError as error:
+        raise MissingInputError(f"{source.path}: cannot be read: {error.strerror}") from None
+
+
+def _unfold(raw: IO[bytes], compression: str) -> Any:
+    if compression == "gzip":
+        return gzip.GzipFile(fileobj=raw)
+    return pa.CompressedInputStream(raw, "zstd") if compression else raw
+
+
+def _expand(name: Path | str) -> list[Path]:
+    path = Path(name)
+    try:
+        path.stat()
+        return [path]
+    except FileNotFoundError:
+        matches = sorted(glob(str(name), recursive=True)) if has_magic(str(name)) else []
+    except OSError as error:
+        raise MissingInputError(f"{name}: cannot be read: {error.strerror}") from None
+    if not matches:
+        what = "no file matches this pattern" if has_magic(str(name)) else "no such file or folder"
+        raise MissingInputError(f"{name}: {what} (working folder: {Path.cwd()})")
+    return [Path(match) for match in matches]
+
+
+def _walk(root: Path, format: str, ignored: list[str]) -> list[Source]:
+    def refuse(error: OSError) -> None:
+        raise MissingInputError(f"{error.filename}: cannot be read: {error.strerror}")
+
+    found: list[Source] = []
+    for folder, below, files in os.walk(root, onerror=refuse):
+        hidden = [name for name in below if name.startswith(".")]
+        linked = [name for name in below if (Path(folder) / name).is_symlink()]
+        ignored += [str(Path(folder) / name) for name in sorted({*hidden, *linked})]
+        below[:] = sorted(set(below) - {*hidden, *linked})
+        relative = Path(folder).relative_to(root)
+        for name in sorted(files):
+            path = Path(folder) / name
+            if name.startswith(".") or (format == "auto" and _suffixes(path)[0] is None):
+                ignored.append(str(path))
+            else:
+                found.append(_source(path, format, str(relative.as_posix()) if relative.parts else None))
+    return found
+
+
+def _source(path: Path, format: str, domain: str | None = None) -> Source:
+    found, compression, stem = _suffixes(path)
+    kind: Any = found if format == "auto" else format
+    if kind is None:
+        known = ", ".join(SUFFIXES)
+        raise DataError(
+            f"{path}: unknown suffix {path.suffix!r}; known: {known}, each also .gz or .zst; or set `format`"
+        )
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise MissingInputError(f"{path}: cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(mode):
+        raise DataError(f"{path}: not a regular file; copy what it delivers into a file first")
+    if not os.access(path, os.R_OK):
+        raise MissingInputError(f"{path}: cannot be read: permission denied")
+    return Source(path, kind, compression, domain or stem)
+
+
+def _suffixes(path: Path) -> tuple[Format | None, str, str]:
+    """Format, compression and stem that a file's name tells."""
+    compression = COMPRESSIONS.get(path.suffix.lower(), "")
+    bare = Path(path.stem) if compression else Path(path.name)
+    format = SUFFIXES.get(bare.suffix.lower())
+    return format, compression, bare.stem if format else bare.name

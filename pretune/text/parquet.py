@@ -1,0 +1,75 @@
+"""Rows of a Parquet file, a few at a time."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pretune.text.files import BOMB_FLOOR, Source, SourceConfig, UnreadableError, open_file, read_chunks
+from pretune.text.formats import CHUNK, MISSING, Column, Fault, Row, absent
+
+BATCH = 64  # rows decoded at a time: bounds memory where a few distinct texts repeat
+
+
+def parquet_rows(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[Row | Fault]:
+    """A record for each row; `line` is its number, from 1.
+
+    A compressed file is unfolded into a temporary one first, as Parquet is read from its end.
+    """
+    file, row = str(source.path), 1
+    try:
+        with _seekable(source, config) as raw, pq.ParquetFile(raw, pre_buffer=False, buffer_size=CHUNK) as table:
+            if fault := _bad_schema(file, table, columns, config):
+                yield fault
+                return
+            here = [column.name for column in columns if column.name in table.schema_arrow.names]
+            for batch in table.iter_batches(batch_size=BATCH, columns=here):
+                missing = [MISSING] * batch.num_rows
+                values = [_values(batch.column(c.name)) if c.name in here else missing for c in columns]
+                yield from enumerate(zip(*values, strict=True), row)
+                row += batch.num_rows
+    except (UnreadableError, pa.ArrowException, OSError) as error:
+        reason = f"not a readable Parquet file: {str(error)[:200]}"
+        yield Fault(file, row if row > 1 else 0, reason, "fetch or make the file again")
+
+
+def _seekable(source: Source, config: SourceConfig) -> IO[bytes]:
+    if not source.compression:
+        return open_file(source)
+    out = tempfile.TemporaryFile()  # noqa: SIM115  (the caller closes it)
+    for chunk in read_chunks(source, CHUNK, config.max_compression_ratio):
+        out.write(chunk)
+    out.seek(0)
+    return out
+
+
+def _bad_schema(file: str, table: Any, columns: Sequence[Column], config: SourceConfig) -> Fault | None:
+    names, meta, ratio = table.schema_arrow.names, table.metadata, config.max_compression_ratio
+    if fault := absent(file, 0, [column for column in columns if column.required], names, "column"):
+        return fault
+    for group in range(meta.num_row_groups):
+        for place in range(meta.num_columns):
+            chunk = meta.row_group(group).column(place)
+            if chunk.total_uncompressed_size > max(BOMB_FLOOR, chunk.total_compressed_size * ratio):
+                reason = f"column {chunk.path_in_schema!r} unfolds to more than {ratio} times its own size"
+                return Fault(file, 0, reason, "fetch or make the file again")
+    return None
+
+
+def _values(column: Any) -> list[Any]:
+    """Cells as Python values; text that is not UTF-8 stays bytes."""
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        return [_value(cell) for cell in column]
+
+
+def _value(cell: Any) -> Any:
+    try:
+        return cell.as_py()
+    except UnicodeDecodeError:
+        return bytes(cell.as_buffer())
