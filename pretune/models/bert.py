@@ -76,6 +76,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
 }
 ANCHOR: Anchor = "first"
 PREFIX = "bert."
+ATTENTION_DROPOUT = "attention_probs_dropout_prob"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "BertForPreTraining": ("mlm", "nsp"),
     "BertForMaskedLM": ("mlm",),
@@ -108,8 +109,9 @@ NAMES: Sequence[Key] = [
     *_both("heads.classification.pooler.dense", "bert.pooler.dense"),
     *_both("heads.mlm.transform.dense", "cls.predictions.transform.dense"),
     *_both("heads.mlm.transform.norm", "cls.predictions.transform.LayerNorm"),
-    Key("heads.mlm.weight", "cls.predictions.decoder.weight"),
+    Key("heads.mlm.weight", "cls.predictions.decoder.weight", copies=True),
     Key("heads.mlm.bias", "cls.predictions.bias"),
+    Key("heads.mlm.bias", "cls.predictions.decoder.bias", copies=True),
     *_both("heads.nsp.linear", "cls.seq_relationship"),
     *_both("heads.classification.linear", "classifier"),
 ]

@@ -70,6 +70,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
 }
 ANCHOR: Anchor = "last"
 PREFIX = "transformer."
+ATTENTION_DROPOUT = "attn_pdrop"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "GPT2LMHeadModel": ("clm",),
     "GPT2ForSequenceClassification": ("classification",),
@@ -101,7 +102,7 @@ NAMES: Sequence[Key] = [
     *_dense("stack.blocks.{}.feedforward.up", "transformer.h.{}.mlp.c_fc"),
     *_dense("stack.blocks.{}.feedforward.down", "transformer.h.{}.mlp.c_proj"),
     *_norm_names("stack.norm", "transformer.ln_f"),
-    Key("heads.clm.weight", "lm_head.weight"),
+    Key("heads.clm.weight", "lm_head.weight", copies=True),
     Key("heads.classification.linear.weight", "score.weight"),
 ]
 

@@ -36,6 +36,7 @@ class Key:
         theirs: name in a Hugging Face file, with the family's prefix.
         transpose: their matrix is (in, out).
         part: which of `parts` equal slices of their output dimension this weight is.
+        copies: their tensor repeats another (a tied weight, a shared pooler), and may be absent from a file.
     """
 
     ours: str
@@ -43,6 +44,7 @@ class Key:
     transpose: bool = False
     part: int = 0
     parts: int = 1
+    copies: bool = False
 
 
 class Family(Protocol):
@@ -52,6 +54,7 @@ class Family(Protocol):
     SIZES: Mapping[str, Mapping[str, Any]]
     ANCHOR: Anchor
     PREFIX: str
+    ATTENTION_DROPOUT: str
     NAMES: Sequence[Key]
     ARCHITECTURES: Mapping[str, tuple[str, ...]]
 

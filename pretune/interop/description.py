@@ -1,0 +1,204 @@
+"""`config.json`: from a foreign file to a family's typed configuration, and back.
+
+Only fields that the family lists are used, each within its range. Others are handed on to the next save where they are
+plain values; those that name code or change the arithmetic are dropped or refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pretune import config as configuration
+from pretune.errors import DataError, MissingInputError, UsageError
+from pretune.find import names, nearest
+from pretune.interop.safety import read_json
+from pretune.models.model import Config, Family, LanguageModel, get_family
+from pretune.text.tokenizer import Tokenizer
+
+_OURS = {"architectures", "model_type", "id2label", "label2id", "num_labels", "torch_dtype", "dtype"}
+_DROPPED = {"auto_map", "custom_pipelines", "transformers_version", "trust_remote_code", "use_cache"}
+_REFUSED = ("quantization_config", "pruned_heads")
+_OLD_PARTS = {".gamma": ".weight", ".beta": ".bias"}
+_EXTRA_LIMIT = 2048
+_LABEL_LIMIT = 100_000
+
+
+@dataclass
+class Description:
+    """What a folder says of its model.
+
+    Attributes:
+        family: name of a file in `models/`.
+        config: checked.
+        roles: heads that the files carry.
+        labels: names of the classes where the file gives them.
+        extras: harmless fields that pretune does not use.
+        notes: sentences for the log.
+    """
+
+    family: str
+    config: Config
+    roles: tuple[str, ...]
+    labels: list[str] | None = None
+    extras: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_description(folder: Path, shapes: Iterable[str], overrides: Mapping[str, Any]) -> Description:
+    """Read and check `config.json`.
+
+    Args:
+        shapes: names of the tensors in the files, which tell the family and the heads where the configuration does not.
+        overrides: fields to change.
+
+    Raises:
+        MissingInputError: no `config.json`.
+        DataError: an unknown family, a field out of range or of the wrong type, a variant that is not supported.
+        UsageError: an override that is not a field.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        raise MissingInputError(f"{path}: no such file; a model folder holds config.json and model.safetensors")
+    told = read_json(path)
+    found = list(shapes)
+    family = _family(path, told, found)
+    module = get_family(family)
+    for name in _REFUSED:
+        if told.get(name):
+            raise DataError(f"{path}: field {name!r} is set: such models cannot be read; save it without first")
+    fields = {name: _plain(name, value) for name, value in told.items() if name in module.Config.model_fields}
+    notes: list[str] = []
+    attention = fields.pop(module.ATTENTION_DROPOUT, 0.0)
+    if attention and module.ATTENTION_DROPOUT not in overrides:
+        notes.append(
+            f"{module.ATTENTION_DROPOUT} {attention} in config.json is set to 0, which keeps attention in its fast "
+            "kernels; ask for it by an override"
+        )
+    _in_range(module, fields, path)
+    config = configuration.validate(module.Config, {**fields, **overrides}, "model")
+    return Description(family, config, _roles(module, told, found), _labels(path, told), _extras(module, told), notes)
+
+
+def _in_range(module: Family, fields: Mapping[str, Any], path: Path) -> None:
+    """The file's own fields, apart from what the user changes: the file's faults are bad data, the user's bad usage."""
+    try:
+        configuration.validate(module.Config, fields, str(path))
+    except UsageError as error:
+        raise DataError(f"{error}; the file is damaged, hostile, or of a variant that pretune does not have") from None
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Some files list several end tokens: the first is the one that ends a document."""
+    return value[0] if name == "eos_token_id" and isinstance(value, list) and value else value
+
+
+def _family(path: Path, told: Mapping[str, Any], found: Sequence[str]) -> str:
+    """By `model_type`, else by the architecture, else by the names of the tensors."""
+    known = names("models")
+    kind = told.get("model_type")
+    if kind in known:
+        return str(kind)
+    if kind is not None:
+        raise DataError(f"{path}: field 'model_type' = {str(kind)[:80]!r}: no such family; {nearest(str(kind), known)}")
+    architecture = _architecture(told)
+    for family in known:
+        if architecture in get_family(family).ARCHITECTURES:
+            return family
+    for family in known:
+        module = get_family(family)
+        body = [key.theirs.format(0) for key in module.NAMES if not key.ours.startswith("heads.")]
+        plain = {plain_name(name, module.PREFIX) for name in found}
+        if sum(plain_name(name, module.PREFIX) in plain for name in body) * 2 > len(body):
+            return family
+    raise DataError(
+        f"{path}: field 'model_type' is missing and the weights are of no known family; known: {', '.join(known)}"
+    )
+
+
+def _architecture(told: Mapping[str, Any]) -> str:
+    listed = told.get("architectures")
+    return str(listed[0]) if isinstance(listed, list) and listed else ""
+
+
+def _roles(module: Family, told: Mapping[str, Any], found: Sequence[str]) -> tuple[str, ...]:
+    """Heads whose own weights are all in the files, and those of the architecture that have none of their own."""
+    plain = {plain_name(name, module.PREFIX) for name in found}
+    stated = module.ARCHITECTURES.get(_architecture(told))
+    present: list[str] = []
+    for role in dict.fromkeys(role for roles in module.ARCHITECTURES.values() for role in roles):
+        own = [key.theirs for key in module.NAMES if key.ours.startswith(f"heads.{role}.") and not key.copies]
+        here = all(plain_name(name, module.PREFIX) in plain for name in own)
+        if here and (own or stated is None or role in stated):
+            present.append(role)
+    return tuple(role for role in present if role != "pooler" or len(present) == 1 or stated == ("pooler",))
+
+
+def plain_name(name: str, prefix: str) -> str:
+    """A name in a file without the family's prefix and in today's words."""
+    for old, new in _OLD_PARTS.items():
+        if name.endswith(old):
+            name = name.removesuffix(old) + new
+    return name.removeprefix(prefix)
+
+
+def _labels(path: Path, told: Mapping[str, Any]) -> list[str] | None:
+    table = told.get("id2label")
+    if not table:
+        return None
+    if not isinstance(table, dict) or len(table) > _LABEL_LIMIT:
+        raise DataError(f"{path}: field 'id2label' must map at most {_LABEL_LIMIT:,} numbers to names")
+    try:
+        ordered = sorted((int(number), str(name)) for number, name in table.items())
+    except ValueError:
+        raise DataError(f"{path}: field 'id2label' must map numbers to names") from None
+    if [number for number, _ in ordered] != list(range(len(ordered))):
+        raise DataError(f"{path}: field 'id2label' must number the classes 0 to {len(ordered) - 1} without a gap")
+    return [name for _, name in ordered]
+
+
+def _extras(module: Family, told: Mapping[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, value in told.items():
+        known = name in module.Config.model_fields or name in _OURS or name in _DROPPED or name in _REFUSED
+        if not known and not name.startswith("_") and len(json.dumps(value)) <= _EXTRA_LIMIT:
+            out[name] = value
+    return out
+
+
+def architecture(model: LanguageModel) -> str:
+    """The `transformers` class that a model's heads make it; heads beyond that are still written."""
+    offered = get_family(model.family).ARCHITECTURES
+    roles = set(model.heads)
+    fitting = [name for name, needed in offered.items() if set(needed) <= roles]
+    return max(fitting or list(offered)[-1:], key=lambda name: len(offered[name]))
+
+
+def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`config.json` and, for a model that generates, `generation_config.json`."""
+    config: dict[str, Any] = {
+        "architectures": [architecture(model)],
+        "model_type": model.family,
+        **model.config.model_dump(mode="json"),
+        "dtype": str(model.embedding.word.weight.dtype).removeprefix("torch."),
+    }
+    config |= {name: value for name, value in model.extras.items() if name not in config}
+    if tokenizer is not None:
+        vocabulary = tokenizer.vocabulary
+        end = vocabulary.eos if vocabulary.eos is not None else vocabulary.sep
+        special = {"pad_token_id": vocabulary.pad, "bos_token_id": vocabulary.bos, "eos_token_id": end}
+        config |= {name: number for name, number in special.items() if number is not None}
+    if "classification" in model.heads:
+        labels = model.labels
+        config["id2label"] = {str(n): label for n, label in enumerate(labels)}
+        config["label2id"] = {label: n for n, label in enumerate(labels)}
+        if config.get("pad_token_id") is None:
+            config["pad_token_id"] = config.get("eos_token_id")
+    generation: dict[str, Any] = {}
+    if "clm" in model.heads:
+        fields = ("bos_token_id", "eos_token_id", "pad_token_id")
+        generation = {name: config[name] for name in fields if config.get(name) is not None}
+    return config, generation

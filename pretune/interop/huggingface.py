@@ -1,0 +1,249 @@
+"""Models as `transformers` keeps them on disk: `config.json` and weights, read and written, without `transformers`.
+
+Each family's `NAMES` says which tensor of a file is which of ours; this module only walks that table. Nothing is
+allocated before the shapes in the files have been found to be those of the configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pretune.errors import DataError, MissingInputError
+from pretune.interop.description import Description, architecture, describe, plain_name, read_description
+from pretune.interop.staging import staged
+from pretune.interop.weights import Weights, stale, write_json, write_weights
+from pretune.models.model import (
+    Family,
+    Key,
+    LanguageModel,
+    Loaded,
+    construct,
+    get_family,
+    initialise,
+    replace_parameters,
+)
+from pretune.text.tokenizer import Tokenizer
+
+_BUFFERS = (".position_ids", ".token_type_ids", ".attn.bias", ".attn.masked_bias")
+
+
+def load_model(
+    path: Path | str,
+    *,
+    heads: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
+    dtype: torch.dtype = torch.float32,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> LanguageModel:
+    """Read a model folder.
+
+    Args:
+        path: a folder with `config.json` and weights.
+        heads: roles wanted; by default those that the files carry. One that they lack gets initial weights.
+        labels: names of the classes; by default the file's. Where they differ, the classification head is made anew.
+        dtype: of the weights in memory.
+        overrides: fields of the configuration to change, such as dropout rates.
+        seed: of weights that the files lack.
+
+    Returns:
+        The model; `model.loaded` says what was initialised, what was left over and what to know.
+
+    Raises:
+        MissingInputError: no folder, no configuration, no weights.
+        DataError: files that are damaged, hostile, of an unknown family, or that do not fit each other.
+        UsageError: a head or an override that the family does not have.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise MissingInputError(f"{folder}: no such model folder")
+    weights = Weights(folder)
+    description = read_description(folder, weights.shapes, overrides or {})
+    family = get_family(description.family)
+    table = _Table(folder, family, weights)
+    roles = list(description.roles if heads is None else heads)
+    names = _labels(description, table, labels) if "classification" in roles else None
+    model = construct(description.family, description.config, roles, names)
+    model.extras = description.extras
+    loaded = Loaded(notes=list(description.notes))
+    sources = table.sources(model)
+    if names is not None and names != _labels(description, table, None):
+        loaded.notes.append(f"classification head made anew: {len(names)} labels asked for differ from the file's")
+        sources = {n: s for n, s in sources.items() if not n.startswith("heads.classification.linear.")}
+    table.check(model, sources)
+    _fill(model, weights, sources, dtype)
+    loaded.initialised = [name for name, _ in model.named_parameters() if name not in sources]
+    initialise(model, seed, only=lambda name: name not in sources)
+    model.to(dtype)
+    loaded.unexpected = table.left_over(sources)
+    model.loaded = loaded
+    return model
+
+
+class _Table:
+    """A family's names against the names in one folder: with or without prefix, `gamma` or `weight`."""
+
+    def __init__(self, folder: Path, family: Family, weights: Weights) -> None:
+        self.folder = folder
+        self.family = family
+        self.weights = weights
+        self.found = {plain_name(name, family.PREFIX): name for name in weights.shapes}
+
+    def locate(self, theirs: str) -> str | None:
+        """The name in the files, or None."""
+        return self.found.get(plain_name(theirs, self.family.PREFIX))
+
+    def sources(self, model: LanguageModel) -> dict[str, tuple[str, Key]]:
+        """For each of the model's parameters that the files have: name in the files, and how to read it."""
+        out: dict[str, tuple[str, Key]] = {}
+        parameters = dict(model.named_parameters())
+        for ours, theirs, key in expand(self.family.NAMES, len(model.stack.blocks)):
+            name = self.locate(theirs)
+            if ours in parameters and name is not None:
+                out.setdefault(ours, (name, key))
+        return out
+
+    def check(self, model: LanguageModel, sources: Mapping[str, tuple[str, Key]]) -> None:
+        """Every weight of the body is there, and every shape is the configuration's.
+
+        Raises:
+            DataError: naming the first that is not.
+        """
+        for ours, parameter in model.named_parameters():
+            if ours not in sources:
+                if not ours.startswith("heads."):
+                    raise DataError(
+                        f"{self.folder}: weight {self._expected(ours)!r} is missing: the files are incomplete, or "
+                        f"config.json describes another {model.family} than theirs (layers, kind)"
+                    )
+                continue
+            name, key = sources[ours]
+            shape = (parameter.shape[0] * key.parts, *parameter.shape[1:])
+            wanted = shape[::-1] if key.transpose else shape
+            have = self.weights.shapes[name]
+            if have != wanted:
+                raise DataError(
+                    f"{self.folder}: weight {name!r} has shape {list(have)}, config.json asks for {list(wanted)}; "
+                    "the two files are not of the same model"
+                )
+            if not self.weights.dtypes[name].is_floating_point:
+                raise DataError(f"{self.folder}: weight {name!r} is {self.weights.dtypes[name]}, expected floats")
+
+    def left_over(self, sources: Mapping[str, tuple[str, Key]]) -> list[str]:
+        """Names in the files that no parameter took; buffers and copies of tied weights are not counted."""
+        used = {name for name, _ in sources.values()}
+        tied = {self.locate(key.theirs) for key in self.family.NAMES if key.ours.startswith("heads.") and key.copies}
+        return [n for n in self.weights.shapes if n not in used and n not in tied and not f".{n}".endswith(_BUFFERS)]
+
+    def _expected(self, ours: str) -> str:
+        layers = 1 + max((int(part) for part in ours.split(".") if part.isdigit()), default=0)
+        return next((theirs for name, theirs, _ in expand(self.family.NAMES, layers) if name == ours), ours)
+
+
+def expand(names: Sequence[Key], layers: int) -> list[tuple[str, str, Key]]:
+    """(ours, theirs, key) for every layer."""
+    out: list[tuple[str, str, Key]] = []
+    for key in names:
+        if "{}" in key.ours:
+            out += [(key.ours.format(n), key.theirs.format(n), key) for n in range(layers)]
+        else:
+            out.append((key.ours, key.theirs, key))
+    return out
+
+
+def _labels(description: Description, table: _Table, asked: Sequence[str] | None) -> list[str]:
+    """Names of the classes: those asked for, else the file's, else as many as its head has rows."""
+    if asked is not None:
+        return list(asked)
+    key = next(key for key in table.family.NAMES if key.ours == "heads.classification.linear.weight")
+    name = table.locate(key.theirs)
+    rows = None if name is None else table.weights.shapes[name][0]
+    if description.labels is not None and rows in (None, len(description.labels)):
+        return description.labels
+    return [f"LABEL_{n}" for n in range(2 if rows is None else rows)]
+
+
+def _fill(model: LanguageModel, weights: Weights, sources: Mapping[str, tuple[str, Key]], dtype: torch.dtype) -> None:
+    """Give the parameters that the files have their values.
+
+    Raises:
+        DataError: a value that is not finite.
+    """
+
+    def value(ours: str, old: Tensor) -> Tensor:
+        if ours not in sources:
+            return old
+        name, key = sources[ours]
+        tensor = weights.read(name)
+        tensor = tensor.t() if key.transpose else tensor
+        if key.parts > 1:
+            tensor = tensor.chunk(key.parts)[key.part]
+        made = torch.empty(old.shape, dtype=dtype).copy_(tensor)
+        if not made.sum().isfinite() and not made.isfinite().all():
+            raise DataError(f"weight {name!r} holds NaN or infinity (as {dtype}); the model was saved broken")
+        return made
+
+    replace_parameters(model, value)
+
+
+def save_model(
+    model: LanguageModel,
+    directory: Path | str,
+    tokenizer: Tokenizer | None = None,
+    *,
+    max_shard_bytes: int = 5 * 10**9,
+) -> None:
+    """Write a model folder that `transformers` and `load_model` read; it is complete or not there.
+
+    Args:
+        tokenizer: written beside it; its special tokens go into the configuration.
+        max_shard_bytes: of one file of weights.
+
+    Raises:
+        DataError: the tokenizer has more tokens than the model.
+        StorageError: the disk is full or fails; nothing is left half-written.
+        CannotCreateError: no permission, or a file in the way.
+    """
+    if tokenizer is not None and tokenizer.vocabulary.size > model.vocab_size:
+        raise DataError(f"a tokenizer of {tokenizer.vocabulary.size} tokens, a model of {model.vocab_size}")
+    config, generation = describe(model, tokenizer)
+    with staged(Path(directory)) as stage:
+        write_weights(stage.folder, export_weights(model), max_shard_bytes)
+        write_json(stage.folder / "config.json", config)
+        if generation:
+            write_json(stage.folder / "generation_config.json", generation)
+        if tokenizer is not None:
+            tokenizer.save(stage.folder)
+        stage.remove = lambda names: stale(Path(directory), names)
+
+
+def export_weights(model: LanguageModel) -> dict[str, Tensor]:
+    """The weights by their Hugging Face names, tied ones once, in the order of the family's table."""
+    family = get_family(model.family)
+    own = {name: tensor.detach() for name, tensor in model.named_parameters()}
+    parts: dict[str, list[tuple[Key, Tensor]]] = {}
+    for ours, theirs, key in expand(family.NAMES, len(model.stack.blocks)):
+        if ours in own:
+            parts.setdefault(theirs, []).append((key, own.pop(ours)))
+    if own:
+        raise DataError(
+            f"weights {sorted(own)[:3]} have no Hugging Face name: undo or merge the surgery (adapters) before saving"
+        )
+    bare = architecture(model) == _base(family)
+    return {theirs.removeprefix(family.PREFIX) if bare else theirs: _join(found) for theirs, found in parts.items()}
+
+
+def _base(family: Family) -> str:
+    return next(name for name in family.ARCHITECTURES if name.endswith("Model") and "LM" not in name)
+
+
+def _join(found: Sequence[tuple[Key, Tensor]]) -> Tensor:
+    """The tensor that a file holds, from its parts."""
+    pieces = [tensor for _, tensor in sorted(found, key=lambda item: item[0].part)]
+    joined = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+    return joined.t().contiguous() if found[0][0].transpose else joined.contiguous()
