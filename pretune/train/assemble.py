@@ -1,0 +1,312 @@
+"""From a recipe to the pieces of a run: stores, tokenizer, model, objective or task, samplers, validation.
+
+Everything that can be wrong with the inputs is found here, before a run directory is written to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from pretune.batch import Batch
+from pretune.config import validate
+from pretune.draw import Draw
+from pretune.errors import DataError, MissingInputError, UsageError
+from pretune.find import find, find_class
+from pretune.interop.huggingface import load_model
+from pretune.models import build as build_model
+from pretune.models.model import LanguageModel
+from pretune.nn.dropout import Dropout
+from pretune.objectives.mixture import build as build_objective
+from pretune.objectives.objective import Objective
+from pretune.tasks.task import Encoded, Prediction, Task
+from pretune.text.labelled import Example, read_examples
+from pretune.text.sampler import Sampler
+from pretune.text.store import TokenStore
+from pretune.text.tokenizer import Tokenizer
+from pretune.text.views import ExampleView, View, build_view
+from pretune.train.parallel import World
+from pretune.train.precision import Precision
+from pretune.train.recipe import Recipe
+from pretune.train.validation import Validation, prepare_validation
+
+_ENTROPY_TOKENS = 1 << 24  # tokens from which the unigram entropy is taken
+
+
+@dataclass
+class Pieces:
+    """What a run is made of.
+
+    Attributes:
+        views: for each part of the objective, the training view of each store.
+        held_out: the same of the validation data; empty where there is none.
+        examples: those of the validation data, for a task.
+        data: fingerprints by field of the recipe: what must not change while the run lasts.
+        account: tokens and examples in, used, cut.
+        notes: what the user should know before it begins.
+        facts: for the record.
+    """
+
+    model: LanguageModel
+    objective: Objective
+    tokenizer: Tokenizer
+    views: list[list[View]]
+    weights: list[list[float]]
+    held_out: list[list[View]] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+    data: dict[str, str] = field(default_factory=dict)
+    account: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def samplers(self, recipe: Recipe) -> list[Sampler]:
+        """One for each part of the objective."""
+        data, draw = recipe.data, Draw(recipe.seed)
+        return [
+            Sampler(views, weights, draw, data.batch, data.batch_tokens, data.window, part.overhead)
+            for part, views, weights in zip(self.objective.parts, self.views, self.weights, strict=True)
+        ]
+
+    def validation(self, recipe: Recipe, world: World, device: torch.device, precision: Precision) -> Validation | None:
+        """What evaluation looks at; None where there is nothing or the recipe wants none."""
+        config, alone = recipe.evaluation, World()
+        if config.samples == 0 or not self.held_out:
+            return None
+
+        def prepare(ranks: World) -> list[Batch]:
+            draw = Draw(recipe.seed).at("validation")
+            return prepare_validation(self.objective, self.held_out, draw, config.batch_tokens, config.samples, ranks)
+
+        batches = prepare(world)
+        if not isinstance(self.objective, Task):
+            return Validation(batches, config.metric or "loss")
+        whole = batches if world.size == 1 else prepare(alone)
+        score = _scorer(self.objective, self.model, whole, self.examples, device, precision)
+        return Validation(batches, config.metric or self.objective.primary, score)
+
+
+def pretraining(recipe: Recipe, verify: bool = True) -> Pieces:
+    """The pieces of a run on token stores.
+
+    Args:
+        verify: compare every byte of the stores with their manifests, if the recipe says so too.
+
+    Raises:
+        UsageError: fields that do not fit together.
+        MissingInputError: a store or model that is not there.
+        DataError: a store, tokenizer and model that do not fit together, or are damaged.
+    """
+    if not recipe.objective:
+        raise UsageError("recipe: field 'objective' is missing; name one, such as --objective mlm")
+    if not recipe.data.stores:
+        raise UsageError("recipe: field 'data.stores' is missing; make a store with `pretune prepare` and name it")
+    stores = [TokenStore.open(path) for path in recipe.data.stores]
+    if verify and recipe.data.verify:
+        for store in stores:
+            store.verify()
+    tokenizer = Tokenizer.load(recipe.data.tokenizer or stores[0].tokenizer_path)
+    for store in stores:
+        store.check_tokenizer(tokenizer.hash)
+    objective = build_objective(recipe.objective, tokenizer.vocabulary)
+    model = network(recipe, objective.roles, None, tokenizer)
+    views = [[_view(recipe, store, "train", part) for store in stores] for part in objective.parts]
+    held = [s for s in stores if s.split("validation").document_count]
+    return Pieces(
+        model,
+        objective,
+        tokenizer,
+        views,
+        [list(recipe.data.weights) or [float(len(view)) for view in found] for found in views],
+        _held_out(recipe, held, objective) if held and recipe.evaluation.samples != 0 else [],
+        data={f"data.stores[{n}]": store.fingerprint for n, store in enumerate(stores)},
+        account={
+            "stores": {str(store.path): store.manifest.account for store in stores},
+            "windows": {
+                f"{part.view}:{store.path}": view.account()
+                for part, found in zip(objective.parts, views, strict=True)
+                for store, view in zip(stores, found, strict=True)
+            },
+        },
+        notes=_notes(model),
+        facts={"unigram_entropy": unigram_entropy(stores)},
+    )
+
+
+def fine_tuning(recipe: Recipe) -> Pieces:
+    """The pieces of a run on labelled files.
+
+    Raises:
+        UsageError: fields that do not fit together.
+        MissingInputError: a file or model that is not there.
+        DataError: a bad row or label, or a tokenizer that does not fit the model.
+    """
+    if not recipe.task:
+        raise UsageError("recipe: field 'task' is missing; name one, such as --task classification")
+    if not recipe.data.train:
+        raise UsageError("recipe: field 'data.train' is missing; name a CSV, TSV, JSONL or Parquet file")
+    tokenizer = Tokenizer.load(_tokenizer_path(recipe))
+    train = read_examples(recipe.data.train, recipe.data.columns)
+    held = read_examples(recipe.data.validation, recipe.data.columns) if recipe.data.validation else []
+    task = _task(recipe, train, tokenizer)
+    model = network(recipe, task.roles, _labels(task), tokenizer)
+    encoded = task.encode(train, tokenizer, recipe.data.length)
+    encoded_held = task.encode(held, tokenizer, recipe.data.length) if held else None
+    cut = encoded.account["examples_cut"]
+    notes = (
+        [f"{cut} of {len(train)} training texts are longer than {recipe.data.length} tokens and were cut"]
+        if cut
+        else []
+    )
+    if not held:
+        notes.append("no data.validation: nothing is evaluated, the weights of the last step are kept")
+    return Pieces(
+        model,
+        task,
+        tokenizer,
+        [[ExampleView(encoded.rows)]],
+        [[1.0]],
+        [[ExampleView(encoded_held.rows)]] if encoded_held else [],
+        held,
+        data={"data.train": _digest(encoded)} | ({"data.validation": _digest(encoded_held)} if encoded_held else {}),
+        account={"train": encoded.account} | ({"validation": encoded_held.account} if encoded_held else {}),
+        notes=[*_notes(model), *notes],
+        facts={"labels": _labels(task)},
+    )
+
+
+def network(
+    recipe: Recipe,
+    roles: Sequence[str],
+    labels: Sequence[str] | None,
+    tokenizer: Tokenizer,
+) -> LanguageModel:
+    """The model of a recipe with the heads that are needed, its trainable parameters chosen.
+
+    Raises:
+        DataError: a tokenizer that does not fit the model, or sequences longer than its positions.
+    """
+    config = recipe.model
+    if config.init is not None:
+        model = load_model(config.init, heads=roles, labels=labels, overrides=config.overrides, seed=recipe.seed)
+    else:
+        overrides = {"vocab_size": tokenizer.vocabulary.size, **config.overrides}
+        family, size = config.family or "bert", config.size or "mini"
+        model = build_model(family, size, list(roles), overrides, labels=labels, seed=recipe.seed)
+    _check_fit(recipe, model, tokenizer)
+    model.stack.checkpointing = config.checkpointing
+    if config.dropout is not None:
+        for module in model.modules():
+            if isinstance(module, Dropout):
+                module.p = config.dropout
+    name, tree = next(iter(recipe.tune.items()))
+    method = find("tune", name)
+    settings = validate(method.Config, tree if isinstance(tree, Mapping) else {}, f"tune.{name}")
+    tuned: LanguageModel = method.apply(model, settings)
+    return tuned
+
+
+def unigram_entropy(stores: Sequence[TokenStore]) -> float:
+    """Entropy of the tokens' frequencies in the training data, in nats: the loss of a model that knows no context."""
+    counts = np.zeros(max(store.vocab_size for store in stores), np.int64)
+    for store in stores:
+        split = store.split("train")
+        counts += np.bincount(split.read(0, min(split.token_count, _ENTROPY_TOKENS)), minlength=len(counts))
+    share = counts[counts > 0] / max(int(counts.sum()), 1)
+    return float(-(share * np.log(share)).sum())
+
+
+def _view(recipe: Recipe, store: TokenStore, split: str, part: Objective) -> View:
+    width = recipe.data.length - part.overhead
+    return build_view(store.split(split), part.view, width, part.lookahead, recipe.data.pack or part.pack)
+
+
+def _held_out(recipe: Recipe, stores: Sequence[TokenStore], objective: Objective) -> list[list[View]]:
+    views = [[_view(recipe, store, "validation", part) for store in stores] for part in objective.parts]
+    return [[view for view in found if len(view)] for found in views] if any(map(any, views)) else []
+
+
+def _task(recipe: Recipe, examples: Sequence[Example], tokenizer: Tokenizer) -> Task:
+    name, tree = next(iter(recipe.task.items()))
+    kind = find_class("tasks", name, Task)  # type: ignore[type-abstract]
+    config = validate(kind.Config, tree if isinstance(tree, Mapping) else {"weight": tree}, f"task.{name}")
+    return kind(kind.settle(config, examples), tokenizer.vocabulary)
+
+
+def _labels(task: Task) -> list[str] | None:
+    """The names of a task's classes, if it has any."""
+    found = getattr(task, "labels", None)
+    return list(found) if isinstance(found, list) else None
+
+
+def _tokenizer_path(recipe: Recipe) -> str:
+    path = recipe.data.tokenizer or recipe.model.init
+    if path is None:
+        raise UsageError("recipe: a model from random weights needs a tokenizer; name one as data.tokenizer")
+    return path
+
+
+def _check_fit(recipe: Recipe, model: LanguageModel, tokenizer: Tokenizer) -> None:
+    size, origin = tokenizer.vocabulary.size, recipe.model.init or "the model"
+    if size > model.vocab_size:
+        raise DataError(f"{origin}: a vocabulary of {model.vocab_size} is too small for a tokenizer of {size} tokens")
+    if model.max_length is not None and recipe.data.length > model.max_length:
+        raise UsageError(
+            f"recipe: field 'data.length' = {recipe.data.length}: {origin} has {model.max_length} positions; "
+            f"make it {model.max_length} or less"
+        )
+    if recipe.model.init is None:
+        return
+    try:
+        own = Tokenizer.load(recipe.model.init)
+    except (DataError, MissingInputError):
+        return  # a model without a tokenizer: its size is all there is to compare
+    if own.hash != tokenizer.hash:
+        raise DataError(
+            f"{origin}: its tokenizer ({own.hash[:12]}) is not that of the data ({tokenizer.hash[:12]}); prepare the "
+            "store with the model's tokenizer"
+        )
+
+
+def _notes(model: LanguageModel) -> list[str]:
+    found = model.loaded
+    if found is None:
+        return []
+    notes = list(found.notes)
+    if found.initialised:
+        notes.append(f"new weights, not in the model's files: {', '.join(found.initialised)}")
+    if found.unexpected:
+        notes.append(f"weights of the model's files that are not used: {', '.join(found.unexpected)}")
+    return notes
+
+
+def _scorer(
+    task: Task,
+    model: LanguageModel,
+    batches: Sequence[Batch],
+    examples: Sequence[Example],
+    device: torch.device,
+    precision: Precision,
+) -> Callable[[], dict[str, float]]:
+    order = [int(sample[2]) for batch in batches for sample in batch.samples]
+
+    def score() -> dict[str, float]:
+        found: list[Prediction] = []
+        for batch in batches:
+            with precision.autocast(device):
+                found += task.decode(model, batch.to(device))
+        return task.score(found, [examples[n] for n in order])
+
+    return score
+
+
+def _digest(encoded: Encoded) -> str:
+    whole = hashlib.sha256()
+    for first, second, label in encoded.rows:
+        whole.update(json.dumps([first.tolist(), None if second is None else second.tolist(), label]).encode())
+    return whole.hexdigest()

@@ -1,0 +1,190 @@
+"""The directory of a run: one owner at a time, the recipe it was begun with, how it was made, the finished model.
+
+recipe.toml            the resolved recipe
+run.json               versions, machine, fingerprints of the data, what changed on the way, how it ended
+metrics.jsonl          one line for every few steps and every evaluation
+account.json           documents and tokens in, used, cut ...
+checkpoint-<step>/     see checkpoint.py
+config.json, model.safetensors, tokenizer.json ...   the finished model
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+from pretune.config import load, to_toml
+from pretune.errors import CannotCreateError, DataError
+from pretune.train.checkpoint import Shelf, replace_file
+from pretune.train.recipe import Recipe, compare, plain
+
+RECIPE, FACTS, ACCOUNT, LOCK = "recipe.toml", "run.json", "account.json", ".lock"
+
+
+class RunDirectory:
+    """A run directory that this process owns until it is closed.
+
+    Args:
+        path: created where it does not exist.
+        resume: a run that is there may go on.
+
+    Raises:
+        CannotCreateError: another process trains there, it holds something else than a run, it cannot be made, or it
+            holds a run and `resume` is off.
+    """
+
+    def __init__(self, path: Path, resume: bool = True) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            foreign = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
+        except OSError as error:
+            raise CannotCreateError(f"{path}: cannot make the run directory: {error.strerror}") from None
+        self.begun = RECIPE in foreign
+        if foreign and not self.begun:
+            raise CannotCreateError(
+                f"{path}: holds {sorted(foreign)[0]!r} but no run; give an empty or new directory as --output"
+            )
+        if self.begun and not resume:
+            raise CannotCreateError(f"{path}: holds a run already; give another --output, or leave --no-resume out")
+        self._lock = self._take_lock()
+        self.shelf = Shelf(path)
+        self.shelf.sweep()
+
+    def _take_lock(self) -> int:
+        try:
+            handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise CannotCreateError(f"{self.path}: cannot write there: {error.strerror}") from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.read(handle, 100).decode(errors="replace").strip()
+            os.close(handle)
+            raise CannotCreateError(
+                f"{self.path}: another process ({owner or 'unknown'}) trains there; wait, or give another --output"
+            ) from None
+        os.ftruncate(handle, 0)
+        os.write(handle, f"pid {os.getpid()} on {platform.node()}\n".encode())
+        return handle
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the directory up; one in which nothing was begun is removed."""
+        if self._lock < 0:
+            return
+        if not (self.path / RECIPE).exists():
+            (self.path / LOCK).unlink(missing_ok=True)
+            if not any(self.path.iterdir()):
+                self.path.rmdir()
+        os.close(self._lock)
+        self._lock = -1
+
+    def settle(self, recipe: Recipe) -> Recipe:
+        """The recipe with what the run has settled before: precision and threads.
+
+        Raises:
+            UsageError: the run in this directory has another recipe; the fields are named.
+        """
+        if not self.begun:
+            return recipe
+        began = load(Recipe, self.path / RECIPE)
+        kept: dict[str, Any] = {}
+        if recipe.precision == "auto":
+            kept["precision"] = began.precision
+        if recipe.threads is None:
+            kept["threads"] = began.threads
+        settled = recipe.model_copy(update=kept)
+        compare(plain(began), plain(settled))
+        return settled
+
+    def begin(self, recipe: Recipe, facts: Mapping[str, Any]) -> list[str]:
+        """Write recipe and facts.
+
+        Args:
+            facts: `data` among them holds fingerprints, by field of the recipe, that must not change.
+
+        Returns:
+            what changed in the recipe since the last time, a line each.
+
+        Raises:
+            UsageError: the recipe changed in a field that makes it another run.
+            DataError: data changed since the run began.
+        """
+        known = self.facts()
+        changes: list[str] = []
+        if self.begun:
+            changes = compare(plain(load(Recipe, self.path / RECIPE)), plain(recipe))
+            _same_data(known.get("data", {}), facts.get("data", {}))
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        history = [*known.get("history", []), {"time": now, "changes": changes}]
+        self.write(FACTS, {**known, **environment(), **facts, "began": known.get("began", now), "history": history})
+        replace_file(self.path / RECIPE, to_toml(recipe).encode())
+        self.begun = True
+        return changes
+
+    def facts(self) -> dict[str, Any]:
+        """What `run.json` says; nothing before the run began."""
+        try:
+            found = json.loads((self.path / FACTS).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError:
+            raise DataError(f"{self.path / FACTS}: not JSON any more; restore it, or give another --output") from None
+        return found if isinstance(found, dict) else {}
+
+    def write(self, name: str, tree: Mapping[str, Any]) -> None:
+        """Write a JSON file in one move."""
+        replace_file(self.path / name, (json.dumps(tree, indent=2, default=str) + "\n").encode())
+
+    def finish(self, facts: Mapping[str, Any], account: Mapping[str, Any]) -> None:
+        """Write how the run ended."""
+        self.write(ACCOUNT, account)
+        self.write(FACTS, {**self.facts(), "finished": dict(facts)})
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for the record."""
+    return {
+        "pretune": metadata.version("pretune"),
+        "versions": {name: metadata.version(name) for name in ("torch", "numpy", "tokenizers", "safetensors")},
+        "python": platform.python_version(),
+        "git": _git(),
+        "machine": {
+            "system": platform.platform(),
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        },
+    }
+
+
+def _git() -> str | None:
+    """The commit of the working directory's repository, if there is one."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
+
+
+def _same_data(began: Mapping[str, str], now: Mapping[str, str]) -> None:
+    for name in sorted({*began, *now}):
+        if began.get(name) != now.get(name):
+            raise DataError(
+                f"{name}: the data changed since this run began (fingerprint {str(began.get(name))[:12]} -> "
+                f"{str(now.get(name))[:12]}); bring the old data back, or give another --output"
+            )

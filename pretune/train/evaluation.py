@@ -1,0 +1,63 @@
+"""When to evaluate, which result is the best so far, and when to stop early."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pretune.config import Config
+from pretune.errors import UsageError
+from pretune.find import nearest
+
+PARTS = 10  # evaluations over the budget, where `every` is not given
+
+
+class EvaluationConfig(Config):
+    """Evaluation on a fixed, keyed part of the validation data: the same samples, corrupted alike, each time.
+
+    Attributes:
+        every: steps between two evaluations; without it, ten over the budget. The last step is always evaluated.
+        samples: how many validation samples, chosen by key; 0 never evaluates, None takes all.
+        batch_tokens: tokens of a forward.
+        metric: what is compared: `loss` or another `eval/` metric; smaller is better for losses, larger for the rest.
+            None takes the task's own metric, else `loss`.
+        patience: evaluations without improvement after which training stops; None never stops early.
+        keep: the weights that become the finished model: those of the last step or of the best evaluation.
+    """
+
+    every: int | None = Field(None, ge=1)
+    samples: int | None = Field(512, ge=0)
+    batch_tokens: int = Field(16384, ge=1)
+    metric: str | None = None
+    patience: int | None = Field(None, ge=1)
+    keep: Literal["last", "best"] = "last"
+
+    def due(self, step: int, before: float, after: float) -> bool:
+        """Is there an evaluation after this step, if it is not the last?
+
+        Args:
+            before: share of the budget used before the step.
+            after: share used after it.
+        """
+        if self.samples == 0 or step == 0:
+            return False
+        return step % self.every == 0 if self.every else int(after * PARTS) > int(before * PARTS)
+
+
+def better(metric: str, value: float, best: float | None) -> bool:
+    """Is this value of a metric an improvement? NaN never is."""
+    if best is None:
+        return value == value
+    return value < best if metric.startswith("loss") else value > best
+
+
+def pick(metric: str, found: dict[str, float]) -> float:
+    """The value to compare by.
+
+    Raises:
+        UsageError: evaluation gives no such metric.
+    """
+    if metric not in found:
+        raise UsageError(f"evaluation.metric: no metric {metric!r}; {nearest(metric, sorted(found))}")
+    return found[metric]

@@ -1,0 +1,164 @@
+"""Batches one step ahead: a thread takes, divides, prepares, corrupts and counts while the last step still runs.
+
+What it gives is a pure function of the cursors and the step's number, so nothing of it needs saving.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from pretune.batch import Batch
+from pretune.draw import Draw
+from pretune.errors import UsageError
+from pretune.objectives.objective import Objective
+from pretune.text.sampler import Cursor, Sampler, divide
+from pretune.text.views import Row
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """This rank's share of a global step.
+
+    Attributes:
+        batches: one for each micro-batch.
+        counts: predictions of each term in them.
+        tokens, samples: in them.
+        account: what was cut or displaced while they were built.
+        cursors: of every part of the objective, after the step.
+        epoch: passes over the data, after the step.
+    """
+
+    batches: list[Batch]
+    counts: dict[str, int]
+    tokens: int
+    samples: int
+    account: dict[str, int]
+    cursors: tuple[Cursor, ...]
+    epoch: float
+
+
+class Feed:
+    """Prepares steps in a thread of its own.
+
+    Args:
+        samplers: one for each part of the objective.
+        draw: the key of the run.
+        step: number of the first step to prepare.
+        cursors: where each sampler stands.
+        accumulate: micro-batches of a rank.
+        rank, world: this rank and how many there are.
+        pin: put tensors into pinned memory, from which copies to a GPU do not block.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        samplers: Sequence[Sampler],
+        draw: Draw,
+        step: int,
+        cursors: Sequence[Cursor],
+        accumulate: int = 1,
+        rank: int = 0,
+        world: int = 1,
+        pin: bool = False,
+    ) -> None:
+        self.waited = 0.0
+        self._objective, self._samplers, self._draw = objective, list(samplers), draw
+        self._accumulate, self._rank, self._world, self._pin = accumulate, rank, world, pin
+        self._ready: queue.Queue[Prepared | BaseException] = queue.Queue(maxsize=1)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(step, tuple(cursors)), name="feed", daemon=True)
+        self._thread.start()
+
+    def next(self) -> Prepared:
+        """The next step; time spent waiting for it is added to `waited`, in seconds."""
+        begin = time.perf_counter()
+        item = self._ready.get()
+        self.waited += time.perf_counter() - begin
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def close(self) -> None:
+        """Stop the thread and wait for it."""
+        self._closed.set()
+        while self._thread.is_alive():
+            try:
+                self._ready.get_nowait()
+            except queue.Empty:
+                self._thread.join(0.01)
+
+    def _run(self, step: int, cursors: tuple[Cursor, ...]) -> None:
+        try:
+            while not self._closed.is_set():
+                item = self.prepare(step, cursors)
+                step, cursors = step + 1, item.cursors
+                self._ready.put(item)
+        except BaseException as error:  # handed to the loop, which raises it
+            self._ready.put(error)
+
+    def prepare(self, step: int, cursors: tuple[Cursor, ...]) -> Prepared:
+        """This rank's share of one step: the part that the step's key picks, from that part's sampler."""
+        part = self._objective.pick(self._draw, step)
+        sampler = self._samplers[part]
+        rows, cursor = sampler.take(cursors[part])
+        parts = self._accumulate * self._world
+        if len(rows) < parts:
+            raise UsageError(
+                f"step {step + 1} has {len(rows)} sequences for {parts} micro-batches over all ranks; "
+                "make data.batch (or data.batch_tokens) larger, or data.accumulate smaller"
+            )
+        batches = [
+            prepare_batch(self._objective.parts[part], mine, self._draw)
+            for mine in divide(rows, parts)[self._rank :: self._world]
+        ]
+        counts: dict[str, int] = {}
+        account: dict[str, int] = {}
+        for batch in batches:
+            add(counts, self._objective.counts(batch))
+            add(account, batch.account)
+        after = (*cursors[:part], cursor, *cursors[part + 1 :])
+        return Prepared(
+            [pinned(batch) for batch in batches] if self._pin else batches,
+            counts,
+            sum(batch.layout.total for batch in batches),
+            sum(batch.layout.count for batch in batches),
+            account,
+            after,
+            min(s.epoch(c) for s, c in zip(self._samplers, after, strict=True)),
+        )
+
+
+def prepare_batch(part: Objective, rows: list[Row], draw: Draw) -> Batch:
+    """Rows as a batch with targets."""
+    return part.corrupt(part.prepare(rows, draw), draw)
+
+
+def add(into: dict[str, int], more: dict[str, int]) -> None:
+    """Add counts by name."""
+    for name, value in more.items():
+        into[name] = into.get(name, 0) + value
+
+
+def pinned(batch: Batch) -> Batch:
+    """The same batch in pinned memory."""
+
+    def pin(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.pin_memory()
+
+    return replace(
+        batch,
+        tokens=batch.tokens.pin_memory(),
+        segments=pin(batch.segments),
+        layout=replace(
+            batch.layout, offsets=batch.layout.offsets.pin_memory(), positions=batch.layout.positions.pin_memory()
+        ),
+        source=None if batch.source is None else pinned(batch.source),
+        targets={name: (i.pin_memory(), y.pin_memory()) for name, (i, y) in batch.targets.items()},
+    )

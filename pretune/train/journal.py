@@ -1,0 +1,72 @@
+"""What a run says while it goes: metrics to files and trackers, progress to the screen. On rank 0 alone."""
+
+from __future__ import annotations
+
+import time
+
+from pretune.train.setting import Setting
+from pretune.train.state import State, Window
+from pretune.train.track import Metrics, MetricsFile, Tracker
+
+
+class Journal:
+    """Writes metrics and shows progress.
+
+    Args:
+        setting: of the run.
+        state: where the run goes on from; the journal reads it and begins new windows in it.
+    """
+
+    def __init__(self, setting: Setting, state: State) -> None:
+        self._setting, self._state = setting, state
+        self._file: MetricsFile | None = None
+        self._trackers: list[Tracker] = []
+        self._started, self._began_at = time.perf_counter(), state.share
+        if setting.world.first:
+            self._file = MetricsFile(setting.shelf.run, state.metrics_bytes)
+            self._trackers = setting.trackers(state.step)
+
+    def note(self, text: str) -> None:
+        """Say something once."""
+        if self._setting.world.first:
+            self._setting.display.note(text)
+
+    def after_step(self) -> None:
+        """Show where the run is; write a line of metrics where one is due."""
+        state = self._state
+        if self._setting.world.first:
+            gone, done = time.perf_counter() - self._started, state.share - self._began_at
+            left = (1 - state.share) * gone / done if done > 0 else 0.0
+            shown = state.window.metrics(self._setting.precision.peak)
+            self._setting.display.update(state.step, state.share, left, shown, last=state.share >= 1)
+        if state.step % self._setting.recipe.track.every == 0:
+            self.close_window()
+
+    def close_window(self) -> None:
+        """Write the metrics of the steps since the last line, if there were any, and begin anew."""
+        state = self._state
+        if state.window.counts:
+            metrics = state.window.metrics(self._setting.precision.peak)
+            self.log(metrics | ({"skipped": state.skipped} if state.skipped else {}))
+            state.window = Window()
+
+    def log(self, metrics: Metrics) -> None:
+        """Write metrics of the current step everywhere."""
+        if self._file is None:
+            return
+        state = self._state
+        where = {"tokens": state.tokens, "samples": state.samples, "epoch": state.epoch, "time": state.seconds}
+        self._file.log(state.step, {**where, **metrics})
+        for tracker in self._trackers:
+            tracker.log(state.step, metrics)
+
+    def settle(self) -> int:
+        """Bring the metrics file to disk; its size in bytes."""
+        return self._file.settle() if self._file is not None else 0
+
+    def close(self) -> None:
+        """Close everything."""
+        for tracker in self._trackers:
+            tracker.close()
+        if self._file is not None:
+            self._file.close()

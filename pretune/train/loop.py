@@ -1,0 +1,314 @@
+"""The one training loop: pretraining, fine-tuning and whatever else differs only in its data.
+
+1. A thread has the next step's micro-batches ready, with the number of predictions of each term in them.
+2. The counts are summed over micro-batches and ranks; each backward is scaled by weight / count.
+3. One synchronization reads loss and gradient norm. A step that is not finite never reaches the optimizer.
+4. The state, a few numbers, moves on; then evaluation and checkpoint where they are due.
+
+What an iteration does is decided at its top from the state alone, so a run that was stopped anywhere goes on as if it
+had not been.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from pretune.draw import Draw
+from pretune.errors import DivergenceError
+from pretune.objectives.objective import Objective
+from pretune.text.sampler import Cursor, Sampler
+from pretune.train import state as states
+from pretune.train.budget import Spent
+from pretune.train.evaluation import better, pick
+from pretune.train.feed import Feed, Prepared, add
+from pretune.train.flops import Flops
+from pretune.train.journal import Journal
+from pretune.train.optimizer import build_optimizer
+from pretune.train.precision import fingerprint
+from pretune.train.schedule import factor
+from pretune.train.setting import Setting
+from pretune.train.signals import CATCH, SignalError, StopRequest, stop_on_signal
+from pretune.train.state import State
+from pretune.train.step import Result, Root, Stepper
+
+_SHOWN = 20  # sample ids in a message
+
+
+@dataclass(frozen=True)
+class Totals:
+    """A step's numbers over all ranks, known before its forward."""
+
+    counts: dict[str, int]
+    tokens: int
+    samples: int
+    flops: float
+
+
+def train(model: nn.Module, objective: Objective, samplers: Sequence[Sampler], setting: Setting) -> State:
+    """Train until the budget is used up, a signal asks to stop, or patience ends.
+
+    It begins at the run directory's newest good checkpoint, if there is one.
+
+    Args:
+        model: in fp32; moved to the device and changed in place.
+        samplers: one for each of `objective.parts`.
+
+    Returns:
+        The state at the end, which is saved; the model has the weights of the last step.
+
+    Raises:
+        DivergenceError: loss or gradient was not finite for `recipe.nonfinite` steps in a row.
+        SignalError: SIGTERM or SIGINT came; a checkpoint of the last step was saved.
+        StorageError: a checkpoint or a metric could not be written; earlier checkpoints are intact.
+    """
+    with stop_on_signal() as request, setting.display.running(setting.shelf.run.name):
+        trainer = _Trainer(model, objective, samplers, setting, request)
+        try:
+            return trainer.run()
+        finally:
+            trainer.close()
+
+
+class _Trainer:
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        samplers: Sequence[Sampler],
+        setting: Setting,
+        request: StopRequest,
+    ) -> None:
+        self.setting, self.recipe, self.world, self.request = setting, setting.recipe, setting.world, request
+        self.objective, self.samplers = objective, samplers
+        self.draw = Draw(self.recipe.seed)
+        self.root = Root(model, objective).to(setting.device).train()
+        self.optimizer = build_optimizer(self.root, self.recipe.optimizer)
+        self.state = self._begin()
+        self.stepper = Stepper(
+            self.world.wrap(self.root),
+            self.optimizer,
+            self.world,
+            setting.device,
+            setting.precision,
+            self.draw,
+            self.recipe.optimizer.clip,
+        )
+        self.flops = Flops(model)
+        self.journal = Journal(setting, self.state)
+        self.feed: Feed | None = None
+        self.improved = False
+        self.saved_step, self.saved_at = self.state.step, self.state.seconds
+        self.mark = time.perf_counter()
+
+    def _begin(self) -> State:
+        """The state of the newest good checkpoint, else a fresh one."""
+        shelf, display = self.setting.shelf, self.setting.display
+        own = fingerprint(self.setting.device, self.setting.precision, self.world.size)
+        step = self.world.share(self.world.once(self._newest))
+        if not step:
+            return State(cursors=[list(sampler.start.consumed) for sampler in self.samplers], fingerprint=own)
+        state = states.restore(shelf.path(step), self.root, self.optimizer)
+        changed = [f"{k} {state.fingerprint.get(k)} -> {own[k]}" for k in own if own[k] != state.fingerprint.get(k)]
+        if self.world.first:
+            display.note(f"resumed from {shelf.path(step).name}")
+            if changed:
+                display.note(f"warning: results are not bit-exact from here on: {', '.join(changed)}")
+        state.fingerprint = own
+        return state
+
+    def _newest(self) -> int:
+        path, rejected = self.setting.shelf.newest()
+        for each in rejected:
+            self.setting.display.note(f"warning: cannot use {each}")
+        return int(path.name.rpartition("-")[2]) if path else 0
+
+    def close(self) -> None:
+        """Stop the thread, close the files."""
+        if self.feed is not None:
+            self.feed.close()
+        self.journal.close()
+
+    # -- the loop -------------------------------------------------------------------------------------------------
+
+    def run(self) -> State:
+        """Iterate until done."""
+        while True:
+            stop = self._tick()
+            if not stop and self._evaluation_due():
+                self._evaluate()
+                stop = self._tick()
+            done = not stop and self._done()
+            if done:
+                self.journal.close_window()
+            if stop or done or self._checkpoint_due():
+                self._save()
+            if stop:
+                where = self.setting.shelf.path(self.state.step)
+                text = f"stopped by {signal.Signals(stop).name} after step {self.state.step}, saved in {where}"
+                raise SignalError(f"{text}; run the same command to go on", stop)
+            if done:
+                return self.state
+            self._step()
+
+    def _tick(self) -> int:
+        """Let rank 0's clock move on, on all ranks alike; the signal that some rank got, or 0."""
+        now = time.perf_counter()
+        passed, self.mark = now - self.mark, now
+        asked = [float(self.request.number == number) for number in CATCH]
+        seconds, *votes = self.world.sum([passed if self.world.first else 0.0, *asked])
+        self.state.seconds += seconds
+        return next((int(number) for number, vote in zip(CATCH, votes, strict=True) if vote), 0)
+
+    def _spent(self, steps: float = 0, tokens: float = 0, epochs: float = 0) -> Spent:
+        state = self.state
+        return Spent(state.step + steps, state.tokens + tokens, state.epoch + epochs, state.seconds)
+
+    def _done(self) -> bool:
+        patience = self.recipe.evaluation.patience
+        weary = patience is not None and self.state.worse >= patience
+        return weary or self.recipe.budget.done(self._spent())
+
+    def _evaluation_due(self) -> bool:
+        state = self.state
+        if self.setting.validation is None or state.evaluated == state.step:
+            return False
+        return self._done() or self.recipe.evaluation.due(state.step, state.share_before, state.share)
+
+    def _checkpoint_due(self) -> bool:
+        state, config = self.state, self.recipe.checkpoint
+        if self.saved_step == state.step:
+            return False
+        regular = config.every is not None and state.step % config.every == 0
+        late = state.seconds - self.saved_at >= config.minutes * 60
+        return regular or late or (self.improved and config.best)
+
+    def _evaluate(self) -> None:
+        """Evaluate, unless a signal comes meanwhile: then it is done when the run goes on."""
+        validation, state = self.setting.validation, self.state
+        assert validation is not None
+        alone = self.world.size == 1
+        found = validation.measure(
+            self.root,
+            self.objective,
+            self.setting.device,
+            self.setting.precision,
+            self.world,
+            stop=lambda: alone and bool(self.request),
+        )
+        if found is None:
+            return
+        value = pick(validation.metric, found)
+        self.improved = better(validation.metric, value, state.best)
+        if self.improved:
+            state.best, state.best_step, state.worse = value, state.step, 0
+        else:
+            state.worse += 1
+        state.evaluated = state.step
+        self.journal.log({f"eval/{name}": number for name, number in found.items()})
+        shown = ", ".join(f"{name} {found[name]:.4f}" for name in dict.fromkeys(("loss", validation.metric)))
+        self.journal.note(f"step {state.step}: validation {shown}{', the best so far' if self.improved else ''}")
+
+    def _save(self) -> None:
+        """Save a checkpoint of the current step, then remove what is no longer kept."""
+        self.state.metrics_bytes = self.journal.settle()
+        self.world.once(self._write)
+        self.saved_step, self.saved_at, self.improved = self.state.step, self.state.seconds, False
+
+    def _write(self) -> None:
+        state, shelf = self.state, self.setting.shelf
+        shelf.save(state.step, lambda into: states.save(into, self.root, self.optimizer, state))
+        shelf.prune(self.recipe.checkpoint.keep, state.best_step if self.recipe.checkpoint.best else None)
+
+    # -- one step -------------------------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        begin = time.perf_counter()
+        feed = self._running_feed()
+        waited = feed.waited
+        prepared = feed.next()
+        waited = feed.waited - waited
+        totals = self._totals(prepared)
+        lr = self._rate(prepared, totals)
+        result = self.stepper.run(self.state.step, prepared.batches, totals.counts, lr)
+        self._advance(prepared, totals)
+        if result.finite:
+            self.state.bad = 0
+            self._add_to_window(result, totals, lr, time.perf_counter() - begin, waited)
+        else:
+            self._skip(prepared, result)
+        self.journal.after_step()
+
+    def _running_feed(self) -> Feed:
+        if self.feed is None:
+            self.feed = Feed(
+                self.objective,
+                self.samplers,
+                self.draw,
+                self.state.step,
+                [Cursor(tuple(cursor)) for cursor in self.state.cursors],
+                self.recipe.data.accumulate,
+                self.world.rank,
+                self.world.size,
+                self.setting.device.type == "cuda",
+            )
+        return self.feed
+
+    def _totals(self, prepared: Prepared) -> Totals:
+        names = sorted(prepared.counts)
+        work = sum(map(self.flops, prepared.batches))
+        own = [prepared.tokens, prepared.samples, work, *(prepared.counts[name] for name in names)]
+        tokens, samples, flops, *counts = self.world.sum(own)
+        return Totals({n: round(c) for n, c in zip(names, counts, strict=True)}, round(tokens), round(samples), flops)
+
+    def _rate(self, prepared: Prepared, totals: Totals) -> float:
+        """The learning rate at the middle of the step."""
+        recipe = self.recipe
+        middle = self._spent(0.5, totals.tokens / 2, (prepared.epoch - self.state.epoch) / 2)
+        length = recipe.schedule.tokens
+        share = middle.tokens / length if length else recipe.budget.share(middle)
+        return recipe.optimizer.lr * factor(recipe.schedule, share)
+
+    def _advance(self, prepared: Prepared, totals: Totals) -> None:
+        state = self.state
+        state.step += 1
+        state.tokens += totals.tokens
+        state.samples += totals.samples
+        state.epoch = prepared.epoch
+        state.cursors = [list(cursor.consumed) for cursor in prepared.cursors]
+        state.share_before, state.share = state.share, self.recipe.budget.share(self._spent())
+        add(state.account, prepared.account)
+
+    def _add_to_window(self, result: Result, totals: Totals, lr: float, seconds: float, waited: float) -> None:
+        window = self.state.window
+        for name, total in result.sums.items():
+            window.sums[name] = window.sums.get(name, 0.0) + total
+            window.correct[name] = window.correct.get(name, 0.0) + result.correct[name]
+        add(window.counts, totals.counts)
+        window.weights = result.weights
+        window.norm, window.lr = result.norm, lr
+        window.tokens += totals.tokens
+        window.flops += totals.flops / self.world.size
+        window.seconds += seconds
+        window.waited += waited
+
+    def _skip(self, prepared: Prepared, result: Result) -> None:
+        """Count a step that was not finite, say where it came from, and give up after too many in a row."""
+        state = self.state
+        state.skipped += 1
+        state.bad += 1
+        found = [sample for part in self.world.gather(self.stepper.suspects(prepared.batches)) for sample in part]
+        shown = ", ".join(str(tuple(sample)) for sample in found[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
+        losses = ", ".join(f"{name} {value:g}" for name, value in result.sums.items())
+        what = f"step {state.step}: gradient norm {result.norm:g}, loss sums {losses}"
+        self.journal.note(f"warning: skipped {what}; samples (store, epoch, index) {shown}")
+        if state.bad >= self.recipe.nonfinite:
+            raise DivergenceError(
+                f"{state.bad} steps in a row were not finite, the last {what}; samples (store, epoch, index): {shown}. "
+                "The weights are as they were before them. Lower optimizer.lr, lengthen schedule.warmup, or look at "
+                "these samples"
+            )

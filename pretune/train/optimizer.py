@@ -1,0 +1,90 @@
+"""AdamW with decay on matrices only, gradient clipping without a second pass, and the guard against NaN."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from pretune.config import Config
+
+if TYPE_CHECKING:  # the configuration is read without torch
+    import torch
+    from torch import Tensor, nn
+
+
+class OptimizerConfig(Config):
+    """How gradients become steps.
+
+    Attributes:
+        name: the update rule.
+        lr: learning rate at the peak of the schedule.
+        betas: decay of the running mean and of the running square.
+        eps: added to the root of the running square.
+        weight_decay: decoupled decay of matrices and embeddings; biases and norms have none.
+        clip: largest global norm of the gradient; 0 does not clip.
+    """
+
+    name: Literal["adamw"] = "adamw"
+    lr: float = Field(5e-4, gt=0, allow_inf_nan=False)
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = Field(1e-6, gt=0)
+    weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False)
+    clip: float = Field(1.0, ge=0, allow_inf_nan=False)
+
+
+def build_optimizer(root: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Fused AdamW over the parameters that learn.
+
+    Source: Loshchilov and Hutter 2019 (arXiv 1711.05101); which parameters decay as in BERT and GPT-2: those of two
+    dimensions and more.
+    """
+    import torch
+
+    learned = [p for p in root.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learned if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in learned if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        fused=True,
+    )
+
+
+def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:
+    """Global norm of the gradient; not finite as soon as one element is not.
+
+    Shape:
+        return: () fp32 on the device of the gradients; no synchronization.
+    """
+    import torch
+
+    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if not grads:
+        return torch.zeros(())
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+    return norm
+
+
+def update(optimizer: torch.optim.Optimizer, lr: float, norm: float, clip: float) -> None:
+    """One optimizer step at rate `lr`, the gradient scaled down to `clip`.
+
+    The fused kernel divides the gradient by `grad_scale` while it reads it, which spares clipping its own pass.
+
+    Args:
+        norm: the gradient's global norm, finite: a step with another must be skipped by the caller.
+    """
+    import torch
+
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    scaled = 0 < clip < norm
+    device = optimizer.param_groups[0]["params"][0].device
+    scale = torch.tensor(norm / clip, dtype=torch.float32, device=device) if scaled else None
+    optimizer.grad_scale = scale  # type: ignore[attr-defined]
+    optimizer.found_inf = torch.zeros((), dtype=torch.float32, device=device) if scaled else None  # type: ignore[attr-defined]
+    optimizer.step()

@@ -1,0 +1,141 @@
+"""Data parallelism under `torchrun`: every rank sees the global batch and trains on its share of it.
+
+All decisions that ranks must take together (stop, skip, save) rest on numbers that were summed or sent from rank 0.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pretune import errors
+from pretune.errors import PretuneError, UsageError
+
+T = TypeVar("T")
+_PATIENCE = timedelta(minutes=30)  # rank 0 may be saving
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those that train together.
+
+    Attributes:
+        rank: number of this process, 0 writes the files.
+        size: number of processes.
+        local: number of this process on its machine, which is that of its GPU.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Is this the rank that writes?"""
+        return self.rank == 0
+
+    def wrap(self, root: nn.Module, unused: bool = False) -> nn.Module:
+        """The root module with gradients summed over ranks (DDP's mean is undone in the scale of the loss).
+
+        Args:
+            unused: some parameters may get no gradient in some steps.
+        """
+        if self.size == 1:
+            return root
+        return DistributedDataParallel(root, broadcast_buffers=False, find_unused_parameters=unused)
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Each value summed over the ranks, in fp64, so integers below 2^53 stay exact."""
+        if self.size == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(total)
+        return [float(value) for value in total.tolist()]
+
+    def share(self, value: T) -> T:
+        """Rank 0's value, which must be plain JSON, on every rank."""
+        if self.size == 1:
+            return value
+        text = json.dumps(value).encode() if self.first else b""
+        size = torch.tensor([len(text)])
+        dist.broadcast(size, 0)
+        data = torch.frombuffer(bytearray(text or bytes(int(size))), dtype=torch.uint8)
+        dist.broadcast(data, 0)
+        out: T = json.loads(bytes(data.tolist()))
+        return out
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, which must be plain JSON, in the order of the ranks, on every rank."""
+        if self.size == 1:
+            return [value]
+        text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        dist.all_gather(sizes, torch.tensor([len(text)]))
+        room = max(int(size) for size in sizes)
+        parts = [torch.zeros(room, dtype=torch.uint8) for _ in range(self.size)]
+        dist.all_gather(parts, torch.nn.functional.pad(text, (0, room - len(text))))
+        return [json.loads(bytes(part[: int(size)].tolist())) for part, size in zip(parts, sizes, strict=True)]
+
+    def once(self, action: Callable[[], T]) -> T | None:
+        """Do something on rank 0 alone; if it fails there, every rank raises the same error.
+
+        Returns:
+            What the action gave on rank 0, None elsewhere.
+        """
+        result: T | None = None
+        problem: list[str] | None = None
+        failure: PretuneError | None = None
+        if self.first:
+            try:
+                result = action()
+            except PretuneError as error:
+                problem, failure = [type(error).__name__, str(error)], error
+        problem = self.share(problem)
+        if failure is not None:
+            raise failure
+        if problem is not None:
+            raise getattr(errors, problem[0], PretuneError)(problem[1])
+        return result
+
+
+@contextmanager
+def world_of(device: str = "auto") -> Iterator[World]:
+    """Join the processes that torchrun started, if it did, and leave them at the end.
+
+    Raises:
+        UsageError: torchrun's variables are incomplete.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or dist.is_initialized():
+        yield World(dist.get_rank(), dist.get_world_size(), _local()) if dist.is_initialized() else World()
+        return
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise UsageError(f"WORLD_SIZE is {size} but {', '.join(missing)} is not set; start with torchrun")
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(_local())
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_PATIENCE)
+    try:
+        yield World(dist.get_rank(), dist.get_world_size(), _local())
+    finally:
+        dist.destroy_process_group()
+
+
+def quiet(root: nn.Module) -> AbstractContextManager[None]:
+    """The context of a backward that does not sum gradients over ranks: all micro-batches but the last."""
+    return root.no_sync() if isinstance(root, DistributedDataParallel) else nullcontext()
+
+
+def _local() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))

@@ -1,0 +1,89 @@
+"""What a user sees while training runs: a bar on a terminal, plain lines elsewhere, nothing on request."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+_PLAIN_SECONDS = 10.0
+
+
+class Display:
+    """Shows progress on standard error.
+
+    Args:
+        mode: `auto` takes a bar where standard error is a terminal.
+        minimum: seconds between two plain lines.
+    """
+
+    def __init__(self, mode: Literal["auto", "plain", "quiet"] = "auto", minimum: float = _PLAIN_SECONDS) -> None:
+        self.quiet = mode == "quiet"
+        self._console = Console(stderr=True, highlight=False)
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._live = mode == "auto" and self._console.is_terminal
+        self._minimum = minimum
+        self._last = float("-inf")
+
+    @contextmanager
+    def running(self, title: str) -> Iterator[None]:
+        """Show the bar while the block runs."""
+        if not self._live:
+            yield
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[shown]}"))
+        with Progress(*columns, TimeElapsedColumn(), console=self._console) as self._bar:
+            self._task = self._bar.add_task(title, total=1.0, shown="")
+            try:
+                yield
+            finally:
+                self._bar = None
+
+    def note(self, text: str) -> None:
+        """Say something once, in a line of its own."""
+        if not self.quiet:
+            self._console.print(text, soft_wrap=True, markup=False)
+
+    def update(self, step: int, share: float, left: float, metrics: Mapping[str, float | int], last: bool) -> None:
+        """Show the state of the run.
+
+        Args:
+            share: part of the budget that is used.
+            left: seconds to the end, as far as the speed so far tells.
+            last: show it even if the last line was just now.
+        """
+        if self.quiet:
+            return
+        if self._bar is not None:
+            self._bar.update(self._task, completed=min(share, 1.0), shown=describe(metrics, left))
+            return
+        now = time.monotonic()
+        if last or now - self._last >= self._minimum:
+            self._last = now
+            line = f"step {step} {min(share, 1.0):4.0%} {describe(metrics, left)}"
+            print(line, file=sys.stderr, flush=True)
+
+
+def describe(metrics: Mapping[str, float | int], left: float) -> str:
+    """Loss, speed, share of the GEMM limit, data wait and time left, as far as they are known."""
+    parts = [f"{name} {metrics[name]:.4f}" for name in ("loss", "eval/loss") if name in metrics]
+    if "tokens_per_second" in metrics:
+        parts.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
+    if metrics.get("gemm_share"):
+        parts.append(f"{metrics['gemm_share']:.0%} of GEMM limit")
+    if "data_wait" in metrics:
+        parts.append(f"data wait {metrics['data_wait']:.1%}")
+    return "  ".join([*parts, f"{clock(left)} left"])
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss."""
+    whole = round(min(max(seconds, 0.0), 3.6e8))
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

@@ -1,0 +1,242 @@
+"""The whole of a training run in one typed tree: what `pretune pretrain` and `pretune finetune` read.
+
+Each section is declared beside the code that it configures. Reading a recipe does not import torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from pretune.config import Config, flatten, merge
+from pretune.errors import UsageError
+from pretune.text.labelled import LabelledConfig
+from pretune.train.budget import BudgetConfig
+from pretune.train.checkpoint import CheckpointConfig
+from pretune.train.evaluation import EvaluationConfig
+from pretune.train.optimizer import OptimizerConfig
+from pretune.train.precision import Name as PrecisionName
+from pretune.train.schedule import ScheduleConfig
+from pretune.train.track import TrackConfig
+
+Choice = dict[str, float | dict[str, Any]]
+
+_PRETRAINING: dict[str, Any] = {"budget": {"steps": 1000}}
+_FINE_TUNING: dict[str, Any] = {
+    "budget": {"epochs": 3.0},
+    "optimizer": {"lr": 1e-4},
+    "evaluation": {"keep": "best", "samples": None},
+}
+
+# A run goes on with another value of these; anything else would make it another run.
+_MAY_CHANGE = (
+    "output",
+    "device",
+    "precision",
+    "threads",
+    "resume",
+    "data.verify",
+    "data.accumulate",
+    "data.stores",  # a store is known by its fingerprint, not by its place
+    "data.tokenizer",
+    "data.train",
+    "data.validation",
+    "model.checkpointing",
+    "optimizer",
+    "schedule",
+    "budget",
+    "evaluation",
+    "checkpoint",
+    "track",
+)
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str | int | float) else value
+
+
+def _chosen(value: Any) -> Any:
+    """`"mlm"` stands for `{"mlm": {}}`, and `"mlm,nsp"` or a list for several."""
+    names = value.split(",") if isinstance(value, str) else value
+    return {name.strip(): {} for name in names} if isinstance(names, list | tuple) else value
+
+
+def _full() -> Choice:
+    return {"full": {}}
+
+
+Paths = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_listed)]
+Choices = Annotated[Choice, BeforeValidator(_chosen)]
+
+
+class ModelConfig(Config):
+    """The network: one of a family's sizes from random weights, or any readable model.
+
+    Attributes:
+        family: name of a file in `models/`; `bert` unless the recipe starts from a model.
+        size: one of the family's sizes; `mini` unless the recipe starts from a model.
+        init: folder of a model to go on from, in the Hugging Face layout.
+        overrides: fields of the family's configuration, by their Hugging Face names.
+        dropout: probability for every dropout layer, attention probabilities excepted; None keeps the model's.
+        checkpointing: recompute activations in the backward instead of keeping them: less memory, a third more time.
+    """
+
+    family: str | None = None
+    size: str | None = None
+    init: str | None = None
+    overrides: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    dropout: float | None = Field(None, ge=0, lt=1)
+    checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> ModelConfig:
+        if self.init is not None and (self.size or self.family):
+            raise ValueError("init brings its own family and size; leave those out")
+        return self
+
+
+class DataConfig(Config):
+    """What is read, and how much of it is a step.
+
+    Attributes:
+        stores: token stores (`pretune prepare`), for objectives.
+        weights: share of each store in the samples; by default its share of the samples there are.
+        train: labelled files, for a task.
+        validation: labelled files; without them a task is not evaluated.
+        columns: how labelled files are read.
+        tokenizer: folder or file; by default that of the store or of the model.
+        length: tokens of a sequence at most, special ones included.
+        pack: `stream` cuts windows across documents, `document` never crosses them; by default the objective's habit.
+        batch: sequences of a step, over all ranks and micro-batches; 32 where neither this nor `batch_tokens` is given.
+        batch_tokens: tokens of a step instead.
+        accumulate: micro-batches in which a rank walks through its share of a step: less memory, the same result.
+        window: samples within which batches are made of similar lengths; 0 for none.
+        verify: check every byte of the stores against their SHA-256 before the first step.
+    """
+
+    stores: Paths = ()
+    weights: Numbers = ()
+    train: Paths = ()
+    validation: Paths = ()
+    columns: LabelledConfig = Field(default_factory=LabelledConfig)
+    tokenizer: str | None = None
+    length: int = Field(128, ge=4)
+    pack: Literal["stream", "document"] | None = None
+    batch: int | None = Field(None, ge=1)
+    batch_tokens: int | None = Field(None, ge=1)
+    accumulate: int = Field(1, ge=1)
+    window: int = Field(0, ge=0)
+    verify: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _some_batch(cls, tree: Any) -> Any:
+        if isinstance(tree, Mapping) and tree.get("batch") is None and tree.get("batch_tokens") is None:
+            return {**tree, "batch": 32}
+        return tree
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DataConfig:
+        if self.batch is not None and self.batch_tokens is not None:
+            raise ValueError("give batch (sequences) or batch_tokens (tokens), not both")
+        if self.batch is not None and self.batch < self.accumulate:
+            raise ValueError(f"a batch of {self.batch} cannot be split into accumulate = {self.accumulate} parts")
+        if self.weights and len(self.weights) != len(self.stores):
+            raise ValueError(f"{len(self.stores)} stores but {len(self.weights)} weights")
+        return self
+
+
+class Recipe(Config):
+    """A training run.
+
+    Attributes:
+        output: the run directory.
+        seed: key of every random decision.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: number format of matrix products; weights stay in fp32.
+        threads: CPU threads of torch; a run keeps the number that it began with.
+        resume: go on from the newest good checkpoint of the run directory, if there is one.
+        nonfinite: steps in a row with a non-finite loss or gradient after which training stops.
+        objective: objectives with their weights or settings: `{mlm = 1.0, nsp = 1.0}`.
+        task: the task with its settings, instead of an objective: `{classification = {}}`.
+        tune: the tuning method with its settings.
+    """
+
+    output: str = "run"
+    seed: int = Field(0, ge=0, lt=2**63)
+    device: str = "auto"
+    precision: PrecisionName = "auto"
+    threads: int | None = Field(None, ge=1)
+    resume: bool = True
+    nonfinite: int = Field(5, ge=1)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    data: DataConfig = Field(default_factory=DataConfig)
+    objective: Choices = Field(default_factory=dict)
+    task: Choices = Field(default_factory=dict)
+    tune: Choices = Field(default_factory=_full)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    budget: BudgetConfig
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    track: TrackConfig = Field(default_factory=TrackConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, tree: Any) -> Any:
+        """Lay the user's values over those that suit pretraining or fine-tuning."""
+        if not isinstance(tree, Mapping):
+            return tree
+        base = _FINE_TUNING if tree.get("task") else _PRETRAINING
+        if tree.get("budget") is not None:
+            base = {name: value for name, value in base.items() if name != "budget"}
+        return merge(dict(base), tree)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.objective and self.task:
+            raise ValueError("give an objective (pretraining) or a task (fine-tuning), not both")
+        if len(self.task) > 1 or len(self.tune) != 1:
+            raise ValueError("a run has one task and one tuning method")
+        if self.task and self.data.stores:
+            raise ValueError("a task reads labelled files (data.train), not token stores (data.stores)")
+        if self.objective and self.data.train:
+            raise ValueError("an objective reads token stores (data.stores), not labelled files (data.train)")
+        if self.evaluation.patience and self.evaluation.samples == 0:
+            raise ValueError("evaluation.patience needs evaluation.samples")
+        return self
+
+
+def plain(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as flat plain values, fields that are None left out."""
+    return flatten(recipe.model_dump(mode="json", exclude_none=True))
+
+
+def compare(began: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What changed between two flat recipes, a line each.
+
+    Args:
+        began: the recipe that the run directory was begun with.
+        now: the one that it is to go on with.
+
+    Raises:
+        UsageError: a field changed that makes it another run; every such field is named.
+    """
+    changed = [
+        (name, began.get(name), now.get(name)) for name in sorted({*began, *now}) if began.get(name) != now.get(name)
+    ]
+    refused = [f"{name}: {a!r} -> {b!r}" for name, a, b in changed if not _may_change(name)]
+    if refused:
+        raise UsageError(
+            "this run directory was begun with another recipe, and these fields cannot change on the way: "
+            + "; ".join(refused)
+            + ". Put the old values back, or give another --output"
+        )
+    return [f"{name}: {a!r} -> {b!r}" for name, a, b in changed]
+
+
+def _may_change(name: str) -> bool:
+    return any(name == allowed or name.startswith(f"{allowed}.") for allowed in _MAY_CHANGE)

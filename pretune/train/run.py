@@ -1,0 +1,147 @@
+"""`pretrain` and `finetune`: from a recipe to a run directory with the finished model in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pretune.config import validate
+from pretune.device import choose
+from pretune.interop.huggingface import save_model
+from pretune.models.model import parameters
+from pretune.train import state as states
+from pretune.train.assemble import Pieces, fine_tuning, pretraining
+from pretune.train.checkpoint import Shelf, problem
+from pretune.train.directory import RunDirectory
+from pretune.train.loop import train
+from pretune.train.parallel import World, world_of
+from pretune.train.precision import Precision, choose_precision
+from pretune.train.progress import Display
+from pretune.train.recipe import Recipe, plain
+from pretune.train.setting import Setting
+from pretune.train.state import State
+from pretune.train.step import Root
+from pretune.train.track import open_trackers
+
+
+def pretrain(recipe: Recipe) -> Path:
+    """Train on token stores by self-supervised objectives; goes on where an earlier call stopped.
+
+    Returns:
+        The run directory, which is also the finished model's.
+
+    Raises:
+        PretuneError: see `pretune.errors`; nothing is half-written.
+    """
+    return _run(recipe, lambda settled, world: pretraining(settled, verify=world.first))
+
+
+def finetune(recipe: Recipe) -> Path:
+    """Train on labelled files for a task; goes on where an earlier call stopped.
+
+    Returns:
+        The run directory, which is also the finished model's.
+
+    Raises:
+        PretuneError: see `pretune.errors`; nothing is half-written.
+    """
+    return _run(recipe, lambda settled, world: fine_tuning(settled))
+
+
+def _run(recipe: Recipe, assemble: Callable[[Recipe, World], Pieces]) -> Path:
+    with world_of(recipe.device) as world:
+        path = Path(recipe.output)
+        directory = world.once(lambda: RunDirectory(path, recipe.resume))
+        try:
+            _train(recipe, assemble, world, directory)
+        finally:
+            if directory is not None:
+                directory.close()
+    return path
+
+
+def _train(
+    recipe: Recipe, assemble: Callable[[Recipe, World], Pieces], world: World, directory: RunDirectory | None
+) -> None:
+    display = Display(recipe.track.progress if world.first else "quiet")
+    device = _device(recipe, world)
+    recipe, precision = _settle(recipe, world, directory, device)
+    torch.set_num_threads(recipe.threads or torch.get_num_threads())
+    pieces = assemble(recipe, world)
+    facts = {**pieces.facts, "data": pieces.data, **_sizes(pieces), "precision": vars(precision)}
+    changes = world.once(lambda: directory.begin(recipe, facts) if directory else [])
+    for note in [*pieces.notes, *(f"changed since the run began: {change}" for change in changes or [])]:
+        display.note(note)
+    setting = Setting(
+        recipe,
+        directory.shelf if directory else Shelf(Path(recipe.output)),
+        world,
+        device,
+        precision,
+        display,
+        pieces.validation(recipe, world, device, precision),
+        lambda step: open_trackers(Path(recipe.output), recipe.track, plain(recipe), step),
+    )
+    state = train(pieces.model, pieces.objective, pieces.samplers(recipe), setting)
+    world.once(lambda: _finish(pieces, setting, state, directory) if directory else None)
+
+
+def _device(recipe: Recipe, world: World) -> torch.device:
+    device = choose(recipe.device)
+    return torch.device("cuda", world.local) if device.type == "cuda" and world.size > 1 else device
+
+
+def _settle(
+    recipe: Recipe, world: World, directory: RunDirectory | None, device: torch.device
+) -> tuple[Recipe, Precision]:
+    """The recipe with precision and threads decided: by the run so far, else by rank 0's measurement."""
+
+    def decide() -> dict[str, Any]:
+        known = directory.settle(recipe) if directory else recipe
+        threads = known.threads or torch.get_num_threads()
+        torch.set_num_threads(threads)
+        precision = choose_precision(known.precision, device)
+        settled = known.model_copy(update={"precision": precision.name, "threads": threads})
+        return {"recipe": settled.model_dump(mode="json"), "precision": vars(precision)}
+
+    found = world.share(world.once(decide)) or {}
+    return validate(Recipe, found["recipe"], "recipe"), Precision(**found["precision"])
+
+
+def _sizes(pieces: Pieces) -> dict[str, Any]:
+    model = pieces.model
+    return {
+        "parameters": parameters(model),
+        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "tokenizer": pieces.tokenizer.hash,
+    }
+
+
+def _finish(pieces: Pieces, setting: Setting, state: State, directory: RunDirectory) -> None:
+    """Write the finished model and the account."""
+    step = _choose_weights(pieces, setting, state)
+    save_model(pieces.model.cpu(), directory.path, pieces.tokenizer)
+    used = {"steps": state.step, "tokens": state.tokens, "samples": state.samples, "epochs": state.epoch}
+    training = {**used, "skipped_steps": state.skipped, **state.account}
+    directory.finish(
+        {**used, "seconds": state.seconds, "weights_of_step": step, "best": state.best, "best_step": state.best_step},
+        {**pieces.account, "training": training},
+    )
+    setting.display.note(f"finished: {state.step} steps, {state.tokens:,} tokens; the model is in {directory.path}")
+
+
+def _choose_weights(pieces: Pieces, setting: Setting, state: State) -> int:
+    """Put the best weights into the model, where the recipe wants those; the step that they come from."""
+    best = state.best_step
+    if setting.recipe.evaluation.keep == "last" or best is None or best == state.step:
+        return state.step
+    path = setting.shelf.path(best)
+    reason = problem(path)
+    if reason is not None:
+        setting.display.note(f"warning: the best weights (step {best}) cannot be read, {reason}; keeping the last")
+        return state.step
+    states.restore(path, Root(pieces.model, pieces.objective), None)
+    return best

@@ -1,0 +1,40 @@
+"""What the loop needs besides the model and its data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from pretune.train.checkpoint import Shelf
+from pretune.train.parallel import World
+from pretune.train.precision import Precision
+from pretune.train.progress import Display
+from pretune.train.recipe import Recipe
+from pretune.train.track import Tracker
+from pretune.train.validation import Validation
+
+
+@dataclass
+class Setting:
+    """What the loop needs besides the model and its data.
+
+    Attributes:
+        recipe: the resolved recipe.
+        shelf: checkpoints of the run directory.
+        world: this rank among the others.
+        device, precision: where and in which number format to compute.
+        display: what the user sees.
+        validation: what evaluation looks at; None never evaluates.
+        trackers: starts them, given the step from which training goes on; called on rank 0.
+    """
+
+    recipe: Recipe
+    shelf: Shelf
+    world: World
+    device: torch.device
+    precision: Precision
+    display: Display
+    validation: Validation | None = None
+    trackers: Callable[[int], list[Tracker]] = field(default=lambda step: [])

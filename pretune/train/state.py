@@ -1,0 +1,187 @@
+"""What a checkpoint holds: weights, optimizer, and the few numbers from which everything else follows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pretune.errors import DataError
+
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+
+
+@dataclass
+class Window:
+    """Sums since the last line of metrics.
+
+    Attributes:
+        sums, counts, correct: of each term, over all ranks.
+        weights: of each term in the total loss.
+        tokens, flops: over all ranks; flops are those of matrix products that really ran.
+        seconds, waited: in training steps, and of them spent waiting for data.
+        norm, lr: gradient norm and learning rate of the last step.
+    """
+
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    correct: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    tokens: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+    waited: float = 0.0
+    norm: float = 0.0
+    lr: float = 0.0
+
+    def metrics(self, peak: float) -> dict[str, float]:
+        """Means of the window: loss, accuracy, speed."""
+        out = means(self.sums, self.counts, self.correct, self.weights)
+        out |= {"lr": self.lr, "grad_norm": self.norm}
+        if self.seconds > 0:
+            out["tokens_per_second"] = self.tokens / self.seconds
+            out["data_wait"] = self.waited / self.seconds
+            if peak > 0 and self.flops > 0:
+                out["gemm_share"] = self.flops / self.seconds / peak
+        return out
+
+
+def means(
+    sums: Mapping[str, float], counts: Mapping[str, int], correct: Mapping[str, float], weights: Mapping[str, float]
+) -> dict[str, float]:
+    """`loss`, `loss/<term>` and `accuracy/<term>` from sums and counts; terms without predictions are left out."""
+    seen = [name for name in sums if counts.get(name)]
+    out = {"loss": sum(weights[name] * sums[name] / counts[name] for name in seen)}
+    out |= {f"loss/{name}": sums[name] / counts[name] for name in seen}
+    return out | {f"accuracy/{name}": correct[name] / counts[name] for name in seen if name in correct}
+
+
+@dataclass
+class State:
+    """Where a run stands.
+
+    Attributes:
+        step: steps done, skipped ones included.
+        tokens, samples: through the model, over all ranks.
+        seconds: time in the loop, over all restarts.
+        epoch: passes over the data.
+        share: part of the budget used at the end of the last step.
+        share_before: part used at its beginning.
+        cursors: samples consumed of each store, for each part of the objective.
+        evaluated: step of the last evaluation.
+        best, best_step: best value of the metric and its step.
+        worse: evaluations since then.
+        skipped: steps whose gradient was not finite.
+        bad: such steps in a row, up to now.
+        window: the metrics that are still being added up.
+        account: what was cut, displaced or left out while batches were built.
+        metrics_bytes: size of the metrics file.
+        fingerprint: what must be equal for bit-exact results.
+    """
+
+    step: int = 0
+    tokens: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    epoch: float = 0.0
+    share: float = 0.0
+    share_before: float = 0.0
+    cursors: list[list[int]] = field(default_factory=list)
+    evaluated: int = 0
+    best: float | None = None
+    best_step: int | None = None
+    worse: int = 0
+    skipped: int = 0
+    bad: int = 0
+    window: Window = field(default_factory=Window)
+    account: dict[str, int] = field(default_factory=dict)
+    metrics_bytes: int = 0
+    fingerprint: dict[str, str | int] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """As JSON."""
+        path.write_text(json.dumps(asdict(self), indent=1, sort_keys=True), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> State:
+        """The state of a verified checkpoint.
+
+        Raises:
+            DataError: the file has other fields than this version writes.
+        """
+        tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            return cls(**{**tree, "window": Window(**tree["window"])})
+        except (TypeError, KeyError) as error:
+            raise DataError(f"{path}: not a state of this version of pretune ({error}); begin a new run") from None
+
+
+def save(directory: Path, root: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Fill a checkpoint directory."""
+    metadata = {"format": "pt"}
+    save_file(root_tensors(root), directory / MODEL, metadata)
+    save_file(optimizer_tensors(root, optimizer), directory / OPTIMIZER, metadata)
+    state.write(directory / STATE)
+
+
+def restore(directory: Path, root: nn.Module, optimizer: torch.optim.Optimizer | None) -> State:
+    """Put a verified checkpoint into a root module and its optimizer.
+
+    Args:
+        optimizer: None to take the weights alone.
+
+    Raises:
+        DataError: the tensors are not those of this model.
+    """
+    _fill(root_tensors(root), load_file(directory / MODEL), directory / MODEL)
+    if optimizer is not None:
+        _restore_optimizer(root, optimizer, load_file(directory / OPTIMIZER))
+    return State.read(directory / STATE)
+
+
+def root_tensors(root: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name; a tied weight once, under its first name."""
+    seen: set[int] = set()
+    out: dict[str, Tensor] = {}
+    for name, tensor in root.state_dict().items():
+        if tensor.data_ptr() not in seen or not tensor.numel():
+            seen.add(tensor.data_ptr())
+            out[name] = tensor.detach()
+    return out
+
+
+def optimizer_tensors(root: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """State of each parameter that has one, as `<parameter>/<slot>`."""
+    return {
+        f"{name}/{slot}": value
+        for name, parameter in root.named_parameters()
+        for slot, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _restore_optimizer(root: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = dict(root.named_parameters())
+    optimizer.state.clear()
+    for key, value in tensors.items():
+        name, _, slot = key.rpartition("/")
+        if name not in parameters:
+            raise DataError(f"{OPTIMIZER}: state of {name!r}, which this model does not have")
+        parameter = parameters[name]
+        optimizer.state[parameter][slot] = value.to(parameter.device)
+
+
+def _fill(into: dict[str, Tensor], found: dict[str, Tensor], path: Path) -> None:
+    if set(into) != set(found):
+        odd = sorted(set(into) ^ set(found))
+        raise DataError(f"{path}: not the tensors of this model; {odd[0]!r} and {len(odd) - 1} more differ")
+    for name, tensor in into.items():
+        if tensor.shape != found[name].shape:
+            raise DataError(f"{path}: {name!r} is {tuple(found[name].shape)}, the model has {tuple(tensor.shape)}")
+        with torch.no_grad():
+            tensor.copy_(found[name])

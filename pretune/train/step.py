@@ -1,0 +1,156 @@
+"""One optimizer step: forward and backward over the micro-batches, one synchronization, the update or not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from pretune.batch import Batch
+from pretune.draw import Draw
+from pretune.loss import Term
+from pretune.objectives.objective import Objective
+from pretune.train.optimizer import gradient_norm, update
+from pretune.train.parallel import World, quiet
+from pretune.train.precision import Precision
+
+
+class Root(nn.Module):
+    """Model and objective as one module: what DDP wraps and the loop calls.
+
+    Args:
+        model: called by the objective.
+        objective: gives the terms of a batch; may have parameters of its own.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+
+    def forward(self, batch: Batch) -> list[Term]:
+        """The terms of a batch."""
+        terms: list[Term] = self.objective(self.model, batch)
+        return terms
+
+
+@dataclass
+class Tally:
+    """Sums of each term over micro-batches, left on the device until `read`."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    correct: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+
+    def add(self, terms: Sequence[Term]) -> None:
+        """Add what one forward gave."""
+        for term in terms:
+            _add(self.sums, term.name, term.sum)
+            if term.correct is not None:
+                _add(self.correct, term.name, term.correct)
+            self.weights[term.name] = term.weight
+
+    def read(self, names: Sequence[str], world: World, norm: Tensor | None = None) -> Result:
+        """The sums over all ranks, and the gradient norm: the one synchronization of a step.
+
+        Args:
+            names: of all terms, the same on every rank even if this one has seen none of them.
+        """
+        zero = torch.zeros((), device=next(iter(self.sums.values())).device) if self.sums else torch.zeros(())
+        wanted = [
+            zero if norm is None else norm.to(zero.device),
+            *(self.sums.get(name, zero) for name in names),
+            *(self.correct.get(name, zero) for name in names),
+        ]
+        own, *values = torch.stack(wanted).tolist()
+        total = world.sum(values)
+        sums, right = total[: len(names)], total[len(names) :]
+        return Result(dict(zip(names, sums, strict=True)), dict(zip(names, right, strict=True)), self.weights, own)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a step or an evaluation gave, over all ranks.
+
+    Attributes:
+        sums, correct: of each term; `correct` is 0 for a term that does not count them.
+        weights: of each term in the total loss.
+        norm: of the gradient, before clipping.
+    """
+
+    sums: dict[str, float]
+    correct: dict[str, float]
+    weights: dict[str, float]
+    norm: float
+
+    @property
+    def finite(self) -> bool:
+        """Are all losses and the whole gradient finite?"""
+        return math.isfinite(self.norm) and all(map(math.isfinite, self.sums.values()))
+
+
+@dataclass
+class Stepper:
+    """Runs steps of a root module.
+
+    Attributes:
+        root: wrapped for data parallelism where there are several ranks.
+        draw: the key of the run; dropout is seeded by step, micro-batch and rank.
+        clip: largest norm of the gradient; 0 for none.
+    """
+
+    root: nn.Module
+    optimizer: torch.optim.Optimizer
+    world: World
+    device: torch.device
+    precision: Precision
+    draw: Draw
+    clip: float
+
+    def run(self, step: int, batches: Sequence[Batch], counts: Mapping[str, int], lr: float) -> Result:
+        """One step; the optimizer sees the gradient only if all of it is finite.
+
+        Args:
+            step: its number, which keys dropout.
+            batches: this rank's micro-batches.
+            counts: predictions of each term over all micro-batches and ranks.
+            lr: learning rate.
+        """
+        tally = Tally()
+        last = len(batches) - 1
+        for number, batch in enumerate(batches):
+            torch.manual_seed(self.draw.at("dropout", step, number, self.world.rank).key)
+            with nullcontext() if number == last else quiet(self.root):
+                terms = self._forward(batch)
+                loss = [term.sum * (term.weight * self.world.size / max(counts[term.name], 1)) for term in terms]
+                torch.stack(loss).sum().backward()  # type: ignore[no-untyped-call]
+            tally.add(terms)
+        result = tally.read(sorted(counts), self.world, gradient_norm(self.optimizer))
+        if result.finite:
+            update(self.optimizer, lr, result.norm, self.clip)
+        self.optimizer.zero_grad(set_to_none=True)
+        return result
+
+    def _forward(self, batch: Batch) -> list[Term]:
+        with self.precision.autocast(self.device):
+            terms: list[Term] = self.root(batch.to(self.device))
+        return terms
+
+    @torch.no_grad()
+    def suspects(self, batches: Sequence[Batch]) -> list[list[int]]:
+        """(store, epoch, index) of the samples in the micro-batches whose loss is not finite; of all if none is."""
+        bad = [b for b in batches if not all(math.isfinite(float(t.sum)) for t in _plain(self.root)(b.to(self.device)))]
+        return [[int(n) for n in sample] for batch in bad or batches for sample in batch.samples]
+
+
+def _plain(root: nn.Module) -> nn.Module:
+    return root.module if isinstance(root, nn.parallel.DistributedDataParallel) else root
+
+
+def _add(into: dict[str, Tensor], name: str, value: Tensor) -> None:
+    value = value.detach().float()
+    into[name] = into[name] + value if name in into else value

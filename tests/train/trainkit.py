@@ -1,0 +1,145 @@
+"""A tiny store, tokenizer and recipes, on which whole runs take a second."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+
+from pretune.config import merge, validate
+from pretune.text.store import FORMAT, VERSION
+from pretune.text.tokenizer import Tokenizer
+from pretune.train.recipe import Recipe
+
+WORDS = [f"w{n}" for n in range(59)]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+SHAPE = {
+    "num_hidden_layers": 2,
+    "hidden_size": 32,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+}
+
+
+def make_tokenizer(folder: Path) -> Tokenizer:
+    """A word-level tokenizer of 64 tokens, BERT's special ones among them."""
+    vocabulary = {word: n for n, word in enumerate([*SPECIAL, *WORDS])}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    backend.add_special_tokens(SPECIAL)
+    roles = {f"{name.strip('[]').lower()}_token": name for name in SPECIAL}
+    Tokenizer(backend, roles).save(folder)
+    return Tokenizer.load(folder)
+
+
+def make_store(folder: Path, documents: int = 60, seed: int = 0) -> Path:
+    """A store of documents in which each token mostly follows from the one before it."""
+    tokenizer = make_tokenizer(folder / "tokenizer")
+    rng = np.random.default_rng(seed)
+    splits = {
+        "train": _split(folder, "train", rng, documents),
+        "validation": _split(folder, "validation", rng, max(4, documents // 6)),
+    }
+    tree = {
+        "format": FORMAT,
+        "version": VERSION,
+        "tokenizer_hash": tokenizer.hash,
+        "vocab_size": tokenizer.vocabulary.size,
+        "end": 3,
+        "corpus": "0" * 64,
+        "domains": {},
+        "splits": splits,
+        "config": {},
+        "account": {"documents": documents},
+    }
+    (folder / "manifest.json").write_text(json.dumps(tree))
+    return folder
+
+
+def _split(folder: Path, name: str, rng: np.random.Generator, documents: int) -> dict[str, Any]:
+    tokens: list[int] = []
+    ends, sentences = [0], []
+    for _ in range(documents):
+        for _ in range(int(rng.integers(3, 7))):
+            sentences.append(len(tokens))
+            word = int(rng.integers(0, 59))
+            for _ in range(int(rng.integers(4, 12))):
+                tokens.append(5 + word)
+                word = (word * 7 + 3) % 59 if rng.random() < 0.9 else int(rng.integers(0, 59))
+        tokens.append(3)
+        ends.append(len(tokens))
+    arrays = {
+        "tokens-00000": np.array(tokens, np.uint16),
+        "documents": np.array(ends, np.int64),
+        "sentences": np.array(sentences, np.int64),
+        "domains": np.zeros(documents, np.uint16),
+    }
+    files = {}
+    for part, array in arrays.items():
+        path = folder / f"{name}-{part}.npy"
+        np.save(path, array)
+        raw = path.read_bytes()
+        files[part] = {
+            "file": path.name,
+            "items": len(array),
+            "dtype": str(array.dtype),
+            "bytes": len(raw),
+            "sha256": hashlib.sha256(raw).hexdigest(),
+        }
+    return {
+        "tokens": len(tokens),
+        "documents": documents,
+        "sentences": len(sentences),
+        "unknown": 0,
+        "shards": [files["tokens-00000"]],
+        "document_file": files["documents"],
+        "sentence_file": files["sentences"],
+        "domain_file": files["domains"],
+    }
+
+
+def recipe(output: Path, store: Path, **over: Any) -> Recipe:
+    """A run of ten steps of MLM and NSP in fp32 on one thread, quiet; tables in `over` are merged into it."""
+    tree: dict[str, Any] = {
+        "output": str(output),
+        "device": "cpu",
+        "precision": "fp32",
+        "threads": 1,
+        "model": {"family": "bert", "overrides": SHAPE, "size": "tiny"},
+        "data": {"stores": [str(store)], "length": 32, "batch": 8},
+        "objective": {"mlm": 1.0, "nsp": 1.0},
+        "budget": {"steps": 10},
+        "checkpoint": {"every": 5},
+        "evaluation": {"samples": 16},
+        "track": {"every": 2, "progress": "quiet"},
+    }
+    return validate(Recipe, merge(tree, over), "recipe")
+
+
+CLM: dict[str, Any] = {
+    "model": {
+        "family": "gpt2",
+        "size": "tiny",
+        "overrides": {},
+    },
+    "objective": {"clm": 1.0},
+}
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """The metrics of a run."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def shas(run: Path, step: int) -> dict[str, str]:
+    """SHA-256 of a checkpoint's tensors."""
+    folder = run / f"checkpoint-{step}"
+    return {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in ("model.safetensors", "optimizer.safetensors")
+    }
