@@ -1,0 +1,54 @@
+"""The command line: verbs to functions of the library. Nothing here imports torch until a verb needs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+from pretune import __version__
+from pretune.cli import data, training, use
+from pretune.cli.session import guard
+from pretune.errors import UsageError
+
+_HELP = """Take a language model through its whole life: text, tokenizer, pretraining, fine-tuning, use.
+
+`pretune demo` shows all of it in a few minutes. `pretune VERB --help` tells more of a verb; training verbs read a
+recipe (TOML), flags (`--optimizer.lr 3e-4`), or both."""
+
+app = App(
+    name="pretune",
+    help=_HELP,
+    version=__version__,
+    version_flags=["--version"],
+    default_parameter=Parameter(negative=""),
+    group_commands=Group("Others", sort_key=9),
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+)
+data.register(app)
+training.register(app)
+use.register(app)
+
+
+@app.command
+def version() -> None:
+    """Print the version of pretune."""
+    print(__version__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return guard(lambda: _dispatch(words), debug="--debug" in words)
+
+
+def _dispatch(words: list[str]) -> int:
+    try:
+        app(words, exit_on_error=False)
+    except CycloptsError:
+        return UsageError.code
+    if {"--help", "-h"} & set(words):
+        training.show_fields(words)
+    return 0

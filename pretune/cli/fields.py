@@ -1,0 +1,68 @@
+"""The fields of a configuration as a page of help, read from its classes: names, types, defaults, meaning."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import types
+from collections.abc import Iterator
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+_WIDTH = 100
+_ENTRY = re.compile(r"^    (\w+): (.*(?:\n {8,}.*)*)", re.MULTILINE)
+
+
+def describe(kind: type[BaseModel], prefix: str = "--") -> str:
+    """A paragraph for each field: `--a.b TYPE = default`, then what it is."""
+    return "\n".join(_paragraphs(kind, prefix))
+
+
+def _paragraphs(kind: type[BaseModel], prefix: str) -> Iterator[str]:
+    meaning = _meanings(kind)
+    inner: list[tuple[str, type[BaseModel]]] = []
+    for name, field in kind.model_fields.items():
+        below = _configuration(field.annotation)
+        if below is not None:
+            inner.append((name, below))
+            continue
+        yield f"  {prefix}{name} {_type(field.annotation)}{_default(field.get_default(call_default_factory=True))}"
+        if name in meaning:
+            yield textwrap.fill(meaning[name], _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    for name, below in inner:
+        yield ""
+        yield from _paragraphs(below, f"{prefix}{name}.")
+
+
+def _meanings(kind: type[BaseModel]) -> dict[str, str]:
+    """What the `Attributes:` section of a class and of its bases says of each field."""
+    out: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        section = textwrap.dedent((vars(base).get("__doc__") or "").partition("Attributes:")[2])
+        out |= {name: " ".join(text.split()) for name, text in _ENTRY.findall(section)}
+    return out
+
+
+def _configuration(annotation: Any) -> type[BaseModel] | None:
+    options = get_args(annotation) or (annotation,)
+    return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+
+
+def _type(annotation: Any) -> str:
+    """A type as a reader of help wants it: `a|b` for choices, `number` for floats."""
+    if get_origin(annotation) is Literal:
+        return "|".join(str(value) for value in get_args(annotation))
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " or ".join(_type(a) for a in get_args(annotation) if a is not type(None))
+    plain = get_origin(annotation) or annotation
+    if plain in (tuple, list):
+        return "LIST"
+    return {int: "INTEGER", float: "NUMBER", bool: "BOOLEAN", str: "TEXT", dict: "TABLE"}.get(plain, "VALUE")
+
+
+def _default(value: Any) -> str:
+    if value is PydanticUndefined or value is None or value in ((), {}, ""):
+        return ""
+    return f" = {str(value).lower() if isinstance(value, bool) else value}"

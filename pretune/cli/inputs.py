@@ -1,0 +1,79 @@
+"""Texts for a verb from its arguments, a file or standard input, and results to a file or standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from pretune.errors import DataError, UsageError
+
+T = TypeVar("T")
+CHUNK = 512  # texts that are in memory at once while a stream is read
+
+
+def read_texts(texts: Sequence[str], input: Path | None) -> Iterator[tuple[str, str | None]]:
+    """Texts, or pairs of texts, from one of three places: arguments, a file, the lines of standard input.
+
+    Raises:
+        UsageError: both arguments and a file.
+        DataError: a line of standard input that is empty or not UTF-8; a bad row of a file.
+    """
+    if texts and input is not None:
+        raise UsageError(f"give texts or --input {input}, not both")
+    if texts:
+        return ((text, None) for text in texts)
+    return _standard_input() if input is None else _file(input)
+
+
+def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
+    """Consecutive lists of at most `size` items."""
+    iterator = iter(items)
+    while part := list(islice(iterator, size)):
+        yield part
+
+
+@contextmanager
+def open_output(path: Path | None) -> Iterator[IO[str]]:
+    """Standard output, or a file that is there whole or not at all."""
+    if path is None:
+        yield sys.stdout
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_line(file: IO[str], value: Any) -> None:
+    """One value as a line of JSON, handed on at once."""
+    file.write(json.dumps(value, ensure_ascii=False) + "\n")
+    if file is sys.stdout:
+        file.flush()
+
+
+def _file(path: Path) -> Iterator[tuple[str, str | None]]:
+    from pretune.text.labelled import read_examples
+
+    return ((example.text, example.second) for example in read_examples(path, need_label=False))
+
+
+def _standard_input() -> Iterator[tuple[str, str | None]]:
+    if sys.stdin.isatty():
+        print("reading standard input, a text a line; end with Ctrl-D", file=sys.stderr)
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            text = line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise DataError(f"standard input:{number}: not UTF-8: {error}; convert it first (iconv -t utf-8)") from None
+        if not text.strip():
+            raise DataError(f"standard input:{number}: the line is empty; leave it out")
+        yield text, None

@@ -1,0 +1,148 @@
+"""Verbs that train, and those that look at a run before and after: demo, pretrain, finetune, show, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cyclopts import App, Group
+
+from pretune.cli.session import DEFAULT, Common, Session, Words
+from pretune.errors import UsageError
+
+if TYPE_CHECKING:
+    from pretune.train.recipe import Recipe
+
+Kind = Literal["pretrain", "finetune"]
+
+
+def register(app: App) -> None:
+    """Hang these verbs on the command line."""
+    app.command(demo, group=Group("Begin", sort_key=0))
+    group = Group("Train", sort_key=2)
+    for place, verb in enumerate((show, pretrain, finetune, report)):
+        app.command(verb, group=group, sort_key=place)
+
+
+def demo(*, output: Path = Path("demo"), session: Common = DEFAULT) -> None:
+    """Raw text to a fine-tuned BERT and a GPT-2 in minutes.
+
+    Ends with the gain from pretraining in a table, fills and continuations, and a report to look at.
+
+    Args:
+        output: folder for everything that it makes.
+    """
+    session.start()
+    from pretune import demo as driver
+
+    driver.main(output)
+
+
+def pretrain(*words: Words, session: Common = DEFAULT) -> None:
+    """Pretrain a model from a token store.
+
+    Goes on from any readable model with `--model.init PATH`. Started again, it goes on from its newest good checkpoint. Under `torchrun -m pretune pretrain ...` it runs on
+    several GPUs or processes.
+
+    Args:
+        words: [RECIPE.toml] [--field value]...: a recipe, fields laid over it, or fields alone.
+    """
+    _train("pretrain", words, session)
+
+
+def finetune(*words: Words, session: Common = DEFAULT) -> None:
+    """Fine-tune a model on labelled files.
+
+    The model is `--model.init PATH`; without it, the same network starts from random weights.
+
+    Args:
+        words: [RECIPE.toml] [--field value]...: a recipe, fields laid over it, or fields alone.
+    """
+    _train("finetune", words, session)
+
+
+def show(*words: Words, session: Common = DEFAULT) -> None:
+    """Show what a recipe would do, without doing it.
+
+    Prints modules with shapes, parameters, memory, and the arithmetic of steps, epochs and tokens.
+
+    Args:
+        words: [RECIPE.toml] [--field value]...
+    """
+    recipe = read_recipe(words, session)
+    session.start()
+    from pretune.train.plan import make_plan
+
+    print(make_plan(recipe).render())
+
+
+def report(run: Path, /, *, session: Common = DEFAULT) -> None:
+    """Write the report of a run, a page to look at.
+
+    It holds curves, data account, configuration and samples.
+
+    Args:
+        run: directory of a pretraining or fine-tuning run.
+    """
+    session.say(f"reading {run}")
+    from pretune.train.report import write_report
+
+    print(write_report(run))
+
+
+def read_recipe(words: tuple[str, ...], session: Session) -> Recipe:
+    """The recipe that the words of a command line make: a file first, if there is one, then `--field value`."""
+    from pretune import config
+    from pretune.train.recipe import Recipe
+
+    path = Path(words[0]) if words and not words[0].startswith("-") else None
+    rest = words[1:] if path else words
+    if path is None and not rest:
+        raise UsageError("give a recipe (a TOML file) or fields (--data.stores STORE ...); --help lists all of them")
+    return config.load(Recipe, path, [*session.overrides(), *rest])
+
+
+def _train(kind: Kind, words: tuple[str, ...], session: Session) -> None:
+    recipe = read_recipe(words, session)
+    if kind == "pretrain" and recipe.task:
+        raise UsageError(f"this recipe has a task ({', '.join(recipe.task)}); start it with: pretune finetune")
+    if kind == "finetune" and recipe.objective:
+        raise UsageError(f"this recipe has objectives ({', '.join(recipe.objective)}); start it with: pretune pretrain")
+    session.say(_intention(kind, recipe))
+    session.start()
+    from pretune import api
+
+    run: Callable[[Any], Any] = api.pretrain if kind == "pretrain" else api.finetune
+    model = run(recipe)
+    session.say(f"\nfinished: the model is in {recipe.output}, its report in {recipe.output}/report.html")
+    session.say("next:\n" + "\n".join(f"  {line}" for line in next_commands(recipe.output, set(model.network.heads))))
+
+
+def _intention(kind: Kind, recipe: Recipe) -> str:
+    """What a training verb is about to do, in a line."""
+    model = recipe.model
+    origin = model.init or f"{model.family or 'bert'} {model.size or 'mini'}, random weights"
+    work = ", ".join(recipe.task or recipe.objective) or "?"
+    data = ", ".join(recipe.data.train or recipe.data.stores) or "?"
+    budget = f"{recipe.budget.total:g} {recipe.budget.unit}"
+    verb = "pretraining" if kind == "pretrain" else "fine-tuning"
+    return f"{verb} {origin} with {work} on {data} for {budget} -> {recipe.output}"
+
+
+def next_commands(model: str, roles: set[str]) -> list[str]:
+    """Commands that use a model with these heads."""
+    lines = []
+    if "clm" in roles:
+        lines.append(f'pretune generate {model} "The function returns"')
+    if "mlm" in roles:
+        lines.append(f'pretune fill {model} "The function returns a [MASK]."')
+    if "classification" in roles:
+        lines.append(f'pretune predict {model} "a text to label"')
+    else:
+        lines.append(f"pretune finetune --model.init {model} --task classification --data.train labelled.csv")
+    return [*lines, f'pretune embed {model} "a text" --output vectors.npy']
+
+
+def show_fields(words: list[str]) -> None:
+    """After the help of a verb that takes `--field value`: all the fields that there are."""

@@ -1,0 +1,276 @@
+"""Verbs that use a finished model: evaluate, predict, fill, generate, embed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Group, Parameter
+
+from pretune.cli.inputs import chunks, open_output, read_texts, write_line
+from pretune.cli.session import DEFAULT, Common, Session
+from pretune.errors import UsageError
+
+if TYPE_CHECKING:
+    from pretune.api import Model
+    from pretune.generate.options import GenerateOptions
+
+Truncate = Literal["head", "tail", "head+tail", "error"]
+Json = Annotated[bool, Parameter(name="--json")]
+
+
+def register(app: App) -> None:
+    """Hang these verbs on the command line."""
+    group = Group("Use", sort_key=3)
+    for place, verb in enumerate((evaluate, predict, fill, generate, embed)):
+        app.command(verb, group=group, sort_key=place)
+
+
+def evaluate(
+    model: Path,
+    data: Path,
+    /,
+    *,
+    text_column: str = "text",
+    label_column: str = "label",
+    second_column: str | None = None,
+    truncate: Truncate = "head",
+    split: Literal["validation", "train"] = "validation",
+    length: int | None = None,
+    pack: Literal["stream", "document"] | None = None,
+    session: Common = DEFAULT,
+) -> None:
+    """Score a model on a labelled file or a token store.
+
+    Prints JSON: a task's scores, or loss, perplexity and accuracy of each objective on the held-out part of the store.
+
+    Args:
+        model: folder of a model.
+        data: .csv, .tsv, .jsonl or .parquet with labels; or a folder made by `pretune prepare`.
+        text_column: of a labelled file.
+        label_column: of a labelled file.
+        second_column: of a labelled file, for pairs.
+        truncate: which part of a text that is too long is read.
+        split: of a store.
+        length: tokens of a window of a store.
+        pack: how a store is cut into windows.
+    """
+    session.say(f"evaluating {model} on {data}")
+    loaded = _load(model, session)
+    from pretune.text.labelled import LabelledConfig
+
+    columns = LabelledConfig(text_column=text_column, label_column=label_column, second_column=second_column)
+    found = loaded.evaluate(data, columns=columns, truncate=truncate, split=split, length=length, pack=pack)
+    print(json.dumps(found, indent=2))
+
+
+def predict(
+    model: Path,
+    /,
+    *texts: str,
+    input: Path | None = None,
+    output: Path | None = None,
+    truncate: Truncate = "head",
+    session: Common = DEFAULT,
+) -> None:
+    """Label texts, with the probability of every label.
+
+    Prints a line of JSON for each text.
+
+    Args:
+        model: folder of a fine-tuned model.
+        texts: what to label; without texts and --input, the lines of standard input.
+        input: file of texts: .txt (one a line), .jsonl, .csv, .tsv or .parquet with a column "text".
+        output: file for the lines, instead of standard output.
+        truncate: which part of a text that is too long is read.
+    """
+    loaded = _load(model, session)
+    session.say(f"labelling with {model}: {', '.join(loaded.labels)}")
+    with open_output(output) as file:
+        for part in chunks(read_texts(texts, input)):
+            firsts, seconds = [text for text, _ in part], [second or "" for _, second in part]
+            paired = part[0][1] is not None
+            found = loaded.predict(firsts, seconds if paired else None, truncate=truncate)
+            for (text, second), prediction in zip(part, found, strict=True):
+                pair = {} if second is None else {"second": second}
+                said = {"label": prediction.label, "probabilities": prediction.probabilities}
+                write_line(file, {"text": text, **pair, **said})
+    _written(session, output)
+
+
+def fill(
+    model: Path,
+    /,
+    *texts: str,
+    input: Path | None = None,
+    top: int = 5,
+    output: Path | None = None,
+    as_json: Json = False,
+    session: Common = DEFAULT,
+) -> None:
+    """Say what may stand at each mask of a text.
+
+    Such as "Paris is the [MASK] of France."
+
+    Args:
+        model: folder of a masked language model.
+        texts: with one mask or more each; without texts and --input, the lines of standard input.
+        input: file of texts.
+        top: how many guesses for each mask.
+        output: file for the lines, instead of standard output.
+        as_json: print a line of JSON for each text.
+    """
+    if top < 1:
+        raise UsageError(f"--top {top}: give at least 1")
+    loaded = _load(model, session)
+    with open_output(output) as file:
+        for text, _ in read_texts(texts, input):
+            masks = loaded.fill(text, top)
+            if as_json:
+                found = [[{"token": g.token, "probability": g.probability} for g in guesses] for guesses in masks]
+                write_line(file, {"text": text, "masks": found})
+                continue
+            file.write(f"{text}\n")
+            for guesses in masks:
+                file.write("  " + "  ".join(f"{g.token} {g.probability:.3f}" for g in guesses) + "\n")
+    _written(session, output)
+
+
+def generate(
+    model: Path,
+    /,
+    *prompts: str,
+    input: Path | None = None,
+    max_new_tokens: int | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    beams: int | None = None,
+    length_penalty: float | None = None,
+    stop: tuple[str, ...] = (),
+    seed: int | None = None,
+    output: Path | None = None,
+    as_json: Json = False,
+    session: Common = DEFAULT,
+) -> None:
+    """Go on with a prompt.
+
+    A single one is shown as it grows. Greedy unless a temperature or beams are given.
+
+    Args:
+        model: folder of a causal language model.
+        prompts: what to go on from; without prompts and --input, the lines of standard input.
+        input: file of prompts.
+        max_new_tokens: at most so many (64).
+        temperature: above 0 samples; 0 takes the most probable token.
+        top_k: sample among the k most probable tokens only.
+        top_p: sample among the fewest tokens whose probabilities reach p.
+        beams: beam search over so many hypotheses.
+        length_penalty: exponent of the length by which a beam's score is divided.
+        stop: text that ends a continuation; may be given several times.
+        seed: of the sampling.
+        output: file for the results, instead of standard output.
+        as_json: print a line of JSON for each prompt.
+    """
+    given = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "beams": beams,
+        "length_penalty": length_penalty,
+        "seed": seed,
+        "stop": stop or None,
+    }
+    options: Any = {name: value for name, value in given.items() if value is not None}
+    loaded = _load(model, session)
+    with open_output(output) as file:
+        if len(prompts) == 1 and not as_json:
+            for piece in _grow(loaded, prompts[0], options):
+                file.write(piece)
+                file.flush()
+            file.write("\n")
+        else:
+            for part in chunks(read_texts(prompts, input)):
+                texts = [text for text, _ in part]
+                for prompt, found in zip(texts, loaded.continuations(texts, **options), strict=True):
+                    if as_json:
+                        write_line(file, {"prompt": prompt, "text": found.text, "reason": found.reason})
+                    else:
+                        file.write(f"{prompt}{found.text}\n\n")
+    _written(session, output)
+
+
+def _grow(loaded: Model, prompt: str, options: GenerateOptions) -> Iterator[str]:
+    yield prompt
+    yield from loaded.stream(prompt, **options)
+
+
+def embed(
+    model: Path,
+    /,
+    *texts: str,
+    input: Path | None = None,
+    output: Path | None = None,
+    pooling: Literal["mean", "cls", "last"] = "mean",
+    normalize: bool = False,
+    session: Common = DEFAULT,
+) -> None:
+    """Turn texts into vectors.
+
+    Written as a .npy file of (texts, width) float32, or as lines of JSON.
+
+    Args:
+        model: folder of any model.
+        texts: what to embed; without texts and --input, the lines of standard input.
+        input: file of texts.
+        output: a .npy or .jsonl file; lines of JSON on standard output by default.
+        pooling: mean of all tokens, the first, or the last.
+        normalize: scale each vector to length 1.
+    """
+    if output is not None and output.suffix not in (".npy", ".jsonl"):
+        raise UsageError(f"--output {output}: expected a name that ends in .npy or .jsonl")
+    loaded = _load(model, session)
+    parts = (
+        ([text for text, _ in part], loaded.embed([text for text, _ in part], pooling, normalize=normalize))
+        for part in chunks(read_texts(texts, input))
+    )
+    if output is not None and output.suffix == ".npy":
+        _save_array(output, [vectors for _, vectors in parts])
+    else:
+        with open_output(output) as file:
+            for lines, vectors in parts:
+                for text, vector in zip(lines, vectors.tolist(), strict=True):
+                    write_line(file, {"text": text, "vector": vector})
+    _written(session, output)
+    if output is not None and output.suffix == ".npy":
+        session.say(f"next: python -c \"import numpy; print(numpy.load('{output}').shape)\"")
+
+
+def _save_array(path: Path, parts: list[Any]) -> None:
+    import numpy as np
+
+    temporary = path.with_name(f".{path.name}.npy")
+    try:
+        np.save(temporary, np.concatenate(parts) if parts else np.zeros((0, 0), np.float32))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _load(path: Path, session: Session) -> Model:
+    """A model, after the process is set up for it."""
+    session.start()
+    session.say(f"loading {path}")
+    from pretune import api
+
+    return api.load(path, device=session.device or "auto")
+
+
+def _written(session: Session, output: Path | None) -> None:
+    if output is not None:
+        session.say(f"written: {output}")
+    sys.stdout.flush()

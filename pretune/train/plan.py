@@ -1,0 +1,245 @@
+"""What a recipe would do, before anything runs: modules, memory, and the arithmetic of steps, epochs and tokens.
+
+The pieces are the real ones, and the memory of activations is measured on the real first micro-batch: a plan is what
+the loop will find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pretune.batch import Batch
+from pretune.device import choose
+from pretune.draw import Draw
+from pretune.models.model import parameters
+from pretune.text.sampler import divide
+from pretune.train.assemble import Pieces, fine_tuning, pretraining
+from pretune.train.feed import prepare_batch
+from pretune.train.flops import Flops
+from pretune.train.parallel import World
+from pretune.train.precision import Precision, choose_precision
+from pretune.train.recipe import Recipe
+from pretune.train.step import Root
+
+_LOOKED_AT = 8  # steps from which tokens of a step are estimated, where lengths differ
+_SHARE = 0.4  # of the measured GEMM limit, for the estimate of time
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the module tree.
+
+    Attributes:
+        depth: in the tree.
+        name: of the module, with how often it stands there.
+        kind: its class, or the shape of a weight.
+        weights: parameters in it, each counted where it first appears.
+    """
+
+    depth: int
+    name: str
+    kind: str
+    weights: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe would do.
+
+    Attributes:
+        modules: the tree.
+        parameters, trained: weights in all, and those that learn.
+        memory: bytes by purpose.
+        data: of each part of the objective: what it is and what there is of it.
+        steps: optimizer steps; None where the budget is a time.
+        facts: what else is worth knowing, in words.
+    """
+
+    modules: list[Row]
+    parameters: int
+    trained: int
+    memory: dict[str, int]
+    data: list[str]
+    steps: int | None
+    facts: list[str]
+
+    def render(self) -> str:
+        """The plan as text."""
+        width = max(2 * row.depth + len(row.name) for row in self.modules) + 2
+        tree = [f"{'  ' * row.depth + row.name:<{width}}{row.kind:<26}{row.weights:>14,}" for row in self.modules]
+        total = sum(self.memory.values())
+        memory = [f"  {name:<34}{_bytes(size):>12}" for name, size in [*self.memory.items(), ("together", total)]]
+        share = "" if self.trained == self.parameters else f", {self.trained:,} of them trained"
+        return "\n".join(
+            [
+                *tree,
+                f"\n{self.parameters:,} parameters{share}",
+                "\nmemory of a rank, beside that of Python and torch themselves",
+                *memory,
+                "\ndata and budget",
+                *(f"  {line}" for line in [*self.data, *self.facts]),
+            ]
+        )
+
+
+def make_plan(recipe: Recipe) -> Plan:
+    """Assemble a run's pieces, look at its first steps, train nothing.
+
+    Raises:
+        PretuneError: whatever the run itself would raise at its beginning.
+    """
+    device = choose(recipe.device)
+    precision = choose_precision(recipe.precision, device)
+    pieces = (fine_tuning if recipe.task else lambda r: pretraining(r, verify=False))(recipe)
+    samplers = pieces.samplers(recipe)
+    draw, world = Draw(recipe.seed), World()
+    batches, sizes, data = [], [], []
+    for part, sampler in zip(pieces.objective.parts, samplers, strict=True):
+        cursor = sampler.start
+        for step in range(_LOOKED_AT):
+            rows, cursor = sampler.take(cursor)
+            sizes.append((len(rows), sum(row.size for row in rows) + part.overhead * len(rows)))
+            if step == 0:
+                first = divide(rows, recipe.data.accumulate * world.size)[0]
+                batches.append(prepare_batch(part, first, draw))
+        there = sum(len(view) for view in sampler.views)
+        data.append(f"{part.view}: {there:,} samples of at most {recipe.data.length} tokens in {_stores(sampler)}")
+    samples = sum(n for n, _ in sizes) / len(sizes)
+    tokens = sum(n for _, n in sizes) / len(sizes)
+    epoch = sum(len(view) for sampler in samplers for view in sampler.views) / samples
+    steps = _steps(recipe, tokens, epoch)
+    work = sum(map(Flops(pieces.model), batches)) / len(batches) * recipe.data.accumulate
+    trained = sum(p.numel() for p in pieces.model.parameters() if p.requires_grad)
+    return Plan(
+        list(_tree(pieces.model)),
+        parameters(pieces.model),
+        trained,
+        _memory(pieces, batches, device, precision),
+        data,
+        steps,
+        [*_arithmetic(recipe, samples, tokens, epoch, steps), *_time(precision, work, steps), *pieces.notes],
+    )
+
+
+def activation_bytes(root: nn.Module, batch: Batch, device: torch.device, precision: Precision) -> int:
+    """Bytes that a forward over a batch keeps for its backward, weights left out.
+
+    Source: `torch.autograd.graph.saved_tensors_hooks`; tensors that share memory count once.
+    """
+    own = {p.untyped_storage().data_ptr() for p in root.parameters()}
+    kept: dict[int, int] = {}
+    alive: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    root.train()
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), precision.autocast(device):
+        root(batch.to(device))
+    return sum(kept.values())
+
+
+def _memory(pieces: Pieces, batches: list[Batch], device: torch.device, precision: Precision) -> dict[str, int]:
+    root = Root(pieces.model, pieces.objective).to(device)
+    weights = sum(p.numel() * p.element_size() for p in root.parameters())
+    trained = sum(p.numel() * p.element_size() for p in root.parameters() if p.requires_grad)
+    activations = max(activation_bytes(root, batch, device, precision) for batch in batches)
+    return {
+        "weights": weights,
+        "gradients": trained,
+        "optimizer (two means a weight)": 2 * trained,
+        f"activations of a micro-batch, {precision.name}": activations,
+    }
+
+
+def _steps(recipe: Recipe, tokens: float, epoch: float) -> int | None:
+    """Steps in the budget, from tokens of a step and steps of an epoch."""
+    budget = recipe.budget
+    if budget.steps is not None:
+        return budget.steps
+    if budget.tokens is not None:
+        return max(1, -int(-budget.tokens // tokens))
+    return None if budget.epochs is None else max(1, -int(-budget.epochs * epoch // 1))
+
+
+def _arithmetic(recipe: Recipe, samples: float, tokens: float, epoch: float, steps: int | None) -> Iterator[str]:
+    parts = recipe.data.accumulate
+    split = f" in {parts} micro-batches" if parts > 1 else ""
+    yield f"a step: {samples:,.0f} sequences, {tokens:,.0f} tokens{split}"
+    yield f"an epoch: {epoch:,.1f} steps, {epoch * tokens:,.0f} tokens"
+    given = f"{recipe.budget.total:,g} {recipe.budget.unit}"
+    if steps is None:
+        yield f"the run: {given}, as many steps as that allows"
+        return
+    yield f"the run ({given}): {steps:,} steps = {steps / epoch:,.2f} epochs = {steps * tokens:,.0f} tokens"
+    warm = round(recipe.schedule.warmup * steps)
+    yield f"learning rate: {recipe.optimizer.lr:g} after {warm:,} steps of warm-up, then {recipe.schedule.kind}"
+
+
+def _time(precision: Precision, work: float, steps: int | None) -> Iterator[str]:
+    if not precision.peak or not work:
+        return
+    yield f"{work / 1e9:,.0f} GFLOP a step; this device multiplies {precision.peak / 1e9:,.0f} GFLOP/s in {precision.name}"
+    if steps is not None:
+        minutes = work * steps / precision.peak / _SHARE / 60
+        yield f"time: about {minutes:,.1f} minutes at {_SHARE:.0%} of that, evaluation not counted"
+
+
+def _stores(sampler: Any) -> str:
+    count = len(sampler.views)
+    return f"{count} stores" if count > 1 else "1 store"
+
+
+def _tree(model: nn.Module) -> Iterator[Row]:
+    """The modules that have weights; equal neighbours are shown once."""
+    seen: set[int] = set()
+    yield Row(0, "model", type(model).__name__, parameters(model))
+    yield from _children(model, 1, seen)
+
+
+def _children(module: nn.Module, depth: int, seen: set[int]) -> Iterator[Row]:
+    for name, weight in module.named_parameters(recurse=False):
+        shared = id(weight) in seen
+        seen.add(id(weight))
+        shape = " x ".join(str(n) for n in weight.shape) + (" (shared)" if shared else "")
+        yield Row(depth, name, shape, 0 if shared else weight.numel())
+    children = [(name, child) for name, child in module.named_children() if any(True for _ in child.parameters())]
+    while children:
+        name, child = children[0]
+        same = _alike(children)
+        fresh = sum(p.numel() for _, c in children[:same] for p in c.parameters() if id(p) not in seen)
+        label = name if same == 1 else f"{name}..{children[same - 1][0]} ({same} alike)"
+        yield Row(depth, label, type(child).__name__, fresh)
+        yield from _children(child, depth + 1, seen)
+        seen |= {id(p) for _, c in children[:same] for p in c.parameters()}
+        children = children[same:]
+
+
+def _alike(children: list[tuple[str, nn.Module]]) -> int:
+    """How many of the first children have the same modules and shapes."""
+    wanted = _signature(children[0][1])
+    count = 1
+    while count < len(children) and children[count][0].isdigit() and _signature(children[count][1]) == wanted:
+        count += 1
+    return count
+
+
+def _signature(module: nn.Module) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple((name, tuple(weight.shape)) for name, weight in module.named_parameters())
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "KB", "MB"):
+        if size < 1000:
+            return f"{size:,.0f} {unit}"
+        size /= 1000
+    return f"{size:,.2f} GB"
