@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
@@ -19,11 +20,12 @@ from torch import Tensor
 
 from pretune import config as configuration
 from pretune.batch import Batch, Layout, ragged
-from pretune.device import choose, computing, halve
+from pretune.device import choose, computing, halve, is_half
 from pretune.errors import DataError, UsageError
 from pretune.evaluate.batches import BUDGET, by_length
 from pretune.evaluate.examples import evaluate_examples, predict
 from pretune.evaluate.store import evaluate_store
+from pretune.generate.fuse import fuse
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateConfig, GenerateOptions
 from pretune.interop.huggingface import load_model
@@ -100,6 +102,12 @@ class Model:
     def __init__(self, network: LanguageModel, tokenizer: Tokenizer) -> None:
         self.network = network
         self.tokenizer = tokenizer
+        self._half = is_half(network)
+
+    @cached_property
+    def _decoder(self) -> LanguageModel:
+        """The network in its derived form for decoding."""
+        return fuse(self.network)
 
     @property
     def device(self) -> torch.device:
@@ -175,7 +183,7 @@ class Model:
         if len(tokens) > self.length:
             raise UsageError(f"the text has {len(tokens)} tokens, the model reads {self.length}; shorten it")
         batch = ragged([tokens], [segments]).to(self.device)
-        with computing(self.network):
+        with computing(self.device, self._half):
             rows = self.network(batch).last_hidden_state[batch.tokens == mask]
             logits = self.network.heads["mlm"](rows).float()
         best = logits[:, : self.tokenizer.vocabulary.size].softmax(dim=1).topk(min(top, logits.shape[1]), dim=1)
@@ -216,7 +224,7 @@ class Model:
         out = torch.empty(len(runs), self.network.width)
         for index in by_length([len(tokens) for tokens, _ in runs], budget):
             batch = ragged([runs[n][0] for n in index], [runs[n][1] for n in index]).to(self.device)
-            with computing(self.network):
+            with computing(self.device, self._half):
                 hidden = self.network(batch).last_hidden_state
             out[torch.from_numpy(index)] = _pool(hidden, batch, pooling).cpu()
         return np.asarray((F.normalize(out) if normalize else out).numpy(), dtype=np.float32)
@@ -241,11 +249,11 @@ class Model:
 
     def continuations(self, prompts: Texts, **options: Unpack[GenerateOptions]) -> list[Continuation]:
         """As `generate`, with tokens and the reason why each text ended."""
-        return generate(self.network, self.tokenizer, self.tokenizer.encode_batch(prompts), _options(options))
+        return generate(self._decoder, self.tokenizer, self.tokenizer.encode_batch(prompts), _options(options))
 
     def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> Iterator[str]:
         """As `generate`, handing out the text as it grows, by whole characters."""
-        pieces = stream(self.network, self.tokenizer, [self.tokenizer.encode(prompt)], _options(options))
+        pieces = stream(self._decoder, self.tokenizer, [self.tokenizer.encode(prompt)], _options(options))
         return (piece for _, piece in pieces)
 
     def evaluate(

@@ -47,20 +47,24 @@ def halve(model: nn.Module) -> None:
                 parameter.data = parameter.data.bfloat16()
 
 
+def is_half(model: nn.Module) -> bool:
+    """Whether `halve` was applied."""
+    return any(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
+
+
 @contextmanager
-def computing(model: nn.Module) -> Iterator[None]:
-    """The context of a forward without gradients, in the number format of the model's matrices."""
-    half = None
-    for parameter in model.parameters():
-        if parameter.dtype == torch.bfloat16:
-            half = parameter
-            break
+def computing(device: torch.device, half: bool) -> Iterator[None]:
+    """The context of a forward without gradients.
+
+    Args:
+        half: `is_half(model)`: products are made in bf16.
+    """
     with torch.inference_mode():
-        if half is None:
-            yield
-        else:
-            with torch.autocast(half.device.type, torch.bfloat16):
+        if half:
+            with torch.autocast(device.type, torch.bfloat16):
                 yield
+        else:
+            yield
 
 
 def _mps() -> bool:

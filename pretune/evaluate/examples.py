@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pretune.device import computing
+from pretune.device import computing, is_half
 from pretune.draw import Draw
 from pretune.evaluate.batches import BUDGET, by_length
 from pretune.models.model import LanguageModel
@@ -26,11 +26,12 @@ def predict(
         budget: tokens of a batch.
     """
     model.eval()
+    half = is_half(model)
     view = ExampleView(rows)
     out: list[Prediction | None] = [None] * len(rows)
     for index in by_length(view.lengths(np.arange(len(rows))), budget):
         batch = task.prepare(view.read(index, 0, 0, Draw(0)), Draw(0))
-        with computing(model):
+        with computing(device, half):
             found = task.decode(model, batch.to(device))
         for n, prediction in zip(index.tolist(), found, strict=True):
             out[n] = prediction

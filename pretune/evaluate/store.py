@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from pretune.device import computing
+from pretune.device import computing, is_half
 from pretune.draw import Draw
 from pretune.evaluate.batches import BUDGET, by_length
 from pretune.models.model import LanguageModel
@@ -43,13 +43,14 @@ def evaluate_store(
         `bits_per_byte`.
     """
     model.eval()
+    half = is_half(model)
     sums: dict[str, list[float]] = {}
     draw = Draw(0).at("evaluate")
     for part in objective.parts:
         view = build_view(split, part.view, length - part.overhead, part.lookahead, pack)
         for index in by_length(view.lengths(np.arange(len(view))), budget):
             batch = part.corrupt(part.prepare(view.read(index, 0, 0, draw), draw), draw)
-            with computing(model):
+            with computing(device, half):
                 terms = part(model, batch.to(device))
             for term in terms:
                 total = sums.setdefault(term.name, [0.0, 0.0, 0.0])

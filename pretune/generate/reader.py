@@ -50,7 +50,7 @@ class Reader:
         self._cache.reorder(rows)
 
     def _forward(self, tokens: Tensor, lengths: list[int]) -> Tensor:
-        with computing(self._model):
+        with computing(self._device, self._half):
             layout = self._cache.layout(lengths, self._device)
             hidden = self._model(Batch(tokens, layout), cache=self._cache).last_hidden_state
             if len(hidden) > len(lengths):
