@@ -56,7 +56,7 @@ class Tokenizer:
         backend, settings = read_tokenizer(Path(path))
         tokenizer = cls(backend, settings)
         try:
-            _ = tokenizer.vocabulary, tokenizer._plain
+            _ = tokenizer.vocabulary, tokenizer.plain
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
         return tokenizer
@@ -100,7 +100,8 @@ class Tokenizer:
         return roles_of(self.layout, self.settings, self.backend)
 
     @cached_property
-    def _plain(self) -> tokenizers.Tokenizer:
+    def plain(self) -> tokenizers.Tokenizer:
+        """The backend that takes every text for text."""
         return plain_backend(self.layout, self.vocabulary)
 
     @cached_property
@@ -125,7 +126,7 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str], allow_special: bool = False) -> list[Tokens]:
         """The ids of many texts, by several threads; as `encode` of each."""
-        backend = self._special if allow_special else self._plain
+        backend = self._special if allow_special else self.plain
         return [np.array(found.ids, np.int64) for found in encode_all(backend, texts)]
 
     def encode_offsets(self, text: str) -> tuple[Tokens, NDArray[np.int64]]:
@@ -134,7 +135,7 @@ class Tokenizer:
         Shape:
             return: (n,), (n, 2)
         """
-        found = encode_all(self._plain, [text], offsets=True)[0]
+        found = encode_all(self.plain, [text], offsets=True)[0]
         return np.array(found.ids, np.int64), np.array(found.offsets, np.int64).reshape(-1, 2)
 
     def decode(self, ids: ArrayLike, skip_special: bool = True) -> str:

@@ -1,0 +1,192 @@
+"""Encoding documents in other processes, in order, with bounded memory.
+
+    parent --batch of texts--> worker i % n --tokens, lengths, sentence starts--> parent, in the order of batches
+
+A worker is a fresh interpreter that runs this module over pipes: nothing is forked, the caller's script is not imported
+again, and a worker whose parent is gone reads the end of its pipe and leaves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+import tokenizers
+
+from pretune.errors import PretuneError
+from pretune.text.pieces import DocumentEncoder, Encoded
+from pretune.text.sentences import sentence_starts
+from pretune.text.tokenizer import Tokenizer
+
+_IN_FLIGHT = 2  # batches a worker holds: one that it encodes, one that waits
+Frame = list[bytes]
+
+
+class Encoder:
+    """Texts to tokens, in this process."""
+
+    def __init__(self, tokenizer: Tokenizer, dtype: np.dtype[Any]) -> None:
+        self._encoder = DocumentEncoder(tokenizer, dtype)
+
+    def __call__(self, texts: Sequence[str]) -> Encoded:
+        """Encode a batch of documents."""
+        return self._encoder.encode(texts, [sentence_starts(text) for text in texts])
+
+
+class Workers:
+    """Processes that encode; a context manager.
+
+    Args:
+        count: how many.
+        tokenizer, dtype: as for `Encoder`.
+    """
+
+    def __init__(self, count: int, tokenizer: Tokenizer, dtype: np.dtype[Any]) -> None:
+        settings = json.dumps({"settings": tokenizer.settings, "dtype": dtype.name}).encode()
+        self._dtype = dtype
+        self._processes = [_start() for _ in range(count)]
+        for process in self._processes:
+            _write(_pipe(process.stdin), [settings, tokenizer.backend.to_str().encode()])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):  # what was still to be written has no reader
+                    _pipe(pipe).close()
+
+    def map(self, batches: Iterable[Sequence[str]]) -> Iterator[Encoded]:
+        """Encode batches; the results come in the order of the batches.
+
+        Raises:
+            PretuneError: a worker died, or met an error.
+        """
+        waiting: deque[subprocess.Popen[bytes]] = deque()
+        for number, batch in enumerate(batches):
+            process = self._processes[number % len(self._processes)]
+            if len(waiting) == _IN_FLIGHT * len(self._processes):
+                yield self._receive(waiting.popleft())
+            self._send(process, batch)
+            waiting.append(process)
+        while waiting:
+            yield self._receive(waiting.popleft())
+
+    def _send(self, process: subprocess.Popen[bytes], texts: Sequence[str]) -> None:
+        raw = [text.encode() for text in texts]
+        try:
+            _write(_pipe(process.stdin), [np.array([len(r) for r in raw], np.int64).tobytes(), b"".join(raw)])
+        except OSError:
+            raise _death(process) from None
+
+    def _receive(self, process: subprocess.Popen[bytes]) -> Encoded:
+        frame = _read(_pipe(process.stdout))
+        if frame is None:
+            raise _death(process)
+        if len(frame) == 1:
+            raise PretuneError(f"a worker process failed:\n{frame[0].decode()}")
+        tokens, lengths, sentences = frame
+        return Encoded(
+            np.frombuffer(tokens, self._dtype), np.frombuffer(lengths, np.int64), np.frombuffer(sentences, np.int64)
+        )
+
+
+def _start() -> subprocess.Popen[bytes]:
+    environment = {
+        **os.environ,
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    command = [sys.executable, "-m", "pretune.text.encode_worker"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+
+
+def _death(process: subprocess.Popen[bytes]) -> PretuneError:
+    code = process.wait(timeout=10)
+    why = "killed, perhaps for want of memory" if code == -signal.SIGKILL else f"exit code {code}"
+    return PretuneError(f"a worker process ended ({why}); start again, with fewer processes if memory is short")
+
+
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    if pipe is None:
+        raise AssertionError("a worker without a pipe")
+    return pipe
+
+
+def _write(pipe: IO[bytes], frame: Frame) -> None:
+    pipe.write(struct.pack(f"<{len(frame) + 1}q", len(frame), *map(len, frame)))
+    for part in frame:
+        pipe.write(part)
+    pipe.flush()
+
+
+def _read(pipe: IO[bytes]) -> Frame | None:
+    head = pipe.read(8)
+    if len(head) < 8:
+        return None
+    (count,) = struct.unpack("<q", head)
+    sizes = struct.unpack(f"<{count}q", pipe.read(8 * count))
+    frame = [pipe.read(size) for size in sizes]
+    return frame if all(len(part) == size for part, size in zip(frame, sizes, strict=True)) else None
+
+
+def _texts(frame: Frame) -> list[str]:
+    ends = np.cumsum(np.frombuffer(frame[0], np.int64)).tolist()
+    return [frame[1][start:end].decode() for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _work(source: IO[bytes], sink: IO[bytes]) -> None:
+    """Encode until the parent closes the pipe. A thread reads ahead, so that two full pipes cannot lock each other."""
+    first = _read(source)
+    if first is None:
+        return
+    settings = json.loads(first[0])
+    tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(first[1].decode()), settings["settings"])
+    encode = Encoder(tokenizer, np.dtype(settings["dtype"]))
+    frames: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+
+    def listen() -> None:
+        while (frame := _read(source)) is not None:
+            frames.put(frame)
+        os._exit(0)  # the parent is gone: nobody waits for what is being encoded
+
+    threading.Thread(target=listen, daemon=True).start()
+    while (frame := frames.get()) is not None:
+        found = encode(_texts(frame))
+        _write(sink, [found.tokens.tobytes(), found.lengths.tobytes(), found.sentences.tobytes()])
+
+
+def _main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    sink = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # nothing that prints may mix with the frames
+    try:
+        _work(sys.stdin.buffer, sink)
+    except BrokenPipeError:
+        os._exit(0)
+    except Exception as error:
+        _write(sink, [f"{type(error).__name__}: {error}".encode()])
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,62 @@
+"""Which documents came before: 128-bit digests in sorted arrays, at most 32 bytes a document."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretune.draw import Words
+
+
+class Seen:
+    """A set of 128-bit digests that is asked and filled a batch at a time.
+
+    Two sorted columns hold what is settled; what is new waits in a small set of its own until it reaches 1/32 of
+    that, so that merging costs a constant a document. Memory: 16 bytes a document at rest, 28 while merging.
+    """
+
+    LEAST = 1 << 14
+
+    def __init__(self) -> None:
+        self._high: Words = np.zeros(0, np.uint64)
+        self._low: Words = np.zeros(0, np.uint64)
+        self._recent: set[bytes] = set()
+
+    def __len__(self) -> int:
+        return len(self._high) + len(self._recent)
+
+    def add(self, digests: list[bytes]) -> NDArray[np.bool_]:
+        """Take in digests of 16 bytes; whether each is new. The first of equal ones is. Shape: (N,)"""
+        words = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
+        settled = self._settled(words[:, 0], words[:, 1])
+        fresh = np.zeros(len(digests), np.bool_)
+        for place in np.flatnonzero(~settled):
+            digest = digests[place]
+            if digest not in self._recent:
+                self._recent.add(digest)
+                fresh[place] = True
+        if len(self._recent) > max(self.LEAST, len(self._high) // 32):
+            self._merge()
+        return fresh
+
+    def _settled(self, high: Words, low: Words) -> NDArray[np.bool_]:
+        found = np.zeros(len(high), np.bool_)
+        if not len(self._high):
+            return found
+        place = np.searchsorted(self._high, high)
+        inside = place < len(self._high)
+        while True:  # once, but for digests of equal first half
+            same = inside & (self._high[np.minimum(place, len(self._high) - 1)] == high)
+            if not same.any():
+                return found
+            found |= same & (self._low[np.minimum(place, len(self._low) - 1)] == low)
+            place = place + 1
+            inside = same & ~found & (place < len(self._high))
+
+    def _merge(self) -> None:
+        words = np.frombuffer(b"".join(self._recent), "<u8").reshape(-1, 2)
+        self._recent = set()
+        words = words[np.argsort(words[:, 0], kind="stable")]
+        place = np.searchsorted(self._high, words[:, 0])
+        self._high = np.insert(self._high, place, words[:, 0])
+        self._low = np.insert(self._low, place, words[:, 1])
