@@ -105,7 +105,7 @@ class Permutation:
         draw: the key; another epoch is another key.
     """
 
-    ROUNDS = 4
+    ROUNDS = 12  # over 200,000 epochs the orders of 3 to 16 samples are uneven with 8 rounds, even with 12
 
     def __init__(self, n: int, draw: Draw) -> None:
         if n < 1:
@@ -113,7 +113,7 @@ class Permutation:
         self.n = n
         self._half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
         self._low = np.uint64((1 << int(self._half)) - 1)
-        self._keys = [np.uint64(draw.at("feistel", r).key) for r in range(self.ROUNDS)]
+        self._keys = draw.at("feistel").bits(np.arange(self.ROUNDS))
 
     def __call__(self, index: ArrayLike) -> NDArray[np.int64]:
         """Where each index goes. Shape: any -> same; values in [0, n)."""
