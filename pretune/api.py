@@ -276,7 +276,7 @@ class Model:
             objective: for a store; by default what the model's heads were made for.
             split: of a store: `validation` or `train`.
             length: tokens of a window of a store; by default 128, or the model's positions if fewer.
-            pack: `stream` or `document`; by default `stream` for clm alone, else `document`.
+            pack: `stream` or `document`; by default the objective's habit.
 
         Raises:
             UsageError: the model lacks the head.
@@ -298,7 +298,7 @@ class Model:
             self.tokenizer,
             self.device,
             length=length or min(128, self.length),
-            pack=pack or ("stream" if set(chosen) == {"clm"} else "document"),
+            pack=pack,
         )
 
     def _encode(self, examples: Sequence[Example], truncate: Truncate) -> tuple[Classification, Encoded]:

@@ -27,7 +27,7 @@ def evaluate_store(
     device: torch.device,
     *,
     length: int,
-    pack: str = "stream",
+    pack: str | None = None,
     budget: int = BUDGET,
 ) -> dict[str, float]:
     """Mean loss of each objective over all samples of a split, with the corruption that seed 0 draws.
@@ -35,7 +35,7 @@ def evaluate_store(
     Args:
         objective: one, or a mixture; each of its terms is reported.
         length: tokens of a window, special ones included.
-        pack: as in training: `stream` or `document`.
+        pack: `stream` or `document`; by default each objective's habit.
         budget: tokens of a batch.
 
     Returns:
@@ -47,7 +47,7 @@ def evaluate_store(
     sums: dict[str, list[float]] = {}
     draw = Draw(0).at("evaluate")
     for part in objective.parts:
-        view = build_view(split, part.view, length - part.overhead, part.lookahead, pack)
+        view = build_view(split, part.view, length - part.overhead, part.lookahead, pack or part.pack)
         for index in by_length(view.lengths(np.arange(len(view))), budget):
             batch = part.corrupt(part.prepare(view.read(index, 0, 0, draw), draw), draw)
             with computing(device, half):

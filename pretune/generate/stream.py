@@ -49,10 +49,11 @@ class TextStream:
 
     def finish(self) -> str:
         """End the sequence; returns the text that was held back."""
+        piece = ""
         if not self.stopped:
             known = self._tokenizer.decode(self._tokens[self._context : self._read])
-            self._add(self._tokenizer.decode(self._tokens[self._context :])[len(known) :])
-        return self._emit(len(self.text))
+            piece = self._add(self._tokenizer.decode(self._tokens[self._context :])[len(known) :])
+        return piece + self._emit(len(self.text))
 
     def _add(self, piece: str) -> str:
         start = max(0, len(self.text) - self._longest + 1)

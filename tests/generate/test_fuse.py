@@ -1,0 +1,90 @@
+"""The derived form for decoding gives what the model gives, and stands back where it does not know a brick."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from tinymodels import byte_tokenizer, save_gpt2
+from torch import nn
+
+from pretune.device import computing, halve, is_half
+from pretune.generate.fuse import FEW, FusedBlock, fuse
+from pretune.generate.reader import Reader
+from pretune.interop.huggingface import load_model
+from pretune.models.model import LanguageModel
+from pretune.nn.projection import Projection
+
+TOKENIZER = byte_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    folder = tmp_path_factory.mktemp("gpt2")
+    save_gpt2(folder, TOKENIZER)
+    return load_model(folder).eval()
+
+
+def logits_of(model: LanguageModel, sequences: int) -> torch.Tensor:
+    reader = Reader(model, TOKENIZER.vocabulary.size, sequences, 30)
+    rng = np.random.default_rng(0)
+    out = [reader.read([rng.integers(1, 200, size=2 + n % 5) for n in range(sequences)])]
+    out += [reader.feed(torch.from_numpy(rng.integers(1, 200, size=sequences))) for _ in range(3)]
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize("sequences", [1, 5, FEW + 3])
+def test_same_logits(model: LanguageModel, sequences: int) -> None:
+    found, wanted = logits_of(fuse(model), sequences), logits_of(model, sequences)
+    assert float((found - wanted).abs().max()) <= 1e-5 * max(1.0, float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("sequences", [1, 5])
+def test_bf16_is_as_near_as_autocast(model: LanguageModel, sequences: int) -> None:
+    half = copy.deepcopy(model)
+    halve(half)
+    assert is_half(half)
+    exact, plain, fused = (logits_of(m, sequences) for m in (model, half, fuse(half)))
+    assert (fused - exact).abs().mean() < 1.5 * (plain - exact).abs().mean()
+    assert not torch.equal(fused, exact)
+
+
+def test_halve_keeps_ties_norms_and_positions(model: LanguageModel) -> None:
+    half = copy.deepcopy(model)
+    halve(half)
+    assert half.heads["clm"].weight is half.embedding.word.weight
+    assert half.embedding.word.weight.dtype == torch.bfloat16
+    block = half.stack.blocks[0]
+    assert block.attention.query.bias.dtype == torch.bfloat16
+    assert {p.dtype for p in [*block.norms.parameters(), half.embedding.position.weight]} == {torch.float32}
+    layout = torch.arange(5)
+    from pretune.batch import ragged
+
+    with computing(torch.device("cpu"), True):
+        assert half(ragged([layout.tolist()])).last_hidden_state.dtype == torch.float32
+
+
+def test_replaced_bricks_are_left_alone(model: LanguageModel) -> None:
+    class Doubled(Projection):
+        def forward(self, x: torch.Tensor, layout: object = None) -> torch.Tensor:
+            return 2 * super().forward(x)
+
+    changed = copy.deepcopy(model)
+    first = changed.stack.blocks[0].attention
+    new = Doubled(first.value.in_features, first.value.out_features)
+    new.load_state_dict(first.value.state_dict())
+    first.value = new
+    fused = fuse(changed)
+    assert [type(block) is FusedBlock for block in fused.stack.blocks] == [False, True]
+    assert torch.allclose(logits_of(fused, 2), logits_of(changed, 2), atol=1e-5)
+    assert not torch.allclose(logits_of(fused, 2), logits_of(model, 2), atol=1e-2)
+
+
+def test_the_original_is_not_changed(model: LanguageModel) -> None:
+    before = {name: type(module) for name, module in model.named_modules()}
+    fused = fuse(model)
+    assert {name: type(module) for name, module in model.named_modules()} == before
+    assert fused.embedding is model.embedding
+    assert isinstance(fused.stack.blocks[0], nn.Module)

@@ -1,0 +1,46 @@
+"""Filters against those of `transformers`, frequencies against the distribution."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import TopKLogitsWarper, TopPLogitsWarper
+
+from pretune.draw import Draw
+from pretune.generate.options import GenerateConfig
+from pretune.generate.sample import keep, keys, sample
+
+
+@pytest.mark.parametrize(("k", "p"), [(0, 1.0), (5, 1.0), (0, 0.9), (0, 0.3), (0, 1e-9), (7, 0.5), (5000, 0.999)])
+def test_filters_are_those_of_transformers(k: int, p: float) -> None:
+    logits = torch.randn(6, 3000, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [[0.01], [1], [2], [3], [5], [9.0]]
+    )
+    wanted = TopKLogitsWarper(k)(None, logits) if k else logits
+    wanted = TopPLogitsWarper(p)(None, wanted) if p < 1 else wanted
+    assert torch.equal(keep(logits, k, p), wanted)
+
+
+def test_frequencies_follow_the_distribution() -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, -20.0]])
+    config = GenerateConfig(temperature=0.7)
+    drawn = [int(sample(logits, config, [Draw(3)], step)) for step in range(4000)]
+    found = np.bincount(drawn, minlength=5) / 4000
+    assert np.abs(found - (logits[0] / 0.7).softmax(0).numpy()).max() < 0.025
+
+
+def test_excluded_tokens_never_come() -> None:
+    logits = torch.zeros(1, 100)
+    logits[0, [0, 99]] = -torch.inf
+    config = GenerateConfig(temperature=1.0)
+    drawn = {int(sample(logits, config, [Draw(n)], 0)) for n in range(2000)}
+    assert drawn == set(range(1, 99))
+
+
+def test_keys_name_prompt_and_repetition() -> None:
+    a, b = np.array([1, 2]), np.array([1, 3])
+    one, two, three = keys([a, b, a], 0)
+    assert len({one.key, two.key, three.key}) == 3
+    assert keys([b], 0) == [two]
+    assert keys([a], 1) != [one]

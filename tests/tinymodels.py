@@ -1,0 +1,89 @@
+"""Tiny tokenizers, and tiny random models as `transformers` saves them, for tests that compare with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+import torch
+import transformers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from pretune.text.tokenizer import Tokenizer
+
+TEXTS = [
+    "the quick brown fox jumps over the lazy dog and the cat ate a hat",
+    "模型 learns 语言 quickly, don't you think?",
+]
+END = "<|endoftext|>"
+
+
+def byte_tokenizer(size: int = 300) -> Tokenizer:
+    """GPT-2-like: bytes and a few merges; id 0 ends a text."""
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator(TEXTS * 3, trainer)
+    return Tokenizer(backend, {"eos_token": END, "bos_token": END})
+
+
+def word_tokenizer() -> Tokenizer:
+    """BERT-like: lower-cased pieces of words."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    backend.train_from_iterator(
+        TEXTS * 3, trainers.WordPieceTrainer(vocab_size=160, special_tokens=special, show_progress=False)
+    )
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    return Tokenizer(backend, dict(zip(names, special, strict=True)))
+
+
+def save_gpt2(
+    folder: Path, tokenizer: Tokenizer, *, seed: int = 0, positions: int = 64, std: float = 0.3, extra: int = 0
+) -> transformers.GPT2LMHeadModel:
+    """A random GPT-2 and its tokenizer in `folder`; `extra` tokens that the tokenizer does not have."""
+    torch.manual_seed(seed)
+    config = transformers.GPT2Config(
+        vocab_size=tokenizer.vocabulary.size + extra,
+        n_positions=positions,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+        initializer_range=std,
+    )
+    return _save(transformers.GPT2LMHeadModel(config), folder, tokenizer)
+
+
+def save_bert(
+    folder: Path, tokenizer: Tokenizer, kind: type = transformers.BertForMaskedLM, labels: list[str] | None = None
+) -> transformers.PreTrainedModel:
+    """A random BERT and its tokenizer in `folder`."""
+    torch.manual_seed(1)
+    config = transformers.BertConfig(
+        vocab_size=tokenizer.vocabulary.size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=48,
+        initializer_range=0.3,
+    )
+    if labels:
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: n for n, label in enumerate(labels)}
+    return _save(kind(config), folder, tokenizer)
+
+
+def _save(model: Any, folder: Path, tokenizer: Tokenizer) -> Any:
+    model.eval().save_pretrained(folder)
+    tokenizer.save(folder)
+    return model
