@@ -8,7 +8,7 @@ from typing import Any
 import tokenizers
 import torch
 import transformers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from pretune.text.tokenizer import Tokenizer
 
@@ -37,6 +37,7 @@ def word_tokenizer() -> Tokenizer:
     backend.normalizer = normalizers.BertNormalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
+    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     backend.train_from_iterator(
         TEXTS * 3, trainers.WordPieceTrainer(vocab_size=160, special_tokens=special, show_progress=False)
     )

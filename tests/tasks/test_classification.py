@@ -1,0 +1,241 @@
+"""Labels checked on the host, batches, the loss against torch, scores against scikit-learn, heads against transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+from sklearn import metrics
+from tinymodels import byte_tokenizer, save_bert, word_tokenizer
+from torch import nn
+
+from pretune.draw import Draw
+from pretune.errors import DataError, UsageError
+from pretune.evaluate.examples import predict
+from pretune.find import find_class, names
+from pretune.interop.huggingface import load_model
+from pretune.models.model import configure, construct, get_family, initialise
+from pretune.tasks.classification import Classification
+from pretune.tasks.task import Prediction, Task
+from pretune.text.labelled import Example
+from pretune.text.tokenizer import Tokenizer
+from pretune.text.views import ExampleView, Row
+from pretune.tune import frozen, full
+
+LABELS = ("bad", "good", "so-so")
+WORDS = word_tokenizer()
+CPU = torch.device("cpu")
+
+
+def examples(*labels: str | None, text: str = "the cat ate {n} hats") -> list[Example]:
+    return [Example(text.format(n=n), label, None, "train.csv", n + 2) for n, label in enumerate(labels)]
+
+
+def make_task(**config: object) -> Classification:
+    return Classification(Classification.Config.model_validate({"labels": LABELS, **config}), WORDS.vocabulary)
+
+
+def some_rows(task: Classification, labels: list[int | None]) -> list[Row]:
+    rng = np.random.default_rng(0)
+    made = [(rng.integers(5, 90, size=2 + n % 7), None, label) for n, label in enumerate(labels)]
+    return ExampleView(made).read(np.arange(len(labels)), 0, 0, Draw(0))
+
+
+def test_found_by_name() -> None:
+    assert names("tasks") == ["classification"]
+    assert find_class("tasks", "classification", Task) is Classification
+    assert names("tune") == ["frozen", "full"]
+
+
+def test_settle_sorts_labels_and_balances() -> None:
+    found = Classification.settle(Classification.Config(), examples("b", "a", "b", "b"))
+    assert found.labels == ("a", "b")
+    assert found.class_weights == "none"
+    config = Classification.Config(labels=("z", "b", "a"), class_weights="balanced")
+    found = Classification.settle(config, examples("b", "a", "b", "b"))
+    assert found.labels == ("z", "b", "a")
+    assert found.class_weights == {"a": 2.0, "b": pytest.approx(2 / 3)}
+
+
+@pytest.mark.parametrize(
+    ("labels", "given", "message"),
+    [
+        (("a", "a", "a"), (), r"train\.csv: all 3 examples have the label 'a'"),
+        (("a", None), (), r"train\.csv:3: no label"),
+        (("a", "c"), ("a", "b"), r"train\.csv:3: label 'c' is not in task\.labels; known labels: a, b"),
+        ((), (), "no examples"),
+    ],
+)
+def test_settle_refuses(labels: tuple[str | None, ...], given: tuple[str, ...], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Classification.settle(Classification.Config(labels=given), examples(*labels))
+
+
+def test_label_unseen_in_training() -> None:
+    found = examples("bad", "good", "ugly")
+    with pytest.raises(
+        DataError, match=r"train\.csv:4: label 'ugly' was not seen in training; known labels: bad, good"
+    ):
+        make_task().encode(found, WORDS, 20)
+
+
+@pytest.mark.parametrize(
+    "config", [{"labels": ("a",)}, {"labels": LABELS, "class_weights": {"goood": 2.0}}], ids=["one label", "misspelt"]
+)
+def test_config_refuses(config: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=r"at least two|did you mean 'good'"):
+        Classification(Classification.Config.model_validate(config), WORDS.vocabulary)
+
+
+def test_prepare_wraps_and_names_what_is_known() -> None:
+    task = make_task()
+    rows = some_rows(task, [2, None, 0])
+    batch = task.prepare(rows, Draw(0))
+    index, label = batch.targets["classification"]
+    assert index.tolist() == [0, 2]
+    assert label.tolist() == [2, 0]
+    assert task.counts(batch) == {"classification": 2}
+    assert batch.samples.tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 2]]
+    first = batch.tokens[: batch.layout.lengths[0]].tolist()
+    assert first == [WORDS.vocabulary.cls, *rows[0].tokens.tolist(), WORDS.vocabulary.sep]
+    pair = task.prepare([Row((0, 0, 0), np.array([7, 8]), second=np.array([9]))], Draw(0))
+    assert pair.segments is not None
+    assert pair.segments.tolist() == [0, 0, 0, 0, 1, 1]
+
+
+class Scores(nn.Module):
+    """A model whose head gives set logits."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+        self.heads = {"classification": lambda hidden, layout: self.logits}
+
+    def forward(self, batch: object) -> object:
+        return type("Output", (), {"last_hidden_state": None})()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weights", ["none", {"bad": 3.0, "so-so": 0.5}])
+def test_loss_is_that_of_torch(smoothing: float, weights: object) -> None:
+    task = make_task(label_smoothing=smoothing, class_weights=weights, weight=0.5)
+    labels = [2, 0, None, 1, 1]
+    model = Scores(torch.randn(5, 3, generator=torch.Generator().manual_seed(0)))
+    (term,) = task(model, task.prepare(some_rows(task, labels), Draw(0)))
+    rows = [0, 1, 3, 4]
+    vector = None if weights == "none" else torch.tensor([3.0, 1.0, 0.5])
+    wanted = F.cross_entropy(
+        model.logits[rows], torch.tensor([2, 0, 1, 1]), weight=vector, reduction="sum", label_smoothing=smoothing
+    )
+    assert torch.allclose(term.sum, wanted)
+    assert (term.name, term.count, term.weight) == ("classification", 4, 0.5)
+    assert int(term.correct) == int((model.logits[rows].argmax(1) == torch.tensor([2, 0, 1, 1])).sum())
+
+
+def test_a_batch_without_labels_has_a_loss_of_zero() -> None:
+    task = make_task()
+    model = Scores(torch.randn(2, 3))
+    (term,) = task(model, task.prepare(some_rows(task, [None, None]), Draw(0)))
+    term.sum.backward()
+    assert (float(term.sum.detach()), term.count) == (0.0, 0)
+    assert model.logits.grad is not None
+    assert not model.logits.grad.any()
+
+
+def test_scores_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    truth, guess = ([LABELS[n] for n in rng.integers(0, 3, size=60)] for _ in range(2))
+    found = make_task().score([Prediction(g, {g: 1.0}) for g in guess], examples(*truth))
+    report = metrics.classification_report(truth, guess, output_dict=True)
+    assert found["accuracy"] == pytest.approx(report["accuracy"])
+    assert found["f1_macro"] == pytest.approx(report["macro avg"]["f1-score"])
+    assert found["mcc"] == pytest.approx(metrics.matthews_corrcoef(truth, guess))
+    for label in LABELS:
+        for ours, theirs in (
+            ("precision", "precision"),
+            ("recall", "recall"),
+            ("f1", "f1-score"),
+            ("count", "support"),
+        ):
+            assert found[f"{ours}/{label}"] == pytest.approx(report[label][theirs])
+
+
+def test_scores_need_labels() -> None:
+    with pytest.raises(DataError, match=r"train\.csv:2: no label"):
+        make_task().score([Prediction("bad", {"bad": 1.0})], examples(None))
+
+
+def test_predictions_are_those_of_transformers_for_bert(tmp_path: Path) -> None:
+    theirs = save_bert(tmp_path, WORDS, transformers.BertForSequenceClassification, list(LABELS))
+    model = load_model(tmp_path)
+    found = examples(*[None] * 4, text="the quick fox {n}") + [Example("the dog", None, "a hat", "x", 1)]
+    found += examples(None, text="the cat ate a hat and the dog jumps over {n}")
+    task = make_task()
+    made = predict(model, task, task.encode(found, WORDS, 48).rows, CPU, budget=20)
+    wanted = transformers_probabilities(theirs, tmp_path, found)
+    for prediction, row in zip(made, wanted, strict=True):
+        assert list(prediction.probabilities) == list(LABELS)
+        assert list(prediction.probabilities.values()) == pytest.approx(row, abs=1e-5)
+        assert prediction.label == LABELS[int(np.argmax(row))]
+        assert prediction.score == max(prediction.probabilities.values())
+
+
+def transformers_probabilities(
+    model: transformers.PreTrainedModel, folder: Path, given: list[Example]
+) -> list[list[float]]:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    out = []
+    for example in given:
+        inputs = tokenizer(example.text, example.second, return_tensors="pt")
+        with torch.no_grad():
+            out.append(model(**inputs).logits.softmax(dim=1)[0].tolist())
+    return out
+
+
+@pytest.mark.parametrize(("family", "tokenizer"), [("bert", WORDS), ("gpt2", byte_tokenizer())])
+@pytest.mark.parametrize("method", [full, frozen])
+def test_both_families_learn(family: str, tokenizer: Tokenizer, method: object) -> None:
+    """Sixty steps on twelve texts, after which every label is right; frozen bodies do not move."""
+    torch.manual_seed(0)
+    size = {"bert": {"num_hidden_layers": 1}, "gpt2": {"n_layer": 1}}[family]
+    kind = get_family(family)
+    config = configure(kind, "tiny", {**size, "vocab_size": tokenizer.vocabulary.size})
+    model = construct(family, config, ["classification"], ["cat", "dog"])
+    initialise(model, 0)
+    model.eval()
+    found = [
+        Example(f"the {'cat' if n % 2 else 'dog'} ate {'a hat ' * (n % 5)}", "cat" if n % 2 else "dog", None, "x", n)
+        for n in range(12)
+    ]
+    task = Classification(Classification.settle(Classification.Config(), found), tokenizer.vocabulary)
+    encoded = task.encode(found, tokenizer, 64)
+    view = ExampleView(encoded.rows)
+    batch = task.prepare(view.read(np.arange(12), 0, 0, Draw(0)), Draw(0))
+    method.apply(model, method.Config())  # type: ignore[attr-defined]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    word = model.embedding.word.weight.detach().clone()
+    optimizer = torch.optim.Adam(trained, lr=1e-3 if method is full else 3e-2)
+    for _ in range(60):
+        (term,) = task(model, batch)
+        optimizer.zero_grad()
+        (term.sum / term.count).backward()
+        optimizer.step()
+    assert (method is frozen) == torch.equal(word, model.embedding.word.weight)
+    predictions = predict(model, task, encoded.rows, CPU)
+    if method is full:
+        assert task.score(predictions, found)["accuracy"] == 1.0
+    else:
+        assert all(name.startswith("heads.") for name, p in model.named_parameters() if p.requires_grad)
+
+
+def test_frozen_keeps_a_tied_weight() -> None:
+    kind = get_family("gpt2")
+    model = construct("gpt2", configure(kind, "tiny", {}), ["clm", "classification"], ["a", "b"])
+    frozen.apply(model, frozen.Config())
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == ["heads.classification.linear.weight"]
+    full.apply(model, full.Config())
+    assert all(p.requires_grad for p in model.parameters())

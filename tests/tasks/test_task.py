@@ -1,0 +1,89 @@
+"""Truncation, and the account of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tinymodels import byte_tokenizer, word_tokenizer
+
+from pretune.errors import DataError
+from pretune.tasks.classification import Classification
+from pretune.tasks.task import cut, fit
+from pretune.text.labelled import Example
+
+RUN = np.arange(10)
+
+
+def example(text: str, label: str | None = "a", second: str | None = None, line: int = 1) -> Example:
+    return Example(text, label, second, "some.csv", line)
+
+
+@pytest.mark.parametrize(
+    ("truncate", "kept"),
+    [("head", [0, 1, 2, 3, 4]), ("tail", [5, 6, 7, 8, 9]), ("head+tail", [0, 6, 7, 8, 9])],
+)
+def test_cut(truncate: str, kept: list[int]) -> None:
+    assert cut(RUN, 5, truncate).tolist() == kept  # type: ignore[arg-type]
+    assert cut(RUN, 10, truncate).tolist() == RUN.tolist()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "room", "sizes"),
+    [
+        (3, 4, 7, (3, 4)),
+        (10, 2, 8, (6, 2)),
+        (2, 10, 8, (2, 6)),
+        (10, 10, 9, (5, 4)),
+        (10, 4, 9, (5, 4)),
+        (9, 1, 2, (1, 1)),
+    ],
+)
+def test_the_longer_of_a_pair_is_cut_first(first: int, second: int, room: int, sizes: tuple[int, int]) -> None:
+    a, b = fit(np.arange(first), np.arange(second), room, "head", example("x"))
+    assert b is not None
+    assert (len(a), len(b)) == sizes
+
+
+def test_no_room_is_an_error() -> None:
+    with pytest.raises(DataError, match="too short"):
+        fit(RUN, None, 0, "head", example("x"))
+    with pytest.raises(DataError, match="too short"):
+        fit(RUN, RUN, 1, "head", example("x"))
+
+
+@pytest.mark.parametrize("tokenizer", [word_tokenizer(), byte_tokenizer()], ids=["bert", "gpt2"])
+@pytest.mark.parametrize("truncate", ["head", "tail", "head+tail"])
+def test_account_counts_every_token(tokenizer, truncate: str) -> None:
+    config = Classification.Config(labels=("a", "b"), truncate=truncate)
+    task = Classification(config, tokenizer.vocabulary)
+    examples = [example("the cat"), example("the quick brown fox " * 5), example("the dog " * 9, "b", "a hat " * 9)]
+    encoded = task.encode(examples, tokenizer, 12)
+    sizes = [len(a) + (0 if b is None else len(b)) for a, b, _ in encoded.rows]
+    kept = sum(sizes)
+    assert encoded.account["examples"] == 3
+    assert encoded.account["examples_cut"] == 2
+    assert encoded.account["tokens"] == encoded.account["tokens_cut"] + kept
+    assert encoded.account["tokens"] == sum(
+        len(t) for e in examples for t in tokenizer.encode_batch([e.text, e.second or ""])
+    )
+    assert sizes[1] + tokenizer.vocabulary.overhead(False) == 12
+    assert sizes[2] + tokenizer.vocabulary.overhead(True) == 12
+    whole = tokenizer.encode(examples[1].text)
+    kept_tokens = encoded.rows[1][0]
+    assert (kept_tokens[0] == whole[0]) or truncate == "tail"
+    assert (kept_tokens[-3:] == whole[-3:]).all() or truncate == "head"
+
+
+def test_too_long_can_be_an_error() -> None:
+    tokenizer = word_tokenizer()
+    task = Classification(Classification.Config(labels=("a", "b"), truncate="error"), tokenizer.vocabulary)
+    with pytest.raises(DataError, match=r"some\.csv:7: 20 tokens, but only 10 fit"):
+        task.encode([example("the cat " * 10, line=7)], tokenizer, 12)
+
+
+@pytest.mark.parametrize(("text", "second"), [("", None), (" \n", None), ("\x00\x01", None), ("cat", " ")])
+def test_text_without_tokens_names_its_line(text: str, second: str | None) -> None:
+    tokenizer = word_tokenizer()
+    task = Classification(Classification.Config(labels=("a", "b")), tokenizer.vocabulary)
+    with pytest.raises(DataError, match=r"some\.csv:3: "):
+        task.encode([example("the cat"), example(text, "a", second, 3)], tokenizer, 12)
