@@ -1,4 +1,4 @@
-"""Labels checked on the host, batches, the loss against torch, scores against scikit-learn, heads against transformers."""
+"""Labels checked on the host; batches; loss, scores and heads against torch, scikit-learn and transformers."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_scores_need_labels() -> None:
 def test_predictions_are_those_of_transformers_for_bert(tmp_path: Path) -> None:
     theirs = save_bert(tmp_path, WORDS, transformers.BertForSequenceClassification, list(LABELS))
     model = load_model(tmp_path)
-    found = examples(*[None] * 4, text="the quick fox {n}") + [Example("the dog", None, "a hat", "x", 1)]
+    found = [*examples(*[None] * 4, text="the quick fox {n}"), Example("the dog", None, "a hat", "x", 1)]
     found += examples(None, text="the cat ate a hat and the dog jumps over {n}")
     task = make_task()
     made = predict(model, task, task.encode(found, WORDS, 48).rows, CPU, budget=20)
@@ -190,7 +190,7 @@ def transformers_probabilities(
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     out = []
     for example in given:
-        inputs = tokenizer(example.text, example.second, return_tensors="pt")
+        inputs = tokenizer(example.text, example.second, return_tensors="pt", return_token_type_ids=True)
         with torch.no_grad():
             out.append(model(**inputs).logits.softmax(dim=1)[0].tolist())
     return out
