@@ -20,6 +20,7 @@ from pretune.errors import MissingInputError, UsageError
 
 T = TypeVar("T")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
 def names(axis: str) -> list[str]:
@@ -47,7 +48,7 @@ def find(axis: str, name: str) -> ModuleType:
     target = name.partition(":")[0]
     if target.endswith(".py"):
         return _load_file(Path(target))
-    if "." in target:
+    if _DOTTED.fullmatch(target):
         try:
             return importlib.import_module(target)
         except ModuleNotFoundError as error:

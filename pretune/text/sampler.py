@@ -75,6 +75,7 @@ class Sampler:
         shares = self.weights / self.weights.sum()
         self._blocks = [max(1, round(self._usual * float(share))) for share in shares]
         self._windows = [-(-window // block) * block if window > 1 else 0 for block in self._blocks]
+        self._order = lru_cache(maxsize=4 * len(views))(self._shuffle)
         self._sorted = lru_cache(maxsize=4 * len(views))(self._sort_window)
 
     def _mean_length(self) -> float:
@@ -150,7 +151,7 @@ class Sampler:
         for store, epoch in np.unique(np.stack([stores, epochs], axis=1), axis=0).tolist():
             yield store, epoch, (stores == store) & (epochs == epoch)
 
-    def _order(self, store: int, epoch: int) -> Permutation:
+    def _shuffle(self, store: int, epoch: int) -> Permutation:
         return Permutation(int(self._sizes[store]), self.draw.at("order", store, epoch))
 
     def _sort_window(self, store: int, epoch: int, window: int) -> Ints:

@@ -1,0 +1,134 @@
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from pydantic import Field
+
+from pretune import config
+from pretune.errors import MissingInputError, UsageError
+
+
+class Inner(config.Config):
+    lr: float = Field(default=1e-3, gt=0.0)
+    kind: Literal["linear", "cosine"] = "linear"
+    betas: tuple[float, float] = (0.9, 0.98)
+
+
+class Outer(config.Config):
+    steps: int = 10
+    name: str = "run"
+    resume: bool = True
+    path: str | None = None
+    optimizer: Inner = Inner()
+    objective: dict[str, float | dict[str, float]] = Field(default_factory=dict)
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_words_lie_over_the_file_over_the_base(tmp_path: Path) -> None:
+    path = write(tmp_path, "steps = 5\n[optimizer]\nlr = 0.5\n")
+    base = {"steps": 1, "name": "base", "optimizer": {"kind": "cosine"}}
+    found = config.load(Outer, path, ["--optimizer.lr", "3e-4"], base)
+    assert (found.steps, found.name) == (5, "base")
+    assert (found.optimizer.lr, found.optimizer.kind) == (3e-4, "cosine")
+    assert config.load(Outer) == Outer()
+
+
+@pytest.mark.parametrize(
+    ("words", "tree"),
+    [
+        (["--a.b", "3e-4"], {"a": {"b": 3e-4}}),
+        (["--a.b=3e-4"], {"a": {"b": 3e-4}}),
+        (["--a=x=y"], {"a": "x=y"}),
+        (["--steps", "-5"], {"steps": -5}),
+        (["--resume"], {"resume": True}),
+        (["--no-resume", "--steps", "2"], {"resume": False, "steps": 2}),
+        (["--batch-tokens", "7"], {"batch_tokens": 7}),
+        (["--a.b", "1", "--a.c", "2"], {"a": {"b": 1, "c": 2}}),
+        (["--a", "1", "--a", "2"], {"a": 2}),
+        (["--list", '["x", "y"]'], {"list": ["x", "y"]}),
+        (["--table", "{mlm = 1.0}"], {"table": {"mlm": 1.0}}),
+        (["--text", "runs/first one"], {"text": "runs/first one"}),
+        (["--flag", "true"], {"flag": True}),
+        ([], {}),
+    ],
+)
+def test_overrides(words: list[str], tree: dict[str, object]) -> None:
+    assert config.parse_overrides(words) == tree
+
+
+@pytest.mark.parametrize("words", [["steps", "5"], ["--"], ["-s", "5"], ["--steps", "5", "6"]])
+def test_a_word_that_is_no_override_is_refused(words: list[str]) -> None:
+    with pytest.raises(UsageError, match="expected --field value"):
+        config.parse_overrides(words)
+
+
+@pytest.mark.parametrize("words", [["--.a", "1"], ["--a.", "1"], ["--a..b", "1"], ["--=5"]])
+def test_an_empty_field_name_is_refused(words: list[str]) -> None:
+    with pytest.raises(UsageError):
+        config.load(Outer, overrides=words)
+
+
+def test_a_value_and_a_table_of_one_name(tmp_path: Path) -> None:
+    found = config.load(Outer, write(tmp_path, "objective = {mlm = 1.0}"), ["--objective.mlm.weight", "0.5"])
+    assert found.objective == {"mlm": {"weight": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--optimizer.lrr", "1"], "unknown field 'optimizer.lrr'; did you mean 'lr'?"),
+        (["--stepz", "1"], "unknown field 'stepz'; did you mean 'steps'?"),
+        (["--steps", "many"], "field 'steps' = \"many\""),
+        (["--optimizer.lr", "-1"], "field 'optimizer.lr' = -1: Input should be greater than 0"),
+        (["--optimizer.kind", "step"], "'linear' or 'cosine'"),
+        (["--optimizer", "5"], "field 'optimizer' = 5"),
+    ],
+)
+def test_an_error_names_field_value_and_remedy(words: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        config.load(Outer, overrides=words)
+    assert message in str(error.value)
+
+
+def test_every_fault_is_reported_at_once_with_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "stepz = 1\nname = 3\n")
+    with pytest.raises(UsageError) as error:
+        config.load(Outer, path)
+    lines = str(error.value).splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(f"{path}: ") for line in lines)
+
+
+@pytest.mark.parametrize("content", [b"steps = = 1", b"\xff\xfe", b"a = 1\na = 2"])
+def test_bad_toml_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="not valid TOML"):
+        config.load(Outer, path)
+
+
+def test_a_missing_recipe(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match="no such recipe"):
+        config.load(Outer, tmp_path / "none.toml")
+
+
+def test_what_is_written_reads_back(tmp_path: Path) -> None:
+    path = tmp_path / "out.toml"
+    given = config.load(Outer, overrides=["--objective.mlm.share", "0.3", "--objective.nsp", "1", "--name", 'a"b\\c\n'])
+    config.write_toml(path, given)
+    assert config.load(Outer, path) == given
+    assert "path" not in path.read_text()
+
+
+def test_values_do_not_change_after_reading() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Outer().steps = 3  # type: ignore[misc]
+
+
+def test_flatten_names_leaves() -> None:
+    assert config.flatten({"a": {"b": 1, "c": {"d": 2}}, "e": [3]}) == {"a.b": 1, "a.c.d": 2, "e": [3]}

@@ -1,0 +1,71 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pretune.errors import MissingInputError, UsageError
+from pretune.find import find, find_class, names, nearest
+from pretune.objectives.objective import Objective
+
+OWN = """
+from pretune.objectives.clm import CausalLanguageModelling
+class Mine(CausalLanguageModelling):
+    name = "mine"
+class Other(CausalLanguageModelling):
+    name = "other"
+class _Helper(CausalLanguageModelling):
+    pass
+"""
+
+
+def test_names_are_files_but_for_shared_ones() -> None:
+    found = names("objectives")
+    assert {"mlm", "nsp", "clm"} <= set(found)
+    assert not {"objective", "mixture"} & set(found)
+
+
+@pytest.mark.parametrize("name", ["mlm", "nsp", "clm"])
+def test_a_variant_is_found_by_its_file(name: str) -> None:
+    kind = find_class("objectives", name, Objective)
+    assert kind.name == name
+    assert kind.__module__ == f"pretune.objectives.{name}"
+
+
+@pytest.mark.parametrize("name", ["mlmm", "MLM", "objective", "mixture", "", "../mlm", "__init__", "mlm "])
+def test_an_unknown_variant_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="no variant"):
+        find("objectives", name)
+
+
+def test_the_nearest_name_is_offered() -> None:
+    with pytest.raises(UsageError, match="did you mean 'mlm'"):
+        find("objectives", "mlmm")
+    assert nearest("zzzz", ["a", "b"]) == "known: a, b"
+
+
+def test_a_users_own_file(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    assert find_class("objectives", f"{path}:Mine", Objective).name == "mine"
+    assert find_class("objectives", f"{path}:Mine", Objective) is find_class("objectives", f"{path}:Mine", Objective)
+    with pytest.raises(UsageError, match="must define one Objective"):
+        find_class("objectives", str(path), Objective)
+    with pytest.raises(UsageError, match="must define one"):
+        find_class("objectives", f"{path}:Missing", Objective)
+    with pytest.raises(MissingInputError, match="no such file"):
+        find("objectives", str(tmp_path / "missing.py"))
+
+
+def test_a_users_own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_package_of_a_test").mkdir()
+    (tmp_path / "own_package_of_a_test" / "goal.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert find_class("objectives", "own_package_of_a_test.goal:Other", Objective).name == "other"
+    with pytest.raises(UsageError, match="cannot import"):
+        find("objectives", "own_package_of_a_test.missing")
+
+
+def test_listing_names_does_not_import_torch() -> None:
+    code = "import sys; from pretune.find import names; names('objectives'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

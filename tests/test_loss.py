@@ -1,0 +1,87 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pretune.loss import cross_entropy, linear_cross_entropy
+
+
+def make(k: int, bias: bool, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    torch.manual_seed(k)
+    hidden = torch.randn(k, 16).to(dtype).requires_grad_()
+    weight = torch.randn(53, 16, requires_grad=True)
+    return hidden, weight, torch.randn(53, requires_grad=True) if bias else None, torch.randint(53, (k,))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("chunk", [1, 7, 10, 1024])
+def test_loss_and_gradients_are_those_of_torch(bias: bool, chunk: int) -> None:
+    hidden, weight, b, labels = make(10, bias)
+    logits = F.linear(hidden, weight, b)
+    expected = F.cross_entropy(logits, labels, reduction="sum")
+    inputs = [x for x in (hidden, weight, b) if x is not None]
+    wanted = torch.autograd.grad(3.0 * expected, inputs)
+    total, correct = linear_cross_entropy(hidden, weight, b, labels, chunk)
+    torch.testing.assert_close(total, expected)
+    assert int(correct) == int((logits.argmax(1) == labels).sum())
+    for found, want in zip(torch.autograd.grad(3.0 * total, inputs), wanted, strict=True):
+        torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-5)
+
+
+def test_bf16_is_near_fp32() -> None:
+    hidden, weight, bias, labels = make(64, True, torch.bfloat16)
+    total, _ = linear_cross_entropy(hidden, weight, bias, labels, 16)
+    grads = torch.autograd.grad(total, [hidden, weight, bias])
+    h = hidden.detach().float().requires_grad_()
+    expected = F.cross_entropy(F.linear(h, weight, bias), labels, reduction="sum")
+    assert total.dtype == torch.float32
+    assert [g.dtype for g in grads] == [torch.bfloat16, torch.float32, torch.float32]
+    torch.testing.assert_close(total, expected, rtol=1e-2, atol=0.0)
+    for found, want in zip(grads, torch.autograd.grad(expected, [h, weight, bias]), strict=True):
+        assert (found.float() - want).norm() < 0.02 * want.norm()
+
+
+def test_autocast_computes_products_in_its_dtype() -> None:
+    hidden, weight, bias, labels = make(8, True)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside, _ = linear_cross_entropy(hidden, weight, bias, labels)
+    outside, _ = linear_cross_entropy(hidden.bfloat16(), weight, bias, labels)
+    assert torch.equal(inside, outside)
+    assert not torch.equal(inside, linear_cross_entropy(hidden, weight, bias, labels)[0])
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_no_rows_give_zero_that_reaches_every_parameter(bias: bool) -> None:
+    hidden, weight, b, labels = make(0, bias)
+    with torch.no_grad():
+        weight[0, 0] = float("inf")
+    total, correct = linear_cross_entropy(hidden, weight, b, labels)
+    assert float(total) == 0.0
+    assert int(correct) == 0
+    for grad in torch.autograd.grad(total, [x for x in (hidden, weight, b) if x is not None]):
+        assert not grad.any()
+
+
+def test_huge_logits_stay_finite() -> None:
+    hidden, weight, _, labels = make(4, False)
+    total, _ = linear_cross_entropy(hidden * 1e4, weight, None, labels)
+    assert torch.isfinite(total)
+
+
+def test_no_gradient_is_formed_where_none_is_wanted() -> None:
+    hidden, weight, bias, labels = make(9, True)
+    with torch.no_grad():
+        total, _ = linear_cross_entropy(hidden, weight, bias, labels, 4)
+    torch.testing.assert_close(total, linear_cross_entropy(hidden, weight, bias, labels)[0].detach())
+    assert not total.requires_grad
+
+
+def test_class_loss_is_a_sum_in_fp32() -> None:
+    logits = torch.randn(5, 3).bfloat16().requires_grad_()
+    labels = torch.tensor([0, 1, 2, 2, 1])
+    total = cross_entropy(logits, labels)
+    assert total.dtype == torch.float32
+    torch.testing.assert_close(total, 5 * F.cross_entropy(logits.float(), labels))
+    empty = cross_entropy(logits[:0], labels[:0])
+    assert float(empty) == 0.0
+    assert not torch.autograd.grad(empty, logits)[0].any()
