@@ -50,5 +50,7 @@ def _dispatch(words: list[str]) -> int:
     except CycloptsError:
         return UsageError.code
     if {"--help", "-h"} & set(words):
-        training.show_fields(words)
+        from pretune.cli.fields import show_fields
+
+        show_fields(words)
     return 0

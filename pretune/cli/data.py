@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclopts import App, Group
 
-from pretune.cli.session import DEFAULT, Common, Words
-from pretune.errors import UsageError
+from pretune.cli.session import DEFAULT, Common, Session, Words
+from pretune.errors import CannotCreateError, UsageError
+
+if TYPE_CHECKING:
+    from pretune.text.prepare import Progress
 
 
 def register(app: App) -> None:
@@ -42,28 +48,90 @@ def pydocs(
     session.say(f"next: pretune tokenizer train {output} --output tokenizer")
 
 
-def train(*words: Words, output: Path, session: Common = DEFAULT) -> None:
+def train(*words: Words, output: Path, config: Path | None = None, session: Common = DEFAULT) -> None:
     """Train a tokenizer on text files, folders or globs.
 
     Args:
         words: PATH... [--field value]...: the text, then fields such as --kind bpe --vocab_size 30000.
         output: folder for the tokenizer.
+        config: a TOML file of fields; those of the command line lie over it.
     """
+    session.start()
+    from pretune import config as configuration
+    from pretune.text.corpus import Account, CorpusConfig, read_corpus
+    from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+
     paths, fields = split_words(words)
-    raise NotImplementedError
+    tree = configuration.merge(configuration.read_toml(config) if config else {}, configuration.parse_overrides(fields))
+    corpus = configuration.validate(CorpusConfig, tree.pop("corpus", {}), "corpus")
+    settings = configuration.validate(TokenizerConfig, tree, "tokenizer")
+    refuse_existing(output)
+    session.say(f"training a {settings.kind} tokenizer of {settings.vocab_size:,} tokens on {', '.join(paths)}")
+    account = Account()
+    begin = time.perf_counter()
+    documents = read_corpus(paths, corpus, account)
+    tokenizer = train_tokenizer((document.text for document in documents), settings)
+    tokenizer.save(output)
+    session.say(f"{account.summary()}; {time.perf_counter() - begin:.0f} s\nwritten: {output}")
+    session.say(f"next: pretune prepare {' '.join(paths)} --tokenizer {output} --output store")
 
 
-def prepare(*words: Words, tokenizer: Path, output: Path, session: Common = DEFAULT) -> None:
+def prepare(
+    *words: Words, tokenizer: Path, output: Path, config: Path | None = None, session: Common = DEFAULT
+) -> None:
     """Turn text into a token store.
 
     Killed and started again, it ends with the same bytes.
 
     Args:
-        words: PATH... [--field value]...: the text, then fields such as --workers 4.
+        words: PATH... [--field value]...: the text, then fields such as --processes 4.
         tokenizer: folder or file of a tokenizer.
         output: folder for the store.
+        config: a TOML file of fields; those of the command line lie over it.
     """
-    raise NotImplementedError
+    session.start()
+    from pretune import config as configuration
+    from pretune.text import prepare as preparing
+    from pretune.text.tokenizer import Tokenizer
+
+    paths, fields = split_words(words)
+    settings = configuration.load(preparing.PrepareConfig, config, fields)
+    session.say(f"turning {', '.join(paths)} into tokens by {tokenizer} -> {output}")
+    store = preparing.prepare(paths, Tokenizer.load(tokenizer), output, settings, Meter(session).show)
+    for name in ("train", "validation"):
+        split = store.split(name)
+        session.say(f"{name}: {split.document_count:,} documents, {split.token_count:,} tokens")
+    session.say(f"written: {output}")
+    session.say(f"next: pretune pretrain --objective mlm --data.stores {output} --data.batch 32 --output run")
+
+
+class Meter:
+    """Says how far a long reading is: in place on a terminal, every ten seconds elsewhere."""
+
+    def __init__(self, session: Session) -> None:
+        self._quiet = session.quiet
+        self._live = sys.stderr.isatty()
+        self._last = time.monotonic()
+
+    def show(self, progress: Progress) -> None:
+        """Take the newest numbers."""
+        now = time.monotonic()
+        if self._quiet or now - self._last < (0.2 if self._live else 10.0):
+            return
+        self._last = now
+        rate = progress.bytes / max(progress.seconds, 1e-9) / 1e6
+        line = f"{progress.documents:,} documents, {progress.bytes / 1e6:,.0f} MB, {progress.tokens:,} tokens"
+        print(f"{line}, {rate:.1f} MB/s", end="\r" if self._live else "\n", file=sys.stderr, flush=True)
+
+
+def refuse_existing(output: Path) -> None:
+    """Never write over a folder that holds something.
+
+    Raises:
+        CannotCreateError: the folder is not empty.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise CannotCreateError(f"{output}: exists already; remove it, or give another --output")
 
 
 def split_words(words: tuple[str, ...]) -> tuple[list[str], list[str]]:

@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import re
 import textwrap
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from pretune.find import names
+
+# What the `--field value` words of a verb may be: configuration classes, by module and name.
+_FIELDS = {
+    "tokenizer train": ("pretune.text.train_tokenizer:TokenizerConfig", "pretune.text.corpus:CorpusConfig"),
+    "prepare": ("pretune.text.prepare:PrepareConfig",),
+    "pretrain": ("pretune.train.recipe:Recipe",),
+    "finetune": ("pretune.train.recipe:Recipe",),
+    "show": ("pretune.train.recipe:Recipe",),
+}
+_AXES = ("models", "objectives", "tasks", "tune")
 _WIDTH = 100
-_ENTRY = re.compile(r"^    (\w+): (.*(?:\n {8,}.*)*)", re.MULTILINE)
+_ENTRY = re.compile(r"^    (\w+(?:, \w+)*): (.*(?:\n {8,}.*)*)", re.MULTILINE)
+
+
+def show_fields(words: Sequence[str]) -> None:
+    """Print the fields that a verb takes, where it takes any; what its `--help` ends with.
+
+    Args:
+        words: the command line.
+    """
+    verb = " ".join(takewhile(lambda word: not word.startswith("-"), words))
+    for number, place in enumerate(_FIELDS.get(verb, ())):
+        module, _, name = place.partition(":")
+        kind: type[BaseModel] = getattr(importlib.import_module(module), name)
+        print(f"\nFields ({place.replace(':', '.')}):\n" if not number else "")
+        print(describe(kind, "--corpus." if number else "--"))
+    if _FIELDS.get(verb) == _FIELDS["pretrain"]:
+        print("\nVariants, each a file: " + "; ".join(f"{axis}: {', '.join(names(axis))}" for axis in _AXES))
 
 
 def describe(kind: type[BaseModel], prefix: str = "--") -> str:
@@ -29,7 +59,7 @@ def _paragraphs(kind: type[BaseModel], prefix: str) -> Iterator[str]:
             inner.append((name, below))
             continue
         yield f"  {prefix}{name} {_type(field.annotation)}{_default(field.get_default(call_default_factory=True))}"
-        if name in meaning:
+        if meaning.get(name):
             yield textwrap.fill(meaning[name], _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
     for name, below in inner:
         yield ""
@@ -40,8 +70,9 @@ def _meanings(kind: type[BaseModel]) -> dict[str, str]:
     """What the `Attributes:` section of a class and of its bases says of each field."""
     out: dict[str, str] = {}
     for base in reversed(kind.__mro__):
-        section = textwrap.dedent((vars(base).get("__doc__") or "").partition("Attributes:")[2])
-        out |= {name: " ".join(text.split()) for name, text in _ENTRY.findall(section)}
+        section = inspect.cleandoc(vars(base).get("__doc__") or "").partition("Attributes:")[2]
+        for group, text in _ENTRY.findall(section):
+            out |= dict.fromkeys(group.split(", "), " ".join(text.split()))
     return out
 
 

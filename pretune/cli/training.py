@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +21,8 @@ def register(app: App) -> None:
     """Hang these verbs on the command line."""
     app.command(demo, group=Group("Begin", sort_key=0))
     group = Group("Train", sort_key=2)
-    for place, verb in enumerate((show, pretrain, finetune, report)):
+    verbs: Sequence[Callable[..., None]] = (show, pretrain, finetune, report)
+    for place, verb in enumerate(verbs):
         app.command(verb, group=group, sort_key=place)
 
 
@@ -42,8 +43,8 @@ def demo(*, output: Path = Path("demo"), session: Common = DEFAULT) -> None:
 def pretrain(*words: Words, session: Common = DEFAULT) -> None:
     """Pretrain a model from a token store.
 
-    Goes on from any readable model with `--model.init PATH`. Started again, it goes on from its newest good checkpoint. Under `torchrun -m pretune pretrain ...` it runs on
-    several GPUs or processes.
+    Goes on from any readable model with `--model.init PATH`. Started again, it goes on from its newest good
+    checkpoint. Under `torchrun -m pretune pretrain ...` it runs on several GPUs or processes.
 
     Args:
         words: [RECIPE.toml] [--field value]...: a recipe, fields laid over it, or fields alone.
@@ -142,7 +143,3 @@ def next_commands(model: str, roles: set[str]) -> list[str]:
     else:
         lines.append(f"pretune finetune --model.init {model} --task classification --data.train labelled.csv")
     return [*lines, f'pretune embed {model} "a text" --output vectors.npy']
-
-
-def show_fields(words: list[str]) -> None:
-    """After the help of a verb that takes `--field value`: all the fields that there are."""

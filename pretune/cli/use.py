@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,7 +25,8 @@ Json = Annotated[bool, Parameter(name="--json")]
 def register(app: App) -> None:
     """Hang these verbs on the command line."""
     group = Group("Use", sort_key=3)
-    for place, verb in enumerate((evaluate, predict, fill, generate, embed)):
+    verbs: Sequence[Callable[..., None]] = (evaluate, predict, fill, generate, embed)
+    for place, verb in enumerate(verbs):
         app.command(verb, group=group, sort_key=place)
 
 
