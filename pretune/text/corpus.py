@@ -133,7 +133,7 @@ def read_corpus(
 
 def _documents(sources: list[Source], config: CorpusConfig, account: Account, named: str) -> Iterator[Document]:
     columns = (Column(config.text_field, "text_field"), Column(config.domain_field, "domain_field", required=False))
-    before = account.used
+    before, faults = account.used, len(account.quarantine)
     for source in sources:
         for item in _records(source, columns, config):
             account.documents += 1
@@ -149,7 +149,9 @@ def _documents(sources: list[Source], config: CorpusConfig, account: Account, na
                 account.bytes += _size(result.text)
                 yield result
     if account.used == before:
-        first = f"; the first that cannot be read: {account.quarantine[0]}" if account.quarantine else ""
+        first = "".join(
+            f"; the first that cannot be read: {fault}" for fault in account.quarantine[faults : faults + 1]
+        )
         raise DataError(f"{named}: no text in {len(sources)} files ({account.summary()}){first}")
 
 
@@ -205,7 +207,7 @@ class _Draft:
 
     def close(self) -> Row | Fault:
         """The document, or what is wrong with it; the draft is empty again."""
-        out: Row | Fault = self._fault or (self._line or 1, ("".join(self._parts).rstrip("\n"), MISSING))
+        out: Row | Fault = self._fault or (self._line or 1, ("".join(self._parts).rstrip(), MISSING))
         self._parts, self._line, self._size, self._fault = [], 0, 0, None
         return out
 
@@ -222,12 +224,17 @@ def _paragraphs(source: Source, config: CorpusConfig) -> Iterator[Row | Fault]:
             draft.spoil(item)
             continue
         line = item[0] - 1
-        for number, piece in enumerate(_PADDED.sub("\n", "\n" + item[1]).split("\n\n")):
-            if number and not draft.blank:
-                yield draft.close()
+        pieces = _PADDED.sub("\n", "\n" + item[1]).split("\n\n")
+        for number, piece in enumerate(pieces):
             text = piece.lstrip("\n")
-            draft.add(line + len(piece) - len(text), text)
+            first = line + len(piece) - len(text)
             line += piece.count("\n") + 2
+            if number == 1 and not draft.blank:
+                yield draft.close()
+            if number in (0, len(pieces) - 1):
+                draft.add(first, text)
+            elif text:
+                yield first, (text.rstrip(), MISSING)
     if not draft.blank:
         yield draft.close()
 

@@ -286,6 +286,10 @@ def _bad_header(file: str, line: int, columns: Sequence[Column], header: list[st
         return Fault(file, line, f"two columns are called {twice[0]!r}", "rename one") if twice else None
     if any(column.name in header for column in columns):
         return fault
+    if len(header) == 1 and ("\t" in header[0] or "," in header[0]):
+        tabs = "\t" in header[0]
+        hint = f'fields look separated by {"tabs" if tabs else "commas"}: set format = "{"tsv" if tabs else "csv"}"'
+        return Fault(file, line, fault.reason, hint)
     count = f"{len(header)} column{'s' if len(header) > 1 else ''}"
     example = ", ".join(f'"{name}"' for name in [c.name for c in columns][: len(header)])
     hint = f"{fault.remedy}; if the file has no header row, name its {count} in order, as in columns = [{example}]"

@@ -1,0 +1,135 @@
+"""Labelled files in every format; every bad row is named with file, line, field, value and remedy."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pretune.errors import DataError, MissingInputError
+from pretune.text.labelled import Example, LabelledConfig, read_examples
+
+DATA = Path(os.environ.get("PRETUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+
+
+def read(path: Path | str, need_label: bool = True, **settings: object) -> list[Example]:
+    return read_examples(path, LabelledConfig.model_validate(settings), need_label)
+
+
+def write(path: Path, data: bytes | str) -> Path:
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return path
+
+
+ROWS = [{"text": "good one", "label": "pos"}, {"text": 'bad, "really"', "label": "neg"}]
+
+
+def test_all_formats_give_the_same_examples(tmp_path: Path) -> None:
+    files = [
+        write(tmp_path / "a.csv", 'id,label,text\n1,pos,good one\n2, neg ,"bad, ""really"""\n\n'),
+        write(tmp_path / "a.tsv", 'text\tlabel\ngood one\tpos\r\nbad, "really"\tneg\n'),
+        write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, ROWS))),
+        write(tmp_path / "b.jsonl.gz", gzip.compress("\n".join(map(json.dumps, ROWS)).encode())),
+    ]
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
+    for path in [*files, tmp_path / "a.parquet"]:
+        found = read(path)
+        assert [(e.text, e.label, e.second) for e in found] == [(r["text"], r["label"], None) for r in ROWS]
+        assert {e.source for e in found} == {str(path)}
+    assert [e.line for e in read(files[0])] == [2, 3]
+    assert len(read(tmp_path)) == 10
+
+
+def test_pairs_and_other_columns(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tsv", "s1\ts2\tsame\na\tb\t1\n")
+    settings = {"text_column": "s1", "second_column": "s2", "label_column": "same"}
+    assert read(path, **settings) == [Example("a", "1", "b", str(path), 2)]
+    assert read(path, text_column="s1", label_column="same")[0].second is None
+    bare = write(tmp_path / "b.tsv", "a\tb\t1\n")
+    assert read(bare, columns=("s1", "s2", "same"), **settings)[0].second == "b"
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [(3, "3"), (True, "true"), (1.0, "1"), (0.5, "0.5"), ("1 ", "1"), ("0", "0"), (-1, "-1"), ("标签", "标签")],
+)
+def test_labels_become_text(tmp_path: Path, value: object, label: str) -> None:
+    assert read(write(tmp_path / "a.jsonl", json.dumps({"text": "x", "label": value})))[0].label == label
+
+
+def test_labels_may_be_missing_when_they_are_not_needed(tmp_path: Path) -> None:
+    assert read(write(tmp_path / "a.csv", "text\nx\n"), need_label=False)[0].label is None
+    assert read(write(tmp_path / "a.jsonl", '{"text": "x", "label": null}'), need_label=False)[0].label is None
+    assert [e.label for e in read(write(tmp_path / "a.csv", "text,label\nx,\ny,1\n"), need_label=False)] == [None, "1"]
+    lines = read(write(tmp_path / "a.txt", "one\n\ntwo\n"), need_label=False)
+    assert [(e.text, e.line) for e in lines] == [("one", 1), ("two", 3)]
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "words"),
+    [
+        ("a.csv", "text,label\n ,1\n", r"a\.csv:2: field 'text' = ' ' is empty; fill it in or remove the row"),
+        ("a.csv", "text,label\nx,\n", r"a\.csv:2: label in field 'label' is empty; write"),
+        (
+            "a.csv",
+            "sentence,labels\nx,1\n",
+            r"a\.csv:1: no column 'text'; set text_column .*sentence.*no header row.*columns = ",
+        ),
+        ("a.csv", "text,labels\nx,1\n", r"a\.csv:1: no column 'label'; set label_column .* did you mean 'labels'\?$"),
+        ("a.csv", "text\tlabel\nx\t1\n", r"a\.csv:1: no column 'text'.*separated by tabs: set format = \"tsv\""),
+        ("a.csv", "text,label\nx, y,1\n", r"a\.csv:2: 3 fields where the header has 2: 'x, y,1'; quote"),
+        ("a.csv", "text,label\nx\n", r"a\.csv:2: 1 fields where the header has 2: 'x'"),
+        ("a.csv", 'text,label\n"x,1\ny,2\n', r"a\.csv:2: broken quotes"),
+        ("a.tsv", 'text\tlabel\n"a\tb"\t1\n', r"a\.tsv:2: 3 fields .*quotes = true"),
+        ("a.csv", b"text,label\nx,1\n\xb0\xa1,0\n", r"a\.csv:3: not UTF-8: .* 0xb0 .*iconv -f GB18030"),
+        (
+            "a.jsonl",
+            '{"text": "x", "label": 1}\n{"text": 2, "label": 1}',
+            r"a\.jsonl:2: field 'text' holds the number 2",
+        ),
+        ("a.jsonl", '{"text": "x", "label": ["a"]}', r"a\.jsonl:1: label in field 'label' is \"\['a'\]\", neither"),
+        ("a.jsonl", '{"text": "x", "label": NaN}', r"a\.jsonl:1: label in field 'label' is 'nan', neither"),
+        ("a.jsonl", '{"text": "x", "label": null}', r"a\.jsonl:1: label in field 'label' is empty"),
+        ("a.jsonl", '{"text": "x"}', r"a\.jsonl:1: no field 'label'"),
+        ("a.jsonl", '{"text": "x", "lab', r"a\.jsonl:1: not JSON"),
+        ("a.csv", "text,label\n", r"a\.csv: no rows"),
+        ("a.csv", "", r"a\.csv: no rows"),
+        ("a.txt", "x\n", r"a\.txt: a \.txt file has no columns; set format"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path: Path, name: str, body: bytes | str, words: str) -> None:
+    path = write(tmp_path / name, body)
+    with pytest.raises(DataError, match=words) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+    assert caught.value.code == 65
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match="no such file"):
+        read(tmp_path / "a.csv")
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="real data are not here")
+@pytest.mark.parametrize(
+    ("path", "settings", "rows", "labels"),
+    [
+        ("classification/chnsenticorp/train.tsv", {"text_column": "text_a"}, 9600, 2),
+        ("classification/sst2/train.tsv", {"columns": ["text", "label"]}, 6920, 2),
+        ("classification/banking77/train.csv", {"label_column": "category"}, 10003, 77),
+        ("classification/waimai_10k/waimai_10k.csv", {"text_column": "review"}, 11987, 2),
+        ("classification/sms_spam/sms.tsv", {"columns": ["label", "text"]}, 5574, 2),
+        ("classification/thucnews-titles/dev.txt", {"format": "tsv", "columns": ["text", "label"]}, 10000, 10),
+        ("pairs/AFQMC/dev.txt", {"format": "tsv", "columns": ["text", "s2", "label"], "second_column": "s2"}, 4316, 2),
+        ("pairs/glue-RTE/train.tsv", {"text_column": "sentence1", "second_column": "sentence2"}, 2490, 2),
+        ("fewclue/tnews/train_few_all.json", {"text_column": "sentence", "label_column": "label_desc"}, 1185, 15),
+    ],
+)
+def test_real_files(path: str, settings: dict[str, object], rows: int, labels: int) -> None:
+    found = read(DATA / path, **settings)
+    assert (len(found), len({e.label for e in found})) == (rows, labels)
