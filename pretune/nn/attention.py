@@ -7,7 +7,7 @@ from types import ModuleType
 from torch import Tensor, nn
 
 from pretune.batch import Layout
-from pretune.nn.backends import flash, padded, reference, sdpa, varlen
+from pretune.nn.backends import flash, matmul, padded, reference, sdpa, varlen
 from pretune.nn.cache import LayerCache
 from pretune.nn.projection import Projection, working
 from pretune.nn.spans import Run
@@ -15,12 +15,13 @@ from pretune.nn.structure import Causal, Structure
 
 BACKENDS: dict[str, ModuleType] = {
     "varlen": varlen,
+    "matmul": matmul,
     "flash": flash,
     "sdpa": sdpa,
     "padded": padded,
     "reference": reference,
 }
-_ORDER = (varlen, flash, sdpa)
+_ORDER = (varlen, matmul, flash, sdpa)
 
 
 def ragged_attention(

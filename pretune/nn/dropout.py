@@ -1,13 +1,28 @@
-"""Dropout of a hidden run, and dropout joined with the addition to the residual run."""
+"""Dropout of a hidden run, and dropout joined with the addition to the residual run.
+
+On the CPU, ATen's dropout costs more than the matrix product before it (11 ms for 0.5 M values in bfloat16 on one core,
+where this takes 0.9): its random numbers come one by one, and it multiplies. Here a 64-bit word decides for four
+values, and a dropped value is cleared by a bitwise and.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_STEPS = 1 << 15  # the share is rounded to this fineness, and the scale is exact for the rounded share
+_WORDS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
+
 
 class Dropout(nn.Module):
-    """Drop a share of the values while training, and scale the rest."""
+    """Drop a share of the values while training, and scale the rest.
+
+    Args:
+        p: the share, at least 0 and below 1.
+    """
 
     def __init__(self, p: float = 0.0) -> None:
         super().__init__()
@@ -15,13 +30,68 @@ class Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: any -> same."""
-        return F.dropout(x, self.p, self.training) if self.p else x
+        if not (self.training and self.p):
+            return x
+        if not _bitwise(x):
+            return F.dropout(x, self.p)
+        dropped: Tensor = _Drop.apply(x, self.p)
+        return dropped
 
     def add(self, update: Tensor, residual: Tensor) -> Tensor:
         """`residual + dropout(update)`. Shape: (T, width) twice -> (T, width)."""
-        dropped: Tensor = self(update)
-        return residual + dropped
+        if not (self.training and self.p):
+            return residual + update
+        if not _bitwise(update):
+            return residual + F.dropout(update, self.p)
+        added: Tensor = _DropAdd.apply(update, residual, self.p)
+        return added
 
     def extra_repr(self) -> str:
         """The share, for the module tree."""
         return f"p={self.p}"
+
+
+def _bitwise(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype in _WORDS and not torch.compiler.is_compiling()
+
+
+def _draw(shape: torch.Size, p: float) -> tuple[Tensor, float]:
+    """Which values stay (-1, all bits) or go (0), int16, and the factor of those that stay; from torch's generator."""
+    count = shape.numel()
+    threshold = min(round(p * _STEPS), _STEPS - 1)
+    words = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    lanes = words.view(torch.int16)[:count].view(shape)
+    keep = lanes.bitwise_and_(_STEPS - 1).neg_().add_(threshold - 1).bitwise_right_shift_(15)
+    return keep, _STEPS / (_STEPS - threshold)
+
+
+def _clear(x: Tensor, keep: Tensor) -> Tensor:
+    word = _WORDS[x.dtype]
+    return x.contiguous().view(word).bitwise_and(keep.to(word)).view(x.dtype)
+
+
+class _Drop(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
+        keep, ctx.factor = _draw(x.shape, p)
+        ctx.save_for_backward(keep)
+        return _clear(x, keep).mul_(ctx.factor)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (keep,) = ctx.saved_tensors
+        return _clear(grads[0], keep).mul_(ctx.factor), None
+
+
+class _DropAdd(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, update: Tensor, residual: Tensor, p: float) -> Tensor:
+        keep, ctx.factor = _draw(update.shape, p)
+        ctx.save_for_backward(keep)
+        ctx.dtype = update.dtype
+        return torch.add(residual, _clear(update, keep), alpha=ctx.factor)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        (keep,) = ctx.saved_tensors
+        return _clear(grads[0].to(ctx.dtype), keep).mul_(ctx.factor), grads[0], None
