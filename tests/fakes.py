@@ -43,7 +43,7 @@ class MemorySplit:
         self.document_count = len(documents)
         starts = zip(self.document_offsets.tolist(), documents, strict=False)
         self.sentence_offsets = np.array(
-            [first + sum(sentences[:n]) for first, sentences in starts for n in range(len(sentences))], dtype=np.int64
+            [first + sum(sentences[:n]) for first, sentences in starts for n in range(max(1, len(sentences)))], np.int64
         )
         self.token_count = int(self.document_offsets[-1])
         self.tokens = np.arange(self.token_count) + 1000 if tokens is None else tokens

@@ -181,7 +181,8 @@ def _check(
         raise UsageError(f"{len(views)} stores but {len(weights)} weights; give one weight for each store")
     if not all(np.isfinite(weight) and weight > 0 for weight in weights):
         raise UsageError(f"weights of stores must be positive, got {list(weights)}; leave a store out instead")
-    if (batch_samples is None) == (batch_tokens is None) or min(batch_samples or 1, batch_tokens or 1) < 1:
+    given = [size for size in (batch_samples, batch_tokens) if size is not None]
+    if len(given) != 1 or given[0] < 1:
         raise UsageError(
             "a batch is a number of samples or of tokens, at least 1, and not both: "
             f"got {batch_samples} samples, {batch_tokens} tokens"

@@ -1,0 +1,224 @@
+from collections import Counter
+from dataclasses import replace
+from itertools import chain, pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import MemorySplit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pretune.draw import Draw
+from pretune.errors import DataError, UsageError
+from pretune.text.sampler import Cursor, Sampler, divide, sweep
+from pretune.text.views import DocumentView, ExampleView, Row, StreamView
+
+DRAW = Draw(11)
+
+
+def make_view(count: int, seed: int = 0) -> ExampleView:
+    """Examples of 1 to 40 tokens."""
+    lengths = np.random.default_rng(seed).integers(1, 41, count)
+    return ExampleView([(np.full(n, 9), None, None) for n in lengths.tolist()])
+
+
+def names(rows: list[Row]) -> list[tuple[int, int, int]]:
+    return [row.sample for row in rows]
+
+
+def walk(sampler: Sampler, steps: int) -> tuple[list[list[Row]], list[Cursor]]:
+    cursors, batches = [sampler.start], []
+    for _ in range(steps):
+        rows, cursor = sampler.take(cursors[-1])
+        batches.append(rows)
+        cursors.append(cursor)
+    return batches, cursors
+
+
+@st.composite
+def settings_of_samplers(draw: st.DrawFn) -> dict[str, Any]:
+    sizes = draw(st.lists(st.integers(2, 60), min_size=1, max_size=3))
+    tokens = draw(st.none() | st.integers(1, 300))
+    return {
+        "views": [make_view(n, k) for k, n in enumerate(sizes)],
+        "weights": [draw(st.floats(0.05, 9.0)) for _ in sizes],
+        "draw": Draw(draw(st.integers(0, 2**63))),
+        "batch_samples": draw(st.integers(1, 20)) if tokens is None else None,
+        "batch_tokens": tokens,
+        "window": draw(st.sampled_from([0, 1, 4, 16, 1000])),
+    }
+
+
+samplers = st.builds(lambda given: Sampler(**given), settings_of_samplers())
+
+
+@given(settings_of_samplers())
+@settings(max_examples=40, deadline=None)
+def test_a_step_is_a_function_of_its_cursor(given: dict[str, Any]) -> None:
+    batches, cursors = walk(Sampler(**given), 8)
+    fresh = Sampler(**given)
+    for n in np.random.default_rng(0).permutation(8).tolist():
+        rows, after = fresh.take(cursors[n])
+        assert names(rows) == names(batches[n])
+        assert after == cursors[n + 1]
+
+
+@given(samplers)
+@settings(max_examples=40, deadline=None)
+def test_each_epoch_holds_every_sample_once(sampler: Sampler) -> None:
+    batches, cursors = walk(sampler, 20)
+    seen = Counter(name for rows in batches for name in names(rows))
+    assert max(seen.values()) == 1
+    for store, (view, consumed) in enumerate(zip(sampler.views, cursors[-1].consumed, strict=True)):
+        epochs = Counter(epoch for s, epoch, _ in seen if s == store)
+        assert sum(epochs.values()) == consumed
+        assert all(epochs[epoch] == len(view) for epoch in range(consumed // len(view)))
+    total = sum(len(view) for view in sampler.views)
+    assert sampler.epoch(cursors[-1]) == pytest.approx(sum(cursors[-1].consumed) / total)
+
+
+@given(samplers)
+@settings(max_examples=40, deadline=None)
+def test_stores_are_mixed_by_weight_at_every_moment(sampler: Sampler) -> None:
+    batches, _ = walk(sampler, 20)
+    order = [store for rows in batches for store, _, _ in names(rows)]
+    shares = sampler.weights / sampler.weights.sum()
+    counts = np.cumsum(np.array(order)[:, None] == np.arange(len(shares)), axis=0)
+    quota = np.arange(1, len(order) + 1)[:, None] * shares
+    assert np.abs(counts - quota).max() <= max(1.0, len(shares) / 2)
+
+
+@given(st.integers(1, 60), st.integers(1, 300), st.integers(0, 5), st.integers(0, 3))
+@settings(max_examples=40, deadline=None)
+def test_a_token_budget_is_filled_but_not_passed(count: int, budget: int, seed: int, overhead: int) -> None:
+    view = make_view(count, seed)
+    sampler = Sampler([view], [1.0], DRAW, batch_tokens=budget, overhead=overhead)
+    batches, _ = walk(sampler, 6)
+    sizes = [[row.size + overhead for row in rows] for rows in batches]
+    for here, following in pairwise(sizes):
+        assert sum(here) <= budget or len(here) == 1
+        assert sum(here) + following[0] > budget
+
+
+def test_an_epoch_is_shuffled_anew() -> None:
+    sampler = Sampler([make_view(100)], [1.0], DRAW, batch_samples=100)
+    first, second = (names(rows) for rows in walk(sampler, 2)[0])
+    orders = [[index for _, _, index in order] for order in (first, second)]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(100))
+    assert orders[0] != orders[1] != list(range(100))
+    other = Sampler([make_view(100)], [1.0], Draw(12), batch_samples=100)
+    assert names(walk(other, 1)[0][0]) != first
+
+
+@pytest.mark.parametrize("budget", [{"batch_samples": 8}, {"batch_tokens": 160}])
+def test_a_window_groups_lengths_without_moving_samples_out_of_it(budget: dict[str, int]) -> None:
+    view = make_view(200)
+    plain = Sampler([view], [1.0], DRAW, batch_samples=1)
+    order = [index for rows in walk(plain, 200)[0] for _, _, index in names(rows)]
+    sampler = Sampler([view], [1.0], DRAW, window=64, **budget)
+    batches, cursors = walk(sampler, 60)
+    found = [index for rows in batches for _, epoch, index in names(rows) if epoch == 0]
+    size = sampler._windows[0]
+    assert size in range(64, 72)
+    for start in range(0, 200, size):
+        assert sorted(found[start : start + size]) == sorted(order[start : start + size])
+    spread = [np.ptp([row.size for row in rows]) for rows in batches[:20]]
+    assert np.median(spread) < 15
+    means = [np.mean([row.size for row in rows]) for rows in batches[:8]]
+    assert means != sorted(means)
+    assert names(sampler.take(cursors[5])[0]) == names(batches[5])
+
+
+def test_seeking_far_ahead_is_as_cheap_as_the_start() -> None:
+    split = MemorySplit([[50] * 200] * 50)
+    sampler = Sampler([StreamView(split, 8), DocumentView(split, 8)], [1.0, 0.3], DRAW, batch_samples=16, window=256)
+    far = Cursor((10**9, 3 * 10**8))
+    rows, after = sampler.take(far)
+    assert sum(after.consumed) == sum(far.consumed) + 16
+    assert {epoch for _, epoch, _ in names(rows)} >= {10**9 // len(sampler.views[0])}
+
+
+@given(st.lists(st.integers(1, 200), max_size=60), st.integers(1, 9))
+@settings(max_examples=150, deadline=None)
+def test_dealing_keeps_every_row_and_balances_tokens(lengths: list[int], parts: int) -> None:
+    rows = [Row((0, 0, n), np.zeros(length, np.int64)) for n, length in enumerate(lengths)]
+    dealt = divide(rows, parts)
+    assert len(dealt) == parts
+    assert sorted(name for part in dealt for name in names(part)) == sorted(names(rows))
+    assert all(dealt) or len(rows) < parts
+    loads = [sum(row.size for row in part) for part in dealt]
+    best = max([max(lengths, default=0), -(-sum(lengths) // parts)])
+    assert max(loads) <= best + max(lengths, default=0)
+    if rows:
+        assert max(loads) - min(loads) <= max(lengths)
+    for part in dealt:
+        assert [row.size for row in part] == sorted(row.size for row in part)
+    shuffled = [rows[n] for n in np.random.default_rng(0).permutation(len(rows)).tolist()]
+    assert [names(part) for part in divide(shuffled, parts)] == [names(part) for part in dealt]
+
+
+def test_equal_rows_are_dealt_in_equal_numbers() -> None:
+    rows = [Row((0, 0, n), np.zeros(128, np.int64)) for n in range(32)]
+    for parts in (1, 2, 4, 8, 32):
+        assert {len(part) for part in divide(rows, parts)} == {32 // parts}
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_one_two_and_four_ranks_see_the_same_samples(accumulate: int) -> None:
+    sampler = Sampler([make_view(50), make_view(70, 1)], [2.0, 1.0], DRAW, batch_samples=24)
+    for step, rows in enumerate(walk(sampler, 8)[0]):
+        for world in (1, 2, 4):
+            parts = divide(rows, accumulate * world)
+            ranks = [[name for part in parts[rank::world] for name in names(part)] for rank in range(world)]
+            assert sorted(chain.from_iterable(ranks)) == sorted(names(rows)), step
+
+
+def test_pairs_count_both_texts() -> None:
+    row = Row((0, 0, 0), np.zeros(3, np.int64))
+    assert replace(row, second=np.zeros(4, np.int64)).size == 7
+
+
+def test_a_sweep_reads_every_sample_once_in_order() -> None:
+    view = make_view(57)
+    batches = list(sweep(view, DRAW, 100, store=3))
+    assert [index for rows in batches for _, _, index in names(rows)] == list(range(57))
+    assert {(store, epoch) for rows in batches for store, epoch, _ in names(rows)} == {(3, 0)}
+    assert all(sum(row.size for row in rows) <= 100 for rows in batches)
+    assert all(len(rows) == 1 for rows in sweep(view, DRAW, 1))
+    some = [names(rows) for rows in sweep(view, DRAW, 100, limit=20)]
+    assert some == [names(rows) for rows in sweep(view, DRAW, 100, limit=20)]
+    chosen = [index for rows in some for _, _, index in rows]
+    assert len(set(chosen)) == 20
+    assert chosen == sorted(chosen) != list(range(20))
+    assert list(sweep(ExampleView([]), DRAW, 100)) == []
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"weights": [1.0]},
+        {"weights": [1.0, 0.0]},
+        {"weights": [1.0, float("nan")]},
+        {"batch_samples": None},
+        {"batch_samples": 0},
+        {"batch_samples": None, "batch_tokens": 0},
+        {"batch_tokens": 100},
+        {"views": []},
+    ],
+)
+def test_bad_settings_are_refused(bad: dict[str, Any]) -> None:
+    good: dict[str, Any] = {"views": [make_view(3), make_view(4)], "weights": [1.0, 2.0], "batch_samples": 2}
+    with pytest.raises(UsageError):
+        Sampler(**{"draw": DRAW, **good, **bad})
+
+
+def test_an_empty_store_is_refused_with_what_to_do() -> None:
+    empty = StreamView(MemorySplit([[1]]), 8, 2)
+    with pytest.raises(DataError, match="store 1 has no sample: 2 tokens are too few"):
+        Sampler([make_view(3), empty], [1.0, 1.0], DRAW, batch_samples=2)
+
+
+def test_a_cursor_of_other_stores_is_refused() -> None:
+    with pytest.raises(DataError, match="counts 2 stores, but the run has 1"):
+        Sampler([make_view(3)], [1.0], DRAW, batch_samples=2).take(Cursor((0, 0)))

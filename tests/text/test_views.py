@@ -1,0 +1,188 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from fakes import MemorySplit
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pretune.draw import Draw
+from pretune.errors import DataError, UsageError
+from pretune.text import views
+from pretune.text.views import DocumentView, ExampleView, PairsView, Row, StreamView, View, build_view
+
+DRAW = Draw(7)
+documents = st.lists(st.lists(st.integers(1, 12), max_size=6), min_size=1, max_size=8)
+
+
+def read_all(view: View, store: int = 0, epoch: int = 0) -> list[Row]:
+    return view.read(np.arange(len(view)), store, epoch, DRAW)
+
+
+def check_account(view: View, split: MemorySplit, used: set[int]) -> None:
+    """Every token is used, the end of a document, or cut; the used ones are those that rows hold."""
+    account = view.account()
+    assert account["tokens"] == split.token_count
+    assert account["tokens"] == account["used"] + account["cut"] + account.get("end", 0)
+    assert account["used"] == len(used)
+    assert account["samples"] == len(view)
+
+
+@given(documents, st.integers(1, 20), st.integers(0, 1))
+@settings(max_examples=200, deadline=None)
+def test_a_stream_is_cut_into_windows_that_share_only_the_look_ahead(
+    layout: list[list[int]], width: int, lookahead: int
+) -> None:
+    split = MemorySplit(layout)
+    view = StreamView(split, width, lookahead)
+    expected = []
+    for start in range(0, split.token_count, width):
+        window = split.tokens[start : start + width + lookahead].tolist()
+        if len(window) >= (2 if width + lookahead > 1 else 1):
+            expected.append(window)
+    rows = read_all(view)
+    assert [row.tokens.tolist() for row in rows] == expected
+    assert view.lengths(np.arange(len(view))).tolist() == [len(window) - lookahead for window in expected]
+    starts = [n * width for n in range(len(expected))]
+    check_account(view, split, {t for s, w in zip(starts, expected, strict=True) for t in range(s, s + len(w))})
+
+
+@given(documents, st.integers(1, 20), st.integers(0, 1))
+@settings(max_examples=200, deadline=None)
+def test_document_windows_never_cross_a_document(layout: list[list[int]], width: int, lookahead: int) -> None:
+    split = MemorySplit(layout)
+    view = DocumentView(split, width, lookahead)
+    expected, used = [], set()
+    for begin, end in zip(split.document_offsets[:-1].tolist(), split.document_offsets[1:].tolist(), strict=True):
+        end -= 1 - lookahead
+        for start in range(begin, end, width):
+            stop = min(start + width + lookahead, end)
+            if stop - start >= (2 if width + lookahead > 1 else 1):
+                expected.append(split.tokens[start:stop].tolist())
+                used |= set(range(start, stop))
+    assert [row.tokens.tolist() for row in read_all(view)] == expected
+    assert view.lengths(np.arange(len(view))).tolist() == [len(window) - lookahead for window in expected]
+    check_account(view, split, used)
+
+
+def pack_slowly(split: MemorySplit, width: int) -> list[tuple[int, int]]:
+    """Greedy packing, sentence by sentence."""
+    windows = []
+    for begin, end in zip(split.document_offsets[:-1].tolist(), (split.document_offsets[1:] - 1).tolist(), strict=True):
+        starts = [s for s in split.sentence_offsets.tolist() if begin <= s < end]
+        pieces = []
+        for start, stop in pairwise([*starts, end]):
+            pieces += [(s, min(s + width, stop)) for s in range(start, stop, width)]
+        current: tuple[int, int] | None = None
+        for start, stop in pieces:
+            if current and stop - current[0] <= width:
+                current = (current[0], stop)
+            else:
+                windows += [current] if current else []
+                current = (start, stop)
+        windows += [current] if current else []
+    return [(a, b) for a, b in windows if b - a >= min(2, width)]
+
+
+@given(documents, st.integers(1, 25), st.integers(1, 4))
+@settings(max_examples=300, deadline=None)
+def test_pairs_pack_whole_sentences_greedily(layout: list[list[int]], width: int, chunk: int) -> None:
+    split = MemorySplit([*layout, [3, 4], [5]])
+    keep, views._CHUNK = views._CHUNK, chunk
+    try:
+        view = PairsView(split, width)
+    finally:
+        views._CHUNK = keep
+    expected = pack_slowly(split, width)
+    rows = read_all(view)
+    assert [row.tokens.tolist() for row in rows] == [split.tokens[a:b].tolist() for a, b in expected]
+    assert view.lengths(np.arange(len(view))).tolist() == [b - a for a, b in expected]
+    check_account(view, split, {t for a, b in expected for t in range(a, b)})
+    sentences = set(split.sentence_offsets.tolist())
+    for row, (a, b) in zip(rows, expected, strict=True):
+        assert row.sentences is not None
+        assert row.sentences.tolist() == [0, *(s - a for s in range(a + 1, b) if s in sentences)]
+        assert row.spare == width - (b - a)
+
+
+@given(documents, st.integers(1, 25))
+@settings(max_examples=200, deadline=None)
+def test_the_other_text_begins_a_sentence_of_another_document(layout: list[list[int]], width: int) -> None:
+    split = MemorySplit([*layout, [3, 4], [5]])
+    sentences, ends = split.sentence_offsets.tolist(), (split.document_offsets[1:] - 1).tolist()
+    for row in read_all(PairsView(split, width)):
+        assert row.other is not None
+        assert row.stops is not None
+        start, own = int(row.other[0]) - 1000, int(row.tokens[0]) - 1000
+        document = int(np.searchsorted(split.document_offsets, start, side="right")) - 1
+        stop = min(start + width, ends[document])
+        assert start in sentences
+        assert document != int(np.searchsorted(split.document_offsets, own, side="right")) - 1
+        assert row.other.tolist() == split.tokens[start:stop].tolist()
+        whole = [s for s in [*sentences, ends[document]] if start < s <= stop]
+        assert row.stops.tolist() == [s - start for s in sorted(set(whole))]
+
+
+def test_the_other_text_is_drawn_from_all_documents_by_key() -> None:
+    split = MemorySplit([[4, 4, 4]] * 50)
+    view = PairsView(split, 12)
+    found = [int(row.other[0]) for epoch in range(60) for row in read_all(view, epoch=epoch) if row.other is not None]
+    assert len(set(found)) > 45
+    again = view.read(np.array([7, 3]), 0, 5, DRAW)
+    whole = read_all(view, epoch=5)
+    assert [r.other.tolist() for r in again if r.other is not None] == [
+        whole[n].other.tolist() for n in (7, 3) if whole[n].other is not None
+    ]
+    assert [r.sample for r in again] == [(0, 5, 7), (0, 5, 3)]
+    changed = [a.other.tolist() != b.other.tolist() for a, b in zip(whole, read_all(view, epoch=6), strict=True)]
+    assert sum(changed) > 35
+
+
+def test_a_long_sentence_is_split_and_counted_but_not_lost() -> None:
+    view = PairsView(MemorySplit([[2, 25, 3], [4]]), 10)
+    assert [len(row.tokens) for row in read_all(view)] == [2, 10, 10, 8, 4]
+    account = view.account()
+    assert (account["cut"], account["split"], account["end"]) == (0, 15, 2)
+
+
+def test_a_document_of_one_token_is_cut_and_counted() -> None:
+    view = PairsView(MemorySplit([[1], [5, 5], [4]]), 8)
+    assert view.account()["cut"] == 1
+    assert len(view) == 3
+
+
+@pytest.mark.parametrize("layout", [[[5, 5]], [[], [5]], []])
+def test_pairs_need_two_documents(layout: list[list[int]]) -> None:
+    with pytest.raises(DataError, match="another document"):
+        PairsView(MemorySplit(layout), 8)
+
+
+@pytest.mark.parametrize("layout", [[], [[]], [[1]]])
+def test_too_little_text_gives_no_sample(layout: list[list[int]]) -> None:
+    split = MemorySplit(layout)
+    assert len(DocumentView(split, 8, 0)) == 0
+    assert len(StreamView(split, 8, 1)) == (1 if layout == [[1]] else 0)
+    assert DocumentView(split, 8, 0).account()["cut"] == sum(map(sum, layout))
+
+
+def test_examples_are_rows() -> None:
+    first, second = np.array([5, 6]), np.array([7])
+    view = ExampleView([(first, None, 1), (first, second, None)])
+    rows = read_all(view, store=2, epoch=3)
+    assert [row.sample for row in rows] == [(2, 3, 0), (2, 3, 1)]
+    assert [row.label for row in rows] == [1, None]
+    assert [row.size for row in rows] == [2, 3] == view.lengths(np.arange(2)).tolist()
+    assert rows[1].second is second
+
+
+def test_views_by_name() -> None:
+    split = MemorySplit([[4, 4], [4]])
+    assert isinstance(build_view(split, "stream", 8, 1), StreamView)
+    assert isinstance(build_view(split, "stream", 8, pack="document"), DocumentView)
+    assert isinstance(build_view(split, "pairs", 8, pack="document"), PairsView)
+    for view, pack in (("examples", "stream"), ("stream", "documents")):
+        with pytest.raises(UsageError, match="known"):
+            build_view(split, view, 8, pack=pack)
+    for width in (0, -2):
+        with pytest.raises(UsageError, match="length"):
+            build_view(split, "pairs", width)
