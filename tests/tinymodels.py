@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ TEXTS = [
 END = "<|endoftext|>"
 
 
+@cache
 def byte_tokenizer(size: int = 300) -> Tokenizer:
     """GPT-2-like: bytes and a few merges; id 0 ends a text."""
     backend = tokenizers.Tokenizer(models.BPE())
@@ -30,6 +32,7 @@ def byte_tokenizer(size: int = 300) -> Tokenizer:
     return Tokenizer(backend, {"eos_token": END, "bos_token": END})
 
 
+@cache
 def word_tokenizer() -> Tokenizer:
     """BERT-like: lower-cased pieces of words."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

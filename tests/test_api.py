@@ -1,0 +1,208 @@
+"""`pretune.load(path)`: predict, fill, embed, generate, evaluate, as a user calls them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from tinymodels import TEXTS, byte_tokenizer, save_bert, save_gpt2, word_tokenizer
+
+import pretune
+from pretune.api import Model
+from pretune.errors import DataError, MissingInputError, UsageError
+from pretune.text.labelled import LabelledConfig
+from pretune.text.prepare import PrepareConfig, prepare
+
+LABELS = ["bad", "good", "so-so"]
+LINES = ["the quick fox", "a hat", "the cat ate the dog and the lazy brown fox jumps over a hat", "don't", "the 模型"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    save_bert(root / "mlm", word_tokenizer())
+    save_bert(root / "labels", word_tokenizer(), transformers.BertForSequenceClassification, LABELS)
+    save_gpt2(root / "gpt2", byte_tokenizer())
+    return {path.name: path for path in root.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def models(folders: dict[str, Path]) -> dict[str, Model]:
+    return {name: pretune.load(path, device="cpu", precision="fp32") for name, path in folders.items()}
+
+
+def test_fill_is_that_of_transformers(models: dict[str, Model], folders: dict[str, Path]) -> None:
+    text = "the [MASK] fox jumps over the [MASK] dog"
+    found = models["mlm"].fill(text, top=4)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folders["mlm"])
+    theirs = transformers.BertForMaskedLM.from_pretrained(folders["mlm"]).eval()
+    inputs = tokenizer(text, return_tensors="pt")
+    with torch.no_grad():
+        logits = theirs(**inputs).logits[0, inputs["input_ids"][0] == tokenizer.mask_token_id]
+    best = logits.softmax(dim=1).topk(4)
+    assert [[guess.id for guess in guesses] for guesses in found] == best.indices.tolist()
+    for guesses, row in zip(found, best.values.tolist(), strict=True):
+        assert [guess.probability for guess in guesses] == pytest.approx(row, abs=1e-5)
+        assert all(guess.token for guess in guesses)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("gpt2", "the [MASK]", "no mlm head"),
+        ("mlm", "no mask at all", r"no \[MASK\] in 'no mask"),
+        ("mlm", "the [MASK] " * 40, "the model reads 48"),
+    ],
+)
+def test_fill_refuses(models: dict[str, Model], name: str, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        models[name].fill(text)
+
+
+@pytest.mark.parametrize("name", ["mlm", "gpt2"])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+@pytest.mark.parametrize("budget", [7, 8192])
+def test_embed_is_that_of_transformers(
+    models: dict[str, Model], folders: dict[str, Path], name: str, pooling: str, budget: int
+) -> None:
+    found = models[name].embed(LINES, pooling, budget=budget)  # type: ignore[arg-type]
+    assert (found.shape, found.dtype) == ((len(LINES), 32), np.float32)
+    theirs = transformers.AutoModel.from_pretrained(folders[name]).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folders[name])
+    for text, vector in zip(LINES, found, strict=True):
+        with torch.no_grad():
+            hidden = theirs(tokenizer(text, return_tensors="pt")["input_ids"]).last_hidden_state[0]
+        wanted = {"mean": hidden.mean(0), "cls": hidden[0], "last": hidden[-1]}[pooling]
+        assert np.abs(vector - wanted.numpy()).max() < 1e-5 * max(1.0, float(wanted.abs().max()))
+    unit = models[name].embed(LINES, pooling, normalize=True)  # type: ignore[arg-type]
+    assert np.linalg.norm(unit, axis=1) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_embed_edges(models: dict[str, Model], caplog: pytest.LogCaptureFixture) -> None:
+    assert models["mlm"].embed([]).shape == (0, 32)
+    assert np.isfinite(models["mlm"].embed([""])).all(), "[CLS] [SEP] is a sequence"
+    with pytest.raises(DataError, match="text 2 of 2 has no tokens"):
+        models["gpt2"].embed(["a", ""])
+    with pytest.raises(UsageError, match="expected mean, cls or last"):
+        models["mlm"].embed(["a"], "max")  # type: ignore[arg-type]
+    with caplog.at_level(logging.WARNING, "pretune"):
+        models["mlm"].embed(["the cat " * 40, "a"])
+    assert "1 of 2 texts are longer than 48 tokens and were cut" in caplog.text
+
+
+def test_predict(models: dict[str, Model], caplog: pytest.LogCaptureFixture) -> None:
+    model = models["labels"]
+    assert model.labels == LABELS
+    many = model.predict(LINES)
+    alone = model.predict(LINES[0])
+    assert alone.label == many[0].label
+    assert alone.probabilities == pytest.approx(many[0].probabilities, abs=1e-5)
+    assert [list(p.probabilities) for p in many] == [LABELS] * len(LINES)
+    assert all(sum(p.probabilities.values()) == pytest.approx(1.0) for p in many)
+    pairs = model.predict(LINES, LINES[::-1])
+    assert model.predict(LINES[0], LINES[-1]).probabilities == pytest.approx(pairs[0].probabilities, abs=1e-5)
+    assert pairs[0].probabilities != pytest.approx(many[0].probabilities, abs=1e-3)
+    head, tail = (model.predict("the cat " * 30 + "a hat " * 30, truncate=side) for side in ("head", "tail"))  # type: ignore[arg-type]
+    assert head != tail
+    assert "1 of 1 texts are longer" in caplog.text
+
+
+def test_predict_refuses(models: dict[str, Model]) -> None:
+    with pytest.raises(UsageError, match="no classification head"):
+        models["mlm"].predict("the cat")
+    with pytest.raises(UsageError, match="2 texts but 1 second"):
+        models["labels"].predict(["a", "b"], ["c"])
+    with pytest.raises(DataError, match="text:2: the text is empty"):
+        models["labels"].predict(["a", " "])
+    with pytest.raises(DataError, match="only 46 fit"):
+        models["labels"].predict("the cat " * 30, truncate="error")
+
+
+def test_generate_and_stream(models: dict[str, Model]) -> None:
+    model = models["gpt2"]
+    one = model.generate("the quick", max_new_tokens=12)
+    assert model.generate(["the quick", "a"], max_new_tokens=12)[0] == one
+    assert "".join(model.stream("the quick", max_new_tokens=12)) == one
+    stop = one[4]
+    assert model.generate("the quick", max_new_tokens=12, stop=stop) == one[: one.index(stop)]
+    (found,) = model.continuations(["the quick"], max_new_tokens=12, stop=[stop])
+    assert found.reason == "stop"
+
+
+def test_text_is_text_in_a_prompt(models: dict[str, Model]) -> None:
+    """The end token's name in a prompt is not the end token."""
+    (found,) = models["gpt2"].continuations(["<|endoftext|>"], max_new_tokens=1)
+    assert found.prompt_tokens > 1
+
+
+def test_generate_refuses(models: dict[str, Model]) -> None:
+    with pytest.raises(UsageError, match="prompt 2 is empty"):
+        models["gpt2"].generate(["a", ""])
+    with pytest.raises(UsageError, match="did you mean 'temperature'"):
+        models["gpt2"].generate("a", temprature=1.0)  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match="no clm head"):
+        models["mlm"].generate("a")
+
+
+def test_evaluate_examples(models: dict[str, Model], tmp_path: Path) -> None:
+    model = models["labels"]
+    guesses = [p.label for p in model.predict(LINES)]
+    file = tmp_path / "test.tsv"
+    file.write_text("y\tx\n" + "".join(f"{y}\t{x}\n" for x, y in zip(LINES, guesses, strict=True)), encoding="utf-8")
+    columns = LabelledConfig(text_column="x", label_column="y")
+    assert model.evaluate(file, columns=columns)["accuracy"] == 1.0
+    file.write_text("y\tx\nugly\tthe cat\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"test\.tsv:2: label 'ugly' was not seen in training; known labels: bad, good"):
+        model.evaluate(file, columns=columns)
+
+
+def test_evaluate_store(models: dict[str, Model], tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("\n\n".join(f"{n} {text}" for n in range(9) for text in TEXTS), encoding="utf-8")
+    config = PrepareConfig(validation=0.3, processes=1)
+    for name, metric in (("gpt2", "bits_per_byte"), ("mlm", "loss/mlm")):
+        prepare(tmp_path / "text.txt", models[name].tokenizer, tmp_path / name, config)
+        found = models[name].evaluate(tmp_path / name)
+        assert found[metric] > 0
+    with pytest.raises(DataError, match="tokenizer"):
+        models["gpt2"].evaluate(tmp_path / "mlm")
+    with pytest.raises(UsageError, match="no language modelling head"):
+        models["labels"].evaluate(tmp_path / "mlm")
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mlm", "labels"])
+def test_bf16_is_near(folders: dict[str, Path], models: dict[str, Model], name: str) -> None:
+    half = pretune.load(folders[name], device="cpu", precision="bf16")
+    exact, found = models[name].embed(LINES), half.embed(LINES)
+    cosine = (exact * found).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(found, axis=1)
+    assert cosine.min() > 0.999
+    assert not np.array_equal(exact, found)
+
+
+def test_load_refuses(folders: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError):
+        pretune.load(tmp_path / "nothing")
+    with pytest.raises(UsageError, match="device 'tpu'"):
+        pretune.load(folders["mlm"], device="tpu")
+    with pytest.raises(DataError, match="the tokenizer has 300 tokens, the model of"):
+        pretune.load(folders["mlm"], tokenizer=folders["gpt2"])
+
+
+def test_stated_length_is_kept(folders: dict[str, Path]) -> None:
+    model = pretune.load(folders["mlm"], precision="fp32")
+    assert model.length == 48
+    model.tokenizer.settings["model_max_length"] = 10
+    assert model.length == 10
+    model.tokenizer.settings["model_max_length"] = 1e30
+    assert model.length == 48
+
+
+@pytest.mark.parametrize("call", [pretune.pretrain, pretune.finetune])
+def test_recipes_are_read_first(call: object, tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match="no such recipe"):
+        call(tmp_path / "recipe.toml")  # type: ignore[operator]
+    with pytest.raises(UsageError, match="did you mean 'budget'"):
+        call({"budgte": {"steps": 3}})  # type: ignore[operator]
