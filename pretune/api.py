@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -321,7 +322,7 @@ def pretrain(recipe: Recipe | Path | str | Mapping[str, Any]) -> Model:
     from pretune.train.run import pretrain as run
 
     settled = _recipe(recipe)
-    return load(run(settled), settled.device, settled.precision)
+    return _present(run(settled), settled)
 
 
 def finetune(recipe: Recipe | Path | str | Mapping[str, Any]) -> Model:
@@ -333,7 +334,19 @@ def finetune(recipe: Recipe | Path | str | Mapping[str, Any]) -> Model:
     from pretune.train.run import finetune as run
 
     settled = _recipe(recipe)
-    return load(run(settled), settled.device, settled.precision)
+    return _present(run(settled), settled)
+
+
+def _present(run: Path, recipe: Recipe) -> Model:
+    """The finished model of a run, after it has said something for the run's report."""
+    from pretune.samples import write_samples
+    from pretune.train.report import write_report
+
+    model = load(run, recipe.device, recipe.precision)
+    if recipe.track.report and os.environ.get("RANK", "0") == "0":
+        write_samples(run, model, recipe)
+        write_report(run)
+    return model
 
 
 def _recipe(recipe: Recipe | Path | str | Mapping[str, Any]) -> Recipe:

@@ -1,0 +1,121 @@
+"""A few things that a finished model says about held-out text, for its report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
+
+from pretune.draw import Draw
+from pretune.text.labelled import read_examples
+from pretune.text.store import TokenSplit, TokenStore
+
+if TYPE_CHECKING:
+    from pretune.api import Model
+    from pretune.train.recipe import Recipe
+
+FILE = "samples.json"
+COUNT = 6
+_SENTENCE = (8, 40)  # tokens of a sentence that gets a mask
+_PROMPT, _CONTINUATION = 16, 48  # tokens
+
+
+class Sample(TypedDict):
+    """What was asked, and what the model answered."""
+
+    prompt: str
+    output: str
+
+
+def write_samples(run: Path, model: Model, recipe: Recipe) -> None:
+    """Ask a model what its objective or task was about, and keep the answers in its run directory."""
+    (run / FILE).write_text(json.dumps(take_samples(model, recipe), ensure_ascii=False, indent=2), encoding="utf-8")
+
+
+def take_samples(model: Model, recipe: Recipe) -> list[Sample]:
+    """Answers on texts chosen by key from the held-out part, or the training part where nothing is held out."""
+    draw = Draw(recipe.seed).at("report")
+    if recipe.task:
+        return labellings(model, recipe, draw) if "classification" in recipe.task else []
+    store = TokenStore.open(recipe.data.stores[0])
+    held = store.split("validation")
+    split = held if held.document_count else store.split("train")
+    out: list[Sample] = []
+    if "mlm" in recipe.objective:
+        out += fills(model, split, draw)
+    if "clm" in recipe.objective:
+        out += continuations(model, split, draw)
+    return out
+
+
+def fills(model: Model, split: TokenSplit, draw: Draw) -> list[Sample]:
+    """Sentences with one whole word hidden, and the likeliest words for it."""
+    out: list[Sample] = []
+    for number, tokens in enumerate(_sentences(split, draw)):
+        place = _word(model, tokens, draw.at("place", number))
+        if place is None:
+            continue
+        decode, mask = model.tokenizer.decode, model.tokenizer.token(model.tokenizer.vocabulary.mask or 0)
+        prompt = f"{decode(tokens[:place])} {mask} {decode(tokens[place + 1 :])}".strip()
+        guesses = model.fill(prompt, top=4)[0]
+        found = ", ".join(f"{guess.token} {guess.probability:.2f}" for guess in guesses)
+        out.append({"prompt": prompt, "output": f"{found}   (it was: {decode(tokens[place : place + 1])})"})
+        if len(out) == COUNT:
+            break
+    return out
+
+
+def continuations(model: Model, split: TokenSplit, draw: Draw) -> list[Sample]:
+    """Beginnings of documents, and how the model goes on: sampled, as greedy text of a small model repeats itself."""
+    offsets = split.document_offsets
+    long = np.flatnonzero(np.diff(offsets) > 2 * _PROMPT)
+    chosen = long[np.argsort(draw.bits(long))[:COUNT]]
+    starts = offsets[chosen].tolist()
+    prompts = [model.tokenizer.decode(split.read(start, start + _PROMPT)) for start in starts]
+    texts = model.generate(
+        prompts, max_new_tokens=_CONTINUATION, temperature=0.8, top_p=0.95, seed=draw.key & 0x7FFFFFFF
+    )
+    return [{"prompt": prompt, "output": text} for prompt, text in zip(prompts, texts, strict=True)]
+
+
+def labellings(model: Model, recipe: Recipe, draw: Draw) -> list[Sample]:
+    """Labelled texts, with the model's label beside the given one."""
+    examples = read_examples(recipe.data.validation or recipe.data.train, recipe.data.columns)
+    order = np.argsort(draw.bits(np.arange(len(examples))))[:COUNT]
+    chosen = [examples[n] for n in order.tolist()]
+    paired = recipe.data.columns.second_column is not None
+    found = model.predict([e.text for e in chosen], [e.second or "" for e in chosen] if paired else None)
+    return [
+        {
+            "prompt": f"{e.text} | {e.second}" if e.second else e.text,
+            "output": f"{p.label} {p.score:.2f}   (labelled: {e.label})",
+        }
+        for e, p in zip(chosen, found, strict=True)
+    ]
+
+
+def _sentences(split: TokenSplit, draw: Draw) -> Iterator[Sequence[int]]:
+    """Sentences of a middling length, in an order that the key gives, without a document's end token."""
+    starts = split.sentence_offsets
+    ends = np.append(starts[1:], split.token_count)
+    last = np.isin(ends, split.document_offsets)
+    sizes = ends - starts - last
+    fit = np.flatnonzero((sizes >= _SENTENCE[0]) & (sizes <= _SENTENCE[1]))
+    for n in fit[np.argsort(draw.bits(fit))].tolist():
+        yield split.read(int(starts[n]), int(starts[n] + sizes[n])).tolist()
+
+
+def _word(model: Model, tokens: Sequence[int], draw: Draw) -> int | None:
+    """Place of a token that is a whole word of letters; None where there is none."""
+    continues = model.tokenizer.vocabulary.continuation
+    whole = [
+        n
+        for n in range(1, len(tokens))
+        if not continues[tokens[n]]
+        and not (n + 1 < len(tokens) and continues[tokens[n + 1]])
+        and model.tokenizer.decode([tokens[n]]).strip().isalpha()
+    ]
+    return whole[int(draw.below(0, len(whole)))] if whole else None
