@@ -150,7 +150,10 @@ def ragged(
     Shape:
         sequences: N runs of integers; `segments` the same lengths.
     """
-    flat = [np.asarray(s, dtype=np.int64) for s in sequences]
-    tokens = np.concatenate(flat) if flat else np.zeros(0, np.int64)
-    parts = None if segments is None else torch.from_numpy(np.concatenate(segments).astype(np.int64))
-    return Batch(torch.from_numpy(tokens), Layout.of([len(s) for s in flat]), parts)
+    layout = Layout.of([len(sequence) for sequence in sequences])
+    return Batch(_join(sequences), layout, None if segments is None else _join(segments))
+
+
+def _join(runs: Sequence[Sequence[int] | NDArray[np.integer]]) -> Tensor:
+    flat = [np.asarray(run, dtype=np.int64) for run in runs]
+    return torch.from_numpy(np.concatenate(flat) if flat else np.zeros(0, np.int64))

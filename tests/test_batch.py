@@ -38,6 +38,7 @@ def test_ragged_lays_sequences_end_to_end() -> None:
     assert batch.layout.lengths == (2, 0, 2)
     assert batch.segments is None
     assert ragged([]).layout.total == 0
+    assert ragged([], []).segments is not None
 
 
 def test_pick_takes_sequences_in_the_order_asked() -> None:
