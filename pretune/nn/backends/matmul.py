@@ -1,8 +1,8 @@
-"""CPU, bfloat16, training of self-attention: batched matrix products over buckets of near-equal lengths, as one operator.
+"""CPU, bfloat16, training: self-attention by batched products over buckets of near-equal lengths, as one operator.
 
 ATen's flash kernel is slow in bfloat16 without AMX: at length 128 its backward takes 4.5 times as long as the products
-here, which oneDNN does with the CPU's bfloat16 instructions (12.2 against 2.7 ms; forward 2.7 against 1.8; at length 512
-still 27.9 against 20.7). Scores are rounded to bfloat16, as in the plain formulation of `transformers`.
+here, which oneDNN does with the CPU's bfloat16 instructions (12.2 against 2.7 ms; forward 2.7 against 1.8; at length
+512 still 27.9 against 20.7). Scores are rounded to bfloat16, as in the plain formulation of `transformers`.
 
 Probabilities of short sequences are kept for the backward, those of long ones computed again. Sequences of unequal
 lengths are padded inside a bucket by less than a quarter; causal ones are done in blocks of queries, so that what is
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -83,7 +84,7 @@ class Bucket(NamedTuple):
 @lru_cache(maxsize=16)
 def _plan(bounds: tuple[int, ...]) -> tuple[Bucket, ...]:
     """Sequences of near-equal lengths together; adjacent equal ones without moving them."""
-    lengths = [b - a for a, b in zip(bounds, bounds[1:], strict=False)]
+    lengths = [b - a for a, b in pairwise(bounds)]
     order = sorted((n for n in range(len(lengths)) if lengths[n]), key=lambda n: -lengths[n])
     buckets: list[list[int]] = []
     for n in order:

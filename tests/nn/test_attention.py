@@ -1,0 +1,194 @@
+"""All back ends equal, forward and backward; nothing leaks; one node for the compiler."""
+
+import pytest
+import torch
+
+from pretune.batch import Layout
+from pretune.nn.attention import BACKENDS, Attention, ragged_attention
+from pretune.nn.backends import flash, matmul
+from pretune.nn.spans import Slots
+from pretune.nn.structure import BIDIRECTIONAL, CAUSAL, Structure
+
+RUNS = {
+    "equal": ([7, 7, 7], None),
+    "ones": ([1, 5, 1, 1, 9], None),
+    "mixed": ([33, 2, 33, 33, 1, 32], None),
+    "decode": ([1, 1, 1], [4, 17, 17]),
+    "longer keys": ([3, 2, 2, 5], [9, 2, 2, 6]),
+    "empty": ([0, 4, 0, 3], None),
+}
+
+
+def tensors(queries: Layout, keys: Layout, dtype: torch.dtype, heads: int = 3, width: int = 16) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    totals = (queries.total, keys.total, keys.total)
+    return [torch.randn(t, heads, width, generator=generator).to(dtype).requires_grad_() for t in totals]
+
+
+def run(
+    backend: str | None, inputs: list[torch.Tensor], queries: Layout, keys: Layout, structure: Structure
+) -> list[torch.Tensor]:
+    out = ragged_attention(*inputs, queries, keys, structure, backend=backend)
+    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out.dtype)
+    return [out, *torch.autograd.grad(out, inputs, weight)]
+
+
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("structure", [BIDIRECTIONAL, CAUSAL], ids=["bidirectional", "causal"])
+def test_back_ends_are_equal(name, structure):
+    lengths, longer = RUNS[name]
+    queries = Layout.of(lengths)
+    keys = queries if longer is None else Layout.of(longer)
+    tried = set()
+    for dtype, tolerance in ((torch.float32, 2e-5), (torch.bfloat16, 3e-2)):
+        inputs = tensors(queries, keys, dtype)
+        wanted = run("reference", inputs, queries, keys, structure)
+        for backend, module in BACKENDS.items():
+            if module.refuse(*inputs[:2], queries, keys, structure, 0.0) is not None:
+                continue
+            tried.add(backend)
+            for got, want in zip(run(backend, inputs, queries, keys, structure), wanted, strict=True):
+                torch.testing.assert_close(
+                    got, want, atol=tolerance, rtol=tolerance, msg=lambda m, b=backend: f"{b} {m}"
+                )
+    assert tried >= {"flash", "sdpa", "padded"}
+    assert ("matmul" in tried) == (longer is None)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="varlen needs a CUDA GPU")
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("structure", [BIDIRECTIONAL, CAUSAL], ids=["bidirectional", "causal"])
+def test_varlen_is_equal(name, structure):
+    lengths, longer = RUNS[name]
+    queries = Layout.of(lengths, "cuda")
+    keys = queries if longer is None else Layout.of(longer, "cuda")
+    inputs = [x.detach().cuda().requires_grad_() for x in tensors(queries, keys, torch.bfloat16)]
+    wanted = run("reference", inputs, queries, keys, structure)
+    for got, want in zip(run("varlen", inputs, queries, keys, structure), wanted, strict=True):
+        torch.testing.assert_close(got, want, atol=3e-2, rtol=3e-2)
+
+
+@pytest.mark.parametrize("structure", [BIDIRECTIONAL, CAUSAL], ids=["bidirectional", "causal"])
+@pytest.mark.parametrize("lengths", [[300], [600, 500]])
+def test_matmul_in_blocks(structure, lengths, monkeypatch):
+    monkeypatch.setattr(matmul, "_CHUNK", 1 << 16)
+    layout = Layout.of(lengths)
+    inputs = tensors(layout, layout, torch.bfloat16)
+    wanted = run("reference", inputs, layout, layout, structure)
+    for got, want in zip(run("matmul", inputs, layout, layout, structure), wanted, strict=True):
+        assert float((got - want).detach().norm() / want.detach().norm()) < 0.02
+
+
+@pytest.mark.parametrize("backend", ["flash", "sdpa", "padded", "reference"])
+@pytest.mark.parametrize("structure", [BIDIRECTIONAL, CAUSAL], ids=["bidirectional", "causal"])
+@pytest.mark.parametrize(
+    ("fresh", "used"), [([1, 1, 1], [3, 8, 5]), ([1, 1], [6, 6]), ([2, 3], [4, 7]), ([2, 2], [5, 5])]
+)
+def test_keys_in_slots(backend, structure, fresh, used):
+    queries, capacity = Layout.of(fresh), 9
+    slots = Slots(tuple(used), capacity, torch.device("cpu"))
+    query = torch.randn(queries.total, 2, 8)
+    key, value = torch.randn(2, len(used) * capacity, 2, 8)
+    rows = torch.cat([torch.arange(n * capacity, n * capacity + k) for n, k in enumerate(used)])
+    want = ragged_attention(query, key[rows], value[rows], queries, Layout.of(used), structure, backend="reference")
+    torch.testing.assert_close(ragged_attention(query, key, value, queries, slots, structure, backend=backend), want)
+
+
+@pytest.mark.parametrize("structure", [BIDIRECTIONAL, CAUSAL], ids=["bidirectional", "causal"])
+@pytest.mark.parametrize("backend", ["flash", "matmul", "sdpa", "padded", "reference"])
+def test_nothing_leaks(structure, backend):
+    """A changed key moves only the outputs that may see it: its own sequence's, and under causal only later ones."""
+    dtype = torch.bfloat16 if backend == "matmul" else torch.float32
+    layout = Layout.of([3, 5, 5])
+    inputs = [x.detach().requires_grad_() for x in tensors(layout, layout, dtype)]
+    before = ragged_attention(*inputs, layout, layout, structure, backend=backend)
+    changed = [x.detach().clone() for x in inputs]
+    changed[1][5] += 3.0
+    changed[2][5] += 3.0
+    after = ragged_attention(*[x.requires_grad_() for x in changed], layout, layout, structure, backend=backend)
+    moved = (before != after).flatten(1).any(dim=1).tolist()
+    first = 5 if structure is CAUSAL else 3
+    assert moved == [first <= row < 8 for row in range(13)]  # the positive control: these do move
+
+
+def test_gradients_by_differences():
+    layout = Layout.of([2, 2, 3, 1])
+    inputs = [x.detach().double().requires_grad_() for x in tensors(layout, layout, torch.float64, heads=2, width=4)]
+    for causal in (False, True):
+        assert torch.autograd.gradcheck(
+            lambda q, k, v, c=causal: flash.ragged_flash(q, k, v, layout.offsets, layout.offsets, c, 0.5)[0], inputs
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_operators_are_well_formed(dtype):
+    layout = Layout.of([2, 2, 3])
+    inputs = tensors(layout, layout, dtype, heads=2, width=8)
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(flash.ragged_flash, (*inputs, layout.offsets, layout.offsets, True, 0.5), test_utils=tests)
+    if dtype == torch.bfloat16:
+        torch.library.opcheck(matmul.ragged_matmul, (*inputs, layout.offsets, True, 0.5, False), test_utils=tests)
+
+
+def test_compiler_sees_one_node():
+    layout = Layout.of([3, 4, 4])
+    inputs = tensors(layout, layout, torch.float32)
+    graphs = []
+
+    def backend(graph, example):
+        graphs.append([node.name for node in graph.graph.nodes if node.op == "call_function"])
+        return graph.forward
+
+    compiled = torch.compile(
+        lambda q, k, v, at: ragged_attention(q, k, v, at, at, CAUSAL) * 2, backend=backend, fullgraph=True
+    )
+    want = ragged_attention(*inputs, layout, layout, CAUSAL) * 2
+    torch.testing.assert_close(compiled(*inputs, layout), want)
+    assert len([name for name in graphs[0] if "ragged" in name]) == 1
+    other = Layout.of([5, 2, 4])
+    torch.testing.assert_close(compiled(*inputs, other), ragged_attention(*inputs, other, other, CAUSAL) * 2)
+    assert len(graphs) == 1, "other lengths must not compile again"
+
+
+def test_what_a_back_end_cannot_do_goes_to_the_next():
+    layout = Layout.of([4, 2])
+    inputs = tensors(layout, layout, torch.float32)
+    with pytest.raises(ValueError, match="no dropout"):
+        ragged_attention(*inputs, layout, layout, CAUSAL, dropout=0.5, backend="flash")
+    torch.manual_seed(0)
+    dropped = ragged_attention(*inputs, layout, layout, CAUSAL, dropout=0.5)
+    assert not torch.equal(dropped, ragged_attention(*inputs, layout, layout, CAUSAL))
+
+    class Window(Structure):
+        def visible(self, queries, keys, device="cpu"):
+            full = torch.ones(queries, keys, dtype=torch.bool, device=device)
+            return full.triu(-1).tril(1)
+
+    got = ragged_attention(*inputs, layout, layout, Window())
+    torch.testing.assert_close(got, ragged_attention(*inputs, layout, layout, Window(), backend="reference"))
+
+
+def test_runs_that_do_not_fit():
+    queries, keys = Layout.of([2, 3]), Layout.of([2, 2])
+    inputs = tensors(queries, keys, torch.float32)
+    with pytest.raises(ValueError, match="sequence 1 has 3 queries and 2 keys"):
+        ragged_attention(*inputs, queries, keys, CAUSAL)
+    with pytest.raises(ValueError, match="2 sequences of queries, 1 of keys"):
+        ragged_attention(*inputs, queries, Layout.of([4]), BIDIRECTIONAL)
+
+
+def test_grouped_key_heads():
+    layout = Layout.of([4, 3])
+    query = torch.randn(7, 4, 8)
+    key, value = torch.randn(2, 7, 2, 8)
+    want = ragged_attention(query, key, value, layout, layout, CAUSAL, backend="reference")
+    torch.testing.assert_close(ragged_attention(query, key, value, layout, layout, CAUSAL), want)
+
+
+def test_brick():
+    brick = Attention(32, 4, BIDIRECTIONAL)
+    out = brick(torch.randn(10, 32), Layout.of([5, 5]))
+    assert out.shape == (10, 32)
+    assert "structure=Bidirectional()" in repr(brick)
+    with pytest.raises(ValueError, match="not a multiple"):
+        Attention(30, 4, CAUSAL)

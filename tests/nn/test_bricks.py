@@ -1,0 +1,158 @@
+"""The smaller bricks against what they replace."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pretune.batch import Layout
+from pretune.nn.activation import activation, gelu_new
+from pretune.nn.attention import Attention
+from pretune.nn.block import Block, Norms
+from pretune.nn.dropout import Dropout
+from pretune.nn.embedding import Embedding
+from pretune.nn.feedforward import FeedForward
+from pretune.nn.heads import Pooler, SequenceHead, VocabularyHead
+from pretune.nn.projection import working
+from pretune.nn.stack import Stack
+from pretune.nn.structure import BIDIRECTIONAL, CAUSAL
+
+
+@pytest.mark.parametrize("size", [100, 300_000])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 3e-6), (torch.bfloat16, 2e-2)])
+def test_gelu_new_is_the_tanh_formula(size, dtype, tolerance):
+    x = torch.linspace(-12, 12, size).to(dtype).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    (got,) = torch.autograd.grad(gelu_new(x).sum(), x)
+    (want,) = torch.autograd.grad(F.gelu(exact, approximate="tanh").sum(), exact)
+    torch.testing.assert_close(got.double(), want, atol=tolerance, rtol=0)
+    torch.testing.assert_close(gelu_new(x).double(), F.gelu(exact, approximate="tanh"), atol=tolerance, rtol=tolerance)
+
+
+def test_gelu_new_keeps_extremes_and_empties():
+    x = torch.tensor([float("inf"), 60.0, -60.0, float("nan")]).repeat(20_000)
+    assert gelu_new(x)[:3].tolist() == [math.inf, 60.0, 0.0]
+    assert gelu_new(x)[3].isnan()
+    assert gelu_new(torch.empty(0, 4, requires_grad=True)).shape == (0, 4)
+
+
+def test_unknown_activation_gets_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'gelu_new'"):
+        activation("gelu_nev")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_dropout_share_scale_and_gradient(dtype, p):
+    drop = Dropout(p)
+    torch.manual_seed(0)
+    update = torch.ones(1000, 333, dtype=dtype, requires_grad=True)
+    residual = torch.full((1000, 333), 2.0, dtype=dtype, requires_grad=True)
+    out = drop.add(update, residual)
+    gone = (out == 2.0).double().mean().item()
+    assert abs(gone - p) < 4 * math.sqrt(p * (1 - p) / update.numel())
+    torch.testing.assert_close((out - 2.0).double().mean().item(), 1.0, atol=0.01, rtol=0)
+    out.sum().backward()
+    assert torch.equal(residual.grad, torch.ones_like(residual))
+    assert torch.equal(update.grad == 0, out == 2.0)
+    torch.manual_seed(0)
+    assert torch.equal(drop.add(update, residual), out)
+    assert not torch.equal(drop.add(update, residual), out)
+    drop.eval()
+    assert torch.equal(drop.add(update, residual), update + residual)
+    assert drop(update) is update
+
+
+def test_dropout_lanes_are_independent():
+    torch.manual_seed(1)
+    kept = (Dropout(0.5)(torch.ones(1 << 18)) > 0).double().view(-1, 4) - 0.5
+    correlation = (kept.t() @ kept) / len(kept) * 4 - torch.eye(4)
+    assert correlation.abs().max() < 0.02
+
+
+def test_dropout_alone_has_the_same_gradient_mask():
+    x = torch.ones(64, 8, requires_grad=True)
+    out = Dropout(0.3)(x)
+    out.backward(torch.ones_like(out))
+    assert torch.equal(x.grad, out)
+
+
+def test_embedding_adds_word_position_and_segment():
+    brick = Embedding(10, 4, positions=6, segments=2)
+    tokens, segments = torch.tensor([3, 4, 5]), torch.tensor([0, 1, 1])
+    layout = Layout.of([1, 2])
+    want = brick.word.weight[tokens] + brick.position.weight[torch.tensor([0, 0, 1])] + brick.segment.weight[segments]
+    torch.testing.assert_close(brick(tokens, layout, segments), want)
+    torch.testing.assert_close(brick(tokens, layout), brick(tokens, layout, torch.zeros(3, dtype=torch.long)))
+
+
+def test_vocabulary_head_loss_equals_its_logits():
+    weight = nn.Parameter(torch.randn(50, 8))
+    head = VocabularyHead(weight, bias=nn.Parameter(torch.randn(50)))
+    rows, labels = torch.randn(20, 8), torch.randint(0, 50, (20,))
+    loss, correct = head.loss(rows, labels)
+    torch.testing.assert_close(loss, F.cross_entropy(head(rows), labels, reduction="sum"))
+    assert int(correct) == int((head(rows).argmax(1) == labels).sum())
+    assert head.weight is weight
+
+
+@pytest.mark.parametrize(("anchor", "rows"), [("first", [0, 2, 3]), ("last", [1, 2, 6])])
+def test_sequence_head_reads_its_anchor(anchor, rows):
+    head = SequenceHead(8, ["a", "b"], anchor, pooler=Pooler(8)).eval()
+    hidden = torch.randn(7, 8)
+    want = head.linear(torch.tanh(head.pooler.dense(hidden[rows])))
+    torch.testing.assert_close(head(hidden, Layout.of([2, 1, 4])), want)
+
+
+def small_stack(dropout: float = 0.0) -> Stack:
+    torch.manual_seed(0)
+    blocks = [
+        Block(
+            Attention(16, 2, CAUSAL),
+            FeedForward(16, 32, gelu_new),
+            Norms(before_attention=nn.LayerNorm(16), before_feedforward=nn.LayerNorm(16)),
+            dropout,
+        )
+        for _ in range(3)
+    ]
+    return Stack(blocks, nn.LayerNorm(16))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_checkpointing_changes_no_gradient(dropout):
+    stack = small_stack(dropout)
+    x, layout = torch.randn(9, 16), Layout.of([4, 5])
+    grads = []
+    for checkpointing in (False, True):
+        stack.checkpointing = checkpointing
+        stack.zero_grad()
+        torch.manual_seed(3)
+        stack(x, layout).square().sum().backward()
+        grads.append([p.grad.clone() for p in stack.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+def test_layers_are_kept_on_request():
+    stack = small_stack()
+    x, layout = torch.randn(4, 16), Layout.of([4])
+    layers: list[torch.Tensor] = []
+    out = stack(x, layout, None, layers)
+    assert len(layers) == 4
+    assert layers[0] is x
+    assert layers[-1] is out
+
+
+def test_structures_count_their_pairs():
+    for structure in (BIDIRECTIONAL, CAUSAL):
+        for queries, keys in ((1, 1), (1, 7), (4, 4), (3, 9)):
+            mask = structure.visible(queries, keys)
+            assert structure.pairs(queries, keys) == (queries * keys if mask is None else int(mask.sum()))
+
+
+def test_working_precision_follows_autocast():
+    x = torch.ones(2)
+    assert working(x) is x
+    with torch.autocast("cpu", torch.bfloat16):
+        assert working(x).dtype == torch.bfloat16

@@ -1,0 +1,75 @@
+"""The cache: what it gives equals reading everything at once, through growth, reordering and cutting."""
+
+import pytest
+import torch
+
+from pretune.batch import Batch, Layout, ragged
+from pretune.models import build
+from pretune.nn.cache import Cache
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build("gpt2", "tiny", ["clm"], {"vocab_size": 60, "n_positions": 64}).eval()
+
+
+def at_once(model, sequences):
+    batch = ragged(sequences)
+    return model(batch).last_hidden_state[batch.layout.last]
+
+
+def feed(model, cache, pieces):
+    layout = cache.layout([len(piece) for piece in pieces])
+    tokens = torch.tensor([token for piece in pieces for token in piece])
+    return model(Batch(tokens, layout), cache=cache).last_hidden_state[layout.last]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("capacity", [2, 64])
+@pytest.mark.parametrize(
+    "steps",
+    [[[[1, 2, 3], [4]], [[5], [6]], [[7], [8]], [[9], [10]]], [[[1], [2]], [[3, 4, 5], [6]], [[7], [8, 9, 10]]]],
+)
+def test_pieces_equal_the_whole(model, capacity, steps):
+    cache = model.new_cache(2, capacity)
+    read = [[], []]
+    for pieces in steps:
+        got = feed(model, cache, pieces)
+        read = [old + new for old, new in zip(read, pieces, strict=True)]
+        torch.testing.assert_close(got, at_once(model, read), atol=2e-6, rtol=1e-5)
+    assert cache.lengths == tuple(map(len, read))
+
+
+@torch.no_grad()
+def test_reorder_repeats_drops_and_adds(model):
+    cache = model.new_cache(3)
+    feed(model, cache, [[1, 2, 3], [4, 5], [6]])
+    cache.reorder(torch.tensor([2, 0, 0, 1]))
+    got = feed(model, cache, [[7], [8], [9], [10]])
+    torch.testing.assert_close(
+        got, at_once(model, [[6, 7], [1, 2, 3, 8], [1, 2, 3, 9], [4, 5, 10]]), atol=2e-6, rtol=1e-5
+    )
+    cache.reorder([3])
+    got = feed(model, cache, [[11, 12]])
+    torch.testing.assert_close(got, at_once(model, [[4, 5, 10, 11, 12]]), atol=2e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_truncate_forgets(model):
+    cache = model.new_cache(2)
+    feed(model, cache, [[1, 2, 3, 4], [5, 6]])
+    cache.truncate([2, 2])
+    torch.testing.assert_close(
+        feed(model, cache, [[9], [9]]), at_once(model, [[1, 2, 9], [5, 6, 9]]), atol=2e-6, rtol=1e-5
+    )
+    with pytest.raises(ValueError, match="cannot be cut"):
+        cache.truncate([9, 1])
+
+
+def test_limits():
+    cache = Cache(layers=1, sequences=1, limit=4)
+    with pytest.raises(ValueError, match="longer than the model's 4"):
+        cache.begin(Layout.of([5]))
+    with pytest.raises(ValueError, match="holds 1 sequences"):
+        cache.begin(Layout.of([1, 1]))
+    assert cache.lengths == (0,)
