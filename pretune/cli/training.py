@@ -113,6 +113,7 @@ def _train(kind: Kind, words: tuple[str, ...], session: Session) -> None:
     session.say(_intention(kind, recipe))
     session.start()
     from pretune import api
+    from pretune.train.report import next_commands
 
     run: Callable[[Any], Any] = api.pretrain if kind == "pretrain" else api.finetune
     model = run(recipe)
@@ -129,17 +130,3 @@ def _intention(kind: Kind, recipe: Recipe) -> str:
     budget = f"{recipe.budget.total:g} {recipe.budget.unit}"
     verb = "pretraining" if kind == "pretrain" else "fine-tuning"
     return f"{verb} {origin} with {work} on {data} for {budget} -> {recipe.output}"
-
-
-def next_commands(model: str, roles: set[str]) -> list[str]:
-    """Commands that use a model with these heads."""
-    lines = []
-    if "clm" in roles:
-        lines.append(f'pretune generate {model} "The function returns"')
-    if "mlm" in roles:
-        lines.append(f'pretune fill {model} "The function returns a [MASK]."')
-    if "classification" in roles:
-        lines.append(f'pretune predict {model} "a text to label"')
-    else:
-        lines.append(f"pretune finetune --model.init {model} --task classification --data.train labelled.csv")
-    return [*lines, f'pretune embed {model} "a text" --output vectors.npy']

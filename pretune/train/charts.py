@@ -62,7 +62,12 @@ def draw(
     matplotlib.use("Agg", force=False)
     from matplotlib.figure import Figure
 
-    style = {"svg.fonttype": "none", "svg.hashsalt": f"{name} {wide}", "font.size": 11, "font.family": "sans-serif"}
+    style: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": f"{name} {wide}",
+        "font.size": 11,
+        "font.family": "sans-serif",
+    }
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(7.4, 3.5) if wide else (4.6, 2.9), layout="constrained")
         axes: Any = figure.add_subplot()
@@ -88,7 +93,7 @@ def running_mean(y: Values, share: float = 0.03) -> Values:
     kernel = np.ones(width)
     total = np.convolve(np.where(finite, y, 0.0), kernel, mode="same")[: len(y)]
     count = np.convolve(finite.astype(np.float64), kernel, mode="same")[: len(y)]
-    return np.divide(total, count, out=np.full(len(y), np.nan), where=count > 0)
+    return np.asarray(np.divide(total, count, out=np.full(len(y), np.nan), where=count > 0))
 
 
 def thin(x: Values, y: Values, most: int = _POINTS) -> tuple[Values, Values]:

@@ -6,9 +6,8 @@ the loop will find.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +16,16 @@ from pretune.batch import Batch
 from pretune.device import choose
 from pretune.draw import Draw
 from pretune.models.model import parameters
-from pretune.text.sampler import divide
+from pretune.objectives.objective import Objective
+from pretune.text.sampler import Sampler, divide
 from pretune.train.assemble import Pieces, fine_tuning, pretraining
 from pretune.train.feed import prepare_batch
 from pretune.train.flops import Flops
-from pretune.train.parallel import World
 from pretune.train.precision import Precision, choose_precision
 from pretune.train.recipe import Recipe
 from pretune.train.step import Root
 
-_LOOKED_AT = 8  # steps from which tokens of a step are estimated, where lengths differ
+_LOOKED_AT = 8  # steps from which the sequences of a step are estimated, where tokens bound it
 _SHARE = 0.4  # of the measured GEMM limit, for the estimate of time
 
 
@@ -37,7 +36,7 @@ class Row:
     Attributes:
         depth: in the tree.
         name: of the module, with how often it stands there.
-        kind: its class, or the shape of a weight.
+        kind: its class, and the shapes of the weights that it holds itself.
         weights: parameters in it, each counted where it first appears.
     """
 
@@ -71,7 +70,8 @@ class Plan:
     def render(self) -> str:
         """The plan as text."""
         width = max(2 * row.depth + len(row.name) for row in self.modules) + 2
-        tree = [f"{'  ' * row.depth + row.name:<{width}}{row.kind:<26}{row.weights:>14,}" for row in self.modules]
+        room = max(len(row.kind) for row in self.modules) + 2
+        tree = [f"{'  ' * row.depth + row.name:<{width}}{row.kind:<{room}}{row.weights:>12,}" for row in self.modules]
         total = sum(self.memory.values())
         memory = [f"  {name:<34}{_bytes(size):>12}" for name, size in [*self.memory.items(), ("together", total)]]
         share = "" if self.trained == self.parameters else f", {self.trained:,} of them trained"
@@ -97,21 +97,20 @@ def make_plan(recipe: Recipe) -> Plan:
     precision = choose_precision(recipe.precision, device)
     pieces = (fine_tuning if recipe.task else lambda r: pretraining(r, verify=False))(recipe)
     samplers = pieces.samplers(recipe)
-    draw, world = Draw(recipe.seed), World()
-    batches, sizes, data = [], [], []
+    draw = Draw(recipe.seed)
+    batches, steps_seen, data = [], [], []
     for part, sampler in zip(pieces.objective.parts, samplers, strict=True):
         cursor = sampler.start
         for step in range(_LOOKED_AT):
             rows, cursor = sampler.take(cursor)
-            sizes.append((len(rows), sum(row.size for row in rows) + part.overhead * len(rows)))
+            steps_seen.append(len(rows))
             if step == 0:
-                first = divide(rows, recipe.data.accumulate * world.size)[0]
-                batches.append(prepare_batch(part, first, draw))
-        there = sum(len(view) for view in sampler.views)
-        data.append(f"{part.view}: {there:,} samples of at most {recipe.data.length} tokens in {_stores(sampler)}")
-    samples = sum(n for n, _ in sizes) / len(sizes)
-    tokens = sum(n for _, n in sizes) / len(sizes)
-    epoch = sum(len(view) for sampler in samplers for view in sampler.views) / samples
+                batches.append(prepare_batch(part, divide(rows, recipe.data.accumulate)[0], draw))
+        data.append(f"{part.view}: {_samples(sampler):,} samples of at most {recipe.data.length} tokens")
+    there = sum(map(_samples, samplers))
+    samples = sum(steps_seen) / len(steps_seen)
+    tokens = samples * sum(_tokens(s, p) for s, p in zip(samplers, pieces.objective.parts, strict=True)) / there
+    epoch = there / samples
     steps = _steps(recipe, tokens, epoch)
     work = sum(map(Flops(pieces.model), batches)) / len(batches) * recipe.data.accumulate
     trained = sum(p.numel() for p in pieces.model.parameters() if p.requires_grad)
@@ -188,15 +187,20 @@ def _arithmetic(recipe: Recipe, samples: float, tokens: float, epoch: float, ste
 def _time(precision: Precision, work: float, steps: int | None) -> Iterator[str]:
     if not precision.peak or not work:
         return
-    yield f"{work / 1e9:,.0f} GFLOP a step; this device multiplies {precision.peak / 1e9:,.0f} GFLOP/s in {precision.name}"
+    limit = f"{precision.peak / 1e9:,.0f} GFLOP/s in {precision.name}"
+    yield f"{work / 1e9:,.0f} GFLOP a step; this device multiplies {limit}"
     if steps is not None:
         minutes = work * steps / precision.peak / _SHARE / 60
         yield f"time: about {minutes:,.1f} minutes at {_SHARE:.0%} of that, evaluation not counted"
 
 
-def _stores(sampler: Any) -> str:
-    count = len(sampler.views)
-    return f"{count} stores" if count > 1 else "1 store"
+def _samples(sampler: Sampler) -> int:
+    return sum(len(view) for view in sampler.views)
+
+
+def _tokens(sampler: Sampler, part: Objective) -> int:
+    """Tokens of all samples, special ones included."""
+    return sum(view.account()["used"] + part.overhead * len(view) for view in sampler.views)
 
 
 def _tree(model: nn.Module) -> Iterator[Row]:
@@ -208,20 +212,31 @@ def _tree(model: nn.Module) -> Iterator[Row]:
 
 def _children(module: nn.Module, depth: int, seen: set[int]) -> Iterator[Row]:
     for name, weight in module.named_parameters(recurse=False):
-        shared = id(weight) in seen
+        yield Row(depth, name, _shape(weight, seen), _count([weight], seen))
         seen.add(id(weight))
-        shape = " x ".join(str(n) for n in weight.shape) + (" (shared)" if shared else "")
-        yield Row(depth, name, shape, 0 if shared else weight.numel())
     children = [(name, child) for name, child in module.named_children() if any(True for _ in child.parameters())]
     while children:
         name, child = children[0]
         same = _alike(children)
-        fresh = sum(p.numel() for _, c in children[:same] for p in c.parameters() if id(p) not in seen)
+        weights = [p for _, each in children[:same] for p in each.parameters()]
         label = name if same == 1 else f"{name}..{children[same - 1][0]} ({same} alike)"
-        yield Row(depth, label, type(child).__name__, fresh)
-        yield from _children(child, depth + 1, seen)
-        seen |= {id(p) for _, c in children[:same] for p in c.parameters()}
+        if any(True for _ in child.children()):
+            yield Row(depth, label, type(child).__name__, _count(weights, seen))
+            yield from _children(child, depth + 1, seen)
+        else:
+            shapes = ", ".join(_shape(weight, seen) for weight in child.parameters())
+            yield Row(depth, label, f"{type(child).__name__} {shapes}", _count(weights, seen))
+        seen |= {id(weight) for weight in weights}
         children = children[same:]
+
+
+def _shape(weight: Tensor, seen: set[int]) -> str:
+    shape = " x ".join(str(n) for n in weight.shape)
+    return f"({shape}, shared)" if id(weight) in seen else f"({shape})"
+
+
+def _count(weights: Sequence[Tensor], seen: set[int]) -> int:
+    return sum(w.numel() for w in {id(w): w for w in weights}.values() if id(w) not in seen)
 
 
 def _alike(children: list[tuple[str, nn.Module]]) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from importlib import resources
@@ -22,6 +23,7 @@ from pretune import __version__
 from pretune.config import flatten
 from pretune.errors import DataError, MissingInputError
 from pretune.train.charts import Curve, Level, Values, draw
+from pretune.train.page import card, clock, count, is_number, score, short, table, text, words
 
 PAGE = "report.html"
 _ENTROPY = "unigram_entropy"
@@ -58,13 +60,13 @@ class Run:
         Shape:
             return: (N,), (N,)
         """
-        found = [(self._place(row), row[name]) for row in self._placed() if _is_number(row.get(name))]
+        found = [(self._place(row), row[name]) for row in self._placed() if is_number(row.get(name))]
         points = np.asarray(found, dtype=np.float64).reshape(-1, 2)
         return points[:, 0], points[:, 1]
 
     def last(self, name: str) -> float | None:
         """The newest value of a metric."""
-        values = [float(row[name]) for row in self.rows if _is_number(row.get(name))]
+        values = [float(row[name]) for row in self.rows if is_number(row.get(name))]
         return values[-1] if values else None
 
     @property
@@ -76,7 +78,7 @@ class Run:
     def entropy(self) -> float | None:
         """Unigram entropy of the corpus in nats a token: the loss of a model that knows frequencies alone."""
         flat = flatten(self.account) | flatten(self.facts)
-        return next((float(v) for k, v in flat.items() if k.rpartition(".")[2] == _ENTROPY and _is_number(v)), None)
+        return next((float(v) for k, v in flat.items() if k.rpartition(".")[2] == _ENTROPY and is_number(v)), None)
 
     def _placed(self) -> list[dict[str, Any]]:
         """Rows with a token count each: evaluations carry none, so they get that of the step before."""
@@ -90,10 +92,10 @@ class Run:
         return float(row["tokens"]) / self._unit() if self._by_tokens() else float(row.get("step", 0))
 
     def _by_tokens(self) -> bool:
-        return any(_is_number(row.get("tokens")) for row in self.rows)
+        return any(is_number(row.get("tokens")) for row in self.rows)
 
     def _unit(self) -> float:
-        most = max((row["tokens"] for row in self.rows if _is_number(row.get("tokens"))), default=0)
+        most = max((row["tokens"] for row in self.rows if is_number(row.get("tokens"))), default=0)
         return next((unit for unit in sorted(_UNITS, reverse=True) if most >= unit), 1.0)
 
 
@@ -108,10 +110,10 @@ def write_report(run_dir: Path) -> Path:
         DataError: one of its files is not what a run writes.
     """
     page = run_dir / PAGE
-    text = render(read_run(run_dir))
+    content = render(read_run(run_dir))
     temporary = page.with_name(f".{PAGE}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(content, encoding="utf-8")
         temporary.replace(page)
     finally:
         temporary.unlink(missing_ok=True)
@@ -170,14 +172,25 @@ def _read_json(path: Path, default: Any) -> Any:
 
 
 def _title(run: Run) -> str:
-    return str(run.facts.get("title") or run.path.resolve().name)
+    return run.path.resolve().name
 
 
 def _header(run: Run) -> str:
-    said = run.facts.get("description") or f"Training run in {run.path}"
-    ended = run.facts.get("finished") or run.facts.get("ended") or run.facts.get("started")
-    when = f" · {ended}" if ended else ""
-    return f"<header><h1>{escape(_title(run))}</h1><p>{escape(str(said))}{escape(str(when))}</p></header>"
+    """What was trained on what, when."""
+    recipe = tomllib.loads(run.recipe)
+    model, data = recipe.get("model", {}), recipe.get("data", {})
+    origin = model.get("init") or f"{model.get('family', 'bert')} {model.get('size', 'mini')} from random weights"
+    work = [*recipe.get("objective", {}), *recipe.get("task", {})]
+    places = [*data.get("stores", []), *data.get("train", [])]
+    size = run.facts.get("parameters")
+    said = [
+        str(origin) if run.recipe else "",
+        f"{size:,} parameters" if is_number(size) else "",
+        " + ".join(name.upper() if len(name) < 4 else name for name in work),
+        f"on {', '.join(map(str, places))}" if places else "",
+        str(run.facts.get("began", ""))[:16].replace("T", " "),
+    ]
+    return f"<header><h1>{escape(_title(run))}</h1><p>{escape(' · '.join(filter(None, said)))}</p></header>"
 
 
 def _tiles(run: Run) -> str:
@@ -185,11 +198,11 @@ def _tiles(run: Run) -> str:
     tiles: list[tuple[str, str, str]] = []
     best = run.series("eval/loss")[1]
     if len(best):
-        where = "best of " + _count(len(best), "evaluation")
+        where = "best of " + count(len(best), "evaluation")
         tiles.append((f"{np.nanmin(best):.3f}", "validation loss", where))
     if (loss := run.last("loss")) is not None:
         tiles.append((f"{loss:.3f}", "training loss", "last logged"))
-    tiles += [(_score(value), name, "validation, last") for name, value in _scores(run)[:2]]
+    tiles += [(score(v), words(name.removeprefix("eval/")), "validation, last") for name, v in _scores(run)]
     if (perplexity := _perplexity(run)) is not None:
         tiles.append((f"{perplexity:,.1f}", "perplexity", "validation, last"))
     for name, label, show in _FACTS:
@@ -197,7 +210,7 @@ def _tiles(run: Run) -> str:
             tiles.append((show(value), label, ""))
     speed = run.series("tokens_per_second")[1]
     if len(speed):
-        tiles.append((_short(float(np.nanmedian(speed))), "tokens a second", "median"))
+        tiles.append((short(float(np.nanmedian(speed))), "tokens a second", "median"))
     for name, label in (("gemm_share", "of the GEMM limit"), ("data_wait", "waiting for data")):
         share = run.series(name)[1]
         if len(share):
@@ -217,12 +230,16 @@ def _curves(run: Run) -> str:
         main = "loss"
     wide, narrow = (_loss_chart(run, main, wide) for wide in (True, False))
     both = f'<div class="on-wide">{wide}</div><div class="on-narrow">{narrow}</div>' if wide else ""
-    out = ["<h2>Loss</h2>", _card(both), _entropy_note(run, main)]
-    others = [name for name in ("loss", *run.names("loss/")) if name != main and (len(terms) > 1 or name != "loss")]
+    scores = [name for name, _ in _scores(run)]
+    out = ["<h2>Loss</h2>", card(both), _entropy_note(run, main)]
+    others = [name for name in ("loss", *run.names("loss/")) if name != main] if len(terms) > 1 else []
     small = [_loss_chart(run, name) for name in others]
-    small += [_plain_chart(run, name, name.removeprefix("eval/"), "dots") for name, _ in _scores(run)]
+    small += [
+        _plain_chart(run, name, f"{words(name.removeprefix('eval/')).capitalize()}, validation", "dots")
+        for name in scores
+    ]
     small += [_plain_chart(run, name, title, kind) for name, title, kind in _CHARTS]
-    cards = [_card(chart) for chart in small if chart]
+    cards = [card(chart) for chart in small if chart]
     if cards:
         out.append(f'<h2>Along the way</h2><div class="pair">{"".join(cards)}</div>')
     return "\n".join(out)
@@ -256,12 +273,38 @@ def _entropy_note(run: Run, main: str) -> str:
     )
 
 
+def _labels(run: Run) -> str:
+    """The newest scores of each label, where a task gives them."""
+    newest = {name: run.last(name) for name in run.names("eval/") if name.count("/") == 2}
+    labels = [str(label) for label in run.facts.get("labels") or ()]
+    columns = [
+        column
+        for column in dict.fromkeys(name.split("/")[1] for name in newest)
+        if labels and all(f"eval/{column}/{label}" in newest for label in labels)
+    ]
+    if not columns:
+        return ""
+    head = "".join(f'<th class="number">{escape(words(column))}</th>' for column in columns)
+    rows = "".join(
+        f"<tr><th>{escape(label)}</th>"
+        + "".join(f'<td class="number">{_cell(newest[f"eval/{column}/{label}"])}</td>' for column in columns)
+        + "</tr>"
+        for label in labels
+    )
+    whole = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f"<h2>Label by label</h2>{card(whole)}"
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}" if value > 1 else f"{value:.3f}"
+
+
 def _samples(run: Run) -> str:
     if not run.samples:
         return ""
     cells = "".join(
         f'<div class="sample"><div class="prompt">{escape(str(s.get("prompt", "")))}</div>'
-        f'<div class="output">{escape(_text(s.get("output", "")))}</div></div>'
+        f'<div class="output">{escape(text(s.get("output", "")))}</div></div>'
         for s in run.samples
         if isinstance(s, dict)
     )
@@ -271,26 +314,22 @@ def _samples(run: Run) -> str:
 def _account(run: Run) -> str:
     if not run.account:
         return ""
-    return "<h2>Where the data went</h2>" + _card(_table(run.account))
+    return "<h2>Where the data went</h2>" + card(table(run.account))
 
 
 def _next(run: Run) -> str:
-    """Commands that use the result, for this kind of model."""
-    given = run.facts.get("next")
-    lines = [str(line) for line in given] if isinstance(given, list) else default_commands(run)
+    lines = next_commands(str(run.path), {name.rpartition("/")[2] for name in run.names("loss/")})
     return f'<h2>Use it</h2><div class="card"><pre>{escape(chr(10).join(lines))}</pre></div>'
 
 
-def default_commands(run: Run) -> list[str]:
-    """What a model with these losses can do, as commands."""
-    terms = {name.rpartition("/")[2] for name in run.names("loss/")}
-    model = run.path
+def next_commands(model: str, roles: Collection[str]) -> list[str]:
+    """What a model can do that was trained for these objectives and tasks, as commands."""
     lines = []
-    if "clm" in terms:
+    if "clm" in roles:
         lines.append(f'pretune generate {model} "The function returns"')
-    if "mlm" in terms:
+    if "mlm" in roles:
         lines.append(f'pretune fill {model} "The function returns a [MASK]."')
-    if "classification" in terms:
+    if "classification" in roles:
         lines.append(f'pretune predict {model} "a text to label"')
     else:
         lines.append(f"pretune finetune --model.init {model} --task classification --data.train labelled.csv")
@@ -304,40 +343,17 @@ def _configuration(run: Run) -> str:
             f'<h2>How it was made</h2><div class="card"><details open><summary>recipe.toml, resolved</summary>'
             f"<pre>{escape(run.recipe.strip())}</pre></details></div>"
         )
-    facts = {k: v for k, v in run.facts.items() if k not in ("title", "description", "next")}
-    if facts:
+    if run.facts:
         parts.append(
-            f'<div class="card"><details><summary>Environment and outcome (run.json)</summary>{_table(facts)}'
+            f'<div class="card"><details><summary>Environment and outcome (run.json)</summary>{table(run.facts)}'
             "</details></div>"
         )
     return "\n".join(parts)
 
 
-def _table(tree: Mapping[str, Any]) -> str:
-    """A tree as a table: plain values first, then a group of rows for each branch."""
-    plain = {k: v for k, v in tree.items() if not isinstance(v, Mapping)}
-    groups = [(k, flatten(v)) for k, v in tree.items() if isinstance(v, Mapping)]
-    out = "<tbody>" + "".join(_row(k, v) for k, v in plain.items()) + "</tbody>" if plain else ""
-    for name, values in groups:
-        rows = "".join(_row(k, v) for k, v in values.items())
-        out += f'<tbody class="group"><tr><th colspan="2">{escape(_words(name))}</th></tr></tbody><tbody>{rows}</tbody>'
-    return f"<table>{out}</table>"
-
-
-def _row(name: str, value: Any) -> str:
-    kind = ' class="number"' if _is_number(value) else ""
-    return f"<tr><th>{escape(_words(name))}</th><td{kind}>{escape(_text(value))}</td></tr>"
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool) or not _is_number(value):
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
-
-
 def _scores(run: Run) -> list[tuple[str, float]]:
-    """Metrics of an evaluation that are not losses, with their newest values."""
-    names = [name for name in run.names("eval/") if not name.startswith("eval/loss")]
+    """Scores of a task over all its labels, with their newest values."""
+    names = [name for name in run.names("eval/") if name.count("/") == 1 and name != "eval/loss"]
     return [(name, value) for name in names if (value := run.last(name)) is not None]
 
 
@@ -346,45 +362,11 @@ def _perplexity(run: Run) -> float | None:
     return math.exp(loss) if loss is not None and loss < 50 else None
 
 
-def _card(content: str) -> str:
-    return f'<div class="card">{content}</div>' if content else ""
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ").replace(".", " · ")
-
-
-def _score(value: float) -> str:
-    return f"{value:.1%}" if 0 <= value <= 1 else f"{value:.3f}"
-
-
-def _short(value: float) -> str:
-    """Three significant digits with k, M or G."""
-    for unit, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= unit:
-            return f"{value / unit:.3g} {sign}"
-    return f"{value:.3g}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" + ("" if n == 1 else "s")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 _FACTS: Sequence[tuple[str, str, Callable[[float], str]]] = (
-    ("tokens", "tokens seen", _short),
+    ("tokens", "tokens seen", short),
     ("step", "steps", lambda value: f"{value:,.0f}"),
     ("epoch", "epochs", lambda value: f"{value:.2f}"),
-    ("time", "training time", _clock),
+    ("time", "training time", clock),
 )
 _CHARTS = (
     ("lr", "Learning rate", "line"),
@@ -395,4 +377,13 @@ _CHARTS = (
     ("accuracy/clm", "CLM accuracy, training", "trace"),
 )
 _FROM_ZERO = ("tokens_per_second", "grad_norm")
-_SECTIONS: Sequence[Callable[[Run], str]] = (_header, _tiles, _curves, _samples, _next, _account, _configuration)
+_SECTIONS: Sequence[Callable[[Run], str]] = (
+    _header,
+    _tiles,
+    _curves,
+    _labels,
+    _samples,
+    _next,
+    _account,
+    _configuration,
+)
