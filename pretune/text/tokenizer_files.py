@@ -22,7 +22,7 @@ _GUESSES = {
     "bos": ("<s>", "<|endoftext|>"),
     "eos": ("</s>", "<|endoftext|>"),
 }
-_BERT = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, Settings]:
@@ -132,7 +132,7 @@ def _from_bert(file: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
     lowercase = bool(settings.get("do_lower_case", not cased))
     backend = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
     bert_pipeline(backend, lowercase, settings.get("strip_accents"), bool(settings.get("tokenize_chinese_chars", True)))
-    backend.add_special_tokens([token for token in _BERT if token in vocab])
+    backend.add_special_tokens([token for token in BERT_SPECIAL if token in vocab])
     return backend
 
 

@@ -1,0 +1,272 @@
+"""Training a tokenizer on raw text: WordPiece (BERT), byte-level BPE (GPT-2), Unigram (SentencePiece).
+
+    texts --spooled to disk, characters counted--> alphabet --second pass--> trainer of `tokenizers` --> Tokenizer
+
+The text is read once and never held in memory; the trainers keep the counts of different words. The same texts give the
+same tokenizer: where a trainer's result hangs on the order of a hash table, what it hangs on is fixed here.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, Any, Literal, Self
+
+import tokenizers
+from pydantic import Field, model_validator
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from pretune.config import Config
+from pretune.errors import DataError, UsageError
+from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer_files import BERT_SPECIAL, Settings, bert_pipeline, gpt2_pipeline
+
+COVERAGE = 0.995  # share of all characters that the alphabet must hold
+_UNIGRAM_SPECIAL = ("<s>", "</s>", "<pad>", "<mask>")
+_BYTE_SCORE = -1000.0  # a byte stands for a character only where no piece does
+_NUMBERING = 1e-4
+_SCORE_DIGITS = 7  # the trainer's sums differ from run to run in the eleventh
+
+
+class TokenizerConfig(Config):
+    """What tokenizer to train.
+
+    Attributes:
+        kind: "wordpiece" as in BERT, "bpe" on bytes as in GPT-2, "unigram" as in SentencePiece.
+        vocab_size: tokens, special ones included; a small corpus gives fewer.
+        lowercase: for WordPiece.
+        strip_accents: for WordPiece; None does as `lowercase`.
+        split_chinese: for WordPiece: every Chinese character is a word.
+        byte_fallback: for Unigram: characters outside the vocabulary become bytes, not the unknown token.
+        min_frequency: how often a pair must occur to be merged, for WordPiece and BPE.
+        max_bytes: text beyond this many bytes is not read.
+        max_length: tokens of the longest input, as `model_max_length` tells other libraries.
+    """
+
+    kind: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
+    vocab_size: int = Field(default=16000, ge=8, le=1 << 20)
+    lowercase: bool | None = None
+    strip_accents: bool | None = None
+    split_chinese: bool = True
+    byte_fallback: bool = False
+    min_frequency: int = Field(default=2, ge=1)
+    max_bytes: int = Field(default=1 << 30, ge=1)
+    max_length: int = Field(default=512, ge=1)
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        if self.kind != "wordpiece" and (self.lowercase or self.strip_accents is not None):
+            raise ValueError('lowercase and strip_accents are for kind = "wordpiece"')
+        if self.kind != "unigram" and self.byte_fallback:
+            raise ValueError('byte_fallback is for kind = "unigram" ("bpe" is made of bytes anyway)')
+        return self
+
+
+def train_tokenizer(texts: Iterable[str], config: TokenizerConfig | None = None) -> Tokenizer:
+    """Train a tokenizer.
+
+    Args:
+        texts: documents; read once, held on disk while training.
+
+    Raises:
+        DataError: no text but white space.
+        UsageError: `vocab_size` cannot hold the characters of the text.
+    """
+    config = config or TokenizerConfig()
+    train = {"wordpiece": _train_wordpiece, "bpe": _train_bpe, "unigram": _train_unigram}[config.kind]
+    with tempfile.SpooledTemporaryFile(max_size=32 << 20) as file:
+        spool = _Spool.fill(file, texts, config.max_bytes)
+        backend, settings = train(spool, config)
+    return Tokenizer(backend, {"model_max_length": config.max_length, **settings})
+
+
+@dataclass(frozen=True)
+class _Spool:
+    """Texts on disk, to be read again, and how often each character occurs in them."""
+
+    file: IO[bytes]
+    counts: Counter[str]
+
+    @classmethod
+    def fill(cls, file: IO[bytes], texts: Iterable[str], limit: int) -> _Spool:
+        counts: Counter[str] = Counter()
+        room = limit
+        for text in texts:
+            try:
+                raw = text.encode()[:room]
+            except UnicodeEncodeError as error:
+                raise DataError(f"lone surrogate at character {error.start} of {text[:40]!r}...") from None
+            counts.update(raw.decode("utf-8", "ignore"))
+            file.write(struct.pack("<q", len(raw)) + raw)
+            room -= len(raw)
+            if room <= 0:
+                break
+        if not any(not character.isspace() for character in counts):
+            raise DataError("no text to train a tokenizer on, or nothing but white space")
+        return cls(file, counts)
+
+    def __iter__(self) -> Iterator[str]:
+        self.file.seek(0)
+        while head := self.file.read(8):
+            yield self.file.read(*struct.unpack("<q", head)).decode("utf-8", "ignore")
+
+
+def _train_wordpiece(spool: _Spool, config: TokenizerConfig) -> tuple[tokenizers.Tokenizer, Settings]:
+    """The trainer numbers `##x` pieces in the order of a hash table and breaks ties by number; so they are given."""
+    lowercase = config.lowercase is not False
+    backend = tokenizers.Tokenizer(models.WordPiece({}, unk_token="[UNK]"))
+    bert_pipeline(backend, lowercase, config.strip_accents, config.split_chinese)
+    alphabet = _alphabet(spool.counts, backend.normalizer, config, len(BERT_SPECIAL), 2)
+    inner = [f"##{character}" for character in alphabet if _goes_on(character, config.split_chinese)]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=config.vocab_size,
+        min_frequency=config.min_frequency,
+        special_tokens=[*BERT_SPECIAL, *inner],
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
+    backend.train_from_iterator(iter(spool), trainer)
+    learned = sorted(backend.get_vocab(with_added_tokens=False).items(), key=lambda item: item[1])
+    first = [*BERT_SPECIAL, *alphabet, *inner]
+    order = first + [piece for piece, _ in learned if piece not in set(first)]
+    vocab = {piece: number for number, piece in enumerate(order)}
+    out = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    out.add_special_tokens(list(BERT_SPECIAL))
+    bert_pipeline(out, lowercase, config.strip_accents, config.split_chinese)
+    settings = {f"{name[1:-1].lower()}_token": name for name in BERT_SPECIAL}
+    return out, {
+        **settings,
+        "do_lower_case": lowercase,
+        "strip_accents": config.strip_accents,
+        "tokenize_chinese_chars": config.split_chinese,
+    }
+
+
+def _train_bpe(spool: _Spool, config: TokenizerConfig) -> tuple[tokenizers.Tokenizer, Settings]:
+    end = "<|endoftext|>"
+    if config.vocab_size < 257:
+        raise UsageError(f"vocab_size = {config.vocab_size} is too small: 256 bytes and {end} need 257")
+    backend = tokenizers.Tokenizer(models.BPE())
+    gpt2_pipeline(backend)
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab_size,
+        min_frequency=config.min_frequency,
+        special_tokens=[end],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(iter(spool), trainer)
+    return backend, {"bos_token": end, "eos_token": end, "add_prefix_space": False}
+
+
+def _train_unigram(spool: _Spool, config: TokenizerConfig) -> tuple[tokenizers.Tokenizer, Settings]:
+    """Special tokens stand outside the model's pieces: text cannot be cut into them."""
+    byte_pieces = [(f"<0x{byte:02X}>", _BYTE_SCORE) for byte in range(256 if config.byte_fallback else 0)]
+    reserved = 1 + len(_UNIGRAM_SPECIAL) + len(byte_pieces)
+    draft = tokenizers.Tokenizer(models.Unigram())
+    draft.normalizer, draft.pre_tokenizer = _unigram_normalizer(), _metaspace()
+    kept = set(_alphabet(spool.counts, draft.normalizer, config, reserved, 1))
+    if config.byte_fallback:  # else "<0x41>" in a text could be spelt in no other way than as that byte
+        kept |= set(map(chr, range(0x21, 0x7F)))
+    rare = {
+        ord(character): " "
+        for character in spool.counts
+        if not kept.issuperset(draft.normalizer.normalize_str(character))
+    }
+    trainer = trainers.UnigramTrainer(
+        vocab_size=config.vocab_size - reserved + 1,
+        special_tokens=["<unk>"],
+        unk_token="<unk>",
+        initial_alphabet=sorted(kept),
+        show_progress=False,
+    )
+    draft.train_from_iterator((text.translate(rare) for text in spool) if rare else iter(spool), trainer)
+    pieces = _scores(draft)
+    out = tokenizers.Tokenizer(
+        models.Unigram([("<unk>", 0.0), *byte_pieces, *pieces], unk_id=0, byte_fallback=config.byte_fallback)
+    )
+    out.add_special_tokens(["<unk>", *_UNIGRAM_SPECIAL])
+    out.normalizer, out.pre_tokenizer = _unigram_normalizer(), _metaspace()
+    metaspace = decoders.Metaspace(replacement="▁", prepend_scheme="always")
+    out.decoder = decoders.Sequence([decoders.ByteFallback(), metaspace]) if config.byte_fallback else metaspace
+    out.post_processor = processors.TemplateProcessing(
+        single="<s>:0 $A:0 </s>:0",
+        pair="<s>:0 $A:0 </s>:0 $B:1 </s>:1",
+        special_tokens=[(name, out.token_to_id(name)) for name in ("<s>", "</s>")],
+    )
+    start, end, pad, mask = _UNIGRAM_SPECIAL
+    roles = {"bos": start, "cls": start, "eos": end, "sep": end, "pad": pad, "mask": mask, "unk": "<unk>"}
+    return out, {f"{role}_token": name for role, name in roles.items()}
+
+
+def _unigram_normalizer() -> Any:
+    steps: Sequence[Any] = (normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip())
+    return normalizers.Sequence(list(steps))
+
+
+def _metaspace() -> Any:
+    return pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always", split=True)
+
+
+def _scores(draft: tokenizers.Tokenizer) -> list[tuple[str, float]]:
+    """The trained pieces, likeliest first, without what differs from run to run.
+
+    That is the noise of sums in changing order, and the numbering, in the order of a hash table, that the trainer
+    adds to the lowest score for characters which no piece was needed for: these all get the lowest.
+    """
+    found = json.loads(draft.to_str())["model"]["vocab"]
+    scores = {piece: round(score, _SCORE_DIGITS) for piece, score in found if piece != "<unk>"}
+    lowest = min(scores.values())
+    numbered = lowest + _NUMBERING * sum(len(piece) == 1 for piece in scores)
+    level = {piece: lowest if len(piece) == 1 and score < numbered else score for piece, score in scores.items()}
+    return sorted(level.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _alphabet(counts: Counter[str], normalizer: Any, config: TokenizerConfig, reserved: int, most: int) -> list[str]:
+    """The commonest characters as the normalizer leaves them, in code point order, in 3/4 of the room at most.
+
+    Args:
+        reserved: ids that are taken already.
+        most: pieces that a character may need: itself, and itself inside a word.
+
+    Raises:
+        UsageError: less than 99.5 % of all characters would be in it.
+    """
+    left: Counter[str] = Counter()
+    for character, count in counts.items():
+        for part in normalizer.normalize_str(character):
+            if not part.isspace():
+                left[part] += count
+    total = sum(left.values())
+    ranked = sorted(left.items(), key=lambda item: (-item[1], item[0]))
+    room = (config.vocab_size - reserved) * 3 // 4
+    kept: list[str] = []
+    covered = needed = used = 0
+    for character, count in ranked:
+        cost = most if _goes_on(character, config.split_chinese) else 1
+        if covered < COVERAGE * total:
+            needed += cost
+        covered += count
+        used += cost
+        if used <= room:
+            kept.append(character)
+    if needed > room:
+        least = reserved + -(-needed * 4 // 3)
+        raise UsageError(
+            f"vocab_size = {config.vocab_size} is too small: the characters of this text and {reserved} other tokens "
+            f"ask for {least} or more"
+        )
+    return sorted(kept)
+
+
+def _goes_on(character: str, split_chinese: bool) -> bool:
+    """Whether BERT's splitting lets a character stand inside a word."""
+    chinese = split_chinese and ("\u3400" <= character <= "\u9fff" or "\uf900" <= character <= "\ufaff")
+    signs = "!" <= character <= "/" or ":" <= character <= "@" or "[" <= character <= "`" or "{" <= character <= "~"
+    return not (chinese or signs or unicodedata.category(character).startswith("P"))
