@@ -29,6 +29,7 @@ from pretune.evaluate.store import evaluate_store
 from pretune.generate.fuse import fuse
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateConfig, GenerateOptions
+from pretune.generate.reader import context
 from pretune.interop.huggingface import load_model
 from pretune.models.model import LanguageModel
 from pretune.objectives.mixture import build
@@ -118,9 +119,7 @@ class Model:
     @property
     def length(self) -> int:
         """Tokens that a text may have, special ones included: what is over is cut."""
-        stated = self.tokenizer.settings.get("model_max_length")
-        limits = [stated, self.network.max_length]
-        return min(int(limit) for limit in [*limits, 1 << 20] if isinstance(limit, int | float) and limit > 0)
+        return context(self.network, self.tokenizer)
 
     @property
     def labels(self) -> list[str]:

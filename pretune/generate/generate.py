@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.generate.beam import beam_search
 from pretune.generate.options import Continuation, GenerateConfig, Reason
-from pretune.generate.reader import Reader
+from pretune.generate.reader import Reader, context
 from pretune.generate.sample import keys, sample
 from pretune.generate.stream import TextStream
 from pretune.models.model import LanguageModel
@@ -52,7 +51,7 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens]
     Raises:
         UsageError: the model does not generate; an empty prompt, or one that fills the model's context.
     """
-    room = _room(model, prompts)
+    room = _room(model, tokenizer, prompts)
     limits = [min(config.max_new_tokens, free) for free in room]
     clipped = sum(limit < config.max_new_tokens for limit in limits)
     if clipped:
@@ -60,7 +59,7 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens]
             "max_new_tokens = %d clipped to %d: the model's context of %d tokens leaves no more after %d of %d prompts",
             config.max_new_tokens,
             min(limits),
-            model.max_length,
+            context(model, tokenizer),
             clipped,
             len(prompts),
         )
@@ -76,14 +75,14 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens]
     return out
 
 
-def _room(model: LanguageModel, prompts: Sequence[Tokens]) -> list[int]:
+def _room(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens]) -> list[int]:
     """Tokens that the context leaves after each prompt."""
     if "clm" not in model.heads:
         raise UsageError(
             f"this {model.family} model has no clm head and cannot generate; take a causal language model such as "
             "gpt2 (a model with an mlm head fills [MASK] with `fill`)"
         )
-    limit = model.max_length or sys.maxsize
+    limit = context(model, tokenizer)
     for n, prompt in enumerate(prompts):
         if not len(prompt):
             raise UsageError(f"prompt {n + 1} is empty: give it at least one word to go on from")

@@ -13,6 +13,7 @@ from pretune.batch import Batch
 from pretune.device import computing
 from pretune.models.model import LanguageModel
 from pretune.nn.heads import VocabularyHead
+from pretune.text.tokenizer import Tokenizer
 
 _REFINED = 32
 
@@ -73,3 +74,9 @@ class Reader:
             if self._head.bias is not None:
                 exact = exact + self._head.bias[place]
         return logits.scatter_(1, place, exact)
+
+
+def context(model: LanguageModel, tokenizer: Tokenizer) -> int:
+    """Tokens that a sequence may have: the model's positions, or fewer where training saw only shorter texts."""
+    limits = (model.max_length, tokenizer.settings.get("model_max_length"), 1 << 20)
+    return min(int(limit) for limit in limits if isinstance(limit, int | float) and limit > 0)
