@@ -85,10 +85,10 @@ class Pieces:
 
         batches = prepare(world)
         if not isinstance(self.objective, Task):
-            return Validation(batches, config.metric or "loss")
+            return Validation(batches, config.metric or "loss", asked=config.metric is not None)
         whole = batches if world.size == 1 else prepare(alone)
         score = _scorer(self.objective, self.model, whole, self.examples, device, precision)
-        return Validation(batches, config.metric or self.objective.primary, score)
+        return Validation(batches, config.metric or self.objective.primary, score, config.metric is not None)
 
 
 def pretraining(recipe: Recipe, verify: bool = True) -> Pieces:

@@ -35,6 +35,7 @@ from pretune.train.setting import Setting
 from pretune.train.signals import CATCH, SignalError, StopRequest, stop_on_signal
 from pretune.train.state import State
 from pretune.train.step import Result, Root, Stepper
+from pretune.train.validation import Validation
 
 _SHOWN = 20  # sample ids in a message
 
@@ -137,6 +138,7 @@ class _Trainer:
 
     def run(self) -> State:
         """Iterate until done."""
+        self._check_metric()
         while True:
             stop = self._tick()
             if not stop and self._evaluation_due():
@@ -187,19 +189,29 @@ class _Trainer:
         late = state.seconds - self.saved_at >= config.minutes * 60
         return regular or late or (self.improved and config.best)
 
+    def _check_metric(self) -> None:
+        """Refuse a metric that evaluation does not give, before the first step and not at the first evaluation."""
+        validation = self.setting.validation
+        if validation is not None and validation.asked and self.state.step == 0:
+            pick(validation.metric, self._measure(validation) or {validation.metric: 0.0})
+
+    def _measure(self, validation: Validation) -> dict[str, float] | None:
+        """What evaluation gives, None if a signal came meanwhile."""
+        setting, alone = self.setting, self.world.size == 1
+        return validation.measure(
+            self.root,
+            self.objective,
+            setting.device,
+            setting.precision,
+            self.world,
+            stop=lambda: alone and bool(self.request),
+        )
+
     def _evaluate(self) -> None:
         """Evaluate, unless a signal comes meanwhile: then it is done when the run goes on."""
         validation, state = self.setting.validation, self.state
         assert validation is not None
-        alone = self.world.size == 1
-        found = validation.measure(
-            self.root,
-            self.objective,
-            self.setting.device,
-            self.setting.precision,
-            self.world,
-            stop=lambda: alone and bool(self.request),
-        )
+        found = self._measure(validation)
         if found is None:
             return
         value = pick(validation.metric, found)

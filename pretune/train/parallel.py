@@ -22,6 +22,7 @@ from pretune import errors
 from pretune.errors import PretuneError, UsageError
 
 T = TypeVar("T")
+_LOST = ("gloo", "Connection closed", "Connection reset", "NCCL")
 _PATIENCE = timedelta(minutes=30)  # rank 0 may be saving
 
 
@@ -128,6 +129,10 @@ def world_of(device: str = "auto") -> Iterator[World]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     try:
         yield World(dist.get_rank(), dist.get_world_size(), _local())
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or any(word in str(error) for word in _LOST):
+            raise PretuneError(f"another rank ended or cannot be reached: {str(error).splitlines()[0]}") from error
+        raise
     finally:
         dist.destroy_process_group()
 

@@ -21,6 +21,7 @@ from pretune.train.parallel import World, world_of
 from pretune.train.precision import Precision, choose_precision
 from pretune.train.progress import Display
 from pretune.train.recipe import Recipe, plain
+from pretune.train.report import write_report
 from pretune.train.setting import Setting
 from pretune.train.state import State
 from pretune.train.step import Root
@@ -123,6 +124,7 @@ def _sizes(pieces: Pieces) -> dict[str, Any]:
 def _finish(pieces: Pieces, setting: Setting, state: State, directory: RunDirectory) -> None:
     """Write the finished model and the account."""
     step = _choose_weights(pieces, setting, state)
+    pieces.tokenizer.settings["model_max_length"] = setting.recipe.data.length  # what use cuts texts to
     save_model(pieces.model.cpu(), directory.path, pieces.tokenizer)
     used = {"steps": state.step, "tokens": state.tokens, "samples": state.samples, "epochs": state.epoch}
     training = {**used, "skipped_steps": state.skipped, **state.account}
@@ -130,6 +132,8 @@ def _finish(pieces: Pieces, setting: Setting, state: State, directory: RunDirect
         {**used, "seconds": state.seconds, "weights_of_step": step, "best": state.best, "best_step": state.best_step},
         {**pieces.account, "training": training},
     )
+    if setting.recipe.track.report:
+        write_report(directory.path)
     setting.display.note(f"finished: {state.step} steps, {state.tokens:,} tokens; the model is in {directory.path}")
 
 

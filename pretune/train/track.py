@@ -28,12 +28,14 @@ class TrackConfig(Config):
         every: steps that one line of metrics sums up.
         to: trackers, by name; they need the extra `pretune[track]`. Weights & Biases runs offline.
         project: name under which they file the run.
+        report: write `report.html` at the end.
         progress: `auto` draws a bar on a terminal and prints lines elsewhere, `plain` prints lines, `quiet` nothing.
     """
 
     every: int = Field(10, ge=1)
     to: tuple[TrackerName, ...] = ()
     project: str = "pretune"
+    report: bool = True
     progress: Literal["auto", "plain", "quiet"] = "auto"
 
 

@@ -30,11 +30,13 @@ class Validation:
         batches: this rank's share.
         metric: by which evaluations are compared: `loss`, or a name that evaluation gives.
         score: further metrics of the model as it is, such as a task's; called on rank 0.
+        asked: the recipe names the metric, so it may be one that does not exist.
     """
 
     batches: Sequence[Batch] = ()
     metric: str = "loss"
     score: Scorer | None = None
+    asked: bool = False
 
     @torch.no_grad()
     def measure(

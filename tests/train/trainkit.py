@@ -115,20 +115,24 @@ def recipe(output: Path, store: Path, **over: Any) -> Recipe:
         "objective": {"mlm": 1.0, "nsp": 1.0},
         "budget": {"steps": 10},
         "checkpoint": {"every": 5},
-        "evaluation": {"samples": 16},
-        "track": {"every": 2, "progress": "quiet"},
+        "evaluation": {"samples": 16, "every": 5},
+        "track": {"every": 2, "progress": "quiet", "report": False},
     }
     return validate(Recipe, merge(tree, over), "recipe")
 
 
-CLM: dict[str, Any] = {
-    "model": {
-        "family": "gpt2",
-        "size": "tiny",
-        "overrides": {},
-    },
-    "objective": {"clm": 1.0},
-}
+GPT2_SHAPE = {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_inner": 64, "n_positions": 64}
+
+
+def clm_recipe(output: Path, store: Path, **over: Any) -> Recipe:
+    """The same for CLM."""
+    model = {"family": "gpt2", "overrides": GPT2_SHAPE, "size": "tiny", **over.pop("model", {})}
+    return replaced(recipe(output, store, **over), model=model, objective={"clm": 1.0})
+
+
+def replaced(base: Recipe, **tables: Any) -> Recipe:
+    """A recipe with whole tables replaced."""
+    return validate(Recipe, {**base.model_dump(mode="json"), **tables}, "recipe")
 
 
 def lines(run: Path) -> list[dict[str, Any]]:

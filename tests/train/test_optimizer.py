@@ -1,0 +1,58 @@
+import pytest
+import torch
+from torch import nn
+
+from pretune.train.optimizer import OptimizerConfig, build_optimizer, gradient_norm, update
+
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(11, 8), nn.Linear(8, 8), nn.LayerNorm(8))
+
+
+def test_only_matrices_and_embeddings_decay():
+    model = make()
+    groups = build_optimizer(model, OptimizerConfig(weight_decay=0.1)).param_groups
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    assert decayed == {id(model[0].weight), id(model[1].weight)}
+    assert sum(len(group["params"]) for group in groups) == 5
+
+
+def test_frozen_parameters_are_left_out():
+    model = make()
+    model[0].requires_grad_(False)
+    groups = build_optimizer(model, OptimizerConfig()).param_groups
+    assert sum(len(group["params"]) for group in groups) == 4
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.01, 1e9])
+def test_the_update_is_clipped_adamw(clip):
+    ours, theirs = make(), make()
+    config = OptimizerConfig(weight_decay=0.1)
+    own, plain = build_optimizer(ours, config), build_optimizer(theirs, config)
+    for group in plain.param_groups:
+        group["fused"] = False
+    for seed in range(3):
+        for model in (ours, theirs):
+            torch.manual_seed(seed)
+            model(torch.randint(0, 11, (5,))).square().sum().backward()
+        norm = float(gradient_norm(own))
+        if clip:
+            assert norm == pytest.approx(float(nn.utils.clip_grad_norm_(theirs.parameters(), clip)), rel=1e-6)
+        for group in plain.param_groups:
+            group["lr"] = 1e-2
+        plain.step()
+        update(own, 1e-2, norm, clip)
+        for model in (ours, theirs):
+            model.zero_grad()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_one_nan_anywhere_makes_the_norm_nan():
+    model = make()
+    optimizer = build_optimizer(model, OptimizerConfig())
+    model(torch.arange(5)).sum().backward()
+    assert gradient_norm(optimizer).isfinite()
+    model[1].bias.grad[3] = float("nan")
+    assert not gradient_norm(optimizer).isfinite()

@@ -1,0 +1,77 @@
+import subprocess
+import sys
+
+import pytest
+from trainkit import recipe
+
+from pretune.config import load, validate, write_toml
+from pretune.errors import UsageError
+from pretune.train.recipe import Recipe, compare, plain
+
+
+def test_reading_a_recipe_does_not_import_torch():
+    code = "import sys, pretune.train.recipe; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_resolved_recipe_reads_back_the_same(tmp_path):
+    for tree in ({"objective": "mlm,nsp", "data": {"stores": "store"}}, {"task": "classification"}):
+        first = validate(Recipe, tree, "recipe")
+        write_toml(tmp_path / "recipe.toml", first)
+        assert load(Recipe, tmp_path / "recipe.toml") == first
+
+
+def test_command_line_words_are_enough():
+    found = load(
+        Recipe,
+        None,
+        ["--objective", "mlm,nsp", "--data.stores", "store", "--budget.minutes", "4", "--optimizer.lr=3e-4"],
+    )
+    assert list(found.objective) == ["mlm", "nsp"]
+    assert found.data.stores == ("store",)
+    assert found.budget.minutes == 4
+    assert found.optimizer.lr == 3e-4
+    assert found.data.batch == 32
+
+
+def test_fine_tuning_has_defaults_of_its_own():
+    found = load(Recipe, None, ["--task", "classification", "--data.train", "a.csv"])
+    assert found.budget.epochs == 3
+    assert found.evaluation.keep == "best"
+    assert found.evaluation.samples is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--optimiser.lr", "1"], "did you mean 'optimizer'"),
+        (["--optimizer.lrate", "1"], "did you mean 'lr'"),
+        (["--optimizer.lr", "0"], "optimizer.lr"),
+        (["--budget.steps", "5", "--budget.tokens", "5"], "exactly one of"),
+        (["--data.batch", "5", "--data.batch_tokens", "5"], "not both"),
+        (["--data.batch", "2", "--data.accumulate", "4"], "accumulate"),
+        (["--objective", "mlm", "--task", "classification"], "not both"),
+        (["--model.init", "x", "--model.size", "base"], "init brings"),
+        (["--task", "classification", "--data.stores", "x"], "labelled files"),
+        (["--objective", "mlm", "--data.train", "x"], "token stores"),
+        (["--evaluation.samples", "0", "--evaluation.patience", "2"], "patience"),
+    ],
+)
+def test_mistakes_are_named(words, said):
+    with pytest.raises(UsageError, match=said):
+        load(Recipe, None, words)
+
+
+def test_what_may_change_on_the_way(tmp_path):
+    began = plain(recipe(tmp_path, tmp_path))
+    later = plain(recipe(tmp_path, tmp_path, budget={"steps": 20}, optimizer={"lr": 1e-3}, data={"accumulate": 2}))
+    assert len(compare(began, later)) == 3
+    for over in (
+        {"model": {"overrides": {"hidden_size": 64}}},
+        {"objective": {"mlm": 0.5}},
+        {"seed": 1},
+        {"data": {"batch": 16}},
+        {"data": {"length": 16}},
+    ):
+        with pytest.raises(UsageError, match=r"cannot change .*(hidden_size|objective.mlm|seed|batch|length)"):
+            compare(began, plain(recipe(tmp_path, tmp_path, **over)))

@@ -1,0 +1,222 @@
+import json
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from trainkit import SHAPE, WORDS, lines, make_store, recipe, replaced
+
+from pretune.api import load
+from pretune.config import merge, validate
+from pretune.errors import CannotCreateError, DataError, MissingInputError, UsageError
+from pretune.train.recipe import Recipe
+from pretune.train.run import finetune, pretrain
+
+
+def labelled(path, count, seed):
+    """Texts of ten words; the first word decides the label."""
+    rng = np.random.default_rng(seed)
+    rows = ["text,label"]
+    for _ in range(count):
+        words = [int(rng.integers(0, 6)), *rng.integers(6, len(WORDS), 9).tolist()]
+        rows.append(f"{' '.join(WORDS[n] for n in words)},{'low' if words[0] < 3 else 'high'}")
+    path.write_text("\n".join(rows) + "\n")
+    return str(path)
+
+
+def task_recipe(output, folder, store, **over: Any) -> Recipe:
+    tree: dict[str, Any] = {
+        "output": str(output),
+        "device": "cpu",
+        "precision": "fp32",
+        "threads": 1,
+        "task": "classification",
+        "data": {
+            "train": labelled(folder / "train.csv", 120, 0),
+            "validation": labelled(folder / "validation.csv", 40, 1),
+            "length": 16,
+            "batch": 16,
+        },
+        "optimizer": {"lr": 3e-3},
+        "budget": {"epochs": 12},
+        "track": {"progress": "quiet", "report": False},
+    }
+    if "init" not in over.get("model", {}):
+        tree["model"] = {"family": "bert", "size": "tiny", "overrides": SHAPE, "dropout": 0.0}
+        tree["data"]["tokenizer"] = str(store / "tokenizer")
+    return validate(Recipe, merge(tree, over), "recipe")
+
+
+@pytest.fixture(scope="module")
+def pretrained(store, tmp_path_factory):
+    return pretrain(recipe(tmp_path_factory.mktemp("pretrained") / "run", store))
+
+
+def test_the_run_directory_is_the_finished_model(pretrained):
+    model = load(pretrained, "cpu", "fp32")
+    assert model.fill("w1 [MASK] w3")
+    names = {path.name for path in pretrained.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "recipe.toml", "run.json", "account.json"} <= names
+    account = json.loads((pretrained / "account.json").read_text())
+    (windows,) = account["windows"].values()
+    assert windows["tokens"] == windows["used"] + windows["end"] + windows["cut"]
+    assert account["training"]["samples"] == 80
+    assert 3 < json.loads((pretrained / "run.json").read_text())["unigram_entropy"] < np.log(64)
+
+
+def test_fine_tuning_learns_and_reports(pretrained, tmp_path, store):
+    run = finetune(task_recipe(tmp_path / "run", tmp_path, store, model={"init": str(pretrained), "dropout": 0.0}))
+    found = [line for line in lines(run) if "eval/accuracy" in line]
+    assert len(found) == 10
+    assert found[-1]["eval/accuracy"] == found[-1]["eval/accuracy/classification"]
+    assert found[-1]["eval/accuracy"] > 0.7
+    model = load(run, "cpu", "fp32")
+    assert model.labels == ["high", "low"]
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["finished"]["best"] == max(line["eval/accuracy"] for line in found)
+    assert facts["labels"] == ["high", "low"]
+    account = json.loads((run / "account.json").read_text())
+    assert account["train"] == {"examples": 120, "tokens": 1200, "examples_cut": 0, "tokens_cut": 0}
+
+
+def test_fine_tuning_from_random_weights_and_cut_texts(tmp_path, store, capsys):
+    over = {"data": {"length": 8}, "budget": {"epochs": 1}, "track": {"progress": "plain"}}
+    run = finetune(task_recipe(tmp_path / "run", tmp_path, store, **over))
+    assert json.loads((run / "account.json").read_text())["train"]["tokens_cut"] == 120 * 4
+    assert "120 of 120 training texts are longer than 8 tokens and were cut" in capsys.readouterr().err
+
+
+def test_fine_tuning_is_repeatable_without_validation(tmp_path, store):
+    over = {"data": {"validation": []}, "budget": {"epochs": 1}}
+    for name in ("a", "b"):
+        finetune(task_recipe(tmp_path / name, tmp_path, store, **over))
+    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
+    assert not any("eval/loss" in line for line in lines(tmp_path / "a"))
+
+
+def test_a_frozen_body_stays(pretrained, tmp_path, store):
+    over = {"model": {"init": str(pretrained)}, "budget": {"epochs": 1}}
+    run = finetune(replaced(task_recipe(tmp_path / "run", tmp_path, store, **over), tune="frozen"))
+    before, after = load_file(pretrained / "model.safetensors"), load_file(run / "model.safetensors")
+    shared = [name for name in before if name in after and "pooler" not in name]
+    assert len(shared) > 30
+    assert all(torch.equal(before[name], after[name]) for name in shared)
+
+
+def test_continued_pretraining_begins_where_the_model_ended(pretrained, tmp_path, store):
+    base = recipe(tmp_path / "run", store, budget={"steps": 1}, optimizer={"lr": 1e-12})
+    run = pretrain(replaced(base, model={"init": str(pretrained)}))
+    before, after = load_file(pretrained / "model.safetensors"), load_file(run / "model.safetensors")
+    assert set(before) == set(after)
+    assert all(torch.allclose(before[name], after[name], atol=1e-9) for name in before)
+
+
+def test_several_stores_are_mixed_by_weight(tmp_path, store):
+    (tmp_path / "other").mkdir()
+    other = make_store(tmp_path / "other", seed=1)
+    over = {"data": {"stores": [str(store), str(other)], "weights": [3, 1]}, "evaluation": {"samples": 8}}
+    run = pretrain(recipe(tmp_path / "run", store, **over))
+    state = json.loads((run / "checkpoint-10/state.json").read_text())
+    assert state["cursors"] == [[60, 20]]
+
+
+# -- bad input ------------------------------------------------------------------------------------------------------
+
+
+def refused(tmp_path, settled, kind, said):
+    """An error of the right kind that says the right thing, before the first step."""
+    with pytest.raises(kind, match=said):
+        (finetune if settled.task else pretrain)(settled)
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+    assert not (tmp_path / "run/metrics.jsonl").exists() or not lines(tmp_path / "run")
+
+
+def test_a_truncated_shard(tmp_path, store):
+    bad = shutil.copytree(store, tmp_path / "bad")
+    shard = bad / "train-tokens-00000.npy"
+    shard.write_bytes(shard.read_bytes()[:-2])
+    refused(tmp_path, recipe(tmp_path / "run", bad), DataError, r"train-tokens-00000\.npy: truncated")
+
+
+def test_a_changed_byte_in_a_shard(tmp_path, store):
+    bad = shutil.copytree(store, tmp_path / "bad")
+    shard = bad / "train-tokens-00000.npy"
+    raw = bytearray(shard.read_bytes())
+    raw[-3] ^= 1
+    shard.write_bytes(raw)
+    refused(tmp_path, recipe(tmp_path / "run", bad), DataError, r"train-tokens-00000\.npy: content differs")
+
+
+def test_a_store_changed_since_the_run_began(tmp_path, store):
+    mine = shutil.copytree(store, tmp_path / "store")
+    pretrain(recipe(tmp_path / "run", mine, budget={"steps": 2}))
+    shutil.rmtree(mine)
+    mine.mkdir()
+    make_store(mine, seed=5)
+    before = (tmp_path / "run/metrics.jsonl").read_bytes()
+    with pytest.raises(DataError, match=r"data\.stores\[0\]: the data changed") as caught:
+        pretrain(recipe(tmp_path / "run", mine, budget={"steps": 4}))
+    assert caught.value.code == 65
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
+
+
+def test_a_moved_store_is_the_same_store(tmp_path, store):
+    first = shutil.copytree(store, tmp_path / "first")
+    pretrain(recipe(tmp_path / "run", first, budget={"steps": 2}))
+    first.rename(tmp_path / "second")
+    pretrain(recipe(tmp_path / "run", tmp_path / "second", budget={"steps": 4}))
+    assert lines(tmp_path / "run")[-1]["step"] == 4
+
+
+def test_a_changed_labelled_file(tmp_path, store):
+    settled = task_recipe(tmp_path / "run", tmp_path, store, budget={"epochs": 1})
+    finetune(settled)
+    path = tmp_path / "train.csv"
+    path.write_text(path.read_text().replace(",low", ",high", 1))
+    with pytest.raises(DataError, match=r"data\.train: the data changed"):
+        finetune(settled)
+
+
+@pytest.mark.parametrize(
+    ("over", "kind", "said"),
+    [
+        ({"data": {"stores": ["nowhere"]}}, MissingInputError, "nowhere"),
+        ({"data": {"stores": []}}, UsageError, r"data\.stores"),
+        ({"data": {"length": 65}}, UsageError, r"data\.length.*64 positions"),
+        ({"objective": {"mlmm": 1.0}}, UsageError, "did you mean 'mlm'"),
+        ({"model": {"size": "huge"}}, UsageError, r"model\.size"),
+        ({"model": {"family": "brt"}}, UsageError, "did you mean 'bert'"),
+        ({"model": {"overrides": {"vocab_size": 32}}}, DataError, "32 is too small"),
+        ({"tune": {"fulll": {}}}, UsageError, "did you mean 'full'"),
+        ({"device": "cuda:99"}, UsageError, "cuda"),
+        ({"evaluation": {"metric": "loss/mln"}}, UsageError, r"evaluation\.metric.*did you mean 'loss/mlm'"),
+    ],
+)
+def test_recipes_that_cannot_be_run(tmp_path, store, over, kind, said):
+    refused(tmp_path, recipe(tmp_path / "run", store, **over), kind, said)
+
+
+def test_a_tokenizer_that_is_not_the_models(tmp_path, store, pretrained):
+    (tmp_path / "store").mkdir()
+    other = make_store(tmp_path / "store", seed=1)
+    text = (other / "tokenizer/tokenizer.json").read_text().replace('"w7"', '"other"')
+    (other / "tokenizer/tokenizer.json").write_text(text)
+    settled = replaced(recipe(tmp_path / "run", other), model={"init": str(pretrained)})
+    refused(tmp_path, settled, DataError, "tokenizer")
+
+
+def test_labels_are_checked(tmp_path, store):
+    settled = task_recipe(tmp_path / "run", tmp_path, store)
+    (tmp_path / "validation.csv").write_text("text,label\nw1 w2,medium\n")
+    refused(tmp_path, settled, DataError, r"validation\.csv:2.*medium")
+    (tmp_path / "train.csv").write_text("text,label\nw1 w2,low\nw3,low\n")
+    refused(tmp_path, settled, DataError, "low")
+
+
+def test_a_directory_with_something_else_in_it(tmp_path, store):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/notes.txt").write_text("mine")
+    with pytest.raises(CannotCreateError, match=r"notes\.txt"):
+        pretrain(recipe(tmp_path / "run", store))
