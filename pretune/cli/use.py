@@ -206,8 +206,11 @@ def generate(
 
 
 def _grow(loaded: Model, prompt: str, options: GenerateOptions) -> Iterator[str]:
-    yield prompt
-    yield from loaded.stream(prompt, **options)
+    """The prompt, which is shown once it is known to be one that can be continued, and what follows it."""
+    pieces = loaded.stream(prompt, **options)
+    first = next(iter(pieces), "")
+    yield prompt + first
+    yield from pieces
 
 
 def embed(
