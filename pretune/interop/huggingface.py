@@ -105,7 +105,7 @@ class _Table:
         for ours, theirs, key in expand(self.family.NAMES, len(model.stack.blocks)):
             name = self.locate(theirs)
             if ours in parameters and name is not None:
-                out.setdefault(ours, (name, key))
+                out[ours] = (name, key)  # of two names the later one is what transformers computes with
         return out
 
     def check(self, model: LanguageModel, sources: Mapping[str, tuple[str, Key]]) -> None:
@@ -227,12 +227,14 @@ def export_weights(model: LanguageModel) -> dict[str, Tensor]:
     family = get_family(model.family)
     own = {name: tensor.detach() for name, tensor in model.named_parameters()}
     parts: dict[str, list[tuple[Key, Tensor]]] = {}
+    written: set[str] = set()
     for ours, theirs, key in expand(family.NAMES, len(model.stack.blocks)):
-        if ours in own:
-            parts.setdefault(theirs, []).append((key, own.pop(ours)))
-    if own:
+        if ours in own and not (key.copies and model.config.tie_word_embeddings):
+            parts.setdefault(theirs, []).append((key, own[ours]))
+            written.add(ours)
+    if own.keys() - written:
         raise DataError(
-            f"weights {sorted(own)[:3]} have no Hugging Face name: undo or merge the surgery (adapters) before saving"
+            f"weights {sorted(own.keys() - written)[:3]} have no Hugging Face name: undo or merge the surgery (adapters) before saving"
         )
     bare = architecture(model) == _base(family)
     return {theirs.removeprefix(family.PREFIX) if bare else theirs: _join(found) for theirs, found in parts.items()}

@@ -1,0 +1,128 @@
+"""What all families share."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pretune.batch import Batch, Layout, ragged
+from pretune.errors import DataError, UsageError
+from pretune.models import build
+from pretune.models.model import flops_per_token, head_flops
+
+FAMILIES = {"bert": ["mlm", "nsp"], "gpt2": ["clm"]}
+SMALL = {"vocab_size": 50}
+
+
+def test_package_imports_no_torch():
+    code = "import pretune.models, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_are_functions_of_seed_and_name(family):
+    one = build(family, "tiny", FAMILIES[family], SMALL, seed=3).state_dict()
+    more = build(family, "tiny", [*FAMILIES[family], "classification"], SMALL, labels=["x", "y"], seed=3).state_dict()
+    other = build(family, "tiny", FAMILIES[family], SMALL, seed=4).state_dict()
+    assert all(torch.equal(value, more[name]) for name, value in one.items())
+    assert not torch.equal(one["embedding.word.weight"], other["embedding.word.weight"])
+    first, second = (one[f"stack.blocks.{n}.attention.query.weight"] for n in (0, 1))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_sequence_does_not_see_its_neighbours(family):
+    model = build(family, "tiny", FAMILIES[family], SMALL).eval()
+    alone = model(ragged([[5, 6, 7]])).last_hidden_state
+    among = model(ragged([[9, 9], [5, 6, 7], [8]])).last_hidden_state[2:5]
+    torch.testing.assert_close(alone, among, atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture
+def one_thread():
+    """Steps of microseconds: threads would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_overfits_one_batch(family, precision):
+    model = build(family, "tiny", FAMILIES[family], SMALL)
+    tokens = torch.randint(0, 50, (40,), generator=torch.Generator().manual_seed(0))
+    layout = Layout.of([10, 10, 13, 7])
+    inside = torch.cat([torch.arange(a, b - 1) for a, b in zip(layout.bounds, layout.bounds[1:], strict=False)])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, fused=True)
+    for _ in range(60):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            hidden = model(Batch(tokens, layout)).last_hidden_state
+            loss, correct = model.heads[FAMILIES[family][0]].loss(hidden[inside], tokens[inside + 1])
+        optimizer.zero_grad()
+        (loss / len(inside)).backward()
+        optimizer.step()
+    assert loss / len(inside) < 0.3
+    assert correct > 0.9 * len(inside)
+
+
+def test_layers_on_request():
+    model = build("bert", "tiny", [], SMALL)
+    output = model(ragged([[1, 2, 3]]), layers=True)
+    assert [tuple(x.shape) for x in output.layers] == [(3, 128)] * 3
+    assert model(ragged([[1]])).layers is None
+
+
+@pytest.mark.parametrize(
+    ("family", "size", "heads", "overrides", "message"),
+    [
+        ("berd", "tiny", [], {}, "did you mean 'bert'"),
+        ("bert", "huge", [], {}, "no size 'huge'"),
+        ("bert", "tiny", ["mln"], {}, "did you mean 'mlm'"),
+        ("gpt2", "tiny", ["mlm"], {}, "gpt2 has no head 'mlm'"),
+        ("bert", "tiny", ["classification"], {}, "names of its labels"),
+        ("bert", "tiny", [], {"hidden_sise": 3}, "did you mean 'hidden_size'"),
+        ("bert", "tiny", [], {"hidden_size": 2**31}, "hidden_size"),
+        ("bert", "tiny", [], {"hidden_size": 100, "num_attention_heads": 3}, "not a multiple"),
+        ("bert", "tiny", [], {"hidden_act": "gelo"}, "did you mean 'gelu'"),
+        ("gpt2", "tiny", [], {"n_layer": 10**9}, "n_layer"),
+        ("gpt2", "tiny", [], {"resid_pdrop": float("nan")}, "resid_pdrop"),
+    ],
+)
+def test_bad_requests_name_the_field(family, size, heads, overrides, message):
+    with pytest.raises(UsageError, match=message):
+        build(family, size, heads, overrides)
+
+
+def test_too_long_a_sequence_is_refused():
+    model = build("gpt2", "tiny", ["clm"], {**SMALL, "n_positions": 8})
+    with pytest.raises(DataError, match="9 tokens is longer than the model's 8 positions"):
+        model(ragged([[1] * 9]))
+    cache = model.new_cache(1)
+    model(Batch(torch.ones(8, dtype=torch.long), cache.layout([8])), cache=cache)
+    with pytest.raises(DataError, match="9 tokens"):
+        model(Batch(torch.ones(1, dtype=torch.long), cache.layout([1])), cache=cache)
+
+
+def test_labels_are_asked_of_the_classifier():
+    assert build("bert", "tiny", ["classification"], SMALL, labels=["no", "yes"]).labels == ["no", "yes"]
+    with pytest.raises(UsageError, match="no classification head"):
+        _ = build("bert", "tiny", ["mlm"], SMALL).labels
+
+
+def test_flops_are_those_of_the_profiler():
+    """Counted by torch for one forward of a padded-free batch; causal attention counts only what it lets through."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = build("bert", "mini", ["mlm", "nsp"], SMALL)
+    batch = ragged([[1] * 32] * 2)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(batch)
+    matrices = 64 * flops_per_token(model, 32) - 64 * 4 * 4 * 256 * 32  # torch does not count our operator
+    assert counter.get_total_flops() == matrices
+    assert head_flops(model, "mlm") == 2 * 256 * 256 + 2 * 256 * 50
+    assert head_flops(model, "nsp") == 2 * 256 * 256 + 2 * 256 * 2
+    causal = build("gpt2", "mini", ["clm"], SMALL)
+    assert flops_per_token(causal, 9) == flops_per_token(model, 9) - 4 * 4 * 256 * (9 - 5)

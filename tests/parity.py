@@ -1,0 +1,98 @@
+"""One assertion for every family: our logits against those of `transformers`, ragged against padded with a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+
+from pretune.batch import ragged
+from pretune.models.model import LanguageModel
+
+transformers.logging.set_verbosity_error()
+LENGTHS = (1, 17, 17, 30, 2)
+
+
+def sequences(vocabulary: int, lengths: Sequence[int] = LENGTHS) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(1, vocabulary, n) for n in lengths]
+
+
+@torch.no_grad()
+def ours(model: LanguageModel, rows: list[np.ndarray], segments: bool) -> dict[str, Tensor]:
+    """Outputs by role."""
+    model.eval()
+    kinds = [np.arange(len(r)) * 2 // len(r) for r in rows] if segments else None
+    batch = ragged(rows, kinds)
+    hidden = model(batch).last_hidden_state
+    out = {"hidden": hidden}
+    for role, head in model.heads.items():
+        if role in ("mlm", "clm"):
+            out[role] = head(hidden)
+        elif role == "pooler":
+            out[role] = head(hidden[batch.layout.first])
+        else:
+            out[role] = head(hidden, batch.layout)
+    return out
+
+
+@torch.no_grad()
+def theirs(model: Any, rows: list[np.ndarray], segments: bool) -> dict[str, Tensor]:
+    """The same from a padded batch; `pad_token_id` must be set for GPT-2's classifier."""
+    model.eval()
+    longest = max(map(len, rows))
+    tokens, mask, kinds = torch.zeros(3, len(rows), longest, dtype=torch.long)
+    tokens += model.config.pad_token_id or 0
+    for n, row in enumerate(rows):
+        tokens[n, : len(row)] = torch.from_numpy(row)
+        mask[n, : len(row)] = 1
+        kinds[n, : len(row)] = torch.arange(len(row)) * 2 // len(row)
+    extra = {"token_type_ids": kinds} if segments else {}
+    got = model(input_ids=tokens, attention_mask=mask, output_hidden_states=True, **extra)
+    real = mask.bool()
+    out = {"hidden": got.hidden_states[-1][real]}
+    kind = type(model).__name__
+    if kind == "BertForPreTraining":
+        out |= {"mlm": got.prediction_logits[real], "nsp": got.seq_relationship_logits}
+    elif kind == "BertForMaskedLM":
+        out["mlm"] = got.logits[real]
+    elif kind == "BertForNextSentencePrediction":
+        out["nsp"] = got.logits
+    elif kind == "GPT2LMHeadModel":
+        out["clm"] = got.logits[real]
+    elif kind.endswith("ForSequenceClassification"):
+        out["classification"] = got.logits
+    elif kind == "BertModel":
+        out["pooler"] = got.pooler_output
+    return out
+
+
+def assert_parity(model: LanguageModel, other: Any, segments: bool = False) -> None:
+    """max |difference| <= 1e-5 * max(1, max |value|), for the hidden run and every head, and the same heads."""
+    rows = sequences(model.vocab_size)
+    mine, want = ours(model, rows, segments), theirs(other, rows, segments)
+    assert mine.keys() == want.keys()
+    for name, tensor in want.items():
+        limit = 1e-5 * max(1.0, float(tensor.abs().max()))
+        assert float((mine[name] - tensor).abs().max()) <= limit, name
+        assert float(tensor.std()) > 1e-3, f"{name} is constant: the comparison says nothing"
+
+
+def reload(kind: Any, folder: Path) -> Any:
+    """`from_pretrained`, which must miss nothing and find nothing too much."""
+    model, info = kind.from_pretrained(folder, output_loading_info=True)
+    assert not any(info.values()), info
+    return model
+
+
+def randomise(model: torch.nn.Module) -> None:
+    """Weights large enough that every part matters, norms and biases included."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(1.0 if "norm" in name.lower() or ".ln_" in name else 0.0, 0.15)
