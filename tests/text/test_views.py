@@ -1,4 +1,5 @@
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.text import views
+from pretune.text.prepare import PrepareConfig, prepare
+from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
 from pretune.text.views import DocumentView, ExampleView, PairsView, Row, StreamView, View, build_view
 
 DRAW = Draw(7)
@@ -186,3 +189,28 @@ def test_views_by_name() -> None:
     for width in (0, -2):
         with pytest.raises(UsageError, match="length"):
             build_view(split, "pairs", width)
+
+
+def test_views_of_a_prepared_store(tmp_path: Path) -> None:
+    """Text to rows and back: sentences of a real store, cut as they were written."""
+    sentences = [f"Number {n} is followed by a word. " + "It is the next one! " * (n % 3) for n in range(60)]
+    text = "\n\n".join("".join(sentences[n : n + 4]).strip() for n in range(0, 60, 4))
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    tokenizer = train_tokenizer([text], TokenizerConfig(vocab_size=300))
+    config = PrepareConfig(validation=0.0, processes=1)
+    split = prepare(tmp_path / "text.txt", tokenizer, tmp_path / "store", config).split("train")
+    view = PairsView(split, 40)
+    rows = read_all(view)
+    for row in rows:
+        assert row.sentences is not None
+        assert row.other is not None
+        assert row.stops is not None
+        for start in row.sentences.tolist():
+            assert tokenizer.decode(row.tokens[start:]).startswith(("number", "it is"))
+        for stop in row.stops.tolist():
+            assert tokenizer.decode(row.other[:stop])[-1] in ".!"
+    whole = " ".join(tokenizer.decode(row.tokens) for row in rows)
+    assert whole == tokenizer.decode(split.read(0, split.token_count), skip_special=True)
+    documents = DocumentView(split, 10_000)
+    assert len(documents) == split.document_count == 15
+    assert sum(len(row.tokens) for row in read_all(documents)) == view.account()["used"]
