@@ -14,7 +14,9 @@ from typing import Any, Literal
 
 from pretune.errors import DataError
 from pretune.text.files import Source, SourceConfig, find_sources
-from pretune.text.formats import MISSING, Column, Fault, Row, decode, not_text, text_blocks, too_long
+from pretune.text.formats import decode
+from pretune.text.lines import text_blocks
+from pretune.text.records import MISSING, Column, Fault, Row, not_text, too_long
 
 KEPT = 1000  # faults and ignored files that an account lists by name; all are counted
 _PADDED = re.compile(r"\n[^\S\n]+(?=\n)")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pretune.errors import DataError
 from pretune.text.files import Source, SourceConfig, find_sources
-from pretune.text.formats import MISSING, Column, Fault, Row, decode, not_text, too_long
+from pretune.text.formats import decode
+from pretune.text.records import MISSING, Column, Fault, Row, not_text, too_long
 
 
 @dataclass(frozen=True, slots=True)

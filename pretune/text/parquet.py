@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pretune.text.files import BOMB_FLOOR, Source, SourceConfig, UnreadableError, open_file, read_chunks
-from pretune.text.formats import CHUNK, MISSING, Column, Fault, Row, absent
+from pretune.text.lines import CHUNK
+from pretune.text.records import MISSING, Column, Fault, Row, absent
 
 BATCH = 64  # rows decoded at a time: bounds memory where a few distinct texts repeat
 
 
-def parquet_rows(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[Row | Fault]:
+def read_parquet(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[Row | Fault]:
     """A record for each row; `line` is its number, from 1.
 
     A compressed file is unfolded into a temporary one first, as Parquet is read from its end.
@@ -51,11 +52,13 @@ def _bad_schema(file: str, table: Any, columns: Sequence[Column], config: Source
     names, meta, ratio = table.schema_arrow.names, table.metadata, config.max_compression_ratio
     if fault := absent(file, 0, [column for column in columns if column.required], names, "column"):
         return fault
-    for group in range(meta.num_row_groups):
-        for place in range(meta.num_columns):
+    wanted = {column.name for column in columns}
+    paths = [meta.schema.column(place).path for place in range(meta.num_columns)]
+    for place in [place for place, path in enumerate(paths) if path.partition(".")[0] in wanted]:
+        for group in range(meta.num_row_groups):
             chunk = meta.row_group(group).column(place)
             if chunk.total_uncompressed_size > max(BOMB_FLOOR, chunk.total_compressed_size * ratio):
-                reason = f"column {chunk.path_in_schema!r} unfolds to more than {ratio} times its own size"
+                reason = f"column {paths[place]!r} unfolds to more than {ratio} times its own size"
                 return Fault(file, 0, reason, "fetch or make the file again")
     return None
 

@@ -31,7 +31,7 @@ from typing import IO
 
 from pretune.errors import CannotCreateError, MissingPackageError, StorageError, UsageError
 from pretune.text.corpus import Account
-from pretune.text.formats import Fault
+from pretune.text.records import Fault
 
 PYTHON = "python"  # the domain of the standard library and the language reference
 PACKAGES = (PYTHON, "numpy", "torch", "scipy", "sklearn", "sympy", "networkx")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pretune.errors import DataError
-from pretune.text import formats
+from pretune.text import lines
 from pretune.text.corpus import Account, CorpusConfig, Document, read_corpus
 
 DATA = Path(os.environ.get("PRETUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -81,7 +82,7 @@ def test_where_chunks_end_does_not_matter(
     body = "".join(draw.choice(["a", "字", " ", "\n", "\n\n", "\r\n", "\t"]) for _ in range(3000))
     path = write(tmp_path / "a.txt", body)
     whole = read(path, documents=documents)
-    monkeypatch.setattr(formats, "CHUNK", chunk)
+    monkeypatch.setattr(lines, "CHUNK", chunk)
     assert read(path, documents=documents) == whole
     assert "".join("".join(d.text for d in whole).split()) == "".join(body.split())
 
@@ -112,12 +113,16 @@ def test_parquet_rows(tmp_path: Path) -> None:
     account = Account()
     found = read(tmp_path / "a.parquet", account)
     assert [(d.text, d.domain, d.line) for d in found[:2]] == [("one", "x", 1), ("三", "a", 3)]
+    assert [d.line for d in found] == [row for row in range(1, 301) if row % 3 != 2]
     assert (account.documents, account.used, account.empty) == (300, 200, 100)
     pq.write_table(
         table.drop_columns(["domain"]).cast(pa.schema([("text", pa.large_string()), ("n", pa.int64())])),
         tmp_path / "b.parquet",
     )
     assert len(texts(tmp_path / "b.parquet")) == 200
+    pq.write_table(pa.table({"text": ["short", "字" * 34]}), tmp_path / "c.parquet")
+    assert texts(tmp_path / "c.parquet", max_document_bytes=101, on_error="skip") == ["short"]
+    assert len(texts(tmp_path / "c.parquet", max_document_bytes=102)) == 2
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
@@ -167,8 +172,8 @@ def test_empty_folder_is_refused(tmp_path: Path) -> None:
     [
         (
             "a.txt",
-            b"good\n\nbad \xff byte",
-            r"a\.txt:3: not UTF-8: .* 0xff at byte 5 of the line \(byte 10 of the file\)",
+            b"\xef\xbb\xbfgood\n\nbad \xff byte\n",
+            r"a\.txt:3: not UTF-8: .* 0xff at byte 5 of the line \(byte 13 of the file\)",
         ),
         ("a.txt", b"cut \xe4\xb8", r"a\.txt:1: not UTF-8: unexpected end of data"),
         ("a.txt", b"sur\xed\xa0\x80rogate", r"a\.txt:1: not UTF-8"),
@@ -219,6 +224,41 @@ def test_parquet_of_the_wrong_shape(tmp_path: Path) -> None:
     refused(write(path, bytes(damaged)), r"a\.parquet.*: not a readable Parquet file")
 
 
+PIECES = [
+    b'"',
+    b'""',
+    b",",
+    b"\t",
+    b"\n",
+    b"\r\n",
+    b"\r",
+    b"{",
+    b'{"text": "a"}',
+    b"text",
+    b"\xff",
+    b"\0",
+    b"\xe5\xad\x97",
+    b" ",
+]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.tsv", "a.parquet", "a.txt.gz", "a.jsonl.zst"])
+def test_no_bytes_whatever_break_the_account(tmp_path: Path, name: str) -> None:
+    draw = random.Random(name)
+    for _ in range(150):
+        body = b"".join(draw.choices(PIECES, k=draw.randrange(60)))
+        path = write(tmp_path / name, b"text,n\n" + body if ".csv" in name else body)
+        for settings in ({}, {"documents": "line", "max_document_bytes": 9, "quotes": True}):
+            account = Account()
+            with contextlib.suppress(DataError):
+                read(path, account, on_error="skip", **settings)
+            account.check()
+            assert len(account.quarantine) == account.quarantined
+            assert all(str(path) in str(fault) for fault in account.quarantine)
+            if name == "a.txt" and settings:
+                assert account.documents == body.count(b"\n") + (not body.endswith(b"\n") and body != b"")
+
+
 def test_skipping_leaves_out_the_bad_document_alone(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", b"one\n\ntwo\n\xff\nstill two\n\nthree\n\n\xfe\n\nfour")
     account = Account()
@@ -250,8 +290,8 @@ def test_a_line_of_100_mb_is_refused_in_little_memory(tmp_path: Path, name: str)
     found = read(path, account, on_error="skip")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert [d.text for d in found] == ["after"]
     line = 2 if plain.suffix in (".csv", ".tsv") else 1
+    assert [(d.text, d.line) for d in found] == [("after", line + (1 if "jsonl" in name else 2))]
     assert [(f.line, f.reason) for f in account.quarantine] == [(line, "record longer than 16777216 bytes")]
     assert peak < 3 * (16 << 20), f"{peak >> 20} MiB"
 
@@ -270,6 +310,19 @@ def test_documents_of_many_lines_are_bounded_too(tmp_path: Path) -> None:
     assert texts(chinese, max_document_bytes=102) == ["字" * 30]
     with pytest.raises(DataError, match=r"c\.jsonl:1: record longer"):
         read(chinese, max_document_bytes=101)
+
+
+@pytest.mark.parametrize("documents", ["blank-line", "file"])
+def test_a_long_document_of_short_lines_is_not_held(tmp_path: Path, documents: str) -> None:
+    path = write(tmp_path / "a.txt", b"some words of a line, all in one document\n" * 500_000)
+    account = Account()
+    tracemalloc.start()
+    with pytest.raises(DataError, match="record longer than 1000000 bytes"):
+        read(path, account, documents=documents, max_document_bytes=1_000_000, on_error="skip")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (account.documents, account.quarantined) == (1, 1)
+    assert peak < 10_000_000
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:

@@ -1,0 +1,167 @@
+"""Rows of CSV and TSV files."""
+
+from __future__ import annotations
+
+import csv
+from collections import deque
+from collections.abc import Iterator, Sequence
+from io import StringIO
+
+from pretune.text.files import Source, SourceConfig
+from pretune.text.lines import split_lines, text_blocks
+from pretune.text.records import MISSING, Column, Fault, Row, absent
+
+_QUOTES = 'close it, double quotes inside quoted fields (""), or set quotes = false if they are plain characters'
+_RETURN = "remove the carriage return, or quote the field that holds it"
+MAX_LINES = 100_000  # of one record: a quote left open does not swallow a file of short lines
+
+
+def read_table(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[Row | Fault]:
+    """A record for each row of a CSV or TSV file; rows with too few or too many fields are faults."""
+    delimiter = "\t" if source.format == "tsv" else ","
+    quoted = config.quotes if config.quotes is not None else source.format == "csv"
+    rows = _quoted_rows(source, delimiter, config) if quoted else _plain_rows(source, delimiter, config)
+    file = str(source.path)
+    header = list(config.columns) if config.columns else []
+    picks = [_place(column, header) for column in columns] if header else []
+    if header and (fault := absent(file, 0, [c for c in columns if c.required], header, "column")):
+        yield fault
+        return
+    fresh = True
+    for item in rows:
+        if isinstance(item, Fault):
+            yield item
+            continue
+        line, fields = item
+        if not fields or fields == [""]:
+            yield line, ()
+        elif not header:
+            header, fresh = [field.strip() for field in fields], False
+            if fault := _bad_header(file, line, columns, header):
+                yield fault
+                return
+            picks = [_place(column, header) for column in columns]
+        elif fresh and fields == header:
+            fresh = False
+        elif len(fields) != len(header):
+            fresh = False
+            yield _bad_width(file, line, fields, header, quoted, delimiter)
+        else:
+            fresh = False
+            yield line, tuple([MISSING if pick is None else fields[pick] for pick in picks])
+
+
+def _place(column: Column, header: list[str]) -> int | None:
+    return header.index(column.name) if column.name in header else None
+
+
+def _bad_header(file: str, line: int, columns: Sequence[Column], header: list[str]) -> Fault | None:
+    needed = [column for column in columns if column.required]
+    fault = absent(file, line, needed, header, "column")
+    if fault is None:
+        twice = [column.name for column in columns if header.count(column.name) > 1]
+        return Fault(file, line, f"two columns are called {twice[0]!r}", "rename one") if twice else None
+    if any(column.name in header for column in columns):
+        return fault
+    if len(header) == 1 and ("\t" in header[0] or "," in header[0]):
+        tabs = "\t" in header[0]
+        hint = f'fields look separated by {"tabs" if tabs else "commas"}: set format = "{"tsv" if tabs else "csv"}"'
+        return Fault(file, line, fault.reason, hint)
+    count = f"{len(header)} column{'s' if len(header) > 1 else ''}"
+    example = ", ".join(f'"{name}"' for name in [c.name for c in columns][: len(header)])
+    hint = f"{fault.remedy}; if the file has no header row, name its {count} in order, as in columns = [{example}]"
+    return Fault(file, line, fault.reason, hint)
+
+
+def _bad_width(file: str, line: int, fields: list[str], header: list[str], quoted: bool, delimiter: str) -> Fault:
+    remedy = "quote fields that hold a comma" if delimiter == "," else "write one tab between fields and none inside"
+    if not quoted and any(field.startswith('"') for field in fields):
+        remedy += ", or set quotes = true if fields are quoted"
+    shown = delimiter.join(fields)
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    return Fault(file, line, f"{len(fields)} fields where the header has {len(header)}: {shown!r}", remedy)
+
+
+def _plain_rows(source: Source, delimiter: str, config: SourceConfig) -> Iterator[tuple[int, list[str]] | Fault]:
+    for item in text_blocks(source, config):
+        if isinstance(item, Fault):
+            yield item
+            continue
+        for line, text in enumerate(split_lines(item[1]), item[0]):
+            yield line, text.split(delimiter)
+
+
+class _FaultError(Exception):
+    """Carries a fault out through `csv.reader`."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+
+
+class _Feed:
+    """Lines for `csv.reader`; remembers those of the record being read, to start again behind a bad one."""
+
+    def __init__(self, source: Source, config: SourceConfig) -> None:
+        self._source, self._limit = str(source.path), config.max_document_bytes
+        self._blocks = text_blocks(source, config)
+        self._text, self._next = iter(StringIO()), 1
+        self._again: deque[tuple[int, str]] = deque()
+        self.record: list[tuple[int, str]] = []
+        self._size = 0
+
+    def __iter__(self) -> _Feed:
+        return self
+
+    def __next__(self) -> str:
+        line, text = self._again.popleft() if self._again else self._fresh()
+        self.record.append((line, text))
+        self._size += len(text)
+        if len(self.record) > 1 and (self._size > self._limit or len(self.record) > MAX_LINES):
+            reason = f"a quote that opens here is not closed within {self._limit} bytes and {MAX_LINES} lines"
+            raise _FaultError(Fault(self._source, self.record[0][0], reason, _QUOTES))
+        return text
+
+    def _fresh(self) -> tuple[int, str]:
+        while True:
+            text = next(self._text, None)
+            if text is not None:
+                self._next += 1
+                return self._next - 1, text
+            block = next(self._blocks)
+            if isinstance(block, Fault):
+                raise _FaultError(block)
+            self._next, self._text = block[0], iter(StringIO(block[1], newline="\n"))
+
+    def begin(self) -> None:
+        """A record is complete: the next line begins another."""
+        self.record, self._size = [], 0
+
+    def retry(self) -> None:
+        """Drop the first line of the record being read and read the others again."""
+        self._again.extendleft(reversed(self.record[1:]))
+        self.begin()
+
+
+def _quoted_rows(source: Source, delimiter: str, config: SourceConfig) -> Iterator[tuple[int, list[str]] | Fault]:
+    csv.field_size_limit(max(csv.field_size_limit(), config.max_document_bytes))
+    feed, file = _Feed(source, config), str(source.path)
+    while True:
+        try:
+            for fields in csv.reader(feed, delimiter=delimiter, strict=True):
+                line = feed.record[0][0]
+                feed.begin()
+                yield line, fields
+            return
+        except csv.Error as error:
+            line = feed.record[0][0]
+            feed.retry()
+            what = "a quote is not closed before the end" if "unexpected end" in str(error) else str(error)
+            quote = "new-line" not in what
+            yield Fault(file, line, f"{'broken quotes' if quote else 'not CSV'}: {what}", _QUOTES if quote else _RETURN)
+        except _FaultError as error:
+            if feed.record and error.fault.line != feed.record[0][0]:
+                yield Fault(
+                    file, feed.record[0][0], f"record broken by line {error.fault.line}", "mend that line first"
+                )
+            feed.retry()
+            yield error.fault
