@@ -9,8 +9,9 @@ import json
 import math
 import os
 import tomllib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -60,7 +61,7 @@ class Run:
         Shape:
             return: (N,), (N,)
         """
-        found = [(self._place(row), row[name]) for row in self._placed() if is_number(row.get(name))]
+        found = [(x, row[name]) for x, row in zip(self._places, self.rows, strict=True) if is_number(row.get(name))]
         points = np.asarray(found, dtype=np.float64).reshape(-1, 2)
         return points[:, 0], points[:, 1]
 
@@ -72,7 +73,7 @@ class Run:
     @property
     def axis(self) -> str:
         """What the horizontal axis of a chart counts."""
-        return f"{_UNITS[self._unit()]}tokens" if self._by_tokens() else "steps"
+        return f"{_UNITS[self._unit]}tokens" if self._unit else "steps"
 
     @property
     def entropy(self) -> float | None:
@@ -80,23 +81,20 @@ class Run:
         flat = flatten(self.account) | flatten(self.facts)
         return next((float(v) for k, v in flat.items() if k.rpartition(".")[2] == _ENTROPY and is_number(v)), None)
 
-    def _placed(self) -> list[dict[str, Any]]:
-        """Rows with a token count each: evaluations carry none, so they get that of the step before."""
-        out, tokens = [], 0
+    @cached_property
+    def _unit(self) -> float:
+        """Tokens of a unit of the horizontal axis; 0 where no tokens were counted."""
+        most = max((row["tokens"] for row in self.rows if is_number(row.get("tokens"))), default=0)
+        return next((unit for unit in sorted(_UNITS, reverse=True) if most >= unit), 0.0)
+
+    @cached_property
+    def _places(self) -> list[float]:
+        """Where each row stands on the axis; one without a token count stands where the row before it does."""
+        out, tokens = [], 0.0
         for row in self.rows:
             tokens = row.get("tokens", tokens)
-            out.append({"tokens": tokens, **row})
+            out.append(tokens / self._unit if self._unit else float(row.get("step", 0)))
         return out
-
-    def _place(self, row: Mapping[str, Any]) -> float:
-        return float(row["tokens"]) / self._unit() if self._by_tokens() else float(row.get("step", 0))
-
-    def _by_tokens(self) -> bool:
-        return any(is_number(row.get("tokens")) for row in self.rows)
-
-    def _unit(self) -> float:
-        most = max((row["tokens"] for row in self.rows if is_number(row.get("tokens"))), default=0)
-        return next((unit for unit in sorted(_UNITS, reverse=True) if most >= unit), 1.0)
 
 
 _UNITS = {1.0: "", 1e3: "thousand ", 1e6: "million ", 1e9: "billion "}

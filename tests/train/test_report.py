@@ -1,0 +1,171 @@
+"""The report of a run: self-contained, escaped, well-formed, and true to the metrics."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pretune.errors import DataError, MissingInputError
+from pretune.train.charts import Curve, Level, draw, running_mean, thin
+from pretune.train.report import read_run, render, write_report
+
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+
+
+class Checker(HTMLParser):
+    """Collects ids and addresses, and sees that every element is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            self.ids += [value or ""] if name == "id" else []
+            self.addresses += [value or ""] if name in ("src", "href", "xlink:href", "action") else []
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+
+def line(step: int, **more: float) -> dict[str, Any]:
+    loss = 3 + 5 / step
+    found = {"step": step, "tokens": step * 4096, "samples": step * 32, "epoch": step / 100, "time": step * 0.1}
+    own = {"loss": loss + 0.7, "loss/mlm": loss, "loss/nsp": 0.7, "lr": 1e-3, "grad_norm": 1.0, "data_wait": 0.01}
+    return {**found, **own, "tokens_per_second": 40_000.0 + step, "gemm_share": 0.4, **more}
+
+
+def make_run(folder: Path, rows: list[dict[str, Any]], **files: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    rows = [line(step) for step in range(1, 60)] + [{"step": 59, "eval/loss": 3.9, "eval/loss/mlm": 3.2}]
+    folder = make_run(
+        tmp_path / "bert",
+        rows,
+        account={"stores": {"store": {"documents": 41230, "quarantine": []}}, "training": {"displaced": 24313}},
+        run={"unigram_entropy": 6.63, "parameters": 1528130, "began": "2026-11-22T04:21:48+00:00"},
+        samples=[{"prompt": "<script>alert(1)</script> & [MASK]", "output": "copy 0.41"}],
+    )
+    (folder / "recipe.toml").write_text('[model]\nsize = "tiny"\n[objective]\nmlm = 1.0\nnsp = 1.0\n')
+    return folder
+
+
+def test_page_is_well_formed_and_fetches_nothing(run: Path) -> None:
+    page = write_report(run).read_text()
+    checker = Checker()
+    checker.feed(page)
+    assert checker.open == []
+    assert len(checker.ids) == len(set(checker.ids))
+    assert all(address.startswith("#") for address in checker.addresses)
+    assert not re.search(r"url\((?!#)|@import|<link|<script|<iframe", page)
+    assert set(re.findall(r"https?://[^\"' <]+", page)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+    for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        ElementTree.fromstring(svg)
+
+
+def test_page_holds_what_the_run_says(run: Path) -> None:
+    page = write_report(run).read_text()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; [MASK]" in page
+    for expected in ("1,528,130 parameters", "MLM + NSP", "unigram entropy 6.63", "41,230", "24,313", "copy 0.41"):
+        assert expected in page
+    assert "3.900" in page  # the validation loss
+    assert "pretune fill" in page
+    assert "pretune generate" not in page
+
+
+def test_same_files_give_the_same_bytes(run: Path) -> None:
+    assert write_report(run).read_bytes() == write_report(run).read_bytes()
+
+
+def test_no_entropy_no_line(run: Path) -> None:
+    (run / "run.json").unlink()
+    assert "unigram entropy" not in render(read_run(run))
+
+
+def test_metrics_alone_are_enough(tmp_path: Path) -> None:
+    page = write_report(make_run(tmp_path / "bare", [{"step": n, "loss": 1.0 / n} for n in range(1, 5)])).read_text()
+    assert "<svg" in page
+    assert "steps" in page
+
+
+def test_scores_of_a_task_label_by_label(tmp_path: Path) -> None:
+    scores = {"eval/accuracy": 0.75, "eval/f1/<a>": 0.5, "eval/f1/b": 0.875, "eval/count/<a>": 3, "eval/count/b": 41}
+    rows = [line(1), {"step": 1, "eval/loss": 0.4, **scores}]
+    page = write_report(make_run(tmp_path / "task", rows, run={"labels": ["<a>", "b"]})).read_text()
+    assert "75.0%" in page
+    assert "&lt;a&gt;" in page
+    assert "0.875" in page
+
+
+def test_a_last_line_cut_short_is_left_out(run: Path) -> None:
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 60, "lo')
+    assert len(read_run(run).rows) == 60
+
+
+def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "broken", [line(1), line(2)])
+    (folder / "metrics.jsonl").write_text('{"step": 1}\nnot json\n{"step": 2}\n')
+    with pytest.raises(DataError, match=r"metrics\.jsonl:2"):
+        write_report(folder)
+    assert not (folder / "report.html").exists()
+
+
+def test_no_run_there(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match="no metrics"):
+        write_report(tmp_path)
+
+
+def test_a_long_run_gives_a_small_page(tmp_path: Path) -> None:
+    rows = [line(step) for step in range(1, 20_000)]
+    assert write_report(make_run(tmp_path / "long", rows)).stat().st_size < 500_000
+
+
+def test_evaluations_stand_where_their_step_is(run: Path) -> None:
+    place, value = read_run(run).series("eval/loss/mlm")
+    assert place.tolist() == [59 * 4096 / 1e3]
+    assert value.tolist() == [3.2]
+
+
+def test_non_finite_values_leave_gaps() -> None:
+    y = np.array([1.0, np.nan, 3.0, np.inf, 5.0])
+    smooth = running_mean(y, share=0.6)
+    assert np.isfinite(smooth).all()
+    svg = draw("Loss", [Curve("training", np.arange(5.0), y, "trace")], "steps", [Level("level", 2.0)])
+    assert "NaN" not in svg
+
+
+def test_running_mean_of_a_constant_is_the_constant() -> None:
+    assert running_mean(np.full(101, 2.5)).tolist() == [2.5] * 101
+
+
+def test_thin_keeps_both_ends() -> None:
+    x, y = thin(np.arange(5000.0), np.arange(5000.0) ** 2, most=100)
+    assert len(x) <= 100
+    assert (x[0], x[-1], y[-1]) == (0.0, 4999.0, 4999.0**2)
