@@ -121,7 +121,7 @@ class MaskedLanguageModelling(Objective):
     def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
         """Cross-entropy at the chosen tokens; the head sees no other row."""
         index, label = batch.targets[self.name]
-        total, correct = model.heads["mlm"].loss(output.last_hidden_state[index], label)
+        total, correct = model.heads["mlm"].loss(output.last_hidden_state.index_select(0, index), label)
         return [Term(self.name, total, len(label), self.config.weight, correct)]
 
 

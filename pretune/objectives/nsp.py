@@ -89,7 +89,7 @@ class NextSentencePrediction(Objective):
     def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
         """Cross-entropy of the paired sequences."""
         index, label = batch.targets[self.name]
-        logits = model.heads["nsp"](output.last_hidden_state, batch.layout)[index]
+        logits = model.heads["nsp"](output.last_hidden_state, batch.layout).index_select(0, index)
         correct = (logits.detach().argmax(dim=1) == label).sum()
         return [Term(self.name, cross_entropy(logits, label), len(label), self.config.weight, correct)]
 
