@@ -80,7 +80,7 @@ def load_model(
     loaded.initialised = [name for name, _ in model.named_parameters() if name not in sources]
     initialise(model, seed, only=lambda name: name not in sources)
     model.to(dtype)
-    loaded.unexpected = table.left_over(sources)
+    loaded.unexpected = table.left_over(model)
     model.loaded = loaded
     return model
 
@@ -134,11 +134,12 @@ class _Table:
             if not self.weights.dtypes[name].is_floating_point:
                 raise DataError(f"{self.folder}: weight {name!r} is {self.weights.dtypes[name]}, expected floats")
 
-    def left_over(self, sources: Mapping[str, tuple[str, Key]]) -> list[str]:
-        """Names in the files that no parameter took; buffers and copies of tied weights are not counted."""
-        used = {name for name, _ in sources.values()}
-        tied = {self.locate(key.theirs) for key in self.family.NAMES if key.ours.startswith("heads.") and key.copies}
-        return [n for n in self.weights.shapes if n not in used and n not in tied and not f".{n}".endswith(_BUFFERS)]
+    def left_over(self, model: LanguageModel) -> list[str]:
+        """Names in the files that the model has no place for; buffers and copies of tied weights are not counted."""
+        own = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        names = expand(self.family.NAMES, len(model.stack.blocks))
+        used = {self.locate(theirs) for ours, theirs, key in names if ours in own or key.copies}
+        return [name for name in self.weights.shapes if name not in used and not f".{name}".endswith(_BUFFERS)]
 
     def _expected(self, ours: str) -> str:
         layers = 1 + max((int(part) for part in ours.split(".") if part.isdigit()), default=0)
@@ -234,7 +235,8 @@ def export_weights(model: LanguageModel) -> dict[str, Tensor]:
             written.add(ours)
     if own.keys() - written:
         raise DataError(
-            f"weights {sorted(own.keys() - written)[:3]} have no Hugging Face name: undo or merge the surgery (adapters) before saving"
+            f"weights {sorted(own.keys() - written)[:3]} have no Hugging Face name: undo or merge the surgery "
+            "(adapters) before saving"
         )
     bare = architecture(model) == _base(family)
     return {theirs.removeprefix(family.PREFIX) if bare else theirs: _join(found) for theirs, found in parts.items()}

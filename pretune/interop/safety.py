@@ -28,6 +28,7 @@ JSON_LIMIT = 8 << 20
 HEADER_LIMIT = 16 << 20
 TENSOR_LIMIT = 100_000
 DIMENSION_LIMIT = 8
+_SHARING = 4  # how often the bytes of a .bin may be used: tied weights are saved once
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -197,12 +198,20 @@ def read_bin(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path}: damaged: {str(error).splitlines()[0][:160]}; copy or fetch it again") from None
     if not isinstance(loaded, dict):
         raise DataError(f"{path}: expected a table of tensors, got {type(loaded).__name__}")
+    _check_tensors(path, loaded)
+    return loaded
+
+
+def _check_tensors(path: Path, loaded: Mapping[Any, Any]) -> None:
+    """Only dense tensors, not many times larger together than the file: views can repeat its bytes without end."""
     for name, tensor in loaded.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
             raise DataError(f"{path}: entry {str(name)[:100]!r} is not a dense tensor but {type(tensor).__name__}")
     if len(loaded) > TENSOR_LIMIT:
         raise DataError(f"{path}: {len(loaded):,} tensors, more than the {TENSOR_LIMIT:,} allowed")
-    return loaded
+    total = sum(tensor.numel() * tensor.dtype.itemsize for tensor in loaded.values())
+    if total > _SHARING * path.stat().st_size:
+        raise DataError(f"{path}: tensors of {total:,} bytes in a file of {path.stat().st_size:,}; damaged or hostile")
 
 
 def _global(message: str) -> str:
