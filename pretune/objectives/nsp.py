@@ -62,17 +62,17 @@ class NextSentencePrediction(Objective):
         The account gives samples: `unpaired`; and tokens: `displaced` from windows, `borrowed` for them.
         """
         samples = np.array([row.sample for row in rows], dtype=np.int64).reshape(-1, 3)
-        where = draw.at(self.name, "split").keys(samples)
+        boundaries = np.array([0 if row.sentences is None else len(row.sentences) - 1 for row in rows], dtype=np.int64)
+        picked = 1 + bounded(draw.at(self.name, "split").keys(samples), boundaries)
         exchanged = unit(draw.at(self.name, "other").keys(samples)) < self.config.random
         account = {"unpaired": 0, "displaced": 0, "borrowed": 0}
         wrapped, paired = [], []
         for n, row in enumerate(rows):
-            starts = row.sentences
-            if starts is None or len(starts) < 2:
+            if row.sentences is None or not boundaries[n]:
                 wrapped.append(self.vocabulary.wrap(row.tokens))
                 account["unpaired"] += 1
                 continue
-            edge = int(starts[1 + int(bounded(where[n], len(starts) - 1))])
+            edge = int(row.sentences[picked[n]])
             second = row.tokens[edge:]
             if exchanged[n]:
                 account["displaced"] += len(second)
