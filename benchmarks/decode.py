@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from pairs import OURS, Contestant, Turn, compete, read_bandwidth, record, rows_of, show
 
-THREADS = 2
 VOCABULARY = 50257
 MARGIN = 0.05
 
@@ -44,9 +43,9 @@ def prompt(length: int) -> list[int]:
     return [int(n) for n in np.random.default_rng(0).integers(0, VOCABULARY, length)]
 
 
-def ours(folder: str, length: int, new: int) -> Turn:
+def ours(folder: str, length: int, new: int, threads: int) -> Turn:
     """`pretune.load(...).continuations(...)`."""
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(threads)
     from pretune.api import load
 
     model = load(folder, "cpu", "bf16")
@@ -59,9 +58,9 @@ def ours(folder: str, length: int, new: int) -> Turn:
     return turn
 
 
-def theirs(folder: str, length: int, new: int) -> Turn:
+def theirs(folder: str, length: int, new: int, threads: int) -> Turn:
     """`GPT2LMHeadModel.generate`."""
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(threads)
     import transformers
 
     model = transformers.GPT2LMHeadModel.from_pretrained(folder, dtype=torch.bfloat16).eval()
@@ -105,15 +104,16 @@ def main() -> None:
     words.add_argument("--prompt", type=int, default=64)
     words.add_argument("--new", type=int, default=64)
     words.add_argument("--rounds", type=int, default=5)
+    words.add_argument("--threads", type=int, default=2)
     given = words.parse_args()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as folder:
         make(Path(folder))
-        arguments = {"folder": folder, "length": given.prompt, "new": given.new}
-        worst = gap(**arguments)
+        worst = gap(folder, given.prompt, given.new)
         if worst > MARGIN:
             raise SystemExit(f"our choice is {worst:.3f} below the best fp32 logit; more than {MARGIN}")
         size = weight_bytes(folder)
+        arguments = {"folder": folder, "length": given.prompt, "new": given.new, "threads": given.threads}
         found = compete(
             {
                 OURS: Contestant(ours, arguments, tuned=True),
@@ -127,7 +127,7 @@ def main() -> None:
     show(rows)
     weights, read = rows[0].ours * size / 1e9, statistics.median(found["limit"]) / 1e9
     print(f"weights {weights:.1f} GB/s of a plain read's {read:.1f} GB/s; largest fp32 gap of a choice {worst:.4f}")
-    print(record("decode", rows, weights_gbs=weights, read_gbs=read, gap=worst))
+    print(record("decode", rows, threads=given.threads, weights_gbs=weights, read_gbs=read, gap=worst))
 
 
 if __name__ == "__main__":
