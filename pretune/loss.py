@@ -88,7 +88,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         h, w, b = ctx.saved_tensors
         return (
             None if h is None else h * scale.to(h.dtype),
-            None if w is None else w.to(ctx.weight_dtype) * scale,
+            None if w is None else (w * scale if w.dtype == ctx.weight_dtype else w.to(ctx.weight_dtype).mul_(scale)),
             None if b is None else b * scale,
             None,
             None,

@@ -32,7 +32,7 @@ def gelu_new(x: Tensor) -> Tensor:
     small = x.numel() <= _SMALL or x.device.type != "cpu" or x.dtype == torch.float64
     if small or torch.compiler.is_compiling():
         return F.gelu(x, approximate="tanh")
-    out: Tensor = _GeluNew.apply(x)
+    out: Tensor = _GeluNew.apply(x)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -59,6 +59,7 @@ class _GeluNew(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        slope: Tensor
         (slope,) = ctx.saved_tensors
         return grads[0] * slope
 

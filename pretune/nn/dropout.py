@@ -34,7 +34,7 @@ class Dropout(nn.Module):
             return x
         if not _bitwise(x):
             return F.dropout(x, self.p)
-        dropped: Tensor = _Drop.apply(x, self.p)
+        dropped: Tensor = _Drop.apply(x, self.p)  # type: ignore[no-untyped-call]
         return dropped
 
     def add(self, update: Tensor, residual: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class Dropout(nn.Module):
             return residual + update
         if not _bitwise(update):
             return residual + F.dropout(update, self.p)
-        added: Tensor = _DropAdd.apply(update, residual, self.p)
+        added: Tensor = _DropAdd.apply(update, residual, self.p)  # type: ignore[no-untyped-call]
         return added
 
     def extra_repr(self) -> str:

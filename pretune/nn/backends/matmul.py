@@ -226,8 +226,7 @@ def _backward(
     for bucket in _plan(bounds):
         q, k, v, g = _load(query, bucket), _load(key, bucket), _load(value, bucket), _load_grad(grad, bucket)
         blocks = causal and bucket.length > _BLOCK
-        sums = torch.float32 if blocks else q.dtype
-        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k, dtype=sums), torch.zeros_like(v, dtype=sums)
+        dq, dk, dv = torch.empty_like(q), _sums(k, blocks), _sums(v, blocks)
         for piece in _pieces(bucket, heads, causal):
             if bucket.length <= _KEEP and probabilities.numel():
                 size = (piece.batch.stop - piece.batch.start) * bucket.length**2
@@ -248,6 +247,11 @@ def _backward(
         for target, made, factor in zip(grads, (dq, dk, dv), (scale, scale, 1.0), strict=True):
             _store(made if factor == 1.0 else made.mul_(factor), bucket, target)
     return grads[0], grads[1], grads[2]
+
+
+def _sums(like: Tensor, blocks: bool) -> Tensor:
+    """Where a gradient is gathered: over several blocks in fp32, else written once."""
+    return torch.zeros_like(like, dtype=torch.float32) if blocks else torch.empty_like(like)
 
 
 @torch.library.custom_op("pretune::ragged_matmul", mutates_args=())
