@@ -206,3 +206,52 @@ def test_recipes_are_read_first(call: object, tmp_path: Path) -> None:
         call(tmp_path / "recipe.toml")  # type: ignore[operator]
     with pytest.raises(UsageError, match="did you mean 'budget'"):
         call({"budgte": {"steps": 3}})  # type: ignore[operator]
+
+
+def test_finetune_gives_a_model_that_predicts(tmp_path: Path) -> None:
+    rows = [(label, f"the {label} ate {'a hat ' * (n % 4)}{n}") for n in range(10) for label in ("cat", "dog")]
+    train = tmp_path / "train.csv"
+    train.write_text("label,text\n" + "".join(f"{a},{b}\n" for a, b in rows), encoding="utf-8")
+    word_tokenizer().save(tmp_path / "tokenizer")
+    recipe = {
+        "output": str(tmp_path / "run"),
+        "model": {"family": "bert", "size": "tiny", "overrides": {"num_hidden_layers": 1}},
+        "task": "classification",
+        "data": {"train": str(train), "tokenizer": str(tmp_path / "tokenizer"), "batch": 8, "length": 24},
+        "budget": {"steps": 3},
+        "device": "cpu",
+        "precision": "fp32",
+        "track": {"progress": "quiet"},
+    }
+    model = pretune.finetune(recipe)
+    assert model.labels == ["cat", "dog"]
+    assert model.length == 24, "texts are cut in use as they were in training"
+    assert 0 <= model.evaluate(train)["accuracy"] <= 1
+    assert pretune.load(tmp_path / "run", precision="fp32").predict("the cat") == model.predict("the cat")
+    train.write_text("label,text\n" + "".join(f"cat,{b}\n" for _, b in rows), encoding="utf-8")
+    with pytest.raises(DataError, match=r"train\.csv.*have the label 'cat'"):
+        pretune.finetune({**recipe, "output": str(tmp_path / "other")})
+
+
+def test_pretrain_gives_a_model_that_generates(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(
+        "\n\n".join(f"{n} {text}" for n in range(20) for text in TEXTS), encoding="utf-8"
+    )
+    config = PrepareConfig(validation=0.1, processes=1)
+    prepare(tmp_path / "text.txt", byte_tokenizer(), tmp_path / "store", config)
+    model = pretune.pretrain(
+        {
+            "output": str(tmp_path / "run"),
+            "model": {"family": "gpt2", "size": "tiny", "overrides": {"n_layer": 1}},
+            "objective": "clm",
+            "data": {"stores": str(tmp_path / "store"), "batch": 4, "length": 16},
+            "budget": {"steps": 2},
+            "device": "cpu",
+            "precision": "fp32",
+            "track": {"progress": "quiet"},
+        }
+    )
+    (found,) = model.continuations(["the cat"], max_new_tokens=50)
+    assert found.prompt_tokens + len(found.tokens) == 16, "positions past the length were never trained"
+    assert found.reason == "context"
+    assert model.evaluate(tmp_path / "store")["loss/clm"] > 0
