@@ -162,11 +162,12 @@ class DocumentEncoder:
         places = np.cumsum(widths) - widths  # of each piece's first character in the texts laid end to end
         shifts = np.append(0, places[slots == 0])[:-1]
         flat = np.fromiter(chain.from_iterable(starts), np.int64)
-        flat += np.repeat(shifts, [len(run) for run in starts])
+        shift = np.repeat(shifts, [len(run) for run in starts])
+        flat = (flat + shift)[flat > 0]  # that a document begins a sentence is known
         piece = np.searchsorted(places, flat, side="right") - 1
         into = flat - places[piece]
         indents = self._indents[slots[piece]]
-        tokens = begins[piece] + indents[:, 1]
+        tokens: Integers = begins[piece] + indents[:, 1]
         for place in np.flatnonzero(into > indents[:, 0]):  # inside a piece: rare but in Chinese under byte-level BPE
             tokens[place] = begins[piece[place]] + self._inside(pieces[piece[place]], int(into[place]))
         return tokens

@@ -22,13 +22,12 @@ import tokenizers
 from numpy.typing import ArrayLike, NDArray
 
 from pretune.errors import DataError
-from pretune.text.tokenizer_files import Settings, read_tokenizer, roles_of, write_tokenizer
+from pretune.text.tokenizer_files import MOST_IDS, Settings, read_tokenizer, roles_of, write_tokenizer
 from pretune.text.vocabulary import Tokens, Vocabulary, build_vocabulary, is_byte_level
 
 __all__ = ["Tokenizer", "Vocabulary"]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_LARGEST = 1 << 24
 
 
 class Tokenizer:
@@ -83,7 +82,7 @@ class Tokenizer:
         """The string of each id, None for an id that is not used."""
         table = self.backend.get_vocab(with_added_tokens=True)
         size = max(table.values(), default=-1) + 1
-        if not 0 < size <= _LARGEST:
+        if not 0 < size <= MOST_IDS:
             raise DataError(f"the vocabulary has {len(table)} tokens and a largest id of {size - 1}; not a tokenizer")
         pieces: list[str | None] = [None] * size
         for piece, i in table.items():
@@ -136,7 +135,11 @@ class Tokenizer:
             return: (n,), (n, 2)
         """
         found = encode_all(self.plain, [text], offsets=True)[0]
-        return np.array(found.ids, np.int64), np.array(found.offsets, np.int64).reshape(-1, 2)
+        offsets = np.array(found.offsets, np.int64).reshape(-1, 2)
+        solid = np.flatnonzero([not character.isspace() for character in text])
+        first = np.append(solid, len(text))[np.searchsorted(solid, offsets[:, 0])]
+        offsets[:, 0] = np.minimum(first, offsets[:, 1])
+        return np.array(found.ids, np.int64), offsets
 
     def decode(self, ids: ArrayLike, skip_special: bool = True) -> str:
         """The text of ids."""

@@ -14,6 +14,7 @@ from pretune.errors import DataError, MissingInputError
 from pretune.text.vocabulary import ROLES
 
 Settings = dict[str, Any]
+MOST_IDS = 1 << 24
 _GUESSES = {
     "pad": ("[PAD]", "<pad>"),
     "cls": ("[CLS]",),
@@ -60,7 +61,7 @@ def write_tokenizer(
         "special_tokens_map.json": special,
     }
     for name, content in files.items():
-        text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+        text = json.dumps(content, ensure_ascii=False, indent=2, sort_keys=name != "tokenizer.json") + "\n"
         (directory / name).write_text(text, encoding="utf-8")
 
 
@@ -112,10 +113,22 @@ def _from_json(file: Path) -> tokenizers.Tokenizer:
     content = _parse(file)
     if not isinstance(content, dict) or "model" not in content:
         raise DataError(f"{file}: not a tokenizer.json: no field 'model'")
+    largest = _largest_id(content)
+    if largest >= MOST_IDS:
+        raise DataError(f"{file}: the largest id is {largest}; no vocabulary has more than {MOST_IDS} tokens")
     try:
         return tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:
         raise DataError(f"{file}: not a tokenizer that the tokenizers library reads: {error}") from None
+
+
+def _largest_id(content: dict[str, Any]) -> int:
+    """The library walks over every id up to the largest, whether it is used or not."""
+    model = content["model"]
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    added = content.get("added_tokens") or []
+    ids = [*(vocab.values() if isinstance(vocab, dict) else ()), *(t.get("id") for t in added if isinstance(t, dict))]
+    return max((i for i in ids if isinstance(i, int)), default=0)
 
 
 def _from_bert(file: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:

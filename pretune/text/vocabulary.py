@@ -121,11 +121,10 @@ def byte_alphabet() -> dict[str, int]:
 
 
 def spaces(layout: Mapping[str, Any], pieces: Sequence[str | None]) -> Flags:
-    """Which pieces are white space and nothing else. Shape: (size,)."""
-    if is_byte_level(layout):
-        blank = {char for char, byte in byte_alphabet().items() if byte in _WHITESPACE}
-    else:
-        blank = {"▁", *map(chr, _WHITESPACE)}
+    """Which pieces are white space and nothing else, where white space has pieces: on bytes. Shape: (size,)."""
+    if not is_byte_level(layout):
+        return np.zeros(len(pieces), np.bool_)
+    blank = {char for char, byte in byte_alphabet().items() if byte in _WHITESPACE}
     return np.array([bool(piece) and blank.issuperset(piece or "") for piece in pieces], np.bool_)
 
 

@@ -1,0 +1,115 @@
+"""Piecewise encoding gives the ids of the whole text, whatever the text; sentences fall on the right tokens."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import tokenizers
+from tokenizers import pre_tokenizers
+
+import pretune.text.pieces as pieces
+from pretune.text.pieces import DocumentEncoder, cutting_pattern
+from pretune.text.tokenizer import Tokenizer
+from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+
+LETTERS = list(
+    "abcXYZ019'.,!?()[]-_  \n\n\t\r\x0b\x0c\x00\x1c\x1f\x85\xa0\u1680\u2003\u2028\u202f\u3000\u200b\ufeff\ufffd"
+)
+LETTERS += list("éÉßİſ́̈ﬁ½²Ⅷ一你好。，“”…—！㐀豈𠀀😀🏽한ำﷺ´¨‗ｱﾞ１")
+LETTERS += ["'s", "'ll", "'re", " 's", "[MASK]", "<|endoftext|>", "<mask>", "the", " language ", "x" * 120]
+TEXT = [
+    "The language of the cat's model isn't learned; they'll re-learn 2019 (in [1]) ...",
+    "语言模型。你好，世界！",
+] * 20
+
+
+def whole(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    return [run.tolist() for run in tokenizer.encode_batch(texts)]
+
+
+def documents(seed: int, count: int) -> list[str]:
+    random.seed(seed)
+    return ["".join(random.choices(LETTERS, k=random.randrange(1, 40))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module", params=["wordpiece", "whole-chinese", "bpe", "unigram", "byte-fallback", "unknown"])
+def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    kind = {"whole-chinese": "wordpiece", "byte-fallback": "unigram", "unknown": "bpe"}.get(
+        request.param, request.param
+    )
+    trained = train_tokenizer(
+        TEXT,
+        TokenizerConfig(
+            kind=kind,
+            vocab_size=500,
+            split_chinese=request.param != "whole-chinese",
+            byte_fallback=request.param == "byte-fallback",
+        ),
+    )
+    if request.param == "unknown":
+        trained.backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        return Tokenizer(trained.backend, trained.settings)
+    return trained
+
+
+def test_pieces_give_the_ids_of_the_whole(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "MOST_PIECES", 5000)  # the memory is forgotten several times on the way
+    encoder = DocumentEncoder(tokenizer, np.dtype(np.uint16))
+    for seed in range(5):
+        texts = [*documents(seed, 2000), *TEXT[:2], ""]
+        found = encoder.encode(texts, [[0]] * len(texts))
+        runs = np.split(found.tokens, np.cumsum(found.lengths)[:-1])
+        end = tokenizer.vocabulary.end
+        assert [run.tolist() for run in runs] == [[*ids, end] for ids in whole(tokenizer, texts)]
+        np.testing.assert_array_equal(found.sentences, np.cumsum(found.lengths) - found.lengths)
+
+
+def test_sentences_begin_at_the_token_of_their_first_character(tokenizer: Tokenizer) -> None:
+    texts = ["One two.  Three four.\n\n  Five", "你好。世界！“语言”模型。", "They said.", "Not here. 你好。Yes"]
+    starts = [[0, 10, 25], [0, 3, 6], [0], [0, 10, 13]]
+    found = DocumentEncoder(tokenizer, np.dtype(np.uint32)).encode(texts, starts)
+    begins = np.cumsum(found.lengths) - found.lengths
+    want: list[int] = []
+    for text, run, begin in zip(texts, starts, begins.tolist(), strict=True):
+        ids, offsets = tokenizer.encode_offsets(text)
+        for start in run:
+            place = int(np.argmax(offsets[:, 1] > start)) if start else 0
+            own_space = place > 0 and tokenizer.token(ids[place - 1]) == "▁"
+            want.append(begin + place - own_space)
+    assert found.sentences.tolist() == want
+
+
+def test_patterns_are_known_for_ours_alone() -> None:
+    def pattern(kind: str, **changes: Any) -> Any:
+        layout = train_tokenizer(TEXT, TokenizerConfig(kind=kind, vocab_size=500)).layout
+        return cutting_pattern({**layout, **changes})
+
+    extra = {"id": 600, "content": "the cat", "special": False}
+    for kind in ("wordpiece", "bpe", "unigram"):
+        assert pattern(kind) is not None
+        assert pattern(kind, added_tokens=[extra]) is None
+        assert pattern(kind, pre_tokenizer={"type": "Whitespace"}) is None
+        assert pattern(kind, normalizer={"type": "Lowercase"}) is None
+
+
+def test_dropout_is_left_to_the_library() -> None:
+    layout = train_tokenizer(TEXT, TokenizerConfig(kind="bpe", vocab_size=500)).layout
+    assert cutting_pattern({**layout, "model": {**layout["model"], "dropout": 0.1}}) is None
+
+
+def test_an_error_leaves_the_encoder_sound() -> None:
+    tokenizer = train_tokenizer(TEXT, TokenizerConfig(kind="bpe", vocab_size=500))
+    encoder = DocumentEncoder(tokenizer, np.dtype(np.uint16))
+    with pytest.raises(Exception, match="surrogate"):
+        encoder.encode(["new words \ud800"], [[0]])
+    found = encoder.encode(["new words"], [[0]])
+    assert found.tokens[:-1].tolist() == whole(tokenizer, ["new words"])[0]
+
+
+def test_layout_is_that_of_the_library() -> None:
+    """The known pipelines are told by what the library writes; a new version must not silently turn them off."""
+    bert = tokenizers.implementations.BertWordPieceTokenizer()
+    assert cutting_pattern(Tokenizer(bert._tokenizer).layout) is not None

@@ -1,0 +1,325 @@
+"""Preparing stores: the same bytes however it is done, nothing lost, nothing half-written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pretune.text.prepare as module
+from pretune.errors import CannotCreateError, DataError, PretuneError, StorageError
+from pretune.text.corpus import CorpusConfig
+from pretune.text.prepare import PrepareConfig, Progress, prepare
+from pretune.text.store import TokenStore
+from pretune.text.tokenizer import Tokenizer
+from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+
+SENTENCE = "the model reads text and learns what people wrote about language, 3 cats. It's 你好。世界！ then more"
+WORDS = SENTENCE.split()
+
+
+def documents(count: int, seed: int = 0) -> list[dict[str, str]]:
+    random.seed(seed)
+    return [
+        {"text": " ".join(random.choices(WORDS, k=random.randrange(3, 60))) + f" {n}", "domain": f"d{n % 3}"}
+        for n in range(count)
+    ]
+
+
+def write(path: Path, rows: list[dict[str, str]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def content(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer((row["text"] for row in documents(500)), TokenizerConfig(vocab_size=400))
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH_BYTES", 4000)
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
+def test_any_number_of_processes_gives_the_same_bytes(kind: str, tmp_path: Path) -> None:
+    rows = documents(600)
+    tokenizer = train_tokenizer((row["text"] for row in rows), TokenizerConfig(kind=kind, vocab_size=400))
+    source = write(tmp_path / "text.jsonl", [*rows, *rows[:50]])
+    found = [
+        content(
+            prepare(source, tokenizer, tmp_path / f"{n}" / "store", PrepareConfig(processes=n, shard_tokens=5000)).path
+        )
+        for n in (1, 2, 8)
+    ]
+    assert found[0] == found[1] == found[2]
+    assert "manifest.json" in found[0]
+    assert sum(name.startswith("train-tokens") for name in found[0]) > 2
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_account_duplicates_and_domains(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    rows = documents(300)
+    extra = [{"text": "  "}, {"text": "\u200b", "domain": "d0"}, {**rows[7], "domain": "other"}, rows[299]]
+    store = prepare(
+        write(tmp_path / "text.jsonl", [*rows, *extra, *rows[:20]]),
+        tokenizer,
+        tmp_path / "store",
+        PrepareConfig(processes=1),
+    )
+    account = store.manifest.account
+    assert (account["documents"], account["used"], account["duplicate"], account["empty"]) == (324, 300, 22, 2)
+    assert account["bytes"] == sum(len(row["text"].encode()) for row in rows)
+    train, held = store.split("train"), store.split("validation")
+    assert train.document_count + held.document_count == 300
+    assert {name: counts["documents"] for name, counts in store.manifest.domains.items()} == {
+        "d0": 100,
+        "d1": 100,
+        "d2": 100,
+    }
+    assert sum(counts["tokens"] for counts in store.manifest.domains.values()) == train.token_count + held.token_count
+    numbers = [int(tokenizer.decode(train.read(*train.document_offsets[i : i + 2])).split()[-1]) for i in range(9)]
+    assert numbers == sorted(numbers), "the first of equal documents stays, in input order"
+    assert [n % 3 for n in numbers] == train.document_domains[:9].tolist()
+
+
+def test_held_out_share_is_by_text_alone(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    rows = documents(4000)
+    first = prepare(write(tmp_path / "a.jsonl", rows), tokenizer, tmp_path / "a", PrepareConfig())
+    count = first.split("validation").document_count
+    assert 15 <= count <= 70  # 1 % of 4000: 40, six deviations either way
+    second = prepare(write(tmp_path / "b.jsonl", rows[::-1]), tokenizer, tmp_path / "b", PrepareConfig())
+
+    def held(store: TokenStore) -> set[str]:
+        split = store.split("validation")
+        ends = split.document_offsets.tolist()
+        return {tokenizer.decode(split.read(a, b)) for a, b in pairwise(ends)}
+
+    assert held(first) == held(second)
+    none = prepare(tmp_path / "a.jsonl", tokenizer, tmp_path / "none", PrepareConfig(validation=0))
+    assert none.split("validation").document_count == 0
+    assert none.split("validation").read(0, 0).shape == (0,)
+
+
+def test_the_first_document_always_trains(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    source = tmp_path / "one.txt"
+    source.write_text("One document alone.")
+    store = prepare(source, tokenizer, tmp_path / "store", PrepareConfig(validation=0.999999))
+    assert (store.split("train").document_count, store.split("validation").document_count) == (1, 0)
+
+
+def test_type_of_tokens(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    source = write(tmp_path / "text.jsonl", documents(10))
+    assert prepare(source, tokenizer, tmp_path / "s").manifest.splits["train"].shards[0].dtype == "uint16"
+    layout = json.loads(tokenizer.backend.to_str())
+    layout["model"]["vocab"] |= {f"##{n}x": 400 + n for n in range(1 << 16)}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(layout))
+    wide = prepare(source, Tokenizer.load(tmp_path), tmp_path / "w")
+    assert wide.manifest.splits["train"].shards[0].dtype == "uint32"
+    assert wide.vocab_size > 1 << 16
+
+
+SCRIPT = """
+import sys
+import pretune.text.prepare as module
+from pretune.text.prepare import PrepareConfig, prepare
+from pretune.text.tokenizer import Tokenizer
+module.BATCH_BYTES = 4000
+source, tokenizer, output, processes = sys.argv[1:]
+prepare(source, Tokenizer.load(tokenizer), output, PrepareConfig(processes=int(processes), shard_tokens=3000),
+        progress=lambda at: print(at.documents, flush=True))
+"""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_at_any_moment_it_ends_with_the_same_bytes(tokenizer: Tokenizer, tmp_path: Path, processes: int) -> None:
+    tokenizer.save(tmp_path / "tokenizer")
+    source = write(tmp_path / "text.jsonl", documents(1500))
+    output = tmp_path / "out" / "store"
+    arguments = [sys.executable, "-c", SCRIPT, str(source), str(tmp_path / "tokenizer"), str(output), str(processes)]
+    random.seed(processes)
+    for lines in (1, 20, 50):
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        for _ in range(lines):
+            process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not output.exists(), "nothing half-written in place"
+        process.stdout.close()
+    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+    clean = prepare(source, tokenizer, tmp_path / "clean", PrepareConfig(processes=1, shard_tokens=3000))
+    assert content(output) == content(clean.path)
+    assert os.listdir(output.parent) == ["store"], "and nothing left beside it"
+
+
+def test_workers_leave_when_their_parent_is_killed(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path / "tokenizer")
+    source = write(tmp_path / "text.jsonl", documents(3000))
+    arguments = [sys.executable, "-c", SCRIPT, str(source), str(tmp_path / "tokenizer"), str(tmp_path / "out"), "2"]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert len(children) == 2
+    for _ in range(100):
+        if not any(Path(f"/proc/{child}").exists() for child in children):
+            return
+        time.sleep(0.1)
+    pytest.fail("workers outlive their parent")
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_a_worker_that_dies_is_reported(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    source = write(tmp_path / "text.jsonl", documents(1500))
+
+    def strike(at: Progress) -> None:
+        for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+
+    with pytest.raises(PretuneError, match="worker process ended"):
+        prepare(source, tokenizer, tmp_path / "store", PrepareConfig(processes=2), progress=strike)
+    assert sorted(os.listdir(tmp_path)) == ["text.jsonl"]
+
+
+def test_existing_outputs(tokenizer: Tokenizer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = write(tmp_path / "text.jsonl", documents(100))
+    output = tmp_path / "store"
+    made = prepare(source, tokenizer, output)
+    before = output.stat().st_ino
+    with caplog.at_level("INFO"):
+        assert prepare(source, tokenizer, output).fingerprint == made.fingerprint
+    assert "used as it is" in caplog.text
+    assert output.stat().st_ino == before
+
+    other = train_tokenizer(["other words of another tokenizer"], TokenizerConfig(vocab_size=100))
+    for call, why in (
+        (lambda: prepare(source, other, output), "tokenizer differs"),
+        (
+            lambda: prepare(source, tokenizer, output, PrepareConfig(validation=0.5)),
+            r"configuration differs \(validation\)",
+        ),
+        (lambda: prepare(write(tmp_path / "b.jsonl", documents(100, 1)), tokenizer, output), "documents differ"),
+    ):
+        with pytest.raises(CannotCreateError, match=why):
+            call()
+    assert output.stat().st_ino == before
+    replaced = prepare(tmp_path / "b.jsonl", tokenizer, output, PrepareConfig(overwrite=True))
+    assert replaced.fingerprint != made.fingerprint
+    (output / "train-tokens-00000.npy").write_bytes(b"")
+    with pytest.raises(CannotCreateError, match="truncated"):
+        prepare(tmp_path / "b.jsonl", tokenizer, output)
+    again = prepare(tmp_path / "b.jsonl", tokenizer, output, PrepareConfig(overwrite=True))
+    assert again.fingerprint == replaced.fingerprint
+    assert sorted(os.listdir(tmp_path)) == ["b.jsonl", "store", "text.jsonl"]
+
+
+def test_what_is_not_a_store_is_never_replaced(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    source = write(tmp_path / "text.jsonl", documents(10))
+    home = tmp_path / "home"
+    home.mkdir()
+    assert prepare(source, tokenizer, home).path == home, "an empty folder is fine"
+    for path in home.glob("*.json"):
+        path.unlink()
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for output in (home, file, file / "below"):
+        with pytest.raises(CannotCreateError):
+            prepare(source, tokenizer, output, PrepareConfig(overwrite=True))
+    assert file.read_text() == "mine"
+    assert any(home.iterdir())
+
+
+def test_two_processes_cannot_write_one_store(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    source = write(tmp_path / "text.jsonl", documents(20))
+
+    def second(at: Progress) -> None:
+        with pytest.raises(CannotCreateError, match="another process"):
+            prepare(source, tokenizer, tmp_path / "store")
+
+    prepare(source, tokenizer, tmp_path / "store", progress=second)
+
+
+def test_full_disk(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk: both make a write fail half-way."""
+    source = write(tmp_path / "text.jsonl", documents(2000))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+        with pytest.raises(StorageError, match="make room"):
+            prepare(source, tokenizer, tmp_path / "store", PrepareConfig(processes=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert os.listdir(tmp_path) == ["text.jsonl"]
+    assert StorageError.code == 74
+
+
+@pytest.mark.parametrize("text", ["", " \n\n \t\n", "\u200b"])
+def test_no_text(tokenizer: Tokenizer, tmp_path: Path, text: str) -> None:
+    source = tmp_path / "text.txt"
+    source.write_text(text)
+    with pytest.raises(DataError, match="no text"):
+        prepare(source, tokenizer, tmp_path / "store")
+    assert os.listdir(tmp_path) == ["text.txt"]
+
+
+def test_everything_the_same(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    source = write(tmp_path / "text.jsonl", documents(1) * 500)
+    store = prepare(source, tokenizer, tmp_path / "store")
+    assert (store.manifest.account["used"], store.manifest.account["duplicate"]) == (1, 499)
+
+
+def test_a_bad_record_names_its_line_and_leaves_nothing(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    source = tmp_path / "text.jsonl"
+    source.write_text('{"text": "good"}\n{"text": 3}\n{"text": "a\\ud800"}\n')
+    with pytest.raises(DataError, match=":2"):
+        prepare(source, tokenizer, tmp_path / "store")
+    assert os.listdir(tmp_path) == ["text.jsonl"]
+    store = prepare(source, tokenizer, tmp_path / "store", PrepareConfig(corpus=CorpusConfig(on_error="skip")))
+    assert (store.manifest.account["used"], store.manifest.account["quarantined"]) == (1, 2)
+
+
+def test_too_many_domains(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_DOMAINS", 2)
+    with pytest.raises(DataError, match=r"text\.jsonl:3: more than 2 domains"):
+        prepare(write(tmp_path / "text.jsonl", documents(9)), tokenizer, tmp_path / "store")
+
+
+def test_progress(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    store = prepare(write(tmp_path / "text.jsonl", documents(50)), tokenizer, tmp_path / "store", progress=seen.append)
+    splits = store.manifest.splits.values()
+    assert seen[-1].tokens == sum(split.tokens for split in splits)
+    assert seen[-1].documents == 50
+
+
+def test_real_text(tokenizer: Tokenizer, data_folder: Path, tmp_path: Path) -> None:
+    source = data_folder / "corpora" / "zh" / "sanguo-novel.txt"
+    store = prepare(source, tokenizer, tmp_path / "store", PrepareConfig(corpus=CorpusConfig(documents="line")))
+    split = store.split("train")
+    store.verify()
+    assert len(split.sentence_offsets) > 3 * split.document_count
+    lengths = np.diff(split.document_offsets)
+    assert lengths.min() >= 2

@@ -1,0 +1,158 @@
+"""Reading token stores: across shards, and what is said of a store that was truncated, changed or made elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pretune.errors import DataError, MissingInputError
+from pretune.text.prepare import PrepareConfig, prepare
+from pretune.text.store import TokenStore
+from pretune.text.tokenizer import Tokenizer
+from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+
+TEXT = [f"Document {n} is short. It has two sentences, and {n * n} words." for n in range(300)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(TEXT, TokenizerConfig(vocab_size=300))
+
+
+@pytest.fixture
+def store(tokenizer: Tokenizer, tmp_path: Path) -> TokenStore:
+    source = tmp_path / "text.txt"
+    source.write_text("\n\n".join(TEXT))
+    return prepare(source, tokenizer, tmp_path / "store", PrepareConfig(shard_tokens=1000, validation=0.1))
+
+
+def test_documents_and_sentences_come_back(store: TokenStore, tokenizer: Tokenizer) -> None:
+    found: dict[str, list[int]] = {}
+    for name in ("train", "validation"):
+        split = store.split(name)
+        offsets = split.document_offsets
+        assert (offsets[0], offsets[-1], len(offsets)) == (0, split.token_count, split.document_count + 1)
+        assert split.document_domains.shape == (split.document_count,)
+        assert np.isin(offsets[:-1], split.sentence_offsets).all()
+        assert (np.diff(split.sentence_offsets) > 0).all()
+        for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+            run = split.read(start, stop)
+            assert run[-1] == tokenizer.vocabulary.end
+            found[tokenizer.decode(run)] = [s - start for s in split.sentence_offsets.tolist() if start <= s < stop]
+    assert len(found) == len(TEXT)
+    for text in TEXT:
+        ids = tokenizer.encode(text)
+        second = len(tokenizer.encode(text.partition(". ")[0] + "."))
+        assert found[tokenizer.decode(ids)] == [0, second]
+
+
+def test_read_across_shards(store: TokenStore) -> None:
+    split = store.split("train")
+    assert len(split.manifest.shards) > 3
+    whole = np.concatenate([np.load(store.path / shard.file) for shard in split.manifest.shards])
+    for start, stop in (
+        (0, split.token_count),
+        (999, 1001),
+        (500, 3500),
+        (1000, 2000),
+        (7, 7),
+        (split.token_count,) * 2,
+    ):
+        found = split.read(start, stop)
+        assert found.dtype == np.int64
+        np.testing.assert_array_equal(found, whole[start:stop])
+    for start, stop in ((-1, 3), (0, split.token_count + 1), (5, 4)):
+        with pytest.raises(IndexError):
+            split.read(start, stop)
+
+
+def test_manifest_states_the_tokenizer(store: TokenStore, tokenizer: Tokenizer) -> None:
+    assert (store.tokenizer_hash, store.vocab_size) == (tokenizer.hash, tokenizer.vocabulary.size)
+    assert Tokenizer.load(store.tokenizer_path).hash == tokenizer.hash
+    store.check_tokenizer(tokenizer.hash)
+    with pytest.raises(DataError, match="another tokenizer"):
+        store.check_tokenizer("0" * 64)
+
+
+def damaged(store: TokenStore) -> list[Path]:
+    return sorted(store.path.glob("*.npy"))
+
+
+def test_truncated_and_missing_files_are_named_on_opening(store: TokenStore) -> None:
+    for path in damaged(store):
+        raw = path.read_bytes()
+        for content in (raw[:-1], raw[: len(raw) // 2], raw + b"x"):
+            path.write_bytes(content)
+            with pytest.raises(DataError, match=path.name):
+                TokenStore.open(store.path)
+        path.unlink()
+        with pytest.raises(DataError, match=f"{path.name}: missing"):
+            TokenStore.open(store.path)
+        path.write_bytes(raw)
+    TokenStore.open(store.path).verify()
+
+
+def test_a_flipped_bit_is_found_by_verify(store: TokenStore) -> None:
+    for path in damaged(store):
+        raw = bytearray(path.read_bytes())
+        raw[-1] ^= 4
+        path.write_bytes(raw)
+        opened = TokenStore.open(store.path)
+        with pytest.raises(DataError, match=path.name):
+            opened.verify()
+        raw[-1] ^= 4
+        path.write_bytes(raw)
+
+
+def test_a_header_of_another_shape_is_found_when_mapped(store: TokenStore) -> None:
+    path = store.path / "train-tokens-00000.npy"
+    raw = path.read_bytes()
+    path.write_bytes(raw.replace(b"(1000,)", b"(0999,)"))
+    with pytest.raises(DataError, match=path.name):
+        TokenStore.open(store.path).split("train")
+    path.write_bytes(b"x" * len(raw))
+    with pytest.raises(DataError, match=path.name):
+        TokenStore.open(store.path).split("train")
+
+
+def test_change_while_in_use(store: TokenStore) -> None:
+    store.check_unchanged()
+    path = store.path / "train-tokens-00001.npy"
+    raw = path.read_bytes()
+    path.unlink()
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match=f"{path.name}: changed"):
+        store.check_unchanged()
+
+
+def test_no_store(tmp_path: Path) -> None:
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(MissingInputError, match="no token store"):
+            TokenStore.open(path)
+
+
+def test_bad_manifests(store: TokenStore) -> None:
+    path = store.path / "manifest.json"
+    good = json.loads(path.read_text())
+    outside = json.loads(path.read_text())
+    outside["splits"]["train"]["shards"][0]["file"] = "../../secret.npy"
+    missing = {key: value for key, value in good.items() if key != "splits"}
+    for content in ("{", "[]", "{}", json.dumps(missing), json.dumps({**good, "version": 99}), json.dumps(outside)):
+        path.write_text(content)
+        with pytest.raises(DataError, match=r"manifest\.json"):
+            TokenStore.open(store.path)
+
+
+def test_unknown_split(store: TokenStore) -> None:
+    with pytest.raises(DataError, match="test"):
+        store.split("test")
+
+
+def test_fingerprint_is_of_the_content(store: TokenStore) -> None:
+    assert TokenStore.open(store.path).fingerprint == store.fingerprint
+    path = store.path / "manifest.json"
+    path.write_text(path.read_text().replace('"end": 3', '"end": 4'))
+    assert TokenStore.open(store.path).fingerprint != store.fingerprint
