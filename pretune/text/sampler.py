@@ -147,9 +147,9 @@ class Sampler:
 
     def _epochs(self, stores: Ints, numbers: Ints) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
         """Each (store, epoch) among the samples, with the mask of those that belong to it."""
-        epochs = numbers // self._sizes[stores]
-        for store, epoch in np.unique(np.stack([stores, epochs], axis=1), axis=0).tolist():
-            yield store, epoch, (stores == store) & (epochs == epoch)
+        kinds = numbers // self._sizes[stores] * len(self._sizes) + stores
+        for kind in np.unique(kinds).tolist():
+            yield kind % len(self._sizes), kind // len(self._sizes), kinds == kind
 
     def _shuffle(self, store: int, epoch: int) -> Permutation:
         return Permutation(int(self._sizes[store]), self.draw.at("order", store, epoch))
