@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -168,13 +168,18 @@ class DocumentEncoder:
         into = flat - places[piece]
         indents = self._indents[slots[piece]]
         tokens: Integers = begins[piece] + indents[:, 1]
-        for place in np.flatnonzero(into > indents[:, 0]):  # inside a piece: rare but in Chinese under byte-level BPE
-            tokens[place] = begins[piece[place]] + self._inside(pieces[piece[place]], int(into[place]))
+        inside = np.flatnonzero(into > indents[:, 0])  # rare but in Chinese under byte-level BPE
+        if len(inside):
+            tokens[inside] = begins[piece[inside]] + self._inside(pieces, piece[inside], into[inside])
         return tokens
 
-    def _inside(self, piece: str, character: int) -> int:
-        found = encode_all(self._backend, [piece], offsets=True)[0]
-        return _first_token(found.offsets, [character])[0]
+    def _inside(self, pieces: list[str], which: Integers, characters: Integers) -> Integers:
+        """The token inside its piece that holds each character. Shape: which, characters, return: (N,)"""
+        different, group = np.unique(which, return_inverse=True)
+        found = encode_all(self._backend, [pieces[i] for i in different], offsets=True)
+        bounds = np.searchsorted(group, np.arange(len(different) + 1))  # `which` rises, and so does `group`
+        runs = [_first_token(e.offsets, characters[a:b]) for e, (a, b) in zip(found, pairwise(bounds), strict=True)]
+        return np.concatenate(runs)
 
     def _encode_whole(self, texts: Sequence[str], starts: Sequence[Sequence[int]]) -> Encoded:
         runs: list[Integers] = []
@@ -182,17 +187,17 @@ class DocumentEncoder:
         end = 0
         for found, run in zip(encode_all(self._backend, texts, offsets=True), starts, strict=True):
             runs += [np.array(found.ids, np.int64), np.array([self._end])]
-            sentences += [end + token for token in (_first_token(found.offsets, run) if len(run) > 1 else [0])]
+            sentences += (end + _first_token(found.offsets, run)).tolist() if len(run) > 1 else [end]
             end += len(found.ids) + 1
         tokens = np.concatenate(runs).astype(self._dtype) if runs else np.zeros(0, self._dtype)
         document_ends = np.cumsum([len(run) for run in runs])[1::2].astype(np.int64)
         return _finish(tokens, document_ends, np.array(sentences, np.int64))
 
 
-def _first_token(offsets: Sequence[tuple[int, int]], characters: Sequence[int]) -> list[int]:
+def _first_token(offsets: Sequence[tuple[int, int]], characters: Sequence[int] | Integers) -> Integers:
     """The first token that ends beyond each character."""
     ends = np.maximum.accumulate(np.array([0, *(last for _, last in offsets)]))[1:]
-    return [int(token) for token in np.searchsorted(ends, np.asarray(characters), side="right")]
+    return np.searchsorted(ends, np.asarray(characters), side="right")
 
 
 def _finish(tokens: NDArray[Any], document_ends: Integers, sentences: Integers) -> Encoded:
