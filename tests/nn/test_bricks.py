@@ -56,7 +56,7 @@ def test_dropout_share_scale_and_gradient(dtype, p):
     torch.testing.assert_close((out - 2.0).double().mean().item(), 1.0, atol=0.01, rtol=0)
     out.sum().backward()
     assert torch.equal(residual.grad, torch.ones_like(residual))
-    assert torch.equal(update.grad == 0, out == 2.0)
+    torch.testing.assert_close(update.grad, out.detach() - 2.0, atol=0.01, rtol=0.01)
     torch.manual_seed(0)
     assert torch.equal(drop.add(update, residual), out)
     assert not torch.equal(drop.add(update, residual), out)
@@ -142,6 +142,14 @@ def test_layers_are_kept_on_request():
     assert len(layers) == 4
     assert layers[0] is x
     assert layers[-1] is out
+
+
+def test_causal_aligns_the_last_query_with_the_last_key():
+    mask = CAUSAL.visible(2, 4)
+    assert mask is not None
+    assert mask.tolist() == [[True, True, True, False], [True, True, True, True]]
+    assert CAUSAL.visible(1, 4) is None
+    assert BIDIRECTIONAL.visible(2, 4) is None
 
 
 def test_structures_count_their_pairs():
