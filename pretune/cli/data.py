@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Group
+from cyclopts import App, Group, Parameter
 
 from pretune.cli.session import DEFAULT, Common, Session, Words
 from pretune.errors import CannotCreateError, UsageError
 
 if TYPE_CHECKING:
     from pretune.text.prepare import Progress
+
+Names = Annotated[tuple[str, ...], Parameter(consume_multiple=True, show_default=False)]
 
 
 def register(app: App) -> None:
@@ -29,7 +31,12 @@ def register(app: App) -> None:
 
 
 def pydocs(
-    output: Path, /, *, exclude: tuple[str, ...] = (), minimum: int | None = None, session: Common = DEFAULT
+    output: Path,
+    *,
+    packages: Names = (),
+    exclude: Names = (),
+    minimum: int | None = None,
+    session: Common = DEFAULT,
 ) -> None:
     """Write the corpus that every Python carries, as JSONL.
 
@@ -37,13 +44,14 @@ def pydocs(
 
     Args:
         output: the .jsonl file to write; each line has `text`, `domain` (the package) and `source`.
-        exclude: a package, module or dotted name to leave out with all below it, such as torch.nn; may be repeated.
+        packages: names of installed packages, and "python"; all that are known by default.
+        exclude: packages, modules or dotted names to leave out with all below them, such as torch.nn.
         minimum: characters of the shortest docstring kept.
     """
     session.say(f"collecting the documentation of this Python's packages -> {output}")
-    from pretune.text.pydocs import MINIMUM, write_pydocs
+    from pretune.text.pydocs import MINIMUM, PACKAGES, write_pydocs
 
-    account = write_pydocs(output, exclude=exclude, minimum=MINIMUM if minimum is None else minimum)
+    account = write_pydocs(output, packages or PACKAGES, exclude, MINIMUM if minimum is None else minimum)
     session.say(f"{account.summary()}\nwritten: {output}")
     session.say(f"next: pretune tokenizer train {output} --output tokenizer")
 

@@ -1,0 +1,123 @@
+"""What the documents say is true: commands parse, examples run, files exist, numbers are those of an actual run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from pretune import config
+from pretune.cli import app, main
+from pretune.cli.data import split_words
+from pretune.text.prepare import PrepareConfig
+from pretune.text.train_tokenizer import TokenizerConfig
+from pretune.train.recipe import Recipe
+
+ROOT = Path(__file__).parent.parent
+GUIDES = ("README.md", "README.zh-CN.md", "CONTRIBUTING.md")
+FIELDS = {"pretrain": Recipe, "finetune": Recipe, "show": Recipe, "train": TokenizerConfig, "prepare": PrepareConfig}
+
+
+def blocks(name: str, language: str) -> list[str]:
+    """The fenced blocks of a document in one language."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def commands(name: str) -> list[str]:
+    """Every `pretune ...` line of a document's shell blocks."""
+    return [line for block in blocks(name, "sh") for line in block.splitlines() if line.startswith("pretune ")]
+
+
+@pytest.mark.parametrize("line", sorted({line for name in GUIDES for line in commands(name)}))
+def test_commands_parse(line: str) -> None:
+    verb, bound, _ = app.parse_args(shlex.split(line)[1:], exit_on_error=False, print_error=False)
+    kind = FIELDS.get(verb.__name__)
+    if kind is None:
+        return
+    words = bound.args
+    fields = split_words(words)[1] if kind is not Recipe else [w for n, w in enumerate(words) if n or w[0] == "-"]
+    config.load(kind, None, fields)
+
+
+def test_both_readmes_show_the_same_commands() -> None:
+    assert commands("README.md") == commands("README.zh-CN.md")
+    assert len(commands("README.md")) > 10
+    assert blocks("README.md", "toml")[0].splitlines()[1:] == blocks("README.zh-CN.md", "toml")[0].splitlines()[1:]
+
+
+def test_recipe_of_the_readme_is_one() -> None:
+    (text,) = blocks("README.md", "toml")
+    config.validate(Recipe, tomllib.loads(text), "README.md")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda path: path.name)
+def test_recipes_are_valid_and_listed(path: Path) -> None:
+    config.load(Recipe, path)
+    for name in ("README.md", "README.zh-CN.md"):
+        assert f"](recipes/{path.name})" in (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", [*GUIDES, "docs/flow.md", "CHANGELOG.md"])
+def test_links_and_named_files_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", prose) if "://" not in link]
+    assert [link for link in links if not ((ROOT / name).parent / link).exists()] == []
+    named = re.findall(r"`([a-z_]+/[a-z_/]+\.py)`", text)
+    assert [path for path in named if not (ROOT / path).exists() and not (ROOT / "pretune" / path).exists()] == []
+
+
+def test_flow_shows_what_happens() -> None:
+    done = subprocess.run([sys.executable, ROOT / "docs" / "flow.py"], capture_output=True, text=True, check=True)
+    (shown,) = blocks("docs/flow.md", "")
+    assert shown.strip() == done.stdout.strip()
+
+
+class TestContributing:
+    """The worked examples of CONTRIBUTING.md, run as they stand there."""
+
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("contributing")
+        for block in blocks("CONTRIBUTING.md", "python"):
+            (folder / block.split("\n", 1)[0].removeprefix("# ")).write_text(block, encoding="utf-8")
+        words = [f"w{n}" for n in range(40)]
+        lines = [" ".join(words[(n * 7 + i * 3) % 40] for i in range(12)) + "." for n in range(200)]
+        (folder / "text.txt").write_text("\n\n".join(lines))
+        rows = [f"{line},{'even' if n % 2 else 'odd'}" for n, line in enumerate(lines[:24])]
+        (folder / "labels.csv").write_text("\n".join(["text,label", *rows]))
+        quiet = ("--quiet", "--no-allocator")
+        where = str(folder)
+        assert (
+            main(["tokenizer", "train", f"{where}/text.txt", "--vocab-size", "100", "--output", f"{where}/tok", *quiet])
+            == 0
+        )
+        store = ["--tokenizer", f"{where}/tok", "--output", f"{where}/store", "--processes", "1"]
+        assert main(["prepare", f"{where}/text.txt", *store, *quiet]) == 0
+        return folder
+
+    def train(self, folder: Path, verb: str, output: str, *words: str) -> int:
+        common = ("--model.size", "tiny", "--data.length", "32", "--data.batch", "8", "--budget.steps", "2")
+        rest = ("--evaluation.samples", "4", "--track.report", "false", "--output", str(folder / output))
+        return main([verb, *words, *common, *rest, "--quiet", "--no-allocator", "--device", "cpu"])
+
+    def test_objective(self, folder: Path) -> None:
+        store = ("--data.stores", str(folder / "store"))
+        assert self.train(folder, "pretrain", "objective", "--objective", str(folder / "replaced.py"), *store) == 0
+        assert "loss/replaced" in (folder / "objective" / "metrics.jsonl").read_text()
+
+    def test_task(self, folder: Path) -> None:
+        data = ("--data.train", str(folder / "labels.csv"), "--data.tokenizer", str(folder / "tok"))
+        assert self.train(folder, "finetune", "task", "--task", str(folder / "focal.py"), *data) == 0
+        assert (folder / "task" / "model.safetensors").exists()
+
+    def test_family(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        family = ("--model.family", str(folder / "prenorm.py"), "--model.size", "tiny")
+        store = ("--objective", "mlm", "--data.stores", str(folder / "store"))
+        assert main(["show", *family, *store, "--no-allocator"]) == 0
+        assert "before_attention" in capsys.readouterr().out
