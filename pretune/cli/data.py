@@ -117,7 +117,7 @@ class Meter:
     """Says how far a long reading is: in place on a terminal, every ten seconds elsewhere."""
 
     def __init__(self, session: Session) -> None:
-        self._quiet = session.quiet
+        self._quiet = session.silent
         self._live = sys.stderr.isatty()
         self._last = time.monotonic()
 

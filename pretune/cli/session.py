@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import sys
@@ -39,7 +40,10 @@ class Session:
     allocator: Annotated[bool, Parameter(negative="--no-allocator")] = True
 
     def start(self) -> None:
-        """Set what must be set before torch is loaded: threads, allocator, huge pages."""
+        """Set what must be set before torch is loaded: threads, allocator, huge pages; and let the library speak."""
+        log = logging.getLogger("pretune")
+        log.handlers = [_Voice()]
+        log.setLevel(logging.ERROR if self.silent else logging.INFO)
         if self.threads:
             for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
                 os.environ[name] = str(self.threads)
@@ -49,9 +53,14 @@ class Session:
             os.environ.setdefault(*HUGE_PAGES)
             tune_allocator()
 
+    @property
+    def silent(self) -> bool:
+        """On request, and on all ranks but the first."""
+        return self.quiet or os.environ.get("RANK", "0") != "0"
+
     def say(self, text: str) -> None:
         """A sentence for the person who started the verb; results go to standard output, this does not."""
-        if not self.quiet:
+        if not self.silent:
             print(text, file=sys.stderr, flush=True)
 
     def overrides(self) -> list[str]:
@@ -59,6 +68,13 @@ class Session:
         words = [] if self.device is None else ["--device", self.device]
         words += [] if self.threads is None else ["--threads", str(self.threads)]
         return words + (["--track.progress", "quiet"] if self.quiet else [])
+
+
+class _Voice(logging.Handler):
+    """What the library logs, on standard error as it is now."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), file=sys.stderr, flush=True)
 
 
 Common = Annotated[Session, Parameter(name="*", group=Group("Every verb", sort_key=100))]
