@@ -29,8 +29,8 @@ def gelu_new(x: Tensor) -> Tensor:
 
     Source: Hendrycks and Gimpel 2016, arXiv 1606.08415.
     """
-    small = x.numel() <= _SMALL or x.device.type != "cpu" or x.dtype == torch.float64
-    if small or torch.compiler.is_compiling():
+    elsewhere = torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype == torch.float64
+    if elsewhere or x.numel() <= _SMALL:
         return F.gelu(x, approximate="tanh")
     out: Tensor = _GeluNew.apply(x)  # type: ignore[no-untyped-call]
     return out

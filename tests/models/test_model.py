@@ -126,3 +126,26 @@ def test_flops_are_those_of_the_profiler():
     assert head_flops(model, "nsp") == 2 * 256 * 256 + 2 * 256 * 2
     causal = build("gpt2", "mini", ["clm"], SMALL)
     assert flops_per_token(causal, 9) == flops_per_token(model, 9) - 4 * 4 * 256 * (9 - 5)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_compiles_whole_and_for_all_lengths(family):
+    """No graph break, and other lengths do not compile for ever; in bfloat16, where attention is our operator."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    name = "hidden_dropout_prob" if family == "bert" else "resid_pdrop"
+    more = {} if family == "bert" else {"embd_pdrop": 0.0}
+    model = build(family, "tiny", [], {**SMALL, name: 0.0, **more})
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    for lengths in ([5, 7, 7, 30], [6, 6, 7, 30], [10, 20, 3], [9, 9, 9, 2, 1]):
+        batch = Batch(torch.arange(sum(lengths)) % 50, Layout.of(lengths))
+        grads = []
+        for run in (compiled, model):
+            model.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16):
+                hidden = run(batch).last_hidden_state
+            hidden.float().square().sum().backward()
+            grads.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+        assert (grads[0] - grads[1]).norm() < 0.02 * grads[1].norm()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
