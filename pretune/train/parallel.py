@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -39,21 +39,31 @@ class World:
     rank: int = 0
     size: int = 1
     local: int = 0
+    _wrapped: list[DistributedDataParallel] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def first(self) -> bool:
         """Is this the rank that writes?"""
         return self.rank == 0
 
-    def wrap(self, root: nn.Module, unused: bool = False) -> nn.Module:
-        """The root module with gradients summed over ranks (DDP's mean is undone in the scale of the loss).
-
-        Args:
-            unused: some parameters may get no gradient in some steps.
-        """
+    def wrap(self, root: nn.Module) -> nn.Module:
+        """The root module with gradients summed over ranks (DDP's mean is undone in the scale of the loss)."""
         if self.size == 1:
             return root
-        return DistributedDataParallel(root, broadcast_buffers=False, find_unused_parameters=unused)
+        wrapped = DistributedDataParallel(root)
+        self._wrapped.append(wrapped)
+        return wrapped
+
+    def leave(self) -> None:
+        """Leave the other ranks; they notice at once if they still wait for this one.
+
+        A reducer that outlives the process group, as in the frames of an exception, would be its last owner: it would
+        wait for the group's threads while it holds the interpreter's lock, for which they wait.
+        """
+        for wrapped in self._wrapped:
+            wrapped.logger = None
+            del wrapped.reducer
+        dist.destroy_process_group()
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Each value summed over the ranks, in fp64, so integers below 2^53 stay exact."""
@@ -127,14 +137,19 @@ def world_of(device: str = "auto") -> Iterator[World]:
     if on_gpu:
         torch.cuda.set_device(_local())
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_PATIENCE)
+    world = World(dist.get_rank(), dist.get_world_size(), _local())
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), _local())
+        yield world
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or any(word in str(error) for word in _LOST):
-            raise PretuneError(f"another rank ended or cannot be reached: {str(error).splitlines()[0]}") from error
+            raise PretuneError(f"another rank ended or cannot be reached: {_first_sentence(error)}") from error
         raise
     finally:
-        dist.destroy_process_group()
+        world.leave()
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).splitlines()[0].partition(". ")[0]
 
 
 def quiet(root: nn.Module) -> AbstractContextManager[None]:

@@ -60,7 +60,7 @@ def result(run: Path) -> dict[str, Any]:
 
 def series(store: Path, folder: Path, make: Any, kills: int, chance: random.Random) -> dict[str, Any]:
     """An undisturbed run, and as many runs that were killed once as asked for."""
-    attempt(make(folder / "warm", store, **OVER), None)
+    pretrain(make(folder / "warm", store, **OVER))  # here, so that no child pays for what torch does once
     _, whole = attempt(make(folder / "whole", store, **OVER), None)
     runs: list[dict[str, Any]] = []
     for n in range(10 * kills):
