@@ -25,7 +25,7 @@ from typing import IO, Any, Self
 import numpy as np
 import tokenizers
 
-from pretune.errors import PretuneError
+from pretune.errors import DataError, PretuneError
 from pretune.text.pieces import DocumentEncoder, Encoded
 from pretune.text.sentences import sentence_starts
 from pretune.text.tokenizer import Tokenizer
@@ -58,7 +58,7 @@ class Workers:
         self._dtype = dtype
         self._processes = [_start() for _ in range(count)]
         for process in self._processes:
-            _write(_pipe(process.stdin), [settings, tokenizer.backend.to_str().encode()])
+            self._send(process, [settings, tokenizer.backend.to_str().encode()])
 
     def __enter__(self) -> Self:
         return self
@@ -85,24 +85,22 @@ class Workers:
             process = self._processes[number % len(self._processes)]
             if len(waiting) == _IN_FLIGHT * len(self._processes):
                 yield self._receive(waiting.popleft())
-            self._send(process, batch)
+            raw = [text.encode() for text in batch]
+            self._send(process, [np.array([len(r) for r in raw], np.int64).tobytes(), b"".join(raw)])
             waiting.append(process)
         while waiting:
             yield self._receive(waiting.popleft())
 
-    def _send(self, process: subprocess.Popen[bytes], texts: Sequence[str]) -> None:
-        raw = [text.encode() for text in texts]
+    def _send(self, process: subprocess.Popen[bytes], frame: Frame) -> None:
         try:
-            _write(_pipe(process.stdin), [np.array([len(r) for r in raw], np.int64).tobytes(), b"".join(raw)])
+            _write(_pipe(process.stdin), frame)
         except OSError:
             raise _death(process) from None
 
     def _receive(self, process: subprocess.Popen[bytes]) -> Encoded:
         frame = _read(_pipe(process.stdout))
-        if frame is None:
-            raise _death(process)
-        if len(frame) == 1:
-            raise PretuneError(f"a worker process failed:\n{frame[0].decode()}")
+        if frame is None or len(frame) == 1:
+            raise _death(process, frame)
         tokens, lengths, sentences = frame
         return Encoded(
             np.frombuffer(tokens, self._dtype), np.frombuffer(lengths, np.int64), np.frombuffer(sentences, np.int64)
@@ -120,8 +118,19 @@ def _start() -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
 
-def _death(process: subprocess.Popen[bytes]) -> PretuneError:
-    code = process.wait(timeout=10)
+def _death(process: subprocess.Popen[bytes], frame: Frame | None = None) -> PretuneError:
+    """Why a worker ended: its last frame, if that is a single part, says so; it may be behind others."""
+    while frame is None or len(frame) != 1:
+        frame = _read(_pipe(process.stdout))
+        if frame is None:
+            break
+    if frame is not None:
+        return DataError(frame[0].decode())
+    try:
+        code = process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        code = process.wait()
     why = "killed, perhaps for want of memory" if code == -signal.SIGKILL else f"exit code {code}"
     return PretuneError(f"a worker process ended ({why}); start again, with fewer processes if memory is short")
 
@@ -183,8 +192,8 @@ def _main() -> None:
         _work(sys.stdin.buffer, sink)
     except BrokenPipeError:
         os._exit(0)
-    except Exception as error:
-        _write(sink, [f"{type(error).__name__}: {error}".encode()])
+    except DataError as error:
+        _write(sink, [str(error).encode()])
         os._exit(1)
 
 

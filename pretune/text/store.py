@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -124,10 +125,12 @@ class TokenSplit:
         if not 0 <= start <= stop <= self.token_count:
             raise IndexError(f"tokens {start} to {stop} are outside a split of {self.token_count}")
         out = np.empty(stop - start, np.int64)
-        for shard, first, last in zip(self._shards, self._bounds[:-1], self._bounds[1:], strict=True):
-            low, high = max(start, first), min(stop, last)
-            if low < high:
-                out[low - start : high - start] = shard[low - first : high - first]
+        place = start
+        number = bisect_right(self._bounds, start) - 1
+        while place < stop:
+            first, last = self._bounds[number], min(stop, self._bounds[number + 1])
+            out[place - start : last - start] = self._shards[number][place - first : last - first]
+            place, number = last, number + 1
         return out
 
 

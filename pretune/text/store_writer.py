@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -41,22 +41,18 @@ class ArrayWriter:
         self.items += len(values)
 
     def close(self) -> StoredFile:
-        """Write the final count, bring the file to the disk and hash it."""
+        """Write the final count and hash the file."""
         self._file.seek(0)
         if self._write_header() != self._header:
             raise AssertionError(f"{self.path}: the header of an .npy file changed its length")
-        self._file.flush()
-        os.fsync(self._file.fileno())
         self._file.close()
         size = self.path.stat().st_size
         return StoredFile(self.path.name, self.items, self._dtype.name, size, hash_file(self.path))
 
     def abandon(self) -> None:
         """Let go of the file without finishing it."""
-        try:
+        with suppress(OSError):  # a full disk answers so to the last buffer; the folder is removed anyway
             self._file.close()
-        except OSError:  # a full disk answers so to the last buffer; the folder is removed anyway
-            os.close(self._file.fileno()) if not self._file.closed else None
 
     def _write_header(self) -> int:
         fields = {"descr": self._dtype.newbyteorder("<").str, "fortran_order": False, "shape": (self.items,)}
@@ -173,8 +169,9 @@ class NewFolder:
         os.close(self._lock)
 
     def publish(self) -> None:
-        """Move the folder to its place; everything in it must be on the disk."""
-        sync(self.path)
+        """Bring everything in the folder to the disk and move it to its place."""
+        for entry in (*self.path.rglob("*"), self.path):
+            sync(entry)
         if self._replace and self.output.exists():
             shutil.rmtree(self._old, ignore_errors=True)
             self.output.rename(self._old)
@@ -215,19 +212,15 @@ def storage_errors(output: Path) -> Iterator[None]:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest and bring it to the disk."""
+    """Write the manifest, the last file of a store."""
     tree: Mapping[str, Any] = {"format": FORMAT, "version": VERSION, **asdict(manifest)}
-    with (folder / MANIFEST).open("w", encoding="utf-8") as file:
-        file.write(json.dumps(tree, ensure_ascii=False, indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    (folder / MANIFEST).write_text(json.dumps(tree, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def sync(path: Path) -> None:
-    """Bring a folder, and every file below it, to the disk."""
-    for entry in [path, *(path.rglob("*") if path.name.endswith(".partial") else ())]:
-        handle = os.open(entry, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    """Bring a file or the list of names in a folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -180,6 +180,8 @@ def encode_all(backend: tokenizers.Tokenizer, texts: Sequence[str], offsets: boo
                     f"{bad.start()}; the text was decoded wrongly, read its bytes as UTF-8 again"
                 ) from None
         raise
+    except Exception as error:
+        raise DataError(f"the tokenizer cannot encode text: {error}") from None
 
 
 def plain_backend(layout: Mapping[str, Any], vocabulary: Vocabulary) -> tokenizers.Tokenizer:

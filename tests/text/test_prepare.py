@@ -143,7 +143,7 @@ from pretune.text.prepare import PrepareConfig, prepare
 from pretune.text.tokenizer import Tokenizer
 module.BATCH_BYTES = 4000
 source, tokenizer, output, processes = sys.argv[1:]
-prepare(source, Tokenizer.load(tokenizer), output, PrepareConfig(processes=int(processes), shard_tokens=3000),
+prepare(source, Tokenizer.load(tokenizer), output, PrepareConfig(processes=int(processes), shard_tokens=9000),
         progress=lambda at: print(at.documents, flush=True))
 """
 
@@ -155,7 +155,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tokenizer: Tokenizer, 
     output = tmp_path / "out" / "store"
     arguments = [sys.executable, "-c", SCRIPT, str(source), str(tmp_path / "tokenizer"), str(output), str(processes)]
     random.seed(processes)
-    for lines in (1, 20, 50):
+    for lines in (1, 40):
         process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         for _ in range(lines):
@@ -165,7 +165,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tokenizer: Tokenizer, 
         assert not output.exists(), "nothing half-written in place"
         process.stdout.close()
     subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
-    clean = prepare(source, tokenizer, tmp_path / "clean", PrepareConfig(processes=1, shard_tokens=3000))
+    clean = prepare(source, tokenizer, tmp_path / "clean", PrepareConfig(processes=1, shard_tokens=9000))
     assert content(output) == content(clean.path)
     assert os.listdir(output.parent) == ["store"], "and nothing left beside it"
 
@@ -323,3 +323,20 @@ def test_real_text(tokenizer: Tokenizer, data_folder: Path, tmp_path: Path) -> N
     assert len(split.sentence_offsets) > 3 * split.document_count
     lengths = np.diff(split.document_offsets)
     assert lengths.min() >= 2
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_tokenizer_that_fails_says_why(tokenizer: Tokenizer, tmp_path: Path, processes: int) -> None:
+    layout = json.loads(tokenizer.backend.to_str())
+    layout["model"]["unk_token"] = "[GONE]"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(layout))
+    source = write(tmp_path / "text.jsonl", [*documents(900), {"text": "\u9f98"}, *documents(900, 1)])
+    with pytest.raises(DataError, match="cannot encode"):
+        prepare(source, Tokenizer.load(tmp_path), tmp_path / "store", PrepareConfig(processes=processes))
+    assert not (tmp_path / "store").exists()
+
+
+def test_workers_do_without_torch() -> None:
+    code = "import pretune.text.encode_worker, pretune.text.prepare, sys; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"

@@ -42,7 +42,7 @@ def test_equal_halves(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_is_at_most_32_bytes_a_document() -> None:
-    count, step = 400_000, 4_000
+    count, step = 200_000, 4_000
     seen = Seen()
     tracemalloc.start()
     for start in range(0, count, step):
