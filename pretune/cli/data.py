@@ -105,12 +105,14 @@ def prepare(
     paths, fields = split_words(words)
     settings = configuration.load(preparing.PrepareConfig, config, fields)
     session.say(f"turning {', '.join(paths)} into tokens by {tokenizer} -> {output}")
-    store = preparing.prepare(paths, Tokenizer.load(tokenizer), output, settings, Meter(session).show)
+    words_to_ids = Tokenizer.load(tokenizer)
+    store = preparing.prepare(paths, words_to_ids, output, settings, Meter(session).show)
     for name in ("train", "validation"):
         split = store.split(name)
         session.say(f"{name}: {split.document_count:,} documents, {split.token_count:,} tokens")
     session.say(f"written: {output}")
-    session.say(f"next: pretune pretrain --objective mlm --data.stores {output} --data.batch 32 --output run")
+    work = "--objective clm --model.family gpt2" if words_to_ids.vocabulary.mask is None else "--objective mlm"
+    session.say(f"next: pretune pretrain {work} --data.stores {output} --output run")
 
 
 class Meter:

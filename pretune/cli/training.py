@@ -117,7 +117,8 @@ def _train(kind: Kind, words: tuple[str, ...], session: Session) -> None:
 
     run: Callable[[Any], Any] = api.pretrain if kind == "pretrain" else api.finetune
     model = run(recipe)
-    session.say(f"\nfinished: the model is in {recipe.output}, its report in {recipe.output}/report.html")
+    if recipe.track.report:
+        session.say(f"report: {recipe.output}/report.html")
     session.say("next:\n" + "\n".join(f"  {line}" for line in next_commands(recipe.output, set(model.network.heads))))
 
 
