@@ -26,14 +26,13 @@ from pretune.errors import PretuneError
 from pretune.interop.wheels import fetch
 from pretune.text.corpus import CorpusConfig, read_corpus
 from pretune.text.prepare import PrepareConfig, prepare
-from pretune.text.pydocs import PACKAGES, write_pydocs
+from pretune.text.pydocs import write_pydocs
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
 from pretune.train.recipe import Recipe
 from pretune.train.report import write_report
 from pretune.train.run import finetune, pretrain
 
-HELD_OUT = ("sklearn", "networkx")  # their documentation is in no corpus: labels come from it
 VOCABULARY = 8192
 LABELS = 320
 SEEDS = (0, 1, 2)
@@ -73,7 +72,7 @@ def main(output: Path) -> None:
     for line in (
         f"pretune fill {output}/bert 'Compute the [MASK] of two vectors.'",
         f"pretune generate {output}/gpt2 'Return the' --temperature 0.8",
-        f"pretune predict {output}/classifier 'Whether to copy the input.'",
+        f"pretune predict {output}/classifier --file pairs.csv",
         "pretune tokenizer train my-text/ --output my-tokenizer && pretune prepare my-text/ --tokenizer my-tokenizer "
         "--output my-store",
         f"pretune pretrain {output}/bert.toml --data.stores my-store --output my-bert",
@@ -88,17 +87,13 @@ def _stage(title: str, *commands: str) -> None:
 
 
 def _corpus(output: Path) -> tuple[Path, Path]:
-    corpus, held = output / "corpus.jsonl", output / "held-out.jsonl"
-    excluded = [package for package in PACKAGES if package not in HELD_OUT]
-    _stage(
-        "Corpus: the documentation that this Python carries",
-        f"pretune corpus pydocs --output {corpus} --packages {' '.join(excluded)}",
-        f"pretune corpus pydocs --output {held} --packages {' '.join(HELD_OUT)}",
-    )
-    for path, packages in ((corpus, excluded), (held, list(HELD_OUT))):
-        if not path.exists():
-            write_pydocs(path, packages)
-        _out.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    everything, corpus, held = (output / name for name in ("pydocs.jsonl", "corpus.jsonl", "held-out.jsonl"))
+    _stage("Corpus: the documentation that this Python carries", f"pretune corpus pydocs {everything}")
+    if not everything.exists():
+        write_pydocs(everything)
+    labels.split_corpus(everything, corpus, held)
+    _out.print(f"{corpus}: {corpus.stat().st_size / 1e6:.1f} MB")
+    _out.print(f"{held}: {held.stat().st_size / 1e6:.1f} MB of other modules, for the labels alone")
     return corpus, held
 
 
@@ -137,7 +132,7 @@ def _compare(output: Path, held: Path) -> dict[str, list[float]]:
     for seed, few in zip(SEEDS, drawn, strict=True):
         labels.write(folder / f"train-{seed}.csv", few)
     _stage(
-        f"Fine-tune on {LABELS} labels, test on {len(splits.test)} texts of other modules",
+        f"Fine-tune on {LABELS} labelled pairs, test on {len(splits.test)} of other modules",
         f"pretune finetune {output / 'classify'}.toml",
         f"pretune evaluate {output}/classifier {folder}/test.csv",
     )
@@ -184,7 +179,7 @@ def _score(output: Path, title: str, seed: int, changes: Mapping[str, Any]) -> f
     }
     recipe = _recipe(output, "classify", config.merge(dict(changes), own))
     finetune(recipe)
-    score = load(output / name).evaluate(output / "labels" / "test.csv")["accuracy"]
+    score = load(output / name).evaluate(output / "labels" / "test.csv", columns=recipe.data.columns)["accuracy"]
     _out.print(f"{title}, seed {seed}: {score:.3f}")
     return float(score)
 

@@ -8,12 +8,12 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from pretune.demo.labels import Text
+from pretune.demo.labels import Pair
 
 STRENGTHS = (1.0, 3.0, 10.0, 30.0)  # of the classifier, inverse regularization; the best on development labels counts
 
 
-def tfidf(train: Sequence[Text], development: Sequence[Text], test: Sequence[Text]) -> float:
+def tfidf(train: Sequence[Pair], development: Sequence[Pair], test: Sequence[Pair]) -> float:
     """Test accuracy of TF-IDF of words and word pairs with logistic regression.
 
     Args:
@@ -31,5 +31,5 @@ def tfidf(train: Sequence[Text], development: Sequence[Text], test: Sequence[Tex
     return float(best.score(*asked))
 
 
-def _columns(texts: Sequence[Text]) -> tuple[list[str], list[str]]:
-    return [text for text, _ in texts], [label for _, label in texts]
+def _columns(pairs: Sequence[Pair]) -> tuple[list[str], list[str]]:
+    return [f"{first}\n{second}" for first, second, _ in pairs], [label for *_, label in pairs]

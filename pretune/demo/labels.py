@@ -1,8 +1,10 @@
-"""A labelled task that the documentation carries by itself: what type has a parameter, told from its description?
+"""A labelled task that the documentation carries by itself: do two passages belong to the same page?
 
-NumPy-style docstrings say `n_jobs : int, default=None` and then describe the parameter in words. The type becomes the
-label, the description the text; the name of the parameter is masked where the text repeats it. Modules are split three
-ways, so that no module that is trained on is tested on.
+A page is one docstring or one topic of the language reference. Half of the pairs are two passages in a row; in the
+other half the second passage comes from another page. No word tells the label: the texts must be read together.
+
+Modules are set apart by the hash of their names: most are the corpus, the rest give labelled pairs, and among those no
+module serves twice, so that neither the tokenizer nor pretraining nor fine-tuning has seen what is tested on.
 """
 
 from __future__ import annotations
@@ -10,32 +12,25 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from pretune.draw import Draw
 
-Text = tuple[str, str]  # (description, label)
-
-_PARAMETER = re.compile(r"^(\w+) : ([^\n]+)\n((?:[ ]{4}[^\n]*\n|\n)+)", re.MULTILINE)
-_TYPES = {
-    "yes or no": re.compile(r"bool"),
-    "whole number": re.compile(r"(positive |non-negative )?int"),
-    "real number": re.compile(r"(positive |non-negative )?(float|double|scalar)"),
-    "text": re.compile(r"str|\{['\"]"),
-    "array": re.compile(r"\(?(array|ndarray|\{?array|sparse|list of (array|int|float)|np\.)"),
-    "mapping": re.compile(r"dict|mapping"),
-    "function": re.compile(r"callable|function"),
-}
-LEAST, MOST = 20, 400  # characters of a text
+Pair = tuple[str, str, str]  # first passage, second passage, label
+SAME, OTHER = "same page", "another page"
+HELD_OUT = 0.2  # share of the modules that are in no corpus
+LEAST, MOST = 40, 200  # characters of a passage
+_CODE = re.compile(r"^\s*(>>>|\.\. |\||[-=+]{3})", re.MULTILINE)
+_KEY = Draw(0).at("demo")
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Labelled texts, modules apart.
+    """Labelled pairs, modules apart.
 
     Attributes:
         train: to draw the few labels from.
@@ -43,53 +38,68 @@ class Splits:
         test: looked at once.
     """
 
-    train: list[Text]
-    development: list[Text]
-    test: list[Text]
+    train: list[Pair]
+    development: list[Pair]
+    test: list[Pair]
 
 
-def build(corpus: Path) -> Splits:
-    """Labelled texts of a corpus as `write_pydocs` makes it; half of the modules train, a quarter each for the rest."""
-    shares: dict[str, list[Text]] = {"train": [], "development": [], "test": []}
-    seen: set[str] = set()
-    for record in _records(corpus):
-        part = _part(str(record["module"]))
-        for text, label in parameters(str(record["text"])):
-            if text not in seen:
-                seen.add(text)
-                shares[part].append((text, label))
-    return Splits(**shares)
+def split_corpus(everything: Path, corpus: Path, held_out: Path) -> None:
+    """Write the lines of `write_pydocs` into two files, module by module."""
+    with everything.open("rb") as lines, corpus.open("wb") as kept, held_out.open("wb") as apart:
+        for line in lines:
+            module = str(json.loads(line)["module"])
+            (apart if _share("corpus", module) < HELD_OUT else kept).write(line)
 
 
-def parameters(docstring: str) -> Iterator[Text]:
-    """Descriptions of a docstring's parameters with the kind of their type."""
-    for name, kind, body in _PARAMETER.findall(docstring + "\n"):
-        label = next((label for label, pattern in _TYPES.items() if pattern.match(kind.lower())), None)
-        text = re.sub(rf"`*\b{re.escape(name)}\b`*", "it", " ".join(body.split()))[:MOST]
-        if label is not None and len(text) >= LEAST:
-            yield text, label
+def build(held_out: Path) -> Splits:
+    """Pairs of the held-out modules: half of the modules for training, a quarter each for development and test."""
+    pages: dict[str, list[list[str]]] = {field.name: [] for field in fields(Splits)}
+    with held_out.open(encoding="utf-8") as lines:
+        for line in lines:
+            record = json.loads(line)
+            found = passages(record["text"])
+            if len(found) > 1:
+                pages[_part(record["module"])].append(found)
+    return Splits(**{name: list(pairs(found, _KEY.at(name))) for name, found in pages.items()})
 
 
-def draw_few(texts: Sequence[Text], count: int, seed: int) -> list[Text]:
-    """A keyed choice of `count` texts."""
-    order = np.argsort(Draw(seed).at("labels").bits(np.arange(len(texts))), kind="stable")
-    return [texts[n] for n in order[:count].tolist()]
+def passages(text: str) -> list[str]:
+    """Paragraphs of prose, each on one line, cut to `MOST` characters; code, tables and short ones are left out."""
+    found = (" ".join(part.split()) for part in re.split(r"\n\s*\n", text) if not _CODE.search(part))
+    return [part[:MOST] for part in found if len(part) >= LEAST]
 
 
-def write(path: Path, texts: Sequence[Text]) -> None:
-    """Write a CSV file with the columns `text` and `label`."""
+def pairs(pages: Sequence[Sequence[str]], draw: Draw) -> Iterator[Pair]:
+    """One pair a page."""
+    count = len(pages)
+    for n, page in enumerate(pages):
+        first = int(draw.at("first").below(n, len(page) - 1))
+        if draw.at("label").uniform(n) < 0.5:
+            yield page[first], page[first + 1], SAME
+            continue
+        other = pages[(n + 1 + int(draw.at("page").below(n, count - 1))) % count]
+        yield page[first], other[1 + int(draw.at("second").below(n, len(other) - 1))], OTHER
+
+
+def draw_few(found: Sequence[Pair], count: int, seed: int) -> list[Pair]:
+    """A keyed choice of `count` pairs."""
+    order = np.argsort(_KEY.at("few", seed).bits(np.arange(len(found))), kind="stable")
+    return [found[n] for n in order[:count].tolist()]
+
+
+def write(path: Path, found: Sequence[Pair]) -> None:
+    """Write a CSV file with the columns `text`, `second` and `label`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as out:
         rows = csv.writer(out)
-        rows.writerow(["text", "label"])
-        rows.writerows(texts)
+        rows.writerow(["text", "second", "label"])
+        rows.writerows(found)
 
 
-def _records(corpus: Path) -> Iterator[Mapping[str, object]]:
-    with corpus.open(encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
+def _share(purpose: str, module: str) -> float:
+    return float(_KEY.at(purpose, module).uniform(0))
 
 
 def _part(module: str) -> str:
-    share = float(Draw(0).at("module", module).uniform(0))
+    share = _share("part", module)
     return "train" if share < 0.5 else "development" if share < 0.75 else "test"
