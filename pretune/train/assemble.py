@@ -6,7 +6,6 @@ Everything that can be wrong with the inputs is found here, before a run directo
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -308,5 +307,7 @@ def _scorer(
 def _digest(encoded: Encoded) -> str:
     whole = hashlib.sha256()
     for first, second, label in encoded.rows:
-        whole.update(json.dumps([first.tolist(), None if second is None else second.tolist(), label]).encode())
+        sizes = [len(first), -1 if second is None else len(second), -1 if label is None else label]
+        for part in (np.array(sizes), first, second):
+            whole.update(b"" if part is None else part.astype("<i8", copy=False).tobytes())
     return whole.hexdigest()
