@@ -293,7 +293,8 @@ class _Trainer:
         state.epoch = prepared.epoch
         state.cursors = [list(cursor.consumed) for cursor in prepared.cursors]
         state.share_before, state.share = state.share, self.recipe.budget.share(self._spent())
-        add(state.account, prepared.account)
+        for account in self.world.gather(prepared.account):
+            add(state.account, account)
 
     def _add_to_window(self, result: Result, totals: Totals, lr: float, seconds: float, waited: float) -> None:
         window = self.state.window

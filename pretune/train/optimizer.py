@@ -63,7 +63,7 @@ def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:
     """
     import torch
 
-    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    grads = gradients(optimizer)
     if not grads:
         return torch.zeros(())
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
@@ -73,7 +73,8 @@ def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:
 def update(optimizer: torch.optim.Optimizer, lr: float, norm: float, clip: float) -> None:
     """One optimizer step at rate `lr`, the gradient scaled down to `clip`.
 
-    The fused kernel divides the gradient by `grad_scale` while it reads it, which spares clipping its own pass.
+    The fused kernels of CPU and CUDA divide the gradient by `grad_scale` while they read it, which spares clipping its
+    own pass.
 
     Args:
         norm: the gradient's global norm, finite: a step with another must be skipped by the caller.
@@ -82,9 +83,18 @@ def update(optimizer: torch.optim.Optimizer, lr: float, norm: float, clip: float
 
     for group in optimizer.param_groups:
         group["lr"] = lr
-    scaled = 0 < clip < norm
     device = optimizer.param_groups[0]["params"][0].device
-    scale = torch.tensor(norm / clip, dtype=torch.float32, device=device) if scaled else None
-    optimizer.grad_scale = scale  # type: ignore[attr-defined]
-    optimizer.found_inf = torch.zeros((), dtype=torch.float32, device=device) if scaled else None  # type: ignore[attr-defined]
+    scale = found = None
+    if 0 < clip < norm:
+        if device.type in ("cpu", "cuda"):
+            scale = torch.tensor(norm / clip, dtype=torch.float32, device=device)
+            found = torch.zeros((), dtype=torch.float32, device=device)
+        else:
+            torch._foreach_mul_(gradients(optimizer), clip / norm)
+    optimizer.grad_scale, optimizer.found_inf = scale, found  # type: ignore[attr-defined]
     optimizer.step()
+
+
+def gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The gradients that there are."""
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

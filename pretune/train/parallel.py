@@ -115,8 +115,28 @@ class World:
         if failure is not None:
             raise failure
         if problem is not None:
-            raise getattr(errors, problem[0], PretuneError)(problem[1])
+            raise _rebuilt(problem)
         return result
+
+    def every(self, action: Callable[[], T]) -> T:
+        """Do something on every rank; if it fails on one, all raise an error.
+
+        Returns:
+            What the action gave on this rank.
+        """
+        problem: list[str] | None = None
+        failure: PretuneError | None = None
+        results: list[T] = []
+        try:
+            results.append(action())
+        except PretuneError as error:
+            problem, failure = [type(error).__name__, str(error)], error
+        others = [found for found in self.gather(problem) if found is not None]
+        if failure is not None:
+            raise failure
+        if others:
+            raise _rebuilt(others[0])
+        return results[0]
 
 
 @contextmanager
@@ -146,6 +166,12 @@ def world_of(device: str = "auto") -> Iterator[World]:
         raise
     finally:
         world.leave()
+
+
+def _rebuilt(problem: list[str]) -> PretuneError:
+    """The error of another rank, from its class and text."""
+    kind: type[PretuneError] = getattr(errors, problem[0], PretuneError)
+    return kind(problem[1])
 
 
 def _first_sentence(error: Exception) -> str:

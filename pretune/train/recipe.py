@@ -205,6 +205,8 @@ class Recipe(Config):
             raise ValueError("a task reads labelled files (data.train), not token stores (data.stores)")
         if self.objective and self.data.train:
             raise ValueError("an objective reads token stores (data.stores), not labelled files (data.train)")
+        if self.evaluation.keep == "best" and not self.checkpoint.best:
+            raise ValueError("evaluation.keep = best needs checkpoint.best")
         if self.evaluation.patience and self.evaluation.samples == 0:
             raise ValueError("evaluation.patience needs evaluation.samples")
         return self

@@ -71,7 +71,7 @@ def _train(
     device = _device(recipe, world)
     recipe, precision = _settle(recipe, world, directory, device)
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
-    pieces = assemble(recipe, world)
+    pieces = world.every(lambda: assemble(recipe, world))
     facts = {**pieces.facts, "data": pieces.data, **_sizes(pieces), "precision": vars(precision)}
     changes = world.once(lambda: directory.begin(recipe, facts) if directory else [])
     for note in [*pieces.notes, *(f"changed since the run began: {change}" for change in changes or [])]:

@@ -125,7 +125,7 @@ class Stepper:
         for number, batch in enumerate(batches):
             torch.manual_seed(self.draw.at("dropout", step, number, self.world.rank).key)
             with nullcontext() if number == last else quiet(self.root):
-                terms = self._forward(batch)
+                terms = self._forward(self.root, batch)
                 loss = [term.sum * (term.weight * self.world.size / max(counts[term.name], 1)) for term in terms]
                 torch.stack(loss).sum().backward()  # type: ignore[no-untyped-call]
             tally.add(terms)
@@ -135,20 +135,17 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         return result
 
-    def _forward(self, batch: Batch) -> list[Term]:
+    def _forward(self, root: nn.Module, batch: Batch) -> list[Term]:
         with self.precision.autocast(self.device):
-            terms: list[Term] = self.root(batch.to(self.device))
+            terms: list[Term] = root(batch.to(self.device))
         return terms
 
     @torch.no_grad()
     def suspects(self, batches: Sequence[Batch]) -> list[list[int]]:
         """(store, epoch, index) of the samples in the micro-batches whose loss is not finite; of all if none is."""
-        bad = [b for b in batches if not all(math.isfinite(float(t.sum)) for t in _plain(self.root)(b.to(self.device)))]
+        root = self.root.module if isinstance(self.root, nn.parallel.DistributedDataParallel) else self.root
+        bad = [b for b in batches if not all(math.isfinite(float(term.sum)) for term in self._forward(root, b))]
         return [[int(n) for n in sample] for batch in bad or batches for sample in batch.samples]
-
-
-def _plain(root: nn.Module) -> nn.Module:
-    return root.module if isinstance(root, nn.parallel.DistributedDataParallel) else root
 
 
 def _add(into: dict[str, Tensor], name: str, value: Tensor) -> None:

@@ -1,8 +1,11 @@
 import os
+import resource
 import shutil
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from pretune.errors import StorageError
 from pretune.train import checkpoint
@@ -109,6 +112,20 @@ def test_a_full_disk_leaves_the_previous_one_and_nothing_half_written(tmp_path, 
     assert caught.value.code == 74
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["checkpoint-1"]
     assert shelf.newest() == (shelf.path(1), [])
+
+
+def test_a_limit_on_the_size_of_files_is_a_full_disk_too(tmp_path):
+    """The real thing, through the writer of safetensors."""
+    shelf = Shelf(tmp_path)
+    shelf.save(1, filler(1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(StorageError, match="too large"):
+            shelf.save(2, lambda folder: save_file({"a": torch.zeros(100_000)}, folder / "model.safetensors"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["checkpoint-1"]
 
 
 def test_sweep_removes_leftovers_of_killed_processes(tmp_path):

@@ -37,6 +37,8 @@ def test_two_ranks_with_two_parts_each_are_one_process(ranks):
     one, two = (load_file(folder / name / "model.safetensors") for name in ("one", "none"))
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=2e-6)
+    accounts = [json.loads((folder / name / "account.json").read_text())["training"] for name in ("one", "none")]
+    assert accounts[0] == accounts[1]
     for ours, theirs in zip(lines(folder / "none"), lines(folder / "one"), strict=True):
         assert ours["step"] == theirs["step"]
         for name in ("loss", "loss/mlm", "loss/nsp", "eval/loss", "eval/accuracy/mlm", "grad_norm", "tokens"):
@@ -68,7 +70,7 @@ def test_alone_nothing_is_sent():
         assert world.sum([1.0, 2.5]) == [1.0, 2.5]
         assert world.share({"a": 1}) == {"a": 1}
         assert world.gather([1]) == [[1]]
-        assert world.once(lambda: 5) == 5
+        assert world.once(lambda: 5) == world.every(lambda: 5) == 5
 
 
 def test_half_set_variables_are_named(monkeypatch):
