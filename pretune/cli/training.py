@@ -37,7 +37,7 @@ def demo(*, output: Path = Path("demo"), session: Common = DEFAULT) -> None:
     session.start()
     from pretune import demo as driver
 
-    driver.main(output)
+    driver.main(output, session.overrides())
 
 
 def pretrain(*words: Words, session: Common = DEFAULT) -> None:

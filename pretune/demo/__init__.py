@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pretune import config
-from pretune.api import load
+from pretune.api import Model, load, pretrain
 from pretune.demo import labels
 from pretune.demo.baseline import tfidf
 from pretune.errors import PretuneError
@@ -30,8 +30,7 @@ from pretune.text.pydocs import write_pydocs
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
 from pretune.train.recipe import Recipe
-from pretune.train.report import write_report
-from pretune.train.run import finetune, pretrain
+from pretune.train.run import finetune
 
 VOCABULARY = 8192
 LABELS = 320
@@ -47,34 +46,36 @@ PROMPTS = ("Return the number of", "Raises an error if", "This class is")
 _out = Console(highlight=False)
 
 
-def main(output: Path) -> None:
+def main(output: Path, overrides: Sequence[str] = ()) -> None:
     """Run every stage.
 
     Args:
         output: folder for everything that is made.
+        overrides: fields laid over every recipe, as `--device cpu`.
     """
     began = time.perf_counter()
+    over = config.parse_overrides(overrides)
     output.mkdir(parents=True, exist_ok=True)
     corpus, held = _corpus(output)
     for kind, name in (("wordpiece", "bert"), ("bpe", "gpt2")):
         _store(output, corpus, kind, name)
-    for name, title in (("bert", "BERT: masked words and next sentences"), ("gpt2", "GPT-2: the next token")):
+    models = {}
+    for name, title in (("bert", "BERT: hidden words, next sentences"), ("gpt2", "GPT-2: the next token")):
         _stage(f"Pretrain {title}", f"pretune pretrain {output / name}.toml")
-        pretrain(_recipe(output, name))
-    table = _compare(output, held)
-    _show(table)
-    _samples(output)
+        models[name] = pretrain(_recipe(output, name, over))
+    _show(_compare(output, held, over))
+    _samples(output, models["bert"], models["gpt2"])
     minutes, seconds = divmod(round(time.perf_counter() - began), 60)
     _out.print(f"\nDone in {minutes} min {seconds} s. Look at:")
-    for line in (f"{output}/bert/report.html", f"{output}/gpt2/report.html", f"{output}/results.json"):
-        _out.print(f"  {line}")
-    _out.print("Then, on text of your own:")
+    for name in ("bert/report.html", "gpt2/report.html", "classifier/report.html", "results.json"):
+        _out.print(f"  {output / name}")
+    _out.print("Then go on, here and with text of your own:")
     for line in (
         f"pretune fill {output}/bert 'Compute the [MASK] of two vectors.'",
         f"pretune generate {output}/gpt2 'Return the' --temperature 0.8",
-        f"pretune predict {output}/classifier --file pairs.csv",
-        "pretune tokenizer train my-text/ --output my-tokenizer && pretune prepare my-text/ --tokenizer my-tokenizer "
-        "--output my-store",
+        f"pretune evaluate {output}/classifier {output}/labels/test.csv --second-column second",
+        "pretune tokenizer train my-text/ --output my-tokenizer",
+        "pretune prepare my-text/ --tokenizer my-tokenizer --output my-store",
         f"pretune pretrain {output}/bert.toml --data.stores my-store --output my-bert",
     ):
         _out.print(f"  {line}", soft_wrap=True)
@@ -122,7 +123,7 @@ def _recipe(output: Path, name: str, changes: Mapping[str, Any] | None = None) -
     return config.validate(Recipe, tree, str(path))
 
 
-def _compare(output: Path, held: Path) -> dict[str, list[float]]:
+def _compare(output: Path, held: Path, over: Mapping[str, Any]) -> dict[str, list[float]]:
     """Test accuracy of each contestant, once a seed: other labels, another order, other new weights."""
     splits = labels.build(held)
     folder = output / "labels"
@@ -138,7 +139,7 @@ def _compare(output: Path, held: Path) -> dict[str, list[float]]:
     )
     found = {"TF-IDF + logistic regression": [tfidf(few, splits.development, splits.test) for few in drawn]}
     for title, changes in _contestants(output).items():
-        found[title] = [_score(output, title, seed, changes) for seed in SEEDS]
+        found[title] = [_score(output, title, seed, config.merge(changes, over)) for seed in SEEDS]
     (output / "results.json").write_text(json.dumps({"accuracy": found, "labels": LABELS}, indent=1), encoding="utf-8")
     return found
 
@@ -175,7 +176,7 @@ def _score(output: Path, title: str, seed: int, changes: Mapping[str, Any]) -> f
         "output": str(output / name),
         "seed": seed,
         "data": {"train": [str(output / "labels" / f"train-{seed}.csv")]},
-        "track": {"progress": "quiet"},
+        "track": {"progress": "quiet", "report": name == "classifier"},
     }
     recipe = _recipe(output, "classify", config.merge(dict(changes), own))
     finetune(recipe)
@@ -195,14 +196,16 @@ def _show(found: Mapping[str, Sequence[float]]) -> None:
     _out.print(table)
 
 
-def _samples(output: Path) -> None:
-    _stage("Fill and continue", f"pretune fill {output}/bert {shlex.quote(FILLS[0])}")
-    bert, gpt2 = load(output / "bert"), load(output / "gpt2")
-    fills = [{"prompt": text, "output": ", ".join(g.token for g in bert.fill(text)[0])} for text in FILLS]
-    texts = gpt2.generate(list(PROMPTS), max_new_tokens=30, temperature=0.7, top_k=40, seed=0)
-    continuations = [{"prompt": prompt, "output": text} for prompt, text in zip(PROMPTS, texts, strict=True)]
-    for name, found in (("bert", fills), ("gpt2", continuations)):
-        (output / name / "samples.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-        write_report(output / name)
-        for each in found:
-            _out.print(f"  {each['prompt']} [bold]→[/] {each['output']}", markup=True)
+def _samples(output: Path, bert: Model, gpt2: Model) -> None:
+    _stage(
+        "Fill and continue",
+        f"pretune fill {output}/bert {shlex.quote(FILLS[0])}",
+        f"pretune generate {output}/gpt2 {shlex.quote(PROMPTS[0])} --temperature 0.7 --top-k 40",
+    )
+    for text in FILLS:
+        guesses = ", ".join(f"{guess.token} {guess.probability:.0%}" for guess in bert.fill(text)[0])
+        _out.print(f"  {text}", guesses, sep="  ->  ", markup=False, soft_wrap=True)
+    for prompt, text in zip(
+        PROMPTS, gpt2.generate(list(PROMPTS), max_new_tokens=24, temperature=0.7, top_k=40), strict=True
+    ):
+        _out.print(f"  {prompt}", text.strip(), sep="  ->  ", markup=False, soft_wrap=True)
