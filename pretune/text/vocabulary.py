@@ -154,9 +154,7 @@ def _continues(text: bytes) -> bool:
     """Whether a piece that begins with these bytes goes on with a word: a letter, digit, mark or later byte of one."""
     if not text or text[0] in _WHITESPACE:
         return False
-    if 0x80 <= text[0] < 0xC0:
-        return True
     first = text.decode("utf-8", "ignore")[:1]
-    if not first or not text.startswith(first.encode()):
+    if not first or not text.startswith(first.encode()):  # a later byte of a character, or a part of one
         return text[0] not in _WORD_LEAD
     return unicodedata.category(first)[0] in "LNM" and not _HAN.match(first)

@@ -23,6 +23,7 @@ LETTERS += ["'s", "'ll", "'re", " 's", "[MASK]", "<|endoftext|>", "<mask>", "the
 TEXT = [
     "The language of the cat's model isn't learned; they'll re-learn 2019 (in [1]) ...",
     "语言模型。你好，世界！",
+    "Xé 1½ aé bİ cß 9² café",  # so that pieces are learned across the border of ASCII
 ] * 20
 
 
@@ -80,6 +81,15 @@ def test_sentences_begin_at_the_token_of_their_first_character(tokenizer: Tokeni
             own_space = place > 0 and tokenizer.token(ids[place - 1]) == "▁"
             want.append(begin + place - own_space)
     assert found.sentences.tolist() == want
+
+
+def test_a_sentence_that_gives_no_token_is_none() -> None:
+    tokenizer = train_tokenizer(TEXT, TokenizerConfig(vocab_size=500))
+    found = DocumentEncoder(tokenizer, np.dtype(np.uint16)).encode(
+        ["Cat. \u200b", "Cat. \u200b Cat."], [[0, 5], [0, 5]]
+    )
+    first = len(tokenizer.encode("Cat."))
+    assert found.sentences.tolist() == [0, first + 1, 2 * first + 1]
 
 
 def test_patterns_are_known_for_ours_alone() -> None:

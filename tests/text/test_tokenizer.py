@@ -156,6 +156,8 @@ def test_byte_level_continuation_table() -> None:
     assert not any(value for piece, value in table.items() if piece[0] in "ĠĊĉč,.!")
     assert all(table[c] for c in "abcxyz09")
     assert not table["<|endoftext|>"]
+    assert all(table[c] for c in ("©", "Ģ", "Ã")), "later bytes of a character, and the first of an accented letter"
+    assert not table["ä"], "the first byte of Chinese"
 
 
 def test_wrap_and_overhead() -> None:
