@@ -1,0 +1,57 @@
+"""The curve of losses, against a plain loop and against what it has always been: a refactor must not move it."""
+
+import pytest
+import torch
+from trainkit import clm_recipe, lines, recipe
+
+from pretune.draw import Draw
+from pretune.text.sampler import divide
+from pretune.train.assemble import pretraining
+from pretune.train.run import pretrain
+
+OVER = {
+    "model": {"dropout": 0.0},
+    "optimizer": {"lr": 5e-3, "weight_decay": 0.1, "clip": 0.5},
+    "evaluation": {"samples": 0},
+    "track": {"every": 1},
+    "data": {"accumulate": 2},
+}
+KNOWN = {
+    recipe: [4.8246, 4.897, 4.8413, 4.8492, 4.8477],
+    clm_recipe: [4.1806, 4.0834, 4.0138, 3.9391, 3.8861],
+}
+
+
+def plain_loop(settled):
+    """Whole batches, means of terms, AdamW and clipping from torch, the schedule by hand."""
+    pieces = pretraining(settled)
+    model, objective = pieces.model.train(), pieces.objective
+    (sampler,) = pieces.samplers(settled)
+    draw, cursor, losses = Draw(settled.seed), sampler.start, []
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    others = [p for p in model.parameters() if p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-6, foreach=False)
+    for step in range(10):
+        rows, cursor = sampler.take(cursor)
+        (rows,) = divide(rows, 1)
+        batch = objective.corrupt(objective.prepare(rows, draw), draw)
+        terms = objective(model, batch)
+        loss = sum(term.weight * term.sum / term.count for term in terms)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        done = (step + 0.5) / 10
+        for group in optimizer.param_groups:
+            group["lr"] = 5e-3 * (done / 0.06 if done < 0.06 else (1 - done) / 0.94)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("make", [recipe, clm_recipe])
+def test_the_loop_is_the_plain_loop(tmp_path, store, make):
+    pretrain(make(tmp_path / "run", store, **OVER))
+    found = [line["loss"] for line in lines(tmp_path / "run")]
+    assert found == pytest.approx(plain_loop(make(tmp_path / "plain", store, **OVER)), rel=2e-5)
+    assert found[:5] == pytest.approx(KNOWN[make], abs=2e-3)
