@@ -152,7 +152,7 @@ def _contestants(output: Path) -> dict[str, dict[str, Any]]:
         "the same network from random weights": {
             "model": random,
             "data": {"tokenizer": str(output / "bert")},
-            "optimizer": {"lr": 1e-3},
+            "budget": {"epochs": 15},
         },
         "our pretrained BERT": {},
     }
@@ -164,8 +164,8 @@ def _contestants(output: Path) -> dict[str, dict[str, Any]]:
     return contestants | {
         "a real 6-layer BERT (MiniLM)": {
             "model": {"init": str(real)},
-            "optimizer": {"lr": 2e-4},
-            "budget": {"epochs": 6},
+            "optimizer": {"lr": 1e-4},
+            "budget": {"epochs": 3},
         }
     }
 
