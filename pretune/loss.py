@@ -57,18 +57,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_b = torch.zeros(weight.shape[0], dtype=torch.float32, device=hidden.device) if need_b else None
         for start in range(0, hidden.shape[0], chunk):
             h, y = hidden[start : start + chunk], labels[start : start + chunk]
-            logits = (h @ w.t()).float()
-            if bias is not None:
-                logits += bias
-            best, place = logits.max(dim=1, keepdim=True)
-            correct += (place[:, 0] == y).sum()
+            scores = h @ w.t()
+            logits = scores.float() if bias is None else torch.add(scores, bias.float())
             picked = logits.gather(1, y[:, None])
-            p = logits.sub_(best).exp_()
-            mass = p.sum(dim=1, keepdim=True)
-            total += (mass.log() + best - picked).sum()
+            p = torch.softmax(
+                logits, dim=1
+            )  # one fused kernel; the largest share is at least 1 / V, so its log is safe
+            best = logits.amax(dim=1, keepdim=True)
+            total += (best - p.amax(dim=1, keepdim=True).log() - picked).sum()
+            correct += (picked == best).sum()
             if not (need_h or need_w or need_b):
                 continue
-            p.div_(mass)
             p.scatter_add_(1, y[:, None], torch.full_like(picked, -1.0))
             if grad_b is not None:
                 grad_b += p.sum(dim=0)
@@ -76,7 +75,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if grad_h is not None:
                 torch.mm(d, w, out=grad_h[start : start + chunk])
             if need_w:
-                grad_w = d.t() @ h if grad_w is None else grad_w.add_(d.t() @ h)
+                part = d.t() @ h
+                several = hidden.shape[0] > chunk  # their sum needs more digits than one of them
+                grad_w = grad_w.add_(part) if grad_w is not None else part.float() if several else part
         ctx.save_for_backward(grad_h, grad_w, grad_b)
         ctx.weight_dtype = weight.dtype
         ctx.mark_non_differentiable(correct)
