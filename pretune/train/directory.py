@@ -14,7 +14,6 @@ import fcntl
 import json
 import os
 import platform
-import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
@@ -157,28 +156,46 @@ class RunDirectory:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine, for the record."""
+    """Versions and machine, for the record. No process is started: it would inherit the lock until it runs."""
     return {
         "pretune": metadata.version("pretune"),
         "versions": {name: metadata.version(name) for name in ("torch", "numpy", "tokenizers", "safetensors")},
         "python": platform.python_version(),
-        "git": _git(),
+        "git": _git(Path.cwd()),
         "machine": {
-            "system": platform.platform(),
-            "processor": platform.processor() or platform.machine(),
+            "system": f"{platform.system()} {platform.release()}",
+            "processor": _processor(),
             "cores": os.cpu_count(),
             "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         },
     }
 
 
-def _git() -> str | None:
-    """The commit of the working directory's repository, if there is one."""
-    try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
+def _git(place: Path) -> str | None:
+    """The commit of the repository around a place, if there is one."""
+    folder = next((parent / ".git" for parent in (place, *place.parents) if (parent / ".git").is_dir()), None)
+    if folder is None:
         return None
-    return found.stdout.strip()
+    try:
+        head = (folder / "HEAD").read_text().strip()
+        name = head.removeprefix("ref: ")
+        if name == head:
+            return head
+        if (folder / name).is_file():
+            return (folder / name).read_text().strip()
+        packed = (line.split() for line in (folder / "packed-refs").read_text().splitlines())
+        return next((words[0] for words in packed if words[-1:] == [name]), None)
+    except OSError:
+        return None
+
+
+def _processor() -> str:
+    """Name of the CPU, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _same_data(began: Mapping[str, str], now: Mapping[str, str]) -> None:

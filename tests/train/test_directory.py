@@ -6,7 +6,7 @@ import pytest
 from trainkit import recipe
 
 from pretune.errors import CannotCreateError, DataError, UsageError
-from pretune.train.directory import RunDirectory
+from pretune.train.directory import RunDirectory, environment
 
 
 def test_one_trainer_at_a_time(tmp_path):
@@ -53,6 +53,19 @@ def test_facts_recipe_and_changes(tmp_path):
         run.begin(recipe(path, tmp_path), {"data": {"data.stores[0]": "b" * 64}})
     with pytest.raises(CannotCreateError, match="holds a run already"):
         RunDirectory(path, resume=False)
+
+
+def test_the_commit_is_recorded_packed_or_not(tmp_path, monkeypatch):
+    (tmp_path / ".git/refs/heads").mkdir(parents=True)
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    (tmp_path / ".git/HEAD").write_text("ref: refs/heads/main\n")
+    (tmp_path / ".git/packed-refs").write_text(f"# pack-refs\n{'a' * 40} refs/heads/main\n")
+    assert environment()["git"] == "a" * 40
+    (tmp_path / ".git/refs/heads/main").write_text("b" * 40 + "\n")
+    assert environment()["git"] == "b" * 40
+    (tmp_path / ".git/HEAD").write_text("c" * 40 + "\n")
+    assert environment()["git"] == "c" * 40
 
 
 def test_what_was_measured_once_stays(tmp_path):

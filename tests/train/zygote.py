@@ -11,6 +11,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ def attempt(settled: Recipe, seconds: float | None) -> tuple[bool, float]:
         try:
             pretrain(settled)
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     if seconds is not None:
