@@ -17,6 +17,7 @@ from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
+import tokenizers
 from numpy.typing import NDArray
 
 from pretune.text.tokenizer import Tokenizer, encode_all
@@ -25,6 +26,7 @@ from pretune.text.vocabulary import spaces, stages
 Integers = NDArray[np.int64]
 MOST_PIECES = 1 << 17  # slots held before all are forgotten: bounds memory at about 40 MB
 MOST_TOKENS = 1 << 21
+_MANY_LOOKS = 1 << 19  # tokens passed over while looking for characters
 
 _SPACE = (
     "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode White_Space, as the Rust crates see it
@@ -126,10 +128,12 @@ class DocumentEncoder:
         self._tokens = np.array([self._end], self._dtype)
         self._firsts, self._lengths = np.zeros(1, np.int64), np.ones(1, np.int64)
         self._indents = np.zeros((1, 2), np.int64)  # leading white space of a piece: characters, tokens
+        self._fresh: dict[str, tokenizers.Encoding] = {}  # what the present batch added
 
     def _look_up(self, pieces: list[str]) -> Integers:
         slots = np.fromiter(map(self._slots.__getitem__, pieces), np.int64, len(pieces))
         new, self._slots.new = self._slots.new, []
+        self._fresh = {}
         if new:
             try:
                 self._learn(new)
@@ -139,7 +143,9 @@ class DocumentEncoder:
         return slots
 
     def _learn(self, new: list[str]) -> None:
-        found = [encoding.ids for encoding in encode_all(self._backend, new)]
+        encodings = encode_all(self._backend, new, offsets=True)
+        self._fresh = dict(zip(new, encodings, strict=True))
+        found = [encoding.ids for encoding in encodings]
         if self._drop_blank:
             found = [ids if piece.strip(_WHITE) else [] for piece, ids in zip(new, found, strict=True)]
         lengths = np.fromiter(map(len, found), np.int64, len(found))
@@ -176,9 +182,13 @@ class DocumentEncoder:
     def _inside(self, pieces: list[str], which: Integers, characters: Integers) -> Integers:
         """The token inside its piece that holds each character. Shape: which, characters, return: (N,)"""
         different, group = np.unique(which, return_inverse=True)
-        found = encode_all(self._backend, [pieces[i] for i in different], offsets=True)
+        texts = [pieces[i] for i in different]
+        known = [text for text in texts if text not in self._fresh]
+        found = self._fresh | dict(zip(known, encode_all(self._backend, known, offsets=True), strict=True))
         bounds = np.searchsorted(group, np.arange(len(different) + 1))  # `which` rises, and so does `group`
-        runs = [_first_token(e.offsets, characters[a:b]) for e, (a, b) in zip(found, pairwise(bounds), strict=True)]
+        runs = [
+            _first_tokens(found[text], characters[a:b]) for text, (a, b) in zip(texts, pairwise(bounds), strict=True)
+        ]
         return np.concatenate(runs)
 
     def _encode_whole(self, texts: Sequence[str], starts: Sequence[Sequence[int]]) -> Encoded:
@@ -187,17 +197,22 @@ class DocumentEncoder:
         end = 0
         for found, run in zip(encode_all(self._backend, texts, offsets=True), starts, strict=True):
             runs += [np.array(found.ids, np.int64), np.array([self._end])]
-            sentences += (end + _first_token(found.offsets, run)).tolist() if len(run) > 1 else [end]
+            inner = np.array([character for character in run if character > 0], np.int64)
+            sentences += (end + _first_tokens(found, inner)).tolist()
             end += len(found.ids) + 1
         tokens = np.concatenate(runs).astype(self._dtype) if runs else np.zeros(0, self._dtype)
         document_ends = np.cumsum([len(run) for run in runs])[1::2].astype(np.int64)
         return _finish(tokens, document_ends, np.array(sentences, np.int64))
 
 
-def _first_token(offsets: Sequence[tuple[int, int]], characters: Sequence[int] | Integers) -> Integers:
-    """The first token that ends beyond each character."""
-    ends = np.maximum.accumulate(np.array([0, *(last for _, last in offsets)]))[1:]
-    return np.searchsorted(ends, np.asarray(characters), side="right")
+def _first_tokens(encoding: tokenizers.Encoding, characters: Integers) -> Integers:
+    """The token that holds each character, or the next; one look at a time while that is cheaper than all offsets."""
+    if len(encoding) * len(characters) < _MANY_LOOKS:
+        looks = [encoding.char_to_token(character) for character in characters.tolist()]
+        if None not in looks:
+            return np.array(looks, np.int64)
+    ends = np.maximum.accumulate(np.array([0, *(last for _, last in encoding.offsets)]))[1:]
+    return np.searchsorted(ends, characters, side="right")
 
 
 def _finish(tokens: NDArray[Any], document_ends: Integers, sentences: Integers) -> Encoded:
