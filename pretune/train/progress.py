@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 _PLAIN_SECONDS = 10.0
 
@@ -37,8 +37,8 @@ class Display:
         if not self._live:
             yield
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[shown]}"))
-        with Progress(*columns, TimeElapsedColumn(), console=self._console) as self._bar:
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=12), TextColumn("{task.fields[shown]}"))
+        with Progress(*columns, console=self._console) as self._bar:
             self._task = self._bar.add_task(title, total=1.0, shown="")
             try:
                 yield

@@ -1,0 +1,89 @@
+import time
+
+import pytest
+from trainkit import lines, recipe
+
+from pretune.draw import Draw
+from pretune.errors import DataError
+from pretune.text.sampler import Sampler
+from pretune.train.assemble import pretraining
+from pretune.train.feed import Feed
+from pretune.train.run import pretrain
+from pretune.train.step import Stepper
+
+
+@pytest.fixture
+def pieces(tmp_path, store):
+    settled = recipe(tmp_path, store)
+    found = pretraining(settled)
+    return found.objective, found.samplers(settled)
+
+
+def begin(pieces, step=0, cursors=None, **over):
+    objective, samplers = pieces
+    return Feed(objective, samplers, Draw(0), step, cursors or [s.start for s in samplers], **over)
+
+
+def test_it_can_begin_anywhere(pieces):
+    feed = begin(pieces)
+    first = [feed.next() for _ in range(4)]
+    feed.close()
+    again = begin(pieces, 2, first[1].cursors)
+    for item in first[2:]:
+        other = again.next()
+        assert other.batches[0].tokens.tolist() == item.batches[0].tokens.tolist()
+        assert (other.counts, other.cursors, other.epoch) == (item.counts, item.cursors, item.epoch)
+    again.close()
+
+
+def test_ranks_and_parts_share_one_global_step(pieces):
+    whole = begin(pieces)
+    step = whole.next()
+    whole.close()
+    parts = [begin(pieces, accumulate=2, rank=rank, world=2) for rank in range(2)]
+    found = [part.next() for part in parts]
+    samples = sorted(s for item in found for batch in item.batches for s in map(tuple, batch.samples.tolist()))
+    assert samples == sorted(map(tuple, step.batches[0].samples.tolist()))
+    assert {n: sum(item.counts[n] for item in found) for n in step.counts} == step.counts
+    assert sum(item.tokens for item in found) == step.tokens
+    for part in parts:
+        part.close()
+
+
+def test_an_error_in_the_thread_reaches_the_loop(pieces, monkeypatch):
+    take = Sampler.take
+
+    def broken(self, cursor):
+        if cursor.consumed[0] >= 16:
+            raise DataError("shard 3 is damaged")
+        return take(self, cursor)
+
+    monkeypatch.setattr(Sampler, "take", broken)
+    feed = begin(pieces)
+    feed.next()
+    feed.next()
+    with pytest.raises(DataError, match="shard 3"):
+        feed.next()
+    feed.close()
+
+
+def test_closing_does_not_wait_for_a_full_queue(pieces):
+    feed = begin(pieces)
+    time.sleep(0.1)
+    start = time.monotonic()
+    feed.close()
+    assert time.monotonic() - start < 5
+
+
+def test_preparation_hides_behind_the_step(tmp_path, store, monkeypatch):
+    """A step of 60 ms is enough to have the next one ready."""
+    run = Stepper.run
+
+    def slow(self, *args):
+        time.sleep(0.06)
+        return run(self, *args)
+
+    monkeypatch.setattr(Stepper, "run", slow)
+    pretrain(recipe(tmp_path / "run", store, evaluation={"samples": 0}, checkpoint={"every": None}))
+    waits = sorted(line["data_wait"] for line in lines(tmp_path / "run"))
+    assert waits[len(waits) // 2] < 0.05
