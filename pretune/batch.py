@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Targets = dict[str, tuple[Tensor, Tensor]]
+LEVEL = 64  # rows of which the runs of a CPU training step are multiples; see `level`
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,29 @@ class Batch:
             targets={},
             samples=self.samples[list(sequences)] if len(self.samples) else self.samples,
         )
+
+
+def level(batch: Batch, multiple: int = LEVEL) -> Batch:
+    """Bring the run to a multiple of `multiple` tokens by filler sequences at its end, which nothing is predicted from.
+
+    oneDNN compiles a kernel for each new number of rows, so runs of ever new lengths would compile at every step.
+    Targets, samples and accounts stay as they are.
+    """
+    missing = -batch.layout.total % multiple
+    if not missing or not batch.layout.longest:
+        return batch
+    longest = batch.layout.longest  # fillers must not need more positions than the batch's own sequences
+    fillers = [longest] * (missing // longest) + ([missing % longest] if missing % longest else [])
+    group = batch.layout.group
+    if group is not None:
+        group = torch.cat([group, group[-1:].expand(len(fillers))])
+    device = batch.tokens.device
+    return replace(
+        batch,
+        tokens=torch.cat([batch.tokens, batch.tokens[:1].expand(missing)]),
+        layout=Layout.of([*batch.layout.lengths, *fillers], device, group=group),
+        segments=None if batch.segments is None else torch.cat([batch.segments, batch.segments[:1].expand(missing)]),
+    )
 
 
 def ragged(

@@ -47,7 +47,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, chunk: int
     ) -> tuple[Tensor, Tensor]:
-        dtype = hidden.dtype
+        dtype, count = hidden.dtype, labels.shape[0]
+        labels = F.pad(labels, (0, hidden.shape[0] - count))
         w = weight.to(dtype)
         need_h, need_w, need_b = ctx.needs_input_grad[:3]
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
@@ -64,11 +65,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 logits, dim=1
             )  # one fused kernel; the largest share is at least 1 / V, so its log is safe
             best = logits.amax(dim=1, keepdim=True)
-            total += (best - p.amax(dim=1, keepdim=True).log() - picked).sum()
-            correct += (picked == best).sum()
+            real = max(count - start, 0)
+            total += (best - p.amax(dim=1, keepdim=True).log() - picked)[:real].sum()
+            correct += (picked == best)[:real].sum()
             if not (need_h or need_w or need_b):
                 continue
             p.scatter_add_(1, y[:, None], torch.full_like(picked, -1.0))
+            p[real:] = 0.0
             if grad_b is not None:
                 grad_b += p.sum(dim=0)
             d = p.to(dtype)
@@ -102,12 +105,13 @@ def linear_cross_entropy(
     """Summed cross-entropy of `hidden @ weight.T + bias`, in O(chunk x V) memory.
 
     Shape:
-        hidden: (K, W), in the precision of the products; weight: (V, W); bias: (V,) or None; labels: (K,) int64.
+        hidden: (K, W), in the precision of the products; weight: (V, W); bias: (V,) or None; labels: (K,) int64, or
+            fewer: rows after the last label are filler and count for nothing.
         return: loss () fp32 and the number of correct predictions () int64.
 
     Source: the idea of Cut Cross-Entropy (Wijmans et al. 2024, arXiv 2411.09009), formed in the forward as in Liger.
     """
-    if hidden.shape[0] == 0:
+    if labels.shape[0] == 0:
         parts = [part[:0].float().sum() for part in (hidden, weight, bias) if part is not None]
         return torch.stack(parts).sum(), labels.new_zeros(())
     if torch.is_autocast_enabled(hidden.device.type):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from pretune.batch import Batch
+from pretune.batch import Batch, level
 from pretune.draw import Draw
 from pretune.loss import Term
 from pretune.objectives.objective import Objective
@@ -137,7 +137,7 @@ class Stepper:
 
     def _forward(self, root: nn.Module, batch: Batch) -> list[Term]:
         with self.precision.autocast(self.device):
-            terms: list[Term] = root(batch.to(self.device))
+            terms: list[Term] = root(level(batch) if self.device.type == "cpu" else batch.to(self.device))
         return terms
 
     @torch.no_grad()
