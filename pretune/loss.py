@@ -91,7 +91,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         scale = grads[0]
         h, w, b = ctx.saved_tensors
         return (
-            None if h is None else h * scale.to(h.dtype),
+            None if h is None else h * scale,
             None if w is None else (w * scale if w.dtype == ctx.weight_dtype else w.to(ctx.weight_dtype).mul_(scale)),
             None if b is None else b * scale,
             None,

@@ -250,7 +250,8 @@ class TestErrors:
 
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
     def test_signals(self, number: signal.Signals, code: int) -> None:
-        wait = "import sys, time\nfrom pretune.cli.session import guard\n"
+        wait = "import signal, sys, time\nfrom pretune.cli.session import guard\n"
+        wait += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job inherits it ignored
         wait += "def action():\n    print('ready', flush=True)\n    time.sleep(60)\n    return 0\n"
         wait += "sys.exit(guard(action, False))"
         with subprocess.Popen([sys.executable, "-c", wait], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
