@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pretune.batch import Batch, Layout, ragged
+from pretune.batch import Batch, Layout, level, ragged
 
 
 @given(st.lists(st.integers(0, 9), max_size=8))
@@ -66,3 +66,16 @@ def test_to_moves_every_tensor() -> None:
     tensors += [moved.segments, moved.source.tokens, moved.source.layout.positions, moved.layout.group]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert moved.layout.lengths == batch.layout.lengths
+
+
+def test_level_adds_sequences_that_change_nothing_else() -> None:
+    batch = replace(
+        ragged([[5, 6, 7], [8, 9]], [np.array([0, 0, 1]), np.array([0, 1])]),
+        targets={"mlm": (torch.tensor([1]), torch.tensor([4]))},
+    )
+    found = level(batch, 16)
+    assert found.layout.lengths == (3, 2, 3, 3, 3, 2), "no filler is longer than the batch's own sequences"
+    assert found.layout.total == 16 == len(found.tokens) == len(found.segments)
+    assert torch.equal(found.tokens[:5], batch.tokens)
+    assert found.targets is batch.targets
+    assert level(found, 16) is found

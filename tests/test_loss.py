@@ -85,3 +85,19 @@ def test_class_loss_is_a_sum_in_fp32() -> None:
     empty = cross_entropy(logits[:0], labels[:0])
     assert float(empty.detach()) == 0.0
     assert not torch.autograd.grad(empty, logits)[0].any()
+
+
+def test_rows_without_a_label_count_for_nothing() -> None:
+    torch.manual_seed(0)
+    rows, weight, bias = torch.randn(7, 8), torch.randn(30, 8), torch.randn(30)
+    labels = torch.randint(30, (5,))
+    found, grads = [], []
+    for given in (rows[:5], rows):
+        leaves = [part.clone().requires_grad_() for part in (given, weight, bias)]
+        total, correct = linear_cross_entropy(leaves[0], leaves[1], leaves[2], labels, chunk=3)
+        found.append((total.detach(), correct))
+        grads.append(torch.autograd.grad(total, leaves))
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(grads[0][0], grads[1][0][:5])
+    assert not grads[1][0][5:].any()
+    torch.testing.assert_close(grads[0][1:], grads[1][1:])
