@@ -135,7 +135,7 @@ def _compare(output: Path, held: Path, over: Mapping[str, Any]) -> dict[str, lis
     _stage(
         f"Fine-tune on {LABELS} labelled pairs, test on {len(splits.test)} of other modules",
         f"pretune finetune {output / 'classify'}.toml",
-        f"pretune evaluate {output}/classifier {folder}/test.csv",
+        f"pretune evaluate {output}/classifier {folder}/test.csv --second-column second",
     )
     found = {"TF-IDF + logistic regression": [tfidf(few, splits.development, splits.test) for few in drawn]}
     for title, changes in _contestants(output).items():

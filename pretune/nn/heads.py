@@ -40,7 +40,7 @@ class VocabularyHead(nn.Module):
         bias: (V,) or None.
     """
 
-    def __init__(self, weight: Tensor, transform: nn.Module | None = None, bias: nn.Parameter | None = None):
+    def __init__(self, weight: Tensor, transform: nn.Module | None = None, bias: nn.Parameter | None = None) -> None:
         super().__init__()
         self.transform = transform or nn.Identity()
         self.weight = weight
