@@ -3,9 +3,10 @@
     python benchmarks/train_step.py                      # every row
     python benchmarks/train_step.py mlm-mini-packed --rounds 7
 
-The peer runs in bf16 autocast with fused AdamW and SDPA, padded to the longest of the batch, with its default attention
-dropout and without it, with the C library's allocator and with ours. Only real tokens count. The share of the limit is
-the FLOPs that our path executes against the best bf16 GEMM on the model's own shapes, measured between the rounds.
+Both sides multiply in the same format, by default the faster of this machine: bf16 autocast where the CPU has it, else
+fp32. The peer has fused AdamW and SDPA, is padded to the longest of the batch, runs with its default attention dropout
+and without it, with the C library's allocator and with ours. Only real tokens count. The limit is the best GEMM of that
+format on the model's own shapes, measured between the rounds; our share of it counts the FLOPs that our path executes.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import argparse
 import statistics
 import tempfile
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pairs import OURS, Contestant, Turn, compete, gemm_peak, record, rows_of, show
 
 THREADS = 2
-BATCHES = 3  # different batches, taken in turn
+BATCHES = 128  # different ones: more than a run of five rounds takes, so that no shape is met twice by design
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,11 @@ def _gpt2(layers: int, width: int) -> dict[str, Any]:
 
 
 WORKS = {
-    "mlm-mini-packed": Work("bert", _bert(4, 256), 32, 128, 1.0, 2),
-    "mlm-mini-ragged": Work("bert", _bert(4, 256), 32, 128, 0.53, 2),
-    "mlm-base-packed": Work("bert", _bert(12, 768), 8, 128, 1.0, 1),
-    "mlm-base-ragged": Work("bert", _bert(12, 768), 8, 128, 0.53, 1),
-    "clm-6x384-packed": Work("gpt2", _gpt2(6, 384), 8, 256, 1.0, 1),
+    "mlm-mini-packed": Work("bert", _bert(4, 256), 32, 128, 1.0, 3),
+    "mlm-mini-ragged": Work("bert", _bert(4, 256), 32, 128, 0.53, 3),
+    "mlm-base-packed": Work("bert", _bert(12, 768), 8, 128, 1.0, 2),
+    "mlm-base-ragged": Work("bert", _bert(12, 768), 8, 128, 0.53, 2),
+    "clm-6x384-packed": Work("gpt2", _gpt2(6, 384), 8, 256, 1.0, 2),
 }
 
 
@@ -99,7 +100,7 @@ def batches_of(work: Work) -> list[Any]:
     return out
 
 
-def ours(work: Work, folder: str) -> Turn:
+def ours(work: Work, folder: str, precision: Literal["bf16", "fp32"]) -> Turn:
     """pretune's own step: what the training loop calls."""
     import torch
 
@@ -118,11 +119,11 @@ def ours(work: Work, folder: str) -> Turn:
     objective = build({role: 1.0}, _vocabulary(work.size["vocab_size"]))
     root = Root(model, objective)
     batches = batches_of(work)
-    losses = {p: _first_loss(root.eval(), batches[0], p) for p in ("fp32", "bf16")}
+    losses = {p: _first_loss(root.eval(), batches[0], p) for p in {"fp32", precision}}
     root.train()
     optimizer = build_optimizer(root, OptimizerConfig(lr=1e-4))
     device = torch.device("cpu")
-    stepper = Stepper(root, optimizer, World(), device, Precision("bf16", 0.0, "benchmark"), Draw(0), 1.0)
+    stepper = Stepper(root, optimizer, World(), device, Precision(precision, 0.0, "benchmark"), Draw(0), 1.0)
     flops = Flops(model)
     state = {"step": 0}
 
@@ -158,7 +159,7 @@ def peer(work: Work, folder: str, attention_dropout: float, precision: str) -> T
     field = "attention_probs_dropout_prob" if work.family == "bert" else "attn_pdrop"
     model = kind.from_pretrained(folder, attn_implementation="sdpa", **{field: attention_dropout})
     inputs = [_padded(batch, work) for batch in batches_of(work)]
-    losses = {p: _peer_loss(model.eval(), inputs[0][0], p) for p in ("fp32", "bf16")}
+    losses = {p: _peer_loss(model.eval(), inputs[0][0], p) for p in {"fp32", precision}}
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, fused=True)
     state = {"step": 0}
@@ -214,13 +215,14 @@ def _peer_loss(model: Any, batch: dict[str, Any], precision: str) -> float:
 def _equal(turns: dict[str, list[dict[str, float]]]) -> dict[str, float]:
     """The largest difference of first losses; refuses rows that do not train the same thing."""
     mine = turns[OURS][0]
-    gaps = {p: max(abs(t[0][f"loss_{p}"] - mine[f"loss_{p}"]) for t in turns.values()) for p in ("fp32", "bf16")}
-    if gaps["fp32"] > 1e-5 * mine["loss_fp32"] or gaps["bf16"] > 2e-2:
+    losses = [name for name in mine if name.startswith("loss_")]
+    gaps = {name: max(abs(t[0][name] - mine[name]) for t in turns.values()) for name in losses}
+    if gaps["loss_fp32"] > 1e-5 * mine["loss_fp32"] or gaps.get("loss_bf16", 0.0) > 2e-2:
         raise SystemExit(f"first losses differ, the row does not count: {gaps}")
     return gaps
 
 
-def run(name: str, rounds: int) -> tuple[list[Any], dict[str, Any]]:
+def run(name: str, rounds: int, precision: Literal["bf16", "fp32"]) -> tuple[list[Any], dict[str, Any]]:
     """One work: all contestants, the table's rows and the share of the limit."""
     from pretune.interop.huggingface import save_model
     from pretune.models import build
@@ -234,13 +236,14 @@ def run(name: str, rounds: int) -> tuple[list[Any], dict[str, Any]]:
         save_model(
             build(work.family, "base" if work.family == "bert" else "small", [role], overrides=work.size), folder
         )
-        sides = {OURS: Contestant(ours, {"work": work, "folder": folder}, tuned=True)}
+        sides = {OURS: Contestant(ours, {"work": work, "folder": folder, "precision": precision}, tuned=True)}
         for dropout in (0.1, 0.0):
             for tuned in (False, True):
-                label = f"transformers bf16, attention dropout {dropout:g}, {'our' if tuned else 'own'} allocator"
-                options = {"work": work, "folder": folder, "attention_dropout": dropout, "precision": "bf16"}
+                allocator = "our" if tuned else "own"
+                label = f"transformers {precision}, attention dropout {dropout:g}, {allocator} allocator"
+                options = {"work": work, "folder": folder, "attention_dropout": dropout, "precision": precision}
                 sides[label] = Contestant(peer, options, tuned)
-        found = compete(sides, rounds, between=lambda: gemm_peak("bf16", shapes))
+        found = compete(sides, rounds, between=lambda: gemm_peak(precision, shapes))
     gaps = _equal(found["turns"])
     peaks = found["limit"]
     speeds = [t["flops"] / t["seconds"] for t in found["turns"][OURS]]
@@ -257,19 +260,26 @@ def run(name: str, rounds: int) -> tuple[list[Any], dict[str, Any]]:
 
 def main() -> None:
     """Measure, print and write `results/train_step.json`."""
+    import torch
+
+    from pretune.train.precision import choose_precision
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("works", nargs="*", default=[], help=f"of {', '.join(WORKS)}")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto")
     arguments = parser.parse_args()
+    precision = choose_precision(arguments.precision, torch.device("cpu"))
+    print(f"{precision.name}: {precision.why}")
     rows: list[Any] = []
     facts: dict[str, Any] = {}
     for name in arguments.works or WORKS:
         print(name, flush=True)
-        found, facts[name] = run(name, arguments.rounds)
+        found, facts[name] = run(name, arguments.rounds, precision.name)
         rows += found
         show(found)
         print(f"  share of GEMM peak {facts[name]['share_of_gemm_peak']:.2f}, drift {facts[name]['peak_drift']:.0%}")
-    print(record("train_step", rows, facts=facts))
+    print(record("train_step", rows, precision=precision.name, facts=facts))
 
 
 if __name__ == "__main__":

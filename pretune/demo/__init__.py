@@ -119,8 +119,13 @@ def _recipe(output: Path, name: str, changes: Mapping[str, Any] | None = None) -
     path = output / f"{name}.toml"
     text = files("pretune.demo").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
     path.write_text(text.replace('"demo/', f'"{output.as_posix()}/'), encoding="utf-8")
-    tree = config.merge(config.read_toml(path), changes or {})
-    return config.validate(Recipe, tree, str(path))
+    return config.validate(Recipe, _lay(config.read_toml(path), changes or {}), str(path))
+
+
+def _lay(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes over a recipe. A budget replaces a budget: it is given in one of several units."""
+    kept = {key: value for key, value in tree.items() if key != "budget" or key not in changes}
+    return config.merge(kept, changes)
 
 
 def _compare(output: Path, held: Path, over: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -139,7 +144,7 @@ def _compare(output: Path, held: Path, over: Mapping[str, Any]) -> dict[str, lis
     )
     found = {"TF-IDF + logistic regression": [tfidf(few, splits.development, splits.test) for few in drawn]}
     for title, changes in _contestants(output).items():
-        found[title] = [_score(output, title, seed, config.merge(changes, over)) for seed in SEEDS]
+        found[title] = [_score(output, title, seed, _lay(changes, over)) for seed in SEEDS]
     (output / "results.json").write_text(json.dumps({"accuracy": found, "labels": LABELS}, indent=1), encoding="utf-8")
     return found
 

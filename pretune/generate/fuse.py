@@ -126,7 +126,10 @@ def _head(head: nn.Module) -> nn.Module:
 
 
 def _packable(weight: Tensor) -> bool:
-    return weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and torch._C._has_mkldnn
+    """Whether oneDNN can lay the weight out: CPUs without AVX-512 (or AVX-NE-CONVERT) have no bf16 kernels of it."""
+    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or not torch._C._has_mkldnn:
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> _Product:

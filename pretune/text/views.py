@@ -212,6 +212,10 @@ class DocumentView:
         return {"samples": len(self), "tokens": total, "used": self._covered, "end": end, "cut": cut}
 
 
+class TooFewDocumentsError(DataError):
+    """A split of fewer than two documents with text: no second text can come from another one."""
+
+
 class PairsView:
     """Windows of whole sentences of one document, each with a candidate second text from another document.
 
@@ -219,7 +223,7 @@ class PairsView:
     window of its own, so nothing is lost and no window has a piece's edge inside it.
 
     Raises:
-        DataError: fewer than two documents with text: no second text can come from another one.
+        TooFewDocumentsError: fewer than two documents with text.
     """
 
     def __init__(self, split: Split, width: int) -> None:
@@ -229,7 +233,7 @@ class PairsView:
         self._sentences = np.asarray(split.sentence_offsets)
         self._usable = np.flatnonzero(np.diff(self._documents) > 1)
         if len(self._usable) < 2:
-            raise DataError(
+            raise TooFewDocumentsError(
                 f"next-sentence prediction needs text from another document, but this split has {len(self._usable)} "
                 "document(s) with text; add documents, split them (documents = 'blank-line' or 'line'), or drop nsp"
             )

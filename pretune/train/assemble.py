@@ -6,7 +6,7 @@ Everything that can be wrong with the inputs is found here, before a run directo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,7 @@ from pretune.text.labelled import Example, read_examples
 from pretune.text.sampler import Sampler
 from pretune.text.store import TokenStore
 from pretune.text.tokenizer import Tokenizer
-from pretune.text.views import ExampleView, View, build_view
+from pretune.text.views import ExampleView, TooFewDocumentsError, View, build_view
 from pretune.train.parallel import World
 from pretune.train.precision import Precision
 from pretune.train.recipe import Recipe
@@ -115,14 +115,14 @@ def pretraining(recipe: Recipe, verify: bool = True) -> Pieces:
     objective = build_objective(recipe.objective, tokenizer.vocabulary)
     model = network(recipe, objective.roles, None, tokenizer)
     views = [[_view(recipe, store, "train", part) for store in stores] for part in objective.parts]
-    held = [s for s in stores if s.split("validation").document_count]
+    held, notes = _held_out(recipe, stores, objective) if recipe.evaluation.samples != 0 else ([], [])
     return Pieces(
         model,
         objective,
         tokenizer,
         views,
         [list(recipe.data.weights) or [float(len(view)) for view in found] for found in views],
-        _held_out(recipe, held, objective) if held and recipe.evaluation.samples != 0 else [],
+        held,
         data={f"data.stores[{n}]": store.fingerprint for n, store in enumerate(stores)},
         account={
             "stores": {str(store.path): store.manifest.account for store in stores},
@@ -132,7 +132,7 @@ def pretraining(recipe: Recipe, verify: bool = True) -> Pieces:
                 for store, view in zip(stores, found, strict=True)
             },
         },
-        notes=_notes(model),
+        notes=[*_notes(model), *notes],
         facts={"unigram_entropy": unigram_entropy(stores)},
     )
 
@@ -225,9 +225,24 @@ def _view(recipe: Recipe, store: TokenStore, split: str, part: Objective) -> Vie
     return build_view(store.split(split), part.view, width, part.lookahead, recipe.data.pack or part.pack)
 
 
-def _held_out(recipe: Recipe, stores: Sequence[TokenStore], objective: Objective) -> list[list[View]]:
-    views = [[_view(recipe, store, "validation", part) for store in stores] for part in objective.parts]
-    return [[view for view in found if len(view)] for found in views] if any(map(any, views)) else []
+def _held_out(recipe: Recipe, stores: Sequence[TokenStore], objective: Objective) -> tuple[list[list[View]], list[str]]:
+    """For each part of the objective, the validation view of each store that has one, and notes on those left out."""
+    notes: list[str] = []
+
+    def views(part: Objective) -> Iterator[View]:
+        for store in stores:
+            if not store.split("validation").document_count:
+                continue
+            try:
+                view = _view(recipe, store, "validation", part)
+            except TooFewDocumentsError as error:
+                notes.append(f"{store.path}: its validation text is left out: {error}")
+                continue
+            if len(view):
+                yield view
+
+    found = [list(views(part)) for part in objective.parts]
+    return (found if any(found) else []), notes
 
 
 def _task(recipe: Recipe, examples: Sequence[Example], tokenizer: Tokenizer) -> Task:
