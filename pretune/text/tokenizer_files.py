@@ -54,7 +54,12 @@ def write_tokenizer(
     """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json."""
     directory.mkdir(parents=True, exist_ok=True)
     special = {f"{role}_token": token for role, token in roles.items()}
-    defaults = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    segments = any(backend.encode("a", "b").type_ids)
+    defaults = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", *(["token_type_ids"] if segments else []), "attention_mask"],
+    }
     files = {
         "tokenizer.json": json.loads(backend.to_str()),
         "tokenizer_config.json": {**defaults, **settings, **special},

@@ -74,6 +74,10 @@ def test_saved_tokenizer_is_the_same_for_us_and_for_transformers(tokenizer: Toke
     assert oracle.model_max_length == 512
     for role in ("pad", "cls", "sep", "mask", "bos", "eos", "unk"):
         assert getattr(oracle, f"{role}_token_id") == getattr(tokenizer.vocabulary, role), role
+    pair = oracle(TEXT[0], TEXT[1])
+    tokens, segments = tokenizer.vocabulary.wrap(tokenizer.encode(TEXT[0]), tokenizer.encode(TEXT[1]))
+    assert pair["input_ids"] == tokens.tolist()
+    assert pair.get("token_type_ids", [0] * len(tokens)) == segments.tolist()
 
 
 def test_bert_class_of_transformers_reads_ours(tmp_path: Path) -> None:
