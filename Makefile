@@ -40,7 +40,7 @@ format: $(DEVELOP)
 	$(BIN)/ruff format .
 
 bench: $(BENCH)
-	@set -e; for file in $(filter-out benchmarks/pairs.py,$(wildcard benchmarks/*.py)); do \
+	@set -e; for file in $(filter-out benchmarks/pairs.py benchmarks/table.py,$(wildcard benchmarks/*.py)); do \
 		echo "== $$file"; $(BIN)/python $$file $(ARGS); \
 	done
 

@@ -183,7 +183,10 @@ def show(rows: list[Row]) -> None:
 
 
 def record(name: str, rows: list[Row], **more: Any) -> Path:
-    """Write the figures with machine, versions and date into `benchmarks/results/<name>.json`."""
+    """Write the figures with machine, versions and date into `benchmarks/results/<name>-<capability>.json`.
+
+    Rows and facts of other works stay as the file has them, so that works can be measured one at a time.
+    """
     import torch
 
     versions = {"python": platform.python_version(), "torch": torch.__version__}
@@ -192,12 +195,16 @@ def record(name: str, rows: list[Row], **more: Any) -> Path:
             versions[module] = __import__(module).__version__
     machine = {"cpu": _processor(), "cores": os.cpu_count(), "capability": torch.backends.cpu.get_cpu_capability()}
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    path = RESULTS / f"{name}-{machine['capability'].lower()}.json"
+    old = json.loads(path.read_text()) if path.exists() else {"rows": [], "facts": {}}
+    measured = {row.work for row in rows}
+    if "facts" in more:
+        more["facts"] = old["facts"] | more["facts"]
     tree = {
         "date": str(date.today()),
         "machine": machine,
         "versions": versions,
-        "rows": [asdict(r) for r in rows],
+        "rows": [*(row for row in old["rows"] if row["work"] not in measured), *(asdict(row) for row in rows)],
         **more,
     }
     path.write_text(json.dumps(tree, indent=1) + "\n")

@@ -223,7 +223,7 @@ def _turn(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Measure, print and write `results/prepare.json` or `results/prepare-memory.json`."""
+    """Measure, print and write `results/prepare-*.json` or `results/prepare-memory-*.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, help="JSON lines with a field text; default: the corpus pydocs")
     parser.add_argument("--kinds", nargs="*", default=["wordpiece", "bpe"])

@@ -259,7 +259,7 @@ def run(name: str, rounds: int, precision: Literal["bf16", "fp32"]) -> tuple[lis
 
 
 def main() -> None:
-    """Measure, print and write `results/train_step.json`."""
+    """Measure, print and write `results/train_step-*.json`."""
     import torch
 
     from pretune.train.precision import choose_precision
