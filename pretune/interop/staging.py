@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pretune.disk import sync
 from pretune.errors import CannotCreateError, StorageError
 
 _PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
@@ -48,13 +49,13 @@ def staged(directory: Path) -> Iterator[Stage]:
         made = Stage(stage)
         yield made
         for path in stage.iterdir():
-            _sync(path)
-        _sync(stage)
+            sync(path)
+        sync(stage)
         if directory.exists():
             _move(stage, directory, made)
         else:
             stage.rename(directory)
-        _sync(directory.parent)
+        sync(directory.parent)
     except OSError as error:
         kind = CannotCreateError if error.errno in _PLACE else StorageError
         raise kind(
@@ -72,15 +73,4 @@ def _move(stage: Path, directory: Path, made: Stage) -> None:
         os.replace(stage / name, directory / name)
     for path in made.remove(names):
         path.unlink()
-    _sync(directory)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some file systems cannot sync a folder
-            raise
-    finally:
-        os.close(handle)
+    sync(directory)

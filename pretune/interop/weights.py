@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pretune.disk import write_synced
 from pretune.errors import DataError, MissingInputError
 from pretune.interop.safety import DTYPES, Entry, member, read_bin, read_header, read_json, regular
 
@@ -167,10 +168,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     Raises:
         OSError: no space, no permission.
     """
-    with path.open("wb") as file:
-        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
-        file.flush()
-        os.fsync(file.fileno())
+    write_synced(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def stale(folder: Path, keep: Sequence[str]) -> Iterable[Path]:

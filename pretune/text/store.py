@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pretune.disk import sha256
 from pretune.errors import DataError, MissingInputError
 
 FORMAT = "pretune token store"
@@ -220,7 +221,7 @@ class TokenStore:
         """
         for file in self._files():
             check_size(self.path, file)
-            if hash_file(self.path / file.file) != file.sha256:
+            if sha256(self.path / file.file) != file.sha256:
                 raise DataError(f"{self.path / file.file}: content differs from the manifest; prepare the store again")
 
     def _files(self) -> Iterator[StoredFile]:
@@ -265,12 +266,6 @@ def check_size(folder: Path, file: StoredFile) -> tuple[int, int]:
             f"{path}: {how}: {stat.st_size} bytes, the manifest states {file.bytes}; prepare the store again"
         )
     return stat.st_size, stat.st_mtime_ns
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def parse_manifest(path: Path, raw: bytes) -> Manifest:

@@ -16,8 +16,9 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pretune.disk import sha256, sync
 from pretune.errors import CannotCreateError, StorageError
-from pretune.text.store import FORMAT, MANIFEST, VERSION, Manifest, SplitManifest, StoredFile, hash_file
+from pretune.text.store import FORMAT, MANIFEST, VERSION, Manifest, SplitManifest, StoredFile
 
 
 class ArrayWriter:
@@ -47,7 +48,7 @@ class ArrayWriter:
             raise AssertionError(f"{self.path}: the header of an .npy file changed its length")
         self._file.close()
         size = self.path.stat().st_size
-        return StoredFile(self.path.name, self.items, self._dtype.name, size, hash_file(self.path))
+        return StoredFile(self.path.name, self.items, self._dtype.name, size, sha256(self.path))
 
     def abandon(self) -> None:
         """Let go of the file without finishing it."""
@@ -215,12 +216,3 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest, the last file of a store."""
     tree: Mapping[str, Any] = {"format": FORMAT, "version": VERSION, **asdict(manifest)}
     (folder / MANIFEST).write_text(json.dumps(tree, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-
-
-def sync(path: Path) -> None:
-    """Bring a file or the list of names in a folder to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

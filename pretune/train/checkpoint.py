@@ -21,6 +21,7 @@ from pathlib import Path
 from pydantic import Field
 
 from pretune.config import Config
+from pretune.disk import sha256, sync, write_synced
 from pretune.errors import PretuneError, StorageError
 
 MANIFEST = "manifest.json"
@@ -146,7 +147,7 @@ def seal(directory: Path) -> None:
     files: Files = {}
     for path in sorted(directory.iterdir()):
         sync(path)
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": digest(path)}
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
     write_synced(directory / MANIFEST, _canonical(files))
     sync(directory)
 
@@ -166,36 +167,13 @@ def problem(directory: Path) -> str | None:
             size = (directory / name).stat().st_size
             if size != known["bytes"]:
                 return f"{name} has {size} bytes instead of {known['bytes']}"
-            if digest(directory / name) != known["sha256"]:
+            if sha256(directory / name) != known["sha256"]:
                 return f"{name} does not match its SHA-256"
     except FileNotFoundError as error:
         return f"{Path(str(error.filename)).name} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{MANIFEST} cannot be read: {error}"
     return None
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Make a file's bytes, or a directory's entries, survive a power loss."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a whole file and sync it."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def replace_file(path: Path, data: bytes) -> None:
