@@ -98,9 +98,8 @@ def test_keys_in_slots(backend, structure, fresh, used):
 @pytest.mark.parametrize("backend", ["flash", "matmul", "sdpa", "padded", "reference"])
 def test_nothing_leaks(structure, backend):
     """A changed key moves only the outputs that may see it: its own sequence's, and under causal only later ones."""
-    dtype = torch.bfloat16 if backend == "matmul" else torch.float32
     layout = Layout.of([3, 5, 5])
-    inputs = [x.detach().requires_grad_() for x in tensors(layout, layout, dtype)]
+    inputs = [x.detach().requires_grad_() for x in tensors(layout, layout, torch.float32)]
     before = ragged_attention(*inputs, layout, layout, structure, backend=backend)
     changed = [x.detach().clone() for x in inputs]
     changed[1][5] += 3.0
@@ -126,8 +125,14 @@ def test_operators_are_well_formed(dtype):
     inputs = tensors(layout, layout, dtype, heads=2, width=8)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(flash.ragged_flash, (*inputs, layout.offsets, layout.offsets, True, 0.5), test_utils=tests)
-    if dtype == torch.bfloat16:
-        torch.library.opcheck(matmul.ragged_matmul, (*inputs, layout.offsets, True, 0.5, False), test_utils=tests)
+    torch.library.opcheck(matmul.ragged_matmul, (*inputs, layout.offsets, True, 0.5, False), test_utils=tests)
+
+
+def test_float32_of_long_sequences_stays_with_flash():
+    assert [
+        matmul.refuse(*tensors(layout, layout, torch.float32)[:2], layout, layout, CAUSAL, 0.0) is None
+        for layout in (Layout.of([256, 3]), Layout.of([257, 3]))
+    ] == [True, False]
 
 
 def test_compiler_sees_one_node():
