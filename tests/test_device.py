@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pretune.device import choose
+from pretune.device import choose, seed
 from pretune.errors import UsageError
 
 
@@ -25,3 +25,11 @@ def test_unknown_names(name: str) -> None:
 def test_missing_gpu_says_what_to_do(name: str) -> None:
     with pytest.raises(UsageError, match="--device auto or cpu"):
         choose(name)
+
+
+def test_seeding_is_that_of_torch() -> None:
+    for key in (0, 7, 2**64 - 1):
+        torch.manual_seed(key)
+        wanted = torch.rand(5)
+        seed(torch.device("cpu"), key)
+        torch.testing.assert_close(torch.rand(5), wanted, rtol=0, atol=0)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pretune.batch import Batch, level
+from pretune.device import seed
 from pretune.draw import Draw
 from pretune.loss import Term
 from pretune.objectives.objective import Objective
@@ -123,7 +124,7 @@ class Stepper:
         tally = Tally()
         last = len(batches) - 1
         for number, batch in enumerate(batches):
-            torch.manual_seed(self.draw.at("dropout", step, number, self.world.rank).key)
+            seed(self.device, self.draw.at("dropout", step, number, self.world.rank).key)
             with nullcontext() if number == last else quiet(self.root):
                 terms = self._forward(self.root, batch)
                 loss = [term.sum * (term.weight * self.world.size / max(counts[term.name], 1)) for term in terms]
