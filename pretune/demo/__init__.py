@@ -169,7 +169,6 @@ def _contestants(output: Path) -> dict[str, dict[str, Any]]:
     return contestants | {
         "a real 6-layer BERT (MiniLM)": {
             "model": {"init": str(real)},
-            "optimizer": {"lr": 1e-4},
             "budget": {"epochs": 3},
         }
     }
