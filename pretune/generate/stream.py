@@ -17,7 +17,8 @@ class TextStream:
 
     Args:
         tokenizer: decodes; special tokens give no text.
-        stop: texts that end the sequence; text that may be the beginning of one is held back.
+        stop: texts that end the sequence: the one that is complete first, however the text is cut into tokens; of two
+            that end together the longer. Text that may be the beginning of one is held back.
 
     Attributes:
         text: all text so far, the held-back part included, cut before a stop text.
@@ -58,9 +59,10 @@ class TextStream:
     def _add(self, piece: str) -> str:
         start = max(0, len(self.text) - self._longest + 1)
         self.text += piece
-        found = [place for place in (self.text.find(stop, start) for stop in self._stop) if place >= 0]
+        places = [(self.text.find(stop, start), stop) for stop in self._stop]
+        found = [(place + len(stop), place) for place, stop in places if place >= 0]
         if found:
-            self.text = self.text[: min(found)]
+            self.text = self.text[: min(found)[1]]
             self.stopped = True
             return self._emit(len(self.text))
         return self._emit(len(self.text) - self._held())
