@@ -3,7 +3,7 @@
 # Everything happens in .venv, which is made on first use and again when pyproject.toml or constraints.txt change.
 #   make demo PYTHON=python3.12        another interpreter (3.11 or newer)
 #   make demo PIP_ARGS="--index-url …" another place to get packages from
-#   make demo ARGS="--output my-demo"   flags for the verb itself
+#   make demo ARGS="--output my-demo"  flags for the verb itself
 
 PYTHON ?= python3
 PIP_ARGS ?=

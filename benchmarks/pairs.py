@@ -196,10 +196,10 @@ def record(name: str, rows: list[Row], **more: Any) -> Path:
     machine = {"cpu": _processor(), "cores": os.cpu_count(), "capability": torch.backends.cpu.get_cpu_capability()}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}-{machine['capability'].lower()}.json"
-    old = json.loads(path.read_text()) if path.exists() else {"rows": [], "facts": {}}
+    old = json.loads(path.read_text()) if path.exists() else {"rows": []}
     measured = {row.work for row in rows}
     if "facts" in more:
-        more["facts"] = old["facts"] | more["facts"]
+        more["facts"] = old.get("facts", {}) | more["facts"]
     tree = {
         "date": str(date.today()),
         "machine": machine,

@@ -164,7 +164,8 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     """Rounds of ours and the peers in turn, for each kind of tokenizer."""
     source = arguments.source or _documentation(folder)
     rows: list[Row] = []
-    facts: dict[str, Any] = {"processes": arguments.processes, "megabytes": source.stat().st_size / 1e6}
+    facts: dict[str, Any] = {}
+    given = {"processes": arguments.processes, "megabytes": source.stat().st_size / 1e6}
     for kind in arguments.kinds:
         tokenizer = train(source, kind, arguments.vocab_size, folder)
         turns: dict[str, list[dict[str, float]]] = {name: [] for name in (OURS, *PEERS)}
@@ -175,7 +176,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
             if number >= 0:
                 print(f"  {kind} {number + 1}: " + ", ".join(f"{n} {t[-1]['seconds']:.1f} s" for n, t in turns.items()))
         rows += rows_of(f"prepare {kind}", turns, "megabytes", "MB/s")
-        facts[kind] = {
+        facts[f"prepare {kind}"] = {
             name: {
                 "tokens_per_second": statistics.median(t["tokens"] / t["seconds"] for t in past),
                 "peak_mb": max(t["peak_mb"] for t in past),
@@ -183,9 +184,9 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
             for name, past in turns.items()
         }
         show(rows[-len(PEERS) :])
-        for name, fact in facts[kind].items():
+        for name, fact in facts[f"prepare {kind}"].items():
             print(f"  {name:20} {fact['tokens_per_second']:12,.0f} tokens/s {fact['peak_mb']:8.0f} MB at the peak")
-    print(record("prepare", rows, facts=facts))
+    print(record("prepare", rows, **given, facts=facts))
 
 
 def memory(arguments: argparse.Namespace, folder: Path) -> None:

@@ -45,12 +45,8 @@ def section(name: str, found: dict[str, Any]) -> str:
 
 
 def limits(found: dict[str, Any]) -> list[str]:
-    """What the machine itself could do in the same run."""
-    lines = [
-        f"- {work}: {facts['share_of_gemm_peak']:.0%} of the best matrix product of that format on the model's shapes "
-        f"({min(facts['gemm_peak_gflops'])} .. {max(facts['gemm_peak_gflops'])} GFLOP/s)."
-        for work, facts in found.get("facts", {}).items()
-    ]
+    """What the machine itself could do in the same run, and the memory that it took."""
+    lines = [f"- {work}: {fact(facts)}." for work, facts in found.get("facts", {}).items()]
     if "read_gbs" in found:
         share = found["weights_gbs"] / found["read_gbs"]
         lines.append(
@@ -58,6 +54,16 @@ def limits(found: dict[str, Any]) -> list[str]:
             f"{found['read_gbs']:.1f} GB/s."
         )
     return lines
+
+
+def fact(facts: dict[str, Any]) -> str:
+    """What a benchmark says of one work beside its ratios."""
+    if "share_of_gemm_peak" in facts:
+        peaks = facts["gemm_peak_gflops"]
+        share = f"{facts['share_of_gemm_peak']:.0%} of the best matrix product of that format on the model's shapes"
+        return f"{share} ({min(peaks)} .. {max(peaks)} GFLOP/s)"
+    sides = {"ours": facts} if "peak_mb" in facts else facts
+    return "at the peak " + ", ".join(f"{side} {found['peak_mb']:,.0f} MB" for side, found in sides.items())
 
 
 def main() -> None:

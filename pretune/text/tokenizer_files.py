@@ -54,7 +54,7 @@ def write_tokenizer(
     """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json."""
     directory.mkdir(parents=True, exist_ok=True)
     special = {f"{role}_token": token for role, token in roles.items()}
-    segments = any(backend.encode("a", "b").type_ids)
+    segments = {"cls", "sep"} <= roles.keys() and any(backend.encode("a", "b").type_ids)  # GPT-2 would embed them
     defaults = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
