@@ -14,19 +14,22 @@ hidden is mostly not computed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pretune.batch import Layout
 from pretune.nn.spans import Run
 from pretune.nn.structure import Bidirectional, Causal, Structure
 
-_FILL = 0.85  # shortest over longest sequence of a bucket
+_FILL = 0.85  # shortest over longest sequence of a bucket, where less would compute more than
+_WASTE = 1 << 15  # scores at padding of a sequence, about what a bucket of its own costs
 _KEEP = 256  # longest sequence whose probabilities are kept
 _BLOCK = 256  # queries of a causal block
 _CHUNK = 1 << 20  # scores that are worked on at once: they stay in cache
@@ -68,82 +71,91 @@ def attend(
 
 
 class Bucket(NamedTuple):
-    """Sequences done together, padded to the longest.
+    """Sequences done together, padded to the longest; part of a run that is laid out by heads.
 
     Attributes:
-        sequences, length: shape of the padded view.
-        start: first row, where the sequences are adjacent and equal and nothing is moved; then the rest is None.
-        rows: (sequences * length,) row of each place; padding repeats some row.
-        real: places that are not padding.
-        hidden: (sequences, 1, length) -inf at padding, else 0; None where no sequence is padded.
+        start: first row of the bucket, whose `sequences * heads * length` rows go by sequence, head, position.
+        sequences, length: of the padded view.
+        hidden: (sequences * heads, 1, length) -inf at padding, else 0; None where no sequence is padded.
     """
 
+    start: int
     sequences: int
     length: int
-    start: int
-    rows: Tensor | None = None
-    real: Tensor | None = None
-    hidden: Tensor | None = None
+    hidden: Tensor | None
+
+
+class Plan(NamedTuple):
+    """How a run (T, H, D), seen as (T * H, D), becomes buckets and comes back: one gather each way for all of them.
+
+    Attributes:
+        buckets: one after another in the padded run of P rows.
+        gather: (P,) int64, the row that stands in each place; padding repeats its sequence's last token.
+        scatter: (T * H,) int64, the place of each row.
+        padding: (Z,) int64 places that are padding, or None.
+    """
+
+    buckets: tuple[Bucket, ...]
+    gather: Tensor
+    scatter: Tensor
+    padding: Tensor | None
 
 
 @lru_cache(maxsize=16)
-def _plan(bounds: tuple[int, ...], dtype: torch.dtype) -> tuple[Bucket, ...]:
-    """Sequences of near-equal lengths together; adjacent equal ones without moving them."""
-    lengths = [b - a for a, b in pairwise(bounds)]
-    order = sorted((n for n in range(len(lengths)) if lengths[n]), key=lambda n: -lengths[n])
-    buckets: list[list[int]] = []
-    for n in order:
-        if buckets and lengths[n] >= _FILL * lengths[buckets[-1][0]]:
-            buckets[-1].append(n)
-        else:
-            buckets.append([n])
-    return tuple(_bucket(members, bounds, lengths, dtype) for members in buckets)
+def _plan(bounds: tuple[int, ...], heads: int, dtype: torch.dtype) -> Plan:
+    """Sequences of near-equal lengths together, the longest first."""
+    starts, lengths = np.array(bounds[:-1]), np.diff(bounds)
+    order = np.argsort(-lengths, kind="stable")
+    buckets: list[Bucket] = []
+    rows: list[NDArray[np.int64]] = []
+    real: list[NDArray[np.bool_]] = []
+    place = 0
+    for members in _buckets(order[lengths[order] > 0], lengths, heads):
+        own, length = lengths[members, None, None], int(lengths[members[0]])
+        token = starts[members, None, None] + np.minimum(np.arange(length), own - 1)
+        shape = (len(members), heads, length)
+        inside = np.arange(length) < own
+        rows.append((token * heads + np.arange(heads)[:, None]).ravel())
+        real.append(np.broadcast_to(inside, shape).ravel())
+        hidden = None
+        if not inside.all():
+            hidden = torch.zeros(shape, dtype=dtype).masked_fill_(~torch.from_numpy(inside), -torch.inf)
+            hidden = hidden.view(-1, 1, length)
+        buckets.append(Bucket(place, len(members), length, hidden))
+        place += math.prod(shape)
+    gather, kept = np.concatenate([np.zeros(0, np.int64), *rows]), np.concatenate([np.zeros(0, np.bool_), *real])
+    scatter = np.empty(bounds[-1] * heads, np.int64)
+    scatter[gather[kept]] = np.flatnonzero(kept)
+    padding = None if kept.all() else torch.from_numpy(np.flatnonzero(~kept))
+    return Plan(tuple(buckets), torch.from_numpy(gather), torch.from_numpy(scatter), padding)
 
 
-def _bucket(members: list[int], bounds: tuple[int, ...], lengths: list[int], dtype: torch.dtype) -> Bucket:
-    length = lengths[members[0]]
-    adjacent = members == list(range(members[0], members[0] + len(members)))
-    if adjacent and lengths[members[-1]] == length:
-        return Bucket(len(members), length, bounds[members[0]])
-    starts = torch.tensor([bounds[n] for n in members])
-    own = torch.tensor([lengths[n] for n in members])
-    place = torch.arange(length)
-    rows = starts[:, None] + place.minimum(own[:, None] - 1)
-    inside = place < own[:, None]
-    hidden = None
-    if lengths[members[-1]] < length:
-        hidden = torch.zeros(len(members), 1, length, dtype=dtype).masked_fill_(~inside[:, None], -torch.inf)
-    return Bucket(len(members), length, 0, rows.flatten(), inside.flatten().nonzero()[:, 0], hidden)
+def _buckets(order: NDArray[np.int64], lengths: NDArray[np.int64], heads: int) -> list[NDArray[np.int64]]:
+    """Runs of `order`, which goes by falling length, of sequences that are nearly as long as their first."""
+    found, first = [], 0
+    while first < len(order):
+        longest = int(lengths[order[first]])
+        least = min(_FILL * longest, math.sqrt(max(longest**2 - _WASTE / heads, 0)))
+        last = first + int(np.searchsorted(-lengths[order[first:]], -least, side="right"))
+        found.append(order[first:last])
+        first = last
+    return found
 
 
-def _load(run: Tensor, bucket: Bucket) -> Tensor:
-    """(T, H, D) -> (sequences * H, length, D), contiguous."""
-    total = bucket.sequences * bucket.length
-    if bucket.rows is None:
-        rows = run.narrow(0, bucket.start, total)
-    else:
-        rows = run.flatten(1).index_select(0, bucket.rows).view(total, *run.shape[1:])
-    return rows.view(bucket.sequences, bucket.length, *run.shape[1:]).transpose(1, 2).flatten(0, 1).contiguous()
+def _load(run: Tensor, plan: Plan) -> Tensor:
+    """(T, H, D) -> (P, D)."""
+    return run.reshape(-1, run.shape[2]).index_select(0, plan.gather)
 
 
-def _load_grad(run: Tensor, bucket: Bucket) -> Tensor:
-    """As `_load`, with zeros at padding."""
-    out = _load(run, bucket)
-    if bucket.hidden is not None:
-        padded = bucket.hidden[:, 0].isinf()
-        out.view(bucket.sequences, run.shape[1], bucket.length, -1).masked_fill_(padded[:, None, :, None], 0.0)
-    return out
+def _store(padded: Tensor, plan: Plan, like: Tensor) -> Tensor:
+    """(P, D) -> (T, H, D)."""
+    return padded.index_select(0, plan.scatter).view(like.shape)
 
 
-def _store(heads: Tensor, bucket: Bucket, run: Tensor) -> None:
-    """(sequences * H, length, D) -> its rows of (T, H, D)."""
-    laid = heads.view(bucket.sequences, -1, *heads.shape[1:]).transpose(1, 2)
-    if bucket.rows is None:
-        run.narrow(0, bucket.start, bucket.sequences * bucket.length).view(laid.shape).copy_(laid)
-    else:
-        assert bucket.real is not None
-        flat = laid.reshape(-1, run.shape[1] * run.shape[2])
-        run.view(-1, flat.shape[1]).index_copy_(0, bucket.rows[bucket.real], flat[bucket.real])
+def _view(padded: Tensor, bucket: Bucket, heads: int) -> Tensor:
+    """(P, D) -> (sequences * H, length, D), a bucket's part."""
+    rows = bucket.sequences * heads
+    return padded.narrow(0, bucket.start, rows * bucket.length).view(rows, bucket.length, -1)
 
 
 class _Piece(NamedTuple):
@@ -157,18 +169,15 @@ class _Piece(NamedTuple):
 
 def _pieces(bucket: Bucket, heads: int, causal: bool, dtype: torch.dtype) -> Iterator[_Piece]:
     step = _BLOCK if causal else bucket.length
-    hidden = None
-    if bucket.hidden is not None and not causal:
-        hidden = bucket.hidden.repeat_interleave(heads, dim=0)
+    hidden = None if causal else bucket.hidden
     for first in range(0, bucket.length, step):
         last = min(first + step, bucket.length)
-        keys = slice(0, last)
         triangle = _triangle(last - first, last, dtype) if causal and last > 1 else None
         rows = max(1, _CHUNK // ((last - first) * last))
         for start in range(0, bucket.sequences * heads, rows):
             batch = slice(start, min(start + rows, bucket.sequences * heads))
             mask = triangle if hidden is None else hidden[batch]
-            yield _Piece(batch, slice(first, last), keys, mask)
+            yield _Piece(batch, slice(first, last), slice(0, last), mask)
 
 
 @lru_cache(maxsize=64)
@@ -195,24 +204,28 @@ def _forward(
         return: out (T, H, D) and the kept probabilities, flat.
     """
     heads = query.shape[1]
-    plan = _plan(bounds, query.dtype)
-    out = torch.empty(query.shape, dtype=query.dtype)
-    kept = [b for b in plan if keep and b.length <= _KEEP]
+    plan = _plan(bounds, heads, query.dtype)
+    loaded = [_load(run, plan) for run in (query, key, value)]
+    mixed = torch.empty_like(loaded[0])
+    kept = [b for b in plan.buckets if keep and b.length <= _KEEP]
     probabilities = query.new_empty(sum(b.sequences * heads * b.length**2 for b in kept))
     place = 0
-    for bucket in plan:
-        q, k, v = _load(query, bucket), _load(key, bucket), _load(value, bucket)
-        mixed = torch.empty_like(q)
+    for bucket in plan.buckets:
+        q, k, v, out = (_view(run, bucket, heads) for run in (*loaded, mixed))
         for piece in _pieces(bucket, heads, causal, query.dtype):
             target = None
             if keep and bucket.length <= _KEEP:
-                size = (piece.batch.stop - piece.batch.start) * bucket.length**2
-                target = probabilities[place : place + size].view(-1, bucket.length, bucket.length)
-                place += size
+                target = _kept(probabilities, place, piece, bucket.length)
+                place += target.numel()
             p = _softmax(q, k, piece, scale, target)
-            torch.bmm(p, v[piece.batch, piece.keys], out=mixed[piece.batch, piece.queries])
-        _store(mixed, bucket, out)
-    return out, probabilities
+            torch.bmm(p, v[piece.batch, piece.keys], out=out[piece.batch, piece.queries])
+    return _store(mixed, plan, query), probabilities
+
+
+def _kept(probabilities: Tensor, place: int, piece: _Piece, length: int) -> Tensor:
+    """A piece's part of the kept probabilities. Shape: (batch, length, length)."""
+    rows = piece.batch.stop - piece.batch.start
+    return probabilities.narrow(0, place, rows * length**2).view(rows, length, length)
 
 
 def _backward(
@@ -226,37 +239,38 @@ def _backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     heads = query.shape[1]
-    grads = tuple(torch.empty(query.shape, dtype=query.dtype) for _ in range(3))
+    plan = _plan(bounds, heads, query.dtype)
+    loaded = [_load(run, plan) for run in (query, key, value, grad)]
+    if plan.padding is not None:
+        loaded[3].index_fill_(0, plan.padding, 0.0)
+    grads = [torch.empty_like(loaded[0]) for _ in range(3)]
     place = 0
-    for bucket in _plan(bounds, query.dtype):
-        q, k, v, g = _load(query, bucket), _load(key, bucket), _load(value, bucket), _load_grad(grad, bucket)
+    for bucket in plan.buckets:
+        q, k, v, g = (_view(run, bucket, heads) for run in loaded)
+        dq, *made = (_view(run, bucket, heads) for run in grads)
         blocks = causal and bucket.length > _BLOCK
-        dq, dk, dv = torch.empty_like(q), _sums(k, blocks), _sums(v, blocks)
+        dk, dv = (torch.zeros_like(run, dtype=torch.float32) for run in made) if blocks else made
         for piece in _pieces(bucket, heads, causal, query.dtype):
             if bucket.length <= _KEEP and probabilities.numel():
-                size = (piece.batch.stop - piece.batch.start) * bucket.length**2
-                p = probabilities[place : place + size].view(-1, bucket.length, bucket.length)
-                place += size
+                p = _kept(probabilities, place, piece, bucket.length)
+                place += p.numel()
             else:
                 p = _softmax(q, k, piece, scale)
             rows, seen = (piece.batch, piece.queries), (piece.batch, piece.keys)
             dp = torch.bmm(g[rows], v[seen].transpose(1, 2))
             ds = torch.ops.aten._softmax_backward_data(dp, p, -1, p.dtype)
-            dq[rows] = torch.bmm(ds, k[seen])
+            torch.bmm(ds, k[seen], out=dq[rows])
             if blocks:
                 dv[seen] += torch.bmm(p.transpose(1, 2), g[rows])
                 dk[seen] += torch.bmm(ds.transpose(1, 2), q[rows])
             else:
                 torch.bmm(p.transpose(1, 2), g[rows], out=dv[piece.batch])
                 torch.bmm(ds.transpose(1, 2), q[rows], out=dk[piece.batch])
-        for target, made, factor in zip(grads, (dq, dk, dv), (scale, scale, 1.0), strict=True):
-            _store(made if factor == 1.0 else made.mul_(factor), bucket, target)
-    return grads[0], grads[1], grads[2]
-
-
-def _sums(like: Tensor, blocks: bool) -> Tensor:
-    """Where a gradient is gathered: over several blocks in fp32, else written once."""
-    return torch.zeros_like(like, dtype=torch.float32) if blocks else torch.empty_like(like)
+        if blocks:
+            for target, total in zip(made, (dk, dv), strict=True):
+                target.copy_(total)
+    dq, dk, dv = (_store(run, plan, query) for run in (grads[0].mul_(scale), grads[1].mul_(scale), grads[2]))
+    return dq, dk, dv
 
 
 @torch.library.custom_op("pretune::ragged_matmul", mutates_args=())
@@ -313,6 +327,7 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)  # the probabilities have none, and zeros of their size cost a fifth of the whole
     query, key, value, offsets, ctx.causal, ctx.scale, _ = inputs
     ctx.save_for_backward(query, key, value, output[1], offsets)
 
