@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _ALIGNED = 64  # columns of the logits, on the CPU
+_COLUMNS = 4096  # of the logits whose part of the weight's gradient stays in cache until it is added
 _ROWS = 32  # of the logits whose fp32 passes stay in cache
 
 
@@ -59,20 +60,26 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_h = torch.empty_like(hidden) if need_h else None
         grad_w: Tensor | None = None
         grad_b = torch.zeros(vocabulary, dtype=torch.float32, device=hidden.device) if need_b else None
+        room = hidden.new_empty(min(chunk, hidden.shape[0]), w.shape[0])
         for start in range(0, hidden.shape[0], chunk):
             h, y = hidden[start : start + chunk], labels[start : start + chunk]
             real = max(count - start, 0)
-            scores = h @ w.t()
+            scores = torch.mm(h, w.t(), out=room[: len(h)])
             loss, right = _score(scores[:real, :vocabulary], bias, y[:real], grad_b, need_h or need_w)
             total += loss
             correct += right
             scores[real:] = 0.0
             if grad_h is not None:
                 torch.mm(scores, w, out=grad_h[start : start + chunk])
-            if need_w:
-                part = scores.t() @ h
-                several = hidden.shape[0] > chunk  # their sum needs more digits than one of them
-                grad_w = grad_w.add_(part) if grad_w is not None else part.float() if several else part
+            if not need_w:
+                continue
+            if hidden.shape[0] <= chunk:
+                grad_w = scores.t() @ h
+                continue
+            if grad_w is None:  # a sum over chunks needs more digits than one of them
+                grad_w = torch.zeros(w.shape, dtype=torch.float32, device=w.device)
+            for first in range(0, len(w), _COLUMNS):
+                grad_w[first : first + _COLUMNS] += scores[:, first : first + _COLUMNS].t() @ h
         ctx.save_for_backward(grad_h, None if grad_w is None else grad_w[:vocabulary], grad_b)
         ctx.weight_dtype = weight.dtype
         ctx.mark_non_differentiable(correct)
@@ -141,7 +148,7 @@ def _score(
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, chunk: int = 1024
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, chunk: int = 2048
 ) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy of `hidden @ weight.T + bias`, in O(chunk x V) memory.
 
