@@ -11,7 +11,8 @@ from torch import Tensor
 
 _ALIGNED = 64  # columns of the logits, on the CPU
 _COLUMNS = 4096  # of the logits whose part of the weight's gradient stays in cache until it is added
-_ROWS = 32  # of the logits whose fp32 passes stay in cache
+_ROWS = {"cpu": 32}  # of the logits whose fp32 passes stay in cache
+_MANY_ROWS = 1024  # where there is no such cache
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def _score(
     Shape:
         scores: (K, V); bias, grad_b: (V,); labels: (K,); return: () fp32, () int64
     """
-    rows = _ROWS if scores.device.type == "cpu" else max(len(scores), 1)
+    rows = _ROWS.get(scores.device.type, _MANY_ROWS)
     total = torch.zeros((), dtype=torch.float32, device=scores.device)
     correct = torch.zeros((), dtype=torch.int64, device=scores.device)
     logits, p = (scores.new_empty(rows, scores.shape[1], dtype=torch.float32) for _ in range(2))

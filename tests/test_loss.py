@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pretune import loss
 from pretune.loss import cross_entropy, linear_cross_entropy
 
 
@@ -26,6 +27,17 @@ def test_loss_and_gradients_are_those_of_torch(bias: bool, chunk: int) -> None:
     assert int(correct) == int((logits.argmax(1) == labels).sum())
     for found, want in zip(torch.autograd.grad(3.0 * total, inputs), wanted, strict=True):
         torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_of_rows_and_columns_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, weight, bias, labels = make(23, True)
+    whole = linear_cross_entropy(hidden, weight, bias, labels)
+    wanted = torch.autograd.grad(whole[0], [hidden, weight, bias])
+    monkeypatch.setattr(loss, "_COLUMNS", 16)
+    monkeypatch.setattr(loss, "_ROWS", {"cpu": 3})
+    found = linear_cross_entropy(hidden, weight, bias, labels, chunk=10)
+    torch.testing.assert_close(found, whole)
+    torch.testing.assert_close(torch.autograd.grad(found[0], [hidden, weight, bias]), wanted)
 
 
 def test_bf16_is_near_fp32() -> None:

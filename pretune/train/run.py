@@ -21,7 +21,6 @@ from pretune.train.parallel import World, world_of
 from pretune.train.precision import Precision, choose_precision
 from pretune.train.progress import Display
 from pretune.train.recipe import Recipe, plain
-from pretune.train.report import write_report
 from pretune.train.setting import Setting
 from pretune.train.state import State
 from pretune.train.step import Root
@@ -132,8 +131,6 @@ def _finish(pieces: Pieces, setting: Setting, state: State, directory: RunDirect
         {**used, "seconds": state.seconds, "weights_of_step": step, "best": state.best, "best_step": state.best_step},
         {**pieces.account, "training": training},
     )
-    if setting.recipe.track.report:
-        write_report(directory.path)
     setting.display.note(f"finished: {state.step} steps, {state.tokens:,} tokens; the model is in {directory.path}")
 
 

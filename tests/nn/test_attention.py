@@ -79,6 +79,21 @@ def test_matmul_in_blocks(structure, lengths, monkeypatch):
         assert float((got - want).detach().norm() / want.detach().norm()) < 0.02
 
 
+@pytest.mark.parametrize("structure", [BIDIRECTIONAL, CAUSAL], ids=["bidirectional", "causal"])
+@pytest.mark.parametrize("waste", [0, 600, 1 << 15])
+def test_matmul_in_buckets(structure, waste, monkeypatch):
+    monkeypatch.setattr(matmul, "_WASTE", waste)
+    matmul._plan.cache_clear()
+    layout = Layout.of([33, 2, 30, 9, 0, 33, 1, 32, 28, 8])
+    inputs = tensors(layout, layout, torch.float32)
+    buckets = len(matmul._plan(layout.bounds, 3, torch.float32).buckets)
+    assert buckets == {0: 5, 600: 3, 1 << 15: 1}[waste]
+    wanted = run("reference", inputs, layout, layout, structure)
+    for got, want in zip(run("matmul", inputs, layout, layout, structure), wanted, strict=True):
+        torch.testing.assert_close(got, want, atol=2e-5, rtol=2e-5)
+    matmul._plan.cache_clear()
+
+
 @pytest.mark.parametrize("backend", ["flash", "sdpa", "padded", "reference"])
 @pytest.mark.parametrize("structure", [BIDIRECTIONAL, CAUSAL], ids=["bidirectional", "causal"])
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ here, which oneDNN does with the CPU's bfloat16 instructions (12.2 against 2.7 m
 In float32 it is for short sequences, whose many lengths cost the flash kernel a call each: 32 of 40 to 64 tokens take
 10.8 ms instead of 16.2 with 8 heads of 16, 9.3 instead of 10.6 with 2 of 64; at length 512 flash is faster.
 
-Probabilities of short sequences are kept for the backward, those of long ones computed again. Sequences of unequal
-lengths are padded inside a bucket by less than a quarter; causal ones are done in blocks of queries, so that what is
-hidden is mostly not computed.
+Sequences of near-equal lengths form a bucket, padded to its longest; one gather brings all buckets into the order of
+their products and one brings the result back, so a bucket costs its products alone. Probabilities of short sequences
+are kept for the backward, those of long ones computed again. Causal sequences are done in blocks of queries, so that
+what is hidden is mostly not computed.
 """
 
 from __future__ import annotations
