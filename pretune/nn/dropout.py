@@ -56,7 +56,7 @@ def _bitwise(x: Tensor) -> bool:
 
 
 def _draw(shape: torch.Size, p: float) -> tuple[Tensor, float]:
-    """Which values stay (-1, all bits) or go (0), int16, and the factor of those that stay; torch's generator keys it."""
+    """int16, -1 (all bits) for values that stay and 0 for others, by torch's generator; the factor of the first."""
     count = shape.numel()
     threshold = min(round(p * _STEPS), _STEPS - 1)
     lanes = _words((count + 1) // 2).view(torch.int16)[:count].view(shape)
