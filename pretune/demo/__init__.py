@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pretune import config
-from pretune.api import Model, load, pretrain
+from pretune.api import Model, finetune, pretrain
 from pretune.demo import labels
 from pretune.demo.baseline import tfidf
 from pretune.errors import PretuneError
@@ -30,7 +30,6 @@ from pretune.text.pydocs import write_pydocs
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
 from pretune.train.recipe import Recipe
-from pretune.train.run import finetune
 
 VOCABULARY = 8192
 LABELS = 320
@@ -183,8 +182,7 @@ def _score(output: Path, title: str, seed: int, changes: Mapping[str, Any]) -> f
         "track": {"progress": "quiet", "report": name == "classifier"},
     }
     recipe = _recipe(output, "classify", config.merge(dict(changes), own))
-    finetune(recipe)
-    score = load(output / name).evaluate(output / "labels" / "test.csv", columns=recipe.data.columns)["accuracy"]
+    score = finetune(recipe).evaluate(output / "labels" / "test.csv", columns=recipe.data.columns)["accuracy"]
     _out.print(f"{title}, seed {seed}: {score:.3f}")
     return float(score)
 

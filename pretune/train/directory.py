@@ -127,12 +127,13 @@ class RunDirectory:
         changes: list[str] = []
         if self.begun:
             changes = compare(plain(load(Recipe, self.path / RECIPE)), plain(recipe))
-            _same_data(known.get("data", {}), facts.get("data", {}))
+            if known or self.shelf.steps():  # else it was killed before it wrote its facts
+                _same_data(known.get("data", {}), facts.get("data", {}))
         now = datetime.now(UTC).isoformat(timespec="seconds")
         history = [*known.get("history", []), {"time": now, "changes": changes}]
-        self.write(FACTS, {**known, **environment(), **facts, "began": known.get("began", now), "history": history})
-        replace_file(self.path / RECIPE, to_toml(recipe).encode())
+        replace_file(self.path / RECIPE, to_toml(recipe).encode())  # first: it makes the directory a run
         self.begun = True
+        self.write(FACTS, {**known, **environment(), **facts, "began": known.get("began", now), "history": history})
         return changes
 
     def facts(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 from trainkit import recipe
 
 from pretune.errors import CannotCreateError, DataError, UsageError
+from pretune.train import directory
 from pretune.train.directory import RunDirectory, environment
 
 
@@ -53,6 +54,35 @@ def test_facts_recipe_and_changes(tmp_path):
         run.begin(recipe(path, tmp_path), {"data": {"data.stores[0]": "b" * 64}})
     with pytest.raises(CannotCreateError, match="holds a run already"):
         RunDirectory(path, resume=False)
+
+
+@pytest.mark.parametrize("written", [0, 1])
+def test_killed_while_it_begins(tmp_path, monkeypatch, written):
+    path, data = tmp_path / "run", {"data": {"data.stores[0]": "a" * 64}}
+    left = [directory.replace_file] * written
+
+    def replace_file(*arguments):
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), RunDirectory(path) as run:
+        patch.setattr(directory, "replace_file", replace_file)
+        run.begin(recipe(path, tmp_path), data)
+    with RunDirectory(path) as run:
+        assert run.begin(recipe(path, tmp_path), data) == []
+    with RunDirectory(path) as run, pytest.raises(DataError, match="the data changed"):
+        run.begin(recipe(path, tmp_path), {"data": {"data.stores[0]": "b" * 64}})
+
+
+def test_facts_that_are_gone_do_not_unlock_the_data(tmp_path):
+    path = tmp_path / "run"
+    with RunDirectory(path) as run:
+        run.begin(recipe(path, tmp_path), {"data": {"data.stores[0]": "a" * 64}})
+    (path / "run.json").unlink()
+    (path / "checkpoint-2").mkdir()
+    with RunDirectory(path) as run, pytest.raises(DataError, match="the data changed"):
+        run.begin(recipe(path, tmp_path), {"data": {"data.stores[0]": "b" * 64}})
 
 
 def test_the_commit_is_recorded_packed_or_not(tmp_path, monkeypatch):
