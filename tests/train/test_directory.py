@@ -66,9 +66,10 @@ def test_killed_while_it_begins(tmp_path, monkeypatch, written):
             raise KeyboardInterrupt
         left.pop()(*arguments)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), RunDirectory(path) as run:
+    with monkeypatch.context() as patch, RunDirectory(path) as run:
         patch.setattr(directory, "replace_file", replace_file)
-        run.begin(recipe(path, tmp_path), data)
+        with pytest.raises(KeyboardInterrupt):
+            run.begin(recipe(path, tmp_path), data)
     with RunDirectory(path) as run:
         assert run.begin(recipe(path, tmp_path), data) == []
     with RunDirectory(path) as run, pytest.raises(DataError, match="the data changed"):
