@@ -328,7 +328,7 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.set_materialize_grads(False)  # the probabilities have none, and zeros of their size cost a fifth of the whole
+    ctx.set_materialize_grads(False)  # else autograd makes zeros of the probabilities' size
     query, key, value, offsets, ctx.causal, ctx.scale, _ = inputs
     ctx.save_for_backward(query, key, value, output[1], offsets)
 
