@@ -49,3 +49,9 @@ class DivergenceError(PretuneError):
     """Training was stopped because loss or gradient stayed non-finite (EX_SOFTWARE)."""
 
     code = 70
+
+
+class BenchError(PretuneError):
+    """A comparison that does not count: a side failed, the sides differ, the machine drifted (EX_SOFTWARE)."""
+
+    code = 70

@@ -1,0 +1,163 @@
+"""Contestants take turns A B C A B C ..., so that a drift of the machine falls on all alike.
+
+A heat is ours and one peer at both allocators: three processes at most, whatever the number of peers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from pretune.bench.environments import AbsentError
+from pretune.bench.memory import Peak
+from pretune.bench.process import Process
+from pretune.bench.results import Result, Row, Speed, mark
+from pretune.bench.work import ALLOCATORS, OURS, Contestant, Given, Turn, Work
+from pretune.errors import BenchError
+
+log = logging.getLogger(__name__)
+
+DRIFT = 0.25  # max / min - 1 of the limit, above which a run says more of the machine than of the sides
+
+
+@dataclass
+class Heat:
+    """What a heat gave.
+
+    Attributes:
+        turns: by label, in the order of the rounds.
+        limits: of the machine, one for each round.
+        versions: by label.
+    """
+
+    turns: dict[str, list[Turn]]
+    limits: list[float]
+    versions: dict[str, dict[str, str]]
+
+
+def compete(
+    contestants: Sequence[Contestant],
+    *,
+    rounds: int,
+    warmup: int,
+    threads: int,
+    limit: Callable[[], float] | None = None,
+    fresh: bool = False,
+    patience: float = 1800.0,
+) -> Heat:
+    """Give turns in rounds and gather what came back.
+
+    Args:
+        limit: measures what the machine can do, after each round.
+        fresh: every turn in a process of its own.
+
+    Raises:
+        BenchError: a contestant failed, or the machine drifted.
+        AbsentError: the environment of one cannot be made.
+    """
+    heat = Heat({c.label: [] for c in contestants}, [], {})
+    with ExitStack() as stack:
+        sides: dict[str, Callable[[], Turn]] = {}
+        for contestant in contestants:
+            if fresh:
+                sides[contestant.label] = partial(_fresh_turn, contestant, threads, patience, heat)
+            else:
+                process = stack.enter_context(Process(contestant, threads, patience))
+                heat.versions[contestant.label] = process.versions
+                sides[contestant.label] = process.turn
+        for number in range(-warmup, rounds):
+            found = {label: turn() for label, turn in sides.items()}
+            if number < 0:
+                continue
+            for label, turn in found.items():
+                heat.turns[label].append(turn)
+            heat.limits += [] if limit is None else [limit()]
+            log.info(f"  round {number + 1}: " + ", ".join(f"{n} {t['seconds']:.2f} s" for n, t in found.items()))
+    refuse_drift(heat.limits)
+    return heat
+
+
+def once(contestant: Contestant, threads: int, patience: float = 1800.0) -> Turn:
+    """One turn outside of the race: for checks that need a peer's library."""
+    with Process(contestant, threads, patience) as process:
+        return process.turn()
+
+
+def refuse_drift(limits: Sequence[float]) -> None:
+    """Refuse a run in which what the machine can do changed too much.
+
+    Raises:
+        BenchError: by more than `DRIFT`.
+    """
+    if limits and (found := drift(limits)) > DRIFT:
+        raise BenchError(
+            f"refused: the machine drifted by {found:.0%} between the rounds ({min(limits):.4g} .. {max(limits):.4g}), "
+            f"more than {DRIFT:.0%}; nothing is recorded. Run it again when nothing else runs here"
+        )
+
+
+def drift(limits: Sequence[float]) -> float:
+    """Largest to smallest, less 1."""
+    return max(limits) / min(limits) - 1
+
+
+def measure(work: Work, given: Given, rounds: int, warmup: int) -> Result:
+    """Run one variant against every peer.
+
+    Raises:
+        BenchError: it does not count: a side failed, the sides differ, the machine drifted.
+    """
+    ours, *peers = work.contestants(given)
+    rows: list[Row] = []
+    mine: list[Turn] = []
+    limits: list[float] = []
+    absent: dict[str, str] = {}
+    versions: dict[str, dict[str, str]] = {}
+    for both in [[replace(peer, allocator=a) for a in ALLOCATORS] for peer in peers] or [[]]:
+        try:
+            heat = _heat(work, given, [ours, *both], rounds, warmup)
+        except AbsentError as error:
+            absent[both[0].name] = str(error)
+            log.warning(f"absent: {both[0].name}: {error}")
+            continue
+        checked = work.check(given, heat.turns)
+        new = [Row.of(side, heat.turns[OURS], heat.turns[side.label], work.amount) for side in both]
+        rows += mark([replace(row, checked=checked) for row in new])
+        mine += heat.turns[OURS]
+        limits += heat.limits
+        versions |= {(c.environment or OURS): heat.versions[c.label] for c in (ours, *both)}
+    if not mine:
+        raise BenchError("no peer could be installed: " + "; ".join(absent))
+    facts = work.facts(given, mine, limits)
+    shape: dict[str, Any] = {"precision": given.precision, "threads": given.threads, "rounds": rounds, "warmup": warmup}
+    speed = Speed.of(mine, work.amount)
+    return Result(
+        **shape, unit=work.unit, ours=speed, rows=rows, limits=limits, versions=versions, absent=absent, facts=facts,
+        notes=work.notes(facts),
+    )  # fmt: skip
+
+
+def _heat(work: Work, given: Given, contestants: Sequence[Contestant], rounds: int, warmup: int) -> Heat:
+    return compete(
+        contestants,
+        rounds=rounds,
+        warmup=warmup,
+        threads=given.threads,
+        limit=lambda: work.limit(given),
+        fresh=work.fresh,
+        patience=work.patience,
+    )
+
+
+def _fresh_turn(contestant: Contestant, threads: int, patience: float, heat: Heat) -> Turn:
+    with Process(contestant, threads, patience) as process:
+        heat.versions[contestant.label] = process.versions
+        peak = Peak(process.pid)
+        try:
+            return process.turn() | {"peak_mb": peak.stop()}
+        finally:
+            peak.stop()

@@ -1,0 +1,90 @@
+"""Virtual environments of the peers, made on first use, so that neither side bends the versions of the other.
+
+They stand in `~/.cache/pretune/peers/NAME-HASH`, or below PRETUNE_PEERS; the hash is of the requirements and of the
+Python. pip's own variables say where packages come from: on Linux, where the index holds torch for CUDA only,
+`PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu` spares gigabytes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from pretune.errors import BenchError
+
+log = logging.getLogger(__name__)
+
+OURS = ("pretune", "torch", "numpy", "tokenizers")
+_TORCH = ("torch==2.13.0", "numpy==2.4.6", "safetensors==0.8.0")
+_TRANSFORMERS = "transformers==5.23.0"
+ENVIRONMENTS: dict[str, tuple[str, ...]] = {
+    "transformers": (*_TORCH, _TRANSFORMERS, "tokenizers==0.23.3"),
+    "datasets": (*_TORCH, _TRANSFORMERS, "tokenizers==0.23.3", "datasets==5.2.0"),
+    "sentence-transformers": (*_TORCH, _TRANSFORMERS, "sentence-transformers==6.2.0"),
+    "onnxruntime": (*_TORCH, _TRANSFORMERS, "onnxruntime==1.32.0", "onnx==1.23.2", "onnxscript==0.7.2"),
+    "litgpt": (*_TORCH, "litgpt==0.5.13"),
+}
+_DONE = "pretune.json"  # the last file of a complete environment
+_TAIL = 5  # lines of pip's complaint that are shown
+
+
+class AbsentError(BenchError):
+    """A peer that cannot be installed here: its rows are left out, and that is said."""
+
+
+def packages(name: str | None) -> list[str]:
+    """Whose versions are recorded."""
+    return [*OURS] if name is None else [requirement.partition("==")[0] for requirement in ENVIRONMENTS[name]]
+
+
+def python(name: str | None) -> Path:
+    """The interpreter of an environment, which is made if it is not there; None is this one.
+
+    Raises:
+        AbsentError: it cannot be made.
+    """
+    if name is None:
+        return Path(sys.executable)
+    requirements = ENVIRONMENTS[name]
+    key = hashlib.sha256(json.dumps([requirements, sys.version]).encode()).hexdigest()[:12]
+    folder = home() / f"{name}-{key}"
+    interpreter = folder / "bin" / "python"
+    if (folder / _DONE).exists():
+        return interpreter
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder.with_suffix(".lock").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)  # two runs may want it at once
+            if not (folder / _DONE).exists():
+                _make(name, folder, interpreter, requirements)
+    except OSError as error:
+        raise AbsentError(
+            f"{name}: its environment cannot be made: {error}; PRETUNE_PEERS names another place"
+        ) from error
+    return interpreter
+
+
+def home() -> Path:
+    """Where the environments stand."""
+    return Path(os.environ.get("PRETUNE_PEERS", Path.home() / ".cache" / "pretune" / "peers"))
+
+
+def _make(name: str, folder: Path, interpreter: Path, requirements: tuple[str, ...]) -> None:
+    log.info(f"installing {', '.join(requirements)} -> {folder} (minutes, once)")
+    shutil.rmtree(folder, ignore_errors=True)  # left by a killed run
+    pip: list[str | Path] = [interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    commands: list[list[str | Path]] = [[sys.executable, "-m", "venv", folder], [*pip, *requirements]]
+    for command in commands:
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            shutil.rmtree(folder, ignore_errors=True)
+            said = "\n".join((done.stderr or done.stdout).splitlines()[-_TAIL:])
+            raise AbsentError(f"{name}: its environment cannot be made\n{said}")
+    (folder / _DONE).write_text(json.dumps({"requirements": requirements, "python": sys.version}, indent=1))

@@ -1,0 +1,40 @@
+"""What this machine can do, measured by the plainest means: products of matrices, reading memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+
+def gemm_peak(precision: str, shapes: Sequence[tuple[int, int, int]], seconds: float = 0.15) -> float:
+    """Best speed of a matrix product over the shapes (rows, in, out) of the work itself, in FLOP/s.
+
+    Args:
+        seconds: for each shape.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    best = 0.0
+    for rows, inner, outer in shapes:
+        x, w = torch.randn(rows, inner, dtype=dtype), torch.randn(outer, inner, dtype=dtype)
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            start = time.perf_counter()
+            F.linear(x, w)
+            best = max(best, 2.0 * rows * inner * outer / (time.perf_counter() - start))
+    return best
+
+
+def read_bandwidth(megabytes: int = 192, repeats: int = 3) -> float:
+    """Best speed of a plain sum over memory, in bytes/s."""
+    import torch
+
+    x = torch.ones(megabytes * 2**20 // 4)
+    best = 0.0
+    for _ in range(repeats):
+        start = time.perf_counter()
+        x.sum()
+        best = max(best, megabytes * 2**20 / (time.perf_counter() - start))
+    return best

@@ -1,0 +1,131 @@
+"""The page of all figures, `results/*.json` as Markdown. A file belongs to one kind of machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pretune.bench.contest import drift
+from pretune.bench.results import Result
+
+HEAD = """# Benchmarks
+
+`pretune bench` (or `make bench`) runs all of them, `pretune bench --list` names them. Ours and the peer do the same
+work in processes of their own, the peer in an environment of its own, and take turns; a ratio is taken in each round,
+and the table has their median with the smallest and the largest. Above 1 means that pretune is faster. Each peer runs
+with the C library's own allocator settings and with ours: the smaller ratio is the row, the other stands beside it.
+Only real tokens count, never padding. Memory is the most that a side held. `LOG.md` has dated experiments, with those
+that failed. This page is written from `results/`.
+"""
+_BY = {"own": "its own allocator", "ours": "our allocator"}
+_COLUMNS = (
+    "work",
+    "against",
+    "ratio",
+    "smallest .. largest",
+    "allocator",
+    "with the other",
+    "ours",
+    "theirs",
+    "",
+    "MB",
+)
+
+
+def write(folder: Path) -> Path:
+    """Write the page of a folder of results: beside `benchmarks/results`, in any other folder."""
+    path = (folder.parent if folder.resolve().parts[-2:] == ("benchmarks", "results") else folder) / "README.md"
+    trees = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+    path.write_text("\n".join([HEAD, *(section(tree) for tree in trees)]), encoding="utf-8")
+    return path
+
+
+def section(tree: Mapping[str, Any]) -> str:
+    """One file of results as Markdown."""
+    machine = tree["machine"]
+    where = f"{machine['cores']} cores {machine['cpu']}, {machine['capability']}"
+    if "search" in tree:
+        return "\n".join([f"## {tree['work']}: how the peer's best setting was searched ({where})", "", *_search(tree)])
+    variants = tree["variants"]
+    lines = [f"## {tree['work']} ({where})", "", tree["about"], ""]
+    rows = [line for name, found in variants.items() for line in _rows(name, found)]
+    if rows:
+        lines += [_line(_COLUMNS), "|---" * len(_COLUMNS) + "|", *rows, ""]
+    lines += [f"- {line}" for name, found in variants.items() for line in _remarks(name, found)]
+    return "\n".join(lines) + "\n"
+
+
+def summary(result: Result) -> str:
+    """A variant for the terminal."""
+    found = asdict(result)
+    lines = [f"  {row['ratio']:.2f}x {_spread(row)} {row['peer']}, {_BY[row['allocator']]}" for row in found["rows"]]
+    return "\n".join([*lines, *(f"  {line}" for line in _said(found))])
+
+
+def _rows(name: str, found: Mapping[str, Any]) -> Iterator[str]:
+    for row in (row for row in found["rows"] if row["counts"]):
+        others = [r for r in found["rows"] if r["peer"] == row["peer"] and not r["counts"]]
+        mine, theirs = row["ours"], row["theirs"]
+        yield _line(
+            (
+                name,
+                row["peer"],
+                f"**{row['ratio']:.2f}**",
+                _spread(row),
+                row["allocator"],
+                f"{others[0]['ratio']:.2f}" if others else "",
+                _figure(mine["speed"]),
+                _figure(theirs["speed"]),
+                found["unit"],
+                f"{mine['peak_mb']:,.0f} : {theirs['peak_mb']:,.0f}",
+            )
+        )
+
+
+def _remarks(name: str, found: Mapping[str, Any]) -> Iterator[str]:
+    """When and with what a variant was measured, and what its work has to say."""
+    versions = {package: f"{package} {version}" for v in found["versions"].values() for package, version in v.items()}
+    how = f"{found['date']}, {found['precision']}, {found['threads']} threads, {found['rounds']} rounds"
+    said = "; ".join(_said(found))
+    yield f"{name}: {said + '. ' if said else ''}{how}; {', '.join(versions.values())}."
+
+
+def _said(found: Mapping[str, Any]) -> list[str]:
+    lines = list(found["notes"])
+    if not found["rows"]:
+        ours = found["ours"]
+        lines.append(f"ours alone {_figure(ours['speed'])} {found['unit']}, at the peak {ours['peak_mb']:,.0f} MB")
+    lines += [f"absent: {peer}" for peer in found["absent"]]
+    if len(found["limits"]) > 1:
+        lines.append(f"the machine drifted by {drift(found['limits']):.0%}")
+    return lines
+
+
+def _search(tree: Mapping[str, Any]) -> Iterator[str]:
+    found = tree["search"]
+    best = ", ".join(f"{axis} {value}" for axis, value in found["best"].items())
+    yield f"{found['date']}, {found['variant']}, {found['threads']} threads, {found['rounds']} rounds. Best: {best}."
+    yield ""
+    yield _line(("pass", "axis", "from", "to", "gain", "smallest .. largest", "taken"))
+    yield "|---" * 7 + "|"
+    for trial in found["trials"]:
+        gain = (f"{trial['gain']:.2f}", _spread(trial)) if "gain" in trial else ("failed", trial["failed"])
+        taken = "yes" if trial["taken"] else "no"
+        yield _line((trial["pass"], trial["axis"], trial["from"], trial["to"], *gain, taken))
+    yield ""
+
+
+def _spread(row: Mapping[str, Any]) -> str:
+    return f"{row['low']:.2f} .. {row['high']:.2f}"
+
+
+def _figure(value: float) -> str:
+    """Three digits at least."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _line(cells: tuple[Any, ...]) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"

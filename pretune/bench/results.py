@@ -1,0 +1,147 @@
+"""What a comparison gave, and the file that keeps it: `results/<work>-<capability>.json`."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from pretune.bench.work import Contestant, Turn
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast one side was: median over its turns, in the work's unit, and the most memory it held."""
+
+    speed: float
+    low: float
+    high: float
+    peak_mb: float
+
+    @classmethod
+    def of(cls, turns: Sequence[Turn], amount: str) -> Speed:
+        """Of the turns of one side.
+
+        Args:
+            amount: the figure that is the work done; "" counts turns.
+        """
+        speeds = [_speed(turn, amount) for turn in turns]
+        peak = max(turn["peak_mb"] for turn in turns)
+        return cls(statistics.median(speeds), min(speeds), max(speeds), peak)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Ours against one peer at one allocator.
+
+    Attributes:
+        ratio: our speed to theirs, the median over the rounds; above 1, ours is faster.
+        counts: its ratio is the smaller of both allocators: this is the row of the table.
+        checked: how close both sides' results were.
+    """
+
+    peer: str
+    setting: str
+    allocator: str
+    ratio: float
+    low: float
+    high: float
+    ours: Speed
+    theirs: Speed
+    counts: bool = False
+    checked: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, peer: Contestant, mine: Sequence[Turn], theirs: Sequence[Turn], amount: str) -> Row:
+        """From the turns of both sides, round by round."""
+        ratios = [_speed(a, amount) / _speed(b, amount) for a, b in zip(mine, theirs, strict=True)]
+        spread = statistics.median(ratios), min(ratios), max(ratios)
+        sides = Speed.of(mine, amount), Speed.of(theirs, amount)
+        return cls(peer.name, peer.setting, peer.allocator, *spread, *sides)
+
+
+@dataclass
+class Result:
+    """All of one variant.
+
+    Attributes:
+        ours: our speed over all rounds.
+        limits: of the machine, one for each round of each heat.
+        versions: of our environment and of each peer's.
+        absent: peers that could not be installed, and why.
+        facts, notes: figures beside the ratios, and the same as sentences.
+    """
+
+    precision: str
+    threads: int
+    rounds: int
+    warmup: int
+    unit: str
+    ours: Speed
+    rows: list[Row]
+    limits: list[float]
+    versions: dict[str, dict[str, str]]
+    absent: dict[str, str]
+    facts: dict[str, Any]
+    notes: list[str]
+    date: str = field(default_factory=lambda: today())
+
+
+def today() -> str:
+    """The date, as figures carry it."""
+    return str(date.today())
+
+
+def mark(rows: Sequence[Row]) -> list[Row]:
+    """Mark the smaller ratio of each peer's two allocators as the row that counts."""
+    least = {row.peer: row for row in sorted(rows, key=lambda row: -row.ratio)}
+    return [replace(row, counts=row is least[row.peer]) for row in rows]
+
+
+def machine() -> dict[str, Any]:
+    """The processor, its cores and the vector instructions that torch uses."""
+    import torch
+
+    return {"cpu": _processor(), "cores": os.cpu_count(), "capability": torch.backends.cpu.get_cpu_capability()}
+
+
+def record(folder: Path, work: str, about: str, results: Mapping[str, Result]) -> Path:
+    """Write the results of some variants of a work; others stay as the file has them."""
+    here = machine()
+    path = folder / f"{work}-{here['capability'].lower()}.json"
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    variants = old.get("variants", {}) | {name: asdict(result) for name, result in results.items()}
+    write(path, {"work": work, "about": about, "machine": here, "variants": variants})
+    return path
+
+
+def write(path: Path, tree: Mapping[str, Any]) -> None:
+    """Write a file of results; figures have six digits, which is more than the machine repeats."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(_rounded(tree), indent=1) + "\n", encoding="utf-8")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _speed(turn: Turn, amount: str) -> float:
+    return float((turn[amount] if amount else 1.0) / turn["seconds"])
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
