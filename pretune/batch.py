@@ -90,6 +90,37 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Some rows of a run.
+
+    Attributes:
+        index: (M,) int64, ascending, on the device of the run.
+        layout: how many of each sequence they are, and the positions that they have in it.
+    """
+
+    index: Tensor
+    layout: Layout
+
+    @classmethod
+    def of(cls, index: NDArray[np.int64], layout: Layout) -> Rows:
+        """The given rows of a run on the host, each once.
+
+        Shape:
+            index: (any,) in any order.
+        """
+        rows = np.unique(index)
+        ends = np.searchsorted(rows, np.array(layout.bounds[1:]))
+        lengths = np.diff(ends, prepend=0).tolist()
+        where = torch.from_numpy(rows)
+        part = Layout.of(lengths, group=layout.group)
+        return cls(where, replace(part, positions=layout.positions[where]))
+
+    def to(self, device: torch.device | str) -> Rows:
+        """The same rows with tensors on `device`."""
+        return Rows(self.index.to(device, non_blocking=True), self.layout.to(device))
+
+
+@dataclass(frozen=True)
 class Batch:
     """Tokens, where their sequences lie, and what is to be predicted where.
 
@@ -100,6 +131,8 @@ class Batch:
         source: the encoder's run of a source-target pair, or None.
         targets: for each term, (index (K,), label (K,)): rows of the hidden run (or sequences, for a head that reads
             one row a sequence) and what they must give. Heads see only these rows.
+        reads: the rows of the last layer that any target needs, which are all that it computes where its attention
+            allows; None for all.
         samples: (N, 3) int64 on the host: (store, epoch, index) that name each sequence; keys of its random decisions
             and what an error message shows.
         account: what was cut, displaced, left out while the batch was built, in tokens or samples.
@@ -110,6 +143,7 @@ class Batch:
     segments: Tensor | None = None
     source: Batch | None = None
     targets: Targets = field(default_factory=dict)
+    reads: Rows | None = None
     samples: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 3), np.int64))
     account: dict[str, int] = field(default_factory=dict)
 
@@ -126,6 +160,7 @@ class Batch:
             segments=None if self.segments is None else self.segments.to(device, non_blocking=True),
             source=None if self.source is None else self.source.to(device),
             targets=move,
+            reads=None if self.reads is None else self.reads.to(device),
         )
 
     def pick(self, sequences: Sequence[int]) -> Batch:
@@ -139,6 +174,7 @@ class Batch:
             layout=Layout.of([self.layout.lengths[n] for n in sequences], self.tokens.device),
             segments=None if self.segments is None else self.segments[rows],
             targets={},
+            reads=None,
             samples=self.samples[list(sequences)] if len(self.samples) else self.samples,
         )
 
@@ -147,23 +183,40 @@ def level(batch: Batch, multiple: int = LEVEL) -> Batch:
     """Bring the run to a multiple of `multiple` tokens by filler sequences at its end, which nothing is predicted from.
 
     oneDNN compiles a kernel for each new number of rows, so runs of ever new lengths would compile at every step.
-    Targets, samples and accounts stay as they are.
+    The rows that the last layer computes are brought to a multiple too, by some more of them. Targets, samples and
+    accounts stay as they are.
     """
     missing = -batch.layout.total % multiple
-    if not missing or not batch.layout.longest:
+    if not batch.layout.longest or (not missing and batch.reads is None):
         return batch
+    if not missing:
+        return replace(batch, reads=_level_rows(batch, batch.layout, multiple))
     longest = batch.layout.longest  # fillers must not need more positions than the batch's own sequences
     fillers = [longest] * (missing // longest) + ([missing % longest] if missing % longest else [])
     group = batch.layout.group
     if group is not None:
         group = torch.cat([group, group[-1:].expand(len(fillers))])
-    device = batch.tokens.device
+    layout = Layout.of([*batch.layout.lengths, *fillers], batch.tokens.device, group=group)
     return replace(
         batch,
         tokens=torch.cat([batch.tokens, batch.tokens[:1].expand(missing)]),
-        layout=Layout.of([*batch.layout.lengths, *fillers], device, group=group),
+        layout=layout,
+        reads=_level_rows(batch, layout, multiple),
         segments=None if batch.segments is None else torch.cat([batch.segments, batch.segments[:1].expand(missing)]),
     )
+
+
+def _level_rows(batch: Batch, layout: Layout, multiple: int) -> Rows | None:
+    """The rows that are read, the fillers', and others spread over the run that bring them to a multiple."""
+    if batch.reads is None:
+        return None
+    read = np.zeros(layout.total, np.bool_)
+    read[batch.reads.index.numpy()] = True
+    read[batch.layout.total :] = True
+    others = np.flatnonzero(~read)
+    more = min(len(others), -int(read.sum()) % multiple)
+    read[others[np.arange(more) * len(others) // max(more, 1)]] = True
+    return Rows.of(np.flatnonzero(read), layout)
 
 
 def ragged(

@@ -57,6 +57,10 @@ class MemorySplit:
 @dataclass
 class FakeOutput:
     last_hidden_state: Tensor
+    layout: Layout | None = None
+
+    def at(self, index: Tensor) -> Tensor:
+        return self.last_hidden_state[index]
 
 
 class FakeTokenHead(nn.Module):
@@ -91,4 +95,4 @@ class FakeModel(nn.Module):
 
     def forward(self, batch: Batch) -> FakeOutput:
         self.passes += 1
-        return FakeOutput(self.embedding(batch.tokens))
+        return FakeOutput(self.embedding(batch.tokens), batch.layout)

@@ -30,7 +30,7 @@ def predict(
     view = ExampleView(rows)
     out: list[Prediction | None] = [None] * len(rows)
     for index in by_length(view.lengths(np.arange(len(rows))), budget):
-        batch = task.prepare(view.read(index, 0, 0, Draw(0)), Draw(0))
+        batch = task.make(view.read(index, 0, 0, Draw(0)), Draw(0))
         with computing(device, half):
             found = task.decode(model, batch.to(device))
         for n, prediction in zip(index.tolist(), found, strict=True):

@@ -49,7 +49,7 @@ def evaluate_store(
     for part in objective.parts:
         view = build_view(split, part.view, length - part.overhead, part.lookahead, pack or part.pack)
         for index in by_length(view.lengths(np.arange(len(view))), budget):
-            batch = part.corrupt(part.prepare(view.read(index, 0, 0, draw), draw), draw)
+            batch = part.make(view.read(index, 0, 0, draw), draw)
             with computing(device, half):
                 terms = part(model, batch.to(device))
             for term in terms:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretune.batch import Layout
+from pretune.batch import Layout, Rows
 from pretune.models.model import LanguageModel
 from pretune.nn.attention import Attention, ragged_attention
 from pretune.nn.block import Block
@@ -80,10 +80,12 @@ class FusedBlock(nn.Module):
         ]
         self._dtype = attention.query.weight.dtype
 
-    def forward(self, x: Tensor, layout: Layout, cache: LayerCache | None = None) -> Tensor:
-        """Shape: (T, width) -> (T, width)."""
+    def forward(
+        self, x: Tensor, layout: Layout, cache: LayerCache | None = None, rows: Rows | None = None
+    ) -> Tensor:
+        """As the block. Shape: (T, width) -> (T, width)."""
         if x.shape[0] > FEW or cache is None:
-            return self.block(x, layout, cache)  # type: ignore[no-any-return]
+            return self.block(x, layout, cache, rows)  # type: ignore[no-any-return]
         attention = self.block.attention
         before_attention, after_attention, before_feedforward, after_feedforward = self._norms
         inputs = self._inputs(before_attention(x).to(self._dtype)).view(x.shape[0], 3, attention.heads, -1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pretune import config as configuration
-from pretune.batch import Batch
+from pretune.batch import Batch, Layout
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.find import find, nearest
@@ -67,14 +67,27 @@ class ModelOutput:
     """What a forward gives.
 
     Attributes:
-        last_hidden_state: (T, width), after the last norm.
+        last_hidden_state: (T, width), after the last norm; (M, width) where the last layer gave some rows only.
+        layout: of that run.
+        rows: (M,) int64, which rows of the batch's run they are; None for all.
         layers: the stack's input and every block's output, each (T, width), where asked for.
         cache: the one that was given, with the new tokens in it.
     """
 
     last_hidden_state: Tensor
+    layout: Layout
+    rows: Tensor | None = None
     layers: list[Tensor] | None = None
     cache: Cache | None = None
+
+    def at(self, index: Tensor) -> Tensor:
+        """Rows by their place in the batch's run, which must be among those that it `reads`.
+
+        Shape:
+            index: (K,) int64; return: (K, width)
+        """
+        place = index if self.rows is None else torch.searchsorted(self.rows, index)
+        return self.last_hidden_state.index_select(0, place)
 
 
 @dataclass
@@ -132,6 +145,8 @@ class LanguageModel(nn.Module):
     def forward(self, batch: Batch, *, cache: Cache | None = None, layers: bool = False) -> ModelOutput:
         """The hidden run of a batch; heads are called on it by whoever needs them.
 
+        The last layer gives the rows that the batch `reads` alone, where its attention can leave queries out.
+
         Args:
             cache: earlier tokens of the same sequences; `batch.layout` then comes from `cache.layout`.
             layers: also return every layer's run.
@@ -143,8 +158,12 @@ class LanguageModel(nn.Module):
             self._check_length(batch, cache)
         kept: list[Tensor] | None = [] if layers else None
         hidden = self.embedding(batch.tokens, batch.layout, batch.segments)
-        hidden = self.stack(hidden, batch.layout, cache, kept)
-        return ModelOutput(hidden, kept, cache)
+        some = batch.reads is not None and cache is None and not layers and self.stack.can_leave_out
+        reads = batch.reads if some else None
+        hidden = self.stack(hidden, batch.layout, cache, kept, reads)
+        if reads is None:
+            return ModelOutput(hidden, batch.layout, None, kept, cache)
+        return ModelOutput(hidden, reads.layout, reads.index)
 
     @property
     def vocab_size(self) -> int:
@@ -286,12 +305,18 @@ def flops_per_token(model: LanguageModel, length: int) -> float:
 
     Source: Kaplan et al. 2020 (arXiv 2001.08361), section 2.1, with attention counted.
     """
+    return sum(block_flops(block, length, length) for block in model.stack.blocks) / length
+
+
+def block_flops(block: nn.Module, queries: int, keys: int) -> float:
+    """Floating-point operations of one layer's forward for a sequence of `keys` tokens of which it gives `queries`."""
     total = 0.0
-    for module in model.stack.modules():
+    for name, module in block.named_modules():
         if isinstance(module, nn.Linear):
-            total += 2.0 * module.in_features * module.out_features
+            rows = keys if name.endswith(("attention.key", "attention.value")) else queries
+            total += 2.0 * module.in_features * module.out_features * rows
         elif isinstance(module, Attention):
-            total += 4.0 * model.width * module.structure.pairs(length, length) / length
+            total += 4.0 * module.query.out_features * module.structure.pairs(queries, keys)
     return total
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -103,17 +104,26 @@ class Attention(nn.Module):
         self.value = Projection(width, width, bias=bias)
         self.output = Projection(width, width, bias=bias)
 
-    def forward(self, x: Tensor, layout: Layout, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        layout: Layout,
+        cache: LayerCache | None = None,
+        source: tuple[Tensor, Layout] | None = None,
+    ) -> Tensor:
         """Mix rows of the same sequence, and of its cached past.
+
+        Args:
+            source: the run that keys and values are made of, where it is not `x`.
 
         Shape:
             x: (T, width); return: (T, width)
         """
         x = working(x)
+        other, keys = (x, cast(Run, layout)) if source is None else (working(source[0]), source[1])
         query = self.query(x, layout).unflatten(1, (self.heads, -1))
-        key = self.key(x, layout).unflatten(1, (self.heads, -1))
-        value = self.value(x, layout).unflatten(1, (self.heads, -1))
-        keys: Run = layout
+        key = self.key(other, keys).unflatten(1, (self.heads, -1))
+        value = self.value(other, keys).unflatten(1, (self.heads, -1))
         if cache is not None:
             key, value, keys = cache.append(key, value, layout)
         dropout = self.dropout if self.training else 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pretune.batch import Layout
+from pretune.batch import Layout, Rows
 from pretune.nn.attention import Attention
 from pretune.nn.cache import LayerCache
 from pretune.nn.dropout import Dropout
@@ -48,9 +48,20 @@ class Block(nn.Module):
         self.norms = norms
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, layout: Layout, cache: LayerCache | None = None) -> Tensor:
-        """Shape: (T, width) -> (T, width)."""
+    def forward(self, x: Tensor, layout: Layout, cache: LayerCache | None = None, rows: Rows | None = None) -> Tensor:
+        """Both branches; of all rows, or only of those asked for.
+
+        Shape:
+            x: (T, width); return: (T, width), or (M, width) for M rows
+        """
         norms, add = self.norms, self.dropout.add
-        x = norms.after_attention(add(self.attention(norms.before_attention(x), layout, cache), x))
+        whole = norms.before_attention(x)
+        if rows is None:
+            mixed = self.attention(whole, layout, cache)
+        else:
+            x = x.index_select(0, rows.index)
+            mixed = self.attention(norms.before_attention(x), rows.layout, source=(whole, layout))
+            layout = rows.layout
+        x = norms.after_attention(add(mixed, x))
         out: Tensor = norms.after_feedforward(add(self.feedforward(norms.before_feedforward(x), layout), x))
         return out

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pretune.batch import Layout
+from pretune.batch import Layout, Rows
 from pretune.nn.block import Block
 from pretune.nn.cache import Cache
 
@@ -26,8 +26,18 @@ class Stack(nn.Module):
         self.norm = norm or nn.Identity()
         self.checkpointing = False
 
+    @property
+    def can_leave_out(self) -> bool:
+        """Whether the last block can give some rows of its run without the others."""
+        return len(self.blocks) > 0 and self.blocks[-1].attention.structure.any_queries  # type: ignore[union-attr,return-value]
+
     def forward(
-        self, x: Tensor, layout: Layout, cache: Cache | None = None, layers: list[Tensor] | None = None
+        self,
+        x: Tensor,
+        layout: Layout,
+        cache: Cache | None = None,
+        layers: list[Tensor] | None = None,
+        rows: Rows | None = None,
     ) -> Tensor:
         """Run all blocks.
 
@@ -35,18 +45,21 @@ class Stack(nn.Module):
             cache: what was read before; it takes the new keys and values.
             layers: where given, the input of the stack and the output of each block are appended to it, the last one
                 after the last norm.
+            rows: what the last block is to give, where it `can_leave_out` the others; without a cache.
 
         Shape:
-            x: (T, width); return: (T, width)
+            x: (T, width); return: (T, width), or (M, width) for M rows
         """
+        last = len(self.blocks) - 1
         handles = [None] * len(self.blocks) if cache is None else cache.begin(layout)
-        for block, handle in zip(self.blocks, handles, strict=True):
+        for number, (block, handle) in enumerate(zip(self.blocks, handles, strict=True)):
+            wanted = rows if number == last else None
             if layers is not None:
                 layers.append(x)
             if self.checkpointing and self.training and handle is None:
-                x = checkpoint(block, x, layout, use_reentrant=False)
+                x = checkpoint(block, x, layout, None, wanted, use_reentrant=False)
             else:
-                x = block(x, layout, handle)
+                x = block(x, layout, handle, wanted)
         x = self.norm(x)
         if layers is not None:
             layers.append(x)

@@ -7,6 +7,7 @@ A structure is told once, as a mask, by `visible`; a back end that has a kernel 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +15,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Structure:
-    """Base of all structures."""
+    """Base of all structures.
+
+    Attributes:
+        any_queries: queries may be any rows of their sequence: what one sees does not depend on its place.
+    """
+
+    any_queries: ClassVar[bool] = False
 
     def visible(self, queries: int, keys: int, device: torch.device | str = "cpu") -> Tensor | None:
         """Which keys the queries of one sequence see; None where all see all.
@@ -33,6 +40,8 @@ class Structure:
 @dataclass(frozen=True)
 class Bidirectional(Structure):
     """Every query sees every key of its sequence."""
+
+    any_queries: ClassVar[bool] = True
 
     def visible(self, queries: int, keys: int, device: torch.device | str = "cpu") -> Tensor | None:
         """None: there is nothing to hide."""

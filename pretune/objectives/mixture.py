@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from pretune.batch import Batch
@@ -101,6 +102,12 @@ class Mixture(Objective):
         for member in self._objectives():
             batch = member.corrupt(batch, draw)
         return batch
+
+    def reads(self, batch: Batch) -> NDArray[np.int64] | None:
+        """The rows of all members that the batch is for; None as soon as one reads all."""
+        found = [member.reads(batch) for member in self._objectives() if member.name in batch.targets]
+        some = [rows for rows in found if rows is not None]
+        return np.concatenate(some) if some and len(some) == len(found) else None
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Predictions of every member; 0 for those of other parts."""

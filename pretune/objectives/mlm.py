@@ -118,10 +118,14 @@ class MaskedLanguageModelling(Objective):
         edge = self.config.mask + self.config.random
         return np.where(action < self.config.mask, self._mask, np.where(action < edge, random, label))
 
+    def reads(self, batch: Batch) -> NDArray[np.int64]:
+        """The chosen tokens."""
+        return batch.targets[self.name][0].numpy()
+
     def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
         """Cross-entropy at the chosen tokens; the head sees no other row."""
         index, label = batch.targets[self.name]
-        total, correct = model.heads["mlm"].loss(output.last_hidden_state.index_select(0, index), label)
+        total, correct = model.heads["mlm"].loss(output.at(index), label)
         return [Term(self.name, total, len(label), self.config.weight, correct)]
 
 

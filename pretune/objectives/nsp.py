@@ -22,7 +22,7 @@ from pretune.batch import Batch, ragged
 from pretune.draw import Draw, bounded, unit
 from pretune.errors import DataError
 from pretune.loss import Term, cross_entropy
-from pretune.objectives.objective import Model, Objective, Output, name_samples, target
+from pretune.objectives.objective import Model, Objective, Output, ends, name_samples, target
 from pretune.text.views import Row
 
 if TYPE_CHECKING:
@@ -86,10 +86,14 @@ class NextSentencePrediction(Objective):
         batch.targets[self.name] = target(index, exchanged[index])
         return batch
 
+    def reads(self, batch: Batch) -> NDArray[np.int64]:
+        """The ends of every sequence."""
+        return ends(batch.layout)
+
     def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
         """Cross-entropy of the paired sequences."""
         index, label = batch.targets[self.name]
-        logits = model.heads["nsp"](output.last_hidden_state, batch.layout).index_select(0, index)
+        logits = model.heads["nsp"](output.last_hidden_state, output.layout).index_select(0, index)
         correct = (logits.detach().argmax(dim=1) == label).sum()
         return [Term(self.name, cross_entropy(logits, label), len(label), self.config.weight, correct)]
 

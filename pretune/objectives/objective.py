@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
 from pretune import config as configuration
-from pretune.batch import Batch, ragged
+from pretune.batch import Batch, Layout, Rows, ragged
 from pretune.draw import Draw
 from pretune.loss import Term
 from pretune.text.views import Row
@@ -22,15 +24,15 @@ if TYPE_CHECKING:
 Model = Any
 """A `pretune.models.model.LanguageModel`: called with a batch, its heads by role. Objectives may not import models."""
 Output = Any
-"""A `pretune.models.model.ModelOutput`: `last_hidden_state` (T, width)."""
+"""A `pretune.models.model.ModelOutput`: `at(index)` and `last_hidden_state`."""
 
 
 class Objective(nn.Module):
     """Base of the objectives.
 
-    A training step calls, on the host, `corrupt(prepare(rows, draw), draw)` and `counts(batch)`, then
-    `forward(model, batch)`. Randomness comes from `draw` and each row's sample alone, so a batch's content does not
-    depend on how samples are grouped.
+    A training step calls, on the host, `make(rows, draw)`, which is `corrupt(prepare(rows, draw), draw)`, and
+    `counts(batch)`, then `forward(model, batch)`. Randomness comes from `draw` and each row's sample alone, so a
+    batch's content does not depend on how samples are grouped.
 
     Attributes:
         name: of its term, its target and its metric; the file's name.
@@ -81,6 +83,16 @@ class Objective(nn.Module):
         """Change tokens and say what is to be predicted; by default nothing."""
         return batch
 
+    def reads(self, batch: Batch) -> NDArray[np.int64] | None:
+        """Rows of the last hidden run that `loss` looks at, in any order; None, the default, for all of them."""
+        return None
+
+    def make(self, rows: list[Row], draw: Draw) -> Batch:
+        """What a forward takes: prepared, corrupted, and with the rows named that the last layer must give."""
+        batch = self.corrupt(self.prepare(rows, draw), draw)
+        read = self.reads(batch)
+        return batch if read is None else replace(batch, reads=Rows.of(read, batch.layout))
+
     def counts(self, batch: Batch) -> dict[str, int]:
         """Number of predictions of each term, known before any forward."""
         return {self.name: len(batch.targets[self.name][1]) if self.name in batch.targets else 0}
@@ -115,6 +127,16 @@ def name_samples(batch: Batch, rows: list[Row], account: dict[str, int] | None =
     """The batch with the names of its samples, and what was lost while it was built."""
     samples = np.array([row.sample for row in rows], dtype=np.int64).reshape(-1, 3)
     return Batch(batch.tokens, batch.layout, batch.segments, samples=samples, account=account or {})
+
+
+def ends(layout: Layout) -> NDArray[np.int64]:
+    """First and last row of each sequence that is not empty: what a head reads that decides for a sequence.
+
+    Shape:
+        return: (any,) not ascending.
+    """
+    bounds, lengths = np.array(layout.bounds), np.array(layout.lengths)
+    return np.concatenate([bounds[:-1][lengths > 0], bounds[1:][lengths > 0] - 1])
 
 
 def target(index: np.ndarray[Any, Any], label: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor]:

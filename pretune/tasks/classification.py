@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from pydantic import Field
 from sklearn import metrics
 
@@ -23,7 +24,7 @@ from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.find import nearest
 from pretune.loss import Term
-from pretune.objectives.objective import Model, Output, name_samples, target
+from pretune.objectives.objective import Model, Output, ends, name_samples, target
 from pretune.tasks.task import Prediction, Task, where
 from pretune.text.labelled import Example
 from pretune.text.tokenizer import Vocabulary
@@ -108,6 +109,10 @@ class Classification(Task):
         batch.targets[self.name] = target(index, label)
         return batch
 
+    def reads(self, batch: Batch) -> NDArray[np.int64]:
+        """The ends of every sequence."""
+        return ends(batch.layout)
+
     def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
         """Cross-entropy, weighted and smoothed as configured, summed over the labelled sequences."""
         index, label = batch.targets[self.name]
@@ -163,7 +168,7 @@ class Classification(Task):
 
     def _logits(self, model: Model, output: Output, batch: Batch) -> torch.Tensor:
         """Shape: return: (N, C) fp32."""
-        logits: torch.Tensor = model.heads[self.name](output.last_hidden_state, batch.layout)
+        logits: torch.Tensor = model.heads[self.name](output.last_hidden_state, output.layout)
         return logits.float()
 
 

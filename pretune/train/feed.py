@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from pretune.batch import Batch
+from pretune.batch import Batch, Layout, Rows
 from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.objectives.objective import Objective
 from pretune.text.sampler import Cursor, Sampler, divide
-from pretune.text.views import Row
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ class Feed:
                 "make data.batch (or data.batch_tokens) larger, or data.accumulate smaller"
             )
         batches = [
-            prepare_batch(self._objective.parts[part], mine, self._draw)
+            self._objective.parts[part].make(mine, self._draw)
             for mine in divide(rows, parts)[self._rank :: self._world]
         ]
         counts: dict[str, int] = {}
@@ -135,11 +134,6 @@ class Feed:
         )
 
 
-def prepare_batch(part: Objective, rows: list[Row], draw: Draw) -> Batch:
-    """Rows as a batch with targets."""
-    return part.corrupt(part.prepare(rows, draw), draw)
-
-
 def add(into: dict[str, int], more: dict[str, int]) -> None:
     """Add counts by name."""
     for name, value in more.items():
@@ -152,13 +146,16 @@ def pinned(batch: Batch) -> Batch:
     def pin(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.pin_memory()
 
+    def lay(layout: Layout) -> Layout:
+        return replace(layout, offsets=layout.offsets.pin_memory(), positions=layout.positions.pin_memory())
+
+    reads = batch.reads
     return replace(
         batch,
         tokens=batch.tokens.pin_memory(),
         segments=pin(batch.segments),
-        layout=replace(
-            batch.layout, offsets=batch.layout.offsets.pin_memory(), positions=batch.layout.positions.pin_memory()
-        ),
+        layout=lay(batch.layout),
+        reads=None if reads is None else Rows(reads.index.pin_memory(), lay(reads.layout)),
         source=None if batch.source is None else pinned(batch.source),
         targets={name: (i.pin_memory(), y.pin_memory()) for name, (i, y) in batch.targets.items()},
     )

@@ -19,7 +19,6 @@ from pretune.models.model import parameters
 from pretune.objectives.objective import Objective
 from pretune.text.sampler import Sampler, divide
 from pretune.train.assemble import Pieces, fine_tuning, pretraining
-from pretune.train.feed import prepare_batch
 from pretune.train.flops import Flops
 from pretune.train.precision import Precision, choose_precision
 from pretune.train.recipe import Recipe
@@ -105,7 +104,7 @@ def make_plan(recipe: Recipe) -> Plan:
             rows, cursor = sampler.take(cursor)
             steps_seen.append(len(rows))
             if step == 0:
-                batches.append(prepare_batch(part, divide(rows, recipe.data.accumulate)[0], draw))
+                batches.append(part.make(divide(rows, recipe.data.accumulate)[0], draw))
         data.append(f"{part.view}: {_samples(sampler):,} samples of at most {recipe.data.length} tokens")
     there = sum(map(_samples, samplers))
     samples = sum(steps_seen) / len(steps_seen)

@@ -13,7 +13,7 @@ from pretune.draw import Draw
 from pretune.objectives.objective import Objective
 from pretune.text.sampler import sweep
 from pretune.text.views import View
-from pretune.train.feed import add, prepare_batch
+from pretune.train.feed import add
 from pretune.train.parallel import World
 from pretune.train.precision import Precision
 from pretune.train.state import means
@@ -106,4 +106,4 @@ def prepare_validation(
         for store, view in enumerate(stores)
         for batch in sweep(view, draw, batch_tokens, store, limit)
     ]
-    return [prepare_batch(objective.parts[part], found, draw) for part, found in rows[world.rank :: world.size]]
+    return [objective.parts[part].make(found, draw) for part, found in rows[world.rank :: world.size]]

@@ -2,14 +2,17 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from pretune.batch import Batch, Layout, ragged
+from pretune.batch import Batch, Layout, Rows, level, ragged
 from pretune.errors import DataError, UsageError
 from pretune.models import build
-from pretune.models.model import flops_per_token, head_flops
+from pretune.models.model import block_flops, flops_per_token, head_flops
+from pretune.objectives.objective import ends
 
 FAMILIES = {"bert": ["mlm", "nsp"], "gpt2": ["clm"]}
 SMALL = {"vocab_size": 50}
@@ -68,6 +71,62 @@ def test_overfits_one_batch(family, precision):
     assert correct > 0.9 * len(inside)
 
 
+def some_rows(batch: Batch) -> Batch:
+    """Of five sequences: two rows, none, all, one in the middle, none; leveled as the training step does."""
+    return level(replace(batch, reads=Rows.of(np.array([9, 2, 6, 7, 8, 12]), batch.layout)), 8)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_last_layer_gives_the_rows_that_are_read(precision, checkpointing):
+    """The same rows and the same gradients as from the whole run."""
+    model = build("bert", "tiny", ["mlm"], {**SMALL, "hidden_dropout_prob": 0.0})
+    model.stack.checkpointing = checkpointing
+    torch.manual_seed(0)
+    batch = ragged([torch.randint(5, 50, (n,)).tolist() for n in (4, 2, 5, 3, 2)])
+    part, index = some_rows(batch), torch.tensor([7, 2, 12, 6, 8, 9])
+    found = []
+    for run in (level(batch, 8), part):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            output = model(run)
+            rows = output.at(index)
+        (rows * torch.arange(6)[:, None]).sum().backward()
+        found.append([rows.detach(), *(p.grad.clone() for p in model.stack.parameters())])
+        model.zero_grad()
+        assert (output.rows is None) == (run is not part)
+    assert len(output.last_hidden_state) == 8 < part.layout.total == 16
+    tolerance = 1e-5 if precision == "fp32" else 4e-2
+    for whole, some in zip(*found, strict=True):
+        assert float((whole - some).norm()) <= tolerance * float(whole.norm() + 1e-2)
+
+
+def test_rows_keep_their_places():
+    batch = some_rows(ragged([[7] * n for n in (4, 2, 5, 3, 2)]))
+    assert batch.reads.layout.count == batch.layout.count
+    assert torch.equal(batch.reads.layout.positions, batch.layout.positions[batch.reads.index])
+    assert set(batch.reads.index.tolist()) >= {2, 6, 7, 8, 9, 12}
+    assert batch.reads.layout.total == 8
+
+
+def test_a_causal_model_gives_every_row():
+    model = build("gpt2", "tiny", ["clm"], SMALL)
+    batch = ragged([[1, 2, 3], [4]])
+    output = model(replace(batch, reads=Rows.of(np.array([2]), batch.layout)))
+    assert output.rows is None
+    assert torch.equal(output.at(torch.tensor([3])), output.last_hidden_state[3:])
+
+
+def test_a_sequence_head_reads_its_row_among_few():
+    model = build("bert", "tiny", ["nsp"], SMALL).eval()
+    batch = ragged([[5, 6, 7], [8], [9, 10]])
+    part = level(replace(batch, reads=Rows.of(ends(batch.layout), batch.layout)), 16)
+    whole, some = model(batch), model(part)
+    want = model.heads["nsp"](whole.last_hidden_state, whole.layout)
+    got = model.heads["nsp"](some.last_hidden_state, some.layout)
+    torch.testing.assert_close(got[:3], want, atol=1e-5, rtol=1e-5)
+
+
 def test_layers_on_request():
     model = build("bert", "tiny", [], SMALL)
     output = model(ragged([[1, 2, 3]]), layers=True)
@@ -124,6 +183,11 @@ def test_flops_are_those_of_the_profiler():
     assert counter.get_total_flops() == matrices
     assert head_flops(model, "mlm") == 2 * 256 * 256 + 2 * 256 * 50
     assert head_flops(model, "nsp") == 2 * 256 * 256 + 2 * 256 * 2
+    part = replace(batch, reads=Rows.of(np.arange(0, 64, 8), batch.layout))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(part)
+    saved = 2 * (block_flops(model.stack.blocks[-1], 32, 32) - block_flops(model.stack.blocks[-1], 4, 32))
+    assert counter.get_total_flops() == matrices - saved + 64 * 4 * 256 * 32 - 8 * 4 * 256 * 32
     causal = build("gpt2", "mini", ["clm"], SMALL)
     assert flops_per_token(causal, 9) == flops_per_token(model, 9) - 4 * 4 * 256 * (9 - 5)
 

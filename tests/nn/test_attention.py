@@ -16,6 +16,7 @@ RUNS = {
     "decode": ([1, 1, 1], [4, 17, 17]),
     "longer keys": ([3, 2, 2, 5], [9, 2, 2, 6]),
     "empty": ([0, 4, 0, 3], None),
+    "some rows": ([3, 0, 20, 1, 9], [9, 2, 20, 6, 9]),
 }
 
 
@@ -52,7 +53,7 @@ def test_back_ends_are_equal(name, structure):
                     got, want, atol=tolerance, rtol=tolerance, msg=lambda m, b=backend: f"{b} {m}"
                 )
     assert tried >= {"flash", "sdpa", "padded"}
-    assert ("matmul" in tried) == (longer is None)
+    assert ("matmul" in tried) == (longer is None or structure is BIDIRECTIONAL)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="varlen needs a CUDA GPU")
@@ -86,7 +87,7 @@ def test_matmul_in_buckets(structure, waste, monkeypatch):
     matmul._plan.cache_clear()
     layout = Layout.of([33, 2, 30, 9, 0, 33, 1, 32, 28, 8])
     inputs = tensors(layout, layout, torch.float32)
-    buckets = len(matmul._plan(layout.bounds, 3, torch.float32).buckets)
+    buckets = len(matmul._plan(layout.bounds, layout.bounds, 3, torch.float32).buckets)
     assert buckets == {0: 5, 600: 3, 1 << 15: 1}[waste]
     wanted = run("reference", inputs, layout, layout, structure)
     for got, want in zip(run("matmul", inputs, layout, layout, structure), wanted, strict=True):
@@ -140,7 +141,9 @@ def test_operators_are_well_formed(dtype):
     inputs = tensors(layout, layout, dtype, heads=2, width=8)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(flash.ragged_flash, (*inputs, layout.offsets, layout.offsets, True, 0.5), test_utils=tests)
-    torch.library.opcheck(matmul.ragged_matmul, (*inputs, layout.offsets, True, 0.5, False), test_utils=tests)
+    torch.library.opcheck(
+        matmul.ragged_matmul, (*inputs, layout.offsets, layout.offsets, True, 0.5, False), test_utils=tests
+    )
 
 
 def test_float32_of_long_sequences_stays_with_flash():

@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy import stats
 
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
+from pretune.models import build as build_model
 from pretune.objectives.clm import CausalLanguageModelling
 from pretune.objectives.mixture import Mixture, build
 from pretune.objectives.mlm import MaskedLanguageModelling
@@ -151,3 +153,19 @@ def test_a_bad_recipe_names_field_and_remedy(config: Mapping[str, float], messag
 def test_a_tokenizer_that_does_not_fit_is_refused() -> None:
     with pytest.raises(DataError, match="mask token"):
         build({"mlm": 1.0, "nsp": 1.0}, make_decoder_vocabulary())
+
+
+def test_a_batch_reads_what_its_members_read() -> None:
+    """Masked tokens and both ends of every sequence; and the loss from these rows is the loss from all."""
+    both = make({"mlm": 1.0, "nsp": 1.0})
+    batch = both.make(make_rows(both), DRAW)
+    assert batch.reads is not None
+    layout = batch.layout
+    wanted = {*batch.targets["mlm"][0].tolist(), *layout.first.tolist(), *layout.last.tolist()}
+    assert batch.reads.index.tolist() == sorted(wanted)
+    assert len(wanted) < layout.total
+    model = build_model("bert", "tiny", ["mlm", "nsp"], {"vocab_size": SIZE}).eval()
+    for some, whole in zip(both(model, batch), both(model, replace(batch, reads=None)), strict=True):
+        torch.testing.assert_close(some.sum, whole.sum)
+    causal = make({"clm": 1.0})
+    assert causal.make(make_rows(causal), DRAW).reads is None

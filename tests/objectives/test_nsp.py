@@ -178,7 +178,7 @@ def test_the_loss_is_summed_over_the_pairs() -> None:
 def test_a_batch_without_pairs_gives_zero_and_gradients() -> None:
     model, objective = FakeModel(), make()
     batch = objective.prepare([Row((0, 0, 0), np.array([9, 8]), sentences=np.array([0]))], DRAW)
-    (term,) = objective.loss(model, FakeOutput(model.embedding(batch.tokens)), batch)
+    (term,) = objective.loss(model, FakeOutput(model.embedding(batch.tokens), batch.layout), batch)
     term.sum.backward()
     assert (float(term.sum.detach()), term.count, batch.account["unpaired"]) == (0.0, 0, 1)
     assert all(p.grad is not None and not p.grad.any() for p in model.heads["nsp"].parameters())

@@ -116,7 +116,7 @@ class Scores(nn.Module):
         self.heads = {"classification": lambda hidden, layout: self.logits}
 
     def forward(self, batch: object) -> object:
-        return type("Output", (), {"last_hidden_state": None})()
+        return type("Output", (), {"last_hidden_state": None, "layout": None})()
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

@@ -1,4 +1,4 @@
-"""CPU, training: self-attention by batched products over buckets of near-equal lengths, as one operator.
+"""CPU, training: attention by batched products over buckets of near-equal lengths, as one operator.
 
 ATen's flash kernel is slow in bfloat16 without AMX: at length 128 its backward takes 4.5 times as long as the products
 here, which oneDNN does with the CPU's bfloat16 instructions (12.2 against 2.7 ms; forward 2.7 against 1.8; at length
@@ -10,7 +10,8 @@ In float32 it is for short sequences, whose many lengths cost the flash kernel a
 Sequences of near-equal lengths form a bucket, padded to its longest; one gather brings all buckets into the order of
 their products and one brings the result back, so a bucket costs its products alone. Probabilities of short sequences
 are kept for the backward, those of long ones computed again. Causal sequences are done in blocks of queries, so that
-what is hidden is mostly not computed.
+what is hidden is mostly not computed. Bidirectional queries may be fewer than the keys: a last layer's, of which only
+some rows are read.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def refuse(query: Tensor, key: Tensor, queries: Layout, keys: Run, structure: St
     """Why this back end cannot do the call, or None."""
     if query.device.type != "cpu" or query.dtype not in (torch.bfloat16, torch.float32):
         return "matmul is for bfloat16 and float32 on the CPU"
-    if query.dtype == torch.float32 and (torch.compiler.is_compiling() or queries.longest > _KEEP):
+    if query.dtype == torch.float32 and (torch.compiler.is_compiling() or keys.longest > _KEEP):
         return f"matmul in float32 is for sequences of at most {_KEEP}, and a compiled graph must not look at lengths"
     if dropout > 0:
         return "matmul has no dropout"
@@ -48,8 +49,8 @@ def refuse(query: Tensor, key: Tensor, queries: Layout, keys: Run, structure: St
         return f"matmul cannot render {structure}"
     if query.shape[1] != key.shape[1]:
         return "matmul needs as many key heads as query heads"
-    if keys is not queries:
-        return "matmul is for self-attention"
+    if keys is not queries and (not isinstance(keys, Layout) or isinstance(structure, Causal)):
+        return "matmul under a causal mask is for self-attention, and knows no cache"
     if not (torch.is_grad_enabled() and query.requires_grad):
         return "matmul is for training; the forward of flash is more exact and nearly as fast"
     return None
@@ -66,69 +67,89 @@ def attend(
     scale: float,
 ) -> Tensor:
     """Attention bucket by bucket. Shapes as in `ragged_attention`."""
-    keep = not torch.compiler.is_compiling()
-    out: Tensor = ragged_matmul(query, key, value, queries.offsets, isinstance(structure, Causal), scale, keep)[0]
+    keep, causal = not torch.compiler.is_compiling(), isinstance(structure, Causal)
+    out: Tensor = ragged_matmul(query, key, value, queries.offsets, keys.offsets, causal, scale, keep)[0]
     return out
 
 
 class Bucket(NamedTuple):
-    """Sequences done together, padded to the longest; part of a run that is laid out by heads.
+    """Sequences done together, padded to the longest; parts of two runs that are laid out by heads.
 
     Attributes:
-        start: first row of the bucket, whose `sequences * heads * length` rows go by sequence, head, position.
-        sequences, length: of the padded view.
-        hidden: (sequences * heads, 1, length) -inf at padding, else 0; None where no sequence is padded.
+        sequences: in it.
+        queries, keys: of each sequence in the padded views.
+        first_query, first_key: row where its part of a run begins, which goes by sequence, head, position.
+        hidden: (sequences * heads, 1, keys) -inf at padding, else 0; None where no sequence's keys are padded.
     """
 
-    start: int
     sequences: int
-    length: int
+    queries: int
+    keys: int
+    first_query: int
+    first_key: int
     hidden: Tensor | None
 
 
-class Plan(NamedTuple):
-    """How a run (T, H, D), seen as (T * H, D), becomes buckets and comes back: one gather each way for all of them.
+class Side(NamedTuple):
+    """How a run (T, H, D), seen as (T * H, D), becomes the parts of buckets and comes back: one gather each way.
 
     Attributes:
-        buckets: one after another in the padded run of P rows.
         gather: (P,) int64, the row that stands in each place; padding repeats its sequence's last token.
         scatter: (T * H,) int64, the place of each row.
         padding: (Z,) int64 places that are padding, or None.
     """
 
-    buckets: tuple[Bucket, ...]
     gather: Tensor
     scatter: Tensor
     padding: Tensor | None
 
 
+class Plan(NamedTuple):
+    """The buckets, one after another in the padded runs of queries and of keys."""
+
+    buckets: tuple[Bucket, ...]
+    queries: Side
+    keys: Side
+
+
 @lru_cache(maxsize=16)
-def _plan(bounds: tuple[int, ...], heads: int, dtype: torch.dtype) -> Plan:
-    """Sequences of near-equal lengths together, the longest first."""
-    starts, lengths = np.array(bounds[:-1]), np.diff(bounds)
+def _plan(query_bounds: tuple[int, ...], key_bounds: tuple[int, ...], heads: int, dtype: torch.dtype) -> Plan:
+    """Sequences of near-equal numbers of keys together, the longest first."""
+    lengths = np.diff(key_bounds)
     order = np.argsort(-lengths, kind="stable")
+    members = _buckets(order[lengths[order] > 0], lengths, heads)
+    keys, key_views = _side(key_bounds, members, heads)
+    queries, query_views = (keys, key_views) if query_bounds == key_bounds else _side(query_bounds, members, heads)
     buckets: list[Bucket] = []
-    rows: list[NDArray[np.int64]] = []
-    real: list[NDArray[np.bool_]] = []
-    place = 0
-    for members in _buckets(order[lengths[order] > 0], lengths, heads):
-        own, length = lengths[members, None, None], int(lengths[members[0]])
-        token = starts[members, None, None] + np.minimum(np.arange(length), own - 1)
-        shape = (len(members), heads, length)
-        inside = np.arange(length) < own
-        rows.append((token * heads + np.arange(heads)[:, None]).ravel())
-        real.append(np.broadcast_to(inside, shape).ravel())
+    first_query = first_key = 0
+    for part, asked, inside in zip(members, query_views, key_views, strict=True):
         hidden = None
         if not inside.all():
-            hidden = torch.zeros(shape, dtype=dtype).masked_fill_(~torch.from_numpy(inside), -torch.inf)
-            hidden = hidden.view(-1, 1, length)
-        buckets.append(Bucket(place, len(members), length, hidden))
-        place += math.prod(shape)
-    gather, kept = np.concatenate([np.zeros(0, np.int64), *rows]), np.concatenate([np.zeros(0, np.bool_), *real])
+            hidden = torch.zeros(inside.shape, dtype=dtype).masked_fill_(~torch.from_numpy(inside), -torch.inf)
+            hidden = hidden.repeat_interleave(heads, dim=0)[:, None]
+        buckets.append(Bucket(len(part), asked.shape[1], inside.shape[1], first_query, first_key, hidden))
+        first_query, first_key = first_query + asked.size * heads, first_key + inside.size * heads
+    return Plan(tuple(buckets), queries, keys)
+
+
+def _side(
+    bounds: tuple[int, ...], members: list[NDArray[np.int64]], heads: int
+) -> tuple[Side, list[NDArray[np.bool_]]]:
+    """One run in buckets, and which places of each bucket's padded view (sequences, length) hold a row."""
+    starts, lengths = np.array(bounds[:-1]), np.diff(bounds)
+    rows, real, views = [np.zeros(0, np.int64)], [np.zeros(0, np.bool_)], []
+    for part in members:
+        own, length = lengths[part, None], int(lengths[part].max())
+        inside = np.arange(length) < own
+        token = np.minimum(starts[part, None] + np.minimum(np.arange(length), np.maximum(own - 1, 0)), bounds[-1] - 1)
+        rows.append((token[:, None] * heads + np.arange(heads)[:, None]).ravel())
+        real.append(np.repeat(inside[:, None], heads, axis=1).ravel())
+        views.append(inside)
+    gather, kept = np.concatenate(rows), np.concatenate(real)
     scatter = np.empty(bounds[-1] * heads, np.int64)
     scatter[gather[kept]] = np.flatnonzero(kept)
     padding = None if kept.all() else torch.from_numpy(np.flatnonzero(~kept))
-    return Plan(tuple(buckets), torch.from_numpy(gather), torch.from_numpy(scatter), padding)
+    return Side(torch.from_numpy(gather), torch.from_numpy(scatter), padding), views
 
 
 def _buckets(order: NDArray[np.int64], lengths: NDArray[np.int64], heads: int) -> list[NDArray[np.int64]]:
@@ -143,20 +164,26 @@ def _buckets(order: NDArray[np.int64], lengths: NDArray[np.int64], heads: int) -
     return found
 
 
-def _load(run: Tensor, plan: Plan) -> Tensor:
+def _load(run: Tensor, side: Side) -> Tensor:
     """(T, H, D) -> (P, D)."""
-    return run.reshape(-1, run.shape[2]).index_select(0, plan.gather)
+    return run.reshape(-1, run.shape[2]).index_select(0, side.gather)
 
 
-def _store(padded: Tensor, plan: Plan, like: Tensor) -> Tensor:
+def _store(padded: Tensor, side: Side, like: Tensor) -> Tensor:
     """(P, D) -> (T, H, D)."""
-    return padded.index_select(0, plan.scatter).view(like.shape)
+    return padded.index_select(0, side.scatter).view(like.shape)
 
 
-def _view(padded: Tensor, bucket: Bucket, heads: int) -> Tensor:
-    """(P, D) -> (sequences * H, length, D), a bucket's part."""
+def _part(padded: Tensor, first: int, rows: int, length: int) -> Tensor:
+    """(P, D) -> (rows, length, D), a bucket's part."""
+    return padded.narrow(0, first, rows * length).view(rows, length, -1)
+
+
+def _parts(bucket: Bucket, heads: int, queries: list[Tensor], keys: list[Tensor]) -> Iterator[Tensor]:
+    """A bucket's part of padded runs. Shape: (P, D) -> (sequences * H, length, D)."""
     rows = bucket.sequences * heads
-    return padded.narrow(0, bucket.start, rows * bucket.length).view(rows, bucket.length, -1)
+    yield from (_part(run, bucket.first_query, rows, bucket.queries) for run in queries)
+    yield from (_part(run, bucket.first_key, rows, bucket.keys) for run in keys)
 
 
 class _Piece(NamedTuple):
@@ -169,16 +196,17 @@ class _Piece(NamedTuple):
 
 
 def _pieces(bucket: Bucket, heads: int, causal: bool, dtype: torch.dtype) -> Iterator[_Piece]:
-    step = _BLOCK if causal else bucket.length
+    step = _BLOCK if causal else max(bucket.queries, 1)
     hidden = None if causal else bucket.hidden
-    for first in range(0, bucket.length, step):
-        last = min(first + step, bucket.length)
+    for first in range(0, bucket.queries, step):
+        last = min(first + step, bucket.queries)
+        seen = last if causal else bucket.keys
         triangle = _triangle(last - first, last, dtype) if causal and last > 1 else None
-        rows = max(1, _CHUNK // ((last - first) * last))
+        rows = max(1, _CHUNK // ((last - first) * seen))
         for start in range(0, bucket.sequences * heads, rows):
             batch = slice(start, min(start + rows, bucket.sequences * heads))
             mask = triangle if hidden is None else hidden[batch]
-            yield _Piece(batch, slice(first, last), slice(0, last), mask)
+            yield _Piece(batch, slice(first, last), slice(0, seen), mask)
 
 
 @lru_cache(maxsize=64)
@@ -197,36 +225,42 @@ def _softmax(q: Tensor, k: Tensor, piece: _Piece, scale: float, out: Tensor | No
 
 
 def _forward(
-    query: Tensor, key: Tensor, value: Tensor, bounds: tuple[int, ...], causal: bool, scale: float, keep: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bounds: tuple[tuple[int, ...], tuple[int, ...]],
+    causal: bool,
+    scale: float,
+    keep: bool,
 ) -> tuple[Tensor, Tensor]:
     """All buckets.
 
     Shape:
-        return: out (T, H, D) and the kept probabilities, flat.
+        return: out (Tq, H, D) and the kept probabilities, flat.
     """
     heads = query.shape[1]
-    plan = _plan(bounds, heads, query.dtype)
-    loaded = [_load(run, plan) for run in (query, key, value)]
-    mixed = torch.empty_like(loaded[0])
-    kept = [b for b in plan.buckets if keep and b.length <= _KEEP]
-    probabilities = query.new_empty(sum(b.sequences * heads * b.length**2 for b in kept))
+    plan = _plan(*bounds, heads, query.dtype)
+    asked, *seen = _load(query, plan.queries), _load(key, plan.keys), _load(value, plan.keys)
+    mixed = torch.empty_like(asked)
+    kept = [b for b in plan.buckets if keep and b.keys <= _KEEP]
+    probabilities = query.new_empty(sum(b.sequences * heads * b.queries * b.keys for b in kept))
     place = 0
     for bucket in plan.buckets:
-        q, k, v, out = (_view(run, bucket, heads) for run in (*loaded, mixed))
+        q, out, k, v = _parts(bucket, heads, [asked, mixed], seen)
         for piece in _pieces(bucket, heads, causal, query.dtype):
             target = None
-            if keep and bucket.length <= _KEEP:
-                target = _kept(probabilities, place, piece, bucket.length)
+            if keep and bucket.keys <= _KEEP:
+                target = _kept(probabilities, place, piece, bucket)
                 place += target.numel()
             p = _softmax(q, k, piece, scale, target)
             torch.bmm(p, v[piece.batch, piece.keys], out=out[piece.batch, piece.queries])
-    return _store(mixed, plan, query), probabilities
+    return _store(mixed, plan.queries, query), probabilities
 
 
-def _kept(probabilities: Tensor, place: int, piece: _Piece, length: int) -> Tensor:
-    """A piece's part of the kept probabilities. Shape: (batch, length, length)."""
+def _kept(probabilities: Tensor, place: int, piece: _Piece, bucket: Bucket) -> Tensor:
+    """A piece's part of the kept probabilities. Shape: (batch, queries, keys)."""
     rows = piece.batch.stop - piece.batch.start
-    return probabilities.narrow(0, place, rows * length**2).view(rows, length, length)
+    return probabilities.narrow(0, place, rows * bucket.queries * bucket.keys).view(rows, bucket.queries, bucket.keys)
 
 
 def _backward(
@@ -235,64 +269,85 @@ def _backward(
     key: Tensor,
     value: Tensor,
     probabilities: Tensor,
-    bounds: tuple[int, ...],
+    bounds: tuple[tuple[int, ...], tuple[int, ...]],
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     heads = query.shape[1]
-    plan = _plan(bounds, heads, query.dtype)
-    loaded = [_load(run, plan) for run in (query, key, value, grad)]
-    if plan.padding is not None:
-        loaded[3].index_fill_(0, plan.padding, 0.0)
-    grads = [torch.empty_like(loaded[0]) for _ in range(3)]
+    plan = _plan(*bounds, heads, query.dtype)
+    asked, seen = [_load(run, plan.queries) for run in (query, grad)], [_load(run, plan.keys) for run in (key, value)]
+    if plan.queries.padding is not None:
+        asked[1].index_fill_(0, plan.queries.padding, 0.0)
+    made = [torch.empty_like(asked[0]), torch.empty_like(seen[0]), torch.empty_like(seen[0])]
     place = 0
     for bucket in plan.buckets:
-        q, k, v, g = (_view(run, bucket, heads) for run in loaded)
-        dq, *made = (_view(run, bucket, heads) for run in grads)
-        blocks = causal and bucket.length > _BLOCK
-        dk, dv = (torch.zeros_like(run, dtype=torch.float32) for run in made) if blocks else made
+        q, g, dq, k, v, *more = _parts(bucket, heads, [*asked, made[0]], [*seen, *made[1:]])
+        blocks = causal and bucket.queries > _BLOCK
+        if blocks or not bucket.queries:
+            dk, dv = (torch.zeros_like(run, dtype=torch.float32) for run in more)
+        else:
+            dk, dv = more
         for piece in _pieces(bucket, heads, causal, query.dtype):
-            if bucket.length <= _KEEP and probabilities.numel():
-                p = _kept(probabilities, place, piece, bucket.length)
+            if bucket.keys <= _KEEP and probabilities.numel():
+                p = _kept(probabilities, place, piece, bucket)
                 place += p.numel()
             else:
                 p = _softmax(q, k, piece, scale)
-            rows, seen = (piece.batch, piece.queries), (piece.batch, piece.keys)
-            dp = torch.bmm(g[rows], v[seen].transpose(1, 2))
+            rows, keys = (piece.batch, piece.queries), (piece.batch, piece.keys)
+            dp = torch.bmm(g[rows], v[keys].transpose(1, 2))
             ds = torch.ops.aten._softmax_backward_data(dp, p, -1, p.dtype)
-            torch.bmm(ds, k[seen], out=dq[rows])
+            torch.bmm(ds, k[keys], out=dq[rows])
             if blocks:
-                dv[seen] += torch.bmm(p.transpose(1, 2), g[rows])
-                dk[seen] += torch.bmm(ds.transpose(1, 2), q[rows])
+                dv[keys] += torch.bmm(p.transpose(1, 2), g[rows])
+                dk[keys] += torch.bmm(ds.transpose(1, 2), q[rows])
             else:
                 torch.bmm(p.transpose(1, 2), g[rows], out=dv[piece.batch])
                 torch.bmm(ds.transpose(1, 2), q[rows], out=dk[piece.batch])
-        if blocks:
-            for target, total in zip(made, (dk, dv), strict=True):
+        if dk is not more[0]:
+            for target, total in zip(more, (dk, dv), strict=True):
                 target.copy_(total)
-    dq, dk, dv = (_store(run, plan, query) for run in (grads[0].mul_(scale), grads[1].mul_(scale), grads[2]))
-    return dq, dk, dv
+    dq, dk, dv = made[0].mul_(scale), made[1].mul_(scale), made[2]
+    return _store(dq, plan.queries, query), _store(dk, plan.keys, key), _store(dv, plan.keys, value)
+
+
+def _bounds(queries: Tensor, keys: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    known = tuple(keys.tolist())
+    return (known if queries is keys else tuple(queries.tolist())), known
 
 
 @torch.library.custom_op("pretune::ragged_matmul", mutates_args=())
 def ragged_matmul(
-    query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, causal: bool, scale: float, keep: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_offsets: Tensor,
+    key_offsets: Tensor,
+    causal: bool,
+    scale: float,
+    keep: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Self-attention of a ragged run, differentiable.
+    """Attention of two ragged runs, differentiable.
 
     Args:
         keep: keep the probabilities of short sequences for the backward. Their size depends on the lengths, which a
             compiled graph must not look at: there it is False.
 
     Shape:
-        query, key, value: (T, H, D); offsets: (N + 1,) int32; return: (T, H, D), probabilities (any,)
+        query: (Tq, H, D); key, value: (Tk, H, D); offsets: (N + 1,) int32; return: (Tq, H, D), probabilities (any,)
     """
-    return _forward(query, key, value, tuple(offsets.tolist()), causal, scale, keep)
+    return _forward(query, key, value, _bounds(query_offsets, key_offsets), causal, scale, keep)
 
 
 @ragged_matmul.register_fake
 def _(
-    query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, causal: bool, scale: float, keep: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_offsets: Tensor,
+    key_offsets: Tensor,
+    causal: bool,
+    scale: float,
+    keep: bool,
 ) -> tuple[Tensor, Tensor]:
     size = torch.library.get_ctx().new_dynamic_size() if keep else 0
     return query.new_empty(query.shape), query.new_empty(size)
@@ -305,12 +360,14 @@ def ragged_matmul_backward(
     key: Tensor,
     value: Tensor,
     probabilities: Tensor,
-    offsets: Tensor,
+    query_offsets: Tensor,
+    key_offsets: Tensor,
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `ragged_matmul`. Shape: as its inputs."""
-    return _backward(grad, query, key, value, probabilities, tuple(offsets.tolist()), causal, scale)
+    bounds = _bounds(query_offsets, key_offsets)
+    return _backward(grad, query, key, value, probabilities, bounds, causal, scale)
 
 
 @ragged_matmul_backward.register_fake
@@ -320,7 +377,8 @@ def _(
     key: Tensor,
     value: Tensor,
     probabilities: Tensor,
-    offsets: Tensor,
+    query_offsets: Tensor,
+    key_offsets: Tensor,
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -329,13 +387,13 @@ def _(
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.set_materialize_grads(False)  # else autograd makes zeros of the probabilities' size
-    query, key, value, offsets, ctx.causal, ctx.scale, _ = inputs
-    ctx.save_for_backward(query, key, value, output[1], offsets)
+    query, key, value, query_offsets, key_offsets, ctx.causal, ctx.scale, _ = inputs
+    ctx.save_for_backward(query, key, value, output[1], query_offsets, key_offsets)
 
 
 def _differentiate(ctx: Any, grad: Tensor, _probabilities: Tensor) -> tuple[Tensor | None, ...]:
     grads = ragged_matmul_backward(grad.contiguous(), *ctx.saved_tensors, ctx.causal, ctx.scale)
-    return (*grads, None, None, None, None)
+    return (*grads, None, None, None, None, None)
 
 
 ragged_matmul.register_autograd(_differentiate, setup_context=_save)
