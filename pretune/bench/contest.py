@@ -6,7 +6,7 @@ A heat is ours and one peer at both allocators: three processes at most, whateve
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +16,7 @@ from pretune.bench.environments import AbsentError
 from pretune.bench.memory import Peak
 from pretune.bench.process import Process
 from pretune.bench.results import Result, Row, Speed, mark
-from pretune.bench.work import ALLOCATORS, OURS, Contestant, Given, Turn, Work
+from pretune.bench.work import ALLOCATORS, GEMM, OURS, Contestant, Given, Turn, Work
 from pretune.errors import BenchError
 
 log = logging.getLogger(__name__)
@@ -30,12 +30,12 @@ class Heat:
 
     Attributes:
         turns: by label, in the order of the rounds.
-        limits: of the machine, one for each round.
+        limits: of the machine by name, one for each round.
         versions: by label.
     """
 
     turns: dict[str, list[Turn]]
-    limits: list[float]
+    limits: dict[str, list[float]]
     versions: dict[str, dict[str, str]]
 
 
@@ -45,21 +45,21 @@ def compete(
     rounds: int,
     warmup: int,
     threads: int,
-    limit: Callable[[], float] | None = None,
+    limits: Callable[[], Mapping[str, float]] = dict,
     fresh: bool = False,
     patience: float = 1800.0,
 ) -> Heat:
     """Give turns in rounds and gather what came back.
 
     Args:
-        limit: measures what the machine can do, after each round.
+        limits: measures what the machine can do, after each round.
         fresh: every turn in a process of its own.
 
     Raises:
         BenchError: a contestant failed, or the machine drifted.
         AbsentError: the environment of one cannot be made.
     """
-    heat = Heat({c.label: [] for c in contestants}, [], {})
+    heat = Heat({c.label: [] for c in contestants}, {}, {})
     with ExitStack() as stack:
         sides: dict[str, Callable[[], Turn]] = {}
         for contestant in contestants:
@@ -75,9 +75,9 @@ def compete(
                 continue
             for label, turn in found.items():
                 heat.turns[label].append(turn)
-            heat.limits += [] if limit is None else [limit()]
+            _append(heat.limits, limits())
             log.info(f"  round {number + 1}: " + ", ".join(f"{n} {t['seconds']:.2f} s" for n, t in found.items()))
-    refuse_drift(heat.limits)
+    refuse_drift(heat.limits.get(GEMM, ()))
     return heat
 
 
@@ -88,15 +88,15 @@ def once(contestant: Contestant, threads: int, patience: float = 1800.0) -> Turn
 
 
 def refuse_drift(limits: Sequence[float]) -> None:
-    """Refuse a run in which what the machine can do changed too much.
+    """Refuse a run in which the GEMM peak changed too much.
 
     Raises:
         BenchError: by more than `DRIFT`.
     """
     if limits and (found := drift(limits)) > DRIFT:
         raise BenchError(
-            f"refused: the machine drifted by {found:.0%} between the rounds ({min(limits):.4g} .. {max(limits):.4g}), "
-            f"more than {DRIFT:.0%}; nothing is recorded. Run it again when nothing else runs here"
+            f"refused: the GEMM peak drifted by {found:.0%} between the rounds ({min(limits):.3g} .. {max(limits):.3g} "
+            f"FLOP/s), more than {DRIFT:.0%}; nothing is recorded. Run it again when nothing else runs here"
         )
 
 
@@ -114,7 +114,7 @@ def measure(work: Work, given: Given, rounds: int, warmup: int) -> Result:
     ours, *peers = work.contestants(given)
     rows: list[Row] = []
     mine: list[Turn] = []
-    limits: list[float] = []
+    limits: dict[str, list[float]] = {}
     absent: dict[str, str] = {}
     versions: dict[str, dict[str, str]] = {}
     for both in [[replace(peer, allocator=a) for a in ALLOCATORS] for peer in peers] or [[]]:
@@ -128,7 +128,8 @@ def measure(work: Work, given: Given, rounds: int, warmup: int) -> Result:
         new = [Row.of(side, heat.turns[OURS], heat.turns[side.label], work.amount) for side in both]
         rows += mark([replace(row, checked=checked) for row in new])
         mine += heat.turns[OURS]
-        limits += heat.limits
+        for name, values in heat.limits.items():
+            limits.setdefault(name, []).extend(values)
         versions |= {(c.environment or OURS): heat.versions[c.label] for c in (ours, *both)}
     if not mine:
         raise BenchError("no peer could be installed: " + "; ".join(absent))
@@ -147,10 +148,15 @@ def _heat(work: Work, given: Given, contestants: Sequence[Contestant], rounds: i
         rounds=rounds,
         warmup=warmup,
         threads=given.threads,
-        limit=lambda: work.limit(given),
+        limits=lambda: work.limits(given),
         fresh=work.fresh,
         patience=work.patience,
     )
+
+
+def _append(gathered: dict[str, list[float]], found: Mapping[str, float]) -> None:
+    for name, value in found.items():
+        gathered.setdefault(name, []).append(value)
 
 
 def _fresh_turn(contestant: Contestant, threads: int, patience: float, heat: Heat) -> Turn:

@@ -72,7 +72,7 @@ class Result:
 
     Attributes:
         ours: our speed over all rounds.
-        limits: of the machine, one for each round of each heat.
+        limits: of the machine by name, one for each round of each heat.
         versions: of our environment and of each peer's.
         absent: peers that could not be installed, and why.
         facts, notes: figures beside the ratios, and the same as sentences.
@@ -85,7 +85,7 @@ class Result:
     unit: str
     ours: Speed
     rows: list[Row]
-    limits: list[float]
+    limits: dict[str, list[float]]
     versions: dict[str, dict[str, str]]
     absent: dict[str, str]
     facts: dict[str, Any]

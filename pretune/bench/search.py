@@ -35,7 +35,7 @@ def search(work: Work, given: Given, rounds: int, warmup: int) -> dict[str, Any]
     def race(best: Contestant, other: Contestant) -> Row:
         sides = [replace(best, name="best so far"), replace(other, name="tried")]
         heat = compete(
-            sides, rounds=rounds, warmup=warmup, threads=given.threads, limit=lambda: work.limit(given),
+            sides, rounds=rounds, warmup=warmup, threads=given.threads, limits=lambda: work.limits(given),
             fresh=work.fresh, patience=work.patience,
         )  # fmt: skip
         mine, theirs = heat.turns.values()

@@ -41,8 +41,10 @@ Allocator = Literal["own", "ours"]
 Setting = Literal["", "default", "best"]
 Turn = dict[str, Any]
 Turns = Mapping[str, Sequence[Turn]]
+Limits = Mapping[str, Sequence[float]]
 
 OURS = "ours"
+GEMM = "GEMM"
 ALLOCATORS: tuple[Allocator, ...] = ("own", "ours")
 _PEERS = Path(__file__).parent / "peers"
 
@@ -130,11 +132,18 @@ class Work(ABC):
     def contestants(self, given: Given) -> list[Contestant]:
         """Write weights and inputs into the folder; ours first, then each peer once. Without peers, ours runs alone."""
 
-    def limit(self, given: Given) -> float:
-        """What the machine can do now: measured after each round; a run in which it drifts too far is refused."""
+    def shapes(self, given: Given) -> Sequence[tuple[int, int, int]]:
+        """(rows, in, out) of the work's own matrix products, on which the GEMM peak is measured."""
+        return [(1024, 1024, 1024)]
+
+    def limits(self, given: Given) -> dict[str, float]:
+        """What the machine can do now, measured after each round: `GEMM` in FLOP/s, and others that the work names.
+
+        A run in which the GEMM peak drifts too far is refused.
+        """
         from pretune.bench.limits import gemm_peak
 
-        return gemm_peak(given.precision, [(1024, 1024, 1024)])
+        return {GEMM: gemm_peak(given.precision, self.shapes(given))}
 
     def check(self, given: Given, turns: Turns) -> dict[str, Any]:
         """Compare what the sides of one heat gave: by label, ours under `OURS`.
@@ -147,8 +156,8 @@ class Work(ABC):
         """
         return {}
 
-    def facts(self, given: Given, turns: Sequence[Turn], limits: Sequence[float]) -> dict[str, Any]:
-        """Figures beside the ratios, from all turns of ours and the limits measured after them."""
+    def facts(self, given: Given, turns: Sequence[Turn], limits: Limits) -> dict[str, Any]:
+        """Figures beside the ratios, from all turns of ours and the limits measured after each."""
         return {}
 
     def notes(self, facts: Mapping[str, Any]) -> list[str]:

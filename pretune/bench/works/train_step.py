@@ -16,8 +16,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from pretune.bench.limits import gemm_peak
-from pretune.bench.work import OURS, Contestant, Given, Search, Turn, Turns, Work, peer
+from pretune.bench.work import GEMM, OURS, Contestant, Given, Limits, Search, Turn, Turns, Work, peer
 from pretune.errors import BenchError
 
 BATCHES = 128  # different ones: more than a run of five rounds takes, so that no shape is met twice by design
@@ -105,11 +104,11 @@ class TrainStep(Work):
             *(_theirs(given, shape, "best", dropout=dropout, precision=given.precision) for dropout in (0.1, 0.0)),
         ]
 
-    def limit(self, given: Given) -> float:
-        """The best product on the model's own shapes."""
+    def shapes(self, given: Given) -> Sequence[tuple[int, int, int]]:
+        """Those of a block."""
         shape = self.variants[given.variant]
         rows, width = sum(shape.lengths(0)), shape.width
-        return gemm_peak(given.precision, [(rows, width, width), (rows, width, 4 * width), (rows, 4 * width, width)])
+        return [(rows, width, width), (rows, width, 4 * width), (rows, 4 * width, width)]
 
     def check(self, given: Given, turns: Turns) -> dict[str, Any]:
         """Equal first loss in each format that both sides know."""
@@ -125,12 +124,12 @@ class TrainStep(Work):
                 raise BenchError(f"first losses differ ({name}: {values}): the row does not count")
         return gaps
 
-    def facts(self, given: Given, turns: Sequence[Turn], limits: Sequence[float]) -> dict[str, Any]:
+    def facts(self, given: Given, turns: Sequence[Turn], limits: Limits) -> dict[str, Any]:
         """The share of the GEMM peak."""
-        shares = [turn["flops"] / turn["seconds"] / peak for turn, peak in zip(turns, limits, strict=True)]
+        shares = [turn["flops"] / turn["seconds"] / peak for turn, peak in zip(turns, limits[GEMM], strict=True)]
         return {
             "share_of_gemm_peak": round(statistics.median(shares), 3),
-            "gemm_peak_gflops": [round(peak / 1e9) for peak in limits],
+            "gemm_peak_gflops": [round(peak / 1e9) for peak in limits[GEMM]],
         }
 
     def notes(self, facts: Mapping[str, Any]) -> list[str]:
