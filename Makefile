@@ -15,7 +15,6 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --quiet --constraint constraints.txt $(PIP_ARGS)
 CORE := $(VENV)/.installed
 DEVELOP := $(VENV)/.installed-develop
-BENCH := $(VENV)/.installed-bench
 
 .PHONY: demo test test-full check format bench clean
 .DELETE_ON_ERROR:
@@ -39,10 +38,8 @@ format: $(DEVELOP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(BENCH)
-	@set -e; for file in $(filter-out benchmarks/pairs.py benchmarks/table.py,$(wildcard benchmarks/*.py)); do \
-		echo "== $$file"; $(BIN)/python $$file $(ARGS); \
-	done
+bench: $(CORE)
+	$(BIN)/pretune bench $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -61,9 +58,4 @@ $(CORE): pyproject.toml constraints.txt | $(BIN)/python
 $(DEVELOP): $(CORE)
 	@echo "Installing what the tests and checks need"
 	@$(INSTALL) --editable '.[test,check]'
-	@touch $@
-
-$(BENCH): $(CORE)
-	@echo "Installing the peers that the benchmarks run against"
-	@$(INSTALL) --editable '.[bench]'
 	@touch $@

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from pretune.bench.environments import AbsentError
 from pretune.bench.memory import Peak
@@ -111,10 +110,12 @@ def measure(work: Work, given: Given, rounds: int, warmup: int) -> Result:
     Raises:
         BenchError: it does not count: a side failed, the sides differ, the machine drifted.
     """
+    rounds, warmup = min(rounds, work.most[0]), min(warmup, work.most[1])
     ours, *peers = work.contestants(given)
     rows: list[Row] = []
     mine: list[Turn] = []
     limits: dict[str, list[float]] = {}
+    worst = 0.0
     absent: dict[str, str] = {}
     versions: dict[str, dict[str, str]] = {}
     for both in [[replace(peer, allocator=a) for a in ALLOCATORS] for peer in peers] or [[]]:
@@ -130,16 +131,26 @@ def measure(work: Work, given: Given, rounds: int, warmup: int) -> Result:
         mine += heat.turns[OURS]
         for name, values in heat.limits.items():
             limits.setdefault(name, []).extend(values)
+        worst = max(worst, drift(heat.limits.get(GEMM, [1.0])))
         versions |= {(c.environment or OURS): heat.versions[c.label] for c in (ours, *both)}
     if not mine:
         raise BenchError("no peer could be installed: " + "; ".join(absent))
     facts = work.facts(given, mine, limits)
-    shape: dict[str, Any] = {"precision": given.precision, "threads": given.threads, "rounds": rounds, "warmup": warmup}
-    speed = Speed.of(mine, work.amount)
     return Result(
-        **shape, unit=work.unit, ours=speed, rows=rows, limits=limits, versions=versions, absent=absent, facts=facts,
+        precision=given.precision,
+        threads=given.threads,
+        rounds=rounds,
+        warmup=warmup,
+        unit=work.unit,
+        ours=Speed.of(mine, work.amount),
+        rows=rows,
+        limits=limits,
+        drift=worst,
+        versions=versions,
+        absent=absent,
+        facts=facts,
         notes=work.notes(facts),
-    )  # fmt: skip
+    )
 
 
 def _heat(work: Work, given: Given, contestants: Sequence[Contestant], rounds: int, warmup: int) -> Heat:

@@ -8,9 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pretune.bench.contest import drift
 from pretune.bench.results import Result
-from pretune.bench.work import GEMM
 
 HEAD = """# Benchmarks
 
@@ -55,7 +53,11 @@ def section(tree: Mapping[str, Any]) -> str:
     rows = [line for name, found in variants.items() for line in _rows(name, found)]
     if rows:
         lines += [_line(_COLUMNS), "|---" * len(_COLUMNS) + "|", *rows, ""]
-    lines += [f"- {line}" for name, found in variants.items() for line in _remarks(name, found)]
+    lines += [f"- {name}: {'; '.join(said)}." for name, found in variants.items() if (said := _said(found))]
+    hows: dict[str, list[str]] = {}
+    for name, found in variants.items():
+        hows.setdefault(_how(found), []).append(name)
+    lines += [f"- Measured on {how}: {', '.join(names)}." for how, names in hows.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -86,12 +88,13 @@ def _rows(name: str, found: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _remarks(name: str, found: Mapping[str, Any]) -> Iterator[str]:
-    """When and with what a variant was measured, and what its work has to say."""
-    versions = {package: f"{package} {version}" for v in found["versions"].values() for package, version in v.items()}
+def _how(found: Mapping[str, Any]) -> str:
+    """When and with what a variant was measured."""
+    versions = {
+        f"{package} {version}": None for side in found["versions"].values() for package, version in side.items()
+    }
     how = f"{found['date']}, {found['precision']}, {found['threads']} threads, {found['rounds']} rounds"
-    said = "; ".join(_said(found))
-    yield f"{name}: {said + '. ' if said else ''}{how}; {', '.join(versions.values())}."
+    return f"{how} ({', '.join(versions)})"
 
 
 def _said(found: Mapping[str, Any]) -> list[str]:
@@ -100,8 +103,8 @@ def _said(found: Mapping[str, Any]) -> list[str]:
         ours = found["ours"]
         lines.append(f"ours alone {_figure(ours['speed'])} {found['unit']}, at the peak {ours['peak_mb']:,.0f} MB")
     lines += [f"absent: {peer}" for peer in found["absent"]]
-    if len(peaks := found["limits"].get(GEMM, ())) > 1:
-        lines.append(f"the GEMM peak drifted by {drift(peaks):.0%}")
+    if found["drift"]:
+        lines.append(f"the GEMM peak drifted by {found['drift']:.0%}")
     return lines
 
 

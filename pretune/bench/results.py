@@ -73,6 +73,7 @@ class Result:
     Attributes:
         ours: our speed over all rounds.
         limits: of the machine by name, one for each round of each heat.
+        drift: of the GEMM peak within a heat, the largest.
         versions: of our environment and of each peer's.
         absent: peers that could not be installed, and why.
         facts, notes: figures beside the ratios, and the same as sentences.
@@ -86,6 +87,7 @@ class Result:
     ours: Speed
     rows: list[Row]
     limits: dict[str, list[float]]
+    drift: float
     versions: dict[str, dict[str, str]]
     absent: dict[str, str]
     facts: dict[str, Any]

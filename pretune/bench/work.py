@@ -119,6 +119,7 @@ class Work(ABC):
         unit: of the speed, amount a second.
         fresh: a turn gets a new process, set up before the clock starts; memory is that of all its processes.
         patience: seconds after which a silent contestant is taken for hung.
+        most: rounds and warm-ups at most, for turns of minutes; the command line may ask for fewer.
     """
 
     about: ClassVar[str]
@@ -127,6 +128,7 @@ class Work(ABC):
     unit: ClassVar[str] = "tokens/s"
     fresh: ClassVar[bool] = False
     patience: ClassVar[float] = 1800.0
+    most: ClassVar[tuple[int, int]] = (1000, 1000)
 
     @abstractmethod
     def contestants(self, given: Given) -> list[Contestant]:
