@@ -1,4 +1,4 @@
-"""AdamW with decay on matrices only, gradient clipping without a second pass, and the guard against NaN."""
+"""AdamW, or Muon with it, with decay on matrices only, clipping without a second pass, and the guard against NaN."""
 
 from __future__ import annotations
 
@@ -17,42 +17,52 @@ class OptimizerConfig(Config):
     """How gradients become steps.
 
     Attributes:
-        name: the update rule.
-        lr: learning rate at the peak of the schedule.
+        name: the update rule; `muon` takes orthogonal steps in the matrices of the layers, and is AdamW for the rest.
+        lr: learning rate at the peak of the schedule; Muon's steps are as large as AdamW's at the same rate.
         betas: decay of the running mean and of the running square.
+        momentum: decay of Muon's running mean.
         eps: added to the root of the running square.
         weight_decay: decoupled decay of matrices and embeddings; biases and norms have none.
         clip: largest global norm of the gradient; 0 does not clip.
     """
 
-    name: Literal["adamw"] = "adamw"
+    name: Literal["adamw", "muon"] = "adamw"
     lr: float = Field(5e-4, gt=0, allow_inf_nan=False)
     betas: tuple[float, float] = (0.9, 0.98)
+    momentum: float = Field(0.95, ge=0, lt=1)
     eps: float = Field(1e-6, gt=0)
     weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False)
     clip: float = Field(1.0, ge=0, allow_inf_nan=False)
 
 
 def build_optimizer(root: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Fused AdamW over the parameters that learn.
+    """The update rule over the parameters that learn.
 
     Source: Loshchilov and Hutter 2019 (arXiv 1711.05101); which parameters decay as in BERT and GPT-2: those of two
-    dimensions and more.
+    dimensions and more. Muon: Jordan et al. 2024; its rate matched to AdamW's as in Liu et al. 2025 (arXiv 2502.16982).
     """
     import torch
 
-    learned = [p for p in root.parameters() if p.requires_grad]
+    named = {name: p for name, p in root.named_parameters() if p.requires_grad}
+    layers = [p for name, p in named.items() if p.dim() == 2 and ".stack." in f".{name}"]
+    hidden = {id(p) for p in layers} if config.name == "muon" else set()
+    others = [p for p in named.values() if id(p) not in hidden]
     groups = [
-        {"params": [p for p in learned if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in learned if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in others if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in others if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+    adamw = torch.optim.AdamW(
+        [group for group in groups if group["params"]] or [{"params": []}],
         lr=config.lr,
         betas=config.betas,
         eps=config.eps,
         fused=True,
     )
+    if not hidden:
+        return adamw
+    from pretune.train.muon import with_muon
+
+    return with_muon(adamw, layers, config)
 
 
 def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:

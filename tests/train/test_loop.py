@@ -36,7 +36,11 @@ def stop_at(monkeypatch, step, number=signal.SIGTERM):
     monkeypatch.setattr(Stepper, "run", stopping)
 
 
-@pytest.mark.parametrize("make", [recipe, clm_recipe])
+def muon_recipe(output, store):
+    return recipe(output, store, optimizer={"name": "muon"})
+
+
+@pytest.mark.parametrize("make", [recipe, clm_recipe, muon_recipe])
 def test_five_and_five_steps_are_ten(tmp_path, store, make, monkeypatch):
     pretrain(make(tmp_path / "whole", store))
     with monkeypatch.context() as patch:

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from pretune.train.optimizer import OptimizerConfig, build_optimizer, gradient_norm, update
+from pretune.train.state import optimizer_tensors
 
 
 def make():
@@ -56,3 +57,58 @@ def test_one_nan_anywhere_makes_the_norm_nan():
     assert gradient_norm(optimizer).isfinite()
     model[1].bias.grad[3] = float("nan")
     assert not gradient_norm(optimizer).isfinite()
+
+
+class Layered(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.word = nn.Embedding(11, 8)
+        self.stack = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8), nn.LayerNorm(8))
+
+    def forward(self, ids):
+        return self.stack(self.word(ids))
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.01])
+def test_muon_is_torchs_for_the_layers_and_adamw_for_the_rest(clip):
+    ours, theirs = Layered(), Layered()
+    own = build_optimizer(ours, OptimizerConfig(name="muon", weight_decay=0.1, lr=0.02))
+    layers = [theirs.stack[0].weight, theirs.stack[2].weight]
+    muon = torch.optim.Muon(layers, lr=0.02, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    rest = [p for p in theirs.parameters() if not any(p is w for w in layers)]
+    adamw = torch.optim.AdamW(
+        [
+            {"params": [p for p in rest if p.dim() > 1], "weight_decay": 0.1},
+            {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
+        ],
+        lr=0.02,
+        betas=(0.9, 0.98),
+        eps=1e-6,
+    )
+    for seed in range(3):
+        for model in (ours, theirs):
+            torch.manual_seed(seed)
+            model(torch.randint(0, 11, (5,))).square().sum().backward()
+        norm = float(gradient_norm(own))
+        if clip:
+            nn.utils.clip_grad_norm_(theirs.parameters(), clip)
+        update(own, 0.01, norm, clip)
+        for optimizer in (muon, adamw):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.01
+            optimizer.step()
+        for model in (ours, theirs):
+            model.zero_grad()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_muons_state_is_in_the_checkpoint(tmp_path):
+    model = Layered()
+    optimizer = build_optimizer(model, OptimizerConfig(name="muon"))
+    model(torch.arange(5)).square().sum().backward()
+    update(optimizer, 0.01, 1.0, 0.0)
+    kept = optimizer_tensors(model, optimizer)
+    assert {"stack.0.weight/momentum_buffer", "word.weight/exp_avg", "stack.3.bias/exp_avg"} <= set(kept)
+    assert "stack.0.weight/exp_avg" not in kept
