@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Targets = dict[str, tuple[Tensor, Tensor]]
-LEVEL = 64  # rows of which the runs of a CPU training step are multiples; see `level`
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Layout:
     @classmethod
     def of(
         cls,
-        lengths: Sequence[int],
+        lengths: Sequence[int] | NDArray[np.int64],
         device: torch.device | str = "cpu",
         *,
         starts: Sequence[int] | None = None,
@@ -47,11 +46,12 @@ class Layout:
             starts: position of each sequence's first token, where a cache holds earlier ones; 0 by default.
         """
         run = np.asarray(lengths, dtype=np.int64)
-        ends = np.cumsum(run)
-        first = ends - run if starts is None else ends - run - np.asarray(starts, dtype=np.int64)
-        positions = np.arange(int(ends[-1]) if len(run) else 0, dtype=np.int64) - np.repeat(first, run)
-        offsets = torch.tensor([0, *accumulate(int(n) for n in lengths)], dtype=torch.int32, device=device)
-        return cls(tuple(int(n) for n in lengths), offsets, torch.from_numpy(positions).to(device), group)
+        bounds = np.zeros(len(run) + 1, dtype=np.int64)
+        np.cumsum(run, out=bounds[1:])
+        first = bounds[:-1] if starts is None else bounds[:-1] - np.asarray(starts, dtype=np.int64)
+        positions = np.arange(bounds[-1], dtype=np.int64) - np.repeat(first, run)
+        offsets = torch.from_numpy(bounds.astype(np.int32))
+        return cls(tuple(run.tolist()), offsets.to(device), torch.from_numpy(positions).to(device), group)
 
     @property
     def count(self) -> int:
@@ -108,7 +108,7 @@ class Rows:
         Shape:
             index: (any,) in any order.
         """
-        rows = np.unique(index)
+        rows = index if (index[1:] > index[:-1]).all() else np.unique(index)
         ends = np.searchsorted(rows, np.array(layout.bounds[1:]))
         lengths = np.diff(ends, prepend=0).tolist()
         where = torch.from_numpy(rows)
@@ -179,18 +179,27 @@ class Batch:
         )
 
 
-def level(batch: Batch, multiple: int = LEVEL) -> Batch:
-    """Bring the run to a multiple of `multiple` tokens by filler sequences at its end, which nothing is predicted from.
+def short(rows: int) -> int:
+    """How many rows a CPU training step adds to a run, so that there are few different numbers of them.
 
-    oneDNN compiles a kernel for each new number of rows, so runs of ever new lengths would compile at every step.
-    The rows that the last layer computes are brought to a multiple too, by some more of them. Targets, samples and
-    accounts stay as they are.
+    oneDNN compiles a kernel for each new number of rows, so runs of ever new lengths would compile at every step. The
+    multiple is 64 or, where that would be more than a few rows in a hundred, less: there are 32 numbers between 512 and
+    1024, and as many between 1024 and 2048.
     """
-    missing = -batch.layout.total % multiple
+    return -rows % (16 if rows < 1024 else 32 if rows < 2048 else 64)
+
+
+def level(batch: Batch) -> Batch:
+    """Bring the run to a round number of tokens (`short`) by filler sequences, which nothing is predicted from.
+
+    The rows that the last layer computes are rounded too, by some more of them. Targets, samples and accounts stay as
+    they are.
+    """
+    missing = short(batch.layout.total)
     if not batch.layout.longest or (not missing and batch.reads is None):
         return batch
     if not missing:
-        return replace(batch, reads=_level_rows(batch, batch.layout, multiple))
+        return replace(batch, reads=_level_rows(batch, batch.layout))
     longest = batch.layout.longest  # fillers must not need more positions than the batch's own sequences
     fillers = [longest] * (missing // longest) + ([missing % longest] if missing % longest else [])
     group = batch.layout.group
@@ -201,20 +210,20 @@ def level(batch: Batch, multiple: int = LEVEL) -> Batch:
         batch,
         tokens=torch.cat([batch.tokens, batch.tokens[:1].expand(missing)]),
         layout=layout,
-        reads=_level_rows(batch, layout, multiple),
+        reads=_level_rows(batch, layout),
         segments=None if batch.segments is None else torch.cat([batch.segments, batch.segments[:1].expand(missing)]),
     )
 
 
-def _level_rows(batch: Batch, layout: Layout, multiple: int) -> Rows | None:
-    """The rows that are read, the fillers', and others spread over the run that bring them to a multiple."""
+def _level_rows(batch: Batch, layout: Layout) -> Rows | None:
+    """The rows that are read, the fillers', and others spread over the run that make a round number."""
     if batch.reads is None:
         return None
     read = np.zeros(layout.total, np.bool_)
     read[batch.reads.index.numpy()] = True
     read[batch.layout.total :] = True
     others = np.flatnonzero(~read)
-    more = min(len(others), -int(read.sum()) % multiple)
+    more = min(len(others), short(int(read.sum())))
     read[others[np.arange(more) * len(others) // max(more, 1)]] = True
     return Rows.of(np.flatnonzero(read), layout)
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pretune.batch import Batch, Layout, level, ragged
+from pretune.batch import Batch, Layout, level, ragged, short
 
 
 @given(st.lists(st.integers(0, 9), max_size=8))
@@ -73,9 +73,17 @@ def test_level_adds_sequences_that_change_nothing_else() -> None:
         ragged([[5, 6, 7], [8, 9]], [np.array([0, 0, 1]), np.array([0, 1])]),
         targets={"mlm": (torch.tensor([1]), torch.tensor([4]))},
     )
-    found = level(batch, 16)
+    found = level(batch)
     assert found.layout.lengths == (3, 2, 3, 3, 3, 2), "no filler is longer than the batch's own sequences"
     assert found.layout.total == 16 == len(found.tokens) == len(found.segments)
     assert torch.equal(found.tokens[:5], batch.tokens)
     assert found.targets is batch.targets
-    assert level(found, 16) is found
+    assert level(found) is found
+
+
+def test_rounding_costs_little_and_leaves_few_numbers() -> None:
+    for low in (512, 1024, 2048):
+        rows = np.arange(low, 2 * low)
+        rounded = [int(n) + short(int(n)) for n in rows]
+        assert len(set(rounded)) <= 33
+        assert (np.array(rounded) - rows).mean() / rows.mean() < 0.025

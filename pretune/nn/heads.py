@@ -8,7 +8,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretune.batch import LEVEL, Layout
+from pretune.batch import Layout, short
 from pretune.loss import linear_cross_entropy
 from pretune.nn.activation import Activation
 from pretune.nn.dropout import Dropout
@@ -56,8 +56,8 @@ class VocabularyHead(nn.Module):
         Shape:
             rows: (K, width); labels: (K,) int64; return: loss () fp32, number of correct predictions () int64
         """
-        if rows.device.type == "cpu" and len(rows):  # fewer different shapes: see `batch.level`
-            rows = F.pad(rows, (0, 0, 0, -len(rows) % LEVEL))
+        if rows.device.type == "cpu" and len(rows):  # fewer different shapes
+            rows = F.pad(rows, (0, 0, 0, short(len(rows))))
         return linear_cross_entropy(self.transform(rows), self.weight, self.bias, labels)
 
 
