@@ -15,7 +15,7 @@ from pretune.bench.environments import AbsentError
 from pretune.bench.memory import Peak
 from pretune.bench.process import Process
 from pretune.bench.results import Result, Row, Speed, mark
-from pretune.bench.work import ALLOCATORS, GEMM, OURS, Contestant, Given, Turn, Work
+from pretune.bench.work import GEMM, OURS, Contestant, Given, Turn, Work
 from pretune.errors import BenchError
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ def measure(work: Work, given: Given, rounds: int, warmup: int) -> Result:
     worst = 0.0
     absent: dict[str, str] = {}
     versions: dict[str, dict[str, str]] = {}
-    for both in [[replace(peer, allocator=a) for a in ALLOCATORS] for peer in peers] or [[]]:
+    for both in [[replace(peer, allocator=a) for a in work.allocators] for peer in peers] or [[]]:
         try:
             heat = _heat(work, given, [ours, *both], rounds, warmup)
         except AbsentError as error:

@@ -32,6 +32,7 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "onnxruntime": (*_TORCH, _TRANSFORMERS, "onnxruntime==1.32.0", "onnx==1.23.2", "onnxscript==0.7.2"),
     "litgpt": (*_TORCH, "litgpt==0.5.13"),
 }
+_failed: dict[Path, str] = {}  # what could not be made, and why: another try would take as long
 _DONE = "pretune.json"  # the last file of a complete environment
 _TAIL = 5  # lines of pip's complaint that are shown
 
@@ -59,16 +60,17 @@ def python(name: str | None) -> Path:
     interpreter = folder / "bin" / "python"
     if (folder / _DONE).exists():
         return interpreter
+    if folder in _failed:
+        raise AbsentError(_failed[folder])
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with folder.with_suffix(".lock").open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)  # two runs may want it at once
             if not (folder / _DONE).exists():
-                _make(name, folder, interpreter, requirements)
-    except OSError as error:
-        raise AbsentError(
-            f"{name}: its environment cannot be made: {error}; PRETUNE_PEERS names another place"
-        ) from error
+                _make(folder, interpreter, requirements)
+    except (OSError, BenchError) as error:
+        _failed[folder] = f"{name}: its environment cannot be made in {folder.parent} (PRETUNE_PEERS): {error}"
+        raise AbsentError(_failed[folder]) from error
     return interpreter
 
 
@@ -77,7 +79,7 @@ def home() -> Path:
     return Path(os.environ.get("PRETUNE_PEERS", Path.home() / ".cache" / "pretune" / "peers"))
 
 
-def _make(name: str, folder: Path, interpreter: Path, requirements: tuple[str, ...]) -> None:
+def _make(folder: Path, interpreter: Path, requirements: tuple[str, ...]) -> None:
     log.info(f"installing {', '.join(requirements)} -> {folder} (minutes, once)")
     shutil.rmtree(folder, ignore_errors=True)  # left by a killed run
     pip: list[str | Path] = [interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -87,5 +89,5 @@ def _make(name: str, folder: Path, interpreter: Path, requirements: tuple[str, .
         if done.returncode:
             shutil.rmtree(folder, ignore_errors=True)
             said = "\n".join((done.stderr or done.stdout).splitlines()[-_TAIL:])
-            raise AbsentError(f"{name}: its environment cannot be made\n{said}")
+            raise BenchError(said)
     (folder / _DONE).write_text(json.dumps({"requirements": requirements, "python": sys.version}, indent=1))

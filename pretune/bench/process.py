@@ -63,7 +63,7 @@ class Process:
         try:
             self.versions: dict[str, str] = self._ask(order)["versions"]
         except BaseException:
-            self.close()
+            self.close(0)
             raise
 
     def turn(self) -> Turn:
@@ -74,13 +74,17 @@ class Process:
         """
         return self._ask("turn")
 
-    def close(self) -> None:
-        """End it and all that it started."""
+    def close(self, patience: float = 5.0) -> None:
+        """End it and all that it started.
+
+        Args:
+            patience: seconds for it to end by itself.
+        """
         with suppress(OSError):
             if self._child.stdin is not None:
                 self._child.stdin.close()
         with suppress(subprocess.TimeoutExpired):
-            self._child.wait(5)
+            self._child.wait(patience)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
@@ -89,8 +93,8 @@ class Process:
     def __enter__(self) -> Process:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        self.close(5.0 if kind is None else 0.0)  # a turn that nobody waits for any more is not waited for
 
     def _listen(self) -> None:
         assert self._child.stdout is not None
@@ -122,6 +126,8 @@ class Process:
                     self._fail(f"no answer in {self._patience:.0f} s")
 
     def _fail(self, what: str) -> bytes:
+        with suppress(subprocess.TimeoutExpired):
+            self._child.wait(1)  # the end of its output may come before the end of it
         code = self._child.poll()
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").splitlines()[-_TAIL:]

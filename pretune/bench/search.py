@@ -15,6 +15,7 @@ from pretune.errors import BenchError, UsageError
 log = logging.getLogger(__name__)
 
 _PASSES = 3
+_WORTH = 1.02  # as much faster a setting must be to be taken: less is noise
 
 
 def search(work: Work, given: Given, rounds: int, warmup: int) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def descend(wanted: Search, race: Callable[[Contestant, Contestant], Row]) -> tu
                     log.warning(f"  {axis} = {value}: {error}")
                     trials.append(trial | {"failed": str(error).splitlines()[-1], "taken": False})
                     continue
-                taken = row.ratio < 1
+                taken = row.ratio * _WORTH < 1
                 spread = {"gain": 1 / row.ratio, "low": 1 / row.high, "high": 1 / row.low}
                 trials.append(trial | spread | {"speed": row.theirs.speed, "taken": taken})
                 log.info(f"  {axis}: {setting(best, axis)} -> {value}: {1 / row.ratio:.2f}x")

@@ -118,6 +118,7 @@ class Work(ABC):
         amount: the figure of a turn that is the work done; "" counts turns.
         unit: of the speed, amount a second.
         fresh: a turn gets a new process, set up before the clock starts; memory is that of all its processes.
+        allocators: at which a peer runs; the smaller ratio counts.
         patience: seconds after which a silent contestant is taken for hung.
         most: rounds and warm-ups at most, for turns of minutes; the command line may ask for fewer.
     """
@@ -127,6 +128,7 @@ class Work(ABC):
     amount: ClassVar[str] = "tokens"
     unit: ClassVar[str] = "tokens/s"
     fresh: ClassVar[bool] = False
+    allocators: ClassVar[tuple[Allocator, ...]] = ALLOCATORS
     patience: ClassVar[float] = 1800.0
     most: ClassVar[tuple[int, int]] = (1000, 1000)
 

@@ -112,16 +112,16 @@ class TrainStep(Work):
 
     def check(self, given: Given, turns: Turns) -> dict[str, Any]:
         """Equal first loss in each format that both sides know."""
-        mine = turns[OURS][0]
         gaps: dict[str, float] = {}
         for name, (most, relative) in EQUAL.items():
-            found = [abs(past[0][name] - mine[name]) for past in turns.values() if name in past[0] and name in mine]
-            gaps[name.replace("loss", "gap")] = gap = max(found, default=0.0) / (
-                mine.get(name, 1.0) if relative else 1.0
-            )
-            if not gap <= most:
-                values = ", ".join(f"{label} {past[0].get(name)}" for label, past in turns.items())
-                raise BenchError(f"first losses differ ({name}: {values}): the row does not count")
+            found = {label: past[0][name] for label, past in turns.items() if name in past[0]}
+            if OURS not in found:
+                continue
+            scale = found[OURS] if relative else 1.0
+            distances = [abs(loss - found[OURS]) / scale for loss in found.values()]
+            if not all(distance <= most for distance in distances):  # NaN is far from everything
+                raise BenchError(f"first losses differ, the row does not count: {name} {found}")
+            gaps[name.replace("loss", "gap")] = max(distances)
         return gaps
 
     def facts(self, given: Given, turns: Sequence[Turn], limits: Limits) -> dict[str, Any]:
