@@ -116,6 +116,11 @@ class TestContributing:
         assert self.train(folder, "finetune", "task", "--task", str(folder / "focal.py"), *data) == 0
         assert (folder / "task" / "model.safetensors").exists()
 
+    def test_benchmark(self, folder: Path) -> None:
+        quick = ("--rounds", "1", "--warmup", "0", "--quiet", "--no-allocator", "--precision", "fp32")
+        assert main(["bench", str(folder / "words.py"), "--output", str(folder / "figures"), *quick]) == 0
+        assert "| million | numpy |" in (folder / "figures" / "README.md").read_text()
+
     def test_family(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         family = ("--model.family", str(folder / "prenorm.py"), "--model.size", "tiny")
         store = ("--objective", "mlm", "--data.stores", str(folder / "store"))

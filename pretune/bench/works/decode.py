@@ -88,8 +88,8 @@ class Decode(Work):
         return [f"weights are read at {weights:.1f} GB/s, {share}"]
 
 
-def write_model(folder: Path) -> None:
-    """A random GPT-2 small with a tokenizer of as many words; nothing ends a text."""
+def write_model(folder: Path, size: str = "small") -> None:
+    """A random GPT-2 with a tokenizer of as many words; nothing ends a text."""
     import tokenizers
     import torch
 
@@ -97,7 +97,7 @@ def write_model(folder: Path) -> None:
     from pretune.models import build
 
     torch.manual_seed(0)
-    save_model(build("gpt2", "small", ["clm"], overrides={"vocab_size": VOCABULARY}), folder)
+    save_model(build("gpt2", size, ["clm"], overrides={"vocab_size": VOCABULARY}), folder)
     words = {f"w{n}": n for n in range(VOCABULARY)}
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0"))
     backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
