@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -164,6 +165,7 @@ class TestMeasure:
 
         real = contest.Process.__init__.__globals__["environments"].python
         monkeypatch.setattr("pretune.bench.environments.python", python)
+        caplog.set_level(logging.INFO, "pretune")  # a verb before may have left it at errors alone
         result = measure(Sides(tmp_path, environment="transformers"), given, 1, 0)
         assert {row.peer for row in result.rows} == {"first"}
         assert result.absent == {"second": "transformers: its environment cannot be made"}

@@ -76,7 +76,7 @@ class TestProtocol:
         assert turn_of(tmp_path, text)["there"] is False
 
     def test_memory_is_its_own_and_not_the_parents(self, tmp_path: Path) -> None:
-        ballast = bytearray(200 << 20)
+        ballast = b"x" * (200 << 20)
         assert 3 < turn_of(tmp_path, SCRIPT)["peak_mb"] < 100
         text = "def setup():\n    x = bytearray(150 << 20)\n    return lambda: {'n': len(x)}"
         assert 150 < turn_of(tmp_path, text)["peak_mb"] < 250

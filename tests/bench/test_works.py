@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import load_file
 
@@ -148,6 +149,15 @@ class TestPrepare:
         monkeypatch.setattr(prepare, "write_source", write_source)
         monkeypatch.setattr(prepare, "VOCABULARY", 300)
         return Given("bpe", tmp_path, "fp32", 1)
+
+    @pytest.mark.parametrize("variant", Prepare.variants)
+    def test_ours_tells_what_the_tokenizer_makes(self, given: Given, variant: str) -> None:
+        ours, *_ = Prepare().contestants(replace(given, variant=variant))
+        backend = tokenizers.Tokenizer.from_file(f"{ours.options['tokenizer']}/tokenizer.json")
+        texts = [json.loads(line)["text"] for line in Path(ours.options["source"]).read_text().splitlines()]
+        ids = [n for found in backend.encode_batch(texts, add_special_tokens=False) for n in found.ids]
+        turn = prepare.setup(**ours.options)()
+        assert (turn["tokens"], turn["id_sum"]) == (len(ids), sum(ids))
 
     @pytest.mark.parametrize("variant", Prepare.variants)
     def test_both_sides_make_the_same_tokens(self, given: Given, variant: str) -> None:
