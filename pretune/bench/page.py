@@ -93,7 +93,9 @@ def _how(found: Mapping[str, Any]) -> str:
     versions = {
         f"{package} {version}": None for side in found["versions"].values() for package, version in side.items()
     }
-    how = f"{found['date']}, {found['precision']}, {found['threads']} threads, {found['rounds']} rounds"
+    how = (
+        f"{found['date']}, {found['precision']}, {_many(found['threads'], 'thread')}, {_many(found['rounds'], 'round')}"
+    )
     return f"{how} ({', '.join(versions)})"
 
 
@@ -111,7 +113,7 @@ def _said(found: Mapping[str, Any]) -> list[str]:
 def _search(tree: Mapping[str, Any]) -> Iterator[str]:
     found = tree["search"]
     best = ", ".join(f"{axis} {value}" for axis, value in found["best"].items())
-    yield f"{found['date']}, {found['variant']}, {found['threads']} threads, {found['rounds']} rounds. Best: {best}."
+    yield f"{found['date']}, {found['variant']}, {_many(found['threads'], 'thread')}, {_many(found['rounds'], 'round')}. Best: {best}."
     yield ""
     yield _line(("pass", "axis", "from", "to", "gain", "smallest .. largest", "taken"))
     yield "|---" * 7 + "|"
@@ -120,6 +122,10 @@ def _search(tree: Mapping[str, Any]) -> Iterator[str]:
         taken = "yes" if trial["taken"] else "no"
         yield _line((trial["pass"], trial["axis"], trial["from"], trial["to"], *gain, taken))
     yield ""
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _spread(row: Mapping[str, Any]) -> str:
