@@ -113,7 +113,8 @@ def _said(found: Mapping[str, Any]) -> list[str]:
 def _search(tree: Mapping[str, Any]) -> Iterator[str]:
     found = tree["search"]
     best = ", ".join(f"{axis} {value}" for axis, value in found["best"].items())
-    yield f"{found['date']}, {found['variant']}, {_many(found['threads'], 'thread')}, {_many(found['rounds'], 'round')}. Best: {best}."
+    size = f"{_many(found['threads'], 'thread')}, {_many(found['rounds'], 'round')}"
+    yield f"{found['date']}, {found['variant']}, {size}. Best: {best}."
     yield ""
     yield _line(("pass", "axis", "from", "to", "gain", "smallest .. largest", "taken"))
     yield "|---" * 7 + "|"
