@@ -47,11 +47,13 @@ class Layout:
         """
         run = np.asarray(lengths, dtype=np.int64)
         bounds = np.zeros(len(run) + 1, dtype=np.int64)
-        np.cumsum(run, out=bounds[1:])
+        run.cumsum(out=bounds[1:])
         first = bounds[:-1] if starts is None else bounds[:-1] - np.asarray(starts, dtype=np.int64)
-        positions = np.arange(bounds[-1], dtype=np.int64) - np.repeat(first, run)
+        positions = torch.from_numpy(np.arange(int(bounds[-1])) - first.repeat(run))
         offsets = torch.from_numpy(bounds.astype(np.int32))
-        return cls(tuple(run.tolist()), offsets.to(device), torch.from_numpy(positions).to(device), group)
+        if device != "cpu":
+            offsets, positions = offsets.to(device), positions.to(device)
+        return cls(tuple(run.tolist()), offsets, positions, group)
 
     @property
     def count(self) -> int:
@@ -109,11 +111,10 @@ class Rows:
             index: (any,) in any order.
         """
         rows = index if (index[1:] > index[:-1]).all() else np.unique(index)
-        ends = np.searchsorted(rows, np.array(layout.bounds[1:]))
-        lengths = np.diff(ends, prepend=0).tolist()
-        where = torch.from_numpy(rows)
-        part = Layout.of(lengths, group=layout.group)
-        return cls(where, replace(part, positions=layout.positions[where]))
+        offsets = rows.searchsorted(layout.offsets.numpy()).astype(np.int32)
+        lengths = tuple((offsets[1:] - offsets[:-1]).tolist())
+        positions = torch.from_numpy(layout.positions.numpy().take(rows))
+        return cls(torch.from_numpy(rows), Layout(lengths, torch.from_numpy(offsets), positions, layout.group))
 
     def to(self, device: torch.device | str) -> Rows:
         """The same rows with tensors on `device`."""

@@ -53,6 +53,10 @@ class MemorySplit:
         assert 0 <= start <= stop <= self.token_count
         return self.tokens[start:stop].copy()
 
+    def read_runs(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.int64]:
+        runs = [self.read(a, b) for a, b in zip(start.tolist(), stop.tolist(), strict=True)]
+        return np.concatenate([np.zeros(0, np.int64), *runs])
+
 
 @dataclass
 class FakeOutput:

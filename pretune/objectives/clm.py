@@ -7,16 +7,17 @@ Source: Radford et al. 2019, "Language models are unsupervised multitask learner
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 import torch
 
-from pretune.batch import Batch, ragged
+from pretune.batch import Batch, Layout
 from pretune.draw import Draw
 from pretune.loss import Term
-from pretune.objectives.objective import Model, Objective, Output, name_samples
-from pretune.text.views import Row
+from pretune.objectives.objective import Model, Objective, Output
+from pretune.text.rows import Row, names_of, run_of
 
 
 class CausalLanguageModelling(Objective):
@@ -27,11 +28,14 @@ class CausalLanguageModelling(Objective):
     roles: ClassVar[tuple[str, ...]] = ("clm",)
     lookahead = 1
 
-    def prepare(self, rows: list[Row], draw: Draw) -> Batch:
+    def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """Sequences of all tokens but the last; targets are all but the first. Shape: n + 1 tokens -> n positions."""
-        batch = name_samples(ragged([row.tokens[:-1] for row in rows]), rows)
-        following = np.concatenate([row.tokens[1:] for row in rows]) if rows else np.zeros(0, np.int64)
-        batch.targets[self.name] = (torch.arange(len(following)), torch.from_numpy(following))
+        tokens, sizes = run_of(rows)
+        ends = np.cumsum(sizes)
+        inputs = torch.from_numpy(np.delete(tokens, ends - 1))
+        batch = Batch(inputs, Layout.of(sizes - 1), samples=names_of(rows))
+        following = torch.from_numpy(np.delete(tokens, ends - sizes))
+        batch.targets[self.name] = (torch.arange(len(following)), following)
         return batch
 
     def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:

@@ -17,7 +17,7 @@ from pretune.errors import UsageError
 from pretune.find import find_class
 from pretune.loss import Term
 from pretune.objectives.objective import Model, Objective, Output
-from pretune.text.views import Row
+from pretune.text.rows import Row
 
 if TYPE_CHECKING:
     from pretune.text.tokenizer import Vocabulary
@@ -91,7 +91,7 @@ class Mixture(Objective):
         drawn = draw.at("mixture").uniform(step)
         return min(int(np.searchsorted(np.cumsum(self._shares), drawn, side="right")), len(self._parts) - 1)
 
-    def prepare(self, rows: list[Row], draw: Draw) -> Batch:
+    def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """The batch as the leading member prepares it; for a mixture of one part."""
         self._expect_one_part()
         return self._prepare(rows, draw)

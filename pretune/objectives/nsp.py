@@ -12,6 +12,7 @@ Source: Devlin et al. 2019 (arXiv 1810.04805), section 3.1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -23,7 +24,7 @@ from pretune.draw import Draw, bounded, unit
 from pretune.errors import DataError
 from pretune.loss import Term, cross_entropy
 from pretune.objectives.objective import Model, Objective, Output, ends, name_samples, target
-from pretune.text.views import Row
+from pretune.text.rows import Row
 
 if TYPE_CHECKING:
     from pretune.text.tokenizer import Vocabulary
@@ -56,7 +57,7 @@ class NextSentencePrediction(Objective):
             )
         self.overhead = vocabulary.overhead(True)
 
-    def prepare(self, rows: list[Row], draw: Draw) -> Batch:
+    def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """Split windows, exchange second texts, wrap, and set the target "nsp", whose index counts sequences.
 
         The account gives samples: `unpaired`; and tokens: `displaced` from windows, `borrowed` for them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,10 +14,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pretune import config as configuration
-from pretune.batch import Batch, Layout, Rows, ragged
+from pretune.batch import Batch, Layout, Rows
 from pretune.draw import Draw
 from pretune.loss import Term
-from pretune.text.views import Row
+from pretune.text.rows import Row, names_of, run_of
 
 if TYPE_CHECKING:
     from pretune.text.tokenizer import Vocabulary
@@ -76,7 +77,7 @@ class Objective(nn.Module):
         return 0
 
     @abstractmethod
-    def prepare(self, rows: list[Row], draw: Draw) -> Batch:
+    def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """Lay rows out as a batch. Shape: N rows -> N sequences."""
 
     def corrupt(self, batch: Batch, draw: Draw) -> Batch:
@@ -87,7 +88,7 @@ class Objective(nn.Module):
         """Rows of the last hidden run that `loss` looks at, in any order; None, the default, for all of them."""
         return None
 
-    def make(self, rows: list[Row], draw: Draw) -> Batch:
+    def make(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """What a forward takes: prepared, corrupted, and with the rows named that the last layer must give."""
         batch = self.corrupt(self.prepare(rows, draw), draw)
         read = self.reads(batch)
@@ -117,16 +118,16 @@ class Objective(nn.Module):
         return [Term(self.name, touched, 0, self.config.weight)]
 
 
-def wrap(rows: list[Row], vocabulary: Vocabulary) -> Batch:
+def wrap(rows: Sequence[Row], vocabulary: Vocabulary) -> Batch:
     """One sequence a row: its tokens between the special tokens of the vocabulary."""
-    wrapped = [vocabulary.wrap(row.tokens) for row in rows]
-    return name_samples(ragged([tokens for tokens, _ in wrapped], [segments for _, segments in wrapped]), rows)
+    tokens, lengths = vocabulary.wrap_runs(*run_of(rows))
+    segments = torch.zeros(len(tokens), dtype=torch.long)
+    return Batch(torch.from_numpy(tokens), Layout.of(lengths), segments, samples=names_of(rows))
 
 
-def name_samples(batch: Batch, rows: list[Row], account: dict[str, int] | None = None) -> Batch:
+def name_samples(batch: Batch, rows: Sequence[Row], account: dict[str, int] | None = None) -> Batch:
     """The batch with the names of its samples, and what was lost while it was built."""
-    samples = np.array([row.sample for row in rows], dtype=np.int64).reshape(-1, 3)
-    return Batch(batch.tokens, batch.layout, batch.segments, samples=samples, account=account or {})
+    return Batch(batch.tokens, batch.layout, batch.segments, samples=names_of(rows), account=account or {})
 
 
 def ends(layout: Layout) -> NDArray[np.int64]:

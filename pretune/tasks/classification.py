@@ -27,8 +27,8 @@ from pretune.loss import Term
 from pretune.objectives.objective import Model, Output, ends, name_samples, target
 from pretune.tasks.task import Prediction, Task, where
 from pretune.text.labelled import Example
+from pretune.text.rows import Row
 from pretune.text.tokenizer import Vocabulary
-from pretune.text.views import Row
 
 
 class Classification(Task):
@@ -99,7 +99,7 @@ class Classification(Task):
             raise DataError(_unseen(example, self.labels, "was not seen in training"))
         return self._number[example.label]
 
-    def prepare(self, rows: list[Row], draw: Draw) -> Batch:
+    def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """Wrap texts in the model's special tokens and name the labels that are known."""
         wrapped = [self.vocabulary.wrap(row.tokens, row.second) for row in rows]
         batch = ragged([tokens for tokens, _ in wrapped], [segments for _, segments in wrapped])

@@ -20,11 +20,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pretune.draw import Draw, Permutation
 from pretune.errors import DataError, UsageError
-from pretune.text.views import Ints, Row, View
+from pretune.text.rows import Ints, Row, join, names_of, pick, sizes_of
+from pretune.text.views import View
+
+_BLOCK = 1 << 12  # samples of an order that are computed at a time where none are sorted
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,14 @@ class Sampler:
         self.weights = np.asarray(weights, dtype=np.float64)
         self.batch_samples, self.batch_tokens = batch_samples, batch_tokens
         self.start = Cursor((0,) * len(views))
-        self._sizes = np.array([len(view) for view in views], dtype=np.int64)
+        self._sizes = [len(view) for view in views]
         self._usual = batch_samples or max(1, int(batch_tokens or 1) // max(1, int(self._mean_length())))
         shares = self.weights / self.weights.sum()
-        self._blocks = [max(1, round(self._usual * float(share))) for share in shares]
-        self._windows = [-(-window // block) * block if window > 1 else 0 for block in self._blocks]
+        batches = [max(1, round(self._usual * float(share))) for share in shares]
+        self._batches = [batch if window > 1 else 0 for batch in batches]
+        self._widths = [-(-window // batch) * batch if window > 1 else _BLOCK for batch in batches]
         self._order = lru_cache(maxsize=4 * len(views))(self._shuffle)
-        self._sorted = lru_cache(maxsize=4 * len(views))(self._sort_window)
+        self._block = lru_cache(maxsize=4 * len(views))(self._order_block)
 
     def _mean_length(self) -> float:
         """Tokens of a sample in the mixture, special ones included."""
@@ -85,93 +88,100 @@ class Sampler:
 
     def epoch(self, cursor: Cursor) -> float:
         """Passes over all stores together: samples consumed for each sample that there is."""
-        return sum(cursor.consumed) / int(self._sizes.sum())
+        return sum(cursor.consumed) / sum(self._sizes)
 
-    def take(self, cursor: Cursor) -> tuple[list[Row], Cursor]:
+    def take(self, cursor: Cursor) -> tuple[Sequence[Row], Cursor]:
         """The rows of one global step and the cursor after it."""
-        stores, numbers = self._due(cursor, self.batch_samples or self._usual + self._usual // 2 + 8)
-        index = self._locate(stores, numbers)
+        stores = self._due(cursor, self.batch_samples or self._usual + self._usual // 2 + 8)
+        runs = self._runs(cursor, stores)
         if self.batch_samples is None:
-            stores, numbers, index = self._fill(cursor, stores, numbers, index)
-        consumed = np.asarray(cursor.consumed) + np.bincount(stores, minlength=len(self.views))
-        return self._read(stores, numbers, index), Cursor(tuple(consumed.tolist()))
+            stores = self._fill(cursor, stores, runs)
+            runs = self._runs(cursor, stores)
+        consumed = [n + sum(len(run.index) for run in mine) for n, mine in zip(cursor.consumed, runs, strict=True)]
+        return self._read(stores, runs), Cursor(tuple(consumed))
 
-    def _due(self, cursor: Cursor, count: int) -> tuple[Ints, Ints]:
-        """The next `count` samples: their stores and their numbers in the store, in order. Shape: (count,) each."""
+    def _due(self, cursor: Cursor, count: int) -> Ints:
+        """The stores of the next `count` samples, in order. Shape: (count,)"""
         if len(cursor.consumed) != len(self.views):
             raise DataError(
                 f"the cursor counts {len(cursor.consumed)} stores, but the run has {len(self.views)}; "
                 "resume with the stores that it began with"
             )
+        if len(self.views) == 1:
+            return np.zeros(count, np.int64)
         consumed = np.asarray(cursor.consumed, dtype=np.int64)
-        if len(consumed) == 1:
-            return np.zeros(count, np.int64), consumed[0] + np.arange(count)
         numbers = consumed[:, None] + np.arange(count)
         when = (numbers + 0.5) / self.weights[:, None]
-        order = np.argsort(when, axis=None, kind="stable")[:count]
-        return order // count, numbers.ravel()[order]
+        return np.argsort(when, axis=None, kind="stable")[:count] // count
 
-    def _fill(self, cursor: Cursor, stores: Ints, numbers: Ints, index: Ints) -> tuple[Ints, Ints, Ints]:
+    def _fill(self, cursor: Cursor, stores: Ints, runs: Sequence[Sequence[_Run]]) -> Ints:
         """The longest head of the due samples that the token budget holds; more are asked for while all fit."""
         budget = int(self.batch_tokens or 0)
         while True:
-            total = np.cumsum(self._lengths(stores, index) + self.overhead)
+            lengths = np.empty(len(stores), np.int64)
+            for store, mine in enumerate(runs):
+                if mine:
+                    found = [self.views[store].lengths(run.index) for run in mine]
+                    lengths[stores == store] = np.concatenate(found)
+            total = np.cumsum(lengths + self.overhead)
             if total[-1] > budget:
-                keep = max(1, int(np.searchsorted(total, budget, side="right")))
-                return stores[:keep], numbers[:keep], index[:keep]
-            stores, numbers = self._due(cursor, 2 * len(stores))
-            index = self._locate(stores, numbers)
+                return stores[: max(1, int(np.searchsorted(total, budget, side="right")))]
+            stores = self._due(cursor, 2 * len(stores))
+            runs = self._runs(cursor, stores)
 
-    def _lengths(self, stores: Ints, index: Ints) -> Ints:
-        out = np.empty(len(index), np.int64)
-        for store in np.unique(stores).tolist():
-            mine = stores == store
-            out[mine] = self.views[store].lengths(index[mine])
-        return out
+    def _runs(self, cursor: Cursor, stores: Ints) -> list[list[_Run]]:
+        """Where in its view each sample lies, by store: the next of each one's order, a run for each epoch of it."""
+        counts = np.bincount(stores, minlength=len(self.views)).tolist()
+        return [
+            list(self._next(store, first, count))
+            for store, (first, count) in enumerate(zip(cursor.consumed, counts, strict=True))
+        ]
 
-    def _locate(self, stores: Ints, numbers: Ints) -> Ints:
-        """Where in its view each sample lies. Shape: (n,), (n,) -> (n,)."""
-        out = np.empty(len(numbers), np.int64)
-        for store, epoch, mine in self._epochs(stores, numbers):
-            place = numbers[mine] % self._sizes[store]
-            width = self._windows[store]
-            if not width:
-                out[mine] = self._order(store, epoch)(place)
-                continue
-            found = np.empty(len(place), np.int64)
-            for window in np.unique(place // width).tolist():
-                inside = place // width == window
-                found[inside] = self._sorted(store, epoch, window)[place[inside] % width]
-            out[mine] = found
-        return out
-
-    def _epochs(self, stores: Ints, numbers: Ints) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
-        """Each (store, epoch) among the samples, with the mask of those that belong to it."""
-        kinds = numbers // self._sizes[stores] * len(self._sizes) + stores
-        for kind in np.unique(kinds).tolist():
-            yield kind % len(self._sizes), kind // len(self._sizes), kinds == kind
+    def _next(self, store: int, first: int, count: int) -> Iterator[_Run]:
+        size, width = self._sizes[store], self._widths[store]
+        while count:
+            epoch, place = divmod(first, size)
+            inside = min(count, size - place)
+            blocks = range(place // width, (place + inside - 1) // width + 1)
+            found = [self._block(store, epoch, block) for block in blocks]
+            index = found[0] if len(found) == 1 else np.concatenate(found)
+            begin = place - blocks[0] * width
+            yield _Run(epoch, index[begin : begin + inside])
+            first, count = first + inside, count - inside
 
     def _shuffle(self, store: int, epoch: int) -> Permutation:
-        return Permutation(int(self._sizes[store]), self.draw.at("order", store, epoch))
+        return Permutation(self._sizes[store], self.draw.at("order", store, epoch))
 
-    def _sort_window(self, store: int, epoch: int, window: int) -> Ints:
-        """Samples of one window by length, in shuffled blocks; a last incomplete block stays last."""
-        width, block = self._windows[store], self._blocks[store]
-        places = np.arange(window * width, min((window + 1) * width, int(self._sizes[store])))
+    def _order_block(self, store: int, epoch: int, number: int) -> Ints:
+        """One block of an epoch's order; a window's samples go by length, in shuffled batches, the last part last."""
+        width, batch = self._widths[store], self._batches[store]
+        places = np.arange(number * width, min((number + 1) * width, self._sizes[store]))
         index = self._order(store, epoch)(places)
+        if not batch:
+            return index
         index = index[np.argsort(self.views[store].lengths(index), kind="stable")]
-        whole = len(index) // block
-        shuffled = np.argsort(self.draw.at("blocks", store, epoch, window).bits(np.arange(whole)), kind="stable")
-        head = index[: whole * block].reshape(whole, block)[shuffled].ravel()
-        return np.concatenate([head, index[whole * block :]])
+        whole = len(index) // batch
+        shuffled = np.argsort(self.draw.at("blocks", store, epoch, number).bits(np.arange(whole)), kind="stable")
+        head = index[: whole * batch].reshape(whole, batch)[shuffled].ravel()
+        return np.concatenate([head, index[whole * batch :]])
 
-    def _read(self, stores: Ints, numbers: Ints, index: Ints) -> list[Row]:
-        rows: list[Row | None] = [None] * len(index)
-        for store, epoch, mine in self._epochs(stores, numbers):
-            found = self.views[store].read(index[mine], store, epoch, self.draw)
-            for n, row in zip(np.flatnonzero(mine).tolist(), found, strict=True):
-                rows[n] = row
-        return [row for row in rows if row is not None]
+    def _read(self, stores: Ints, runs: Sequence[Sequence[_Run]]) -> Sequence[Row]:
+        """The rows of all runs, in the order in which they are due."""
+        found = [
+            self.views[store].read(run.index, store, run.epoch, self.draw)
+            for store, mine in enumerate(runs)
+            for run in mine
+        ]
+        rows = found[0] if len(found) == 1 else join(found)
+        return rows if len(self.views) == 1 else pick(rows, np.argsort(np.argsort(stores, kind="stable")))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Samples of one store and epoch: where they lie in its view. Shape: index (n,)"""
+
+    epoch: int
+    index: Ints
 
 
 def _check(
@@ -194,7 +204,9 @@ def _check(
             )
 
 
-def sweep(view: View, draw: Draw, batch_tokens: int, store: int = 0, limit: int | None = None) -> Iterator[list[Row]]:
+def sweep(
+    view: View, draw: Draw, batch_tokens: int, store: int = 0, limit: int | None = None
+) -> Iterator[Sequence[Row]]:
     """Every sample once in storage order, in batches of up to `batch_tokens` tokens: for evaluation.
 
     Args:
@@ -212,7 +224,7 @@ def sweep(view: View, draw: Draw, batch_tokens: int, store: int = 0, limit: int 
         begin += count
 
 
-def divide(rows: Sequence[Row], parts: int) -> list[list[Row]]:
+def divide(rows: Sequence[Row], parts: int) -> list[Sequence[Row]]:
     """Deal rows to micro-batches so that tokens are balanced: the longest first, each to the part with fewest tokens.
 
     Parts are accumulation steps times ranks; rank r of w takes `parts[r::w]`. The result depends on the rows alone, not
@@ -221,10 +233,14 @@ def divide(rows: Sequence[Row], parts: int) -> list[list[Row]]:
 
     Source: longest processing time first (Graham 1969), within 4/3 of the best balance.
     """
+    sizes = sizes_of(rows)
+    order = np.lexsort((*names_of(rows).T[::-1], -sizes))
+    if parts == 1:
+        return [pick(rows, order[::-1])]
     heap = [(0, 0, part) for part in range(parts)]
-    dealt: list[list[Row]] = [[] for _ in range(parts)]
-    for row in sorted(rows, key=lambda row: (-row.size, row.sample)):
+    dealt: list[list[int]] = [[] for _ in range(parts)]
+    for row, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
         tokens, count, part = heap[0]
         dealt[part].append(row)
-        heapq.heapreplace(heap, (tokens + row.size, count + 1, part))
-    return [part[::-1] for part in dealt]
+        heapq.heapreplace(heap, (tokens + size, count + 1, part))
+    return [pick(rows, part[::-1]) for part in dealt]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -100,7 +99,7 @@ class TokenSplit:
         self.document_count = manifest.documents
         self._folder = folder
         self._shards = [map_file(folder, file) for file in manifest.shards]
-        self._bounds = np.cumsum([0, *(file.items for file in manifest.shards)]).tolist()
+        self._bounds = np.cumsum([0, *(file.items for file in manifest.shards)])
 
     @cached_property
     def document_offsets(self) -> NDArray[np.int64]:
@@ -125,14 +124,47 @@ class TokenSplit:
         """
         if not 0 <= start <= stop <= self.token_count:
             raise IndexError(f"tokens {start} to {stop} are outside a split of {self.token_count}")
-        out = np.empty(stop - start, np.int64)
-        place = start
-        number = bisect_right(self._bounds, start) - 1
-        while place < stop:
-            first, last = self._bounds[number], min(stop, self._bounds[number + 1])
-            out[place - start : last - start] = self._shards[number][place - first : last - first]
-            place, number = last, number + 1
-        return out
+        return self.read_runs(np.array([start]), np.array([stop]))
+
+    def read_runs(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Many runs of tokens, each from its `start` to its `stop`, end to end.
+
+        Shape:
+            start, stop: (N,); return: (sum of stop - start,)
+
+        Raises:
+            IndexError: a run is not inside the split.
+        """
+        if not len(start):
+            return np.zeros(0, np.int64)
+        sizes = stop - start
+        if start.min() < 0 or sizes.min() < 0 or stop.max() > self.token_count:
+            raise IndexError(f"tokens {start} to {stop} are outside a split of {self.token_count}")
+        size = int(sizes[0])
+        if size and len(self._shards) == 1 and (sizes == size).all():
+            return _equal_runs(self._shards[0], start, size)
+        number = self._bounds[:-1].searchsorted(start, side="right") - 1
+        first = self._bounds[number]
+        if (stop <= self._bounds[number + 1]).all():
+            places = zip(number.tolist(), (start - first).tolist(), (stop - first).tolist(), strict=True)
+            pieces = [self._shards[shard][a:b] for shard, a, b in places]
+        else:
+            pieces = [piece for a, b in zip(start.tolist(), stop.tolist(), strict=True) for piece in self._pieces(a, b)]
+        return np.concatenate(pieces).astype(np.int64)
+
+    def _pieces(self, start: int, stop: int) -> Iterator[NDArray[Any]]:
+        """The parts of one run, a part for each shard that it crosses."""
+        number = int(self._bounds.searchsorted(start, side="right")) - 1
+        while start < stop:
+            first, end = self._bounds[number : number + 2].tolist()
+            yield self._shards[number][start - first : min(stop, end) - first]
+            start, number = end, number + 1
+
+
+def _equal_runs(shard: NDArray[Any], start: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Runs of one size, end to end, through a view of a shard in which every token begins a row of that size."""
+    rows = np.ndarray((len(shard) - size + 1, size), shard.dtype, shard, strides=shard.strides * 2)
+    return rows[start].ravel().astype(np.int64)
 
 
 class TokenStore:

@@ -3,7 +3,8 @@
 1. A split is one long run of tokens; every document ends with the tokenizer's end token.
 2. A view cuts it into windows of at most `width` tokens: across documents (`StreamView`), inside documents
    (`DocumentView`), or by whole sentences of one document (`PairsView`). `ExampleView` holds supervised rows instead.
-3. `read` fetches the windows that a sampler asks for as rows, still without special tokens.
+3. `read` gives the windows that a sampler asks for as rows, still without special tokens; plain windows are read from
+   the disk when their tokens are wanted (`Windows`).
 
 Every view accounts for each token of its split: `tokens = used + end + cut`.
 """
@@ -11,7 +12,6 @@ Every view accounts for each token of its split: `tokens = used + end + cut`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
@@ -20,59 +20,14 @@ from numpy.typing import NDArray
 
 from pretune.draw import Draw, bounded, combine
 from pretune.errors import DataError, UsageError
+from pretune.text.rows import Ints, Row, Split, Windows
 
-Ints = NDArray[np.int64]
+__all__ = [
+    "DocumentView", "ExampleView", "Ints", "PairsView", "Row", "Split", "StreamView", "TooFewDocumentsError", "View",
+    "Windows", "build_view",
+]  # fmt: skip
 _CHUNK = 1 << 20  # sentences packed at a time: bounds the memory of building an index
 _TRIES = 4  # candidates for a second text: the first that is long enough is taken
-
-
-class Split(Protocol):
-    """What a view needs of a split of a token store (`pretune.text.store.TokenSplit`)."""
-
-    @property
-    def token_count(self) -> int:
-        """Tokens in the split, end tokens included."""
-
-    @property
-    def document_offsets(self) -> Ints:
-        """(D + 1,): first token of each document, and the total."""
-
-    @property
-    def sentence_offsets(self) -> Ints:
-        """(S,): first token of each sentence, sorted."""
-
-    def read(self, start: int, stop: int) -> Ints:
-        """Tokens [start, stop)."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One sample, before special tokens.
-
-    Attributes:
-        sample: (store, epoch, index), the key of its random decisions.
-        tokens: (n,) the window; with a look-ahead, one or more tokens longer than what is predicted from.
-        sentences: starts of the sentences inside `tokens`, first 0; view "pairs".
-        other: up to a window of another document, from a sentence's start; view "pairs".
-        stops: where whole sentences end inside `other`; view "pairs".
-        spare: tokens that the window could still take; view "pairs".
-        second: the second text; view "examples".
-        label: the class; view "examples".
-    """
-
-    sample: tuple[int, int, int]
-    tokens: Ints
-    sentences: Ints | None = None
-    other: Ints | None = None
-    stops: Ints | None = None
-    spare: int = 0
-    second: Ints | None = None
-    label: int | None = None
-
-    @property
-    def size(self) -> int:
-        """Tokens of the sample, the second text included."""
-        return len(self.tokens) + (0 if self.second is None else len(self.second))
 
 
 class View(Protocol):
@@ -84,7 +39,7 @@ class View(Protocol):
     def lengths(self, index: Ints) -> Ints:
         """Tokens of samples, look-ahead left out, without reading them. Shape: (n,) -> (n,)."""
 
-    def read(self, index: Ints, store: int, epoch: int, draw: Draw) -> list[Row]:
+    def read(self, index: Ints, store: int, epoch: int, draw: Draw) -> Sequence[Row]:
         """The samples themselves; `draw` decides what is random in them."""
 
     def account(self) -> dict[str, int]:
@@ -149,15 +104,11 @@ class StreamView:
         left = self.split.token_count - self.lookahead - np.asarray(index, np.int64) * self.width
         return np.minimum(left, self.width)
 
-    def read(self, index: Ints, store: int, epoch: int, draw: Draw) -> list[Row]:
+    def read(self, index: Ints, store: int, epoch: int, draw: Draw) -> Windows:
         """Windows as rows."""
-        total = self.split.token_count
-        starts = (np.asarray(index, np.int64) * self.width).tolist()
-        size = self.width + self.lookahead
-        return [
-            Row((store, epoch, i), self.split.read(start, min(start + size, total)))
-            for i, start in zip(np.asarray(index).tolist(), starts, strict=True)
-        ]
+        start = np.asarray(index, np.int64) * self.width
+        stop = np.minimum(start + (self.width + self.lookahead), self.split.token_count)
+        return Windows.of(self.split, store, epoch, index, start, stop)
 
     def account(self) -> dict[str, int]:
         """`tokens = used + cut`."""
@@ -198,11 +149,9 @@ class DocumentView:
         start, stop = self._ranges(index)
         return np.asarray(stop - start - self.lookahead)
 
-    def read(self, index: Ints, store: int, epoch: int, draw: Draw) -> list[Row]:
+    def read(self, index: Ints, store: int, epoch: int, draw: Draw) -> Windows:
         """Windows as rows."""
-        start, stop = self._ranges(index)
-        spans = zip(np.asarray(index).tolist(), start.tolist(), stop.tolist(), strict=True)
-        return [Row((store, epoch, i), self.split.read(a, b)) for i, a, b in spans]
+        return Windows.of(self.split, store, epoch, index, *self._ranges(index))
 
     def account(self) -> dict[str, int]:
         """`tokens = used + end + cut`; `end` are end tokens that the special tokens of a sequence stand for."""

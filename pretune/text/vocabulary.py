@@ -76,6 +76,37 @@ class Vocabulary:
         segments[len(head) :] = 1
         return np.concatenate([head, tail]), segments
 
+    def wrap_runs(self, tokens: Tokens, sizes: Tokens) -> tuple[Tokens, Tokens]:
+        """Many texts, each as `wrap` lays out one.
+
+        Args:
+            tokens: of all texts, end to end.
+
+        Returns:
+            tokens end to end, and how many of them each text has.
+
+        Shape:
+            tokens: (T,); sizes: (N,), their sum is T; return: (T + N * overhead,), (N,)
+        """
+        before, after = int(self.cls is not None), int(self.sep is not None)
+        lengths = sizes + (before + after)
+        count = len(sizes)
+        out = np.empty(len(tokens) + count * (before + after), np.int64)
+        if count and (sizes == sizes[0]).all():
+            table, size = out.reshape(count, -1), int(sizes[0])
+            table[:, before : before + size] = tokens.reshape(count, size)
+            first, last = table[:, :before], table[:, before + size :]
+            first[:], last[:] = self.cls or 0, self.sep or 0
+            return out, lengths
+        ends = lengths.cumsum()
+        shift = ends - lengths + before - (sizes.cumsum() - sizes)
+        out[np.arange(len(tokens)) + shift.repeat(sizes)] = tokens
+        if self.cls is not None:
+            out[ends - lengths] = self.cls
+        if self.sep is not None:
+            out[ends - 1] = self.sep
+        return out, lengths
+
     def overhead(self, pair: bool) -> int:
         """How many special tokens `wrap` adds."""
         return int(self.cls is not None) + int(self.sep is not None) * (2 if pair else 1)

@@ -12,7 +12,7 @@ from scipy import stats
 
 from pretune.batch import Batch
 from pretune.config import validate
-from pretune.draw import Draw, bounded, combine, unit
+from pretune.draw import Draw, combine
 from pretune.errors import DataError, UsageError
 from pretune.objectives.mlm import MaskedLanguageModelling
 from pretune.text.views import Row
@@ -50,17 +50,18 @@ def mask_slowly(tokens: list[int], sample: NDArray[np.int64], config: MaskedLang
             words.append([place])
     if not words:
         return {}
-    choice, action, other = (int(DRAW.at("mlm", name).keys(sample[None])[0]) for name in ("choice", "action", "token"))
+    key = int(DRAW.at("mlm", "choice").keys(sample[None])[0])
+    hashed = [int(combine(np.uint64(key), place)) for place in range(len(tokens))]
     count = max(1, math.floor(config.share * len(words) + 0.5))
-    chosen = sorted(words, key=lambda word: (int(combine(np.uint64(choice), word[0])) >> 40, word[0]))[:count]
+    chosen = sorted(words, key=lambda word: (hashed[word[0]] >> 40, word[0]))[:count]
     ordinary = [token for token in range(VOCABULARY.size) if not special[token]]
     out = {}
     for place in (place for word in chosen for place in word):
-        drawn = float(unit(combine(np.uint64(action), place)))
+        drawn = (hashed[place] & (1 << 40) - 1) / 2.0**40  # the bits that did not choose
         if drawn < config.mask:
             out[place] = MASK
         elif drawn < config.mask + config.random:
-            out[place] = ordinary[int(bounded(combine(np.uint64(other), place), len(ordinary)))]
+            out[place] = ordinary[int((drawn - config.mask) * (len(ordinary) / config.random))]
         else:
             out[place] = tokens[place]
     return out

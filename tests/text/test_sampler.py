@@ -1,4 +1,5 @@
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain, pairwise
 from typing import Any
@@ -23,11 +24,11 @@ def make_view(count: int, seed: int = 0) -> ExampleView:
     return ExampleView([(np.full(n, 9), None, None) for n in lengths.tolist()])
 
 
-def names(rows: list[Row]) -> list[tuple[int, int, int]]:
+def names(rows: Sequence[Row]) -> list[tuple[int, int, int]]:
     return [row.sample for row in rows]
 
 
-def walk(sampler: Sampler, steps: int) -> tuple[list[list[Row]], list[Cursor]]:
+def walk(sampler: Sampler, steps: int) -> tuple[list[Sequence[Row]], list[Cursor]]:
     cursors, batches = [sampler.start], []
     for _ in range(steps):
         rows, cursor = sampler.take(cursors[-1])
@@ -119,7 +120,7 @@ def test_a_window_groups_lengths_without_moving_samples_out_of_it(budget: dict[s
     sampler = Sampler([view], [1.0], DRAW, window=64, **budget)
     batches, cursors = walk(sampler, 60)
     found = [index for rows in batches for _, epoch, index in names(rows) if epoch == 0]
-    size = sampler._windows[0]
+    size = sampler._widths[0]
     assert size in range(64, 72)
     for start in range(0, 200, size):
         assert sorted(found[start : start + size]) == sorted(order[start : start + size])

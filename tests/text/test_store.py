@@ -69,6 +69,24 @@ def test_read_across_shards(store: TokenStore) -> None:
             split.read(start, stop)
 
 
+@pytest.mark.parametrize("shard_tokens", [7, 1000, 1 << 26])
+def test_runs_are_read_together_as_one_by_one(tokenizer: Tokenizer, tmp_path: Path, shard_tokens: int) -> None:
+    (tmp_path / "text.txt").write_text("\n\n".join(TEXT))
+    config = PrepareConfig(shard_tokens=shard_tokens)
+    split = prepare(tmp_path / "text.txt", tokenizer, tmp_path / "store", config).split("train")
+    random = np.random.default_rng(0)
+    for sizes in (np.full(40, 30), random.integers(0, 50, 40), np.zeros(3, np.int64), np.full(2, 3500)):
+        start = random.integers(0, split.token_count - sizes)
+        start[-1] = split.token_count - sizes[-1]
+        found = split.read_runs(start, start + sizes)
+        assert found.dtype == np.int64
+        expected = [split.read(a, a + size) for a, size in zip(start.tolist(), sizes.tolist(), strict=True)]
+        np.testing.assert_array_equal(found, np.concatenate(expected))
+    assert split.read_runs(np.zeros(0, np.int64), np.zeros(0, np.int64)).tolist() == []
+    with pytest.raises(IndexError):
+        split.read_runs(np.array([0, split.token_count - 1]), np.array([2, split.token_count + 1]))
+
+
 def test_manifest_states_the_tokenizer(store: TokenStore, tokenizer: Tokenizer) -> None:
     assert (store.tokenizer_hash, store.vocab_size) == (tokenizer.hash, tokenizer.vocabulary.size)
     assert Tokenizer.load(store.tokenizer_path).hash == tokenizer.hash

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +19,7 @@ DRAW = Draw(7)
 documents = st.lists(st.lists(st.integers(1, 12), max_size=6), min_size=1, max_size=8)
 
 
-def read_all(view: View, store: int = 0, epoch: int = 0) -> list[Row]:
+def read_all(view: View, store: int = 0, epoch: int = 0) -> Sequence[Row]:
     return view.read(np.arange(len(view)), store, epoch, DRAW)
 
 
