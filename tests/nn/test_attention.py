@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pretune.batch import Layout
+from pretune.nn import buckets
 from pretune.nn.attention import BACKENDS, Attention, ragged_attention
 from pretune.nn.backends import flash, matmul
 from pretune.nn.spans import Slots
@@ -83,16 +84,42 @@ def test_matmul_in_blocks(structure, lengths, monkeypatch):
 @pytest.mark.parametrize("structure", [BIDIRECTIONAL, CAUSAL], ids=["bidirectional", "causal"])
 @pytest.mark.parametrize("waste", [0, 600, 1 << 15])
 def test_matmul_in_buckets(structure, waste, monkeypatch):
-    monkeypatch.setattr(matmul, "_WASTE", waste)
-    matmul._plan.cache_clear()
+    monkeypatch.setattr(buckets, "WASTE", waste)
+    buckets.plan_of.cache_clear()
     layout = Layout.of([33, 2, 30, 9, 0, 33, 1, 32, 28, 8])
     inputs = tensors(layout, layout, torch.float32)
-    buckets = len(matmul._plan(layout.bounds, layout.bounds, 3, torch.float32).buckets)
-    assert buckets == {0: 5, 600: 3, 1 << 15: 1}[waste]
+    found = len(buckets.plan_of(layout.bounds, layout.bounds, 3, torch.float32).buckets)
+    assert found == {0: 5, 600: 3, 1 << 15: 1}[waste]
     wanted = run("reference", inputs, layout, layout, structure)
     for got, want in zip(run("matmul", inputs, layout, layout, structure), wanted, strict=True):
         torch.testing.assert_close(got, want, atol=2e-5, rtol=2e-5)
-    matmul._plan.cache_clear()
+    buckets.plan_of.cache_clear()
+
+
+@pytest.mark.parametrize("structure", [BIDIRECTIONAL, CAUSAL], ids=["bidirectional", "causal"])
+@pytest.mark.parametrize("length", [16, 17, 31, 32, 40])
+def test_matmul_takes_odd_rows_of_scores_in_float32(length, structure, monkeypatch):
+    """ATen's bfloat16 softmax is slow there; the other rows stay in bfloat16, forward and backward."""
+    seen = {"forward": [], "backward": []}
+    softmax, differentiate = torch.softmax, torch.ops.aten._softmax_backward_data
+
+    def spy(x, dim, dtype=None, out=None):
+        seen["forward"].append(dtype or x.dtype)
+        return softmax(x, dim, dtype=dtype) if out is None else softmax(x, dim, out=out)
+
+    def spy_backward(grad, output, dim, dtype):
+        seen["backward"].append(dtype)
+        return differentiate(grad, output, dim, dtype)
+
+    layout = Layout.of([length, length - 3])
+    inputs = tensors(layout, layout, torch.bfloat16)
+    wanted = run("reference", inputs, layout, layout, structure)
+    monkeypatch.setattr(matmul.torch, "softmax", spy)
+    monkeypatch.setattr(torch.ops.aten, "_softmax_backward_data", spy_backward)
+    for got, want in zip(run("matmul", inputs, layout, layout, structure), wanted, strict=True):
+        assert float((got - want).detach().norm() / want.detach().norm()) < 0.01
+    assert set(seen["forward"]) == {torch.float32 if length in (17, 31, 40) else torch.bfloat16}
+    assert set(seen["backward"]) == {torch.float32 if length in (17, 31) else torch.bfloat16}
 
 
 @pytest.mark.parametrize("backend", ["flash", "sdpa", "padded", "reference"])
