@@ -25,7 +25,7 @@ from pretune.errors import DataError, UsageError
 from pretune.find import nearest
 from pretune.loss import Term
 from pretune.objectives.objective import Model, Output, ends, name_samples, target
-from pretune.tasks.task import Prediction, Task, where
+from pretune.tasks.task import Encoding, Prediction, Task, Tokens, where
 from pretune.text.labelled import Example
 from pretune.text.rows import Row
 from pretune.text.tokenizer import Vocabulary
@@ -108,6 +108,13 @@ class Classification(Task):
         batch = name_samples(batch, rows)
         batch.targets[self.name] = target(index, label)
         return batch
+
+    def tokens(self, rows: Sequence[Encoding]) -> Tokens | None:
+        """Those of the texts, and the special ones around them."""
+        if type(self).prepare is not Classification.prepare or type(self).corrupt is not Classification.corrupt:
+            return None  # a variant may put other tokens in
+        found = [np.flatnonzero(self.vocabulary.special), *(first for first, _, _ in rows)]
+        return np.unique(np.concatenate(found + [second for _, second, _ in rows if second is not None]))
 
     def reads(self, batch: Batch) -> NDArray[np.int64]:
         """The ends of every sequence."""

@@ -108,6 +108,17 @@ class Task(Objective):
     def score(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, float]:
         """Scores of predictions against the labels of the examples."""
 
+    def tokens(self, rows: Sequence[Encoding]) -> Tokens | None:
+        """Which tokens batches of these rows may hold, so that the embedding need learn no others.
+
+        Returns:
+            In any order; None, the default, where that cannot be said, as where `corrupt` draws tokens.
+
+        Shape:
+            return: (any,)
+        """
+        return None
+
     def encode(self, examples: Sequence[Example], tokenizer: Tokenizer, length: int) -> Encoded:
         """Check all examples, turn them into tokens and cut them to `length` tokens, special ones included.
 

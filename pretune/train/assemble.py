@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pretune.batch import Batch
 from pretune.config import validate
@@ -50,6 +51,7 @@ class Pieces:
         account: tokens and examples in, used, cut.
         notes: what the user should know before it begins.
         facts: for the record.
+        tokens: that batches may hold, in any order; None where that is not known.
     """
 
     model: LanguageModel
@@ -63,6 +65,7 @@ class Pieces:
     account: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    tokens: NDArray[np.int64] | None = None
 
     def samplers(self, recipe: Recipe) -> list[Sampler]:
         """One for each part of the objective."""
@@ -176,6 +179,7 @@ def fine_tuning(recipe: Recipe) -> Pieces:
         account={"train": encoded.account} | ({"validation": encoded_held.account} if encoded_held else {}),
         notes=[*_notes(model), *notes],
         facts={"labels": _labels(task)},
+        tokens=task.tokens([*encoded.rows, *(encoded_held.rows if encoded_held else [])]),
     )
 
 

@@ -17,6 +17,7 @@ from pretune.train.assemble import Pieces, fine_tuning, pretraining
 from pretune.train.checkpoint import Shelf, problem
 from pretune.train.directory import RunDirectory
 from pretune.train.loop import train
+from pretune.train.narrow import narrow, widen
 from pretune.train.parallel import World, world_of
 from pretune.train.precision import Precision, choose_precision
 from pretune.train.progress import Display
@@ -85,6 +86,7 @@ def _train(
         pieces.validation(recipe, world, device, precision),
         lambda step: open_trackers(Path(recipe.output), recipe.track, plain(recipe), step),
     )
+    narrow(pieces.model, pieces.tokens)
     state = train(pieces.model, pieces.objective, pieces.samplers(recipe), setting)
     world.once(lambda: _finish(pieces, setting, state, directory) if directory else None)
 
@@ -123,8 +125,9 @@ def _sizes(pieces: Pieces) -> dict[str, Any]:
 def _finish(pieces: Pieces, setting: Setting, state: State, directory: RunDirectory) -> None:
     """Write the finished model and the account."""
     step = _choose_weights(pieces, setting, state)
+    widen(pieces.model.cpu())
     pieces.tokenizer.settings["model_max_length"] = setting.recipe.data.length  # what use cuts texts to
-    save_model(pieces.model.cpu(), directory.path, pieces.tokenizer)
+    save_model(pieces.model, directory.path, pieces.tokenizer)
     used = {"steps": state.step, "tokens": state.tokens, "samples": state.samples, "epochs": state.epoch}
     training = {**used, "skipped_steps": state.skipped, **state.account}
     directory.finish(

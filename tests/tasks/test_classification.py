@@ -239,3 +239,28 @@ def test_frozen_keeps_a_tied_weight() -> None:
     assert [name for name, p in model.named_parameters() if p.requires_grad] == ["heads.classification.linear.weight"]
     full.apply(model, full.Config())
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_tokens_are_all_that_a_batch_may_hold():
+    """Of both texts and around them; unknown for a variant that may put in others."""
+    task = make_task()
+    pairs = [
+        Example("the cat", "good", "a dog", "train.csv", 2),
+        Example("ate hats", "bad", None, "train.csv", 3),
+    ]
+    rows = task.encode(pairs, WORDS, 16).rows
+    batch = task.make(ExampleView(rows).read(np.arange(2), 0, 0, Draw(0)), Draw(0))
+    found = task.tokens(rows)
+    assert set(batch.tokens.tolist()) <= set(found.tolist())
+    assert len(found) < WORDS.vocabulary.size
+
+    class Noisy(Classification):
+        def corrupt(self, batch, draw):
+            return batch
+
+    class Prompted(Classification):
+        def prepare(self, rows, draw):
+            return super().prepare(rows, draw)
+
+    for kind in (Noisy, Prompted):
+        assert kind(task.config, WORDS.vocabulary).tokens(rows) is None

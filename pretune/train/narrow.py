@@ -1,0 +1,47 @@
+"""Train the embedding of a large vocabulary on the tokens that the data hold, and no others.
+
+A fine-tuning set has some thousand of 30,000 tokens. Rows of the others never have a gradient, yet each step would fill
+theirs with zeros, measure it, and update their weights and two means: of MiniLM's 23 million weights 12 million stand
+there. The finished model has all rows again, as if they had been there: see `SomeRows`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pretune.models.model import LanguageModel
+from pretune.nn.embedding import SomeRows
+
+_SHARE = 0.75  # of the vocabulary at most, for it to be worth it
+
+
+def narrow(model: LanguageModel, tokens: NDArray[np.int64] | None) -> None:
+    """Leave rows out that cannot be looked up, where the table learns and nothing else reads it.
+
+    Args:
+        model: changed in place, until `widen`.
+        tokens: that batches may hold; None where that is not known, and all rows stay.
+
+    Shape:
+        tokens: (any,)
+    """
+    table = model.embedding.word
+    if tokens is None or not table.weight.requires_grad or _shared(model, table.weight):
+        return
+    found = np.unique(tokens)
+    if len(found) <= _SHARE * table.num_embeddings:
+        model.embedding.word = SomeRows(table, torch.from_numpy(found))
+
+
+def widen(model: LanguageModel) -> None:
+    """Undo `narrow`, with what was learned in it."""
+    table = model.embedding.word
+    if isinstance(table, SomeRows):
+        model.embedding.word = table.whole()
+
+
+def _shared(model: nn.Module, weight: Tensor) -> bool:
+    return sum(own is weight for module in model.modules() for own in module.parameters(recurse=False)) > 1
