@@ -2,14 +2,17 @@
 
 Muon makes each matrix's momentum orthogonal before it is a step, by five Newton-Schulz iterations: products of the
 matrix with itself, which cost as much as some hundred tokens of forward and backward. It pays where a step has
-thousands of tokens.
+thousands of tokens. `torch.optim.Muon` walks through the matrices one by one, some forty small operations each; here
+those of one shape, lying or standing, are one batch.
 
-Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
+Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; the size of a step as in Liu et
+al. 2025 (arXiv 2502.16982), so that AdamW's learning rate and decay fit both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,9 +21,17 @@ from torch import Tensor
 if TYPE_CHECKING:
     from pretune.train.optimizer import OptimizerConfig
 
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # steepest at zero; singular values end in 0.7 .. 1.2
+_ITERATIONS = 5
+_TINY = 1e-7
+_RMS = 0.2  # of an AdamW step, in units of the learning rate
+
 
 class MuonWithAdamW(torch.optim.Optimizer):
-    """Two optimizers that share their groups' list and their state with this one, so that both are seen as one.
+    """The matrices' rule, and an AdamW that shares its groups and its state with this optimizer.
+
+    Args:
+        matrices: of two dimensions each.
 
     Attributes:
         grad_scale: gradients are divided by it, where set; see `optimizer.update`.
@@ -29,32 +40,71 @@ class MuonWithAdamW(torch.optim.Optimizer):
     grad_scale: Tensor | None = None
     found_inf: Tensor | None = None
 
-    def __init__(self, muon: torch.optim.Muon, adamw: torch.optim.AdamW) -> None:
-        super().__init__([*muon.param_groups, *adamw.param_groups], {})
-        self._muon, self._adamw = muon, adamw
-        for part, groups in (
-            (muon, self.param_groups[: len(muon.param_groups)]),
-            (adamw, self.param_groups[len(muon.param_groups) :]),
-        ):
-            part.param_groups, part.state = groups, self.state
+    def __init__(
+        self,
+        matrices: Iterable[Tensor],
+        adamw: torch.optim.AdamW,
+        *,
+        lr: float,
+        weight_decay: float,
+        momentum: float,
+    ) -> None:
+        mine = {"params": list(matrices), "lr": lr, "weight_decay": weight_decay, "momentum": momentum}
+        super().__init__([mine, *adamw.param_groups], {})
+        self._adamw = adamw
+        adamw.param_groups, adamw.state = self.param_groups[1:], self.state
 
+    @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Both updates; the gradients of the layers' matrices are scaled in place."""
-        if self.grad_scale is not None:
-            matrices = [p.grad for group in self._muon.param_groups for p in group["params"] if p.grad is not None]
-            torch._foreach_div_(matrices, self.grad_scale)
-        self._muon.step()  # type: ignore[no-untyped-call]
+        """Both updates."""
+        group = self.param_groups[0]
+        matrices = [p for p in group["params"] if p.grad is not None]
+        if matrices:
+            self._step(matrices, [p.grad for p in matrices], group)
         self._adamw.grad_scale, self._adamw.found_inf = self.grad_scale, self.found_inf  # type: ignore[attr-defined]
         self._adamw.step()
+
+    def _step(self, matrices: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
+        for p in matrices:
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        if self.grad_scale is not None:
+            torch._foreach_div_(grads, self.grad_scale)
+        mean = [self.state[p]["momentum_buffer"] for p in matrices]
+        torch._foreach_lerp_(mean, grads, 1 - group["momentum"])
+        ahead = torch._foreach_lerp(grads, mean, group["momentum"])
+        torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+        for p, step in zip(matrices, orthogonal(list(ahead)), strict=True):
+            p.add_(step, alpha=-group["lr"] * _RMS * math.sqrt(max(p.shape)))
+
+
+def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Nearly the orthogonal factor of each matrix: its singular values become about 1.
+
+    Shape:
+        matrices: (a, b) each; return: the same, bf16.
+    """
+    batches: dict[tuple[int, int], list[int]] = {}
+    for n, matrix in enumerate(matrices):
+        batches.setdefault((min(matrix.shape), max(matrix.shape)), []).append(n)
+    out: list[Tensor] = [*matrices]
+    for members in batches.values():
+        lying = [matrices[n] if matrices[n].shape[0] <= matrices[n].shape[1] else matrices[n].T for n in members]
+        for n, found in zip(members, _iterate(torch.stack(lying)).unbind(), strict=True):
+            out[n] = found if matrices[n].shape[0] <= matrices[n].shape[1] else found.T
+    return out
+
+
+def _iterate(x: Tensor) -> Tensor:
+    """Shape: (n, a, b), a <= b -> the same, bf16."""
+    a, b, c = _COEFFICIENTS
+    x = (x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=_TINY)).bfloat16()
+    for _ in range(_ITERATIONS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
 
 
 def with_muon(adamw: torch.optim.AdamW, matrices: Sequence[Tensor], config: OptimizerConfig) -> MuonWithAdamW:
     """Muon for the matrices beside an AdamW for the rest."""
-    muon = torch.optim.Muon(
-        list(matrices),
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        momentum=config.momentum,
-        adjust_lr_fn="match_rms_adamw",
-    )
-    return MuonWithAdamW(muon, adamw)
+    return MuonWithAdamW(matrices, adamw, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum)
