@@ -73,7 +73,7 @@ class SomeRows(nn.Embedding):
         super().__init__(len(weight), table.embedding_dim, _weight=weight)
         self.num_embeddings = table.num_embeddings
         self._rows, self._whole = rows, whole
-        place = torch.full((len(whole),), -1).index_put((rows,), torch.arange(len(rows)))
+        place = torch.full((len(whole),), -1).index_copy_(0, rows, torch.arange(len(rows)))
         self.place: Tensor
         self.register_buffer("place", place, persistent=False)
 
@@ -84,5 +84,5 @@ class SomeRows(nn.Embedding):
     def whole(self) -> nn.Embedding:
         """The table with what the rows have learned."""
         learned = self.weight.detach().to(self._whole.device)
-        table = (self._whole * learned[-1]).index_put((self._rows,), learned[:-1])
+        table = (self._whole * learned[-1]).index_copy_(0, self._rows, learned[:-1])
         return nn.Embedding(len(table), table.shape[1], _weight=table)

@@ -278,8 +278,8 @@ def _check_fit(recipe: Recipe, model: LanguageModel, tokenizer: Tokenizer) -> No
             f"recipe: field 'data.length' = {recipe.data.length}: {origin} has {model.max_length} positions; "
             f"make it {model.max_length} or less"
         )
-    if recipe.model.init is None:
-        return
+    if recipe.model.init is None or (recipe.task and recipe.data.tokenizer is None):
+        return  # there is no other tokenizer than this one
     try:
         own = Tokenizer.load(recipe.model.init)
     except (DataError, MissingInputError):
