@@ -64,8 +64,8 @@ class Layered(nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.word = nn.Embedding(11, 8)
-        self.stack = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8), nn.LayerNorm(8))
+        self.word = nn.Embedding(80, 32)
+        self.stack = nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32), nn.LayerNorm(32))
 
     def forward(self, ids):
         return self.stack(self.word(ids))
@@ -90,7 +90,7 @@ def test_muon_is_torchs_for_the_layers_and_adamw_for_the_rest(clip):
     for seed in range(3):
         for model in (ours, theirs):
             torch.manual_seed(seed)
-            model(torch.randint(0, 11, (64,))).square().sum().backward()  # full rank: nothing to amplify noise in
+            model(torch.randint(0, 80, (256,))).square().sum().backward()  # full rank: nothing to amplify noise in
         norm = float(gradient_norm(own))
         if clip:
             nn.utils.clip_grad_norm_(theirs.parameters(), clip)
@@ -102,7 +102,7 @@ def test_muon_is_torchs_for_the_layers_and_adamw_for_the_rest(clip):
         for model in (ours, theirs):
             model.zero_grad()
     for start, a, b in zip(Layered().parameters(), ours.parameters(), theirs.parameters(), strict=True):
-        assert float((a - b).detach().norm()) <= 0.06 * float((b - start).detach().norm())
+        assert float((a - b).detach().norm()) <= 0.05 * float((b - start).detach().norm())
 
 
 def test_muons_state_is_in_the_checkpoint(tmp_path):
