@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pretune.batch import Batch, Layout
 from pretune.loss import linear_cross_entropy
+from pretune.text.index import Index, Parts, computed
 from pretune.text.vocabulary import Vocabulary
 
 PAD, UNK, CLS, SEP, MASK = range(5)
@@ -52,6 +53,9 @@ class MemorySplit:
     def read(self, start: int, stop: int) -> NDArray[np.int64]:
         assert 0 <= start <= stop <= self.token_count
         return self.tokens[start:stop].copy()
+
+    def index(self, name: str, parts: Parts) -> Index:
+        return computed(parts)
 
     def read_runs(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.int64]:
         runs = [self.read(a, b) for a, b in zip(start.tolist(), stop.tolist(), strict=True)]

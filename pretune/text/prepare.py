@@ -29,10 +29,11 @@ from pretune.config import Config
 from pretune.errors import CannotCreateError, DataError
 from pretune.text.corpus import Account, CorpusConfig, Document, read_corpus
 from pretune.text.encode_worker import Encoder, Workers
+from pretune.text.new_folder import NewFolder, storage_errors
 from pretune.text.pieces import Encoded
 from pretune.text.seen import Seen
 from pretune.text.store import MANIFEST, Manifest, SplitManifest, TokenStore
-from pretune.text.store_writer import NewFolder, SplitWriter, storage_errors, write_manifest
+from pretune.text.store_writer import SplitWriter, write_manifest
 from pretune.text.tokenizer import Tokenizer
 
 BATCH_BYTES = 1 << 20

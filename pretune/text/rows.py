@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol, overload
@@ -33,6 +33,9 @@ class Split(Protocol):
 
     def read_runs(self, start: Ints, stop: Ints) -> Ints:
         """Runs of tokens [start, stop) end to end. Shape: (n,), (n,) -> (sum of stop - start,)."""
+
+    def index(self, name: str, parts: Callable[[], Iterator[Mapping[str, Ints]]]) -> Mapping[str, Ints]:
+        """Arrays that are computed from all offsets, a part at a time, or were before."""
 
 
 @dataclass(frozen=True)

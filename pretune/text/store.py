@@ -7,6 +7,7 @@ train-documents.npy              (D + 1,) int64: where each document begins, and
 train-sentences.npy              (S,) int64: where each sentence begins
 train-domains.npy                (D,) uint16: the domain of each document, an index into the manifest's list
 validation-...                   the same for the documents held out
+index/                           what training found out about where windows begin (`text/index.py`); may be removed
 """
 
 from __future__ import annotations
@@ -24,22 +25,14 @@ from numpy.typing import NDArray
 
 from pretune.disk import sha256
 from pretune.errors import DataError, MissingInputError
+from pretune.text.array_files import StoredFile, check_size, map_file
+from pretune.text.index import FOLDER, Index, Parts, computed, drop_damaged, kept
 
 FORMAT = "pretune token store"
 VERSION = 1
 MANIFEST = "manifest.json"
 SPLITS = ("train", "validation")
-
-
-@dataclass(frozen=True)
-class StoredFile:
-    """One `.npy` file as the manifest states it: name, number of items, type, size in bytes, SHA-256."""
-
-    file: str
-    items: int
-    dtype: str
-    bytes: int
-    sha256: str
+_LEAST_KEPT = 1 << 17  # sentences below which an index is made in milliseconds
 
 
 @dataclass(frozen=True)
@@ -90,15 +83,18 @@ class TokenSplit:
 
     Args:
         folder: the store.
+        name: of the split.
         manifest: counts and files.
+        fingerprint: of the store.
     """
 
-    def __init__(self, folder: Path, manifest: SplitManifest) -> None:
+    def __init__(self, folder: Path, name: str, manifest: SplitManifest, fingerprint: str) -> None:
         self.manifest = manifest
+        self._name, self._fingerprint = name, fingerprint
         self.token_count = manifest.tokens
         self.document_count = manifest.documents
         self._folder = folder
-        self._shards = [map_file(folder, file) for file in manifest.shards]
+        self._shards = [map_file(folder, file, scattered=True) for file in manifest.shards]
         self._bounds = np.cumsum([0, *(file.items for file in manifest.shards)])
 
     @cached_property
@@ -115,6 +111,17 @@ class TokenSplit:
     def document_domains(self) -> NDArray[np.uint16]:
         """The domain of each document, an index into the manifest's domains. Shape: (D,)"""
         return map_file(self._folder, self.manifest.domain_file)
+
+    def index(self, name: str, parts: Parts) -> Index:
+        """Arrays that take a pass over all documents or sentences: kept beside the store once they are made.
+
+        Args:
+            name: what they are; with the content of the store it decides what is in them.
+            parts: makes them piece by piece.
+        """
+        if self.manifest.sentences < _LEAST_KEPT:
+            return computed(parts)
+        return kept(self._folder / FOLDER / f"{self._name}-{name}", self._fingerprint, parts)
 
     def read(self, start: int, stop: int) -> NDArray[np.int64]:
         """The tokens from `start` to `stop`, across shards. Shape: (stop - start,)
@@ -135,11 +142,11 @@ class TokenSplit:
         Raises:
             IndexError: a run is not inside the split.
         """
-        if not len(start):
-            return np.zeros(0, np.int64)
         sizes = stop - start
-        if start.min() < 0 or sizes.min() < 0 or stop.max() > self.token_count:
+        if len(start) and (start.min() < 0 or sizes.min() < 0 or stop.max() > self.token_count):
             raise IndexError(f"tokens {start} to {stop} are outside a split of {self.token_count}")
+        if not sizes.any():
+            return np.zeros(0, np.int64)
         size = int(sizes[0])
         if size and len(self._shards) == 1 and (sizes == size).all():
             return _equal_runs(self._shards[0], start, size)
@@ -220,7 +227,7 @@ class TokenStore:
         if name not in self._splits:
             if name not in self.manifest.splits:
                 raise DataError(f"{self.path}: no split {name!r}; known: {', '.join(self.manifest.splits)}")
-            self._splits[name] = TokenSplit(self.path, self.manifest.splits[name])
+            self._splits[name] = TokenSplit(self.path, name, self.manifest.splits[name], self.fingerprint)
         return self._splits[name]
 
     def check_tokenizer(self, tokenizer_hash: str) -> None:
@@ -246,7 +253,7 @@ class TokenStore:
                 raise DataError(f"{self.path / file.file}: changed while the store was in use; prepare it again")
 
     def verify(self) -> None:
-        """Read every file and compare its SHA-256 with the manifest.
+        """Read every file and compare its SHA-256 with the manifest; damaged indexes are removed, to be made again.
 
         Raises:
             DataError: a file differs; its name is given.
@@ -255,49 +262,11 @@ class TokenStore:
             check_size(self.path, file)
             if sha256(self.path / file.file) != file.sha256:
                 raise DataError(f"{self.path / file.file}: content differs from the manifest; prepare the store again")
+        drop_damaged(self.path / FOLDER)
 
     def _files(self) -> Iterator[StoredFile]:
         for split in self.manifest.splits.values():
             yield from split.files()
-
-
-def map_file(folder: Path, file: StoredFile) -> NDArray[Any]:
-    """Memory-map a file of a store, read-only.
-
-    Raises:
-        DataError: size, type or count is not what the manifest states.
-    """
-    path = folder / file.file
-    check_size(folder, file)
-    try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False) if file.items else np.load(path, allow_pickle=False)
-    except ValueError as error:
-        raise DataError(f"{path}: not an .npy file: {error}; prepare the store again") from None
-    if found.shape != (file.items,) or found.dtype != np.dtype(file.dtype):
-        raise DataError(
-            f"{path}: holds {found.shape} of {found.dtype}, the manifest states ({file.items},) of {file.dtype}; "
-            "prepare the store again"
-        )
-    return np.asarray(found)
-
-
-def check_size(folder: Path, file: StoredFile) -> tuple[int, int]:
-    """Size and modification time of a file, once its size is known to be right.
-
-    Raises:
-        DataError: the file is missing, truncated or grown.
-    """
-    path = folder / file.file
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        raise DataError(f"{path}: missing from the store; prepare it again") from None
-    if stat.st_size != file.bytes:
-        how = "truncated" if stat.st_size < file.bytes else "grown"
-        raise DataError(
-            f"{path}: {how}: {stat.st_size} bytes, the manifest states {file.bytes}; prepare the store again"
-        )
-    return stat.st_size, stat.st_mtime_ns
 
 
 def parse_manifest(path: Path, raw: bytes) -> Manifest:

@@ -11,7 +11,7 @@ Every view accounts for each token of its split: `tokens = used + end + cut`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Protocol
 
@@ -26,7 +26,7 @@ __all__ = [
     "DocumentView", "ExampleView", "Ints", "PairsView", "Row", "Split", "StreamView", "TooFewDocumentsError", "View",
     "Windows", "build_view",
 ]  # fmt: skip
-_CHUNK = 1 << 20  # sentences packed at a time: bounds the memory of building an index
+_CHUNK = 1 << 20  # documents or sentences at a time: bounds the memory of building an index
 _TRIES = 4  # candidates for a second text: the first that is long enough is taken
 
 
@@ -128,9 +128,20 @@ class DocumentView:
         self.split, self.width, self.lookahead = split, width, lookahead
         self._offsets = np.asarray(split.document_offsets)
         self._end = 0 if lookahead else 1
-        counts, covered = _windows(np.diff(self._offsets) - self._end, width, lookahead)
-        self._first = np.concatenate([[0], np.cumsum(counts)])
-        self._covered = int(covered.sum())
+        index = split.index(f"documents-{width}-{lookahead}", self._parts)
+        self._first = index["first"]
+        self._covered = int(index["covered"].sum())
+
+    def _parts(self) -> Iterator[dict[str, Ints]]:
+        """The first window of each document, and the number of windows; and the tokens that windows cover."""
+        total = 0
+        yield {"first": np.zeros(1, np.int64), "covered": np.zeros(1, np.int64)}
+        for begin in range(0, len(self._offsets) - 1, _CHUNK):
+            sizes = np.diff(self._offsets[begin : begin + _CHUNK + 1]) - self._end
+            counts, covered = _windows(sizes, self.width, self.lookahead)
+            ends = counts.cumsum() + total
+            total = int(ends[-1])
+            yield {"first": ends, "covered": covered.sum(keepdims=True)}
 
     def __len__(self) -> int:
         """Number of windows."""
@@ -139,7 +150,7 @@ class DocumentView:
     def _ranges(self, index: Ints) -> tuple[Ints, Ints]:
         """First and past-the-last token that each window reads. Shape: (n,) -> (n,), (n,)."""
         index = np.asarray(index, np.int64)
-        document = np.searchsorted(self._first, index, side="right") - 1
+        document = self._first.searchsorted(index, side="right") - 1
         start = self._offsets[document] + (index - self._first[document]) * self.width
         stop = np.minimum(start + self.width + self.lookahead, self._offsets[document + 1] - self._end)
         return start, stop
@@ -180,16 +191,22 @@ class PairsView:
         self.split, self.width = split, width
         self._documents = np.asarray(split.document_offsets)
         self._sentences = np.asarray(split.sentence_offsets)
-        self._usable = np.flatnonzero(np.diff(self._documents) > 1)
+        index = split.index(f"pairs-{width}", self._parts)
+        self._usable, self._start, self._stop = index["usable"], index["start"], index["stop"]
         if len(self._usable) < 2:
             raise TooFewDocumentsError(
                 f"next-sentence prediction needs text from another document, but this split has {len(self._usable)} "
                 "document(s) with text; add documents, split them (documents = 'blank-line' or 'line'), or drop nsp"
             )
-        found = [_pack(self._sentences, self._documents, a, b, width) for a, b in self._chunks()]
-        self._start = np.concatenate([start for start, _, _ in found])
-        self._stop = np.concatenate([stop for _, stop, _ in found])
-        self._split_tokens = sum(split_tokens for _, _, split_tokens in found)
+        self._used, self._split_tokens = int(index["used"].sum()), int(index["split"].sum())
+
+    def _parts(self) -> Iterator[dict[str, Ints]]:
+        """Documents with text; first and past-the-last token of each window; tokens in windows, tokens split off."""
+        for low, high in self._chunks():
+            usable = low + np.flatnonzero(np.diff(self._documents[low : high + 1]) > 1)
+            start, stop, split_tokens = _pack(self._sentences, self._documents, low, high, self.width)
+            used = (stop - start).sum(keepdims=True)
+            yield {"usable": usable, "start": start, "stop": stop, "used": used, "split": np.array([split_tokens])}
 
     def _chunks(self) -> list[tuple[int, int]]:
         """Ranges of documents with about `_CHUNK` sentences each."""
@@ -217,20 +234,26 @@ class PairsView:
         ends = _slices(self._sentences, begin, finish + 1)
         document = np.searchsorted(self._documents, begin, side="right")
         complete = finish == self._documents[document] - 1
+        tokens, other = self._read(start, stop), self._read(begin, finish)
         rows = []
         for n, i in enumerate(index.tolist()):
-            a, b, c, d = int(start[n]), int(stop[n]), int(begin[n]), int(finish[n])
+            a, c, d = int(start[n]), int(begin[n]), int(finish[n])
             rows.append(
                 Row(
                     (store, epoch, i),
-                    self.split.read(a, b),
+                    tokens[n],
                     sentences=np.append(0, inside[n] - a),
-                    other=self.split.read(c, d),
+                    other=other[n],
                     stops=np.append(ends[n], d) - c if complete[n] else ends[n] - c,
-                    spare=self.width - (b - a),
+                    spare=self.width - len(tokens[n]),
                 )
             )
         return rows
+
+    def _read(self, start: Ints, stop: Ints) -> list[Ints]:
+        """Runs of tokens, read together. Shape: (n,), (n,) -> n arrays."""
+        run, ends = self.split.read_runs(start, stop), (stop - start).cumsum().tolist()
+        return [run[a:b] for a, b in pairwise([0, *ends])]
 
     def _others(self, keys: NDArray[np.uint64], start: Ints, stop: Ints) -> tuple[Ints, Ints]:
         """For each window a run of up to `width` tokens from a sentence of another document, both drawn uniformly.
@@ -254,7 +277,7 @@ class PairsView:
 
     def account(self) -> dict[str, int]:
         """`tokens = used + end + cut`; `split` of the used ones lie beyond the first window of an overlong sentence."""
-        total, used = self.split.token_count, int((self._stop - self._start).sum())
+        total, used = self.split.token_count, self._used
         end = len(self._documents) - 1
         cut = total - end - used
         return {

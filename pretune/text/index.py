@@ -1,0 +1,88 @@
+"""Where windows begin: computed once from the offsets of a whole split, then kept beside it and mapped.
+
+    <store>/index/<split>-<name>/index.json    fingerprint of the store, and what each array is
+                                 <array>.npy   int64
+
+The folder appears whole, by a rename; a process that meets another one writing it, or a store that cannot be written,
+computes for itself. What is there but damaged, or of another store, is made again. Very small stores keep none.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretune.disk import sha256
+from pretune.errors import CannotCreateError, DataError
+from pretune.text.array_files import ArrayWriter, StoredFile, map_file
+from pretune.text.new_folder import NewFolder
+
+FOLDER = "index"
+_FACTS = "index.json"
+_log = logging.getLogger(__name__)
+_UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, DataError)
+Index = Mapping[str, NDArray[np.int64]]
+Parts = Callable[[], Iterator[Index]]
+
+
+def computed(parts: Parts) -> Index:
+    """An index in memory: each array is that of all parts, one after the other."""
+    found = list(parts())
+    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+
+def kept(folder: Path, fingerprint: str, parts: Parts) -> Index:
+    """The index of a folder, which is made if it is not there; in memory where it cannot be kept."""
+    with suppress(*_UNUSABLE):
+        return _read(folder, fingerprint)
+    _log.info("%s: finding where windows begin, once", folder)
+    try:
+        with NewFolder(folder, replace=True) as draft:
+            _write(draft.path, fingerprint, parts)
+            draft.publish()
+        return _read(folder, fingerprint)
+    except (OSError, CannotCreateError):  # no room, no permission, or another process is writing it
+        return computed(parts)
+
+
+def drop_damaged(folder: Path) -> None:
+    """Remove those of a store whose bytes are not what was written; they are made again when they are wanted."""
+    for found in folder.glob("[!.]*"):  # one that is being written has a dot
+        try:
+            files = json.loads((found / _FACTS).read_bytes())["arrays"].values()
+            whole = all(sha256(found / file["file"]) == file["sha256"] for file in files)
+        except _UNUSABLE:
+            whole = False
+        if not whole:
+            shutil.rmtree(found)
+
+
+def _read(folder: Path, fingerprint: str) -> Index:
+    facts: dict[str, Any] = json.loads((folder / _FACTS).read_bytes())
+    if facts["fingerprint"] != fingerprint:
+        raise DataError(f"{folder}: the index of another store")
+    return {name: map_file(folder, StoredFile(**file)) for name, file in facts["arrays"].items()}
+
+
+def _write(folder: Path, fingerprint: str, parts: Parts) -> None:
+    writers: dict[str, ArrayWriter] = {}
+    try:
+        for part in parts():
+            for name, values in part.items():
+                if name not in writers:
+                    writers[name] = ArrayWriter(folder / f"{name}.npy", np.dtype(np.int64))
+                writers[name].append(values)
+        files = {name: asdict(writer.close()) for name, writer in writers.items()}
+    finally:
+        for writer in writers.values():
+            writer.abandon()
+    (folder / _FACTS).write_text(json.dumps({"fingerprint": fingerprint, "arrays": files}, indent=1), encoding="utf-8")
