@@ -6,12 +6,11 @@ Everything that can be wrong with the inputs is found here, before a run directo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pretune.batch import Batch
@@ -25,16 +24,15 @@ from pretune.models.model import LanguageModel
 from pretune.nn.dropout import Dropout
 from pretune.objectives.mixture import build as build_objective
 from pretune.objectives.objective import Objective
-from pretune.tasks.task import Encoded, Prediction, Task
+from pretune.tasks.task import Encoded, Task
 from pretune.text.labelled import Example, read_examples
 from pretune.text.sampler import Sampler
 from pretune.text.store import TokenStore
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.views import ExampleView, TooFewDocumentsError, View, build_view
 from pretune.train.parallel import World
-from pretune.train.precision import Precision
 from pretune.train.recipe import Recipe
-from pretune.train.validation import Validation, prepare_validation
+from pretune.train.validation import Scoring, Validation, prepare_validation
 
 _ENTROPY_TOKENS = 1 << 24  # tokens from which the unigram entropy is taken
 
@@ -75,7 +73,7 @@ class Pieces:
             for part, views, weights in zip(self.objective.parts, self.views, self.weights, strict=True)
         ]
 
-    def validation(self, recipe: Recipe, world: World, device: torch.device, precision: Precision) -> Validation | None:
+    def validation(self, recipe: Recipe, world: World) -> Validation | None:
         """What evaluation looks at; None where there is nothing or the recipe wants none."""
         config, alone = recipe.evaluation, World()
         if config.samples == 0 or not self.held_out:
@@ -89,8 +87,9 @@ class Pieces:
         if not isinstance(self.objective, Task):
             return Validation(batches, config.metric or "loss", asked=config.metric is not None)
         whole = batches if world.size == 1 else prepare(alone)
-        score = _scorer(self.objective, self.model, whole, self.examples, device, precision)
-        return Validation(batches, config.metric or self.objective.primary, score, config.metric is not None)
+        examples = [self.examples[int(sample[2])] for batch in whole for sample in batch.samples]
+        scoring = Scoring(self.objective, examples, None if world.size == 1 else whole)
+        return Validation(batches, config.metric or self.objective.primary, scoring, config.metric is not None)
 
 
 def pretraining(recipe: Recipe, verify: bool = True) -> Pieces:
@@ -301,26 +300,6 @@ def _notes(model: LanguageModel) -> list[str]:
     if found.unexpected:
         notes.append(f"weights of the model's files that are not used: {', '.join(found.unexpected)}")
     return notes
-
-
-def _scorer(
-    task: Task,
-    model: LanguageModel,
-    batches: Sequence[Batch],
-    examples: Sequence[Example],
-    device: torch.device,
-    precision: Precision,
-) -> Callable[[], dict[str, float]]:
-    order = [int(sample[2]) for batch in batches for sample in batch.samples]
-
-    def score() -> dict[str, float]:
-        found: list[Prediction] = []
-        for batch in batches:
-            with precision.autocast(device):
-                found += task.decode(model, batch.to(device))
-        return task.score(found, [examples[n] for n in order])
-
-    return score
 
 
 def _digest(encoded: Encoded) -> str:

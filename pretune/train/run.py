@@ -83,7 +83,7 @@ def _train(
         device,
         precision,
         display,
-        pieces.validation(recipe, world, device, precision),
+        pieces.validation(recipe, world),
         lambda step: open_trackers(Path(recipe.output), recipe.track, plain(recipe), step),
     )
     narrow(pieces.model, pieces.tokens)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,15 +12,55 @@ from torch import nn
 from pretune.batch import Batch
 from pretune.draw import Draw
 from pretune.objectives.objective import Objective
+from pretune.tasks.task import Prediction, Task
+from pretune.text.labelled import Example
 from pretune.text.sampler import sweep
 from pretune.text.views import View
 from pretune.train.feed import add
 from pretune.train.parallel import World
 from pretune.train.precision import Precision
 from pretune.train.state import means
-from pretune.train.step import Tally
+from pretune.train.step import Root, Tally
 
-Scorer = Callable[[], dict[str, float]]
+
+class Once:
+    """A model that does not run again for the batch that it has just seen: loss and answers share one pass."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._seen: tuple[Batch, Any] | None = None
+
+    def __call__(self, batch: Batch) -> Any:
+        """What the model gives."""
+        if self._seen is None or self._seen[0] is not batch:
+            self._seen = batch, self._model(batch)
+        return self._seen[1]
+
+    def __getattr__(self, name: str) -> Any:
+        """The model's own, such as its heads."""
+        return getattr(self._model, name)
+
+
+@dataclass
+class Scoring:
+    """A task's scores on labelled examples.
+
+    Attributes:
+        examples: in the order in which the batches name them.
+        apart: batches of all examples, where those of this rank are a part of them; they are read on rank 0.
+    """
+
+    task: Task
+    examples: Sequence[Example]
+    apart: Sequence[Batch] | None = None
+
+    def answers(self, model: nn.Module, device: torch.device, precision: Precision) -> dict[str, float]:
+        """The scores on `apart`."""
+        found: list[Prediction] = []
+        for batch in self.apart or ():
+            with precision.autocast(device):
+                found += self.task.decode(model, batch.to(device))
+        return self.task.score(found, self.examples)
 
 
 @dataclass
@@ -29,19 +70,19 @@ class Validation:
     Attributes:
         batches: this rank's share.
         metric: by which evaluations are compared: `loss`, or a name that evaluation gives.
-        score: further metrics of the model as it is, such as a task's; called on rank 0.
+        scoring: a task's further metrics.
         asked: the recipe names the metric, so it may be one that does not exist.
     """
 
     batches: Sequence[Batch] = ()
     metric: str = "loss"
-    score: Scorer | None = None
+    scoring: Scoring | None = None
     asked: bool = False
 
     @torch.no_grad()
     def measure(
         self,
-        root: nn.Module,
+        root: Root,
         objective: Objective,
         device: torch.device,
         precision: Precision,
@@ -54,8 +95,11 @@ class Validation:
             root: not wrapped for data parallelism.
             stop: asked before every batch; if it says yes, the result is None.
         """
-        tally = Tally()
+        tally, scoring = Tally(), self.scoring
         counts: dict[str, int] = {}
+        found: dict[str, float]
+        answers: list[Prediction] = []
+        model = Once(root.model)
         root.eval()
         try:
             for batch in self.batches:
@@ -63,10 +107,15 @@ class Validation:
                     return None
                 add(counts, objective.counts(batch))
                 with precision.autocast(device):
-                    tally.add(root(batch.to(device)))
+                    here = batch.to(device)
+                    tally.add(objective(model, here))
+                    if scoring is not None and scoring.apart is None:
+                        answers += scoring.task.decode(model, here)
             found = self._means(tally, counts, world)
-            if self.score is not None:
-                found |= world.share(world.once(self.score) or {})
+            if scoring is not None and scoring.apart is None:
+                found |= scoring.task.score(answers, scoring.examples)
+            elif scoring is not None:
+                found |= world.share(world.once(lambda: scoring.answers(root.model, device, precision)) or {})
         finally:
             root.train()
         return found
