@@ -14,7 +14,7 @@ from pretune.draw import Draw
 from pretune.objectives.objective import Objective
 from pretune.tasks.task import Prediction, Task
 from pretune.text.labelled import Example
-from pretune.text.sampler import sweep
+from pretune.text.sampler import divide, sweep
 from pretune.text.views import View
 from pretune.train.feed import add
 from pretune.train.parallel import World
@@ -155,4 +155,5 @@ def prepare_validation(
         for store, view in enumerate(stores)
         for batch in sweep(view, draw, batch_tokens, store, limit)
     ]
-    return [objective.parts[part].make(found, draw) for part, found in rows[world.rank :: world.size]]
+    mine = rows[world.rank :: world.size]
+    return [objective.parts[part].make(divide(found, 1)[0], draw) for part, found in mine]  # equal lengths together
