@@ -114,13 +114,15 @@ def test_settings_of_the_peer(given: Given) -> None:
     assert all(axis == "allocator" or axis in wanted.start.options for axis in wanted.axes)
 
 
-def test_texts_are_dealt_once(given: Given) -> None:
+def test_texts_are_dealt_once(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
     path = finetune.data() / "texts.tsv"
     train, held = finetune.read_texts(path, 24)
     assert (len(train), len(held)) == (24, 16)
     lines = path.read_text(encoding="utf-8").splitlines()
     assert sorted(f"{label}\t{text}" for text, label in train + held) == sorted(lines)
     assert finetune.read_texts(path, 24) == (train, held)
+    monkeypatch.setattr(finetune, "HELD_OUT", 5)
+    assert finetune.read_texts(path, 24) == (train, held[:5])
     with pytest.raises(BenchError, match="40 texts, 40 to train on"):
         finetune.read_texts(path, 40)
 
