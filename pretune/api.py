@@ -11,26 +11,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Unpack, overload
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pretune import config as configuration
-from pretune.batch import Batch, Layout, ragged
+from pretune.batch import ragged
 from pretune.device import choose, computing, halve, is_half
 from pretune.errors import DataError, UsageError
-from pretune.evaluate.batches import BUDGET, by_length
+from pretune.evaluate.embed import Embedder, Pooling, budget_of
 from pretune.evaluate.examples import evaluate_examples, predict
 from pretune.evaluate.store import evaluate_store
-from pretune.generate.fuse import fuse
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateConfig, GenerateOptions
 from pretune.generate.reader import context
 from pretune.interop.huggingface import load_model
+from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel
 from pretune.objectives.mixture import build
 from pretune.tasks.classification import Classification
@@ -44,7 +43,6 @@ from pretune.train.recipe import Recipe
 
 __all__ = ["Continuation", "Guess", "Model", "Prediction", "finetune", "load", "pretrain"]
 
-Pooling = Literal["mean", "cls", "last"]
 Texts = list[str] | tuple[str, ...]
 _log = logging.getLogger("pretune")
 
@@ -107,8 +105,8 @@ class Model:
         self._half = is_half(network)
 
     @cached_property
-    def _decoder(self) -> LanguageModel:
-        """The network in its derived form for decoding."""
+    def _fused(self) -> LanguageModel:
+        """The network in its derived form, made when it first pays."""
         return fuse(self.network)
 
     @property
@@ -158,7 +156,7 @@ class Model:
             Example(text, None, None if seconds is None else seconds[n], "text", n + 1) for n, text in enumerate(texts)
         ]
         task, encoded = self._encode(examples, truncate)
-        return predict(self.network, task, encoded.rows, self.device)
+        return predict(self._fused, task, encoded.rows, self.device)
 
     def fill(self, text: str, top: int = 5) -> list[list[Guess]]:
         """The most probable tokens for each mask in a text, such as `"Paris is the [MASK] of France."`.
@@ -193,41 +191,28 @@ class Model:
         ]
 
     def embed(
-        self, texts: Texts, pooling: Pooling = "mean", *, normalize: bool = False, budget: int = BUDGET
+        self, texts: Texts, pooling: Pooling = "mean", *, normalize: bool = False, budget: int | None = None
     ) -> NDArray[np.float32]:
         """One vector for each text, from the last layer.
 
         Args:
             pooling: the mean of all tokens, the first, or the last; special tokens count, as in sentence-transformers.
             normalize: to length 1.
-            budget: tokens of a forward.
+            budget: tokens of a forward; by default what is fast on the device.
 
         Shape:
             return: (n, width) float32
 
         Raises:
             UsageError: an unknown pooling.
-            DataError: a text without any token.
+            DataError: a text without any token, or one that cannot be encoded.
         """
         if pooling not in ("mean", "cls", "last"):
             raise UsageError(f"pooling {pooling!r}: expected mean, cls or last")
         if isinstance(texts, str):
             raise UsageError("embed takes a list of texts: embed([text])")
-        vocabulary = self.tokenizer.vocabulary
-        room = self.length - vocabulary.overhead(False)
-        whole = self.tokenizer.encode_batch(texts)
-        _warn_cut(sum(len(tokens) > room for tokens in whole), len(whole), self.length)
-        runs = [vocabulary.wrap(tokens[:room]) for tokens in whole]
-        for n, (tokens, _) in enumerate(runs):
-            if not len(tokens):
-                raise DataError(f"text {n + 1} of {len(runs)} has no tokens: {texts[n][:40]!r}")
-        out = torch.empty(len(runs), self.network.width)
-        for index in by_length([len(tokens) for tokens, _ in runs], budget):
-            batch = ragged([runs[n][0] for n in index], [runs[n][1] for n in index]).to(self.device)
-            with computing(self.device, self._half):
-                hidden = self.network(batch).last_hidden_state
-            out[torch.from_numpy(index)] = _pool(hidden, batch, pooling).cpu()
-        return np.asarray((F.normalize(out) if normalize else out).numpy(), dtype=np.float32)
+        out = Embedder(self._fused, self.tokenizer, self.length, pooling, budget or budget_of(self.device))(texts)
+        return np.asarray(F.normalize(torch.from_numpy(out)).numpy()) if normalize else out
 
     @overload
     def generate(self, prompts: str, **options: Unpack[GenerateOptions]) -> str: ...
@@ -249,11 +234,11 @@ class Model:
 
     def continuations(self, prompts: Texts, **options: Unpack[GenerateOptions]) -> list[Continuation]:
         """As `generate`, with tokens and the reason why each text ended."""
-        return generate(self._decoder, self.tokenizer, self.tokenizer.encode_batch(prompts), _options(options))
+        return generate(self._fused, self.tokenizer, self.tokenizer.encode_batch(prompts), _options(options))
 
     def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> Iterator[str]:
         """As `generate`, handing out the text as it grows, by whole characters."""
-        pieces = stream(self._decoder, self.tokenizer, [self.tokenizer.encode(prompt)], _options(options))
+        pieces = stream(self._fused, self.tokenizer, [self.tokenizer.encode(prompt)], _options(options))
         return (piece for _, piece in pieces)
 
     def evaluate(
@@ -285,7 +270,7 @@ class Model:
         if not (Path(path) / "manifest.json").is_file():
             examples = read_examples(path, columns or LabelledConfig())
             task, encoded = self._encode(examples, truncate)
-            return evaluate_examples(self.network, task, examples, encoded.rows, self.device)
+            return evaluate_examples(self._fused, task, examples, encoded.rows, self.device)
         store = TokenStore.open(path)
         store.check_tokenizer(self.tokenizer.hash)
         chosen = objective or {role: 1.0 for role in ("mlm", "nsp", "clm") if role in self.network.heads}
@@ -361,15 +346,6 @@ def _options(options: GenerateOptions) -> GenerateConfig:
     if isinstance(tree.get("stop"), str):
         tree["stop"] = (tree["stop"],)
     return configuration.validate(GenerateConfig, tree, "generate")
-
-
-def _pool(hidden: Tensor, batch: Batch, pooling: Pooling) -> Tensor:
-    """Shape: hidden (T, width) -> (N, width) fp32."""
-    layout: Layout = batch.layout
-    if pooling == "mean":
-        lengths = torch.tensor(layout.lengths, device=hidden.device)
-        return torch.segment_reduce(hidden.float(), "mean", lengths=lengths)
-    return hidden[layout.first if pooling == "cls" else layout.last].float()
 
 
 def _warn_cut(cut: int, count: int, length: int) -> None:

@@ -16,11 +16,11 @@ from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 from pretune.batch import ragged
 from pretune.device import computing, halve
 from pretune.errors import UsageError
-from pretune.generate.fuse import fuse
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateConfig
 from pretune.generate.reader import Reader
 from pretune.interop.huggingface import load_model
+from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel
 from pretune.text.tokenizer import Tokenizer
 

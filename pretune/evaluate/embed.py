@@ -1,0 +1,195 @@
+"""Vectors of texts: several threads tokenize and compute at once, texts of similar length together.
+
+    texts -> parts, longest first -> tokens, cut -> batches by tokens -> network -> rows pooled -> (n, width)
+
+On the CPU each thread takes the next part, tokenizes it and computes it with its share of the cores: cores that wait
+for nobody do more than cores that share each product, and Python's work on one part hides behind another's products.
+On other devices a thread tokenizes ahead.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pretune.batch import Rows, ragged
+from pretune.device import computing, is_half
+from pretune.errors import DataError
+from pretune.evaluate.batches import by_length
+from pretune.models.model import LanguageModel, ModelOutput
+from pretune.text.tokenizer import Tokenizer
+from pretune.text.vocabulary import Tokens
+
+Pooling = Literal["mean", "cls", "last"]
+Vectors = NDArray[np.float32]
+Part = NDArray[np.int64]  # indices of texts
+
+BUDGET = 2048  # tokens of a forward on the CPU, whose rows stay in its caches
+_LARGE = 16384  # on a device that wants much work at once
+_CHARACTERS = 4  # of a token, about: only the sizes of parts rest on it
+_LEAST = 256  # tokens of a part: fewer are not worth a thread's turn
+_WORKERS = 8  # threads at most, as Python lets one at a time start an operator
+_log = logging.getLogger("pretune")
+_starting = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """Turns texts into vectors.
+
+    Attributes:
+        network: on its device, in evaluation mode.
+        length: tokens that a text may have, special ones included: what is over is cut.
+        pooling: which rows of the last layer make the vector.
+        budget: tokens of a forward.
+    """
+
+    network: LanguageModel
+    tokenizer: Tokenizer
+    length: int
+    pooling: Pooling
+    budget: int
+
+    def __call__(self, texts: Sequence[str]) -> Vectors:
+        """One vector for each text, in their order.
+
+        Shape:
+            return: (n, width)
+
+        Raises:
+            DataError: a text without any token, or one that cannot be encoded.
+        """
+        out = np.empty((len(texts), self.network.width), np.float32)
+        cores = torch.get_num_threads() if self.network.device.type == "cpu" else 1
+        parts = _parts(texts, self.length, self.budget, min(cores, _WORKERS))
+        workers = min(cores, _WORKERS, len(parts))
+        try:
+            if workers > 1:
+                cut = self._share(parts, texts, out, workers, cores // workers)
+            else:
+                cut = self._read_ahead(parts, texts, out)
+        except DataError:
+            self.tokenizer.encode_batch(texts)  # names a text that cannot be encoded by its number among all
+            raise
+        if cut:
+            _log.warning("%d of %d texts are longer than %d tokens and were cut", cut, len(texts), self.length)
+        return out
+
+    def _share(self, parts: Sequence[Part], texts: Sequence[str], out: Vectors, workers: int, cores: int) -> int:
+        """Each worker reads and computes a part after another. Returns how many texts were cut."""
+
+        def work(part: Part) -> int:
+            runs, cut = self._read(part, texts)
+            self._compute(part, runs, out)
+            return cut
+
+        with _pool(workers, cores) as pool:
+            return sum([future.result() for future in [pool.submit(work, part) for part in parts]])
+
+    def _read_ahead(self, parts: Sequence[Part], texts: Sequence[str], out: Vectors) -> int:
+        """This thread computes a part while another reads the next. Returns how many texts were cut."""
+        total = 0
+        with ThreadPoolExecutor(1) as pool:
+            following = None
+            for number, part in enumerate(parts):
+                runs, cut = self._read(part, texts) if following is None else following.result()
+                if number + 1 < len(parts):
+                    following = pool.submit(self._read, parts[number + 1], texts)
+                self._compute(part, runs, out)
+                total += cut
+        return total
+
+    def _read(self, part: Part, texts: Sequence[str]) -> tuple[list[Tokens], int]:
+        """The tokens of each text of a part, and how many texts were cut."""
+        vocabulary = self.tokenizer.vocabulary
+        room = self.length - vocabulary.overhead(False)
+        whole = self.tokenizer.encode_batch([texts[n] for n in part])
+        runs = [vocabulary.wrap(tokens[:room])[0] for tokens in whole]
+        for n, run in zip(part.tolist(), runs, strict=True):
+            if not len(run):
+                raise DataError(f"text {n + 1} of {len(texts)} has no tokens: {texts[n][:40]!r}")
+        return runs, sum(len(tokens) > room for tokens in whole)
+
+    def _compute(self, part: Part, runs: Sequence[Tokens], out: Vectors) -> None:
+        """Write the vectors of a part."""
+        lengths = [len(run) for run in runs]
+        total = sum(lengths)
+        even = -(-total // -(-total // self.budget)) + max(lengths)  # rather than full batches and a small rest
+        for index in by_length(lengths, min(self.budget, even)):
+            out[part[index]] = self._forward([runs[n] for n in index]).cpu().numpy()
+
+    def _forward(self, runs: Sequence[Tokens]) -> Tensor:
+        """Shape: N runs of tokens; return: (N, width) fp32."""
+        batch, read = ragged(runs), None
+        if self.pooling != "mean":
+            bounds = np.array(batch.layout.bounds)
+            read = torch.from_numpy(bounds[:-1] if self.pooling == "cls" else bounds[1:] - 1)
+            batch = replace(batch, reads=Rows.of(read.numpy(), batch.layout))
+        device = self.network.device
+        with computing(device, is_half(self.network)):
+            output: ModelOutput = self.network(batch.to(device))
+            if read is not None:
+                return output.at(read.to(device)).float()
+            lengths = torch.tensor(batch.layout.lengths, device=device)
+            return torch.segment_reduce(output.last_hidden_state.float(), "mean", lengths=lengths)
+
+
+def budget_of(device: torch.device) -> int:
+    """Tokens of a forward that are fast on a device."""
+    return BUDGET if device.type == "cpu" else _LARGE
+
+
+def _parts(texts: Sequence[str], length: int, budget: int, workers: int) -> list[Part]:
+    """Texts of similar length, in about a budget of tokens; less at the end, so that all workers finish together."""
+    characters = np.array([len(text) for text in texts], np.int64)
+    order = np.argsort(-characters, kind="stable")
+    ends = np.cumsum(np.minimum(characters[order] // _CHARACTERS + 2, length))
+    parts: list[Part] = []
+    start = done = 0
+    while start < len(order):
+        room = budget if workers == 1 else min(budget, max(_LEAST, (int(ends[-1]) - done) // (2 * workers)))
+        stop = max(start + 1, int(np.searchsorted(ends, done + room, side="right")))
+        parts.append(order[start:stop])
+        start, done = stop, int(ends[stop - 1])
+    return parts
+
+
+@contextmanager
+def _pool(workers: int, cores: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that compute with `cores` cores each; what has not begun when the block ends is dropped.
+
+    torch keeps the number of cores for each thread, but its setter also sets the number for threads to come: so they
+    all start here, and the caller's number is set again before anybody else starts one.
+    """
+
+    def settle() -> None:
+        torch.get_num_threads()  # its first use of torch, at which a thread takes over the common number
+        torch.set_num_threads(cores)
+        started.wait()
+
+    started = threading.Barrier(workers)
+    pool = ThreadPoolExecutor(workers, "pretune-embed")
+    try:
+        with _starting:
+            before = torch.get_num_threads()
+            try:
+                for future in [pool.submit(settle) for _ in range(workers)]:
+                    future.result()
+            except BaseException:
+                started.abort()
+                raise
+            finally:
+                torch.set_num_threads(before)
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)

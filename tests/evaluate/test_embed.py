@@ -1,0 +1,197 @@
+"""Embedding: the same vectors however the work is split, in the order of the texts; what fails in a thread is heard."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
+
+import pretune
+from pretune.api import Model
+from pretune.batch import ragged
+from pretune.errors import DataError
+from pretune.evaluate import embed
+from pretune.evaluate.embed import Pooling, _parts, budget_of
+from pretune.text.tokenizer import Tokenizer
+
+SENTENCE = "the quick brown fox jumps over the lazy dog and the cat ate a hat don't you think"
+WORDS = SENTENCE.split()
+TEXTS = [" ".join(WORDS[n % 5 : n % 5 + 1 + (7 * n) % 13]) for n in range(60)]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
+    root = tmp_path_factory.mktemp("models")
+    save_bert(root / "bert", word_tokenizer())
+    save_gpt2(root / "gpt2", byte_tokenizer())
+    return {path.name: pretune.load(path, device="cpu", precision="fp32") for path in root.iterdir()}
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """So many cores; parts small enough that each thread gets some."""
+    monkeypatch.setattr(embed, "_LEAST", 16)
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def slowly(model: Model, text: str, pooling: Pooling) -> NDArray[np.float32]:
+    """The vector of one text by the network as it was loaded."""
+    vocabulary, length = model.tokenizer.vocabulary, model.length
+    tokens = vocabulary.wrap(model.tokenizer.encode(text)[: length - vocabulary.overhead(False)])[0]
+    with torch.inference_mode():
+        hidden = model.network(ragged([tokens])).last_hidden_state
+    return {"mean": hidden.mean(0), "cls": hidden[0], "last": hidden[-1]}[pooling].numpy()
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+@pytest.mark.parametrize("budget", [20, 4096])
+def test_each_vector_is_that_of_its_text(
+    models: dict[str, Model], threads: int, name: str, pooling: Pooling, budget: int
+) -> None:
+    model = models[name]
+    found = model.embed(TEXTS, pooling, budget=budget)
+    wanted = np.stack([slowly(model, text, pooling) for text in TEXTS])
+    assert found.dtype == np.float32
+    assert np.abs(found - wanted).max() < 1e-5 * max(1.0, float(np.abs(wanted).max()))
+    assert len(np.unique(np.round(wanted, 3), axis=0)) > 4, "texts that differ, so that a wrong order is seen"
+
+
+def test_few_texts(models: dict[str, Model], threads: int) -> None:
+    model = models["bert"]
+    assert model.embed([]).shape == (0, 32)
+    assert np.allclose(model.embed(["a hat"])[0], slowly(model, "a hat", "mean"), atol=1e-5)
+    assert np.allclose(model.embed(("a hat", "")), [slowly(model, t, "mean") for t in ("a hat", "")], atol=1e-5)
+    assert np.linalg.norm(model.embed(TEXTS, normalize=True), axis=1) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_long_texts_are_cut_and_counted(
+    models: dict[str, Model], threads: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = models["bert"]
+    assert model.length == 48
+    long = "the cat " * 30
+    with caplog.at_level(logging.WARNING, "pretune"):
+        found = model.embed([*TEXTS, long, "the cat " * 23, "a hat", long])
+    assert caplog.messages == ["2 of 64 texts are longer than 48 tokens and were cut"]
+    assert np.allclose(found[60], found[61], atol=1e-5), "46 words and two special tokens are what is read"
+    assert np.allclose(found[60], found[63], atol=1e-5)
+    assert not np.allclose(found[60], found[62], atol=1e-2)
+
+
+def test_a_text_without_tokens_is_named_by_its_number(models: dict[str, Model], threads: int) -> None:
+    with pytest.raises(DataError, match="text 41 of 60 has no tokens"):
+        models["gpt2"].embed([*TEXTS[:40], "", *TEXTS[41:]])
+    with pytest.raises(DataError, match=r"text 41 of 60: lone surrogate U\+D800 at character 2"):
+        models["gpt2"].embed([*TEXTS[:40], "a \ud800", *TEXTS[41:]])
+
+
+@pytest.mark.parametrize("where", ["tokenizer", "network"])
+def test_an_error_in_a_thread_reaches_the_caller(
+    models: dict[str, Model], threads: int, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = models["bert"]
+    calls: list[str] = []
+
+    def fail(*_: Any, **__: Any) -> Any:
+        calls.append(threading.current_thread().name)
+        if len(calls) == 3:
+            raise RuntimeError("the third call fails")
+        return whole(*_, **__)
+
+    if where == "tokenizer":
+        whole: Any = Tokenizer.encode_batch
+        monkeypatch.setattr(Tokenizer, "encode_batch", fail)
+    else:
+        whole = model._fused.embedding.forward
+        monkeypatch.setattr(model._fused.embedding, "forward", fail)
+    with pytest.raises(RuntimeError, match="the third call fails"):
+        model.embed(TEXTS, budget=20)
+    assert len(calls) < len(_parts(TEXTS, 48, 20, threads)), "what had not begun was dropped"
+    if where == "tokenizer" or threads > 1:
+        assert threading.main_thread().name not in calls[2:]
+    assert not [t for t in threading.enumerate() if t.name.startswith(("pretune-embed", "ThreadPool"))]
+    assert torch.get_num_threads() == threads
+
+
+def test_the_cores_are_shared_out(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embed, "_LEAST", 16)
+    model, before, seen = models["bert"], torch.get_num_threads(), set()
+    whole = model._fused.embedding.forward
+
+    def look(*args: Any) -> Any:
+        seen.add((threading.current_thread().name, torch.get_num_threads()))
+        return whole(*args)
+
+    monkeypatch.setattr(model._fused.embedding, "forward", look)
+    late: list[int] = []
+    try:
+        torch.set_num_threads(4)
+        monkeypatch.setattr(embed, "_WORKERS", 2)
+        model.embed(TEXTS)
+        assert {cores for _, cores in seen} == {2}
+        assert len(seen) <= 2
+        seen.clear()
+        model.embed(["a hat"])
+        assert seen == {(threading.main_thread().name, 4)}, "one text is computed by all cores"
+        thread = threading.Thread(target=lambda: late.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert late == [4], "threads that start later have the caller's number"
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_last_layer_computes_what_is_pooled(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    model = models["bert"]
+    last = model._fused.stack.blocks[-1]
+    whole = last.forward
+
+    def look(*args: Any) -> Any:
+        out = whole(*args)
+        rows.append(len(out))
+        return out
+
+    monkeypatch.setattr(last, "forward", look)
+    for pooling in ("cls", "last"):
+        rows.clear()
+        model.embed(TEXTS, pooling)  # type: ignore[arg-type]
+        assert sum(rows) == len(TEXTS)
+    rows.clear()
+    model.embed(TEXTS, "mean")
+    assert sum(rows) > 3 * len(TEXTS)
+
+
+def test_bf16_is_near(models: dict[str, Model], tmp_path: Path) -> None:
+    save_bert(tmp_path, word_tokenizer())
+    half = pretune.load(tmp_path, device="cpu", precision="bf16")
+    exact, found = models["bert"].embed(TEXTS, normalize=True), half.embed(TEXTS, normalize=True)
+    assert (exact * found).sum(axis=1).min() > 0.999
+    assert not np.array_equal(exact, found)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_parts_hold_every_text_once_longest_first(workers: int) -> None:
+    texts = ["a" * (n * 37 % 400) for n in range(500)]
+    parts = _parts(texts, 64, 512, workers)
+    order = np.concatenate(parts).tolist()
+    assert sorted(order) == list(range(500))
+    lengths = [len(texts[n]) for n in order]
+    assert lengths == sorted(lengths, reverse=True)
+    tokens = [sum(min(len(texts[n]) // 4 + 2, 64) for n in part) for part in parts]
+    assert max(tokens) <= 512
+    assert workers == 1 or tokens[-2] < 300, "the last parts are small"
+    assert [len(part) for part in _parts(["a" * 10_000] * 3, 64, 10, 2)] == [1, 1, 1], "longer than the budget: alone"
+    assert _parts([], 64, 512, workers) == []
+    assert budget_of(torch.device("cpu")) < budget_of(torch.device("cuda"))
