@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,3 +18,13 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data in {folder}; set PRETUNE_DATA")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def own_voice() -> Iterator[None]:
+    """Verbs set how the library speaks for their own process; a test must not do so for the next one."""
+    log = logging.getLogger("pretune")
+    level, handlers = log.level, list(log.handlers)
+    yield
+    log.setLevel(level)
+    log.handlers = handlers

@@ -10,6 +10,7 @@ from trainkit import clm_recipe, lines, make_store, recipe, replaced, shas
 
 from pretune.errors import DivergenceError, StorageError, UsageError
 from pretune.objectives.mlm import MaskedLanguageModelling
+from pretune.objectives.objective import Objective
 from pretune.train import loop
 from pretune.train import state as states
 from pretune.train.run import pretrain
@@ -80,15 +81,15 @@ def test_a_signal_saves_the_current_step(tmp_path, store, monkeypatch, number, c
 def test_a_signal_in_an_evaluation_puts_it_off(tmp_path, store, monkeypatch):
     over = {"evaluation": {"samples": 16, "every": 5, "batch_tokens": 50}}
     pretrain(recipe(tmp_path / "whole", store, **over))
-    root = loop.Root.forward
+    forward = Objective.forward
 
-    def stopping(self, batch):
+    def stopping(self, model, batch):
         if not self.training:
             os.kill(os.getpid(), signal.SIGINT)
-        return root(self, batch)
+        return forward(self, model, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Root, "forward", stopping)
+        patch.setattr(Objective, "forward", stopping)
         with pytest.raises(SignalError):
             pretrain(recipe(tmp_path / "halves", store, **over))
     assert json.loads((tmp_path / "halves/checkpoint-5/state.json").read_text())["evaluated"] == 0
@@ -259,6 +260,7 @@ def test_the_rate_follows_the_schedule(tmp_path, store):
 
 OTHER = """
 from pretune.objectives.mlm import MaskedLanguageModelling
+from pretune.objectives.objective import Objective
 
 class Other(MaskedLanguageModelling):
     name = "other"
