@@ -30,6 +30,8 @@ from pretune.text.pieces import DocumentEncoder, Encoded
 from pretune.text.sentences import sentence_starts
 from pretune.text.tokenizer import Tokenizer
 
+# For the C library: the memory of freed arrays is kept for the next batch, not given back and faulted in again.
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 _IN_FLIGHT = 2  # batches a worker holds: one that it encodes, one that waits
 Frame = list[bytes]
 
@@ -112,6 +114,7 @@ def _start() -> subprocess.Popen[bytes]:
         **os.environ,
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_NUM_THREADS": "1",
+        **_KEEP_MEMORY,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
     command = [sys.executable, "-m", "pretune.text.encode_worker"]

@@ -1,17 +1,16 @@
-"""Encoding at the speed of a dictionary: text is cut where no tokenizer looks across, and each piece is encoded once.
+"""Documents to tokens, and to the tokens at which sentences begin, through a memory of pieces.
 
-    text --regex--> pieces --dictionary--> slots --gather--> tokens
+    texts --cut--> pieces --looked up--> slots of the memory --> tokens
                        \\-- new ones --> tokenizers --> a slot each
 
-A cut is made only where the pipeline provably treats both sides apart, so the ids are those of the whole text; a test
-holds them equal. Natural text repeats its words: 12 MB of documentation hold 2.9 M pieces, 54 k different ones, and the
-tokenizer proper sees only those. A pipeline that is not known to be safe to cut is run on whole documents.
+Natural text repeats its words: 12 MB of documentation hold 2.9 M pieces, 54 k different ones, and the tokenizer proper
+sees only those. Short ASCII pieces are looked up as integers, all at once (`text/words.py`), others as strings. A
+pipeline that is not known to be safe to cut (`text/cutting.py`) is run on whole documents.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any
@@ -20,37 +19,14 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
+from pretune.text.cutting import WHITE, Codes, Cutter, Integers, cutter
 from pretune.text.tokenizer import Tokenizer, encode_all
-from pretune.text.vocabulary import spaces, stages
+from pretune.text.vocabulary import byte_alphabet, is_byte_level, spaces
+from pretune.text.words import LONGEST, WordTable, keys_of
 
-Integers = NDArray[np.int64]
 MOST_PIECES = 1 << 17  # slots held before all are forgotten: bounds memory at about 40 MB
 MOST_TOKENS = 1 << 21
 _MANY_LOOKS = 1 << 19  # tokens passed over while looking for characters
-
-_SPACE = (
-    "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode White_Space, as the Rust crates see it
-)
-_WHITE = "".join(c for c in map(chr, range(0x3001)) if re.match(f"[{_SPACE}]", c))
-_PUNCTUATION = r"!-/:-@\[-`{-~"
-_HAN = "\u4e00-\u9fff"
-_HAN_MARKS = "。，！？；：“”‘’（）《》、…—"
-_BLANK = r" \t\n\r"  # what BERT's normalizer keeps as white space under any setting
-_BERT = "[{blank}]?(?:[{lone}]|[^{blank}{lone}{mark}]+|[{mark}]+)|[{blank}]+"
-# GPT-2's own regex, exact for ASCII runs that ASCII ends; other runs between white space stay whole.
-_GPT2 = (
-    "'(?:s|t|re|ve|m|ll|d)"
-    r"| ?[A-Za-z]++(?![^\x00-\x7f])"
-    r"| ?[0-9]++(?![^\x00-\x7f])"
-    r"| ?[!-&(-/:-@\[-`{{-~]++(?=[A-Za-z0-9\t-\r ]|\Z)"
-    "| ?[^{space}]+|[{space}]+(?![^{space}])|[{space}]"
-)
-_UNIGRAM = "[{space}]?[^{space}]+|[{space}]+"
-UNIGRAM_NORMALIZERS = (
-    {"type": "NFKC"},
-    {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
-    {"type": "Strip", "strip_left": True, "strip_right": True},
-)
 
 
 @dataclass(frozen=True)
@@ -68,15 +44,38 @@ class Encoded:
     sentences: Integers
 
 
+@dataclass(frozen=True)
+class _Pieces:
+    """The pieces of some texts: where each lies in the texts, laid end to end with a NUL after each, and its slot.
+
+    Shape:
+        start, size, slots: (P,)
+    """
+
+    text: str
+    start: Integers
+    size: Integers
+    slots: Integers
+
+    def __getitem__(self, index: int) -> str:
+        start = int(self.start[index])
+        return self.text[start : start + int(self.size[index])]
+
+
 class _Slots(dict[str, int]):
     """Piece to slot; a piece not seen before gets the next one and is noted."""
 
     def __init__(self) -> None:
         super().__init__({"": 0})
+        self.begin(1)
+
+    def begin(self, next: int) -> None:
+        """What was noted is learned; the next piece gets this slot."""
         self.new: list[str] = []
+        self._next = next
 
     def __missing__(self, piece: str) -> int:
-        slot = self[piece] = len(self)
+        slot = self[piece] = self._next + len(self.new)
         self.new.append(piece)
         return slot
 
@@ -93,7 +92,8 @@ class DocumentEncoder:
         self._backend = tokenizer.plain
         self._end = tokenizer.vocabulary.end
         self._dtype = dtype
-        self._pattern = cutting_pattern(tokenizer.layout)
+        self._cutter = cutter(tokenizer.layout)
+        self._encode_words = _word_encoder(tokenizer, self._backend)
         self._drop_blank = tokenizer.layout["model"]["type"] == "Unigram"
         self._is_space = spaces(tokenizer.layout, tokenizer.pieces)
         self._forget()
@@ -105,84 +105,124 @@ class DocumentEncoder:
             texts: the documents.
             starts: for each, the characters at which sentences begin, rising.
         """
-        if self._pattern is None:
+        if self._cutter is None:
             return self._encode_whole(texts, starts)
-        if len(self._slots) > MOST_PIECES or len(self._tokens) > MOST_TOKENS:
+        if len(self._firsts) > MOST_PIECES or len(self._tokens) > MOST_TOKENS:
             self._forget()
-        find = self._pattern.findall
-        pieces: list[str] = []
-        for text in texts:
-            pieces += find(text)
-            pieces.append("")  # slot 0, the end token
-        slots = self._look_up(pieces)
-        lengths = self._lengths[slots]
+        self._fresh: dict[str, tokenizers.Encoding] = {}
+        try:
+            pieces = self._cut(texts, self._cutter)
+        except BaseException:
+            self._forget()
+            raise
+        lengths = self._lengths[pieces.slots]
         ends = np.cumsum(lengths)
         begins = ends - lengths
-        tokens = self._tokens[np.repeat(self._firsts[slots] - begins, lengths) + np.arange(ends[-1])]
-        document_ends = ends[slots == 0]
-        sentences = self._sentences(pieces, slots, begins, starts)
-        return _finish(tokens, document_ends, sentences)
+        tokens = self._tokens[np.repeat(self._firsts[pieces.slots] - begins, lengths) + np.arange(ends[-1])]
+        return _finish(tokens, ends[pieces.slots == 0], self._sentences(pieces, begins, starts))
 
     def _forget(self) -> None:
-        self._slots = _Slots()
+        self._slots, self._words = _Slots(), WordTable()
         self._tokens = np.array([self._end], self._dtype)
         self._firsts, self._lengths = np.zeros(1, np.int64), np.ones(1, np.int64)
         self._indents = np.zeros((1, 2), np.int64)  # leading white space of a piece: characters, tokens
-        self._fresh: dict[str, tokenizers.Encoding] = {}  # what the present batch added
+
+    def _cut(self, texts: Sequence[str], how: Cutter) -> _Pieces:
+        """Pieces and their slots, by arrays where that is possible, else by the pattern."""
+        text = "\0".join((*texts, ""))
+        codes = None if text.count("\0") > len(texts) else _codes(text)
+        cut = None if codes is None else how.cut(codes)
+        if cut is None or codes is None:
+            return self._by_pattern(text, texts, how)
+        start, size, left = cut
+        left |= size > LONGEST
+        slots = np.zeros(len(start), np.int64)
+        short = np.flatnonzero(~left & (codes[start] != 0))
+        slots[short] = self._look_up_words(text, codes, start[short], size[short])
+        if not left.any():
+            return _Pieces(text, start, size, slots)
+        bounds = zip(start[left].tolist(), (start + size)[left].tolist(), strict=True)
+        found = [how.pattern.findall(text[a:b]) for a, b in bounds]
+        pieces = list(chain.from_iterable(found))
+        counts = np.ones(len(start), np.int64)
+        counts[left] = [len(run) for run in found]
+        inner = np.repeat(left, counts)
+        slots, size, start = np.repeat(slots, counts), np.repeat(size, counts), np.repeat(start, counts)
+        slots[inner] = self._look_up(pieces)
+        size[inner] = np.fromiter(map(len, pieces), np.int64, len(pieces))
+        before = np.cumsum(size) - size
+        return _Pieces(text, start + before - np.repeat(before[np.cumsum(counts) - counts], counts), size, slots)
+
+    def _by_pattern(self, text: str, texts: Sequence[str], how: Cutter) -> _Pieces:
+        find = how.pattern.findall
+        pieces: list[str] = []
+        for one in texts:
+            pieces += find(one)
+            pieces.append("")  # slot 0, the end token
+        slots = self._look_up(pieces)
+        size = np.fromiter(map(len, pieces), np.int64, len(pieces)) + (slots == 0)
+        return _Pieces(text, np.cumsum(size) - size, size, slots)
 
     def _look_up(self, pieces: list[str]) -> Integers:
         slots = np.fromiter(map(self._slots.__getitem__, pieces), np.int64, len(pieces))
-        new, self._slots.new = self._slots.new, []
-        self._fresh = {}
-        if new:
-            try:
-                self._learn(new)
-            except BaseException:
-                self._forget()
-                raise
+        if new := self._slots.new:
+            self._fresh = dict(zip(new, encode_all(self._backend, new, offsets=True), strict=True))
+            self._learn(new, [encoding.ids for encoding in self._fresh.values()])
         return slots
 
-    def _learn(self, new: list[str]) -> None:
-        encodings = encode_all(self._backend, new, offsets=True)
-        self._fresh = dict(zip(new, encodings, strict=True))
-        found = [encoding.ids for encoding in encodings]
+    def _look_up_words(self, text: str, codes: Codes, start: Integers, size: Integers) -> Integers:
+        first, second = keys_of(codes.astype(np.uint8, copy=False), start, size)
+        slots = self._words.find(first, second)
+        unknown = np.flatnonzero(slots < 0)
+        if not len(unknown):
+            return slots
+        unknown = unknown[np.lexsort((second[unknown], first[unknown]))]
+        a, b = first[unknown], second[unknown]
+        another = np.append(True, (a[1:] != a[:-1]) | (b[1:] != b[:-1]))
+        one = unknown[another]
+        numbers = len(self._firsts) + np.arange(len(one))
+        slots[unknown] = numbers[np.cumsum(another) - 1]
+        words = [text[a:b] for a, b in zip(start[one].tolist(), (start + size)[one].tolist(), strict=True)]
+        self._learn(words, self._encode_words(words))
+        self._words.add(first[one], second[one], numbers)
+        return slots
+
+    def _learn(self, new: list[str], found: list[list[int]]) -> None:
         if self._drop_blank:
-            found = [ids if piece.strip(_WHITE) else [] for piece, ids in zip(new, found, strict=True)]
+            found = [ids if piece.strip(WHITE) else [] for piece, ids in zip(new, found, strict=True)]
         lengths = np.fromiter(map(len, found), np.int64, len(found))
         tokens = np.fromiter(chain.from_iterable(found), self._dtype, int(lengths.sum()))
         ends = np.cumsum(lengths)
         solid = np.flatnonzero(~self._is_space[tokens])  # tokens that are not white space
         first_solid = np.append(solid, len(tokens))[np.searchsorted(solid, ends - lengths)]
-        characters = np.fromiter((len(p) - len(p.lstrip(_WHITE)) for p in new), np.int64, len(new))
+        characters = np.fromiter((len(p) - len(p.lstrip(WHITE)) for p in new), np.int64, len(new))
         indents = np.stack([characters, np.minimum(first_solid, ends) - (ends - lengths)], axis=1)
         self._firsts = np.concatenate([self._firsts, ends - lengths + len(self._tokens)])
         self._lengths = np.concatenate([self._lengths, lengths])
         self._indents = np.concatenate([self._indents, indents])
         self._tokens = np.concatenate([self._tokens, tokens])
+        self._slots.begin(len(self._firsts))
 
-    def _sentences(
-        self, pieces: list[str], slots: Integers, begins: Integers, starts: Sequence[Sequence[int]]
-    ) -> Integers:
+    def _sentences(self, pieces: _Pieces, begins: Integers, starts: Sequence[Sequence[int]]) -> Integers:
         """The token at which each sentence begins, by the piece that holds its first character."""
-        widths = np.fromiter(map(len, pieces), np.int64, len(pieces))
-        places = np.cumsum(widths) - widths  # of each piece's first character in the texts laid end to end
-        shifts = np.append(0, places[slots == 0])[:-1]
+        shifts = np.append(0, pieces.start[pieces.slots == 0] + 1)[:-1]
         flat = np.fromiter(chain.from_iterable(starts), np.int64)
         shift = np.repeat(shifts, [len(run) for run in starts])
         flat = (flat + shift)[flat > 0]  # that a document begins a sentence is known
-        piece = np.searchsorted(places, flat, side="right") - 1
-        into = flat - places[piece]
-        indents = self._indents[slots[piece]]
+        piece = np.searchsorted(pieces.start, flat, side="right") - 1
+        piece += flat >= (pieces.start + pieces.size)[piece]  # white space that is in no piece
+        into = np.maximum(flat - pieces.start[piece], 0)
+        indents = self._indents[pieces.slots[piece]]
         tokens: Integers = begins[piece] + indents[:, 1]
         inside = np.flatnonzero(into > indents[:, 0])  # rare but in Chinese under byte-level BPE
         if len(inside):
             tokens[inside] = begins[piece[inside]] + self._inside(pieces, piece[inside], into[inside])
         return tokens
 
-    def _inside(self, pieces: list[str], which: Integers, characters: Integers) -> Integers:
+    def _inside(self, pieces: _Pieces, which: Integers, characters: Integers) -> Integers:
         """The token inside its piece that holds each character. Shape: which, characters, return: (N,)"""
         different, group = np.unique(which, return_inverse=True)
-        texts = [pieces[i] for i in different]
+        texts = [pieces[i] for i in different.tolist()]
         known = [text for text in texts if text not in self._fresh]
         found = self._fresh | dict(zip(known, encode_all(self._backend, known, offsets=True), strict=True))
         bounds = np.searchsorted(group, np.arange(len(different) + 1))  # `which` rises, and so does `group`
@@ -225,21 +265,30 @@ def _finish(tokens: NDArray[Any], document_ends: Integers, sentences: Integers) 
     return Encoded(tokens, lengths, np.flatnonzero(begins_one[:-1]))
 
 
-def cutting_pattern(layout: Mapping[str, Any]) -> re.Pattern[str] | None:
-    """The regex that cuts text into pieces which this tokenizer treats apart; None where none is known."""
-    if any(not token["special"] for token in layout["added_tokens"]):
+def _codes(text: str) -> Codes | None:
+    """Code points of a text; None if it holds half a surrogate pair."""
+    if text.isascii():
+        return np.frombuffer(text.encode(), np.uint8)
+    try:
+        return np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    except UnicodeEncodeError:
         return None
-    normalize = stages(layout["normalizer"], "normalizers")
-    split = stages(layout["pre_tokenizer"], "pretokenizers")
-    model = layout["model"]
-    kinds = (*(step["type"] for step in (*normalize, *split)), model["type"])
-    if kinds == ("BertNormalizer", "BertPreTokenizer", "WordPiece"):
-        lone = _HAN_MARKS + (_HAN if normalize[0]["handle_chinese_chars"] else "")
-        return re.compile(_BERT.format(blank=_BLANK, lone=lone, mark=_PUNCTUATION))
-    if kinds == ("ByteLevel", "BPE") and not model["dropout"]:
-        plain = split[0]["use_regex"] and not split[0]["add_prefix_space"]
-        return re.compile(_GPT2.format(space=_SPACE)) if plain else None
-    if kinds[-2:] == ("Metaspace", "Unigram") and tuple(normalize) == UNIGRAM_NORMALIZERS:
-        plain = split[0]["prepend_scheme"] == "always" and split[0]["split"]
-        return re.compile(_UNIGRAM.format(space=_SPACE)) if plain else None
-    return None
+
+
+def _word_encoder(tokenizer: Tokenizer, backend: tokenizers.Tokenizer) -> Callable[[list[str]], list[list[int]]]:
+    """Encodes ASCII words that were cut as the pipeline cuts them: the model alone is asked, three times as fast."""
+    layout, model = tokenizer.layout, backend.model
+    table = {byte: character for character, byte in byte_alphabet().items()} if is_byte_level(layout) else None
+    lower = table is None and (layout["normalizer"] or {}).get("lowercase", False)
+
+    def encode(words: list[str]) -> list[list[int]]:
+        if table is not None:
+            return [[token.id for token in model.tokenize(word.translate(table))] for word in words]
+        spelt = [word.lower() for word in words] if lower else words
+        found = [[token.id for token in model.tokenize(word)] if word.isalnum() else [] for word in spelt]
+        others = [number for number, word in enumerate(words) if not word.isalnum()]
+        for number, encoding in zip(others, encode_all(backend, [words[n] for n in others]), strict=True):
+            found[number] = encoding.ids
+        return found
+
+    return encode

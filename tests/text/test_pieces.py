@@ -11,7 +11,8 @@ import tokenizers
 from tokenizers import pre_tokenizers
 
 import pretune.text.pieces as pieces
-from pretune.text.pieces import DocumentEncoder, cutting_pattern
+from pretune.text.cutting import cutter
+from pretune.text.pieces import DocumentEncoder
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
 
@@ -31,9 +32,18 @@ def whole(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
     return [run.tolist() for run in tokenizer.encode_batch(texts)]
 
 
-def documents(seed: int, count: int) -> list[str]:
+SETS = {
+    "all": LETTERS,
+    "no NUL": [letter for letter in LETTERS if "\0" not in letter],
+    "ASCII": [letter for letter in LETTERS if letter.isascii() and "\0" not in letter],
+    "blanks and quotes": [*"abst 'rveldm  \n\t1.", "\u3000", "'", "'", "'s", "'ve", "'ll", " "],
+    "mostly ASCII": [*list("abst 'relm1., \n") * 9, "é", "“", "\u2028", "你", "\xa0"],
+}
+
+
+def documents(seed: int, count: int, letters: str) -> list[str]:
     random.seed(seed)
-    return ["".join(random.choices(LETTERS, k=random.randrange(1, 40))) for _ in range(count)]
+    return ["".join(random.choices(SETS[letters], k=random.randrange(1, 40))) for _ in range(count)]
 
 
 @pytest.fixture(scope="module", params=["wordpiece", "whole-chinese", "bpe", "unigram", "byte-fallback", "unknown"])
@@ -56,11 +66,12 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     return trained
 
 
-def test_pieces_give_the_ids_of_the_whole(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("letters", list(SETS))
+def test_pieces_give_the_ids_of_the_whole(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, letters: str) -> None:
     monkeypatch.setattr(pieces, "MOST_PIECES", 5000)  # the memory is forgotten several times on the way
     encoder = DocumentEncoder(tokenizer, np.dtype(np.uint16))
     for seed in range(3):
-        texts = [*documents(seed, 1500), *TEXT[:2], ""]
+        texts = [*documents(seed, 1500, letters), *(TEXT[:2] if letters != "ASCII" else TEXT[:1]), ""]
         found = encoder.encode(texts, [[0]] * len(texts))
         runs = np.split(found.tokens, np.cumsum(found.lengths)[:-1])
         end = tokenizer.vocabulary.end
@@ -95,7 +106,7 @@ def test_a_sentence_that_gives_no_token_is_none() -> None:
 def test_patterns_are_known_for_ours_alone() -> None:
     def pattern(kind: str, **changes: Any) -> Any:
         layout = train_tokenizer(TEXT, TokenizerConfig(kind=kind, vocab_size=500)).layout
-        return cutting_pattern({**layout, **changes})
+        return cutter({**layout, **changes})
 
     extra = {"id": 600, "content": "the cat", "special": False}
     for kind in ("wordpiece", "bpe", "unigram"):
@@ -107,7 +118,7 @@ def test_patterns_are_known_for_ours_alone() -> None:
 
 def test_dropout_is_left_to_the_library() -> None:
     layout = train_tokenizer(TEXT, TokenizerConfig(kind="bpe", vocab_size=500)).layout
-    assert cutting_pattern({**layout, "model": {**layout["model"], "dropout": 0.1}}) is None
+    assert cutter({**layout, "model": {**layout["model"], "dropout": 0.1}}) is None
 
 
 def test_an_error_leaves_the_encoder_sound() -> None:
@@ -122,4 +133,4 @@ def test_an_error_leaves_the_encoder_sound() -> None:
 def test_layout_is_that_of_the_library() -> None:
     """The known pipelines are told by what the library writes; a new version must not silently turn them off."""
     bert = tokenizers.implementations.BertWordPieceTokenizer()
-    assert cutting_pattern(Tokenizer(bert._tokenizer).layout) is not None
+    assert cutter(Tokenizer(bert._tokenizer).layout) is not None
