@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,10 +20,8 @@ def data_folder() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def own_voice() -> Iterator[None]:
-    """Verbs set how the library speaks for their own process; a test must not do so for the next one."""
+def own_voice() -> None:
+    """Verbs set how the library speaks for their own process: each test begins as if none had run, nor any fixture."""
     log = logging.getLogger("pretune")
-    level, handlers = log.level, list(log.handlers)
-    yield
-    log.setLevel(level)
-    log.handlers = handlers
+    log.setLevel(logging.NOTSET)
+    log.handlers = []
