@@ -180,6 +180,23 @@ def test_float32_of_long_sequences_stays_with_flash():
     ] == [True, False]
 
 
+@pytest.mark.parametrize("structure", [BIDIRECTIONAL, CAUSAL], ids=["bidirectional", "causal"])
+def test_matmul_without_gradients_is_for_bfloat16(structure, monkeypatch):
+    layout = Layout.of([40, 40, 33, 17, 5, 1])
+    kept = []
+    whole = matmul._forward
+    monkeypatch.setattr(matmul, "_forward", lambda *args: kept.append(whole(*args)) or kept[-1])
+    for dtype, used in ((torch.float32, False), (torch.bfloat16, True)):
+        inputs = [x.detach() for x in tensors(layout, layout, dtype)]
+        assert (matmul.refuse(*inputs[:2], layout, layout, structure, 0.0) is None) == used
+        with torch.inference_mode():
+            got = ragged_attention(*inputs, layout, layout, structure)
+            want = ragged_attention(*inputs, layout, layout, structure, backend="reference")
+        torch.testing.assert_close(got, want, atol=3e-2, rtol=3e-2)
+    ((_, probabilities),) = kept
+    assert not probabilities.numel(), "nothing is kept for a backward that does not come"
+
+
 def test_compiler_sees_one_node():
     layout = Layout.of([3, 4, 4])
     inputs = tensors(layout, layout, torch.float32)
