@@ -61,25 +61,32 @@ def setup(
 
 
 def _export(model: str, path: Path, precision: str) -> None:
-    """Write the network, hidden states alone, with batch and length free."""
+    """Write the network, hidden states alone, with batch and length free and its attention, GELU and norms fused."""
     import transformers
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.transformers import optimizer
 
     class Hidden(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network: Any = transformers.AutoModel.from_pretrained(model, attn_implementation="eager").eval()
+            self.network: Any = transformers.AutoModel.from_pretrained(model, attn_implementation="eager")
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
             return self.network(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
     plain = path.with_name("fp32.onnx")
     if not plain.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sample = torch.ones(2, 8, dtype=torch.long)
-        free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
-        shapes = {"input_ids": free, "attention_mask": free}
-        torch.onnx.export(Hidden(), (sample, sample), str(plain), dynamo=True, dynamic_shapes=shapes)
+        plain.parent.mkdir(parents=True, exist_ok=True)
+        hidden, sample = Hidden().eval(), torch.ones(2, 8, dtype=torch.long)
+        names, free = ["input_ids", "attention_mask"], {0: "batch", 1: "length"}
+        torch.onnx.export(  # dynamo's export gives other values (torch 2.13)
+            hidden, (sample, sample), str(plain), input_names=names, output_names=["hidden"],
+            dynamic_axes=dict.fromkeys([*names, "hidden"], free), dynamo=False,
+        )  # fmt: skip
+        config = hidden.network.config
+        fused = optimizer.optimize_model(
+            str(plain), "bert", num_heads=config.num_attention_heads, hidden_size=config.hidden_size
+        )
+        fused.save_model_to_file(str(plain))
     if precision == "int8":
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-
-        quantize_dynamic(str(plain), str(path), weight_type=QuantType.QInt8)
+        quantize_dynamic(str(plain), str(path), weight_type=QuantType.QInt8, extra_options={"DefaultTensorType": 1})
