@@ -90,6 +90,20 @@ class Sampler:
         """Passes over all stores together: samples consumed for each sample that there is."""
         return sum(cursor.consumed) / sum(self._sizes)
 
+    def seek(self, step: int) -> Cursor:
+        """Where a run stands after so many steps of `batch_samples`, without taking them.
+
+        Raises:
+            UsageError: steps are of `batch_tokens`: how many samples each took is known only to the run.
+        """
+        if self.batch_samples is None:
+            raise UsageError("steps of batch_tokens differ in samples; begin from a checkpoint's cursor")
+        total = step * self.batch_samples
+        surely = max(0, total - len(self.views)) / self.weights.sum()  # what is due by then is no more than the total
+        taken = np.floor(surely * self.weights + 0.5).astype(np.int64)
+        rest = self._due(Cursor(tuple(taken.tolist())), total - int(taken.sum()))
+        return Cursor(tuple((taken + np.bincount(rest, minlength=len(taken))).tolist()))
+
     def take(self, cursor: Cursor) -> tuple[Sequence[Row], Cursor]:
         """The rows of one global step and the cursor after it."""
         stores = self._due(cursor, self.batch_samples or self._usual + self._usual // 2 + 8)

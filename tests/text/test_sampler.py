@@ -65,6 +65,24 @@ def test_a_step_is_a_function_of_its_cursor(given: dict[str, Any]) -> None:
         assert after == cursors[n + 1]
 
 
+@given(settings_of_samplers(), st.integers(0, 12))
+@settings(max_examples=100, deadline=None)
+def test_seek_is_where_a_run_would_stand(given: dict[str, Any], steps: int) -> None:
+    sampler = Sampler(**given)
+    if given["batch_samples"] is None:
+        with pytest.raises(UsageError, match="batch_tokens differ in samples"):
+            sampler.seek(steps)
+        return
+    assert sampler.seek(steps) == walk(sampler, steps)[1][-1]
+
+
+def test_seek_among_stores_of_equal_and_very_unequal_weights() -> None:
+    for weights in ([1, 1, 1], [1, 2, 3], [1e-4, 1, 1e3]):
+        sampler = Sampler([make_view(9, k) for k in range(3)], weights, DRAW, batch_samples=7)
+        _, cursors = walk(sampler, 60)
+        assert [sampler.seek(step) for step in range(61)] == cursors
+
+
 @given(samplers)
 @settings(max_examples=40, deadline=None)
 def test_each_epoch_holds_every_sample_once(sampler: Sampler) -> None:
