@@ -272,11 +272,14 @@ def recipe(
 
 
 def save(net: nn.Module, shape: dict[str, Any], folder: Path) -> str:
-    """Weights as `transformers` has them; biases that the model lacks are left out."""
+    """Weights as `transformers` has them; biases that the model lacks are zeros."""
     folder.mkdir(parents=True, exist_ok=True)
+    own = {name: tensor.detach() for name, tensor in net.named_parameters()}
+    for name, tensor in list(own.items()):
+        if name.endswith(".weight") and not name.endswith(("wte.weight", "wpe.weight", "lm_head.weight")):
+            own.setdefault(f"{name.removesuffix('weight')}bias", torch.zeros(len(tensor)))
     weights = {
-        name: (tensor.detach().t() if name.endswith(_TRANSPOSED) else tensor.detach()).contiguous()
-        for name, tensor in net.named_parameters()
+        name: (tensor.t() if name.endswith(_TRANSPOSED) else tensor).contiguous() for name, tensor in own.items()
     }
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     sizes = {name: shape[name] for name in ("n_layer", "n_head", "n_embd", "vocab_size")}

@@ -2,7 +2,7 @@
 
 The text is nanoGPT's, cut as there: the first nine tenths train, the rest is held out. So is the model: 4 layers, 128
 wide, 4 heads, 64 positions, 65 characters; nanoGPT's has no biases. nanoGPT trains by the recipe that its README has
-for a CPU; ours is `recipes/char-shakespeare.toml`, in pretune's own loop. Each looks at the whole of the held-out text
+for a CPU; ours is `RECIPE`, in pretune's own loop. Each looks at the whole of the held-out text
 in windows of 64, in fp32, a few dozen times in a run, off the clock; the first look that is good enough ends it. The
 weights of both are then evaluated again by one and the same code.
 
@@ -317,7 +317,7 @@ def held_out_batches(objective: Objective, held_out: Text) -> list[Any]:
 
 
 def evaluate(weights: str, data: Path) -> float:
-    """The loss of weights in the layout of `transformers`, on the held-out text; biases that are not there are zero."""
+    """The loss of weights in the layout of `transformers`, on the held-out text."""
     import torch
 
     from pretune.interop.huggingface import load_model
