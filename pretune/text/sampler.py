@@ -94,8 +94,11 @@ class Sampler:
         """Where a run stands after so many steps of `batch_samples`, without taking them.
 
         Raises:
-            UsageError: steps are of `batch_tokens`: how many samples each took is known only to the run.
+            UsageError: steps are of `batch_tokens`: how many samples each took is known only to the run; or a step
+                below 0.
         """
+        if step < 0:
+            raise UsageError(f"step {step}: the first is 0")
         if self.batch_samples is None:
             raise UsageError("steps of batch_tokens differ in samples; begin from a checkpoint's cursor")
         total = step * self.batch_samples

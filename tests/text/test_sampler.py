@@ -76,6 +76,11 @@ def test_seek_is_where_a_run_would_stand(given: dict[str, Any], steps: int) -> N
     assert sampler.seek(steps) == walk(sampler, steps)[1][-1]
 
 
+def test_no_step_is_before_the_first() -> None:
+    with pytest.raises(UsageError, match="step -1: the first is 0"):
+        Sampler([make_view(9, 0)], [1.0], DRAW, batch_samples=7).seek(-1)
+
+
 def test_seek_among_stores_of_equal_and_very_unequal_weights() -> None:
     for weights in ([1, 1, 1], [1, 2, 3], [1e-4, 1, 1e3]):
         sampler = Sampler([make_view(9, k) for k in range(3)], weights, DRAW, batch_samples=7)
