@@ -10,6 +10,7 @@ import csv
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,27 +21,11 @@ Texts = tuple[list[str], list[int]]
 _EVALUATED = 64  # texts of a forward
 
 
-def setup(
-    *,
-    model: str,
-    train: str,
-    held_out: str,
-    batch: int,
-    rate: float,
-    epochs: float,
-    length: int,
-    precision: str,
-    overrides: dict[str, Any],
-    padding: str = "longest",
-    order: str = "random",
-    save: bool = False,
-    attention: str = "sdpa",
-    optimizer: str = "adamw_torch_fused",
-    compile: bool = False,
-) -> Callable[[], dict[str, Any]]:
-    """Read the texts and take the first loss.
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a run is told.
 
-    Args:
+    Attributes:
         model: folder of a classifier, its labels among its files.
         train, held_out: CSV files with the columns text and label.
         batch: texts of a step.
@@ -55,59 +40,82 @@ def setup(
         optimizer: as `TrainingArguments` calls it.
         compile: by torch.compile.
     """
-    labels = transformers.AutoConfig.from_pretrained(model).label2id
-    texts, held = read(train, labels), read(held_out, labels)
-    first = first_loss(model, (texts[0][:batch], texts[1][:batch]), length)
-    fixed = padding == "fixed"
-    seed = 0
 
-    def run(folder: str, steps: int = -1) -> tuple[float, Any, Any]:
-        begin = time.perf_counter()
-        arguments = transformers.TrainingArguments(
-            folder,
-            use_cpu=True,
-            seed=seed,
-            bf16=precision == "bf16",
-            per_device_train_batch_size=batch,
-            learning_rate=rate,
-            num_train_epochs=epochs,
-            max_steps=steps,
-            optim=optimizer,
-            train_sampling_strategy=order,
-            torch_compile=compile,
-            save_strategy="steps" if save else "no",
-            report_to="none",
-            disable_tqdm=True,
-        )
-        transformers.set_seed(seed)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-        network = classifier(model, attn_implementation=attention, **overrides)
-        rows = tokenize(tokenizer, read(train, labels), length, fixed)
-        collate = transformers.default_data_collator if fixed else transformers.DataCollatorWithPadding(tokenizer)
-        trainer = transformers.Trainer(
-            network, arguments, data_collator=collate, train_dataset=rows, processing_class=tokenizer
-        )
-        trainer.train()
-        trainer.save_model()
-        return time.perf_counter() - begin, network, tokenizer
+    model: str
+    train: str
+    held_out: str
+    batch: int
+    rate: float
+    epochs: float
+    length: int
+    precision: str
+    overrides: dict[str, Any]
+    padding: str = "longest"
+    order: str = "random"
+    save: bool = False
+    attention: str = "sdpa"
+    optimizer: str = "adamw_torch_fused"
+    compile: bool = False
+
+
+def setup(**options: Any) -> Callable[[], dict[str, Any]]:
+    """Read the texts and take the first loss; every turn another seed. Options: see `Setting`."""
+    given = Setting(**options)
+    labels = transformers.AutoConfig.from_pretrained(given.model).label2id
+    texts, held = read(given.train, labels), read(given.held_out, labels)
+    first = first_loss(given.model, (texts[0][: given.batch], texts[1][: given.batch]), given.length)
+    seed = 0
 
     def turn() -> dict[str, Any]:
         nonlocal seed
         with tempfile.TemporaryDirectory() as folder:
-            seconds, network, tokenizer = run(folder)
-        found = evaluate(network, tokenizer, held, length, precision)
+            seconds, network, tokenizer = run(given, labels, seed, folder)
+        found = evaluate(network, tokenizer, held, given.length, given.precision)
         seed += 1
         return {
             "seconds": seconds,
             "accuracy": found,
             "seed": seed - 1,
-            "texts": len(texts[0]) * epochs,
+            "texts": len(texts[0]) * given.epochs,
             "loss_fp32": first,
         }
 
     with tempfile.TemporaryDirectory() as folder:
-        run(folder, 2)  # what is imported late is imported now
+        run(given, labels, seed, folder, steps=2)  # what is imported late is imported now
     return turn
+
+
+def run(given: Setting, labels: dict[str, int], seed: int, folder: str, steps: int = -1) -> tuple[float, Any, Any]:
+    """From files to files: seconds, network, tokenizer."""
+    begin = time.perf_counter()
+    arguments = transformers.TrainingArguments(
+        folder,
+        use_cpu=True,
+        seed=seed,
+        bf16=given.precision == "bf16",
+        per_device_train_batch_size=given.batch,
+        learning_rate=given.rate,
+        num_train_epochs=given.epochs,
+        max_steps=steps,
+        optim=given.optimizer,
+        train_sampling_strategy=given.order,
+        torch_compile=given.compile,
+        save_strategy="steps" if given.save else "no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    transformers.set_seed(seed)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(given.model)
+    network = classifier(given.model, attn_implementation=given.attention, **given.overrides)
+    fixed = given.padding == "fixed"
+    rows = tokenize(tokenizer, read(given.train, labels), given.length, fixed)
+    collate = transformers.default_data_collator if fixed else transformers.DataCollatorWithPadding(tokenizer)
+    trainer = transformers.Trainer(
+        network, arguments, data_collator=collate, train_dataset=rows, processing_class=tokenizer
+    )
+    trainer.train()
+    trainer.save_model()
+    return time.perf_counter() - begin, network, tokenizer
 
 
 def classifier(model: str, **options: Any) -> Any:
