@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from pretune.bench.stores import SPECIAL, write_store
 from pretune.bench.work import OURS, Contestant, Given, Search, Turns, Work, peer
 from pretune.errors import BenchError
 
 LENGTH, BATCH, WINDOWS, VOCABULARY = 128, 32, 12_800, 16_000
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SHARES = {"chosen": (0.15, 0.005), "masked": (0.8, 0.01), "kept": (0.1, 0.01)}  # of masks, and how far off they may be
 
 
@@ -83,36 +83,16 @@ def _theirs(given: Given, storage: str, tensors: str, workers: int) -> Contestan
 def write(folder: Path, pack: str) -> None:
     """A store of random tokens that has exactly the windows wanted, and the same windows for the peer."""
     from safetensors.numpy import save_file
-    from tokenizers import Tokenizer as Backend
-    from tokenizers import models
-
-    from pretune.text.store import Manifest, SplitManifest
-    from pretune.text.store_writer import SplitWriter, write_manifest
-    from pretune.text.tokenizer import Tokenizer
 
     room = LENGTH - 2
     random = np.random.default_rng(0)
     sizes = np.full(WINDOWS, room) if pack == "stream" else np.clip(random.geometric(1 / 62, WINDOWS), 2, room)
     tokens = random.integers(len(SPECIAL), VOCABULARY, int(sizes.sum()))
-    starts = np.cumsum(sizes) - sizes
-    vocab = {word: n for n, word in enumerate([*SPECIAL, *(f"w{n}" for n in range(VOCABULARY - len(SPECIAL)))])}
-    backend = Backend(models.WordPiece(vocab, unk_token="[UNK]"))
-    backend.add_special_tokens(list(SPECIAL))
-    tokenizer = Tokenizer(backend, {f"{name[1:-1].lower()}_token": name for name in SPECIAL})
-    store = folder / "store"
-    tokenizer.save(store / "tokenizer")
-    splits: dict[str, SplitManifest] = {}
-    for name, wanted in (("train", True), ("validation", False)):
-        writer = SplitWriter(store, name, np.dtype(np.uint16), 1 << 26, None)
-        if wanted and pack == "stream":
-            one = np.array([len(tokens)])
-            writer.append(tokens.astype(np.uint16), one, np.zeros(1, np.int64), np.zeros(1, np.int64))
-        elif wanted:
-            ended = np.insert(tokens, np.cumsum(sizes), vocab["[SEP]"]).astype(np.uint16)
-            writer.append(ended, sizes + 1, starts + np.arange(WINDOWS), np.zeros(WINDOWS, np.int64))
-        splits[name] = writer.close()
-    domains = {"all": {"documents": splits["train"].documents, "tokens": splits["train"].tokens}}
-    write_manifest(store, Manifest(tokenizer.hash, VOCABULARY, vocab["[SEP]"], "", domains, splits, {}, {}))
+    if pack == "stream":
+        documents = (tokens, np.array([len(tokens)]))
+    else:
+        documents = (np.insert(tokens, np.cumsum(sizes), SPECIAL.index("[SEP]")), sizes + 1)
+    tokenizer = write_store(folder / "store", VOCABULARY, [documents])
     wrapped, lengths = tokenizer.vocabulary.wrap_runs(tokens, sizes)
     save_file({"tokens": wrapped, "lengths": lengths}, folder / "windows.safetensors")
 

@@ -6,16 +6,17 @@ after a run that was killed; the index of windows is on the disk, as the run tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from pretune.bench.stores import SPECIAL, write_store
 from pretune.bench.work import Contestant, Given, Limits, Turn, Work
 
-TOKENS, DOCUMENT, LENGTH, BATCH = 1_000_000_000, 400, 512, 32
+TOKENS, DOCUMENT, LENGTH, BATCH, VOCABULARY = 1_000_000_000, 400, 512, 32, 1 << 15
 _CHUNK = 10_000_000
 _SEEKS = 20
 
@@ -37,7 +38,7 @@ class Seek(Work):
     def contestants(self, given: Given) -> list[Contestant]:
         """Ours."""
         pack, window = self.variants[given.variant]
-        write(given.folder / "store", TOKENS)
+        write_store(given.folder / "store", VOCABULARY, documents(TOKENS))
         return [self.ours(store=str(given.folder / "store"), pack=pack, window=window)]
 
     def facts(self, given: Given, turns: Sequence[Turn], limits: Limits) -> dict[str, Any]:
@@ -54,29 +55,14 @@ class Seek(Work):
         return [f"{usual:.2f} ms a seek, the slowest {slowest:.2f} ms, the very first on a new store {first:.0f} ms"]
 
 
-def write(store: Path, tokens: int) -> None:
-    """A store of random documents."""
-    from tokenizers import Tokenizer as Backend
-    from tokenizers import models
-
-    from pretune.text.store import Manifest
-    from pretune.text.store_writer import SplitWriter, write_manifest
-    from pretune.text.tokenizer import Tokenizer
-
-    names = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-    backend = Backend(models.WordPiece({name: n for n, name in enumerate(names)}, unk_token="[UNK]"))
-    backend.add_special_tokens(list(names))
-    tokenizer = Tokenizer(backend, {f"{name[1:-1].lower()}_token": name for name in names})
-    tokenizer.save(store / "tokenizer")
+def documents(tokens: int) -> Iterator[tuple[NDArray[np.uint16], NDArray[np.int64]]]:
+    """Random ones of so many tokens and a few more, some million at a time."""
     random = np.random.default_rng(0)
-    writers = [SplitWriter(store, name, np.dtype(np.uint16), 1 << 28, None) for name in ("train", "validation")]
-    while (left := tokens - writers[0].tokens) > 0:
-        sizes = random.geometric(1 / DOCUMENT, min(left, _CHUNK) // DOCUMENT + 1) + 1
-        starts, none = np.cumsum(sizes) - sizes, np.zeros(len(sizes), np.int64)
-        writers[0].append(random.integers(len(names), 1 << 15, int(sizes.sum()), np.uint16), sizes, starts, none)
-    splits = {name: writer.close() for name, writer in zip(("train", "validation"), writers, strict=True)}
-    domains = {"all": {"documents": splits["train"].documents, "tokens": splits["train"].tokens}}
-    write_manifest(store, Manifest(tokenizer.hash, 1 << 15, 3, "", domains, splits, {}, {}))
+    while tokens > 0:
+        sizes = random.geometric(1 / DOCUMENT, min(tokens, _CHUNK) // DOCUMENT + 1) + 1
+        total = int(sizes.sum())
+        yield random.integers(len(SPECIAL), VOCABULARY, total, np.uint16), sizes
+        tokens -= total
 
 
 def setup(*, store: str, pack: str, window: int) -> Callable[[], dict[str, Any]]:
