@@ -2,9 +2,9 @@
 
 The text is nanoGPT's, cut as there: the first nine tenths train, the rest is held out. So is the model: 4 layers, 128
 wide, 4 heads, 64 positions, 65 characters; nanoGPT's has no biases. nanoGPT trains by the recipe that its README has
-for a CPU; ours is `RECIPE`, in pretune's own loop. Each looks at the whole of the held-out text
-in windows of 64, in fp32, a few dozen times in a run, off the clock; the first look that is good enough ends it. The
-weights of both are then evaluated again by one and the same code.
+for a CPU; ours is `RECIPE`, in pretune's own loop. Each looks at the whole of the held-out text in windows of 64, in
+fp32, a few dozen times in a run, off the clock; the first look that is good enough ends it. The weights of both are
+then evaluated again by one and the same code.
 
 Every turn has another seed. If nanoGPT's recipe ends above 1.88, its time is that of the whole recipe, and the ratio is
 at least what is told. The text is `corpora/en/tinyshakespeare.txt` of `PRETUNE_DATA`, by default of `shared/data`

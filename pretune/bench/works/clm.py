@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pretune.bench.work import Contestant, Given, Search, Setting, peer
-from pretune.bench.works.train_step import Shape, TrainStep, batches_of, setup
+from pretune.bench.works.train_step import WARM, Shape, TrainStep, batches_of, setup
 
 __all__ = ["CausalSteps", "setup"]
 
@@ -28,7 +28,8 @@ class CausalSteps(TrainStep):
     about = (
         "Whole training steps of a GPT-2: forward, loss at every position, backward, clipping, AdamW. Same weights, "
         "same batches, equal first loss. nanoGPT's default is what its README runs on a CPU: fp32, AdamW unfused, no "
-        "compiling, no biases; litgpt's is `litgpt pretrain`: bf16-mixed, compiled, AdamW unfused, embedding tied."
+        "compiling, no biases; litgpt's is `litgpt pretrain`: bf16-mixed, compiled, AdamW unfused, embedding tied. "
+        f"Ours is timed after {WARM} steps."
     )
     variants: ClassVar[dict[str, Shape]] = {
         "clm-6x384": Shape("gpt2", 6, 384, 8, 256, 1.0, 2),
