@@ -1,8 +1,9 @@
 """Training steps of a GPT-2 (CLM) against nanoGPT as its README runs it on a CPU, and against litgpt in bf16.
 
-Exact GELU, no dropout, 50304 tokens (nanoGPT pads GPT-2's vocabulary), AdamW. Positions begin at zero on all sides
-(litgpt's model has none; ours and nanoGPT's learn them), and so do biases (which nanoGPT's default leaves out): all
-compute the same function of the same weights at first. Each pays for what it has.
+6 x 384 with blocks of 256 is nanoGPT's model of characters (`config/train_shakespeare_char.py`), so it has 65 tokens;
+the same layers under GPT-2's vocabulary are a row of their own. Exact GELU, no dropout, AdamW. Positions begin at zero
+on all sides (litgpt's model has none; ours and nanoGPT's learn them), and so do biases (which nanoGPT's default leaves
+out): all compute the same function of the same weights at first. Each pays for what it has.
 
 PRETUNE_NANOGPT names a checkout of nanoGPT, whose own `model.py` then takes the place of our re-creation.
 """
@@ -19,21 +20,23 @@ from pretune.bench.works.train_step import WARM, Shape, TrainStep, batches_of, s
 
 __all__ = ["CausalSteps", "setup"]
 
-VOCABULARY = 50304
+CHARACTERS = 65  # of tiny Shakespeare
+PADDED = 50304  # GPT-2's vocabulary as nanoGPT pads it
 
 
 class CausalSteps(TrainStep):
     """Whole steps: forward, backward, clipping, update."""
 
     about = (
-        "Whole training steps of a GPT-2: forward, loss at every position, backward, clipping, AdamW. Same weights, "
-        "same batches, equal first loss. nanoGPT's default is what its README runs on a CPU: fp32, AdamW unfused, no "
+        "Whole training steps of a GPT-2 (6 x 384 with nanoGPT's 65 characters, and with 50304 tokens): forward, loss "
+        "at every position, backward, clipping, AdamW. Same weights, same batches, equal first loss. nanoGPT's default is what its README runs on a CPU: fp32, AdamW unfused, no "
         "compiling, no biases; litgpt's is `litgpt pretrain`: bf16-mixed, compiled, AdamW unfused, embedding tied. "
         f"Ours is timed after {WARM} steps."
     )
     variants: ClassVar[dict[str, Shape]] = {
-        "clm-6x384": Shape("gpt2", 6, 384, 8, 256, 1.0, 2),
-        "clm-small": Shape("gpt2", 12, 768, 2, 512, 1.0, 1),
+        "clm-6x384": Shape("gpt2", 6, 384, 8, 256, 1.0, 4, CHARACTERS),
+        "clm-6x384-padded": Shape("gpt2", 6, 384, 8, 256, 1.0, 2, PADDED),
+        "clm-small": Shape("gpt2", 12, 768, 2, 512, 1.0, 1, PADDED),
     }
 
     def contestants(self, given: Given) -> list[Contestant]:
@@ -99,8 +102,7 @@ def _common(given: Given, shape: Shape) -> dict[str, Any]:
 
 def shape_of(shape: Shape, **more: Any) -> dict[str, Any]:
     """The sizes as both peers call them."""
-    sizes = shape.overrides() | {"vocab_size": VOCABULARY}
-    return {**sizes, "block_size": shape.length, **more}
+    return {**shape.overrides(), "block_size": shape.length, **more}
 
 
 def write_model(shape: Shape, folder: Path) -> None:
@@ -111,7 +113,7 @@ def write_model(shape: Shape, folder: Path) -> None:
     from pretune.models import build
 
     fields = {"n_positions": shape.length, "activation_function": "gelu", "resid_pdrop": 0.0, "embd_pdrop": 0.0}
-    model = build("gpt2", "small", ["clm"], overrides={**shape.overrides(), "vocab_size": VOCABULARY, **fields})
+    model = build("gpt2", "small", ["clm"], overrides={**shape.overrides(), **fields})
     with torch.no_grad():
         model.embedding.position.weight.zero_()  # type: ignore[union-attr]
     save_model(model, folder)

@@ -32,6 +32,7 @@ class Shape:
     Attributes:
         fill: mean length / longest.
         steps: in a turn.
+        vocabulary: number of tokens; 0 for the family's own, as published.
     """
 
     family: Literal["bert", "gpt2"]
@@ -41,6 +42,7 @@ class Shape:
     length: int
     fill: float
     steps: int
+    vocabulary: int = 0
 
     @property
     def task(self) -> str:
@@ -48,13 +50,13 @@ class Shape:
         return "mlm" if self.family == "bert" else "clm"
 
     @property
-    def vocabulary(self) -> int:
-        """Of the family as published."""
-        return 30522 if self.family == "bert" else 50257
+    def tokens(self) -> int:
+        """The size of the vocabulary."""
+        return self.vocabulary or {"bert": 30522, "gpt2": 50257}[self.family]
 
     def overrides(self) -> dict[str, int]:
         """The size in the family's own words."""
-        heads, size = self.width // 64, self.vocabulary
+        heads, size = self.width // 64, self.tokens
         if self.family == "gpt2":
             return {"n_layer": self.layers, "n_embd": self.width, "n_head": heads, "vocab_size": size}
         return {
@@ -195,11 +197,11 @@ def batches_of(shape: Shape) -> tuple[Any, list[Any]]:
     from pretune.text.views import Row
     from pretune.text.vocabulary import Vocabulary
 
-    special = np.zeros(shape.vocabulary, bool)
+    special = np.zeros(shape.tokens, bool)
     special[:5] = True
     vocabulary = Vocabulary(
-        size=shape.vocabulary, pad=0, unk=1, cls=2, sep=3, mask=4, bos=None, eos=None, special=special,
-        continuation=np.zeros(shape.vocabulary, bool),
+        size=shape.tokens, pad=0, unk=1, cls=2, sep=3, mask=4, bos=None, eos=None, special=special,
+        continuation=np.zeros(shape.tokens, bool),
     )  # fmt: skip
     objective = build({shape.task: 1.0}, vocabulary)
     extra = objective.lookahead - objective.overhead
@@ -207,7 +209,7 @@ def batches_of(shape: Shape) -> tuple[Any, list[Any]]:
     out = []
     for number in range(BATCHES):
         lengths = enumerate(shape.lengths(number))
-        rows = [Row((0, number, i), random.integers(5, shape.vocabulary, n + extra)) for i, n in lengths]
+        rows = [Row((0, number, i), random.integers(5, shape.tokens, n + extra)) for i, n in lengths]
         out.append(objective.corrupt(objective.prepare(rows, Draw(1)), Draw(1)))
     return objective, out
 
