@@ -19,6 +19,7 @@ with the C library's own allocator settings and with ours: the smaller ratio is 
 Only real tokens count, never padding. Memory is the most that a side held. `LOG.md` has dated experiments, with those
 that failed. This page is written from `results/`.
 """
+_TOLD = 0.01  # share of the time from which an operation has a line
 _BY = {"own": "its own allocator", "ours": "our allocator"}
 _COLUMNS = (
     "work",
@@ -48,6 +49,9 @@ def section(tree: Mapping[str, Any]) -> str:
     where = f"{machine['cores']} cores {machine['cpu']}, {machine['capability']}"
     if "search" in tree:
         return "\n".join([f"## {tree['work']}: how the peer's best setting was searched ({where})", "", *_search(tree)])
+    if "profile" in tree:
+        lines = [line for variant, found in tree["profile"].items() for line in profile(variant, found)]
+        return "\n".join([f"## {tree['work']}: where our time goes ({where})", "", *lines])
     variants = tree["variants"]
     lines = [f"## {tree['work']} ({where})", "", tree["about"], ""]
     rows = [line for name, found in variants.items() for line in _rows(name, found)]
@@ -123,6 +127,27 @@ def _search(tree: Mapping[str, Any]) -> Iterator[str]:
         taken = "yes" if trial["taken"] else "no"
         yield _line((trial["pass"], trial["axis"], trial["from"], trial["to"], *gain, taken))
     yield ""
+
+
+def profile(variant: str, found: Mapping[str, Any]) -> list[str]:
+    """A variant's operations as Markdown: those of a hundredth of the time and more."""
+    whole = found["watched_seconds"]
+    size = f"{_many(found['threads'], 'thread')}, {_many(found['rounds'], 'round')}"
+    lines = [
+        f"{variant}: {found['date']}, {found['precision']}, {size}. A turn takes {found['seconds'] * 1e3:,.0f} ms, "
+        f"{whole * 1e3:,.0f} ms under the clock.",
+        "",
+        _line(("operation", "calls", "ms", "share", "most of it on")),
+        "|---" * 5 + "|",
+    ]
+    told = [each for each in found["operations"] if each["seconds"] >= _TOLD * whole]
+    for each in told:
+        cells = (each["name"], _figure(each["calls"]), _figure(each["seconds"] * 1e3), f"{each['seconds'] / whole:.1%}")
+        lines.append(_line((*cells, "; ".join(each["shapes"]))))
+    inside, named = (sum(each["seconds"] for each in part) for part in (found["operations"], told))
+    for name, seconds in (("other operations", inside - named), ("outside of operations", whole - inside)):
+        lines.append(_line((name, "", _figure(seconds * 1e3), f"{seconds / whole:.1%}", "")))
+    return [*lines, ""]
 
 
 def _many(number: int, what: str) -> str:

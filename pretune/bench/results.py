@@ -123,6 +123,15 @@ def record(folder: Path, work: str, about: str, results: Mapping[str, Result]) -
     return path
 
 
+def record_profile(folder: Path, work: str, variant: str, found: Mapping[str, Any]) -> Path:
+    """Write where the time of a variant goes; other variants stay as the file has them."""
+    here = machine()
+    path = folder / f"{work}-profile-{here['capability'].lower()}.json"
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    write(path, {"work": work, "machine": here, "profile": old.get("profile", {}) | {variant: found}})
+    return path
+
+
 def write(path: Path, tree: Mapping[str, Any]) -> None:
     """Write a file of results; figures have six digits, which is more than the machine repeats."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from pretune import find
-from pretune.bench import page, results, search
+from pretune.bench import page, profile, results, search
 from pretune.bench.contest import measure
 from pretune.bench.work import Given, Work
 from pretune.errors import BenchError, UsageError
@@ -126,6 +126,26 @@ def run_search(chosen: Chosen, options: Options) -> list[Path]:
         results.write(written[-1], {"work": work.name, "search": found, "machine": here})
     page.write(options.output)
     return written
+
+
+def run_profile(chosen: Chosen, options: Options) -> list[Path]:
+    """Tell where the time of our side goes, on each variant that is wanted.
+
+    Returns:
+        The files written.
+
+    Raises:
+        BenchError: our side of a variant failed; those before it were recorded.
+    """
+    written: dict[Path, None] = {}
+    for work, variant in [(work, variant) for work, variants in chosen.values() for variant in variants]:
+        log.info(f"{work.name}/{variant}: where the time goes")
+        with options.given(variant) as given:
+            found = profile.profile(work, given, options.rounds, options.warmup)
+        log.info("\n".join(page.profile(variant, found)))
+        written[results.record_profile(options.output, work.name, variant, found)] = None
+        page.write(options.output)
+    return [*written]
 
 
 def _split(word: str) -> tuple[str, str]:

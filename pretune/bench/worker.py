@@ -65,17 +65,18 @@ def _answer(answers: TextIO, found: dict[str, Any]) -> None:
 
 def _set_up(order: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     if order["allocator"] == "ours":
-        allocator = _load("pretune_allocator", ALLOCATOR)
+        allocator = load("pretune_allocator", ALLOCATOR)
         os.environ.__setitem__(*allocator.HUGE_PAGES)  # read when torch is loaded, which it is not yet
         allocator.tune_allocator()
-    module = _load("contestant", Path(order["script"]))
+    module = load("contestant", Path(order["script"]))
     _limit_threads(order["threads"])
     turn: Callable[[], dict[str, Any]] = getattr(module, order["function"])(**order["options"])
     _limit_threads(order["threads"])
     return turn
 
 
-def _load(name: str, path: Path) -> ModuleType:
+def load(name: str, path: Path) -> ModuleType:
+    """The module of a file, under that name."""
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path}: not a Python file")

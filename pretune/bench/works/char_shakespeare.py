@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-import pretune
+from pretune.bench.texts import text_file
 from pretune.bench.work import OURS, Contestant, Given, Limits, Turn, Turns, Work, peer
 from pretune.errors import BenchError, PretuneError
 from pretune.text.index import Index, Parts, computed
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pretune.text.vocabulary import Vocabulary
     from pretune.train.recipe import Recipe
 
+TEXT = "corpora/en/tinyshakespeare.txt"
 LENGTH = 64
 LOOKS = 40  # evaluations in a whole run
 CLOSE = 1e-3  # between what a side says of its weights and what we find
@@ -84,7 +85,7 @@ class CharShakespeare(Work):
     def contestants(self, given: Given) -> list[Contestant]:
         """Ours; nanoGPT as its README has it; the same in our format with a fused AdamW."""
         race = self.variants[given.variant]
-        write_text(text_path(), given.folder)
+        write_text(text_file(TEXT), given.folder)
         common = {"data": str(given.folder), "target": race.loss}
         theirs = common | {
             "shape": {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": LENGTH, "vocab_size": 65, "bias": False},
@@ -128,19 +129,6 @@ class CharShakespeare(Work):
         """The same as a sentence."""
         steps, characters = round(facts["steps"]), round(facts["characters"])
         return [f"ours gets there in {facts['seconds']:.1f} s: {steps} steps, {characters:,} characters read"]
-
-
-def text_path() -> Path:
-    """The text that everybody calls tiny Shakespeare.
-
-    Raises:
-        BenchError: it is not there.
-    """
-    folder = Path(os.environ.get("PRETUNE_DATA", Path(pretune.__file__).parents[2] / "shared" / "data"))
-    path = folder / "corpora" / "en" / "tinyshakespeare.txt"
-    if not path.is_file():
-        raise BenchError(f"{path}: not there; PRETUNE_DATA names a folder that has corpora/en/tinyshakespeare.txt")
-    return path
 
 
 def write_text(path: Path, folder: Path) -> None:

@@ -29,8 +29,9 @@ class CausalSteps(TrainStep):
 
     about = (
         "Whole training steps of a GPT-2 (6 x 384 with nanoGPT's 65 characters, and with 50304 tokens): forward, loss "
-        "at every position, backward, clipping, AdamW. Same weights, same batches, equal first loss. nanoGPT's default is what its README runs on a CPU: fp32, AdamW unfused, no "
-        "compiling, no biases; litgpt's is `litgpt pretrain`: bf16-mixed, compiled, AdamW unfused, embedding tied. "
+        "at every position, backward, clipping, AdamW. Same weights, same batches, equal first loss. nanoGPT's "
+        "default is what its README runs on a CPU: fp32, AdamW unfused, no compiling, no biases; litgpt's is `litgpt "
+        "pretrain`: bf16-mixed, compiled, AdamW unfused, embedding tied. "
         f"Ours is timed after {WARM} steps."
     )
     variants: ClassVar[dict[str, Shape]] = {

@@ -16,7 +16,6 @@ checkout.
 from __future__ import annotations
 
 import csv
-import os
 import random
 import statistics
 import tempfile
@@ -26,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import pretune
+from pretune.bench.texts import text_file
 from pretune.bench.work import GEMM, OURS, Contestant, Given, Limits, Search, Turn, Turns, Work, peer
 from pretune.errors import BenchError, PretuneError
 
@@ -80,7 +79,7 @@ class Finetune(Work):
         from pretune.text.tokenizer import Tokenizer
 
         task = self.variants[given.variant]
-        train, held = read_texts(data() / task.file, task.texts)
+        train, held = read_texts(text_file(task.file), task.texts)
         write_texts(given.folder / "train.csv", train)
         write_texts(given.folder / "held-out.csv", held)
         try:
@@ -151,30 +150,13 @@ class Finetune(Work):
         return Search(start, axes)
 
 
-def data() -> Path:
-    """The folder of labelled texts.
-
-    Raises:
-        BenchError: there is none.
-    """
-    beside = Path(pretune.__file__).parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("PRETUNE_DATA", beside))
-    if not folder.is_dir():
-        raise BenchError(f"{folder}: no labelled texts there; PRETUNE_DATA names their folder")
-    return folder
-
-
 def read_texts(path: Path, count: int) -> tuple[Texts, Texts]:
     """Texts with their labels: `count` to train on and some held out, chosen by chance.
 
     Raises:
-        BenchError: no such file, or too few texts in it.
+        BenchError: too few texts in it.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise BenchError(f"{path}: {error.strerror}; PRETUNE_DATA names the folder of labelled texts") from error
-    split = (line.partition("\t") for line in lines)
+    split = (line.partition("\t") for line in path.read_text(encoding="utf-8").splitlines())
     rows = [(text, label) for label, _, text in split if text.strip()]
     if len(rows) <= count:
         raise BenchError(f"{path}: {len(rows)} texts, {count} to train on and some more are needed")
