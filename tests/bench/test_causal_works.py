@@ -93,6 +93,15 @@ class TestCharShakespeare:
             with pytest.raises(BenchError, match="its weights cost"):
                 CharShakespeare().check(given, told)
 
+    def test_a_look_far_from_the_target_reads_the_beginning(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(nanogpt, "_EVALUATED", 2)
+        net = nanogpt.network({"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 4, "vocab_size": 9, "bias": True})
+        text = torch.arange(90) % 9
+        whole, beginning = nanogpt.evaluate(net, text, 4), nanogpt.evaluate(net, text[:9], 4)
+        assert whole != beginning
+        assert nanogpt.look(net, text, 4, near=beginning + 0.01) == whole
+        assert nanogpt.look(net, text, 4, near=beginning - 0.01) == beginning
+
     def test_ours_must_get_there(
         self, given: Given, turns: dict[str, list[Turn]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
