@@ -117,8 +117,7 @@ def record(folder: Path, work: str, about: str, results: Mapping[str, Result]) -
     """Write the results of some variants of a work; others stay as the file has them."""
     here = machine()
     path = folder / f"{work}-{here['capability'].lower()}.json"
-    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    variants = old.get("variants", {}) | {name: asdict(result) for name, result in results.items()}
+    variants = _known(path, "variants") | {name: asdict(result) for name, result in results.items()}
     write(path, {"work": work, "about": about, "machine": here, "variants": variants})
     return path
 
@@ -127,8 +126,7 @@ def record_profile(folder: Path, work: str, variant: str, found: Mapping[str, An
     """Write where the time of a variant goes; other variants stay as the file has them."""
     here = machine()
     path = folder / f"{work}-profile-{here['capability'].lower()}.json"
-    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    write(path, {"work": work, "machine": here, "profile": old.get("profile", {}) | {variant: found}})
+    write(path, {"work": work, "machine": here, "profile": _known(path, "profile") | {variant: found}})
     return path
 
 
@@ -136,6 +134,12 @@ def write(path: Path, tree: Mapping[str, Any]) -> None:
     """Write a file of results; figures have six digits, which is more than the machine repeats."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(_rounded(tree), indent=1) + "\n", encoding="utf-8")
+
+
+def _known(path: Path, part: str) -> dict[str, Any]:
+    """What the file has of each variant; nothing if there is no file."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get(part, {}) if path.exists() else {}
+    return found
 
 
 def _rounded(value: Any) -> Any:

@@ -27,7 +27,6 @@ from torch import Tensor, nn
 
 _TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # (in, out) in files of `transformers`
 _EVALUATED = 256  # windows in a forward of the evaluation
-_NEAR = 0.1  # from the target, by the loss of such a forward, before a look reads the whole text
 
 
 class Norm(nn.Module):
@@ -227,6 +226,7 @@ def recipe(
     shape: dict[str, Any],
     target: float,
     output: str,
+    near: float = math.inf,
     iterations: int = 2000,
     batch: int = 12,
     every: int = 50,
@@ -240,6 +240,7 @@ def recipe(
         data: folder with `train.bin` and `val.bin`, uint16.
         target: of the loss.
         output: folder for the weights that reached it, in the layout of `transformers`.
+        near: loss of the text's beginning above which a look does not read the rest.
         iterations: of the schedule, after which training ends.
         batch: windows of an iteration.
         every: iterations between two looks, whose time does not count.
@@ -260,7 +261,7 @@ def recipe(
             step(net, optimizer, *draw(Path(data) / "train.bin", shape["block_size"], batch), precision)
             seconds += time.perf_counter() - start
             if (number + 1) % every == 0 or number == iterations:
-                loss = look(net, text, shape["block_size"], math.inf if number == iterations else target + _NEAR)
+                loss = look(net, text, shape["block_size"], math.inf if number == iterations else near)
                 curve.append((number + 1, seconds, loss))
                 if loss <= target:
                     break

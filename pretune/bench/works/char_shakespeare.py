@@ -90,6 +90,7 @@ class CharShakespeare(Work):
         common = {"data": str(given.folder), "target": race.loss}
         theirs = common | {
             "shape": {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": LENGTH, "vocab_size": 65, "bias": False},
+            "near": race.loss + NEAR,
             "iterations": race.iterations,
             "every": max(1, race.iterations // LOOKS),
             "checkout": os.environ.get("PRETUNE_NANOGPT", ""),
