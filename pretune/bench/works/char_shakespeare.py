@@ -272,14 +272,14 @@ class Watch:
         """
         came = time.perf_counter()
         self.seconds = came - self._start - self._away
-        found = self._beginning.measure(root, objective, device, self._precision, world)
-        if found is not None and found["loss"] <= self._target + NEAR:
-            found = self._whole.measure(root, objective, device, self._precision, world)
-            if found is not None and found["loss"] <= self._target:
-                self.losses.append(found["loss"])
-                raise ReachedError(f"loss {found['loss']:.4f}")
-        assert found is not None
+        for validation in (self._beginning, self._whole):
+            found = validation.measure(root, objective, device, self._precision, world)
+            assert found is not None
+            if not found["loss"] <= self._target + NEAR:
+                break
         self.losses.append(found["loss"])
+        if found["loss"] <= self._target:
+            raise ReachedError(f"loss {found['loss']:.4f}")
         self._away += time.perf_counter() - came
         return found
 
