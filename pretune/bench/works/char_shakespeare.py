@@ -275,11 +275,12 @@ class Watch:
         for validation in (self._beginning, self._whole):
             found = validation.measure(root, objective, device, self._precision, world)
             assert found is not None
-            if not found["loss"] <= self._target + NEAR:
+            loss = found["loss"]
+            if not loss <= self._target + NEAR:
                 break
-        self.losses.append(found["loss"])
-        if found["loss"] <= self._target:
-            raise ReachedError(f"loss {found['loss']:.4f}")
+        self.losses.append(loss)
+        if loss <= self._target:
+            raise ReachedError(f"loss {loss:.4f}")
         self._away += time.perf_counter() - came
         return found
 
