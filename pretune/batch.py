@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,6 +75,11 @@ class Layout:
     def bounds(self) -> tuple[int, ...]:
         """The offsets on the host: N + 1 integers."""
         return (0, *accumulate(self.lengths))
+
+    @cached_property
+    def memo(self) -> dict[Any, Any]:
+        """What bricks derive from this layout and use in every layer, by keys of their own."""
+        return {}
 
     @property
     def first(self) -> Tensor:
@@ -227,6 +233,28 @@ def _level_rows(batch: Batch, layout: Layout) -> Rows | None:
     more = min(len(others), short(int(read.sum())))
     read[others[np.arange(more) * len(others) // max(more, 1)]] = True
     return Rows.of(np.flatnonzero(read), layout)
+
+
+def cut(batch: Batch, length: int) -> Batch:
+    """The same run in sequences of at most `length` tokens: attention ends, and positions begin anew, at each cut.
+
+    A sequence falls into parts that differ by one token at most. Tokens, targets that are rows of the run, samples and
+    account stay as they are; a target that is a sequence would lose its meaning.
+    """
+    if batch.layout.longest <= length:
+        return batch
+    whole = np.array(batch.layout.lengths, np.int64)
+    parts = -(-whole // length)
+    first = np.cumsum(parts) - parts
+    place = np.arange(int(parts.sum())) - first.repeat(parts)
+    quotient, rest = np.divmod(whole, np.maximum(parts, 1))
+    lengths = quotient.repeat(parts) + (place < rest.repeat(parts))
+    group = batch.layout.group
+    if group is not None:
+        group = group.repeat_interleave(torch.from_numpy(parts).to(group.device))
+    layout = Layout.of(lengths, batch.tokens.device, group=group)
+    reads = None if batch.reads is None else Rows.of(batch.reads.index.numpy(), layout)
+    return replace(batch, layout=layout, reads=reads)
 
 
 def ragged(

@@ -1,11 +1,12 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pretune.batch import Batch, Layout, level, ragged, short
+from pretune.batch import Batch, Layout, Rows, cut, level, ragged, short
 
 
 @given(st.lists(st.integers(0, 9), max_size=8))
@@ -87,3 +88,28 @@ def test_rounding_costs_little_and_leaves_few_numbers() -> None:
         rounded = [int(n) + short(int(n)) for n in rows]
         assert len(set(rounded)) <= 33
         assert (np.array(rounded) - rows).mean() / rows.mean() < 0.025
+
+
+@given(st.lists(st.integers(0, 40), max_size=6), st.integers(1, 12))
+def test_cut_sequences_are_short_and_even(lengths: list[int], length: int) -> None:
+    rng = np.random.default_rng(0)
+    layout = Layout.of(lengths, group=torch.arange(len(lengths)))
+    read = rng.permutation(layout.total)[: layout.total // 3]
+    whole = Batch(torch.arange(layout.total), layout, reads=Rows.of(read, layout))
+    shorter = cut(whole, length)
+    parts = [-(-n // length) for n in lengths] if max(lengths, default=0) > length else [1] * len(lengths)
+    assert shorter.layout.longest <= length
+    assert shorter.layout.count == sum(parts)
+    assert shorter.layout.group is not None
+    assert shorter.layout.group.tolist() == [n for n, count in enumerate(parts) for _ in range(count)]
+    assert shorter.tokens.equal(whole.tokens)
+    ends = np.cumsum([0, *parts])
+    for n, (a, b) in enumerate(pairwise(ends)):
+        mine = shorter.layout.lengths[a:b]
+        assert sum(mine) == lengths[n]
+        assert max(mine, default=0) - min(mine, default=0) <= 1
+    assert shorter.layout.positions.tolist() == [p for n in shorter.layout.lengths for p in range(n)]
+    assert shorter.reads is not None
+    assert shorter.reads.index.tolist() == sorted(read)
+    assert shorter.reads.layout.count == shorter.layout.count
+    assert shorter.reads.layout.positions.equal(shorter.layout.positions[shorter.reads.index])

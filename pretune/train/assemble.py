@@ -115,6 +115,7 @@ def pretraining(recipe: Recipe, verify: bool = True) -> Pieces:
     for store in stores:
         store.check_tokenizer(tokenizer.hash)
     objective = build_objective(recipe.objective, tokenizer.vocabulary)
+    _check_length_warmup(recipe, objective)
     model = network(recipe, objective.roles, None, tokenizer)
     views = [[_view(recipe, store, "train", part) for store in stores] for part in objective.parts]
     held, notes = _held_out(recipe, stores, objective) if recipe.evaluation.samples != 0 else ([], [])
@@ -226,6 +227,15 @@ def unigram_entropy(stores: Sequence[TokenStore]) -> float:
 def _view(recipe: Recipe, store: TokenStore, split: str, part: Objective) -> View:
     width = recipe.data.length - part.overhead
     return build_view(store.split(split), part.view, width, part.lookahead, recipe.data.pack or part.pack)
+
+
+def _check_length_warmup(recipe: Recipe, objective: Objective) -> None:
+    for part in objective.parts:
+        if recipe.data.length_warmup and part.view != "stream":
+            raise UsageError(
+                f"recipe: field 'data.length_warmup' = {recipe.data.length_warmup}: it cuts sequences, and an "
+                f"objective on {part.view} decides for whole ones; leave it out, or name objectives on plain text alone"
+            )
 
 
 def _held_out(recipe: Recipe, stores: Sequence[TokenStore], objective: Objective) -> tuple[list[list[View]], list[str]]:

@@ -14,10 +14,11 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
+from pretune.batch import cut
 from pretune.draw import Draw
 from pretune.errors import DivergenceError
 from pretune.objectives.objective import Objective
@@ -242,7 +243,7 @@ class _Trainer:
         begin = time.perf_counter()
         feed = self._running_feed()
         waited = feed.waited
-        prepared = feed.next()
+        prepared = self._in_length(feed.next())
         waited = feed.waited - waited
         totals = self._totals(prepared)
         lr = self._rate(prepared, totals)
@@ -269,6 +270,14 @@ class _Trainer:
                 self.setting.device.type == "cuda",
             )
         return self.feed
+
+    def _in_length(self, prepared: Prepared) -> Prepared:
+        """The step's batches in the sequence length of this part of the run."""
+        data = self.recipe.data
+        length = data.length_at(self.state.share)
+        if length == data.length:
+            return prepared
+        return replace(prepared, batches=[cut(batch, length) for batch in prepared.batches])
 
     def _totals(self, prepared: Prepared) -> Totals:
         names = sorted(prepared.counts)

@@ -179,6 +179,10 @@ def _arithmetic(recipe: Recipe, samples: float, tokens: float, epoch: float, ste
         yield f"the run: {given}, as many steps as that allows"
         return
     yield f"the run ({given}): {steps:,} steps = {steps / epoch:,.2f} epochs = {steps * tokens:,.0f} tokens"
+    data = recipe.data
+    if data.length_at(0) < data.length:
+        long = f"{data.length} after {data.length_warmup * steps:,.0f} steps"
+        yield f"sequences: at most {data.start_length} tokens at first, {long}"
     warm = round(recipe.schedule.warmup * steps)
     yield f"learning rate: {recipe.optimizer.lr:g} after {warm:,} steps of warm-up, then {recipe.schedule.kind}"
 

@@ -5,6 +5,7 @@ Each section is declared beside the code that it configures. Reading a recipe do
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -109,6 +110,10 @@ class DataConfig(Config):
         columns: how labelled files are read.
         tokenizer: folder or file; by default that of the store or of the model.
         length: tokens of a sequence at most, special ones included.
+        start_length: tokens of a sequence at the beginning of a run with `length_warmup`.
+        length_warmup: share of the run in which windows are cut into shorter sequences, of `start_length` tokens at
+            first and of twice as many after equal times, until `length` is reached at its end; 0 for none. A step has
+            the same tokens throughout. Source: Li et al. 2022, arXiv 2108.06084, who drop what we cut off.
         pack: `stream` cuts windows across documents, `document` never crosses them; by default the objective's habit.
         batch: sequences of a step, over all ranks and micro-batches; 32 where neither this nor `batch_tokens` is given.
         batch_tokens: tokens of a step instead.
@@ -124,12 +129,21 @@ class DataConfig(Config):
     columns: LabelledConfig = Field(default_factory=LabelledConfig)
     tokenizer: str | None = None
     length: int = Field(128, ge=4)
+    start_length: int = Field(32, ge=4)
+    length_warmup: float = Field(0.0, ge=0, lt=1)
     pack: Literal["stream", "document"] | None = None
     batch: int | None = Field(None, ge=1)
     batch_tokens: int | None = Field(None, ge=1)
     accumulate: int = Field(1, ge=1)
     window: int = Field(0, ge=0)
     verify: bool = True
+
+    def length_at(self, share: float) -> int:
+        """Tokens of a sequence at most, when `share` of the run is over."""
+        if share >= self.length_warmup or self.start_length >= self.length:
+            return self.length
+        doublings = math.ceil(math.log2(self.length / self.start_length))
+        return self.start_length << int(share / self.length_warmup * doublings)
 
     @model_validator(mode="before")
     @classmethod
@@ -205,6 +219,8 @@ class Recipe(Config):
             raise ValueError("a task reads labelled files (data.train), not token stores (data.stores)")
         if self.objective and self.data.train:
             raise ValueError("an objective reads token stores (data.stores), not labelled files (data.train)")
+        if self.task and self.data.length_warmup:
+            raise ValueError("a task reads whole texts: data.length_warmup is for objectives")
         if self.evaluation.keep == "best" and not self.checkpoint.best:
             raise ValueError("evaluation.keep = best needs checkpoint.best")
         if self.evaluation.patience and self.evaluation.samples == 0:

@@ -258,6 +258,43 @@ def test_the_rate_follows_the_schedule(tmp_path, store):
     assert rates == pytest.approx([0.25, 0.75, *((10 - n - 0.5) / 8 for n in range(2, 10))])
 
 
+def test_sequences_grow_as_the_run_goes_on_and_resume(tmp_path, store, monkeypatch):
+    over = {"data": {"start_length": 8, "pack": "stream"}, "evaluation": {"samples": 0}}
+    longest = []
+    run = Stepper.run
+
+    def watched(self, step, batches, *args):
+        longest.append((step, max(batch.layout.longest for batch in batches), sum(b.layout.total for b in batches)))
+        return run(self, step, batches, *args)
+
+    monkeypatch.setattr(Stepper, "run", watched)
+
+    def go(name, warmup=0.6):
+        over["data"]["length_warmup"] = warmup
+        pretrain(replaced(recipe(tmp_path / name, store, **over), objective={"mlm": 1.0}))
+
+    go("whole")
+    assert [length for _, length, _ in longest] == [8] * 3 + [16] * 3 + [32] * 4
+    go("long", warmup=0.0)
+    assert [length for _, length, _ in longest[10:]] == [32] * 10
+    assert [total for *_, total in longest[:10]] == [total for *_, total in longest[10:]]  # a step is as large
+    assert shas(tmp_path / "whole", 10) != shas(tmp_path / "long", 10)
+    del longest[10:]
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4)
+        with pytest.raises(SignalError):
+            go("halves")
+    go("halves")
+    assert shas(tmp_path / "whole", 10) == shas(tmp_path / "halves", 10)
+    assert longest[:10] == longest[10:]
+
+
+def test_only_plain_text_is_cut(tmp_path, store):
+    with pytest.raises(UsageError, match=r"data.length_warmup.*pairs"):
+        pretrain(recipe(tmp_path / "run", store, data={"length_warmup": 0.5}))
+    assert not (tmp_path / "run").exists()
+
+
 OTHER = """
 from pretune.objectives.mlm import MaskedLanguageModelling
 from pretune.objectives.objective import Objective

@@ -54,6 +54,7 @@ def test_fine_tuning_has_defaults_of_its_own():
         (["--model.init", "x", "--model.size", "base"], "init brings"),
         (["--task", "classification", "--data.stores", "x"], "labelled files"),
         (["--objective", "mlm", "--data.train", "x"], "token stores"),
+        (["--task", "classification", "--data.length_warmup", "0.5"], "whole texts"),
         (["--evaluation.keep", "best", "--no-checkpoint.best"], "needs checkpoint"),
         (["--evaluation.samples", "0", "--evaluation.patience", "2"], "patience"),
     ],
