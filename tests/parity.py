@@ -20,7 +20,7 @@ LENGTHS = (1, 17, 17, 30, 2)
 
 def sequences(vocabulary: int, lengths: Sequence[int] = LENGTHS) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    return [rng.integers(1, vocabulary, n) for n in lengths]
+    return [rng.integers(2, vocabulary, n) for n in lengths]  # 0 and 1 may be padding
 
 
 @torch.no_grad()
@@ -32,7 +32,7 @@ def ours(model: LanguageModel, rows: list[np.ndarray], segments: bool) -> dict[s
     hidden = model(batch).last_hidden_state
     out = {"hidden": hidden}
     for role, head in model.heads.items():
-        if role in ("mlm", "clm"):
+        if role in ("mlm", "clm", "rtd"):
             out[role] = head(hidden)
         elif role == "pooler":
             out[role] = head(hidden[batch.layout.first])
@@ -55,19 +55,23 @@ def theirs(model: Any, rows: list[np.ndarray], segments: bool) -> dict[str, Tens
     extra = {"token_type_ids": kinds} if segments else {}
     got = model(input_ids=tokens, attention_mask=mask, output_hidden_states=True, **extra)
     real = mask.bool()
-    out = {"hidden": got.hidden_states[-1][real]}
+    hidden = got.last_hidden_state if hasattr(got, "last_hidden_state") else got.hidden_states[-1]
+    out = {"hidden": hidden[real]}
     kind = type(model).__name__
-    if kind == "BertForPreTraining":
-        out |= {"mlm": got.prediction_logits[real], "nsp": got.seq_relationship_logits}
-    elif kind == "BertForMaskedLM":
+    if kind.endswith("ForMaskedLM"):
         out["mlm"] = got.logits[real]
+    elif kind == "ElectraForPreTraining":
+        out["rtd"] = got.logits[real]
+    elif kind.endswith("ForPreTraining"):
+        pair = {"nsp": got.seq_relationship_logits} if kind.startswith("Bert") else {"sop": got.sop_logits}
+        out |= {"mlm": got.prediction_logits[real], **pair}
     elif kind == "BertForNextSentencePrediction":
         out["nsp"] = got.logits
-    elif kind == "GPT2LMHeadModel":
+    elif kind.endswith("LMHeadModel"):
         out["clm"] = got.logits[real]
     elif kind.endswith("ForSequenceClassification"):
         out["classification"] = got.logits
-    elif kind == "BertModel":
+    elif getattr(got, "pooler_output", None) is not None:
         out["pooler"] = got.pooler_output
     return out
 

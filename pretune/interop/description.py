@@ -100,10 +100,12 @@ def _family(path: Path, told: Mapping[str, Any], found: Sequence[str]) -> str:
     """By `model_type`, else by the architecture, else by the names of the tensors."""
     known = names("models")
     kind = told.get("model_type")
-    if kind in known:
-        return str(kind)
+    kinds = {model_type(family): family for family in known}
+    if isinstance(kind, str) and kind in kinds:
+        return kinds[kind]
     if kind is not None:
-        raise DataError(f"{path}: field 'model_type' = {str(kind)[:80]!r}: no such family; {nearest(str(kind), known)}")
+        shown = nearest(str(kind), sorted(kinds))
+        raise DataError(f"{path}: field 'model_type' = {str(kind)[:80]!r}: no such family; {shown}")
     architecture = _architecture(told)
     for family in known:
         if architecture in get_family(family).ARCHITECTURES:
@@ -119,20 +121,31 @@ def _family(path: Path, told: Mapping[str, Any], found: Sequence[str]) -> str:
     )
 
 
+def model_type(family: str) -> str:
+    """What `config.json` calls a family: the name of its file, unless that says otherwise."""
+    return str(getattr(get_family(family), "MODEL_TYPE", family))
+
+
 def _architecture(told: Mapping[str, Any]) -> str:
     listed = told.get("architectures")
     return str(listed[0]) if isinstance(listed, list) and listed else ""
 
 
 def _roles(module: Family, told: Mapping[str, Any], found: Sequence[str]) -> tuple[str, ...]:
-    """Heads whose own weights are all in the files, and those of the architecture that have none of their own."""
+    """Heads whose weights are in the files; one that has none for itself is there if the architecture says so."""
     plain = {plain_name(name, module.PREFIX) for name in found}
     stated = module.ARCHITECTURES.get(_architecture(told))
+    roles = list(dict.fromkeys(role for roles in module.ARCHITECTURES.values() for role in roles))
+    keys = {
+        role: [key.theirs for key in module.NAMES if key.ours.startswith(f"heads.{role}.") and not key.copies]
+        for role in roles
+    }
     present: list[str] = []
-    for role in dict.fromkeys(role for roles in module.ARCHITECTURES.values() for role in roles):
-        own = [key.theirs for key in module.NAMES if key.ours.startswith(f"heads.{role}.") and not key.copies]
-        here = all(plain_name(name, module.PREFIX) in plain for name in own)
-        if here and (own or stated is None or role in stated):
+    for role in roles:
+        others = {name for other in roles if other != role for name in keys[other]}
+        own = [plain_name(name, module.PREFIX) in plain for name in keys[role] if name not in others]
+        here = all(plain_name(name, module.PREFIX) in plain for name in keys[role] if name.endswith(".weight"))
+        if here and (any(own) or (not own if stated is None else role in stated)):
             present.append(role)
     return tuple(role for role in present if role != "pooler" or len(present) == 1 or stated == ("pooler",))
 
@@ -181,7 +194,7 @@ def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[st
     """`config.json` and, for a model that generates, `generation_config.json`."""
     config: dict[str, Any] = {
         "architectures": [architecture(model)],
-        "model_type": model.family,
+        "model_type": model_type(model.family),
         **model.config.model_dump(mode="json"),
         "dtype": str(model.embedding.word.weight.dtype).removeprefix("torch."),
     }

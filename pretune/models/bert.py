@@ -17,7 +17,7 @@ from pretune.models.model import Key, LanguageModel
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
-from pretune.nn.embedding import Embedding
+from pretune.nn.embedding import Embedding, Learned
 from pretune.nn.feedforward import FeedForward
 from pretune.nn.heads import Anchor, Pooler, SequenceHead, Transform, VocabularyHead
 from pretune.nn.stack import Stack
@@ -86,34 +86,48 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def _both(ours: str, theirs: str) -> list[Key]:
+def both(ours: str, theirs: str) -> list[Key]:
     """Weight and bias of one module."""
     return [Key(f"{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]
 
 
+def embedding_names(theirs: str) -> list[Key]:
+    """Of words, positions, segments and their norm."""
+    return [
+        Key("embedding.word.weight", f"{theirs}.word_embeddings.weight"),
+        Key("embedding.position.weight", f"{theirs}.position_embeddings.weight"),
+        Key("embedding.segment.weight", f"{theirs}.token_type_embeddings.weight"),
+        *both("embedding.norm", f"{theirs}.LayerNorm"),
+    ]
+
+
+def layer_names(theirs: str) -> list[Key]:
+    """Of a layer, whose number `{}` stands for."""
+    return [
+        *both("stack.blocks.{}.attention.query", f"{theirs}.attention.self.query"),
+        *both("stack.blocks.{}.attention.key", f"{theirs}.attention.self.key"),
+        *both("stack.blocks.{}.attention.value", f"{theirs}.attention.self.value"),
+        *both("stack.blocks.{}.attention.output", f"{theirs}.attention.output.dense"),
+        *both("stack.blocks.{}.norms.after_attention", f"{theirs}.attention.output.LayerNorm"),
+        *both("stack.blocks.{}.feedforward.up", f"{theirs}.intermediate.dense"),
+        *both("stack.blocks.{}.feedforward.down", f"{theirs}.output.dense"),
+        *both("stack.blocks.{}.norms.after_feedforward", f"{theirs}.output.LayerNorm"),
+    ]
+
+
 NAMES: Sequence[Key] = [
-    Key("embedding.word.weight", "bert.embeddings.word_embeddings.weight"),
-    Key("embedding.position.weight", "bert.embeddings.position_embeddings.weight"),
-    Key("embedding.segment.weight", "bert.embeddings.token_type_embeddings.weight"),
-    *_both("embedding.norm", "bert.embeddings.LayerNorm"),
-    *_both("stack.blocks.{}.attention.query", "bert.encoder.layer.{}.attention.self.query"),
-    *_both("stack.blocks.{}.attention.key", "bert.encoder.layer.{}.attention.self.key"),
-    *_both("stack.blocks.{}.attention.value", "bert.encoder.layer.{}.attention.self.value"),
-    *_both("stack.blocks.{}.attention.output", "bert.encoder.layer.{}.attention.output.dense"),
-    *_both("stack.blocks.{}.norms.after_attention", "bert.encoder.layer.{}.attention.output.LayerNorm"),
-    *_both("stack.blocks.{}.feedforward.up", "bert.encoder.layer.{}.intermediate.dense"),
-    *_both("stack.blocks.{}.feedforward.down", "bert.encoder.layer.{}.output.dense"),
-    *_both("stack.blocks.{}.norms.after_feedforward", "bert.encoder.layer.{}.output.LayerNorm"),
-    *_both("heads.pooler.dense", "bert.pooler.dense"),
-    *_both("heads.nsp.pooler.dense", "bert.pooler.dense"),
-    *_both("heads.classification.pooler.dense", "bert.pooler.dense"),
-    *_both("heads.mlm.transform.dense", "cls.predictions.transform.dense"),
-    *_both("heads.mlm.transform.norm", "cls.predictions.transform.LayerNorm"),
+    *embedding_names("bert.embeddings"),
+    *layer_names("bert.encoder.layer.{}"),
+    *both("heads.pooler.dense", "bert.pooler.dense"),
+    *both("heads.nsp.pooler.dense", "bert.pooler.dense"),
+    *both("heads.classification.pooler.dense", "bert.pooler.dense"),
+    *both("heads.mlm.transform.dense", "cls.predictions.transform.dense"),
+    *both("heads.mlm.transform.norm", "cls.predictions.transform.LayerNorm"),
     Key("heads.mlm.weight", "cls.predictions.decoder.weight", copies=True),
     Key("heads.mlm.bias", "cls.predictions.bias"),
     Key("heads.mlm.bias", "cls.predictions.decoder.bias", copies=True),
-    *_both("heads.nsp.linear", "cls.seq_relationship"),
-    *_both("heads.classification.linear", "classifier"),
+    *both("heads.nsp.linear", "cls.seq_relationship"),
+    *both("heads.classification.linear", "classifier"),
 ]
 
 
@@ -128,12 +142,12 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
     embedding = Embedding(
         config.vocab_size,
         width,
-        positions=config.max_position_embeddings,
+        position=Learned(config.max_position_embeddings, width),
         segments=config.type_vocab_size,
-        norm=_norm(config),
+        norm=norm_of(config),
         dropout=dropout,
     )
-    stack = Stack([_block(config) for _ in range(config.num_hidden_layers)])
+    stack = Stack([block_of(config) for _ in range(config.num_hidden_layers)])
     pooler = Pooler(width)
     classifier_dropout = dropout if config.classifier_dropout is None else config.classifier_dropout
     makers: dict[str, Callable[[], nn.Module]] = {
@@ -146,20 +160,20 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
     return LanguageModel("bert", config, embedding, stack, made, std=config.initializer_range)
 
 
-def _norm(config: Config) -> nn.LayerNorm:
+def norm_of(config: Config) -> nn.LayerNorm:
+    """One norm of the hidden run."""
     return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
 
-def _block(config: Config) -> Block:
+def block_of(config: Config) -> Block:
+    """One layer."""
+    attention = Attention(
+        config.hidden_size, config.num_attention_heads, BIDIRECTIONAL, dropout=config.attention_probs_dropout_prob
+    )
     return Block(
-        Attention(
-            config.hidden_size,
-            config.num_attention_heads,
-            BIDIRECTIONAL,
-            dropout=config.attention_probs_dropout_prob,
-        ),
+        attention,
         FeedForward(config.hidden_size, config.intermediate_size, activation(config.hidden_act)),
-        Norms(after_attention=_norm(config), after_feedforward=_norm(config)),
+        Norms(after_attention=norm_of(config), after_feedforward=norm_of(config)),
         dropout=config.hidden_dropout_prob,
     )
 
@@ -167,5 +181,5 @@ def _block(config: Config) -> Block:
 def _vocabulary_head(config: Config, embedding: Embedding) -> VocabularyHead:
     word = embedding.word.weight
     weight = word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word))
-    transform = Transform(config.hidden_size, activation(config.hidden_act), _norm(config))
+    transform = Transform(config.hidden_size, activation(config.hidden_act), norm_of(config))
     return VocabularyHead(weight, transform, nn.Parameter(torch.empty(config.vocab_size)))

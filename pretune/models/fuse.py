@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from pretune.nn.activation import Activation
 from pretune.nn.attention import Attention, ragged_attention
 from pretune.nn.block import Block
 from pretune.nn.cache import LayerCache
-from pretune.nn.feedforward import FeedForward
+from pretune.nn.feedforward import FeedForward, GatedFeedForward
 from pretune.nn.heads import VocabularyHead
 from pretune.nn.projection import Projection
 from pretune.nn.spans import Run
@@ -55,10 +55,10 @@ class FusedBlock(nn.Module):
     def __init__(self, block: Block) -> None:
         super().__init__()
         self.block = block
-        attention, feedforward = block.attention, block.feedforward
+        attention, feedforward = block.attention, cast(FeedForward | GatedFeedForward, block.feedforward)
         self._inputs = _product([attention.query, attention.key, attention.value])
         self._output = _product([attention.output])
-        self._up = _product([feedforward.up], feedforward.activation)
+        self._up = _up(feedforward)
         self._down = _product([feedforward.down])
         norms = block.norms
         self._norms = [
@@ -80,6 +80,8 @@ class FusedBlock(nn.Module):
         before_attention, after_attention, before_feedforward, after_feedforward = self._norms
         inputs = self._inputs(before_attention(x).to(self._dtype)).view(x.shape[0], 3, attention.heads, -1)
         query, key, value = inputs.unbind(1)
+        if attention.rotary is not None:
+            query, key = attention.rotary(query, layout), attention.rotary(key, layout)
         keys: Run = layout
         if cache is not None:
             key, value, keys = cache.append(key, value, layout)
@@ -105,10 +107,23 @@ def _known(block: Block) -> bool:
     return (
         type(block) is Block
         and type(block.attention) is Attention
-        and type(block.feedforward) is FeedForward
+        and type(block.feedforward) in (FeedForward, GatedFeedForward)
         and all(type(m) is Projection for m in block.modules() if isinstance(m, nn.Linear))
         and all(type(norm) in (nn.LayerNorm, nn.Identity) for norm in block.norms.children())
     )
+
+
+def _up(feedforward: FeedForward | GatedFeedForward) -> _Product:
+    """What the projection down reads. Shape: (T, width) -> (T, inner)."""
+    if isinstance(feedforward, FeedForward):
+        return _product([feedforward.up], feedforward.activation)
+    both, activation = _product([feedforward.gate, feedforward.up]), feedforward.activation
+
+    def gated(x: Tensor) -> Tensor:
+        gate, up = both(x).chunk(2, dim=-1)
+        return activation(gate) * up
+
+    return gated
 
 
 def _head(head: nn.Module) -> nn.Module:

@@ -18,7 +18,7 @@ from pretune.models.model import Key, LanguageModel
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
-from pretune.nn.embedding import Embedding
+from pretune.nn.embedding import Embedding, Learned
 from pretune.nn.feedforward import FeedForward
 from pretune.nn.heads import Anchor, SequenceHead, VocabularyHead
 from pretune.nn.stack import Stack
@@ -78,7 +78,7 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def _dense(ours: str, theirs: str, part: int = 0, parts: int = 1) -> list[Key]:
+def dense_names(ours: str, theirs: str, part: int = 0, parts: int = 1) -> list[Key]:
     """Weight and bias of a `Conv1D`, whose matrix is (in, out)."""
     return [
         Key(f"{ours}.weight", f"{theirs}.weight", transpose=True, part=part, parts=parts),
@@ -86,22 +86,23 @@ def _dense(ours: str, theirs: str, part: int = 0, parts: int = 1) -> list[Key]:
     ]
 
 
-def _norm_names(ours: str, theirs: str) -> list[Key]:
+def norm_names(ours: str, theirs: str) -> list[Key]:
+    """Weight and bias of a norm."""
     return [Key(f"{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]
 
 
 NAMES: Sequence[Key] = [
     Key("embedding.word.weight", "transformer.wte.weight"),
     Key("embedding.position.weight", "transformer.wpe.weight"),
-    *_norm_names("stack.blocks.{}.norms.before_attention", "transformer.h.{}.ln_1"),
-    *_dense("stack.blocks.{}.attention.query", "transformer.h.{}.attn.c_attn", 0, 3),
-    *_dense("stack.blocks.{}.attention.key", "transformer.h.{}.attn.c_attn", 1, 3),
-    *_dense("stack.blocks.{}.attention.value", "transformer.h.{}.attn.c_attn", 2, 3),
-    *_dense("stack.blocks.{}.attention.output", "transformer.h.{}.attn.c_proj"),
-    *_norm_names("stack.blocks.{}.norms.before_feedforward", "transformer.h.{}.ln_2"),
-    *_dense("stack.blocks.{}.feedforward.up", "transformer.h.{}.mlp.c_fc"),
-    *_dense("stack.blocks.{}.feedforward.down", "transformer.h.{}.mlp.c_proj"),
-    *_norm_names("stack.norm", "transformer.ln_f"),
+    *norm_names("stack.blocks.{}.norms.before_attention", "transformer.h.{}.ln_1"),
+    *dense_names("stack.blocks.{}.attention.query", "transformer.h.{}.attn.c_attn", 0, 3),
+    *dense_names("stack.blocks.{}.attention.key", "transformer.h.{}.attn.c_attn", 1, 3),
+    *dense_names("stack.blocks.{}.attention.value", "transformer.h.{}.attn.c_attn", 2, 3),
+    *dense_names("stack.blocks.{}.attention.output", "transformer.h.{}.attn.c_proj"),
+    *norm_names("stack.blocks.{}.norms.before_feedforward", "transformer.h.{}.ln_2"),
+    *dense_names("stack.blocks.{}.feedforward.up", "transformer.h.{}.mlp.c_fc"),
+    *dense_names("stack.blocks.{}.feedforward.down", "transformer.h.{}.mlp.c_proj"),
+    *norm_names("stack.norm", "transformer.ln_f"),
     Key("heads.clm.weight", "lm_head.weight", copies=True),
     Key("heads.classification.linear.weight", "score.weight"),
 ]
@@ -114,7 +115,8 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
         heads: of `clm`, `classification`.
         labels: names of the classes.
     """
-    embedding = Embedding(config.vocab_size, config.n_embd, positions=config.n_positions, dropout=config.embd_pdrop)
+    position = Learned(config.n_positions, config.n_embd)
+    embedding = Embedding(config.vocab_size, config.n_embd, position=position, dropout=config.embd_pdrop)
     stack = Stack([_block(config, layer) for layer in range(config.n_layer)], _norm(config))
     word = embedding.word.weight
     makers: dict[str, Callable[[], nn.Module]] = {

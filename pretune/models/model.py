@@ -114,6 +114,7 @@ class LanguageModel(nn.Module):
         heads: by role: `mlm`, `nsp`, `clm`, `classification`, `pooler`.
         std: of initial weights.
         residual_std: of the initial weights of projections that end a residual branch, where it differs.
+        positions: tokens of the longest sequence, where no table of positions says it; None for no limit.
 
     Attributes:
         extras: fields of a foreign `config.json` that pretune does not use and hands on.
@@ -130,6 +131,7 @@ class LanguageModel(nn.Module):
         *,
         std: float = 0.02,
         residual_std: float | None = None,
+        positions: int | None = None,
     ) -> None:
         super().__init__()
         self.family = family
@@ -139,6 +141,7 @@ class LanguageModel(nn.Module):
         self.heads = nn.ModuleDict(dict(heads))
         self.std = std
         self.residual_std = std if residual_std is None else residual_std
+        self.positions = positions if embedding.position is None else embedding.position.longest
         self.extras: dict[str, Any] = {}
         self.loaded: Loaded | None = None
 
@@ -158,12 +161,16 @@ class LanguageModel(nn.Module):
             self._check_length(batch, cache)
         kept: list[Tensor] | None = [] if layers else None
         hidden = self.embedding(batch.tokens, batch.layout, batch.segments)
-        some = batch.reads is not None and cache is None and not layers and self.stack.can_leave_out
+        some = batch.reads is not None and cache is None and not layers and self._can_leave_out
         reads = batch.reads if some else None
         hidden = self.stack(hidden, batch.layout, cache, kept, reads)
         if reads is None:
             return ModelOutput(hidden, batch.layout, None, kept, cache)
         return ModelOutput(hidden, reads.layout, reads.index)
+
+    @property
+    def _can_leave_out(self) -> bool:
+        return self.stack.can_leave_out and not any(getattr(head, "reads_all", False) for head in self.heads.values())
 
     @property
     def vocab_size(self) -> int:
@@ -173,12 +180,12 @@ class LanguageModel(nn.Module):
     @property
     def width(self) -> int:
         """Of the hidden run."""
-        return self.embedding.word.embedding_dim
+        return self.embedding.width
 
     @property
     def max_length(self) -> int | None:
         """Positions: tokens of the longest sequence; None where there is no limit."""
-        return None if self.embedding.position is None else self.embedding.position.num_embeddings
+        return self.positions
 
     @property
     def labels(self) -> list[str]:
@@ -198,7 +205,7 @@ class LanguageModel(nn.Module):
 
     def new_cache(self, sequences: int, capacity: int = 128) -> Cache:
         """An empty key/value cache for this model."""
-        return Cache(len(self.stack.blocks), sequences, capacity, self.max_length)
+        return Cache(len(self.stack.order), sequences, capacity, self.max_length)
 
     def _check_length(self, batch: Batch, cache: Cache | None) -> None:
         longest = batch.layout.longest
@@ -305,7 +312,7 @@ def flops_per_token(model: LanguageModel, length: int) -> float:
 
     Source: Kaplan et al. 2020 (arXiv 2001.08361), section 2.1, with attention counted.
     """
-    return sum(block_flops(block, length, length) for block in model.stack.blocks) / length
+    return sum(block_flops(block, length, length) for block in model.stack.in_order) / length
 
 
 def block_flops(block: nn.Module, queries: int, keys: int) -> float:

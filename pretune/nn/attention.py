@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import cast
 
 from torch import Tensor, nn
 
@@ -11,6 +10,7 @@ from pretune.batch import Layout
 from pretune.nn.backends import flash, matmul, padded, reference, sdpa, varlen
 from pretune.nn.cache import LayerCache
 from pretune.nn.projection import Projection, working
+from pretune.nn.rotary import Rotary
 from pretune.nn.spans import Run
 from pretune.nn.structure import Causal, Structure
 
@@ -56,6 +56,7 @@ def ragged_attention(
         _check(queries, keys, structure)
     if scale is None:
         scale = query.shape[-1] ** -0.5
+    structure = structure.within(keys)
     for module in _ORDER if backend is None else (BACKENDS[backend],):
         reason = module.refuse(query, key, queries, keys, structure, dropout)
         if reason is None:
@@ -80,6 +81,7 @@ class Attention(nn.Module):
         width: of the hidden run, a multiple of `heads`.
         dropout: of attention probabilities, while training.
         scale: factor of the scores; `head_width ** -0.5` by default.
+        rotary: turns queries and keys by their positions.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Attention(nn.Module):
         dropout: float = 0.0,
         scale: float | None = None,
         bias: bool = True,
+        rotary: Rotary | None = None,
     ) -> None:
         super().__init__()
         if width % heads:
@@ -99,6 +102,7 @@ class Attention(nn.Module):
         self.structure = structure
         self.dropout = dropout
         self.scale = scale
+        self.rotary = rotary
         self.query = Projection(width, width, bias=bias)
         self.key = Projection(width, width, bias=bias)
         self.value = Projection(width, width, bias=bias)
@@ -120,10 +124,13 @@ class Attention(nn.Module):
             x: (T, width); return: (T, width)
         """
         x = working(x)
-        other, keys = (x, cast(Run, layout)) if source is None else (working(source[0]), source[1])
+        other, at = (x, layout) if source is None else (working(source[0]), source[1])
         query = self.query(x, layout).unflatten(1, (self.heads, -1))
-        key = self.key(other, keys).unflatten(1, (self.heads, -1))
-        value = self.value(other, keys).unflatten(1, (self.heads, -1))
+        key = self.key(other, at).unflatten(1, (self.heads, -1))
+        value = self.value(other, at).unflatten(1, (self.heads, -1))
+        if self.rotary is not None:
+            query, key = self.rotary(query, layout), self.rotary(key, at)
+        keys: Run = at
         if cache is not None:
             key, value, keys = cache.append(key, value, layout)
         dropout = self.dropout if self.training else 0.0

@@ -8,7 +8,6 @@ from pretune.batch import Layout, Rows
 from pretune.nn.attention import Attention
 from pretune.nn.cache import LayerCache
 from pretune.nn.dropout import Dropout
-from pretune.nn.feedforward import FeedForward
 
 
 class Norms(nn.Module):
@@ -38,10 +37,11 @@ class Block(nn.Module):
     """A layer of the stack; pre-norm or post-norm is which norm is set.
 
     Args:
+        feedforward: called with the run and its layout.
         dropout: of each branch, before it is added to the residual run.
     """
 
-    def __init__(self, attention: Attention, feedforward: FeedForward, norms: Norms, dropout: float = 0.0) -> None:
+    def __init__(self, attention: Attention, feedforward: nn.Module, norms: Norms, dropout: float = 0.0) -> None:
         super().__init__()
         self.attention = attention
         self.feedforward = feedforward

@@ -10,15 +10,58 @@ from pretune.batch import Layout
 from pretune.nn.dropout import Dropout
 
 
+class Learned(nn.Embedding):
+    """A vector for each position.
+
+    Args:
+        longest: sequence, in tokens.
+        offset: rows of the table before that of the first position: RoBERTa and BART keep two that stand for padding.
+    """
+
+    def __init__(self, longest: int, width: int, offset: int = 0) -> None:
+        super().__init__(longest + offset, width)
+        self.longest = longest
+        self.offset = offset
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Shape: (T,) int64 -> (T, width)."""
+        return super().forward(positions + self.offset if self.offset else positions)
+
+
+class Sinusoidal(nn.Module):
+    """Waves of falling frequency: sines in the first half of the vector, cosines in the second.
+
+    Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.5, in the order of its authors' code.
+
+    Args:
+        longest: sequence that the model was made for, in tokens; None for no limit.
+        width: even.
+    """
+
+    def __init__(self, longest: int | None, width: int) -> None:
+        super().__init__()
+        self.longest = longest
+        self.width = width
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Shape: (T,) int64 -> (T, width) fp32."""
+        place = torch.arange(0, self.width, 2, device=positions.device) / self.width
+        angle = positions[:, None].float() / 10000.0**place
+        return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
 class Embedding(nn.Module):
-    """Sum of embeddings, then norm, then dropout.
+    """Sum of embeddings, then norm, then dropout, then a projection.
 
     Args:
         vocabulary: number of tokens.
-        positions: learned absolute positions, the longest sequence; 0 for none.
+        width: of the vectors that are added.
+        position: vectors of positions, or None.
         segments: kinds of text in a pair; 0 for none.
+        scale: factor of the word vectors.
         norm: applied to the sum, or None.
         dropout: share of the result dropped while training.
+        project: to the width of the stack, where that is another.
     """
 
     def __init__(
@@ -26,17 +69,26 @@ class Embedding(nn.Module):
         vocabulary: int,
         width: int,
         *,
-        positions: int = 0,
+        position: Learned | Sinusoidal | None = None,
         segments: int = 0,
+        scale: float = 1.0,
         norm: nn.Module | None = None,
         dropout: float = 0.0,
+        project: nn.Linear | None = None,
     ) -> None:
         super().__init__()
         self.word = nn.Embedding(vocabulary, width)
-        self.position = nn.Embedding(positions, width) if positions else None
+        self.position = position
         self.segment = nn.Embedding(segments, width) if segments else None
         self.norm = norm or nn.Identity()
         self.dropout = Dropout(dropout)
+        self.project = project
+        self.scale = scale
+
+    @property
+    def width(self) -> int:
+        """Of what it gives."""
+        return self.word.embedding_dim if self.project is None else self.project.out_features
 
     def forward(self, tokens: Tensor, layout: Layout, segments: Tensor | None = None) -> Tensor:
         """Look up and add; a missing `segments` is segment 0 throughout.
@@ -45,11 +97,14 @@ class Embedding(nn.Module):
             tokens, segments: (T,) int64; return: (T, width)
         """
         x = self.word(tokens)
+        if self.scale != 1.0:
+            x = x * self.scale
         if self.position is not None:
             x = x + self.position(layout.positions)
         if self.segment is not None:
             x = x + (self.segment.weight[0] if segments is None else self.segment(segments))
-        return self.dropout(self.norm(x))  # type: ignore[no-any-return]
+        x = self.dropout(self.norm(x))
+        return x if self.project is None else self.project(x)  # type: ignore[no-any-return]
 
 
 class SomeRows(nn.Embedding):

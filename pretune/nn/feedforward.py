@@ -1,4 +1,4 @@
-"""The position-wise network of a block."""
+"""The position-wise networks of a block."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from pretune.batch import Layout
 from pretune.nn.activation import Activation
-from pretune.nn.projection import Projection
+from pretune.nn.projection import Projection, working
 
 
 class FeedForward(nn.Module):
@@ -26,3 +26,26 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """Shape: (T, width) -> (T, width)."""
         return self.down(self.activation(self.up(x, layout)), layout)  # type: ignore[no-any-return]
+
+
+class GatedFeedForward(nn.Module):
+    """The product of two projections up, one of them through the activation; then down.
+
+    Source: Shazeer 2020, arXiv 2002.05202; GeGLU with GELU, SwiGLU with SiLU.
+
+    Args:
+        width: of the hidden run.
+        inner: width of each projection up.
+    """
+
+    def __init__(self, width: int, inner: int, activation: Activation, *, bias: bool = True) -> None:
+        super().__init__()
+        self.gate = Projection(width, inner, bias=bias)
+        self.up = Projection(width, inner, bias=bias)
+        self.down = Projection(inner, width, bias=bias)
+        self.activation = activation
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """Shape: (T, width) -> (T, width)."""
+        x = working(x)
+        return self.down(self.activation(self.gate(x, layout)) * self.up(x, layout), layout)  # type: ignore[no-any-return]

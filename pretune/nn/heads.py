@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,16 +19,22 @@ Anchor = Literal["first", "last"]
 
 
 class Transform(nn.Module):
-    """Dense, activation, norm: what BERT puts before its vocabulary."""
+    """Dense, activation, norm: what BERT puts before its vocabulary, and ModernBERT before every head.
 
-    def __init__(self, width: int, activation: Activation, norm: nn.Module) -> None:
+    Args:
+        out: width of the norm and of the result, where it is another.
+    """
+
+    def __init__(
+        self, width: int, activation: Activation, norm: nn.Module, *, bias: bool = True, out: int | None = None
+    ) -> None:
         super().__init__()
-        self.dense = Projection(width, width)
+        self.dense = Projection(width, out or width, bias=bias)
         self.activation = activation
         self.norm = norm
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Shape: (K, width) -> (K, width)."""
+        """Shape: (K, width) -> (K, out)."""
         return self.norm(self.activation(self.dense(rows)))  # type: ignore[no-any-return]
 
 
@@ -62,15 +69,21 @@ class VocabularyHead(nn.Module):
 
 
 class Pooler(nn.Module):
-    """Dense and tanh over one row of each sequence."""
+    """Dense and an activation over one row of each sequence.
 
-    def __init__(self, width: int) -> None:
+    Args:
+        dropout: share of the row dropped before, while training.
+    """
+
+    def __init__(self, width: int, activation: Activation = torch.tanh, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = Dropout(dropout) if dropout else nn.Identity()
         self.dense = Projection(width, width)
+        self.activation = activation
 
     def forward(self, rows: Tensor) -> Tensor:
         """Shape: (N, width) -> (N, width)."""
-        return self.dense(rows).tanh()  # type: ignore[no-any-return]
+        return self.activation(self.dense(self.dropout(rows)))
 
 
 class SequenceHead(nn.Module):
@@ -81,7 +94,12 @@ class SequenceHead(nn.Module):
         anchor: which token is read.
         pooler: applied to the row, or None; it may be shared with other heads.
         dropout: share of the pooled row dropped while training.
+
+    Attributes:
+        reads_all: it needs every row of a sequence, not its ends alone.
     """
+
+    reads_all: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -107,3 +125,34 @@ class SequenceHead(nn.Module):
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
         """Shape: (T, width) -> (N, classes)."""
         return self.linear(self.dropout(self.pooler(hidden[self.rows(layout)])))  # type: ignore[no-any-return]
+
+
+class TokenHead(nn.Module):
+    """One yes or no for each row that is asked for: was this token replaced?
+
+    Source: Clark et al. 2020 (arXiv 2003.10555), the discriminator's head.
+    """
+
+    def __init__(self, width: int, activation: Activation) -> None:
+        super().__init__()
+        self.dense = Projection(width, width)
+        self.activation = activation
+        self.linear = Projection(width, 1)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Shape: (K, width) -> (K,), above 0 for yes."""
+        return self.linear(self.activation(self.dense(rows))).squeeze(1)  # type: ignore[no-any-return]
+
+
+class MeanHead(SequenceHead):
+    """One decision a sequence, read off the mean of its rows."""
+
+    reads_all: ClassVar[bool] = True
+
+    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
+        """Shape: (T, width) -> (N, classes)."""
+        lengths = layout.offsets.diff().long()
+        owner = torch.arange(layout.count, device=hidden.device).repeat_interleave(lengths, output_size=layout.total)
+        total = hidden.new_zeros(layout.count, hidden.shape[1], dtype=torch.float32).index_add(0, owner, hidden.float())
+        mean = (total / lengths.clamp(min=1)[:, None]).to(hidden.dtype)
+        return self.linear(self.dropout(self.pooler(mean)))  # type: ignore[no-any-return]

@@ -15,21 +15,32 @@ from pretune.nn.cache import Cache
 class Stack(nn.Module):
     """Blocks, then a last norm.
 
+    Args:
+        order: which block is each layer, where layers share blocks; by default each is one.
+
     Attributes:
         checkpointing: keep only each block's input for the backward and compute the rest again: less memory, about a
             third more time.
     """
 
-    def __init__(self, blocks: Sequence[Block], norm: nn.Module | None = None) -> None:
+    def __init__(
+        self, blocks: Sequence[Block], norm: nn.Module | None = None, order: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
+        self.order = tuple(range(len(blocks)) if order is None else order)
         self.norm = norm or nn.Identity()
         self.checkpointing = False
 
     @property
     def can_leave_out(self) -> bool:
         """Whether the last block can give some rows of its run without the others."""
-        return len(self.blocks) > 0 and self.blocks[-1].attention.structure.any_queries  # type: ignore[union-attr,return-value]
+        return bool(self.order) and self.in_order[-1].attention.structure.any_queries  # type: ignore[union-attr,return-value]
+
+    @property
+    def in_order(self) -> list[nn.Module]:
+        """The block of each layer."""
+        return [self.blocks[number] for number in self.order]
 
     def forward(
         self,
@@ -50,9 +61,9 @@ class Stack(nn.Module):
         Shape:
             x: (T, width); return: (T, width), or (M, width) for M rows
         """
-        last = len(self.blocks) - 1
-        handles = [None] * len(self.blocks) if cache is None else cache.begin(layout)
-        for number, (block, handle) in enumerate(zip(self.blocks, handles, strict=True)):
+        last = len(self.order) - 1
+        handles = [None] * len(self.order) if cache is None else cache.begin(layout)
+        for number, (block, handle) in enumerate(zip(self.in_order, handles, strict=True)):
             wanted = rows if number == last else None
             if layers is not None:
                 layers.append(x)

@@ -7,10 +7,14 @@ A structure is told once, as a mask, by `visible`; a back end that has a kernel 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from pretune.batch import Layout
+    from pretune.nn.spans import Slots
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,10 @@ class Structure:
             return: (queries, keys) bool
         """
         raise NotImplementedError
+
+    def within(self, keys: Layout | Slots) -> Structure:
+        """A plainer structure that is the same for sequences as long as these, or this one."""
+        return self
 
     def pairs(self, queries: int, keys: int) -> int:
         """Number of (query, key) pairs that are computed, for the arithmetic of speed."""
@@ -64,6 +72,38 @@ class Causal(Structure):
     def pairs(self, queries: int, keys: int) -> int:
         """Closed form of the base's count."""
         return queries * (keys - queries) + queries * (queries + 1) // 2
+
+
+@dataclass(frozen=True)
+class Window(Structure):
+    """A query sees the keys near its own place; the last query is aligned with the last key.
+
+    Attributes:
+        before, after: how many keys it sees on each side of its own.
+    """
+
+    before: int
+    after: int
+
+    def visible(self, queries: int, keys: int, device: torch.device | str = "cpu") -> Tensor | None:
+        """A band along the diagonal, aligned at the bottom right; None where it covers all."""
+        if keys - 1 <= min(self.before, self.after):
+            return None
+        place = torch.arange(keys, device=device)
+        ahead = place - place[keys - queries :, None]
+        return (ahead >= -self.before) & (ahead <= self.after)
+
+    def within(self, keys: Layout | Slots) -> Structure:
+        """Bidirectional where the band covers all, causal where it covers all that lies before."""
+        farthest = keys.longest - 1
+        if farthest > self.before or 0 < self.after < farthest:
+            return self
+        return BIDIRECTIONAL if self.after else CAUSAL
+
+    def pairs(self, queries: int, keys: int) -> int:
+        """The base's count, a query at a time."""
+        first = keys - queries
+        return sum(min(place + self.after, keys - 1) - max(place - self.before, 0) + 1 for place in range(first, keys))
 
 
 BIDIRECTIONAL = Bidirectional()

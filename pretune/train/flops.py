@@ -26,7 +26,7 @@ class Flops:
         if self._model is not None:
             self._times = 4 if self._model.stack.checkpointing else 3
             self._heads = {role: head_flops(self._model, role) for role in self._model.heads}
-            self._last = lru_cache(maxsize=65536)(partial(block_flops, self._model.stack.blocks[-1]))
+            self._last = lru_cache(maxsize=65536)(partial(block_flops, self._model.stack.in_order[-1]))
         self._token = lru_cache(maxsize=4096)(self._of_token)
 
     def __call__(self, batch: Batch) -> float:

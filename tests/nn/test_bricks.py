@@ -12,7 +12,7 @@ from pretune.nn.activation import activation, gelu_new
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
 from pretune.nn.dropout import Dropout, _words
-from pretune.nn.embedding import Embedding
+from pretune.nn.embedding import Embedding, Learned
 from pretune.nn.feedforward import FeedForward
 from pretune.nn.heads import Pooler, SequenceHead, VocabularyHead
 from pretune.nn.projection import working
@@ -99,7 +99,7 @@ def test_dropout_alone_has_the_same_gradient_mask():
 
 
 def test_embedding_adds_word_position_and_segment():
-    brick = Embedding(10, 4, positions=6, segments=2)
+    brick = Embedding(10, 4, position=Learned(6, 4), segments=2)
     tokens, segments = torch.tensor([3, 4, 5]), torch.tensor([0, 1, 1])
     layout = Layout.of([1, 2])
     want = brick.word.weight[tokens] + brick.position.weight[torch.tensor([0, 0, 1])] + brick.segment.weight[segments]

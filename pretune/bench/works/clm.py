@@ -112,11 +112,14 @@ def write_model(shape: Shape, folder: Path) -> None:
 
     from pretune.interop.huggingface import save_model
     from pretune.models import build
+    from pretune.nn.embedding import Learned
 
     fields = {"n_positions": shape.length, "activation_function": "gelu", "resid_pdrop": 0.0, "embd_pdrop": 0.0}
     model = build("gpt2", "small", ["clm"], overrides={**shape.overrides(), **fields})
+    position = model.embedding.position
+    assert isinstance(position, Learned)
     with torch.no_grad():
-        model.embedding.position.weight.zero_()  # type: ignore[union-attr]
+        position.weight.zero_()
     save_model(model, folder)
 
 

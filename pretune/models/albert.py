@@ -1,0 +1,136 @@
+"""ALBERT: BERT with one set of layer weights, or a few, used again and again, over narrow word vectors.
+
+Source: Lan et al. 2019, arXiv 1909.11942.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from pretune.models import bert
+from pretune.models.bert import block_of, both, embedding_names
+from pretune.models.model import Key, LanguageModel
+from pretune.nn.activation import activation
+from pretune.nn.embedding import Embedding, Learned
+from pretune.nn.heads import Anchor, Pooler, SequenceHead, Transform, VocabularyHead
+from pretune.nn.projection import Projection
+from pretune.nn.stack import Stack
+
+SOP_LABELS = ("ordered", "swapped")
+
+
+class Config(bert.Config):
+    """Fields of `config.json`: BERT's, the width of the word vectors, and how many groups of layers share weights."""
+
+    vocab_size: int = Field(30000, ge=1, le=2**22)
+    embedding_size: int = Field(128, ge=1, le=2**16)
+    hidden_size: int = Field(4096, ge=1, le=2**16)
+    num_hidden_groups: int = Field(1, ge=1, le=512)
+    inner_group_num: Literal[1] = 1
+    num_attention_heads: int = Field(64, ge=1, le=1024)
+    intermediate_size: int = Field(16384, ge=1, le=2**18)
+    hidden_act: str = "gelu_new"
+    hidden_dropout_prob: float = Field(0.0, ge=0, lt=1)
+    classifier_dropout_prob: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _groups(self) -> Config:
+        if self.num_hidden_groups > self.num_hidden_layers:
+            raise ValueError(
+                f"{self.num_hidden_groups} num_hidden_groups for num_hidden_layers {self.num_hidden_layers}"
+            )
+        return self
+
+
+def _size(layers: int, width: int, heads: int | None = None) -> dict[str, int]:
+    return {
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": heads or width // 64,
+        "intermediate_size": 4 * width,
+    }
+
+
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "tiny": _size(2, 128),
+    "mini": _size(4, 256),
+    "base": _size(12, 768),
+    "large": _size(24, 1024),
+    "xlarge": _size(24, 2048, 16),
+    "xxlarge": _size(12, 4096),
+}
+ANCHOR: Anchor = "first"
+PREFIX = "albert."
+ATTENTION_DROPOUT = bert.ATTENTION_DROPOUT
+ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
+    "AlbertForPreTraining": ("mlm", "sop"),
+    "AlbertForMaskedLM": ("mlm",),
+    "AlbertForSequenceClassification": ("classification",),
+    "AlbertModel": ("pooler",),
+}
+_LAYER = "albert.encoder.albert_layer_groups.{}.albert_layers.0"
+NAMES: Sequence[Key] = [
+    *embedding_names("albert.embeddings"),
+    *both("embedding.project", "albert.encoder.embedding_hidden_mapping_in"),
+    *both("stack.blocks.{}.attention.query", f"{_LAYER}.attention.query"),
+    *both("stack.blocks.{}.attention.key", f"{_LAYER}.attention.key"),
+    *both("stack.blocks.{}.attention.value", f"{_LAYER}.attention.value"),
+    *both("stack.blocks.{}.attention.output", f"{_LAYER}.attention.dense"),
+    *both("stack.blocks.{}.norms.after_attention", f"{_LAYER}.attention.LayerNorm"),
+    *both("stack.blocks.{}.feedforward.up", f"{_LAYER}.ffn"),
+    *both("stack.blocks.{}.feedforward.down", f"{_LAYER}.ffn_output"),
+    *both("stack.blocks.{}.norms.after_feedforward", f"{_LAYER}.full_layer_layer_norm"),
+    *both("heads.pooler.dense", "albert.pooler"),
+    *both("heads.sop.pooler.dense", "albert.pooler"),
+    *both("heads.classification.pooler.dense", "albert.pooler"),
+    *both("heads.mlm.transform.dense", "predictions.dense"),
+    *both("heads.mlm.transform.norm", "predictions.LayerNorm"),
+    Key("heads.mlm.weight", "predictions.decoder.weight", copies=True),
+    Key("heads.mlm.bias", "predictions.bias"),
+    Key("heads.mlm.bias", "predictions.decoder.bias", copies=True),
+    *both("heads.sop.linear", "sop_classifier.classifier"),
+    *both("heads.classification.linear", "classifier"),
+]
+
+
+def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
+    """The modules of an ALBERT.
+
+    Args:
+        heads: of `mlm`, `sop`, `classification`, `pooler` (the one that `AlbertModel` has); they share one pooler.
+        labels: names of the classes.
+    """
+    narrow, width, groups = config.embedding_size, config.hidden_size, config.num_hidden_groups
+    embedding = Embedding(
+        config.vocab_size,
+        narrow,
+        position=Learned(config.max_position_embeddings, narrow),
+        segments=config.type_vocab_size,
+        norm=nn.LayerNorm(narrow, eps=config.layer_norm_eps),
+        dropout=config.hidden_dropout_prob,
+        project=Projection(narrow, width),
+    )
+    order = [layer * groups // config.num_hidden_layers for layer in range(config.num_hidden_layers)]
+    stack = Stack([block_of(config) for _ in range(groups)], order=order)
+    pooler, dropout = Pooler(width), config.classifier_dropout_prob
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "mlm": lambda: _vocabulary_head(config, embedding),
+        "sop": lambda: SequenceHead(width, SOP_LABELS, ANCHOR, pooler=pooler, dropout=dropout),
+        "classification": lambda: SequenceHead(width, labels or (), ANCHOR, pooler=pooler, dropout=dropout),
+        "pooler": lambda: pooler,
+    }
+    made = {role: makers[role]() for role in heads}
+    return LanguageModel("albert", config, embedding, stack, made, std=config.initializer_range)
+
+
+def _vocabulary_head(config: Config, embedding: Embedding) -> VocabularyHead:
+    word, narrow = embedding.word.weight, config.embedding_size
+    weight = word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word))
+    norm = nn.LayerNorm(narrow, eps=config.layer_norm_eps)
+    transform = Transform(config.hidden_size, activation(config.hidden_act), norm, out=narrow)
+    return VocabularyHead(weight, transform, nn.Parameter(torch.empty(config.vocab_size)))

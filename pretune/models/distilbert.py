@@ -1,0 +1,140 @@
+"""DistilBERT: every second layer of a BERT, no segments, no pooler; the classifier has a dense layer with ReLU.
+
+Source: Sanh et al. 2019, arXiv 1910.01108.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from pretune.models import model
+from pretune.models.bert import both
+from pretune.models.model import Key, LanguageModel
+from pretune.nn.activation import activation
+from pretune.nn.attention import Attention
+from pretune.nn.block import Block, Norms
+from pretune.nn.embedding import Embedding, Learned
+from pretune.nn.feedforward import FeedForward
+from pretune.nn.heads import Anchor, Pooler, SequenceHead, Transform, VocabularyHead
+from pretune.nn.stack import Stack
+from pretune.nn.structure import BIDIRECTIONAL
+
+
+class Config(model.Config):
+    """Fields of `config.json`. Sinusoidal positions of a file are a table there, and are read as one that may learn."""
+
+    vocab_size: int = Field(30522, ge=1, le=2**22)
+    max_position_embeddings: int = Field(512, ge=1, le=2**20)
+    sinusoidal_pos_embds: bool = False
+    n_layers: int = Field(6, ge=1, le=512)
+    n_heads: int = Field(12, ge=1, le=1024)
+    dim: int = Field(768, ge=1, le=2**16)
+    hidden_dim: int = Field(3072, ge=1, le=2**18)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    attention_dropout: float = Field(0.0, ge=0, lt=1)
+    activation: str = "gelu"
+    initializer_range: float = Field(0.02, ge=0, le=10)
+    seq_classif_dropout: float = Field(0.2, ge=0, lt=1)
+    pad_token_id: int | None = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        if self.dim % self.n_heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of n_heads {self.n_heads}")
+        activation(self.activation)
+        return self
+
+
+def _size(layers: int, width: int) -> dict[str, int]:
+    return {"n_layers": layers, "dim": width, "n_heads": width // 64, "hidden_dim": 4 * width}
+
+
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "tiny": _size(1, 128),
+    "mini": _size(2, 256),
+    "small": _size(2, 512),
+    "base": _size(6, 768),
+}
+ANCHOR: Anchor = "first"
+PREFIX = "distilbert."
+ATTENTION_DROPOUT = "attention_dropout"
+ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
+    "DistilBertForMaskedLM": ("mlm",),
+    "DistilBertForSequenceClassification": ("classification",),
+    "DistilBertModel": (),
+}
+_LAYER = "distilbert.transformer.layer.{}"
+NAMES: Sequence[Key] = [
+    Key("embedding.word.weight", "distilbert.embeddings.word_embeddings.weight"),
+    Key("embedding.position.weight", "distilbert.embeddings.position_embeddings.weight"),
+    *both("embedding.norm", "distilbert.embeddings.LayerNorm"),
+    *both("stack.blocks.{}.attention.query", f"{_LAYER}.attention.q_lin"),
+    *both("stack.blocks.{}.attention.key", f"{_LAYER}.attention.k_lin"),
+    *both("stack.blocks.{}.attention.value", f"{_LAYER}.attention.v_lin"),
+    *both("stack.blocks.{}.attention.output", f"{_LAYER}.attention.out_lin"),
+    *both("stack.blocks.{}.norms.after_attention", f"{_LAYER}.sa_layer_norm"),
+    *both("stack.blocks.{}.feedforward.up", f"{_LAYER}.ffn.lin1"),
+    *both("stack.blocks.{}.feedforward.down", f"{_LAYER}.ffn.lin2"),
+    *both("stack.blocks.{}.norms.after_feedforward", f"{_LAYER}.output_layer_norm"),
+    *both("heads.mlm.transform.dense", "vocab_transform"),
+    *both("heads.mlm.transform.norm", "vocab_layer_norm"),
+    Key("heads.mlm.weight", "vocab_projector.weight", copies=True),
+    Key("heads.mlm.bias", "vocab_projector.bias"),
+    *both("heads.classification.pooler.dense", "pre_classifier"),
+    *both("heads.classification.linear", "classifier"),
+]
+
+
+def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
+    """The modules of a DistilBERT.
+
+    Args:
+        heads: of `mlm`, `classification`.
+        labels: names of the classes.
+    """
+    width = config.dim
+    embedding = Embedding(
+        config.vocab_size,
+        width,
+        position=Learned(config.max_position_embeddings, width),
+        norm=_norm(width),
+        dropout=config.dropout,
+    )
+    stack = Stack([_block(config) for _ in range(config.n_layers)])
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "mlm": lambda: _vocabulary_head(config, embedding),
+        "classification": lambda: SequenceHead(
+            width,
+            labels or (),
+            ANCHOR,
+            pooler=Pooler(width, nn.functional.relu),
+            dropout=config.seq_classif_dropout,
+        ),
+    }
+    made = {role: makers[role]() for role in heads}
+    return LanguageModel("distilbert", config, embedding, stack, made, std=config.initializer_range)
+
+
+def _norm(width: int) -> nn.LayerNorm:
+    return nn.LayerNorm(width, eps=1e-12)
+
+
+def _block(config: Config) -> Block:
+    return Block(
+        Attention(config.dim, config.n_heads, BIDIRECTIONAL, dropout=config.attention_dropout),
+        FeedForward(config.dim, config.hidden_dim, activation(config.activation)),
+        Norms(after_attention=_norm(config.dim), after_feedforward=_norm(config.dim)),
+        dropout=config.dropout,
+    )
+
+
+def _vocabulary_head(config: Config, embedding: Embedding) -> VocabularyHead:
+    word = embedding.word.weight
+    weight = word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word))
+    transform = Transform(config.dim, activation(config.activation), _norm(config.dim))
+    return VocabularyHead(weight, transform, nn.Parameter(torch.empty(config.vocab_size)))

@@ -1,0 +1,112 @@
+"""ELECTRA: BERT's layers over word vectors that may be narrower; its discriminator says which tokens were replaced.
+
+A generator is the same family with the head `mlm`. Training both together is the objective `rtd`.
+
+Source: Clark et al. 2020, arXiv 2003.10555; sizes: google-research/electra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from pretune.models import bert
+from pretune.models.bert import block_of, both, embedding_names, layer_names
+from pretune.models.model import Key, LanguageModel
+from pretune.nn.activation import activation
+from pretune.nn.embedding import Embedding, Learned
+from pretune.nn.heads import Anchor, Pooler, SequenceHead, TokenHead, Transform, VocabularyHead
+from pretune.nn.projection import Projection
+from pretune.nn.stack import Stack
+
+
+class Config(bert.Config):
+    """Fields of `config.json`: BERT's, and the width of the word vectors."""
+
+    embedding_size: int = Field(128, ge=1, le=2**16)
+    hidden_size: int = Field(256, ge=1, le=2**16)
+    num_attention_heads: int = Field(4, ge=1, le=1024)
+    intermediate_size: int = Field(1024, ge=1, le=2**18)
+
+
+def _size(layers: int, width: int, embedding: int) -> dict[str, int]:
+    return {
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "embedding_size": embedding,
+        "num_attention_heads": width // 64,
+        "intermediate_size": 4 * width,
+    }
+
+
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "tiny": _size(2, 128, 128),
+    "mini": _size(4, 256, 128),
+    "small": _size(12, 256, 128),
+    "base": _size(12, 768, 768),
+    "large": _size(24, 1024, 1024),
+}
+ANCHOR: Anchor = "first"
+PREFIX = "electra."
+ATTENTION_DROPOUT = bert.ATTENTION_DROPOUT
+ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
+    "ElectraForPreTraining": ("rtd",),
+    "ElectraForMaskedLM": ("mlm",),
+    "ElectraForSequenceClassification": ("classification",),
+    "ElectraModel": (),
+}
+NAMES: Sequence[Key] = [
+    *embedding_names("electra.embeddings"),
+    *both("embedding.project", "electra.embeddings_project"),
+    *layer_names("electra.encoder.layer.{}"),
+    *both("heads.rtd.dense", "discriminator_predictions.dense"),
+    *both("heads.rtd.linear", "discriminator_predictions.dense_prediction"),
+    *both("heads.mlm.transform.dense", "generator_predictions.dense"),
+    *both("heads.mlm.transform.norm", "generator_predictions.LayerNorm"),
+    Key("heads.mlm.weight", "generator_lm_head.weight", copies=True),
+    Key("heads.mlm.bias", "generator_lm_head.bias"),
+    *both("heads.classification.pooler.dense", "classifier.dense"),
+    *both("heads.classification.linear", "classifier.out_proj"),
+]
+
+
+def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
+    """The modules of an ELECTRA.
+
+    Args:
+        heads: of `rtd` (the discriminator's), `mlm` (the generator's), `classification`.
+        labels: names of the classes.
+    """
+    narrow, width, dropout = config.embedding_size, config.hidden_size, config.hidden_dropout_prob
+    embedding = Embedding(
+        config.vocab_size,
+        narrow,
+        position=Learned(config.max_position_embeddings, narrow),
+        segments=config.type_vocab_size,
+        norm=nn.LayerNorm(narrow, eps=config.layer_norm_eps),
+        dropout=dropout,
+        project=None if narrow == width else Projection(narrow, width),
+    )
+    stack = Stack([block_of(config) for _ in range(config.num_hidden_layers)])
+    head_dropout = dropout if config.classifier_dropout is None else config.classifier_dropout
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "rtd": lambda: TokenHead(width, activation(config.hidden_act)),
+        "mlm": lambda: _vocabulary_head(config, embedding),
+        "classification": lambda: SequenceHead(
+            width, labels or (), ANCHOR, pooler=Pooler(width, nn.functional.gelu, head_dropout), dropout=head_dropout
+        ),
+    }
+    made = {role: makers[role]() for role in heads}
+    return LanguageModel("electra", config, embedding, stack, made, std=config.initializer_range)
+
+
+def _vocabulary_head(config: Config, embedding: Embedding) -> VocabularyHead:
+    word, narrow = embedding.word.weight, config.embedding_size
+    weight = word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word))
+    norm = nn.LayerNorm(narrow, eps=config.layer_norm_eps)
+    transform = Transform(config.hidden_size, nn.functional.gelu, norm, out=narrow)
+    return VocabularyHead(weight, transform, nn.Parameter(torch.empty(config.vocab_size)))

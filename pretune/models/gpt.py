@@ -1,0 +1,118 @@
+"""GPT, the first: causal as GPT-2, but with BERT's norms after the branches and none at the end.
+
+Source: Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from pretune.models import model
+from pretune.models.gpt2 import dense_names, norm_names
+from pretune.models.model import Key, LanguageModel
+from pretune.nn.activation import activation
+from pretune.nn.attention import Attention
+from pretune.nn.block import Block, Norms
+from pretune.nn.embedding import Embedding, Learned
+from pretune.nn.feedforward import FeedForward
+from pretune.nn.heads import Anchor, SequenceHead, VocabularyHead
+from pretune.nn.stack import Stack
+from pretune.nn.structure import CAUSAL
+
+
+class Config(model.Config):
+    """Fields of `config.json`. `afn = "gelu"` is GELU by tanh, as the authors had it."""
+
+    vocab_size: int = Field(40478, ge=1, le=2**22)
+    n_positions: int = Field(512, ge=1, le=2**20)
+    n_embd: int = Field(768, ge=1, le=2**16)
+    n_layer: int = Field(12, ge=1, le=512)
+    n_head: int = Field(12, ge=1, le=1024)
+    afn: str = "gelu"
+    resid_pdrop: float = Field(0.1, ge=0, lt=1)
+    embd_pdrop: float = Field(0.1, ge=0, lt=1)
+    attn_pdrop: float = Field(0.0, ge=0, lt=1)
+    layer_norm_epsilon: float = Field(1e-5, ge=0, le=1)
+    initializer_range: float = Field(0.02, ge=0, le=10)
+    bos_token_id: int | None = Field(None, ge=0)
+    eos_token_id: int | None = Field(None, ge=0)
+    pad_token_id: int | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
+        activation(self.afn)
+        return self
+
+
+def _size(layers: int, width: int) -> dict[str, int]:
+    return {"n_layer": layers, "n_embd": width, "n_head": width // 64}
+
+
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "tiny": _size(2, 128),
+    "mini": _size(4, 256),
+    "base": _size(12, 768),
+}
+MODEL_TYPE = "openai-gpt"
+ANCHOR: Anchor = "last"
+PREFIX = "transformer."
+ATTENTION_DROPOUT = "attn_pdrop"
+ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
+    "OpenAIGPTLMHeadModel": ("clm",),
+    "OpenAIGPTForSequenceClassification": ("classification",),
+    "OpenAIGPTModel": (),
+}
+NAMES: Sequence[Key] = [
+    Key("embedding.word.weight", "transformer.tokens_embed.weight"),
+    Key("embedding.position.weight", "transformer.positions_embed.weight"),
+    *dense_names("stack.blocks.{}.attention.query", "transformer.h.{}.attn.c_attn", 0, 3),
+    *dense_names("stack.blocks.{}.attention.key", "transformer.h.{}.attn.c_attn", 1, 3),
+    *dense_names("stack.blocks.{}.attention.value", "transformer.h.{}.attn.c_attn", 2, 3),
+    *dense_names("stack.blocks.{}.attention.output", "transformer.h.{}.attn.c_proj"),
+    *norm_names("stack.blocks.{}.norms.after_attention", "transformer.h.{}.ln_1"),
+    *dense_names("stack.blocks.{}.feedforward.up", "transformer.h.{}.mlp.c_fc"),
+    *dense_names("stack.blocks.{}.feedforward.down", "transformer.h.{}.mlp.c_proj"),
+    *norm_names("stack.blocks.{}.norms.after_feedforward", "transformer.h.{}.ln_2"),
+    Key("heads.clm.weight", "lm_head.weight", copies=True),
+    Key("heads.classification.linear.weight", "score.weight"),
+]
+
+
+def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
+    """The modules of a GPT.
+
+    Args:
+        heads: of `clm`, `classification`.
+        labels: names of the classes.
+    """
+    width = config.n_embd
+    position = Learned(config.n_positions, width)
+    embedding = Embedding(config.vocab_size, width, position=position, dropout=config.embd_pdrop)
+    stack = Stack([_block(config) for _ in range(config.n_layer)])
+    word = embedding.word.weight
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "clm": lambda: VocabularyHead(word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word))),
+        "classification": lambda: SequenceHead(width, labels or (), ANCHOR, bias=False),
+    }
+    made = {role: makers[role]() for role in heads}
+    return LanguageModel("gpt", config, embedding, stack, made, std=config.initializer_range)
+
+
+def _block(config: Config) -> Block:
+    width, act = config.n_embd, "gelu_new" if config.afn == "gelu" else config.afn
+    return Block(
+        Attention(width, config.n_head, CAUSAL, dropout=config.attn_pdrop),
+        FeedForward(width, 4 * width, activation(act)),
+        Norms(
+            after_attention=nn.LayerNorm(width, eps=config.layer_norm_epsilon),
+            after_feedforward=nn.LayerNorm(width, eps=config.layer_norm_epsilon),
+        ),
+        dropout=config.resid_pdrop,
+    )

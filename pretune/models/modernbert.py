@@ -1,0 +1,219 @@
+"""ModernBERT: pre-norm, rotary positions, gated feed-forward, no biases; two layers of three look at a window alone.
+
+The first layer has no norm before its attention: the embedding ends with one.
+
+Source: Warner et al. 2024, arXiv 2412.13663.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from pretune import config as configuration
+from pretune.models import model
+from pretune.models.model import Key, LanguageModel
+from pretune.nn.activation import activation
+from pretune.nn.attention import Attention
+from pretune.nn.block import Block, Norms
+from pretune.nn.embedding import Embedding
+from pretune.nn.feedforward import GatedFeedForward
+from pretune.nn.heads import Anchor, MeanHead, SequenceHead, Transform, VocabularyHead
+from pretune.nn.rotary import Rotary
+from pretune.nn.stack import Stack
+from pretune.nn.structure import BIDIRECTIONAL, Window
+
+Kind = Literal["full_attention", "sliding_attention"]
+
+
+class Waves(configuration.Config):
+    """Rotary positions of one kind of layer."""
+
+    rope_type: Literal["default"] = "default"
+    rope_theta: float = Field(gt=1, le=1e9)
+
+
+class Config(model.Config):
+    """Fields of `config.json`; `global_attn_every_n_layers` and the two thetas are how older files say it."""
+
+    vocab_size: int = Field(50368, ge=1, le=2**22)
+    hidden_size: int = Field(768, ge=1, le=2**16)
+    num_hidden_layers: int = Field(22, ge=1, le=512)
+    num_attention_heads: int = Field(12, ge=1, le=1024)
+    intermediate_size: int = Field(1152, ge=1, le=2**18)
+    hidden_activation: str = "gelu"
+    max_position_embeddings: int = Field(8192, ge=1, le=2**20)
+    initializer_range: float = Field(0.02, ge=0, le=10)
+    norm_eps: float = Field(1e-5, ge=0, le=1)
+    norm_bias: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    decoder_bias: bool = True
+    classifier_bias: bool = False
+    attention_dropout: float = Field(0.0, ge=0, lt=1)
+    embedding_dropout: float = Field(0.0, ge=0, lt=1)
+    mlp_dropout: Literal[0] = 0
+    classifier_dropout: float = Field(0.0, ge=0, lt=1)
+    classifier_pooling: Literal["cls", "mean"] = "cls"
+    classifier_activation: str = "gelu"
+    local_attention: int = Field(128, ge=2, le=2**20)
+    global_attn_every_n_layers: int = Field(3, ge=1)
+    global_rope_theta: float = Field(160_000.0, gt=1, le=1e9)
+    local_rope_theta: float = Field(10_000.0, gt=1, le=1e9)
+    layer_types: tuple[Kind, ...] = ()
+    rope_parameters: dict[Kind, Waves] = Field(default_factory=dict)
+    pad_token_id: int | None = Field(50283, ge=0)
+    bos_token_id: int | None = Field(50281, ge=0)
+    eos_token_id: int | None = Field(50282, ge=0)
+    cls_token_id: int | None = Field(50281, ge=0)
+    sep_token_id: int | None = Field(50282, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _either_form(cls, tree: Any) -> Any:
+        """Say in both forms what is said in one; of two the newer holds."""
+        if not isinstance(tree, Mapping):
+            return tree
+        out = dict(tree)
+        every, layers = out.get("global_attn_every_n_layers", 3), out.get("num_hidden_layers", 22)
+        if not out.get("layer_types") and isinstance(every, int) and isinstance(layers, int) and every > 0:
+            out["layer_types"] = ["sliding_attention" if n % every else "full_attention" for n in range(layers)]
+        waves = dict(out.get("rope_parameters") or {})
+        for kind, name, usual in (("full", "global", 160_000.0), ("sliding", "local", 10_000.0)):
+            waves.setdefault(f"{kind}_attention", {"rope_theta": out.get(f"{name}_rope_theta", usual)})
+        return {**out, "rope_parameters": waves}
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        if self.hidden_size % (2 * self.num_attention_heads):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} over num_attention_heads {self.num_attention_heads} is not an even "
+                "number, as rotary positions need"
+            )
+        if len(self.layer_types) != self.num_hidden_layers:
+            raise ValueError(f"{len(self.layer_types)} layer_types for num_hidden_layers {self.num_hidden_layers}")
+        activation(self.hidden_activation)
+        activation(self.classifier_activation)
+        return self
+
+
+def _size(layers: int, width: int, inner: int, every: int = 3) -> dict[str, int]:
+    return {
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": width // 64,
+        "intermediate_size": inner,
+        "global_attn_every_n_layers": every,
+    }
+
+
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "tiny": _size(2, 128, 192, every=1),
+    "mini": _size(4, 256, 384),
+    "small": _size(7, 512, 768),
+    "base": _size(22, 768, 1152),
+    "large": _size(28, 1024, 2624),
+}
+ANCHOR: Anchor = "first"
+PREFIX = "model."
+ATTENTION_DROPOUT = "attention_dropout"
+ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
+    "ModernBertForMaskedLM": ("mlm",),
+    "ModernBertForSequenceClassification": ("classification",),
+    "ModernBertModel": (),
+}
+
+
+def _both(ours: str, theirs: str, part: int = 0, parts: int = 1) -> list[Key]:
+    """Weight and, where there is one, bias of one module."""
+    return [Key(f"{ours}.{name}", f"{theirs}.{name}", part=part, parts=parts) for name in ("weight", "bias")]
+
+
+NAMES: Sequence[Key] = [
+    Key("embedding.word.weight", "model.embeddings.tok_embeddings.weight"),
+    *_both("embedding.norm", "model.embeddings.norm"),
+    *_both("stack.blocks.{}.norms.before_attention", "model.layers.{}.attn_norm"),
+    *_both("stack.blocks.{}.attention.query", "model.layers.{}.attn.Wqkv", 0, 3),
+    *_both("stack.blocks.{}.attention.key", "model.layers.{}.attn.Wqkv", 1, 3),
+    *_both("stack.blocks.{}.attention.value", "model.layers.{}.attn.Wqkv", 2, 3),
+    *_both("stack.blocks.{}.attention.output", "model.layers.{}.attn.Wo"),
+    *_both("stack.blocks.{}.norms.before_feedforward", "model.layers.{}.mlp_norm"),
+    *_both("stack.blocks.{}.feedforward.gate", "model.layers.{}.mlp.Wi", 0, 2),
+    *_both("stack.blocks.{}.feedforward.up", "model.layers.{}.mlp.Wi", 1, 2),
+    *_both("stack.blocks.{}.feedforward.down", "model.layers.{}.mlp.Wo"),
+    *_both("stack.norm", "model.final_norm"),
+    *_both("heads.mlm.transform.dense", "head.dense"),
+    *_both("heads.mlm.transform.norm", "head.norm"),
+    *_both("heads.classification.pooler.dense", "head.dense"),
+    *_both("heads.classification.pooler.norm", "head.norm"),
+    Key("heads.mlm.weight", "decoder.weight", copies=True),
+    Key("heads.mlm.bias", "decoder.bias"),
+    *_both("heads.classification.linear", "classifier"),
+]
+
+
+def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
+    """The modules of a ModernBERT.
+
+    Args:
+        heads: of `mlm`, `classification`; they share the transform before them.
+        labels: names of the classes.
+    """
+    width = config.hidden_size
+    embedding = Embedding(config.vocab_size, width, norm=_norm(config), dropout=config.embedding_dropout)
+    stack = Stack([_block(config, layer) for layer in range(config.num_hidden_layers)], _norm(config))
+    transform = Transform(width, activation(config.classifier_activation), _norm(config), bias=config.classifier_bias)
+    pooling = MeanHead if config.classifier_pooling == "mean" else SequenceHead
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "mlm": lambda: _vocabulary_head(config, embedding, transform),
+        "classification": lambda: pooling(
+            width, labels or (), ANCHOR, pooler=transform, dropout=config.classifier_dropout
+        ),
+    }
+    made = {role: makers[role]() for role in heads}
+    std = config.initializer_range
+    return LanguageModel(
+        "modernbert",
+        config,
+        embedding,
+        stack,
+        made,
+        std=std,
+        residual_std=std / math.sqrt(2 * config.num_hidden_layers),
+        positions=config.max_position_embeddings,
+    )
+
+
+def _norm(config: Config) -> nn.LayerNorm:
+    return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+
+
+def _block(config: Config, layer: int) -> Block:
+    kind, reach = config.layer_types[layer], config.local_attention // 2
+    attention = Attention(
+        config.hidden_size,
+        config.num_attention_heads,
+        BIDIRECTIONAL if kind == "full_attention" else Window(reach, reach),
+        dropout=config.attention_dropout,
+        bias=config.attention_bias,
+        rotary=Rotary(config.hidden_size // config.num_attention_heads, config.rope_parameters[kind].rope_theta),
+    )
+    return Block(
+        attention,
+        GatedFeedForward(
+            config.hidden_size, config.intermediate_size, activation(config.hidden_activation), bias=config.mlp_bias
+        ),
+        Norms(before_attention=_norm(config) if layer else None, before_feedforward=_norm(config)),
+    )
+
+
+def _vocabulary_head(config: Config, embedding: Embedding, transform: nn.Module) -> VocabularyHead:
+    word = embedding.word.weight
+    weight = word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word))
+    bias = nn.Parameter(torch.empty(config.vocab_size)) if config.decoder_bias else None
+    return VocabularyHead(weight, transform, bias)

@@ -1,0 +1,101 @@
+"""RoBERTa: BERT's layers, no second kind of text, positions that begin at the third row of their table.
+
+Its classifier has a dense layer of its own instead of a pooler.
+
+Source: Liu et al. 2019, arXiv 1907.11692.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from pretune.models import bert
+from pretune.models.bert import block_of, both, embedding_names, layer_names, norm_of
+from pretune.models.model import Key, LanguageModel
+from pretune.nn.embedding import Embedding, Learned
+from pretune.nn.heads import Anchor, Pooler, SequenceHead, Transform, VocabularyHead
+from pretune.nn.stack import Stack
+
+
+class Config(bert.Config):
+    """Fields of `config.json`: BERT's, with RoBERTa's values. Positions include the rows that no token uses."""
+
+    vocab_size: int = Field(50265, ge=1, le=2**22)
+    max_position_embeddings: int = Field(514, ge=1, le=2**20)
+    type_vocab_size: int = Field(1, ge=1, le=1024)
+    layer_norm_eps: float = Field(1e-5, ge=0, le=1)
+    pad_token_id: int = Field(1, ge=0)
+
+    @model_validator(mode="after")
+    def _positions(self) -> Config:
+        if self.max_position_embeddings <= self.pad_token_id + 1:
+            raise ValueError(
+                f"max_position_embeddings {self.max_position_embeddings} leaves no position: the first "
+                f"{self.pad_token_id + 1} (pad_token_id + 1) are not used"
+            )
+        return self
+
+
+SIZES: Mapping[str, Mapping[str, Any]] = bert.SIZES
+ANCHOR: Anchor = "first"
+PREFIX = "roberta."
+ATTENTION_DROPOUT = bert.ATTENTION_DROPOUT
+ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
+    "RobertaForMaskedLM": ("mlm",),
+    "RobertaForSequenceClassification": ("classification",),
+    "RobertaModel": ("pooler",),
+}
+NAMES: Sequence[Key] = [
+    *embedding_names("roberta.embeddings"),
+    *layer_names("roberta.encoder.layer.{}"),
+    *both("heads.pooler.dense", "roberta.pooler.dense"),
+    *both("heads.mlm.transform.dense", "lm_head.dense"),
+    *both("heads.mlm.transform.norm", "lm_head.layer_norm"),
+    Key("heads.mlm.weight", "lm_head.decoder.weight", copies=True),
+    Key("heads.mlm.bias", "lm_head.bias"),
+    Key("heads.mlm.bias", "lm_head.decoder.bias", copies=True),
+    *both("heads.classification.pooler.dense", "classifier.dense"),
+    *both("heads.classification.linear", "classifier.out_proj"),
+]
+
+
+def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
+    """The modules of a RoBERTa.
+
+    Args:
+        heads: of `mlm`, `classification`, `pooler` (the one that `RobertaModel` has).
+        labels: names of the classes.
+    """
+    width, dropout = config.hidden_size, config.hidden_dropout_prob
+    unused = config.pad_token_id + 1
+    embedding = Embedding(
+        config.vocab_size,
+        width,
+        position=Learned(config.max_position_embeddings - unused, width, offset=unused),
+        segments=config.type_vocab_size,
+        norm=norm_of(config),
+        dropout=dropout,
+    )
+    stack = Stack([block_of(config) for _ in range(config.num_hidden_layers)])
+    head_dropout = dropout if config.classifier_dropout is None else config.classifier_dropout
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "mlm": lambda: _vocabulary_head(config, embedding),
+        "classification": lambda: SequenceHead(
+            width, labels or (), ANCHOR, pooler=Pooler(width, dropout=head_dropout), dropout=head_dropout
+        ),
+        "pooler": lambda: Pooler(width),
+    }
+    made = {role: makers[role]() for role in heads}
+    return LanguageModel("roberta", config, embedding, stack, made, std=config.initializer_range)
+
+
+def _vocabulary_head(config: Config, embedding: Embedding) -> VocabularyHead:
+    word = embedding.word.weight
+    weight = word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word))
+    transform = Transform(config.hidden_size, nn.functional.gelu, norm_of(config))
+    return VocabularyHead(weight, transform, nn.Parameter(torch.empty(config.vocab_size)))
