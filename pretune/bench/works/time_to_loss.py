@@ -33,15 +33,15 @@ class TimeToLoss(Work):
         "transformers' Trainer after its time. Same initial weights, corpus and evaluation."
     )
     variants: ClassVar[Mapping[str, Any]] = {
-        "mlm-mini-10min": {"seconds": 600.0, "tokens": 1_200_000},
+        "mlm-mini-10min": {"seconds": 600.0, "tokens": 1_000_000},
         "mlm-mini-1min": {"seconds": 60.0, "tokens": 160_000},
     }
     amount, unit = "", "runs/s"
     allocators: ClassVar[tuple[Allocator, ...]] = ("ours",)  # a turn takes minutes: the setting that favours the peer
     most: ClassVar[tuple[int, int]] = (3, 0)
     recipe: ClassVar[Mapping[str, Any]] = {
-        "data": {"batch": 32, "length": LENGTH, "pack": "stream"},
-        "optimizer": {"name": "muon", "lr": 2e-3},
+        "data": {"batch": 32, "length": LENGTH, "pack": "stream", "length_warmup": 0.6},
+        "optimizer": {"name": "muon", "lr": 6e-3},
         "schedule": {"kind": "linear", "warmup": 0.06},
         "model": {"dropout": 0.0},
     }
