@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pretune import config as configuration
 from pretune.batch import ragged
 from pretune.device import choose, computing, halve, is_half
+from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.evaluate.embed import Embedder, Pooling, budget_of
 from pretune.evaluate.examples import evaluate_examples, predict
@@ -276,9 +277,11 @@ class Model:
         chosen = objective or {role: 1.0 for role in ("mlm", "nsp", "clm") if role in self.network.heads}
         if not chosen:
             raise UsageError(f"this {self.network.family} model has no language modelling head to evaluate on a store")
+        built = build(chosen, self.tokenizer.vocabulary)
+        built.attach(self.network, Draw(0))
         return evaluate_store(
             self.network,
-            build(chosen, self.tokenizer.vocabulary).to(self.device),
+            built.to(self.device),
             store.split(split),
             self.tokenizer,
             self.device,

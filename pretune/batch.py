@@ -140,6 +140,8 @@ class Batch:
             one row a sequence) and what they must give. Heads see only these rows.
         reads: the rows of the last layer that any target needs, which are all that it computes where its attention
             allows; None for all.
+        order: (T,) int64 or None: each row's rank in the order in which a permutation language model sees them; -1 for
+            rows that all see.
         samples: (N, 3) int64 on the host: (store, epoch, index) that name each sequence; keys of its random decisions
             and what an error message shows.
         account: what was cut, displaced, left out while the batch was built, in tokens or samples.
@@ -151,6 +153,7 @@ class Batch:
     source: Batch | None = None
     targets: Targets = field(default_factory=dict)
     reads: Rows | None = None
+    order: Tensor | None = None
     samples: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 3), np.int64))
     account: dict[str, int] = field(default_factory=dict)
 
@@ -168,6 +171,7 @@ class Batch:
             source=None if self.source is None else self.source.to(device),
             targets=move,
             reads=None if self.reads is None else self.reads.to(device),
+            order=None if self.order is None else self.order.to(device, non_blocking=True),
         )
 
     def pick(self, sequences: Sequence[int]) -> Batch:
@@ -182,6 +186,7 @@ class Batch:
             segments=None if self.segments is None else self.segments[rows],
             targets={},
             reads=None,
+            order=None if self.order is None else self.order[rows],
             samples=self.samples[list(sequences)] if len(self.samples) else self.samples,
         )
 
@@ -219,6 +224,7 @@ def level(batch: Batch) -> Batch:
         layout=layout,
         reads=_level_rows(batch, layout),
         segments=None if batch.segments is None else torch.cat([batch.segments, batch.segments[:1].expand(missing)]),
+        order=None if batch.order is None else torch.cat([batch.order, batch.order.new_full((missing,), -1)]),
     )
 
 

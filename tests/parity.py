@@ -67,7 +67,7 @@ def theirs(model: Any, rows: list[np.ndarray], segments: bool) -> dict[str, Tens
         out |= {"mlm": got.prediction_logits[real], **pair}
     elif kind == "BertForNextSentencePrediction":
         out["nsp"] = got.logits
-    elif kind.endswith("LMHeadModel"):
+    elif kind.endswith(("LMHeadModel", "ForCausalLM")):
         out["clm"] = got.logits[real]
     elif kind.endswith("ForSequenceClassification"):
         out["classification"] = got.logits

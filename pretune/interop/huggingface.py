@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pretune.errors import DataError, MissingInputError
 from pretune.interop.description import Description, architecture, describe, plain_name, read_description
 from pretune.interop.staging import staged
 from pretune.interop.weights import Weights, stale, write_json, write_weights
 from pretune.models.model import (
+    Config,
     Family,
     Key,
     LanguageModel,
@@ -102,7 +103,7 @@ class _Table:
         """For each of the model's parameters that the files have: name in the files, and how to read it."""
         out: dict[str, tuple[str, Key]] = {}
         parameters = dict(model.named_parameters())
-        for ours, theirs, key in expand(self.family.NAMES, len(model.stack.blocks)):
+        for ours, theirs, key in expand(self.family.NAMES, model):
             name = self.locate(theirs)
             if ours in parameters and name is not None:
                 out[ours] = (name, key)  # of two names the later one is what transformers computes with
@@ -124,7 +125,10 @@ class _Table:
                 continue
             name, key = sources[ours]
             shape = (parameter.shape[0] * key.parts, *parameter.shape[1:])
-            wanted = shape[::-1] if key.transpose else shape
+            wanted = (1,) * key.ones + (shape[::-1] if key.transpose else shape)
+            if key.heads:
+                heads = getattr(model.config, key.heads)
+                wanted = (*wanted[:-1], heads, wanted[-1] // heads)
             have = self.weights.shapes[name]
             if have != wanted:
                 raise DataError(
@@ -137,21 +141,24 @@ class _Table:
     def left_over(self, model: LanguageModel) -> list[str]:
         """Names in the files that the model has no place for; buffers and copies of tied weights are not counted."""
         own = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        names = expand(self.family.NAMES, len(model.stack.blocks))
+        names = expand(self.family.NAMES, model)
         used = {self.locate(theirs) for ours, theirs, key in names if ours in own or key.copies}
         return [name for name in self.weights.shapes if name not in used and not f".{name}".endswith(_BUFFERS)]
 
     def _expected(self, ours: str) -> str:
-        layers = 1 + max((int(part) for part in ours.split(".") if part.isdigit()), default=0)
-        return next((theirs for name, theirs, _ in expand(self.family.NAMES, layers) if name == ours), ours)
+        number = next((part for part in ours.split(".") if part.isdigit()), "")
+        any_layer = ours.replace(f".{number}.", ".{}.", 1) if number else ours
+        return next((key.theirs.format(number) for key in self.family.NAMES if key.ours in (ours, any_layer)), ours)
 
 
-def expand(names: Sequence[Key], layers: int) -> list[tuple[str, str, Key]]:
-    """(ours, theirs, key) for every layer."""
+def expand(names: Sequence[Key], model: LanguageModel) -> list[tuple[str, str, Key]]:
+    """(ours, theirs, key) for every layer of the list of blocks that a name is in."""
     out: list[tuple[str, str, Key]] = []
     for key in names:
-        if "{}" in key.ours:
-            out += [(key.ours.format(n), key.theirs.format(n), key) for n in range(layers)]
+        blocks, of_layers, _ = key.ours.partition(".{}")
+        if of_layers:
+            layers = range(len(cast(nn.ModuleList, model.get_submodule(blocks))))
+            out += [(key.ours.format(n), key.theirs.format(n), key) for n in layers]
         else:
             out.append((key.ours, key.theirs, key))
     return out
@@ -181,6 +188,7 @@ def _fill(model: LanguageModel, weights: Weights, sources: Mapping[str, tuple[st
             return old
         name, key = sources[ours]
         tensor = weights.read(name)
+        tensor = tensor.flatten(0, key.ones) if key.ones else tensor.flatten(1) if key.heads else tensor
         tensor = tensor.t() if key.transpose else tensor
         if key.parts > 1:
             tensor = tensor.chunk(key.parts)[key.part]
@@ -229,7 +237,7 @@ def export_weights(model: LanguageModel) -> dict[str, Tensor]:
     own = {name: tensor.detach() for name, tensor in model.named_parameters()}
     parts: dict[str, list[tuple[Key, Tensor]]] = {}
     written: set[str] = set()
-    for ours, theirs, key in expand(family.NAMES, len(model.stack.blocks)):
+    for ours, theirs, key in expand(family.NAMES, model):
         if ours in own and not (key.copies and model.config.tie_word_embeddings):
             parts.setdefault(theirs, []).append((key, own[ours]))
             written.add(ours)
@@ -239,15 +247,20 @@ def export_weights(model: LanguageModel) -> dict[str, Tensor]:
             "(adapters) before saving"
         )
     bare = architecture(model) == _base(family)
-    return {theirs.removeprefix(family.PREFIX) if bare else theirs: _join(found) for theirs, found in parts.items()}
+    prefix = family.PREFIX if bare else ""
+    return {theirs.removeprefix(prefix): _join(found, model.config) for theirs, found in parts.items()}
 
 
 def _base(family: Family) -> str:
-    return next(name for name in family.ARCHITECTURES if name.endswith("Model") and "LM" not in name)
+    return next(name for name, roles in family.ARCHITECTURES.items() if roles in ((), ("pooler",)))
 
 
-def _join(found: Sequence[tuple[Key, Tensor]]) -> Tensor:
+def _join(found: Sequence[tuple[Key, Tensor]], config: Config) -> Tensor:
     """The tensor that a file holds, from its parts."""
     pieces = [tensor for _, tensor in sorted(found, key=lambda item: item[0].part)]
     joined = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-    return joined.t().contiguous() if found[0][0].transpose else joined.contiguous()
+    key = found[0][0]
+    joined = joined.t().contiguous() if key.transpose else joined
+    if key.heads:
+        joined = joined.view(*joined.shape[:-1], getattr(config, key.heads), -1)
+    return joined.reshape((1,) * key.ones + joined.shape).contiguous()

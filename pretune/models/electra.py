@@ -104,6 +104,15 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
     return LanguageModel("electra", config, embedding, stack, made, std=config.initializer_range)
 
 
+def narrower(config: Config, share: float) -> Config:
+    """A generator's configuration: the same depth and word vectors, fewer heads, narrower layers."""
+    heads = max(1, round(config.num_attention_heads * share))
+    width = heads * (config.hidden_size // config.num_attention_heads)
+    inner = max(1, round(config.intermediate_size * share))
+    fields = {"num_attention_heads": heads, "hidden_size": width, "intermediate_size": inner}
+    return config.model_copy(update=fields)
+
+
 def _vocabulary_head(config: Config, embedding: Embedding) -> VocabularyHead:
     word, narrow = embedding.word.weight, config.embedding_size
     weight = word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word))

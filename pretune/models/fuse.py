@@ -78,8 +78,9 @@ class FusedBlock(nn.Module):
             return self.block(x, layout, cache, rows)  # type: ignore[no-any-return]
         attention = self.block.attention
         before_attention, after_attention, before_feedforward, after_feedforward = self._norms
-        inputs = self._inputs(before_attention(x).to(self._dtype)).view(x.shape[0], 3, attention.heads, -1)
-        query, key, value = inputs.unbind(1)
+        counts = (attention.heads, attention.key_heads, attention.key_heads)
+        inputs = self._inputs(before_attention(x).to(self._dtype)).view(x.shape[0], sum(counts), -1)
+        query, key, value = torch.split(inputs, counts, dim=1)
         if attention.rotary is not None:
             query, key = attention.rotary(query, layout), attention.rotary(key, layout)
         keys: Run = layout
@@ -107,9 +108,10 @@ def _known(block: Block) -> bool:
     return (
         type(block) is Block
         and type(block.attention) is Attention
+        and block.attention.query_norm is block.attention.relative is None
         and type(block.feedforward) in (FeedForward, GatedFeedForward)
         and all(type(m) is Projection for m in block.modules() if isinstance(m, nn.Linear))
-        and all(type(norm) in (nn.LayerNorm, nn.Identity) for norm in block.norms.children())
+        and all(type(norm) in (nn.LayerNorm, nn.RMSNorm, nn.Identity) for norm in block.norms.children())
     )
 
 
@@ -117,11 +119,11 @@ def _up(feedforward: FeedForward | GatedFeedForward) -> _Product:
     """What the projection down reads. Shape: (T, width) -> (T, inner)."""
     if isinstance(feedforward, FeedForward):
         return _product([feedforward.up], feedforward.activation)
-    both, activation = _product([feedforward.gate, feedforward.up]), feedforward.activation
+    both, activation = _product([feedforward.gate, feedforward.value]), feedforward.activation
 
     def gated(x: Tensor) -> Tensor:
-        gate, up = both(x).chunk(2, dim=-1)
-        return activation(gate) * up
+        gate, value = both(x).chunk(2, dim=-1)
+        return activation(gate) * value
 
     return gated
 
@@ -165,6 +167,8 @@ def _linear(weight: Tensor, bias: Tensor | None, activation: Activation | None =
 
 
 def _norm(norm: nn.Module) -> Callable[[Tensor], Tensor]:
+    if isinstance(norm, nn.RMSNorm):
+        return norm
     if not isinstance(norm, nn.LayerNorm):
         return lambda x: x
     shape, weight, bias, eps = norm.normalized_shape, norm.weight, norm.bias, norm.eps

@@ -37,6 +37,8 @@ class Key:
         transpose: their matrix is (in, out).
         part: which of `parts` equal slices of their output dimension this weight is.
         copies: their tensor repeats another (a tied weight, a shared pooler), and may be absent from a file.
+        ones: leading dimensions of size 1 that their tensor has and ours not.
+        heads: the field of the configuration that says into how many heads their matrix cuts its last dimension.
     """
 
     ours: str
@@ -45,6 +47,8 @@ class Key:
     part: int = 0
     parts: int = 1
     copies: bool = False
+    ones: int = 0
+    heads: str = ""
 
 
 class Family(Protocol):
@@ -203,6 +207,19 @@ class LanguageModel(nn.Module):
         """Where the weights are."""
         return self.embedding.word.weight.device
 
+    def narrower(self, share: float, heads: Sequence[str], seed: int) -> LanguageModel:
+        """A model of the same family whose layers have a share of this one's width, with initial weights.
+
+        Raises:
+            UsageError: the family does not say how it is made narrower.
+        """
+        family = get_family(self.family)
+        if not hasattr(family, "narrower"):
+            raise UsageError(f"{self.family} does not say how it is made narrower; take electra")
+        model = construct(self.family, family.narrower(self.config, share), heads)
+        initialise(model, seed)
+        return model
+
     def new_cache(self, sequences: int, capacity: int = 128) -> Cache:
         """An empty key/value cache for this model."""
         return Cache(len(self.stack.order), sequences, capacity, self.max_length)
@@ -271,7 +288,7 @@ def initialise(model: LanguageModel, seed: int, only: Callable[[str], bool] = la
         owner = kinds[name.rpartition(".")[0] + "."]
         if name.endswith("bias"):
             return torch.zeros(old.shape)
-        if isinstance(owner, nn.LayerNorm):
+        if isinstance(owner, nn.LayerNorm | nn.RMSNorm):
             return torch.ones(old.shape)
         ends_branch = name.startswith("stack.") and name.endswith(
             ("attention.output.weight", "feedforward.down.weight")

@@ -15,27 +15,19 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from pretune import config as configuration
 from pretune.models import model
 from pretune.models.model import Key, LanguageModel
+from pretune.models.rope import RopeConfig
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
 from pretune.nn.embedding import Embedding
 from pretune.nn.feedforward import GatedFeedForward
 from pretune.nn.heads import Anchor, MeanHead, SequenceHead, Transform, VocabularyHead
-from pretune.nn.rotary import Rotary
 from pretune.nn.stack import Stack
 from pretune.nn.structure import BIDIRECTIONAL, Window
 
 Kind = Literal["full_attention", "sliding_attention"]
-
-
-class Waves(configuration.Config):
-    """Rotary positions of one kind of layer."""
-
-    rope_type: Literal["default"] = "default"
-    rope_theta: float = Field(gt=1, le=1e9)
 
 
 class Config(model.Config):
@@ -66,7 +58,7 @@ class Config(model.Config):
     global_rope_theta: float = Field(160_000.0, gt=1, le=1e9)
     local_rope_theta: float = Field(10_000.0, gt=1, le=1e9)
     layer_types: tuple[Kind, ...] = ()
-    rope_parameters: dict[Kind, Waves] = Field(default_factory=dict)
+    rope_parameters: dict[Kind, RopeConfig] = Field(default_factory=dict)
     pad_token_id: int | None = Field(50283, ge=0)
     bos_token_id: int | None = Field(50281, ge=0)
     eos_token_id: int | None = Field(50282, ge=0)
@@ -144,7 +136,7 @@ NAMES: Sequence[Key] = [
     *_both("stack.blocks.{}.attention.output", "model.layers.{}.attn.Wo"),
     *_both("stack.blocks.{}.norms.before_feedforward", "model.layers.{}.mlp_norm"),
     *_both("stack.blocks.{}.feedforward.gate", "model.layers.{}.mlp.Wi", 0, 2),
-    *_both("stack.blocks.{}.feedforward.up", "model.layers.{}.mlp.Wi", 1, 2),
+    *_both("stack.blocks.{}.feedforward.value", "model.layers.{}.mlp.Wi", 1, 2),
     *_both("stack.blocks.{}.feedforward.down", "model.layers.{}.mlp.Wo"),
     *_both("stack.norm", "model.final_norm"),
     *_both("heads.mlm.transform.dense", "head.dense"),
@@ -201,7 +193,7 @@ def _block(config: Config, layer: int) -> Block:
         BIDIRECTIONAL if kind == "full_attention" else Window(reach, reach),
         dropout=config.attention_dropout,
         bias=config.attention_bias,
-        rotary=Rotary(config.hidden_size // config.num_attention_heads, config.rope_parameters[kind].rope_theta),
+        rotary=config.rope_parameters[kind].rotary(config.hidden_size // config.num_attention_heads),
     )
     return Block(
         attention,

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from pretune.batch import Layout
 from pretune.nn.backends import flash, matmul, padded, reference, sdpa, varlen
-from pretune.nn.cache import LayerCache
+from pretune.nn.cache import LayerCache, Memory
 from pretune.nn.projection import Projection, working
+from pretune.nn.relative import RelativeBias
 from pretune.nn.rotary import Rotary
 from pretune.nn.spans import Run
-from pretune.nn.structure import Causal, Structure
+from pretune.nn.structure import Biased, Causal, Structure
 
 BACKENDS: dict[str, ModuleType] = {
     "varlen": varlen,
@@ -78,10 +79,16 @@ class Attention(nn.Module):
     """Multi-head attention with separate projections.
 
     Args:
-        width: of the hidden run, a multiple of `heads`.
+        width: of the hidden run.
+        heads: of the queries.
+        key_heads: of keys and values, each of which serves `heads / key_heads` heads of queries; `heads` by default.
+        head_width: `width / heads` by default.
         dropout: of attention probabilities, while training.
         scale: factor of the scores; `head_width ** -0.5` by default.
+        bias, output_bias: of the projections into it and out of it; the second is as the first by default.
         rotary: turns queries and keys by their positions.
+        norms: of each head's queries and of its keys, before they are turned.
+        relative: gives what is added to the scores by distance; layers may share one.
     """
 
     def __init__(
@@ -90,23 +97,42 @@ class Attention(nn.Module):
         heads: int,
         structure: Structure,
         *,
+        key_heads: int | None = None,
+        head_width: int | None = None,
         dropout: float = 0.0,
         scale: float | None = None,
         bias: bool = True,
+        output_bias: bool | None = None,
         rotary: Rotary | None = None,
+        norms: tuple[nn.Module, nn.Module] | None = None,
+        relative: RelativeBias | None = None,
     ) -> None:
         super().__init__()
-        if width % heads:
+        if head_width is None and width % heads:
             raise ValueError(f"width {width} is not a multiple of {heads} heads")
         self.heads = heads
+        self.key_heads = key_heads or heads
+        if heads % self.key_heads:
+            raise ValueError(f"{heads} heads of queries are not a multiple of {key_heads} heads of keys")
         self.structure = structure
         self.dropout = dropout
         self.scale = scale
         self.rotary = rotary
-        self.query = Projection(width, width, bias=bias)
-        self.key = Projection(width, width, bias=bias)
-        self.value = Projection(width, width, bias=bias)
-        self.output = Projection(width, width, bias=bias)
+        of_head = head_width or width // heads
+        self.query = Projection(width, heads * of_head, bias=bias)
+        self.key = Projection(width, self.key_heads * of_head, bias=bias)
+        self.value = Projection(width, self.key_heads * of_head, bias=bias)
+        self.output = Projection(heads * of_head, width, bias=bias if output_bias is None else output_bias)
+        self.query_norm: nn.Module | None = None
+        self.key_norm: nn.Module | None = None
+        if norms is not None:
+            self.query_norm, self.key_norm = norms
+        self.relative = relative
+
+    @property
+    def any_queries(self) -> bool:
+        """Whether queries may be any rows of their sequence."""
+        return self.structure.any_queries and self.relative is None
 
     def forward(
         self,
@@ -124,19 +150,54 @@ class Attention(nn.Module):
             x: (T, width); return: (T, width)
         """
         x = working(x)
-        other, at = (x, layout) if source is None else (working(source[0]), source[1])
         query = self.query(x, layout).unflatten(1, (self.heads, -1))
-        key = self.key(other, at).unflatten(1, (self.heads, -1))
-        value = self.value(other, at).unflatten(1, (self.heads, -1))
+        if self.query_norm is not None:
+            query = self.query_norm(query)
         if self.rotary is not None:
-            query, key = self.rotary(query, layout), self.rotary(key, at)
-        keys: Run = at
-        if cache is not None:
-            key, value, keys = cache.append(key, value, layout)
+            query = self.rotary(query, layout)
+        key, value, keys = self._keys(x, layout, cache) if source is None else self._keys(*source, None)
+        return self._mix(query, key, value, layout, keys)
+
+    def cross(self, x: Tensor, layout: Layout, memory: Memory | None, cache: LayerCache | None = None) -> Tensor:
+        """Mix rows of another run, that of an encoder, into `x`; with a cache they are projected once.
+
+        Shape:
+            x: (T, width); return: (T, width)
+        """
+        x = working(x)
+        query = self.query(x, layout).unflatten(1, (self.heads, -1))
+        known = None if cache is None else cache.recall()
+        if known is None:
+            if memory is None:
+                raise ValueError("attention to an encoder's run needs that run, or a cache that remembers it")
+            key, value, _ = self._keys(memory.hidden, memory.layout, None)
+            known = (key, value, memory.layout)
+            if cache is not None:
+                cache.remember(*known)
+        return self._mix(query, *known[:2], layout, known[2])
+
+    def _keys(self, x: Tensor, layout: Layout, cache: LayerCache | None) -> tuple[Tensor, Tensor, Run]:
+        """Keys and values of a run, behind those of its past.
+
+        Shape:
+            x: (T, width); return: (Tk, key_heads, head width) twice
+        """
+        x = working(x)
+        key = self.key(x, layout).unflatten(1, (self.key_heads, -1))
+        value = self.value(x, layout).unflatten(1, (self.key_heads, -1))
+        if self.key_norm is not None:
+            key = self.key_norm(key)
+        if self.rotary is not None:
+            key = self.rotary(key, layout)
+        return (key, value, layout) if cache is None else cache.append(key, value, layout)
+
+    def _mix(self, query: Tensor, key: Tensor, value: Tensor, queries: Layout, keys: Run) -> Tensor:
+        structure = self.structure if self.relative is None else Biased(self.structure, self.relative)
         dropout = self.dropout if self.training else 0.0
-        mixed = ragged_attention(query, key, value, layout, keys, self.structure, dropout=dropout, scale=self.scale)
-        return self.output(mixed.flatten(1), layout)  # type: ignore[no-any-return]
+        mixed = ragged_attention(query, key, value, queries, keys, structure, dropout=dropout, scale=self.scale)
+        return self.output(mixed.flatten(1), queries)  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
         """Heads and structure, for the module tree."""
-        return f"heads={self.heads}, structure={self.structure}"
+        grouped = f", key_heads={self.key_heads}" if self.key_heads != self.heads else ""
+        return f"heads={self.heads}{grouped}, structure={self.structure}"

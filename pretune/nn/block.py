@@ -6,16 +6,16 @@ from torch import Tensor, nn
 
 from pretune.batch import Layout, Rows
 from pretune.nn.attention import Attention
-from pretune.nn.cache import LayerCache
+from pretune.nn.cache import LayerCache, Memory
 from pretune.nn.dropout import Dropout
 
 
 class Norms(nn.Module):
-    """The four places of a block where a norm may stand: GPT-2 sets the two `before`, BERT the two `after`.
+    """The places of a block where a norm may stand: GPT-2 sets those `before`, BERT those `after`.
 
     Attributes:
-        before_attention, before_feedforward: on a branch's input.
-        after_attention, after_feedforward: on the sum of branch and residual.
+        before_attention, before_cross, before_feedforward: on a branch's input.
+        after_attention, after_cross, after_feedforward: on the sum of branch and residual.
     """
 
     def __init__(
@@ -25,12 +25,16 @@ class Norms(nn.Module):
         after_attention: nn.Module | None = None,
         before_feedforward: nn.Module | None = None,
         after_feedforward: nn.Module | None = None,
+        before_cross: nn.Module | None = None,
+        after_cross: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.before_attention = before_attention or nn.Identity()
         self.after_attention = after_attention or nn.Identity()
         self.before_feedforward = before_feedforward or nn.Identity()
         self.after_feedforward = after_feedforward or nn.Identity()
+        self.before_cross = before_cross or nn.Identity()
+        self.after_cross = after_cross or nn.Identity()
 
 
 class Block(nn.Module):
@@ -63,5 +67,40 @@ class Block(nn.Module):
             mixed = self.attention(norms.before_attention(x), rows.layout, source=(whole, layout))
             layout = rows.layout
         x = norms.after_attention(add(mixed, x))
+        out: Tensor = norms.after_feedforward(add(self.feedforward(norms.before_feedforward(x), layout), x))
+        return out
+
+
+class DecoderBlock(nn.Module):
+    """A layer that also looks at what an encoder has read.
+
+    Args:
+        cross: attention to the encoder's run.
+        feedforward: called with the run and its layout.
+        dropout: of each branch, before it is added to the residual run.
+    """
+
+    def __init__(
+        self, attention: Attention, cross: Attention, feedforward: nn.Module, norms: Norms, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.attention = attention
+        self.cross = cross
+        self.feedforward = feedforward
+        self.norms = norms
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, layout: Layout, cache: LayerCache | None, rows: None, memory: Memory | None) -> Tensor:
+        """All three branches.
+
+        Args:
+            memory: None where the cache already remembers it.
+
+        Shape:
+            x: (T, width); return: (T, width)
+        """
+        norms, add = self.norms, self.dropout.add
+        x = norms.after_attention(add(self.attention(norms.before_attention(x), layout, cache), x))
+        x = norms.after_cross(add(self.cross.cross(norms.before_cross(x), layout, memory, cache), x))
         out: Tensor = norms.after_feedforward(add(self.feedforward(norms.before_feedforward(x), layout), x))
         return out

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pretune.batch import Layout
 from pretune.nn.spans import Run, Slots
+
+
+class Memory(NamedTuple):
+    """What an encoder has read: its hidden run (T, width), and where its sequences lie."""
+
+    hidden: Tensor
+    layout: Layout
 
 
 class Cache:
@@ -33,6 +41,15 @@ class Cache:
         self._before: tuple[int, ...] = self.lengths
         self._rows: Tensor | None = None
         self._slots: Slots | None = None
+        self._origin: tuple[int, ...] = tuple(range(sequences))  # of each sequence in what an encoder has read
+        self._sources: Layout | None = None
+        self._remembered: dict[int, tuple[Tensor, Tensor]] = {}
+        self._recalled: tuple[Layout, dict[int, tuple[Tensor, Tensor]]] | None = None
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it holds keys and values of an encoder's run, so that the run itself is no longer needed."""
+        return self._sources is not None
 
     def layout(self, lengths: Sequence[int], device: torch.device | str = "cpu") -> Layout:
         """The layout of tokens that come next: their positions follow what the cache holds."""
@@ -60,12 +77,36 @@ class Cache:
         """Sequence n becomes a copy of sequence `index[n]`: the surviving beams, or fewer sequences, or more."""
         order = torch.as_tensor(index, dtype=torch.int64)
         self.lengths = tuple(self.lengths[n] for n in order.tolist())
+        origin = tuple(self._origin[n] for n in order.tolist())
+        if origin != self._origin:
+            self._origin, self._recalled = origin, None
         if self._storage is not None:
             used = max(self.lengths, default=0)
             old = self._storage.narrow(3, 0, used).index_select(2, order.to(self._storage.device))
             if len(order) != self._storage.shape[2]:
                 self._allocate(old[0, 0, :0, 0], len(order))
             self._storage.narrow(3, 0, used).copy_(old)
+
+    def _remember(self, layer: int, key: Tensor, value: Tensor, layout: Layout) -> None:
+        self._sources = layout
+        self._remembered[layer] = (key, value)
+
+    def _recall(self, layer: int) -> tuple[Tensor, Tensor, Layout] | None:
+        """Keys and values of the encoder's runs that the sequences belong to, in their order."""
+        if self._sources is None or layer not in self._remembered:
+            return None
+        if self._origin == tuple(range(self._sources.count)):
+            return (*self._remembered[layer], self._sources)
+        if self._recalled is None:
+            layout = Layout.of([self._sources.lengths[n] for n in self._origin], self._sources.offsets.device)
+            self._recalled = (layout, {})
+        layout, known = self._recalled
+        if layer not in known:
+            bounds = self._sources.bounds
+            rows = torch.cat([torch.arange(bounds[n], bounds[n + 1]) for n in self._origin])
+            key, value = (x.index_select(0, rows.to(x.device)) for x in self._remembered[layer])
+            known[layer] = (key, value)
+        return (*known[layer], layout)
 
     def truncate(self, lengths: Sequence[int]) -> None:
         """Forget what lies past the given lengths."""
@@ -125,3 +166,11 @@ class LayerCache:
             key, value: (T, H, D)
         """
         return self._cache._append(self._layer, key, value, layout)
+
+    def remember(self, key: Tensor, value: Tensor, layout: Layout) -> None:
+        """Keep keys and values of an encoder's run. Shape: (T, H, D) twice."""
+        self._cache._remember(self._layer, key, value, layout)
+
+    def recall(self) -> tuple[Tensor, Tensor, Layout] | None:
+        """What was kept, a run for each sequence, or None before that. Shape: (T, H, D) twice."""
+        return self._cache._recall(self._layer)

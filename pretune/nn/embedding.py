@@ -62,6 +62,7 @@ class Embedding(nn.Module):
         norm: applied to the sum, or None.
         dropout: share of the result dropped while training.
         project: to the width of the stack, where that is another.
+        word: the table of another embedding, to share it.
     """
 
     def __init__(
@@ -75,9 +76,10 @@ class Embedding(nn.Module):
         norm: nn.Module | None = None,
         dropout: float = 0.0,
         project: nn.Linear | None = None,
+        word: nn.Embedding | None = None,
     ) -> None:
         super().__init__()
-        self.word = nn.Embedding(vocabulary, width)
+        self.word = word or nn.Embedding(vocabulary, width)
         self.position = position
         self.segment = nn.Embedding(segments, width) if segments else None
         self.norm = norm or nn.Identity()

@@ -29,7 +29,7 @@ class FeedForward(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """The product of two projections up, one of them through the activation; then down.
+    """The product of two projections up, a gate through the activation and a value; then down.
 
     Source: Shazeer 2020, arXiv 2002.05202; GeGLU with GELU, SwiGLU with SiLU.
 
@@ -41,11 +41,11 @@ class GatedFeedForward(nn.Module):
     def __init__(self, width: int, inner: int, activation: Activation, *, bias: bool = True) -> None:
         super().__init__()
         self.gate = Projection(width, inner, bias=bias)
-        self.up = Projection(width, inner, bias=bias)
+        self.value = Projection(width, inner, bias=bias)
         self.down = Projection(inner, width, bias=bias)
         self.activation = activation
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """Shape: (T, width) -> (T, width)."""
         x = working(x)
-        return self.down(self.activation(self.gate(x, layout)) * self.up(x, layout), layout)  # type: ignore[no-any-return]
+        return self.down(self.activation(self.gate(x, layout)) * self.value(x, layout), layout)  # type: ignore[no-any-return]

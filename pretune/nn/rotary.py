@@ -1,12 +1,15 @@
 """Rotary positions: each pair of a head's values is turned by an angle that grows with the token's position.
 
-Scores of a query and a key then depend on the distance between them alone.
+Scores of a query and a key then depend on the distance between them alone. Scalings stretch the waves of a trained
+model, so that it reads longer texts than those it was trained on.
 
 Source: Su et al. 2021, arXiv 2104.09864; pairs are value n and value n + half, as in GPT-NeoX and all that followed.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,20 +18,113 @@ from torch import Tensor, nn
 from pretune.batch import Layout
 
 
+@dataclass(frozen=True)
+class Scaling:
+    """How the frequencies of the waves are changed; the base changes nothing."""
+
+    def apply(self, frequency: Tensor, theta: float) -> Tensor:
+        """Shape: (width / 2,) radians a position, falling -> the same."""
+        return frequency
+
+    @property
+    def amplitude(self) -> float:
+        """Factor of queries and keys."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Linear(Scaling):
+    """All positions closer together.
+
+    Source: Chen et al. 2023, arXiv 2306.15595.
+    """
+
+    factor: float
+
+    def apply(self, frequency: Tensor, theta: float) -> Tensor:
+        """All divided."""
+        return frequency / self.factor
+
+
+@dataclass(frozen=True)
+class Llama3(Scaling):
+    """Long waves are stretched, short ones kept, those between interpolated.
+
+    Source: Grattafiori et al. 2024 (arXiv 2407.21783) and meta-llama/llama-models.
+
+    Attributes:
+        low, high: turns within the original context below and above which a wave is long or short.
+        original: positions that the model was trained with.
+    """
+
+    factor: float
+    low: float
+    high: float
+    original: int
+
+    def apply(self, frequency: Tensor, theta: float) -> Tensor:
+        """By wave length."""
+        wave = 2 * math.pi / frequency
+        smooth = (self.original / wave - self.low) / (self.high - self.low)
+        between = (1 - smooth) * frequency / self.factor + smooth * frequency
+        stretched = torch.where(wave > self.original / self.low, frequency / self.factor, between)
+        return torch.where(wave < self.original / self.high, frequency, stretched)
+
+
+@dataclass(frozen=True)
+class Yarn(Scaling):
+    """A ramp over the pairs from kept to stretched, and larger queries and keys.
+
+    Source: Peng et al. 2023, arXiv 2309.00071.
+
+    Attributes:
+        fast, slow: turns within the original context at which the ramp begins and ends.
+        original: positions that the model was trained with.
+        attention: factor of queries and keys; None for the paper's.
+    """
+
+    factor: float
+    original: int
+    fast: float = 32.0
+    slow: float = 1.0
+    attention: float | None = None
+
+    def apply(self, frequency: Tensor, theta: float) -> Tensor:
+        """By the place of the pair."""
+        width = 2 * len(frequency)
+        places = [
+            width * math.log(self.original / (turns * 2 * math.pi)) / (2 * math.log(theta))
+            for turns in (self.fast, self.slow)
+        ]
+        begin, end = max(math.floor(places[0]), 0), min(math.ceil(places[1]), width - 1)
+        place = torch.arange(len(frequency), dtype=torch.float32, device=frequency.device)
+        ramp = ((place - begin) / max(end - begin, 1e-3)).clamp(0, 1)
+        return frequency / self.factor * ramp + frequency * (1 - ramp)
+
+    @property
+    def amplitude(self) -> float:
+        """Grows with the factor."""
+        if self.attention is not None:
+            return self.attention
+        return 0.1 * math.log(self.factor) + 1.0 if self.factor > 1 else 1.0
+
+
 class Rotary(nn.Module):
     """Turns queries or keys, before their product.
 
     Args:
         width: of a head, even.
         theta: base of the wave lengths, which go from 2 pi to 2 pi theta.
+        scaling: of the waves.
     """
 
-    def __init__(self, width: int, theta: float) -> None:
+    def __init__(self, width: int, theta: float, scaling: Scaling | None = None) -> None:
         super().__init__()
         if width % 2:
             raise ValueError(f"rotary positions need an even head width, got {width}")
         self.width = width
         self.theta = theta
+        self.scaling = scaling or Scaling()
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """Shape: (T, H, width) -> (T, H, width)."""
@@ -38,11 +134,13 @@ class Rotary(nn.Module):
 
     def _waves(self, layout: Layout, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosine and sine of each position's angles, made once for all layers. Shape: (T, 1, width / 2) each."""
-        key = (Rotary, self.width, self.theta, dtype)
+        key = (Rotary, self.width, self.theta, self.scaling, dtype)
         if key not in layout.memo:
             exponent = torch.arange(0, self.width, 2, device=layout.positions.device) / self.width
-            angle = layout.positions[:, None].float() * (1.0 / self.theta**exponent)
-            layout.memo[key] = tuple(wave.to(dtype)[:, None] for wave in (angle.cos(), angle.sin()))
+            frequency = self.scaling.apply(1.0 / self.theta**exponent, self.theta)
+            angle = layout.positions[:, None].float() * frequency
+            waves = (angle.cos() * self.scaling.amplitude, angle.sin() * self.scaling.amplitude)
+            layout.memo[key] = tuple(wave.to(dtype)[:, None] for wave in waves)
         cosine, sine = layout.memo[key]
         return cosine, sine
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pretune.batch import Layout, Rows
-from pretune.nn.block import Block
-from pretune.nn.cache import Cache
+from pretune.nn.block import Block, DecoderBlock
+from pretune.nn.cache import Cache, Memory
 
 
 class Stack(nn.Module):
@@ -24,7 +24,7 @@ class Stack(nn.Module):
     """
 
     def __init__(
-        self, blocks: Sequence[Block], norm: nn.Module | None = None, order: Sequence[int] | None = None
+        self, blocks: Sequence[Block | DecoderBlock], norm: nn.Module | None = None, order: Sequence[int] | None = None
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
@@ -35,7 +35,7 @@ class Stack(nn.Module):
     @property
     def can_leave_out(self) -> bool:
         """Whether the last block can give some rows of its run without the others."""
-        return bool(self.order) and self.in_order[-1].attention.structure.any_queries  # type: ignore[union-attr,return-value]
+        return bool(self.order) and self.in_order[-1].attention.any_queries  # type: ignore[union-attr,return-value]
 
     @property
     def in_order(self) -> list[nn.Module]:
@@ -49,6 +49,7 @@ class Stack(nn.Module):
         cache: Cache | None = None,
         layers: list[Tensor] | None = None,
         rows: Rows | None = None,
+        memory: Memory | None = None,
     ) -> Tensor:
         """Run all blocks.
 
@@ -57,6 +58,7 @@ class Stack(nn.Module):
             layers: where given, the input of the stack and the output of each block are appended to it, the last one
                 after the last norm.
             rows: what the last block is to give, where it `can_leave_out` the others; without a cache.
+            memory: what an encoder has read, for blocks that look at it.
 
         Shape:
             x: (T, width); return: (T, width), or (M, width) for M rows
@@ -67,10 +69,11 @@ class Stack(nn.Module):
             wanted = rows if number == last else None
             if layers is not None:
                 layers.append(x)
+            also = (memory,) if isinstance(block, DecoderBlock) else ()
             if self.checkpointing and self.training and handle is None:
-                x = checkpoint(block, x, layout, None, wanted, use_reentrant=False)
+                x = checkpoint(block, x, layout, None, wanted, *also, use_reentrant=False)
             else:
-                x = block(x, layout, handle, wanted)
+                x = block(x, layout, handle, wanted, *also)
         x = self.norm(x)
         if layers is not None:
             layers.append(x)

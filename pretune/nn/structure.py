@@ -6,6 +6,7 @@ A structure is told once, as a mask, by `visible`; a back end that has a kernel 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -34,6 +35,14 @@ class Structure:
             return: (queries, keys) bool
         """
         raise NotImplementedError
+
+    def added(self, queries: int, keys: int) -> Tensor | None:
+        """What is added to the scores of one sequence; None for nothing.
+
+        Shape:
+            return: (H, queries, keys)
+        """
+        return None
 
     def within(self, keys: Layout | Slots) -> Structure:
         """A plainer structure that is the same for sequences as long as these, or this one."""
@@ -104,6 +113,31 @@ class Window(Structure):
         """The base's count, a query at a time."""
         first = keys - queries
         return sum(min(place + self.after, keys - 1) - max(place - self.before, 0) + 1 for place in range(first, keys))
+
+
+@dataclass(frozen=True, eq=False)
+class Biased(Structure):
+    """Another structure, and a learned number for each head and distance that is added to the scores.
+
+    Attributes:
+        base: which keys a query sees.
+        bias: gives what is added, from the numbers of queries and keys of a sequence.
+    """
+
+    base: Structure
+    bias: Callable[[int, int], Tensor]
+
+    def visible(self, queries: int, keys: int, device: torch.device | str = "cpu") -> Tensor | None:
+        """As the base."""
+        return self.base.visible(queries, keys, device)
+
+    def added(self, queries: int, keys: int) -> Tensor | None:
+        """The learned numbers."""
+        return self.bias(queries, keys)
+
+    def pairs(self, queries: int, keys: int) -> int:
+        """As the base."""
+        return self.base.pairs(queries, keys)
 
 
 BIDIRECTIONAL = Bidirectional()

@@ -81,6 +81,11 @@ class Mixture(Objective):
             self._shares = np.array(heaviest) / sum(heaviest)
             self._factors = {m.name: 1.0 / top for group, top in zip(groups, heaviest, strict=True) for m in group}
 
+    def attach(self, model: Model, draw: Draw) -> None:
+        """Every member learns what it must know."""
+        for member in self._objectives():
+            member.attach(model, draw)
+
     @property
     def parts(self) -> tuple[Objective, ...]:
         """The objectives of which a step trains one."""

@@ -42,7 +42,7 @@ class MaskedLanguageModelling(Objective):
     name: ClassVar[str] = "mlm"
     view: ClassVar[str] = "stream"
     pack: ClassVar[str] = "document"
-    also: ClassVar[tuple[str, ...]] = ("pairs",)
+    also: ClassVar[tuple[str, ...]] = ("pairs", "sentences")
     roles: ClassVar[tuple[str, ...]] = ("mlm",)
 
     class Config(Objective.Config):

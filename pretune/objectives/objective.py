@@ -31,9 +31,10 @@ Output = Any
 class Objective(nn.Module):
     """Base of the objectives.
 
-    A training step calls, on the host, `make(rows, draw)`, which is `corrupt(prepare(rows, draw), draw)`, and
-    `counts(batch)`, then `forward(model, batch)`. Randomness comes from `draw` and each row's sample alone, so a
-    batch's content does not depend on how samples are grouped.
+    Before the first step, `attach(model, draw)` is called once. A training step calls, on the host,
+    `make(rows, draw)`, which is `corrupt(prepare(rows, draw), draw)`, and `counts(batch)`, then
+    `forward(model, batch)`. Randomness comes from `draw` and each row's sample alone, so a batch's content does not
+    depend on how samples are grouped.
 
     Attributes:
         name: of its term, its target and its metric; the file's name.
@@ -66,6 +67,13 @@ class Objective(nn.Module):
         super().__init__()
         self.config = config
         self.vocabulary = vocabulary
+
+    def attach(self, model: Model, draw: Draw) -> None:
+        """Learn what it must know of the model that it will train; by default nothing."""
+
+    def companions(self) -> dict[str, Model]:
+        """Models of its own that are trained along, by the names of their folders in the run directory."""
+        return {}
 
     @property
     def parts(self) -> tuple[Objective, ...]:

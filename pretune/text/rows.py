@@ -45,7 +45,7 @@ class Row:
     Attributes:
         sample: (store, epoch, index), the key of its random decisions.
         tokens: (n,) the window; with a look-ahead, one or more tokens longer than what is predicted from.
-        sentences: starts of the sentences inside `tokens`, first 0; view "pairs".
+        sentences: starts of the sentences inside `tokens`, first 0; views "sentences" and "pairs".
         other: up to a window of another document, from a sentence's start; view "pairs".
         stops: where whole sentences end inside `other`; view "pairs".
         spare: tokens that the window could still take; view "pairs".

@@ -46,6 +46,7 @@ class TokenizerConfig(Config):
         min_frequency: how often a pair must occur to be merged, for WordPiece and BPE.
         max_bytes: text beyond this many bytes is not read.
         max_length: tokens of the longest input, as `model_max_length` tells other libraries.
+        sentinels: tokens `<extra_id_0>`, `<extra_id_1>` ... for span corruption, beside `vocab_size`.
     """
 
     kind: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
@@ -57,6 +58,7 @@ class TokenizerConfig(Config):
     min_frequency: int = Field(default=2, ge=1)
     max_bytes: int = Field(default=1 << 30, ge=1)
     max_length: int = Field(default=512, ge=1)
+    sentinels: int = Field(default=0, ge=0, le=10_000)
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
@@ -82,6 +84,7 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig | None = None)
     with tempfile.SpooledTemporaryFile(max_size=32 << 20) as file:
         spool = _Spool.fill(file, texts, config.max_bytes)
         backend, settings = train(spool, config)
+    backend.add_special_tokens([f"<extra_id_{number}>" for number in range(config.sentinels)])
     return Tokenizer(backend, {"model_max_length": config.max_length, **settings})
 
 

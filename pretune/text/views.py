@@ -2,7 +2,8 @@
 
 1. A split is one long run of tokens; every document ends with the tokenizer's end token.
 2. A view cuts it into windows of at most `width` tokens: across documents (`StreamView`), inside documents
-   (`DocumentView`), or by whole sentences of one document (`PairsView`). `ExampleView` holds supervised rows instead.
+   (`DocumentView`), or by whole sentences of one document (`SentencesView`, `PairsView`). `ExampleView` holds
+   supervised rows instead.
 3. `read` gives the windows that a sampler asks for as rows, still without special tokens; plain windows are read from
    the disk when their tokens are wanted (`Windows`).
 
@@ -23,8 +24,8 @@ from pretune.errors import DataError, UsageError
 from pretune.text.rows import Ints, Row, Split, Windows
 
 __all__ = [
-    "DocumentView", "ExampleView", "Ints", "PairsView", "Row", "Split", "StreamView", "TooFewDocumentsError", "View",
-    "Windows", "build_view",
+    "DocumentView", "ExampleView", "Ints", "PairsView", "Row", "SentencesView", "Split", "StreamView",
+    "TooFewDocumentsError", "View", "Windows", "build_view",
 ]  # fmt: skip
 _CHUNK = 1 << 20  # documents or sentences at a time: bounds the memory of building an index
 _TRIES = 4  # candidates for a second text: the first that is long enough is taken
@@ -50,7 +51,7 @@ def build_view(split: Split, view: str, width: int, lookahead: int = 0, pack: st
     """The view that an objective asks for by name.
 
     Args:
-        view: `Objective.view`: "stream" or "pairs".
+        view: `Objective.view`: "stream", "sentences" or "pairs".
         width: tokens of a window: the sequence length less `Objective.overhead`.
         lookahead: `Objective.lookahead`.
         pack: for the view "stream": "stream" cuts across documents, "document" never crosses them.
@@ -59,11 +60,13 @@ def build_view(split: Split, view: str, width: int, lookahead: int = 0, pack: st
         UsageError: a name that text cannot deliver, or a width below 1.
         DataError: the view "pairs" of fewer than two documents.
     """
-    if view == "pairs":
-        return PairsView(split, width)
+    if view in ("sentences", "pairs"):
+        return (SentencesView if view == "sentences" else PairsView)(split, width)
     if view == "stream" and pack in ("stream", "document"):
         return (StreamView if pack == "stream" else DocumentView)(split, width, lookahead)
-    raise UsageError(f"no view {view!r} with pack = {pack!r}; known: view stream or pairs, pack stream or document")
+    raise UsageError(
+        f"no view {view!r} with pack = {pack!r}; known: view stream, sentences or pairs, pack stream or document"
+    )
 
 
 def _check_width(width: int) -> None:
@@ -176,14 +179,11 @@ class TooFewDocumentsError(DataError):
     """A split of fewer than two documents with text: no second text can come from another one."""
 
 
-class PairsView:
-    """Windows of whole sentences of one document, each with a candidate second text from another document.
+class SentencesView:
+    """Windows of whole sentences of one document.
 
     Sentences are packed greedily up to `width` tokens. One that is longer than that is split into pieces, each a
     window of its own, so nothing is lost and no window has a piece's edge inside it.
-
-    Raises:
-        TooFewDocumentsError: fewer than two documents with text.
     """
 
     def __init__(self, split: Split, width: int) -> None:
@@ -191,13 +191,8 @@ class PairsView:
         self.split, self.width = split, width
         self._documents = np.asarray(split.document_offsets)
         self._sentences = np.asarray(split.sentence_offsets)
-        index = split.index(f"pairs-{width}", self._parts)
+        index = split.index(f"sentences-{width}", self._parts)
         self._usable, self._start, self._stop = index["usable"], index["start"], index["stop"]
-        if len(self._usable) < 2:
-            raise TooFewDocumentsError(
-                f"next-sentence prediction needs text from another document, but this split has {len(self._usable)} "
-                "document(s) with text; add documents, split them (documents = 'blank-line' or 'line'), or drop nsp"
-            )
         self._used, self._split_tokens = int(index["used"].sum()), int(index["split"].sum())
 
     def _parts(self) -> Iterator[dict[str, Ints]]:
@@ -225,6 +220,52 @@ class PairsView:
         return np.asarray(self._stop[index] - self._start[index])
 
     def read(self, index: Ints, store: int, epoch: int, draw: Draw) -> list[Row]:
+        """Windows as rows, each with its sentences."""
+        index = np.asarray(index, np.int64)
+        start, stop = self._start[index], self._stop[index]
+        inside = _slices(self._sentences, start, stop)
+        tokens = self._read(start, stop)
+        return [
+            Row((store, epoch, i), tokens[n], sentences=np.append(0, inside[n] - start[n]))
+            for n, i in enumerate(index.tolist())
+        ]
+
+    def _read(self, start: Ints, stop: Ints) -> list[Ints]:
+        """Runs of tokens, read together. Shape: (n,), (n,) -> n arrays."""
+        run, ends = self.split.read_runs(start, stop), (stop - start).cumsum().tolist()
+        return [run[a:b] for a, b in pairwise([0, *ends])]
+
+    def account(self) -> dict[str, int]:
+        """`tokens = used + end + cut`; `split` of the used ones lie beyond the first window of an overlong sentence."""
+        total, used = self.split.token_count, self._used
+        end = len(self._documents) - 1
+        cut = total - end - used
+        return {
+            "samples": len(self),
+            "tokens": total,
+            "used": used,
+            "end": end,
+            "cut": cut,
+            "split": self._split_tokens,
+        }
+
+
+class PairsView(SentencesView):
+    """Windows of whole sentences of one document, each with a candidate second text from another document.
+
+    Raises:
+        TooFewDocumentsError: fewer than two documents with text.
+    """
+
+    def __init__(self, split: Split, width: int) -> None:
+        super().__init__(split, width)
+        if len(self._usable) < 2:
+            raise TooFewDocumentsError(
+                f"next-sentence prediction needs text from another document, but this split has {len(self._usable)} "
+                "document(s) with text; add documents, split them (documents = 'blank-line' or 'line'), or drop nsp"
+            )
+
+    def read(self, index: Ints, store: int, epoch: int, draw: Draw) -> list[Row]:
         """Windows as rows, each with its sentences and a text of another document drawn by the sample's key."""
         index = np.asarray(index, np.int64)
         samples = np.stack([np.full_like(index, store), np.full_like(index, epoch), index], axis=1)
@@ -250,11 +291,6 @@ class PairsView:
             )
         return rows
 
-    def _read(self, start: Ints, stop: Ints) -> list[Ints]:
-        """Runs of tokens, read together. Shape: (n,), (n,) -> n arrays."""
-        run, ends = self.split.read_runs(start, stop), (stop - start).cumsum().tolist()
-        return [run[a:b] for a, b in pairwise([0, *ends])]
-
     def _others(self, keys: NDArray[np.uint64], start: Ints, stop: Ints) -> tuple[Ints, Ints]:
         """For each window a run of up to `width` tokens from a sentence of another document, both drawn uniformly.
 
@@ -274,20 +310,6 @@ class PairsView:
         finish = np.minimum(begin + self.width, end)
         best = np.minimum(finish - begin, (stop - start)[:, None]).argmax(axis=1)[:, None]
         return np.take_along_axis(begin, best, axis=1)[:, 0], np.take_along_axis(finish, best, axis=1)[:, 0]
-
-    def account(self) -> dict[str, int]:
-        """`tokens = used + end + cut`; `split` of the used ones lie beyond the first window of an overlong sentence."""
-        total, used = self.split.token_count, self._used
-        end = len(self._documents) - 1
-        cut = total - end - used
-        return {
-            "samples": len(self),
-            "tokens": total,
-            "used": used,
-            "end": end,
-            "cut": cut,
-            "split": self._split_tokens,
-        }
 
 
 def _slices(values: Ints, low: Ints, high: Ints) -> list[Ints]:

@@ -24,6 +24,8 @@ _WORD_LEAD = {
 }  # first UTF-8 byte of Chinese, of full-width signs, of emoji
 _HAN = re.compile("[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 
+_SENTINEL = re.compile(r"<extra_id_(\d+)>")
+
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
@@ -35,6 +37,7 @@ class Vocabulary:
         special: (size,) ids that never come out of plain text, and the unknown token.
         continuation: (size,) the piece continues the word of the piece before it: "##ing", no "Ġ", no "▁".
             Punctuation and Chinese characters are words of their own.
+        sentinels: ids of `<extra_id_0>`, `<extra_id_1>` ..., which stand for what is missing from a text.
     """
 
     size: int
@@ -47,6 +50,7 @@ class Vocabulary:
     eos: int | None
     special: Flags
     continuation: Flags
+    sentinels: tuple[int, ...] = ()
 
     @property
     def end(self) -> int:
@@ -126,7 +130,9 @@ def build_vocabulary(layout: Mapping[str, Any], pieces: Sequence[str | None], ro
     flags = _continuation(layout, pieces)
     flags[special] = False
     named = {role: roles.get(role) for role in ROLES}
-    return Vocabulary(len(pieces), **named, special=special, continuation=flags)
+    numbered = [(int(m[1]), t["id"]) for t in layout["added_tokens"] if (m := _SENTINEL.fullmatch(t["content"]))]
+    sentinels = tuple(number for _, number in sorted(numbered))
+    return Vocabulary(len(pieces), **named, special=special, continuation=flags, sentinels=sentinels)
 
 
 def stages(part: Mapping[str, Any] | None, plural: str) -> list[Mapping[str, Any]]:

@@ -117,6 +117,7 @@ def pretraining(recipe: Recipe, verify: bool = True) -> Pieces:
     objective = build_objective(recipe.objective, tokenizer.vocabulary)
     _check_length_warmup(recipe, objective)
     model = network(recipe, objective.roles, None, tokenizer)
+    objective.attach(model, Draw(recipe.seed))
     views = [[_view(recipe, store, "train", part) for store in stores] for part in objective.parts]
     held, notes = _held_out(recipe, stores, objective) if recipe.evaluation.samples != 0 else ([], [])
     return Pieces(

@@ -156,6 +156,7 @@ def pinned(batch: Batch) -> Batch:
         segments=pin(batch.segments),
         layout=lay(batch.layout),
         reads=None if reads is None else Rows(reads.index.pin_memory(), lay(reads.layout)),
+        order=pin(batch.order),
         source=None if batch.source is None else pinned(batch.source),
         targets={name: (i.pin_memory(), y.pin_memory()) for name, (i, y) in batch.targets.items()},
     )

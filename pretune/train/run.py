@@ -128,6 +128,9 @@ def _finish(pieces: Pieces, setting: Setting, state: State, directory: RunDirect
     widen(pieces.model.cpu())
     pieces.tokenizer.settings["model_max_length"] = setting.recipe.data.length  # what use cuts texts to
     save_model(pieces.model, directory.path, pieces.tokenizer)
+    for name, companion in pieces.objective.companions().items():
+        widen(companion.cpu())
+        save_model(companion, directory.path / name, pieces.tokenizer)
     used = {"steps": state.step, "tokens": state.tokens, "samples": state.samples, "epochs": state.epoch}
     training = {**used, "skipped_steps": state.skipped, **state.account}
     directory.finish(

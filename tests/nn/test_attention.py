@@ -8,7 +8,7 @@ from pretune.nn import buckets
 from pretune.nn.attention import BACKENDS, Attention, ragged_attention
 from pretune.nn.backends import flash, matmul
 from pretune.nn.spans import Slots
-from pretune.nn.structure import BIDIRECTIONAL, CAUSAL, Structure
+from pretune.nn.structure import BIDIRECTIONAL, CAUSAL, Biased, Structure, Window
 
 RUNS = {
     "equal": ([7, 7, 7], None),
@@ -35,8 +35,24 @@ def run(
     return [out, *torch.autograd.grad(out, inputs, weight)]
 
 
+def slope(queries: int, keys: int) -> torch.Tensor:
+    """Something to add to the scores of three heads."""
+    distance = torch.arange(keys) - torch.arange(keys)[keys - queries :, None]
+    return torch.tensor([0.1, -0.2, 0.3])[:, None, None] * distance
+
+
+STRUCTURES = {
+    "bidirectional": BIDIRECTIONAL,
+    "causal": CAUSAL,
+    "window": Window(3, 2),
+    "band": Window(4, 0),
+    "biased": Biased(BIDIRECTIONAL, slope),
+    "biased causal": Biased(CAUSAL, slope),
+}
+
+
 @pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize("structure", [BIDIRECTIONAL, CAUSAL], ids=["bidirectional", "causal"])
+@pytest.mark.parametrize("structure", STRUCTURES.values(), ids=STRUCTURES)
 def test_back_ends_are_equal(name, structure):
     lengths, longer = RUNS[name]
     queries = Layout.of(lengths)
@@ -53,8 +69,31 @@ def test_back_ends_are_equal(name, structure):
                 torch.testing.assert_close(
                     got, want, atol=tolerance, rtol=tolerance, msg=lambda m, b=backend: f"{b} {m}"
                 )
-    assert tried >= {"flash", "sdpa", "padded"}
-    assert ("matmul" in tried) == (longer is None or structure is BIDIRECTIONAL)
+    plain = structure in (BIDIRECTIONAL, CAUSAL)
+    assert tried >= ({"flash"} if plain else set()) | {"sdpa", "padded"}
+    assert ("matmul" in tried) == (plain and (longer is None or structure is BIDIRECTIONAL))
+
+
+@pytest.mark.parametrize("structure", STRUCTURES.values(), ids=STRUCTURES)
+def test_pairs_are_counted_as_they_are_seen(structure):
+    for queries, keys in ((1, 1), (1, 7), (5, 9), (12, 12)):
+        mask = structure.visible(queries, keys)
+        assert structure.pairs(queries, keys) == (queries * keys if mask is None else int(mask.sum()))
+
+
+@pytest.mark.parametrize("window", [Window(3, 2), Window(2, 3), Window(5, 5), Window(4, 0), Window(0, 0)])
+def test_a_window_that_covers_all_is_plain(window):
+    for length in range(1, 9):
+        plain = window.within(Layout.of([length, 1]))
+        mask = window.visible(length, length)
+        mask = torch.ones(length, length, dtype=torch.bool) if mask is None else mask
+        if plain is CAUSAL:
+            assert mask.equal(torch.ones_like(mask).tril())
+        elif plain is BIDIRECTIONAL:
+            assert mask.all()
+        else:
+            assert plain is window
+            assert not mask.all()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="varlen needs a CUDA GPU")

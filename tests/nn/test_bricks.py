@@ -12,10 +12,11 @@ from pretune.nn.activation import activation, gelu_new
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
 from pretune.nn.dropout import Dropout, _words
-from pretune.nn.embedding import Embedding, Learned
-from pretune.nn.feedforward import FeedForward
+from pretune.nn.embedding import Embedding, Learned, Sinusoidal
+from pretune.nn.feedforward import FeedForward, GatedFeedForward
 from pretune.nn.heads import Pooler, SequenceHead, VocabularyHead
 from pretune.nn.projection import working
+from pretune.nn.rotary import Rotary
 from pretune.nn.stack import Stack
 from pretune.nn.structure import BIDIRECTIONAL, CAUSAL
 
@@ -183,3 +184,50 @@ def test_working_precision_follows_autocast():
     assert working(x) is x
     with torch.autocast("cpu", torch.bfloat16):
         assert working(x).dtype == torch.bfloat16
+
+
+def test_rotary_turns_by_distance_and_back():
+    rotary = Rotary(8, 100.0)
+    layout = Layout.of([5, 3])
+    x = torch.randn(8, 2, 8, dtype=torch.float64, requires_grad=True)
+    y = rotary(x, layout)
+    torch.testing.assert_close(y.norm(dim=2), x.norm(dim=2))
+    angle = layout.positions[:, None].double() / 100.0 ** (torch.arange(0, 8, 2) / 8)
+    turned = torch.view_as_complex(torch.stack([x[..., :4], x[..., 4:]], dim=-1)) * torch.exp(1j * angle)[:, None]
+    torch.testing.assert_close(y, torch.cat([turned.real, turned.imag], dim=2), atol=1e-5, rtol=1e-5)
+    assert torch.autograd.gradcheck(lambda t: rotary(t, layout), x)
+    later = Layout.of([5, 3], starts=[7, 7])
+    scores = [torch.einsum("thd,shd->ths", rotary(x, at)[:5], rotary(x, at)[:5]) for at in (layout, later)]
+    torch.testing.assert_close(*scores, atol=1e-5, rtol=1e-5)
+    assert len(layout.memo) == 1
+
+
+def test_sinusoidal_positions_are_those_of_the_paper():
+    found = Sinusoidal(None, 6)(torch.arange(4))
+    for position in range(4):
+        for pair in range(3):
+            angle = position / 10000 ** (2 * pair / 6)
+            assert found[position, pair].item() == pytest.approx(math.sin(angle), abs=1e-6)
+            assert found[position, 3 + pair].item() == pytest.approx(math.cos(angle), abs=1e-6)
+
+
+def test_learned_positions_begin_at_their_offset():
+    brick = Learned(5, 4, offset=2)
+    assert brick.weight.shape == (7, 4)
+    torch.testing.assert_close(brick(torch.tensor([0, 4])), brick.weight[[2, 6]])
+
+
+def test_gates_multiply():
+    brick = GatedFeedForward(6, 10, F.gelu, bias=True)
+    x = torch.randn(3, 6)
+    want = brick.down(F.gelu(brick.gate(x)) * brick.value(x))
+    torch.testing.assert_close(brick(x, Layout.of([3])), want)
+
+
+def test_a_stack_may_use_a_block_again():
+    blocks = [Block(Attention(8, 2, BIDIRECTIONAL), FeedForward(8, 16, F.gelu), Norms()) for _ in range(2)]
+    stack, layout = Stack(blocks, order=[0, 0, 1]), Layout.of([3])
+    x = torch.randn(3, 8)
+    want = blocks[1](blocks[0](blocks[0](x, layout), layout), layout)
+    torch.testing.assert_close(stack(x, layout), want)
+    assert len(list(stack.parameters())) == 2 * len(list(blocks[0].parameters()))

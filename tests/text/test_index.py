@@ -147,7 +147,7 @@ def test_verifying_a_store_drops_a_damaged_index(
     path = shutil.copytree(prepared, tmp_path / "store")
     for pack in ("document", "stream"):
         build_view(TokenStore.open(path).split("train"), "pairs" if pack == "stream" else "stream", 20, pack=pack)
-    file = path / "index" / "train-pairs-20" / "start.npy"
+    file = path / "index" / "train-sentences-20" / "start.npy"
     raw = bytearray(file.read_bytes())
     raw[-3] ^= 0x10  # neither its size nor its header says so
     file.write_bytes(bytes(raw))

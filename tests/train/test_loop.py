@@ -375,3 +375,35 @@ def test_another_machine_is_warned_of(tmp_path, store, capsys, monkeypatch):
 def test_data_wait_is_measured(tmp_path, store):
     pretrain(recipe(tmp_path / "run", store))
     assert all(0 <= line["data_wait"] <= 1 for line in lines(tmp_path / "run") if "data_wait" in line)
+
+
+def test_two_models_trained_together_resume_bit_for_bit(tmp_path, store, monkeypatch):
+    shape = {
+        "num_hidden_layers": 2,
+        "hidden_size": 32,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "embedding_size": 16,
+        "max_position_embeddings": 64,
+    }
+    model = {"family": "electra", "size": "tiny", "overrides": shape}
+
+    def go(name):
+        objective = {"rtd": {"generator": 0.5}}
+        base = recipe(tmp_path / name, store, evaluation={"samples": 16, "every": 5})
+        pretrain(replaced(base, model=model, objective=objective))
+
+    go("whole")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 6)
+        with pytest.raises(SignalError):
+            go("halves")
+    go("halves")
+    assert shas(tmp_path / "whole", 10) == shas(tmp_path / "halves", 10)
+    assert untimed(tmp_path / "whole") == untimed(tmp_path / "halves")
+    for folder in (".", "generator"):
+        whole, halves = (tmp_path / name / folder / "model.safetensors" for name in ("whole", "halves"))
+        assert whole.read_bytes() == halves.read_bytes()
+    configs = [tmp_path / "whole" / folder / "config.json" for folder in (".", "generator")]
+    kinds = [json.loads(path.read_text())["architectures"] for path in configs]
+    assert kinds == [["ElectraForPreTraining"], ["ElectraForMaskedLM"]]

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pretune.batch import Layout
+from pretune.nn.backends.sdpa import mask_of
 from pretune.nn.spans import Run
-from pretune.nn.structure import Structure
+from pretune.nn.structure import Biased, Structure
 
 
 def refuse(query: Tensor, key: Tensor, queries: Layout, keys: Run, structure: Structure, dropout: float) -> str | None:
@@ -31,15 +32,19 @@ def attend(
         return torch.zeros_like(query)
     rows = _places(queries.lengths, queries.offsets)
     seen = _places(keys.lengths, keys.offsets)
-    mask = torch.zeros(*rows.shape, seen.shape[1], dtype=torch.bool, device=query.device)
+    places = (rows.shape[1], seen.shape[1])
+    if isinstance(structure, Biased):
+        mask = query.new_full((len(rows), query.shape[1], *places), -torch.inf)
+    else:
+        mask = torch.zeros(len(rows), 1, *places, dtype=torch.bool, device=query.device)
     for n, (length, used) in enumerate(zip(queries.lengths, keys.lengths, strict=False)):
-        visible = structure.visible(length, used, query.device)
-        mask[n, :length, :used] = True if visible is None else visible
+        shown = mask_of(structure, length, used, query)
+        mask[n, :, :length, :used] = True if shown is None else shown
     out = F.scaled_dot_product_attention(
         query[rows].transpose(1, 2),
         key[seen].transpose(1, 2),
         value[seen].transpose(1, 2),
-        attn_mask=mask[:, None],
+        attn_mask=mask,
         dropout_p=dropout,
         scale=scale,
         enable_gqa=query.shape[1] != key.shape[1],

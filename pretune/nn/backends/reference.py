@@ -38,6 +38,9 @@ def attend(
             k = key[seen].double().repeat_interleave(repeat, dim=1)
             v = value[seen].double().repeat_interleave(repeat, dim=1)
             scores = torch.einsum("qhd,khd->hqk", query[rows].double(), k) * scale
+            added = structure.added(group.query_length, group.key_length)
+            if added is not None:
+                scores = scores + added.double()
             visible = structure.visible(group.query_length, group.key_length, query.device)
             if visible is not None:
                 scores = scores.masked_fill(~visible, -torch.inf)

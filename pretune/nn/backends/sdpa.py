@@ -34,7 +34,7 @@ def attend(
         if group.query_start > done:
             pieces.append(torch.zeros_like(query[done : group.query_start]))
         square = isinstance(structure, Causal) and group.query_length == group.key_length
-        mask = None if square else structure.visible(group.query_length, group.key_length, query.device)
+        mask = None if square else mask_of(structure, group.query_length, group.key_length, query)
         out = F.scaled_dot_product_attention(
             heads_of(query, group.query_start, group.query_length, group.sequences),
             heads_of(key, group.key_start, group.key_length, group.sequences),
@@ -50,3 +50,16 @@ def attend(
     if done < query.shape[0]:
         pieces.append(torch.zeros_like(query[done:]))
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces) if pieces else torch.zeros_like(query)
+
+
+def mask_of(structure: Structure, queries: int, keys: int, like: Tensor) -> Tensor | None:
+    """What SDPA is told: which keys are visible, or what is added to the scores; None where all are, and nothing.
+
+    Shape:
+        return: (queries, keys) bool, or (H, queries, keys) in the format of `like`
+    """
+    visible, added = structure.visible(queries, keys, like.device), structure.added(queries, keys)
+    if added is None:
+        return visible
+    added = added.to(like.dtype)
+    return added if visible is None else added.masked_fill(~visible, -torch.inf)

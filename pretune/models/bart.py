@@ -1,0 +1,207 @@
+"""BART: BERT's kind of encoder and GPT's kind of decoder, post-norm, with one vocabulary.
+
+Source: Lewis et al. 2019, arXiv 1910.13461.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from pretune.models import model
+from pretune.models.encoder_decoder import Encoder, EncoderDecoder
+from pretune.models.model import Key
+from pretune.nn.activation import activation
+from pretune.nn.attention import Attention
+from pretune.nn.block import Block, DecoderBlock, Norms
+from pretune.nn.embedding import Embedding, Learned, Sinusoidal
+from pretune.nn.feedforward import FeedForward
+from pretune.nn.heads import Anchor, Pooler, SequenceHead, VocabularyHead
+from pretune.nn.stack import Stack
+from pretune.nn.structure import BIDIRECTIONAL, CAUSAL, Structure
+
+
+class Config(model.Config):
+    """Fields of `config.json`. Attention dropout is 0 unless asked for: above it, attention leaves the fast kernels."""
+
+    vocab_size: int = Field(50265, ge=1, le=2**22)
+    max_position_embeddings: int = Field(1024, ge=1, le=2**20)
+    d_model: int = Field(1024, ge=1, le=2**16)
+    encoder_layers: int = Field(12, ge=1, le=512)
+    encoder_ffn_dim: int = Field(4096, ge=1, le=2**18)
+    encoder_attention_heads: int = Field(16, ge=1, le=1024)
+    decoder_layers: int = Field(12, ge=1, le=512)
+    decoder_ffn_dim: int = Field(4096, ge=1, le=2**18)
+    decoder_attention_heads: int = Field(16, ge=1, le=1024)
+    activation_function: str = "gelu"
+    dropout: float = Field(0.1, ge=0, lt=1)
+    attention_dropout: float = Field(0.0, ge=0, lt=1)
+    classifier_dropout: float = Field(0.0, ge=0, lt=1)
+    init_std: float = Field(0.02, ge=0, le=10)
+    scale_embedding: bool = False
+    pad_token_id: int = Field(1, ge=0)
+    bos_token_id: int | None = Field(0, ge=0)
+    eos_token_id: int = Field(2, ge=0)
+    decoder_start_token_id: int = Field(2, ge=0)
+    is_encoder_decoder: Literal[True] = True
+    tie_word_embeddings: Literal[True] = True
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        for side in ("encoder", "decoder"):
+            heads = getattr(self, f"{side}_attention_heads")
+            if self.d_model % heads:
+                raise ValueError(f"d_model {self.d_model} is not a multiple of {side}_attention_heads {heads}")
+        activation(self.activation_function)
+        return self
+
+
+def size(layers: int, width: int) -> dict[str, int]:
+    """Fields that make both sides alike."""
+    fields = {"layers": layers, "attention_heads": width // 64, "ffn_dim": 4 * width}
+    both = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in fields.items()}
+    return {"d_model": width, **both}
+
+
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "tiny": size(2, 128),
+    "mini": size(4, 256),
+    "base": size(6, 768),
+    "large": size(12, 1024),
+}
+ANCHOR: Anchor = "last"
+PREFIX = "model."
+ATTENTION_DROPOUT = "attention_dropout"
+ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
+    "BartForConditionalGeneration": ("clm",),
+    "BartForSequenceClassification": ("classification",),
+    "BartModel": (),
+}
+
+
+def both(ours: str, theirs: str) -> list[Key]:
+    """Weight and bias of one module."""
+    return [Key(f"{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]
+
+
+def attention_names(ours: str, theirs: str) -> list[Key]:
+    """Of the four projections."""
+    parts = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "out_proj"}
+    return [key for mine, other in parts.items() for key in both(f"{ours}.{mine}", f"{theirs}.{other}")]
+
+
+def layer_names(ours: str, theirs: str) -> list[Key]:
+    """Of what a layer of either side has."""
+    return [
+        *attention_names(f"{ours}.attention", f"{theirs}.self_attn"),
+        *both(f"{ours}.norms.after_attention", f"{theirs}.self_attn_layer_norm"),
+        *both(f"{ours}.feedforward.up", f"{theirs}.fc1"),
+        *both(f"{ours}.feedforward.down", f"{theirs}.fc2"),
+        *both(f"{ours}.norms.after_feedforward", f"{theirs}.final_layer_norm"),
+    ]
+
+
+BODY: Sequence[Key] = [
+    Key("embedding.word.weight", "model.shared.weight"),
+    Key("embedding.word.weight", "model.encoder.embed_tokens.weight", copies=True),
+    Key("embedding.word.weight", "model.decoder.embed_tokens.weight", copies=True),
+    *layer_names("encoder.stack.blocks.{}", "model.encoder.layers.{}"),
+    *layer_names("stack.blocks.{}", "model.decoder.layers.{}"),
+    *attention_names("stack.blocks.{}.cross", "model.decoder.layers.{}.encoder_attn"),
+    *both("stack.blocks.{}.norms.after_cross", "model.decoder.layers.{}.encoder_attn_layer_norm"),
+    Key("heads.clm.weight", "lm_head.weight", copies=True),
+    Key("heads.clm.bias", "final_logits_bias", ones=1),
+]
+NAMES: Sequence[Key] = [
+    *BODY,
+    Key("encoder.embedding.position.weight", "model.encoder.embed_positions.weight"),
+    *both("encoder.embedding.norm", "model.encoder.layernorm_embedding"),
+    Key("embedding.position.weight", "model.decoder.embed_positions.weight"),
+    *both("embedding.norm", "model.decoder.layernorm_embedding"),
+    *both("heads.classification.pooler.dense", "classification_head.dense"),
+    *both("heads.classification.linear", "classification_head.out_proj"),
+]
+
+
+def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> EncoderDecoder:
+    """The modules of a BART.
+
+    Args:
+        heads: of `clm`, `classification`.
+        labels: names of the classes.
+    """
+    width, length = config.d_model, config.max_position_embeddings
+    return assemble("bart", config, heads, labels, lambda: Learned(length, width, offset=2), normed=True)
+
+
+def assemble(
+    family: str,
+    config: Config,
+    heads: Sequence[str],
+    labels: Sequence[str] | None,
+    position: Callable[[], Learned | Sinusoidal],
+    *,
+    normed: bool,
+) -> EncoderDecoder:
+    """A model of BART's kind.
+
+    Args:
+        position: makes the positions of one side.
+        normed: the embeddings end with a norm.
+    """
+    width, dropout, heads_of = config.d_model, config.dropout, config.classifier_dropout
+    word = nn.Embedding(config.vocab_size, width)
+
+    def embedding() -> Embedding:
+        scale = width**0.5 if config.scale_embedding else 1.0
+        norm = nn.LayerNorm(width) if normed else None
+        return Embedding(
+            config.vocab_size, width, word=word, position=position(), scale=scale, norm=norm, dropout=dropout
+        )
+
+    encoder = Encoder(embedding(), Stack([_encoder_block(config) for _ in range(config.encoder_layers)]))
+    stack = Stack([_decoder_block(config) for _ in range(config.decoder_layers)])
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "clm": lambda: VocabularyHead(word.weight, bias=nn.Parameter(torch.empty(config.vocab_size))),
+        "classification": lambda: SequenceHead(
+            width, labels or (), ANCHOR, pooler=Pooler(width, dropout=heads_of), dropout=heads_of
+        ),
+    }
+    made = {role: makers[role]() for role in heads}
+    return EncoderDecoder(
+        family, config, encoder, embedding(), stack, made, start=config.decoder_start_token_id, std=config.init_std
+    )
+
+
+def _attention(config: Config, side: str, structure: Structure) -> Attention:
+    heads = getattr(config, f"{side}_attention_heads")
+    return Attention(config.d_model, heads, structure, dropout=config.attention_dropout)
+
+
+def _feedforward(config: Config, side: str) -> FeedForward:
+    return FeedForward(config.d_model, getattr(config, f"{side}_ffn_dim"), activation(config.activation_function))
+
+
+def _encoder_block(config: Config) -> Block:
+    width = config.d_model
+    return Block(
+        _attention(config, "encoder", BIDIRECTIONAL),
+        _feedforward(config, "encoder"),
+        Norms(after_attention=nn.LayerNorm(width), after_feedforward=nn.LayerNorm(width)),
+        dropout=config.dropout,
+    )
+
+
+def _decoder_block(config: Config) -> DecoderBlock:
+    norms = {name: nn.LayerNorm(config.d_model) for name in ("after_attention", "after_cross", "after_feedforward")}
+    return DecoderBlock(
+        _attention(config, "decoder", CAUSAL),
+        _attention(config, "decoder", BIDIRECTIONAL),
+        _feedforward(config, "decoder"),
+        Norms(**norms),
+        dropout=config.dropout,
+    )

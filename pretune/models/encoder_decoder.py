@@ -1,0 +1,91 @@
+"""What all encoder-decoders share: one run is read by an encoder, another is written by a decoder that looks at it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from pretune.batch import Batch, Layout
+from pretune.models.model import Config, LanguageModel, ModelOutput
+from pretune.nn.cache import Cache, Memory
+from pretune.nn.embedding import Embedding
+from pretune.nn.stack import Stack
+
+
+class Encoder(nn.Module):
+    """Embedding and stack of the side that reads."""
+
+    def __init__(self, embedding: Embedding, stack: Stack) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.stack = stack
+
+    def forward(self, batch: Batch) -> Memory:
+        """The hidden run of a batch, (T, width), and its layout."""
+        hidden = self.embedding(batch.tokens, batch.layout, batch.segments)
+        return Memory(self.stack(hidden, batch.layout), batch.layout)
+
+
+class EncoderDecoder(LanguageModel):
+    """A language model whose batches have a source.
+
+    A batch without one is a text that both sides read, as BART's classifier does: the decoder sees it a place later.
+
+    Args:
+        family, config, embedding, stack, heads: as of every model; embedding and stack are the decoder's.
+        encoder: the other side.
+        start: token with which the decoder's run begins.
+        std, residual_std, positions: as of every model.
+    """
+
+    def __init__(
+        self,
+        family: str,
+        config: Config,
+        encoder: Encoder,
+        embedding: Embedding,
+        stack: Stack,
+        heads: Mapping[str, nn.Module],
+        *,
+        start: int,
+        std: float = 0.02,
+        residual_std: float | None = None,
+        positions: int | None = None,
+    ) -> None:
+        super().__init__(
+            family, config, embedding, stack, heads, std=std, residual_std=residual_std, positions=positions
+        )
+        self.encoder = encoder
+        self.start = start
+
+    def forward(self, batch: Batch, *, cache: Cache | None = None, layers: bool = False) -> ModelOutput:
+        """The decoder's hidden run.
+
+        Args:
+            cache: earlier tokens of the same targets; once it remembers their sources, batches need none.
+            layers: also return every layer's run of the decoder.
+
+        Raises:
+            DataError: a sequence is longer than the model's positions.
+        """
+        known = cache is not None and cache.remembers
+        if not known and batch.source is None:
+            batch = replace(batch, tokens=self.shifted(batch.tokens, batch.layout), source=batch, reads=None)
+        self._check_length(batch, cache)
+        memory = None
+        if not known and batch.source is not None:
+            self._check_length(batch.source, None)
+            memory = self.encoder(batch.source)
+        kept: list[Tensor] | None = [] if layers else None
+        hidden = self.embedding(batch.tokens, batch.layout, batch.segments)
+        hidden = self.stack(hidden, batch.layout, cache, kept, None, memory)
+        return ModelOutput(hidden, batch.layout, None, kept, cache)
+
+    def shifted(self, tokens: Tensor, layout: Layout) -> Tensor:
+        """Each sequence a place later, its last token dropped, the start token first. Shape: (T,) -> (T,)."""
+        later = torch.roll(tokens, 1)
+        later[layout.first[torch.tensor(layout.lengths) > 0]] = self.start
+        return later

@@ -1,0 +1,162 @@
+"""GPT-3's shapes: GPT-2, but every second layer may see only the tokens near by; in the files of GPT-Neo, its replica.
+
+As there, scores are not scaled, and queries, keys and values have no biases.
+
+Source: Brown et al. 2020 (arXiv 2005.14165), section 2.1 and table 2.1; Black et al. 2021, GPT-Neo.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from pretune.models import model
+from pretune.models.gpt2 import norm_names
+from pretune.models.model import Key, LanguageModel
+from pretune.nn.activation import activation
+from pretune.nn.attention import Attention
+from pretune.nn.block import Block, Norms
+from pretune.nn.embedding import Embedding, Learned
+from pretune.nn.feedforward import FeedForward
+from pretune.nn.heads import Anchor, SequenceHead, VocabularyHead
+from pretune.nn.stack import Stack
+from pretune.nn.structure import CAUSAL, Window
+
+Kind = Literal["global", "local"]
+
+
+class Config(model.Config):
+    """Fields of `config.json`. `attention_types` lists patterns and how often each is repeated."""
+
+    vocab_size: int = Field(50257, ge=1, le=2**22)
+    max_position_embeddings: int = Field(2048, ge=1, le=2**20)
+    hidden_size: int = Field(2048, ge=1, le=2**16)
+    num_layers: int = Field(24, ge=1, le=512)
+    num_heads: int = Field(16, ge=1, le=1024)
+    intermediate_size: int | None = Field(None, ge=1, le=2**18)
+    attention_types: tuple[tuple[tuple[Kind, ...], int], ...] = ()
+    window_size: int = Field(256, ge=1, le=2**20)
+    activation_function: str = "gelu_new"
+    resid_dropout: float = Field(0.0, ge=0, lt=1)
+    embed_dropout: float = Field(0.0, ge=0, lt=1)
+    attention_dropout: float = Field(0.0, ge=0, lt=1)
+    layer_norm_epsilon: float = Field(1e-5, ge=0, le=1)
+    initializer_range: float = Field(0.02, ge=0, le=10)
+    bos_token_id: int | None = Field(None, ge=0)
+    eos_token_id: int | None = Field(None, ge=0)
+    pad_token_id: int | None = Field(None, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual(cls, tree: Any) -> Any:
+        """All layers see everything unless it is said."""
+        if not isinstance(tree, Mapping) or tree.get("attention_types"):
+            return tree
+        return {**tree, "attention_types": [[["global"], tree.get("num_layers", 24)]]}
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
+        if len(self.kinds) != self.num_layers:
+            raise ValueError(f"attention_types make {len(self.kinds)} layers, num_layers is {self.num_layers}")
+        activation(self.activation_function)
+        return self
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """What each layer sees."""
+        return [kind for pattern, times in self.attention_types for kind in list(pattern) * min(times, 512)]
+
+
+def _size(layers: int, width: int, heads: int) -> dict[str, int]:
+    return {"num_layers": layers, "hidden_size": width, "num_heads": heads}
+
+
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "tiny": _size(2, 128, 2),
+    "mini": _size(4, 256, 4),
+    "small": _size(12, 768, 12),
+    "medium": _size(24, 1024, 16),
+    "large": _size(24, 1536, 16),
+    "xl": _size(24, 2048, 16),  # the table's 24 heads of 128 are not 2048
+    "2.7b": _size(32, 2560, 32),
+    "6.7b": _size(32, 4096, 32),
+    "13b": _size(40, 5120, 40),  # the table's 5140 is not a multiple of its 40 heads
+    "175b": _size(96, 12288, 96),
+}
+MODEL_TYPE = "gpt_neo"
+ANCHOR: Anchor = "last"
+PREFIX = "transformer."
+ATTENTION_DROPOUT = "attention_dropout"
+ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
+    "GPTNeoForCausalLM": ("clm",),
+    "GPTNeoForSequenceClassification": ("classification",),
+    "GPTNeoModel": (),
+}
+_ATTENTION = "transformer.h.{}.attn.attention"
+NAMES: Sequence[Key] = [
+    Key("embedding.word.weight", "transformer.wte.weight"),
+    Key("embedding.position.weight", "transformer.wpe.weight"),
+    *norm_names("stack.blocks.{}.norms.before_attention", "transformer.h.{}.ln_1"),
+    Key("stack.blocks.{}.attention.query.weight", f"{_ATTENTION}.q_proj.weight"),
+    Key("stack.blocks.{}.attention.key.weight", f"{_ATTENTION}.k_proj.weight"),
+    Key("stack.blocks.{}.attention.value.weight", f"{_ATTENTION}.v_proj.weight"),
+    *norm_names("stack.blocks.{}.attention.output", f"{_ATTENTION}.out_proj"),
+    *norm_names("stack.blocks.{}.norms.before_feedforward", "transformer.h.{}.ln_2"),
+    *norm_names("stack.blocks.{}.feedforward.up", "transformer.h.{}.mlp.c_fc"),
+    *norm_names("stack.blocks.{}.feedforward.down", "transformer.h.{}.mlp.c_proj"),
+    *norm_names("stack.norm", "transformer.ln_f"),
+    Key("heads.clm.weight", "lm_head.weight", copies=True),
+    Key("heads.classification.linear.weight", "score.weight"),
+]
+
+
+def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
+    """The modules of a GPT-3.
+
+    Args:
+        heads: of `clm`, `classification`.
+        labels: names of the classes.
+    """
+    width = config.hidden_size
+    position = Learned(config.max_position_embeddings, width)
+    embedding = Embedding(config.vocab_size, width, position=position, dropout=config.embed_dropout)
+    stack = Stack([_block(config, kind) for kind in config.kinds], _norm(config))
+    word = embedding.word.weight
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "clm": lambda: VocabularyHead(word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word))),
+        "classification": lambda: SequenceHead(width, labels or (), ANCHOR, bias=False),
+    }
+    made = {role: makers[role]() for role in heads}
+    std = config.initializer_range
+    return LanguageModel(
+        "gpt3", config, embedding, stack, made, std=std, residual_std=std / math.sqrt(2 * config.num_layers)
+    )
+
+
+def _norm(config: Config) -> nn.LayerNorm:
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+
+
+def _block(config: Config, kind: Kind) -> Block:
+    width = config.hidden_size
+    return Block(
+        Attention(
+            width,
+            config.num_heads,
+            CAUSAL if kind == "global" else Window(config.window_size - 1, 0),
+            dropout=config.attention_dropout,
+            scale=1.0,
+            bias=False,
+            output_bias=True,
+        ),
+        FeedForward(width, config.intermediate_size or 4 * width, activation(config.activation_function)),
+        Norms(before_attention=_norm(config), before_feedforward=_norm(config)),
+        dropout=config.resid_dropout,
+    )

@@ -1,0 +1,210 @@
+"""Llama: pre-norm with RMSNorm, rotary positions, gated feed-forward, no biases, fewer heads of keys than of queries.
+
+Source: Touvron et al. 2023, arXiv 2302.13971; Grattafiori et al. 2024, arXiv 2407.21783.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from pretune.models import model
+from pretune.models.model import Key, LanguageModel
+from pretune.models.rope import RopeConfig, told_rope
+from pretune.nn.activation import activation
+from pretune.nn.attention import Attention
+from pretune.nn.block import Block, Norms
+from pretune.nn.embedding import Embedding
+from pretune.nn.feedforward import GatedFeedForward
+from pretune.nn.heads import Anchor, SequenceHead, VocabularyHead
+from pretune.nn.stack import Stack
+from pretune.nn.structure import CAUSAL
+
+
+class Config(model.Config):
+    """Fields of `config.json`; older files say `rope_parameters` as `rope_theta` and `rope_scaling`."""
+
+    vocab_size: int = Field(32000, ge=1, le=2**22)
+    hidden_size: int = Field(4096, ge=1, le=2**16)
+    intermediate_size: int = Field(11008, ge=1, le=2**18)
+    num_hidden_layers: int = Field(32, ge=1, le=512)
+    num_attention_heads: int = Field(32, ge=1, le=1024)
+    num_key_value_heads: int = Field(32, ge=1, le=1024)
+    head_dim: int = Field(128, ge=2, le=4096)
+    hidden_act: str = "silu"
+    max_position_embeddings: int = Field(2048, ge=1, le=2**24)
+    initializer_range: float = Field(0.02, ge=0, le=10)
+    rms_norm_eps: float = Field(1e-6, ge=0, le=1)
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    attention_dropout: float = Field(0.0, ge=0, lt=1)
+    rope_parameters: RopeConfig = Field(default_factory=RopeConfig)
+    tie_word_embeddings: bool = False
+    bos_token_id: int | None = Field(1, ge=0)
+    eos_token_id: int | None = Field(2, ge=0)
+    pad_token_id: int | None = Field(None, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derived(cls, tree: Any) -> Any:
+        """Say what older files leave out."""
+        if not isinstance(tree, Mapping):
+            return tree
+        out = {name: value for name, value in tree.items() if name not in ("rope_theta", "rope_scaling")}
+        heads, width = out.get("num_attention_heads", 32), out.get("hidden_size", 4096)
+        if out.get("num_key_value_heads") is None:
+            out["num_key_value_heads"] = heads
+        if out.get("head_dim") is None and isinstance(heads, int) and isinstance(width, int) and heads > 0:
+            out["head_dim"] = width // heads
+        return {**out, "rope_parameters": told_rope(tree)}
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads {self.num_attention_heads} is not a multiple of num_key_value_heads "
+                f"{self.num_key_value_heads}"
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim {self.head_dim} is odd: rotary positions turn pairs")
+        activation(self.hidden_act)
+        return self
+
+
+def size(layers: int, width: int, heads: int, keys: int, inner: int, head: int | None = None) -> dict[str, int]:
+    """Fields that make a size."""
+    return {
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": heads,
+        "num_key_value_heads": keys,
+        "intermediate_size": inner,
+        "head_dim": head or width // heads,
+    }
+
+
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "tiny": size(2, 128, 2, 1, 352),
+    "mini": size(4, 256, 4, 2, 704),
+    "nano": size(6, 384, 6, 2, 1024),
+    "135m": {**size(30, 576, 9, 3, 1536), "vocab_size": 49152, "tie_word_embeddings": True},
+    "7b": size(32, 4096, 32, 32, 11008),
+    "13b": size(40, 5120, 40, 40, 13824),
+    "65b": size(80, 8192, 64, 64, 22016),
+}
+ANCHOR: Anchor = "last"
+PREFIX = "model."
+ATTENTION_DROPOUT = "attention_dropout"
+ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
+    "LlamaForCausalLM": ("clm",),
+    "LlamaForSequenceClassification": ("classification",),
+    "LlamaModel": (),
+}
+
+
+def _both(ours: str, theirs: str) -> list[Key]:
+    """Weight and, where there is one, bias."""
+    return [Key(f"{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]
+
+
+NAMES: Sequence[Key] = [
+    Key("embedding.word.weight", "model.embed_tokens.weight"),
+    Key("stack.blocks.{}.norms.before_attention.weight", "model.layers.{}.input_layernorm.weight"),
+    *_both("stack.blocks.{}.attention.query", "model.layers.{}.self_attn.q_proj"),
+    *_both("stack.blocks.{}.attention.key", "model.layers.{}.self_attn.k_proj"),
+    *_both("stack.blocks.{}.attention.value", "model.layers.{}.self_attn.v_proj"),
+    *_both("stack.blocks.{}.attention.output", "model.layers.{}.self_attn.o_proj"),
+    Key("stack.blocks.{}.norms.before_feedforward.weight", "model.layers.{}.post_attention_layernorm.weight"),
+    *_both("stack.blocks.{}.feedforward.gate", "model.layers.{}.mlp.gate_proj"),
+    *_both("stack.blocks.{}.feedforward.value", "model.layers.{}.mlp.up_proj"),
+    *_both("stack.blocks.{}.feedforward.down", "model.layers.{}.mlp.down_proj"),
+    Key("stack.norm.weight", "model.norm.weight"),
+    Key("heads.clm.weight", "lm_head.weight", copies=True),
+    Key("heads.classification.linear.weight", "score.weight"),
+]
+
+
+def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
+    """The modules of a Llama.
+
+    Args:
+        heads: of `clm`, `classification`.
+        labels: names of the classes.
+    """
+    return assemble("llama", config, heads, labels, attention_of(config, bias=config.attention_bias))
+
+
+def assemble(
+    family: str,
+    config: Config,
+    heads: Sequence[str],
+    labels: Sequence[str] | None,
+    attention: Callable[[], Attention],
+) -> LanguageModel:
+    """A model of Llama's kind.
+
+    Args:
+        attention: makes that of one layer.
+    """
+    width = config.hidden_size
+    embedding = Embedding(config.vocab_size, width)
+    stack = Stack([_block(config, attention()) for _ in range(config.num_hidden_layers)], norm_of(config, width))
+    word = embedding.word.weight
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "clm": lambda: VocabularyHead(word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word))),
+        "classification": lambda: SequenceHead(width, labels or (), ANCHOR, bias=False),
+    }
+    made = {role: makers[role]() for role in heads}
+    std = config.initializer_range
+    return LanguageModel(
+        family,
+        config,
+        embedding,
+        stack,
+        made,
+        std=std,
+        residual_std=std / math.sqrt(2 * config.num_hidden_layers),
+        positions=config.max_position_embeddings,
+    )
+
+
+def attention_of(
+    config: Config, *, bias: bool, output_bias: bool | None = None, normed: bool = False
+) -> Callable[[], Attention]:
+    """A maker of the layers' attention.
+
+    Args:
+        bias, output_bias: of the projections into it and out of it.
+        normed: heads of queries and keys have a norm.
+    """
+    return lambda: Attention(
+        config.hidden_size,
+        config.num_attention_heads,
+        CAUSAL,
+        key_heads=config.num_key_value_heads,
+        head_width=config.head_dim,
+        dropout=config.attention_dropout,
+        bias=bias,
+        output_bias=output_bias,
+        rotary=config.rope_parameters.rotary(config.head_dim),
+        norms=(norm_of(config, config.head_dim), norm_of(config, config.head_dim)) if normed else None,
+    )
+
+
+def norm_of(config: Config, width: int) -> nn.RMSNorm:
+    """A norm of so many values."""
+    return nn.RMSNorm(width, eps=config.rms_norm_eps)
+
+
+def _block(config: Config, attention: Attention) -> Block:
+    width = config.hidden_size
+    return Block(
+        attention,
+        GatedFeedForward(width, config.intermediate_size, activation(config.hidden_act), bias=config.mlp_bias),
+        Norms(before_attention=norm_of(config, width), before_feedforward=norm_of(config, width)),
+    )

@@ -1,0 +1,57 @@
+"""The original Transformer: waves for positions, post-norm, one vocabulary; in the files of the Marian translators.
+
+Source: Vaswani et al. 2017, arXiv 1706.03762; Junczys-Dowmunt et al. 2018, arXiv 1804.00344.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+
+from pretune.models import bart
+from pretune.models.encoder_decoder import EncoderDecoder
+from pretune.models.model import Key
+from pretune.nn.embedding import Sinusoidal
+
+
+class Config(bart.Config):
+    """Fields of `config.json`: BART's, with the paper's values. The vocabulary is shared by both sides."""
+
+    vocab_size: int = Field(37000, ge=1, le=2**22)
+    activation_function: str = "relu"
+    scale_embedding: bool = True
+    share_encoder_decoder_embeddings: Literal[True] = True
+    pad_token_id: int = Field(0, ge=0)
+    bos_token_id: int | None = Field(None, ge=0)
+    eos_token_id: int = Field(0, ge=0)
+    decoder_start_token_id: int = Field(0, ge=0)
+
+
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "tiny": bart.size(2, 128),
+    "mini": bart.size(4, 256),
+    "base": bart.size(6, 512),
+    "big": bart.size(6, 1024),
+}
+ANCHOR, PREFIX, ATTENTION_DROPOUT = bart.ANCHOR, bart.PREFIX, bart.ATTENTION_DROPOUT
+ARCHITECTURES: Mapping[str, tuple[str, ...]] = {"MarianMTModel": ("clm",), "MarianModel": ()}
+NAMES: Sequence[Key] = [  # some files hold the waves
+    *bart.BODY,
+    *(
+        Key("embedding.position", f"model.{side}.embed_positions.weight", copies=True)
+        for side in ("encoder", "decoder")
+    ),
+]
+
+
+def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> EncoderDecoder:
+    """The modules of a Transformer.
+
+    Args:
+        heads: of `clm`.
+        labels: none.
+    """
+    length, width = config.max_position_embeddings, config.d_model
+    return bart.assemble("marian", config, heads, labels, lambda: Sinusoidal(length, width), normed=False)

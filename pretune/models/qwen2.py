@@ -1,0 +1,46 @@
+"""Qwen2 and Qwen2.5: Llama with biases where queries, keys and values are made.
+
+Source: Yang et al. 2024, arXiv 2407.10671.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+
+from pretune.models import llama
+from pretune.models.llama import size
+from pretune.models.model import LanguageModel
+
+
+class Config(llama.Config):
+    """Fields of `config.json`: Llama's, without windows."""
+
+    vocab_size: int = Field(151936, ge=1, le=2**22)
+    max_position_embeddings: int = Field(32768, ge=1, le=2**24)
+    use_sliding_window: Literal[False] = False
+    bos_token_id: int | None = Field(None, ge=0)
+    eos_token_id: int | None = Field(None, ge=0)
+
+
+_TIED = {"tie_word_embeddings": True, "rope_parameters": {"rope_theta": 1e6}}
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "tiny": size(2, 128, 2, 1, 352),
+    "mini": size(4, 256, 4, 2, 704),
+    "0.5b": {**size(24, 896, 14, 2, 4864), **_TIED},
+    "1.5b": {**size(28, 1536, 12, 2, 8960), **_TIED},
+}
+ANCHOR, PREFIX, ATTENTION_DROPOUT, NAMES = llama.ANCHOR, llama.PREFIX, llama.ATTENTION_DROPOUT, llama.NAMES
+ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
+    "Qwen2ForCausalLM": ("clm",),
+    "Qwen2ForSequenceClassification": ("classification",),
+    "Qwen2Model": (),
+}
+
+
+def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
+    """The modules of a Qwen2. Args: as Llama's."""
+    attention = llama.attention_of(config, bias=True, output_bias=False)
+    return llama.assemble("qwen2", config, heads, labels, attention)

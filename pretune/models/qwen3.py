@@ -1,0 +1,57 @@
+"""Qwen3: Llama with heads of a width of their own, whose queries and keys are normed.
+
+Source: Yang et al. 2025, arXiv 2505.09388.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from pretune.models import llama
+from pretune.models.llama import size
+from pretune.models.model import Key, LanguageModel
+
+
+class Config(llama.Config):
+    """Fields of `config.json`: Llama's, without windows."""
+
+    vocab_size: int = Field(151936, ge=1, le=2**22)
+    max_position_embeddings: int = Field(32768, ge=1, le=2**24)
+    use_sliding_window: Literal[False] = False
+    bos_token_id: int | None = Field(None, ge=0)
+    eos_token_id: int | None = Field(None, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _heads(cls, tree: Any) -> Any:
+        """A head's width does not follow from the model's."""
+        return {"head_dim": 128, **tree} if isinstance(tree, Mapping) else tree
+
+
+_TIED = {"tie_word_embeddings": True, "rope_parameters": {"rope_theta": 1e6}}
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "tiny": size(2, 128, 2, 1, 352),
+    "mini": size(4, 256, 4, 2, 704),
+    "0.6b": {**size(28, 1024, 16, 8, 3072, head=128), **_TIED},
+    "1.7b": {**size(28, 2048, 16, 8, 6144, head=128), **_TIED},
+}
+ANCHOR, PREFIX, ATTENTION_DROPOUT = llama.ANCHOR, llama.PREFIX, llama.ATTENTION_DROPOUT
+ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
+    "Qwen3ForCausalLM": ("clm",),
+    "Qwen3ForSequenceClassification": ("classification",),
+    "Qwen3Model": (),
+}
+NAMES: Sequence[Key] = [
+    *llama.NAMES,
+    Key("stack.blocks.{}.attention.query_norm.weight", "model.layers.{}.self_attn.q_norm.weight"),
+    Key("stack.blocks.{}.attention.key_norm.weight", "model.layers.{}.self_attn.k_norm.weight"),
+]
+
+
+def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
+    """The modules of a Qwen3. Args: as Llama's."""
+    attention = llama.attention_of(config, bias=config.attention_bias, normed=True)
+    return llama.assemble("qwen3", config, heads, labels, attention)

@@ -1,0 +1,75 @@
+"""Rotary positions as `config.json` tells them, in today's form or in the older one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from pretune import config as configuration
+from pretune.nn.rotary import Linear, Llama3, Rotary, Scaling, Yarn
+
+_OLD = {"type": "rope_type", "scaling_type": "rope_type"}
+
+
+class RopeConfig(configuration.Config):
+    """The waves of a model or of one kind of its layers.
+
+    Attributes:
+        rope_type: how they are scaled; the other fields are of some types alone.
+    """
+
+    rope_type: Literal["default", "linear", "llama3", "yarn"] = "default"
+    rope_theta: float = Field(10_000.0, gt=1, le=1e12)
+    factor: float | None = Field(None, ge=1, le=1e6)
+    low_freq_factor: float | None = Field(None, gt=0)
+    high_freq_factor: float | None = Field(None, gt=0)
+    original_max_position_embeddings: int | None = Field(None, ge=1, le=2**24)
+    attention_factor: float | None = Field(None, gt=0)
+    beta_fast: float | None = Field(None, gt=0)
+    beta_slow: float | None = Field(None, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older(cls, tree: Any) -> Any:
+        return {_OLD.get(name, name): value for name, value in tree.items()} if isinstance(tree, Mapping) else tree
+
+    @model_validator(mode="after")
+    def _complete(self) -> RopeConfig:
+        needed = {
+            "linear": ("factor",),
+            "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+            "yarn": ("factor", "original_max_position_embeddings"),
+        }
+        missing = [name for name in needed.get(self.rope_type, ()) if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"rope_type {self.rope_type} needs {', '.join(missing)}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in plain(self).items() if value is not None}
+
+    def rotary(self, width: int) -> Rotary:
+        """The brick for heads of this width."""
+        return Rotary(width, self.rope_theta, self._scaling())
+
+    def _scaling(self) -> Scaling:
+        factor, original = self.factor or 1.0, self.original_max_position_embeddings or 1
+        if self.rope_type == "linear":
+            return Linear(factor)
+        if self.rope_type == "llama3":
+            return Llama3(factor, self.low_freq_factor or 1.0, self.high_freq_factor or 4.0, original)
+        if self.rope_type == "yarn":
+            return Yarn(factor, original, self.beta_fast or 32.0, self.beta_slow or 1.0, self.attention_factor)
+        return Scaling()
+
+
+def told_rope(tree: Mapping[str, Any], theta: float = 10_000.0) -> dict[str, Any]:
+    """`rope_parameters` of a configuration that may say it as `rope_theta` and `rope_scaling`."""
+    told = dict(tree.get("rope_parameters") or tree.get("rope_scaling") or {})
+    told.setdefault("rope_theta", tree.get("rope_theta") or theta)
+    if told.get("rope_type", told.get("type")) == "yarn":
+        told.setdefault("original_max_position_embeddings", tree.get("max_position_embeddings"))
+    return told

@@ -1,0 +1,210 @@
+"""T5: pre-norm with RMSNorm, no biases, no positions but a learned number for each head and distance.
+
+Version 1.1 and after have a gated feed-forward and a vocabulary of their own for the output. Scores are not scaled: the
+initial weights are.
+
+Source: Raffel et al. 2019, arXiv 1910.10683; Shazeer 2020, arXiv 2002.05202, for the gates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from pretune.models import model
+from pretune.models.encoder_decoder import Encoder, EncoderDecoder
+from pretune.models.model import Key
+from pretune.nn.activation import activation
+from pretune.nn.attention import Attention
+from pretune.nn.block import Block, DecoderBlock, Norms
+from pretune.nn.embedding import Embedding
+from pretune.nn.feedforward import FeedForward, GatedFeedForward
+from pretune.nn.heads import Anchor, VocabularyHead
+from pretune.nn.relative import RelativeBias
+from pretune.nn.stack import Stack
+from pretune.nn.structure import BIDIRECTIONAL, CAUSAL, Structure
+
+_GATED = "gated-"
+
+
+class Config(model.Config):
+    """Fields of `config.json`."""
+
+    vocab_size: int = Field(32128, ge=1, le=2**22)
+    d_model: int = Field(512, ge=1, le=2**16)
+    d_kv: int = Field(64, ge=1, le=4096)
+    d_ff: int = Field(2048, ge=1, le=2**18)
+    num_layers: int = Field(6, ge=1, le=512)
+    num_decoder_layers: int = Field(6, ge=1, le=512)
+    num_heads: int = Field(8, ge=1, le=1024)
+    relative_attention_num_buckets: int = Field(32, ge=4, le=4096)
+    relative_attention_max_distance: int = Field(128, ge=2, le=2**20)
+    dropout_rate: float = Field(0.1, ge=0, lt=1)
+    layer_norm_epsilon: float = Field(1e-6, ge=0, le=1)
+    initializer_factor: float = Field(1.0, ge=0, le=100)
+    feed_forward_proj: str = "relu"
+    scale_decoder_outputs: bool = True
+    pad_token_id: int = Field(0, ge=0)
+    eos_token_id: int = Field(1, ge=0)
+    decoder_start_token_id: int = Field(0, ge=0)
+    is_encoder_decoder: Literal[True] = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derived(cls, tree: Any) -> Any:
+        """Where a file says nothing: layers as many as the encoder's, outputs scaled if vocabularies are tied."""
+        if not isinstance(tree, Mapping):
+            return tree
+        out = dict(tree)
+        if out.get("num_decoder_layers") is None:
+            out["num_decoder_layers"] = out.get("num_layers", 6)
+        out.setdefault("scale_decoder_outputs", out.get("tie_word_embeddings", True))
+        return out
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        activation(self.activation)
+        return self
+
+    @property
+    def activation(self) -> str:
+        """Of the feed-forward; `gated-gelu` is GELU by tanh, as the authors had it."""
+        name = self.feed_forward_proj.removeprefix(_GATED)
+        return "gelu_new" if self.feed_forward_proj == "gated-gelu" else name
+
+
+def _size(layers: int, width: int, heads: int, inner: int) -> dict[str, int]:
+    return {"num_layers": layers, "num_decoder_layers": layers, "d_model": width, "num_heads": heads, "d_ff": inner}
+
+
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "tiny": _size(2, 128, 2, 512),
+    "mini": _size(4, 256, 4, 1024),
+    "small": _size(6, 512, 8, 2048),
+    "base": _size(12, 768, 12, 3072),
+    "large": _size(24, 1024, 16, 4096),
+}
+ANCHOR: Anchor = "last"
+PREFIX = ""
+ATTENTION_DROPOUT = "attention_dropout"
+ARCHITECTURES: Mapping[str, tuple[str, ...]] = {"T5ForConditionalGeneration": ("clm",), "T5Model": ()}
+
+
+def _attention_names(ours: str, theirs: str) -> list[Key]:
+    parts = {"query": "q", "key": "k", "value": "v", "output": "o"}
+    return [Key(f"{ours}.{mine}.weight", f"{theirs}.{other}.weight") for mine, other in parts.items()]
+
+
+def _layer_names(ours: str, theirs: str, last: int) -> list[Key]:
+    """Of what a layer of either side has; `last` is the place of its feed-forward."""
+    dense = f"{theirs}.layer.{last}.DenseReluDense"
+    return [
+        *_attention_names(f"{ours}.attention", f"{theirs}.layer.0.SelfAttention"),
+        Key(f"{ours}.norms.before_attention.weight", f"{theirs}.layer.0.layer_norm.weight"),
+        Key(f"{ours}.feedforward.gate.weight", f"{dense}.wi_0.weight"),
+        Key(f"{ours}.feedforward.value.weight", f"{dense}.wi_1.weight"),
+        Key(f"{ours}.feedforward.up.weight", f"{dense}.wi.weight"),
+        Key(f"{ours}.feedforward.down.weight", f"{dense}.wo.weight"),
+        Key(f"{ours}.norms.before_feedforward.weight", f"{theirs}.layer.{last}.layer_norm.weight"),
+    ]
+
+
+_BIAS = "layer.0.SelfAttention.relative_attention_bias.weight"
+NAMES: Sequence[Key] = [
+    Key("embedding.word.weight", "shared.weight"),
+    Key("embedding.word.weight", "encoder.embed_tokens.weight", copies=True),
+    Key("embedding.word.weight", "decoder.embed_tokens.weight", copies=True),
+    Key("encoder.stack.blocks.0.attention.relative.table.weight", f"encoder.block.0.{_BIAS}"),
+    *_layer_names("encoder.stack.blocks.{}", "encoder.block.{}", 1),
+    Key("encoder.stack.norm.weight", "encoder.final_layer_norm.weight"),
+    Key("stack.blocks.0.attention.relative.table.weight", f"decoder.block.0.{_BIAS}"),
+    *_layer_names("stack.blocks.{}", "decoder.block.{}", 2),
+    *_attention_names("stack.blocks.{}.cross", "decoder.block.{}.layer.1.EncDecAttention"),
+    Key("stack.blocks.{}.norms.before_cross.weight", "decoder.block.{}.layer.1.layer_norm.weight"),
+    Key("stack.norm.weight", "decoder.final_layer_norm.weight"),
+    Key("heads.clm.weight", "lm_head.weight", copies=True),
+]
+
+
+class Scale(nn.Module):
+    """A factor before the vocabulary, where its vectors are those of the embedding."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Shape: (K, width) -> (K, width)."""
+        return rows * self.factor
+
+
+def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> EncoderDecoder:
+    """The modules of a T5.
+
+    Args:
+        heads: of `clm`.
+        labels: none.
+    """
+    width, dropout = config.d_model, config.dropout_rate
+    word = nn.Embedding(config.vocab_size, width)
+    reading, writing = (
+        RelativeBias(
+            config.num_heads,
+            config.relative_attention_num_buckets,
+            config.relative_attention_max_distance,
+            both=both,
+        )
+        for both in (True, False)
+    )
+    encoder = Encoder(
+        Embedding(config.vocab_size, width, word=word, dropout=dropout),
+        Stack([_encoder_block(config, reading) for _ in range(config.num_layers)], _norm(config)),
+    )
+    stack = Stack([_decoder_block(config, writing) for _ in range(config.num_decoder_layers)], _norm(config))
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "clm": lambda: VocabularyHead(
+            word.weight if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word.weight)),
+            Scale(width**-0.5) if config.scale_decoder_outputs else None,
+        )
+    }
+    made = {role: makers[role]() for role in heads}
+    embedding = Embedding(config.vocab_size, width, word=word, dropout=dropout)
+    return EncoderDecoder("t5", config, encoder, embedding, stack, made, start=config.decoder_start_token_id)
+
+
+def _norm(config: Config) -> nn.RMSNorm:
+    return nn.RMSNorm(config.d_model, eps=config.layer_norm_epsilon)
+
+
+def _attention(config: Config, structure: Structure, relative: RelativeBias | None = None) -> Attention:
+    return Attention(
+        config.d_model, config.num_heads, structure, head_width=config.d_kv, scale=1.0, bias=False, relative=relative
+    )
+
+
+def _feedforward(config: Config) -> FeedForward | GatedFeedForward:
+    kind = GatedFeedForward if config.feed_forward_proj.startswith(_GATED) else FeedForward
+    return kind(config.d_model, config.d_ff, activation(config.activation), bias=False)
+
+
+def _encoder_block(config: Config, relative: RelativeBias) -> Block:
+    return Block(
+        _attention(config, BIDIRECTIONAL, relative),
+        _feedforward(config),
+        Norms(before_attention=_norm(config), before_feedforward=_norm(config)),
+        dropout=config.dropout_rate,
+    )
+
+
+def _decoder_block(config: Config, relative: RelativeBias) -> DecoderBlock:
+    return DecoderBlock(
+        _attention(config, CAUSAL, relative),
+        _attention(config, BIDIRECTIONAL),
+        _feedforward(config),
+        Norms(before_attention=_norm(config), before_cross=_norm(config), before_feedforward=_norm(config)),
+        dropout=config.dropout_rate,
+    )

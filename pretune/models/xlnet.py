@@ -1,0 +1,263 @@
+"""XLNet: no positions but distances, two streams while it learns, memory of earlier text.
+
+A batch with an `order` is read in two streams: the rows that it `reads` are predicted without their content. Without
+one, every row sees all others.
+
+Source: Yang et al. 2019, arXiv 1906.08237; zihangdai/xlnet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from pretune.batch import Batch, Layout
+from pretune.errors import UsageError
+from pretune.models import model
+from pretune.models.bert import both
+from pretune.models.model import Key, LanguageModel, ModelOutput
+from pretune.nn.activation import activation
+from pretune.nn.block import Norms
+from pretune.nn.cache import Cache
+from pretune.nn.dropout import Dropout
+from pretune.nn.embedding import Embedding
+from pretune.nn.feedforward import FeedForward
+from pretune.nn.heads import Anchor, Pooler, SequenceHead, VocabularyHead
+from pretune.nn.relative_attention import Asking, Keys, RelativeAttention, after
+from pretune.nn.stack import Stack
+
+
+class Config(model.Config):
+    """Fields of `config.json`. Attention dropout is that of all layers in its files; here it is 0 unless asked for."""
+
+    vocab_size: int = Field(32000, ge=1, le=2**22)
+    d_model: int = Field(1024, ge=1, le=2**16)
+    n_layer: int = Field(24, ge=1, le=512)
+    n_head: int = Field(16, ge=1, le=1024)
+    d_head: int = Field(64, ge=1, le=4096)
+    d_inner: int = Field(4096, ge=1, le=2**18)
+    ff_activation: str = "gelu"
+    attn_type: Literal["bi"] = "bi"
+    initializer_range: float = Field(0.02, ge=0, le=10)
+    layer_norm_eps: float = Field(1e-12, ge=0, le=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    mem_len: int | None = Field(None, ge=0, le=2**20)
+    bi_data: Literal[False] = False
+    same_length: Literal[False] = False
+    clamp_len: Literal[-1] = -1
+    summary_type: Literal["last"] = "last"
+    summary_use_proj: Literal[True] = True
+    summary_activation: Literal["tanh"] = "tanh"
+    summary_last_dropout: float = Field(0.1, ge=0, lt=1)
+    pad_token_id: int | None = Field(5, ge=0)
+    bos_token_id: int | None = Field(1, ge=0)
+    eos_token_id: int | None = Field(2, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derived(cls, tree: Any) -> Any:
+        if not isinstance(tree, Mapping) or tree.get("d_head") is not None:
+            return tree
+        width, heads = tree.get("d_model", 1024), tree.get("n_head", 16)
+        whole = isinstance(width, int) and isinstance(heads, int) and heads > 0
+        return {**tree, "d_head": width // heads} if whole else tree
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        if self.d_model != self.n_head * self.d_head:
+            raise ValueError(f"d_model {self.d_model} is not n_head {self.n_head} times d_head {self.d_head}")
+        if self.d_model % 2:
+            raise ValueError(f"d_model {self.d_model} is odd: its waves are pairs")
+        activation(self.ff_activation)
+        return self
+
+
+def _size(layers: int, width: int) -> dict[str, int]:
+    return {"n_layer": layers, "d_model": width, "n_head": width // 64, "d_head": 64, "d_inner": 4 * width}
+
+
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "tiny": _size(2, 128),
+    "mini": _size(4, 256),
+    "base": _size(12, 768),
+    "large": _size(24, 1024),
+}
+ANCHOR: Anchor = "last"
+PREFIX = "transformer."
+ATTENTION_DROPOUT = "attention_dropout"
+ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
+    "XLNetLMHeadModel": ("plm",),
+    "XLNetForSequenceClassification": ("classification",),
+    "XLNetModel": (),
+}
+_ATTENTION = "transformer.layer.{}.rel_attn"
+_OURS = "stack.blocks.{}.attention"
+NAMES: Sequence[Key] = [
+    Key("embedding.word.weight", "transformer.word_embedding.weight"),
+    Key("mask", "transformer.mask_emb", ones=2),
+    *(
+        Key(f"{_OURS}.{ours}.weight", f"{_ATTENTION}.{theirs}", transpose=True, heads="n_head")
+        for ours, theirs in {"query": "q", "key": "k", "value": "v", "position": "r"}.items()
+    ),
+    Key(f"{_OURS}.output.weight", f"{_ATTENTION}.o", heads="n_head"),
+    Key(f"{_OURS}.content_bias", f"{_ATTENTION}.r_w_bias"),
+    Key(f"{_OURS}.position_bias", f"{_ATTENTION}.r_r_bias"),
+    Key(f"{_OURS}.segment_bias", f"{_ATTENTION}.r_s_bias"),
+    Key(f"{_OURS}.segment", f"{_ATTENTION}.seg_embed"),
+    *both("stack.blocks.{}.norms.after_attention", f"{_ATTENTION}.layer_norm"),
+    *both("stack.blocks.{}.feedforward.up", "transformer.layer.{}.ff.layer_1"),
+    *both("stack.blocks.{}.feedforward.down", "transformer.layer.{}.ff.layer_2"),
+    *both("stack.blocks.{}.norms.after_feedforward", "transformer.layer.{}.ff.layer_norm"),
+    Key("heads.plm.weight", "lm_loss.weight", copies=True),
+    Key("heads.plm.bias", "lm_loss.bias"),
+    *both("heads.classification.pooler.dense", "sequence_summary.summary"),
+    *both("heads.classification.linear", "logits_proj"),
+]
+
+
+class Memory:
+    """What a model has read of earlier text: the inputs of each layer, without gradient.
+
+    Args:
+        longest: rows that are kept of each sequence.
+    """
+
+    def __init__(self, longest: int) -> None:
+        self.longest = longest
+        self.layout: Layout | None = None
+        self.hidden: list[Tensor] = []
+
+    def extend(self, inputs: Sequence[Tensor], layout: Layout) -> None:
+        """Take the inputs of all layers for the tokens of `layout` in, and forget the oldest rows."""
+        joined = [run.detach() for run in inputs]
+        if self.layout is not None:
+            whole = [after(old, self.layout, new, layout) for old, new in zip(self.hidden, joined, strict=True)]
+            joined, layout = [run for run, _ in whole], whole[0][1]
+        kept = [min(length, self.longest) for length in layout.lengths]
+        ends = layout.bounds[1:]
+        rows = torch.cat([torch.arange(end - count, end) for end, count in zip(ends, kept, strict=True)])
+        self.hidden = [run.index_select(0, rows.to(run.device)) for run in joined]
+        self.layout = Layout.of(kept, layout.offsets.device)
+
+
+class TwoStreamBlock(nn.Module):
+    """A layer that both streams go through."""
+
+    def __init__(self, attention: RelativeAttention, feedforward: FeedForward, norms: Norms, dropout: float) -> None:
+        super().__init__()
+        self.attention = attention
+        self.feedforward = feedforward
+        self.norms = norms
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, asking: Asking, keys: Keys, *, itself: bool) -> Tensor:
+        """One stream. Shape: (M, width) -> (M, width)."""
+        x = self.norms.after_attention(self.dropout.add(self.attention(x, asking, keys, itself=itself), x))
+        out: Tensor = self.norms.after_feedforward(self.dropout.add(self.feedforward(x, asking.layout), x))
+        return out
+
+
+class XLNet(LanguageModel):
+    """A language model of two streams."""
+
+    def __init__(self, config: Config, embedding: Embedding, stack: Stack, heads: Mapping[str, nn.Module]) -> None:
+        super().__init__("xlnet", config, embedding, stack, heads, std=config.initializer_range)
+        self.mask = nn.Parameter(torch.empty(config.d_model))
+
+    def forward(
+        self, batch: Batch, *, cache: Cache | None = None, layers: bool = False, memory: Memory | None = None
+    ) -> ModelOutput:
+        """The content stream, or, of a batch with an order, the query stream's rows.
+
+        Args:
+            layers: also return every layer's run of the content stream.
+            memory: of the texts that these go on from; it takes them in.
+
+        Raises:
+            UsageError: a cache of keys and values, which this family does not use.
+        """
+        if cache is not None:
+            raise UsageError("xlnet keeps no keys and values of earlier tokens; give it a memory")
+        layout, order = batch.layout, batch.order
+        kinds = torch.zeros_like(batch.tokens) if batch.segments is None else batch.segments
+        past = None if memory is None else memory.layout
+        before = 0 if past is None else torch.tensor(past.lengths, device=layout.positions.device)
+        place = layout.positions + (0 if past is None else before.repeat_interleave(layout.offsets.diff()))  # type: ignore[union-attr]
+        asking = Asking(layout, place, order, kinds)
+        queries = self._queries(batch, asking)
+        h = self.embedding(batch.tokens, layout)
+        g = None if queries is None else self.embedding.dropout(self.mask.expand(len(queries.place), -1))
+        kept: list[Tensor] = []
+        last = len(self.stack.blocks) - 1
+        for number, block in enumerate(self.stack.blocks):
+            kept.append(h)
+            keys = self._keys(block, h, asking, memory, number)
+            if g is not None and queries is not None:
+                g = block(g, queries, keys, itself=False)
+            if g is None or number < last or layers:
+                h = block(h, asking, keys, itself=True)
+        if memory is not None:
+            memory.extend(kept, layout)
+        shown = [*kept, h] if layers else None
+        if g is None or batch.reads is None:
+            return ModelOutput(self.embedding.dropout(h), layout, None, shown)
+        return ModelOutput(self.embedding.dropout(g), batch.reads.layout, batch.reads.index, shown)
+
+    def _queries(self, batch: Batch, asking: Asking) -> Asking | None:
+        """The query stream's rows."""
+        if batch.order is None or batch.reads is None:
+            return None
+        index = batch.reads.index
+        return Asking(batch.reads.layout, asking.place[index], batch.order[index], asking.segments[index])
+
+    def _keys(self, block: nn.Module, h: Tensor, asking: Asking, memory: Memory | None, layer: int) -> Keys:
+        layout, order, kinds = asking.layout, asking.order, asking.segments
+        past = None if memory is None else memory.layout
+        if memory is not None and past is not None:
+            rows = memory.hidden[layer]
+            h, both = after(rows, past, h, layout)
+            kinds, _ = after(kinds.new_zeros(past.total), past, kinds, layout)
+            order = None if order is None else after(order.new_full((past.total,), -1), past, order, layout)[0]
+            layout = both
+        found: Keys = block.attention.keys(h, layout, order, kinds)  # type: ignore[union-attr,operator]
+        return found
+
+
+def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
+    """The modules of an XLNet.
+
+    Args:
+        heads: of `plm`, `classification`.
+        labels: names of the classes.
+    """
+    width = config.d_model
+    embedding = Embedding(config.vocab_size, width, dropout=config.dropout)
+    blocks = [_block(config) for _ in range(config.n_layer)]
+    word = embedding.word.weight
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "plm": lambda: VocabularyHead(
+            word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word)),
+            bias=nn.Parameter(torch.empty(config.vocab_size)),
+        ),
+        "classification": lambda: SequenceHead(
+            width, labels or (), ANCHOR, pooler=Pooler(width), dropout=config.summary_last_dropout
+        ),
+    }
+    made = {role: makers[role]() for role in heads}
+    return XLNet(config, embedding, Stack(blocks), made)  # type: ignore[arg-type]
+
+
+def _block(config: Config) -> TwoStreamBlock:
+    def norm() -> nn.LayerNorm:
+        return nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
+
+    return TwoStreamBlock(
+        RelativeAttention(config.d_model, config.n_head, config.d_head),
+        FeedForward(config.d_model, config.d_inner, activation(config.ff_activation)),
+        Norms(after_attention=norm(), after_feedforward=norm()),
+        config.dropout,
+    )

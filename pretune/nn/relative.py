@@ -1,0 +1,53 @@
+"""Relative positions as T5 has them: a learned number for each head and each bucket of distances.
+
+Source: Raffel et al. 2019, arXiv 1910.10683, section 2.1; the buckets are those of its authors' code.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class RelativeBias(nn.Module):
+    """What is added to the scores; one table serves all layers of a stack.
+
+    Args:
+        heads: of the attention.
+        buckets: of distances; half of them for each direction where both are seen.
+        farthest: distance from which on all share the last bucket.
+        both: keys may lie after the query.
+    """
+
+    def __init__(self, heads: int, buckets: int, farthest: int, *, both: bool) -> None:
+        super().__init__()
+        self.table = nn.Embedding(buckets, heads)
+        self.farthest = farthest
+        self.both = both
+
+    def forward(self, queries: int, keys: int) -> Tensor:
+        """The last query is aligned with the last key. Shape: return: (H, queries, keys)."""
+        place = torch.arange(keys, device=self.table.weight.device)
+        buckets = self.bucket(place - place[keys - queries :, None])
+        return self.table(buckets).permute(2, 0, 1)  # type: ignore[no-any-return]
+
+    def bucket(self, distance: Tensor) -> Tensor:
+        """Small distances have their own, larger ones share by logarithm.
+
+        Shape:
+            distance: any int64, key less query -> same
+        """
+        count = self.table.num_embeddings
+        first = torch.zeros_like(distance)
+        if self.both:
+            count //= 2
+            first = (distance > 0).long() * count
+            distance = distance.abs()
+        else:
+            distance = (-distance).clamp(min=0)
+        exact = count // 2
+        share = torch.log(distance.float() / exact) / math.log(self.farthest / exact)
+        far = (exact + (share * (count - exact)).long()).clamp(max=count - 1)
+        return first + torch.where(distance < exact, distance, far)

@@ -1,0 +1,190 @@
+"""Attention with relative positions as Transformer-XL has them, for the two streams of XLNet.
+
+The score of a query and a key is a sum of three: content against content; content against the wave of their distance;
+and content against whether both are of the same text. Each has a bias of its own on the query's side.
+
+The content stream asks from every row. The query stream asks from the rows that are to be predicted, without their
+content; both look at the content stream's keys. What a row may see follows from `order`: its rank in the factorization,
+-1 for rows that all may see.
+
+Source: Dai et al. 2019 (arXiv 1901.02860), section 3.3; Yang et al. 2019 (arXiv 1906.08237), section 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretune.batch import Layout
+from pretune.nn.embedding import Sinusoidal
+from pretune.nn.projection import Projection, working
+from pretune.nn.spans import grouped
+
+
+@dataclass(frozen=True)
+class Asking:
+    """The rows of one stream.
+
+    Attributes:
+        layout: how many of each sequence ask.
+        place: (M,) int64, of each among its sequence's keys.
+        order: (M,) int64, or None where everything is visible.
+        segments: (M,) int64.
+    """
+
+    layout: Layout
+    place: Tensor
+    order: Tensor | None
+    segments: Tensor
+
+    def part(self, rows: slice) -> Asking:
+        """Some rows; the layout stays that of all."""
+        order = None if self.order is None else self.order[rows]
+        return replace(self, place=self.place[rows], order=order, segments=self.segments[rows])
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What queries of either stream look at.
+
+    Attributes:
+        key, value: (Tk, H, D), of each sequence first its past.
+        layout: of that run.
+        order: (Tk,) int64, or None where everything is visible; -1 in the past.
+        segments: (Tk,) int64; 0 in the past.
+    """
+
+    key: Tensor
+    value: Tensor
+    layout: Layout
+    order: Tensor | None
+    segments: Tensor
+
+    def part(self, rows: slice) -> Keys:
+        """Some rows; the layout stays that of all."""
+        order = None if self.order is None else self.order[rows]
+        return replace(self, key=self.key[rows], value=self.value[rows], order=order, segments=self.segments[rows])
+
+
+class RelativeAttention(nn.Module):
+    """One layer's attention, for both streams.
+
+    Args:
+        width: of the hidden run.
+        head_width: of each head.
+        dropout: of attention probabilities, while training.
+    """
+
+    def __init__(self, width: int, heads: int, head_width: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        inner = heads * head_width
+        self.heads, self.head_width, self.dropout = heads, head_width, dropout
+        self.query = Projection(width, inner, bias=False)
+        self.key = Projection(width, inner, bias=False)
+        self.value = Projection(width, inner, bias=False)
+        self.output = Projection(inner, width, bias=False)
+        self.position = Projection(width, inner, bias=False)
+        self.content_bias = nn.Parameter(torch.empty(heads, head_width))
+        self.position_bias = nn.Parameter(torch.empty(heads, head_width))
+        self.segment_bias = nn.Parameter(torch.empty(heads, head_width))
+        self.segment = nn.Parameter(torch.empty(2, heads, head_width))
+        self._waves = Sinusoidal(None, width)
+
+    @property
+    def any_queries(self) -> bool:
+        """A query's place matters: no."""
+        return False
+
+    def keys(self, x: Tensor, layout: Layout, order: Tensor | None, segments: Tensor) -> Keys:
+        """Keys and values of the content stream, its past included.
+
+        Shape:
+            x: (Tk, width); order, segments: (Tk,)
+        """
+        x = working(x)
+        key, value = (make(x, layout).unflatten(1, (self.heads, -1)) for make in (self.key, self.value))
+        return Keys(key, value, layout, order, segments)
+
+    def forward(self, x: Tensor, asking: Asking, keys: Keys, *, itself: bool) -> Tensor:
+        """Mix what each row may see into it.
+
+        Args:
+            itself: a row sees its own content, as in the content stream.
+
+        Shape:
+            x: (M, width); return: (M, width)
+        """
+        layout = asking.layout
+        query = self.query(working(x), layout).unflatten(1, (self.heads, -1))
+        out = torch.zeros_like(query)
+        pieces: list[Tensor] = []
+        rows: list[Tensor] = []
+        for group in grouped(layout.bounds, keys.layout.bounds):
+            ask = slice(group.query_start, group.query_start + group.sequences * group.query_length)
+            see = slice(group.key_start, group.key_start + group.sequences * group.key_length)
+            pieces.append(self._mix(query[ask], asking.part(ask), keys.part(see), group.sequences, itself))
+            rows.append(torch.arange(ask.start, ask.stop, device=x.device))
+        if pieces:
+            whole = len(pieces) == 1 and len(pieces[0]) == len(query)
+            out = pieces[0] if whole else out.index_copy(0, torch.cat(rows), torch.cat(pieces))
+        return self.output(out.flatten(1), layout)  # type: ignore[no-any-return]
+
+    def _mix(self, query: Tensor, asking: Asking, keys: Keys, count: int, itself: bool) -> Tensor:
+        """Sequences of equal lengths together. Shape: query: (count * a, H, D); return: the same."""
+        q = query.view(count, -1, *query.shape[1:])
+        place = asking.place.view(count, -1)
+        key, value, kind = (run.view(count, -1, *run.shape[1:]) for run in (keys.key, keys.value, keys.segments))
+        scale = self.head_width**-0.5
+        added = self._by_distance(q, place, key.shape[1]) + self._by_segment(q, asking.segments.view(count, -1), kind)
+        added = (added * scale).to(q.dtype)
+        if keys.order is not None and asking.order is not None:
+            theirs = keys.order.view(count, 1, -1)
+            hidden = (theirs >= asking.order.view(count, -1, 1)) & (theirs >= 0)
+            if itself:
+                hidden &= place[:, :, None] != torch.arange(key.shape[1], device=place.device)
+            added = added.masked_fill(hidden[:, None], -torch.inf)
+        mixed = F.scaled_dot_product_attention(
+            (q + self.content_bias.to(q.dtype)).transpose(1, 2),
+            key.transpose(1, 2),
+            value.transpose(1, 2),
+            attn_mask=added,
+            dropout_p=self.dropout if self.training else 0.0,
+            scale=scale,
+        )
+        return mixed.transpose(1, 2).flatten(0, 1)
+
+    def _by_distance(self, query: Tensor, place: Tensor, seen: int) -> Tensor:
+        """Scores of queries against the waves of their distances.
+
+        Shape:
+            query: (n, a, H, D); place: (n, a); return: (n, H, a, seen)
+        """
+        distance = torch.arange(seen - 1, -seen, -1, device=place.device)
+        waves = self.position(self._waves(distance).to(query.dtype)).unflatten(1, (self.heads, -1))
+        scores = torch.einsum("nahd,mhd->nham", query + self.position_bias.to(query.dtype), waves)
+        column = seen - 1 - place[:, :, None] + torch.arange(seen, device=place.device)
+        return scores.gather(3, column[:, None].expand(-1, self.heads, -1, -1))
+
+    def _by_segment(self, query: Tensor, asking: Tensor, seen: Tensor) -> Tensor:
+        """Scores of queries against whether a key is of the same text.
+
+        Shape:
+            query: (n, a, H, D); asking: (n, a); seen: (n, k); return: (n, H, a, k)
+        """
+        biased = query + self.segment_bias.to(query.dtype)
+        scores = torch.einsum("nahd,shd->nhas", biased, self.segment.to(query.dtype))
+        other = (asking[:, :, None] != seen[:, None, :]).long()[:, None].expand(-1, self.heads, -1, -1)
+        return scores.gather(3, other)
+
+
+def after(past: Tensor, before: Layout, run: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+    """Each sequence behind its past. Shape: past: (P, ...), run: (T, ...) -> (P + T, ...)."""
+    pieces = []
+    for (a, b), (c, d) in zip(pairwise(before.bounds), pairwise(layout.bounds), strict=True):
+        pieces += [past[a:b], run[c:d]]
+    lengths = [a + b for a, b in zip(before.lengths, layout.lengths, strict=True)]
+    return torch.cat([run[:0], *pieces]), Layout.of(lengths, run.device)

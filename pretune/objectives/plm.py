@@ -1,0 +1,112 @@
+"""Permutation language modelling: predict some tokens in a random order, each from those before it in that order.
+
+Data: any sequences, of any length. Spans of tokens are chosen by the sample's key until a share is reached; they stand
+at the end of the factorization order, which is a permutation drawn by key, and all other tokens before them. A chosen
+token is predicted without its content, from the tokens before it; see `models/xlnet.py` for the two streams.
+
+Source: Yang et al. 2019 (arXiv 1906.08237), sections 2.2 to 2.4; spans as `_sample_mask` of zihangdai/xlnet has them:
+a span of n tokens, n from 1 to 5 with odds 1 / n, somewhere in a context of 1 / share as many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pretune.batch import Batch
+from pretune.draw import Draw
+from pretune.loss import Term
+from pretune.objectives.objective import Model, Objective, Output, target, wrap
+from pretune.text.rows import Row
+
+if TYPE_CHECKING:
+    from pretune.text.tokenizer import Vocabulary
+
+Integers = NDArray[np.int64]
+
+
+class PermutationLanguageModelling(Objective):
+    """Predict tokens in any order."""
+
+    name: ClassVar[str] = "plm"
+    view: ClassVar[str] = "stream"
+    roles: ClassVar[tuple[str, ...]] = ("plm",)
+
+    class Config(Objective.Config):
+        """What is predicted.
+
+        Attributes:
+            share: of a sample's tokens, rounded, at least one.
+            longest: span, in tokens.
+        """
+
+        share: float = Field(default=1 / 6, gt=0.0, le=1.0)
+        longest: int = Field(default=5, ge=1, le=64)
+
+    config: Config
+
+    def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
+        super().__init__(config, vocabulary)
+        self.overhead = vocabulary.overhead(False)
+
+    def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
+        """One sequence a row, special tokens around it."""
+        return wrap(rows, self.vocabulary)
+
+    def corrupt(self, batch: Batch, draw: Draw) -> Batch:
+        """Choose tokens and their order, and set the target "plm"; no token is changed."""
+        special = self.vocabulary.special.take(batch.tokens.numpy())
+        keys = draw.at(self.name).keys(batch.samples).tolist()
+        order = np.full(batch.layout.total, -1, np.int64)
+        for key, begin, end in zip(keys, batch.layout.bounds, batch.layout.bounds[1:], strict=False):
+            (ordinary,) = (~special[begin:end]).nonzero()
+            if not len(ordinary):
+                continue
+            chosen = begin + ordinary[choose_spans(len(ordinary), Draw(key), self.config.share, self.config.longest)]
+            order[chosen] = np.argsort(np.argsort(Draw(key).at("order").bits(np.arange(len(chosen))), kind="stable"))
+        (index,) = (order >= 0).nonzero()
+        targets = {**batch.targets, self.name: target(index, batch.tokens.numpy()[index])}
+        return replace(batch, targets=targets, order=torch.from_numpy(order))
+
+    def reads(self, batch: Batch) -> NDArray[np.int64]:
+        """The chosen tokens: the query stream's rows."""
+        return batch.targets[self.name][0].numpy()
+
+    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+        """Cross-entropy at the chosen tokens."""
+        index, label = batch.targets[self.name]
+        total, correct = model.heads["plm"].loss(output.at(index), label)
+        return [Term(self.name, total, len(label), self.config.weight, correct)]
+
+
+def choose_spans(length: int, draw: Draw, share: float, longest: int) -> Integers:
+    """Places of a rounded share of the tokens, at least one, in spans that lie apart where there is room.
+
+    A walk through the text puts a span of n tokens at a random place of every n / share tokens. What it chose too
+    much is dropped from its end; what is missing is made up by single tokens in a random order.
+
+    Shape:
+        return: (any,) ascending
+    """
+    wanted = max(1, round(share * length))
+    odds = np.cumsum(1 / np.arange(1, longest + 1))
+    taken = np.zeros(length, np.bool_)
+    begin = step = 0
+    while begin < length:
+        size = 1 + int(np.searchsorted(odds, draw.at("size").uniform(step) * odds[-1], side="right"))
+        room = max(size, round(size / share))
+        first = begin + int(draw.at("place").below(step, room - size + 1))
+        taken[first : first + size] = True
+        begin, step = begin + room, step + 1
+    found = taken.nonzero()[0][:wanted]
+    if len(found) < wanted:
+        rest = np.setdiff1d(np.arange(length), found)
+        rest = rest[np.argsort(draw.at("rest").bits(np.arange(len(rest))), kind="stable")]
+        found = np.sort(np.concatenate([found, rest[: wanted - len(found)]]))
+    return found

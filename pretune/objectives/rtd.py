@@ -1,0 +1,166 @@
+"""Replaced-token detection: a small generator fills masks, the model says of every token whether it was replaced.
+
+Data: any sequences, masked as in masked language modelling. The generator is a narrower model of the same family,
+trained by its own masked loss in the same step; what it samples for the masks is what the model reads. A sample that
+happens to be the original counts as original. No gradient goes from the model to the generator but through embeddings
+that both share.
+
+Sampling inverts the cumulative distribution at a uniform number that is a function of the sample and the position, so a
+run that resumes, or has other ranks, samples the same.
+
+The finished run directory holds the model; the generator is in its folder `generator`.
+
+Source: Clark et al. 2020 (arXiv 2003.10555), section 2 and 3.2; 85 % of the chosen tokens are masked and the others
+kept, as in google-research/electra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from pretune.batch import Batch
+from pretune.draw import Draw, combine, unit
+from pretune.errors import UsageError
+from pretune.loss import Term
+from pretune.objectives.mlm import MaskedLanguageModelling
+from pretune.objectives.objective import Model, Objective, Output, target, wrap
+from pretune.text.rows import Row
+
+if TYPE_CHECKING:
+    from pretune.text.tokenizer import Vocabulary
+
+GENERATOR = "generator"
+_FINE = 1 << 53  # uniform numbers travel as integers of this fineness
+
+
+class ReplacedTokenDetection(Objective):
+    """Tell real tokens from a generator's."""
+
+    name: ClassVar[str] = "rtd"
+    view: ClassVar[str] = "stream"
+    pack: ClassVar[str] = "document"
+    roles: ClassVar[tuple[str, ...]] = ("rtd",)
+
+    class Config(Objective.Config):
+        """The generator, and what is asked of it.
+
+        Attributes:
+            weight: of the detection's mean; that of the generator's loss is 1.
+            share: of a sample's tokens that are chosen, rounded to the nearest whole number, at least one.
+            mask: share of the chosen tokens that become the mask token; the rest stay.
+            generator: width of the generator as a share of the model's.
+            tied: both share their embeddings.
+        """
+
+        weight: float = Field(default=50.0, gt=0.0, allow_inf_nan=False)
+        share: float = Field(default=0.15, gt=0.0, le=1.0)
+        mask: float = Field(default=0.85, ge=0.0, le=1.0)
+        generator: float = Field(default=0.25, gt=0.0, le=1.0)
+        tied: bool = True
+
+    config: Config
+
+    def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
+        super().__init__(config, vocabulary)
+        masking = MaskedLanguageModelling.Config(share=config.share, mask=config.mask, random=0.0)
+        self._masked = (MaskedLanguageModelling(masking, vocabulary),)  # in a tuple: it is no part of this module
+        self.overhead = self._masked[0].overhead
+
+    def attach(self, model: Model, draw: Draw) -> None:
+        """Build the generator."""
+        generator = model.narrower(self.config.generator, ["mlm"], draw.at(GENERATOR).key & (2**63 - 1))
+        if self.config.tied:
+            ours, theirs = model.embedding, generator.embedding
+            theirs.word, theirs.position, theirs.segment, theirs.norm = (
+                ours.word,
+                ours.position,
+                ours.segment,
+                ours.norm,
+            )
+            generator.heads["mlm"].weight = ours.word.weight
+        self.generator = generator
+
+    def companions(self) -> dict[str, Model]:
+        """The generator."""
+        return {GENERATOR: self.generator}
+
+    def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
+        """One sequence a row, `[CLS] tokens [SEP]`."""
+        return wrap(rows, self.vocabulary)
+
+    def corrupt(self, batch: Batch, draw: Draw) -> Batch:
+        """Mask, and set the targets "generator" (the originals), "rtd" (all that is not special) and "sample".
+
+        The last holds a uniform number for each chosen token, in units of 2^-53.
+        """
+        (mlm,) = self._masked
+        special = self.vocabulary.special.take(batch.tokens.numpy())
+        masked = mlm.corrupt(batch, draw.at(self.name))
+        index, label = masked.targets.pop(mlm.name)
+        lengths = np.array(batch.layout.lengths, np.int64)
+        keys = draw.at(self.name, "sample").keys(batch.samples).repeat(lengths)
+        drawn = unit(combine(keys, batch.layout.positions.numpy()))[index.numpy()]
+        (asked,) = (~special).nonzero()
+        targets = {
+            **batch.targets,
+            GENERATOR: (index, label),
+            "sample": target(index.numpy(), (drawn * _FINE).astype(np.int64)),
+            self.name: target(asked, np.zeros(len(asked))),
+        }
+        return replace(masked, targets=targets)
+
+    def reads(self, batch: Batch) -> NDArray[np.int64]:
+        """The chosen tokens: what the generator gives."""
+        return batch.targets[GENERATOR][0].numpy()
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Chosen tokens, and all that are not special."""
+        return {name: len(batch.targets[name][1]) if name in batch.targets else 0 for name in (GENERATOR, self.name)}
+
+    def forward(self, model: Model, batch: Batch) -> list[Term]:
+        """Two passes: the generator over the masked text, the model over what it makes of it."""
+        index, label = batch.targets[GENERATOR]
+        rows = self.generator(batch).at(index)
+        total, correct = self.generator.heads["mlm"].loss(rows, label)
+        made = self.sample(rows, batch)
+        asked, _ = batch.targets[self.name]
+        replaced = torch.zeros_like(batch.tokens, dtype=torch.float32).index_copy_(0, index, (made != label).float())
+        output = model(replace(batch, tokens=batch.tokens.index_copy(0, index, made), reads=None))
+        answer, truth = model.heads["rtd"](output.at(asked)).float(), replaced[asked]
+        detection = F.binary_cross_entropy_with_logits(answer, truth, reduction="sum")
+        right = ((answer.detach() > 0) == (truth > 0)).sum()
+        return [
+            Term(GENERATOR, total, len(label), 1.0, correct),
+            Term(self.name, detection, len(asked), self.config.weight, right),
+        ]
+
+    @torch.no_grad()
+    def sample(self, rows: Tensor, batch: Batch) -> Tensor:
+        """A token for each chosen place, drawn from the generator's distribution.
+
+        Shape:
+            rows: (K, width); return: (K,) int64
+        """
+        _, drawn = batch.targets["sample"]
+        probability = self.generator.heads["mlm"](rows).float().softmax(dim=1)
+        cumulated = probability.cumsum(dim=1, dtype=torch.float32)
+        wanted = drawn.double() / _FINE * cumulated[:, -1].double()
+        found = torch.searchsorted(cumulated, wanted.float()[:, None], right=True)[:, 0]
+        return found.clamp(max=cumulated.shape[1] - 1)
+
+    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+        """There is none of a single pass.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError("objective 'rtd' runs passes of its own and cannot be mixed with others; train it alone")

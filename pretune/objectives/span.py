@@ -1,0 +1,132 @@
+"""Span corruption: the encoder reads a text with gaps, the decoder writes what was in them.
+
+Data: windows of a stream. An exact share of the tokens is hidden in spans whose lengths are a random partition; each
+gives way to a sentinel of its own. The target names each sentinel and what it stands for; both end with the end token:
+
+    source  Thank you <extra_id_0> me to your party <extra_id_1> week </s>
+    target  <extra_id_0> for inviting <extra_id_1> last </s>
+
+A window begins with a kept token and ends with a hidden one, as in the authors' code. Related: `denoise`, `prefix`.
+
+Source: Raffel et al. 2019 (arXiv 1910.10683), section 3.1.4; `random_spans_noise_mask` of google-research/t5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pretune.batch import Batch, ragged
+from pretune.draw import Draw
+from pretune.errors import DataError, UsageError
+from pretune.loss import Term
+from pretune.objectives.objective import Model, Objective, Output, name_samples, target
+from pretune.text.rows import Row, names_of
+
+if TYPE_CHECKING:
+    from pretune.text.tokenizer import Vocabulary
+
+Integers = NDArray[np.int64]
+
+
+class SpanCorruption(Objective):
+    """Write what is missing from a text."""
+
+    name: ClassVar[str] = "span"
+    view: ClassVar[str] = "stream"
+    roles: ClassVar[tuple[str, ...]] = ("clm",)
+
+    class Config(Objective.Config):
+        """How much is hidden.
+
+        Attributes:
+            share: of the tokens, rounded, at least one of them hidden and one kept.
+            mean_span: mean length of a span.
+        """
+
+        share: float = Field(default=0.15, gt=0.0, lt=1.0)
+        mean_span: float = Field(default=3.0, ge=1.0, le=64.0)
+
+    config: Config
+
+    def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
+        super().__init__(config, vocabulary)
+        if not vocabulary.sentinels:
+            raise DataError(
+                "objective 'span' needs a tokenizer with sentinels (<extra_id_0>, ...), and this one has none; "
+                "train one with sentinels = 100, or use the objective denoise"
+            )
+        self.overhead = 1
+        self._sentinels = np.array(vocabulary.sentinels, np.int64)
+        self._start = vocabulary.end
+
+    def attach(self, model: Model, draw: Draw) -> None:
+        """Learn with which token the model's decoder begins."""
+        self._start = model.start
+
+    def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
+        """Texts with gaps as the source, what fills them as the target a place later."""
+        keys = draw.at(self.name).keys(names_of(rows)).tolist()
+        sources, inputs, labels = [], [], []
+        for row, key in zip(rows, keys, strict=True):
+            source, filling = self.corrupted(np.asarray(row.tokens, np.int64), Draw(key))
+            sources.append(source)
+            inputs.append(np.append(self._start, filling[:-1]))
+            labels.append(filling)
+        batch = name_samples(ragged(inputs), rows)
+        run = np.concatenate([np.zeros(0, np.int64), *labels])
+        batch.targets[self.name] = target(np.arange(len(run)), run)
+        return replace(batch, source=ragged(sources))
+
+    def corrupted(self, tokens: Integers, draw: Draw) -> tuple[Integers, Integers]:
+        """Source and target of one text, end tokens included. Shape: (n,) -> (any,), (any,)."""
+        end = self.vocabulary.end
+        lengths = spans(len(tokens), draw, self.config.share, self.config.mean_span)
+        if len(lengths) // 2 > len(self._sentinels):
+            raise UsageError(
+                f"a text of {len(tokens)} tokens has {len(lengths) // 2} gaps, the tokenizer {len(self._sentinels)} "
+                "sentinels; make data.length smaller, mean_span larger, or train a tokenizer with more"
+            )
+        pieces = np.split(tokens, np.cumsum(lengths)[:-1]) if len(lengths) else [tokens]
+        source, filling = [], []
+        for n in range(0, len(pieces) - 1, 2):
+            sentinel = self._sentinels[n // 2 : n // 2 + 1]
+            source += [pieces[n], sentinel]
+            filling += [sentinel, pieces[n + 1]]
+        source += [pieces[-1]] if len(pieces) % 2 else []
+        return np.append(np.concatenate([*source, tokens[:0]]), end), np.append(
+            np.concatenate([*filling, tokens[:0]]), end
+        )
+
+    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+        """Cross-entropy at every position of the target."""
+        _, label = batch.targets[self.name]
+        total, correct = model.heads["clm"].loss(output.last_hidden_state, label)
+        return [Term(self.name, total, len(label), self.config.weight, correct)]
+
+
+def spans(length: int, draw: Draw, share: float, mean: float) -> Integers:
+    """Lengths of kept and hidden runs in turn, the first one kept; empty where there is no room for both.
+
+    Shape:
+        return: (2 * spans,), their sum is `length`
+    """
+    if length < 2:
+        return np.zeros(0, np.int64)
+    hidden = min(max(round(length * share), 1), length - 1)
+    count = min(max(round(hidden / mean), 1), length - hidden)
+    out = np.empty(2 * count, np.int64)
+    out[0::2] = _partition(length - hidden, count, draw.at("kept"))
+    out[1::2] = _partition(hidden, count, draw.at("hidden"))
+    return out
+
+
+def _partition(total: int, parts: int, draw: Draw) -> Integers:
+    """A uniformly drawn way to write `total` as a sum of `parts` positive numbers. Shape: return: (parts,)."""
+    cuts = np.sort(np.argsort(draw.bits(np.arange(total - 1)), kind="stable")[: parts - 1]) + 1
+    return np.diff(np.concatenate([[0], cuts, [total]]))

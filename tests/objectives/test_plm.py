@@ -1,0 +1,96 @@
+"""Permutation language modelling: what is chosen and in which order, over many draws; it overfits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from fakes import CLS, SEP, make_vocabulary
+from scipy import stats
+
+from pretune.draw import Draw
+from pretune.models import build
+from pretune.objectives.plm import PermutationLanguageModelling, choose_spans
+from pretune.text.views import Row
+
+DRAW = Draw(5)
+
+
+def make(**fields):
+    return PermutationLanguageModelling(PermutationLanguageModelling.Config(**fields), make_vocabulary())
+
+
+def rows(lengths):
+    random = np.random.default_rng(0)
+    return [Row((0, n % 3, n), random.integers(5, 100, length)) for n, length in enumerate(lengths)]
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 17, 24, 101])
+@pytest.mark.parametrize("share", [1 / 6, 0.5, 1.0])
+def test_an_exact_share_is_chosen_at_any_length(length, share):
+    for seed in range(200):
+        found = choose_spans(length, Draw(seed), share, 5)
+        assert len(found) == max(1, round(share * length))
+        assert (np.diff(found) > 0).all()
+        assert 0 <= found[0] <= found[-1] < length
+
+
+def test_spans_have_the_odds_of_the_authors_and_lie_everywhere():
+    sizes, places = np.zeros(6, int), np.zeros(600)
+    for seed in range(2000):
+        found = choose_spans(600, Draw(seed), 1 / 6, 5)
+        places[found] += 1
+        runs = np.split(found, np.flatnonzero(np.diff(found) > 1) + 1)
+        for run in runs:
+            sizes[min(len(run), 5)] += 1
+    shares = sizes[1:4] / sizes[1:].sum()
+    odds = 1 / np.arange(1, 6)
+    assert shares == pytest.approx((odds / odds.sum())[:3], abs=0.03)  # spans that touch count as one
+    assert places[10:500].std() / places[10:500].mean() < 0.15
+
+
+def test_orders_are_permutations_and_uniform():
+    objective = make(share=0.5)
+    text = rows([6])[0]
+    same = [Row((0, n % 7, n), text.tokens) for n in range(30_000)]
+    batch = objective.make(same, DRAW)
+    order = batch.order.view(-1, 8).numpy()
+    assert (np.sort(order, axis=1)[:, -3:] == [0, 1, 2]).all()
+    assert ((order >= 0).sum(axis=1) == 3).all()
+    assert (order[:, [0, 7]] == -1).all()  # special tokens are never predicted
+    assert (batch.tokens.view(-1, 8)[:, 0] == CLS).all()
+    assert (batch.tokens.view(-1, 8)[:, 7] == SEP).all()
+    ranks = np.array([row[row >= 0] for row in order])
+    codes = ranks[:, 0] * 9 + ranks[:, 1] * 3 + ranks[:, 2]
+    counts = np.unique(codes, return_counts=True)[1]
+    assert len(counts) == 6
+    assert stats.chisquare(counts).pvalue > 1e-4
+
+
+def test_the_batch_does_not_matter():
+    objective, samples = make(), rows([9, 17, 1, 30])
+    together, alone = objective.make(samples, DRAW), objective.make(samples[1:2], DRAW)
+    a, b = together.layout.bounds[1:3]
+    assert together.order[a:b].equal(alone.order)
+    index, label = together.targets["plm"]
+    assert together.tokens[index].equal(label)
+    assert objective.counts(together) == {"plm": len(index)}
+    assert together.reads is not None
+    assert together.reads.index.equal(index)
+
+
+def test_overfits():
+    model = build("xlnet", "tiny", ["plm"], {"vocab_size": 100, "dropout": 0.0})
+    objective, samples = make(), rows([24, 17, 9, 24] * 4)
+    batch = objective.make(samples, DRAW)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(80):
+        (term,) = objective(model, batch)
+        loss = term.sum / term.count
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[0] > 4.0
+    assert losses[-1] < 0.1
