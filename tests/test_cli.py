@@ -75,7 +75,12 @@ class TestStart:
     def test_help_lists_every_field_of_a_recipe(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("pretrain", "--help") == 0
         shown = capsys.readouterr().out
-        for field in ("--optimizer.lr NUMBER", "--data.stores LIST", "--budget.tokens INTEGER", "objectives: clm, denoise, mlm"):
+        for field in (
+            "--optimizer.lr NUMBER",
+            "--data.stores LIST",
+            "--budget.tokens INTEGER",
+            "objectives: clm, denoise, mlm",
+        ):
             assert field in shown
 
     def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:

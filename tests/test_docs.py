@@ -13,7 +13,9 @@ import pytest
 
 from pretune import config
 from pretune.cli import app, main
+from pretune.cli.catalogue import PAGES
 from pretune.cli.data import split_words
+from pretune.find import names
 from pretune.text.prepare import PrepareConfig
 from pretune.text.train_tokenizer import TokenizerConfig
 from pretune.train.recipe import Recipe
@@ -62,7 +64,7 @@ def test_recipes_are_valid_and_listed(path: Path) -> None:
         assert f"](recipes/{path.name})" in (ROOT / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", [*GUIDES, "docs/flow.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("name", [*GUIDES, "docs/flow.md", "docs/families.md", "docs/objectives.md", "CHANGELOG.md"])
 def test_links_and_named_files_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
@@ -76,6 +78,15 @@ def test_flow_shows_what_happens() -> None:
     done = subprocess.run([sys.executable, ROOT / "docs" / "flow.py"], capture_output=True, text=True, check=True)
     (shown,) = blocks("docs/flow.md", "")
     assert shown.strip() == done.stdout.strip()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_catalogues_are_what_the_files_say(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Make them again by `pretune show families > docs/families.md`, and the same for objectives."""
+    assert main(["show", name]) == 0
+    shown = capsys.readouterr().out
+    assert shown == (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    assert all(f"\n## {variant}\n" in shown for variant in names("models" if name == "families" else name))
 
 
 class TestContributing:

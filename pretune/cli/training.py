@@ -64,13 +64,18 @@ def finetune(*words: Words, session: Common = DEFAULT) -> None:
 
 
 def show(*words: Words, session: Common = DEFAULT) -> None:
-    """Show what a recipe would do, without doing it.
+    """Show what a recipe would do, without doing it; or the families or objectives that there are.
 
     Prints modules with shapes, parameters, memory, and the arithmetic of steps, epochs and tokens.
 
     Args:
-        words: [RECIPE.toml] [--field value]...
+        words: [RECIPE.toml] [--field value]..., or `families`, or `objectives`.
     """
+    from pretune.cli.catalogue import PAGES
+
+    if len(words) == 1 and words[0] in PAGES:
+        print(PAGES[words[0]](), end="")
+        return
     recipe = read_recipe(words, session)
     session.start()
     from pretune.train.plan import make_plan

@@ -78,7 +78,7 @@ class FusedBlock(nn.Module):
             return self.block(x, layout, cache, rows)  # type: ignore[no-any-return]
         attention = self.block.attention
         before_attention, after_attention, before_feedforward, after_feedforward = self._norms
-        counts = (attention.heads, attention.key_heads, attention.key_heads)
+        counts = [attention.heads, attention.key_heads, attention.key_heads]
         inputs = self._inputs(before_attention(x).to(self._dtype)).view(x.shape[0], sum(counts), -1)
         query, key, value = torch.split(inputs, counts, dim=1)
         if attention.rotary is not None:

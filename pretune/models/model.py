@@ -18,6 +18,7 @@ from pretune.nn.attention import Attention
 from pretune.nn.cache import Cache
 from pretune.nn.embedding import Embedding
 from pretune.nn.heads import Anchor, VocabularyHead
+from pretune.nn.relative_attention import RelativeAttention
 from pretune.nn.stack import Stack
 
 
@@ -165,7 +166,7 @@ class LanguageModel(nn.Module):
             self._check_length(batch, cache)
         kept: list[Tensor] | None = [] if layers else None
         hidden = self.embedding(batch.tokens, batch.layout, batch.segments)
-        some = batch.reads is not None and cache is None and not layers and self._can_leave_out
+        some = batch.reads is not None and cache is None and not layers and self.leaves_out
         reads = batch.reads if some else None
         hidden = self.stack(hidden, batch.layout, cache, kept, reads)
         if reads is None:
@@ -173,7 +174,8 @@ class LanguageModel(nn.Module):
         return ModelOutput(hidden, reads.layout, reads.index)
 
     @property
-    def _can_leave_out(self) -> bool:
+    def leaves_out(self) -> bool:
+        """Whether the last layer gives only the rows that a batch reads."""
         return self.stack.can_leave_out and not any(getattr(head, "reads_all", False) for head in self.heads.values())
 
     @property
@@ -329,18 +331,33 @@ def flops_per_token(model: LanguageModel, length: int) -> float:
 
     Source: Kaplan et al. 2020 (arXiv 2001.08361), section 2.1, with attention counted.
     """
-    return sum(block_flops(block, length, length) for block in model.stack.in_order) / length
+    return stack_flops(model.stack, length) / length
 
 
-def block_flops(block: nn.Module, queries: int, keys: int) -> float:
-    """Floating-point operations of one layer's forward for a sequence of `keys` tokens of which it gives `queries`."""
+def stack_flops(stack: Stack, length: int, source: int = 0) -> float:
+    """Floating-point operations of a stack's forward for a sequence of `length` tokens, and `source` of an encoder."""
+    return sum(block_flops(block, length, length, source) for block in stack.in_order) if length else 0.0
+
+
+def block_flops(block: nn.Module, queries: int, keys: int, source: int = 0) -> float:
+    """Floating-point operations of one layer's forward for a sequence of `keys` tokens of which it gives `queries`.
+
+    Args:
+        source: tokens of the encoder's sequence that a decoder's layer looks at.
+    """
     total = 0.0
     for name, module in block.named_modules():
+        seen = source if name.startswith("cross") else keys
         if isinstance(module, nn.Linear):
-            rows = keys if name.endswith(("attention.key", "attention.value")) else queries
+            made_of_keys = name.endswith((".key", ".value"))
+            rows = 2 * seen if name.endswith(".position") else seen if made_of_keys else queries
             total += 2.0 * module.in_features * module.out_features * rows
         elif isinstance(module, Attention):
-            total += 4.0 * module.query.out_features * module.structure.pairs(queries, keys)
+            pairs = queries * seen if name == "cross" else module.structure.pairs(queries, seen)
+            total += 4.0 * module.query.out_features * pairs
+        elif isinstance(module, RelativeAttention):
+            total += 4.0 * module.query.out_features * queries * seen
+            total += 2.0 * module.query.out_features * queries * 2 * seen  # against the waves of all distances
     return total
 
 

@@ -120,6 +120,10 @@ class Denoising(Objective):
             tokens = np.roll(tokens, -int(draw.at("first").below(0, len(tokens))))
         return np.where(tokens == _MASK, self._mask_id, tokens)
 
+    def passes(self, model: Model, batch: Batch) -> list[tuple[Model, Batch]]:
+        """One, whose target the causal head sees."""
+        return [(model, replace(batch, targets={"clm": batch.targets[self.name]}))]
+
     def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
         """Cross-entropy at every position of the target."""
         _, label = batch.targets[self.name]

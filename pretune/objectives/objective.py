@@ -106,6 +106,10 @@ class Objective(nn.Module):
         """Number of predictions of each term, known before any forward."""
         return {self.name: len(batch.targets[self.name][1]) if self.name in batch.targets else 0}
 
+    def passes(self, model: Model, batch: Batch) -> list[tuple[Model, Batch]]:
+        """The forwards that `forward` runs, with targets named by the heads that see them: for counting operations."""
+        return [(model, batch)]
+
     @abstractmethod
     def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
         """The terms of a batch whose forward gave `output`."""

@@ -143,6 +143,12 @@ class ReplacedTokenDetection(Objective):
             Term(self.name, detection, len(asked), self.config.weight, right),
         ]
 
+    def passes(self, model: Model, batch: Batch) -> list[tuple[Model, Batch]]:
+        """The generator's and the model's."""
+        first = {"mlm": batch.targets[GENERATOR]} if GENERATOR in batch.targets else {}
+        second = {name: batch.targets[name] for name in (self.name,) if name in batch.targets}
+        return [(self.generator, replace(batch, targets=first)), (model, replace(batch, targets=second, reads=None))]
+
     @torch.no_grad()
     def sample(self, rows: Tensor, batch: Batch) -> Tensor:
         """A token for each chosen place, drawn from the generator's distribution.

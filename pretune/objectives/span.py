@@ -103,6 +103,10 @@ class SpanCorruption(Objective):
             np.concatenate([*filling, tokens[:0]]), end
         )
 
+    def passes(self, model: Model, batch: Batch) -> list[tuple[Model, Batch]]:
+        """One, whose target the causal head sees."""
+        return [(model, replace(batch, targets={"clm": batch.targets[self.name]}))]
+
     def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
         """Cross-entropy at every position of the target."""
         _, label = batch.targets[self.name]

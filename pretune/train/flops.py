@@ -8,44 +8,65 @@ from functools import lru_cache, partial
 from torch import nn
 
 from pretune.batch import Batch
-from pretune.models.model import LanguageModel, block_flops, flops_per_token, head_flops
+from pretune.models.encoder_decoder import EncoderDecoder
+from pretune.models.model import LanguageModel, block_flops, head_flops, stack_flops
+from pretune.objectives.objective import Objective
 
 
 class Flops:
-    """Counts the matrix products of a forward and backward of one model.
+    """Counts the matrix products of the forwards and backwards of a step.
 
     The backward costs twice the forward; recomputing activations repeats the forward of the stack.
 
     Args:
         model: one that is not a `LanguageModel` counts as 0.
+        objective: which passes a step makes; one over the batch by default.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model if isinstance(model, LanguageModel) else None
-        self._heads: dict[str, float] = {}
-        if self._model is not None:
-            self._times = 4 if self._model.stack.checkpointing else 3
-            self._heads = {role: head_flops(self._model, role) for role in self._model.heads}
-            self._last = lru_cache(maxsize=65536)(partial(block_flops, self._model.stack.in_order[-1]))
-        self._token = lru_cache(maxsize=4096)(self._of_token)
+    def __init__(self, model: nn.Module, objective: Objective | None = None) -> None:
+        self._model, self._objective = model, objective
+        self._counts: dict[int, _Pass] = {}
 
     def __call__(self, batch: Batch) -> float:
         """Of one micro-batch."""
-        if self._model is None:
-            return 0.0
-        lengths = Counter(batch.layout.lengths)
-        body = sum(number * length * self._token(length) for length, number in lengths.items()) - self._left_out(batch)
+        passes = [(self._model, batch)] if self._objective is None else self._objective.passes(self._model, batch)
+        total = 0.0
+        for model, part in passes:
+            if isinstance(model, LanguageModel):
+                total += self._counts.setdefault(id(model), _Pass(model))(part)
+        return total
+
+
+class _Pass:
+    """A model's forward and backward over a batch."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self._heads = {role: head_flops(model, role) for role in model.heads}
+        self._stack = lru_cache(maxsize=65536)(partial(stack_flops, model.stack))
+        self._last = lru_cache(maxsize=65536)(partial(block_flops, model.stack.in_order[-1]))
+        self._encoder = None
+        if isinstance(model, EncoderDecoder):
+            self._encoder = lru_cache(maxsize=65536)(partial(stack_flops, model.encoder.stack))
+
+    def __call__(self, batch: Batch) -> float:
+        """Of one micro-batch."""
+        times = 4 if self._model.stack.checkpointing else 3
+        lengths = batch.layout.lengths
+        sources = lengths if batch.source is None else batch.source.layout.lengths
+        if self._encoder is None:
+            body = sum(number * self._stack(length) for length, number in Counter(lengths).items())
+        else:
+            body = sum(number * self._encoder(length) for length, number in Counter(sources).items())
+            pairs = Counter(zip(lengths, sources, strict=False))
+            body += sum(number * self._stack(length, source) for (length, source), number in pairs.items())
         rows = {name: len(index) for name, (index, _) in batch.targets.items()}
-        return self._times * body + 3 * sum(self._heads.get(name, 0.0) * count for name, count in rows.items())
+        heads = sum(self._heads.get(name, 0.0) * count for name, count in rows.items())
+        return times * (body - self._left_out(batch)) + 3 * heads
 
     def _left_out(self, batch: Batch) -> float:
         """What the last layer saves by giving only the rows that are read."""
-        assert self._model is not None
-        if batch.reads is None or not self._model.stack.can_leave_out:
+        if batch.reads is None or not self._model.leaves_out:
             return 0.0
         pairs = Counter(zip(batch.reads.layout.lengths, batch.layout.lengths, strict=True))
         return sum(number * (self._last(keys, keys) - self._last(read, keys)) for (read, keys), number in pairs.items())
-
-    def _of_token(self, length: int) -> float:
-        assert self._model is not None
-        return flops_per_token(self._model, length) if length else 0.0

@@ -100,7 +100,7 @@ class _Trainer:
             self.draw,
             self.recipe.optimizer.clip,
         )
-        self.flops = Flops(model)
+        self.flops = Flops(model, objective)
         self.journal = Journal(setting, self.state)
         self.feed: Feed | None = None
         self.improved = False

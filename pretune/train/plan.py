@@ -111,7 +111,7 @@ def make_plan(recipe: Recipe) -> Plan:
     tokens = samples * sum(_tokens(s, p) for s, p in zip(samplers, pieces.objective.parts, strict=True)) / there
     epoch = there / samples
     steps = _steps(recipe, tokens, epoch)
-    work = sum(map(Flops(pieces.model), batches)) / len(batches) * recipe.data.accumulate
+    work = sum(map(Flops(pieces.model, pieces.objective), batches)) / len(batches) * recipe.data.accumulate
     trained = sum(p.numel() for p in pieces.model.parameters() if p.requires_grad)
     return Plan(
         list(_tree(pieces.model)),

@@ -15,6 +15,7 @@ from pretune.batch import Batch, ragged
 from pretune.interop.huggingface import load_model, save_model
 from pretune.models import build
 from pretune.models.model import parameters
+from pretune.train.flops import Flops
 
 _BART = {
     "vocab_size": 97,
@@ -198,3 +199,18 @@ def test_sizes_are_the_published_ones():
     published = {("bart", "large"): 406e6, ("t5", "small"): 60.5e6, ("t5", "base"): 223e6, ("marian", "base"): 63e6}
     for (name, size), printed in published.items():
         assert parameters(build(name, size, ["clm"], allocate=False)) == pytest.approx(printed, abs=1e6), (name, size)
+
+
+def test_operations_are_those_of_the_profiler():
+    """Products of matrices; torch does not count our attention."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = build("bart", "tiny", ["clm"], CASES["bart"][1])
+    batch = batch_of()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(batch)
+    counted = sum(n for op, n in counter.get_flop_counts()["Global"].items() if "mm" in str(op))
+    width, pairs = 48, list(zip(SOURCES, TARGETS, strict=True))
+    reading = 3 * 4 * width * sum(s * s for s in SOURCES)
+    writing = 2 * 4 * width * sum(t * (t + 1) // 2 + t * s for s, t in pairs)
+    assert Flops(model)(batch) / 3 == counted + reading + writing

@@ -1,0 +1,95 @@
+"""What `pretune show families` and `pretune show objectives` print: taken from the files themselves.
+
+`docs/families.md` and `docs/objectives.md` are what they print.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+
+_LENGTH = 128  # tokens of the sequences whose operations are told
+_VIEWS = {
+    "stream": "any documents",
+    "sentences": "documents of several sentences",
+    "pairs": "two documents or more, of several sentences",
+}
+
+
+def families() -> str:
+    """Every family: what is different about it, its source, and its sizes in figures."""
+    from pretune.find import names
+
+    return _page("Families", _FAMILIES, (_family(name) for name in names("models")))
+
+
+def objectives() -> str:
+    """Every objective: what it predicts, its source, its data and its fields."""
+    from pretune.find import names
+
+    return _page("Objectives", _OBJECTIVES, (_objective(name) for name in names("objectives")))
+
+
+PAGES: dict[str, Callable[[], str]] = {"families": families, "objectives": objectives}
+
+_FAMILIES = f"""
+Each is one file of `pretune/models`, named as `--model.family` names it. Weights are counted with the heads of its
+first architecture. Training needs four times the memory of the weights (gradients and two means beside them), and
+what the plan of a run tells (`pretune show`). Operations are those of layers and vocabulary in a forward over one
+token of a sequence of {_LENGTH}, a multiply-add counted as two; a training step costs three times as many. Of
+encoder-decoders both sides read {_LENGTH}.
+"""
+_OBJECTIVES = """
+Each is one file of `pretune/objectives`, named as `--objective` names it; `--objective mlm,sop` mixes those that read
+the same data. A field of one is set as `--objective.mlm.share 0.3`.
+"""
+
+
+def _page(title: str, opening: str, parts: Iterator[str]) -> str:
+    note = f"<!-- made by `pretune show {title.lower()}` -->"
+    text = " ".join(opening.split())
+    return "\n\n".join([f"# {title}", note, text, *parts]) + "\n"
+
+
+def _family(name: str) -> str:
+    from pretune.models.model import get_family
+
+    family = get_family(name)
+    kinds = ", ".join(f"`{kind}`" for kind in family.ARCHITECTURES)
+    table = ["| size | weights | fp32 | MFLOP a token |", "|---|---|---|---|"]
+    table += [_size(name, size) for size in family.SIZES]
+    told = inspect.cleandoc(family.__doc__ or "")
+    return "\n\n".join([f"## {name}", told, f"In `transformers`: {kinds}.", "\n".join(table)])
+
+
+def _size(name: str, size: str) -> str:
+    from pretune.models import build
+    from pretune.models.encoder_decoder import EncoderDecoder
+    from pretune.models.model import get_family, head_flops, parameters, stack_flops
+
+    heads = next((roles for roles in get_family(name).ARCHITECTURES.values() if roles), ())
+    model = build(name, size, heads, allocate=False)
+    work = stack_flops(model.stack, _LENGTH, _LENGTH) / _LENGTH
+    if isinstance(model, EncoderDecoder):
+        work += stack_flops(model.encoder.stack, _LENGTH) / _LENGTH
+    work += sum(head_flops(model, role) for role in heads if role in ("mlm", "clm", "plm", "rtd"))
+    weights = parameters(model)
+    return f"| {size} | {_count(weights)} | {4 * weights / 1e6:,.0f} MB | {work / 1e6:,.1f} |"
+
+
+def _count(weights: int) -> str:
+    return f"{weights / 1e9:,.2f} B" if weights >= 1e9 else f"{weights / 1e6:,.1f} M"
+
+
+def _objective(name: str) -> str:
+    from pretune.cli.fields import describe
+    from pretune.find import find_class
+    from pretune.objectives.objective import Objective
+
+    kind = find_class("objectives", name, Objective)  # type: ignore[type-abstract]
+    module = inspect.getmodule(kind)
+    heads = ", ".join(f"`{role}`" for role in kind.roles)
+    facts = f"Needs: {_VIEWS[kind.view]}; a model with the head {heads}."
+    fields = "```\n" + describe(kind.Config, f"--objective.{name}.") + "\n```"
+    told = inspect.cleandoc((module.__doc__ if module else None) or "")
+    return "\n\n".join([f"## {name}", told, facts, fields])
