@@ -22,6 +22,7 @@ from pretune.generate.options import Continuation, GenerateConfig, Reason
 from pretune.generate.reader import Reader, context
 from pretune.generate.sample import keys, sample
 from pretune.generate.stream import TextStream
+from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.model import LanguageModel
 from pretune.text.tokenizer import Tokenizer
 
@@ -82,6 +83,8 @@ def _room(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens])
             f"this {model.family} model has no clm head and cannot generate; take a causal language model such as "
             "gpt2 (a model with an mlm head fills [MASK] with `fill`)"
         )
+    if isinstance(model, EncoderDecoder):
+        raise UsageError(f"{model.family} is an encoder-decoder, for which there is no generation yet")
     limit = context(model, tokenizer)
     for n, prompt in enumerate(prompts):
         if not len(prompt):

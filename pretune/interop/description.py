@@ -100,6 +100,8 @@ def _family(path: Path, told: Mapping[str, Any], found: Sequence[str]) -> str:
     """By `model_type`, else by the architecture, else by the names of the tensors."""
     known = names("models")
     kind = told.get("model_type")
+    if kind in known and model_type(str(kind)) == kind:
+        return str(kind)  # no other family's file is opened
     kinds = {model_type(family): family for family in known}
     if isinstance(kind, str) and kind in kinds:
         return kinds[kind]

@@ -13,8 +13,8 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import bert
-from pretune.models.bert import block_of, both, embedding_names
-from pretune.models.model import Key, LanguageModel
+from pretune.models.bert import block_of, embedding_names
+from pretune.models.model import Key, LanguageModel, both
 from pretune.nn.activation import activation
 from pretune.nn.embedding import Embedding, Learned
 from pretune.nn.heads import Anchor, Pooler, SequenceHead, Transform, VocabularyHead

@@ -14,7 +14,7 @@ from torch import nn
 
 from pretune.models import model
 from pretune.models.encoder_decoder import Encoder, EncoderDecoder
-from pretune.models.model import Key
+from pretune.models.model import Key, both
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, DecoderBlock, Norms
@@ -81,11 +81,6 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "BartForSequenceClassification": ("classification",),
     "BartModel": (),
 }
-
-
-def both(ours: str, theirs: str) -> list[Key]:
-    """Weight and bias of one module."""
-    return [Key(f"{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]
 
 
 def attention_names(ours: str, theirs: str) -> list[Key]:

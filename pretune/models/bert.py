@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
-from pretune.models.model import Key, LanguageModel
+from pretune.models.model import Key, LanguageModel, both
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
@@ -84,11 +84,6 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "BertForSequenceClassification": ("classification",),
     "BertModel": ("pooler",),
 }
-
-
-def both(ours: str, theirs: str) -> list[Key]:
-    """Weight and bias of one module."""
-    return [Key(f"{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]
 
 
 def embedding_names(theirs: str) -> list[Key]:

@@ -13,8 +13,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
-from pretune.models.bert import both
-from pretune.models.model import Key, LanguageModel
+from pretune.models.model import Key, LanguageModel, both
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms

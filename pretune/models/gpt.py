@@ -13,8 +13,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
-from pretune.models.gpt2 import dense_names, norm_names
-from pretune.models.model import Key, LanguageModel
+from pretune.models.model import Key, LanguageModel, both
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
@@ -72,14 +71,14 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
 NAMES: Sequence[Key] = [
     Key("embedding.word.weight", "transformer.tokens_embed.weight"),
     Key("embedding.position.weight", "transformer.positions_embed.weight"),
-    *dense_names("stack.blocks.{}.attention.query", "transformer.h.{}.attn.c_attn", 0, 3),
-    *dense_names("stack.blocks.{}.attention.key", "transformer.h.{}.attn.c_attn", 1, 3),
-    *dense_names("stack.blocks.{}.attention.value", "transformer.h.{}.attn.c_attn", 2, 3),
-    *dense_names("stack.blocks.{}.attention.output", "transformer.h.{}.attn.c_proj"),
-    *norm_names("stack.blocks.{}.norms.after_attention", "transformer.h.{}.ln_1"),
-    *dense_names("stack.blocks.{}.feedforward.up", "transformer.h.{}.mlp.c_fc"),
-    *dense_names("stack.blocks.{}.feedforward.down", "transformer.h.{}.mlp.c_proj"),
-    *norm_names("stack.blocks.{}.norms.after_feedforward", "transformer.h.{}.ln_2"),
+    *both("stack.blocks.{}.attention.query", "transformer.h.{}.attn.c_attn", 0, 3, transpose=True),
+    *both("stack.blocks.{}.attention.key", "transformer.h.{}.attn.c_attn", 1, 3, transpose=True),
+    *both("stack.blocks.{}.attention.value", "transformer.h.{}.attn.c_attn", 2, 3, transpose=True),
+    *both("stack.blocks.{}.attention.output", "transformer.h.{}.attn.c_proj", transpose=True),
+    *both("stack.blocks.{}.norms.after_attention", "transformer.h.{}.ln_1"),
+    *both("stack.blocks.{}.feedforward.up", "transformer.h.{}.mlp.c_fc", transpose=True),
+    *both("stack.blocks.{}.feedforward.down", "transformer.h.{}.mlp.c_proj", transpose=True),
+    *both("stack.blocks.{}.norms.after_feedforward", "transformer.h.{}.ln_2"),
     Key("heads.clm.weight", "lm_head.weight", copies=True),
     Key("heads.classification.linear.weight", "score.weight"),
 ]

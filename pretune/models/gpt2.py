@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
-from pretune.models.model import Key, LanguageModel
+from pretune.models.model import Key, LanguageModel, both
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
@@ -78,31 +78,18 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def dense_names(ours: str, theirs: str, part: int = 0, parts: int = 1) -> list[Key]:
-    """Weight and bias of a `Conv1D`, whose matrix is (in, out)."""
-    return [
-        Key(f"{ours}.weight", f"{theirs}.weight", transpose=True, part=part, parts=parts),
-        Key(f"{ours}.bias", f"{theirs}.bias", part=part, parts=parts),
-    ]
-
-
-def norm_names(ours: str, theirs: str) -> list[Key]:
-    """Weight and bias of a norm."""
-    return [Key(f"{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]
-
-
 NAMES: Sequence[Key] = [
     Key("embedding.word.weight", "transformer.wte.weight"),
     Key("embedding.position.weight", "transformer.wpe.weight"),
-    *norm_names("stack.blocks.{}.norms.before_attention", "transformer.h.{}.ln_1"),
-    *dense_names("stack.blocks.{}.attention.query", "transformer.h.{}.attn.c_attn", 0, 3),
-    *dense_names("stack.blocks.{}.attention.key", "transformer.h.{}.attn.c_attn", 1, 3),
-    *dense_names("stack.blocks.{}.attention.value", "transformer.h.{}.attn.c_attn", 2, 3),
-    *dense_names("stack.blocks.{}.attention.output", "transformer.h.{}.attn.c_proj"),
-    *norm_names("stack.blocks.{}.norms.before_feedforward", "transformer.h.{}.ln_2"),
-    *dense_names("stack.blocks.{}.feedforward.up", "transformer.h.{}.mlp.c_fc"),
-    *dense_names("stack.blocks.{}.feedforward.down", "transformer.h.{}.mlp.c_proj"),
-    *norm_names("stack.norm", "transformer.ln_f"),
+    *both("stack.blocks.{}.norms.before_attention", "transformer.h.{}.ln_1"),
+    *both("stack.blocks.{}.attention.query", "transformer.h.{}.attn.c_attn", 0, 3, transpose=True),
+    *both("stack.blocks.{}.attention.key", "transformer.h.{}.attn.c_attn", 1, 3, transpose=True),
+    *both("stack.blocks.{}.attention.value", "transformer.h.{}.attn.c_attn", 2, 3, transpose=True),
+    *both("stack.blocks.{}.attention.output", "transformer.h.{}.attn.c_proj", transpose=True),
+    *both("stack.blocks.{}.norms.before_feedforward", "transformer.h.{}.ln_2"),
+    *both("stack.blocks.{}.feedforward.up", "transformer.h.{}.mlp.c_fc", transpose=True),
+    *both("stack.blocks.{}.feedforward.down", "transformer.h.{}.mlp.c_proj", transpose=True),
+    *both("stack.norm", "transformer.ln_f"),
     Key("heads.clm.weight", "lm_head.weight", copies=True),
     Key("heads.classification.linear.weight", "score.weight"),
 ]

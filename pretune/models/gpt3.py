@@ -16,8 +16,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
-from pretune.models.gpt2 import norm_names
-from pretune.models.model import Key, LanguageModel
+from pretune.models.model import Key, LanguageModel, both
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
@@ -103,15 +102,15 @@ _ATTENTION = "transformer.h.{}.attn.attention"
 NAMES: Sequence[Key] = [
     Key("embedding.word.weight", "transformer.wte.weight"),
     Key("embedding.position.weight", "transformer.wpe.weight"),
-    *norm_names("stack.blocks.{}.norms.before_attention", "transformer.h.{}.ln_1"),
+    *both("stack.blocks.{}.norms.before_attention", "transformer.h.{}.ln_1"),
     Key("stack.blocks.{}.attention.query.weight", f"{_ATTENTION}.q_proj.weight"),
     Key("stack.blocks.{}.attention.key.weight", f"{_ATTENTION}.k_proj.weight"),
     Key("stack.blocks.{}.attention.value.weight", f"{_ATTENTION}.v_proj.weight"),
-    *norm_names("stack.blocks.{}.attention.output", f"{_ATTENTION}.out_proj"),
-    *norm_names("stack.blocks.{}.norms.before_feedforward", "transformer.h.{}.ln_2"),
-    *norm_names("stack.blocks.{}.feedforward.up", "transformer.h.{}.mlp.c_fc"),
-    *norm_names("stack.blocks.{}.feedforward.down", "transformer.h.{}.mlp.c_proj"),
-    *norm_names("stack.norm", "transformer.ln_f"),
+    *both("stack.blocks.{}.attention.output", f"{_ATTENTION}.out_proj"),
+    *both("stack.blocks.{}.norms.before_feedforward", "transformer.h.{}.ln_2"),
+    *both("stack.blocks.{}.feedforward.up", "transformer.h.{}.mlp.c_fc"),
+    *both("stack.blocks.{}.feedforward.down", "transformer.h.{}.mlp.c_proj"),
+    *both("stack.norm", "transformer.ln_f"),
     Key("heads.clm.weight", "lm_head.weight", copies=True),
     Key("heads.classification.linear.weight", "score.weight"),
 ]

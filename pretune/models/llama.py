@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
-from pretune.models.model import Key, LanguageModel
+from pretune.models.model import Key, LanguageModel, both
 from pretune.models.rope import RopeConfig, told_rope
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
@@ -107,22 +107,17 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def _both(ours: str, theirs: str) -> list[Key]:
-    """Weight and, where there is one, bias."""
-    return [Key(f"{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]
-
-
 NAMES: Sequence[Key] = [
     Key("embedding.word.weight", "model.embed_tokens.weight"),
     Key("stack.blocks.{}.norms.before_attention.weight", "model.layers.{}.input_layernorm.weight"),
-    *_both("stack.blocks.{}.attention.query", "model.layers.{}.self_attn.q_proj"),
-    *_both("stack.blocks.{}.attention.key", "model.layers.{}.self_attn.k_proj"),
-    *_both("stack.blocks.{}.attention.value", "model.layers.{}.self_attn.v_proj"),
-    *_both("stack.blocks.{}.attention.output", "model.layers.{}.self_attn.o_proj"),
+    *both("stack.blocks.{}.attention.query", "model.layers.{}.self_attn.q_proj"),
+    *both("stack.blocks.{}.attention.key", "model.layers.{}.self_attn.k_proj"),
+    *both("stack.blocks.{}.attention.value", "model.layers.{}.self_attn.v_proj"),
+    *both("stack.blocks.{}.attention.output", "model.layers.{}.self_attn.o_proj"),
     Key("stack.blocks.{}.norms.before_feedforward.weight", "model.layers.{}.post_attention_layernorm.weight"),
-    *_both("stack.blocks.{}.feedforward.gate", "model.layers.{}.mlp.gate_proj"),
-    *_both("stack.blocks.{}.feedforward.value", "model.layers.{}.mlp.up_proj"),
-    *_both("stack.blocks.{}.feedforward.down", "model.layers.{}.mlp.down_proj"),
+    *both("stack.blocks.{}.feedforward.gate", "model.layers.{}.mlp.gate_proj"),
+    *both("stack.blocks.{}.feedforward.value", "model.layers.{}.mlp.up_proj"),
+    *both("stack.blocks.{}.feedforward.down", "model.layers.{}.mlp.down_proj"),
     Key("stack.norm.weight", "model.norm.weight"),
     Key("heads.clm.weight", "lm_head.weight", copies=True),
     Key("heads.classification.linear.weight", "score.weight"),

@@ -52,6 +52,14 @@ class Key:
     heads: str = ""
 
 
+def both(ours: str, theirs: str, part: int = 0, parts: int = 1, *, transpose: bool = False) -> list[Key]:
+    """Weight and, where there is one, bias of one module."""
+    return [
+        Key(f"{ours}.weight", f"{theirs}.weight", transpose=transpose, part=part, parts=parts),
+        Key(f"{ours}.bias", f"{theirs}.bias", part=part, parts=parts),
+    ]
+
+
 class Family(Protocol):
     """What a file of `models/` offers."""
 

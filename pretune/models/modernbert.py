@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
-from pretune.models.model import Key, LanguageModel
+from pretune.models.model import Key, LanguageModel, both
 from pretune.models.rope import RopeConfig
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
@@ -121,31 +121,26 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def _both(ours: str, theirs: str, part: int = 0, parts: int = 1) -> list[Key]:
-    """Weight and, where there is one, bias of one module."""
-    return [Key(f"{ours}.{name}", f"{theirs}.{name}", part=part, parts=parts) for name in ("weight", "bias")]
-
-
 NAMES: Sequence[Key] = [
     Key("embedding.word.weight", "model.embeddings.tok_embeddings.weight"),
-    *_both("embedding.norm", "model.embeddings.norm"),
-    *_both("stack.blocks.{}.norms.before_attention", "model.layers.{}.attn_norm"),
-    *_both("stack.blocks.{}.attention.query", "model.layers.{}.attn.Wqkv", 0, 3),
-    *_both("stack.blocks.{}.attention.key", "model.layers.{}.attn.Wqkv", 1, 3),
-    *_both("stack.blocks.{}.attention.value", "model.layers.{}.attn.Wqkv", 2, 3),
-    *_both("stack.blocks.{}.attention.output", "model.layers.{}.attn.Wo"),
-    *_both("stack.blocks.{}.norms.before_feedforward", "model.layers.{}.mlp_norm"),
-    *_both("stack.blocks.{}.feedforward.gate", "model.layers.{}.mlp.Wi", 0, 2),
-    *_both("stack.blocks.{}.feedforward.value", "model.layers.{}.mlp.Wi", 1, 2),
-    *_both("stack.blocks.{}.feedforward.down", "model.layers.{}.mlp.Wo"),
-    *_both("stack.norm", "model.final_norm"),
-    *_both("heads.mlm.transform.dense", "head.dense"),
-    *_both("heads.mlm.transform.norm", "head.norm"),
-    *_both("heads.classification.pooler.dense", "head.dense"),
-    *_both("heads.classification.pooler.norm", "head.norm"),
+    *both("embedding.norm", "model.embeddings.norm"),
+    *both("stack.blocks.{}.norms.before_attention", "model.layers.{}.attn_norm"),
+    *both("stack.blocks.{}.attention.query", "model.layers.{}.attn.Wqkv", 0, 3),
+    *both("stack.blocks.{}.attention.key", "model.layers.{}.attn.Wqkv", 1, 3),
+    *both("stack.blocks.{}.attention.value", "model.layers.{}.attn.Wqkv", 2, 3),
+    *both("stack.blocks.{}.attention.output", "model.layers.{}.attn.Wo"),
+    *both("stack.blocks.{}.norms.before_feedforward", "model.layers.{}.mlp_norm"),
+    *both("stack.blocks.{}.feedforward.gate", "model.layers.{}.mlp.Wi", 0, 2),
+    *both("stack.blocks.{}.feedforward.value", "model.layers.{}.mlp.Wi", 1, 2),
+    *both("stack.blocks.{}.feedforward.down", "model.layers.{}.mlp.Wo"),
+    *both("stack.norm", "model.final_norm"),
+    *both("heads.mlm.transform.dense", "head.dense"),
+    *both("heads.mlm.transform.norm", "head.norm"),
+    *both("heads.classification.pooler.dense", "head.dense"),
+    *both("heads.classification.pooler.norm", "head.norm"),
     Key("heads.mlm.weight", "decoder.weight", copies=True),
     Key("heads.mlm.bias", "decoder.bias"),
-    *_both("heads.classification.linear", "classifier"),
+    *both("heads.classification.linear", "classifier"),
 ]
 
 

@@ -15,8 +15,8 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import bert
-from pretune.models.bert import block_of, both, embedding_names, layer_names, norm_of
-from pretune.models.model import Key, LanguageModel
+from pretune.models.bert import block_of, embedding_names, layer_names, norm_of
+from pretune.models.model import Key, LanguageModel, both
 from pretune.nn.embedding import Embedding, Learned
 from pretune.nn.heads import Anchor, Pooler, SequenceHead, Transform, VocabularyHead
 from pretune.nn.stack import Stack

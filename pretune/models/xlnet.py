@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from pretune.batch import Batch, Layout
 from pretune.errors import UsageError
 from pretune.models import model
-from pretune.models.bert import both
-from pretune.models.model import Key, LanguageModel, ModelOutput
+from pretune.models.model import Key, LanguageModel, ModelOutput, both
 from pretune.nn.activation import activation
 from pretune.nn.block import Norms
 from pretune.nn.cache import Cache

@@ -15,6 +15,7 @@ import torch
 
 from pretune.batch import Batch, Layout
 from pretune.draw import Draw
+from pretune.errors import UsageError
 from pretune.loss import Term
 from pretune.objectives.objective import Model, Objective, Output
 from pretune.text.rows import Row, names_of, run_of
@@ -27,6 +28,18 @@ class CausalLanguageModelling(Objective):
     view: ClassVar[str] = "stream"
     roles: ClassVar[tuple[str, ...]] = ("clm",)
     lookahead = 1
+
+    def attach(self, model: Model, draw: Draw) -> None:
+        """Make sure that the model reads nothing but what comes before.
+
+        Raises:
+            UsageError: an encoder would read the answers.
+        """
+        if hasattr(model, "encoder"):
+            raise UsageError(
+                f"objective 'clm' is for decoders alone: the encoder of {model.family} would read what is to be "
+                "predicted; take denoise, span or prefix"
+            )
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """Sequences of all tokens but the last; targets are all but the first. Shape: n + 1 tokens -> n positions."""

@@ -17,7 +17,6 @@ Source: Lewis et al. 2019 (arXiv 1910.13461), section 2.2 and 4.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
@@ -25,28 +24,24 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from pretune.batch import Batch, ragged
 from pretune.draw import Draw
 from pretune.errors import DataError
-from pretune.loss import Term
-from pretune.objectives.objective import Model, Objective, Output, name_samples, target
+from pretune.objectives.source_target import Integers, SourceTarget
 from pretune.text.rows import Row, names_of
 
 if TYPE_CHECKING:
     from pretune.text.tokenizer import Vocabulary
 
-Integers = NDArray[np.int64]
 _MASK = -1  # stands for the mask while a text is being damaged
 
 
-class Denoising(Objective):
+class Denoising(SourceTarget):
     """Write a text again from what is left of it."""
 
     name: ClassVar[str] = "denoise"
     view: ClassVar[str] = "sentences"
-    roles: ClassVar[tuple[str, ...]] = ("clm",)
 
-    class Config(Objective.Config):
+    class Config(SourceTarget.Config):
         """What is done to a text.
 
         Attributes:
@@ -82,25 +77,14 @@ class Denoising(Objective):
             )
         self.overhead = vocabulary.overhead(False)
         self._mask_id = vocabulary.mask
-        self._start = vocabulary.end
 
-    def attach(self, model: Model, draw: Draw) -> None:
-        """Learn with which token the model's decoder begins."""
-        self._start = model.start
-
-    def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
-        """Damaged texts as the source, whole ones as the target a place later."""
+    def pairs(self, rows: Sequence[Row], draw: Draw) -> list[tuple[Integers, Integers]]:
+        """Damaged texts, and whole ones."""
         keys = draw.at(self.name).keys(names_of(rows)).tolist()
-        damaged, inputs, labels = [], [], []
-        for row, key in zip(rows, keys, strict=True):
-            whole, _ = self.vocabulary.wrap(row.tokens)
-            damaged.append(self.vocabulary.wrap(self.damage(row, Draw(key)))[0])
-            inputs.append(np.append(self._start, whole[:-1]))
-            labels.append(whole)
-        batch = name_samples(ragged(inputs), rows)
-        run = np.concatenate([np.zeros(0, np.int64), *labels])
-        batch.targets[self.name] = target(np.arange(len(run)), run)
-        return replace(batch, source=ragged(damaged))
+        wrap = self.vocabulary.wrap
+        return [
+            (wrap(self.damage(row, Draw(key)))[0], wrap(row.tokens)[0]) for row, key in zip(rows, keys, strict=True)
+        ]
 
     def damage(self, row: Row, draw: Draw) -> Integers:
         """What the encoder reads of one text, without special tokens. Shape: (n,) -> (any,)."""
@@ -119,16 +103,6 @@ class Denoising(Objective):
         if len(tokens) > 1 and _happens(draw.at("rotate"), config.rotate):
             tokens = np.roll(tokens, -int(draw.at("first").below(0, len(tokens))))
         return np.where(tokens == _MASK, self._mask_id, tokens)
-
-    def passes(self, model: Model, batch: Batch) -> list[tuple[Model, Batch]]:
-        """One, whose target the causal head sees."""
-        return [(model, replace(batch, targets={"clm": batch.targets[self.name]}))]
-
-    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
-        """Cross-entropy at every position of the target."""
-        _, label = batch.targets[self.name]
-        total, correct = model.heads["clm"].loss(output.last_hidden_state, label)
-        return [Term(self.name, total, len(label), self.config.weight, correct)]
 
 
 def infill(tokens: Integers, draw: Draw, share: float, mean: float) -> Integers:

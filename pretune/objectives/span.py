@@ -14,34 +14,27 @@ Source: Raffel et al. 2019 (arXiv 1910.10683), section 3.1.4; `random_spans_nois
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from pretune.batch import Batch, ragged
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
-from pretune.loss import Term
-from pretune.objectives.objective import Model, Objective, Output, name_samples, target
+from pretune.objectives.source_target import Integers, SourceTarget
 from pretune.text.rows import Row, names_of
 
 if TYPE_CHECKING:
     from pretune.text.tokenizer import Vocabulary
 
-Integers = NDArray[np.int64]
 
-
-class SpanCorruption(Objective):
+class SpanCorruption(SourceTarget):
     """Write what is missing from a text."""
 
     name: ClassVar[str] = "span"
     view: ClassVar[str] = "stream"
-    roles: ClassVar[tuple[str, ...]] = ("clm",)
 
-    class Config(Objective.Config):
+    class Config(SourceTarget.Config):
         """How much is hidden.
 
         Attributes:
@@ -63,25 +56,13 @@ class SpanCorruption(Objective):
             )
         self.overhead = 1
         self._sentinels = np.array(vocabulary.sentinels, np.int64)
-        self._start = vocabulary.end
 
-    def attach(self, model: Model, draw: Draw) -> None:
-        """Learn with which token the model's decoder begins."""
-        self._start = model.start
-
-    def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
-        """Texts with gaps as the source, what fills them as the target a place later."""
+    def pairs(self, rows: Sequence[Row], draw: Draw) -> list[tuple[Integers, Integers]]:
+        """Texts with gaps, and what fills them."""
         keys = draw.at(self.name).keys(names_of(rows)).tolist()
-        sources, inputs, labels = [], [], []
-        for row, key in zip(rows, keys, strict=True):
-            source, filling = self.corrupted(np.asarray(row.tokens, np.int64), Draw(key))
-            sources.append(source)
-            inputs.append(np.append(self._start, filling[:-1]))
-            labels.append(filling)
-        batch = name_samples(ragged(inputs), rows)
-        run = np.concatenate([np.zeros(0, np.int64), *labels])
-        batch.targets[self.name] = target(np.arange(len(run)), run)
-        return replace(batch, source=ragged(sources))
+        return [
+            self.corrupted(np.asarray(row.tokens, np.int64), Draw(key)) for row, key in zip(rows, keys, strict=True)
+        ]
 
     def corrupted(self, tokens: Integers, draw: Draw) -> tuple[Integers, Integers]:
         """Source and target of one text, end tokens included. Shape: (n,) -> (any,), (any,)."""
@@ -102,16 +83,6 @@ class SpanCorruption(Objective):
         return np.append(np.concatenate([*source, tokens[:0]]), end), np.append(
             np.concatenate([*filling, tokens[:0]]), end
         )
-
-    def passes(self, model: Model, batch: Batch) -> list[tuple[Model, Batch]]:
-        """One, whose target the causal head sees."""
-        return [(model, replace(batch, targets={"clm": batch.targets[self.name]}))]
-
-    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
-        """Cross-entropy at every position of the target."""
-        _, label = batch.targets[self.name]
-        total, correct = model.heads["clm"].loss(output.last_hidden_state, label)
-        return [Term(self.name, total, len(label), self.config.weight, correct)]
 
 
 def spans(length: int, draw: Draw, share: float, mean: float) -> Integers:

@@ -24,6 +24,7 @@ from pretune.models.model import LanguageModel
 from pretune.nn.dropout import Dropout
 from pretune.objectives.mixture import build as build_objective
 from pretune.objectives.objective import Objective
+from pretune.objectives.source_target import SourceTarget
 from pretune.tasks.task import Encoded, Task
 from pretune.text.labelled import Example, read_examples
 from pretune.text.sampler import Sampler
@@ -232,10 +233,11 @@ def _view(recipe: Recipe, store: TokenStore, split: str, part: Objective) -> Vie
 
 def _check_length_warmup(recipe: Recipe, objective: Objective) -> None:
     for part in objective.parts:
-        if recipe.data.length_warmup and part.view != "stream":
+        if recipe.data.length_warmup and (part.view != "stream" or isinstance(part, SourceTarget)):
             raise UsageError(
-                f"recipe: field 'data.length_warmup' = {recipe.data.length_warmup}: it cuts sequences, and an "
-                f"objective on {part.view} decides for whole ones; leave it out, or name objectives on plain text alone"
+                f"recipe: field 'data.length_warmup' = {recipe.data.length_warmup}: it cuts sequences, and this "
+                f"objective on {part.view} decides for whole ones or pairs them with a source; leave it out, or name "
+                "objectives on plain text alone"
             )
 
 

@@ -33,7 +33,9 @@ class Flops:
         total = 0.0
         for model, part in passes:
             if isinstance(model, LanguageModel):
-                total += self._counts.setdefault(id(model), _Pass(model))(part)
+                if id(model) not in self._counts:
+                    self._counts[id(model)] = _Pass(model)
+                total += self._counts[id(model)](part)
         return total
 
 

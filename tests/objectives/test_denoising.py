@@ -15,6 +15,7 @@ from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.models import build
 from pretune.objectives import denoise, span
+from pretune.objectives.clm import CausalLanguageModelling
 from pretune.objectives.denoise import Denoising
 from pretune.objectives.prefix import PrefixLanguageModelling
 from pretune.objectives.span import SpanCorruption
@@ -30,7 +31,7 @@ SENTENCES = np.array([0, 5, 6, 15])
 
 def make(kind, vocabulary=VOCABULARY, **fields):
     objective = kind(kind.Config(**fields), vocabulary)
-    objective.attach(SimpleNamespace(start=START), DRAW)
+    objective.attach(SimpleNamespace(start=START, encoder=None), DRAW)
     return objective
 
 
@@ -198,3 +199,16 @@ def test_overfits(kind) -> None:
         first, last = first or float(loss), float(loss)
     assert first > 4.0
     assert last < 0.3
+
+
+@pytest.mark.parametrize("kind", [Denoising, SpanCorruption, PrefixLanguageModelling])
+def test_a_decoder_alone_is_refused_and_an_encoder_s_answers_are_not_shown(kind) -> None:
+    shape = {"vocab_size": 100, "pad_token_id": 0}
+    with pytest.raises(UsageError, match="gpt2 is none"):
+        kind(kind.Config(), VOCABULARY).attach(build("gpt2", "tiny", ["clm"], shape), DRAW)
+    causal, bart = (
+        CausalLanguageModelling(CausalLanguageModelling.Config(), VOCABULARY),
+        build("bart", "tiny", [], shape),
+    )
+    with pytest.raises(UsageError, match="would read"):
+        causal.attach(bart, DRAW)

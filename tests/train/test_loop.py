@@ -293,6 +293,12 @@ def test_only_plain_text_is_cut(tmp_path, store):
     with pytest.raises(UsageError, match=r"data.length_warmup.*pairs"):
         pretrain(recipe(tmp_path / "run", store, data={"length_warmup": 0.5}))
     assert not (tmp_path / "run").exists()
+    model = {"family": "bart", "size": "tiny"}
+    paired = replaced(
+        recipe(tmp_path / "run", store, data={"length_warmup": 0.5}), model=model, objective={"prefix": 1}
+    )
+    with pytest.raises(UsageError, match="source"):
+        pretrain(paired)
 
 
 OTHER = """

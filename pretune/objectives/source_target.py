@@ -1,0 +1,68 @@
+"""What objectives of encoder-decoders share: a source is read, a target is written, each token from those before it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretune.batch import Batch, ragged
+from pretune.draw import Draw
+from pretune.errors import UsageError
+from pretune.loss import Term
+from pretune.objectives.objective import Model, Objective, Output, name_samples, target
+from pretune.text.rows import Row
+
+if TYPE_CHECKING:
+    from pretune.text.tokenizer import Vocabulary
+
+Integers = NDArray[np.int64]
+
+
+class SourceTarget(Objective):
+    """Base of the objectives that make a source and a target of a text."""
+
+    roles: ClassVar[tuple[str, ...]] = ("clm",)
+
+    def __init__(self, config: Objective.Config, vocabulary: Vocabulary) -> None:
+        super().__init__(config, vocabulary)
+        self._start = vocabulary.end
+
+    @abstractmethod
+    def pairs(self, rows: Sequence[Row], draw: Draw) -> list[tuple[Integers, Integers]]:
+        """Source and target of each row, special tokens included."""
+
+    def attach(self, model: Model, draw: Draw) -> None:
+        """Learn with which token the model's decoder begins.
+
+        Raises:
+            UsageError: the model has no encoder.
+        """
+        if not hasattr(model, "encoder"):
+            raise UsageError(
+                f"objective {self.name!r} is for encoder-decoders, and {model.family} is none; take bart, t5 or "
+                "marian, or the objective clm"
+            )
+        self._start = model.start
+
+    def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
+        """Sources, and targets a place later."""
+        pairs = self.pairs(rows, draw)
+        batch = name_samples(ragged([np.append(self._start, label[:-1]) for _, label in pairs]), rows)
+        run = np.concatenate([np.zeros(0, np.int64), *(label for _, label in pairs)])
+        batch.targets[self.name] = target(np.arange(len(run)), run)
+        return replace(batch, source=ragged([source for source, _ in pairs]))
+
+    def passes(self, model: Model, batch: Batch) -> list[tuple[Model, Batch]]:
+        """One, whose target the causal head sees."""
+        return [(model, replace(batch, targets={"clm": batch.targets[self.name]}))]
+
+    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+        """Cross-entropy at every position of the target."""
+        _, label = batch.targets[self.name]
+        total, correct = model.heads["clm"].loss(output.last_hidden_state, label)
+        return [Term(self.name, total, len(label), self.config.weight, correct)]
