@@ -39,6 +39,7 @@ class Denoising(SourceTarget):
     """Write a text again from what is left of it."""
 
     name: ClassVar[str] = "denoise"
+    home: ClassVar[str] = "bart"
     view: ClassVar[str] = "sentences"
 
     class Config(SourceTarget.Config):
@@ -75,16 +76,13 @@ class Denoising(SourceTarget):
                 "objective 'denoise' needs a tokenizer with a mask token, and this one has none; "
                 "train one of kind wordpiece, or use the objective clm"
             )
-        self.overhead = vocabulary.overhead(False)
         self._mask_id = vocabulary.mask
 
     def pairs(self, rows: Sequence[Row], draw: Draw) -> list[tuple[Integers, Integers]]:
         """Damaged texts, and whole ones."""
         keys = draw.at(self.name).keys(names_of(rows)).tolist()
-        wrap = self.vocabulary.wrap
-        return [
-            (wrap(self.damage(row, Draw(key)))[0], wrap(row.tokens)[0]) for row, key in zip(rows, keys, strict=True)
-        ]
+        whole = self.vocabulary.whole
+        return [(whole(self.damage(row, Draw(key))), whole(row.tokens)) for row, key in zip(rows, keys, strict=True)]
 
     def damage(self, row: Row, draw: Draw) -> Integers:
         """What the encoder reads of one text, without special tokens. Shape: (n,) -> (any,)."""

@@ -38,6 +38,7 @@ class Objective(nn.Module):
 
     Attributes:
         name: of its term, its target and its metric; the file's name.
+        home: the family that it was published with.
         view: what text/ must deliver: "stream", "pairs", "examples".
         pack: how documents are cut where the recipe does not say: "stream" or "document".
         also: other views on which it can ride in a mixture, by corrupting what another objective has prepared.
@@ -47,6 +48,7 @@ class Objective(nn.Module):
     """
 
     name: ClassVar[str] = ""
+    home: ClassVar[str] = ""
     view: ClassVar[str]
     pack: ClassVar[str] = "stream"
     also: ClassVar[tuple[str, ...]] = ()
@@ -133,7 +135,7 @@ class Objective(nn.Module):
 def wrap(rows: Sequence[Row], vocabulary: Vocabulary) -> Batch:
     """One sequence a row: its tokens between the special tokens of the vocabulary."""
     tokens, lengths = vocabulary.wrap_runs(*run_of(rows))
-    segments = torch.zeros(len(tokens), dtype=torch.long)
+    segments = torch.from_numpy(vocabulary.segment_runs(lengths))
     return Batch(torch.from_numpy(tokens), Layout.of(lengths), segments, samples=names_of(rows))
 
 

@@ -1,6 +1,7 @@
 """Prefix language modelling: the encoder reads the beginning of a text, the decoder goes on.
 
-Data: windows of a stream, cut in two at a place drawn by the sample's key; both parts end with the end token.
+Data: windows of a stream, cut in two at a place drawn by the sample's key; both are whole texts, which end with
+the end token.
 Related: `clm` for decoders alone, `span`.
 
 Source: Raffel et al. 2019 (arXiv 1910.10683), section 3.2.3; Liu et al. 2018, arXiv 1801.10198.
@@ -9,7 +10,7 @@ Source: Raffel et al. 2019 (arXiv 1910.10683), section 3.2.3; Liu et al. 2018, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -18,14 +19,12 @@ from pretune.draw import Draw, bounded
 from pretune.objectives.source_target import Integers, SourceTarget
 from pretune.text.rows import Row, names_of
 
-if TYPE_CHECKING:
-    from pretune.text.tokenizer import Vocabulary
-
 
 class PrefixLanguageModelling(SourceTarget):
     """Go on from the beginning of a text."""
 
     name: ClassVar[str] = "prefix"
+    home: ClassVar[str] = "t5"
     view: ClassVar[str] = "stream"
 
     class Config(SourceTarget.Config):
@@ -46,18 +45,13 @@ class PrefixLanguageModelling(SourceTarget):
 
     config: Config
 
-    def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
-        super().__init__(config, vocabulary)
-        self.overhead = 1
-
     def pairs(self, rows: Sequence[Row], draw: Draw) -> list[tuple[Integers, Integers]]:
         """Beginnings, and the rest; each has a token at least."""
-        end, config = self.vocabulary.end, self.config
+        whole, config = self.vocabulary.whole, self.config
         sizes = np.array([len(row.tokens) for row in rows], np.int64)
         first = np.clip(np.floor(sizes * config.least).astype(np.int64), 1, np.maximum(sizes - 1, 1))
         last = np.clip(np.ceil(sizes * config.most).astype(np.int64), first, np.maximum(sizes - 1, first))
         edges = first + bounded(draw.at(self.name).keys(names_of(rows)), last - first + 1)
         return [
-            (np.append(row.tokens[:edge], end), np.append(row.tokens[edge:], end))
-            for row, edge in zip(rows, edges.tolist(), strict=True)
+            (whole(row.tokens[:edge]), whole(row.tokens[edge:])) for row, edge in zip(rows, edges.tolist(), strict=True)
         ]

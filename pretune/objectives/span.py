@@ -1,7 +1,8 @@
 """Span corruption: the encoder reads a text with gaps, the decoder writes what was in them.
 
 Data: windows of a stream. An exact share of the tokens is hidden in spans whose lengths are a random partition; each
-gives way to a sentinel of its own. The target names each sentinel and what it stands for; both end with the end token:
+gives way to a sentinel of its own. The target names each sentinel and what it stands for; both are whole texts, which
+end with the end token:
 
     source  Thank you <extra_id_0> me to your party <extra_id_1> week </s>
     target  <extra_id_0> for inviting <extra_id_1> last </s>
@@ -32,6 +33,7 @@ class SpanCorruption(SourceTarget):
     """Write what is missing from a text."""
 
     name: ClassVar[str] = "span"
+    home: ClassVar[str] = "t5"
     view: ClassVar[str] = "stream"
 
     class Config(SourceTarget.Config):
@@ -54,7 +56,6 @@ class SpanCorruption(SourceTarget):
                 "objective 'span' needs a tokenizer with sentinels (<extra_id_0>, ...), and this one has none; "
                 "train one with sentinels = 100, or use the objective denoise"
             )
-        self.overhead = 1
         self._sentinels = np.array(vocabulary.sentinels, np.int64)
 
     def pairs(self, rows: Sequence[Row], draw: Draw) -> list[tuple[Integers, Integers]]:
@@ -66,7 +67,6 @@ class SpanCorruption(SourceTarget):
 
     def corrupted(self, tokens: Integers, draw: Draw) -> tuple[Integers, Integers]:
         """Source and target of one text, end tokens included. Shape: (n,) -> (any,), (any,)."""
-        end = self.vocabulary.end
         lengths = spans(len(tokens), draw, self.config.share, self.config.mean_span)
         if len(lengths) // 2 > len(self._sentinels):
             raise UsageError(
@@ -80,9 +80,8 @@ class SpanCorruption(SourceTarget):
             source += [pieces[n], sentinel]
             filling += [sentinel, pieces[n + 1]]
         source += [pieces[-1]] if len(pieces) % 2 else []
-        return np.append(np.concatenate([*source, tokens[:0]]), end), np.append(
-            np.concatenate([*filling, tokens[:0]]), end
-        )
+        whole = self.vocabulary.whole
+        return whole(np.concatenate([*source, tokens[:0]])), whole(np.concatenate([*filling, tokens[:0]]))
 
 
 def spans(length: int, draw: Draw, share: float, mean: float) -> Integers:

@@ -6,16 +6,19 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pretune.errors import DataError
+from pretune.text.frame import Frame, around, read_frames, usual
 
 Flags = NDArray[np.bool_]
 Tokens = NDArray[np.int64]
 ROLES = ("pad", "unk", "cls", "sep", "mask", "bos", "eos")
+_TEXT = -1  # stands for a text of one token
 _WHITESPACE = frozenset(b"\t\n\x0b\x0c\r ")
 _WORD_LEAD = {
     *range(0xE3, 0xEA),
@@ -38,6 +41,7 @@ class Vocabulary:
         continuation: (size,) the piece continues the word of the piece before it: "##ing", no "Ġ", no "▁".
             Punctuation and Chinese characters are words of their own.
         sentinels: ids of `<extra_id_0>`, `<extra_id_1>` ..., which stand for what is missing from a text.
+        template: what its files put around a text and around a pair; None: `cls` and `sep` where those exist.
     """
 
     size: int
@@ -51,6 +55,13 @@ class Vocabulary:
     special: Flags
     continuation: Flags
     sentinels: tuple[int, ...] = ()
+    template: tuple[Frame, Frame] | None = None
+
+    @cached_property
+    def frames(self) -> tuple[Frame, Frame]:
+        """What stands around a text, and around a pair."""
+        cls, sep = ([] if token is None else [token] for token in (self.cls, self.sep))
+        return usual(cls, sep) if self.template is None else self.template
 
     @property
     def end(self) -> int:
@@ -64,21 +75,42 @@ class Vocabulary:
             raise DataError("the tokenizer has no token that ends a document; add eos_token to tokenizer_config.json")
         return found
 
+    @property
+    def lead(self) -> int:
+        """How many special tokens `wrap` and `whole` set before a text."""
+        return len(around(self.frames[0])[0])
+
+    @property
+    def opening(self) -> Tokens:
+        """What a causal language model reads before a text: `bos` where the files put it there. Shape: (0 or 1,)."""
+        before, _ = around(self.frames[0])
+        return np.array(before if self.cls is None and before == (self.bos,) else (), np.int64)
+
     def wrap(self, first: ArrayLike, second: ArrayLike | None = None) -> tuple[Tokens, Tokens]:
-        """One text or a pair as a model reads it: `[CLS] a [SEP] b [SEP]` where those exist, else `a b`.
+        """One text or a pair as a model reads it: `[CLS] a [SEP] b [SEP]`, or what the files say instead.
 
         Returns:
-            tokens and segments; the second text and its closing token are segment 1.
+            tokens and segments.
 
         Shape:
             first: (A,); second: (B,) or None; return: two of (A + B + overhead,)
         """
-        cls, sep = _run(self.cls), _run(self.sep)
-        head = np.concatenate([cls, np.asarray(first, np.int64), sep])
-        tail = np.zeros(0, np.int64) if second is None else np.concatenate([np.asarray(second, np.int64), sep])
-        segments = np.zeros(len(head) + len(tail), np.int64)
-        segments[len(head) :] = 1
-        return np.concatenate([head, tail]), segments
+        texts = iter((first,) if second is None else (first, second))
+        parts = [
+            (np.asarray(next(texts) if tokens is None else tokens, np.int64), segment)
+            for tokens, segment in self.frames[second is not None]
+        ]
+        segments = np.repeat([segment for _, segment in parts], [len(tokens) for tokens, _ in parts])
+        return np.concatenate([tokens for tokens, _ in parts]), segments
+
+    def whole(self, tokens: ArrayLike) -> Tokens:
+        """A text as an encoder-decoder reads or writes it: as `wrap` gives it, with a token that ends it.
+
+        Shape:
+            tokens: (n,); return: (n + overhead of a whole text,)
+        """
+        wrapped, _ = self.wrap(tokens)
+        return wrapped if around(self.frames[0])[1] else np.append(wrapped, self.end)
 
     def wrap_runs(self, tokens: Tokens, sizes: Tokens) -> tuple[Tokens, Tokens]:
         """Many texts, each as `wrap` lays out one.
@@ -92,28 +124,37 @@ class Vocabulary:
         Shape:
             tokens: (T,); sizes: (N,), their sum is T; return: (T + N * overhead,), (N,)
         """
-        before, after = int(self.cls is not None), int(self.sep is not None)
-        lengths = sizes + (before + after)
-        count = len(sizes)
-        out = np.empty(len(tokens) + count * (before + after), np.int64)
+        before, after = around(self.frames[0])
+        lengths = sizes + (len(before) + len(after))
+        count, head = len(sizes), len(before)
+        out = np.empty(len(tokens) + count * (head + len(after)), np.int64)
         if count and (sizes == sizes[0]).all():
             table, size = out.reshape(count, -1), int(sizes[0])
-            table[:, before : before + size] = tokens.reshape(count, size)
-            first, last = table[:, :before], table[:, before + size :]
-            first[:], last[:] = self.cls or 0, self.sep or 0
+            table[:, :head], table[:, head + size :] = before, after
+            table[:, head : head + size] = tokens.reshape(count, size)
             return out, lengths
         ends = lengths.cumsum()
-        shift = ends - lengths + before - (sizes.cumsum() - sizes)
+        shift = ends - lengths + head - (sizes.cumsum() - sizes)
         out[np.arange(len(tokens)) + shift.repeat(sizes)] = tokens
-        if self.cls is not None:
-            out[ends - lengths] = self.cls
-        if self.sep is not None:
-            out[ends - 1] = self.sep
+        for n, token in enumerate(before):
+            out[ends - lengths + n] = token
+        for n, token in enumerate(reversed(after), 1):
+            out[ends - n] = token
         return out, lengths
+
+    def segment_runs(self, lengths: Tokens) -> Tokens:
+        """Segments of what `wrap_runs` laid out. Shape: (N,) -> (sum of lengths,)."""
+        wrapped, segments = self.wrap([_TEXT])
+        (place,) = np.flatnonzero(wrapped == _TEXT)
+        ends = lengths.cumsum()
+        out = np.full(int(lengths.sum()), segments[place])
+        for n in np.flatnonzero(segments != segments[place]).tolist():
+            out[ends - lengths + n if n < place else ends - (len(segments) - n)] = segments[n]
+        return out
 
     def overhead(self, pair: bool) -> int:
         """How many special tokens `wrap` adds."""
-        return int(self.cls is not None) + int(self.sep is not None) * (2 if pair else 1)
+        return sum(len(tokens or ()) for tokens, _ in self.frames[pair])
 
 
 def build_vocabulary(layout: Mapping[str, Any], pieces: Sequence[str | None], roles: Mapping[str, int]) -> Vocabulary:
@@ -132,7 +173,9 @@ def build_vocabulary(layout: Mapping[str, Any], pieces: Sequence[str | None], ro
     named = {role: roles.get(role) for role in ROLES}
     numbered = [(int(m[1]), t["id"]) for t in layout["added_tokens"] if (m := _SENTINEL.fullmatch(t["content"]))]
     sentinels = tuple(number for _, number in sorted(numbered))
-    return Vocabulary(len(pieces), **named, special=special, continuation=flags, sentinels=sentinels)
+    return Vocabulary(
+        len(pieces), **named, special=special, continuation=flags, sentinels=sentinels, template=read_frames(layout)
+    )
 
 
 def stages(part: Mapping[str, Any] | None, plural: str) -> list[Mapping[str, Any]]:
@@ -163,10 +206,6 @@ def spaces(layout: Mapping[str, Any], pieces: Sequence[str | None]) -> Flags:
         return np.zeros(len(pieces), np.bool_)
     blank = {char for char, byte in byte_alphabet().items() if byte in _WHITESPACE}
     return np.array([bool(piece) and blank.issuperset(piece or "") for piece in pieces], np.bool_)
-
-
-def _run(token: int | None) -> Tokens:
-    return np.array([] if token is None else [token], np.int64)
 
 
 def _continuation(layout: Mapping[str, Any], pieces: Sequence[str | None]) -> Flags:

@@ -132,6 +132,7 @@ def test_span_corruption_is_undone_by_its_target() -> None:
     for n in range(200):
         source, filling = source_of(batch, n), label_of(batch, n)
         assert source[-1] == filling[-1] == SEP
+        assert source.pop(0) == filling.pop(0) == CLS
         gaps: dict[int, list[int]] = {}
         for token in filling[:-1]:
             if token in SENTINELS:
@@ -168,14 +169,14 @@ def test_too_many_gaps_and_missing_sentinels_are_named() -> None:
 
 def test_prefixes_are_cut_uniformly_with_a_token_on_each_side() -> None:
     batch = make(PrefixLanguageModelling).make(rows(100_000), DRAW)
-    sizes = np.array(batch.source.layout.lengths) - 1
+    sizes = np.array(batch.source.layout.lengths) - 2
     assert stats.chisquare(np.bincount(sizes, minlength=24)[1:]).pvalue > 1e-4
-    assert (sizes + np.array(batch.layout.lengths) - 1 == len(TEXT)).all()
+    assert (sizes + np.array(batch.layout.lengths) - 2 == len(TEXT)).all()
     for n in range(20):
-        assert source_of(batch, n)[:-1] + label_of(batch, n)[:-1] == TEXT.tolist()
+        assert source_of(batch, n)[1:-1] + label_of(batch, n)[1:-1] == TEXT.tolist()
     one = make(PrefixLanguageModelling).make(rows(3, TEXT[:1]), DRAW)
-    assert source_of(one, 0) == [10, SEP]
-    assert label_of(one, 0) == [SEP]
+    assert source_of(one, 0) == [CLS, 10, SEP]
+    assert label_of(one, 0) == [CLS, SEP]
 
 
 @pytest.mark.parametrize("kind", [Denoising, SpanCorruption, PrefixLanguageModelling])
