@@ -17,6 +17,10 @@ import torch
 from torch import Tensor
 
 from pretune.generate.options import GenerateConfig
+from pretune.generate.sample import obey
+from pretune.models.encoder_decoder import Rules
+
+NO_RULES = Rules()
 
 
 class Steps(Protocol):
@@ -49,14 +53,17 @@ class Hypotheses:
     finished: list[tuple[float, list[int]]] = field(default_factory=list)
     done: bool = False
 
-    def advance(self, logits: Tensor, config: GenerateConfig, ends: Callable[[list[int]], bool]) -> list[int]:
+    def advance(
+        self, logits: Tensor, config: GenerateConfig, ends: Callable[[list[int]], bool], rules: Rules = NO_RULES
+    ) -> list[int]:
         """One step; returns the beam from which each new live beam came.
 
         Shape:
             logits: (b, V) fp32.
         """
         k = config.beams
-        total = logits.log_softmax(dim=-1) + self.scores[:, None]
+        scores = obey(logits.log_softmax(dim=-1), rules, len(self.live[0]), [self.limit] * len(logits))
+        total = scores + self.scores[:, None]
         best = total.flatten().topk(min(2 * k, total.numel()))
         vocabulary = logits.shape[1]
         length = len(self.live[0]) + 1
@@ -90,6 +97,7 @@ def beam_search(
     config: GenerateConfig,
     limits: Sequence[int],
     ends: Callable[[list[int]], bool],
+    rules: Rules = NO_RULES,
 ) -> list[list[int]]:
     """The best finished hypothesis of each prompt.
 
@@ -98,6 +106,7 @@ def beam_search(
         steps: the model, after it has read the prompts.
         limits: most tokens, for each prompt.
         ends: whether generated tokens are complete: an end token or a stop text came.
+        rules: of the model.
 
     Shape:
         logits: (N, V) fp32; return: N runs of tokens, the end token included.
@@ -107,7 +116,7 @@ def beam_search(
     while running:
         rows: list[int] = []
         for place, n in enumerate(running):
-            origin = searches[n].advance(logits[first[place] : first[place + 1]], config, ends)
+            origin = searches[n].advance(logits[first[place] : first[place + 1]], config, ends, rules)
             rows += [first[place] + beam for beam in origin] if not searches[n].done else []
         running = [n for n in running if not searches[n].done]
         if not running:

@@ -1,6 +1,7 @@
 """Continue prompts: many at once, of different lengths, each as if it were alone.
 
-1. Prompts are read together as one ragged run; the cache keeps their keys and values.
+1. Prompts are read together as one ragged run; the cache keeps their keys and values. An encoder-decoder reads them by
+   its encoder and begins a text of its own.
 2. A step feeds the newest token of each sequence that is still open; one that ends leaves the batch.
 3. Text grows by whole characters and is handed out as soon as it is certain.
 """
@@ -16,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from pretune.draw import Draw
-from pretune.errors import UsageError
+from pretune.errors import DataError, UsageError
 from pretune.generate.beam import beam_search
 from pretune.generate.options import Continuation, GenerateConfig, Reason
-from pretune.generate.reader import Reader, context
-from pretune.generate.sample import keys, sample
+from pretune.generate.reader import Reader, context, framed, rooms
+from pretune.generate.sample import keys, obey, sample
 from pretune.generate.stream import TextStream
-from pretune.models.encoder_decoder import EncoderDecoder
+from pretune.models.encoder_decoder import EncoderDecoder, Rules
 from pretune.models.model import LanguageModel
 from pretune.text.tokenizer import Tokenizer
 
@@ -51,9 +52,11 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens]
 
     Raises:
         UsageError: the model does not generate; an empty prompt, or one that fills the model's context.
+        DataError: the tokenizer lacks a token that the model's files name.
     """
-    room = _room(model, tokenizer, prompts)
-    limits = [min(config.max_new_tokens, free) for free in room]
+    rules = _rules(model, tokenizer)
+    prompts = framed(model, tokenizer, prompts)
+    limits = [min(config.max_new_tokens, free) for free in rooms(model, tokenizer, prompts)]
     clipped = sum(limit < config.max_new_tokens for limit in limits)
     if clipped:
         _log.warning(
@@ -69,32 +72,28 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens]
     out: list[Continuation] = []
     for start in range(0, len(prompts), rows):
         part = slice(start, start + rows)
-        longest = max(len(p) + n for p, n in zip(prompts[part], limits[part], strict=True))
+        own = [1] * len(prompts[part]) if isinstance(model, EncoderDecoder) else map(len, prompts[part])
+        longest = max(p + n for p, n in zip(own, limits[part], strict=True))
         reader = Reader(model, tokenizer.vocabulary.size, len(prompts[part]), longest)
-        run = _Run(reader, tokenizer, prompts[part], limits[part], config, start)
+        run = _Run(reader, tokenizer, prompts[part], limits[part], config, rules, start)
         out += yield from run.beams() if config.beams > 1 else run.tokens(draws[part])
     return out
 
 
-def _room(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens]) -> list[int]:
-    """Tokens that the context leaves after each prompt."""
+def _rules(model: LanguageModel, tokenizer: Tokenizer) -> Rules:
     if "clm" not in model.heads:
         raise UsageError(
             f"this {model.family} model has no clm head and cannot generate; take a causal language model such as "
             "gpt2 (a model with an mlm head fills [MASK] with `fill`)"
         )
-    if isinstance(model, EncoderDecoder):
-        raise UsageError(f"{model.family} is an encoder-decoder, for which there is no generation yet")
-    limit = context(model, tokenizer)
-    for n, prompt in enumerate(prompts):
-        if not len(prompt):
-            raise UsageError(f"prompt {n + 1} is empty: give it at least one word to go on from")
-        if len(prompt) >= limit:
-            raise UsageError(
-                f"prompt {n + 1} has {len(prompt)} tokens, which leaves no room in the model's context of {limit}; "
-                f"shorten it to {limit - 1} tokens or fewer"
+    rules = model.rules if isinstance(model, EncoderDecoder) else Rules()
+    for token in (rules.first, rules.last, *rules.never):
+        if token is not None and token >= tokenizer.vocabulary.size:
+            raise DataError(
+                f"the model's files force or forbid token {token}, and the tokenizer has {tokenizer.vocabulary.size}; "
+                "take the tokenizer that the model was trained with"
             )
-    return [limit - len(prompt) for prompt in prompts]
+    return rules
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,14 @@ class _Run:
     prompts: Sequence[Tokens]
     limits: Sequence[int]
     config: GenerateConfig
+    rules: Rules
     first: int
+
+    @property
+    def eos(self) -> int | None:
+        """The token that ends a text."""
+        vocabulary = self.tokenizer.vocabulary
+        return vocabulary.sep if vocabulary.eos is None else vocabulary.eos
 
     def tokens(self, draws: Sequence[Draw]) -> Pieces:
         """Greedy decoding or sampling."""
@@ -116,6 +122,7 @@ class _Run:
         live = list(range(len(texts)))
         logits = self.reader.read(self.prompts)
         for step in range(max(self.limits)):
+            logits = obey(logits, self.rules, step, [self.limits[n] for n in live])
             if self.config.temperature:
                 chosen = sample(logits, self.config, [draws[n] for n in live], step)
             else:
@@ -145,7 +152,7 @@ class _Run:
 
     def _advance(self, n: int, token: int, text: TextStream, length: int) -> tuple[Reason | None, str]:
         """Why the sequence ends with this token, if it does, and the text that is now certain."""
-        if token == self.tokenizer.vocabulary.eos:
+        if token == self.eos:
             return "end", text.finish()
         piece = text.push(token)
         if text.stopped:
@@ -159,7 +166,7 @@ class _Run:
 
     def beams(self) -> Pieces:
         """Beam search."""
-        eos, stop = self.tokenizer.vocabulary.eos, self.config.stop
+        eos, stop = self.eos, self.config.stop
         window = max(map(len, stop), default=0) + 8
 
         def ends(tokens: list[int]) -> bool:
@@ -168,7 +175,8 @@ class _Run:
             tail = self.tokenizer.decode(tokens[-4 * window :]) if stop else ""
             return any(text in tail for text in stop)
 
-        best = beam_search(self.reader.read(self.prompts), self.reader, self.config, self.limits, ends)
+        logits = self.reader.read(self.prompts)
+        best = beam_search(logits, self.reader, self.config, self.limits, ends, self.rules)
         out = []
         for n, (ids, prompt) in enumerate(zip(best, self.prompts, strict=True)):
             text = TextStream(self.tokenizer, stop)

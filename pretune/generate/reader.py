@@ -1,4 +1,7 @@
-"""A model that reads ragged prompts once, then a token a step, and says what may come next."""
+"""A model that reads ragged prompts once, then a token a step, and says what may come next.
+
+A decoder goes on with its prompts; an encoder-decoder reads them on one side and begins a text on the other.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretune.batch import Batch
+from pretune.batch import Batch, ragged
 from pretune.device import computing
+from pretune.errors import UsageError
+from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.model import LanguageModel
 from pretune.nn.heads import VocabularyHead
 from pretune.text.tokenizer import Tokenizer
@@ -39,6 +44,9 @@ class Reader:
 
     def read(self, prompts: Sequence[NDArray[np.int64]]) -> Tensor:
         """Read the prompts. Shape: return: (N, V) fp32 logits of the token after each."""
+        if isinstance(self._model, EncoderDecoder):
+            tokens = torch.full((len(prompts),), self._model.start, device=self._device)
+            return self._forward(tokens, [1] * len(prompts), ragged(prompts).to(self._device))
         tokens = torch.from_numpy(np.concatenate(prompts)).to(self._device)
         return self._forward(tokens, [len(prompt) for prompt in prompts])
 
@@ -50,10 +58,10 @@ class Reader:
         """Keep, repeat and reorder rows. Shape: rows: (M,) indices into the N rows."""
         self._cache.reorder(rows)
 
-    def _forward(self, tokens: Tensor, lengths: list[int]) -> Tensor:
+    def _forward(self, tokens: Tensor, lengths: list[int], source: Batch | None = None) -> Tensor:
         with computing(self._device, self._half):
             layout = self._cache.layout(lengths, self._device)
-            hidden = self._model(Batch(tokens, layout), cache=self._cache).last_hidden_state
+            hidden = self._model(Batch(tokens, layout, source=source), cache=self._cache).last_hidden_state
             if len(hidden) > len(lengths):
                 hidden = hidden[layout.last]
             logits: Tensor = self._head(hidden).float()
@@ -80,3 +88,40 @@ def context(model: LanguageModel, tokenizer: Tokenizer) -> int:
     """Tokens that a sequence may have: the model's positions, or fewer where training saw only shorter texts."""
     limits = (model.max_length, tokenizer.settings.get("model_max_length"), 1 << 20)
     return min(int(limit) for limit in limits if isinstance(limit, int | float) and limit > 0)
+
+
+def framed(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+    """Prompts as the model reads them, with the special tokens that its tokenizer's files ask for.
+
+    Raises:
+        UsageError: one that has no tokens.
+    """
+    vocabulary = tokenizer.vocabulary
+    if isinstance(model, EncoderDecoder):
+        return [vocabulary.whole(prompt) for prompt in prompts]
+    for n, prompt in enumerate(prompts):
+        if not len(prompt) + len(vocabulary.opening):
+            raise UsageError(f"prompt {n + 1} is empty: give it at least one word to go on from")
+    return [np.concatenate([vocabulary.opening, prompt]) for prompt in prompts]
+
+
+def rooms(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[NDArray[np.int64]]) -> list[int]:
+    """Tokens that the context leaves for what follows each prompt.
+
+    Args:
+        prompts: framed.
+
+    Raises:
+        UsageError: one that is too long.
+    """
+    limit = context(model, tokenizer)
+    apart = isinstance(model, EncoderDecoder)  # prompt and text have positions of their own
+    most = limit if apart else limit - 1
+    for n, prompt in enumerate(prompts):
+        if len(prompt) > most:
+            reason = "is more than the encoder's" if apart else "leaves no room in the model's"
+            raise UsageError(
+                f"prompt {n + 1} has {len(prompt)} tokens, which {reason} context of {limit}; "
+                f"shorten it to {most} tokens or fewer"
+            )
+    return [limit - (1 if apart else len(prompt)) for prompt in prompts]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pretune.draw import Draw
 from pretune.generate.options import GenerateConfig
+from pretune.models.encoder_decoder import Rules
 
 
 def keys(prompts: Sequence[NDArray[np.int64]], seed: int) -> list[Draw]:
@@ -41,6 +42,32 @@ def sample(logits: Tensor, config: GenerateConfig, draws: Sequence[Draw], step: 
     goal = uniform.to(logits.device)[:, None] * cumulative[:, -1:]
     token = torch.searchsorted(cumulative, goal, right=True)[:, 0]
     return token.clamp_(max=logits.shape[1] - 1)
+
+
+def obey(scores: Tensor, rules: Rules, step: int, limits: Sequence[int]) -> Tensor:
+    """Scores with -inf for what a model's rules forbid now; a token that must come has 0.
+
+    Args:
+        step: tokens that were written before.
+        limits: most tokens of each row's text.
+
+    Shape:
+        scores: (N, V) logits or log probabilities; limits: N; return: (N, V)
+    """
+    if rules == Rules():
+        return scores
+    scores = scores.clone()
+    scores[:, list(rules.never)] = -torch.inf
+    if rules.first is not None and step == 0:
+        _force(scores, list(range(len(scores))), rules.first)
+    if rules.last is not None:
+        _force(scores, [n for n, limit in enumerate(limits) if step == limit - 1], rules.last)
+    return scores
+
+
+def _force(scores: Tensor, rows: list[int], token: int) -> None:
+    scores[rows] = -torch.inf
+    scores[rows, token] = 0.0
 
 
 def keep(logits: Tensor, top_k: int, top_p: float) -> Tensor:

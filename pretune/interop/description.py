@@ -22,6 +22,8 @@ from pretune.text.tokenizer import Tokenizer
 _OURS = {"architectures", "model_type", "id2label", "label2id", "num_labels", "torch_dtype", "dtype"}
 _DROPPED = {"auto_map", "custom_pipelines", "transformers_version", "trust_remote_code", "use_cache"}
 _REFUSED = ("quantization_config", "pruned_heads")
+_SPECIAL = tuple(f"{role}_token_id" for role in ("pad", "bos", "eos", "cls", "sep"))
+_WRITING = ("forced_bos_token_id", "forced_eos_token_id", "bad_words_ids", "decoder_start_token_id")
 _OLD_PARTS = {".gamma": ".weight", ".beta": ".bias"}
 _EXTRA_LIMIT = 2048
 _LABEL_LIMIT = 100_000
@@ -70,6 +72,7 @@ def read_description(folder: Path, shapes: Iterable[str], overrides: Mapping[str
     for name in _REFUSED:
         if told.get(name):
             raise DataError(f"{path}: field {name!r} is set: such models cannot be read; save it without first")
+    told = {**_generation(folder, module), **told}
     fields = {name: _plain(name, value) for name, value in told.items() if name in module.Config.model_fields}
     notes: list[str] = []
     attention = fields.pop(module.ATTENTION_DROPOUT, 0.0)
@@ -81,6 +84,13 @@ def read_description(folder: Path, shapes: Iterable[str], overrides: Mapping[str
     _in_range(module, fields, path)
     config = configuration.validate(module.Config, {**fields, **overrides}, "model")
     return Description(family, config, _roles(module, told, found), _labels(path, told), _extras(module, told), notes)
+
+
+def _generation(folder: Path, module: Family) -> dict[str, Any]:
+    """The family's fields that newer folders hold in a file of their own."""
+    path = folder / "generation_config.json"
+    told = read_json(path) if path.exists() else {}
+    return {name: told[name] for name in _WRITING if name in told and name in module.Config.model_fields}
 
 
 def _in_range(module: Family, fields: Mapping[str, Any], path: Path) -> None:
@@ -206,6 +216,8 @@ def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[st
         end = vocabulary.eos if vocabulary.eos is not None else vocabulary.sep
         special = {"pad_token_id": vocabulary.pad, "bos_token_id": vocabulary.bos, "eos_token_id": end}
         config |= {name: number for name, number in special.items() if number is not None}
+    absent = [name for name in _SPECIAL if isinstance(config.get(name), int) and config[name] >= model.vocab_size]
+    config |= dict.fromkeys(absent)  # a token that the model does not have: transformers would not build it
     if "classification" in model.heads:
         labels = model.labels
         config["id2label"] = {str(n): label for n, label in enumerate(labels)}
@@ -214,6 +226,6 @@ def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[st
             config["pad_token_id"] = config.get("eos_token_id")
     generation: dict[str, Any] = {}
     if "clm" in model.heads:
-        fields = ("bos_token_id", "eos_token_id", "pad_token_id")
+        fields = ("bos_token_id", "eos_token_id", "pad_token_id", *_WRITING)
         generation = {name: config[name] for name in fields if config.get(name) is not None}
     return config, generation

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import torch
 from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
-from pretune.models.encoder_decoder import Encoder, EncoderDecoder
+from pretune.models.encoder_decoder import Encoder, EncoderDecoder, Rules
 from pretune.models.model import Key, both
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
@@ -47,6 +46,9 @@ class Config(model.Config):
     bos_token_id: int | None = Field(0, ge=0)
     eos_token_id: int = Field(2, ge=0)
     decoder_start_token_id: int = Field(2, ge=0)
+    forced_bos_token_id: int | None = Field(None, ge=0)
+    forced_eos_token_id: int | None = Field(2, ge=0)
+    bad_words_ids: tuple[tuple[int], ...] | None = None
     is_encoder_decoder: Literal[True] = True
     tie_word_embeddings: Literal[True] = True
 
@@ -159,17 +161,18 @@ def assemble(
         )
 
     encoder = Encoder(embedding(), Stack([_encoder_block(config) for _ in range(config.encoder_layers)]))
-    stack = Stack([_decoder_block(config) for _ in range(config.decoder_layers)])
+    writing, stack = embedding(), Stack([_decoder_block(config) for _ in range(config.decoder_layers)])
     makers: dict[str, Callable[[], nn.Module]] = {
-        "clm": lambda: VocabularyHead(word.weight, bias=nn.Parameter(torch.empty(config.vocab_size))),
+        "clm": lambda: VocabularyHead.of(writing, tied=True, bias=True),
         "classification": lambda: SequenceHead(
             width, labels or (), ANCHOR, pooler=Pooler(width, dropout=heads_of), dropout=heads_of
         ),
     }
     made = {role: makers[role]() for role in heads}
-    return EncoderDecoder(
-        family, config, encoder, embedding(), stack, made, start=config.decoder_start_token_id, std=config.init_std
-    )
+    never = tuple(token for (token,) in config.bad_words_ids or ())
+    rules = Rules(config.forced_bos_token_id, config.forced_eos_token_id, never)
+    start, std = config.decoder_start_token_id, config.init_std
+    return EncoderDecoder(family, config, encoder, writing, stack, made, start=start, rules=rules, std=std)
 
 
 def _attention(config: Config, side: str, structure: Structure) -> Attention:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,21 @@ class Encoder(nn.Module):
         return Memory(self.stack(hidden, batch.layout), batch.layout)
 
 
+@dataclass(frozen=True)
+class Rules:
+    """What a model's files ask of a text that it writes.
+
+    Attributes:
+        first: token with which it begins, whatever the scores say.
+        last: token with which it ends where it is as long as it may be.
+        never: tokens that it does not hold.
+    """
+
+    first: int | None = None
+    last: int | None = None
+    never: tuple[int, ...] = ()
+
+
 class EncoderDecoder(LanguageModel):
     """A language model whose batches have a source.
 
@@ -38,6 +53,7 @@ class EncoderDecoder(LanguageModel):
         family, config, embedding, stack, heads: as of every model; embedding and stack are the decoder's.
         encoder: the other side.
         start: token with which the decoder's run begins.
+        rules: of what it writes.
         std, residual_std, positions: as of every model.
     """
 
@@ -51,6 +67,7 @@ class EncoderDecoder(LanguageModel):
         heads: Mapping[str, nn.Module],
         *,
         start: int,
+        rules: Rules = Rules(),
         std: float = 0.02,
         residual_std: float | None = None,
         positions: int | None = None,
@@ -60,6 +77,7 @@ class EncoderDecoder(LanguageModel):
         )
         self.encoder = encoder
         self.start = start
+        self.rules = rules
 
     def forward(self, batch: Batch, *, cache: Cache | None = None, layers: bool = False) -> ModelOutput:
         """The decoder's hidden run.

@@ -10,12 +10,8 @@ import parity
 import pytest
 import torch
 import transformers as hf
-from tinymodels import byte_tokenizer
 
 from pretune.batch import Batch, ragged
-from pretune.errors import UsageError
-from pretune.generate.generate import generate
-from pretune.generate.options import GenerateConfig
 from pretune.interop.huggingface import load_model, save_model
 from pretune.models import build
 from pretune.models.model import parameters
@@ -218,10 +214,3 @@ def test_operations_are_those_of_the_profiler():
     reading = 3 * 4 * width * sum(s * s for s in SOURCES)
     writing = 2 * 4 * width * sum(t * (t + 1) // 2 + t * s for s, t in pairs)
     assert Flops(model)(batch) / 3 == counted + reading + writing
-
-
-def test_generation_says_that_it_cannot_yet():
-    model = build("bart", "tiny", ["clm"], CASES["bart"][1])
-    tokenizer = byte_tokenizer()
-    with pytest.raises(UsageError, match="no generation yet"):
-        generate(model, tokenizer, [np.array([3, 4])], GenerateConfig())
