@@ -50,14 +50,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, chunk: int
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        chunk: int,
+        drawn: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         count, vocabulary = labels.shape[0], weight.shape[0]
         labels = F.pad(labels, (0, hidden.shape[0] - count))
         w = _aligned(weight, hidden.dtype)
         need_h, need_w, need_b = ctx.needs_input_grad[:3]
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         correct = torch.zeros((), dtype=torch.int64, device=hidden.device)
+        made = labels.new_empty(0 if drawn is None else count)
         grad_h = torch.empty_like(hidden) if need_h else None
         grad_w: Tensor | None = None
         grad_b = torch.zeros(vocabulary, dtype=torch.float32, device=hidden.device) if need_b else None
@@ -66,7 +73,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             h, y = hidden[start : start + chunk], labels[start : start + chunk]
             real = max(count - start, 0)
             scores = torch.mm(h, w.t(), out=room[: len(h)])
-            loss, right = _score(scores[:real, :vocabulary], bias, y[:real], grad_b, need_h or need_w)
+            some = slice(start, start + chunk)
+            asked = None if drawn is None else (drawn[some], made[some])
+            loss, right = _score(scores[:real, :vocabulary], bias, y[:real], grad_b, need_h or need_w, asked)
             total += loss
             correct += right
             scores[real:] = 0.0
@@ -83,17 +92,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad_w[first : first + _COLUMNS] += scores[:, first : first + _COLUMNS].t() @ h
         ctx.save_for_backward(grad_h, None if grad_w is None else grad_w[:vocabulary], grad_b)
         ctx.weight_dtype = weight.dtype
-        ctx.mark_non_differentiable(correct)
-        return total, correct
+        ctx.mark_non_differentiable(correct, made)
+        return total, correct, made
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
         scale = grads[0]
         h, w, b = ctx.saved_tensors
         return (
             None if h is None else h * scale,
             None if w is None else (w * scale if w.dtype == ctx.weight_dtype else w.to(ctx.weight_dtype).mul_(scale)),
             None if b is None else b * scale,
+            None,
             None,
             None,
         )
@@ -114,7 +124,12 @@ def _aligned(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _score(
-    scores: Tensor, bias: Tensor | None, labels: Tensor, grad_b: Tensor | None, differentiate: bool
+    scores: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    grad_b: Tensor | None,
+    differentiate: bool,
+    asked: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss and hits of some rows; their scores become the gradient of the logits in place.
 
@@ -122,9 +137,10 @@ def _score(
 
     Args:
         grad_b: the bias's gradient is added to it.
+        asked: a uniform number for each row, and where to put the token that it draws.
 
     Shape:
-        scores: (K, V); bias, grad_b: (V,); labels: (K,); return: () fp32, () int64
+        scores: (K, V); bias, grad_b: (V,); labels, asked: (K,); return: () fp32, () int64
     """
     rows = _ROWS.get(scores.device.type, _MANY_ROWS)
     total = torch.zeros((), dtype=torch.float32, device=scores.device)
@@ -140,6 +156,8 @@ def _score(
         torch.softmax(logits, dim=1, out=p)  # one fused kernel; the largest is at least 1 / V, so its log is safe
         total += (best - p.amax(dim=1, keepdim=True).log() - picked).sum()
         correct += (picked == best).sum()
+        if asked is not None:
+            asked[1][start : start + rows] = draw_tokens(p, asked[0][start : start + rows])
         if differentiate or grad_b is not None:
             p.scatter_add_(1, y, torch.full_like(picked, -1.0))
             part.copy_(p)
@@ -163,9 +181,41 @@ def linear_cross_entropy(
     if labels.shape[0] == 0:
         parts = [part[:0].float().sum() for part in (hidden, weight, bias) if part is not None]
         return torch.stack(parts).sum(), labels.new_zeros(())
-    if torch.is_autocast_enabled(hidden.device.type):
-        hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
-    total, correct = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, bias, labels, chunk
+    total, correct, _ = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        _multiplied(hidden), weight, bias, labels, chunk, None
     )
     return total, correct
+
+
+def sampled_cross_entropy(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, drawn: Tensor, chunk: int = 2048
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `linear_cross_entropy`, with a token drawn from each row's distribution while that is at hand.
+
+    Shape:
+        drawn: (K,) uniform in [0, 1), one for each label; return: loss, correct, and (K,) int64 tokens.
+    """
+    if labels.shape[0] == 0:
+        return *linear_cross_entropy(hidden, weight, bias, labels), labels.new_empty(0)
+    total, correct, made = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        _multiplied(hidden), weight, bias, labels, chunk, drawn
+    )
+    return total, correct, made
+
+
+def draw_tokens(probability: Tensor, drawn: Tensor) -> Tensor:
+    """The token at which the cumulated probability passes a uniform number.
+
+    Shape:
+        probability: (K, V) fp32, whose rows need not sum to exactly 1; drawn: (K,); return: (K,) int64
+    """
+    cumulated = probability.cumsum(dim=1)
+    wanted = (drawn.double() * cumulated[:, -1].double()).float()
+    found = torch.searchsorted(cumulated, wanted[:, None], right=True)[:, 0]
+    return found.clamp_(max=probability.shape[1] - 1)
+
+
+def _multiplied(hidden: Tensor) -> Tensor:
+    """The rows in the format in which products are made now."""
+    device = hidden.device.type
+    return hidden.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else hidden

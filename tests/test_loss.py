@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pretune import loss
-from pretune.loss import cross_entropy, linear_cross_entropy
+from pretune.loss import cross_entropy, linear_cross_entropy, sampled_cross_entropy
 
 
 def make(k: int, bias: bool, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
@@ -113,3 +113,20 @@ def test_rows_without_a_label_count_for_nothing() -> None:
     torch.testing.assert_close(grads[0][0], grads[1][0][:5])
     assert not grads[1][0][5:].any()
     torch.testing.assert_close(grads[0][1:], grads[1][1:])
+
+
+@pytest.mark.parametrize("count", [0, 1, 70])
+def test_sampled_cross_entropy_is_the_same_loss_with_tokens(count: int) -> None:
+    """Against the probabilities of all logits at once, and the same gradients."""
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(count, 8, requires_grad=True), torch.randn(50, 8, requires_grad=True)
+    bias, labels, drawn = torch.randn(50), torch.randint(50, (count,)), torch.rand(count, dtype=torch.float64)
+    plain, right = linear_cross_entropy(hidden, weight, bias, labels, chunk=16)
+    grads = torch.autograd.grad(plain, [hidden, weight])
+    loss, correct, made = sampled_cross_entropy(hidden, weight, bias, labels, drawn, chunk=16)
+    assert torch.equal(loss, plain)
+    assert torch.equal(correct, right)
+    for one, other in zip(torch.autograd.grad(loss, [hidden, weight]), grads, strict=True):
+        assert torch.equal(one, other)
+    cumulated = (hidden @ weight.t() + bias).double().softmax(dim=1).cumsum(dim=1)
+    assert made.tolist() == [int((row <= u).sum()) for row, u in zip(cumulated, drawn, strict=True)]

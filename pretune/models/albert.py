@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import torch
 from pydantic import Field, model_validator
 from torch import nn
 
@@ -119,7 +118,9 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
     stack = Stack([block_of(config) for _ in range(groups)], order=order)
     pooler, dropout = Pooler(width), config.classifier_dropout_prob
     makers: dict[str, Callable[[], nn.Module]] = {
-        "mlm": lambda: _vocabulary_head(config, embedding),
+        "mlm": lambda: VocabularyHead.of(
+            embedding, tied=config.tie_word_embeddings, transform=_transform(config), bias=True
+        ),
         "sop": lambda: SequenceHead(width, SOP_LABELS, ANCHOR, pooler=pooler, dropout=dropout),
         "classification": lambda: SequenceHead(width, labels or (), ANCHOR, pooler=pooler, dropout=dropout),
         "pooler": lambda: pooler,
@@ -128,9 +129,7 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
     return LanguageModel("albert", config, embedding, stack, made, std=config.initializer_range)
 
 
-def _vocabulary_head(config: Config, embedding: Embedding) -> VocabularyHead:
-    word, narrow = embedding.word.weight, config.embedding_size
-    weight = word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word))
-    norm = nn.LayerNorm(narrow, eps=config.layer_norm_eps)
-    transform = Transform(config.hidden_size, activation(config.hidden_act), norm, out=narrow)
-    return VocabularyHead(weight, transform, nn.Parameter(torch.empty(config.vocab_size)))
+def _transform(config: Config) -> Transform:
+    """Before the vocabulary, whose vectors are narrower than the layers."""
+    norm = nn.LayerNorm(config.embedding_size, eps=config.layer_norm_eps)
+    return Transform(config.hidden_size, activation(config.hidden_act), norm, out=config.embedding_size)

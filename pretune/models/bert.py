@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import torch
 from pydantic import Field, model_validator
 from torch import nn
 
@@ -146,7 +145,12 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
     pooler = Pooler(width)
     classifier_dropout = dropout if config.classifier_dropout is None else config.classifier_dropout
     makers: dict[str, Callable[[], nn.Module]] = {
-        "mlm": lambda: _vocabulary_head(config, embedding),
+        "mlm": lambda: VocabularyHead.of(
+            embedding,
+            tied=config.tie_word_embeddings,
+            transform=Transform(width, activation(config.hidden_act), norm_of(config)),
+            bias=True,
+        ),
         "nsp": lambda: SequenceHead(width, NSP_LABELS, ANCHOR, pooler=pooler),
         "classification": lambda: SequenceHead(width, labels or (), ANCHOR, pooler=pooler, dropout=classifier_dropout),
         "pooler": lambda: pooler,
@@ -171,10 +175,3 @@ def block_of(config: Config) -> Block:
         Norms(after_attention=norm_of(config), after_feedforward=norm_of(config)),
         dropout=config.hidden_dropout_prob,
     )
-
-
-def _vocabulary_head(config: Config, embedding: Embedding) -> VocabularyHead:
-    word = embedding.word.weight
-    weight = word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word))
-    transform = Transform(config.hidden_size, activation(config.hidden_act), norm_of(config))
-    return VocabularyHead(weight, transform, nn.Parameter(torch.empty(config.vocab_size)))

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from pydantic import Field, model_validator
 from torch import nn
 
@@ -106,7 +105,12 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
     )
     stack = Stack([_block(config) for _ in range(config.n_layers)])
     makers: dict[str, Callable[[], nn.Module]] = {
-        "mlm": lambda: _vocabulary_head(config, embedding),
+        "mlm": lambda: VocabularyHead.of(
+            embedding,
+            tied=config.tie_word_embeddings,
+            transform=Transform(width, activation(config.activation), _norm(width)),
+            bias=True,
+        ),
         "classification": lambda: SequenceHead(
             width,
             labels or (),
@@ -130,10 +134,3 @@ def _block(config: Config) -> Block:
         Norms(after_attention=_norm(config.dim), after_feedforward=_norm(config.dim)),
         dropout=config.dropout,
     )
-
-
-def _vocabulary_head(config: Config, embedding: Embedding) -> VocabularyHead:
-    word = embedding.word.weight
-    weight = word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word))
-    transform = Transform(config.dim, activation(config.activation), _norm(config.dim))
-    return VocabularyHead(weight, transform, nn.Parameter(torch.empty(config.vocab_size)))

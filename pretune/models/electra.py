@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from pydantic import Field
 from torch import nn
 
@@ -95,7 +94,9 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
     head_dropout = dropout if config.classifier_dropout is None else config.classifier_dropout
     makers: dict[str, Callable[[], nn.Module]] = {
         "rtd": lambda: TokenHead(width, activation(config.hidden_act)),
-        "mlm": lambda: _vocabulary_head(config, embedding),
+        "mlm": lambda: VocabularyHead.of(
+            embedding, tied=config.tie_word_embeddings, transform=_transform(config), bias=True
+        ),
         "classification": lambda: SequenceHead(
             width, labels or (), ANCHOR, pooler=Pooler(width, nn.functional.gelu, head_dropout), dropout=head_dropout
         ),
@@ -113,9 +114,7 @@ def narrower(config: Config, share: float) -> Config:
     return config.model_copy(update=fields)
 
 
-def _vocabulary_head(config: Config, embedding: Embedding) -> VocabularyHead:
-    word, narrow = embedding.word.weight, config.embedding_size
-    weight = word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word))
-    norm = nn.LayerNorm(narrow, eps=config.layer_norm_eps)
-    transform = Transform(config.hidden_size, nn.functional.gelu, norm, out=narrow)
-    return VocabularyHead(weight, transform, nn.Parameter(torch.empty(config.vocab_size)))
+def _transform(config: Config) -> Transform:
+    """Before the vocabulary, whose vectors are narrower than the layers."""
+    norm = nn.LayerNorm(config.embedding_size, eps=config.layer_norm_eps)
+    return Transform(config.hidden_size, nn.functional.gelu, norm, out=config.embedding_size)

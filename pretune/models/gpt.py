@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from pydantic import Field, model_validator
 from torch import nn
 
@@ -95,9 +94,8 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
     position = Learned(config.n_positions, width)
     embedding = Embedding(config.vocab_size, width, position=position, dropout=config.embd_pdrop)
     stack = Stack([_block(config) for _ in range(config.n_layer)])
-    word = embedding.word.weight
     makers: dict[str, Callable[[], nn.Module]] = {
-        "clm": lambda: VocabularyHead(word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word))),
+        "clm": lambda: VocabularyHead.of(embedding, tied=config.tie_word_embeddings),
         "classification": lambda: SequenceHead(width, labels or (), ANCHOR, bias=False),
     }
     made = {role: makers[role]() for role in heads}

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import torch
 from pydantic import Field, model_validator
 from torch import nn
 
@@ -105,9 +104,8 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
     position = Learned(config.n_positions, config.n_embd)
     embedding = Embedding(config.vocab_size, config.n_embd, position=position, dropout=config.embd_pdrop)
     stack = Stack([_block(config, layer) for layer in range(config.n_layer)], _norm(config))
-    word = embedding.word.weight
     makers: dict[str, Callable[[], nn.Module]] = {
-        "clm": lambda: VocabularyHead(word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word))),
+        "clm": lambda: VocabularyHead.of(embedding, tied=config.tie_word_embeddings),
         "classification": lambda: SequenceHead(config.n_embd, labels or (), ANCHOR, bias=False),
     }
     made = {role: makers[role]() for role in heads}

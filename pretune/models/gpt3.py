@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import torch
 from pydantic import Field, model_validator
 from torch import nn
 
@@ -127,9 +126,8 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
     position = Learned(config.max_position_embeddings, width)
     embedding = Embedding(config.vocab_size, width, position=position, dropout=config.embed_dropout)
     stack = Stack([_block(config, kind) for kind in config.kinds], _norm(config))
-    word = embedding.word.weight
     makers: dict[str, Callable[[], nn.Module]] = {
-        "clm": lambda: VocabularyHead(word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word))),
+        "clm": lambda: VocabularyHead.of(embedding, tied=config.tie_word_embeddings),
         "classification": lambda: SequenceHead(width, labels or (), ANCHOR, bias=False),
     }
     made = {role: makers[role]() for role in heads}

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from pydantic import Field, model_validator
 from torch import nn
 
@@ -149,9 +148,8 @@ def assemble(
     width = config.hidden_size
     embedding = Embedding(config.vocab_size, width)
     stack = Stack([_block(config, attention()) for _ in range(config.num_hidden_layers)], norm_of(config, width))
-    word = embedding.word.weight
     makers: dict[str, Callable[[], nn.Module]] = {
-        "clm": lambda: VocabularyHead(word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word))),
+        "clm": lambda: VocabularyHead.of(embedding, tied=config.tie_word_embeddings),
         "classification": lambda: SequenceHead(width, labels or (), ANCHOR, bias=False),
     }
     made = {role: makers[role]() for role in heads}

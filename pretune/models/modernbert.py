@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import torch
 from pydantic import Field, model_validator
 from torch import nn
 
@@ -157,7 +156,9 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
     transform = Transform(width, activation(config.classifier_activation), _norm(config), bias=config.classifier_bias)
     pooling = MeanHead if config.classifier_pooling == "mean" else SequenceHead
     makers: dict[str, Callable[[], nn.Module]] = {
-        "mlm": lambda: _vocabulary_head(config, embedding, transform),
+        "mlm": lambda: VocabularyHead.of(
+            embedding, tied=config.tie_word_embeddings, transform=transform, bias=config.decoder_bias
+        ),
         "classification": lambda: pooling(
             width, labels or (), ANCHOR, pooler=transform, dropout=config.classifier_dropout
         ),
@@ -197,10 +198,3 @@ def _block(config: Config, layer: int) -> Block:
         ),
         Norms(before_attention=_norm(config) if layer else None, before_feedforward=_norm(config)),
     )
-
-
-def _vocabulary_head(config: Config, embedding: Embedding, transform: nn.Module) -> VocabularyHead:
-    word = embedding.word.weight
-    weight = word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word))
-    bias = nn.Parameter(torch.empty(config.vocab_size)) if config.decoder_bias else None
-    return VocabularyHead(weight, transform, bias)

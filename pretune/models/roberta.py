@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from pydantic import Field, model_validator
 from torch import nn
 
@@ -84,7 +83,12 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
     stack = Stack([block_of(config) for _ in range(config.num_hidden_layers)])
     head_dropout = dropout if config.classifier_dropout is None else config.classifier_dropout
     makers: dict[str, Callable[[], nn.Module]] = {
-        "mlm": lambda: _vocabulary_head(config, embedding),
+        "mlm": lambda: VocabularyHead.of(
+            embedding,
+            tied=config.tie_word_embeddings,
+            transform=Transform(width, nn.functional.gelu, norm_of(config)),
+            bias=True,
+        ),
         "classification": lambda: SequenceHead(
             width, labels or (), ANCHOR, pooler=Pooler(width, dropout=head_dropout), dropout=head_dropout
         ),
@@ -92,10 +96,3 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
     }
     made = {role: makers[role]() for role in heads}
     return LanguageModel("roberta", config, embedding, stack, made, std=config.initializer_range)
-
-
-def _vocabulary_head(config: Config, embedding: Embedding) -> VocabularyHead:
-    word = embedding.word.weight
-    weight = word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word))
-    transform = Transform(config.hidden_size, nn.functional.gelu, norm_of(config))
-    return VocabularyHead(weight, transform, nn.Parameter(torch.empty(config.vocab_size)))

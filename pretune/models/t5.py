@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -165,14 +164,15 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
         Stack([_encoder_block(config, reading) for _ in range(config.num_layers)], _norm(config)),
     )
     stack = Stack([_decoder_block(config, writing) for _ in range(config.num_decoder_layers)], _norm(config))
+    embedding = Embedding(config.vocab_size, width, word=word, dropout=dropout)
     makers: dict[str, Callable[[], nn.Module]] = {
-        "clm": lambda: VocabularyHead(
-            word.weight if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word.weight)),
-            Scale(width**-0.5) if config.scale_decoder_outputs else None,
+        "clm": lambda: VocabularyHead.of(
+            embedding,
+            tied=config.tie_word_embeddings,
+            transform=Scale(width**-0.5) if config.scale_decoder_outputs else None,
         )
     }
     made = {role: makers[role]() for role in heads}
-    embedding = Embedding(config.vocab_size, width, word=word, dropout=dropout)
     return EncoderDecoder("t5", config, encoder, embedding, stack, made, start=config.decoder_start_token_id)
 
 

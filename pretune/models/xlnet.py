@@ -236,12 +236,8 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
     width = config.d_model
     embedding = Embedding(config.vocab_size, width, dropout=config.dropout)
     blocks = [_block(config) for _ in range(config.n_layer)]
-    word = embedding.word.weight
     makers: dict[str, Callable[[], nn.Module]] = {
-        "plm": lambda: VocabularyHead(
-            word if config.tie_word_embeddings else nn.Parameter(torch.empty_like(word)),
-            bias=nn.Parameter(torch.empty(config.vocab_size)),
-        ),
+        "plm": lambda: VocabularyHead.of(embedding, tied=config.tie_word_embeddings, bias=True),
         "classification": lambda: SequenceHead(
             width, labels or (), ANCHOR, pooler=Pooler(width), dropout=config.summary_last_dropout
         ),

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretune.batch import Layout, short
-from pretune.loss import linear_cross_entropy
+from pretune.loss import linear_cross_entropy, sampled_cross_entropy
 from pretune.nn.activation import Activation
 from pretune.nn.dropout import Dropout
+from pretune.nn.embedding import Embedding
 from pretune.nn.projection import Projection
 
 Anchor = Literal["first", "last"]
@@ -53,6 +54,15 @@ class VocabularyHead(nn.Module):
         self.weight = weight
         self.bias = bias
 
+    @classmethod
+    def of(
+        cls, embedding: Embedding, *, tied: bool, transform: nn.Module | None = None, bias: bool = False
+    ) -> VocabularyHead:
+        """A head over an embedding's vocabulary: by its own vectors, or by as many others."""
+        word = embedding.word.weight
+        weight = word if tied else nn.Parameter(torch.empty_like(word))
+        return cls(weight, transform, nn.Parameter(torch.empty(len(word))) if bias else None)
+
     def forward(self, rows: Tensor) -> Tensor:
         """Shape: (K, width) -> (K, V)."""
         return F.linear(self.transform(rows), self.weight, self.bias)
@@ -63,9 +73,21 @@ class VocabularyHead(nn.Module):
         Shape:
             rows: (K, width); labels: (K,) int64; return: loss () fp32, number of correct predictions () int64
         """
+        return linear_cross_entropy(self._rows(rows), self.weight, self.bias, labels)
+
+    def sampled_loss(self, rows: Tensor, labels: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `loss`, with a token drawn from the distribution of each row.
+
+        Shape:
+            drawn: (K,) uniform in [0, 1); return: loss, correct, (K,) int64
+        """
+        return sampled_cross_entropy(self._rows(rows), self.weight, self.bias, labels, drawn)
+
+    def _rows(self, rows: Tensor) -> Tensor:
         if rows.device.type == "cpu" and len(rows):  # fewer different shapes
             rows = F.pad(rows, (0, 0, 0, short(len(rows))))
-        return linear_cross_entropy(self.transform(rows), self.weight, self.bias, labels)
+        out: Tensor = self.transform(rows)
+        return out
 
 
 class Pooler(nn.Module):

@@ -25,6 +25,7 @@ class CausalLanguageModelling(Objective):
     """Next-token prediction at every position."""
 
     name: ClassVar[str] = "clm"
+    home: ClassVar[str] = "gpt2"
     view: ClassVar[str] = "stream"
     roles: ClassVar[tuple[str, ...]] = ("clm",)
     lookahead = 1

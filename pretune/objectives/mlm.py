@@ -40,6 +40,7 @@ class MaskedLanguageModelling(Objective):
     """Predict hidden tokens from both sides."""
 
     name: ClassVar[str] = "mlm"
+    home: ClassVar[str] = "bert"
     view: ClassVar[str] = "stream"
     pack: ClassVar[str] = "document"
     also: ClassVar[tuple[str, ...]] = ("pairs", "sentences")

@@ -34,6 +34,7 @@ class NextSentencePrediction(Objective):
     """Tell a continuation from a text of another document."""
 
     name: ClassVar[str] = "nsp"
+    home: ClassVar[str] = "bert"
     view: ClassVar[str] = "pairs"
     roles: ClassVar[tuple[str, ...]] = ("nsp",)
 

@@ -35,6 +35,7 @@ class PermutationLanguageModelling(Objective):
     """Predict tokens in any order."""
 
     name: ClassVar[str] = "plm"
+    home: ClassVar[str] = "xlnet"
     view: ClassVar[str] = "stream"
     roles: ClassVar[tuple[str, ...]] = ("plm",)
 

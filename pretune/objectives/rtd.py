@@ -25,7 +25,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
 from pretune.batch import Batch
 from pretune.draw import Draw, combine, unit
@@ -46,6 +45,7 @@ class ReplacedTokenDetection(Objective):
     """Tell real tokens from a generator's."""
 
     name: ClassVar[str] = "rtd"
+    home: ClassVar[str] = "electra"
     view: ClassVar[str] = "stream"
     pack: ClassVar[str] = "document"
     roles: ClassVar[tuple[str, ...]] = ("rtd",)
@@ -130,8 +130,8 @@ class ReplacedTokenDetection(Objective):
         """Two passes: the generator over the masked text, the model over what it makes of it."""
         index, label = batch.targets[GENERATOR]
         rows = self.generator(batch).at(index)
-        total, correct = self.generator.heads["mlm"].loss(rows, label)
-        made = self.sample(rows, batch)
+        drawn = batch.targets["sample"][1].double() / _FINE
+        total, correct, made = self.generator.heads["mlm"].sampled_loss(rows, label, drawn)
         asked, _ = batch.targets[self.name]
         replaced = torch.zeros_like(batch.tokens, dtype=torch.float32).index_copy_(0, index, (made != label).float())
         output = model(replace(batch, tokens=batch.tokens.index_copy(0, index, made), reads=None))
@@ -148,20 +148,6 @@ class ReplacedTokenDetection(Objective):
         first = {"mlm": batch.targets[GENERATOR]} if GENERATOR in batch.targets else {}
         second = {name: batch.targets[name] for name in (self.name,) if name in batch.targets}
         return [(self.generator, replace(batch, targets=first)), (model, replace(batch, targets=second, reads=None))]
-
-    @torch.no_grad()
-    def sample(self, rows: Tensor, batch: Batch) -> Tensor:
-        """A token for each chosen place, drawn from the generator's distribution.
-
-        Shape:
-            rows: (K, width); return: (K,) int64
-        """
-        _, drawn = batch.targets["sample"]
-        probability = self.generator.heads["mlm"](rows).float().softmax(dim=1)
-        cumulated = probability.cumsum(dim=1, dtype=torch.float32)
-        wanted = drawn.double() / _FINE * cumulated[:, -1].double()
-        found = torch.searchsorted(cumulated, wanted.float()[:, None], right=True)[:, 0]
-        return found.clamp(max=cumulated.shape[1] - 1)
 
     def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
         """There is none of a single pass.

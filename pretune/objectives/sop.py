@@ -33,6 +33,7 @@ class SentenceOrderPrediction(Objective):
     """Tell two neighbouring texts in their order from the same in the other."""
 
     name: ClassVar[str] = "sop"
+    home: ClassVar[str] = "albert"
     view: ClassVar[str] = "sentences"
     roles: ClassVar[tuple[str, ...]] = ("sop",)
 

@@ -45,8 +45,6 @@ def refuse(query: Tensor, key: Tensor, queries: Layout, keys: Run, structure: St
         return "matmul has no dropout"
     if type(structure) not in (Bidirectional, Causal):
         return f"matmul cannot render {structure}"
-    if query.shape[1] != key.shape[1]:
-        return "matmul needs as many key heads as query heads"
     if keys is not queries and (not isinstance(keys, Layout) or isinstance(structure, Causal)):
         return "matmul under a causal mask is for self-attention, and knows no cache"
     if query.dtype == torch.float32 and not _differentiated(query):
@@ -67,8 +65,15 @@ def attend(
     """Attention bucket by bucket. Shapes as in `ragged_attention`."""
     keep = _differentiated(query) and not torch.compiler.is_compiling()
     causal = isinstance(structure, Causal)
+    key, value = (_for_each(run, query.shape[1]) for run in (key, value))
     out: Tensor = ragged_matmul(query, key, value, queries.offsets, keys.offsets, causal, scale, keep)[0]
     return out
+
+
+def _for_each(run: Tensor, heads: int) -> Tensor:
+    """Keys or values repeated for all heads of queries that share them: a copy costs less than a slower kernel."""
+    times = heads // run.shape[1]
+    return run if times == 1 else run.repeat_interleave(times, dim=1)
 
 
 def _differentiated(query: Tensor) -> bool:
