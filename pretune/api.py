@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack, overload
@@ -19,17 +18,20 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from pretune import config as configuration
-from pretune.batch import ragged
-from pretune.device import choose, computing, halve, is_half
+from pretune.device import choose, halve, is_half
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.evaluate.embed import Embedder, Pooling, budget_of
 from pretune.evaluate.examples import evaluate_examples, predict
+from pretune.evaluate.fill import Guess, fill
+from pretune.evaluate.likelihood import Masking, Score, score
 from pretune.evaluate.store import evaluate_store
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateConfig, GenerateOptions
 from pretune.generate.reader import context
+from pretune.interop.export import Exported, Format, export_model
 from pretune.interop.huggingface import load_model
+from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel
 from pretune.objectives.mixture import build
@@ -42,25 +44,10 @@ from pretune.train.precision import Name as Precision
 from pretune.train.precision import choose_precision
 from pretune.train.recipe import Recipe
 
-__all__ = ["Continuation", "Guess", "Model", "Prediction", "finetune", "load", "pretrain"]
+__all__ = ["Continuation", "Guess", "Model", "Prediction", "Score", "finetune", "load", "pretrain"]
 
 Texts = list[str] | tuple[str, ...]
 _log = logging.getLogger("pretune")
-
-
-@dataclass(frozen=True)
-class Guess:
-    """A token that may stand where a mask is.
-
-    Attributes:
-        token: its text; `##ing` continues the word before it.
-        probability: by the model.
-        id: in the vocabulary.
-    """
-
-    token: str
-    probability: float
-    id: int
 
 
 def load(
@@ -121,6 +108,11 @@ class Model:
         return context(self.network, self.tokenizer)
 
     @property
+    def continues(self) -> bool:
+        """Whether what it generates goes on with the prompt; an encoder-decoder writes a text of its own."""
+        return not isinstance(self.network, EncoderDecoder)
+
+    @property
     def labels(self) -> list[str]:
         """What `predict` chooses among.
 
@@ -168,28 +160,7 @@ class Model:
         Raises:
             UsageError: a model or tokenizer without masks, or no mask in the text.
         """
-        if "mlm" not in self.network.heads:
-            raise UsageError(
-                f"this {self.network.family} model has no mlm head and cannot fill masks; take a masked language "
-                "model such as bert (a model with a clm head goes on with a text by `generate`)"
-            )
-        mask = self.tokenizer.vocabulary.mask
-        if mask is None:
-            raise UsageError("this tokenizer has no mask token, so there is nothing to fill")
-        tokens, segments = self.tokenizer.vocabulary.wrap(self.tokenizer.encode(text, allow_special=True))
-        if not (tokens == mask).any():
-            raise UsageError(f"no {self.tokenizer.token(mask)} in {text[:60]!r}; put one where a word is missing")
-        if len(tokens) > self.length:
-            raise UsageError(f"the text has {len(tokens)} tokens, the model reads {self.length}; shorten it")
-        batch = ragged([tokens], [segments]).to(self.device)
-        with computing(self.device, self._half):
-            rows = self.network(batch).last_hidden_state[batch.tokens == mask]
-            logits = self.network.heads["mlm"](rows).float()
-        best = logits[:, : self.tokenizer.vocabulary.size].softmax(dim=1).topk(min(top, logits.shape[1]), dim=1)
-        return [
-            [Guess(self._piece(i), p, i) for i, p in zip(ids, values, strict=True)]
-            for ids, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
+        return fill(self.network, self.tokenizer, text, top)
 
     def embed(
         self, texts: Texts, pooling: Pooling = "mean", *, normalize: bool = False, budget: int | None = None
@@ -220,7 +191,7 @@ class Model:
     @overload
     def generate(self, prompts: Texts, **options: Unpack[GenerateOptions]) -> list[str]: ...
     def generate(self, prompts: str | Texts, **options: Unpack[GenerateOptions]) -> str | list[str]:
-        """What follows a prompt, without the prompt.
+        """What follows a prompt, without the prompt; of an encoder-decoder, what it writes after it has read one.
 
         Args:
             prompts: one, or many of any lengths; each is continued as if it were alone.
@@ -242,6 +213,29 @@ class Model:
         pieces = stream(self._fused, self.tokenizer, [self.tokenizer.encode(prompt)], _options(options))
         return (piece for _, piece in pieces)
 
+    def score(
+        self, texts: Texts, sources: Texts | None = None, *, masking: Masking = "token", budget: int | None = None
+    ) -> list[Score]:
+        """How probable texts are, in numbers that compare across tokenizers: see `evaluate/likelihood.py`.
+
+        Args:
+            sources: what an encoder-decoder reads before each; empty texts by default.
+            masking: of a masked language model, whose scores are pseudo-likelihoods: `token`, or `word`.
+            budget: tokens of a forward; by default what is fast on the device.
+
+        Raises:
+            UsageError: a model without a language modelling head, or sources that do not fit.
+            DataError: a text without tokens.
+        """
+        if isinstance(texts, str) or isinstance(sources, str):
+            raise UsageError("score takes lists of texts: score([text])")
+        chosen = budget or budget_of(self.device)
+        return score(self._fused, self.tokenizer, texts, sources, masking=masking, budget=chosen)
+
+    def log_prob(self, text: str, source: str | None = None) -> float:
+        """The natural logarithm of a text's probability; of a masked language model, its pseudo-likelihood."""
+        return self.score([text], None if source is None else [source])[0].log_prob
+
     def evaluate(
         self,
         path: Path | str,
@@ -259,7 +253,8 @@ class Model:
             path: a CSV, TSV, JSONL or Parquet file, or the folder of a token store.
             columns: how a labelled file is read.
             truncate: which part of a text that is too long is read.
-            objective: for a store; by default what the model's heads were made for.
+            objective: for a store; by default what the model's heads were made for, which an encoder-decoder's do not
+                tell: `{"span": 1.0}`.
             split: of a store: `validation` or `train`.
             length: tokens of a window of a store; by default 128, or the model's positions if fewer.
             pack: `stream` or `document`; by default the objective's habit.
@@ -274,11 +269,10 @@ class Model:
             return evaluate_examples(self._fused, task, examples, encoded.rows, self.device)
         store = TokenStore.open(path)
         store.check_tokenizer(self.tokenizer.hash)
-        chosen = objective or {role: 1.0 for role in ("mlm", "nsp", "clm") if role in self.network.heads}
-        if not chosen:
-            raise UsageError(f"this {self.network.family} model has no language modelling head to evaluate on a store")
-        built = build(chosen, self.tokenizer.vocabulary)
+        built = build(objective or self._objective(), self.tokenizer.vocabulary)
         built.attach(self.network, Draw(0))
+        if built.companions():
+            raise UsageError("this objective trains a model of its own along, and is evaluated in its run alone")
         return evaluate_store(
             self.network,
             built.to(self.device),
@@ -289,15 +283,40 @@ class Model:
             pack=pack,
         )
 
+    def export(self, directory: Path | str, *, format: Format = "fp32", max_shard_bytes: int = 5 * 10**9) -> Exported:
+        """Write the model for `transformers`; it is done when the files have been read again and compared.
+
+        Args:
+            format: of the weights in the files.
+            max_shard_bytes: of one file of weights.
+
+        Raises:
+            UsageError: the model was loaded in bf16, so that its own weights are gone.
+            DataError: what was read again differs; nothing was changed in the directory.
+        """
+        if self._half:
+            raise UsageError(
+                'this model was rounded to bf16 when it was loaded; load it with precision="fp32" to export'
+            )
+        return export_model(self.network, directory, self.tokenizer, format=format, max_shard_bytes=max_shard_bytes)
+
+    def _objective(self) -> dict[str, float]:
+        """What the heads were made for."""
+        roles = ("mlm", "nsp", "sop", "plm", *(("clm",) if self.continues else ()))
+        found = {role: 1.0 for role in roles if role in self.network.heads}
+        if not found:
+            raise UsageError(
+                f"the heads of this {self.network.family} model do not tell on which objective to evaluate it; name "
+                "one, such as denoise, span or prefix for an encoder-decoder"
+            )
+        return found
+
     def _encode(self, examples: Sequence[Example], truncate: Truncate) -> tuple[Classification, Encoded]:
         config = Classification.Config(labels=tuple(self.labels), truncate=truncate)
         task = Classification(config, self.tokenizer.vocabulary).to(self.device)
         encoded = task.encode(examples, self.tokenizer, self.length)
         _warn_cut(encoded.account["examples_cut"], len(examples), self.length)
         return task, encoded
-
-    def _piece(self, token: int) -> str:
-        return self.tokenizer.decode([token], skip_special=False)
 
 
 def pretrain(recipe: Recipe | Path | str | Mapping[str, Any]) -> Model:

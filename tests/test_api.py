@@ -169,7 +169,7 @@ def test_evaluate_store(models: dict[str, Model], tmp_path: Path) -> None:
         assert found[metric] > 0
     with pytest.raises(DataError, match="tokenizer"):
         models["gpt2"].evaluate(tmp_path / "mlm")
-    with pytest.raises(UsageError, match="no language modelling head"):
+    with pytest.raises(UsageError, match="do not tell on which objective"):
         models["labels"].evaluate(tmp_path / "mlm")
 
 

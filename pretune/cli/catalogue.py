@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from functools import cache
 
 _LENGTH = 128  # tokens of the sequences whose operations are told
+_VOCABULARY, _SPECIAL, _TEXTS = 30522, 105, 8  # of the texts on which objectives are compared
 _VIEWS = {
     "stream": "any documents",
     "sentences": "documents of several sentences",
@@ -41,7 +43,9 @@ encoder-decoders both sides read {_LENGTH}.
 """
 _OBJECTIVES = """
 Each is one file of `pretune/objectives`, named as `--objective` names it; `--objective mlm,sop` mixes those that read
-the same data. A field of one is set as `--objective.mlm.share 0.3`.
+the same data. A field of one is set as `--objective.mlm.share 0.3`. Operations are those of a training step, all its
+passes, heads and last rows counted, over those of `mlm` with a BERT of the same layers and width on the same texts of
+126 tokens; `benchmarks/README.md` has the measured times (`pretune bench objective_cost`).
 """
 
 
@@ -89,7 +93,38 @@ def _objective(name: str) -> str:
     kind = find_class("objectives", name, Objective)  # type: ignore[type-abstract]
     module = inspect.getmodule(kind)
     heads = ", ".join(f"`{role}`" for role in kind.roles)
-    facts = f"Needs: {_VIEWS[kind.view]}; a model with the head {heads}."
+    facts = f"Needs: {_VIEWS[kind.view]}; a model with the head {heads}, such as {kind.home}."
+    facts += f" Operations of a step: {_work(name) / _work('mlm'):.2f} of those of `mlm`."
     fields = "```\n" + describe(kind.Config, f"--objective.{name}.") + "\n```"
     told = inspect.cleandoc((module.__doc__ if module else None) or "")
     return "\n\n".join([f"## {name}", told, facts, fields])
+
+
+@cache
+def _work(name: str) -> float:
+    """Operations of a training step of an objective, with a small model of its own family, on some texts."""
+    import numpy as np
+
+    from pretune.draw import Draw
+    from pretune.find import find_class
+    from pretune.models import build
+    from pretune.objectives.mixture import build as build_objective
+    from pretune.objectives.objective import Objective
+    from pretune.text.rows import Row
+    from pretune.text.vocabulary import Vocabulary
+    from pretune.train.flops import Flops
+
+    special = np.arange(_VOCABULARY) < _SPECIAL
+    vocabulary = Vocabulary(
+        _VOCABULARY, 0, 1, 2, 3, 4, None, None, special, np.zeros_like(special), tuple(range(5, _SPECIAL))
+    )
+    kind = find_class("objectives", name, Objective)  # type: ignore[type-abstract]
+    model = build(kind.home, "mini", kind.roles, overrides={"vocab_size": _VOCABULARY}, allocate=False)
+    objective = build_objective({name: 1.0}, vocabulary)
+    objective.attach(model, Draw(0))
+    rows = []
+    for n in range(_TEXTS):
+        tokens = Draw(n).below(np.arange(_LENGTH - 2 + objective.lookahead), _VOCABULARY - _SPECIAL) + _SPECIAL
+        half = np.array([len(tokens) // 2])
+        rows.append(Row((0, 0, n), tokens, sentences=np.append(0, half), other=tokens[::-1], stops=half))
+    return Flops(model, objective)(objective.make(rows, Draw(0)))

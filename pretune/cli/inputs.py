@@ -17,8 +17,11 @@ T = TypeVar("T")
 CHUNK = 512  # texts that are in memory at once while a stream is read
 
 
-def read_texts(texts: Sequence[str], input: Path | None) -> Iterator[tuple[str, str | None]]:
+def read_texts(texts: Sequence[str], input: Path | None, second: str | None = None) -> Iterator[tuple[str, str | None]]:
     """Texts, or pairs of texts, from one of three places: arguments, a file, the lines of standard input.
+
+    Args:
+        second: the column of a file that has the other text of each pair.
 
     Raises:
         UsageError: both arguments and a file.
@@ -28,7 +31,7 @@ def read_texts(texts: Sequence[str], input: Path | None) -> Iterator[tuple[str, 
         raise UsageError(f"give texts or --input {input}, not both")
     if texts:
         return ((text, None) for text in texts)
-    return _standard_input() if input is None else _file(input)
+    return _standard_input() if input is None else _file(input, second)
 
 
 def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
@@ -60,10 +63,11 @@ def write_line(file: IO[str], value: Any) -> None:
         file.flush()
 
 
-def _file(path: Path) -> Iterator[tuple[str, str | None]]:
-    from pretune.text.labelled import read_examples
+def _file(path: Path, second: str | None) -> Iterator[tuple[str, str | None]]:
+    from pretune.text.labelled import LabelledConfig, read_examples
 
-    return ((example.text, example.second) for example in read_examples(path, need_label=False))
+    examples = read_examples(path, LabelledConfig(second_column=second), need_label=False)
+    return ((example.text, example.second) for example in examples)
 
 
 def _standard_input() -> Iterator[tuple[str, str | None]]:

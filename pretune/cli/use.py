@@ -1,4 +1,4 @@
-"""Verbs that use a finished model: evaluate, predict, fill, generate, embed."""
+"""Verbs that use a finished model: evaluate, predict, fill, generate, score, embed, export."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Group, Parameter
 
+from pretune.cli.export import export
 from pretune.cli.inputs import chunks, open_output, read_texts, write_line
 from pretune.cli.session import DEFAULT, Common, Session
 from pretune.errors import UsageError
@@ -25,7 +26,7 @@ Json = Annotated[bool, Parameter(name="--json")]
 def register(app: App) -> None:
     """Hang these verbs on the command line."""
     group = Group("Use", sort_key=3)
-    verbs: Sequence[Callable[..., None]] = (evaluate, predict, fill, generate, embed)
+    verbs: Sequence[Callable[..., None]] = (evaluate, predict, fill, generate, score, embed, export)
     for place, verb in enumerate(verbs):
         app.command(verb, group=group, sort_key=place)
 
@@ -39,6 +40,7 @@ def evaluate(
     label_column: str = "label",
     second_column: str | None = None,
     truncate: Truncate = "head",
+    objective: str | None = None,
     split: Literal["validation", "train"] = "validation",
     length: int | None = None,
     pack: Literal["stream", "document"] | None = None,
@@ -55,6 +57,7 @@ def evaluate(
         label_column: of a labelled file.
         second_column: of a labelled file, for pairs.
         truncate: which part of a text that is too long is read.
+        objective: of a store, such as "span" or "mlm,sop"; by default what the model's heads were made for.
         split: of a store.
         length: tokens of a window of a store.
         pack: how a store is cut into windows.
@@ -64,7 +67,10 @@ def evaluate(
     from pretune.text.labelled import LabelledConfig
 
     columns = LabelledConfig(text_column=text_column, label_column=label_column, second_column=second_column)
-    found = loaded.evaluate(data, columns=columns, truncate=truncate, split=split, length=length, pack=pack)
+    chosen = None if objective is None else {name.strip(): 1.0 for name in objective.split(",")}
+    found = loaded.evaluate(
+        data, columns=columns, truncate=truncate, objective=chosen, split=split, length=length, pack=pack
+    )
     print(json.dumps(found, indent=2))
 
 
@@ -157,12 +163,12 @@ def generate(
     as_json: Json = False,
     session: Common = DEFAULT,
 ) -> None:
-    """Go on with a prompt.
+    """Go on with a prompt, or write what an encoder-decoder makes of it.
 
     A single one is shown as it grows. Greedy unless a temperature or beams are given.
 
     Args:
-        model: folder of a causal language model.
+        model: folder of a causal language model or an encoder-decoder.
         prompts: what to go on from; without prompts and --input, the lines of standard input.
         input: file of prompts.
         max_new_tokens: at most so many (64).
@@ -201,7 +207,7 @@ def generate(
                     if as_json:
                         write_line(file, {"prompt": prompt, "text": found.text, "reason": found.reason})
                     else:
-                        file.write(f"{prompt}{found.text}\n\n")
+                        file.write(f"{prompt if loaded.continues else ''}{found.text}\n\n")
     _written(session, output)
 
 
@@ -209,8 +215,51 @@ def _grow(loaded: Model, prompt: str, options: GenerateOptions) -> Iterator[str]
     """The prompt, which is shown once it is known to be one that can be continued, and what follows it."""
     pieces = loaded.stream(prompt, **options)
     first = next(iter(pieces), "")
-    yield prompt + first
+    yield prompt + first if loaded.continues else first
     yield from pieces
+
+
+def score(
+    model: Path,
+    /,
+    *texts: str,
+    source: str | None = None,
+    source_column: str | None = None,
+    masking: Literal["token", "word"] = "token",
+    input: Path | None = None,
+    output: Path | None = None,
+    session: Common = DEFAULT,
+) -> None:
+    """Say how probable texts are: log probability and bits per byte, which compares across tokenizers.
+
+    Prints a line of JSON for each text. A masked language model gives a pseudo-likelihood, and it is called so.
+
+    Args:
+        model: folder of a language model.
+        texts: what to score; without texts and --input, the lines of standard input.
+        source: what an encoder-decoder reads before the texts.
+        source_column: of the file, what it reads before each text.
+        masking: what a mask hides: a token, or with it the rest of its word.
+        input: file of texts: .txt (one a line), .jsonl, .csv, .tsv or .parquet with a column "text".
+        output: file for the lines, instead of standard output.
+    """
+    loaded = _load(model, session, "fp32")  # scores that are to be compared are not rounded
+    from pretune.evaluate.likelihood import bits_per_byte
+
+    every = []
+    with open_output(output) as file:
+        for part in chunks(read_texts(texts, input, source_column)):
+            given = [text for text, _ in part]
+            origins = [source if second is None else second for _, second in part]
+            known = [origin for origin in origins if origin is not None]
+            for text, found in zip(given, loaded.score(given, known or None, masking=masking), strict=True):
+                name = "log_prob" if found.kind == "likelihood" else "pseudo_log_prob"
+                said = {"tokens": found.tokens, "unknown": found.unknown, "bytes": found.bytes}
+                write_line(file, {"text": text, name: found.log_prob, "bits_per_byte": found.bits_per_byte, **said})
+                every.append(found)
+    if every:
+        session.say(f"{len(every)} texts: {bits_per_byte(every):.4f} bits per byte ({every[0].kind})")
+    _written(session, output)
 
 
 def embed(
@@ -265,13 +314,13 @@ def _save_array(path: Path, parts: list[Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _load(path: Path, session: Session) -> Model:
+def _load(path: Path, session: Session, precision: Literal["auto", "fp32"] = "auto") -> Model:
     """A model, after the process is set up for it."""
     session.start()
     session.say(f"loading {path}")
     from pretune import api
 
-    return api.load(path, device=session.device or "auto")
+    return api.load(path, device=session.device or "auto", precision=precision)
 
 
 def _written(session: Session, output: Path | None) -> None:

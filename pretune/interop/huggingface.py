@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pretune.errors import DataError, MissingInputError
 from pretune.interop.description import Description, architecture, describe, plain_name, read_description
-from pretune.interop.staging import staged
+from pretune.interop.staging import Stage, staged
 from pretune.interop.weights import Weights, stale, write_json, write_weights
 from pretune.models.model import (
     Config,
@@ -218,17 +218,41 @@ def save_model(
         StorageError: the disk is full or fails; nothing is left half-written.
         CannotCreateError: no permission, or a file in the way.
     """
+    with staged(Path(directory)) as stage:
+        write_model(model, stage, Path(directory), tokenizer, max_shard_bytes=max_shard_bytes)
+
+
+def write_model(
+    model: LanguageModel,
+    stage: Stage,
+    directory: Path,
+    tokenizer: Tokenizer | None,
+    *,
+    max_shard_bytes: int,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """The files of a model folder, on the stage of its place.
+
+    Args:
+        dtype: of the weights in the files; the model's own by default.
+
+    Raises:
+        DataError: the tokenizer has more tokens than the model.
+    """
     if tokenizer is not None and tokenizer.vocabulary.size > model.vocab_size:
         raise DataError(f"a tokenizer of {tokenizer.vocabulary.size} tokens, a model of {model.vocab_size}")
     config, generation = describe(model, tokenizer)
-    with staged(Path(directory)) as stage:
-        write_weights(stage.folder, export_weights(model), max_shard_bytes)
-        write_json(stage.folder / "config.json", config)
-        if generation:
-            write_json(stage.folder / "generation_config.json", generation)
-        if tokenizer is not None:
-            tokenizer.save(stage.folder)
-        stage.remove = lambda names: stale(Path(directory), names)
+    weights = export_weights(model)
+    if dtype is not None:
+        config["dtype"] = str(dtype).removeprefix("torch.")
+        weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
+    write_weights(stage.folder, weights, max_shard_bytes)
+    write_json(stage.folder / "config.json", config)
+    if generation:
+        write_json(stage.folder / "generation_config.json", generation)
+    if tokenizer is not None:
+        tokenizer.save(stage.folder)
+    stage.remove = lambda names: stale(directory, names)
 
 
 def export_weights(model: LanguageModel) -> dict[str, Tensor]:

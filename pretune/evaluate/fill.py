@@ -1,0 +1,58 @@
+"""What may stand where a mask is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pretune.batch import ragged
+from pretune.device import computing, is_half
+from pretune.errors import UsageError
+from pretune.generate.reader import context
+from pretune.models.model import LanguageModel
+from pretune.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A token that may stand where a mask is.
+
+    Attributes:
+        token: its text; `##ing` continues the word before it.
+        probability: by the model.
+        id: in the vocabulary.
+    """
+
+    token: str
+    probability: float
+    id: int
+
+
+def fill(model: LanguageModel, tokenizer: Tokenizer, text: str, top: int) -> list[list[Guess]]:
+    """The most probable tokens for each mask in a text, one list for each, best first.
+
+    Raises:
+        UsageError: a model or tokenizer without masks, no mask in the text, or a text that is too long.
+    """
+    if "mlm" not in model.heads:
+        raise UsageError(
+            f"this {model.family} model has no mlm head and cannot fill masks; take a masked language "
+            "model such as bert (a model with a clm head goes on with a text by `generate`)"
+        )
+    vocabulary = tokenizer.vocabulary
+    if vocabulary.mask is None:
+        raise UsageError("this tokenizer has no mask token, so there is nothing to fill")
+    tokens, segments = vocabulary.wrap(tokenizer.encode(text, allow_special=True))
+    if not (tokens == vocabulary.mask).any():
+        raise UsageError(f"no {tokenizer.token(vocabulary.mask)} in {text[:60]!r}; put one where a word is missing")
+    length = context(model, tokenizer)
+    if len(tokens) > length:
+        raise UsageError(f"the text has {len(tokens)} tokens, the model reads {length}; shorten it")
+    batch = ragged([tokens], [segments]).to(model.device)
+    with computing(model.device, is_half(model)):
+        rows = model(batch).last_hidden_state[batch.tokens == vocabulary.mask]
+        logits = model.heads["mlm"](rows).float()
+    best = logits[:, : vocabulary.size].softmax(dim=1).topk(min(top, vocabulary.size), dim=1)
+    return [
+        [Guess(tokenizer.decode([i], skip_special=False), p, i) for i, p in zip(ids, values, strict=True)]
+        for ids, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]

@@ -1,0 +1,267 @@
+"""How probable a text is under a model of any family, in numbers that compare across tokenizers: bits per byte.
+
+- A causal language model and the decoder of an encoder-decoder give log p(text), each token from those before it. What
+  stands before the first is the start of a document (`bos`, else the end token of the document before).
+- A permutation language model gives it likewise, in the order from left to right.
+- A masked language model has no probability of a text. Its pseudo-likelihood is the sum of the log probabilities of
+  single tokens, each behind a mask while all others are seen; it is a higher number and compares with its kind alone.
+
+A text that is longer than the model's context is read in windows that overlap by half.
+
+Source: Salazar et al. 2020 (arXiv 1910.14659), pseudo-likelihood; Kauf and Ivanova 2023 (arXiv 2305.10588), by words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pretune.batch import Batch, Rows, ragged
+from pretune.device import computing, is_half
+from pretune.errors import DataError, UsageError
+from pretune.evaluate.batches import BUDGET
+from pretune.generate.reader import context
+from pretune.models.encoder_decoder import EncoderDecoder
+from pretune.models.model import LanguageModel
+from pretune.text.tokenizer import Tokenizer
+from pretune.text.vocabulary import Vocabulary
+
+Tokens = NDArray[np.int64]
+Kind = Literal["likelihood", "pseudo-likelihood"]
+Masking = Literal["token", "word"]
+_ROWS = 1024  # of the vocabulary's scores that are in memory at once
+
+
+@dataclass(frozen=True)
+class Score:
+    """Of one text.
+
+    Attributes:
+        log_prob: natural logarithm, summed over tokens.
+        kind: what it is the logarithm of.
+        tokens: of the text, special ones left out.
+        unknown: how many of them stand for text that the vocabulary does not have; a model guesses them too easily.
+        bytes: of the text in UTF-8.
+    """
+
+    log_prob: float
+    kind: Kind
+    tokens: int
+    unknown: int
+    bytes: int
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits that the text costs, for each byte of it; infinite for an empty one."""
+        return -self.log_prob / math.log(2) / self.bytes if self.bytes else math.inf
+
+    @property
+    def perplexity(self) -> float:
+        """Of a token: compares models of one tokenizer alone."""
+        return math.exp(min(-self.log_prob / max(self.tokens, 1), 700.0))
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One sequence that a model reads, and the rows whose scores are asked for."""
+
+    text: int
+    tokens: Tokens
+    rows: Tokens
+    labels: Tokens
+    segments: Tokens | None = None
+    order: Tokens | None = None
+    source: Tokens | None = None
+
+
+def score(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    sources: Sequence[str] | None = None,
+    *,
+    masking: Masking = "token",
+    budget: int = BUDGET,
+) -> list[Score]:
+    """The probability of each text.
+
+    Args:
+        sources: what the encoder of an encoder-decoder reads; empty texts by default.
+        masking: what a mask hides: a token alone, or with it the tokens of its word that come after it, so that a word
+            of many tokens is not guessed from its own end.
+        budget: tokens of a forward.
+
+    Raises:
+        UsageError: a model without a language modelling head; sources for a model without an encoder, or too few.
+        DataError: a text without tokens, or one that is longer than a decoder that begins anew can write.
+    """
+    runs = tokenizer.encode_batch(texts)
+    for n, run in enumerate(runs):
+        if not len(run):
+            raise DataError(f"text {n + 1} of {len(texts)} has no tokens: {texts[n][:40]!r}")
+    if sources is not None and not isinstance(model, EncoderDecoder):
+        raise UsageError(f"{model.family} has no encoder that could read a source; put it into the text")
+    if sources is not None and len(sources) != len(texts):
+        raise UsageError(f"{len(texts)} texts but {len(sources)} sources")
+    role = next((role for role in ("clm", "plm", "mlm") if role in model.heads), None)
+    if role is None:
+        raise UsageError(
+            f"this {model.family} model has no language modelling head, and gives no text a probability; take one with "
+            "a head clm, plm or mlm"
+        )
+    readings = _readings(model, tokenizer, runs, sources, masking)
+    totals = np.zeros(len(texts))
+    for part in _batches(readings, budget):
+        np.add.at(totals, np.repeat([r.text for r in part], [len(r.rows) for r in part]), _read(model, role, part))
+    kind: Kind = "pseudo-likelihood" if role == "mlm" else "likelihood"
+    unk = tokenizer.vocabulary.unk
+    unknown = [0 if unk is None else int((run == unk).sum()) for run in runs]
+    return [
+        Score(float(total), kind, len(run), missing, len(text.encode()))
+        for total, run, missing, text in zip(totals, runs, unknown, texts, strict=True)
+    ]
+
+
+def bits_per_byte(scores: Iterable[Score]) -> float:
+    """Of all texts together: their bits over their bytes."""
+    each = list(scores)
+    size = sum(one.bytes for one in each)
+    return -sum(one.log_prob for one in each) / math.log(2) / size if size else math.inf
+
+
+def _readings(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    runs: Sequence[Tokens],
+    sources: Sequence[str] | None,
+    masking: Masking,
+) -> Iterator[_Reading]:
+    length, vocabulary = context(model, tokenizer), tokenizer.vocabulary
+    if isinstance(model, EncoderDecoder):
+        origins = tokenizer.encode_batch(sources or [""] * len(runs))
+        return _conditional(runs, origins, vocabulary, model.start, length)
+    if "clm" in model.heads:
+        return _causal(runs, vocabulary, length)
+    if "plm" in model.heads:
+        return _in_order(runs, vocabulary, length)
+    return _masked(runs, vocabulary, length, masking)
+
+
+def _causal(runs: Sequence[Tokens], vocabulary: Vocabulary, length: int) -> Iterator[_Reading]:
+    start = vocabulary.bos if len(vocabulary.opening) else vocabulary.end
+    for n, run in enumerate(runs):
+        inputs = np.concatenate([[start], run[:-1]])
+        for begin, first, end in windows(len(run), length):
+            yield _Reading(n, inputs[begin:end], np.arange(first - begin, end - begin), run[first:end])
+
+
+def _in_order(runs: Sequence[Tokens], vocabulary: Vocabulary, length: int) -> Iterator[_Reading]:
+    """Tokens before a window's first are seen by all; each other sees those before it."""
+    for n, run in enumerate(runs):
+        for begin, first, end in windows(len(run), length - vocabulary.overhead(False)):
+            tokens, segments = vocabulary.wrap(run[begin:end])
+            rows = vocabulary.lead + np.arange(first - begin, end - begin)
+            order = np.full(len(tokens), -1)
+            order[rows] = np.arange(len(rows))
+            yield _Reading(n, tokens, rows, run[first:end], segments, order)
+
+
+def _masked(runs: Sequence[Tokens], vocabulary: Vocabulary, length: int, masking: Masking) -> Iterator[_Reading]:
+    """A sequence for each token."""
+    if vocabulary.mask is None:
+        raise UsageError("this tokenizer has no mask token, so a masked language model cannot score with it")
+    for n, run in enumerate(runs):
+        for begin, first, end in windows(len(run), length - vocabulary.overhead(False)):
+            part = run[begin:end]
+            inside = vocabulary.continuation[part]
+            for place in range(first - begin, end - begin):
+                hidden = part.copy()
+                hidden[place] = vocabulary.mask
+                if masking == "word":
+                    later = inside[place + 1 :]
+                    stop = place + 1 + (len(later) if later.all() else int(later.argmin()))
+                    hidden[place:stop] = vocabulary.mask
+                tokens, segments = vocabulary.wrap(hidden)
+                yield _Reading(n, tokens, np.array([vocabulary.lead + place]), part[place : place + 1], segments)
+
+
+def _conditional(
+    runs: Sequence[Tokens], sources: Sequence[Tokens], vocabulary: Vocabulary, start: int, length: int
+) -> Iterator[_Reading]:
+    for n, (run, source) in enumerate(zip(runs, sources, strict=True)):
+        whole, read = vocabulary.whole(run), vocabulary.whole(source)
+        for what, size in (("text", len(whole)), ("source", len(read))):
+            if size > length:
+                raise DataError(f"{what} {n + 1} has {size} tokens, the model's context is {length}; shorten it")
+        rows = vocabulary.lead + np.arange(len(run))
+        yield _Reading(n, np.concatenate([[start], whole[:-1]]), rows, whole[rows], source=read)
+
+
+def windows(total: int, room: int) -> Iterator[tuple[int, int, int]]:
+    """Cut `total` places into windows of at most `room`.
+
+    Yields:
+        (begin, first, end): a window reads the places begin to end and is asked for first to end; each place is asked
+        for once and, but in the first window, with half a window before it.
+
+    Raises:
+        UsageError: no room for a place.
+    """
+    if room < 1:
+        raise UsageError("the model's context has no room for a token beside the special ones")
+    first = 0
+    while first < total:
+        end = min(total, room if not first else first + max(1, room // 2))
+        yield max(0, end - room), first, end
+        first = end
+
+
+def _batches(readings: Iterable[_Reading], budget: int) -> Iterator[list[_Reading]]:
+    """Sequences in their order, as many as the budget takes, at least one."""
+    part: list[_Reading] = []
+    size = 0
+    for reading in readings:
+        cost = len(reading.tokens) + (0 if reading.source is None else len(reading.source))
+        if part and size + cost > budget:
+            yield part
+            part, size = [], 0
+        part.append(reading)
+        size += cost
+    if part:
+        yield part
+
+
+def _read(model: LanguageModel, role: str, part: Sequence[_Reading]) -> NDArray[np.float64]:
+    """Log probabilities of the labels of some readings, in their order. Shape: return: (rows of all,)."""
+    device = model.device
+    segments = [reading.segments for reading in part if reading.segments is not None]
+    batch = ragged([reading.tokens for reading in part], segments or None)
+    starts = batch.layout.bounds
+    index = np.concatenate([reading.rows + start for reading, start in zip(part, starts, strict=False)])
+    labels = torch.from_numpy(np.concatenate([reading.labels for reading in part])).to(device)
+    batch = replace(batch, reads=Rows.of(index, batch.layout), order=_order(part), source=_sources(part)).to(device)
+    rows = torch.from_numpy(index).to(device)
+    out = []
+    with computing(device, is_half(model)):
+        found = model(batch).at(rows)
+        for first in range(0, len(rows), _ROWS):
+            some = slice(first, first + _ROWS)
+            logits = model.heads[role](found[some]).float()
+            out.append(logits.gather(1, labels[some, None])[:, 0] - logits.logsumexp(dim=1))
+    return torch.cat(out).double().cpu().numpy()
+
+
+def _order(part: Sequence[_Reading]) -> torch.Tensor | None:
+    runs = [reading.order for reading in part if reading.order is not None]
+    return torch.from_numpy(np.concatenate(runs)) if runs else None
+
+
+def _sources(part: Sequence[_Reading]) -> Batch | None:
+    runs = [reading.source for reading in part if reading.source is not None]
+    return ragged(runs) if runs else None

@@ -1,0 +1,107 @@
+"""A model in the files of `transformers`, called done when those files have been read again and compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pretune.batch import ragged
+from pretune.draw import Draw
+from pretune.errors import DataError
+from pretune.interop.huggingface import load_model, write_model
+from pretune.interop.staging import staged
+from pretune.models.model import LanguageModel, parameters
+from pretune.nn.heads import SequenceHead
+from pretune.text.tokenizer import Tokenizer
+
+Format = Literal["fp32", "bf16", "fp16"]
+_FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_LENGTHS = (7, 1, 12)  # tokens of the sequences on which outputs are compared
+_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was compared.
+
+    Attributes:
+        weights: numbers in the files' tensors, each equal to the model's in the format of the files.
+        outputs: tensors that both models gave for some random sequences: the hidden run and every head's.
+        difference: largest distance of two outputs, as a share of the largest value; what rounding weights to the
+            format costs, and nothing where the format is the model's own.
+    """
+
+    weights: int
+    outputs: int
+    difference: float
+
+
+def export_model(
+    model: LanguageModel,
+    directory: Path | str,
+    tokenizer: Tokenizer | None = None,
+    *,
+    format: Format = "fp32",
+    max_shard_bytes: int = 5 * 10**9,
+) -> Exported:
+    """Write a model folder that `transformers` reads, read it again, and compare weights, outputs and tokenizer.
+
+    Args:
+        model: in evaluation mode, with weights in fp32.
+        format: of the weights in the files.
+        max_shard_bytes: of one file of weights.
+
+    Raises:
+        DataError: what was read again differs; nothing was changed in the directory.
+        StorageError: the disk is full or fails.
+        CannotCreateError: no permission, or a file in the way.
+    """
+    with staged(Path(directory)) as stage:
+        write_model(model, stage, Path(directory), tokenizer, max_shard_bytes=max_shard_bytes, dtype=_FORMATS[format])
+        again = load_model(stage.folder, heads=list(model.heads), dtype=_FORMATS[format])
+        _same_weights(model, again, _FORMATS[format])
+        if tokenizer is not None and Tokenizer.load(stage.folder).hash != tokenizer.hash:
+            raise DataError(f"{directory}: the tokenizer that was written is another when it is read again")
+        found = _compare(outputs(model), outputs(again.float().eval()))
+        if format == "fp32" and found > _TOLERANCE:
+            raise DataError(
+                f"{directory}: outputs of the model that was written differ by {found:.1e} of their size; its "
+                "config.json does not say all that the model does"
+            )
+    return Exported(parameters(model), 1 + len(model.heads), found)
+
+
+@torch.inference_mode()
+def outputs(model: LanguageModel) -> dict[str, Tensor]:
+    """The hidden run of some random sequences, and what each head makes of it."""
+    draw = Draw(0).at("export")
+    room = model.max_length or max(_LENGTHS)
+    lengths = [min(length, room) for length in _LENGTHS]
+    tokens = [draw.at(n).below(torch.arange(length).numpy(), model.vocab_size) for n, length in enumerate(lengths)]
+    batch = ragged(tokens).to(model.device)
+    hidden = model(batch).last_hidden_state
+    made = {
+        role: head(hidden, batch.layout) if isinstance(head, SequenceHead) else head(hidden)
+        for role, head in model.heads.items()
+    }
+    return {"hidden": hidden, **made}
+
+
+def _same_weights(model: LanguageModel, again: LanguageModel, dtype: torch.dtype) -> None:
+    own, read = dict(model.named_parameters()), dict(again.named_parameters())
+    for name, tensor in own.items():
+        if name not in read or not torch.equal(tensor.detach().to("cpu", dtype), read[name].detach()):
+            raise DataError(f"weight {name!r} is another in the files that were written")
+
+
+def _compare(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+    """The largest distance of two outputs, as a share of the largest value, or of 1 where that is larger."""
+    shares = [
+        float((value.float().cpu() - theirs[name].cpu()).abs().max()) / max(1.0, float(value.abs().max()))
+        for name, value in ours.items()
+    ]
+    return max(shares)

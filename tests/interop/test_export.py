@@ -1,0 +1,93 @@
+"""What is exported is read again and compared before it is called done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import parity
+import pytest
+import torch
+import transformers
+from tinymodels import byte_tokenizer, save_bert, word_tokenizer
+
+from pretune import api
+from pretune.cli import main
+from pretune.errors import DataError, UsageError
+from pretune.find import names
+from pretune.interop import export as module
+from pretune.interop.export import export_model
+from pretune.interop.huggingface import load_model
+from pretune.models import build
+from pretune.models.model import LanguageModel, get_family
+
+SMALL = {"vocab_size": 300}
+
+
+def make(family: str) -> LanguageModel:
+    roles = list(max(get_family(family).ARCHITECTURES.values(), key=len))
+    labels = ["a", "b"] if "classification" in roles else None
+    model = build(family, "tiny", roles, SMALL, labels=labels).eval()
+    parity.randomise(model)
+    return model
+
+
+@pytest.mark.parametrize("family", names("models"))
+def test_every_family_is_written_and_found_the_same(family: str, tmp_path: Path) -> None:
+    model = make(family)
+    found = export_model(model, tmp_path / "out", byte_tokenizer(), max_shard_bytes=200_000)
+    assert found.difference == 0
+    assert found.weights == sum(p.numel() for p in model.parameters())
+    assert len(list((tmp_path / "out").glob("*.safetensors"))) > 1
+    theirs = transformers.AutoModel.from_pretrained(tmp_path / "out")
+    assert theirs.config.model_type == get_family(family).__dict__.get("MODEL_TYPE", family)
+
+
+@pytest.mark.parametrize("format", ["bf16", "fp16"])
+def test_a_smaller_format(format: module.Format, tmp_path: Path) -> None:
+    model = make("bert")
+    found = export_model(model, tmp_path / "out", format=format)
+    assert 0 < found.difference < 0.1
+    again = load_model(tmp_path / "out", dtype=torch.bfloat16 if format == "bf16" else torch.float16)
+    assert transformers.AutoConfig.from_pretrained(tmp_path / "out").dtype == again.embedding.word.weight.dtype
+
+
+def test_a_weight_that_comes_back_as_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is left where the check fails, and what was there before stays."""
+
+    def spoiled(*args: object, **kwargs: object) -> LanguageModel:
+        again = load_model(*args, **kwargs)  # type: ignore[arg-type]
+        with torch.no_grad():
+            again.stack.blocks[0].feedforward.up.bias[3] += 1e-6  # type: ignore[union-attr,index,operator]
+        return again
+
+    model = make("bert")
+    export_model(model, tmp_path / "out")
+    before = (tmp_path / "out" / "model.safetensors").read_bytes()
+    monkeypatch.setattr(module, "load_model", spoiled)
+    with pytest.raises(DataError, match=r"weight 'stack.blocks.0.feedforward.up.bias' is another"):
+        export_model(model, tmp_path / "out")
+    with pytest.raises(DataError, match="is another"):
+        export_model(model, tmp_path / "new")
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_configuration_that_does_not_say_all(tmp_path: Path) -> None:
+    """Equal weights are not enough: the model computes with something that its configuration does not hold."""
+    model = make("bert")
+    model.embedding.norm.eps = 0.5  # type: ignore[union-attr,assignment]
+    with pytest.raises(DataError, match=r"outputs of the model that was written differ"):
+        export_model(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_verb_and_library(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_bert(tmp_path / "model", word_tokenizer())
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / "out")]) == 0
+    assert "done: read again and compared" in capsys.readouterr().err
+    assert (tmp_path / "out" / "tokenizer.json").is_file()
+    transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out")
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / "out"), "--max-shard-gb", "0"]) == 64
+    half = api.load(tmp_path / "model", precision="bf16")
+    with pytest.raises(UsageError, match='load it with precision="fp32"'):
+        half.export(tmp_path / "out")
