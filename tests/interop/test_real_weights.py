@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import parity
 import pytest
+import torch
 import transformers
 
 from pretune.errors import MissingInputError
 from pretune.generate.reader import Reader
-from pretune.interop.huggingface import load_model
+from pretune.interop.huggingface import load_model, save_model
 from pretune.interop.wheels import fetch
 
 CACHE = Path(__file__).parents[2] / ".cache" / "wheels"
@@ -33,6 +35,38 @@ def stories(data_folder: Path) -> Path:
     if not path.is_dir():
         pytest.skip(f"{path} is not there")
     return path
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "kind", "heads"),
+    [
+        ("antiberty", "0.1.3", transformers.BertForMaskedLM, ["mlm"]),  # antibodies; 8 layers, 25 tokens
+        ("microformer-mgm", "0.5.8", transformers.GPT2LMHeadModel, ["clm"]),  # microbes; 8 layers, 9669 tokens
+    ],
+)
+def test_real_weights_of_a_package(name: str, version: str, kind: Any, heads: list[str], tmp_path: Path) -> None:
+    path = wheel(name, version)
+    model = load_model(path)
+    assert list(model.heads) == heads
+    assert not model.loaded.initialised  # type: ignore[union-attr]
+    theirs = kind.from_pretrained(path)
+    parity.assert_parity(model, theirs)
+    save_model(model, tmp_path)
+    parity.assert_parity(model, parity.reload(kind, tmp_path))
+
+
+def test_a_real_gpt2_writes_what_transformers_writes() -> None:
+    path = wheel("microformer-mgm", "0.5.8")
+    model, theirs = load_model(path).eval(), transformers.GPT2LMHeadModel.from_pretrained(path).eval()
+    prompt = np.array([2, 100, 2000])
+    reader, made = Reader(model, 9669, 1, 64), []
+    token = reader.read([prompt]).argmax(dim=1)
+    for _ in range(32):
+        made.append(int(token))
+        token = reader.feed(token).argmax(dim=1)
+    options = {"max_new_tokens": 32, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    ids = torch.from_numpy(prompt)[None]
+    assert theirs.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, 3:].tolist() == made
 
 
 def test_a_real_llama_reads_as_transformers_does(stories: Path) -> None:
