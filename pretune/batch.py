@@ -207,14 +207,34 @@ def level(batch: Batch) -> Batch:
     The rows that the last layer computes are rounded too, by some more of them. Targets, samples and accounts stay as
     they are.
     """
+    if batch.source is not None:
+        return _level_pair(batch, batch.source)
     missing = short(batch.layout.total)
     if not batch.layout.longest or (not missing and batch.reads is None):
         return batch
     if not missing:
         return replace(batch, reads=_level_rows(batch, batch.layout))
     longest = batch.layout.longest  # fillers must not need more positions than the batch's own sequences
-    fillers = [longest] * (missing // longest) + ([missing % longest] if missing % longest else [])
-    group = batch.layout.group
+    return _filled(batch, [longest] * (missing // longest) + ([missing % longest] if missing % longest else []))
+
+
+def _level_pair(batch: Batch, source: Batch) -> Batch:
+    """Both runs brought to round numbers by as many fillers in each, none of which is empty in the source alone."""
+    longest = (batch.layout.longest, source.layout.longest)
+    missing = [short(batch.layout.total), short(source.layout.total)]
+    if not all(longest) or not any(missing):
+        return batch
+    count = max(-(-missing[0] // longest[0]), -(-missing[1] // longest[1]))
+    if missing[1] < count:
+        missing[1] += 64  # a multiple of every step of `short`
+        count = max(count, -(-missing[1] // longest[1]))
+    shares = [[size // count + (n < size % count) for n in range(count)] for size in missing]
+    return replace(_filled(batch, shares[0]), source=_filled(source, shares[1]))
+
+
+def _filled(batch: Batch, fillers: Sequence[int]) -> Batch:
+    """The batch with more sequences, of the given lengths."""
+    missing, group = sum(fillers), batch.layout.group
     if group is not None:
         group = torch.cat([group, group[-1:].expand(len(fillers))])
     layout = Layout.of([*batch.layout.lengths, *fillers], batch.tokens.device, group=group)
