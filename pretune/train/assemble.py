@@ -32,7 +32,7 @@ from pretune.text.store import TokenStore
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.views import ExampleView, TooFewDocumentsError, View, build_view
 from pretune.train.parallel import World
-from pretune.train.recipe import Recipe
+from pretune.train.recipe import ModelConfig, Recipe
 from pretune.train.validation import Scoring, Validation, prepare_validation
 
 _ENTROPY_TOKENS = 1 << 24  # tokens from which the unigram entropy is taken
@@ -119,6 +119,8 @@ def pretraining(recipe: Recipe, verify: bool = True) -> Pieces:
     _check_length_warmup(recipe, objective)
     model = network(recipe, objective.roles, None, tokenizer)
     objective.attach(model, Draw(recipe.seed))
+    for companion in objective.companions().values():
+        _settle(companion, recipe.model)
     views = [[_view(recipe, store, "train", part) for store in stores] for part in objective.parts]
     held, notes = _held_out(recipe, stores, objective) if recipe.evaluation.samples != 0 else ([], [])
     return Pieces(
@@ -204,16 +206,21 @@ def network(
         family, size = config.family or "bert", config.size or "mini"
         model = build_model(family, size, list(roles), overrides, labels=labels, seed=recipe.seed)
     _check_fit(recipe, model, tokenizer)
-    model.stack.checkpointing = config.checkpointing
-    if config.dropout is not None:
-        for module in model.modules():
-            if isinstance(module, Dropout):
-                module.p = config.dropout
+    _settle(model, config)
     name, tree = next(iter(recipe.tune.items()))
     method = find("tune", name)
     settings = validate(method.Config, tree if isinstance(tree, Mapping) else {}, f"tune.{name}")
     tuned: LanguageModel = method.apply(model, settings)
     return tuned
+
+
+def _settle(model: LanguageModel, config: ModelConfig) -> None:
+    """What the recipe says of a model's training, beside its weights."""
+    model.stack.checkpointing = config.checkpointing
+    if config.dropout is not None:
+        for module in model.modules():
+            if isinstance(module, Dropout):
+                module.p = config.dropout
 
 
 def unigram_entropy(stores: Sequence[TokenStore]) -> float:

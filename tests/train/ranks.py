@@ -1,7 +1,8 @@
 """Runs of two ranks, forked from a process that has imported everything, as torchrun would start them.
 
 Usage: python ranks.py STORE FOLDER; prints JSON: for each fault, the exit codes and standard errors of both ranks. The
-folder `one` gets the same run of a single process.
+folder `one` gets the same run of a single process. With a third argument, names of objectives: for each of them the
+codes and errors of two ranks, in the folder `NAME-two`, and a run of a single process in `NAME-one`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trainkit import recipe
+from trainkit import home_recipe, recipe
 
 from pretune.errors import PretuneError
 from pretune.train.recipe import Recipe
@@ -26,13 +27,12 @@ from pretune.train.step import Stepper
 FAULTS = ("none", "kill", "raise", "term", "missing")
 
 
-def settled(output: Path, store: Path, accumulate: int) -> Recipe:
+def over(accumulate: int) -> dict[str, Any]:
     """Without dropout, whose seeds know the rank, and with an eps that leaves rounding small."""
-    over: dict[str, Any] = {"model": {"dropout": 0.0}, "optimizer": {"eps": 1e-3}, "data": {"accumulate": accumulate}}
-    return recipe(output, store, **over)
+    return {"model": {"dropout": 0.0}, "optimizer": {"eps": 1e-3}, "data": {"accumulate": accumulate}}
 
 
-def rank(number: int, fault: str, store: Path, output: Path) -> int:
+def rank(number: int, fault: str, settled: Recipe) -> int:
     """What one rank does; its exit code."""
     run = Stepper.run
 
@@ -48,15 +48,16 @@ def rank(number: int, fault: str, store: Path, output: Path) -> int:
 
     Stepper.run = faulty  # type: ignore[method-assign]
     try:
-        pretrain(settled(output, store.with_name("nowhere") if fault == "missing" else store, 2))
+        pretrain(settled)
     except PretuneError as error:
         print(error, file=sys.stderr, flush=True)
         return error.code
     return 0
 
 
-def both(fault: str, store: Path, output: Path) -> tuple[list[int], list[str]]:
+def both(fault: str, settled: Recipe) -> tuple[list[int], list[str]]:
     """Exit codes (negative: signals) and standard errors."""
+    output = Path(settled.output)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -69,7 +70,7 @@ def both(fault: str, store: Path, output: Path) -> tuple[list[int], list[str]]:
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
             code = 1
             try:
-                code = rank(number, fault, store, output)
+                code = rank(number, fault, settled)
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -79,11 +80,26 @@ def both(fault: str, store: Path, output: Path) -> tuple[list[int], list[str]]:
     return codes, [path.read_text() for path in said]
 
 
-def main(store: Path, folder: Path) -> None:
+def faults(store: Path, folder: Path) -> dict[str, Any]:
+    """One run of two ranks for each fault."""
+    pretrain(recipe(folder / "one", store, **over(1)))
+    places = {fault: store.with_name("nowhere") if fault == "missing" else store for fault in FAULTS}
+    return {fault: both(fault, recipe(folder / fault, place, **over(2))) for fault, place in places.items()}
+
+
+def objectives(store: Path, folder: Path, names: list[str]) -> dict[str, Any]:
+    """A run of one rank and one of two for each objective."""
+    found = {}
+    for name in names:
+        pretrain(home_recipe(name, folder / f"{name}-one", store, **over(1)))
+        found[name] = both("none", home_recipe(name, folder / f"{name}-two", store, **over(2)))
+    return found
+
+
+def main(store: Path, folder: Path, *names: str) -> None:
     torch.set_num_threads(1)
-    pretrain(settled(folder / "one", store, 1))
-    print(json.dumps({fault: both(fault, store, folder / fault) for fault in FAULTS}))
+    print(json.dumps(objectives(store, folder, list(names)) if names else faults(store, folder)))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

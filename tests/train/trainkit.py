@@ -26,20 +26,21 @@ SHAPE = {
 }
 
 
-def make_tokenizer(folder: Path) -> Tokenizer:
-    """A word-level tokenizer of 64 tokens, BERT's special ones among them."""
-    vocabulary = {word: n for n, word in enumerate([*SPECIAL, *WORDS])}
+def make_tokenizer(folder: Path, sentinels: int = 0) -> Tokenizer:
+    """A word-level tokenizer of 64 tokens, BERT's special ones among them, and sentinels behind them."""
+    gaps = [f"<extra_id_{n}>" for n in range(sentinels)]
+    vocabulary = {word: n for n, word in enumerate([*SPECIAL, *WORDS, *gaps])}
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
     backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    backend.add_special_tokens(SPECIAL)
+    backend.add_special_tokens([*SPECIAL, *gaps])
     roles = {f"{name.strip('[]').lower()}_token": name for name in SPECIAL}
     Tokenizer(backend, roles).save(folder)
     return Tokenizer.load(folder)
 
 
-def make_store(folder: Path, documents: int = 60, seed: int = 0) -> Path:
+def make_store(folder: Path, documents: int = 60, seed: int = 0, sentinels: int = 0) -> Path:
     """A store of documents in which each token mostly follows from the one before it."""
-    tokenizer = make_tokenizer(folder / "tokenizer")
+    tokenizer = make_tokenizer(folder / "tokenizer", sentinels)
     rng = np.random.default_rng(seed)
     splits = {
         "train": _split(folder, "train", rng, documents),
@@ -128,6 +129,34 @@ def clm_recipe(output: Path, store: Path, **over: Any) -> Recipe:
     """The same for CLM."""
     model = {"family": "gpt2", "overrides": GPT2_SHAPE, "size": "tiny", **over.pop("model", {})}
     return replaced(recipe(output, store, **over), model=model, objective={"clm": 1.0})
+
+
+_T5 = {"num_layers": 2, "d_model": 32, "num_heads": 2, "d_kv": 16, "d_ff": 64}
+_BART = {
+    f"{side}_{name}": value
+    for side in ("encoder", "decoder")
+    for name, value in {"layers": 2, "attention_heads": 2, "ffn_dim": 64}.items()
+}
+HOMES: dict[str, tuple[str, dict[str, Any]]] = {
+    "mlm": ("bert", SHAPE),
+    "nsp": ("bert", SHAPE),
+    "clm": ("gpt2", GPT2_SHAPE),
+    "sop": ("albert", {**SHAPE, "embedding_size": 16}),
+    "rtd": ("electra", {**SHAPE, "embedding_size": 16}),
+    "plm": ("xlnet", {"n_layer": 2, "d_model": 32, "n_head": 2, "d_head": 16, "d_inner": 64}),
+    "denoise": ("bart", {**_BART, "d_model": 32, "max_position_embeddings": 64}),
+    "span": ("t5", _T5),
+    "prefix": ("t5", _T5),
+}
+"""Each objective's family, and a small shape of it."""
+
+
+def home_recipe(objective: str, output: Path, store: Path, **over: Any) -> Recipe:
+    """A run of an objective with the family that it was published with; `store` has sentinels."""
+    family, shape = HOMES[objective]
+    model = {"family": family, "size": "tiny", "overrides": shape, **over.pop("model", {})}
+    settings = {"generator": 0.5} if objective == "rtd" else 1.0
+    return replaced(recipe(output, store, **over), model=model, objective={objective: settings})
 
 
 def replaced(base: Recipe, **tables: Any) -> Recipe:
