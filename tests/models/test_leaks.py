@@ -21,7 +21,10 @@ from pretune.nn.structure import BIDIRECTIONAL
 LENGTHS, SOURCES = (6, 1, 9, 6), (4, 3, 7, 4)
 Rule = Callable[[int, int], bool]
 _ONE = {"num_hidden_layers": 1}
-_NEO = {"num_layers": 1, "hidden_size": 32}  # its scores are not scaled: wider ones leave all but one key without weight
+_NEO = {
+    "num_layers": 1,
+    "hidden_size": 32,
+}  # its scores are not scaled: in wider ones all but one key lose their weight
 _LLAMA = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48}
 
 

@@ -1,0 +1,179 @@
+"""Models in `.gguf` files of the Llama kind, as llama.cpp keeps them: configuration and weights by Hugging Face names.
+
+Weights are made float32 one at a time, whatever their quantisation. The rows of a Llama's queries and keys lie in
+another order in these files (pairs of a rotation beside each other) and are brought back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pretune.errors import DataError
+from pretune.text.gguf import open_gguf, told
+
+_FAMILIES = ("llama", "qwen2", "qwen3")
+_FIELDS = {
+    "embedding_length": "hidden_size",
+    "block_count": "num_hidden_layers",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.key_length": "head_dim",
+    "feed_forward_length": "intermediate_size",
+    "context_length": "max_position_embeddings",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+}
+_OPTIONAL = ("attention.head_count_kv", "attention.key_length")
+_PARTS = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_FACTORS = "rope_freqs.weight"
+_LLAMA3 = (1.0, 4.0, 8192)  # low and high factor, and the original length, of all published models
+
+
+class GgufWeights:
+    """Named tensors of a file, in the form of `interop.weights.Weights`.
+
+    Attributes:
+        shapes: by their Hugging Face names.
+        dtypes: float32, which they are read as.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Find the tensors.
+
+        Raises:
+            DataError: a damaged file, or a tensor that no family here has.
+        """
+        self._path = path
+        self._reader = open_gguf(path)
+        self.told = told(self._reader)
+        self._tensors: dict[str, Any] = {}
+        for tensor in self._reader.tensors:
+            if tensor.name != _FACTORS:
+                self._tensors[self._name(tensor.name)] = tensor
+        self.shapes = {name: tuple(int(n) for n in tensor.shape[::-1]) for name, tensor in self._tensors.items()}
+        self.dtypes = dict.fromkeys(self.shapes, torch.float32)
+
+    @property
+    def family(self) -> str:
+        """The name of a file in `models/`.
+
+        Raises:
+            DataError: of another kind.
+        """
+        name = self.told.get("general.architecture")
+        if name not in _FAMILIES:
+            raise DataError(f"{self._path}: general.architecture {name!r}: expected one of {', '.join(_FAMILIES)}")
+        return str(name)
+
+    def config(self) -> dict[str, Any]:
+        """What `config.json` would say.
+
+        Raises:
+            DataError: a field is missing, or the waves are scaled in a way that is not known.
+        """
+        family = self.family
+        own = {n.removeprefix(f"{family}."): v for n, v in self.told.items() if n.startswith(f"{family}.")}
+        missing = [name for name in _FIELDS if name not in own and name not in _OPTIONAL]
+        if missing:
+            raise DataError(f"{self._path}: field '{family}.{missing[0]}' is missing: the file is incomplete")
+        out: dict[str, Any] = {theirs: own[name] for name, theirs in _FIELDS.items() if name in own}
+        out |= {
+            "model_type": family,
+            "vocab_size": self.shapes.get("model.embed_tokens.weight", (0,))[0],
+            "tie_word_embeddings": "lm_head.weight" not in self.shapes,
+            "rope_parameters": self._rope(own, out),
+        }
+        if family == "llama":
+            out["attention_bias"] = "model.layers.0.self_attn.q_proj.bias" in self.shapes
+        for role, name in {"bos": "bos", "eos": "eos", "pad": "padding"}.items():
+            out[f"{role}_token_id"] = self.told.get(f"tokenizer.ggml.{name}_token_id")
+        return out
+
+    def read(self, name: str) -> Tensor:
+        """One tensor in float32.
+
+        Raises:
+            DataError: a quantisation that the `gguf` package cannot undo, or a truncated file.
+        """
+        from gguf import dequantize
+
+        tensor = self._tensors[name]
+        try:
+            values = np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32).reshape(self.shapes[name])
+        except (NotImplementedError, ValueError) as error:
+            raise DataError(f"{self._path}: tensor {tensor.name!r} ({tensor.tensor_type.name}): {error}") from None
+        made = torch.from_numpy(np.ascontiguousarray(values))
+        turned = self.family == "llama" and ".self_attn." in name and (".q_proj." in name or ".k_proj." in name)
+        if not turned:
+            return made
+        heads = self.told["llama.attention.head_count"]
+        if ".k_proj." in name:
+            heads = self.told.get("llama.attention.head_count_kv", heads)
+        return made.view(heads, -1, 2, *made.shape[1:]).transpose(1, 2).reshape(made.shape)
+
+    def _name(self, theirs: str) -> str:
+        part, _, kind = theirs.rpartition(".")
+        layer = ""
+        if part.startswith("blk."):
+            _, number, part = part.split(".", 2)
+            layer = f"model.layers.{number}."
+        if part not in _PARTS or kind not in ("weight", "bias"):
+            raise DataError(f"{self._path}: tensor {theirs[:100]!r} is of no family that can be read")
+        return f"{layer}{_PARTS[part]}.{kind}"
+
+    def _rope(self, own: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+        """Base and scaling of the waves."""
+        out: dict[str, Any] = {"rope_type": "default", "rope_theta": own.get("rope.freq_base", 10_000.0)}
+        kind = own.get("rope.scaling.type", "none")
+        if kind in ("linear", "yarn"):
+            out |= {"rope_type": kind, "factor": own.get("rope.scaling.factor")}
+            if kind == "yarn":
+                out["original_max_position_embeddings"] = own.get("rope.scaling.original_context_length")
+        elif kind != "none":
+            raise DataError(f"{self._path}: rope.scaling.type {kind!r}: expected none, linear or yarn")
+        factors = next((tensor for tensor in self._reader.tensors if tensor.name == _FACTORS), None)
+        return out if factors is None else out | self._llama3(np.asarray(factors.data, np.float64).ravel(), out, config)
+
+    def _llama3(
+        self, factors: np.ndarray[Any, Any], rope: Mapping[str, Any], config: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The scaling that gives these factors of the wave lengths, which the file holds instead of saying it.
+
+        Source: Llama 3.1's `apply_scaling`, meta-llama/llama-models.
+        """
+        low, high, original = _LLAMA3
+        width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+        factor = float(factors.max())
+        lengths = 2 * math.pi * float(rope["rope_theta"]) ** (np.arange(0, width, 2) / width)
+        smooth = np.clip((original / lengths - low) / (high - low), 0.0, 1.0)
+        expected = 1 / ((1 - smooth) / factor + smooth)
+        if len(expected) != len(factors) or not np.allclose(expected, factors, rtol=1e-4):
+            raise DataError(f"{self._path}: {_FACTORS} scales the waves in a way that is not Llama 3's")
+        return {
+            "rope_type": "llama3",
+            "factor": factor,
+            "low_freq_factor": low,
+            "high_freq_factor": high,
+            "original_max_position_embeddings": original,
+        }

