@@ -120,10 +120,10 @@ class GgufWeights:
 
         tensor = self._tensors[name]
         try:
-            values = np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32).reshape(self.shapes[name])
+            values = np.array(dequantize(tensor.data, tensor.tensor_type), np.float32).reshape(self.shapes[name])
         except (NotImplementedError, ValueError) as error:
             raise DataError(f"{self._path}: tensor {tensor.name!r} ({tensor.tensor_type.name}): {error}") from None
-        made = torch.from_numpy(np.ascontiguousarray(values))
+        made = torch.from_numpy(values)
         turned = self.family == "llama" and ".self_attn." in name and (".q_proj." in name or ".k_proj." in name)
         if not turned:
             return made

@@ -99,6 +99,8 @@ class Embedding(nn.Module):
             tokens, segments: (T,) int64; return: (T, width)
         """
         x = self.word(tokens)
+        if x.dtype == torch.bfloat16 and torch.is_autocast_enabled(x.device.type):
+            x = x.float()  # the vocabulary was rounded for its head's products; the residual run is not
         if self.scale != 1.0:
             x = x * self.scale
         if self.position is not None:

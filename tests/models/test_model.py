@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pretune.batch import Batch, Layout, Rows, level, ragged
+from pretune.device import computing, halve
 from pretune.errors import DataError, UsageError
 from pretune.models import build
 from pretune.models.model import block_flops, flops_per_token, head_flops
@@ -213,3 +214,13 @@ def test_compiles_whole_and_for_all_lengths(family):
             grads.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
         assert (grads[0] - grads[1]).norm() < 0.02 * grads[1].norm()
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
+
+
+@pytest.mark.parametrize("family", ["llama", "t5", "bert"])
+def test_the_residual_run_of_a_rounded_model_is_not_rounded(family):
+    model = build(family, "tiny", ["mlm" if family == "bert" else "clm"], {"vocab_size": 50}).eval()
+    halve(model)
+    with computing(torch.device("cpu"), half=True):
+        batch = ragged([[3, 4, 5]])
+        assert model.embedding(batch.tokens, batch.layout).dtype == torch.float32
+        assert model(batch).last_hidden_state.dtype == torch.float32
