@@ -113,3 +113,22 @@ def test_cut_sequences_are_short_and_even(lengths: list[int], length: int) -> No
     assert shorter.reads.index.tolist() == sorted(read)
     assert shorter.reads.layout.count == shorter.layout.count
     assert shorter.reads.layout.positions.equal(shorter.layout.positions[shorter.reads.index])
+
+
+def test_level_fills_both_runs_of_a_pair_alike() -> None:
+    """As many fillers in the source as in the target, none of them empty in the source, and round numbers in both."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        count = int(rng.integers(1, 9))
+        own, read = (rng.integers(1, 30, count).tolist() for _ in range(2))
+        batch = replace(ragged([[1] * n for n in own]), source=ragged([[2] * n for n in read]))
+        found = level(batch)
+        assert found.source is not None
+        assert found.layout.lengths[:count] == tuple(own)
+        assert found.source.layout.lengths[:count] == tuple(read)
+        assert found.layout.count == found.source.layout.count
+        assert short(found.layout.total) == short(found.source.layout.total) == 0
+        assert min(found.source.layout.lengths) > 0
+        assert found.layout.longest == max(own)
+        assert found.source.layout.longest == max(read)
+        assert level(found) is found
