@@ -1,4 +1,4 @@
-"""Replaced-token detection against a slow reference; its sampling; both models learn; a run resumes bit for bit."""
+"""Replaced-token detection against a slow reference; its sampling; both models learn."""
 
 from __future__ import annotations
 

@@ -58,7 +58,16 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
         patch.setattr(Stepper, "run", stopping)
         with pytest.raises(SignalError, match=f"after step {STOP + 1}"):
             pretrain(home_recipe(objective, halves, marked, **OVER))
-    pretrain(home_recipe(objective, halves, marked, **OVER))
+    steps: list[int] = []
+
+    def counting(self: Stepper, step: int, *args: Any) -> Any:
+        steps.append(step)
+        return run(self, step, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "run", counting)
+        pretrain(home_recipe(objective, halves, marked, **OVER))
+    assert steps == list(range(STOP + 1, STEPS))
     pretrain(home_recipe(objective, other, marked, **OVER, seed=1))
     assert shas(whole, STEPS) == shas(halves, STEPS) != shas(other, STEPS)
     told = [[{k: v for k, v in line.items() if k not in TIMES} for line in lines(folder)] for folder in (whole, halves)]
