@@ -155,4 +155,3 @@ def test_sizes_are_those_of_its_files():
         count = sum(p.numel() for p in theirs.parameters())
         assert parameters(build("xlnet", size, ["plm"], allocate=False)) == count
     assert count == pytest.approx(361e6, abs=1e6)
-
