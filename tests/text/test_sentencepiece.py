@@ -30,6 +30,7 @@ TEXTS = [
     "▁ a",
     "学习 learns 语言",
     "<s> </s> <unk>",
+    "(the)the. a-b – £5(the fox) x <user>y <user><user> <user> ",
 ]
 KINDS: dict[str, dict[str, Any]] = {
     "unigram": {"model_type": "unigram"},
@@ -44,6 +45,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "remove_extra_whitespaces": False,
     },
     "no prefix": {"model_type": "unigram", "add_dummy_prefix": False},
+    "own pieces": {"user_defined_symbols": ["<user>", "(", ")", ".", "-", "–", "£", "the"]},  # as ALBERT and XLNet have
 }
 
 
@@ -102,6 +104,19 @@ def test_what_stands_around_texts(settings: dict[str, Any], single: str, pair: s
     if settings.get("extra_ids"):
         size = own.vocabulary.size
         assert own.vocabulary.sentinels == (size - 1, size - 2, size - 3, size - 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model_type": "bpe", "user_defined_symbols": ["<user>"]}, "1 user-defined pieces .'<user>'. in a BPE"),
+        ({"user_defined_symbols": ["ＡＢ"]}, "'ＡＢ' is not what normalization makes of it"),
+        ({"treat_whitespace_as_suffix": True}, "white space is a suffix"),
+    ],
+)
+def test_what_would_give_other_ids_is_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        Tokenizer.load(train(tmp_path, **options))
 
 
 def test_files_that_are_not_models(tmp_path: Path) -> None:
