@@ -4,8 +4,9 @@ Data: any sequences, of any length. Spans of tokens are chosen by the sample's k
 at the end of the factorization order, which is a permutation drawn by key, and all other tokens before them. A chosen
 token is predicted without its content, from the tokens before it; see `models/xlnet.py` for the two streams.
 
-Source: Yang et al. 2019 (arXiv 1906.08237), sections 2.2 to 2.4; spans as `_sample_mask` of zihangdai/xlnet has them:
-a span of n tokens, n from 1 to 5 with odds 1 / n, somewhere in a context of 1 / share as many.
+Source: Yang et al. 2019 (arXiv 1906.08237), sections 2.2 to 2.4. Spans are near to those of `_sample_mask` of
+zihangdai/xlnet: n from 1 to 5 with odds 1 / n, somewhere in a context. Theirs are n whole words, in 6 n tokens beside
+the span; ours are n tokens, in n / share tokens of which the span is a part. Single tokens make up what is missing.
 """
 
 from __future__ import annotations
