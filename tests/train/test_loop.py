@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from trainkit import clm_recipe, lines, make_store, recipe, replaced, shas
+from trainkit import clm_recipe, lines, make_store, recipe, replaced, shas, stop_at, untimed
 
 from pretune.errors import DivergenceError, StorageError, UsageError
 from pretune.objectives.mlm import MaskedLanguageModelling
@@ -16,25 +16,6 @@ from pretune.train import state as states
 from pretune.train.run import pretrain
 from pretune.train.signals import SignalError
 from pretune.train.step import Stepper
-
-TIMES = ("time", "tokens_per_second", "data_wait", "gemm_share")
-
-
-def untimed(run):
-    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines(run)]
-
-
-def stop_at(monkeypatch, step, number=signal.SIGTERM):
-    """Send the process a signal in the middle of a step."""
-    run = Stepper.run
-
-    def stopping(self, at, *args):
-        if at == step:
-            os.kill(os.getpid(), number)
-            os.kill(os.getpid(), number)
-        return run(self, at, *args)
-
-    monkeypatch.setattr(Stepper, "run", stopping)
 
 
 def muon_recipe(output, store):

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from trainkit import HOMES, home_recipe, lines, make_store, shas
+from trainkit import home_recipe, lines, make_store, run_ranks, shas, stop_at, untimed
 
 from pretune.find import names
 from pretune.train.run import pretrain
@@ -27,7 +23,7 @@ OVER: dict[str, Any] = {
     "evaluation": {"samples": 8, "every": 3},
     "model": {"dropout": 0.1},
 }
-TIMES = ("time", "tokens_per_second", "data_wait", "gemm_share")
+OBJECTIVES = names("objectives")
 
 
 @pytest.fixture(scope="module")
@@ -36,29 +32,18 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_store(tmp_path_factory.mktemp("marked"), sentinels=8)
 
 
-def test_no_objective_is_left_out() -> None:
-    assert set(HOMES) == set(names("objectives"))
-
-
-@pytest.mark.parametrize("objective", HOMES)
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(
     objective: str, marked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Stepper.run
-
-    def stopping(self: Stepper, step: int, *args: Any) -> Any:
-        if step == STOP:
-            os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGTERM)
-        return run(self, step, *args)
-
     whole, halves, other = (tmp_path / name for name in ("whole", "halves", "other"))
     pretrain(home_recipe(objective, whole, marked, **OVER))
     with monkeypatch.context() as patch:
-        patch.setattr(Stepper, "run", stopping)
+        stop_at(patch, STOP)
         with pytest.raises(SignalError, match=f"after step {STOP + 1}"):
             pretrain(home_recipe(objective, halves, marked, **OVER))
     steps: list[int] = []
+    run = Stepper.run
 
     def counting(self: Stepper, step: int, *args: Any) -> Any:
         steps.append(step)
@@ -70,8 +55,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
     assert steps == list(range(STOP + 1, STEPS))
     pretrain(home_recipe(objective, other, marked, **OVER, seed=1))
     assert shas(whole, STEPS) == shas(halves, STEPS) != shas(other, STEPS)
-    told = [[{k: v for k, v in line.items() if k not in TIMES} for line in lines(folder)] for folder in (whole, halves)]
-    assert told[0] == told[1]
+    assert untimed(whole) == untimed(halves)
     weights = sorted(path.relative_to(whole) for path in whole.glob("**/model.safetensors") if "check" not in str(path))
     assert len(weights) == (2 if objective == "rtd" else 1)
     for path in weights:
@@ -82,19 +66,10 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
 def ranks(marked: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder of all runs; exit codes and standard errors of both ranks for each objective."""
     folder = tmp_path_factory.mktemp("ranks")
-    done = subprocess.run(
-        [sys.executable, Path(__file__).parent / "ranks.py", marked, folder, *HOMES],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout)
+    return folder, run_ranks(marked, folder, *OBJECTIVES)
 
 
-@pytest.mark.parametrize("objective", HOMES)
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_two_ranks_with_two_parts_each_are_one_process(objective: str, ranks: tuple[Path, dict[str, Any]]) -> None:
     folder, found = ranks
     assert found[objective][0] == [0, 0], found[objective]

@@ -1,15 +1,11 @@
 """Two processes with gloo, started as torchrun does."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from trainkit import lines
+from trainkit import lines, run_ranks
 
 from pretune.errors import UsageError
 from pretune.train.parallel import World, world_of
@@ -19,16 +15,7 @@ from pretune.train.parallel import World, world_of
 def ranks(store, tmp_path_factory):
     """The folder of all runs; exit codes and standard errors of both ranks for each fault."""
     folder = tmp_path_factory.mktemp("ranks")
-    done = subprocess.run(
-        [sys.executable, Path(__file__).parent / "ranks.py", store, folder],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout)
+    return folder, run_ranks(store, folder)
 
 
 def test_two_ranks_with_two_parts_each_are_one_process(ranks):

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import tokenizers
 
 from pretune.config import merge, validate
+from pretune.find import find_class
+from pretune.objectives.objective import Objective
 from pretune.text.store import FORMAT, VERSION
 from pretune.text.tokenizer import Tokenizer
 from pretune.train.recipe import Recipe
+from pretune.train.step import Stepper
 
+TIMES = ("time", "tokens_per_second", "data_wait", "gemm_share")
 WORDS = [f"w{n}" for n in range(59)]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 SHAPE = {
@@ -131,30 +140,27 @@ def clm_recipe(output: Path, store: Path, **over: Any) -> Recipe:
     return replaced(recipe(output, store, **over), model=model, objective={"clm": 1.0})
 
 
-_T5 = {"num_layers": 2, "d_model": 32, "num_heads": 2, "d_kv": 16, "d_ff": 64}
 _BART = {
     f"{side}_{name}": value
     for side in ("encoder", "decoder")
     for name, value in {"layers": 2, "attention_heads": 2, "ffn_dim": 64}.items()
 }
-HOMES: dict[str, tuple[str, dict[str, Any]]] = {
-    "mlm": ("bert", SHAPE),
-    "nsp": ("bert", SHAPE),
-    "clm": ("gpt2", GPT2_SHAPE),
-    "sop": ("albert", {**SHAPE, "embedding_size": 16}),
-    "rtd": ("electra", {**SHAPE, "embedding_size": 16}),
-    "plm": ("xlnet", {"n_layer": 2, "d_model": 32, "n_head": 2, "d_head": 16, "d_inner": 64}),
-    "denoise": ("bart", {**_BART, "d_model": 32, "max_position_embeddings": 64}),
-    "span": ("t5", _T5),
-    "prefix": ("t5", _T5),
+SHAPES: dict[str, dict[str, Any]] = {
+    "bert": SHAPE,
+    "gpt2": GPT2_SHAPE,
+    "albert": {**SHAPE, "embedding_size": 16},
+    "electra": {**SHAPE, "embedding_size": 16},
+    "xlnet": {"n_layer": 2, "d_model": 32, "n_head": 2, "d_head": 16, "d_inner": 64},
+    "bart": {**_BART, "d_model": 32, "max_position_embeddings": 64},
+    "t5": {"num_layers": 2, "d_model": 32, "num_heads": 2, "d_kv": 16, "d_ff": 64},
 }
-"""Each objective's family, and a small shape of it."""
+"""A small shape of each family that an objective was published with."""
 
 
 def home_recipe(objective: str, output: Path, store: Path, **over: Any) -> Recipe:
     """A run of an objective with the family that it was published with; `store` has sentinels."""
-    family, shape = HOMES[objective]
-    model = {"family": family, "size": "tiny", "overrides": shape, **over.pop("model", {})}
+    family = find_class("objectives", objective, Objective).home  # type: ignore[type-abstract]
+    model = {"family": family, "size": "tiny", "overrides": SHAPES[family], **over.pop("model", {})}
     settings = {"generator": 0.5} if objective == "rtd" else 1.0
     return replaced(recipe(output, store, **over), model=model, objective={objective: settings})
 
@@ -167,6 +173,39 @@ def replaced(base: Recipe, **tables: Any) -> Recipe:
 def lines(run: Path) -> list[dict[str, Any]]:
     """The metrics of a run."""
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def untimed(run: Path) -> list[dict[str, Any]]:
+    """The metrics of a run without those that tell of the clock."""
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines(run)]
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
+    """Send the process a signal in the middle of a step."""
+    run = Stepper.run
+
+    def stopping(self: Stepper, at: int, *args: Any) -> Any:
+        if at == step:
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+        return run(self, at, *args)
+
+    monkeypatch.setattr(Stepper, "run", stopping)
+
+
+def run_ranks(store: Path, folder: Path, *names: str) -> dict[str, Any]:
+    """What `ranks.py` prints, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, Path(__file__).parent / "ranks.py", store, folder, *names],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def shas(run: Path, step: int) -> dict[str, str]:

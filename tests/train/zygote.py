@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trainkit import clm_recipe, lines, recipe, shas
+from trainkit import clm_recipe, recipe, shas, untimed
 
 from pretune.train.recipe import Recipe
 from pretune.train.run import pretrain
@@ -54,11 +54,7 @@ def attempt(settled: Recipe, seconds: float | None) -> tuple[bool, float]:
 
 def result(run: Path) -> dict[str, Any]:
     """Everything that must be equal."""
-    timeless = [
-        {k: v for k, v in line.items() if k not in ("time", "tokens_per_second", "data_wait", "gemm_share")}
-        for line in lines(run)
-    ]
-    return {**shas(run, STEPS), "metrics": timeless, "model": (run / "model.safetensors").read_bytes().hex()}
+    return {**shas(run, STEPS), "metrics": untimed(run), "model": (run / "model.safetensors").read_bytes().hex()}
 
 
 def series(store: Path, folder: Path, make: Any, kills: int, chance: random.Random) -> dict[str, Any]:
