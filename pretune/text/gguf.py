@@ -6,6 +6,7 @@ Read with the `gguf` package, an extra: it knows the format and its quantisation
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,16 @@ def open_gguf(path: Path) -> Any:
     except ImportError:
         raise MissingPackageError(f"{path}: reading GGUF needs the package gguf: pip install 'pretune[gguf]'") from None
     try:
-        return gguf.GGUFReader(path)
+        stat = path.stat()
+        return _reader(gguf.GGUFReader, path, stat.st_mtime_ns, stat.st_size)
     except Exception as error:  # numpy, struct and enum errors of many kinds, each for a damaged file
         raise DataError(f"{path}: a damaged GGUF file, or one that is newer than gguf: {error}") from None
+
+
+@lru_cache(maxsize=1)
+def _reader(kind: Any, path: Path, *version: int) -> Any:
+    """Reading takes seconds where there are many tokens, and a model and its tokenizer come from one file."""
+    return kind(path)
 
 
 def told(path: Path, reader: Any) -> dict[str, Any]:

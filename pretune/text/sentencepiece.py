@@ -179,7 +179,7 @@ def template_of(settings: Mapping[str, Any], backend: tokenizers.Tokenizer) -> p
     """What the settings put around texts: by the family's class, else by `add_bos_token` and `add_eos_token`.
 
     Raises:
-        DataError: a special token with a space or a colon in it.
+        DataError: a special token that the vocabulary does not have, or with a space or a colon in it.
     """
     kind = str(settings.get("tokenizer_class") or "")
     tokens: dict[str, str] = {}
@@ -199,8 +199,9 @@ def template_of(settings: Mapping[str, Any], backend: tokenizers.Tokenizer) -> p
     single, pair = (part.format(**tokens) for part in chosen)
     used = {token for token in tokens.values() if f"{token}:" in single}
     known = [(token, backend.token_to_id(token)) for token in sorted(used)]
-    if any(number is None for _, number in known):
-        return None
+    missing = [token for token, number in known if number is None]
+    if missing:
+        raise DataError(f"{missing[0]!r} is to stand around a text, and the vocabulary does not have it")
     try:
         return processors.TemplateProcessing(single=single, pair=pair, special_tokens=known)
     except ValueError as error:

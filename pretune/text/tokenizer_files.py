@@ -12,6 +12,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from pretune.errors import DataError, MissingInputError
 from pretune.text import sentencepiece
+from pretune.text.gguf import read_gguf_tokenizer
 from pretune.text.vocabulary import ROLES
 
 Settings = dict[str, Any]
@@ -37,8 +38,6 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, Settings]:
     if not path.exists():
         raise MissingInputError(f"{path}: no such tokenizer")
     if path.suffix == ".gguf":
-        from pretune.text.gguf import read_gguf_tokenizer
-
         return read_gguf_tokenizer(path)
     folder = path if path.is_dir() else path.parent
     names = ("tokenizer.json", "vocab.txt", "vocab.json", *sentencepiece.NAMES) if path.is_dir() else (path.name,)

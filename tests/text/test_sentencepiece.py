@@ -131,3 +131,11 @@ def test_files_that_are_not_models(tmp_path: Path) -> None:
         Tokenizer.load(tmp_path)
     with pytest.raises(DataError, match="model type"):
         Tokenizer.load(train(tmp_path / "..", model_type="char"))
+
+
+def test_a_special_token_that_the_vocabulary_lacks(tmp_path: Path) -> None:
+    """The template is not left out in silence."""
+    train(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "AlbertTokenizer"}')
+    with pytest.raises(DataError, match=r"'\[CLS\]' is to stand around a text, and the vocabulary does not have it"):
+        Tokenizer.load(tmp_path)
