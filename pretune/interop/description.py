@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pretune import config as configuration
@@ -67,15 +68,22 @@ def read_description(folder: Path, shapes: Iterable[str], overrides: Mapping[str
         raise MissingInputError(f"{path}: no such file; a model folder holds config.json and model.safetensors")
     told = read_json(path)
     generation = folder / "generation_config.json"
-    extra = read_json(generation) if generation.exists() else {}
-    return interpret(path, {**{name: extra[name] for name in _WRITING if name in extra}, **told}, shapes, overrides)
+    beside = read_json(generation) if generation.exists() else {}
+    return interpret(path, told, shapes, overrides, {name: beside[name] for name in _WRITING if name in beside})
 
 
-def interpret(path: Path, told: Mapping[str, Any], shapes: Iterable[str], overrides: Mapping[str, Any]) -> Description:
+def interpret(
+    path: Path,
+    told: Mapping[str, Any],
+    shapes: Iterable[str],
+    overrides: Mapping[str, Any],
+    beside: Mapping[str, Any] = MappingProxyType({}),
+) -> Description:
     """Check what a configuration says.
 
     Args:
         path: of what said it, for messages.
+        beside: fields that another file says, which count where the family has them and the configuration is silent.
 
     Raises:
         DataError, UsageError: as `read_description`.
@@ -86,7 +94,8 @@ def interpret(path: Path, told: Mapping[str, Any], shapes: Iterable[str], overri
     for name in _REFUSED:
         if told.get(name):
             raise DataError(f"{path}: field {name!r} is set: such models cannot be read; save it without first")
-    fields = {name: _plain(name, value) for name, value in told.items() if name in module.Config.model_fields}
+    said = {**beside, **told}
+    fields = {name: _plain(name, value) for name, value in said.items() if name in module.Config.model_fields}
     notes: list[str] = []
     attention = fields.pop(module.ATTENTION_DROPOUT, 0.0)
     if attention and module.ATTENTION_DROPOUT not in overrides:
@@ -219,8 +228,7 @@ def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[st
     config |= {name: value for name, value in model.extras.items() if name not in config}
     if tokenizer is not None:
         vocabulary = tokenizer.vocabulary
-        end = vocabulary.eos if vocabulary.eos is not None else vocabulary.sep
-        special = {"pad_token_id": vocabulary.pad, "bos_token_id": vocabulary.bos, "eos_token_id": end}
+        special = {"pad_token_id": vocabulary.pad, "bos_token_id": vocabulary.bos, "eos_token_id": vocabulary.ending}
         config |= {name: number for name, number in special.items() if number is not None}
     absent = [name for name in _SPECIAL if isinstance(config.get(name), int) and config[name] >= model.vocab_size]
     config |= dict.fromkeys(absent)  # a token that the model does not have: transformers would not build it
