@@ -219,15 +219,15 @@ def level(batch: Batch) -> Batch:
 
 
 def _level_pair(batch: Batch, source: Batch) -> Batch:
-    """Both runs brought to round numbers by as many fillers in each, none of which is empty in the source alone."""
+    """Both runs brought to round numbers by as many fillers in each; none in the source is empty."""
     longest = (batch.layout.longest, source.layout.longest)
     missing = [short(batch.layout.total), short(source.layout.total)]
     if not all(longest) or not any(missing):
         return batch
     count = max(-(-missing[0] // longest[0]), -(-missing[1] // longest[1]))
-    if missing[1] < count:
-        missing[1] += 64  # a multiple of every step of `short`
-        count = max(count, -(-missing[1] // longest[1]))
+    while missing[1] < count:
+        missing[1] += 1 + short(source.layout.total + missing[1] + 1)
+    count = max(count, -(-missing[1] // longest[1]))
     shares = [[size // count + (n < size % count) for n in range(count)] for size in missing]
     return replace(_filled(batch, shares[0]), source=_filled(source, shares[1]))
 

@@ -193,7 +193,7 @@ def sampled_cross_entropy(
     """As `linear_cross_entropy`, with a token drawn from each row's distribution while that is at hand.
 
     Shape:
-        drawn: (K,) uniform in [0, 1), one for each label; return: loss, correct, and (K,) int64 tokens.
+        drawn: (K,) fp64, uniform in [0, 1), one for each label; return: loss, correct, and (K,) int64 tokens.
     """
     if labels.shape[0] == 0:
         return *linear_cross_entropy(hidden, weight, bias, labels), labels.new_empty(0)
@@ -207,10 +207,10 @@ def draw_tokens(probability: Tensor, drawn: Tensor) -> Tensor:
     """The token at which the cumulated probability passes a uniform number.
 
     Shape:
-        probability: (K, V) fp32, whose rows need not sum to exactly 1; drawn: (K,); return: (K,) int64
+        probability: (K, V) fp32 or fp64, whose rows need not sum to exactly 1; drawn: (K,) fp64; return: (K,) int64
     """
     cumulated = probability.cumsum(dim=1)
-    wanted = (drawn.double() * cumulated[:, -1].double()).float()
+    wanted = (drawn * cumulated[:, -1].double()).to(cumulated.dtype)
     found = torch.searchsorted(cumulated, wanted[:, None], right=True)[:, 0]
     return found.clamp_(max=probability.shape[1] - 1)
 

@@ -244,9 +244,7 @@ def score(
         output: file for the lines, instead of standard output.
     """
     loaded = _load(model, session, "fp32")  # scores that are to be compared are not rounded
-    from pretune.evaluate.likelihood import bits_per_byte
-
-    every = []
+    total, count = None, 0
     with open_output(output) as file:
         for part in chunks(read_texts(texts, input, source_column)):
             given = [text for text, _ in part]
@@ -256,9 +254,9 @@ def score(
                 name = "log_prob" if found.kind == "likelihood" else "pseudo_log_prob"
                 said = {"tokens": found.tokens, "unknown": found.unknown, "bytes": found.bytes}
                 write_line(file, {"text": text, name: found.log_prob, "bits_per_byte": found.bits_per_byte, **said})
-                every.append(found)
-    if every:
-        session.say(f"{len(every)} texts: {bits_per_byte(every):.4f} bits per byte ({every[0].kind})")
+                total, count = found if total is None else total + found, count + 1
+    if total is not None:
+        session.say(f"{count} texts: {total.bits_per_byte:.4f} bits per byte ({total.kind})")
     _written(session, output)
 
 

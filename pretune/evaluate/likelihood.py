@@ -20,6 +20,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from pretune.batch import Batch, Rows, ragged
@@ -40,7 +41,7 @@ _ROWS = 1024  # of the vocabulary's scores that are in memory at once
 
 @dataclass(frozen=True)
 class Score:
-    """Of one text.
+    """Of one text, or of several, which add up.
 
     Attributes:
         log_prob: natural logarithm, summed over tokens.
@@ -55,6 +56,15 @@ class Score:
     tokens: int
     unknown: int
     bytes: int
+
+    def __add__(self, other: Score) -> Score:
+        return Score(
+            self.log_prob + other.log_prob,
+            self.kind,
+            self.tokens + other.tokens,
+            self.unknown + other.unknown,
+            self.bytes + other.bytes,
+        )
 
     @property
     def bits_per_byte(self) -> float:
@@ -126,13 +136,6 @@ def score(
         Score(float(total), kind, len(run), missing, len(text.encode()))
         for total, run, missing, text in zip(totals, runs, unknown, texts, strict=True)
     ]
-
-
-def bits_per_byte(scores: Iterable[Score]) -> float:
-    """Of all texts together: their bits over their bytes."""
-    each = list(scores)
-    size = sum(one.bytes for one in each)
-    return -sum(one.log_prob for one in each) / math.log(2) / size if size else math.inf
 
 
 def _readings(
@@ -253,7 +256,7 @@ def _read(model: LanguageModel, role: str, part: Sequence[_Reading]) -> NDArray[
         for first in range(0, len(rows), _ROWS):
             some = slice(first, first + _ROWS)
             logits = model.heads[role](found[some]).float()
-            out.append(logits.gather(1, labels[some, None])[:, 0] - logits.logsumexp(dim=1))
+            out.append(-F.cross_entropy(logits, labels[some], reduction="none"))
     return torch.cat(out).double().cpu().numpy()
 
 

@@ -56,14 +56,15 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens]
     """
     rules = _rules(model, tokenizer)
     prompts = framed(model, tokenizer, prompts)
-    limits = [min(config.max_new_tokens, free) for free in rooms(model, tokenizer, prompts)]
+    most, free = context(model, tokenizer), rooms(model, tokenizer, prompts)
+    limits = [min(config.max_new_tokens, room) for room in free]
     clipped = sum(limit < config.max_new_tokens for limit in limits)
     if clipped:
         _log.warning(
             "max_new_tokens = %d clipped to %d: the model's context of %d tokens leaves no more after %d of %d prompts",
             config.max_new_tokens,
             min(limits),
-            context(model, tokenizer),
+            most,
             clipped,
             len(prompts),
         )
@@ -72,8 +73,7 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens]
     out: list[Continuation] = []
     for start in range(0, len(prompts), rows):
         part = slice(start, start + rows)
-        own = [1] * len(prompts[part]) if isinstance(model, EncoderDecoder) else map(len, prompts[part])
-        longest = max(p + n for p, n in zip(own, limits[part], strict=True))
+        longest = max(most - room + limit for room, limit in zip(free[part], limits[part], strict=True))
         reader = Reader(model, tokenizer.vocabulary.size, len(prompts[part]), longest)
         run = _Run(reader, tokenizer, prompts[part], limits[part], config, rules, start)
         out += yield from run.beams() if config.beams > 1 else run.tokens(draws[part])
@@ -107,12 +107,6 @@ class _Run:
     config: GenerateConfig
     rules: Rules
     first: int
-
-    @property
-    def eos(self) -> int | None:
-        """The token that ends a text."""
-        vocabulary = self.tokenizer.vocabulary
-        return vocabulary.sep if vocabulary.eos is None else vocabulary.eos
 
     def tokens(self, draws: Sequence[Draw]) -> Pieces:
         """Greedy decoding or sampling."""
@@ -152,7 +146,7 @@ class _Run:
 
     def _advance(self, n: int, token: int, text: TextStream, length: int) -> tuple[Reason | None, str]:
         """Why the sequence ends with this token, if it does, and the text that is now certain."""
-        if token == self.eos:
+        if token == self.tokenizer.vocabulary.ending:
             return "end", text.finish()
         piece = text.push(token)
         if text.stopped:
@@ -166,7 +160,7 @@ class _Run:
 
     def beams(self) -> Pieces:
         """Beam search."""
-        eos, stop = self.eos, self.config.stop
+        eos, stop = self.tokenizer.vocabulary.ending, self.config.stop
         window = max(map(len, stop), default=0) + 8
 
         def ends(tokens: list[int]) -> bool:

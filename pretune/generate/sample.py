@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pretune.draw import Draw
 from pretune.generate.options import GenerateConfig
+from pretune.loss import draw_tokens
 from pretune.models.encoder_decoder import Rules
 
 
@@ -38,10 +39,7 @@ def sample(logits: Tensor, config: GenerateConfig, draws: Sequence[Draw], step: 
     """
     uniform = torch.tensor([float(draw.uniform(step)) for draw in draws], dtype=torch.float64)
     scaled = keep(logits / config.temperature, config.top_k, config.top_p)
-    cumulative = scaled.softmax(dim=-1).double().cumsum(dim=-1)
-    goal = uniform.to(logits.device)[:, None] * cumulative[:, -1:]
-    token = torch.searchsorted(cumulative, goal, right=True)[:, 0]
-    return token.clamp_(max=logits.shape[1] - 1)
+    return draw_tokens(scaled.softmax(dim=-1).double(), uniform.to(logits.device))
 
 
 def obey(scores: Tensor, rules: Rules, step: int, limits: Sequence[int]) -> Tensor:

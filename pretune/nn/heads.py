@@ -79,7 +79,7 @@ class VocabularyHead(nn.Module):
         """As `loss`, with a token drawn from the distribution of each row.
 
         Shape:
-            drawn: (K,) uniform in [0, 1); return: loss, correct, (K,) int64
+            drawn: (K,) fp64, uniform in [0, 1); return: loss, correct, (K,) int64
         """
         return sampled_cross_entropy(self._rows(rows), self.weight, self.bias, labels, drawn)
 

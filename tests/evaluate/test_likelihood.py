@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import transformers as hf
 from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 
 from pretune.errors import DataError, UsageError
-from pretune.evaluate.likelihood import Score, bits_per_byte, score, windows
+from pretune.evaluate.likelihood import Score, score, windows
 from pretune.interop.huggingface import load_model
 from pretune.models import build
 from pretune.models.model import initialise
@@ -40,7 +42,8 @@ def test_a_decoder_gives_the_log_probability(tmp_path: Path) -> None:
         assert one.bits_per_byte == pytest.approx(-expected / math.log(2) / len(text.encode()), rel=1e-5)
         assert one.perplexity == pytest.approx(math.exp(-expected / len(ids)), rel=1e-5)
     whole = -sum(one.log_prob for one in found) / math.log(2) / sum(len(text.encode()) for text in TEXTS)
-    assert bits_per_byte(found) == pytest.approx(whole)
+    assert reduce(add, found).bits_per_byte == pytest.approx(whole)
+    assert reduce(add, found).tokens == sum(one.tokens for one in found)
 
 
 @pytest.mark.parametrize("masking", ["token", "word"])
@@ -176,5 +179,4 @@ def test_what_cannot_be_scored() -> None:
 
 def test_an_empty_score() -> None:
     assert Score(-1.0, "likelihood", 0, 0, 0).bits_per_byte == math.inf
-    assert bits_per_byte([]) == math.inf
     assert np.isfinite(Score(-1e9, "likelihood", 1, 0, 1).perplexity)
