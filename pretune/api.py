@@ -31,6 +31,7 @@ from pretune.generate.options import Continuation, GenerateConfig, GenerateOptio
 from pretune.generate.reader import context
 from pretune.interop.export import Exported, Format, export_model
 from pretune.interop.huggingface import load_model
+from pretune.interop.weights import SHARD_BYTES
 from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel
@@ -283,7 +284,7 @@ class Model:
             pack=pack,
         )
 
-    def export(self, directory: Path | str, *, format: Format = "fp32", max_shard_bytes: int = 5 * 10**9) -> Exported:
+    def export(self, directory: Path | str, *, format: Format = "fp32", max_shard_bytes: int = SHARD_BYTES) -> Exported:
         """Write the model for `transformers`; it is done when the files have been read again and compared.
 
         Args:

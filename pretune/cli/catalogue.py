@@ -111,16 +111,12 @@ def _work(name: str) -> float:
     from pretune.objectives.mixture import build as build_objective
     from pretune.objectives.objective import Objective
     from pretune.text.rows import Row
-    from pretune.text.vocabulary import Vocabulary
+    from pretune.text.vocabulary import numbered
     from pretune.train.flops import Flops
 
-    special = np.arange(_VOCABULARY) < _SPECIAL
-    vocabulary = Vocabulary(
-        _VOCABULARY, 0, 1, 2, 3, 4, None, None, special, np.zeros_like(special), tuple(range(5, _SPECIAL))
-    )
     kind = find_class("objectives", name, Objective)  # type: ignore[type-abstract]
     model = build(kind.home, "mini", kind.roles, overrides={"vocab_size": _VOCABULARY}, allocate=False)
-    objective = build_objective({name: 1.0}, vocabulary)
+    objective = build_objective({name: 1.0}, numbered(_VOCABULARY, _SPECIAL - 5))
     objective.attach(model, Draw(0))
     rows = []
     for n in range(_TEXTS):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from pretune.draw import Draw
 from pretune.errors import DataError
 from pretune.interop.huggingface import load_model, write_model
 from pretune.interop.staging import staged
+from pretune.interop.weights import SHARD_BYTES
 from pretune.models.model import LanguageModel, parameters
 from pretune.nn.heads import SequenceHead
 from pretune.text.tokenizer import Tokenizer
@@ -46,7 +48,7 @@ def export_model(
     tokenizer: Tokenizer | None = None,
     *,
     format: Format = "fp32",
-    max_shard_bytes: int = 5 * 10**9,
+    max_shard_bytes: int = SHARD_BYTES,
 ) -> Exported:
     """Write a model folder that `transformers` reads, read it again, and compare weights, outputs and tokenizer.
 
@@ -81,7 +83,7 @@ def outputs(model: LanguageModel) -> dict[str, Tensor]:
     draw = Draw(0).at("export")
     room = model.max_length or max(_LENGTHS)
     lengths = [min(length, room) for length in _LENGTHS]
-    tokens = [draw.at(n).below(torch.arange(length).numpy(), model.vocab_size) for n, length in enumerate(lengths)]
+    tokens = [draw.at(n).below(np.arange(length), model.vocab_size) for n, length in enumerate(lengths)]
     batch = ragged(tokens).to(model.device)
     hidden = model(batch).last_hidden_state
     made = {

@@ -17,7 +17,7 @@ from pretune.errors import DataError, MissingInputError
 from pretune.interop.description import Description, architecture, describe, interpret, plain_name, read_description
 from pretune.interop.gguf import GgufWeights
 from pretune.interop.staging import Stage, staged
-from pretune.interop.weights import Weights, stale, write_json, write_weights
+from pretune.interop.weights import SHARD_BYTES, Weights, stale, write_json, write_weights
 from pretune.models.model import (
     Config,
     Family,
@@ -218,7 +218,7 @@ def save_model(
     directory: Path | str,
     tokenizer: Tokenizer | None = None,
     *,
-    max_shard_bytes: int = 5 * 10**9,
+    max_shard_bytes: int = SHARD_BYTES,
 ) -> None:
     """Write a model folder that `transformers` and `load_model` read; it is complete or not there.
 

@@ -23,6 +23,7 @@ from pretune.interop.safety import DTYPES, Entry, member, read_bin, read_header,
 
 SINGLE = "model.safetensors"
 SHARDED = "model.safetensors.index.json"
+SHARD_BYTES = 5 * 10**9  # of one file at most, as transformers has it
 _SINGLE_BIN = "pytorch_model.bin"
 _SHARDED_BIN = "pytorch_model.bin.index.json"
 _CODES = {dtype: code for code, dtype in DTYPES.items()}

@@ -18,7 +18,6 @@ from pretune.text.frame import Frame, around, read_frames, usual
 Flags = NDArray[np.bool_]
 Tokens = NDArray[np.int64]
 ROLES = ("pad", "unk", "cls", "sep", "mask", "bos", "eos")
-_TEXT = -1  # stands for a text of one token
 _WHITESPACE = frozenset(b"\t\n\x0b\x0c\r ")
 _WORD_LEAD = {
     *range(0xE3, 0xEA),
@@ -63,14 +62,29 @@ class Vocabulary:
         cls, sep = ([] if token is None else [token] for token in (self.cls, self.sep))
         return usual(cls, sep) if self.template is None else self.template
 
+    @cached_property
+    def around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The special tokens before and after a text that is no pair."""
+        return around(self.frames[0])
+
+    @cached_property
+    def segments(self) -> list[int]:
+        """Of a text of one token and of what stands around it."""
+        return list(self.wrap([0])[1].tolist())
+
+    @property
+    def ending(self) -> int | None:
+        """The id that ends a text: eos, else sep; None where the tokenizer has neither."""
+        return self.sep if self.eos is None else self.eos
+
     @property
     def end(self) -> int:
-        """The id that ends a document in a stream: eos, else sep.
+        """The id that ends a document in a stream.
 
         Raises:
-            DataError: the tokenizer has neither.
+            DataError: the tokenizer has none.
         """
-        found = self.eos if self.eos is not None else self.sep
+        found = self.ending
         if found is None:
             raise DataError("the tokenizer has no token that ends a document; add eos_token to tokenizer_config.json")
         return found
@@ -78,12 +92,12 @@ class Vocabulary:
     @property
     def lead(self) -> int:
         """How many special tokens `wrap` and `whole` set before a text."""
-        return len(around(self.frames[0])[0])
+        return len(self.around[0])
 
     @property
     def opening(self) -> Tokens:
         """What a causal language model reads before a text: `bos` where the files put it there. Shape: (0 or 1,)."""
-        before, _ = around(self.frames[0])
+        before, _ = self.around
         return np.array(before if self.cls is None and before == (self.bos,) else (), np.int64)
 
     def wrap(self, first: ArrayLike, second: ArrayLike | None = None) -> tuple[Tokens, Tokens]:
@@ -110,7 +124,7 @@ class Vocabulary:
             tokens: (n,); return: (n + overhead of a whole text,)
         """
         wrapped, _ = self.wrap(tokens)
-        return wrapped if around(self.frames[0])[1] else np.append(wrapped, self.end)
+        return wrapped if self.around[1] else np.append(wrapped, self.end)
 
     def wrap_runs(self, tokens: Tokens, sizes: Tokens) -> tuple[Tokens, Tokens]:
         """Many texts, each as `wrap` lays out one.
@@ -124,7 +138,7 @@ class Vocabulary:
         Shape:
             tokens: (T,); sizes: (N,), their sum is T; return: (T + N * overhead,), (N,)
         """
-        before, after = around(self.frames[0])
+        before, after = self.around
         lengths = sizes + (len(before) + len(after))
         count, head = len(sizes), len(before)
         out = np.empty(len(tokens) + count * (head + len(after)), np.int64)
@@ -144,17 +158,23 @@ class Vocabulary:
 
     def segment_runs(self, lengths: Tokens) -> Tokens:
         """Segments of what `wrap_runs` laid out. Shape: (N,) -> (sum of lengths,)."""
-        wrapped, segments = self.wrap([_TEXT])
-        (place,) = np.flatnonzero(wrapped == _TEXT)
-        ends = lengths.cumsum()
-        out = np.full(int(lengths.sum()), segments[place])
-        for n in np.flatnonzero(segments != segments[place]).tolist():
-            out[ends - lengths + n if n < place else ends - (len(segments) - n)] = segments[n]
+        own, ends = self.segments[self.lead], lengths.cumsum()
+        out = np.full(int(lengths.sum()), own, np.int64)
+        for n, segment in enumerate(self.segments):
+            if segment != own:
+                out[ends - lengths + n if n < self.lead else ends - (len(self.segments) - n)] = segment
         return out
 
     def overhead(self, pair: bool) -> int:
         """How many special tokens `wrap` adds."""
         return sum(len(tokens or ()) for tokens, _ in self.frames[pair])
+
+
+def numbered(size: int, sentinels: int = 0) -> Vocabulary:
+    """A vocabulary of ids alone: BERT's special tokens from 0 to 4, sentinels, then ordinary ones; for arithmetic."""
+    special = np.arange(size) < 5 + sentinels
+    none, gaps = np.zeros(size, np.bool_), tuple(range(5, 5 + sentinels))
+    return Vocabulary(size, 0, 1, 2, 3, 4, None, None, special, none, gaps)
 
 
 def build_vocabulary(layout: Mapping[str, Any], pieces: Sequence[str | None], roles: Mapping[str, int]) -> Vocabulary:

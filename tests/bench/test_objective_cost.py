@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
@@ -14,15 +14,13 @@ WORK = ObjectiveCost()
 
 
 @pytest.mark.parametrize("variant", [name for name in WORK.variants if name.endswith("mini")])
-def test_a_turn_of_each_side(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_turn_of_each_side(variant: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("pretune.bench.works.objective_cost._WARM", 0)
     monkeypatch.setattr("pretune.bench.works.objective_cost._BATCHES", 2)
     monkeypatch.setattr("pretune.bench.works.objective_cost._VOCABULARY", 200)
-    step = replace(WORK.variants[variant], size="tiny", sequences=3, length=20, steps=2)
-    options = asdict(step)
-    baseline = options.pop("baseline")
-    masked = {**options, "objective": "mlm", "family": baseline}
-    turns = [setup(**side, precision="fp32")() for side in (masked, options)]
+    small = {"size": "tiny", "sequences": 3, "length": 20, "steps": 2}
+    sides = WORK.contestants(Given(variant, tmp_path, "fp32", 2))
+    turns = [setup(**{**side.options, **small})() for side in sides]
     assert [turn["tokens"] for turn in turns] == [120.0, 120.0]
     assert WORK.check(None, {OURS: turns[:1], "other": turns[1:]}) == {}  # type: ignore[arg-type]
 
@@ -35,7 +33,7 @@ def test_what_does_not_count() -> None:
         WORK.check(None, {OURS: [turn], "other": [{**turn, "loss": float("nan")}]})  # type: ignore[arg-type]
 
 
-def test_sides(tmp_path) -> None:
+def test_sides(tmp_path: Path) -> None:
     ours, other = WORK.contestants(Given("rtd-base", tmp_path, "bf16", 2))
     assert ours.options["family"] == other.options["family"] == "electra"
     assert (ours.options["objective"], other.options["objective"]) == ("mlm", "rtd")

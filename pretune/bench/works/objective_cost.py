@@ -17,14 +17,14 @@ from pretune.errors import BenchError
 
 _BATCHES = 32
 _WARM = 24  # steps beforehand, of each side
-_SPECIAL = 5
 _SENTINELS = 100
+_ORDINARY = 5 + _SENTINELS  # the first id that is no special token
 _VOCABULARY = 30522
 
 
 @dataclass(frozen=True)
 class Step:
-    """An objective, the model that it trains, and the one that masked language modelling trains.
+    """An objective, the size of its own family's model, and the family that masked language modelling trains.
 
     Attributes:
         sequences, length: of a batch; special tokens come on top.
@@ -32,7 +32,6 @@ class Step:
     """
 
     objective: str
-    family: str
     size: str
     baseline: str = "bert"
     sequences: int = 32
@@ -48,24 +47,28 @@ class ObjectiveCost(Work):
         "on the same texts, both ours (forward, backward, clipping, AdamW, in batches of full length)."
     )
     variants: ClassVar[Mapping[str, Step]] = {
-        "rtd-mini": Step("rtd", "electra", "mini", "electra"),
-        "rtd-base": Step("rtd", "electra", "base", "electra", sequences=8, steps=1),
-        "plm-mini": Step("plm", "xlnet", "mini"),
-        "plm-base": Step("plm", "xlnet", "base", sequences=8, steps=1),
-        "clm-mini": Step("clm", "gpt2", "mini"),
-        "denoise-mini": Step("denoise", "bart", "mini"),
-        "span-mini": Step("span", "t5", "mini"),
-        "prefix-mini": Step("prefix", "t5", "mini"),
+        "rtd-mini": Step("rtd", "mini", "electra"),
+        "rtd-base": Step("rtd", "base", "electra", sequences=8, steps=1),
+        "plm-mini": Step("plm", "mini"),
+        "plm-base": Step("plm", "base", sequences=8, steps=1),
+        "clm-mini": Step("clm", "mini"),
+        "denoise-mini": Step("denoise", "mini"),
+        "span-mini": Step("span", "mini"),
+        "prefix-mini": Step("prefix", "mini"),
     }
     allocators: ClassVar[tuple[Allocator, ...]] = ("ours",)
 
     def contestants(self, given: Given) -> list[Contestant]:
         """Masked language modelling, and the objective."""
+        from pretune.find import find_class
+        from pretune.objectives.objective import Objective
+
         step = self.variants[given.variant]
-        base = {**asdict(step), "precision": given.precision}
-        base.pop("baseline")
-        masked = {**base, "objective": "mlm", "family": step.baseline}
-        return [self.ours(**masked), Contestant(f"{step.objective} ({step.family})", self.script, base)]
+        family = find_class("objectives", step.objective, Objective).home  # type: ignore[type-abstract]
+        common = {**asdict(step), "precision": given.precision}
+        masked = {"objective": "mlm", "family": common.pop("baseline")}
+        own = common | {"family": family}
+        return [self.ours(**common | masked), Contestant(f"{step.objective} ({family})", self.script, own)]
 
     def shapes(self, given: Given) -> Sequence[tuple[int, int, int]]:
         """Those of a block."""
@@ -101,12 +104,13 @@ def setup(
     from pretune.models import build
     from pretune.objectives.mixture import build as build_objective
     from pretune.text.rows import Row
+    from pretune.text.vocabulary import numbered
     from pretune.train.optimizer import OptimizerConfig, build_optimizer
     from pretune.train.parallel import World
     from pretune.train.precision import Precision
     from pretune.train.step import Root, Stepper
 
-    made = build_objective({objective: 1.0}, _vocabulary())
+    made = build_objective({objective: 1.0}, numbered(_VOCABULARY, _SENTINELS))
     network = build(family, size, list(made.roles), overrides={"vocab_size": _VOCABULARY})
     made.attach(network, Draw(0))
     root = Root(network, made).train()
@@ -115,7 +119,7 @@ def setup(
         root, optimizer, World(), torch.device("cpu"), Precision(precision, 0.0, "benchmark"), Draw(0), 1.0
     )
     random = np.random.default_rng(0)
-    texts = random.integers(_SPECIAL + _SENTINELS, _VOCABULARY, (_BATCHES, sequences, length + made.lookahead))
+    texts = random.integers(_ORDINARY, _VOCABULARY, (_BATCHES, sequences, length + made.lookahead))
     batches = [
         made.make([Row((0, number, i), tokens) for i, tokens in enumerate(text)], Draw(1))
         for number, text in enumerate(texts)
@@ -137,14 +141,3 @@ def setup(
         return {"tokens": float(steps * sequences * length), "loss": losses[-1]}
 
     return turn
-
-
-def _vocabulary() -> Any:
-    from pretune.text.vocabulary import Vocabulary
-
-    special = np.zeros(_VOCABULARY, bool)
-    special[: _SPECIAL + _SENTINELS] = True
-    return Vocabulary(
-        size=_VOCABULARY, pad=0, unk=1, cls=2, sep=3, mask=4, bos=None, eos=None, special=special,
-        continuation=np.zeros(_VOCABULARY, bool), sentinels=tuple(range(_SPECIAL, _SPECIAL + _SENTINELS)),
-    )  # fmt: skip

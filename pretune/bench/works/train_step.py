@@ -195,15 +195,9 @@ def batches_of(shape: Shape) -> tuple[Any, list[Any]]:
     from pretune.draw import Draw
     from pretune.objectives.mixture import build
     from pretune.text.views import Row
-    from pretune.text.vocabulary import Vocabulary
+    from pretune.text.vocabulary import numbered
 
-    special = np.zeros(shape.tokens, bool)
-    special[:5] = True
-    vocabulary = Vocabulary(
-        size=shape.tokens, pad=0, unk=1, cls=2, sep=3, mask=4, bos=None, eos=None, special=special,
-        continuation=np.zeros(shape.tokens, bool),
-    )  # fmt: skip
-    objective = build({shape.task: 1.0}, vocabulary)
+    objective = build({shape.task: 1.0}, numbered(shape.tokens))
     extra = objective.lookahead - objective.overhead
     random = np.random.default_rng(0)
     out = []
