@@ -11,7 +11,7 @@ import parity
 import pytest
 import torch
 
-from pretune.batch import Batch, Rows, ragged
+from pretune.batch import Batch, Layout, Rows, ragged
 from pretune.find import names
 from pretune.models import build
 from pretune.models.model import LanguageModel
@@ -129,6 +129,19 @@ def test_a_model_that_sees_all_is_found_out(case: str) -> None:
     found, expected = dependence(model, batch), allowed(batch, rule)
     assert (found & ~expected).any()
     assert torch.equal(found, allowed(batch, anything))
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "xlnet", "modernbert", "t5"])
+def test_a_model_that_looks_across_sequences_is_found_out(family: str) -> None:
+    """The same run laid out as one sequence, which is what a forgotten boundary would do."""
+    rule, fields = RULES[family]
+    model = make(family, fields)
+    batch = batch_of(model)
+    joined = replace(batch, layout=Layout.of([batch.layout.total]))
+    if batch.source is not None:
+        joined = replace(joined, source=replace(batch.source, layout=Layout.of([batch.source.layout.total])))
+    found, expected = dependence(model, joined), allowed(batch, rule)
+    assert (found & ~expected).any()
 
 
 @pytest.mark.parametrize("family", ["bart", "marian", "t5"])

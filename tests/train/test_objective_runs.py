@@ -73,7 +73,29 @@ def ranks(marked: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 def test_two_ranks_with_two_parts_each_are_one_process(objective: str, ranks: tuple[Path, dict[str, Any]]) -> None:
     folder, found = ranks
     assert found[objective][0] == [0, 0], found[objective]
-    one, two = (folder / f"{objective}-{count}" for count in ("one", "two"))
+    check_alike(*(folder / f"{objective}-{count}" for count in ("one", "two")))
+
+
+def test_a_wrong_scale_is_found_out(
+    ranks: tuple[Path, dict[str, Any]], marked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test above can fail: as many predictions counted as if each rank had had the whole batch."""
+    run = Stepper.run
+
+    def doubled(self: Stepper, step: int, batches: Any, counts: dict[str, int], lr: float) -> Any:
+        return run(self, step, batches, {name: 2 * count for name, count in counts.items()}, lr)
+
+    over = {"model": {"dropout": 0.0}, "optimizer": {"eps": 1e-3}, "data": {"accumulate": 1}}
+    pretrain(home_recipe("mlm", tmp_path / "same", marked, **over))
+    check_alike(ranks[0] / "mlm-one", tmp_path / "same")
+    monkeypatch.setattr(Stepper, "run", doubled)
+    pretrain(home_recipe("mlm", tmp_path / "doubled", marked, **over))
+    with pytest.raises(AssertionError):
+        check_alike(ranks[0] / "mlm-one", tmp_path / "doubled")
+
+
+def check_alike(one: Path, two: Path) -> None:
+    """Weights, accounts, losses and gradient norms of two runs are the same to rounding."""
     for path in one.glob("**/model.safetensors"):
         theirs = load_file(two / path.relative_to(one))
         for name, tensor in load_file(path).items():
