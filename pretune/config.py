@@ -10,10 +10,10 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from pretune.errors import MissingInputError, UsageError
 from pretune.find import nearest
@@ -26,6 +26,16 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+
+def _chosen(value: Any) -> Any:
+    """`"mlm"` stands for `{"mlm": {}}`, and `"mlm,nsp"` or a list for several."""
+    names = value.split(",") if isinstance(value, str) else value
+    return {name.strip(): {} for name in names} if isinstance(names, list | tuple) else value
+
+
+Choice = dict[str, float | dict[str, Any]]
+Choices = Annotated[Choice, BeforeValidator(_chosen)]
+"""Variants of an axis by name, each with a weight or with its settings."""
 
 C = TypeVar("C", bound=BaseModel)
 

@@ -15,19 +15,19 @@ from pretune.errors import CannotCreateError, UsageError
 if TYPE_CHECKING:
     from pretune.text.prepare import Progress
 
+GROUP = Group("From text to tokens", sort_key=1)
 Names = Annotated[tuple[str, ...], Parameter(consume_multiple=True, show_default=False)]
 
 
 def register(app: App) -> None:
     """Hang these verbs on the command line."""
-    group = Group("From text to tokens", sort_key=1)
-    corpus = App(name="corpus", help="Make a corpus.", group=group, sort_key=0)
+    corpus = App(name="corpus", help="Make a corpus.", group=GROUP, sort_key=0)
     corpus.command(pydocs)
-    tokenizer = App(name="tokenizer", help="Make a tokenizer.", group=group, sort_key=1)
+    tokenizer = App(name="tokenizer", help="Make a tokenizer.", group=GROUP, sort_key=1)
     tokenizer.command(train)
     app.command(corpus)
     app.command(tokenizer)
-    app.command(prepare, group=group, sort_key=2)
+    app.command(prepare, group=GROUP, sort_key=2)
 
 
 def pydocs(

@@ -20,6 +20,7 @@ from pretune.find import names
 _FIELDS = {
     "tokenizer train": ("pretune.text.train_tokenizer:TokenizerConfig", "pretune.text.corpus:CorpusConfig"),
     "prepare": ("pretune.text.prepare:PrepareConfig",),
+    "augment": ("pretune.augment.files:AugmentConfig",),
     "pretrain": ("pretune.train.recipe:Recipe",),
     "finetune": ("pretune.train.recipe:Recipe",),
     "show": ("pretune.train.recipe:Recipe",),

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pretune.config import Config, flatten, merge
+from pretune.config import Choice, Choices, Config, flatten, merge
 from pretune.errors import UsageError
 from pretune.text.labelled import LabelledConfig
 from pretune.train.budget import BudgetConfig
@@ -21,8 +21,6 @@ from pretune.train.optimizer import OptimizerConfig
 from pretune.train.precision import Name as PrecisionName
 from pretune.train.schedule import ScheduleConfig
 from pretune.train.track import TrackConfig
-
-Choice = dict[str, float | dict[str, Any]]
 
 _PRETRAINING: dict[str, Any] = {"budget": {"steps": 1000}}
 _FINE_TUNING: dict[str, Any] = {
@@ -58,19 +56,12 @@ def _listed(value: Any) -> Any:
     return (value,) if isinstance(value, str | int | float) else value
 
 
-def _chosen(value: Any) -> Any:
-    """`"mlm"` stands for `{"mlm": {}}`, and `"mlm,nsp"` or a list for several."""
-    names = value.split(",") if isinstance(value, str) else value
-    return {name.strip(): {} for name in names} if isinstance(names, list | tuple) else value
-
-
 def _full() -> Choice:
     return {"full": {}}
 
 
 Paths = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_listed)]
-Choices = Annotated[Choice, BeforeValidator(_chosen)]
 
 
 class ModelConfig(Config):

@@ -1,0 +1,234 @@
+"""What every method of augmentation is: a text in, edits out, each a pure function of the text and a key.
+
+A method says which stretches of a text give way to what. Words that lie in a marked span are left alone, so that spans
+(entities, answers) keep their text and only move; `augment` says where to.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from pretune import config as configuration
+from pretune.config import validate
+from pretune.draw import Draw
+from pretune.errors import DataError, MissingInputError, UsageError
+from pretune.find import find_class
+from pretune.text.segment import LongestMatch, WordFinder
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A stretch of a text and what it gives way to; an empty stretch is a place.
+
+    Attributes:
+        start, stop: characters.
+        text: instead.
+    """
+
+    start: int
+    stop: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """A new text, and where the spans of the old one are in it."""
+
+    text: str
+    spans: list[Span]
+
+
+class Tools:
+    """What methods may ask of models; these answer that there is none.
+
+    Attributes:
+        mask: the token that stands for what `fill` is to find.
+    """
+
+    mask: str = ""
+
+    def fill(self, texts: Sequence[str], top: int) -> list[list[tuple[str, float]]]:
+        """For each text with one mask, the likeliest words and their probabilities.
+
+        Raises:
+            UsageError: there is no such model.
+        """
+        raise UsageError("this method needs a masked language model: give --model")
+
+    def translate(self, texts: Sequence[str], seed: int) -> list[str]:
+        """Texts in another language and back.
+
+        Raises:
+            UsageError: there are no such models.
+        """
+        raise UsageError("this method needs two translation models: give --there and --back")
+
+
+class Augmenter(ABC):
+    """Base of the methods.
+
+    Args:
+        config: validated.
+        tools: what it may ask of a model: see the methods that do.
+
+    Attributes:
+        name: the file's name.
+    """
+
+    name: ClassVar[str] = ""
+
+    class Config(configuration.Config):
+        """How much is changed.
+
+        Attributes:
+            share: of the words of a text, rounded, at least one.
+            segmenter: finds words, as for `pretune prepare`; without one runs of letters and single Chinese characters
+                are words.
+        """
+
+        share: float = Field(default=0.1, gt=0.0, le=1.0)
+        segmenter: str | None = None
+
+    def __init__(self, config: Config, tools: Tools | None = None) -> None:
+        self.config = config
+        self.tools = tools or Tools()
+        self._find = WordFinder(config.segmenter) if config.segmenter else None
+
+    def augment(self, text: str, draw: Draw, spans: Sequence[Span] = ()) -> Augmented:
+        """A new text; the old one where nothing can be changed.
+
+        Args:
+            spans: stretches that keep their text.
+
+        Raises:
+            DataError: a span that is not in the text.
+        """
+        for start, stop in spans:
+            if not 0 <= start <= stop <= len(text):
+                raise DataError(f"span {start} to {stop} is outside a text of {len(text)} characters")
+        free = [word for word in self.words(text) if not any(a < word[1] and word[0] < b for a, b in spans)]
+        return rewrite(text, [_clear_of(edit, spans) for edit in self.edits(text, free, draw)], spans)
+
+    @abstractmethod
+    def edits(self, text: str, words: Sequence[Span], draw: Draw) -> list[Edit]:
+        """What is to be changed, apart from one another.
+
+        Args:
+            words: that may be changed, rising.
+        """
+
+    def words(self, text: str) -> list[Span]:
+        """The words of a text, those that hold a letter or a figure."""
+        if self._find is None:
+            pieces = _plain(text)
+            stops = np.cumsum([len(piece) for piece in pieces]).tolist()
+            found = [(stop - len(piece), stop) for piece, stop in zip(pieces, stops, strict=True)]
+        else:
+            starts = [*self._find(text), len(text)]
+            found = [(a, a + len(text[a:b].rstrip())) for a, b in pairwise(starts)]
+        return [(a, b) for a, b in found if any(char.isalnum() for char in text[a:b])]
+
+    def pick(self, count: int, draw: Draw) -> list[int]:
+        """Which of some words are changed: the share, those with the smallest hashes, ascending."""
+        if not count:
+            return []
+        wanted = min(count, max(1, int(self.config.share * count + 0.5)))
+        return sorted(np.argsort(draw.bits(np.arange(count)), kind="stable")[:wanted].tolist())
+
+
+_plain = LongestMatch(())
+
+
+def _clear_of(edit: Edit, spans: Sequence[Span]) -> Edit:
+    """An edit of a word with the spaces beside it, less those that lie in a span."""
+    start, stop = edit.start, edit.stop
+    for a, b in spans:
+        if a < stop and start < b:
+            start, stop = (start, a) if a > start else (b, stop)
+    return Edit(start, stop, edit.text)
+
+
+def rewrite(text: str, edits: Iterable[Edit], spans: Sequence[Span] = ()) -> Augmented:
+    """Carry out edits.
+
+    Raises:
+        ValueError: edits that overlap, or that cut into a span.
+    """
+    ordered = sorted(edits, key=lambda edit: (edit.start, edit.stop))
+    out: list[str] = []
+    place = 0
+    moved = list(spans)
+    for edit in ordered:
+        if edit.start < place:
+            raise ValueError(f"edits overlap at character {edit.start}")
+        if any((a < edit.stop and edit.start < b) or a < edit.start == edit.stop < b for a, b in spans):
+            raise ValueError(f"an edit at character {edit.start} cuts into a span")
+        out += [text[place : edit.start], edit.text]
+        place = edit.stop
+        shift = len(edit.text) - (edit.stop - edit.start)
+        moved = [(a + shift, b + shift) if spans[n][0] >= edit.stop else (a, b) for n, (a, b) in enumerate(moved)]
+    out.append(text[place:])
+    return Augmented("".join(out), moved)
+
+
+def build(choices: Mapping[str, Any], tools: Tools | None = None) -> list[Augmenter]:
+    """Methods by name with their settings.
+
+    Raises:
+        UsageError: no method, an unknown name or field.
+    """
+    if not choices:
+        raise UsageError("no method of augmentation; name one, such as swap")
+    made = []
+    for name, tree in choices.items():
+        kind = find_class("augment", name, Augmenter)  # type: ignore[type-abstract]
+        made.append(kind(validate(kind.Config, tree if isinstance(tree, Mapping) else {}, f"augment.{name}"), tools))
+    return made
+
+
+def read_groups(path: str | Path, what: str) -> dict[str, list[str]]:
+    """A list of words that stand for each other, a group a line, separated by tabs or commas.
+
+    Returns:
+        for each word the others of its groups, in the order of the file.
+
+    Raises:
+        MissingInputError: no such file.
+        DataError: a line with one word alone, or that is not UTF-8.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8") from None
+    except OSError as error:
+        raise MissingInputError(f"{path}: cannot read the {what}: {error.strerror}") from None
+    out: dict[str, list[str]] = {}
+    for number, line in enumerate(lines, 1):
+        group = [word for part in line.replace(",", "\t").split("\t") if (word := part.strip())]
+        if not group or group[0].startswith("#"):
+            continue
+        if len(group) < 2:
+            raise DataError(f"{path}:{number}: {group[0]!r} stands alone; write a group a line, separated by tabs")
+        for word in group:
+            known = out.setdefault(word, [])
+            known += [other for other in group if other != word and other not in known]
+    if not out:
+        raise DataError(f"{path}: no groups")
+    return out
+
+
+def like(model: str, word: str) -> str:
+    """A word with the capitals of the one whose place it takes."""
+    if model.isupper() and len(model) > 1:
+        return word.upper()
+    return word[:1].upper() + word[1:] if model[:1].isupper() else word

@@ -1,0 +1,79 @@
+"""The verb that makes a labelled file larger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cyclopts import App
+
+from pretune.cli.data import GROUP, split_words
+from pretune.cli.inputs import open_output, write_line
+from pretune.cli.session import DEFAULT, Common, Words
+from pretune.errors import CannotCreateError, UsageError
+
+if TYPE_CHECKING:
+    from pretune.augment.augmenter import Tools
+
+
+def register(app: App) -> None:
+    """Hang this verb on the command line."""
+    app.command(augment, group=GROUP, sort_key=3)
+
+
+def augment(
+    *words: Words,
+    output: Path,
+    config: Path | None = None,
+    model: Path | None = None,
+    there: Path | None = None,
+    back: Path | None = None,
+    session: Common = DEFAULT,
+) -> None:
+    """Make a labelled file larger: new texts with the labels of the old ones, as JSONL.
+
+    Methods: deletion, insertion, noise, substitution, swap, synonym, translation.
+
+    Args:
+        words: FILE... --methods swap,deletion [--field value]...: the rows, then fields such as --copies 4 and
+            --methods.synonym.list synonyms.tsv.
+        output: the .jsonl file to write.
+        config: a TOML file of fields; those of the command line lie over it.
+        model: folder of a masked language model, for substitution.
+        there: folder of an encoder-decoder that translates into another language, for translation.
+        back: folder of one that translates back.
+    """
+    session.start()
+    from pretune import config as configuration
+    from pretune.augment.augmenter import build
+    from pretune.augment.files import Account, AugmentConfig, augment_examples
+    from pretune.text.labelled import read_examples
+
+    paths, fields = split_words(words)
+    settings = configuration.load(AugmentConfig, config, fields)
+    if output.exists():
+        raise CannotCreateError(f"{output}: exists already; remove it, or give another --output")
+    methods = build(settings.methods, _tools(model, there, back))
+    examples = read_examples(paths, settings.columns, need_label=False)
+    session.say(f"{settings.copies} copies of each of {len(examples):,} rows by {', '.join(settings.methods)}")
+    account = Account()
+    with open_output(output) as file:
+        for row in augment_examples(examples, methods, settings, account):
+            write_line(file, row)
+    session.say(f"{account.summary()}\nwritten: {output}")
+    session.say(f"next: pretune finetune --task classification --data.train {output}")
+
+
+def _tools(model: Path | None, there: Path | None, back: Path | None) -> Tools:
+    """What methods may ask of the models that are given."""
+    if (there is None) != (back is None):
+        raise UsageError("back-translation needs two models: give both --there and --back")
+    if model is None and there is None:
+        from pretune.augment.augmenter import Tools
+
+        return Tools()
+    from pretune.api import load
+    from pretune.augment.models import ModelTools
+
+    masked, first, second = (None if path is None else load(path) for path in (model, there, back))
+    return ModelTools(masked, first, second)
