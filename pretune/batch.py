@@ -145,6 +145,9 @@ class Batch:
         samples: (N, 3) int64 on the host: (store, epoch, index) that name each sequence; keys of its random decisions
             and what an error message shows.
         account: what was cut, displaced, left out while the batch was built, in tokens or samples.
+        joined: (T,) bool on the host: the token continues the word of the one before it; None where only the
+            vocabulary can say.
+        step: for which the batch is made; None for evaluation.
     """
 
     tokens: Tensor
@@ -156,6 +159,8 @@ class Batch:
     order: Tensor | None = None
     samples: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 3), np.int64))
     account: dict[str, int] = field(default_factory=dict)
+    joined: NDArray[np.bool_] | None = None
+    step: int | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`; copies from pinned memory do not block."""
@@ -186,6 +191,7 @@ class Batch:
             segments=None if self.segments is None else self.segments[rows],
             targets={},
             reads=None,
+            joined=None,
             order=None if self.order is None else self.order[rows],
             samples=self.samples[list(sequences)] if len(self.samples) else self.samples,
         )

@@ -47,7 +47,7 @@ def evaluate_store(
     sums: dict[str, list[float]] = {}
     draw = Draw(0).at("evaluate")
     for part in objective.parts:
-        view = build_view(split, part.view, length - part.overhead, part.lookahead, pack or part.pack)
+        view = build_view(split, part.view, length - part.overhead, part.lookahead, pack or part.pack, part.words)
         for index in by_length(view.lengths(np.arange(len(view))), budget):
             batch = part.make(view.read(index, 0, 0, draw), draw)
             with computing(device, half):

@@ -72,6 +72,7 @@ class Mixture(Objective):
         self.pack = lead.pack  # type: ignore[misc]
         self.roles = tuple(dict.fromkeys(role for m in members for role in m.roles))  # type: ignore[misc]
         self.overhead, self.lookahead = lead.overhead, lead.lookahead
+        self.words = any(member.words for member in members)
         self._parts: tuple[Objective, ...] = (self,)
         self._shares = np.ones(1)
         self._factors = dict.fromkeys(names, 1.0)

@@ -1,17 +1,33 @@
-"""Masked language modelling: hide an exact share of each sample's tokens, or whole words, and predict the originals.
+"""Masked language modelling: hide an exact share of each sample's tokens, words or runs of words; predict them.
 
-Data: any sequences; special tokens are never hidden. Of the chosen tokens 80 % become `[MASK]`, 10 % a random token and
-10 % stay as they are. Related: `clm` for decoders.
+Data: any sequences; special tokens are never hidden. Of the chosen tokens 80 % become `[MASK]`, 10 % a random token
+and 10 % stay as they are. What is chosen, `units`:
+
+- `token`: single tokens (BERT);
+- `word`: whole words, all of whose tokens are chosen by one draw and replaced one by one;
+- `ngram`: runs of n whole words, n from 1 to `longest` with odds 1 / n (ALBERT, with `longest` 3);
+- `span`: runs of n whole words, n geometric with `p`, up to `longest` (SpanBERT, 10 and 0.2); one draw says for a
+  whole run whether it becomes masks, random tokens or stays.
+
+Runs are those of a random division of the text, as if it were cut out of a longer one: they never overlap, and their
+lengths have the stated law. The last run that is taken is cut where the share is reached; all words are as likely to
+be hidden, but the first ones a tenth more, as they are cut off less. Words are what the store's segmenter found
+(`pretune prepare --segmenter`), else what the tokenizer's pieces tell, for which a Chinese character is a word.
+
+The share may change over a run, from `share_start` at its first step to `share` after `share_steps` steps; evaluation
+has `share`. With `patterns` a sample has only so many different masks, which epochs take in turn: 1 is a static mask,
+10 are the copies that BERT was trained on; by default each epoch has its own. Related: `clm` for decoders.
 
 Source: Devlin et al. 2019 (arXiv 1810.04805), section 3.1 and appendix C.2; whole words as in google-research/bert,
-`create_pretraining_data.py`, where one word is one draw and its tokens are replaced one by one.
+`create_pretraining_data.py`; Lan et al. 2019 (1909.11942), section 4.1; Joshi et al. 2020 (1907.10529), section 3.1;
+Liu et al. 2019 (1907.11692), section 4.1 for dynamic masks; Yang et al. 2023 (2212.05272) for falling shares.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,7 +35,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from pretune.batch import Batch
-from pretune.draw import Draw, Words, mix, mixable
+from pretune.draw import Draw, Words, combine, mix, mixable, unit
 from pretune.errors import DataError, UsageError
 from pretune.loss import Term
 from pretune.objectives.objective import Model, Objective, Output, wrap
@@ -33,6 +49,8 @@ _CHOICE = np.array(40, np.uint64)  # bits of a token's hash that do not choose i
 _LOW = np.array((1 << 40) - 1, np.uint64)
 _PLACE_BITS = 20  # of a rank: its position, below the 24 bits of the hash that choose
 _LAST: dict[type, Any] = {word: word(np.iinfo(word).max) for word in (np.uint32, np.uint64)}
+_LONGEST = {"ngram": 3, "span": 10}  # runs of words
+_RUNS = -1  # the counter under which a sample's key makes that of its runs: no position
 _FILL = 4  # a table of ranks is made while at least a quarter of it is filled
 
 
@@ -53,18 +71,38 @@ class MaskedLanguageModelling(Objective):
             share: of a sample's units that are predicted, rounded to the nearest whole number, at least one.
             mask: share of the chosen tokens that become the mask token.
             random: share of the chosen tokens that become a random token; the rest stay.
-            whole_words: units are words, not tokens.
+            units: what is chosen as a whole: `token`, `word`, `ngram` or `span`.
+            longest: run of words, for ngram (3 by default) and span (10).
+            p: of the geometric law of a span's length: smaller is longer.
+            share_start: share at the first step of training; None is `share` throughout.
+            share_steps: after which `share` is reached, in equal steps.
+            patterns: different masks of a sample, over all epochs; 0 is a new one in each epoch.
         """
 
         share: float = Field(default=0.15, gt=0.0, le=1.0)
         mask: float = Field(default=0.8, ge=0.0, le=1.0)
         random: float = Field(default=0.1, ge=0.0, le=1.0)
-        whole_words: bool = False
+        units: Literal["token", "word", "ngram", "span"] = "token"
+        longest: int | None = Field(default=None, ge=1, le=64)
+        p: float = Field(default=0.2, gt=0.0, lt=1.0)
+        share_start: float | None = Field(default=None, gt=0.0, le=1.0)
+        share_steps: int = Field(default=0, ge=0)
+        patterns: int = Field(default=0, ge=0)
+
+        def share_at(self, step: int | None) -> float:
+            """The share of a step; of evaluation where there is none."""
+            if step is None or self.share_start is None or step >= self.share_steps:
+                return self.share
+            return self.share_start + (self.share - self.share_start) * step / self.share_steps
 
         @model_validator(mode="after")
         def _within_one(self) -> MaskedLanguageModelling.Config:
             if self.mask + self.random > 1.0 + 1e-9:
                 raise ValueError(f"mask + random must be at most 1, got {self.mask} + {self.random}")
+            if (self.share_start is None) != (not self.share_steps):
+                raise ValueError("share_start and share_steps belong together: give both or none")
+            if self.longest is not None and self.units in ("token", "word"):
+                raise ValueError(f"longest is for units = 'ngram' and 'span', not {self.units!r}")
             return self
 
     config: Config
@@ -77,7 +115,9 @@ class MaskedLanguageModelling(Objective):
                 "train one of kind wordpiece, or use the objective clm"
             )
         self.overhead = vocabulary.overhead(False)
+        self.words = config.units != "token"
         self._mask = vocabulary.mask
+        self._runs = _law(config)
         self._ordinary = np.flatnonzero(~vocabulary.special)
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
@@ -88,32 +128,71 @@ class MaskedLanguageModelling(Objective):
         """Choose tokens, replace them, and set the target "mlm"."""
         tokens, position = batch.tokens.numpy(), batch.layout.positions.numpy()
         lengths = np.array(batch.layout.lengths, dtype=np.int64)
-        keys = mixable(draw.at(self.name, "choice").keys(batch.samples))
-        hashed = mix(keys.repeat(lengths), position, batch.layout.longest)
-        (hidden,) = self._choose(tokens, hashed, position, lengths).nonzero()
+        keys = draw.at(self.name, "choice").keys(self._patterns(batch.samples))
+        hashed = mix(mixable(keys).repeat(lengths), position, batch.layout.longest)
+        chosen, run = self._choose(batch, hashed, keys, lengths)
+        (hidden,) = chosen.nonzero()
         label = tokens.take(hidden)
         corrupted = tokens.copy()
-        corrupted[hidden] = self._replace(label, hashed.take(hidden))
+        own = hashed.take(hidden)
+        how = own if run is None or self.config.units != "span" else hashed.take(run.take(hidden))
+        corrupted[hidden] = self._replace(label, how, own)
         targets = {**batch.targets, self.name: (torch.from_numpy(hidden), torch.from_numpy(label))}
         return replace(batch, tokens=torch.from_numpy(corrupted), targets=targets)
 
-    def _choose(self, tokens: Integers, hashed: Words, position: Integers, lengths: Integers) -> NDArray[np.bool_]:
-        """Which tokens are to be predicted. Shape: (T,), (T,), (T,), (N,) -> (T,)."""
+    def _patterns(self, samples: Integers) -> Integers:
+        """The names of the samples' masks. Shape: (N, 3) -> (N, 3)."""
+        if not self.config.patterns:
+            return samples
+        out = samples.copy()
+        out[:, 1] %= self.config.patterns
+        return out
+
+    def _choose(
+        self, batch: Batch, hashed: Words, keys: Words, lengths: Integers
+    ) -> tuple[NDArray[np.bool_], Integers | None]:
+        """Which tokens are to be predicted, and the first token of the run that each belongs to, where there are runs.
+
+        Shape:
+            hashed: (T,); keys, lengths: (N,); return: (T,), (T,) or None.
+        """
+        tokens, position = batch.tokens.numpy(), batch.layout.positions.numpy()
+        share = self.config.share_at(batch.step)
         special = self.vocabulary.special.take(tokens)
-        if not self.config.whole_words:
-            return choose(hashed, special, position, lengths, self.config.share)
-        joined = self.vocabulary.continuation[tokens] & (position > 0)
+        if self.config.units == "token":
+            return choose(hashed, special, position, lengths, share), None
+        joined = self.vocabulary.continuation.take(tokens) if batch.joined is None else batch.joined
+        joined = joined & (position > 0)
         joined[1:] &= ~special[:-1]
         begins = ~(special | joined)
-        words = choose(hashed, ~begins, position, lengths, self.config.share)[begins]
-        return np.asarray(words[np.cumsum(begins) - 1] & ~special) if len(words) else begins
+        (words,) = begins.nonzero()
+        if not len(words):
+            return begins, None
+        count = np.bincount(lengths.cumsum().searchsorted(words, side="right"), minlength=len(lengths))
+        first = words if self._runs is None else words[runs(count, keys, self._runs)]
+        ranked = hashed.copy()
+        ranked[words] = hashed.take(first)
+        number = np.maximum(begins.cumsum() - 1, 0)
+        taken = choose(ranked, ~begins, position, lengths, share)[words]
+        return np.asarray(taken[number] & ~special), first[number]
 
-    def _replace(self, label: Integers, hashed: Words) -> Integers:
-        """What stands in for each chosen token, by the bits of its hash that did not choose it. Shape: (K,) -> (K,)."""
-        drawn = (hashed & _LOW).astype(np.float64)
-        drawn *= 1 / (int(_LOW) + 1)
+    def _replace(self, label: Integers, how: Words, own: Words) -> Integers:
+        """What stands in for each chosen token, by the bits of hashes that did not choose it.
+
+        Args:
+            how: says whether it is a mask, a random token or stays.
+            own: says which random token; where it is the same as `how`, so is the number.
+
+        Shape:
+            (K,), (K,), (K,) -> (K,)
+        """
+        drawn = _fraction(how)
         mask, random = self.config.mask, self.config.random
-        number = (drawn - mask) * (len(self._ordinary) / random if random else 0.0)
+        count = len(self._ordinary)
+        if own is how:
+            number = (drawn - mask) * (count / random if random else 0.0)
+        else:
+            number = _fraction(own) * count
         other = self._ordinary.take(number.astype(np.int64), mode="clip")
         other[drawn < mask] = self._mask
         return np.where(drawn < mask + random, other, label)
@@ -127,6 +206,47 @@ class MaskedLanguageModelling(Objective):
         index, label = batch.targets[self.name]
         total, correct = model.heads["mlm"].loss(output.at(index), label)
         return [Term(self.name, total, len(label), self.config.weight, correct)]
+
+
+def _fraction(hashed: Words) -> NDArray[np.float64]:
+    """The bits of hashes that did not choose, as numbers in [0, 1). Shape: (K,) -> (K,)."""
+    drawn = (hashed & _LOW).astype(np.float64)
+    drawn *= 1 / (int(_LOW) + 1)
+    return drawn
+
+
+def _law(config: MaskedLanguageModelling.Config) -> NDArray[np.float64] | None:
+    """Cumulative probabilities of runs of 1, 2, 3 ... words; None where every run is one word."""
+    if config.units not in _LONGEST:
+        return None
+    n = np.arange(1, (config.longest or _LONGEST[config.units]) + 1)
+    odds = 1.0 / n if config.units == "ngram" else (1.0 - config.p) ** (n - 1)
+    return np.asarray(odds.cumsum() / odds.sum())
+
+
+def runs(counts: Integers, keys: Words, law: NDArray[np.float64]) -> Integers:
+    """Divide each sequence's words into runs of random lengths, one after the other.
+
+    Args:
+        counts: words of each sequence.
+        keys: of each sequence.
+        law: cumulative probabilities of the lengths 1, 2, 3 ...
+
+    Shape:
+        counts, keys: (N,); return: (sum of counts,) the number of the word that begins each word's run.
+    """
+    most = int(counts.max(initial=0))
+    drawn = unit(combine(combine(keys, _RUNS)[:, None], np.arange(most)))
+    sizes = law[:-1].searchsorted(drawn, side="right") + 1
+    left = 1.0 - np.append(0.0, law[:-1])  # of a run that a text cuts into, anywhere, so many words and more are in it
+    sizes[:, :1] = (left.cumsum() / left.sum())[:-1].searchsorted(drawn[:, :1], side="right") + 1
+    starts = sizes.cumsum(axis=1) - sizes
+    inside = starts < counts[:, None]
+    before = counts.cumsum() - counts
+    first = np.zeros(int(counts.sum()), np.int64)
+    places = (starts + before[:, None])[inside]
+    first[places] = places
+    return np.maximum.accumulate(first)
 
 
 def choose(

@@ -17,6 +17,7 @@ from pretune import config as configuration
 from pretune.batch import Batch, Layout, Rows
 from pretune.draw import Draw
 from pretune.loss import Term
+from pretune.text.marks import unmark
 from pretune.text.rows import Row, names_of, run_of
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Objective(nn.Module):
         roles: the heads that it needs.
         overhead: special tokens that `prepare` adds to a sample at most.
         lookahead: tokens past a window's end that it reads as targets.
+        words: it wants to know where words begin (`Batch.joined`).
     """
 
     name: ClassVar[str] = ""
@@ -55,6 +57,7 @@ class Objective(nn.Module):
     roles: ClassVar[tuple[str, ...]]
     overhead: int = 0
     lookahead: int = 0
+    words: bool = False
 
     class Config(configuration.Config):
         """What all objectives share.
@@ -98,11 +101,21 @@ class Objective(nn.Module):
         """Rows of the last hidden run that `loss` looks at, in any order; None, the default, for all of them."""
         return None
 
-    def make(self, rows: Sequence[Row], draw: Draw) -> Batch:
-        """What a forward takes: prepared, corrupted, and with the rows named that the last layer must give."""
-        batch = self.corrupt(self.prepare(rows, draw), draw)
+    def make(self, rows: Sequence[Row], draw: Draw, step: int | None = None) -> Batch:
+        """What a forward takes: prepared, corrupted, and with the rows named that the last layer must give.
+
+        Args:
+            step: for which it is made, where what is hidden changes over a run; None for evaluation.
+        """
+        batch = self.corrupt(self._lay_out(rows, draw, step), draw)
         read = self.reads(batch)
         return batch if read is None else replace(batch, reads=Rows.of(read, batch.layout))
+
+    def _lay_out(self, rows: Sequence[Row], draw: Draw, step: int | None) -> Batch:
+        """Prepared, with what the rows say of words in a place of its own."""
+        batch = replace(self.prepare(rows, draw), step=step)
+        found = unmark(batch.tokens.numpy(), self.vocabulary.continuation) if self.words else None
+        return batch if found is None else replace(batch, tokens=torch.from_numpy(found[0]), joined=found[1])
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Number of predictions of each term, known before any forward."""

@@ -27,6 +27,7 @@ import tokenizers
 
 from pretune.errors import DataError, PretuneError
 from pretune.text.pieces import DocumentEncoder, Encoded
+from pretune.text.segment import WordFinder
 from pretune.text.sentences import sentence_starts
 from pretune.text.tokenizer import Tokenizer
 
@@ -37,14 +38,20 @@ Frame = list[bytes]
 
 
 class Encoder:
-    """Texts to tokens, in this process."""
+    """Texts to tokens, in this process.
 
-    def __init__(self, tokenizer: Tokenizer, dtype: np.dtype[Any]) -> None:
+    Args:
+        segmenter: finds words, by its name; empty for none.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, dtype: np.dtype[Any], segmenter: str = "") -> None:
         self._encoder = DocumentEncoder(tokenizer, dtype)
+        self._words = WordFinder(segmenter) if segmenter else None
 
     def __call__(self, texts: Sequence[str]) -> Encoded:
         """Encode a batch of documents."""
-        return self._encoder.encode(texts, [sentence_starts(text) for text in texts])
+        words = None if self._words is None else [self._words(text) for text in texts]
+        return self._encoder.encode(texts, [sentence_starts(text) for text in texts], words)
 
 
 class Workers:
@@ -52,11 +59,12 @@ class Workers:
 
     Args:
         count: how many.
-        tokenizer, dtype: as for `Encoder`.
+        tokenizer, dtype, segmenter: as for `Encoder`.
     """
 
-    def __init__(self, count: int, tokenizer: Tokenizer, dtype: np.dtype[Any]) -> None:
-        settings = json.dumps({"settings": tokenizer.settings, "dtype": dtype.name}).encode()
+    def __init__(self, count: int, tokenizer: Tokenizer, dtype: np.dtype[Any], segmenter: str = "") -> None:
+        how = {"settings": tokenizer.settings, "dtype": dtype.name, "segmenter": segmenter}
+        settings = json.dumps(how).encode()
         self._dtype = dtype
         self._processes = [_start() for _ in range(count)]
         for process in self._processes:
@@ -103,10 +111,8 @@ class Workers:
         frame = _read(_pipe(process.stdout))
         if frame is None or len(frame) == 1:
             raise _death(process, frame)
-        tokens, lengths, sentences = frame
-        return Encoded(
-            np.frombuffer(tokens, self._dtype), np.frombuffer(lengths, np.int64), np.frombuffer(sentences, np.int64)
-        )
+        tokens, *places = frame
+        return Encoded(np.frombuffer(tokens, self._dtype), *(np.frombuffer(place, np.int64) for place in places))
 
 
 def _start() -> subprocess.Popen[bytes]:
@@ -173,7 +179,7 @@ def _work(source: IO[bytes], sink: IO[bytes]) -> None:
         return
     settings = json.loads(first[0])
     tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(first[1].decode()), settings["settings"])
-    encode = Encoder(tokenizer, np.dtype(settings["dtype"]))
+    encode = Encoder(tokenizer, np.dtype(settings["dtype"]), settings["segmenter"])
     frames: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
 
     def listen() -> None:
@@ -184,7 +190,8 @@ def _work(source: IO[bytes], sink: IO[bytes]) -> None:
     threading.Thread(target=listen, daemon=True).start()
     while (frame := frames.get()) is not None:
         found = encode(_texts(frame))
-        _write(sink, [found.tokens.tobytes(), found.lengths.tobytes(), found.sentences.tobytes()])
+        words = [] if found.words is None else [found.words]
+        _write(sink, [part.tobytes() for part in (found.tokens, found.lengths, found.sentences, *words)])
 
 
 def _main() -> None:

@@ -37,11 +37,13 @@ class Encoded:
         tokens: (T,) each document followed by the end token.
         lengths: (D,) tokens of each document, its end token included.
         sentences: (S,) where sentences begin in `tokens`, rising; every document begins one.
+        words: (W,) the same of words, end tokens included; None where no segmenter was asked.
     """
 
     tokens: NDArray[Any]
     lengths: Integers
     sentences: Integers
+    words: Integers | None = None
 
 
 @dataclass(frozen=True)
@@ -98,15 +100,19 @@ class DocumentEncoder:
         self._is_space = spaces(tokenizer.layout, tokenizer.pieces)
         self._forget()
 
-    def encode(self, texts: Sequence[str], starts: Sequence[Sequence[int]]) -> Encoded:
+    def encode(
+        self, texts: Sequence[str], starts: Sequence[Sequence[int]], words: Sequence[Sequence[int]] | None = None
+    ) -> Encoded:
         """Encode documents.
 
         Args:
             texts: the documents.
             starts: for each, the characters at which sentences begin, rising.
+            words: the same of words.
         """
+        wanted = [starts] if words is None else [starts, words]
         if self._cutter is None:
-            return self._encode_whole(texts, starts)
+            return self._encode_whole(texts, wanted)
         if len(self._firsts) > MOST_PIECES or len(self._tokens) > MOST_TOKENS:
             self._forget()
         self._fresh: dict[str, tokenizers.Encoding] = {}
@@ -119,7 +125,7 @@ class DocumentEncoder:
         ends = np.cumsum(lengths)
         begins = ends - lengths
         tokens = self._tokens[np.repeat(self._firsts[pieces.slots] - begins, lengths) + np.arange(ends[-1])]
-        return _finish(tokens, ends[pieces.slots == 0], self._sentences(pieces, begins, starts))
+        return _finish(tokens, ends[pieces.slots == 0], [self._places(pieces, begins, run) for run in wanted])
 
     def _forget(self) -> None:
         self._slots, self._words = _Slots(), WordTable()
@@ -203,12 +209,12 @@ class DocumentEncoder:
         self._tokens = np.concatenate([self._tokens, tokens])
         self._slots.begin(len(self._firsts))
 
-    def _sentences(self, pieces: _Pieces, begins: Integers, starts: Sequence[Sequence[int]]) -> Integers:
-        """The token at which each sentence begins, by the piece that holds its first character."""
+    def _places(self, pieces: _Pieces, begins: Integers, starts: Sequence[Sequence[int]]) -> Integers:
+        """The token at which each sentence or word begins, by the piece that holds its first character."""
         shifts = np.append(0, pieces.start[pieces.slots == 0] + 1)[:-1]
         flat = np.fromiter(chain.from_iterable(starts), np.int64)
         shift = np.repeat(shifts, [len(run) for run in starts])
-        flat = (flat + shift)[flat > 0]  # that a document begins a sentence is known
+        flat = (flat + shift)[flat > 0]  # that a document begins one is known
         piece = np.searchsorted(pieces.start, flat, side="right") - 1
         piece += flat >= (pieces.start + pieces.size)[piece]  # white space that is in no piece
         into = np.maximum(flat - pieces.start[piece], 0)
@@ -231,18 +237,19 @@ class DocumentEncoder:
         ]
         return np.concatenate(runs)
 
-    def _encode_whole(self, texts: Sequence[str], starts: Sequence[Sequence[int]]) -> Encoded:
+    def _encode_whole(self, texts: Sequence[str], wanted: Sequence[Sequence[Sequence[int]]]) -> Encoded:
         runs: list[Integers] = []
-        sentences: list[int] = []
+        places: list[list[int]] = [[] for _ in wanted]
         end = 0
-        for found, run in zip(encode_all(self._backend, texts, offsets=True), starts, strict=True):
+        for number, found in enumerate(encode_all(self._backend, texts, offsets=True)):
             runs += [np.array(found.ids, np.int64), np.array([self._end])]
-            inner = np.array([character for character in run if character > 0], np.int64)
-            sentences += (end + _first_tokens(found, inner)).tolist()
+            for into, starts in zip(places, wanted, strict=True):
+                inner = np.array([character for character in starts[number] if character > 0], np.int64)
+                into += (end + _first_tokens(found, inner)).tolist()
             end += len(found.ids) + 1
         tokens = np.concatenate(runs).astype(self._dtype) if runs else np.zeros(0, self._dtype)
         document_ends = np.cumsum([len(run) for run in runs])[1::2].astype(np.int64)
-        return _finish(tokens, document_ends, np.array(sentences, np.int64))
+        return _finish(tokens, document_ends, [np.array(found, np.int64) for found in places])
 
 
 def _first_tokens(encoding: tokenizers.Encoding, characters: Integers) -> Integers:
@@ -255,14 +262,21 @@ def _first_tokens(encoding: tokenizers.Encoding, characters: Integers) -> Intege
     return np.searchsorted(ends, characters, side="right")
 
 
-def _finish(tokens: NDArray[Any], document_ends: Integers, sentences: Integers) -> Encoded:
-    """Every document begins a sentence; none begins at an end token unless the document is empty."""
+def _finish(tokens: NDArray[Any], document_ends: Integers, places: Sequence[Integers]) -> Encoded:
+    """Every document begins a sentence and a word; no sentence begins at an end token, but that of an empty document.
+
+    Args:
+        places: where sentences begin and, if asked, words.
+    """
     lengths = np.diff(document_ends, prepend=0)
-    begins_one = np.zeros(len(tokens) + 1, np.bool_)
-    begins_one[sentences] = True
-    begins_one[document_ends - 1] = False
-    begins_one[document_ends - lengths] = True
-    return Encoded(tokens, lengths, np.flatnonzero(begins_one[:-1]))
+    found = []
+    for kind, starts in enumerate(places):
+        begins_one = np.zeros(len(tokens) + 1, np.bool_)
+        begins_one[starts] = True
+        begins_one[document_ends - 1] = kind > 0  # an end token is a word of its own
+        begins_one[document_ends - lengths] = True
+        found.append(np.flatnonzero(begins_one[:-1]))
+    return Encoded(tokens, lengths, *found)
 
 
 def _codes(text: str) -> Codes | None:

@@ -32,6 +32,7 @@ from pretune.text.encode_worker import Encoder, Workers
 from pretune.text.new_folder import NewFolder, storage_errors
 from pretune.text.pieces import Encoded
 from pretune.text.seen import Seen
+from pretune.text.segment import WordFinder
 from pretune.text.store import MANIFEST, Manifest, SplitManifest, TokenStore
 from pretune.text.store_writer import SplitWriter, write_manifest
 from pretune.text.tokenizer import Tokenizer
@@ -50,6 +51,8 @@ class PrepareConfig(Config):
         corpus: how raw text is read.
         validation: share of documents held out, chosen by the hash of their text.
         shard_tokens: tokens of a full shard.
+        segmenter: says where words begin, for whole-word masking: `jieba`, a word list (a file) or the user's own
+            `package.module:function`; without one the tokenizer's pieces say it, which know no Chinese word.
         processes: that encode; 0 is one for each CPU core.
         overwrite: replace a store that is there.
     """
@@ -57,12 +60,14 @@ class PrepareConfig(Config):
     corpus: CorpusConfig = CorpusConfig()
     validation: float = Field(default=0.01, ge=0, lt=1)
     shard_tokens: int = Field(default=1 << 26, ge=1)
+    segmenter: str | None = None
     processes: int = Field(default=0, ge=0, le=256)
     overwrite: bool = False
 
     def content(self) -> dict[str, Any]:
         """The fields on which the bytes of a store depend."""
-        return self.model_dump(mode="json", exclude={"processes", "overwrite"})
+        tree = self.model_dump(mode="json", exclude={"processes", "overwrite"}, exclude_none=True)
+        return tree if self.segmenter is None else {**tree, "segmenter": WordFinder(self.segmenter).fingerprint}
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,8 @@ def prepare(
     config = config or PrepareConfig()
     output = Path(output)
     _ = tokenizer.vocabulary.end
+    if config.segmenter:
+        WordFinder(config.segmenter)("")  # a segmenter that is not there is told before anything is read
     if output.exists() and not _vacant(output):
         found = _same(paths, tokenizer, output, config)
         if found is not None:
@@ -141,7 +148,7 @@ class _Run:
         self._pending: list[_Batch] = []
         with storage_errors(folder):
             self._writers = [
-                SplitWriter(folder, name, self._dtype, config.shard_tokens, vocabulary.unk)
+                SplitWriter(folder, name, self._dtype, config.shard_tokens, vocabulary.unk, bool(config.segmenter))
                 for name in ("train", "validation")
             ]
 
@@ -194,9 +201,10 @@ class _Run:
         first = list(islice(batches, _SMALL))
         texts = (self._note(batch) for batch in chain(first, batches))
         if processes == 1 or len(first) < _SMALL:
-            encoder = Encoder(self._tokenizer, self._dtype)
+            encoder = Encoder(self._tokenizer, self._dtype, self._config.segmenter or "")
             return (encoder(batch) for batch in texts)
-        return stack.enter_context(Workers(processes, self._tokenizer, self._dtype)).map(texts)
+        workers = Workers(processes, self._tokenizer, self._dtype, self._config.segmenter or "")
+        return stack.enter_context(workers).map(texts)
 
     def _note(self, batch: _Batch) -> list[str]:
         self._pending.append(batch)
@@ -254,18 +262,23 @@ class _Run:
             self._domain_counts[domain][1] += length
         held_out = np.array(batch.held_out, np.bool_)
         for writer, chosen in zip(self._writers, (full & ~held_out, full & held_out), strict=True):
-            tokens, sentences = _select(encoded, chosen)
-            writer.append(tokens, lengths[chosen], sentences, domains[chosen])
+            some = _select(encoded, chosen)
+            writer.append(some.tokens, some.lengths, some.sentences, domains[chosen], some.words)
 
 
-def _select(encoded: Encoded, chosen: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The tokens and sentence starts of some documents, laid end to end anew."""
+def _select(encoded: Encoded, chosen: NDArray[np.bool_]) -> Encoded:
+    """Some of the documents, laid end to end anew."""
     if chosen.all():
-        return encoded.tokens, encoded.sentences
+        return encoded
     mine = np.repeat(chosen, encoded.lengths)
-    begins_one = np.zeros(len(encoded.tokens), np.bool_)
-    begins_one[encoded.sentences] = True
-    return encoded.tokens[mine], np.flatnonzero(begins_one[mine])
+
+    def among(places: NDArray[np.int64]) -> NDArray[np.int64]:
+        begins_one = np.zeros(len(encoded.tokens), np.bool_)
+        begins_one[places] = True
+        return np.flatnonzero(begins_one[mine])
+
+    words = None if encoded.words is None else among(encoded.words)
+    return Encoded(encoded.tokens[mine], encoded.lengths[chosen], among(encoded.sentences), words)
 
 
 def _windows(documents: Iterable[Document], corpus: Any) -> Iterator[list[tuple[Document, int, bytes]]]:

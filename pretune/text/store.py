@@ -6,6 +6,7 @@ train-tokens-00000.npy ...       uint16 or uint32, documents end to end, each wi
 train-documents.npy              (D + 1,) int64: where each document begins, and the total
 train-sentences.npy              (S,) int64: where each sentence begins
 train-domains.npy                (D,) uint16: the domain of each document, an index into the manifest's list
+train-words.npy                  (T,) bool: whether the token begins a word; only where a segmenter was asked
 validation-...                   the same for the documents held out
 index/                           what training found out about where windows begin (`text/index.py`); may be removed
 """
@@ -47,10 +48,13 @@ class SplitManifest:
     document_file: StoredFile
     sentence_file: StoredFile
     domain_file: StoredFile
+    word_file: StoredFile | None = None
 
     def files(self) -> Iterator[StoredFile]:
         """Every file of the split."""
         yield from (*self.shards, self.document_file, self.sentence_file, self.domain_file)
+        if self.word_file is not None:
+            yield self.word_file
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,17 @@ class TokenSplit:
         """The domain of each document, an index into the manifest's domains. Shape: (D,)"""
         return map_file(self._folder, self.manifest.domain_file)
 
+    @cached_property
+    def _word_starts(self) -> NDArray[np.bool_]:
+        if self.manifest.word_file is None:
+            raise DataError(f"{self._folder}: no words in this store; prepare it with a segmenter")
+        return map_file(self._folder, self.manifest.word_file, scattered=True)
+
+    @property
+    def has_words(self) -> bool:
+        """Was the store prepared with a segmenter?"""
+        return self.manifest.word_file is not None
+
     def index(self, name: str, parts: Parts) -> Index:
         """Arrays that take a pass over all documents or sentences: kept beside the store once they are made.
 
@@ -158,6 +173,19 @@ class TokenSplit:
         else:
             pieces = [piece for a, b in zip(start.tolist(), stop.tolist(), strict=True) for piece in self._pieces(a, b)]
         return np.concatenate(pieces).astype(np.int64)
+
+    def read_word_starts(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each token of some runs begins a word, as `read_runs` reads them.
+
+        Shape:
+            start, stop: (N,); return: (sum of stop - start,)
+
+        Raises:
+            DataError: the store has no words.
+        """
+        words = self._word_starts
+        runs = [words[a:b] for a, b in zip(start.tolist(), stop.tolist(), strict=True)]
+        return np.concatenate([np.zeros(0, np.bool_), *runs])
 
     def _pieces(self, start: int, stop: int) -> Iterator[NDArray[Any]]:
         """The parts of one run, a part for each shard that it crosses."""
@@ -289,7 +317,11 @@ def parse_manifest(path: Path, raw: bytes) -> Manifest:
 
 
 def _parse_split(path: Path, tree: dict[str, Any]) -> SplitManifest:
-    single = {key: StoredFile(**tree[key]) for key in ("document_file", "sentence_file", "domain_file")}
+    single = {
+        key: StoredFile(**tree[key])
+        for key in ("document_file", "sentence_file", "domain_file", "word_file")
+        if tree.get(key) is not None
+    }
     split = SplitManifest(**{**tree, "shards": tuple(StoredFile(**shard) for shard in tree["shards"]), **single})
     for file in split.files():
         if Path(file.file).name != file.file:

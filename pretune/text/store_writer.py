@@ -24,9 +24,12 @@ class SplitWriter:
         dtype: of tokens.
         shard_tokens: tokens of a full shard.
         unknown: id of the unknown token, or None.
+        words: whether words are written too.
     """
 
-    def __init__(self, folder: Path, name: str, dtype: np.dtype[Any], shard_tokens: int, unknown: int | None) -> None:
+    def __init__(
+        self, folder: Path, name: str, dtype: np.dtype[Any], shard_tokens: int, unknown: int | None, words: bool = False
+    ) -> None:
         self._folder, self._name, self._dtype = folder, name, dtype
         self._shard_tokens, self._unknown = shard_tokens, unknown
         self.tokens = self.unknown = 0
@@ -36,6 +39,7 @@ class SplitWriter:
         self._documents = ArrayWriter(folder / f"{name}-documents.npy", int64)
         self._sentences = ArrayWriter(folder / f"{name}-sentences.npy", int64)
         self._domains = ArrayWriter(folder / f"{name}-domains.npy", np.dtype(np.uint16))
+        self._words = ArrayWriter(folder / f"{name}-words.npy", np.dtype(np.bool_)) if words else None
 
     def append(
         self,
@@ -43,15 +47,20 @@ class SplitWriter:
         lengths: NDArray[np.int64],
         sentences: NDArray[np.int64],
         domains: NDArray[np.int64],
+        words: NDArray[np.int64] | None = None,
     ) -> None:
         """Add documents.
 
         Shape:
-            tokens: (T,); lengths: (D,), their sum is T; sentences: (S,) places in `tokens`; domains: (D,)
+            tokens: (T,); lengths: (D,), their sum is T; sentences, words: (any,) places in `tokens`; domains: (D,)
         """
         self._documents.append(np.cumsum(lengths) - lengths + self.tokens)
         self._sentences.append(sentences + self.tokens)
         self._domains.append(domains)
+        if self._words is not None and words is not None:
+            begins = np.zeros(len(tokens), np.bool_)
+            begins[words] = True
+            self._words.append(begins)
         self.tokens += len(tokens)
         if self._unknown is not None:
             self.unknown += int(np.count_nonzero(tokens == self._unknown))
@@ -71,12 +80,14 @@ class SplitWriter:
             self._shard = None
         count, sentences = self._documents.items, self._sentences.items
         self._documents.append(np.array([self.tokens]))
-        files = [writer.close() for writer in (self._documents, self._sentences, self._domains)]
-        return SplitManifest(self.tokens, count, sentences, self.unknown, tuple(self._done), *files)
+        offsets, starts, domains = (w.close() for w in (self._documents, self._sentences, self._domains))
+        words = None if self._words is None else self._words.close()
+        shards = tuple(self._done)
+        return SplitManifest(self.tokens, count, sentences, self.unknown, shards, offsets, starts, domains, words)
 
     def abandon(self) -> None:
         """Let go of every file."""
-        for writer in (self._shard, self._documents, self._sentences, self._domains):
+        for writer in (self._shard, self._documents, self._sentences, self._domains, self._words):
             if writer is not None:
                 writer.abandon()
 

@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 
 from pretune.draw import Draw, bounded, combine
 from pretune.errors import DataError, UsageError
+from pretune.text.marks import MarkedSplit
 from pretune.text.rows import Ints, Row, Split, Windows
+from pretune.text.store import TokenSplit
 
 __all__ = [
     "DocumentView", "ExampleView", "Ints", "PairsView", "Row", "SentencesView", "Split", "StreamView",
@@ -47,7 +49,9 @@ class View(Protocol):
         """Tokens in, used, cut; see each view."""
 
 
-def build_view(split: Split, view: str, width: int, lookahead: int = 0, pack: str = "stream") -> View:
+def build_view(
+    split: Split, view: str, width: int, lookahead: int = 0, pack: str = "stream", words: bool = False
+) -> View:
     """The view that an objective asks for by name.
 
     Args:
@@ -55,11 +59,14 @@ def build_view(split: Split, view: str, width: int, lookahead: int = 0, pack: st
         width: tokens of a window: the sequence length less `Objective.overhead`.
         lookahead: `Objective.lookahead`.
         pack: for the view "stream": "stream" cuts across documents, "document" never crosses them.
+        words: read tokens with marks (`text/marks.py`), if the store says where words begin.
 
     Raises:
         UsageError: a name that text cannot deliver, or a width below 1.
         DataError: the view "pairs" of fewer than two documents.
     """
+    if words and isinstance(split, TokenSplit) and split.has_words:
+        split = MarkedSplit(split)
     if view in ("sentences", "pairs"):
         return (SentencesView if view == "sentences" else PairsView)(split, width)
     if view == "stream" and pack in ("stream", "document"):

@@ -235,7 +235,8 @@ def unigram_entropy(stores: Sequence[TokenStore]) -> float:
 
 def _view(recipe: Recipe, store: TokenStore, split: str, part: Objective) -> View:
     width = recipe.data.length - part.overhead
-    return build_view(store.split(split), part.view, width, part.lookahead, recipe.data.pack or part.pack)
+    pack = recipe.data.pack or part.pack
+    return build_view(store.split(split), part.view, width, part.lookahead, pack, part.words)
 
 
 def _check_length_warmup(recipe: Recipe, objective: Objective) -> None:

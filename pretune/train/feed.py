@@ -114,7 +114,7 @@ class Feed:
                 "make data.batch (or data.batch_tokens) larger, or data.accumulate smaller"
             )
         batches = [
-            self._objective.parts[part].make(mine, self._draw)
+            self._objective.parts[part].make(mine, self._draw, step)
             for mine in divide(rows, parts)[self._rank :: self._world]
         ]
         counts: dict[str, int] = {}

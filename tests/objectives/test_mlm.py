@@ -14,6 +14,7 @@ from pretune.batch import Batch
 from pretune.config import validate
 from pretune.draw import Draw, combine
 from pretune.errors import DataError, UsageError
+from pretune.objectives import mlm
 from pretune.objectives.mlm import MaskedLanguageModelling
 from pretune.text.views import Row
 
@@ -44,7 +45,7 @@ def mask_slowly(tokens: list[int], sample: NDArray[np.int64], config: MaskedLang
         if special[token]:
             continue
         follows = place > 0 and not special[tokens[place - 1]]
-        if config.whole_words and continuation[token] and follows:
+        if config.units != "token" and continuation[token] and follows:
             words[-1].append(place)
         else:
             words.append([place])
@@ -52,33 +53,73 @@ def mask_slowly(tokens: list[int], sample: NDArray[np.int64], config: MaskedLang
         return {}
     key = int(DRAW.at("mlm", "choice").keys(sample[None])[0])
     hashed = [int(combine(np.uint64(key), place)) for place in range(len(tokens))]
+    lead = {word[0]: run[0][0] for run in divide(words, key, config) for word in run}
     count = max(1, math.floor(config.share * len(words) + 0.5))
-    chosen = sorted(words, key=lambda word: (hashed[word[0]] >> 40, word[0]))[:count]
+    chosen = sorted(words, key=lambda word: (hashed[lead[word[0]]] >> 40, word[0]))[:count]
     ordinary = [token for token in range(VOCABULARY.size) if not special[token]]
     out = {}
-    for place in (place for word in chosen for place in word):
-        drawn = (hashed[place] & (1 << 40) - 1) / 2.0**40  # the bits that did not choose
-        if drawn < config.mask:
-            out[place] = MASK
-        elif drawn < config.mask + config.random:
-            out[place] = ordinary[int((drawn - config.mask) * (len(ordinary) / config.random))]
-        else:
-            out[place] = tokens[place]
+    for word in chosen:
+        for place in word:
+            own = (hashed[place] & (1 << 40) - 1) / 2.0**40  # the bits that did not choose
+            how = (hashed[lead[word[0]]] & (1 << 40) - 1) / 2.0**40 if config.units == "span" else own
+            if how < config.mask:
+                out[place] = MASK
+            elif how >= config.mask + config.random:
+                out[place] = tokens[place]
+            elif config.units == "span":
+                out[place] = ordinary[int(own * len(ordinary))]
+            else:
+                out[place] = ordinary[int((own - config.mask) * (len(ordinary) / config.random))]
+    return out
+
+
+def law(config: MaskedLanguageModelling.Config) -> list[float]:
+    """The odds of runs of 1, 2, 3 ... words, as Joshi et al. and Lan et al. state them."""
+    if config.units == "span":
+        return [config.p * (1 - config.p) ** (n - 1) for n in range(1, (config.longest or 10) + 1)]
+    if config.units == "ngram":
+        return [1 / n for n in range(1, (config.longest or 3) + 1)]
+    return [1.0]
+
+
+def divide(words: list[list[int]], key: int, config: MaskedLanguageModelling.Config) -> list[list[list[int]]]:
+    """Words in runs, one after the other."""
+    odds, of_runs = law(config), int(combine(np.uint64(key), -1))
+    out: list[list[list[int]]] = []
+    while words:
+        drawn = (int(combine(np.uint64(of_runs), len(out))) >> 11) / 2.0**53
+        if not out:  # a text begins anywhere in a run: of n words n are left, or n - 1, or ... 1
+            odds = [sum(odds[n:]) for n in range(len(odds))]
+        size = 1
+        while size < len(odds) and drawn >= sum(odds[:size]) / sum(odds):
+            size += 1
+        odds = law(config)
+        out.append(words[:size])
+        words = words[size:]
     return out
 
 
 @given(
     st.lists(st.integers(0, 40), max_size=8),
     st.sampled_from([0.01, 0.15, 0.3, 0.5, 1.0]),
-    st.booleans(),
+    st.sampled_from(
+        [
+            {"units": "token"},
+            {"units": "word"},
+            {"units": "ngram"},
+            {"units": "span"},
+            {"units": "span", "longest": 4, "p": 0.5, "random": 0.2},
+            {"units": "ngram", "longest": 1, "mask": 0.5},
+        ]
+    ),
     st.integers(0, 9),
     st.sampled_from([0, ORDINARY, 140]),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=160, deadline=None)
 def test_a_batch_is_what_the_slow_reference_makes(
-    lengths: list[int], share: float, whole_words: bool, seed: int, first: int
+    lengths: list[int], share: float, how: dict[str, object], seed: int, first: int
 ) -> None:
-    objective = make(share=share, whole_words=whole_words)
+    objective = make(share=share, **how)
     clean, batch = build(objective, make_rows(lengths, seed, first))
     index, label = batch.targets["mlm"]
     expected = clean.tokens.tolist()
@@ -104,9 +145,9 @@ def test_a_prepared_sequence_is_wrapped() -> None:
     assert make().overhead == 2
 
 
-@pytest.mark.parametrize("whole_words", [False, True])
-def test_masks_do_not_depend_on_the_batch(whole_words: bool) -> None:
-    objective = make(whole_words=whole_words)
+@pytest.mark.parametrize("units", ["token", "word", "ngram", "span"])
+def test_masks_do_not_depend_on_the_batch(units: str) -> None:
+    objective = make(units=units)
     rows = make_rows([5, 30, 17, 1, 64, 9])
     _, together = build(objective, rows)
     for order in ([4, 2], [3], [5, 4, 3, 2, 1, 0]):
@@ -182,7 +223,7 @@ def test_what_replaces_a_token_is_independent_of_its_choice(masked: tuple[Batch,
 
 
 def test_words_are_hidden_whole_and_each_of_their_tokens_by_its_own_draw() -> None:
-    clean, batch = build(make(whole_words=True), make_rows([60] * 300))
+    clean, batch = build(make(units="word"), make_rows([60] * 300))
     chosen = np.zeros(len(clean.tokens), np.bool_)
     chosen[batch.targets["mlm"][0].numpy()] = True
     tokens = clean.tokens.numpy()
@@ -241,9 +282,69 @@ def test_an_empty_target_gives_zero_and_a_gradient_to_its_head() -> None:
         assert not parameter.grad.any()
 
 
+@pytest.mark.parametrize(("units", "fields"), [("ngram", {}), ("span", {}), ("span", {"longest": 5, "p": 0.4})])
+def test_runs_have_their_law_and_hide_every_word_equally_often(units: str, fields: dict[str, float]) -> None:
+    objective = make(units=units, **fields)
+    counts, keys = np.full(4000, 60), DRAW.at("runs").keys(np.arange(4000)[:, None])
+    first = mlm.runs(counts, keys, objective._runs)
+    sizes = np.bincount(first, minlength=240_000)
+    starts = np.flatnonzero(sizes)
+    inner = sizes[starts[(starts % 60 > 0) & (starts % 60 < 50)]]  # the first and the last of a text are cut
+    odds = np.array(law(objective.config))
+    assert len(inner) > 50_000
+    assert stats.chisquare(np.bincount(inner)[1:], odds / odds.sum() * len(inner)).pvalue > 1e-4
+    rows = [Row((0, 0, n), np.full(60, ORDINARY)) for n in range(12_000)]  # no token continues a word
+    index = build(objective, rows)[1].targets["mlm"][0].numpy()
+    assert len(index) == 108_000
+    places = np.bincount(index % 62, minlength=62)[1:61]
+    assert abs(places[3:] / 12_000 / 0.15 - 1).max() < 0.1  # 4.5 deviations
+    assert places[:3].max() / 12_000 / 0.15 < 1.2  # cut off less
+
+
+def test_a_span_becomes_one_thing() -> None:
+    _, batch = build(make(units="span", p=0.01, mask=0.5, random=0.3), make_rows([60] * 2000))
+    index, label = batch.targets["mlm"]
+    now = batch.tokens[index]
+    kind = np.where(now == MASK, 0, np.where(now == label, 2, 1))
+    next_to = np.diff(index.numpy()) == 1
+    alike = (kind[1:] == kind[:-1])[next_to].mean()
+    assert alike > 0.85  # but where two spans meet, and where a random token is the old one
+    shares = np.bincount(kind, minlength=3) / len(kind)
+    assert shares == pytest.approx([0.5, 0.3, 0.2], abs=0.03)
+    random = now[kind == 1].numpy()
+    assert len(set(random.tolist())) > 150
+
+
+def test_a_share_that_falls_over_the_run() -> None:
+    objective = make(share=0.15, share_start=0.45, share_steps=100)
+    rows = make_rows([100] * 4)
+    found = {step: objective.counts(objective.make(rows, DRAW, step))["mlm"] for step in (None, 0, 50, 99, 100, 500)}
+    assert found == {None: 60, 0: 180, 50: 120, 99: 60, 100: 60, 500: 60}
+    assert objective.make(rows, DRAW, 3).step == 3
+
+
+def test_masks_that_come_again() -> None:
+    tokens = np.arange(ORDINARY, ORDINARY + 100)
+
+    def masks(patterns: int) -> list[tuple[int, ...]]:
+        objective = make(patterns=patterns)
+        rows = [[Row((0, epoch, 7), tokens)] for epoch in range(6)]
+        return [tuple(build(objective, one)[1].targets["mlm"][0].tolist()) for one in rows]
+
+    assert len(set(masks(0))) == 6
+    assert len(set(masks(1))) == 1
+    three = masks(3)
+    assert len(set(three)) == 3
+    assert three[:3] == three[3:]
+
+
 @pytest.mark.parametrize(
-    "fields", [{"share": 0.0}, {"share": 1.1}, {"mask": 0.9, "random": 0.2}, {"weight": 0.0}, {"shares": 0.1}]
-)
+    "fields",
+    [
+        {"share": 0.0}, {"share": 1.1}, {"mask": 0.9, "random": 0.2}, {"weight": 0.0}, {"shares": 0.1},
+        {"share_start": 0.3}, {"share_steps": 9}, {"units": "words"}, {"units": "word", "longest": 3}, {"p": 1.0},
+    ],
+)  # fmt: skip
 def test_values_out_of_range_are_refused(fields: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=r"objective\.mlm"):
         make(**fields)
