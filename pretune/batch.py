@@ -128,6 +128,19 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """What the micro-batches of a step know of each other: see `Objective.exchange`.
+
+    Attributes:
+        table: (M, ...) of all micro-batches of all ranks, in the order of the step.
+        start: the first row of this one's.
+    """
+
+    table: Tensor
+    start: int
+
+
+@dataclass(frozen=True)
 class Batch:
     """Tokens, where their sequences lie, and what is to be predicted where.
 
@@ -148,6 +161,7 @@ class Batch:
         joined: (T,) bool on the host: the token continues the word of the one before it; None where only the
             vocabulary can say.
         step: for which the batch is made; None for evaluation.
+        shared: what an objective asked for of all micro-batches of the step; None for nothing.
     """
 
     tokens: Tensor
@@ -161,6 +175,7 @@ class Batch:
     account: dict[str, int] = field(default_factory=dict)
     joined: NDArray[np.bool_] | None = None
     step: int | None = None
+    shared: Shared | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`; copies from pinned memory do not block."""

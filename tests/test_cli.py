@@ -79,7 +79,7 @@ class TestStart:
             "--optimizer.lr NUMBER",
             "--data.stores LIST",
             "--budget.tokens INTEGER",
-            "objectives: clm, denoise, mlm",
+            "objectives: cert, clm, denoise, mlm",
         ):
             assert field in shown
 

@@ -13,6 +13,7 @@ _LENGTH = 128  # tokens of the sequences whose operations are told
 _VOCABULARY, _SPECIAL, _TEXTS = 30522, 105, 8  # of the texts on which objectives are compared
 _VIEWS = {
     "stream": "any documents",
+    "sentence": "sentences, of whatever documents",
     "sentences": "documents of several sentences",
     "pairs": "two documents or more, of several sentences",
 }
@@ -93,7 +94,8 @@ def _objective(name: str) -> str:
     kind = find_class("objectives", name, Objective)  # type: ignore[type-abstract]
     module = inspect.getmodule(kind)
     heads = ", ".join(f"`{role}`" for role in kind.roles)
-    facts = f"Needs: {_VIEWS[kind.view]}; a model with the head {heads}, such as {kind.home}."
+    what = f"a model with the head {heads}, such as {kind.home}" if heads else f"any encoder, such as {kind.home}"
+    facts = f"Needs: {_VIEWS[kind.view]}; {what}."
     facts += f" Operations of a step: {_work(name) / _work('mlm'):.2f} of those of `mlm`."
     fields = "```\n" + describe(kind.Config, f"--objective.{name}.") + "\n```"
     told = inspect.cleandoc((module.__doc__ if module else None) or "")

@@ -1,3 +1,3 @@
 """Self-supervised objectives, one a file: what to corrupt, what to predict, the loss."""
 
-BASE = ("mixture", "objective", "source_target")
+BASE = ("contrastive", "mixture", "objective", "source_target")

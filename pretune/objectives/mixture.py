@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from pretune.batch import Batch
 from pretune.config import validate
@@ -50,7 +50,7 @@ class Mixture(Objective):
     Members that read the same samples in the same way (view, overhead, look-ahead), and those that ride on them, form a
     part: one of them prepares the batch, all corrupt it in the order given, and one forward serves their losses. Of
     several parts each step trains one, drawn by key in proportion to its largest weight; its weights are then relative
-    to that one, so that the expected loss is in proportion to the weighted sum.
+    to that one, so that the expected loss is in proportion to the weighted sum. Weights may change over the steps.
 
     The loop keeps a sampler for each part and calls `prepare` and `corrupt` of the part that `pick` names, but `counts`
     and `forward` of the whole, so that every step gives every head a gradient.
@@ -74,13 +74,10 @@ class Mixture(Objective):
         self.overhead, self.lookahead = lead.overhead, lead.lookahead
         self.words = any(member.words for member in members)
         self._parts: tuple[Objective, ...] = (self,)
-        self._shares = np.ones(1)
-        self._factors = dict.fromkeys(names, 1.0)
+        self._members: list[list[Objective]] = []
         if len(groups) > 1:
             self._parts = tuple(group[0] if len(group) == 1 else Mixture(group) for group in groups)
-            heaviest = [max(member.config.weight for member in group) for group in groups]
-            self._shares = np.array(heaviest) / sum(heaviest)
-            self._factors = {m.name: 1.0 / top for group, top in zip(groups, heaviest, strict=True) for m in group}
+            self._members = groups
 
     def attach(self, model: Model, draw: Draw) -> None:
         """Every member learns what it must know."""
@@ -94,8 +91,19 @@ class Mixture(Objective):
 
     def pick(self, draw: Draw, step: int) -> int:
         """Which of `parts` a step trains: a draw of the step's key."""
-        drawn = draw.at("mixture").uniform(step)
-        return min(int(np.searchsorted(np.cumsum(self._shares), drawn, side="right")), len(self._parts) - 1)
+        heaviest = self._heaviest(step)
+        drawn = draw.at("mixture").uniform(step) * sum(heaviest)
+        return min(int(np.searchsorted(np.cumsum(heaviest), drawn, side="right")), len(self._parts) - 1)
+
+    def _heaviest(self, step: int | None) -> list[float]:
+        """The largest weight of each part at a step; 1 where there is one part."""
+        return [max(m.config.weight_at(step) for m in group) for group in self._members] or [1.0]
+
+    def _factor(self, member: Objective, step: int | None) -> float:
+        """By what the member's own weight is multiplied at a step."""
+        heaviest = zip(self._members, self._heaviest(step), strict=False)
+        top = next((weight for group, weight in heaviest if member in group), 1.0)
+        return member.config.weight_at(step) / member.config.weight / top
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """The batch as the leading member prepares it; for a mixture of one part."""
@@ -119,13 +127,24 @@ class Mixture(Objective):
         """Predictions of every member; 0 for those of other parts."""
         return {name: n for member in self._objectives() for name, n in member.counts(batch).items()}
 
+    def exchange(self, model: Model, batch: Batch, parts: int) -> Tensor | None:
+        """What the member that the batch is for asks for; of several that ask, the first's."""
+        found = (member.exchange(model, batch, parts) for member in self._objectives() if member.name in batch.targets)
+        return next((shared for shared in found if shared is not None), None)
+
+    def after_step(self, model: Model, shared: Tensor | None) -> None:
+        """Every member hears of it."""
+        for member in self._objectives():
+            member.after_step(model, shared)
+
     def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
         """Terms of every member, in the order given; idle ones for those of other parts."""
         terms = []
         for member in self._objectives():
             mine = member.name in batch.targets
             found = member.loss(model, output, batch) if mine else member.idle(model, output)
-            terms += [replace(term, weight=term.weight * self._factors[member.name]) for term in found]
+            factor = self._factor(member, batch.step)
+            terms += [replace(term, weight=term.weight * factor) for term in found]
         return terms
 
     def _objectives(self) -> list[Objective]:

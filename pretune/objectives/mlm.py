@@ -38,7 +38,7 @@ from pretune.batch import Batch
 from pretune.draw import Draw, Words, combine, mix, mixable, unit
 from pretune.errors import DataError, UsageError
 from pretune.loss import Term
-from pretune.objectives.objective import Model, Objective, Output, wrap
+from pretune.objectives.objective import Model, Objective, Output, ramp, wrap
 from pretune.text.rows import Row
 
 if TYPE_CHECKING:
@@ -91,9 +91,7 @@ class MaskedLanguageModelling(Objective):
 
         def share_at(self, step: int | None) -> float:
             """The share of a step; of evaluation where there is none."""
-            if step is None or self.share_start is None or step >= self.share_steps:
-                return self.share
-            return self.share_start + (self.share - self.share_start) * step / self.share_steps
+            return ramp(self.share_start, self.share, self.share_steps, step)
 
         @model_validator(mode="after")
         def _within_one(self) -> MaskedLanguageModelling.Config:

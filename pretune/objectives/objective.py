@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pretune import config as configuration
@@ -64,9 +64,23 @@ class Objective(nn.Module):
 
         Attributes:
             weight: factor of this objective's mean in the total loss.
+            weight_start: the factor at the first step, in a mixture; None is `weight` throughout.
+            weight_steps: after which `weight` is reached, in equal steps.
         """
 
         weight: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
+        weight_start: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
+        weight_steps: int = Field(default=0, ge=0)
+
+        @model_validator(mode="after")
+        def _weights_together(self) -> Objective.Config:
+            if (self.weight_start is None) != (not self.weight_steps):
+                raise ValueError("weight_start and weight_steps belong together: give both or none")
+            return self
+
+        def weight_at(self, step: int | None) -> float:
+            """The factor at a step; of evaluation where there is none."""
+            return ramp(self.weight_start, self.weight, self.weight_steps, step)
 
     def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
         super().__init__()
@@ -125,6 +139,24 @@ class Objective(nn.Module):
         """The forwards that `forward` runs, with targets named by the heads that see them: for counting operations."""
         return [(model, batch)]
 
+    def exchange(self, model: Model, batch: Batch, parts: int) -> Tensor | None:
+        """What all micro-batches of a step must know of this one; called without gradients, before the first of them.
+
+        Args:
+            parts: micro-batches of the step, over all ranks.
+
+        Shape:
+            return: (any, ...), or None, the default, for nothing; the same on all micro-batches of a step.
+        """
+        return None
+
+    def after_step(self, model: Model, shared: Tensor | None) -> None:
+        """Called when the optimizer has changed the weights; by default nothing.
+
+        Args:
+            shared: what `exchange` gave, of all micro-batches of the step.
+        """
+
     @abstractmethod
     def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
         """The terms of a batch whose forward gave `output`."""
@@ -142,7 +174,16 @@ class Objective(nn.Module):
         for role in self.roles:
             for parameter in model.heads[role].parameters():
                 touched = touched + parameter.flatten()[:0].float().sum()
+        for parameter in self.parameters():
+            touched = touched + parameter.flatten()[:0].float().sum()
         return [Term(self.name, touched, 0, self.config.weight)]
+
+
+def ramp(start: float | None, end: float, steps: int, step: int | None) -> float:
+    """What goes from `start` to `end` in equal steps, at one of them; `end` where there is no start or no step."""
+    if start is None or step is None or step >= steps:
+        return end
+    return start + (end - start) * step / steps
 
 
 def wrap(rows: Sequence[Row], vocabulary: Vocabulary) -> Batch:

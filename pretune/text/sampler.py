@@ -2,7 +2,8 @@
 
 1. A cursor counts the samples consumed of each store; it is the whole state.
 2. Stores are interleaved by weight: the k-th sample of a store of weight w is due at (k + 1/2) / w, and samples are
-   taken in the order in which they are due.
+   taken in the order in which they are due. Weights may change after given numbers of samples; counting then begins
+   anew.
 3. Sample n of a store is element n % len of that epoch's keyed permutation, epoch = n // len. Optionally the samples
    of each fixed window of the permutation are sorted by length, cut into blocks of a batch, and the blocks shuffled.
 4. A step takes a number of samples, or as many as a budget of tokens holds; `divide` then deals them to ranks and
@@ -16,10 +17,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pretune.draw import Draw, Permutation
 from pretune.errors import DataError, UsageError
@@ -51,6 +53,7 @@ class Sampler:
         batch_tokens: tokens of a step at most, or None; a step has at least one sample.
         window: samples within which lengths are sorted; 0 for none. Rounded up to whole batches.
         overhead: special tokens that a sample gains, counted in `batch_tokens`.
+        schedule: other weights, each with the number of samples after which they hold.
 
     Raises:
         UsageError: not exactly one of `batch_samples` and `batch_tokens`; weights that are not positive.
@@ -66,12 +69,16 @@ class Sampler:
         batch_tokens: int | None = None,
         window: int = 0,
         overhead: int = 0,
+        schedule: Sequence[tuple[int, Sequence[float]]] = (),
     ) -> None:
         _check(views, weights, batch_samples, batch_tokens)
+        for _, others in schedule:
+            _check(views, others, batch_samples, batch_tokens)
         self.views, self.draw, self.overhead = list(views), draw, overhead
         self.weights = np.asarray(weights, dtype=np.float64)
         self.batch_samples, self.batch_tokens = batch_samples, batch_tokens
         self.start = Cursor((0,) * len(views))
+        self._phases = _phases(self.weights, schedule)
         self._sizes = [len(view) for view in views]
         self._usual = batch_samples or max(1, int(batch_tokens or 1) // max(1, int(self._mean_length())))
         shares = self.weights / self.weights.sum()
@@ -102,10 +109,8 @@ class Sampler:
         if self.batch_samples is None:
             raise UsageError("steps of batch_tokens differ in samples; begin from a checkpoint's cursor")
         total = step * self.batch_samples
-        surely = max(0, total - len(self.views)) / self.weights.sum()  # what is due by then is no more than the total
-        taken = np.floor(surely * self.weights + 0.5).astype(np.int64)
-        rest = self._due(Cursor(tuple(taken.tolist())), total - int(taken.sum()))
-        return Cursor(tuple((taken + np.bincount(rest, minlength=len(taken))).tolist()))
+        phase = max(p for p in self._phases if p.start <= total)
+        return Cursor(tuple((phase.before + _counts(phase.weights, total - phase.start)).tolist()))
 
     def take(self, cursor: Cursor) -> tuple[Sequence[Row], Cursor]:
         """The rows of one global step and the cursor after it."""
@@ -127,9 +132,15 @@ class Sampler:
         if len(self.views) == 1:
             return np.zeros(count, np.int64)
         consumed = np.asarray(cursor.consumed, dtype=np.int64)
-        numbers = consumed[:, None] + np.arange(count)
-        when = (numbers + 0.5) / self.weights[:, None]
-        return np.argsort(when, axis=None, kind="stable")[:count] // count
+        out: list[Ints] = []
+        while count:
+            total = int(consumed.sum())
+            phase = max(p for p in self._phases if p.start <= total)
+            left = min((p.start - total for p in self._phases if p.start > total), default=count)
+            out.append(_due(phase.weights, consumed - phase.before, min(count, left)))
+            consumed = consumed + np.bincount(out[-1], minlength=len(consumed))
+            count -= len(out[-1])
+        return np.concatenate([np.zeros(0, np.int64), *out])
 
     def _fill(self, cursor: Cursor, stores: Ints, runs: Sequence[Sequence[_Run]]) -> Ints:
         """The longest head of the due samples that the token budget holds; more are asked for while all fit."""
@@ -191,6 +202,50 @@ class Sampler:
         ]
         rows = found[0] if len(found) == 1 else join(found)
         return rows if len(self.views) == 1 else pick(rows, np.argsort(np.argsort(stores, kind="stable")))
+
+
+@dataclass(frozen=True, order=True)
+class _Phase:
+    """Weights that hold from a number of samples on.
+
+    Attributes:
+        start: samples of all stores before it.
+        weights, before: of each store, its weight and the samples taken of it before.
+    """
+
+    start: int
+    weights: NDArray[np.float64] = field(compare=False)
+    before: Ints = field(compare=False)
+
+
+def _phases(weights: NDArray[np.float64], schedule: Sequence[tuple[int, Sequence[float]]]) -> list[_Phase]:
+    """The phases of a run, the first from its beginning.
+
+    Raises:
+        UsageError: they do not rise.
+    """
+    out = [_Phase(0, weights, np.zeros(len(weights), np.int64))]
+    for start, others in schedule:
+        last = out[-1]
+        if start <= last.start:
+            raise UsageError(f"weights change after numbers of samples that rise, got {start} after {last.start}")
+        before = last.before + _counts(last.weights, start - last.start)
+        out.append(_Phase(start, np.asarray(others, np.float64), before))
+    return out
+
+
+def _due(weights: NDArray[np.float64], taken: Ints, count: int) -> Ints:
+    """The stores of the next `count` samples, in order. Shape: (S,), (S,) -> (count,)"""
+    when = (taken[:, None] + np.arange(count) + 0.5) / weights[:, None]
+    return np.asarray(np.argsort(when, axis=None, kind="stable")[:count] // count)
+
+
+def _counts(weights: NDArray[np.float64], total: int) -> Ints:
+    """How many of the first `total` samples are of each store, without going through them. Shape: (S,) -> (S,)"""
+    surely = max(0, total - len(weights)) / weights.sum()  # what is due by then is no more than the total
+    taken = np.floor(surely * weights + 0.5).astype(np.int64)
+    rest = total - int(taken.sum())
+    return np.asarray(taken + np.bincount(_due(weights, taken, rest), minlength=len(taken)) if rest else taken)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from pretune.text.rows import Ints, Row, Split, Windows
 from pretune.text.store import TokenSplit
 
 __all__ = [
-    "DocumentView", "ExampleView", "Ints", "PairsView", "Row", "SentencesView", "Split", "StreamView",
+    "DocumentView", "ExampleView", "Ints", "PairsView", "Row", "SentenceView", "SentencesView", "Split", "StreamView",
     "TooFewDocumentsError", "View", "Windows", "build_view",
 ]  # fmt: skip
 _CHUNK = 1 << 20  # documents or sentences at a time: bounds the memory of building an index
@@ -55,7 +55,7 @@ def build_view(
     """The view that an objective asks for by name.
 
     Args:
-        view: `Objective.view`: "stream", "sentences" or "pairs".
+        view: `Objective.view`: "stream", "sentence", "sentences" or "pairs".
         width: tokens of a window: the sequence length less `Objective.overhead`.
         lookahead: `Objective.lookahead`.
         pack: for the view "stream": "stream" cuts across documents, "document" never crosses them.
@@ -67,12 +67,14 @@ def build_view(
     """
     if words and isinstance(split, TokenSplit) and split.has_words:
         split = MarkedSplit(split)
+    if view == "sentence":
+        return SentenceView(split, width)
     if view in ("sentences", "pairs"):
         return (SentencesView if view == "sentences" else PairsView)(split, width)
     if view == "stream" and pack in ("stream", "document"):
         return (StreamView if pack == "stream" else DocumentView)(split, width, lookahead)
     raise UsageError(
-        f"no view {view!r} with pack = {pack!r}; known: view stream, sentences or pairs, pack stream or document"
+        f"no view {view!r} with pack = {pack!r}; known: stream, sentence, sentences, pairs; pack stream, document"
     )
 
 
@@ -255,6 +257,48 @@ class SentencesView:
             "cut": cut,
             "split": self._split_tokens,
         }
+
+
+class SentenceView:
+    """Single sentences, each a sample; what is over `width` tokens is cut."""
+
+    def __init__(self, split: Split, width: int) -> None:
+        _check_width(width)
+        self.split, self.width = split, width
+        self._documents = np.asarray(split.document_offsets)
+        index = split.index(f"sentence-{width}", self._parts)
+        self._start, self._stop = index["start"], index["stop"]
+
+    def _parts(self) -> Iterator[dict[str, Ints]]:
+        """First and past-the-last token of each sentence that has any."""
+        sentences = np.asarray(self.split.sentence_offsets)
+        for begin in range(0, len(sentences) or 1, _CHUNK):
+            start = np.asarray(sentences[begin : begin + _CHUNK], np.int64)
+            after = np.asarray(sentences[begin + 1 : begin + 1 + len(start)], np.int64)
+            stop = after if len(after) == len(start) else np.append(after, self.split.token_count)
+            following = self._documents.searchsorted(start, side="right")
+            stop = np.minimum(stop, self._documents[following] - 1) if len(start) else stop
+            stop = np.minimum(stop, start + self.width)
+            full = stop > start
+            yield {"start": start[full], "stop": stop[full]}
+
+    def __len__(self) -> int:
+        """Number of sentences."""
+        return len(self._start)
+
+    def lengths(self, index: Ints) -> Ints:
+        """Tokens of each sentence. Shape: (n,) -> (n,)."""
+        return np.asarray(self._stop[index] - self._start[index])
+
+    def read(self, index: Ints, store: int, epoch: int, draw: Draw) -> Windows:
+        """Sentences as rows."""
+        return Windows.of(self.split, store, epoch, index, self._start[index], self._stop[index])
+
+    def account(self) -> dict[str, int]:
+        """`tokens = used + end + cut`."""
+        total, used = self.split.token_count, int((self._stop - self._start).sum())
+        end = len(self._documents) - 1
+        return {"samples": len(self), "tokens": total, "used": used, "end": end, "cut": total - end - used}
 
 
 class PairsView(SentencesView):

@@ -69,8 +69,9 @@ class Pieces:
     def samplers(self, recipe: Recipe) -> list[Sampler]:
         """One for each part of the objective."""
         data, draw = recipe.data, Draw(recipe.seed)
+        schedule = [(int(start), weights) for start, *weights in data.schedule]
         return [
-            Sampler(views, weights, draw, data.batch, data.batch_tokens, data.window, part.overhead)
+            Sampler(views, weights, draw, data.batch, data.batch_tokens, data.window, part.overhead, schedule)
             for part, views, weights in zip(self.objective.parts, self.views, self.weights, strict=True)
         ]
 
@@ -128,7 +129,7 @@ def pretraining(recipe: Recipe, verify: bool = True) -> Pieces:
         objective,
         tokenizer,
         views,
-        [list(recipe.data.weights) or [float(len(view)) for view in found] for found in views],
+        [list(recipe.data.weights) or [len(v) ** (1 / recipe.data.temperature) for v in found] for found in views],
         held,
         data={f"data.stores[{n}]": store.fingerprint for n, store in enumerate(stores)},
         account={

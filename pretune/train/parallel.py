@@ -97,6 +97,17 @@ class World:
         dist.all_gather(parts, torch.nn.functional.pad(text, (0, room - len(text))))
         return [json.loads(bytes(part[: int(size)].tolist())) for part, size in zip(parts, sizes, strict=True)]
 
+    def concat(self, rows: torch.Tensor) -> list[torch.Tensor]:
+        """Every rank's rows, in the order of the ranks, on every rank. Shape: (n, ...), n may differ."""
+        if self.size == 1:
+            return [rows]
+        counts = [int(count) for count in self.gather(len(rows))]
+        padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+        padded[: len(rows)] = rows
+        found = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(found, padded)
+        return [part[:count] for part, count in zip(found, counts, strict=True)]
+
     def once(self, action: Callable[[], T]) -> T | None:
         """Do something on rank 0 alone; if it fails there, every rank raises the same error.
 

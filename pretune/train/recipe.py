@@ -96,6 +96,9 @@ class DataConfig(Config):
     Attributes:
         stores: token stores (`pretune prepare`), for objectives.
         weights: share of each store in the samples; by default its share of the samples there are.
+        temperature: without weights, shares go with the number of samples to the power of 1 / temperature: 1 is as
+            they are, larger ones take more of small stores than they hold.
+        schedule: other weights in the course of the run, each after so many samples: [[100000, 1, 3], ...].
         train: labelled files, for a task.
         validation: labelled files; without them a task is not evaluated.
         columns: how labelled files are read.
@@ -115,6 +118,8 @@ class DataConfig(Config):
 
     stores: Paths = ()
     weights: Numbers = ()
+    temperature: float = Field(1.0, gt=0)
+    schedule: tuple[tuple[float, ...], ...] = ()
     train: Paths = ()
     validation: Paths = ()
     columns: LabelledConfig = Field(default_factory=LabelledConfig)
@@ -151,6 +156,11 @@ class DataConfig(Config):
             raise ValueError(f"a batch of {self.batch} cannot be split into accumulate = {self.accumulate} parts")
         if self.weights and len(self.weights) != len(self.stores):
             raise ValueError(f"{len(self.stores)} stores but {len(self.weights)} weights")
+        if self.weights and self.temperature != 1.0:
+            raise ValueError("give weights or a temperature, not both")
+        for phase in self.schedule:
+            if len(phase) != 1 + len(self.stores):
+                raise ValueError(f"a line of schedule has a number of samples and {len(self.stores)} weights: {phase}")
         return self
 
 

@@ -132,12 +132,26 @@ def _finish(pieces: Pieces, setting: Setting, state: State, directory: RunDirect
         widen(companion.cpu())
         save_model(companion, directory.path / name, pieces.tokenizer)
     used = {"steps": state.step, "tokens": state.tokens, "samples": state.samples, "epochs": state.epoch}
-    training = {**used, "skipped_steps": state.skipped, **state.account}
+    training = {
+        **used,
+        "skipped_steps": state.skipped,
+        **state.account,
+        "of_stores": _of_stores(pieces, setting, state),
+    }
     directory.finish(
         {**used, "seconds": state.seconds, "weights_of_step": step, "best": state.best, "best_step": state.best_step},
         {**pieces.account, "training": training},
     )
     setting.display.note(f"finished: {state.step} steps, {state.tokens:,} tokens; the model is in {directory.path}")
+
+
+def _of_stores(pieces: Pieces, setting: Setting, state: State) -> dict[str, dict[str, float]]:
+    """How much was taken of each store for each part of the objective, samples and passes."""
+    return {
+        f"{part.view}:{store}": {"samples": taken, "epochs": round(taken / len(view), 4)}
+        for part, views, cursor in zip(pieces.objective.parts, pieces.views, state.cursors, strict=True)
+        for store, view, taken in zip(setting.recipe.data.stores, views, cursor, strict=False)
+    }
 
 
 def _choose_weights(pieces: Pieces, setting: Setting, state: State) -> int:

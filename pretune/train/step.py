@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from pretune.batch import Batch, level
+from pretune.batch import Batch, Shared, level
 from pretune.device import seed
 from pretune.draw import Draw
 from pretune.loss import Term
@@ -121,6 +121,7 @@ class Stepper:
             counts: predictions of each term over all micro-batches and ranks.
             lr: learning rate.
         """
+        batches, shared = self._share(step, batches)
         tally = Tally()
         last = len(batches) - 1
         for number, batch in enumerate(batches):
@@ -133,19 +134,52 @@ class Stepper:
         result = tally.read(sorted(counts), self.world, gradient_norm(self.optimizer))
         if result.finite:
             update(self.optimizer, lr, result.norm, self.clip)
+            self._bare.objective.after_step(self._bare.model, shared)
         self.optimizer.zero_grad(set_to_none=True)
         return result
 
+    @torch.no_grad()
+    def _share(self, step: int, batches: Sequence[Batch]) -> tuple[Sequence[Batch], Tensor | None]:
+        """Micro-batches that know of each other, where the objective wants that, with the dropout that each will have.
+
+        Returns:
+            the batches, and what they share.
+        """
+        bare, parts = self._bare, len(batches) * self.world.size
+        tables: list[Tensor] = []
+        starts, total = [], 0
+        for number, batch in enumerate(batches):
+            seed(self.device, self.draw.at("dropout", step, number, self.world.rank).key)
+            with self.precision.autocast(self.device):
+                own = bare.objective.exchange(bare.model, self._placed(batch), parts)
+            if own is None:
+                return batches, None
+            everyone = self.world.concat(own)
+            starts.append(total + sum(len(table) for table in everyone[: self.world.rank]))
+            total += sum(map(len, everyone))
+            tables += everyone
+        table = torch.cat(tables)
+        return [replace(b, shared=Shared(table, start)) for b, start in zip(batches, starts, strict=True)], table
+
+    @property
+    def _bare(self) -> Root:
+        """The root module without what wraps it."""
+        root = self.root.module if isinstance(self.root, nn.parallel.DistributedDataParallel) else self.root
+        assert isinstance(root, Root)
+        return root
+
+    def _placed(self, batch: Batch) -> Batch:
+        return level(batch) if self.device.type == "cpu" else batch.to(self.device)
+
     def _forward(self, root: nn.Module, batch: Batch) -> list[Term]:
         with self.precision.autocast(self.device):
-            terms: list[Term] = root(level(batch) if self.device.type == "cpu" else batch.to(self.device))
+            terms: list[Term] = root(self._placed(batch))
         return terms
 
     @torch.no_grad()
     def suspects(self, batches: Sequence[Batch]) -> list[list[int]]:
         """(store, epoch, index) of the samples in the micro-batches whose loss is not finite; of all if none is."""
-        root = self.root.module if isinstance(self.root, nn.parallel.DistributedDataParallel) else self.root
-        bad = [b for b in batches if not all(math.isfinite(float(term.sum)) for term in self._forward(root, b))]
+        bad = [b for b in batches if not all(math.isfinite(float(t.sum)) for t in self._forward(self._bare, b))]
         return [[int(n) for n in sample] for batch in bad or batches for sample in batch.samples]
 
 

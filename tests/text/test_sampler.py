@@ -246,3 +246,29 @@ def test_an_empty_store_is_refused_with_what_to_do() -> None:
 def test_a_cursor_of_other_stores_is_refused() -> None:
     with pytest.raises(DataError, match="counts 2 stores, but the run has 1"):
         Sampler([make_view(3)], [1.0], DRAW, batch_samples=2).take(Cursor((0, 0)))
+
+
+def test_weights_of_stores_change_after_their_samples() -> None:
+    views = [make_view(50), make_view(70), make_view(9)]
+    schedule = [(101, (1.0, 1.0, 8.0)), (300, (5.0, 1.0, 1.0))]
+    sampler = Sampler(views, (2.0, 1.0, 1.0), Draw(3), batch_samples=7, schedule=schedule)
+    cursor, taken = sampler.start, []
+    for step in range(90):
+        assert sampler.seek(step) == cursor
+        rows, cursor = sampler.take(cursor)
+        taken += [row.sample[0] for row in rows]
+    counts = [np.bincount(taken[a:b], minlength=3) for a, b in ((0, 100), (101, 301), (300, 580))]
+    assert np.abs(counts[0] - [50, 25, 25]).max() <= 1
+    assert np.abs(counts[1] - [20, 20, 160]).max() <= 1
+    assert np.abs(counts[2] - [200, 40, 40]).max() <= 1
+    assert np.bincount(taken, minlength=3).tolist() == list(cursor.consumed)
+    tokens = Sampler(views, (2.0, 1.0, 1.0), Draw(3), batch_tokens=60, schedule=schedule)
+    place, order = tokens.start, []
+    while len(order) < 400:
+        rows, place = tokens.take(place)
+        order += [row.sample for row in rows]
+    assert [sample[0] for sample in order[:400]] == taken[:400]
+    with pytest.raises(UsageError, match="rise"):
+        Sampler(views, (1, 1, 1), Draw(3), batch_samples=7, schedule=[(5, (1, 1, 1)), (5, (1, 1, 1))])
+    with pytest.raises(UsageError, match="positive"):
+        Sampler(views, (1, 1, 1), Draw(3), batch_samples=7, schedule=[(5, (1, 0, 1))])

@@ -1,0 +1,123 @@
+"""CERT: two altered views of a sentence; find the one, read by a slowly moving copy of the model, among a queue.
+
+Data: single sentences (the view "sentence"). Each view loses an exact share of the tokens and has an exact share of the
+others moved, by the sample's key. The second view is read by a copy of the model whose weights follow the model's
+(`momentum`); the vectors of the last `queue` such views are the negatives. Copy and queue are part of a checkpoint, so
+that a run resumes exactly; the queue is that of the whole step, whatever the number of ranks. Until it is full, the
+part that is not is left out; at the first step there are no negatives, and the loss is 0.
+
+Start from a pretrained model.
+
+Source: Fang et al. 2020, CERT (arXiv 2005.12766); He et al. 2020, MoCo (arXiv 1911.05722), for the copy and the queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from pretune.batch import Batch
+from pretune.draw import Draw
+from pretune.loss import Term
+from pretune.objectives.contrastive import Contrastive, detached
+from pretune.objectives.objective import Model, Output, target, wrap
+from pretune.text.rows import Row, names_of
+
+
+class Cert(Contrastive):
+    """Tell another view of a sentence from those of earlier sentences."""
+
+    name: ClassVar[str] = "cert"
+    home: ClassVar[str] = "bert"
+
+    class Config(Contrastive.Config):
+        """The views, the copy and the queue.
+
+        Attributes:
+            temperature: by which cosines are divided.
+            deleted: share of a sentence's tokens that a view leaves out, rounded; one token stays.
+            moved: share of the rest that changes places in pairs, rounded.
+            momentum: share of the copy's weights that stays at a step.
+            queue: vectors of earlier views.
+        """
+
+        temperature: float = Field(default=0.07, gt=0.0, allow_inf_nan=False)
+        deleted: float = Field(default=0.1, ge=0.0, lt=1.0)
+        moved: float = Field(default=0.1, ge=0.0, le=1.0)
+        momentum: float = Field(default=0.999, ge=0.0, lt=1.0)
+        queue: int = Field(default=4096, ge=1)
+
+    config: Config
+    queue: Tensor
+    filled: Tensor
+
+    def attach(self, model: Model, draw: Draw) -> None:
+        """Make the copy and an empty queue."""
+        super().attach(model, draw)
+        self.copy = detached(model)
+        self.copied = detached(self.projection)
+        self.register_buffer("queue", torch.zeros(self.config.queue, model.width))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.int64))  # vectors that ever came in
+
+    def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
+        """First views, with second ones as their source; the index of the target "cert" counts sequences."""
+        first, second = (self._views(rows, draw.at(self.name, side)) for side in (0, 1))
+        first.targets[self.name] = target(np.arange(len(rows)), np.zeros(len(rows)))
+        return replace(first, source=second)
+
+    def _views(self, rows: Sequence[Row], draw: Draw) -> Batch:
+        keys = draw.keys(names_of(rows)).tolist()
+        views = [replace(row, tokens=self.altered(row.tokens, Draw(key))) for row, key in zip(rows, keys, strict=True)]
+        return wrap(views, self.vocabulary)
+
+    def altered(self, tokens: NDArray[np.int64], draw: Draw) -> NDArray[np.int64]:
+        """One view. Shape: (n,) -> (any,)"""
+        gone = min(int(self.config.deleted * len(tokens) + 0.5), max(len(tokens) - 1, 0))
+        kept = np.sort(np.argsort(draw.at("deleted").bits(np.arange(len(tokens))), kind="stable")[gone:])
+        out = np.asarray(tokens, np.int64)[kept]
+        pairs = int(self.config.moved * len(out) / 2 + 0.5)
+        chosen = np.argsort(draw.at("moved").bits(np.arange(len(out))), kind="stable")[: 2 * pairs]
+        first, second = chosen[: len(chosen) // 2], chosen[len(chosen) // 2 : 2 * (len(chosen) // 2)]
+        out[first], out[second] = out[second], out[first].copy()
+        return out
+
+    def exchange(self, model: Model, batch: Batch, parts: int) -> Tensor | None:
+        """The second views, read by the copy. Shape: return: (N, width)."""
+        return self._keys(batch) if self.name in batch.targets else None
+
+    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+        """Cross-entropy of the second view among the queue."""
+        count = len(batch.targets[self.name][0])
+        queries = self.vectors(output, batch, count)
+        shared = batch.shared
+        keys = self._keys(batch) if shared is None else shared.table[shared.start : shared.start + count]
+        there = min(int(self.filled), len(self.queue))
+        scores = torch.cat([(queries * keys).sum(dim=1, keepdim=True), queries @ self.queue[:there].T], dim=1)
+        return [self.term(scores, torch.zeros(count, dtype=torch.int64, device=scores.device))]
+
+    @torch.no_grad()
+    def after_step(self, model: Model, shared: Tensor | None) -> None:
+        """The copy follows, and the step's second views enter the queue, however the step was divided."""
+        for old, new in ((self.copy, model), (self.copied, self.projection)):
+            for ours, theirs in zip(old.parameters(), new.parameters(), strict=True):
+                ours.lerp_(theirs, 1.0 - self.config.momentum)
+        if shared is None:
+            return
+        size = len(self.queue)
+        entering = shared[shared[:, 0].argsort(stable=True)][-size:]  # an order of their own, not of the micro-batches
+        place = (torch.arange(len(entering), device=shared.device) + self.filled + len(shared) - len(entering)) % size
+        self.queue[place] = entering.to(self.queue.dtype)
+        self.filled += len(shared)
+
+    @torch.no_grad()
+    def _keys(self, batch: Batch) -> Tensor:
+        assert batch.source is not None  # `prepare` gave it
+        count = len(batch.targets[self.name][0])
+        return self.vectors(self.copy(batch.source), batch.source, count, self.copied)

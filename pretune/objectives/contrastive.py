@@ -1,0 +1,111 @@
+"""What contrastive objectives share: a vector for each sequence, and a loss that tells its partner from all others."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from pretune.batch import Batch
+from pretune.draw import Draw
+from pretune.errors import UsageError
+from pretune.loss import Term
+from pretune.objectives.objective import Model, Objective, Output
+
+if TYPE_CHECKING:
+    from pretune.text.tokenizer import Vocabulary
+
+
+class Contrastive(Objective):
+    """Base of the objectives on vectors of whole sequences.
+
+    Sequences are numbered by the targets of a batch: fillers that come after them are never looked at.
+
+    Attributes:
+        projection: a layer over the vectors that only training has; without it training and use see the same.
+    """
+
+    view: ClassVar[str] = "sentence"
+    pack: ClassVar[str] = "document"
+    roles: ClassVar[tuple[str, ...]] = ()
+
+    class Config(Objective.Config):
+        """How vectors are read and compared.
+
+        Attributes:
+            pooling: of a sequence's rows: the first or the mean.
+            projection: train through a dense layer and tanh that is dropped afterwards.
+            temperature: by which cosines are divided.
+        """
+
+        pooling: Literal["cls", "mean"] = "cls"
+        projection: bool = True
+        temperature: float = Field(default=0.05, gt=0.0, allow_inf_nan=False)
+
+    config: Config
+
+    def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
+        super().__init__(config, vocabulary)
+        self.overhead = vocabulary.overhead(False)
+        self.projection: nn.Module = nn.Identity()
+
+    def attach(self, model: Model, draw: Draw) -> None:
+        """Make the projection as wide as the model.
+
+        Raises:
+            UsageError: the model has no run of its own to read vectors from.
+        """
+        if hasattr(model, "encoder"):
+            raise UsageError(f"objective {self.name!r} reads one run of text, and {model.family} has two; take bert")
+        if self.config.projection:
+            dense = nn.Linear(model.width, model.width)
+            generator = torch.Generator().manual_seed(draw.at(self.name, "projection").key & (2**63 - 1))
+            with torch.no_grad():
+                dense.weight.normal_(0, model.std, generator=generator)
+                dense.bias.zero_()
+            self.projection = nn.Sequential(dense, nn.Tanh())
+
+    def reads(self, batch: Batch) -> NDArray[np.int64] | None:
+        """The first row of each sequence, or all."""
+        return np.array(batch.layout.bounds[:-1], np.int64) if self.config.pooling == "cls" else None
+
+    def vectors(self, output: Output, batch: Batch, count: int, projection: nn.Module | None = None) -> Tensor:
+        """The first `count` sequences as vectors of length 1.
+
+        Args:
+            projection: another than the objective's own.
+
+        Shape:
+            return: (count, width) fp32
+        """
+        if self.config.pooling == "cls":
+            pooled = output.at(batch.layout.first[:count])
+        else:
+            hidden = output.last_hidden_state.float()
+            lengths = batch.layout.offsets.diff().long()
+            owner = torch.arange(len(lengths), device=hidden.device).repeat_interleave(lengths)
+            total = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, owner, hidden)
+            pooled = (total / lengths.clamp(min=1)[:, None])[:count]
+        return F.normalize((projection or self.projection)(pooled).float(), dim=1)
+
+    def term(self, scores: Tensor, label: Tensor) -> Term:
+        """Cross-entropy of cosines at the temperature. Shape: scores (N, M), label (N,)."""
+        if not len(label):
+            return Term(self.name, scores.sum() * 0.0, 0, self.config.weight, label.sum())
+        loss = F.cross_entropy(scores / self.config.temperature, label, reduction="sum")
+        correct = (scores.detach().argmax(dim=1) == label).sum()
+        return Term(self.name, loss, len(label), self.config.weight, correct)
+
+
+def detached(module: nn.Module) -> Any:
+    """A copy of a module that no gradient reaches."""
+    twin = copy.deepcopy(module)
+    for parameter in twin.parameters():
+        parameter.requires_grad_(False)
+    return twin
