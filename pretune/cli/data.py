@@ -25,6 +25,7 @@ def register(app: App) -> None:
     corpus.command(pydocs)
     tokenizer = App(name="tokenizer", help="Make a tokenizer.", group=GROUP, sort_key=1)
     tokenizer.command(train)
+    tokenizer.command(extend)
     app.command(corpus)
     app.command(tokenizer)
     app.command(prepare, group=GROUP, sort_key=2)
@@ -82,6 +83,51 @@ def train(*words: Words, output: Path, config: Path | None = None, session: Comm
     tokenizer.save(output)
     session.say(f"{account.summary()}; {time.perf_counter() - begin:.0f} s\nwritten: {output}")
     session.say(f"next: pretune prepare {' '.join(paths)} --tokenizer {output} --output store")
+
+
+def extend(*words: Words, model: Path, output: Path, config: Path | None = None, session: Common = DEFAULT) -> None:
+    """Add the words of a domain to a tokenizer, and rows to its model; every old id keeps its token.
+
+    A new row is the mean of the rows of the pieces that the word took before.
+
+    Args:
+        words: PATH... [--field value]...: text of the domain, then fields such as --tokens 1000 --segmenter jieba.
+        model: folder of a model with its tokenizer, or of a tokenizer alone.
+        output: folder for the new one.
+        config: a TOML file of fields; those of the command line lie over it.
+    """
+    session.start()
+    from pretune import config as configuration
+    from pretune.text.corpus import Account, CorpusConfig, read_corpus
+    from pretune.text.extend_tokenizer import ExtendConfig, extend_tokenizer
+    from pretune.text.tokenizer import Tokenizer
+
+    paths, fields = split_words(words)
+    tree = configuration.merge(configuration.read_toml(config) if config else {}, configuration.parse_overrides(fields))
+    corpus = configuration.validate(CorpusConfig, tree.pop("corpus", {}), "corpus")
+    settings = configuration.validate(ExtendConfig, tree, "extend")
+    refuse_existing(output)
+    old = Tokenizer.load(model)
+    account = Account()
+    session.say(f"looking for up to {settings.tokens:,} words of {', '.join(paths)} that {model} takes apart")
+    documents = read_corpus(paths, corpus, account)
+    found = extend_tokenizer(old, (document.text for document in documents), settings)
+    if (model / "config.json").is_file():
+        from pretune.interop.huggingface import load_model, save_model
+        from pretune.models.vocabulary import extend_vocabulary
+
+        network = load_model(model)
+        origins = {id: candidate.pieces for id, candidate in found.words.items()}
+        extend_vocabulary(network, found.tokenizer.vocabulary.size, origins)
+        save_model(network, output, found.tokenizer)
+    else:
+        found.tokenizer.save(output)
+    best = ", ".join(candidate.word for candidate in list(found.words.values())[:8])
+    saved = sum(candidate.saved for candidate in found.words.values())
+    session.say(
+        f"{account.summary()}\n{len(found.words):,} new tokens, {saved:,} tokens less in this text: {best}, ..."
+    )
+    session.say(f"written: {output}\nnext: pretune prepare {' '.join(paths)} --tokenizer {output} --output store")
 
 
 def prepare(

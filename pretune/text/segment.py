@@ -22,7 +22,7 @@ from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.find import find
 
 Segmenter = Callable[[str], Iterable[str]]
-_HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _RUN = re.compile(r"[^\W\d_]+|\d+|\s+|.", re.DOTALL)  # letters, figures, white space, anything else by itself
 _LINE = re.compile(r"[\t ]")
 
@@ -88,7 +88,7 @@ class LongestMatch:
             if not size:
                 run = _RUN.match(text, place)
                 assert run is not None  # any character is a run
-                han = _HAN.search(run[0])
+                han = HAN.search(run[0])
                 size = len(run[0]) if han is None else max(1, han.start())
             out.append(text[place : place + size])
             place += size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from pretune.train.plateau import Plateau
 from pretune.train.setting import Setting
 from pretune.train.state import State, Window
 from pretune.train.track import Metrics, MetricsFile, Tracker
@@ -21,6 +22,7 @@ class Journal:
         self._setting, self._state = setting, state
         self._file: MetricsFile | None = None
         self._trackers: list[Tracker] = []
+        self._plateau = Plateau(setting.entropy)
         self._started, self._began_at = time.perf_counter(), state.share
         if setting.world.first:
             self._file = MetricsFile(setting.shelf.run, state.metrics_bytes)
@@ -48,6 +50,9 @@ class Journal:
         if state.window.counts:
             metrics = state.window.metrics(self._setting.precision.peak)
             self.log(metrics | ({"skipped": state.skipped} if state.skipped else {}))
+            found = self._plateau.look(metrics, state.share, state.window.lr, self._setting.recipe.optimizer.lr)
+            if found:
+                self.note(f"warning: step {state.step}: {found}")
             state.window = Window()
 
     def log(self, metrics: Metrics) -> None:

@@ -21,6 +21,7 @@ from pretune.text.sampler import Sampler, divide
 from pretune.train.assemble import Pieces, fine_tuning, pretraining
 from pretune.train.flops import Flops
 from pretune.train.precision import Precision, choose_precision
+from pretune.train.preflight import preflight
 from pretune.train.recipe import Recipe
 from pretune.train.step import Root
 
@@ -120,7 +121,12 @@ def make_plan(recipe: Recipe) -> Plan:
         _memory(pieces, batches, device, precision),
         data,
         steps,
-        [*_arithmetic(recipe, samples, tokens, epoch, steps), *_time(precision, work, steps), *pieces.notes],
+        [
+            *_arithmetic(recipe, samples, tokens, epoch, steps),
+            *_time(precision, work, steps),
+            *pieces.notes,
+            *(f"warning: {finding}" for finding in preflight(recipe, pieces, device)),
+        ],
     )
 
 

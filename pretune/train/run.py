@@ -20,6 +20,7 @@ from pretune.train.loop import train
 from pretune.train.narrow import narrow, widen
 from pretune.train.parallel import World, world_of
 from pretune.train.precision import Precision, choose_precision
+from pretune.train.preflight import preflight
 from pretune.train.progress import Display
 from pretune.train.recipe import Recipe, plain
 from pretune.train.setting import Setting
@@ -74,7 +75,8 @@ def _train(
     pieces = world.every(lambda: assemble(recipe, world))
     facts = {**pieces.facts, "data": pieces.data, **_sizes(pieces), "precision": vars(precision)}
     changes = world.once(lambda: directory.begin(recipe, facts) if directory else [])
-    for note in [*pieces.notes, *(f"changed since the run began: {change}" for change in changes or [])]:
+    checked = [f"warning: {finding}" for finding in preflight(recipe, pieces, device)]
+    for note in [*pieces.notes, *checked, *(f"changed since the run began: {change}" for change in changes or [])]:
         display.note(note)
     setting = Setting(
         recipe,
@@ -85,6 +87,7 @@ def _train(
         display,
         pieces.validation(recipe, world),
         lambda step: open_trackers(Path(recipe.output), recipe.track, plain(recipe), step),
+        pieces.facts.get("unigram_entropy"),
     )
     narrow(pieces.model, pieces.tokens)
     state = train(pieces.model, pieces.objective, pieces.samplers(recipe), setting)

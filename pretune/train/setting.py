@@ -28,6 +28,7 @@ class Setting:
         display: what the user sees.
         validation: what evaluation looks at; None never evaluates.
         trackers: starts them, given the step from which training goes on; called on rank 0.
+        entropy: of the training tokens' frequencies, in nats; None for a task.
     """
 
     recipe: Recipe
@@ -38,3 +39,4 @@ class Setting:
     display: Display
     validation: Validation | None = None
     trackers: Callable[[int], list[Tracker]] = field(default=lambda step: [])
+    entropy: float | None = None

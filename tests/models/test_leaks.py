@@ -21,10 +21,9 @@ from pretune.nn.structure import BIDIRECTIONAL
 LENGTHS, SOURCES = (6, 1, 9, 6), (4, 3, 7, 4)
 Rule = Callable[[int, int], bool]
 _ONE = {"num_hidden_layers": 1}
-_NEO = {
-    "num_layers": 1,
-    "hidden_size": 32,
-}  # its scores are not scaled: in wider ones all but one key lose their weight
+# Scores of these two are not scaled: in wider ones all but one key lose their weight.
+_NEO = {"num_layers": 1, "hidden_size": 32}
+_T5 = {"d_model": 32, "d_kv": 8}
 _LLAMA = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48}
 
 
@@ -61,7 +60,7 @@ RULES: dict[str, tuple[Rule, dict[str, Any]]] = {
     "qwen3": (earlier, _LLAMA),
     "bart": (earlier, {}),
     "marian": (earlier, {}),
-    "t5": (earlier, {}),
+    "t5": (earlier, _T5),
 }
 VARIANTS: dict[str, tuple[str, Rule, dict[str, Any]]] = {
     "modernbert, full": ("modernbert", anything, {**_ONE, "layer_types": ["full_attention"]}),

@@ -1,0 +1,192 @@
+"""More words for a tokenizer, from the text of a domain; every old id keeps its token.
+
+    texts --words of the pipeline, counted--> candidates --tokens that each saves--> the best --> new ids at the end
+
+A candidate is a word as the tokenizer's own pipeline cuts it, or as a segmenter does where the pipeline cuts every
+Chinese character apart. Its score is how many tokens the text would have less: its count times the tokens that it takes
+now, less one. How a word enters depends on the model: into the vocabulary of WordPiece, which takes the longest match;
+into that of BPE, with `ignore_merges`, so that a word of the vocabulary is one token; into Unigram with a score that
+beats its pieces; as an added token where the pipeline would cut it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
+
+import tokenizers
+from pydantic import Field
+
+from pretune.config import Config
+from pretune.errors import DataError, UsageError
+from pretune.text.segment import HAN, WordFinder
+from pretune.text.tokenizer import Tokenizer, encode_all
+
+_BATCH = 4096  # candidates that are encoded together
+_LETTERS = re.compile(r"▁?[^\W\d_]+")
+_MOST = 1 << 22  # different words that are counted
+
+
+class ExtendConfig(Config):
+    """Which words are taken.
+
+    Attributes:
+        tokens: new ones at most.
+        least: how often a word must occur.
+        longest: characters of a word at most.
+        segmenter: finds words of Chinese, as for `pretune prepare`.
+    """
+
+    tokens: int = Field(default=1000, ge=1, le=1 << 20)
+    least: int = Field(default=5, ge=1)
+    longest: int = Field(default=24, ge=2)
+    segmenter: str | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A word that could become a token.
+
+    Attributes:
+        word: as the model sees it, with what stands for the space before it; as text, for an added token.
+        count: in the text.
+        pieces: ids that it takes now.
+        added: it enters as an added token.
+    """
+
+    word: str
+    count: int
+    pieces: tuple[int, ...]
+    added: bool
+
+    @property
+    def saved(self) -> int:
+        """Tokens that the text has less with it."""
+        return self.count * (len(self.pieces) - 1)
+
+
+@dataclass(frozen=True)
+class Extended:
+    """A tokenizer with more words.
+
+    Attributes:
+        tokenizer: the new one.
+        words: for each new id the word it stands for, with its score and its old ids.
+    """
+
+    tokenizer: Tokenizer
+    words: dict[int, Candidate]
+
+
+def extend_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], config: ExtendConfig | None = None) -> Extended:
+    """Add the words of a domain that save the most tokens.
+
+    Raises:
+        DataError: no word that would save a token.
+    """
+    config = config or ExtendConfig()
+    found = sorted(_candidates(tokenizer, texts, config), key=lambda c: (-c.saved, c.word))[: config.tokens]
+    if not found:
+        raise DataError(
+            f"no word occurs {config.least} times and takes several tokens: the tokenizer knows this text; "
+            "give more text, or lower least"
+        )
+    backend = _with_words(tokenizer, found)
+    new = Tokenizer(backend, tokenizer.settings)
+    words = {}
+    for candidate in found:
+        id = backend.token_to_id(candidate.word)
+        assert id is not None  # it was added
+        words[id] = candidate
+    return Extended(new, words)
+
+
+def _candidates(tokenizer: Tokenizer, texts: Iterable[str], config: ExtendConfig) -> Iterator[Candidate]:
+    counts, chinese = _count(tokenizer, texts, config)
+    known = {piece for piece in tokenizer.pieces if piece is not None}
+    for words, added in ((counts, False), (chinese, True)):
+        wanted = iter(w for w, n in words.items() if n >= config.least and w not in known)
+        while batch := list(islice(wanted, _BATCH)):
+            for word, ids in zip(batch, _pieces(tokenizer, batch, added), strict=True):
+                if len(ids) > 1:
+                    yield Candidate(word, words[word], tuple(ids), added)
+
+
+def _count(tokenizer: Tokenizer, texts: Iterable[str], config: ExtendConfig) -> tuple[Counter[str], Counter[str]]:
+    """Words of the pipeline, and Chinese words of the segmenter, which the pipeline would cut or never see alone."""
+    plain = tokenizer.plain
+    finder = WordFinder(config.segmenter) if config.segmenter else None
+    within = isinstance(plain.model, tokenizers.models.Unigram)  # finds its pieces inside what the pipeline cuts
+    own: Counter[str] = Counter()
+    chinese: Counter[str] = Counter()
+    for text in texts:
+        normal = text if plain.normalizer is None else plain.normalizer.normalize_str(text)
+        cut = None if plain.pre_tokenizer is None else plain.pre_tokenizer.pre_tokenize_str(normal)
+        pieces = [normal] if cut is None else [piece for piece, _ in cut]
+        if within:
+            pieces = [word for piece in pieces for word in _LETTERS.findall(piece)]
+        own.update(word for word in pieces if _fits(word, config))
+        if finder is not None:
+            words = (text[a:b].strip() for a, b in pairwise([*finder(text), len(text)]))
+            chinese.update(word for word in words if HAN.search(word) and _fits(word, config))
+        for counter in (own, chinese):
+            if len(counter) > _MOST:  # the rare ones of so many are not wanted
+                for word in [word for word, n in counter.items() if n == 1]:
+                    del counter[word]
+    return own, chinese
+
+
+def _fits(word: str, config: ExtendConfig) -> bool:
+    """Letters, after what stands for a space."""
+    bare = word.lstrip("Ġ▁ ")
+    return 1 < len(bare) <= config.longest and bare.isalpha()
+
+
+def _pieces(tokenizer: Tokenizer, words: Sequence[str], added: bool) -> list[list[int]]:
+    """The ids that words take now."""
+    if added:
+        return [found.ids for found in encode_all(tokenizer.plain, words)]
+    model = tokenizer.plain.model
+    return [[token.id for token in model.tokenize(word)] for word in words]
+
+
+def _with_words(tokenizer: Tokenizer, found: Sequence[Candidate]) -> tokenizers.Tokenizer:
+    """The backend with new ids behind the last one.
+
+    Raises:
+        UsageError: a kind of model that has no such words.
+    """
+    layout = json.loads(tokenizer.backend.to_str())
+    model, first = layout["model"], len(tokenizer.pieces)
+    inside = [c for c in found if not c.added]
+    if model["type"] in ("WordPiece", "BPE", "WordLevel"):
+        model["vocab"] |= {c.word: first + n for n, c in enumerate(inside)}
+        if model["type"] == "BPE":
+            model["ignore_merges"] = True
+    elif model["type"] == "Unigram":
+        scores = [score for _, score in model["vocab"]]
+        # Its ids are places: tokens behind the vocabulary take theirs, with a score that no text prefers.
+        model["vocab"] += [[piece or f"<{n}>", min(scores) - 100] for n, piece in enumerate(tokenizer.pieces)][
+            len(scores) :
+        ]
+        model["vocab"] += [[c.word, sum(scores[i] for i in c.pieces) / len(c.pieces)] for c in inside]
+    else:
+        raise UsageError(f"a tokenizer of kind {model['type']} cannot be extended")
+    others = [c for c in found if c.added]
+    layout["added_tokens"] += [
+        {
+            "id": first + len(inside) + n,
+            "content": c.word,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": True,
+            "special": False,
+        }
+        for n, c in enumerate(others)
+    ]
+    return tokenizers.Tokenizer.from_str(json.dumps(layout))

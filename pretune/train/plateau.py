@@ -1,0 +1,69 @@
+"""A loss that stands still, and the line at which language models that learn nothing of context stand."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+_LINE = 0.02  # share of the unigram entropy around it that is the line
+_EARLY, _LATE = 0.1, 0.9  # shares of a run between which a loss is expected to move
+_LINES = 10  # of metrics that are compared with as many before
+_STILL = 0.002  # share of the loss by which it must fall
+_LANGUAGE = ("mlm", "clm", "plm", "generator")  # terms whose loss is that of tokens
+
+
+class Plateau:
+    """Watches the metrics of a run, and speaks once of each kind of standstill.
+
+    Args:
+        entropy: of the tokens' frequencies, in nats; None where it is not known.
+    """
+
+    def __init__(self, entropy: float | None = None) -> None:
+        self._entropy = entropy
+        self._losses: deque[float] = deque(maxlen=2 * _LINES)
+        self._terms: deque[float] = deque(maxlen=_LINES)
+        self._said: set[str] = set()
+
+    def look(self, metrics: dict[str, float], share: float, lr: float, peak: float) -> str | None:
+        """What is to be said of one more line of metrics, if anything.
+
+        Args:
+            metrics: with `loss` and `loss/<term>`.
+            share: of the run that is over.
+            lr, peak: learning rate now, and at the schedule's peak: a rate that has fallen explains a standstill.
+        """
+        loss = metrics.get("loss", math.nan)
+        if not math.isfinite(loss):
+            return None
+        self._losses.append(loss)
+        term = next((name for name in _LANGUAGE if f"loss/{name}" in metrics), None)
+        if term is not None:
+            self._terms.append(metrics[f"loss/{term}"])
+        if not _EARLY <= share <= _LATE or len(self._losses) < 2 * _LINES:
+            return None
+        return (self._at_entropy(term) if term is not None else None) or self._still(share, lr, peak)
+
+    def _at_entropy(self, term: str) -> str | None:
+        if self._entropy is None or "entropy" in self._said or len(self._terms) < _LINES:
+            return None
+        if any(abs(loss - self._entropy) > _LINE * self._entropy for loss in self._terms):
+            return None
+        self._said.add("entropy")
+        return (
+            f"the loss of {term}, {self._terms[-1]:.3f}, stands at the entropy of the tokens' frequencies "
+            f"({self._entropy:.3f}): the model has learned which tokens are frequent and nothing of context yet. "
+            "Many runs leave this line after some thousand steps; if this one does not, raise optimizer.lr or "
+            "data.batch, or put norms before the branches (model.family = modernbert)"
+        )
+
+    def _still(self, share: float, lr: float, peak: float) -> str | None:
+        before, now = (sum(part) / _LINES for part in (list(self._losses)[:_LINES], list(self._losses)[_LINES:]))
+        if "still" in self._said or now < before - _STILL * abs(before):
+            return None
+        self._said.add("still")
+        if lr < 0.5 * peak:
+            remedy = "the learning rate has fallen already; end the run, or begin another with a larger optimizer.lr"
+        else:
+            remedy = "lower optimizer.lr if it rose, raise it if it never fell, or add data"
+        return f"the loss stands still: {now:.4f} after {before:.4f}, at {share:.0%} of the run; {remedy}"

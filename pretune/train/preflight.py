@@ -1,0 +1,191 @@
+"""What is likely to go wrong with a run, said before its first step, with the remedy.
+
+Nothing here stops a run: what cannot work at all is refused where it is read.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from pretune.nn.dropout import Dropout
+from pretune.text.rows import Ints
+from pretune.text.views import ExampleView
+from pretune.train.assemble import Pieces
+from pretune.train.budget import Spent
+from pretune.train.recipe import Recipe
+from pretune.train.step import Root
+
+_FEW = 5  # examples of a label
+_LOPSIDED = 0.9  # share of the commonest label
+_REPEATS = 40  # passes over a corpus; Muennighoff et al. 2023 (arXiv 2305.16264) see no gain from about here on
+_TOKENS = (512, 1 << 22)  # of a pretraining step: what published runs have
+_ROOM = 0.9  # of the memory that is free
+_FEW_STEPS = 50
+# Learning rates that published runs have, by what is trained; Muon's are matched to AdamW's, and then larger.
+_RATES = {"objective": (1e-5, 2e-3), "task": (1e-6, 2e-4), "heads": (1e-5, 1e-1), "muon": (1e-4, 3e-2)}
+
+
+def preflight(recipe: Recipe, pieces: Pieces, device: torch.device) -> list[str]:
+    """Sentences for the user, each with what to do about it; none where all is as usual."""
+    return [
+        *_rate(recipe),
+        *_steps(recipe, pieces),
+        *(_examples(recipe, pieces) if recipe.task else _stores(recipe, pieces)),
+        *_dropout(pieces),
+        *_memory(pieces, device),
+        *_disk(recipe, pieces),
+    ]
+
+
+def _rate(recipe: Recipe) -> Iterator[str]:
+    method = next(iter(recipe.tune))
+    kind = "muon" if recipe.optimizer.name == "muon" else "heads" if method == "frozen" else ""
+    kind = kind or ("task" if recipe.task else "objective")
+    low, high = _RATES[kind]
+    rate = recipe.optimizer.lr
+    if not low <= rate <= high:
+        what = {"heads": "heads alone", "muon": "Muon", "task": "fine-tuning", "objective": "pretraining"}[kind]
+        word, remedy = ("below", "raise it if the loss") if rate < low else ("above", "lower it if the loss")
+        yield f"optimizer.lr {rate:g} is {word} what is usual for {what} ({low:g} to {high:g}); {remedy} stands still"
+
+
+def _steps(recipe: Recipe, pieces: Pieces) -> Iterator[str]:
+    """Batches and passes out of the usual range."""
+    data, samples = recipe.data, sum(len(view) for views in pieces.views for view in views)
+    tokens = data.batch_tokens or (data.batch or 1) * min(data.length, _longest(pieces))
+    if recipe.objective and not _TOKENS[0] <= tokens <= _TOKENS[1]:
+        word, remedy = ("few", "raise") if tokens < _TOKENS[0] else ("many", "lower")
+        yield f"a step has {tokens:,} tokens at most, which is {word}; {remedy} data.batch or data.length"
+    if data.batch is None:
+        return
+    epoch = samples / data.batch
+    budget = recipe.budget
+    steps = budget.steps or (budget.epochs or 0) * epoch
+    if 0 < steps < _FEW_STEPS:
+        yield f"the run has {steps:.0f} steps, too few to learn; lower data.batch ({data.batch}) or raise the budget"
+    if recipe.objective and epoch and steps / epoch > _REPEATS:
+        yield f"the run reads its {samples:,} samples {steps / epoch:.0f} times over; add text, or shorten the budget"
+    warm = recipe.schedule.warmup
+    if recipe.objective and not warm and budget.share(Spent(steps=1)) < 1 and recipe.model.init is None:
+        yield "schedule.warmup is 0, and new weights are easily thrown off at full rate; 0.01 to 0.1 is usual"
+
+
+def _longest(pieces: Pieces) -> int:
+    found = [int(v.lengths(np.arange(min(len(v), 4096))).max(initial=1)) for views in pieces.views for v in views]
+    return max(found, default=1)
+
+
+def _stores(recipe: Recipe, pieces: Pieces) -> Iterator[str]:
+    stores = pieces.account.get("stores", {})
+    for path, account in stores.items():
+        found, read = account.get("duplicate", 0), account.get("documents", 0)
+        if read and found / read > 0.3:
+            yield f"{path}: {found:,} of {read:,} documents were duplicates and left out; is the corpus read twice?"
+    for place, account in pieces.account.get("windows", {}).items():
+        cut, tokens = account.get("cut", 0), account.get("tokens", 0)
+        if tokens and cut / tokens > 0.1:
+            yield f"{place}: {cut / tokens:.0%} of the tokens are cut off and never read; raise data.length"
+    if not pieces.held_out and recipe.evaluation.samples != 0:
+        yield "no text is held out, so that overfitting shows nowhere; prepare the store with validation = 0.01"
+
+
+def _examples(recipe: Recipe, pieces: Pieces) -> Iterator[str]:
+    """Labels, duplicates and leaks between training and validation data."""
+    train = [view for views in pieces.views for view in views if isinstance(view, ExampleView)]
+    held = [view for views in pieces.held_out for view in views if isinstance(view, ExampleView)]
+    rows = [row for view in train for row in view.examples]
+    names = pieces.facts.get("labels") or []
+    labels = Counter(label for _, _, label in rows if label is not None)
+    if labels and names:
+        rare = [names[n] for n in range(len(names)) if labels[n] < _FEW]
+        if rare:
+            shown = ", ".join(map(repr, rare[:5])) + (", ..." if len(rare) > 5 else "")
+            yield f"{len(rare)} of {len(names)} labels have fewer than {_FEW} examples ({shown}); add some, or merge"
+        common, count = labels.most_common(1)[0]
+        if count / len(rows) > _LOPSIDED:
+            yield (
+                f"{count / len(rows):.0%} of the examples are {names[common]!r}: accuracy says little; "
+                "look at macro F1 (evaluation.metric), or set task.classification.class_weights = balanced"
+            )
+    known: dict[bytes, int | None] = {}
+    twice = contrary = 0
+    for row in rows:
+        key = _key(row)
+        if key in known:
+            twice += 1
+            contrary += known[key] != row[2]
+        known.setdefault(key, row[2])
+    if contrary:
+        yield f"{contrary:,} training examples have the text of another one and a different label; look at them"
+    if twice > 0.05 * len(rows):
+        yield f"{twice:,} of {len(rows):,} training examples are there more than once; leave the copies out"
+    leaked = sum(_key(row) in known for view in held for row in view.examples)
+    if leaked:
+        total = sum(len(view) for view in held)
+        yield f"{leaked:,} of {total:,} validation examples are training data too: scores will be too good; remove them"
+
+
+def _key(row: tuple[Ints, Ints | None, int | None]) -> bytes:
+    first, second, _ = row
+    return first.tobytes() + b"|" + (b"" if second is None else second.tobytes())
+
+
+def _dropout(pieces: Pieces) -> Iterator[str]:
+    names = {part.name for part in pieces.objective.modules() if hasattr(part, "name")}
+    if "simcse" in names and not any(m.p for m in pieces.model.modules() if isinstance(m, Dropout)):
+        yield "simcse tells twins apart by dropout alone, and this model has none; set model.dropout = 0.1"
+
+
+def _memory(pieces: Pieces, device: torch.device) -> Iterator[str]:
+    """Weights, gradients and two means of each, against what is free; activations come on top."""
+    weights, trained = _bytes(pieces)
+    needed, free = weights + 3 * trained, free_memory(device)
+    already = weights if device.type == "cpu" else 0  # they are in memory now
+    if free is not None and needed - already > _ROOM * free:
+        yield (
+            f"weights, gradients and the optimizer need {needed / 1e9:.1f} GB before any activation, and "
+            f"{free / 1e9:.1f} GB are free; take a smaller model, or tune fewer weights"
+        )
+
+
+def _bytes(pieces: Pieces) -> tuple[int, int]:
+    """Of all weights, and of those that are trained."""
+    root: nn.Module = Root(pieces.model, pieces.objective)
+    sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in root.parameters()]
+    return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that the device could still give; None where that cannot be told."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
+def _disk(recipe: Recipe, pieces: Pieces) -> Iterator[str]:
+    """Checkpoints that are kept, the one being written, and the finished model, against the free room."""
+    weights, trained = _bytes(pieces)
+    checkpoint = weights + 2 * trained
+    config = recipe.checkpoint
+    needed = checkpoint * (config.keep + 1 + bool(config.best)) + weights
+    place = Path(recipe.output).absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if needed > _ROOM * free:
+        yield (
+            f"checkpoints and the model need {needed / 1e9:.1f} GB in {os.fspath(place)}, and {free / 1e9:.1f} GB are "
+            "free; make room, lower checkpoint.keep, or give another --output"
+        )

@@ -1,0 +1,131 @@
+"""Words of a domain: which are taken, that they become one token and nothing old moves, and the rows of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pretune.batch import ragged
+from pretune.cli import main
+from pretune.errors import DataError
+from pretune.interop.huggingface import load_model, save_model
+from pretune.models import build
+from pretune.models.vocabulary import extend_vocabulary
+from pretune.text.extend_tokenizer import ExtendConfig, extend_tokenizer
+from pretune.text.tokenizer import Tokenizer
+from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+
+GENERAL = ["the cat sat on the mat and the dog ran after it", "people read books about many things"] * 30
+DOMAIN = ["the angioplasty of the stenosis", "stenosis and angioplasty, angioplasty again", "a thrombus"] * 8
+CHINESE = ["经皮冠状动脉介入治疗", "冠状动脉狭窄的治疗"] * 8
+
+
+def trained(kind: str, texts: list[str] = GENERAL) -> Tokenizer:
+    return train_tokenizer(texts + ["abcdefghijklmnopqrstuvwxyz"] * 3, TokenizerConfig(kind=kind, vocab_size=340))
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
+def test_a_domain_s_words_become_tokens_and_old_ids_stay(kind: str) -> None:
+    old = trained(kind)
+    found = extend_tokenizer(old, DOMAIN, ExtendConfig(tokens=3, least=8))
+    new = found.tokenizer
+    assert new.vocabulary.size == old.vocabulary.size + len(found.words)
+    assert new.pieces[: old.vocabulary.size] == old.pieces
+    assert list(found.words) == list(range(old.vocabulary.size, new.vocabulary.size))
+    words = [candidate.word.lstrip("Ġ▁") for candidate in found.words.values()]
+    assert words[0] == "angioplasty"
+    assert "stenosis" in words
+    scores = [candidate.saved for candidate in found.words.values()]
+    assert scores == sorted(scores, reverse=True)
+    for id, candidate in found.words.items():
+        assert new.token(id) == candidate.word
+        assert candidate.saved == candidate.count * (len(candidate.pieces) - 1)
+    text = "the cat had angioplasty"
+    ids = new.encode(text)
+    assert ids[-1] >= old.vocabulary.size
+    assert new.decode(ids) == old.decode(old.encode(text))
+    before, after = (sum(len(t.encode(text)) for text in DOMAIN) for t in (old, new))
+    assert before - after == sum(scores)
+    for text in GENERAL[:2]:
+        assert new.encode(text).tolist() == old.encode(text).tolist()
+    assert new.hash != old.hash
+
+
+def test_chinese_words_through_a_segmenter(tmp_path: Path) -> None:
+    old = trained("wordpiece", GENERAL + CHINESE)
+    (tmp_path / "words.txt").write_text("冠状动脉\n治疗\n介入\n", encoding="utf-8")
+    found = extend_tokenizer(old, CHINESE, ExtendConfig(segmenter=str(tmp_path / "words.txt")))
+    assert next(c.word for c in found.words.values()) == "冠状动脉"
+    tokens = [found.tokenizer.token(int(i)) for i in found.tokenizer.encode("冠状动脉的治疗")]
+    assert tokens == ["冠状动脉", "的", "治疗"]
+    assert found.tokenizer.pieces[: old.vocabulary.size] == old.pieces
+    found.tokenizer.save(tmp_path / "saved")
+    again = Tokenizer.load(tmp_path / "saved")
+    assert again.encode("冠状动脉的治疗").tolist() == found.tokenizer.encode("冠状动脉的治疗").tolist()
+
+
+def test_no_word_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="knows this text"):
+        extend_tokenizer(trained("wordpiece"), GENERAL, ExtendConfig(least=10_000))
+
+
+@pytest.mark.parametrize(
+    ("family", "heads"), [("bert", ["mlm"]), ("gpt2", ["clm"]), ("modernbert", ["mlm"]), ("t5", ["clm"])]
+)
+def test_new_rows_are_the_mean_of_their_pieces_and_old_outputs_stay(family: str, heads: list[str]) -> None:
+    model = build(family, "tiny", heads, {"vocab_size": 50}).eval()
+    batch = ragged([[7, 9, 30], [12, 44]])
+    if hasattr(model, "encoder"):
+        batch = type(batch)(batch.tokens, batch.layout, source=ragged([[3, 4], [8]]))
+    (head,) = model.heads.values()
+    with torch.no_grad():
+        if head.bias is not None:
+            head.bias.normal_()
+        before = head(model(batch).last_hidden_state)
+    word, weight = model.embedding.word.weight.clone(), head.weight.clone()
+    tied = head.weight is model.embedding.word.weight
+    extend_vocabulary(model, 53, {50: [7, 9], 51: [12], 52: [1, 2, 3]})
+    assert model.vocab_size == 53 == model.config.vocab_size
+    assert (head.weight is model.embedding.word.weight) == tied
+    torch.testing.assert_close(model.embedding.word.weight[50], word[[7, 9]].mean(0))
+    torch.testing.assert_close(head.weight[52], weight[[1, 2, 3]].mean(0))
+    with torch.no_grad():
+        after = head(model(batch).last_hidden_state)
+    torch.testing.assert_close(after[:, :50], before)
+    torch.testing.assert_close(after[:, 51], before[:, 12])
+    with pytest.raises(DataError, match="outside the vocabulary"):
+        extend_vocabulary(model, 54, {53: [60]})
+
+
+def test_the_verb_makes_a_model_that_goes_on(tmp_path: Path, write: Callable[[Path, list[str]], str]) -> None:
+    tokenizer = trained("wordpiece")
+    model = build("bert", "tiny", ["mlm"], {"vocab_size": tokenizer.vocabulary.size})
+    save_model(model, tmp_path / "model", tokenizer)
+    text = write(tmp_path / "domain.txt", [f"{line} {n}" for n, line in enumerate(DOMAIN)])
+    words = ["tokenizer", "extend", text, "--model", str(tmp_path / "model"), "--output", str(tmp_path / "more")]
+    assert main([*words, "--least", "8", "--corpus.documents", "line"]) == 0
+    new, words_of = load_model(tmp_path / "more"), Tokenizer.load(tmp_path / "more")
+    assert new.vocab_size == words_of.vocabulary.size > tokenizer.vocabulary.size
+    old_ids = tokenizer.encode("angioplasty").tolist()
+    (id,) = words_of.encode("angioplasty").tolist()
+    expected = model.embedding.word.weight[old_ids].mean(0)
+    torch.testing.assert_close(new.embedding.word.weight[id], expected)
+    assert np.isfinite(new.embedding.word.weight.detach().numpy()).all()
+    assert main(words) == 73
+    import transformers
+
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "more")
+    assert theirs.encode("angioplasty", add_special_tokens=False) == [id]
+
+
+@pytest.fixture
+def write() -> Callable[[Path, list[str]], str]:
+    def writing(path: Path, texts: list[str]) -> str:
+        path.write_text("".join(text + "\n" for text in texts), encoding="utf-8")
+        return str(path)
+
+    return writing

@@ -1,0 +1,158 @@
+"""What is said before the first step, and of a loss that stands still: each finding, and silence where all is well."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from trainkit import lines, make_store, make_tokenizer, recipe, replaced
+
+import pretune.train.preflight as module
+from pretune.config import validate
+from pretune.train.assemble import fine_tuning, pretraining
+from pretune.train.plateau import Plateau
+from pretune.train.preflight import free_memory, preflight
+from pretune.train.recipe import Recipe
+from pretune.train.run import pretrain
+
+CPU = torch.device("cpu")
+USUAL: dict[str, Any] = {
+    "data": {"batch": 32},
+    "budget": {"steps": 60},
+    "schedule": {"warmup": 0.1},
+    "optimizer": {"lr": 1e-3},
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("store"), 400)
+
+
+def said(settled: Recipe) -> str:
+    return "\n".join(preflight(settled, pretraining(settled), CPU))
+
+
+def test_a_usual_run_is_begun_without_a_word(store: Path, tmp_path: Path) -> None:
+    assert said(recipe(tmp_path / "run", store, **USUAL)) == ""
+
+
+@pytest.mark.parametrize(
+    ("over", "expected"),
+    [
+        (
+            {"optimizer": {"lr": 0.1}},
+            "optimizer.lr 0.1 is above what is usual for pretraining (1e-05 to 0.002); lower it",
+        ),
+        ({"optimizer": {"lr": 1e-7}}, "is below"),
+        ({"optimizer": {"lr": 0.5, "name": "muon"}}, "usual for Muon"),
+        ({"budget": {"steps": 9}}, "the run has 9 steps"),
+        ({"budget": {"steps": 40_000}}, "times over; add text"),
+        ({"data": {"batch": 4}}, "a step has 116 tokens at most, which is few; raise data.batch"),
+        ({"schedule": {"warmup": 0.0}}, "schedule.warmup is 0"),
+        ({"objective": {"simcse": 1.0}, "model": {"dropout": 0.0}}, "set model.dropout = 0.1"),
+    ],
+)
+def test_what_is_unusual_is_named_with_its_remedy(
+    over: dict[str, Any], expected: str, store: Path, tmp_path: Path
+) -> None:
+    base = recipe(tmp_path / "run", store, **USUAL)
+    if "objective" in over:
+        base = replaced(base, objective=over.pop("objective"))
+    tree = base.model_dump(mode="json")
+    for name, fields in over.items():
+        tree[name] = {**tree[name], **fields}
+    assert expected in said(validate(Recipe, tree, "recipe"))
+
+
+def test_memory_and_disk(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settled = recipe(tmp_path / "not" / "there" / "run", store, **USUAL)
+    assert (free_memory(CPU) or 1 << 30) > 1 << 20
+    monkeypatch.setattr(module, "free_memory", lambda device: 1000)
+    assert "take a smaller model" in said(settled)
+    monkeypatch.setattr(module, "free_memory", lambda device: None)
+    usage = module.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda place: usage._replace(free=1000))
+    assert "lower checkpoint.keep" in said(settled)
+
+
+def rows(path: Path, content: list[tuple[str, str]]) -> str:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *content])
+    return str(path)
+
+
+def test_labels_duplicates_and_leaks(tmp_path: Path) -> None:
+    make_tokenizer(tmp_path / "tokenizer")
+    train = [(f"w{n} w{n % 7} w{n // 59}", "a") for n in range(58)] + [("w1 w2", "b"), ("w1 w2", "a"), ("w3", "b")]
+    tree = {
+        "task": "classification",
+        "model": {"size": "tiny"},
+        "data": {
+            "train": rows(tmp_path / "train.csv", train + train[:5]),
+            "validation": rows(tmp_path / "held.csv", [("w1 w2", "a"), ("w58 w57 w56", "a")]),
+            "tokenizer": str(tmp_path / "tokenizer"),
+        },
+        "output": str(tmp_path / "run"),
+    }
+    settled = validate(Recipe, tree, "recipe")
+    found = "\n".join(preflight(settled, fine_tuning(settled), CPU))
+    for part in (
+        "1 of 2 labels have fewer than 5 examples ('b')",
+        "97% of the examples are 'a'",
+        "1 training examples have the text of another one and a different label",
+        "6 of 66 training examples are there more than once",
+        "1 of 2 validation examples are training data too",
+    ):
+        assert part in found
+
+
+def test_a_store_that_says_much_was_left_out(store: Path, tmp_path: Path) -> None:
+    settled = recipe(tmp_path / "run", store, **USUAL)
+    pieces = pretraining(settled)
+    pieces.account["stores"] = {"here": {"documents": 100, "duplicate": 60}}
+    pieces.account["windows"] = {"pairs:here": {"tokens": 100, "cut": 30}}
+    pieces.held_out = []
+    found = "\n".join(preflight(settled, pieces, CPU))
+    assert "here: 60 of 100 documents were duplicates" in found
+    assert "pairs:here: 30% of the tokens are cut off" in found
+    assert "no text is held out" in found
+
+
+def test_a_run_says_it_in_its_log(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pretrain(recipe(tmp_path / "run", store, optimizer={"lr": 0.1}, track={"progress": "plain"}))
+    assert "warning: optimizer.lr 0.1 is above" in capsys.readouterr().err
+    assert lines(tmp_path / "run")
+
+
+def watch(losses: list[float], *, entropy: float | None = None, lr: float = 1.0, name: str = "mlm") -> list[str]:
+    plateau = Plateau(entropy)
+    found = [
+        plateau.look({"loss": loss, f"loss/{name}": loss}, n / len(losses), lr, 1.0) for n, loss in enumerate(losses)
+    ]
+    return [text for text in found if text]
+
+
+def test_a_loss_at_the_line_of_frequencies_is_told_once() -> None:
+    stuck = [9.0 - 0.1 * n for n in range(25)] + [6.5 + 0.01 * math.sin(n) for n in range(75)]
+    found = watch(stuck, entropy=6.5)
+    assert "entropy of the tokens' frequencies (6.500)" in found[0]
+    assert len(found) == 2  # it stands still as well
+    assert watch(stuck, entropy=6.5, name="nsp") == [found[1]]
+    assert watch([9.0 - 0.05 * n for n in range(100)], entropy=6.5) == []  # it only passes the line ... slowly
+
+
+def test_a_standstill_is_told_with_what_explains_it() -> None:
+    still = [9.0 - 0.1 * n for n in range(30)] + [6.0] * 70
+    (found,) = watch(still)
+    assert "stands still: 6.0000" in found
+    assert "lower optimizer.lr" in found
+    (fallen,) = watch(still, lr=0.1)
+    assert "has fallen already" in fallen
+    assert watch([9 * 0.98**n for n in range(100)]) == []
+    assert watch([math.nan] * 100) == []
+    assert watch(still[:15]) == []
