@@ -107,10 +107,10 @@ def mark(rows: Sequence[Row]) -> list[Row]:
 
 
 def machine() -> dict[str, Any]:
-    """The processor, its cores and the vector instructions that torch uses."""
-    import torch
+    """The processor, its cores and the instructions that torch uses."""
+    from pretune.train.precision import cpu_capability
 
-    return {"cpu": _processor(), "cores": os.cpu_count(), "capability": torch.backends.cpu.get_cpu_capability()}
+    return {"cpu": _processor(), "cores": os.cpu_count(), "capability": cpu_capability()}
 
 
 def record(folder: Path, work: str, about: str, results: Mapping[str, Result]) -> Path:

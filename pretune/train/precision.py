@@ -73,7 +73,7 @@ def fingerprint(device: torch.device, precision: Precision, world: int) -> dict[
     """What must be equal for a run to be continued bit for bit."""
     import torch
 
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_capability()
     return {
         "torch": torch.__version__,
         "device": device.type,
@@ -82,6 +82,13 @@ def fingerprint(device: torch.device, precision: Precision, world: int) -> dict[
         "precision": precision.name,
         "ranks": world,
     }
+
+
+def cpu_capability() -> str:
+    """The instructions that products use: torch's name of the vectors, or AMX where there are tiles for bf16."""
+    import torch
+
+    return "AMX" if torch.cpu._is_amx_tile_supported() else torch.backends.cpu.get_cpu_capability()
 
 
 def _native_bf16(device: torch.device) -> bool:
