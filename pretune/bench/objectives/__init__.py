@@ -1,0 +1,1 @@
+"""What pretraining objectives teach in equal time: `python -m pretune.bench.objectives`, or `make bench-objectives`."""

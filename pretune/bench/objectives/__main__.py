@@ -1,0 +1,61 @@
+"""`python -m pretune.bench.objectives`: compare objectives in equal time, on the texts below PRETUNE_DATA."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+from pretune.errors import PretuneError
+
+app = App(name="python -m pretune.bench.objectives", help=__doc__)
+
+
+@app.default
+def compare(
+    *,
+    minutes: Annotated[float, Parameter(validator=Number(gt=0))] = 10.0,
+    seeds: Annotated[int, Parameter(validator=Number(gte=1))] = 3,
+    languages: tuple[str, ...] = (),
+    trials: tuple[str, ...] = (),
+    folder: Path = Path("~/.cache/pretune/objectives"),
+    output: Path = Path("benchmarks/results"),
+) -> None:
+    """Pretrain by each objective for the same time, and judge the weights by a probe and by fine-tuning.
+
+    Args:
+        minutes: of pretraining for each trial.
+        seeds: of each score.
+        languages: en, zh; both by default.
+        trials: such as mlm or rtd; all by default.
+        folder: where texts, stores and weights are kept; a comparison goes on from what is there.
+        output: folder of the file of results.
+    """
+    from pretune.train.allocator import tune_allocator
+
+    tune_allocator()
+    from pretune.bench.objectives.compare import Comparison
+    from pretune.bench.objectives.table import table
+    from pretune.bench.objectives.trials import LANGUAGES, TRIALS
+    from pretune.bench.results import machine
+
+    path = output / f"objectives-{machine()['capability'].lower()}.json"
+    comparison = Comparison(folder.expanduser().absolute(), path, minutes, seeds)
+    chosen = [language for language in LANGUAGES if not languages or language.name in languages]
+    wanted = [trial for trial in TRIALS if not trials or trial.name in trials]
+    import json
+
+    print(table(json.loads(comparison.run(chosen, wanted).read_text(encoding="utf-8"))))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        app()
+    except PretuneError as error:
+        print(f"pretune: {error}", file=sys.stderr)
+        sys.exit(error.code)

@@ -1,0 +1,254 @@
+"""Pretrain by each objective for the same time, then judge what the weights are worth.
+
+    corpora -> documents -> tokenizer, store -> minutes of each trial -> weights -> linear probe, fine-tuning -> results
+
+Everything stands in a folder and is made once, so that a comparison goes on where it was stopped; only a trial that was
+being pretrained begins again. Scores are accuracies on the test file, 2000 texts at most; each seed draws another part
+of the training file, of 1000 at most. The probe is a logistic regression on the mean of the last layer's rows, of a
+pair on both means, their difference and their product. Fine-tuning is three epochs over all weights.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+from numpy.typing import NDArray
+
+from pretune.api import Model, finetune, load
+from pretune.bench.objectives.trials import COMMON, Labels, Language, Trial
+from pretune.bench.results import machine, today, write
+from pretune.bench.texts import text_file
+from pretune.config import merge
+from pretune.draw import Draw, Permutation
+from pretune.errors import BenchError
+from pretune.text.corpus import CorpusConfig, read_corpus
+from pretune.text.labelled import Example, LabelledConfig, read_examples
+from pretune.text.prepare import PrepareConfig, prepare
+from pretune.text.tokenizer import Tokenizer
+from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+
+log = logging.getLogger(__name__)
+_PARAGRAPHS = 20  # of a document
+_EXAMPLES = 1000
+_HELD_OUT = 2000
+FINE_TUNING: Mapping[str, Any] = {
+    "task": {"classification": {}},
+    "data": {"batch": 32},
+    "optimizer": {"lr": 2e-4},
+    "schedule": {"kind": "linear", "warmup": 0.1},
+    "budget": {"epochs": 3},
+    "evaluation": {"samples": 0, "keep": "last"},
+    "checkpoint": {"best": False, "keep": 1},
+    "track": {"report": False, "progress": "quiet"},
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, and where.
+
+    Attributes:
+        folder: of everything that is made on the way.
+        results: the file of the scores.
+        minutes: of each trial.
+        seeds: of each score.
+    """
+
+    folder: Path
+    results: Path
+    minutes: float
+    seeds: int
+
+    def run(self, languages: Sequence[Language], trials: Sequence[Trial]) -> Path:
+        """Pretrain every trial that was not, then score every one that was not.
+
+        Raises:
+            BenchError: texts are missing, or a run failed.
+        """
+        chosen = [(language, trial) for language in languages for trial in trials]
+        for language, trial in chosen:
+            self.pretrain(language, trial)
+        for language, trial in chosen:
+            known = self._known().get(language.name, {})
+            if "sets" in known.get(trial.name, {}):
+                continue
+            log.info(f"{language.name}/{trial.name}: scoring")
+            self._record(language, trial, {**self._trained(language, trial), "sets": self.score(language, trial)})
+        return self.results
+
+    def pretrain(self, language: Language, trial: Trial) -> None:
+        """The stages of a trial, each by `pretune pretrain` in a process of its own."""
+        folder = self.folder / language.name
+        store = prepare_language(language, folder)
+        before: Path | None = None
+        for number, stage in enumerate(trial.stages):
+            output = self._place(language, trial, number)
+            if not (output / "config.json").is_file():
+                shutil.rmtree(output, ignore_errors=True)
+                recipe = merge(dict(COMMON), stage.recipe)
+                recipe = merge(
+                    recipe,
+                    {
+                        "output": str(output),
+                        "data": {"stores": [str(store)]},
+                        "budget": {"minutes": self.minutes * stage.share},
+                        "model": {} if before is None else {"init": str(before)},
+                    },
+                )
+                if before is not None:
+                    recipe["model"] = {k: v for k, v in recipe["model"].items() if k in ("init", "dropout")}
+                path = output.with_name(f"{output.name}.toml")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(tomli_w.dumps(recipe), encoding="utf-8")
+                log.info(f"{language.name}/{trial.name}: {self.minutes * stage.share:g} minutes -> {output}")
+                self._call(path, output)
+            before = output
+
+    def _call(self, recipe: Path, output: Path) -> None:
+        with output.with_name(f"{output.name}.log").open("w", encoding="utf-8") as file:
+            words = [sys.executable, "-m", "pretune", "pretrain", str(recipe)]
+            done = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, check=False)
+        if done.returncode:
+            raise BenchError(f"{' '.join(words)} failed with {done.returncode}; see {file.name}")
+
+    def _place(self, language: Language, trial: Trial, stage: int) -> Path:
+        return self.folder / language.name / "runs" / f"{trial.name}-{self.minutes:g}-{stage}"
+
+    def _trained(self, language: Language, trial: Trial) -> dict[str, Any]:
+        """What the stages of a trial read in their time."""
+        found = []
+        for number in range(len(trial.stages)):
+            lines = (self._place(language, trial, number) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            last = json.loads(lines[-1])
+            found.append({name: last[name] for name in ("step", "tokens", "loss") if name in last})
+        return {"label": trial.label, "stages": found}
+
+    def score(self, language: Language, trial: Trial) -> dict[str, dict[str, list[float]]]:
+        """Accuracies of a probe and of fine-tuning on each set, one for each seed."""
+        place = self._place(language, trial, len(trial.stages) - 1) if trial.stages else None
+        base = place or self._fresh(language)
+        out: dict[str, dict[str, list[float]]] = {}
+        for labels in language.sets:
+            train, test = _examples(labels, labels.train), _examples(labels, labels.test)[:_HELD_OUT]
+            parts = [_shuffled(train, Draw(seed).at("part"))[:_EXAMPLES] for seed in range(self.seeds)]
+            out[labels.name] = {
+                "probe": [probe(load(base), part, test) for part in parts],
+                "fine-tuning": [self._fine_tune(base, part, test, seed) for seed, part in enumerate(parts)],
+            }
+            log.info(f"  {labels.name}: {out[labels.name]}")
+        return out
+
+    def _fresh(self, language: Language) -> Path:
+        """A model that has learned nothing."""
+        from pretune.interop.huggingface import save_model
+        from pretune.models import build
+
+        place = self.folder / language.name / "runs" / "none"
+        if not (place / "config.json").is_file():
+            tokenizer = Tokenizer.load(self.folder / language.name / "tokenizer")
+            shape = {"vocab_size": tokenizer.vocabulary.size}
+            save_model(build("bert", COMMON["model"]["size"], ["mlm"], shape), place, tokenizer)
+        return place
+
+    def _fine_tune(self, base: Path, train: list[Example], test: list[Example], seed: int) -> float:
+        folder = self.folder / "fine-tuning"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        pair = train[0].second is not None
+        columns = {"second_column": "second"} if pair else {}
+        files = [_write(folder / f"{name}.csv", rows) for name, rows in (("train", train), ("test", test))]
+        changes = {
+            "output": str(folder / "run"),
+            "seed": seed,
+            "model": {"init": str(base)},
+            "data": {"train": [str(files[0])], "columns": columns},
+        }
+        model = finetune(merge(dict(FINE_TUNING), changes))
+        return model.evaluate(files[1], columns=LabelledConfig(**columns))["accuracy"]
+
+    def _known(self) -> dict[str, Any]:
+        if not self.results.is_file():
+            return {}
+        tree = json.loads(self.results.read_text(encoding="utf-8"))
+        if tree["machine"] != machine() or tree["minutes"] != self.minutes:
+            raise BenchError(f"{self.results} is of another machine or of other minutes; give another --output")
+        found: dict[str, Any] = tree["languages"]
+        return found
+
+    def _record(self, language: Language, trial: Trial, found: Mapping[str, Any]) -> None:
+        known = self._known()
+        known[language.name] = {**known.get(language.name, {}), trial.name: found}
+        tree = {"work": "objectives", "machine": machine(), "minutes": self.minutes, "seeds": self.seeds}
+        write(self.results, {**tree, "date": today(), "languages": known})
+
+
+def prepare_language(language: Language, folder: Path) -> Path:
+    """Documents of a few paragraphs, a tokenizer and a store of them; what is there is kept."""
+    documents, words, store = folder / "documents.jsonl", folder / "tokenizer", folder / "store"
+    if not (store / "manifest.json").is_file():
+        paths = [text_file(name) for name in language.corpora]
+        folder.mkdir(parents=True, exist_ok=True)
+        with documents.open("w", encoding="utf-8") as file:
+            for text in _documents(paths):
+                file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+        config = TokenizerConfig(kind="wordpiece", vocab_size=language.vocabulary)
+        tokenizer = train_tokenizer((document.text for document in read_corpus(documents)), config)
+        tokenizer.save(words)
+        prepare(documents, tokenizer, store, PrepareConfig(segmenter=language.segmenter, overwrite=True))
+    return store
+
+
+def _documents(paths: Sequence[Path]) -> Iterator[str]:
+    for path in paths:
+        lines = [d.text.strip() for d in read_corpus(path, CorpusConfig(documents="line", on_error="skip"))]
+        for start in range(0, len(lines), _PARAGRAPHS):
+            yield "\n".join(lines[start : start + _PARAGRAPHS])
+
+
+def probe(model: Model, train: list[Example], test: list[Example]) -> float:
+    """Accuracy of a logistic regression on a model's vectors."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    judge = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+    judge.fit(_features(model, train), [example.label for example in train])
+    return float(judge.score(_features(model, test), [example.label for example in test]))
+
+
+def _features(model: Model, examples: list[Example]) -> NDArray[np.float32]:
+    """Shape: (n, width) of texts, (n, 4 width) of pairs."""
+    first = model.embed([example.text for example in examples])
+    if examples[0].second is None:
+        return first
+    second = model.embed([example.second or "" for example in examples])
+    return np.concatenate([first, second, np.abs(first - second), first * second], axis=1)
+
+
+def _examples(labels: Labels, name: str) -> list[Example]:
+    """A file's examples in an order by key, without those that have no agreed label."""
+    found = [e for e in read_examples(text_file(name), LabelledConfig(**labels.columns)) if e.label != "-"]
+    return _shuffled(found, Draw(0).at("order", name))
+
+
+def _shuffled(examples: list[Example], draw: Draw) -> list[Example]:
+    return [examples[n] for n in Permutation(len(examples), draw)(np.arange(len(examples)))]
+
+
+def _write(path: Path, examples: list[Example]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("text", "second", "label"))
+        writer.writerows((example.text, example.second or "", example.label) for example in examples)
+    return path

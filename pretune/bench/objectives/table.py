@@ -1,0 +1,48 @@
+"""The table of a comparison of objectives, as Markdown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_NAMES = {"en": "English", "zh": "Chinese"}
+
+
+def table(tree: Mapping[str, Any]) -> str:
+    """For each language the accuracies in percent, mean and standard deviation over seeds; the best means are bold."""
+    return "\n".join(line for name, found in tree["languages"].items() for line in _language(name, found, tree))
+
+
+def _language(name: str, trials: Mapping[str, Any], tree: Mapping[str, Any]) -> list[str]:
+    scored = {key: found for key, found in trials.items() if "sets" in found}
+    sets = list(dict.fromkeys(labels for found in scored.values() for labels in found["sets"]))
+    columns = [(labels, kind) for labels in sets for kind in ("probe", "fine-tuning")]
+    cells = {
+        key: [found["sets"].get(labels, {}).get(kind, []) for labels, kind in columns] for key, found in scored.items()
+    }
+    best = [
+        max((statistics.mean(row[n]) for row in cells.values() if row[n]), default=0.0) for n in range(len(columns))
+    ]
+    head = ["objective", "million tokens", *(f"{labels}, {kind}" for labels, kind in columns), "mean"]
+    lines = [f"**{_NAMES.get(name, name)}**, {tree['minutes']:g} minutes each, {tree['seeds']} seeds", "", _line(head)]
+    lines.append(_line(["---"] * len(head)))
+    for key, found in scored.items():
+        tokens = sum(stage.get("tokens", 0) for stage in found["stages"]) / 1e6
+        shown = [_cell(values, best[n]) for n, values in enumerate(cells[key])]
+        mean = statistics.mean(statistics.mean(values) for values in cells[key] if values)
+        lines.append(_line([found["label"], f"{tokens:.1f}" if tokens else "", *shown, f"{100 * mean:.1f}"]))
+    return [*lines, ""]
+
+
+def _cell(values: Sequence[float], best: float) -> str:
+    if not values:
+        return ""
+    mean = statistics.mean(values)
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    text = f"{100 * mean:.1f} ± {100 * spread:.1f}"
+    return f"**{text}**" if mean == best else text
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
