@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
@@ -20,6 +20,7 @@ def compare(
     *,
     minutes: Annotated[float, Parameter(validator=Number(gt=0))] = 10.0,
     seeds: Annotated[int, Parameter(validator=Number(gte=1))] = 3,
+    precision: Literal["auto", "bf16", "fp32"] = "auto",
     languages: tuple[str, ...] = (),
     trials: tuple[str, ...] = (),
     folder: Path = Path("~/.cache/pretune/objectives"),
@@ -30,6 +31,7 @@ def compare(
     Args:
         minutes: of pretraining for each trial.
         seeds: of each score.
+        precision: of products; auto takes the faster of this machine.
         languages: en, zh; both by default.
         trials: such as mlm or rtd; all by default.
         folder: where texts, stores and weights are kept; a comparison goes on from what is there.
@@ -42,9 +44,10 @@ def compare(
     from pretune.bench.objectives.table import table
     from pretune.bench.objectives.trials import LANGUAGES, TRIALS
     from pretune.bench.results import machine
+    from pretune.bench.run import settle
 
     path = output / f"objectives-{machine()['capability'].lower()}.json"
-    comparison = Comparison(folder.expanduser().absolute(), path, minutes, seeds)
+    comparison = Comparison(folder.expanduser().absolute(), path, minutes, seeds, settle(precision, None)[0])
     chosen = [language for language in LANGUAGES if not languages or language.name in languages]
     wanted = [trial for trial in TRIALS if not trials or trial.name in trials]
     import json

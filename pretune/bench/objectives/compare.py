@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tomli_w
@@ -63,12 +63,14 @@ class Comparison:
         results: the file of the scores.
         minutes: of each trial.
         seeds: of each score.
+        precision: of products in every run; settled once, since a machine's probe may waver.
     """
 
     folder: Path
     results: Path
     minutes: float
     seeds: int
+    precision: Literal["bf16", "fp32"]
 
     def run(self, languages: Sequence[Language], trials: Sequence[Trial]) -> Path:
         """Pretrain every trial that was not, then score every one that was not.
@@ -101,6 +103,7 @@ class Comparison:
                     recipe,
                     {
                         "output": str(output),
+                        "precision": self.precision,
                         "data": {"stores": [str(store)]},
                         "budget": {"minutes": self.minutes * stage.share},
                         "model": {} if before is None else {"init": str(before)},
@@ -143,7 +146,7 @@ class Comparison:
             train, test = _examples(labels, labels.train), _examples(labels, labels.test)[:_HELD_OUT]
             parts = [_shuffled(train, Draw(seed).at("part"))[:_EXAMPLES] for seed in range(self.seeds)]
             out[labels.name] = {
-                "probe": [probe(load(base), part, test) for part in parts],
+                "probe": [probe(load(base, precision=self.precision), part, test) for part in parts],
                 "fine-tuning": [self._fine_tune(base, part, test, seed) for seed, part in enumerate(parts)],
             }
             log.info(f"  {labels.name}: {out[labels.name]}")
@@ -171,6 +174,7 @@ class Comparison:
         changes = {
             "output": str(folder / "run"),
             "seed": seed,
+            "precision": self.precision,
             "model": {"init": str(base)},
             "data": {"train": [str(files[0])], "columns": columns},
         }
@@ -189,7 +193,13 @@ class Comparison:
     def _record(self, language: Language, trial: Trial, found: Mapping[str, Any]) -> None:
         known = self._known()
         known[language.name] = {**known.get(language.name, {}), trial.name: found}
-        tree = {"work": "objectives", "machine": machine(), "minutes": self.minutes, "seeds": self.seeds}
+        tree = {
+            "work": "objectives",
+            "machine": machine(),
+            "minutes": self.minutes,
+            "seeds": self.seeds,
+            "precision": self.precision,
+        }
         write(self.results, {**tree, "date": today(), "languages": known})
 
 
