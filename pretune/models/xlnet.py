@@ -206,6 +206,12 @@ class XLNet(LanguageModel):
             return ModelOutput(self.embedding.dropout(h), layout, None, shown)
         return ModelOutput(self.embedding.dropout(g), batch.reads.layout, batch.reads.index, shown)
 
+    def remember(self, batch: Batch, longest: int) -> Memory:
+        """A memory of some texts, for those that go on from them."""
+        memory = Memory(longest)
+        self(batch, memory=memory)
+        return memory
+
     def _queries(self, batch: Batch, asking: Asking) -> Asking | None:
         """The query stream's rows."""
         if batch.order is None or batch.reads is None:

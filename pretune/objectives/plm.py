@@ -4,7 +4,11 @@ Data: any sequences, of any length. Spans of tokens are chosen by the sample's k
 at the end of the factorization order, which is a permutation drawn by key, and all other tokens before them. A chosen
 token is predicted without its content, from the tokens before it; see `models/xlnet.py` for the two streams.
 
-Source: Yang et al. 2019 (arXiv 1906.08237), sections 2.2 to 2.4. Spans are near to those of `_sample_mask` of
+With `memory`, the beginning of each window is earlier text: the model reads it first, without gradient, and what it
+made of it stays in memory while the rest is predicted. The authors keep what the last step made of the window before;
+read anew it is never out of date, samples may come in any order, and a run resumes without it.
+
+Source: Yang et al. 2019 (arXiv 1906.08237), sections 2.2 to 2.5. Spans are near to those of `_sample_mask` of
 zihangdai/xlnet: n from 1 to 5 with odds 1 / n, somewhere in a context. Theirs are n whole words, in 6 n tokens beside
 the span; ours are n tokens, in n / share tokens of which the span is a part. Single tokens make up what is missing.
 """
@@ -20,11 +24,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pretune.batch import Batch
+from pretune.batch import Batch, ragged
 from pretune.draw import Draw
 from pretune.loss import Term
 from pretune.objectives.objective import Model, Objective, Output, target, wrap
-from pretune.text.rows import Row
+from pretune.text.rows import Row, names_of
 
 if TYPE_CHECKING:
     from pretune.text.tokenizer import Vocabulary
@@ -46,10 +50,13 @@ class PermutationLanguageModelling(Objective):
         Attributes:
             share: of a sample's tokens, rounded, at least one.
             longest: span, in tokens.
+            memory: tokens at most of a window that are read as earlier text; how many, at least one, is drawn for each
+                sample anew in each epoch, so that every token is predicted in some. 0 for none.
         """
 
         share: float = Field(default=1 / 6, gt=0.0, le=1.0)
         longest: int = Field(default=5, ge=1, le=64)
+        memory: int = Field(default=0, ge=0, le=1 << 20)
 
     config: Config
 
@@ -58,8 +65,19 @@ class PermutationLanguageModelling(Objective):
         self.overhead = vocabulary.overhead(False)
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
-        """One sequence a row, special tokens around it."""
-        return wrap(rows, self.vocabulary)
+        """One sequence a row, special tokens around it; its source is what goes before it into memory."""
+        if not self.config.memory:
+            return wrap(rows, self.vocabulary)
+        keys = draw.at(self.name, "memory").keys(names_of(rows)).tolist()
+        cuts = [self._cut(len(row.tokens), Draw(key)) for row, key in zip(rows, keys, strict=True)]
+        early = ragged([row.tokens[:cut] for row, cut in zip(rows, cuts, strict=True)])
+        late = [replace(row, tokens=row.tokens[cut:]) for row, cut in zip(rows, cuts, strict=True)]
+        return replace(wrap(late, self.vocabulary), source=early)
+
+    def _cut(self, length: int, draw: Draw) -> int:
+        """Tokens of a window that are read first: one at least, and one is left to predict from."""
+        most = min(self.config.memory, length - 1)
+        return 1 + int(draw.below(0, most)) if most > 0 else 0
 
     def corrupt(self, batch: Batch, draw: Draw) -> Batch:
         """Choose tokens and their order, and set the target "plm"; no token is changed."""
@@ -79,6 +97,14 @@ class PermutationLanguageModelling(Objective):
     def reads(self, batch: Batch) -> NDArray[np.int64]:
         """The chosen tokens: the query stream's rows."""
         return batch.targets[self.name][0].numpy()
+
+    def forward(self, model: Model, batch: Batch) -> list[Term]:
+        """One pass, after another without gradient over what goes into memory."""
+        if batch.source is None:
+            return super().forward(model, batch)
+        with torch.no_grad():
+            memory = model.remember(batch.source, self.config.memory)
+        return self.loss(model, model(batch, memory=memory), batch)
 
     def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
         """Cross-entropy at the chosen tokens."""

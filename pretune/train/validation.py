@@ -12,7 +12,7 @@ from torch import nn
 from pretune.batch import Batch
 from pretune.draw import Draw
 from pretune.objectives.objective import Objective
-from pretune.tasks.task import Prediction, Task
+from pretune.tasks.task import Task
 from pretune.text.labelled import Example
 from pretune.text.sampler import divide, sweep
 from pretune.text.views import View
@@ -30,8 +30,10 @@ class Once:
         self._model = model
         self._seen: tuple[Batch, Any] | None = None
 
-    def __call__(self, batch: Batch) -> Any:
-        """What the model gives."""
+    def __call__(self, batch: Batch, **given: Any) -> Any:
+        """What the model gives; with more than a batch, each time anew."""
+        if given:
+            return self._model(batch, **given)
         if self._seen is None or self._seen[0] is not batch:
             self._seen = batch, self._model(batch)
         return self._seen[1]
@@ -50,13 +52,13 @@ class Scoring:
         apart: batches of all examples, where those of this rank are a part of them; they are read on rank 0.
     """
 
-    task: Task
+    task: Task[Any]
     examples: Sequence[Example]
     apart: Sequence[Batch] | None = None
 
     def answers(self, model: nn.Module, device: torch.device, precision: Precision) -> dict[str, float]:
         """The scores on `apart`."""
-        found: list[Prediction] = []
+        found: list[Any] = []
         for batch in self.apart or ():
             with precision.autocast(device):
                 found += self.task.decode(model, batch.to(device))
@@ -98,7 +100,7 @@ class Validation:
         tally, scoring = Tally(), self.scoring
         counts: dict[str, int] = {}
         found: dict[str, float]
-        answers: list[Prediction] = []
+        answers: list[Any] = []
         model = Once(root.model)
         root.eval()
         try:

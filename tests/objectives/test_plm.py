@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -94,3 +96,47 @@ def test_overfits():
         losses.append(float(loss))
     assert losses[0] > 4.0
     assert losses[-1] < 0.1
+
+
+def test_memory_is_cut_off_by_key_and_nothing_is_lost():
+    objective = make(memory=6)
+    samples = rows([2, 3, 9, 20, 20, 7])
+    batch = objective.make(samples, DRAW)
+    cuts = batch.source.layout.lengths
+    assert all(1 <= cut <= min(6, len(row.tokens) - 1) for cut, row in zip(cuts, samples, strict=True))
+    early, late = batch.source.layout.bounds, batch.layout.bounds
+    for n, row in enumerate(samples):
+        whole = [*batch.source.tokens[early[n] : early[n + 1]], *batch.tokens[late[n] + 1 : late[n + 1] - 1]]
+        assert [int(token) for token in whole] == row.tokens.tolist()
+    some = objective.make(samples[3:4], DRAW)
+    assert some.source.layout.lengths == (cuts[3],)
+    found = np.array([objective._cut(20, DRAW.at(n)) for n in range(100_000)])
+    assert stats.chisquare(np.bincount(found, minlength=7)[1:]).pvalue > 1e-4
+    assert objective._cut(1, DRAW) == 0
+    assert make().make(samples, DRAW).source is None
+
+
+def test_what_is_remembered_is_read_by_the_rest_and_gets_no_gradient():
+    """Against the model itself, a sequence at a time: what memory does is compared with `transformers` elsewhere."""
+    objective, samples = make(memory=6), rows([9, 20, 7])
+    model = build("xlnet", "tiny", ["plm"], {"vocab_size": 100, "dropout": 0.0}).eval()
+    batch = objective.make(samples, DRAW)
+    (term,) = objective(model, batch)
+    term.sum.backward()
+    ours = model.embedding.word.weight.grad.clone()
+    model.zero_grad()
+    expected = torch.zeros(())
+    for row in samples:
+        one = objective.make([row], DRAW)
+        kept = model.remember(one.source, 6)
+        assert all(not run.requires_grad for run in kept.hidden)
+        output = model(one, memory=kept)
+        index, label = one.targets["plm"]
+        logits = model.heads["plm"](output.at(index))
+        expected = expected + torch.nn.functional.cross_entropy(logits, label, reduction="sum")
+    torch.testing.assert_close(term.sum, expected)
+    expected.backward()
+    torch.testing.assert_close(ours, model.embedding.word.weight.grad, rtol=1e-4, atol=1e-5)
+    changed = replace(batch.source, tokens=(batch.source.tokens + 1) % 90 + 5)
+    (other,) = objective(model, replace(batch, source=changed))
+    assert abs(float(other.sum - term.sum)) > 1e-3
