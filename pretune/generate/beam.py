@@ -62,7 +62,7 @@ class Hypotheses:
             logits: (b, V) fp32.
         """
         k = config.beams
-        scores = obey(logits.log_softmax(dim=-1), rules, len(self.live[0]), [self.limit] * len(logits))
+        scores = obey(logits.log_softmax(dim=-1), rules, self.live, [self.limit] * len(logits))
         total = scores + self.scores[:, None]
         best = total.flatten().topk(min(2 * k, total.numel()))
         vocabulary = logits.shape[1]

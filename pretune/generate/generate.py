@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ def _rules(model: LanguageModel, tokenizer: Tokenizer) -> Rules:
             "gpt2 (a model with an mlm head fills [MASK] with `fill`)"
         )
     rules = model.rules if isinstance(model, EncoderDecoder) else Rules()
-    for token in (rules.first, rules.last, *rules.never):
+    for token in (rules.first, *rules.last, *chain.from_iterable(rules.never)):
         if token is not None and token >= tokenizer.vocabulary.size:
             raise DataError(
                 f"the model's files force or forbid token {token}, and the tokenizer has {tokenizer.vocabulary.size}; "
@@ -116,7 +117,7 @@ class _Run:
         live = list(range(len(texts)))
         logits = self.reader.read(self.prompts)
         for step in range(max(self.limits)):
-            logits = obey(logits, self.rules, step, [self.limits[n] for n in live])
+            logits = obey(logits, self.rules, [made[n] for n in live], [self.limits[n] for n in live])
             if self.config.temperature:
                 chosen = sample(logits, self.config, [draws[n] for n in live], step)
             else:

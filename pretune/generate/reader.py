@@ -85,9 +85,8 @@ class Reader:
 
 
 def context(model: LanguageModel, tokenizer: Tokenizer) -> int:
-    """Tokens that a sequence may have: the model's positions, or fewer where training saw only shorter texts."""
-    limits = (model.max_length, tokenizer.settings.get("model_max_length"), 1 << 20)
-    return min(int(limit) for limit in limits if isinstance(limit, int | float) and limit > 0)
+    """Tokens that a sequence may have; see `LanguageModel.context`."""
+    return model.context(tokenizer.settings)
 
 
 def framed(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:

@@ -42,30 +42,33 @@ def sample(logits: Tensor, config: GenerateConfig, draws: Sequence[Draw], step: 
     return draw_tokens(scaled.softmax(dim=-1).double(), uniform.to(logits.device))
 
 
-def obey(scores: Tensor, rules: Rules, step: int, limits: Sequence[int]) -> Tensor:
+def obey(scores: Tensor, rules: Rules, texts: Sequence[Sequence[int]], limits: Sequence[int]) -> Tensor:
     """Scores with -inf for what a model's rules forbid now; a token that must come has 0.
 
     Args:
-        step: tokens that were written before.
+        texts: what was written before.
         limits: most tokens of each row's text.
 
     Shape:
-        scores: (N, V) logits or log probabilities; limits: N; return: (N, V)
+        scores: (N, V) logits or log probabilities; texts, limits: N; return: (N, V)
     """
     if rules == Rules():
         return scores
     scores = scores.clone()
-    scores[:, list(rules.never)] = -torch.inf
-    if rules.first is not None and step == 0:
-        _force(scores, list(range(len(scores))), rules.first)
-    if rules.last is not None:
-        _force(scores, [n for n, limit in enumerate(limits) if step == limit - 1], rules.last)
+    for *begun, token in rules.never:
+        rows = [n for n, text in enumerate(texts) if not begun or list(text[-len(begun) :]) == begun]
+        scores[rows, token] = -torch.inf
+    if rules.first is not None:
+        _force(scores, [n for n, text in enumerate(texts) if not text], [rules.first])
+    if rules.last:
+        _force(scores, [n for n, text in enumerate(texts) if len(text) == limits[n] - 1], rules.last)
     return scores
 
 
-def _force(scores: Tensor, rows: list[int], token: int) -> None:
+def _force(scores: Tensor, rows: list[int], tokens: Sequence[int]) -> None:
     scores[rows] = -torch.inf
-    scores[rows, token] = 0.0
+    for token in tokens:
+        scores[rows, token] = 0.0
 
 
 def keep(logits: Tensor, top_k: int, top_p: float) -> Tensor:

@@ -6,7 +6,7 @@ Source: Lewis et al. 2019, arXiv 1910.13461.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from torch import nn
@@ -22,6 +22,8 @@ from pretune.nn.feedforward import FeedForward
 from pretune.nn.heads import Anchor, Pooler, SequenceHead, VocabularyHead
 from pretune.nn.stack import Stack
 from pretune.nn.structure import BIDIRECTIONAL, CAUSAL, Structure
+
+Token = Annotated[int, Field(ge=0)]
 
 
 class Config(model.Config):
@@ -47,8 +49,8 @@ class Config(model.Config):
     eos_token_id: int = Field(2, ge=0)
     decoder_start_token_id: int = Field(2, ge=0)
     forced_bos_token_id: int | None = Field(None, ge=0)
-    forced_eos_token_id: int | None = Field(2, ge=0)
-    bad_words_ids: tuple[tuple[int], ...] | None = None
+    forced_eos_token_id: Token | tuple[Token, ...] | None = 2
+    bad_words_ids: tuple[Annotated[tuple[Token, ...], Field(min_length=1)], ...] | None = None
     is_encoder_decoder: Literal[True] = True
     tie_word_embeddings: Literal[True] = True
 
@@ -169,8 +171,9 @@ def assemble(
         ),
     }
     made = {role: makers[role]() for role in heads}
-    never = tuple(token for (token,) in config.bad_words_ids or ())
-    rules = Rules(config.forced_bos_token_id, config.forced_eos_token_id, never)
+    last = config.forced_eos_token_id
+    ends = last if isinstance(last, tuple) else () if last is None else (last,)
+    rules = Rules(config.forced_bos_token_id, ends, config.bad_words_ids or ())
     start, std = config.decoder_start_token_id, config.init_std
     return EncoderDecoder(family, config, encoder, writing, stack, made, start=start, rules=rules, std=std)
 

@@ -35,13 +35,13 @@ class Rules:
 
     Attributes:
         first: token with which it begins, whatever the scores say.
-        last: token with which it ends where it is as long as it may be.
-        never: tokens that it does not hold.
+        last: tokens with one of which it ends where it is as long as it may be.
+        never: words, each of a token or more, that it does not hold.
     """
 
     first: int | None = None
-    last: int | None = None
-    never: tuple[int, ...] = ()
+    last: tuple[int, ...] = ()
+    never: tuple[tuple[int, ...], ...] = ()
 
 
 class EncoderDecoder(LanguageModel):

@@ -27,7 +27,7 @@ class Config(bart.Config):
     bos_token_id: int | None = Field(None, ge=0)
     eos_token_id: int = Field(0, ge=0)
     decoder_start_token_id: int = Field(0, ge=0)
-    forced_eos_token_id: int | None = Field(0, ge=0)
+    forced_eos_token_id: bart.Token | tuple[bart.Token, ...] | None = 0
 
 
 SIZES: Mapping[str, Mapping[str, Any]] = {

@@ -76,6 +76,11 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         hf.BartForConditionalGeneration,
         {**_BART, "forced_bos_token_id": 7, "forced_eos_token_id": END},
     ),
+    "bart words": (
+        hf.BartConfig,
+        hf.BartForConditionalGeneration,
+        {**_BART, "bad_words_ids": [[5], *([n, n] for n in range(3, 300))], "forced_eos_token_id": [END, 9]},
+    ),
     "marian": (hf.MarianConfig, hf.MarianMTModel, {**_BART, "bad_words_ids": [[PAD]], "activation_function": "relu"}),
     "t5": (hf.T5Config, hf.T5ForConditionalGeneration, _T5),
     "t5 gated": (hf.T5Config, hf.T5ForConditionalGeneration, {**_T5, "feed_forward_proj": "gated-gelu"}),
@@ -157,14 +162,14 @@ def test_text_is_the_same_without_a_cache(pair: Pair) -> None:
             else:
                 batch = ragged([[*run.tolist(), *made]])
             logits = model.heads["clm"](model(batch).last_hidden_state[-1:])
-            made.append(int(obey(logits, rules, len(made), [NEW]).argmax()))
+            made.append(int(obey(logits, rules, [made], [NEW]).argmax()))
         assert made == expected
 
 
 def test_rules_come_back_from_the_files(tmp_path: Path) -> None:
     _, model = make("bart forced", tmp_path / "theirs")
     assert isinstance(model, EncoderDecoder)
-    assert model.rules == Rules(first=7, last=END)
+    assert model.rules == Rules(first=7, last=(END,))
     save_model(model, tmp_path / "ours")
     again = load_model(tmp_path / "ours")
     assert isinstance(again, EncoderDecoder)

@@ -19,6 +19,7 @@ from pretune.generate.generate import generate
 from pretune.generate.options import GenerateConfig
 from pretune.interop.gguf import GgufWeights
 from pretune.interop.huggingface import load_model
+from pretune.text import gguf as ours
 from pretune.text.tokenizer import Tokenizer
 
 gguf = pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
@@ -309,3 +310,12 @@ def oracle_of(path: Path) -> Any:
                 values = values.reshape(heads, -1, 2, values.shape[1]).swapaxes(1, 2).reshape(parameter.shape)
             parameter.copy_(torch.from_numpy(np.ascontiguousarray(values)))
     return model
+
+
+def test_words_are_cut_as_by_transformers() -> None:
+    """Not only on some texts: the patterns are the same."""
+    from transformers.integrations.gguf import gguf_tokenizer_mapping as theirs
+    from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+
+    assert ours._WORD % ours._CUT["qwen2"] == PRETOKENIZE_REGEX
+    assert ours._WORD % ours._CUT["llama-bpe"] == theirs._LLAMA3_SPLIT
