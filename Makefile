@@ -1,4 +1,4 @@
-# make demo | test | check | bench | test-full | clean
+# make demo | test | check | bench | bench-objectives | test-full | clean
 #
 # Everything happens in .venv, which is made on first use and again when pyproject.toml or constraints.txt change.
 #   make demo PYTHON=python3.12        another interpreter (3.11 or newer)
@@ -16,7 +16,7 @@ INSTALL := $(PIP) install --quiet --quiet --constraint constraints.txt $(PIP_ARG
 CORE := $(VENV)/.installed
 DEVELOP := $(VENV)/.installed-develop
 
-.PHONY: demo test test-full check format bench clean
+.PHONY: demo test test-full check format bench bench-objectives clean
 .DELETE_ON_ERROR:
 
 demo: $(CORE)
@@ -40,6 +40,10 @@ format: $(DEVELOP)
 
 bench: $(CORE)
 	$(BIN)/pretune bench $(ARGS)
+
+bench-objectives: $(CORE)
+	@$(INSTALL) --editable '.[zh]'
+	$(BIN)/python -m pretune.bench.objectives $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

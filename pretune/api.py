@@ -21,11 +21,12 @@ from pretune import config as configuration
 from pretune.device import choose, halve, is_half
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
-from pretune.evaluate.embed import Embedder, Pooling, budget_of
+from pretune.evaluate.embed import Embedder, budget_of
 from pretune.evaluate.examples import evaluate_examples, predict
 from pretune.evaluate.fill import Guess, fill
 from pretune.evaluate.likelihood import Masking, Score, score
 from pretune.evaluate.store import evaluate_store
+from pretune.find import find_class
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateConfig, GenerateOptions
 from pretune.generate.reader import context
@@ -34,10 +35,9 @@ from pretune.interop.huggingface import load_model
 from pretune.interop.weights import SHARD_BYTES
 from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.fuse import fuse
-from pretune.models.model import LanguageModel
+from pretune.models.model import LanguageModel, Pooling
 from pretune.objectives.mixture import build
-from pretune.tasks.classification import Classification
-from pretune.tasks.task import Encoded, Prediction, Truncate
+from pretune.tasks.task import Encoded, Prediction, Task, Truncate
 from pretune.text.labelled import Example, LabelledConfig, read_examples
 from pretune.text.store import TokenStore
 from pretune.text.tokenizer import Tokenizer
@@ -149,8 +149,8 @@ class Model:
         examples = [
             Example(text, None, None if seconds is None else seconds[n], "text", n + 1) for n, text in enumerate(texts)
         ]
-        task, encoded = self._encode(examples, truncate)
-        return predict(self._fused, task, encoded.rows, self.device)
+        task: Task[Prediction] = self._task("classification", truncate)
+        return predict(self._fused, task, self._encode(task, examples).rows, self.device)
 
     def fill(self, text: str, top: int = 5) -> list[list[Guess]]:
         """The most probable tokens for each mask in a text, such as `"Paris is the [MASK] of France."`.
@@ -164,12 +164,13 @@ class Model:
         return fill(self.network, self.tokenizer, text, top)
 
     def embed(
-        self, texts: Texts, pooling: Pooling = "mean", *, normalize: bool = False, budget: int | None = None
+        self, texts: Texts, pooling: Pooling | None = None, *, normalize: bool = False, budget: int | None = None
     ) -> NDArray[np.float32]:
         """One vector for each text, from the last layer.
 
         Args:
             pooling: the mean of all tokens, the first, or the last; special tokens count, as in sentence-transformers.
+                By default what the model's training or its files said, else the mean.
             normalize: to length 1.
             budget: tokens of a forward; by default what is fast on the device.
 
@@ -180,11 +181,12 @@ class Model:
             UsageError: an unknown pooling.
             DataError: a text without any token, or one that cannot be encoded.
         """
-        if pooling not in ("mean", "cls", "last"):
+        chosen = pooling or self.network.pooling or "mean"
+        if chosen not in ("mean", "cls", "last"):
             raise UsageError(f"pooling {pooling!r}: expected mean, cls or last")
         if isinstance(texts, str):
             raise UsageError("embed takes a list of texts: embed([text])")
-        out = Embedder(self._fused, self.tokenizer, self.length, pooling, budget or budget_of(self.device))(texts)
+        out = Embedder(self._fused, self.tokenizer, self.length, chosen, budget or budget_of(self.device))(texts)
         return np.asarray(F.normalize(torch.from_numpy(out)).numpy()) if normalize else out
 
     @overload
@@ -243,6 +245,7 @@ class Model:
         *,
         columns: LabelledConfig | None = None,
         truncate: Truncate = "head",
+        task: str | Mapping[str, Mapping[str, Any]] = "classification",
         objective: Mapping[str, float | Mapping[str, Any]] | None = None,
         split: str = "validation",
         length: int | None = None,
@@ -254,6 +257,7 @@ class Model:
             path: a CSV, TSV, JSONL or Parquet file, or the folder of a token store.
             columns: how a labelled file is read.
             truncate: which part of a text that is too long is read.
+            task: for a labelled file, with settings where it has some: `{"similarity": {"pooling": "cls"}}`.
             objective: for a store; by default what the model's heads were made for, which an encoder-decoder's do not
                 tell: `{"span": 1.0}`.
             split: of a store: `validation` or `train`.
@@ -266,8 +270,9 @@ class Model:
         """
         if not (Path(path) / "manifest.json").is_file():
             examples = read_examples(path, columns or LabelledConfig())
-            task, encoded = self._encode(examples, truncate)
-            return evaluate_examples(self._fused, task, examples, encoded.rows, self.device)
+            judge = self._task(task, truncate)
+            encoded = self._encode(judge, examples)
+            return evaluate_examples(self._fused, judge, examples, encoded.rows, self.device)
         store = TokenStore.open(path)
         store.check_tokenizer(self.tokenizer.hash)
         built = build(objective or self._objective(), self.tokenizer.vocabulary)
@@ -284,12 +289,21 @@ class Model:
             pack=pack,
         )
 
-    def export(self, directory: Path | str, *, format: Format = "fp32", max_shard_bytes: int = SHARD_BYTES) -> Exported:
+    def export(
+        self,
+        directory: Path | str,
+        *,
+        format: Format = "fp32",
+        max_shard_bytes: int = SHARD_BYTES,
+        pooling: Pooling | None = None,
+    ) -> Exported:
         """Write the model for `transformers`; it is done when the files have been read again and compared.
 
         Args:
             format: of the weights in the files.
             max_shard_bytes: of one file of weights.
+            pooling: write what `sentence-transformers` reads too, whose vectors are those of `embed(texts, pooling)`;
+                by default what the model's training or its files said, if anything.
 
         Raises:
             UsageError: the model was loaded in bf16, so that its own weights are gone.
@@ -299,7 +313,14 @@ class Model:
             raise UsageError(
                 'this model was rounded to bf16 when it was loaded; load it with precision="fp32" to export'
             )
-        return export_model(self.network, directory, self.tokenizer, format=format, max_shard_bytes=max_shard_bytes)
+        return export_model(
+            self.network,
+            directory,
+            self.tokenizer,
+            format=format,
+            max_shard_bytes=max_shard_bytes,
+            pooling=pooling,
+        )
 
     def _objective(self) -> dict[str, float]:
         """What the heads were made for."""
@@ -312,12 +333,21 @@ class Model:
             )
         return found
 
-    def _encode(self, examples: Sequence[Example], truncate: Truncate) -> tuple[Classification, Encoded]:
-        config = Classification.Config(labels=tuple(self.labels), truncate=truncate)
-        task = Classification(config, self.tokenizer.vocabulary).to(self.device)
+    def _task(self, task: str | Mapping[str, Mapping[str, Any]], truncate: Truncate) -> Task[Any]:
+        """A task on this model's labels, if it asks for labels."""
+        name, settings = (task, {}) if isinstance(task, str) else next(iter(task.items()))
+        kind: type[Task[Any]] = find_class("tasks", name, Task)  # type: ignore[type-abstract]
+        labels = {"labels": tuple(self.labels)} if "labels" in kind.Config.model_fields else {}
+        own = self.network.pooling
+        pooling = {"pooling": own} if own and "pooling" in kind.Config.model_fields else {}
+        tree = {"truncate": truncate, **labels, **pooling, **settings}
+        config = configuration.validate(kind.Config, tree, f"task.{name}")
+        return kind(config, self.tokenizer.vocabulary).to(self.device)
+
+    def _encode(self, task: Task[Any], examples: Sequence[Example]) -> Encoded:
         encoded = task.encode(examples, self.tokenizer, self.length)
         _warn_cut(encoded.account["examples_cut"], len(examples), self.length)
-        return task, encoded
+        return encoded
 
 
 def pretrain(recipe: Recipe | Path | str | Mapping[str, Any]) -> Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pretune import config
+from pretune.bench.objectives.table import with_tables
 from pretune.cli import app, main
 from pretune.cli.catalogue import PAGES
 from pretune.cli.data import split_words
@@ -64,7 +66,10 @@ def test_recipes_are_valid_and_listed(path: Path) -> None:
         assert f"](recipes/{path.name})" in (ROOT / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", [*GUIDES, "docs/flow.md", "docs/families.md", "docs/objectives.md", "CHANGELOG.md"])
+@pytest.mark.parametrize(
+    "name",
+    [*GUIDES, "docs/flow.md", "docs/families.md", "docs/objectives.md", "docs/which-objective.md", "CHANGELOG.md"],
+)
 def test_links_and_named_files_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
@@ -87,6 +92,15 @@ def test_catalogues_are_what_the_files_say(name: str, capsys: pytest.CaptureFixt
     shown = capsys.readouterr().out
     assert shown == (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     assert all(f"\n## {variant}\n" in shown for variant in names("models" if name == "families" else name))
+
+
+def test_measured_tables_are_those_of_the_results() -> None:
+    """Make them again by `pretune bench --page` and `make bench-objectives`."""
+    trees = [
+        json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks" / "results").glob("objectives-*.json"))
+    ]
+    text = (ROOT / "docs" / "which-objective.md").read_text(encoding="utf-8")
+    assert text == with_tables(text, trees)
 
 
 class TestContributing:

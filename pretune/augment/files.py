@@ -11,6 +11,7 @@ from pydantic import Field
 from pretune.augment.augmenter import Augmenter
 from pretune.config import Choices, Config
 from pretune.draw import Draw
+from pretune.errors import UsageError
 from pretune.text.labelled import Example, LabelledConfig
 
 
@@ -21,6 +22,8 @@ class AugmentConfig(Config):
         methods: by name with their settings: `{swap = {share = 0.2}, deletion = {}}`; copies take them in turn.
         copies: new texts of each row.
         keep: write the rows themselves too.
+        pairs: write a row's text and a new one beside each other, as the text and second text of one row: pairs that
+            belong together, for the task `similarity`.
         seed: key of every random decision.
         columns: how labelled files are read.
     """
@@ -28,6 +31,7 @@ class AugmentConfig(Config):
     methods: Choices = Field(default_factory=dict)
     copies: int = Field(default=1, ge=1, le=1000)
     keep: bool = True
+    pairs: bool = False
     seed: int = Field(default=0, ge=0, lt=2**63)
     columns: LabelledConfig = Field(default_factory=LabelledConfig)
 
@@ -71,7 +75,9 @@ def augment_examples(
         texts = [text for text in (example.text, example.second) if text is not None]
         names = [columns.text_column, columns.second_column or "second"][: len(texts)]
         label = {} if example.label is None else {columns.label_column: example.label}
-        if config.keep:
+        if config.pairs and len(texts) > 1:
+            raise UsageError("pairs are made of single texts; leave out columns.second_column, or pairs")
+        if config.keep and not config.pairs:
             yield {**dict(zip(names, texts, strict=True)), **label}
         seen = {tuple(texts)}
         for copy in range(config.copies):
@@ -86,4 +92,8 @@ def augment_examples(
             else:
                 account.written += 1
                 seen.add(made)
-                yield {**dict(zip(names, made, strict=True)), **label, "method": method.name, "origin": number}
+                told = {"method": method.name, "origin": number}
+                if config.pairs:
+                    yield {columns.text_column: texts[0], "second": made[0], **label, **told}
+                else:
+                    yield {**dict(zip(names, made, strict=True)), **label, **told}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pretune.bench.objectives.table import table
 from pretune.bench.results import Result
 
 HEAD = """# Benchmarks
@@ -47,6 +49,10 @@ def section(tree: Mapping[str, Any]) -> str:
     """One file of results as Markdown."""
     machine = tree["machine"]
     where = f"{machine['cores']} cores {machine['cpu']}, {machine['capability']}"
+    if "languages" in tree:
+        return "\n".join([f"## {tree['work']} in equal time ({where})", "", table(tree)])
+    if "sts-b" in tree:
+        return "\n".join([f"## SimCSE ({where})", "", *_vectors(tree)])
     if "search" in tree:
         return "\n".join([f"## {tree['work']}: how the peer's best setting was searched ({where})", "", *_search(tree)])
     if "profile" in tree:
@@ -63,6 +69,18 @@ def section(tree: Mapping[str, Any]) -> str:
         hows.setdefault(_how(found), []).append(name)
     lines += [f"- Measured on {how}: {', '.join(names)}." for how, names in hows.items()]
     return "\n".join(lines) + "\n"
+
+
+def _vectors(tree: Mapping[str, Any]) -> list[str]:
+    found = tree["sts-b"]
+    after = [100 * score for score in found["after"]]
+    return [
+        f"A BERT of 6 layers, 384 wide, after {tree['minutes']:g} minutes of MLM ({tree['precision']}), and SimCSE "
+        f"from there: Spearman's correlation on the test pairs of STS-B, in percent, {100 * found['before']:.1f} "
+        f"before, {statistics.mean(after):.1f} ({min(after):.1f} .. {max(after):.1f}) after, {len(after)} seeds. "
+        f"{tree['date']}.",
+        "",
+    ]
 
 
 def summary(result: Result) -> str:

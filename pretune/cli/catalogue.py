@@ -37,13 +37,14 @@ PAGES: dict[str, Callable[[], str]] = {"families": families, "objectives": objec
 
 _FAMILIES = f"""
 Each is one file of `pretune/models`, named as `--model.family` names it. Weights are counted with the heads of its
-first architecture. Training needs four times the memory of the weights (gradients and two means beside them), and
-what the plan of a run tells (`pretune show`). Operations are those of layers and vocabulary in a forward over one
+first architecture. To train takes gradients and AdamW's two means beside the weights, and activations on top, which
+the plan of a run tells (`pretune show`). Operations are those of layers and vocabulary in a forward over one
 token of a sequence of {_LENGTH}, a multiply-add counted as two; a training step costs three times as many. Of
 encoder-decoders both sides read {_LENGTH}.
 """
 _OBJECTIVES = """
-Each is one file of `pretune/objectives`, named as `--objective` names it; `--objective mlm,sop` mixes those that read
+Each is one file of `pretune/objectives`, named as `--objective` names it: [which-objective.md](which-objective.md) says
+when to take which. `--objective mlm,sop` mixes those that read
 the same data. A field of one is set as `--objective.mlm.share 0.3`. Operations are those of a training step, all its
 passes, heads and last rows counted, over those of `mlm` with a BERT of the same layers and width on the same texts of
 126 tokens; `benchmarks/README.md` has the measured times (`pretune bench objective_cost`).
@@ -61,7 +62,7 @@ def _family(name: str) -> str:
 
     family = get_family(name)
     kinds = ", ".join(f"`{kind}`" for kind in family.ARCHITECTURES)
-    table = ["| size | weights | fp32 | MFLOP a token |", "|---|---|---|---|"]
+    table = ["| size | weights | fp32 | to train | MFLOP a token |", "|---|---|---|---|---|"]
     table += [_size(name, size) for size in family.SIZES]
     told = inspect.cleandoc(family.__doc__ or "")
     return "\n\n".join([f"## {name}", told, f"In `transformers`: {kinds}.", "\n".join(table)])
@@ -79,7 +80,8 @@ def _size(name: str, size: str) -> str:
         work += stack_flops(model.encoder.stack, _LENGTH) / _LENGTH
     work += sum(head_flops(model, role) for role in heads if role in ("mlm", "clm", "plm", "rtd"))
     weights = parameters(model)
-    return f"| {size} | {_count(weights)} | {4 * weights / 1e6:,.0f} MB | {work / 1e6:,.1f} |"
+    memory = " | ".join(f"{times * 4 * weights / 1e6:,.0f} MB" for times in (1, 4))
+    return f"| {size} | {_count(weights)} | {memory} | {work / 1e6:,.1f} |"
 
 
 def _count(weights: int) -> str:

@@ -16,6 +16,7 @@ def export(
     *,
     format: Literal["fp32", "bf16", "fp16"] = "fp32",
     max_shard_gb: float = 5.0,
+    pooling: Literal["mean", "cls", "last"] | None = None,
     session: Common = DEFAULT,
 ) -> None:
     """Write a model in the files of `transformers`, read them again and compare.
@@ -27,6 +28,8 @@ def export(
         output: folder to write.
         format: of the weights in the files.
         max_shard_gb: of one file of weights, in GB.
+        pooling: write what sentence-transformers reads too: the vector of a text is this of its rows. By default as
+            the model was trained for vectors, if it was.
     """
     if max_shard_gb <= 0:
         raise UsageError(f"--max-shard-gb {max_shard_gb}: give more than 0")
@@ -35,7 +38,7 @@ def export(
     from pretune import api
 
     loaded = api.load(model, device=session.device or "cpu", precision="fp32")
-    found = loaded.export(output, format=format, max_shard_bytes=max(1, int(max_shard_gb * 1e9)))
+    found = loaded.export(output, format=format, max_shard_bytes=max(1, int(max_shard_gb * 1e9)), pooling=pooling)
     cost = "" if format == "fp32" else f"; rounding to {format} moves outputs by {found.difference:.1e} of their size"
     session.say(f"done: read again and compared {found.weights:,} weights and {found.outputs} outputs, all equal{cost}")
     session.say(

@@ -39,6 +39,7 @@ def evaluate(
     text_column: str = "text",
     label_column: str = "label",
     second_column: str | None = None,
+    task: str = "classification",
     truncate: Truncate = "head",
     objective: str | None = None,
     split: Literal["validation", "train"] = "validation",
@@ -56,6 +57,7 @@ def evaluate(
         text_column: of a labelled file.
         label_column: of a labelled file.
         second_column: of a labelled file, for pairs.
+        task: of a labelled file: classification, or similarity, whose labels say how alike two texts are.
         truncate: which part of a text that is too long is read.
         objective: of a store, such as "span" or "mlm,sop"; by default what the model's heads were made for.
         split: of a store.
@@ -69,7 +71,7 @@ def evaluate(
     columns = LabelledConfig(text_column=text_column, label_column=label_column, second_column=second_column)
     chosen = None if objective is None else {name.strip(): 1.0 for name in objective.split(",")}
     found = loaded.evaluate(
-        data, columns=columns, truncate=truncate, objective=chosen, split=split, length=length, pack=pack
+        data, columns=columns, task=task, truncate=truncate, objective=chosen, split=split, length=length, pack=pack
     )
     print(json.dumps(found, indent=2))
 
@@ -266,7 +268,7 @@ def embed(
     *texts: str,
     input: Path | None = None,
     output: Path | None = None,
-    pooling: Literal["mean", "cls", "last"] = "mean",
+    pooling: Literal["mean", "cls", "last"] | None = None,
     normalize: bool = False,
     session: Common = DEFAULT,
 ) -> None:
@@ -279,7 +281,7 @@ def embed(
         texts: what to embed; without texts and --input, the lines of standard input.
         input: file of texts.
         output: a .npy or .jsonl file; lines of JSON on standard output by default.
-        pooling: mean of all tokens, the first, or the last.
+        pooling: mean of all tokens, the first, or the last; by default as the model was trained, else the mean.
         normalize: scale each vector to length 1.
     """
     if output is not None and output.suffix not in (".npy", ".jsonl"):

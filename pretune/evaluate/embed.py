@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -26,11 +25,10 @@ from pretune.batch import Rows, ragged
 from pretune.device import computing, is_half
 from pretune.errors import DataError
 from pretune.evaluate.batches import by_length
-from pretune.models.model import LanguageModel, ModelOutput
+from pretune.models.model import LanguageModel, ModelOutput, Pooling
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.vocabulary import Tokens
 
-Pooling = Literal["mean", "cls", "last"]
 Vectors = NDArray[np.float32]
 Part = NDArray[np.int64]  # indices of texts
 

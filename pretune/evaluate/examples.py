@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,15 +12,16 @@ from pretune.device import computing, is_half
 from pretune.draw import Draw
 from pretune.evaluate.batches import BUDGET, by_length
 from pretune.models.model import LanguageModel
-from pretune.tasks.task import Encoding, Prediction, Task
+from pretune.tasks.task import Answer, Task
 from pretune.text.labelled import Example
+from pretune.text.rows import Encoding
 from pretune.text.views import ExampleView
 
 
 def predict(
-    model: LanguageModel, task: Task, rows: Sequence[Encoding], device: torch.device, budget: int = BUDGET
-) -> list[Prediction]:
-    """One prediction for each encoded example, in their order.
+    model: LanguageModel, task: Task[Answer], rows: Sequence[Encoding], device: torch.device, budget: int = BUDGET
+) -> list[Answer]:
+    """One answer for each encoded example, in their order.
 
     Args:
         rows: `task.encode(...).rows`.
@@ -28,19 +30,18 @@ def predict(
     model.eval()
     half = is_half(model)
     view = ExampleView(rows)
-    out: list[Prediction | None] = [None] * len(rows)
+    out: dict[int, Answer] = {}
     for index in by_length(view.lengths(np.arange(len(rows))), budget):
         batch = task.make(view.read(index, 0, 0, Draw(0)), Draw(0))
         with computing(device, half):
             found = task.decode(model, batch.to(device))
-        for n, prediction in zip(index.tolist(), found, strict=True):
-            out[n] = prediction
-    return [prediction for prediction in out if prediction is not None]
+        out |= zip(index.tolist(), found, strict=True)
+    return [out[n] for n in range(len(rows))]
 
 
 def evaluate_examples(
     model: LanguageModel,
-    task: Task,
+    task: Task[Any],
     examples: Sequence[Example],
     rows: Sequence[Encoding],
     device: torch.device,

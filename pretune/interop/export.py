@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from pretune.errors import DataError
 from pretune.interop.huggingface import load_model, write_model
 from pretune.interop.staging import staged
 from pretune.interop.weights import SHARD_BYTES
-from pretune.models.model import LanguageModel, parameters
+from pretune.models.model import LanguageModel, Pooling, parameters
 from pretune.nn.heads import SequenceHead
 from pretune.text.tokenizer import Tokenizer
 
@@ -49,6 +49,7 @@ def export_model(
     *,
     format: Format = "fp32",
     max_shard_bytes: int = SHARD_BYTES,
+    pooling: Pooling | None = None,
 ) -> Exported:
     """Write a model folder that `transformers` reads, read it again, and compare weights, outputs and tokenizer.
 
@@ -56,6 +57,8 @@ def export_model(
         model: in evaluation mode, with weights in fp32.
         format: of the weights in the files.
         max_shard_bytes: of one file of weights.
+        pooling: write what `sentence-transformers` reads too: a text's vector is this of its rows. By default what
+            the model's training or its files said, if anything.
 
     Raises:
         DataError: what was read again differs; nothing was changed in the directory.
@@ -63,7 +66,8 @@ def export_model(
         CannotCreateError: no permission, or a file in the way.
     """
     with staged(Path(directory)) as stage:
-        write_model(model, stage, Path(directory), tokenizer, max_shard_bytes=max_shard_bytes, dtype=_FORMATS[format])
+        shape: dict[str, Any] = {"max_shard_bytes": max_shard_bytes, "dtype": _FORMATS[format], "pooling": pooling}
+        write_model(model, stage, Path(directory), tokenizer, **shape)
         again = load_model(stage.folder, heads=list(model.heads), dtype=_FORMATS[format])
         _same_weights(model, again, _FORMATS[format])
         if tokenizer is not None and Tokenizer.load(stage.folder).hash != tokenizer.hash:

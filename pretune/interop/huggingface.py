@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pretune.errors import DataError, MissingInputError
 from pretune.interop.description import Description, architecture, describe, interpret, plain_name, read_description
 from pretune.interop.gguf import GgufWeights
+from pretune.interop.sentence_transformers import read_pooling, write_modules
 from pretune.interop.staging import Stage, staged
 from pretune.interop.weights import SHARD_BYTES, Weights, stale, write_json, write_weights
 from pretune.models.model import (
@@ -24,6 +25,7 @@ from pretune.models.model import (
     Key,
     LanguageModel,
     Loaded,
+    Pooling,
     construct,
     get_family,
     initialise,
@@ -69,6 +71,7 @@ def load_model(
     names = _labels(description, table, labels) if "classification" in roles else None
     model = construct(description.family, description.config, roles, names)
     model.extras = description.extras
+    model.pooling = read_pooling(folder)
     loaded = Loaded(notes=list(description.notes))
     sources = table.sources(model)
     if names is not None and names != _labels(description, table, None):
@@ -243,10 +246,12 @@ def write_model(
     *,
     max_shard_bytes: int,
     dtype: torch.dtype | None = None,
+    pooling: Pooling | None = None,
 ) -> None:
     """The files of a model folder, on the stage of its place.
 
     Args:
+        pooling: what `sentence-transformers` is told; the model's own by default.
         dtype: of the weights in the files; the model's own by default.
 
     Raises:
@@ -265,6 +270,10 @@ def write_model(
         write_json(stage.folder / "generation_config.json", generation)
     if tokenizer is not None:
         tokenizer.save(stage.folder)
+    pooling = pooling or model.pooling
+    if pooling is not None:
+        room = model.context({} if tokenizer is None else tokenizer.settings)
+        write_modules(stage.folder, model.width, room, pooling)
     stage.remove = lambda names: stale(directory, names)
 
 

@@ -48,7 +48,7 @@ def staged(directory: Path) -> Iterator[Stage]:
         stage.mkdir()
         made = Stage(stage)
         yield made
-        for path in stage.iterdir():
+        for path in stage.rglob("*"):
             sync(path)
         sync(stage)
         if directory.exists():
@@ -67,9 +67,10 @@ def staged(directory: Path) -> Iterator[Stage]:
 
 
 def _move(stage: Path, directory: Path, made: Stage) -> None:
-    names = sorted(path.name for path in stage.iterdir())
+    names = sorted(path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file())
     names.sort(key=lambda name: name == "config.json")
     for name in names:
+        (directory / name).parent.mkdir(exist_ok=True)
         os.replace(stage / name, directory / name)
     for path in made.remove(names):
         path.unlink()

@@ -163,8 +163,8 @@ def write_weights(folder: Path, tensors: Mapping[str, Tensor], limit: int) -> No
     write_json(folder / SHARDED, {"metadata": {"total_size": total}, "weight_map": table})
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write and sync a JSON object.
+def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Write and sync a JSON file.
 
     Raises:
         OSError: no space, no permission.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from pretune.nn.embedding import Embedding
 from pretune.nn.heads import Anchor, VocabularyHead
 from pretune.nn.relative_attention import RelativeAttention
 from pretune.nn.stack import Stack
+
+Pooling = Literal["mean", "cls", "last"]
+"""What makes one vector of a sequence's rows: all of them, the first, or the last."""
 
 
 class Config(configuration.Config):
@@ -132,6 +135,7 @@ class LanguageModel(nn.Module):
     Attributes:
         extras: fields of a foreign `config.json` that pretune does not use and hands on.
         loaded: what reading the files found, or None for a model built anew.
+        pooling: what makes a text's vector of its rows, where the files or the training say it: `mean`, `cls`, `last`.
     """
 
     def __init__(
@@ -157,6 +161,7 @@ class LanguageModel(nn.Module):
         self.positions = positions if embedding.position is None else embedding.position.longest
         self.extras: dict[str, Any] = {}
         self.loaded: Loaded | None = None
+        self.pooling: Pooling | None = None
 
     def forward(self, batch: Batch, *, cache: Cache | None = None, layers: bool = False) -> ModelOutput:
         """The hidden run of a batch; heads are called on it by whoever needs them.
@@ -200,6 +205,15 @@ class LanguageModel(nn.Module):
     def max_length(self) -> int | None:
         """Positions: tokens of the longest sequence; None where there is no limit."""
         return self.positions
+
+    def context(self, settings: Mapping[str, Any]) -> int:
+        """Tokens that a sequence may have: the positions, or fewer where training saw only shorter texts.
+
+        Args:
+            settings: of the tokenizer, whose `model_max_length` says what training saw.
+        """
+        limits = (self.max_length, settings.get("model_max_length"), 1 << 20)
+        return min(int(limit) for limit in limits if isinstance(limit, int | float) and limit > 0)
 
     @property
     def labels(self) -> list[str]:

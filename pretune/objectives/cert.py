@@ -6,7 +6,8 @@ others moved, by the sample's key. The second view is read by a copy of the mode
 that a run resumes exactly; the queue is that of the whole step, whatever the number of ranks. Until it is full, the
 part that is not is left out; at the first step there are no negatives, and the loss is 0.
 
-Start from a pretrained model.
+Start from a pretrained model. Views that are made beforehand, such as translations there and back, are for the task of
+the same name.
 
 Source: Fang et al. 2020, CERT (arXiv 2005.12766); He et al. 2020, MoCo (arXiv 1911.05722), for the copy and the queue.
 """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from abc import abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -55,6 +57,11 @@ class Contrastive(Objective):
         self.overhead = vocabulary.overhead(False)
         self.projection: nn.Module = nn.Identity()
 
+    @property
+    def pooling(self) -> str | None:
+        """As configured."""
+        return self.config.pooling
+
     def attach(self, model: Model, draw: Draw) -> None:
         """Make the projection as wide as the model.
 
@@ -101,6 +108,70 @@ class Contrastive(Objective):
         loss = F.cross_entropy(scores / self.config.temperature, label, reduction="sum")
         correct = (scores.detach().argmax(dim=1) == label).sum()
         return Term(self.name, loss, len(label), self.config.weight, correct)
+
+
+class InBatch(Contrastive):
+    """Contrast with the partners of the other sequences, and with hard negatives where there are some.
+
+    Negatives are of the `group`:
+
+    - `global`: the whole step, whatever the number of ranks and micro-batches. What the others' vectors are is found
+      out first, in a pass without gradients, where there is more than one micro-batch; the gradient is that of the
+      whole step.
+    - `micro`: one's own micro-batch on its own rank; no second pass, but the loss depends on how a step is divided.
+
+    Source: a gradient by two passes as in Gao et al. 2021, arXiv 2101.06983.
+    """
+
+    class Config(Contrastive.Config):
+        """Whose partners are negatives.
+
+        Attributes:
+            group: `global` or `micro`.
+        """
+
+        group: Literal["global", "micro"] = "global"
+
+    config: Config
+
+    @abstractmethod
+    def table(self, output: Output, batch: Batch) -> Tensor:
+        """Vectors of sequences, of their partners and of hard negatives, which are 0 where there is none.
+
+        Shape:
+            return: (N, 2 or more, width)
+        """
+
+    def exchange(self, model: Model, batch: Batch, parts: int) -> Tensor | None:
+        """The table, where other micro-batches need it."""
+        if parts == 1 or self.config.group == "micro" or self.name not in batch.targets:
+            return None
+        return self.table(model(batch), batch)
+
+    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+        """Cross-entropy of each sequence's partner among all of the group."""
+        own = self.table(output, batch)
+        count = len(own)
+        if batch.shared is None:
+            return [self.term(_scores(own), torch.arange(count, device=own.device))]
+        start, others = batch.shared.start, batch.shared.table
+        every = torch.cat([others[:start], own, others[start + count :]])
+        scores = _scores(every)
+        place = torch.arange(len(every), device=scores.device)
+        some = slice(start, start + count)
+        mine, whole = self.term(scores[some], place[some]), self.term(scores, place)
+        # The value is that of these sequences; the gradient that of all, as all have these among their negatives.
+        return [replace(mine, sum=mine.sum.detach() + (whole.sum - whole.sum.detach()))]
+
+
+def _scores(table: Tensor) -> Tensor:
+    """Cosines of each sequence with all partners, then with hard negatives. Shape: (N, k, width) -> (N, (k - 1) N)."""
+    scores = table[:, 0] @ table[:, 1].T
+    if table.shape[1] == 2:
+        return scores
+    hard = table[:, 2:].flatten(0, 1)
+    absent = ~hard.detach().any(dim=1)
+    return torch.cat([scores, (table[:, 0] @ hard.T).masked_fill(absent, -torch.inf)], dim=1)
 
 
 def detached(module: nn.Module) -> Any:

@@ -90,6 +90,11 @@ class Objective(nn.Module):
     def attach(self, model: Model, draw: Draw) -> None:
         """Learn what it must know of the model that it will train; by default nothing."""
 
+    @property
+    def pooling(self) -> str | None:
+        """What makes a text's vector of its rows, where it trains vectors: `mean`, `cls` or `last`."""
+        return None
+
     def companions(self) -> dict[str, Model]:
         """Models of its own that are trained along, by the names of their folders in the run directory."""
         return {}

@@ -25,13 +25,13 @@ from pretune.errors import DataError, UsageError
 from pretune.find import nearest
 from pretune.loss import Term
 from pretune.objectives.objective import Model, Output, ends, name_samples, target
-from pretune.tasks.task import Encoding, Prediction, Task, Tokens, where
+from pretune.tasks.task import Prediction, Task, Tokens, where
 from pretune.text.labelled import Example
-from pretune.text.rows import Row
+from pretune.text.rows import Encoding, Row
 from pretune.text.tokenizer import Vocabulary
 
 
-class Classification(Task):
+class Classification(Task[Prediction]):
     """One label a text.
 
     Args:
@@ -113,8 +113,7 @@ class Classification(Task):
         """Those of the texts, and the special ones around them."""
         if type(self).prepare is not Classification.prepare or type(self).corrupt is not Classification.corrupt:
             return None  # a variant may put other tokens in
-        found = [np.flatnonzero(self.vocabulary.special), *(first for first, _, _ in rows)]
-        return np.unique(np.concatenate(found + [second for _, second, _ in rows if second is not None]))
+        return np.unique(np.concatenate([np.flatnonzero(self.vocabulary.special), *(t for r in rows for t in r.texts)]))
 
     def reads(self, batch: Batch) -> NDArray[np.int64]:
         """The ends of every sequence."""
@@ -147,7 +146,7 @@ class Classification(Task):
             for n, row in zip(best, probabilities.tolist(), strict=True)
         ]
 
-    def score(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, float]:
+    def score(self, answers: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, float]:
         """Accuracy, macro F1, Matthews' coefficient; precision, recall, F1 and count of each label.
 
         Raises:
@@ -155,7 +154,7 @@ class Classification(Task):
         """
         count_labels(examples, least=1)
         truth = [example.label for example in examples]
-        guess = [prediction.label for prediction in predictions]
+        guess = [prediction.label for prediction in answers]
         precision, recall, f1, support = metrics.precision_recall_fscore_support(
             truth, guess, labels=self.labels, zero_division=0.0
         )

@@ -6,6 +6,8 @@ A task is used in this order, on the host before any step:
 2. `task = Task(config, vocabulary)`;
 3. `encoded = task.encode(examples, tokenizer, length)`: every example is checked, cut to length, counted;
 4. `Task.prepare(rows, draw)` builds batches from rows, as for every objective; after training `decode` and `score`.
+
+What a task answers is its own: a `Prediction` of a label, a number.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +24,13 @@ from pretune.batch import Batch
 from pretune.errors import DataError
 from pretune.objectives.objective import Model, Objective
 from pretune.text.labelled import Example
+from pretune.text.rows import Encoding
 from pretune.text.tokenizer import Tokenizer
+from pretune.text.vocabulary import Vocabulary
 
 Tokens = NDArray[np.int64]
 Truncate = Literal["head", "tail", "head+tail", "error"]
-Encoding = tuple[Tokens, Tokens | None, int | None]
-"""Tokens of the text, of the second text if there is one, and the label's number if it is known."""
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -61,15 +64,17 @@ class Encoded:
     account: dict[str, int]
 
 
-class Task(Objective):
+class Task(Objective, Generic[Answer]):
     """Base of the supervised tasks.
 
     Attributes:
         primary: the score by which checkpoints are compared; larger is better.
+        labelled: it trains on labels; validation needs them in any case.
     """
 
     view: ClassVar[str] = "examples"
     primary: ClassVar[str] = "accuracy"
+    labelled: ClassVar[bool] = True
 
     class Config(Objective.Config):
         """What all tasks share.
@@ -92,21 +97,21 @@ class Task(Objective):
             DataError: the examples cannot train this task.
         """
 
-    @abstractmethod
     def label_of(self, example: Example) -> int | None:
-        """The number of an example's label, None where it has none.
+        """The number of an example's label, None, the default, where it has none.
 
         Raises:
             DataError: a label that training did not see.
         """
+        return None
 
     @abstractmethod
-    def decode(self, model: Model, batch: Batch) -> list[Prediction]:
-        """One prediction for each sequence of the batch, in order."""
+    def decode(self, model: Model, batch: Batch) -> list[Answer]:
+        """One answer for each example of the batch, in order."""
 
     @abstractmethod
-    def score(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, float]:
-        """Scores of predictions against the labels of the examples."""
+    def score(self, answers: Sequence[Answer], examples: Sequence[Example]) -> dict[str, float]:
+        """Scores of answers against the labels of the examples."""
 
     def tokens(self, rows: Sequence[Encoding]) -> Tokens | None:
         """Which tokens batches of these rows may hold, so that the embedding need learn no others.
@@ -127,38 +132,48 @@ class Task(Objective):
                 message names file and line.
         """
         labels = [self.label_of(example) for example in examples]
-        firsts = self._tokens(examples, [example.text for example in examples], tokenizer)
-        paired = [n for n, example in enumerate(examples) if example.second is not None]
-        seconds: dict[int, Tokens] = dict(
-            zip(
-                paired,
-                self._tokens([examples[n] for n in paired], [examples[n].second or "" for n in paired], tokenizer),
-                strict=True,
-            )
-        )
-        room = {pair: length - tokenizer.vocabulary.overhead(pair) for pair in (False, True)}
+        columns = [
+            self._tokens(examples, [getattr(example, name) for example in examples], tokenizer)
+            for name in ("text", "second", "third")
+        ]
         rows: list[Encoding] = []
         account = {"examples": len(examples), "tokens": 0, "examples_cut": 0, "tokens_cut": 0}
-        for n, (first, label) in enumerate(zip(firsts, labels, strict=True)):
-            second = seconds.get(n)
-            short, short_second = fit(first, second, room[second is not None], self.config.truncate, examples[n])
-            before, after = _size(first, second), _size(short, short_second)
-            account["tokens"] += before
-            account["tokens_cut"] += before - after
-            account["examples_cut"] += after < before
-            rows.append((short, short_second, label))
+        for example, label, (first, second, third) in zip(examples, labels, zip(*columns, strict=True), strict=True):
+            assert first is not None  # every example has a text
+            whole = Encoding(first, second, label, third)
+            row = self.shorten(whole, tokenizer.vocabulary, length, example)
+            account["tokens"] += whole.size
+            account["tokens_cut"] += whole.size - row.size
+            account["examples_cut"] += row.size < whole.size
+            rows.append(row)
         return Encoded(rows, account)
 
+    def shorten(self, row: Encoding, vocabulary: Vocabulary, length: int, example: Example) -> Encoding:
+        """An example whose sequences have `length` tokens at most; by default a text and its second make one sequence.
+
+        Raises:
+            DataError: with `truncate = "error"`, what is too long.
+        """
+        room = length - vocabulary.overhead(row.second is not None)
+        first, second = fit(row.tokens, row.second, room, self.config.truncate, example)
+        return row._replace(tokens=first, second=second)
+
     @staticmethod
-    def _tokens(examples: Sequence[Example], texts: Sequence[str], tokenizer: Tokenizer) -> list[Tokens]:
-        for example, text in zip(examples, texts, strict=True):
+    def _tokens(examples: Sequence[Example], texts: Sequence[str | None], tokenizer: Tokenizer) -> list[Tokens | None]:
+        """The tokens of the texts that are there."""
+        there = [n for n, text in enumerate(texts) if text is not None]
+        found = [texts[n] or "" for n in there]
+        for n, text in zip(there, found, strict=True):
             if not text.strip():
-                raise DataError(f"{where(example)}: the text is empty; give it some words or leave the line out")
-        encoded = tokenizer.encode_batch(texts)
-        for example, text, tokens in zip(examples, texts, encoded, strict=True):
+                raise DataError(f"{where(examples[n])}: the text is empty; give it some words or leave the line out")
+        out: list[Tokens | None] = [None] * len(texts)
+        for n, text, tokens in zip(there, found, tokenizer.encode_batch(found) if found else [], strict=True):
             if not len(tokens):
-                raise DataError(f"{where(example)}: the tokenizer gives no token for {text[:40]!r}; leave the line out")
-        return encoded
+                raise DataError(
+                    f"{where(examples[n])}: the tokenizer gives no token for {text[:40]!r}; leave the line out"
+                )
+            out[n] = tokens
+        return out
 
 
 def where(example: Example) -> str:

@@ -1,4 +1,4 @@
-"""Labelled texts, and pairs of texts, from CSV, TSV, JSONL and Parquet. A bad row stops the reading."""
+"""Labelled texts, pairs and triplets of texts, from CSV, TSV, JSONL and Parquet. A bad row stops the reading."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import model_validator
 
 from pretune.errors import DataError
 from pretune.text.files import Source, SourceConfig, find_sources
@@ -15,7 +17,7 @@ from pretune.text.records import MISSING, Column, Fault, Row, not_text, too_long
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A text, or a pair, and its label.
+    """A text, a pair or a triplet, and its label.
 
     Attributes:
         text: never empty.
@@ -23,6 +25,7 @@ class Example:
         second: the second text of a pair.
         source: the file.
         line: its line (the row, for Parquet), from 1.
+        third: the third text of a triplet.
     """
 
     text: str
@@ -30,6 +33,7 @@ class Example:
     second: str | None
     source: str
     line: int
+    third: str | None = None
 
 
 class LabelledConfig(SourceConfig):
@@ -39,11 +43,19 @@ class LabelledConfig(SourceConfig):
         text_column: column or field of the text.
         label_column: of the label: text or whole numbers, kept as text.
         second_column: of the second text, for tasks on pairs.
+        third_column: of a third text, for tasks on triplets.
     """
 
     text_column: str = "text"
     label_column: str = "label"
     second_column: str | None = None
+    third_column: str | None = None
+
+    @model_validator(mode="after")
+    def _no_gap(self) -> LabelledConfig:
+        if self.third_column and not self.second_column:
+            raise ValueError("third_column needs a second_column")
+        return self
 
 
 def read_examples(
@@ -64,6 +76,7 @@ def read_examples(
         Column(config.text_column, "text_column"),
         Column(config.label_column, "label_column", required=need_label),
         Column(config.second_column or "", "second_column", required=config.second_column is not None),
+        Column(config.third_column or "", "third_column", required=config.third_column is not None),
     ]
     examples: list[Example] = []
     for source in find_sources(path, config.format):
@@ -86,8 +99,9 @@ def _example(source: Source, row: Row, config: LabelledConfig, need_label: bool)
     file = str(source.path)
     if not values or (source.format == "txt" and not values[0].strip()):
         return None
-    text, label, second = values
-    texts = {config.text_column: text} | ({config.second_column: second} if config.second_column else {})
+    text, label, second, third = values
+    texts = {config.text_column: text}
+    texts |= {name: value for name, value in ((config.second_column, second), (config.third_column, third)) if name}
     for name, value in texts.items():
         if fault := _bad_text(file, line, name, value, config):
             return fault
@@ -99,7 +113,8 @@ def _example(source: Source, row: Row, config: LabelledConfig, need_label: bool)
             return _bad_label(file, line, config.label_column, label)
         if fault := not_text(file, line, config.label_column, shown):
             return fault
-    return Example(text, shown, second if config.second_column else None, file, line)
+    second, third = second if config.second_column else None, third if config.third_column else None
+    return Example(text, shown, second, file, line, third)
 
 
 def _bad_text(file: str, line: int, name: str, value: object, config: LabelledConfig) -> Fault | None:

@@ -5,12 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol, overload
+from typing import NamedTuple, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+
+
+class Encoding(NamedTuple):
+    """An example as tokens, without special ones.
+
+    Attributes:
+        tokens: (n,) the text.
+        second, third: further texts.
+        label: the class, where it is known.
+    """
+
+    tokens: Ints
+    second: Ints | None = None
+    label: int | None = None
+    third: Ints | None = None
+
+    @property
+    def texts(self) -> list[Ints]:
+        """Those that are there, in order."""
+        return [text for text in (self.tokens, self.second, self.third) if text is not None]
+
+    @property
+    def size(self) -> int:
+        """Tokens of all texts."""
+        return sum(map(len, self.texts))
 
 
 class Split(Protocol):
@@ -49,7 +74,7 @@ class Row:
         other: up to a window of another document, from a sentence's start; view "pairs".
         stops: where whole sentences end inside `other`; view "pairs".
         spare: tokens that the window could still take; view "pairs".
-        second: the second text; view "examples".
+        second, third: further texts; view "examples".
         label: the class; view "examples".
     """
 
@@ -61,11 +86,12 @@ class Row:
     spare: int = 0
     second: Ints | None = None
     label: int | None = None
+    third: Ints | None = None
 
     @property
     def size(self) -> int:
-        """Tokens of the sample, the second text included."""
-        return len(self.tokens) + (0 if self.second is None else len(self.second))
+        """Tokens of the sample, further texts included."""
+        return sum(len(text) for text in (self.tokens, self.second, self.third) if text is not None)
 
 
 class Windows(Sequence[Row]):

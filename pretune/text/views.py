@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pretune.draw import Draw, bounded, combine
 from pretune.errors import DataError, UsageError
 from pretune.text.marks import MarkedSplit
-from pretune.text.rows import Ints, Row, Split, Windows
+from pretune.text.rows import Encoding, Ints, Row, Split, Windows
 from pretune.text.store import TokenSplit
 
 __all__ = [
@@ -403,26 +403,26 @@ def _pack(sentences: Ints, documents: Ints, low: int, high: int, width: int) -> 
 
 
 class ExampleView:
-    """Supervised rows: (tokens, second tokens or None, label or None), truncated by the task that made them."""
+    """Supervised rows, truncated by the task that made them."""
 
-    def __init__(self, examples: Sequence[tuple[Ints, Ints | None, int | None]]) -> None:
+    def __init__(self, examples: Sequence[Encoding]) -> None:
         self.examples = examples
-        self._lengths = np.array([len(a) + (0 if b is None else len(b)) for a, b, _ in examples], dtype=np.int64)
+        self._lengths = np.array([example.size for example in examples], dtype=np.int64)
 
     def __len__(self) -> int:
         """Number of examples."""
         return len(self.examples)
 
     def lengths(self, index: Ints) -> Ints:
-        """Tokens of each example, both texts. Shape: (n,) -> (n,)."""
+        """Tokens of each example, all its texts. Shape: (n,) -> (n,)."""
         return np.asarray(self._lengths[index])
 
     def read(self, index: Ints, store: int, epoch: int, draw: Draw) -> list[Row]:
         """Examples as rows."""
         rows = []
         for i in np.asarray(index).tolist():
-            tokens, second, label = self.examples[i]
-            rows.append(Row((store, epoch, i), tokens, second=second, label=label))
+            tokens, second, label, third = self.examples[i]
+            rows.append(Row((store, epoch, i), tokens, second=second, label=label, third=third))
         return rows
 
     def account(self) -> dict[str, int]:

@@ -134,6 +134,7 @@ def pretraining(recipe: Recipe, verify: bool = True) -> Pieces:
         data={f"data.stores[{n}]": store.fingerprint for n, store in enumerate(stores)},
         account={
             "stores": {str(store.path): store.manifest.account for store in stores},
+            "domains": {str(store.path): store.manifest.domains for store in stores},
             "windows": {
                 f"{part.view}:{store.path}": view.account()
                 for part, found in zip(objective.parts, views, strict=True)
@@ -158,10 +159,12 @@ def fine_tuning(recipe: Recipe) -> Pieces:
     if not recipe.data.train:
         raise UsageError("recipe: field 'data.train' is missing; name a CSV, TSV, JSONL or Parquet file")
     tokenizer = Tokenizer.load(_tokenizer_path(recipe))
-    train = read_examples(recipe.data.train, recipe.data.columns)
+    kind, settings = _task(recipe)
+    train = read_examples(recipe.data.train, recipe.data.columns, need_label=kind.labelled)
     held = read_examples(recipe.data.validation, recipe.data.columns) if recipe.data.validation else []
-    task = _task(recipe, train, tokenizer)
+    task = kind(kind.settle(settings, train), tokenizer.vocabulary)
     model = network(recipe, task.roles, _labels(task), tokenizer)
+    task.attach(model, Draw(recipe.seed))
     encoded = task.encode(train, tokenizer, recipe.data.length)
     encoded_held = task.encode(held, tokenizer, recipe.data.length) if held else None
     cut = encoded.account["examples_cut"]
@@ -270,14 +273,14 @@ def _held_out(recipe: Recipe, stores: Sequence[TokenStore], objective: Objective
     return (found if any(found) else []), notes
 
 
-def _task(recipe: Recipe, examples: Sequence[Example], tokenizer: Tokenizer) -> Task:
+def _task(recipe: Recipe) -> tuple[type[Task[Any]], Task.Config]:
+    """The class of a recipe's task, and what the recipe says of it."""
     name, tree = next(iter(recipe.task.items()))
-    kind = find_class("tasks", name, Task)  # type: ignore[type-abstract]
-    config = validate(kind.Config, tree if isinstance(tree, Mapping) else {"weight": tree}, f"task.{name}")
-    return kind(kind.settle(config, examples), tokenizer.vocabulary)
+    kind: type[Task[Any]] = find_class("tasks", name, Task)  # type: ignore[type-abstract]
+    return kind, validate(kind.Config, tree if isinstance(tree, Mapping) else {"weight": tree}, f"task.{name}")
 
 
-def _labels(task: Task) -> list[str] | None:
+def _labels(task: Task[Any]) -> list[str] | None:
     """The names of a task's classes, if it has any."""
     found = getattr(task, "labels", None)
     return list(found) if isinstance(found, list) else None
@@ -326,8 +329,8 @@ def _notes(model: LanguageModel) -> list[str]:
 
 def _digest(encoded: Encoded) -> str:
     whole = hashlib.sha256()
-    for first, second, label in encoded.rows:
+    for first, second, label, third in encoded.rows:
         sizes = [len(first), -1 if second is None else len(second), -1 if label is None else label]
-        for part in (np.array(sizes), first, second):
+        for part in (np.array(sizes), first, second, third):
             whole.update(b"" if part is None else part.astype("<i8", copy=False).tobytes())
     return whole.hexdigest()

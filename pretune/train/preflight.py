@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from pretune.nn.dropout import Dropout
-from pretune.text.rows import Ints
+from pretune.text.rows import Encoding
 from pretune.text.views import ExampleView
 from pretune.train.assemble import Pieces
 from pretune.train.budget import Spent
@@ -103,7 +103,7 @@ def _examples(recipe: Recipe, pieces: Pieces) -> Iterator[str]:
     held = [view for views in pieces.held_out for view in views if isinstance(view, ExampleView)]
     rows = [row for view in train for row in view.examples]
     names = pieces.facts.get("labels") or []
-    labels = Counter(label for _, _, label in rows if label is not None)
+    labels = Counter(row.label for row in rows if row.label is not None)
     if labels and names:
         rare = [names[n] for n in range(len(names)) if labels[n] < _FEW]
         if rare:
@@ -121,8 +121,8 @@ def _examples(recipe: Recipe, pieces: Pieces) -> Iterator[str]:
         key = _key(row)
         if key in known:
             twice += 1
-            contrary += known[key] != row[2]
-        known.setdefault(key, row[2])
+            contrary += known[key] != row.label
+        known.setdefault(key, row.label)
     if contrary:
         yield f"{contrary:,} training examples have the text of another one and a different label; look at them"
     if twice > 0.05 * len(rows):
@@ -133,9 +133,8 @@ def _examples(recipe: Recipe, pieces: Pieces) -> Iterator[str]:
         yield f"{leaked:,} of {total:,} validation examples are training data too: scores will be too good; remove them"
 
 
-def _key(row: tuple[Ints, Ints | None, int | None]) -> bytes:
-    first, second, _ = row
-    return first.tobytes() + b"|" + (b"" if second is None else second.tobytes())
+def _key(row: Encoding) -> bytes:
+    return b"|".join(text.tobytes() for text in row.texts)
 
 
 def _dropout(pieces: Pieces) -> Iterator[str]:

@@ -130,6 +130,8 @@ def _finish(pieces: Pieces, setting: Setting, state: State, directory: RunDirect
     step = _choose_weights(pieces, setting, state)
     widen(pieces.model.cpu())
     pieces.tokenizer.settings["model_max_length"] = setting.recipe.data.length  # what use cuts texts to
+    said = [part.pooling for part in pieces.objective.parts if part.pooling]
+    pieces.model.pooling = said[0] if said else pieces.model.pooling  # type: ignore[assignment]
     save_model(pieces.model, directory.path, pieces.tokenizer)
     for name, companion in pieces.objective.companions().items():
         widen(companion.cpu())

@@ -18,7 +18,7 @@ from pretune.cli import main
 from pretune.draw import Draw
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.find import names
-from pretune.text.labelled import LabelledConfig, read_examples
+from pretune.text.labelled import Example, LabelledConfig, read_examples
 
 TEXT = "The good film made Anna Smith of Paris happy, and she saw 12 bad ones quickly."
 CHINESE = "我们在北京看了一部很好的电影"
@@ -197,3 +197,21 @@ def test_a_file_grows_with_its_labels(tmp_path: Path, capsys: pytest.CaptureFixt
     assert len(found) == account.written
     again = list(augment_examples(examples[1:2], build(config.methods), config, Account()))
     assert [row["text"] for row in again] == [row["text"] for row in found if row["origin"] == 2]
+
+
+def test_pairs_are_texts_beside_what_became_of_them(examples_of: list[Example]) -> None:
+    config, account = AugmentConfig(methods={"swap": {"share": 0.5}}, copies=2, pairs=True), Account()
+    found = list(augment_examples(examples_of, build(config.methods), config, account))
+    assert len(found) == account.written > 0
+    for row in found:
+        origin = examples_of[row["origin"] - 1]
+        assert (row["text"], row.get("label")) == (origin.text, origin.label)
+        assert row["second"] != row["text"]
+        assert sorted(row["second"].split()) == sorted(row["text"].split())
+    with pytest.raises(UsageError, match="single texts"):
+        list(augment_examples([Example("a b", None, "c d", "x", 1)], build(config.methods), config, Account()))
+
+
+@pytest.fixture
+def examples_of() -> list[Example]:
+    return [Example(f"one two three four five {n}", str(n % 2), None, "x.csv", n) for n in range(6)]

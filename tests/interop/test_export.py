@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import parity
@@ -17,6 +18,7 @@ from pretune.find import names
 from pretune.interop import export as module
 from pretune.interop.export import export_model
 from pretune.interop.huggingface import load_model
+from pretune.interop.sentence_transformers import read_pooling
 from pretune.models import build
 from pretune.models.model import LanguageModel, get_family
 
@@ -91,3 +93,54 @@ def test_verb_and_library(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     half = api.load(tmp_path / "model", precision="bf16")
     with pytest.raises(UsageError, match='load it with precision="fp32"'):
         half.export(tmp_path / "out")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_sentence_transformers_gives_the_same_vectors(pooling: str, tmp_path: Path) -> None:
+    import sentence_transformers
+
+    save_bert(tmp_path / "bert", word_tokenizer())
+    model = api.load(tmp_path / "bert", "cpu", "fp32")
+    again = tmp_path / "out"
+    model.export(again)
+    assert not (again / "modules.json").exists()
+    for _ in range(2):  # over what is there
+        model.export(again, pooling=pooling)  # type: ignore[arg-type]
+    theirs = sentence_transformers.SentenceTransformer(str(again), device="cpu")
+    texts = ["the quick brown fox", "a hat", "the lazy dog jumps over the cat " * 40]
+    ours = model.embed(texts, pooling)  # type: ignore[arg-type]
+    torch.testing.assert_close(torch.from_numpy(theirs.encode(texts)), torch.from_numpy(ours), rtol=1e-4, atol=1e-5)
+    assert theirs.max_seq_length == model.length
+    assert theirs.get_embedding_dimension() == ours.shape[1]
+    said = api.load(again, "cpu", "fp32")
+    assert said.network.pooling == pooling
+    assert (said.embed(texts) == said.embed(texts, pooling)).all()  # type: ignore[arg-type]
+    said.export(tmp_path / "once more")
+    assert (tmp_path / "once more" / "1_Pooling" / "config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("tree", "expected"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
+        ({"pooling_mode": "lasttoken"}, "last"),
+        ({"pooling_mode": "mean"}, "mean"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, None),
+        ({"pooling_mode_max_tokens": True}, None),
+        ({}, None),
+    ],
+)
+def test_pooling_is_read_from_old_and_new_files(tree: dict[str, object], expected: str | None, tmp_path: Path) -> None:
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(tree))
+    assert read_pooling(tmp_path) == expected
+    (tmp_path / "1_Pooling" / "config.json").write_text("{")
+    with pytest.raises(DataError, match="1_Pooling"):
+        read_pooling(tmp_path)
+
+
+def test_the_verb_writes_the_pooling(tmp_path: Path) -> None:
+    save_bert(tmp_path / "bert", word_tokenizer())
+    assert main(["export", str(tmp_path / "bert"), str(tmp_path / "out"), "--pooling", "cls", "--quiet"]) == 0
+    config = json.loads((tmp_path / "out" / "1_Pooling" / "config.json").read_text())
+    assert (config["pooling_mode_cls_token"], config["pooling_mode_mean_tokens"]) == (True, False)

@@ -78,9 +78,9 @@ def test_twins_differ_by_their_dropout_alone() -> None:
     model = model_of(0.3)
     objective = make(SimCSE, model)
     batch = objective.make(rows(6), DRAW)
-    pairs = objective._pairs(model(batch), batch)
+    pairs = objective.table(model(batch), batch)
     assert not torch.allclose(pairs[:, 0], pairs[:, 1], atol=1e-3)
-    pairs = objective._pairs(model.eval()(batch), batch)
+    pairs = objective.table(model.eval()(batch), batch)
     torch.testing.assert_close(pairs[:, 0], pairs[:, 1])
 
 

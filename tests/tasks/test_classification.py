@@ -22,6 +22,7 @@ from pretune.models.model import configure, construct, get_family, initialise
 from pretune.tasks.classification import Classification
 from pretune.tasks.task import Prediction, Task
 from pretune.text.labelled import Example
+from pretune.text.rows import Encoding
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.views import ExampleView, Row
 from pretune.tune import frozen, full
@@ -41,12 +42,12 @@ def make_task(**config: object) -> Classification:
 
 def some_rows(task: Classification, labels: list[int | None]) -> list[Row]:
     rng = np.random.default_rng(0)
-    made = [(rng.integers(5, 90, size=2 + n % 7), None, label) for n, label in enumerate(labels)]
+    made = [Encoding(rng.integers(5, 90, size=2 + n % 7), None, label) for n, label in enumerate(labels)]
     return ExampleView(made).read(np.arange(len(labels)), 0, 0, Draw(0))
 
 
 def test_found_by_name() -> None:
-    assert names("tasks") == ["classification"]
+    assert names("tasks") == ["cert", "classification", "similarity"]
     assert find_class("tasks", "classification", Task) is Classification
     assert names("tune") == ["frozen", "full"]
 

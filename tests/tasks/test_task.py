@@ -58,7 +58,7 @@ def test_account_counts_every_token(tokenizer, truncate: str) -> None:
     task = Classification(config, tokenizer.vocabulary)
     examples = [example("the cat"), example("the quick brown fox " * 5), example("the dog " * 9, "b", "a hat " * 9)]
     encoded = task.encode(examples, tokenizer, 12)
-    sizes = [len(a) + (0 if b is None else len(b)) for a, b, _ in encoded.rows]
+    sizes = [row.size for row in encoded.rows]
     kept = sum(sizes)
     assert encoded.account["examples"] == 3
     assert encoded.account["examples_cut"] == 2

@@ -18,12 +18,16 @@ import numpy as np
 import pytest
 
 import pretune.text.prepare as module
+from pretune.draw import Draw
 from pretune.errors import CannotCreateError, DataError, PretuneError, StorageError
 from pretune.text.corpus import CorpusConfig
 from pretune.text.prepare import PrepareConfig, Progress, prepare
+from pretune.text.sampler import Sampler, divide
+from pretune.text.sentences import sentence_starts
 from pretune.text.store import TokenStore
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+from pretune.text.views import build_view
 
 SENTENCE = "the model reads text and learns what people wrote about language, 3 cats. It's 你好。世界！ then more"
 WORDS = SENTENCE.split()
@@ -72,6 +76,46 @@ def test_any_number_of_processes_gives_the_same_bytes(kind: str, tmp_path: Path)
     assert found[0] == found[1] == found[2]
     assert "manifest.json" in found[0]
     assert sum(name.startswith("train-tokens") for name in found[0]) > 2
+
+
+ODD_CORPORA = {
+    "one document": [" ".join(f"{SENTENCE}. Number {n} ends here." for n in range(12))],
+    "one-sentence documents": [f"{SENTENCE} {n}" for n in range(400)],
+    "one huge document": [" ".join(f"The cat {n} reads text. 你好{n}。" for n in range(6000))],
+    "all of them": ["", "   ", f"{SENTENCE}.", *[f"Cat {n}. Text {n}!" for n in range(400)], f"{SENTENCE}."],
+}
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("workers", [1, 2, 7, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ODD_CORPORA)
+def test_no_document_and_no_sentence_is_lost(kind: str, workers: int, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    texts = ODD_CORPORA[kind]
+    source = write(tmp_path / "text.jsonl", [{"text": text} for text in texts])
+    store = prepare(source, tokenizer, tmp_path / "store", PrepareConfig(processes=workers, validation=0.2))
+    account, distinct = store.manifest.account, list(dict.fromkeys(text for text in texts if text.strip()))
+    splits = [store.split(name) for name in ("train", "validation")]
+    assert account["documents"] == len(texts) == account["used"] + account["duplicate"] + account["empty"]
+    assert account["used"] == len(distinct) == sum(split.document_count for split in splits)
+    assert sum(len(split.sentence_offsets) for split in splits) == sum(len(sentence_starts(text)) for text in distinct)
+    whole = sum(len(tokenizer.encode(text)) + 1 for text in distinct)
+    assert sum(split.token_count for split in splits) == whole
+    for view in ("stream", "sentence", "sentences"):
+        for split in splits:
+            found = build_view(split, view, 16).account()
+            assert found["tokens"] == split.token_count == found["used"] + found.get("end", 0) + found["cut"]
+
+
+@pytest.mark.parametrize("kind", ["one document", "one-sentence documents", "all of them"])
+def test_every_sample_is_dealt_once_to_any_number_of_ranks(kind: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    source = write(tmp_path / "text.jsonl", [{"text": text} for text in ODD_CORPORA[kind]])
+    store = prepare(source, tokenizer, tmp_path / "store", PrepareConfig(validation=0))
+    view = build_view(store.split("train"), "sentence", 16)
+    sampler = Sampler([view], [1.0], Draw(3), batch=len(view))
+    rows, _ = sampler.take(sampler.seek(0))
+    for ranks in range(1, 41):
+        dealt = [row.sample for part in divide(rows, ranks) for row in part]
+        assert sorted(dealt) == [(0, 0, n) for n in range(len(view))]
 
 
 @pytest.mark.usefixtures("small_batches")

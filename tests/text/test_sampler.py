@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
+from pretune.text.rows import Encoding
 from pretune.text.sampler import Cursor, Sampler, divide, sweep
 from pretune.text.views import DocumentView, ExampleView, Row, StreamView
 
@@ -21,7 +22,7 @@ DRAW = Draw(11)
 def make_view(count: int, seed: int = 0) -> ExampleView:
     """Examples of 1 to 40 tokens."""
     lengths = np.random.default_rng(seed).integers(1, 41, count)
-    return ExampleView([(np.full(n, 9), None, None) for n in lengths.tolist()])
+    return ExampleView([Encoding(np.full(n, 9)) for n in lengths.tolist()])
 
 
 def names(rows: Sequence[Row]) -> list[tuple[int, int, int]]:

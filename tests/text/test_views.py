@@ -12,6 +12,7 @@ from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.text import views
 from pretune.text.prepare import PrepareConfig, prepare
+from pretune.text.rows import Encoding
 from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
 from pretune.text.views import DocumentView, ExampleView, PairsView, Row, StreamView, View, build_view
 
@@ -171,7 +172,7 @@ def test_too_little_text_gives_no_sample(layout: list[list[int]]) -> None:
 
 def test_examples_are_rows() -> None:
     first, second = np.array([5, 6]), np.array([7])
-    view = ExampleView([(first, None, 1), (first, second, None)])
+    view = ExampleView([Encoding(first, None, 1), Encoding(first, second)])
     rows = read_all(view, store=2, epoch=3)
     assert [row.sample for row in rows] == [(2, 3, 0), (2, 3, 1)]
     assert [row.label for row in rows] == [1, None]

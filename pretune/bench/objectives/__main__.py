@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ def compare(
 
     tune_allocator()
     from pretune.bench.objectives.compare import Comparison
-    from pretune.bench.objectives.table import table
+    from pretune.bench.objectives.table import table, with_tables
     from pretune.bench.objectives.trials import LANGUAGES, TRIALS
     from pretune.bench.results import machine
     from pretune.bench.run import settle
@@ -50,9 +51,42 @@ def compare(
     comparison = Comparison(folder.expanduser().absolute(), path, minutes, seeds, settle(precision, None)[0])
     chosen = [language for language in LANGUAGES if not languages or language.name in languages]
     wanted = [trial for trial in TRIALS if not trials or trial.name in trials]
-    import json
+    tree = json.loads(comparison.run(chosen, wanted).read_text(encoding="utf-8"))
+    print(table(tree))
+    page = Path("docs/which-objective.md")
+    if output == Path("benchmarks/results") and page.is_file():
+        trees = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(output.glob("objectives-*.json"))]
+        page.write_text(with_tables(page.read_text(encoding="utf-8"), trees), encoding="utf-8")
 
-    print(table(json.loads(comparison.run(chosen, wanted).read_text(encoding="utf-8"))))
+
+@app.command
+def vectors(
+    *,
+    minutes: Annotated[float, Parameter(validator=Number(gt=0))] = 20.0,
+    seeds: Annotated[int, Parameter(validator=Number(gte=1))] = 3,
+    precision: Literal["auto", "bf16", "fp32"] = "auto",
+    folder: Path = Path("~/.cache/pretune/objectives"),
+    output: Path = Path("benchmarks/results"),
+) -> None:
+    """SimCSE on a model of our own: Spearman's correlation on STS-B, before and after.
+
+    Args:
+        minutes: of pretraining.
+        seeds: of SimCSE.
+        precision: of products; auto takes the faster of this machine.
+        folder: where texts, stores and weights are kept; finished runs are kept.
+        output: folder of the file of results.
+    """
+    from pretune.train.allocator import tune_allocator
+
+    tune_allocator()
+    from pretune.bench.objectives.vectors import Vectors
+    from pretune.bench.results import machine
+    from pretune.bench.run import settle
+
+    path = output / f"simcse-{machine()['capability'].lower()}.json"
+    place = folder.expanduser().absolute()
+    print(Vectors(place, path, minutes, seeds, settle(precision, None)[0]).run().read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

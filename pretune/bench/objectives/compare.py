@@ -96,34 +96,15 @@ class Comparison:
         before: Path | None = None
         for number, stage in enumerate(trial.stages):
             output = self._place(language, trial, number)
-            if not (output / "config.json").is_file():
-                shutil.rmtree(output, ignore_errors=True)
-                recipe = merge(dict(COMMON), stage.recipe)
-                recipe = merge(
-                    recipe,
-                    {
-                        "output": str(output),
-                        "precision": self.precision,
-                        "data": {"stores": [str(store)]},
-                        "budget": {"minutes": self.minutes * stage.share},
-                        "model": {} if before is None else {"init": str(before)},
-                    },
-                )
-                if before is not None:
-                    recipe["model"] = {k: v for k, v in recipe["model"].items() if k in ("init", "dropout")}
-                path = output.with_name(f"{output.name}.toml")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(tomli_w.dumps(recipe), encoding="utf-8")
-                log.info(f"{language.name}/{trial.name}: {self.minutes * stage.share:g} minutes -> {output}")
-                self._call(path, output)
+            recipe = merge(dict(COMMON), stage.recipe)
+            if before is not None:  # it brings its own family and size
+                kept = {name: value for name, value in recipe["model"].items() if name == "dropout"}
+                recipe["model"] = {**kept, "init": str(before)}
+            place = {"output": str(output), "precision": self.precision, "data": {"stores": [str(store)]}}
+            time = {"budget": {"minutes": self.minutes * stage.share}}
+            log.info(f"{language.name}/{trial.name}: {self.minutes * stage.share:g} minutes -> {output}")
+            pretrain_in_process(merge(recipe, merge(place, time)))
             before = output
-
-    def _call(self, recipe: Path, output: Path) -> None:
-        with output.with_name(f"{output.name}.log").open("w", encoding="utf-8") as file:
-            words = [sys.executable, "-m", "pretune", "pretrain", str(recipe)]
-            done = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, check=False)
-        if done.returncode:
-            raise BenchError(f"{' '.join(words)} failed with {done.returncode}; see {file.name}")
 
     def _place(self, language: Language, trial: Trial, stage: int) -> Path:
         return self.folder / language.name / "runs" / f"{trial.name}-{self.minutes:g}-{stage}"
@@ -201,6 +182,26 @@ class Comparison:
             "precision": self.precision,
         }
         write(self.results, {**tree, "date": today(), "languages": known})
+
+
+def pretrain_in_process(recipe: Mapping[str, Any]) -> None:
+    """`pretune pretrain` in a process of its own; a finished run is kept, what is left of another is thrown away.
+
+    Raises:
+        BenchError: it failed; its log stands beside its folder.
+    """
+    output = Path(recipe["output"])
+    if (output / "config.json").is_file():
+        return
+    shutil.rmtree(output, ignore_errors=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    path = output.with_name(f"{output.name}.toml")
+    path.write_text(tomli_w.dumps(recipe), encoding="utf-8")
+    with output.with_name(f"{output.name}.log").open("w", encoding="utf-8") as file:
+        words = [sys.executable, "-m", "pretune", "pretrain", str(path)]
+        done = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        raise BenchError(f"{' '.join(words)} failed with {done.returncode}; see {file.name}")
 
 
 def prepare_language(language: Language, folder: Path) -> Path:

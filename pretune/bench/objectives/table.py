@@ -6,12 +6,26 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+MARKER = "<!-- measured: benchmarks/results/objectives-*.json -->"
 _NAMES = {"en": "English", "zh": "Chinese"}
 
 
 def table(tree: Mapping[str, Any]) -> str:
     """For each language the accuracies in percent, mean and standard deviation over seeds; the best means are bold."""
     return "\n".join(line for name, found in tree["languages"].items() for line in _language(name, found, tree))
+
+
+def with_tables(page: str, trees: Sequence[Mapping[str, Any]]) -> str:
+    """A page with the tables of some comparisons at its end, behind its marker."""
+    head = page[: page.index(MARKER) + len(MARKER)]
+    return "\n\n".join([head, *(_section(tree).strip() for tree in trees)]) + "\n"
+
+
+def _section(tree: Mapping[str, Any]) -> str:
+    """A comparison with the machine and the date that it is of."""
+    machine = tree["machine"]
+    where = f"{machine['cores']} cores of {machine['cpu']}, {machine['capability']}, {tree['precision']}"
+    return f"On {where}, {tree['date']}:\n\n{table(tree)}"
 
 
 def _language(name: str, trials: Mapping[str, Any], tree: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,63 @@
+"""CERT from views that were made beforehand, such as translations there and back: `pretune augment --pairs`.
+
+Data: pairs of a text and another view of it. The second one is read by a copy of the model whose weights follow the
+model's, and the vectors of the last `queue` second texts are the negatives; all else is as in the objective `cert`,
+which makes its views itself. Validation data are pairs whose label says how alike they are.
+
+Source: Fang et al. 2020, CERT (arXiv 2005.12766); He et al. 2020, MoCo (arXiv 1911.05722), for the copy and the queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+
+from pretune.batch import Batch
+from pretune.draw import Draw
+from pretune.objectives.cert import Cert
+from pretune.objectives.objective import Model, target
+from pretune.tasks.vector_task import VectorTask, second
+from pretune.text.rows import Row
+
+
+class CertOfPairs(VectorTask, Cert):
+    """Tell the other view of a text from those of earlier texts."""
+
+    name: ClassVar[str] = "cert"
+
+    class Config(VectorTask.Config, Cert.Config):
+        """The copy and the queue; `deleted` and `moved` alter both views on top, and are 0 here.
+
+        Attributes:
+            deleted: share of a text's tokens that a view leaves out, rounded; one token stays.
+            moved: share of the rest that changes places in pairs, rounded.
+        """
+
+        deleted: float = Field(default=0.0, ge=0.0, lt=1.0)
+        moved: float = Field(default=0.0, ge=0.0, le=1.0)
+
+    config: Config
+
+    def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
+        """The texts, with the second ones as their source."""
+        firsts = [replace(row, second=None) for row in rows]
+        seconds = [replace(row, tokens=second(row), second=None) for row in rows]
+        first, other = (self._views(texts, draw.at(self.name, side)) for side, texts in enumerate((firsts, seconds)))
+        first.targets[self.name] = target(np.arange(len(rows)), np.zeros(len(rows)))
+        return replace(first, source=other)
+
+    @torch.inference_mode()
+    def decode(self, model: Model, batch: Batch) -> list[float]:
+        """The cosine of each pair, by the vectors that are used after training."""
+        count = len(batch.targets[self.name][0])
+        assert batch.source is not None  # `prepare` gave it
+        plain = nn.Identity()
+        first = self.vectors(model(batch), batch, count, plain)
+        other = self.vectors(model(batch.source), batch.source, count, plain)
+        return [float(cosine) for cosine in (first * other).sum(dim=1).cpu()]

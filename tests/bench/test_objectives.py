@@ -1,0 +1,88 @@
+"""The comparison of objectives: from texts to a table, gone on with where it stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pretune.bench.objectives import compare as module
+from pretune.bench.objectives.compare import Comparison
+from pretune.bench.objectives.table import MARKER, table, with_tables
+from pretune.bench.objectives.trials import LANGUAGES, TRIALS, Labels, Language
+from pretune.errors import BenchError
+
+
+@pytest.fixture
+def language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Language:
+    data = tmp_path / "data"
+    data.mkdir()
+    lines = [f"The {'cat' if n % 2 else 'dog'} number {n} reads a book. Then it sleeps." for n in range(400)]
+    (data / "corpus.txt").write_text("\n".join(lines))
+    for name, count in (("train", 24), ("test", 12)):
+        rows = [f"a {'cat' if n % 2 else 'dog'} sleeps {n}\tit reads\t{n % 2}" for n in range(count)]
+        (data / f"{name}.tsv").write_text("\n".join([*rows, "unsure\tit\t-"]))
+    monkeypatch.setenv("PRETUNE_DATA", str(data))
+    columns: dict[str, Any] = {"columns": ("text", "second", "label")}
+    sets = (
+        Labels("texts", "train.tsv", "test.tsv", columns),
+        Labels("pairs", "train.tsv", "test.tsv", {**columns, "second_column": "second"}),
+    )
+    return Language("en", ("corpus.txt",), 200, None, sets)
+
+
+def test_from_texts_to_a_table(language: Language, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison = Comparison(tmp_path / "work", tmp_path / "results" / "objectives-x.json", 0.003, 2, "fp32")
+    trials = [trial for trial in TRIALS if trial.name in ("none", "mlm-simcse")]
+    tree = json.loads(comparison.run([language], trials).read_text())
+    found = tree["languages"]["en"]
+    assert list(found) == ["none", "mlm-simcse"]
+    assert found["none"]["stages"] == []
+    assert [stage["step"] >= 1 for stage in found["mlm-simcse"]["stages"]] == [True, True]
+    for trial in found.values():
+        assert set(trial["sets"]) == {"texts", "pairs"}
+        scores = [score for kinds in trial["sets"].values() for values in kinds.values() for score in values]
+        assert len(scores) == 8
+        assert all(0 <= score <= 1 for score in scores)
+    assert found["none"]["sets"]["texts"]["probe"] == [1.0, 1.0]  # one word tells the label
+    shown = table(tree)
+    assert "| no pretraining |  | **100.0 ± 0.0** |" in shown
+    assert len({line.count("|") for line in shown.splitlines() if line.startswith("|")}) == 1
+
+    def never(*args: Any) -> None:
+        raise AssertionError("what is there is not made again")
+
+    monkeypatch.setattr(module.subprocess, "run", never)
+    monkeypatch.setattr(Comparison, "score", never)
+    monkeypatch.setattr(module, "train_tokenizer", never)
+    assert json.loads(comparison.run([language], trials).read_text()) == tree
+    other = Comparison(comparison.folder, comparison.results, 1.0, 2, "fp32")
+    with pytest.raises(BenchError, match="of other minutes"):
+        other._known()
+
+
+def test_a_run_that_fails_names_its_log(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r"failed with 64; see .*out\.log"):
+        module.pretrain_in_process({"output": str(tmp_path / "out"), "nonsense": 1})
+    assert "nonsense" in (tmp_path / "out.log").read_text()
+
+
+def test_tables_stand_behind_the_marker() -> None:
+    machine = {"cpu": "X", "cores": 2, "capability": "AVX9"}
+    trial = {"label": "MLM", "stages": [{"tokens": 2_000_000}], "sets": {"s": {"probe": [0.5, 0.7], "fine-tuning": []}}}
+    tree = {"machine": machine, "date": "2026-01-01", "precision": "bf16", "minutes": 10, "seeds": 2}
+    page = with_tables(f"# Page\n\n{MARKER}\nold", [{**tree, "languages": {"en": {"mlm": trial}}}])
+    assert "old" not in page
+    assert "On 2 cores of X, AVX9, bf16, 2026-01-01:" in page
+    assert "| MLM | 2.0 | **60.0 ± 14.1** |  | 60.0 |" in page
+    assert with_tables(page, []) == f"# Page\n\n{MARKER}\n"
+
+
+def test_trials_are_those_of_the_page() -> None:
+    assert [trial.name for trial in TRIALS] == [
+        "none", "mlm", "mlm-word", "mlm-span", "mlm-nsp", "mlm-sop", "rtd", "plm", "clm", "mlm-simcse"
+    ]  # fmt: skip
+    assert all(sum(stage.share for stage in trial.stages) in (0, 1) for trial in TRIALS)
+    assert {language.name for language in LANGUAGES} == {"en", "zh"}

@@ -1,0 +1,129 @@
+"""Vectors from pairs and triplets: the loss by a slow reference, correlations, what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fakes import CLS, SEP, make_vocabulary
+from scipy import stats
+from tinymodels import word_tokenizer
+
+from pretune.batch import ragged
+from pretune.draw import Draw
+from pretune.errors import DataError
+from pretune.models import build
+from pretune.tasks.cert import CertOfPairs
+from pretune.tasks.similarity import Similarity
+from pretune.text.labelled import Example, LabelledConfig
+from pretune.text.rows import Encoding
+from pretune.text.views import ExampleView
+
+DRAW = Draw(4)
+SHAPE = {"vocab_size": 100, "max_position_embeddings": 64, "hidden_dropout_prob": 0.0}
+
+
+def encodings(count: int, thirds: tuple[int, ...] = ()) -> list[Encoding]:
+    random = np.random.default_rng(1)
+
+    def text() -> Any:
+        return random.integers(5, 100, int(random.integers(1, 12)))
+
+    return [Encoding(text(), text(), None, text() if n in thirds else None) for n in range(count)]
+
+
+def made(rows: list[Encoding], **fields: Any) -> tuple[Similarity, Any]:
+    task = Similarity(Similarity.Config(**fields), make_vocabulary())
+    return task, task.make(ExampleView(rows).read(np.arange(len(rows)), 0, 0, DRAW), DRAW)
+
+
+def vector(model: Any, tokens: Any, pooling: str = "mean") -> torch.Tensor:
+    hidden = model(ragged([[CLS, *tokens.tolist(), SEP]])).last_hidden_state
+    pooled = hidden.mean(dim=0) if pooling == "mean" else hidden[0]
+    return pooled / pooled.norm()
+
+
+@pytest.mark.parametrize("thirds", [(), (0, 2, 3), (0, 1, 2, 3, 4)])
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_loss_is_what_the_paper_says(thirds: tuple[int, ...], pooling: str) -> None:
+    model = build("bert", "tiny", [], SHAPE).eval()
+    rows = encodings(5, thirds)
+    task, batch = made(rows, pooling=pooling)
+    assert batch.layout.count == 10 + len(thirds)
+    (term,) = task(model, batch)
+    anchors = [vector(model, row.tokens, pooling) for row in rows]
+    others = [vector(model, row.second, pooling) for row in rows]
+    others += [vector(model, row.third, pooling) for row in rows if row.third is not None]
+    expected = torch.zeros(())
+    for n, anchor in enumerate(anchors):
+        scores = torch.stack([anchor @ other for other in others]) / 0.05
+        expected = expected - (scores[n] - scores.logsumexp(0))
+    torch.testing.assert_close(term.sum, expected, rtol=1e-4, atol=1e-4)
+    assert (term.count, term.name) == (5, "similarity")
+    term.sum.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_answers_are_cosines_and_scores_correlate() -> None:
+    model = build("bert", "tiny", [], SHAPE).eval()
+    rows = encodings(6, (1,))
+    task, batch = made(rows)
+    answers = task.decode(model, batch)
+    expected = [float(vector(model, row.tokens) @ vector(model, row.second)) for row in rows]
+    assert answers == pytest.approx(expected, abs=1e-5)
+    truth = [0.0, 2.5, 5.0, 1.0, 1.0, 4.0]
+    found = task.score(answers, [Example("a", str(value), "b", "sts.csv", n) for n, value in enumerate(truth)])
+    assert found["spearman"] == pytest.approx(stats.spearmanr(answers, truth).statistic)
+    assert found["pearson"] == pytest.approx(np.corrcoef(answers, truth)[0, 1])
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    task, _ = made(encodings(2))
+    with pytest.raises(DataError, match=r"sts\.csv:3: label 'much' is no number"):
+        task.score([0.1, 0.2], [Example("a", "1", "b", "sts.csv", 2), Example("a", "much", "b", "sts.csv", 3)])
+    with pytest.raises(DataError, match="all labels are 1"):
+        task.score([0.1, 0.2], [Example("a", "1", "b", "sts.csv", 2)] * 2)
+    with pytest.raises(DataError, match=r"similarity learns from pairs.*data\.columns\.second_column"):
+        Similarity.settle(Similarity.Config(), [Example("a", None, None, "x.csv", 2)])
+    with pytest.raises(DataError, match="no examples"):
+        Similarity.settle(Similarity.Config(), [])
+
+
+def test_each_text_is_cut_by_itself() -> None:
+    words = word_tokenizer()
+    task = Similarity(Similarity.Config(), words.vocabulary)
+    example = Example("the cat " * 20, None, "a hat", "x.csv", 2, "the dog " * 30)
+    (row,), account = (found := task.encode([example], words, 12)).rows, found.account
+    assert [len(text) for text in row.texts] == [10, 2, 10]
+    assert account == {"examples": 1, "tokens": 40 + 2 + 60, "examples_cut": 1, "tokens_cut": 30 + 50}
+
+
+def test_columns_without_a_gap() -> None:
+    with pytest.raises(ValueError, match="third_column needs a second_column"):
+        LabelledConfig(third_column="c")
+
+
+def test_cert_reads_the_second_text_by_the_copy_and_fills_the_queue() -> None:
+    model = build("bert", "tiny", [], SHAPE).eval()
+    task = CertOfPairs(CertOfPairs.Config(queue=8, projection=False, pooling="mean", momentum=0.5), make_vocabulary())
+    task.attach(model, DRAW)
+    with torch.no_grad():
+        for parameter in task.copy.parameters():
+            parameter.add_(0.01)
+    rows = encodings(5)
+    batch = task.make(ExampleView(rows).read(np.arange(5), 0, 0, DRAW), DRAW)
+    keys = [vector(task.copy, row.second) for row in rows]
+    task.after_step(model, task.exchange(model, batch, 1))
+    assert int(task.filled) == 5
+    (term,) = task(model, batch)
+    expected = torch.zeros(())
+    for row in rows:
+        queries = vector(model, row.tokens)
+        mine = vector(task.copy, row.second)  # the copy has moved
+        scores = torch.stack([queries @ mine, *(queries @ other for other in keys)]) / 0.07
+        expected = expected - (scores[0] - scores.logsumexp(0))
+    torch.testing.assert_close(term.sum, expected, rtol=1e-4, atol=1e-4)
+    answers = task.decode(model, batch)
+    assert answers == pytest.approx([float(vector(model, r.tokens) @ vector(model, r.second)) for r in rows], abs=1e-5)

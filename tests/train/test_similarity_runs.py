@@ -1,0 +1,100 @@
+"""Whole runs of the task `similarity` on triplets of made-up topics."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+from trainkit import WORDS, lines, make_tokenizer
+
+from pretune import api
+from pretune.cli import main
+from pretune.config import validate
+from pretune.errors import DataError
+from pretune.text.labelled import LabelledConfig, read_examples
+from pretune.train.recipe import Recipe
+
+
+def topics(path: Path, count: int, seed: int, mixed: bool) -> str:
+    """A text of some topic, another of that topic, one of another; topics are words that come together.
+
+    Args:
+        mixed: in every second row the second text is of another topic too, which the label says.
+    """
+    random = np.random.default_rng(seed)
+
+    def text(topic: int) -> str:
+        return " ".join(random.choice(WORDS[8 * topic : 8 * topic + 8], 4))
+
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("text", "like", "unlike", "label"))
+        for n in range(count):
+            own, other = n % 7, (n + 1 + int(random.integers(6))) % 7
+            alike = not mixed or n % 2 == 1
+            writer.writerow((text(own), text(own if alike else other), text(other), int(alike)))
+    return str(path)
+
+
+def settled(folder: Path, **over: Any) -> Recipe:
+    make_tokenizer(folder / "tokenizer")
+    tree = {
+        "task": "similarity",
+        "model": {"size": "tiny", "dropout": 0.0},
+        "data": {
+            "train": topics(folder / "train.csv", 140, 5, mixed=False),
+            "validation": topics(folder / "held.csv", 60, 1, mixed=True),
+            "columns": {"second_column": "like", "third_column": "unlike"},
+            "tokenizer": str(folder / "tokenizer"),
+            "batch": 28,
+            **over.pop("data", {}),
+        },
+        "optimizer": {"lr": 1e-3, "eps": 1e-3},
+        "budget": {"epochs": 12},
+        "precision": "fp32",
+        "device": "cpu",
+        "track": {"report": False, "progress": "quiet", "every": 1},
+        "output": str(folder / "run"),
+        **over,
+    }
+    return validate(Recipe, tree, "recipe")
+
+
+def test_a_run_learns_topics_and_is_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = api.finetune(settled(tmp_path))
+    scores = [line["eval/spearman"] for line in lines(tmp_path / "run") if "eval/spearman" in line]
+    assert scores[-1] > 0.8
+    columns = LabelledConfig(second_column="like")
+    found = model.evaluate(tmp_path / "held.csv", columns=columns, task="similarity")
+    examples = read_examples(tmp_path / "held.csv", columns)
+    first, second = (
+        model.embed(texts, normalize=True) for texts in zip(*((e.text, e.second) for e in examples), strict=True)
+    )
+    cosines = (first * second).sum(axis=1)
+    assert found["spearman"] == pytest.approx(stats.spearmanr(cosines, [float(e.label) for e in examples]).statistic)
+    words = ["evaluate", str(tmp_path / "run"), str(tmp_path / "held.csv"), "--second-column", "like", "--quiet"]
+    assert main([*words, "--task", "similarity"]) == 0
+    assert json.loads(capsys.readouterr().out)["spearman"] == pytest.approx(found["spearman"])
+    assert main(words) == 64  # it has no labels to choose among
+    assert (model.network.pooling, (tmp_path / "run" / "modules.json").is_file()) == ("mean", True)
+
+
+@pytest.mark.parametrize("task", ["similarity", "cert"])
+def test_micro_batches_do_not_change_a_run(task: str, tmp_path: Path) -> None:
+    over: dict[str, Any] = {"task": task, "budget": {"steps": 4}}
+    whole, parts = (settled(tmp_path, output=str(tmp_path / f"run{n}"), data={"accumulate": n}, **over) for n in (1, 4))
+    for recipe in (whole, parts):
+        api.finetune(recipe)
+    ours, theirs = ([line["loss"] for line in lines(tmp_path / name) if "loss" in line] for name in ("run4", "run1"))
+    assert len(ours) == 4
+    assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+def test_without_a_second_column_the_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="second_column"):
+        api.finetune(settled(tmp_path, data={"columns": {}}))
