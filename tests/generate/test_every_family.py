@@ -79,7 +79,7 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "bart words": (
         hf.BartConfig,
         hf.BartForConditionalGeneration,
-        {**_BART, "bad_words_ids": [[5], *([n, n] for n in range(3, 300))], "forced_eos_token_id": [END, 9]},
+        {**_BART, "bad_words_ids": [[5], *([n, n] for n in range(3, 300))], "forced_eos_token_id": [END]},
     ),
     "marian": (hf.MarianConfig, hf.MarianMTModel, {**_BART, "bad_words_ids": [[PAD]], "activation_function": "relu"}),
     "t5": (hf.T5Config, hf.T5ForConditionalGeneration, _T5),

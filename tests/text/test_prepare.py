@@ -111,7 +111,7 @@ def test_every_sample_is_dealt_once_to_any_number_of_ranks(kind: str, tokenizer:
     source = write(tmp_path / "text.jsonl", [{"text": text} for text in ODD_CORPORA[kind]])
     store = prepare(source, tokenizer, tmp_path / "store", PrepareConfig(validation=0))
     view = build_view(store.split("train"), "sentence", 16)
-    sampler = Sampler([view], [1.0], Draw(3), batch=len(view))
+    sampler = Sampler([view], [1.0], Draw(3), len(view))
     rows, _ = sampler.take(sampler.seek(0))
     for ranks in range(1, 41):
         dealt = [row.sample for part in divide(rows, ranks) for row in part]
