@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from cyclopts import App, Group, Parameter
 
@@ -13,8 +13,11 @@ from pretune.cli.session import DEFAULT, Common, Session, Words
 from pretune.errors import CannotCreateError, UsageError
 
 if TYPE_CHECKING:
+    from pretune.config import Config
+    from pretune.text.corpus import CorpusConfig
     from pretune.text.prepare import Progress
 
+C = TypeVar("C", bound="Config")
 GROUP = Group("From text to tokens", sort_key=1)
 Names = Annotated[tuple[str, ...], Parameter(consume_multiple=True, show_default=False)]
 
@@ -66,14 +69,10 @@ def train(*words: Words, output: Path, config: Path | None = None, session: Comm
         config: a TOML file of fields; those of the command line lie over it.
     """
     session.start()
-    from pretune import config as configuration
-    from pretune.text.corpus import Account, CorpusConfig, read_corpus
+    from pretune.text.corpus import Account, read_corpus
     from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
 
-    paths, fields = split_words(words)
-    tree = configuration.merge(configuration.read_toml(config) if config else {}, configuration.parse_overrides(fields))
-    corpus = configuration.validate(CorpusConfig, tree.pop("corpus", {}), "corpus")
-    settings = configuration.validate(TokenizerConfig, tree, "tokenizer")
+    paths, corpus, settings = _settings(words, config, TokenizerConfig, "tokenizer")
     refuse_existing(output)
     session.say(f"training a {settings.kind} tokenizer of {settings.vocab_size:,} tokens on {', '.join(paths)}")
     account = Account()
@@ -97,15 +96,11 @@ def extend(*words: Words, model: Path, output: Path, config: Path | None = None,
         config: a TOML file of fields; those of the command line lie over it.
     """
     session.start()
-    from pretune import config as configuration
-    from pretune.text.corpus import Account, CorpusConfig, read_corpus
+    from pretune.text.corpus import Account, read_corpus
     from pretune.text.extend_tokenizer import ExtendConfig, extend_tokenizer
     from pretune.text.tokenizer import Tokenizer
 
-    paths, fields = split_words(words)
-    tree = configuration.merge(configuration.read_toml(config) if config else {}, configuration.parse_overrides(fields))
-    corpus = configuration.validate(CorpusConfig, tree.pop("corpus", {}), "corpus")
-    settings = configuration.validate(ExtendConfig, tree, "extend")
+    paths, corpus, settings = _settings(words, config, ExtendConfig, "extend")
     refuse_existing(output)
     old = Tokenizer.load(model)
     account = Account()
@@ -125,9 +120,22 @@ def extend(*words: Words, model: Path, output: Path, config: Path | None = None,
     best = ", ".join(candidate.word for candidate in list(found.words.values())[:8])
     saved = sum(candidate.saved for candidate in found.words.values())
     session.say(
-        f"{account.summary()}\n{len(found.words):,} new tokens, {saved:,} tokens less in this text: {best}, ..."
+        f"{account.summary()}\n{len(found.words):,} new tokens, {saved:,} tokens less in this text, most by {best}"
     )
     session.say(f"written: {output}\nnext: pretune prepare {' '.join(paths)} --tokenizer {output} --output store")
+
+
+def _settings(
+    words: tuple[str, ...], config: Path | None, kind: type[C], name: str
+) -> tuple[list[str], CorpusConfig, C]:
+    """Paths, how they are read, and the other fields, of a file and of the command line over it."""
+    from pretune import config as configuration
+    from pretune.text.corpus import CorpusConfig
+
+    paths, fields = split_words(words)
+    tree = configuration.merge(configuration.read_toml(config) if config else {}, configuration.parse_overrides(fields))
+    corpus = configuration.validate(CorpusConfig, tree.pop("corpus", {}), "corpus")
+    return paths, corpus, configuration.validate(kind, tree, name)
 
 
 def prepare(

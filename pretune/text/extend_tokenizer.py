@@ -6,11 +6,12 @@ A candidate is a word as the tokenizer's own pipeline cuts it, or as a segmenter
 Chinese character apart. Its score is how many tokens the text would have less: its count times the tokens that it takes
 now, less one. How a word enters depends on the model: into the vocabulary of WordPiece, which takes the longest match;
 into that of BPE, with `ignore_merges`, so that a word of the vocabulary is one token; into Unigram with a score that
-beats its pieces; as an added token where the pipeline would cut it.
+beats its pieces; as an added token where the pipeline would cut it, or the model never see it alone.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections import Counter
@@ -20,6 +21,7 @@ from itertools import islice, pairwise
 
 import tokenizers
 from pydantic import Field
+from tokenizers import AddedToken
 
 from pretune.config import Config
 from pretune.errors import DataError, UsageError
@@ -108,7 +110,7 @@ def extend_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], config: ExtendC
 def _candidates(tokenizer: Tokenizer, texts: Iterable[str], config: ExtendConfig) -> Iterator[Candidate]:
     counts, chinese = _count(tokenizer, texts, config)
     known = {piece for piece in tokenizer.pieces if piece is not None}
-    for words, added in ((counts, False), (chinese, True)):
+    for words, added in ((counts, False), (chinese, not _finds_within(tokenizer))):
         wanted = iter(w for w, n in words.items() if n >= config.least and w not in known)
         while batch := list(islice(wanted, _BATCH)):
             for word, ids in zip(batch, _pieces(tokenizer, batch, added), strict=True):
@@ -120,16 +122,15 @@ def _count(tokenizer: Tokenizer, texts: Iterable[str], config: ExtendConfig) -> 
     """Words of the pipeline, and Chinese words of the segmenter, which the pipeline would cut or never see alone."""
     plain = tokenizer.plain
     finder = WordFinder(config.segmenter) if config.segmenter else None
-    within = isinstance(plain.model, tokenizers.models.Unigram)  # finds its pieces inside what the pipeline cuts
     own: Counter[str] = Counter()
     chinese: Counter[str] = Counter()
     for text in texts:
         normal = text if plain.normalizer is None else plain.normalizer.normalize_str(text)
         cut = None if plain.pre_tokenizer is None else plain.pre_tokenizer.pre_tokenize_str(normal)
         pieces = [normal] if cut is None else [piece for piece, _ in cut]
-        if within:
+        if _finds_within(tokenizer):
             pieces = [word for piece in pieces for word in _LETTERS.findall(piece)]
-        own.update(word for word in pieces if _fits(word, config))
+        own.update(word for word in pieces if _fits(word, config) and not (finder and HAN.search(word)))
         if finder is not None:
             words = (text[a:b].strip() for a, b in pairwise([*finder(text), len(text)]))
             chinese.update(word for word in words if HAN.search(word) and _fits(word, config))
@@ -138,6 +139,11 @@ def _count(tokenizer: Tokenizer, texts: Iterable[str], config: ExtendConfig) -> 
                 for word in [word for word, n in counter.items() if n == 1]:
                     del counter[word]
     return own, chinese
+
+
+def _finds_within(tokenizer: Tokenizer) -> bool:
+    """Whether the model finds its pieces anywhere in what the pipeline leaves whole, as Unigram does."""
+    return isinstance(tokenizer.plain.model, tokenizers.models.Unigram)
 
 
 def _fits(word: str, config: ExtendConfig) -> bool:
@@ -160,7 +166,7 @@ def _with_words(tokenizer: Tokenizer, found: Sequence[Candidate]) -> tokenizers.
     Raises:
         UsageError: a kind of model that has no such words.
     """
-    layout = json.loads(tokenizer.backend.to_str())
+    layout = copy.deepcopy(tokenizer.layout)
     model, first = layout["model"], len(tokenizer.pieces)
     inside = [c for c in found if not c.added]
     if model["type"] in ("WordPiece", "BPE", "WordLevel"):
@@ -170,23 +176,11 @@ def _with_words(tokenizer: Tokenizer, found: Sequence[Candidate]) -> tokenizers.
     elif model["type"] == "Unigram":
         scores = [score for _, score in model["vocab"]]
         # Its ids are places: tokens behind the vocabulary take theirs, with a score that no text prefers.
-        model["vocab"] += [[piece or f"<{n}>", min(scores) - 100] for n, piece in enumerate(tokenizer.pieces)][
-            len(scores) :
-        ]
+        behind = enumerate(tokenizer.pieces[len(scores) :], len(scores))
+        model["vocab"] += [[piece or f"<{n}>", min(scores) - 100] for n, piece in behind]
         model["vocab"] += [[c.word, sum(scores[i] for i in c.pieces) / len(c.pieces)] for c in inside]
     else:
         raise UsageError(f"a tokenizer of kind {model['type']} cannot be extended")
-    others = [c for c in found if c.added]
-    layout["added_tokens"] += [
-        {
-            "id": first + len(inside) + n,
-            "content": c.word,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": True,
-            "special": False,
-        }
-        for n, c in enumerate(others)
-    ]
-    return tokenizers.Tokenizer.from_str(json.dumps(layout))
+    backend = tokenizers.Tokenizer.from_str(json.dumps(layout))
+    backend.add_tokens([AddedToken(c.word, normalized=True) for c in found if c.added])
+    return backend

@@ -55,6 +55,23 @@ def test_a_domain_s_words_become_tokens_and_old_ids_stay(kind: str) -> None:
     assert new.hash != old.hash
 
 
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_chinese_words_in_runs_without_spaces(kind: str, tmp_path: Path) -> None:
+    """The pipeline leaves the run whole; a word is not taken twice, as a piece and as an added token."""
+    characters = [f"{a}，{b}。" for a, b in zip("经皮冠状动脉介入", "治疗狭窄的手术后", strict=True)] * 4
+    old = trained(kind, GENERAL + characters)
+    (tmp_path / "words.txt").write_text("冠状动脉\n治疗\n介入\n", encoding="utf-8")
+    texts = [*CHINESE, *["好，治疗，介入。"] * 9]
+    found = extend_tokenizer(old, texts, ExtendConfig(segmenter=str(tmp_path / "words.txt")))
+    words = [candidate.word for candidate in found.words.values()]
+    assert {"冠状动脉", "治疗", "介入"} <= set(words)
+    assert len(set(words)) == len(words) == found.tokenizer.vocabulary.size - old.vocabulary.size
+    for text in ("冠状动脉的治疗", "好，介入。"):
+        ids = found.tokenizer.encode(text)
+        assert len(ids) < len(old.encode(text))
+        assert found.tokenizer.decode(ids) == old.decode(old.encode(text))
+
+
 def test_chinese_words_through_a_segmenter(tmp_path: Path) -> None:
     old = trained("wordpiece", GENERAL + CHINESE)
     (tmp_path / "words.txt").write_text("冠状动脉\n治疗\n介入\n", encoding="utf-8")
