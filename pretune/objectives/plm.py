@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pretune.batch import Batch, ragged
-from pretune.draw import Draw
+from pretune.draw import Draw, bounded, combine
 from pretune.loss import Term
 from pretune.objectives.objective import Model, Objective, Output, target, wrap
-from pretune.text.rows import Row, names_of
+from pretune.text.rows import Row, names_of, sizes_of
 
 if TYPE_CHECKING:
     from pretune.text.tokenizer import Vocabulary
@@ -68,16 +68,12 @@ class PermutationLanguageModelling(Objective):
         """One sequence a row, special tokens around it; its source is what goes before it into memory."""
         if not self.config.memory:
             return wrap(rows, self.vocabulary)
-        keys = draw.at(self.name, "memory").keys(names_of(rows)).tolist()
-        cuts = [self._cut(len(row.tokens), Draw(key)) for row, key in zip(rows, keys, strict=True)]
+        most = np.minimum(self.config.memory, sizes_of(rows) - 1)  # a token at least is left to predict from
+        drawn = bounded(combine(draw.at(self.name, "memory").keys(names_of(rows)), 0), most)
+        cuts = np.where(most > 0, 1 + drawn, 0).tolist()
         early = ragged([row.tokens[:cut] for row, cut in zip(rows, cuts, strict=True)])
         late = [replace(row, tokens=row.tokens[cut:]) for row, cut in zip(rows, cuts, strict=True)]
         return replace(wrap(late, self.vocabulary), source=early)
-
-    def _cut(self, length: int, draw: Draw) -> int:
-        """Tokens of a window that are read first: one at least, and one is left to predict from."""
-        most = min(self.config.memory, length - 1)
-        return 1 + int(draw.below(0, most)) if most > 0 else 0
 
     def corrupt(self, batch: Batch, draw: Draw) -> Batch:
         """Choose tokens and their order, and set the target "plm"; no token is changed."""

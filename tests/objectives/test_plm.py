@@ -110,9 +110,10 @@ def test_memory_is_cut_off_by_key_and_nothing_is_lost():
         assert [int(token) for token in whole] == row.tokens.tolist()
     some = objective.make(samples[3:4], DRAW)
     assert some.source.layout.lengths == (cuts[3],)
-    found = np.array([objective._cut(20, DRAW.at(n)) for n in range(30_000)])
+    many = [Row((0, 0, n), np.arange(5, 25)) for n in range(100_000)]
+    found = np.array(objective.prepare(many, DRAW).source.layout.lengths)
     assert stats.chisquare(np.bincount(found, minlength=7)[1:]).pvalue > 1e-4
-    assert objective._cut(1, DRAW) == 0
+    assert objective.prepare(rows([1, 2]), DRAW).source.layout.lengths == (0, 1)
     assert make().make(samples, DRAW).source is None
 
 

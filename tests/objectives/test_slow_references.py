@@ -27,7 +27,6 @@ DRAW = Draw(11)
 SENTINELS = tuple(range(70, 98))
 VOCABULARY = replace(make_vocabulary(), sentinels=SENTINELS)
 MANY = 100_000
-DRAWS = pytest.mark.parametrize("many", [20_000, pytest.param(MANY, marks=pytest.mark.slow)])  # seconds of the suite
 
 lengths = st.integers(0, 60)
 seeds = st.integers(0, 1 << 30)
@@ -203,14 +202,13 @@ def uniform(found: list[int] | np.ndarray) -> None:
     assert stats.chisquare(counts).pvalue > 1e-4
 
 
-@DRAWS
-def test_rotations_and_orders_of_sentences_are_uniform(many: int) -> None:
+def test_rotations_and_orders_of_sentences_are_uniform() -> None:
     text = Row((0, 0, 0), np.array([10, 11, 12, 13, 14]), sentences=np.array([0, 1, 3]))
     rotate, order = make(Denoising, infill=0.0, permute=0.0, rotate=1.0), make(Denoising, infill=0.0)
-    firsts = [int(rotate.damage(text, Draw(n))[0]) for n in range(many)]
+    firsts = [int(rotate.damage(text, Draw(n))[0]) for n in range(MANY)]
     assert set(firsts) == {10, 11, 12, 13, 14}
     uniform(firsts)
-    codes = [int(np.dot(order.damage(text, Draw(n)), [10**8, 10**6, 10**4, 100, 1])) for n in range(many)]
+    codes = [int(np.dot(order.damage(text, Draw(n)), [10**8, 10**6, 10**4, 100, 1])) for n in range(MANY)]
     assert len(set(codes)) == 6
     uniform(codes)
 
@@ -227,12 +225,11 @@ def test_parts_are_split_and_swapped_uniformly() -> None:
     uniform(edges)
 
 
-@DRAWS
-def test_orders_of_prediction_are_uniform(many: int) -> None:
+def test_orders_of_prediction_are_uniform() -> None:
     plm = make(PermutationLanguageModelling, share=0.5)
-    batch = plm.make([Row((0, 0, n), np.arange(10, 16)) for n in range(many)], DRAW)
+    batch = plm.make([Row((0, 0, n), np.arange(10, 16)) for n in range(MANY)], DRAW)
     assert batch.order is not None
-    ranks = batch.order[batch.order >= 0].view(many, 3).numpy() @ [9, 3, 1]
+    ranks = batch.order[batch.order >= 0].view(MANY, 3).numpy() @ [9, 3, 1]
     assert len(set(ranks.tolist())) == 6
     uniform(ranks)
 

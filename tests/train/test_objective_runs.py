@@ -104,5 +104,5 @@ def check_alike(one: Path, two: Path) -> None:
     assert accounts[0] == accounts[1]
     for ours, theirs in zip(lines(two), lines(one), strict=True):
         losses = [name for name in theirs if "loss" in name or name == "grad_norm"]
-        expected = pytest.approx({name: theirs[name] for name in losses}, rel=1e-4, abs=1e-6)
+        expected = pytest.approx({name: theirs[name] for name in losses}, rel=1e-4)
         assert {name: ours[name] for name in losses} == expected
