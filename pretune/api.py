@@ -22,11 +22,10 @@ from pretune.device import choose, halve, is_half
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.evaluate.embed import Embedder, budget_of
-from pretune.evaluate.examples import evaluate_examples, predict
+from pretune.evaluate.examples import evaluate_examples, predict, task_of
 from pretune.evaluate.fill import Guess, fill
 from pretune.evaluate.likelihood import Masking, Score, score
 from pretune.evaluate.store import evaluate_store
-from pretune.find import find_class
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateConfig, GenerateOptions
 from pretune.generate.reader import context
@@ -149,7 +148,7 @@ class Model:
         examples = [
             Example(text, None, None if seconds is None else seconds[n], "text", n + 1) for n, text in enumerate(texts)
         ]
-        task: Task[Prediction] = self._task("classification", truncate)
+        task: Task[Prediction] = task_of(self.network, self.tokenizer.vocabulary, "classification", truncate)
         return predict(self._fused, task, self._encode(task, examples).rows, self.device)
 
     def fill(self, text: str, top: int = 5) -> list[list[Guess]]:
@@ -270,7 +269,7 @@ class Model:
         """
         if not (Path(path) / "manifest.json").is_file():
             examples = read_examples(path, columns or LabelledConfig())
-            judge = self._task(task, truncate)
+            judge = task_of(self.network, self.tokenizer.vocabulary, task, truncate)
             encoded = self._encode(judge, examples)
             return evaluate_examples(self._fused, judge, examples, encoded.rows, self.device)
         store = TokenStore.open(path)
@@ -332,17 +331,6 @@ class Model:
                 "one, such as denoise, span or prefix for an encoder-decoder"
             )
         return found
-
-    def _task(self, task: str | Mapping[str, Mapping[str, Any]], truncate: Truncate) -> Task[Any]:
-        """A task on this model's labels, if it asks for labels."""
-        name, settings = (task, {}) if isinstance(task, str) else next(iter(task.items()))
-        kind: type[Task[Any]] = find_class("tasks", name, Task)  # type: ignore[type-abstract]
-        labels = {"labels": tuple(self.labels)} if "labels" in kind.Config.model_fields else {}
-        own = self.network.pooling
-        pooling = {"pooling": own} if own and "pooling" in kind.Config.model_fields else {}
-        tree = {"truncate": truncate, **labels, **pooling, **settings}
-        config = configuration.validate(kind.Config, tree, f"task.{name}")
-        return kind(config, self.tokenizer.vocabulary).to(self.device)
 
     def _encode(self, task: Task[Any], examples: Sequence[Example]) -> Encoded:
         encoded = task.encode(examples, self.tokenizer, self.length)

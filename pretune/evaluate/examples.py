@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from pretune.config import validate
 from pretune.device import computing, is_half
 from pretune.draw import Draw
 from pretune.evaluate.batches import BUDGET, by_length
+from pretune.find import find_class
 from pretune.models.model import LanguageModel
-from pretune.tasks.task import Answer, Task
+from pretune.tasks.task import Answer, Task, Truncate
 from pretune.text.labelled import Example
 from pretune.text.rows import Encoding
 from pretune.text.views import ExampleView
+from pretune.text.vocabulary import Vocabulary
+
+
+def task_of(
+    model: LanguageModel, vocabulary: Vocabulary, task: str | Mapping[str, Mapping[str, Any]], truncate: Truncate
+) -> Task[Any]:
+    """A task as a model was trained for it: on its labels, by its pooling, where the task asks for them.
+
+    Args:
+        task: its name, or its name with settings.
+
+    Raises:
+        UsageError: no such task or setting, or labels are asked for and the model has none.
+    """
+    name, settings = (task, {}) if isinstance(task, str) else next(iter(task.items()))
+    kind: type[Task[Any]] = find_class("tasks", name, Task)  # type: ignore[type-abstract]
+    own: dict[str, Any] = {"truncate": truncate}
+    if "labels" in kind.Config.model_fields:
+        own["labels"] = tuple(model.labels)
+    if "pooling" in kind.Config.model_fields and model.pooling:
+        own["pooling"] = model.pooling
+    return kind(validate(kind.Config, own | dict(settings), f"task.{name}"), vocabulary).to(model.device)
 
 
 def predict(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -66,8 +66,15 @@ def export_model(
         CannotCreateError: no permission, or a file in the way.
     """
     with staged(Path(directory)) as stage:
-        shape: dict[str, Any] = {"max_shard_bytes": max_shard_bytes, "dtype": _FORMATS[format], "pooling": pooling}
-        write_model(model, stage, Path(directory), tokenizer, **shape)
+        write_model(
+            model,
+            stage,
+            Path(directory),
+            tokenizer,
+            max_shard_bytes=max_shard_bytes,
+            dtype=_FORMATS[format],
+            pooling=pooling,
+        )
         again = load_model(stage.folder, heads=list(model.heads), dtype=_FORMATS[format])
         _same_weights(model, again, _FORMATS[format])
         if tokenizer is not None and Tokenizer.load(stage.folder).hash != tokenizer.hash:

@@ -58,7 +58,7 @@ class Contrastive(Objective):
         self.projection: nn.Module = nn.Identity()
 
     @property
-    def pooling(self) -> str | None:
+    def pooling(self) -> Literal["mean", "cls", "last"]:
         """As configured."""
         return self.config.pooling
 

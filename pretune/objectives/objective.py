@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ class Objective(nn.Module):
         overhead: special tokens that `prepare` adds to a sample at most.
         lookahead: tokens past a window's end that it reads as targets.
         words: it wants to know where words begin (`Batch.joined`).
+        dropout: without dropout in the model there is nothing to learn.
     """
 
     name: ClassVar[str] = ""
@@ -55,6 +56,7 @@ class Objective(nn.Module):
     pack: ClassVar[str] = "stream"
     also: ClassVar[tuple[str, ...]] = ()
     roles: ClassVar[tuple[str, ...]]
+    dropout: ClassVar[bool] = False
     overhead: int = 0
     lookahead: int = 0
     words: bool = False
@@ -91,8 +93,8 @@ class Objective(nn.Module):
         """Learn what it must know of the model that it will train; by default nothing."""
 
     @property
-    def pooling(self) -> str | None:
-        """What makes a text's vector of its rows, where it trains vectors: `mean`, `cls` or `last`."""
+    def pooling(self) -> Literal["mean", "cls", "last"] | None:
+        """What makes a text's vector of its rows, where it trains vectors."""
         return None
 
     def companions(self) -> dict[str, Model]:

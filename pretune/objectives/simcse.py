@@ -2,8 +2,8 @@
 
 Data: single sentences (the view "sentence"). Both passes are one, over a batch of twice as many sequences. The model
 needs dropout, which is all that tells twins apart. Start from a pretrained model; a rate of 1e-5 to 3e-5 and one pass
-over a million sentences are usual. Each sentence's negatives
-are the twins of the others of its `group`. With labelled pairs or triplets the task `similarity` does the same.
+over a million sentences are usual. Each sentence's negatives are the twins of the others of its `group`. With labelled
+pairs or triplets the task `similarity` does the same.
 
 Source: Gao et al. 2021 (arXiv 2104.08821), section 3.
 """
@@ -28,6 +28,7 @@ class SimCSE(InBatch):
 
     name: ClassVar[str] = "simcse"
     home: ClassVar[str] = "bert"
+    dropout: ClassVar[bool] = True
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """All sentences, then all again; the target "simcse" pairs them."""

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from pretune.nn.dropout import Dropout
+from pretune.objectives.objective import Objective
 from pretune.text.rows import Encoding
 from pretune.text.views import ExampleView
 from pretune.train.assemble import Pieces
@@ -138,9 +139,9 @@ def _key(row: Encoding) -> bytes:
 
 
 def _dropout(pieces: Pieces) -> Iterator[str]:
-    names = {part.name for part in pieces.objective.modules() if hasattr(part, "name")}
-    if "simcse" in names and not any(m.p for m in pieces.model.modules() if isinstance(m, Dropout)):
-        yield "simcse tells twins apart by dropout alone, and this model has none; set model.dropout = 0.1"
+    parts = [part for part in pieces.objective.modules() if isinstance(part, Objective) and part.dropout]
+    if parts and not any(m.p for m in pieces.model.modules() if isinstance(m, Dropout)):
+        yield f"{parts[0].name} learns from dropout alone, and this model has none; set model.dropout = 0.1"
 
 
 def _memory(pieces: Pieces, device: torch.device) -> Iterator[str]:

@@ -75,8 +75,12 @@ def _train(
     pieces = world.every(lambda: assemble(recipe, world))
     facts = {**pieces.facts, "data": pieces.data, **_sizes(pieces), "precision": vars(precision)}
     changes = world.once(lambda: directory.begin(recipe, facts) if directory else [])
-    checked = [f"warning: {finding}" for finding in preflight(recipe, pieces, device)]
-    for note in [*pieces.notes, *checked, *(f"changed since the run began: {change}" for change in changes or [])]:
+    checked = world.once(lambda: [f"warning: {finding}" for finding in preflight(recipe, pieces, device)])
+    for note in [
+        *pieces.notes,
+        *(checked or []),
+        *(f"changed since the run began: {change}" for change in changes or []),
+    ]:
         display.note(note)
     setting = Setting(
         recipe,
@@ -130,8 +134,8 @@ def _finish(pieces: Pieces, setting: Setting, state: State, directory: RunDirect
     step = _choose_weights(pieces, setting, state)
     widen(pieces.model.cpu())
     pieces.tokenizer.settings["model_max_length"] = setting.recipe.data.length  # what use cuts texts to
-    said = [part.pooling for part in pieces.objective.parts if part.pooling]
-    pieces.model.pooling = said[0] if said else pieces.model.pooling  # type: ignore[assignment]
+    said = (part.pooling for part in pieces.objective.parts if part.pooling)
+    pieces.model.pooling = next(said, pieces.model.pooling)
     save_model(pieces.model, directory.path, pieces.tokenizer)
     for name, companion in pieces.objective.companions().items():
         widen(companion.cpu())

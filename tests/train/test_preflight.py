@@ -129,6 +129,15 @@ def test_a_run_says_it_in_its_log(store: Path, tmp_path: Path, capsys: pytest.Ca
     assert lines(tmp_path / "run")
 
 
+def test_a_run_whose_loss_stands_still_says_so_once(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    track = {"progress": "plain", "every": 1}
+    pretrain(recipe(tmp_path / "run", store, optimizer={"lr": 1e-9}, budget={"steps": 40}, track=track))
+    said = [line for line in capsys.readouterr().err.splitlines() if "stands still" in line]
+    assert len([line for line in said if "warning: step " in line]) == 1
+
+
 def watch(losses: list[float], *, entropy: float | None = None, lr: float = 1.0, name: str = "mlm") -> list[str]:
     plateau = Plateau(entropy)
     found = [

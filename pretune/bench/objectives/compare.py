@@ -122,12 +122,13 @@ class Comparison:
         """Accuracies of a probe and of fine-tuning on each set, one for each seed."""
         place = self._place(language, trial, len(trial.stages) - 1) if trial.stages else None
         base = place or self._fresh(language)
+        model = load(base, precision=self.precision)
         out: dict[str, dict[str, list[float]]] = {}
         for labels in language.sets:
             train, test = _examples(labels, labels.train), _examples(labels, labels.test)[:_HELD_OUT]
             parts = [_shuffled(train, Draw(seed).at("part"))[:_EXAMPLES] for seed in range(self.seeds)]
             out[labels.name] = {
-                "probe": [probe(load(base, precision=self.precision), part, test) for part in parts],
+                "probe": probes(model, parts, test),
                 "fine-tuning": [self._fine_tune(base, part, test, seed) for seed, part in enumerate(parts)],
             }
             log.info(f"  {labels.name}: {out[labels.name]}")
@@ -227,15 +228,19 @@ def _documents(paths: Sequence[Path]) -> Iterator[str]:
             yield "\n".join(lines[start : start + _PARAGRAPHS])
 
 
-def probe(model: Model, train: list[Example], test: list[Example]) -> float:
-    """Accuracy of a logistic regression on a model's vectors."""
+def probes(model: Model, parts: Sequence[list[Example]], test: list[Example]) -> list[float]:
+    """Accuracies of a logistic regression on a model's vectors, for each part of the training texts."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    judge = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
-    judge.fit(_features(model, train), [example.label for example in train])
-    return float(judge.score(_features(model, test), [example.label for example in test]))
+    vectors, truth = _features(model, test), [example.label for example in test]
+    out = []
+    for part in parts:
+        judge = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+        judge.fit(_features(model, part), [example.label for example in part])
+        out.append(float(judge.score(vectors, truth)))
+    return out
 
 
 def _features(model: Model, examples: list[Example]) -> NDArray[np.float32]:
