@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+# Models of the tests are so small that a second thread costs more than it gives. Before torch is loaded; processes that
+# tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
