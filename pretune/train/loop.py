@@ -89,7 +89,7 @@ class _Trainer:
         self.objective, self.samplers = objective, samplers
         self.draw = Draw(self.recipe.seed)
         self.root = Root(model, objective).to(setting.device).train()
-        self.optimizer = build_optimizer(self.root, self.recipe.optimizer)
+        self.optimizer = build_optimizer(self.root, self.recipe.optimizer, setting.precision.name)
         self.state = self._begin()
         self.stepper = Stepper(
             self.world.wrap(self.root),

@@ -2,8 +2,9 @@
 
 Muon makes each matrix's momentum orthogonal before it is a step, by five Newton-Schulz iterations: products of the
 matrix with itself, which cost as much as some hundred tokens of forward and backward. It pays where a step has
-thousands of tokens. `torch.optim.Muon` walks through the matrices one by one, some forty small operations each; here
-those of one shape, lying or standing, are one batch.
+thousands of tokens. `torch.optim.Muon` walks through the matrices one by one, some forty small operations each, and
+always in bf16, which a processor without it multiplies a hundred times slower; here those of one shape, lying or
+standing, are one batch, in the format of the run's other products.
 
 Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; the size of a step as in Liu et
 al. 2025 (arXiv 2502.16982), so that AdamW's learning rate and decay fit both.
@@ -32,6 +33,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
     Args:
         matrices: of two dimensions each.
+        products: the number format that the iterations multiply in.
 
     Attributes:
         grad_scale: gradients are divided by it, where set; see `optimizer.update`.
@@ -48,10 +50,11 @@ class MuonWithAdamW(torch.optim.Optimizer):
         lr: float,
         weight_decay: float,
         momentum: float,
+        products: torch.dtype = torch.bfloat16,
     ) -> None:
         mine = {"params": list(matrices), "lr": lr, "weight_decay": weight_decay, "momentum": momentum}
         super().__init__([mine, *adamw.param_groups], {})
-        self._adamw = adamw
+        self._adamw, self._products = adamw, products
         adamw.param_groups, adamw.state = self.param_groups[1:], self.state
 
     @torch.no_grad()
@@ -74,15 +77,15 @@ class MuonWithAdamW(torch.optim.Optimizer):
         torch._foreach_lerp_(mean, grads, 1 - group["momentum"])
         ahead = torch._foreach_lerp(grads, mean, group["momentum"])
         torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-        for p, step in zip(matrices, orthogonal(list(ahead)), strict=True):
+        for p, step in zip(matrices, orthogonal(list(ahead), self._products), strict=True):
             p.add_(step, alpha=-group["lr"] * _RMS * math.sqrt(max(p.shape)))
 
 
-def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
+def orthogonal(matrices: Sequence[Tensor], products: torch.dtype = torch.bfloat16) -> list[Tensor]:
     """Nearly the orthogonal factor of each matrix: its singular values become about 1.
 
     Shape:
-        matrices: (a, b) each; return: the same, bf16.
+        matrices: (a, b) each; return: the same, of the type `products`.
     """
     batches: dict[tuple[int, int], list[int]] = {}
     for n, matrix in enumerate(matrices):
@@ -90,21 +93,24 @@ def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
     out: list[Tensor] = [*matrices]
     for members in batches.values():
         lying = [matrices[n] if matrices[n].shape[0] <= matrices[n].shape[1] else matrices[n].T for n in members]
-        for n, found in zip(members, _iterate(torch.stack(lying)).unbind(), strict=True):
+        for n, found in zip(members, _iterate(torch.stack(lying), products).unbind(), strict=True):
             out[n] = found if matrices[n].shape[0] <= matrices[n].shape[1] else found.T
     return out
 
 
-def _iterate(x: Tensor) -> Tensor:
-    """Shape: (n, a, b), a <= b -> the same, bf16."""
+def _iterate(x: Tensor, products: torch.dtype) -> Tensor:
+    """Shape: (n, a, b), a <= b -> the same, of the type `products`."""
     a, b, c = _COEFFICIENTS
-    x = (x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=_TINY)).bfloat16()
+    x = (x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=_TINY)).to(products)
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x
 
 
-def with_muon(adamw: torch.optim.AdamW, matrices: Sequence[Tensor], config: OptimizerConfig) -> MuonWithAdamW:
+def with_muon(
+    adamw: torch.optim.AdamW, matrices: Sequence[Tensor], config: OptimizerConfig, products: torch.dtype
+) -> MuonWithAdamW:
     """Muon for the matrices beside an AdamW for the rest."""
-    return MuonWithAdamW(matrices, adamw, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum)
+    rule = {"lr": config.lr, "weight_decay": config.weight_decay, "momentum": config.momentum}
+    return MuonWithAdamW(matrices, adamw, **rule, products=products)

@@ -35,8 +35,13 @@ class OptimizerConfig(Config):
     clip: float = Field(1.0, ge=0, allow_inf_nan=False)
 
 
-def build_optimizer(root: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+def build_optimizer(
+    root: nn.Module, config: OptimizerConfig, precision: Literal["bf16", "fp32"] = "fp32"
+) -> torch.optim.Optimizer:
     """The update rule over the parameters that learn.
+
+    Args:
+        precision: the number format of Muon's products.
 
     Source: Loshchilov and Hutter 2019 (arXiv 1711.05101); which parameters decay as in BERT and GPT-2: those of two
     dimensions and more. Muon: Jordan et al. 2024; its rate matched to AdamW's as in Liu et al. 2025 (arXiv 2502.16982).
@@ -62,7 +67,7 @@ def build_optimizer(root: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
         return adamw
     from pretune.train.muon import with_muon
 
-    return with_muon(adamw, layers, config)
+    return with_muon(adamw, layers, config, torch.bfloat16 if precision == "bf16" else torch.float32)
 
 
 def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:

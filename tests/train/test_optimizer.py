@@ -71,10 +71,10 @@ class Layered(nn.Module):
         return self.stack(self.word(ids))
 
 
-@pytest.mark.parametrize("clip", [0.0, 0.01])
-def test_muon_is_torchs_for_the_layers_and_adamw_for_the_rest(clip):
+@pytest.mark.parametrize(("clip", "precision"), [(0.0, "bf16"), (0.01, "bf16"), (0.01, "fp32")])
+def test_muon_is_torchs_for_the_layers_and_adamw_for_the_rest(clip, precision):
     ours, theirs = Layered(), Layered()
-    own = build_optimizer(ours, OptimizerConfig(name="muon", weight_decay=0.1, lr=0.02))
+    own = build_optimizer(ours, OptimizerConfig(name="muon", weight_decay=0.1, lr=0.02), precision)
     layers = [theirs.stack[0].weight, theirs.stack[2].weight]
     muon = torch.optim.Muon(layers, lr=0.02, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
     rest = [p for p in theirs.parameters() if not any(p is w for w in layers)]
@@ -115,10 +115,12 @@ def test_muons_state_is_in_the_checkpoint(tmp_path):
     assert "stack.0.weight/exp_avg" not in kept
 
 
-def test_steps_are_nearly_orthogonal_whatever_the_shape():
+@pytest.mark.parametrize("products", [torch.bfloat16, torch.float32])
+def test_steps_are_nearly_orthogonal_whatever_the_shape(products):
     torch.manual_seed(0)
     given = [torch.randn(8, 8), torch.randn(8, 32), torch.randn(32, 8), 1e-3 * torch.randn(8, 8)]
-    for matrix, found in zip(given, orthogonal(given), strict=True):
+    for matrix, found in zip(given, orthogonal(given, products), strict=True):
+        assert found.dtype == products
         assert found.shape == matrix.shape
         values = torch.linalg.svdvals(found.float())
         assert values.min() > 0.5
