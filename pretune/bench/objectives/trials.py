@@ -72,8 +72,8 @@ class Language:
 
 COMMON: Mapping[str, Any] = {
     "model": {"family": "bert", "size": "mini", "dropout": 0.0},
-    "data": {"batch": 64, "length": 128},
-    "optimizer": {"name": "adamw", "lr": 1e-3},
+    "data": {"batch": 32, "length": 128},
+    "optimizer": {"name": "muon", "lr": 6e-3},
     "schedule": {"kind": "linear", "warmup": 0.06},
     "evaluation": {"samples": 0, "keep": "last"},
     "checkpoint": {"best": False, "keep": 1},
@@ -103,8 +103,8 @@ TRIALS: tuple[Trial, ...] = (
                 {
                     "objective": {"simcse": {"pooling": "mean", "projection": False}},
                     "model": {"dropout": 0.1},
-                    "data": {"length": 64},
-                    "optimizer": {"lr": 1e-4},
+                    "data": {"batch": 64, "length": 64},
+                    "optimizer": {"name": "adamw", "lr": 1e-4},
                 },
                 0.2,
             ),
