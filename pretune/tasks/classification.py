@@ -25,7 +25,7 @@ from pretune.errors import DataError, UsageError
 from pretune.find import nearest
 from pretune.loss import Term
 from pretune.objectives.objective import Model, Output, ends, name_samples, target
-from pretune.tasks.task import Prediction, Task, Tokens, where
+from pretune.tasks.task import Prediction, Task, Tokens, tokens_of, where
 from pretune.text.labelled import Example
 from pretune.text.rows import Encoding, Row
 from pretune.text.tokenizer import Vocabulary
@@ -113,7 +113,7 @@ class Classification(Task[Prediction]):
         """Those of the texts, and the special ones around them."""
         if type(self).prepare is not Classification.prepare or type(self).corrupt is not Classification.corrupt:
             return None  # a variant may put other tokens in
-        return np.unique(np.concatenate([np.flatnonzero(self.vocabulary.special), *(t for r in rows for t in r.texts)]))
+        return tokens_of(rows, self.vocabulary)
 
     def reads(self, batch: Batch) -> NDArray[np.int64]:
         """The ends of every sequence."""

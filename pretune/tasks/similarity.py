@@ -22,8 +22,9 @@ from pretune.batch import Batch, ragged
 from pretune.draw import Draw
 from pretune.objectives.contrastive import InBatch
 from pretune.objectives.objective import Model, Output, name_samples, target
+from pretune.tasks.task import Tokens, tokens_of
 from pretune.tasks.vector_task import VectorTask, second
-from pretune.text.rows import Row
+from pretune.text.rows import Encoding, Row
 
 _THIRD = "third"  # the target that says which sequences are hard negatives, and whose
 
@@ -57,6 +58,12 @@ class Similarity(VectorTask, InBatch):
         owners = np.array([n for n, _ in thirds], dtype=np.int64)
         batch.targets[_THIRD] = target(owners, np.arange(2 * count, 2 * count + len(owners)))
         return batch
+
+    def tokens(self, rows: Sequence[Encoding]) -> Tokens | None:
+        """Those of the texts, and the special ones around them."""
+        if type(self).prepare is not Similarity.prepare or type(self).corrupt is not Similarity.corrupt:
+            return None  # a variant may put other tokens in
+        return tokens_of(rows, self.vocabulary)
 
     def table(self, output: Output, batch: Batch) -> Tensor:
         """Vectors of the texts, of the second and of the third ones. Shape: return: (N, 3, width)."""

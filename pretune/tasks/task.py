@@ -209,6 +209,13 @@ def fit(
     return cut(first, of_first, truncate), cut(second, room - min(len(first), of_first), truncate)
 
 
+def tokens_of(rows: Sequence[Encoding], vocabulary: Vocabulary) -> Tokens:
+    """All tokens of the texts, and the special ones around them. Shape: return: (any,) ascending"""
+    return np.unique(
+        np.concatenate([np.flatnonzero(vocabulary.special), *(text for row in rows for text in row.texts)])
+    )
+
+
 def cut(tokens: Tokens, room: int, truncate: Truncate) -> Tokens:
     """At most `room` tokens of a run, from the places that `truncate` names."""
     if len(tokens) <= room:

@@ -18,8 +18,8 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 from pretune.errors import DataError, MissingPackageError
 
 NAMES = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
-_NORMAL, _UNKNOWN, _CONTROL, _USER = 1, 2, 3, 4  # kinds of pieces
-_UNIGRAM, _BPE = 1, 2
+NORMAL, _UNKNOWN, _CONTROL, USER = 1, 2, 3, 4  # kinds of pieces
+UNIGRAM, _BPE = 1, 2
 _SHIFTED = ("XLMRoberta", "Camembert", "MBart", "Barthez", "Marian", "Pegasus", "BigBird", "NllbTokenizer", "XGLM")
 _TEMPLATES = {  # what the tokenizers of these families put around a text and a pair
     "T5": ("$A:0 {eos}:0", "$A:0 {eos}:0 $B:0 {eos}:0"),
@@ -39,24 +39,10 @@ def read_sentencepiece(path: Path, settings: Mapping[str, Any]) -> tokenizers.To
         MissingPackageError: the extra is not installed.
         DataError: not such a file, a kind that is not known, or a family whose ids are not those of the file.
     """
-    try:
-        from sentencepiece import sentencepiece_model_pb2
-
-        messages: Any = sentencepiece_model_pb2
-    except ImportError:
-        raise MissingPackageError(
-            f"{path}: reading sentencepiece needs two packages: pip install 'pretune[sentencepiece]'"
-        ) from None
     kind = str(settings.get("tokenizer_class") or "")
     if kind.startswith(_SHIFTED):
         raise DataError(f"{path}: the ids of {kind} are not those of this file; save its tokenizer.json and use that")
-    proto = messages.ModelProto()
-    try:
-        proto.ParseFromString(path.read_bytes())
-    except Exception as error:  # protobuf raises its own DecodeError, whose module is an implementation's
-        raise DataError(f"{path}: not a sentencepiece model: {error}") from None
-    if not proto.pieces:
-        raise DataError(f"{path}: not a sentencepiece model: it has no pieces")
+    proto = read_proto(path)
     backend = _backend(path, proto)
     types = [(piece.piece, piece.type) for piece in proto.pieces]
     backend.add_special_tokens([piece for piece, type_ in types if type_ in (_CONTROL, _UNKNOWN)])
@@ -69,19 +55,42 @@ def read_sentencepiece(path: Path, settings: Mapping[str, Any]) -> tokenizers.To
     return backend
 
 
+def read_proto(path: Path) -> Any:
+    """The message of a model file: `pieces`, `trainer_spec`, `normalizer_spec`.
+
+    Raises:
+        MissingPackageError: the extra is not installed.
+        DataError: not such a file.
+    """
+    try:
+        from sentencepiece import sentencepiece_model_pb2
+
+        messages: Any = sentencepiece_model_pb2
+    except ImportError:
+        raise MissingPackageError(
+            f"{path}: reading sentencepiece needs two packages: pip install 'pretune[sentencepiece]'"
+        ) from None
+    proto = messages.ModelProto()
+    try:
+        proto.ParseFromString(path.read_bytes())
+    except Exception as error:  # protobuf raises its own DecodeError, whose module is an implementation's
+        raise DataError(f"{path}: not a sentencepiece model: {error}") from None
+    if not proto.pieces:
+        raise DataError(f"{path}: not a sentencepiece model: it has no pieces")
+    return proto
+
+
 def _backend(path: Path, proto: Any) -> tokenizers.Tokenizer:
     pieces, scores = [piece.piece for piece in proto.pieces], [piece.score for piece in proto.pieces]
-    trainer, rules = proto.trainer_spec, proto.normalizer_spec
-    if trainer.treat_whitespace_as_suffix:
-        raise DataError(f"{path}: white space is a suffix in this model, which the tokenizers library does not have")
+    trainer = proto.trainer_spec
     unknown = next((n for n, piece in enumerate(proto.pieces) if piece.type == _UNKNOWN), None)
-    if trainer.model_type == _UNIGRAM:
+    if trainer.model_type == UNIGRAM:
         model: Any = models.Unigram(
-            list(zip(pieces, _scores(proto.pieces), strict=True)), unk_id=unknown, byte_fallback=trainer.byte_fallback
+            list(zip(pieces, scores_of(proto.pieces), strict=True)), unk_id=unknown, byte_fallback=trainer.byte_fallback
         )
     elif trainer.model_type == _BPE:
         name = None if unknown is None else pieces[unknown]
-        own = [piece.piece for piece in proto.pieces if piece.type == _USER]
+        own = [piece.piece for piece in proto.pieces if piece.type == USER]
         if own:
             raise DataError(
                 f"{path}: {len(own)} user-defined pieces ({own[0]!r}) in a BPE, which the tokenizers library would cut "
@@ -96,15 +105,26 @@ def _backend(path: Path, proto: Any) -> tokenizers.Tokenizer:
             byte_fallback=trainer.byte_fallback,
         )
     else:
-        raise DataError(f"{path}: model type {trainer.model_type}: expected unigram ({_UNIGRAM}) or bpe ({_BPE})")
-    backend = tokenizers.Tokenizer(model)
+        raise DataError(f"{path}: model type {trainer.model_type}: expected unigram ({UNIGRAM}) or bpe ({_BPE})")
+    return with_rules(path, tokenizers.Tokenizer(model), proto)
+
+
+def with_rules(path: Path, backend: tokenizers.Tokenizer, proto: Any) -> tokenizers.Tokenizer:
+    """The backend, with what a model file says of normalization and of white space.
+
+    Raises:
+        DataError: rules that the `tokenizers` library does not have.
+    """
+    trainer, rules = proto.trainer_spec, proto.normalizer_spec
+    if trainer.treat_whitespace_as_suffix:
+        raise DataError(f"{path}: white space is a suffix in this model, which the tokenizers library does not have")
     steps: list[Any] = []
     if rules.precompiled_charsmap:
         steps.append(normalizers.Precompiled(rules.precompiled_charsmap))
     if rules.remove_extra_whitespaces:
         steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
     plain = normalizers.Sequence(steps)
-    lost = [p.piece for p in proto.pieces if p.type == _USER and plain.normalize_str(p.piece) != p.piece]
+    lost = [p.piece for p in proto.pieces if p.type == USER and plain.normalize_str(p.piece) != p.piece]
     if lost:
         raise DataError(f"{path}: the user-defined piece {lost[0]!r} is not what normalization makes of it")
     metaspace(
@@ -117,13 +137,13 @@ def _backend(path: Path, proto: Any) -> tokenizers.Tokenizer:
     return backend
 
 
-def _scores(pieces: Sequence[Any]) -> list[float]:
-    """Those of a Unigram; user-defined pieces win over every other cut.
+def scores_of(pieces: Sequence[Any]) -> list[float]:
+    """Scores of a Unigram's pieces; user-defined pieces win over every other cut.
 
     Source: sentencepiece, unigram_model.cc, `EncodeOptimized`.
     """
-    most = max((piece.score for piece in pieces if piece.type == _NORMAL), default=0.0)
-    return [len(p.piece.encode()) * most - 0.1 if p.type == _USER else p.score for p in pieces]
+    most = max((piece.score for piece in pieces if piece.type == NORMAL), default=0.0)
+    return [len(p.piece.encode()) * most - 0.1 if p.type == USER else p.score for p in pieces]
 
 
 def merges_of(

@@ -13,6 +13,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from pretune.errors import DataError, MissingInputError
 from pretune.text import sentencepiece
 from pretune.text.gguf import read_gguf_tokenizer
+from pretune.text.marian import SOURCE, read_marian
 from pretune.text.vocabulary import ROLES
 
 Settings = dict[str, Any]
@@ -43,8 +44,13 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, Settings]:
     names = ("tokenizer.json", "vocab.txt", "vocab.json", *sentencepiece.NAMES) if path.is_dir() else (path.name,)
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:
-        raise MissingInputError(f"{path}: no tokenizer.json, vocab.txt, vocab.json + merges.txt or spiece.model here")
+        raise MissingInputError(
+            f"{path}: no tokenizer.json, vocab.txt, vocab.json + merges.txt (or source.spm) or spiece.model here"
+        )
     settings = _settings(folder)
+    if found.name == "vocab.json" and (folder / SOURCE).is_file():
+        # the class of its own reads no tokenizer.json, which is what is written
+        return read_marian(folder, _parse(found), settings), settings | {"tokenizer_class": "PreTrainedTokenizerFast"}
     if found.suffix == ".model":
         return sentencepiece.read_sentencepiece(found, settings), settings
     if found.suffix == ".txt":

@@ -42,11 +42,13 @@ _LLAMA3 = {
     "original_max_position_embeddings": 8192,
 }
 _LINEAR = {"rope_type": "linear", "rope_theta": 1000.0, "factor": 3.0}
+_YARN = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 16}
 CASES: dict[str, tuple[type, type, dict[str, Any]]] = {
     "llama": (hf.LlamaConfig, hf.LlamaForCausalLM, {}),
     "llama tied": (hf.LlamaConfig, hf.LlamaForCausalLM, {"tie_word_embeddings": True}),
     "llama linear": (hf.LlamaConfig, hf.LlamaForCausalLM, {"rope_parameters": _LINEAR}),
     "llama llama3": (hf.LlamaConfig, hf.LlamaForCausalLM, {"rope_parameters": _LLAMA3, "head_dim": 128}),
+    "qwen3 yarn": (hf.Qwen3Config, hf.Qwen3ForCausalLM, {"rope_parameters": _YARN, "head_dim": 32}),
     "qwen2": (hf.Qwen2Config, hf.Qwen2ForCausalLM, {}),
     "qwen3": (hf.Qwen3Config, hf.Qwen3ForCausalLM, {"head_dim": 32}),
 }
@@ -85,6 +87,10 @@ def write(path: Path, model: Any, family: str, kind: str = "F32", **metadata: An
     if config.rope_parameters["rope_type"] == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(config.rope_parameters["factor"])
+    if config.rope_parameters["rope_type"] == "yarn":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(config.rope_parameters["factor"])
+        writer.add_rope_scaling_orig_ctx_len(config.rope_parameters["original_max_position_embeddings"])
     if config.rope_parameters["rope_type"] == "llama3":
         plain = config.rope_parameters["rope_theta"] ** -(np.arange(0, width, 2) / width)
         scaled = model.model.rotary_emb.inv_freq.numpy()
@@ -221,6 +227,13 @@ def test_a_sentencepiece_tokenizer_in_the_file(prefix: bool, tmp_path: Path) -> 
     for name, value in (("tokenizer.ggml.scores", [0.5, 1.0]), ("tokenizer.ggml.scores", "none")):
         with pytest.raises(DataError, match="does not have a score for each token"):
             Tokenizer.load(write(tmp_path / "other.gguf", theirs, family, **{**metadata, name: value}))
+
+
+def test_waves_that_are_scaled_in_another_way_are_refused(tmp_path: Path) -> None:
+    theirs, family = make("llama llama3")
+    theirs.model.rotary_emb.inv_freq[5] *= 1.01
+    with pytest.raises(DataError, match="scales the waves in a way that is not Llama 3's"):
+        load_model(write(tmp_path / "model.gguf", theirs, family))
 
 
 def test_files_that_are_damaged_or_of_another_kind(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from pretune.draw import Draw
 from pretune.text import store as store_module
-from pretune.text import views as views_module
+from pretune.text import windows as windows_module
 from pretune.text.index import Index, computed, kept
 from pretune.text.new_folder import NewFolder
 from pretune.text.prepare import PrepareConfig, prepare
@@ -115,7 +115,7 @@ def test_views_are_the_same_with_and_without(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, view: str, lookahead: int, pack: str
 ) -> None:
     path = shutil.copytree(prepared, tmp_path / "store")
-    monkeypatch.setattr(views_module, "_CHUNK", 50)
+    monkeypatch.setattr(windows_module, "CHUNK", 50)
     plain = build_view(TokenStore.open(path).split("train"), view, 20, lookahead, pack)
     assert not (path / "index").exists()  # so small a store keeps none
     monkeypatch.setattr(store_module, "_LEAST_KEPT", 0)

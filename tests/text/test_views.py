@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
-from pretune.text import views
+from pretune.text import windows
 from pretune.text.prepare import PrepareConfig, prepare
 from pretune.text.rows import Encoding
 from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
@@ -93,11 +93,11 @@ def pack_slowly(split: MemorySplit, width: int) -> list[tuple[int, int]]:
 @settings(max_examples=300, deadline=None)
 def test_pairs_pack_whole_sentences_greedily(layout: list[list[int]], width: int, chunk: int) -> None:
     split = MemorySplit([*layout, [3, 4], [5]])
-    keep, views._CHUNK = views._CHUNK, chunk
+    keep, windows.CHUNK = windows.CHUNK, chunk
     try:
         view = PairsView(split, width)
     finally:
-        views._CHUNK = keep
+        windows.CHUNK = keep
     expected = pack_slowly(split, width)
     rows = read_all(view)
     assert [row.tokens.tolist() for row in rows] == [split.tokens[a:b].tolist() for a, b in expected]

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from scipy import stats
 from trainkit import WORDS, lines, make_tokenizer
 
@@ -17,6 +19,7 @@ from pretune.cli import main
 from pretune.config import validate
 from pretune.errors import DataError
 from pretune.text.labelled import LabelledConfig, read_examples
+from pretune.train import narrow as narrowing
 from pretune.train.recipe import Recipe
 
 
@@ -93,6 +96,29 @@ def test_micro_batches_do_not_change_a_run(task: str, tmp_path: Path) -> None:
     ours, theirs = ([line["loss"] for line in lines(tmp_path / name) if "loss" in line] for name in ("run4", "run1"))
     assert len(ours) == 4
     assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+def test_rows_of_words_that_are_not_there_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the weights become what they would have become with them."""
+    over: dict[str, Any] = {"optimizer": {"lr": 1e-3, "eps": 1e-3, "weight_decay": 0.3}, "budget": {"steps": 4}}
+    for name, share in (("some", 0.99), ("all", 0.0)):
+        monkeypatch.setattr(narrowing, "_SHARE", share)
+        recipe = settled(tmp_path, output=str(tmp_path / name), data={"train": few(tmp_path / "few.csv")}, **over)
+        api.finetune(recipe)
+    some, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("some", "all"))
+    for name in whole:
+        torch.testing.assert_close(some[name], whole[name], atol=2e-5, rtol=2e-5)
+    sizes = [
+        max((tmp_path / name).glob("checkpoint-*/optimizer.safetensors")).stat().st_size for name in ("some", "all")
+    ]
+    assert sizes[0] < sizes[1]
+
+
+def few(path: Path) -> str:
+    """Triplets of few words."""
+    rows = [f"{WORDS[n]} {WORDS[n + 1]},{WORDS[n]},{WORDS[n + 4]},1" for n in range(4)] * 8
+    path.write_text("\n".join(["text,like,unlike,label", *rows]) + "\n")
+    return str(path)
 
 
 def test_without_a_second_column_the_run_is_refused(tmp_path: Path) -> None:
