@@ -76,7 +76,10 @@ def test_tables_stand_behind_the_marker() -> None:
     page = with_tables(f"# Page\n\n{MARKER}\nold", [{**tree, "languages": {"en": {"mlm": trial}}}])
     assert "old" not in page
     assert "On 2 cores of X, AVX9, bf16, 2026-01-01:" in page
-    assert "| MLM | 2.0 | **60.0 ± 14.1** |  | 60.0 |" in page
+    assert "| MLM | 2.0 | **60.0 ± 14.1** |  |  |" in page  # no mean of what is not all there
+    trial["sets"]["s"]["fine-tuning"] = [0.3]
+    page = with_tables(page, [{**tree, "languages": {"en": {"mlm": trial}}}])
+    assert "| MLM | 2.0 | **60.0 ± 14.1** | **30.0 ± 0.0** | 45.0 |" in page
     assert with_tables(page, []) == f"# Page\n\n{MARKER}\n"
 
 

@@ -73,7 +73,7 @@ class Comparison:
     precision: Literal["bf16", "fp32"]
 
     def run(self, languages: Sequence[Language], trials: Sequence[Trial]) -> Path:
-        """Pretrain every trial that was not, then score every one that was not.
+        """Pretrain every trial that was not, then score every one that was not, set after set.
 
         Raises:
             BenchError: texts are missing, or a run failed.
@@ -81,13 +81,20 @@ class Comparison:
         chosen = [(language, trial) for language in languages for trial in trials]
         for language, trial in chosen:
             self.pretrain(language, trial)
-        for language, trial in chosen:
-            known = self._known().get(language.name, {})
-            if "sets" in known.get(trial.name, {}):
-                continue
-            log.info(f"{language.name}/{trial.name}: scoring")
-            self._record(language, trial, {**self._trained(language, trial), "sets": self.score(language, trial)})
+        for language in languages:
+            for labels in language.sets:  # the outer loop, so that what was stopped has whole columns
+                for trial in trials:
+                    self._judge(language, trial, labels)
         return self.results
+
+    def _judge(self, language: Language, trial: Trial, labels: Labels) -> None:
+        """Record the scores of a trial on a set, if they are not yet."""
+        sets = self._known().get(language.name, {}).get(trial.name, {}).get("sets", {})
+        if labels.name not in sets:
+            log.info(f"{language.name}/{trial.name}: {labels.name}")
+            found = self.score(language, trial, labels)
+            log.info(f"  {found}")
+            self._record(language, trial, {**self._trained(language, trial), "sets": {**sets, labels.name: found}})
 
     def pretrain(self, language: Language, trial: Trial) -> None:
         """The stages of a trial, each by `pretune pretrain` in a process of its own."""
@@ -118,21 +125,17 @@ class Comparison:
             found.append({name: last[name] for name in ("step", "tokens", "loss") if name in last})
         return {"label": trial.label, "stages": found}
 
-    def score(self, language: Language, trial: Trial) -> dict[str, dict[str, list[float]]]:
-        """Accuracies of a probe and of fine-tuning on each set, one for each seed."""
+    def score(self, language: Language, trial: Trial, labels: Labels) -> dict[str, list[float]]:
+        """Accuracies of a probe and of fine-tuning on a set, one for each seed."""
         place = self._place(language, trial, len(trial.stages) - 1) if trial.stages else None
         base = place or self._fresh(language)
         model = load(base, precision=self.precision)
-        out: dict[str, dict[str, list[float]]] = {}
-        for labels in language.sets:
-            train, test = _examples(labels, labels.train), _examples(labels, labels.test)[:_HELD_OUT]
-            parts = [_shuffled(train, Draw(seed).at("part"))[:_EXAMPLES] for seed in range(self.seeds)]
-            out[labels.name] = {
-                "probe": probes(model, parts, test),
-                "fine-tuning": [self._fine_tune(base, part, test, seed) for seed, part in enumerate(parts)],
-            }
-            log.info(f"  {labels.name}: {out[labels.name]}")
-        return out
+        train, test = _examples(labels, labels.train), _examples(labels, labels.test)[:_HELD_OUT]
+        parts = [_shuffled(train, Draw(seed).at("part"))[:_EXAMPLES] for seed in range(self.seeds)]
+        return {
+            "probe": probes(model, parts, test),
+            "fine-tuning": [self._fine_tune(base, part, test, seed) for seed, part in enumerate(parts)],
+        }
 
     def _fresh(self, language: Language) -> Path:
         """A model that has learned nothing."""

@@ -44,8 +44,9 @@ def _language(name: str, trials: Mapping[str, Any], tree: Mapping[str, Any]) -> 
     for key, found in scored.items():
         tokens = sum(stage.get("tokens", 0) for stage in found["stages"]) / 1e6
         shown = [_cell(values, best[n]) for n, values in enumerate(cells[key])]
-        mean = statistics.mean(statistics.mean(values) for values in cells[key] if values)
-        lines.append(_line([found["label"], f"{tokens:.1f}" if tokens else "", *shown, f"{100 * mean:.1f}"]))
+        whole = all(cells[key])  # a mean over other columns than its neighbour's would mislead
+        mean = f"{100 * statistics.mean(map(statistics.mean, cells[key])):.1f}" if whole else ""
+        lines.append(_line([found["label"], f"{tokens:.1f}" if tokens else "", *shown, mean]))
     return [*lines, ""]
 
 

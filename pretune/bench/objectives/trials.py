@@ -162,13 +162,13 @@ LANGUAGES: tuple[Language, ...] = (
                 "classification/thucnews-titles/test.txt",
                 {"format": "tsv", "columns": ("text", "label")},
             ),
+            Labels("ocnli", "pairs/ocnli/train.3k.json", "pairs/ocnli/dev.json", _OCNLI),
             Labels(
                 "chnsenticorp",
                 "classification/chnsenticorp/train.tsv",
                 "classification/chnsenticorp/test.tsv",
                 {"text_column": "text_a"},
             ),
-            Labels("ocnli", "pairs/ocnli/train.3k.json", "pairs/ocnli/dev.json", _OCNLI),
         ),
     ),
 )
