@@ -111,9 +111,7 @@ class Classification(Task[Prediction]):
 
     def tokens(self, rows: Sequence[Encoding]) -> Tokens | None:
         """Those of the texts, and the special ones around them."""
-        if type(self).prepare is not Classification.prepare or type(self).corrupt is not Classification.corrupt:
-            return None  # a variant may put other tokens in
-        return tokens_of(rows, self.vocabulary)
+        return tokens_of(self, Classification, rows)
 
     def reads(self, batch: Batch) -> NDArray[np.int64]:
         """The ends of every sequence."""

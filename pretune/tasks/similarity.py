@@ -61,9 +61,7 @@ class Similarity(VectorTask, InBatch):
 
     def tokens(self, rows: Sequence[Encoding]) -> Tokens | None:
         """Those of the texts, and the special ones around them."""
-        if type(self).prepare is not Similarity.prepare or type(self).corrupt is not Similarity.corrupt:
-            return None  # a variant may put other tokens in
-        return tokens_of(rows, self.vocabulary)
+        return tokens_of(self, Similarity, rows)
 
     def table(self, output: Output, batch: Batch) -> Tensor:
         """Vectors of the texts, of the second and of the third ones. Shape: return: (N, 3, width)."""

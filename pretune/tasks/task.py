@@ -209,11 +209,19 @@ def fit(
     return cut(first, of_first, truncate), cut(second, room - min(len(first), of_first), truncate)
 
 
-def tokens_of(rows: Sequence[Encoding], vocabulary: Vocabulary) -> Tokens:
-    """All tokens of the texts, and the special ones around them. Shape: return: (any,) ascending"""
-    return np.unique(
-        np.concatenate([np.flatnonzero(vocabulary.special), *(text for row in rows for text in row.texts)])
-    )
+def tokens_of(task: Task[Any], kind: type[Task[Any]], rows: Sequence[Encoding]) -> Tokens | None:
+    """All tokens of the texts, and the special ones around them, for `Task.tokens`.
+
+    Args:
+        kind: whose batches are known to hold no others; of a variant that makes them in its own way they are not.
+
+    Shape:
+        return: (any,) ascending
+    """
+    if any(getattr(type(task), name) is not getattr(kind, name) for name in ("prepare", "corrupt")):
+        return None
+    special = np.flatnonzero(task.vocabulary.special)
+    return np.unique(np.concatenate([special, *(text for row in rows for text in row.texts)]))
 
 
 def cut(tokens: Tokens, room: int, truncate: Truncate) -> Tokens:

@@ -42,10 +42,7 @@ def read_marian(folder: Path, vocab: Any, settings: Mapping[str, Any]) -> tokeni
     names = _names(folder / "vocab.json", vocab)
     if settings.get("separate_vocabs"):
         raise DataError(f"{folder}: separate_vocabs: a vocabulary for each side is not known here, only a shared one")
-    special: dict[str, str] = {}
-    for role, usual in _SPECIAL.items():
-        stated = settings.get(f"{role}_token")
-        special[role] = str(stated["content"] if isinstance(stated, Mapping) else stated or usual)
+    special = {role: sentencepiece.token_of(settings, role, usual) for role, usual in _SPECIAL.items()}
     missing = [name for name in special.values() if name not in vocab]
     if missing:
         raise DataError(f"{folder / 'vocab.json'}: {missing[0]!r} is not in it")

@@ -195,6 +195,12 @@ def metaspace(
     backend.decoder = decoders.Sequence([*undone, decoders.Strip(" ", 1, 0)] if prefix else undone)
 
 
+def token_of(settings: Mapping[str, Any], role: str, usual: str) -> str:
+    """The special token that the settings name for a role."""
+    stated = settings.get(f"{role}_token")
+    return str(stated["content"] if isinstance(stated, Mapping) else stated or usual)
+
+
 def template_of(settings: Mapping[str, Any], backend: tokenizers.Tokenizer) -> processors.TemplateProcessing | None:
     """What the settings put around texts: by the family's class, else by `add_bos_token` and `add_eos_token`.
 
@@ -204,8 +210,7 @@ def template_of(settings: Mapping[str, Any], backend: tokenizers.Tokenizer) -> p
     kind = str(settings.get("tokenizer_class") or "")
     tokens: dict[str, str] = {}
     for role, usual in {"bos": "<s>", "eos": "</s>", "cls": "[CLS]", "sep": "[SEP]"}.items():
-        stated = settings.get(f"{role}_token")
-        tokens[role] = str(stated["content"] if isinstance(stated, Mapping) else stated or usual)
+        tokens[role] = token_of(settings, role, usual)
     if kind.startswith("XLNet"):
         tokens |= {role: f"<{role}>" for role in ("cls", "sep") if not settings.get(f"{role}_token")}
     chosen = next((template for name, template in _TEMPLATES.items() if kind.startswith(name)), None)

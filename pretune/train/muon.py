@@ -3,7 +3,7 @@
 Muon makes each matrix's momentum orthogonal before it is a step, by five Newton-Schulz iterations: products of the
 matrix with itself, which cost as much as some hundred tokens of forward and backward. It pays where a step has
 thousands of tokens. `torch.optim.Muon` walks through the matrices one by one, some forty small operations each, and
-always in bf16, which a processor without it multiplies a hundred times slower; here those of one shape, lying or
+always in bf16, in which a processor without it is slow (benchmarks/LOG.md); here those of one shape, lying or
 standing, are one batch, in the format of the run's other products.
 
 Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; the size of a step as in Liu et
@@ -50,7 +50,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         lr: float,
         weight_decay: float,
         momentum: float,
-        products: torch.dtype = torch.bfloat16,
+        products: torch.dtype,
     ) -> None:
         mine = {"params": list(matrices), "lr": lr, "weight_decay": weight_decay, "momentum": momentum}
         super().__init__([mine, *adamw.param_groups], {})
@@ -81,7 +81,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
             p.add_(step, alpha=-group["lr"] * _RMS * math.sqrt(max(p.shape)))
 
 
-def orthogonal(matrices: Sequence[Tensor], products: torch.dtype = torch.bfloat16) -> list[Tensor]:
+def orthogonal(matrices: Sequence[Tensor], products: torch.dtype) -> list[Tensor]:
     """Nearly the orthogonal factor of each matrix: its singular values become about 1.
 
     Shape:

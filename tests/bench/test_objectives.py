@@ -58,6 +58,14 @@ def test_from_texts_to_a_table(language: Language, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Comparison, "score", never)
     monkeypatch.setattr(module, "train_tokenizer", never)
     assert json.loads(comparison.run([language], trials).read_text()) == tree
+    again: list[str] = []
+    monkeypatch.setattr(Comparison, "score", lambda self, language, trial, labels: again.append(trial.name) or {})
+    part = tree["languages"]["en"]["none"]["sets"]["texts"]
+    comparison.results.write_text(
+        json.dumps({**tree, "languages": {"en": {"none": {"sets": {"texts": {**part, "fine-tuning": []}}}}}})
+    )
+    comparison._judge(language, trials[0], language.sets[0])
+    assert again == ["none"]  # what was scored in part is no score
     other = Comparison(comparison.folder, comparison.results, 1.0, 2, "fp32")
     with pytest.raises(BenchError, match="of other minutes"):
         other._known()
@@ -80,6 +88,9 @@ def test_tables_stand_behind_the_marker() -> None:
     trial["sets"]["s"]["fine-tuning"] = [0.3]
     page = with_tables(page, [{**tree, "languages": {"en": {"mlm": trial}}}])
     assert "| MLM | 2.0 | **60.0 ± 14.1** | **30.0 ± 0.0** | 45.0 |" in page
+    other = {**trial, "sets": {"s": {"probe": [0.2], "fine-tuning": []}}}
+    page = with_tables(page, [{**tree, "languages": {"en": {"mlm": trial, "other": other}}}])
+    assert "| MLM | 2.0 | **60.0 ± 14.1** | 30.0 ± 0.0 | 45.0 |" in page  # best of one is not best
     assert with_tables(page, []) == f"# Page\n\n{MARKER}\n"
 
 

@@ -88,9 +88,10 @@ class Comparison:
         return self.results
 
     def _judge(self, language: Language, trial: Trial, labels: Labels) -> None:
-        """Record the scores of a trial on a set, if they are not yet."""
+        """Record the scores of a trial on a set, if not all seeds of both kinds are known."""
         sets = self._known().get(language.name, {}).get(trial.name, {}).get("sets", {})
-        if labels.name not in sets:
+        known = sets.get(labels.name, {"probe": ()})
+        if any(len(scores) < self.seeds for scores in known.values()):
             log.info(f"{language.name}/{trial.name}: {labels.name}")
             found = self.score(language, trial, labels)
             log.info(f"  {found}")

@@ -11,7 +11,7 @@ _NAMES = {"en": "English", "zh": "Chinese"}
 
 
 def table(tree: Mapping[str, Any]) -> str:
-    """For each language the accuracies in percent, mean and standard deviation over seeds; the best means are bold."""
+    """For each language accuracies in percent, mean and deviation over seeds; best means of whole columns are bold."""
     return "\n".join(line for name, found in tree["languages"].items() for line in _language(name, found, tree))
 
 
@@ -36,7 +36,10 @@ def _language(name: str, trials: Mapping[str, Any], tree: Mapping[str, Any]) -> 
         key: [found["sets"].get(labels, {}).get(kind, []) for labels, kind in columns] for key, found in scored.items()
     }
     best = [
-        max((statistics.mean(row[n]) for row in cells.values() if row[n]), default=0.0) for n in range(len(columns))
+        max((statistics.mean(row[n]) for row in cells.values()), default=0.0)
+        if all(row[n] for row in cells.values())
+        else None  # of a part of them it says nothing
+        for n in range(len(columns))
     ]
     head = ["objective", "million tokens", *(f"{labels}, {kind}" for labels, kind in columns), "mean"]
     lines = [f"**{_NAMES.get(name, name)}**, {tree['minutes']:g} minutes each, {tree['seeds']} seeds", "", _line(head)]
@@ -50,7 +53,7 @@ def _language(name: str, trials: Mapping[str, Any], tree: Mapping[str, Any]) -> 
     return [*lines, ""]
 
 
-def _cell(values: Sequence[float], best: float) -> str:
+def _cell(values: Sequence[float], best: float | None) -> str:
     if not values:
         return ""
     mean = statistics.mean(values)
