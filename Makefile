@@ -4,6 +4,7 @@
 #   make demo PYTHON=python3.12        another interpreter (3.11 or newer)
 #   make demo PIP_ARGS="--index-url …" another place to get packages from
 #   make demo ARGS="--output my-demo"  flags for the verb itself
+#   make test ARGS="-n 0 -k simcse"    and for pytest, which runs as many processes as there are cores
 
 PYTHON ?= python3
 PIP_ARGS ?=
@@ -13,6 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --quiet --constraint constraints.txt $(PIP_ARGS)
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 CORE := $(VENV)/.installed
 DEVELOP := $(VENV)/.installed-develop
 
@@ -23,10 +25,10 @@ demo: $(CORE)
 	$(BIN)/pretune demo $(ARGS)
 
 test: $(DEVELOP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-full: $(DEVELOP)
-	$(BIN)/python -m pytest -m "slow or not slow" --timeout=3600 $(ARGS)
+	$(PYTEST) -m "slow or not slow" --timeout=3600 $(ARGS)
 
 check: $(DEVELOP)
 	$(BIN)/ruff check .

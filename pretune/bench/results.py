@@ -133,21 +133,22 @@ def record_profile(folder: Path, work: str, variant: str, found: Mapping[str, An
 def write(path: Path, tree: Mapping[str, Any]) -> None:
     """Write a file of results; figures have six digits, which is more than the machine repeats."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_rounded(tree), indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(rounded(tree), indent=1) + "\n", encoding="utf-8")
+
+
+def rounded(value: Any) -> Any:
+    """A tree as the file has it: figures of six digits, lists for tuples."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _known(path: Path, part: str) -> dict[str, Any]:
     """What the file has of each variant; nothing if there is no file."""
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get(part, {}) if path.exists() else {}
     return found
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if isinstance(value, Mapping):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _speed(turn: Turn, amount: str) -> float:

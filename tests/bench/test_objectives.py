@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pretune.bench.objectives import compare as module
+from pretune.bench.objectives import vectors
 from pretune.bench.objectives.compare import Comparison
 from pretune.bench.objectives.table import MARKER, table, with_tables
 from pretune.bench.objectives.trials import LANGUAGES, TRIALS, Labels, Language
@@ -35,12 +38,14 @@ def language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Language:
 
 def test_from_texts_to_a_table(language: Language, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     comparison = Comparison(tmp_path / "work", tmp_path / "results" / "objectives-x.json", 0.003, 2, "fp32")
-    trials = [trial for trial in TRIALS if trial.name in ("none", "mlm-simcse")]
+    trials = [trial for trial in TRIALS if trial.name in ("none", "mlm-simcse", "none-albert")]
     tree = json.loads(comparison.run([language], trials).read_text())
     found = tree["languages"]["en"]
-    assert list(found) == ["none", "mlm-simcse"]
+    assert list(found) == ["none", "mlm-simcse", "none-albert"]
+    assert json.loads((comparison.folder / "en/runs/none-albert/config.json").read_text())["num_hidden_groups"] == 4
     assert found["none"]["stages"] == []
     assert [stage["step"] >= 1 for stage in found["mlm-simcse"]["stages"]] == [True, True]
+    assert [stage["recipe"]["optimizer"]["name"] for stage in found["mlm-simcse"]["stages"]] == ["muon", "adamw"]
     for trial in found.values():
         assert set(trial["sets"]) == {"texts", "pairs"}
         scores = [score for kinds in trial["sets"].values() for values in kinds.values() for score in values]
@@ -48,7 +53,7 @@ def test_from_texts_to_a_table(language: Language, tmp_path: Path, monkeypatch: 
         assert all(0 <= score <= 1 for score in scores)
     assert found["none"]["sets"]["texts"]["probe"] == [1.0, 1.0]  # one word tells the label
     shown = table(tree)
-    assert "| no pretraining |  | **100.0 ± 0.0** |" in shown
+    assert "| no pretraining (BERT) |  | **100.0 ± 0.0** |" in shown
     assert len({line.count("|") for line in shown.splitlines() if line.startswith("|")}) == 1
 
     def never(*args: Any) -> None:
@@ -60,15 +65,43 @@ def test_from_texts_to_a_table(language: Language, tmp_path: Path, monkeypatch: 
     assert json.loads(comparison.run([language], trials).read_text()) == tree
     again: list[str] = []
     monkeypatch.setattr(Comparison, "score", lambda self, language, trial, labels: again.append(trial.name) or {})
-    part = tree["languages"]["en"]["none"]["sets"]["texts"]
-    comparison.results.write_text(
-        json.dumps({**tree, "languages": {"en": {"none": {"sets": {"texts": {**part, "fine-tuning": []}}}}}})
-    )
-    comparison._judge(language, trials[0], language.sets[0])
-    assert again == ["none"]  # what was scored in part is no score
-    other = Comparison(comparison.folder, comparison.results, 1.0, 2, "fp32")
-    with pytest.raises(BenchError, match="of other minutes"):
-        other._known()
+    found["none"]["sets"]["texts"]["fine-tuning"] = []  # what was scored in part is no score
+    found["mlm-simcse"]["stages"][1]["tokens"] += 1  # nor is one of other weights
+    comparison.results.write_text(json.dumps(tree))
+    for labels in language.sets:
+        for trial in trials:
+            comparison._judge(language, trial, labels)
+    assert again == ["none", "mlm-simcse", "mlm-simcse"]
+    for other in (replace(comparison, minutes=1.0), replace(comparison, precision="bf16")):
+        with pytest.raises(BenchError, match="of other minutes or precision"):
+            other._known()
+    recipe = tomllib.loads((comparison.folder / "en/runs/mlm-simcse-0.003-0.toml").read_text())
+    with pytest.raises(BenchError, match="was made by another recipe"):
+        module.pretrain_in_process({**recipe, "seed": 1})
+
+
+def test_vectors_before_and_after_simcse(language: Language, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["the", "cat", "dog", "reads", "a", "book", "then", "it", "sleeps"]
+    lines = [
+        f"g\tf\t2012\t{n}\t{score:.1f}\tthe cat reads\t{' '.join(words[n:])}" for n, score in enumerate((1, 5, 4, 3, 2))
+    ]
+    pairs = tmp_path / "data" / "pairs" / "stsbenchmark" / "sts-test.csv"
+    pairs.parent.mkdir(parents=True)
+    pairs.write_text("\n".join([*lines[:-1], f"{lines[-1]}\tsome\tmore"]))
+    shape = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+    monkeypatch.setattr(vectors, "LANGUAGES", (language,))
+    monkeypatch.setattr(vectors, "_SHAPE", shape)
+    results = tmp_path / "simcse-x.json"
+    tree = json.loads(vectors.Vectors(tmp_path / "work", results, 0.003, 2, 2, "fp32").run().read_text())
+    assert (tree["minutes"], tree["steps"], tree["precision"]) == (0.003, 2, "fp32")
+    assert tree["tokens"] > 0
+    scores = [tree["sts-b"]["before"], *tree["sts-b"]["after"]]
+    assert len(scores) == 3
+    assert all(-1 <= score <= 1 for score in scores)
+    weights = (tmp_path / "work" / "en" / "runs").glob("minilm-*/model.safetensors")
+    assert len({path.read_bytes() for path in weights}) == 3
+    monkeypatch.setattr(module.subprocess, "run", None)
+    vectors.Vectors(tmp_path / "work", results, 0.003, 2, 2, "fp32").run()  # finished runs are kept
 
 
 def test_a_run_that_fails_names_its_log(tmp_path: Path) -> None:
@@ -96,7 +129,8 @@ def test_tables_stand_behind_the_marker() -> None:
 
 def test_trials_are_those_of_the_page() -> None:
     assert [trial.name for trial in TRIALS] == [
-        "none", "mlm", "mlm-word", "mlm-span", "mlm-nsp", "mlm-sop", "rtd", "plm", "clm", "mlm-simcse"
+        "none", "mlm", "mlm-word", "mlm-span", "mlm-nsp", "mlm-simcse", "none-albert", "mlm-sop",
+        "none-electra", "rtd", "none-xlnet", "plm", "none-gpt2", "clm"
     ]  # fmt: skip
     assert all(sum(stage.share for stage in trial.stages) in (0, 1) for trial in TRIALS)
     assert {language.name for language in LANGUAGES} == {"en", "zh"}

@@ -63,6 +63,7 @@ def compare(
 def vectors(
     *,
     minutes: Annotated[float, Parameter(validator=Number(gt=0))] = 20.0,
+    steps: Annotated[int, Parameter(validator=Number(gte=1))] = 1000,
     seeds: Annotated[int, Parameter(validator=Number(gte=1))] = 3,
     precision: Literal["auto", "bf16", "fp32"] = "auto",
     folder: Path = Path("~/.cache/pretune/objectives"),
@@ -72,6 +73,7 @@ def vectors(
 
     Args:
         minutes: of pretraining.
+        steps: of SimCSE, 64 sentences each.
         seeds: of SimCSE.
         precision: of products; auto takes the faster of this machine.
         folder: where texts, stores and weights are kept; finished runs are kept.
@@ -86,7 +88,7 @@ def vectors(
 
     path = output / f"simcse-{machine()['capability'].lower()}.json"
     place = folder.expanduser().absolute()
-    print(Vectors(place, path, minutes, seeds, settle(precision, None)[0]).run().read_text(encoding="utf-8"))
+    print(Vectors(place, path, minutes, steps, seeds, settle(precision, None)[0]).run().read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
     corpora -> documents -> tokenizer, store -> minutes of each trial -> weights -> linear probe, fine-tuning -> results
 
 Everything stands in a folder and is made once, so that a comparison goes on where it was stopped; only a trial that was
-being pretrained begins again. Scores are accuracies on the test file, 2000 texts at most; each seed draws another part
-of the training file, of 1000 at most. The probe is a logistic regression on the mean of the last layer's rows, of a
-pair on both means, their difference and their product. Fine-tuning is three epochs over all weights.
+being pretrained begins again, and scores count for the weights that they were made of alone. Scores are accuracies on
+the test file, 2000 texts at most; each seed draws another part of the training file, of 1000 at most. The probe is a
+logistic regression on the mean of the last layer's rows, of a pair on both means, their difference and their product.
+Fine-tuning is three epochs over all weights.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import logging
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,7 @@ from numpy.typing import NDArray
 
 from pretune.api import Model, finetune, load
 from pretune.bench.objectives.trials import COMMON, Labels, Language, Trial
-from pretune.bench.results import machine, today, write
+from pretune.bench.results import machine, rounded, today, write
 from pretune.bench.texts import text_file
 from pretune.config import merge
 from pretune.draw import Draw, Permutation
@@ -42,6 +44,7 @@ log = logging.getLogger(__name__)
 _PARAGRAPHS = 20  # of a document
 _EXAMPLES = 1000
 _HELD_OUT = 2000
+_TOLD = ("objective", "model", "data", "optimizer", "schedule", "budget")  # of a recipe, in the results
 FINE_TUNING: Mapping[str, Any] = {
     "task": {"classification": {}},
     "data": {"batch": 32},
@@ -88,14 +91,16 @@ class Comparison:
         return self.results
 
     def _judge(self, language: Language, trial: Trial, labels: Labels) -> None:
-        """Record the scores of a trial on a set, if not all seeds of both kinds are known."""
-        sets = self._known().get(language.name, {}).get(trial.name, {}).get("sets", {})
+        """Record the scores of a trial on a set, if not all seeds of both kinds are known of these weights."""
+        trained = self._trained(language, trial)
+        found = self._known().get(language.name, {}).get(trial.name, {})
+        sets = found.get("sets", {}) if found.get("stages") == trained["stages"] else {}
         known = sets.get(labels.name, {"probe": ()})
         if any(len(scores) < self.seeds for scores in known.values()):
             log.info(f"{language.name}/{trial.name}: {labels.name}")
-            found = self.score(language, trial, labels)
-            log.info(f"  {found}")
-            self._record(language, trial, {**self._trained(language, trial), "sets": {**sets, labels.name: found}})
+            scores = self.score(language, trial, labels)
+            log.info(f"  {scores}")
+            self._record(language, trial, {**trained, "sets": {**sets, labels.name: scores}})
 
     def pretrain(self, language: Language, trial: Trial) -> None:
         """The stages of a trial, each by `pretune pretrain` in a process of its own."""
@@ -104,7 +109,7 @@ class Comparison:
         before: Path | None = None
         for number, stage in enumerate(trial.stages):
             output = self._place(language, trial, number)
-            recipe = merge(dict(COMMON), stage.recipe)
+            recipe = merge(merge(dict(COMMON), {"model": trial.model}), stage.recipe)
             if before is not None:  # it brings its own family and size
                 kept = {name: value for name, value in recipe["model"].items() if name == "dropout"}
                 recipe["model"] = {**kept, "init": str(before)}
@@ -118,18 +123,23 @@ class Comparison:
         return self.folder / language.name / "runs" / f"{trial.name}-{self.minutes:g}-{stage}"
 
     def _trained(self, language: Language, trial: Trial) -> dict[str, Any]:
-        """What the stages of a trial read in their time."""
+        """What the stages of a trial read in their time, and by which recipe, as the file of results has it."""
         found = []
         for number in range(len(trial.stages)):
-            lines = (self._place(language, trial, number) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-            last = json.loads(lines[-1])
-            found.append({name: last[name] for name in ("step", "tokens", "loss") if name in last})
-        return {"label": trial.label, "stages": found}
+            place = self._place(language, trial, number)
+            last = json.loads((place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+            recipe = _ran(place)
+            recipe["model"].pop("init", None)  # places of this machine
+            recipe["data"].pop("stores")
+            told = {name: last[name] for name in ("step", "tokens", "loss") if name in last}
+            found.append({**told, "recipe": {name: recipe[name] for name in _TOLD}})
+        tree: dict[str, Any] = rounded({"label": trial.label, "stages": found})
+        return tree
 
     def score(self, language: Language, trial: Trial, labels: Labels) -> dict[str, list[float]]:
         """Accuracies of a probe and of fine-tuning on a set, one for each seed."""
         place = self._place(language, trial, len(trial.stages) - 1) if trial.stages else None
-        base = place or self._fresh(language)
+        base = place or self._fresh(language, trial)
         model = load(base, precision=self.precision)
         train, test = _examples(labels, labels.train), _examples(labels, labels.test)[:_HELD_OUT]
         parts = [_shuffled(train, Draw(seed).at("part"))[:_EXAMPLES] for seed in range(self.seeds)]
@@ -138,16 +148,17 @@ class Comparison:
             "fine-tuning": [self._fine_tune(base, part, test, seed) for seed, part in enumerate(parts)],
         }
 
-    def _fresh(self, language: Language) -> Path:
+    def _fresh(self, language: Language, trial: Trial) -> Path:
         """A model that has learned nothing."""
         from pretune.interop.huggingface import save_model
         from pretune.models import build
 
-        place = self.folder / language.name / "runs" / "none"
+        place = self.folder / language.name / "runs" / trial.name
         if not (place / "config.json").is_file():
             tokenizer = Tokenizer.load(self.folder / language.name / "tokenizer")
-            shape = {"vocab_size": tokenizer.vocabulary.size}
-            save_model(build("bert", COMMON["model"]["size"], ["mlm"], shape), place, tokenizer)
+            model = merge(dict(COMMON["model"]), trial.model)
+            shape = {**model.get("overrides", {}), "vocab_size": tokenizer.vocabulary.size}
+            save_model(build(model["family"], model["size"], [], shape), place, tokenizer)
         return place
 
     def _fine_tune(self, base: Path, train: list[Example], test: list[Example], seed: int) -> float:
@@ -171,8 +182,10 @@ class Comparison:
         if not self.results.is_file():
             return {}
         tree = json.loads(self.results.read_text(encoding="utf-8"))
-        if tree["machine"] != machine() or tree["minutes"] != self.minutes:
-            raise BenchError(f"{self.results} is of another machine or of other minutes; give another --output")
+        if (tree["machine"], tree["minutes"], tree["precision"]) != (machine(), self.minutes, self.precision):
+            raise BenchError(
+                f"{self.results} is of another machine, of other minutes or precision; give another --output"
+            )
         found: dict[str, Any] = tree["languages"]
         return found
 
@@ -193,20 +206,27 @@ def pretrain_in_process(recipe: Mapping[str, Any]) -> None:
     """`pretune pretrain` in a process of its own; a finished run is kept, what is left of another is thrown away.
 
     Raises:
-        BenchError: it failed; its log stands beside its folder.
+        BenchError: it failed, and its log stands beside its folder; or the finished run is of another recipe.
     """
     output = Path(recipe["output"])
+    path = output.with_name(f"{output.name}.toml")
     if (output / "config.json").is_file():
+        if _ran(output) != recipe:
+            raise BenchError(f"{output} was made by another recipe, {path}; remove it, or give another --folder")
         return
     shutil.rmtree(output, ignore_errors=True)
     output.parent.mkdir(parents=True, exist_ok=True)
-    path = output.with_name(f"{output.name}.toml")
     path.write_text(tomli_w.dumps(recipe), encoding="utf-8")
     with output.with_name(f"{output.name}.log").open("w", encoding="utf-8") as file:
         words = [sys.executable, "-m", "pretune", "pretrain", str(path)]
         done = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         raise BenchError(f"{' '.join(words)} failed with {done.returncode}; see {file.name}")
+
+
+def _ran(output: Path) -> dict[str, Any]:
+    """The recipe that made a run's folder; it stands beside it."""
+    return tomllib.loads(output.with_name(f"{output.name}.toml").read_text(encoding="utf-8"))
 
 
 def prepare_language(language: Language, folder: Path) -> Path:

@@ -28,11 +28,13 @@ class Trial:
         name: short, for results.
         label: for the table.
         stages: one after the other, each from the weights of the one before; none is a model that has learned nothing.
+        model: the one that begins, where it differs from that of `COMMON`.
     """
 
     name: str
     label: str
     stages: tuple[Stage, ...]
+    model: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,20 +82,15 @@ COMMON: Mapping[str, Any] = {
     "track": {"report": False},
 }
 
-_ALBERT = {"family": "albert", "overrides": {"num_hidden_groups": 4, "embedding_size": 256}}
+_ALBERT: Mapping[str, Any] = {"family": "albert", "overrides": {"num_hidden_groups": 4, "embedding_size": 256}}
+_ELECTRA, _XLNET, _GPT2 = {"family": "electra"}, {"family": "xlnet"}, {"family": "gpt2"}
 _MLM = Stage({"objective": {"mlm": 1.0}})
-TRIALS: tuple[Trial, ...] = (
-    Trial("none", "no pretraining", ()),
+TRIALS: tuple[Trial, ...] = (  # before those of a family what it is worth untrained
+    Trial("none", "no pretraining (BERT)", ()),
     Trial("mlm", "MLM, tokens", (_MLM,)),
     Trial("mlm-word", "MLM, whole words", (Stage({"objective": {"mlm": {"units": "word"}}}),)),
     Trial("mlm-span", "MLM, spans", (Stage({"objective": {"mlm": {"units": "span"}}}),)),
     Trial("mlm-nsp", "MLM + NSP", (Stage({"objective": {"mlm": 1.0, "nsp": 1.0}}),)),
-    Trial(
-        "mlm-sop", "MLM + SOP (ALBERT, unshared)", (Stage({"objective": {"mlm": 1.0, "sop": 1.0}, "model": _ALBERT}),)
-    ),
-    Trial("rtd", "RTD (ELECTRA)", (Stage({"objective": {"rtd": 1.0}, "model": {"family": "electra"}}),)),
-    Trial("plm", "PLM (XLNet)", (Stage({"objective": {"plm": 1.0}, "model": {"family": "xlnet"}}),)),
-    Trial("clm", "CLM (GPT-2)", (Stage({"objective": {"clm": 1.0}, "model": {"family": "gpt2"}}),)),
     Trial(
         "mlm-simcse",
         "MLM 80 %, then SimCSE",
@@ -110,6 +107,14 @@ TRIALS: tuple[Trial, ...] = (
             ),
         ),
     ),
+    Trial("none-albert", "no pretraining (ALBERT, unshared)", (), _ALBERT),
+    Trial("mlm-sop", "MLM + SOP (ALBERT, unshared)", (Stage({"objective": {"mlm": 1.0, "sop": 1.0}}),), _ALBERT),
+    Trial("none-electra", "no pretraining (ELECTRA)", (), _ELECTRA),
+    Trial("rtd", "RTD (ELECTRA)", (Stage({"objective": {"rtd": 1.0}}),), _ELECTRA),
+    Trial("none-xlnet", "no pretraining (XLNet)", (), _XLNET),
+    Trial("plm", "PLM (XLNet)", (Stage({"objective": {"plm": 1.0}}),), _XLNET),
+    Trial("none-gpt2", "no pretraining (GPT-2)", (), _GPT2),
+    Trial("clm", "CLM (GPT-2)", (Stage({"objective": {"clm": 1.0}}),), _GPT2),
 )
 
 _OCNLI = {"text_column": "sentence1", "second_column": "sentence2", "format": "jsonl"}

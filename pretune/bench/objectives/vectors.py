@@ -7,6 +7,7 @@ each seed, on sentences of the same texts. Nothing is tuned on STS-B: its test p
 from __future__ import annotations
 
 import csv
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +31,6 @@ _SIMCSE: Mapping[str, Any] = {
     "data": {"batch": 64, "length": 64},
     "optimizer": {"name": "adamw", "lr": 5e-5},
     "schedule": {"kind": "linear", "warmup": 0.1},
-    "budget": {"steps": 1000},
 }
 
 
@@ -42,6 +42,7 @@ class Vectors:
         folder: of everything that is made on the way.
         results: the file of the scores.
         minutes: of pretraining.
+        steps: of SimCSE.
         seeds: of SimCSE.
         precision: of products in every run.
     """
@@ -49,27 +50,34 @@ class Vectors:
     folder: Path
     results: Path
     minutes: float
+    steps: int
     seeds: int
     precision: Literal["bf16", "fp32"]
 
     def run(self) -> Path:
-        """Pretrain, go on with each seed, score."""
+        """Pretrain, go on with each seed, score; the file is written after every score.
+
+        Raises:
+            BenchError: texts are missing, a run failed, or a finished one is of another recipe.
+        """
         language = LANGUAGES[0]
         store = prepare_language(language, self.folder / language.name)
         pairs = _pairs(self.folder / "sts.csv")
         base = self.folder / language.name / "runs" / f"minilm-{self.minutes:g}"
         shape = {"model": {"overrides": _SHAPE}, "objective": {"mlm": 1.0}, "budget": {"minutes": self.minutes}}
         self._pretrain(base, store, merge(dict(COMMON), shape))
+        facts = {"machine": machine(), "date": today(), "minutes": self.minutes, "precision": self.precision}
+        trained = json.loads((base / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+        facts |= {"steps": self.steps} | {name: trained[name] for name in ("tokens", "loss")}
         found: dict[str, Any] = {"before": self._score(base, pairs), "after": []}
         quiet = {name: COMMON[name] for name in ("evaluation", "checkpoint", "track")}
         for seed in range(self.seeds):
-            place = base.with_name(f"{base.name}-simcse-{seed}")
-            changes = {"seed": seed, "model": {"init": str(base)}}
+            place = base.with_name(f"{base.name}-simcse-{self.steps}-{seed}")
+            changes = {"seed": seed, "model": {"init": str(base)}, "budget": {"steps": self.steps}}
             self._pretrain(place, store, merge(merge(dict(_SIMCSE), quiet), changes))
             found["after"].append(self._score(place, pairs))
             log.info(f"STS-B: {found}")
-        facts = {"machine": machine(), "date": today(), "minutes": self.minutes, "precision": self.precision}
-        write(self.results, {"work": "simcse", **facts, "sts-b": found})
+            write(self.results, {"work": "simcse", **facts, "sts-b": found})
         return self.results
 
     def _pretrain(self, output: Path, store: Path, recipe: dict[str, Any]) -> None:
