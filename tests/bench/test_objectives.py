@@ -94,7 +94,8 @@ def test_vectors_before_and_after_simcse(language: Language, tmp_path: Path, mon
     results = tmp_path / "simcse-x.json"
     tree = json.loads(vectors.Vectors(tmp_path / "work", results, 0.003, 2, 2, "fp32").run().read_text())
     assert (tree["minutes"], tree["steps"], tree["precision"]) == (0.003, 2, "fp32")
-    assert tree["tokens"] > 0
+    assert tree["pretraining"]["tokens"] > 0
+    assert tree["pretraining"]["recipe"]["model"]["overrides"] == shape
     scores = [tree["sts-b"]["before"], *tree["sts-b"]["after"]]
     assert len(scores) == 3
     assert all(-1 <= score <= 1 for score in scores)

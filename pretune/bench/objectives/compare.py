@@ -124,16 +124,8 @@ class Comparison:
 
     def _trained(self, language: Language, trial: Trial) -> dict[str, Any]:
         """What the stages of a trial read in their time, and by which recipe, as the file of results has it."""
-        found = []
-        for number in range(len(trial.stages)):
-            place = self._place(language, trial, number)
-            last = json.loads((place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-            recipe = _ran(place)
-            recipe["model"].pop("init", None)  # places of this machine
-            recipe["data"].pop("stores")
-            told = {name: last[name] for name in ("step", "tokens", "loss") if name in last}
-            found.append({**told, "recipe": {name: recipe[name] for name in _TOLD}})
-        tree: dict[str, Any] = rounded({"label": trial.label, "stages": found})
+        stages = [told(self._place(language, trial, number)) for number in range(len(trial.stages))]
+        tree: dict[str, Any] = rounded({"label": trial.label, "stages": stages})
         return tree
 
     def score(self, language: Language, trial: Trial, labels: Labels) -> dict[str, list[float]]:
@@ -222,6 +214,16 @@ def pretrain_in_process(recipe: Mapping[str, Any]) -> None:
         done = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         raise BenchError(f"{' '.join(words)} failed with {done.returncode}; see {file.name}")
+
+
+def told(output: Path) -> dict[str, Any]:
+    """What a finished run read, its last loss, and its recipe without the places of this machine."""
+    last = json.loads((output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    recipe = _ran(output)
+    recipe["model"].pop("init", None)
+    recipe["data"].pop("stores")
+    figures = {name: last[name] for name in ("step", "tokens", "loss") if name in last}
+    return {**figures, "recipe": {name: recipe[name] for name in _TOLD}}
 
 
 def _ran(output: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@ each seed, on sentences of the same texts. Nothing is tuned on STS-B: its test p
 from __future__ import annotations
 
 import csv
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pretune.api import load
-from pretune.bench.objectives.compare import prepare_language, pretrain_in_process
+from pretune.bench.objectives.compare import prepare_language, pretrain_in_process, told
 from pretune.bench.objectives.trials import COMMON, LANGUAGES
 from pretune.bench.results import machine, today, write
 from pretune.bench.texts import text_file
@@ -55,7 +54,7 @@ class Vectors:
     precision: Literal["bf16", "fp32"]
 
     def run(self) -> Path:
-        """Pretrain, go on with each seed, score; the file is written after every score.
+        """Pretrain, go on with each seed, score; the file is written after every seed.
 
         Raises:
             BenchError: texts are missing, a run failed, or a finished one is of another recipe.
@@ -67,8 +66,7 @@ class Vectors:
         shape = {"model": {"overrides": _SHAPE}, "objective": {"mlm": 1.0}, "budget": {"minutes": self.minutes}}
         self._pretrain(base, store, merge(dict(COMMON), shape))
         facts = {"machine": machine(), "date": today(), "minutes": self.minutes, "precision": self.precision}
-        trained = json.loads((base / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-        facts |= {"steps": self.steps} | {name: trained[name] for name in ("tokens", "loss")}
+        facts |= {"steps": self.steps, "pretraining": told(base)}
         found: dict[str, Any] = {"before": self._score(base, pairs), "after": []}
         quiet = {name: COMMON[name] for name in ("evaluation", "checkpoint", "track")}
         for seed in range(self.seeds):
