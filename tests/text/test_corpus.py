@@ -200,7 +200,11 @@ def test_empty_folder_is_refused(tmp_path: Path) -> None:
         ("a.csv", b'id,text\n1,"a" b\n2,c\n', r"a\.csv:2: broken quotes: .*quotes = false"),
         ("a.csv", b'id,text\n1,"a\n2,c\n3,d\n', r"a\.csv:2: broken quotes: a quote is not closed before the end"),
         ("a.parquet", b"PAR1 nothing", r"a\.parquet: not a readable Parquet file"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 9)[:-9], r"a\.jsonl\.gz.*: corrupt or cut-off gzip data"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"text": "a"}\n' * 9, mtime=0)[:-9],
+            r"a\.jsonl\.gz.*: corrupt or cut-off gzip data",
+        ),
         ("a.txt.zst", b"plain", r"a\.txt\.zst:1: corrupt or cut-off zstd data"),
         ("a.parquet.gz", b"plain", r"a\.parquet\.gz: not a readable Parquet file: corrupt"),
     ],
