@@ -23,7 +23,7 @@ class Journal:
         self._file: MetricsFile | None = None
         self._trackers: list[Tracker] = []
         self._plateau = Plateau(setting.entropy)
-        self._started, self._began_at = time.perf_counter(), state.share
+        self._began: tuple[float, float] | None = None
         if setting.world.first:
             self._file = MetricsFile(setting.shelf.run, state.metrics_bytes)
             self._trackers = setting.trackers(state.step)
@@ -37,12 +37,18 @@ class Journal:
         """Show where the run is; write a line of metrics where one is due."""
         state = self._state
         if self._setting.world.first:
-            gone, done = time.perf_counter() - self._started, state.share - self._began_at
-            left = (1 - state.share) * gone / done if done > 0 else 0.0
             shown = state.window.metrics(self._setting.precision.peak)
-            self._setting.display.update(state.step, state.share, left, shown, last=state.share >= 1)
+            self._setting.display.update(state.step, state.share, self._left(), shown, last=state.share >= 1)
         if state.step % self._setting.recipe.track.every == 0:
             self.close_window()
+
+    def _left(self) -> float | None:
+        """Seconds to the end as the steps since the first one tell; that one warms up, and tells nothing."""
+        now, share = time.perf_counter(), self._state.share
+        if self._began is None:
+            self._began = now, share
+        gone, done = now - self._began[0], share - self._began[1]
+        return max(1 - share, 0.0) * gone / done if done > 0 else None
 
     def close_window(self) -> None:
         """Write the metrics of the steps since the last line, if there were any, and begin anew."""

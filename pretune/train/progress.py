@@ -50,12 +50,14 @@ class Display:
         if not self.quiet:
             self._console.print(text, soft_wrap=True, markup=False)
 
-    def update(self, step: int, share: float, left: float, metrics: Mapping[str, float | int], last: bool) -> None:
+    def update(
+        self, step: int, share: float, left: float | None, metrics: Mapping[str, float | int], last: bool
+    ) -> None:
         """Show the state of the run.
 
         Args:
             share: part of the budget that is used.
-            left: seconds to the end, as far as the speed so far tells.
+            left: seconds to the end, as far as the speed so far tells; None before it tells anything.
             last: show it even if the last line was just now.
         """
         if self.quiet:
@@ -70,7 +72,7 @@ class Display:
             print(line, file=sys.stderr, flush=True)
 
 
-def describe(metrics: Mapping[str, float | int], left: float) -> str:
+def describe(metrics: Mapping[str, float | int], left: float | None) -> str:
     """Loss, speed, share of the GEMM limit, data wait and time left, as far as they are known."""
     parts = [f"{name} {metrics[name]:.4f}" for name in ("loss", "eval/loss") if name in metrics]
     if "tokens_per_second" in metrics:
@@ -79,7 +81,9 @@ def describe(metrics: Mapping[str, float | int], left: float) -> str:
         parts.append(f"{metrics['gemm_share']:.0%} of GEMM limit")
     if "data_wait" in metrics:
         parts.append(f"data wait {metrics['data_wait']:.1%}")
-    return "  ".join([*parts, f"{clock(left)} left"])
+    if left is not None:
+        parts.append(f"{clock(left)} left")
+    return "  ".join(parts)
 
 
 def clock(seconds: float) -> str:

@@ -13,6 +13,7 @@ from pretune.objectives.mlm import MaskedLanguageModelling
 from pretune.objectives.objective import Objective
 from pretune.train import loop
 from pretune.train import state as states
+from pretune.train.progress import Display
 from pretune.train.run import pretrain
 from pretune.train.signals import SignalError
 from pretune.train.step import Stepper
@@ -230,6 +231,14 @@ def test_budgets_in_tokens_epochs_and_minutes(tmp_path, store):
     assert 700 <= state["tokens"] < 700 + 8 * 32
     assert lines(tmp_path / "epochs")[-1]["epoch"] >= 0.3
     assert json.loads((tmp_path / "minutes/run.json").read_text())["finished"]["seconds"] >= 0.6
+
+
+def test_the_first_step_tells_no_time_left(tmp_path, store, monkeypatch):
+    left = []
+    monkeypatch.setattr(Display, "update", lambda self, step, share, seconds, *rest, **named: left.append(seconds))
+    pretrain(recipe(tmp_path / "run", store, budget={"minutes": 0.01, "steps": None}))
+    assert left[0] is None
+    assert 0 <= left[-1] < max(left[1:]) < 60
 
 
 def test_the_rate_follows_the_schedule(tmp_path, store):

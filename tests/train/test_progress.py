@@ -4,6 +4,7 @@ METRICS = {"loss": 2.0, "tokens_per_second": 12345.0, "gemm_share": 0.5, "data_w
 
 
 def test_a_line_says_it_all():
+    assert describe({"loss": 2.0}, None) == "loss 2.0000"
     assert describe(METRICS, 61) == "loss 2.0000  12,345 tokens/s  50% of GEMM limit  data wait 0.4%  1:01 left"
 
 
