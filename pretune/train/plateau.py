@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections import deque
 
+import numpy as np
+
 _LINE = 0.02  # share of the unigram entropy around it that is the line
 _EARLY, _LATE = 0.1, 0.9  # shares of a run between which a loss is expected to move
-_LINES = 10  # of metrics that are compared with as many before
-_STILL = 0.002  # share of the loss by which it must fall
+_PART = 0.1  # share of a run whose metrics are compared with those of the part before: what a batch draws evens out
+_LINES = 10  # of metrics in a part, at least
+_STILL = 0.005  # share of the loss by which it must fall from part to part
+_SURE = 1.5  # standard errors by which it must have missed that
 _LANGUAGE = ("mlm", "clm", "plm", "generator")  # terms whose loss is that of tokens
 
 
@@ -21,7 +25,7 @@ class Plateau:
 
     def __init__(self, entropy: float | None = None) -> None:
         self._entropy = entropy
-        self._losses: deque[float] = deque(maxlen=2 * _LINES)
+        self._losses: deque[tuple[float, float]] = deque()  # share of the run, loss; of the last two parts
         self._terms: deque[float] = deque(maxlen=_LINES)
         self._said: set[str] = set()
 
@@ -36,11 +40,11 @@ class Plateau:
         loss = metrics.get("loss", math.nan)
         if not math.isfinite(loss):
             return None
-        self._losses.append(loss)
+        self._remember(share, loss)
         term = next((name for name in _LANGUAGE if f"loss/{name}" in metrics), None)
         if term is not None:
             self._terms.append(metrics[f"loss/{term}"])
-        if not _EARLY <= share <= _LATE or len(self._losses) < 2 * _LINES:
+        if not _EARLY <= share <= _LATE:
             return None
         return (self._at_entropy(term) if term is not None else None) or self._still(share, lr, peak)
 
@@ -57,13 +61,27 @@ class Plateau:
             "data.batch, or put norms before the branches (model.family = modernbert)"
         )
 
+    def _remember(self, share: float, loss: float) -> None:
+        losses = self._losses
+        losses.append((share, loss))
+        while len(losses) > 2 * _LINES and losses[0][0] <= share - 2 * _PART:
+            losses.popleft()
+
     def _still(self, share: float, lr: float, peak: float) -> str | None:
-        before, now = (sum(part) / _LINES for part in (list(self._losses)[:_LINES], list(self._losses)[_LINES:]))
-        if "still" in self._said or now < before - _STILL * abs(before):
+        """Said if the loss fell by less than it must, and not by what batches draw alone."""
+        count = max(sum(1 for at, _ in self._losses if at > share - _PART), _LINES)
+        losses = np.array(self._losses)[:, 1]
+        before, now = losses[:-count], losses[-count:]
+        if "still" in self._said or len(before) < _LINES:
+            return None
+        fall = before.mean() - now.mean()
+        error = math.sqrt(before.var(ddof=1) / len(before) + now.var(ddof=1) / len(now))
+        if fall + _SURE * error >= _STILL * abs(before.mean()):
             return None
         self._said.add("still")
         if lr < 0.5 * peak:
             remedy = "the learning rate has fallen already; end the run, or begin another with a larger optimizer.lr"
         else:
             remedy = "lower optimizer.lr if it rose, raise it if it never fell, or add data"
-        return f"the loss stands still: {now:.4f} after {before:.4f}, at {share:.0%} of the run; {remedy}"
+        means = f"{now.mean():.4f} in the last {count} lines of metrics after {before.mean():.4f}"
+        return f"the loss stands still: {means}, at {share:.0%} of the run; {remedy}"

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from trainkit import lines, make_store, make_tokenizer, recipe, replaced
@@ -165,3 +166,10 @@ def test_a_standstill_is_told_with_what_explains_it() -> None:
     assert watch([9 * 0.98**n for n in range(100)]) == []
     assert watch([math.nan] * 100) == []
     assert watch(still[:15]) == []
+
+
+def test_what_batches_draw_is_no_standstill() -> None:
+    for seed in range(20):
+        noise = 1 + 0.03 * np.random.default_rng(seed).standard_normal(450)
+        assert watch([6.0 * 0.7 ** (n / 450) * noise[n] for n in range(450)]) == []
+        assert len(watch([6.0 * noise[n] for n in range(450)])) == 1
