@@ -55,6 +55,7 @@ def test_from_texts_to_a_table(language: Language, tmp_path: Path, monkeypatch: 
     shown = table(tree)
     assert "| no pretraining (BERT) |  | **100.0 ± 0.0** |" in shown
     assert len({line.count("|") for line in shown.splitlines() if line.startswith("|")}) == 1
+    assert table({**tree, "languages": {"en": dict(reversed(found.items()))}}) == shown
 
     def never(*args: Any) -> None:
         raise AssertionError("what is there is not made again")

@@ -6,8 +6,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pretune.bench.objectives.trials import TRIALS
+
 MARKER = "<!-- measured: benchmarks/results/objectives-*.json -->"
 _NAMES = {"en": "English", "zh": "Chinese"}
+_ORDER = [trial.name for trial in TRIALS]
 
 
 def table(tree: Mapping[str, Any]) -> str:
@@ -29,7 +32,8 @@ def _section(tree: Mapping[str, Any]) -> str:
 
 
 def _language(name: str, trials: Mapping[str, Any], tree: Mapping[str, Any]) -> list[str]:
-    scored = {key: found for key, found in trials.items() if "sets" in found}
+    known = [*(key for key in _ORDER if key in trials), *(key for key in trials if key not in _ORDER)]
+    scored = {key: trials[key] for key in known if "sets" in trials[key]}
     sets = list(dict.fromkeys(labels for found in scored.values() for labels in found["sets"]))
     columns = [(labels, kind) for labels in sets for kind in ("probe", "fine-tuning")]
     cells = {
