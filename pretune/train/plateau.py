@@ -44,7 +44,7 @@ class Plateau:
         term = next((name for name in _LANGUAGE if f"loss/{name}" in metrics), None)
         if term is not None:
             self._terms.append(metrics[f"loss/{term}"])
-        if not _EARLY <= share <= _LATE:
+        if not _EARLY <= share <= _LATE or len(self._losses) < 2 * _LINES:
             return None
         return (self._at_entropy(term) if term is not None else None) or self._still(share, lr, peak)
 
@@ -69,10 +69,12 @@ class Plateau:
 
     def _still(self, share: float, lr: float, peak: float) -> str | None:
         """Said if the loss fell by less than it must, and not by what batches draw alone."""
+        if "still" in self._said:
+            return None
         count = max(sum(1 for at, _ in self._losses if at > share - _PART), _LINES)
         losses = np.array(self._losses)[:, 1]
         before, now = losses[:-count], losses[-count:]
-        if "still" in self._said or len(before) < _LINES:
+        if len(before) < _LINES:
             return None
         fall = before.mean() - now.mean()
         error = math.sqrt(before.var(ddof=1) / len(before) + now.var(ddof=1) / len(now))
