@@ -97,6 +97,7 @@ def test_vectors_before_and_after_simcse(language: Language, tmp_path: Path, mon
     assert (tree["minutes"], tree["steps"], tree["precision"]) == (0.003, 2, "fp32")
     assert tree["pretraining"]["tokens"] > 0
     assert tree["pretraining"]["recipe"]["model"]["overrides"] == shape
+    assert [(run["step"], run["recipe"]["data"]["batch"]) for run in tree["simcse"]] == [(2, 64), (2, 64)]
     scores = [tree["sts-b"]["before"], *tree["sts-b"]["after"]]
     assert len(scores) == 3
     assert all(-1 <= score <= 1 for score in scores)

@@ -21,6 +21,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -154,21 +155,20 @@ class Comparison:
         return place
 
     def _fine_tune(self, base: Path, train: list[Example], test: list[Example], seed: int) -> float:
-        folder = self.folder / "fine-tuning"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
         pair = train[0].second is not None
         columns = {"second_column": "second"} if pair else {}
-        files = [_write(folder / f"{name}.csv", rows) for name, rows in (("train", train), ("test", test))]
-        changes = {
-            "output": str(folder / "run"),
-            "seed": seed,
-            "precision": self.precision,
-            "model": {"init": str(base)},
-            "data": {"train": [str(files[0])], "columns": columns},
-        }
-        model = finetune(merge(dict(FINE_TUNING), changes))
-        return model.evaluate(files[1], columns=LabelledConfig(**columns))["accuracy"]
+        with TemporaryDirectory(prefix="fine-tuning-", dir=self.folder) as name:  # so that two may score at once
+            folder = Path(name)
+            files = [_write(folder / f"{part}.csv", rows) for part, rows in (("train", train), ("test", test))]
+            changes = {
+                "output": str(folder / "run"),
+                "seed": seed,
+                "precision": self.precision,
+                "model": {"init": str(base)},
+                "data": {"train": [str(files[0])], "columns": columns},
+            }
+            model = finetune(merge(dict(FINE_TUNING), changes))
+            return model.evaluate(files[1], columns=LabelledConfig(**columns))["accuracy"]
 
     def _known(self) -> dict[str, Any]:
         if not self.results.is_file():

@@ -68,14 +68,16 @@ class Vectors:
         facts = {"machine": machine(), "date": today(), "minutes": self.minutes, "precision": self.precision}
         facts |= {"steps": self.steps, "pretraining": told(base)}
         found: dict[str, Any] = {"before": self._score(base, pairs), "after": []}
+        runs: list[dict[str, Any]] = []
         quiet = {name: COMMON[name] for name in ("evaluation", "checkpoint", "track")}
         for seed in range(self.seeds):
             place = base.with_name(f"{base.name}-simcse-{self.steps}-{seed}")
             changes = {"seed": seed, "model": {"init": str(base)}, "budget": {"steps": self.steps}}
             self._pretrain(place, store, merge(merge(dict(_SIMCSE), quiet), changes))
+            runs.append(told(place))
             found["after"].append(self._score(place, pairs))
             log.info(f"STS-B: {found}")
-            write(self.results, {"work": "simcse", **facts, "sts-b": found})
+            write(self.results, {"work": "simcse", **facts, "simcse": runs, "sts-b": found})
         return self.results
 
     def _pretrain(self, output: Path, store: Path, recipe: dict[str, Any]) -> None:
