@@ -52,6 +52,7 @@ def test_from_texts_to_a_table(language: Language, tmp_path: Path, monkeypatch: 
         assert len(scores) == 8
         assert all(0 <= score <= 1 for score in scores)
     assert found["none"]["sets"]["texts"]["probe"] == [1.0, 1.0]  # one word tells the label
+    assert not list(comparison.folder.glob("fine-tuning*"))
     shown = table(tree)
     assert "| no pretraining (BERT) |  | **100.0 ± 0.0** |" in shown
     assert len({line.count("|") for line in shown.splitlines() if line.startswith("|")}) == 1
