@@ -1,0 +1,134 @@
+"""Ten steps of every objective, family and task on fixed data: what must not change while the code is redrawn.
+
+Metrics and weights are compared with `pinned.json`: to the bit on the machine that wrote it, elsewhere to rounding.
+`python tests/train/test_pinned.py` writes the file again, after a change that is meant to change results.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+sys.path.insert(0, str(Path(__file__).parent))
+from trainkit import TIMES, WORDS, home_recipe, lines, make_store, make_tokenizer, recipe, replaced
+
+from pretune.config import validate
+from pretune.find import names
+from pretune.train.recipe import Recipe
+from pretune.train.run import finetune, pretrain
+
+FILE = Path(__file__).parent / "pinned.json"
+OBJECTIVES = names("objectives")
+FAMILIES = {
+    **dict.fromkeys(("albert", "bert", "distilbert", "electra", "modernbert", "roberta", "xlnet"), "mlm"),
+    **dict.fromkeys(("gpt", "gpt2", "gpt3", "llama", "qwen2", "qwen3"), "clm"),
+    **dict.fromkeys(("bart", "marian", "t5"), "prefix"),
+}
+TASKS = [(task, family) for task in names("tasks") for family in ("bert", "gpt2")]
+OVER: dict[str, Any] = {"checkpoint": {"every": 10}, "evaluation": {"samples": 8, "every": 5}}
+CASES = [*OBJECTIVES, *(f"family-{name}" for name in FAMILIES), *(f"task-{t}-{f}" for t, f in TASKS)]
+
+
+def machine() -> str:
+    """What bits depend on."""
+    return f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def run(case: str, folder: Path) -> dict[str, Any]:
+    """Train a case for ten steps; its metrics and what its weights add up to."""
+    if case.startswith("task-"):
+        finetune(task_recipe(folder, *case.split("-")[1:]))
+    elif case.startswith("family-"):
+        store = make_store(folder / "store", sentinels=8)
+        family = case.removeprefix("family-")
+        objective = {"xlnet": "plm"}.get(family, FAMILIES[family])
+        model = {"family": family, "size": "tiny"}
+        pretrain(replaced(recipe(folder / "run", store, **OVER), model=model, objective={objective: 1.0}))
+    else:
+        pretrain(home_recipe(case, folder / "run", make_store(folder / "store", sentinels=8), **OVER))
+    weights = load_file(folder / "run" / "model.safetensors")
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(weights[name].numpy().tobytes())
+    metrics = [{k: v for k, v in line.items() if k not in TIMES} for line in lines(folder / "run")]
+    sums = {
+        name: [tensor.double().sum().item(), tensor.double().abs().sum().item()] for name, tensor in weights.items()
+    }
+    return {"metrics": metrics, "weights": sums, "digest": digest.hexdigest()}
+
+
+def task_recipe(folder: Path, task: str, family: str) -> Recipe:
+    """Ten steps of fine-tuning on texts whose first word tells the label."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(60):
+        words = [WORDS[int(n)] for n in rng.integers(0, 59, int(rng.integers(4, 12)))]
+        other = [WORDS[int(n)] for n in rng.integers(0, 59, int(rng.integers(4, 12)))]
+        rows.append({"text": " ".join(words), "second": " ".join(other), "label": str(int(words[0][1:]) % 3)})
+    for name, part in (("train", rows[:48]), ("validation", rows[48:])):
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, part)) + "\n")
+    make_tokenizer(folder / "tokenizer")
+    tree = {
+        "output": str(folder / "run"),
+        "device": "cpu",
+        "precision": "fp32",
+        "threads": 1,
+        "model": {"family": family, "size": "tiny"},
+        "data": {
+            "train": [str(folder / "train.jsonl")],
+            "validation": [str(folder / "validation.jsonl")],
+            "tokenizer": str(folder / "tokenizer"),
+            "columns": {"second_column": "second"},
+            "length": 32,
+            "batch": 8,
+        },
+        "task": {task: {}},
+        "budget": {"steps": 10},
+        "evaluation": {"every": 5, "keep": "last"},
+        "track": {"every": 2, "progress": "quiet", "report": False},
+    }
+    return validate(Recipe, tree, "recipe")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_ten_steps_are_what_they_were(case: str, tmp_path: Path) -> None:
+    pinned = json.loads(FILE.read_text())
+    expected, found = pinned["cases"][case], run(case, tmp_path)
+    if pinned["machine"] == machine():
+        assert found == expected
+        return
+    assert [line.keys() for line in found["metrics"]] == [line.keys() for line in expected["metrics"]]
+    for ours, theirs in zip(found["metrics"], expected["metrics"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
+    assert found["weights"].keys() == expected["weights"].keys()
+    for name, (total, size) in expected["weights"].items():
+        assert found["weights"][name] == pytest.approx([total, size], rel=1e-3, abs=1e-3 * size), name
+
+
+def test_every_objective_family_and_task_is_pinned() -> None:
+    assert json.loads(FILE.read_text())["cases"].keys() == set(CASES)
+    assert set(FAMILIES) == set(names("models"))
+
+
+def write() -> None:
+    """Pin what the code gives now."""
+    torch.set_num_threads(1)
+    cases = {}
+    for case in CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            cases[case] = run(case, Path(folder))
+    body = ",\n".join(f"{json.dumps(case)}: {json.dumps(value)}" for case, value in cases.items())
+    FILE.write_text(f'{{"machine": {json.dumps(machine())}, "cases": {{\n{body}\n}}}}\n')
+
+
+if __name__ == "__main__":
+    write()
