@@ -21,7 +21,7 @@ from pretune.config import validate
 from pretune.draw import Draw
 from pretune.models import build
 from pretune.objectives.mixture import build as build_objective
-from pretune.text.corpus import Account, CorpusConfig, read_corpus
+from pretune.text.readers.corpus import Account, CorpusConfig, read_corpus
 from pretune.text.prepare import PrepareConfig, prepare
 from pretune.text.sampler import Sampler, divide
 from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer

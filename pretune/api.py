@@ -37,7 +37,7 @@ from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel, Pooling
 from pretune.objectives.mixture import build
 from pretune.tasks.task import Encoded, Prediction, Task, Truncate
-from pretune.text.labelled import Example, LabelledConfig, read_examples
+from pretune.text.readers.labelled import Example, LabelledConfig, read_examples
 from pretune.text.store import TokenStore
 from pretune.text.tokenizer import Tokenizer
 from pretune.train.precision import Name as Precision

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 
 from pretune.draw import Draw
-from pretune.text.labelled import read_examples
+from pretune.text.readers.labelled import read_examples
 from pretune.text.store import TokenSplit, TokenStore
 
 if TYPE_CHECKING:

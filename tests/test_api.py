@@ -14,7 +14,7 @@ from tinymodels import TEXTS, byte_tokenizer, save_bert, save_gpt2, word_tokeniz
 import pretune
 from pretune.api import Model
 from pretune.errors import DataError, MissingInputError, UsageError
-from pretune.text.labelled import LabelledConfig
+from pretune.text.readers.labelled import LabelledConfig
 from pretune.text.prepare import PrepareConfig, prepare
 
 LABELS = ["bad", "good", "so-so"]

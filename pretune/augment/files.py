@@ -12,7 +12,7 @@ from pretune.augment.augmenter import Augmenter
 from pretune.config import Choices, Config
 from pretune.draw import Draw
 from pretune.errors import UsageError
-from pretune.text.labelled import Example, LabelledConfig
+from pretune.text.readers.labelled import Example, LabelledConfig
 
 
 class AugmentConfig(Config):

@@ -47,7 +47,7 @@ def augment(
     from pretune import config as configuration
     from pretune.augment.augmenter import build
     from pretune.augment.files import Account, AugmentConfig, augment_examples
-    from pretune.text.labelled import read_examples
+    from pretune.text.readers.labelled import read_examples
 
     paths, fields = split_words(words)
     settings = configuration.load(AugmentConfig, config, fields)

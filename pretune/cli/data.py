@@ -14,7 +14,7 @@ from pretune.errors import CannotCreateError, UsageError
 
 if TYPE_CHECKING:
     from pretune.config import Config
-    from pretune.text.corpus import CorpusConfig
+    from pretune.text.readers.corpus import CorpusConfig
     from pretune.text.prepare import Progress
 
 C = TypeVar("C", bound="Config")
@@ -69,7 +69,7 @@ def train(*words: Words, output: Path, config: Path | None = None, session: Comm
         config: a TOML file of fields; those of the command line lie over it.
     """
     session.start()
-    from pretune.text.corpus import Account, read_corpus
+    from pretune.text.readers.corpus import Account, read_corpus
     from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
 
     paths, corpus, settings = _settings(words, config, TokenizerConfig, "tokenizer")
@@ -96,7 +96,7 @@ def extend(*words: Words, model: Path, output: Path, config: Path | None = None,
         config: a TOML file of fields; those of the command line lie over it.
     """
     session.start()
-    from pretune.text.corpus import Account, read_corpus
+    from pretune.text.readers.corpus import Account, read_corpus
     from pretune.text.extend_tokenizer import ExtendConfig, extend_tokenizer
     from pretune.text.tokenizer import Tokenizer
 
@@ -130,7 +130,7 @@ def _settings(
 ) -> tuple[list[str], CorpusConfig, C]:
     """Paths, how they are read, and the other fields, of a file and of the command line over it."""
     from pretune import config as configuration
-    from pretune.text.corpus import CorpusConfig
+    from pretune.text.readers.corpus import CorpusConfig
 
     paths, fields = split_words(words)
     tree = configuration.merge(configuration.read_toml(config) if config else {}, configuration.parse_overrides(fields))

@@ -64,7 +64,7 @@ def write_line(file: IO[str], value: Any) -> None:
 
 
 def _file(path: Path, second: str | None) -> Iterator[tuple[str, str | None]]:
-    from pretune.text.labelled import LabelledConfig, read_examples
+    from pretune.text.readers.labelled import LabelledConfig, read_examples
 
     examples = read_examples(path, LabelledConfig(second_column=second), need_label=False)
     return ((example.text, example.second) for example in examples)

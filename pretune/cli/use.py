@@ -66,7 +66,7 @@ def evaluate(
     """
     session.say(f"evaluating {model} on {data}")
     loaded = _load(model, session)
-    from pretune.text.labelled import LabelledConfig
+    from pretune.text.readers.labelled import LabelledConfig
 
     columns = LabelledConfig(text_column=text_column, label_column=label_column, second_column=second_column)
     chosen = None if objective is None else {name.strip(): 1.0 for name in objective.split(",")}

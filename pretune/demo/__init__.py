@@ -24,7 +24,7 @@ from pretune.demo import labels
 from pretune.demo.baseline import tfidf
 from pretune.errors import PretuneError
 from pretune.interop.wheels import fetch
-from pretune.text.corpus import CorpusConfig, read_corpus
+from pretune.text.readers.corpus import CorpusConfig, read_corpus
 from pretune.text.prepare import PrepareConfig, prepare
 from pretune.text.pydocs import write_pydocs
 from pretune.text.tokenizer import Tokenizer

@@ -15,7 +15,7 @@ from pretune.evaluate.batches import BUDGET, by_length
 from pretune.find import find_class
 from pretune.models.model import LanguageModel
 from pretune.tasks.task import Answer, Task, Truncate
-from pretune.text.labelled import Example
+from pretune.text.readers.labelled import Example
 from pretune.text.rows import Encoding
 from pretune.text.views import ExampleView
 from pretune.text.vocabulary import Vocabulary

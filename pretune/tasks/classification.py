@@ -26,7 +26,7 @@ from pretune.find import nearest
 from pretune.loss import Term
 from pretune.objectives.objective import Model, Output, ends, name_samples, target
 from pretune.tasks.task import Prediction, Task, Tokens, tokens_of, where
-from pretune.text.labelled import Example
+from pretune.text.readers.labelled import Example
 from pretune.text.rows import Encoding, Row
 from pretune.text.tokenizer import Vocabulary
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pretune.batch import Batch
 from pretune.errors import DataError
 from pretune.objectives.objective import Model, Objective
-from pretune.text.labelled import Example
+from pretune.text.readers.labelled import Example
 from pretune.text.rows import Encoding
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.vocabulary import Vocabulary

@@ -12,7 +12,7 @@ from scipy import stats
 
 from pretune.errors import DataError
 from pretune.tasks.task import Task, fit, where
-from pretune.text.labelled import Example
+from pretune.text.readers.labelled import Example
 from pretune.text.rows import Encoding, Row
 from pretune.text.vocabulary import Vocabulary
 

@@ -27,7 +27,7 @@ from pydantic import Field
 
 from pretune.config import Config
 from pretune.errors import CannotCreateError, DataError
-from pretune.text.corpus import Account, CorpusConfig, Document, read_corpus
+from pretune.text.readers.corpus import Account, CorpusConfig, Document, read_corpus
 from pretune.text.encode_worker import Encoder, Workers
 from pretune.text.new_folder import NewFolder, storage_errors
 from pretune.text.pieces import Encoded

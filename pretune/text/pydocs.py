@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import IO
 
 from pretune.errors import CannotCreateError, MissingPackageError, StorageError, UsageError
-from pretune.text.corpus import Account
-from pretune.text.records import Fault
+from pretune.text.readers.corpus import Account
+from pretune.text.readers.records import Fault
 
 PYTHON = "python"  # the domain of the standard library and the language reference
 PACKAGES = (PYTHON, "numpy", "torch", "scipy", "sklearn", "sympy", "networkx")

@@ -26,7 +26,7 @@ from pretune.objectives.mixture import build as build_objective
 from pretune.objectives.objective import Objective
 from pretune.objectives.source_target import SourceTarget
 from pretune.tasks.task import Encoded, Task
-from pretune.text.labelled import Example, read_examples
+from pretune.text.readers.labelled import Example, read_examples
 from pretune.text.sampler import Sampler
 from pretune.text.store import TokenStore
 from pretune.text.tokenizer import Tokenizer

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from pretune.config import Choice, Choices, Config, flatten, merge
 from pretune.errors import UsageError
-from pretune.text.labelled import LabelledConfig
+from pretune.text.readers.labelled import LabelledConfig
 from pretune.train.budget import BudgetConfig
 from pretune.train.checkpoint import CheckpointConfig
 from pretune.train.evaluation import EvaluationConfig

@@ -13,7 +13,7 @@ from pretune.batch import Batch
 from pretune.draw import Draw
 from pretune.objectives.objective import Objective
 from pretune.tasks.task import Task
-from pretune.text.labelled import Example
+from pretune.text.readers.labelled import Example
 from pretune.text.sampler import divide, sweep
 from pretune.text.views import View
 from pretune.train.feed import add

@@ -18,7 +18,7 @@ from pretune.cli import main
 from pretune.draw import Draw
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.find import names
-from pretune.text.labelled import Example, LabelledConfig, read_examples
+from pretune.text.readers.labelled import Example, LabelledConfig, read_examples
 
 TEXT = "The good film made Anna Smith of Paris happy, and she saw 12 bad ones quickly."
 CHINESE = "我们在北京看了一部很好的电影"

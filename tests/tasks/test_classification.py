@@ -21,7 +21,7 @@ from pretune.interop.huggingface import load_model
 from pretune.models.model import configure, construct, get_family, initialise
 from pretune.tasks.classification import Classification
 from pretune.tasks.task import Prediction, Task
-from pretune.text.labelled import Example
+from pretune.text.readers.labelled import Example
 from pretune.text.rows import Encoding
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.views import ExampleView, Row

@@ -17,7 +17,7 @@ from pretune.errors import DataError
 from pretune.models import build
 from pretune.tasks.cert import CertOfPairs
 from pretune.tasks.similarity import Similarity
-from pretune.text.labelled import Example, LabelledConfig
+from pretune.text.readers.labelled import Example, LabelledConfig
 from pretune.text.rows import Encoding
 from pretune.text.views import ExampleView
 

@@ -9,7 +9,7 @@ from tinymodels import byte_tokenizer, word_tokenizer
 from pretune.errors import DataError
 from pretune.tasks.classification import Classification
 from pretune.tasks.task import cut, fit
-from pretune.text.labelled import Example
+from pretune.text.readers.labelled import Example
 
 RUN = np.arange(10)
 

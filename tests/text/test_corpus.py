@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pretune.errors import DataError
-from pretune.text import lines
-from pretune.text.corpus import Account, CorpusConfig, Document, read_corpus
+from pretune.text.readers import lines
+from pretune.text.readers.corpus import Account, CorpusConfig, Document, read_corpus
 
 DATA = Path(os.environ.get("PRETUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from pretune.errors import DataError, MissingInputError
-from pretune.text.files import UnreadableError, find_sources, read_chunks
+from pretune.text.readers.files import UnreadableError, find_sources, read_chunks
 
 
 def make(root: Path, *names: str) -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pretune.errors import DataError, MissingInputError
-from pretune.text.labelled import Example, LabelledConfig, read_examples
+from pretune.text.readers.labelled import Example, LabelledConfig, read_examples
 
 DATA = Path(os.environ.get("PRETUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 

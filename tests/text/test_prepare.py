@@ -20,7 +20,7 @@ import pytest
 import pretune.text.prepare as module
 from pretune.draw import Draw
 from pretune.errors import CannotCreateError, DataError, PretuneError, StorageError
-from pretune.text.corpus import CorpusConfig
+from pretune.text.readers.corpus import CorpusConfig
 from pretune.text.prepare import PrepareConfig, Progress, prepare
 from pretune.text.sampler import Sampler, divide
 from pretune.text.sentences import sentence_starts

@@ -13,7 +13,7 @@ import pytest
 
 from pretune.errors import CannotCreateError, MissingPackageError, UsageError
 from pretune.text import pydocs
-from pretune.text.corpus import Account, read_corpus
+from pretune.text.readers.corpus import Account, read_corpus
 from pretune.text.pydocs import write_pydocs
 
 LONG = "This sentence is long enough to be kept in the corpus."

@@ -14,7 +14,7 @@ import pretune.text.prepare as preparing
 from pretune.draw import Draw
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.objectives.mixture import build
-from pretune.text.corpus import CorpusConfig
+from pretune.text.readers.corpus import CorpusConfig
 from pretune.text.marks import MarkedSplit, unmark
 from pretune.text.prepare import PrepareConfig, prepare
 from pretune.text.segment import LongestMatch, WordFinder, word_starts

@@ -18,7 +18,7 @@ from pretune import api
 from pretune.cli import main
 from pretune.config import validate
 from pretune.errors import DataError
-from pretune.text.labelled import LabelledConfig, read_examples
+from pretune.text.readers.labelled import LabelledConfig, read_examples
 from pretune.train import narrow as narrowing
 from pretune.train.recipe import Recipe
 

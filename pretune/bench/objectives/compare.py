@@ -35,8 +35,8 @@ from pretune.bench.texts import text_file
 from pretune.config import merge
 from pretune.draw import Draw, Permutation
 from pretune.errors import BenchError
-from pretune.text.corpus import CorpusConfig, read_corpus
-from pretune.text.labelled import Example, LabelledConfig, read_examples
+from pretune.text.readers.corpus import CorpusConfig, read_corpus
+from pretune.text.readers.labelled import Example, LabelledConfig, read_examples
 from pretune.text.prepare import PrepareConfig, prepare
 from pretune.text.tokenizer import Tokenizer
 from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer

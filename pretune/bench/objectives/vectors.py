@@ -19,7 +19,7 @@ from pretune.bench.objectives.trials import COMMON, LANGUAGES
 from pretune.bench.results import machine, today, write
 from pretune.bench.texts import text_file
 from pretune.config import merge
-from pretune.text.labelled import LabelledConfig
+from pretune.text.readers.labelled import LabelledConfig
 
 log = logging.getLogger(__name__)
 _PAIRS = "pairs/stsbenchmark/sts-test.csv"

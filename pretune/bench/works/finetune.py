@@ -217,7 +217,7 @@ def setup(
     """pretune's own run."""
     from pretune import api
     from pretune.config import validate
-    from pretune.text.labelled import read_examples
+    from pretune.text.readers.labelled import read_examples
     from pretune.train.recipe import Recipe
     from pretune.train.run import finetune
 

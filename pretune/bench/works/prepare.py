@@ -89,7 +89,7 @@ def write_source(path: Path) -> Path:
 
 def train(source: Path, kind: Kind, folder: Path) -> Path:
     """A tokenizer trained on the text itself."""
-    from pretune.text.corpus import read_corpus
+    from pretune.text.readers.corpus import read_corpus
     from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
 
     config = TokenizerConfig(kind=kind, vocab_size=VOCABULARY, max_bytes=TRAINED_ON)

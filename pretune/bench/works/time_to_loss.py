@@ -98,7 +98,7 @@ class TimeToLoss(Work):
 
 def prepare_documentation(folder: Path) -> tuple[Path, Path]:
     """The documentation that this Python carries, as a tokenizer and a store made with it."""
-    from pretune.text.corpus import read_corpus
+    from pretune.text.readers.corpus import read_corpus
     from pretune.text.prepare import PrepareConfig, prepare
     from pretune.text.pydocs import write_pydocs
     from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer

@@ -10,9 +10,9 @@ from pathlib import Path
 from pydantic import model_validator
 
 from pretune.errors import DataError
-from pretune.text.files import Source, SourceConfig, find_sources
-from pretune.text.formats import decode
-from pretune.text.records import MISSING, Column, Fault, Row, not_text, too_long
+from pretune.text.readers.files import Source, SourceConfig, find_sources
+from pretune.text.readers.formats import decode
+from pretune.text.readers.records import MISSING, Column, Fault, Row, not_text, too_long
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pretune.text.files import Source, SourceConfig, UnreadableError, read_chunks
-from pretune.text.records import Fault, too_long
+from pretune.text.readers.files import Source, SourceConfig, UnreadableError, read_chunks
+from pretune.text.readers.records import Fault, too_long
 
 CHUNK = 1 << 20  # bytes read at a time
 _UTF8_BOM = b"\xef\xbb\xbf"

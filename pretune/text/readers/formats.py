@@ -12,11 +12,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 
-from pretune.text.files import Format, Source, SourceConfig
-from pretune.text.lines import split_lines, text_blocks
-from pretune.text.parquet import read_parquet
-from pretune.text.records import MISSING, Column, Fault, Row, absent
-from pretune.text.tables import read_table
+from pretune.text.readers.files import Format, Source, SourceConfig
+from pretune.text.readers.lines import split_lines, text_blocks
+from pretune.text.readers.parquet import read_parquet
+from pretune.text.readers.records import MISSING, Column, Fault, Row, absent
+from pretune.text.readers.tables import read_table
 
 
 def decode(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[Row | Fault]:

@@ -2,7 +2,7 @@
 
     paths -> find_sources -> Source(path, format, compression, domain) -> read_chunks -> bounded pieces of bytes
 
-Nothing here looks into the bytes; `text/formats.py` does.
+Nothing here looks into the bytes; `text/readers/formats.py` does.
 """
 
 from __future__ import annotations

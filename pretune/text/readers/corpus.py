@@ -1,6 +1,6 @@
 """Raw text to documents: a stream of bounded memory, and an account in which nothing is lost silently.
 
-paths -> find_sources -> decode (text/formats.py) -> Document(text, domain, source, line)
+paths -> find_sources -> decode (text/readers/formats.py) -> Document(text, domain, source, line)
                                                  \\-> Account: in = used + duplicate + empty + excluded + quarantined
 """
 
@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pretune.errors import DataError
-from pretune.text.files import Source, SourceConfig, find_sources
-from pretune.text.formats import decode
-from pretune.text.lines import text_blocks
-from pretune.text.records import MISSING, Column, Fault, Row, not_text, too_long
+from pretune.text.readers.files import Source, SourceConfig, find_sources
+from pretune.text.readers.formats import decode
+from pretune.text.readers.lines import text_blocks
+from pretune.text.readers.records import MISSING, Column, Fault, Row, not_text, too_long
 
 KEPT = 1000  # faults and ignored files that an account lists by name; all are counted
 _PADDED = re.compile(r"\n[^\S\n]+(?=\n)")

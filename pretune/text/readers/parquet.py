@@ -9,9 +9,9 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pretune.text.files import BOMB_FLOOR, Source, SourceConfig, UnreadableError, open_file, read_chunks
-from pretune.text.lines import CHUNK
-from pretune.text.records import MISSING, Column, Fault, Row, absent
+from pretune.text.readers.files import BOMB_FLOOR, Source, SourceConfig, UnreadableError, open_file, read_chunks
+from pretune.text.readers.lines import CHUNK
+from pretune.text.readers.records import MISSING, Column, Fault, Row, absent
 
 BATCH = 64  # rows decoded at a time: bounds memory where a few distinct texts repeat
 

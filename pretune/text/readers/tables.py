@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from io import StringIO
 
-from pretune.text.files import Source, SourceConfig
-from pretune.text.lines import split_lines, text_blocks
-from pretune.text.records import MISSING, Column, Fault, Row, absent
+from pretune.text.readers.files import Source, SourceConfig
+from pretune.text.readers.lines import split_lines, text_blocks
+from pretune.text.readers.records import MISSING, Column, Fault, Row, absent
 
 _QUOTES = 'close it, double quotes inside quoted fields (""), or set quotes = false if they are plain characters'
 _RETURN = "remove the carriage return, or quote the field that holds it"
