@@ -24,7 +24,7 @@ from pretune.objectives.mixture import build as build_objective
 from pretune.text.readers.corpus import Account, CorpusConfig, read_corpus
 from pretune.text.prepare import PrepareConfig, prepare
 from pretune.text.sampler import Sampler, divide
-from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 from pretune.text.views import build_view
 from pretune.train.optimizer import OptimizerConfig, build_optimizer, gradient_norm, update
 from pretune.train.step import Root

@@ -39,7 +39,7 @@ from pretune.objectives.mixture import build
 from pretune.tasks.task import Encoded, Prediction, Task, Truncate
 from pretune.text.readers.labelled import Example, LabelledConfig, read_examples
 from pretune.text.store import TokenStore
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.precision import Name as Precision
 from pretune.train.precision import choose_precision
 from pretune.train.recipe import Recipe

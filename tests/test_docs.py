@@ -19,7 +19,7 @@ from pretune.cli.catalogue import PAGES
 from pretune.cli.data import split_words
 from pretune.find import names
 from pretune.text.prepare import PrepareConfig
-from pretune.text.train_tokenizer import TokenizerConfig
+from pretune.text.tokenizer.train import TokenizerConfig
 from pretune.train.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent

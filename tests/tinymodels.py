@@ -11,7 +11,7 @@ import torch
 import transformers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 TEXTS = [
     "the quick brown fox jumps over the lazy dog and the cat ate a hat",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from pretune.text.tokenizer import Tokenizer
+    from pretune.text.tokenizer.tokenizer import Tokenizer
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # the first ids
 _SHARD = 1 << 28  # tokens of a file
@@ -28,7 +28,7 @@ def write_store(folder: Path, words: int, documents: Iterable[tuple[NDArray[Any]
 
     from pretune.text.store import SPLITS, Manifest
     from pretune.text.store_writer import SplitWriter, write_manifest
-    from pretune.text.tokenizer import Tokenizer
+    from pretune.text.tokenizer.tokenizer import Tokenizer
 
     vocabulary = [*SPECIAL, *(f"w{n}" for n in range(words - len(SPECIAL)))]
     backend = Backend(models.WordPiece({word: n for n, word in enumerate(vocabulary)}, unk_token="[UNK]"))

@@ -115,7 +115,7 @@ def _work(name: str) -> float:
     from pretune.objectives.mixture import build as build_objective
     from pretune.objectives.objective import Objective
     from pretune.text.rows import Row
-    from pretune.text.vocabulary import numbered
+    from pretune.text.tokenizer.vocabulary import numbered
     from pretune.train.flops import Flops
 
     kind = find_class("objectives", name, Objective)  # type: ignore[type-abstract]

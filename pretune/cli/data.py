@@ -70,7 +70,7 @@ def train(*words: Words, output: Path, config: Path | None = None, session: Comm
     """
     session.start()
     from pretune.text.readers.corpus import Account, read_corpus
-    from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+    from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
     paths, corpus, settings = _settings(words, config, TokenizerConfig, "tokenizer")
     refuse_existing(output)
@@ -97,8 +97,8 @@ def extend(*words: Words, model: Path, output: Path, config: Path | None = None,
     """
     session.start()
     from pretune.text.readers.corpus import Account, read_corpus
-    from pretune.text.extend_tokenizer import ExtendConfig, extend_tokenizer
-    from pretune.text.tokenizer import Tokenizer
+    from pretune.text.tokenizer.extend import ExtendConfig, extend_tokenizer
+    from pretune.text.tokenizer.tokenizer import Tokenizer
 
     paths, corpus, settings = _settings(words, config, ExtendConfig, "extend")
     refuse_existing(output)
@@ -154,7 +154,7 @@ def prepare(
     session.start()
     from pretune import config as configuration
     from pretune.text import prepare as preparing
-    from pretune.text.tokenizer import Tokenizer
+    from pretune.text.tokenizer.tokenizer import Tokenizer
 
     paths, fields = split_words(words)
     settings = configuration.load(preparing.PrepareConfig, config, fields)

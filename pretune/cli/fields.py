@@ -18,8 +18,8 @@ from pretune.find import names
 
 # What the `--field value` words of a verb may be: configuration classes, by module and name.
 _FIELDS = {
-    "tokenizer train": ("pretune.text.train_tokenizer:TokenizerConfig", "pretune.text.readers.corpus:CorpusConfig"),
-    "tokenizer extend": ("pretune.text.extend_tokenizer:ExtendConfig", "pretune.text.readers.corpus:CorpusConfig"),
+    "tokenizer train": ("pretune.text.tokenizer.train:TokenizerConfig", "pretune.text.readers.corpus:CorpusConfig"),
+    "tokenizer extend": ("pretune.text.tokenizer.extend:ExtendConfig", "pretune.text.readers.corpus:CorpusConfig"),
     "prepare": ("pretune.text.prepare:PrepareConfig",),
     "augment": ("pretune.augment.files:AugmentConfig",),
     "pretrain": ("pretune.train.recipe:Recipe",),

@@ -27,8 +27,8 @@ from pretune.interop.wheels import fetch
 from pretune.text.readers.corpus import CorpusConfig, read_corpus
 from pretune.text.prepare import PrepareConfig, prepare
 from pretune.text.pydocs import write_pydocs
-from pretune.text.tokenizer import Tokenizer
-from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 from pretune.train.recipe import Recipe
 
 VOCABULARY = 8192

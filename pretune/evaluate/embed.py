@@ -26,8 +26,8 @@ from pretune.device import computing, is_half
 from pretune.errors import DataError
 from pretune.evaluate.batches import by_length
 from pretune.models.model import LanguageModel, ModelOutput, Pooling
-from pretune.text.tokenizer import Tokenizer
-from pretune.text.vocabulary import Tokens
+from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.text.tokenizer.vocabulary import Tokens
 
 Vectors = NDArray[np.float32]
 Part = NDArray[np.int64]  # indices of texts

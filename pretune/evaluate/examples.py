@@ -18,7 +18,7 @@ from pretune.tasks.task import Answer, Task, Truncate
 from pretune.text.readers.labelled import Example
 from pretune.text.rows import Encoding
 from pretune.text.views import ExampleView
-from pretune.text.vocabulary import Vocabulary
+from pretune.text.tokenizer.vocabulary import Vocabulary
 
 
 def task_of(

@@ -9,7 +9,7 @@ from pretune.device import computing, is_half
 from pretune.errors import UsageError
 from pretune.generate.reader import context
 from pretune.models.model import LanguageModel
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ from pretune.evaluate.batches import BUDGET
 from pretune.generate.reader import context
 from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.model import LanguageModel
-from pretune.text.tokenizer import Tokenizer
-from pretune.text.vocabulary import Vocabulary
+from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.text.tokenizer.vocabulary import Vocabulary
 
 Tokens = NDArray[np.int64]
 Kind = Literal["likelihood", "pseudo-likelihood"]

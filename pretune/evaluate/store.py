@@ -13,7 +13,7 @@ from pretune.evaluate.batches import BUDGET, by_length
 from pretune.models.model import LanguageModel
 from pretune.objectives.objective import Objective
 from pretune.text.store import TokenSplit
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.views import build_view
 
 _READ = 1 << 20

@@ -26,7 +26,7 @@ from pretune.generate.sample import keys, obey, sample
 from pretune.generate.stream import TextStream
 from pretune.models.encoder_decoder import EncoderDecoder, Rules
 from pretune.models.model import LanguageModel
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 Tokens = NDArray[np.int64]
 Pieces = Generator[tuple[int, str], None, list[Continuation]]

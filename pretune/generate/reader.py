@@ -18,7 +18,7 @@ from pretune.errors import UsageError
 from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.model import LanguageModel
 from pretune.nn.heads import VocabularyHead
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 _REFINED = 32
 

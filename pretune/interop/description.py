@@ -18,7 +18,7 @@ from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.find import names, nearest
 from pretune.interop.safety import read_json
 from pretune.models.model import Config, Family, LanguageModel, get_family
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 _OURS = {"architectures", "model_type", "id2label", "label2id", "num_labels", "torch_dtype", "dtype"}
 _DROPPED = {"auto_map", "custom_pipelines", "transformers_version", "trust_remote_code", "use_cache"}

@@ -18,7 +18,7 @@ from pretune.interop.staging import staged
 from pretune.interop.weights import SHARD_BYTES
 from pretune.models.model import LanguageModel, Pooling, parameters
 from pretune.nn.heads import SequenceHead
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 Format = Literal["fp32", "bf16", "fp16"]
 _FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

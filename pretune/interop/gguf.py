@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pretune.errors import DataError
-from pretune.text.gguf import open_gguf, told
+from pretune.text.tokenizer.gguf import open_gguf, told
 
 _FAMILIES = ("llama", "qwen2", "qwen3")
 _FIELDS = {

@@ -31,7 +31,7 @@ from pretune.models.model import (
     initialise,
     replace_parameters,
 )
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 _BUFFERS = (".position_ids", ".token_type_ids", ".attn.bias", ".attn.masked_bias")
 

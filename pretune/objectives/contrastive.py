@@ -21,7 +21,7 @@ from pretune.loss import Term
 from pretune.objectives.objective import Model, Objective, Output
 
 if TYPE_CHECKING:
-    from pretune.text.tokenizer import Vocabulary
+    from pretune.text.tokenizer.tokenizer import Vocabulary
 
 
 class Contrastive(Objective):

@@ -30,7 +30,7 @@ from pretune.objectives.source_target import Integers, SourceTarget
 from pretune.text.rows import Row, names_of
 
 if TYPE_CHECKING:
-    from pretune.text.tokenizer import Vocabulary
+    from pretune.text.tokenizer.tokenizer import Vocabulary
 
 _MASK = -1  # stands for the mask while a text is being damaged
 

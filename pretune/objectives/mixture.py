@@ -20,7 +20,7 @@ from pretune.objectives.objective import Model, Objective, Output
 from pretune.text.rows import Row
 
 if TYPE_CHECKING:
-    from pretune.text.tokenizer import Vocabulary
+    from pretune.text.tokenizer.tokenizer import Vocabulary
 
 
 def build(config: Mapping[str, float | Mapping[str, Any]], vocabulary: Vocabulary) -> Objective:

@@ -42,7 +42,7 @@ from pretune.objectives.objective import Model, Objective, Output, ramp, wrap
 from pretune.text.rows import Row
 
 if TYPE_CHECKING:
-    from pretune.text.tokenizer import Vocabulary
+    from pretune.text.tokenizer.tokenizer import Vocabulary
 
 Integers = NDArray[np.int64]
 _CHOICE = np.array(40, np.uint64)  # bits of a token's hash that do not choose it: they say by what it is replaced

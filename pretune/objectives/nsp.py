@@ -27,7 +27,7 @@ from pretune.objectives.objective import Model, Objective, Output, ends, name_sa
 from pretune.text.rows import Row
 
 if TYPE_CHECKING:
-    from pretune.text.tokenizer import Vocabulary
+    from pretune.text.tokenizer.tokenizer import Vocabulary
 
 
 class NextSentencePrediction(Objective):

@@ -21,7 +21,7 @@ from pretune.text.marks import unmark
 from pretune.text.rows import Row, names_of, run_of
 
 if TYPE_CHECKING:
-    from pretune.text.tokenizer import Vocabulary
+    from pretune.text.tokenizer.tokenizer import Vocabulary
 
 Model = Any
 """A `pretune.models.model.LanguageModel`: called with a batch, its heads by role. Objectives may not import models."""

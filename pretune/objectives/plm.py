@@ -31,7 +31,7 @@ from pretune.objectives.objective import Model, Objective, Output, target, wrap
 from pretune.text.rows import Row, names_of, sizes_of
 
 if TYPE_CHECKING:
-    from pretune.text.tokenizer import Vocabulary
+    from pretune.text.tokenizer.tokenizer import Vocabulary
 
 Integers = NDArray[np.int64]
 

@@ -35,7 +35,7 @@ from pretune.objectives.objective import Model, Objective, Output, target, wrap
 from pretune.text.rows import Row
 
 if TYPE_CHECKING:
-    from pretune.text.tokenizer import Vocabulary
+    from pretune.text.tokenizer.tokenizer import Vocabulary
 
 GENERATOR = "generator"
 _FINE = 1 << 53  # uniform numbers travel as integers of this fineness

@@ -26,7 +26,7 @@ from pretune.objectives.objective import Model, Objective, Output, ends, name_sa
 from pretune.text.rows import Row, names_of
 
 if TYPE_CHECKING:
-    from pretune.text.tokenizer import Vocabulary
+    from pretune.text.tokenizer.tokenizer import Vocabulary
 
 
 class SentenceOrderPrediction(Objective):

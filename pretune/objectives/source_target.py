@@ -18,7 +18,7 @@ from pretune.objectives.objective import Model, Objective, Output, name_samples,
 from pretune.text.rows import Row
 
 if TYPE_CHECKING:
-    from pretune.text.tokenizer import Vocabulary
+    from pretune.text.tokenizer.tokenizer import Vocabulary
 
 Integers = NDArray[np.int64]
 

@@ -28,7 +28,7 @@ from pretune.objectives.objective import Model, Output, ends, name_samples, targ
 from pretune.tasks.task import Prediction, Task, Tokens, tokens_of, where
 from pretune.text.readers.labelled import Example
 from pretune.text.rows import Encoding, Row
-from pretune.text.tokenizer import Vocabulary
+from pretune.text.tokenizer.tokenizer import Vocabulary
 
 
 class Classification(Task[Prediction]):

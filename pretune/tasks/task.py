@@ -25,8 +25,8 @@ from pretune.errors import DataError
 from pretune.objectives.objective import Model, Objective
 from pretune.text.readers.labelled import Example
 from pretune.text.rows import Encoding
-from pretune.text.tokenizer import Tokenizer
-from pretune.text.vocabulary import Vocabulary
+from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.text.tokenizer.vocabulary import Vocabulary
 
 Tokens = NDArray[np.int64]
 Truncate = Literal["head", "tail", "head+tail", "error"]

@@ -14,7 +14,7 @@ from pretune.errors import DataError
 from pretune.tasks.task import Task, fit, where
 from pretune.text.readers.labelled import Example
 from pretune.text.rows import Encoding, Row
-from pretune.text.vocabulary import Vocabulary
+from pretune.text.tokenizer.vocabulary import Vocabulary
 
 
 class VectorTask(Task[float]):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretune.text.vocabulary import stages
+from pretune.text.tokenizer.vocabulary import stages
 
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]

@@ -29,7 +29,7 @@ from pretune.errors import DataError, PretuneError
 from pretune.text.pieces import DocumentEncoder, Encoded
 from pretune.text.segment import WordFinder
 from pretune.text.sentences import sentence_starts
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 # For the C library: the memory of freed arrays is kept for the next batch, not given back and faulted in again.
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}

@@ -20,8 +20,8 @@ import tokenizers
 from numpy.typing import NDArray
 
 from pretune.text.cutting import WHITE, Codes, Cutter, Integers, cutter
-from pretune.text.tokenizer import Tokenizer, encode_all
-from pretune.text.vocabulary import byte_alphabet, is_byte_level, spaces
+from pretune.text.tokenizer.tokenizer import Tokenizer, encode_all
+from pretune.text.tokenizer.vocabulary import byte_alphabet, is_byte_level, spaces
 from pretune.text.words import LONGEST, WordTable, keys_of
 
 MOST_PIECES = 1 << 17  # slots held before all are forgotten: bounds memory at about 40 MB

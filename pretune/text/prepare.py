@@ -35,7 +35,7 @@ from pretune.text.seen import Seen
 from pretune.text.segment import WordFinder
 from pretune.text.store import MANIFEST, Manifest, SplitManifest, TokenStore
 from pretune.text.store_writer import SplitWriter, write_manifest
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 BATCH_BYTES = 1 << 20
 BATCH_DOCUMENTS = 4096

@@ -17,7 +17,7 @@ from pretune.batch import ragged
 from pretune.cli import main
 from pretune.interop.huggingface import save_model
 from pretune.models import build
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 WORDS = ["a", "the", "good", "bad", "film", "movie", "一", "这", "好", "坏", "片"]

@@ -18,7 +18,7 @@ from pretune.bench.works.finetune import Finetune, Task
 from pretune.errors import BenchError, MissingInputError
 from pretune.interop.huggingface import save_model
 from pretune.models import build
-from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "then", "it", "ran", "far", "away", "from", "here"]
 

@@ -19,7 +19,7 @@ from pretune.batch import ragged
 from pretune.errors import DataError
 from pretune.evaluate import embed
 from pretune.evaluate.embed import Pooling, _parts, budget_of
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 SENTENCE = "the quick brown fox jumps over the lazy dog and the cat ate a hat don't you think"
 WORDS = SENTENCE.split()

@@ -15,7 +15,7 @@ from pretune.interop.huggingface import load_model
 from pretune.objectives.mixture import build
 from pretune.text.prepare import PrepareConfig, prepare
 from pretune.text.store import TokenStore
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 CPU = torch.device("cpu")
 DOCUMENTS = [f"{text} number {n}. The cat {n} sat. A dog ran {n} miles." for n in range(12) for text in TEXTS]

@@ -22,7 +22,7 @@ from pretune.generate.reader import Reader
 from pretune.interop.huggingface import load_model
 from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 NEW = 20
 LENGTHS = (3, 9, 1, 17)

@@ -19,8 +19,8 @@ from pretune.generate.generate import generate
 from pretune.generate.options import GenerateConfig
 from pretune.interop.gguf import GgufWeights
 from pretune.interop.huggingface import load_model
-from pretune.text import gguf as ours
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer.tokenizer import gguf as ours
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 gguf = pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")
 WORDS = ["the quick brown fox jumps over the lazy dog", "a model learns the language of its texts"]

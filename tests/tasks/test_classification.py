@@ -23,7 +23,7 @@ from pretune.tasks.classification import Classification
 from pretune.tasks.task import Prediction, Task
 from pretune.text.readers.labelled import Example
 from pretune.text.rows import Encoding
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.views import ExampleView, Row
 from pretune.tune import frozen, full
 

@@ -15,9 +15,9 @@ from pretune.errors import DataError
 from pretune.interop.huggingface import load_model, save_model
 from pretune.models import build
 from pretune.models.vocabulary import extend_vocabulary
-from pretune.text.extend_tokenizer import ExtendConfig, extend_tokenizer
-from pretune.text.tokenizer import Tokenizer
-from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+from pretune.text.tokenizer.extend import ExtendConfig, extend_tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
 GENERAL = ["the cat sat on the mat and the dog ran after it", "people read books about many things"] * 30
 DOMAIN = ["the angioplasty of the stenosis", "stenosis and angioplasty, angioplasty again", "a thrombus"] * 8

@@ -12,8 +12,8 @@ import transformers
 from tokenizers import models, pre_tokenizers, processors
 
 from pretune.errors import DataError
-from pretune.text.frame import read_frames
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer.template import read_frames
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 TOKENS = ["<pad>", "<s>", "</s>", "<cls>", "<sep>", "<unk>", "a", "b", "c"]
 SPECIAL = TOKENS[:6]

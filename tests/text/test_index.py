@@ -17,7 +17,7 @@ from pretune.text.index import Index, computed, kept
 from pretune.text.new_folder import NewFolder
 from pretune.text.prepare import PrepareConfig, prepare
 from pretune.text.store import TokenStore
-from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 from pretune.text.views import build_view
 
 TEXT = [f"Document {n} is short. It has two sentences, and {n * n} words. " * (1 + n % 4) for n in range(200)]

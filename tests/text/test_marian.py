@@ -14,7 +14,7 @@ import transformers
 
 import pretune
 from pretune.errors import DataError
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 sentencepiece = pytest.importorskip("sentencepiece", reason="the extra 'sentencepiece' is not installed")
 ENGLISH = [

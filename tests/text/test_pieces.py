@@ -13,8 +13,8 @@ from tokenizers import pre_tokenizers
 import pretune.text.pieces as pieces
 from pretune.text.cutting import cutter
 from pretune.text.pieces import DocumentEncoder
-from pretune.text.tokenizer import Tokenizer
-from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
 LETTERS = list(
     "abcXYZ019'.,!?()[]-_  \n\n\t\r\x0b\x0c\x00\x1c\x1f\x85\xa0\u1680\u2003\u2028\u202f\u3000\u200b\ufeff\ufffd"

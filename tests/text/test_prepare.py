@@ -25,8 +25,8 @@ from pretune.text.prepare import PrepareConfig, Progress, prepare
 from pretune.text.sampler import Sampler, divide
 from pretune.text.sentences import sentence_starts
 from pretune.text.store import TokenStore
-from pretune.text.tokenizer import Tokenizer
-from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 from pretune.text.views import build_view
 
 SENTENCE = "the model reads text and learns what people wrote about language, 3 cats. It's 你好。世界！ then more"
@@ -184,7 +184,7 @@ SCRIPT = """
 import sys
 import pretune.text.prepare as module
 from pretune.text.prepare import PrepareConfig, prepare
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
 module.BATCH_BYTES = 4000
 source, tokenizer, output, processes = sys.argv[1:]
 prepare(source, Tokenizer.load(tokenizer), output, PrepareConfig(processes=int(processes), shard_tokens=9000),

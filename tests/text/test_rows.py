@@ -16,7 +16,7 @@ from pretune.objectives.objective import Objective
 from pretune.text.rows import Row, Windows, join, names_of, pick, run_of, sizes_of
 from pretune.text.sampler import divide
 from pretune.text.views import DocumentView, StreamView, View
-from pretune.text.vocabulary import Vocabulary
+from pretune.text.tokenizer.vocabulary import Vocabulary
 
 DRAW = Draw(5)
 SPLITS = [MemorySplit([[5, 8, 9], [1], [20, 3, 3, 40]]), MemorySplit([[30], [7, 7]])]

@@ -19,8 +19,8 @@ from pretune.text.marks import MarkedSplit, unmark
 from pretune.text.prepare import PrepareConfig, prepare
 from pretune.text.segment import LongestMatch, WordFinder, word_starts
 from pretune.text.store import TokenStore
-from pretune.text.tokenizer import Tokenizer
-from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 from pretune.text.views import build_view
 
 TEXTS = [

@@ -10,7 +10,7 @@ import pytest
 import transformers
 
 from pretune.errors import DataError
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 sentencepiece = pytest.importorskip("sentencepiece", reason="the extra 'sentencepiece' is not installed")
 LINES = [

@@ -11,8 +11,8 @@ import pytest
 from pretune.errors import DataError, MissingInputError
 from pretune.text.prepare import PrepareConfig, prepare
 from pretune.text.store import TokenStore
-from pretune.text.tokenizer import Tokenizer
-from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
 TEXT = [f"Document {n} is short. It has two sentences, and {n * n} words." for n in range(300)]
 

@@ -12,8 +12,8 @@ import transformers
 from tokenizers import models, pre_tokenizers
 
 from pretune.errors import DataError, MissingInputError
-from pretune.text.tokenizer import Tokenizer
-from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
 TEXT = [
     "The quick brown fox jumps over the lazy dog, and the dog sleeps on. It's 3.14 or 2,718!",

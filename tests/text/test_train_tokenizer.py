@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from pretune.errors import DataError, UsageError
-from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
 ENGLISH = [f"sentence number {n} says that words are learned from many words, naïvely {n * 7}" for n in range(200)]
 CHINESE = [

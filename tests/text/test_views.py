@@ -13,7 +13,7 @@ from pretune.errors import DataError, UsageError
 from pretune.text import windows
 from pretune.text.prepare import PrepareConfig, prepare
 from pretune.text.rows import Encoding
-from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 from pretune.text.views import DocumentView, ExampleView, PairsView, Row, StreamView, View, build_view
 
 DRAW = Draw(7)

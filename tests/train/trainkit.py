@@ -19,7 +19,7 @@ from pretune.config import merge, validate
 from pretune.find import find_class
 from pretune.objectives.objective import Objective
 from pretune.text.store import FORMAT, VERSION
-from pretune.text.tokenizer import Tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.recipe import Recipe
 from pretune.train.step import Stepper
 

@@ -38,8 +38,8 @@ from pretune.errors import BenchError
 from pretune.text.readers.corpus import CorpusConfig, read_corpus
 from pretune.text.readers.labelled import Example, LabelledConfig, read_examples
 from pretune.text.prepare import PrepareConfig, prepare
-from pretune.text.tokenizer import Tokenizer
-from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
 log = logging.getLogger(__name__)
 _PARAGRAPHS = 20  # of a document

@@ -33,7 +33,7 @@ from pretune.text.index import Index, Parts, computed
 
 if TYPE_CHECKING:
     from pretune.objectives.objective import Objective
-    from pretune.text.vocabulary import Vocabulary
+    from pretune.text.tokenizer.vocabulary import Vocabulary
     from pretune.train.recipe import Recipe
 
 TEXT = "corpora/en/tinyshakespeare.txt"
@@ -291,7 +291,7 @@ class ReachedError(PretuneError):
 
 def characters(size: int) -> Vocabulary:
     """Every id is a character, none is special."""
-    from pretune.text.vocabulary import Vocabulary as Made
+    from pretune.text.tokenizer.vocabulary import Vocabulary as Made
 
     nothing = np.zeros(size, bool)
     return Made(

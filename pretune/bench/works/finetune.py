@@ -76,7 +76,7 @@ class Finetune(Work):
         """Ours; the peer as its example runs it; at its best with and without attention dropout."""
         from pretune.interop.huggingface import load_model, save_model
         from pretune.interop.wheels import fetch
-        from pretune.text.tokenizer import Tokenizer
+        from pretune.text.tokenizer.tokenizer import Tokenizer
 
         task = self.variants[given.variant]
         train, held = read_texts(text_file(task.file), task.texts)

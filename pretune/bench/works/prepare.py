@@ -90,7 +90,7 @@ def write_source(path: Path) -> Path:
 def train(source: Path, kind: Kind, folder: Path) -> Path:
     """A tokenizer trained on the text itself."""
     from pretune.text.readers.corpus import read_corpus
-    from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+    from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
     config = TokenizerConfig(kind=kind, vocab_size=VOCABULARY, max_bytes=TRAINED_ON)
     train_tokenizer((document.text for document in read_corpus(source)), config).save(folder)
@@ -100,7 +100,7 @@ def train(source: Path, kind: Kind, folder: Path) -> Path:
 def setup(*, source: str, tokenizer: str, processes: int, folder: str) -> Callable[[], dict[str, float]]:
     """pretune's own: a token store."""
     from pretune.text.prepare import PrepareConfig, prepare
-    from pretune.text.tokenizer import Tokenizer
+    from pretune.text.tokenizer.tokenizer import Tokenizer
 
     def turn() -> dict[str, float]:
         with tempfile.TemporaryDirectory(dir=folder) as place:

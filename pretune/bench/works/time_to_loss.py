@@ -101,7 +101,7 @@ def prepare_documentation(folder: Path) -> tuple[Path, Path]:
     from pretune.text.readers.corpus import read_corpus
     from pretune.text.prepare import PrepareConfig, prepare
     from pretune.text.pydocs import write_pydocs
-    from pretune.text.train_tokenizer import TokenizerConfig, train_tokenizer
+    from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
     source, tokenizer, store = folder / "source.jsonl", folder / "tokenizer", folder / "store"
     write_pydocs(source)
@@ -115,7 +115,7 @@ def prepare_documentation(folder: Path) -> tuple[Path, Path]:
 def windows(store: Path) -> np.ndarray[Any, Any]:
     """The training split as `group_texts` packs it: documents between [CLS] and [SEP], cut every 128 tokens."""
     from pretune.text.store import TokenStore
-    from pretune.text.tokenizer import Tokenizer
+    from pretune.text.tokenizer.tokenizer import Tokenizer
 
     found = TokenStore.open(store)
     split, vocabulary = found.split("train"), Tokenizer.load(found.tokenizer_path).vocabulary

@@ -198,7 +198,7 @@ def batches_of(shape: Shape) -> tuple[Any, list[Any]]:
     from pretune.draw import Draw
     from pretune.objectives.mixture import build
     from pretune.text.views import Row
-    from pretune.text.vocabulary import numbered
+    from pretune.text.tokenizer.vocabulary import numbered
 
     objective = build({shape.task: 1.0}, numbered(shape.tokens))
     extra = objective.lookahead - objective.overhead

@@ -22,8 +22,8 @@ import tokenizers
 from numpy.typing import ArrayLike, NDArray
 
 from pretune.errors import DataError
-from pretune.text.tokenizer_files import MOST_IDS, Settings, read_tokenizer, roles_of, write_tokenizer
-from pretune.text.vocabulary import Tokens, Vocabulary, build_vocabulary, is_byte_level
+from pretune.text.tokenizer.files import MOST_IDS, Settings, read_tokenizer, roles_of, write_tokenizer
+from pretune.text.tokenizer.vocabulary import Tokens, Vocabulary, build_vocabulary, is_byte_level
 
 __all__ = ["Tokenizer", "Vocabulary"]
 

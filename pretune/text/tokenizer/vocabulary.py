@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pretune.errors import DataError
-from pretune.text.frame import Frame, around, read_frames, usual
+from pretune.text.tokenizer.template import Frame, around, read_frames, usual
 
 Flags = NDArray[np.bool_]
 Tokens = NDArray[np.int64]

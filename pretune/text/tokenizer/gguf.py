@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from pretune.errors import DataError, MissingInputError, MissingPackageError
-from pretune.text.sentencepiece import merges_of, metaspace, template_of
+from pretune.text.tokenizer.sentencepiece import merges_of, metaspace, template_of
 
 _MAGIC = b"GGUF"
 _UNKNOWN, _CONTROL, _USER = 2, 3, 4  # kinds of tokens

@@ -11,10 +11,10 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from pretune.errors import DataError, MissingInputError
-from pretune.text import sentencepiece
-from pretune.text.gguf import read_gguf_tokenizer
-from pretune.text.marian import SOURCE, read_marian
-from pretune.text.vocabulary import ROLES
+from pretune.text.tokenizer.tokenizer import sentencepiece
+from pretune.text.tokenizer.gguf import read_gguf_tokenizer
+from pretune.text.tokenizer.marian import SOURCE, read_marian
+from pretune.text.tokenizer.vocabulary import ROLES
 
 Settings = dict[str, Any]
 MOST_IDS = 1 << 24
