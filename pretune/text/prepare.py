@@ -28,11 +28,11 @@ from pydantic import Field
 from pretune.config import Config
 from pretune.errors import CannotCreateError, DataError
 from pretune.text.readers.corpus import Account, CorpusConfig, Document, read_corpus
-from pretune.text.encode_worker import Encoder, Workers
+from pretune.text.encode.workers import Encoder, Workers
 from pretune.text.new_folder import NewFolder, storage_errors
-from pretune.text.pieces import Encoded
+from pretune.text.encode.encoder import Encoded
 from pretune.text.seen import Seen
-from pretune.text.segment import WordFinder
+from pretune.text.encode.segmenter import WordFinder
 from pretune.text.store import MANIFEST, Manifest, SplitManifest, TokenStore
 from pretune.text.store_writer import SplitWriter, write_manifest
 from pretune.text.tokenizer.tokenizer import Tokenizer

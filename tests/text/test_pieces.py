@@ -10,9 +10,9 @@ import pytest
 import tokenizers
 from tokenizers import pre_tokenizers
 
-import pretune.text.pieces as pieces
-from pretune.text.cutting import cutter
-from pretune.text.pieces import DocumentEncoder
+import pretune.text.encode.encoder as pieces
+from pretune.text.encode.pretokenize import cutter
+from pretune.text.encode.encoder import DocumentEncoder
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 

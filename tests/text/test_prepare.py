@@ -23,7 +23,7 @@ from pretune.errors import CannotCreateError, DataError, PretuneError, StorageEr
 from pretune.text.readers.corpus import CorpusConfig
 from pretune.text.prepare import PrepareConfig, Progress, prepare
 from pretune.text.sampler import Sampler, divide
-from pretune.text.sentences import sentence_starts
+from pretune.text.encode.sentences import sentence_starts
 from pretune.text.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
@@ -382,5 +382,5 @@ def test_a_tokenizer_that_fails_says_why(tokenizer: Tokenizer, tmp_path: Path, p
 
 
 def test_workers_do_without_torch() -> None:
-    code = "import pretune.text.encode_worker, pretune.text.prepare, sys; print('torch' in sys.modules)"
+    code = "import pretune.text.encode.workers, pretune.text.prepare, sys; print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"

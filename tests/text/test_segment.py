@@ -17,7 +17,7 @@ from pretune.objectives.mixture import build
 from pretune.text.readers.corpus import CorpusConfig
 from pretune.text.marks import MarkedSplit, unmark
 from pretune.text.prepare import PrepareConfig, prepare
-from pretune.text.segment import LongestMatch, WordFinder, word_starts
+from pretune.text.encode.segmenter import LongestMatch, WordFinder, word_starts
 from pretune.text.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer

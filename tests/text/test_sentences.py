@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from pretune.text.sentences import sentence_starts
+from pretune.text.encode.sentences import sentence_starts
 
 
 def cut(text: str) -> list[str]:

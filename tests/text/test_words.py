@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pretune.text.words import LONGEST, WordTable, keys_of
+from pretune.text.encode.word_table import LONGEST, WordTable, keys_of
 
 words = st.lists(st.text(st.characters(min_codepoint=1, max_codepoint=126), min_size=1, max_size=LONGEST), max_size=60)
 

@@ -26,9 +26,9 @@ import numpy as np
 import tokenizers
 
 from pretune.errors import DataError, PretuneError
-from pretune.text.pieces import DocumentEncoder, Encoded
-from pretune.text.segment import WordFinder
-from pretune.text.sentences import sentence_starts
+from pretune.text.encode.encoder import DocumentEncoder, Encoded
+from pretune.text.encode.segmenter import WordFinder
+from pretune.text.encode.sentences import sentence_starts
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 # For the C library: the memory of freed arrays is kept for the next batch, not given back and faulted in again.
@@ -123,7 +123,7 @@ def _start() -> subprocess.Popen[bytes]:
         **_KEEP_MEMORY,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
-    command = [sys.executable, "-m", "pretune.text.encode_worker"]
+    command = [sys.executable, "-m", "pretune.text.encode.workers"]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
 
