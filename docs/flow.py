@@ -22,7 +22,7 @@ from pretune.draw import Draw
 from pretune.models import build
 from pretune.objectives.mixture import build as build_objective
 from pretune.text.readers.corpus import Account, CorpusConfig, read_corpus
-from pretune.text.prepare import PrepareConfig, prepare
+from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.sampler import Sampler, divide
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 from pretune.text.views import build_view

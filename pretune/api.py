@@ -38,7 +38,7 @@ from pretune.models.model import LanguageModel, Pooling
 from pretune.objectives.mixture import build
 from pretune.tasks.task import Encoded, Prediction, Task, Truncate
 from pretune.text.readers.labelled import Example, LabelledConfig, read_examples
-from pretune.text.store import TokenStore
+from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.precision import Name as Precision
 from pretune.train.precision import choose_precision

@@ -11,7 +11,7 @@ import numpy as np
 
 from pretune.draw import Draw
 from pretune.text.readers.labelled import read_examples
-from pretune.text.store import TokenSplit, TokenStore
+from pretune.text.store.store import TokenSplit, TokenStore
 
 if TYPE_CHECKING:
     from pretune.api import Model

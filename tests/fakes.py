@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pretune.batch import Batch, Layout
 from pretune.loss import linear_cross_entropy
-from pretune.text.index import Index, Parts, computed
+from pretune.text.store.index import Index, Parts, computed
 from pretune.text.tokenizer.vocabulary import Vocabulary
 
 PAD, UNK, CLS, SEP, MASK = range(5)

@@ -15,7 +15,7 @@ import pretune
 from pretune.api import Model
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.text.readers.labelled import LabelledConfig
-from pretune.text.prepare import PrepareConfig, prepare
+from pretune.text.store.prepare import PrepareConfig, prepare
 
 LABELS = ["bad", "good", "so-so"]
 LINES = ["the quick fox", "a hat", "the cat ate the dog and the lazy brown fox jumps over a hat", "don't", "the 模型"]

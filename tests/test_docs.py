@@ -18,7 +18,7 @@ from pretune.cli import app, main
 from pretune.cli.catalogue import PAGES
 from pretune.cli.data import split_words
 from pretune.find import names
-from pretune.text.prepare import PrepareConfig
+from pretune.text.store.prepare import PrepareConfig
 from pretune.text.tokenizer.train import TokenizerConfig
 from pretune.train.recipe import Recipe
 

@@ -13,7 +13,7 @@ from tinymodels import TEXTS, byte_tokenizer, save_bert, word_tokenizer
 import pretune
 from pretune.cli import main
 from pretune.errors import UsageError
-from pretune.text.prepare import PrepareConfig, prepare
+from pretune.text.store.prepare import PrepareConfig, prepare
 
 
 @pytest.fixture(scope="module")

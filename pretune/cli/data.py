@@ -15,7 +15,7 @@ from pretune.errors import CannotCreateError, UsageError
 if TYPE_CHECKING:
     from pretune.config import Config
     from pretune.text.readers.corpus import CorpusConfig
-    from pretune.text.prepare import Progress
+    from pretune.text.store.prepare import Progress
 
 C = TypeVar("C", bound="Config")
 GROUP = Group("From text to tokens", sort_key=1)
@@ -153,7 +153,7 @@ def prepare(
     """
     session.start()
     from pretune import config as configuration
-    from pretune.text import prepare as preparing
+    from pretune.text.store.store import prepare as preparing
     from pretune.text.tokenizer.tokenizer import Tokenizer
 
     paths, fields = split_words(words)

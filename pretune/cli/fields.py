@@ -20,7 +20,7 @@ from pretune.find import names
 _FIELDS = {
     "tokenizer train": ("pretune.text.tokenizer.train:TokenizerConfig", "pretune.text.readers.corpus:CorpusConfig"),
     "tokenizer extend": ("pretune.text.tokenizer.extend:ExtendConfig", "pretune.text.readers.corpus:CorpusConfig"),
-    "prepare": ("pretune.text.prepare:PrepareConfig",),
+    "prepare": ("pretune.text.store.prepare:PrepareConfig",),
     "augment": ("pretune.augment.files:AugmentConfig",),
     "pretrain": ("pretune.train.recipe:Recipe",),
     "finetune": ("pretune.train.recipe:Recipe",),

@@ -12,7 +12,7 @@ from pretune.draw import Draw
 from pretune.evaluate.batches import BUDGET, by_length
 from pretune.models.model import LanguageModel
 from pretune.objectives.objective import Objective
-from pretune.text.store import TokenSplit
+from pretune.text.store.store import TokenSplit
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.views import build_view
 

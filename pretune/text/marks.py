@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pretune.text.rows import Ints
 
 if TYPE_CHECKING:
-    from pretune.text.store import TokenSplit
+    from pretune.text.store.store import TokenSplit
 
 _KNOWN = 1 << 40  # the store says where words begin
 _JOINED = 1 << 41  # the token continues the word of the one before it

@@ -39,7 +39,7 @@ class Encoding(NamedTuple):
 
 
 class Split(Protocol):
-    """What a view needs of a split of a token store (`pretune.text.store.TokenSplit`)."""
+    """What a view needs of a split of a token store (`pretune.text.store.store.TokenSplit`)."""
 
     @property
     def token_count(self) -> int:

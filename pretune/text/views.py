@@ -22,7 +22,7 @@ from pretune.errors import UsageError
 from pretune.text.marks import MarkedSplit
 from pretune.text.rows import Encoding, Ints, Row, Split, Windows
 from pretune.text.sentence_windows import PairsView, SentencesView, SentenceView, TooFewDocumentsError
-from pretune.text.store import TokenSplit
+from pretune.text.store.store import TokenSplit
 from pretune.text.windows import DocumentView, StreamView
 
 __all__ = [

@@ -28,7 +28,7 @@ from pretune.objectives.source_target import SourceTarget
 from pretune.tasks.task import Encoded, Task
 from pretune.text.readers.labelled import Example, read_examples
 from pretune.text.sampler import Sampler
-from pretune.text.store import TokenStore
+from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.views import ExampleView, TooFewDocumentsError, View, build_view
 from pretune.train.parallel import World

@@ -13,8 +13,8 @@ from tinymodels import TEXTS, byte_tokenizer, save_bert, save_gpt2, word_tokeniz
 from pretune.evaluate.store import bytes_per_token, evaluate_store
 from pretune.interop.huggingface import load_model
 from pretune.objectives.mixture import build
-from pretune.text.prepare import PrepareConfig, prepare
-from pretune.text.store import TokenStore
+from pretune.text.store.prepare import PrepareConfig, prepare
+from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 CPU = torch.device("cpu")

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from pretune.draw import Draw
-from pretune.text import store as store_module
+from pretune.text.store.store import store as store_module
 from pretune.text import windows as windows_module
-from pretune.text.index import Index, computed, kept
-from pretune.text.new_folder import NewFolder
-from pretune.text.prepare import PrepareConfig, prepare
-from pretune.text.store import TokenStore
+from pretune.text.store.index import Index, computed, kept
+from pretune.text.store.new_folder import NewFolder
+from pretune.text.store.prepare import PrepareConfig, prepare
+from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 from pretune.text.views import build_view
 

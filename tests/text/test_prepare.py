@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import pretune.text.prepare as module
+import pretune.text.store.prepare as module
 from pretune.draw import Draw
 from pretune.errors import CannotCreateError, DataError, PretuneError, StorageError
 from pretune.text.readers.corpus import CorpusConfig
-from pretune.text.prepare import PrepareConfig, Progress, prepare
+from pretune.text.store.prepare import PrepareConfig, Progress, prepare
 from pretune.text.sampler import Sampler, divide
 from pretune.text.encode.sentences import sentence_starts
-from pretune.text.store import TokenStore
+from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 from pretune.text.views import build_view
@@ -182,8 +182,8 @@ def test_type_of_tokens(tmp_path: Path, tokenizer: Tokenizer) -> None:
 
 SCRIPT = """
 import sys
-import pretune.text.prepare as module
-from pretune.text.prepare import PrepareConfig, prepare
+import pretune.text.store.prepare as module
+from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.tokenizer.tokenizer import Tokenizer
 module.BATCH_BYTES = 4000
 source, tokenizer, output, processes = sys.argv[1:]
@@ -382,5 +382,5 @@ def test_a_tokenizer_that_fails_says_why(tokenizer: Tokenizer, tmp_path: Path, p
 
 
 def test_workers_do_without_torch() -> None:
-    code = "import pretune.text.encode.workers, pretune.text.prepare, sys; print('torch' in sys.modules)"
+    code = "import pretune.text.encode.workers, pretune.text.store.prepare, sys; print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"

@@ -8,7 +8,7 @@ import tracemalloc
 
 import pytest
 
-from pretune.text.seen import Seen
+from pretune.text.store.dedup import Seen
 
 
 def digest(n: int) -> bytes:

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import pretune.text.prepare as preparing
+import pretune.text.store.prepare as preparing
 from pretune.draw import Draw
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.objectives.mixture import build
 from pretune.text.readers.corpus import CorpusConfig
 from pretune.text.marks import MarkedSplit, unmark
-from pretune.text.prepare import PrepareConfig, prepare
+from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.encode.segmenter import LongestMatch, WordFinder, word_starts
-from pretune.text.store import TokenStore
+from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 from pretune.text.views import build_view

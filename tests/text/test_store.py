@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from pretune.errors import DataError, MissingInputError
-from pretune.text.prepare import PrepareConfig, prepare
-from pretune.text.store import TokenStore
+from pretune.text.store.prepare import PrepareConfig, prepare
+from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 

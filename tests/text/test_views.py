@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.text import windows
-from pretune.text.prepare import PrepareConfig, prepare
+from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.rows import Encoding
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 from pretune.text.views import DocumentView, ExampleView, PairsView, Row, StreamView, View, build_view

@@ -18,7 +18,7 @@ import tokenizers
 from pretune.config import merge, validate
 from pretune.find import find_class
 from pretune.objectives.objective import Objective
-from pretune.text.store import FORMAT, VERSION
+from pretune.text.store.store import FORMAT, VERSION
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.recipe import Recipe
 from pretune.train.step import Stepper

@@ -37,7 +37,7 @@ from pretune.draw import Draw, Permutation
 from pretune.errors import BenchError
 from pretune.text.readers.corpus import CorpusConfig, read_corpus
 from pretune.text.readers.labelled import Example, LabelledConfig, read_examples
-from pretune.text.prepare import PrepareConfig, prepare
+from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 

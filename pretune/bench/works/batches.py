@@ -102,7 +102,7 @@ def setup(*, store: str, pack: str) -> Callable[[], dict[str, Any]]:
     from pretune.draw import Draw
     from pretune.objectives.mixture import build
     from pretune.text.sampler import Sampler, divide
-    from pretune.text.store import TokenStore
+    from pretune.text.store.store import TokenStore
     from pretune.text.tokenizer.tokenizer import Tokenizer
     from pretune.text.views import build_view
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from pretune.bench.texts import text_file
 from pretune.bench.work import OURS, Contestant, Given, Limits, Turn, Turns, Work, peer
 from pretune.errors import BenchError, PretuneError
-from pretune.text.index import Index, Parts, computed
+from pretune.text.store.index import Index, Parts, computed
 
 if TYPE_CHECKING:
     from pretune.objectives.objective import Objective

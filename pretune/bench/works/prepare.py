@@ -99,7 +99,7 @@ def train(source: Path, kind: Kind, folder: Path) -> Path:
 
 def setup(*, source: str, tokenizer: str, processes: int, folder: str) -> Callable[[], dict[str, float]]:
     """pretune's own: a token store."""
-    from pretune.text.prepare import PrepareConfig, prepare
+    from pretune.text.store.prepare import PrepareConfig, prepare
     from pretune.text.tokenizer.tokenizer import Tokenizer
 
     def turn() -> dict[str, float]:

@@ -71,7 +71,7 @@ def setup(*, store: str, pack: str, window: int) -> Callable[[], dict[str, Any]]
 
     from pretune.draw import Draw
     from pretune.text.sampler import Sampler
-    from pretune.text.store import TokenStore
+    from pretune.text.store.store import TokenStore
     from pretune.text.views import build_view
 
     steps = np.random.default_rng(1)

@@ -99,7 +99,7 @@ class TimeToLoss(Work):
 def prepare_documentation(folder: Path) -> tuple[Path, Path]:
     """The documentation that this Python carries, as a tokenizer and a store made with it."""
     from pretune.text.readers.corpus import read_corpus
-    from pretune.text.prepare import PrepareConfig, prepare
+    from pretune.text.store.prepare import PrepareConfig, prepare
     from pretune.text.pydocs import write_pydocs
     from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
@@ -114,7 +114,7 @@ def prepare_documentation(folder: Path) -> tuple[Path, Path]:
 
 def windows(store: Path) -> np.ndarray[Any, Any]:
     """The training split as `group_texts` packs it: documents between [CLS] and [SEP], cut every 128 tokens."""
-    from pretune.text.store import TokenStore
+    from pretune.text.store.store import TokenStore
     from pretune.text.tokenizer.tokenizer import Tokenizer
 
     found = TokenStore.open(store)

@@ -8,7 +8,7 @@ train-sentences.npy              (S,) int64: where each sentence begins
 train-domains.npy                (D,) uint16: the domain of each document, an index into the manifest's list
 train-words.npy                  (T,) bool: whether the token begins a word; only where a segmenter was asked
 validation-...                   the same for the documents held out
-index/                           what training found out about where windows begin (`text/index.py`); may be removed
+index/                           what training found out about where windows begin (`text/store/index.py`); may be removed
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from pretune.disk import sha256
 from pretune.errors import DataError, MissingInputError
-from pretune.text.array_files import StoredFile, check_size, map_file
-from pretune.text.index import FOLDER, Index, Parts, computed, drop_damaged, kept
+from pretune.text.store.array_files import StoredFile, check_size, map_file
+from pretune.text.store.index import FOLDER, Index, Parts, computed, drop_damaged, kept
 
 FORMAT = "pretune token store"
 VERSION = 1

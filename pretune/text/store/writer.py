@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretune.text.array_files import ArrayWriter, StoredFile
-from pretune.text.store import FORMAT, MANIFEST, VERSION, Manifest, SplitManifest
+from pretune.text.store.array_files import ArrayWriter, StoredFile
+from pretune.text.store.store import FORMAT, MANIFEST, VERSION, Manifest, SplitManifest
 
 
 class SplitWriter:

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from pretune.disk import sha256
 from pretune.errors import CannotCreateError, DataError
-from pretune.text.array_files import ArrayWriter, StoredFile, map_file
-from pretune.text.new_folder import NewFolder
+from pretune.text.store.array_files import ArrayWriter, StoredFile, map_file
+from pretune.text.store.new_folder import NewFolder
 
 FOLDER = "index"
 _FACTS = "index.json"
