@@ -114,7 +114,7 @@ def _work(name: str) -> float:
     from pretune.models import build
     from pretune.objectives.mixture import build as build_objective
     from pretune.objectives.objective import Objective
-    from pretune.text.rows import Row
+    from pretune.text.samples.rows import Row
     from pretune.text.tokenizer.vocabulary import numbered
     from pretune.train.flops import Flops
 

@@ -53,7 +53,7 @@ def pydocs(
         minimum: characters of the shortest docstring kept.
     """
     session.say(f"collecting the documentation of this Python's packages -> {output}")
-    from pretune.text.pydocs import MINIMUM, PACKAGES, write_pydocs
+    from pretune.demo.pydocs import MINIMUM, PACKAGES, write_pydocs
 
     account = write_pydocs(output, packages or PACKAGES, exclude, MINIMUM if minimum is None else minimum)
     session.say(f"{account.summary()}\nwritten: {output}")

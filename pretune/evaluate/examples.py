@@ -16,8 +16,8 @@ from pretune.find import find_class
 from pretune.models.model import LanguageModel
 from pretune.tasks.task import Answer, Task, Truncate
 from pretune.text.readers.labelled import Example
-from pretune.text.rows import Encoding
-from pretune.text.views import ExampleView
+from pretune.text.samples.rows import Encoding
+from pretune.text.samples.views import ExampleView
 from pretune.text.tokenizer.vocabulary import Vocabulary
 
 

@@ -14,7 +14,7 @@ from pretune.models.model import LanguageModel
 from pretune.objectives.objective import Objective
 from pretune.text.store.store import TokenSplit
 from pretune.text.tokenizer.tokenizer import Tokenizer
-from pretune.text.views import build_view
+from pretune.text.samples.views import build_view
 
 _READ = 1 << 20
 

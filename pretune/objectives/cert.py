@@ -29,7 +29,7 @@ from pretune.draw import Draw
 from pretune.loss import Term
 from pretune.objectives.contrastive import Contrastive, detached
 from pretune.objectives.objective import Model, Output, target, wrap
-from pretune.text.rows import Row, names_of
+from pretune.text.samples.rows import Row, names_of
 
 
 class Cert(Contrastive):

@@ -18,7 +18,7 @@ from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.loss import Term
 from pretune.objectives.objective import Model, Objective, Output
-from pretune.text.rows import Row, names_of, run_of
+from pretune.text.samples.rows import Row, names_of, run_of
 
 
 class CausalLanguageModelling(Objective):

@@ -17,7 +17,7 @@ from pretune.errors import UsageError
 from pretune.find import find_class
 from pretune.loss import Term
 from pretune.objectives.objective import Model, Objective, Output
-from pretune.text.rows import Row
+from pretune.text.samples.rows import Row
 
 if TYPE_CHECKING:
     from pretune.text.tokenizer.tokenizer import Vocabulary

@@ -39,7 +39,7 @@ from pretune.draw import Draw, Words, combine, mix, mixable, unit
 from pretune.errors import DataError, UsageError
 from pretune.loss import Term
 from pretune.objectives.objective import Model, Objective, Output, ramp, wrap
-from pretune.text.rows import Row
+from pretune.text.samples.rows import Row
 
 if TYPE_CHECKING:
     from pretune.text.tokenizer.tokenizer import Vocabulary

@@ -24,7 +24,7 @@ from pretune.draw import Draw, bounded, unit
 from pretune.errors import DataError
 from pretune.loss import Term, cross_entropy
 from pretune.objectives.objective import Model, Objective, Output, ends, name_samples, target
-from pretune.text.rows import Row
+from pretune.text.samples.rows import Row
 
 if TYPE_CHECKING:
     from pretune.text.tokenizer.tokenizer import Vocabulary

@@ -28,7 +28,7 @@ from pretune.batch import Batch, ragged
 from pretune.draw import Draw, bounded, combine
 from pretune.loss import Term
 from pretune.objectives.objective import Model, Objective, Output, target, wrap
-from pretune.text.rows import Row, names_of, sizes_of
+from pretune.text.samples.rows import Row, names_of, sizes_of
 
 if TYPE_CHECKING:
     from pretune.text.tokenizer.tokenizer import Vocabulary

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from pretune.draw import Draw, bounded
 from pretune.objectives.source_target import Integers, SourceTarget
-from pretune.text.rows import Row, names_of
+from pretune.text.samples.rows import Row, names_of
 
 
 class PrefixLanguageModelling(SourceTarget):

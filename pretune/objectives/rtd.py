@@ -32,7 +32,7 @@ from pretune.errors import UsageError
 from pretune.loss import Term
 from pretune.objectives.mlm import MaskedLanguageModelling
 from pretune.objectives.objective import Model, Objective, Output, target, wrap
-from pretune.text.rows import Row
+from pretune.text.samples.rows import Row
 
 if TYPE_CHECKING:
     from pretune.text.tokenizer.tokenizer import Vocabulary

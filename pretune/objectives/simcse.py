@@ -20,7 +20,7 @@ from pretune.batch import Batch, Layout
 from pretune.draw import Draw
 from pretune.objectives.contrastive import InBatch
 from pretune.objectives.objective import Output, target, wrap
-from pretune.text.rows import Row
+from pretune.text.samples.rows import Row
 
 
 class SimCSE(InBatch):

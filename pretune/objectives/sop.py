@@ -23,7 +23,7 @@ from pretune.draw import Draw, bounded, unit
 from pretune.errors import DataError
 from pretune.loss import Term, cross_entropy
 from pretune.objectives.objective import Model, Objective, Output, ends, name_samples, target
-from pretune.text.rows import Row, names_of
+from pretune.text.samples.rows import Row, names_of
 
 if TYPE_CHECKING:
     from pretune.text.tokenizer.tokenizer import Vocabulary

@@ -15,7 +15,7 @@ from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.loss import Term
 from pretune.objectives.objective import Model, Objective, Output, name_samples, target
-from pretune.text.rows import Row
+from pretune.text.samples.rows import Row
 
 if TYPE_CHECKING:
     from pretune.text.tokenizer.tokenizer import Vocabulary

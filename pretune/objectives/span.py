@@ -23,7 +23,7 @@ from pydantic import Field
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.objectives.source_target import Integers, SourceTarget
-from pretune.text.rows import Row, names_of
+from pretune.text.samples.rows import Row, names_of
 
 if TYPE_CHECKING:
     from pretune.text.tokenizer.tokenizer import Vocabulary

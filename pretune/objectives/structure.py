@@ -24,7 +24,7 @@ from pretune.draw import Draw, bounded
 from pretune.loss import Term, cross_entropy
 from pretune.objectives.nsp import NextSentencePrediction, substitute
 from pretune.objectives.objective import Model, Objective, Output, name_samples, target
-from pretune.text.rows import Row, names_of
+from pretune.text.samples.rows import Row, names_of
 
 NEXT, PREVIOUS, OTHER = range(3)
 

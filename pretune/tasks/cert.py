@@ -23,7 +23,7 @@ from pretune.draw import Draw
 from pretune.objectives.cert import Cert
 from pretune.objectives.objective import Model, target
 from pretune.tasks.vector_task import VectorTask, second
-from pretune.text.rows import Row
+from pretune.text.samples.rows import Row
 
 
 class CertOfPairs(VectorTask, Cert):

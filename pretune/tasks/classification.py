@@ -27,7 +27,7 @@ from pretune.loss import Term
 from pretune.objectives.objective import Model, Output, ends, name_samples, target
 from pretune.tasks.task import Prediction, Task, Tokens, tokens_of, where
 from pretune.text.readers.labelled import Example
-from pretune.text.rows import Encoding, Row
+from pretune.text.samples.rows import Encoding, Row
 from pretune.text.tokenizer.tokenizer import Vocabulary
 
 

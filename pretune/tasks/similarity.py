@@ -24,7 +24,7 @@ from pretune.objectives.contrastive import InBatch
 from pretune.objectives.objective import Model, Output, name_samples, target
 from pretune.tasks.task import Tokens, tokens_of
 from pretune.tasks.vector_task import VectorTask, second
-from pretune.text.rows import Encoding, Row
+from pretune.text.samples.rows import Encoding, Row
 
 _THIRD = "third"  # the target that says which sequences are hard negatives, and whose
 

@@ -24,7 +24,7 @@ from pretune.batch import Batch
 from pretune.errors import DataError
 from pretune.objectives.objective import Model, Objective
 from pretune.text.readers.labelled import Example
-from pretune.text.rows import Encoding
+from pretune.text.samples.rows import Encoding
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.vocabulary import Vocabulary
 

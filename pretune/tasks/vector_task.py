@@ -13,7 +13,7 @@ from scipy import stats
 from pretune.errors import DataError
 from pretune.tasks.task import Task, fit, where
 from pretune.text.readers.labelled import Example
-from pretune.text.rows import Encoding, Row
+from pretune.text.samples.rows import Encoding, Row
 from pretune.text.tokenizer.vocabulary import Vocabulary
 
 

@@ -27,10 +27,10 @@ from pretune.objectives.objective import Objective
 from pretune.objectives.source_target import SourceTarget
 from pretune.tasks.task import Encoded, Task
 from pretune.text.readers.labelled import Example, read_examples
-from pretune.text.sampler import Sampler
+from pretune.text.samples.sampler import Sampler
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
-from pretune.text.views import ExampleView, TooFewDocumentsError, View, build_view
+from pretune.text.samples.views import ExampleView, TooFewDocumentsError, View, build_view
 from pretune.train.parallel import World
 from pretune.train.recipe import ModelConfig, Recipe
 from pretune.train.validation import Scoring, Validation, prepare_validation

@@ -17,7 +17,7 @@ from pretune.batch import Batch, Layout, Rows
 from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.objectives.objective import Objective
-from pretune.text.sampler import Cursor, Sampler, divide
+from pretune.text.samples.sampler import Cursor, Sampler, divide
 
 
 @dataclass(frozen=True)

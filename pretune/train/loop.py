@@ -22,7 +22,7 @@ from pretune.batch import cut
 from pretune.draw import Draw
 from pretune.errors import DivergenceError
 from pretune.objectives.objective import Objective
-from pretune.text.sampler import Cursor, Sampler
+from pretune.text.samples.sampler import Cursor, Sampler
 from pretune.train import state as states
 from pretune.train.budget import Spent
 from pretune.train.evaluation import better, pick

@@ -17,7 +17,7 @@ from pretune.device import choose
 from pretune.draw import Draw
 from pretune.models.model import parameters
 from pretune.objectives.objective import Objective
-from pretune.text.sampler import Sampler, divide
+from pretune.text.samples.sampler import Sampler, divide
 from pretune.train.assemble import Pieces, fine_tuning, pretraining
 from pretune.train.flops import Flops
 from pretune.train.precision import Precision, choose_precision

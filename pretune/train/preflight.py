@@ -17,8 +17,8 @@ from torch import nn
 
 from pretune.nn.dropout import Dropout
 from pretune.objectives.objective import Objective
-from pretune.text.rows import Encoding
-from pretune.text.views import ExampleView
+from pretune.text.samples.rows import Encoding
+from pretune.text.samples.views import ExampleView
 from pretune.train.assemble import Pieces
 from pretune.train.budget import Spent
 from pretune.train.recipe import Recipe

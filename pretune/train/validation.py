@@ -14,8 +14,8 @@ from pretune.draw import Draw
 from pretune.objectives.objective import Objective
 from pretune.tasks.task import Task
 from pretune.text.readers.labelled import Example
-from pretune.text.sampler import divide, sweep
-from pretune.text.views import View
+from pretune.text.samples.sampler import divide, sweep
+from pretune.text.samples.views import View
 from pretune.train.feed import add
 from pretune.train.parallel import World
 from pretune.train.precision import Precision

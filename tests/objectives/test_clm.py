@@ -5,7 +5,7 @@ from fakes import FakeModel, MemorySplit, make_decoder_vocabulary
 
 from pretune.draw import Draw
 from pretune.objectives.clm import CausalLanguageModelling
-from pretune.text.views import DocumentView, Row, StreamView
+from pretune.text.samples.views import DocumentView, Row, StreamView
 
 DRAW = Draw(1)
 

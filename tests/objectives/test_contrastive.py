@@ -20,7 +20,7 @@ from pretune.objectives import mixture
 from pretune.objectives.cert import Cert
 from pretune.objectives.simcse import SimCSE
 from pretune.objectives.structure import OTHER, PREVIOUS, SentenceStructure
-from pretune.text.views import Row, SentenceView
+from pretune.text.samples.views import Row, SentenceView
 from pretune.train.optimizer import OptimizerConfig, build_optimizer
 from pretune.train.parallel import World
 from pretune.train.precision import Precision

@@ -16,7 +16,7 @@ from pretune.objectives.mixture import Mixture, build
 from pretune.objectives.mlm import MaskedLanguageModelling
 from pretune.objectives.nsp import NextSentencePrediction
 from pretune.objectives.objective import Objective
-from pretune.text.views import PairsView, Row, build_view
+from pretune.text.samples.views import PairsView, Row, build_view
 
 DRAW = Draw(8)
 SIZE = 500

@@ -11,7 +11,7 @@ from pretune.batch import Batch
 from pretune.draw import Draw, bounded, unit
 from pretune.errors import DataError
 from pretune.objectives.nsp import NextSentencePrediction, substitute
-from pretune.text.views import PairsView, Row
+from pretune.text.samples.views import PairsView, Row
 
 DRAW = Draw(5)
 VOCABULARY = make_vocabulary()

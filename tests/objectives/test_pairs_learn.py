@@ -10,7 +10,7 @@ from fakes import make_vocabulary
 from pretune.draw import Draw
 from pretune.models import build
 from pretune.objectives.mixture import build as build_objective
-from pretune.text.rows import Row
+from pretune.text.samples.rows import Row
 
 SHAPE = {"vocab_size": 100, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
 ALBERT = {**SHAPE, "embedding_size": 16, "hidden_dropout_prob": 0.0, "classifier_dropout_prob": 0.0}

@@ -10,7 +10,7 @@ from pretune.draw import Draw, bounded, unit
 from pretune.errors import DataError
 from pretune.objectives.mixture import build
 from pretune.objectives.sop import SentenceOrderPrediction
-from pretune.text.views import Row, SentencesView
+from pretune.text.samples.views import Row, SentencesView
 
 DRAW = Draw(5)
 VOCABULARY = make_vocabulary()

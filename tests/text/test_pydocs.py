@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from pretune.errors import CannotCreateError, MissingPackageError, UsageError
-from pretune.text import pydocs
+from pretune.demo import pydocs
 from pretune.text.readers.corpus import Account, read_corpus
-from pretune.text.pydocs import write_pydocs
+from pretune.demo.pydocs import write_pydocs
 
 LONG = "This sentence is long enough to be kept in the corpus."
 FILES = {
@@ -167,7 +167,7 @@ def test_the_language_reference_is_there(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_default_corpus_has_over_15_mb_and_imports_nothing(tmp_path: Path) -> None:
     code = (
-        "import sys; from pretune.text.pydocs import write_pydocs\n"
+        "import sys; from pretune.demo.pydocs import write_pydocs\n"
         f"account = write_pydocs({str(tmp_path / 'all.jsonl')!r}, processes=1)\n"
         "bad = {'torch', 'scipy', 'sklearn', 'sympy', 'networkx'} & set(sys.modules)\n"
         "assert not bad, bad\nprint(account.bytes)"

@@ -13,9 +13,9 @@ from pretune.draw import Draw
 from pretune.objectives.clm import CausalLanguageModelling
 from pretune.objectives.mlm import MaskedLanguageModelling
 from pretune.objectives.objective import Objective
-from pretune.text.rows import Row, Windows, join, names_of, pick, run_of, sizes_of
-from pretune.text.sampler import divide
-from pretune.text.views import DocumentView, StreamView, View
+from pretune.text.samples.rows import Row, Windows, join, names_of, pick, run_of, sizes_of
+from pretune.text.samples.sampler import divide
+from pretune.text.samples.views import DocumentView, StreamView, View
 from pretune.text.tokenizer.vocabulary import Vocabulary
 
 DRAW = Draw(5)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
-from pretune.text.rows import Encoding
-from pretune.text.sampler import Cursor, Sampler, divide, sweep
-from pretune.text.views import DocumentView, ExampleView, Row, StreamView
+from pretune.text.samples.rows import Encoding
+from pretune.text.samples.sampler import Cursor, Sampler, divide, sweep
+from pretune.text.samples.views import DocumentView, ExampleView, Row, StreamView
 
 DRAW = Draw(11)
 

@@ -5,7 +5,7 @@ import torch
 from trainkit import clm_recipe, lines, recipe
 
 from pretune.draw import Draw
-from pretune.text.sampler import divide
+from pretune.text.samples.sampler import divide
 from pretune.train.assemble import pretraining
 from pretune.train.run import pretrain
 

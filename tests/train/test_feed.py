@@ -5,7 +5,7 @@ from trainkit import lines, recipe
 
 from pretune.draw import Draw
 from pretune.errors import DataError
-from pretune.text.sampler import Sampler
+from pretune.text.samples.sampler import Sampler
 from pretune.train.assemble import pretraining
 from pretune.train.feed import Feed
 from pretune.train.run import pretrain

@@ -101,10 +101,10 @@ def setup(*, store: str, pack: str) -> Callable[[], dict[str, Any]]:
     """What the feed of the training loop does for each step of one micro-batch."""
     from pretune.draw import Draw
     from pretune.objectives.mixture import build
-    from pretune.text.sampler import Sampler, divide
+    from pretune.text.samples.sampler import Sampler, divide
     from pretune.text.store.store import TokenStore
     from pretune.text.tokenizer.tokenizer import Tokenizer
-    from pretune.text.views import build_view
+    from pretune.text.samples.views import build_view
 
     opened = TokenStore.open(store)
     objective = build({"mlm": 1.0}, Tokenizer.load(opened.tokenizer_path).vocabulary)

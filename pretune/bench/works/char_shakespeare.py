@@ -205,8 +205,8 @@ def run(recipe: Recipe, train: Text, held_out: Text, target: float, output: Path
     from pretune.interop.huggingface import save_model
     from pretune.models import build
     from pretune.objectives.mixture import build as build_objective
-    from pretune.text.sampler import Sampler
-    from pretune.text.views import StreamView
+    from pretune.text.samples.sampler import Sampler
+    from pretune.text.samples.views import StreamView
     from pretune.train.checkpoint import Shelf
     from pretune.train.loop import train as train_loop
     from pretune.train.parallel import World
@@ -303,8 +303,8 @@ def characters(size: int) -> Vocabulary:
 def held_out_batches(objective: Objective, held_out: Text) -> list[Any]:
     """The whole text in windows: every character but the first is predicted once."""
     from pretune.draw import Draw
-    from pretune.text.sampler import sweep
-    from pretune.text.views import StreamView
+    from pretune.text.samples.sampler import sweep
+    from pretune.text.samples.views import StreamView
 
     view = StreamView(held_out, LENGTH, objective.lookahead)
     return [objective.make(rows, Draw(0)) for rows in sweep(view, Draw(0), EVALUATED)]

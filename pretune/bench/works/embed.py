@@ -168,7 +168,7 @@ def weights() -> Path:
 
 def write_texts(path: Path, texts: Texts, model: str) -> None:
     """Entries of the documentation that no side cuts, in an order that depends on nothing but their content."""
-    from pretune.text.pydocs import PYTHON, write_pydocs
+    from pretune.demo.pydocs import PYTHON, write_pydocs
     from pretune.text.tokenizer.tokenizer import Tokenizer
 
     source = path.with_suffix(".jsonl")

@@ -103,7 +103,7 @@ def setup(
     from pretune.draw import Draw
     from pretune.models import build
     from pretune.objectives.mixture import build as build_objective
-    from pretune.text.rows import Row
+    from pretune.text.samples.rows import Row
     from pretune.text.tokenizer.vocabulary import numbered
     from pretune.train.optimizer import OptimizerConfig, build_optimizer
     from pretune.train.parallel import World

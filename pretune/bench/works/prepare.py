@@ -78,7 +78,7 @@ class Prepare(Work):
 
 def write_source(path: Path) -> Path:
     """The corpus pydocs, each text once: the peer knows no duplicates."""
-    from pretune.text.pydocs import write_pydocs
+    from pretune.demo.pydocs import write_pydocs
 
     write_pydocs(path)
     lines = path.read_text(encoding="utf-8").splitlines()

@@ -70,9 +70,9 @@ def setup(*, store: str, pack: str, window: int) -> Callable[[], dict[str, Any]]
     from time import perf_counter
 
     from pretune.draw import Draw
-    from pretune.text.sampler import Sampler
+    from pretune.text.samples.sampler import Sampler
     from pretune.text.store.store import TokenStore
-    from pretune.text.views import build_view
+    from pretune.text.samples.views import build_view
 
     steps = np.random.default_rng(1)
 

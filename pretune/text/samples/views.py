@@ -19,11 +19,11 @@ import numpy as np
 
 from pretune.draw import Draw
 from pretune.errors import UsageError
-from pretune.text.marks import MarkedSplit
-from pretune.text.rows import Encoding, Ints, Row, Split, Windows
-from pretune.text.sentence_windows import PairsView, SentencesView, SentenceView, TooFewDocumentsError
+from pretune.text.samples.word_flags import MarkedSplit
+from pretune.text.samples.rows import Encoding, Ints, Row, Split, Windows
+from pretune.text.samples.sentence_windows import PairsView, SentencesView, SentenceView, TooFewDocumentsError
 from pretune.text.store.store import TokenSplit
-from pretune.text.windows import DocumentView, StreamView
+from pretune.text.samples.windows import DocumentView, StreamView
 
 __all__ = [
     "DocumentView", "ExampleView", "Ints", "PairsView", "Row", "SentenceView", "SentencesView", "Split", "StreamView",
@@ -57,7 +57,7 @@ def build_view(
         width: tokens of a window: the sequence length less `Objective.overhead`.
         lookahead: `Objective.lookahead`.
         pack: for the view "stream": "stream" cuts across documents, "document" never crosses them.
-        words: read tokens with marks (`text/marks.py`), if the store says where words begin.
+        words: read tokens with marks (`text/samples/word_flags.py`), if the store says where words begin.
 
     Raises:
         UsageError: a name that text cannot deliver, or a width below 1.

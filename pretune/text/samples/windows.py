@@ -8,7 +8,7 @@ import numpy as np
 
 from pretune.draw import Draw
 from pretune.errors import UsageError
-from pretune.text.rows import Ints, Split, Windows
+from pretune.text.samples.rows import Ints, Split, Windows
 
 CHUNK = 1 << 20  # documents or sentences at a time: bounds the memory of building an index
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from pretune.draw import Draw, bounded, combine
 from pretune.errors import DataError
-from pretune.text import windows
-from pretune.text.rows import Ints, Row, Split, Windows
+from pretune.text.samples import windows
+from pretune.text.samples.rows import Ints, Row, Split, Windows
 
 _TRIES = 4  # candidates for a second text: the first that is long enough is taken
 

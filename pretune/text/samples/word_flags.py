@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pretune.text.rows import Ints
+from pretune.text.samples.rows import Ints
 
 if TYPE_CHECKING:
     from pretune.text.store.store import TokenSplit
