@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from pretune import config as configuration
-from pretune.device import choose, halve, is_half
+from pretune.runtime.device import choose, halve, is_half
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.evaluate.embed import Embedder, budget_of
@@ -40,8 +40,8 @@ from pretune.tasks.task import Encoded, Prediction, Task, Truncate
 from pretune.text.readers.labelled import Example, LabelledConfig, read_examples
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
-from pretune.train.precision import Name as Precision
-from pretune.train.precision import choose_precision
+from pretune.runtime.precision import Name as Precision
+from pretune.runtime.precision import choose_precision
 from pretune.train.recipe import Recipe
 
 __all__ = ["Continuation", "Guess", "Model", "Prediction", "Score", "finetune", "load", "pretrain"]

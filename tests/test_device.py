@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pretune.device import choose, seed
+from pretune.runtime.device import choose, seed
 from pretune.errors import UsageError
 
 

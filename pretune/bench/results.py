@@ -108,7 +108,7 @@ def mark(rows: Sequence[Row]) -> list[Row]:
 
 def machine() -> dict[str, Any]:
     """The processor, its cores and the instructions that torch uses."""
-    from pretune.train.precision import cpu_capability
+    from pretune.runtime.precision import cpu_capability
 
     return {"cpu": _processor(), "cores": os.cpu_count(), "capability": cpu_capability()}
 

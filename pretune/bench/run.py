@@ -16,7 +16,7 @@ from pretune.bench import page, profile, results, search
 from pretune.bench.contest import measure
 from pretune.bench.work import Given, Work
 from pretune.errors import BenchError, UsageError
-from pretune.train.precision import Name, choose_precision
+from pretune.runtime.precision import Name, choose_precision
 
 log = logging.getLogger(__name__)
 

@@ -48,7 +48,7 @@ class Session:
             for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
                 os.environ[name] = str(self.threads)
         if self.allocator:
-            from pretune.train.allocator import HUGE_PAGES, tune_allocator
+            from pretune.runtime.allocator import HUGE_PAGES, tune_allocator
 
             os.environ.setdefault(*HUGE_PAGES)
             tune_allocator()

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pretune.batch import Rows, ragged
-from pretune.device import computing, is_half
+from pretune.runtime.device import computing, is_half
 from pretune.errors import DataError
 from pretune.evaluate.batches import by_length
 from pretune.models.model import LanguageModel, ModelOutput, Pooling

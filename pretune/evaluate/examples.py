@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pretune.config import validate
-from pretune.device import computing, is_half
+from pretune.runtime.device import computing, is_half
 from pretune.draw import Draw
 from pretune.evaluate.batches import BUDGET, by_length
 from pretune.find import find_class

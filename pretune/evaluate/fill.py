@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pretune.batch import ragged
-from pretune.device import computing, is_half
+from pretune.runtime.device import computing, is_half
 from pretune.errors import UsageError
 from pretune.generate.reader import context
 from pretune.models.model import LanguageModel

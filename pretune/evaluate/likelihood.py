@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from pretune.batch import Batch, Rows, ragged
-from pretune.device import computing, is_half
+from pretune.runtime.device import computing, is_half
 from pretune.errors import DataError, UsageError
 from pretune.evaluate.batches import BUDGET
 from pretune.generate.reader import context

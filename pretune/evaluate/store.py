@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from pretune.device import computing, is_half
+from pretune.runtime.device import computing, is_half
 from pretune.draw import Draw
 from pretune.evaluate.batches import BUDGET, by_length
 from pretune.models.model import LanguageModel

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pretune.batch import Batch, ragged
-from pretune.device import computing
+from pretune.runtime.device import computing
 from pretune.errors import UsageError
 from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.model import LanguageModel

@@ -31,7 +31,7 @@ from pretune.text.samples.sampler import Sampler
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.samples.views import ExampleView, TooFewDocumentsError, View, build_view
-from pretune.train.parallel import World
+from pretune.runtime.distributed import World
 from pretune.train.recipe import ModelConfig, Recipe
 from pretune.train.validation import Scoring, Validation, prepare_validation
 

@@ -30,10 +30,10 @@ from pretune.train.feed import Feed, Prepared, add
 from pretune.train.flops import Flops
 from pretune.train.journal import Journal
 from pretune.train.optimizer import build_optimizer
-from pretune.train.precision import fingerprint
+from pretune.runtime.precision import fingerprint
 from pretune.train.schedule import factor
 from pretune.train.setting import Setting
-from pretune.train.signals import CATCH, SignalError, StopRequest, stop_on_signal
+from pretune.runtime.signals import CATCH, SignalError, StopRequest, stop_on_signal
 from pretune.train.state import State
 from pretune.train.step import Result, Root, Stepper
 from pretune.train.validation import Validation

@@ -18,7 +18,7 @@ from pretune.train.budget import BudgetConfig
 from pretune.train.checkpoint import CheckpointConfig
 from pretune.train.evaluation import EvaluationConfig
 from pretune.train.optimizer import OptimizerConfig
-from pretune.train.precision import Name as PrecisionName
+from pretune.runtime.precision import Name as PrecisionName
 from pretune.train.schedule import ScheduleConfig
 from pretune.train.track import TrackConfig
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pretune.config import validate
-from pretune.device import choose
+from pretune.runtime.device import choose
 from pretune.interop.huggingface import save_model
 from pretune.models.model import parameters
 from pretune.train import state as states
@@ -18,8 +18,8 @@ from pretune.train.checkpoint import Shelf, problem
 from pretune.train.directory import RunDirectory
 from pretune.train.loop import train
 from pretune.train.narrow import narrow, widen
-from pretune.train.parallel import World, world_of
-from pretune.train.precision import Precision, choose_precision
+from pretune.runtime.distributed import World, world_of
+from pretune.runtime.precision import Precision, choose_precision
 from pretune.train.preflight import preflight
 from pretune.train.progress import Display
 from pretune.train.recipe import Recipe, plain

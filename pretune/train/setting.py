@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 
 from pretune.train.checkpoint import Shelf
-from pretune.train.parallel import World
-from pretune.train.precision import Precision
+from pretune.runtime.distributed import World
+from pretune.runtime.precision import Precision
 from pretune.train.progress import Display
 from pretune.train.recipe import Recipe
 from pretune.train.track import Tracker

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from pretune.batch import Batch, Shared, level
-from pretune.device import seed
+from pretune.runtime.device import seed
 from pretune.draw import Draw
 from pretune.loss import Term
 from pretune.objectives.objective import Objective
 from pretune.train.optimizer import gradient_norm, update
-from pretune.train.parallel import World, quiet
-from pretune.train.precision import Precision
+from pretune.runtime.distributed import World, quiet
+from pretune.runtime.precision import Precision
 
 
 class Root(nn.Module):

@@ -17,8 +17,8 @@ from pretune.text.readers.labelled import Example
 from pretune.text.samples.sampler import divide, sweep
 from pretune.text.samples.views import View
 from pretune.train.feed import add
-from pretune.train.parallel import World
-from pretune.train.precision import Precision
+from pretune.runtime.distributed import World
+from pretune.runtime.precision import Precision
 from pretune.train.state import means
 from pretune.train.step import Root, Tally
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pretune.bench import peers, worker
-from pretune.train import allocator
+from pretune.runtime import allocator
 
 PEERS = sorted(path for path in Path(peers.__file__).parent.glob("*.py") if path.name != "__init__.py")
 PRESENT = {"torch", "numpy", "safetensors", "transformers"}  # where the tests run, which import every module

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 
 from pretune.batch import ragged
-from pretune.device import computing, halve
+from pretune.runtime.device import computing, halve
 from pretune.errors import UsageError
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateConfig

@@ -14,7 +14,7 @@ from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 from torch import nn
 
 from pretune.batch import Rows, ragged
-from pretune.device import computing, halve, is_half
+from pretune.runtime.device import computing, halve, is_half
 from pretune.generate.reader import Reader
 from pretune.interop.huggingface import load_model
 from pretune.models.fuse import FusedBlock, fuse

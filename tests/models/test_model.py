@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pretune.batch import Batch, Layout, Rows, level, ragged
-from pretune.device import computing, halve
+from pretune.runtime.device import computing, halve
 from pretune.errors import DataError, UsageError
 from pretune.models import build
 from pretune.models.model import block_flops, flops_per_token, head_flops

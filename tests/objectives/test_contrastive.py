@@ -22,8 +22,8 @@ from pretune.objectives.simcse import SimCSE
 from pretune.objectives.structure import OTHER, PREVIOUS, SentenceStructure
 from pretune.text.samples.views import Row, SentenceView
 from pretune.train.optimizer import OptimizerConfig, build_optimizer
-from pretune.train.parallel import World
-from pretune.train.precision import Precision
+from pretune.runtime.distributed import World
+from pretune.runtime.precision import Precision
 from pretune.train.step import Root, Stepper
 
 DRAW = Draw(9)

@@ -15,7 +15,7 @@ from pretune.train import loop
 from pretune.train import state as states
 from pretune.train.progress import Display
 from pretune.train.run import pretrain
-from pretune.train.signals import SignalError
+from pretune.runtime.signals import SignalError
 from pretune.train.step import Stepper
 
 

@@ -13,7 +13,7 @@ from trainkit import home_recipe, lines, make_store, run_ranks, shas, stop_at, u
 
 from pretune.find import names
 from pretune.train.run import pretrain
-from pretune.train.signals import SignalError
+from pretune.runtime.signals import SignalError
 from pretune.train.step import Stepper
 
 STEPS, STOP = 6, 3

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from trainkit import lines, run_ranks
 
 from pretune.errors import UsageError
-from pretune.train.parallel import World, world_of
+from pretune.runtime.distributed import World, world_of
 
 
 @pytest.fixture(scope="module")

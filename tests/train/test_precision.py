@@ -1,8 +1,8 @@
 import torch
 
-from pretune.train import precision
-from pretune.train.allocator import tune_allocator
-from pretune.train.precision import choose_precision, fingerprint
+from pretune.runtime import precision
+from pretune.runtime.allocator import tune_allocator
+from pretune.runtime.precision import choose_precision, fingerprint
 
 CPU = torch.device("cpu")
 

@@ -38,7 +38,7 @@ def compare(
         folder: where texts, stores and weights are kept; a comparison goes on from what is there.
         output: folder of the file of results.
     """
-    from pretune.train.allocator import tune_allocator
+    from pretune.runtime.allocator import tune_allocator
 
     tune_allocator()
     from pretune.bench.objectives.compare import Comparison
@@ -79,7 +79,7 @@ def vectors(
         folder: where texts, stores and weights are kept; finished runs are kept.
         output: folder of the file of results.
     """
-    from pretune.train.allocator import tune_allocator
+    from pretune.runtime.allocator import tune_allocator
 
     tune_allocator()
     from pretune.bench.objectives.vectors import Vectors

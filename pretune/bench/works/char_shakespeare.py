@@ -209,8 +209,8 @@ def run(recipe: Recipe, train: Text, held_out: Text, target: float, output: Path
     from pretune.text.samples.views import StreamView
     from pretune.train.checkpoint import Shelf
     from pretune.train.loop import train as train_loop
-    from pretune.train.parallel import World
-    from pretune.train.precision import Precision
+    from pretune.runtime.distributed import World
+    from pretune.runtime.precision import Precision
     from pretune.train.progress import Display
     from pretune.train.setting import Setting
 
@@ -250,7 +250,7 @@ class Watch:
     metric, asked = "loss", False
 
     def __init__(self, batches: Sequence[Any], target: float) -> None:
-        from pretune.train.precision import Precision
+        from pretune.runtime.precision import Precision
         from pretune.train.validation import Validation
 
         self._beginning, self._whole, self._target = Validation(batches[:1]), Validation(batches), target
@@ -316,8 +316,8 @@ def evaluate(weights: str, data: Path) -> float:
 
     from pretune.interop.huggingface import load_model
     from pretune.objectives.mixture import build as build_objective
-    from pretune.train.parallel import World
-    from pretune.train.precision import Precision
+    from pretune.runtime.distributed import World
+    from pretune.runtime.precision import Precision
     from pretune.train.step import Root
     from pretune.train.validation import Validation
 

@@ -106,8 +106,8 @@ def setup(
     from pretune.text.samples.rows import Row
     from pretune.text.tokenizer.vocabulary import numbered
     from pretune.train.optimizer import OptimizerConfig, build_optimizer
-    from pretune.train.parallel import World
-    from pretune.train.precision import Precision
+    from pretune.runtime.distributed import World
+    from pretune.runtime.precision import Precision
     from pretune.train.step import Root, Stepper
 
     made = build_objective({objective: 1.0}, numbered(_VOCABULARY, _SENTINELS))

@@ -245,8 +245,8 @@ def setup(*, shape: dict[str, Any], model: str, precision: Literal["bf16", "fp32
     from pretune.interop.huggingface import load_model
     from pretune.train.flops import Flops
     from pretune.train.optimizer import OptimizerConfig, build_optimizer
-    from pretune.train.parallel import World
-    from pretune.train.precision import Precision
+    from pretune.runtime.distributed import World
+    from pretune.runtime.precision import Precision
     from pretune.train.step import Root, Stepper
 
     given = Shape(**shape)
