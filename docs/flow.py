@@ -26,7 +26,7 @@ from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.samples.sampler import Sampler, divide
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 from pretune.text.samples.views import build_view
-from pretune.train.optimizer import OptimizerConfig, build_optimizer, gradient_norm, update
+from pretune.optim.base import OptimizerConfig, build_optimizer, gradient_norm, update
 from pretune.train.step import Root
 
 LENGTH, BATCH, PARTS = 64, 8, 2

@@ -29,9 +29,9 @@ from pretune.train.evaluation import better, pick
 from pretune.train.feed import Feed, Prepared, add
 from pretune.train.flops import Flops
 from pretune.train.journal import Journal
-from pretune.train.optimizer import build_optimizer
+from pretune.optim.base import build_optimizer
 from pretune.runtime.precision import fingerprint
-from pretune.train.schedule import factor
+from pretune.optim.schedule import factor
 from pretune.train.setting import Setting
 from pretune.runtime.signals import CATCH, SignalError, StopRequest, stop_on_signal
 from pretune.train.state import State

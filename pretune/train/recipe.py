@@ -17,9 +17,9 @@ from pretune.text.readers.labelled import LabelledConfig
 from pretune.train.budget import BudgetConfig
 from pretune.train.checkpoint import CheckpointConfig
 from pretune.train.evaluation import EvaluationConfig
-from pretune.train.optimizer import OptimizerConfig
+from pretune.optim.base import OptimizerConfig
 from pretune.runtime.precision import Name as PrecisionName
-from pretune.train.schedule import ScheduleConfig
+from pretune.optim.schedule import ScheduleConfig
 from pretune.train.track import TrackConfig
 
 _PRETRAINING: dict[str, Any] = {"budget": {"steps": 1000}}

@@ -15,7 +15,7 @@ from pretune.runtime.device import seed
 from pretune.draw import Draw
 from pretune.loss import Term
 from pretune.objectives.objective import Objective
-from pretune.train.optimizer import gradient_norm, update
+from pretune.optim.base import gradient_norm, update
 from pretune.runtime.distributed import World, quiet
 from pretune.runtime.precision import Precision
 

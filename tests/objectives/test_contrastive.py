@@ -21,7 +21,7 @@ from pretune.objectives.cert import Cert
 from pretune.objectives.simcse import SimCSE
 from pretune.objectives.structure import OTHER, PREVIOUS, SentenceStructure
 from pretune.text.samples.views import Row, SentenceView
-from pretune.train.optimizer import OptimizerConfig, build_optimizer
+from pretune.optim.base import OptimizerConfig, build_optimizer
 from pretune.runtime.distributed import World
 from pretune.runtime.precision import Precision
 from pretune.train.step import Root, Stepper

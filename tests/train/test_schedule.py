@@ -4,7 +4,7 @@ import pytest
 
 from pretune.config import validate
 from pretune.errors import UsageError
-from pretune.train.schedule import ScheduleConfig, factor
+from pretune.optim.schedule import ScheduleConfig, factor
 
 
 def test_all_kinds_rise_to_the_peak():

@@ -105,7 +105,7 @@ def setup(
     from pretune.objectives.mixture import build as build_objective
     from pretune.text.samples.rows import Row
     from pretune.text.tokenizer.vocabulary import numbered
-    from pretune.train.optimizer import OptimizerConfig, build_optimizer
+    from pretune.optim.base import OptimizerConfig, build_optimizer
     from pretune.runtime.distributed import World
     from pretune.runtime.precision import Precision
     from pretune.train.step import Root, Stepper

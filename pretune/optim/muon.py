@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from pretune.train.optimizer import OptimizerConfig
+    from pretune.optim.base import OptimizerConfig
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # steepest at zero; singular values end in 0.7 .. 1.2
 _ITERATIONS = 5

@@ -65,7 +65,7 @@ def build_optimizer(
     )
     if not hidden:
         return adamw
-    from pretune.train.muon import with_muon
+    from pretune.optim.muon import with_muon
 
     return with_muon(adamw, layers, config, torch.bfloat16 if precision == "bf16" else torch.float32)
 
