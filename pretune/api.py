@@ -364,8 +364,8 @@ def finetune(recipe: Recipe | Path | str | Mapping[str, Any]) -> Model:
 
 def _present(run: Path, recipe: Recipe) -> Model:
     """The finished model of a run, after it has said something for the run's report."""
-    from pretune.samples import write_samples
-    from pretune.train.report import write_report
+    from pretune.report.samples import write_samples
+    from pretune.report.report import write_report
 
     model = load(run, recipe.device, recipe.precision)
     if recipe.track.report and os.environ.get("RANK", "0") == "0":

@@ -92,7 +92,7 @@ def report(run: Path, /, *, session: Common = DEFAULT) -> None:
         run: directory of a pretraining or fine-tuning run.
     """
     session.say(f"reading {run}")
-    from pretune.train.report import write_report
+    from pretune.report.report import write_report
 
     print(write_report(run))
 
@@ -118,7 +118,7 @@ def _train(kind: Kind, words: tuple[str, ...], session: Session) -> None:
     session.say(_intention(kind, recipe))
     session.start()
     from pretune import api
-    from pretune.train.report import next_commands
+    from pretune.report.report import next_commands
 
     run: Callable[[Any], Any] = api.pretrain if kind == "pretrain" else api.finetune
     model = run(recipe)

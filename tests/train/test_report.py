@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from pretune.errors import DataError, MissingInputError
-from pretune.train.charts import Curve, Level, draw, running_mean, thin
-from pretune.train.report import read_run, render, write_report
+from pretune.report.charts import Curve, Level, draw, running_mean, thin
+from pretune.report.report import read_run, render, write_report
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 

@@ -23,8 +23,8 @@ import numpy as np
 from pretune import __version__
 from pretune.config import flatten
 from pretune.errors import DataError, MissingInputError
-from pretune.train.charts import Curve, Level, Values, draw
-from pretune.train.page import card, clock, count, is_number, score, short, table, text, words
+from pretune.report.charts import Curve, Level, Values, draw
+from pretune.report.html import card, clock, count, is_number, score, short, table, text, words
 
 PAGE = "report.html"
 _ENTROPY = "unigram_entropy"
