@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from pretune.config import load, to_toml
 from pretune.errors import CannotCreateError, DataError
-from pretune.train.checkpoint import Shelf, replace_file
+from pretune.train.checkpoint.store import Shelf, replace_file
 from pretune.train.recipe import Recipe, compare, plain
 
 RECIPE, FACTS, ACCOUNT, LOCK = "recipe.toml", "run.json", "account.json", ".lock"

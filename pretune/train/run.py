@@ -12,21 +12,21 @@ from pretune.config import validate
 from pretune.runtime.device import choose
 from pretune.interop.huggingface import save_model
 from pretune.models.model import parameters
-from pretune.train import state as states
+from pretune.train.checkpoint.store import state as states
 from pretune.train.assemble import Pieces, fine_tuning, pretraining
-from pretune.train.checkpoint import Shelf, problem
+from pretune.train.checkpoint.store import Shelf, problem
 from pretune.train.directory import RunDirectory
 from pretune.train.loop import train
-from pretune.train.narrow import narrow, widen
+from pretune.train.subset_embedding import narrow, widen
 from pretune.runtime.distributed import World, world_of
 from pretune.runtime.precision import Precision, choose_precision
 from pretune.train.preflight import preflight
-from pretune.train.progress import Display
+from pretune.train.logging.progress import Display
 from pretune.train.recipe import Recipe, plain
-from pretune.train.setting import Setting
-from pretune.train.state import State
+from pretune.train.context import Setting
+from pretune.train.checkpoint.state import State
 from pretune.train.step import Root
-from pretune.train.track import open_trackers
+from pretune.train.logging.trackers import open_trackers
 
 
 def pretrain(recipe: Recipe) -> Path:

@@ -16,10 +16,10 @@ from pretune.tasks.task import Task
 from pretune.text.readers.labelled import Example
 from pretune.text.samples.sampler import divide, sweep
 from pretune.text.samples.views import View
-from pretune.train.feed import add
+from pretune.train.prefetch import add
 from pretune.runtime.distributed import World
 from pretune.runtime.precision import Precision
-from pretune.train.state import means
+from pretune.train.checkpoint.state import means
 from pretune.train.step import Root, Tally
 
 

@@ -7,7 +7,7 @@ from pretune.draw import Draw
 from pretune.errors import DataError
 from pretune.text.samples.sampler import Sampler
 from pretune.train.assemble import pretraining
-from pretune.train.feed import Feed
+from pretune.train.prefetch import Feed
 from pretune.train.run import pretrain
 from pretune.train.step import Stepper
 

@@ -12,8 +12,8 @@ from pretune.errors import DivergenceError, StorageError, UsageError
 from pretune.objectives.mlm import MaskedLanguageModelling
 from pretune.objectives.objective import Objective
 from pretune.train import loop
-from pretune.train import state as states
-from pretune.train.progress import Display
+from pretune.train.checkpoint.store import state as states
+from pretune.train.logging.progress import Display
 from pretune.train.run import pretrain
 from pretune.runtime.signals import SignalError
 from pretune.train.step import Stepper

@@ -14,9 +14,9 @@ from trainkit import SHAPE, WORDS
 
 from pretune.models import build
 from pretune.nn.embedding import SomeRows
-from pretune.train import narrow as narrowing
+from pretune.train import subset_embedding as narrowing
 from pretune.train import run as runs
-from pretune.train.narrow import narrow, widen
+from pretune.train.subset_embedding import narrow, widen
 from pretune.train.run import finetune
 
 BODY = {**SHAPE, "vocab_size": 64}

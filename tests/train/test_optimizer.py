@@ -4,7 +4,7 @@ from torch import nn
 
 from pretune.optim.muon import orthogonal
 from pretune.optim.base import OptimizerConfig, build_optimizer, gradient_norm, update
-from pretune.train.state import optimizer_tensors
+from pretune.train.checkpoint.state import optimizer_tensors
 
 
 def make():

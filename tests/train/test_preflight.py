@@ -15,7 +15,7 @@ from trainkit import lines, make_store, make_tokenizer, recipe, replaced
 import pretune.train.preflight as module
 from pretune.config import validate
 from pretune.train.assemble import fine_tuning, pretraining
-from pretune.train.plateau import Plateau
+from pretune.train.logging.plateau import Plateau
 from pretune.train.preflight import free_memory, preflight
 from pretune.train.recipe import Recipe
 from pretune.train.run import pretrain

@@ -1,4 +1,4 @@
-from pretune.train.progress import Display, clock, describe
+from pretune.train.logging.progress import Display, clock, describe
 
 METRICS = {"loss": 2.0, "tokens_per_second": 12345.0, "gemm_share": 0.5, "data_wait": 0.004}
 

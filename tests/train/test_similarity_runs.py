@@ -19,7 +19,7 @@ from pretune.cli import main
 from pretune.config import validate
 from pretune.errors import DataError
 from pretune.text.readers.labelled import LabelledConfig, read_examples
-from pretune.train import narrow as narrowing
+from pretune.train import subset_embedding as narrowing
 from pretune.train.recipe import Recipe
 
 

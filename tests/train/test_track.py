@@ -5,7 +5,7 @@ import types
 import pytest
 
 from pretune.errors import MissingPackageError
-from pretune.train.track import MetricsFile, TrackConfig, open_trackers
+from pretune.train.logging.trackers import MetricsFile, TrackConfig, open_trackers
 
 
 def read(folder):

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from pretune.config import Config
 from pretune.errors import MissingPackageError
-from pretune.train.checkpoint import storage_errors
+from pretune.train.checkpoint.store import storage_errors
 
 Metrics = Mapping[str, float | int]
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from pretune.train.plateau import Plateau
-from pretune.train.setting import Setting
-from pretune.train.state import State, Window
-from pretune.train.track import Metrics, MetricsFile, Tracker
+from pretune.train.logging.plateau import Plateau
+from pretune.train.context import Setting
+from pretune.train.checkpoint.state import State, Window
+from pretune.train.logging.trackers import Metrics, MetricsFile, Tracker
 
 
 class Journal:
