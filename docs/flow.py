@@ -21,12 +21,12 @@ from pretune.config import validate
 from pretune.draw import Draw
 from pretune.models import build
 from pretune.objectives.mixture import build as build_objective
-from pretune.text.readers.corpus import Account, CorpusConfig, read_corpus
-from pretune.text.store.prepare import PrepareConfig, prepare
-from pretune.text.samples.sampler import Sampler, divide
-from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
-from pretune.text.samples.views import build_view
 from pretune.optim.base import OptimizerConfig, build_optimizer, gradient_norm, update
+from pretune.text.readers.corpus import Account, CorpusConfig, read_corpus
+from pretune.text.samples.sampler import Sampler, divide
+from pretune.text.samples.views import build_view
+from pretune.text.store.prepare import PrepareConfig, prepare
+from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 from pretune.train.step import Root
 
 LENGTH, BATCH, PARTS = 64, 8, 2

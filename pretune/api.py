@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from pretune import config as configuration
-from pretune.runtime.device import choose, halve, is_half
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.evaluate.embed import Embedder, budget_of
@@ -36,12 +35,13 @@ from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel, Pooling
 from pretune.objectives.mixture import build
+from pretune.runtime.device import choose, halve, is_half
+from pretune.runtime.precision import Name as Precision
+from pretune.runtime.precision import choose_precision
 from pretune.tasks.task import Encoded, Prediction, Task, Truncate
 from pretune.text.readers.labelled import Example, LabelledConfig, read_examples
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
-from pretune.runtime.precision import Name as Precision
-from pretune.runtime.precision import choose_precision
 from pretune.train.recipe import Recipe
 
 __all__ = ["Continuation", "Guess", "Model", "Prediction", "Score", "finetune", "load", "pretrain"]
@@ -364,8 +364,8 @@ def finetune(recipe: Recipe | Path | str | Mapping[str, Any]) -> Model:
 
 def _present(run: Path, recipe: Recipe) -> Model:
     """The finished model of a run, after it has said something for the run's report."""
-    from pretune.report.samples import write_samples
     from pretune.report.report import write_report
+    from pretune.report.samples import write_samples
 
     model = load(run, recipe.device, recipe.precision)
     if recipe.track.report and os.environ.get("RANK", "0") == "0":

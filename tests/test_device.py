@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pretune.runtime.device import choose, seed
 from pretune.errors import UsageError
+from pretune.runtime.device import choose, seed
 
 
 def test_auto_is_here() -> None:

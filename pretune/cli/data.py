@@ -153,7 +153,7 @@ def prepare(
     """
     session.start()
     from pretune import config as configuration
-    from pretune.text.store.store import prepare as preparing
+    from pretune.text.store import prepare as preparing
     from pretune.text.tokenizer.tokenizer import Tokenizer
 
     paths, fields = split_words(words)

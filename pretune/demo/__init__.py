@@ -22,11 +22,11 @@ from pretune import config
 from pretune.api import Model, finetune, pretrain
 from pretune.demo import labels
 from pretune.demo.baseline import tfidf
+from pretune.demo.pydocs import write_pydocs
 from pretune.errors import PretuneError
 from pretune.interop.wheels import fetch
 from pretune.text.readers.corpus import CorpusConfig, read_corpus
 from pretune.text.store.prepare import PrepareConfig, prepare
-from pretune.demo.pydocs import write_pydocs
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 from pretune.train.recipe import Recipe

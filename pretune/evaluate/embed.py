@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pretune.batch import Rows, ragged
-from pretune.runtime.device import computing, is_half
 from pretune.errors import DataError
 from pretune.evaluate.batches import by_length
 from pretune.models.model import LanguageModel, ModelOutput, Pooling
+from pretune.runtime.device import computing, is_half
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.vocabulary import Tokens
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from pretune.config import validate
-from pretune.runtime.device import computing, is_half
 from pretune.draw import Draw
 from pretune.evaluate.batches import BUDGET, by_length
 from pretune.find import find_class
 from pretune.models.model import LanguageModel
+from pretune.runtime.device import computing, is_half
 from pretune.tasks.task import Answer, Task, Truncate
 from pretune.text.readers.labelled import Example
 from pretune.text.samples.rows import Encoding

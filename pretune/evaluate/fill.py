@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pretune.batch import ragged
-from pretune.runtime.device import computing, is_half
 from pretune.errors import UsageError
 from pretune.generate.reader import context
 from pretune.models.model import LanguageModel
+from pretune.runtime.device import computing, is_half
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 

@@ -24,12 +24,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from pretune.batch import Batch, Rows, ragged
-from pretune.runtime.device import computing, is_half
 from pretune.errors import DataError, UsageError
 from pretune.evaluate.batches import BUDGET
 from pretune.generate.reader import context
 from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.model import LanguageModel
+from pretune.runtime.device import computing, is_half
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.vocabulary import Vocabulary
 

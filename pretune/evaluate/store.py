@@ -7,14 +7,14 @@ import math
 import numpy as np
 import torch
 
-from pretune.runtime.device import computing, is_half
 from pretune.draw import Draw
 from pretune.evaluate.batches import BUDGET, by_length
 from pretune.models.model import LanguageModel
 from pretune.objectives.objective import Objective
+from pretune.runtime.device import computing, is_half
+from pretune.text.samples.views import build_view
 from pretune.text.store.store import TokenSplit
 from pretune.text.tokenizer.tokenizer import Tokenizer
-from pretune.text.samples.views import build_view
 
 _READ = 1 << 20
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pretune.batch import Batch, ragged
-from pretune.runtime.device import computing
 from pretune.errors import UsageError
 from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.model import LanguageModel
 from pretune.nn.heads import VocabularyHead
+from pretune.runtime.device import computing
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 _REFINED = 32

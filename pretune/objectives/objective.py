@@ -17,8 +17,8 @@ from pretune import config as configuration
 from pretune.batch import Batch, Layout, Rows
 from pretune.draw import Draw
 from pretune.loss import Term
-from pretune.text.samples.word_flags import unmark
 from pretune.text.samples.rows import Row, names_of, run_of
+from pretune.text.samples.word_flags import unmark
 
 if TYPE_CHECKING:
     from pretune.text.tokenizer.tokenizer import Vocabulary

@@ -137,7 +137,7 @@ def read_run(path: Path) -> Run:
 def render(run: Run) -> str:
     """The page as text."""
     body = "\n".join(section(run) for section in _SECTIONS)
-    template = resources.files("pretune.train").joinpath("report_template.html").read_text(encoding="utf-8")
+    template = resources.files("pretune.report").joinpath("report_template.html").read_text(encoding="utf-8")
     return Template(template).substitute(title=escape(_title(run)), body=body, version=__version__)
 
 

@@ -25,13 +25,13 @@ from pretune.nn.dropout import Dropout
 from pretune.objectives.mixture import build as build_objective
 from pretune.objectives.objective import Objective
 from pretune.objectives.source_target import SourceTarget
+from pretune.runtime.distributed import World
 from pretune.tasks.task import Encoded, Task
 from pretune.text.readers.labelled import Example, read_examples
 from pretune.text.samples.sampler import Sampler
+from pretune.text.samples.views import ExampleView, TooFewDocumentsError, View, build_view
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
-from pretune.text.samples.views import ExampleView, TooFewDocumentsError, View, build_view
-from pretune.runtime.distributed import World
 from pretune.train.recipe import ModelConfig, Recipe
 from pretune.train.validation import Scoring, Validation, prepare_validation
 

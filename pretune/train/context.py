@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from pretune.train.checkpoint.store import Shelf
 from pretune.runtime.distributed import World
 from pretune.runtime.precision import Precision
+from pretune.train.checkpoint.store import Shelf
 from pretune.train.logging.progress import Display
-from pretune.train.recipe import Recipe
 from pretune.train.logging.trackers import Tracker
+from pretune.train.recipe import Recipe
 from pretune.train.validation import Validation
 
 

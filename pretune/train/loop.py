@@ -22,19 +22,19 @@ from pretune.batch import cut
 from pretune.draw import Draw
 from pretune.errors import DivergenceError
 from pretune.objectives.objective import Objective
+from pretune.optim.base import build_optimizer
+from pretune.optim.schedule import factor
+from pretune.runtime.precision import fingerprint
+from pretune.runtime.signals import CATCH, SignalError, StopRequest, stop_on_signal
 from pretune.text.samples.sampler import Cursor, Sampler
-from pretune.train.checkpoint.store import state as states
 from pretune.train.budget import Spent
+from pretune.train.checkpoint import state as states
+from pretune.train.checkpoint.state import State
+from pretune.train.context import Setting
 from pretune.train.evaluation import better, pick
-from pretune.train.prefetch import Feed, Prepared, add
 from pretune.train.flops import Flops
 from pretune.train.logging.logger import Journal
-from pretune.optim.base import build_optimizer
-from pretune.runtime.precision import fingerprint
-from pretune.optim.schedule import factor
-from pretune.train.context import Setting
-from pretune.runtime.signals import CATCH, SignalError, StopRequest, stop_on_signal
-from pretune.train.checkpoint.state import State
+from pretune.train.prefetch import Feed, Prepared, add
 from pretune.train.step import Result, Root, Stepper
 from pretune.train.validation import Validation
 

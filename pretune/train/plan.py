@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from pretune.batch import Batch
-from pretune.runtime.device import choose
 from pretune.draw import Draw
 from pretune.models.model import parameters
 from pretune.objectives.objective import Objective
+from pretune.runtime.device import choose
+from pretune.runtime.precision import Precision, choose_precision
 from pretune.text.samples.sampler import Sampler, divide
 from pretune.train.assemble import Pieces, fine_tuning, pretraining
 from pretune.train.flops import Flops
-from pretune.runtime.precision import Precision, choose_precision
 from pretune.train.preflight import preflight
 from pretune.train.recipe import Recipe
 from pretune.train.step import Root

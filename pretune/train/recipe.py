@@ -13,13 +13,13 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from pretune.config import Choice, Choices, Config, flatten, merge
 from pretune.errors import UsageError
+from pretune.optim.base import OptimizerConfig
+from pretune.optim.schedule import ScheduleConfig
+from pretune.runtime.precision import Name as PrecisionName
 from pretune.text.readers.labelled import LabelledConfig
 from pretune.train.budget import BudgetConfig
 from pretune.train.checkpoint.store import CheckpointConfig
 from pretune.train.evaluation import EvaluationConfig
-from pretune.optim.base import OptimizerConfig
-from pretune.runtime.precision import Name as PrecisionName
-from pretune.optim.schedule import ScheduleConfig
 from pretune.train.logging.trackers import TrackConfig
 
 _PRETRAINING: dict[str, Any] = {"budget": {"steps": 1000}}

@@ -9,24 +9,24 @@ from typing import Any
 import torch
 
 from pretune.config import validate
-from pretune.runtime.device import choose
 from pretune.interop.huggingface import save_model
 from pretune.models.model import parameters
-from pretune.train.checkpoint.store import state as states
-from pretune.train.assemble import Pieces, fine_tuning, pretraining
-from pretune.train.checkpoint.store import Shelf, problem
-from pretune.train.directory import RunDirectory
-from pretune.train.loop import train
-from pretune.train.subset_embedding import narrow, widen
+from pretune.runtime.device import choose
 from pretune.runtime.distributed import World, world_of
 from pretune.runtime.precision import Precision, choose_precision
-from pretune.train.preflight import preflight
-from pretune.train.logging.progress import Display
-from pretune.train.recipe import Recipe, plain
-from pretune.train.context import Setting
+from pretune.train.assemble import Pieces, fine_tuning, pretraining
+from pretune.train.checkpoint import state as states
 from pretune.train.checkpoint.state import State
-from pretune.train.step import Root
+from pretune.train.checkpoint.store import Shelf, problem
+from pretune.train.context import Setting
+from pretune.train.directory import RunDirectory
+from pretune.train.logging.progress import Display
 from pretune.train.logging.trackers import open_trackers
+from pretune.train.loop import train
+from pretune.train.preflight import preflight
+from pretune.train.recipe import Recipe, plain
+from pretune.train.step import Root
+from pretune.train.subset_embedding import narrow, widen
 
 
 def pretrain(recipe: Recipe) -> Path:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from pretune.batch import Batch, Shared, level
-from pretune.runtime.device import seed
 from pretune.draw import Draw
 from pretune.loss import Term
 from pretune.objectives.objective import Objective
 from pretune.optim.base import gradient_norm, update
+from pretune.runtime.device import seed
 from pretune.runtime.distributed import World, quiet
 from pretune.runtime.precision import Precision
 

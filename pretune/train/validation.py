@@ -12,14 +12,14 @@ from torch import nn
 from pretune.batch import Batch
 from pretune.draw import Draw
 from pretune.objectives.objective import Objective
+from pretune.runtime.distributed import World
+from pretune.runtime.precision import Precision
 from pretune.tasks.task import Task
 from pretune.text.readers.labelled import Example
 from pretune.text.samples.sampler import divide, sweep
 from pretune.text.samples.views import View
-from pretune.train.prefetch import add
-from pretune.runtime.distributed import World
-from pretune.runtime.precision import Precision
 from pretune.train.checkpoint.state import means
+from pretune.train.prefetch import add
 from pretune.train.step import Root, Tally
 
 

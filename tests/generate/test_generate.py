@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 
 from pretune.batch import ragged
-from pretune.runtime.device import computing, halve
 from pretune.errors import UsageError
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateConfig
@@ -22,6 +21,7 @@ from pretune.generate.reader import Reader
 from pretune.interop.huggingface import load_model
 from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel
+from pretune.runtime.device import computing, halve
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 NEW = 20

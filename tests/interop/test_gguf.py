@@ -19,7 +19,7 @@ from pretune.generate.generate import generate
 from pretune.generate.options import GenerateConfig
 from pretune.interop.gguf import GgufWeights
 from pretune.interop.huggingface import load_model
-from pretune.text.tokenizer.tokenizer import gguf as ours
+from pretune.text.tokenizer import gguf as ours
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 gguf = pytest.importorskip("gguf", reason="the extra 'gguf' is not installed")

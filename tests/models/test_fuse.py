@@ -14,12 +14,12 @@ from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 from torch import nn
 
 from pretune.batch import Rows, ragged
-from pretune.runtime.device import computing, halve, is_half
 from pretune.generate.reader import Reader
 from pretune.interop.huggingface import load_model
 from pretune.models.fuse import FusedBlock, fuse
 from pretune.models.model import LanguageModel
 from pretune.nn.projection import Projection
+from pretune.runtime.device import computing, halve, is_half
 
 TOKENIZER = byte_tokenizer()
 

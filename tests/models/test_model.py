@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from pretune.batch import Batch, Layout, Rows, level, ragged
-from pretune.runtime.device import computing, halve
 from pretune.errors import DataError, UsageError
 from pretune.models import build
 from pretune.models.model import block_flops, flops_per_token, head_flops
 from pretune.objectives.objective import ends
+from pretune.runtime.device import computing, halve
 
 FAMILIES = {"bert": ["mlm", "nsp"], "gpt2": ["clm"]}
 SMALL = {"vocab_size": 50}

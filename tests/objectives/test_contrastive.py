@@ -20,10 +20,10 @@ from pretune.objectives import mixture
 from pretune.objectives.cert import Cert
 from pretune.objectives.simcse import SimCSE
 from pretune.objectives.structure import OTHER, PREVIOUS, SentenceStructure
-from pretune.text.samples.views import Row, SentenceView
 from pretune.optim.base import OptimizerConfig, build_optimizer
 from pretune.runtime.distributed import World
 from pretune.runtime.precision import Precision
+from pretune.text.samples.views import Row, SentenceView
 from pretune.train.step import Root, Stepper
 
 DRAW = Draw(9)

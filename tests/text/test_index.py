@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from pretune.draw import Draw
-from pretune.text.store.store import store as store_module
 from pretune.text.samples import windows as windows_module
+from pretune.text.samples.views import build_view
+from pretune.text.store import store as store_module
 from pretune.text.store.index import Index, computed, kept
 from pretune.text.store.new_folder import NewFolder
 from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
-from pretune.text.samples.views import build_view
 
 TEXT = [f"Document {n} is short. It has two sentences, and {n * n} words. " * (1 + n % 4) for n in range(200)]
 

@@ -11,8 +11,8 @@ import tokenizers
 from tokenizers import pre_tokenizers
 
 import pretune.text.encode.encoder as pieces
-from pretune.text.encode.pretokenize import cutter
 from pretune.text.encode.encoder import DocumentEncoder
+from pretune.text.encode.pretokenize import cutter
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 

@@ -20,14 +20,14 @@ import pytest
 import pretune.text.store.prepare as module
 from pretune.draw import Draw
 from pretune.errors import CannotCreateError, DataError, PretuneError, StorageError
-from pretune.text.readers.corpus import CorpusConfig
-from pretune.text.store.prepare import PrepareConfig, Progress, prepare
-from pretune.text.samples.sampler import Sampler, divide
 from pretune.text.encode.sentences import sentence_starts
+from pretune.text.readers.corpus import CorpusConfig
+from pretune.text.samples.sampler import Sampler, divide
+from pretune.text.samples.views import build_view
+from pretune.text.store.prepare import PrepareConfig, Progress, prepare
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
-from pretune.text.samples.views import build_view
 
 SENTENCE = "the model reads text and learns what people wrote about language, 3 cats. It's 你好。世界！ then more"
 WORDS = SENTENCE.split()

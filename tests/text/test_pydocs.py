@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pretune.errors import CannotCreateError, MissingPackageError, UsageError
 from pretune.demo import pydocs
-from pretune.text.readers.corpus import Account, read_corpus
 from pretune.demo.pydocs import write_pydocs
+from pretune.errors import CannotCreateError, MissingPackageError, UsageError
+from pretune.text.readers.corpus import Account, read_corpus
 
 LONG = "This sentence is long enough to be kept in the corpus."
 FILES = {

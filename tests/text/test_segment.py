@@ -14,14 +14,14 @@ import pretune.text.store.prepare as preparing
 from pretune.draw import Draw
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.objectives.mixture import build
+from pretune.text.encode.segmenter import LongestMatch, WordFinder, word_starts
 from pretune.text.readers.corpus import CorpusConfig
+from pretune.text.samples.views import build_view
 from pretune.text.samples.word_flags import MarkedSplit, unmark
 from pretune.text.store.prepare import PrepareConfig, prepare
-from pretune.text.encode.segmenter import LongestMatch, WordFinder, word_starts
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
-from pretune.text.samples.views import build_view
 
 TEXTS = [
     "自然语言处理很有意思。Language models 读2026年的新闻！",

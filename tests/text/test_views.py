@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.text.samples import windows
-from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.samples.rows import Encoding
-from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 from pretune.text.samples.views import DocumentView, ExampleView, PairsView, Row, StreamView, View, build_view
+from pretune.text.store.prepare import PrepareConfig, prepare
+from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
 DRAW = Draw(7)
 documents = st.lists(st.lists(st.integers(1, 12), max_size=6), min_size=1, max_size=8)

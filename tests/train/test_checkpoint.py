@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from pretune.errors import StorageError
-from pretune.train.checkpoint.store import store as checkpoint
+from pretune.train.checkpoint import store as checkpoint
 from pretune.train.checkpoint.store import Shelf, problem
 
 SIZES = {"model.safetensors": 3000, "optimizer.safetensors": 6000, "state.json": 200}

@@ -11,11 +11,11 @@ from trainkit import clm_recipe, lines, make_store, recipe, replaced, shas, stop
 from pretune.errors import DivergenceError, StorageError, UsageError
 from pretune.objectives.mlm import MaskedLanguageModelling
 from pretune.objectives.objective import Objective
+from pretune.runtime.signals import SignalError
 from pretune.train import loop
-from pretune.train.checkpoint.store import state as states
+from pretune.train.checkpoint import state as states
 from pretune.train.logging.progress import Display
 from pretune.train.run import pretrain
-from pretune.runtime.signals import SignalError
 from pretune.train.step import Stepper
 
 

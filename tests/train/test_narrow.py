@@ -14,10 +14,10 @@ from trainkit import SHAPE, WORDS
 
 from pretune.models import build
 from pretune.nn.embedding import SomeRows
-from pretune.train import subset_embedding as narrowing
 from pretune.train import run as runs
-from pretune.train.subset_embedding import narrow, widen
+from pretune.train import subset_embedding as narrowing
 from pretune.train.run import finetune
+from pretune.train.subset_embedding import narrow, widen
 
 BODY = {**SHAPE, "vocab_size": 64}
 EMBEDDING = "bert.embeddings.word_embeddings.weight"

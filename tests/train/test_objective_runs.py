@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from trainkit import home_recipe, lines, make_store, run_ranks, shas, stop_at, untimed
 
 from pretune.find import names
-from pretune.train.run import pretrain
 from pretune.runtime.signals import SignalError
+from pretune.train.run import pretrain
 from pretune.train.step import Stepper
 
 STEPS, STOP = 6, 3

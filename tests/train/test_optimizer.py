@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from pretune.optim.muon import orthogonal
 from pretune.optim.base import OptimizerConfig, build_optimizer, gradient_norm, update
+from pretune.optim.muon import orthogonal
 from pretune.train.checkpoint.state import optimizer_tensors
 
 

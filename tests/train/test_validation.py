@@ -8,9 +8,9 @@ from test_run import task_recipe
 
 from pretune.draw import Draw
 from pretune.evaluate.examples import evaluate_examples
-from pretune.train.assemble import fine_tuning
 from pretune.runtime.distributed import World
 from pretune.runtime.precision import Precision
+from pretune.train.assemble import fine_tuning
 from pretune.train.step import Root
 from pretune.train.validation import Once
 

@@ -102,9 +102,9 @@ def setup(*, store: str, pack: str) -> Callable[[], dict[str, Any]]:
     from pretune.draw import Draw
     from pretune.objectives.mixture import build
     from pretune.text.samples.sampler import Sampler, divide
+    from pretune.text.samples.views import build_view
     from pretune.text.store.store import TokenStore
     from pretune.text.tokenizer.tokenizer import Tokenizer
-    from pretune.text.samples.views import build_view
 
     opened = TokenStore.open(store)
     objective = build({"mlm": 1.0}, Tokenizer.load(opened.tokenizer_path).vocabulary)

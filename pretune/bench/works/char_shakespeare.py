@@ -205,14 +205,14 @@ def run(recipe: Recipe, train: Text, held_out: Text, target: float, output: Path
     from pretune.interop.huggingface import save_model
     from pretune.models import build
     from pretune.objectives.mixture import build as build_objective
+    from pretune.runtime.distributed import World
+    from pretune.runtime.precision import Precision
     from pretune.text.samples.sampler import Sampler
     from pretune.text.samples.views import StreamView
     from pretune.train.checkpoint.store import Shelf
-    from pretune.train.loop import train as train_loop
-    from pretune.runtime.distributed import World
-    from pretune.runtime.precision import Precision
-    from pretune.train.logging.progress import Display
     from pretune.train.context import Setting
+    from pretune.train.logging.progress import Display
+    from pretune.train.loop import train as train_loop
 
     vocabulary = characters(int(train.tokens.max()) + 1)
     objective = build_objective(recipe.objective, vocabulary)

@@ -103,11 +103,11 @@ def setup(
     from pretune.draw import Draw
     from pretune.models import build
     from pretune.objectives.mixture import build as build_objective
-    from pretune.text.samples.rows import Row
-    from pretune.text.tokenizer.vocabulary import numbered
     from pretune.optim.base import OptimizerConfig, build_optimizer
     from pretune.runtime.distributed import World
     from pretune.runtime.precision import Precision
+    from pretune.text.samples.rows import Row
+    from pretune.text.tokenizer.vocabulary import numbered
     from pretune.train.step import Root, Stepper
 
     made = build_objective({objective: 1.0}, numbered(_VOCABULARY, _SENTINELS))

@@ -98,9 +98,9 @@ class TimeToLoss(Work):
 
 def prepare_documentation(folder: Path) -> tuple[Path, Path]:
     """The documentation that this Python carries, as a tokenizer and a store made with it."""
+    from pretune.demo.pydocs import write_pydocs
     from pretune.text.readers.corpus import read_corpus
     from pretune.text.store.prepare import PrepareConfig, prepare
-    from pretune.demo.pydocs import write_pydocs
     from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
     source, tokenizer, store = folder / "source.jsonl", folder / "tokenizer", folder / "store"

@@ -243,10 +243,10 @@ def setup(*, shape: dict[str, Any], model: str, precision: Literal["bf16", "fp32
 
     from pretune.draw import Draw
     from pretune.interop.huggingface import load_model
-    from pretune.train.flops import Flops
     from pretune.optim.base import OptimizerConfig, build_optimizer
     from pretune.runtime.distributed import World
     from pretune.runtime.precision import Precision
+    from pretune.train.flops import Flops
     from pretune.train.step import Root, Stepper
 
     given = Shape(**shape)

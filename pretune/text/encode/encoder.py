@@ -4,8 +4,8 @@
                        \\-- new ones --> tokenizers --> a slot each
 
 Natural text repeats its words: 12 MB of documentation hold 2.9 M pieces, 54 k different ones, and the tokenizer proper
-sees only those. Short ASCII pieces are looked up as integers, all at once (`text/encode/word_table.py`), others as strings. A
-pipeline that is not known to be safe to cut (`text/encode/pretokenize.py`) is run on whole documents.
+sees only those. Short ASCII pieces are looked up as integers, all at once (`text/encode/word_table.py`), others as
+strings. A pipeline that is not known to be safe to cut (`text/encode/pretokenize.py`) is run on whole documents.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import tokenizers
 from numpy.typing import NDArray
 
 from pretune.text.encode.pretokenize import WHITE, Codes, Cutter, Integers, cutter
+from pretune.text.encode.word_table import LONGEST, WordTable, keys_of
 from pretune.text.tokenizer.tokenizer import Tokenizer, encode_all
 from pretune.text.tokenizer.vocabulary import byte_alphabet, is_byte_level, spaces
-from pretune.text.encode.word_table import LONGEST, WordTable, keys_of
 
 MOST_PIECES = 1 << 17  # slots held before all are forgotten: bounds memory at about 40 MB
 MOST_TOKENS = 1 << 21

@@ -19,11 +19,11 @@ import numpy as np
 
 from pretune.draw import Draw
 from pretune.errors import UsageError
-from pretune.text.samples.word_flags import MarkedSplit
 from pretune.text.samples.rows import Encoding, Ints, Row, Split, Windows
 from pretune.text.samples.sentence_windows import PairsView, SentencesView, SentenceView, TooFewDocumentsError
-from pretune.text.store.store import TokenSplit
 from pretune.text.samples.windows import DocumentView, StreamView
+from pretune.text.samples.word_flags import MarkedSplit
+from pretune.text.store.store import TokenSplit
 
 __all__ = [
     "DocumentView", "ExampleView", "Ints", "PairsView", "Row", "SentenceView", "SentencesView", "Split", "StreamView",

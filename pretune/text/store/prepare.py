@@ -27,12 +27,12 @@ from pydantic import Field
 
 from pretune.config import Config
 from pretune.errors import CannotCreateError, DataError
-from pretune.text.readers.corpus import Account, CorpusConfig, Document, read_corpus
-from pretune.text.encode.workers import Encoder, Workers
-from pretune.text.store.new_folder import NewFolder, storage_errors
 from pretune.text.encode.encoder import Encoded
-from pretune.text.store.dedup import Seen
 from pretune.text.encode.segmenter import WordFinder
+from pretune.text.encode.workers import Encoder, Workers
+from pretune.text.readers.corpus import Account, CorpusConfig, Document, read_corpus
+from pretune.text.store.dedup import Seen
+from pretune.text.store.new_folder import NewFolder, storage_errors
 from pretune.text.store.store import MANIFEST, Manifest, SplitManifest, TokenStore
 from pretune.text.store.writer import SplitWriter, write_manifest
 from pretune.text.tokenizer.tokenizer import Tokenizer

@@ -8,7 +8,7 @@ train-sentences.npy              (S,) int64: where each sentence begins
 train-domains.npy                (D,) uint16: the domain of each document, an index into the manifest's list
 train-words.npy                  (T,) bool: whether the token begins a word; only where a segmenter was asked
 validation-...                   the same for the documents held out
-index/                           what training found out about where windows begin (`text/store/index.py`); may be removed
+index/                           where windows begin, found by training (`text/store/index.py`); may be removed
 """
 
 from __future__ import annotations

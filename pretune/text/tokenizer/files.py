@@ -11,7 +11,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from pretune.errors import DataError, MissingInputError
-from pretune.text.tokenizer.tokenizer import sentencepiece
+from pretune.text.tokenizer import sentencepiece
 from pretune.text.tokenizer.gguf import read_gguf_tokenizer
 from pretune.text.tokenizer.marian import SOURCE, read_marian
 from pretune.text.tokenizer.vocabulary import ROLES

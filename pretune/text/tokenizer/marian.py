@@ -20,7 +20,7 @@ import tokenizers
 from tokenizers import models, processors
 
 from pretune.errors import DataError
-from pretune.text.tokenizer.tokenizer import sentencepiece
+from pretune.text.tokenizer import sentencepiece
 
 log = logging.getLogger(__name__)
 SOURCE = "source.spm"

@@ -23,8 +23,8 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 
 from pretune.config import Config
 from pretune.errors import DataError, UsageError
-from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.files import BERT_SPECIAL, Settings, bert_pipeline, gpt2_pipeline
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 COVERAGE = 0.995  # share of all characters that the alphabet must hold
 _UNIGRAM_SPECIAL = ("<s>", "</s>", "<pad>", "<mask>")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from pretune.train.logging.plateau import Plateau
-from pretune.train.context import Setting
 from pretune.train.checkpoint.state import State, Window
+from pretune.train.context import Setting
+from pretune.train.logging.plateau import Plateau
 from pretune.train.logging.trackers import Metrics, MetricsFile, Tracker
 
 
