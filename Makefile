@@ -45,7 +45,7 @@ bench: $(CORE)
 
 bench-objectives: $(CORE)
 	@$(INSTALL) --editable '.[zh]'
-	$(BIN)/python -m pretune.bench.objectives $(ARGS)
+	$(BIN)/python -m benchmarks.quality $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -27,7 +27,7 @@ from pretune.text.samples.sampler import Sampler, divide
 from pretune.text.samples.views import build_view
 from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
-from pretune.train.step import Root
+from pretune.train.step import TrainModule
 
 LENGTH, BATCH, PARTS = 64, 8, 2
 SENTENCES = (
@@ -94,7 +94,7 @@ def walk(folder: Path) -> None:
     say("counts", f"{', '.join(map(str, counts))}; together {total}")
 
     model = build("bert", "tiny", objective.roles, {"vocab_size": vocabulary.size})
-    root = Root(model, objective)
+    root = TrainModule(model, objective)
     optimizer = build_optimizer(root, OptimizerConfig())
     watch(model)
     for number, batch in enumerate(batches):

@@ -98,7 +98,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Rows:
+class OutputRows:
     """Some rows of a run.
 
     Attributes:
@@ -110,7 +110,7 @@ class Rows:
     layout: Layout
 
     @classmethod
-    def of(cls, index: NDArray[np.int64], layout: Layout) -> Rows:
+    def of(cls, index: NDArray[np.int64], layout: Layout) -> OutputRows:
         """The given rows of a run on the host, each once.
 
         Shape:
@@ -122,9 +122,9 @@ class Rows:
         positions = torch.from_numpy(layout.positions.numpy().take(rows))
         return cls(torch.from_numpy(rows), Layout(lengths, torch.from_numpy(offsets), positions, layout.group))
 
-    def to(self, device: torch.device | str) -> Rows:
+    def to(self, device: torch.device | str) -> OutputRows:
         """The same rows with tensors on `device`."""
-        return Rows(self.index.to(device, non_blocking=True), self.layout.to(device))
+        return OutputRows(self.index.to(device, non_blocking=True), self.layout.to(device))
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Batch:
     segments: Tensor | None = None
     source: Batch | None = None
     targets: Targets = field(default_factory=dict)
-    reads: Rows | None = None
+    reads: OutputRows | None = None
     order: Tensor | None = None
     samples: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 3), np.int64))
     account: dict[str, int] = field(default_factory=dict)
@@ -212,7 +212,7 @@ class Batch:
         )
 
 
-def short(rows: int) -> int:
+def bucket_remainder(rows: int) -> int:
     """How many rows a CPU training step adds to a run, so that there are few different numbers of them.
 
     oneDNN compiles a kernel for each new number of rows, so runs of ever new lengths would compile at every step. The
@@ -222,7 +222,7 @@ def short(rows: int) -> int:
     return -rows % (16 if rows < 1024 else 32 if rows < 2048 else 64)
 
 
-def level(batch: Batch) -> Batch:
+def pad_to_bucket(batch: Batch) -> Batch:
     """Bring the run to a round number of tokens (`short`) by filler sequences, which nothing is predicted from.
 
     The rows that the last layer computes are rounded too, by some more of them. Targets, samples and accounts stay as
@@ -230,7 +230,7 @@ def level(batch: Batch) -> Batch:
     """
     if batch.source is not None:
         return _level_pair(batch, batch.source)
-    missing = short(batch.layout.total)
+    missing = bucket_remainder(batch.layout.total)
     if not batch.layout.longest or (not missing and batch.reads is None):
         return batch
     if not missing:
@@ -242,12 +242,12 @@ def level(batch: Batch) -> Batch:
 def _level_pair(batch: Batch, source: Batch) -> Batch:
     """Both runs brought to round numbers by as many fillers in each; none in the source is empty."""
     longest = (batch.layout.longest, source.layout.longest)
-    missing = [short(batch.layout.total), short(source.layout.total)]
+    missing = [bucket_remainder(batch.layout.total), bucket_remainder(source.layout.total)]
     if not all(longest) or not any(missing):
         return batch
     count = max(-(-missing[0] // longest[0]), -(-missing[1] // longest[1]))
     while missing[1] < count:
-        missing[1] += 1 + short(source.layout.total + missing[1] + 1)
+        missing[1] += 1 + bucket_remainder(source.layout.total + missing[1] + 1)
     count = max(count, -(-missing[1] // longest[1]))
     shares = [[size // count + (n < size % count) for n in range(count)] for size in missing]
     return replace(_filled(batch, shares[0]), source=_filled(source, shares[1]))
@@ -269,7 +269,7 @@ def _filled(batch: Batch, fillers: Sequence[int]) -> Batch:
     )
 
 
-def _level_rows(batch: Batch, layout: Layout) -> Rows | None:
+def _level_rows(batch: Batch, layout: Layout) -> OutputRows | None:
     """The rows that are read, the fillers', and others spread over the run that make a round number."""
     if batch.reads is None:
         return None
@@ -277,12 +277,12 @@ def _level_rows(batch: Batch, layout: Layout) -> Rows | None:
     read[batch.reads.index.numpy()] = True
     read[batch.layout.total :] = True
     others = np.flatnonzero(~read)
-    more = min(len(others), short(int(read.sum())))
+    more = min(len(others), bucket_remainder(int(read.sum())))
     read[others[np.arange(more) * len(others) // max(more, 1)]] = True
-    return Rows.of(np.flatnonzero(read), layout)
+    return OutputRows.of(np.flatnonzero(read), layout)
 
 
-def cut(batch: Batch, length: int) -> Batch:
+def split_sequences(batch: Batch, length: int) -> Batch:
     """The same run in sequences of at most `length` tokens: attention ends, and positions begin anew, at each cut.
 
     A sequence falls into parts that differ by one token at most. Tokens, targets that are rows of the run, samples and
@@ -300,7 +300,7 @@ def cut(batch: Batch, length: int) -> Batch:
     if group is not None:
         group = group.repeat_interleave(torch.from_numpy(parts).to(group.device))
     layout = Layout.of(lengths, batch.tokens.device, group=group)
-    reads = None if batch.reads is None else Rows.of(batch.reads.index.numpy(), layout)
+    reads = None if batch.reads is None else OutputRows.of(batch.reads.index.numpy(), layout)
     return replace(batch, layout=layout, reads=reads)
 
 

@@ -12,19 +12,20 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
+import pydantic
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from pretune.errors import MissingInputError, UsageError
-from pretune.find import nearest
+from pretune.find import suggest
 
-Tree = dict[str, Any]
+ConfigDict = dict[str, Any]
 
 
 class Config(BaseModel):
     """Base of every configuration: unknown keys are errors, values do not change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 def _chosen(value: Any) -> Any:
@@ -55,7 +56,7 @@ def load(
         MissingInputError: the file does not exist.
         UsageError: bad TOML (with line), unknown key (with the nearest one), value out of range.
     """
-    tree: Tree = merge(dict(base or {}), read_toml(path) if path else {})
+    tree: ConfigDict = merge(dict(base or {}), read_toml(path) if path else {})
     tree = merge(tree, parse_overrides(overrides))
     return validate(kind, tree, str(path) if path else "recipe")
 
@@ -69,7 +70,7 @@ def validate(kind: type[C], tree: Mapping[str, Any], where: str) -> C:
         raise UsageError("\n".join(f"{where}: {line}" for line in lines)) from None
 
 
-def read_toml(path: Path) -> Tree:
+def read_toml(path: Path) -> ConfigDict:
     """A TOML file as plain values."""
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8"))
@@ -89,7 +90,7 @@ def to_toml(config: BaseModel) -> str:
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
-def merge(base: Tree, over: Mapping[str, Any]) -> Tree:
+def merge(base: ConfigDict, over: Mapping[str, Any]) -> ConfigDict:
     """Lay one tree over another; tables merge, everything else is replaced."""
     out = dict(base)
     for key, value in over.items():
@@ -106,13 +107,13 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def parse_overrides(words: Iterable[str]) -> Tree:
+def parse_overrides(words: Iterable[str]) -> ConfigDict:
     """`--optimizer.lr 3e-4 --no-resume` as a tree; values are read as TOML, else taken as text.
 
     Raises:
         UsageError: a word that is neither a flag nor the value of one.
     """
-    tree: Tree = {}
+    tree: ConfigDict = {}
     queue = list(words)
     while queue:
         word = queue.pop(0)
@@ -126,7 +127,7 @@ def parse_overrides(words: Iterable[str]) -> Tree:
         else:
             value = not name.startswith("no-")
             name = name.removeprefix("no-")
-        branch: Tree = {}
+        branch: ConfigDict = {}
         leaf = branch
         *parents, last = name.replace("-", "_").split(".")
         for parent in parents:
@@ -148,7 +149,7 @@ def _explain(kind: type[BaseModel], problem: Any) -> str:
     path = [str(part) for part in problem["loc"]]
     field = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        return f"unknown field {field!r}; {nearest(path[-1], _known(kind, path[:-1]))}"
+        return f"unknown field {field!r}; {suggest(path[-1], _known(kind, path[:-1]))}"
     if problem["type"] == "missing":
         return f"field {field!r} is missing"
     value = json.dumps(problem.get("input"), default=str)

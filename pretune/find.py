@@ -23,16 +23,16 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
-def names(axis: str) -> list[str]:
+def variants(axis: str) -> list[str]:
     """The variants of an axis: file names of `pretune/<axis>/`, but for those that its `BASE` names as shared."""
     package = importlib.import_module(f"pretune.{axis}")
-    shared = getattr(package, "BASE", ())
+    shared = getattr(package, "SHARED_MODULES", ())
     shared = {shared} if isinstance(shared, str) else set(shared)
     files = {module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")}
     return sorted(files - shared)
 
 
-def nearest(name: str, known: list[str]) -> str:
+def suggest(name: str, known: list[str]) -> str:
     """A hint for a misspelt name: `did you mean 'mlm'?`, or the whole list where nothing is near."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
@@ -53,9 +53,9 @@ def find(axis: str, name: str) -> ModuleType:
             return importlib.import_module(target)
         except ModuleNotFoundError as error:
             raise UsageError(f"{axis}: cannot import {target!r}: {error}") from error
-    known = names(axis)
+    known = variants(axis)
     if not _NAME.fullmatch(target) or target not in known:
-        raise UsageError(f"{axis}: no variant {target!r}; {nearest(target, known)}")
+        raise UsageError(f"{axis}: no variant {target!r}; {suggest(target, known)}")
     return importlib.import_module(f"pretune.{axis}.{target}")
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pretune.batch import Batch, Layout, Rows, cut, level, ragged, short
+from pretune.batch import Batch, Layout, OutputRows, bucket_remainder, pad_to_bucket, ragged, split_sequences
 
 
 @given(st.lists(st.integers(0, 9), max_size=8))
@@ -74,18 +74,18 @@ def test_level_adds_sequences_that_change_nothing_else() -> None:
         ragged([[5, 6, 7], [8, 9]], [np.array([0, 0, 1]), np.array([0, 1])]),
         targets={"mlm": (torch.tensor([1]), torch.tensor([4]))},
     )
-    found = level(batch)
+    found = pad_to_bucket(batch)
     assert found.layout.lengths == (3, 2, 3, 3, 3, 2), "no filler is longer than the batch's own sequences"
     assert found.layout.total == 16 == len(found.tokens) == len(found.segments)
     assert torch.equal(found.tokens[:5], batch.tokens)
     assert found.targets is batch.targets
-    assert level(found) is found
+    assert pad_to_bucket(found) is found
 
 
 def test_rounding_costs_little_and_leaves_few_numbers() -> None:
     for low in (512, 1024, 2048):
         rows = np.arange(low, 2 * low)
-        rounded = [int(n) + short(int(n)) for n in rows]
+        rounded = [int(n) + bucket_remainder(int(n)) for n in rows]
         assert len(set(rounded)) <= 33
         assert (np.array(rounded) - rows).mean() / rows.mean() < 0.025
 
@@ -95,8 +95,8 @@ def test_cut_sequences_are_short_and_even(lengths: list[int], length: int) -> No
     rng = np.random.default_rng(0)
     layout = Layout.of(lengths, group=torch.arange(len(lengths)))
     read = rng.permutation(layout.total)[: layout.total // 3]
-    whole = Batch(torch.arange(layout.total), layout, reads=Rows.of(read, layout))
-    shorter = cut(whole, length)
+    whole = Batch(torch.arange(layout.total), layout, reads=OutputRows.of(read, layout))
+    shorter = split_sequences(whole, length)
     parts = [-(-n // length) for n in lengths] if max(lengths, default=0) > length else [1] * len(lengths)
     assert shorter.layout.longest <= length
     assert shorter.layout.count == sum(parts)
@@ -122,13 +122,13 @@ def test_level_fills_both_runs_of_a_pair_alike() -> None:
         count = int(rng.integers(1, 9))
         own, read = (rng.integers(1, 30, count).tolist() for _ in range(2))
         batch = replace(ragged([[1] * n for n in own]), source=ragged([[2] * n for n in read]))
-        found = level(batch)
+        found = pad_to_bucket(batch)
         assert found.source is not None
         assert found.layout.lengths[:count] == tuple(own)
         assert found.source.layout.lengths[:count] == tuple(read)
         assert found.layout.count == found.source.layout.count
-        assert short(found.layout.total) == short(found.source.layout.total) == 0
+        assert bucket_remainder(found.layout.total) == bucket_remainder(found.source.layout.total) == 0
         assert min(found.source.layout.lengths) > 0
         assert found.layout.longest == max(own)
         assert found.source.layout.longest == max(read)
-        assert level(found) is found
+        assert pad_to_bucket(found) is found

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.quality.table import with_tables
 from pretune import config
-from pretune.bench.objectives.table import with_tables
 from pretune.cli import app, main
 from pretune.cli.catalogue import PAGES
 from pretune.cli.data import split_words
-from pretune.find import names
+from pretune.find import variants
 from pretune.text.store.prepare import PrepareConfig
 from pretune.text.tokenizer.train import TokenizerConfig
 from pretune.train.recipe import Recipe
@@ -91,7 +91,7 @@ def test_catalogues_are_what_the_files_say(name: str, capsys: pytest.CaptureFixt
     assert main(["show", name]) == 0
     shown = capsys.readouterr().out
     assert shown == (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    assert all(f"\n## {variant}\n" in shown for variant in names("models" if name == "families" else name))
+    assert all(f"\n## {variant}\n" in shown for variant in variants("models" if name == "families" else name))
 
 
 def test_measured_tables_are_those_of_the_results() -> None:

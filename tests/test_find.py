@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pretune.errors import MissingInputError, UsageError
-from pretune.find import find, find_class, names, nearest
+from pretune.find import find, find_class, suggest, variants
 from pretune.objectives.objective import Objective
 
 OWN = """
@@ -20,7 +20,7 @@ class _Helper(CausalLanguageModelling):
 
 
 def test_names_are_files_but_for_shared_ones() -> None:
-    found = names("objectives")
+    found = variants("objectives")
     assert {"mlm", "nsp", "clm"} <= set(found)
     assert not {"objective", "mixture"} & set(found)
 
@@ -41,7 +41,7 @@ def test_an_unknown_variant_is_refused(name: str) -> None:
 def test_the_nearest_name_is_offered() -> None:
     with pytest.raises(UsageError, match="did you mean 'mlm'"):
         find("objectives", "mlmm")
-    assert nearest("zzzz", ["a", "b"]) == "known: a, b"
+    assert suggest("zzzz", ["a", "b"]) == "known: a, b"
 
 
 def test_a_users_own_file(tmp_path: Path) -> None:
@@ -67,5 +67,5 @@ def test_a_users_own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_listing_names_does_not_import_torch() -> None:
-    code = "import sys; from pretune.find import names; names('objectives'); sys.exit('torch' in sys.modules)"
+    code = "import sys; from pretune.find import variants; variants('objectives'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

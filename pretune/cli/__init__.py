@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from pretune import __version__
-from pretune.cli import augmentation, bench, data, training, use
+from pretune.cli import augmentation, data, training, use
 from pretune.cli.session import guard
 from pretune.errors import UsageError
 
@@ -31,7 +31,6 @@ data.register(app)
 augmentation.register(app)
 training.register(app)
 use.register(app)
-bench.register(app)
 
 
 @app.command

@@ -9,7 +9,7 @@ from cyclopts import App
 
 from pretune.cli.data import GROUP, split_words
 from pretune.cli.inputs import open_output, write_line
-from pretune.cli.session import DEFAULT, Common, Words
+from pretune.cli.session import DEFAULT, Args, Common
 from pretune.errors import CannotCreateError, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def register(app: App) -> None:
 
 
 def augment(
-    *words: Words,
+    *words: Args,
     output: Path,
     config: Path | None = None,
     model: Path | None = None,

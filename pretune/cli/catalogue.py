@@ -21,16 +21,16 @@ _VIEWS = {
 
 def families() -> str:
     """Every family: what is different about it, its source, and its sizes in figures."""
-    from pretune.find import names
+    from pretune.find import variants
 
-    return _page("Families", _FAMILIES, (_family(name) for name in names("models")))
+    return _page("Families", _FAMILIES, (_family(name) for name in variants("models")))
 
 
 def objectives() -> str:
     """Every objective: what it predicts, its source, its data and its fields."""
-    from pretune.find import names
+    from pretune.find import variants
 
-    return _page("Objectives", _OBJECTIVES, (_objective(name) for name in names("objectives")))
+    return _page("Objectives", _OBJECTIVES, (_objective(name) for name in variants("objectives")))
 
 
 PAGES: dict[str, Callable[[], str]] = {"families": families, "objectives": objectives}

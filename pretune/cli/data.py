@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from cyclopts import App, Group, Parameter
 
-from pretune.cli.session import DEFAULT, Common, Session, Words
+from pretune.cli.session import DEFAULT, Args, Common, Session
 from pretune.errors import CannotCreateError, UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def pydocs(
     session.say(f"next: pretune tokenizer train {output} --output tokenizer")
 
 
-def train(*words: Words, output: Path, config: Path | None = None, session: Common = DEFAULT) -> None:
+def train(*words: Args, output: Path, config: Path | None = None, session: Common = DEFAULT) -> None:
     """Train a tokenizer on text files, folders or globs.
 
     Args:
@@ -84,7 +84,7 @@ def train(*words: Words, output: Path, config: Path | None = None, session: Comm
     session.say(f"next: pretune prepare {' '.join(paths)} --tokenizer {output} --output store")
 
 
-def extend(*words: Words, model: Path, output: Path, config: Path | None = None, session: Common = DEFAULT) -> None:
+def extend(*words: Args, model: Path, output: Path, config: Path | None = None, session: Common = DEFAULT) -> None:
     """Add the words of a domain to a tokenizer, and rows to its model; every old id keeps its token.
 
     A new row is the mean of the rows of the pieces that the word took before.
@@ -138,9 +138,7 @@ def _settings(
     return paths, corpus, configuration.validate(kind, tree, name)
 
 
-def prepare(
-    *words: Words, tokenizer: Path, output: Path, config: Path | None = None, session: Common = DEFAULT
-) -> None:
+def prepare(*words: Args, tokenizer: Path, output: Path, config: Path | None = None, session: Common = DEFAULT) -> None:
     """Turn text into a token store.
 
     Killed and started again, it ends with the same bytes.

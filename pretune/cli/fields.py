@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from pretune.find import names
+from pretune.find import variants
 
 # What the `--field value` words of a verb may be: configuration classes, by module and name.
 _FIELDS = {
@@ -44,7 +44,7 @@ def show_fields(words: Sequence[str]) -> None:
         print(f"\nFields ({place.replace(':', '.')}):\n" if not number else "")
         print(describe(kind, "--corpus." if number else "--"))
     if _FIELDS.get(verb) == _FIELDS["pretrain"]:
-        print("\nVariants, each a file: " + "; ".join(f"{axis}: {', '.join(names(axis))}" for axis in _AXES))
+        print("\nVariants, each a file: " + "; ".join(f"{axis}: {', '.join(variants(axis))}" for axis in _AXES))
 
 
 def describe(kind: type[BaseModel], prefix: str = "--") -> str:

@@ -42,7 +42,7 @@ class Session:
     def start(self) -> None:
         """Set what must be set before torch is loaded: threads, allocator, huge pages; and let the library speak."""
         log = logging.getLogger("pretune")
-        log.handlers = [_Voice()]
+        log.handlers = [_StderrHandler()]
         log.setLevel(logging.ERROR if self.silent else logging.INFO)
         if self.threads:
             for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
@@ -70,7 +70,7 @@ class Session:
         return words + (["--track.progress", "quiet"] if self.quiet else [])
 
 
-class _Voice(logging.Handler):
+class _StderrHandler(logging.Handler):
     """What the library logs, on standard error as it is now."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -78,7 +78,7 @@ class _Voice(logging.Handler):
 
 
 Common = Annotated[Session, Parameter(name="*", group=Group("Every verb", sort_key=100))]
-Words = Annotated[str, Parameter(allow_leading_hyphen=True)]
+Args = Annotated[str, Parameter(allow_leading_hyphen=True)]
 DEFAULT = Session()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cyclopts import App, Group
 
-from pretune.cli.session import DEFAULT, Common, Session, Words
+from pretune.cli.session import DEFAULT, Args, Common, Session
 from pretune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def demo(*, output: Path = Path("demo"), session: Common = DEFAULT) -> None:
     driver.main(output, session.overrides())
 
 
-def pretrain(*words: Words, session: Common = DEFAULT) -> None:
+def pretrain(*words: Args, session: Common = DEFAULT) -> None:
     """Pretrain a model from a token store.
 
     Goes on from any readable model with `--model.init PATH`. Started again, it goes on from its newest good
@@ -52,7 +52,7 @@ def pretrain(*words: Words, session: Common = DEFAULT) -> None:
     _train("pretrain", words, session)
 
 
-def finetune(*words: Words, session: Common = DEFAULT) -> None:
+def finetune(*words: Args, session: Common = DEFAULT) -> None:
     """Fine-tune a model on labelled files.
 
     The model is `--model.init PATH`; without it, the same network starts from random weights.
@@ -63,7 +63,7 @@ def finetune(*words: Words, session: Common = DEFAULT) -> None:
     _train("finetune", words, session)
 
 
-def show(*words: Words, session: Common = DEFAULT) -> None:
+def show(*words: Args, session: Common = DEFAULT) -> None:
     """Show what a recipe would do, without doing it; or the families or objectives that there are.
 
     Prints modules with shapes, parameters, memory, and the arithmetic of steps, epochs and tokens.

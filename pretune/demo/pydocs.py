@@ -31,7 +31,7 @@ from typing import IO
 
 from pretune.errors import CannotCreateError, MissingPackageError, StorageError, UsageError
 from pretune.text.readers.corpus import Account
-from pretune.text.readers.records import Fault
+from pretune.text.readers.records import RecordError
 
 PYTHON = "python"  # the domain of the standard library and the language reference
 PACKAGES = (PYTHON, "numpy", "torch", "scipy", "sklearn", "sympy", "networkx")
@@ -41,7 +41,7 @@ _TOPICS = "pydoc_data.topics"
 _ATTACHED = frozenset({"add_newdoc", "add_docstr", "_add_docstr", "add_docstr_all"})
 _FIELD = re.compile(r"\{(\{)|\}(\})|\{\w*\}")
 _HOLE = re.compile(r"^[^\S\n]*%\([\w:. ]+\)s[^\S\n]*\n?", re.MULTILINE)
-_Run = Callable[["_Reader", list["_File"]], Iterable["list[_Entry] | Fault"]]
+_Run = Callable[["_Reader", list["_File"]], Iterable["list[_Entry] | RecordError"]]
 _GAP = re.compile(r"\n(?:[^\S\n]*\n){2,}")
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -110,7 +110,7 @@ def write_pydocs(
     account, seen = Account(), set[bytes]()
     with _replacing(target) as out, _mapping(processes) as run:
         for result in run(_Reader(tuple(exclude), minimum), files):
-            if isinstance(result, Fault):
+            if isinstance(result, RecordError):
                 account.documents += 1
                 account.refuse(result)
                 continue
@@ -216,13 +216,13 @@ class _Reader:
     exclude: tuple[str, ...]
     minimum: int
 
-    def __call__(self, file: _File) -> list[_Entry] | Fault:
+    def __call__(self, file: _File) -> list[_Entry] | RecordError:
         try:
             with _uncollected():
                 return [self._entry(file, doc) for doc in _docs(file)]
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
             line = getattr(error, "lineno", 0) or 0
-            return Fault(file.path, line, f"cannot be parsed: {error}", "mend it or leave its package out")
+            return RecordError(file.path, line, f"cannot be parsed: {error}", "mend it or leave its package out")
 
     def _entry(self, file: _File, doc: _Doc) -> _Entry:
         text = _GAP.sub("\n\n", _HOLE.sub("", inspect.cleandoc(doc.text))).strip()

@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretune.batch import Rows, ragged
+from pretune.batch import OutputRows, ragged
 from pretune.errors import DataError
 from pretune.evaluate.batches import by_length
 from pretune.models.model import LanguageModel, ModelOutput, Pooling
-from pretune.runtime.device import computing, is_half
+from pretune.runtime.device import inference_context, is_bf16
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.vocabulary import Tokens
 
@@ -132,9 +132,9 @@ class Embedder:
         if self.pooling != "mean":
             bounds = np.array(batch.layout.bounds)
             read = torch.from_numpy(bounds[:-1] if self.pooling == "cls" else bounds[1:] - 1)
-            batch = replace(batch, reads=Rows.of(read.numpy(), batch.layout))
+            batch = replace(batch, reads=OutputRows.of(read.numpy(), batch.layout))
         device = self.network.device
-        with computing(device, is_half(self.network)):
+        with inference_context(device, is_bf16(self.network)):
             output: ModelOutput = self.network(batch.to(device))
             if read is not None:
                 return output.at(read.to(device)).float()

@@ -13,7 +13,7 @@ from pretune.draw import Draw
 from pretune.evaluate.batches import BUDGET, by_length
 from pretune.find import find_class
 from pretune.models.model import LanguageModel
-from pretune.runtime.device import computing, is_half
+from pretune.runtime.device import inference_context, is_bf16
 from pretune.tasks.task import Answer, Task, Truncate
 from pretune.text.readers.labelled import Example
 from pretune.text.samples.rows import Encoding
@@ -52,12 +52,12 @@ def predict(
         budget: tokens of a batch.
     """
     model.eval()
-    half = is_half(model)
+    half = is_bf16(model)
     view = ExampleView(rows)
     out: dict[int, Answer] = {}
     for index in by_length(view.lengths(np.arange(len(rows))), budget):
         batch = task.make(view.read(index, 0, 0, Draw(0)), Draw(0))
-        with computing(device, half):
+        with inference_context(device, half):
             found = task.decode(model, batch.to(device))
         out |= zip(index.tolist(), found, strict=True)
     return [out[n] for n in range(len(rows))]

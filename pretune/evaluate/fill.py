@@ -8,7 +8,7 @@ from pretune.batch import ragged
 from pretune.errors import UsageError
 from pretune.generate.reader import context
 from pretune.models.model import LanguageModel
-from pretune.runtime.device import computing, is_half
+from pretune.runtime.device import inference_context, is_bf16
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 
@@ -48,7 +48,7 @@ def fill(model: LanguageModel, tokenizer: Tokenizer, text: str, top: int) -> lis
     if len(tokens) > length:
         raise UsageError(f"the text has {len(tokens)} tokens, the model reads {length}; shorten it")
     batch = ragged([tokens], [segments]).to(model.device)
-    with computing(model.device, is_half(model)):
+    with inference_context(model.device, is_bf16(model)):
         rows = model(batch).last_hidden_state[batch.tokens == vocabulary.mask]
         logits = model.heads["mlm"](rows).float()
     best = logits[:, : vocabulary.size].softmax(dim=1).topk(min(top, vocabulary.size), dim=1)

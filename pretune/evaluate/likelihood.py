@@ -23,13 +23,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from pretune.batch import Batch, Rows, ragged
+from pretune.batch import Batch, OutputRows, ragged
 from pretune.errors import DataError, UsageError
 from pretune.evaluate.batches import BUDGET
 from pretune.generate.reader import context
 from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.model import LanguageModel
-from pretune.runtime.device import computing, is_half
+from pretune.runtime.device import inference_context, is_bf16
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.vocabulary import Vocabulary
 
@@ -248,10 +248,12 @@ def _read(model: LanguageModel, role: str, part: Sequence[_Reading]) -> NDArray[
     starts = batch.layout.bounds
     index = np.concatenate([reading.rows + start for reading, start in zip(part, starts, strict=False)])
     labels = torch.from_numpy(np.concatenate([reading.labels for reading in part])).to(device)
-    batch = replace(batch, reads=Rows.of(index, batch.layout), order=_order(part), source=_sources(part)).to(device)
+    batch = replace(batch, reads=OutputRows.of(index, batch.layout), order=_order(part), source=_sources(part)).to(
+        device
+    )
     rows = torch.from_numpy(index).to(device)
     out = []
-    with computing(device, is_half(model)):
+    with inference_context(device, is_bf16(model)):
         found = model(batch).at(rows)
         for first in range(0, len(rows), _ROWS):
             some = slice(first, first + _ROWS)

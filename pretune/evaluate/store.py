@@ -11,7 +11,7 @@ from pretune.draw import Draw
 from pretune.evaluate.batches import BUDGET, by_length
 from pretune.models.model import LanguageModel
 from pretune.objectives.objective import Objective
-from pretune.runtime.device import computing, is_half
+from pretune.runtime.device import inference_context, is_bf16
 from pretune.text.samples.views import build_view
 from pretune.text.store.store import TokenSplit
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -43,14 +43,14 @@ def evaluate_store(
         `bits_per_byte`.
     """
     model.eval()
-    half = is_half(model)
+    half = is_bf16(model)
     sums: dict[str, list[float]] = {}
     draw = Draw(0).at("evaluate")
     for part in objective.parts:
         view = build_view(split, part.view, length - part.overhead, part.lookahead, pack or part.pack, part.words)
         for index in by_length(view.lengths(np.arange(len(view))), budget):
             batch = part.make(view.read(index, 0, 0, draw), draw)
-            with computing(device, half):
+            with inference_context(device, half):
                 terms = part(model, batch.to(device))
             for term in terms:
                 total = sums.setdefault(term.name, [0.0, 0.0, 0.0])

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from pretune.generate.options import GenerateConfig
 from pretune.generate.sample import obey
-from pretune.models.encoder_decoder import Rules
+from pretune.models.encoder_decoder import GenerationConstraints
 
-NO_RULES = Rules()
+NO_RULES = GenerationConstraints()
 
 
 class Steps(Protocol):
@@ -54,7 +54,11 @@ class Hypotheses:
     done: bool = False
 
     def advance(
-        self, logits: Tensor, config: GenerateConfig, ends: Callable[[list[int]], bool], rules: Rules = NO_RULES
+        self,
+        logits: Tensor,
+        config: GenerateConfig,
+        ends: Callable[[list[int]], bool],
+        rules: GenerationConstraints = NO_RULES,
     ) -> list[int]:
         """One step; returns the beam from which each new live beam came.
 
@@ -97,7 +101,7 @@ def beam_search(
     config: GenerateConfig,
     limits: Sequence[int],
     ends: Callable[[list[int]], bool],
-    rules: Rules = NO_RULES,
+    rules: GenerationConstraints = NO_RULES,
 ) -> list[list[int]]:
     """The best finished hypothesis of each prompt.
 

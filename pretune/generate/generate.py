@@ -21,10 +21,10 @@ from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.generate.beam import beam_search
 from pretune.generate.options import Continuation, GenerateConfig, Reason
-from pretune.generate.reader import Reader, context, framed, rooms
+from pretune.generate.reader import DecodingSession, context, framed, rooms
 from pretune.generate.sample import keys, obey, sample
 from pretune.generate.stream import TextStream
-from pretune.models.encoder_decoder import EncoderDecoder, Rules
+from pretune.models.encoder_decoder import EncoderDecoder, GenerationConstraints
 from pretune.models.model import LanguageModel
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -75,19 +75,19 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens]
     for start in range(0, len(prompts), rows):
         part = slice(start, start + rows)
         longest = max(most - room + limit for room, limit in zip(free[part], limits[part], strict=True))
-        reader = Reader(model, tokenizer.vocabulary.size, len(prompts[part]), longest)
+        reader = DecodingSession(model, tokenizer.vocabulary.size, len(prompts[part]), longest)
         run = _Run(reader, tokenizer, prompts[part], limits[part], config, rules, start)
         out += yield from run.beams() if config.beams > 1 else run.tokens(draws[part])
     return out
 
 
-def _rules(model: LanguageModel, tokenizer: Tokenizer) -> Rules:
+def _rules(model: LanguageModel, tokenizer: Tokenizer) -> GenerationConstraints:
     if "clm" not in model.heads:
         raise UsageError(
             f"this {model.family} model has no clm head and cannot generate; take a causal language model such as "
             "gpt2 (a model with an mlm head fills [MASK] with `fill`)"
         )
-    rules = model.rules if isinstance(model, EncoderDecoder) else Rules()
+    rules = model.rules if isinstance(model, EncoderDecoder) else GenerationConstraints()
     for token in (rules.first, *rules.last, *chain.from_iterable(rules.never)):
         if token is not None and token >= tokenizer.vocabulary.size:
             raise DataError(
@@ -101,12 +101,12 @@ def _rules(model: LanguageModel, tokenizer: Tokenizer) -> Rules:
 class _Run:
     """One batch of prompts; `first` is the number of its first prompt."""
 
-    reader: Reader
+    reader: DecodingSession
     tokenizer: Tokenizer
     prompts: Sequence[Tokens]
     limits: Sequence[int]
     config: GenerateConfig
-    rules: Rules
+    rules: GenerationConstraints
     first: int
 
     def tokens(self, draws: Sequence[Draw]) -> Pieces:

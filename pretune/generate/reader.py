@@ -17,13 +17,13 @@ from pretune.errors import UsageError
 from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.model import LanguageModel
 from pretune.nn.heads import VocabularyHead
-from pretune.runtime.device import computing
+from pretune.runtime.device import inference_context
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 _REFINED = 32
 
 
-class Reader:
+class DecodingSession:
     """A language model with a key/value cache, one row for each sequence.
 
     Args:
@@ -59,7 +59,7 @@ class Reader:
         self._cache.reorder(rows)
 
     def _forward(self, tokens: Tensor, lengths: list[int], source: Batch | None = None) -> Tensor:
-        with computing(self._device, self._half):
+        with inference_context(self._device, self._half):
             layout = self._cache.layout(lengths, self._device)
             hidden = self._model(Batch(tokens, layout, source=source), cache=self._cache).last_hidden_state
             if len(hidden) > len(lengths):

@@ -14,7 +14,7 @@ from torch import Tensor
 from pretune.draw import Draw
 from pretune.generate.options import GenerateConfig
 from pretune.loss import draw_tokens
-from pretune.models.encoder_decoder import Rules
+from pretune.models.encoder_decoder import GenerationConstraints
 
 
 def keys(prompts: Sequence[NDArray[np.int64]], seed: int) -> list[Draw]:
@@ -42,7 +42,7 @@ def sample(logits: Tensor, config: GenerateConfig, draws: Sequence[Draw], step: 
     return draw_tokens(scaled.softmax(dim=-1).double(), uniform.to(logits.device))
 
 
-def obey(scores: Tensor, rules: Rules, texts: Sequence[Sequence[int]], limits: Sequence[int]) -> Tensor:
+def obey(scores: Tensor, rules: GenerationConstraints, texts: Sequence[Sequence[int]], limits: Sequence[int]) -> Tensor:
     """Scores with -inf for what a model's rules forbid now; a token that must come has 0.
 
     Args:
@@ -52,7 +52,7 @@ def obey(scores: Tensor, rules: Rules, texts: Sequence[Sequence[int]], limits: S
     Shape:
         scores: (N, V) logits or log probabilities; texts, limits: N; return: (N, V)
     """
-    if rules == Rules():
+    if rules == GenerationConstraints():
         return scores
     scores = scores.clone()
     for *begun, token in rules.never:

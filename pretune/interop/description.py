@@ -15,7 +15,7 @@ from typing import Any
 
 from pretune import config as configuration
 from pretune.errors import DataError, MissingInputError, UsageError
-from pretune.find import names, nearest
+from pretune.find import suggest, variants
 from pretune.interop.safety import read_json
 from pretune.models.model import Config, Family, LanguageModel, get_family
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -123,7 +123,7 @@ def _plain(name: str, value: Any) -> Any:
 
 def _family(path: Path, told: Mapping[str, Any], found: Sequence[str]) -> str:
     """By `model_type`, else by the architecture, else by the names of the tensors."""
-    known = names("models")
+    known = variants("models")
     kind = told.get("model_type")
     if kind in known and model_type(str(kind)) == kind:
         return str(kind)  # no other family's file is opened
@@ -131,7 +131,7 @@ def _family(path: Path, told: Mapping[str, Any], found: Sequence[str]) -> str:
     if isinstance(kind, str) and kind in kinds:
         return kinds[kind]
     if kind is not None:
-        shown = nearest(str(kind), sorted(kinds))
+        shown = suggest(str(kind), sorted(kinds))
         raise DataError(f"{path}: field 'model_type' = {str(kind)[:80]!r}: no such family; {shown}")
     architecture = _architecture(told)
     for family in known:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pretune.models.model import LanguageModel
 
-BASE = ("encoder_decoder", "fuse", "model", "rope", "vocabulary")
+SHARED_MODULES = ("encoder_decoder", "fuse", "model", "rope", "vocabulary")
 
 
 def build(

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
-from pretune.models.encoder_decoder import Encoder, EncoderDecoder, Rules
+from pretune.models.encoder_decoder import Encoder, EncoderDecoder, GenerationConstraints
 from pretune.models.model import Key, both
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
@@ -173,7 +173,7 @@ def assemble(
     made = {role: makers[role]() for role in heads}
     last = config.forced_eos_token_id
     ends = last if isinstance(last, tuple) else () if last is None else (last,)
-    rules = Rules(config.forced_bos_token_id, ends, config.bad_words_ids or ())
+    rules = GenerationConstraints(config.forced_bos_token_id, ends, config.bad_words_ids or ())
     start, std = config.decoder_start_token_id, config.init_std
     return EncoderDecoder(family, config, encoder, writing, stack, made, start=start, rules=rules, std=std)
 

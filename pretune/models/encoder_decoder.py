@@ -30,7 +30,7 @@ class Encoder(nn.Module):
 
 
 @dataclass(frozen=True)
-class Rules:
+class GenerationConstraints:
     """What a model's files ask of a text that it writes.
 
     Attributes:
@@ -67,7 +67,7 @@ class EncoderDecoder(LanguageModel):
         heads: Mapping[str, nn.Module],
         *,
         start: int,
-        rules: Rules = Rules(),
+        rules: GenerationConstraints = GenerationConstraints(),
         std: float = 0.02,
         residual_std: float | None = None,
         positions: int | None = None,

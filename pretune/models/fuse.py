@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretune.batch import Layout, Rows
+from pretune.batch import Layout, OutputRows
 from pretune.models.model import LanguageModel
 from pretune.nn.activation import Activation
 from pretune.nn.attention import Attention, ragged_attention
@@ -25,7 +25,7 @@ from pretune.nn.cache import LayerCache
 from pretune.nn.feedforward import FeedForward, GatedFeedForward
 from pretune.nn.heads import VocabularyHead
 from pretune.nn.projection import Projection
-from pretune.nn.spans import Run
+from pretune.nn.spans import KeyLayout
 
 _ROWS = 1024  # for which oneDNN lays weights out; a layout for one row is slower at 4 rows and no faster at one
 M = TypeVar("M", bound=nn.Module)
@@ -72,7 +72,9 @@ class FusedBlock(nn.Module):
         """The block's."""
         return self.block.attention
 
-    def forward(self, x: Tensor, layout: Layout, cache: LayerCache | None = None, rows: Rows | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, layout: Layout, cache: LayerCache | None = None, rows: OutputRows | None = None
+    ) -> Tensor:
         """As the block, which itself gives some rows alone. Shape: (T, width) -> (T, width)."""
         if rows is not None:
             return self.block(x, layout, cache, rows)  # type: ignore[no-any-return]
@@ -83,7 +85,7 @@ class FusedBlock(nn.Module):
         query, key, value = torch.split(inputs, counts, dim=1)
         if attention.rotary is not None:
             query, key = attention.rotary(query, layout), attention.rotary(key, layout)
-        keys: Run = layout
+        keys: KeyLayout = layout
         if cache is not None:
             key, value, keys = cache.append(key, value, layout)
         mixed = ragged_attention(query, key, value, layout, keys, attention.structure, scale=attention.scale)

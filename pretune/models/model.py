@@ -13,7 +13,7 @@ from pretune import config as configuration
 from pretune.batch import Batch, Layout
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
-from pretune.find import find, nearest
+from pretune.find import find, suggest
 from pretune.nn.attention import Attention
 from pretune.nn.cache import Cache
 from pretune.nn.embedding import Embedding
@@ -179,7 +179,7 @@ class LanguageModel(nn.Module):
             self._check_length(batch, cache)
         kept: list[Tensor] | None = [] if layers else None
         hidden = self.embedding(batch.tokens, batch.layout, batch.segments)
-        some = batch.reads is not None and cache is None and not layers and self.leaves_out
+        some = batch.reads is not None and cache is None and not layers and self.supports_output_rows
         reads = batch.reads if some else None
         hidden = self.stack(hidden, batch.layout, cache, kept, reads)
         if reads is None:
@@ -187,9 +187,11 @@ class LanguageModel(nn.Module):
         return ModelOutput(hidden, reads.layout, reads.index)
 
     @property
-    def leaves_out(self) -> bool:
+    def supports_output_rows(self) -> bool:
         """Whether the last layer gives only the rows that a batch reads."""
-        return self.stack.can_leave_out and not any(getattr(head, "reads_all", False) for head in self.heads.values())
+        return self.stack.supports_output_rows and not any(
+            getattr(head, "needs_all_rows", False) for head in self.heads.values()
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -275,7 +277,7 @@ def configure(family: Family, size: str, overrides: Mapping[str, Any]) -> Config
         UsageError: an unknown size or field, or a value out of range.
     """
     if size not in family.SIZES:
-        raise UsageError(f"model.size: no size {size!r}; {nearest(size, list(family.SIZES))}")
+        raise UsageError(f"model.size: no size {size!r}; {suggest(size, list(family.SIZES))}")
     return configuration.validate(family.Config, {**family.SIZES[size], **overrides}, "model")
 
 
@@ -289,7 +291,7 @@ def construct(family: str, config: Config, heads: Sequence[str], labels: Sequenc
     known = sorted({role for roles in module.ARCHITECTURES.values() for role in roles})
     for role in heads:
         if role not in known:
-            raise UsageError(f"{family} has no head {role!r}; {nearest(role, known)}")
+            raise UsageError(f"{family} has no head {role!r}; {suggest(role, known)}")
     if "classification" in heads and not labels:
         raise UsageError("a classification head needs the names of its labels")
     with torch.device("meta"):

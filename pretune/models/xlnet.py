@@ -26,7 +26,7 @@ from pretune.nn.dropout import Dropout
 from pretune.nn.embedding import Embedding
 from pretune.nn.feedforward import FeedForward
 from pretune.nn.heads import Anchor, Pooler, SequenceHead, VocabularyHead
-from pretune.nn.relative_attention import Asking, Keys, RelativeAttention, after
+from pretune.nn.relative_attention import Keys, QueryStream, RelativeAttention, after
 from pretune.nn.stack import Stack
 
 
@@ -153,7 +153,7 @@ class TwoStreamBlock(nn.Module):
         self.norms = norms
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, asking: Asking, keys: Keys, *, itself: bool) -> Tensor:
+    def forward(self, x: Tensor, asking: QueryStream, keys: Keys, *, itself: bool) -> Tensor:
         """One stream. Shape: (M, width) -> (M, width)."""
         x = self.norms.after_attention(self.dropout.add(self.attention(x, asking, keys, itself=itself), x))
         out: Tensor = self.norms.after_feedforward(self.dropout.add(self.feedforward(x, asking.layout), x))
@@ -186,7 +186,7 @@ class XLNet(LanguageModel):
         past = None if memory is None else memory.layout
         before = 0 if past is None else torch.tensor(past.lengths, device=layout.positions.device)
         place = layout.positions + (0 if past is None else before.repeat_interleave(layout.offsets.diff()))  # type: ignore[union-attr]
-        asking = Asking(layout, place, order, kinds)
+        asking = QueryStream(layout, place, order, kinds)
         queries = self._queries(batch, asking)
         h = self.embedding(batch.tokens, layout)
         g = None if queries is None else self.embedding.dropout(self.mask.expand(len(queries.place), -1))
@@ -212,14 +212,14 @@ class XLNet(LanguageModel):
         self(batch, memory=memory)
         return memory
 
-    def _queries(self, batch: Batch, asking: Asking) -> Asking | None:
+    def _queries(self, batch: Batch, asking: QueryStream) -> QueryStream | None:
         """The query stream's rows."""
         if batch.order is None or batch.reads is None:
             return None
         index = batch.reads.index
-        return Asking(batch.reads.layout, asking.place[index], batch.order[index], asking.segments[index])
+        return QueryStream(batch.reads.layout, asking.place[index], batch.order[index], asking.segments[index])
 
-    def _keys(self, block: nn.Module, h: Tensor, asking: Asking, memory: Memory | None, layer: int) -> Keys:
+    def _keys(self, block: nn.Module, h: Tensor, asking: QueryStream, memory: Memory | None, layer: int) -> Keys:
         layout, order, kinds = asking.layout, asking.order, asking.segments
         past = None if memory is None else memory.layout
         if memory is not None and past is not None:

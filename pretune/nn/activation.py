@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pretune.find import nearest
+from pretune.find import suggest
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -87,5 +87,5 @@ def activation(name: str) -> Activation:
         ValueError: an unknown name; the nearest one is given.
     """
     if name not in ACTIVATIONS:
-        raise ValueError(f"unknown activation {name!r}; {nearest(name, sorted(ACTIVATIONS))}")
+        raise ValueError(f"unknown activation {name!r}; {suggest(name, sorted(ACTIVATIONS))}")
     return ACTIVATIONS[name]

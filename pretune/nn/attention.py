@@ -12,7 +12,7 @@ from pretune.nn.cache import LayerCache, Memory
 from pretune.nn.projection import Projection, working
 from pretune.nn.relative import RelativeBias
 from pretune.nn.rotary import Rotary
-from pretune.nn.spans import Run
+from pretune.nn.spans import KeyLayout
 from pretune.nn.structure import Biased, Causal, Structure
 
 BACKENDS: dict[str, ModuleType] = {
@@ -31,7 +31,7 @@ def ragged_attention(
     key: Tensor,
     value: Tensor,
     queries: Layout,
-    keys: Run,
+    keys: KeyLayout,
     structure: Structure,
     *,
     dropout: float = 0.0,
@@ -66,7 +66,7 @@ def ragged_attention(
     raise ValueError(f"attention back end {backend!r}: {reason}")
 
 
-def _check(queries: Layout, keys: Run, structure: Structure) -> None:
+def _check(queries: Layout, keys: KeyLayout, structure: Structure) -> None:
     if len(queries.lengths) != len(keys.lengths):
         raise ValueError(f"{len(queries.lengths)} sequences of queries, {len(keys.lengths)} of keys")
     if isinstance(structure, Causal):
@@ -176,7 +176,7 @@ class Attention(nn.Module):
                 cache.remember(*known)
         return self._mix(query, *known[:2], layout, known[2])
 
-    def _keys(self, x: Tensor, layout: Layout, cache: LayerCache | None) -> tuple[Tensor, Tensor, Run]:
+    def _keys(self, x: Tensor, layout: Layout, cache: LayerCache | None) -> tuple[Tensor, Tensor, KeyLayout]:
         """Keys and values of a run, behind those of its past.
 
         Shape:
@@ -191,7 +191,7 @@ class Attention(nn.Module):
             key = self.rotary(key, layout)
         return (key, value, layout) if cache is None else cache.append(key, value, layout)
 
-    def _mix(self, query: Tensor, key: Tensor, value: Tensor, queries: Layout, keys: Run) -> Tensor:
+    def _mix(self, query: Tensor, key: Tensor, value: Tensor, queries: Layout, keys: KeyLayout) -> Tensor:
         structure = self.structure if self.relative is None else Biased(self.structure, self.relative)
         dropout = self.dropout if self.training else 0.0
         mixed = ragged_attention(query, key, value, queries, keys, structure, dropout=dropout, scale=self.scale)

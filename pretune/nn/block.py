@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pretune.batch import Layout, Rows
+from pretune.batch import Layout, OutputRows
 from pretune.nn.attention import Attention
 from pretune.nn.cache import LayerCache, Memory
 from pretune.nn.dropout import Dropout
@@ -52,7 +52,9 @@ class Block(nn.Module):
         self.norms = norms
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, layout: Layout, cache: LayerCache | None = None, rows: Rows | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, layout: Layout, cache: LayerCache | None = None, rows: OutputRows | None = None
+    ) -> Tensor:
         """Both branches; of all rows, or only of those asked for.
 
         Shape:

@@ -33,7 +33,7 @@ class Bucket(NamedTuple):
     hidden: Tensor | None
 
 
-class Side(NamedTuple):
+class GatherPlan(NamedTuple):
     """How a run (T, H, D), seen as (T * H, D), becomes the parts of buckets and comes back: one gather each way.
 
     Attributes:
@@ -51,8 +51,8 @@ class Plan(NamedTuple):
     """The buckets, one after another in the padded runs of queries and of keys."""
 
     buckets: tuple[Bucket, ...]
-    queries: Side
-    keys: Side
+    queries: GatherPlan
+    keys: GatherPlan
 
 
 @lru_cache(maxsize=16)
@@ -77,7 +77,7 @@ def plan_of(query_bounds: tuple[int, ...], key_bounds: tuple[int, ...], heads: i
 
 def _side(
     bounds: tuple[int, ...], members: list[NDArray[np.int64]], heads: int
-) -> tuple[Side, list[NDArray[np.bool_]]]:
+) -> tuple[GatherPlan, list[NDArray[np.bool_]]]:
     """One run in buckets, and which places of each bucket's padded view (sequences, length) hold a row."""
     starts, lengths = np.array(bounds[:-1]), np.diff(bounds)
     rows, real, views = [np.zeros(0, np.int64)], [np.zeros(0, np.bool_)], []
@@ -92,7 +92,7 @@ def _side(
     scatter = np.empty(bounds[-1] * heads, np.int64)
     scatter[gather[kept]] = np.flatnonzero(kept)
     padding = None if kept.all() else torch.from_numpy(np.flatnonzero(~kept))
-    return Side(torch.from_numpy(gather), torch.from_numpy(scatter), padding), views
+    return GatherPlan(torch.from_numpy(gather), torch.from_numpy(scatter), padding), views
 
 
 def _buckets(order: NDArray[np.int64], lengths: NDArray[np.int64], heads: int) -> list[NDArray[np.int64]]:
@@ -107,11 +107,11 @@ def _buckets(order: NDArray[np.int64], lengths: NDArray[np.int64], heads: int) -
     return found
 
 
-def load(run: Tensor, side: Side) -> Tensor:
+def load(run: Tensor, side: GatherPlan) -> Tensor:
     """(T, H, D) -> (P, D)."""
     return run.reshape(-1, run.shape[2]).index_select(0, side.gather)
 
 
-def store(padded: Tensor, side: Side, like: Tensor) -> Tensor:
+def store(padded: Tensor, side: GatherPlan, like: Tensor) -> Tensor:
     """(P, D) -> (T, H, D)."""
     return padded.index_select(0, side.scatter).view(like.shape)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pretune.batch import Layout
-from pretune.nn.spans import Run, Slots
+from pretune.nn.spans import CacheSlots, KeyLayout
 
 
 class Memory(NamedTuple):
@@ -40,7 +40,7 @@ class Cache:
         self._views: list[tuple[Tensor, Tensor]] = []
         self._before: tuple[int, ...] = self.lengths
         self._rows: Tensor | None = None
-        self._slots: Slots | None = None
+        self._slots: CacheSlots | None = None
         self._origin: tuple[int, ...] = tuple(range(sequences))  # of each sequence in what an encoder has read
         self._sources: Layout | None = None
         self._remembered: dict[int, tuple[Tensor, Tensor]] = {}
@@ -128,7 +128,7 @@ class Cache:
         if old is not None:
             self._allocate(old[0, 0, :0, 0], old.shape[2]).narrow(3, 0, old.shape[3]).copy_(old)
 
-    def _append(self, layer: int, key: Tensor, value: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Run]:
+    def _append(self, layer: int, key: Tensor, value: Tensor, layout: Layout) -> tuple[Tensor, Tensor, KeyLayout]:
         if self._storage is None:
             self._allocate(key.detach(), layout.count)
         before, count = self._before, layout.count
@@ -145,7 +145,7 @@ class Cache:
         if not any(before):
             return key, value, layout
         if self._slots is None:
-            self._slots = Slots(self.lengths, self.capacity, key.device)
+            self._slots = CacheSlots(self.lengths, self.capacity, key.device)
         keys, values = self._views[layer]
         return keys.flatten(0, 1), values.flatten(0, 1), self._slots
 
@@ -159,7 +159,7 @@ class LayerCache:
         self._cache = cache
         self._layer = layer
 
-    def append(self, key: Tensor, value: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Run]:
+    def append(self, key: Tensor, value: Tensor, layout: Layout) -> tuple[Tensor, Tensor, KeyLayout]:
         """Store new rows; return all keys and values and where they lie.
 
         Shape:

@@ -111,7 +111,7 @@ class Embedding(nn.Module):
         return x if self.project is None else self.project(x)  # type: ignore[no-any-return]
 
 
-class SomeRows(nn.Embedding):
+class SubsetEmbedding(nn.Embedding):
     """A table of which only the rows of some tokens are there, while it learns from those tokens alone.
 
     The rows left out would have no gradient: AdamW would do nothing to them but weight decay, the same to all. A last

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretune.batch import Layout, short
+from pretune.batch import Layout, bucket_remainder
 from pretune.loss import linear_cross_entropy, sampled_cross_entropy
 from pretune.nn.activation import Activation
 from pretune.nn.dropout import Dropout
@@ -85,7 +85,7 @@ class VocabularyHead(nn.Module):
 
     def _rows(self, rows: Tensor) -> Tensor:
         if rows.device.type == "cpu" and len(rows):  # fewer different shapes
-            rows = F.pad(rows, (0, 0, 0, short(len(rows))))
+            rows = F.pad(rows, (0, 0, 0, bucket_remainder(len(rows))))
         out: Tensor = self.transform(rows)
         return out
 
@@ -118,10 +118,10 @@ class SequenceHead(nn.Module):
         dropout: share of the pooled row dropped while training.
 
     Attributes:
-        reads_all: it needs every row of a sequence, not its ends alone.
+        needs_all_rows: it needs every row of a sequence, not its ends alone.
     """
 
-    reads_all: ClassVar[bool] = False
+    needs_all_rows: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -169,7 +169,7 @@ class TokenHead(nn.Module):
 class MeanHead(SequenceHead):
     """One decision a sequence, read off the mean of its rows."""
 
-    reads_all: ClassVar[bool] = True
+    needs_all_rows: ClassVar[bool] = True
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
         """Shape: (T, width) -> (N, classes)."""

@@ -26,7 +26,7 @@ from pretune.nn.spans import grouped
 
 
 @dataclass(frozen=True)
-class Asking:
+class QueryStream:
     """The rows of one stream.
 
     Attributes:
@@ -41,7 +41,7 @@ class Asking:
     order: Tensor | None
     segments: Tensor
 
-    def part(self, rows: slice) -> Asking:
+    def part(self, rows: slice) -> QueryStream:
         """Some rows; the layout stays that of all."""
         order = None if self.order is None else self.order[rows]
         return replace(self, place=self.place[rows], order=order, segments=self.segments[rows])
@@ -109,7 +109,7 @@ class RelativeAttention(nn.Module):
         key, value = (make(x, layout).unflatten(1, (self.heads, -1)) for make in (self.key, self.value))
         return Keys(key, value, layout, order, segments)
 
-    def forward(self, x: Tensor, asking: Asking, keys: Keys, *, itself: bool) -> Tensor:
+    def forward(self, x: Tensor, asking: QueryStream, keys: Keys, *, itself: bool) -> Tensor:
         """Mix what each row may see into it.
 
         Args:
@@ -133,7 +133,7 @@ class RelativeAttention(nn.Module):
             out = pieces[0] if whole else out.index_copy(0, torch.cat(rows), torch.cat(pieces))
         return self.output(out.flatten(1), layout)  # type: ignore[no-any-return]
 
-    def _mix(self, query: Tensor, asking: Asking, keys: Keys, count: int, itself: bool) -> Tensor:
+    def _mix(self, query: Tensor, asking: QueryStream, keys: Keys, count: int, itself: bool) -> Tensor:
         """Sequences of equal lengths together. Shape: query: (count * a, H, D); return: the same."""
         q = query.view(count, -1, *query.shape[1:])
         place = asking.place.view(count, -1)

@@ -1,4 +1,4 @@
-"""Where each sequence's keys lie: end to end (`Layout`), or in slots of a cache that have room to grow (`Slots`)."""
+"""Where each sequence's keys lie: end to end (`Layout`), or in slots of a cache with spare capacity (`CacheSlots`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pretune.batch import Layout
 
 
 @dataclass(frozen=True)
-class Slots:
+class CacheSlots:
     """Keys of sequence n are rows `n * capacity` to `n * capacity + lengths[n]` of the run.
 
     Attributes:
@@ -51,10 +51,10 @@ class Slots:
         return (place >= self.used[:, None])[:, None, None, :]
 
 
-Run = Layout | Slots
+KeyLayout = Layout | CacheSlots
 
 
-class Group(NamedTuple):
+class EqualLengthGroup(NamedTuple):
     """Adjacent sequences of equal lengths, which one batched kernel call does."""
 
     query_start: int
@@ -65,9 +65,9 @@ class Group(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def grouped(query_bounds: tuple[int, ...], key_bounds: tuple[int, ...]) -> tuple[Group, ...]:
+def grouped(query_bounds: tuple[int, ...], key_bounds: tuple[int, ...]) -> tuple[EqualLengthGroup, ...]:
     """Groups of two runs that lie end to end; sequences without queries or without keys are left out."""
-    groups: list[Group] = []
+    groups: list[EqualLengthGroup] = []
     previous = (-1, -1)
     for n in range(len(query_bounds) - 1):
         query_start, key_start = query_bounds[n], key_bounds[n]
@@ -75,23 +75,23 @@ def grouped(query_bounds: tuple[int, ...], key_bounds: tuple[int, ...]) -> tuple
         if lengths == previous:
             groups[-1] = groups[-1]._replace(sequences=groups[-1].sequences + 1)
         elif all(lengths):
-            groups.append(Group(query_start, lengths[0], key_start, lengths[1], 1))
+            groups.append(EqualLengthGroup(query_start, lengths[0], key_start, lengths[1], 1))
         previous = lengths if all(lengths) else (-1, -1)
     return tuple(groups)
 
 
-def groups_of(queries: Layout, keys: Run) -> tuple[Group, ...]:
+def groups_of(queries: Layout, keys: KeyLayout) -> tuple[EqualLengthGroup, ...]:
     """The batched calls that cover two runs; keys in slots go one sequence at a time."""
     if isinstance(keys, Layout):
         return grouped(queries.bounds, keys.bounds)
     return tuple(
-        Group(start, length, n * keys.capacity, used, 1)
+        EqualLengthGroup(start, length, n * keys.capacity, used, 1)
         for n, (start, length, used) in enumerate(zip(queries.bounds, queries.lengths, keys.lengths, strict=False))
         if length and used
     )
 
 
-def covers(groups: Sequence[Group], queries: int, keys: int) -> bool:
+def covers(groups: Sequence[EqualLengthGroup], queries: int, keys: int) -> bool:
     """Whether the groups touch every row of two runs of the given totals."""
     touched = list(accumulate((g.sequences * g.query_length for g in groups), initial=0))[-1]
     return touched == queries and sum(g.sequences * g.key_length for g in groups) == keys

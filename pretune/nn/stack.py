@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pretune.batch import Layout, Rows
+from pretune.batch import Layout, OutputRows
 from pretune.nn.block import Block, DecoderBlock
 from pretune.nn.cache import Cache, Memory
 
@@ -33,7 +33,7 @@ class Stack(nn.Module):
         self.checkpointing = False
 
     @property
-    def can_leave_out(self) -> bool:
+    def supports_output_rows(self) -> bool:
         """Whether the last block can give some rows of its run without the others."""
         return bool(self.order) and self.in_order[-1].attention.any_queries  # type: ignore[union-attr,return-value]
 
@@ -48,16 +48,16 @@ class Stack(nn.Module):
         layout: Layout,
         cache: Cache | None = None,
         layers: list[Tensor] | None = None,
-        rows: Rows | None = None,
+        rows: OutputRows | None = None,
         memory: Memory | None = None,
     ) -> Tensor:
-        """Run all blocks.
+        """KeyLayout all blocks.
 
         Args:
             cache: what was read before; it takes the new keys and values.
             layers: where given, the input of the stack and the output of each block are appended to it, the last one
                 after the last norm.
-            rows: what the last block is to give, where it `can_leave_out` the others; without a cache.
+            rows: what the last block is to give, where it `supports_output_rows` the others; without a cache.
             memory: what an encoder has read, for blocks that look at it.
 
         Shape:

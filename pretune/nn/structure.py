@@ -15,7 +15,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from pretune.batch import Layout
-    from pretune.nn.spans import Slots
+    from pretune.nn.spans import CacheSlots
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Structure:
         """
         return None
 
-    def within(self, keys: Layout | Slots) -> Structure:
+    def within(self, keys: Layout | CacheSlots) -> Structure:
         """A plainer structure that is the same for sequences as long as these, or this one."""
         return self
 
@@ -102,7 +102,7 @@ class Window(Structure):
         ahead = place - place[keys - queries :, None]
         return (ahead >= -self.before) & (ahead <= self.after)
 
-    def within(self, keys: Layout | Slots) -> Structure:
+    def within(self, keys: Layout | CacheSlots) -> Structure:
         """Bidirectional where the band covers all, causal where it covers all that lies before."""
         farthest = keys.longest - 1
         if farthest > self.before or 0 < self.after < farthest:

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pretune import config as configuration
-from pretune.batch import Batch, Layout, Rows
+from pretune.batch import Batch, Layout, OutputRows
 from pretune.draw import Draw
 from pretune.loss import Term
 from pretune.text.samples.rows import Row, names_of, run_of
@@ -130,10 +130,10 @@ class Objective(nn.Module):
         """
         batch = self.corrupt(self._lay_out(rows, draw, step), draw)
         read = self.reads(batch)
-        return batch if read is None else replace(batch, reads=Rows.of(read, batch.layout))
+        return batch if read is None else replace(batch, reads=OutputRows.of(read, batch.layout))
 
     def _lay_out(self, rows: Sequence[Row], draw: Draw, step: int | None) -> Batch:
-        """Prepared, with what the rows say of words in a place of its own."""
+        """PreparedStep, with what the rows say of words in a place of its own."""
         batch = replace(self.prepare(rows, draw), step=step)
         found = unmark(batch.tokens.numpy(), self.vocabulary.continuation) if self.words else None
         return batch if found is None else replace(batch, tokens=torch.from_numpy(found[0]), joined=found[1])

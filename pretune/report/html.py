@@ -1,4 +1,4 @@
-"""Pieces of a page: cards, tables, and numbers as a reader wants them. Everything shown is escaped here."""
+"""TrainComponents of a page: cards, tables, and numbers as a reader wants them. Everything shown is escaped here."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def seed(device: torch.device, key: int) -> None:
         torch.mps.manual_seed(key)
 
 
-def halve(model: nn.Module) -> None:
+def cast_to_bf16(model: nn.Module) -> None:
     """Cast the matrices of products to bf16, once and in place, with the biases of linear layers.
 
     Norms and positions stay in fp32, and with them the residual run; a vocabulary that is tied to its head becomes bf16
@@ -60,17 +60,17 @@ def halve(model: nn.Module) -> None:
                 parameter.data = parameter.data.bfloat16()
 
 
-def is_half(model: nn.Module) -> bool:
-    """Whether `halve` was applied."""
+def is_bf16(model: nn.Module) -> bool:
+    """Whether `cast_to_bf16` was applied."""
     return any(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
 
 
 @contextmanager
-def computing(device: torch.device, half: bool) -> Iterator[None]:
+def inference_context(device: torch.device, half: bool) -> Iterator[None]:
     """The context of a forward without gradients.
 
     Args:
-        half: `is_half(model)`: products are made in bf16.
+        half: `is_bf16(model)`: products are made in bf16.
     """
     with torch.inference_mode():
         if half:

@@ -27,7 +27,7 @@ _PATIENCE = timedelta(minutes=30)  # rank 0 may be saving
 
 
 @dataclass(frozen=True)
-class World:
+class Distributed:
     """This process among those that train together.
 
     Attributes:
@@ -151,7 +151,7 @@ class World:
 
 
 @contextmanager
-def world_of(device: str = "auto") -> Iterator[World]:
+def world_of(device: str = "auto") -> Iterator[Distributed]:
     """Join the processes that torchrun started, if it did, and leave them at the end.
 
     Raises:
@@ -159,7 +159,7 @@ def world_of(device: str = "auto") -> Iterator[World]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or dist.is_initialized():
-        yield World(dist.get_rank(), dist.get_world_size(), _local()) if dist.is_initialized() else World()
+        yield Distributed(dist.get_rank(), dist.get_world_size(), _local()) if dist.is_initialized() else Distributed()
         return
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
@@ -168,7 +168,7 @@ def world_of(device: str = "auto") -> Iterator[World]:
     if on_gpu:
         torch.cuda.set_device(_local())
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_PATIENCE)
-    world = World(dist.get_rank(), dist.get_world_size(), _local())
+    world = Distributed(dist.get_rank(), dist.get_world_size(), _local())
     try:
         yield world
     except RuntimeError as error:

@@ -22,7 +22,7 @@ from sklearn import metrics
 from pretune.batch import Batch, ragged
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
-from pretune.find import nearest
+from pretune.find import suggest
 from pretune.loss import Term
 from pretune.objectives.objective import Model, Output, ends, name_samples, target
 from pretune.tasks.task import Prediction, Task, Tokens, tokens_of, where
@@ -68,7 +68,7 @@ class Classification(Task[Prediction]):
         weights = config.class_weights if isinstance(config.class_weights, dict) else {}
         unknown = [label for label in weights if label not in self._number]
         if unknown:
-            raise UsageError(f"task.class_weights: no label {unknown[0]!r}; {nearest(unknown[0], self.labels)}")
+            raise UsageError(f"task.class_weights: no label {unknown[0]!r}; {suggest(unknown[0], self.labels)}")
         self.class_weight: torch.Tensor | None
         values = torch.tensor([weights.get(label, 1.0) for label in self.labels]) if weights else None
         self.register_buffer("class_weight", values, persistent=False)

@@ -25,7 +25,7 @@ from pretune.nn.dropout import Dropout
 from pretune.objectives.mixture import build as build_objective
 from pretune.objectives.objective import Objective
 from pretune.objectives.source_target import SourceTarget
-from pretune.runtime.distributed import World
+from pretune.runtime.distributed import Distributed
 from pretune.tasks.task import Encoded, Task
 from pretune.text.readers.labelled import Example, read_examples
 from pretune.text.samples.sampler import Sampler
@@ -39,7 +39,7 @@ _ENTROPY_TOKENS = 1 << 24  # tokens from which the unigram entropy is taken
 
 
 @dataclass
-class Pieces:
+class TrainComponents:
     """What a run is made of.
 
     Attributes:
@@ -75,13 +75,13 @@ class Pieces:
             for part, views, weights in zip(self.objective.parts, self.views, self.weights, strict=True)
         ]
 
-    def validation(self, recipe: Recipe, world: World) -> Validation | None:
+    def validation(self, recipe: Recipe, world: Distributed) -> Validation | None:
         """What evaluation looks at; None where there is nothing or the recipe wants none."""
-        config, alone = recipe.evaluation, World()
+        config, alone = recipe.evaluation, Distributed()
         if config.samples == 0 or not self.held_out:
             return None
 
-        def prepare(ranks: World) -> list[Batch]:
+        def prepare(ranks: Distributed) -> list[Batch]:
             draw = Draw(recipe.seed).at("validation")
             return prepare_validation(self.objective, self.held_out, draw, config.batch_tokens, config.samples, ranks)
 
@@ -94,7 +94,7 @@ class Pieces:
         return Validation(batches, config.metric or self.objective.primary, scoring, config.metric is not None)
 
 
-def pretraining(recipe: Recipe, verify: bool = True) -> Pieces:
+def pretraining(recipe: Recipe, verify: bool = True) -> TrainComponents:
     """The pieces of a run on token stores.
 
     Args:
@@ -124,7 +124,7 @@ def pretraining(recipe: Recipe, verify: bool = True) -> Pieces:
         _settle(companion, recipe.model)
     views = [[_view(recipe, store, "train", part) for store in stores] for part in objective.parts]
     held, notes = _held_out(recipe, stores, objective) if recipe.evaluation.samples != 0 else ([], [])
-    return Pieces(
+    return TrainComponents(
         model,
         objective,
         tokenizer,
@@ -146,7 +146,7 @@ def pretraining(recipe: Recipe, verify: bool = True) -> Pieces:
     )
 
 
-def fine_tuning(recipe: Recipe) -> Pieces:
+def fine_tuning(recipe: Recipe) -> TrainComponents:
     """The pieces of a run on labelled files.
 
     Raises:
@@ -175,7 +175,7 @@ def fine_tuning(recipe: Recipe) -> Pieces:
     )
     if not held:
         notes.append("no data.validation: nothing is evaluated, the weights of the last step are kept")
-    return Pieces(
+    return TrainComponents(
         model,
         task,
         tokenizer,

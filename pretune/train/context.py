@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from pretune.runtime.distributed import World
+from pretune.runtime.distributed import Distributed
 from pretune.runtime.precision import Precision
-from pretune.train.checkpoint.store import Shelf
+from pretune.train.checkpoint.store import CheckpointStore
 from pretune.train.logging.progress import Display
 from pretune.train.logging.trackers import Tracker
 from pretune.train.recipe import Recipe
@@ -17,7 +17,7 @@ from pretune.train.validation import Validation
 
 
 @dataclass
-class Setting:
+class TrainContext:
     """What the loop needs besides the model and its data.
 
     Attributes:
@@ -32,8 +32,8 @@ class Setting:
     """
 
     recipe: Recipe
-    shelf: Shelf
-    world: World
+    shelf: CheckpointStore
+    world: Distributed
     device: torch.device
     precision: Precision
     display: Display

@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from pretune.config import load, to_toml
 from pretune.errors import CannotCreateError, DataError
-from pretune.train.checkpoint.store import Shelf, replace_file
+from pretune.train.checkpoint.store import CheckpointStore, replace_file
 from pretune.train.recipe import Recipe, compare, plain
 
 RECIPE, FACTS, ACCOUNT, LOCK = "recipe.toml", "run.json", "account.json", ".lock"
@@ -55,7 +55,7 @@ class RunDirectory:
         if self.begun and not resume:
             raise CannotCreateError(f"{path}: holds a run already; give another --output, or leave --no-resume out")
         self._lock = self._take_lock()
-        self.shelf = Shelf(path)
+        self.shelf = CheckpointStore(path)
         self.shelf.sweep()
 
     def _take_lock(self) -> int:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from pretune.config import Config
 from pretune.errors import UsageError
-from pretune.find import nearest
+from pretune.find import suggest
 
 PARTS = 10  # evaluations over the budget, where `every` is not given
 
@@ -59,5 +59,5 @@ def pick(metric: str, found: dict[str, float]) -> float:
         UsageError: evaluation gives no such metric.
     """
     if metric not in found:
-        raise UsageError(f"evaluation.metric: no metric {metric!r}; {nearest(metric, sorted(found))}")
+        raise UsageError(f"evaluation.metric: no metric {metric!r}; {suggest(metric, sorted(found))}")
     return found[metric]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from pretune.batch import cut
+from pretune.batch import split_sequences
 from pretune.draw import Draw
 from pretune.errors import DivergenceError
 from pretune.objectives.objective import Objective
@@ -30,12 +30,12 @@ from pretune.text.samples.sampler import Cursor, Sampler
 from pretune.train.budget import Spent
 from pretune.train.checkpoint import state as states
 from pretune.train.checkpoint.state import State
-from pretune.train.context import Setting
+from pretune.train.context import TrainContext
 from pretune.train.evaluation import better, pick
 from pretune.train.flops import Flops
-from pretune.train.logging.logger import Journal
-from pretune.train.prefetch import Feed, Prepared, add
-from pretune.train.step import Result, Root, Stepper
+from pretune.train.logging.logger import MetricLogger
+from pretune.train.prefetch import Prefetcher, PreparedStep, add
+from pretune.train.step import Result, TrainModule, TrainStep
 from pretune.train.validation import Validation
 
 _SHOWN = 20  # sample ids in a message
@@ -51,7 +51,7 @@ class Totals:
     flops: float
 
 
-def train(model: nn.Module, objective: Objective, samplers: Sequence[Sampler], setting: Setting) -> State:
+def train(model: nn.Module, objective: Objective, samplers: Sequence[Sampler], setting: TrainContext) -> State:
     """Train until the budget is used up, a signal asks to stop, or patience ends.
 
     It begins at the run directory's newest good checkpoint, if there is one.
@@ -82,16 +82,16 @@ class _Trainer:
         model: nn.Module,
         objective: Objective,
         samplers: Sequence[Sampler],
-        setting: Setting,
+        setting: TrainContext,
         request: StopRequest,
     ) -> None:
         self.setting, self.recipe, self.world, self.request = setting, setting.recipe, setting.world, request
         self.objective, self.samplers = objective, samplers
         self.draw = Draw(self.recipe.seed)
-        self.root = Root(model, objective).to(setting.device).train()
+        self.root = TrainModule(model, objective).to(setting.device).train()
         self.optimizer = build_optimizer(self.root, self.recipe.optimizer, setting.precision.name)
         self.state = self._begin()
-        self.stepper = Stepper(
+        self.stepper = TrainStep(
             self.world.wrap(self.root),
             self.optimizer,
             self.world,
@@ -101,8 +101,8 @@ class _Trainer:
             self.recipe.optimizer.clip,
         )
         self.flops = Flops(model, objective)
-        self.journal = Journal(setting, self.state)
-        self.feed: Feed | None = None
+        self.journal = MetricLogger(setting, self.state)
+        self.feed: Prefetcher | None = None
         self.improved = False
         self.saved_step, self.saved_at = self.state.step, self.state.seconds
         self.mark = time.perf_counter()
@@ -256,9 +256,9 @@ class _Trainer:
             self._skip(prepared, result)
         self.journal.after_step()
 
-    def _running_feed(self) -> Feed:
+    def _running_feed(self) -> Prefetcher:
         if self.feed is None:
-            self.feed = Feed(
+            self.feed = Prefetcher(
                 self.objective,
                 self.samplers,
                 self.draw,
@@ -271,22 +271,22 @@ class _Trainer:
             )
         return self.feed
 
-    def _in_length(self, prepared: Prepared) -> Prepared:
+    def _in_length(self, prepared: PreparedStep) -> PreparedStep:
         """The step's batches in the sequence length of this part of the run."""
         data = self.recipe.data
         length = data.length_at(self.state.share)
         if length == data.length:
             return prepared
-        return replace(prepared, batches=[cut(batch, length) for batch in prepared.batches])
+        return replace(prepared, batches=[split_sequences(batch, length) for batch in prepared.batches])
 
-    def _totals(self, prepared: Prepared) -> Totals:
+    def _totals(self, prepared: PreparedStep) -> Totals:
         names = sorted(prepared.counts)
         work = sum(map(self.flops, prepared.batches))
         own = [prepared.tokens, prepared.samples, work, *(prepared.counts[name] for name in names)]
         tokens, samples, flops, *counts = self.world.sum(own)
         return Totals({n: round(c) for n, c in zip(names, counts, strict=True)}, round(tokens), round(samples), flops)
 
-    def _rate(self, prepared: Prepared, totals: Totals) -> float:
+    def _rate(self, prepared: PreparedStep, totals: Totals) -> float:
         """The learning rate at the middle of the step."""
         recipe = self.recipe
         middle = self._spent(0.5, totals.tokens / 2, (prepared.epoch - self.state.epoch) / 2)
@@ -294,7 +294,7 @@ class _Trainer:
         share = middle.tokens / length if length else recipe.budget.share(middle)
         return recipe.optimizer.lr * factor(recipe.schedule, share)
 
-    def _advance(self, prepared: Prepared, totals: Totals) -> None:
+    def _advance(self, prepared: PreparedStep, totals: Totals) -> None:
         state = self.state
         state.step += 1
         state.tokens += totals.tokens
@@ -318,7 +318,7 @@ class _Trainer:
         window.seconds += seconds
         window.waited += waited
 
-    def _skip(self, prepared: Prepared, result: Result) -> None:
+    def _skip(self, prepared: PreparedStep, result: Result) -> None:
         """Count a step that was not finite, say where it came from, and give up after too many in a row."""
         state = self.state
         state.skipped += 1

@@ -19,11 +19,11 @@ from pretune.objectives.objective import Objective
 from pretune.runtime.device import choose
 from pretune.runtime.precision import Precision, choose_precision
 from pretune.text.samples.sampler import Sampler, divide
-from pretune.train.assemble import Pieces, fine_tuning, pretraining
+from pretune.train.assemble import TrainComponents, fine_tuning, pretraining
 from pretune.train.flops import Flops
 from pretune.train.preflight import preflight
 from pretune.train.recipe import Recipe
-from pretune.train.step import Root
+from pretune.train.step import TrainModule
 
 _LOOKED_AT = 8  # steps from which the sequences of a step are estimated, where tokens bound it
 _SHARE = 0.4  # of the measured GEMM limit, for the estimate of time
@@ -152,8 +152,10 @@ def activation_bytes(root: nn.Module, batch: Batch, device: torch.device, precis
     return sum(kept.values())
 
 
-def _memory(pieces: Pieces, batches: list[Batch], device: torch.device, precision: Precision) -> dict[str, int]:
-    root = Root(pieces.model, pieces.objective).to(device)
+def _memory(
+    pieces: TrainComponents, batches: list[Batch], device: torch.device, precision: Precision
+) -> dict[str, int]:
+    root = TrainModule(pieces.model, pieces.objective).to(device)
     weights = sum(p.numel() * p.element_size() for p in root.parameters())
     trained = sum(p.numel() * p.element_size() for p in root.parameters() if p.requires_grad)
     activations = max(activation_bytes(root, batch, device, precision) for batch in batches)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from pretune.batch import Batch, Layout, Rows
+from pretune.batch import Batch, Layout, OutputRows
 from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.objectives.objective import Objective
@@ -21,7 +21,7 @@ from pretune.text.samples.sampler import Cursor, Sampler, divide
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedStep:
     """This rank's share of a global step.
 
     Attributes:
@@ -42,7 +42,7 @@ class Prepared:
     epoch: float
 
 
-class Feed:
+class Prefetcher:
     """Prepares steps in a thread of its own.
 
     Args:
@@ -70,12 +70,12 @@ class Feed:
         self.waited = 0.0
         self._objective, self._samplers, self._draw = objective, list(samplers), draw
         self._accumulate, self._rank, self._world, self._pin = accumulate, rank, world, pin
-        self._ready: queue.Queue[Prepared | BaseException] = queue.Queue(maxsize=1)
+        self._ready: queue.Queue[PreparedStep | BaseException] = queue.Queue(maxsize=1)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(step, tuple(cursors)), name="feed", daemon=True)
         self._thread.start()
 
-    def next(self) -> Prepared:
+    def next(self) -> PreparedStep:
         """The next step; time spent waiting for it is added to `waited`, in seconds."""
         begin = time.perf_counter()
         item = self._ready.get()
@@ -102,7 +102,7 @@ class Feed:
         except BaseException as error:  # handed to the loop, which raises it
             self._ready.put(error)
 
-    def prepare(self, step: int, cursors: tuple[Cursor, ...]) -> Prepared:
+    def prepare(self, step: int, cursors: tuple[Cursor, ...]) -> PreparedStep:
         """This rank's share of one step: the part that the step's key picks, from that part's sampler."""
         part = self._objective.pick(self._draw, step)
         sampler = self._samplers[part]
@@ -123,7 +123,7 @@ class Feed:
             add(counts, self._objective.counts(batch))
             add(account, batch.account)
         after = (*cursors[:part], cursor, *cursors[part + 1 :])
-        return Prepared(
+        return PreparedStep(
             [pinned(batch) for batch in batches] if self._pin else batches,
             counts,
             sum(batch.layout.total for batch in batches),
@@ -155,7 +155,7 @@ def pinned(batch: Batch) -> Batch:
         tokens=batch.tokens.pin_memory(),
         segments=pin(batch.segments),
         layout=lay(batch.layout),
-        reads=None if reads is None else Rows(reads.index.pin_memory(), lay(reads.layout)),
+        reads=None if reads is None else OutputRows(reads.index.pin_memory(), lay(reads.layout)),
         order=pin(batch.order),
         source=None if batch.source is None else pinned(batch.source),
         targets={name: (i.pin_memory(), y.pin_memory()) for name, (i, y) in batch.targets.items()},

@@ -19,10 +19,10 @@ from pretune.nn.dropout import Dropout
 from pretune.objectives.objective import Objective
 from pretune.text.samples.rows import Encoding
 from pretune.text.samples.views import ExampleView
-from pretune.train.assemble import Pieces
+from pretune.train.assemble import TrainComponents
 from pretune.train.budget import Spent
 from pretune.train.recipe import Recipe
-from pretune.train.step import Root
+from pretune.train.step import TrainModule
 
 _FEW = 5  # examples of a label
 _LOPSIDED = 0.9  # share of the commonest label
@@ -34,7 +34,7 @@ _FEW_STEPS = 50
 _RATES = {"objective": (1e-5, 2e-3), "task": (1e-6, 2e-4), "heads": (1e-5, 1e-1), "muon": (1e-4, 3e-2)}
 
 
-def preflight(recipe: Recipe, pieces: Pieces, device: torch.device) -> list[str]:
+def preflight(recipe: Recipe, pieces: TrainComponents, device: torch.device) -> list[str]:
     """Sentences for the user, each with what to do about it; none where all is as usual."""
     return [
         *_rate(recipe),
@@ -58,7 +58,7 @@ def _rate(recipe: Recipe) -> Iterator[str]:
         yield f"optimizer.lr {rate:g} is {word} what is usual for {what} ({low:g} to {high:g}); {remedy} stands still"
 
 
-def _steps(recipe: Recipe, pieces: Pieces) -> Iterator[str]:
+def _steps(recipe: Recipe, pieces: TrainComponents) -> Iterator[str]:
     """Batches and passes out of the usual range."""
     data, samples = recipe.data, sum(len(view) for views in pieces.views for view in views)
     tokens = data.batch_tokens or (data.batch or 1) * min(data.length, _longest(pieces))
@@ -79,12 +79,12 @@ def _steps(recipe: Recipe, pieces: Pieces) -> Iterator[str]:
         yield "schedule.warmup is 0, and new weights are easily thrown off at full rate; 0.01 to 0.1 is usual"
 
 
-def _longest(pieces: Pieces) -> int:
+def _longest(pieces: TrainComponents) -> int:
     found = [int(v.lengths(np.arange(min(len(v), 4096))).max(initial=1)) for views in pieces.views for v in views]
     return max(found, default=1)
 
 
-def _stores(recipe: Recipe, pieces: Pieces) -> Iterator[str]:
+def _stores(recipe: Recipe, pieces: TrainComponents) -> Iterator[str]:
     stores = pieces.account.get("stores", {})
     for path, account in stores.items():
         found, read = account.get("duplicate", 0), account.get("documents", 0)
@@ -98,7 +98,7 @@ def _stores(recipe: Recipe, pieces: Pieces) -> Iterator[str]:
         yield "no text is held out, so that overfitting shows nowhere; prepare the store with validation = 0.01"
 
 
-def _examples(recipe: Recipe, pieces: Pieces) -> Iterator[str]:
+def _examples(recipe: Recipe, pieces: TrainComponents) -> Iterator[str]:
     """Labels, duplicates and leaks between training and validation data."""
     train = [view for views in pieces.views for view in views if isinstance(view, ExampleView)]
     held = [view for views in pieces.held_out for view in views if isinstance(view, ExampleView)]
@@ -138,13 +138,13 @@ def _key(row: Encoding) -> bytes:
     return b"|".join(text.tobytes() for text in row.texts)
 
 
-def _dropout(pieces: Pieces) -> Iterator[str]:
+def _dropout(pieces: TrainComponents) -> Iterator[str]:
     parts = [part for part in pieces.objective.modules() if isinstance(part, Objective) and part.dropout]
     if parts and not any(m.p for m in pieces.model.modules() if isinstance(m, Dropout)):
         yield f"{parts[0].name} learns from dropout alone, and this model has none; set model.dropout = 0.1"
 
 
-def _memory(pieces: Pieces, device: torch.device) -> Iterator[str]:
+def _memory(pieces: TrainComponents, device: torch.device) -> Iterator[str]:
     """Weights, gradients and two means of each, against what is free; activations come on top."""
     weights, trained = _bytes(pieces)
     needed, free = weights + 3 * trained, free_memory(device)
@@ -156,9 +156,9 @@ def _memory(pieces: Pieces, device: torch.device) -> Iterator[str]:
         )
 
 
-def _bytes(pieces: Pieces) -> tuple[int, int]:
+def _bytes(pieces: TrainComponents) -> tuple[int, int]:
     """Of all weights, and of those that are trained."""
-    root: nn.Module = Root(pieces.model, pieces.objective)
+    root: nn.Module = TrainModule(pieces.model, pieces.objective)
     sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in root.parameters()]
     return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
 
@@ -174,7 +174,7 @@ def free_memory(device: torch.device) -> int | None:
         return None
 
 
-def _disk(recipe: Recipe, pieces: Pieces) -> Iterator[str]:
+def _disk(recipe: Recipe, pieces: TrainComponents) -> Iterator[str]:
     """Checkpoints that are kept, the one being written, and the finished model, against the free room."""
     weights, trained = _bytes(pieces)
     checkpoint = weights + 2 * trained

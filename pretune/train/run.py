@@ -12,20 +12,20 @@ from pretune.config import validate
 from pretune.interop.huggingface import save_model
 from pretune.models.model import parameters
 from pretune.runtime.device import choose
-from pretune.runtime.distributed import World, world_of
+from pretune.runtime.distributed import Distributed, world_of
 from pretune.runtime.precision import Precision, choose_precision
-from pretune.train.assemble import Pieces, fine_tuning, pretraining
+from pretune.train.assemble import TrainComponents, fine_tuning, pretraining
 from pretune.train.checkpoint import state as states
 from pretune.train.checkpoint.state import State
-from pretune.train.checkpoint.store import Shelf, problem
-from pretune.train.context import Setting
+from pretune.train.checkpoint.store import CheckpointStore, problem
+from pretune.train.context import TrainContext
 from pretune.train.directory import RunDirectory
 from pretune.train.logging.progress import Display
 from pretune.train.logging.trackers import open_trackers
 from pretune.train.loop import train
 from pretune.train.preflight import preflight
 from pretune.train.recipe import Recipe, plain
-from pretune.train.step import Root
+from pretune.train.step import TrainModule
 from pretune.train.subset_embedding import narrow, widen
 
 
@@ -53,7 +53,7 @@ def finetune(recipe: Recipe) -> Path:
     return _run(recipe, lambda settled, world: fine_tuning(settled))
 
 
-def _run(recipe: Recipe, assemble: Callable[[Recipe, World], Pieces]) -> Path:
+def _run(recipe: Recipe, assemble: Callable[[Recipe, Distributed], TrainComponents]) -> Path:
     with world_of(recipe.device) as world:
         path = Path(recipe.output)
         directory = world.once(lambda: RunDirectory(path, recipe.resume))
@@ -66,7 +66,10 @@ def _run(recipe: Recipe, assemble: Callable[[Recipe, World], Pieces]) -> Path:
 
 
 def _train(
-    recipe: Recipe, assemble: Callable[[Recipe, World], Pieces], world: World, directory: RunDirectory | None
+    recipe: Recipe,
+    assemble: Callable[[Recipe, Distributed], TrainComponents],
+    world: Distributed,
+    directory: RunDirectory | None,
 ) -> None:
     display = Display(recipe.track.progress if world.first else "quiet")
     device = _device(recipe, world)
@@ -82,9 +85,9 @@ def _train(
         *(f"changed since the run began: {change}" for change in changes or []),
     ]:
         display.note(note)
-    setting = Setting(
+    setting = TrainContext(
         recipe,
-        directory.shelf if directory else Shelf(Path(recipe.output)),
+        directory.shelf if directory else CheckpointStore(Path(recipe.output)),
         world,
         device,
         precision,
@@ -98,13 +101,13 @@ def _train(
     world.once(lambda: _finish(pieces, setting, state, directory) if directory else None)
 
 
-def _device(recipe: Recipe, world: World) -> torch.device:
+def _device(recipe: Recipe, world: Distributed) -> torch.device:
     device = choose(recipe.device)
     return torch.device("cuda", world.local) if device.type == "cuda" and world.size > 1 else device
 
 
 def _settle(
-    recipe: Recipe, world: World, directory: RunDirectory | None, device: torch.device
+    recipe: Recipe, world: Distributed, directory: RunDirectory | None, device: torch.device
 ) -> tuple[Recipe, Precision]:
     """The recipe with precision and threads decided: by the run so far, else by rank 0's measurement."""
 
@@ -120,7 +123,7 @@ def _settle(
     return validate(Recipe, found["recipe"], "recipe"), Precision(**found["precision"])
 
 
-def _sizes(pieces: Pieces) -> dict[str, Any]:
+def _sizes(pieces: TrainComponents) -> dict[str, Any]:
     model = pieces.model
     return {
         "parameters": parameters(model),
@@ -129,7 +132,7 @@ def _sizes(pieces: Pieces) -> dict[str, Any]:
     }
 
 
-def _finish(pieces: Pieces, setting: Setting, state: State, directory: RunDirectory) -> None:
+def _finish(pieces: TrainComponents, setting: TrainContext, state: State, directory: RunDirectory) -> None:
     """Write the finished model and the account."""
     step = _choose_weights(pieces, setting, state)
     widen(pieces.model.cpu())
@@ -154,7 +157,7 @@ def _finish(pieces: Pieces, setting: Setting, state: State, directory: RunDirect
     setting.display.note(f"finished: {state.step} steps, {state.tokens:,} tokens; the model is in {directory.path}")
 
 
-def _of_stores(pieces: Pieces, setting: Setting, state: State) -> dict[str, dict[str, float]]:
+def _of_stores(pieces: TrainComponents, setting: TrainContext, state: State) -> dict[str, dict[str, float]]:
     """How much was taken of each store for each part of the objective, samples and passes."""
     return {
         f"{part.view}:{store}": {"samples": taken, "epochs": round(taken / len(view), 4)}
@@ -163,7 +166,7 @@ def _of_stores(pieces: Pieces, setting: Setting, state: State) -> dict[str, dict
     }
 
 
-def _choose_weights(pieces: Pieces, setting: Setting, state: State) -> int:
+def _choose_weights(pieces: TrainComponents, setting: TrainContext, state: State) -> int:
     """Put the best weights into the model, where the recipe wants those; the step that they come from."""
     best = state.best_step
     if setting.recipe.evaluation.keep == "last" or best is None or best == state.step:
@@ -173,5 +176,5 @@ def _choose_weights(pieces: Pieces, setting: Setting, state: State) -> int:
     if reason is not None:
         setting.display.note(f"warning: the best weights (step {best}) cannot be read, {reason}; keeping the last")
         return state.step
-    states.restore(path, Root(pieces.model, pieces.objective), None)
+    states.restore(path, TrainModule(pieces.model, pieces.objective), None)
     return best

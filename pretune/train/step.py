@@ -10,17 +10,17 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from pretune.batch import Batch, Shared, level
+from pretune.batch import Batch, Shared, pad_to_bucket
 from pretune.draw import Draw
 from pretune.loss import Term
 from pretune.objectives.objective import Objective
 from pretune.optim.base import gradient_norm, update
 from pretune.runtime.device import seed
-from pretune.runtime.distributed import World, quiet
+from pretune.runtime.distributed import Distributed, quiet
 from pretune.runtime.precision import Precision
 
 
-class Root(nn.Module):
+class TrainModule(nn.Module):
     """Model and objective as one module: what DDP wraps and the loop calls.
 
     Args:
@@ -40,7 +40,7 @@ class Root(nn.Module):
 
 
 @dataclass
-class Tally:
+class TermAccumulator:
     """Sums of each term over micro-batches, left on the device until `read`."""
 
     sums: dict[str, Tensor] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Tally:
                 _add(self.correct, term.name, term.correct)
             self.weights[term.name] = term.weight
 
-    def read(self, names: Sequence[str], world: World, norm: Tensor | None = None) -> Result:
+    def read(self, names: Sequence[str], world: Distributed, norm: Tensor | None = None) -> Result:
         """The sums over all ranks, and the gradient norm: the one synchronization of a step.
 
         Args:
@@ -95,7 +95,7 @@ class Result:
 
 
 @dataclass
-class Stepper:
+class TrainStep:
     """Runs steps of a root module.
 
     Attributes:
@@ -106,7 +106,7 @@ class Stepper:
 
     root: nn.Module
     optimizer: torch.optim.Optimizer
-    world: World
+    world: Distributed
     device: torch.device
     precision: Precision
     draw: Draw
@@ -122,7 +122,7 @@ class Stepper:
             lr: learning rate.
         """
         batches, shared = self._share(step, batches)
-        tally = Tally()
+        tally = TermAccumulator()
         last = len(batches) - 1
         for number, batch in enumerate(batches):
             seed(self.device, self.draw.at("dropout", step, number, self.world.rank).key)
@@ -162,14 +162,14 @@ class Stepper:
         return [replace(b, shared=Shared(table, start)) for b, start in zip(batches, starts, strict=True)], table
 
     @property
-    def _bare(self) -> Root:
+    def _bare(self) -> TrainModule:
         """The root module without what wraps it."""
         root = self.root.module if isinstance(self.root, nn.parallel.DistributedDataParallel) else self.root
-        assert isinstance(root, Root)
+        assert isinstance(root, TrainModule)
         return root
 
     def _placed(self, batch: Batch) -> Batch:
-        return level(batch) if self.device.type == "cpu" else batch.to(self.device)
+        return pad_to_bucket(batch) if self.device.type == "cpu" else batch.to(self.device)
 
     def _forward(self, root: nn.Module, batch: Batch) -> list[Term]:
         with self.precision.autocast(self.device):

@@ -2,7 +2,7 @@
 
 A fine-tuning set has some thousand of 30,000 tokens. Rows of the others never have a gradient, yet each step would fill
 theirs with zeros, measure it, and update their weights and two means: of MiniLM's 23 million weights 12 million stand
-there. The finished model has all rows again, as if they had been there: see `SomeRows`.
+there. The finished model has all rows again, as if they had been there: see `SubsetEmbedding`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pretune.models.model import LanguageModel
-from pretune.nn.embedding import SomeRows
+from pretune.nn.embedding import SubsetEmbedding
 
 _SHARE = 0.75  # of the vocabulary at most, for it to be worth it
 
@@ -33,13 +33,13 @@ def narrow(model: LanguageModel, tokens: NDArray[np.int64] | None) -> None:
         return
     found = np.unique(tokens)
     if len(found) <= _SHARE * table.num_embeddings:
-        model.embedding.word = SomeRows(table, torch.from_numpy(found))
+        model.embedding.word = SubsetEmbedding(table, torch.from_numpy(found))
 
 
 def widen(model: LanguageModel) -> None:
     """Undo `narrow`, with what was learned in it."""
     table = model.embedding.word
-    if isinstance(table, SomeRows):
+    if isinstance(table, SubsetEmbedding):
         model.embedding.word = table.whole()
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from pretune.batch import Batch
 from pretune.draw import Draw
 from pretune.objectives.objective import Objective
-from pretune.runtime.distributed import World
+from pretune.runtime.distributed import Distributed
 from pretune.runtime.precision import Precision
 from pretune.tasks.task import Task
 from pretune.text.readers.labelled import Example
@@ -20,7 +20,7 @@ from pretune.text.samples.sampler import divide, sweep
 from pretune.text.samples.views import View
 from pretune.train.checkpoint.state import means
 from pretune.train.prefetch import add
-from pretune.train.step import Root, Tally
+from pretune.train.step import TermAccumulator, TrainModule
 
 
 class Once:
@@ -84,11 +84,11 @@ class Validation:
     @torch.no_grad()
     def measure(
         self,
-        root: Root,
+        root: TrainModule,
         objective: Objective,
         device: torch.device,
         precision: Precision,
-        world: World,
+        world: Distributed,
         stop: Callable[[], bool] = lambda: False,
     ) -> dict[str, float] | None:
         """Losses and scores of a root module as it is, over all ranks.
@@ -97,7 +97,7 @@ class Validation:
             root: not wrapped for data parallelism.
             stop: asked before every batch; if it says yes, the result is None.
         """
-        tally, scoring = Tally(), self.scoring
+        tally, scoring = TermAccumulator(), self.scoring
         counts: dict[str, int] = {}
         found: dict[str, float]
         answers: list[Any] = []
@@ -123,7 +123,7 @@ class Validation:
         return found
 
     @staticmethod
-    def _means(tally: Tally, counts: dict[str, int], world: World) -> dict[str, float]:
+    def _means(tally: TermAccumulator, counts: dict[str, int], world: Distributed) -> dict[str, float]:
         total: dict[str, int] = {}
         weights: dict[str, float] = {}
         for own, weighed in world.gather([counts, tally.weights]):
@@ -139,7 +139,7 @@ def prepare_validation(
     draw: Draw,
     batch_tokens: int,
     samples: int | None,
-    world: World,
+    world: Distributed,
 ) -> list[Batch]:
     """This rank's batches of the evaluation set.
 

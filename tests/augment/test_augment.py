@@ -17,7 +17,7 @@ from pretune.augment.files import Account, AugmentConfig, augment_examples
 from pretune.cli import main
 from pretune.draw import Draw
 from pretune.errors import DataError, MissingInputError, UsageError
-from pretune.find import names
+from pretune.find import variants
 from pretune.text.readers.labelled import Example, LabelledConfig, read_examples
 
 TEXT = "The good film made Anna Smith of Paris happy, and she saw 12 bad ones quickly."
@@ -52,7 +52,7 @@ def make(name: str, made: dict[str, Path], **fields: object) -> Augmenter:
     return found
 
 
-@pytest.mark.parametrize("name", names("augment"))
+@pytest.mark.parametrize("name", variants("augment"))
 def test_a_key_decides_and_nothing_else(name: str, lists: dict[str, Path]) -> None:
     method = make(name, lists, share=0.4)
     assert method.augment(TEXT, Draw(1)) == make(name, lists, share=0.4).augment(TEXT, Draw(1))
@@ -61,7 +61,7 @@ def test_a_key_decides_and_nothing_else(name: str, lists: dict[str, Path]) -> No
     assert method.augment(" .. ", Draw(1)).text == " .. "
 
 
-@pytest.mark.parametrize("name", [name for name in names("augment") if name != "translation"])
+@pytest.mark.parametrize("name", [name for name in variants("augment") if name != "translation"])
 def test_spans_keep_their_text_wherever_they_go(name: str, lists: dict[str, Path]) -> None:
     method = make(name, lists, share=1.0)
     kept = [TEXT[a:b] for a, b in SPANS]

@@ -20,7 +20,7 @@ from pretune.generate.options import GenerateConfig
 from pretune.generate.sample import obey
 from pretune.interop.huggingface import load_model, save_model
 from pretune.models import build
-from pretune.models.encoder_decoder import EncoderDecoder, Rules
+from pretune.models.encoder_decoder import EncoderDecoder, GenerationConstraints
 from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel
 
@@ -154,7 +154,7 @@ def test_text_is_the_same_without_a_cache(pair: Pair) -> None:
     _, model = pair
     for run, expected in zip(prompts(), written(model), strict=True):
         made: list[int] = []
-        rules = model.rules if isinstance(model, EncoderDecoder) else Rules()
+        rules = model.rules if isinstance(model, EncoderDecoder) else GenerationConstraints()
         while len(made) < len(expected):
             if isinstance(model, EncoderDecoder):
                 batch = ragged([[model.start, *made]])
@@ -169,7 +169,7 @@ def test_text_is_the_same_without_a_cache(pair: Pair) -> None:
 def test_rules_come_back_from_the_files(tmp_path: Path) -> None:
     _, model = make("bart forced", tmp_path / "theirs")
     assert isinstance(model, EncoderDecoder)
-    assert model.rules == Rules(first=7, last=(END,))
+    assert model.rules == GenerationConstraints(first=7, last=(END,))
     save_model(model, tmp_path / "ours")
     again = load_model(tmp_path / "ours")
     assert isinstance(again, EncoderDecoder)

@@ -17,11 +17,11 @@ from pretune.batch import ragged
 from pretune.errors import UsageError
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateConfig
-from pretune.generate.reader import Reader
+from pretune.generate.reader import DecodingSession
 from pretune.interop.huggingface import load_model
 from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel
-from pretune.runtime.device import computing, halve
+from pretune.runtime.device import cast_to_bf16, inference_context
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 NEW = 20
@@ -119,7 +119,7 @@ def test_sampling_does_not_depend_on_the_batch(pair: Pair, tokenizer: Tokenizer)
 def test_bf16_chooses_what_fp32_would_within_a_margin(pair: Pair, tokenizer: Tokenizer, beams: int) -> None:
     """The fp32 logit of each greedy choice, teacher-forced, is within 0.05 of the best."""
     half = copy.deepcopy(pair[1])
-    halve(half)
+    cast_to_bf16(half)
     prompts = some_prompts(tokenizer)
     config = GenerateConfig(max_new_tokens=NEW, beams=beams)
     fused, plain = (generate(model, tokenizer, prompts, config) for model in (fuse(half), half))
@@ -138,11 +138,11 @@ def test_bf16_chooses_what_fp32_would_within_a_margin(pair: Pair, tokenizer: Tok
 def test_best_logits_are_not_rounded_to_bf16(pair: Pair, tokenizer: Tokenizer, fused: bool) -> None:
     """The best ones are sums in fp32, though the product over the vocabulary is made in bf16."""
     half = copy.deepcopy(pair[1])
-    halve(half)
+    cast_to_bf16(half)
     prompts = some_prompts(tokenizer)
-    found = Reader(fuse(half) if fused else half, tokenizer.vocabulary.size, len(prompts), 40).read(prompts)
+    found = DecodingSession(fuse(half) if fused else half, tokenizer.vocabulary.size, len(prompts), 40).read(prompts)
     batch = ragged(prompts)
-    with computing(torch.device("cpu"), True):
+    with inference_context(torch.device("cpu"), True):
         rows = half(batch).last_hidden_state[batch.layout.last].clone()
     wanted = rows @ half.embedding.word.weight.detach().float().T
     best = wanted.topk(8, dim=1).indices

@@ -10,7 +10,7 @@ from transformers import TopKLogitsWarper, TopPLogitsWarper
 from pretune.draw import Draw
 from pretune.generate.options import GenerateConfig
 from pretune.generate.sample import keep, keys, obey, sample
-from pretune.models.encoder_decoder import Rules
+from pretune.models.encoder_decoder import GenerationConstraints
 
 
 @pytest.mark.parametrize(("k", "p"), [(0, 1.0), (5, 1.0), (0, 0.9), (0, 0.3), (0, 1e-9), (7, 0.5), (5000, 0.999)])
@@ -48,11 +48,11 @@ def test_keys_name_prompt_and_repetition() -> None:
 
 
 def test_words_that_are_forbidden_and_tokens_that_must_come() -> None:
-    rules = Rules(first=4, last=(1, 3), never=((5,), (2, 0), (0, 2, 1)))
+    rules = GenerationConstraints(first=4, last=(1, 3), never=((5,), (2, 0), (0, 2, 1)))
     texts, limits = [[], [7, 2], [0, 2], [9, 9]], [8, 8, 8, 3]
     found = obey(torch.full((4, 6), 0.5), rules, texts, limits)
     allowed = [torch.isfinite(row).nonzero().flatten().tolist() for row in found]
     assert allowed == [[4], [1, 2, 3, 4], [2, 3, 4], [1, 3]]
     assert found[0, 4] == 0 == found[3, 1] == found[3, 3]
     scores = torch.full((1, 6), 0.5)
-    assert obey(scores, Rules(), [[]], [8]) is scores
+    assert obey(scores, GenerationConstraints(), [[]], [8]) is scores

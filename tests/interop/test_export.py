@@ -14,7 +14,7 @@ from tinymodels import byte_tokenizer, save_bert, word_tokenizer
 from pretune import api
 from pretune.cli import main
 from pretune.errors import DataError, UsageError
-from pretune.find import names
+from pretune.find import variants
 from pretune.interop import export as module
 from pretune.interop.export import export_model
 from pretune.interop.huggingface import load_model
@@ -33,7 +33,7 @@ def make(family: str) -> LanguageModel:
     return model
 
 
-@pytest.mark.parametrize("family", names("models"))
+@pytest.mark.parametrize("family", variants("models"))
 def test_every_family_is_written_and_found_the_same(family: str, tmp_path: Path) -> None:
     model = make(family)
     found = export_model(model, tmp_path / "out", byte_tokenizer(), max_shard_bytes=200_000)

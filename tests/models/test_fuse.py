@@ -13,13 +13,13 @@ import torch
 from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 from torch import nn
 
-from pretune.batch import Rows, ragged
+from pretune.batch import OutputRows, ragged
 from pretune.generate.reader import Reader
 from pretune.interop.huggingface import load_model
 from pretune.models.fuse import FusedBlock, fuse
 from pretune.models.model import LanguageModel
 from pretune.nn.projection import Projection
-from pretune.runtime.device import computing, halve, is_half
+from pretune.runtime.device import cast_to_bf16, inference_context, is_bf16
 
 TOKENIZER = byte_tokenizer()
 
@@ -48,8 +48,8 @@ def test_same_logits(model: LanguageModel, sequences: int) -> None:
 @pytest.mark.parametrize("sequences", [1, 5])
 def test_bf16_is_as_near_as_autocast(model: LanguageModel, sequences: int) -> None:
     half = copy.deepcopy(model)
-    halve(half)
-    assert is_half(half)
+    cast_to_bf16(half)
+    assert is_bf16(half)
     exact, plain, fused = (logits_of(m, sequences) for m in (model, half, fuse(half)))
     assert (fused - exact).abs().mean() < 1.5 * (plain - exact).abs().mean()
     assert not torch.equal(fused, exact)
@@ -69,16 +69,16 @@ def test_an_encoder_gives_the_same(
     exact = load_model(tmp_path).eval()
     plain = copy.deepcopy(exact)
     if half:
-        halve(plain)
+        cast_to_bf16(plain)
     fused = fuse(plain)
     assert all(type(block) is FusedBlock for block in fused.stack.blocks)
     rng = np.random.default_rng(0)
     batch = ragged([rng.integers(5, exact.vocab_size, size=n) for n in (40, 7, 7, 1, 22)])
-    some = replace(batch, reads=Rows.of(np.array([0, 41, 76]), batch.layout))
+    some = replace(batch, reads=OutputRows.of(np.array([0, 41, 76]), batch.layout))
     for given in (batch, some):
         outputs = []
         for model, bf16 in ((exact, False), (plain, half), (fused, half)):
-            with computing(torch.device("cpu"), bf16):
+            with inference_context(torch.device("cpu"), bf16):
                 outputs.append(model(given).last_hidden_state)
         wanted, old, new = outputs
         assert new.shape == wanted.shape
@@ -91,14 +91,14 @@ def test_an_encoder_gives_the_same(
 
 def test_halve_keeps_ties_norms_and_positions(model: LanguageModel) -> None:
     half = copy.deepcopy(model)
-    halve(half)
+    cast_to_bf16(half)
     assert half.heads["clm"].weight is half.embedding.word.weight
     assert half.embedding.word.weight.dtype == torch.bfloat16
     block = half.stack.blocks[0]
     assert block.attention.query.bias.dtype == torch.bfloat16
     assert {p.dtype for p in [*block.norms.parameters(), half.embedding.position.weight]} == {torch.float32}
     layout = torch.arange(5)
-    with computing(torch.device("cpu"), True):
+    with inference_context(torch.device("cpu"), True):
         assert half(ragged([layout.tolist()])).last_hidden_state.dtype == torch.float32
 
 

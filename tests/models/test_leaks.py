@@ -11,8 +11,8 @@ import parity
 import pytest
 import torch
 
-from pretune.batch import Batch, Layout, Rows, ragged
-from pretune.find import names
+from pretune.batch import Batch, Layout, OutputRows, ragged
+from pretune.find import variants
 from pretune.models import build
 from pretune.models.model import LanguageModel
 from pretune.nn.attention import Attention
@@ -105,7 +105,7 @@ def allowed(batch: Batch, rule: Rule) -> torch.Tensor:
 
 
 def test_no_family_is_left_out() -> None:
-    assert set(RULES) == set(names("models"))
+    assert set(RULES) == set(variants("models"))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -169,7 +169,7 @@ def test_the_query_stream_depends_on_what_comes_before_in_its_order() -> None:
         chosen = begin + rng.permutation(end - begin)[: (end - begin) // 2]
         order[chosen] = np.arange(len(chosen))
     rows = np.flatnonzero(order >= 0)
-    asked = replace(batch, order=torch.from_numpy(order), reads=Rows.of(rows, batch.layout))
+    asked = replace(batch, order=torch.from_numpy(order), reads=OutputRows.of(rows, batch.layout))
     expected = allowed(batch, anything)[:, rows] & torch.from_numpy(order[:, None] < order[None, rows])
     found = dependence(model, asked)
     assert torch.equal(found, expected)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from pretune.batch import Batch, Layout, Rows, level, ragged
+from pretune.batch import Batch, Layout, OutputRows, pad_to_bucket, ragged
 from pretune.errors import DataError, UsageError
 from pretune.models import build
 from pretune.models.model import block_flops, flops_per_token, head_flops
 from pretune.objectives.objective import ends
-from pretune.runtime.device import computing, halve
+from pretune.runtime.device import cast_to_bf16, inference_context
 
 FAMILIES = {"bert": ["mlm", "nsp"], "gpt2": ["clm"]}
 SMALL = {"vocab_size": 50}
@@ -74,7 +74,7 @@ def test_overfits_one_batch(family, precision):
 
 def some_rows(batch: Batch) -> Batch:
     """Some of the first, the second and the third of five sequences; rounded as the training step does."""
-    return level(replace(batch, reads=Rows.of(np.array([9, 2, 6, 7, 8, 12]), batch.layout)))
+    return pad_to_bucket(replace(batch, reads=OutputRows.of(np.array([9, 2, 6, 7, 8, 12]), batch.layout)))
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -88,7 +88,7 @@ def test_the_last_layer_gives_the_rows_that_are_read(precision, checkpointing):
     batch = ragged([torch.randint(5, 50, (n,)).tolist() for n in (8, 4, 10, 6, 4)])
     part, index = some_rows(batch), torch.tensor([7, 2, 12, 6, 8, 9])
     found = []
-    for run in (level(batch), part):
+    for run in (pad_to_bucket(batch), part):
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             output = model(run)
             rows = output.at(index)
@@ -113,7 +113,7 @@ def test_rows_keep_their_places():
 def test_a_causal_model_gives_every_row():
     model = build("gpt2", "tiny", ["clm"], SMALL)
     batch = ragged([[1, 2, 3], [4]])
-    output = model(replace(batch, reads=Rows.of(np.array([2]), batch.layout)))
+    output = model(replace(batch, reads=OutputRows.of(np.array([2]), batch.layout)))
     assert output.rows is None
     assert torch.equal(output.at(torch.tensor([3])), output.last_hidden_state[3:])
 
@@ -121,7 +121,7 @@ def test_a_causal_model_gives_every_row():
 def test_a_sequence_head_reads_its_row_among_few():
     model = build("bert", "tiny", ["nsp"], SMALL).eval()
     batch = ragged([[5, 6, 7], [8], [9, 10]])
-    part = level(replace(batch, reads=Rows.of(ends(batch.layout), batch.layout)))
+    part = pad_to_bucket(replace(batch, reads=OutputRows.of(ends(batch.layout), batch.layout)))
     whole, some = model(batch), model(part)
     want = model.heads["nsp"](whole.last_hidden_state, whole.layout)
     got = model.heads["nsp"](some.last_hidden_state, some.layout)
@@ -184,7 +184,7 @@ def test_flops_are_those_of_the_profiler():
     assert counter.get_total_flops() == matrices
     assert head_flops(model, "mlm") == 2 * 256 * 256 + 2 * 256 * 50
     assert head_flops(model, "nsp") == 2 * 256 * 256 + 2 * 256 * 2
-    part = replace(batch, reads=Rows.of(np.arange(0, 64, 8), batch.layout))
+    part = replace(batch, reads=OutputRows.of(np.arange(0, 64, 8), batch.layout))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(part)
     saved = 2 * (block_flops(model.stack.blocks[-1], 32, 32) - block_flops(model.stack.blocks[-1], 4, 32))
@@ -219,8 +219,8 @@ def test_compiles_whole_and_for_all_lengths(family):
 @pytest.mark.parametrize("family", ["llama", "t5", "bert"])
 def test_the_residual_run_of_a_rounded_model_is_not_rounded(family):
     model = build(family, "tiny", ["mlm" if family == "bert" else "clm"], {"vocab_size": 50}).eval()
-    halve(model)
-    with computing(torch.device("cpu"), half=True):
+    cast_to_bf16(model)
+    with inference_context(torch.device("cpu"), half=True):
         batch = ragged([[3, 4, 5]])
         assert model.embedding(batch.tokens, batch.layout).dtype == torch.float32
         assert model(batch).last_hidden_state.dtype == torch.float32

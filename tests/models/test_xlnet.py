@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers as hf
 
-from pretune.batch import Batch, Layout, Rows, ragged
+from pretune.batch import Batch, Layout, OutputRows, ragged
 from pretune.errors import UsageError
 from pretune.interop.huggingface import load_model, save_model
 from pretune.models import build
@@ -71,7 +71,7 @@ def permuted(lengths, seed=0) -> tuple[Batch, list[np.ndarray]]:
         order.append(rank)
     flat = np.concatenate(order)
     index = np.flatnonzero(flat >= 0)
-    return replace(batch, order=torch.from_numpy(flat), reads=Rows.of(index, batch.layout)), order
+    return replace(batch, order=torch.from_numpy(flat), reads=OutputRows.of(index, batch.layout)), order
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from pretune.batch import Layout
 from pretune.nn import buckets
 from pretune.nn.attention import BACKENDS, Attention, ragged_attention
 from pretune.nn.backends import flash, matmul
-from pretune.nn.spans import Slots
+from pretune.nn.spans import CacheSlots
 from pretune.nn.structure import BIDIRECTIONAL, CAUSAL, Biased, Structure, Window
 
 RUNS = {
@@ -168,7 +168,7 @@ def test_matmul_takes_odd_rows_of_scores_in_float32(length, structure, monkeypat
 )
 def test_keys_in_slots(backend, structure, fresh, used):
     queries, capacity = Layout.of(fresh), 9
-    slots = Slots(tuple(used), capacity, torch.device("cpu"))
+    slots = CacheSlots(tuple(used), capacity, torch.device("cpu"))
     query = torch.randn(queries.total, 2, 8)
     key, value = torch.randn(2, len(used) * capacity, 2, 8)
     rows = torch.cat([torch.arange(n * capacity, n * capacity + k) for n, k in enumerate(used)])

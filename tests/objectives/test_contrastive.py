@@ -21,10 +21,10 @@ from pretune.objectives.cert import Cert
 from pretune.objectives.simcse import SimCSE
 from pretune.objectives.structure import OTHER, PREVIOUS, SentenceStructure
 from pretune.optim.base import OptimizerConfig, build_optimizer
-from pretune.runtime.distributed import World
+from pretune.runtime.distributed import Distributed
 from pretune.runtime.precision import Precision
 from pretune.text.samples.views import Row, SentenceView
-from pretune.train.step import Root, Stepper
+from pretune.train.step import TrainModule, TrainStep
 
 DRAW = Draw(9)
 VOCABULARY = make_vocabulary()
@@ -88,9 +88,9 @@ def gradient(kind: Any, parts: int, **fields: Any) -> tuple[float, dict[str, tor
     """Loss, weights and objective after a step that is divided into so many micro-batches."""
     model = model_of()
     objective = make(kind, model, **fields)
-    root = Root(model, objective).train()
-    stepper = Stepper(
-        root, build_optimizer(root, OptimizerConfig(lr=1e-2, eps=1e-3)), World(), torch.device("cpu"),
+    root = TrainModule(model, objective).train()
+    stepper = TrainStep(
+        root, build_optimizer(root, OptimizerConfig(lr=1e-2, eps=1e-3)), Distributed(), torch.device("cpu"),
         Precision("fp32", 0.0, "test"), DRAW, 0.0,
     )  # fmt: skip
     samples, total = rows(12), 0.0
@@ -179,9 +179,9 @@ def test_views_lose_and_move_exact_shares_uniformly() -> None:
 def test_vectors_of_different_sentences_are_driven_apart(kind: Any) -> None:
     model = model_of(0.1)
     objective, samples = make(kind, model), rows(32)
-    root = Root(model, objective).train()
+    root = TrainModule(model, objective).train()
     optimizer = build_optimizer(root, OptimizerConfig(lr=2e-3))
-    stepper = Stepper(root, optimizer, World(), torch.device("cpu"), Precision("fp32", 0.0, "test"), DRAW, 1.0)
+    stepper = TrainStep(root, optimizer, Distributed(), torch.device("cpu"), Precision("fp32", 0.0, "test"), DRAW, 1.0)
     accuracy = []
     for step in range(60):
         made = objective.make(samples, DRAW, step)

@@ -16,7 +16,7 @@ from torch import nn
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.evaluate.examples import predict
-from pretune.find import find_class, names
+from pretune.find import find_class, variants
 from pretune.interop.huggingface import load_model
 from pretune.models.model import configure, construct, get_family, initialise
 from pretune.tasks.classification import Classification
@@ -47,9 +47,9 @@ def some_rows(task: Classification, labels: list[int | None]) -> list[Row]:
 
 
 def test_found_by_name() -> None:
-    assert names("tasks") == ["cert", "classification", "similarity"]
+    assert variants("tasks") == ["cert", "classification", "similarity"]
     assert find_class("tasks", "classification", Task) is Classification
-    assert names("tune") == ["frozen", "full"]
+    assert variants("tune") == ["frozen", "full"]
 
 
 def test_settle_sorts_labels_and_balances() -> None:

@@ -8,7 +8,7 @@ import tracemalloc
 
 import pytest
 
-from pretune.text.store.dedup import Seen
+from pretune.text.store.dedup import DuplicateFilter
 
 
 def digest(n: int) -> bytes:
@@ -17,9 +17,9 @@ def digest(n: int) -> bytes:
 
 @pytest.mark.parametrize("least", [1, 50, 1 << 14])
 def test_against_a_set(least: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Seen, "LEAST", least)
+    monkeypatch.setattr(DuplicateFilter, "LEAST", least)
     random.seed(0)
-    seen, plain = Seen(), set()
+    seen, plain = DuplicateFilter(), set()
     for _ in range(200):
         batch = [digest(random.randrange(3000)) for _ in range(random.randrange(0, 60))]
         want = []
@@ -31,8 +31,8 @@ def test_against_a_set(least: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_equal_halves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Seen, "LEAST", 0)
-    seen = Seen()
+    monkeypatch.setattr(DuplicateFilter, "LEAST", 0)
+    seen = DuplicateFilter()
     batches = [[bytes([a]) * 8 + bytes([b]) * 8 for b in range(5)] for a in (1, 255, 1)]
     assert seen.add(batches[0]).all()
     assert seen.add(batches[1]).all()
@@ -43,13 +43,13 @@ def test_equal_halves(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_memory_is_at_most_32_bytes_a_document() -> None:
     count, step = 200_000, 4_000
-    seen = Seen()
+    seen = DuplicateFilter()
     tracemalloc.start()
     for start in range(0, count, step):
         raw = random.Random(start).randbytes(16 * step)
         seen.add([raw[i : i + 16] for i in range(0, len(raw), 16)])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    constant = step * 200 + Seen.LEAST * 200
+    constant = step * 200 + DuplicateFilter.LEAST * 200
     assert len(seen) == count
     assert peak < 32 * count + constant

@@ -22,7 +22,7 @@ from trainkit import home_recipe, recipe
 from pretune.errors import PretuneError
 from pretune.train.recipe import Recipe
 from pretune.train.run import pretrain
-from pretune.train.step import Stepper
+from pretune.train.step import TrainStep
 
 FAULTS = ("none", "kill", "raise", "term", "missing")
 
@@ -34,9 +34,9 @@ def over(accumulate: int) -> dict[str, Any]:
 
 def rank(number: int, fault: str, settled: Recipe) -> int:
     """What one rank does; its exit code."""
-    run = Stepper.run
+    run = TrainStep.run
 
-    def faulty(self: Stepper, step: int, *args: Any) -> Any:
+    def faulty(self: TrainStep, step: int, *args: Any) -> Any:
         if number == 1 and step == 4:
             if fault == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -46,7 +46,7 @@ def rank(number: int, fault: str, settled: Recipe) -> int:
                 raise ValueError("this rank is broken")
         return run(self, step, *args)
 
-    Stepper.run = faulty  # type: ignore[method-assign]
+    TrainStep.run = faulty  # type: ignore[method-assign]
     try:
         pretrain(settled)
     except PretuneError as error:

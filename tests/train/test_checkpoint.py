@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from pretune.errors import StorageError
 from pretune.train.checkpoint import store as checkpoint
-from pretune.train.checkpoint.store import Shelf, problem
+from pretune.train.checkpoint.store import CheckpointStore, problem
 
 SIZES = {"model.safetensors": 3000, "optimizer.safetensors": 6000, "state.json": 200}
 
@@ -24,7 +24,7 @@ def filler(seed):
 
 
 def test_one_flipped_bit_is_always_found_and_the_previous_one_used(tmp_path):
-    shelf = Shelf(tmp_path)
+    shelf = CheckpointStore(tmp_path)
     for step in (1, 2):
         shelf.save(step, filler(step))
     rng = np.random.default_rng(0)
@@ -36,16 +36,16 @@ def test_one_flipped_bit_is_always_found_and_the_previous_one_used(tmp_path):
         bad = bytearray(good)
         bad[int(rng.integers(len(bad)))] ^= 1 << int(rng.integers(8))
         path.write_bytes(bad)
-        newest, rejected = Shelf(tmp_path).newest()
+        newest, rejected = CheckpointStore(tmp_path).newest()
         assert newest == shelf.path(1)
         assert len(rejected) == 1
         assert path.name in rejected[0].reason or "manifest" in rejected[0].reason
         path.write_bytes(good)
-    assert Shelf(tmp_path).newest() == (shelf.path(2), [])
+    assert CheckpointStore(tmp_path).newest() == (shelf.path(2), [])
 
 
 def test_truncated_missing_and_foreign_files_are_found(tmp_path):
-    shelf = Shelf(tmp_path)
+    shelf = CheckpointStore(tmp_path)
     shelf.save(1, filler(1))
     path = shelf.path(1) / "model.safetensors"
     good = path.read_bytes()
@@ -61,7 +61,7 @@ def test_truncated_missing_and_foreign_files_are_found(tmp_path):
 
 
 def test_a_bad_checkpoint_of_the_same_step_is_replaced(tmp_path):
-    shelf = Shelf(tmp_path)
+    shelf = CheckpointStore(tmp_path)
     shelf.save(1, filler(1))
     (shelf.path(1) / "state.json").write_bytes(b"{}")
     shelf.save(1, filler(2))
@@ -69,7 +69,7 @@ def test_a_bad_checkpoint_of_the_same_step_is_replaced(tmp_path):
 
 
 def test_prune_keeps_the_last_and_the_best(tmp_path):
-    shelf = Shelf(tmp_path)
+    shelf = CheckpointStore(tmp_path)
     for step in range(1, 7):
         shelf.save(step, filler(step))
     shelf.prune(2, best=2)
@@ -78,9 +78,9 @@ def test_prune_keeps_the_last_and_the_best(tmp_path):
 
 def test_prune_removes_nothing_before_enough_newer_ones_verify(tmp_path):
     for step in (1, 2, 3):
-        Shelf(tmp_path).save(step, filler(step))
+        CheckpointStore(tmp_path).save(step, filler(step))
     (tmp_path / "checkpoint-3" / "state.json").write_bytes(b"")
-    fresh = Shelf(tmp_path)
+    fresh = CheckpointStore(tmp_path)
     fresh.prune(2, None)
     assert fresh.steps() == [3, 2, 1]
     fresh.prune(1, None)
@@ -89,7 +89,7 @@ def test_prune_removes_nothing_before_enough_newer_ones_verify(tmp_path):
 
 @pytest.mark.parametrize("place", ["write", "fsync", "rename", "manifest"])
 def test_a_full_disk_leaves_the_previous_one_and_nothing_half_written(tmp_path, monkeypatch, place):
-    shelf = Shelf(tmp_path)
+    shelf = CheckpointStore(tmp_path)
     shelf.save(1, filler(1))
 
     def full(*args, **kwargs):
@@ -116,7 +116,7 @@ def test_a_full_disk_leaves_the_previous_one_and_nothing_half_written(tmp_path, 
 
 def test_a_limit_on_the_size_of_files_is_a_full_disk_too(tmp_path):
     """The real thing, through the writer of safetensors."""
-    shelf = Shelf(tmp_path)
+    shelf = CheckpointStore(tmp_path)
     shelf.save(1, filler(1))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
@@ -130,7 +130,7 @@ def test_a_limit_on_the_size_of_files_is_a_full_disk_too(tmp_path):
 
 def test_sweep_removes_leftovers_of_killed_processes(tmp_path):
     (tmp_path / ".checkpoint-7.123.abc").mkdir()
-    Shelf(tmp_path).sweep()
+    CheckpointStore(tmp_path).sweep()
     assert not any(tmp_path.iterdir())
 
 
@@ -141,7 +141,7 @@ def test_files_are_synced_before_the_rename(tmp_path, monkeypatch):
     rename = type(tmp_path).rename
     monkeypatch.setattr(os, "fsync", lambda fd: (events.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd)))
     monkeypatch.setattr(type(tmp_path), "rename", lambda a, b: (events.append("rename"), rename(a, b))[1])
-    Shelf(tmp_path).save(1, filler(1))
+    CheckpointStore(tmp_path).save(1, filler(1))
     before = [os.path.basename(event) for event in events[: events.index("rename")]]
     assert before[:4] == ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
     assert before[4].startswith(".checkpoint-1")

@@ -7,9 +7,9 @@ from pretune.draw import Draw
 from pretune.errors import DataError
 from pretune.text.samples.sampler import Sampler
 from pretune.train.assemble import pretraining
-from pretune.train.prefetch import Feed
+from pretune.train.prefetch import Prefetcher
 from pretune.train.run import pretrain
-from pretune.train.step import Stepper
+from pretune.train.step import TrainStep
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def pieces(tmp_path, store):
 
 def begin(pieces, step=0, cursors=None, **over):
     objective, samplers = pieces
-    return Feed(objective, samplers, Draw(0), step, cursors or [s.start for s in samplers], **over)
+    return Prefetcher(objective, samplers, Draw(0), step, cursors or [s.start for s in samplers], **over)
 
 
 def test_it_can_begin_anywhere(pieces):
@@ -77,13 +77,13 @@ def test_closing_does_not_wait_for_a_full_queue(pieces):
 
 def test_preparation_hides_behind_the_step(tmp_path, store, monkeypatch):
     """A step of 60 ms is enough to have the next one ready."""
-    run = Stepper.run
+    run = TrainStep.run
 
     def slow(self, *args):
         time.sleep(0.06)
         return run(self, *args)
 
-    monkeypatch.setattr(Stepper, "run", slow)
+    monkeypatch.setattr(TrainStep, "run", slow)
     pretrain(recipe(tmp_path / "run", store, evaluation={"samples": 0}, checkpoint={"every": None}))
     waits = sorted(line["data_wait"] for line in lines(tmp_path / "run"))
     assert waits[len(waits) // 2] < 0.05

@@ -16,7 +16,7 @@ from pretune.train import loop
 from pretune.train.checkpoint import state as states
 from pretune.train.logging.progress import Display
 from pretune.train.run import pretrain
-from pretune.train.step import Stepper
+from pretune.train.step import TrainStep
 
 
 def muon_recipe(output, store):
@@ -155,7 +155,7 @@ def poison(monkeypatch, steps):
 
 def test_nan_never_reaches_the_optimizer(tmp_path, store, monkeypatch):
     kept = []
-    run = Stepper.run
+    run = TrainStep.run
 
     def watched(self, step, *args):
         before = {k: v.clone() for k, v in states.root_tensors(self.root).items()}
@@ -168,7 +168,7 @@ def test_nan_never_reaches_the_optimizer(tmp_path, store, monkeypatch):
             assert all(p.grad is None for p in self.root.parameters())
         return result
 
-    monkeypatch.setattr(Stepper, "run", watched)
+    monkeypatch.setattr(TrainStep, "run", watched)
     poison(monkeypatch, {3})
     pretrain(recipe(tmp_path / "run", store, evaluation={"samples": 0}))
     assert kept == [3]
@@ -192,7 +192,7 @@ def test_only_steps_in_a_row_stop(tmp_path, store, monkeypatch):
 
 
 def test_inf_in_one_gradient_is_enough(tmp_path, store, monkeypatch):
-    norm = loop.Stepper.run.__globals__["gradient_norm"]
+    norm = loop.TrainStep.run.__globals__["gradient_norm"]
     calls = []
 
     def spoilt(optimizer):
@@ -201,7 +201,7 @@ def test_inf_in_one_gradient_is_enough(tmp_path, store, monkeypatch):
             optimizer.param_groups[0]["params"][0].grad.view(-1)[0] = float("inf")
         return norm(optimizer)
 
-    monkeypatch.setitem(loop.Stepper.run.__globals__, "gradient_norm", spoilt)
+    monkeypatch.setitem(loop.TrainStep.run.__globals__, "gradient_norm", spoilt)
     pretrain(recipe(tmp_path / "run", store, evaluation={"samples": 0}))
     assert lines(tmp_path / "run")[-1]["skipped"] == 1
 
@@ -251,13 +251,13 @@ def test_the_rate_follows_the_schedule(tmp_path, store):
 def test_sequences_grow_as_the_run_goes_on_and_resume(tmp_path, store, monkeypatch):
     over = {"data": {"start_length": 8, "pack": "stream"}, "evaluation": {"samples": 0}}
     longest = []
-    run = Stepper.run
+    run = TrainStep.run
 
     def watched(self, step, batches, *args):
         longest.append((step, max(batch.layout.longest for batch in batches), sum(b.layout.total for b in batches)))
         return run(self, step, batches, *args)
 
-    monkeypatch.setattr(Stepper, "run", watched)
+    monkeypatch.setattr(TrainStep, "run", watched)
 
     def go(name, warmup=0.6):
         over["data"]["length_warmup"] = warmup

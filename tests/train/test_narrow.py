@@ -13,7 +13,7 @@ from test_run import task_recipe
 from trainkit import SHAPE, WORDS
 
 from pretune.models import build
-from pretune.nn.embedding import SomeRows
+from pretune.nn.embedding import SubsetEmbedding
 from pretune.train import run as runs
 from pretune.train import subset_embedding as narrowing
 from pretune.train.run import finetune
@@ -49,7 +49,7 @@ def test_learns_what_the_whole_table_would(settled, tmp_path, monkeypatch):
     finetune(settled("some"))
     (model,) = seen
     assert isinstance(model.embedding.word, torch.nn.Embedding)
-    assert not isinstance(model.embedding.word, SomeRows)
+    assert not isinstance(model.embedding.word, SubsetEmbedding)
     monkeypatch.setattr(narrowing, "_SHARE", 0)
     finetune(settled("all"))
     some, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("some", "all"))
@@ -86,7 +86,7 @@ def test_the_best_weights_are_whole(settled, tmp_path):
 
 def test_rows(store):
     table = torch.nn.Embedding(9, 4)
-    some = SomeRows(table, torch.tensor([7, 2, 2, 3]))
+    some = SubsetEmbedding(table, torch.tensor([7, 2, 2, 3]))
     tokens = torch.tensor([[2, 3], [7, 7]])
     assert torch.equal(some(tokens), table(tokens))
     assert (some.num_embeddings, some.weight.shape) == (9, (4, 4))
@@ -117,7 +117,7 @@ def test_when(heads, tokens, frozen, narrowed):
     model.embedding.requires_grad_(not frozen)
     before = model.embedding.word.weight.clone()
     narrow(model, None if tokens is None else np.array(tokens))
-    assert isinstance(model.embedding.word, SomeRows) == narrowed
+    assert isinstance(model.embedding.word, SubsetEmbedding) == narrowed
     assert model.vocab_size == 64
     widen(model)
     assert torch.equal(model.embedding.word.weight, before)

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from trainkit import home_recipe, lines, make_store, run_ranks, shas, stop_at, untimed
 
-from pretune.find import names
+from pretune.find import variants
 from pretune.runtime.signals import SignalError
 from pretune.train.run import pretrain
-from pretune.train.step import Stepper
+from pretune.train.step import TrainStep
 
 STEPS, STOP = 6, 3
 OVER: dict[str, Any] = {
@@ -23,7 +23,7 @@ OVER: dict[str, Any] = {
     "evaluation": {"samples": 8, "every": 3},
     "model": {"dropout": 0.1},
 }
-OBJECTIVES = names("objectives")
+OBJECTIVES = variants("objectives")
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +43,14 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
         with pytest.raises(SignalError, match=f"after step {STOP + 1}"):
             pretrain(home_recipe(objective, halves, marked, **OVER))
     steps: list[int] = []
-    run = Stepper.run
+    run = TrainStep.run
 
-    def counting(self: Stepper, step: int, *args: Any) -> Any:
+    def counting(self: TrainStep, step: int, *args: Any) -> Any:
         steps.append(step)
         return run(self, step, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Stepper, "run", counting)
+        patch.setattr(TrainStep, "run", counting)
         pretrain(home_recipe(objective, halves, marked, **OVER))
     assert steps == list(range(STOP + 1, STEPS))
     pretrain(home_recipe(objective, other, marked, **OVER, seed=1))
@@ -80,15 +80,15 @@ def test_a_wrong_scale_is_found_out(
     ranks: tuple[Path, dict[str, Any]], marked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The test above can fail: as many predictions counted as if each rank had had the whole batch."""
-    run = Stepper.run
+    run = TrainStep.run
 
-    def doubled(self: Stepper, step: int, batches: Any, counts: dict[str, int], lr: float) -> Any:
+    def doubled(self: TrainStep, step: int, batches: Any, counts: dict[str, int], lr: float) -> Any:
         return run(self, step, batches, {name: 2 * count for name, count in counts.items()}, lr)
 
     over = {"model": {"dropout": 0.0}, "optimizer": {"eps": 1e-3}, "data": {"accumulate": 1}}
     pretrain(home_recipe("mlm", tmp_path / "same", marked, **over))
     check_alike(ranks[0] / "mlm-one", tmp_path / "same")
-    monkeypatch.setattr(Stepper, "run", doubled)
+    monkeypatch.setattr(TrainStep, "run", doubled)
     pretrain(home_recipe("mlm", tmp_path / "doubled", marked, **over))
     with pytest.raises(AssertionError):
         check_alike(ranks[0] / "mlm-one", tmp_path / "doubled")

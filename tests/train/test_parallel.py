@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from trainkit import lines, run_ranks
 
 from pretune.errors import UsageError
-from pretune.runtime.distributed import World, world_of
+from pretune.runtime.distributed import Distributed, world_of
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_a_bad_input_ends_all_ranks_with_its_code(ranks):
 
 def test_alone_nothing_is_sent():
     with world_of("cpu") as world:
-        assert world == World()
+        assert world == Distributed()
         assert world.sum([1.0, 2.5]) == [1.0, 2.5]
         assert world.share({"a": 1}) == {"a": 1}
         assert world.gather([1]) == [[1]]

@@ -22,18 +22,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 from trainkit import TIMES, WORDS, home_recipe, lines, make_store, make_tokenizer, recipe, replaced
 
 from pretune.config import validate
-from pretune.find import names
+from pretune.find import variants
 from pretune.train.recipe import Recipe
 from pretune.train.run import finetune, pretrain
 
 FILE = Path(__file__).parent / "pinned.json"
-OBJECTIVES = names("objectives")
+OBJECTIVES = variants("objectives")
 FAMILIES = {
     **dict.fromkeys(("albert", "bert", "distilbert", "electra", "modernbert", "roberta", "xlnet"), "mlm"),
     **dict.fromkeys(("gpt", "gpt2", "gpt3", "llama", "qwen2", "qwen3"), "clm"),
     **dict.fromkeys(("bart", "marian", "t5"), "prefix"),
 }
-TASKS = [(task, family) for task in names("tasks") for family in ("bert", "gpt2")]
+TASKS = [(task, family) for task in variants("tasks") for family in ("bert", "gpt2")]
 OVER: dict[str, Any] = {"checkpoint": {"every": 10}, "evaluation": {"samples": 8, "every": 5}}
 CASES = [*OBJECTIVES, *(f"family-{name}" for name in FAMILIES), *(f"task-{t}-{f}" for t, f in TASKS)]
 
@@ -116,7 +116,7 @@ def test_ten_steps_are_what_they_were(case: str, tmp_path: Path) -> None:
 
 def test_every_objective_family_and_task_is_pinned() -> None:
     assert json.loads(FILE.read_text())["cases"].keys() == set(CASES)
-    assert set(FAMILIES) == set(names("models"))
+    assert set(FAMILIES) == set(variants("models"))
 
 
 def write() -> None:

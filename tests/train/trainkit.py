@@ -21,7 +21,7 @@ from pretune.objectives.objective import Objective
 from pretune.text.store.store import FORMAT, VERSION
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.recipe import Recipe
-from pretune.train.step import Stepper
+from pretune.train.step import TrainStep
 
 TIMES = ("time", "tokens_per_second", "data_wait", "gemm_share")
 WORDS = [f"w{n}" for n in range(59)]
@@ -182,15 +182,15 @@ def untimed(run: Path) -> list[dict[str, Any]]:
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
     """Send the process a signal in the middle of a step."""
-    run = Stepper.run
+    run = TrainStep.run
 
-    def stopping(self: Stepper, at: int, *args: Any) -> Any:
+    def stopping(self: TrainStep, at: int, *args: Any) -> Any:
         if at == step:
             os.kill(os.getpid(), number)
             os.kill(os.getpid(), number)
         return run(self, at, *args)
 
-    monkeypatch.setattr(Stepper, "run", stopping)
+    monkeypatch.setattr(TrainStep, "run", stopping)
 
 
 def run_ranks(store: Path, folder: Path, *names: str) -> dict[str, Any]:

@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 
 from pretune.batch import Layout
-from pretune.nn.spans import Group, Run, Slots, covers, grouped, groups_of, heads_of
+from pretune.nn.spans import CacheSlots, EqualLengthGroup, KeyLayout, covers, grouped, groups_of, heads_of
 from pretune.nn.structure import CAUSAL, Bidirectional, Causal, Structure
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 
 
-def refuse(query: Tensor, key: Tensor, queries: Layout, keys: Run, structure: Structure, dropout: float) -> str | None:
+def refuse(
+    query: Tensor, key: Tensor, queries: Layout, keys: KeyLayout, structure: Structure, dropout: float
+) -> str | None:
     """Why the kernel cannot do this call, or None."""
     if query.device.type != "cpu":
         return "flash is the CPU kernel"
@@ -29,7 +31,7 @@ def refuse(query: Tensor, key: Tensor, queries: Layout, keys: Run, structure: St
         return f"flash on CPU has no kernel for {structure}"
     if query.shape[1] != key.shape[1]:
         return "flash on CPU needs as many key heads as query heads"
-    if isinstance(keys, Slots) and _differentiated(query, key):
+    if isinstance(keys, CacheSlots) and _differentiated(query, key):
         return "flash on CPU has no backward through a cache"
     return None
 
@@ -39,14 +41,14 @@ def attend(
     key: Tensor,
     value: Tensor,
     queries: Layout,
-    keys: Run,
+    keys: KeyLayout,
     structure: Structure,
     dropout: float,
     scale: float,
 ) -> Tensor:
     """Attention of each group in one call. Shapes as in `ragged_attention`."""
     causal = isinstance(structure, Causal)
-    if isinstance(keys, Slots):
+    if isinstance(keys, CacheSlots):
         return _from_slots(query, key, value, queries, keys, causal, scale)
     if torch.compiler.is_compiling() or _differentiated(query, key, value):
         out: Tensor = ragged_flash(query, key, value, queries.offsets, keys.offsets, causal, scale)[0]
@@ -59,7 +61,7 @@ def _differentiated(*tensors: Tensor) -> bool:
 
 
 def _from_slots(
-    query: Tensor, key: Tensor, value: Tensor, queries: Layout, keys: Slots, causal: bool, scale: float
+    query: Tensor, key: Tensor, value: Tensor, queries: Layout, keys: CacheSlots, causal: bool, scale: float
 ) -> Tensor:
     """One call over all slots where every sequence has one query, or all have the same lengths; else one by one."""
     count = len(keys.lengths)
@@ -77,7 +79,7 @@ def _from_slots(
     return _flat(out)
 
 
-def _slot_heads(run: Tensor, count: int, keys: Slots) -> Tensor:
+def _slot_heads(run: Tensor, count: int, keys: CacheSlots) -> Tensor:
     """The used part of every slot as a batch, without a copy. Shape: (S, H, D) -> (N, H, longest, D)."""
     return run.view(count, keys.capacity, run.shape[1], run.shape[2]).narrow(1, 0, keys.longest).transpose(1, 2)
 
@@ -94,7 +96,7 @@ def _triangle(query: Tensor, queries: int, keys: int) -> Tensor:
     return torch.zeros(queries, keys, dtype=query.dtype).masked_fill_(~visible, -torch.inf)
 
 
-def _masking(query: Tensor, group: Group, causal: bool) -> tuple[bool, Tensor | None]:
+def _masking(query: Tensor, group: EqualLengthGroup, causal: bool) -> tuple[bool, Tensor | None]:
     """What the kernel is told: its own causal flag, which is aligned at the top left, or a mask."""
     if not causal or group.query_length == 1:
         return False, None
@@ -104,7 +106,7 @@ def _masking(query: Tensor, group: Group, causal: bool) -> tuple[bool, Tensor | 
 
 
 def _run(
-    query: Tensor, key: Tensor, value: Tensor, groups: tuple[Group, ...], causal: bool, scale: float
+    query: Tensor, key: Tensor, value: Tensor, groups: tuple[EqualLengthGroup, ...], causal: bool, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Forward of all groups.
 

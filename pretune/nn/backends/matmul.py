@@ -26,7 +26,7 @@ from torch import Tensor
 
 from pretune.batch import Layout
 from pretune.nn.buckets import Bucket, load, plan_of, store
-from pretune.nn.spans import Run
+from pretune.nn.spans import KeyLayout
 from pretune.nn.structure import Bidirectional, Causal, Structure
 
 _KEEP = 256  # longest sequence whose probabilities are kept
@@ -35,7 +35,9 @@ _CHUNK = 1 << 20  # scores that are worked on at once: they stay in cache
 _VECTOR = 32  # bfloat16 values that ATen's softmax takes at once; the rest of a row it takes one by one
 
 
-def refuse(query: Tensor, key: Tensor, queries: Layout, keys: Run, structure: Structure, dropout: float) -> str | None:
+def refuse(
+    query: Tensor, key: Tensor, queries: Layout, keys: KeyLayout, structure: Structure, dropout: float
+) -> str | None:
     """Why this back end cannot do the call, or None."""
     if query.device.type != "cpu" or query.dtype not in (torch.bfloat16, torch.float32):
         return "matmul is for bfloat16 and float32 on the CPU"
@@ -57,7 +59,7 @@ def attend(
     key: Tensor,
     value: Tensor,
     queries: Layout,
-    keys: Run,
+    keys: KeyLayout,
     structure: Structure,
     dropout: float,
     scale: float,

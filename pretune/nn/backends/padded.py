@@ -8,11 +8,13 @@ from torch import Tensor
 
 from pretune.batch import Layout
 from pretune.nn.backends.sdpa import mask_of
-from pretune.nn.spans import Run
+from pretune.nn.spans import KeyLayout
 from pretune.nn.structure import Biased, Structure
 
 
-def refuse(query: Tensor, key: Tensor, queries: Layout, keys: Run, structure: Structure, dropout: float) -> str | None:
+def refuse(
+    query: Tensor, key: Tensor, queries: Layout, keys: KeyLayout, structure: Structure, dropout: float
+) -> str | None:
     """None: every structure is a mask here."""
     return None
 
@@ -22,7 +24,7 @@ def attend(
     key: Tensor,
     value: Tensor,
     queries: Layout,
-    keys: Run,
+    keys: KeyLayout,
     structure: Structure,
     dropout: float,
     scale: float,

@@ -7,11 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pretune.batch import Layout
-from pretune.nn.spans import Run, groups_of, heads_of
+from pretune.nn.spans import KeyLayout, groups_of, heads_of
 from pretune.nn.structure import Causal, Structure
 
 
-def refuse(query: Tensor, key: Tensor, queries: Layout, keys: Run, structure: Structure, dropout: float) -> str | None:
+def refuse(
+    query: Tensor, key: Tensor, queries: Layout, keys: KeyLayout, structure: Structure, dropout: float
+) -> str | None:
     """None: what SDPA has no kernel for is given as a mask."""
     return None
 
@@ -21,7 +23,7 @@ def attend(
     key: Tensor,
     value: Tensor,
     queries: Layout,
-    keys: Run,
+    keys: KeyLayout,
     structure: Structure,
     dropout: float,
     scale: float,

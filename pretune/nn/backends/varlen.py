@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 
 from pretune.batch import Layout
-from pretune.nn.spans import Run, Slots
+from pretune.nn.spans import CacheSlots, KeyLayout
 from pretune.nn.structure import Bidirectional, Causal, Structure
 
 _WINDOWS: dict[type[Structure], tuple[int, int]] = {Bidirectional: (-1, -1), Causal: (-1, 0)}
 
 
-def refuse(query: Tensor, key: Tensor, queries: Layout, keys: Run, structure: Structure, dropout: float) -> str | None:
+def refuse(
+    query: Tensor, key: Tensor, queries: Layout, keys: KeyLayout, structure: Structure, dropout: float
+) -> str | None:
     """Why the kernel cannot do this call, or None."""
     if query.device.type != "cuda":
         return "varlen needs a CUDA device"
@@ -22,7 +24,7 @@ def refuse(query: Tensor, key: Tensor, queries: Layout, keys: Run, structure: St
         return f"varlen has no kernel for {structure}"
     if dropout > 0:
         return "varlen has no dropout"
-    if isinstance(keys, Slots) and torch.is_grad_enabled() and query.requires_grad:
+    if isinstance(keys, CacheSlots) and torch.is_grad_enabled() and query.requires_grad:
         return "varlen has no backward through a cache"
     return None
 
@@ -32,7 +34,7 @@ def attend(
     key: Tensor,
     value: Tensor,
     queries: Layout,
-    keys: Run,
+    keys: KeyLayout,
     structure: Structure,
     dropout: float,
     scale: float,
@@ -51,7 +53,7 @@ def attend(
         scale=scale,
         window_size=_WINDOWS[type(structure)],
         enable_gqa=query.shape[1] != key.shape[1],
-        seqused_k=keys.used if isinstance(keys, Slots) else None,
+        seqused_k=keys.used if isinstance(keys, CacheSlots) else None,
     )
     assert isinstance(out, Tensor)
     return out

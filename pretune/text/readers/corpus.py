@@ -16,7 +16,7 @@ from pretune.errors import DataError
 from pretune.text.readers.files import Source, SourceConfig, find_sources
 from pretune.text.readers.formats import decode
 from pretune.text.readers.lines import text_blocks
-from pretune.text.readers.records import MISSING, Column, Fault, Row, not_text, too_long
+from pretune.text.readers.records import MISSING, Column, RecordError, Row, not_text, too_long
 
 KEPT = 1000  # faults and ignored files that an account lists by name; all are counted
 _PADDED = re.compile(r"\n[^\S\n]+(?=\n)")
@@ -77,10 +77,10 @@ class Account:
     excluded: int = 0
     quarantined: int = 0
     bytes: int = 0
-    quarantine: list[Fault] = field(default_factory=list)
+    quarantine: list[RecordError] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
 
-    def refuse(self, fault: Fault) -> None:
+    def refuse(self, fault: RecordError) -> None:
         """Count a record that cannot be read."""
         self.quarantined += 1
         if len(self.quarantine) < KEPT:
@@ -139,10 +139,10 @@ def _documents(sources: list[Source], config: CorpusConfig, account: Account, na
     for source in sources:
         for item in _records(source, columns, config):
             account.documents += 1
-            result = item if isinstance(item, Fault) else _document(source, item, config)
+            result = item if isinstance(item, RecordError) else _document(source, item, config)
             if result is None:
                 account.empty += 1
-            elif isinstance(result, Fault):
+            elif isinstance(result, RecordError):
                 account.refuse(result)
                 if config.on_error == "strict":
                     raise DataError(f'{result}; or leave such records out, counted: on_error = "skip"')
@@ -157,7 +157,7 @@ def _documents(sources: list[Source], config: CorpusConfig, account: Account, na
         raise DataError(f"{named}: no text in {len(sources)} files ({account.summary()}){first}")
 
 
-def _document(source: Source, row: Row, config: CorpusConfig) -> Document | Fault | None:
+def _document(source: Source, row: Row, config: CorpusConfig) -> Document | RecordError | None:
     """What a record holds: a document, nothing (None), or what is wrong with it."""
     line, values = row
     if not values:
@@ -180,7 +180,7 @@ def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def _records(source: Source, columns: Sequence[Column], config: CorpusConfig) -> Iterator[Row | Fault]:
+def _records(source: Source, columns: Sequence[Column], config: CorpusConfig) -> Iterator[Row | RecordError]:
     if source.format == "txt" and config.documents != "line":
         return _paragraphs(source, config) if config.documents == "blank-line" else _whole(source, config)
     return decode(source, columns, config)
@@ -193,7 +193,7 @@ class _Draft:
         self._file, self._limit = str(source.path), config.max_document_bytes
         self._parts: list[str] = []
         self._line = self._size = 0
-        self._fault: Fault | None = None
+        self._fault: RecordError | None = None
 
     def add(self, line: int, text: str) -> None:
         if not text or self._fault:
@@ -204,12 +204,12 @@ class _Draft:
         if self._size > self._limit:
             self.spoil(too_long(self._file, self._line, self._limit))
 
-    def spoil(self, fault: Fault) -> None:
+    def spoil(self, fault: RecordError) -> None:
         self._fault, self._parts = self._fault or fault, []
 
-    def close(self) -> Row | Fault:
+    def close(self) -> Row | RecordError:
         """The document, or what is wrong with it; the draft is empty again."""
-        out: Row | Fault = self._fault or (self._line or 1, ("".join(self._parts).rstrip(), MISSING))
+        out: Row | RecordError = self._fault or (self._line or 1, ("".join(self._parts).rstrip(), MISSING))
         self._parts, self._line, self._size, self._fault = [], 0, 0, None
         return out
 
@@ -218,11 +218,11 @@ class _Draft:
         return not self._fault and all(part.isspace() for part in self._parts)
 
 
-def _paragraphs(source: Source, config: CorpusConfig) -> Iterator[Row | Fault]:
+def _paragraphs(source: Source, config: CorpusConfig) -> Iterator[Row | RecordError]:
     """A document for each run of lines between blank ones."""
     draft = _Draft(source, config)
     for item in text_blocks(source, config):
-        if isinstance(item, Fault):
+        if isinstance(item, RecordError):
             draft.spoil(item)
             continue
         line = item[0] - 1
@@ -241,11 +241,11 @@ def _paragraphs(source: Source, config: CorpusConfig) -> Iterator[Row | Fault]:
         yield draft.close()
 
 
-def _whole(source: Source, config: CorpusConfig) -> Iterator[Row | Fault]:
+def _whole(source: Source, config: CorpusConfig) -> Iterator[Row | RecordError]:
     """One document, the file."""
     draft = _Draft(source, config)
     for item in text_blocks(source, config):
-        if isinstance(item, Fault):
+        if isinstance(item, RecordError):
             draft.spoil(item)
         else:
             draft.add(*item)

@@ -12,7 +12,7 @@ from pydantic import model_validator
 from pretune.errors import DataError
 from pretune.text.readers.files import Source, SourceConfig, find_sources
 from pretune.text.readers.formats import decode
-from pretune.text.readers.records import MISSING, Column, Fault, Row, not_text, too_long
+from pretune.text.readers.records import MISSING, Column, RecordError, Row, not_text, too_long
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ def read_examples(
         if source.format == "txt" and (need_label or config.second_column):
             raise DataError(f'{source.path}: a .txt file has no columns; set format = "tsv" or "csv" if it is one')
         for item in decode(source, columns, config):
-            result = item if isinstance(item, Fault) else _example(source, item, config, need_label)
-            if isinstance(result, Fault):
+            result = item if isinstance(item, RecordError) else _example(source, item, config, need_label)
+            if isinstance(result, RecordError):
                 raise DataError(str(result))
             if result is not None:
                 examples.append(result)
@@ -93,7 +93,7 @@ def read_examples(
     return examples
 
 
-def _example(source: Source, row: Row, config: LabelledConfig, need_label: bool) -> Example | Fault | None:
+def _example(source: Source, row: Row, config: LabelledConfig, need_label: bool) -> Example | RecordError | None:
     """What a row holds; None for a blank line."""
     line, values = row
     file = str(source.path)
@@ -117,11 +117,11 @@ def _example(source: Source, row: Row, config: LabelledConfig, need_label: bool)
     return Example(text, shown, second, file, line, third)
 
 
-def _bad_text(file: str, line: int, name: str, value: object, config: LabelledConfig) -> Fault | None:
+def _bad_text(file: str, line: int, name: str, value: object, config: LabelledConfig) -> RecordError | None:
     if fault := not_text(file, line, name, value):
         return fault
     if isinstance(value, str) and (not value or value.isspace()):
-        return Fault(file, line, f"field {name!r} = {value[:20]!r} is empty", "fill it in or remove the row")
+        return RecordError(file, line, f"field {name!r} = {value[:20]!r} is empty", "fill it in or remove the row")
     if isinstance(value, str) and len(value.encode()) > config.max_document_bytes:
         return too_long(file, line, config.max_document_bytes)
     return None
@@ -138,6 +138,8 @@ def _label(value: object) -> str:
     return str(value) if isinstance(value, int) else ""
 
 
-def _bad_label(file: str, line: int, name: str, value: object) -> Fault:
+def _bad_label(file: str, line: int, name: str, value: object) -> RecordError:
     shown = "empty" if value is None or isinstance(value, str) else f"{str(value)[:40]!r}, neither text nor a number"
-    return Fault(file, line, f"label in field {name!r} is {shown}", "write one text or whole number, or remove the row")
+    return RecordError(
+        file, line, f"label in field {name!r} is {shown}", "write one text or whole number, or remove the row"
+    )

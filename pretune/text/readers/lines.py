@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pretune.text.readers.files import Source, SourceConfig, UnreadableError, read_chunks
-from pretune.text.readers.records import Fault, too_long
+from pretune.text.readers.records import RecordError, too_long
 
 CHUNK = 1 << 20  # bytes read at a time
 _UTF8_BOM = b"\xef\xbb\xbf"
 _BOMS = {b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
-def text_blocks(source: Source, config: SourceConfig) -> Iterator[tuple[int, str] | Fault]:
+def text_blocks(source: Source, config: SourceConfig) -> Iterator[tuple[int, str] | RecordError]:
     """Runs of whole lines with the number of their first, `\\n` at each line's end; lines that are not text as faults.
 
     No line is longer than `max_document_bytes`, no run longer than that and a chunk.
     """
     for item in _byte_blocks(source, config):
-        if isinstance(item, Fault):
+        if isinstance(item, RecordError):
             yield item
             continue
         line, offset, block = item
@@ -34,7 +34,7 @@ def text_blocks(source: Source, config: SourceConfig) -> Iterator[tuple[int, str
             yield line, text.replace("\r\n", "\n") if "\r" in text else text
 
 
-def _byte_blocks(source: Source, config: SourceConfig) -> Iterator[tuple[int, int, bytes] | Fault]:
+def _byte_blocks(source: Source, config: SourceConfig) -> Iterator[tuple[int, int, bytes] | RecordError]:
     """Runs of whole lines with the number of the first and its byte offset in the (unfolded) file."""
     file, limit = str(source.path), config.max_document_bytes
     line, end = 1, 0  # of the line that `carry` begins; bytes read
@@ -43,7 +43,7 @@ def _byte_blocks(source: Source, config: SourceConfig) -> Iterator[tuple[int, in
         for chunk in read_chunks(source, min(CHUNK, limit), config.max_compression_ratio):
             if end == 0:
                 if encoding := next((name for bom, name in _BOMS.items() if chunk.startswith(bom)), ""):
-                    yield Fault(file, 0, f"is {encoding}", f"convert it: iconv -f {encoding} -t UTF-8")
+                    yield RecordError(file, 0, f"is {encoding}", f"convert it: iconv -f {encoding} -t UTF-8")
                     return
                 size = -3 if chunk.startswith(_UTF8_BOM) else 0
             end += len(chunk)
@@ -64,10 +64,10 @@ def _byte_blocks(source: Source, config: SourceConfig) -> Iterator[tuple[int, in
         if rest := b"".join(carry):
             yield line, end - len(rest), rest
     except UnreadableError as error:
-        yield Fault(file, line, str(error), "fetch or make the file again")
+        yield RecordError(file, line, str(error), "fetch or make the file again")
 
 
-def _mend(source: Source, line: int, offset: int, block: bytes) -> Iterator[tuple[int, str] | Fault]:
+def _mend(source: Source, line: int, offset: int, block: bytes) -> Iterator[tuple[int, str] | RecordError]:
     """Line by line through a block in which something is not text: runs of good lines, and a fault for each bad one."""
     file, good = str(source.path), list[str]()
     for number, raw in enumerate(block.removesuffix(b"\n").split(b"\n"), line):
@@ -84,11 +84,11 @@ def _mend(source: Source, line: int, offset: int, block: bytes) -> Iterator[tupl
         yield number + 1 - len(good), "".join(good)
 
 
-def _bad_bytes(file: str, line: int, raw: bytes, offset: int) -> Fault | None:
+def _bad_bytes(file: str, line: int, raw: bytes, offset: int) -> RecordError | None:
     zero = raw.find(b"\0")
     if zero >= 0:
         remedy = "remove it; a file full of them is binary, or UTF-16: iconv -f UTF-16LE -t UTF-8"
-        return Fault(
+        return RecordError(
             file, line, f"NUL character at byte {zero + 1} of the line (byte {offset + zero} of the file)", remedy
         )
     try:
@@ -96,7 +96,7 @@ def _bad_bytes(file: str, line: int, raw: bytes, offset: int) -> Fault | None:
     except UnicodeDecodeError as error:
         place = f"byte {error.start + 1} of the line (byte {offset + error.start} of the file)"
         what = f"not UTF-8: {error.reason} 0x{raw[error.start]:02x} at {place}"
-        return Fault(file, line, what, "convert the file, as with: iconv -f GB18030 (or LATIN1) -t UTF-8")
+        return RecordError(file, line, what, "convert the file, as with: iconv -f GB18030 (or LATIN1) -t UTF-8")
     return None
 
 

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 
 from pretune.text.readers.files import BOMB_FLOOR, Source, SourceConfig, UnreadableError, open_file, read_chunks
 from pretune.text.readers.lines import CHUNK
-from pretune.text.readers.records import MISSING, Column, Fault, Row, absent
+from pretune.text.readers.records import MISSING, Column, RecordError, Row, absent
 
 BATCH = 64  # rows decoded at a time: bounds memory where a few distinct texts repeat
 
 
-def read_parquet(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[Row | Fault]:
+def read_parquet(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[Row | RecordError]:
     """A record for each row; `line` is its number, from 1.
 
     A compressed file is unfolded into a temporary one first, as Parquet is read from its end.
@@ -35,7 +35,7 @@ def read_parquet(source: Source, columns: Sequence[Column], config: SourceConfig
                 row += batch.num_rows
     except (UnreadableError, pa.ArrowException, OSError) as error:
         reason = f"not a readable Parquet file: {str(error)[:200]}"
-        yield Fault(file, row if row > 1 else 0, reason, "fetch or make the file again")
+        yield RecordError(file, row if row > 1 else 0, reason, "fetch or make the file again")
 
 
 def _seekable(source: Source, config: SourceConfig) -> IO[bytes]:
@@ -48,7 +48,7 @@ def _seekable(source: Source, config: SourceConfig) -> IO[bytes]:
     return out
 
 
-def _bad_schema(file: str, table: Any, columns: Sequence[Column], config: SourceConfig) -> Fault | None:
+def _bad_schema(file: str, table: Any, columns: Sequence[Column], config: SourceConfig) -> RecordError | None:
     names, meta, ratio = table.schema_arrow.names, table.metadata, config.max_compression_ratio
     if fault := absent(file, 0, [column for column in columns if column.required], names, "column"):
         return fault
@@ -59,7 +59,7 @@ def _bad_schema(file: str, table: Any, columns: Sequence[Column], config: Source
             chunk = meta.row_group(group).column(place)
             if chunk.total_uncompressed_size > max(BOMB_FLOOR, chunk.total_compressed_size * ratio):
                 reason = f"column {paths[place]!r} unfolds to more than {ratio} times its own size"
-                return Fault(file, 0, reason, "fetch or make the file again")
+                return RecordError(file, 0, reason, "fetch or make the file again")
     return None
 
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-from pretune.find import nearest
+from pretune.find import suggest
 
 MISSING: Final = object()  # value of an optional column that a record does not have
 Row = tuple[int, tuple[Any, ...]]  # line (1-based) and values; no values where the line is blank
 
 
 @dataclass(frozen=True)
-class Fault:
+class RecordError:
     """A record, or a whole file, that cannot be read.
 
     Attributes:
@@ -43,23 +43,23 @@ class Column:
     required: bool = True
 
 
-def too_long(file: str, line: int, limit: int) -> Fault:
+def too_long(file: str, line: int, limit: int) -> RecordError:
     """The fault of a record that is longer than it may be."""
-    return Fault(file, line, f"record longer than {limit} bytes", "split it, or raise max_document_bytes")
+    return RecordError(file, line, f"record longer than {limit} bytes", "split it, or raise max_document_bytes")
 
 
-def not_text(file: str, line: int, name: str, value: object) -> Fault | None:
+def not_text(file: str, line: int, name: str, value: object) -> RecordError | None:
     """What keeps a value from being text: its type, a NUL, half a surrogate pair."""
     if not isinstance(value, str):
-        return Fault(file, line, f"field {name!r} holds {_kind(value)}, not text", "mend or remove the record")
+        return RecordError(file, line, f"field {name!r} holds {_kind(value)}, not text", "mend or remove the record")
     if "\0" in value:
-        return Fault(file, line, f"field {name!r} holds a NUL character", "remove it")
+        return RecordError(file, line, f"field {name!r} holds a NUL character", "remove it")
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError as error:
             what = f"half a surrogate pair (\\u{ord(value[error.start]):04x}) at character {error.start + 1}"
-            return Fault(file, line, f"field {name!r} holds {what}", "remove it")
+            return RecordError(file, line, f"field {name!r} holds {what}", "remove it")
     return None
 
 
@@ -71,11 +71,11 @@ def _kind(value: object) -> str:
     return f"{kinds.get(type(value), type(value).__name__)} {shown}"
 
 
-def absent(file: str, line: int, needed: Sequence[Column], known: Collection[str], kind: str) -> Fault | None:
+def absent(file: str, line: int, needed: Sequence[Column], known: Collection[str], kind: str) -> RecordError | None:
     """The fault of a record or a header that lacks a column, with the nearest name that it has."""
     for column in needed:
         if column.name not in known:
-            hint = nearest(column.name, [str(name)[:40] for name in islice(known, 50)])
+            hint = suggest(column.name, [str(name)[:40] for name in islice(known, 50)])
             remedy = f"set {column.setting} to the {kind} that holds it; {hint}"
-            return Fault(file, line, f"no {kind} {column.name!r}", remedy)
+            return RecordError(file, line, f"no {kind} {column.name!r}", remedy)
     return None

@@ -9,14 +9,14 @@ from io import StringIO
 
 from pretune.text.readers.files import Source, SourceConfig
 from pretune.text.readers.lines import split_lines, text_blocks
-from pretune.text.readers.records import MISSING, Column, Fault, Row, absent
+from pretune.text.readers.records import MISSING, Column, RecordError, Row, absent
 
 _QUOTES = 'close it, double quotes inside quoted fields (""), or set quotes = false if they are plain characters'
 _RETURN = "remove the carriage return, or quote the field that holds it"
 MAX_LINES = 100_000  # of one record: a quote left open does not swallow a file of short lines
 
 
-def read_table(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[Row | Fault]:
+def read_table(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[Row | RecordError]:
     """A record for each row of a CSV or TSV file; rows with too few or too many fields are faults."""
     delimiter = "\t" if source.format == "tsv" else ","
     quoted = config.quotes if config.quotes is not None else source.format == "csv"
@@ -29,7 +29,7 @@ def read_table(source: Source, columns: Sequence[Column], config: SourceConfig) 
         return
     fresh = True
     for item in rows:
-        if isinstance(item, Fault):
+        if isinstance(item, RecordError):
             yield item
             continue
         line, fields = item
@@ -55,36 +55,36 @@ def _place(column: Column, header: list[str]) -> int | None:
     return header.index(column.name) if column.name in header else None
 
 
-def _bad_header(file: str, line: int, columns: Sequence[Column], header: list[str]) -> Fault | None:
+def _bad_header(file: str, line: int, columns: Sequence[Column], header: list[str]) -> RecordError | None:
     needed = [column for column in columns if column.required]
     fault = absent(file, line, needed, header, "column")
     if fault is None:
         twice = [column.name for column in columns if header.count(column.name) > 1]
-        return Fault(file, line, f"two columns are called {twice[0]!r}", "rename one") if twice else None
+        return RecordError(file, line, f"two columns are called {twice[0]!r}", "rename one") if twice else None
     if any(column.name in header for column in columns):
         return fault
     if len(header) == 1 and ("\t" in header[0] or "," in header[0]):
         tabs = "\t" in header[0]
         hint = f'fields look separated by {"tabs" if tabs else "commas"}: set format = "{"tsv" if tabs else "csv"}"'
-        return Fault(file, line, fault.reason, hint)
+        return RecordError(file, line, fault.reason, hint)
     count = f"{len(header)} column{'s' if len(header) > 1 else ''}"
     example = ", ".join(f'"{name}"' for name in [c.name for c in columns][: len(header)])
     hint = f"{fault.remedy}; if the file has no header row, name its {count} in order, as in columns = [{example}]"
-    return Fault(file, line, fault.reason, hint)
+    return RecordError(file, line, fault.reason, hint)
 
 
-def _bad_width(file: str, line: int, fields: list[str], header: list[str], quoted: bool, delimiter: str) -> Fault:
+def _bad_width(file: str, line: int, fields: list[str], header: list[str], quoted: bool, delimiter: str) -> RecordError:
     remedy = "quote fields that hold a comma" if delimiter == "," else "write one tab between fields and none inside"
     if not quoted and any(field.startswith('"') for field in fields):
         remedy += ", or set quotes = true if fields are quoted"
     shown = delimiter.join(fields)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return Fault(file, line, f"{len(fields)} fields where the header has {len(header)}: {shown!r}", remedy)
+    return RecordError(file, line, f"{len(fields)} fields where the header has {len(header)}: {shown!r}", remedy)
 
 
-def _plain_rows(source: Source, delimiter: str, config: SourceConfig) -> Iterator[tuple[int, list[str]] | Fault]:
+def _plain_rows(source: Source, delimiter: str, config: SourceConfig) -> Iterator[tuple[int, list[str]] | RecordError]:
     for item in text_blocks(source, config):
-        if isinstance(item, Fault):
+        if isinstance(item, RecordError):
             yield item
             continue
         for line, text in enumerate(split_lines(item[1]), item[0]):
@@ -94,7 +94,7 @@ def _plain_rows(source: Source, delimiter: str, config: SourceConfig) -> Iterato
 class _FaultError(Exception):
     """Carries a fault out through `csv.reader`."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: RecordError) -> None:
         self.fault = fault
 
 
@@ -118,7 +118,7 @@ class _Feed:
         self._size += len(text)
         if len(self.record) > 1 and (self._size > self._limit or len(self.record) > MAX_LINES):
             reason = f"a quote that opens here is not closed within {self._limit} bytes and {MAX_LINES} lines"
-            raise _FaultError(Fault(self._source, self.record[0][0], reason, _QUOTES))
+            raise _FaultError(RecordError(self._source, self.record[0][0], reason, _QUOTES))
         return text
 
     def _fresh(self) -> tuple[int, str]:
@@ -128,7 +128,7 @@ class _Feed:
                 self._next += 1
                 return self._next - 1, text
             block = next(self._blocks)
-            if isinstance(block, Fault):
+            if isinstance(block, RecordError):
                 raise _FaultError(block)
             self._next, self._text = block[0], iter(StringIO(block[1], newline="\n"))
 
@@ -142,7 +142,7 @@ class _Feed:
         self.begin()
 
 
-def _quoted_rows(source: Source, delimiter: str, config: SourceConfig) -> Iterator[tuple[int, list[str]] | Fault]:
+def _quoted_rows(source: Source, delimiter: str, config: SourceConfig) -> Iterator[tuple[int, list[str]] | RecordError]:
     csv.field_size_limit(max(csv.field_size_limit(), config.max_document_bytes))
     feed, file = _Feed(source, config), str(source.path)
     while True:
@@ -157,10 +157,12 @@ def _quoted_rows(source: Source, delimiter: str, config: SourceConfig) -> Iterat
             feed.retry()
             what = "a quote is not closed before the end" if "unexpected end" in str(error) else str(error)
             quote = "new-line" not in what
-            yield Fault(file, line, f"{'broken quotes' if quote else 'not CSV'}: {what}", _QUOTES if quote else _RETURN)
+            yield RecordError(
+                file, line, f"{'broken quotes' if quote else 'not CSV'}: {what}", _QUOTES if quote else _RETURN
+            )
         except _FaultError as error:
             if feed.record and error.fault.line != feed.record[0][0]:
-                yield Fault(
+                yield RecordError(
                     file, feed.record[0][0], f"record broken by line {error.fault.line}", "mend that line first"
                 )
             feed.retry()

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pretune.draw import Words
 
 
-class Seen:
+class DuplicateFilter:
     """A set of 128-bit digests that is asked and filled a batch at a time.
 
     Two sorted columns hold what is settled; what is new waits in a small set of its own until it reaches 1/32 of

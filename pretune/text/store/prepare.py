@@ -31,7 +31,7 @@ from pretune.text.encode.encoder import Encoded
 from pretune.text.encode.segmenter import WordFinder
 from pretune.text.encode.workers import Encoder, Workers
 from pretune.text.readers.corpus import Account, CorpusConfig, Document, read_corpus
-from pretune.text.store.dedup import Seen
+from pretune.text.store.dedup import DuplicateFilter
 from pretune.text.store.new_folder import NewFolder, storage_errors
 from pretune.text.store.store import MANIFEST, Manifest, SplitManifest, TokenStore
 from pretune.text.store.writer import SplitWriter, write_manifest
@@ -133,7 +133,7 @@ def prepare(
 
 
 class _Run:
-    """One pass over the corpus; what grows with it is 32 bytes a document in `Seen`."""
+    """One pass over the corpus; what grows with it is 32 bytes a document in `DuplicateFilter`."""
 
     def __init__(self, tokenizer: Tokenizer, config: PrepareConfig, folder: Path) -> None:
         vocabulary = tokenizer.vocabulary
@@ -141,7 +141,7 @@ class _Run:
         self._dtype = np.dtype(np.uint16 if vocabulary.size <= 1 << 16 else np.uint32)
         self._account = Account()
         self._corpus = hashlib.sha256()
-        self._seen = Seen()
+        self._seen = DuplicateFilter()
         self._domains: dict[str, int] = {}
         self._domain_counts: list[list[int]] = []  # documents, tokens
         self._some_in_train = False

@@ -58,7 +58,7 @@ class Rejected:
 
 
 @dataclass
-class Shelf:
+class CheckpointStore:
     """The checkpoints of one run directory.
 
     Attributes:

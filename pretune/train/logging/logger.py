@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 
 from pretune.train.checkpoint.state import State, Window
-from pretune.train.context import Setting
+from pretune.train.context import TrainContext
 from pretune.train.logging.plateau import Plateau
 from pretune.train.logging.trackers import Metrics, MetricsFile, Tracker
 
 
-class Journal:
+class MetricLogger:
     """Writes metrics and shows progress.
 
     Args:
@@ -18,7 +18,7 @@ class Journal:
         state: where the run goes on from; the journal reads it and begins new windows in it.
     """
 
-    def __init__(self, setting: Setting, state: State) -> None:
+    def __init__(self, setting: TrainContext, state: State) -> None:
         self._setting, self._state = setting, state
         self._file: MetricsFile | None = None
         self._trackers: list[Tracker] = []

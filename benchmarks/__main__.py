@@ -1,0 +1,71 @@
+"""The verb that measures pretune against its peers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+from pretune.cli.session import DEFAULT, Common
+from pretune.errors import UsageError
+
+_BESIDE = Path("benchmarks/results")
+
+
+def register(app: App) -> None:
+    """Hang this verb on the command line."""
+    app.command(bench)
+
+
+def bench(
+    works: Annotated[tuple[str, ...], Parameter(show_default=False)] = (),
+    /,
+    *,
+    rounds: Annotated[int, Parameter(validator=Number(gte=1))] = 5,
+    warmup: Annotated[int, Parameter(validator=Number(gte=0))] = 2,
+    output: Annotated[Path | None, Parameter(show_default=False)] = None,
+    precision: Literal["auto", "bf16", "fp32"] = "auto",
+    list_works: Annotated[bool, Parameter(name="--list")] = False,
+    search: bool = False,
+    profile: bool = False,
+    page: bool = False,
+    session: Common = DEFAULT,
+) -> None:
+    """Measure pretune against its peers on this machine.
+
+    Ours and a peer take turns in processes of their own; the peer in an environment that is made on first use in
+    ~/.cache/pretune/peers (PRETUNE_PEERS names another place). Figures go to a JSON file for each work and to a page.
+
+    Args:
+        works: WORK or WORK/VARIANT, such as train_step/mlm-mini-packed; all by default. A WORK may be a .py file.
+        rounds: turns of each side that count.
+        warmup: turns of each side before them.
+        output: folder of the results; benchmarks/results where it exists, else bench-results.
+        precision: of products, ours and the peer's at its best; auto takes the faster of this machine.
+        list_works: name the works and their variants, and measure nothing.
+        search: look for the peer's best setting on one variant, instead of racing against it.
+        profile: tell by operation where our time goes, instead of racing.
+        page: write the page again from the results that are there, and measure nothing.
+    """
+    if search and profile:
+        raise UsageError("give one of --search and --profile")
+    folder = output or (_BESIDE if _BESIDE.is_dir() else Path("bench-results"))
+    session.start()
+    if page:
+        from benchmarks.page import write
+
+        print(write(folder))
+        return
+    from benchmarks import run
+
+    chosen = run.select(works)
+    if list_works:
+        print(*(f"{name}/{variant}" for name, (_, variants) in chosen.items() for variant in variants), sep="\n")
+        return
+    session.say(f"measuring {', '.join(chosen)} -> {folder}")
+    options = run.Options(rounds, warmup, *run.settle(precision, session.threads), folder)
+    measure = run.run_search if search else run.run_profile if profile else run.run
+    for path in measure(chosen, options):
+        print(path)

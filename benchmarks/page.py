@@ -1,0 +1,185 @@
+"""The page of all figures, `results/*.json` as Markdown. A file belongs to one kind of machine."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.quality.table import table
+from benchmarks.results import Result
+
+HEAD = """# Benchmarks
+
+`pretune bench` (or `make bench`) runs all of them, `pretune bench --list` names them. Ours and the peer do the same
+work in processes of their own, the peer in an environment of its own, and take turns; a ratio is taken in each round,
+and the table has their median with the smallest and the largest. Above 1 means that pretune is faster. Each peer runs
+with the C library's own allocator settings and with ours: the smaller ratio is the row, the other stands beside it.
+Only real tokens count, never padding. Memory is the most that a side held. `LOG.md` has dated experiments, with those
+that failed. This page is written from `results/`.
+"""
+_TOLD = 0.01  # share of the time from which an operation has a line
+_BY = {"own": "its own allocator", "ours": "our allocator"}
+_COLUMNS = (
+    "work",
+    "against",
+    "ratio",
+    "smallest .. largest",
+    "allocator",
+    "with the other",
+    "ours",
+    "theirs",
+    "",
+    "MB",
+)
+
+
+def write(folder: Path) -> Path:
+    """Write the page of a folder of results: beside `benchmarks/results`, in any other folder."""
+    path = (folder.parent if folder.resolve().parts[-2:] == ("benchmarks", "results") else folder) / "README.md"
+    trees = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+    path.write_text("\n".join([HEAD, *(section(tree) for tree in trees)]), encoding="utf-8")
+    return path
+
+
+def section(tree: Mapping[str, Any]) -> str:
+    """One file of results as Markdown."""
+    machine = tree["machine"]
+    where = f"{machine['cores']} cores {machine['cpu']}, {machine['capability']}"
+    if "languages" in tree:
+        return "\n".join([f"## {tree['work']} in equal time ({where})", "", table(tree)])
+    if "sts-b" in tree:
+        return "\n".join([f"## SimCSE ({where})", "", *_vectors(tree)])
+    if "search" in tree:
+        return "\n".join([f"## {tree['work']}: how the peer's best setting was searched ({where})", "", *_search(tree)])
+    if "profile" in tree:
+        lines = [line for variant, found in tree["profile"].items() for line in profile(variant, found)]
+        return "\n".join([f"## {tree['work']}: where our time goes ({where})", "", *lines])
+    variants = tree["variants"]
+    lines = [f"## {tree['work']} ({where})", "", tree["about"], ""]
+    rows = [line for name, found in variants.items() for line in _rows(name, found)]
+    if rows:
+        lines += [_line(_COLUMNS), "|---" * len(_COLUMNS) + "|", *rows, ""]
+    lines += [f"- {name}: {'; '.join(said)}." for name, found in variants.items() if (said := _said(found))]
+    hows: dict[str, list[str]] = {}
+    for name, found in variants.items():
+        hows.setdefault(_how(found), []).append(name)
+    lines += [f"- Measured on {how}: {', '.join(names)}." for how, names in hows.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _vectors(tree: Mapping[str, Any]) -> list[str]:
+    found = tree["sts-b"]
+    after = [100 * score for score in found["after"]]
+    return [
+        f"A BERT of 6 layers, 384 wide, after {tree['minutes']:g} minutes of MLM ({tree['precision']}), and SimCSE "
+        f"from there: Spearman's correlation on the test pairs of STS-B, in percent, {100 * found['before']:.1f} "
+        f"before, {statistics.mean(after):.1f} ({min(after):.1f} .. {max(after):.1f}) after, {len(after)} seeds. "
+        f"{tree['date']}.",
+        "",
+    ]
+
+
+def summary(result: Result) -> str:
+    """A variant for the terminal."""
+    found = asdict(result)
+    lines = [f"  {row['ratio']:.2f}x {_spread(row)} {row['peer']}, {_BY[row['allocator']]}" for row in found["rows"]]
+    return "\n".join([*lines, *(f"  {line}" for line in _said(found))])
+
+
+def _rows(name: str, found: Mapping[str, Any]) -> Iterator[str]:
+    for row in (row for row in found["rows"] if row["counts"]):
+        others = [r for r in found["rows"] if r["peer"] == row["peer"] and not r["counts"]]
+        mine, theirs = row["ours"], row["theirs"]
+        yield _line(
+            (
+                name,
+                row["peer"],
+                f"**{row['ratio']:.2f}**",
+                _spread(row),
+                row["allocator"],
+                f"{others[0]['ratio']:.2f}" if others else "",
+                _figure(mine["speed"]),
+                _figure(theirs["speed"]),
+                found["unit"],
+                f"{mine['peak_mb']:,.0f} : {theirs['peak_mb']:,.0f}",
+            )
+        )
+
+
+def _how(found: Mapping[str, Any]) -> str:
+    """When and with what a variant was measured."""
+    versions = {
+        f"{package} {version}": None for side in found["versions"].values() for package, version in side.items()
+    }
+    how = (
+        f"{found['date']}, {found['precision']}, {_many(found['threads'], 'thread')}, {_many(found['rounds'], 'round')}"
+    )
+    return f"{how} ({', '.join(versions)})"
+
+
+def _said(found: Mapping[str, Any]) -> list[str]:
+    lines = list(found["notes"])
+    if not found["rows"]:
+        ours = found["ours"]
+        lines.append(f"ours alone {_figure(ours['speed'])} {found['unit']}, at the peak {ours['peak_mb']:,.0f} MB")
+    lines += [f"absent: {peer}" for peer in found["absent"]]
+    if found["drift"]:
+        lines.append(f"the GEMM peak drifted by {found['drift']:.0%}")
+    return lines
+
+
+def _search(tree: Mapping[str, Any]) -> Iterator[str]:
+    found = tree["search"]
+    best = ", ".join(f"{axis} {value}" for axis, value in found["best"].items())
+    size = f"{_many(found['threads'], 'thread')}, {_many(found['rounds'], 'round')}"
+    yield f"{found['date']}, {found['variant']}, {size}. Best: {best}."
+    yield ""
+    yield _line(("pass", "axis", "from", "to", "gain", "smallest .. largest", "taken"))
+    yield "|---" * 7 + "|"
+    for trial in found["trials"]:
+        gain = (f"{trial['gain']:.2f}", _spread(trial)) if "gain" in trial else ("failed", trial["failed"])
+        taken = "yes" if trial["taken"] else "no"
+        yield _line((trial["pass"], trial["axis"], trial["from"], trial["to"], *gain, taken))
+    yield ""
+
+
+def profile(variant: str, found: Mapping[str, Any]) -> list[str]:
+    """A variant's operations as Markdown: those of a hundredth of the time and more."""
+    whole = found["watched_seconds"]
+    size = f"{_many(found['threads'], 'thread')}, {_many(found['rounds'], 'round')}"
+    lines = [
+        f"{variant}: {found['date']}, {found['precision']}, {size}. A turn takes {found['seconds'] * 1e3:,.0f} ms, "
+        f"{whole * 1e3:,.0f} ms under the clock.",
+        "",
+        _line(("operation", "calls", "ms", "share", "most of it on")),
+        "|---" * 5 + "|",
+    ]
+    told = [each for each in found["operations"] if each["seconds"] >= _TOLD * whole]
+    for each in told:
+        cells = (each["name"], _figure(each["calls"]), _figure(each["seconds"] * 1e3), f"{each['seconds'] / whole:.1%}")
+        lines.append(_line((*cells, "; ".join(each["shapes"]))))
+    inside, named = (sum(each["seconds"] for each in part) for part in (found["operations"], told))
+    for name, seconds in (("other operations", inside - named), ("outside of operations", whole - inside)):
+        lines.append(_line((name, "", _figure(seconds * 1e3), f"{seconds / whole:.1%}", "")))
+    return [*lines, ""]
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _spread(row: Mapping[str, Any]) -> str:
+    return f"{row['low']:.2f} .. {row['high']:.2f}"
+
+
+def _figure(value: float) -> str:
+    """Three digits at least."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _line(cells: tuple[Any, ...]) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"

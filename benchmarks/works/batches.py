@@ -1,0 +1,149 @@
+"""Masked batches: sampler, reading, special tokens and masks, against a DataLoader with the collator of `transformers`.
+
+Both sides draw the same windows in orders of their own, each once in a turn, 32 at a time. What they hold is compared
+by the number of tokens and the sum of their ids, and the masks by their shares, or the row does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from benchmarks.stores import SPECIAL, write_store
+from benchmarks.work import OURS, Contestant, Given, Search, Turns, Work, peer
+from pretune.errors import BenchError
+
+LENGTH, BATCH, WINDOWS, VOCABULARY = 128, 32, 12_800, 16_000
+SHARES = {"chosen": (0.15, 0.005), "masked": (0.8, 0.01), "kept": (0.1, 0.01)}  # of masks, and how far off they may be
+
+
+class Batches(Work):
+    """From windows on the disk to batches that a model takes."""
+
+    about = (
+        "Masked batches of 32 windows of up to 128 tokens, from the store to tensors: ours in one thread, and with the "
+        "rows of the last layer named, which the peer has no need of."
+    )
+    variants: ClassVar[Mapping[str, str]] = {"packed": "stream", "ragged": "document"}
+
+    def contestants(self, given: Given) -> list[Contestant]:
+        """Ours; a table of `datasets`, as the examples have it; windows in memory, at the setting that won."""
+        pack = self.variants[given.variant]
+        write(given.folder, pack)
+        store = str(given.folder / "store")
+        return [self.ours(store=store, pack=pack), _theirs(given, "arrow", "pt", 0), _theirs(given, "arrays", "np", 0)]
+
+    def check(self, given: Given, turns: Turns) -> dict[str, Any]:
+        """The same windows, and masks of the same shares."""
+        found = {label: past[0] for label, past in turns.items()}
+        for name in ("windows", "tokens", "id_sum"):
+            if len({turn[name] for turn in found.values()}) > 1:
+                raise BenchError(
+                    f"the sides read different windows ({name}): { {k: t[name] for k, t in found.items()} }"
+                )
+        gaps: dict[str, float] = {}
+        for label, turn in found.items():
+            ordinary = turn["tokens"] - 2 * turn["windows"]
+            for name, (share, most) in SHARES.items():
+                gap = abs(turn[name] / (ordinary if name == "chosen" else turn["chosen"]) - share)
+                gaps[name] = max(gap, gaps.get(name, 0.0))
+                if gap > most:
+                    raise BenchError(f"{label}: the share of {name} tokens is {gap:.3f} off {share}: it does not count")
+        return {"windows": found[OURS]["windows"], "gaps": gaps}
+
+    def search(self, given: Given) -> Search:
+        """From the default."""
+        axes: dict[str, Sequence[Any]] = {
+            "storage": ["arrow", "lists", "arrays"],
+            "tensors": ["pt", "np"],
+            "workers": [0, 1, 2, 4],
+        }
+        return Search(_theirs(given, "arrow", "pt", 0), axes)
+
+
+def _theirs(given: Given, storage: str, tensors: str, workers: int) -> Contestant:
+    options = {
+        "windows": str(given.folder / "windows.safetensors"),
+        "tokenizer": str(given.folder / "store" / "tokenizer" / "tokenizer.json"),
+        "batch": BATCH,
+        "storage": storage,
+        "tensors": tensors,
+        "workers": workers,
+        "padded": given.variant == "ragged",
+    }
+    name = f"DataLoader, {'datasets' if storage == 'arrow' else 'windows in memory'}, {tensors}"
+    return Contestant(
+        name, peer("collator"), options, environment="datasets", setting="default" if storage == "arrow" else "best"
+    )
+
+
+def write(folder: Path, pack: str) -> None:
+    """A store of random tokens that has exactly the windows wanted, and the same windows for the peer."""
+    from safetensors.numpy import save_file
+
+    room = LENGTH - 2
+    random = np.random.default_rng(0)
+    sizes = np.full(WINDOWS, room) if pack == "stream" else np.clip(random.geometric(1 / 62, WINDOWS), 2, room)
+    tokens = random.integers(len(SPECIAL), VOCABULARY, int(sizes.sum()))
+    if pack == "stream":
+        documents = (tokens, np.array([len(tokens)]))
+    else:
+        documents = (np.insert(tokens, np.cumsum(sizes), SPECIAL.index("[SEP]")), sizes + 1)
+    tokenizer = write_store(folder / "store", VOCABULARY, [documents])
+    wrapped, lengths = tokenizer.vocabulary.wrap_runs(tokens, sizes)
+    save_file({"tokens": wrapped, "lengths": lengths}, folder / "windows.safetensors")
+
+
+def setup(*, store: str, pack: str) -> Callable[[], dict[str, Any]]:
+    """What the feed of the training loop does for each step of one micro-batch."""
+    from pretune.draw import Draw
+    from pretune.objectives.mixture import build
+    from pretune.text.samples.sampler import Sampler, divide
+    from pretune.text.samples.views import build_view
+    from pretune.text.store.store import TokenStore
+    from pretune.text.tokenizer.tokenizer import Tokenizer
+
+    opened = TokenStore.open(store)
+    objective = build({"mlm": 1.0}, Tokenizer.load(opened.tokenizer_path).vocabulary)
+    view = build_view(opened.split("train"), "stream", LENGTH - objective.overhead, 0, pack)
+    sampler = Sampler([view], [1.0], Draw(1), batch_samples=BATCH, overhead=objective.overhead)
+    cursor = sampler.start
+
+    def step() -> Any:
+        nonlocal cursor
+        rows, cursor = sampler.take(cursor)
+        batch = objective.make(divide(rows, 1)[0], Draw(1))
+        objective.counts(batch)
+        return batch
+
+    facts = statistics([step() for _ in range(len(view) // BATCH)], "mlm")
+
+    def turn() -> dict[str, Any]:
+        for _ in range(len(view) // BATCH):
+            step()
+        return facts
+
+    return turn
+
+
+def statistics(batches: Sequence[Any], name: str) -> dict[str, Any]:
+    """What an epoch holds and how it was masked."""
+    count = dict.fromkeys(("windows", "tokens", "id_sum", "chosen", "masked", "kept"), 0)
+    for batch in batches:
+        index, label = batch.targets[name]
+        before = batch.tokens.clone()
+        before[index] = label
+        now = batch.tokens[index]
+        found = (
+            batch.layout.count,
+            batch.layout.total,
+            int(before.sum()),
+            len(label),
+            int((now == SPECIAL.index("[MASK]")).sum()),
+            int((now == label).sum()),
+        )
+        count = {key: count[key] + number for key, number in zip(count, found, strict=True)}
+    return count

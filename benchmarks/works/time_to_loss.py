@@ -1,0 +1,168 @@
+"""Wall-clock to the validation loss that `transformers`' Trainer reaches in ten minutes: masked language modelling.
+
+Both begin with the same weights of BERT mini (4 layers, 256 wide, 30,522 tokens) and read the documentation of this
+Python's packages, packed into windows of 128. The Trainer is at its best (bf16, fused AdamW, SDPA, no dropout, the
+learning rate that our search found best for AdamW). Ours follows its recipe for a number of tokens that was settled
+beforehand. Both final models are evaluated by the same code on the same masked windows of held-out documents, outside
+the clock; a round counts only if ours is at least as good.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from benchmarks.work import OURS, Allocator, Contestant, Given, Limits, Turn, Turns, Work, peer
+from pretune.errors import BenchError
+
+LENGTH = 128
+VOCABULARY = 30522
+THEIR_LR = 1e-3
+
+
+class TimeToLoss(Work):
+    """A run of ours against a run of the Trainer that is several times as long."""
+
+    about = (
+        "Wall-clock of a pretraining run (BERT mini, MLM) that ends at a validation loss at least as good as that of "
+        "transformers' Trainer after its time. Same initial weights, corpus and evaluation."
+    )
+    variants: ClassVar[Mapping[str, Any]] = {
+        "mlm-mini-10min": {"seconds": 600.0, "tokens": 1_000_000},
+        "mlm-mini-1min": {"seconds": 60.0, "tokens": 160_000},
+    }
+    amount, unit = "", "runs/s"
+    allocators: ClassVar[tuple[Allocator, ...]] = ("ours",)  # a turn takes minutes: the setting that favours the peer
+    most: ClassVar[tuple[int, int]] = (3, 0)
+    recipe: ClassVar[Mapping[str, Any]] = {
+        "data": {"batch": 32, "length": LENGTH, "pack": "stream", "length_warmup": 0.6},
+        "optimizer": {"name": "muon", "lr": 6e-3},
+        "schedule": {"kind": "linear", "warmup": 0.06},
+        "model": {"dropout": 0.0},
+    }
+
+    def contestants(self, given: Given) -> list[Contestant]:
+        """A store and windows of the same text, and initial weights."""
+        from pretune.interop.huggingface import save_model
+        from pretune.models import build
+
+        wanted = self.variants[given.variant]
+        tokenizer, store = prepare_documentation(given.folder)
+        save_model(build("bert", "mini", ["mlm"], overrides={"vocab_size": VOCABULARY}), given.folder / "model")
+        np.save(given.folder / "windows.npy", windows(store))
+        common = {"model": str(given.folder / "model"), "precision": given.precision}
+        trainer = {
+            "tokenizer": str(tokenizer),
+            "windows": str(given.folder / "windows.npy"),
+            "output": str(given.folder / "trainer"),
+            "seconds": wanted["seconds"],
+            "batch": 32,
+            "lr": THEIR_LR,
+        }
+        return [
+            self.ours(
+                store=str(store),
+                output=str(given.folder / "ours"),
+                tokens=wanted["tokens"],
+                recipe=dict(self.recipe),
+                **common,
+            ),
+            Contestant(
+                "transformers Trainer", peer("transformers_pretrain"), trainer | common, "setup", "trainer", "best"
+            ),
+        ]
+
+    def check(self, given: Given, turns: Turns) -> dict[str, Any]:
+        """Both validation losses of every round."""
+        losses = {label: [evaluate(turn["model"], given) for turn in past] for label, past in turns.items()}
+        for label, theirs in losses.items():
+            if any(a > b for a, b in zip(losses[OURS], theirs, strict=True)):
+                raise BenchError(f"ours did not reach the loss of {label}: {losses[OURS]} against {theirs}")
+        return {f"validation loss, {label}": [round(loss, 4) for loss in past] for label, past in losses.items()} | {
+            f"tokens, {label}": statistics.median(turn["tokens"] for turn in past) for label, past in turns.items()
+        }
+
+    def facts(self, given: Given, turns: Sequence[Turn], limits: Limits) -> dict[str, Any]:
+        """What was trained on."""
+        return {"seconds": [round(turn["seconds"], 1) for turn in turns], "tokens": turns[0]["tokens"]}
+
+    def notes(self, facts: Mapping[str, Any]) -> list[str]:
+        """Its length."""
+        return [f"ours reads {facts['tokens']:,} tokens in {statistics.median(facts['seconds']):.0f} s"]
+
+
+def prepare_documentation(folder: Path) -> tuple[Path, Path]:
+    """The documentation that this Python carries, as a tokenizer and a store made with it."""
+    from pretune.demo.pydocs import write_pydocs
+    from pretune.text.readers.corpus import read_corpus
+    from pretune.text.store.prepare import PrepareConfig, prepare
+    from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
+
+    source, tokenizer, store = folder / "source.jsonl", folder / "tokenizer", folder / "store"
+    write_pydocs(source)
+    config = TokenizerConfig(kind="wordpiece", vocab_size=VOCABULARY)
+    words = train_tokenizer((document.text for document in read_corpus(source)), config)
+    words.save(tokenizer)
+    prepare(source, words, store, PrepareConfig())
+    return tokenizer, store
+
+
+def windows(store: Path) -> np.ndarray[Any, Any]:
+    """The training split as `group_texts` packs it: documents between [CLS] and [SEP], cut every 128 tokens."""
+    from pretune.text.store.store import TokenStore
+    from pretune.text.tokenizer.tokenizer import Tokenizer
+
+    found = TokenStore.open(store)
+    split, vocabulary = found.split("train"), Tokenizer.load(found.tokenizer_path).vocabulary
+    tokens = split.read(0, split.token_count)
+    cuts = np.asarray(split.document_offsets)[1:-1]
+    run = np.insert(tokens.astype(np.int32), cuts, vocabulary.cls or 0)  # each document ends with its [SEP] already
+    return run[: len(run) // LENGTH * LENGTH].reshape(-1, LENGTH)
+
+
+def evaluate(model: str, given: Given) -> float:
+    """Mean loss on all held-out windows, with the masks that seed 0 draws."""
+    from pretune.api import load
+
+    found = load(model, "cpu", given.precision, tokenizer=given.folder / "tokenizer")
+    return found.evaluate(given.folder / "store", objective={"mlm": 1.0}, length=LENGTH, pack="stream")["loss/mlm"]
+
+
+def setup(
+    *, model: str, precision: str, store: str, output: str, tokens: int, recipe: dict[str, Any]
+) -> Callable[[], dict[str, Any]]:
+    """Our side: `pretune.pretrain` from the folder of the initial weights."""
+    from pretune import config
+    from pretune.api import pretrain
+    from pretune.train.recipe import Recipe
+
+    turns = 0
+
+    def turn() -> dict[str, Any]:
+        nonlocal turns
+        turns += 1
+        folder = str(Path(output) / f"turn-{turns}")
+        tree = {
+            **recipe,
+            "output": folder,
+            "seed": turns,
+            "precision": precision,
+            "device": "cpu",
+            "model": {**recipe["model"], "init": model},
+            "data": {**recipe["data"], "stores": [store]},
+            "objective": {"mlm": 1.0},
+            "budget": {"tokens": tokens},
+            "evaluation": {"samples": 0, "keep": "last"},
+            "checkpoint": {"best": False},
+            "track": {"progress": "quiet", "report": False},
+        }
+        start = time.perf_counter()
+        pretrain(config.validate(Recipe, tree, "recipe"))
+        return {"seconds": time.perf_counter() - start, "runs": 1, "tokens": tokens, "model": folder}
+
+    return turn

@@ -1,0 +1,345 @@
+"""A model in use: `load(path)` gives one that predicts, fills, embeds, generates, evaluates and exports."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Unpack, overload
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from pretune import config as configuration
+from pretune.draw import Draw
+from pretune.errors import DataError, UsageError
+from pretune.evaluate.embed import Embedder, budget_of
+from pretune.evaluate.examples import evaluate_examples, predict, task_of
+from pretune.evaluate.fill import Guess, fill
+from pretune.evaluate.likelihood import Masking, Score, score
+from pretune.evaluate.store import evaluate_store
+from pretune.generate.generate import generate, stream
+from pretune.generate.options import Continuation, GenerateConfig, GenerateOptions
+from pretune.generate.reader import context
+from pretune.interop.export import Exported, Format, export_model
+from pretune.interop.huggingface import load_model
+from pretune.interop.weights import SHARD_BYTES
+from pretune.models.encoder_decoder import EncoderDecoder
+from pretune.models.fuse import fuse
+from pretune.models.model import LanguageModel, Pooling
+from pretune.objectives.mixture import build
+from pretune.runtime.device import cast_to_bf16, choose, is_bf16
+from pretune.runtime.precision import Name as Precision
+from pretune.runtime.precision import choose_precision
+from pretune.tasks.task import Encoded, Prediction, Task, Truncate
+from pretune.text.readers.labelled import Example, LabelledConfig, read_examples
+from pretune.text.store.store import TokenStore
+from pretune.text.tokenizer.tokenizer import Tokenizer
+
+__all__ = ["Continuation", "Guess", "Model", "Prediction", "Score", "load"]
+
+Texts = list[str] | tuple[str, ...]
+_log = logging.getLogger("pretune")
+
+
+def load(
+    path: Path | str, device: str = "auto", precision: Precision = "auto", tokenizer: Path | str | None = None
+) -> Model:
+    """Read a model and its tokenizer, for use.
+
+    Args:
+        path: a folder in the Hugging Face layout, such as a finished run directory.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: number format of matrix products; `auto` takes bf16 where it is faster.
+        tokenizer: folder or file, where it is not in the model's folder.
+
+    Raises:
+        MissingInputError: nothing there.
+        DataError: files that are not a model or a tokenizer, or a tokenizer that does not fit the model.
+        UsageError: an unknown or missing device.
+    """
+    place = choose(device)
+    words = Tokenizer.load(path if tokenizer is None else tokenizer)
+    network = load_model(Path(path))
+    if words.vocabulary.size > network.vocab_size:
+        raise DataError(
+            f"{tokenizer or path}: the tokenizer has {words.vocabulary.size} tokens, the model of {path} only "
+            f"{network.vocab_size}; take the tokenizer that the model was trained with"
+        )
+    if choose_precision(precision, place).name == "bf16":
+        cast_to_bf16(network)
+    return Model(network.to(place).eval(), words)
+
+
+class Model:
+    """A model with its tokenizer, ready for use.
+
+    Args:
+        network: on its device; it is not changed.
+        tokenizer: that it was trained with.
+    """
+
+    def __init__(self, network: LanguageModel, tokenizer: Tokenizer) -> None:
+        self.network = network
+        self.tokenizer = tokenizer
+        self._half = is_bf16(network)
+
+    @cached_property
+    def _fused(self) -> LanguageModel:
+        """The network in its derived form, made when it first pays."""
+        return fuse(self.network)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.network.device
+
+    @property
+    def length(self) -> int:
+        """Tokens that a text may have, special ones included: what is over is cut."""
+        return context(self.network, self.tokenizer)
+
+    @property
+    def continues(self) -> bool:
+        """Whether what it generates goes on with the prompt; an encoder-decoder writes a text of its own."""
+        return not isinstance(self.network, EncoderDecoder)
+
+    @property
+    def labels(self) -> list[str]:
+        """What `predict` chooses among.
+
+        Raises:
+            UsageError: the model has no classification head.
+        """
+        return self.network.labels
+
+    @overload
+    def predict(self, texts: str, seconds: str | None = None, *, truncate: Truncate = "head") -> Prediction: ...
+    @overload
+    def predict(
+        self, texts: Texts, seconds: Texts | None = None, *, truncate: Truncate = "head"
+    ) -> list[Prediction]: ...
+    def predict(
+        self, texts: str | Texts, seconds: str | Texts | None = None, *, truncate: Truncate = "head"
+    ) -> Prediction | list[Prediction]:
+        """Label texts, or pairs of texts.
+
+        Args:
+            texts: one or many.
+            seconds: the second text of each pair.
+            truncate: which part of a text that is too long is read.
+
+        Raises:
+            UsageError: the model has no classification head, or there are more texts than second texts.
+            DataError: an empty text.
+        """
+        if isinstance(texts, str):
+            return self.predict([texts], None if seconds is None else [str(seconds)], truncate=truncate)[0]
+        if seconds is not None and len(seconds) != len(texts):
+            raise UsageError(f"{len(texts)} texts but {len(seconds)} second texts")
+        examples = [
+            Example(text, None, None if seconds is None else seconds[n], "text", n + 1) for n, text in enumerate(texts)
+        ]
+        task: Task[Prediction] = task_of(self.network, self.tokenizer.vocabulary, "classification", truncate)
+        return predict(self._fused, task, self._encode(task, examples).rows, self.device)
+
+    def fill(self, text: str, top: int = 5) -> list[list[Guess]]:
+        """The most probable tokens for each mask in a text, such as `"Paris is the [MASK] of France."`.
+
+        Returns:
+            one list for each mask, in their order, best first.
+
+        Raises:
+            UsageError: a model or tokenizer without masks, or no mask in the text.
+        """
+        return fill(self.network, self.tokenizer, text, top)
+
+    def embed(
+        self, texts: Texts, pooling: Pooling | None = None, *, normalize: bool = False, budget: int | None = None
+    ) -> NDArray[np.float32]:
+        """One vector for each text, from the last layer.
+
+        Args:
+            pooling: the mean of all tokens, the first, or the last; special tokens count, as in sentence-transformers.
+                By default what the model's training or its files said, else the mean.
+            normalize: to length 1.
+            budget: tokens of a forward; by default what is fast on the device.
+
+        Shape:
+            return: (n, width) float32
+
+        Raises:
+            UsageError: an unknown pooling.
+            DataError: a text without any token, or one that cannot be encoded.
+        """
+        chosen = pooling or self.network.pooling or "mean"
+        if chosen not in ("mean", "cls", "last"):
+            raise UsageError(f"pooling {pooling!r}: expected mean, cls or last")
+        if isinstance(texts, str):
+            raise UsageError("embed takes a list of texts: embed([text])")
+        out = Embedder(self._fused, self.tokenizer, self.length, chosen, budget or budget_of(self.device))(texts)
+        return np.asarray(F.normalize(torch.from_numpy(out)).numpy()) if normalize else out
+
+    @overload
+    def generate(self, prompts: str, **options: Unpack[GenerateOptions]) -> str: ...
+    @overload
+    def generate(self, prompts: Texts, **options: Unpack[GenerateOptions]) -> list[str]: ...
+    def generate(self, prompts: str | Texts, **options: Unpack[GenerateOptions]) -> str | list[str]:
+        """What follows a prompt, without the prompt; of an encoder-decoder, what it writes after it has read one.
+
+        Args:
+            prompts: one, or many of any lengths; each is continued as if it were alone.
+            options: fields of `GenerateConfig`: max_new_tokens, temperature, top_k, top_p, beams, stop, seed ...
+
+        Raises:
+            UsageError: an option out of range, an empty or too long prompt, a model that does not generate.
+        """
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        found = [continuation.text for continuation in self.continuations(texts, **options)]
+        return found[0] if isinstance(prompts, str) else found
+
+    def continuations(self, prompts: Texts, **options: Unpack[GenerateOptions]) -> list[Continuation]:
+        """As `generate`, with tokens and the reason why each text ended."""
+        return generate(self._fused, self.tokenizer, self.tokenizer.encode_batch(prompts), _options(options))
+
+    def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> Iterator[str]:
+        """As `generate`, handing out the text as it grows, by whole characters."""
+        pieces = stream(self._fused, self.tokenizer, [self.tokenizer.encode(prompt)], _options(options))
+        return (piece for _, piece in pieces)
+
+    def score(
+        self, texts: Texts, sources: Texts | None = None, *, masking: Masking = "token", budget: int | None = None
+    ) -> list[Score]:
+        """How probable texts are, in numbers that compare across tokenizers: see `evaluate/likelihood.py`.
+
+        Args:
+            sources: what an encoder-decoder reads before each; empty texts by default.
+            masking: of a masked language model, whose scores are pseudo-likelihoods: `token`, or `word`.
+            budget: tokens of a forward; by default what is fast on the device.
+
+        Raises:
+            UsageError: a model without a language modelling head, or sources that do not fit.
+            DataError: a text without tokens.
+        """
+        if isinstance(texts, str) or isinstance(sources, str):
+            raise UsageError("score takes lists of texts: score([text])")
+        chosen = budget or budget_of(self.device)
+        return score(self._fused, self.tokenizer, texts, sources, masking=masking, budget=chosen)
+
+    def log_prob(self, text: str, source: str | None = None) -> float:
+        """The natural logarithm of a text's probability; of a masked language model, its pseudo-likelihood."""
+        return self.score([text], None if source is None else [source])[0].log_prob
+
+    def evaluate(
+        self,
+        path: Path | str,
+        *,
+        columns: LabelledConfig | None = None,
+        truncate: Truncate = "head",
+        task: str | Mapping[str, Mapping[str, Any]] = "classification",
+        objective: Mapping[str, float | Mapping[str, Any]] | None = None,
+        split: str = "validation",
+        length: int | None = None,
+        pack: str | None = None,
+    ) -> dict[str, float]:
+        """Scores on a labelled file, or losses on a token store.
+
+        Args:
+            path: a CSV, TSV, JSONL or Parquet file, or the folder of a token store.
+            columns: how a labelled file is read.
+            truncate: which part of a text that is too long is read.
+            task: for a labelled file, with settings where it has some: `{"similarity": {"pooling": "cls"}}`.
+            objective: for a store; by default what the model's heads were made for, which an encoder-decoder's do not
+                tell: `{"span": 1.0}`.
+            split: of a store: `validation` or `train`.
+            length: tokens of a window of a store; by default 128, or the model's positions if fewer.
+            pack: `stream` or `document`; by default the objective's habit.
+
+        Raises:
+            UsageError: the model lacks the head.
+            DataError: a bad row, a label that the model does not know, a store of another tokenizer.
+        """
+        if not (Path(path) / "manifest.json").is_file():
+            examples = read_examples(path, columns or LabelledConfig())
+            judge = task_of(self.network, self.tokenizer.vocabulary, task, truncate)
+            encoded = self._encode(judge, examples)
+            return evaluate_examples(self._fused, judge, examples, encoded.rows, self.device)
+        store = TokenStore.open(path)
+        store.check_tokenizer(self.tokenizer.hash)
+        built = build(objective or self._objective(), self.tokenizer.vocabulary)
+        built.attach(self.network, Draw(0))
+        if built.companions():
+            raise UsageError("this objective trains a model of its own along, and is evaluated in its run alone")
+        return evaluate_store(
+            self.network,
+            built.to(self.device),
+            store.split(split),
+            self.tokenizer,
+            self.device,
+            length=length or min(128, self.length),
+            pack=pack,
+        )
+
+    def export(
+        self,
+        directory: Path | str,
+        *,
+        format: Format = "fp32",
+        max_shard_bytes: int = SHARD_BYTES,
+        pooling: Pooling | None = None,
+    ) -> Exported:
+        """Write the model for `transformers`; it is done when the files have been read again and compared.
+
+        Args:
+            format: of the weights in the files.
+            max_shard_bytes: of one file of weights.
+            pooling: write what `sentence-transformers` reads too, whose vectors are those of `embed(texts, pooling)`;
+                by default what the model's training or its files said, if anything.
+
+        Raises:
+            UsageError: the model was loaded in bf16, so that its own weights are gone.
+            DataError: what was read again differs; nothing was changed in the directory.
+        """
+        if self._half:
+            raise UsageError(
+                'this model was rounded to bf16 when it was loaded; load it with precision="fp32" to export'
+            )
+        return export_model(
+            self.network,
+            directory,
+            self.tokenizer,
+            format=format,
+            max_shard_bytes=max_shard_bytes,
+            pooling=pooling,
+        )
+
+    def _objective(self) -> dict[str, float]:
+        """What the heads were made for."""
+        roles = ("mlm", "nsp", "sop", "plm", *(("clm",) if self.continues else ()))
+        found = {role: 1.0 for role in roles if role in self.network.heads}
+        if not found:
+            raise UsageError(
+                f"the heads of this {self.network.family} model do not tell on which objective to evaluate it; name "
+                "one, such as denoise, span or prefix for an encoder-decoder"
+            )
+        return found
+
+    def _encode(self, task: Task[Any], examples: Sequence[Example]) -> Encoded:
+        encoded = task.encode(examples, self.tokenizer, self.length)
+        _warn_cut(encoded.account["examples_cut"], len(examples), self.length)
+        return encoded
+
+
+def _options(options: GenerateOptions) -> GenerateConfig:
+    tree: dict[str, Any] = dict(options)
+    if isinstance(tree.get("stop"), str):
+        tree["stop"] = (tree["stop"],)
+    return configuration.validate(GenerateConfig, tree, "generate")
+
+
+def _warn_cut(cut: int, count: int, length: int) -> None:
+    if cut:
+        _log.warning("%d of %d texts are longer than %d tokens and were cut", cut, count, length)

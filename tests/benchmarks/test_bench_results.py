@@ -1,0 +1,122 @@
+"""Figures: pairs to ratios, ratios to rows, rows to a file and a page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import page, results
+from benchmarks.results import Result, Row, Speed, mark, record
+from benchmarks.work import Contestant
+
+
+def turns(*seconds: float, tokens: float = 10.0, peak_mb: float = 1.0) -> list[dict[str, Any]]:
+    return [{"seconds": s, "tokens": tokens, "peak_mb": peak_mb + n} for n, s in enumerate(seconds)]
+
+
+def row(peer: str = "peer", allocator: str = "own", ratio: float = 2.0) -> Row:
+    return Row(peer, "best", allocator, ratio, ratio - 0.5, ratio + 1, Speed(1200, 1, 2, 64), Speed(6.123, 1, 2, 2048))
+
+
+def result(rows: list[Row], **more: Any) -> Result:
+    fixed: dict[str, Any] = {"precision": "bf16", "threads": 2, "rounds": 5, "warmup": 2, "unit": "tokens/s"}
+    fixed |= {"ours": Speed(1200, 1, 2, 64), "limits": {"GEMM": [1e9, 1.1e9]}, "drift": 0.1, "absent": {}}
+    fixed |= {"versions": {"ours": {"torch": "2.13.0"}, "x": {"torch": "2.13.0", "x": "1"}}, "facts": {"share": 0.5}}
+    return Result(rows=rows, **(fixed | {"notes": ["half of the limit"], "date": "2026-11-25"} | more))
+
+
+class TestRows:
+    def test_ratio_is_the_median_of_the_pairs(self) -> None:
+        side = Contestant("peer", Path("x.py"), setting="default")
+        found = Row.of(side, turns(1.0, 2.0, 4.0), turns(8.0, 6.0, 4.0), "tokens")
+        assert (found.ratio, found.low, found.high) == (3.0, 1.0, 8.0)
+        assert (found.ours.speed, found.theirs.speed) == (5.0, pytest.approx(10 / 6))
+        assert (found.ours.peak_mb, found.setting, found.allocator) == (3.0, "default", "own")
+
+    def test_work_done_counts_and_not_time_alone(self) -> None:
+        side = Contestant("peer", Path("x.py"))
+        assert Row.of(side, turns(1.0, tokens=10), turns(1.0, tokens=5), "tokens").ratio == 2.0
+        assert Row.of(side, turns(1.0, tokens=10), turns(3.0, tokens=5), "").ratio == 3.0
+
+    def test_an_unpaired_turn_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="shorter"):
+            Row.of(Contestant("peer", Path("x.py")), turns(1.0, 1.0), turns(1.0), "tokens")
+
+    def test_the_smaller_of_a_peers_allocators_counts(self) -> None:
+        rows = [row("a", "own", 3.0), row("a", "ours", 2.0), row("b", "own", 1.0), row("b", "ours", 1.5)]
+        assert [r.counts for r in mark(rows)] == [False, True, True, False]
+
+
+class TestFile:
+    def test_variants_of_other_runs_stay(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(results, "machine", lambda: {"cpu": "x", "cores": 2, "capability": "AVX9"})
+        record(tmp_path, "work", "about", {"one": result([row()]), "two": result([row()])})
+        path = record(tmp_path, "work", "about", {"two": result([row(ratio=7.1234567)], date="2027-01-01")})
+        assert path == tmp_path / "work-avx9.json"
+        tree = json.loads(path.read_text())
+        assert tree["machine"]["capability"] == "AVX9"
+        assert [v["date"] for v in tree["variants"].values()] == ["2026-11-25", "2027-01-01"]
+        two = tree["variants"]["two"]
+        assert two["versions"]["x"] == {"torch": "2.13.0", "x": "1"}
+        assert two["rows"][0]["ratio"] == 7.12346
+        assert two["rows"][0]["theirs"] == {"speed": 6.123, "low": 1, "high": 2, "peak_mb": 2048}
+
+    def test_machine(self) -> None:
+        assert results.machine().keys() == {"cpu", "cores", "capability"}
+
+    def test_date_is_todays(self) -> None:
+        assert Result.__dataclass_fields__["date"].default_factory() == results.today()  # type: ignore[misc]
+
+
+class TestPage:
+    @pytest.fixture
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setattr(results, "machine", lambda: {"cpu": "x", "cores": 2, "capability": "AVX9"})
+        rows = mark([row("a", "own", 3.0), row("a", "ours", 2.0)])
+        folder = tmp_path / "benchmarks" / "results"
+        record(folder, "race", "Of two.", {"one": result(rows), "alone": result([], notes=[])})
+        absent = result(rows, absent={"litgpt": "no network"}, date="2027-01-01")
+        record(folder, "race", "Of two.", {"three": absent})
+        return folder
+
+    def test_rows_notes_and_what_is_absent(self, folder: Path) -> None:
+        path = page.write(folder)
+        assert path == folder.parent / "README.md"
+        lines = path.read_text().splitlines()
+        assert "## race (2 cores x, AVX9)" in lines
+        assert "| one | a | **2.00** | 1.50 .. 3.00 | ours | 3.00 | 1,200 | 6.12 | tokens/s | 64 : 2,048 |" in lines
+        assert "- one: half of the limit; the GEMM peak drifted by 10%." in lines
+        assert "- alone: ours alone 1,200 tokens/s, at the peak 64 MB; the GEMM peak drifted by 10%." in lines
+        assert "- three: half of the limit; absent: litgpt; the GEMM peak drifted by 10%." in lines
+        how = "bf16, 2 threads, 5 rounds (torch 2.13.0, x 1)"
+        assert f"- Measured on 2026-11-25, {how}: one, alone." in lines
+        assert f"- Measured on 2027-01-01, {how}: three." in lines
+
+    def test_stands_in_any_other_folder_itself(self, folder: Path, tmp_path: Path) -> None:
+        other = folder.rename(tmp_path / "results")
+        assert page.write(other) == other / "README.md"
+        assert not (tmp_path / "README.md").exists()
+
+    def test_search(self, folder: Path) -> None:
+        trial = {"pass": 1, "axis": "compile", "from": False, "to": True}
+        found = {
+            "variant": "one", "date": "2026-11-25", "threads": 2, "rounds": 5, "best": {"compile": True},
+            "trials": [
+                trial | {"gain": 1.5, "low": 1.25, "high": 2.0, "taken": True},
+                trial | {"failed": "no compiler", "taken": False},
+            ],
+        }  # fmt: skip
+        results.write(folder / "race-search-avx9.json", {"work": "race", "machine": results.machine(), "search": found})
+        lines = page.write(folder).read_text().splitlines()
+        assert "| 1 | compile | False | True | 1.50 | 1.25 .. 2.00 | yes |" in lines
+        assert "| 1 | compile | False | True | failed | no compiler | no |" in lines
+        assert any(line.endswith("Best: compile True.") for line in lines)
+
+    def test_for_the_terminal(self) -> None:
+        text = page.summary(result([replace(row(), counts=True)], absent={"litgpt": "no network"}))
+        assert "2.00x 1.50 .. 3.00 peer, its own allocator" in text
+        assert "absent: litgpt" in text

@@ -1,0 +1,110 @@
+"""The works against nanoGPT and litgpt at sizes of a moment; litgpt's own side is left to the harness, which has it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from benchmarks.peers import nanogpt
+from benchmarks.work import OURS, Given, Turn
+from benchmarks.works import char_shakespeare, clm, train_step
+from benchmarks.works.char_shakespeare import RECIPE, CharShakespeare, Race
+from benchmarks.works.clm import CausalSteps
+from benchmarks.works.train_step import Shape
+from pretune.errors import BenchError
+
+ALPHABET = "".join(map(chr, range(48, 113)))  # 65 characters, as Shakespeare has
+
+
+class TestCausalSteps:
+    @pytest.fixture
+    def given(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
+        monkeypatch.setattr(CausalSteps, "variants", {"tiny": Shape("gpt2", 1, 64, 3, 16, 1.0, 2)})
+        monkeypatch.setattr(train_step, "BATCHES", 3)
+        monkeypatch.delenv("PRETUNE_NANOGPT", raising=False)
+        return Given("tiny", tmp_path, "fp32", 1)
+
+    def test_same_function_same_tokens(self, given: Given) -> None:
+        ours, default, best, *litgpt = CausalSteps().contestants(given)
+        json.dumps([dict(side.options) for side in (ours, default, best, *litgpt)])  # as they travel
+        assert {side.environment for side in litgpt} == {"litgpt"}
+        turns = {OURS: [clm.setup(**ours.options)()]}
+        turns |= {side.label: [nanogpt.setup(**side.options)()] for side in (default, best)}
+        assert len({past[0]["tokens"] for past in turns.values()}) == 1
+        assert CausalSteps().check(given, turns)["gap_fp32"] < 1e-6
+
+    def test_other_weights_do_not_count(self, given: Given) -> None:
+        ours, default, *_ = CausalSteps().contestants(given)
+        turns = {OURS: [clm.setup(**ours.options)()]}
+        weights = load_file(default.options["model"])
+        save_file({name: tensor * 1.5 for name, tensor in weights.items()}, given.folder / "other.safetensors")
+        options = dict(default.options) | {"model": str(given.folder / "other.safetensors")}
+        turns["other"] = [nanogpt.setup(**options)()]
+        with pytest.raises(BenchError, match="first losses differ, the row does not count: loss_fp32"):
+            CausalSteps().check(given, turns)
+
+    def test_biases_that_a_peer_lacks_must_be_zero(self, given: Given) -> None:
+        _, default, *_ = CausalSteps().contestants(given)
+        weights = load_file(default.options["model"])
+        (name, *_) = [name for name in weights if name.endswith("c_fc.bias")]
+        save_file(weights | {name: torch.ones_like(weights[name])}, default.options["model"])
+        with pytest.raises(ValueError, match=r"c_fc\.bias is not zero"):
+            nanogpt.setup(**default.options)
+
+
+class TestCharShakespeare:
+    @pytest.fixture
+    def given(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
+        """A text that is learned at once: the alphabet, again and again."""
+        (tmp_path / "text.txt").write_text(ALPHABET * 60, encoding="utf-8")
+        monkeypatch.setattr(char_shakespeare, "TEXT", "text.txt")
+        monkeypatch.setenv("PRETUNE_DATA", str(tmp_path))
+        monkeypatch.setattr(char_shakespeare, "RECIPE", {**RECIPE, "budget": {"steps": 30}})
+        monkeypatch.setattr(CharShakespeare, "variants", {"tiny": Race(loss=3.5, iterations=4)})
+        monkeypatch.delenv("PRETUNE_NANOGPT", raising=False)
+        return Given("tiny", tmp_path, "fp32", 1)
+
+    @pytest.fixture
+    def turns(self, given: Given) -> dict[str, list[Turn]]:
+        """Ours gets there, the peer runs its recipe to the end."""
+        ours, default, _ = CharShakespeare().contestants(given)
+        json.dumps([dict(ours.options), dict(default.options)])  # as they travel
+        return {
+            OURS: [char_shakespeare.setup(**ours.options)()],
+            default.label: [nanogpt.recipe(**default.options)()],
+        }
+
+    def test_both_are_evaluated_by_the_same_code(self, given: Given, turns: dict[str, list[Turn]]) -> None:
+        found: dict[str, Any] = CharShakespeare().check(given, turns)
+        peer = next(label for label in turns if label != OURS)
+        assert found[f"loss, {OURS}"][0] <= 3.5
+        assert found[f"steps, {OURS}"][0] < 30
+        assert found[f"steps, {peer}"] == [5]  # `train.py` runs one more than its count
+        assert found[f"loss, {peer}"][0] > 3.5
+
+    def test_a_loss_that_the_weights_do_not_have_is_refused(self, given: Given, turns: dict[str, list[Turn]]) -> None:
+        for label, past in turns.items():
+            told = turns | {label: [{**past[0], "loss": past[0]["loss"] - 0.01}]}
+            with pytest.raises(BenchError, match="its weights cost"):
+                CharShakespeare().check(given, told)
+
+    def test_a_look_far_from_the_target_reads_the_beginning(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(nanogpt, "_EVALUATED", 2)
+        net = nanogpt.network({"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 4, "vocab_size": 9, "bias": True})
+        text = torch.arange(90) % 9
+        whole, beginning = nanogpt.evaluate(net, text, 4), nanogpt.evaluate(net, text[:9], 4)
+        assert whole != beginning
+        assert nanogpt.look(net, text, 4, near=beginning + 0.01) == whole
+        assert nanogpt.look(net, text, 4, near=beginning - 0.01) == beginning
+
+    def test_ours_must_get_there(
+        self, given: Given, turns: dict[str, list[Turn]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(CharShakespeare, "variants", {"tiny": Race(loss=0.5)})
+        with pytest.raises(BenchError, match=r"seed 0: ours ended at .*, above 0\.5"):
+            CharShakespeare().check(given, turns)

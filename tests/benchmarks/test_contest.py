@@ -1,0 +1,211 @@
+"""Turns in rounds, ratios of pairs, and the runs that do not count."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from benchkit import SCRIPT, WORK, contestant, script
+
+from benchmarks import contest, memory
+from benchmarks.contest import compete, measure, once
+from benchmarks.environments import AbsentError
+from benchmarks.process import Process
+from benchmarks.work import OURS, Contestant, Given, Work
+from pretune import find
+from pretune.errors import BenchError
+
+FREE = {"threads": 1, "patience": 20.0}
+
+
+def sides(folder: Path, *names: str, **options: Any) -> list[Contestant]:
+    log = str(folder / "log")
+    return [contestant(folder, name, SCRIPT, {"name": name, "log": log, **options}) for name in names]
+
+
+def measuring(values: list[float], log: Path | None = None) -> Callable[[], dict[str, float]]:
+    def limits() -> dict[str, float]:
+        if log is not None:
+            with log.open("a") as file:
+                file.write("limit\n")
+        return {"GEMM": values.pop(0)}
+
+    return limits
+
+
+class Sides(Work):
+    """Ours and two peers whose times are known."""
+
+    about, amount, unit = "known times", "tokens", "tokens/s"
+    variants: ClassVar[dict[str, None]] = {"one": None}
+    peaks = (1e9, 1.1e9) * 10
+    most = (2, 0)
+
+    def __init__(self, folder: Path, environment: str | None = None) -> None:
+        self.file, self.environment, self.left = script(folder), environment, list(self.peaks)
+
+    def contestants(self, given: Given) -> list[Contestant]:
+        ours = replace(self.ours(seconds=1.0), script=self.file)
+        first = Contestant("first", self.file, {"seconds": 3.0}, setting="default")
+        second = Contestant("second", self.file, {"seconds": 2.0}, environment=self.environment, setting="best")
+        return [ours, first, second]
+
+    def limits(self, given: Given) -> dict[str, float]:
+        return {"GEMM": self.left.pop(0)}
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Given:
+    return Given("one", tmp_path, "fp32", 1)
+
+
+class TestTurns:
+    def test_are_interleaved_with_the_limit_after_each_round(self, tmp_path: Path) -> None:
+        log = tmp_path / "log"
+        heat = compete(sides(tmp_path, "a", "b", "c"), rounds=3, warmup=2, limits=measuring([1, 1.1, 1.2], log), **FREE)
+        assert log.read_text().split() == [*"abc" * 2, *[*"abc", "limit"] * 3]
+        assert {label: len(turns) for label, turns in heat.turns.items()} == {
+            f"{name}, own allocator": 3 for name in "abc"
+        }
+        assert heat.limits == {"GEMM": [1, 1.1, 1.2]}
+
+    def test_one_process_for_all_turns_of_a_side(self, tmp_path: Path) -> None:
+        heat = compete(sides(tmp_path, "a", "b"), rounds=3, warmup=1, **FREE)
+        processes = [{turn["process"] for turn in turns} for turns in heat.turns.values()]
+        assert [len(one) for one in processes] == [1, 1]
+        assert len(set.union(*processes, {os.getpid()})) == 3
+
+    def test_a_fresh_process_for_each(self, tmp_path: Path) -> None:
+        heat = compete(sides(tmp_path, "a", "b"), rounds=2, warmup=1, fresh=True, **FREE)
+        assert len({turn["process"] for turns in heat.turns.values() for turn in turns}) == 4
+        assert heat.versions.keys() == heat.turns.keys()
+
+    def test_all_end_when_one_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        started: list[int] = []
+
+        class Watched(Process):
+            def __init__(self, *words: Any) -> None:
+                super().__init__(*words)
+                started.append(self.pid)
+
+        monkeypatch.setattr(contest, "Process", Watched)
+        bad = contestant(tmp_path, "bad", "def setup():\n    return lambda: 1 / 0")
+        with pytest.raises(BenchError, match="bad, own allocator: failed"):
+            compete([*sides(tmp_path, "a"), bad], rounds=1, warmup=0, **FREE)
+        assert len(started) == 2
+        for pid in started:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+
+    def test_once(self, tmp_path: Path) -> None:
+        assert once(contestant(tmp_path, "one", SCRIPT, {"answer": 42}), threads=1)["answer"] == 42
+
+
+class TestDrift:
+    @pytest.mark.parametrize(("peaks", "refused"), [([100.0, 80.1, 90.0], False), ([100.0, 79.9, 90.0], True)])
+    def test_of_more_than_a_quarter_is_refused(self, tmp_path: Path, peaks: list[float], refused: bool) -> None:
+        given = {"rounds": 3, "warmup": 0, "limits": measuring(peaks), **FREE}
+        if refused:
+            with pytest.raises(BenchError, match=r"refused: the GEMM peak drifted by 25% .*79.9 .. 100 FLOP/s"):
+                compete(sides(tmp_path, "a"), **given)
+        else:
+            assert compete(sides(tmp_path, "a"), **given).limits["GEMM"][0] == 100.0
+
+    def test_of_another_limit_is_not(self, tmp_path: Path) -> None:
+        values = [1.0, 2.0]
+        compete(sides(tmp_path, "a"), rounds=2, warmup=0, limits=lambda: {"read": values.pop()}, **FREE)
+
+
+class TestMeasure:
+    def test_each_peer_at_both_allocators_and_the_smaller_counts(
+        self, tmp_path: Path, given: Given, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        met: list[list[tuple[str, str]]] = []
+
+        def watched(contestants: list[Contestant], **more: Any) -> contest.Heat:
+            met.append([(side.name, side.allocator) for side in contestants])
+            heat = compete(contestants, **more)
+            heat.turns["second, our allocator"] = heat.turns.get("first, own allocator", []) or [
+                turn | {"seconds": 1.5} for turn in heat.turns["second, our allocator"]
+            ]
+            return heat
+
+        monkeypatch.setattr(contest, "compete", watched)
+        result = measure(Sides(tmp_path), given, 5, 2)
+        assert met == [[(OURS, "ours"), (peer, "own"), (peer, "ours")] for peer in ("first", "second")]
+        rows = {(row.peer, row.allocator): row for row in result.rows}
+        assert {key: row.ratio for key, row in rows.items()} == {
+            ("first", "own"): 3.0, ("first", "ours"): 3.0, ("second", "own"): 2.0, ("second", "ours"): 1.5,
+        }  # fmt: skip
+        assert [row.counts for row in result.rows if row.peer == "second"] == [False, True]
+        assert sum(row.counts for row in result.rows if row.peer == "first") == 1
+        assert [row.setting for row in result.rows] == ["default", "default", "best", "best"]
+
+    def test_a_work_may_ask_for_fewer_rounds(self, tmp_path: Path, given: Given) -> None:
+        result = measure(Sides(tmp_path), given, 5, 2)
+        assert (result.rounds, result.warmup, len(result.limits["GEMM"])) == (2, 0, 4)
+        assert measure(Sides(tmp_path), given, 1, 0).rounds == 1
+
+    def test_drift_is_that_within_a_heat(self, tmp_path: Path, given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Sides, "peaks", (1e9, 1.1e9, 2e9, 2e9))
+        assert measure(Sides(tmp_path), given, 2, 0).drift == pytest.approx(0.1)
+
+    def test_an_absent_peer_is_said_and_left_out(
+        self, tmp_path: Path, given: Given, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def python(name: str | None) -> Path:
+            if name is None:
+                return real(name)
+            raise AbsentError(f"{name}: its environment cannot be made")
+
+        real = contest.Process.__init__.__globals__["environments"].python
+        monkeypatch.setattr("benchmarks.environments.python", python)
+        caplog.set_level(logging.INFO, "pretune")  # a verb before may have left it at errors alone
+        result = measure(Sides(tmp_path, environment="transformers"), given, 1, 0)
+        assert {row.peer for row in result.rows} == {"first"}
+        assert result.absent == {"second": "transformers: its environment cannot be made"}
+        assert "absent: second: transformers: its environment cannot be made" in caplog.text
+
+    def test_nothing_to_record_without_any_peer(
+        self, tmp_path: Path, given: Given, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def absent(*words: Any, **more: Any) -> contest.Heat:
+            raise AbsentError("no network")
+
+        monkeypatch.setattr(contest, "compete", absent)
+        with pytest.raises(BenchError, match="no peer could be installed: first; second"):
+            measure(Sides(tmp_path), given, 1, 0)
+
+    def test_ours_alone_where_there_are_no_peers(self, tmp_path: Path, given: Given) -> None:
+        work = Sides(tmp_path)
+        ours = work.contestants(given)[:1]
+        work.contestants = lambda given: ours  # type: ignore[method-assign]
+        result = measure(work, given, 2, 0)
+        assert result.rows == []
+        assert result.ours.speed == 10.0
+
+    def test_different_results_do_not_count(self, tmp_path: Path) -> None:
+        work = find.find_class("bench.works", str(script(tmp_path, WORK, "fake_work.py")), Work)()
+        result = measure(work, Given("equal", tmp_path, "fp32", 1), 1, 0)
+        assert [(row.ratio, row.checked) for row in result.rows] == [(2.0, {"gap": 0.0})] * 2
+        with pytest.raises(BenchError, match="first losses differ"):
+            measure(work, Given("different", tmp_path, "fp32", 1), 1, 0)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="Linux")
+def test_memory_of_a_process_and_its_children(tmp_path: Path) -> None:
+    text = (
+        "import subprocess, sys\ncode = 'x = bytearray(%d << 20); import time; time.sleep(0.8)'\n"
+        "def setup():\n    def turn():\n"
+        "        for child in [subprocess.Popen([sys.executable, '-c', code % 60]) for _ in range(2)]:\n"
+        "            child.wait()\n        return {}\n    return turn"
+    )
+    with Process(contestant(tmp_path, "one", text), threads=1) as running:
+        peak = memory.Peak(running.pid)
+        running.turn()
+        assert 120 < peak.stop() < 250

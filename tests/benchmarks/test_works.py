@@ -1,0 +1,182 @@
+"""The works themselves, at sizes of a moment: same inputs on both sides, and what would not count is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers
+import torch
+from safetensors.torch import load_file
+
+from benchmarks.peers import datasets_map, transformers_decode, transformers_train
+from benchmarks.work import OURS, Given
+from benchmarks.works import decode, prepare, prepare_memory, train_step
+from benchmarks.works.decode import Decode, Lengths
+from benchmarks.works.prepare import Prepare
+from benchmarks.works.train_step import Shape, TrainStep
+from pretune.errors import BenchError
+
+SHAPES = {
+    "mlm": Shape("bert", 1, 64, 4, 24, 0.6, 2),
+    "clm": Shape("gpt2", 1, 64, 3, 16, 1.0, 2),
+}
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
+    """A training work of two tiny models and few batches."""
+    monkeypatch.setattr(TrainStep, "variants", SHAPES)
+    monkeypatch.setattr(train_step, "BATCHES", 3)
+    return Given("mlm", tmp_path, "fp32", 1)
+
+
+class TestTrainStep:
+    @pytest.mark.parametrize("variant", SHAPES)
+    def test_both_sides_train_the_same(self, small: Given, variant: str) -> None:
+        given, work = replace(small, variant=variant), TrainStep()
+        ours, default, *best = work.contestants(given)
+        json.dumps([dict(side.options) for side in (ours, default, *best)])  # as they travel
+        turns = {OURS: [train_step.setup(**ours.options)()]}
+        for side in (default, *best):
+            turns[side.label] = [transformers_train.setup(**side.options)()]
+        assert work.check(given, turns)["gap_fp32"] < 1e-5
+        assert {past[0]["tokens"] for past in turns.values()} == {turns[OURS][0]["tokens"]}
+        limits = {"GEMM": [1e9]}
+        facts = work.facts(given, [turns[OURS][0] | {"seconds": 1.0, "flops": 4e8}], limits)
+        assert facts == {"share_of_gemm_peak": 0.4, "gemm_peak_gflops": [1]}
+        assert work.notes(facts)[0].startswith("40% of the best matrix product")
+
+    def test_settings_of_the_peer(self, small: Given) -> None:
+        _, default, *best = TrainStep().contestants(replace(small, precision="bf16"))
+        assert [side.setting for side in (default, *best)] == ["default", "best", "best"]
+        assert [side.options["precision"] for side in (default, *best)] == ["fp32", "bf16", "bf16"]
+        assert [side.options["padding"] for side in (default, *best)] == ["fixed", "longest", "longest"]
+        dropout = [side.options["overrides"]["attention_probs_dropout_prob"] for side in (default, *best)]
+        assert dropout == [0.1, 0.1, 0.0]
+        assert {side.environment for side in (default, *best)} == {"transformers"}
+        wanted = TrainStep().search(replace(small, precision="bf16"))
+        assert wanted.start == default
+        assert all(axis == "allocator" or axis in default.options for axis in wanted.axes)
+
+    def test_padding_changes_nothing_but_the_shape(self, small: Given, tmp_path: Path) -> None:
+        options = dict(TrainStep().contestants(small)[2].options) | {"length": 40}
+        losses = {}
+        for padding in ("longest", "fixed"):
+            batches, _ = transformers_train.read(options["inputs"], 40 if padding == "fixed" else 0, True)
+            network = transformers_train.load("mlm", options["model"], "sdpa", {}).eval()
+            losses[padding] = transformers_train.first_loss(network, batches[0], "fp32")
+            assert batches[0]["input_ids"].shape == (4, 40 if padding == "fixed" else 24)
+        assert losses["fixed"] == pytest.approx(losses["longest"], rel=1e-5)
+
+    @pytest.mark.parametrize("variant", SHAPES)
+    def test_inputs_are_our_batches(self, small: Given, variant: str, tmp_path: Path) -> None:
+        shape = SHAPES[variant]
+        train_step.write_padded(shape, tmp_path / "inputs.safetensors")
+        tensors = load_file(tmp_path / "inputs.safetensors")
+        _, batches = train_step.batches_of(shape)
+        assert tensors["tokens"].tolist() == [batch.layout.total for batch in batches]
+        shift = variant == "clm"
+        for number, batch in enumerate(batches):
+            ids, labels = tensors[f"{number:03d}.input_ids"], tensors[f"{number:03d}.labels"]
+            real = tensors[f"{number:03d}.attention_mask"].bool()
+            inputs = real.clone()
+            if shift:  # the last token is no input of ours, only a target
+                inputs[:, -1] = False
+            assert torch.equal(ids[inputs], batch.tokens)
+            ((index, label),) = batch.targets.values()
+            places = labels[real] if not shift else labels[:, 1:][real[:, 1:]]
+            assert torch.equal((places != -100).nonzero()[:, 0], index)
+            assert torch.equal(places[index], label)
+
+    @pytest.mark.parametrize(
+        ("loss", "gap", "fine"),
+        [
+            ("loss_fp32", 0.9e-4, True), ("loss_fp32", 1.1e-4, False), ("loss_fp32", float("nan"), False),
+            ("loss_bf16", 1.9e-2, True), ("loss_bf16", 2.1e-2, False), ("loss_bf16", -2.1e-2, False),
+        ],
+    )  # fmt: skip
+    def test_unequal_first_losses_are_refused(self, small: Given, loss: str, gap: float, fine: bool) -> None:
+        ours = {"loss_fp32": 10.0, "loss_bf16": 10.0}
+        turns = {OURS: [ours], "near": [ours], "far": [{loss: 10.0 + gap}]}
+        if fine:
+            assert TrainStep().check(small, turns)[loss.replace("loss", "gap")] > 0
+        else:
+            with pytest.raises(BenchError, match=f"first losses differ, the row does not count: {loss}"):
+                TrainStep().check(small, turns)
+
+    def test_lengths(self) -> None:
+        shape = TrainStep.variants["mlm-mini-ragged"]
+        drawn = [shape.lengths(seed) for seed in range(50)]
+        assert all(max(lengths) == 128 and lengths == sorted(lengths) for lengths in drawn)
+        assert sum(map(sum, drawn)) / sum(map(len, drawn)) / 128 == pytest.approx(0.53, abs=0.03)
+        assert asdict(shape) == asdict(Shape(**json.loads(json.dumps(asdict(shape)))))
+
+
+class TestDecode:
+    @pytest.fixture
+    def given(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
+        monkeypatch.setattr(decode, "write_model", partial(decode.write_model, size="tiny"))
+        monkeypatch.setattr(Decode, "variants", {"tiny": Lengths(8, 6)})
+        return Given("tiny", tmp_path, "bf16", 1)
+
+    def test_both_sides_decode(self, given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
+        ours, theirs = Decode().contestants(given)
+        turns = {OURS: [decode.setup(**ours.options)()], "peer": [transformers_decode.setup(**theirs.options)()]}
+        assert [past[0]["tokens"] for past in turns.values()] == [6, 6]
+
+        def once(side: Any, threads: int) -> dict[str, float]:
+            assert (side.function, side.environment) == ("margin", "transformers")
+            return transformers_decode.margin(**side.options)()
+
+        monkeypatch.setattr(decode, "once", once)
+        assert Decode().check(given, turns)["margin"] < decode.MARGIN
+        turns[OURS][0]["chosen"][3] ^= 1
+        with pytest.raises(BenchError, match="below the best fp32 logit"):
+            Decode().check(given, turns)
+
+
+class TestPrepare:
+    @pytest.fixture
+    def given(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
+        def write_source(path: Path) -> Path:
+            return prepare_memory.generate(path, 1)
+
+        monkeypatch.setattr(prepare, "write_source", write_source)
+        monkeypatch.setattr(prepare, "VOCABULARY", 300)
+        return Given("bpe", tmp_path, "fp32", 1)
+
+    @pytest.mark.parametrize("variant", Prepare.variants)
+    def test_ours_tells_what_the_tokenizer_makes(self, given: Given, variant: str) -> None:
+        ours, *_ = Prepare().contestants(replace(given, variant=variant))
+        backend = tokenizers.Tokenizer.from_file(f"{ours.options['tokenizer']}/tokenizer.json")
+        texts = [json.loads(line)["text"] for line in Path(ours.options["source"]).read_text().splitlines()]
+        ids = [n for found in backend.encode_batch(texts, add_special_tokens=False) for n in found.ids]
+        turn = prepare.setup(**ours.options)()
+        assert (turn["tokens"], turn["id_sum"]) == (len(ids), sum(ids))
+
+    @pytest.mark.parametrize("variant", Prepare.variants)
+    def test_both_sides_make_the_same_tokens(self, given: Given, variant: str) -> None:
+        pytest.importorskip("datasets")
+        ours, *theirs = Prepare().contestants(replace(given, variant=variant))
+        turns = {OURS: [prepare.setup(**ours.options)()]}
+        for side in theirs:
+            turns[side.label] = [datasets_map.setup(**side.options)()]
+        assert Prepare().check(given, turns)["tokens"] > 10_000
+        assert {past[0]["megabytes"] for past in turns.values()} == {turns[OURS][0]["megabytes"]}
+
+    def test_other_tokens_do_not_count(self, given: Given) -> None:
+        same = {"tokens": 5, "id_sum": 9}
+        assert Prepare().check(given, {OURS: [same], "x": [same]}) == {"tokens": 5}
+        for other in ({"tokens": 6, "id_sum": 9}, {"tokens": 5, "id_sum": 8}):
+            with pytest.raises(BenchError, match="different tokens"):
+                Prepare().check(given, {OURS: [same], "x": [other]})
+
+    def test_memory_is_measured_alone(self, given: Given) -> None:
+        (ours,) = prepare_memory.PrepareMemory().contestants(replace(given, variant="10MB"))
+        assert 10e6 < Path(ours.options["source"]).stat().st_size < 12e6
+        assert ours.script.stem == "prepare_memory"
