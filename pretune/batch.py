@@ -128,8 +128,8 @@ class OutputRows:
 
 
 @dataclass(frozen=True)
-class Shared:
-    """What the micro-batches of a step know of each other: see `Objective.exchange`.
+class StepContext:
+    """What the micro-batches of a step know of each other: see `Objective.gather_across_step`.
 
     Attributes:
         table: (M, ...) of all micro-batches of all ranks, in the order of the step.
@@ -151,8 +151,8 @@ class Batch:
         source: the encoder's run of a source-target pair, or None.
         targets: for each term, (index (K,), label (K,)): rows of the hidden run (or sequences, for a head that reads
             one row a sequence) and what they must give. Heads see only these rows.
-        reads: the rows of the last layer that any target needs, which are all that it computes where its attention
-            allows; None for all.
+        output_rows: the rows of the last layer that any target needs, which are all that it computes where its
+            attention allows; None for all.
         order: (T,) int64 or None: each row's rank in the order in which a permutation language model sees them; -1 for
             rows that all see.
         samples: (N, 3) int64 on the host: (store, epoch, index) that name each sequence; keys of its random decisions
@@ -161,7 +161,7 @@ class Batch:
         joined: (T,) bool on the host: the token continues the word of the one before it; None where only the
             vocabulary can say.
         step: for which the batch is made; None for evaluation.
-        shared: what an objective asked for of all micro-batches of the step; None for nothing.
+        step_context: what an objective asked for of all micro-batches of the step; None for nothing.
     """
 
     tokens: Tensor
@@ -169,13 +169,13 @@ class Batch:
     segments: Tensor | None = None
     source: Batch | None = None
     targets: Targets = field(default_factory=dict)
-    reads: OutputRows | None = None
+    output_rows: OutputRows | None = None
     order: Tensor | None = None
     samples: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 3), np.int64))
     account: dict[str, int] = field(default_factory=dict)
     joined: NDArray[np.bool_] | None = None
     step: int | None = None
-    shared: Shared | None = None
+    step_context: StepContext | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`; copies from pinned memory do not block."""
@@ -190,7 +190,7 @@ class Batch:
             segments=None if self.segments is None else self.segments.to(device, non_blocking=True),
             source=None if self.source is None else self.source.to(device),
             targets=move,
-            reads=None if self.reads is None else self.reads.to(device),
+            output_rows=None if self.output_rows is None else self.output_rows.to(device),
             order=None if self.order is None else self.order.to(device, non_blocking=True),
         )
 
@@ -205,7 +205,7 @@ class Batch:
             layout=Layout.of([self.layout.lengths[n] for n in sequences], self.tokens.device),
             segments=None if self.segments is None else self.segments[rows],
             targets={},
-            reads=None,
+            output_rows=None,
             joined=None,
             order=None if self.order is None else self.order[rows],
             samples=self.samples[list(sequences)] if len(self.samples) else self.samples,
@@ -231,10 +231,10 @@ def pad_to_bucket(batch: Batch) -> Batch:
     if batch.source is not None:
         return _level_pair(batch, batch.source)
     missing = bucket_remainder(batch.layout.total)
-    if not batch.layout.longest or (not missing and batch.reads is None):
+    if not batch.layout.longest or (not missing and batch.output_rows is None):
         return batch
     if not missing:
-        return replace(batch, reads=_level_rows(batch, batch.layout))
+        return replace(batch, output_rows=_level_rows(batch, batch.layout))
     longest = batch.layout.longest  # fillers must not need more positions than the batch's own sequences
     return _filled(batch, [longest] * (missing // longest) + ([missing % longest] if missing % longest else []))
 
@@ -263,7 +263,7 @@ def _filled(batch: Batch, fillers: Sequence[int]) -> Batch:
         batch,
         tokens=torch.cat([batch.tokens, batch.tokens[:1].expand(missing)]),
         layout=layout,
-        reads=_level_rows(batch, layout),
+        output_rows=_level_rows(batch, layout),
         segments=None if batch.segments is None else torch.cat([batch.segments, batch.segments[:1].expand(missing)]),
         order=None if batch.order is None else torch.cat([batch.order, batch.order.new_full((missing,), -1)]),
     )
@@ -271,10 +271,10 @@ def _filled(batch: Batch, fillers: Sequence[int]) -> Batch:
 
 def _level_rows(batch: Batch, layout: Layout) -> OutputRows | None:
     """The rows that are read, the fillers', and others spread over the run that make a round number."""
-    if batch.reads is None:
+    if batch.output_rows is None:
         return None
     read = np.zeros(layout.total, np.bool_)
-    read[batch.reads.index.numpy()] = True
+    read[batch.output_rows.index.numpy()] = True
     read[batch.layout.total :] = True
     others = np.flatnonzero(~read)
     more = min(len(others), bucket_remainder(int(read.sum())))
@@ -300,8 +300,8 @@ def split_sequences(batch: Batch, length: int) -> Batch:
     if group is not None:
         group = group.repeat_interleave(torch.from_numpy(parts).to(group.device))
     layout = Layout.of(lengths, batch.tokens.device, group=group)
-    reads = None if batch.reads is None else OutputRows.of(batch.reads.index.numpy(), layout)
-    return replace(batch, layout=layout, reads=reads)
+    reads = None if batch.output_rows is None else OutputRows.of(batch.output_rows.index.numpy(), layout)
+    return replace(batch, layout=layout, output_rows=reads)
 
 
 def ragged(

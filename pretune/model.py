@@ -270,8 +270,8 @@ class Model:
         store = TokenStore.open(path)
         store.check_tokenizer(self.tokenizer.hash)
         built = build(objective or self._objective(), self.tokenizer.vocabulary)
-        built.attach(self.network, Draw(0))
-        if built.companions():
+        built.setup(self.network, Draw(0))
+        if built.auxiliary_models():
             raise UsageError("this objective trains a model of its own along, and is evaluated in its run alone")
         return evaluate_store(
             self.network,

@@ -95,7 +95,7 @@ def test_cut_sequences_are_short_and_even(lengths: list[int], length: int) -> No
     rng = np.random.default_rng(0)
     layout = Layout.of(lengths, group=torch.arange(len(lengths)))
     read = rng.permutation(layout.total)[: layout.total // 3]
-    whole = Batch(torch.arange(layout.total), layout, reads=OutputRows.of(read, layout))
+    whole = Batch(torch.arange(layout.total), layout, output_rows=OutputRows.of(read, layout))
     shorter = split_sequences(whole, length)
     parts = [-(-n // length) for n in lengths] if max(lengths, default=0) > length else [1] * len(lengths)
     assert shorter.layout.longest <= length
@@ -109,10 +109,10 @@ def test_cut_sequences_are_short_and_even(lengths: list[int], length: int) -> No
         assert sum(mine) == lengths[n]
         assert max(mine, default=0) - min(mine, default=0) <= 1
     assert shorter.layout.positions.tolist() == [p for n in shorter.layout.lengths for p in range(n)]
-    assert shorter.reads is not None
-    assert shorter.reads.index.tolist() == sorted(read)
-    assert shorter.reads.layout.count == shorter.layout.count
-    assert shorter.reads.layout.positions.equal(shorter.layout.positions[shorter.reads.index])
+    assert shorter.output_rows is not None
+    assert shorter.output_rows.index.tolist() == sorted(read)
+    assert shorter.output_rows.layout.count == shorter.layout.count
+    assert shorter.output_rows.layout.positions.equal(shorter.layout.positions[shorter.output_rows.index])
 
 
 def test_level_fills_both_runs_of_a_pair_alike() -> None:

@@ -115,7 +115,7 @@ def setup(*, store: str, pack: str) -> Callable[[], dict[str, Any]]:
     def step() -> Any:
         nonlocal cursor
         rows, cursor = sampler.take(cursor)
-        batch = objective.make(divide(rows, 1)[0], Draw(1))
+        batch = objective.build_batch(divide(rows, 1)[0], Draw(1))
         objective.counts(batch)
         return batch
 

@@ -307,7 +307,7 @@ def held_out_batches(objective: Objective, held_out: Text) -> list[Any]:
     from pretune.text.samples.views import StreamView
 
     view = StreamView(held_out, LENGTH, objective.lookahead)
-    return [objective.make(rows, Draw(0)) for rows in sweep(view, Draw(0), EVALUATED)]
+    return [objective.build_batch(rows, Draw(0)) for rows in sweep(view, Draw(0), EVALUATED)]
 
 
 def evaluate(weights: str, data: Path) -> float:

@@ -269,8 +269,8 @@ def _first_loss_and_flops(recipe: Any, epochs: int) -> dict[str, float]:
 
     pieces = fine_tuning(recipe)
     view, task, draw = pieces.views[0][0], pieces.objective, Draw(0)
-    first = task.make(view.read(np.arange(min(recipe.data.batch, len(view))), 0, 0, draw), draw)
+    first = task.build_batch(view.read(np.arange(min(recipe.data.batch, len(view))), 0, 0, draw), draw)
     with torch.no_grad():
         (term,) = task(pieces.model.eval(), first)
-    flops = Flops(pieces.model)(task.make(view.read(np.arange(len(view)), 0, 0, draw), draw))
+    flops = Flops(pieces.model)(task.build_batch(view.read(np.arange(len(view)), 0, 0, draw), draw))
     return {"loss_fp32": float(term.sum) / term.count, "texts": len(view) * epochs, "flops": flops * epochs}

@@ -64,7 +64,7 @@ class ObjectiveCost(Work):
         from pretune.objectives.objective import Objective
 
         step = self.variants[given.variant]
-        family = find_class("objectives", step.objective, Objective).home  # type: ignore[type-abstract]
+        family = find_class("objectives", step.objective, Objective).default_family  # type: ignore[type-abstract]
         common = {**asdict(step), "precision": given.precision}
         masked = {"objective": "mlm", "family": common.pop("baseline")}
         own = common | {"family": family}
@@ -112,7 +112,7 @@ def setup(
 
     made = build_objective({objective: 1.0}, numbered(_VOCABULARY, _SENTINELS))
     network = build(family, size, list(made.roles), overrides={"vocab_size": _VOCABULARY})
-    made.attach(network, Draw(0))
+    made.setup(network, Draw(0))
     root = TrainModule(network, made).train()
     optimizer = build_optimizer(root, OptimizerConfig(lr=1e-4))
     stepper = TrainStep(
@@ -121,7 +121,7 @@ def setup(
     random = np.random.default_rng(0)
     texts = random.integers(_ORDINARY, _VOCABULARY, (_BATCHES, sequences, length + made.lookahead))
     batches = [
-        made.make([Row((0, number, i), tokens) for i, tokens in enumerate(text)], Draw(1))
+        made.build_batch([Row((0, number, i), tokens) for i, tokens in enumerate(text)], Draw(1))
         for number, text in enumerate(texts)
     ]
     step = 0

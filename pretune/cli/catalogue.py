@@ -96,7 +96,11 @@ def _objective(name: str) -> str:
     kind = find_class("objectives", name, Objective)  # type: ignore[type-abstract]
     module = inspect.getmodule(kind)
     heads = ", ".join(f"`{role}`" for role in kind.roles)
-    what = f"a model with the head {heads}, such as {kind.home}" if heads else f"any encoder, such as {kind.home}"
+    what = (
+        f"a model with the head {heads}, such as {kind.default_family}"
+        if heads
+        else f"any encoder, such as {kind.default_family}"
+    )
     facts = f"Needs: {_VIEWS[kind.view]}; {what}."
     facts += f" Operations of a step: {_work(name) / _work('mlm'):.2f} of those of `mlm`."
     fields = "```\n" + describe(kind.Config, f"--objective.{name}.") + "\n```"
@@ -119,12 +123,12 @@ def _work(name: str) -> float:
     from pretune.train.flops import Flops
 
     kind = find_class("objectives", name, Objective)  # type: ignore[type-abstract]
-    model = build(kind.home, "mini", kind.roles, overrides={"vocab_size": _VOCABULARY}, allocate=False)
+    model = build(kind.default_family, "mini", kind.roles, overrides={"vocab_size": _VOCABULARY}, allocate=False)
     objective = build_objective({name: 1.0}, numbered(_VOCABULARY, _SPECIAL - 5))
-    objective.attach(model, Draw(0))
+    objective.setup(model, Draw(0))
     rows = []
     for n in range(_TEXTS):
         tokens = Draw(n).below(np.arange(_LENGTH - 2 + objective.lookahead), _VOCABULARY - _SPECIAL) + _SPECIAL
         half = np.array([len(tokens) // 2])
         rows.append(Row((0, 0, n), tokens, sentences=np.append(0, half), other=tokens[::-1], stops=half))
-    return Flops(model, objective)(objective.make(rows, Draw(0)))
+    return Flops(model, objective)(objective.build_batch(rows, Draw(0)))

@@ -132,7 +132,7 @@ class Embedder:
         if self.pooling != "mean":
             bounds = np.array(batch.layout.bounds)
             read = torch.from_numpy(bounds[:-1] if self.pooling == "cls" else bounds[1:] - 1)
-            batch = replace(batch, reads=OutputRows.of(read.numpy(), batch.layout))
+            batch = replace(batch, output_rows=OutputRows.of(read.numpy(), batch.layout))
         device = self.network.device
         with inference_context(device, is_bf16(self.network)):
             output: ModelOutput = self.network(batch.to(device))

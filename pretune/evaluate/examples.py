@@ -56,7 +56,7 @@ def predict(
     view = ExampleView(rows)
     out: dict[int, Answer] = {}
     for index in by_length(view.lengths(np.arange(len(rows))), budget):
-        batch = task.make(view.read(index, 0, 0, Draw(0)), Draw(0))
+        batch = task.build_batch(view.read(index, 0, 0, Draw(0)), Draw(0))
         with inference_context(device, half):
             found = task.decode(model, batch.to(device))
         out |= zip(index.tolist(), found, strict=True)

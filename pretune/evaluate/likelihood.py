@@ -248,9 +248,9 @@ def _read(model: LanguageModel, role: str, part: Sequence[_Reading]) -> NDArray[
     starts = batch.layout.bounds
     index = np.concatenate([reading.rows + start for reading, start in zip(part, starts, strict=False)])
     labels = torch.from_numpy(np.concatenate([reading.labels for reading in part])).to(device)
-    batch = replace(batch, reads=OutputRows.of(index, batch.layout), order=_order(part), source=_sources(part)).to(
-        device
-    )
+    batch = replace(
+        batch, output_rows=OutputRows.of(index, batch.layout), order=_order(part), source=_sources(part)
+    ).to(device)
     rows = torch.from_numpy(index).to(device)
     out = []
     with inference_context(device, is_bf16(model)):

@@ -46,10 +46,10 @@ def evaluate_store(
     half = is_bf16(model)
     sums: dict[str, list[float]] = {}
     draw = Draw(0).at("evaluate")
-    for part in objective.parts:
+    for part in objective.alternatives:
         view = build_view(split, part.view, length - part.overhead, part.lookahead, pack or part.pack, part.words)
         for index in by_length(view.lengths(np.arange(len(view))), budget):
-            batch = part.make(view.read(index, 0, 0, draw), draw)
+            batch = part.build_batch(view.read(index, 0, 0, draw), draw)
             with inference_context(device, half):
                 terms = part(model, batch.to(device))
             for term in terms:

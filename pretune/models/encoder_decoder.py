@@ -91,7 +91,7 @@ class EncoderDecoder(LanguageModel):
         """
         known = cache is not None and cache.remembers
         if not known and batch.source is None:
-            batch = replace(batch, tokens=self.shifted(batch.tokens, batch.layout), source=batch, reads=None)
+            batch = replace(batch, tokens=self.shifted(batch.tokens, batch.layout), source=batch, output_rows=None)
         self._check_length(batch, cache)
         memory = None
         if not known and batch.source is not None:

@@ -179,8 +179,8 @@ class LanguageModel(nn.Module):
             self._check_length(batch, cache)
         kept: list[Tensor] | None = [] if layers else None
         hidden = self.embedding(batch.tokens, batch.layout, batch.segments)
-        some = batch.reads is not None and cache is None and not layers and self.supports_output_rows
-        reads = batch.reads if some else None
+        some = batch.output_rows is not None and cache is None and not layers and self.supports_output_rows
+        reads = batch.output_rows if some else None
         hidden = self.stack(hidden, batch.layout, cache, kept, reads)
         if reads is None:
             return ModelOutput(hidden, batch.layout, None, kept, cache)

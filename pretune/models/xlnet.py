@@ -202,9 +202,9 @@ class XLNet(LanguageModel):
         if memory is not None:
             memory.extend(kept, layout)
         shown = [*kept, h] if layers else None
-        if g is None or batch.reads is None:
+        if g is None or batch.output_rows is None:
             return ModelOutput(self.embedding.dropout(h), layout, None, shown)
-        return ModelOutput(self.embedding.dropout(g), batch.reads.layout, batch.reads.index, shown)
+        return ModelOutput(self.embedding.dropout(g), batch.output_rows.layout, batch.output_rows.index, shown)
 
     def remember(self, batch: Batch, longest: int) -> Memory:
         """A memory of some texts, for those that go on from them."""
@@ -214,10 +214,10 @@ class XLNet(LanguageModel):
 
     def _queries(self, batch: Batch, asking: QueryStream) -> QueryStream | None:
         """The query stream's rows."""
-        if batch.order is None or batch.reads is None:
+        if batch.order is None or batch.output_rows is None:
             return None
-        index = batch.reads.index
-        return QueryStream(batch.reads.layout, asking.place[index], batch.order[index], asking.segments[index])
+        index = batch.output_rows.index
+        return QueryStream(batch.output_rows.layout, asking.place[index], batch.order[index], asking.segments[index])
 
     def _keys(self, block: nn.Module, h: Tensor, asking: QueryStream, memory: Memory | None, layer: int) -> Keys:
         layout, order, kinds = asking.layout, asking.order, asking.segments

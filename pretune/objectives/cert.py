@@ -36,7 +36,7 @@ class Cert(Contrastive):
     """Tell another view of a sentence from those of earlier sentences."""
 
     name: ClassVar[str] = "cert"
-    home: ClassVar[str] = "bert"
+    default_family: ClassVar[str] = "bert"
 
     class Config(Contrastive.Config):
         """The views, the copy and the queue.
@@ -59,9 +59,9 @@ class Cert(Contrastive):
     queue: Tensor
     filled: Tensor
 
-    def attach(self, model: Model, draw: Draw) -> None:
+    def setup(self, model: Model, draw: Draw) -> None:
         """Make the copy and an empty queue."""
-        super().attach(model, draw)
+        super().setup(model, draw)
         self.copy = detached(model)
         self.copied = detached(self.projection)
         self.register_buffer("queue", torch.zeros(self.config.queue, model.width))
@@ -89,7 +89,7 @@ class Cert(Contrastive):
         out[first], out[second] = out[second], out[first].copy()
         return out
 
-    def exchange(self, model: Model, batch: Batch, parts: int) -> Tensor | None:
+    def gather_across_step(self, model: Model, batch: Batch, parts: int) -> Tensor | None:
         """The second views, read by the copy. Shape: return: (N, width)."""
         return self._keys(batch) if self.name in batch.targets else None
 
@@ -97,7 +97,7 @@ class Cert(Contrastive):
         """Cross-entropy of the second view among the queue."""
         count = len(batch.targets[self.name][0])
         queries = self.vectors(output, batch, count)
-        shared = batch.shared
+        shared = batch.step_context
         keys = self._keys(batch) if shared is None else shared.table[shared.start : shared.start + count]
         there = min(int(self.filled), len(self.queue))
         scores = torch.cat([(queries * keys).sum(dim=1, keepdim=True), queries @ self.queue[:there].T], dim=1)

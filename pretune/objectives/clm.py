@@ -25,12 +25,12 @@ class CausalLanguageModelling(Objective):
     """Next-token prediction at every position."""
 
     name: ClassVar[str] = "clm"
-    home: ClassVar[str] = "gpt2"
+    default_family: ClassVar[str] = "gpt2"
     view: ClassVar[str] = "stream"
     roles: ClassVar[tuple[str, ...]] = ("clm",)
     lookahead = 1
 
-    def attach(self, model: Model, draw: Draw) -> None:
+    def setup(self, model: Model, draw: Draw) -> None:
         """Make sure that the model reads nothing but what comes before.
 
         Raises:

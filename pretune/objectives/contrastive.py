@@ -62,7 +62,7 @@ class Contrastive(Objective):
         """As configured."""
         return self.config.pooling
 
-    def attach(self, model: Model, draw: Draw) -> None:
+    def setup(self, model: Model, draw: Draw) -> None:
         """Make the projection as wide as the model.
 
         Raises:
@@ -78,7 +78,7 @@ class Contrastive(Objective):
                 dense.bias.zero_()
             self.projection = nn.Sequential(dense, nn.Tanh())
 
-    def reads(self, batch: Batch) -> NDArray[np.int64] | None:
+    def output_rows(self, batch: Batch) -> NDArray[np.int64] | None:
         """The first row of each sequence, or all."""
         return np.array(batch.layout.bounds[:-1], np.int64) if self.config.pooling == "cls" else None
 
@@ -142,7 +142,7 @@ class InBatch(Contrastive):
             return: (N, 2 or more, width)
         """
 
-    def exchange(self, model: Model, batch: Batch, parts: int) -> Tensor | None:
+    def gather_across_step(self, model: Model, batch: Batch, parts: int) -> Tensor | None:
         """The table, where other micro-batches need it."""
         if parts == 1 or self.config.group == "micro" or self.name not in batch.targets:
             return None
@@ -152,9 +152,9 @@ class InBatch(Contrastive):
         """Cross-entropy of each sequence's partner among all of the group."""
         own = self.table(output, batch)
         count = len(own)
-        if batch.shared is None:
+        if batch.step_context is None:
             return [self.term(_scores(own), torch.arange(count, device=own.device))]
-        start, others = batch.shared.start, batch.shared.table
+        start, others = batch.step_context.start, batch.step_context.table
         every = torch.cat([others[:start], own, others[start + count :]])
         scores = _scores(every)
         place = torch.arange(len(every), device=scores.device)

@@ -39,7 +39,7 @@ class Denoising(SourceTarget):
     """Write a text again from what is left of it."""
 
     name: ClassVar[str] = "denoise"
-    home: ClassVar[str] = "bart"
+    default_family: ClassVar[str] = "bart"
     view: ClassVar[str] = "sentences"
 
     class Config(SourceTarget.Config):

@@ -79,18 +79,18 @@ class Mixture(Objective):
             self._parts = tuple(group[0] if len(group) == 1 else Mixture(group) for group in groups)
             self._members = groups
 
-    def attach(self, model: Model, draw: Draw) -> None:
+    def setup(self, model: Model, draw: Draw) -> None:
         """Every member learns what it must know."""
         for member in self._objectives():
-            member.attach(model, draw)
+            member.setup(model, draw)
 
     @property
-    def parts(self) -> tuple[Objective, ...]:
+    def alternatives(self) -> tuple[Objective, ...]:
         """The objectives of which a step trains one."""
         return self._parts
 
-    def pick(self, draw: Draw, step: int) -> int:
-        """Which of `parts` a step trains: a draw of the step's key."""
+    def choose(self, draw: Draw, step: int) -> int:
+        """Which of `alternatives` a step trains: a draw of the step's key."""
         heaviest = self._heaviest(step)
         drawn = draw.at("mixture").uniform(step) * sum(heaviest)
         return min(int(np.searchsorted(np.cumsum(heaviest), drawn, side="right")), len(self._parts) - 1)
@@ -117,9 +117,9 @@ class Mixture(Objective):
             batch = member.corrupt(batch, draw)
         return batch
 
-    def reads(self, batch: Batch) -> NDArray[np.int64] | None:
+    def output_rows(self, batch: Batch) -> NDArray[np.int64] | None:
         """The rows of all members that the batch is for; None as soon as one reads all."""
-        found = [member.reads(batch) for member in self._objectives() if member.name in batch.targets]
+        found = [member.output_rows(batch) for member in self._objectives() if member.name in batch.targets]
         some = [rows for rows in found if rows is not None]
         return np.concatenate(some) if some and len(some) == len(found) else None
 
@@ -127,9 +127,13 @@ class Mixture(Objective):
         """Predictions of every member; 0 for those of other parts."""
         return {name: n for member in self._objectives() for name, n in member.counts(batch).items()}
 
-    def exchange(self, model: Model, batch: Batch, parts: int) -> Tensor | None:
+    def gather_across_step(self, model: Model, batch: Batch, parts: int) -> Tensor | None:
         """What the member that the batch is for asks for; of several that ask, the first's."""
-        found = (member.exchange(model, batch, parts) for member in self._objectives() if member.name in batch.targets)
+        found = (
+            member.gather_across_step(model, batch, parts)
+            for member in self._objectives()
+            if member.name in batch.targets
+        )
         return next((shared for shared in found if shared is not None), None)
 
     def after_step(self, model: Model, shared: Tensor | None) -> None:
@@ -142,7 +146,7 @@ class Mixture(Objective):
         terms = []
         for member in self._objectives():
             mine = member.name in batch.targets
-            found = member.loss(model, output, batch) if mine else member.idle(model, output)
+            found = member.loss(model, output, batch) if mine else member.zero_terms(model, output)
             factor = self._factor(member, batch.step)
             terms += [replace(term, weight=term.weight * factor) for term in found]
         return terms
@@ -157,7 +161,11 @@ class Mixture(Objective):
 
 def _home(member: Objective, members: Sequence[Objective]) -> Objective:
     """The member on whose samples this one rides; itself where there is none."""
-    hosts = (other for other in members if other.view in member.also and member.view not in other.also)
+    hosts = (
+        other
+        for other in members
+        if other.view in member.compatible_views and member.view not in other.compatible_views
+    )
     return next(hosts, member)
 
 

@@ -58,10 +58,10 @@ class MaskedLanguageModelling(Objective):
     """Predict hidden tokens from both sides."""
 
     name: ClassVar[str] = "mlm"
-    home: ClassVar[str] = "bert"
+    default_family: ClassVar[str] = "bert"
     view: ClassVar[str] = "stream"
     pack: ClassVar[str] = "document"
-    also: ClassVar[tuple[str, ...]] = ("pairs", "sentences")
+    compatible_views: ClassVar[tuple[str, ...]] = ("pairs", "sentences")
     roles: ClassVar[tuple[str, ...]] = ("mlm",)
 
     class Config(Objective.Config):
@@ -195,7 +195,7 @@ class MaskedLanguageModelling(Objective):
         other[drawn < mask] = self._mask
         return np.where(drawn < mask + random, other, label)
 
-    def reads(self, batch: Batch) -> NDArray[np.int64]:
+    def output_rows(self, batch: Batch) -> NDArray[np.int64]:
         """The chosen tokens."""
         return batch.targets[self.name][0].numpy()
 

@@ -34,7 +34,7 @@ class NextSentencePrediction(Objective):
     """Tell a continuation from a text of another document."""
 
     name: ClassVar[str] = "nsp"
-    home: ClassVar[str] = "bert"
+    default_family: ClassVar[str] = "bert"
     view: ClassVar[str] = "pairs"
     roles: ClassVar[tuple[str, ...]] = ("nsp",)
 
@@ -88,7 +88,7 @@ class NextSentencePrediction(Objective):
         batch.targets[self.name] = target(index, exchanged[index])
         return batch
 
-    def reads(self, batch: Batch) -> NDArray[np.int64]:
+    def output_rows(self, batch: Batch) -> NDArray[np.int64]:
         """The ends of every sequence."""
         return ends(batch.layout)
 

@@ -32,17 +32,17 @@ Output = Any
 class Objective(nn.Module):
     """Base of the objectives.
 
-    Before the first step, `attach(model, draw)` is called once. A training step calls, on the host,
-    `make(rows, draw)`, which is `corrupt(prepare(rows, draw), draw)`, and `counts(batch)`, then
+    Before the first step, `setup(model, draw)` is called once. A training step calls, on the host,
+    `build_batch(rows, draw)`, which is `corrupt(prepare(rows, draw), draw)`, and `counts(batch)`, then
     `forward(model, batch)`. Randomness comes from `draw` and each row's sample alone, so a batch's content does not
     depend on how samples are grouped.
 
     Attributes:
         name: of its term, its target and its metric; the file's name.
-        home: the family that it was published with.
+        default_family: the family that it was published with.
         view: what text/ must deliver: "stream", "pairs", "examples".
         pack: how documents are cut where the recipe does not say: "stream" or "document".
-        also: other views on which it can ride in a mixture, by corrupting what another objective has prepared.
+        compatible_views: other views on which it can ride in a mixture, by corrupting what another objective prepared.
         roles: the heads that it needs.
         overhead: special tokens that `prepare` adds to a sample at most.
         lookahead: tokens past a window's end that it reads as targets.
@@ -51,10 +51,10 @@ class Objective(nn.Module):
     """
 
     name: ClassVar[str] = ""
-    home: ClassVar[str] = ""
+    default_family: ClassVar[str] = ""
     view: ClassVar[str]
     pack: ClassVar[str] = "stream"
-    also: ClassVar[tuple[str, ...]] = ()
+    compatible_views: ClassVar[tuple[str, ...]] = ()
     roles: ClassVar[tuple[str, ...]]
     dropout: ClassVar[bool] = False
     overhead: int = 0
@@ -89,7 +89,7 @@ class Objective(nn.Module):
         self.config = config
         self.vocabulary = vocabulary
 
-    def attach(self, model: Model, draw: Draw) -> None:
+    def setup(self, model: Model, draw: Draw) -> None:
         """Learn what it must know of the model that it will train; by default nothing."""
 
     @property
@@ -97,17 +97,17 @@ class Objective(nn.Module):
         """What makes a text's vector of its rows, where it trains vectors."""
         return None
 
-    def companions(self) -> dict[str, Model]:
+    def auxiliary_models(self) -> dict[str, Model]:
         """Models of its own that are trained along, by the names of their folders in the run directory."""
         return {}
 
     @property
-    def parts(self) -> tuple[Objective, ...]:
+    def alternatives(self) -> tuple[Objective, ...]:
         """The objectives of which a step trains one; each has its own view and sampler. See `Mixture`."""
         return (self,)
 
-    def pick(self, draw: Draw, step: int) -> int:
-        """Which of `parts` a step trains."""
+    def choose(self, draw: Draw, step: int) -> int:
+        """Which of `alternatives` a step trains."""
         return 0
 
     @abstractmethod
@@ -118,19 +118,19 @@ class Objective(nn.Module):
         """Change tokens and say what is to be predicted; by default nothing."""
         return batch
 
-    def reads(self, batch: Batch) -> NDArray[np.int64] | None:
+    def output_rows(self, batch: Batch) -> NDArray[np.int64] | None:
         """Rows of the last hidden run that `loss` looks at, in any order; None, the default, for all of them."""
         return None
 
-    def make(self, rows: Sequence[Row], draw: Draw, step: int | None = None) -> Batch:
+    def build_batch(self, rows: Sequence[Row], draw: Draw, step: int | None = None) -> Batch:
         """What a forward takes: prepared, corrupted, and with the rows named that the last layer must give.
 
         Args:
             step: for which it is made, where what is hidden changes over a run; None for evaluation.
         """
         batch = self.corrupt(self._lay_out(rows, draw, step), draw)
-        read = self.reads(batch)
-        return batch if read is None else replace(batch, reads=OutputRows.of(read, batch.layout))
+        read = self.output_rows(batch)
+        return batch if read is None else replace(batch, output_rows=OutputRows.of(read, batch.layout))
 
     def _lay_out(self, rows: Sequence[Row], draw: Draw, step: int | None) -> Batch:
         """PreparedStep, with what the rows say of words in a place of its own."""
@@ -146,7 +146,7 @@ class Objective(nn.Module):
         """The forwards that `forward` runs, with targets named by the heads that see them: for counting operations."""
         return [(model, batch)]
 
-    def exchange(self, model: Model, batch: Batch, parts: int) -> Tensor | None:
+    def gather_across_step(self, model: Model, batch: Batch, parts: int) -> Tensor | None:
         """What all micro-batches of a step must know of this one; called without gradients, before the first of them.
 
         Args:
@@ -172,7 +172,7 @@ class Objective(nn.Module):
         """One pass of the model and its terms."""
         return self.loss(model, model(batch), batch)
 
-    def idle(self, model: Model, output: Output) -> list[Term]:
+    def zero_terms(self, model: Model, output: Output) -> list[Term]:
         """The term of a batch that is not this objective's: 0 of 0, with gradients of zero for its heads.
 
         Every rank and step then gives every parameter a gradient, as DDP wants.

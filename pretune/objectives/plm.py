@@ -40,7 +40,7 @@ class PermutationLanguageModelling(Objective):
     """Predict tokens in any order."""
 
     name: ClassVar[str] = "plm"
-    home: ClassVar[str] = "xlnet"
+    default_family: ClassVar[str] = "xlnet"
     view: ClassVar[str] = "stream"
     roles: ClassVar[tuple[str, ...]] = ("plm",)
 
@@ -90,7 +90,7 @@ class PermutationLanguageModelling(Objective):
         targets = {**batch.targets, self.name: target(index, batch.tokens.numpy()[index])}
         return replace(batch, targets=targets, order=torch.from_numpy(order))
 
-    def reads(self, batch: Batch) -> NDArray[np.int64]:
+    def output_rows(self, batch: Batch) -> NDArray[np.int64]:
         """The chosen tokens: the query stream's rows."""
         return batch.targets[self.name][0].numpy()
 

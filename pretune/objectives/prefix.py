@@ -24,7 +24,7 @@ class PrefixLanguageModelling(SourceTarget):
     """Go on from the beginning of a text."""
 
     name: ClassVar[str] = "prefix"
-    home: ClassVar[str] = "t5"
+    default_family: ClassVar[str] = "t5"
     view: ClassVar[str] = "stream"
 
     class Config(SourceTarget.Config):

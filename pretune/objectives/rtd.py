@@ -45,7 +45,7 @@ class ReplacedTokenDetection(Objective):
     """Tell real tokens from a generator's."""
 
     name: ClassVar[str] = "rtd"
-    home: ClassVar[str] = "electra"
+    default_family: ClassVar[str] = "electra"
     view: ClassVar[str] = "stream"
     pack: ClassVar[str] = "document"
     roles: ClassVar[tuple[str, ...]] = ("rtd",)
@@ -75,7 +75,7 @@ class ReplacedTokenDetection(Objective):
         self._masked = (MaskedLanguageModelling(masking, vocabulary),)  # in a tuple: it is no part of this module
         self.overhead = self._masked[0].overhead
 
-    def attach(self, model: Model, draw: Draw) -> None:
+    def setup(self, model: Model, draw: Draw) -> None:
         """Build the generator."""
         generator = model.narrower(self.config.generator, ["mlm"], draw.at(GENERATOR).key & (2**63 - 1))
         if self.config.tied:
@@ -89,7 +89,7 @@ class ReplacedTokenDetection(Objective):
             generator.heads["mlm"].weight = ours.word.weight
         self.generator = generator
 
-    def companions(self) -> dict[str, Model]:
+    def auxiliary_models(self) -> dict[str, Model]:
         """The generator."""
         return {GENERATOR: self.generator}
 
@@ -118,7 +118,7 @@ class ReplacedTokenDetection(Objective):
         }
         return replace(masked, targets=targets)
 
-    def reads(self, batch: Batch) -> NDArray[np.int64]:
+    def output_rows(self, batch: Batch) -> NDArray[np.int64]:
         """The chosen tokens: what the generator gives."""
         return batch.targets[GENERATOR][0].numpy()
 
@@ -134,7 +134,7 @@ class ReplacedTokenDetection(Objective):
         total, correct, made = self.generator.heads["mlm"].sampled_loss(rows, label, drawn)
         asked, _ = batch.targets[self.name]
         replaced = torch.zeros_like(batch.tokens, dtype=torch.float32).index_copy_(0, index, (made != label).float())
-        output = model(replace(batch, tokens=batch.tokens.index_copy(0, index, made), reads=None))
+        output = model(replace(batch, tokens=batch.tokens.index_copy(0, index, made), output_rows=None))
         answer, truth = model.heads["rtd"](output.at(asked)).float(), replaced[asked]
         detection = F.binary_cross_entropy_with_logits(answer, truth, reduction="sum")
         right = ((answer.detach() > 0) == (truth > 0)).sum()
@@ -147,7 +147,10 @@ class ReplacedTokenDetection(Objective):
         """The generator's and the model's."""
         first = {"mlm": batch.targets[GENERATOR]} if GENERATOR in batch.targets else {}
         second = {name: batch.targets[name] for name in (self.name,) if name in batch.targets}
-        return [(self.generator, replace(batch, targets=first)), (model, replace(batch, targets=second, reads=None))]
+        return [
+            (self.generator, replace(batch, targets=first)),
+            (model, replace(batch, targets=second, output_rows=None)),
+        ]
 
     def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
         """There is none of a single pass.

@@ -27,7 +27,7 @@ class SimCSE(InBatch):
     """Tell a sentence's twin from all others'."""
 
     name: ClassVar[str] = "simcse"
-    home: ClassVar[str] = "bert"
+    default_family: ClassVar[str] = "bert"
     dropout: ClassVar[bool] = True
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:

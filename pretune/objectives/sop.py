@@ -33,7 +33,7 @@ class SentenceOrderPrediction(Objective):
     """Tell two neighbouring texts in their order from the same in the other."""
 
     name: ClassVar[str] = "sop"
-    home: ClassVar[str] = "albert"
+    default_family: ClassVar[str] = "albert"
     view: ClassVar[str] = "sentences"
     roles: ClassVar[tuple[str, ...]] = ("sop",)
 
@@ -81,7 +81,7 @@ class SentenceOrderPrediction(Objective):
         batch.targets[self.name] = target(index, swapped[index])
         return batch
 
-    def reads(self, batch: Batch) -> NDArray[np.int64]:
+    def output_rows(self, batch: Batch) -> NDArray[np.int64]:
         """The ends of every sequence."""
         return ends(batch.layout)
 

@@ -37,7 +37,7 @@ class SourceTarget(Objective):
     def pairs(self, rows: Sequence[Row], draw: Draw) -> list[tuple[Integers, Integers]]:
         """Source and target of each row, special tokens included."""
 
-    def attach(self, model: Model, draw: Draw) -> None:
+    def setup(self, model: Model, draw: Draw) -> None:
         """Learn with which token the model's decoder begins.
 
         Raises:

@@ -33,7 +33,7 @@ class SpanCorruption(SourceTarget):
     """Write what is missing from a text."""
 
     name: ClassVar[str] = "span"
-    home: ClassVar[str] = "t5"
+    default_family: ClassVar[str] = "t5"
     view: ClassVar[str] = "stream"
 
     class Config(SourceTarget.Config):
@@ -101,6 +101,6 @@ def spans(length: int, draw: Draw, share: float, mean: float) -> Integers:
 
 
 def _partition(total: int, parts: int, draw: Draw) -> Integers:
-    """A uniformly drawn way to write `total` as a sum of `parts` positive numbers. Shape: return: (parts,)."""
+    """A uniformly drawn way to write `total` as a sum of `alternatives` positive numbers. Shape: return: (parts,)."""
     cuts = np.sort(np.argsort(draw.bits(np.arange(total - 1)), kind="stable")[: parts - 1]) + 1
     return np.diff(np.concatenate([[0], cuts, [total]]))

@@ -38,7 +38,7 @@ class SentenceStructure(NextSentencePrediction):
     class Config(Objective.Config):
         """Nothing but its weight."""
 
-    def attach(self, model: Model, draw: Draw) -> None:
+    def setup(self, model: Model, draw: Draw) -> None:
         """Make the head."""
         self.head = nn.Sequential(nn.Linear(model.width, model.width), nn.Tanh(), nn.Linear(model.width, 3))
         generator = torch.Generator().manual_seed(draw.at(self.name).key & (2**63 - 1))

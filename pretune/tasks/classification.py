@@ -113,7 +113,7 @@ class Classification(Task[Prediction]):
         """Those of the texts, and the special ones around them."""
         return tokens_of(self, Classification, rows)
 
-    def reads(self, batch: Batch) -> NDArray[np.int64]:
+    def output_rows(self, batch: Batch) -> NDArray[np.int64]:
         """The ends of every sequence."""
         return ends(batch.layout)
 

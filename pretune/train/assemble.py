@@ -72,7 +72,7 @@ class TrainComponents:
         schedule = [(int(start), weights) for start, *weights in data.schedule]
         return [
             Sampler(views, weights, draw, data.batch, data.batch_tokens, data.window, part.overhead, schedule)
-            for part, views, weights in zip(self.objective.parts, self.views, self.weights, strict=True)
+            for part, views, weights in zip(self.objective.alternatives, self.views, self.weights, strict=True)
         ]
 
     def validation(self, recipe: Recipe, world: Distributed) -> Validation | None:
@@ -119,10 +119,10 @@ def pretraining(recipe: Recipe, verify: bool = True) -> TrainComponents:
     objective = build_objective(recipe.objective, tokenizer.vocabulary)
     _check_length_warmup(recipe, objective)
     model = network(recipe, objective.roles, None, tokenizer)
-    objective.attach(model, Draw(recipe.seed))
-    for companion in objective.companions().values():
+    objective.setup(model, Draw(recipe.seed))
+    for companion in objective.auxiliary_models().values():
         _settle(companion, recipe.model)
-    views = [[_view(recipe, store, "train", part) for store in stores] for part in objective.parts]
+    views = [[_view(recipe, store, "train", part) for store in stores] for part in objective.alternatives]
     held, notes = _held_out(recipe, stores, objective) if recipe.evaluation.samples != 0 else ([], [])
     return TrainComponents(
         model,
@@ -137,7 +137,7 @@ def pretraining(recipe: Recipe, verify: bool = True) -> TrainComponents:
             "domains": {str(store.path): store.manifest.domains for store in stores},
             "windows": {
                 f"{part.view}:{store.path}": view.account()
-                for part, found in zip(objective.parts, views, strict=True)
+                for part, found in zip(objective.alternatives, views, strict=True)
                 for store, view in zip(stores, found, strict=True)
             },
         },
@@ -164,7 +164,7 @@ def fine_tuning(recipe: Recipe) -> TrainComponents:
     held = read_examples(recipe.data.validation, recipe.data.columns) if recipe.data.validation else []
     task = kind(kind.settle(settings, train), tokenizer.vocabulary)
     model = network(recipe, task.roles, _labels(task), tokenizer)
-    task.attach(model, Draw(recipe.seed))
+    task.setup(model, Draw(recipe.seed))
     encoded = task.encode(train, tokenizer, recipe.data.length)
     encoded_held = task.encode(held, tokenizer, recipe.data.length) if held else None
     cut = encoded.account["examples_cut"]
@@ -244,7 +244,7 @@ def _view(recipe: Recipe, store: TokenStore, split: str, part: Objective) -> Vie
 
 
 def _check_length_warmup(recipe: Recipe, objective: Objective) -> None:
-    for part in objective.parts:
+    for part in objective.alternatives:
         if recipe.data.length_warmup and (part.view != "stream" or isinstance(part, SourceTarget)):
             raise UsageError(
                 f"recipe: field 'data.length_warmup' = {recipe.data.length_warmup}: it cuts sequences, and this "
@@ -269,7 +269,7 @@ def _held_out(recipe: Recipe, stores: Sequence[TokenStore], objective: Objective
             if len(view):
                 yield view
 
-    found = [list(views(part)) for part in objective.parts]
+    found = [list(views(part)) for part in objective.alternatives]
     return (found if any(found) else []), notes
 
 

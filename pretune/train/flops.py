@@ -68,7 +68,7 @@ class _Pass:
 
     def _left_out(self, batch: Batch) -> float:
         """What the last layer saves by giving only the rows that are read."""
-        if batch.reads is None or not self._model.supports_output_rows:
+        if batch.output_rows is None or not self._model.supports_output_rows:
             return 0.0
-        pairs = Counter(zip(batch.reads.layout.lengths, batch.layout.lengths, strict=True))
+        pairs = Counter(zip(batch.output_rows.layout.lengths, batch.layout.lengths, strict=True))
         return sum(number * (self._last(keys, keys) - self._last(read, keys)) for (read, keys), number in pairs.items())

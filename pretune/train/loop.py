@@ -58,7 +58,7 @@ def train(model: nn.Module, objective: Objective, samplers: Sequence[Sampler], s
 
     Args:
         model: in fp32; moved to the device and changed in place.
-        samplers: one for each of `objective.parts`.
+        samplers: one for each of `objective.alternatives`.
 
     Returns:
         The state at the end, which is saved; the model has the weights of the last step.

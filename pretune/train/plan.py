@@ -99,17 +99,17 @@ def make_plan(recipe: Recipe) -> Plan:
     samplers = pieces.samplers(recipe)
     draw = Draw(recipe.seed)
     batches, steps_seen, data = [], [], []
-    for part, sampler in zip(pieces.objective.parts, samplers, strict=True):
+    for part, sampler in zip(pieces.objective.alternatives, samplers, strict=True):
         cursor = sampler.start
         for step in range(_LOOKED_AT):
             rows, cursor = sampler.take(cursor)
             steps_seen.append(len(rows))
             if step == 0:
-                batches.append(part.make(divide(rows, recipe.data.accumulate)[0], draw))
+                batches.append(part.build_batch(divide(rows, recipe.data.accumulate)[0], draw))
         data.append(f"{part.view}: {_samples(sampler):,} samples of at most {recipe.data.length} tokens")
     there = sum(map(_samples, samplers))
     samples = sum(steps_seen) / len(steps_seen)
-    tokens = samples * sum(_tokens(s, p) for s, p in zip(samplers, pieces.objective.parts, strict=True)) / there
+    tokens = samples * sum(_tokens(s, p) for s, p in zip(samplers, pieces.objective.alternatives, strict=True)) / there
     epoch = there / samples
     steps = _steps(recipe, tokens, epoch)
     work = sum(map(Flops(pieces.model, pieces.objective), batches)) / len(batches) * recipe.data.accumulate

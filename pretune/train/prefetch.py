@@ -104,7 +104,7 @@ class Prefetcher:
 
     def prepare(self, step: int, cursors: tuple[Cursor, ...]) -> PreparedStep:
         """This rank's share of one step: the part that the step's key picks, from that part's sampler."""
-        part = self._objective.pick(self._draw, step)
+        part = self._objective.choose(self._draw, step)
         sampler = self._samplers[part]
         rows, cursor = sampler.take(cursors[part])
         parts = self._accumulate * self._world
@@ -114,7 +114,7 @@ class Prefetcher:
                 "make data.batch (or data.batch_tokens) larger, or data.accumulate smaller"
             )
         batches = [
-            self._objective.parts[part].make(mine, self._draw, step)
+            self._objective.alternatives[part].build_batch(mine, self._draw, step)
             for mine in divide(rows, parts)[self._rank :: self._world]
         ]
         counts: dict[str, int] = {}
@@ -149,13 +149,13 @@ def pinned(batch: Batch) -> Batch:
     def lay(layout: Layout) -> Layout:
         return replace(layout, offsets=layout.offsets.pin_memory(), positions=layout.positions.pin_memory())
 
-    reads = batch.reads
+    reads = batch.output_rows
     return replace(
         batch,
         tokens=batch.tokens.pin_memory(),
         segments=pin(batch.segments),
         layout=lay(batch.layout),
-        reads=None if reads is None else OutputRows(reads.index.pin_memory(), lay(reads.layout)),
+        output_rows=None if reads is None else OutputRows(reads.index.pin_memory(), lay(reads.layout)),
         order=pin(batch.order),
         source=None if batch.source is None else pinned(batch.source),
         targets={name: (i.pin_memory(), y.pin_memory()) for name, (i, y) in batch.targets.items()},

@@ -137,10 +137,10 @@ def _finish(pieces: TrainComponents, setting: TrainContext, state: State, direct
     step = _choose_weights(pieces, setting, state)
     widen(pieces.model.cpu())
     pieces.tokenizer.settings["model_max_length"] = setting.recipe.data.length  # what use cuts texts to
-    said = (part.pooling for part in pieces.objective.parts if part.pooling)
+    said = (part.pooling for part in pieces.objective.alternatives if part.pooling)
     pieces.model.pooling = next(said, pieces.model.pooling)
     save_model(pieces.model, directory.path, pieces.tokenizer)
-    for name, companion in pieces.objective.companions().items():
+    for name, companion in pieces.objective.auxiliary_models().items():
         widen(companion.cpu())
         save_model(companion, directory.path / name, pieces.tokenizer)
     used = {"steps": state.step, "tokens": state.tokens, "samples": state.samples, "epochs": state.epoch}
@@ -161,7 +161,7 @@ def _of_stores(pieces: TrainComponents, setting: TrainContext, state: State) -> 
     """How much was taken of each store for each part of the objective, samples and passes."""
     return {
         f"{part.view}:{store}": {"samples": taken, "epochs": round(taken / len(view), 4)}
-        for part, views, cursor in zip(pieces.objective.parts, pieces.views, state.cursors, strict=True)
+        for part, views, cursor in zip(pieces.objective.alternatives, pieces.views, state.cursors, strict=True)
         for store, view, taken in zip(setting.recipe.data.stores, views, cursor, strict=False)
     }
 

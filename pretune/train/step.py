@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from pretune.batch import Batch, Shared, pad_to_bucket
+from pretune.batch import Batch, StepContext, pad_to_bucket
 from pretune.draw import Draw
 from pretune.loss import Term
 from pretune.objectives.objective import Objective
@@ -151,7 +151,7 @@ class TrainStep:
         for number, batch in enumerate(batches):
             seed(self.device, self.draw.at("dropout", step, number, self.world.rank).key)
             with self.precision.autocast(self.device):
-                own = bare.objective.exchange(bare.model, self._placed(batch), parts)
+                own = bare.objective.gather_across_step(bare.model, self._placed(batch), parts)
             if own is None:
                 return batches, None
             everyone = self.world.concat(own)
@@ -159,7 +159,9 @@ class TrainStep:
             total += sum(map(len, everyone))
             tables += everyone
         table = torch.cat(tables)
-        return [replace(b, shared=Shared(table, start)) for b, start in zip(batches, starts, strict=True)], table
+        return [
+            replace(b, step_context=StepContext(table, start)) for b, start in zip(batches, starts, strict=True)
+        ], table
 
     @property
     def _bare(self) -> TrainModule:

@@ -149,7 +149,7 @@ def prepare_validation(
         batch_tokens: tokens of a batch.
         samples: how many in all, None for every one.
     """
-    groups = len(objective.parts) * max(len(stores) for stores in views)
+    groups = len(objective.alternatives) * max(len(stores) for stores in views)
     limit = None if samples is None else -(-samples // groups)
     rows = [
         (part, batch)
@@ -158,4 +158,6 @@ def prepare_validation(
         for batch in sweep(view, draw, batch_tokens, store, limit)
     ]
     mine = rows[world.rank :: world.size]
-    return [objective.parts[part].make(divide(found, 1)[0], draw) for part, found in mine]  # equal lengths together
+    return [
+        objective.alternatives[part].build_batch(divide(found, 1)[0], draw) for part, found in mine
+    ]  # equal lengths together

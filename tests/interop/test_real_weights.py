@@ -14,7 +14,7 @@ import torch
 import transformers
 from wheelkit import wheel
 
-from pretune.generate.reader import Reader
+from pretune.generate.reader import DecodingSession
 from pretune.interop.huggingface import load_model, save_model
 
 
@@ -49,7 +49,7 @@ def test_a_real_gpt2_writes_what_transformers_writes() -> None:
     path = wheel("microformer-mgm", "0.5.8")
     model, theirs = load_model(path).eval(), transformers.GPT2LMHeadModel.from_pretrained(path).eval()
     prompt = np.array([2, 100, 2000])
-    reader, made = Reader(model, 9669, 1, 64), []
+    reader, made = DecodingSession(model, 9669, 1, 64), []
     token = reader.read([prompt]).argmax(dim=1)
     for _ in range(32):
         made.append(int(token))
@@ -71,7 +71,7 @@ def test_a_real_llama_tells_its_golden_story(stories: Path) -> None:
     golden = (stories / "golden-greedy.txt").read_bytes().rstrip(b"\n")
     pieces = _pieces(stories / "tok512.bin")
     start = 1
-    reader = Reader(model, len(pieces), 1, 512)
+    reader = DecodingSession(model, len(pieces), 1, 512)
     token = reader.read([np.array([start])]).argmax(dim=1)
     told = b""
     while len(told) <= len(golden) and int(token) != start:

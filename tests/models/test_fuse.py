@@ -14,7 +14,7 @@ from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 from torch import nn
 
 from pretune.batch import OutputRows, ragged
-from pretune.generate.reader import Reader
+from pretune.generate.reader import DecodingSession
 from pretune.interop.huggingface import load_model
 from pretune.models.fuse import FusedBlock, fuse
 from pretune.models.model import LanguageModel
@@ -32,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
 
 
 def logits_of(model: LanguageModel, sequences: int) -> torch.Tensor:
-    reader = Reader(model, TOKENIZER.vocabulary.size, sequences, 30)
+    reader = DecodingSession(model, TOKENIZER.vocabulary.size, sequences, 30)
     rng = np.random.default_rng(0)
     out = [reader.read([rng.integers(1, 200, size=2 + n % 5) for n in range(sequences)])]
     out += [reader.feed(torch.from_numpy(rng.integers(1, 200, size=sequences))) for _ in range(3)]
@@ -74,7 +74,7 @@ def test_an_encoder_gives_the_same(
     assert all(type(block) is FusedBlock for block in fused.stack.blocks)
     rng = np.random.default_rng(0)
     batch = ragged([rng.integers(5, exact.vocab_size, size=n) for n in (40, 7, 7, 1, 22)])
-    some = replace(batch, reads=OutputRows.of(np.array([0, 41, 76]), batch.layout))
+    some = replace(batch, output_rows=OutputRows.of(np.array([0, 41, 76]), batch.layout))
     for given in (batch, some):
         outputs = []
         for model, bf16 in ((exact, False), (plain, half), (fused, half)):

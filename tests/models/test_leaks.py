@@ -169,7 +169,7 @@ def test_the_query_stream_depends_on_what_comes_before_in_its_order() -> None:
         chosen = begin + rng.permutation(end - begin)[: (end - begin) // 2]
         order[chosen] = np.arange(len(chosen))
     rows = np.flatnonzero(order >= 0)
-    asked = replace(batch, order=torch.from_numpy(order), reads=OutputRows.of(rows, batch.layout))
+    asked = replace(batch, order=torch.from_numpy(order), output_rows=OutputRows.of(rows, batch.layout))
     expected = allowed(batch, anything)[:, rows] & torch.from_numpy(order[:, None] < order[None, rows])
     found = dependence(model, asked)
     assert torch.equal(found, expected)

@@ -74,7 +74,7 @@ def test_overfits_one_batch(family, precision):
 
 def some_rows(batch: Batch) -> Batch:
     """Some of the first, the second and the third of five sequences; rounded as the training step does."""
-    return pad_to_bucket(replace(batch, reads=OutputRows.of(np.array([9, 2, 6, 7, 8, 12]), batch.layout)))
+    return pad_to_bucket(replace(batch, output_rows=OutputRows.of(np.array([9, 2, 6, 7, 8, 12]), batch.layout)))
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -104,16 +104,16 @@ def test_the_last_layer_gives_the_rows_that_are_read(precision, checkpointing):
 
 def test_rows_keep_their_places():
     batch = some_rows(ragged([[7] * n for n in (8, 4, 10, 6, 4)]))
-    assert batch.reads.layout.count == batch.layout.count
-    assert torch.equal(batch.reads.layout.positions, batch.layout.positions[batch.reads.index])
-    assert set(batch.reads.index.tolist()) >= {2, 6, 7, 8, 9, 12}
-    assert batch.reads.layout.total == 16
+    assert batch.output_rows.layout.count == batch.layout.count
+    assert torch.equal(batch.output_rows.layout.positions, batch.layout.positions[batch.output_rows.index])
+    assert set(batch.output_rows.index.tolist()) >= {2, 6, 7, 8, 9, 12}
+    assert batch.output_rows.layout.total == 16
 
 
 def test_a_causal_model_gives_every_row():
     model = build("gpt2", "tiny", ["clm"], SMALL)
     batch = ragged([[1, 2, 3], [4]])
-    output = model(replace(batch, reads=OutputRows.of(np.array([2]), batch.layout)))
+    output = model(replace(batch, output_rows=OutputRows.of(np.array([2]), batch.layout)))
     assert output.rows is None
     assert torch.equal(output.at(torch.tensor([3])), output.last_hidden_state[3:])
 
@@ -121,7 +121,7 @@ def test_a_causal_model_gives_every_row():
 def test_a_sequence_head_reads_its_row_among_few():
     model = build("bert", "tiny", ["nsp"], SMALL).eval()
     batch = ragged([[5, 6, 7], [8], [9, 10]])
-    part = pad_to_bucket(replace(batch, reads=OutputRows.of(ends(batch.layout), batch.layout)))
+    part = pad_to_bucket(replace(batch, output_rows=OutputRows.of(ends(batch.layout), batch.layout)))
     whole, some = model(batch), model(part)
     want = model.heads["nsp"](whole.last_hidden_state, whole.layout)
     got = model.heads["nsp"](some.last_hidden_state, some.layout)
@@ -184,7 +184,7 @@ def test_flops_are_those_of_the_profiler():
     assert counter.get_total_flops() == matrices
     assert head_flops(model, "mlm") == 2 * 256 * 256 + 2 * 256 * 50
     assert head_flops(model, "nsp") == 2 * 256 * 256 + 2 * 256 * 2
-    part = replace(batch, reads=OutputRows.of(np.arange(0, 64, 8), batch.layout))
+    part = replace(batch, output_rows=OutputRows.of(np.arange(0, 64, 8), batch.layout))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(part)
     saved = 2 * (block_flops(model.stack.blocks[-1], 32, 32) - block_flops(model.stack.blocks[-1], 4, 32))

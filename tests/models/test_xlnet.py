@@ -71,7 +71,7 @@ def permuted(lengths, seed=0) -> tuple[Batch, list[np.ndarray]]:
         order.append(rank)
     flat = np.concatenate(order)
     index = np.flatnonzero(flat >= 0)
-    return replace(batch, order=torch.from_numpy(flat), reads=OutputRows.of(index, batch.layout)), order
+    return replace(batch, order=torch.from_numpy(flat), output_rows=OutputRows.of(index, batch.layout)), order
 
 
 @torch.no_grad()
@@ -79,7 +79,7 @@ def test_two_streams_are_theirs(tmp_path):
     model, theirs = pair(folder=tmp_path)
     batch, order = permuted([9, 17, 9, 2, 30])
     got = model(batch)
-    mine = model.heads["plm"](got.at(batch.reads.index))
+    mine = model.heads["plm"](got.at(batch.output_rows.index))
     want = []
     for n, rank in enumerate(order):
         a, b = batch.layout.bounds[n : n + 2]
@@ -116,7 +116,7 @@ def test_nothing_is_seen_before_its_turn():
     model = build("xlnet", "tiny", ["plm"], SMALL).eval()
     parity.randomise(model)
     batch, order = permuted([12, 7], seed=3)
-    index = batch.reads.index
+    index = batch.output_rows.index
     flat = np.concatenate(order)
     owner = np.repeat([0, 1], [12, 7])
     with torch.no_grad():

@@ -12,7 +12,7 @@ import torch
 from fakes import CLS, SEP, MemorySplit, make_vocabulary
 from scipy import stats
 
-from pretune.batch import Shared
+from pretune.batch import StepContext
 from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.models import build
@@ -37,7 +37,7 @@ def model_of(dropout: float = 0.0, family: str = "bert") -> Any:
 
 def make(kind: Any, model: Any = None, **fields: Any) -> Any:
     objective = kind(kind.Config(**fields), VOCABULARY)
-    objective.attach(model or model_of(), DRAW)
+    objective.setup(model or model_of(), DRAW)
     return objective
 
 
@@ -60,7 +60,7 @@ def vector(model: Any, objective: Any, tokens: list[int], projection: Any = None
 def test_simcse_is_what_the_paper_says(fields: dict[str, Any]) -> None:
     model = model_of()
     objective, samples = make(SimCSE, model, **fields), rows(5)
-    batch = objective.make(samples, DRAW)
+    batch = objective.build_batch(samples, DRAW)
     assert batch.layout.lengths[:5] == batch.layout.lengths[5:]
     assert batch.tokens[: batch.layout.bounds[5]].equal(batch.tokens[batch.layout.bounds[5] :])
     (term,) = objective(model, batch)
@@ -77,7 +77,7 @@ def test_simcse_is_what_the_paper_says(fields: dict[str, Any]) -> None:
 def test_twins_differ_by_their_dropout_alone() -> None:
     model = model_of(0.3)
     objective = make(SimCSE, model)
-    batch = objective.make(rows(6), DRAW)
+    batch = objective.build_batch(rows(6), DRAW)
     pairs = objective.table(model(batch), batch)
     assert not torch.allclose(pairs[:, 0], pairs[:, 1], atol=1e-3)
     pairs = objective.table(model.eval()(batch), batch)
@@ -95,7 +95,7 @@ def gradient(kind: Any, parts: int, **fields: Any) -> tuple[float, dict[str, tor
     )  # fmt: skip
     samples, total = rows(12), 0.0
     for step in range(3):
-        made = [objective.make(samples[n::parts], DRAW, step) for n in range(parts)]
+        made = [objective.build_batch(samples[n::parts], DRAW, step) for n in range(parts)]
         result = stepper.run(step, made, {objective.name: 12}, 1e-2)
         total += result.sums[objective.name] + result.norm
     return total, {name: p.detach().clone() for name, p in root.named_parameters()}, objective
@@ -118,9 +118,9 @@ def test_cert_is_what_the_papers_say() -> None:
     with torch.no_grad():
         for parameter in objective.copy.parameters():
             parameter.add_(0.01)
-    batch = objective.make(samples, DRAW)
-    shared = objective.exchange(model, batch, 1)
-    (first,) = objective(model, replace(batch, shared=Shared(shared, 0)))
+    batch = objective.build_batch(samples, DRAW)
+    shared = objective.gather_across_step(model, batch, 1)
+    (first,) = objective(model, replace(batch, step_context=StepContext(shared, 0)))
     assert float(first.sum.detach()) == 0.0  # no negatives yet
     before = [p.clone() for p in objective.copy.parameters()]
     objective.after_step(model, shared)
@@ -184,7 +184,7 @@ def test_vectors_of_different_sentences_are_driven_apart(kind: Any) -> None:
     stepper = TrainStep(root, optimizer, Distributed(), torch.device("cpu"), Precision("fp32", 0.0, "test"), DRAW, 1.0)
     accuracy = []
     for step in range(60):
-        made = objective.make(samples, DRAW, step)
+        made = objective.build_batch(samples, DRAW, step)
         result = stepper.run(step, [made], {objective.name: 32}, 2e-3)
         accuracy.append(result.correct[objective.name] / 32)
     texts = {tuple(row.tokens.tolist()) for row in samples}
@@ -205,13 +205,13 @@ def test_one_run_of_text_is_read() -> None:
 def test_simcse_beside_masked_language_modelling() -> None:
     model = build("bert", "tiny", ["mlm"], SHAPE)
     both = mixture.build({"mlm": 1.0, "simcse": {"weight": 0.1}}, VOCABULARY)
-    both.attach(model, DRAW)
-    assert [part.view for part in both.parts] == ["stream", "sentence"]
-    for part, name in zip(both.parts, ("mlm", "simcse"), strict=True):
-        batch = part.make(rows(4), DRAW, 0)
+    both.setup(model, DRAW)
+    assert [part.view for part in both.alternatives] == ["stream", "sentence"]
+    for part, name in zip(both.alternatives, ("mlm", "simcse"), strict=True):
+        batch = part.build_batch(rows(4), DRAW, 0)
         terms = {term.name: term for term in both(model, batch)}
-        assert both.exchange(model, batch, 1) is None
-        assert (both.exchange(model, batch, 2) is not None) == (name == "simcse")
+        assert both.gather_across_step(model, batch, 1) is None
+        assert (both.gather_across_step(model, batch, 2) is not None) == (name == "simcse")
         sum(term.sum for term in terms.values()).backward()
         assert terms[name].count > 0
         assert all(p.grad is not None for p in [*model.parameters(), *both.parameters()])
@@ -229,7 +229,7 @@ def pair_rows(count: int) -> list[Row]:
 
 def test_structure_is_what_the_paper_says() -> None:
     objective = make(SentenceStructure)
-    batch = objective.make(pair_rows(100_000), DRAW)
+    batch = objective.build_batch(pair_rows(100_000), DRAW)
     index, label = batch.targets["structure"]
     assert len(index) == 100_000
     assert stats.chisquare(np.bincount(label.numpy())).pvalue > 1e-4
@@ -250,7 +250,7 @@ def test_structure_is_what_the_paper_says() -> None:
         edges[len(first)] += 1
     assert set(edges) == {2, 4, 6}
     assert stats.chisquare(list(edges.values())).pvalue > 1e-4
-    single = objective.make([Row((0, 0, 0), np.arange(10, 13), sentences=np.array([0]))], DRAW)
+    single = objective.build_batch([Row((0, 0, 0), np.arange(10, 13), sentences=np.array([0]))], DRAW)
     assert single.account["unpaired"] == 1
     assert objective.counts(single) == {"structure": 0}
 
@@ -258,7 +258,7 @@ def test_structure_is_what_the_paper_says() -> None:
 def test_structure_learns() -> None:
     model = model_of()
     objective = make(SentenceStructure, model)
-    batch = objective.make(pair_rows(48), DRAW)
+    batch = objective.build_batch(pair_rows(48), DRAW)
     optimizer = torch.optim.AdamW([*model.parameters(), *objective.parameters()], lr=1e-3)
     losses = []
     for _ in range(60):

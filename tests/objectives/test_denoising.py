@@ -31,7 +31,7 @@ SENTENCES = np.array([0, 5, 6, 15])
 
 def make(kind, vocabulary=VOCABULARY, **fields):
     objective = kind(kind.Config(**fields), vocabulary)
-    objective.attach(SimpleNamespace(start=START, encoder=None), DRAW)
+    objective.setup(SimpleNamespace(start=START, encoder=None), DRAW)
     return objective
 
 
@@ -53,20 +53,20 @@ def label_of(batch, n: int) -> list[int]:
 @pytest.mark.parametrize("kind", [Denoising, SpanCorruption, PrefixLanguageModelling])
 def test_the_decoder_reads_its_target_a_place_later(kind) -> None:
     objective = make(kind)
-    batch = objective.make(rows(20), DRAW)
+    batch = objective.build_batch(rows(20), DRAW)
     index, label = batch.targets[objective.name]
     assert index.tolist() == list(range(batch.layout.total))
     assert objective.counts(batch) == {objective.name: batch.layout.total}
     for n in range(20):
         a, b = batch.layout.bounds[n : n + 2]
         assert batch.tokens[a:b].tolist() == [START, *label[a : b - 1].tolist()]
-    alone = objective.make(rows(20)[13:14], DRAW)
+    alone = objective.build_batch(rows(20)[13:14], DRAW)
     assert source_of(alone, 0) == source_of(batch, 13)
     assert label_of(alone, 0) == label_of(batch, 13)
 
 
 def test_denoising_writes_the_whole_text() -> None:
-    batch = make(Denoising).make(rows(50), DRAW)
+    batch = make(Denoising).build_batch(rows(50), DRAW)
     for n in range(50):
         assert label_of(batch, n) == [CLS, *TEXT.tolist(), SEP]
         found = source_of(batch, n)
@@ -79,7 +79,7 @@ def test_denoising_writes_the_whole_text() -> None:
 
 
 def test_sentences_change_places_whole() -> None:
-    batch = make(Denoising, infill=0.0).make(rows(200), DRAW)
+    batch = make(Denoising, infill=0.0).build_batch(rows(200), DRAW)
     whole = [part.tolist() for part in np.split(TEXT, SENTENCES[1:])]
     orders = set()
     for n in range(200):
@@ -114,12 +114,12 @@ def test_infilled_texts_keep_their_order_and_hide_exactly_the_share() -> None:
 
 
 def test_single_tokens_are_masked_deleted_and_texts_rotated() -> None:
-    batch = make(Denoising, infill=0.0, permute=0.0, mask=0.2, delete=0.3).make(rows(4000), DRAW)
+    batch = make(Denoising, infill=0.0, permute=0.0, mask=0.2, delete=0.3).build_batch(rows(4000), DRAW)
     inner = [source_of(batch, n)[1:-1] for n in range(4000)]
     kept = sum(t != MASK for part in inner for t in part) / (4000 * len(TEXT))
     masked = sum(t == MASK for part in inner for t in part) / (4000 * len(TEXT))
     assert (kept, masked) == (pytest.approx(0.5, abs=0.01), pytest.approx(0.2, abs=0.01))
-    batch = make(Denoising, infill=0.0, permute=0.0, rotate=1.0).make(rows(4000), DRAW)
+    batch = make(Denoising, infill=0.0, permute=0.0, rotate=1.0).build_batch(rows(4000), DRAW)
     first = [source_of(batch, n)[1] for n in range(4000)]
     for n in range(20):
         inner = source_of(batch, n)[1:-1]
@@ -128,7 +128,7 @@ def test_single_tokens_are_masked_deleted_and_texts_rotated() -> None:
 
 
 def test_span_corruption_is_undone_by_its_target() -> None:
-    batch = make(SpanCorruption).make(rows(200), DRAW)
+    batch = make(SpanCorruption).build_batch(rows(200), DRAW)
     for n in range(200):
         source, filling = source_of(batch, n), label_of(batch, n)
         assert source[-1] == filling[-1] == SEP
@@ -162,19 +162,19 @@ def test_partitions_are_uniform() -> None:
 
 def test_too_many_gaps_and_missing_sentinels_are_named() -> None:
     with pytest.raises(UsageError, match="5 gaps, the tokenizer 4"):
-        make(SpanCorruption, mean_span=1.0, share=0.2).make(rows(1), DRAW)
+        make(SpanCorruption, mean_span=1.0, share=0.2).build_batch(rows(1), DRAW)
     with pytest.raises(DataError, match="sentinels"):
         make(SpanCorruption, make_vocabulary())
 
 
 def test_prefixes_are_cut_uniformly_with_a_token_on_each_side() -> None:
-    batch = make(PrefixLanguageModelling).make(rows(100_000), DRAW)
+    batch = make(PrefixLanguageModelling).build_batch(rows(100_000), DRAW)
     sizes = np.array(batch.source.layout.lengths) - 2
     assert stats.chisquare(np.bincount(sizes, minlength=24)[1:]).pvalue > 1e-4
     assert (sizes + np.array(batch.layout.lengths) - 2 == len(TEXT)).all()
     for n in range(20):
         assert source_of(batch, n)[1:-1] + label_of(batch, n)[1:-1] == TEXT.tolist()
-    one = make(PrefixLanguageModelling).make(rows(3, TEXT[:1]), DRAW)
+    one = make(PrefixLanguageModelling).build_batch(rows(3, TEXT[:1]), DRAW)
     assert source_of(one, 0) == [CLS, 10, SEP]
     assert label_of(one, 0) == [CLS, SEP]
 
@@ -187,8 +187,8 @@ def test_overfits(kind) -> None:
     shape = {"vocab_size": 100, "dropout": 0.0, "pad_token_id": 0, "decoder_start_token_id": 0}
     model = build("bart", "tiny", ["clm"], shape)
     objective = kind(kind.Config(), VOCABULARY)
-    objective.attach(model, DRAW)
-    batch = objective.make(texts, DRAW)
+    objective.setup(model, DRAW)
+    batch = objective.build_batch(texts, DRAW)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     first = last = None
     for _ in range(150):
@@ -206,10 +206,10 @@ def test_overfits(kind) -> None:
 def test_a_decoder_alone_is_refused_and_an_encoder_s_answers_are_not_shown(kind) -> None:
     shape = {"vocab_size": 100, "pad_token_id": 0}
     with pytest.raises(UsageError, match="gpt2 is none"):
-        kind(kind.Config(), VOCABULARY).attach(build("gpt2", "tiny", ["clm"], shape), DRAW)
+        kind(kind.Config(), VOCABULARY).setup(build("gpt2", "tiny", ["clm"], shape), DRAW)
     causal, bart = (
         CausalLanguageModelling(CausalLanguageModelling.Config(), VOCABULARY),
         build("bart", "tiny", [], shape),
     )
     with pytest.raises(UsageError, match="would read"):
-        causal.attach(bart, DRAW)
+        causal.setup(bart, DRAW)

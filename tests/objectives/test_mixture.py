@@ -38,14 +38,14 @@ def test_one_name_gives_the_objective_itself() -> None:
     objective = make({"mlm": {"share": 0.3, "weight": 2.0}})
     assert isinstance(objective, MaskedLanguageModelling)
     assert (objective.config.share, objective.config.weight) == (0.3, 2.0)
-    assert objective.parts == (objective,)
-    assert objective.pick(DRAW, 7) == 0
+    assert objective.alternatives == (objective,)
+    assert objective.choose(DRAW, 7) == 0
 
 
 @pytest.mark.parametrize("order", [["mlm", "nsp"], ["nsp", "mlm"]])
 def test_mlm_and_nsp_share_one_forward(order: list[str]) -> None:
     mixture = make(dict(zip(order, (1.0, 0.5), strict=True)))
-    assert (mixture.view, mixture.overhead, mixture.lookahead, len(mixture.parts)) == ("pairs", 3, 0, 1)
+    assert (mixture.view, mixture.overhead, mixture.lookahead, len(mixture.alternatives)) == ("pairs", 3, 0, 1)
     assert sorted(mixture.roles) == ["mlm", "nsp"]
     rows, model = make_rows(mixture), FakeModel(SIZE)
     clean = mixture.prepare(rows, DRAW)
@@ -76,13 +76,13 @@ def test_hidden_tokens_lie_in_both_texts_but_not_in_special_ones() -> None:
 
 def test_other_views_take_turns_by_weight() -> None:
     mixture = make({"mlm": 1.0, "clm": 3.0, "nsp": 0.5})
-    assert [part.view for part in mixture.parts] == ["pairs", "stream"]
-    assert isinstance(mixture.parts[0], Mixture)
-    assert isinstance(mixture.parts[1], CausalLanguageModelling)
-    picks = np.array([mixture.pick(DRAW, step) for step in range(20_000)])
+    assert [part.view for part in mixture.alternatives] == ["pairs", "stream"]
+    assert isinstance(mixture.alternatives[0], Mixture)
+    assert isinstance(mixture.alternatives[1], CausalLanguageModelling)
+    picks = np.array([mixture.choose(DRAW, step) for step in range(20_000)])
     assert stats.binomtest(int(picks.sum()), len(picks), 0.75).pvalue > 1e-4
-    assert [mixture.pick(DRAW, step) for step in (5, 3)] == picks[[5, 3]].tolist()
-    assert (np.array([mixture.pick(Draw(9), step) for step in range(100)]) != picks[:100]).any()
+    assert [mixture.choose(DRAW, step) for step in (5, 3)] == picks[[5, 3]].tolist()
+    assert (np.array([mixture.choose(Draw(9), step) for step in range(100)]) != picks[:100]).any()
     with pytest.raises(ValueError, match="several parts"):
         mixture.prepare([], DRAW)
 
@@ -92,7 +92,7 @@ def test_turns_keep_the_expected_loss_in_proportion_to_the_weights() -> None:
     mixture, model = make(weights), FakeModel(SIZE)
     heaviest = [1.0, 3.0]
     share = dict.fromkeys(weights, 0.0)
-    for n, part in enumerate(mixture.parts):
+    for n, part in enumerate(mixture.alternatives):
         batch = part.corrupt(part.prepare(make_rows(part), DRAW), DRAW)
         for term in mixture(model, batch):
             share[term.name] += heaviest[n] / sum(heaviest) * term.weight * bool(term.count)
@@ -101,7 +101,7 @@ def test_turns_keep_the_expected_loss_in_proportion_to_the_weights() -> None:
 
 def test_every_turn_gives_every_head_a_gradient() -> None:
     mixture = make({"mlm": 1.0, "clm": 3.0, "nsp": 0.5})
-    for n, part in enumerate(mixture.parts):
+    for n, part in enumerate(mixture.alternatives):
         model = FakeModel(SIZE)
         batch = part.corrupt(part.prepare(make_rows(part), DRAW), DRAW)
         terms = mixture(model, batch)
@@ -119,7 +119,7 @@ def test_what_is_absent_gives_zero_even_with_broken_weights() -> None:
     mixture, model = make({"mlm": 1.0, "clm": 1.0}), FakeModel(SIZE)
     with torch.no_grad():
         model.heads["clm"].linear.weight.fill_(float("nan"))
-    part = mixture.parts[0]
+    part = mixture.alternatives[0]
     terms = mixture(model, part.corrupt(part.prepare(make_rows(part), DRAW), DRAW))
     assert [bool(torch.isfinite(term.sum)) for term in terms] == [True, True]
     assert float(terms[1].sum.detach()) == 0.0
@@ -158,28 +158,29 @@ def test_a_tokenizer_that_does_not_fit_is_refused() -> None:
 def test_a_batch_reads_what_its_members_read() -> None:
     """Masked tokens and both ends of every sequence; and the loss from these rows is the loss from all."""
     both = make({"mlm": 1.0, "nsp": 1.0})
-    batch = both.make(make_rows(both), DRAW)
-    assert batch.reads is not None
+    batch = both.build_batch(make_rows(both), DRAW)
+    assert batch.output_rows is not None
     layout = batch.layout
     wanted = {*batch.targets["mlm"][0].tolist(), *layout.first.tolist(), *layout.last.tolist()}
-    assert batch.reads.index.tolist() == sorted(wanted)
+    assert batch.output_rows.index.tolist() == sorted(wanted)
     assert len(wanted) < layout.total
     model = build_model("bert", "tiny", ["mlm", "nsp"], {"vocab_size": SIZE}).eval()
-    for some, whole in zip(both(model, batch), both(model, replace(batch, reads=None)), strict=True):
+    for some, whole in zip(both(model, batch), both(model, replace(batch, output_rows=None)), strict=True):
         torch.testing.assert_close(some.sum, whole.sum)
     causal = make({"clm": 1.0})
-    assert causal.make(make_rows(causal), DRAW).reads is None
+    assert causal.build_batch(make_rows(causal), DRAW).output_rows is None
 
 
 def test_weights_change_over_the_steps() -> None:
     both = make({"mlm": {"weight": 1.0, "weight_start": 3.0, "weight_steps": 100}, "nsp": 1.0})
     rows, model = make_rows(both), FakeModel(SIZE)
     found = {
-        step: [term.weight for term in both(model, both.make(rows, DRAW, step))] for step in (0, 50, 100, 900, None)
+        step: [term.weight for term in both(model, both.build_batch(rows, DRAW, step))]
+        for step in (0, 50, 100, 900, None)
     }
     assert found == {0: [3.0, 1.0], 50: [2.0, 1.0], 100: [1.0, 1.0], 900: [1.0, 1.0], None: [1.0, 1.0]}
     parts = make({"mlm": {"weight_start": 9.0, "weight_steps": 20_000}, "clm": 1.0})
-    picked = np.array([parts.pick(DRAW, step) for step in range(40_000)])
+    picked = np.array([parts.choose(DRAW, step) for step in range(40_000)])
     assert picked[:500].mean() == pytest.approx(0.1, abs=0.05)
     assert picked[20_000:].mean() == pytest.approx(0.5, abs=0.02)
     with pytest.raises(UsageError, match="belong together"):

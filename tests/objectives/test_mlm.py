@@ -318,9 +318,11 @@ def test_a_span_becomes_one_thing() -> None:
 def test_a_share_that_falls_over_the_run() -> None:
     objective = make(share=0.15, share_start=0.45, share_steps=100)
     rows = make_rows([100] * 4)
-    found = {step: objective.counts(objective.make(rows, DRAW, step))["mlm"] for step in (None, 0, 50, 99, 100, 500)}
+    found = {
+        step: objective.counts(objective.build_batch(rows, DRAW, step))["mlm"] for step in (None, 0, 50, 99, 100, 500)
+    }
     assert found == {None: 60, 0: 180, 50: 120, 99: 60, 100: 60, 500: 60}
-    assert objective.make(rows, DRAW, 3).step == 3
+    assert objective.build_batch(rows, DRAW, 3).step == 3
 
 
 def test_masks_that_come_again() -> None:

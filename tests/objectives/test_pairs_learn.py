@@ -32,7 +32,7 @@ def test_overfits(name: str) -> None:
     torch.manual_seed(0)
     model = build(family, "tiny", [name], shape)
     objective = build_objective({name: 1.0}, make_vocabulary())
-    batch = objective.make(rows(), Draw(3))
+    batch = objective.build_batch(rows(), Draw(3))
     _, label = batch.targets[name]
     assert 0 < int(label.sum()) < len(label) == 16
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)

@@ -55,7 +55,7 @@ def test_orders_are_permutations_and_uniform():
     objective = make(share=0.5)
     text = rows([6])[0]
     same = [Row((0, n % 7, n), text.tokens) for n in range(30_000)]
-    batch = objective.make(same, DRAW)
+    batch = objective.build_batch(same, DRAW)
     order = batch.order.view(-1, 8).numpy()
     assert (np.sort(order, axis=1)[:, -3:] == [0, 1, 2]).all()
     assert ((order >= 0).sum(axis=1) == 3).all()
@@ -71,20 +71,20 @@ def test_orders_are_permutations_and_uniform():
 
 def test_the_batch_does_not_matter():
     objective, samples = make(), rows([9, 17, 1, 30])
-    together, alone = objective.make(samples, DRAW), objective.make(samples[1:2], DRAW)
+    together, alone = objective.build_batch(samples, DRAW), objective.build_batch(samples[1:2], DRAW)
     a, b = together.layout.bounds[1:3]
     assert together.order[a:b].equal(alone.order)
     index, label = together.targets["plm"]
     assert together.tokens[index].equal(label)
     assert objective.counts(together) == {"plm": len(index)}
-    assert together.reads is not None
-    assert together.reads.index.equal(index)
+    assert together.output_rows is not None
+    assert together.output_rows.index.equal(index)
 
 
 def test_overfits():
     model = build("xlnet", "tiny", ["plm"], {"vocab_size": 100, "dropout": 0.0})
     objective, samples = make(), rows([24, 17, 9, 24] * 4)
-    batch = objective.make(samples, DRAW)
+    batch = objective.build_batch(samples, DRAW)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     losses = []
     for _ in range(80):
@@ -101,34 +101,34 @@ def test_overfits():
 def test_memory_is_cut_off_by_key_and_nothing_is_lost():
     objective = make(memory=6)
     samples = rows([2, 3, 9, 20, 20, 7])
-    batch = objective.make(samples, DRAW)
+    batch = objective.build_batch(samples, DRAW)
     cuts = batch.source.layout.lengths
     assert all(1 <= cut <= min(6, len(row.tokens) - 1) for cut, row in zip(cuts, samples, strict=True))
     early, late = batch.source.layout.bounds, batch.layout.bounds
     for n, row in enumerate(samples):
         whole = [*batch.source.tokens[early[n] : early[n + 1]], *batch.tokens[late[n] + 1 : late[n + 1] - 1]]
         assert [int(token) for token in whole] == row.tokens.tolist()
-    some = objective.make(samples[3:4], DRAW)
+    some = objective.build_batch(samples[3:4], DRAW)
     assert some.source.layout.lengths == (cuts[3],)
     many = [Row((0, 0, n), np.arange(5, 25)) for n in range(100_000)]
     found = np.array(objective.prepare(many, DRAW).source.layout.lengths)
     assert stats.chisquare(np.bincount(found, minlength=7)[1:]).pvalue > 1e-4
     assert objective.prepare(rows([1, 2]), DRAW).source.layout.lengths == (0, 1)
-    assert make().make(samples, DRAW).source is None
+    assert make().build_batch(samples, DRAW).source is None
 
 
 def test_what_is_remembered_is_read_by_the_rest_and_gets_no_gradient():
     """Against the model itself, a sequence at a time: what memory does is compared with `transformers` elsewhere."""
     objective, samples = make(memory=6), rows([9, 20, 7])
     model = build("xlnet", "tiny", ["plm"], {"vocab_size": 100, "dropout": 0.0}).eval()
-    batch = objective.make(samples, DRAW)
+    batch = objective.build_batch(samples, DRAW)
     (term,) = objective(model, batch)
     term.sum.backward()
     ours = model.embedding.word.weight.grad.clone()
     model.zero_grad()
     expected = torch.zeros(())
     for row in samples:
-        one = objective.make([row], DRAW)
+        one = objective.build_batch([row], DRAW)
         kept = model.remember(one.source, 6)
         assert all(not run.requires_grad for run in kept.hidden)
         output = model(one, memory=kept)

@@ -25,7 +25,7 @@ SHAPE = {"vocab_size": 100, "max_position_embeddings": 40, "hidden_dropout_prob"
 
 def make(model=None, **fields):
     objective = ReplacedTokenDetection(ReplacedTokenDetection.Config(**fields), VOCABULARY)
-    objective.attach(model or build("electra", "tiny", ["rtd"], SHAPE), DRAW)
+    objective.setup(model or build("electra", "tiny", ["rtd"], SHAPE), DRAW)
     return objective
 
 
@@ -37,7 +37,7 @@ def rows(count: int, length: int = 24) -> list[Row]:
 def test_a_step_is_what_the_slow_reference_makes() -> None:
     model = build("electra", "tiny", ["rtd"], SHAPE)
     objective = make(model)
-    batch = objective.make(rows(6), DRAW)
+    batch = objective.build_batch(rows(6), DRAW)
     index, label = batch.targets["generator"]
     assert len(index) == 6 * round(0.15 * 24)
     whole = torch.cat([torch.tensor([2, *row.tokens.tolist(), 3]) for row in rows(6)])
@@ -46,7 +46,9 @@ def test_a_step_is_what_the_slow_reference_makes() -> None:
     assert whole[untouched].equal(batch.tokens[untouched])
 
     generator, discriminator = objective(model, batch)
-    logits = objective.generator.heads["mlm"](objective.generator(replace(batch, reads=None)).last_hidden_state[index])
+    logits = objective.generator.heads["mlm"](
+        objective.generator(replace(batch, output_rows=None)).last_hidden_state[index]
+    )
     torch.testing.assert_close(generator.sum, F.cross_entropy(logits, label, reduction="sum"))
     read = whole.clone()
     for k, probability in enumerate(logits.softmax(dim=1).tolist()):
@@ -57,7 +59,7 @@ def test_a_step_is_what_the_slow_reference_makes() -> None:
         read[index[k]] = token
     truth = (read != whole).float()
     asked = torch.tensor([n for n, token in enumerate(whole.tolist()) if token >= 5])
-    answer = model.heads["rtd"](model(replace(batch, tokens=read, reads=None)).last_hidden_state[asked])
+    answer = model.heads["rtd"](model(replace(batch, tokens=read, output_rows=None)).last_hidden_state[asked])
     want = F.binary_cross_entropy_with_logits(answer, truth[asked], reduction="sum")
     torch.testing.assert_close(discriminator.sum, want)
     assert discriminator.count == len(asked) == objective.counts(batch)["rtd"]
@@ -84,7 +86,7 @@ def test_samples_follow_the_generator_s_distribution() -> None:
 
 def test_draws_are_of_the_sample_and_not_of_the_batch() -> None:
     objective = make()
-    together, alone = objective.make(rows(8), DRAW), objective.make(rows(8)[5:6], DRAW)
+    together, alone = objective.build_batch(rows(8), DRAW), objective.build_batch(rows(8)[5:6], DRAW)
     a, b = together.layout.bounds[5:7]
     assert together.tokens[a:b].equal(alone.tokens)
     index, drawn = together.targets["sample"]
@@ -100,7 +102,7 @@ def test_the_generator_is_narrower_and_may_share_embeddings(tied: bool) -> None:
     shared = objective.generator.embedding.word.weight is model.embedding.word.weight
     assert shared == tied
     assert objective.generator.heads["mlm"].weight is objective.generator.embedding.word.weight
-    for term in objective(model, objective.make(rows(4), DRAW)):
+    for term in objective(model, objective.build_batch(rows(4), DRAW)):
         term.sum.backward(retain_graph=True)
     assert all(p.grad is not None for p in [*model.parameters(), *objective.parameters()])
 
@@ -108,7 +110,7 @@ def test_the_generator_is_narrower_and_may_share_embeddings(tied: bool) -> None:
 def test_no_gradient_of_the_detection_reaches_the_generator() -> None:
     model = build("electra", "tiny", ["rtd"], SHAPE)
     objective = make(model, tied=False)
-    _, detection = objective(model, objective.make(rows(4), DRAW))
+    _, detection = objective(model, objective.build_batch(rows(4), DRAW))
     detection.sum.backward()
     assert all(p.grad is None for p in objective.generator.parameters())
 
@@ -120,7 +122,7 @@ def test_both_learn() -> None:
     optimizer = torch.optim.AdamW([*model.parameters(), *objective.parameters()], lr=2e-3)
     last = {}
     for step in range(150):
-        batch = objective.make(samples, DRAW.at(step % 4))
+        batch = objective.build_batch(samples, DRAW.at(step % 4))
         terms = objective(model, batch)
         loss = sum(term.weight * term.sum / term.count for term in terms)
         optimizer.zero_grad()
@@ -134,9 +136,9 @@ def test_both_learn() -> None:
 def test_it_is_trained_alone() -> None:
     both = mixture.build({"rtd": 1.0, "mlm": 1.0}, VOCABULARY)
     model = build("electra", "tiny", ["rtd", "mlm"], SHAPE)
-    both.attach(model, DRAW)
+    both.setup(model, DRAW)
     with pytest.raises(UsageError, match="alone"):
-        both(model, both.make(rows(2), DRAW))
+        both(model, both.build_batch(rows(2), DRAW))
     bert = build("bert", "tiny", ["mlm"], {"vocab_size": 100})
     with pytest.raises(UsageError, match="narrower"):
         make(bert)

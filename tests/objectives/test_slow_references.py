@@ -53,7 +53,7 @@ def key_of(name: str, sample: Row) -> Draw:
 def make(kind, **fields):
     objective = kind(kind.Config(**fields), VOCABULARY)
     if kind is not PermutationLanguageModelling:
-        objective.attach(SimpleNamespace(start=0, encoder=None), DRAW)
+        objective.setup(SimpleNamespace(start=0, encoder=None), DRAW)
     return objective
 
 
@@ -187,7 +187,7 @@ def permute(length: int, share: float, longest: int, draw: Draw) -> dict[int, in
 @settings(max_examples=80, deadline=None)
 def test_permutation_language_modelling(length: int, seed: int, share: float, longest: int) -> None:
     sample = row(length, seed)
-    batch = make(PermutationLanguageModelling, share=share, longest=longest).make([sample], DRAW)
+    batch = make(PermutationLanguageModelling, share=share, longest=longest).build_batch([sample], DRAW)
     expected = permute(length, share, longest, key_of("plm", sample))
     order = [-1, *(expected.get(place, -1) for place in range(length)), -1]
     assert batch.order is not None
@@ -227,7 +227,7 @@ def test_parts_are_split_and_swapped_uniformly() -> None:
 
 def test_orders_of_prediction_are_uniform() -> None:
     plm = make(PermutationLanguageModelling, share=0.5)
-    batch = plm.make([Row((0, 0, n), np.arange(10, 16)) for n in range(MANY)], DRAW)
+    batch = plm.build_batch([Row((0, 0, n), np.arange(10, 16)) for n in range(MANY)], DRAW)
     assert batch.order is not None
     ranks = batch.order[batch.order >= 0].view(MANY, 3).numpy() @ [9, 3, 1]
     assert len(set(ranks.tolist())) == 6
@@ -237,8 +237,8 @@ def test_orders_of_prediction_are_uniform() -> None:
 def test_the_generator_is_asked_for_85_of_100_masks() -> None:
     shape = {"vocab_size": 100, "max_position_embeddings": 800}
     rtd = ReplacedTokenDetection(ReplacedTokenDetection.Config(), VOCABULARY)
-    rtd.attach(build("electra", "tiny", ["rtd"], shape), DRAW)
-    batch = rtd.make([row(700, n) for n in range(1000)], DRAW)
+    rtd.setup(build("electra", "tiny", ["rtd"], shape), DRAW)
+    batch = rtd.build_batch([row(700, n) for n in range(1000)], DRAW)
     index, label = batch.targets["generator"]
     masked = batch.tokens[index] == MASK
     assert len(index) == 105_000
@@ -254,7 +254,7 @@ def test_what_permutation_chose_too_much_is_dropped_from_the_end(length: int) ->
         sample = row(length, seed)
         draw = key_of("plm", sample)
         found = sorted(permute(length, 1 / 6, 5, draw))
-        batch = plm.make([sample], DRAW)
+        batch = plm.build_batch([sample], DRAW)
         assert [n - 1 for n in batch.targets["plm"][0].tolist()] == found
         walked = sorted(permute(length, 1 / 6, 5, draw) | _walk(length, draw))
         dropped += len(walked) > len(found)

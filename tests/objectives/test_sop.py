@@ -98,10 +98,10 @@ def test_samples_do_not_depend_on_the_batch() -> None:
 
 def test_masks_ride_along() -> None:
     mixture = build({"mlm": 1.0, "sop": 1.0}, VOCABULARY)
-    assert len(mixture.parts) == 1
+    assert len(mixture.alternatives) == 1
     assert mixture.view == "sentences"
     known = [replace(row, tokens=row.tokens % 90 + 5) for row in read_rows()[:16]]
-    batch = mixture.make(known, DRAW)
+    batch = mixture.build_batch(known, DRAW)
     counts = mixture.counts(batch)
     assert counts["mlm"] > 16 > counts["sop"] > 0
 

@@ -250,7 +250,7 @@ def test_tokens_are_all_that_a_batch_may_hold():
         Example("ate hats", "bad", None, "train.csv", 3),
     ]
     rows = task.encode(pairs, WORDS, 16).rows
-    batch = task.make(ExampleView(rows).read(np.arange(2), 0, 0, Draw(0)), Draw(0))
+    batch = task.build_batch(ExampleView(rows).read(np.arange(2), 0, 0, Draw(0)), Draw(0))
     found = task.tokens(rows)
     assert set(batch.tokens.tolist()) <= set(found.tolist())
     assert len(found) < WORDS.vocabulary.size

@@ -36,7 +36,7 @@ def encodings(count: int, thirds: tuple[int, ...] = ()) -> list[Encoding]:
 
 def made(rows: list[Encoding], **fields: Any) -> tuple[Similarity, Any]:
     task = Similarity(Similarity.Config(**fields), make_vocabulary())
-    return task, task.make(ExampleView(rows).read(np.arange(len(rows)), 0, 0, DRAW), DRAW)
+    return task, task.build_batch(ExampleView(rows).read(np.arange(len(rows)), 0, 0, DRAW), DRAW)
 
 
 def vector(model: Any, tokens: Any, pooling: str = "mean") -> torch.Tensor:
@@ -108,14 +108,14 @@ def test_columns_without_a_gap() -> None:
 def test_cert_reads_the_second_text_by_the_copy_and_fills_the_queue() -> None:
     model = build("bert", "tiny", [], SHAPE).eval()
     task = CertOfPairs(CertOfPairs.Config(queue=8, projection=False, pooling="mean", momentum=0.5), make_vocabulary())
-    task.attach(model, DRAW)
+    task.setup(model, DRAW)
     with torch.no_grad():
         for parameter in task.copy.parameters():
             parameter.add_(0.01)
     rows = encodings(5)
-    batch = task.make(ExampleView(rows).read(np.arange(5), 0, 0, DRAW), DRAW)
+    batch = task.build_batch(ExampleView(rows).read(np.arange(5), 0, 0, DRAW), DRAW)
     keys = [vector(task.copy, row.second) for row in rows]
-    task.after_step(model, task.exchange(model, batch, 1))
+    task.after_step(model, task.gather_across_step(model, batch, 1))
     assert int(task.filled) == 5
     (term,) = task(model, batch)
     expected = torch.zeros(())

@@ -107,7 +107,7 @@ def test_batches_of_windows_are_those_of_their_rows(width: int) -> None:
     ]
     for objective, view in objectives:
         rows = windows(view)
-        mine, theirs = objective.make(rows, DRAW), objective.make(list(rows), DRAW)
+        mine, theirs = objective.build_batch(rows, DRAW), objective.build_batch(list(rows), DRAW)
         assert torch.equal(mine.tokens, theirs.tokens)
         assert mine.layout.lengths == theirs.layout.lengths
         assert torch.equal(mine.layout.offsets, theirs.layout.offsets)

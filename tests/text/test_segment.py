@@ -204,7 +204,7 @@ def test_masks_keep_to_the_words_of_the_store_wherever_sentences_go(
     made = build(objective, tokenizer.vocabulary)
     view = build_view(store.split("train"), made.view, 60 - made.overhead, 0, made.pack, made.words)
     rows = view.read(np.arange(len(view)), 0, 0, Draw(1))
-    batch = made.make(rows, Draw(1))
+    batch = made.build_batch(rows, Draw(1))
     index, label = batch.targets["mlm"]
     tokens = batch.tokens.clone()
     tokens[index] = label
@@ -239,7 +239,7 @@ def test_ten_thousand_chinese_sentences_are_masked_by_words(data_folder: Path, t
     objective = build({"mlm": {"units": "word"}}, tokenizer.vocabulary)
     view = build_view(split, "stream", 400, 0, "document", objective.words)
     assert len(view) == split.document_count > 9_900  # equal sentences are one
-    batch = objective.make(view.read(np.arange(len(view)), 0, 0, Draw(0)), Draw(0))
+    batch = objective.build_batch(view.read(np.arange(len(view)), 0, 0, Draw(0)), Draw(0))
     index, _ = batch.targets["mlm"]
     total = batch.layout.total - 2 * batch.layout.count
     assert abs(len(index) / total - 0.15) < 0.002

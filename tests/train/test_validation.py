@@ -37,7 +37,7 @@ def test_one_pass_gives_loss_and_scores(pieces):
     assert {name: found[name] for name in wanted} == pytest.approx(wanted)
     view, total = made.held_out[0][0], 0.0
     for n in range(len(view)):
-        batch = made.objective.make(view.read(torch.tensor([n]).numpy(), 0, 0, Draw(0)), Draw(0))
+        batch = made.objective.build_batch(view.read(torch.tensor([n]).numpy(), 0, 0, Draw(0)), Draw(0))
         with torch.no_grad():
             total += float(made.objective(made.model, batch)[0].sum)
     assert found["loss"] == pytest.approx(total / len(view), rel=1e-5)

@@ -159,7 +159,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 def home_recipe(objective: str, output: Path, store: Path, **over: Any) -> Recipe:
     """A run of an objective with the family that it was published with; `store` has sentinels."""
-    family = find_class("objectives", objective, Objective).home  # type: ignore[type-abstract]
+    family = find_class("objectives", objective, Objective).default_family  # type: ignore[type-abstract]
     model = {"family": family, "size": "tiny", "overrides": SHAPES[family], **over.pop("model", {})}
     settings = {"rtd": {"generator": 0.5}, "plm": {"memory": 8}, "simcse": {"pooling": "mean"}}.get(objective, 1.0)
     return replaced(recipe(output, store, **over), model=model, objective={objective: settings})
