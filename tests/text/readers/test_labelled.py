@@ -14,7 +14,7 @@ import pytest
 from pretune.errors import DataError, MissingInputError
 from pretune.text.readers.labelled import Example, LabelledConfig, read_examples
 
-DATA = Path(os.environ.get("PRETUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("PRETUNE_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 
 def read(path: Path | str, need_label: bool = True, **settings: object) -> list[Example]:

@@ -18,7 +18,7 @@ from pretune.errors import DataError
 from pretune.text.readers import lines
 from pretune.text.readers.corpus import Account, CorpusConfig, Document, read_corpus
 
-DATA = Path(os.environ.get("PRETUNE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("PRETUNE_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 
 def read(path: Path | str, account: Account | None = None, **settings: object) -> list[Document]:
