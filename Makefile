@@ -33,7 +33,7 @@ test-full: $(DEVELOP)
 check: $(DEVELOP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict pretune
+	$(BIN)/mypy --strict pretune benchmarks
 	$(BIN)/lint-imports --no-cache
 
 format: $(DEVELOP)
@@ -41,7 +41,7 @@ format: $(DEVELOP)
 	$(BIN)/ruff format .
 
 bench: $(CORE)
-	$(BIN)/pretune bench $(ARGS)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 bench-objectives: $(CORE)
 	@$(INSTALL) --editable '.[zh]'

@@ -1,24 +1,32 @@
-"""The verb that measures pretune against its peers."""
+"""The command line of the benchmarks: `python -m benchmarks`, from the root of the repository."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
-from pretune.cli.session import DEFAULT, Common
+from pretune import __version__
+from pretune.cli.session import DEFAULT, Common, guard
 from pretune.errors import UsageError
 
-_BESIDE = Path("benchmarks/results")
+_RESULTS = Path("benchmarks/results")
+
+app = App(
+    name="python -m benchmarks",
+    version=__version__,
+    version_flags=["--version"],
+    default_parameter=Parameter(negative=""),
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+)
 
 
-def register(app: App) -> None:
-    """Hang this verb on the command line."""
-    app.command(bench)
-
-
+@app.default
 def bench(
     works: Annotated[tuple[str, ...], Parameter(show_default=False)] = (),
     /,
@@ -51,8 +59,8 @@ def bench(
     """
     if search and profile:
         raise UsageError("give one of --search and --profile")
-    folder = output or (_BESIDE if _BESIDE.is_dir() else Path("bench-results"))
-    session.start()
+    folder = output or (_RESULTS if _RESULTS.is_dir() else Path("bench-results"))
+    session.start("benchmarks")
     if page:
         from benchmarks.page import write
 
@@ -69,3 +77,21 @@ def bench(
     measure = run.run_search if search else run.run_profile if profile else run.run
     for path in measure(chosen, options):
         print(path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures what the command line asks for; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return guard(lambda: _dispatch(words), debug="--debug" in words)
+
+
+def _dispatch(words: list[str]) -> int:
+    try:
+        app(words, exit_on_error=False)
+    except CycloptsError:
+        return UsageError.code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,17 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measurements import Result
 from benchmarks.quality.table import table
-from benchmarks.results import Result
 
 HEAD = """# Benchmarks
 
-`pretune bench` (or `make bench`) runs all of them, `pretune bench --list` names them. Ours and the peer do the same
-work in processes of their own, the peer in an environment of its own, and take turns; a ratio is taken in each round,
-and the table has their median with the smallest and the largest. Above 1 means that pretune is faster. Each peer runs
-with the C library's own allocator settings and with ours: the smaller ratio is the row, the other stands beside it.
-Only real tokens count, never padding. Memory is the most that a side held. `LOG.md` has dated experiments, with those
-that failed. This page is written from `results/`.
+`make bench` (`python -m benchmarks`) runs all of them, `make bench ARGS=--list` names them. Ours and the peer do the
+same work in processes of their own, the peer in an environment of its own, and take turns; a ratio is taken in each
+round, and the table has their median with the smallest and the largest. Above 1 means that pretune is faster. Each
+peer runs with the C library's own allocator settings and with ours: the smaller ratio is the row, the other stands
+beside it. Only real tokens count, never padding. Memory is the most that a side held. `LOG.md` has dated experiments,
+with those that failed. This page is written from `results/`.
 """
 _TOLD = 0.01  # share of the time from which an operation has a line
 _BY = {"own": "its own allocator", "ours": "our allocator"}

@@ -14,12 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pretune
 from benchmarks import environments
-from benchmarks.work import Contestant, Turn
+from benchmarks.benchmark import Contestant, Turn
 from pretune.errors import BenchError
 
 WORKER = Path(__file__).with_name("worker.py")
+_REPOSITORY = Path(__file__).parents[1]
 _HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 _TAIL = 15  # lines of a dead contestant's stderr that are shown
 
@@ -142,8 +142,8 @@ def _variables(contestant: Contestant, threads: int) -> dict[str, str]:
         variables[name] = str(threads)
     variables |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     if contestant.environment is None:
-        here = str(Path(pretune.__file__).parent.parent)  # pretune may run from a folder that is not installed
-        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
+        paths = [str(_REPOSITORY), os.environ.get("PYTHONPATH")]  # of the benchmarks, and of the pretune beside them
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     else:
         for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
             variables.pop(name, None)

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import worker
+from benchmarks.benchmark import Given, Turn, Work
+from benchmarks.measurements import today
 from benchmarks.process import Process
-from benchmarks.results import today
-from benchmarks.work import Given, Turn, Work
 
 _SHAPES = 2  # of an operation that are told: those that take the most
 

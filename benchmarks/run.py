@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchmarks import page, profile, results, search
-from benchmarks.contest import measure
-from benchmarks.work import Given, Work
+from benchmarks import measurements, page, profile, search
+from benchmarks.benchmark import Given, Work
+from benchmarks.runner import measure
 from pretune import find
 from pretune.errors import BenchError, UsageError
 from pretune.runtime.precision import Name, choose_precision
 
 log = logging.getLogger(__name__)
 
-AXIS = "bench.works"
+AXIS, ROOT = "suite", "benchmarks"
 Chosen = Mapping[str, tuple[Work, list[str]]]
 
 
@@ -67,10 +67,10 @@ def select(words: Sequence[str]) -> dict[str, tuple[Work, list[str]]]:
         MissingInputError: no such file.
     """
     chosen: dict[str, tuple[Work, list[str]]] = {}
-    for word in words or find.variants(AXIS):
+    for word in words or find.variants(AXIS, ROOT):
         name, variant = _split(word)
         if name not in chosen:
-            chosen[name] = find.find_class(AXIS, name, Work)(), []  # type: ignore[type-abstract]
+            chosen[name] = find.find_class(AXIS, name, Work, ROOT)(), []  # type: ignore[type-abstract]
         work, variants = chosen[name]
         if variant and variant not in work.variants:
             raise UsageError(f"{name}: no variant {variant!r}; {find.suggest(variant, list(work.variants))}")
@@ -99,7 +99,7 @@ def run(chosen: Chosen, options: Options) -> list[Path]:
             log.error(refused[-1])
             continue
         log.info(page.summary(result))
-        written[results.record(options.output, work.name, work.about, {variant: result})] = None
+        written[measurements.record(options.output, work.name, work.about, {variant: result})] = None
         page.write(options.output)
     if refused:
         raise BenchError("\n".join(["not recorded:", *refused]))
@@ -117,13 +117,13 @@ def run_search(chosen: Chosen, options: Options) -> list[Path]:
         BenchError: the first setting fails, or the machine drifted.
     """
     written = []
-    here = results.machine()
+    here = measurements.machine()
     for work, variants in chosen.values():
         log.info(f"{work.name}/{variants[0]}: searching the peer's best setting")
         with options.given(variants[0]) as given:
             found = search.search(work, given, options.rounds, options.warmup)
         written.append(options.output / f"{work.name}-search-{here['capability'].lower()}.json")
-        results.write(written[-1], {"work": work.name, "search": found, "machine": here})
+        measurements.write(written[-1], {"work": work.name, "search": found, "machine": here})
     page.write(options.output)
     return written
 
@@ -143,7 +143,7 @@ def run_profile(chosen: Chosen, options: Options) -> list[Path]:
         with options.given(variant) as given:
             found = profile.profile(work, given, options.rounds, options.warmup)
         log.info("\n".join(page.profile(variant, found)))
-        written[results.record_profile(options.output, work.name, variant, found)] = None
+        written[measurements.record_profile(options.output, work.name, variant, found)] = None
         page.write(options.output)
     return [*written]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.contest import compete
-from benchmarks.results import Row, today
-from benchmarks.work import Contestant, Given, Search, Work
+from benchmarks.benchmark import Contestant, Given, Search, Work
+from benchmarks.measurements import Row, today
+from benchmarks.runner import compete
 from pretune.errors import BenchError, UsageError
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pretune
 from pretune.errors import BenchError
 
 
@@ -15,7 +14,7 @@ def text_file(name: str) -> Path:
     Raises:
         BenchError: it is not there.
     """
-    beside = Path(pretune.__file__).parents[2] / "shared" / "data"
+    beside = Path(__file__).parents[2] / "shared" / "data"
     path = Path(os.environ.get("PRETUNE_DATA", beside)) / name
     if not path.is_file():
         raise BenchError(f"{path}: not there; PRETUNE_DATA names a folder that has {name}")

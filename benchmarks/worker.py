@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any, TextIO
 
 HERE = Path(__file__).resolve().parent
-ALLOCATOR = HERE.parent / "train" / "allocator.py"
+ALLOCATOR = HERE.parent / "pretune" / "runtime" / "allocator.py"
 
 
 def main() -> None:

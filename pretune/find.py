@@ -23,9 +23,9 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
-def variants(axis: str) -> list[str]:
-    """The variants of an axis: file names of `pretune/<axis>/`, but for those that its `BASE` names as shared."""
-    package = importlib.import_module(f"pretune.{axis}")
+def variants(axis: str, root: str = "pretune") -> list[str]:
+    """The variants of an axis: file names of `<root>/<axis>/`, but for those that its `SHARED_MODULES` names."""
+    package = importlib.import_module(f"{root}.{axis}")
     shared = getattr(package, "SHARED_MODULES", ())
     shared = {shared} if isinstance(shared, str) else set(shared)
     files = {module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")}
@@ -38,8 +38,13 @@ def suggest(name: str, known: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
-def find(axis: str, name: str) -> ModuleType:
+def find(axis: str, name: str, root: str = "pretune") -> ModuleType:
     """The module of a variant.
+
+    Args:
+        axis: folder of the variants, with dots where it lies deeper: "text.readers".
+        name: file name of the variant, "package.module", or path of a .py file.
+        root: the package that the axis belongs to.
 
     Raises:
         UsageError: no such file on this axis; the nearest name is given.
@@ -53,19 +58,19 @@ def find(axis: str, name: str) -> ModuleType:
             return importlib.import_module(target)
         except ModuleNotFoundError as error:
             raise UsageError(f"{axis}: cannot import {target!r}: {error}") from error
-    known = variants(axis)
+    known = variants(axis, root)
     if not _NAME.fullmatch(target) or target not in known:
         raise UsageError(f"{axis}: no variant {target!r}; {suggest(target, known)}")
-    return importlib.import_module(f"pretune.{axis}.{target}")
+    return importlib.import_module(f"{root}.{axis}.{target}")
 
 
-def find_class(axis: str, name: str, base: type[T]) -> type[T]:
+def find_class(axis: str, name: str, base: type[T], root: str = "pretune") -> type[T]:
     """The class of a variant: the one named after `:`, else the one subclass of `base` that its file defines.
 
     Raises:
         UsageError: the file defines no such class, or several.
     """
-    module = find(axis, name)
+    module = find(axis, name, root)
     wanted = name.partition(":")[2]
     found = [
         value

@@ -26,6 +26,7 @@ def data_folder() -> Path:
 @pytest.fixture(autouse=True)
 def own_voice() -> None:
     """Verbs set how the library speaks for their own process: each test begins as if none had run, nor any fixture."""
-    log = logging.getLogger("pretune")
-    log.setLevel(logging.NOTSET)
-    log.handlers = []
+    for name in ("pretune", "benchmarks"):
+        log = logging.getLogger(name)
+        log.setLevel(logging.NOTSET)
+        log.handlers = []

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import main as bench
 from benchmarks.quality.table import with_tables
 from pretune import config
 from pretune.cli import app, main
@@ -95,7 +96,7 @@ def test_catalogues_are_what_the_files_say(name: str, capsys: pytest.CaptureFixt
 
 
 def test_measured_tables_are_those_of_the_results() -> None:
-    """Make them again by `pretune bench --page` and `make bench-objectives`."""
+    """Make them again by `python -m benchmarks --page` and `make bench-objectives`."""
     trees = [
         json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks" / "results").glob("objectives-*.json"))
     ]
@@ -143,7 +144,7 @@ class TestContributing:
 
     def test_benchmark(self, folder: Path) -> None:
         quick = ("--rounds", "1", "--warmup", "0", "--quiet", "--no-allocator", "--precision", "fp32")
-        assert main(["bench", str(folder / "words.py"), "--output", str(folder / "figures"), *quick]) == 0
+        assert bench([str(folder / "words.py"), "--output", str(folder / "figures"), *quick]) == 0
         assert "| million | numpy |" in (folder / "figures" / "README.md").read_text()
 
     def test_family(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

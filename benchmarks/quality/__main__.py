@@ -41,10 +41,10 @@ def compare(
     from pretune.runtime.allocator import tune_allocator
 
     tune_allocator()
+    from benchmarks.measurements import machine
     from benchmarks.quality.compare import Comparison
     from benchmarks.quality.table import table, with_tables
     from benchmarks.quality.trials import LANGUAGES, TRIALS
-    from benchmarks.results import machine
     from benchmarks.run import settle
 
     path = output / f"objectives-{machine()['capability'].lower()}.json"
@@ -82,8 +82,8 @@ def vectors(
     from pretune.runtime.allocator import tune_allocator
 
     tune_allocator()
+    from benchmarks.measurements import machine
     from benchmarks.quality.vectors import Vectors
-    from benchmarks.results import machine
     from benchmarks.run import settle
 
     path = output / f"simcse-{machine()['capability'].lower()}.json"

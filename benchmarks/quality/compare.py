@@ -28,8 +28,8 @@ import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
+from benchmarks.measurements import machine, rounded, today, write
 from benchmarks.quality.trials import COMMON, Labels, Language, Trial
-from benchmarks.results import machine, rounded, today, write
 from benchmarks.texts import text_file
 from pretune.api import Model, finetune, load
 from pretune.config import merge

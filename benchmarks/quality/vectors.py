@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.measurements import machine, today, write
 from benchmarks.quality.compare import prepare_language, pretrain_in_process, told
 from benchmarks.quality.trials import COMMON, LANGUAGES
-from benchmarks.results import machine, today, write
 from benchmarks.texts import text_file
 from pretune.api import load
 from pretune.config import merge

@@ -47,7 +47,7 @@ Each is one file of `pretune/objectives`, named as `--objective` names it: [whic
 when to take which. `--objective mlm,sop` mixes those that read the same data. A field of one is set as
 `--objective.mlm.share 0.3`. Operations are those of a training step, all its passes, heads and last rows counted, over
 those of `mlm` with a BERT of the same layers and width on the same texts of 126 tokens; `benchmarks/README.md` has the
-measured times (`pretune bench objective_cost`).
+measured times (`make bench ARGS=objective_cost`).
 """
 
 

@@ -39,11 +39,16 @@ class Session:
     debug: bool = False
     allocator: Annotated[bool, Parameter(negative="--no-allocator")] = True
 
-    def start(self) -> None:
-        """Set what must be set before torch is loaded: threads, allocator, huge pages; and let the library speak."""
-        log = logging.getLogger("pretune")
-        log.handlers = [_StderrHandler()]
-        log.setLevel(logging.ERROR if self.silent else logging.INFO)
+    def start(self, *loggers: str) -> None:
+        """Sets what must be set before torch is loaded (threads, allocator, huge pages), and shows the library's log.
+
+        Args:
+            loggers: packages beside pretune whose log is shown as well.
+        """
+        for name in ("pretune", *loggers):
+            log = logging.getLogger(name)
+            log.handlers = [_StderrHandler()]
+            log.setLevel(logging.ERROR if self.silent else logging.INFO)
         if self.threads:
             for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
                 os.environ[name] = str(self.threads)

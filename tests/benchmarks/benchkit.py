@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.work import Contestant
+from benchmarks.benchmark import Contestant
 
 SCRIPT = """
 import os
@@ -27,7 +27,7 @@ WORK = '''
 
 from pathlib import Path
 
-from benchmarks.work import OURS, Contestant, Work
+from benchmarks.benchmark import OURS, Contestant, Work
 from pretune.errors import BenchError
 
 

@@ -13,9 +13,9 @@ import torch
 import transformers
 from tinymodels import save_bert, word_tokenizer
 
-from benchmarks.work import OURS, Contestant, Given
-from benchmarks.works import embed
-from benchmarks.works.embed import Embed, Texts, cosines
+from benchmarks.benchmark import OURS, Contestant, Given
+from benchmarks.suite import embed
+from benchmarks.suite.embed import Embed, Texts, cosines
 from pretune.errors import BenchError
 
 ENTRIES = [f"The cat number {n} ate a hat.\n\nAnd the dog {'jumps over the fox ' * (n % 4)}" for n in range(40)]

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import transformers
 
+from benchmarks.benchmark import OURS, Given
 from benchmarks.peers import transformers_finetune
+from benchmarks.suite import finetune
+from benchmarks.suite.finetune import Finetune, Task
 from benchmarks.texts import text_file
-from benchmarks.work import OURS, Given
-from benchmarks.works import finetune
-from benchmarks.works.finetune import Finetune, Task
 from pretune.errors import BenchError, MissingInputError
 from pretune.interop.huggingface import save_model
 from pretune.models import build

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.work import OURS, Given
-from benchmarks.works.objective_cost import ObjectiveCost, setup
+from benchmarks.benchmark import OURS, Given
+from benchmarks.suite.objective_cost import ObjectiveCost, setup
 from pretune.errors import BenchError
 
 WORK = ObjectiveCost()
@@ -15,9 +15,9 @@ WORK = ObjectiveCost()
 
 @pytest.mark.parametrize("variant", [name for name in WORK.variants if name.endswith("mini")])
 def test_a_turn_of_each_side(variant: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("benchmarks.works.objective_cost._WARM", 0)
-    monkeypatch.setattr("benchmarks.works.objective_cost._BATCHES", 2)
-    monkeypatch.setattr("benchmarks.works.objective_cost._VOCABULARY", 200)
+    monkeypatch.setattr("benchmarks.suite.objective_cost._WARM", 0)
+    monkeypatch.setattr("benchmarks.suite.objective_cost._BATCHES", 2)
+    monkeypatch.setattr("benchmarks.suite.objective_cost._VOCABULARY", 200)
     small = {"size": "tiny", "sequences": 3, "length": 20, "steps": 2}
     sides = WORK.contestants(Given(variant, tmp_path, "fp32", 2))
     turns = [setup(**{**side.options, **small})() for side in sides]

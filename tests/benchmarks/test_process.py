@@ -104,7 +104,7 @@ class TestEnvironment:
 
     def test_our_side_finds_pretune_and_a_peer_does_not(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         text = "def setup():\n    import sys\n    return lambda: {'path': sys.path}"
-        assert str(Path(process.__file__).parents[2]) in turn_of(tmp_path, text)["path"]
+        assert str(Path(process.__file__).parents[1]) in turn_of(tmp_path, text)["path"]
         monkeypatch.setattr(process.environments, "python", lambda name: Path(sys.executable))
         monkeypatch.setattr(process.environments, "packages", lambda name: ["torch"])
         side = replace(contestant(tmp_path, "one", text), environment="peer")

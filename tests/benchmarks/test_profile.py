@@ -9,8 +9,8 @@ import pytest
 from benchkit import WORK, script
 
 from benchmarks import profile
+from benchmarks.__main__ import main
 from benchmarks.profile import Cost
-from pretune.cli import main
 
 PRODUCTS = """
 import time
@@ -62,7 +62,7 @@ class TestVerb:
         work, out = script(tmp_path, text, "watched_work.py"), tmp_path / "out"
         quick = ("--rounds", "2", "--warmup", "1", "--precision", "fp32", "--threads", "1", "--quiet")
         for variant in ("equal", "different"):  # the file keeps the one before
-            words = ("bench", f"{work}/{variant}", "--profile", "--output", out, *quick)
+            words = (f"{work}/{variant}", "--profile", "--output", out, *quick)
             assert main([str(word) for word in words]) == 0
         (path,) = out.glob("*.json")
         assert capsys.readouterr().out.split() == [str(path)] * 2
@@ -76,5 +76,5 @@ class TestVerb:
         assert "| outside of operations |" in page
 
     def test_not_together_with_the_search(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["bench", "train_step", "--search", "--profile"]) == 64
+        assert main(["train_step", "--search", "--profile"]) == 64
         assert "one of --search and --profile" in capsys.readouterr().err

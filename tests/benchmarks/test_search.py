@@ -10,9 +10,9 @@ import pytest
 from benchkit import script
 
 from benchmarks import search
-from benchmarks.results import Row, Speed
+from benchmarks.benchmark import Contestant, Given, Search, Work
+from benchmarks.measurements import Row, Speed
 from benchmarks.search import change, descend, setting
-from benchmarks.work import Contestant, Given, Search, Work
 from pretune.errors import BenchError, UsageError
 
 AXES = {"precision": ["fp32", "bf16"], "padding": ["fixed", "longest"], "allocator": ["own", "ours"]}

@@ -11,9 +11,9 @@ import pytest
 from benchkit import WORK, script
 
 from benchmarks import run
-from benchmarks.work import Work
+from benchmarks.__main__ import main
+from benchmarks.benchmark import Work
 from pretune import find
-from pretune.cli import main
 from pretune.errors import MissingInputError, UsageError
 
 QUICK = ("--rounds", "2", "--warmup", "0", "--precision", "fp32", "--threads", "1", "--no-allocator", "--quiet")
@@ -25,7 +25,7 @@ def work(tmp_path: Path) -> Path:
 
 
 def bench(*words: object) -> int:
-    return main(["bench", *map(str, words)])
+    return main([str(word) for word in words])
 
 
 def files(folder: Path) -> list[str]:
@@ -35,7 +35,7 @@ def files(folder: Path) -> list[str]:
 class TestSelect:
     def test_all_by_default(self) -> None:
         chosen = run.select([])
-        assert list(chosen) == find.variants("bench.works")
+        assert list(chosen) == find.variants("suite", "benchmarks")
         assert chosen["train_step"][1][0] == "mlm-mini-packed"
         assert all(
             work.name == name and set(variants) == set(work.variants) for name, (work, variants) in chosen.items()
@@ -123,7 +123,7 @@ class TestVerb:
 
     def test_help_and_list_do_not_import_torch(self) -> None:
         code = (
-            "import sys; from pretune.cli import main; main(['bench', '--help']); main(['bench', '--list'])\n"
+            "import sys; from benchmarks.__main__ import main; main(['--help']); main(['--list'])\n"
             "sys.exit('torch' in sys.modules)"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -132,8 +132,8 @@ class TestVerb:
 
 
 def test_every_work_says_what_it_is() -> None:
-    for name in find.variants("bench.works"):
-        work = find.find_class("bench.works", name, Work)()
+    for name in find.variants("suite", "benchmarks"):
+        work = find.find_class("suite", name, Work, "benchmarks")()
         assert work.about
         assert work.variants
         assert work.script.stem == name

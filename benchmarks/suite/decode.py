@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from benchmarks.contest import once
+from benchmarks.benchmark import OURS, Contestant, Given, Limits, Turn, Turns, Work, peer
 from benchmarks.limits import read_bandwidth
-from benchmarks.work import OURS, Contestant, Given, Limits, Turn, Turns, Work, peer
+from benchmarks.runner import once
 from pretune.errors import BenchError
 
 VOCABULARY = 50257

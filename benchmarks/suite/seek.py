@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.benchmark import Contestant, Given, Limits, Turn, Work
 from benchmarks.stores import SPECIAL, write_store
-from benchmarks.work import Contestant, Given, Limits, Turn, Work
 
 TOKENS, DOCUMENT, LENGTH, BATCH, VOCABULARY = 1_000_000_000, 400, 512, 32, 1 << 15
 _CHUNK = 10_000_000

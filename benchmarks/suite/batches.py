@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from benchmarks.benchmark import OURS, Contestant, Given, Search, Turns, Work, peer
 from benchmarks.stores import SPECIAL, write_store
-from benchmarks.work import OURS, Contestant, Given, Search, Turns, Work, peer
 from pretune.errors import BenchError
 
 LENGTH, BATCH, WINDOWS, VOCABULARY = 128, 32, 12_800, 16_000

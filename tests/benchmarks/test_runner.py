@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import pytest
 from benchkit import SCRIPT, WORK, contestant, script
 
-from benchmarks import contest, memory
-from benchmarks.contest import compete, measure, once
+from benchmarks import memory, runner
+from benchmarks.benchmark import OURS, Contestant, Given, Work
 from benchmarks.environments import AbsentError
 from benchmarks.process import Process
-from benchmarks.work import OURS, Contestant, Given, Work
+from benchmarks.runner import compete, measure, once
 from pretune import find
 from pretune.errors import BenchError
 
@@ -93,7 +93,7 @@ class TestTurns:
                 super().__init__(*words)
                 started.append(self.pid)
 
-        monkeypatch.setattr(contest, "Process", Watched)
+        monkeypatch.setattr(runner, "Process", Watched)
         bad = contestant(tmp_path, "bad", "def setup():\n    return lambda: 1 / 0")
         with pytest.raises(BenchError, match="bad, own allocator: failed"):
             compete([*sides(tmp_path, "a"), bad], rounds=1, warmup=0, **FREE)
@@ -127,7 +127,7 @@ class TestMeasure:
     ) -> None:
         met: list[list[tuple[str, str]]] = []
 
-        def watched(contestants: list[Contestant], **more: Any) -> contest.Heat:
+        def watched(contestants: list[Contestant], **more: Any) -> runner.Heat:
             met.append([(side.name, side.allocator) for side in contestants])
             heat = compete(contestants, **more)
             heat.turns["second, our allocator"] = heat.turns.get("first, own allocator", []) or [
@@ -135,7 +135,7 @@ class TestMeasure:
             ]
             return heat
 
-        monkeypatch.setattr(contest, "compete", watched)
+        monkeypatch.setattr(runner, "compete", watched)
         result = measure(Sides(tmp_path), given, 5, 2)
         assert met == [[(OURS, "ours"), (peer, "own"), (peer, "ours")] for peer in ("first", "second")]
         rows = {(row.peer, row.allocator): row for row in result.rows}
@@ -163,9 +163,9 @@ class TestMeasure:
                 return real(name)
             raise AbsentError(f"{name}: its environment cannot be made")
 
-        real = contest.Process.__init__.__globals__["environments"].python
+        real = runner.Process.__init__.__globals__["environments"].python
         monkeypatch.setattr("benchmarks.environments.python", python)
-        caplog.set_level(logging.INFO, "pretune")  # a verb before may have left it at errors alone
+        caplog.set_level(logging.INFO, "benchmarks")  # a verb before may have left it at errors alone
         result = measure(Sides(tmp_path, environment="transformers"), given, 1, 0)
         assert {row.peer for row in result.rows} == {"first"}
         assert result.absent == {"second": "transformers: its environment cannot be made"}
@@ -174,10 +174,10 @@ class TestMeasure:
     def test_nothing_to_record_without_any_peer(
         self, tmp_path: Path, given: Given, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def absent(*words: Any, **more: Any) -> contest.Heat:
+        def absent(*words: Any, **more: Any) -> runner.Heat:
             raise AbsentError("no network")
 
-        monkeypatch.setattr(contest, "compete", absent)
+        monkeypatch.setattr(runner, "compete", absent)
         with pytest.raises(BenchError, match="no peer could be installed: first; second"):
             measure(Sides(tmp_path), given, 1, 0)
 
@@ -190,7 +190,7 @@ class TestMeasure:
         assert result.ours.speed == 10.0
 
     def test_different_results_do_not_count(self, tmp_path: Path) -> None:
-        work = find.find_class("bench.works", str(script(tmp_path, WORK, "fake_work.py")), Work)()
+        work = find.find_class("suite", str(script(tmp_path, WORK, "fake_work.py")), Work, "benchmarks")()
         result = measure(work, Given("equal", tmp_path, "fp32", 1), 1, 0)
         assert [(row.ratio, row.checked) for row in result.rows] == [(2.0, {"gap": 0.0})] * 2
         with pytest.raises(BenchError, match="first losses differ"):

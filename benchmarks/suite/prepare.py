@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from benchmarks.work import OURS, Contestant, Given, Limits, Turn, Turns, Work, peer
+from benchmarks.benchmark import OURS, Contestant, Given, Limits, Turn, Turns, Work, peer
 from pretune.errors import BenchError
 
 LENGTH = 128  # tokens of the peer's groups

@@ -11,11 +11,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
+from benchmarks.benchmark import GEMM, OURS, Contestant, Given, Turn, Work
 from benchmarks.environments import AbsentError
+from benchmarks.measurements import Result, Row, Speed, mark
 from benchmarks.memory import Peak
 from benchmarks.process import Process
-from benchmarks.results import Result, Row, Speed, mark
-from benchmarks.work import GEMM, OURS, Contestant, Given, Turn, Work
 from pretune.errors import BenchError
 
 log = logging.getLogger(__name__)

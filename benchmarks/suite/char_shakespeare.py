@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.benchmark import OURS, Contestant, Given, Limits, Turn, Turns, Work, peer
 from benchmarks.texts import text_file
-from benchmarks.work import OURS, Contestant, Given, Limits, Turn, Turns, Work, peer
 from pretune.errors import BenchError, PretuneError
 from pretune.text.store.index import Index, Parts, computed
 

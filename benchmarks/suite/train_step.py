@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from benchmarks.work import GEMM, OURS, Contestant, Given, Limits, Search, Turn, Turns, Work, peer
+from benchmarks.benchmark import GEMM, OURS, Contestant, Given, Limits, Search, Turn, Turns, Work, peer
 from pretune.errors import BenchError
 
 BATCHES = 128  # different ones: more than a run of five rounds takes, so that no shape is met twice by design

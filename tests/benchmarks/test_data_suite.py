@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from benchmarks.benchmark import OURS, Given, Turn
 from benchmarks.peers import collator
-from benchmarks.work import OURS, Given, Turn
-from benchmarks.works import batches, seek
-from benchmarks.works.batches import Batches
-from benchmarks.works.seek import Seek
+from benchmarks.suite import batches, seek
+from benchmarks.suite.batches import Batches
+from benchmarks.suite.seek import Seek
 from pretune.errors import BenchError
 
 FEW = 640

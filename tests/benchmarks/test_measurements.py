@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import page, results
-from benchmarks.results import Result, Row, Speed, mark, record
-from benchmarks.work import Contestant
+from benchmarks import measurements, page
+from benchmarks.benchmark import Contestant
+from benchmarks.measurements import Result, Row, Speed, mark, record
 
 
 def turns(*seconds: float, tokens: float = 10.0, peak_mb: float = 1.0) -> list[dict[str, Any]]:
@@ -53,7 +53,7 @@ class TestRows:
 
 class TestFile:
     def test_variants_of_other_runs_stay(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(results, "machine", lambda: {"cpu": "x", "cores": 2, "capability": "AVX9"})
+        monkeypatch.setattr(measurements, "machine", lambda: {"cpu": "x", "cores": 2, "capability": "AVX9"})
         record(tmp_path, "work", "about", {"one": result([row()]), "two": result([row()])})
         path = record(tmp_path, "work", "about", {"two": result([row(ratio=7.1234567)], date="2027-01-01")})
         assert path == tmp_path / "work-avx9.json"
@@ -66,16 +66,16 @@ class TestFile:
         assert two["rows"][0]["theirs"] == {"speed": 6.123, "low": 1, "high": 2, "peak_mb": 2048}
 
     def test_machine(self) -> None:
-        assert results.machine().keys() == {"cpu", "cores", "capability"}
+        assert measurements.machine().keys() == {"cpu", "cores", "capability"}
 
     def test_date_is_todays(self) -> None:
-        assert Result.__dataclass_fields__["date"].default_factory() == results.today()  # type: ignore[misc]
+        assert Result.__dataclass_fields__["date"].default_factory() == measurements.today()  # type: ignore[misc]
 
 
 class TestPage:
     @pytest.fixture
     def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        monkeypatch.setattr(results, "machine", lambda: {"cpu": "x", "cores": 2, "capability": "AVX9"})
+        monkeypatch.setattr(measurements, "machine", lambda: {"cpu": "x", "cores": 2, "capability": "AVX9"})
         rows = mark([row("a", "own", 3.0), row("a", "ours", 2.0)])
         folder = tmp_path / "benchmarks" / "results"
         record(folder, "race", "Of two.", {"one": result(rows), "alone": result([], notes=[])})
@@ -110,7 +110,9 @@ class TestPage:
                 trial | {"failed": "no compiler", "taken": False},
             ],
         }  # fmt: skip
-        results.write(folder / "race-search-avx9.json", {"work": "race", "machine": results.machine(), "search": found})
+        measurements.write(
+            folder / "race-search-avx9.json", {"work": "race", "machine": measurements.machine(), "search": found}
+        )
         lines = page.write(folder).read_text().splitlines()
         assert "| 1 | compile | False | True | 1.50 | 1.25 .. 2.00 | yes |" in lines
         assert "| 1 | compile | False | True | failed | no compiler | no |" in lines

@@ -13,12 +13,12 @@ import tokenizers
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.benchmark import OURS, Given
 from benchmarks.peers import datasets_map, transformers_decode, transformers_train
-from benchmarks.work import OURS, Given
-from benchmarks.works import decode, prepare, prepare_memory, train_step
-from benchmarks.works.decode import Decode, Lengths
-from benchmarks.works.prepare import Prepare
-from benchmarks.works.train_step import Shape, TrainStep
+from benchmarks.suite import decode, prepare, prepare_memory, train_step
+from benchmarks.suite.decode import Decode, Lengths
+from benchmarks.suite.prepare import Prepare
+from benchmarks.suite.train_step import Shape, TrainStep
 from pretune.errors import BenchError
 
 SHAPES = {

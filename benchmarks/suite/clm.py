@@ -15,8 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
-from benchmarks.work import Contestant, Given, Search, Setting, peer
-from benchmarks.works.train_step import WARM, Shape, TrainStep, batches_of, setup
+from benchmarks.benchmark import Contestant, Given, Search, Setting, peer
+from benchmarks.suite.train_step import WARM, Shape, TrainStep, batches_of, setup
 
 __all__ = ["CausalSteps", "setup"]
 

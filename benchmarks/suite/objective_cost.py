@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from benchmarks.work import OURS, Allocator, Contestant, Given, Turns, Work
+from benchmarks.benchmark import OURS, Allocator, Contestant, Given, Turns, Work
 from pretune.errors import BenchError
 
 _BATCHES = 32

