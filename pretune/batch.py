@@ -24,13 +24,11 @@ class Layout:
         lengths: tokens of each sequence, known on the host.
         offsets: (N + 1,) int32, first token of each sequence and the total, on the device of the run.
         positions: (T,) int64, place of each token in its sequence (shifted where a cache comes before it).
-        group: (N,) int64 or None: domain or adapter of each sequence.
     """
 
     lengths: tuple[int, ...]
     offsets: Tensor
     positions: Tensor
-    group: Tensor | None = None
 
     @classmethod
     def of(
@@ -39,7 +37,6 @@ class Layout:
         device: torch.device | str = "cpu",
         *,
         starts: Sequence[int] | None = None,
-        group: Tensor | None = None,
     ) -> Layout:
         """Lay out sequences of the given lengths.
 
@@ -54,7 +51,7 @@ class Layout:
         offsets = torch.from_numpy(bounds.astype(np.int32))
         if device != "cpu":
             offsets, positions = offsets.to(device), positions.to(device)
-        return cls(tuple(run.tolist()), offsets, positions, group)
+        return cls(tuple(run.tolist()), offsets, positions)
 
     @property
     def count(self) -> int:
@@ -93,8 +90,7 @@ class Layout:
 
     def to(self, device: torch.device | str) -> Layout:
         """The same layout with its tensors on `device`."""
-        group = None if self.group is None else self.group.to(device)
-        return replace(self, offsets=self.offsets.to(device), positions=self.positions.to(device), group=group)
+        return replace(self, offsets=self.offsets.to(device), positions=self.positions.to(device))
 
 
 @dataclass(frozen=True)
@@ -120,7 +116,7 @@ class OutputRows:
         offsets = rows.searchsorted(layout.offsets.numpy()).astype(np.int32)
         lengths = tuple((offsets[1:] - offsets[:-1]).tolist())
         positions = torch.from_numpy(layout.positions.numpy().take(rows))
-        return cls(torch.from_numpy(rows), Layout(lengths, torch.from_numpy(offsets), positions, layout.group))
+        return cls(torch.from_numpy(rows), Layout(lengths, torch.from_numpy(offsets), positions))
 
     def to(self, device: torch.device | str) -> OutputRows:
         """The same rows with tensors on `device`."""
@@ -194,23 +190,6 @@ class Batch:
             order=None if self.order is None else self.order.to(device, non_blocking=True),
         )
 
-    def pick(self, sequences: Sequence[int]) -> Batch:
-        """The given sequences alone, in the given order, with targets left out."""
-        bounds = self.layout.bounds
-        runs = [torch.arange(bounds[n], bounds[n + 1]) for n in sequences]
-        rows = torch.cat(runs) if runs else torch.zeros(0, dtype=torch.long)
-        return replace(
-            self,
-            tokens=self.tokens[rows],
-            layout=Layout.of([self.layout.lengths[n] for n in sequences], self.tokens.device),
-            segments=None if self.segments is None else self.segments[rows],
-            targets={},
-            output_rows=None,
-            joined=None,
-            order=None if self.order is None else self.order[rows],
-            samples=self.samples[list(sequences)] if len(self.samples) else self.samples,
-        )
-
 
 def bucket_remainder(rows: int) -> int:
     """How many rows a CPU training step adds to a run, so that there are few different numbers of them.
@@ -255,10 +234,8 @@ def _level_pair(batch: Batch, source: Batch) -> Batch:
 
 def _filled(batch: Batch, fillers: Sequence[int]) -> Batch:
     """The batch with more sequences, of the given lengths."""
-    missing, group = sum(fillers), batch.layout.group
-    if group is not None:
-        group = torch.cat([group, group[-1:].expand(len(fillers))])
-    layout = Layout.of([*batch.layout.lengths, *fillers], batch.tokens.device, group=group)
+    missing = sum(fillers)
+    layout = Layout.of([*batch.layout.lengths, *fillers], batch.tokens.device)
     return replace(
         batch,
         tokens=torch.cat([batch.tokens, batch.tokens[:1].expand(missing)]),
@@ -296,10 +273,7 @@ def split_sequences(batch: Batch, length: int) -> Batch:
     place = np.arange(int(parts.sum())) - first.repeat(parts)
     quotient, rest = np.divmod(whole, np.maximum(parts, 1))
     lengths = quotient.repeat(parts) + (place < rest.repeat(parts))
-    group = batch.layout.group
-    if group is not None:
-        group = group.repeat_interleave(torch.from_numpy(parts).to(group.device))
-    layout = Layout.of(lengths, batch.tokens.device, group=group)
+    layout = Layout.of(lengths, batch.tokens.device)
     reads = None if batch.output_rows is None else OutputRows.of(batch.output_rows.index.numpy(), layout)
     return replace(batch, layout=layout, output_rows=reads)
 

@@ -62,6 +62,13 @@ class MemorySplit:
         return np.concatenate([np.zeros(0, np.int64), *runs])
 
 
+def sequences_of(batch: Batch, run: Tensor | None, numbers: Sequence[int]) -> list[list[int]]:
+    """The parts of a run of the batch that belong to some of its sequences, in the order given."""
+    assert run is not None
+    parts = run.split(batch.layout.lengths)
+    return [parts[n].tolist() for n in numbers]
+
+
 @dataclass
 class FakeOutput:
     last_hidden_state: Tensor

@@ -42,29 +42,15 @@ def test_ragged_lays_sequences_end_to_end() -> None:
     assert ragged([], []).segments is not None
 
 
-def test_pick_takes_sequences_in_the_order_asked() -> None:
-    segments = [np.array([0, 1]), np.array([0]), np.array([1, 1, 0])]
-    batch = replace(ragged([[1, 2], [3], [4, 5, 6]], segments), samples=np.array([[0, 0, 7], [0, 0, 8], [0, 0, 9]]))
-    picked = batch.pick([2, 0])
-    assert picked.tokens.tolist() == [4, 5, 6, 1, 2]
-    assert picked.layout.lengths == (3, 2)
-    assert picked.segments is not None
-    assert picked.segments.tolist() == [1, 1, 0, 0, 1]
-    assert picked.samples.tolist() == [[0, 0, 9], [0, 0, 7]]
-    assert batch.pick([]).tokens.shape == (0,)
-
-
 def test_to_moves_every_tensor() -> None:
     source = ragged([[1]])
     target = (torch.tensor([0]), torch.tensor([1]))
     batch = replace(ragged([[1, 2]], [np.array([0, 1])]), source=source, targets={"mlm": target})
-    batch = replace(batch, layout=replace(batch.layout, group=torch.tensor([0])))
     moved = batch.to("meta")
     tensors = [moved.tokens, moved.layout.offsets, moved.layout.positions, *moved.targets["mlm"]]
     assert moved.segments is not None
     assert isinstance(moved.source, Batch)
-    assert moved.layout.group is not None
-    tensors += [moved.segments, moved.source.tokens, moved.source.layout.positions, moved.layout.group]
+    tensors += [moved.segments, moved.source.tokens, moved.source.layout.positions]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert moved.layout.lengths == batch.layout.lengths
 
@@ -93,15 +79,13 @@ def test_rounding_costs_little_and_leaves_few_numbers() -> None:
 @given(st.lists(st.integers(0, 40), max_size=6), st.integers(1, 12))
 def test_cut_sequences_are_short_and_even(lengths: list[int], length: int) -> None:
     rng = np.random.default_rng(0)
-    layout = Layout.of(lengths, group=torch.arange(len(lengths)))
+    layout = Layout.of(lengths)
     read = rng.permutation(layout.total)[: layout.total // 3]
     whole = Batch(torch.arange(layout.total), layout, output_rows=OutputRows.of(read, layout))
     shorter = split_sequences(whole, length)
     parts = [-(-n // length) for n in lengths] if max(lengths, default=0) > length else [1] * len(lengths)
     assert shorter.layout.longest <= length
     assert shorter.layout.count == sum(parts)
-    assert shorter.layout.group is not None
-    assert shorter.layout.group.tolist() == [n for n, count in enumerate(parts) for _ in range(count)]
     assert shorter.tokens.equal(whole.tokens)
     ends = np.cumsum([0, *parts])
     for n, (a, b) in enumerate(pairwise(ends)):
