@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pretune.batch import Batch, Layout
-from pretune.loss import linear_cross_entropy
+from pretune.nn.cross_entropy import linear_cross_entropy
 from pretune.text.store.index import Index, Parts, computed
 from pretune.text.tokenizer.vocabulary import Vocabulary
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretune.batch import Layout, bucket_remainder
-from pretune.loss import linear_cross_entropy, sampled_cross_entropy
 from pretune.nn.activation import Activation
+from pretune.nn.cross_entropy import linear_cross_entropy, sampled_cross_entropy
 from pretune.nn.dropout import Dropout
 from pretune.nn.embedding import Embedding
 from pretune.nn.projection import Projection

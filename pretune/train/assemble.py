@@ -17,7 +17,7 @@ from pretune.batch import Batch
 from pretune.config import validate
 from pretune.draw import Draw
 from pretune.errors import DataError, MissingInputError, UsageError
-from pretune.find import find, find_class
+from pretune.find import find_class
 from pretune.interop.huggingface import load_model
 from pretune.models import build as build_model
 from pretune.models.model import LanguageModel
@@ -34,6 +34,7 @@ from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.recipe import ModelConfig, Recipe
 from pretune.train.validation import Scoring, Validation, prepare_validation
+from pretune.tune.method import TuningMethod, find_method
 
 _ENTROPY_TOKENS = 1 << 24  # tokens from which the unigram entropy is taken
 
@@ -211,11 +212,12 @@ def network(
         model = build_model(family, size, list(roles), overrides, labels=labels, seed=recipe.seed)
     _check_fit(recipe, model, tokenizer)
     _settle(model, config)
-    name, tree = next(iter(recipe.tune.items()))
-    method = find("tune", name)
-    settings = validate(method.Config, tree if isinstance(tree, Mapping) else {}, f"tune.{name}")
-    tuned: LanguageModel = method.apply(model, settings)
-    return tuned
+    return tuning_method(recipe).apply(model)
+
+
+def tuning_method(recipe: Recipe) -> TuningMethod:
+    """The tuning method of a recipe, with its settings."""
+    return find_method(*next(iter(recipe.tune.items())))
 
 
 def _settle(model: LanguageModel, config: ModelConfig) -> None:

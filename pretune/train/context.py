@@ -14,6 +14,7 @@ from pretune.train.logging.progress import Display
 from pretune.train.logging.trackers import Tracker
 from pretune.train.recipe import Recipe
 from pretune.train.validation import Validation
+from pretune.tune.method import TuningMethod
 
 
 @dataclass
@@ -29,6 +30,7 @@ class TrainContext:
         validation: what evaluation looks at; None never evaluates.
         trackers: starts them, given the step from which training goes on; called on rank 0.
         entropy: of the training tokens' frequencies, in nats; None for a task.
+        method: how the model is tuned; None for all of it.
     """
 
     recipe: Recipe
@@ -40,3 +42,4 @@ class TrainContext:
     validation: Validation | None = None
     trackers: Callable[[int], list[Tracker]] = field(default=lambda step: [])
     entropy: float | None = None
+    method: TuningMethod | None = None

@@ -88,7 +88,7 @@ class _Trainer:
         self.setting, self.recipe, self.world, self.request = setting, setting.recipe, setting.world, request
         self.objective, self.samplers = objective, samplers
         self.draw = Draw(self.recipe.seed)
-        self.root = TrainModule(model, objective).to(setting.device).train()
+        self.root = TrainModule(model, objective, setting.method).to(setting.device).train()
         self.optimizer = build_optimizer(self.root, self.recipe.optimizer, setting.precision.name)
         self.state = self._begin()
         self.stepper = TrainStep(
@@ -247,7 +247,8 @@ class _Trainer:
         waited = feed.waited - waited
         totals = self._totals(prepared)
         lr = self._rate(prepared, totals)
-        result = self.stepper.run(self.state.step, prepared.batches, totals.counts, lr)
+        done = self.recipe.budget.share(self._spent(1, totals.tokens, prepared.epoch - self.state.epoch))
+        result = self.stepper.run(self.state.step, prepared.batches, totals.counts, lr, done)
         self._advance(prepared, totals)
         if result.finite:
             self.state.bad = 0
@@ -310,7 +311,7 @@ class _Trainer:
         for name, total in result.sums.items():
             window.sums[name] = window.sums.get(name, 0.0) + total
             window.correct[name] = window.correct.get(name, 0.0) + result.correct[name]
-        add(window.counts, totals.counts)
+        add(window.counts, result.counts)
         window.weights = result.weights
         window.norm, window.lr = result.norm, lr
         window.tokens += totals.tokens

@@ -14,7 +14,7 @@ from pretune.models.model import parameters
 from pretune.runtime.device import choose
 from pretune.runtime.distributed import Distributed, world_of
 from pretune.runtime.precision import Precision, choose_precision
-from pretune.train.assemble import TrainComponents, fine_tuning, pretraining
+from pretune.train.assemble import TrainComponents, fine_tuning, pretraining, tuning_method
 from pretune.train.checkpoint import state as states
 from pretune.train.checkpoint.state import State
 from pretune.train.checkpoint.store import CheckpointStore, problem
@@ -95,6 +95,7 @@ def _train(
         pieces.validation(recipe, world),
         lambda step: open_trackers(Path(recipe.output), recipe.track, plain(recipe), step),
         pieces.facts.get("unigram_entropy"),
+        tuning_method(recipe),
     )
     narrow(pieces.model, pieces.tokens)
     state = train(pieces.model, pieces.objective, pieces.samplers(recipe), setting)

@@ -18,6 +18,7 @@ from pretune.optim.base import gradient_norm, update
 from pretune.runtime.device import seed
 from pretune.runtime.distributed import Distributed, quiet
 from pretune.runtime.precision import Precision
+from pretune.tune.method import TuningMethod, find_method
 
 
 class TrainModule(nn.Module):
@@ -26,17 +27,23 @@ class TrainModule(nn.Module):
     Args:
         model: called by the objective.
         objective: gives the terms of a batch; may have parameters of its own.
+        method: how the model is tuned; all of it, by default.
     """
 
-    def __init__(self, model: nn.Module, objective: Objective) -> None:
+    def __init__(self, model: nn.Module, objective: Objective, method: TuningMethod | None = None) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
+        self.method = method or find_method("full", {})
 
-    def forward(self, batch: Batch) -> list[Term]:
-        """The terms of a batch."""
+    def forward(self, batch: Batch, *, with_method: bool = False) -> list[Term]:
+        """The terms of a batch.
+
+        Args:
+            with_method: add the tuning method's own terms, which depend on the weights alone.
+        """
         terms: list[Term] = self.objective(self.model, batch)
-        return terms
+        return [*terms, *self.method.terms(self.model)] if with_method else terms
 
 
 @dataclass
@@ -81,12 +88,14 @@ class Result:
         sums, correct: of each term; `correct` is 0 for a term that does not count them.
         weights: of each term in the total loss.
         norm: of the gradient, before clipping.
+        counts: predictions of each term.
     """
 
     sums: dict[str, float]
     correct: dict[str, float]
     weights: dict[str, float]
     norm: float
+    counts: dict[str, int] = field(default_factory=dict)
 
     @property
     def finite(self) -> bool:
@@ -112,7 +121,9 @@ class TrainStep:
     draw: Draw
     clip: float
 
-    def run(self, step: int, batches: Sequence[Batch], counts: Mapping[str, int], lr: float) -> Result:
+    def run(
+        self, step: int, batches: Sequence[Batch], counts: Mapping[str, int], lr: float, fraction: float = 0.0
+    ) -> Result:
         """One step; the optimizer sees the gradient only if all of it is finite.
 
         Args:
@@ -120,14 +131,18 @@ class TrainStep:
             batches: this rank's micro-batches.
             counts: predictions of each term over all micro-batches and ranks.
             lr: learning rate.
+            fraction: how much of the run is done after this step, from 0 to 1.
         """
+        counts = dict(counts)
         batches, shared = self._share(step, batches)
         tally = TermAccumulator()
         last = len(batches) - 1
         for number, batch in enumerate(batches):
             seed(self.device, self.draw.at("dropout", step, number, self.world.rank).key)
             with nullcontext() if number == last else quiet(self.root):
-                terms = self._forward(self.root, batch)
+                terms = self._forward(self.root, batch, with_method=number == last)
+                for term in terms:  # the tuning method's, which are the same on every rank
+                    counts.setdefault(term.name, term.count * self.world.size)
                 loss = [term.sum * (term.weight * self.world.size / max(counts[term.name], 1)) for term in terms]
                 torch.stack(loss).sum().backward()  # type: ignore[no-untyped-call]
             tally.add(terms)
@@ -135,8 +150,9 @@ class TrainStep:
         if result.finite:
             update(self.optimizer, lr, result.norm, self.clip)
             self._bare.objective.after_step(self._bare.model, shared)
+            self._bare.method.after_step(self._bare.model, fraction)
         self.optimizer.zero_grad(set_to_none=True)
-        return result
+        return replace(result, counts=counts)
 
     @torch.no_grad()
     def _share(self, step: int, batches: Sequence[Batch]) -> tuple[Sequence[Batch], Tensor | None]:
@@ -173,9 +189,9 @@ class TrainStep:
     def _placed(self, batch: Batch) -> Batch:
         return pad_to_bucket(batch) if self.device.type == "cpu" else batch.to(self.device)
 
-    def _forward(self, root: nn.Module, batch: Batch) -> list[Term]:
+    def _forward(self, root: nn.Module, batch: Batch, *, with_method: bool = False) -> list[Term]:
         with self.precision.autocast(self.device):
-            terms: list[Term] = root(self._placed(batch))
+            terms: list[Term] = root(self._placed(batch), with_method=with_method)
         return terms
 
     @torch.no_grad()

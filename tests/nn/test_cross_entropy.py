@@ -4,7 +4,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pretune import loss
-from pretune.loss import cross_entropy, linear_cross_entropy, sampled_cross_entropy
+from pretune.loss import cross_entropy
+from pretune.nn.cross_entropy import linear_cross_entropy, sampled_cross_entropy
 
 
 def make(k: int, bias: bool, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:

@@ -1,0 +1,105 @@
+"""The joint of tuning methods: what a file of `tune/`, or a user's own file, offers to a run.
+
+A method's file has a class `Config` and the function `apply(model, config) -> model`, which changes a built model with
+its heads by surgery (see `surgery`) and chooses which parameters train. Where it needs more, it has some of
+
+- `terms(model) -> list[Term]`: parts of the loss that depend on the weights alone, added once a step;
+- `after_step(model, fraction)`: called after each optimizer step with the fraction of the run that is done;
+- `merge(model) -> model`: undoes the surgery, so that a plain model computes the same;
+- `acted(model) -> list[str]`: what the method changed, for people; an empty list fails the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import TypeVar, cast
+
+from torch import nn
+
+from pretune import config as configuration
+from pretune.errors import UsageError
+from pretune.find import find
+from pretune.loss import Term
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class TuningMethod:
+    """A method with its settings; what its file does not have does nothing.
+
+    Attributes:
+        name: file name of the method, or the path to a user's own file.
+        config: its settings.
+        module: its file.
+    """
+
+    name: str
+    config: configuration.Config
+    module: ModuleType
+
+    def apply(self, model: M) -> M:
+        """Change a built model and choose which of its parameters train."""
+        return cast(M, self.module.apply(model, self.config))
+
+    def terms(self, model: nn.Module) -> list[Term]:
+        """The method's own parts of the loss, for one step, named `tune.<name>` in the metrics."""
+        function: Callable[[nn.Module], list[Term]] | None = getattr(self.module, "terms", None)
+        return [] if function is None else [replace(term, name=f"tune.{term.name}") for term in function(model)]
+
+    def after_step(self, model: nn.Module, fraction: float) -> None:
+        """React to an optimizer step.
+
+        Args:
+            fraction: how much of the run is done, from 0 to 1.
+        """
+        function: Callable[[nn.Module, float], None] | None = getattr(self.module, "after_step", None)
+        if function is not None:
+            function(model, fraction)
+
+    @property
+    def can_merge(self) -> bool:
+        """Whether the method can turn a tuned model into a plain one that computes the same."""
+        return hasattr(self.module, "merge")
+
+    def merge(self, model: M) -> M:
+        """A plain model that computes the same; the model itself where the method has no surgery to undo."""
+        return cast(M, self.module.merge(model)) if self.can_merge else model
+
+    def check_acted(self, model: nn.Module) -> list[str]:
+        """What the method changed; empty for a method that makes no such statement.
+
+        Raises:
+            UsageError: the method states that it changed nothing.
+        """
+        function: Callable[[nn.Module], list[str]] | None = getattr(self.module, "acted", None)
+        if function is None:
+            return []
+        changes = function(model)
+        if not changes:
+            raise UsageError(
+                f"tune.{self.name}: the method changed nothing in this model, so the run trained nothing with it; "
+                "name other places in its settings, train longer, or choose another method"
+            )
+        return changes
+
+
+def find_method(name: str, settings: object) -> TuningMethod:
+    """The method of a name or path, with validated settings.
+
+    Args:
+        settings: what the recipe says under the name: a table of fields, or anything else for the defaults.
+
+    Raises:
+        UsageError: no such method, a file without `Config` and `apply`, or a bad setting.
+        MissingInputError: a path to a user's own file that does not exist.
+    """
+    module = find("tune", name)
+    missing = [part for part in ("Config", "apply") if not hasattr(module, part)]
+    if missing:
+        raise UsageError(f"tune: {name!r} has no {' and no '.join(missing)}; a method's file needs both")
+    kind: type[configuration.Config] = module.Config
+    tree = settings if isinstance(settings, Mapping) else {}
+    return TuningMethod(name, configuration.validate(kind, tree, f"tune.{name}"), module)
