@@ -21,7 +21,8 @@ from pretune.config import validate
 from pretune.draw import Draw
 from pretune.models import build
 from pretune.objectives.mixture import build as build_objective
-from pretune.optim.base import OptimizerConfig, build_optimizer, gradient_norm, update
+from pretune.optim import adamw
+from pretune.optim.optimizer import build_optimizer, gradient_norm, update
 from pretune.text.readers.corpus import Account, CorpusConfig, read_corpus
 from pretune.text.samples.sampler import Sampler, divide
 from pretune.text.samples.views import build_view
@@ -95,7 +96,7 @@ def walk(folder: Path) -> None:
 
     model = build("bert", "tiny", objective.roles, {"vocab_size": vocabulary.size})
     root = TrainModule(model, objective)
-    optimizer = build_optimizer(root, OptimizerConfig())
+    optimizer = build_optimizer(root, adamw.Config(lr=1e-4))
     watch(model)
     for number, batch in enumerate(batches):
         terms = root(batch)
@@ -104,7 +105,7 @@ def walk(folder: Path) -> None:
                 say("term", f"{term.name}: sum {shape(term.sum)}, count {term.count}, weight {term.weight}")
         torch.stack([term.sum * (term.weight / total[term.name]) for term in terms]).sum().backward()
     norm = float(gradient_norm(optimizer))
-    update(optimizer, 1e-4, norm, 1.0)
+    update(optimizer, 1.0, norm, 1.0)
     say("step", f"gradient norm over {len(list(root.parameters()))} parameters, one number read from the device")
 
 

@@ -7,6 +7,7 @@ values out of range are refused with the field's name, the value and the nearest
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Annotated, Any, TypeVar, get_args
 import pydantic
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from pretune.errors import MissingInputError, UsageError
 from pretune.find import suggest
@@ -68,6 +70,26 @@ def validate(kind: type[C], tree: Mapping[str, Any], where: str) -> C:
     except ValidationError as error:
         lines = [_explain(kind, problem) for problem in error.errors()]
         raise UsageError("\n".join(f"{where}: {line}" for line in lines)) from None
+
+
+def validate_variant(kind: type[C], tree: Mapping[str, Any]) -> C:
+    """Turn a part of a tree into the `kind` that it names, inside the validation of the whole tree.
+
+    Raises:
+        ValidationError: with the fields that `kind` has, for `validate` to explain what is unknown.
+    """
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        problems = [_with_known_fields(kind, problem) for problem in error.errors()]
+        raise ValidationError.from_exception_data(error.title, problems) from None
+
+
+def _with_known_fields(kind: type[BaseModel], problem: ErrorDetails) -> InitErrorDetails:
+    unknown, loc = problem["type"] == "extra_forbidden", problem["loc"]
+    fields = {"fields": _known(kind, [str(part) for part in loc[:-1]])}
+    type_ = PydanticCustomError("extra_forbidden", "unknown field", fields) if unknown else problem["type"]
+    return {"type": type_, "loc": loc, "input": problem["input"], "ctx": problem.get("ctx", {})}
 
 
 def read_toml(path: Path) -> ConfigDict:
@@ -129,12 +151,31 @@ def parse_overrides(words: Iterable[str]) -> ConfigDict:
             name = name.removeprefix("no-")
         branch: ConfigDict = {}
         leaf = branch
-        *parents, last = name.replace("-", "_").split(".")
+        *parents, last = split_field(name)
         for parent in parents:
             leaf = leaf.setdefault(parent, {})
         leaf[last] = value
         tree = merge(tree, branch)
     return tree
+
+
+_FIELD = re.compile(r"[^=]*?\.py(?::\w+)?(?=\.|$)|[\w.]+:\w+(?=\.|$)|[^.]*")
+
+
+def split_field(name: str) -> list[str]:
+    """The parts of a dotted field name; a user's own file or class is one part, whatever dots it has.
+
+    `objective.../my/distil.py.teacher` has the parts `objective`, `../my/distil.py` and `teacher`.
+    """
+    first, dot, rest = name.partition(".")
+    parts = [first.replace("-", "_")]
+    while dot:
+        part = _FIELD.match(rest)
+        assert part is not None  # the last alternative matches an empty name
+        own = part[0].endswith(".py") or ":" in part[0]
+        parts.append(part[0] if own else part[0].replace("-", "_"))
+        dot, rest = rest[part.end() : part.end() + 1], rest[part.end() + 1 :]
+    return parts
 
 
 def parse_value(text: str) -> Any:
@@ -145,16 +186,20 @@ def parse_value(text: str) -> Any:
         return text
 
 
-def _explain(kind: type[BaseModel], problem: Any) -> str:
+def _explain(kind: type[BaseModel], problem: ErrorDetails) -> str:
     path = [str(part) for part in problem["loc"]]
     field = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        return f"unknown field {field!r}; {suggest(path[-1], _known(kind, path[:-1]))}"
+        known = problem.get("ctx", {}).get("fields") or _known(kind, path[:-1])
+        return f"unknown field {field!r}; {suggest(path[-1], known)}"
     if problem["type"] == "missing":
         return f"field {field!r} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    if not path:  # of the whole tree
+        return message
     value = json.dumps(problem.get("input"), default=str)
     shown = value if len(value) <= 60 else value[:57] + "..."
-    return f"field {field!r} = {shown}: {problem['msg'].removeprefix('Value error, ')}"
+    return f"field {field!r} = {shown}: {message}"
 
 
 def _known(kind: type[BaseModel], path: list[str]) -> list[str]:

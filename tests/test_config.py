@@ -54,6 +54,11 @@ def test_words_lie_over_the_file_over_the_base(tmp_path: Path) -> None:
         (["--table", "{mlm = 1.0}"], {"table": {"mlm": 1.0}}),
         (["--text", "runs/first one"], {"text": "runs/first one"}),
         (["--flag", "true"], {"flag": True}),
+        (["--objective.distil.py.teacher", "x"], {"objective": {"distil.py": {"teacher": "x"}}}),
+        (["--task.../my-code/a.b/tags.py.a-b.c", "1"], {"task": {"../my-code/a.b/tags.py": {"a_b": {"c": 1}}}}),
+        (["--task.mine.py:Tags", "1"], {"task": {"mine.py:Tags": 1}}),
+        (["--objective.my.package:Distil.weight=2"], {"objective": {"my.package:Distil": {"weight": 2}}}),
+        (["--objective.pyramid.weight", "2"], {"objective": {"pyramid": {"weight": 2}}}),
         ([], {}),
     ],
 )

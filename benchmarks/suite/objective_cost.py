@@ -103,7 +103,8 @@ def setup(
     from pretune.draw import Draw
     from pretune.models import build
     from pretune.objectives.mixture import build as build_objective
-    from pretune.optim.base import OptimizerConfig, build_optimizer
+    from pretune.optim import adamw
+    from pretune.optim.optimizer import build_optimizer
     from pretune.runtime.distributed import Distributed
     from pretune.runtime.precision import Precision
     from pretune.text.samples.rows import Row
@@ -114,7 +115,7 @@ def setup(
     network = build(family, size, list(made.roles), overrides={"vocab_size": _VOCABULARY})
     made.setup(network, Draw(0))
     root = TrainModule(network, made).train()
-    optimizer = build_optimizer(root, OptimizerConfig(lr=1e-4))
+    optimizer = build_optimizer(root, adamw.Config(lr=1e-4))
     stepper = TrainStep(
         root, optimizer, Distributed(), torch.device("cpu"), Precision(precision, 0.0, "benchmark"), Draw(0), 1.0
     )
@@ -129,7 +130,7 @@ def setup(
     def run() -> float:
         nonlocal step
         batch = batches[step % _BATCHES]
-        result = stepper.run(step, [batch], made.counts(batch), 1e-4)
+        result = stepper.run(step, [batch], made.counts(batch), 1.0)
         step += 1
         return sum(result.sums.values())
 

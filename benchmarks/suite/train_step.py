@@ -243,7 +243,8 @@ def setup(*, shape: dict[str, Any], model: str, precision: Literal["bf16", "fp32
 
     from pretune.draw import Draw
     from pretune.interop.huggingface import load_model
-    from pretune.optim.base import OptimizerConfig, build_optimizer
+    from pretune.optim import adamw
+    from pretune.optim.optimizer import build_optimizer
     from pretune.runtime.distributed import Distributed
     from pretune.runtime.precision import Precision
     from pretune.train.flops import Flops
@@ -255,13 +256,13 @@ def setup(*, shape: dict[str, Any], model: str, precision: Literal["bf16", "fp32
     root = TrainModule(network, objective)
     losses = {f"loss_{p}": _first_loss(root.eval(), batches[0], p) for p in {"fp32", precision}}
     root.train()
-    optimizer = build_optimizer(root, OptimizerConfig(lr=1e-4))
+    optimizer = build_optimizer(root, adamw.Config(lr=1e-4))
     stepper = TrainStep(
         root, optimizer, Distributed(), torch.device("cpu"), Precision(precision, 0.0, "benchmark"), Draw(0), 1.0
     )
     flops = Flops(network)
     for number, batch in enumerate(batches[-WARM:]):
-        stepper.run(number, [batch], objective.counts(batch), 1e-4)
+        stepper.run(number, [batch], objective.counts(batch), 1.0)
     step = 0
 
     def turn() -> dict[str, float]:
@@ -269,7 +270,7 @@ def setup(*, shape: dict[str, Any], model: str, precision: Literal["bf16", "fp32
         tokens = executed = 0.0
         for _ in range(given.steps):
             batch = batches[step % BATCHES]
-            stepper.run(step, [batch], objective.counts(batch), 1e-4)
+            stepper.run(step, [batch], objective.counts(batch), 1.0)
             step += 1
             tokens += batch.layout.total
             executed += flops(batch)

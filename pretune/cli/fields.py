@@ -26,7 +26,7 @@ _FIELDS = {
     "finetune": ("pretune.train.recipe:Recipe",),
     "show": ("pretune.train.recipe:Recipe",),
 }
-_AXES = ("models", "objectives", "tasks", "tune")
+_AXES = ("models", "objectives", "tasks", "tune", "optim")
 _WIDTH = 100
 _ENTRY = re.compile(r"^    (\w+(?:, \w+)*): (.*(?:\n {8,}.*)*)", re.MULTILINE)
 
@@ -44,6 +44,7 @@ def show_fields(words: Sequence[str]) -> None:
         print(f"\nFields ({place.replace(':', '.')}):\n" if not number else "")
         print(describe(kind, "--corpus." if number else "--"))
     if _FIELDS.get(verb) == _FIELDS["pretrain"]:
+        print(_optimizer_fields())
         print("\nVariants, each a file: " + "; ".join(f"{axis}: {', '.join(variants(axis))}" for axis in _AXES))
 
 
@@ -52,10 +53,25 @@ def describe(kind: type[BaseModel], prefix: str = "--") -> str:
     return "\n".join(_paragraphs(kind, prefix))
 
 
-def _paragraphs(kind: type[BaseModel], prefix: str) -> Iterator[str]:
+def _optimizer_fields() -> str:
+    """The fields that each optimizer adds to those of all, a paragraph each."""
+    from pretune.optim.optimizer import OptimizerConfig, find_optimizer
+
+    shared = set(OptimizerConfig.model_fields)
+    pages: list[str] = []
+    for name in variants("optim"):
+        config = find_optimizer(name).Config
+        own = [field for field in config.model_fields if field not in shared]
+        shared |= set(own)
+        pages += [f"\n  with --optimizer.name {name}:", *_paragraphs(config, "--optimizer.", own)] if own else []
+    return "\n".join(pages)
+
+
+def _paragraphs(kind: type[BaseModel], prefix: str, names: Sequence[str] | None = None) -> Iterator[str]:
     meaning = _meanings(kind)
     inner: list[tuple[str, type[BaseModel]]] = []
-    for name, field in kind.model_fields.items():
+    fields = kind.model_fields
+    for name, field in fields.items() if names is None else [(name, fields[name]) for name in names]:
         below = _configuration(field.annotation)
         if below is not None:
             inner.append((name, below))

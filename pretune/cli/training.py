@@ -76,8 +76,8 @@ def show(*words: Args, session: Common = DEFAULT) -> None:
     if len(words) == 1 and words[0] in PAGES:
         print(PAGES[words[0]](), end="")
         return
+    session.start()  # before the recipe: a user's own optimizer imports torch
     recipe = read_recipe(words, session)
-    session.start()
     from pretune.train.plan import make_plan
 
     print(make_plan(recipe).render())
@@ -110,13 +110,13 @@ def read_recipe(words: tuple[str, ...], session: Session) -> Recipe:
 
 
 def _train(kind: Kind, words: tuple[str, ...], session: Session) -> None:
+    session.start()  # before the recipe: a user's own optimizer imports torch
     recipe = read_recipe(words, session)
     if kind == "pretrain" and recipe.task:
         raise UsageError(f"this recipe has a task ({', '.join(recipe.task)}); start it with: pretune finetune")
     if kind == "finetune" and recipe.objective:
         raise UsageError(f"this recipe has objectives ({', '.join(recipe.objective)}); start it with: pretune pretrain")
     session.say(_intention(kind, recipe))
-    session.start()
     from pretune import api
     from pretune.report.report import next_commands
 

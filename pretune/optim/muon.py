@@ -1,116 +1,54 @@
-"""Muon for the matrices of the layers, AdamW for everything else, as one optimizer.
+"""Muon: orthogonal steps in the matrices of the layers, AdamW for embeddings, heads, biases and norms.
 
-Muon makes each matrix's momentum orthogonal before it is a step, by five Newton-Schulz iterations: products of the
-matrix with itself, which cost as much as some hundred tokens of forward and backward. It pays where a step has
-thousands of tokens. `torch.optim.Muon` walks through the matrices one by one, some forty small operations each, and
-always in bf16, in which a processor without it is slow (benchmarks/LOG.md); here those of one shape, lying or
-standing, are one batch, in the format of the run's other products.
+It pays where a step has thousands of tokens; `orthogonal.py` says what a step costs.
 
-Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; the size of a step as in Liu et
-al. 2025 (arXiv 2502.16982), so that AdamW's learning rate and decay fit both.
+Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; its rate matched to AdamW's as in
+Liu et al. 2025 (arXiv 2502.16982).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
+from pydantic import Field
 
-if TYPE_CHECKING:
-    from pretune.optim.base import OptimizerConfig
+from pretune.optim import adamw
+from pretune.optim.optimizer import Purpose
 
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # steepest at zero; singular values end in 0.7 .. 1.2
-_ITERATIONS = 5
-_TINY = 1e-7
-_RMS = 0.2  # of an AdamW step, in units of the learning rate
+if TYPE_CHECKING:  # the configuration is read without torch
+    import torch
+    from torch import nn
 
 
-class MuonWithAdamW(torch.optim.Optimizer):
-    """The matrices' rule, and an AdamW that shares its groups and its state with this optimizer.
-
-    Args:
-        matrices: of two dimensions each.
-        products: the number format that the iterations multiply in.
+class Config(adamw.Config):
+    """Settings of Muon; those of AdamW hold for the other parameters, `lr` and `weight_decay` for all.
 
     Attributes:
-        grad_scale: gradients are divided by it, where set; see `optimizer.update`.
+        momentum: decay of Muon's running mean.
     """
 
-    grad_scale: Tensor | None = None
-    found_inf: Tensor | None = None
+    usual_lr: ClassVar[Mapping[Purpose, tuple[float, float]]] = dict.fromkeys(
+        ("objective", "task", "heads"), (1e-4, 3e-2)
+    )
 
-    def __init__(
-        self,
-        matrices: Iterable[Tensor],
-        adamw: torch.optim.AdamW,
-        *,
-        lr: float,
-        weight_decay: float,
-        momentum: float,
-        products: torch.dtype,
-    ) -> None:
-        mine = {"params": list(matrices), "lr": lr, "weight_decay": weight_decay, "momentum": momentum}
-        super().__init__([mine, *adamw.param_groups], {})
-        self._adamw, self._products = adamw, products
-        adamw.param_groups, adamw.state = self.param_groups[1:], self.state
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Both updates."""
-        group = self.param_groups[0]
-        matrices = [p for p in group["params"] if p.grad is not None]
-        if matrices:
-            self._step(matrices, [p.grad for p in matrices], group)
-        self._adamw.grad_scale, self._adamw.found_inf = self.grad_scale, self.found_inf  # type: ignore[attr-defined]
-        self._adamw.step()
-
-    def _step(self, matrices: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
-        for p in matrices:
-            if "momentum_buffer" not in self.state[p]:
-                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        if self.grad_scale is not None:
-            torch._foreach_div_(grads, self.grad_scale)
-        mean = [self.state[p]["momentum_buffer"] for p in matrices]
-        torch._foreach_lerp_(mean, grads, 1 - group["momentum"])
-        ahead = torch._foreach_lerp(grads, mean, group["momentum"])
-        torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-        for p, step in zip(matrices, orthogonal(list(ahead), self._products), strict=True):
-            p.add_(step, alpha=-group["lr"] * _RMS * math.sqrt(max(p.shape)))
+    momentum: float = Field(0.95, ge=0, lt=1)
 
 
-def orthogonal(matrices: Sequence[Tensor], products: torch.dtype) -> list[Tensor]:
-    """Nearly the orthogonal factor of each matrix: its singular values become about 1.
+def build(parameters: Mapping[str, nn.Parameter], config: Config, dtype: torch.dtype) -> torch.optim.Optimizer:
+    """Muon for the matrices of the layers beside an AdamW for the rest; AdamW alone where no such matrix learns."""
+    layers = {name: p for name, p in parameters.items() if p.dim() == 2 and ".stack." in f".{name}"}
+    rest = {name: p for name, p in parameters.items() if name not in layers}
+    companion = adamw.build(rest, config, dtype)
+    if not layers:
+        return companion
+    from pretune.optim.orthogonal import MuonWithAdamW
 
-    Shape:
-        matrices: (a, b) each; return: the same, of the type `products`.
-    """
-    batches: dict[tuple[int, int], list[int]] = {}
-    for n, matrix in enumerate(matrices):
-        batches.setdefault((min(matrix.shape), max(matrix.shape)), []).append(n)
-    out: list[Tensor] = [*matrices]
-    for members in batches.values():
-        lying = [matrices[n] if matrices[n].shape[0] <= matrices[n].shape[1] else matrices[n].T for n in members]
-        for n, found in zip(members, _iterate(torch.stack(lying), products).unbind(), strict=True):
-            out[n] = found if matrices[n].shape[0] <= matrices[n].shape[1] else found.T
-    return out
-
-
-def _iterate(x: Tensor, products: torch.dtype) -> Tensor:
-    """Shape: (n, a, b), a <= b -> the same, of the type `products`."""
-    a, b, c = _COEFFICIENTS
-    x = (x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=_TINY)).to(products)
-    for _ in range(_ITERATIONS):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x
-
-
-def with_muon(
-    adamw: torch.optim.AdamW, matrices: Sequence[Tensor], config: OptimizerConfig, products: torch.dtype
-) -> MuonWithAdamW:
-    """Muon for the matrices beside an AdamW for the rest."""
-    rule = {"lr": config.lr, "weight_decay": config.weight_decay, "momentum": config.momentum}
-    return MuonWithAdamW(matrices, adamw, **rule, products=products)
+    return MuonWithAdamW(
+        layers.values(),
+        companion,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+        dtype=dtype,
+    )

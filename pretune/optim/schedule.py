@@ -62,7 +62,7 @@ _FALL: dict[Kind, Callable[[ScheduleConfig, float], float]] = {
 }
 
 
-def factor(config: ScheduleConfig, share: float) -> float:
+def schedule_factor(config: ScheduleConfig, share: float) -> float:
     """The rate as a share of its peak, after `share` of the run."""
     share = min(max(share, 0.0), 1.0)
     if share < config.warmup:

@@ -22,8 +22,8 @@ from pretune.batch import split_sequences
 from pretune.draw import Draw
 from pretune.errors import DivergenceError
 from pretune.objectives.objective import Objective
-from pretune.optim.base import build_optimizer
-from pretune.optim.schedule import factor
+from pretune.optim.optimizer import build_optimizer
+from pretune.optim.schedule import schedule_factor
 from pretune.runtime.precision import fingerprint
 from pretune.runtime.signals import CATCH, SignalError, StopRequest, stop_on_signal
 from pretune.text.samples.sampler import Cursor, Sampler
@@ -246,13 +246,13 @@ class _Trainer:
         prepared = self._in_length(feed.next())
         waited = feed.waited - waited
         totals = self._totals(prepared)
-        lr = self._rate(prepared, totals)
+        factor = self._schedule_factor(prepared, totals)
         done = self.recipe.budget.share(self._spent(1, totals.tokens, prepared.epoch - self.state.epoch))
-        result = self.stepper.run(self.state.step, prepared.batches, totals.counts, lr, done)
+        result = self.stepper.run(self.state.step, prepared.batches, totals.counts, factor, done)
         self._advance(prepared, totals)
         if result.finite:
             self.state.bad = 0
-            self._add_to_window(result, totals, lr, time.perf_counter() - begin, waited)
+            self._add_to_window(result, totals, self.recipe.optimizer.lr * factor, time.perf_counter() - begin, waited)
         else:
             self._skip(prepared, result)
         self.journal.after_step()
@@ -287,13 +287,13 @@ class _Trainer:
         tokens, samples, flops, *counts = self.world.sum(own)
         return Totals({n: round(c) for n, c in zip(names, counts, strict=True)}, round(tokens), round(samples), flops)
 
-    def _rate(self, prepared: PreparedStep, totals: Totals) -> float:
-        """The learning rate at the middle of the step."""
+    def _schedule_factor(self, prepared: PreparedStep, totals: Totals) -> float:
+        """By what the step multiplies the peak learning rate: the schedule at the middle of the step."""
         recipe = self.recipe
         middle = self._spent(0.5, totals.tokens / 2, (prepared.epoch - self.state.epoch) / 2)
         length = recipe.schedule.tokens
         share = middle.tokens / length if length else recipe.budget.share(middle)
-        return recipe.optimizer.lr * factor(recipe.schedule, share)
+        return schedule_factor(recipe.schedule, share)
 
     def _advance(self, prepared: PreparedStep, totals: Totals) -> None:
         state = self.state

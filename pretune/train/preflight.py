@@ -5,6 +5,7 @@ Nothing here stops a run: what cannot work at all is refused where it is read.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections import Counter
@@ -17,6 +18,7 @@ from torch import nn
 
 from pretune.nn.dropout import Dropout
 from pretune.objectives.objective import Objective
+from pretune.optim.optimizer import DEFAULT, Purpose
 from pretune.text.samples.rows import Encoding
 from pretune.text.samples.views import ExampleView
 from pretune.train.assemble import TrainComponents
@@ -30,8 +32,6 @@ _REPEATS = 40  # passes over a corpus; Muennighoff et al. 2023 (arXiv 2305.16264
 _TOKENS = (512, 1 << 22)  # of a pretraining step: what published runs have
 _ROOM = 0.9  # of the memory that is free
 _FEW_STEPS = 50
-# Learning rates that published runs have, by what is trained; Muon's are matched to AdamW's, and then larger.
-_RATES = {"objective": (1e-5, 2e-3), "task": (1e-6, 2e-4), "heads": (1e-5, 1e-1), "muon": (1e-4, 3e-2)}
 
 
 def preflight(recipe: Recipe, pieces: TrainComponents, device: torch.device) -> list[str]:
@@ -48,12 +48,13 @@ def preflight(recipe: Recipe, pieces: TrainComponents, device: torch.device) -> 
 
 def _rate(recipe: Recipe) -> Iterator[str]:
     method = next(iter(recipe.tune))
-    kind = "muon" if recipe.optimizer.name == "muon" else "heads" if method == "frozen" else ""
-    kind = kind or ("task" if recipe.task else "objective")
-    low, high = _RATES[kind]
-    rate = recipe.optimizer.lr
+    purpose: Purpose = "heads" if method == "frozen" else "task" if recipe.task else "objective"
+    optimizer = recipe.optimizer
+    low, high = optimizer.usual_lr.get(purpose, (0.0, math.inf))
+    rate = optimizer.lr
     if not low <= rate <= high:
-        what = {"heads": "heads alone", "muon": "Muon", "task": "fine-tuning", "objective": "pretraining"}[kind]
+        what = {"heads": "heads alone", "task": "fine-tuning", "objective": "pretraining"}[purpose]
+        what = what if optimizer.name == DEFAULT else f"{what} with {optimizer.name}"
         word, remedy = ("below", "raise it if the loss") if rate < low else ("above", "lower it if the loss")
         yield f"optimizer.lr {rate:g} is {word} what is usual for {what} ({low:g} to {high:g}); {remedy} stands still"
 

@@ -13,7 +13,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from pretune.config import Choice, Choices, Config, flatten, merge
 from pretune.errors import UsageError
-from pretune.optim.base import OptimizerConfig
+from pretune.optim import adamw
+from pretune.optim.optimizer import OptimizerTable
 from pretune.optim.schedule import ScheduleConfig
 from pretune.runtime.precision import Name as PrecisionName
 from pretune.text.readers.labelled import LabelledConfig
@@ -21,6 +22,11 @@ from pretune.train.budget import BudgetConfig
 from pretune.train.checkpoint.store import CheckpointConfig
 from pretune.train.evaluation import EvaluationConfig
 from pretune.train.logging.trackers import TrackConfig
+
+RENAMED_FIELDS: dict[str, str] = {
+    "objective.mlm.whole_words": "objective.mlm.units (= word)",
+}
+"""Old dotted names of fields of recipes, and the new ones: an old one is refused with its new name."""
 
 _PRETRAINING: dict[str, Any] = {"budget": {"steps": 1000}}
 _FINE_TUNING: dict[str, Any] = {
@@ -192,7 +198,7 @@ class Recipe(Config):
     objective: Choices = Field(default_factory=dict)
     task: Choices = Field(default_factory=dict)
     tune: Choices = Field(default_factory=_full)
-    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    optimizer: OptimizerTable = Field(default_factory=adamw.Config)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
     budget: BudgetConfig
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
@@ -205,6 +211,7 @@ class Recipe(Config):
         """Lay the user's values over those that suit pretraining or fine-tuning."""
         if not isinstance(tree, Mapping):
             return tree
+        _refuse_renamed(tree)
         base = _FINE_TUNING if tree.get("task") else _PRETRAINING
         if tree.get("budget") is not None:
             base = {name: value for name, value in base.items() if name != "budget"}
@@ -227,6 +234,22 @@ class Recipe(Config):
         if self.evaluation.patience and self.evaluation.samples == 0:
             raise ValueError("evaluation.patience needs evaluation.samples")
         return self
+
+
+def _refuse_renamed(tree: Mapping[str, Any]) -> None:
+    """Refuse fields that have another name now.
+
+    Raises:
+        ValueError: each such field with its value and its new name.
+    """
+    problems = [
+        f"field {name!r} = {value!r} has a new name: use {RENAMED_FIELDS[old] + name.removeprefix(old)}"
+        for name, value in flatten(tree).items()
+        for old in RENAMED_FIELDS
+        if name == old or name.startswith(f"{old}.")
+    ]
+    if problems:
+        raise ValueError("; ".join(problems))
 
 
 def plain(recipe: Recipe) -> dict[str, Any]:

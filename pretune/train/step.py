@@ -14,7 +14,7 @@ from pretune.batch import Batch, StepContext, pad_to_bucket
 from pretune.draw import Draw
 from pretune.loss import Term
 from pretune.objectives.objective import Objective
-from pretune.optim.base import gradient_norm, update
+from pretune.optim.optimizer import gradient_norm, update
 from pretune.runtime.device import seed
 from pretune.runtime.distributed import Distributed, quiet
 from pretune.runtime.precision import Precision
@@ -122,7 +122,7 @@ class TrainStep:
     clip: float
 
     def run(
-        self, step: int, batches: Sequence[Batch], counts: Mapping[str, int], lr: float, fraction: float = 0.0
+        self, step: int, batches: Sequence[Batch], counts: Mapping[str, int], factor: float, fraction: float = 0.0
     ) -> Result:
         """One step; the optimizer sees the gradient only if all of it is finite.
 
@@ -130,7 +130,7 @@ class TrainStep:
             step: its number, which keys dropout.
             batches: this rank's micro-batches.
             counts: predictions of each term over all micro-batches and ranks.
-            lr: learning rate.
+            factor: of the schedule, by which each group multiplies its learning rate.
             fraction: how much of the run is done after this step, from 0 to 1.
         """
         counts = dict(counts)
@@ -148,7 +148,7 @@ class TrainStep:
             tally.add(terms)
         result = tally.read(sorted(counts), self.world, gradient_norm(self.optimizer))
         if result.finite:
-            update(self.optimizer, lr, result.norm, self.clip)
+            update(self.optimizer, factor, result.norm, self.clip)
             self._bare.objective.after_step(self._bare.model, shared)
             self._bare.method.after_step(self._bare.model, fraction)
         self.optimizer.zero_grad(set_to_none=True)

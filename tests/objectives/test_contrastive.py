@@ -20,7 +20,8 @@ from pretune.objectives import mixture
 from pretune.objectives.cert import Cert
 from pretune.objectives.simcse import SimCSE
 from pretune.objectives.structure import OTHER, PREVIOUS, SentenceStructure
-from pretune.optim.base import OptimizerConfig, build_optimizer
+from pretune.optim import adamw
+from pretune.optim.optimizer import build_optimizer
 from pretune.runtime.distributed import Distributed
 from pretune.runtime.precision import Precision
 from pretune.text.samples.views import Row, SentenceView
@@ -90,13 +91,13 @@ def gradient(kind: Any, parts: int, **fields: Any) -> tuple[float, dict[str, tor
     objective = make(kind, model, **fields)
     root = TrainModule(model, objective).train()
     stepper = TrainStep(
-        root, build_optimizer(root, OptimizerConfig(lr=1e-2, eps=1e-3)), Distributed(), torch.device("cpu"),
+        root, build_optimizer(root, adamw.Config(lr=1e-2, eps=1e-3)), Distributed(), torch.device("cpu"),
         Precision("fp32", 0.0, "test"), DRAW, 0.0,
     )  # fmt: skip
     samples, total = rows(12), 0.0
     for step in range(3):
         made = [objective.build_batch(samples[n::parts], DRAW, step) for n in range(parts)]
-        result = stepper.run(step, made, {objective.name: 12}, 1e-2)
+        result = stepper.run(step, made, {objective.name: 12}, 1.0)
         total += result.sums[objective.name] + result.norm
     return total, {name: p.detach().clone() for name, p in root.named_parameters()}, objective
 
@@ -180,12 +181,12 @@ def test_vectors_of_different_sentences_are_driven_apart(kind: Any) -> None:
     model = model_of(0.1)
     objective, samples = make(kind, model), rows(32)
     root = TrainModule(model, objective).train()
-    optimizer = build_optimizer(root, OptimizerConfig(lr=2e-3))
+    optimizer = build_optimizer(root, adamw.Config(lr=2e-3))
     stepper = TrainStep(root, optimizer, Distributed(), torch.device("cpu"), Precision("fp32", 0.0, "test"), DRAW, 1.0)
     accuracy = []
     for step in range(60):
         made = objective.build_batch(samples, DRAW, step)
-        result = stepper.run(step, [made], {objective.name: 32}, 2e-3)
+        result = stepper.run(step, [made], {objective.name: 32}, 1.0)
         accuracy.append(result.correct[objective.name] / 32)
     texts = {tuple(row.tokens.tolist()) for row in samples}
     assert len(texts) == 32

@@ -6,7 +6,8 @@ from trainkit import recipe
 
 from pretune.config import load, validate, write_toml
 from pretune.errors import UsageError
-from pretune.train.recipe import Recipe, compare, plain
+from pretune.train import recipe as recipes
+from pretune.train.recipe import RENAMED_FIELDS, Recipe, compare, plain
 
 
 def test_reading_a_recipe_does_not_import_torch():
@@ -62,6 +63,19 @@ def test_fine_tuning_has_defaults_of_its_own():
 def test_mistakes_are_named(words, said):
     with pytest.raises(UsageError, match=said):
         load(Recipe, None, words)
+
+
+@pytest.mark.parametrize("name", RENAMED_FIELDS)
+def test_an_old_field_is_refused_with_its_new_name(name):
+    with pytest.raises(UsageError) as error:
+        load(Recipe, None, ["--objective", "mlm", f"--{name}", "7"])
+    assert f"field {name!r} = 7 has a new name: use {RENAMED_FIELDS[name]}" in str(error.value)
+
+
+def test_an_old_table_is_refused_field_by_field(monkeypatch):
+    monkeypatch.setitem(recipes.RENAMED_FIELDS, "optimiser", "optimizer")
+    with pytest.raises(UsageError, match=r"'optimiser.lr' = 1 has a new name: use optimizer.lr"):
+        load(Recipe, None, ["--optimiser.lr", "1"])
 
 
 def test_what_may_change_on_the_way(tmp_path):

@@ -1,0 +1,175 @@
+"""What all optimizers share: finding one by name, the groups of its parameters, and a step with schedule and clipping.
+
+An optimizer is a file with two things. `Config`, a subclass of `OptimizerConfig`, holds its settings: the recipe's
+table `[optimizer]` is read into it. `build(parameters, config, dtype)` gives a `torch.optim.Optimizer`. Each of its
+groups may have a learning rate of its own, which the schedule multiplies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, cast
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
+
+from pretune import config as configuration
+from pretune.errors import UsageError
+from pretune.find import find
+
+if TYPE_CHECKING:  # the configuration is read without torch
+    import torch
+    from torch import Tensor, nn
+
+DEFAULT = "adamw"
+Purpose = Literal["objective", "task", "heads"]
+"""What a run trains: a pretraining objective, a task, or a task's heads alone."""
+
+
+class OptimizerConfig(configuration.Config):
+    """How gradients become steps; each optimizer adds fields of its own.
+
+    Attributes:
+        name: a file of `optim/`, or a user's own file by its path.
+        lr: learning rate at the peak of the schedule.
+        clip: largest global norm of the gradient; 0 does not clip.
+        usual_lr: learning rates that published runs have, by what is trained: a run outside of them is warned.
+    """
+
+    usual_lr: ClassVar[Mapping[Purpose, tuple[float, float]]] = {}
+
+    name: str = DEFAULT
+    lr: float = Field(5e-4, gt=0, allow_inf_nan=False)
+    clip: float = Field(1.0, ge=0, allow_inf_nan=False)
+
+
+class OptimizerFile(Protocol):
+    """What a file of `optim/`, or a user's own, offers."""
+
+    Config: type[OptimizerConfig]
+
+    def build(self, parameters: Mapping[str, nn.Parameter], config: Any, dtype: torch.dtype) -> torch.optim.Optimizer:
+        """The optimizer of the parameters that learn.
+
+        Args:
+            parameters: by name.
+            config: an instance of the file's `Config`.
+            dtype: of the matmuls that the optimizer makes, if it makes any: fp32 or bf16.
+        """
+
+
+def find_optimizer(name: str) -> OptimizerFile:
+    """The file of an optimizer.
+
+    Raises:
+        UsageError: no such file (the nearest name is given), or one without `Config` or `build`.
+        MissingInputError: a path to a user's own file that does not exist.
+    """
+    module = find("optim", name)
+    kind = getattr(module, "Config", None)
+    if not (isinstance(kind, type) and issubclass(kind, OptimizerConfig)) or not hasattr(module, "build"):
+        raise UsageError(
+            f"optimizer.name = {name!r}: the file must define Config (a subclass of "
+            "pretune.optim.optimizer.OptimizerConfig) and build(parameters, config, dtype)"
+        )
+    return cast(OptimizerFile, module)
+
+
+def _read_table(value: Any) -> Any:
+    """The table `[optimizer]` of a recipe as the `Config` of the optimizer that it names."""
+    if not isinstance(value, Mapping):
+        return value
+    name = value.get("name", DEFAULT)
+    if not isinstance(name, str):
+        return value  # refused as a field of the wrong type
+    return configuration.validate_variant(find_optimizer(name).Config, {**value, "name": name})
+
+
+OptimizerTable = Annotated[SerializeAsAny[OptimizerConfig], BeforeValidator(_read_table)]
+"""The table `[optimizer]` of a recipe."""
+
+
+def build_optimizer(
+    root: nn.Module, config: OptimizerConfig, precision: Literal["bf16", "fp32"] = "fp32"
+) -> torch.optim.Optimizer:
+    """The optimizer over the parameters of a module that learn.
+
+    Args:
+        precision: dtype of the optimizer's own matmuls.
+
+    Raises:
+        UsageError: a parameter that learns is in no group, or a group has no learning rate.
+    """
+    import torch
+
+    parameters = {name: p for name, p in root.named_parameters() if p.requires_grad}
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    optimizer = find_optimizer(config.name).build(parameters, config, dtype)
+    covered = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    missing = [name for name, p in parameters.items() if id(p) not in covered]
+    if missing:
+        raise UsageError(
+            f"optimizer.name = {config.name!r}: {missing[0]!r} and {len(missing) - 1} more parameters are in none of "
+            "its groups and would not learn; put every parameter that build() is given into a group"
+        )
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    return optimizer
+
+
+def decay_groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups: matrices and embeddings, which decay, and biases and norms, which do not; empty ones left out.
+
+    Source: which parameters decay as in BERT and GPT-2, those of two dimensions and more.
+    """
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]] or [{"params": []}]
+
+
+def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:
+    """Global norm of the gradient; not finite as soon as one element is not.
+
+    Shape:
+        return: () fp32 on the device of the gradients; no synchronization.
+    """
+    import torch
+
+    grads = gradients(optimizer)
+    if not grads:
+        return torch.zeros(())
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+    return norm
+
+
+def update(optimizer: torch.optim.Optimizer, factor: float, norm: float, clip: float) -> None:
+    """One optimizer step with every group's learning rate multiplied by `factor`, the gradient scaled down to `clip`.
+
+    The fused kernels of CPU and CUDA divide the gradient by `grad_scale` while they read it, which spares clipping its
+    own pass.
+
+    Args:
+        factor: of the schedule.
+        norm: the gradient's global norm, finite: a step with another must be skipped by the caller.
+    """
+    import torch
+
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+    scale = found_inf = None
+    if 0 < clip < norm:
+        grads = gradients(optimizer)
+        device = grads[0].device
+        if getattr(optimizer, "_step_supports_amp_scaling", False) and device.type in ("cpu", "cuda"):
+            scale = torch.tensor(norm / clip, dtype=torch.float32, device=device)
+            found_inf = torch.zeros((), dtype=torch.float32, device=device)
+        else:
+            torch._foreach_mul_(grads, clip / norm)
+    optimizer.grad_scale, optimizer.found_inf = scale, found_inf  # type: ignore[attr-defined]
+    optimizer.step()
+
+
+def gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The gradients that there are."""
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
