@@ -195,7 +195,7 @@ def cosines(found: NDArray[np.float32], exact: NDArray[np.float32]) -> NDArray[n
 def setup(*, model: str, texts: str, vectors: str, precision: Literal["bf16", "fp32"]) -> Callable[[], dict[str, Any]]:
     """`pretune.load(model).embed(texts, normalize=True)`; the first turn also writes the vectors."""
     from pretune.api import load
-    from pretune.models.model import flops_per_token
+    from pretune.models.flops import flops_per_token
 
     network = load(model, "cpu", precision)
     given: list[str] = json.loads(Path(texts).read_text(encoding="utf-8"))

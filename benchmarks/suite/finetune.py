@@ -264,8 +264,8 @@ def _first_loss_and_flops(recipe: Any, epochs: int) -> dict[str, float]:
     import torch
 
     from pretune.draw import Draw
+    from pretune.models.flops import Flops
     from pretune.train.assemble import fine_tuning
-    from pretune.train.flops import Flops
 
     pieces = fine_tuning(recipe)
     view, task, draw = pieces.views[0][0], pieces.objective, Draw(0)

@@ -243,11 +243,11 @@ def setup(*, shape: dict[str, Any], model: str, precision: Literal["bf16", "fp32
 
     from pretune.draw import Draw
     from pretune.interop.huggingface import load_model
+    from pretune.models.flops import Flops
     from pretune.optim import adamw
     from pretune.optim.optimizer import build_optimizer
     from pretune.runtime.distributed import Distributed
     from pretune.runtime.precision import Precision
-    from pretune.train.flops import Flops
     from pretune.train.step import TrainModule, TrainStep
 
     given = Shape(**shape)

@@ -71,7 +71,8 @@ def _family(name: str) -> str:
 def _size(name: str, size: str) -> str:
     from pretune.models import build
     from pretune.models.encoder_decoder import EncoderDecoder
-    from pretune.models.model import get_family, head_flops, parameters, stack_flops
+    from pretune.models.flops import count_parameters, head_flops, stack_flops
+    from pretune.models.model import get_family
 
     heads = next((roles for roles in get_family(name).ARCHITECTURES.values() if roles), ())
     model = build(name, size, heads, allocate=False)
@@ -79,7 +80,7 @@ def _size(name: str, size: str) -> str:
     if isinstance(model, EncoderDecoder):
         work += stack_flops(model.encoder.stack, _LENGTH) / _LENGTH
     work += sum(head_flops(model, role) for role in heads if role in ("mlm", "clm", "plm", "rtd"))
-    weights = parameters(model)
+    weights = count_parameters(model)
     memory = " | ".join(f"{times * 4 * weights / 1e6:,.0f} MB" for times in (1, 4))
     return f"| {size} | {_count(weights)} | {memory} | {work / 1e6:,.1f} |"
 
@@ -116,11 +117,11 @@ def _work(name: str) -> float:
     from pretune.draw import Draw
     from pretune.find import find_class
     from pretune.models import build
+    from pretune.models.flops import Flops
     from pretune.objectives.mixture import build as build_objective
     from pretune.objectives.objective import Objective
     from pretune.text.samples.rows import Row
     from pretune.text.tokenizer.vocabulary import numbered
-    from pretune.train.flops import Flops
 
     kind = find_class("objectives", name, Objective)  # type: ignore[type-abstract]
     model = build(kind.default_family, "mini", kind.roles, overrides={"vocab_size": _VOCABULARY}, allocate=False)
@@ -131,4 +132,4 @@ def _work(name: str) -> float:
         tokens = Draw(n).below(np.arange(_LENGTH - 2 + objective.lookahead), _VOCABULARY - _SPECIAL) + _SPECIAL
         half = np.array([len(tokens) // 2])
         rows.append(Row((0, 0, n), tokens, sentences=np.append(0, half), other=tokens[::-1], stops=half))
-    return Flops(model, objective)(objective.build_batch(rows, Draw(0)))
+    return Flops(model, objective.passes)(objective.build_batch(rows, Draw(0)))

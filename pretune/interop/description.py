@@ -139,7 +139,7 @@ def _family(path: Path, told: Mapping[str, Any], found: Sequence[str]) -> str:
             return family
     for family in known:
         module = get_family(family)
-        body = [key.theirs.format(0) for key in module.NAMES if not key.ours.startswith("heads.")]
+        body = [weight.theirs.format(0) for weight in module.WEIGHT_MAP if not weight.ours.startswith("heads.")]
         plain = {plain_name(name, module.PREFIX) for name in found}
         if sum(plain_name(name, module.PREFIX) in plain for name in body) * 2 > len(body):
             return family
@@ -163,10 +163,8 @@ def _roles(module: Family, told: Mapping[str, Any], found: Sequence[str]) -> tup
     plain = {plain_name(name, module.PREFIX) for name in found}
     stated = module.ARCHITECTURES.get(_architecture(told))
     roles = list(dict.fromkeys(role for roles in module.ARCHITECTURES.values() for role in roles))
-    keys = {
-        role: [key.theirs for key in module.NAMES if key.ours.startswith(f"heads.{role}.") and not key.copies]
-        for role in roles
-    }
+    weights = [weight for weight in module.WEIGHT_MAP if not weight.alias]
+    keys = {role: [weight.theirs for weight in weights if weight.ours.startswith(f"heads.{role}.")] for role in roles}
     present: list[str] = []
     for role in roles:
         others = {name for other in roles if other != role for name in keys[other]}

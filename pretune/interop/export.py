@@ -16,7 +16,8 @@ from pretune.errors import DataError
 from pretune.interop.huggingface import load_model, write_model
 from pretune.interop.staging import staged
 from pretune.interop.weights import SHARD_BYTES
-from pretune.models.model import LanguageModel, Pooling, parameters
+from pretune.models.flops import count_parameters
+from pretune.models.model import LanguageModel, Pooling
 from pretune.nn.heads import SequenceHead
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -85,7 +86,7 @@ def export_model(
                 f"{directory}: outputs of the model that was written differ by {found:.1e} of their size; its "
                 "config.json does not say all that the model does"
             )
-    return Exported(parameters(model), 1 + len(model.heads), found)
+    return Exported(count_parameters(model), 1 + len(model.heads), found)
 
 
 @torch.inference_mode()

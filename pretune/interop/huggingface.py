@@ -1,6 +1,6 @@
 """Models as `transformers` keeps them on disk: `config.json` and weights, read and written, without `transformers`.
 
-Each family's `NAMES` says which tensor of a file is which of ours; this module only walks that table. Nothing is
+Each family's `WEIGHT_MAP` says which tensor of a file is which of ours; this module only walks that table. Nothing is
 allocated before the shapes in the files have been found to be those of the configuration.
 """
 
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pretune.errors import DataError, MissingInputError
 from pretune.interop.description import Description, architecture, describe, interpret, plain_name, read_description
@@ -19,18 +19,16 @@ from pretune.interop.gguf import GgufWeights
 from pretune.interop.sentence_transformers import read_pooling, write_modules
 from pretune.interop.staging import Stage, staged
 from pretune.interop.weights import SHARD_BYTES, Weights, stale, write_json, write_weights
+from pretune.models.init import initialise, replace_parameters
 from pretune.models.model import (
-    Config,
     Family,
-    Key,
     LanguageModel,
     Loaded,
     Pooling,
     construct,
     get_family,
-    initialise,
-    replace_parameters,
 )
+from pretune.models.weight_map import Weight, expand, join
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 _BUFFERS = (".position_ids", ".token_type_ids", ".attn.bias", ".attn.masked_bias")
@@ -110,17 +108,17 @@ class _Table:
         """The name in the files, or None."""
         return self.found.get(plain_name(theirs, self.family.PREFIX))
 
-    def sources(self, model: LanguageModel) -> dict[str, tuple[str, Key]]:
+    def sources(self, model: LanguageModel) -> dict[str, tuple[str, Weight]]:
         """For each of the model's parameters that the files have: name in the files, and how to read it."""
-        out: dict[str, tuple[str, Key]] = {}
+        out: dict[str, tuple[str, Weight]] = {}
         parameters = dict(model.named_parameters())
-        for ours, theirs, key in expand(self.family.NAMES, model):
+        for ours, theirs, weight in expand(self.family.WEIGHT_MAP, model):
             name = self.locate(theirs)
             if ours in parameters and name is not None:
-                out[ours] = (name, key)  # of two names the later one is what transformers computes with
+                out[ours] = (name, weight)  # of two names the later one is what transformers computes with
         return out
 
-    def check(self, model: LanguageModel, sources: Mapping[str, tuple[str, Key]]) -> None:
+    def check(self, model: LanguageModel, sources: Mapping[str, tuple[str, Weight]]) -> None:
         """Every weight of the body is there, and every shape is the configuration's.
 
         Raises:
@@ -134,12 +132,8 @@ class _Table:
                         f"config.json describes another {model.family} than theirs (layers, kind)"
                     )
                 continue
-            name, key = sources[ours]
-            shape = (parameter.shape[0] * key.parts, *parameter.shape[1:])
-            wanted = (1,) * key.ones + (shape[::-1] if key.transpose else shape)
-            if key.heads:
-                heads = getattr(model.config, key.heads)
-                wanted = (*wanted[:-1], heads, wanted[-1] // heads)
+            name, weight = sources[ours]
+            wanted = weight.file_shape(parameter, model.config)
             have = self.weights.shapes[name]
             if have != wanted:
                 raise DataError(
@@ -152,35 +146,23 @@ class _Table:
     def left_over(self, model: LanguageModel) -> list[str]:
         """Names in the files that the model has no place for; buffers and copies of tied weights are not counted."""
         own = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        names = expand(self.family.NAMES, model)
-        used = {self.locate(theirs) for ours, theirs, key in names if ours in own or key.copies}
+        names = expand(self.family.WEIGHT_MAP, model)
+        used = {self.locate(theirs) for ours, theirs, weight in names if ours in own or weight.alias}
         return [name for name in self.weights.shapes if name not in used and not f".{name}".endswith(_BUFFERS)]
 
     def _expected(self, ours: str) -> str:
         number = next((part for part in ours.split(".") if part.isdigit()), "")
         any_layer = ours.replace(f".{number}.", ".{}.", 1) if number else ours
-        return next((key.theirs.format(number) for key in self.family.NAMES if key.ours in (ours, any_layer)), ours)
-
-
-def expand(names: Sequence[Key], model: LanguageModel) -> list[tuple[str, str, Key]]:
-    """(ours, theirs, key) for every layer of the list of blocks that a name is in."""
-    out: list[tuple[str, str, Key]] = []
-    for key in names:
-        blocks, of_layers, _ = key.ours.partition(".{}")
-        if of_layers:
-            layers = range(len(cast(nn.ModuleList, model.get_submodule(blocks))))
-            out += [(key.ours.format(n), key.theirs.format(n), key) for n in layers]
-        else:
-            out.append((key.ours, key.theirs, key))
-    return out
+        names = (weight.theirs.format(number) for weight in self.family.WEIGHT_MAP if weight.ours in (ours, any_layer))
+        return next(names, ours)
 
 
 def _labels(description: Description, table: _Table, asked: Sequence[str] | None) -> list[str]:
     """Names of the classes: those asked for, else the file's, else as many as its head has rows."""
     if asked is not None:
         return list(asked)
-    key = next(key for key in table.family.NAMES if key.ours == "heads.classification.linear.weight")
-    name = table.locate(key.theirs)
+    logits = "heads.classification.linear.weight"
+    name = table.locate(next(weight.theirs for weight in table.family.WEIGHT_MAP if weight.ours == logits))
     rows = None if name is None else table.weights.shapes[name][0]
     if description.labels is not None and rows in (None, len(description.labels)):
         return description.labels
@@ -190,7 +172,7 @@ def _labels(description: Description, table: _Table, asked: Sequence[str] | None
 def _fill(
     model: LanguageModel,
     weights: Weights | GgufWeights,
-    sources: Mapping[str, tuple[str, Key]],
+    sources: Mapping[str, tuple[str, Weight]],
     dtype: torch.dtype,
 ) -> None:
     """Give the parameters that the files have their values.
@@ -202,16 +184,11 @@ def _fill(
     def value(ours: str, old: Tensor) -> Tensor:
         if ours not in sources:
             return old
-        name, key = sources[ours]
-        tensor = weights.read(name)
-        tensor = tensor.flatten(0, key.ones) if key.ones else tensor.flatten(1) if key.heads else tensor
-        tensor = tensor.t() if key.transpose else tensor
-        if key.parts > 1:
-            tensor = tensor.chunk(key.parts)[key.part]
-        made = torch.empty(old.shape, dtype=dtype).copy_(tensor)
-        if not made.sum().isfinite() and not made.isfinite().all():
+        name, weight = sources[ours]
+        new = torch.empty(old.shape, dtype=dtype).copy_(weight.read(weights.read(name), model.config))
+        if not new.sum().isfinite() and not new.isfinite().all():
             raise DataError(f"weight {name!r} holds NaN or infinity (as {dtype}); the model was saved broken")
-        return made
+        return new
 
     replace_parameters(model, value)
 
@@ -281,11 +258,11 @@ def export_weights(model: LanguageModel) -> dict[str, Tensor]:
     """The weights by their Hugging Face names, tied ones once, in the order of the family's table."""
     family = get_family(model.family)
     own = {name: tensor.detach() for name, tensor in model.named_parameters()}
-    parts: dict[str, list[tuple[Key, Tensor]]] = {}
+    parameters: dict[str, list[tuple[Weight, Tensor]]] = {}
     written: set[str] = set()
-    for ours, theirs, key in expand(family.NAMES, model):
-        if ours in own and not (key.copies and model.config.tie_word_embeddings):
-            parts.setdefault(theirs, []).append((key, own[ours]))
+    for ours, theirs, weight in expand(family.WEIGHT_MAP, model):
+        if ours in own and not (weight.alias and model.config.tie_word_embeddings):
+            parameters.setdefault(theirs, []).append((weight, own[ours]))
             written.add(ours)
     if own.keys() - written:
         raise DataError(
@@ -294,19 +271,8 @@ def export_weights(model: LanguageModel) -> dict[str, Tensor]:
         )
     bare = architecture(model) == _base(family)
     prefix = family.PREFIX if bare else ""
-    return {theirs.removeprefix(prefix): _join(found, model.config) for theirs, found in parts.items()}
+    return {theirs.removeprefix(prefix): join(theirs, shared, model.config) for theirs, shared in parameters.items()}
 
 
 def _base(family: Family) -> str:
     return next(name for name, roles in family.ARCHITECTURES.items() if roles in ((), ("pooler",)))
-
-
-def _join(found: Sequence[tuple[Key, Tensor]], config: Config) -> Tensor:
-    """The tensor that a file holds, from its parts."""
-    pieces = [tensor for _, tensor in sorted(found, key=lambda item: item[0].part)]
-    joined = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-    key = found[0][0]
-    joined = joined.t().contiguous() if key.transpose else joined
-    if key.heads:
-        joined = joined.view(*joined.shape[:-1], getattr(config, key.heads), -1)
-    return joined.reshape((1,) * key.ones + joined.shape).contiguous()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pretune.models.model import LanguageModel
 
-SHARED_MODULES = ("encoder_decoder", "fuse", "model", "rope", "vocabulary")
+SHARED_MODULES = ("encoder_decoder", "flops", "fuse", "init", "model", "rope", "vocabulary", "weight_map")
 
 
 def build(
@@ -39,7 +39,8 @@ def build(
     Raises:
         UsageError: an unknown family, size, head or field, or a value out of range.
     """
-    from pretune.models.model import configure, construct, get_family, initialise
+    from pretune.models.init import initialise
+    from pretune.models.model import configure, construct, get_family
 
     module = get_family(family)
     model = construct(family, configure(module, size, overrides or {}), heads, labels)

@@ -13,7 +13,8 @@ from torch import nn
 
 from pretune.models import bert
 from pretune.models.bert import block_of, embedding_names
-from pretune.models.model import Key, LanguageModel, both
+from pretune.models.model import LanguageModel
+from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.embedding import Embedding, Learned
 from pretune.nn.heads import Anchor, Pooler, SequenceHead, Transform, VocabularyHead
@@ -73,27 +74,27 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "AlbertModel": ("pooler",),
 }
 _LAYER = "albert.encoder.albert_layer_groups.{}.albert_layers.0"
-NAMES: Sequence[Key] = [
+WEIGHT_MAP: Sequence[Weight] = [
     *embedding_names("albert.embeddings"),
-    *both("embedding.project", "albert.encoder.embedding_hidden_mapping_in"),
-    *both("stack.blocks.{}.attention.query", f"{_LAYER}.attention.query"),
-    *both("stack.blocks.{}.attention.key", f"{_LAYER}.attention.key"),
-    *both("stack.blocks.{}.attention.value", f"{_LAYER}.attention.value"),
-    *both("stack.blocks.{}.attention.output", f"{_LAYER}.attention.dense"),
-    *both("stack.blocks.{}.norms.after_attention", f"{_LAYER}.attention.LayerNorm"),
-    *both("stack.blocks.{}.feedforward.up", f"{_LAYER}.ffn"),
-    *both("stack.blocks.{}.feedforward.down", f"{_LAYER}.ffn_output"),
-    *both("stack.blocks.{}.norms.after_feedforward", f"{_LAYER}.full_layer_layer_norm"),
-    *both("heads.pooler.dense", "albert.pooler"),
-    *both("heads.sop.pooler.dense", "albert.pooler"),
-    *both("heads.classification.pooler.dense", "albert.pooler"),
-    *both("heads.mlm.transform.dense", "predictions.dense"),
-    *both("heads.mlm.transform.norm", "predictions.LayerNorm"),
-    Key("heads.mlm.weight", "predictions.decoder.weight", copies=True),
-    Key("heads.mlm.bias", "predictions.bias"),
-    Key("heads.mlm.bias", "predictions.decoder.bias", copies=True),
-    *both("heads.sop.linear", "sop_classifier.classifier"),
-    *both("heads.classification.linear", "classifier"),
+    *weight_and_bias("embedding.project", "albert.encoder.embedding_hidden_mapping_in"),
+    *weight_and_bias("stack.blocks.{}.attention.query", f"{_LAYER}.attention.query"),
+    *weight_and_bias("stack.blocks.{}.attention.key", f"{_LAYER}.attention.key"),
+    *weight_and_bias("stack.blocks.{}.attention.value", f"{_LAYER}.attention.value"),
+    *weight_and_bias("stack.blocks.{}.attention.output", f"{_LAYER}.attention.dense"),
+    *weight_and_bias("stack.blocks.{}.norms.after_attention", f"{_LAYER}.attention.LayerNorm"),
+    *weight_and_bias("stack.blocks.{}.feedforward.up", f"{_LAYER}.ffn"),
+    *weight_and_bias("stack.blocks.{}.feedforward.down", f"{_LAYER}.ffn_output"),
+    *weight_and_bias("stack.blocks.{}.norms.after_feedforward", f"{_LAYER}.full_layer_layer_norm"),
+    *weight_and_bias("heads.pooler.dense", "albert.pooler"),
+    *weight_and_bias("heads.sop.pooler.dense", "albert.pooler"),
+    *weight_and_bias("heads.classification.pooler.dense", "albert.pooler"),
+    *weight_and_bias("heads.mlm.transform.dense", "predictions.dense"),
+    *weight_and_bias("heads.mlm.transform.norm", "predictions.LayerNorm"),
+    Weight("heads.mlm.weight", "predictions.decoder.weight", alias=True),
+    Weight("heads.mlm.bias", "predictions.bias"),
+    Weight("heads.mlm.bias", "predictions.decoder.bias", alias=True),
+    *weight_and_bias("heads.sop.linear", "sop_classifier.classifier"),
+    *weight_and_bias("heads.classification.linear", "classifier"),
 ]
 
 

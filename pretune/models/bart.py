@@ -13,7 +13,7 @@ from torch import nn
 
 from pretune.models import model
 from pretune.models.encoder_decoder import Encoder, EncoderDecoder, GenerationConstraints
-from pretune.models.model import Key, both
+from pretune.models.weight_map import Squeeze, Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, DecoderBlock, Norms
@@ -87,42 +87,42 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def attention_names(ours: str, theirs: str) -> list[Key]:
+def attention_names(ours: str, theirs: str) -> list[Weight]:
     """Of the four projections."""
     parts = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "out_proj"}
-    return [key for mine, other in parts.items() for key in both(f"{ours}.{mine}", f"{theirs}.{other}")]
+    return [key for mine, other in parts.items() for key in weight_and_bias(f"{ours}.{mine}", f"{theirs}.{other}")]
 
 
-def layer_names(ours: str, theirs: str) -> list[Key]:
+def layer_names(ours: str, theirs: str) -> list[Weight]:
     """Of what a layer of either side has."""
     return [
         *attention_names(f"{ours}.attention", f"{theirs}.self_attn"),
-        *both(f"{ours}.norms.after_attention", f"{theirs}.self_attn_layer_norm"),
-        *both(f"{ours}.feedforward.up", f"{theirs}.fc1"),
-        *both(f"{ours}.feedforward.down", f"{theirs}.fc2"),
-        *both(f"{ours}.norms.after_feedforward", f"{theirs}.final_layer_norm"),
+        *weight_and_bias(f"{ours}.norms.after_attention", f"{theirs}.self_attn_layer_norm"),
+        *weight_and_bias(f"{ours}.feedforward.up", f"{theirs}.fc1"),
+        *weight_and_bias(f"{ours}.feedforward.down", f"{theirs}.fc2"),
+        *weight_and_bias(f"{ours}.norms.after_feedforward", f"{theirs}.final_layer_norm"),
     ]
 
 
-BODY: Sequence[Key] = [
-    Key("embedding.word.weight", "model.shared.weight"),
-    Key("embedding.word.weight", "model.encoder.embed_tokens.weight", copies=True),
-    Key("embedding.word.weight", "model.decoder.embed_tokens.weight", copies=True),
+BODY: Sequence[Weight] = [
+    Weight("embedding.word.weight", "model.shared.weight"),
+    Weight("embedding.word.weight", "model.encoder.embed_tokens.weight", alias=True),
+    Weight("embedding.word.weight", "model.decoder.embed_tokens.weight", alias=True),
     *layer_names("encoder.stack.blocks.{}", "model.encoder.layers.{}"),
     *layer_names("stack.blocks.{}", "model.decoder.layers.{}"),
     *attention_names("stack.blocks.{}.cross", "model.decoder.layers.{}.encoder_attn"),
-    *both("stack.blocks.{}.norms.after_cross", "model.decoder.layers.{}.encoder_attn_layer_norm"),
-    Key("heads.clm.weight", "lm_head.weight", copies=True),
-    Key("heads.clm.bias", "final_logits_bias", ones=1),
+    *weight_and_bias("stack.blocks.{}.norms.after_cross", "model.decoder.layers.{}.encoder_attn_layer_norm"),
+    Weight("heads.clm.weight", "lm_head.weight", alias=True),
+    Weight("heads.clm.bias", "final_logits_bias", (Squeeze(1),)),
 ]
-NAMES: Sequence[Key] = [
+WEIGHT_MAP: Sequence[Weight] = [
     *BODY,
-    Key("encoder.embedding.position.weight", "model.encoder.embed_positions.weight"),
-    *both("encoder.embedding.norm", "model.encoder.layernorm_embedding"),
-    Key("embedding.position.weight", "model.decoder.embed_positions.weight"),
-    *both("embedding.norm", "model.decoder.layernorm_embedding"),
-    *both("heads.classification.pooler.dense", "classification_head.dense"),
-    *both("heads.classification.linear", "classification_head.out_proj"),
+    Weight("encoder.embedding.position.weight", "model.encoder.embed_positions.weight"),
+    *weight_and_bias("encoder.embedding.norm", "model.encoder.layernorm_embedding"),
+    Weight("embedding.position.weight", "model.decoder.embed_positions.weight"),
+    *weight_and_bias("embedding.norm", "model.decoder.layernorm_embedding"),
+    *weight_and_bias("heads.classification.pooler.dense", "classification_head.dense"),
+    *weight_and_bias("heads.classification.linear", "classification_head.out_proj"),
 ]
 
 

@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
-from pretune.models.model import Key, LanguageModel, both
+from pretune.models.model import LanguageModel
+from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
@@ -85,43 +86,43 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def embedding_names(theirs: str) -> list[Key]:
+def embedding_names(theirs: str) -> list[Weight]:
     """Of words, positions, segments and their norm."""
     return [
-        Key("embedding.word.weight", f"{theirs}.word_embeddings.weight"),
-        Key("embedding.position.weight", f"{theirs}.position_embeddings.weight"),
-        Key("embedding.segment.weight", f"{theirs}.token_type_embeddings.weight"),
-        *both("embedding.norm", f"{theirs}.LayerNorm"),
+        Weight("embedding.word.weight", f"{theirs}.word_embeddings.weight"),
+        Weight("embedding.position.weight", f"{theirs}.position_embeddings.weight"),
+        Weight("embedding.segment.weight", f"{theirs}.token_type_embeddings.weight"),
+        *weight_and_bias("embedding.norm", f"{theirs}.LayerNorm"),
     ]
 
 
-def layer_names(theirs: str) -> list[Key]:
+def layer_names(theirs: str) -> list[Weight]:
     """Of a layer, whose number `{}` stands for."""
     return [
-        *both("stack.blocks.{}.attention.query", f"{theirs}.attention.self.query"),
-        *both("stack.blocks.{}.attention.key", f"{theirs}.attention.self.key"),
-        *both("stack.blocks.{}.attention.value", f"{theirs}.attention.self.value"),
-        *both("stack.blocks.{}.attention.output", f"{theirs}.attention.output.dense"),
-        *both("stack.blocks.{}.norms.after_attention", f"{theirs}.attention.output.LayerNorm"),
-        *both("stack.blocks.{}.feedforward.up", f"{theirs}.intermediate.dense"),
-        *both("stack.blocks.{}.feedforward.down", f"{theirs}.output.dense"),
-        *both("stack.blocks.{}.norms.after_feedforward", f"{theirs}.output.LayerNorm"),
+        *weight_and_bias("stack.blocks.{}.attention.query", f"{theirs}.attention.self.query"),
+        *weight_and_bias("stack.blocks.{}.attention.key", f"{theirs}.attention.self.key"),
+        *weight_and_bias("stack.blocks.{}.attention.value", f"{theirs}.attention.self.value"),
+        *weight_and_bias("stack.blocks.{}.attention.output", f"{theirs}.attention.output.dense"),
+        *weight_and_bias("stack.blocks.{}.norms.after_attention", f"{theirs}.attention.output.LayerNorm"),
+        *weight_and_bias("stack.blocks.{}.feedforward.up", f"{theirs}.intermediate.dense"),
+        *weight_and_bias("stack.blocks.{}.feedforward.down", f"{theirs}.output.dense"),
+        *weight_and_bias("stack.blocks.{}.norms.after_feedforward", f"{theirs}.output.LayerNorm"),
     ]
 
 
-NAMES: Sequence[Key] = [
+WEIGHT_MAP: Sequence[Weight] = [
     *embedding_names("bert.embeddings"),
     *layer_names("bert.encoder.layer.{}"),
-    *both("heads.pooler.dense", "bert.pooler.dense"),
-    *both("heads.nsp.pooler.dense", "bert.pooler.dense"),
-    *both("heads.classification.pooler.dense", "bert.pooler.dense"),
-    *both("heads.mlm.transform.dense", "cls.predictions.transform.dense"),
-    *both("heads.mlm.transform.norm", "cls.predictions.transform.LayerNorm"),
-    Key("heads.mlm.weight", "cls.predictions.decoder.weight", copies=True),
-    Key("heads.mlm.bias", "cls.predictions.bias"),
-    Key("heads.mlm.bias", "cls.predictions.decoder.bias", copies=True),
-    *both("heads.nsp.linear", "cls.seq_relationship"),
-    *both("heads.classification.linear", "classifier"),
+    *weight_and_bias("heads.pooler.dense", "bert.pooler.dense"),
+    *weight_and_bias("heads.nsp.pooler.dense", "bert.pooler.dense"),
+    *weight_and_bias("heads.classification.pooler.dense", "bert.pooler.dense"),
+    *weight_and_bias("heads.mlm.transform.dense", "cls.predictions.transform.dense"),
+    *weight_and_bias("heads.mlm.transform.norm", "cls.predictions.transform.LayerNorm"),
+    Weight("heads.mlm.weight", "cls.predictions.decoder.weight", alias=True),
+    Weight("heads.mlm.bias", "cls.predictions.bias"),
+    Weight("heads.mlm.bias", "cls.predictions.decoder.bias", alias=True),
+    *weight_and_bias("heads.nsp.linear", "cls.seq_relationship"),
+    *weight_and_bias("heads.classification.linear", "classifier"),
 ]
 
 

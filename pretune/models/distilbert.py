@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
-from pretune.models.model import Key, LanguageModel, both
+from pretune.models.model import LanguageModel
+from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
@@ -67,24 +68,24 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "DistilBertModel": (),
 }
 _LAYER = "distilbert.transformer.layer.{}"
-NAMES: Sequence[Key] = [
-    Key("embedding.word.weight", "distilbert.embeddings.word_embeddings.weight"),
-    Key("embedding.position.weight", "distilbert.embeddings.position_embeddings.weight"),
-    *both("embedding.norm", "distilbert.embeddings.LayerNorm"),
-    *both("stack.blocks.{}.attention.query", f"{_LAYER}.attention.q_lin"),
-    *both("stack.blocks.{}.attention.key", f"{_LAYER}.attention.k_lin"),
-    *both("stack.blocks.{}.attention.value", f"{_LAYER}.attention.v_lin"),
-    *both("stack.blocks.{}.attention.output", f"{_LAYER}.attention.out_lin"),
-    *both("stack.blocks.{}.norms.after_attention", f"{_LAYER}.sa_layer_norm"),
-    *both("stack.blocks.{}.feedforward.up", f"{_LAYER}.ffn.lin1"),
-    *both("stack.blocks.{}.feedforward.down", f"{_LAYER}.ffn.lin2"),
-    *both("stack.blocks.{}.norms.after_feedforward", f"{_LAYER}.output_layer_norm"),
-    *both("heads.mlm.transform.dense", "vocab_transform"),
-    *both("heads.mlm.transform.norm", "vocab_layer_norm"),
-    Key("heads.mlm.weight", "vocab_projector.weight", copies=True),
-    Key("heads.mlm.bias", "vocab_projector.bias"),
-    *both("heads.classification.pooler.dense", "pre_classifier"),
-    *both("heads.classification.linear", "classifier"),
+WEIGHT_MAP: Sequence[Weight] = [
+    Weight("embedding.word.weight", "distilbert.embeddings.word_embeddings.weight"),
+    Weight("embedding.position.weight", "distilbert.embeddings.position_embeddings.weight"),
+    *weight_and_bias("embedding.norm", "distilbert.embeddings.LayerNorm"),
+    *weight_and_bias("stack.blocks.{}.attention.query", f"{_LAYER}.attention.q_lin"),
+    *weight_and_bias("stack.blocks.{}.attention.key", f"{_LAYER}.attention.k_lin"),
+    *weight_and_bias("stack.blocks.{}.attention.value", f"{_LAYER}.attention.v_lin"),
+    *weight_and_bias("stack.blocks.{}.attention.output", f"{_LAYER}.attention.out_lin"),
+    *weight_and_bias("stack.blocks.{}.norms.after_attention", f"{_LAYER}.sa_layer_norm"),
+    *weight_and_bias("stack.blocks.{}.feedforward.up", f"{_LAYER}.ffn.lin1"),
+    *weight_and_bias("stack.blocks.{}.feedforward.down", f"{_LAYER}.ffn.lin2"),
+    *weight_and_bias("stack.blocks.{}.norms.after_feedforward", f"{_LAYER}.output_layer_norm"),
+    *weight_and_bias("heads.mlm.transform.dense", "vocab_transform"),
+    *weight_and_bias("heads.mlm.transform.norm", "vocab_layer_norm"),
+    Weight("heads.mlm.weight", "vocab_projector.weight", alias=True),
+    Weight("heads.mlm.bias", "vocab_projector.bias"),
+    *weight_and_bias("heads.classification.pooler.dense", "pre_classifier"),
+    *weight_and_bias("heads.classification.linear", "classifier"),
 ]
 
 

@@ -15,7 +15,8 @@ from torch import nn
 
 from pretune.models import bert
 from pretune.models.bert import block_of, embedding_names, layer_names
-from pretune.models.model import Key, LanguageModel, both
+from pretune.models.model import LanguageModel
+from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.embedding import Embedding, Learned
 from pretune.nn.heads import Anchor, Pooler, SequenceHead, TokenHead, Transform, VocabularyHead
@@ -58,18 +59,18 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "ElectraForSequenceClassification": ("classification",),
     "ElectraModel": (),
 }
-NAMES: Sequence[Key] = [
+WEIGHT_MAP: Sequence[Weight] = [
     *embedding_names("electra.embeddings"),
-    *both("embedding.project", "electra.embeddings_project"),
+    *weight_and_bias("embedding.project", "electra.embeddings_project"),
     *layer_names("electra.encoder.layer.{}"),
-    *both("heads.rtd.dense", "discriminator_predictions.dense"),
-    *both("heads.rtd.linear", "discriminator_predictions.dense_prediction"),
-    *both("heads.mlm.transform.dense", "generator_predictions.dense"),
-    *both("heads.mlm.transform.norm", "generator_predictions.LayerNorm"),
-    Key("heads.mlm.weight", "generator_lm_head.weight", copies=True),
-    Key("heads.mlm.bias", "generator_lm_head.bias"),
-    *both("heads.classification.pooler.dense", "classifier.dense"),
-    *both("heads.classification.linear", "classifier.out_proj"),
+    *weight_and_bias("heads.rtd.dense", "discriminator_predictions.dense"),
+    *weight_and_bias("heads.rtd.linear", "discriminator_predictions.dense_prediction"),
+    *weight_and_bias("heads.mlm.transform.dense", "generator_predictions.dense"),
+    *weight_and_bias("heads.mlm.transform.norm", "generator_predictions.LayerNorm"),
+    Weight("heads.mlm.weight", "generator_lm_head.weight", alias=True),
+    Weight("heads.mlm.bias", "generator_lm_head.bias"),
+    *weight_and_bias("heads.classification.pooler.dense", "classifier.dense"),
+    *weight_and_bias("heads.classification.linear", "classifier.out_proj"),
 ]
 
 

@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
-from pretune.models.model import Key, LanguageModel, both
+from pretune.models.model import LanguageModel
+from pretune.models.weight_map import Slice, Transpose, Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
@@ -67,19 +68,19 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "OpenAIGPTForSequenceClassification": ("classification",),
     "OpenAIGPTModel": (),
 }
-NAMES: Sequence[Key] = [
-    Key("embedding.word.weight", "transformer.tokens_embed.weight"),
-    Key("embedding.position.weight", "transformer.positions_embed.weight"),
-    *both("stack.blocks.{}.attention.query", "transformer.h.{}.attn.c_attn", 0, 3, transpose=True),
-    *both("stack.blocks.{}.attention.key", "transformer.h.{}.attn.c_attn", 1, 3, transpose=True),
-    *both("stack.blocks.{}.attention.value", "transformer.h.{}.attn.c_attn", 2, 3, transpose=True),
-    *both("stack.blocks.{}.attention.output", "transformer.h.{}.attn.c_proj", transpose=True),
-    *both("stack.blocks.{}.norms.after_attention", "transformer.h.{}.ln_1"),
-    *both("stack.blocks.{}.feedforward.up", "transformer.h.{}.mlp.c_fc", transpose=True),
-    *both("stack.blocks.{}.feedforward.down", "transformer.h.{}.mlp.c_proj", transpose=True),
-    *both("stack.blocks.{}.norms.after_feedforward", "transformer.h.{}.ln_2"),
-    Key("heads.clm.weight", "lm_head.weight", copies=True),
-    Key("heads.classification.linear.weight", "score.weight"),
+WEIGHT_MAP: Sequence[Weight] = [
+    Weight("embedding.word.weight", "transformer.tokens_embed.weight"),
+    Weight("embedding.position.weight", "transformer.positions_embed.weight"),
+    *weight_and_bias("stack.blocks.{}.attention.query", "transformer.h.{}.attn.c_attn", Transpose(), Slice(0, 3)),
+    *weight_and_bias("stack.blocks.{}.attention.key", "transformer.h.{}.attn.c_attn", Transpose(), Slice(1, 3)),
+    *weight_and_bias("stack.blocks.{}.attention.value", "transformer.h.{}.attn.c_attn", Transpose(), Slice(2, 3)),
+    *weight_and_bias("stack.blocks.{}.attention.output", "transformer.h.{}.attn.c_proj", Transpose()),
+    *weight_and_bias("stack.blocks.{}.norms.after_attention", "transformer.h.{}.ln_1"),
+    *weight_and_bias("stack.blocks.{}.feedforward.up", "transformer.h.{}.mlp.c_fc", Transpose()),
+    *weight_and_bias("stack.blocks.{}.feedforward.down", "transformer.h.{}.mlp.c_proj", Transpose()),
+    *weight_and_bias("stack.blocks.{}.norms.after_feedforward", "transformer.h.{}.ln_2"),
+    Weight("heads.clm.weight", "lm_head.weight", alias=True),
+    Weight("heads.classification.linear.weight", "score.weight"),
 ]
 
 

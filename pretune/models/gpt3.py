@@ -15,7 +15,8 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
-from pretune.models.model import Key, LanguageModel, both
+from pretune.models.model import LanguageModel
+from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
@@ -98,20 +99,20 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "GPTNeoModel": (),
 }
 _ATTENTION = "transformer.h.{}.attn.attention"
-NAMES: Sequence[Key] = [
-    Key("embedding.word.weight", "transformer.wte.weight"),
-    Key("embedding.position.weight", "transformer.wpe.weight"),
-    *both("stack.blocks.{}.norms.before_attention", "transformer.h.{}.ln_1"),
-    Key("stack.blocks.{}.attention.query.weight", f"{_ATTENTION}.q_proj.weight"),
-    Key("stack.blocks.{}.attention.key.weight", f"{_ATTENTION}.k_proj.weight"),
-    Key("stack.blocks.{}.attention.value.weight", f"{_ATTENTION}.v_proj.weight"),
-    *both("stack.blocks.{}.attention.output", f"{_ATTENTION}.out_proj"),
-    *both("stack.blocks.{}.norms.before_feedforward", "transformer.h.{}.ln_2"),
-    *both("stack.blocks.{}.feedforward.up", "transformer.h.{}.mlp.c_fc"),
-    *both("stack.blocks.{}.feedforward.down", "transformer.h.{}.mlp.c_proj"),
-    *both("stack.norm", "transformer.ln_f"),
-    Key("heads.clm.weight", "lm_head.weight", copies=True),
-    Key("heads.classification.linear.weight", "score.weight"),
+WEIGHT_MAP: Sequence[Weight] = [
+    Weight("embedding.word.weight", "transformer.wte.weight"),
+    Weight("embedding.position.weight", "transformer.wpe.weight"),
+    *weight_and_bias("stack.blocks.{}.norms.before_attention", "transformer.h.{}.ln_1"),
+    Weight("stack.blocks.{}.attention.query.weight", f"{_ATTENTION}.q_proj.weight"),
+    Weight("stack.blocks.{}.attention.key.weight", f"{_ATTENTION}.k_proj.weight"),
+    Weight("stack.blocks.{}.attention.value.weight", f"{_ATTENTION}.v_proj.weight"),
+    *weight_and_bias("stack.blocks.{}.attention.output", f"{_ATTENTION}.out_proj"),
+    *weight_and_bias("stack.blocks.{}.norms.before_feedforward", "transformer.h.{}.ln_2"),
+    *weight_and_bias("stack.blocks.{}.feedforward.up", "transformer.h.{}.mlp.c_fc"),
+    *weight_and_bias("stack.blocks.{}.feedforward.down", "transformer.h.{}.mlp.c_proj"),
+    *weight_and_bias("stack.norm", "transformer.ln_f"),
+    Weight("heads.clm.weight", "lm_head.weight", alias=True),
+    Weight("heads.classification.linear.weight", "score.weight"),
 ]
 
 

@@ -13,8 +13,9 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
-from pretune.models.model import Key, LanguageModel, both
+from pretune.models.model import LanguageModel
 from pretune.models.rope import RopeConfig, told_rope
+from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
@@ -106,20 +107,20 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-NAMES: Sequence[Key] = [
-    Key("embedding.word.weight", "model.embed_tokens.weight"),
-    Key("stack.blocks.{}.norms.before_attention.weight", "model.layers.{}.input_layernorm.weight"),
-    *both("stack.blocks.{}.attention.query", "model.layers.{}.self_attn.q_proj"),
-    *both("stack.blocks.{}.attention.key", "model.layers.{}.self_attn.k_proj"),
-    *both("stack.blocks.{}.attention.value", "model.layers.{}.self_attn.v_proj"),
-    *both("stack.blocks.{}.attention.output", "model.layers.{}.self_attn.o_proj"),
-    Key("stack.blocks.{}.norms.before_feedforward.weight", "model.layers.{}.post_attention_layernorm.weight"),
-    *both("stack.blocks.{}.feedforward.gate", "model.layers.{}.mlp.gate_proj"),
-    *both("stack.blocks.{}.feedforward.value", "model.layers.{}.mlp.up_proj"),
-    *both("stack.blocks.{}.feedforward.down", "model.layers.{}.mlp.down_proj"),
-    Key("stack.norm.weight", "model.norm.weight"),
-    Key("heads.clm.weight", "lm_head.weight", copies=True),
-    Key("heads.classification.linear.weight", "score.weight"),
+WEIGHT_MAP: Sequence[Weight] = [
+    Weight("embedding.word.weight", "model.embed_tokens.weight"),
+    Weight("stack.blocks.{}.norms.before_attention.weight", "model.layers.{}.input_layernorm.weight"),
+    *weight_and_bias("stack.blocks.{}.attention.query", "model.layers.{}.self_attn.q_proj"),
+    *weight_and_bias("stack.blocks.{}.attention.key", "model.layers.{}.self_attn.k_proj"),
+    *weight_and_bias("stack.blocks.{}.attention.value", "model.layers.{}.self_attn.v_proj"),
+    *weight_and_bias("stack.blocks.{}.attention.output", "model.layers.{}.self_attn.o_proj"),
+    Weight("stack.blocks.{}.norms.before_feedforward.weight", "model.layers.{}.post_attention_layernorm.weight"),
+    *weight_and_bias("stack.blocks.{}.feedforward.gate", "model.layers.{}.mlp.gate_proj"),
+    *weight_and_bias("stack.blocks.{}.feedforward.value", "model.layers.{}.mlp.up_proj"),
+    *weight_and_bias("stack.blocks.{}.feedforward.down", "model.layers.{}.mlp.down_proj"),
+    Weight("stack.norm.weight", "model.norm.weight"),
+    Weight("heads.clm.weight", "lm_head.weight", alias=True),
+    Weight("heads.classification.linear.weight", "score.weight"),
 ]
 
 

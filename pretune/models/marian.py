@@ -12,7 +12,7 @@ from pydantic import Field
 
 from pretune.models import bart
 from pretune.models.encoder_decoder import EncoderDecoder
-from pretune.models.model import Key
+from pretune.models.weight_map import Weight
 from pretune.nn.embedding import Sinusoidal
 
 
@@ -38,10 +38,10 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
 }
 ANCHOR, PREFIX, ATTENTION_DROPOUT = bart.ANCHOR, bart.PREFIX, bart.ATTENTION_DROPOUT
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {"MarianMTModel": ("clm",), "MarianModel": ()}
-NAMES: Sequence[Key] = [  # some files hold the waves
+WEIGHT_MAP: Sequence[Weight] = [  # some files hold the waves
     *bart.BODY,
     *(
-        Key("embedding.position", f"model.{side}.embed_positions.weight", copies=True)
+        Weight("embedding.position", f"model.{side}.embed_positions.weight", alias=True)
         for side in ("encoder", "decoder")
     ),
 ]

@@ -1,8 +1,8 @@
-"""What all families share: the model itself, its sizes in figures, initial weights, and how a family file is used."""
+"""What all families share: the model itself, and how a family file is used."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, cast
 
@@ -11,14 +11,13 @@ from torch import Tensor, nn
 
 from pretune import config as configuration
 from pretune.batch import Batch, Layout
-from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.find import find, suggest
-from pretune.nn.attention import Attention
+from pretune.models.init import initialise
+from pretune.models.weight_map import Weight
 from pretune.nn.cache import Cache
 from pretune.nn.embedding import Embedding
-from pretune.nn.heads import Anchor, VocabularyHead
-from pretune.nn.relative_attention import RelativeAttention
+from pretune.nn.heads import Anchor
 from pretune.nn.stack import Stack
 
 Pooling = Literal["mean", "cls", "last"]
@@ -31,38 +30,6 @@ class Config(configuration.Config):
     tie_word_embeddings: bool = True
 
 
-@dataclass(frozen=True)
-class Key:
-    """One weight's two names. `{}` stands for the number of a layer.
-
-    Attributes:
-        ours: name in our `state_dict`.
-        theirs: name in a Hugging Face file, with the family's prefix.
-        transpose: their matrix is (in, out).
-        part: which of `parts` equal slices of their output dimension this weight is.
-        copies: their tensor repeats another (a tied weight, a shared pooler), and may be absent from a file.
-        ones: leading dimensions of size 1 that their tensor has and ours not.
-        heads: the field of the configuration that says into how many heads their matrix cuts its last dimension.
-    """
-
-    ours: str
-    theirs: str
-    transpose: bool = False
-    part: int = 0
-    parts: int = 1
-    copies: bool = False
-    ones: int = 0
-    heads: str = ""
-
-
-def both(ours: str, theirs: str, part: int = 0, parts: int = 1, *, transpose: bool = False) -> list[Key]:
-    """Weight and, where there is one, bias of one module."""
-    return [
-        Key(f"{ours}.weight", f"{theirs}.weight", transpose=transpose, part=part, parts=parts),
-        Key(f"{ours}.bias", f"{theirs}.bias", part=part, parts=parts),
-    ]
-
-
 class Family(Protocol):
     """What a file of `models/` offers."""
 
@@ -71,7 +38,7 @@ class Family(Protocol):
     ANCHOR: Anchor
     PREFIX: str
     ATTENTION_DROPOUT: str
-    NAMES: Sequence[Key]
+    WEIGHT_MAP: Sequence[Weight]
     ARCHITECTURES: Mapping[str, tuple[str, ...]]
 
     def build(self, config: Any, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
@@ -296,97 +263,3 @@ def construct(family: str, config: Config, heads: Sequence[str], labels: Sequenc
         raise UsageError("a classification head needs the names of its labels")
     with torch.device("meta"):
         return module.build(config, heads, labels)
-
-
-def initialise(model: LanguageModel, seed: int, only: Callable[[str], bool] = lambda name: True) -> None:
-    """Give parameters memory and initial values: matrices normal, biases 0, norms 1.
-
-    Each weight is a function of the seed and its own name alone, so a head more or less changes no other weight.
-
-    Args:
-        only: which names to set; the others stay as they are.
-    """
-    kinds = {f"{name}.": module for name, module in model.named_modules()}
-
-    def value(name: str, old: Tensor) -> Tensor:
-        if not only(name):
-            return old
-        owner = kinds[name.rpartition(".")[0] + "."]
-        if name.endswith("bias"):
-            return torch.zeros(old.shape)
-        if isinstance(owner, nn.LayerNorm | nn.RMSNorm):
-            return torch.ones(old.shape)
-        ends_branch = name.startswith("stack.") and name.endswith(
-            ("attention.output.weight", "feedforward.down.weight")
-        )
-        generator = torch.Generator().manual_seed(Draw(seed).at("weights", name).key & (2**63 - 1))
-        return torch.empty(old.shape).normal_(0, model.residual_std if ends_branch else model.std, generator=generator)
-
-    replace_parameters(model, value)
-
-
-def replace_parameters(model: nn.Module, value: Callable[[str, Tensor], Tensor]) -> None:
-    """Set every parameter to a new tensor; a parameter that several modules share stays shared.
-
-    Args:
-        value: new tensor of a parameter, from its first name and its old value.
-    """
-    made: dict[int, tuple[Tensor, Any]] = {}  # keeps the old ones alive, so that their ids stay theirs
-    for prefix, module in model.named_modules():
-        for key, old in list(module._parameters.items()):
-            if old is None:
-                continue
-            if id(old) not in made:
-                new = value(f"{prefix}.{key}" if prefix else key, old)
-                made[id(old)] = (old, old if new is old else nn.Parameter(new, requires_grad=old.requires_grad))
-            module._parameters[key] = made[id(old)][1]
-
-
-def parameters(model: nn.Module) -> int:
-    """Number of weights, shared ones counted once."""
-    return sum(p.numel() for p in model.parameters())
-
-
-def flops_per_token(model: LanguageModel, length: int) -> float:
-    """Floating-point operations of the stack's forward for one token in sequences of `length` tokens.
-
-    A multiply-add is two; attention counts the pairs that its structure lets through. A training step costs three
-    times this, and three times `head_flops` for each row that a head sees.
-
-    Source: Kaplan et al. 2020 (arXiv 2001.08361), section 2.1, with attention counted.
-    """
-    return stack_flops(model.stack, length) / length
-
-
-def stack_flops(stack: Stack, length: int, source: int = 0) -> float:
-    """Floating-point operations of a stack's forward for a sequence of `length` tokens, and `source` of an encoder."""
-    return sum(block_flops(block, length, length, source) for block in stack.in_order) if length else 0.0
-
-
-def block_flops(block: nn.Module, queries: int, keys: int, source: int = 0) -> float:
-    """Floating-point operations of one layer's forward for a sequence of `keys` tokens of which it gives `queries`.
-
-    Args:
-        source: tokens of the encoder's sequence that a decoder's layer looks at.
-    """
-    total = 0.0
-    for name, module in block.named_modules():
-        seen = source if name.startswith("cross") else keys
-        if isinstance(module, nn.Linear):
-            made_of_keys = name.endswith((".key", ".value"))
-            rows = 2 * seen if name.endswith(".position") else seen if made_of_keys else queries
-            total += 2.0 * module.in_features * module.out_features * rows
-        elif isinstance(module, Attention):
-            pairs = queries * seen if name == "cross" else module.structure.pairs(queries, seen)
-            total += 4.0 * module.query.out_features * pairs
-        elif isinstance(module, RelativeAttention):
-            total += 4.0 * module.query.out_features * queries * seen
-            total += 2.0 * module.query.out_features * queries * 2 * seen  # against the waves of all distances
-    return total
-
-
-def head_flops(model: LanguageModel, role: str) -> float:
-    """Floating-point operations of a head's forward for one row: a predicted token, or a sequence."""
-    head = model.heads[role]
-    dense = sum(2.0 * m.in_features * m.out_features for m in head.modules() if isinstance(m, nn.Linear))
-    return dense + (2.0 * head.weight.numel() if isinstance(head, VocabularyHead) else 0.0)

@@ -15,8 +15,9 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
-from pretune.models.model import Key, LanguageModel, both
+from pretune.models.model import LanguageModel
 from pretune.models.rope import RopeConfig
+from pretune.models.weight_map import Slice, Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
@@ -120,26 +121,26 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-NAMES: Sequence[Key] = [
-    Key("embedding.word.weight", "model.embeddings.tok_embeddings.weight"),
-    *both("embedding.norm", "model.embeddings.norm"),
-    *both("stack.blocks.{}.norms.before_attention", "model.layers.{}.attn_norm"),
-    *both("stack.blocks.{}.attention.query", "model.layers.{}.attn.Wqkv", 0, 3),
-    *both("stack.blocks.{}.attention.key", "model.layers.{}.attn.Wqkv", 1, 3),
-    *both("stack.blocks.{}.attention.value", "model.layers.{}.attn.Wqkv", 2, 3),
-    *both("stack.blocks.{}.attention.output", "model.layers.{}.attn.Wo"),
-    *both("stack.blocks.{}.norms.before_feedforward", "model.layers.{}.mlp_norm"),
-    *both("stack.blocks.{}.feedforward.gate", "model.layers.{}.mlp.Wi", 0, 2),
-    *both("stack.blocks.{}.feedforward.value", "model.layers.{}.mlp.Wi", 1, 2),
-    *both("stack.blocks.{}.feedforward.down", "model.layers.{}.mlp.Wo"),
-    *both("stack.norm", "model.final_norm"),
-    *both("heads.mlm.transform.dense", "head.dense"),
-    *both("heads.mlm.transform.norm", "head.norm"),
-    *both("heads.classification.pooler.dense", "head.dense"),
-    *both("heads.classification.pooler.norm", "head.norm"),
-    Key("heads.mlm.weight", "decoder.weight", copies=True),
-    Key("heads.mlm.bias", "decoder.bias"),
-    *both("heads.classification.linear", "classifier"),
+WEIGHT_MAP: Sequence[Weight] = [
+    Weight("embedding.word.weight", "model.embeddings.tok_embeddings.weight"),
+    *weight_and_bias("embedding.norm", "model.embeddings.norm"),
+    *weight_and_bias("stack.blocks.{}.norms.before_attention", "model.layers.{}.attn_norm"),
+    *weight_and_bias("stack.blocks.{}.attention.query", "model.layers.{}.attn.Wqkv", Slice(0, 3)),
+    *weight_and_bias("stack.blocks.{}.attention.key", "model.layers.{}.attn.Wqkv", Slice(1, 3)),
+    *weight_and_bias("stack.blocks.{}.attention.value", "model.layers.{}.attn.Wqkv", Slice(2, 3)),
+    *weight_and_bias("stack.blocks.{}.attention.output", "model.layers.{}.attn.Wo"),
+    *weight_and_bias("stack.blocks.{}.norms.before_feedforward", "model.layers.{}.mlp_norm"),
+    *weight_and_bias("stack.blocks.{}.feedforward.gate", "model.layers.{}.mlp.Wi", Slice(0, 2)),
+    *weight_and_bias("stack.blocks.{}.feedforward.value", "model.layers.{}.mlp.Wi", Slice(1, 2)),
+    *weight_and_bias("stack.blocks.{}.feedforward.down", "model.layers.{}.mlp.Wo"),
+    *weight_and_bias("stack.norm", "model.final_norm"),
+    *weight_and_bias("heads.mlm.transform.dense", "head.dense"),
+    *weight_and_bias("heads.mlm.transform.norm", "head.norm"),
+    *weight_and_bias("heads.classification.pooler.dense", "head.dense"),
+    *weight_and_bias("heads.classification.pooler.norm", "head.norm"),
+    Weight("heads.mlm.weight", "decoder.weight", alias=True),
+    Weight("heads.mlm.bias", "decoder.bias"),
+    *weight_and_bias("heads.classification.linear", "classifier"),
 ]
 
 

@@ -32,7 +32,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "0.5b": {**size(24, 896, 14, 2, 4864), **_TIED},
     "1.5b": {**size(28, 1536, 12, 2, 8960), **_TIED},
 }
-ANCHOR, PREFIX, ATTENTION_DROPOUT, NAMES = llama.ANCHOR, llama.PREFIX, llama.ATTENTION_DROPOUT, llama.NAMES
+ANCHOR, PREFIX, ATTENTION_DROPOUT, WEIGHT_MAP = llama.ANCHOR, llama.PREFIX, llama.ATTENTION_DROPOUT, llama.WEIGHT_MAP
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "Qwen2ForCausalLM": ("clm",),
     "Qwen2ForSequenceClassification": ("classification",),

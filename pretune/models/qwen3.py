@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 
 from pretune.models import llama
 from pretune.models.llama import size
-from pretune.models.model import Key, LanguageModel
+from pretune.models.model import LanguageModel
+from pretune.models.weight_map import Weight
 
 
 class Config(llama.Config):
@@ -44,10 +45,10 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "Qwen3ForSequenceClassification": ("classification",),
     "Qwen3Model": (),
 }
-NAMES: Sequence[Key] = [
-    *llama.NAMES,
-    Key("stack.blocks.{}.attention.query_norm.weight", "model.layers.{}.self_attn.q_norm.weight"),
-    Key("stack.blocks.{}.attention.key_norm.weight", "model.layers.{}.self_attn.k_norm.weight"),
+WEIGHT_MAP: Sequence[Weight] = [
+    *llama.WEIGHT_MAP,
+    Weight("stack.blocks.{}.attention.query_norm.weight", "model.layers.{}.self_attn.q_norm.weight"),
+    Weight("stack.blocks.{}.attention.key_norm.weight", "model.layers.{}.self_attn.k_norm.weight"),
 ]
 
 

@@ -15,7 +15,8 @@ from torch import nn
 
 from pretune.models import bert
 from pretune.models.bert import block_of, embedding_names, layer_names, norm_of
-from pretune.models.model import Key, LanguageModel, both
+from pretune.models.model import LanguageModel
+from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.embedding import Embedding, Learned
 from pretune.nn.heads import Anchor, Pooler, SequenceHead, Transform, VocabularyHead
 from pretune.nn.stack import Stack
@@ -49,17 +50,17 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "RobertaForSequenceClassification": ("classification",),
     "RobertaModel": ("pooler",),
 }
-NAMES: Sequence[Key] = [
+WEIGHT_MAP: Sequence[Weight] = [
     *embedding_names("roberta.embeddings"),
     *layer_names("roberta.encoder.layer.{}"),
-    *both("heads.pooler.dense", "roberta.pooler.dense"),
-    *both("heads.mlm.transform.dense", "lm_head.dense"),
-    *both("heads.mlm.transform.norm", "lm_head.layer_norm"),
-    Key("heads.mlm.weight", "lm_head.decoder.weight", copies=True),
-    Key("heads.mlm.bias", "lm_head.bias"),
-    Key("heads.mlm.bias", "lm_head.decoder.bias", copies=True),
-    *both("heads.classification.pooler.dense", "classifier.dense"),
-    *both("heads.classification.linear", "classifier.out_proj"),
+    *weight_and_bias("heads.pooler.dense", "roberta.pooler.dense"),
+    *weight_and_bias("heads.mlm.transform.dense", "lm_head.dense"),
+    *weight_and_bias("heads.mlm.transform.norm", "lm_head.layer_norm"),
+    Weight("heads.mlm.weight", "lm_head.decoder.weight", alias=True),
+    Weight("heads.mlm.bias", "lm_head.bias"),
+    Weight("heads.mlm.bias", "lm_head.decoder.bias", alias=True),
+    *weight_and_bias("heads.classification.pooler.dense", "classifier.dense"),
+    *weight_and_bias("heads.classification.linear", "classifier.out_proj"),
 ]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pretune.models import model
 from pretune.models.encoder_decoder import Encoder, EncoderDecoder
-from pretune.models.model import Key
+from pretune.models.weight_map import Weight
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, DecoderBlock, Norms
@@ -93,39 +93,39 @@ ATTENTION_DROPOUT = "attention_dropout"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {"T5ForConditionalGeneration": ("clm",), "T5Model": ()}
 
 
-def _attention_names(ours: str, theirs: str) -> list[Key]:
+def _attention_names(ours: str, theirs: str) -> list[Weight]:
     parts = {"query": "q", "key": "k", "value": "v", "output": "o"}
-    return [Key(f"{ours}.{mine}.weight", f"{theirs}.{other}.weight") for mine, other in parts.items()]
+    return [Weight(f"{ours}.{mine}.weight", f"{theirs}.{other}.weight") for mine, other in parts.items()]
 
 
-def _layer_names(ours: str, theirs: str, last: int) -> list[Key]:
+def _layer_names(ours: str, theirs: str, last: int) -> list[Weight]:
     """Of what a layer of either side has; `last` is the place of its feed-forward."""
     dense = f"{theirs}.layer.{last}.DenseReluDense"
     return [
         *_attention_names(f"{ours}.attention", f"{theirs}.layer.0.SelfAttention"),
-        Key(f"{ours}.norms.before_attention.weight", f"{theirs}.layer.0.layer_norm.weight"),
-        Key(f"{ours}.feedforward.gate.weight", f"{dense}.wi_0.weight"),
-        Key(f"{ours}.feedforward.value.weight", f"{dense}.wi_1.weight"),
-        Key(f"{ours}.feedforward.up.weight", f"{dense}.wi.weight"),
-        Key(f"{ours}.feedforward.down.weight", f"{dense}.wo.weight"),
-        Key(f"{ours}.norms.before_feedforward.weight", f"{theirs}.layer.{last}.layer_norm.weight"),
+        Weight(f"{ours}.norms.before_attention.weight", f"{theirs}.layer.0.layer_norm.weight"),
+        Weight(f"{ours}.feedforward.gate.weight", f"{dense}.wi_0.weight"),
+        Weight(f"{ours}.feedforward.value.weight", f"{dense}.wi_1.weight"),
+        Weight(f"{ours}.feedforward.up.weight", f"{dense}.wi.weight"),
+        Weight(f"{ours}.feedforward.down.weight", f"{dense}.wo.weight"),
+        Weight(f"{ours}.norms.before_feedforward.weight", f"{theirs}.layer.{last}.layer_norm.weight"),
     ]
 
 
 _BIAS = "layer.0.SelfAttention.relative_attention_bias.weight"
-NAMES: Sequence[Key] = [
-    Key("embedding.word.weight", "shared.weight"),
-    Key("embedding.word.weight", "encoder.embed_tokens.weight", copies=True),
-    Key("embedding.word.weight", "decoder.embed_tokens.weight", copies=True),
-    Key("encoder.stack.blocks.0.attention.relative.table.weight", f"encoder.block.0.{_BIAS}"),
+WEIGHT_MAP: Sequence[Weight] = [
+    Weight("embedding.word.weight", "shared.weight"),
+    Weight("embedding.word.weight", "encoder.embed_tokens.weight", alias=True),
+    Weight("embedding.word.weight", "decoder.embed_tokens.weight", alias=True),
+    Weight("encoder.stack.blocks.0.attention.relative.table.weight", f"encoder.block.0.{_BIAS}"),
     *_layer_names("encoder.stack.blocks.{}", "encoder.block.{}", 1),
-    Key("encoder.stack.norm.weight", "encoder.final_layer_norm.weight"),
-    Key("stack.blocks.0.attention.relative.table.weight", f"decoder.block.0.{_BIAS}"),
+    Weight("encoder.stack.norm.weight", "encoder.final_layer_norm.weight"),
+    Weight("stack.blocks.0.attention.relative.table.weight", f"decoder.block.0.{_BIAS}"),
     *_layer_names("stack.blocks.{}", "decoder.block.{}", 2),
     *_attention_names("stack.blocks.{}.cross", "decoder.block.{}.layer.1.EncDecAttention"),
-    Key("stack.blocks.{}.norms.before_cross.weight", "decoder.block.{}.layer.1.layer_norm.weight"),
-    Key("stack.norm.weight", "decoder.final_layer_norm.weight"),
-    Key("heads.clm.weight", "lm_head.weight", copies=True),
+    Weight("stack.blocks.{}.norms.before_cross.weight", "decoder.block.{}.layer.1.layer_norm.weight"),
+    Weight("stack.norm.weight", "decoder.final_layer_norm.weight"),
+    Weight("heads.clm.weight", "lm_head.weight", alias=True),
 ]
 
 

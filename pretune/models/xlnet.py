@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from pretune.batch import Batch, Layout
 from pretune.errors import UsageError
 from pretune.models import model
-from pretune.models.model import Key, LanguageModel, ModelOutput, both
+from pretune.models.model import LanguageModel, ModelOutput
+from pretune.models.weight_map import SplitHeads, Squeeze, Transpose, Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.block import Norms
 from pretune.nn.cache import Cache
@@ -95,26 +96,26 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
 }
 _ATTENTION = "transformer.layer.{}.rel_attn"
 _OURS = "stack.blocks.{}.attention"
-NAMES: Sequence[Key] = [
-    Key("embedding.word.weight", "transformer.word_embedding.weight"),
-    Key("mask", "transformer.mask_emb", ones=2),
+WEIGHT_MAP: Sequence[Weight] = [
+    Weight("embedding.word.weight", "transformer.word_embedding.weight"),
+    Weight("mask", "transformer.mask_emb", (Squeeze(2),)),
     *(
-        Key(f"{_OURS}.{ours}.weight", f"{_ATTENTION}.{theirs}", transpose=True, heads="n_head")
+        Weight(f"{_OURS}.{ours}.weight", f"{_ATTENTION}.{theirs}", (SplitHeads("n_head"), Transpose()))
         for ours, theirs in {"query": "q", "key": "k", "value": "v", "position": "r"}.items()
     ),
-    Key(f"{_OURS}.output.weight", f"{_ATTENTION}.o", heads="n_head"),
-    Key(f"{_OURS}.content_bias", f"{_ATTENTION}.r_w_bias"),
-    Key(f"{_OURS}.position_bias", f"{_ATTENTION}.r_r_bias"),
-    Key(f"{_OURS}.segment_bias", f"{_ATTENTION}.r_s_bias"),
-    Key(f"{_OURS}.segment", f"{_ATTENTION}.seg_embed"),
-    *both("stack.blocks.{}.norms.after_attention", f"{_ATTENTION}.layer_norm"),
-    *both("stack.blocks.{}.feedforward.up", "transformer.layer.{}.ff.layer_1"),
-    *both("stack.blocks.{}.feedforward.down", "transformer.layer.{}.ff.layer_2"),
-    *both("stack.blocks.{}.norms.after_feedforward", "transformer.layer.{}.ff.layer_norm"),
-    Key("heads.plm.weight", "lm_loss.weight", copies=True),
-    Key("heads.plm.bias", "lm_loss.bias"),
-    *both("heads.classification.pooler.dense", "sequence_summary.summary"),
-    *both("heads.classification.linear", "logits_proj"),
+    Weight(f"{_OURS}.output.weight", f"{_ATTENTION}.o", (SplitHeads("n_head"),)),
+    Weight(f"{_OURS}.content_bias", f"{_ATTENTION}.r_w_bias"),
+    Weight(f"{_OURS}.position_bias", f"{_ATTENTION}.r_r_bias"),
+    Weight(f"{_OURS}.segment_bias", f"{_ATTENTION}.r_s_bias"),
+    Weight(f"{_OURS}.segment", f"{_ATTENTION}.seg_embed"),
+    *weight_and_bias("stack.blocks.{}.norms.after_attention", f"{_ATTENTION}.layer_norm"),
+    *weight_and_bias("stack.blocks.{}.feedforward.up", "transformer.layer.{}.ff.layer_1"),
+    *weight_and_bias("stack.blocks.{}.feedforward.down", "transformer.layer.{}.ff.layer_2"),
+    *weight_and_bias("stack.blocks.{}.norms.after_feedforward", "transformer.layer.{}.ff.layer_norm"),
+    Weight("heads.plm.weight", "lm_loss.weight", alias=True),
+    Weight("heads.plm.bias", "lm_loss.bias"),
+    *weight_and_bias("heads.classification.pooler.dense", "sequence_summary.summary"),
+    *weight_and_bias("heads.classification.linear", "logits_proj"),
 ]
 
 

@@ -21,6 +21,7 @@ from torch import nn
 from pretune.batch import split_sequences
 from pretune.draw import Draw
 from pretune.errors import DivergenceError
+from pretune.models.flops import Flops
 from pretune.objectives.objective import Objective
 from pretune.optim.optimizer import build_optimizer
 from pretune.optim.schedule import schedule_factor
@@ -32,7 +33,6 @@ from pretune.train.checkpoint import state as states
 from pretune.train.checkpoint.state import State
 from pretune.train.context import TrainContext
 from pretune.train.evaluation import better, pick
-from pretune.train.flops import Flops
 from pretune.train.logging.logger import MetricLogger
 from pretune.train.prefetch import Prefetcher, PreparedStep, add
 from pretune.train.step import Result, TrainModule, TrainStep
@@ -100,7 +100,7 @@ class _Trainer:
             self.draw,
             self.recipe.optimizer.clip,
         )
-        self.flops = Flops(model, objective)
+        self.flops = Flops(model, objective.passes)
         self.journal = MetricLogger(setting, self.state)
         self.feed: Prefetcher | None = None
         self.improved = False

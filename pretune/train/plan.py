@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from pretune.batch import Batch
 from pretune.draw import Draw
-from pretune.models.model import parameters
+from pretune.models.flops import Flops, count_parameters
 from pretune.objectives.objective import Objective
 from pretune.runtime.device import choose
 from pretune.runtime.precision import Precision, choose_precision
 from pretune.text.samples.sampler import Sampler, divide
 from pretune.train.assemble import TrainComponents, fine_tuning, pretraining
-from pretune.train.flops import Flops
 from pretune.train.preflight import preflight
 from pretune.train.recipe import Recipe
 from pretune.train.step import TrainModule
@@ -112,11 +111,11 @@ def make_plan(recipe: Recipe) -> Plan:
     tokens = samples * sum(_tokens(s, p) for s, p in zip(samplers, pieces.objective.alternatives, strict=True)) / there
     epoch = there / samples
     steps = _steps(recipe, tokens, epoch)
-    work = sum(map(Flops(pieces.model, pieces.objective), batches)) / len(batches) * recipe.data.accumulate
+    work = sum(map(Flops(pieces.model, pieces.objective.passes), batches)) / len(batches) * recipe.data.accumulate
     trained = sum(p.numel() for p in pieces.model.parameters() if p.requires_grad)
     return Plan(
         list(_tree(pieces.model)),
-        parameters(pieces.model),
+        count_parameters(pieces.model),
         trained,
         _memory(pieces, batches, device, precision),
         data,
@@ -217,7 +216,7 @@ def _tokens(sampler: Sampler, part: Objective) -> int:
 def _tree(model: nn.Module) -> Iterator[Row]:
     """The modules that have weights; equal neighbours are shown once."""
     seen: set[int] = set()
-    yield Row(0, "model", type(model).__name__, parameters(model))
+    yield Row(0, "model", type(model).__name__, count_parameters(model))
     yield from _children(model, 1, seen)
 
 

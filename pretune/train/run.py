@@ -10,7 +10,7 @@ import torch
 
 from pretune.config import validate
 from pretune.interop.huggingface import save_model
-from pretune.models.model import parameters
+from pretune.models.flops import count_parameters
 from pretune.runtime.device import choose
 from pretune.runtime.distributed import Distributed, world_of
 from pretune.runtime.precision import Precision, choose_precision
@@ -127,7 +127,7 @@ def _settle(
 def _sizes(pieces: TrainComponents) -> dict[str, Any]:
     model = pieces.model
     return {
-        "parameters": parameters(model),
+        "parameters": count_parameters(model),
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "tokenizer": pieces.tokenizer.hash,
     }

@@ -18,7 +18,7 @@ from pretune.errors import DataError, UsageError
 from pretune.evaluate.likelihood import Score, score, windows
 from pretune.interop.huggingface import load_model
 from pretune.models import build
-from pretune.models.model import initialise
+from pretune.models.init import initialise
 
 TEXTS = ["the quick brown foxhats", "语言 learns", "a", "the lazy dog and the cat ate a hat"]
 

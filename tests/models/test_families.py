@@ -12,7 +12,8 @@ import transformers as hf
 
 from pretune.interop.huggingface import load_model, save_model
 from pretune.models import build
-from pretune.models.model import get_family, parameters
+from pretune.models.flops import count_parameters
+from pretune.models.model import get_family
 
 _BERT = {
     "vocab_size": 97,
@@ -261,7 +262,7 @@ def test_variants_both_ways(name, variant, tmp_path):
 @pytest.mark.parametrize(("name", "size"), SIZES)
 def test_sizes_are_the_published_ones(name, size):
     printed, heads = CASES[name].published[size]
-    found = parameters(build(name, size, heads, allocate=False))
+    found = count_parameters(build(name, size, heads, allocate=False))
     assert abs(found - printed) <= (0.5e9 if printed >= 1e11 else 0.1e9 if printed >= 1e9 else 1e6), f"{found:,}"
 
 

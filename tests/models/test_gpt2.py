@@ -8,7 +8,7 @@ import transformers
 
 from pretune.interop.huggingface import load_model, save_model
 from pretune.models import build, gpt2
-from pretune.models.model import parameters
+from pretune.models.flops import count_parameters
 
 SMALL = {"vocab_size": 97, "n_positions": 40, "n_embd": 48, "n_layer": 3, "n_head": 4}
 TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -68,7 +68,7 @@ def test_sizes_have_the_published_numbers_of_parameters():
     """Of GPT2LMHeadModel, in millions."""
     published = {"small": 124.44, "medium": 354.82, "large": 774.03, "xl": 1557.61}
     for size, millions in published.items():
-        assert parameters(build("gpt2", size, ["clm"], allocate=False)) / 1e6 == pytest.approx(millions, abs=0.01)
+        assert count_parameters(build("gpt2", size, ["clm"], allocate=False)) / 1e6 == pytest.approx(millions, abs=0.01)
     assert {"tiny", "mini", "nano"} < set(gpt2.SIZES)
 
 

@@ -11,7 +11,7 @@ import torch
 from pretune.batch import Batch, Layout, OutputRows, pad_to_bucket, ragged
 from pretune.errors import DataError, UsageError
 from pretune.models import build
-from pretune.models.model import block_flops, flops_per_token, head_flops
+from pretune.models.flops import block_flops, flops_per_token, head_flops
 from pretune.objectives.objective import ends
 from pretune.runtime.device import cast_to_bf16, inference_context
 

@@ -14,7 +14,7 @@ from pretune.batch import Batch, Layout, OutputRows, ragged
 from pretune.errors import UsageError
 from pretune.interop.huggingface import load_model, save_model
 from pretune.models import build
-from pretune.models.model import parameters
+from pretune.models.flops import count_parameters
 from pretune.models.xlnet import Memory
 
 SMALL = {"vocab_size": 97, "d_model": 48, "n_layer": 3, "n_head": 4, "d_head": 12, "d_inner": 80, "pad_token_id": 0}
@@ -153,5 +153,5 @@ def test_sizes_are_those_of_its_files():
         with torch.device("meta"):
             theirs = hf.XLNetLMHeadModel(hf.XLNetConfig(**shape))
         count = sum(p.numel() for p in theirs.parameters())
-        assert parameters(build("xlnet", size, ["plm"], allocate=False)) == count
+        assert count_parameters(build("xlnet", size, ["plm"], allocate=False)) == count
     assert count == pytest.approx(361e6, abs=1e6)

@@ -18,7 +18,8 @@ from pretune.errors import DataError, UsageError
 from pretune.evaluate.examples import predict
 from pretune.find import find_class, variants
 from pretune.interop.huggingface import load_model
-from pretune.models.model import configure, construct, get_family, initialise
+from pretune.models.init import initialise
+from pretune.models.model import configure, construct, get_family
 from pretune.tasks.classification import Classification
 from pretune.tasks.task import Prediction, Task
 from pretune.text.readers.labelled import Example

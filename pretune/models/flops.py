@@ -1,0 +1,135 @@
+"""A model's size in figures: parameters, and the floating-point operations that it really executes.
+
+Nothing is counted for padding, of which there is none, or for rows that a head never sees. A multiply-add is two
+operations.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+
+from torch import nn
+
+from pretune.batch import Batch
+from pretune.models.encoder_decoder import EncoderDecoder
+from pretune.models.model import LanguageModel
+from pretune.nn.attention import Attention
+from pretune.nn.heads import VocabularyHead
+from pretune.nn.relative_attention import RelativeAttention
+from pretune.nn.stack import Stack
+
+Passes = Callable[[nn.Module, Batch], Sequence[tuple[nn.Module, Batch]]]
+"""Which models a step calls on which batches, from the model and the micro-batch."""
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of weights, shared ones counted once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def flops_per_token(model: LanguageModel, length: int) -> float:
+    """Floating-point operations of the stack's forward for one token in sequences of `length` tokens.
+
+    A multiply-add is two; attention counts the pairs that its structure lets through. A training step costs three
+    times this, and three times `head_flops` for each row that a head sees.
+
+    Source: Kaplan et al. 2020 (arXiv 2001.08361), section 2.1, with attention counted.
+    """
+    return stack_flops(model.stack, length) / length
+
+
+def stack_flops(stack: Stack, length: int, source: int = 0) -> float:
+    """Floating-point operations of a stack's forward for a sequence of `length` tokens, and `source` of an encoder."""
+    return sum(block_flops(block, length, length, source) for block in stack.in_order) if length else 0.0
+
+
+def block_flops(block: nn.Module, queries: int, keys: int, source: int = 0) -> float:
+    """Floating-point operations of one layer's forward for a sequence of `keys` tokens of which it gives `queries`.
+
+    Args:
+        source: tokens of the encoder's sequence that a decoder's layer looks at.
+    """
+    total = 0.0
+    for name, module in block.named_modules():
+        seen = source if name.startswith("cross") else keys
+        if isinstance(module, nn.Linear):
+            made_of_keys = name.endswith((".key", ".value"))
+            rows = 2 * seen if name.endswith(".position") else seen if made_of_keys else queries
+            total += 2.0 * module.in_features * module.out_features * rows
+        elif isinstance(module, Attention):
+            pairs = queries * seen if name == "cross" else module.structure.pairs(queries, seen)
+            total += 4.0 * module.query.out_features * pairs
+        elif isinstance(module, RelativeAttention):
+            total += 4.0 * module.query.out_features * queries * seen
+            total += 2.0 * module.query.out_features * queries * 2 * seen  # against the waves of all distances
+    return total
+
+
+def head_flops(model: LanguageModel, role: str) -> float:
+    """Floating-point operations of a head's forward for one row: a predicted token, or a sequence."""
+    head = model.heads[role]
+    dense = sum(2.0 * m.in_features * m.out_features for m in head.modules() if isinstance(m, nn.Linear))
+    return dense + (2.0 * head.weight.numel() if isinstance(head, VocabularyHead) else 0.0)
+
+
+class Flops:
+    """Counts the matrix products of the forwards and backwards of a step.
+
+    The backward costs twice the forward; recomputing activations repeats the forward of the stack.
+
+    Args:
+        model: one that is not a `LanguageModel` counts as 0.
+        passes: which passes a step makes; one over the batch by default.
+    """
+
+    def __init__(self, model: nn.Module, passes: Passes | None = None) -> None:
+        self._model, self._passes = model, passes
+        self._counts: dict[int, _Pass] = {}
+
+    def __call__(self, batch: Batch) -> float:
+        """Of one micro-batch."""
+        passes = [(self._model, batch)] if self._passes is None else self._passes(self._model, batch)
+        total = 0.0
+        for model, part in passes:
+            if isinstance(model, LanguageModel):
+                if id(model) not in self._counts:
+                    self._counts[id(model)] = _Pass(model)
+                total += self._counts[id(model)](part)
+        return total
+
+
+class _Pass:
+    """A model's forward and backward over a batch."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self._heads = {role: head_flops(model, role) for role in model.heads}
+        self._stack = lru_cache(maxsize=65536)(partial(stack_flops, model.stack))
+        self._last = lru_cache(maxsize=65536)(partial(block_flops, model.stack.in_order[-1]))
+        self._encoder = None
+        if isinstance(model, EncoderDecoder):
+            self._encoder = lru_cache(maxsize=65536)(partial(stack_flops, model.encoder.stack))
+
+    def __call__(self, batch: Batch) -> float:
+        """Of one micro-batch."""
+        times = 4 if self._model.stack.checkpointing else 3
+        lengths = batch.layout.lengths
+        sources = lengths if batch.source is None else batch.source.layout.lengths
+        if self._encoder is None:
+            body = sum(number * self._stack(length) for length, number in Counter(lengths).items())
+        else:
+            body = sum(number * self._encoder(length) for length, number in Counter(sources).items())
+            pairs = Counter(zip(lengths, sources, strict=False))
+            body += sum(number * self._stack(length, source) for (length, source), number in pairs.items())
+        rows = {name: len(index) for name, (index, _) in batch.targets.items()}
+        heads = sum(self._heads.get(name, 0.0) * count for name, count in rows.items())
+        return times * (body - self._left_out(batch)) + 3 * heads
+
+    def _left_out(self, batch: Batch) -> float:
+        """What the last layer saves by giving only the rows that are read."""
+        if batch.output_rows is None or not self._model.supports_output_rows:
+            return 0.0
+        pairs = Counter(zip(batch.output_rows.layout.lengths, batch.layout.lengths, strict=True))
+        return sum(number * (self._last(keys, keys) - self._last(read, keys)) for (read, keys), number in pairs.items())
