@@ -113,14 +113,17 @@ class _Trainer:
         own = fingerprint(self.setting.device, self.setting.precision, self.world.size)
         step = self.world.share(self.world.once(self._newest))
         if not step:
-            return State(cursors=[list(sampler.start.consumed) for sampler in self.samplers], fingerprint=own)
-        state = states.restore(shelf.path(step), self.root, self.optimizer)
+            start = [list(sampler.start.consumed) for sampler in self.samplers]
+            return State(cursors=start, fingerprint=own, optimizer=self.recipe.optimizer.name)
+        state = states.restore(shelf.path(step), self.root, self.optimizer, self.recipe.optimizer)
         changed = [f"{k} {state.fingerprint.get(k)} -> {own[k]}" for k in own if own[k] != state.fingerprint.get(k)]
         if self.world.first:
             display.note(f"resumed from {shelf.path(step).name}")
+            if state.optimizer != self.recipe.optimizer.name:
+                display.note(f"warning: {self.recipe.optimizer.name} starts anew: the state is {state.optimizer}'s")
             if changed:
                 display.note(f"warning: results are not bit-exact from here on: {', '.join(changed)}")
-        state.fingerprint = own
+        state.fingerprint, state.optimizer = own, self.recipe.optimizer.name
         return state
 
     def _newest(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pretune.errors import DataError
+from pretune.errors import DataError, UsageError
+from pretune.optim.optimizer import OptimizerConfig
 
+Number = float | int | None
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 
 
@@ -83,6 +85,8 @@ class State:
         account: what was cut, displaced or left out while batches were built.
         metrics_bytes: size of the metrics file.
         fingerprint: what must be equal for bit-exact results.
+        optimizer: name of the optimizer whose state is saved.
+        optimizer_numbers: what it keeps beside tensors; see `optimizer_numbers`.
     """
 
     step: int = 0
@@ -103,6 +107,8 @@ class State:
     account: dict[str, int] = field(default_factory=dict)
     metrics_bytes: int = 0
     fingerprint: dict[str, str | int] = field(default_factory=dict)
+    optimizer: str = ""
+    optimizer_numbers: dict[str, Number] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """As JSON."""
@@ -123,26 +129,41 @@ class State:
 
 
 def save(directory: Path, root: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
-    """Fill a checkpoint directory."""
+    """Fill a checkpoint directory.
+
+    Raises:
+        UsageError: the optimizer keeps something that is neither a tensor nor a number.
+    """
     metadata = {"format": "pt"}
     save_file(root_tensors(root), directory / MODEL, metadata)
     save_file(optimizer_tensors(root, optimizer), directory / OPTIMIZER, metadata)
+    state.optimizer_numbers = optimizer_numbers(root, optimizer)
     state.write(directory / STATE)
 
 
-def restore(directory: Path, root: nn.Module, optimizer: torch.optim.Optimizer | None) -> State:
+def restore(
+    directory: Path,
+    root: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    config: OptimizerConfig | None = None,
+) -> State:
     """Put a verified checkpoint into a root module and its optimizer.
 
     Args:
         optimizer: None to take the weights alone.
+        config: of the optimizer; its fields stay as the recipe says. The state of an optimizer of another name is left
+            out.
 
     Raises:
         DataError: the tensors are not those of this model.
     """
+    state = State.read(directory / STATE)
     _fill(root_tensors(root), load_file(directory / MODEL), directory / MODEL)
-    if optimizer is not None:
+    if optimizer is not None and config is not None and config.name == state.optimizer:
         _restore_optimizer(root, optimizer, load_file(directory / OPTIMIZER))
-    return State.read(directory / STATE)
+        fixed = {*type(config).model_fields, "initial_lr"}
+        _restore_numbers(root, optimizer, state.optimizer_numbers, fixed)
+    return state
 
 
 def root_tensors(root: nn.Module) -> dict[str, Tensor]:
@@ -162,7 +183,41 @@ def optimizer_tensors(root: nn.Module, optimizer: torch.optim.Optimizer) -> dict
         f"{name}/{slot}": value
         for name, parameter in root.named_parameters()
         for slot, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, Tensor)
     }
+
+
+def optimizer_numbers(root: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Number]:
+    """What an optimizer keeps beside tensors: `<parameter>/<slot>`, and `<number of a group>/<field>` of its groups.
+
+    Raises:
+        UsageError: it keeps something that is neither a tensor nor a number in the state of a parameter.
+    """
+    out: dict[str, Number] = {}
+    for name, parameter in root.named_parameters():
+        for slot, value in optimizer.state.get(parameter, {}).items():
+            if not isinstance(value, Tensor | int | float | None):
+                raise UsageError(
+                    f"the optimizer keeps {type(value).__name__} as {slot!r} of {name!r}, which a checkpoint cannot "
+                    "hold; keep tensors and numbers only"
+                )
+            if not isinstance(value, Tensor):
+                out[f"{name}/{slot}"] = value
+    for n, group in enumerate(optimizer.param_groups):
+        out |= {f"{n}/{field}": value for field, value in group.items() if isinstance(value, int | float)}
+    return out
+
+
+def _restore_numbers(
+    root: nn.Module, optimizer: torch.optim.Optimizer, numbers: Mapping[str, Number], fixed: Collection[str]
+) -> None:
+    parameters = dict(root.named_parameters())
+    for key, value in numbers.items():
+        name, _, field_ = key.rpartition("/")
+        if name in parameters:
+            optimizer.state[parameters[name]][field_] = value
+        elif name.isdigit() and int(name) < len(optimizer.param_groups) and field_ not in fixed:
+            optimizer.param_groups[int(name)][field_] = value
 
 
 def _restore_optimizer(root: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
