@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pretune.batch import Batch, Layout
 from pretune.models.model import Config, LanguageModel, ModelOutput
-from pretune.nn.cache import Cache, Memory
+from pretune.nn.cache import Cache, EncoderOutput
 from pretune.nn.embedding import Embedding
 from pretune.nn.stack import Stack
 
@@ -23,10 +23,10 @@ class Encoder(nn.Module):
         self.embedding = embedding
         self.stack = stack
 
-    def forward(self, batch: Batch) -> Memory:
+    def forward(self, batch: Batch) -> EncoderOutput:
         """The hidden run of a batch, (T, width), and its layout."""
         hidden = self.embedding(batch.tokens, batch.layout, batch.segments)
-        return Memory(self.stack(hidden, batch.layout), batch.layout)
+        return EncoderOutput(self.stack(hidden, batch.layout), batch.layout)
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,13 @@ class EncoderDecoder(LanguageModel):
         """The decoder's hidden run.
 
         Args:
-            cache: earlier tokens of the same targets; once it remembers their sources, batches need none.
+            cache: earlier tokens of the same targets; once it has keys and values of their sources, batches need none.
             layers: also return every layer's run of the decoder.
 
         Raises:
             DataError: a sequence is longer than the model's positions.
         """
-        known = cache is not None and cache.remembers
+        known = cache is not None and cache.has_cross_kv
         if not known and batch.source is None:
             batch = replace(batch, tokens=self.shifted(batch.tokens, batch.layout), source=batch, output_rows=None)
         self._check_length(batch, cache)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pretune.batch import Layout, OutputRows
 from pretune.models.model import LanguageModel
 from pretune.nn.activation import Activation
-from pretune.nn.attention import Attention, ragged_attention
+from pretune.nn.attention import Attention
 from pretune.nn.block import Block
 from pretune.nn.cache import LayerCache
 from pretune.nn.feedforward import FeedForward, GatedFeedForward
@@ -88,7 +88,7 @@ class FusedBlock(nn.Module):
         keys: KeyLayout = layout
         if cache is not None:
             key, value, keys = cache.append(key, value, layout)
-        mixed = ragged_attention(query, key, value, layout, keys, attention.structure, scale=attention.scale)
+        mixed = attention.attend(query, key, value, layout, keys)
         x = after_attention(x + self._output(mixed.flatten(1)))
         return after_feedforward(x + self._down(self._up(before_feedforward(x).to(self._dtype))))
 

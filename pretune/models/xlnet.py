@@ -119,7 +119,7 @@ WEIGHT_MAP: Sequence[Weight] = [
 ]
 
 
-class Memory:
+class SegmentMemory:
     """What a model has read of earlier text: the inputs of each layer, without gradient.
 
     Args:
@@ -169,7 +169,7 @@ class XLNet(LanguageModel):
         self.mask = nn.Parameter(torch.empty(config.d_model))
 
     def forward(
-        self, batch: Batch, *, cache: Cache | None = None, layers: bool = False, memory: Memory | None = None
+        self, batch: Batch, *, cache: Cache | None = None, layers: bool = False, memory: SegmentMemory | None = None
     ) -> ModelOutput:
         """The content stream, or, of a batch with an order, the query stream's rows.
 
@@ -207,9 +207,9 @@ class XLNet(LanguageModel):
             return ModelOutput(self.embedding.dropout(h), layout, None, shown)
         return ModelOutput(self.embedding.dropout(g), batch.output_rows.layout, batch.output_rows.index, shown)
 
-    def remember(self, batch: Batch, longest: int) -> Memory:
+    def read_segment(self, batch: Batch, longest: int) -> SegmentMemory:
         """A memory of some texts, for those that go on from them."""
-        memory = Memory(longest)
+        memory = SegmentMemory(longest)
         self(batch, memory=memory)
         return memory
 
@@ -220,7 +220,7 @@ class XLNet(LanguageModel):
         index = batch.output_rows.index
         return QueryStream(batch.output_rows.layout, asking.place[index], batch.order[index], asking.segments[index])
 
-    def _keys(self, block: nn.Module, h: Tensor, asking: QueryStream, memory: Memory | None, layer: int) -> Keys:
+    def _keys(self, block: nn.Module, h: Tensor, asking: QueryStream, memory: SegmentMemory | None, layer: int) -> Keys:
         layout, order, kinds = asking.layout, asking.order, asking.segments
         past = None if memory is None else memory.layout
         if memory is not None and past is not None:

@@ -2,75 +2,63 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 
 from torch import Tensor, nn
 
 from pretune.batch import Layout
-from pretune.nn.backends import flash, matmul, padded, reference, sdpa, varlen
-from pretune.nn.cache import LayerCache, Memory
-from pretune.nn.projection import Projection, working
+from pretune.nn.backends import flash, matmul, reference, sdpa, varlen
+from pretune.nn.cache import EncoderOutput, LayerCache
+from pretune.nn.call import AttentionCall
+from pretune.nn.prefix import NO_PREFIX, KeyPrefix
+from pretune.nn.projection import Projection, in_matmul_dtype
 from pretune.nn.relative import RelativeBias
 from pretune.nn.rotary import Rotary
 from pretune.nn.spans import KeyLayout
-from pretune.nn.structure import Biased, Causal, Structure
+from pretune.nn.structure import Biased, Structure
 
 BACKENDS: dict[str, ModuleType] = {
     "varlen": varlen,
     "matmul": matmul,
     "flash": flash,
     "sdpa": sdpa,
-    "padded": padded,
     "reference": reference,
 }
 _ORDER = (varlen, matmul, flash, sdpa)
 
 
-def ragged_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    queries: Layout,
-    keys: KeyLayout,
-    structure: Structure,
-    *,
-    dropout: float = 0.0,
-    scale: float | None = None,
-    backend: str | None = None,
-) -> Tensor:
-    """Attention of each sequence's queries to the same sequence's keys.
+def ragged_attention(call: AttentionCall, backend: str | None = None) -> Tensor:
+    """Lets each sequence's queries attend to the same sequence's keys.
 
     Args:
-        queries, keys: where the sequences lie; self-attention gives the same layout twice.
-        structure: which keys a query sees.
-        dropout: share of attention probabilities dropped; above 0 it leaves the fast kernels.
-        scale: factor of the scores; `D ** -0.5` by default.
-        backend: a name of `BACKENDS` instead of the first that can do the call.
+        backend: a name of `BACKENDS` instead of the first that supports the call.
 
     Shape:
-        query: (Tq, H, D); key, value: (Tk, Hk, D), Hk dividing H; return: (Tq, H, D)
+        return: (Tq, H, D)
 
     Raises:
-        ValueError: the runs do not fit each other, or the named back end cannot do the call.
+        ValueError: the runs do not fit each other, or the named backend does not support the call.
     """
-    if keys is not queries:
-        _check(queries, keys, structure)
-    if scale is None:
-        scale = query.shape[-1] ** -0.5
-    structure = structure.within(keys)
+    if call.keys is not call.queries:
+        _check(call)
+    plainer = call.structure.within(call.keys)
+    if plainer is not call.structure:
+        call = replace(call, structure=plainer)
     for module in _ORDER if backend is None else (BACKENDS[backend],):
-        reason = module.refuse(query, key, queries, keys, structure, dropout)
+        reason = module.refuse(call)
         if reason is None:
-            out: Tensor = module.attend(query, key, value, queries, keys, structure, dropout, scale)
+            out: Tensor = module.attend(call)
             return out
-    raise ValueError(f"attention back end {backend!r}: {reason}")
+    raise ValueError(f"attention backend {backend!r}: {reason}")
 
 
-def _check(queries: Layout, keys: KeyLayout, structure: Structure) -> None:
-    if len(queries.lengths) != len(keys.lengths):
-        raise ValueError(f"{len(queries.lengths)} sequences of queries, {len(keys.lengths)} of keys")
-    if isinstance(structure, Causal):
-        for n, (q, k) in enumerate(zip(queries.lengths, keys.lengths, strict=True)):
+def _check(call: AttentionCall) -> None:
+    queries, keys = call.queries.lengths, call.keys.lengths
+    if len(queries) != len(keys):
+        raise ValueError(f"{len(queries)} sequences of queries, {len(keys)} of keys")
+    if call.is_causal:
+        for n, (q, k) in enumerate(zip(queries, keys, strict=True)):
             if q > k:
                 raise ValueError(f"causal attention: sequence {n} has {q} queries and {k} keys; the last of both align")
 
@@ -89,7 +77,12 @@ class Attention(nn.Module):
         rotary: turns queries and keys by their positions.
         norms: of each head's queries and of its keys, before they are turned.
         relative: gives what is added to the scores by distance; layers may share one.
+
+    Attributes:
+        prefix: what stands in front of every sequence's keys and values; nothing, until a tuning method sets it.
     """
+
+    prefix: KeyPrefix
 
     def __init__(
         self,
@@ -116,18 +109,19 @@ class Attention(nn.Module):
             raise ValueError(f"{heads} heads of queries are not a multiple of {key_heads} heads of keys")
         self.structure = structure
         self.dropout = dropout
-        self.scale = scale
+        self.head_width = head_width or width // heads
+        self.scale = self.head_width**-0.5 if scale is None else scale
         self.rotary = rotary
-        of_head = head_width or width // heads
-        self.query = Projection(width, heads * of_head, bias=bias)
-        self.key = Projection(width, self.key_heads * of_head, bias=bias)
-        self.value = Projection(width, self.key_heads * of_head, bias=bias)
-        self.output = Projection(heads * of_head, width, bias=bias if output_bias is None else output_bias)
+        self.query = Projection(width, heads * self.head_width, bias=bias)
+        self.key = Projection(width, self.key_heads * self.head_width, bias=bias)
+        self.value = Projection(width, self.key_heads * self.head_width, bias=bias)
+        self.output = Projection(heads * self.head_width, width, bias=bias if output_bias is None else output_bias)
         self.query_norm: nn.Module | None = None
         self.key_norm: nn.Module | None = None
         if norms is not None:
             self.query_norm, self.key_norm = norms
         self.relative = relative
+        self.prefix = NO_PREFIX
 
     @property
     def any_queries(self) -> bool:
@@ -149,8 +143,8 @@ class Attention(nn.Module):
         Shape:
             x: (T, width); return: (T, width)
         """
-        x = working(x)
-        query = self.query(x, layout).unflatten(1, (self.heads, -1))
+        x = in_matmul_dtype(x)
+        query = self.query(x, layout).unflatten(1, (self.heads, -1))  # (T, H, D)
         if self.query_norm is not None:
             query = self.query_norm(query)
         if self.rotary is not None:
@@ -158,23 +152,36 @@ class Attention(nn.Module):
         key, value, keys = self._keys(x, layout, cache) if source is None else self._keys(*source, None)
         return self._mix(query, key, value, layout, keys)
 
-    def cross(self, x: Tensor, layout: Layout, memory: Memory | None, cache: LayerCache | None = None) -> Tensor:
-        """Mix rows of another run, that of an encoder, into `x`; with a cache they are projected once.
+    def cross(
+        self, x: Tensor, layout: Layout, encoder_output: EncoderOutput | None, cache: LayerCache | None = None
+    ) -> Tensor:
+        """Mix rows of an encoder's run into `x`; with a cache their keys and values are computed once.
 
         Shape:
             x: (T, width); return: (T, width)
         """
-        x = working(x)
+        x = in_matmul_dtype(x)
         query = self.query(x, layout).unflatten(1, (self.heads, -1))
-        known = None if cache is None else cache.recall()
-        if known is None:
-            if memory is None:
-                raise ValueError("attention to an encoder's run needs that run, or a cache that remembers it")
-            key, value, _ = self._keys(memory.hidden, memory.layout, None)
-            known = (key, value, memory.layout)
+        cross_kv = None if cache is None else cache.get_cross_kv()
+        if cross_kv is None:
+            if encoder_output is None:
+                raise ValueError("cross-attention needs the encoder's output, or a cache with its keys and values")
+            key, value, _ = self._keys(encoder_output.hidden, encoder_output.layout, None)
+            cross_kv = (key, value, encoder_output.layout)
             if cache is not None:
-                cache.remember(*known)
-        return self._mix(query, *known[:2], layout, known[2])
+                cache.store_cross_kv(*cross_kv)
+        return self._mix(query, *cross_kv[:2], layout, cross_kv[2])
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, queries: Layout, keys: KeyLayout) -> Tensor:
+        """Attention of projected queries to projected keys, behind the prefix.
+
+        Shape:
+            query: (Tq, H, D); key, value: (Tk, Hk, D); return: (Tq, H, D)
+        """
+        structure = self.structure if self.relative is None else Biased(self.structure, self.relative)
+        dropout = self.dropout if self.training else 0.0
+        key, value, keys = self.prefix.extend(key, value, keys)
+        return ragged_attention(AttentionCall(query, key, value, queries, keys, structure, dropout, self.scale))
 
     def _keys(self, x: Tensor, layout: Layout, cache: LayerCache | None) -> tuple[Tensor, Tensor, KeyLayout]:
         """Keys and values of a run, behind those of its past.
@@ -182,7 +189,7 @@ class Attention(nn.Module):
         Shape:
             x: (T, width); return: (Tk, key_heads, head width) twice
         """
-        x = working(x)
+        x = in_matmul_dtype(x)
         key = self.key(x, layout).unflatten(1, (self.key_heads, -1))
         value = self.value(x, layout).unflatten(1, (self.key_heads, -1))
         if self.key_norm is not None:
@@ -192,9 +199,7 @@ class Attention(nn.Module):
         return (key, value, layout) if cache is None else cache.append(key, value, layout)
 
     def _mix(self, query: Tensor, key: Tensor, value: Tensor, queries: Layout, keys: KeyLayout) -> Tensor:
-        structure = self.structure if self.relative is None else Biased(self.structure, self.relative)
-        dropout = self.dropout if self.training else 0.0
-        mixed = ragged_attention(query, key, value, queries, keys, structure, dropout=dropout, scale=self.scale)
+        mixed = self.attend(query, key, value, queries, keys)
         return self.output(mixed.flatten(1), queries)  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:

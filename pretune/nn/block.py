@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from pretune.batch import Layout, OutputRows
 from pretune.nn.attention import Attention
-from pretune.nn.cache import LayerCache, Memory
+from pretune.nn.cache import EncoderOutput, LayerCache
 from pretune.nn.dropout import Dropout
 
 
@@ -92,17 +92,19 @@ class DecoderBlock(nn.Module):
         self.norms = norms
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, layout: Layout, cache: LayerCache | None, rows: None, memory: Memory | None) -> Tensor:
+    def forward(
+        self, x: Tensor, layout: Layout, cache: LayerCache | None, rows: None, encoder_output: EncoderOutput | None
+    ) -> Tensor:
         """All three branches.
 
         Args:
-            memory: None where the cache already remembers it.
+            encoder_output: None where the cache already holds its keys and values.
 
         Shape:
             x: (T, width); return: (T, width)
         """
         norms, add = self.norms, self.dropout.add
         x = norms.after_attention(add(self.attention(norms.before_attention(x), layout, cache), x))
-        x = norms.after_cross(add(self.cross.cross(norms.before_cross(x), layout, memory, cache), x))
+        x = norms.after_cross(add(self.cross.cross(norms.before_cross(x), layout, encoder_output, cache), x))
         out: Tensor = norms.after_feedforward(add(self.feedforward(norms.before_feedforward(x), layout), x))
         return out

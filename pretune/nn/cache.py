@@ -12,8 +12,8 @@ from pretune.batch import Layout
 from pretune.nn.spans import CacheSlots, KeyLayout
 
 
-class Memory(NamedTuple):
-    """What an encoder has read: its hidden run (T, width), and where its sequences lie."""
+class EncoderOutput(NamedTuple):
+    """An encoder's last hidden run (T, width), and where its sequences lie."""
 
     hidden: Tensor
     layout: Layout
@@ -41,13 +41,13 @@ class Cache:
         self._before: tuple[int, ...] = self.lengths
         self._rows: Tensor | None = None
         self._slots: CacheSlots | None = None
-        self._origin: tuple[int, ...] = tuple(range(sequences))  # of each sequence in what an encoder has read
+        self._origin: tuple[int, ...] = tuple(range(sequences))  # of each sequence among those of the encoder
         self._sources: Layout | None = None
-        self._remembered: dict[int, tuple[Tensor, Tensor]] = {}
-        self._recalled: tuple[Layout, dict[int, tuple[Tensor, Tensor]]] | None = None
+        self._cross_kv: dict[int, tuple[Tensor, Tensor]] = {}
+        self._reordered_cross_kv: tuple[Layout, dict[int, tuple[Tensor, Tensor]]] | None = None
 
     @property
-    def remembers(self) -> bool:
+    def has_cross_kv(self) -> bool:
         """Whether it holds keys and values of an encoder's run, so that the run itself is no longer needed."""
         return self._sources is not None
 
@@ -79,7 +79,7 @@ class Cache:
         self.lengths = tuple(self.lengths[n] for n in order.tolist())
         origin = tuple(self._origin[n] for n in order.tolist())
         if origin != self._origin:
-            self._origin, self._recalled = origin, None
+            self._origin, self._reordered_cross_kv = origin, None
         if self._storage is not None:
             used = max(self.lengths, default=0)
             old = self._storage.narrow(3, 0, used).index_select(2, order.to(self._storage.device))
@@ -87,33 +87,26 @@ class Cache:
                 self._allocate(old[0, 0, :0, 0], len(order))
             self._storage.narrow(3, 0, used).copy_(old)
 
-    def _remember(self, layer: int, key: Tensor, value: Tensor, layout: Layout) -> None:
+    def _store_cross_kv(self, layer: int, key: Tensor, value: Tensor, layout: Layout) -> None:
         self._sources = layout
-        self._remembered[layer] = (key, value)
+        self._cross_kv[layer] = (key, value)
 
-    def _recall(self, layer: int) -> tuple[Tensor, Tensor, Layout] | None:
+    def _get_cross_kv(self, layer: int) -> tuple[Tensor, Tensor, Layout] | None:
         """Keys and values of the encoder's runs that the sequences belong to, in their order."""
-        if self._sources is None or layer not in self._remembered:
+        if self._sources is None or layer not in self._cross_kv:
             return None
         if self._origin == tuple(range(self._sources.count)):
-            return (*self._remembered[layer], self._sources)
-        if self._recalled is None:
+            return (*self._cross_kv[layer], self._sources)
+        if self._reordered_cross_kv is None:
             layout = Layout.of([self._sources.lengths[n] for n in self._origin], self._sources.offsets.device)
-            self._recalled = (layout, {})
-        layout, known = self._recalled
-        if layer not in known:
+            self._reordered_cross_kv = (layout, {})
+        layout, reordered = self._reordered_cross_kv
+        if layer not in reordered:
             bounds = self._sources.bounds
             rows = torch.cat([torch.arange(bounds[n], bounds[n + 1]) for n in self._origin])
-            key, value = (x.index_select(0, rows.to(x.device)) for x in self._remembered[layer])
-            known[layer] = (key, value)
-        return (*known[layer], layout)
-
-    def truncate(self, lengths: Sequence[int]) -> None:
-        """Forget what lies past the given lengths."""
-        for n, (now, wanted) in enumerate(zip(self.lengths, lengths, strict=True)):
-            if not 0 <= wanted <= now:
-                raise ValueError(f"sequence {n} holds {now} tokens and cannot be cut to {wanted}")
-        self.lengths = tuple(lengths)
+            key, value = (x.index_select(0, rows.to(x.device)) for x in self._cross_kv[layer])
+            reordered[layer] = (key, value)
+        return (*reordered[layer], layout)
 
     def _allocate(self, like: Tensor, sequences: int) -> Tensor:
         shape = (2, self.layers, sequences, self.capacity, *like.shape[1:])
@@ -167,10 +160,10 @@ class LayerCache:
         """
         return self._cache._append(self._layer, key, value, layout)
 
-    def remember(self, key: Tensor, value: Tensor, layout: Layout) -> None:
-        """Keep keys and values of an encoder's run. Shape: (T, H, D) twice."""
-        self._cache._remember(self._layer, key, value, layout)
+    def store_cross_kv(self, key: Tensor, value: Tensor, layout: Layout) -> None:
+        """Keeps keys and values of an encoder's run. Shape: (T, H, D) twice."""
+        self._cache._store_cross_kv(self._layer, key, value, layout)
 
-    def recall(self) -> tuple[Tensor, Tensor, Layout] | None:
+    def get_cross_kv(self) -> tuple[Tensor, Tensor, Layout] | None:
         """What was kept, a run for each sequence, or None before that. Shape: (T, H, D) twice."""
-        return self._cache._recall(self._layer)
+        return self._cache._get_cross_kv(self._layer)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from pretune.batch import Layout
 from pretune.nn.activation import Activation
-from pretune.nn.projection import Projection, working
+from pretune.nn.projection import Projection, in_matmul_dtype
 
 
 class FeedForward(nn.Module):
@@ -47,5 +47,5 @@ class GatedFeedForward(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """Shape: (T, width) -> (T, width)."""
-        x = working(x)
+        x = in_matmul_dtype(x)
         return self.down(self.activation(self.gate(x, layout)) * self.value(x, layout), layout)  # type: ignore[no-any-return]

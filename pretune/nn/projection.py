@@ -17,8 +17,8 @@ class Projection(nn.Linear):
         return F.linear(x, self.weight, self.bias)
 
 
-def working(x: Tensor) -> Tensor:
-    """The run in the precision of the products, cast once where several products read it (autocast casts for each)."""
+def in_matmul_dtype(x: Tensor) -> Tensor:
+    """Casts a run to the dtype of the matmuls, once where several of them read it (autocast would cast for each)."""
     if torch.is_autocast_enabled(x.device.type):
         return x.to(torch.get_autocast_dtype(x.device.type))
     return x

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pretune.batch import Layout
 from pretune.nn.embedding import Sinusoidal
-from pretune.nn.projection import Projection, working
+from pretune.nn.projection import Projection, in_matmul_dtype
 from pretune.nn.spans import grouped
 
 
@@ -105,7 +105,7 @@ class RelativeAttention(nn.Module):
         Shape:
             x: (Tk, width); order, segments: (Tk,)
         """
-        x = working(x)
+        x = in_matmul_dtype(x)
         key, value = (make(x, layout).unflatten(1, (self.heads, -1)) for make in (self.key, self.value))
         return Keys(key, value, layout, order, segments)
 
@@ -119,7 +119,7 @@ class RelativeAttention(nn.Module):
             x: (M, width); return: (M, width)
         """
         layout = asking.layout
-        query = self.query(working(x), layout).unflatten(1, (self.heads, -1))
+        query = self.query(in_matmul_dtype(x), layout).unflatten(1, (self.heads, -1))
         out = torch.zeros_like(query)
         pieces: list[Tensor] = []
         rows: list[Tensor] = []

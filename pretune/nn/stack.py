@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pretune.batch import Layout, OutputRows
 from pretune.nn.block import Block, DecoderBlock
-from pretune.nn.cache import Cache, Memory
+from pretune.nn.cache import Cache, EncoderOutput
 
 
 class Stack(nn.Module):
@@ -49,7 +49,7 @@ class Stack(nn.Module):
         cache: Cache | None = None,
         layers: list[Tensor] | None = None,
         rows: OutputRows | None = None,
-        memory: Memory | None = None,
+        encoder_output: EncoderOutput | None = None,
     ) -> Tensor:
         """KeyLayout all blocks.
 
@@ -58,7 +58,7 @@ class Stack(nn.Module):
             layers: where given, the input of the stack and the output of each block are appended to it, the last one
                 after the last norm.
             rows: what the last block is to give, where it `supports_output_rows` the others; without a cache.
-            memory: what an encoder has read, for blocks that look at it.
+            encoder_output: what an encoder has read, for blocks that look at it.
 
         Shape:
             x: (T, width); return: (T, width), or (M, width) for M rows
@@ -69,7 +69,7 @@ class Stack(nn.Module):
             wanted = rows if number == last else None
             if layers is not None:
                 layers.append(x)
-            also = (memory,) if isinstance(block, DecoderBlock) else ()
+            also = (encoder_output,) if isinstance(block, DecoderBlock) else ()
             if self.checkpointing and self.training and handle is None:
                 x = checkpoint(block, x, layout, None, wanted, *also, use_reentrant=False)
             else:

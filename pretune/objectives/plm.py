@@ -99,7 +99,7 @@ class PermutationLanguageModelling(Objective):
         if batch.source is None:
             return super().forward(model, batch)
         with torch.no_grad():
-            memory = model.remember(batch.source, self.config.memory)
+            memory = model.read_segment(batch.source, self.config.memory)
         return self.loss(model, model(batch, memory=memory), batch)
 
     def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:

@@ -15,7 +15,7 @@ from pretune.errors import UsageError
 from pretune.interop.huggingface import load_model, save_model
 from pretune.models import build
 from pretune.models.flops import count_parameters
-from pretune.models.xlnet import Memory
+from pretune.models.xlnet import SegmentMemory
 
 SMALL = {"vocab_size": 97, "d_model": 48, "n_layer": 3, "n_head": 4, "d_head": 12, "d_inner": 80, "pad_token_id": 0}
 KINDS = {hf.XLNetLMHeadModel: ["plm"], hf.XLNetForSequenceClassification: ["classification"], hf.XLNetModel: []}
@@ -101,7 +101,7 @@ def test_memory_is_theirs_and_reads_longer_texts(tmp_path):
     model, theirs = pair(folder=tmp_path)
     theirs.config.mem_len = theirs.transformer.mem_len = 11
     rows = [np.random.default_rng(n).integers(5, 97, 21) for n in range(2)]
-    memory, mems = Memory(11), None
+    memory, mems = SegmentMemory(11), None
     for start, stop in ((0, 6), (6, 13), (13, 21)):
         batch = ragged([row[start:stop] for row in rows])
         mine = model.heads["plm"](model(batch, memory=memory).last_hidden_state)

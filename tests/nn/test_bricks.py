@@ -15,7 +15,7 @@ from pretune.nn.dropout import Dropout, _words
 from pretune.nn.embedding import Embedding, Learned, Sinusoidal
 from pretune.nn.feedforward import FeedForward, GatedFeedForward
 from pretune.nn.heads import Pooler, SequenceHead, VocabularyHead
-from pretune.nn.projection import working
+from pretune.nn.projection import in_matmul_dtype
 from pretune.nn.rotary import Rotary
 from pretune.nn.stack import Stack
 from pretune.nn.structure import BIDIRECTIONAL, CAUSAL
@@ -181,9 +181,9 @@ def test_structures_count_their_pairs():
 
 def test_working_precision_follows_autocast():
     x = torch.ones(2)
-    assert working(x) is x
+    assert in_matmul_dtype(x) is x
     with torch.autocast("cpu", torch.bfloat16):
-        assert working(x).dtype == torch.bfloat16
+        assert in_matmul_dtype(x).dtype == torch.bfloat16
 
 
 def test_rotary_turns_by_distance_and_back():

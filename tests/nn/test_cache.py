@@ -54,18 +54,6 @@ def test_reorder_repeats_drops_and_adds(model):
     torch.testing.assert_close(got, at_once(model, [[4, 5, 10, 11, 12]]), atol=2e-6, rtol=1e-5)
 
 
-@torch.no_grad()
-def test_truncate_forgets(model):
-    cache = model.new_cache(2)
-    feed(model, cache, [[1, 2, 3, 4], [5, 6]])
-    cache.truncate([2, 2])
-    torch.testing.assert_close(
-        feed(model, cache, [[9], [9]]), at_once(model, [[1, 2, 9], [5, 6, 9]]), atol=2e-6, rtol=1e-5
-    )
-    with pytest.raises(ValueError, match="cannot be cut"):
-        cache.truncate([9, 1])
-
-
 def test_limits():
     cache = Cache(layers=1, sequences=1, limit=4)
     with pytest.raises(ValueError, match="longer than the model's 4"):

@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pretune import loss
 from pretune.loss import cross_entropy
+from pretune.nn import cross_entropy as cross_entropy_kernels
 from pretune.nn.cross_entropy import linear_cross_entropy, sampled_cross_entropy
 
 
@@ -34,8 +34,8 @@ def test_blocks_of_rows_and_columns_change_nothing(monkeypatch: pytest.MonkeyPat
     hidden, weight, bias, labels = make(23, True)
     whole = linear_cross_entropy(hidden, weight, bias, labels)
     wanted = torch.autograd.grad(whole[0], [hidden, weight, bias])
-    monkeypatch.setattr(loss, "_COLUMNS", 16)
-    monkeypatch.setattr(loss, "_ROWS", {"cpu": 3})
+    monkeypatch.setattr(cross_entropy_kernels, "_COLUMNS", 16)
+    monkeypatch.setattr(cross_entropy_kernels, "_ROWS", {"cpu": 3})
     found = linear_cross_entropy(hidden, weight, bias, labels, chunk=10)
     torch.testing.assert_close(found, whole)
     torch.testing.assert_close(torch.autograd.grad(found[0], [hidden, weight, bias]), wanted)

@@ -129,7 +129,7 @@ def test_what_is_remembered_is_read_by_the_rest_and_gets_no_gradient():
     expected = torch.zeros(())
     for row in samples:
         one = objective.build_batch([row], DRAW)
-        kept = model.remember(one.source, 6)
+        kept = model.read_segment(one.source, 6)
         assert all(not run.requires_grad for run in kept.hidden)
         output = model(one, memory=kept)
         index, label = one.targets["plm"]

@@ -1,1 +1,1 @@
-"""Attention back ends, one a file. Each has `refuse` (why it cannot do this call, or None) and `attend`."""
+"""Attention backends, one a file. Each has `refuse(call)` (why it cannot do this call, or None) and `attend(call)`."""

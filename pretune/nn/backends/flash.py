@@ -11,59 +11,55 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretune.batch import Layout
-from pretune.nn.spans import CacheSlots, EqualLengthGroup, KeyLayout, covers, grouped, groups_of, heads_of
-from pretune.nn.structure import CAUSAL, Bidirectional, Causal, Structure
+from pretune.nn.call import AttentionCall
+from pretune.nn.spans import CacheSlots, EqualLengthGroup, covers, grouped, groups_of, heads_of
+from pretune.nn.structure import CAUSAL, Bidirectional, Causal
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 
 
-def refuse(
-    query: Tensor, key: Tensor, queries: Layout, keys: KeyLayout, structure: Structure, dropout: float
-) -> str | None:
-    """Why the kernel cannot do this call, or None."""
-    if query.device.type != "cpu":
+def refuse(call: AttentionCall) -> str | None:
+    """Says why the kernel cannot do this call, or None."""
+    if call.query.device.type != "cpu":
         return "flash is the CPU kernel"
-    if dropout > 0:
+    if call.dropout > 0:
         return "flash on CPU has no dropout"
-    if type(structure) not in (Bidirectional, Causal):
-        return f"flash on CPU has no kernel for {structure}"
-    if query.shape[1] != key.shape[1]:
+    if type(call.structure) not in (Bidirectional, Causal):
+        return f"flash on CPU has no kernel for {call.structure}"
+    if call.has_grouped_heads:
         return "flash on CPU needs as many key heads as query heads"
-    if isinstance(keys, CacheSlots) and _differentiated(query, key):
+    if call.through_cache and _differentiated(call.query, call.key):
         return "flash on CPU has no backward through a cache"
     return None
 
 
-def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    queries: Layout,
-    keys: KeyLayout,
-    structure: Structure,
-    dropout: float,
-    scale: float,
-) -> Tensor:
-    """Attention of each group in one call. Shapes as in `ragged_attention`."""
-    causal = isinstance(structure, Causal)
+def attend(call: AttentionCall) -> Tensor:
+    """Computes each group of equal lengths in one kernel call. Shapes as in `AttentionCall`."""
+    queries, keys = call.queries, call.keys
     if isinstance(keys, CacheSlots):
-        return _from_slots(query, key, value, queries, keys, causal, scale)
-    if torch.compiler.is_compiling() or _differentiated(query, key, value):
-        out: Tensor = ragged_flash(query, key, value, queries.offsets, keys.offsets, causal, scale)[0]
+        return _from_slots(call, keys)
+    run = (call.query, call.key, call.value)
+    if torch.compiler.is_compiling() or _differentiated(*run):
+        out: Tensor = ragged_flash(*run, queries.offsets, keys.offsets, call.is_causal, call.scale)[0]
         return out
-    return _run(query, key, value, groups_of(queries, keys), causal, scale)[0]
+    return _run(*run, groups_of(queries, keys), call.is_causal, call.scale)[0]
 
 
 def _differentiated(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
-def _from_slots(
-    query: Tensor, key: Tensor, value: Tensor, queries: Layout, keys: CacheSlots, causal: bool, scale: float
-) -> Tensor:
+def _from_slots(call: AttentionCall, keys: CacheSlots) -> Tensor:
     """One call over all slots where every sequence has one query, or all have the same lengths; else one by one."""
+    query, key, value, queries, causal, scale = (
+        call.query,
+        call.key,
+        call.value,
+        call.queries,
+        call.is_causal,
+        call.scale,
+    )
     count = len(keys.lengths)
     length = queries.lengths[0]
     uniform = min(keys.lengths) == keys.longest
@@ -97,7 +93,7 @@ def _triangle(query: Tensor, queries: int, keys: int) -> Tensor:
 
 
 def _masking(query: Tensor, group: EqualLengthGroup, causal: bool) -> tuple[bool, Tensor | None]:
-    """What the kernel is told: its own causal flag, which is aligned at the top left, or a mask."""
+    """Gives the kernel's own causal flag, which is aligned at the top left, or a mask."""
     if not causal or group.query_length == 1:
         return False, None
     if group.query_length == group.key_length:
@@ -189,7 +185,7 @@ def ragged_flash_backward(
         flag, mask = _masking(query, group, causal)
         q_span = (group.query_start, group.query_length, group.sequences)
         k_span = (group.key_start, group.key_length, group.sequences)
-        pieces = _backward(
+        parts = _backward(
             heads_of(grad, *q_span),
             heads_of(query, *q_span),
             heads_of(key, *k_span),
@@ -204,9 +200,9 @@ def ragged_flash_backward(
             scale=scale,
         )
         if whole:
-            return _flat(pieces[0]), _flat(pieces[1]), _flat(pieces[2])
-        for target, piece, (start, length, count) in zip(grads, pieces, (q_span, k_span, k_span), strict=True):
-            target[start : start + length * count] = _flat(piece)
+            return _flat(parts[0]), _flat(parts[1]), _flat(parts[2])
+        for target, part, (start, length, count) in zip(grads, parts, (q_span, k_span, k_span), strict=True):
+            target[start : start + length * count] = _flat(part)
     return grads[0], grads[1], grads[2]
 
 

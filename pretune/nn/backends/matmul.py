@@ -24,10 +24,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pretune.batch import Layout
 from pretune.nn.buckets import Bucket, load, plan_of, store
-from pretune.nn.spans import KeyLayout
-from pretune.nn.structure import Bidirectional, Causal, Structure
+from pretune.nn.call import AttentionCall
+from pretune.nn.structure import Bidirectional, Causal
 
 _KEEP = 256  # longest sequence whose probabilities are kept
 _BLOCK = 256  # queries of a causal block
@@ -35,41 +34,42 @@ _CHUNK = 1 << 20  # scores that are worked on at once: they stay in cache
 _VECTOR = 32  # bfloat16 values that ATen's softmax takes at once; the rest of a row it takes one by one
 
 
-def refuse(
-    query: Tensor, key: Tensor, queries: Layout, keys: KeyLayout, structure: Structure, dropout: float
-) -> str | None:
-    """Why this back end cannot do the call, or None."""
+def refuse(call: AttentionCall) -> str | None:
+    """Says why this backend cannot do the call, or None."""
+    query, keys = call.query, call.keys
     if query.device.type != "cpu" or query.dtype not in (torch.bfloat16, torch.float32):
         return "matmul is for bfloat16 and float32 on the CPU"
     if query.dtype == torch.float32 and (torch.compiler.is_compiling() or keys.longest > _KEEP):
         return f"matmul in float32 is for sequences of at most {_KEEP}, and a compiled graph must not look at lengths"
-    if dropout > 0:
+    if call.dropout > 0:
         return "matmul has no dropout"
-    if type(structure) not in (Bidirectional, Causal):
-        return f"matmul cannot render {structure}"
-    if keys is not queries and (not isinstance(keys, Layout) or isinstance(structure, Causal)):
-        return "matmul under a causal mask is for self-attention, and knows no cache"
+    if type(call.structure) not in (Bidirectional, Causal):
+        return f"matmul cannot render {call.structure}"
+    if call.through_cache:
+        return "matmul has no access to a cache"
+    if call.is_causal and not _has_one_offset(call):
+        return "matmul under a causal mask needs the same number of keys before the first query of every sequence"
     if query.dtype == torch.float32 and not _differentiated(query):
         return "matmul in float32 is for training; the forward of flash is faster"
     return None
 
 
-def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    queries: Layout,
-    keys: KeyLayout,
-    structure: Structure,
-    dropout: float,
-    scale: float,
-) -> Tensor:
-    """Attention bucket by bucket. Shapes as in `ragged_attention`."""
+def attend(call: AttentionCall) -> Tensor:
+    """Computes attention bucket by bucket. Shapes as in `AttentionCall`."""
+    query = call.query
     keep = _differentiated(query) and not torch.compiler.is_compiling()
-    causal = isinstance(structure, Causal)
-    key, value = (_for_each(run, query.shape[1]) for run in (key, value))
-    out: Tensor = ragged_matmul(query, key, value, queries.offsets, keys.offsets, causal, scale, keep)[0]
+    key, value = (_for_each(run, query.shape[1]) for run in (call.key, call.value))
+    bounds = (call.queries.offsets, call.keys.offsets)
+    out: Tensor = ragged_matmul(query, key, value, *bounds, call.is_causal, call.scale, keep)[0]
     return out
+
+
+def _has_one_offset(call: AttentionCall) -> bool:
+    """Whether every sequence has as many more keys than queries as the others, so that one mask serves a bucket."""
+    if call.keys is call.queries:
+        return True
+    lengths = zip(call.queries.lengths, call.keys.lengths, strict=True)
+    return len({keys - queries for queries, keys in lengths}) <= 1
 
 
 def _for_each(run: Tensor, heads: int) -> Tensor:
@@ -106,15 +106,16 @@ class _Piece(NamedTuple):
 def _pieces(bucket: Bucket, heads: int, causal: bool, dtype: torch.dtype) -> Iterator[_Piece]:
     step = _BLOCK if causal else max(bucket.queries, 1)
     hidden = None if causal else bucket.hidden
+    offset = bucket.keys - bucket.queries  # keys before the first query, the same for all under a causal mask
     for first in range(0, bucket.queries, step):
         last = min(first + step, bucket.queries)
-        seen = last if causal else bucket.keys
-        triangle = _triangle(last - first, last, dtype) if causal and last > 1 else None
-        rows = max(1, _CHUNK // ((last - first) * seen))
+        visible = offset + last if causal else bucket.keys
+        triangle = _triangle(last - first, visible, dtype) if causal and last > 1 else None
+        rows = max(1, _CHUNK // ((last - first) * visible))
         for start in range(0, bucket.sequences * heads, rows):
             batch = slice(start, min(start + rows, bucket.sequences * heads))
             mask = triangle if hidden is None else hidden[batch]
-            yield _Piece(batch, slice(first, last), slice(0, seen), mask)
+            yield _Piece(batch, slice(first, last), slice(0, visible), mask)
 
 
 @lru_cache(maxsize=64)
@@ -161,13 +162,13 @@ def _forward(
     """
     heads = query.shape[1]
     plan = plan_of(*bounds, heads, query.dtype)
-    asked, *seen = load(query, plan.queries), load(key, plan.keys), load(value, plan.keys)
-    mixed = torch.empty_like(asked)
+    rows, *columns = load(query, plan.queries), load(key, plan.keys), load(value, plan.keys)
+    mixed = torch.empty_like(rows)
     kept = [b for b in plan.buckets if keep and b.keys <= _KEEP]
     probabilities = query.new_empty(sum(b.sequences * heads * b.queries * b.keys for b in kept))
     place = 0
     for bucket in plan.buckets:
-        q, out, k, v = _parts(bucket, heads, [asked, mixed], seen)
+        q, out, k, v = _parts(bucket, heads, [rows, mixed], columns)
         for piece in _pieces(bucket, heads, causal, query.dtype):
             target = None
             if keep and bucket.keys <= _KEEP:
@@ -196,13 +197,13 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     heads = query.shape[1]
     plan = plan_of(*bounds, heads, query.dtype)
-    asked, seen = [load(run, plan.queries) for run in (query, grad)], [load(run, plan.keys) for run in (key, value)]
+    rows, columns = [load(run, plan.queries) for run in (query, grad)], [load(run, plan.keys) for run in (key, value)]
     if plan.queries.padding is not None:
-        asked[1].index_fill_(0, plan.queries.padding, 0.0)
-    made = [torch.empty_like(asked[0]), torch.empty_like(seen[0]), torch.empty_like(seen[0])]
+        rows[1].index_fill_(0, plan.queries.padding, 0.0)
+    grads = [torch.empty_like(rows[0]), torch.empty_like(columns[0]), torch.empty_like(columns[0])]
     place = 0
     for bucket in plan.buckets:
-        q, g, dq, k, v, *more = _parts(bucket, heads, [*asked, made[0]], [*seen, *made[1:]])
+        q, g, dq, k, v, *more = _parts(bucket, heads, [*rows, grads[0]], [*columns, *grads[1:]])
         blocks = causal and bucket.queries > _BLOCK
         if blocks or not bucket.queries:
             dk, dv = (torch.zeros_like(run, dtype=torch.float32) for run in more)
@@ -214,20 +215,20 @@ def _backward(
                 place += p.numel()
             else:
                 p = _softmax(q, k, piece, scale)
-            rows, keys = (piece.batch, piece.queries), (piece.batch, piece.keys)
-            dp = torch.bmm(g[rows], v[keys].transpose(1, 2))
+            at_queries, at_keys = (piece.batch, piece.queries), (piece.batch, piece.keys)
+            dp = torch.bmm(g[at_queries], v[at_keys].transpose(1, 2))
             ds = _softmax_backward(dp, p)
-            torch.bmm(ds, k[keys], out=dq[rows])
+            torch.bmm(ds, k[at_keys], out=dq[at_queries])
             if blocks:
-                dv[keys] += torch.bmm(p.transpose(1, 2), g[rows])
-                dk[keys] += torch.bmm(ds.transpose(1, 2), q[rows])
+                dv[at_keys] += torch.bmm(p.transpose(1, 2), g[at_queries])
+                dk[at_keys] += torch.bmm(ds.transpose(1, 2), q[at_queries])
             else:
-                torch.bmm(p.transpose(1, 2), g[rows], out=dv[piece.batch])
-                torch.bmm(ds.transpose(1, 2), q[rows], out=dk[piece.batch])
+                torch.bmm(p.transpose(1, 2), g[at_queries], out=dv[piece.batch])
+                torch.bmm(ds.transpose(1, 2), q[at_queries], out=dk[piece.batch])
         if dk is not more[0]:
             for target, total in zip(more, (dk, dv), strict=True):
                 target.copy_(total)
-    dq, dk, dv = made[0].mul_(scale), made[1].mul_(scale), made[2]
+    dq, dk, dv = grads[0].mul_(scale), grads[1].mul_(scale), grads[2]
     return store(dq, plan.queries, query), store(dk, plan.keys, key), store(dv, plan.keys, value)
 
 

@@ -6,46 +6,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pretune.batch import Layout
-from pretune.nn.spans import KeyLayout, groups_of, heads_of
-from pretune.nn.structure import Causal, Structure
+from pretune.nn.call import AttentionCall
+from pretune.nn.spans import groups_of, heads_of
+from pretune.nn.structure import Structure
 
 
-def refuse(
-    query: Tensor, key: Tensor, queries: Layout, keys: KeyLayout, structure: Structure, dropout: float
-) -> str | None:
-    """None: what SDPA has no kernel for is given as a mask."""
+def refuse(call: AttentionCall) -> str | None:
+    """Refuses nothing: what SDPA has no kernel for becomes a mask."""
     return None
 
 
-def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    queries: Layout,
-    keys: KeyLayout,
-    structure: Structure,
-    dropout: float,
-    scale: float,
-) -> Tensor:
-    """Attention of each group in one call. Shapes as in `ragged_attention`."""
+def attend(call: AttentionCall) -> Tensor:
+    """Computes each group in one kernel call. Shapes as in `AttentionCall`."""
+    query, key, value, structure = call.query, call.key, call.value, call.structure
     pieces: list[Tensor] = []
     done = 0
-    gqa = query.shape[1] != key.shape[1]
-    for group in groups_of(queries, keys):
+    for group in groups_of(call.queries, call.keys):
         if group.query_start > done:
             pieces.append(torch.zeros_like(query[done : group.query_start]))
-        square = isinstance(structure, Causal) and group.query_length == group.key_length
+        square = call.is_causal and group.query_length == group.key_length
         mask = None if square else mask_of(structure, group.query_length, group.key_length, query)
         out = F.scaled_dot_product_attention(
             heads_of(query, group.query_start, group.query_length, group.sequences),
             heads_of(key, group.key_start, group.key_length, group.sequences),
             heads_of(value, group.key_start, group.key_length, group.sequences),
             attn_mask=mask,
-            dropout_p=dropout,
+            dropout_p=call.dropout,
             is_causal=square,
-            scale=scale,
-            enable_gqa=gqa,
+            scale=call.scale,
+            enable_gqa=call.has_grouped_heads,
         )
         pieces.append(out.transpose(1, 2).flatten(0, 1))
         done = group.query_start + group.sequences * group.query_length
@@ -55,10 +44,10 @@ def attend(
 
 
 def mask_of(structure: Structure, queries: int, keys: int, like: Tensor) -> Tensor | None:
-    """What SDPA is told: which keys are visible, or what is added to the scores; None where all are, and nothing.
+    """Renders a structure as SDPA's mask: which keys are visible, or what is added to the scores; None for neither.
 
     Shape:
-        return: (queries, keys) bool, or (H, queries, keys) in the format of `like`
+        return: (queries, keys) bool, or (H, queries, keys) in the dtype of `like`
     """
     visible, added = structure.visible(queries, keys, like.device), structure.added(queries, keys)
     if added is None:

@@ -5,55 +5,45 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pretune.batch import Layout
-from pretune.nn.spans import CacheSlots, KeyLayout
+from pretune.nn.call import AttentionCall
+from pretune.nn.spans import CacheSlots
 from pretune.nn.structure import Bidirectional, Causal, Structure
 
 _WINDOWS: dict[type[Structure], tuple[int, int]] = {Bidirectional: (-1, -1), Causal: (-1, 0)}
 
 
-def refuse(
-    query: Tensor, key: Tensor, queries: Layout, keys: KeyLayout, structure: Structure, dropout: float
-) -> str | None:
-    """Why the kernel cannot do this call, or None."""
+def refuse(call: AttentionCall) -> str | None:
+    """Says why the kernel cannot do this call, or None."""
+    query = call.query
     if query.device.type != "cuda":
         return "varlen needs a CUDA device"
     if query.dtype not in (torch.float16, torch.bfloat16):
         return f"varlen needs float16 or bfloat16, not {query.dtype}"
-    if type(structure) not in _WINDOWS:
-        return f"varlen has no kernel for {structure}"
-    if dropout > 0:
+    if type(call.structure) not in _WINDOWS:
+        return f"varlen has no kernel for {call.structure}"
+    if call.dropout > 0:
         return "varlen has no dropout"
-    if isinstance(keys, CacheSlots) and torch.is_grad_enabled() and query.requires_grad:
+    if call.through_cache and torch.is_grad_enabled() and query.requires_grad:
         return "varlen has no backward through a cache"
     return None
 
 
-def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    queries: Layout,
-    keys: KeyLayout,
-    structure: Structure,
-    dropout: float,
-    scale: float,
-) -> Tensor:
-    """One kernel call for all sequences. Shapes as in `ragged_attention`."""
+def attend(call: AttentionCall) -> Tensor:
+    """Computes all sequences in one kernel call. Shapes as in `AttentionCall`."""
     from torch.nn.attention.varlen import varlen_attn
 
     out = varlen_attn(
-        query,
-        key,
-        value,
-        queries.offsets,
-        keys.offsets,
-        queries.longest,
-        keys.longest,
-        scale=scale,
-        window_size=_WINDOWS[type(structure)],
-        enable_gqa=query.shape[1] != key.shape[1],
-        seqused_k=keys.used if isinstance(keys, CacheSlots) else None,
+        call.query,
+        call.key,
+        call.value,
+        call.queries.offsets,
+        call.keys.offsets,
+        call.queries.longest,
+        call.keys.longest,
+        scale=call.scale,
+        window_size=_WINDOWS[type(call.structure)],
+        enable_gqa=call.has_grouped_heads,
+        seqused_k=call.keys.used if isinstance(call.keys, CacheSlots) else None,
     )
     assert isinstance(out, Tensor)
     return out
