@@ -276,7 +276,7 @@ class TestErrors:
         with open("/dev/full", "w") as full:
             done = subprocess.run([sys.executable, "-m", "pretune", "version"], stdout=full, stderr=subprocess.PIPE)
         assert done.returncode == 74
-        assert b"make room" in done.stderr
+        assert b"free some space" in done.stderr
         assert b"Traceback" not in done.stderr
 
 

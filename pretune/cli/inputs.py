@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from pretune.disk import new_file
 from pretune.errors import DataError, UsageError
 
 T = TypeVar("T")
@@ -43,17 +44,21 @@ def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
 
 @contextmanager
 def open_output(path: Path | None) -> Iterator[IO[str]]:
-    """Standard output, or a file that is there whole or not at all."""
+    """Gives standard output, or a file that is there whole or not at all.
+
+    Raises:
+        CannotCreateError: the file cannot be made there, or another process is writing it.
+        StorageError: the disk is full or fails.
+    """
     if path is None:
         yield sys.stdout
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            yield file
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8")
+        try:
+            yield text
+        finally:
+            text.detach()
 
 
 def write_line(file: IO[str], value: Any) -> None:

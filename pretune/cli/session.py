@@ -129,7 +129,7 @@ def _explain_os(error: OSError) -> tuple[str, int]:
     where = f"{error.filename}: " if error.filename is not None else ""
     message = f"{where}{error.strerror}"
     if error.errno in _FULL:
-        return f"{message}; make room, then start the same command again", StorageError.code
+        return f"{message}; free some space and run the same command again", StorageError.code
     if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
         return message, MissingInputError.code
     if isinstance(error, PermissionError | FileExistsError) or error.errno == errno.EROFS:

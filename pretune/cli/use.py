@@ -13,6 +13,7 @@ from cyclopts import App, Group, Parameter
 from pretune.cli.export import export
 from pretune.cli.inputs import chunks, open_output, read_texts, write_line
 from pretune.cli.session import DEFAULT, Common, Session
+from pretune.disk import new_file, storage_errors
 from pretune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -306,12 +307,8 @@ def embed(
 def _save_array(path: Path, parts: list[Any]) -> None:
     import numpy as np
 
-    temporary = path.with_name(f".{path.name}.npy")
-    try:
-        np.save(temporary, np.concatenate(parts) if parts else np.zeros((0, 0), np.float32))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(path) as file, storage_errors(path, "write the file"):
+        np.save(file, np.concatenate(parts) if parts else np.zeros((0, 0), np.float32))
 
 
 def _load(path: Path, session: Session, precision: Literal["auto", "fp32"] = "auto") -> Model:

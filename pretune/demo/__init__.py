@@ -23,6 +23,7 @@ from pretune.api import Model, finetune, pretrain
 from pretune.demo import labels
 from pretune.demo.baseline import tfidf
 from pretune.demo.pydocs import write_pydocs
+from pretune.disk import replace_file
 from pretune.errors import PretuneError
 from pretune.interop.wheels import fetch
 from pretune.text.readers.corpus import CorpusConfig, read_corpus
@@ -144,7 +145,7 @@ def _compare(output: Path, held: Path, over: Mapping[str, Any]) -> dict[str, lis
     found = {"TF-IDF + logistic regression": [tfidf(few, splits.development, splits.test) for few in drawn]}
     for title, changes in _contestants(output).items():
         found[title] = [_score(output, title, seed, _lay(changes, over)) for seed in SEEDS]
-    (output / "results.json").write_text(json.dumps({"accuracy": found, "labels": LABELS}, indent=1), encoding="utf-8")
+    replace_file(output / "results.json", json.dumps({"accuracy": found, "labels": LABELS}, indent=1).encode())
     return found
 
 

@@ -20,16 +20,15 @@ import multiprocessing
 import os
 import re
 import sysconfig
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-from pretune.errors import CannotCreateError, MissingPackageError, StorageError, UsageError
+from pretune.disk import new_file
+from pretune.errors import MissingPackageError, UsageError
 from pretune.text.readers.corpus import Account
 from pretune.text.readers.records import RecordError
 
@@ -108,7 +107,7 @@ def write_pydocs(
         raise UsageError(f"{target}: the corpus is JSON lines; call the file {target.with_suffix('.jsonl').name}")
     files = [file for package in packages for file in _files(package)]
     account, seen = Account(), set[bytes]()
-    with _replacing(target) as out, _mapping(processes) as run:
+    with new_file(target) as out, _mapping(processes) as run:
         for result in run(_Reader(tuple(exclude), minimum), files):
             if isinstance(result, RecordError):
                 account.documents += 1
@@ -165,30 +164,6 @@ def _mapping(processes: int | None) -> Iterator[_Run]:
         return
     with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
         yield lambda reader, files: pool.map(reader, files, chunksize=16)
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the target's place when the block ends without an error, and leaves no trace otherwise."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as error:
-        raise CannotCreateError(f"{target}: cannot be created: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "wb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, target)
-    except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, IsADirectoryError):
-            raise CannotCreateError(f"{target}: is a folder") from None
-        if isinstance(error, OSError):
-            raise StorageError(f"{target}: cannot be written: {error.strerror}") from None
-        raise
 
 
 @contextmanager

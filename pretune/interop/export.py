@@ -13,8 +13,7 @@ from torch import Tensor
 from pretune.batch import ragged
 from pretune.draw import Draw
 from pretune.errors import DataError
-from pretune.interop.huggingface import load_model, write_model
-from pretune.interop.staging import staged
+from pretune.interop.huggingface import load_model, model_folder, write_model
 from pretune.interop.weights import SHARD_BYTES
 from pretune.models.flops import count_parameters
 from pretune.models.model import LanguageModel, Pooling
@@ -66,19 +65,18 @@ def export_model(
         StorageError: the disk is full or fails.
         CannotCreateError: no permission, or a file in the way.
     """
-    with staged(Path(directory)) as stage:
+    with model_folder(Path(directory)) as folder:
         write_model(
             model,
-            stage,
-            Path(directory),
+            folder,
             tokenizer,
             max_shard_bytes=max_shard_bytes,
             dtype=_FORMATS[format],
             pooling=pooling,
         )
-        again = load_model(stage.folder, heads=list(model.heads), dtype=_FORMATS[format])
+        again = load_model(folder, heads=list(model.heads), dtype=_FORMATS[format])
         _same_weights(model, again, _FORMATS[format])
-        if tokenizer is not None and Tokenizer.load(stage.folder).hash != tokenizer.hash:
+        if tokenizer is not None and Tokenizer.load(folder).hash != tokenizer.hash:
             raise DataError(f"{directory}: the tokenizer that was written is another when it is read again")
         found = _compare(outputs(model), outputs(again.float().eval()))
         if format == "fp32" and found > _TOLERANCE:

@@ -6,18 +6,19 @@ allocated before the shapes in the files have been found to be those of the conf
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pretune.disk import NewFolder, storage_errors
 from pretune.errors import DataError, MissingInputError
 from pretune.interop.description import Description, architecture, describe, interpret, plain_name, read_description
 from pretune.interop.gguf import GgufWeights
 from pretune.interop.sentence_transformers import read_pooling, write_modules
-from pretune.interop.staging import Stage, staged
 from pretune.interop.weights import SHARD_BYTES, Weights, stale, write_json, write_weights
 from pretune.models.init import initialise, replace_parameters
 from pretune.models.model import (
@@ -211,21 +212,37 @@ def save_model(
         StorageError: the disk is full or fails; nothing is left half-written.
         CannotCreateError: no permission, or a file in the way.
     """
-    with staged(Path(directory)) as stage:
-        write_model(model, stage, Path(directory), tokenizer, max_shard_bytes=max_shard_bytes)
+    with model_folder(Path(directory)) as folder:
+        write_model(model, folder, tokenizer, max_shard_bytes=max_shard_bytes)
+
+
+@contextmanager
+def model_folder(directory: Path) -> Iterator[Path]:
+    """Gives an empty folder whose files take their place in `directory` when the block ends without an error.
+
+    Files of the same name are replaced, `config.json` last, and weights that the new ones make obsolete are removed;
+    other files stay.
+
+    Raises:
+        StorageError: the disk is full or fails.
+        CannotCreateError: no permission, a file in the way, or another process is saving there.
+    """
+    kept = "nothing was changed there"
+    with storage_errors(directory, "save the model", kept), NewFolder(directory, "merge") as folder:
+        yield folder.path
+        folder.publish(last="config.json", obsolete=lambda names: stale(directory, names))
 
 
 def write_model(
     model: LanguageModel,
-    stage: Stage,
-    directory: Path,
+    folder: Path,
     tokenizer: Tokenizer | None,
     *,
     max_shard_bytes: int,
     dtype: torch.dtype | None = None,
     pooling: Pooling | None = None,
 ) -> None:
-    """The files of a model folder, on the stage of its place.
+    """Writes the files of a model into an empty folder.
 
     Args:
         pooling: what `sentence-transformers` is told; the model's own by default.
@@ -241,17 +258,16 @@ def write_model(
     if dtype is not None:
         config["dtype"] = str(dtype).removeprefix("torch.")
         weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
-    write_weights(stage.folder, weights, max_shard_bytes)
-    write_json(stage.folder / "config.json", config)
+    write_weights(folder, weights, max_shard_bytes)
+    write_json(folder / "config.json", config)
     if generation:
-        write_json(stage.folder / "generation_config.json", generation)
+        write_json(folder / "generation_config.json", generation)
     if tokenizer is not None:
-        tokenizer.save(stage.folder)
+        tokenizer.save(folder)
     pooling = pooling or model.pooling
     if pooling is not None:
         room = model.context({} if tokenizer is None else tokenizer.settings)
-        write_modules(stage.folder, model.width, room, pooling)
-    stage.remove = lambda names: stale(directory, names)
+        write_modules(folder, model.width, room, pooling)
 
 
 def export_weights(model: LanguageModel) -> dict[str, Tensor]:

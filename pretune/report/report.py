@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import tomllib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ import numpy as np
 
 from pretune import __version__
 from pretune.config import flatten
+from pretune.disk import replace_file
 from pretune.errors import DataError, MissingInputError
 from pretune.report.charts import Curve, Level, Values, draw
 from pretune.report.html import card, clock, count, is_number, score, short, table, text, words
@@ -109,12 +109,7 @@ def write_report(run_dir: Path) -> Path:
     """
     page = run_dir / PAGE
     content = render(read_run(run_dir))
-    temporary = page.with_name(f".{PAGE}.{os.getpid()}")
-    try:
-        temporary.write_text(content, encoding="utf-8")
-        temporary.replace(page)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(page, content.encode())
     return page
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
+from pretune.disk import replace_file
 from pretune.draw import Draw
 from pretune.text.readers.labelled import read_examples
 from pretune.text.store.store import TokenSplit, TokenStore
@@ -32,7 +33,8 @@ class Sample(TypedDict):
 
 def write_samples(run: Path, model: Model, recipe: Recipe) -> None:
     """Ask a model what its objective or task was about, and keep the answers in its run directory."""
-    (run / FILE).write_text(json.dumps(take_samples(model, recipe), ensure_ascii=False, indent=2), encoding="utf-8")
+    answers = take_samples(model, recipe)
+    replace_file(run / FILE, json.dumps(answers, ensure_ascii=False, indent=2).encode())
 
 
 def take_samples(model: Model, recipe: Recipe) -> list[Sample]:

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from pretune.config import load, to_toml
+from pretune.disk import replace_file
 from pretune.errors import CannotCreateError, DataError
-from pretune.train.checkpoint.store import CheckpointStore, replace_file
+from pretune.train.checkpoint.store import CheckpointStore
 from pretune.train.recipe import Recipe, compare, plain
 
 RECIPE, FACTS, ACCOUNT, LOCK = "recipe.toml", "run.json", "account.json", ".lock"

@@ -136,7 +136,7 @@ def test_output_is_replaced_whole_or_not_at_all(package: Path) -> None:
     (package / "dir.jsonl").mkdir()
     with pytest.raises(CannotCreateError, match="is a folder"):
         write_pydocs(package / "dir.jsonl", ["pkg"], processes=1)
-    with pytest.raises(CannotCreateError, match="cannot be created"):
+    with pytest.raises(CannotCreateError, match="cannot create the file"):
         write_pydocs(out / "below.jsonl", ["pkg"])
     assert sorted(p.name for p in package.iterdir()) == ["dir.jsonl", "out.jsonl", "site"]
 

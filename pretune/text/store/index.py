@@ -21,10 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretune.disk import sha256
-from pretune.errors import CannotCreateError, DataError
+from pretune.disk import NewFolder, sha256
+from pretune.errors import CannotCreateError, DataError, StorageError
 from pretune.text.store.array_files import ArrayWriter, StoredFile, map_file
-from pretune.text.store.new_folder import NewFolder
 
 FOLDER = "index"
 _FACTS = "index.json"
@@ -46,11 +45,11 @@ def kept(folder: Path, fingerprint: str, parts: Parts) -> Index:
         return _read(folder, fingerprint)
     _log.info("%s: finding where windows begin, once", folder)
     try:
-        with NewFolder(folder, replace=True) as draft:
+        with NewFolder(folder, "replace") as draft:
             _write(draft.path, fingerprint, parts)
             draft.publish()
         return _read(folder, fingerprint)
-    except (OSError, CannotCreateError):  # no room, no permission, or another process is writing it
+    except (OSError, CannotCreateError, StorageError):  # no room, no permission, or another process is writing it
         return computed(parts)
 
 

@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pretune.config import Config
+from pretune.disk import NewFolder, storage_errors
 from pretune.errors import CannotCreateError, DataError
 from pretune.text.encode.encoder import Encoded
 from pretune.text.encode.segmenter import WordFinder
 from pretune.text.encode.workers import Encoder, Workers
 from pretune.text.readers.corpus import Account, CorpusConfig, Document, read_corpus
 from pretune.text.store.dedup import DuplicateFilter
-from pretune.text.store.new_folder import NewFolder, storage_errors
 from pretune.text.store.store import MANIFEST, Manifest, SplitManifest, TokenStore
 from pretune.text.store.writer import SplitWriter, write_manifest
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -119,11 +119,11 @@ def prepare(
         if found is not None:
             _log.info("%s: made before from the same documents, tokenizer and configuration; used as it is", output)
             return found
-    with NewFolder(output, config.overwrite) as folder:
+    with NewFolder(output, "replace" if config.overwrite else "refuse") as folder:
         run = _Run(tokenizer, config, folder.path)
         try:
             manifest = run.write(paths, progress)
-            with storage_errors(output):
+            with storage_errors(output, "write the store"):
                 tokenizer.save(folder.path / "tokenizer")
                 write_manifest(folder.path, manifest)
                 folder.publish()
@@ -146,7 +146,7 @@ class _Run:
         self._domain_counts: list[list[int]] = []  # documents, tokens
         self._some_in_train = False
         self._pending: list[_Batch] = []
-        with storage_errors(folder):
+        with storage_errors(folder, "write the store"):
             self._writers = [
                 SplitWriter(folder, name, self._dtype, config.shard_tokens, vocabulary.unk, bool(config.segmenter))
                 for name in ("train", "validation")
@@ -159,7 +159,7 @@ class _Run:
         with ExitStack() as stack:
             for encoded in self._encode(self._batches(documents), stack):
                 batch = self._pending.pop(0)
-                with storage_errors(self._folder):
+                with storage_errors(self._folder, "write the store"):
                     self._store(batch, encoded)
                 if progress is not None:
                     tokens = sum(writer.tokens for writer in self._writers)
@@ -169,7 +169,7 @@ class _Run:
             raise DataError(f"{_named(paths)}: no text that gives a token ({self._account.summary()})")
         if not self._writers[0].tokens:
             raise DataError(f"{_named(paths)}: every document was held out for validation; set validation = 0")
-        with storage_errors(self._folder):
+        with storage_errors(self._folder, "write the store"):
             splits = {name: w.close() for name, w in zip(("train", "validation"), self._writers, strict=True)}
         return self._manifest(splits)
 

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import Field
 
 from pretune.config import Config
-from pretune.disk import sha256, sync, write_synced
-from pretune.errors import PretuneError, StorageError
+from pretune.disk import NewFolder, sha256, storage_errors, sync, write_synced
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -106,15 +104,11 @@ class CheckpointStore:
         target = self.path(step)
         if target.name in self.verified and problem(target) is None:
             return target
-        temporary = self.run / f"{_TEMPORARY}{step}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
-        with storage_errors(target, "save the checkpoint", temporary):
-            temporary.mkdir()
-            write(temporary)
-            seal(temporary)
-            if target.exists():  # one that did not verify
-                target.rename(self.run / f"{_TEMPORARY}rejected.{uuid.uuid4().hex[:8]}")
-            temporary.rename(target)
-            sync(self.run)
+        kept = "nothing was left half-written and earlier checkpoints are intact"
+        with storage_errors(target, "save the checkpoint", kept), NewFolder(target, "replace") as folder:
+            write(folder.path)
+            seal(folder.path)
+            folder.publish()  # what is there did not verify
         self.verified.add(target.name)
         return target
 
@@ -174,35 +168,6 @@ def problem(directory: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{MANIFEST} cannot be read: {error}"
     return None
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file in one move: readers see the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with storage_errors(path, "write the file"):
-        write_synced(temporary, data)
-        temporary.replace(path)
-        sync(path.parent)
-
-
-@contextmanager
-def storage_errors(target: Path, what: str, temporary: Path | None = None) -> Iterator[None]:
-    """Turn failures of the disk into StorageError, and remove what was half-written."""
-    try:
-        yield
-    except Exception as error:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, PretuneError) or not _of_storage(error):
-            raise
-        raise StorageError(
-            f"{target}: cannot {what}: {error}; nothing was left half-written and earlier checkpoints are intact. "
-            "Free some space and run the same command to continue"
-        ) from error
-
-
-def _of_storage(error: Exception) -> bool:
-    return isinstance(error, OSError) or type(error).__name__ == "SafetensorError"
 
 
 def _canonical(files: Files) -> bytes:

@@ -13,8 +13,8 @@ from typing import Any, Literal, Protocol
 from pydantic import Field
 
 from pretune.config import Config
+from pretune.disk import storage_errors
 from pretune.errors import MissingPackageError
-from pretune.train.checkpoint.store import storage_errors
 
 Metrics = Mapping[str, float | int]
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]

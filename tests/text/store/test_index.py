@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pretune.disk import NewFolder
 from pretune.draw import Draw
 from pretune.text.samples import windows as windows_module
 from pretune.text.samples.views import build_view
 from pretune.text.store import store as store_module
 from pretune.text.store.index import Index, computed, kept
-from pretune.text.store.new_folder import NewFolder
 from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
@@ -94,7 +94,7 @@ def test_where_it_cannot_be_kept_it_is_computed(tmp_path: Path) -> None:
     maker = Maker()
     (tmp_path / "file").write_text("")
     assert as_lists(kept(tmp_path / "file" / "x", "print", maker)) == EXPECTED
-    with NewFolder(tmp_path / "busy", replace=True):  # as another process would
+    with NewFolder(tmp_path / "busy", "replace"):  # as another process would
         assert as_lists(kept(tmp_path / "busy", "print", maker)) == EXPECTED
     assert maker.made == 2
     assert not (tmp_path / "busy").exists()

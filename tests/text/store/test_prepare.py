@@ -311,7 +311,7 @@ def test_full_disk(tokenizer: Tokenizer, tmp_path: Path) -> None:
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
-        with pytest.raises(StorageError, match="make room"):
+        with pytest.raises(StorageError, match="Free some space"):
             prepare(source, tokenizer, tmp_path / "store", PrepareConfig(processes=1))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
