@@ -1,0 +1,135 @@
+"""The shape of the code: sizes, annotations, and names that say what a value is. Limits only ever go down."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "pretune"
+FILES = sorted(ROOT.rglob("*.py"))
+
+FUNCTION_LINES = 70
+FILE_LINES = 400
+VAGUE = {"found", "told", "said", "given", "made", "mine", "shown", "asked", "kind", "place"}
+VAGUE_SHARE = 0.15  # of all functions
+JOINTS = (
+    *("batch.py", "loss.py", "draw.py", "find.py", "disk.py", "errors.py"),
+    *("nn/model_protocol.py", "nn/attention.py", "nn/projection.py", "nn/backends/__init__.py"),
+    *("objectives/objective.py", "tasks/task.py", "tune/__init__.py", "optim/base.py", "runtime/distributed.py"),
+)
+ANY_IN_JOINTS = 15
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Scope = Function | ast.Lambda | ast.ClassDef
+
+
+def functions(tree: ast.AST) -> Iterator[Function]:
+    return (node for node in ast.walk(tree) if isinstance(node, Function))
+
+
+def own_nodes(function: Function) -> Iterator[ast.AST]:
+    """The nodes of a function without those of functions inside it."""
+    nodes: list[ast.AST] = [*function.body]
+    while nodes:
+        node = nodes.pop()
+        yield node
+        if not isinstance(node, Scope):
+            nodes += ast.iter_child_nodes(node)
+
+
+def parameters(function: Function) -> list[ast.arg]:
+    of = function.args
+    return [arg for arg in (*of.posonlyargs, *of.args, *of.kwonlyargs, of.vararg, of.kwarg) if arg is not None]
+
+
+def local_names(function: Function) -> set[str]:
+    """What a function calls its values: parameters and all that it assigns."""
+    names = {arg.arg for arg in parameters(function)}
+    for node in own_nodes(function):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            names.add(node.name)
+    return names
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for path in FILES:
+        yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def long_functions(tree: ast.AST, limit: int) -> list[str]:
+    return [f.name for f in functions(tree) if (f.end_lineno or 0) - f.lineno + 1 > limit]
+
+
+def without_annotation(tree: ast.AST) -> list[str]:
+    return [
+        function.name
+        for function in functions(tree)
+        if function.returns is None
+        or any(arg.annotation is None and arg.arg not in ("self", "cls") for arg in parameters(function))
+    ]
+
+
+def test_functions_are_short() -> None:
+    long = {name: found for name, tree in modules() if (found := long_functions(tree, FUNCTION_LINES))}
+    assert long == {}
+
+
+def test_files_are_short() -> None:
+    lines = {path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {name: count for name, count in lines.items() if count > FILE_LINES} == {}
+
+
+def test_everything_is_annotated() -> None:
+    assert {name: found for name, tree in modules() if (found := without_annotation(tree))} == {}
+
+
+def test_values_are_named_for_what_they_are() -> None:
+    vague, total = [], 0
+    for name, tree in modules():
+        for function in functions(tree):
+            total += 1
+            if words := local_names(function) & VAGUE:
+                vague.append(f"{name}: {function.name}: {', '.join(sorted(words))}")
+    assert len(vague) / total <= VAGUE_SHARE, "\n".join(vague)
+
+
+def test_joints_are_typed() -> None:
+    uses = [
+        f"{name}:{node.lineno}"
+        for name, tree in modules()
+        if name in JOINTS
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and node.id == "Any"
+    ]
+    assert len(uses) <= ANY_IN_JOINTS, uses
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("def f():\n found = 1", {"found"}),
+        ("def f(kind): pass", {"kind"}),
+        ("def f():\n for place in []: pass", {"place"}),
+        ("def f():\n [x for told in [] for x in told]", {"told", "x"}),
+        ("def f():\n with open('a') as mine: pass", {"mine"}),
+        ("def f():\n if (given := 1): pass", {"given"}),
+        ("def f():\n a, *made = 1, 2", {"a", "made"}),
+        ("def f(a):\n a.found = found", {"a"}),
+        ("def f():\n def g(kind): pass", set[str]()),
+    ],
+)
+def test_a_local_name_would_be_seen(source: str, names: set[str]) -> None:
+    assert local_names(next(functions(ast.parse(source)))) == names
+
+
+def test_a_long_or_untyped_function_would_be_seen() -> None:
+    assert long_functions(ast.parse("def f():\n" + " x = 1\n" * 70), 70) == ["f"]
+    assert long_functions(ast.parse("def f():\n" + " x = 1\n" * 69), 70) == []
+    for source in ("def f(a) -> None: ...", "def f(): ...", "def f(*, a) -> None: ...", "def f(*a) -> None: ..."):
+        assert without_annotation(ast.parse(source)) == ["f"]
+    assert without_annotation(ast.parse("class A:\n def f(self, a: int) -> None: ...")) == []
