@@ -16,11 +16,12 @@ from typing import Any
 from pretune import config as configuration
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.find import suggest, variants
+from pretune.interop.metadata import FIELD, Metadata, parse, resolve
 from pretune.interop.safety import read_json
 from pretune.models.model import Config, Family, LanguageModel, get_family
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
-_OURS = {"architectures", "model_type", "id2label", "label2id", "num_labels", "torch_dtype", "dtype"}
+_OURS = {"architectures", "model_type", "id2label", "label2id", "num_labels", "torch_dtype", "dtype", FIELD}
 _DROPPED = {"auto_map", "custom_pipelines", "transformers_version", "trust_remote_code", "use_cache"}
 _REFUSED = ("quantization_config", "pruned_heads")
 _SPECIAL = tuple(f"{role}_token_id" for role in ("pad", "bos", "eos", "cls", "sep"))
@@ -40,6 +41,7 @@ class Description:
         roles: heads that the files carry.
         labels: names of the classes where the file gives them.
         extras: harmless fields that pretune does not use.
+        metadata: what pretune wrote beside them.
         notes: sentences for the log.
     """
 
@@ -48,6 +50,7 @@ class Description:
     roles: tuple[str, ...]
     labels: list[str] | None = None
     extras: dict[str, Any] = field(default_factory=dict)
+    metadata: Metadata = field(default_factory=Metadata)
     notes: list[str] = field(default_factory=list)
 
 
@@ -89,7 +92,11 @@ def interpret(
         DataError, UsageError: as `read_description`.
     """
     found = list(shapes)
-    family = _family(path, told, found)
+    metadata = parse(path, told)
+    if metadata.family is None:
+        family = _family(path, told, found)
+    else:
+        family = resolve(metadata.family, "models", path.parent, "family")
     module = get_family(family)
     for name in _REFUSED:
         if told.get(name):
@@ -105,7 +112,9 @@ def interpret(
         )
     _in_range(module, fields, path)
     config = configuration.validate(module.Config, {**fields, **overrides}, "model")
-    return Description(family, config, _roles(module, told, found), _labels(path, told), _extras(module, told), notes)
+    return Description(
+        family, config, _roles(module, told, found), _labels(path, told), _extras(module, told), metadata, notes
+    )
 
 
 def _in_range(module: Family, fields: Mapping[str, Any], path: Path) -> None:
@@ -150,7 +159,7 @@ def _family(path: Path, told: Mapping[str, Any], found: Sequence[str]) -> str:
 
 def model_type(family: str) -> str:
     """What `config.json` calls a family: the name of its file, unless that says otherwise."""
-    return str(getattr(get_family(family), "MODEL_TYPE", family))
+    return str(getattr(get_family(family), "MODEL_TYPE", Path(family).stem))
 
 
 def _architecture(told: Mapping[str, Any]) -> str:
@@ -215,6 +224,12 @@ def architecture(model: LanguageModel) -> str:
     return max(fitting or list(offered)[-1:], key=lambda name: len(offered[name]))
 
 
+def record(model: LanguageModel) -> Metadata:
+    """What is written of a model beside its configuration: its metadata, with the heads filled in."""
+    heads = {role: model.metadata.heads.get(role, "standard") for role in model.heads}
+    return model.metadata.model_copy(update={"heads": heads})
+
+
 def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """`config.json` and, for a model that generates, `generation_config.json`."""
     config: dict[str, Any] = {
@@ -236,6 +251,7 @@ def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[st
         config["label2id"] = {label: n for n, label in enumerate(labels)}
         if config.get("pad_token_id") is None:
             config["pad_token_id"] = config.get("eos_token_id")
+    config[FIELD] = record(model).model_dump(mode="json", exclude_none=True)
     generation: dict[str, Any] = {}
     if "clm" in model.heads:
         fields = ("bos_token_id", "eos_token_id", "pad_token_id", *_WRITING)

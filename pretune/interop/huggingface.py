@@ -69,7 +69,7 @@ def load_model(
     roles = list(description.roles if heads is None else heads)
     names = _labels(description, table, labels) if "classification" in roles else None
     model = construct(description.family, description.config, roles, names)
-    model.extras = description.extras
+    model.extras, model.metadata = description.extras, description.metadata
     model.pooling = read_pooling(folder)
     loaded = Loaded(notes=list(description.notes))
     sources = table.sources(model)

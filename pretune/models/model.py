@@ -14,6 +14,7 @@ from pretune.batch import Batch, Layout
 from pretune.errors import DataError, UsageError
 from pretune.find import find, suggest
 from pretune.models.init import initialise
+from pretune.models.metadata import Metadata, VariantRecord, absolute, digest
 from pretune.models.weight_map import Weight
 from pretune.nn.cache import Cache
 from pretune.nn.embedding import Embedding
@@ -102,6 +103,7 @@ class LanguageModel(nn.Module):
     Attributes:
         extras: fields of a foreign `config.json` that pretune does not use and hands on.
         loaded: what reading the files found, or None for a model built anew.
+        metadata: what the files say of the model beyond its configuration: objectives, task, heads.
         pooling: what makes a text's vector of its rows, where the files or the training say it: `mean`, `cls`, `last`.
     """
 
@@ -129,6 +131,7 @@ class LanguageModel(nn.Module):
         self.extras: dict[str, Any] = {}
         self.loaded: Loaded | None = None
         self.pooling: Pooling | None = None
+        self.metadata = Metadata()
 
     def forward(self, batch: Batch, *, cache: Cache | None = None, layers: bool = False) -> ModelOutput:
         """The hidden run of a batch; heads are called on it by whoever needs them.
@@ -262,4 +265,8 @@ def construct(family: str, config: Config, heads: Sequence[str], labels: Sequenc
     if "classification" in heads and not labels:
         raise UsageError("a classification head needs the names of its labels")
     with torch.device("meta"):
-        return module.build(config, heads, labels)
+        model = module.build(config, heads, labels)
+    if digest(family) is not None:  # a user's file, which may build on a family of ours
+        model.metadata = Metadata(family=VariantRecord.of(family))
+        model.family = absolute(family)
+    return model

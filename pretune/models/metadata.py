@@ -1,0 +1,126 @@
+"""What a saved model says of itself beyond its weights: family, objectives, task and heads.
+
+A record names a variant of an axis by its name in the tree, or a user's own by the absolute path of its file or by its
+module, together with the digest of that file. `pretune.interop.metadata` writes records into `config.json` and reads
+them back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, JsonValue
+
+from pretune.config import Config
+from pretune.disk import sha256
+from pretune.errors import MissingInputError
+
+VERSION = 1
+ROLE = r"[A-Za-z][A-Za-z0-9_]{0,63}"
+HeadSource = Literal["standard", "task", "objectives", "unknown"]
+"""Who makes a head: the table of standard heads, the recorded task or objectives, or code that is not recorded."""
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
+class VariantRecord(Config):
+    """A variant of an axis, and how it was configured.
+
+    Attributes:
+        name: of a file in the tree; the absolute path of a user's file; or a module, such as `package.module`. The
+            last two may end with `:Class`.
+        sha256: of the user's file.
+        config: its settings.
+    """
+
+    name: str = Field(min_length=1, max_length=4096)
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    config: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, config: Mapping[str, JsonValue] | None = None) -> Self:
+        """The record of a variant as `pretune.find.find` takes it.
+
+        Raises:
+            MissingInputError: a user's file or module that does not exist.
+        """
+        return cls.model_validate({"name": absolute(name), "sha256": digest(name), "config": dict(config or {})})
+
+
+class TaskRecord(VariantRecord):
+    """The task that a model was trained for.
+
+    Attributes:
+        columns: how a labelled file was read.
+        length: tokens that an example may have, special ones included.
+    """
+
+    columns: dict[str, JsonValue] = Field(default_factory=dict)
+    length: int | None = Field(None, ge=1, le=2**24)
+
+
+class Metadata(Config):
+    """What a model says of itself.
+
+    Attributes:
+        version: of this form.
+        family: None for the one that `model_type` says.
+        objectives: on which it was pretrained, in the order of the recipe.
+        task: for which it was fine-tuned.
+        heads: role to who makes that head; filled in when the model is saved.
+        base: fingerprint of the weights that the files' deltas belong to.
+    """
+
+    version: int = Field(VERSION, ge=1)
+    family: VariantRecord | None = None
+    objectives: tuple[VariantRecord, ...] = Field((), max_length=64)
+    task: TaskRecord | None = None
+    heads: dict[str, HeadSource] = Field(default_factory=dict, max_length=256)
+    base: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+
+
+def absolute(name: str) -> str:
+    """The name of a variant, with the path of a user's file made absolute."""
+    path, colon, wanted = name.partition(":")
+    return f"{Path(path).resolve()}{colon}{wanted}" if path.endswith(".py") else name
+
+
+def digest(name: str) -> str | None:
+    """SHA-256 of a user's file; None for a variant in the tree.
+
+    Raises:
+        MissingInputError: no such file or module.
+    """
+    path = source_file(name)
+    return None if path is None else sha256(path)
+
+
+def source_file(name: str) -> Path | None:
+    """The file of a user's variant, found without importing anything; None for a variant in the tree.
+
+    Raises:
+        MissingInputError: no such file or module.
+    """
+    target = name.partition(":")[0]
+    if target.endswith(".py"):
+        if not Path(target).is_file():
+            raise MissingInputError(f"{target}: no such file")
+        return Path(target)
+    return _module_file(target) if _MODULE.fullmatch(target) else None
+
+
+def _module_file(module: str) -> Path:
+    """Where a module would be imported from."""
+    spec, path, name = None, None, ""
+    for part in module.split("."):
+        name = f"{name}.{part}" if name else part
+        spec = PathFinder.find_spec(name, path)
+        if spec is None:
+            raise MissingInputError(f"{module}: no such module; install its package, or start Python where it is found")
+        path = None if spec.submodule_search_locations is None else list(spec.submodule_search_locations)
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        raise MissingInputError(f"{module}: a module without a source file")
+    return Path(spec.origin)
