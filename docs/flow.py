@@ -25,7 +25,7 @@ from pretune.optim import adamw
 from pretune.optim.optimizer import build_optimizer, gradient_norm, update
 from pretune.text.readers.corpus import Account, CorpusConfig, read_corpus
 from pretune.text.samples.sampler import Sampler, divide
-from pretune.text.samples.views import build_view
+from pretune.text.samples.views.view import build_view
 from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 from pretune.train.step import TrainModule

@@ -102,7 +102,7 @@ def setup(*, store: str, pack: str) -> Callable[[], dict[str, Any]]:
     from pretune.draw import Draw
     from pretune.objectives.mixture import build
     from pretune.text.samples.sampler import Sampler, divide
-    from pretune.text.samples.views import build_view
+    from pretune.text.samples.views.view import build_view
     from pretune.text.store.store import TokenStore
     from pretune.text.tokenizer.tokenizer import Tokenizer
 

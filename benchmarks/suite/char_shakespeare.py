@@ -208,7 +208,7 @@ def run(recipe: Recipe, train: Text, held_out: Text, target: float, output: Path
     from pretune.runtime.distributed import Distributed
     from pretune.runtime.precision import Precision
     from pretune.text.samples.sampler import Sampler
-    from pretune.text.samples.views import StreamView
+    from pretune.text.samples.views.stream import StreamView
     from pretune.train.checkpoint.store import CheckpointStore
     from pretune.train.context import TrainContext
     from pretune.train.logging.progress import Display
@@ -304,7 +304,7 @@ def held_out_batches(objective: Objective, held_out: Text) -> list[Any]:
     """The whole text in windows: every character but the first is predicted once."""
     from pretune.draw import Draw
     from pretune.text.samples.sampler import sweep
-    from pretune.text.samples.views import StreamView
+    from pretune.text.samples.views.stream import StreamView
 
     view = StreamView(held_out, LENGTH, objective.lookahead)
     return [objective.build_batch(rows, Draw(0)) for rows in sweep(view, Draw(0), EVALUATED)]

@@ -71,7 +71,7 @@ def setup(*, store: str, pack: str, window: int) -> Callable[[], dict[str, Any]]
 
     from pretune.draw import Draw
     from pretune.text.samples.sampler import Sampler
-    from pretune.text.samples.views import build_view
+    from pretune.text.samples.views.view import build_view
     from pretune.text.store.store import TokenStore
 
     steps = np.random.default_rng(1)

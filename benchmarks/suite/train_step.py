@@ -197,7 +197,7 @@ def batches_of(shape: Shape) -> tuple[Any, list[Any]]:
     """The objective and its batches: the same ones on both sides, however often this is called."""
     from pretune.draw import Draw
     from pretune.objectives.mixture import build
-    from pretune.text.samples.views import Row
+    from pretune.text.samples.rows import Row
     from pretune.text.tokenizer.vocabulary import numbered
 
     objective = build({shape.task: 1.0}, numbered(shape.tokens))

@@ -16,8 +16,8 @@ from pretune.models.model import LanguageModel
 from pretune.runtime.device import inference_context, is_bf16
 from pretune.tasks.task import Answer, Task, Truncate
 from pretune.text.readers.labelled import Example
+from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoding
-from pretune.text.samples.views import ExampleView
 from pretune.text.tokenizer.vocabulary import Vocabulary
 
 

@@ -12,7 +12,7 @@ from pretune.evaluate.batches import BUDGET, by_length
 from pretune.models.model import LanguageModel
 from pretune.objectives.objective import Objective
 from pretune.runtime.device import inference_context, is_bf16
-from pretune.text.samples.views import build_view
+from pretune.text.samples.views.view import build_view
 from pretune.text.store.store import TokenSplit
 from pretune.text.tokenizer.tokenizer import Tokenizer
 

@@ -28,8 +28,10 @@ from pretune.objectives.source_target import SourceTarget
 from pretune.runtime.distributed import Distributed
 from pretune.tasks.task import Encoded, Task
 from pretune.text.readers.labelled import Example, read_examples
+from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.sampler import Sampler
-from pretune.text.samples.views import ExampleView, TooFewDocumentsError, View, build_view
+from pretune.text.samples.views.pairs import TooFewDocumentsError
+from pretune.text.samples.views.view import View, build_view
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.recipe import ModelConfig, Recipe

@@ -19,8 +19,8 @@ from torch import nn
 from pretune.nn.dropout import Dropout
 from pretune.objectives.objective import Objective
 from pretune.optim.optimizer import DEFAULT, Purpose
+from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoding
-from pretune.text.samples.views import ExampleView
 from pretune.train.assemble import TrainComponents
 from pretune.train.budget import Spent
 from pretune.train.recipe import Recipe

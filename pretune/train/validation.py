@@ -17,7 +17,7 @@ from pretune.runtime.precision import Precision
 from pretune.tasks.task import Task
 from pretune.text.readers.labelled import Example
 from pretune.text.samples.sampler import divide, sweep
-from pretune.text.samples.views import View
+from pretune.text.samples.views.view import View
 from pretune.train.checkpoint.state import means
 from pretune.train.prefetch import add
 from pretune.train.step import TermAccumulator, TrainModule

@@ -5,7 +5,9 @@ from fakes import FakeModel, MemorySplit, make_decoder_vocabulary
 
 from pretune.draw import Draw
 from pretune.objectives.clm import CausalLanguageModelling
-from pretune.text.samples.views import DocumentView, Row, StreamView
+from pretune.text.samples.rows import Row
+from pretune.text.samples.views.document import DocumentView
+from pretune.text.samples.views.stream import StreamView
 
 DRAW = Draw(1)
 

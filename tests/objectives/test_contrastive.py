@@ -24,7 +24,8 @@ from pretune.optim import adamw
 from pretune.optim.optimizer import build_optimizer
 from pretune.runtime.distributed import Distributed
 from pretune.runtime.precision import Precision
-from pretune.text.samples.views import Row, SentenceView
+from pretune.text.samples.rows import Row
+from pretune.text.samples.views.sentence import SentenceView
 from pretune.train.step import TrainModule, TrainStep
 
 DRAW = Draw(9)

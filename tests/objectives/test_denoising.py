@@ -19,7 +19,7 @@ from pretune.objectives.clm import CausalLanguageModelling
 from pretune.objectives.denoise import Denoising
 from pretune.objectives.prefix import PrefixLanguageModelling
 from pretune.objectives.span import SpanCorruption
-from pretune.text.samples.views import Row
+from pretune.text.samples.rows import Row
 
 DRAW = Draw(5)
 START = 7

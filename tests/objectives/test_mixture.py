@@ -16,7 +16,9 @@ from pretune.objectives.mixture import Mixture, build
 from pretune.objectives.mlm import MaskedLanguageModelling
 from pretune.objectives.nsp import NextSentencePrediction
 from pretune.objectives.objective import Objective
-from pretune.text.samples.views import PairsView, Row, build_view
+from pretune.text.samples.rows import Row
+from pretune.text.samples.views.pairs import PairsView
+from pretune.text.samples.views.view import build_view
 
 DRAW = Draw(8)
 SIZE = 500

@@ -16,7 +16,7 @@ from pretune.draw import Draw, combine
 from pretune.errors import DataError, UsageError
 from pretune.objectives import mlm
 from pretune.objectives.mlm import MaskedLanguageModelling
-from pretune.text.samples.views import Row
+from pretune.text.samples.rows import Row
 
 DRAW = Draw(3)
 VOCABULARY = make_vocabulary(size=200, continuing=60)

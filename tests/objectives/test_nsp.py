@@ -11,7 +11,8 @@ from pretune.batch import Batch
 from pretune.draw import Draw, bounded, unit
 from pretune.errors import DataError
 from pretune.objectives.nsp import NextSentencePrediction, substitute
-from pretune.text.samples.views import PairsView, Row
+from pretune.text.samples.rows import Row
+from pretune.text.samples.views.pairs import PairsView
 
 DRAW = Draw(5)
 VOCABULARY = make_vocabulary()

@@ -13,7 +13,7 @@ from scipy import stats
 from pretune.draw import Draw
 from pretune.models import build
 from pretune.objectives.plm import PermutationLanguageModelling, choose_spans
-from pretune.text.samples.views import Row
+from pretune.text.samples.rows import Row
 
 DRAW = Draw(5)
 

@@ -16,7 +16,7 @@ from pretune.errors import UsageError
 from pretune.models import build
 from pretune.objectives import mixture
 from pretune.objectives.rtd import ReplacedTokenDetection
-from pretune.text.samples.views import Row
+from pretune.text.samples.rows import Row
 
 DRAW = Draw(5)
 VOCABULARY = make_vocabulary()

@@ -21,7 +21,7 @@ from pretune.objectives.prefix import PrefixLanguageModelling
 from pretune.objectives.rtd import ReplacedTokenDetection
 from pretune.objectives.sop import SentenceOrderPrediction
 from pretune.objectives.span import SpanCorruption
-from pretune.text.samples.views import Row
+from pretune.text.samples.rows import Row
 
 DRAW = Draw(11)
 SENTINELS = tuple(range(70, 98))

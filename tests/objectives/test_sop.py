@@ -9,7 +9,8 @@ from pretune.draw import Draw, bounded, unit
 from pretune.errors import DataError
 from pretune.objectives.mixture import build
 from pretune.objectives.sop import SentenceOrderPrediction
-from pretune.text.samples.views import Row, SentencesView
+from pretune.text.samples.rows import Row
+from pretune.text.samples.views.sentences import SentencesView
 
 DRAW = Draw(5)
 VOCABULARY = make_vocabulary()

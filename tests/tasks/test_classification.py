@@ -23,8 +23,8 @@ from pretune.models.model import configure, construct, get_family
 from pretune.tasks.classification import Classification
 from pretune.tasks.task import Prediction, Task
 from pretune.text.readers.labelled import Example
-from pretune.text.samples.rows import Encoding
-from pretune.text.samples.views import ExampleView, Row
+from pretune.text.samples.examples import ExampleView
+from pretune.text.samples.rows import Encoding, Row
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.tune import frozen, full
 

@@ -18,8 +18,8 @@ from pretune.models import build
 from pretune.tasks.cert import CertOfPairs
 from pretune.tasks.similarity import Similarity
 from pretune.text.readers.labelled import Example, LabelledConfig
+from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoding
-from pretune.text.samples.views import ExampleView
 
 DRAW = Draw(4)
 SHAPE = {"vocab_size": 100, "max_position_embeddings": 64, "hidden_dropout_prob": 0.0}

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pretune.draw import Draw, Permutation
 from pretune.errors import DataError, UsageError
 from pretune.text.samples.rows import Ints, Row, join, names_of, pick, sizes_of
-from pretune.text.samples.views import View
+from pretune.text.samples.views.view import View
 
 _BLOCK = 1 << 12  # samples of an order that are computed at a time where none are sorted
 

@@ -15,7 +15,9 @@ from pretune.objectives.mlm import MaskedLanguageModelling
 from pretune.objectives.objective import Objective
 from pretune.text.samples.rows import Row, Windows, join, names_of, pick, run_of, sizes_of
 from pretune.text.samples.sampler import divide
-from pretune.text.samples.views import DocumentView, StreamView, View
+from pretune.text.samples.views.document import DocumentView
+from pretune.text.samples.views.stream import StreamView
+from pretune.text.samples.views.view import View
 from pretune.text.tokenizer.vocabulary import Vocabulary
 
 DRAW = Draw(5)

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
-from pretune.text.samples.rows import Encoding
+from pretune.text.samples.examples import ExampleView
+from pretune.text.samples.rows import Encoding, Row
 from pretune.text.samples.sampler import Cursor, Sampler, divide, sweep
-from pretune.text.samples.views import DocumentView, ExampleView, Row, StreamView
+from pretune.text.samples.views.document import DocumentView
+from pretune.text.samples.views.stream import StreamView
 
 DRAW = Draw(11)
 

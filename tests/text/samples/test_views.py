@@ -9,10 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pretune.draw import Draw
-from pretune.errors import DataError, UsageError
-from pretune.text.samples import windows
-from pretune.text.samples.rows import Encoding
-from pretune.text.samples.views import DocumentView, ExampleView, PairsView, Row, StreamView, View, build_view
+from pretune.errors import DataError, MissingInputError, UsageError
+from pretune.find import variants
+from pretune.text.samples.examples import ExampleView
+from pretune.text.samples.rows import Encoding, Row
+from pretune.text.samples.views import windows
+from pretune.text.samples.views.document import DocumentView
+from pretune.text.samples.views.pairs import PairsView
+from pretune.text.samples.views.stream import StreamView
+from pretune.text.samples.views.view import AXIS, View, build_view
 from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
@@ -185,12 +190,55 @@ def test_views_by_name() -> None:
     assert isinstance(build_view(split, "stream", 8, 1), StreamView)
     assert isinstance(build_view(split, "stream", 8, pack="document"), DocumentView)
     assert isinstance(build_view(split, "pairs", 8, pack="document"), PairsView)
-    for view, pack in (("examples", "stream"), ("stream", "documents")):
-        with pytest.raises(UsageError, match="known"):
+    assert variants(AXIS) == ["document", "pairs", "sentence", "sentences", "stream"]
+    for view, pack in (("examples", "stream"), ("stream", "documents"), ("windows", "stream")):
+        with pytest.raises(UsageError, match=r"known|did you mean"):
             build_view(split, view, 8, pack=pack)
     for width in (0, -2):
         with pytest.raises(UsageError, match="length"):
             build_view(split, "pairs", width)
+
+
+OWN = """
+import numpy as np
+
+from pretune.text.samples.rows import Windows
+from pretune.text.samples.views.view import StoreView
+
+
+class Heads(StoreView):
+    \"\"\"The first tokens of every document.\"\"\"
+
+    def __init__(self, split, width, lookahead=0):
+        super().__init__(split, width, lookahead)
+        offsets = np.asarray(split.document_offsets)
+        self.start, self.stop = offsets[:-1], np.minimum(offsets[:-1] + width, offsets[1:] - 1)
+
+    def __len__(self):
+        return len(self.start)
+
+    def lengths(self, index):
+        return self.stop[index] - self.start[index]
+
+    def read(self, index, store, epoch, draw):
+        return Windows.of(self.split, store, epoch, index, self.start[index], self.stop[index])
+
+    def account(self):
+        used = int((self.stop - self.start).sum())
+        return {"samples": len(self), "tokens": self.split.token_count, "used": used}
+"""
+
+
+def test_a_view_of_one_s_own_is_found_by_its_path(tmp_path: Path) -> None:
+    (tmp_path / "heads.py").write_text(OWN)
+    split = MemorySplit([[4, 4], [2], [9]])
+    view = build_view(split, str(tmp_path / "heads.py"), 3)
+    assert [row.tokens.tolist() for row in read_all(view)] == [[1000, 1001, 1002], [1009, 1010], [1012, 1013, 1014]]
+    with pytest.raises(MissingInputError, match="no such file"):
+        build_view(split, str(tmp_path / "tails.py"), 3)
+    (tmp_path / "none.py").write_text("")
+    with pytest.raises(UsageError, match="one StoreView"):
+        build_view(split, str(tmp_path / "none.py"), 3)
 
 
 def test_views_of_a_prepared_store(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from pretune.draw import Draw
 from pretune.objectives.mixture import build
 from pretune.text.samples.sampler import Sampler
-from pretune.text.samples.views import build_view
+from pretune.text.samples.views.view import build_view
 from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer

@@ -12,8 +12,8 @@ import pytest
 
 from pretune.disk import NewFolder
 from pretune.draw import Draw
-from pretune.text.samples import windows as windows_module
-from pretune.text.samples.views import build_view
+from pretune.text.samples.views import windows as windows_module
+from pretune.text.samples.views.view import build_view
 from pretune.text.store import store as store_module
 from pretune.text.store.index import Index, computed, kept
 from pretune.text.store.prepare import PrepareConfig, prepare

@@ -23,7 +23,7 @@ from pretune.errors import CannotCreateError, DataError, PretuneError, StorageEr
 from pretune.text.encode.sentences import sentence_starts
 from pretune.text.readers.corpus import CorpusConfig
 from pretune.text.samples.sampler import Sampler, divide
-from pretune.text.samples.views import build_view
+from pretune.text.samples.views.view import build_view
 from pretune.text.store.prepare import PrepareConfig, Progress, prepare
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer

@@ -1,0 +1,3 @@
+"""Views, one a file: which tokens of a token store each sample covers; found by name, or by the path of a file."""
+
+SHARED_MODULES = ("view", "windows")

@@ -1,0 +1,91 @@
+"""What every view is, and how one is found.
+
+1. A split is one long run of tokens; every document ends with the tokenizer's end token.
+2. A view cuts it into samples of at most `width` tokens, by arithmetic on offsets, without reading the tokens.
+3. `read` gives the samples that a sampler asks for as rows, still without special tokens; plain windows are read from
+   the disk when their tokens are wanted (`Windows`).
+
+Every view accounts for each token of its split: `tokens = used + end + cut`.
+
+A view of one's own is a file with one subclass of `StoreView`; an objective names it by its path:
+
+    class Lines(Objective):
+        view = "path/to/lines.py"
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from pretune.draw import Draw
+from pretune.errors import UsageError
+from pretune.find import find_class
+from pretune.text.samples.rows import Ints, Row, Split
+from pretune.text.samples.views.windows import check_width
+from pretune.text.samples.word_flags import MarkedSplit
+from pretune.text.store.store import TokenSplit
+
+AXIS = "text.samples.views"
+PACKS = ("stream", "document")  # the views that "stream" stands for, by `data.pack` of the recipe
+
+
+class View(ABC):
+    """Samples that can be counted, measured and read by index."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    @abstractmethod
+    def lengths(self, index: Ints) -> Ints:
+        """Tokens of samples, look-ahead left out, without reading them. Shape: (n,) -> (n,)."""
+
+    @abstractmethod
+    def read(self, index: Ints, store: int, epoch: int, draw: Draw) -> Sequence[Row]:
+        """The samples themselves; `draw` decides what is random in them."""
+
+    @abstractmethod
+    def account(self) -> dict[str, int]:
+        """Tokens in, used, cut; see each view."""
+
+
+class StoreView(View):
+    """A view of a split of a token store; what a file on this axis defines.
+
+    Args:
+        split: where the tokens are.
+        width: tokens of a sample at most.
+        lookahead: tokens past a sample's end that are read as targets.
+
+    Raises:
+        UsageError: a width below 1.
+    """
+
+    def __init__(self, split: Split, width: int, lookahead: int = 0) -> None:
+        check_width(width)
+        self.split, self.width, self.lookahead = split, width, lookahead
+
+
+def build_view(
+    split: Split, view: str, width: int, lookahead: int = 0, pack: str = "stream", words: bool = False
+) -> StoreView:
+    """Build the view that an objective asks for.
+
+    Args:
+        view: `Objective.view`: a file of this folder, or the path of a user's own.
+        width: tokens of a window: the sequence length less `Objective.overhead`.
+        lookahead: `Objective.lookahead`.
+        pack: for the view "stream": "stream" cuts across documents, "document" never crosses them.
+        words: read tokens with marks (`text/samples/word_flags.py`), if the store says where words begin.
+
+    Raises:
+        UsageError: a name that text cannot deliver, or a width below 1.
+        DataError: the view "pairs" of fewer than two documents.
+    """
+    if pack not in PACKS:
+        raise UsageError(f"no pack {pack!r}; known: {', '.join(PACKS)}")
+    if words and isinstance(split, TokenSplit) and split.has_words:
+        split = MarkedSplit(split)
+    found = find_class(AXIS, pack if view == "stream" else view, StoreView)  # type: ignore[type-abstract]
+    return found(split, width, lookahead)
