@@ -67,13 +67,14 @@ def bench(
         print(write(folder))
         return
     from benchmarks import run
+    from benchmarks.limits import dtype_and_threads
 
     chosen = run.select(works)
     if list_works:
         print(*(f"{name}/{variant}" for name, (_, variants) in chosen.items() for variant in variants), sep="\n")
         return
     session.say(f"measuring {', '.join(chosen)} -> {folder}")
-    options = run.Options(rounds, warmup, *run.settle(precision, session.threads), folder)
+    options = run.Options(rounds, warmup, *dtype_and_threads(precision, session.threads), folder)
     measure = run.run_search if search else run.run_profile if profile else run.run
     for path in measure(chosen, options):
         print(path)

@@ -1,9 +1,27 @@
-"""What this machine can do, measured by the plainest means: products of matrices, reading memory."""
+"""What this machine can do, measured by the plainest means: matrix products, reading memory, the faster dtype."""
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from collections.abc import Sequence
+from typing import Literal
+
+from pretune.runtime.precision import Name, choose_precision
+
+log = logging.getLogger(__name__)
+
+
+def dtype_and_threads(precision: Name, threads: int | None) -> tuple[Literal["bf16", "fp32"], int]:
+    """Returns the faster dtype of this machine where `auto` is asked for, and all cores that this process may use."""
+    import torch
+
+    cores = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) or 1
+    torch.set_num_threads(cores)  # the limits are measured in this process
+    choice = choose_precision(precision, torch.device("cpu"))
+    log.info(f"{choice.name} ({choice.why}), {cores} threads")
+    return choice.name, cores
 
 
 def gemm_peak(precision: str, shapes: Sequence[tuple[int, int, int]], seconds: float = 0.15) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ from benchmarks.benchmark import Given, Work
 from benchmarks.runner import measure
 from pretune import find
 from pretune.errors import BenchError, UsageError
-from pretune.runtime.precision import Name, choose_precision
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +28,7 @@ class Options:
 
     Attributes:
         rounds, warmup: turns of each side that count, and before them.
-        precision: of products, as `settle` gives it.
+        precision: of products, as `limits.dtype_and_threads` gives it.
         threads: of each side.
         output: folder of the results.
     """
@@ -46,17 +44,6 @@ class Options:
         """What a work is asked for, with a folder that is gone afterwards."""
         with tempfile.TemporaryDirectory(prefix="pretune-bench-") as folder:
             yield Given(variant, Path(folder), self.precision, self.threads)
-
-
-def settle(precision: Name, threads: int | None) -> tuple[Literal["bf16", "fp32"], int]:
-    """The faster format of this machine where `auto` is asked for, and all cores that this process may use."""
-    import torch
-
-    cores = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) or 1
-    torch.set_num_threads(cores)  # the limits are measured in this process
-    found = choose_precision(precision, torch.device("cpu"))
-    log.info(f"{found.name} ({found.why}), {cores} threads")
-    return found.name, cores
 
 
 def select(words: Sequence[str]) -> dict[str, tuple[Work, list[str]]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +98,14 @@ def test_values_are_named_for_what_they_are() -> None:
             if words := local_names(function) & VAGUE:
                 vague.append(f"{name}: {function.name}: {', '.join(sorted(words))}")
     assert len(vague) / total <= VAGUE_SHARE, "\n".join(vague)
+
+
+def test_imports_keep_their_contracts() -> None:
+    """No circles, no arrow that leads up: `lint-imports` tells which."""
+    pytest.importorskip("importlinter")
+    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    done = subprocess.run(command, cwd=ROOT.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_joints_are_typed() -> None:

@@ -41,14 +41,14 @@ def compare(
     from pretune.runtime.allocator import tune_allocator
 
     tune_allocator()
+    from benchmarks.limits import dtype_and_threads
     from benchmarks.measurements import machine
     from benchmarks.quality.compare import Comparison
     from benchmarks.quality.table import table, with_tables
     from benchmarks.quality.trials import LANGUAGES, TRIALS
-    from benchmarks.run import settle
 
     path = output / f"objectives-{machine()['capability'].lower()}.json"
-    comparison = Comparison(folder.expanduser().absolute(), path, minutes, seeds, settle(precision, None)[0])
+    comparison = Comparison(folder.expanduser().absolute(), path, minutes, seeds, dtype_and_threads(precision, None)[0])
     chosen = [language for language in LANGUAGES if not languages or language.name in languages]
     wanted = [trial for trial in TRIALS if not trials or trial.name in trials]
     tree = json.loads(comparison.run(chosen, wanted).read_text(encoding="utf-8"))
@@ -82,13 +82,17 @@ def vectors(
     from pretune.runtime.allocator import tune_allocator
 
     tune_allocator()
+    from benchmarks.limits import dtype_and_threads
     from benchmarks.measurements import machine
     from benchmarks.quality.vectors import Vectors
-    from benchmarks.run import settle
 
     path = output / f"simcse-{machine()['capability'].lower()}.json"
     place = folder.expanduser().absolute()
-    print(Vectors(place, path, minutes, steps, seeds, settle(precision, None)[0]).run().read_text(encoding="utf-8"))
+    print(
+        Vectors(place, path, minutes, steps, seeds, dtype_and_threads(precision, None)[0])
+        .run()
+        .read_text(encoding="utf-8")
+    )
 
 
 if __name__ == "__main__":

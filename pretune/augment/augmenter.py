@@ -21,7 +21,7 @@ from pretune.config import validate
 from pretune.draw import Draw
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.find import find_class
-from pretune.text.encode.segmenter import LongestMatch, WordFinder
+from pretune.text.tokenizer.segmenter import LongestMatch, WordFinder
 
 Span = tuple[int, int]
 

@@ -15,7 +15,7 @@ from pretune.text.readers.labelled import read_examples
 from pretune.text.store.store import TokenSplit, TokenStore
 
 if TYPE_CHECKING:
-    from pretune.api import Model
+    from pretune.model import Model
     from pretune.train.recipe import Recipe
 
 FILE = "samples.json"

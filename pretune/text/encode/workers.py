@@ -27,8 +27,8 @@ import tokenizers
 
 from pretune.errors import DataError, PretuneError
 from pretune.text.encode.encoder import DocumentEncoder, Encoded
-from pretune.text.encode.segmenter import WordFinder
 from pretune.text.encode.sentences import sentence_starts
+from pretune.text.tokenizer.segmenter import WordFinder
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 # For the C library: the memory of freed arrays is kept for the next batch, not given back and faulted in again.

@@ -29,12 +29,12 @@ from pretune.config import Config
 from pretune.disk import NewFolder, storage_errors
 from pretune.errors import CannotCreateError, DataError
 from pretune.text.encode.encoder import Encoded
-from pretune.text.encode.segmenter import WordFinder
 from pretune.text.encode.workers import Encoder, Workers
 from pretune.text.readers.corpus import Account, CorpusConfig, Document, read_corpus
 from pretune.text.store.dedup import DuplicateFilter
 from pretune.text.store.store import MANIFEST, Manifest, SplitManifest, TokenStore
 from pretune.text.store.writer import SplitWriter, write_manifest
+from pretune.text.tokenizer.segmenter import WordFinder
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 BATCH_BYTES = 1 << 20

@@ -25,7 +25,7 @@ from tokenizers import AddedToken
 
 from pretune.config import Config
 from pretune.errors import DataError, UsageError
-from pretune.text.encode.segmenter import HAN, WordFinder
+from pretune.text.tokenizer.segmenter import HAN, WordFinder
 from pretune.text.tokenizer.tokenizer import Tokenizer, encode_all
 
 _BATCH = 4096  # candidates that are encoded together

@@ -14,12 +14,12 @@ import pretune.text.store.prepare as preparing
 from pretune.draw import Draw
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.objectives.mixture import build
-from pretune.text.encode.segmenter import LongestMatch, WordFinder, word_starts
 from pretune.text.readers.corpus import CorpusConfig
 from pretune.text.samples.views.view import build_view
 from pretune.text.samples.word_flags import MarkedSplit, unmark
 from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.store.store import TokenStore
+from pretune.text.tokenizer.segmenter import LongestMatch, WordFinder, word_starts
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
