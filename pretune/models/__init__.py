@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pretune.models.model import LanguageModel
 
-SHARED_MODULES = ("encoder_decoder", "flops", "fuse", "init", "metadata", "model", "rope", "vocabulary", "weight_map")
+SHARED_MODULES = (
+    "encoder_decoder",
+    "flops",
+    "frozen",
+    "fuse",
+    "init",
+    "metadata",
+    "model",
+    "rope",
+    "vocabulary",
+    "weight_map",
+)
 
 
 def build(

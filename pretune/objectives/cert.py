@@ -28,7 +28,7 @@ from pretune.batch import Batch
 from pretune.draw import Draw
 from pretune.loss import Term
 from pretune.objectives.contrastive import Contrastive, detached
-from pretune.objectives.objective import Model, Output, target, wrap
+from pretune.objectives.objective import Model, ModelLoader, Output, refuse_to_load, target, wrap
 from pretune.text.samples.rows import Row, names_of
 
 
@@ -59,9 +59,9 @@ class Cert(Contrastive):
     queue: Tensor
     filled: Tensor
 
-    def setup(self, model: Model, draw: Draw) -> None:
+    def setup(self, model: Model, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
         """Make the copy and an empty queue."""
-        super().setup(model, draw)
+        super().setup(model, draw, load)
         self.copy = detached(model)
         self.copied = detached(self.projection)
         self.register_buffer("queue", torch.zeros(self.config.queue, model.width))

@@ -17,7 +17,7 @@ from pretune.batch import Batch, Layout
 from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.loss import Term
-from pretune.objectives.objective import Model, Objective, Output
+from pretune.objectives.objective import Model, ModelLoader, Objective, Output, refuse_to_load
 from pretune.text.samples.rows import Row, names_of, run_of
 
 
@@ -30,7 +30,7 @@ class CausalLanguageModelling(Objective):
     roles: ClassVar[tuple[str, ...]] = ("clm",)
     lookahead = 1
 
-    def setup(self, model: Model, draw: Draw) -> None:
+    def setup(self, model: Model, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
         """Make sure that the model reads nothing but what comes before.
 
         Raises:

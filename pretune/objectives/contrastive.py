@@ -18,7 +18,7 @@ from pretune.batch import Batch
 from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.loss import Term
-from pretune.objectives.objective import Model, Objective, Output
+from pretune.objectives.objective import Model, ModelLoader, Objective, Output, refuse_to_load
 
 if TYPE_CHECKING:
     from pretune.text.tokenizer.tokenizer import Vocabulary
@@ -62,7 +62,7 @@ class Contrastive(Objective):
         """As configured."""
         return self.config.pooling
 
-    def setup(self, model: Model, draw: Draw) -> None:
+    def setup(self, model: Model, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
         """Make the projection as wide as the model.
 
         Raises:

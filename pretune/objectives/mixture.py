@@ -16,7 +16,7 @@ from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.find import find_class
 from pretune.loss import Term
-from pretune.objectives.objective import Model, Objective, Output
+from pretune.objectives.objective import Model, ModelLoader, Objective, Output, refuse_to_load
 from pretune.text.samples.rows import Row
 
 if TYPE_CHECKING:
@@ -79,10 +79,10 @@ class Mixture(Objective):
             self._parts = tuple(group[0] if len(group) == 1 else Mixture(group) for group in groups)
             self._members = groups
 
-    def setup(self, model: Model, draw: Draw) -> None:
+    def setup(self, model: Model, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
         """Every member learns what it must know."""
         for member in self._objectives():
-            member.setup(model, draw)
+            member.setup(model, draw, load)
 
     @property
     def alternatives(self) -> tuple[Objective, ...]:

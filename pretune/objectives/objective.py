@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pretune import config as configuration
 from pretune.batch import Batch, Layout, OutputRows
 from pretune.draw import Draw
+from pretune.errors import UsageError
 from pretune.loss import Term
 from pretune.text.samples.rows import Row, names_of, run_of
 from pretune.text.samples.word_flags import unmark
@@ -28,11 +29,23 @@ Model = Any
 Output = Any
 """A `pretune.models.model.ModelOutput`: `at(index)` and `last_hidden_state`."""
 
+ModelLoader = Callable[[str], Model]
+"""Reads the folder of a model that is used and never trained."""
+
+
+def refuse_to_load(path: str) -> Model:
+    """The loader of a use that has no companions.
+
+    Raises:
+        UsageError: always.
+    """
+    raise UsageError(f"{path}: this use loads no further models; only training does")
+
 
 class Objective(nn.Module):
     """Base of the objectives.
 
-    Before the first step, `setup(model, draw)` is called once. A training step calls, on the host,
+    Before the first step, `setup(model, draw, load)` is called once. A training step calls, on the host,
     `build_batch(rows, draw)`, which is `corrupt(prepare(rows, draw), draw)`, and `counts(batch)`, then
     `forward(model, batch)`. Randomness comes from `draw` and each row's sample alone, so a batch's content does not
     depend on how samples are grouped.
@@ -89,8 +102,13 @@ class Objective(nn.Module):
         self.config = config
         self.vocabulary = vocabulary
 
-    def setup(self, model: Model, draw: Draw) -> None:
-        """Learn what it must know of the model that it will train; by default nothing."""
+    def setup(self, model: Model, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
+        """Learn what it must know of the model that it will train; by default nothing.
+
+        Args:
+            load: reads a frozen companion from its folder, such as a teacher: a model in evaluation mode, without
+                gradients, that is no part of checkpoints or of the finished model. Keep it as an attribute.
+        """
 
     @property
     def pooling(self) -> Literal["mean", "cls", "last"] | None:

@@ -31,7 +31,7 @@ from pretune.draw import Draw, combine, unit
 from pretune.errors import UsageError
 from pretune.loss import Term
 from pretune.objectives.mlm import MaskedLanguageModelling
-from pretune.objectives.objective import Model, Objective, Output, target, wrap
+from pretune.objectives.objective import Model, ModelLoader, Objective, Output, refuse_to_load, target, wrap
 from pretune.text.samples.rows import Row
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class ReplacedTokenDetection(Objective):
         self._masked = (MaskedLanguageModelling(masking, vocabulary),)  # in a tuple: it is no part of this module
         self.overhead = self._masked[0].overhead
 
-    def setup(self, model: Model, draw: Draw) -> None:
+    def setup(self, model: Model, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
         """Build the generator."""
         generator = model.narrower(self.config.generator, ["mlm"], draw.at(GENERATOR).key & (2**63 - 1))
         if self.config.tied:

@@ -14,7 +14,7 @@ from pretune.batch import Batch, ragged
 from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.loss import Term
-from pretune.objectives.objective import Model, Objective, Output, name_samples, target
+from pretune.objectives.objective import Model, ModelLoader, Objective, Output, name_samples, refuse_to_load, target
 from pretune.text.samples.rows import Row
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class SourceTarget(Objective):
     def pairs(self, rows: Sequence[Row], draw: Draw) -> list[tuple[Integers, Integers]]:
         """Source and target of each row, special tokens included."""
 
-    def setup(self, model: Model, draw: Draw) -> None:
+    def setup(self, model: Model, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
         """Learn with which token the model's decoder begins.
 
         Raises:

@@ -23,7 +23,7 @@ from pretune.batch import Batch, ragged
 from pretune.draw import Draw, bounded
 from pretune.loss import Term, cross_entropy
 from pretune.objectives.nsp import NextSentencePrediction, substitute
-from pretune.objectives.objective import Model, Objective, Output, name_samples, target
+from pretune.objectives.objective import Model, ModelLoader, Objective, Output, name_samples, refuse_to_load, target
 from pretune.text.samples.rows import Row, names_of
 
 NEXT, PREVIOUS, OTHER = range(3)
@@ -38,7 +38,7 @@ class SentenceStructure(NextSentencePrediction):
     class Config(Objective.Config):
         """Nothing but its weight."""
 
-    def setup(self, model: Model, draw: Draw) -> None:
+    def setup(self, model: Model, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
         """Make the head."""
         self.head = nn.Sequential(nn.Linear(model.width, model.width), nn.Tanh(), nn.Linear(model.width, 3))
         generator = torch.Generator().manual_seed(draw.at(self.name).key & (2**63 - 1))

@@ -16,12 +16,9 @@ from numpy.typing import NDArray
 from pretune.batch import Batch
 from pretune.config import validate
 from pretune.draw import Draw
-from pretune.errors import DataError, MissingInputError, UsageError
+from pretune.errors import UsageError
 from pretune.find import find_class
-from pretune.interop.huggingface import load_model
-from pretune.models import build as build_model
 from pretune.models.model import LanguageModel
-from pretune.nn.dropout import Dropout
 from pretune.objectives.mixture import build as build_objective
 from pretune.objectives.objective import Objective
 from pretune.objectives.source_target import SourceTarget
@@ -34,9 +31,9 @@ from pretune.text.samples.views.pairs import TooFewDocumentsError
 from pretune.text.samples.views.view import View, build_view
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
-from pretune.train.recipe import ModelConfig, Recipe
+from pretune.train.network import FrozenModels, apply_model_settings, build_network, loading_notes
+from pretune.train.recipe import Recipe
 from pretune.train.validation import Scoring, Validation, prepare_validation
-from pretune.tune.method import TuningMethod, find_method
 
 _ENTROPY_TOKENS = 1 << 24  # tokens from which the unigram entropy is taken
 
@@ -121,10 +118,11 @@ def pretraining(recipe: Recipe, verify: bool = True) -> TrainComponents:
         store.check_tokenizer(tokenizer.hash)
     objective = build_objective(recipe.objective, tokenizer.vocabulary)
     _check_length_warmup(recipe, objective)
-    model = network(recipe, objective.roles, None, tokenizer)
-    objective.setup(model, Draw(recipe.seed))
+    model = build_network(recipe, objective.roles, None, tokenizer)
+    frozen = FrozenModels(tokenizer)
+    objective.setup(model, Draw(recipe.seed), frozen.load)
     for companion in objective.auxiliary_models().values():
-        _settle(companion, recipe.model)
+        apply_model_settings(companion, recipe.model)
     views = [[_view(recipe, store, "train", part) for store in stores] for part in objective.alternatives]
     held, notes = _held_out(recipe, stores, objective) if recipe.evaluation.samples != 0 else ([], [])
     return TrainComponents(
@@ -134,7 +132,7 @@ def pretraining(recipe: Recipe, verify: bool = True) -> TrainComponents:
         views,
         [list(recipe.data.weights) or [len(v) ** (1 / recipe.data.temperature) for v in found] for found in views],
         held,
-        data={f"data.stores[{n}]": store.fingerprint for n, store in enumerate(stores)},
+        data={f"data.stores[{n}]": store.fingerprint for n, store in enumerate(stores)} | frozen.fingerprints,
         account={
             "stores": {str(store.path): store.manifest.account for store in stores},
             "domains": {str(store.path): store.manifest.domains for store in stores},
@@ -144,7 +142,7 @@ def pretraining(recipe: Recipe, verify: bool = True) -> TrainComponents:
                 for store, view in zip(stores, found, strict=True)
             },
         },
-        notes=[*_notes(model), *notes],
+        notes=[*loading_notes(model), *notes],
         facts={"unigram_entropy": unigram_entropy(stores)},
     )
 
@@ -166,8 +164,9 @@ def fine_tuning(recipe: Recipe) -> TrainComponents:
     train = read_examples(recipe.data.train, recipe.data.columns, need_label=kind.labelled)
     held = read_examples(recipe.data.validation, recipe.data.columns) if recipe.data.validation else []
     task = kind(kind.settle(settings, train), tokenizer.vocabulary)
-    model = network(recipe, task.roles, _labels(task), tokenizer)
-    task.setup(model, Draw(recipe.seed))
+    model = build_network(recipe, task.roles, _labels(task), tokenizer)
+    frozen = FrozenModels(tokenizer)
+    task.setup(model, Draw(recipe.seed), frozen.load)
     encoded = task.encode(train, tokenizer, recipe.data.length)
     encoded_held = task.encode(held, tokenizer, recipe.data.length) if held else None
     cut = encoded.account["examples_cut"]
@@ -186,49 +185,14 @@ def fine_tuning(recipe: Recipe) -> TrainComponents:
         [[1.0]],
         [[ExampleView(encoded_held.rows)]] if encoded_held else [],
         held,
-        data={"data.train": _digest(encoded)} | ({"data.validation": _digest(encoded_held)} if encoded_held else {}),
+        data={"data.train": _digest(encoded)}
+        | ({"data.validation": _digest(encoded_held)} if encoded_held else {})
+        | frozen.fingerprints,
         account={"train": encoded.account} | ({"validation": encoded_held.account} if encoded_held else {}),
-        notes=[*_notes(model), *notes],
+        notes=[*loading_notes(model), *notes],
         facts={"labels": _labels(task)},
         tokens=task.tokens([*encoded.rows, *(encoded_held.rows if encoded_held else [])]),
     )
-
-
-def network(
-    recipe: Recipe,
-    roles: Sequence[str],
-    labels: Sequence[str] | None,
-    tokenizer: Tokenizer,
-) -> LanguageModel:
-    """The model of a recipe with the heads that are needed, its trainable parameters chosen.
-
-    Raises:
-        DataError: a tokenizer that does not fit the model, or sequences longer than its positions.
-    """
-    config = recipe.model
-    if config.init is not None:
-        model = load_model(config.init, heads=roles, labels=labels, overrides=config.overrides, seed=recipe.seed)
-    else:
-        overrides = {"vocab_size": tokenizer.vocabulary.size, **config.overrides}
-        family, size = config.family or "bert", config.size or "mini"
-        model = build_model(family, size, list(roles), overrides, labels=labels, seed=recipe.seed)
-    _check_fit(recipe, model, tokenizer)
-    _settle(model, config)
-    return tuning_method(recipe).apply(model)
-
-
-def tuning_method(recipe: Recipe) -> TuningMethod:
-    """The tuning method of a recipe, with its settings."""
-    return find_method(*next(iter(recipe.tune.items())))
-
-
-def _settle(model: LanguageModel, config: ModelConfig) -> None:
-    """What the recipe says of a model's training, beside its weights."""
-    model.stack.checkpointing = config.checkpointing
-    if config.dropout is not None:
-        for module in model.modules():
-            if isinstance(module, Dropout):
-                module.p = config.dropout
 
 
 def unigram_entropy(stores: Sequence[TokenStore]) -> float:
@@ -295,40 +259,6 @@ def _tokenizer_path(recipe: Recipe) -> str:
     if path is None:
         raise UsageError("recipe: a model from random weights needs a tokenizer; name one as data.tokenizer")
     return path
-
-
-def _check_fit(recipe: Recipe, model: LanguageModel, tokenizer: Tokenizer) -> None:
-    size, origin = tokenizer.vocabulary.size, recipe.model.init or "the model"
-    if size > model.vocab_size:
-        raise DataError(f"{origin}: a vocabulary of {model.vocab_size} is too small for a tokenizer of {size} tokens")
-    if model.max_length is not None and recipe.data.length > model.max_length:
-        raise UsageError(
-            f"recipe: field 'data.length' = {recipe.data.length}: {origin} has {model.max_length} positions; "
-            f"make it {model.max_length} or less"
-        )
-    if recipe.model.init is None or (recipe.task and recipe.data.tokenizer is None):
-        return  # there is no other tokenizer than this one
-    try:
-        own = Tokenizer.load(recipe.model.init)
-    except (DataError, MissingInputError):
-        return  # a model without a tokenizer: its size is all there is to compare
-    if own.hash != tokenizer.hash:
-        raise DataError(
-            f"{origin}: its tokenizer ({own.hash[:12]}) is not that of the data ({tokenizer.hash[:12]}); prepare the "
-            "store with the model's tokenizer"
-        )
-
-
-def _notes(model: LanguageModel) -> list[str]:
-    found = model.loaded
-    if found is None:
-        return []
-    notes = list(found.notes)
-    if found.initialised:
-        notes.append(f"new weights, not in the model's files: {', '.join(found.initialised)}")
-    if found.unexpected:
-        notes.append(f"weights of the model's files that are not used: {', '.join(found.unexpected)}")
-    return notes
 
 
 def _digest(encoded: Encoded) -> str:

@@ -14,7 +14,7 @@ from pretune.models.flops import count_parameters
 from pretune.runtime.device import choose
 from pretune.runtime.distributed import Distributed, world_of
 from pretune.runtime.precision import Precision, choose_precision
-from pretune.train.assemble import TrainComponents, fine_tuning, pretraining, tuning_method
+from pretune.train.assemble import TrainComponents, fine_tuning, pretraining
 from pretune.train.checkpoint import state as states
 from pretune.train.checkpoint.state import State
 from pretune.train.checkpoint.store import CheckpointStore, problem
@@ -23,6 +23,7 @@ from pretune.train.directory import RunDirectory
 from pretune.train.logging.progress import Display
 from pretune.train.logging.trackers import open_trackers
 from pretune.train.loop import train
+from pretune.train.network import tuning_method
 from pretune.train.preflight import preflight
 from pretune.train.recipe import Recipe, plain
 from pretune.train.step import TrainModule

@@ -50,7 +50,7 @@ def test_a_usual_run_is_begun_without_a_word(store: Path, tmp_path: Path) -> Non
             "optimizer.lr 0.1 is above what is usual for pretraining (1e-05 to 0.002); lower it",
         ),
         ({"optimizer": {"lr": 1e-7}}, "is below"),
-        ({"optimizer": {"lr": 0.5, "name": "muon"}}, "usual for Muon"),
+        ({"optimizer": {"lr": 0.5, "name": "muon"}}, "usual for pretraining with muon"),
         ({"budget": {"steps": 9}}, "the run has 9 steps"),
         ({"budget": {"steps": 40_000}}, "times over; add text"),
         ({"data": {"batch": 4}}, "a step has 116 tokens at most, which is few; raise data.batch"),

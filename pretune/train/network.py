@@ -1,0 +1,141 @@
+"""The model of a run: built or read, checked against the tokenizer, tuned; and frozen companions of its objective."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pretune.errors import DataError, MissingInputError, UsageError
+from pretune.interop.huggingface import load_model
+from pretune.models import build as build_model
+from pretune.models.frozen import FrozenModel
+from pretune.models.model import LanguageModel
+from pretune.nn.dropout import Dropout
+from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.train.recipe import ModelConfig, Recipe
+from pretune.tune.method import TuningMethod, find_method
+
+
+def build_network(
+    recipe: Recipe,
+    roles: Sequence[str],
+    labels: Sequence[str] | None,
+    tokenizer: Tokenizer,
+) -> LanguageModel:
+    """The model of a recipe with the heads that are needed, tuned as the recipe says.
+
+    Raises:
+        DataError: a tokenizer that does not fit the model, or sequences longer than its positions.
+    """
+    config = recipe.model
+    if config.init is not None:
+        model = load_model(config.init, heads=roles, labels=labels, overrides=config.overrides, seed=recipe.seed)
+    else:
+        overrides = {"vocab_size": tokenizer.vocabulary.size, **config.overrides}
+        family, size = config.family or "bert", config.size or "mini"
+        model = build_model(family, size, list(roles), overrides, labels=labels, seed=recipe.seed)
+    _check_fit(recipe, model, tokenizer)
+    apply_model_settings(model, config)
+    return tuning_method(recipe).apply(model)
+
+
+def tuning_method(recipe: Recipe) -> TuningMethod:
+    """The tuning method of a recipe, with its settings."""
+    return find_method(*next(iter(recipe.tune.items())))
+
+
+def apply_model_settings(model: LanguageModel, config: ModelConfig) -> None:
+    """Set dropout and activation checkpointing as the recipe says."""
+    model.stack.checkpointing = config.checkpointing
+    if config.dropout is not None:
+        for module in model.modules():
+            if isinstance(module, Dropout):
+                module.p = config.dropout
+
+
+def check_tokenizer(origin: str, model: LanguageModel, tokenizer: Tokenizer) -> None:
+    """Compare a model's vocabulary, and its own tokenizer where it has one, with the tokenizer of the data.
+
+    Args:
+        origin: folder of the model.
+
+    Raises:
+        DataError: they differ.
+    """
+    _check_vocabulary(origin, model, tokenizer)
+    try:
+        own = Tokenizer.load(origin)
+    except (DataError, MissingInputError):
+        return  # a model without a tokenizer: its size is all there is to compare
+    if own.hash != tokenizer.hash:
+        raise DataError(
+            f"{origin}: its tokenizer ({own.hash[:12]}) is not that of the data ({tokenizer.hash[:12]}); prepare the "
+            "store with the model's tokenizer"
+        )
+
+
+def _check_vocabulary(origin: str, model: LanguageModel, tokenizer: Tokenizer) -> None:
+    size = tokenizer.vocabulary.size
+    if size > model.vocab_size:
+        raise DataError(f"{origin}: a vocabulary of {model.vocab_size} is too small for a tokenizer of {size} tokens")
+
+
+def _check_fit(recipe: Recipe, model: LanguageModel, tokenizer: Tokenizer) -> None:
+    """Check that a model fits the tokenizer and the length of the data."""
+    origin = recipe.model.init or "the model"
+    if recipe.model.init is None or (recipe.task and recipe.data.tokenizer is None):
+        _check_vocabulary(origin, model, tokenizer)  # there is no other tokenizer than this one
+    else:
+        check_tokenizer(origin, model, tokenizer)
+    if model.max_length is not None and recipe.data.length > model.max_length:
+        raise UsageError(
+            f"recipe: field 'data.length' = {recipe.data.length}: {origin} has {model.max_length} positions; "
+            f"make it {model.max_length} or less"
+        )
+
+
+def loading_notes(model: LanguageModel) -> list[str]:
+    """What the user should know of how the model's files were read."""
+    loaded = model.loaded
+    if loaded is None:
+        return []
+    notes = list(loaded.notes)
+    if loaded.initialised:
+        notes.append(f"newly initialized, not in the model's files: {', '.join(loaded.initialised)}")
+    if loaded.unexpected:
+        notes.append(f"weights of the model's files that are not used: {', '.join(loaded.unexpected)}")
+    return notes
+
+
+@dataclass
+class FrozenModels:
+    """Reads the frozen companions of an objective, such as its teacher.
+
+    Attributes:
+        tokenizer: of the run's data, which companions must share.
+        fingerprints: of the weights of each, by field-like name: what must not change while the run lasts.
+    """
+
+    tokenizer: Tokenizer
+    fingerprints: dict[str, str] = field(default_factory=dict)
+
+    def load(self, path: str) -> FrozenModel:
+        """Read the folder of a companion.
+
+        Raises:
+            MissingInputError: there is no model.
+            DataError: it has another tokenizer than the data.
+        """
+        model = load_model(path)
+        check_tokenizer(path, model, self.tokenizer)
+        self.fingerprints[f"frozen model {path}"] = _weights_digest(model)
+        return FrozenModel(model)
+
+
+def _weights_digest(model: LanguageModel) -> str:
+    digest = hashlib.sha256()
+    for name, weight in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(weight.contiguous().numpy())
+    return digest.hexdigest()
