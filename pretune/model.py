@@ -30,8 +30,9 @@ from pretune.interop.weights import SHARD_BYTES
 from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel, Pooling
+from pretune.nn.cast import cast_to_bf16
 from pretune.objectives.mixture import build
-from pretune.runtime.device import cast_to_bf16, choose, is_bf16
+from pretune.runtime.device import choose, is_bf16
 from pretune.runtime.precision import Name as Precision
 from pretune.runtime.precision import choose_precision
 from pretune.tasks.task import Encoded, Prediction, Task, Truncate

@@ -17,7 +17,7 @@ from pretune.errors import UsageError
 from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.model import LanguageModel
 from pretune.nn.heads import VocabularyHead
-from pretune.runtime.device import inference_context
+from pretune.runtime.device import inference_context, is_bf16
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 _REFINED = 32
@@ -39,8 +39,8 @@ class DecodingSession:
         self._model, self._head = model, head
         self._cache = model.new_cache(sequences, capacity)
         self._vocabulary = vocabulary
-        self._device = head.weight.device
-        self._half = head.weight.dtype == torch.bfloat16
+        self._device = model.device
+        self._half = is_bf16(model)
 
     def read(self, prompts: Sequence[NDArray[np.int64]]) -> Tensor:
         """Read the prompts. Shape: return: (N, V) fp32 logits of the token after each."""
@@ -78,7 +78,7 @@ class DecodingSession:
         place = logits.topk(min(_REFINED, logits.shape[1]), dim=1).indices
         with torch.autocast(hidden.device.type, enabled=False):
             rows = self._head.transform(hidden.float())
-            exact = torch.einsum("nkw,nw->nk", self._head.weight[place].float(), rows)
+            exact = torch.einsum("nkw,nw->nk", self._head.vocabulary.row(place).float(), rows)
             if self._head.bias is not None:
                 exact = exact + self._head.bias[place]
         return logits.scatter_(1, place, exact)

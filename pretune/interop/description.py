@@ -236,7 +236,7 @@ def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[st
         "architectures": [architecture(model)],
         "model_type": model_type(model.family),
         **model.config.model_dump(mode="json"),
-        "dtype": str(model.embedding.word.weight.dtype).removeprefix("torch."),
+        "dtype": str(next(model.embedding.parameters()).dtype).removeprefix("torch."),
     }
     config |= {name: value for name, value in model.extras.items() if name not in config}
     if tokenizer is not None:

@@ -22,6 +22,7 @@ from pretune.nn.feedforward import FeedForward
 from pretune.nn.heads import Anchor, Pooler, SequenceHead, VocabularyHead
 from pretune.nn.stack import Stack
 from pretune.nn.structure import BIDIRECTIONAL, CAUSAL, Structure
+from pretune.nn.vocabulary import Vocabulary
 
 Token = Annotated[int, Field(ge=0)]
 
@@ -153,7 +154,7 @@ def assemble(
         normed: the embeddings end with a norm.
     """
     width, dropout, heads_of = config.d_model, config.dropout, config.classifier_dropout
-    word = nn.Embedding(config.vocab_size, width)
+    word = Vocabulary(config.vocab_size, width)
 
     def embedding() -> Embedding:
         scale = width**0.5 if config.scale_embedding else 1.0

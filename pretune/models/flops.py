@@ -17,6 +17,7 @@ from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.model import LanguageModel
 from pretune.nn.attention import Attention
 from pretune.nn.heads import VocabularyHead
+from pretune.nn.projection import ProjectionBrick, named_bricks
 from pretune.nn.relative_attention import RelativeAttention
 from pretune.nn.stack import Stack
 
@@ -52,26 +53,33 @@ def block_flops(block: nn.Module, queries: int, keys: int, source: int = 0) -> f
         source: tokens of the encoder's sequence that a decoder's layer looks at.
     """
     total = 0.0
-    for name, module in block.named_modules():
-        seen = source if name.startswith("cross") else keys
-        if isinstance(module, nn.Linear):
-            made_of_keys = name.endswith((".key", ".value"))
-            rows = 2 * seen if name.endswith(".position") else seen if made_of_keys else queries
-            total += 2.0 * module.in_features * module.out_features * rows
-        elif isinstance(module, Attention):
-            pairs = queries * seen if name == "cross" else module.structure.pairs(queries, seen)
-            total += 4.0 * module.query.out_features * pairs
+    inside = ""  # of an attention, which counts its own projections
+    for name, module in named_bricks(block):
+        if inside and name.startswith(inside):
+            continue
+        if isinstance(module, Attention):
+            total += module.flops(queries, source, cross=True) if name == "cross" else module.flops(queries, keys)
+            inside = f"{name}."
         elif isinstance(module, RelativeAttention):
-            total += 4.0 * module.query.out_features * queries * seen
-            total += 2.0 * module.query.out_features * queries * 2 * seen  # against the waves of all distances
+            total += module.flops(queries, keys)
+            inside = f"{name}."
+        else:
+            total += _flops(module, queries)
     return total
+
+
+def _flops(module: nn.Module, rows: float) -> float:
+    """Floating-point operations of a linear map; 0 for another module."""
+    if isinstance(module, ProjectionBrick):
+        return module.flops(rows)
+    return 2.0 * module.in_features * module.out_features * rows if isinstance(module, nn.Linear) else 0.0
 
 
 def head_flops(model: LanguageModel, role: str) -> float:
     """Floating-point operations of a head's forward for one row: a predicted token, or a sequence."""
     head = model.heads[role]
-    dense = sum(2.0 * m.in_features * m.out_features for m in head.modules() if isinstance(m, nn.Linear))
-    return dense + (2.0 * head.weight.numel() if isinstance(head, VocabularyHead) else 0.0)
+    dense = sum(_flops(module, 1) for _, module in named_bricks(head))
+    return dense + (head.vocabulary.flops(1) if isinstance(head, VocabularyHead) else 0.0)
 
 
 class Flops:

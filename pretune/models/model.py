@@ -166,7 +166,7 @@ class LanguageModel(nn.Module):
     @property
     def vocab_size(self) -> int:
         """Tokens of the embedding."""
-        return self.embedding.word.num_embeddings
+        return self.embedding.word.size
 
     @property
     def width(self) -> int:
@@ -201,7 +201,7 @@ class LanguageModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.embedding.word.weight.device
+        return next(self.parameters()).device
 
     def narrower(self, share: float, heads: Sequence[str], seed: int) -> LanguageModel:
         """A model of the same family whose layers have a share of this one's width, with initial weights.

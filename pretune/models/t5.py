@@ -26,6 +26,7 @@ from pretune.nn.heads import Anchor, VocabularyHead
 from pretune.nn.relative import RelativeBias
 from pretune.nn.stack import Stack
 from pretune.nn.structure import BIDIRECTIONAL, CAUSAL, Structure
+from pretune.nn.vocabulary import Vocabulary
 
 _GATED = "gated-"
 
@@ -149,7 +150,7 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
         labels: none.
     """
     width, dropout = config.d_model, config.dropout_rate
-    word = nn.Embedding(config.vocab_size, width)
+    word = Vocabulary(config.vocab_size, width)
     reading, writing = (
         RelativeBias(
             config.num_heads,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pretune.errors import DataError
 from pretune.models.model import LanguageModel
 from pretune.nn.heads import VocabularyHead
+from pretune.nn.vocabulary import Vocabulary, longer
 
 
 @torch.no_grad()
@@ -30,26 +31,21 @@ def extend_vocabulary(model: LanguageModel, size: int, origins: Mapping[int, Seq
     bad = next((n for new, ids in origins.items() for n in (new, *ids) if not 0 <= n < size), None)
     if bad is not None or any(n >= old for ids in origins.values() for n in ids):
         raise DataError(f"a new token's row or pieces are outside the vocabulary of {size} (token {bad})")
-    owners: list[tuple[nn.Module, str]] = [(model.embedding.word, "weight")]
-    for head in model.heads.values():
-        if isinstance(head, VocabularyHead):
-            owners += [(head, "weight"), (head, "bias")]
-    made: dict[int, nn.Parameter] = {}
-    for module, name in owners:
-        weight = getattr(module, name)
-        if weight is None:
-            continue
-        if id(weight) not in made:
-            made[id(weight)] = nn.Parameter(_longer(weight, max(size, old), origins))
-        setattr(module, name, made[id(weight)])
-    model.embedding.word.num_embeddings = max(size, old)
-    model.config = model.config.model_copy(update={"vocab_size": max(size, old)})
-
-
-def _longer(weight: Tensor, size: int, origins: Mapping[int, Sequence[int]]) -> Tensor:
-    """Shape: (V, ...) -> (size, ...)."""
-    out = weight.new_zeros(size, *weight.shape[1:])
-    out[: len(weight)] = weight
-    for new, ids in origins.items():
-        out[new] = weight[list(ids)].mean(dim=0)
-    return out
+    size = max(size, old)
+    words = model.embedding.word
+    if not isinstance(words, Vocabulary):
+        raise DataError("the model's vocabulary is under a tuning method; merge it before adding tokens")
+    heads = [head for head in model.heads.values() if isinstance(head, VocabularyHead)]
+    tied = [head for head in heads if head.is_tied(words)]
+    words.extend(size, origins)
+    for head in heads:
+        if head not in tied:
+            own = head.vocabulary
+            assert isinstance(own, Vocabulary)
+            own.extend(size, origins)
+            head.tie(own)
+        else:
+            head.tie(words)
+        if head.bias is not None:
+            head.bias = nn.Parameter(longer(head.bias, size, origins))
+    model.config = model.config.model_copy(update={"vocab_size": size})

@@ -12,7 +12,7 @@ from pretune.nn.backends import flash, matmul, reference, sdpa, varlen
 from pretune.nn.cache import EncoderOutput, LayerCache
 from pretune.nn.call import AttentionCall
 from pretune.nn.prefix import NO_PREFIX, KeyPrefix
-from pretune.nn.projection import Projection, in_matmul_dtype
+from pretune.nn.projection import Projection, ProjectionBrick, in_matmul_dtype
 from pretune.nn.relative import RelativeBias
 from pretune.nn.rotary import Rotary
 from pretune.nn.spans import KeyLayout
@@ -82,6 +82,10 @@ class Attention(nn.Module):
         prefix: what stands in front of every sequence's keys and values; nothing, until a tuning method sets it.
     """
 
+    query: ProjectionBrick
+    key: ProjectionBrick
+    value: ProjectionBrick
+    output: ProjectionBrick
     prefix: KeyPrefix
 
     def __init__(
@@ -144,7 +148,7 @@ class Attention(nn.Module):
             x: (T, width); return: (T, width)
         """
         x = in_matmul_dtype(x)
-        query = self.query(x, layout).unflatten(1, (self.heads, -1))  # (T, H, D)
+        query = self.query(x, layout).view(x.shape[0], self.heads, self.head_width)  # (T, H, D)
         if self.query_norm is not None:
             query = self.query_norm(query)
         if self.rotary is not None:
@@ -161,7 +165,7 @@ class Attention(nn.Module):
             x: (T, width); return: (T, width)
         """
         x = in_matmul_dtype(x)
-        query = self.query(x, layout).unflatten(1, (self.heads, -1))
+        query = self.query(x, layout).view(x.shape[0], self.heads, self.head_width)
         cross_kv = None if cache is None else cache.get_cross_kv()
         if cross_kv is None:
             if encoder_output is None:
@@ -183,6 +187,17 @@ class Attention(nn.Module):
         key, value, keys = self.prefix.extend(key, value, keys)
         return ragged_attention(AttentionCall(query, key, value, queries, keys, structure, dropout, self.scale))
 
+    def flops(self, queries: int, keys: int, *, cross: bool = False) -> float:
+        """Floating-point operations of a forward for one sequence.
+
+        Args:
+            cross: every query sees every key, which come from an encoder.
+        """
+        seen = keys + self.prefix.length
+        pairs = queries * seen if cross else self.structure.pairs(queries, seen)
+        projections = self.query.flops(queries) + self.key.flops(keys) + self.value.flops(keys)
+        return projections + self.output.flops(queries) + 4.0 * self.heads * self.head_width * pairs
+
     def _keys(self, x: Tensor, layout: Layout, cache: LayerCache | None) -> tuple[Tensor, Tensor, KeyLayout]:
         """Keys and values of a run, behind those of its past.
 
@@ -190,8 +205,8 @@ class Attention(nn.Module):
             x: (T, width); return: (Tk, key_heads, head width) twice
         """
         x = in_matmul_dtype(x)
-        key = self.key(x, layout).unflatten(1, (self.key_heads, -1))
-        value = self.value(x, layout).unflatten(1, (self.key_heads, -1))
+        shape = (x.shape[0], self.key_heads, self.head_width)
+        key, value = self.key(x, layout).view(shape), self.value(x, layout).view(shape)
         if self.key_norm is not None:
             key = self.key_norm(key)
         if self.rotary is not None:
@@ -200,7 +215,7 @@ class Attention(nn.Module):
 
     def _mix(self, query: Tensor, key: Tensor, value: Tensor, queries: Layout, keys: KeyLayout) -> Tensor:
         mixed = self.attend(query, key, value, queries, keys)
-        return self.output(mixed.flatten(1), queries)  # type: ignore[no-any-return]
+        return self.output(mixed.flatten(1), queries)
 
     def extra_repr(self) -> str:
         """Heads and structure, for the module tree."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretune.batch import Layout
 from pretune.nn.dropout import Dropout
+from pretune.nn.vocabulary import Vocabulary, VocabularyBrick
 
 
 class Learned(nn.Embedding):
@@ -62,7 +62,7 @@ class Embedding(nn.Module):
         norm: applied to the sum, or None.
         dropout: share of the result dropped while training.
         project: to the width of the stack, where that is another.
-        word: the table of another embedding, to share it.
+        word: the vocabulary of another embedding, to share it.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class Embedding(nn.Module):
         norm: nn.Module | None = None,
         dropout: float = 0.0,
         project: nn.Linear | None = None,
-        word: nn.Embedding | None = None,
+        word: VocabularyBrick | None = None,
     ) -> None:
         super().__init__()
-        self.word = word or nn.Embedding(vocabulary, width)
+        self.word: VocabularyBrick = word or Vocabulary(vocabulary, width)
         self.position = position
         self.segment = nn.Embedding(segments, width) if segments else None
         self.norm = norm or nn.Identity()
@@ -90,7 +90,7 @@ class Embedding(nn.Module):
     @property
     def width(self) -> int:
         """Of what it gives."""
-        return self.word.embedding_dim if self.project is None else self.project.out_features
+        return self.word.width if self.project is None else self.project.out_features
 
     def forward(self, tokens: Tensor, layout: Layout, segments: Tensor | None = None) -> Tensor:
         """Look up and add; a missing `segments` is segment 0 throughout.
@@ -98,7 +98,7 @@ class Embedding(nn.Module):
         Shape:
             tokens, segments: (T,) int64; return: (T, width)
         """
-        x = self.word(tokens)
+        x = self.word.lookup(tokens)
         if x.dtype == torch.bfloat16 and torch.is_autocast_enabled(x.device.type):
             x = x.float()  # the vocabulary was rounded for its head's products; the residual run is not
         if self.scale != 1.0:
@@ -109,39 +109,3 @@ class Embedding(nn.Module):
             x = x + (self.segment.weight[0] if segments is None else self.segment(segments))
         x = self.dropout(self.norm(x))
         return x if self.project is None else self.project(x)  # type: ignore[no-any-return]
-
-
-class SubsetEmbedding(nn.Embedding):
-    """A table of which only the rows of some tokens are there, while it learns from those tokens alone.
-
-    The rows left out would have no gradient: AdamW would do nothing to them but weight decay, the same to all. A last
-    row, of no token, begins as ones and so ends as the factor by which decay would have scaled them.
-
-    Args:
-        table: the whole; it is kept as it is.
-        tokens: that may be looked up, in any order.
-
-    Shape:
-        tokens: (any,) int64
-    """
-
-    def __init__(self, table: nn.Embedding, tokens: Tensor) -> None:
-        rows = torch.unique(tokens)
-        whole = table.weight.detach()
-        weight = torch.cat([whole[rows], torch.ones_like(whole[:1])])
-        super().__init__(len(weight), table.embedding_dim, _weight=weight)
-        self.num_embeddings = table.num_embeddings
-        self._rows, self._whole = rows, whole
-        place = torch.full((len(whole),), -1).index_copy_(0, rows, torch.arange(len(rows)))
-        self.place: Tensor
-        self.register_buffer("place", place, persistent=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Shape: any int64 -> (..., width)."""
-        return F.embedding(self.place[tokens], self.weight)
-
-    def whole(self) -> nn.Embedding:
-        """The table with what the rows have learned."""
-        learned = self.weight.detach().to(self._whole.device)
-        table = (self._whole * learned[-1]).index_copy_(0, self._rows, learned[:-1])
-        return nn.Embedding(len(table), table.shape[1], _weight=table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from pretune.batch import Layout, bucket_remainder
 from pretune.nn.activation import Activation
-from pretune.nn.cross_entropy import linear_cross_entropy, sampled_cross_entropy
 from pretune.nn.dropout import Dropout
 from pretune.nn.embedding import Embedding
 from pretune.nn.projection import Projection
+from pretune.nn.vocabulary import Vocabulary, VocabularyBrick
 
 Anchor = Literal["first", "last"]
 
@@ -42,30 +42,64 @@ class Transform(nn.Module):
 class VocabularyHead(nn.Module):
     """Scores of all tokens for the rows that are asked for, never for all.
 
+    A plain vocabulary's vectors stand under the head's own name, whether they are its own or the embedding's. Another
+    brick at their place stands under `replacement`, and serves the embedding too where both are tied.
+
     Args:
-        weight: (V, width), the embedding's own parameter where they are tied.
-        transform: applied to the rows before the product.
+        vocabulary: what the rows are multiplied by.
+        transform: applied to the rows before.
         bias: (V,) or None.
     """
 
-    def __init__(self, weight: Tensor, transform: nn.Module | None = None, bias: nn.Parameter | None = None) -> None:
+    weight: nn.Parameter | None
+
+    def __init__(
+        self, vocabulary: VocabularyBrick, transform: nn.Module | None = None, bias: nn.Parameter | None = None
+    ) -> None:
         super().__init__()
         self.transform = transform or nn.Identity()
-        self.weight = weight
+        self.replacement: nn.Module | None = None
+        self._plain: tuple[Vocabulary] | None = None  # in a tuple, which registers no second name for its weight
+        self.register_parameter("weight", None)
         self.bias = bias
+        self.tie(vocabulary)
 
     @classmethod
     def of(
         cls, embedding: Embedding, *, tied: bool, transform: nn.Module | None = None, bias: bool = False
     ) -> VocabularyHead:
         """A head over an embedding's vocabulary: by its own vectors, or by as many others."""
-        word = embedding.word.weight
-        weight = word if tied else nn.Parameter(torch.empty_like(word))
-        return cls(weight, transform, nn.Parameter(torch.empty(len(word))) if bias else None)
+        word = embedding.word
+        vocabulary = word if tied else Vocabulary(word.size, word.width)
+        return cls(vocabulary, transform, nn.Parameter(torch.empty(word.size)) if bias else None)
+
+    @property
+    def vocabulary(self) -> VocabularyBrick:
+        """What the rows are multiplied by."""
+        if self._plain is None:
+            return cast(VocabularyBrick, self.replacement)
+        (plain,) = self._plain
+        if plain.weight is not self.weight:  # the registered one is what loading and moving replace
+            plain.weight = cast(nn.Parameter, self.weight)
+        return plain
+
+    def tie(self, vocabulary: VocabularyBrick) -> None:
+        """Multiply by this vocabulary from now on, which may be the embedding's."""
+        if isinstance(vocabulary, Vocabulary):
+            self._plain = (Vocabulary.of(vocabulary.weight),)
+            self.weight, self.replacement = vocabulary.weight, None
+        else:
+            self._plain, self.weight, self.replacement = None, None, cast(nn.Module, vocabulary)
+
+    def is_tied(self, vocabulary: VocabularyBrick) -> bool:
+        """Whether it multiplies by the vectors of this vocabulary."""
+        if isinstance(vocabulary, Vocabulary):
+            return self.weight is vocabulary.weight
+        return self.vocabulary is vocabulary
 
     def forward(self, rows: Tensor) -> Tensor:
         """Shape: (K, width) -> (K, V)."""
-        return F.linear(self.transform(rows), self.weight, self.bias)
+        return self.vocabulary.scores(self.transform(rows), self.bias)
 
     def loss(self, rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Summed cross-entropy, without ever holding all scores.
@@ -73,7 +107,7 @@ class VocabularyHead(nn.Module):
         Shape:
             rows: (K, width); labels: (K,) int64; return: loss () fp32, number of correct predictions () int64
         """
-        return linear_cross_entropy(self._rows(rows), self.weight, self.bias, labels)
+        return self.vocabulary.loss(self._padded(rows), labels, self.bias)
 
     def sampled_loss(self, rows: Tensor, labels: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As `loss`, with a token drawn from the distribution of each row.
@@ -81,9 +115,9 @@ class VocabularyHead(nn.Module):
         Shape:
             drawn: (K,) fp64, uniform in [0, 1); return: loss, correct, (K,) int64
         """
-        return sampled_cross_entropy(self._rows(rows), self.weight, self.bias, labels, drawn)
+        return self.vocabulary.sampled_loss(self._padded(rows), labels, drawn, self.bias)
 
-    def _rows(self, rows: Tensor) -> Tensor:
+    def _padded(self, rows: Tensor) -> Tensor:
         if rows.device.type == "cpu" and len(rows):  # fewer different shapes
             rows = F.pad(rows, (0, 0, 0, bucket_remainder(len(rows))))
         out: Tensor = self.transform(rows)

@@ -1,20 +1,80 @@
-"""The linear map that surgery replaces: called with the layout, so that a replacement may look at it."""
+"""Linear maps that surgery may replace, and what every module at such a place answers about itself."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretune.batch import Layout
+from pretune.nn.activation import Activation
+from pretune.nn.packed import Product, constant_product
+
+
+@runtime_checkable
+class ProjectionBrick(Protocol):
+    """A linear map from `in_features` to `out_features`: a `Projection`, or what a method put at its place.
+
+    It is called with the layout, so that it may treat sequences differently.
+    """
+
+    in_features: int
+    out_features: int
+
+    def __call__(self, x: Tensor, layout: Layout | None = None, /) -> Tensor:
+        """Shape: (T, in) -> (T, out)."""
+
+    def dense(self) -> tuple[Tensor, Tensor | None]:
+        """The matrix and the bias that compute the same. Shape: (out, in), (out,)."""
+
+    def product(self, activation: Activation | None = None) -> Product | None:
+        """A function for a model in use that computes the same; None where sequences are treated differently."""
+
+    def flops(self, rows: float) -> float:
+        """Floating-point operations of a forward of so many rows."""
+
+    def reset_parameters(self, std: float) -> None:
+        """Draws initial values; matrices with this standard deviation."""
 
 
 class Projection(nn.Linear):
-    """`nn.Linear` called as every brick is."""
+    """`nn.Linear` called as every brick is, with a layout."""
 
     def forward(self, x: Tensor, layout: Layout | None = None) -> Tensor:
         """Shape: (T, in) -> (T, out)."""
         return F.linear(x, self.weight, self.bias)
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor | None) -> Projection:
+        """A projection with the given values, on their device. Shape: (out, in), (out,)."""
+        with torch.device("meta"):
+            projection = cls(weight.shape[1], weight.shape[0], bias=bias is not None)
+        projection.weight = nn.Parameter(weight)
+        if bias is not None:
+            projection.bias = nn.Parameter(bias)
+        return projection
+
+    def dense(self) -> tuple[Tensor, Tensor | None]:
+        """Its own matrix and bias. Shape: (out, in), (out,)."""
+        return self.weight, self.bias
+
+    def product(self, activation: Activation | None = None) -> Product | None:
+        """Multiplies by the packed matrix; None for a subclass that computes otherwise and does not give its matrix."""
+        return constant_product(*self.dense(), activation) if _multiplies_by_dense(self) else None
+
+    def flops(self, rows: float) -> float:
+        """A multiply-add is two."""
+        return 2.0 * self.in_features * self.out_features * rows
+
+    @torch.no_grad()
+    def reset_parameters(self, std: float = 0.02) -> None:
+        """Draws a normal matrix; the bias is 0."""
+        self.weight.normal_(0, std)
+        if self.bias is not None:
+            self.bias.zero_()
 
 
 def in_matmul_dtype(x: Tensor) -> Tensor:
@@ -22,3 +82,55 @@ def in_matmul_dtype(x: Tensor) -> Tensor:
     if torch.is_autocast_enabled(x.device.type):
         return x.to(torch.get_autocast_dtype(x.device.type))
     return x
+
+
+def named_bricks(
+    module: nn.Module, name: str = "", visited: set[nn.Module] | None = None
+) -> Iterator[tuple[str, nn.Module]]:
+    """Goes through a module tree as `named_modules` does, but not into what stands at a projection's place."""
+    visited = set() if visited is None else visited
+    if module in visited:
+        return
+    visited.add(module)
+    yield name, module
+    if isinstance(module, ProjectionBrick):
+        return
+    for child_name, child in module.named_children():
+        yield from named_bricks(child, f"{name}.{child_name}" if name else child_name, visited)
+
+
+def named_projections(module: nn.Module) -> Iterator[tuple[str, ProjectionBrick]]:
+    """What stands at the places of projections, by name."""
+    for name, brick in named_bricks(module):
+        if isinstance(brick, ProjectionBrick):
+            yield name, brick
+
+
+@torch.no_grad()
+def joined_product(bricks: Sequence[ProjectionBrick], activation: Activation | None = None) -> Product | None:
+    """One function for bricks that read the same rows, with their outputs side by side.
+
+    Bricks that multiply by their dense matrix, as `Projection` and what takes over its `product`, become one matmul.
+
+    Shape:
+        (T, in) -> (T, sum of outs)
+    """
+    if not all(isinstance(brick, ProjectionBrick) for brick in bricks):
+        return None
+    if len(bricks) == 1:
+        return bricks[0].product(activation)
+    if all(_multiplies_by_dense(brick) for brick in bricks):
+        weights, biases = zip(*(brick.dense() for brick in bricks), strict=True)
+        filled = [w.new_zeros(len(w)) if b is None else b.to(w.dtype) for w, b in zip(weights, biases, strict=True)]
+        bias = torch.cat(filled) if any(b is not None for b in biases) else None
+        return constant_product(torch.cat(weights), bias, activation)
+    products = [product for product in (brick.product(activation) for brick in bricks) if product is not None]
+    return (lambda x: torch.cat([product(x) for product in products], -1)) if len(products) == len(bricks) else None
+
+
+def _multiplies_by_dense(brick: ProjectionBrick) -> bool:
+    """Whether a brick's derived form is `Projection.product`, and its matrix is that of its forward."""
+    kind = type(brick)
+    if getattr(kind, "product", None) is not Projection.product:
+        return False
+    return not issubclass(kind, Projection) or kind.forward is Projection.forward or kind.dense is not Projection.dense

@@ -99,6 +99,14 @@ class RelativeAttention(nn.Module):
         """A query's place matters: no."""
         return False
 
+    def flops(self, queries: int, keys: int) -> float:
+        """Floating-point operations of a forward for one sequence."""
+        projections = self.query.flops(queries) + self.key.flops(keys) + self.value.flops(keys)
+        distances = 2 * keys
+        inner = self.heads * self.head_width
+        scores = 4.0 * inner * queries * keys + 2.0 * inner * queries * distances
+        return projections + self.output.flops(queries) + self.position.flops(distances) + scores
+
     def keys(self, x: Tensor, layout: Layout, order: Tensor | None, segments: Tensor) -> Keys:
         """Keys and values of the content stream, its past included.
 

@@ -86,7 +86,7 @@ class ReplacedTokenDetection(Objective):
                 ours.segment,
                 ours.norm,
             )
-            generator.heads["mlm"].weight = ours.word.weight
+            generator.heads["mlm"].tie(ours.word)
         self.generator = generator
 
     def auxiliary_models(self) -> dict[str, Model]:

@@ -1,4 +1,4 @@
-"""Where tensors live, what seeds their dropout, and in which number format products are made after training."""
+"""Where tensors live, what seeds their dropout, and in which dtype matmuls run after training."""
 
 from __future__ import annotations
 
@@ -44,20 +44,6 @@ def seed(device: torch.device, key: int) -> None:
             torch.cuda.manual_seed(key)
     elif device.type == "mps":
         torch.mps.manual_seed(key)
-
-
-def cast_to_bf16(model: nn.Module) -> None:
-    """Cast the matrices of products to bf16, once and in place, with the biases of linear layers.
-
-    Norms and positions stay in fp32, and with them the residual run; a vocabulary that is tied to its head becomes bf16
-    and stays tied.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.Embedding):
-            continue
-        for parameter in module.parameters(recurse=False):
-            if parameter.dim() > 1 or isinstance(module, nn.Linear):
-                parameter.data = parameter.data.bfloat16()
 
 
 def is_bf16(model: nn.Module) -> bool:

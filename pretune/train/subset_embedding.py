@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pretune.models.model import LanguageModel
-from pretune.nn.embedding import SubsetEmbedding
+from pretune.nn.vocabulary import SubsetEmbedding, Vocabulary
 
 _SHARE = 0.75  # of the vocabulary at most, for it to be worth it
 
@@ -29,10 +29,12 @@ def narrow(model: LanguageModel, tokens: NDArray[np.int64] | None) -> None:
         tokens: (any,)
     """
     table = model.embedding.word
-    if tokens is None or not table.weight.requires_grad or _shared(model, table.weight):
+    if tokens is None or type(table) is not Vocabulary:  # a tuning method put another brick there
+        return
+    if not table.weight.requires_grad or _shared(model, table.weight):
         return
     found = np.unique(tokens)
-    if len(found) <= _SHARE * table.num_embeddings:
+    if len(found) <= _SHARE * table.size:
         model.embedding.word = SubsetEmbedding(table, torch.from_numpy(found))
 
 

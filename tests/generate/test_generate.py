@@ -21,7 +21,8 @@ from pretune.generate.reader import DecodingSession
 from pretune.interop.huggingface import load_model
 from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel
-from pretune.runtime.device import cast_to_bf16, inference_context
+from pretune.nn.cast import cast_to_bf16
+from pretune.runtime.device import inference_context
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 NEW = 20

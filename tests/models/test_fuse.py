@@ -18,8 +18,9 @@ from pretune.generate.reader import DecodingSession
 from pretune.interop.huggingface import load_model
 from pretune.models.fuse import FusedBlock, fuse
 from pretune.models.model import LanguageModel
+from pretune.nn.cast import cast_to_bf16
 from pretune.nn.projection import Projection
-from pretune.runtime.device import cast_to_bf16, inference_context, is_bf16
+from pretune.runtime.device import inference_context, is_bf16
 
 TOKENIZER = byte_tokenizer()
 

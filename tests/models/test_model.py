@@ -12,8 +12,9 @@ from pretune.batch import Batch, Layout, OutputRows, pad_to_bucket, ragged
 from pretune.errors import DataError, UsageError
 from pretune.models import build
 from pretune.models.flops import block_flops, flops_per_token, head_flops
+from pretune.nn.cast import cast_to_bf16
 from pretune.objectives.objective import ends
-from pretune.runtime.device import cast_to_bf16, inference_context
+from pretune.runtime.device import inference_context
 
 FAMILIES = {"bert": ["mlm", "nsp"], "gpt2": ["clm"]}
 SMALL = {"vocab_size": 50}

@@ -19,6 +19,7 @@ from pretune.nn.projection import in_matmul_dtype
 from pretune.nn.rotary import Rotary
 from pretune.nn.stack import Stack
 from pretune.nn.structure import BIDIRECTIONAL, CAUSAL
+from pretune.nn.vocabulary import Vocabulary
 
 
 @pytest.mark.parametrize("size", [100, 300_000])
@@ -110,7 +111,7 @@ def test_embedding_adds_word_position_and_segment():
 
 def test_vocabulary_head_loss_equals_its_logits():
     weight = nn.Parameter(torch.randn(50, 8))
-    head = VocabularyHead(weight, bias=nn.Parameter(torch.randn(50)))
+    head = VocabularyHead(Vocabulary.of(weight), bias=nn.Parameter(torch.randn(50)))
     rows, labels = torch.randn(20, 8), torch.randint(0, 50, (20,))
     loss, correct = head.loss(rows, labels)
     torch.testing.assert_close(loss, F.cross_entropy(head(rows), labels, reduction="sum"))

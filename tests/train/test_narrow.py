@@ -13,7 +13,7 @@ from test_run import task_recipe
 from trainkit import SHAPE, WORDS
 
 from pretune.models import build
-from pretune.nn.embedding import SubsetEmbedding
+from pretune.nn.vocabulary import SubsetEmbedding, Vocabulary
 from pretune.train import run as runs
 from pretune.train import subset_embedding as narrowing
 from pretune.train.run import finetune
@@ -48,7 +48,7 @@ def test_learns_what_the_whole_table_would(settled, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "narrow", lambda model, tokens: (narrow(model, tokens), seen.append(model)))
     finetune(settled("some"))
     (model,) = seen
-    assert isinstance(model.embedding.word, torch.nn.Embedding)
+    assert isinstance(model.embedding.word, Vocabulary)
     assert not isinstance(model.embedding.word, SubsetEmbedding)
     monkeypatch.setattr(narrowing, "_SHARE", 0)
     finetune(settled("all"))
@@ -85,13 +85,14 @@ def test_the_best_weights_are_whole(settled, tmp_path):
 
 
 def test_rows(store):
-    table = torch.nn.Embedding(9, 4)
+    table = Vocabulary(9, 4)
+    table.reset_parameters()
     some = SubsetEmbedding(table, torch.tensor([7, 2, 2, 3]))
     tokens = torch.tensor([[2, 3], [7, 7]])
-    assert torch.equal(some(tokens), table(tokens))
-    assert (some.num_embeddings, some.weight.shape) == (9, (4, 4))
+    assert torch.equal(some.lookup(tokens), table.lookup(tokens))
+    assert (some.size, some.weight.shape) == (9, (4, 4))
     with pytest.raises(IndexError):
-        some(torch.tensor([4]))
+        some.lookup(torch.tensor([4]))
     with torch.no_grad():
         some.weight[1] = 5.0
         some.weight[3] *= 0.5
