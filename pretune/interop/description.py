@@ -18,6 +18,7 @@ from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.find import suggest, variants
 from pretune.interop.metadata import FIELD, Metadata, parse, resolve
 from pretune.interop.safety import read_json
+from pretune.interop.weight_names import architecture, plain_name
 from pretune.models.model import Config, Family, LanguageModel, get_family
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -26,7 +27,6 @@ _DROPPED = {"auto_map", "custom_pipelines", "transformers_version", "trust_remot
 _REFUSED = ("quantization_config", "pruned_heads")
 _SPECIAL = tuple(f"{role}_token_id" for role in ("pad", "bos", "eos", "cls", "sep"))
 _WRITING = ("forced_bos_token_id", "forced_eos_token_id", "bad_words_ids", "decoder_start_token_id")
-_OLD_PARTS = {".gamma": ".weight", ".beta": ".bias"}
 _EXTRA_LIMIT = 2048
 _LABEL_LIMIT = 100_000
 
@@ -104,10 +104,11 @@ def interpret(
     said = {**beside, **told}
     fields = {name: _plain(name, value) for name, value in said.items() if name in module.Config.model_fields}
     notes: list[str] = []
-    attention = fields.pop(module.ATTENTION_DROPOUT, 0.0)
-    if attention and module.ATTENTION_DROPOUT not in overrides:
+    rate = getattr(module, "ATTENTION_DROPOUT", "")
+    attention = fields.pop(rate, 0.0)
+    if attention and rate not in overrides:
         notes.append(
-            f"{module.ATTENTION_DROPOUT} {attention} in config.json is set to 0, which keeps attention in its fast "
+            f"{rate} {attention} in config.json is set to 0, which keeps attention in its fast "
             "kernels; ask for it by an override"
         )
     _in_range(module, fields, path)
@@ -169,6 +170,8 @@ def _architecture(told: Mapping[str, Any]) -> str:
 
 def _roles(module: Family, told: Mapping[str, Any], found: Sequence[str]) -> tuple[str, ...]:
     """Heads whose weights are in the files; one that has none for itself is there if the architecture says so."""
+    if not hasattr(module, "WEIGHT_MAP"):
+        return ()
     plain = {plain_name(name, module.PREFIX) for name in found}
     stated = module.ARCHITECTURES.get(_architecture(told))
     roles = list(dict.fromkeys(role for roles in module.ARCHITECTURES.values() for role in roles))
@@ -182,14 +185,6 @@ def _roles(module: Family, told: Mapping[str, Any], found: Sequence[str]) -> tup
         if here and (any(own) or (not own if stated is None else role in stated)):
             present.append(role)
     return tuple(role for role in present if role != "pooler" or len(present) == 1 or stated == ("pooler",))
-
-
-def plain_name(name: str, prefix: str) -> str:
-    """A name in a file without the family's prefix and in today's words."""
-    for old, new in _OLD_PARTS.items():
-        if name.endswith(old):
-            name = name.removesuffix(old) + new
-    return name.removeprefix(prefix)
 
 
 def _labels(path: Path, told: Mapping[str, Any]) -> list[str] | None:
@@ -216,14 +211,6 @@ def _extras(module: Family, told: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def architecture(model: LanguageModel) -> str:
-    """The `transformers` class that a model's heads make it; heads beyond that are still written."""
-    offered = get_family(model.family).ARCHITECTURES
-    roles = set(model.heads)
-    fitting = [name for name, needed in offered.items() if set(needed) <= roles]
-    return max(fitting or list(offered)[-1:], key=lambda name: len(offered[name]))
-
-
 def record(model: LanguageModel) -> Metadata:
     """What is written of a model beside its configuration: its metadata, with the heads filled in."""
     heads = {role: model.metadata.heads.get(role, "standard") for role in model.heads}
@@ -232,8 +219,9 @@ def record(model: LanguageModel) -> Metadata:
 
 def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """`config.json` and, for a model that generates, `generation_config.json`."""
+    kind = architecture(model)
     config: dict[str, Any] = {
-        "architectures": [architecture(model)],
+        **({} if kind is None else {"architectures": [kind]}),
         "model_type": model_type(model.family),
         **model.config.model_dump(mode="json"),
         "dtype": str(next(model.embedding.parameters()).dtype).removeprefix("torch."),

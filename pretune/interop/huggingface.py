@@ -16,23 +16,21 @@ from torch import Tensor
 
 from pretune.disk import NewFolder, storage_errors
 from pretune.errors import DataError, MissingInputError
-from pretune.interop.description import Description, architecture, describe, interpret, plain_name, read_description
+from pretune.interop.description import Description, describe, interpret, read_description
 from pretune.interop.gguf import GgufWeights
 from pretune.interop.sentence_transformers import read_pooling, write_modules
+from pretune.interop.weight_names import FileTable, export_weights
 from pretune.interop.weights import SHARD_BYTES, Weights, stale, write_json, write_weights
 from pretune.models.init import initialise, replace_parameters
 from pretune.models.model import (
-    Family,
     LanguageModel,
     Loaded,
     Pooling,
     construct,
-    get_family,
+    weight_map_of,
 )
-from pretune.models.weight_map import Weight, expand, join
+from pretune.models.weight_map import Weight
 from pretune.text.tokenizer.tokenizer import Tokenizer
-
-_BUFFERS = (".position_ids", ".token_type_ids", ".attn.bias", ".attn.masked_bias")
 
 
 def load_model(
@@ -64,11 +62,11 @@ def load_model(
     """
     folder = Path(path)
     weights, description = _open(folder, overrides or {})
-    family = get_family(description.family)
-    table = _Table(folder, family, weights)
+    table = FileTable(str(folder), description.family, weights)
     roles = list(description.roles if heads is None else heads)
     names = _labels(description, table, labels) if "classification" in roles else None
     model = construct(description.family, description.config, roles, names)
+    model.extra_weights = table.extra_weights()
     model.extras, model.metadata = description.extras, description.metadata
     model.pooling = read_pooling(folder)
     loaded = Loaded(notes=list(description.notes))
@@ -96,74 +94,13 @@ def _open(path: Path, overrides: Mapping[str, Any]) -> tuple[Weights | GgufWeigh
     return weights, read_description(path, weights.shapes, overrides)
 
 
-class _Table:
-    """A family's names against the names in one folder: with or without prefix, `gamma` or `weight`."""
-
-    def __init__(self, folder: Path, family: Family, weights: Weights | GgufWeights) -> None:
-        self.folder = folder
-        self.family = family
-        self.weights = weights
-        self.found = {plain_name(name, family.PREFIX): name for name in weights.shapes}
-
-    def locate(self, theirs: str) -> str | None:
-        """The name in the files, or None."""
-        return self.found.get(plain_name(theirs, self.family.PREFIX))
-
-    def sources(self, model: LanguageModel) -> dict[str, tuple[str, Weight]]:
-        """For each of the model's parameters that the files have: name in the files, and how to read it."""
-        out: dict[str, tuple[str, Weight]] = {}
-        parameters = dict(model.named_parameters())
-        for ours, theirs, weight in expand(self.family.WEIGHT_MAP, model):
-            name = self.locate(theirs)
-            if ours in parameters and name is not None:
-                out[ours] = (name, weight)  # of two names the later one is what transformers computes with
-        return out
-
-    def check(self, model: LanguageModel, sources: Mapping[str, tuple[str, Weight]]) -> None:
-        """Every weight of the body is there, and every shape is the configuration's.
-
-        Raises:
-            DataError: naming the first that is not.
-        """
-        for ours, parameter in model.named_parameters():
-            if ours not in sources:
-                if not ours.startswith("heads."):
-                    raise DataError(
-                        f"{self.folder}: weight {self._expected(ours)!r} is missing: the files are incomplete, or "
-                        f"config.json describes another {model.family} than theirs (layers, kind)"
-                    )
-                continue
-            name, weight = sources[ours]
-            wanted = weight.file_shape(parameter, model.config)
-            have = self.weights.shapes[name]
-            if have != wanted:
-                raise DataError(
-                    f"{self.folder}: weight {name!r} has shape {list(have)}, config.json asks for {list(wanted)}; "
-                    "the two files are not of the same model"
-                )
-            if not self.weights.dtypes[name].is_floating_point:
-                raise DataError(f"{self.folder}: weight {name!r} is {self.weights.dtypes[name]}, expected floats")
-
-    def left_over(self, model: LanguageModel) -> list[str]:
-        """Names in the files that the model has no place for; buffers and copies of tied weights are not counted."""
-        own = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        names = expand(self.family.WEIGHT_MAP, model)
-        used = {self.locate(theirs) for ours, theirs, weight in names if ours in own or weight.alias}
-        return [name for name in self.weights.shapes if name not in used and not f".{name}".endswith(_BUFFERS)]
-
-    def _expected(self, ours: str) -> str:
-        number = next((part for part in ours.split(".") if part.isdigit()), "")
-        any_layer = ours.replace(f".{number}.", ".{}.", 1) if number else ours
-        names = (weight.theirs.format(number) for weight in self.family.WEIGHT_MAP if weight.ours in (ours, any_layer))
-        return next(names, ours)
-
-
-def _labels(description: Description, table: _Table, asked: Sequence[str] | None) -> list[str]:
+def _labels(description: Description, table: FileTable, asked: Sequence[str] | None) -> list[str]:
     """Names of the classes: those asked for, else the file's, else as many as its head has rows."""
     if asked is not None:
         return list(asked)
     logits = "heads.classification.linear.weight"
-    name = table.locate(next(weight.theirs for weight in table.family.WEIGHT_MAP if weight.ours == logits))
+    weights = weight_map_of(description.family) or ()
+    name = table.locate(next((weight.theirs for weight in weights if weight.ours == logits), logits))
     rows = None if name is None else table.weights.shapes[name][0]
     if description.labels is not None and rows in (None, len(description.labels)):
         return description.labels
@@ -268,27 +205,3 @@ def write_model(
     if pooling is not None:
         room = model.context({} if tokenizer is None else tokenizer.settings)
         write_modules(folder, model.width, room, pooling)
-
-
-def export_weights(model: LanguageModel) -> dict[str, Tensor]:
-    """The weights by their Hugging Face names, tied ones once, in the order of the family's table."""
-    family = get_family(model.family)
-    own = {name: tensor.detach() for name, tensor in model.named_parameters()}
-    parameters: dict[str, list[tuple[Weight, Tensor]]] = {}
-    written: set[str] = set()
-    for ours, theirs, weight in expand(family.WEIGHT_MAP, model):
-        if ours in own and not (weight.alias and model.config.tie_word_embeddings):
-            parameters.setdefault(theirs, []).append((weight, own[ours]))
-            written.add(ours)
-    if own.keys() - written:
-        raise DataError(
-            f"weights {sorted(own.keys() - written)[:3]} have no Hugging Face name: undo or merge the surgery "
-            "(adapters) before saving"
-        )
-    bare = architecture(model) == _base(family)
-    prefix = family.PREFIX if bare else ""
-    return {theirs.removeprefix(prefix): join(theirs, shared, model.config) for theirs, shared in parameters.items()}
-
-
-def _base(family: Family) -> str:
-    return next(name for name, roles in family.ARCHITECTURES.items() if roles in ((), ("pooler",)))

@@ -32,7 +32,11 @@ class Config(configuration.Config):
 
 
 class Family(Protocol):
-    """What a file of `models/` offers."""
+    """What a file of `models/`, or a user's own, offers.
+
+    A family that no other software knows leaves `PREFIX`, `WEIGHT_MAP` and `ARCHITECTURES` out: its weights are saved
+    under our own names. `MODEL_TYPE` is what `config.json` calls it, where that is not the name of its file.
+    """
 
     Config: type[Config]
     SIZES: Mapping[str, Mapping[str, Any]]
@@ -104,6 +108,8 @@ class LanguageModel(nn.Module):
         extras: fields of a foreign `config.json` that pretune does not use and hands on.
         loaded: what reading the files found, or None for a model built anew.
         metadata: what the files say of the model beyond its configuration: objectives, task, heads.
+        extra_weights: what an objective or a task has learned beside the model, by its name in the files
+            (`objective.<name>.…`), saved with it.
         pooling: what makes a text's vector of its rows, where the files or the training say it: `mean`, `cls`, `last`.
     """
 
@@ -132,6 +138,7 @@ class LanguageModel(nn.Module):
         self.loaded: Loaded | None = None
         self.pooling: Pooling | None = None
         self.metadata = Metadata()
+        self.extra_weights: dict[str, Tensor] = {}
 
     def forward(self, batch: Batch, *, cache: Cache | None = None, layers: bool = False) -> ModelOutput:
         """The hidden run of a batch; heads are called on it by whoever needs them.
@@ -238,6 +245,16 @@ def get_family(name: str) -> Family:
         UsageError: no such family; the nearest name is given.
     """
     return cast(Family, find("models", name))
+
+
+def weight_map_of(family: str) -> Sequence[Weight] | None:
+    """The weight map of a family; None for a user's family that no other software knows."""
+    return cast(Sequence[Weight] | None, getattr(get_family(family), "WEIGHT_MAP", None))
+
+
+def prefix_of(family: str) -> str:
+    """What the names of a family's body begin with in its files, where heads stand beside it."""
+    return str(getattr(get_family(family), "PREFIX", ""))
 
 
 def configure(family: Family, size: str, overrides: Mapping[str, Any]) -> Config:

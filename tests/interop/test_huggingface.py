@@ -16,7 +16,8 @@ from wheelkit import wheel
 
 from pretune.errors import CannotCreateError, DataError, MissingInputError, PretuneError, StorageError, UsageError
 from pretune.interop import weights
-from pretune.interop.huggingface import export_weights, load_model, save_model
+from pretune.interop.huggingface import load_model, save_model
+from pretune.interop.weight_names import export_weights
 from pretune.models import build
 
 SMALL = {

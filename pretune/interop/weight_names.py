@@ -1,0 +1,183 @@
+"""The name that each weight has in a model's files: the family's Hugging Face name, or our own where there is none.
+
+Our own names are those of the model's parameters (`stack.blocks.0...`, `heads.tagging...`). They are used for heads
+that the family's map does not have, and for everything in a family without a `WEIGHT_MAP`, a user's file that no other
+software knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from pretune.errors import DataError
+from pretune.interop.gguf import GgufWeights
+from pretune.interop.weights import Weights
+from pretune.models.model import LanguageModel, get_family, prefix_of, weight_map_of
+from pretune.models.weight_map import Weight, expand, join
+
+OBJECTIVE = "objective."
+"""Prefix of the weights of an objective, or of a task, that stand beside the model's."""
+_OLD_PARTS = {".gamma": ".weight", ".beta": ".bias"}
+_BUFFERS = (".position_ids", ".token_type_ids", ".attn.bias", ".attn.masked_bias")
+
+
+def plain_name(name: str, prefix: str) -> str:
+    """A name in a file without the family's prefix and in today's words."""
+    for old, new in _OLD_PARTS.items():
+        if name.endswith(old):
+            name = name.removesuffix(old) + new
+    return name.removeprefix(prefix)
+
+
+def file_names(model: LanguageModel) -> list[tuple[str, str, Weight]]:
+    """(ours, theirs, weight) for all that the files of a model may hold, in the order of the files."""
+    weights, parameters = weight_map_of(model.family), [name for name, _ in model.named_parameters()]
+    if weights is None:
+        return [(name, name, Weight(name, name)) for name in parameters]
+    own = own_roles(model)
+    named = [item for item in expand(weights, model) if _role(item[0]) not in own]
+    return [*named, *((name, name, Weight(name, name)) for name in parameters if _role(name) in own)]
+
+
+def own_roles(model: LanguageModel) -> set[str]:
+    """Heads that are saved under our own names, whole, since the family's map lacks some of their weights."""
+    weights = weight_map_of(model.family)
+    mapped = set() if weights is None else {ours for ours, _, _ in expand(weights, model)}
+    names = [name for name, _ in model.named_parameters() if name not in mapped]
+    return {role for name in names if (role := _role(name)) is not None}
+
+
+def _role(name: str) -> str | None:
+    """The role of the head that a parameter of ours is in."""
+    return name.split(".")[1] if name.startswith("heads.") else None
+
+
+def architecture(model: LanguageModel) -> str | None:
+    """The `transformers` class that a model's heads make it, None for none; heads beyond that are still written."""
+    offered = getattr(get_family(model.family), "ARCHITECTURES", {})
+    roles = set(model.heads) - own_roles(model)
+    fitting = [name for name, needed in offered.items() if set(needed) <= roles]
+    return max(fitting or list(offered)[-1:], key=lambda name: len(offered[name]), default=None)
+
+
+def export_weights(model: LanguageModel) -> dict[str, Tensor]:
+    """The weights by their names in files, tied ones once, in the order of the family's map; then those beside them.
+
+    Raises:
+        DataError: a weight of the body that the family's map does not have.
+    """
+    return join_weights(model, {name: tensor.detach() for name, tensor in model.named_parameters()})
+
+
+def join_weights(model: LanguageModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """As `export_weights`, from tensors by our names; on the device `meta` for their shapes alone."""
+    parameters: dict[str, list[tuple[Weight, Tensor]]] = {}
+    written: set[str] = set()
+    for ours, theirs, weight in file_names(model):
+        if ours in tensors and not (weight.alias and model.config.tie_word_embeddings):
+            parameters.setdefault(theirs, []).append((weight, tensors[ours]))
+            written.add(ours)
+    if tensors.keys() - written:
+        raise DataError(
+            f"weights {sorted(tensors.keys() - written)[:3]} are in no WEIGHT_MAP of {model.family}: undo or merge the "
+            "surgery (adapters) before saving; for a family of your own, add them to its WEIGHT_MAP, or leave "
+            "WEIGHT_MAP out to save all weights under our own names"
+        )
+    prefix = prefix_of(model.family) if _is_bare(model) else ""
+    out = {theirs.removeprefix(prefix): join(theirs, shared, model.config) for theirs, shared in parameters.items()}
+    return out | {name: tensor.detach() for name, tensor in model.extra_weights.items()}
+
+
+def _is_bare(model: LanguageModel) -> bool:
+    """Whether its files are those of the class without a task's head, whose names have no prefix."""
+    classes = getattr(get_family(model.family), "ARCHITECTURES", {})
+    return architecture(model) in [name for name, roles in classes.items() if roles in ((), ("pooler",))]
+
+
+class FileTable:
+    """A model's names against those in its files: with or without prefix, `gamma` or `weight`.
+
+    Args:
+        where: the folder or file, for messages.
+        family: whose prefix the names may have.
+    """
+
+    def __init__(self, where: str, family: str, weights: Weights | GgufWeights) -> None:
+        self.where = where
+        self.weights = weights
+        self._prefix = prefix_of(family)
+        self._names = {plain_name(name, self._prefix): name for name in weights.shapes}
+
+    def locate(self, theirs: str) -> str | None:
+        """The name in the files, or None."""
+        return self._names.get(plain_name(theirs, self._prefix))
+
+    def sources(self, model: LanguageModel) -> dict[str, tuple[str, Weight]]:
+        """For each of the model's parameters that the files have: name in the files, and how to read it."""
+        out: dict[str, tuple[str, Weight]] = {}
+        parameters = dict(model.named_parameters())
+        for ours, theirs, weight in file_names(model):
+            name = self.locate(theirs)
+            if ours in parameters and name is not None:
+                out[ours] = (name, weight)  # of two names the later one is what transformers computes with
+        return out
+
+    def check(self, model: LanguageModel, sources: Mapping[str, tuple[str, Weight]]) -> None:
+        """Checks that every weight of the body is there, and that every shape is the configuration's.
+
+        Raises:
+            DataError: naming the first that is not.
+        """
+        for ours, parameter in model.named_parameters():
+            if ours not in sources:
+                if not ours.startswith("heads."):
+                    raise DataError(
+                        f"{self.where}: weight {self._expected(model, ours)!r} is missing: the files are incomplete, "
+                        f"or config.json describes another {model.family} than theirs (layers, kind)"
+                    )
+                continue
+            name, weight = sources[ours]
+            expected, actual = weight.file_shape(parameter, model.config), self.weights.shapes[name]
+            if actual != expected:
+                raise DataError(
+                    f"{self.where}: weight {name!r} has shape {list(actual)}, config.json asks for {list(expected)}; "
+                    "the two files are not of the same model"
+                )
+            if not self.weights.dtypes[name].is_floating_point:
+                raise DataError(f"{self.where}: weight {name!r} is {self.weights.dtypes[name]}, expected floats")
+
+    def left_over(self, model: LanguageModel) -> list[str]:
+        """Names in the files that the model has no place for; buffers and copies of tied weights are not counted."""
+        own = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        used = {self.locate(theirs) for ours, theirs, weight in file_names(model) if ours in own or weight.alias}
+        return [
+            name
+            for name in self.weights.shapes
+            if name not in used and not f".{name}".endswith(_BUFFERS) and not name.startswith(OBJECTIVE)
+        ]
+
+    def extra_weights(self) -> dict[str, Tensor]:
+        """The weights of objectives that stand beside the model's, backed by the files where possible.
+
+        Raises:
+            DataError: one that holds no floats, or a value that is not finite.
+        """
+        out = {name: self.weights.read(name) for name in self.weights.shapes if name.startswith(OBJECTIVE)}
+        for name, tensor in out.items():
+            if not tensor.is_floating_point() or not tensor.isfinite().all():
+                raise DataError(f"{self.where}: weight {name!r} holds something else than finite numbers; damaged")
+        return out
+
+    def unknown_heads(self, model: LanguageModel) -> dict[str, str]:
+        """Heads in the files under our own names that the model does not have: role to the first of its weights."""
+        out: dict[str, str] = {}
+        for name in self.left_over(model):
+            role = _role(name)
+            if role is not None and role not in model.heads:
+                out.setdefault(role, name)
+        return out
+
+    def _expected(self, model: LanguageModel, ours: str) -> str:
+        return next((theirs for name, theirs, _ in file_names(model) if name == ours), ours)
