@@ -1,4 +1,4 @@
-"""Data parallelism under `torchrun`: every rank sees the global batch and trains on its share of it.
+"""Data parallelism under `torchrun`: every rank sees the global batch and trains on its part of it.
 
 All decisions that ranks must take together (stop, skip, save) rest on numbers that were summed or sent from rank 0.
 """
@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pretune import errors
 from pretune.errors import PretuneError, UsageError
+from pretune.runtime.parallel import ParallelConfig
 
 T = TypeVar("T")
 _LOST = ("gloo", "Connection closed", "Connection reset", "NCCL")
@@ -39,30 +40,22 @@ class Distributed:
     rank: int = 0
     size: int = 1
     local: int = 0
-    _wrapped: list[DistributedDataParallel] = field(default_factory=list, compare=False, repr=False)
+    _replicas: list[DistributedDataParallel] = field(default_factory=list, compare=False, repr=False)
 
     @property
-    def first(self) -> bool:
-        """Is this the rank that writes?"""
+    def is_main(self) -> bool:
+        """Is this the rank that writes files and speaks?"""
         return self.rank == 0
 
-    def wrap(self, root: nn.Module) -> nn.Module:
-        """The root module with gradients summed over ranks (DDP's mean is undone in the scale of the loss)."""
-        if self.size == 1:
-            return root
-        wrapped = DistributedDataParallel(root)
-        self._wrapped.append(wrapped)
-        return wrapped
-
-    def leave(self) -> None:
+    def shutdown(self) -> None:
         """Leave the other ranks; they notice at once if they still wait for this one.
 
         A reducer that outlives the process group, as in the frames of an exception, would be its last owner: it would
         wait for the group's threads while it holds the interpreter's lock, for which they wait.
         """
-        for wrapped in self._wrapped:
-            wrapped.logger = None
-            del wrapped.reducer
+        for replica in self._replicas:
+            replica.logger = None
+            del replica.reducer
         dist.destroy_process_group()
 
     def sum(self, values: Sequence[float]) -> list[float]:
@@ -73,11 +66,11 @@ class Distributed:
         dist.all_reduce(total)
         return [float(value) for value in total.tolist()]
 
-    def share(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """Rank 0's value, which must be plain JSON, on every rank."""
         if self.size == 1:
             return value
-        text = json.dumps(value).encode() if self.first else b""
+        text = json.dumps(value).encode() if self.is_main else b""
         size = torch.tensor([len(text)])
         dist.broadcast(size, 0)
         data = torch.frombuffer(bytearray(text or bytes(int(size))), dtype=torch.uint8)
@@ -85,30 +78,30 @@ class Distributed:
         out: T = json.loads(bytes(data.tolist()))
         return out
 
-    def gather(self, value: Any) -> list[Any]:
+    def all_gather_object(self, value: Any) -> list[Any]:
         """Every rank's value, which must be plain JSON, in the order of the ranks, on every rank."""
         if self.size == 1:
             return [value]
         text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
         dist.all_gather(sizes, torch.tensor([len(text)]))
-        room = max(int(size) for size in sizes)
-        parts = [torch.zeros(room, dtype=torch.uint8) for _ in range(self.size)]
-        dist.all_gather(parts, torch.nn.functional.pad(text, (0, room - len(text))))
+        longest = max(int(size) for size in sizes)
+        parts = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
+        dist.all_gather(parts, torch.nn.functional.pad(text, (0, longest - len(text))))
         return [json.loads(bytes(part[: int(size)].tolist())) for part, size in zip(parts, sizes, strict=True)]
 
-    def concat(self, rows: torch.Tensor) -> list[torch.Tensor]:
+    def all_gather(self, rows: torch.Tensor) -> list[torch.Tensor]:
         """Every rank's rows, in the order of the ranks, on every rank. Shape: (n, ...), n may differ."""
         if self.size == 1:
             return [rows]
-        counts = [int(count) for count in self.gather(len(rows))]
+        counts = [int(count) for count in self.all_gather_object(len(rows))]
         padded = rows.new_zeros((max(counts), *rows.shape[1:]))
         padded[: len(rows)] = rows
-        found = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(found, padded)
-        return [part[:count] for part, count in zip(found, counts, strict=True)]
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        return [part[:count] for part, count in zip(parts, counts, strict=True)]
 
-    def once(self, action: Callable[[], T]) -> T | None:
+    def on_main(self, action: Callable[[], T]) -> T | None:
         """Do something on rank 0 alone; if it fails there, every rank raises the same error.
 
         Returns:
@@ -117,19 +110,19 @@ class Distributed:
         result: T | None = None
         problem: list[str] | None = None
         failure: PretuneError | None = None
-        if self.first:
+        if self.is_main:
             try:
                 result = action()
             except PretuneError as error:
                 problem, failure = [type(error).__name__, str(error)], error
-        problem = self.share(problem)
+        problem = self.broadcast(problem)
         if failure is not None:
             raise failure
         if problem is not None:
             raise _rebuilt(problem)
         return result
 
-    def every(self, action: Callable[[], T]) -> T:
+    def on_all_ranks(self, action: Callable[[], T]) -> T:
         """Do something on every rank; if it fails on one, all raise an error.
 
         Returns:
@@ -142,7 +135,7 @@ class Distributed:
             results.append(action())
         except PretuneError as error:
             problem, failure = [type(error).__name__, str(error)], error
-        others = [found for found in self.gather(problem) if found is not None]
+        others = [other for other in self.all_gather_object(problem) if other is not None]
         if failure is not None:
             raise failure
         if others:
@@ -151,7 +144,7 @@ class Distributed:
 
 
 @contextmanager
-def world_of(device: str = "auto") -> Iterator[Distributed]:
+def join_ranks(device: str = "auto") -> Iterator[Distributed]:
     """Join the processes that torchrun started, if it did, and leave them at the end.
 
     Raises:
@@ -176,20 +169,41 @@ def world_of(device: str = "auto") -> Iterator[Distributed]:
             raise PretuneError(f"another rank ended or cannot be reached: {_first_sentence(error)}") from error
         raise
     finally:
-        world.leave()
+        world.shutdown()
 
 
 def _rebuilt(problem: list[str]) -> PretuneError:
     """The error of another rank, from its class and text."""
-    kind: type[PretuneError] = getattr(errors, problem[0], PretuneError)
-    return kind(problem[1])
+    error: type[PretuneError] = getattr(errors, problem[0], PretuneError)
+    return error(problem[1])
 
 
 def _first_sentence(error: Exception) -> str:
     return str(error).splitlines()[0].partition(". ")[0]
 
 
-def quiet(root: nn.Module) -> AbstractContextManager[None]:
+def parallelize(root: nn.Module, mesh: Distributed, config: ParallelConfig) -> nn.Module:
+    """The root module with its work shared among ranks; the module itself where there is one rank.
+
+    DDP takes the mean of gradients over ranks, which the scale of the loss undoes.
+
+    Args:
+        root: on its device; all that a step calls must be one forward of it.
+        mesh: this rank among the others; it takes leave of what is made here when it shuts down.
+    """
+    if mesh.size == 1:
+        return root
+    replica = DistributedDataParallel(root, bucket_cap_mb=config.bucket_mb)
+    mesh._replicas.append(replica)
+    return replica
+
+
+def bare(root: nn.Module) -> nn.Module:
+    """The module that `parallelize` was given."""
+    return root.module if isinstance(root, DistributedDataParallel) else root
+
+
+def no_sync(root: nn.Module) -> AbstractContextManager[None]:
     """The context of a backward that does not sum gradients over ranks: all micro-batches but the last."""
     return root.no_sync() if isinstance(root, DistributedDataParallel) else nullcontext()
 

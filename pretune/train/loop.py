@@ -25,6 +25,7 @@ from pretune.models.flops import Flops
 from pretune.objectives.objective import Objective
 from pretune.optim.optimizer import build_optimizer
 from pretune.optim.schedule import schedule_factor
+from pretune.runtime.distributed import parallelize
 from pretune.runtime.precision import fingerprint
 from pretune.runtime.signals import CATCH, SignalError, StopRequest, stop_on_signal
 from pretune.text.samples.sampler import Cursor, Sampler
@@ -92,7 +93,7 @@ class _Trainer:
         self.optimizer = build_optimizer(self.root, self.recipe.optimizer, setting.precision.name)
         self.state = self._begin()
         self.stepper = TrainStep(
-            self.world.wrap(self.root),
+            parallelize(self.root, self.world, self.recipe.parallel),
             self.optimizer,
             self.world,
             setting.device,
@@ -111,13 +112,13 @@ class _Trainer:
         """The state of the newest good checkpoint, else a fresh one."""
         shelf, display = self.setting.shelf, self.setting.display
         own = fingerprint(self.setting.device, self.setting.precision, self.world.size)
-        step = self.world.share(self.world.once(self._newest))
+        step = self.world.broadcast(self.world.on_main(self._newest))
         if not step:
             start = [list(sampler.start.consumed) for sampler in self.samplers]
             return State(cursors=start, fingerprint=own, optimizer=self.recipe.optimizer.name)
         state = states.restore(shelf.path(step), self.root, self.optimizer, self.recipe.optimizer)
         changed = [f"{k} {state.fingerprint.get(k)} -> {own[k]}" for k in own if own[k] != state.fingerprint.get(k)]
-        if self.world.first:
+        if self.world.is_main:
             display.note(f"resumed from {shelf.path(step).name}")
             if state.optimizer != self.recipe.optimizer.name:
                 display.note(f"warning: {self.recipe.optimizer.name} starts anew: the state is {state.optimizer}'s")
@@ -166,7 +167,7 @@ class _Trainer:
         now = time.perf_counter()
         passed, self.mark = now - self.mark, now
         asked = [float(self.request.number == number) for number in CATCH]
-        seconds, *votes = self.world.sum([passed if self.world.first else 0.0, *asked])
+        seconds, *votes = self.world.sum([passed if self.world.is_main else 0.0, *asked])
         self.state.seconds += seconds
         return next((int(number) for number, vote in zip(CATCH, votes, strict=True) if vote), 0)
 
@@ -232,7 +233,7 @@ class _Trainer:
     def _save(self) -> None:
         """Save a checkpoint of the current step, then remove what is no longer kept."""
         self.state.metrics_bytes = self.journal.settle()
-        self.world.once(self._write)
+        self.world.on_main(self._write)
         self.saved_step, self.saved_at, self.improved = self.state.step, self.state.seconds, False
 
     def _write(self) -> None:
@@ -306,7 +307,7 @@ class _Trainer:
         state.epoch = prepared.epoch
         state.cursors = [list(cursor.consumed) for cursor in prepared.cursors]
         state.share_before, state.share = state.share, self.recipe.budget.share(self._spent())
-        for account in self.world.gather(prepared.account):
+        for account in self.world.all_gather_object(prepared.account):
             add(state.account, account)
 
     def _add_to_window(self, result: Result, totals: Totals, lr: float, seconds: float, waited: float) -> None:
@@ -327,14 +328,15 @@ class _Trainer:
         state = self.state
         state.skipped += 1
         state.bad += 1
-        found = [sample for part in self.world.gather(self.stepper.suspects(prepared.batches)) for sample in part]
-        shown = ", ".join(str(tuple(sample)) for sample in found[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
+        gathered = self.world.all_gather_object(self.stepper.suspects(prepared.batches))
+        suspects = [tuple(sample) for part in gathered for sample in part]
+        listed = ", ".join(map(str, suspects[:_SHOWN])) + (", ..." if len(suspects) > _SHOWN else "")
         losses = ", ".join(f"{name} {value:g}" for name, value in result.sums.items())
         what = f"step {state.step}: gradient norm {result.norm:g}, loss sums {losses}"
-        self.journal.note(f"warning: skipped {what}; samples (store, epoch, index) {shown}")
+        self.journal.note(f"warning: skipped {what}; samples (store, epoch, index) {listed}")
         if state.bad >= self.recipe.nonfinite:
             raise DivergenceError(
-                f"{state.bad} steps in a row were not finite, the last {what}; samples (store, epoch, index): {shown}. "
-                "The weights are as they were before them. Lower optimizer.lr, lengthen schedule.warmup, or look at "
-                "these samples"
+                f"{state.bad} steps in a row were not finite, the last {what}; samples (store, epoch, index): "
+                f"{listed}. The weights are as they were before them. Lower optimizer.lr, lengthen schedule.warmup, or "
+                "look at these samples"
             )

@@ -16,6 +16,7 @@ from pretune.errors import UsageError
 from pretune.optim import adamw
 from pretune.optim.optimizer import OptimizerTable
 from pretune.optim.schedule import ScheduleConfig
+from pretune.runtime.parallel import ParallelConfig
 from pretune.runtime.precision import Name as PrecisionName
 from pretune.text.readers.labelled import LabelledConfig
 from pretune.train.budget import BudgetConfig
@@ -55,6 +56,7 @@ _MAY_CHANGE = (
     "evaluation",
     "checkpoint",
     "track",
+    "parallel",
 )
 
 
@@ -204,6 +206,7 @@ class Recipe(Config):
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     track: TrackConfig = Field(default_factory=TrackConfig)
+    parallel: ParallelConfig = Field(default_factory=ParallelConfig)
 
     @model_validator(mode="before")
     @classmethod

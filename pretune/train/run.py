@@ -12,7 +12,7 @@ from pretune.config import validate
 from pretune.interop.huggingface import save_model
 from pretune.models.flops import count_parameters
 from pretune.runtime.device import choose
-from pretune.runtime.distributed import Distributed, world_of
+from pretune.runtime.distributed import Distributed, join_ranks
 from pretune.runtime.precision import Precision, choose_precision
 from pretune.train.assemble import TrainComponents, fine_tuning, pretraining
 from pretune.train.checkpoint import state as states
@@ -39,7 +39,7 @@ def pretrain(recipe: Recipe) -> Path:
     Raises:
         PretuneError: see `pretune.errors`; nothing is half-written.
     """
-    return _run(recipe, lambda settled, world: pretraining(settled, verify=world.first))
+    return _run(recipe, lambda settled, world: pretraining(settled, verify=world.is_main))
 
 
 def finetune(recipe: Recipe) -> Path:
@@ -55,9 +55,9 @@ def finetune(recipe: Recipe) -> Path:
 
 
 def _run(recipe: Recipe, assemble: Callable[[Recipe, Distributed], TrainComponents]) -> Path:
-    with world_of(recipe.device) as world:
+    with join_ranks(recipe.device) as world:
         path = Path(recipe.output)
-        directory = world.once(lambda: RunDirectory(path, recipe.resume))
+        directory = world.on_main(lambda: RunDirectory(path, recipe.resume))
         try:
             _train(recipe, assemble, world, directory)
         finally:
@@ -72,14 +72,14 @@ def _train(
     world: Distributed,
     directory: RunDirectory | None,
 ) -> None:
-    display = Display(recipe.track.progress if world.first else "quiet")
+    display = Display(recipe.track.progress if world.is_main else "quiet")
     device = _device(recipe, world)
     recipe, precision = _settle(recipe, world, directory, device)
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
-    pieces = world.every(lambda: assemble(recipe, world))
+    pieces = world.on_all_ranks(lambda: assemble(recipe, world))
     facts = {**pieces.facts, "data": pieces.data, **_sizes(pieces), "precision": vars(precision)}
-    changes = world.once(lambda: directory.begin(recipe, facts) if directory else [])
-    checked = world.once(lambda: [f"warning: {finding}" for finding in preflight(recipe, pieces, device)])
+    changes = world.on_main(lambda: directory.begin(recipe, facts) if directory else [])
+    checked = world.on_main(lambda: [f"warning: {finding}" for finding in preflight(recipe, pieces, device)])
     for note in [
         *pieces.notes,
         *(checked or []),
@@ -100,7 +100,7 @@ def _train(
     )
     narrow(pieces.model, pieces.tokens)
     state = train(pieces.model, pieces.objective, pieces.samplers(recipe), setting)
-    world.once(lambda: _finish(pieces, setting, state, directory) if directory else None)
+    world.on_main(lambda: _finish(pieces, setting, state, directory) if directory else None)
 
 
 def _device(recipe: Recipe, world: Distributed) -> torch.device:
@@ -121,7 +121,7 @@ def _settle(
         settled = known.model_copy(update={"precision": precision.name, "threads": threads})
         return {"recipe": settled.model_dump(mode="json"), "precision": vars(precision)}
 
-    found = world.share(world.once(decide)) or {}
+    found = world.broadcast(world.on_main(decide)) or {}
     return validate(Recipe, found["recipe"], "recipe"), Precision(**found["precision"])
 
 

@@ -16,7 +16,7 @@ from pretune.loss import Term
 from pretune.objectives.objective import Objective
 from pretune.optim.optimizer import gradient_norm, update
 from pretune.runtime.device import seed
-from pretune.runtime.distributed import Distributed, quiet
+from pretune.runtime.distributed import Distributed, bare, no_sync
 from pretune.runtime.precision import Precision
 from pretune.tune.method import TuningMethod, find_method
 
@@ -139,7 +139,7 @@ class TrainStep:
         last = len(batches) - 1
         for number, batch in enumerate(batches):
             seed(self.device, self.draw.at("dropout", step, number, self.world.rank).key)
-            with nullcontext() if number == last else quiet(self.root):
+            with nullcontext() if number == last else no_sync(self.root):
                 terms = self._forward(self.root, batch, with_method=number == last)
                 for term in terms:  # the tuning method's, which are the same on every rank
                     counts.setdefault(term.name, term.count * self.world.size)
@@ -170,7 +170,7 @@ class TrainStep:
                 own = bare.objective.gather_across_step(bare.model, self._placed(batch), parts)
             if own is None:
                 return batches, None
-            everyone = self.world.concat(own)
+            everyone = self.world.all_gather(own)
             starts.append(total + sum(len(table) for table in everyone[: self.world.rank]))
             total += sum(map(len, everyone))
             tables += everyone
@@ -182,7 +182,7 @@ class TrainStep:
     @property
     def _bare(self) -> TrainModule:
         """The root module without what wraps it."""
-        root = self.root.module if isinstance(self.root, nn.parallel.DistributedDataParallel) else self.root
+        root = bare(self.root)
         assert isinstance(root, TrainModule)
         return root
 

@@ -117,7 +117,7 @@ class Validation:
             if scoring is not None and scoring.apart is None:
                 found |= scoring.task.score(answers, scoring.examples)
             elif scoring is not None:
-                found |= world.share(world.once(lambda: scoring.answers(root.model, device, precision)) or {})
+                found |= world.broadcast(world.on_main(lambda: scoring.answers(root.model, device, precision)) or {})
         finally:
             root.train()
         return found
@@ -126,7 +126,7 @@ class Validation:
     def _means(tally: TermAccumulator, counts: dict[str, int], world: Distributed) -> dict[str, float]:
         total: dict[str, int] = {}
         weights: dict[str, float] = {}
-        for own, weighed in world.gather([counts, tally.weights]):
+        for own, weighed in world.all_gather_object([counts, tally.weights]):
             add(total, own)
             weights |= weighed
         result = tally.read(sorted(total), world)

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from trainkit import lines, run_ranks
 
 from pretune.errors import UsageError
-from pretune.runtime.distributed import Distributed, world_of
+from pretune.runtime.distributed import Distributed, join_ranks
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +52,16 @@ def test_a_bad_input_ends_all_ranks_with_its_code(ranks):
 
 
 def test_alone_nothing_is_sent():
-    with world_of("cpu") as world:
+    with join_ranks("cpu") as world:
         assert world == Distributed()
         assert world.sum([1.0, 2.5]) == [1.0, 2.5]
-        assert world.share({"a": 1}) == {"a": 1}
-        assert world.gather([1]) == [[1]]
-        assert world.once(lambda: 5) == world.every(lambda: 5) == 5
+        assert world.broadcast({"a": 1}) == {"a": 1}
+        assert world.all_gather_object([1]) == [[1]]
+        assert world.on_main(lambda: 5) == world.on_all_ranks(lambda: 5) == 5
 
 
 def test_half_set_variables_are_named(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(UsageError, match="RANK"), world_of("cpu"):
+    with pytest.raises(UsageError, match="RANK"), join_ranks("cpu"):
         pass

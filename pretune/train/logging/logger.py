@@ -24,19 +24,19 @@ class MetricLogger:
         self._trackers: list[Tracker] = []
         self._plateau = Plateau(setting.entropy)
         self._began: tuple[float, float] | None = None
-        if setting.world.first:
+        if setting.world.is_main:
             self._file = MetricsFile(setting.shelf.run, state.metrics_bytes)
             self._trackers = setting.trackers(state.step)
 
     def note(self, text: str) -> None:
         """Say something once."""
-        if self._setting.world.first:
+        if self._setting.world.is_main:
             self._setting.display.note(text)
 
     def after_step(self) -> None:
         """Show where the run is; write a line of metrics where one is due."""
         state = self._state
-        if self._setting.world.first:
+        if self._setting.world.is_main:
             shown = state.window.metrics(self._setting.precision.peak)
             self._setting.display.update(state.step, state.share, self._left(), shown, last=state.share >= 1)
         if state.step % self._setting.recipe.track.every == 0:
