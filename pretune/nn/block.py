@@ -73,6 +73,40 @@ class Block(nn.Module):
         return out
 
 
+class ParallelBlock(Block):
+    """A layer whose branches both read its input, as in GPT-J and GPT-NeoX: neither waits for the other.
+
+    Args:
+        norms: those before the branches; the two may be one module.
+
+    Source: Wang and Komatsuzaki 2021, GPT-J-6B; Black et al. 2022, arXiv 2204.06745, section 2.1.
+    """
+
+    def __init__(self, attention: Attention, feedforward: nn.Module, norms: Norms, dropout: float = 0.0) -> None:
+        super().__init__(attention, feedforward, norms, dropout)
+        if not isinstance(norms.after_attention, nn.Identity) or not isinstance(norms.after_feedforward, nn.Identity):
+            raise ValueError("a parallel block has norms before its branches alone")
+
+    def forward(
+        self, x: Tensor, layout: Layout, cache: LayerCache | None = None, rows: OutputRows | None = None
+    ) -> Tensor:
+        """Both branches of the same input; of all rows, or only of those asked for.
+
+        Shape:
+            x: (T, width); return: (T, width), or (M, width) for M rows
+        """
+        norms, add = self.norms, self.dropout.add
+        whole = norms.before_attention(x)
+        if rows is None:
+            mixed = self.attention(whole, layout, cache)
+        else:
+            x = x.index_select(0, rows.index)
+            mixed = self.attention(whole.index_select(0, rows.index), rows.layout, source=(whole, layout))
+            layout = rows.layout
+        out: Tensor = add(self.feedforward(norms.before_feedforward(x), layout), add(mixed, x))
+        return out
+
+
 class DecoderBlock(nn.Module):
     """A layer that also looks at what an encoder has read.
 

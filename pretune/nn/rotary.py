@@ -149,6 +149,21 @@ class Rotary(nn.Module):
         return f"width={self.width}, theta={self.theta:g}"
 
 
+class PartialRotary(Rotary):
+    """Rotates the first values of a head and leaves the others as they are.
+
+    Args:
+        width: of the rotated part, even.
+        theta, scaling: as of `Rotary`.
+
+    Source: Wang and Komatsuzaki 2021, GPT-J-6B; Black et al. 2022, arXiv 2204.06745.
+    """
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """Shape: (T, H, head width) -> (T, H, head width)."""
+        return torch.cat([super().forward(x[..., : self.width], layout), x[..., self.width :]], dim=-1)
+
+
 class _Turn(torch.autograd.Function):
     """Keeps nothing of its input: the backward turns the other way."""
 

@@ -2,21 +2,22 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pretune.batch import Layout
+from pretune.batch import Layout, OutputRows
 from pretune.nn.activation import activation, gelu_new
 from pretune.nn.attention import Attention
-from pretune.nn.block import Block, Norms
+from pretune.nn.block import Block, Norms, ParallelBlock
 from pretune.nn.dropout import Dropout, _words
 from pretune.nn.embedding import Embedding, Learned, Sinusoidal
 from pretune.nn.feedforward import FeedForward, GatedFeedForward
 from pretune.nn.heads import Pooler, SequenceHead, VocabularyHead
 from pretune.nn.projection import in_matmul_dtype
-from pretune.nn.rotary import Rotary
+from pretune.nn.rotary import PartialRotary, Rotary
 from pretune.nn.stack import Stack
 from pretune.nn.structure import BIDIRECTIONAL, CAUSAL
 from pretune.nn.vocabulary import Vocabulary
@@ -232,3 +233,30 @@ def test_a_stack_may_use_a_block_again():
     want = blocks[1](blocks[0](blocks[0](x, layout), layout), layout)
     torch.testing.assert_close(stack(x, layout), want)
     assert len(list(stack.parameters())) == 2 * len(list(blocks[0].parameters()))
+
+
+@pytest.mark.parametrize("structure", [BIDIRECTIONAL, CAUSAL])
+def test_parallel_branches_read_the_same_input(structure):
+    norms = Norms(before_attention=nn.LayerNorm(8), before_feedforward=nn.LayerNorm(8))
+    block = ParallelBlock(Attention(8, 2, structure), FeedForward(8, 16, F.gelu), norms)
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, 0, 0.5)
+    layout, x = Layout.of([3, 4]), torch.randn(7, 8)
+    mixed = block.attention(norms.before_attention(x), layout)
+    expected = x + mixed + block.feedforward(norms.before_feedforward(x), layout)
+    torch.testing.assert_close(block(x, layout), expected)
+    sequential = Block(block.attention, block.feedforward, norms)
+    assert not torch.allclose(sequential(x, layout), expected, atol=1e-3)
+    if block.attention.any_queries:
+        rows = OutputRows.of(np.array([1, 6]), layout)
+        torch.testing.assert_close(block(x, layout, None, rows), expected[rows.index])
+    with pytest.raises(ValueError, match="norms before"):
+        ParallelBlock(block.attention, block.feedforward, Norms(after_attention=nn.LayerNorm(8)))
+
+
+def test_partial_rotary_leaves_the_rest_of_a_head():
+    layout, x = Layout.of([5]), torch.randn(5, 2, 16, requires_grad=True)
+    out = PartialRotary(4, 10_000.0)(x, layout)
+    torch.testing.assert_close(out[..., :4], Rotary(4, 10_000.0)(x[..., :4], layout))
+    assert torch.equal(out[..., 4:], x[..., 4:])
+    assert not torch.allclose(out[1:, :, :4], x[1:, :, :4])
