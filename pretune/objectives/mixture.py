@@ -44,6 +44,11 @@ def build(config: Mapping[str, float | Mapping[str, Any]], vocabulary: Vocabular
     return members[0] if len(members) == 1 else Mixture(members)
 
 
+def members(objective: Objective) -> list[Objective]:
+    """The objectives that a mixture is made of, in the order given; of another objective, itself."""
+    return objective._objectives() if isinstance(objective, Mixture) else [objective]
+
+
 class Mixture(Objective):
     """A weighted sum of objectives.
 

@@ -20,6 +20,7 @@ from pretune.errors import UsageError
 from pretune.find import find_class
 from pretune.models.model import LanguageModel
 from pretune.objectives.mixture import build as build_objective
+from pretune.objectives.mixture import members
 from pretune.objectives.objective import Objective
 from pretune.objectives.source_target import SourceTarget
 from pretune.runtime.distributed import Distributed
@@ -31,6 +32,7 @@ from pretune.text.samples.views.pairs import TooFewDocumentsError
 from pretune.text.samples.views.view import View, build_view
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.train.metadata import training_metadata
 from pretune.train.network import FrozenModels, apply_model_settings, build_network, loading_notes
 from pretune.train.recipe import Recipe
 from pretune.train.validation import Scoring, Validation, prepare_validation
@@ -123,6 +125,7 @@ def pretraining(recipe: Recipe, verify: bool = True) -> TrainComponents:
     objective.setup(model, Draw(recipe.seed), frozen.load)
     for companion in objective.auxiliary_models().values():
         apply_model_settings(companion, recipe.model)
+    model.metadata = training_metadata(model.metadata, recipe, members(objective))
     views = [[_view(recipe, store, "train", part) for store in stores] for part in objective.alternatives]
     held, notes = _held_out(recipe, stores, objective) if recipe.evaluation.samples != 0 else ([], [])
     return TrainComponents(
@@ -167,6 +170,7 @@ def fine_tuning(recipe: Recipe) -> TrainComponents:
     model = build_network(recipe, task.roles, _labels(task), tokenizer)
     frozen = FrozenModels(tokenizer)
     task.setup(model, Draw(recipe.seed), frozen.load)
+    model.metadata = training_metadata(model.metadata, recipe, [task])
     encoded = task.encode(train, tokenizer, recipe.data.length)
     encoded_held = task.encode(held, tokenizer, recipe.data.length) if held else None
     cut = encoded.account["examples_cut"]
