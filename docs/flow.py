@@ -94,7 +94,7 @@ def walk(folder: Path) -> None:
     total = {name: sum(each[name] for each in counts) for name in counts[0]}
     say("counts", f"{', '.join(map(str, counts))}; together {total}")
 
-    model = build("bert", "tiny", objective.roles, {"vocab_size": vocabulary.size})
+    model = build("bert", "tiny", objective.heads, {"vocab_size": vocabulary.size})
     root = TrainModule(model, objective)
     optimizer = build_optimizer(root, adamw.Config(lr=1e-4))
     watch(model)

@@ -112,7 +112,7 @@ def setup(
     from pretune.train.step import TrainModule, TrainStep
 
     made = build_objective({objective: 1.0}, numbered(_VOCABULARY, _SENTINELS))
-    network = build(family, size, list(made.roles), overrides={"vocab_size": _VOCABULARY})
+    network = build(family, size, made.heads, overrides={"vocab_size": _VOCABULARY})
     made.setup(network, Draw(0))
     root = TrainModule(network, made).train()
     optimizer = build_optimizer(root, adamw.Config(lr=1e-4))

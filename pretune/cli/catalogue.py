@@ -8,6 +8,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pretune.models.model import LanguageModel
+    from pretune.objectives.objective import Objective
 
 _LENGTH = 128  # tokens of the sequences whose operations are told
 _VOCABULARY, _SPECIAL, _TEXTS = 30522, 105, 8  # of the texts on which objectives are compared
@@ -96,7 +101,7 @@ def _objective(name: str) -> str:
 
     kind = find_class("objectives", name, Objective)  # type: ignore[type-abstract]
     module = inspect.getmodule(kind)
-    heads = ", ".join(f"`{role}`" for role in kind.roles)
+    heads = ", ".join(f"`{role}`" for role in _built(name)[0].heads)
     what = (
         f"a model with the head {heads}, such as {kind.default_family}"
         if heads
@@ -110,23 +115,30 @@ def _objective(name: str) -> str:
 
 
 @cache
+def _built(name: str) -> tuple[LanguageModel, Objective]:
+    """A small model of an objective's own family, and the objective."""
+    from pretune.draw import Draw
+    from pretune.models import build
+    from pretune.objectives.mixture import build as build_objective
+    from pretune.text.tokenizer.vocabulary import numbered
+
+    objective = build_objective({name: 1.0}, numbered(_VOCABULARY, _SPECIAL - 5))
+    overrides = {"vocab_size": _VOCABULARY}
+    model = build(objective.default_family, "mini", objective.heads, overrides, allocate=False)
+    objective.setup(model, Draw(0))
+    return model, objective
+
+
+@cache
 def _work(name: str) -> float:
     """Operations of a training step of an objective, with a small model of its own family, on some texts."""
     import numpy as np
 
     from pretune.draw import Draw
-    from pretune.find import find_class
-    from pretune.models import build
     from pretune.models.flops import Flops
-    from pretune.objectives.mixture import build as build_objective
-    from pretune.objectives.objective import Objective
     from pretune.text.samples.rows import Row
-    from pretune.text.tokenizer.vocabulary import numbered
 
-    kind = find_class("objectives", name, Objective)  # type: ignore[type-abstract]
-    model = build(kind.default_family, "mini", kind.roles, overrides={"vocab_size": _VOCABULARY}, allocate=False)
-    objective = build_objective({name: 1.0}, numbered(_VOCABULARY, _SPECIAL - 5))
-    objective.setup(model, Draw(0))
+    model, objective = _built(name)
     rows = []
     for n in range(_TEXTS):
         tokens = Draw(n).below(np.arange(_LENGTH - 2 + objective.lookahead), _VOCABULARY - _SPECIAL) + _SPECIAL

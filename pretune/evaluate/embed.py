@@ -24,7 +24,8 @@ from torch import Tensor
 from pretune.batch import OutputRows, ragged
 from pretune.errors import DataError
 from pretune.evaluate.batches import by_length
-from pretune.models.model import LanguageModel, ModelOutput, Pooling
+from pretune.models.model import LanguageModel, Pooling
+from pretune.nn.model_protocol import ModelOutput
 from pretune.runtime.device import inference_context, is_bf16
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.vocabulary import Tokens

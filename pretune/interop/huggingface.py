@@ -25,6 +25,7 @@ from pretune.models.init import initialise, replace_parameters
 from pretune.models.model import (
     LanguageModel,
     Loaded,
+    MakeHeads,
     Pooling,
     construct,
     weight_map_of,
@@ -36,7 +37,7 @@ from pretune.text.tokenizer.tokenizer import Tokenizer
 def load_model(
     path: Path | str,
     *,
-    heads: Sequence[str] | None = None,
+    heads: Sequence[str] | MakeHeads | None = None,
     labels: Sequence[str] | None = None,
     dtype: torch.dtype = torch.float32,
     overrides: Mapping[str, Any] | None = None,
@@ -46,8 +47,10 @@ def load_model(
 
     Args:
         path: a folder with `config.json` and weights, or a `.gguf` file.
-        heads: roles wanted; by default those that the files carry. One that they lack gets initial weights.
-        labels: names of the classes; by default the file's. Where they differ, the classification head is made anew.
+        heads: roles of standard heads, or what makes them, such as a task's method `heads`; by default the standard
+            heads that the files carry. One that they lack gets initial weights.
+        labels: names of the classes of standard heads; by default the file's. Where those of a head differ from them,
+            the classification head is made anew.
         dtype: of the weights in memory.
         overrides: fields of the configuration to change, such as dropout rates.
         seed: of weights that the files lack.
@@ -63,16 +66,17 @@ def load_model(
     folder = Path(path)
     weights, description = _open(folder, overrides or {})
     table = FileTable(str(folder), description.family, weights)
-    roles = list(description.roles if heads is None else heads)
-    names = _labels(description, table, labels) if "classification" in roles else None
-    model = construct(description.family, description.config, roles, names)
+    wanted = description.roles if heads is None else heads
+    choice = None if callable(wanted) or "classification" not in wanted else _labels(description, table, labels)
+    model = construct(description.family, description.config, wanted, choice)
     model.extra_weights = table.extra_weights()
     model.extras, model.metadata = description.extras, description.metadata
     model.pooling = read_pooling(folder)
     loaded = Loaded(notes=list(description.notes))
     sources = table.sources(model)
+    names = model.labels if "classification" in model.heads else None
     if names is not None and names != _labels(description, table, None):
-        loaded.notes.append(f"classification head made anew: {len(names)} labels asked for differ from the file's")
+        loaded.notes.append(f"classification head re-initialized: its {len(names)} labels differ from the file's")
         sources = {n: s for n, s in sources.items() if not n.startswith("heads.classification.linear.")}
     table.check(model, sources)
     _fill(model, weights, sources, dtype)

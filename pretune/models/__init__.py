@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pretune.models.model import LanguageModel
+    from pretune.models.model import LanguageModel, MakeHeads
 
 SHARED_MODULES = (
     "encoder_decoder",
@@ -21,6 +21,7 @@ SHARED_MODULES = (
     "metadata",
     "model",
     "rope",
+    "standard_heads",
     "vocabulary",
     "weight_map",
 )
@@ -29,7 +30,7 @@ SHARED_MODULES = (
 def build(
     family: str,
     size: str,
-    heads: Sequence[str],
+    heads: Sequence[str] | MakeHeads = (),
     overrides: Mapping[str, Any] | None = None,
     *,
     labels: Sequence[str] | None = None,
@@ -41,9 +42,10 @@ def build(
     Args:
         family: a file of this package, or a user's own `path.py` or `package.module`.
         size: a key of the family's `SIZES`.
-        heads: roles, such as `["mlm", "nsp"]`.
+        heads: roles of standard heads, such as `["mlm", "nsp"]`, or what makes them, such as the method `heads` of an
+            objective or a task.
         overrides: fields of the family's `Config` that differ from the size's, `vocab_size` above all.
-        labels: names of the classes, for the role `classification`.
+        labels: names of the classes, for the standard head `classification`.
         seed: each weight is a function of this and of its own name.
         allocate: without it, the parameters have shapes and no memory (device `meta`), to be looked at.
 

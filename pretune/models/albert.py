@@ -5,7 +5,7 @@ Source: Lan et al. 2019, arXiv 1909.11942.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -17,11 +17,9 @@ from pretune.models.model import LanguageModel
 from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.embedding import Embedding, Learned
-from pretune.nn.heads import Anchor, Pooler, SequenceHead, Transform, VocabularyHead
+from pretune.nn.heads import HeadParts, Pooler, Transform
 from pretune.nn.projection import Projection
 from pretune.nn.stack import Stack
-
-SOP_LABELS = ("ordered", "swapped")
 
 
 class Config(bert.Config):
@@ -64,7 +62,6 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "xlarge": _size(24, 2048, 16),
     "xxlarge": _size(12, 4096),
 }
-ANCHOR: Anchor = "first"
 PREFIX = "albert."
 ATTENTION_DROPOUT = bert.ATTENTION_DROPOUT
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
@@ -98,13 +95,8 @@ WEIGHT_MAP: Sequence[Weight] = [
 ]
 
 
-def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
-    """The modules of an ALBERT.
-
-    Args:
-        heads: of `mlm`, `sop`, `classification`, `pooler` (the one that `AlbertModel` has); they share one pooler.
-        labels: names of the classes.
-    """
+def build(config: Config) -> LanguageModel:
+    """The modules of an ALBERT."""
     narrow, width, groups = config.embedding_size, config.hidden_size, config.num_hidden_groups
     embedding = Embedding(
         config.vocab_size,
@@ -117,17 +109,19 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
     )
     order = [layer * groups // config.num_hidden_layers for layer in range(config.num_hidden_layers)]
     stack = Stack([block_of(config) for _ in range(groups)], order=order)
-    pooler, dropout = Pooler(width), config.classifier_dropout_prob
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "mlm": lambda: VocabularyHead.of(
-            embedding, tied=config.tie_word_embeddings, transform=_transform(config), bias=True
-        ),
-        "sop": lambda: SequenceHead(width, SOP_LABELS, ANCHOR, pooler=pooler, dropout=dropout),
-        "classification": lambda: SequenceHead(width, labels or (), ANCHOR, pooler=pooler, dropout=dropout),
-        "pooler": lambda: pooler,
-    }
-    made = {role: makers[role]() for role in heads}
-    return LanguageModel("albert", config, embedding, stack, made, std=config.initializer_range)
+    pooler = Pooler(width)
+    parts = HeadParts(
+        width,
+        "first",
+        config.tie_word_embeddings,
+        vocabulary_bias=True,
+        vocabulary_transform=lambda: _transform(config),
+        activation=activation(config.hidden_act),
+        pooler=lambda: pooler,
+        model_pooler=lambda: pooler,
+        dropout=config.classifier_dropout_prob,
+    )
+    return LanguageModel("albert", config, embedding, stack, parts, std=config.initializer_range)
 
 
 def _transform(config: Config) -> Transform:

@@ -19,7 +19,7 @@ from pretune.nn.attention import Attention
 from pretune.nn.block import Block, DecoderBlock, Norms
 from pretune.nn.embedding import Embedding, Learned, Sinusoidal
 from pretune.nn.feedforward import FeedForward
-from pretune.nn.heads import Anchor, Pooler, SequenceHead, VocabularyHead
+from pretune.nn.heads import HeadParts, Pooler
 from pretune.nn.stack import Stack
 from pretune.nn.structure import BIDIRECTIONAL, CAUSAL, Structure
 from pretune.nn.vocabulary import Vocabulary
@@ -78,7 +78,6 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "base": size(6, 768),
     "large": size(12, 1024),
 }
-ANCHOR: Anchor = "last"
 PREFIX = "model."
 ATTENTION_DROPOUT = "attention_dropout"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
@@ -127,22 +126,15 @@ WEIGHT_MAP: Sequence[Weight] = [
 ]
 
 
-def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> EncoderDecoder:
-    """The modules of a BART.
-
-    Args:
-        heads: of `clm`, `classification`.
-        labels: names of the classes.
-    """
+def build(config: Config) -> EncoderDecoder:
+    """The modules of a BART."""
     width, length = config.d_model, config.max_position_embeddings
-    return assemble("bart", config, heads, labels, lambda: Learned(length, width, offset=2), normed=True)
+    return assemble("bart", config, lambda: Learned(length, width, offset=2), normed=True)
 
 
 def assemble(
     family: str,
     config: Config,
-    heads: Sequence[str],
-    labels: Sequence[str] | None,
     position: Callable[[], Learned | Sinusoidal],
     *,
     normed: bool,
@@ -153,7 +145,7 @@ def assemble(
         position: makes the positions of one side.
         normed: the embeddings end with a norm.
     """
-    width, dropout, heads_of = config.d_model, config.dropout, config.classifier_dropout
+    width, dropout = config.d_model, config.dropout
     word = Vocabulary(config.vocab_size, width)
 
     def embedding() -> Embedding:
@@ -165,18 +157,20 @@ def assemble(
 
     encoder = Encoder(embedding(), Stack([_encoder_block(config) for _ in range(config.encoder_layers)]))
     writing, stack = embedding(), Stack([_decoder_block(config) for _ in range(config.decoder_layers)])
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "clm": lambda: VocabularyHead.of(writing, tied=True, bias=True),
-        "classification": lambda: SequenceHead(
-            width, labels or (), ANCHOR, pooler=Pooler(width, dropout=heads_of), dropout=heads_of
-        ),
-    }
-    made = {role: makers[role]() for role in heads}
+    parts = HeadParts(
+        width,
+        "last",
+        True,
+        vocabulary_bias=True,
+        activation=activation(config.activation_function),
+        pooler=lambda: Pooler(width, dropout=config.classifier_dropout),
+        dropout=config.classifier_dropout,
+    )
     last = config.forced_eos_token_id
     ends = last if isinstance(last, tuple) else () if last is None else (last,)
     rules = GenerationConstraints(config.forced_bos_token_id, ends, config.bad_words_ids or ())
     start, std = config.decoder_start_token_id, config.init_std
-    return EncoderDecoder(family, config, encoder, writing, stack, made, start=start, rules=rules, std=std)
+    return EncoderDecoder(family, config, encoder, writing, stack, parts, start=start, rules=rules, std=std)
 
 
 def _attention(config: Config, side: str, structure: Structure) -> Attention:

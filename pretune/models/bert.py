@@ -5,7 +5,7 @@ Source: Devlin et al. 2018, arXiv 1810.04805; the small sizes: Turc et al. 2019,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -19,11 +19,9 @@ from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
 from pretune.nn.embedding import Embedding, Learned
 from pretune.nn.feedforward import FeedForward
-from pretune.nn.heads import Anchor, Pooler, SequenceHead, Transform, VocabularyHead
+from pretune.nn.heads import HeadParts, Pooler, Transform
 from pretune.nn.stack import Stack
 from pretune.nn.structure import BIDIRECTIONAL
-
-NSP_LABELS = ("next", "random")
 
 
 class Config(model.Config):
@@ -74,7 +72,6 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "base": _size(12, 768),
     "large": _size(24, 1024),
 }
-ANCHOR: Anchor = "first"
 PREFIX = "bert."
 ATTENTION_DROPOUT = "attention_probs_dropout_prob"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
@@ -126,13 +123,8 @@ WEIGHT_MAP: Sequence[Weight] = [
 ]
 
 
-def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
-    """The modules of a BERT.
-
-    Args:
-        heads: of `mlm`, `nsp`, `classification`, `pooler` (the one that `BertModel` has); they share one pooler.
-        labels: names of the classes.
-    """
+def build(config: Config) -> LanguageModel:
+    """The modules of a BERT."""
     width, dropout = config.hidden_size, config.hidden_dropout_prob
     embedding = Embedding(
         config.vocab_size,
@@ -144,20 +136,18 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
     )
     stack = Stack([block_of(config) for _ in range(config.num_hidden_layers)])
     pooler = Pooler(width)
-    classifier_dropout = dropout if config.classifier_dropout is None else config.classifier_dropout
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "mlm": lambda: VocabularyHead.of(
-            embedding,
-            tied=config.tie_word_embeddings,
-            transform=Transform(width, activation(config.hidden_act), norm_of(config)),
-            bias=True,
-        ),
-        "nsp": lambda: SequenceHead(width, NSP_LABELS, ANCHOR, pooler=pooler),
-        "classification": lambda: SequenceHead(width, labels or (), ANCHOR, pooler=pooler, dropout=classifier_dropout),
-        "pooler": lambda: pooler,
-    }
-    made = {role: makers[role]() for role in heads}
-    return LanguageModel("bert", config, embedding, stack, made, std=config.initializer_range)
+    parts = HeadParts(
+        width,
+        "first",
+        config.tie_word_embeddings,
+        vocabulary_bias=True,
+        vocabulary_transform=lambda: Transform(width, activation(config.hidden_act), norm_of(config)),
+        activation=activation(config.hidden_act),
+        pooler=lambda: pooler,
+        model_pooler=lambda: pooler,
+        dropout=dropout if config.classifier_dropout is None else config.classifier_dropout,
+    )
+    return LanguageModel("bert", config, embedding, stack, parts, std=config.initializer_range)
 
 
 def norm_of(config: Config) -> nn.LayerNorm:

@@ -5,7 +5,7 @@ Source: Sanh et al. 2019, arXiv 1910.01108.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -19,7 +19,7 @@ from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
 from pretune.nn.embedding import Embedding, Learned
 from pretune.nn.feedforward import FeedForward
-from pretune.nn.heads import Anchor, Pooler, SequenceHead, Transform, VocabularyHead
+from pretune.nn.heads import HeadParts, Pooler, Transform
 from pretune.nn.stack import Stack
 from pretune.nn.structure import BIDIRECTIONAL
 
@@ -59,7 +59,6 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "small": _size(2, 512),
     "base": _size(6, 768),
 }
-ANCHOR: Anchor = "first"
 PREFIX = "distilbert."
 ATTENTION_DROPOUT = "attention_dropout"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
@@ -89,13 +88,8 @@ WEIGHT_MAP: Sequence[Weight] = [
 ]
 
 
-def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
-    """The modules of a DistilBERT.
-
-    Args:
-        heads: of `mlm`, `classification`.
-        labels: names of the classes.
-    """
+def build(config: Config) -> LanguageModel:
+    """The modules of a DistilBERT."""
     width = config.dim
     embedding = Embedding(
         config.vocab_size,
@@ -105,23 +99,17 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
         dropout=config.dropout,
     )
     stack = Stack([_block(config) for _ in range(config.n_layers)])
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "mlm": lambda: VocabularyHead.of(
-            embedding,
-            tied=config.tie_word_embeddings,
-            transform=Transform(width, activation(config.activation), _norm(width)),
-            bias=True,
-        ),
-        "classification": lambda: SequenceHead(
-            width,
-            labels or (),
-            ANCHOR,
-            pooler=Pooler(width, nn.functional.relu),
-            dropout=config.seq_classif_dropout,
-        ),
-    }
-    made = {role: makers[role]() for role in heads}
-    return LanguageModel("distilbert", config, embedding, stack, made, std=config.initializer_range)
+    parts = HeadParts(
+        width,
+        "first",
+        config.tie_word_embeddings,
+        vocabulary_bias=True,
+        vocabulary_transform=lambda: Transform(width, activation(config.activation), _norm(width)),
+        activation=activation(config.activation),
+        pooler=lambda: Pooler(width, nn.functional.relu),
+        dropout=config.seq_classif_dropout,
+    )
+    return LanguageModel("distilbert", config, embedding, stack, parts, std=config.initializer_range)
 
 
 def _norm(width: int) -> nn.LayerNorm:

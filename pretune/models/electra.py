@@ -7,7 +7,7 @@ Source: Clark et al. 2020, arXiv 2003.10555; sizes: google-research/electra.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -19,7 +19,7 @@ from pretune.models.model import LanguageModel
 from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.embedding import Embedding, Learned
-from pretune.nn.heads import Anchor, Pooler, SequenceHead, TokenHead, Transform, VocabularyHead
+from pretune.nn.heads import HeadParts, Pooler, Transform
 from pretune.nn.projection import Projection
 from pretune.nn.stack import Stack
 
@@ -50,7 +50,6 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "base": _size(12, 768, 768),
     "large": _size(24, 1024, 1024),
 }
-ANCHOR: Anchor = "first"
 PREFIX = "electra."
 ATTENTION_DROPOUT = bert.ATTENTION_DROPOUT
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
@@ -74,13 +73,8 @@ WEIGHT_MAP: Sequence[Weight] = [
 ]
 
 
-def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
-    """The modules of an ELECTRA.
-
-    Args:
-        heads: of `rtd` (the discriminator's), `mlm` (the generator's), `classification`.
-        labels: names of the classes.
-    """
+def build(config: Config) -> LanguageModel:
+    """The modules of an ELECTRA."""
     narrow, width, dropout = config.embedding_size, config.hidden_size, config.hidden_dropout_prob
     embedding = Embedding(
         config.vocab_size,
@@ -93,17 +87,17 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
     )
     stack = Stack([block_of(config) for _ in range(config.num_hidden_layers)])
     head_dropout = dropout if config.classifier_dropout is None else config.classifier_dropout
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "rtd": lambda: TokenHead(width, activation(config.hidden_act)),
-        "mlm": lambda: VocabularyHead.of(
-            embedding, tied=config.tie_word_embeddings, transform=_transform(config), bias=True
-        ),
-        "classification": lambda: SequenceHead(
-            width, labels or (), ANCHOR, pooler=Pooler(width, nn.functional.gelu, head_dropout), dropout=head_dropout
-        ),
-    }
-    made = {role: makers[role]() for role in heads}
-    return LanguageModel("electra", config, embedding, stack, made, std=config.initializer_range)
+    parts = HeadParts(
+        width,
+        "first",
+        config.tie_word_embeddings,
+        vocabulary_bias=True,
+        vocabulary_transform=lambda: _transform(config),
+        activation=activation(config.hidden_act),
+        pooler=lambda: Pooler(width, nn.functional.gelu, head_dropout),
+        dropout=head_dropout,
+    )
+    return LanguageModel("electra", config, embedding, stack, parts, std=config.initializer_range)
 
 
 def narrower(config: Config, share: float) -> Config:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from pretune.batch import Batch, Layout
-from pretune.models.model import Config, LanguageModel, ModelOutput
+from pretune.models.model import Config, LanguageModel
 from pretune.nn.cache import Cache, EncoderOutput
 from pretune.nn.embedding import Embedding
+from pretune.nn.heads import HeadParts
+from pretune.nn.model_protocol import ModelOutput
 from pretune.nn.stack import Stack
 
 
@@ -50,7 +51,7 @@ class EncoderDecoder(LanguageModel):
     A batch without one is a text that both sides read, as BART's classifier does: the decoder sees it a place later.
 
     Args:
-        family, config, embedding, stack, heads: as of every model; embedding and stack are the decoder's.
+        family, config, embedding, stack, parts: as of every model; embedding and stack are the decoder's.
         encoder: the other side.
         start: token with which the decoder's run begins.
         rules: of what it writes.
@@ -64,7 +65,7 @@ class EncoderDecoder(LanguageModel):
         encoder: Encoder,
         embedding: Embedding,
         stack: Stack,
-        heads: Mapping[str, nn.Module],
+        parts: HeadParts,
         *,
         start: int,
         rules: GenerationConstraints = GenerationConstraints(),
@@ -73,11 +74,21 @@ class EncoderDecoder(LanguageModel):
         positions: int | None = None,
     ) -> None:
         super().__init__(
-            family, config, embedding, stack, heads, std=std, residual_std=residual_std, positions=positions
+            family, config, embedding, stack, parts, std=std, residual_std=residual_std, positions=positions
         )
         self.encoder = encoder
         self.start = start
         self.rules = rules
+
+    @property
+    def has_encoder(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def decoder_start(self) -> int:
+        """The token with which the decoder begins."""
+        return self.start
 
     def forward(self, batch: Batch, *, cache: Cache | None = None, layers: bool = False) -> ModelOutput:
         """The decoder's hidden run.

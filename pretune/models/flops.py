@@ -17,11 +17,12 @@ from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.model import LanguageModel
 from pretune.nn.attention import Attention
 from pretune.nn.heads import VocabularyHead
+from pretune.nn.model_protocol import TrainableModel
 from pretune.nn.projection import ProjectionBrick, named_bricks
 from pretune.nn.relative_attention import RelativeAttention
 from pretune.nn.stack import Stack
 
-Passes = Callable[[nn.Module, Batch], Sequence[tuple[nn.Module, Batch]]]
+Passes = Callable[[LanguageModel, Batch], Sequence[tuple[TrainableModel, Batch]]]
 """Which models a step calls on which batches, from the model and the micro-batch."""
 
 
@@ -92,13 +93,14 @@ class Flops:
         passes: which passes a step makes; one over the batch by default.
     """
 
-    def __init__(self, model: nn.Module, passes: Passes | None = None) -> None:
+    def __init__(self, model: LanguageModel, passes: Passes | None = None) -> None:
         self._model, self._passes = model, passes
         self._counts: dict[int, _Pass] = {}
 
     def __call__(self, batch: Batch) -> float:
         """Of one micro-batch."""
-        passes = [(self._model, batch)] if self._passes is None else self._passes(self._model, batch)
+        once: list[tuple[TrainableModel, Batch]] = [(self._model, batch)]
+        passes = once if self._passes is None else self._passes(self._model, batch)
         total = 0.0
         for model, part in passes:
             if isinstance(model, LanguageModel):

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pretune.batch import Batch
-from pretune.models.model import LanguageModel, ModelOutput
+from pretune.models.model import LanguageModel
+from pretune.nn.model_protocol import ModelOutput
 
 
 class FrozenModel(nn.Module):

@@ -5,7 +5,7 @@ Source: Radford et al. 2018, "Improving Language Understanding by Generative Pre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -19,7 +19,7 @@ from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
 from pretune.nn.embedding import Embedding, Learned
 from pretune.nn.feedforward import FeedForward
-from pretune.nn.heads import Anchor, SequenceHead, VocabularyHead
+from pretune.nn.heads import HeadParts
 from pretune.nn.stack import Stack
 from pretune.nn.structure import CAUSAL
 
@@ -60,7 +60,6 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "base": _size(12, 768),
 }
 MODEL_TYPE = "openai-gpt"
-ANCHOR: Anchor = "last"
 PREFIX = "transformer."
 ATTENTION_DROPOUT = "attn_pdrop"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
@@ -84,23 +83,14 @@ WEIGHT_MAP: Sequence[Weight] = [
 ]
 
 
-def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
-    """The modules of a GPT.
-
-    Args:
-        heads: of `clm`, `classification`.
-        labels: names of the classes.
-    """
+def build(config: Config) -> LanguageModel:
+    """The modules of a GPT."""
     width = config.n_embd
     position = Learned(config.n_positions, width)
     embedding = Embedding(config.vocab_size, width, position=position, dropout=config.embd_pdrop)
     stack = Stack([_block(config) for _ in range(config.n_layer)])
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "clm": lambda: VocabularyHead.of(embedding, tied=config.tie_word_embeddings),
-        "classification": lambda: SequenceHead(width, labels or (), ANCHOR, bias=False),
-    }
-    made = {role: makers[role]() for role in heads}
-    return LanguageModel("gpt", config, embedding, stack, made, std=config.initializer_range)
+    parts = HeadParts(width, "last", config.tie_word_embeddings, bias=False)
+    return LanguageModel("gpt", config, embedding, stack, parts, std=config.initializer_range)
 
 
 def _block(config: Config) -> Block:

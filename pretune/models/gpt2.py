@@ -6,7 +6,7 @@ Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learner
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -20,7 +20,7 @@ from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
 from pretune.nn.embedding import Embedding, Learned
 from pretune.nn.feedforward import FeedForward
-from pretune.nn.heads import Anchor, SequenceHead, VocabularyHead
+from pretune.nn.heads import HeadParts
 from pretune.nn.stack import Stack
 from pretune.nn.structure import CAUSAL
 
@@ -68,7 +68,6 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "large": _size(36, 1280, 20),
     "xl": _size(48, 1600, 25),
 }
-ANCHOR: Anchor = "last"
 PREFIX = "transformer."
 ATTENTION_DROPOUT = "attn_pdrop"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
@@ -95,24 +94,15 @@ WEIGHT_MAP: Sequence[Weight] = [
 ]
 
 
-def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
-    """The modules of a GPT-2.
-
-    Args:
-        heads: of `clm`, `classification`.
-        labels: names of the classes.
-    """
+def build(config: Config) -> LanguageModel:
+    """The modules of a GPT-2."""
     position = Learned(config.n_positions, config.n_embd)
     embedding = Embedding(config.vocab_size, config.n_embd, position=position, dropout=config.embd_pdrop)
     stack = Stack([_block(config, layer) for layer in range(config.n_layer)], _norm(config))
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "clm": lambda: VocabularyHead.of(embedding, tied=config.tie_word_embeddings),
-        "classification": lambda: SequenceHead(config.n_embd, labels or (), ANCHOR, bias=False),
-    }
-    made = {role: makers[role]() for role in heads}
+    parts = HeadParts(config.n_embd, "last", config.tie_word_embeddings, bias=False)
     std = config.initializer_range
     return LanguageModel(
-        "gpt2", config, embedding, stack, made, std=std, residual_std=std / math.sqrt(2 * config.n_layer)
+        "gpt2", config, embedding, stack, parts, std=std, residual_std=std / math.sqrt(2 * config.n_layer)
     )
 
 

@@ -8,7 +8,7 @@ Source: Brown et al. 2020 (arXiv 2005.14165), section 2.1 and table 2.1; Black e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -22,7 +22,7 @@ from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
 from pretune.nn.embedding import Embedding, Learned
 from pretune.nn.feedforward import FeedForward
-from pretune.nn.heads import Anchor, SequenceHead, VocabularyHead
+from pretune.nn.heads import HeadParts
 from pretune.nn.stack import Stack
 from pretune.nn.structure import CAUSAL, Window
 
@@ -90,7 +90,6 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "175b": _size(96, 12288, 96),
 }
 MODEL_TYPE = "gpt_neo"
-ANCHOR: Anchor = "last"
 PREFIX = "transformer."
 ATTENTION_DROPOUT = "attention_dropout"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
@@ -116,25 +115,16 @@ WEIGHT_MAP: Sequence[Weight] = [
 ]
 
 
-def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
-    """The modules of a GPT-3.
-
-    Args:
-        heads: of `clm`, `classification`.
-        labels: names of the classes.
-    """
+def build(config: Config) -> LanguageModel:
+    """The modules of a GPT-3."""
     width = config.hidden_size
     position = Learned(config.max_position_embeddings, width)
     embedding = Embedding(config.vocab_size, width, position=position, dropout=config.embed_dropout)
     stack = Stack([_block(config, kind) for kind in config.kinds], _norm(config))
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "clm": lambda: VocabularyHead.of(embedding, tied=config.tie_word_embeddings),
-        "classification": lambda: SequenceHead(width, labels or (), ANCHOR, bias=False),
-    }
-    made = {role: makers[role]() for role in heads}
+    parts = HeadParts(width, "last", config.tie_word_embeddings, bias=False)
     std = config.initializer_range
     return LanguageModel(
-        "gpt3", config, embedding, stack, made, std=std, residual_std=std / math.sqrt(2 * config.num_layers)
+        "gpt3", config, embedding, stack, parts, std=std, residual_std=std / math.sqrt(2 * config.num_layers)
     )
 
 

@@ -21,7 +21,7 @@ from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
 from pretune.nn.embedding import Embedding
 from pretune.nn.feedforward import GatedFeedForward
-from pretune.nn.heads import Anchor, SequenceHead, VocabularyHead
+from pretune.nn.heads import HeadParts
 from pretune.nn.stack import Stack
 from pretune.nn.structure import CAUSAL
 
@@ -97,7 +97,6 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "13b": size(40, 5120, 40, 40, 13824),
     "65b": size(80, 8192, 64, 64, 22016),
 }
-ANCHOR: Anchor = "last"
 PREFIX = "model."
 ATTENTION_DROPOUT = "attention_dropout"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
@@ -124,23 +123,12 @@ WEIGHT_MAP: Sequence[Weight] = [
 ]
 
 
-def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
-    """The modules of a Llama.
-
-    Args:
-        heads: of `clm`, `classification`.
-        labels: names of the classes.
-    """
-    return assemble("llama", config, heads, labels, attention_of(config, bias=config.attention_bias))
+def build(config: Config) -> LanguageModel:
+    """The modules of a Llama."""
+    return assemble("llama", config, attention_of(config, bias=config.attention_bias))
 
 
-def assemble(
-    family: str,
-    config: Config,
-    heads: Sequence[str],
-    labels: Sequence[str] | None,
-    attention: Callable[[], Attention],
-) -> LanguageModel:
+def assemble(family: str, config: Config, attention: Callable[[], Attention]) -> LanguageModel:
     """A model of Llama's kind.
 
     Args:
@@ -149,18 +137,14 @@ def assemble(
     width = config.hidden_size
     embedding = Embedding(config.vocab_size, width)
     stack = Stack([_block(config, attention()) for _ in range(config.num_hidden_layers)], norm_of(config, width))
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "clm": lambda: VocabularyHead.of(embedding, tied=config.tie_word_embeddings),
-        "classification": lambda: SequenceHead(width, labels or (), ANCHOR, bias=False),
-    }
-    made = {role: makers[role]() for role in heads}
+    parts = HeadParts(width, "last", config.tie_word_embeddings, bias=False)
     std = config.initializer_range
     return LanguageModel(
         family,
         config,
         embedding,
         stack,
-        made,
+        parts,
         std=std,
         residual_std=std / math.sqrt(2 * config.num_hidden_layers),
         positions=config.max_position_embeddings,

@@ -36,7 +36,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "base": bart.size(6, 512),
     "big": bart.size(6, 1024),
 }
-ANCHOR, PREFIX, ATTENTION_DROPOUT = bart.ANCHOR, bart.PREFIX, bart.ATTENTION_DROPOUT
+PREFIX, ATTENTION_DROPOUT = bart.PREFIX, bart.ATTENTION_DROPOUT
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {"MarianMTModel": ("clm",), "MarianModel": ()}
 WEIGHT_MAP: Sequence[Weight] = [  # some files hold the waves
     *bart.BODY,
@@ -47,12 +47,7 @@ WEIGHT_MAP: Sequence[Weight] = [  # some files hold the waves
 ]
 
 
-def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> EncoderDecoder:
-    """The modules of a Transformer.
-
-    Args:
-        heads: of `clm`.
-        labels: none.
-    """
+def build(config: Config) -> EncoderDecoder:
+    """The modules of a Transformer."""
     length, width = config.max_position_embeddings, config.d_model
-    return bart.assemble("marian", config, heads, labels, lambda: Sinusoidal(length, width), normed=False)
+    return bart.assemble("marian", config, lambda: Sinusoidal(length, width), normed=False)

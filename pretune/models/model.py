@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, cast
 
@@ -10,15 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from pretune import config as configuration
-from pretune.batch import Batch, Layout
+from pretune.batch import Batch
 from pretune.errors import DataError, UsageError
 from pretune.find import find, suggest
 from pretune.models.init import initialise
 from pretune.models.metadata import Metadata, VariantRecord, absolute, digest
 from pretune.models.weight_map import Weight
+from pretune.nn.activation import Activation
+from pretune.nn.attention import Attention
 from pretune.nn.cache import Cache
 from pretune.nn.embedding import Embedding
-from pretune.nn.heads import Anchor
+from pretune.nn.heads import HeadParts, PoolPosition, SequenceHead, VocabularyHead
+from pretune.nn.model_protocol import ModelOutput, TrainableModel
 from pretune.nn.stack import Stack
 
 Pooling = Literal["mean", "cls", "last"]
@@ -40,42 +43,17 @@ class Family(Protocol):
 
     Config: type[Config]
     SIZES: Mapping[str, Mapping[str, Any]]
-    ANCHOR: Anchor
     PREFIX: str
     ATTENTION_DROPOUT: str
     WEIGHT_MAP: Sequence[Weight]
     ARCHITECTURES: Mapping[str, tuple[str, ...]]
 
-    def build(self, config: Any, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
-        """The modules, on torch's current default device, with weights not yet set."""
+    def build(self, config: Any) -> LanguageModel:
+        """The modules without heads, on torch's current default device, with weights not yet set."""
 
 
-@dataclass
-class ModelOutput:
-    """What a forward gives.
-
-    Attributes:
-        last_hidden_state: (T, width), after the last norm; (M, width) where the last layer gave some rows only.
-        layout: of that run.
-        rows: (M,) int64, which rows of the batch's run they are; None for all.
-        layers: the stack's input and every block's output, each (T, width), where asked for.
-        cache: the one that was given, with the new tokens in it.
-    """
-
-    last_hidden_state: Tensor
-    layout: Layout
-    rows: Tensor | None = None
-    layers: list[Tensor] | None = None
-    cache: Cache | None = None
-
-    def at(self, index: Tensor) -> Tensor:
-        """Rows by their place in the batch's run, which must be among those that it `reads`.
-
-        Shape:
-            index: (K,) int64; return: (K, width)
-        """
-        place = index if self.rows is None else torch.searchsorted(self.rows, index)
-        return self.last_hidden_state.index_select(0, place)
+MakeHeads = Callable[["LanguageModel"], Mapping[str, nn.Module]]
+"""Makes the heads that somebody needs of a model, by role, such as the method `heads` of an objective or a task."""
 
 
 @dataclass
@@ -94,17 +72,18 @@ class Loaded:
 
 
 class LanguageModel(nn.Module):
-    """Embedding, stack and heads of one family.
+    """The embedding, the stack and the heads of one family; a `TrainableModel`.
 
     Args:
         family: name of its file in `models/`.
         config: sizes and rates, by their Hugging Face names.
-        heads: by role: `mlm`, `nsp`, `clm`, `classification`, `pooler`.
+        parts: what its heads are made of.
         std: of initial weights.
         residual_std: of the initial weights of projections that end a residual branch, where it differs.
         positions: tokens of the longest sequence, where no table of positions says it; None for no limit.
 
     Attributes:
+        heads: by role, such as `mlm` or `classification`; empty until `add_heads`.
         extras: fields of a foreign `config.json` that pretune does not use and hands on.
         loaded: what reading the files found, or None for a model built anew.
         metadata: what the files say of the model beyond its configuration: objectives, task, heads.
@@ -119,7 +98,7 @@ class LanguageModel(nn.Module):
         config: Config,
         embedding: Embedding,
         stack: Stack,
-        heads: Mapping[str, nn.Module],
+        parts: HeadParts,
         *,
         std: float = 0.02,
         residual_std: float | None = None,
@@ -130,7 +109,8 @@ class LanguageModel(nn.Module):
         self.config = config
         self.embedding = embedding
         self.stack = stack
-        self.heads = nn.ModuleDict(dict(heads))
+        self.heads = nn.ModuleDict()
+        self.parts = parts
         self.std = std
         self.residual_std = std if residual_std is None else residual_std
         self.positions = positions if embedding.position is None else embedding.position.longest
@@ -210,7 +190,71 @@ class LanguageModel(nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
-    def narrower(self, share: float, heads: Sequence[str], seed: int) -> LanguageModel:
+    @property
+    def is_causal(self) -> bool:
+        """Whether each row sees only itself and the rows before it."""
+        attentions = [block.attention for block in self.stack.blocks]
+        return all(isinstance(attention, Attention) and attention.structure.is_causal for attention in attentions)
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether a batch has a source, which an encoder reads."""
+        return False
+
+    @property
+    def decoder_start(self) -> int | None:
+        """The token with which the decoder of an encoder-decoder begins; None for other models."""
+        return None
+
+    @property
+    def supports_permutation(self) -> bool:
+        """Whether it reads a batch with an `order`."""
+        return False
+
+    @property
+    def pool_position(self) -> PoolPosition:
+        """The row that stands for a sequence."""
+        return self.parts.pool_position
+
+    @property
+    def head_activation(self) -> Activation:
+        """The activation that the family uses in its heads."""
+        return self.parts.activation
+
+    def vocabulary_head(self) -> VocabularyHead:
+        """A new head over the vocabulary, tied to the embedding where the configuration says so."""
+        return self.parts.vocabulary_head(self.embedding)
+
+    def sequence_head(self, labels: Sequence[str], dropout: float | None = None) -> SequenceHead:
+        """A new head that decides for whole sequences, with the family's pooler.
+
+        Args:
+            labels: names of the classes, in the order of the logits.
+            dropout: rate before the classes, where it is not the family's.
+        """
+        return self.parts.sequence_head(labels, dropout)
+
+    def add_heads(self, heads: Mapping[str, nn.Module], seed: int | None = None) -> None:
+        """Hang heads on the model, by role.
+
+        Args:
+            seed: of the initial values of their new parameters; None leaves these as they are, for `initialise` or the
+                files of a model.
+
+        Raises:
+            UsageError: the model has a head of that role already.
+        """
+        before = {name for name, _ in self.named_parameters()}
+        for role, head in heads.items():
+            if role in self.heads:
+                raise UsageError(f"this {self.family} has a head {role!r} already")
+            self.heads[role] = head
+        if seed is not None:
+            initialise(self, seed, only=lambda name: name not in before)
+
+    def narrower(
+        self, share: float, heads: Callable[[TrainableModel], Mapping[str, nn.Module]], seed: int
+    ) -> LanguageModel:
         """A model of the same family whose layers have a share of this one's width, with initial weights.
 
         Raises:
@@ -218,10 +262,19 @@ class LanguageModel(nn.Module):
         """
         family = get_family(self.family)
         if not hasattr(family, "narrower"):
-            raise UsageError(f"{self.family} does not say how it is made narrower; take electra")
+            raise UsageError(f"{self.family} does not say how it is made narrower; use electra")
         model = construct(self.family, family.narrower(self.config, share), heads)
         initialise(model, seed)
         return model
+
+    def share_embedding(self, other: TrainableModel) -> None:
+        """Use the embedding tables of another model of the same family instead of its own; projections stay its own."""
+        assert isinstance(other, LanguageModel)  # of the same family
+        shared, own = other.embedding, self.embedding
+        own.word, own.position, own.segment, own.norm = shared.word, shared.position, shared.segment, shared.norm
+        for head in self.heads.values():
+            if isinstance(head, VocabularyHead):
+                head.tie(shared.word)
 
     def new_cache(self, sequences: int, capacity: int = 128) -> Cache:
         """An empty key/value cache for this model."""
@@ -268,22 +321,28 @@ def configure(family: Family, size: str, overrides: Mapping[str, Any]) -> Config
     return configuration.validate(family.Config, {**family.SIZES[size], **overrides}, "model")
 
 
-def construct(family: str, config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
-    """The model without memory for its parameters (device `meta`).
+def construct(
+    family: str, config: Config, heads: Sequence[str] | MakeHeads = (), labels: Sequence[str] | None = None
+) -> LanguageModel:
+    """The model with its heads, without memory for the parameters of its body (device `meta`).
+
+    Args:
+        heads: roles of standard heads, or what makes them.
+        labels: names of the classes of standard heads.
 
     Raises:
-        UsageError: a head that the family does not have, or a classification head without labels.
+        UsageError: a standard head that the family does not have, or one that decides among labels without them.
     """
-    module = get_family(family)
-    known = sorted({role for roles in module.ARCHITECTURES.values() for role in roles})
-    for role in heads:
-        if role not in known:
-            raise UsageError(f"{family} has no head {role!r}; {suggest(role, known)}")
-    if "classification" in heads and not labels:
-        raise UsageError("a classification head needs the names of its labels")
+    from pretune.models.standard_heads import standard_heads
+
     with torch.device("meta"):
-        model = module.build(config, heads, labels)
+        model = get_family(family).build(config)
     if digest(family) is not None:  # a user's file, which may build on a family of ours
         model.metadata = Metadata(family=VariantRecord.of(family))
         model.family = absolute(family)
+    if callable(heads):  # with memory: their buffers keep their values
+        model.add_heads(heads(model))
+    else:
+        with torch.device("meta"):
+            model.add_heads(standard_heads(heads, labels)(model))
     return model

@@ -8,7 +8,7 @@ Source: Warner et al. 2024, arXiv 2412.13663.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -23,7 +23,7 @@ from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
 from pretune.nn.embedding import Embedding
 from pretune.nn.feedforward import GatedFeedForward
-from pretune.nn.heads import Anchor, MeanHead, SequenceHead, Transform, VocabularyHead
+from pretune.nn.heads import HeadParts, MeanHead, SequenceHead, Transform
 from pretune.nn.stack import Stack
 from pretune.nn.structure import BIDIRECTIONAL, Window
 
@@ -111,7 +111,6 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "base": _size(22, 768, 1152),
     "large": _size(28, 1024, 2624),
 }
-ANCHOR: Anchor = "first"
 PREFIX = "model."
 ATTENTION_DROPOUT = "attention_dropout"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
@@ -144,34 +143,30 @@ WEIGHT_MAP: Sequence[Weight] = [
 ]
 
 
-def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
-    """The modules of a ModernBERT.
-
-    Args:
-        heads: of `mlm`, `classification`; they share the transform before them.
-        labels: names of the classes.
-    """
+def build(config: Config) -> LanguageModel:
+    """The modules of a ModernBERT."""
     width = config.hidden_size
     embedding = Embedding(config.vocab_size, width, norm=_norm(config), dropout=config.embedding_dropout)
     stack = Stack([_block(config, layer) for layer in range(config.num_hidden_layers)], _norm(config))
     transform = Transform(width, activation(config.classifier_activation), _norm(config), bias=config.classifier_bias)
-    pooling = MeanHead if config.classifier_pooling == "mean" else SequenceHead
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "mlm": lambda: VocabularyHead.of(
-            embedding, tied=config.tie_word_embeddings, transform=transform, bias=config.decoder_bias
-        ),
-        "classification": lambda: pooling(
-            width, labels or (), ANCHOR, pooler=transform, dropout=config.classifier_dropout
-        ),
-    }
-    made = {role: makers[role]() for role in heads}
+    parts = HeadParts(
+        width,
+        "first",
+        config.tie_word_embeddings,
+        vocabulary_bias=config.decoder_bias,
+        vocabulary_transform=lambda: transform,
+        activation=activation(config.classifier_activation),
+        pooler=lambda: transform,
+        sequence=MeanHead if config.classifier_pooling == "mean" else SequenceHead,
+        dropout=config.classifier_dropout,
+    )
     std = config.initializer_range
     return LanguageModel(
         "modernbert",
         config,
         embedding,
         stack,
-        made,
+        parts,
         std=std,
         residual_std=std / math.sqrt(2 * config.num_hidden_layers),
         positions=config.max_position_embeddings,

@@ -5,7 +5,7 @@ Source: Yang et al. 2024, arXiv 2407.10671.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
@@ -32,7 +32,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "0.5b": {**size(24, 896, 14, 2, 4864), **_TIED},
     "1.5b": {**size(28, 1536, 12, 2, 8960), **_TIED},
 }
-ANCHOR, PREFIX, ATTENTION_DROPOUT, WEIGHT_MAP = llama.ANCHOR, llama.PREFIX, llama.ATTENTION_DROPOUT, llama.WEIGHT_MAP
+PREFIX, ATTENTION_DROPOUT, WEIGHT_MAP = llama.PREFIX, llama.ATTENTION_DROPOUT, llama.WEIGHT_MAP
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "Qwen2ForCausalLM": ("clm",),
     "Qwen2ForSequenceClassification": ("classification",),
@@ -40,7 +40,7 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
-    """The modules of a Qwen2. Args: as Llama's."""
+def build(config: Config) -> LanguageModel:
+    """The modules of a Qwen2."""
     attention = llama.attention_of(config, bias=True, output_bias=False)
-    return llama.assemble("qwen2", config, heads, labels, attention)
+    return llama.assemble("qwen2", config, attention)

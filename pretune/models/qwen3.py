@@ -39,7 +39,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "0.6b": {**size(28, 1024, 16, 8, 3072, head=128), **_TIED},
     "1.7b": {**size(28, 2048, 16, 8, 6144, head=128), **_TIED},
 }
-ANCHOR, PREFIX, ATTENTION_DROPOUT = llama.ANCHOR, llama.PREFIX, llama.ATTENTION_DROPOUT
+PREFIX, ATTENTION_DROPOUT = llama.PREFIX, llama.ATTENTION_DROPOUT
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "Qwen3ForCausalLM": ("clm",),
     "Qwen3ForSequenceClassification": ("classification",),
@@ -52,7 +52,7 @@ WEIGHT_MAP: Sequence[Weight] = [
 ]
 
 
-def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
-    """The modules of a Qwen3. Args: as Llama's."""
+def build(config: Config) -> LanguageModel:
+    """The modules of a Qwen3."""
     attention = llama.attention_of(config, bias=config.attention_bias, normed=True)
-    return llama.assemble("qwen3", config, heads, labels, attention)
+    return llama.assemble("qwen3", config, attention)

@@ -7,7 +7,7 @@ Source: Liu et al. 2019, arXiv 1907.11692.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -18,7 +18,7 @@ from pretune.models.bert import block_of, embedding_names, layer_names, norm_of
 from pretune.models.model import LanguageModel
 from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.embedding import Embedding, Learned
-from pretune.nn.heads import Anchor, Pooler, SequenceHead, Transform, VocabularyHead
+from pretune.nn.heads import HeadParts, Pooler, Transform
 from pretune.nn.stack import Stack
 
 
@@ -42,7 +42,6 @@ class Config(bert.Config):
 
 
 SIZES: Mapping[str, Mapping[str, Any]] = bert.SIZES
-ANCHOR: Anchor = "first"
 PREFIX = "roberta."
 ATTENTION_DROPOUT = bert.ATTENTION_DROPOUT
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
@@ -64,13 +63,8 @@ WEIGHT_MAP: Sequence[Weight] = [
 ]
 
 
-def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
-    """The modules of a RoBERTa.
-
-    Args:
-        heads: of `mlm`, `classification`, `pooler` (the one that `RobertaModel` has).
-        labels: names of the classes.
-    """
+def build(config: Config) -> LanguageModel:
+    """The modules of a RoBERTa."""
     width, dropout = config.hidden_size, config.hidden_dropout_prob
     unused = config.pad_token_id + 1
     embedding = Embedding(
@@ -83,17 +77,14 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
     )
     stack = Stack([block_of(config) for _ in range(config.num_hidden_layers)])
     head_dropout = dropout if config.classifier_dropout is None else config.classifier_dropout
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "mlm": lambda: VocabularyHead.of(
-            embedding,
-            tied=config.tie_word_embeddings,
-            transform=Transform(width, nn.functional.gelu, norm_of(config)),
-            bias=True,
-        ),
-        "classification": lambda: SequenceHead(
-            width, labels or (), ANCHOR, pooler=Pooler(width, dropout=head_dropout), dropout=head_dropout
-        ),
-        "pooler": lambda: Pooler(width),
-    }
-    made = {role: makers[role]() for role in heads}
-    return LanguageModel("roberta", config, embedding, stack, made, std=config.initializer_range)
+    parts = HeadParts(
+        width,
+        "first",
+        config.tie_word_embeddings,
+        vocabulary_bias=True,
+        vocabulary_transform=lambda: Transform(width, nn.functional.gelu, norm_of(config)),
+        pooler=lambda: Pooler(width, dropout=head_dropout),
+        model_pooler=lambda: Pooler(width),
+        dropout=head_dropout,
+    )
+    return LanguageModel("roberta", config, embedding, stack, parts, std=config.initializer_range)

@@ -8,7 +8,7 @@ Source: Raffel et al. 2019, arXiv 1910.10683; Shazeer 2020, arXiv 2002.05202, fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -22,7 +22,7 @@ from pretune.nn.attention import Attention
 from pretune.nn.block import Block, DecoderBlock, Norms
 from pretune.nn.embedding import Embedding
 from pretune.nn.feedforward import FeedForward, GatedFeedForward
-from pretune.nn.heads import Anchor, VocabularyHead
+from pretune.nn.heads import HeadParts
 from pretune.nn.relative import RelativeBias
 from pretune.nn.stack import Stack
 from pretune.nn.structure import BIDIRECTIONAL, CAUSAL, Structure
@@ -88,7 +88,6 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "base": _size(12, 768, 12, 3072),
     "large": _size(24, 1024, 16, 4096),
 }
-ANCHOR: Anchor = "last"
 PREFIX = ""
 ATTENTION_DROPOUT = "attention_dropout"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {"T5ForConditionalGeneration": ("clm",), "T5Model": ()}
@@ -142,13 +141,8 @@ class Scale(nn.Module):
         return rows * self.factor
 
 
-def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> EncoderDecoder:
-    """The modules of a T5.
-
-    Args:
-        heads: of `clm`.
-        labels: none.
-    """
+def build(config: Config) -> EncoderDecoder:
+    """The modules of a T5."""
     width, dropout = config.d_model, config.dropout_rate
     word = Vocabulary(config.vocab_size, width)
     reading, writing = (
@@ -166,15 +160,14 @@ def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = N
     )
     stack = Stack([_decoder_block(config, writing) for _ in range(config.num_decoder_layers)], _norm(config))
     embedding = Embedding(config.vocab_size, width, word=word, dropout=dropout)
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "clm": lambda: VocabularyHead.of(
-            embedding,
-            tied=config.tie_word_embeddings,
-            transform=Scale(width**-0.5) if config.scale_decoder_outputs else None,
-        )
-    }
-    made = {role: makers[role]() for role in heads}
-    return EncoderDecoder("t5", config, encoder, embedding, stack, made, start=config.decoder_start_token_id)
+    parts = HeadParts(
+        width,
+        "last",
+        config.tie_word_embeddings,
+        vocabulary_transform=(lambda: Scale(width**-0.5)) if config.scale_decoder_outputs else nn.Identity,
+        activation=activation(config.activation),
+    )
+    return EncoderDecoder("t5", config, encoder, embedding, stack, parts, start=config.decoder_start_token_id)
 
 
 def _norm(config: Config) -> nn.RMSNorm:

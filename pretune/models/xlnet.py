@@ -8,7 +8,7 @@ Source: Yang et al. 2019, arXiv 1906.08237; zihangdai/xlnet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pretune.batch import Batch, Layout
 from pretune.errors import UsageError
 from pretune.models import model
-from pretune.models.model import LanguageModel, ModelOutput
+from pretune.models.model import LanguageModel
 from pretune.models.weight_map import SplitHeads, Squeeze, Transpose, Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.block import Norms
@@ -26,7 +26,8 @@ from pretune.nn.cache import Cache
 from pretune.nn.dropout import Dropout
 from pretune.nn.embedding import Embedding
 from pretune.nn.feedforward import FeedForward
-from pretune.nn.heads import Anchor, Pooler, SequenceHead, VocabularyHead
+from pretune.nn.heads import HeadParts, Pooler
+from pretune.nn.model_protocol import ModelOutput
 from pretune.nn.relative_attention import Keys, QueryStream, RelativeAttention, after
 from pretune.nn.stack import Stack
 
@@ -86,7 +87,6 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "base": _size(12, 768),
     "large": _size(24, 1024),
 }
-ANCHOR: Anchor = "last"
 PREFIX = "transformer."
 ATTENTION_DROPOUT = "attention_dropout"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
@@ -164,9 +164,14 @@ class TwoStreamBlock(nn.Module):
 class XLNet(LanguageModel):
     """A language model of two streams."""
 
-    def __init__(self, config: Config, embedding: Embedding, stack: Stack, heads: Mapping[str, nn.Module]) -> None:
-        super().__init__("xlnet", config, embedding, stack, heads, std=config.initializer_range)
+    def __init__(self, config: Config, embedding: Embedding, stack: Stack, parts: HeadParts) -> None:
+        super().__init__("xlnet", config, embedding, stack, parts, std=config.initializer_range)
         self.mask = nn.Parameter(torch.empty(config.d_model))
+
+    @property
+    def supports_permutation(self) -> bool:
+        """Its query stream predicts rows without their content."""
+        return True
 
     def forward(
         self, batch: Batch, *, cache: Cache | None = None, layers: bool = False, memory: SegmentMemory | None = None
@@ -233,24 +238,21 @@ class XLNet(LanguageModel):
         return found
 
 
-def build(config: Config, heads: Sequence[str], labels: Sequence[str] | None = None) -> LanguageModel:
-    """The modules of an XLNet.
-
-    Args:
-        heads: of `plm`, `classification`.
-        labels: names of the classes.
-    """
+def build(config: Config) -> LanguageModel:
+    """The modules of an XLNet."""
     width = config.d_model
     embedding = Embedding(config.vocab_size, width, dropout=config.dropout)
     blocks = [_block(config) for _ in range(config.n_layer)]
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "plm": lambda: VocabularyHead.of(embedding, tied=config.tie_word_embeddings, bias=True),
-        "classification": lambda: SequenceHead(
-            width, labels or (), ANCHOR, pooler=Pooler(width), dropout=config.summary_last_dropout
-        ),
-    }
-    made = {role: makers[role]() for role in heads}
-    return XLNet(config, embedding, Stack(blocks), made)  # type: ignore[arg-type]
+    parts = HeadParts(
+        width,
+        "last",
+        config.tie_word_embeddings,
+        vocabulary_bias=True,
+        activation=activation(config.ff_activation),
+        pooler=lambda: Pooler(width),
+        dropout=config.summary_last_dropout,
+    )
+    return XLNet(config, embedding, Stack(blocks), parts)  # type: ignore[arg-type]
 
 
 def _block(config: Config) -> TwoStreamBlock:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
 import torch
@@ -16,7 +17,10 @@ from pretune.nn.embedding import Embedding
 from pretune.nn.projection import Projection
 from pretune.nn.vocabulary import Vocabulary, VocabularyBrick
 
-Anchor = Literal["first", "last"]
+PoolPosition = Literal["first", "last"]
+"""The row that stands for a sequence."""
+NSP_LABELS = ("next", "random")
+SOP_LABELS = ("ordered", "swapped")
 
 
 class Transform(nn.Module):
@@ -147,7 +151,7 @@ class SequenceHead(nn.Module):
 
     Args:
         labels: names of the classes, in the order of the logits.
-        anchor: which token is read.
+        pool_position: which token is read.
         pooler: applied to the row, or None; it may be shared with other heads.
         dropout: share of the pooled row dropped while training.
 
@@ -161,7 +165,7 @@ class SequenceHead(nn.Module):
         self,
         width: int,
         labels: Sequence[str],
-        anchor: Anchor,
+        pool_position: PoolPosition,
         *,
         pooler: nn.Module | None = None,
         dropout: float = 0.0,
@@ -169,21 +173,21 @@ class SequenceHead(nn.Module):
     ) -> None:
         super().__init__()
         self.labels = list(labels)
-        self.anchor = anchor
+        self.pool_position = pool_position
         self.pooler = pooler or nn.Identity()
         self.dropout = Dropout(dropout)
         self.linear = Projection(width, len(self.labels), bias=bias)
 
     def rows(self, layout: Layout) -> Tensor:
         """(N,) int64: the row of the hidden run that decides for each sequence."""
-        return layout.first if self.anchor == "first" else layout.last
+        return layout.first if self.pool_position == "first" else layout.last
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
         """Shape: (T, width) -> (N, classes)."""
         return self.linear(self.dropout(self.pooler(hidden[self.rows(layout)])))  # type: ignore[no-any-return]
 
 
-class TokenHead(nn.Module):
+class DetectionHead(nn.Module):
     """One yes or no for each row that is asked for: was this token replaced?
 
     Source: Clark et al. 2020 (arXiv 2003.10555), the discriminator's head.
@@ -212,3 +216,54 @@ class MeanHead(SequenceHead):
         total = hidden.new_zeros(layout.count, hidden.shape[1], dtype=torch.float32).index_add(0, owner, hidden.float())
         mean = (total / lengths.clamp(min=1)[:, None]).to(hidden.dtype)
         return self.linear(self.dropout(self.pooler(mean)))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class HeadParts:
+    """What the heads of a family are made of: a family states what differs from a plain linear layer.
+
+    Attributes:
+        width: of the hidden states.
+        pool_position: the row that stands for a sequence.
+        tied: the vocabulary's weights are the embedding's.
+        vocabulary_bias: the vocabulary has a bias.
+        vocabulary_transform: makes what stands before the vocabulary.
+        activation: of heads that have one.
+        pooler: makes what stands before the classes of a sequence, or gives one that all heads share.
+        model_pooler: the same for the pooler that the family's model has without any head; None where it has none.
+        sequence: the head that decides for a sequence.
+        dropout: rate before the classes of a sequence.
+        bias: the classes of a sequence have a bias.
+    """
+
+    width: int
+    pool_position: PoolPosition
+    tied: bool
+    vocabulary_bias: bool = False
+    vocabulary_transform: Callable[[], nn.Module] = nn.Identity
+    activation: Activation = F.gelu
+    pooler: Callable[[], nn.Module] = nn.Identity
+    model_pooler: Callable[[], nn.Module] | None = None
+    sequence: type[SequenceHead] = SequenceHead
+    dropout: float = 0.0
+    bias: bool = True
+
+    def vocabulary_head(self, embedding: Embedding) -> VocabularyHead:
+        """A new head over the vocabulary of an embedding."""
+        transform = self.vocabulary_transform()
+        return VocabularyHead.of(embedding, tied=self.tied, transform=transform, bias=self.vocabulary_bias)
+
+    def sequence_head(self, labels: Sequence[str], dropout: float | None = None) -> SequenceHead:
+        """A new head that decides for whole sequences.
+
+        Args:
+            dropout: another rate than the family's.
+        """
+        return self.sequence(
+            self.width,
+            labels,
+            self.pool_position,
+            pooler=self.pooler(),
+            dropout=self.dropout if dropout is None else dropout,
+            bias=self.bias,
+        )

@@ -28,6 +28,11 @@ class Structure:
 
     any_queries: ClassVar[bool] = False
 
+    @property
+    def is_causal(self) -> bool:
+        """Whether a query sees no key that comes after it."""
+        return False
+
     def visible(self, queries: int, keys: int, device: torch.device | str = "cpu") -> Tensor | None:
         """Which keys the queries of one sequence see; None where all see all.
 
@@ -72,6 +77,11 @@ class Causal(Structure):
     With a cache the keys are longer than the queries, which are then the last ones.
     """
 
+    @property
+    def is_causal(self) -> bool:
+        """Always."""
+        return True
+
     def visible(self, queries: int, keys: int, device: torch.device | str = "cpu") -> Tensor | None:
         """A lower triangle, aligned at the bottom right; None for a single query, which sees all."""
         if queries == 1:
@@ -93,6 +103,11 @@ class Window(Structure):
 
     before: int
     after: int
+
+    @property
+    def is_causal(self) -> bool:
+        """Where the band ends at the query's own place."""
+        return self.after == 0
 
     def visible(self, queries: int, keys: int, device: torch.device | str = "cpu") -> Tensor | None:
         """A band along the diagonal, aligned at the bottom right; None where it covers all."""
@@ -126,6 +141,11 @@ class Biased(Structure):
 
     base: Structure
     bias: Callable[[int, int], Tensor]
+
+    @property
+    def is_causal(self) -> bool:
+        """As the base."""
+        return self.base.is_causal
 
     def visible(self, queries: int, keys: int, device: torch.device | str = "cpu") -> Tensor | None:
         """As the base."""

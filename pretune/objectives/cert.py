@@ -27,8 +27,9 @@ from torch import Tensor
 from pretune.batch import Batch
 from pretune.draw import Draw
 from pretune.loss import Term
+from pretune.nn.model_protocol import ModelOutput, TrainableModel
 from pretune.objectives.contrastive import Contrastive, detached
-from pretune.objectives.objective import Model, ModelLoader, Output, refuse_to_load, target, wrap
+from pretune.objectives.objective import ModelLoader, refuse_to_load, target, wrap
 from pretune.text.samples.rows import Row, names_of
 
 
@@ -59,7 +60,7 @@ class Cert(Contrastive):
     queue: Tensor
     filled: Tensor
 
-    def setup(self, model: Model, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
+    def setup(self, model: TrainableModel, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
         """Make the copy and an empty queue."""
         super().setup(model, draw, load)
         self.copy = detached(model)
@@ -89,11 +90,11 @@ class Cert(Contrastive):
         out[first], out[second] = out[second], out[first].copy()
         return out
 
-    def gather_across_step(self, model: Model, batch: Batch, parts: int) -> Tensor | None:
+    def gather_across_step(self, model: TrainableModel, batch: Batch, parts: int) -> Tensor | None:
         """The second views, read by the copy. Shape: return: (N, width)."""
         return self._keys(batch) if self.name in batch.targets else None
 
-    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+    def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy of the second view among the queue."""
         count = len(batch.targets[self.name][0])
         queries = self.vectors(output, batch, count)
@@ -104,7 +105,7 @@ class Cert(Contrastive):
         return [self.term(scores, torch.zeros(count, dtype=torch.int64, device=scores.device))]
 
     @torch.no_grad()
-    def after_step(self, model: Model, shared: Tensor | None) -> None:
+    def after_step(self, model: TrainableModel, shared: Tensor | None) -> None:
         """The copy follows, and the step's second views enter the queue, however the step was divided."""
         for old, new in ((self.copy, model), (self.copied, self.projection)):
             for ours, theirs in zip(old.parameters(), new.parameters(), strict=True):

@@ -12,12 +12,15 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from pretune.batch import Batch, Layout
 from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.loss import Term
-from pretune.objectives.objective import Model, ModelLoader, Objective, Output, refuse_to_load
+from pretune.nn.heads import VocabularyHead
+from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
+from pretune.objectives.objective import ModelLoader, Objective, refuse_to_load
 from pretune.text.samples.rows import Row, names_of, run_of
 
 
@@ -27,19 +30,35 @@ class CausalLanguageModelling(Objective):
     name: ClassVar[str] = "clm"
     default_family: ClassVar[str] = "gpt2"
     view: ClassVar[str] = "stream"
-    roles: ClassVar[tuple[str, ...]] = ("clm",)
     lookahead = 1
 
-    def setup(self, model: Model, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
+    def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
+        """A head over the vocabulary.
+
+        Raises:
+            UsageError: the model would read what is to be predicted.
+        """
+        self._check_model(model)
+        return {self.name: model.vocabulary_head()}
+
+    def setup(self, model: TrainableModel, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
         """Make sure that the model reads nothing but what comes before.
 
         Raises:
-            UsageError: an encoder would read the answers.
+            UsageError: the model would read what is to be predicted.
         """
-        if hasattr(model, "encoder"):
+        self._check_model(model)
+
+    def _check_model(self, model: TrainableModel) -> None:
+        if model.has_encoder:
             raise UsageError(
                 f"objective 'clm' is for decoders alone: the encoder of {model.family} would read what is to be "
-                "predicted; take denoise, span or prefix"
+                "predicted; use denoise, span or prefix"
+            )
+        if not model.is_causal:
+            raise UsageError(
+                f"objective 'clm' is for causal models: {model.family} sees the tokens that are to be predicted; use "
+                "the objective mlm, or a family such as gpt2"
             )
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
@@ -52,8 +71,8 @@ class CausalLanguageModelling(Objective):
         batch.targets[self.name] = (torch.arange(len(following)), following)
         return batch
 
-    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+    def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy at every position."""
         _, label = batch.targets[self.name]
-        total, correct = model.heads["clm"].loss(output.last_hidden_state, label)
+        total, correct = get_head(model, self.name, VocabularyHead).loss(output.last_hidden_state, label)
         return [Term(self.name, total, len(label), self.config.weight, correct)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -18,10 +18,14 @@ from pretune.batch import Batch
 from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.loss import Term
-from pretune.objectives.objective import Model, ModelLoader, Objective, Output, refuse_to_load
+from pretune.nn.model_protocol import ModelOutput, TrainableModel
+from pretune.objectives.objective import ModelLoader, Objective, refuse_to_load
 
 if TYPE_CHECKING:
     from pretune.text.tokenizer.tokenizer import Vocabulary
+
+
+Copied = TypeVar("Copied", nn.Module, TrainableModel)
 
 
 class Contrastive(Objective):
@@ -35,7 +39,6 @@ class Contrastive(Objective):
 
     view: ClassVar[str] = "sentence"
     pack: ClassVar[str] = "document"
-    roles: ClassVar[tuple[str, ...]] = ()
 
     class Config(Objective.Config):
         """How vectors are read and compared.
@@ -62,14 +65,14 @@ class Contrastive(Objective):
         """As configured."""
         return self.config.pooling
 
-    def setup(self, model: Model, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
+    def setup(self, model: TrainableModel, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
         """Make the projection as wide as the model.
 
         Raises:
             UsageError: the model has no run of its own to read vectors from.
         """
-        if hasattr(model, "encoder"):
-            raise UsageError(f"objective {self.name!r} reads one run of text, and {model.family} has two; take bert")
+        if model.has_encoder:
+            raise UsageError(f"objective {self.name!r} reads one run of text, and {model.family} has two; use bert")
         if self.config.projection:
             dense = nn.Linear(model.width, model.width)
             generator = torch.Generator().manual_seed(draw.at(self.name, "projection").key & (2**63 - 1))
@@ -82,7 +85,7 @@ class Contrastive(Objective):
         """The first row of each sequence, or all."""
         return np.array(batch.layout.bounds[:-1], np.int64) if self.config.pooling == "cls" else None
 
-    def vectors(self, output: Output, batch: Batch, count: int, projection: nn.Module | None = None) -> Tensor:
+    def vectors(self, output: ModelOutput, batch: Batch, count: int, projection: nn.Module | None = None) -> Tensor:
         """The first `count` sequences as vectors of length 1.
 
         Args:
@@ -135,20 +138,20 @@ class InBatch(Contrastive):
     config: Config
 
     @abstractmethod
-    def table(self, output: Output, batch: Batch) -> Tensor:
+    def table(self, output: ModelOutput, batch: Batch) -> Tensor:
         """Vectors of sequences, of their partners and of hard negatives, which are 0 where there is none.
 
         Shape:
             return: (N, 2 or more, width)
         """
 
-    def gather_across_step(self, model: Model, batch: Batch, parts: int) -> Tensor | None:
+    def gather_across_step(self, model: TrainableModel, batch: Batch, parts: int) -> Tensor | None:
         """The table, where other micro-batches need it."""
         if parts == 1 or self.config.group == "micro" or self.name not in batch.targets:
             return None
         return self.table(model(batch), batch)
 
-    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+    def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy of each sequence's partner among all of the group."""
         own = self.table(output, batch)
         count = len(own)
@@ -174,8 +177,8 @@ def _scores(table: Tensor) -> Tensor:
     return torch.cat([scores, (table[:, 0] @ hard.T).masked_fill(absent, -torch.inf)], dim=1)
 
 
-def detached(module: nn.Module) -> Any:
-    """A copy of a module that no gradient reaches."""
+def detached(module: Copied) -> Copied:
+    """A copy of a model or module that no gradient reaches."""
     twin = copy.deepcopy(module)
     for parameter in twin.parameters():
         parameter.requires_grad_(False)

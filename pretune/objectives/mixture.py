@@ -16,7 +16,8 @@ from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.find import find_class
 from pretune.loss import Term
-from pretune.objectives.objective import Model, ModelLoader, Objective, Output, refuse_to_load
+from pretune.nn.model_protocol import ModelOutput, TrainableModel
+from pretune.objectives.objective import ModelLoader, Objective, refuse_to_load
 from pretune.text.samples.rows import Row
 
 if TYPE_CHECKING:
@@ -75,7 +76,6 @@ class Mixture(Objective):
         self._prepare = lead.prepare
         self.view = lead.view  # type: ignore[misc]  # a mixture's own, where a variant has its class's
         self.pack = lead.pack  # type: ignore[misc]
-        self.roles = tuple(dict.fromkeys(role for m in members for role in m.roles))  # type: ignore[misc]
         self.overhead, self.lookahead = lead.overhead, lead.lookahead
         self.words = any(member.words for member in members)
         self._parts: tuple[Objective, ...] = (self,)
@@ -84,7 +84,15 @@ class Mixture(Objective):
             self._parts = tuple(group[0] if len(group) == 1 else Mixture(group) for group in groups)
             self._members = groups
 
-    def setup(self, model: Model, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
+    def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
+        """Those of all members, in the order given; one that several need is made once."""
+        heads: dict[str, nn.Module] = {}
+        for member in self._objectives():
+            for role, head in member.heads(model).items():
+                heads.setdefault(role, head)
+        return heads
+
+    def setup(self, model: TrainableModel, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
         """Every member learns what it must know."""
         for member in self._objectives():
             member.setup(model, draw, load)
@@ -132,7 +140,7 @@ class Mixture(Objective):
         """Predictions of every member; 0 for those of other parts."""
         return {name: n for member in self._objectives() for name, n in member.counts(batch).items()}
 
-    def gather_across_step(self, model: Model, batch: Batch, parts: int) -> Tensor | None:
+    def gather_across_step(self, model: TrainableModel, batch: Batch, parts: int) -> Tensor | None:
         """What the member that the batch is for asks for; of several that ask, the first's."""
         found = (
             member.gather_across_step(model, batch, parts)
@@ -141,12 +149,12 @@ class Mixture(Objective):
         )
         return next((shared for shared in found if shared is not None), None)
 
-    def after_step(self, model: Model, shared: Tensor | None) -> None:
+    def after_step(self, model: TrainableModel, shared: Tensor | None) -> None:
         """Every member hears of it."""
         for member in self._objectives():
             member.after_step(model, shared)
 
-    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+    def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Terms of every member, in the order given; idle ones for those of other parts."""
         terms = []
         for member in self._objectives():

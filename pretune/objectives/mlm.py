@@ -33,12 +33,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from torch import nn
 
 from pretune.batch import Batch
 from pretune.draw import Draw, Words, combine, mix, mixable, unit
 from pretune.errors import DataError, UsageError
 from pretune.loss import Term
-from pretune.objectives.objective import Model, Objective, Output, ramp, wrap
+from pretune.nn.heads import VocabularyHead
+from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
+from pretune.objectives.objective import Objective, ramp, wrap
 from pretune.text.samples.rows import Row
 
 if TYPE_CHECKING:
@@ -62,7 +65,6 @@ class MaskedLanguageModelling(Objective):
     view: ClassVar[str] = "stream"
     pack: ClassVar[str] = "document"
     compatible_views: ClassVar[tuple[str, ...]] = ("pairs", "sentences")
-    roles: ClassVar[tuple[str, ...]] = ("mlm",)
 
     class Config(Objective.Config):
         """How much is hidden, and how.
@@ -117,6 +119,19 @@ class MaskedLanguageModelling(Objective):
         self._mask = vocabulary.mask
         self._runs = _law(config)
         self._ordinary = np.flatnonzero(~vocabulary.special)
+
+    def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
+        """A head over the vocabulary.
+
+        Raises:
+            UsageError: the model sees one side alone.
+        """
+        if model.is_causal:
+            raise UsageError(
+                f"objective 'mlm' is for models that see both sides of a hidden token, and {model.family} sees what "
+                "comes before it; use the objective clm, or a family such as bert"
+            )
+        return {self.name: model.vocabulary_head()}
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """One sequence a row, `[CLS] tokens [SEP]`."""
@@ -199,10 +214,10 @@ class MaskedLanguageModelling(Objective):
         """The chosen tokens."""
         return batch.targets[self.name][0].numpy()
 
-    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+    def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy at the chosen tokens; the head sees no other row."""
         index, label = batch.targets[self.name]
-        total, correct = model.heads["mlm"].loss(output.at(index), label)
+        total, correct = get_head(model, self.name, VocabularyHead).loss(output.at(index), label)
         return [Term(self.name, total, len(label), self.config.weight, correct)]
 
 

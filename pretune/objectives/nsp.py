@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from torch import nn
 
 from pretune.batch import Batch, ragged
 from pretune.draw import Draw, bounded, unit
 from pretune.errors import DataError
 from pretune.loss import Term, cross_entropy
-from pretune.objectives.objective import Model, Objective, Output, ends, name_samples, target
+from pretune.nn.heads import NSP_LABELS, SequenceHead
+from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
+from pretune.objectives.objective import Objective, ends, name_samples, target
 from pretune.text.samples.rows import Row
 
 if TYPE_CHECKING:
@@ -36,7 +39,6 @@ class NextSentencePrediction(Objective):
     name: ClassVar[str] = "nsp"
     default_family: ClassVar[str] = "bert"
     view: ClassVar[str] = "pairs"
-    roles: ClassVar[tuple[str, ...]] = ("nsp",)
 
     class Config(Objective.Config):
         """How the second text is chosen.
@@ -57,6 +59,10 @@ class NextSentencePrediction(Objective):
                 "train one of kind wordpiece, or drop nsp"
             )
         self.overhead = vocabulary.overhead(True)
+
+    def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
+        """A head that decides for a pair."""
+        return {self.name: model.sequence_head(NSP_LABELS, dropout=0.0)}
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """Split windows, exchange second texts, wrap, and set the target "nsp", whose index counts sequences.
@@ -92,10 +98,12 @@ class NextSentencePrediction(Objective):
         """The ends of every sequence."""
         return ends(batch.layout)
 
-    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+    def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy of the paired sequences."""
         index, label = batch.targets[self.name]
-        logits = model.heads["nsp"](output.last_hidden_state, output.layout).index_select(0, index)
+        logits = get_head(model, self.name, SequenceHead)(output.last_hidden_state, output.layout).index_select(
+            0, index
+        )
         correct = (logits.detach().argmax(dim=1) == label).sum()
         return [Term(self.name, cross_entropy(logits, label), len(label), self.config.weight, correct)]
 

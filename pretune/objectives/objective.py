@@ -18,22 +18,18 @@ from pretune.batch import Batch, Layout, OutputRows
 from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.loss import Term
+from pretune.nn.model_protocol import ModelOutput, TrainableModel
 from pretune.text.samples.rows import Row, names_of, run_of
 from pretune.text.samples.word_flags import unmark
 
 if TYPE_CHECKING:
     from pretune.text.tokenizer.tokenizer import Vocabulary
 
-Model = Any
-"""A `pretune.models.model.LanguageModel`: called with a batch, its heads by role. Objectives may not import models."""
-Output = Any
-"""A `pretune.models.model.ModelOutput`: `at(index)` and `last_hidden_state`."""
-
-ModelLoader = Callable[[str], Model]
+ModelLoader = Callable[[str], TrainableModel]
 """Reads the folder of a model that is used and never trained."""
 
 
-def refuse_to_load(path: str) -> Model:
+def refuse_to_load(path: str) -> TrainableModel:
     """The loader of a use that has no companions.
 
     Raises:
@@ -45,10 +41,10 @@ def refuse_to_load(path: str) -> Model:
 class Objective(nn.Module):
     """Base of the objectives.
 
-    Before the first step, `setup(model, draw, load)` is called once. A training step calls, on the host,
-    `build_batch(rows, draw)`, which is `corrupt(prepare(rows, draw), draw)`, and `counts(batch)`, then
-    `forward(model, batch)`. Randomness comes from `draw` and each row's sample alone, so a batch's content does not
-    depend on how samples are grouped.
+    Before the first step, `heads(model)` is called while the model is put together, then `setup(model, draw, load)`
+    once. A training step calls, on the host, `build_batch(rows, draw)`, which is `corrupt(prepare(rows, draw), draw)`,
+    and `counts(batch)`, then `forward(model, batch)`. Randomness comes from `draw` and each row's sample alone, so a
+    batch's content does not depend on how samples are grouped.
 
     Attributes:
         name: of its term, its target and its metric; the file's name.
@@ -56,7 +52,6 @@ class Objective(nn.Module):
         view: what text/ must deliver: "stream", "pairs", "examples".
         pack: how documents are cut where the recipe does not say: "stream" or "document".
         compatible_views: other views on which it can ride in a mixture, by corrupting what another objective prepared.
-        roles: the heads that it needs.
         overhead: special tokens that `prepare` adds to a sample at most.
         lookahead: tokens past a window's end that it reads as targets.
         words: it wants to know where words begin (`Batch.joined`).
@@ -68,7 +63,6 @@ class Objective(nn.Module):
     view: ClassVar[str]
     pack: ClassVar[str] = "stream"
     compatible_views: ClassVar[tuple[str, ...]] = ()
-    roles: ClassVar[tuple[str, ...]]
     dropout: ClassVar[bool] = False
     overhead: int = 0
     lookahead: int = 0
@@ -102,7 +96,18 @@ class Objective(nn.Module):
         self.config = config
         self.vocabulary = vocabulary
 
-    def setup(self, model: Model, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
+    def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
+        """The heads that it needs on the model, by role; by default none.
+
+        They are made of the bricks of `nn/heads.py`, or by the model where its family has a habit of its own. Whoever
+        assembles a model hangs them on it and sets their weights: each is a function of the seed and its own name.
+
+        Raises:
+            UsageError: the model is of a sort that it cannot train.
+        """
+        return {}
+
+    def setup(self, model: TrainableModel, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
         """Learn what it must know of the model that it will train; by default nothing.
 
         Args:
@@ -115,7 +120,7 @@ class Objective(nn.Module):
         """What makes a text's vector of its rows, where it trains vectors."""
         return None
 
-    def auxiliary_models(self) -> dict[str, Model]:
+    def auxiliary_models(self) -> dict[str, TrainableModel]:
         """Models of its own that are trained along, by the names of their folders in the run directory."""
         return {}
 
@@ -160,11 +165,11 @@ class Objective(nn.Module):
         """Number of predictions of each term, known before any forward."""
         return {self.name: len(batch.targets[self.name][1]) if self.name in batch.targets else 0}
 
-    def passes(self, model: Model, batch: Batch) -> list[tuple[Model, Batch]]:
+    def passes(self, model: TrainableModel, batch: Batch) -> list[tuple[TrainableModel, Batch]]:
         """The forwards that `forward` runs, with targets named by the heads that see them: for counting operations."""
         return [(model, batch)]
 
-    def gather_across_step(self, model: Model, batch: Batch, parts: int) -> Tensor | None:
+    def gather_across_step(self, model: TrainableModel, batch: Batch, parts: int) -> Tensor | None:
         """What all micro-batches of a step must know of this one; called without gradients, before the first of them.
 
         Args:
@@ -175,7 +180,7 @@ class Objective(nn.Module):
         """
         return None
 
-    def after_step(self, model: Model, shared: Tensor | None) -> None:
+    def after_step(self, model: TrainableModel, shared: Tensor | None) -> None:
         """Called when the optimizer has changed the weights; by default nothing.
 
         Args:
@@ -183,21 +188,21 @@ class Objective(nn.Module):
         """
 
     @abstractmethod
-    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+    def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """The terms of a batch whose forward gave `output`."""
 
-    def forward(self, model: Model, batch: Batch) -> list[Term]:
+    def forward(self, model: TrainableModel, batch: Batch) -> list[Term]:
         """One pass of the model and its terms."""
         return self.loss(model, model(batch), batch)
 
-    def zero_terms(self, model: Model, output: Output) -> list[Term]:
-        """The term of a batch that is not this objective's: 0 of 0, with gradients of zero for its heads.
+    def zero_terms(self, model: TrainableModel, output: ModelOutput) -> list[Term]:
+        """The term of a batch that is not this objective's: 0 of 0, with gradients of zero for the heads.
 
         Every rank and step then gives every parameter a gradient, as DDP wants.
         """
         touched: Tensor = output.last_hidden_state[:0].float().sum()
-        for role in self.roles:
-            for parameter in model.heads[role].parameters():
+        for head in model.heads.values():
+            for parameter in head.parameters():
                 touched = touched + parameter.flatten()[:0].float().sum()
         for parameter in self.parameters():
             touched = touched + parameter.flatten()[:0].float().sum()

@@ -23,11 +23,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from torch import nn
 
 from pretune.batch import Batch, ragged
 from pretune.draw import Draw, bounded, combine
+from pretune.errors import UsageError
 from pretune.loss import Term
-from pretune.objectives.objective import Model, Objective, Output, target, wrap
+from pretune.nn.heads import VocabularyHead
+from pretune.nn.model_protocol import ModelOutput, RecurrentModel, TrainableModel, get_head
+from pretune.objectives.objective import Objective, target, wrap
 from pretune.text.samples.rows import Row, names_of, sizes_of
 
 if TYPE_CHECKING:
@@ -42,7 +46,6 @@ class PermutationLanguageModelling(Objective):
     name: ClassVar[str] = "plm"
     default_family: ClassVar[str] = "xlnet"
     view: ClassVar[str] = "stream"
-    roles: ClassVar[tuple[str, ...]] = ("plm",)
 
     class Config(Objective.Config):
         """What is predicted.
@@ -63,6 +66,18 @@ class PermutationLanguageModelling(Objective):
     def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
         super().__init__(config, vocabulary)
         self.overhead = vocabulary.overhead(False)
+
+    def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
+        """A head over the vocabulary.
+
+        Raises:
+            UsageError: the model reads tokens in their own order alone.
+        """
+        if not model.supports_permutation:
+            raise UsageError(
+                f"objective 'plm' predicts tokens in any order, which {model.family} does not support; use xlnet"
+            )
+        return {self.name: model.vocabulary_head()}
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """One sequence a row, special tokens around it; its source is what goes before it into memory."""
@@ -94,18 +109,20 @@ class PermutationLanguageModelling(Objective):
         """The chosen tokens: the query stream's rows."""
         return batch.targets[self.name][0].numpy()
 
-    def forward(self, model: Model, batch: Batch) -> list[Term]:
+    def forward(self, model: TrainableModel, batch: Batch) -> list[Term]:
         """One pass, after another without gradient over what goes into memory."""
         if batch.source is None:
             return super().forward(model, batch)
+        if not isinstance(model, RecurrentModel):
+            raise UsageError(f"objective.plm.memory: {model.family} keeps no memory of earlier text; set it to 0")
         with torch.no_grad():
             memory = model.read_segment(batch.source, self.config.memory)
         return self.loss(model, model(batch, memory=memory), batch)
 
-    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+    def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy at the chosen tokens."""
         index, label = batch.targets[self.name]
-        total, correct = model.heads["plm"].loss(output.at(index), label)
+        total, correct = get_head(model, self.name, VocabularyHead).loss(output.at(index), label)
         return [Term(self.name, total, len(label), self.config.weight, correct)]
 
 

@@ -25,13 +25,16 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
+from torch import nn
 
 from pretune.batch import Batch
 from pretune.draw import Draw, combine, unit
 from pretune.errors import UsageError
 from pretune.loss import Term
+from pretune.nn.heads import DetectionHead, VocabularyHead
+from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.objectives.mlm import MaskedLanguageModelling
-from pretune.objectives.objective import Model, ModelLoader, Objective, Output, refuse_to_load, target, wrap
+from pretune.objectives.objective import ModelLoader, Objective, refuse_to_load, target, wrap
 from pretune.text.samples.rows import Row
 
 if TYPE_CHECKING:
@@ -48,7 +51,6 @@ class ReplacedTokenDetection(Objective):
     default_family: ClassVar[str] = "electra"
     view: ClassVar[str] = "stream"
     pack: ClassVar[str] = "document"
-    roles: ClassVar[tuple[str, ...]] = ("rtd",)
 
     class Config(Objective.Config):
         """The generator, and what is asked of it.
@@ -75,21 +77,19 @@ class ReplacedTokenDetection(Objective):
         self._masked = (MaskedLanguageModelling(masking, vocabulary),)  # in a tuple: it is no part of this module
         self.overhead = self._masked[0].overhead
 
-    def setup(self, model: Model, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
+    def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
+        """A head that tells replaced tokens from original ones."""
+        return {self.name: DetectionHead(model.width, model.head_activation)}
+
+    def setup(self, model: TrainableModel, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
         """Build the generator."""
-        generator = model.narrower(self.config.generator, ["mlm"], draw.at(GENERATOR).key & (2**63 - 1))
+        (masked,) = self._masked
+        generator = model.narrower(self.config.generator, masked.heads, draw.at(GENERATOR).key & (2**63 - 1))
         if self.config.tied:
-            ours, theirs = model.embedding, generator.embedding
-            theirs.word, theirs.position, theirs.segment, theirs.norm = (
-                ours.word,
-                ours.position,
-                ours.segment,
-                ours.norm,
-            )
-            generator.heads["mlm"].tie(ours.word)
+            generator.share_embedding(model)
         self.generator = generator
 
-    def auxiliary_models(self) -> dict[str, Model]:
+    def auxiliary_models(self) -> dict[str, TrainableModel]:
         """The generator."""
         return {GENERATOR: self.generator}
 
@@ -126,16 +126,18 @@ class ReplacedTokenDetection(Objective):
         """Chosen tokens, and all that are not special."""
         return {name: len(batch.targets[name][1]) if name in batch.targets else 0 for name in (GENERATOR, self.name)}
 
-    def forward(self, model: Model, batch: Batch) -> list[Term]:
+    def forward(self, model: TrainableModel, batch: Batch) -> list[Term]:
         """Two passes: the generator over the masked text, the model over what it makes of it."""
         index, label = batch.targets[GENERATOR]
         rows = self.generator(batch).at(index)
         drawn = batch.targets["sample"][1].double() / _FINE
-        total, correct, made = self.generator.heads["mlm"].sampled_loss(rows, label, drawn)
+        total, correct, made = get_head(self.generator, self._masked[0].name, VocabularyHead).sampled_loss(
+            rows, label, drawn
+        )
         asked, _ = batch.targets[self.name]
         replaced = torch.zeros_like(batch.tokens, dtype=torch.float32).index_copy_(0, index, (made != label).float())
         output = model(replace(batch, tokens=batch.tokens.index_copy(0, index, made), output_rows=None))
-        answer, truth = model.heads["rtd"](output.at(asked)).float(), replaced[asked]
+        answer, truth = get_head(model, self.name, DetectionHead)(output.at(asked)).float(), replaced[asked]
         detection = F.binary_cross_entropy_with_logits(answer, truth, reduction="sum")
         right = ((answer.detach() > 0) == (truth > 0)).sum()
         return [
@@ -143,16 +145,16 @@ class ReplacedTokenDetection(Objective):
             Term(self.name, detection, len(asked), self.config.weight, right),
         ]
 
-    def passes(self, model: Model, batch: Batch) -> list[tuple[Model, Batch]]:
+    def passes(self, model: TrainableModel, batch: Batch) -> list[tuple[TrainableModel, Batch]]:
         """The generator's and the model's."""
-        first = {"mlm": batch.targets[GENERATOR]} if GENERATOR in batch.targets else {}
+        first = {self._masked[0].name: batch.targets[GENERATOR]} if GENERATOR in batch.targets else {}
         second = {name: batch.targets[name] for name in (self.name,) if name in batch.targets}
         return [
             (self.generator, replace(batch, targets=first)),
             (model, replace(batch, targets=second, output_rows=None)),
         ]
 
-    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+    def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """There is none of a single pass.
 
         Raises:

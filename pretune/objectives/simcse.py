@@ -18,8 +18,9 @@ from torch import Tensor
 
 from pretune.batch import Batch, Layout
 from pretune.draw import Draw
+from pretune.nn.model_protocol import ModelOutput
 from pretune.objectives.contrastive import InBatch
-from pretune.objectives.objective import Output, target, wrap
+from pretune.objectives.objective import target, wrap
 from pretune.text.samples.rows import Row
 
 
@@ -40,7 +41,7 @@ class SimCSE(InBatch):
         batch.targets[self.name] = target(np.arange(len(rows)), np.arange(len(rows), 2 * len(rows)))
         return batch
 
-    def table(self, output: Output, batch: Batch) -> Tensor:
+    def table(self, output: ModelOutput, batch: Batch) -> Tensor:
         """Vectors of twins beside each other. Shape: return: (N, 2, width)."""
         count = len(batch.targets[self.name][0])
         return self.vectors(output, batch, 2 * count).view(2, count, -1).transpose(0, 1)

@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from torch import nn
 
 from pretune.batch import Batch, ragged
 from pretune.draw import Draw, bounded, unit
 from pretune.errors import DataError
 from pretune.loss import Term, cross_entropy
-from pretune.objectives.objective import Model, Objective, Output, ends, name_samples, target
+from pretune.nn.heads import SOP_LABELS, SequenceHead
+from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
+from pretune.objectives.objective import Objective, ends, name_samples, target
 from pretune.text.samples.rows import Row, names_of
 
 if TYPE_CHECKING:
@@ -35,7 +38,6 @@ class SentenceOrderPrediction(Objective):
     name: ClassVar[str] = "sop"
     default_family: ClassVar[str] = "albert"
     view: ClassVar[str] = "sentences"
-    roles: ClassVar[tuple[str, ...]] = ("sop",)
 
     class Config(Objective.Config):
         """How often parts change places.
@@ -56,6 +58,10 @@ class SentenceOrderPrediction(Objective):
                 "train one of kind wordpiece, or drop sop"
             )
         self.overhead = vocabulary.overhead(True)
+
+    def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
+        """A head that decides for a pair."""
+        return {self.name: model.sequence_head(SOP_LABELS)}
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """Split windows, exchange parts, wrap, and set the target "sop", whose index counts sequences.
@@ -85,9 +91,11 @@ class SentenceOrderPrediction(Objective):
         """The ends of every sequence."""
         return ends(batch.layout)
 
-    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+    def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy of the paired sequences."""
         index, label = batch.targets[self.name]
-        logits = model.heads["sop"](output.last_hidden_state, output.layout).index_select(0, index)
+        logits = get_head(model, self.name, SequenceHead)(output.last_hidden_state, output.layout).index_select(
+            0, index
+        )
         correct = (logits.detach().argmax(dim=1) == label).sum()
         return [Term(self.name, cross_entropy(logits, label), len(label), self.config.weight, correct)]

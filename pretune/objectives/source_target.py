@@ -5,28 +5,31 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from pretune.batch import Batch, ragged
 from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.loss import Term
-from pretune.objectives.objective import Model, ModelLoader, Objective, Output, name_samples, refuse_to_load, target
+from pretune.nn.heads import VocabularyHead
+from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
+from pretune.objectives.objective import ModelLoader, Objective, name_samples, refuse_to_load, target
 from pretune.text.samples.rows import Row
 
 if TYPE_CHECKING:
     from pretune.text.tokenizer.tokenizer import Vocabulary
 
 Integers = NDArray[np.int64]
+ROLE = "clm"
+"""The head of these objectives: each token of the target is predicted from those before it."""
 
 
 class SourceTarget(Objective):
     """Base of the objectives that make a source and a target of a text."""
-
-    roles: ClassVar[tuple[str, ...]] = ("clm",)
 
     def __init__(self, config: Objective.Config, vocabulary: Vocabulary) -> None:
         super().__init__(config, vocabulary)
@@ -37,18 +40,31 @@ class SourceTarget(Objective):
     def pairs(self, rows: Sequence[Row], draw: Draw) -> list[tuple[Integers, Integers]]:
         """Source and target of each row, special tokens included."""
 
-    def setup(self, model: Model, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
+    def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
+        """A causal head over the vocabulary.
+
+        Raises:
+            UsageError: the model has no encoder.
+        """
+        self._check_model(model)
+        return {ROLE: model.vocabulary_head()}
+
+    def setup(self, model: TrainableModel, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
         """Learn with which token the model's decoder begins.
 
         Raises:
             UsageError: the model has no encoder.
         """
-        if not hasattr(model, "encoder"):
+        self._check_model(model)
+        if model.decoder_start is not None:
+            self._start = model.decoder_start
+
+    def _check_model(self, model: TrainableModel) -> None:
+        if not model.has_encoder:
             raise UsageError(
-                f"objective {self.name!r} is for encoder-decoders, and {model.family} is none; take bart, t5 or "
+                f"objective {self.name!r} is for encoder-decoders, and {model.family} is none; use bart, t5 or "
                 "marian, or the objective clm"
             )
-        self._start = model.start
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """Sources, and targets a place later."""
@@ -58,12 +74,12 @@ class SourceTarget(Objective):
         batch.targets[self.name] = target(np.arange(len(run)), run)
         return replace(batch, source=ragged([source for source, _ in pairs]))
 
-    def passes(self, model: Model, batch: Batch) -> list[tuple[Model, Batch]]:
+    def passes(self, model: TrainableModel, batch: Batch) -> list[tuple[TrainableModel, Batch]]:
         """One, whose target the causal head sees."""
-        return [(model, replace(batch, targets={"clm": batch.targets[self.name]}))]
+        return [(model, replace(batch, targets={ROLE: batch.targets[self.name]}))]
 
-    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+    def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy at every position of the target."""
         _, label = batch.targets[self.name]
-        total, correct = model.heads["clm"].loss(output.last_hidden_state, label)
+        total, correct = get_head(model, ROLE, VocabularyHead).loss(output.last_hidden_state, label)
         return [Term(self.name, total, len(label), self.config.weight, correct)]

@@ -22,8 +22,9 @@ from torch import nn
 from pretune.batch import Batch, ragged
 from pretune.draw import Draw, bounded
 from pretune.loss import Term, cross_entropy
+from pretune.nn.model_protocol import ModelOutput, TrainableModel
 from pretune.objectives.nsp import NextSentencePrediction, substitute
-from pretune.objectives.objective import Model, ModelLoader, Objective, Output, name_samples, refuse_to_load, target
+from pretune.objectives.objective import ModelLoader, Objective, name_samples, refuse_to_load, target
 from pretune.text.samples.rows import Row, names_of
 
 NEXT, PREVIOUS, OTHER = range(3)
@@ -33,12 +34,15 @@ class SentenceStructure(NextSentencePrediction):
     """Tell a continuation from what stands before, and both from another document's text."""
 
     name: ClassVar[str] = "structure"
-    roles: ClassVar[tuple[str, ...]] = ()
 
     class Config(Objective.Config):
         """Nothing but its weight."""
 
-    def setup(self, model: Model, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
+    def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
+        """None: its head is its own, and is made in `setup`."""
+        return {}
+
+    def setup(self, model: TrainableModel, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
         """Make the head."""
         self.head = nn.Sequential(nn.Linear(model.width, model.width), nn.Tanh(), nn.Linear(model.width, 3))
         generator = torch.Generator().manual_seed(draw.at(self.name).key & (2**63 - 1))
@@ -78,7 +82,7 @@ class SentenceStructure(NextSentencePrediction):
         batch.targets[self.name] = target(index, kinds[index])
         return batch
 
-    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+    def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy of the paired sequences."""
         index, label = batch.targets[self.name]
         logits = self.head(output.at(batch.layout.first.index_select(0, index)))

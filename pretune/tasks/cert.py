@@ -20,8 +20,9 @@ from torch import nn
 
 from pretune.batch import Batch
 from pretune.draw import Draw
+from pretune.nn.model_protocol import TrainableModel
 from pretune.objectives.cert import Cert
-from pretune.objectives.objective import Model, target
+from pretune.objectives.objective import target
 from pretune.tasks.vector_task import VectorTask, second
 from pretune.text.samples.rows import Row
 
@@ -53,7 +54,7 @@ class CertOfPairs(VectorTask, Cert):
         return replace(first, source=other)
 
     @torch.inference_mode()
-    def decode(self, model: Model, batch: Batch) -> list[float]:
+    def decode(self, model: TrainableModel, batch: Batch) -> list[float]:
         """The cosine of each pair, by the vectors that are used after training."""
         count = len(batch.targets[self.name][0])
         assert batch.source is not None  # `prepare` gave it

@@ -18,13 +18,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
 from sklearn import metrics
+from torch import nn
 
 from pretune.batch import Batch, ragged
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.find import suggest
 from pretune.loss import Term
-from pretune.objectives.objective import Model, Output, ends, name_samples, target
+from pretune.nn.heads import SequenceHead
+from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
+from pretune.objectives.objective import ends, name_samples, target
 from pretune.tasks.task import Prediction, Task, Tokens, tokens_of, where
 from pretune.text.readers.labelled import Example
 from pretune.text.samples.rows import Encoding, Row
@@ -40,7 +43,6 @@ class Classification(Task[Prediction]):
     """
 
     name: ClassVar[str] = "classification"
-    roles: ClassVar[tuple[str, ...]] = ("classification",)
 
     class Config(Task.Config):
         """Labels and the shape of the loss.
@@ -99,6 +101,10 @@ class Classification(Task[Prediction]):
             raise DataError(_unseen(example, self.labels, "was not seen in training"))
         return self._number[example.label]
 
+    def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
+        """A head that decides among the labels."""
+        return {self.name: model.sequence_head(self.labels)}
+
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """Wrap texts in the model's special tokens and name the labels that are known."""
         wrapped = [self.vocabulary.wrap(row.tokens, row.second) for row in rows]
@@ -117,7 +123,7 @@ class Classification(Task[Prediction]):
         """The ends of every sequence."""
         return ends(batch.layout)
 
-    def loss(self, model: Model, output: Output, batch: Batch) -> list[Term]:
+    def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy, weighted and smoothed as configured, summed over the labelled sequences."""
         index, label = batch.targets[self.name]
         logits = self._logits(model, output, batch)[index]
@@ -135,7 +141,7 @@ class Classification(Task[Prediction]):
         return [Term(self.name, total, label.numel(), self.config.weight, correct)]
 
     @torch.inference_mode()
-    def decode(self, model: Model, batch: Batch) -> list[Prediction]:
+    def decode(self, model: TrainableModel, batch: Batch) -> list[Prediction]:
         """The most probable label of each sequence; the first of equals."""
         probabilities = self._logits(model, model(batch), batch).softmax(dim=1).cpu().numpy()
         best = probabilities.argmax(axis=1).tolist()
@@ -170,9 +176,9 @@ class Classification(Task[Prediction]):
             }
         return scores
 
-    def _logits(self, model: Model, output: Output, batch: Batch) -> torch.Tensor:
+    def _logits(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> torch.Tensor:
         """Shape: return: (N, C) fp32."""
-        logits: torch.Tensor = model.heads[self.name](output.last_hidden_state, output.layout)
+        logits: torch.Tensor = get_head(model, self.name, SequenceHead)(output.last_hidden_state, output.layout)
         return logits.float()
 
 

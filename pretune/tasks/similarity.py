@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from pretune.batch import Batch, ragged
 from pretune.draw import Draw
+from pretune.nn.model_protocol import ModelOutput, TrainableModel
 from pretune.objectives.contrastive import InBatch
-from pretune.objectives.objective import Model, Output, name_samples, target
+from pretune.objectives.objective import name_samples, target
 from pretune.tasks.task import Tokens, tokens_of
 from pretune.tasks.vector_task import VectorTask, second
 from pretune.text.samples.rows import Encoding, Row
@@ -63,7 +64,7 @@ class Similarity(VectorTask, InBatch):
         """Those of the texts, and the special ones around them."""
         return tokens_of(self, Similarity, rows)
 
-    def table(self, output: Output, batch: Batch) -> Tensor:
+    def table(self, output: ModelOutput, batch: Batch) -> Tensor:
         """Vectors of the texts, of the second and of the third ones. Shape: return: (N, 3, width)."""
         count, (owners, _) = len(batch.targets[self.name][0]), batch.targets[_THIRD]
         found = self.vectors(output, batch, 2 * count + len(owners))
@@ -71,7 +72,7 @@ class Similarity(VectorTask, InBatch):
         return torch.stack([found[:count], found[count : 2 * count], third], dim=1)
 
     @torch.inference_mode()
-    def decode(self, model: Model, batch: Batch) -> list[float]:
+    def decode(self, model: TrainableModel, batch: Batch) -> list[float]:
         """The cosine of each pair, by the vectors that are used after training."""
         count = len(batch.targets[self.name][0])
         found = self.vectors(model(batch), batch, 2 * count, nn.Identity())

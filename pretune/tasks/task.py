@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from pretune.batch import Batch
 from pretune.errors import DataError
-from pretune.objectives.objective import Model, Objective
+from pretune.nn.model_protocol import TrainableModel
+from pretune.objectives.objective import Objective
 from pretune.text.readers.labelled import Example
 from pretune.text.samples.rows import Encoding
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -106,7 +107,7 @@ class Task(Objective, Generic[Answer]):
         return None
 
     @abstractmethod
-    def decode(self, model: Model, batch: Batch) -> list[Answer]:
+    def decode(self, model: TrainableModel, batch: Batch) -> list[Answer]:
         """One answer for each example of the batch, in order."""
 
     @abstractmethod

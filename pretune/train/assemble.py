@@ -120,10 +120,11 @@ def pretraining(recipe: Recipe, verify: bool = True) -> TrainComponents:
         store.check_tokenizer(tokenizer.hash)
     objective = build_objective(recipe.objective, tokenizer.vocabulary)
     _check_length_warmup(recipe, objective)
-    model = build_network(recipe, objective.roles, None, tokenizer)
+    model = build_network(recipe, objective.heads, tokenizer)
     frozen = FrozenModels(tokenizer)
     objective.setup(model, Draw(recipe.seed), frozen.load)
     for companion in objective.auxiliary_models().values():
+        assert isinstance(companion, LanguageModel)  # the type of `model.narrower`
         apply_model_settings(companion, recipe.model)
     model.metadata = training_metadata(model.metadata, recipe, members(objective))
     views = [[_view(recipe, store, "train", part) for store in stores] for part in objective.alternatives]
@@ -167,7 +168,7 @@ def fine_tuning(recipe: Recipe) -> TrainComponents:
     train = read_examples(recipe.data.train, recipe.data.columns, need_label=kind.labelled)
     held = read_examples(recipe.data.validation, recipe.data.columns) if recipe.data.validation else []
     task = kind(kind.settle(settings, train), tokenizer.vocabulary)
-    model = build_network(recipe, task.roles, _labels(task), tokenizer)
+    model = build_network(recipe, task.heads, tokenizer)
     frozen = FrozenModels(tokenizer)
     task.setup(model, Draw(recipe.seed), frozen.load)
     model.metadata = training_metadata(model.metadata, recipe, [task])

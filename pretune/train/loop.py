@@ -16,12 +16,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from torch import nn
-
 from pretune.batch import split_sequences
 from pretune.draw import Draw
 from pretune.errors import DivergenceError
 from pretune.models.flops import Flops
+from pretune.models.model import LanguageModel
 from pretune.objectives.objective import Objective
 from pretune.optim.optimizer import build_optimizer
 from pretune.optim.schedule import schedule_factor
@@ -52,7 +51,7 @@ class Totals:
     flops: float
 
 
-def train(model: nn.Module, objective: Objective, samplers: Sequence[Sampler], setting: TrainContext) -> State:
+def train(model: LanguageModel, objective: Objective, samplers: Sequence[Sampler], setting: TrainContext) -> State:
     """Train until the budget is used up, a signal asks to stop, or patience ends.
 
     It begins at the run directory's newest good checkpoint, if there is one.
@@ -80,7 +79,7 @@ def train(model: nn.Module, objective: Objective, samplers: Sequence[Sampler], s
 class _Trainer:
     def __init__(
         self,
-        model: nn.Module,
+        model: LanguageModel,
         objective: Objective,
         samplers: Sequence[Sampler],
         setting: TrainContext,

@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.interop.huggingface import load_model
 from pretune.models import build as build_model
 from pretune.models.frozen import FrozenModel
-from pretune.models.model import LanguageModel
+from pretune.models.model import LanguageModel, MakeHeads
 from pretune.nn.dropout import Dropout
+from pretune.nn.model_protocol import TrainableModel
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.recipe import ModelConfig, Recipe
 from pretune.tune.method import TuningMethod, find_method
 
 
-def build_network(
-    recipe: Recipe,
-    roles: Sequence[str],
-    labels: Sequence[str] | None,
-    tokenizer: Tokenizer,
-) -> LanguageModel:
+def build_network(recipe: Recipe, heads: MakeHeads, tokenizer: Tokenizer) -> LanguageModel:
     """The model of a recipe with the heads that are needed, tuned as the recipe says.
+
+    Args:
+        heads: makes them, such as the method `heads` of an objective or a task.
 
     Raises:
         DataError: a tokenizer that does not fit the model, or sequences longer than its positions.
     """
     config = recipe.model
     if config.init is not None:
-        model = load_model(config.init, heads=roles, labels=labels, overrides=config.overrides, seed=recipe.seed)
+        model = load_model(config.init, heads=heads, overrides=config.overrides, seed=recipe.seed)
     else:
         overrides = {"vocab_size": tokenizer.vocabulary.size, **config.overrides}
         family, size = config.family or "bert", config.size or "mini"
-        model = build_model(family, size, list(roles), overrides, labels=labels, seed=recipe.seed)
+        model = build_model(family, size, heads, overrides, seed=recipe.seed)
     _check_fit(recipe, model, tokenizer)
     apply_model_settings(model, config)
     return tuning_method(recipe).apply(model)
@@ -120,7 +119,7 @@ class FrozenModels:
     tokenizer: Tokenizer
     fingerprints: dict[str, str] = field(default_factory=dict)
 
-    def load(self, path: str) -> FrozenModel:
+    def load(self, path: str) -> TrainableModel:
         """Read the folder of a companion.
 
         Raises:
@@ -130,7 +129,7 @@ class FrozenModels:
         model = load_model(path)
         check_tokenizer(path, model, self.tokenizer)
         self.fingerprints[f"frozen model {path}"] = _weights_digest(model)
-        return FrozenModel(model)
+        return cast(TrainableModel, FrozenModel(model))  # it hands on what it does not have itself
 
 
 def _weights_digest(model: LanguageModel) -> str:

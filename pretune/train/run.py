@@ -11,6 +11,7 @@ import torch
 from pretune.config import validate
 from pretune.interop.huggingface import save_model
 from pretune.models.flops import count_parameters
+from pretune.models.model import LanguageModel
 from pretune.runtime.device import choose
 from pretune.runtime.distributed import Distributed, join_ranks
 from pretune.runtime.precision import Precision, choose_precision
@@ -143,6 +144,7 @@ def _finish(pieces: TrainComponents, setting: TrainContext, state: State, direct
     pieces.model.pooling = next(said, pieces.model.pooling)
     save_model(pieces.model, directory.path, pieces.tokenizer)
     for name, companion in pieces.objective.auxiliary_models().items():
+        assert isinstance(companion, LanguageModel)  # the type of `model.narrower`
         widen(companion.cpu())
         save_model(companion, directory.path / name, pieces.tokenizer)
     used = {"steps": state.step, "tokens": state.tokens, "samples": state.samples, "epochs": state.epoch}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pretune.batch import Batch, StepContext, pad_to_bucket
 from pretune.draw import Draw
 from pretune.loss import Term
+from pretune.models.model import LanguageModel
 from pretune.objectives.objective import Objective
 from pretune.optim.optimizer import gradient_norm, update
 from pretune.runtime.device import seed
@@ -30,7 +31,7 @@ class TrainModule(nn.Module):
         method: how the model is tuned; all of it, by default.
     """
 
-    def __init__(self, model: nn.Module, objective: Objective, method: TuningMethod | None = None) -> None:
+    def __init__(self, model: LanguageModel, objective: Objective, method: TuningMethod | None = None) -> None:
         super().__init__()
         self.model = model
         self.objective = objective

@@ -11,6 +11,7 @@ from torch import nn
 
 from pretune.batch import Batch
 from pretune.draw import Draw
+from pretune.models.model import LanguageModel
 from pretune.objectives.objective import Objective
 from pretune.runtime.distributed import Distributed
 from pretune.runtime.precision import Precision
@@ -56,7 +57,7 @@ class Scoring:
     examples: Sequence[Example]
     apart: Sequence[Batch] | None = None
 
-    def answers(self, model: nn.Module, device: torch.device, precision: Precision) -> dict[str, float]:
+    def answers(self, model: LanguageModel, device: torch.device, precision: Precision) -> dict[str, float]:
         """The scores on `apart`."""
         found: list[Any] = []
         for batch in self.apart or ():

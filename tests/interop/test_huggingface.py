@@ -161,7 +161,7 @@ def test_labels_that_differ_make_the_classifier_anew(tmp_path):
     for labels in (["pos", "neg"], ["a", "b", "c"]):
         other = load_model(tmp_path / "m", labels=labels, seed=5)
         assert other.labels == labels
-        assert "made anew" in other.loaded.notes[-1]
+        assert "re-initialized" in other.loaded.notes[-1]
         assert not torch.equal(
             other.heads["classification"].linear.weight[:2], model.heads["classification"].linear.weight
         )

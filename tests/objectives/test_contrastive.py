@@ -200,7 +200,7 @@ def test_vectors_of_different_sentences_are_driven_apart(kind: Any) -> None:
 
 def test_one_run_of_text_is_read() -> None:
     bart = build("bart", "tiny", [], {"vocab_size": 100, "pad_token_id": 0})
-    with pytest.raises(UsageError, match="take bert"):
+    with pytest.raises(UsageError, match="use bert"):
         make(SimCSE, bart)
 
 

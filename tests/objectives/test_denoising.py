@@ -31,7 +31,7 @@ SENTENCES = np.array([0, 5, 6, 15])
 
 def make(kind, vocabulary=VOCABULARY, **fields):
     objective = kind(kind.Config(**fields), vocabulary)
-    objective.setup(SimpleNamespace(start=START, encoder=None), DRAW)
+    objective.setup(SimpleNamespace(decoder_start=START, has_encoder=True), DRAW)
     return objective
 
 

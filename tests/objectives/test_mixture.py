@@ -48,7 +48,7 @@ def test_one_name_gives_the_objective_itself() -> None:
 def test_mlm_and_nsp_share_one_forward(order: list[str]) -> None:
     mixture = make(dict(zip(order, (1.0, 0.5), strict=True)))
     assert (mixture.view, mixture.overhead, mixture.lookahead, len(mixture.alternatives)) == ("pairs", 3, 0, 1)
-    assert sorted(mixture.roles) == ["mlm", "nsp"]
+    assert sorted(mixture.heads(build_model("bert", "tiny", overrides={"vocab_size": SIZE}))) == ["mlm", "nsp"]
     rows, model = make_rows(mixture), FakeModel(SIZE)
     clean = mixture.prepare(rows, DRAW)
     batch = mixture.corrupt(clean, DRAW)

@@ -53,7 +53,7 @@ def key_of(name: str, sample: Row) -> Draw:
 def make(kind, **fields):
     objective = kind(kind.Config(**fields), VOCABULARY)
     if kind is not PermutationLanguageModelling:
-        objective.setup(SimpleNamespace(start=0, encoder=None), DRAW)
+        objective.setup(SimpleNamespace(decoder_start=0, has_encoder=True), DRAW)
     return objective
 
 
