@@ -154,8 +154,8 @@ class Batch:
         samples: (N, 3) int64 on the host: (store, epoch, index) that name each sequence; keys of its random decisions
             and what an error message shows.
         account: what was cut, displaced, left out while the batch was built, in tokens or samples.
-        joined: (T,) bool on the host: the token continues the word of the one before it; None where only the
-            vocabulary can say.
+        continues_word: (T,) bool on the host: whether the token continues the word of the one before it; None where
+            only the vocabulary can say.
         step: for which the batch is made; None for evaluation.
         step_context: what an objective asked for of all micro-batches of the step; None for nothing.
     """
@@ -169,7 +169,7 @@ class Batch:
     order: Tensor | None = None
     samples: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 3), np.int64))
     account: dict[str, int] = field(default_factory=dict)
-    joined: NDArray[np.bool_] | None = None
+    continues_word: NDArray[np.bool_] | None = None
     step: int | None = None
     step_context: StepContext | None = None
 

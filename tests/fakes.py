@@ -49,6 +49,10 @@ class MemorySplit:
         self.token_count = int(self.document_offsets[-1])
         self.tokens = np.arange(self.token_count) + 1000 if tokens is None else tokens
         self.tokens[self.document_offsets[1:] - 1] = SEP
+        self.has_words = False
+
+    def read_word_starts(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.bool_]:
+        raise AssertionError("a split without words was asked for them")
 
     def read(self, start: int, stop: int) -> NDArray[np.int64]:
         assert 0 <= start <= stop <= self.token_count

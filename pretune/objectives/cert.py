@@ -76,7 +76,7 @@ class Cert(Contrastive):
 
     def _views(self, rows: Sequence[Row], draw: Draw) -> Batch:
         keys = draw.keys(names_of(rows)).tolist()
-        views = [replace(row, tokens=self.altered(row.tokens, Draw(key))) for row, key in zip(rows, keys, strict=True)]
+        views = [Row(row.sample, self.altered(row.tokens, Draw(key))) for row, key in zip(rows, keys, strict=True)]
         return wrap(views, self.vocabulary)
 
     def altered(self, tokens: NDArray[np.int64], draw: Draw) -> NDArray[np.int64]:

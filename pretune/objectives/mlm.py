@@ -174,10 +174,10 @@ class MaskedLanguageModelling(Objective):
         special = self.vocabulary.special.take(tokens)
         if self.config.units == "token":
             return choose(hashed, special, position, lengths, share), None
-        joined = self.vocabulary.continuation.take(tokens) if batch.joined is None else batch.joined
-        joined = joined & (position > 0)
-        joined[1:] &= ~special[:-1]
-        begins = ~(special | joined)
+        flags = batch.continues_word
+        continues = (self.vocabulary.continuation.take(tokens) if flags is None else flags) & (position > 0)
+        continues[1:] &= ~special[:-1]
+        begins = ~(special | continues)
         (words,) = begins.nonzero()
         if not len(words):
             return begins, None

@@ -14,13 +14,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pretune import config as configuration
-from pretune.batch import Batch, Layout, OutputRows
+from pretune.batch import Batch, Layout, OutputRows, ragged
 from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.loss import Term
 from pretune.nn.model_protocol import ModelOutput, TrainableModel
-from pretune.text.samples.rows import Row, names_of, run_of
-from pretune.text.samples.word_flags import unmark
+from pretune.text.samples.rows import Row, Text, flags_of, join_flags, names_of, run_of
 
 if TYPE_CHECKING:
     from pretune.text.tokenizer.tokenizer import Vocabulary
@@ -54,7 +53,7 @@ class Objective(nn.Module):
         compatible_views: other views on which it can ride in a mixture, by corrupting what another objective prepared.
         overhead: special tokens that `prepare` adds to a sample at most.
         lookahead: tokens past a window's end that it reads as targets.
-        words: it wants to know where words begin (`Batch.joined`).
+        words: it wants to know where words begin (`Row.word_flags`, `Batch.continues_word`).
         dropout: without dropout in the model there is nothing to learn.
     """
 
@@ -151,15 +150,9 @@ class Objective(nn.Module):
         Args:
             step: for which it is made, where what is hidden changes over a run; None for evaluation.
         """
-        batch = self.corrupt(self._lay_out(rows, draw, step), draw)
+        batch = self.corrupt(replace(self.prepare(rows, draw), step=step), draw)
         read = self.output_rows(batch)
         return batch if read is None else replace(batch, output_rows=OutputRows.of(read, batch.layout))
-
-    def _lay_out(self, rows: Sequence[Row], draw: Draw, step: int | None) -> Batch:
-        """PreparedStep, with what the rows say of words in a place of its own."""
-        batch = replace(self.prepare(rows, draw), step=step)
-        found = unmark(batch.tokens.numpy(), self.vocabulary.continuation) if self.words else None
-        return batch if found is None else replace(batch, tokens=torch.from_numpy(found[0]), joined=found[1])
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Number of predictions of each term, known before any forward."""
@@ -218,14 +211,34 @@ def ramp(start: float | None, end: float, steps: int, step: int | None) -> float
 
 def wrap(rows: Sequence[Row], vocabulary: Vocabulary) -> Batch:
     """One sequence a row: its tokens between the special tokens of the vocabulary."""
-    tokens, lengths = vocabulary.wrap_runs(*run_of(rows))
+    run, sizes = run_of(rows)
+    tokens, lengths = vocabulary.wrap_runs(run, sizes)
     segments = torch.from_numpy(vocabulary.segment_runs(lengths))
-    return Batch(torch.from_numpy(tokens), Layout.of(lengths), segments, samples=names_of(rows))
+    flags = flags_of(rows, run, vocabulary.continuation)
+    return Batch(
+        torch.from_numpy(tokens),
+        Layout.of(lengths),
+        segments,
+        samples=names_of(rows),
+        continues_word=None if flags is None else vocabulary.wrap_flags(flags, sizes),
+    )
+
+
+def wrap_texts(texts: Sequence[tuple[Text, ...]], vocabulary: Vocabulary) -> Batch:
+    """One sequence a sample: a text or a pair of texts, with the special tokens of the vocabulary."""
+    wrapped = [vocabulary.wrap(*(text.tokens for text in sample)) for sample in texts]
+    batch = ragged([tokens for tokens, _ in wrapped], [segments for _, segments in wrapped])
+    flags = join_flags([text for sample in texts for text in sample], vocabulary.continuation)
+    if flags is None:
+        return batch
+    continues_word = np.concatenate([vocabulary.text_mask(*map(len, sample)) for sample in texts])
+    continues_word[continues_word] = flags
+    return replace(batch, continues_word=continues_word)
 
 
 def name_samples(batch: Batch, rows: Sequence[Row], account: dict[str, int] | None = None) -> Batch:
     """The batch with the names of its samples, and what was lost while it was built."""
-    return Batch(batch.tokens, batch.layout, batch.segments, samples=names_of(rows), account=account or {})
+    return replace(batch, samples=names_of(rows), account=account or {})
 
 
 def ends(layout: Layout) -> NDArray[np.int64]:

@@ -87,7 +87,10 @@ class PermutationLanguageModelling(Objective):
         drawn = bounded(combine(draw.at(self.name, "memory").keys(names_of(rows)), 0), most)
         cuts = np.where(most > 0, 1 + drawn, 0).tolist()
         early = ragged([row.tokens[:cut] for row, cut in zip(rows, cuts, strict=True)])
-        late = [replace(row, tokens=row.tokens[cut:]) for row, cut in zip(rows, cuts, strict=True)]
+        texts = [row.text.slice(cut) for row, cut in zip(rows, cuts, strict=True)]
+        late = [
+            replace(row, tokens=text.tokens, word_flags=text.word_flags) for row, text in zip(rows, texts, strict=True)
+        ]
         return replace(wrap(late, self.vocabulary), source=early)
 
     def corrupt(self, batch: Batch, draw: Draw) -> Batch:

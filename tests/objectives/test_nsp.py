@@ -10,7 +10,8 @@ from scipy import stats
 from pretune.batch import Batch
 from pretune.draw import Draw, bounded, unit
 from pretune.errors import DataError
-from pretune.objectives.nsp import NextSentencePrediction, substitute
+from pretune.objectives.nsp import NextSentencePrediction
+from pretune.objectives.sentence_pair import substitute
 from pretune.text.samples.rows import Row
 from pretune.text.samples.views.pairs import PairsView
 
@@ -149,7 +150,7 @@ def test_a_second_text_ends_with_a_sentence() -> None:
     for size, expected in [(1, 3), (5, 3), (6, 8), (9, 8), (15, 8), (16, 20), (30, 20)]:
         assert len(substitute(row, size)) == expected
     tight = replace(row, stops=np.array([8, 20]))
-    assert substitute(tight, 3).tolist() == other[:3].tolist()
+    assert substitute(tight, 3).tokens.tolist() == other[:3].tolist()
     assert len(substitute(replace(row, stops=np.zeros(0, np.int64)), 6)) == 6
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 
 class Encoding(NamedTuple):
@@ -56,11 +57,39 @@ class Split(Protocol):
     def read(self, start: int, stop: int) -> Ints:
         """Tokens [start, stop)."""
 
+    @property
+    def has_words(self) -> bool:
+        """Whether the store says where words begin."""
+
     def read_runs(self, start: Ints, stop: Ints) -> Ints:
         """Runs of tokens [start, stop) end to end. Shape: (n,), (n,) -> (sum of stop - start,)."""
 
+    def read_word_starts(self, start: Ints, stop: Ints) -> Flags:
+        """Whether each token of some runs begins a word. Shape: (n,), (n,) -> (sum of stop - start,)."""
+
     def index(self, name: str, parts: Callable[[], Iterator[Mapping[str, Ints]]]) -> Mapping[str, Ints]:
         """Arrays that are computed from all offsets, a part at a time, or were before."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A run of tokens, and what is known of their words.
+
+    Attributes:
+        tokens: (n,)
+        word_flags: (n,) whether the token continues the word of the one before it; None where the store does not say.
+    """
+
+    tokens: Ints
+    word_flags: Flags | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def slice(self, start: int, stop: int | None = None) -> Text:
+        """The tokens from `start` to `stop`."""
+        flags = None if self.word_flags is None else self.word_flags[start:stop]
+        return Text(self.tokens[start:stop], flags)
 
 
 @dataclass(frozen=True)
@@ -76,6 +105,9 @@ class Row:
         spare: tokens that the window could still take; view "pairs".
         second, third: further texts; view "examples".
         label: the class; view "examples".
+        word_flags: (n,) whether each of `tokens` continues the word of the one before it, as the store's segmenter
+            found; None where the store does not say, or nobody asked.
+        other_word_flags: the same of `other`.
     """
 
     sample: tuple[int, int, int]
@@ -87,6 +119,13 @@ class Row:
     second: Ints | None = None
     label: int | None = None
     third: Ints | None = None
+    word_flags: Flags | None = None
+    other_word_flags: Flags | None = None
+
+    @property
+    def text(self) -> Text:
+        """The window with what is known of its words."""
+        return Text(self.tokens, self.word_flags)
 
     @property
     def size(self) -> int:
@@ -101,17 +140,22 @@ class Windows(Sequence[Row]):
         splits: where tokens are, by store.
         samples: (N, 3) the names of the rows.
         start, stop: (N,) first and past-the-last token of each in its split.
+        words: whether rows carry word flags, of stores that have them.
     """
 
-    def __init__(self, splits: Mapping[int, Split], samples: Ints, start: Ints, stop: Ints) -> None:
-        self.splits, self.samples, self._start, self._stop = splits, samples, start, stop
+    def __init__(
+        self, splits: Mapping[int, Split], samples: Ints, start: Ints, stop: Ints, words: bool = False
+    ) -> None:
+        self.splits, self.samples, self._start, self._stop, self._words = splits, samples, start, stop, words
 
     @classmethod
-    def of(cls, split: Split, store: int, epoch: int, index: Ints, start: Ints, stop: Ints) -> Windows:
+    def of(
+        cls, split: Split, store: int, epoch: int, index: Ints, start: Ints, stop: Ints, words: bool = False
+    ) -> Windows:
         """The windows `index` of one split in one epoch."""
         samples = np.empty((len(index), 3), np.int64)
         samples[:, 0], samples[:, 1], samples[:, 2] = store, epoch, index
-        return cls({store: split}, samples, start, stop)
+        return cls({store: split}, samples, start, stop, words)
 
     @classmethod
     def join(cls, parts: Sequence[Windows]) -> Windows:
@@ -119,7 +163,7 @@ class Windows(Sequence[Row]):
         splits = {store: split for part in parts for store, split in part.splits.items()}
         columns = [(part.samples, part._start, part._stop) for part in parts]
         samples, start, stop = (np.concatenate(column) for column in zip(*columns, strict=True))
-        return cls(splits, samples, start, stop)
+        return cls(splits, samples, start, stop, any(part._words for part in parts))
 
     @property
     def sizes(self) -> Ints:
@@ -138,11 +182,12 @@ class Windows(Sequence[Row]):
             return self.pick(index)
         store, epoch, number = self.samples[index].tolist()
         tokens = self.splits[store].read(int(self._start[index]), int(self._stop[index]))
-        return Row((store, epoch, number), tokens)
+        flags = self._read_flags(store, self._start[[index]], self._stop[[index]])
+        return Row((store, epoch, number), tokens, word_flags=flags)
 
     def pick(self, index: Ints | slice) -> Windows:
         """Some of the rows, in the order given."""
-        return Windows(self.splits, self.samples[index], self._start[index], self._stop[index])
+        return Windows(self.splits, self.samples[index], self._start[index], self._stop[index], self._words)
 
     def tokens(self) -> Ints:
         """The tokens of all rows, end to end. Shape: (sum of sizes,)"""
@@ -153,9 +198,41 @@ class Windows(Sequence[Row]):
         out = np.empty(int(sizes.sum()), np.int64)
         owner = np.repeat(self.samples[:, 0], sizes)
         for store, split in self.splits.items():
-            mine = self.samples[:, 0] == store
-            out[owner == store] = split.read_runs(self._start[mine], self._stop[mine])
+            rows = self.samples[:, 0] == store
+            out[owner == store] = split.read_runs(self._start[rows], self._stop[rows])
         return out
+
+    def word_flags(self, tokens: Ints, continuation: Flags) -> Flags | None:
+        """Whether each token continues the word of the one before it: as its store says, else as its id does.
+
+        Args:
+            tokens: as `tokens` gives them.
+            continuation: for each id of the vocabulary.
+
+        Shape:
+            tokens: (T,); continuation: (size,); return: (T,), or None where no store says it
+        """
+        stores = [store for store, split in self.splits.items() if self._words and split.has_words]
+        if not np.isin(self.samples[:, 0], stores).any():
+            return None
+        owner = np.repeat(self.samples[:, 0], self.sizes)
+        out = continuation.take(tokens)
+        for store in stores:
+            rows = self.samples[:, 0] == store
+            out[owner == store] = self._read_flags(store, self._start[rows], self._stop[rows])
+        return out
+
+    def _read_flags(self, store: int, start: Ints, stop: Ints) -> Flags | None:
+        return read_word_flags(self.splits[store], start, stop) if self._words else None
+
+
+def read_word_flags(split: Split, start: Ints, stop: Ints) -> Flags | None:
+    """Whether each token of some runs continues the word of the one before it; None where the store does not say.
+
+    Shape:
+        start, stop: (n,); return: (sum of stop - start,)
+    """
+    return ~split.read_word_starts(start, stop) if split.has_words else None
 
 
 def names_of(rows: Sequence[Row]) -> Ints:
@@ -176,6 +253,26 @@ def run_of(rows: Sequence[Row]) -> tuple[Ints, Ints]:
         return rows.tokens(), rows.sizes
     tokens = np.concatenate([np.zeros(0, np.int64), *(row.tokens for row in rows)])
     return tokens, np.array([len(row.tokens) for row in rows], np.int64)
+
+
+def flags_of(rows: Sequence[Row], tokens: Ints, continuation: Flags) -> Flags | None:
+    """The word flags of `run_of(rows)`; see `Windows.word_flags`. Shape: (T,), (size,) -> (T,) or None."""
+    if isinstance(rows, Windows):
+        return rows.word_flags(tokens, continuation)
+    return join_flags([row.text for row in rows], continuation)
+
+
+def join_flags(texts: Sequence[Text], continuation: Flags) -> Flags | None:
+    """The word flags of texts end to end, for those without as the ids say; None where none has any.
+
+    Shape:
+        continuation: (size,); return: (sum of lengths,)
+    """
+    if all(text.word_flags is None for text in texts):
+        return None
+    return np.concatenate(
+        [continuation.take(text.tokens) if text.word_flags is None else text.word_flags for text in texts]
+    )
 
 
 def pick(rows: Sequence[Row], index: Sequence[int] | Ints) -> Sequence[Row]:

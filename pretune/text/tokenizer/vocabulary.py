@@ -156,6 +156,32 @@ class Vocabulary:
             out[ends - n] = token
         return out, lengths
 
+    def wrap_flags(self, flags: Flags, sizes: Tokens) -> Flags:
+        """Flags of the tokens of many texts as `wrap_runs` lays out the tokens; those of special tokens are False.
+
+        Shape:
+            flags: (T,); sizes: (N,), their sum is T; return: (T + N * overhead,)
+        """
+        before, after = self.around
+        count, head = len(sizes), len(before)
+        out = np.zeros(len(flags) + count * (head + len(after)), np.bool_)
+        shift = np.arange(count) * (head + len(after)) + head
+        out[np.arange(len(flags)) + shift.repeat(sizes)] = flags
+        return out
+
+    def text_mask(self, *sizes: int) -> Flags:
+        """Which tokens of what `wrap` gives for one or two texts of these sizes are of a text, not special.
+
+        Shape:
+            return: (sum of sizes + overhead,)
+        """
+        remaining = iter(sizes)
+        parts = [
+            np.full(next(remaining) if tokens is None else len(tokens), tokens is None)
+            for tokens, _ in self.frames[len(sizes) > 1]
+        ]
+        return np.concatenate(parts)
+
     def segment_runs(self, lengths: Tokens) -> Tokens:
         """Segments of what `wrap_runs` laid out. Shape: (N,) -> (sum of lengths,)."""
         own, ends = self.segments[self.lead], lengths.cumsum()

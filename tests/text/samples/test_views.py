@@ -202,15 +202,14 @@ def test_views_by_name() -> None:
 OWN = """
 import numpy as np
 
-from pretune.text.samples.rows import Windows
 from pretune.text.samples.views.view import StoreView
 
 
 class Heads(StoreView):
     \"\"\"The first tokens of every document.\"\"\"
 
-    def __init__(self, split, width, lookahead=0):
-        super().__init__(split, width, lookahead)
+    def __init__(self, split, width, lookahead=0, words=False):
+        super().__init__(split, width, lookahead, words)
         offsets = np.asarray(split.document_offsets)
         self.start, self.stop = offsets[:-1], np.minimum(offsets[:-1] + width, offsets[1:] - 1)
 
@@ -221,7 +220,7 @@ class Heads(StoreView):
         return self.stop[index] - self.start[index]
 
     def read(self, index, store, epoch, draw):
-        return Windows.of(self.split, store, epoch, index, self.start[index], self.stop[index])
+        return self.windows(index, store, epoch, self.start[index], self.stop[index])
 
     def account(self):
         used = int((self.stop - self.start).sum())

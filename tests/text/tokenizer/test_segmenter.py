@@ -16,7 +16,6 @@ from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.objectives.mixture import build
 from pretune.text.readers.corpus import CorpusConfig
 from pretune.text.samples.views.view import build_view
-from pretune.text.samples.word_flags import MarkedSplit, unmark
 from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.segmenter import LongestMatch, WordFinder, word_starts
@@ -176,21 +175,6 @@ def test_another_segmenter_is_another_store(words: str, tmp_path: Path) -> None:
         plain.split("train").read_word_starts(np.array([0]), np.array([3]))
 
 
-def test_marks_are_put_on_and_taken_off(words: str, tmp_path: Path) -> None:
-    split = store_of(tmp_path / "a", TEXTS, trained(), segmenter=words).split("train")
-    marked = MarkedSplit(split).read(3, 20)
-    continuation = np.ones(split.manifest.tokens + 400, np.bool_)
-    found = unmark(marked, continuation)
-    assert found is not None
-    assert found[0].tolist() == split.read(3, 20).tolist()
-    assert (~found[1]).tolist() == split.read_word_starts(np.array([3]), np.array([20])).tolist()
-    assert unmark(split.read(3, 20), continuation) is None
-    mixed = unmark(np.concatenate([marked, split.read(3, 20)]), continuation)
-    assert mixed is not None
-    assert mixed[1][: len(marked)].tolist() == found[1].tolist()
-    assert mixed[1][len(marked) :].all()  # what the vocabulary says
-
-
 @pytest.mark.parametrize(
     "objective",
     [{"mlm": {"units": "word"}}, {"mlm": {"units": "word"}, "nsp": 1.0}, {"sop": 1.0, "mlm": {"units": "word"}}],
@@ -211,7 +195,7 @@ def test_masks_keep_to_the_words_of_the_store_wherever_sentences_go(
     hidden = np.zeros(len(tokens), np.bool_)
     hidden[index.numpy()] = True
     assert int(tokens.max()) < tokenizer.vocabulary.size
-    assert batch.joined is not None
+    assert batch.continues_word is not None
     checked = 0
     for a, b in zip(batch.layout.bounds, batch.layout.bounds[1:], strict=False):
         text = [tokenizer.token(int(t)) for t in tokens[a:b]]

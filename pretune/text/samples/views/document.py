@@ -19,8 +19,8 @@ class DocumentView(StoreView):
     (decoders) it stays, because it is what the last position predicts.
     """
 
-    def __init__(self, split: Split, width: int, lookahead: int = 0) -> None:
-        super().__init__(split, width, lookahead)
+    def __init__(self, split: Split, width: int, lookahead: int = 0, words: bool = False) -> None:
+        super().__init__(split, width, lookahead, words)
         self._offsets = np.asarray(split.document_offsets)
         self._end = 0 if lookahead else 1
         index = split.index(f"documents-{width}-{lookahead}", self._parts)
@@ -57,7 +57,7 @@ class DocumentView(StoreView):
 
     def read(self, index: Ints, store: int, epoch: int, draw: Draw) -> Windows:
         """Windows as rows."""
-        return Windows.of(self.split, store, epoch, index, *self._ranges(index))
+        return self.windows(index, store, epoch, *self._ranges(index))
 
     def account(self) -> dict[str, int]:
         """`tokens = used + end + cut`; `end` are end tokens that the special tokens of a sequence stand for."""

@@ -24,8 +24,8 @@ class PairsView(SentencesView):
         TooFewDocumentsError: fewer than two documents with text.
     """
 
-    def __init__(self, split: Split, width: int, lookahead: int = 0) -> None:
-        super().__init__(split, width, lookahead)
+    def __init__(self, split: Split, width: int, lookahead: int = 0, words: bool = False) -> None:
+        super().__init__(split, width, lookahead, words)
         if len(self._usable) < 2:
             raise TooFewDocumentsError(
                 f"next-sentence prediction needs text from another document, but this split has {len(self._usable)} "
@@ -42,18 +42,20 @@ class PairsView(SentencesView):
         ends = values_between(self._sentences, begin, finish + 1)
         document = np.searchsorted(self._documents, begin, side="right")
         complete = finish == self._documents[document] - 1
-        tokens, other = self._read(start, stop), self._read(begin, finish)
+        texts, others = self.texts(start, stop), self.texts(begin, finish)
         rows = []
         for n, i in enumerate(index.tolist()):
             a, c, d = int(start[n]), int(begin[n]), int(finish[n])
             rows.append(
                 Row(
                     (store, epoch, i),
-                    tokens[n],
+                    texts[n].tokens,
                     sentences=np.append(0, inside[n] - a),
-                    other=other[n],
+                    other=others[n].tokens,
                     stops=np.append(ends[n], d) - c if complete[n] else ends[n] - c,
-                    spare=self.width - len(tokens[n]),
+                    spare=self.width - len(texts[n]),
+                    word_flags=texts[n].word_flags,
+                    other_word_flags=others[n].word_flags,
                 )
             )
         return rows

@@ -15,8 +15,8 @@ from pretune.text.samples.views.view import StoreView
 class SentenceView(StoreView):
     """Single sentences, each a sample; what is over `width` tokens is cut."""
 
-    def __init__(self, split: Split, width: int, lookahead: int = 0) -> None:
-        super().__init__(split, width, lookahead)
+    def __init__(self, split: Split, width: int, lookahead: int = 0, words: bool = False) -> None:
+        super().__init__(split, width, lookahead, words)
         self._documents = np.asarray(split.document_offsets)
         index = split.index(f"sentence-{width}", self._parts)
         self._start, self._stop = index["start"], index["stop"]
@@ -44,7 +44,7 @@ class SentenceView(StoreView):
 
     def read(self, index: Ints, store: int, epoch: int, draw: Draw) -> Windows:
         """Sentences as rows."""
-        return Windows.of(self.split, store, epoch, index, self._start[index], self._stop[index])
+        return self.windows(index, store, epoch, self._start[index], self._stop[index])
 
     def account(self) -> dict[str, int]:
         """`tokens = used + end + cut`."""

@@ -20,8 +20,8 @@ class SentencesView(StoreView):
     window of its own, so nothing is lost and no window has a piece's edge inside it.
     """
 
-    def __init__(self, split: Split, width: int, lookahead: int = 0) -> None:
-        super().__init__(split, width, lookahead)
+    def __init__(self, split: Split, width: int, lookahead: int = 0, words: bool = False) -> None:
+        super().__init__(split, width, lookahead, words)
         self._documents = np.asarray(split.document_offsets)
         self._sentences = np.asarray(split.sentence_offsets)
         index = split.index(f"sentences-{width}", self._parts)
@@ -57,16 +57,16 @@ class SentencesView(StoreView):
         index = np.asarray(index, np.int64)
         start, stop = self._start[index], self._stop[index]
         inside = values_between(self._sentences, start, stop)
-        tokens = self._read(start, stop)
+        texts = self.texts(start, stop)
         return [
-            Row((store, epoch, i), tokens[n], sentences=np.append(0, inside[n] - start[n]))
+            Row(
+                (store, epoch, i),
+                texts[n].tokens,
+                sentences=np.append(0, inside[n] - start[n]),
+                word_flags=texts[n].word_flags,
+            )
             for n, i in enumerate(index.tolist())
         ]
-
-    def _read(self, start: Ints, stop: Ints) -> list[Ints]:
-        """Runs of tokens, read together. Shape: (n,), (n,) -> n arrays."""
-        run, ends = self.split.read_runs(start, stop), (stop - start).cumsum().tolist()
-        return [run[a:b] for a, b in pairwise([0, *ends])]
 
     def account(self) -> dict[str, int]:
         """`tokens = used + end + cut`; `split` of the used ones lie beyond the first window of an overlong sentence."""

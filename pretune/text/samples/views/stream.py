@@ -17,8 +17,8 @@ class StreamView(StoreView):
     so no prediction is lost between windows; a tail of at least two tokens is a shorter last window.
     """
 
-    def __init__(self, split: Split, width: int, lookahead: int = 0) -> None:
-        super().__init__(split, width, lookahead)
+    def __init__(self, split: Split, width: int, lookahead: int = 0, words: bool = False) -> None:
+        super().__init__(split, width, lookahead, words)
         counts, covered = count_windows(np.array([split.token_count]), width, lookahead)
         self._count, self._covered = int(counts[0]), int(covered[0])
 
@@ -35,7 +35,7 @@ class StreamView(StoreView):
         """Windows as rows."""
         start = np.asarray(index, np.int64) * self.width
         stop = np.minimum(start + (self.width + self.lookahead), self.split.token_count)
-        return Windows.of(self.split, store, epoch, index, start, stop)
+        return self.windows(index, store, epoch, start, stop)
 
     def account(self) -> dict[str, int]:
         """`tokens = used + cut`."""

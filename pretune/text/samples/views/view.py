@@ -17,14 +17,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import pairwise
 
 from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.find import find_class
-from pretune.text.samples.rows import Ints, Row, Split
+from pretune.text.samples.rows import Ints, Row, Split, Text, Windows, read_word_flags
 from pretune.text.samples.views.windows import check_width
-from pretune.text.samples.word_flags import MarkedSplit
-from pretune.text.store.store import TokenSplit
 
 AXIS = "text.samples.views"
 PACKS = ("stream", "document")  # the views that "stream" stands for, by `data.pack` of the recipe
@@ -57,14 +56,25 @@ class StoreView(View):
         split: where the tokens are.
         width: tokens of a sample at most.
         lookahead: tokens past a sample's end that are read as targets.
+        words: whether rows carry word flags, where the store says where words begin.
 
     Raises:
         UsageError: a width below 1.
     """
 
-    def __init__(self, split: Split, width: int, lookahead: int = 0) -> None:
+    def __init__(self, split: Split, width: int, lookahead: int = 0, words: bool = False) -> None:
         check_width(width)
-        self.split, self.width, self.lookahead = split, width, lookahead
+        self.split, self.width, self.lookahead, self.words = split, width, lookahead, words
+
+    def windows(self, index: Ints, store: int, epoch: int, start: Ints, stop: Ints) -> Windows:
+        """Rows that are nothing but the tokens from `start` to `stop`. Shape: index, start, stop (n,)."""
+        return Windows.of(self.split, store, epoch, index, start, stop, self.words)
+
+    def texts(self, start: Ints, stop: Ints) -> list[Text]:
+        """Runs of tokens, read together. Shape: (n,), (n,) -> n texts."""
+        run, ends = self.split.read_runs(start, stop), (stop - start).cumsum().tolist()
+        whole = Text(run, read_word_flags(self.split, start, stop) if self.words else None)
+        return [whole.slice(a, b) for a, b in pairwise([0, *ends])]
 
 
 def build_view(
@@ -77,7 +87,7 @@ def build_view(
         width: tokens of a window: the sequence length less `Objective.overhead`.
         lookahead: `Objective.lookahead`.
         pack: for the view "stream": "stream" cuts across documents, "document" never crosses them.
-        words: read tokens with marks (`text/samples/word_flags.py`), if the store says where words begin.
+        words: `Objective.words`.
 
     Raises:
         UsageError: a name that text cannot deliver, or a width below 1.
@@ -85,7 +95,5 @@ def build_view(
     """
     if pack not in PACKS:
         raise UsageError(f"no pack {pack!r}; known: {', '.join(PACKS)}")
-    if words and isinstance(split, TokenSplit) and split.has_words:
-        split = MarkedSplit(split)
     found = find_class(AXIS, pack if view == "stream" else view, StoreView)  # type: ignore[type-abstract]
-    return found(split, width, lookahead)
+    return found(split, width, lookahead, words)

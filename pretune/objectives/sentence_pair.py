@@ -1,0 +1,110 @@
+"""What objectives on pairs of texts share: a window is split at a sentence, and a head tells what became of its parts.
+
+By key a window is split at one of its sentence boundaries, and what becomes of the two parts is the label of the pair.
+Windows of one sentence stay whole, are not predicted and are counted as `unpaired`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretune.batch import Batch
+from pretune.draw import Draw, bounded
+from pretune.errors import DataError
+from pretune.loss import Term, cross_entropy
+from pretune.nn.heads import SequenceHead
+from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
+from pretune.objectives.objective import Objective, ends, name_samples, target, wrap_texts
+from pretune.text.samples.rows import Row, Text, names_of
+
+if TYPE_CHECKING:
+    from pretune.text.tokenizer.tokenizer import Vocabulary
+
+Integers = NDArray[np.int64]
+
+
+class SentencePair(Objective):
+    """Base of the objectives that split windows in two.
+
+    Attributes:
+        counted: what the account of a batch counts: samples that are `unpaired`; tokens that are `displaced` from
+            windows, and those that are `borrowed` from other documents for them.
+    """
+
+    counted: ClassVar[tuple[str, ...]] = ("unpaired", "displaced", "borrowed")
+
+    def __init__(self, config: Objective.Config, vocabulary: Vocabulary) -> None:
+        super().__init__(config, vocabulary)
+        if vocabulary.sep is None:
+            raise DataError(
+                f"objective {self.name!r} needs a tokenizer with a separator token, and this one has none; "
+                f"train one of kind wordpiece, or drop {self.name}"
+            )
+        self.overhead = vocabulary.overhead(True)
+
+    @abstractmethod
+    def labels(self, samples: Integers, draw: Draw) -> Integers:
+        """What each window becomes, by key. Shape: (N, 3) -> (N,)."""
+
+    @abstractmethod
+    def pair(self, row: Row, first: Text, second: Text, label: int, account: dict[str, int]) -> tuple[Text, Text]:
+        """The two texts that a label makes of the parts of a window; what is lost is added to the account."""
+
+    def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
+        """Split windows, make pairs, wrap them, and set the target, whose index counts sequences."""
+        samples, account = names_of(rows), dict.fromkeys(self.counted, 0)
+        boundaries = np.array([0 if row.sentences is None else len(row.sentences) - 1 for row in rows], np.int64)
+        chosen = 1 + bounded(draw.at(self.name, "split").keys(samples), boundaries)
+        labels = self.labels(samples, draw.at(self.name))
+        texts: list[tuple[Text, ...]] = []
+        for n, row in enumerate(rows):
+            if row.sentences is None or not boundaries[n]:
+                texts.append((row.text,))
+                continue
+            edge = int(row.sentences[chosen[n]])
+            texts.append(self.pair(row, row.text.slice(0, edge), row.text.slice(edge), int(labels[n]), account))
+        (paired,) = boundaries.nonzero()
+        account["unpaired"] = len(rows) - len(paired)
+        batch = name_samples(wrap_texts(texts, self.vocabulary), rows, account)
+        batch.targets[self.name] = target(paired, labels[paired])
+        return batch
+
+    def output_rows(self, batch: Batch) -> Integers:
+        """The ends of every sequence."""
+        return ends(batch.layout)
+
+    def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
+        """Cross-entropy of the paired sequences."""
+        index, label = batch.targets[self.name]
+        head = get_head(model, self.name, SequenceHead)
+        logits = head(output.last_hidden_state, output.layout).index_select(0, index)
+        correct = (logits.detach().argmax(dim=1) == label).sum()
+        return [Term(self.name, cross_entropy(logits, label), len(label), self.config.weight, correct)]
+
+
+def borrow(row: Row, second: Text, account: dict[str, int]) -> Text:
+    """A text of another document in place of the second part of a window."""
+    other = substitute(row, len(second))
+    account["displaced"] += len(second)
+    account["borrowed"] += len(other)
+    return other
+
+
+def substitute(row: Row, size: int) -> Text:
+    """The head of a row's other text that ends with a sentence, as near to `size` tokens as the window allows.
+
+    Where the first sentence alone is too long it is cut.
+
+    Raises:
+        ValueError: the row was not read by the view "pairs".
+    """
+    if row.other is None or row.stops is None:
+        raise ValueError(f"sample {row.sample} has no text of another document: it was not read by the view 'pairs'")
+    other = Text(row.other, row.other_word_flags)
+    stops = row.stops[row.stops <= size + row.spare]
+    return other.slice(0, int(stops[np.abs(stops - size).argmin()]) if len(stops) else size)
