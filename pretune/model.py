@@ -24,6 +24,7 @@ from pretune.evaluate.store import evaluate_store
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateConfig, GenerateOptions
 from pretune.generate.reader import context
+from pretune.interop.deltas import is_delta, load_delta
 from pretune.interop.export import Exported, Format, export_model
 from pretune.interop.huggingface import load_model
 from pretune.interop.weights import SHARD_BYTES
@@ -64,7 +65,7 @@ def load(
     """
     place = choose(device)
     words = Tokenizer.load(path if tokenizer is None else tokenizer)
-    network = load_model(Path(path))
+    network = load_delta(path) if is_delta(path) else load_model(Path(path))
     if words.vocabulary.size > network.vocab_size:
         raise DataError(
             f"{tokenizer or path}: the tokenizer has {words.vocabulary.size} tokens, the model of {path} only "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from pretune.errors import DataError, MissingInputError, UsageError
+from pretune.interop.deltas import base_fingerprint
 from pretune.interop.huggingface import load_model
 from pretune.models import build as build_model
 from pretune.models.frozen import FrozenModel
@@ -36,7 +37,10 @@ def build_network(recipe: Recipe, heads: MakeHeads, tokenizer: Tokenizer) -> Lan
         model = build_model(family, size, heads, overrides, seed=recipe.seed)
     _check_fit(recipe, model, tokenizer)
     apply_model_settings(model, config)
-    return tuning_method(recipe).apply(model)
+    method = tuning_method(recipe)
+    if method.is_surgery:
+        model.metadata = model.metadata.model_copy(update={"base": base_fingerprint(model)})
+    return method.apply(model)
 
 
 def tuning_method(recipe: Recipe) -> TuningMethod:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pretune.config import validate
+from pretune.interop.deltas import save_delta
 from pretune.interop.huggingface import save_model
 from pretune.models.flops import count_parameters
 from pretune.models.model import LanguageModel
@@ -29,6 +30,10 @@ from pretune.train.preflight import preflight
 from pretune.train.recipe import Recipe, plain
 from pretune.train.step import TrainModule
 from pretune.train.subset_embedding import narrow, widen
+from pretune.tune.method import find_method
+
+DELTA = "delta"  # folder in the run directory for what a tuning method learned
+_SHOWN = 5  # changed places in a message
 
 
 def pretrain(recipe: Recipe) -> Path:
@@ -142,7 +147,7 @@ def _finish(pieces: TrainComponents, setting: TrainContext, state: State, direct
     pieces.tokenizer.settings["model_max_length"] = setting.recipe.data.length  # what use cuts texts to
     said = (part.pooling for part in pieces.objective.alternatives if part.pooling)
     pieces.model.pooling = next(said, pieces.model.pooling)
-    save_model(pieces.model, directory.path, pieces.tokenizer)
+    _save(pieces, setting, directory.path)
     for name, companion in pieces.objective.auxiliary_models().items():
         assert isinstance(companion, LanguageModel)  # the type of `model.narrower`
         widen(companion.cpu())
@@ -159,6 +164,21 @@ def _finish(pieces: TrainComponents, setting: TrainContext, state: State, direct
         {**pieces.account, "training": training},
     )
     setting.display.note(f"finished: {state.step} steps, {state.tokens:,} tokens; the model is in {directory.path}")
+
+
+def _save(pieces: TrainComponents, setting: TrainContext, path: Path) -> None:
+    """Write the finished model: whole where its method can merge, else as deltas on its base; and both deltas apart."""
+    method = setting.method or find_method("full", {})
+    changes = method.check_acted(pieces.model)
+    if changes:
+        setting.display.note(f"tune.{method.name} changed {len(changes)} places: {', '.join(changes[:_SHOWN])}")
+    if method.is_surgery:
+        save_delta(pieces.model, path / DELTA if method.can_merge else path, method, setting.recipe.model.init)
+    if method.is_surgery and not method.can_merge:
+        pieces.tokenizer.save(path)
+        return
+    pieces.model = method.merge(pieces.model)
+    save_model(pieces.model, path, pieces.tokenizer)
 
 
 def _of_stores(pieces: TrainComponents, setting: TrainContext, state: State) -> dict[str, dict[str, float]]:
@@ -180,5 +200,5 @@ def _choose_weights(pieces: TrainComponents, setting: TrainContext, state: State
     if reason is not None:
         setting.display.note(f"warning: the best weights (step {best}) cannot be read, {reason}; keeping the last")
         return state.step
-    states.restore(path, TrainModule(pieces.model, pieces.objective), None)
+    states.restore(path, TrainModule(pieces.model, pieces.objective, setting.method), None)
     return best

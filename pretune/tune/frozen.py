@@ -9,6 +9,7 @@ from torch import nn
 from pretune import config
 
 M = TypeVar("M", bound=nn.Module)
+SURGERY = False
 
 
 class Config(config.Config):

@@ -60,6 +60,14 @@ class TuningMethod:
             function(model, fraction)
 
     @property
+    def is_surgery(self) -> bool:
+        """Whether the method replaces modules, so that what it learned is saved apart from its base.
+
+        A file says `SURGERY = False` where its method only chooses which parameters train.
+        """
+        return bool(getattr(self.module, "SURGERY", True))
+
+    @property
     def can_merge(self) -> bool:
         """Whether the method can turn a tuned model into a plain one that computes the same."""
         return hasattr(self.module, "merge")
