@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import ModuleType
+from typing import cast
 
 from torch import Tensor, nn
 
 from pretune.batch import Layout
-from pretune.nn.backends import flash, matmul, reference, sdpa, varlen
+from pretune.errors import UsageError
+from pretune.find import find, variants
 from pretune.nn.cache import EncoderOutput, LayerCache
-from pretune.nn.call import AttentionCall
+from pretune.nn.call import AttentionCall, Backend
 from pretune.nn.prefix import NO_PREFIX, KeyPrefix
 from pretune.nn.projection import Projection, ProjectionBrick, in_matmul_dtype
 from pretune.nn.relative import RelativeBias
@@ -18,21 +19,35 @@ from pretune.nn.rotary import Rotary
 from pretune.nn.spans import KeyLayout
 from pretune.nn.structure import Biased, Structure
 
-BACKENDS: dict[str, ModuleType] = {
-    "varlen": varlen,
-    "matmul": matmul,
-    "flash": flash,
-    "sdpa": sdpa,
-    "reference": reference,
-}
-_ORDER = (varlen, matmul, flash, sdpa)
+BACKENDS: dict[str, Backend] = {name: cast(Backend, find("nn.backends", name)) for name in variants("nn.backends")}
+_ORDER = tuple(sorted((b for b in BACKENDS.values() if b.PRIORITY), key=lambda b: -b.PRIORITY))
 
 
-def ragged_attention(call: AttentionCall, backend: str | None = None) -> Tensor:
+def prefer_backend(model: nn.Module, name: str) -> None:
+    """Lets every attention of a model try one backend first; what it refuses goes to the others.
+
+    Args:
+        name: a file of `nn/backends/`, or a user's own file by its path.
+
+    Raises:
+        UsageError: no such backend, or a file without `refuse` and `attend`.
+        MissingInputError: a path to a file that does not exist.
+    """
+    backend = find("nn.backends", name)
+    missing = [part for part in ("refuse", "attend") if not hasattr(backend, part)]
+    if missing:
+        raise UsageError(f"attention backend {name!r} has no {' and no '.join(missing)}; a backend's file needs both")
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.preferred = (cast(Backend, backend),)
+
+
+def ragged_attention(call: AttentionCall, backend: str | None = None, preferred: tuple[Backend, ...] = ()) -> Tensor:
     """Lets each sequence's queries attend to the same sequence's keys.
 
     Args:
         backend: a name of `BACKENDS` instead of the first that supports the call.
+        preferred: backends that are tried before those of pretune.
 
     Shape:
         return: (Tq, H, D)
@@ -45,11 +60,10 @@ def ragged_attention(call: AttentionCall, backend: str | None = None) -> Tensor:
     plainer = call.structure.within(call.keys)
     if plainer is not call.structure:
         call = replace(call, structure=plainer)
-    for module in _ORDER if backend is None else (BACKENDS[backend],):
-        reason = module.refuse(call)
+    for candidate in (*preferred, *_ORDER) if backend is None else (BACKENDS[backend],):
+        reason = candidate.refuse(call)
         if reason is None:
-            out: Tensor = module.attend(call)
-            return out
+            return candidate.attend(call)
     raise ValueError(f"attention backend {backend!r}: {reason}")
 
 
@@ -80,6 +94,7 @@ class Attention(nn.Module):
 
     Attributes:
         prefix: what stands in front of every sequence's keys and values; nothing, until a tuning method sets it.
+        preferred: backends that are tried first; none, unless `prefer_backend` names one.
     """
 
     query: ProjectionBrick
@@ -126,6 +141,7 @@ class Attention(nn.Module):
             self.query_norm, self.key_norm = norms
         self.relative = relative
         self.prefix = NO_PREFIX
+        self.preferred: tuple[Backend, ...] = ()
 
     @property
     def any_queries(self) -> bool:
@@ -185,7 +201,8 @@ class Attention(nn.Module):
         structure = self.structure if self.relative is None else Biased(self.structure, self.relative)
         dropout = self.dropout if self.training else 0.0
         key, value, keys = self.prefix.extend(key, value, keys)
-        return ragged_attention(AttentionCall(query, key, value, queries, keys, structure, dropout, self.scale))
+        call = AttentionCall(query, key, value, queries, keys, structure, dropout, self.scale)
+        return ragged_attention(call, preferred=self.preferred)
 
     def flops(self, queries: int, keys: int, *, cross: bool = False) -> float:
         """Floating-point operations of a forward for one sequence.

@@ -1,8 +1,9 @@
-"""One attention call: what every backend gets."""
+"""One attention call, and what a backend does with it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
@@ -51,3 +52,15 @@ class AttentionCall:
     def has_grouped_heads(self) -> bool:
         """Whether several heads of queries share a head of keys."""
         return self.query.shape[1] != self.key.shape[1]
+
+
+class Backend(Protocol):
+    """What a file of `nn/backends/`, or a user's own, offers."""
+
+    PRIORITY: int
+
+    def refuse(self, call: AttentionCall) -> str | None:
+        """Says why it does not support the call, or None."""
+
+    def attend(self, call: AttentionCall) -> Tensor:
+        """Computes all sequences of the call. Shape: return: (Tq, H, D)."""

@@ -12,6 +12,7 @@ from pretune.interop.huggingface import load_model
 from pretune.models import build as build_model
 from pretune.models.frozen import FrozenModel
 from pretune.models.model import LanguageModel, MakeHeads
+from pretune.nn.attention import prefer_backend
 from pretune.nn.dropout import Dropout
 from pretune.nn.model_protocol import TrainableModel
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -49,8 +50,10 @@ def tuning_method(recipe: Recipe) -> TuningMethod:
 
 
 def apply_model_settings(model: LanguageModel, config: ModelConfig) -> None:
-    """Set dropout and activation checkpointing as the recipe says."""
+    """Set dropout, activation checkpointing and the attention backend as the recipe says."""
     model.stack.checkpointing = config.checkpointing
+    if config.attention is not None:
+        prefer_backend(model, config.attention)
     if config.dropout is not None:
         for module in model.modules():
             if isinstance(module, Dropout):

@@ -50,6 +50,7 @@ _MAY_CHANGE = (
     "data.train",
     "data.validation",
     "model.checkpointing",
+    "model.attention",
     "optimizer",
     "schedule",
     "budget",
@@ -82,6 +83,7 @@ class ModelConfig(Config):
         overrides: fields of the family's configuration, by their Hugging Face names.
         dropout: probability for every dropout layer, attention probabilities excepted; None keeps the model's.
         checkpointing: recompute activations in the backward instead of keeping them: less memory, a third more time.
+        attention: an attention backend that is tried first: a file of `nn/backends/`, or a user's own by its path.
     """
 
     family: str | None = None
@@ -90,6 +92,7 @@ class ModelConfig(Config):
     overrides: dict[str, bool | int | float | str] = Field(default_factory=dict)
     dropout: float | None = Field(None, ge=0, lt=1)
     checkpointing: bool = False
+    attention: str | None = None
 
     @model_validator(mode="after")
     def _one_origin(self) -> ModelConfig:

@@ -15,6 +15,7 @@ from pretune.nn.call import AttentionCall
 from pretune.nn.spans import CacheSlots, EqualLengthGroup, covers, grouped, groups_of, heads_of
 from pretune.nn.structure import CAUSAL, Bidirectional, Causal
 
+PRIORITY = 20
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 

@@ -28,6 +28,7 @@ from pretune.nn.buckets import Bucket, load, plan_of, store
 from pretune.nn.call import AttentionCall
 from pretune.nn.structure import Bidirectional, Causal
 
+PRIORITY = 30
 _KEEP = 256  # longest sequence whose probabilities are kept
 _BLOCK = 256  # queries of a causal block
 _CHUNK = 1 << 20  # scores that are worked on at once: they stay in cache

@@ -9,6 +9,8 @@ from torch import Tensor
 from pretune.nn.call import AttentionCall
 from pretune.nn.spans import groups_of
 
+PRIORITY = 0
+
 
 def refuse(call: AttentionCall) -> str | None:
     """Refuses nothing."""

@@ -10,6 +10,8 @@ from pretune.nn.call import AttentionCall
 from pretune.nn.spans import groups_of, heads_of
 from pretune.nn.structure import Structure
 
+PRIORITY = 10
+
 
 def refuse(call: AttentionCall) -> str | None:
     """Refuses nothing: what SDPA has no kernel for becomes a mask."""

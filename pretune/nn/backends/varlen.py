@@ -9,6 +9,7 @@ from pretune.nn.call import AttentionCall
 from pretune.nn.spans import CacheSlots
 from pretune.nn.structure import Bidirectional, Causal, Structure
 
+PRIORITY = 40
 _WINDOWS: dict[type[Structure], tuple[int, int]] = {Bidirectional: (-1, -1), Causal: (-1, 0)}
 
 
