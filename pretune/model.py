@@ -17,10 +17,10 @@ from pretune import config as configuration
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.evaluate.embed import Embedder, budget_of
-from pretune.evaluate.examples import evaluate_examples, predict, task_of
+from pretune.evaluate.engine import evaluate_examples, evaluate_store, predict_examples
 from pretune.evaluate.fill import Guess, fill
 from pretune.evaluate.likelihood import Masking, Score, score
-from pretune.evaluate.store import evaluate_store
+from pretune.evaluate.trained_task import trained_task
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateConfig, GenerateOptions
 from pretune.generate.reader import context
@@ -36,8 +36,11 @@ from pretune.objectives.mixture import build
 from pretune.runtime.device import choose, is_bf16
 from pretune.runtime.precision import Name as Precision
 from pretune.runtime.precision import choose_precision
-from pretune.tasks.task import Encoded, Prediction, Task, Truncate
-from pretune.text.readers.labelled import Example, LabelledConfig, read_examples
+from pretune.tasks.classification import Prediction
+from pretune.tasks.task import Example, Task, Truncate, data_stats, read_examples
+from pretune.text.readers.labelled import LabelledConfig
+from pretune.text.readers.records import Origin, Record
+from pretune.text.samples.rows import Encoded
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -142,11 +145,15 @@ class Model:
             return self.predict([texts], None if seconds is None else [str(seconds)], truncate=truncate)[0]
         if seconds is not None and len(seconds) != len(texts):
             raise UsageError(f"{len(texts)} texts but {len(seconds)} second texts")
-        examples = [
-            Example(text, None, None if seconds is None else seconds[n], "text", n + 1) for n, text in enumerate(texts)
-        ]
-        task: Task[Prediction] = task_of(self.network, self.tokenizer.vocabulary, "classification", truncate)
-        return predict(self._fused, task, self._encode(task, examples).rows, self.device)
+        columns = LabelledConfig(second_column=None if seconds is None else "second")
+        overrides = {"truncate": truncate, "columns": columns}
+        task = trained_task(self.network, self.tokenizer.vocabulary, overrides=overrides)
+        records: list[dict[str, object]] = [{"text": text} for text in texts]
+        for record, second in zip(records, seconds or (), strict=False):
+            record["second"] = second
+        examples = [task.read(Record(record, Origin("text", n + 1))) for n, record in enumerate(records)]
+        rows = self._encode(task, examples)
+        return predict_examples(self._fused, task, examples, rows, self.tokenizer)
 
     def fill(self, text: str, top: int = 5) -> list[list[Guess]]:
         """The most probable tokens for each mask in a text, such as `"Paris is the [MASK] of France."`.
@@ -265,10 +272,11 @@ class Model:
             DataError: a bad row, a label that the model does not know, a store of another tokenizer.
         """
         if not (Path(path) / "manifest.json").is_file():
-            examples = read_examples(path, columns or LabelledConfig())
-            judge = task_of(self.network, self.tokenizer.vocabulary, task, truncate)
-            encoded = self._encode(judge, examples)
-            return evaluate_examples(self._fused, judge, examples, encoded.rows, self.device)
+            overrides = {"truncate": truncate, "columns": columns or LabelledConfig()}
+            judge = trained_task(self.network, self.tokenizer.vocabulary, task, overrides)
+            examples = read_examples(judge, path)
+            rows = self._encode(judge, examples)
+            return evaluate_examples(self._fused, judge, examples, rows, self.tokenizer)
         store = TokenStore.open(path)
         store.check_tokenizer(self.tokenizer.hash)
         built = build(objective or self._objective(), self.tokenizer.vocabulary)
@@ -280,7 +288,6 @@ class Model:
             built.to(self.device),
             store.split(split),
             self.tokenizer,
-            self.device,
             length=length or min(128, self.length),
             pack=pack,
         )
@@ -329,10 +336,10 @@ class Model:
             )
         return found
 
-    def _encode(self, task: Task[Any], examples: Sequence[Example]) -> Encoded:
-        encoded = task.encode(examples, self.tokenizer, self.length)
-        _warn_cut(encoded.account["examples_cut"], len(examples), self.length)
-        return encoded
+    def _encode(self, task: Task[Any, Any, Any], examples: Sequence[Example]) -> list[Encoded]:
+        rows = task.encode(examples, self.tokenizer, self.length)
+        _warn_cut(data_stats(rows)["examples_cut"], len(examples), self.length)
+        return rows
 
 
 def _options(options: GenerateOptions) -> GenerateConfig:

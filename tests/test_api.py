@@ -116,7 +116,7 @@ def test_predict_refuses(models: dict[str, Model]) -> None:
         models["mlm"].predict("the cat")
     with pytest.raises(UsageError, match="2 texts but 1 second"):
         models["labels"].predict(["a", "b"], ["c"])
-    with pytest.raises(DataError, match="text:2: the text is empty"):
+    with pytest.raises(DataError, match="text:2: field 'text' = ' ' is empty"):
         models["labels"].predict(["a", " "])
     with pytest.raises(DataError, match="only 46 fit"):
         models["labels"].predict("the cat " * 30, truncate="error")

@@ -36,7 +36,7 @@ from pretune.config import merge
 from pretune.draw import Draw, Permutation
 from pretune.errors import BenchError
 from pretune.text.readers.corpus import CorpusConfig, read_corpus
-from pretune.text.readers.labelled import Example, LabelledConfig, read_examples
+from pretune.text.readers.labelled import LabelledConfig, LabelledText, read_labelled
 from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
@@ -154,7 +154,7 @@ class Comparison:
             save_model(build(model["family"], model["size"], [], shape), place, tokenizer)
         return place
 
-    def _fine_tune(self, base: Path, train: list[Example], test: list[Example], seed: int) -> float:
+    def _fine_tune(self, base: Path, train: list[LabelledText], test: list[LabelledText], seed: int) -> float:
         pair = train[0].second is not None
         columns = {"second_column": "second"} if pair else {}
         with TemporaryDirectory(prefix="fine-tuning-", dir=self.folder) as name:  # so that two may score at once
@@ -254,7 +254,7 @@ def _documents(paths: Sequence[Path]) -> Iterator[str]:
             yield "\n".join(lines[start : start + _PARAGRAPHS])
 
 
-def probes(model: Model, parts: Sequence[list[Example]], test: list[Example]) -> list[float]:
+def probes(model: Model, parts: Sequence[list[LabelledText]], test: list[LabelledText]) -> list[float]:
     """Accuracies of a logistic regression on a model's vectors, for each part of the training texts."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -269,7 +269,7 @@ def probes(model: Model, parts: Sequence[list[Example]], test: list[Example]) ->
     return out
 
 
-def _features(model: Model, examples: list[Example]) -> NDArray[np.float32]:
+def _features(model: Model, examples: list[LabelledText]) -> NDArray[np.float32]:
     """Shape: (n, width) of texts, (n, 4 width) of pairs."""
     first = model.embed([example.text for example in examples])
     if examples[0].second is None:
@@ -278,17 +278,17 @@ def _features(model: Model, examples: list[Example]) -> NDArray[np.float32]:
     return np.concatenate([first, second, np.abs(first - second), first * second], axis=1)
 
 
-def _examples(labels: Labels, name: str) -> list[Example]:
+def _examples(labels: Labels, name: str) -> list[LabelledText]:
     """A file's examples in an order by key, without those that have no agreed label."""
-    found = [e for e in read_examples(text_file(name), LabelledConfig(**labels.columns)) if e.label != "-"]
+    found = [e for e in read_labelled(text_file(name), LabelledConfig(**labels.columns)) if e.label != "-"]
     return _shuffled(found, Draw(0).at("order", name))
 
 
-def _shuffled(examples: list[Example], draw: Draw) -> list[Example]:
+def _shuffled(examples: list[LabelledText], draw: Draw) -> list[LabelledText]:
     return [examples[n] for n in Permutation(len(examples), draw)(np.arange(len(examples)))]
 
 
-def _write(path: Path, examples: list[Example]) -> Path:
+def _write(path: Path, examples: list[LabelledText]) -> Path:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("text", "second", "label"))

@@ -217,11 +217,11 @@ def setup(
     """pretune's own run."""
     from pretune import api
     from pretune.config import validate
-    from pretune.text.readers.labelled import read_examples
+    from pretune.text.readers.labelled import read_labelled
     from pretune.train.recipe import Recipe
     from pretune.train.run import finetune
 
-    held = read_examples(held_out)
+    held = read_labelled(held_out)
     seed = 0
 
     def recipe(output: Path, budget: dict[str, int]) -> Recipe:

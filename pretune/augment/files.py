@@ -12,7 +12,7 @@ from pretune.augment.augmenter import Augmenter
 from pretune.config import Choices, Config
 from pretune.draw import Draw
 from pretune.errors import UsageError
-from pretune.text.readers.labelled import Example, LabelledConfig
+from pretune.text.readers.labelled import LabelledConfig, LabelledText
 
 
 class AugmentConfig(Config):
@@ -63,7 +63,7 @@ class Account:
 
 
 def augment_examples(
-    examples: Sequence[Example], methods: Sequence[Augmenter], config: AugmentConfig, account: Account
+    examples: Sequence[LabelledText], methods: Sequence[Augmenter], config: AugmentConfig, account: Account
 ) -> Iterator[dict[str, Any]]:
     """Rows under the names of their columns; a new one also tells its `method` and the number of its `origin`, from 1.
 

@@ -47,14 +47,14 @@ def augment(
     from pretune import config as configuration
     from pretune.augment.augmenter import build
     from pretune.augment.files import Account, AugmentConfig, augment_examples
-    from pretune.text.readers.labelled import read_examples
+    from pretune.text.readers.labelled import read_labelled
 
     paths, fields = split_words(words)
     settings = configuration.load(AugmentConfig, config, fields)
     if output.exists():
         raise CannotCreateError(f"{output}: exists already; remove it, or give another --output")
     methods = build(settings.methods, _tools(model, there, back))
-    examples = read_examples(paths, settings.columns, need_label=False)
+    examples = read_labelled(paths, settings.columns, needs_labels=False)
     session.say(f"{settings.copies} copies of each of {len(examples):,} rows by {', '.join(settings.methods)}")
     account = Account()
     with open_output(output) as file:

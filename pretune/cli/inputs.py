@@ -69,10 +69,12 @@ def write_line(file: IO[str], value: Any) -> None:
 
 
 def _file(path: Path, second: str | None) -> Iterator[tuple[str, str | None]]:
-    from pretune.text.readers.labelled import LabelledConfig, read_examples
+    from pretune.text.readers.labelled import read_records
+    from pretune.text.readers.records import Column
 
-    examples = read_examples(path, LabelledConfig(second_column=second), need_label=False)
-    return ((example.text, example.second) for example in examples)
+    columns = [Column("text", "text_column"), *([Column(second, "second_column")] if second else [])]
+    for record in read_records(path, columns, needs_labels=False):
+        yield record.text("text", "text_column"), record.text(second, "second_column") if second else None
 
 
 def _standard_input() -> Iterator[tuple[str, str | None]]:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pretune.batch import OutputRows, ragged
 from pretune.errors import DataError
-from pretune.evaluate.batches import by_length
+from pretune.evaluate.engine import by_length
 from pretune.models.model import LanguageModel, Pooling
 from pretune.nn.model_protocol import ModelOutput
 from pretune.runtime.device import inference_context, is_bf16

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from pretune.batch import Batch, OutputRows, ragged
 from pretune.errors import DataError, UsageError
-from pretune.evaluate.batches import BUDGET
+from pretune.evaluate.engine import BUDGET
 from pretune.generate.reader import context
 from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.model import LanguageModel

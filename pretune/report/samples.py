@@ -11,7 +11,7 @@ import numpy as np
 
 from pretune.disk import replace_file
 from pretune.draw import Draw
-from pretune.text.readers.labelled import read_examples
+from pretune.text.readers.labelled import read_labelled
 from pretune.text.store.store import TokenSplit, TokenStore
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def continuations(model: Model, split: TokenSplit, draw: Draw) -> list[Sample]:
 
 def labellings(model: Model, recipe: Recipe, draw: Draw) -> list[Sample]:
     """Labelled texts, with the model's label beside the given one."""
-    examples = read_examples(recipe.data.validation or recipe.data.train, recipe.data.columns)
+    examples = read_labelled(recipe.data.validation or recipe.data.train, recipe.data.columns)
     order = np.argsort(draw.bits(np.arange(len(examples))))[:COUNT]
     chosen = [examples[n] for n in order.tolist()]
     paired = recipe.data.columns.second_column is not None

@@ -90,6 +90,14 @@ class Distributed:
         dist.all_gather(parts, torch.nn.functional.pad(text, (0, longest - len(text))))
         return [json.loads(bytes(part[: int(size)].tolist())) for part, size in zip(parts, sizes, strict=True)]
 
+    def all_gather_pickled(self, value: T) -> list[T]:
+        """Every rank's value, any Python object, in the order of the ranks, on every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
     def all_gather(self, rows: torch.Tensor) -> list[torch.Tensor]:
         """Every rank's rows, in the order of the ranks, on every rank. Shape: (n, ...), n may differ."""
         if self.size == 1:

@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
-import torch
 from pydantic import Field
 from torch import nn
 
@@ -23,8 +22,10 @@ from pretune.draw import Draw
 from pretune.nn.model_protocol import TrainableModel
 from pretune.objectives.cert import Cert
 from pretune.objectives.objective import target
+from pretune.tasks.task import RowBatch
 from pretune.tasks.vector_task import VectorTask, second
 from pretune.text.samples.rows import Row
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 
 class CertOfPairs(VectorTask, Cert):
@@ -53,10 +54,9 @@ class CertOfPairs(VectorTask, Cert):
         first.targets[self.name] = target(np.arange(len(rows)), np.zeros(len(rows)))
         return replace(first, source=other)
 
-    @torch.inference_mode()
-    def decode(self, model: TrainableModel, batch: Batch) -> list[float]:
+    def decode(self, model: TrainableModel, rows: RowBatch, tokenizer: Tokenizer) -> list[float]:
         """The cosine of each pair, by the vectors that are used after training."""
-        count = len(batch.targets[self.name][0])
+        batch, count = rows.batch, len(rows)
         assert batch.source is not None  # `prepare` gave it
         plain = nn.Identity()
         first = self.vectors(model(batch), batch, count, plain)

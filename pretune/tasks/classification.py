@@ -9,7 +9,8 @@ Source: Devlin et al. 2019 (arXiv 1810.04805), section 4.1; Radford et al. 2018,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -28,17 +29,59 @@ from pretune.loss import Term
 from pretune.nn.heads import SequenceHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.objectives.objective import ends, name_samples, target
-from pretune.tasks.task import Prediction, Task, Tokens, tokens_of, where
-from pretune.text.readers.labelled import Example
-from pretune.text.samples.rows import Encoding, Row
-from pretune.text.tokenizer.tokenizer import Vocabulary
+from pretune.tasks.task import (
+    Example,
+    RowBatch,
+    Task,
+    build_row,
+    encode_texts,
+    int_targets,
+    tokens_of,
+    truncate_pair,
+)
+from pretune.text.readers.labelled import LabelledText
+from pretune.text.samples.rows import Encoded, Ints, Row
+from pretune.text.tokenizer.tokenizer import Tokenizer, Vocabulary
 
 
-class Classification(Task[Prediction]):
+@dataclass(frozen=True, slots=True)
+class ClassificationExample(Example):
+    """A text, or a pair of texts, and its label.
+
+    Attributes:
+        text: never empty.
+        label: None where it is not known.
+        second: the second text of a pair.
+    """
+
+    text: str
+    label: str | None = None
+    second: str | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says about one text.
+
+    Attributes:
+        label: the most probable label.
+        probabilities: of every label, in the order of the model's labels; they sum to 1.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+
+    @property
+    def score(self) -> float:
+        """Probability of the label."""
+        return self.probabilities[self.label]
+
+
+class Classification(Task[ClassificationExample, Prediction, Prediction]):
     """One label a text.
 
     Args:
-        config: with `labels` filled in, by hand or by `settle`.
+        config: with `labels` filled in, by hand or by `resolve_config`; without them it can only read examples.
         vocabulary: of the tokenizer that encodes the texts.
     """
 
@@ -62,7 +105,7 @@ class Classification(Task[Prediction]):
 
     def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
         super().__init__(config, vocabulary)
-        if len(config.labels) < 2:
+        if len(config.labels) == 1:
             raise UsageError(f"task.labels: classification needs at least two labels, got {list(config.labels)}")
         self.config = config
         self.labels = list(config.labels)
@@ -76,7 +119,7 @@ class Classification(Task[Prediction]):
         self.register_buffer("class_weight", values, persistent=False)
 
     @classmethod
-    def settle(cls, config: Config, examples: Sequence[Example]) -> Config:
+    def resolve_config(cls, config: Config, examples: Sequence[ClassificationExample]) -> Config:
         """Fill in the labels, sorted, and balanced class weights.
 
         Raises:
@@ -93,7 +136,26 @@ class Classification(Task[Prediction]):
             weights = {label: len(examples) / (len(counts) * counts[label]) for label in labels if counts[label]}
         return config.model_copy(update={"labels": labels, "class_weights": weights})
 
-    def label_of(self, example: Example) -> int | None:
+    def read(self, record: Mapping[str, object]) -> ClassificationExample:
+        """A text or a pair, and its label."""
+        found = LabelledText.read(record, self.config.columns)
+        return ClassificationExample(found.text, found.label, found.second, origin=found.origin)
+
+    def encode(self, examples: Sequence[ClassificationExample], tokenizer: Tokenizer, length: int) -> list[Encoded]:
+        """A row for each example; a text and its second make one sequence, of which the longer is truncated first."""
+        targets = [int_targets(self._number_of(example)) for example in examples]
+        firsts = encode_texts(examples, [example.text for example in examples], tokenizer)
+        seconds = encode_texts(examples, [example.second for example in examples], tokenizer)
+        rows = []
+        for n, (example, first, second) in enumerate(zip(examples, firsts, seconds, strict=True)):
+            assert first is not None  # every example has a text
+            room = length - self.vocabulary.overhead(second is not None)
+            index = None if second is None else np.arange(len(second[0]))
+            kept = truncate_pair(np.arange(len(first[0])), index, room, self.config.truncate, example)
+            rows.append(build_row(n, (first, second), kept, targets[n]))
+        return rows
+
+    def _number_of(self, example: ClassificationExample) -> int | None:
         """The label's place in `labels`."""
         if example.label is None:
             return None
@@ -109,13 +171,13 @@ class Classification(Task[Prediction]):
         """Wrap texts in the model's special tokens and name the labels that are known."""
         wrapped = [self.vocabulary.wrap(row.tokens, row.second) for row in rows]
         batch = ragged([tokens for tokens, _ in wrapped], [segments for _, segments in wrapped])
-        known = [(n, row.label) for n, row in enumerate(rows) if row.label is not None]
+        known = [(n, int(row.targets)) for n, row in enumerate(rows) if row.targets is not None]
         index, label = np.array(known, dtype=np.int64).reshape(-1, 2).T
         batch = name_samples(batch, rows)
         batch.targets[self.name] = target(index, label)
         return batch
 
-    def tokens(self, rows: Sequence[Encoding]) -> Tokens | None:
+    def tokens(self, rows: Sequence[Encoded]) -> Ints | None:
         """Those of the texts, and the special ones around them."""
         return tokens_of(self, Classification, rows)
 
@@ -140,17 +202,22 @@ class Classification(Task[Prediction]):
         correct = (logits.detach().argmax(dim=1) == label).sum()
         return [Term(self.name, total, label.numel(), self.config.weight, correct)]
 
-    @torch.inference_mode()
-    def decode(self, model: TrainableModel, batch: Batch) -> list[Prediction]:
+    def decode(self, model: TrainableModel, rows: RowBatch, tokenizer: Tokenizer) -> list[Prediction]:
         """The most probable label of each sequence; the first of equals."""
-        probabilities = self._logits(model, model(batch), batch).softmax(dim=1).cpu().numpy()
+        logits = self._logits(model, model(rows.batch), rows.batch)
+        probabilities = logits.softmax(dim=1).cpu().numpy()
         best = probabilities.argmax(axis=1).tolist()
         return [
             Prediction(self.labels[n], dict(zip(self.labels, row, strict=True)))
             for n, row in zip(best, probabilities.tolist(), strict=True)
         ]
 
-    def score(self, answers: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, float]:
+    def merge(self, example: ClassificationExample, answers: Sequence[Prediction]) -> Prediction:
+        """The answer of the one row."""
+        (answer,) = answers
+        return answer
+
+    def score(self, predictions: Sequence[Prediction], examples: Sequence[ClassificationExample]) -> dict[str, float]:
         """Accuracy, macro F1, Matthews' coefficient; precision, recall, F1 and count of each label.
 
         Raises:
@@ -158,7 +225,7 @@ class Classification(Task[Prediction]):
         """
         count_labels(examples, least=1)
         truth = [example.label for example in examples]
-        guess = [prediction.label for prediction in answers]
+        guess = [prediction.label for prediction in predictions]
         precision, recall, f1, support = metrics.precision_recall_fscore_support(
             truth, guess, labels=self.labels, zero_division=0.0
         )
@@ -182,7 +249,7 @@ class Classification(Task[Prediction]):
         return logits.float()
 
 
-def count_labels(examples: Sequence[Example], least: int = 2) -> Counter[str]:
+def count_labels(examples: Sequence[ClassificationExample], least: int = 2) -> Counter[str]:
     """How often each label occurs.
 
     Raises:
@@ -193,19 +260,19 @@ def count_labels(examples: Sequence[Example], least: int = 2) -> Counter[str]:
     counts: Counter[str] = Counter()
     for example in examples:
         if example.label is None:
-            raise DataError(f"{where(example)}: no label; every example needs one here")
+            raise DataError(f"{example.origin}: no label; every example needs one here")
         counts[example.label] += 1
     if len(counts) < least:
         raise DataError(
-            f"{examples[0].source}: all {len(examples)} examples have the label {next(iter(counts))!r}; "
+            f"{examples[0].origin.source}: all {len(examples)} examples have the label {next(iter(counts))!r}; "
             f"classification needs at least {least} different labels (is label_column right?)"
         )
     return counts
 
 
-def _unseen(example: Example, labels: Sequence[str], problem: str) -> str:
-    shown = ", ".join(labels[:20]) + (f", ... ({len(labels)} in all)" if len(labels) > 20 else "")
+def _unseen(example: ClassificationExample, labels: Sequence[str], problem: str) -> str:
+    known = ", ".join(labels[:20]) + (f", ... ({len(labels)} in all)" if len(labels) > 20 else "")
     return (
-        f"{where(example)}: label {example.label!r} {problem}; known labels: {shown}; correct the label, or add it "
+        f"{example.origin}: label {example.label!r} {problem}; known labels: {known}; correct the label, or add it "
         "to the training data or to task.labels"
     )

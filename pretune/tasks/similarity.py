@@ -23,9 +23,10 @@ from pretune.draw import Draw
 from pretune.nn.model_protocol import ModelOutput, TrainableModel
 from pretune.objectives.contrastive import InBatch
 from pretune.objectives.objective import name_samples, target
-from pretune.tasks.task import Tokens, tokens_of
+from pretune.tasks.task import RowBatch, tokens_of
 from pretune.tasks.vector_task import VectorTask, second
-from pretune.text.samples.rows import Encoding, Row
+from pretune.text.samples.rows import Encoded, Ints, Row
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 _THIRD = "third"  # the target that says which sequences are hard negatives, and whose
 
@@ -60,20 +61,19 @@ class Similarity(VectorTask, InBatch):
         batch.targets[_THIRD] = target(owners, np.arange(2 * count, 2 * count + len(owners)))
         return batch
 
-    def tokens(self, rows: Sequence[Encoding]) -> Tokens | None:
+    def tokens(self, rows: Sequence[Encoded]) -> Ints | None:
         """Those of the texts, and the special ones around them."""
         return tokens_of(self, Similarity, rows)
 
     def table(self, output: ModelOutput, batch: Batch) -> Tensor:
         """Vectors of the texts, of the second and of the third ones. Shape: return: (N, 3, width)."""
         count, (owners, _) = len(batch.targets[self.name][0]), batch.targets[_THIRD]
-        found = self.vectors(output, batch, 2 * count + len(owners))
-        third = found.new_zeros(count, found.shape[1]).index_copy(0, owners, found[2 * count :])
-        return torch.stack([found[:count], found[count : 2 * count], third], dim=1)
+        vectors = self.vectors(output, batch, 2 * count + len(owners))
+        third = vectors.new_zeros(count, vectors.shape[1]).index_copy(0, owners, vectors[2 * count :])
+        return torch.stack([vectors[:count], vectors[count : 2 * count], third], dim=1)
 
-    @torch.inference_mode()
-    def decode(self, model: TrainableModel, batch: Batch) -> list[float]:
+    def decode(self, model: TrainableModel, rows: RowBatch, tokenizer: Tokenizer) -> list[float]:
         """The cosine of each pair, by the vectors that are used after training."""
-        count = len(batch.targets[self.name][0])
-        found = self.vectors(model(batch), batch, 2 * count, nn.Identity())
-        return [float(cosine) for cosine in (found[:count] * found[count:]).sum(dim=1).cpu()]
+        count = len(rows)
+        vectors = self.vectors(model(rows.batch), rows.batch, 2 * count, nn.Identity())
+        return [float(cosine) for cosine in (vectors[:count] * vectors[count:]).sum(dim=1).cpu()]

@@ -1,81 +1,93 @@
-"""What a supervised task adds to an objective: labelled examples in, answers out, scores.
+"""What a supervised task adds to an objective: records in, predictions out, scores.
 
 A task is used in this order, on the host before any step:
 
-1. `config = Task.settle(config, examples)`: what the training data decide (labels, class weights) is filled in;
-2. `task = Task(config, vocabulary)`;
-3. `encoded = task.encode(examples, tokenizer, length)`: every example is checked, cut to length, counted;
-4. `Task.prepare(rows, draw)` builds batches from rows, as for every objective; after training `decode` and `score`.
+1. `examples = read_examples(Task(config, vocabulary), data)`: each record becomes an example, or an error;
+2. `config = Task.resolve_config(config, examples)`: what the training data decide (labels, class weights) is filled in;
+3. `task = Task(config, vocabulary)`;
+4. `rows = task.encode(examples, tokenizer, length)`: examples as tokens, truncated or in windows; `data_stats(rows)`
+   counts what was cut;
+5. `Task.prepare(rows, draw)` builds batches from rows, as for every objective;
+6. after training `decode` gives an answer for each row, `merge` a prediction for each example from the answers of its
+   rows, and `score` compares predictions with examples.
 
-What a task answers is its own: a `Prediction` of a label, a number.
+The types of examples, answers and predictions are a task's own.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from pretune.batch import Batch
+from pretune.draw import Draw
 from pretune.errors import DataError
 from pretune.nn.model_protocol import TrainableModel
 from pretune.objectives.objective import Objective
-from pretune.text.readers.labelled import Example
-from pretune.text.samples.rows import Encoding
+from pretune.text.readers.labelled import Data, LabelledConfig, read_records
+from pretune.text.readers.records import NOWHERE, Column, Origin
+from pretune.text.samples.rows import Encoded, Ints, Row
 from pretune.text.tokenizer.tokenizer import Tokenizer
-from pretune.text.tokenizer.vocabulary import Vocabulary
 
-Tokens = NDArray[np.int64]
 Truncate = Literal["head", "tail", "head+tail", "error"]
-Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What a task says about one text.
-
-    Attributes:
-        label: the most probable label.
-        probabilities: of every label, in the order of the model's labels; they sum to 1.
-    """
-
-    label: str
-    probabilities: dict[str, float]
-
-    @property
-    def score(self) -> float:
-        """Probability of the label."""
-        return self.probabilities[self.label]
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Examples as tokens, and the account of what happened to them.
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Base of the examples of tasks.
 
     Attributes:
-        rows: one for each example, in order.
-        account: examples, tokens, examples_cut, tokens_cut (tokens left out by truncation).
+        origin: where it comes from, for messages.
     """
 
-    rows: list[Encoding]
-    account: dict[str, int]
+    origin: Origin = field(default=NOWHERE, kw_only=True)
 
 
-class Task(Objective, Generic[Answer]):
+ExampleT = TypeVar("ExampleT", bound=Example)
+RowAnswerT = TypeVar("RowAnswerT")
+PredictionT = TypeVar("PredictionT")
+
+
+class RowBatch(Sequence[Row]):
+    """Rows, and the batch that they make.
+
+    Args:
+        rows: in the order of the batch's sequences, as far as each of them is a sequence.
+        batch: built from them, on the device of the model.
+        task: whose rows they are.
+    """
+
+    def __init__(self, rows: Sequence[Row], batch: Batch, task: Task[Any, Any, Any]) -> None:
+        self.rows, self.batch, self.task = rows, batch, task
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
+        return self.rows[index]
+
+
+class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
     """Base of the supervised tasks.
 
     Attributes:
-        primary: the score by which checkpoints are compared; larger is better.
-        labelled: it trains on labels; validation needs them in any case.
+        main_metric: the score by which checkpoints are compared; larger is better.
+        needs_labels: it trains on labels; validation needs them in any case.
     """
 
     view: ClassVar[str] = "examples"
-    primary: ClassVar[str] = "accuracy"
-    labelled: ClassVar[bool] = True
+    main_metric: ClassVar[str] = "accuracy"
+    needs_labels: ClassVar[bool] = True
 
     class Config(Objective.Config):
         """What all tasks share.
@@ -83,38 +95,66 @@ class Task(Objective, Generic[Answer]):
         Attributes:
             truncate: which part of a text that is too long stays. `head+tail` keeps a quarter of the room for the
                 beginning and the rest for the end.
+            columns: which fields of a record are read, and how files are; in a recipe it stands as `data.columns`.
         """
 
         truncate: Truncate = "head"
+        columns: LabelledConfig = Field(default_factory=LabelledConfig)
 
     config: Config
 
     @classmethod
-    @abstractmethod
-    def settle(cls, config: Any, examples: Sequence[Example]) -> Any:
-        """The configuration with what the training data decide filled in.
+    def resolve_config(cls, config: Any, examples: Sequence[ExampleT]) -> Any:
+        """The configuration with what the training data decide filled in; by default nothing.
 
         Raises:
             DataError: the examples cannot train this task.
         """
+        return config
 
-    def label_of(self, example: Example) -> int | None:
-        """The number of an example's label, None, the default, where it has none.
+    def columns(self, needs_labels: bool) -> list[Column]:
+        """The fields that `read` looks at; a reader leaves out all others.
+
+        Args:
+            needs_labels: records must have the label; else it is read where there is one.
+        """
+        columns = self.config.columns
+        return [*columns.text_columns(), Column(columns.label_column, "label_column", required=needs_labels)]
+
+    @abstractmethod
+    def read(self, record: Mapping[str, object]) -> ExampleT:
+        """An example from any record: a file's row, a dict, a DataFrame's row.
 
         Raises:
-            DataError: a label that training did not see.
+            DataError: a field that is missing or holds something else: place, field, value and remedy (see `Record`).
         """
-        return None
 
     @abstractmethod
-    def decode(self, model: TrainableModel, batch: Batch) -> list[Answer]:
-        """One answer for each example of the batch, in order."""
+    def encode(self, examples: Sequence[ExampleT], tokenizer: Tokenizer, length: int) -> list[Encoded]:
+        """The rows of all examples, in their order, each of `length` tokens at most, special ones included.
+
+        Raises:
+            DataError: a text without tokens, an unseen label, or with `truncate = "error"` a text that is too long; the
+                message says where it is.
+        """
 
     @abstractmethod
-    def score(self, answers: Sequence[Answer], examples: Sequence[Example]) -> dict[str, float]:
-        """Scores of answers against the labels of the examples."""
+    def decode(self, model: TrainableModel, rows: RowBatch, tokenizer: Tokenizer) -> list[RowAnswerT]:
+        """One answer for each row, in order; called without gradients.
 
-    def tokens(self, rows: Sequence[Encoding]) -> Tokens | None:
+        Args:
+            model: called with `rows.batch`; its output is at hand if a loss was taken from it just before.
+        """
+
+    @abstractmethod
+    def merge(self, example: ExampleT, answers: Sequence[RowAnswerT]) -> PredictionT:
+        """The prediction for an example from the answers of its rows, in their order."""
+
+    @abstractmethod
+    def score(self, predictions: Sequence[PredictionT], examples: Sequence[ExampleT]) -> dict[str, float]:
+        """Scores of predictions against the labels of the examples."""
+
+    def tokens(self, rows: Sequence[Encoded]) -> Ints | None:
         """Which tokens batches of these rows may hold, so that the embedding need learn no others.
 
         Returns:
@@ -125,67 +165,97 @@ class Task(Objective, Generic[Answer]):
         """
         return None
 
-    def encode(self, examples: Sequence[Example], tokenizer: Tokenizer, length: int) -> Encoded:
-        """Check all examples, turn them into tokens and cut them to `length` tokens, special ones included.
-
-        Raises:
-            DataError: an empty text, an unseen label, or with `truncate = "error"` a text that is too long; the
-                message names file and line.
-        """
-        labels = [self.label_of(example) for example in examples]
-        columns = [
-            self._tokens(examples, [getattr(example, name) for example in examples], tokenizer)
-            for name in ("text", "second", "third")
-        ]
-        rows: list[Encoding] = []
-        account = {"examples": len(examples), "tokens": 0, "examples_cut": 0, "tokens_cut": 0}
-        for example, label, (first, second, third) in zip(examples, labels, zip(*columns, strict=True), strict=True):
-            assert first is not None  # every example has a text
-            whole = Encoding(first, second, label, third)
-            row = self.shorten(whole, tokenizer.vocabulary, length, example)
-            account["tokens"] += whole.size
-            account["tokens_cut"] += whole.size - row.size
-            account["examples_cut"] += row.size < whole.size
-            rows.append(row)
-        return Encoded(rows, account)
-
-    def shorten(self, row: Encoding, vocabulary: Vocabulary, length: int, example: Example) -> Encoding:
-        """An example whose sequences have `length` tokens at most; by default a text and its second make one sequence.
-
-        Raises:
-            DataError: with `truncate = "error"`, what is too long.
-        """
-        room = length - vocabulary.overhead(row.second is not None)
-        first, second = fit(row.tokens, row.second, room, self.config.truncate, example)
-        return row._replace(tokens=first, second=second)
-
-    @staticmethod
-    def _tokens(examples: Sequence[Example], texts: Sequence[str | None], tokenizer: Tokenizer) -> list[Tokens | None]:
-        """The tokens of the texts that are there."""
-        there = [n for n, text in enumerate(texts) if text is not None]
-        found = [texts[n] or "" for n in there]
-        for n, text in zip(there, found, strict=True):
-            if not text.strip():
-                raise DataError(f"{where(examples[n])}: the text is empty; give it some words or leave the line out")
-        out: list[Tokens | None] = [None] * len(texts)
-        for n, text, tokens in zip(there, found, tokenizer.encode_batch(found) if found else [], strict=True):
-            if not len(tokens):
-                raise DataError(
-                    f"{where(examples[n])}: the tokenizer gives no token for {text[:40]!r}; leave the line out"
-                )
-            out[n] = tokens
-        return out
+    def build_rows(self, rows: Sequence[Row], draw: Draw) -> RowBatch:
+        """Rows with the batch that they make, on the host."""
+        return RowBatch(rows, self.build_batch(rows, draw), self)
 
 
-def where(example: Example) -> str:
-    """`file:line` of an example, for an error message."""
-    return f"{example.source}:{example.line}"
+def read_examples(task: Task[ExampleT, Any, Any], data: Data, needs_labels: bool = True) -> list[ExampleT]:
+    """Every record of files, or of an object in memory, as an example of a task.
+
+    Args:
+        needs_labels: False where labels may be missing, as in prediction.
+
+    Raises:
+        MissingInputError: a file does not exist or may not be read.
+        DataError: a bad record: place, field, value and remedy; no records.
+    """
+    records = read_records(data, task.columns(needs_labels), task.config.columns, needs_labels)
+    return [task.read(record) for record in records]
 
 
-def fit(
-    first: Tokens, second: Tokens | None, room: int, truncate: Truncate, example: Example
-) -> tuple[Tokens, Tokens | None]:
-    """Cut a text, or the longer text of a pair first, to `room` tokens.
+def data_stats(rows: Sequence[Encoded]) -> dict[str, int]:
+    """What became of the examples' tokens: `tokens = used + tokens_cut`, and some were used more than once.
+
+    Returns:
+        examples, rows, tokens, examples_cut, tokens_cut (left out by truncation), tokens_repeated (in several windows).
+    """
+    cut = sum(row.cut for row in rows)
+    repeated = sum(row.repeated for row in rows)
+    return {
+        "examples": len({row.example for row in rows}),
+        "rows": len(rows),
+        "tokens": sum(row.size for row in rows) + cut - repeated,
+        "examples_cut": len({row.example for row in rows if row.cut}),
+        "tokens_cut": cut,
+        "tokens_repeated": repeated,
+    }
+
+
+def encode_texts(
+    examples: Sequence[Example], texts: Sequence[str | None], tokenizer: Tokenizer
+) -> list[tuple[Ints, Ints] | None]:
+    """The tokens of a text of each example and where they lie in it, in characters; None where there is no text.
+
+    Raises:
+        DataError: a text that is empty or gives no tokens.
+
+    Shape:
+        return: (n,), (n, 2) for each
+    """
+    present = [n for n, text in enumerate(texts) if text is not None]
+    wanted = [texts[n] or "" for n in present]
+    for n, text in zip(present, wanted, strict=True):
+        if not text.strip():
+            raise DataError(f"{examples[n].origin}: the text is empty; give it some words or leave the line out")
+    out: list[tuple[Ints, Ints] | None] = [None] * len(texts)
+    encodings = tokenizer.encode_batch_offsets(wanted) if wanted else []
+    for n, text, encoding in zip(present, wanted, encodings, strict=True):
+        if not len(encoding[0]):
+            raise DataError(f"{examples[n].origin}: the tokenizer gives no token for {text[:40]!r}; leave the line out")
+        out[n] = encoding
+    return out
+
+
+def build_row(
+    example: int, texts: Sequence[tuple[Ints, Ints] | None], kept: Sequence[Ints | None], targets: NDArray[Any] | None
+) -> Encoded:
+    """The row of an example, of which some tokens are kept.
+
+    Args:
+        example: its index.
+        texts: tokens and offsets of each text, as `encode_texts` gives them.
+        kept: which tokens of each stay; see `truncate_pair`.
+    """
+    present = [(text, index) for text, index in zip(texts, kept, strict=True) if text is not None and index is not None]
+    runs = [None if text is None or index is None else text[0][index] for text, index in zip(texts, kept, strict=True)]
+    first, second, third = [*runs, None, None][:3]
+    assert first is not None  # every example has a text
+    return Encoded(
+        first,
+        second,
+        third,
+        targets,
+        example,
+        tuple(text[1][index] for text, index in present),
+        cut=sum(len(text[0]) - len(index) for text, index in present),
+    )
+
+
+def truncate_pair(
+    first: Ints, second: Ints | None, room: int, truncate: Truncate, example: Example
+) -> tuple[Ints, Ints | None]:
+    """Which tokens of a text, or of a pair whose longer text is truncated first, stay if only `room` may.
 
     Source: head + tail with a quarter for the head is the best of Sun et al. 2019, "How to fine-tune BERT for text
     classification" (arXiv 1905.05583), table 3.
@@ -193,40 +263,29 @@ def fit(
     Raises:
         DataError: too long and `truncate = "error"`, or no room at all.
     """
-    size = _size(first, second)
+    size = len(first) + (0 if second is None else len(second))
     if size <= room:
         return first, second
     if truncate == "error":
         raise DataError(
-            f"{where(example)}: {size} tokens, but only {room} fit; raise the length, or set truncate to "
+            f"{example.origin}: {size} tokens, but only {room} fit; raise the length, or set truncate to "
             "head, tail or head+tail"
         )
     if room < (1 if second is None else 2):
-        raise DataError(f"{where(example)}: a length that leaves {room} tokens for text is too short; raise the length")
+        raise DataError(f"{example.origin}: a length that leaves {room} tokens for text is too short; raise the length")
     if second is None:
-        return cut(first, room, truncate), None
+        return truncate_run(first, room, truncate), None
     half = room // 2
     of_first = max(room - len(second), min(len(first), room - half))
-    return cut(first, of_first, truncate), cut(second, room - min(len(first), of_first), truncate)
+    return truncate_run(first, of_first, truncate), truncate_run(second, room - min(len(first), of_first), truncate)
 
 
-def tokens_of(task: Task[Any], kind: type[Task[Any]], rows: Sequence[Encoding]) -> Tokens | None:
-    """All tokens of the texts, and the special ones around them, for `Task.tokens`.
-
-    Args:
-        kind: whose batches are known to hold no others; of a variant that makes them in its own way they are not.
+def truncate_run(tokens: Ints, room: int, truncate: Truncate) -> Ints:
+    """At most `room` tokens of a run, from the places that `truncate` names.
 
     Shape:
-        return: (any,) ascending
+        tokens: (n, ...); return: (at most room, ...)
     """
-    if any(getattr(type(task), name) is not getattr(kind, name) for name in ("prepare", "corrupt")):
-        return None
-    special = np.flatnonzero(task.vocabulary.special)
-    return np.unique(np.concatenate([special, *(text for row in rows for text in row.texts)]))
-
-
-def cut(tokens: Tokens, room: int, truncate: Truncate) -> Tokens:
-    """At most `room` tokens of a run, from the places that `truncate` names."""
     if len(tokens) <= room:
         return tokens
     if truncate == "head":
@@ -237,5 +296,49 @@ def cut(tokens: Tokens, room: int, truncate: Truncate) -> Tokens:
     return np.concatenate([tokens[:head], tokens[len(tokens) - (room - head) :]])
 
 
-def _size(first: Tokens, second: Tokens | None) -> int:
-    return len(first) + (0 if second is None else len(second))
+def split_windows(row: Encoded, room: int, stride: int = 0) -> list[Encoded]:
+    """A row of one text as windows of at most `room` tokens, none of which is cut.
+
+    Args:
+        row: its first text, targets for each token (or none), and offsets.
+        room: tokens of a window.
+        stride: tokens that a window repeats of the one before it.
+
+    Raises:
+        ValueError: no room beside the tokens that are repeated.
+    """
+    if room <= stride:
+        raise ValueError(f"windows of {room} tokens cannot repeat {stride}")
+    starts = [0]
+    while starts[-1] + room < len(row.tokens):
+        starts.append(starts[-1] + room - stride)
+    return [
+        replace(
+            row,
+            tokens=row.tokens[start : start + room],
+            targets=None if row.targets is None else row.targets[start : start + room],
+            offsets=tuple(spans[start : start + room] for spans in row.offsets),
+            repeated=stride if start else 0,
+        )
+        for start in starts
+    ]
+
+
+def tokens_of(task: Task[Any, Any, Any], base: type[Task[Any, Any, Any]], rows: Sequence[Encoded]) -> Ints | None:
+    """All tokens of the texts, and the special ones around them, for `Task.tokens`.
+
+    Args:
+        base: whose batches are known to hold no others; of a variant that makes them in its own way they are not.
+
+    Shape:
+        return: (any,) ascending
+    """
+    if any(getattr(type(task), name) is not getattr(base, name) for name in ("prepare", "corrupt")):
+        return None
+    special = np.flatnonzero(task.vocabulary.special)
+    return np.unique(np.concatenate([special, *(text for row in rows for text in row.texts)]))
+
+
+def int_targets(value: int | None) -> NDArray[np.int64] | None:
+    """The number of a class as a row's target. Shape: return: ()"""
+    return None if value is None else np.array(value, np.int64)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -11,23 +12,40 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pretune.errors import DataError
-from pretune.tasks.task import Task, fit, where
-from pretune.text.readers.labelled import Example
-from pretune.text.samples.rows import Encoding, Row
-from pretune.text.tokenizer.vocabulary import Vocabulary
+from pretune.tasks.task import Example, Task, build_row, encode_texts, truncate_pair
+from pretune.text.readers.labelled import LabelledText
+from pretune.text.samples.rows import Encoded, Row
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 
-class VectorTask(Task[float]):
-    """Base of the tasks on pairs whose texts are read apart; answers are cosines."""
+@dataclass(frozen=True, slots=True)
+class PairExample(Example):
+    """Texts that belong together, or a pair and how alike its texts are.
 
-    primary: ClassVar[str] = "spearman"
-    labelled: ClassVar[bool] = False
+    Attributes:
+        text: never empty.
+        second: the text that belongs to it; None in records that cannot be trained on.
+        third: one that looks alike and does not belong to it.
+        label: how alike the first two are, a number as text; read where scores are wanted.
+    """
+
+    text: str
+    second: str | None = None
+    third: str | None = None
+    label: str | None = None
+
+
+class VectorTask(Task[PairExample, float, float]):
+    """Base of the tasks on pairs whose texts are read apart; predictions are cosines."""
+
+    main_metric: ClassVar[str] = "spearman"
+    needs_labels: ClassVar[bool] = False
 
     class Config(Task.Config):
         """What tasks share."""
 
     @classmethod
-    def settle(cls, config: Config, examples: Sequence[Example]) -> Config:
+    def resolve_config(cls, config: Config, examples: Sequence[PairExample]) -> Config:
         """Nothing is filled in.
 
         Raises:
@@ -38,33 +56,53 @@ class VectorTask(Task[float]):
         for example in examples:
             if example.second is None:
                 raise DataError(
-                    f"{where(example)}: {cls.name} learns from pairs; name the column of the second text as "
+                    f"{example.origin}: {cls.name} learns from pairs; name the column of the second text as "
                     "data.columns.second_column"
                 )
         return config
 
-    def shorten(self, row: Encoding, vocabulary: Vocabulary, length: int, example: Example) -> Encoding:
-        """Each text is a sequence of its own, of `length` tokens at most."""
-        room = length - vocabulary.overhead(False)
-        first, second, third = (
-            None if text is None else fit(text, None, room, self.config.truncate, example)[0]
-            for text in (row.tokens, row.second, row.third)
-        )
-        assert first is not None  # every example has a text
-        return Encoding(first, second, row.label, third)
+    def read(self, record: Mapping[str, object]) -> PairExample:
+        """A text, its second and third, and the label."""
+        found = LabelledText.read(record, self.config.columns)
+        return PairExample(found.text, found.second, found.third, found.label, origin=found.origin)
 
-    def score(self, answers: Sequence[float], examples: Sequence[Example]) -> dict[str, float]:
+    def encode(self, examples: Sequence[PairExample], tokenizer: Tokenizer, length: int) -> list[Encoded]:
+        """A row for each example; each text is a sequence of its own, of `length` tokens at most."""
+        room = length - self.vocabulary.overhead(False)
+        columns = [
+            encode_texts(examples, [getattr(example, name) for example in examples], tokenizer)
+            for name in ("text", "second", "third")
+        ]
+        rows = []
+        for n, (example, *texts) in enumerate(zip(examples, *columns, strict=True)):
+            kept = [
+                None
+                if text is None
+                else truncate_pair(np.arange(len(text[0])), None, room, self.config.truncate, example)[0]
+                for text in texts
+            ]
+            rows.append(build_row(n, texts, kept, None))
+        return rows
+
+    def merge(self, example: PairExample, answers: Sequence[float]) -> float:
+        """The answer of the one row."""
+        (answer,) = answers
+        return answer
+
+    def score(self, predictions: Sequence[float], examples: Sequence[PairExample]) -> dict[str, float]:
         """Correlations of the cosines with the labels.
 
         Raises:
-            DataError: a label that is no number, or labels that are all alike.
+            DataError: a label that is not a number, or labels that are all alike.
         """
         truth = [_number(example) for example in examples]
         if len(set(truth)) < 2:
-            raise DataError(f"{examples[0].source}: all labels are {truth[0]:g}, so that nothing correlates with them")
+            raise DataError(
+                f"{examples[0].origin.source}: all labels are {truth[0]:g}, so that nothing correlates with them"
+            )
         return {
-            "spearman": float(stats.spearmanr(answers, truth).statistic),
-            "pearson": float(stats.pearsonr(answers, truth).statistic),
+            "spearman": float(stats.spearmanr(predictions, truth).statistic),
+            "pearson": float(stats.pearsonr(predictions, truth).statistic),
         }
 
 
@@ -79,13 +117,13 @@ def second(row: Row) -> NDArray[np.int64]:
     return row.second
 
 
-def _number(example: Example) -> float:
+def _number(example: PairExample) -> float:
     try:
         value = float(example.label or "")
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
         raise DataError(
-            f"{where(example)}: label {example.label!r} is no number; say how alike the texts are, as 0 to 5"
+            f"{example.origin}: label {example.label!r} is not a number; say how alike the texts are, as 0 to 5"
         )
     return value

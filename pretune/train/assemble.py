@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretune.batch import Batch
 from pretune.config import validate
 from pretune.draw import Draw
 from pretune.errors import UsageError
@@ -24,9 +23,10 @@ from pretune.objectives.mixture import members
 from pretune.objectives.objective import Objective
 from pretune.objectives.source_target import SourceTarget
 from pretune.runtime.distributed import Distributed
-from pretune.tasks.task import Encoded, Task
-from pretune.text.readers.labelled import Example, read_examples
+from pretune.tasks.task import Example, Task, data_stats, read_examples
+from pretune.text.readers.labelled import Data
 from pretune.text.samples.examples import ExampleView
+from pretune.text.samples.rows import Encoded
 from pretune.text.samples.sampler import Sampler
 from pretune.text.samples.views.pairs import TooFewDocumentsError
 from pretune.text.samples.views.view import View, build_view
@@ -79,21 +79,16 @@ class TrainComponents:
 
     def validation(self, recipe: Recipe, world: Distributed) -> Validation | None:
         """What evaluation looks at; None where there is nothing or the recipe wants none."""
-        config, alone = recipe.evaluation, Distributed()
+        config = recipe.evaluation
         if config.samples == 0 or not self.held_out:
             return None
-
-        def prepare(ranks: Distributed) -> list[Batch]:
-            draw = Draw(recipe.seed).at("validation")
-            return prepare_validation(self.objective, self.held_out, draw, config.batch_tokens, config.samples, ranks)
-
-        batches = prepare(world)
-        if not isinstance(self.objective, Task):
-            return Validation(batches, config.metric or "loss", asked=config.metric is not None)
-        whole = batches if world.size == 1 else prepare(alone)
-        examples = [self.examples[int(sample[2])] for batch in whole for sample in batch.samples]
-        scoring = Scoring(self.objective, examples, None if world.size == 1 else whole)
-        return Validation(batches, config.metric or self.objective.primary, scoring, config.metric is not None)
+        draw = Draw(recipe.seed).at("validation")
+        data = prepare_validation(self.objective, self.held_out, draw, config.batch_tokens, config.samples, world)
+        metric, scoring = config.metric or "loss", None
+        if isinstance(self.objective, Task):
+            metric = config.metric or self.objective.main_metric
+            scoring = Scoring(self.objective, self.examples, data.rows)
+        return Validation(data, self.tokenizer, metric, scoring, config.metric is not None)
 
 
 def pretraining(recipe: Recipe, verify: bool = True) -> TrainComponents:
@@ -151,52 +146,57 @@ def pretraining(recipe: Recipe, verify: bool = True) -> TrainComponents:
     )
 
 
-def fine_tuning(recipe: Recipe) -> TrainComponents:
-    """The pieces of a run on labelled files.
+def fine_tuning(recipe: Recipe, train_data: Data | None = None, validation_data: Data | None = None) -> TrainComponents:
+    """The pieces of a run on labelled data.
+
+    Args:
+        train_data: in memory, instead of `data.train`.
+        validation_data: in memory, instead of `data.validation`.
 
     Raises:
         UsageError: fields that do not fit together.
         MissingInputError: a file or model that is not there.
-        DataError: a bad row or label, or a tokenizer that does not fit the model.
+        DataError: a bad record or label, or a tokenizer that does not fit the model.
     """
     if not recipe.task:
         raise UsageError("recipe: field 'task' is missing; name one, such as --task classification")
-    if not recipe.data.train:
+    if train_data is None and not recipe.data.train:
         raise UsageError("recipe: field 'data.train' is missing; name a CSV, TSV, JSONL or Parquet file")
     tokenizer = Tokenizer.load(_tokenizer_path(recipe))
-    kind, settings = _task(recipe)
-    train = read_examples(recipe.data.train, recipe.data.columns, need_label=kind.labelled)
-    held = read_examples(recipe.data.validation, recipe.data.columns) if recipe.data.validation else []
-    task = kind(kind.settle(settings, train), tokenizer.vocabulary)
+    task_class, config = _task(recipe)
+    reader = task_class(config, tokenizer.vocabulary)
+    train = read_examples(reader, recipe.data.train if train_data is None else train_data, task_class.needs_labels)
+    held_data = recipe.data.validation if validation_data is None else validation_data
+    has_held = validation_data is not None or bool(recipe.data.validation)
+    held = read_examples(reader, held_data) if has_held else []
+    task = task_class(task_class.resolve_config(config, train), tokenizer.vocabulary)
     model = build_network(recipe, task.heads, tokenizer)
     frozen = FrozenModels(tokenizer)
     task.setup(model, Draw(recipe.seed), frozen.load)
     model.metadata = training_metadata(model.metadata, recipe, [task])
-    encoded = task.encode(train, tokenizer, recipe.data.length)
-    encoded_held = task.encode(held, tokenizer, recipe.data.length) if held else None
-    cut = encoded.account["examples_cut"]
-    notes = (
-        [f"{cut} of {len(train)} training texts are longer than {recipe.data.length} tokens and were cut"]
-        if cut
-        else []
-    )
+    rows = task.encode(train, tokenizer, recipe.data.length)
+    held_rows = task.encode(held, tokenizer, recipe.data.length) if held else []
+    stats = {"train": data_stats(rows)} | ({"validation": data_stats(held_rows)} if held else {})
+    notes = []
+    if cut := stats["train"]["examples_cut"]:
+        notes.append(f"{cut} of {len(train)} training texts are longer than {recipe.data.length} tokens and were cut")
     if not held:
         notes.append("no data.validation: nothing is evaluated, the weights of the last step are kept")
     return TrainComponents(
         model,
         task,
         tokenizer,
-        [[ExampleView(encoded.rows)]],
+        [[ExampleView(rows)]],
         [[1.0]],
-        [[ExampleView(encoded_held.rows)]] if encoded_held else [],
+        [[ExampleView(held_rows)]] if held else [],
         held,
-        data={"data.train": _digest(encoded)}
-        | ({"data.validation": _digest(encoded_held)} if encoded_held else {})
+        data={"data.train": _digest(rows)}
+        | ({"data.validation": _digest(held_rows)} if held else {})
         | frozen.fingerprints,
-        account={"train": encoded.account} | ({"validation": encoded_held.account} if encoded_held else {}),
+        account=dict(stats),
         notes=[*loading_notes(model), *notes],
         facts={"labels": _labels(task)},
-        tokens=task.tokens([*encoded.rows, *(encoded_held.rows if encoded_held else [])]),
+        tokens=task.tokens([*rows, *held_rows]),
     )
 
 
@@ -246,14 +246,18 @@ def _held_out(recipe: Recipe, stores: Sequence[TokenStore], objective: Objective
     return (found if any(found) else []), notes
 
 
-def _task(recipe: Recipe) -> tuple[type[Task[Any]], Task.Config]:
+def _task(recipe: Recipe) -> tuple[type[Task[Any, Any, Any]], Task.Config]:
     """The class of a recipe's task, and what the recipe says of it."""
     name, tree = next(iter(recipe.task.items()))
-    kind: type[Task[Any]] = find_class("tasks", name, Task)  # type: ignore[type-abstract]
-    return kind, validate(kind.Config, tree if isinstance(tree, Mapping) else {"weight": tree}, f"task.{name}")
+    task_class: type[Task[Any, Any, Any]] = find_class("tasks", name, Task)  # type: ignore[type-abstract]
+    fields = dict(tree) if isinstance(tree, Mapping) else {"weight": tree}
+    if "columns" in fields:
+        raise UsageError(f"recipe: field 'task.{name}.columns': columns are named in data.columns; move them there")
+    config = validate(task_class.Config, fields, f"task.{name}")
+    return task_class, config.model_copy(update={"columns": recipe.data.columns})
 
 
-def _labels(task: Task[Any]) -> list[str] | None:
+def _labels(task: Task[Any, Any, Any]) -> list[str] | None:
     """The names of a task's classes, if it has any."""
     found = getattr(task, "labels", None)
     return list(found) if isinstance(found, list) else None
@@ -266,10 +270,15 @@ def _tokenizer_path(recipe: Recipe) -> str:
     return path
 
 
-def _digest(encoded: Encoded) -> str:
-    whole = hashlib.sha256()
-    for first, second, label, third in encoded.rows:
-        sizes = [len(first), -1 if second is None else len(second), -1 if label is None else label]
-        for part in (np.array(sizes), first, second, third):
-            whole.update(b"" if part is None else part.astype("<i8", copy=False).tobytes())
-    return whole.hexdigest()
+def _digest(rows: Sequence[Encoded]) -> str:
+    """SHA-256 of all that training reads of rows: tokens and targets, and which example they are of."""
+    digest = hashlib.sha256()
+    for row in rows:
+        targets = np.zeros(0) if row.targets is None else row.targets
+        runs = [row.tokens, row.second, row.third]
+        sizes = [row.example, *(-1 if run is None else len(run) for run in runs), *targets.shape]
+        digest.update(np.array(sizes).tobytes() + f"{targets.dtype.str}{row.targets is None}".encode())
+        for run in runs:
+            digest.update(b"" if run is None else run.astype("<i8", copy=False).tobytes())
+        digest.update(np.ascontiguousarray(targets).tobytes())
+    return digest.hexdigest()

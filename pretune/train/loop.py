@@ -196,14 +196,14 @@ class _Trainer:
     def _check_metric(self) -> None:
         """Refuse a metric that evaluation does not give, before the first step and not at the first evaluation."""
         validation = self.setting.validation
-        if validation is not None and validation.asked and self.state.step == 0:
+        if validation is not None and validation.is_metric_chosen and self.state.step == 0:
             pick(validation.metric, self._measure(validation) or {validation.metric: 0.0})
 
     def _measure(self, validation: Validation) -> dict[str, float] | None:
         """What evaluation gives, None if a signal came meanwhile."""
         setting, alone = self.setting, self.world.size == 1
         return validation.measure(
-            self.root,
+            self.stepper.root,
             self.objective,
             setting.device,
             setting.precision,

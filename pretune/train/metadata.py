@@ -32,8 +32,8 @@ def training_metadata(before: Metadata, recipe: Recipe, members: Sequence[Object
     return before.model_copy(update={"objectives": objectives or before.objectives, "task": record})
 
 
-def _task_record(recipe: Recipe, task: Task[Any]) -> TaskRecord:
+def _task_record(recipe: Recipe, task: Task[Any, Any, Any]) -> TaskRecord:
     """The task with its labels and truncation, and how its data were read."""
-    record = VariantRecord.of(next(iter(recipe.task)), task.config.model_dump(mode="json"))
+    record = VariantRecord.of(next(iter(recipe.task)), task.config.model_dump(mode="json", exclude={"columns"}))
     columns = recipe.data.columns.model_dump(mode="json")
     return TaskRecord(**record.model_dump(), columns=columns, length=recipe.data.length)

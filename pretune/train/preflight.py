@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from pretune.nn.dropout import Dropout
 from pretune.objectives.objective import Objective
 from pretune.optim.optimizer import DEFAULT, Purpose
 from pretune.text.samples.examples import ExampleView
-from pretune.text.samples.rows import Encoding
+from pretune.text.samples.rows import Encoded
 from pretune.train.assemble import TrainComponents
 from pretune.train.budget import Spent
 from pretune.train.recipe import Recipe
@@ -103,39 +103,44 @@ def _examples(recipe: Recipe, pieces: TrainComponents) -> Iterator[str]:
     """Labels, duplicates and leaks between training and validation data."""
     train = [view for views in pieces.views for view in views if isinstance(view, ExampleView)]
     held = [view for views in pieces.held_out for view in views if isinstance(view, ExampleView)]
-    rows = [row for view in train for row in view.examples]
-    names = pieces.facts.get("labels") or []
-    labels = Counter(row.label for row in rows if row.label is not None)
-    if labels and names:
-        rare = [names[n] for n in range(len(names)) if labels[n] < _FEW]
-        if rare:
-            shown = ", ".join(map(repr, rare[:5])) + (", ..." if len(rare) > 5 else "")
-            yield f"{len(rare)} of {len(names)} labels have fewer than {_FEW} examples ({shown}); add some, or merge"
-        common, count = labels.most_common(1)[0]
-        if count / len(rows) > _LOPSIDED:
-            yield (
-                f"{count / len(rows):.0%} of the examples are {names[common]!r}: accuracy says little; "
-                "look at macro F1 (evaluation.metric), or set task.classification.class_weights = balanced"
-            )
-    known: dict[bytes, int | None] = {}
+    rows = [row for view in train for row in view.rows]
+    yield from _labels(rows, pieces.facts.get("labels") or [])
+    targets_of: dict[bytes, bytes | None] = {}
     twice = contrary = 0
     for row in rows:
-        key = _key(row)
-        if key in known:
+        key, targets = _key(row), None if row.targets is None else row.targets.tobytes()
+        if key in targets_of:
             twice += 1
-            contrary += known[key] != row.label
-        known.setdefault(key, row.label)
+            contrary += targets_of[key] != targets
+        targets_of.setdefault(key, targets)
     if contrary:
         yield f"{contrary:,} training examples have the text of another one and a different label; look at them"
     if twice > 0.05 * len(rows):
         yield f"{twice:,} of {len(rows):,} training examples are there more than once; leave the copies out"
-    leaked = sum(_key(row) in known for view in held for row in view.examples)
+    leaked = sum(_key(row) in targets_of for view in held for row in view.rows)
     if leaked:
         total = sum(len(view) for view in held)
         yield f"{leaked:,} of {total:,} validation examples are training data too: scores will be too good; remove them"
 
 
-def _key(row: Encoding) -> bytes:
+def _labels(rows: Sequence[Encoded], names: Sequence[str]) -> Iterator[str]:
+    """Labels that are rare or lopsided, where each row has one."""
+    labels = Counter(int(row.targets) for row in rows if row.targets is not None and row.targets.ndim == 0)
+    if not labels or not names:
+        return
+    rare = [names[n] for n in range(len(names)) if labels[n] < _FEW]
+    if rare:
+        listed = ", ".join(map(repr, rare[:5])) + (", ..." if len(rare) > 5 else "")
+        yield f"{len(rare)} of {len(names)} labels have fewer than {_FEW} examples ({listed}); add some, or merge"
+    common, count = labels.most_common(1)[0]
+    if count / len(rows) > _LOPSIDED:
+        yield (
+            f"{count / len(rows):.0%} of the examples are {names[common]!r}: accuracy says little; "
+            "look at macro F1 (evaluation.metric), or set task.classification.class_weights = balanced"
+        )
+
+
+def _key(row: Encoded) -> bytes:
     return b"|".join(text.tobytes() for text in row.texts)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
@@ -14,7 +14,9 @@ from pretune.batch import Batch, StepContext, pad_to_bucket
 from pretune.draw import Draw
 from pretune.loss import Term
 from pretune.models.model import LanguageModel
+from pretune.nn.model_protocol import TrainableModel
 from pretune.objectives.objective import Objective
+from pretune.objectives.root_module import RootModule
 from pretune.optim.optimizer import gradient_norm, update
 from pretune.runtime.device import seed
 from pretune.runtime.distributed import Distributed, bare, no_sync
@@ -22,8 +24,8 @@ from pretune.runtime.precision import Precision
 from pretune.tune.method import TuningMethod, find_method
 
 
-class TrainModule(nn.Module):
-    """Model and objective as one module: what DDP wraps and the loop calls.
+class TrainModule(RootModule):
+    """The root module of training: what DDP wraps and the loop calls.
 
     Args:
         model: called by the objective.
@@ -31,19 +33,27 @@ class TrainModule(nn.Module):
         method: how the model is tuned; all of it, by default.
     """
 
+    model: LanguageModel
+
     def __init__(self, model: LanguageModel, objective: Objective, method: TuningMethod | None = None) -> None:
-        super().__init__()
-        self.model = model
-        self.objective = objective
+        super().__init__(model, objective)
         self.method = method or find_method("full", {})
 
-    def forward(self, batch: Batch, *, with_method: bool = False) -> list[Term]:
+    def forward(
+        self,
+        batch: Batch,
+        decode: Callable[[TrainableModel], None] | None = None,
+        *,
+        needs_loss: bool = True,
+        with_method: bool = False,
+    ) -> list[Term]:
         """The terms of a batch.
 
         Args:
+            decode, needs_loss: see `RootModule`.
             with_method: add the tuning method's own terms, which depend on the weights alone.
         """
-        terms: list[Term] = self.objective(self.model, batch)
+        terms = super().forward(batch, decode, needs_loss=needs_loss)
         return [*terms, *self.method.terms(self.model)] if with_method else terms
 
 

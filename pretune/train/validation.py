@@ -1,47 +1,46 @@
-"""Evaluation during training: the same batches each time, shared among the ranks."""
+"""Validation during training: which batches each rank evaluates, and its losses and scores over all ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from pretune.batch import Batch
 from pretune.draw import Draw
-from pretune.models.model import LanguageModel
+from pretune.evaluate.engine import join_rows, run_batches
 from pretune.objectives.objective import Objective
 from pretune.runtime.distributed import Distributed
 from pretune.runtime.precision import Precision
-from pretune.tasks.task import Task
-from pretune.text.readers.labelled import Example
+from pretune.tasks.task import Example, RowBatch, Task
+from pretune.text.samples.examples import ExampleView
+from pretune.text.samples.rows import Row
 from pretune.text.samples.sampler import divide, sweep
 from pretune.text.samples.views.view import View
+from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.checkpoint.state import means
 from pretune.train.prefetch import add
-from pretune.train.step import TermAccumulator, TrainModule
+from pretune.train.step import TermAccumulator
 
 
-class Once:
-    """A model that does not run again for the batch that it has just seen: loss and answers share one pass."""
+@dataclass
+class ValidationBatches:
+    """The batches that this rank evaluates, as many as every other: what wraps a model may speak with all at each one.
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._seen: tuple[Batch, Any] | None = None
+    Attributes:
+        batches: of this rank; the last is evaluated for company alone where `is_padded`.
+        rows: of each batch of all ranks, in order; None for batches of an objective.
+        is_padded: the last batch is another rank's.
+    """
 
-    def __call__(self, batch: Batch, **given: Any) -> Any:
-        """What the model gives; with more than a batch, each time anew."""
-        if given:
-            return self._model(batch, **given)
-        if self._seen is None or self._seen[0] is not batch:
-            self._seen = batch, self._model(batch)
-        return self._seen[1]
-
-    def __getattr__(self, name: str) -> Any:
-        """The model's own, such as its heads."""
-        return getattr(self._model, name)
+    batches: list[Batch | RowBatch]
+    rows: list[Sequence[Row] | None]
+    is_padded: bool = False
 
 
 @dataclass
@@ -49,21 +48,29 @@ class Scoring:
     """A task's scores on labelled examples.
 
     Attributes:
-        examples: in the order in which the batches name them.
-        apart: batches of all examples, where those of this rank are a part of them; they are read on rank 0.
+        examples: all that were encoded.
+        rows: of each batch of all ranks, in order; None for batches of an objective.
     """
 
-    task: Task[Any]
+    task: Task[Any, Any, Any]
     examples: Sequence[Example]
-    apart: Sequence[Batch] | None = None
+    rows: Sequence[Sequence[Row] | None]
 
-    def answers(self, model: LanguageModel, device: torch.device, precision: Precision) -> dict[str, float]:
-        """The scores on `apart`."""
-        found: list[Any] = []
-        for batch in self.apart or ():
-            with precision.autocast(device):
-                found += self.task.decode(model, batch.to(device))
-        return self.task.score(found, self.examples)
+    def scores(self, answers: Sequence[Sequence[Any]], world: Distributed) -> dict[str, float]:
+        """The scores of the answers of all ranks.
+
+        Args:
+            answers: of each batch of this rank.
+        """
+        ranks = world.all_gather_pickled(list(answers))
+        ordered = [answer for n in range(len(self.rows)) for answer in ranks[n % world.size][n // world.size]]
+
+        def score() -> dict[str, float]:
+            rows = [row for part in self.rows if part is not None for row in part]
+            predictions, examples = join_rows(self.task, self.examples, rows, ordered)
+            return self.task.score(predictions, examples)
+
+        return world.broadcast(world.on_main(score)) or {}
 
 
 @dataclass
@@ -71,66 +78,68 @@ class Validation:
     """What evaluation looks at.
 
     Attributes:
-        batches: this rank's share.
+        data: the batches.
+        tokenizer: of the model.
         metric: by which evaluations are compared: `loss`, or a name that evaluation gives.
         scoring: a task's further metrics.
-        asked: the recipe names the metric, so it may be one that does not exist.
+        is_metric_chosen: the recipe names the metric, so it may be one that does not exist.
     """
 
-    batches: Sequence[Batch] = ()
+    data: ValidationBatches
+    tokenizer: Tokenizer
     metric: str = "loss"
     scoring: Scoring | None = None
-    asked: bool = False
+    is_metric_chosen: bool = False
 
     @torch.no_grad()
     def measure(
         self,
-        root: TrainModule,
+        root: nn.Module,
         objective: Objective,
         device: torch.device,
         precision: Precision,
         world: Distributed,
         stop: Callable[[], bool] = lambda: False,
     ) -> dict[str, float] | None:
-        """Losses and scores of a root module as it is, over all ranks.
+        """Losses and scores over all ranks.
 
         Args:
-            root: not wrapped for data parallelism.
-            stop: asked before every batch; if it says yes, the result is None.
+            root: the root module as the loop calls it, wrapped or not.
+            stop: called before every batch; if it is true, the result is None.
         """
-        tally, scoring = TermAccumulator(), self.scoring
+
+        def context() -> AbstractContextManager[object]:
+            return precision.autocast(device)
+
+        accumulator = TermAccumulator()
         counts: dict[str, int] = {}
-        found: dict[str, float]
-        answers: list[Any] = []
-        model = Once(root.model)
+        answers: list[Sequence[Any]] = []
         root.eval()
         try:
-            for batch in self.batches:
-                if stop():
+            if stop():
+                return None
+            results = run_batches(root, self.data.batches, self.tokenizer, device, context)
+            for number, result in enumerate(results, 1):
+                if self.data.is_padded and number == len(self.data.batches):
+                    continue
+                add(counts, objective.counts(result.batch))
+                accumulator.add(result.terms)
+                answers.append(result.answers)
+                if number < len(self.data.batches) and stop():
                     return None
-                add(counts, objective.counts(batch))
-                with precision.autocast(device):
-                    here = batch.to(device)
-                    tally.add(objective(model, here))
-                    if scoring is not None and scoring.apart is None:
-                        answers += scoring.task.decode(model, here)
-            found = self._means(tally, counts, world)
-            if scoring is not None and scoring.apart is None:
-                found |= scoring.task.score(answers, scoring.examples)
-            elif scoring is not None:
-                found |= world.broadcast(world.on_main(lambda: scoring.answers(root.model, device, precision)) or {})
+            metrics = self._means(accumulator, counts, world)
+            return metrics if self.scoring is None else metrics | self.scoring.scores(answers, world)
         finally:
             root.train()
-        return found
 
     @staticmethod
-    def _means(tally: TermAccumulator, counts: dict[str, int], world: Distributed) -> dict[str, float]:
+    def _means(accumulator: TermAccumulator, counts: dict[str, int], world: Distributed) -> dict[str, float]:
         total: dict[str, int] = {}
         weights: dict[str, float] = {}
-        for own, weighed in world.all_gather_object([counts, tally.weights]):
+        for own, weighed in world.all_gather_object([counts, accumulator.weights]):
             add(total, own)
             weights |= weighed
-        result = tally.read(sorted(total), world)
+        result = accumulator.read(sorted(total), world)
         return means(result.sums, total, result.correct, weights)
 
 
@@ -141,24 +150,42 @@ def prepare_validation(
     batch_tokens: int,
     samples: int | None,
     world: Distributed,
-) -> list[Batch]:
+) -> ValidationBatches:
     """This rank's batches of the evaluation set.
 
     Args:
         views: for each part of the objective, the validation view of each store.
         draw: the key; which samples, and what is hidden in them, follow from it.
         batch_tokens: tokens of a batch.
-        samples: how many in all, None for every one.
+        samples: how many in all, None for every one; of a task whose examples have many rows, how many examples.
     """
     groups = len(objective.alternatives) * max(len(stores) for stores in views)
     limit = None if samples is None else -(-samples // groups)
-    rows = [
-        (part, batch)
-        for part, stores in enumerate(views)
-        for store, view in enumerate(stores)
-        for batch in sweep(view, draw, batch_tokens, store, limit)
-    ]
-    mine = rows[world.rank :: world.size]
-    return [
-        objective.alternatives[part].build_batch(divide(found, 1)[0], draw) for part, found in mine
-    ]  # equal lengths together
+    batches: list[tuple[int, Sequence[Row]]] = []
+    for part, stores in enumerate(views):
+        for store, view in enumerate(stores):
+            chosen, at_most = _whole_examples(view, limit, draw)
+            batches += [
+                (part, divide(rows, 1)[0])  # equal lengths together
+                for rows in sweep(chosen, draw, batch_tokens, store, at_most)
+            ]
+    own = list(range(world.rank, len(batches), world.size))
+    is_padded = len(own) < -(-len(batches) // world.size)
+    built: list[Batch | RowBatch] = []
+    for n in [*own, 0] if is_padded else own:
+        member, rows = objective.alternatives[batches[n][0]], batches[n][1]
+        built.append(member.build_rows(rows, draw) if isinstance(member, Task) else member.build_batch(rows, draw))
+    is_task = [isinstance(member, Task) for member in objective.alternatives]
+    return ValidationBatches(built, [rows if is_task[part] else None for part, rows in batches], is_padded)
+
+
+def _whole_examples(view: View, limit: int | None, draw: Draw) -> tuple[View, int | None]:
+    """A view of some examples with all of their rows, where examples have many; else the view and its limit."""
+    if limit is None or not isinstance(view, ExampleView):
+        return view, limit
+    examples = np.array([row.example for row in view.rows])
+    names = np.unique(examples)
+    if len(names) == len(examples):
+        return view, limit
+    chosen = names[np.argsort(draw.at("examples").bits(names), kind="stable")[:limit]]
+    return ExampleView([view.rows[n] for n in np.flatnonzero(np.isin(examples, chosen)).tolist()]), None

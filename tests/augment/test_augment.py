@@ -18,7 +18,7 @@ from pretune.cli import main
 from pretune.draw import Draw
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.find import variants
-from pretune.text.readers.labelled import Example, LabelledConfig, read_examples
+from pretune.text.readers.labelled import LabelledConfig, LabelledText, read_labelled
 
 TEXT = "The good film made Anna Smith of Paris happy, and she saw 12 bad ones quickly."
 CHINESE = "我们在北京看了一部很好的电影"
@@ -186,7 +186,7 @@ def test_a_file_grows_with_its_labels(tmp_path: Path, capsys: pytest.CaptureFixt
     assert rows[0] == {"text": "a b c d", "also": "e f g", "label": "x"}
     assert {row["label"] for row in rows if row.get("origin") == 1} == {"x"}
     assert len({(row["text"], row["also"]) for row in rows}) == len(rows)
-    examples = read_examples(output, LabelledConfig(second_column="also"))
+    examples = read_labelled(output, LabelledConfig(second_column="also"))
     assert len(examples) == len(rows)
     assert "2 rows" in capsys.readouterr().err
     assert main([*words, "--output", str(output)]) == 73
@@ -199,7 +199,7 @@ def test_a_file_grows_with_its_labels(tmp_path: Path, capsys: pytest.CaptureFixt
     assert [row["text"] for row in again] == [row["text"] for row in found if row["origin"] == 2]
 
 
-def test_pairs_are_texts_beside_what_became_of_them(examples_of: list[Example]) -> None:
+def test_pairs_are_texts_beside_what_became_of_them(examples_of: list[LabelledText]) -> None:
     config, account = AugmentConfig(methods={"swap": {"share": 0.5}}, copies=2, pairs=True), Account()
     found = list(augment_examples(examples_of, build(config.methods), config, account))
     assert len(found) == account.written > 0
@@ -209,9 +209,9 @@ def test_pairs_are_texts_beside_what_became_of_them(examples_of: list[Example]) 
         assert row["second"] != row["text"]
         assert sorted(row["second"].split()) == sorted(row["text"].split())
     with pytest.raises(UsageError, match="single texts"):
-        list(augment_examples([Example("a b", None, "c d", "x", 1)], build(config.methods), config, Account()))
+        list(augment_examples([LabelledText("a b", None, "c d")], build(config.methods), config, Account()))
 
 
 @pytest.fixture
-def examples_of() -> list[Example]:
-    return [Example(f"one two three four five {n}", str(n % 2), None, "x.csv", n) for n in range(6)]
+def examples_of() -> list[LabelledText]:
+    return [LabelledText(f"one two three four five {n}", str(n % 2)) for n in range(6)]

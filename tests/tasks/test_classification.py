@@ -15,16 +15,16 @@ from torch import nn
 
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
-from pretune.evaluate.examples import predict
+from pretune.evaluate.engine import predict_examples
 from pretune.find import find_class, variants
 from pretune.interop.huggingface import load_model
 from pretune.models.init import initialise
 from pretune.models.model import configure, construct, get_family
-from pretune.tasks.classification import Classification
-from pretune.tasks.task import Prediction, Task
-from pretune.text.readers.labelled import Example
+from pretune.tasks.classification import Classification, ClassificationExample, Prediction
+from pretune.tasks.task import Task, int_targets
+from pretune.text.readers.records import Origin
 from pretune.text.samples.examples import ExampleView
-from pretune.text.samples.rows import Encoding, Row
+from pretune.text.samples.rows import Encoded, Row
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.tune import frozen, full
 
@@ -33,8 +33,12 @@ WORDS = word_tokenizer()
 CPU = torch.device("cpu")
 
 
-def examples(*labels: str | None, text: str = "the cat ate {n} hats") -> list[Example]:
-    return [Example(text.format(n=n), label, None, "train.csv", n + 2) for n, label in enumerate(labels)]
+def example(text: str, label: str | None = None, second: str | None = None, line: int = 1) -> ClassificationExample:
+    return ClassificationExample(text, label, second, origin=Origin("train.csv", line))
+
+
+def examples(*labels: str | None, text: str = "the cat ate {n} hats") -> list[ClassificationExample]:
+    return [example(text.format(n=n), label, None, n + 2) for n, label in enumerate(labels)]
 
 
 def make_task(**config: object) -> Classification:
@@ -43,7 +47,7 @@ def make_task(**config: object) -> Classification:
 
 def some_rows(task: Classification, labels: list[int | None]) -> list[Row]:
     rng = np.random.default_rng(0)
-    made = [Encoding(rng.integers(5, 90, size=2 + n % 7), None, label) for n, label in enumerate(labels)]
+    made = [Encoded(rng.integers(5, 90, size=2 + n % 7), targets=int_targets(label)) for n, label in enumerate(labels)]
     return ExampleView(made).read(np.arange(len(labels)), 0, 0, Draw(0))
 
 
@@ -53,12 +57,12 @@ def test_found_by_name() -> None:
     assert variants("tune") == ["frozen", "full"]
 
 
-def test_settle_sorts_labels_and_balances() -> None:
-    found = Classification.settle(Classification.Config(), examples("b", "a", "b", "b"))
+def test_resolve_config_sorts_labels_and_balances() -> None:
+    found = Classification.resolve_config(Classification.Config(), examples("b", "a", "b", "b"))
     assert found.labels == ("a", "b")
     assert found.class_weights == "none"
     config = Classification.Config(labels=("z", "b", "a"), class_weights="balanced")
-    found = Classification.settle(config, examples("b", "a", "b", "b"))
+    found = Classification.resolve_config(config, examples("b", "a", "b", "b"))
     assert found.labels == ("z", "b", "a")
     assert found.class_weights == {"a": 2.0, "b": pytest.approx(2 / 3)}
 
@@ -72,9 +76,9 @@ def test_settle_sorts_labels_and_balances() -> None:
         ((), (), "no examples"),
     ],
 )
-def test_settle_refuses(labels: tuple[str | None, ...], given: tuple[str, ...], message: str) -> None:
+def test_resolve_config_refuses(labels: tuple[str | None, ...], given: tuple[str, ...], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        Classification.settle(Classification.Config(labels=given), examples(*labels))
+        Classification.resolve_config(Classification.Config(labels=given), examples(*labels))
 
 
 def test_label_unseen_in_training() -> None:
@@ -174,10 +178,10 @@ def test_scores_need_labels() -> None:
 def test_predictions_are_those_of_transformers_for_bert(tmp_path: Path) -> None:
     theirs = save_bert(tmp_path, WORDS, transformers.BertForSequenceClassification, list(LABELS))
     model = load_model(tmp_path)
-    found = [*examples(*[None] * 4, text="the quick fox {n}"), Example("the dog", None, "a hat", "x", 1)]
+    found = [*examples(*[None] * 4, text="the quick fox {n}"), example("the dog", None, "a hat")]
     found += examples(None, text="the cat ate a hat and the dog jumps over {n}")
     task = make_task()
-    made = predict(model, task, task.encode(found, WORDS, 48).rows, CPU, budget=20)
+    made = predict_examples(model, task, found, task.encode(found, WORDS, 48), WORDS, budget=20)
     wanted = transformers_probabilities(theirs, tmp_path, found)
     for prediction, row in zip(made, wanted, strict=True):
         assert list(prediction.probabilities) == list(LABELS)
@@ -187,7 +191,7 @@ def test_predictions_are_those_of_transformers_for_bert(tmp_path: Path) -> None:
 
 
 def transformers_probabilities(
-    model: transformers.PreTrainedModel, folder: Path, given: list[Example]
+    model: transformers.PreTrainedModel, folder: Path, given: list[ClassificationExample]
 ) -> list[list[float]]:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     out = []
@@ -210,12 +214,12 @@ def test_both_families_learn(family: str, tokenizer: Tokenizer, method: object) 
     initialise(model, 0)
     model.eval()
     found = [
-        Example(f"the {'cat' if n % 2 else 'dog'} ate {'a hat ' * (n % 5)}", "cat" if n % 2 else "dog", None, "x", n)
+        example(f"the {'cat' if n % 2 else 'dog'} ate {'a hat ' * (n % 5)}", "cat" if n % 2 else "dog", None, n)
         for n in range(12)
     ]
-    task = Classification(Classification.settle(Classification.Config(), found), tokenizer.vocabulary)
-    encoded = task.encode(found, tokenizer, 64)
-    view = ExampleView(encoded.rows)
+    task = Classification(Classification.resolve_config(Classification.Config(), found), tokenizer.vocabulary)
+    rows = task.encode(found, tokenizer, 64)
+    view = ExampleView(rows)
     batch = task.prepare(view.read(np.arange(12), 0, 0, Draw(0)), Draw(0))
     method.apply(model, method.Config())  # type: ignore[attr-defined]
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -227,7 +231,7 @@ def test_both_families_learn(family: str, tokenizer: Tokenizer, method: object) 
         (term.sum / term.count).backward()
         optimizer.step()
     assert (method is frozen) == torch.equal(word, model.embedding.word.weight)
-    predictions = predict(model, task, encoded.rows, CPU)
+    predictions = predict_examples(model, task, found, rows, tokenizer)
     if method is full:
         assert task.score(predictions, found)["accuracy"] == 1.0
     else:
@@ -247,10 +251,10 @@ def test_tokens_are_all_that_a_batch_may_hold():
     """Of both texts and around them; unknown for a variant that may put in others."""
     task = make_task()
     pairs = [
-        Example("the cat", "good", "a dog", "train.csv", 2),
-        Example("ate hats", "bad", None, "train.csv", 3),
+        example("the cat", "good", "a dog", 2),
+        example("ate hats", "bad", None, 3),
     ]
-    rows = task.encode(pairs, WORDS, 16).rows
+    rows = task.encode(pairs, WORDS, 16)
     batch = task.build_batch(ExampleView(rows).read(np.arange(2), 0, 0, Draw(0)), Draw(0))
     found = task.tokens(rows)
     assert set(batch.tokens.tolist()) <= set(found.tolist())

@@ -17,26 +17,33 @@ from pretune.errors import DataError
 from pretune.models import build
 from pretune.tasks.cert import CertOfPairs
 from pretune.tasks.similarity import Similarity
-from pretune.text.readers.labelled import Example, LabelledConfig
+from pretune.tasks.task import RowBatch, data_stats
+from pretune.tasks.vector_task import PairExample
+from pretune.text.readers.labelled import LabelledConfig
+from pretune.text.readers.records import Origin
 from pretune.text.samples.examples import ExampleView
-from pretune.text.samples.rows import Encoding
+from pretune.text.samples.rows import Encoded
 
 DRAW = Draw(4)
 SHAPE = {"vocab_size": 100, "max_position_embeddings": 64, "hidden_dropout_prob": 0.0}
 
 
-def encodings(count: int, thirds: tuple[int, ...] = ()) -> list[Encoding]:
+def encodings(count: int, thirds: tuple[int, ...] = ()) -> list[Encoded]:
     random = np.random.default_rng(1)
 
     def text() -> Any:
         return random.integers(5, 100, int(random.integers(1, 12)))
 
-    return [Encoding(text(), text(), None, text() if n in thirds else None) for n in range(count)]
+    return [Encoded(text(), text(), text() if n in thirds else None) for n in range(count)]
 
 
-def made(rows: list[Encoding], **fields: Any) -> tuple[Similarity, Any]:
+def made(rows: list[Encoded], **fields: Any) -> tuple[Similarity, RowBatch]:
     task = Similarity(Similarity.Config(**fields), make_vocabulary())
-    return task, task.build_batch(ExampleView(rows).read(np.arange(len(rows)), 0, 0, DRAW), DRAW)
+    return task, task.build_rows(ExampleView(rows).read(np.arange(len(rows)), 0, 0, DRAW), DRAW)
+
+
+def pair(label: str | None, line: int) -> PairExample:
+    return PairExample("a", "b", label=label, origin=Origin("sts.csv", line))
 
 
 def vector(model: Any, tokens: Any, pooling: str = "mean") -> torch.Tensor:
@@ -50,7 +57,8 @@ def vector(model: Any, tokens: Any, pooling: str = "mean") -> torch.Tensor:
 def test_loss_is_what_the_paper_says(thirds: tuple[int, ...], pooling: str) -> None:
     model = build("bert", "tiny", [], SHAPE).eval()
     rows = encodings(5, thirds)
-    task, batch = made(rows, pooling=pooling)
+    task, row_batch = made(rows, pooling=pooling)
+    batch = row_batch.batch
     assert batch.layout.count == 10 + len(thirds)
     (term,) = task(model, batch)
     anchors = [vector(model, row.tokens, pooling) for row in rows]
@@ -70,34 +78,39 @@ def test_answers_are_cosines_and_scores_correlate() -> None:
     model = build("bert", "tiny", [], SHAPE).eval()
     rows = encodings(6, (1,))
     task, batch = made(rows)
-    answers = task.decode(model, batch)
+    with torch.no_grad():
+        answers = task.decode(model, batch, word_tokenizer())
     expected = [float(vector(model, row.tokens) @ vector(model, row.second)) for row in rows]
     assert answers == pytest.approx(expected, abs=1e-5)
     truth = [0.0, 2.5, 5.0, 1.0, 1.0, 4.0]
-    found = task.score(answers, [Example("a", str(value), "b", "sts.csv", n) for n, value in enumerate(truth)])
+    found = task.score(answers, [pair(str(value), n) for n, value in enumerate(truth)])
     assert found["spearman"] == pytest.approx(stats.spearmanr(answers, truth).statistic)
     assert found["pearson"] == pytest.approx(np.corrcoef(answers, truth)[0, 1])
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
     task, _ = made(encodings(2))
-    with pytest.raises(DataError, match=r"sts\.csv:3: label 'much' is no number"):
-        task.score([0.1, 0.2], [Example("a", "1", "b", "sts.csv", 2), Example("a", "much", "b", "sts.csv", 3)])
+    with pytest.raises(DataError, match=r"sts\.csv:3: label 'much' is not a number"):
+        task.score([0.1, 0.2], [pair("1", 2), pair("much", 3)])
     with pytest.raises(DataError, match="all labels are 1"):
-        task.score([0.1, 0.2], [Example("a", "1", "b", "sts.csv", 2)] * 2)
+        task.score([0.1, 0.2], [pair("1", 2)] * 2)
     with pytest.raises(DataError, match=r"similarity learns from pairs.*data\.columns\.second_column"):
-        Similarity.settle(Similarity.Config(), [Example("a", None, None, "x.csv", 2)])
+        Similarity.resolve_config(Similarity.Config(), [PairExample("a")])
     with pytest.raises(DataError, match="no examples"):
-        Similarity.settle(Similarity.Config(), [])
+        Similarity.resolve_config(Similarity.Config(), [])
 
 
 def test_each_text_is_cut_by_itself() -> None:
     words = word_tokenizer()
     task = Similarity(Similarity.Config(), words.vocabulary)
-    example = Example("the cat " * 20, None, "a hat", "x.csv", 2, "the dog " * 30)
-    (row,), account = (found := task.encode([example], words, 12)).rows, found.account
+    example = PairExample("the cat " * 20, "a hat", "the dog " * 30)
+    (row,) = task.encode([example], words, 12)
     assert [len(text) for text in row.texts] == [10, 2, 10]
-    assert account == {"examples": 1, "tokens": 40 + 2 + 60, "examples_cut": 1, "tokens_cut": 30 + 50}
+    assert [len(spans) for spans in row.offsets] == [10, 2, 10]
+    stats = data_stats([row])
+    assert {name: stats[name] for name in ("examples", "tokens", "examples_cut", "tokens_cut")} == {
+        "examples": 1, "tokens": 40 + 2 + 60, "examples_cut": 1, "tokens_cut": 30 + 50
+    }  # fmt: skip
 
 
 def test_columns_without_a_gap() -> None:
@@ -113,7 +126,8 @@ def test_cert_reads_the_second_text_by_the_copy_and_fills_the_queue() -> None:
         for parameter in task.copy.parameters():
             parameter.add_(0.01)
     rows = encodings(5)
-    batch = task.build_batch(ExampleView(rows).read(np.arange(5), 0, 0, DRAW), DRAW)
+    row_batch = task.build_rows(ExampleView(rows).read(np.arange(5), 0, 0, DRAW), DRAW)
+    batch = row_batch.batch
     keys = [vector(task.copy, row.second) for row in rows]
     task.after_step(model, task.gather_across_step(model, batch, 1))
     assert int(task.filled) == 5
@@ -125,5 +139,5 @@ def test_cert_reads_the_second_text_by_the_copy_and_fills_the_queue() -> None:
         scores = torch.stack([queries @ mine, *(queries @ other for other in keys)]) / 0.07
         expected = expected - (scores[0] - scores.logsumexp(0))
     torch.testing.assert_close(term.sum, expected, rtol=1e-4, atol=1e-4)
-    answers = task.decode(model, batch)
+    answers = task.decode(model, row_batch, word_tokenizer())
     assert answers == pytest.approx([float(vector(model, r.tokens) @ vector(model, r.second)) for r in rows], abs=1e-5)

@@ -7,24 +7,24 @@ import pytest
 from tinymodels import byte_tokenizer, word_tokenizer
 
 from pretune.errors import DataError
-from pretune.tasks.classification import Classification
-from pretune.tasks.task import cut, fit
-from pretune.text.readers.labelled import Example
+from pretune.tasks.classification import Classification, ClassificationExample
+from pretune.tasks.task import data_stats, truncate_pair, truncate_run
+from pretune.text.readers.records import Origin
 
 RUN = np.arange(10)
 
 
-def example(text: str, label: str | None = "a", second: str | None = None, line: int = 1) -> Example:
-    return Example(text, label, second, "some.csv", line)
+def example(text: str, label: str | None = "a", second: str | None = None, line: int = 1) -> ClassificationExample:
+    return ClassificationExample(text, label, second, origin=Origin("some.csv", line))
 
 
 @pytest.mark.parametrize(
     ("truncate", "kept"),
     [("head", [0, 1, 2, 3, 4]), ("tail", [5, 6, 7, 8, 9]), ("head+tail", [0, 6, 7, 8, 9])],
 )
-def test_cut(truncate: str, kept: list[int]) -> None:
-    assert cut(RUN, 5, truncate).tolist() == kept  # type: ignore[arg-type]
-    assert cut(RUN, 10, truncate).tolist() == RUN.tolist()  # type: ignore[arg-type]
+def test_truncate_run(truncate: str, kept: list[int]) -> None:
+    assert truncate_run(RUN, 5, truncate).tolist() == kept  # type: ignore[arg-type]
+    assert truncate_run(RUN, 10, truncate).tolist() == RUN.tolist()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -39,16 +39,16 @@ def test_cut(truncate: str, kept: list[int]) -> None:
     ],
 )
 def test_the_longer_of_a_pair_is_cut_first(first: int, second: int, room: int, sizes: tuple[int, int]) -> None:
-    a, b = fit(np.arange(first), np.arange(second), room, "head", example("x"))
+    a, b = truncate_pair(np.arange(first), np.arange(second), room, "head", example("x"))
     assert b is not None
     assert (len(a), len(b)) == sizes
 
 
 def test_no_room_is_an_error() -> None:
     with pytest.raises(DataError, match="too short"):
-        fit(RUN, None, 0, "head", example("x"))
+        truncate_pair(RUN, None, 0, "head", example("x"))
     with pytest.raises(DataError, match="too short"):
-        fit(RUN, RUN, 1, "head", example("x"))
+        truncate_pair(RUN, RUN, 1, "head", example("x"))
 
 
 @pytest.mark.parametrize("tokenizer", [word_tokenizer(), byte_tokenizer()], ids=["bert", "gpt2"])
@@ -57,19 +57,17 @@ def test_account_counts_every_token(tokenizer, truncate: str) -> None:
     config = Classification.Config(labels=("a", "b"), truncate=truncate)
     task = Classification(config, tokenizer.vocabulary)
     examples = [example("the cat"), example("the quick brown fox " * 5), example("the dog " * 9, "b", "a hat " * 9)]
-    encoded = task.encode(examples, tokenizer, 12)
-    sizes = [row.size for row in encoded.rows]
+    rows = task.encode(examples, tokenizer, 12)
+    stats, sizes = data_stats(rows), [row.size for row in rows]
     kept = sum(sizes)
-    assert encoded.account["examples"] == 3
-    assert encoded.account["examples_cut"] == 2
-    assert encoded.account["tokens"] == encoded.account["tokens_cut"] + kept
-    assert encoded.account["tokens"] == sum(
-        len(t) for e in examples for t in tokenizer.encode_batch([e.text, e.second or ""])
-    )
+    assert stats["examples"] == 3
+    assert stats["examples_cut"] == 2
+    assert stats["tokens"] == stats["tokens_cut"] + kept
+    assert stats["tokens"] == sum(len(t) for e in examples for t in tokenizer.encode_batch([e.text, e.second or ""]))
     assert sizes[1] + tokenizer.vocabulary.overhead(False) == 12
     assert sizes[2] + tokenizer.vocabulary.overhead(True) == 12
     whole = tokenizer.encode(examples[1].text)
-    kept_tokens = encoded.rows[1][0]
+    kept_tokens = rows[1].tokens
     assert (kept_tokens[0] == whole[0]) or truncate == "tail"
     assert (kept_tokens[-3:] == whole[-3:]).all() or truncate == "head"
 

@@ -18,7 +18,7 @@ from pretune import api
 from pretune.cli import main
 from pretune.config import validate
 from pretune.errors import DataError
-from pretune.text.readers.labelled import LabelledConfig, read_examples
+from pretune.text.readers.labelled import LabelledConfig, read_labelled
 from pretune.train import subset_embedding as narrowing
 from pretune.train.recipe import Recipe
 
@@ -74,7 +74,7 @@ def test_a_run_learns_topics_and_is_evaluated(tmp_path: Path, capsys: pytest.Cap
     assert scores[-1] > 0.8
     columns = LabelledConfig(second_column="like")
     found = model.evaluate(tmp_path / "held.csv", columns=columns, task="similarity")
-    examples = read_examples(tmp_path / "held.csv", columns)
+    examples = read_labelled(tmp_path / "held.csv", columns)
     first, second = (
         model.embed(texts, normalize=True) for texts in zip(*((e.text, e.second) for e in examples), strict=True)
     )

@@ -1,6 +1,6 @@
 """Raw text to documents: a stream of bounded memory, and an account in which nothing is lost silently.
 
-paths -> find_sources -> decode (text/readers/formats.py) -> Document(text, domain, source, line)
+paths -> find_sources -> read (text/readers/<format>.py) -> Document(text, domain, source, line)
                                                  \\-> Account: in = used + duplicate + empty + excluded + quarantined
 """
 
@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pretune.errors import DataError
+from pretune.find import find
 from pretune.text.readers.files import Source, SourceConfig, find_sources
-from pretune.text.readers.formats import decode
 from pretune.text.readers.lines import text_blocks
 from pretune.text.readers.records import MISSING, Column, RecordError, Row, not_text, too_long
 
-KEPT = 1000  # faults and ignored files that an account lists by name; all are counted
+KEPT = 1000  # errors and ignored files that an account lists by name; all are counted
 _PADDED = re.compile(r"\n[^\S\n]+(?=\n)")
 
 
@@ -80,11 +80,11 @@ class Account:
     quarantine: list[RecordError] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
 
-    def refuse(self, fault: RecordError) -> None:
+    def refuse(self, error: RecordError) -> None:
         """Count a record that cannot be read."""
         self.quarantined += 1
         if len(self.quarantine) < KEPT:
-            self.quarantine.append(fault)
+            self.quarantine.append(error)
 
     def check(self) -> None:
         """Hold the account to its promise.
@@ -135,7 +135,7 @@ def read_corpus(
 
 def _documents(sources: list[Source], config: CorpusConfig, account: Account, named: str) -> Iterator[Document]:
     columns = (Column(config.text_field, "text_field"), Column(config.domain_field, "domain_field", required=False))
-    before, faults = account.used, len(account.quarantine)
+    before, errors = account.used, len(account.quarantine)
     for source in sources:
         for item in _records(source, columns, config):
             account.documents += 1
@@ -152,27 +152,27 @@ def _documents(sources: list[Source], config: CorpusConfig, account: Account, na
                 yield result
     if account.used == before:
         first = "".join(
-            f"; the first that cannot be read: {fault}" for fault in account.quarantine[faults : faults + 1]
+            f"; the first that cannot be read: {error}" for error in account.quarantine[errors : errors + 1]
         )
         raise DataError(f"{named}: no text in {len(sources)} files ({account.summary()}){first}")
 
 
 def _document(source: Source, row: Row, config: CorpusConfig) -> Document | RecordError | None:
     """What a record holds: a document, nothing (None), or what is wrong with it."""
-    line, values = row
-    if not values:
+    line, fields = row
+    if not fields:
         return None
-    file, (text, domain) = str(source.path), values
-    if fault := not_text(file, line, config.text_field, text):
-        return fault
+    file, text, domain = str(source.path), fields.get(config.text_field), fields.get(config.domain_field, MISSING)
+    if error := not_text(file, line, config.text_field, text):
+        return error
     if not text or text.isspace():
         return None
     if len(text) * 4 > config.max_document_bytes and _size(text) > config.max_document_bytes:
         return too_long(file, line, config.max_document_bytes)
     if domain is MISSING or domain is None or domain == "":
         domain = source.domain
-    elif fault := not_text(file, line, config.domain_field, domain):
-        return fault
+    elif error := not_text(file, line, config.domain_field, domain):
+        return error
     return Document(text, domain, file, line)
 
 
@@ -183,20 +183,21 @@ def _size(text: str) -> int:
 def _records(source: Source, columns: Sequence[Column], config: CorpusConfig) -> Iterator[Row | RecordError]:
     if source.format == "txt" and config.documents != "line":
         return _paragraphs(source, config) if config.documents == "blank-line" else _whole(source, config)
-    return decode(source, columns, config)
+    records: Iterator[Row | RecordError] = find("text.readers", source.format).read(source, columns, config)
+    return records
 
 
 class _Draft:
     """A document of a text file while its parts come in; once spoiled, it keeps only the reason."""
 
     def __init__(self, source: Source, config: CorpusConfig) -> None:
-        self._file, self._limit = str(source.path), config.max_document_bytes
+        self._file, self._field, self._limit = str(source.path), config.text_field, config.max_document_bytes
         self._parts: list[str] = []
         self._line = self._size = 0
-        self._fault: RecordError | None = None
+        self._error: RecordError | None = None
 
     def add(self, line: int, text: str) -> None:
-        if not text or self._fault:
+        if not text or self._error:
             return
         self._line = self._line or line
         self._parts.append(text)
@@ -204,18 +205,18 @@ class _Draft:
         if self._size > self._limit:
             self.spoil(too_long(self._file, self._line, self._limit))
 
-    def spoil(self, fault: RecordError) -> None:
-        self._fault, self._parts = self._fault or fault, []
+    def spoil(self, error: RecordError) -> None:
+        self._error, self._parts = self._error or error, []
 
     def close(self) -> Row | RecordError:
         """The document, or what is wrong with it; the draft is empty again."""
-        out: Row | RecordError = self._fault or (self._line or 1, ("".join(self._parts).rstrip(), MISSING))
-        self._parts, self._line, self._size, self._fault = [], 0, 0, None
+        out: Row | RecordError = self._error or (self._line or 1, {self._field: "".join(self._parts).rstrip()})
+        self._parts, self._line, self._size, self._error = [], 0, 0, None
         return out
 
     @property
     def blank(self) -> bool:
-        return not self._fault and all(part.isspace() for part in self._parts)
+        return not self._error and all(part.isspace() for part in self._parts)
 
 
 def _paragraphs(source: Source, config: CorpusConfig) -> Iterator[Row | RecordError]:
@@ -236,7 +237,7 @@ def _paragraphs(source: Source, config: CorpusConfig) -> Iterator[Row | RecordEr
             if number in (0, len(pieces) - 1):
                 draft.add(first, text)
             elif text:
-                yield first, (text.rstrip(), MISSING)
+                yield first, {config.text_field: text.rstrip()}
     if not draft.blank:
         yield draft.close()
 

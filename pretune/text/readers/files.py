@@ -2,7 +2,7 @@
 
     paths -> find_sources -> Source(path, format, compression, domain) -> read_chunks -> bounded pieces of bytes
 
-Nothing here looks into the bytes; `text/readers/formats.py` does.
+Nothing here looks into the bytes; the reader of the format does (`text/readers/<format>.py`).
 """
 
 from __future__ import annotations
@@ -14,26 +14,18 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from glob import glob, has_magic
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import pyarrow as pa
 from pydantic import Field
 
 from pretune.config import Config
 from pretune.errors import DataError, MissingInputError
+from pretune.find import find, variants
 
-Format = Literal["txt", "jsonl", "csv", "tsv", "parquet"]
-SUFFIXES: dict[str, Format] = {
-    ".txt": "txt",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".parquet": "parquet",
-}
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 BOMB_FLOOR = 64 << 20  # bytes: whatever the ratio, a file that unfolds to less is harmless
 
@@ -42,7 +34,8 @@ class SourceConfig(Config):
     """How any file of text is read, labelled or not.
 
     Attributes:
-        format: the format of every file, or "auto": by suffix.
+        format: the format of every file: the name of a reader (txt, jsonl, csv, tsv, parquet), the path of a user's own
+            (`conll.py`), or "auto": by suffix.
         columns: names of the columns of CSV and TSV files that have no header row, in order; None: the first row
             is the header. A first row equal to `columns` is a header too.
         quotes: whether CSV or TSV fields may be quoted; None: CSV yes, TSV no (as GLUE, SST and CLUE write them).
@@ -51,7 +44,7 @@ class SourceConfig(Config):
         max_compression_ratio: how many times its own size a compressed file may unfold to (beyond 64 MiB).
     """
 
-    format: Literal["auto", "txt", "jsonl", "csv", "tsv", "parquet"] = "auto"
+    format: str = "auto"
     columns: tuple[str, ...] | None = None
     quotes: bool | None = None
     max_document_bytes: int = Field(default=16 << 20, ge=1)
@@ -64,14 +57,14 @@ class Source:
 
     Attributes:
         path: as the user named it, or as it was found under the folder that the user named.
-        format: what is inside, once unfolded.
+        format: what is inside, once unfolded: the name of a reader, or the path of a user's own.
         compression: "gzip", "zstd" or "".
         domain: of its documents, unless they name their own: the folder below the one that was named, else the file's
             name without suffixes.
     """
 
     path: Path
-    format: Format
+    format: str
     compression: str
     domain: str
 
@@ -182,10 +175,10 @@ def _walk(root: Path, format: str, ignored: list[str]) -> list[Source]:
 
 
 def _source(path: Path, format: str, domain: str | None = None) -> Source:
-    found, compression, stem = _suffixes(path)
-    kind: Any = found if format == "auto" else format
-    if kind is None:
-        known = ", ".join(SUFFIXES)
+    by_suffix, compression, stem = _suffixes(path)
+    reader = by_suffix if format == "auto" else format
+    if reader is None:
+        known = ", ".join(suffixes())
         raise DataError(
             f"{path}: unknown suffix {path.suffix!r}; known: {known}, each also .gz or .zst; or set `format`"
         )
@@ -197,12 +190,18 @@ def _source(path: Path, format: str, domain: str | None = None) -> Source:
         raise DataError(f"{path}: not a regular file; copy what it delivers into a file first")
     if not os.access(path, os.R_OK):
         raise MissingInputError(f"{path}: cannot be read: permission denied")
-    return Source(path, kind, compression, domain or stem)
+    return Source(path, reader, compression, domain or stem)
 
 
-def _suffixes(path: Path) -> tuple[Format | None, str, str]:
+@cache
+def suffixes() -> dict[str, str]:
+    """The suffixes that readers know, each with its reader."""
+    return {suffix: name for name in variants("text.readers") for suffix in find("text.readers", name).SUFFIXES}
+
+
+def _suffixes(path: Path) -> tuple[str | None, str, str]:
     """Format, compression and stem that a file's name tells."""
     compression = COMPRESSIONS.get(path.suffix.lower(), "")
     bare = Path(path.stem) if compression else Path(path.name)
-    format = SUFFIXES.get(bare.suffix.lower())
+    format = suffixes().get(bare.suffix.lower())
     return format, compression, bare.stem if format else bare.name

@@ -1,43 +1,35 @@
-"""Labelled texts, pairs and triplets of texts, from CSV, TSV, JSONL and Parquet. A bad row stops the reading."""
+"""Records of labelled data, from files in any format or from memory. A bad record stops the reading."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, TypeAlias, cast
 
 from pydantic import model_validator
 
 from pretune.errors import DataError
+from pretune.find import find
 from pretune.text.readers.files import Source, SourceConfig, find_sources
-from pretune.text.readers.formats import decode
-from pretune.text.readers.records import MISSING, Column, RecordError, Row, not_text, too_long
+from pretune.text.readers.memory import Records, is_path, read_memory
+from pretune.text.readers.records import NOWHERE, Column, Origin, Record, RecordError, Row
+
+Data: TypeAlias = Sequence[Path | str] | Path | str | Records
+"""Files (a path, a folder, a glob, or a list of them), or records in memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A text, a pair or a triplet, and its label.
+class Reader(Protocol):
+    """A file `text/readers/<format>.py`, or a user's own."""
 
-    Attributes:
-        text: never empty.
-        label: None where it is not known.
-        second: the second text of a pair.
-        source: the file.
-        line: its line (the row, for Parquet), from 1.
-        third: the third text of a triplet.
-    """
+    SUFFIXES: Sequence[str]
 
-    text: str
-    label: str | None
-    second: str | None
-    source: str
-    line: int
-    third: str | None = None
+    def read(self, source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[Row | RecordError]:
+        """The records of a file."""
 
 
 class LabelledConfig(SourceConfig):
-    """Which columns of a labelled file are read; others may be there.
+    """Which columns of labelled data are read; others may be there.
 
     Attributes:
         text_column: column or field of the text.
@@ -52,94 +44,110 @@ class LabelledConfig(SourceConfig):
     third_column: str | None = None
 
     @model_validator(mode="after")
-    def _no_gap(self) -> LabelledConfig:
+    def _each_its_own(self) -> LabelledConfig:
         if self.third_column and not self.second_column:
             raise ValueError("third_column needs a second_column")
+        names: dict[str, str] = {}
+        for setting in ("text_column", "label_column", "second_column", "third_column"):
+            name = getattr(self, setting)
+            if name is not None and name in names:
+                raise ValueError(f"{names[name]} and {setting} are both {name!r}; give each a column of its own")
+            names[name] = setting
         return self
 
+    def text_columns(self) -> list[Column]:
+        """The columns of texts."""
+        columns = [Column(self.text_column, "text_column")]
+        columns += [Column(self.second_column, "second_column")] if self.second_column else []
+        return columns + ([Column(self.third_column, "third_column")] if self.third_column else [])
 
-def read_examples(
-    path: Sequence[Path | str] | Path | str, config: LabelledConfig | None = None, need_label: bool = True
-) -> list[Example]:
-    """Read every row of a labelled file, or of several.
+
+@dataclass(frozen=True, slots=True)
+class LabelledText:
+    """A text, a pair or a triplet, and its label.
+
+    Attributes:
+        text: never empty.
+        label: None where it is not known.
+        second: the second text of a pair.
+        third: the third text of a triplet.
+        origin: where it comes from.
+    """
+
+    text: str
+    label: str | None = None
+    second: str | None = None
+    third: str | None = None
+    origin: Origin = field(default=NOWHERE, kw_only=True)
+
+    @classmethod
+    def read(cls, record: Mapping[str, object], config: LabelledConfig) -> LabelledText:
+        """What a record holds.
+
+        Raises:
+            DataError: a field that is missing or holds something else; see `Record`.
+        """
+        fields = Record.of(record)
+        texts = [fields.text(column.name, column.setting) for column in config.text_columns()]
+        text, second, third = [*texts, None, None][:3]
+        assert text is not None
+        label = fields.label(config.label_column, "label_column")
+        return cls(text, label, second, third, origin=fields.origin)
+
+
+def read_records(
+    data: Data, columns: Sequence[Column], config: SourceConfig | None = None, needs_labels: bool = True
+) -> Iterator[Record]:
+    """The records of files or of an object in memory, in order.
 
     Args:
-        path: a file, a folder, a glob, or a list of them.
-        need_label: False where labels may be missing, as in prediction; a `.txt` file then has a text a line.
+        columns: the fields that will be read; the first is what a `.txt` file, which has no others, gives.
+        config: how files are read.
+        needs_labels: a record without a label is an error.
 
     Raises:
-        MissingInputError: the file does not exist or may not be read.
-        DataError: a bad row: file, line, field, value and remedy; no rows.
+        MissingInputError: a file does not exist or may not be read.
+        DataError: a bad record: file, line, field, value and remedy; no records.
+    """
+    config = config or SourceConfig()
+    count = 0
+    for origin, fields in _file_rows(data, columns, config) if is_path(data) else read_memory(data):
+        count += 1
+        yield Record(fields, origin, needs_labels=needs_labels, max_bytes=config.max_document_bytes)
+    if not count:
+        source, what = (str(data), "the file is empty or holds a header alone") if is_path(data) else (
+            type(data).__name__, "give at least one record"
+        )  # fmt: skip
+        raise DataError(f"{source}: no rows; {what}")
+
+
+def read_labelled(data: Data, config: LabelledConfig | None = None, needs_labels: bool = True) -> list[LabelledText]:
+    """Read every record of labelled texts.
+
+    Args:
+        data: a file, a folder, a glob, a list of them, or records in memory.
+        needs_labels: False where labels may be missing, as in prediction; a `.txt` file then has one text per line.
+
+    Raises:
+        MissingInputError: a file does not exist or may not be read.
+        DataError: a bad record: file, line, field, value and remedy; no records.
     """
     config = config or LabelledConfig()
-    columns = [
-        Column(config.text_column, "text_column"),
-        Column(config.label_column, "label_column", required=need_label),
-        Column(config.second_column or "", "second_column", required=config.second_column is not None),
-        Column(config.third_column or "", "third_column", required=config.third_column is not None),
-    ]
-    examples: list[Example] = []
-    for source in find_sources(path, config.format):
-        if source.format == "txt" and (need_label or config.second_column):
+    columns = [*config.text_columns(), Column(config.label_column, "label_column", required=needs_labels)]
+    return [LabelledText.read(record, config) for record in read_records(data, columns, config, needs_labels)]
+
+
+def _file_rows(
+    data: Data, columns: Sequence[Column], config: SourceConfig
+) -> Iterator[tuple[Origin, Mapping[str, object]]]:
+    """The records of files, blank lines left out."""
+    for source in find_sources(cast("Path", data), config.format):
+        if source.format == "txt" and sum(column.required for column in columns) > 1:
             raise DataError(f'{source.path}: a .txt file has no columns; set format = "tsv" or "csv" if it is one')
-        for item in decode(source, columns, config):
-            result = item if isinstance(item, RecordError) else _example(source, item, config, need_label)
-            if isinstance(result, RecordError):
-                raise DataError(str(result))
-            if result is not None:
-                examples.append(result)
-    if not examples:
-        raise DataError(f"{path}: no rows; the file is empty or holds a header alone")
-    return examples
-
-
-def _example(source: Source, row: Row, config: LabelledConfig, need_label: bool) -> Example | RecordError | None:
-    """What a row holds; None for a blank line."""
-    line, values = row
-    file = str(source.path)
-    if not values or (source.format == "txt" and not values[0].strip()):
-        return None
-    text, label, second, third = values
-    texts = {config.text_column: text}
-    texts |= {name: value for name, value in ((config.second_column, second), (config.third_column, third)) if name}
-    for name, value in texts.items():
-        if fault := _bad_text(file, line, name, value, config):
-            return fault
-    if (label is MISSING or label is None or label == "") and not need_label:
-        shown = None
-    else:
-        shown = _label(label)
-        if not shown:
-            return _bad_label(file, line, config.label_column, label)
-        if fault := not_text(file, line, config.label_column, shown):
-            return fault
-    second, third = second if config.second_column else None, third if config.third_column else None
-    return Example(text, shown, second, file, line, third)
-
-
-def _bad_text(file: str, line: int, name: str, value: object, config: LabelledConfig) -> RecordError | None:
-    if fault := not_text(file, line, name, value):
-        return fault
-    if isinstance(value, str) and (not value or value.isspace()):
-        return RecordError(file, line, f"field {name!r} = {value[:20]!r} is empty", "fill it in or remove the row")
-    if isinstance(value, str) and len(value.encode()) > config.max_document_bytes:
-        return too_long(file, line, config.max_document_bytes)
-    return None
-
-
-def _label(value: object) -> str:
-    """A label as text: white space around it does not count, 1.0 is 1; "" for what is no label."""
-    if isinstance(value, str):
-        return value.strip()
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and math.isfinite(value):
-        return str(int(value)) if value.is_integer() else repr(value)
-    return str(value) if isinstance(value, int) else ""
-
-
-def _bad_label(file: str, line: int, name: str, value: object) -> RecordError:
-    shown = "empty" if value is None or isinstance(value, str) else f"{str(value)[:40]!r}, neither text nor a number"
-    return RecordError(
-        file, line, f"label in field {name!r} is {shown}", "write one text or whole number, or remove the row"
-    )
+        reader = cast("Reader", find("text.readers", source.format))
+        for item in reader.read(source, columns, config):
+            if isinstance(item, RecordError):
+                raise DataError(str(item))
+            line, fields = item
+            if fields and not (source.format == "txt" and not str(fields[columns[0].name]).strip()):
+                yield Origin(str(source.path), line), fields

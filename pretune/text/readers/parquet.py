@@ -1,4 +1,4 @@
-"""Rows of a Parquet file, a few at a time."""
+"""Reads Parquet files: one record for each row, a few rows decoded at a time."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 
 from pretune.text.readers.files import BOMB_FLOOR, Source, SourceConfig, UnreadableError, open_file, read_chunks
 from pretune.text.readers.lines import CHUNK
-from pretune.text.readers.records import MISSING, Column, RecordError, Row, absent
+from pretune.text.readers.records import Column, RecordError, Row, absent
 
+SUFFIXES = (".parquet",)
 BATCH = 64  # rows decoded at a time: bounds memory where a few distinct texts repeat
 
 
-def read_parquet(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[Row | RecordError]:
+def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[Row | RecordError]:
     """A record for each row; `line` is its number, from 1.
 
     A compressed file is unfolded into a temporary one first, as Parquet is read from its end.
@@ -24,15 +25,15 @@ def read_parquet(source: Source, columns: Sequence[Column], config: SourceConfig
     file, row = str(source.path), 1
     try:
         with _seekable(source, config) as raw, pq.ParquetFile(raw, pre_buffer=False, buffer_size=CHUNK) as table:
-            if fault := _bad_schema(file, table, columns, config):
-                yield fault
+            if error := _bad_schema(file, table, columns, config):
+                yield error
                 return
-            here = [column.name for column in columns if column.name in table.schema_arrow.names]
-            for batch in table.iter_batches(batch_size=BATCH, columns=here):
-                missing = [MISSING] * batch.num_rows
-                values = [_values(batch.column(c.name)) if c.name in here else missing for c in columns]
-                yield from enumerate(zip(*values, strict=True), row)
-                row += batch.num_rows
+            names = [column.name for column in columns if column.name in table.schema_arrow.names]
+            for batch in table.iter_batches(batch_size=BATCH, columns=names):
+                cells = [_values(batch.column(name)) for name in names]
+                for values in zip(*cells, strict=True) if names else [()] * batch.num_rows:
+                    yield row, dict(zip(names, values, strict=True))
+                    row += 1
     except (UnreadableError, pa.ArrowException, OSError) as error:
         reason = f"not a readable Parquet file: {str(error)[:200]}"
         yield RecordError(file, row if row > 1 else 0, reason, "fetch or make the file again")
@@ -50,9 +51,11 @@ def _seekable(source: Source, config: SourceConfig) -> IO[bytes]:
 
 def _bad_schema(file: str, table: Any, columns: Sequence[Column], config: SourceConfig) -> RecordError | None:
     names, meta, ratio = table.schema_arrow.names, table.metadata, config.max_compression_ratio
-    if fault := absent(file, 0, [column for column in columns if column.required], names, "column"):
-        return fault
+    if missing := absent(file, 0, [column for column in columns if column.required], names, "column"):
+        return missing
     wanted = {column.name for column in columns}
+    if twice := [name for name in sorted(wanted) if names.count(name) > 1]:
+        return RecordError(file, 0, f"two columns are called {twice[0]!r}", "rename one")
     paths = [meta.schema.column(place).path for place in range(meta.num_columns)]
     for place in [place for place, path in enumerate(paths) if path.partition(".")[0] in wanted]:
         for group in range(meta.num_row_groups):

@@ -1,4 +1,4 @@
-"""Rows of CSV and TSV files."""
+"""The rows of tables in text, whatever separates their fields: what the readers of CSV and TSV share."""
 
 from __future__ import annotations
 
@@ -9,68 +9,69 @@ from io import StringIO
 
 from pretune.text.readers.files import Source, SourceConfig
 from pretune.text.readers.lines import split_lines, text_blocks
-from pretune.text.readers.records import MISSING, Column, RecordError, Row, absent
+from pretune.text.readers.records import Column, RecordError, Row, absent
 
 _QUOTES = 'close it, double quotes inside quoted fields (""), or set quotes = false if they are plain characters'
 _RETURN = "remove the carriage return, or quote the field that holds it"
 MAX_LINES = 100_000  # of one record: a quote left open does not swallow a file of short lines
 
 
-def read_table(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[Row | RecordError]:
-    """A record for each row of a CSV or TSV file; rows with too few or too many fields are faults."""
-    delimiter = "\t" if source.format == "tsv" else ","
-    quoted = config.quotes if config.quotes is not None else source.format == "csv"
+def read_table(
+    source: Source, columns: Sequence[Column], config: SourceConfig, delimiter: str, quoted: bool
+) -> Iterator[Row | RecordError]:
+    """A record for each row of a CSV or TSV file; rows with too few or too many fields are errors."""
     rows = _quoted_rows(source, delimiter, config) if quoted else _plain_rows(source, delimiter, config)
     file = str(source.path)
     header = list(config.columns) if config.columns else []
-    picks = [_place(column, header) for column in columns] if header else []
-    if header and (fault := absent(file, 0, [c for c in columns if c.required], header, "column")):
-        yield fault
+    if header and (error := _bad_header(file, 0, columns, header)):
+        yield error
         return
-    fresh = True
+    indices = _indices(columns, header)
+    is_first = True
     for item in rows:
         if isinstance(item, RecordError):
             yield item
             continue
         line, fields = item
         if not fields or fields == [""]:
-            yield line, ()
+            yield line, {}
         elif not header:
-            header, fresh = [field.strip() for field in fields], False
-            if fault := _bad_header(file, line, columns, header):
-                yield fault
+            header, is_first = [field.strip() for field in fields], False
+            if error := _bad_header(file, line, columns, header):
+                yield error
                 return
-            picks = [_place(column, header) for column in columns]
-        elif fresh and fields == header:
-            fresh = False
+            indices = _indices(columns, header)
+        elif is_first and fields == header:
+            is_first = False
         elif len(fields) != len(header):
-            fresh = False
+            is_first = False
             yield _bad_width(file, line, fields, header, quoted, delimiter)
         else:
-            fresh = False
-            yield line, tuple([MISSING if pick is None else fields[pick] for pick in picks])
+            is_first = False
+            yield line, {name: fields[index] for name, index in indices}
 
 
-def _place(column: Column, header: list[str]) -> int | None:
-    return header.index(column.name) if column.name in header else None
+def _indices(columns: Sequence[Column], header: list[str]) -> list[tuple[str, int]]:
+    """The columns that a header has, and where."""
+    return [(column.name, header.index(column.name)) for column in columns if column.name in header]
 
 
 def _bad_header(file: str, line: int, columns: Sequence[Column], header: list[str]) -> RecordError | None:
     needed = [column for column in columns if column.required]
-    fault = absent(file, line, needed, header, "column")
-    if fault is None:
+    missing = absent(file, line, needed, header, "column")
+    if missing is None:
         twice = [column.name for column in columns if header.count(column.name) > 1]
         return RecordError(file, line, f"two columns are called {twice[0]!r}", "rename one") if twice else None
-    if any(column.name in header for column in columns):
-        return fault
+    if line == 0 or any(column.name in header for column in columns):
+        return missing
     if len(header) == 1 and ("\t" in header[0] or "," in header[0]):
         tabs = "\t" in header[0]
         hint = f'fields look separated by {"tabs" if tabs else "commas"}: set format = "{"tsv" if tabs else "csv"}"'
-        return RecordError(file, line, fault.reason, hint)
+        return RecordError(file, line, missing.reason, hint)
     count = f"{len(header)} column{'s' if len(header) > 1 else ''}"
     example = ", ".join(f'"{name}"' for name in [c.name for c in columns][: len(header)])
-    hint = f"{fault.remedy}; if the file has no header row, name its {count} in order, as in columns = [{example}]"
-    return RecordError(file, line, fault.reason, hint)
+    hint = f"{missing.remedy}; if the file has no header row, name its {count} in order, as in columns = [{example}]"
+    return RecordError(file, line, missing.reason, hint)
 
 
 def _bad_width(file: str, line: int, fields: list[str], header: list[str], quoted: bool, delimiter: str) -> RecordError:

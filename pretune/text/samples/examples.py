@@ -7,34 +7,48 @@ from collections.abc import Sequence
 import numpy as np
 
 from pretune.draw import Draw
-from pretune.text.samples.rows import Encoding, Ints, Row
+from pretune.text.samples.rows import Encoded, Ints, Row
 from pretune.text.samples.views.view import View
 
 
 class ExampleView(View):
-    """Supervised rows, truncated by the task that made them."""
+    """The rows of a task's examples, truncated by the task that encoded them.
 
-    def __init__(self, examples: Sequence[Encoding]) -> None:
-        self.examples = examples
-        self._lengths = np.array([example.size for example in examples], dtype=np.int64)
+    Args:
+        rows: one for each example, or several.
+    """
+
+    def __init__(self, rows: Sequence[Encoded]) -> None:
+        self.rows = rows
+        self._lengths = np.array([row.size for row in rows], dtype=np.int64)
 
     def __len__(self) -> int:
-        """Number of examples."""
-        return len(self.examples)
+        """Number of rows."""
+        return len(self.rows)
 
     def lengths(self, index: Ints) -> Ints:
-        """Tokens of each example, all its texts. Shape: (n,) -> (n,)."""
+        """Tokens of each row, all its texts. Shape: (n,) -> (n,)."""
         return np.asarray(self._lengths[index])
 
     def read(self, index: Ints, store: int, epoch: int, draw: Draw) -> list[Row]:
-        """Examples as rows."""
-        rows = []
+        """Rows as samples."""
+        samples = []
         for i in np.asarray(index).tolist():
-            tokens, second, label, third = self.examples[i]
-            rows.append(Row((store, epoch, i), tokens, second=second, label=label, third=third))
-        return rows
+            row = self.rows[i]
+            samples.append(
+                Row(
+                    (store, epoch, i),
+                    row.tokens,
+                    second=row.second,
+                    third=row.third,
+                    targets=row.targets,
+                    example=row.example,
+                    offsets=row.offsets,
+                )
+            )
+        return samples
 
     def account(self) -> dict[str, int]:
-        """`tokens = used`: what truncation cut is in the task's account."""
+        """`tokens = used`: what truncation cut is in the task's statistics."""
         total = int(self._lengths.sum())
         return {"samples": len(self), "tokens": total, "used": total, "cut": 0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple, Protocol, overload
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,19 +14,28 @@ Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 
-class Encoding(NamedTuple):
-    """An example as tokens, without special ones.
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One row of a task: an example as tokens, or one window of it, without special tokens.
 
     Attributes:
         tokens: (n,) the text.
         second, third: further texts.
-        label: the class, where it is known.
+        targets: what the row's tokens must give, of any type and shape; None where it is not known.
+        example: index of the example that it answers for; an example may have many rows.
+        offsets: for each text that is there, (n, 2) where each token lies in it, in characters.
+        cut: tokens of the example's texts that truncation left out of this row and that no other row has.
+        repeated: tokens that an earlier row of the example has too.
     """
 
     tokens: Ints
     second: Ints | None = None
-    label: int | None = None
     third: Ints | None = None
+    targets: NDArray[Any] | None = None
+    example: int = 0
+    offsets: tuple[Ints, ...] = ()
+    cut: int = 0
+    repeated: int = 0
 
     @property
     def texts(self) -> list[Ints]:
@@ -104,7 +113,9 @@ class Row:
         stops: where whole sentences end inside `other`; view "pairs".
         spare: tokens that the window could still take; view "pairs".
         second, third: further texts; view "examples".
-        label: the class; view "examples".
+        targets: what the tokens must give, where it is known; view "examples".
+        example: index of the example that the row answers for; view "examples".
+        offsets: for each text that is there, (n, 2) where each token lies in it, in characters; view "examples".
         word_flags: (n,) whether each of `tokens` continues the word of the one before it, as the store's segmenter
             found; None where the store does not say, or nobody asked.
         other_word_flags: the same of `other`.
@@ -117,8 +128,10 @@ class Row:
     stops: Ints | None = None
     spare: int = 0
     second: Ints | None = None
-    label: int | None = None
     third: Ints | None = None
+    targets: NDArray[Any] | None = None
+    example: int = 0
+    offsets: tuple[Ints, ...] = ()
     word_flags: Flags | None = None
     other_word_flags: Flags | None = None
 

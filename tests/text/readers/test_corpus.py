@@ -94,7 +94,9 @@ def test_json_lines_bring_their_domain(tmp_path: Path) -> None:
     found = read(tmp_path, account)
     assert [(d.text, d.domain, d.line) for d in found] == [("one", "news", 1), ("二", "x", 2), ("\u2028 three", "x", 3)]
     assert (account.documents, account.empty, account.bytes) == (4, 1, 3 + 3 + 9)
-    assert texts(write(path, '{"body": "b", "body": "c"}'), text_field="body") == ["c"]
+    assert texts(write(path, '{"body": "c", "inner": {"body": "b"}}'), text_field="body") == ["c"]
+    with pytest.raises(DataError, match=r"a\.jsonl:1: field 'body' is there twice; leave one of the two out"):
+        texts(write(path, '{"body": "b", "body": "c"}'), text_field="body")
 
 
 def test_csv_quotes_and_tsv_does_not(tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from pretune.errors import DataError, MissingInputError
-from pretune.text.readers.labelled import Example, LabelledConfig, read_examples
+from pretune.text.readers.labelled import LabelledConfig, LabelledText, read_labelled
+from pretune.text.readers.records import Origin
 
 DATA = Path(os.environ.get("PRETUNE_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 
-def read(path: Path | str, need_label: bool = True, **settings: object) -> list[Example]:
-    return read_examples(path, LabelledConfig.model_validate(settings), need_label)
+def read(path: Path | str, needs_labels: bool = True, **settings: object) -> list[LabelledText]:
+    return read_labelled(path, LabelledConfig.model_validate(settings), needs_labels)
 
 
 def write(path: Path, data: bytes | str) -> Path:
@@ -40,15 +41,15 @@ def test_all_formats_give_the_same_examples(tmp_path: Path) -> None:
     for path in [*files, tmp_path / "a.parquet"]:
         found = read(path)
         assert [(e.text, e.label, e.second) for e in found] == [(r["text"], r["label"], None) for r in ROWS]
-        assert {e.source for e in found} == {str(path)}
-    assert [e.line for e in read(files[0])] == [2, 3]
+        assert {e.origin.source for e in found} == {str(path)}
+    assert [e.origin.row for e in read(files[0])] == [2, 3]
     assert len(read(tmp_path)) == 10
 
 
 def test_pairs_and_other_columns(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", "s1\ts2\tsame\na\tb\t1\n")
     settings = {"text_column": "s1", "second_column": "s2", "label_column": "same"}
-    assert read(path, **settings) == [Example("a", "1", "b", str(path), 2)]
+    assert read(path, **settings) == [LabelledText("a", "1", "b", origin=Origin(str(path), 2))]
     assert read(path, text_column="s1", label_column="same")[0].second is None
     bare = write(tmp_path / "b.tsv", "a\tb\t1\n")
     assert read(bare, columns=("s1", "s2", "same"), **settings)[0].second == "b"
@@ -63,11 +64,14 @@ def test_labels_become_text(tmp_path: Path, value: object, label: str) -> None:
 
 
 def test_labels_may_be_missing_when_they_are_not_needed(tmp_path: Path) -> None:
-    assert read(write(tmp_path / "a.csv", "text\nx\n"), need_label=False)[0].label is None
-    assert read(write(tmp_path / "a.jsonl", '{"text": "x", "label": null}'), need_label=False)[0].label is None
-    assert [e.label for e in read(write(tmp_path / "a.csv", "text,label\nx,\ny,1\n"), need_label=False)] == [None, "1"]
-    lines = read(write(tmp_path / "a.txt", "one\n\ntwo\n"), need_label=False)
-    assert [(e.text, e.line) for e in lines] == [("one", 1), ("two", 3)]
+    assert read(write(tmp_path / "a.csv", "text\nx\n"), needs_labels=False)[0].label is None
+    assert read(write(tmp_path / "a.jsonl", '{"text": "x", "label": null}'), needs_labels=False)[0].label is None
+    assert [e.label for e in read(write(tmp_path / "a.csv", "text,label\nx,\ny,1\n"), needs_labels=False)] == [
+        None,
+        "1",
+    ]
+    lines = read(write(tmp_path / "a.txt", "one\n\ntwo\n"), needs_labels=False)
+    assert [(e.text, e.origin.row) for e in lines] == [("one", 1), ("two", 3)]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.text.samples.examples import ExampleView
-from pretune.text.samples.rows import Encoding, Row
+from pretune.text.samples.rows import Encoded, Row
 from pretune.text.samples.sampler import Cursor, Sampler, divide, sweep
 from pretune.text.samples.views.document import DocumentView
 from pretune.text.samples.views.stream import StreamView
@@ -24,7 +24,7 @@ DRAW = Draw(11)
 def make_view(count: int, seed: int = 0) -> ExampleView:
     """Examples of 1 to 40 tokens."""
     lengths = np.random.default_rng(seed).integers(1, 41, count)
-    return ExampleView([Encoding(np.full(n, 9)) for n in lengths.tolist()])
+    return ExampleView([Encoded(np.full(n, 9)) for n in lengths.tolist()])
 
 
 def names(rows: Sequence[Row]) -> list[tuple[int, int, int]]:

@@ -12,7 +12,7 @@ from pretune.draw import Draw
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.find import variants
 from pretune.text.samples.examples import ExampleView
-from pretune.text.samples.rows import Encoding, Row
+from pretune.text.samples.rows import Encoded, Row
 from pretune.text.samples.views import windows
 from pretune.text.samples.views.document import DocumentView
 from pretune.text.samples.views.pairs import PairsView
@@ -177,10 +177,12 @@ def test_too_little_text_gives_no_sample(layout: list[list[int]]) -> None:
 
 def test_examples_are_rows() -> None:
     first, second = np.array([5, 6]), np.array([7])
-    view = ExampleView([Encoding(first, None, 1), Encoding(first, second)])
+    targets, spans = np.array([0.5, 1.5], np.float32), (np.array([[0, 2], [3, 5]]),)
+    view = ExampleView([Encoded(first, targets=targets, example=4, offsets=spans), Encoded(first, second)])
     rows = read_all(view, store=2, epoch=3)
     assert [row.sample for row in rows] == [(2, 3, 0), (2, 3, 1)]
-    assert [row.label for row in rows] == [1, None]
+    assert [row.targets for row in rows] == [targets, None]
+    assert (rows[0].example, rows[0].offsets) == (4, spans)
     assert [row.size for row in rows] == [2, 3] == view.lengths(np.arange(2)).tolist()
     assert rows[1].second is second
 

@@ -10,14 +10,13 @@ import torch
 import transformers
 from tinymodels import TEXTS, byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 
-from pretune.evaluate.store import bytes_per_token, evaluate_store
+from pretune.evaluate.engine import bytes_per_token, evaluate_store
 from pretune.interop.huggingface import load_model
 from pretune.objectives.mixture import build
 from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
-CPU = torch.device("cpu")
 DOCUMENTS = [f"{text} number {n}. The cat {n} sat. A dog ran {n} miles." for n in range(12) for text in TEXTS]
 
 
@@ -36,7 +35,6 @@ def test_causal_loss_is_that_of_transformers(tmp_path: Path, budget: int) -> Non
         build({"clm": 1.0}, tokenizer.vocabulary),
         split,
         tokenizer,
-        CPU,
         length=32,
         pack="stream",
         budget=budget,
@@ -64,7 +62,7 @@ def test_mixture_reports_each_objective(tmp_path: Path) -> None:
     model = load_model(tmp_path / "model")
     objective = build({"mlm": 1.0, "nsp": 1.0}, tokenizer.vocabulary)
     first, again = (
-        evaluate_store(model, objective, split, tokenizer, CPU, length=32, budget=budget) for budget in (64, 2048)
+        evaluate_store(model, objective, split, tokenizer, length=32, budget=budget) for budget in (64, 2048)
     )
     assert set(first) == {
         f"{kind}/{name}" for kind in ("loss", "perplexity", "accuracy", "predictions") for name in ("mlm", "nsp")

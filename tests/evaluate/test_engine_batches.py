@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pretune.evaluate.batches import by_length
+from pretune.evaluate.engine import by_length
 
 
 @given(st.lists(st.integers(1, 50), max_size=80), st.integers(1, 120))

@@ -1,0 +1,94 @@
+"""Records that are in memory already: lists of dicts, DataFrames, Arrow tables, `datasets` objects.
+
+Neither pandas nor `datasets` is imported: what has `columns` and `to_dict` is a DataFrame, what has `to_dicts` is
+one of polars, an Arrow table gives its rows itself, and anything else is iterated over.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import pyarrow as pa
+
+from pretune.errors import DataError
+from pretune.text.readers.records import Origin, describe
+
+
+@runtime_checkable
+class DataFrame(Protocol):
+    """What is used of a pandas DataFrame."""
+
+    @property
+    def columns(self) -> Iterable[object]:
+        """Names of the columns."""
+
+    def to_dict(self, orient: str) -> Iterable[object]:
+        """With "records", a dict for each row."""
+
+
+@runtime_checkable
+class PolarsFrame(Protocol):
+    """What is used of a polars DataFrame."""
+
+    @property
+    def columns(self) -> Iterable[object]:
+        """Names of the columns."""
+
+    def to_dicts(self) -> Iterable[object]:
+        """A dict for each row."""
+
+
+Records: TypeAlias = Iterable[Mapping[str, object]] | DataFrame | PolarsFrame | pa.Table
+"""A list of dicts, a DataFrame, an Arrow table, a `datasets.Dataset`, or anything that gives mappings in turn."""
+
+
+def is_path(data: object) -> bool:
+    """Whether data are files: a path, or several."""
+    if isinstance(data, list | tuple):
+        return bool(data) and all(isinstance(item, str | Path) for item in data)
+    return isinstance(data, str | Path)
+
+
+def read_memory(data: object) -> Iterator[tuple[Origin, Mapping[str, object]]]:
+    """The records of an object in memory, each with its place in it.
+
+    Raises:
+        DataError: something that holds no records, a record that is no mapping, two columns of one name.
+    """
+    name = type(data).__name__
+    rows: Iterable[object]
+    if isinstance(data, pa.Table | pa.RecordBatch):
+        _check_names(name, data.schema.names)
+        rows = (row for batch in _batches(data) for row in batch.to_pylist())
+    elif isinstance(data, PolarsFrame):
+        rows = data.to_dicts()
+    elif isinstance(data, DataFrame) and not isinstance(data, Mapping):
+        _check_names(name, data.columns)
+        name, rows = f"{name}.iloc", data.to_dict("records")
+    elif isinstance(data, Mapping):
+        keys = ", ".join(repr(str(key)) for key in list(data)[:4])
+        hint = f"give one of its parts, such as data[{next(iter(data), 'train')!r}]"
+        raise DataError(f"{name}: a mapping with the keys {keys} is not a list of records; {hint}, or a list of dicts")
+    elif isinstance(data, Iterable) and not isinstance(data, str | bytes):
+        _check_names(name, getattr(data, "column_names", None) or ())
+        rows = data
+    else:
+        raise DataError(f"{describe(data)} holds no records; give a list of dicts, a DataFrame or a file")
+    for number, row in enumerate(rows):
+        origin = Origin(name, number, in_memory=True)
+        if not isinstance(row, Mapping):
+            raise DataError(f"{origin}: holds {describe(row)}, not a record; give a dict with the fields by name")
+        yield origin, row
+
+
+def _batches(data: pa.Table | pa.RecordBatch) -> Iterable[pa.RecordBatch]:
+    return data.to_batches(max_chunksize=1024) if isinstance(data, pa.Table) else [data]
+
+
+def _check_names(source: str, names: Iterable[object]) -> None:
+    for name, count in Counter(map(str, names)).items():
+        if count > 1:
+            raise DataError(f"{source}: two columns are called {name!r}; rename one or leave it out")
