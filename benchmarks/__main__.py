@@ -28,14 +28,14 @@ app = App(
 
 @app.default
 def bench(
-    works: Annotated[tuple[str, ...], Parameter(show_default=False)] = (),
+    benchmarks: Annotated[tuple[str, ...], Parameter(show_default=False)] = (),
     /,
     *,
     rounds: Annotated[int, Parameter(validator=Number(gte=1))] = 5,
     warmup: Annotated[int, Parameter(validator=Number(gte=0))] = 2,
     output: Annotated[Path | None, Parameter(show_default=False)] = None,
     precision: Literal["auto", "bf16", "fp32"] = "auto",
-    list_works: Annotated[bool, Parameter(name="--list")] = False,
+    list_benchmarks: Annotated[bool, Parameter(name="--list")] = False,
     search: bool = False,
     profile: bool = False,
     page: bool = False,
@@ -44,15 +44,16 @@ def bench(
     """Measure pretune against its peers on this machine.
 
     Ours and a peer take turns in processes of their own; the peer in an environment that is made on first use in
-    ~/.cache/pretune/peers (PRETUNE_PEERS names another place). Figures go to a JSON file for each work and to a page.
+    ~/.cache/pretune/peers (PRETUNE_PEERS names another place). Figures go to a JSON file a benchmark
+    and to a page.
 
     Args:
-        works: WORK or WORK/VARIANT, such as train_step/mlm-mini-packed; all by default. A WORK may be a .py file.
-        rounds: turns of each side that count.
-        warmup: turns of each side before them.
+        benchmarks: NAME or NAME/VARIANT, such as train_step/mlm-mini-packed; all by default. NAME may be a .py file.
+        rounds: runs of each side that count.
+        warmup: runs of each side before them.
         output: folder of the results; benchmarks/results where it exists, else bench-results.
         precision: of products, ours and the peer's at its best; auto takes the faster of this machine.
-        list_works: name the works and their variants, and measure nothing.
+        list_benchmarks: name the benchmarks and their variants, and measure nothing.
         search: look for the peer's best setting on one variant, instead of racing against it.
         profile: tell by operation where our time goes, instead of racing.
         page: write the page again from the results that are there, and measure nothing.
@@ -66,16 +67,16 @@ def bench(
 
         print(write(folder))
         return
-    from benchmarks import run
+    from benchmarks import commands
     from benchmarks.limits import dtype_and_threads
 
-    chosen = run.select(works)
-    if list_works:
+    chosen = commands.select(benchmarks)
+    if list_benchmarks:
         print(*(f"{name}/{variant}" for name, (_, variants) in chosen.items() for variant in variants), sep="\n")
         return
     session.say(f"measuring {', '.join(chosen)} -> {folder}")
-    options = run.Options(rounds, warmup, *dtype_and_threads(precision, session.threads), folder)
-    measure = run.run_search if search else run.run_profile if profile else run.run
+    options = commands.Options(rounds, warmup, *dtype_and_threads(precision, session.threads), folder)
+    measure = commands.run_search if search else commands.run_profile if profile else commands.run
     for path in measure(chosen, options):
         print(path)
 

@@ -1,19 +1,19 @@
-"""What a comparison is: contestants that do the same work, how its speed is told, and what must be equal.
+"""What a comparison is: sides that do the same benchmark, how its speed is told, and what must be equal.
 
-A new work is one file in `works/` with one subclass of `Work`, whose file also holds our side:
+A new benchmark is one file in `suite/` with one subclass of `Benchmark`, whose file also holds our side:
 
 ```python
-class Sum(Work):
+class Sum(Benchmark):
     about = "Adding numbers."
     variants = {"small": 1000}
     amount, unit = "numbers", "numbers/s"
 
-    def contestants(self, given):  # called once in the parent; writes what the sides read into given.folder
-        options = {"size": self.variants[given.variant]}
-        return [self.ours(**options), Contestant("numpy", peer("numpy_sum"), options, setting="best")]
+    def sides(self, context):  # called once in the parent; writes what the sides read into context.folder
+        options = {"size": self.variants[context.variant]}
+        return [self.ours(**options), Side("numpy", peer("numpy_sum"), options, setting="best")]
 
-    def check(self, given, turns):  # of one heat: ours and one peer, at both allocators
-        if any(past[0]["sum"] != turns[OURS][0]["sum"] for past in turns.values()):
+    def check(self, context, runs):  # of one block: ours and one peer, at both allocators
+        if any(past[0]["sum"] != runs[OURS][0]["sum"] for past in runs.values()):
             raise BenchError("the sums differ")
         return {}
 
@@ -21,10 +21,10 @@ class Sum(Work):
 def setup(size):  # our side, in a process of its own; options are JSON
     numbers = range(size)
 
-    def turn():  # what is timed; its figures are JSON as well
+    def run():  # what is timed; its figures are JSON as well
         return {"numbers": size, "sum": sum(numbers)}
 
-    return turn
+    return run
 ```
 """
 
@@ -39,8 +39,8 @@ from typing import Any, ClassVar, Literal
 
 Allocator = Literal["own", "ours"]
 Setting = Literal["", "default", "best"]
-Turn = dict[str, Any]
-Turns = Mapping[str, Sequence[Turn]]
+Run = dict[str, Any]
+Runs = Mapping[str, Sequence[Run]]
 Limits = Mapping[str, Sequence[float]]
 
 OURS = "ours"
@@ -55,14 +55,14 @@ def peer(name: str) -> Path:
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Side:
     """One side of a comparison, in a process of its own.
 
     Attributes:
         name: as the table says it, without the allocator: "transformers bf16, attention dropout 0".
         script: a .py file.
         options: keyword arguments of `function`: JSON values; paths as strings.
-        function: of the script; sets up and returns the turn, a function without arguments that returns JSON figures.
+        function: of the script; sets up and returns the run, a function without arguments that returns JSON figures.
         environment: None: this interpreter; else a key of `environments.ENVIRONMENTS`.
         setting: whether this is the peer as it comes, or at its best.
         allocator: of a peer, both are run by the harness; it sets this field.
@@ -78,13 +78,13 @@ class Contestant:
 
     @property
     def label(self) -> str:
-        """The key of its turns."""
+        """The key of its runs."""
         return self.name if self.name == OURS else f"{self.name}, {self.allocator.removesuffix('s')} allocator"
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a work is asked for.
+class Context:
+    """What a benchmark is asked for.
 
     Attributes:
         folder: empty at first, gone after the run; weights, inputs and outputs too large for JSON go there.
@@ -102,25 +102,25 @@ class Search:
     """How a peer's best setting is looked for: one axis at a time from `start`, until a pass changes nothing.
 
     Attributes:
-        axes: values of an option of the contestant, or of "allocator".
+        axes: values of an option of the side, or of "allocator".
     """
 
-    start: Contestant
+    start: Side
     axes: Mapping[str, Sequence[Any]]
 
 
-class Work(ABC):
+class Benchmark(ABC):
     """A comparison of one kind of work; its name is its file's.
 
     Attributes:
         about: what is compared, for the page.
-        variants: names, and whatever the work wants to know of each.
-        amount: the figure of a turn that is the work done; "" counts turns.
+        variants: names, and whatever the benchmark wants to know of each.
+        amount: the figure of a run that is the work done; "" counts runs.
         unit: of the speed, amount a second.
-        fresh: a turn gets a new process, set up before the clock starts; memory is that of all its processes.
+        fresh: a run gets a new process, set up before the clock starts; memory is that of all its processes.
         allocators: at which a peer runs; the smaller ratio counts.
-        patience: seconds after which a silent contestant is taken for hung.
-        most: rounds and warm-ups at most, for turns of minutes; the command line may ask for fewer.
+        timeout: seconds after which a silent side is taken for hung.
+        max_rounds: rounds and warm-ups at most, for runs of minutes; the command line may ask for fewer.
     """
 
     about: ClassVar[str]
@@ -129,28 +129,28 @@ class Work(ABC):
     unit: ClassVar[str] = "tokens/s"
     fresh: ClassVar[bool] = False
     allocators: ClassVar[tuple[Allocator, ...]] = ALLOCATORS
-    patience: ClassVar[float] = 1800.0
-    most: ClassVar[tuple[int, int]] = (1000, 1000)
+    timeout: ClassVar[float] = 1800.0
+    max_rounds: ClassVar[tuple[int, int]] = (1000, 1000)
 
     @abstractmethod
-    def contestants(self, given: Given) -> list[Contestant]:
+    def sides(self, context: Context) -> list[Side]:
         """Write weights and inputs into the folder; ours first, then each peer once. Without peers, ours runs alone."""
 
-    def shapes(self, given: Given) -> Sequence[tuple[int, int, int]]:
-        """(rows, in, out) of the work's own matrix products, on which the GEMM peak is measured."""
+    def shapes(self, context: Context) -> Sequence[tuple[int, int, int]]:
+        """(rows, in, out) of the benchmark's own matrix products, on which the GEMM peak is measured."""
         return [(1024, 1024, 1024)]
 
-    def limits(self, given: Given) -> dict[str, float]:
-        """What the machine can do now, measured after each round: `GEMM` in FLOP/s, and others that the work names.
+    def limits(self, context: Context) -> dict[str, float]:
+        """What the machine can do now, measured after each round: `GEMM` in FLOP/s, and others by name.
 
         A run in which the GEMM peak drifts too far is refused.
         """
         from benchmarks.limits import gemm_peak
 
-        return {GEMM: gemm_peak(given.precision, self.shapes(given))}
+        return {GEMM: gemm_peak(context.precision, self.shapes(context))}
 
-    def check(self, given: Given, turns: Turns) -> dict[str, Any]:
-        """Compare what the sides of one heat gave: by label, ours under `OURS`.
+    def check(self, context: Context, runs: Runs) -> dict[str, Any]:
+        """Compare what the sides of one block gave: by label, ours under `OURS`.
 
         Returns:
             How close they were, for the record.
@@ -160,28 +160,28 @@ class Work(ABC):
         """
         return {}
 
-    def facts(self, given: Given, turns: Sequence[Turn], limits: Limits) -> dict[str, Any]:
-        """Figures beside the ratios, from all turns of ours and the limits measured after each."""
+    def facts(self, context: Context, runs: Sequence[Run], limits: Limits) -> dict[str, Any]:
+        """Figures beside the ratios, from all runs of ours and the limits measured after each."""
         return {}
 
     def notes(self, facts: Mapping[str, Any]) -> list[str]:
         """The same as sentences for the page."""
         return []
 
-    def search(self, given: Given) -> Search | None:
-        """Which settings of the peer to try, after `contestants` was called; None: there is no search."""
+    def search(self, context: Context) -> Search | None:
+        """Which settings of the peer to try, after `sides` was called; None: there is no search."""
         return None
 
     @property
     def name(self) -> str:
-        """The name of the work's file."""
+        """The name of the benchmark's file."""
         return self.script.stem
 
     @property
     def script(self) -> Path:
-        """The work's file, which holds our side."""
+        """The benchmark's file, which holds our side."""
         return Path(inspect.getfile(type(self)))
 
-    def ours(self, **options: Any) -> Contestant:
-        """Our side: `setup` of the work's file, with our allocator settings, as the command line has them."""
-        return Contestant(OURS, self.script, options, allocator="ours")
+    def ours(self, **options: Any) -> Side:
+        """Our side: `setup` of the benchmark's file, with our allocator settings, as the command line has them."""
+        return Side(OURS, self.script, options, allocator="ours")

@@ -1,4 +1,4 @@
-"""What a comparison gave, and the file that keeps it: `results/<work>-<capability>.json`."""
+"""What a comparison gave, and the file that keeps it: `results/<benchmark>-<capability>.json`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks.benchmark import Contestant, Turn
+from benchmarks.benchmark import Run, Side
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast one side was: median over its turns, in the work's unit, and the most memory it held."""
+    """How fast one side was: median over its runs, in the work's unit, and the most memory it held."""
 
     speed: float
     low: float
@@ -25,14 +25,14 @@ class Speed:
     peak_mb: float
 
     @classmethod
-    def of(cls, turns: Sequence[Turn], amount: str) -> Speed:
-        """Of the turns of one side.
+    def of(cls, runs: Sequence[Run], amount: str) -> Speed:
+        """Of the runs of one side.
 
         Args:
-            amount: the figure that is the work done; "" counts turns.
+            amount: the figure that is the work done; "" counts runs.
         """
-        speeds = [_speed(turn, amount) for turn in turns]
-        peak = max(turn["peak_mb"] for turn in turns)
+        speeds = [_speed(run, amount) for run in runs]
+        peak = max(run["peak_mb"] for run in runs)
         return cls(statistics.median(speeds), min(speeds), max(speeds), peak)
 
 
@@ -58,8 +58,8 @@ class Row:
     checked: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, peer: Contestant, mine: Sequence[Turn], theirs: Sequence[Turn], amount: str) -> Row:
-        """From the turns of both sides, round by round."""
+    def of(cls, peer: Side, mine: Sequence[Run], theirs: Sequence[Run], amount: str) -> Row:
+        """From the runs of both sides, round by round."""
         ratios = [_speed(a, amount) / _speed(b, amount) for a, b in zip(mine, theirs, strict=True)]
         spread = statistics.median(ratios), min(ratios), max(ratios)
         sides = Speed.of(mine, amount), Speed.of(theirs, amount)
@@ -72,8 +72,8 @@ class Result:
 
     Attributes:
         ours: our speed over all rounds.
-        limits: of the machine by name, one for each round of each heat.
-        drift: of the GEMM peak within a heat, the largest.
+        limits: of the machine by name, one for each round of each block.
+        drift: of the GEMM peak within a block, the largest.
         versions: of our environment and of each peer's.
         absent: peers that could not be installed, and why.
         facts, notes: figures beside the ratios, and the same as sentences.
@@ -113,20 +113,20 @@ def machine() -> dict[str, Any]:
     return {"cpu": _processor(), "cores": os.cpu_count(), "capability": cpu_capability()}
 
 
-def record(folder: Path, work: str, about: str, results: Mapping[str, Result]) -> Path:
-    """Write the results of some variants of a work; others stay as the file has them."""
+def record(folder: Path, benchmark: str, about: str, results: Mapping[str, Result]) -> Path:
+    """Write the results of some variants of a benchmark; others stay as the file has them."""
     here = machine()
-    path = folder / f"{work}-{here['capability'].lower()}.json"
+    path = folder / f"{benchmark}-{here['capability'].lower()}.json"
     variants = _known(path, "variants") | {name: asdict(result) for name, result in results.items()}
-    write(path, {"work": work, "about": about, "machine": here, "variants": variants})
+    write(path, {"benchmark": benchmark, "about": about, "machine": here, "variants": variants})
     return path
 
 
-def record_profile(folder: Path, work: str, variant: str, found: Mapping[str, Any]) -> Path:
+def record_profile(folder: Path, benchmark: str, variant: str, found: Mapping[str, Any]) -> Path:
     """Write where the time of a variant goes; other variants stay as the file has them."""
     here = machine()
-    path = folder / f"{work}-profile-{here['capability'].lower()}.json"
-    write(path, {"work": work, "machine": here, "profile": _known(path, "profile") | {variant: found}})
+    path = folder / f"{benchmark}-profile-{here['capability'].lower()}.json"
+    write(path, {"benchmark": benchmark, "machine": here, "profile": _known(path, "profile") | {variant: found}})
     return path
 
 
@@ -151,8 +151,8 @@ def _known(path: Path, part: str) -> dict[str, Any]:
     return found
 
 
-def _speed(turn: Turn, amount: str) -> float:
-    return float((turn[amount] if amount else 1.0) / turn["seconds"])
+def _speed(run: Run, amount: str) -> float:
+    return float((run[amount] if amount else 1.0) / run["seconds"])
 
 
 def _processor() -> str:

@@ -24,7 +24,7 @@ with those that failed. This page is written from `results/`.
 _TOLD = 0.01  # share of the time from which an operation has a line
 _BY = {"own": "its own allocator", "ours": "our allocator"}
 _COLUMNS = (
-    "work",
+    "variant",
     "against",
     "ratio",
     "smallest .. largest",
@@ -50,16 +50,18 @@ def section(tree: Mapping[str, Any]) -> str:
     machine = tree["machine"]
     where = f"{machine['cores']} cores {machine['cpu']}, {machine['capability']}"
     if "languages" in tree:
-        return "\n".join([f"## {tree['work']} in equal time ({where})", "", table(tree)])
+        return "\n".join([f"## {tree['benchmark']} in equal time ({where})", "", table(tree)])
     if "sts-b" in tree:
         return "\n".join([f"## SimCSE ({where})", "", *_vectors(tree)])
     if "search" in tree:
-        return "\n".join([f"## {tree['work']}: how the peer's best setting was searched ({where})", "", *_search(tree)])
+        return "\n".join(
+            [f"## {tree['benchmark']}: how the peer's best setting was searched ({where})", "", *_search(tree)]
+        )
     if "profile" in tree:
         lines = [line for variant, found in tree["profile"].items() for line in profile(variant, found)]
-        return "\n".join([f"## {tree['work']}: where our time goes ({where})", "", *lines])
+        return "\n".join([f"## {tree['benchmark']}: where our time goes ({where})", "", *lines])
     variants = tree["variants"]
-    lines = [f"## {tree['work']} ({where})", "", tree["about"], ""]
+    lines = [f"## {tree['benchmark']} ({where})", "", tree["about"], ""]
     rows = [line for name, found in variants.items() for line in _rows(name, found)]
     if rows:
         lines += [_line(_COLUMNS), "|---" * len(_COLUMNS) + "|", *rows, ""]
@@ -138,7 +140,7 @@ def _search(tree: Mapping[str, Any]) -> Iterator[str]:
     size = f"{_many(found['threads'], 'thread')}, {_many(found['rounds'], 'round')}"
     yield f"{found['date']}, {found['variant']}, {size}. Best: {best}."
     yield ""
-    yield _line(("pass", "axis", "from", "to", "gain", "smallest .. largest", "taken"))
+    yield _line(("pass", "axis", "from", "to", "gain", "smallest .. largest", "kept"))
     yield "|---" * 7 + "|"
     for trial in found["trials"]:
         gain = (f"{trial['gain']:.2f}", _spread(trial)) if "gain" in trial else ("failed", trial["failed"])
@@ -152,8 +154,8 @@ def profile(variant: str, found: Mapping[str, Any]) -> list[str]:
     whole = found["watched_seconds"]
     size = f"{_many(found['threads'], 'thread')}, {_many(found['rounds'], 'round')}"
     lines = [
-        f"{variant}: {found['date']}, {found['precision']}, {size}. A turn takes {found['seconds'] * 1e3:,.0f} ms, "
-        f"{whole * 1e3:,.0f} ms under the clock.",
+        f"{variant}: {found['date']}, {found['precision']}, {size}. A run takes {found['seconds'] * 1e3:,.0f} ms, "
+        f"{whole * 1e3:,.0f} ms under the profiler.",
         "",
         _line(("operation", "calls", "ms", "share", "most of it on")),
         "|---" * 5 + "|",

@@ -1,4 +1,4 @@
-"""The parent's end of a contestant's process."""
+"""The parent's end of a side's process."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import environments
-from benchmarks.benchmark import Contestant, Turn
+from benchmarks.benchmark import Run, Side
 from pretune.errors import BenchError
 
 WORKER = Path(__file__).with_name("worker.py")
 _REPOSITORY = Path(__file__).parents[1]
 _HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
-_TAIL = 15  # lines of a dead contestant's stderr that are shown
+_TAIL = 15  # lines of a dead side's stderr that are shown
 
 
 class Process:
-    """A contestant that has been set up and waits for its turns.
+    """A side that has been set up and waits for its runs.
 
     Args:
         threads: of its matrix products.
-        patience: seconds to wait for an answer.
+        timeout: seconds to wait for an answer.
 
     Raises:
         BenchError: it died or failed before it was ready.
         AbsentError: its environment cannot be made.
     """
 
-    def __init__(self, contestant: Contestant, threads: int, patience: float = 1800.0) -> None:
-        self.contestant = contestant
-        self._patience = patience
-        python = environments.python(contestant.environment)
+    def __init__(self, side: Side, threads: int, timeout: float = 1800.0) -> None:
+        self.side = side
+        self._timeout = timeout
+        python = environments.python(side.environment)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         self._child = subprocess.Popen(
             [python, WORKER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=_variables(contestant, threads),
+            env=_variables(side, threads),
             start_new_session=True,  # so that all that it starts can be ended with it
         )
         self.pid = self._child.pid
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
         order = {
-            "script": str(contestant.script),
-            "function": contestant.function,
-            "options": dict(contestant.options),
-            "allocator": contestant.allocator,
+            "script": str(side.script),
+            "function": side.function,
+            "options": dict(side.options),
+            "allocator": side.allocator,
             "threads": threads,
-            "packages": environments.packages(contestant.environment),
+            "packages": environments.packages(side.environment),
         }
         try:
             self.versions: dict[str, str] = self._ask(order)["versions"]
@@ -66,25 +66,25 @@ class Process:
             self.close(0)
             raise
 
-    def turn(self) -> Turn:
-        """Run once: seconds, the peak of memory in MB, and what the turn returned.
+    def run(self) -> Run:
+        """Run once: seconds, the peak of memory in MB, and what the run returned.
 
         Raises:
             BenchError: it died, failed, or does not answer.
         """
-        return self._ask("turn")
+        return self._ask("run")
 
-    def close(self, patience: float = 5.0) -> None:
+    def close(self, timeout: float = 5.0) -> None:
         """End it and all that it started.
 
         Args:
-            patience: seconds for it to end by itself.
+            timeout: seconds for it to end by itself.
         """
         with suppress(OSError):
             if self._child.stdin is not None:
                 self._child.stdin.close()
         with suppress(subprocess.TimeoutExpired):
-            self._child.wait(patience)
+            self._child.wait(timeout)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
@@ -94,7 +94,7 @@ class Process:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        self.close(5.0 if kind is None else 0.0)  # a turn that nobody waits for any more is not waited for
+        self.close(5.0 if kind is None else 0.0)  # a run that nobody waits for any more is not waited for
 
     def _listen(self) -> None:
         assert self._child.stdout is not None
@@ -110,12 +110,12 @@ class Process:
             self._child.stdin.flush()
         answer: dict[str, Any] = json.loads(self._wait() or self._fail("ended without an answer"))
         if "error" in answer:
-            raise BenchError(f"{self.contestant.label}: failed\n{answer['error'].rstrip()}")
+            raise BenchError(f"{self.side.label}: failed\n{answer['error'].rstrip()}")
         return answer
 
     def _wait(self) -> bytes:
         """The next line; empty if there will be none."""
-        end = time.monotonic() + self._patience
+        end = time.monotonic() + self._timeout
         while True:
             try:
                 return self._answers.get(timeout=min(1.0, max(0.01, end - time.monotonic())))
@@ -123,7 +123,7 @@ class Process:
                 if self._child.poll() is not None and self._answers.empty():
                     return b""  # dead, though something that it started holds its pipe open
                 if time.monotonic() > end:
-                    self._fail(f"no answer in {self._patience:.0f} s")
+                    self._fail(f"no answer in {self._timeout:.0f} s")
 
     def _fail(self, what: str) -> bytes:
         with suppress(subprocess.TimeoutExpired):
@@ -132,16 +132,16 @@ class Process:
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").splitlines()[-_TAIL:]
         state = "" if code is None else f" (exit code {code})"
-        raise BenchError("\n".join([f"{self.contestant.label}: {what}{state}", *lines]))
+        raise BenchError("\n".join([f"{self.side.label}: {what}{state}", *lines]))
 
 
-def _variables(contestant: Contestant, threads: int) -> dict[str, str]:
-    """The environment variables of a contestant: threads, no network; huge pages are the worker's to ask for."""
+def _variables(side: Side, threads: int) -> dict[str, str]:
+    """The environment variables of a side: threads, no network; huge pages are the worker's to ask for."""
     variables = {name: value for name, value in os.environ.items() if name != _HUGE_PAGES}
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         variables[name] = str(threads)
     variables |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
-    if contestant.environment is None:
+    if side.environment is None:
         paths = [str(_REPOSITORY), os.environ.get("PYTHONPATH")]  # of the benchmarks, and of the pretune beside them
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     else:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import worker
-from benchmarks.benchmark import Given, Turn, Work
+from benchmarks.benchmark import Benchmark, Context, Run
 from benchmarks.measurements import today
 from benchmarks.process import Process
 
@@ -36,46 +36,46 @@ class Cost:
     shapes: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
-def profile(work: Work, given: Given, rounds: int, warmup: int) -> dict[str, Any]:
-    """Run ours alone, each turn once as it is and once under the clock.
+def profile(benchmark: Benchmark, context: Context, rounds: int, warmup: int) -> dict[str, Any]:
+    """Run ours alone, each run once as it is and once under the clock.
 
     Returns:
-        Seconds of a turn both ways, and the operations of a turn: name, calls, seconds, shapes; the most costly first.
+        Seconds of a run both ways, and the operations of a run: name, calls, seconds, shapes; the most costly first.
         What is outside of them is Python's, autograd's and the dispatcher's.
 
     Raises:
         BenchError: our side failed.
     """
-    ours = work.contestants(given)[0]
+    ours = benchmark.sides(context)[0]
     inner = {"script": str(ours.script), "function": ours.function, "options": dict(ours.options)}
     watched = replace(ours, script=Path(__file__), function="watch", options=inner)
-    turns: list[Turn] = []
-    while len(turns) < warmup + rounds:
-        with Process(watched, given.threads, work.patience) as process:
-            turns += [process.turn() for _ in range(1 if work.fresh else warmup + rounds)]
-    kept = turns[warmup:]
+    runs: list[Run] = []
+    while len(runs) < warmup + rounds:
+        with Process(watched, context.threads, benchmark.timeout) as process:
+            runs += [process.run() for _ in range(1 if benchmark.fresh else warmup + rounds)]
+    kept = runs[warmup:]
     return {
         "date": today(),
-        "precision": given.precision,
-        "threads": given.threads,
+        "precision": context.precision,
+        "threads": context.threads,
         "rounds": rounds,
-        "seconds": statistics.median(turn["plain"] for turn in kept),
-        "watched_seconds": statistics.median(turn["watched"] for turn in kept),
-        "operations": _merged([turn["operations"] for turn in kept]),
+        "seconds": statistics.median(run["plain"] for run in kept),
+        "watched_seconds": statistics.median(run["watched"] for run in kept),
+        "operations": _merged([run["operations"] for run in kept]),
     }
 
 
-def _merged(turns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The mean of a turn. Each operation is given as calls, seconds and seconds by shape."""
+def _merged(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The mean of a run. Each operation is given as calls, seconds and seconds by shape."""
     costs: dict[str, Cost] = defaultdict(Cost)
-    for operations in turns:
+    for operations in runs:
         for name, (calls, seconds, shapes) in operations.items():
             cost = costs[name]
             cost.calls += calls
             cost.seconds += seconds
             for shape, part in shapes.items():
                 cost.shapes[shape] += part
-    count = len(turns)
+    count = len(runs)
     return [
         {
             "name": name,
@@ -87,8 +87,8 @@ def _merged(turns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def watch(*, script: str, function: str, options: Mapping[str, Any]) -> Callable[[], Turn]:
-    """A contestant around another one: its turn, plain and under the clock."""
+def watch(*, script: str, function: str, options: Mapping[str, Any]) -> Callable[[], Run]:
+    """A side around another one: its run, plain and under the clock."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     costs: dict[str, Cost] = defaultdict(Cost)
@@ -108,15 +108,15 @@ def watch(*, script: str, function: str, options: Mapping[str, Any]) -> Callable
             cost.shapes[_shapes(args)] += seconds
             return out
 
-    turn = getattr(worker.load("watched", Path(script)), function)(**options)
+    run = getattr(worker.load("watched", Path(script)), function)(**options)
 
-    def both() -> Turn:
+    def both() -> Run:
         costs.clear()
         begun = time.perf_counter()
-        turn()
+        run()
         between = time.perf_counter()
         with Clock():  # type: ignore[no-untyped-call]
-            turn()
+            run()
         ended = time.perf_counter()
         operations = {name: (cost.calls, cost.seconds, dict(cost.shapes)) for name, cost in costs.items()}
         return {"plain": between - begun, "watched": ended - between, "operations": operations}

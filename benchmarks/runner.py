@@ -1,6 +1,6 @@
-"""Contestants take turns A B C A B C ..., so that a drift of the machine falls on all alike.
+"""Sides take turns A B C A B C ..., so that a drift of the machine falls on all alike.
 
-A heat is ours and one peer at both allocators: three processes at most, whatever the number of peers.
+A block is ours and one peer at both allocators: three processes at most, whatever the number of peers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
-from benchmarks.benchmark import GEMM, OURS, Contestant, Given, Turn, Work
+from benchmarks.benchmark import GEMM, OURS, Benchmark, Context, Run, Side
 from benchmarks.environments import AbsentError
 from benchmarks.measurements import Result, Row, Speed, mark
 from benchmarks.memory import Peak
@@ -20,70 +20,70 @@ from pretune.errors import BenchError
 
 log = logging.getLogger(__name__)
 
-DRIFT = 0.25  # max / min - 1 of the limit, above which a run says more of the machine than of the sides
+DRIFT = 0.25  # max / min - 1 of the limit, above which a run says more of the machine than of the runners
 
 
 @dataclass
-class Heat:
-    """What a heat gave.
+class Block:
+    """What a block gave.
 
     Attributes:
-        turns: by label, in the order of the rounds.
+        runs: by label, in the order of the rounds.
         limits: of the machine by name, one for each round.
         versions: by label.
     """
 
-    turns: dict[str, list[Turn]]
+    runs: dict[str, list[Run]]
     limits: dict[str, list[float]]
     versions: dict[str, dict[str, str]]
 
 
 def compete(
-    contestants: Sequence[Contestant],
+    sides: Sequence[Side],
     *,
     rounds: int,
     warmup: int,
     threads: int,
     limits: Callable[[], Mapping[str, float]] = dict,
     fresh: bool = False,
-    patience: float = 1800.0,
-) -> Heat:
-    """Give turns in rounds and gather what came back.
+    timeout: float = 1800.0,
+) -> Block:
+    """Give runs in rounds and gather what came back.
 
     Args:
         limits: measures what the machine can do, after each round.
-        fresh: every turn in a process of its own.
+        fresh: every run in a process of its own.
 
     Raises:
-        BenchError: a contestant failed, or the machine drifted.
+        BenchError: a side failed, or the machine drifted.
         AbsentError: the environment of one cannot be made.
     """
-    heat = Heat({c.label: [] for c in contestants}, {}, {})
+    block = Block({c.label: [] for c in sides}, {}, {})
     with ExitStack() as stack:
-        sides: dict[str, Callable[[], Turn]] = {}
-        for contestant in contestants:
+        runners: dict[str, Callable[[], Run]] = {}
+        for side in sides:
             if fresh:
-                sides[contestant.label] = partial(_fresh_turn, contestant, threads, patience, heat)
+                runners[side.label] = partial(_fresh_run, side, threads, timeout, block)
             else:
-                process = stack.enter_context(Process(contestant, threads, patience))
-                heat.versions[contestant.label] = process.versions
-                sides[contestant.label] = process.turn
+                process = stack.enter_context(Process(side, threads, timeout))
+                block.versions[side.label] = process.versions
+                runners[side.label] = process.run
         for number in range(-warmup, rounds):
-            found = {label: turn() for label, turn in sides.items()}
+            found = {label: run() for label, run in runners.items()}
             if number < 0:
                 continue
-            for label, turn in found.items():
-                heat.turns[label].append(turn)
-            _append(heat.limits, limits())
+            for label, run in found.items():
+                block.runs[label].append(run)
+            _append(block.limits, limits())
             log.info(f"  round {number + 1}: " + ", ".join(f"{n} {t['seconds']:.2f} s" for n, t in found.items()))
-    refuse_drift(heat.limits.get(GEMM, ()))
-    return heat
+    refuse_drift(block.limits.get(GEMM, ()))
+    return block
 
 
-def once(contestant: Contestant, threads: int, patience: float = 1800.0) -> Turn:
-    """One turn outside of the race: for checks that need a peer's library."""
-    with Process(contestant, threads, patience) as process:
-        return process.turn()
+def once(side: Side, threads: int, timeout: float = 1800.0) -> Run:
+    """One run outside of the race: for checks that need a peer's library."""
+    with Process(side, threads, timeout) as process:
+        return process.run()
 
 
 def refuse_drift(limits: Sequence[float]) -> None:
@@ -104,64 +104,64 @@ def drift(limits: Sequence[float]) -> float:
     return max(limits) / min(limits) - 1
 
 
-def measure(work: Work, given: Given, rounds: int, warmup: int) -> Result:
+def measure(benchmark: Benchmark, context: Context, rounds: int, warmup: int) -> Result:
     """Run one variant against every peer.
 
     Raises:
-        BenchError: it does not count: a side failed, the sides differ, the machine drifted.
+        BenchError: it does not count: a side failed, the runners differ, the machine drifted.
     """
-    rounds, warmup = min(rounds, work.most[0]), min(warmup, work.most[1])
-    ours, *peers = work.contestants(given)
+    rounds, warmup = min(rounds, benchmark.max_rounds[0]), min(warmup, benchmark.max_rounds[1])
+    ours, *peers = benchmark.sides(context)
     rows: list[Row] = []
-    mine: list[Turn] = []
+    mine: list[Run] = []
     limits: dict[str, list[float]] = {}
     worst = 0.0
     absent: dict[str, str] = {}
     versions: dict[str, dict[str, str]] = {}
-    for both in [[replace(peer, allocator=a) for a in work.allocators] for peer in peers] or [[]]:
+    for both in [[replace(peer, allocator=a) for a in benchmark.allocators] for peer in peers] or [[]]:
         try:
-            heat = _heat(work, given, [ours, *both], rounds, warmup)
+            block = _block(benchmark, context, [ours, *both], rounds, warmup)
         except AbsentError as error:
             absent[both[0].name] = str(error)
             log.warning(f"absent: {both[0].name}: {error}")
             continue
-        checked = work.check(given, heat.turns)
-        new = [Row.of(side, heat.turns[OURS], heat.turns[side.label], work.amount) for side in both]
+        checked = benchmark.check(context, block.runs)
+        new = [Row.of(side, block.runs[OURS], block.runs[side.label], benchmark.amount) for side in both]
         rows += mark([replace(row, checked=checked) for row in new])
-        mine += heat.turns[OURS]
-        for name, values in heat.limits.items():
+        mine += block.runs[OURS]
+        for name, values in block.limits.items():
             limits.setdefault(name, []).extend(values)
-        worst = max(worst, drift(heat.limits.get(GEMM, [1.0])))
-        versions |= {(c.environment or OURS): heat.versions[c.label] for c in (ours, *both)}
+        worst = max(worst, drift(block.limits.get(GEMM, [1.0])))
+        versions |= {(c.environment or OURS): block.versions[c.label] for c in (ours, *both)}
     if not mine:
         raise BenchError("no peer could be installed: " + "; ".join(absent))
-    facts = work.facts(given, mine, limits)
+    facts = benchmark.facts(context, mine, limits)
     return Result(
-        precision=given.precision,
-        threads=given.threads,
+        precision=context.precision,
+        threads=context.threads,
         rounds=rounds,
         warmup=warmup,
-        unit=work.unit,
-        ours=Speed.of(mine, work.amount),
+        unit=benchmark.unit,
+        ours=Speed.of(mine, benchmark.amount),
         rows=rows,
         limits=limits,
         drift=worst,
         versions=versions,
         absent=absent,
         facts=facts,
-        notes=work.notes(facts),
+        notes=benchmark.notes(facts),
     )
 
 
-def _heat(work: Work, given: Given, contestants: Sequence[Contestant], rounds: int, warmup: int) -> Heat:
+def _block(benchmark: Benchmark, context: Context, sides: Sequence[Side], rounds: int, warmup: int) -> Block:
     return compete(
-        contestants,
+        sides,
         rounds=rounds,
         warmup=warmup,
-        threads=given.threads,
-        limits=lambda: work.limits(given),
-        fresh=work.fresh,
-        patience=work.patience,
+        threads=context.threads,
+        limits=lambda: benchmark.limits(context),
+        fresh=benchmark.fresh,
+        timeout=benchmark.timeout,
     )
 
 
@@ -170,11 +170,11 @@ def _append(gathered: dict[str, list[float]], found: Mapping[str, float]) -> Non
         gathered.setdefault(name, []).append(value)
 
 
-def _fresh_turn(contestant: Contestant, threads: int, patience: float, heat: Heat) -> Turn:
-    with Process(contestant, threads, patience) as process:
-        heat.versions[contestant.label] = process.versions
+def _fresh_run(side: Side, threads: int, timeout: float, block: Block) -> Run:
+    with Process(side, threads, timeout) as process:
+        block.versions[side.label] = process.versions
         peak = Peak(process.pid)
         try:
-            return process.turn() | {"peak_mb": peak.stop()}
+            return process.run() | {"peak_mb": peak.stop()}
         finally:
             peak.stop()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.benchmark import Contestant, Given, Search, Work
+from benchmarks.benchmark import Benchmark, Context, Search, Side
 from benchmarks.measurements import Row, today
 from benchmarks.runner import compete
 from pretune.errors import BenchError, UsageError
@@ -18,35 +18,35 @@ _PASSES = 3
 _WORTH = 1.02  # as much faster a setting must be to be taken: less is noise
 
 
-def search(work: Work, given: Given, rounds: int, warmup: int) -> dict[str, Any]:
+def search(benchmark: Benchmark, context: Context, rounds: int, warmup: int) -> dict[str, Any]:
     """Try every value of every axis against the best setting so far, which it replaces where it is faster.
 
     Returns:
         The setting found, and each comparison on the way.
 
     Raises:
-        UsageError: the work has no search.
+        UsageError: the benchmark has no search.
         BenchError: the machine drifted.
     """
-    work.contestants(given)  # writes what the sides read
-    wanted = work.search(given)
+    benchmark.sides(context)  # writes what the sides read
+    wanted = benchmark.search(context)
     if wanted is None:
-        raise UsageError(f"{work.name}: its peer has no settings to search")
+        raise UsageError(f"{benchmark.name}: its peer has no settings to search")
 
-    def race(best: Contestant, other: Contestant) -> Row:
+    def race(best: Side, other: Side) -> Row:
         sides = [replace(best, name="best so far"), replace(other, name="tried")]
-        heat = compete(
-            sides, rounds=rounds, warmup=warmup, threads=given.threads, limits=lambda: work.limits(given),
-            fresh=work.fresh, patience=work.patience,
+        block = compete(
+            sides, rounds=rounds, warmup=warmup, threads=context.threads, limits=lambda: benchmark.limits(context),
+            fresh=benchmark.fresh, timeout=benchmark.timeout,
         )  # fmt: skip
-        mine, theirs = heat.turns.values()
-        return Row.of(sides[1], mine, theirs, work.amount)
+        mine, theirs = block.runs.values()
+        return Row.of(sides[1], mine, theirs, benchmark.amount)
 
     best, trials = descend(wanted, race)
     return {
-        "variant": given.variant,
+        "variant": context.variant,
         "date": today(),
-        "threads": given.threads,
+        "threads": context.threads,
         "rounds": rounds,
         "start": {axis: setting(wanted.start, axis) for axis in wanted.axes},
         "best": {axis: setting(best, axis) for axis in wanted.axes},
@@ -54,7 +54,7 @@ def search(work: Work, given: Given, rounds: int, warmup: int) -> dict[str, Any]
     }
 
 
-def descend(wanted: Search, race: Callable[[Contestant, Contestant], Row]) -> tuple[Contestant, list[dict[str, Any]]]:
+def descend(wanted: Search, race: Callable[[Side, Side], Row]) -> tuple[Side, list[dict[str, Any]]]:
     """The search itself.
 
     Args:
@@ -91,13 +91,13 @@ def descend(wanted: Search, race: Callable[[Contestant, Contestant], Row]) -> tu
     return best, trials
 
 
-def setting(contestant: Contestant, axis: str) -> Any:
+def setting(side: Side, axis: str) -> Any:
     """The value of an axis."""
-    return contestant.allocator if axis == "allocator" else contestant.options[axis]
+    return side.allocator if axis == "allocator" else side.options[axis]
 
 
-def change(contestant: Contestant, axis: str, value: Any) -> Contestant:
-    """The contestant with another value of an axis."""
+def change(side: Side, axis: str, value: Any) -> Side:
+    """The side with another value of an axis."""
     if axis == "allocator":
-        return replace(contestant, allocator=value)
-    return replace(contestant, options={**contestant.options, axis: value})
+        return replace(side, allocator=value)
+    return replace(side, options={**side.options, axis: value})

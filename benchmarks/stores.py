@@ -1,4 +1,4 @@
-"""Token stores of random tokens, for works that need no text."""
+"""Token stores of random tokens, for benchmarks that need no text."""
 
 from __future__ import annotations
 

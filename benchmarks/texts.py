@@ -1,4 +1,4 @@
-"""Real texts that some works read, and that pretune does not carry."""
+"""Real texts that some benchmarks read, and that pretune does not carry."""
 
 from __future__ import annotations
 

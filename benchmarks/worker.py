@@ -1,7 +1,7 @@
-"""A contestant's process: load a script, set it up, run a turn for each line that comes. Standard library only.
+"""A side's process: load a script, set it up, run it once for each line that comes. Standard library only.
 
 JSON lines. In, once: `{"script", "function", "options", "allocator", "threads", "packages"}`. Out: `{"ready": true,
-"versions": {...}}` or `{"error": text}`. In: `"turn"`. Out: `{"seconds", "peak_mb", ...what the turn returned}` or
+"versions": {...}}` or `{"error": text}`. In: `"run"`. Out: `{"seconds", "peak_mb", ...what the run returned}` or
 `{"error": text}`. The end of the input ends the process. It runs under any Python, without pretune.
 """
 
@@ -33,7 +33,7 @@ def main() -> None:
     commands, answers = _take_streams()
     try:
         order = json.loads(commands.readline())
-        turn = _set_up(order)
+        run = _set_up(order)
         _answer(answers, {"ready": True, "versions": _versions(order["packages"])})
     except BaseException:
         _answer(answers, {"error": traceback.format_exc()})
@@ -41,7 +41,7 @@ def main() -> None:
     while commands.readline():
         try:
             start = time.perf_counter()
-            found = turn()
+            found = run()
             seconds = time.perf_counter() - start
             _answer(answers, {"seconds": seconds, "peak_mb": _peak(), **found})
         except Exception:
@@ -68,11 +68,11 @@ def _set_up(order: dict[str, Any]) -> Callable[[], dict[str, Any]]:
         allocator = load("pretune_allocator", ALLOCATOR)
         os.environ.__setitem__(*allocator.HUGE_PAGES)  # read when torch is loaded, which it is not yet
         allocator.tune_allocator()
-    module = load("contestant", Path(order["script"]))
+    module = load("side", Path(order["script"]))
     _limit_threads(order["threads"])
-    turn: Callable[[], dict[str, Any]] = getattr(module, order["function"])(**order["options"])
+    run: Callable[[], dict[str, Any]] = getattr(module, order["function"])(**order["options"])
     _limit_threads(order["threads"])
-    return turn
+    return run
 
 
 def load(name: str, path: Path) -> ModuleType:

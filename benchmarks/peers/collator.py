@@ -20,7 +20,7 @@ PAD, MASK = 0, 4
 def setup(
     *, windows: str, tokenizer: str, batch: int, storage: str, tensors: str, workers: int, padded: bool
 ) -> Callable[[], dict[str, Any]]:
-    """Load the windows; a turn is an epoch.
+    """Load the windows; a run is an epoch.
 
     Args:
         windows: the safetensors file.
@@ -53,12 +53,12 @@ def setup(
     )
     facts = statistics(loader)
 
-    def turn() -> dict[str, Any]:
+    def run() -> dict[str, Any]:
         for made in loader:
             made["input_ids"]
         return facts
 
-    return turn
+    return run
 
 
 def read(path: str) -> list[np.ndarray[Any, Any]]:

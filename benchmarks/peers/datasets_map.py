@@ -1,6 +1,6 @@
 """The pipeline of the language-modeling examples of `transformers`: `load_dataset`, `map(tokenize)`, `group_texts`.
 
-Nothing is cached between turns. The clock stops when the groups lie on disk; what is compared is counted after it.
+Nothing is cached between runs. The clock stops when the groups lie on disk; what is compared is counted after it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 def setup(
     *, source: str, tokenizer: str, processes: int, ids_only: bool, length: int, folder: str
 ) -> Callable[[], dict[str, float]]:
-    """Import the libraries; a turn goes from JSON lines to groups.
+    """Import the libraries; a run goes from JSON lines to groups.
 
     Args:
         source: JSON lines with a field `text`.
@@ -43,7 +43,7 @@ def setup(
         total = len(next(iter(joined.values()))) // length * length
         return {key: [run[i : i + length] for i in range(0, total, length)] for key, run in joined.items()}
 
-    def turn() -> dict[str, float]:
+    def run() -> dict[str, float]:
         with tempfile.TemporaryDirectory(dir=folder) as cache:
             start = time.perf_counter()
             fast = transformers.PreTrainedTokenizerFast(tokenizer_file=f"{tokenizer}/tokenizer.json")
@@ -58,7 +58,7 @@ def setup(
             seconds = time.perf_counter() - start
             return {"seconds": seconds, "megabytes": os.path.getsize(source) / 1e6, **_count(tokenized)}
 
-    return turn
+    return run
 
 
 def _count(tokenized: Any) -> dict[str, float]:

@@ -42,7 +42,7 @@ def setup(
         model: a safetensors file of GPT-2 in the layout of `transformers`, with exact GELU and positions of zero.
         inputs: a safetensors file with `tokens` (batches, batch, length + 1).
         shape: n_layer, n_head, n_embd, block_size, vocab_size.
-        steps: in a turn.
+        steps: in a run.
         precision: Fabric's: bf16-mixed, bf16-true or 32-true.
         chunk: rows of the cross-entropy; 0 for all at once.
     """
@@ -55,28 +55,28 @@ def setup(
     fabric.launch()
     plain = build(shape, model)
     losses = {"loss_fp32": first_loss(plain, batches[0])}
-    run = fabric.setup(torch.compile(plain) if compile else plain)
+    network = fabric.setup(torch.compile(plain) if compile else plain)
     if precision != "32-true":
-        losses["loss_bf16"] = first_loss(run, batches[0])
-    made = instantiate_torch_optimizer("AdamW", run.parameters(), fused=fused)
+        losses["loss_bf16"] = first_loss(network, batches[0])
+    made = instantiate_torch_optimizer("AdamW", network.parameters(), fused=fused)
     optimizer = fabric.setup_optimizers(made)
     done = 0
 
-    def turn() -> dict[str, float]:
+    def run() -> dict[str, float]:
         nonlocal done
         for _ in range(steps):
             batch = batches[done % len(batches)]
             done += 1
-            logits = run(batch[:, :-1].contiguous().long())
+            logits = network(batch[:, :-1].contiguous().long())
             loss = chunked_cross_entropy(logits, batch[:, 1:].contiguous().long(), chunk)
             fabric.backward(loss)
-            fabric.clip_gradients(run, optimizer, max_norm=1.0)
+            fabric.clip_gradients(network, optimizer, max_norm=1.0)
             optimizer.step()
             optimizer.zero_grad()
             loss.item()
         return {"tokens": float(steps * batches[0, :, 1:].numel()), **losses}
 
-    return turn
+    return run
 
 
 def build(shape: dict[str, int], path: str) -> Any:
@@ -115,17 +115,19 @@ def translated(found: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
     out = {"lm_head.weight": found["transformer.wte.weight"]}
     pairs = [("transformer.ln_f", "transformer.ln_f", False)]
     for n in range(layers):
-        pairs += [(f"transformer.h.{n}.{a}", f"transformer.h.{n}.{b}", turn) for a, (b, turn) in NAMES.items()]
-    for ours, theirs, turn in pairs:
+        pairs += [
+            (f"transformer.h.{n}.{a}", f"transformer.h.{n}.{b}", transposed) for a, (b, transposed) in NAMES.items()
+        ]
+    for ours, theirs, transposed in pairs:
         weight = found[f"{theirs}.weight"]
-        out[f"{ours}.weight"] = weight.t() if turn else weight
+        out[f"{ours}.weight"] = weight.t() if transposed else weight
         out[f"{ours}.bias"] = found[f"{theirs}.bias"]
     return out
 
 
 @torch.no_grad()
-def first_loss(run: nn.Module, batch: Tensor) -> float:
+def first_loss(network: nn.Module, batch: Tensor) -> float:
     """Before any step."""
     from litgpt.utils import chunked_cross_entropy
 
-    return float(chunked_cross_entropy(run(batch[:, :-1].contiguous()), batch[:, 1:].contiguous()))
+    return float(chunked_cross_entropy(network(batch[:, :-1].contiguous()), batch[:, 1:].contiguous()))

@@ -177,7 +177,7 @@ def setup(
         model: a safetensors file of GPT-2 in the layout of `transformers`; without biases they must be zero.
         inputs: a safetensors file with `tokens` (batches, batch, length + 1).
         shape: see `network`.
-        steps: in a turn.
+        steps: in a run.
         precision: fp32, or bf16 by autocast.
     """
     net = network(shape, checkout)
@@ -185,18 +185,18 @@ def setup(
     batches = load_file(inputs)["tokens"]
     losses = {f"loss_{p}": first_loss(net, batches[0], p) for p in {"fp32", precision}}
     optimizer = adamw(net.train(), 1e-4, (0.9, 0.95), 0.1, fused)
-    run = torch.compile(net) if compile else net
+    compiled = torch.compile(net) if compile else net
     done = 0
 
-    def turn() -> dict[str, float]:
+    def run() -> dict[str, float]:
         nonlocal done
         for _ in range(steps):
             batch = batches[done % len(batches)]
-            step(run, optimizer, batch[:, :-1].contiguous(), batch[:, 1:].contiguous(), precision)
+            step(compiled, optimizer, batch[:, :-1].contiguous(), batch[:, 1:].contiguous(), precision)
             done += 1
         return {"tokens": float(steps * batches[0, :, 1:].numel()), **losses}
 
-    return turn
+    return run
 
 
 def load(net: nn.Module, path: str) -> None:
@@ -234,7 +234,7 @@ def recipe(
     fused: bool = False,
     checkout: str = "",
 ) -> Callable[[], dict[str, Any]]:
-    """Train from random weights until the loss of the validation text is low enough; every turn another seed.
+    """Train from random weights until the loss of the validation text is low enough; every run another seed.
 
     Args:
         data: folder with `train.bin` and `val.bin`, uint16.
@@ -246,11 +246,11 @@ def recipe(
         every: iterations between two looks, whose time does not count.
     """
     text = torch.from_numpy(np.fromfile(Path(data) / "val.bin", np.uint16).astype(np.int64))
-    turns = 0
+    runs = 0
 
-    def turn() -> dict[str, Any]:
-        nonlocal turns
-        torch.manual_seed(1337 + turns)
+    def run() -> dict[str, Any]:
+        nonlocal runs
+        torch.manual_seed(1337 + runs)
         net = network(shape, checkout)
         optimizer = adamw(net, 1e-3, (0.9, 0.99), 0.1, fused)
         seconds, curve = 0.0, []
@@ -266,12 +266,12 @@ def recipe(
                 if loss <= target:
                     break
         steps, seconds, loss = curve[-1]
-        weights = save(net, shape, Path(output) / f"seed-{turns}")
-        found = {"seconds": seconds, "steps": steps, "seed": turns, "loss": loss, "curve": curve, "weights": weights}
-        turns += 1
+        weights = save(net, shape, Path(output) / f"seed-{runs}")
+        found = {"seconds": seconds, "steps": steps, "seed": runs, "loss": loss, "curve": curve, "weights": weights}
+        runs += 1
         return found
 
-    return turn
+    return run
 
 
 def save(net: nn.Module, shape: dict[str, Any], folder: Path) -> str:

@@ -18,7 +18,7 @@ import torch
 def setup(
     *, model: str, texts: str, vectors: str, precision: str, batch: int, folder: str
 ) -> Callable[[], dict[str, float]]:
-    """Export the model; a turn encodes all texts, the first one also writes the vectors.
+    """Export the model; a run encodes all texts, the first one also writes the vectors.
 
     Args:
         model: a Hugging Face folder with a tokenizer.json.
@@ -40,24 +40,24 @@ def setup(
     tokenizer = tokenizers.Tokenizer.from_file(str(Path(model) / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.enable_padding()
-    given: list[str] = json.loads(Path(texts).read_text(encoding="utf-8"))
+    lines: list[str] = json.loads(Path(texts).read_text(encoding="utf-8"))
 
-    def turn() -> dict[str, float]:
-        order = np.argsort([-len(text) for text in given], kind="stable")
+    def run() -> dict[str, float]:
+        order = np.argsort([-len(text) for text in lines], kind="stable")
         out: Any = None
         for start in range(0, len(order), batch):
             index = order[start : start + batch]
-            encoded = tokenizer.encode_batch([given[n] for n in index])
+            encoded = tokenizer.encode_batch([lines[n] for n in index])
             ids, mask = (np.array([getattr(e, name) for e in encoded]) for name in ("ids", "attention_mask"))
             (hidden,) = session.run(None, {"input_ids": ids, "attention_mask": mask})
             pooled = (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdims=True)
-            out = np.empty((len(given), pooled.shape[1]), np.float32) if out is None else out
+            out = np.empty((len(lines), pooled.shape[1]), np.float32) if out is None else out
             out[index] = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
         if not Path(vectors).exists():
             np.save(vectors, out)
         return {"texts": float(len(out))}
 
-    return turn
+    return run
 
 
 def _export(model: str, path: Path, precision: str) -> None:

@@ -14,7 +14,7 @@ import torch
 def setup(
     *, model: str, texts: str, vectors: str, precision: str, batch: int, attention: str, compile: bool
 ) -> Callable[[], dict[str, float]]:
-    """Load a model; a turn encodes all texts, the first one also writes the vectors.
+    """Load a model; a run encodes all texts, the first one also writes the vectors.
 
     Args:
         model: folder of a sentence transformer.
@@ -33,12 +33,12 @@ def setup(
     )
     if compile:
         network[0].auto_model.compile(dynamic=True)
-    given: list[str] = json.loads(Path(texts).read_text(encoding="utf-8"))
+    lines: list[str] = json.loads(Path(texts).read_text(encoding="utf-8"))
 
-    def turn() -> dict[str, float]:
-        found = network.encode(given, batch_size=batch, show_progress_bar=False)
+    def run() -> dict[str, float]:
+        found = network.encode(lines, batch_size=batch, show_progress_bar=False)
         if not Path(vectors).exists():
             np.save(vectors, np.asarray(found, np.float32))
         return {"texts": float(len(found))}
 
-    return turn
+    return run

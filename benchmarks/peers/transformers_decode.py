@@ -9,7 +9,7 @@ import torch
 
 
 def setup(*, model: str, prompt: list[int], new: int) -> Callable[[], dict[str, float]]:
-    """Load the model in bf16; a turn reads the prompt and decodes.
+    """Load the model in bf16; a run reads the prompt and decodes.
 
     Args:
         model: a Hugging Face folder.
@@ -20,25 +20,25 @@ def setup(*, model: str, prompt: list[int], new: int) -> Callable[[], dict[str, 
     ids = torch.tensor([prompt])
     mask = torch.ones_like(ids)
 
-    def turn() -> dict[str, float]:
+    def run() -> dict[str, float]:
         with torch.inference_mode():
             out = network.generate(ids, attention_mask=mask, max_new_tokens=new, do_sample=False, pad_token_id=0)
         return {"tokens": float(out.shape[1] - len(prompt))}
 
-    return turn
+    return run
 
 
 def margin(*, model: str, prompt: list[int], chosen: list[int]) -> Callable[[], dict[str, float]]:
-    """How far below the best, at most, the fp32 logit of a chosen token is, the chosen ones before it given."""
+    """How far below the best, at most, the fp32 logit of a chosen token is, the chosen ones before it context."""
     network = _load(model, torch.float32)
 
-    def turn() -> dict[str, float]:
+    def run() -> dict[str, float]:
         with torch.inference_mode():
             logits = network(torch.tensor([[*prompt, *chosen]])).logits[0, len(prompt) - 1 : -1]
         own = logits.gather(1, torch.tensor(chosen)[:, None])[:, 0]
         return {"margin": float((logits.max(dim=1).values - own).max())}
 
-    return turn
+    return run
 
 
 def _load(folder: str, dtype: torch.dtype) -> Any:

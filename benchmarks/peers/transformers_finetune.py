@@ -1,6 +1,6 @@
 """Fine-tuning a text classifier by `transformers.Trainer`, as `run_glue.py` of its examples does.
 
-The turn is a whole run with a seed of its own: labelled texts and a model in files -> a fine-tuned model in files. Its
+A run fine-tunes once, with a seed of its own: labelled texts and a model in files -> a fine-tuned model in files. Its
 `seconds` end there; accuracy on the held-out texts is taken afterwards.
 """
 
@@ -59,56 +59,58 @@ class Setting:
 
 
 def setup(**options: Any) -> Callable[[], dict[str, Any]]:
-    """Read the texts and take the first loss; every turn another seed. Options: see `Setting`."""
-    given = Setting(**options)
-    labels = transformers.AutoConfig.from_pretrained(given.model).label2id
-    texts, held = read(given.train, labels), read(given.held_out, labels)
-    first = first_loss(given.model, (texts[0][: given.batch], texts[1][: given.batch]), given.length)
+    """Read the texts and take the first loss; every run another seed. Options: see `Setting`."""
+    setting = Setting(**options)
+    labels = transformers.AutoConfig.from_pretrained(setting.model).label2id
+    texts, held = read(setting.train, labels), read(setting.held_out, labels)
+    first = first_loss(setting.model, (texts[0][: setting.batch], texts[1][: setting.batch]), setting.length)
     seed = 0
 
-    def turn() -> dict[str, Any]:
+    def run() -> dict[str, Any]:
         nonlocal seed
         with tempfile.TemporaryDirectory() as folder:
-            seconds, network, tokenizer = run(given, labels, seed, folder)
-        found = evaluate(network, tokenizer, held, given.length, given.precision)
+            seconds, network, tokenizer = finetune(setting, labels, seed, folder)
+        found = evaluate(network, tokenizer, held, setting.length, setting.precision)
         seed += 1
         return {
             "seconds": seconds,
             "accuracy": found,
             "seed": seed - 1,
-            "texts": len(texts[0]) * given.epochs,
+            "texts": len(texts[0]) * setting.epochs,
             "loss_fp32": first,
         }
 
     with tempfile.TemporaryDirectory() as folder:
-        run(given, labels, seed, folder, steps=2)  # what is imported late is imported now
-    return turn
+        finetune(setting, labels, seed, folder, steps=2)  # what is imported late is imported now
+    return run
 
 
-def run(given: Setting, labels: dict[str, int], seed: int, folder: str, steps: int = -1) -> tuple[float, Any, Any]:
+def finetune(
+    setting: Setting, labels: dict[str, int], seed: int, folder: str, steps: int = -1
+) -> tuple[float, Any, Any]:
     """From files to files: seconds, network, tokenizer."""
     begin = time.perf_counter()
     arguments = transformers.TrainingArguments(
         folder,
         use_cpu=True,
         seed=seed,
-        bf16=given.precision == "bf16",
-        per_device_train_batch_size=given.batch,
-        learning_rate=given.rate,
-        num_train_epochs=given.epochs,
+        bf16=setting.precision == "bf16",
+        per_device_train_batch_size=setting.batch,
+        learning_rate=setting.rate,
+        num_train_epochs=setting.epochs,
         max_steps=steps,
-        optim=given.optimizer,
-        train_sampling_strategy=given.order,
-        torch_compile=given.compile,
-        save_strategy="steps" if given.save else "no",
+        optim=setting.optimizer,
+        train_sampling_strategy=setting.order,
+        torch_compile=setting.compile,
+        save_strategy="steps" if setting.save else "no",
         report_to="none",
         disable_tqdm=True,
     )
     transformers.set_seed(seed)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(given.model)
-    network = classifier(given.model, attn_implementation=given.attention, **given.overrides)
-    fixed = given.padding == "fixed"
-    rows = tokenize(tokenizer, read(given.train, labels), given.length, fixed)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(setting.model)
+    network = classifier(setting.model, attn_implementation=setting.attention, **setting.overrides)
+    fixed = setting.padding == "fixed"
+    rows = tokenize(tokenizer, read(setting.train, labels), setting.length, fixed)
     collate = transformers.default_data_collator if fixed else transformers.DataCollatorWithPadding(tokenizer)
     trainer = transformers.Trainer(
         network, arguments, data_collator=collate, train_dataset=rows, processing_class=tokenizer

@@ -86,16 +86,16 @@ def setup(
 
     train(copy.deepcopy(network), 10, output, 0)  # warms up
     pace = train(copy.deepcopy(network), 20, output, 0) / 20
-    turns = 0
+    runs = 0
 
-    def turn() -> dict[str, Any]:
-        nonlocal turns
-        turns += 1
+    def run() -> dict[str, Any]:
+        nonlocal runs
+        runs += 1
         net = copy.deepcopy(network)
         steps = max(1, round(seconds / pace))
-        spent = train(net, steps, output, turns)
-        folder = str(Path(output) / f"turn-{turns}")
+        spent = train(net, steps, output, runs)
+        folder = str(Path(output) / f"run-{runs}")
         net.save_pretrained(folder)
         return {"seconds": spent, "runs": 1, "tokens": steps * batch * data[0]["input_ids"].size, "model": folder}
 
-    return turn
+    return run

@@ -35,7 +35,7 @@ def setup(
         task: `mlm` or `clm`.
         model: a Hugging Face folder.
         inputs: the safetensors file.
-        steps: in a turn.
+        steps: in a run.
         precision: bf16 (autocast) or fp32.
         overrides: fields of the model's configuration, such as dropout rates.
         mask: whether the model is given the attention mask.
@@ -50,18 +50,18 @@ def setup(
     losses = {f"loss_{p}": first_loss(network.eval(), batches[0], p) for p in {"fp32", precision}}
     network.train()
     fused = optimizer == "fused"
-    run = torch.compile(network) if compile else network
+    compiled = torch.compile(network) if compile else network
     adamw = torch.optim.AdamW(network.parameters(), lr=1e-4, weight_decay=0.01, fused=fused, foreach=not fused)
     step = 0
 
-    def turn() -> dict[str, float]:
+    def run() -> dict[str, float]:
         nonlocal step
         done = 0.0
         for _ in range(steps):
             place = step % len(batches)
             step += 1
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                loss = run(**batches[place]).loss
+                loss = compiled(**batches[place]).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             adamw.step()
@@ -70,7 +70,7 @@ def setup(
             done += tokens[place]
         return {"tokens": done, **losses}
 
-    return turn
+    return run
 
 
 def load(task: str, folder: str, attention: str, overrides: dict[str, Any]) -> Any:

@@ -185,7 +185,7 @@ class Comparison:
         known = self._known()
         known[language.name] = {**known.get(language.name, {}), trial.name: found}
         tree = {
-            "work": "objectives",
+            "benchmark": "objectives",
             "machine": machine(),
             "minutes": self.minutes,
             "seeds": self.seeds,

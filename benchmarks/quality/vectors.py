@@ -77,7 +77,7 @@ class Vectors:
             runs.append(told(place))
             found["after"].append(self._score(place, pairs))
             log.info(f"STS-B: {found}")
-            write(self.results, {"work": "simcse", **facts, "simcse": runs, "sts-b": found})
+            write(self.results, {"benchmark": "simcse", **facts, "simcse": runs, "sts-b": found})
         return self.results
 
     def _pretrain(self, output: Path, store: Path, recipe: dict[str, Any]) -> None:

@@ -1,1 +1,1 @@
-"""One file a work: what is compared, our side of it, and what must be equal for a row to count."""
+"""One file a benchmark: what is compared, our side of it, and what must be equal for a row to count."""

@@ -1,6 +1,6 @@
 """Masked batches: sampler, reading, special tokens and masks, against a DataLoader with the collator of `transformers`.
 
-Both sides draw the same windows in orders of their own, each once in a turn, 32 at a time. What they hold is compared
+Both sides draw the same windows in orders of their own, each once in a run, 32 at a time. What they hold is compared
 by the number of tokens and the sum of their ids, and the masks by their shares, or the row does not count.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from benchmarks.benchmark import OURS, Contestant, Given, Search, Turns, Work, peer
+from benchmarks.benchmark import OURS, Benchmark, Context, Runs, Search, Side, peer
 from benchmarks.stores import SPECIAL, write_store
 from pretune.errors import BenchError
 
@@ -20,7 +20,7 @@ LENGTH, BATCH, WINDOWS, VOCABULARY = 128, 32, 12_800, 16_000
 SHARES = {"chosen": (0.15, 0.005), "masked": (0.8, 0.01), "kept": (0.1, 0.01)}  # of masks, and how far off they may be
 
 
-class Batches(Work):
+class Batches(Benchmark):
     """From windows on the disk to batches that a model takes."""
 
     about = (
@@ -29,53 +29,57 @@ class Batches(Work):
     )
     variants: ClassVar[Mapping[str, str]] = {"packed": "stream", "ragged": "document"}
 
-    def contestants(self, given: Given) -> list[Contestant]:
+    def sides(self, context: Context) -> list[Side]:
         """Ours; a table of `datasets`, as the examples have it; windows in memory, at the setting that won."""
-        pack = self.variants[given.variant]
-        write(given.folder, pack)
-        store = str(given.folder / "store")
-        return [self.ours(store=store, pack=pack), _theirs(given, "arrow", "pt", 0), _theirs(given, "arrays", "np", 0)]
+        pack = self.variants[context.variant]
+        write(context.folder, pack)
+        store = str(context.folder / "store")
+        return [
+            self.ours(store=store, pack=pack),
+            _theirs(context, "arrow", "pt", 0),
+            _theirs(context, "arrays", "np", 0),
+        ]
 
-    def check(self, given: Given, turns: Turns) -> dict[str, Any]:
+    def check(self, context: Context, runs: Runs) -> dict[str, Any]:
         """The same windows, and masks of the same shares."""
-        found = {label: past[0] for label, past in turns.items()}
+        found = {label: past[0] for label, past in runs.items()}
         for name in ("windows", "tokens", "id_sum"):
-            if len({turn[name] for turn in found.values()}) > 1:
+            if len({run[name] for run in found.values()}) > 1:
                 raise BenchError(
                     f"the sides read different windows ({name}): { {k: t[name] for k, t in found.items()} }"
                 )
         gaps: dict[str, float] = {}
-        for label, turn in found.items():
-            ordinary = turn["tokens"] - 2 * turn["windows"]
+        for label, run in found.items():
+            ordinary = run["tokens"] - 2 * run["windows"]
             for name, (share, most) in SHARES.items():
-                gap = abs(turn[name] / (ordinary if name == "chosen" else turn["chosen"]) - share)
+                gap = abs(run[name] / (ordinary if name == "chosen" else run["chosen"]) - share)
                 gaps[name] = max(gap, gaps.get(name, 0.0))
                 if gap > most:
                     raise BenchError(f"{label}: the share of {name} tokens is {gap:.3f} off {share}: it does not count")
         return {"windows": found[OURS]["windows"], "gaps": gaps}
 
-    def search(self, given: Given) -> Search:
+    def search(self, context: Context) -> Search:
         """From the default."""
         axes: dict[str, Sequence[Any]] = {
             "storage": ["arrow", "lists", "arrays"],
             "tensors": ["pt", "np"],
             "workers": [0, 1, 2, 4],
         }
-        return Search(_theirs(given, "arrow", "pt", 0), axes)
+        return Search(_theirs(context, "arrow", "pt", 0), axes)
 
 
-def _theirs(given: Given, storage: str, tensors: str, workers: int) -> Contestant:
+def _theirs(context: Context, storage: str, tensors: str, workers: int) -> Side:
     options = {
-        "windows": str(given.folder / "windows.safetensors"),
-        "tokenizer": str(given.folder / "store" / "tokenizer" / "tokenizer.json"),
+        "windows": str(context.folder / "windows.safetensors"),
+        "tokenizer": str(context.folder / "store" / "tokenizer" / "tokenizer.json"),
         "batch": BATCH,
         "storage": storage,
         "tensors": tensors,
         "workers": workers,
-        "padded": given.variant == "ragged",
+        "padded": context.variant == "ragged",
     }
     name = f"DataLoader, {'datasets' if storage == 'arrow' else 'windows in memory'}, {tensors}"
-    return Contestant(
+    return Side(
         name, peer("collator"), options, environment="datasets", setting="default" if storage == "arrow" else "best"
     )
 
@@ -121,12 +125,12 @@ def setup(*, store: str, pack: str) -> Callable[[], dict[str, Any]]:
 
     facts = statistics([step() for _ in range(len(view) // BATCH)], "mlm")
 
-    def turn() -> dict[str, Any]:
+    def run() -> dict[str, Any]:
         for _ in range(len(view) // BATCH):
             step()
         return facts
 
-    return turn
+    return run
 
 
 def statistics(batches: Sequence[Any], name: str) -> dict[str, Any]:

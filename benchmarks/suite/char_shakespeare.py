@@ -6,7 +6,7 @@ for a CPU; ours is `RECIPE`, in pretune's own loop. Each looks at the held-out t
 dozen times in a run, off the clock: at its beginning, and at the whole of it once that is within 0.1 of the target. The
 first whole look that is good enough ends the run. The weights of both are then evaluated again by the same code.
 
-Every turn has another seed. If nanoGPT's recipe ends above 1.88, its time is that of the whole recipe, and the ratio is
+Every run has another seed. If nanoGPT's recipe ends above 1.88, its time is that of the whole recipe, and the ratio is
 at least what is told. The text is `corpora/en/tinyshakespeare.txt` of `PRETUNE_DATA`, by default of `shared/data`
 beside the checkout; PRETUNE_NANOGPT names a checkout of nanoGPT, whose own `model.py` is then used.
 """
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.benchmark import OURS, Contestant, Given, Limits, Turn, Turns, Work, peer
+from benchmarks.benchmark import OURS, Benchmark, Context, Limits, Run, Runs, Side, peer
 from benchmarks.texts import text_file
 from pretune.errors import BenchError, PretuneError
 from pretune.text.store.index import Index, Parts, computed
@@ -72,22 +72,22 @@ class Race:
     iterations: int = 2000
 
 
-class CharShakespeare(Work):
+class CharShakespeare(Benchmark):
     """Time to a loss."""
 
     about = (
         "Seconds of training until the loss of held-out Shakespeare, in characters, is 1.88 nats: nanoGPT's recipe for "
-        "a CPU (2000 iterations) against ours, with the same text, model shape and evaluation. A turn is a seed."
+        "a CPU (2000 iterations) against ours, with the same text, model shape and evaluation. A run is a seed."
     )
     variants: ClassVar[Mapping[str, Race]] = {"loss-1.88": Race()}
     amount, unit = "", "runs/s"
-    most: ClassVar[tuple[int, int]] = (5, 1)
+    max_rounds: ClassVar[tuple[int, int]] = (5, 1)
 
-    def contestants(self, given: Given) -> list[Contestant]:
+    def sides(self, context: Context) -> list[Side]:
         """Ours; nanoGPT as its README has it; the same in our format with a fused AdamW."""
-        race = self.variants[given.variant]
-        write_text(text_file(TEXT), given.folder)
-        common = {"data": str(given.folder), "target": race.loss}
+        race = self.variants[context.variant]
+        write_text(text_file(TEXT), context.folder)
+        common = {"data": str(context.folder), "target": race.loss}
         theirs = common | {
             "shape": {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": LENGTH, "vocab_size": 65, "bias": False},
             "near": race.loss + NEAR,
@@ -95,37 +95,38 @@ class CharShakespeare(Work):
             "every": max(1, race.iterations // LOOKS),
             "checkout": os.environ.get("PRETUNE_NANOGPT", ""),
         }
-        best = {"precision": given.precision, "fused": True}
+        best = {"precision": context.precision, "fused": True}
         return [
-            self.ours(recipe=dict(RECIPE), output=str(given.folder / "ours"), precision=given.precision, **common),
-            Contestant(
-                "nanoGPT as its README has it (fp32)", peer("nanogpt"), theirs | {"output": str(given.folder / "fp32")},
+            self.ours(recipe=dict(RECIPE), output=str(context.folder / "ours"), precision=context.precision, **common),
+            Side(
+                "nanoGPT as its README has it (fp32)", peer("nanogpt"),
+                theirs | {"output": str(context.folder / "fp32")},
                 "recipe", setting="default",
             ),
-            Contestant(
-                f"nanoGPT {given.precision}, AdamW fused", peer("nanogpt"),
-                theirs | best | {"output": str(given.folder / "best")}, "recipe", setting="best",
+            Side(
+                f"nanoGPT {context.precision}, AdamW fused", peer("nanogpt"),
+                theirs | best | {"output": str(context.folder / "best")}, "recipe", setting="best",
             ),
         ]  # fmt: skip
 
-    def check(self, given: Given, turns: Turns) -> dict[str, Any]:
+    def check(self, context: Context, runs: Runs) -> dict[str, Any]:
         """Both sides' weights, by one evaluation; ours must have got there, a peer at least have tried."""
-        target = self.variants[given.variant].loss
+        target = self.variants[context.variant].loss
         found: dict[str, Any] = {}
-        for label, past in turns.items():
-            losses = [evaluate(turn["weights"], given.folder) for turn in past]
-            for turn, loss in zip(past, losses, strict=True):
+        for label, past in runs.items():
+            losses = [evaluate(run["weights"], context.folder) for run in past]
+            for run, loss in zip(past, losses, strict=True):
                 if label == OURS and not loss <= target + CLOSE:
-                    raise BenchError(f"seed {turn['seed']}: ours ended at {loss:.4f}, above {target}")
-                if not abs(loss - turn["loss"]) <= CLOSE:
-                    raise BenchError(f"{label}: its weights cost {loss:.4f}, not {turn['loss']:.4f} as it says")
+                    raise BenchError(f"seed {run['seed']}: ours ended at {loss:.4f}, above {target}")
+                if not abs(loss - run["loss"]) <= CLOSE:
+                    raise BenchError(f"{label}: its weights cost {loss:.4f}, not {run['loss']:.4f} as it says")
             found[f"loss, {label}"] = [round(loss, 4) for loss in losses]
-            found[f"steps, {label}"] = [turn["steps"] for turn in past]
+            found[f"steps, {label}"] = [run["steps"] for run in past]
         return found
 
-    def facts(self, given: Given, turns: Sequence[Turn], limits: Limits) -> dict[str, Any]:
+    def facts(self, context: Context, runs: Sequence[Run], limits: Limits) -> dict[str, Any]:
         """How long ours took."""
-        return {name: statistics.median(turn[name] for turn in turns) for name in ("seconds", "steps", "characters")}
+        return {name: statistics.median(run[name] for run in runs) for name in ("seconds", "steps", "characters")}
 
     def notes(self, facts: Mapping[str, Any]) -> list[str]:
         """The same as a sentence."""
@@ -171,7 +172,7 @@ class Text:
 def setup(
     *, data: str, target: float, recipe: dict[str, Any], output: str, precision: Literal["bf16", "fp32"]
 ) -> Callable[[], dict[str, Any]]:
-    """pretune's own loop; every turn another seed.
+    """pretune's own loop; every run another seed.
 
     Args:
         data: folder with `train.bin` and `val.bin`.
@@ -182,22 +183,23 @@ def setup(
     from pretune import config
     from pretune.train.recipe import Recipe as Checked
 
-    given = Path(data)
-    train, held_out = Text.load(given / "train.bin"), Text.load(given / "val.bin")
-    turns = 0
+    train, held_out = Text.load(Path(data) / "train.bin"), Text.load(Path(data) / "val.bin")
+    runs = 0
 
-    def turn() -> dict[str, Any]:
-        nonlocal turns
+    def run() -> dict[str, Any]:
+        nonlocal runs
         looks = {"every": max(1, recipe["budget"]["steps"] // LOOKS), "samples": None}
-        more = {"seed": turns, "precision": precision, "evaluation": looks, "checkpoint": {"best": False}}
-        found = run(config.validate(Checked, {**recipe, **more}, "recipe"), train, held_out, target, Path(output))
-        turns += 1
+        more = {"seed": runs, "precision": precision, "evaluation": looks, "checkpoint": {"best": False}}
+        found = train_until(
+            config.validate(Checked, {**recipe, **more}, "recipe"), train, held_out, target, Path(output)
+        )
+        runs += 1
         return found
 
-    return turn
+    return run
 
 
-def run(recipe: Recipe, train: Text, held_out: Text, target: float, output: Path) -> dict[str, Any]:
+def train_until(recipe: Recipe, train: Text, held_out: Text, target: float, output: Path) -> dict[str, Any]:
     """Train from random weights until the target or the end of the budget."""
     import torch
 

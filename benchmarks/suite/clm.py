@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
-from benchmarks.benchmark import Contestant, Given, Search, Setting, peer
+from benchmarks.benchmark import Context, Search, Setting, Side, peer
 from benchmarks.suite.train_step import WARM, Shape, TrainStep, batches_of, setup
 
 __all__ = ["CausalSteps", "setup"]
@@ -40,23 +40,26 @@ class CausalSteps(TrainStep):
         "clm-small": Shape("gpt2", 12, 768, 2, 512, 1.0, 1, PADDED),
     }
 
-    def contestants(self, given: Given) -> list[Contestant]:
+    def sides(self, context: Context) -> list[Side]:
         """Ours; nanoGPT and litgpt as they come and at their best."""
-        shape = self.variants[given.variant]
-        write_model(shape, given.folder / "model")
-        write_tokens(shape, given.folder / "tokens.safetensors")
+        shape = self.variants[context.variant]
+        write_model(shape, context.folder / "model")
+        write_tokens(shape, context.folder / "tokens.safetensors")
         return [
-            self.ours(shape=asdict(shape), model=str(given.folder / "model"), precision=given.precision),
-            nanogpt(given, shape, "default", precision="fp32", fused=False),
-            nanogpt(given, shape, "best", precision=given.precision, fused=True),
-            litgpt(given, shape, "default", precision="bf16-mixed", fused=False, compile=True),
-            *(litgpt(given, shape, "best", precision=p, fused=True, compile=True) for p in ("bf16-mixed", "bf16-true")),
+            self.ours(shape=asdict(shape), model=str(context.folder / "model"), precision=context.precision),
+            nanogpt(context, shape, "default", precision="fp32", fused=False),
+            nanogpt(context, shape, "best", precision=context.precision, fused=True),
+            litgpt(context, shape, "default", precision="bf16-mixed", fused=False, compile=True),
+            *(
+                litgpt(context, shape, "best", precision=p, fused=True, compile=True)
+                for p in ("bf16-mixed", "bf16-true")
+            ),
         ]
 
-    def search(self, given: Given) -> Search:
+    def search(self, context: Context) -> Search:
         """litgpt's, from its default."""
         start = litgpt(
-            given, self.variants[given.variant], "default", precision="bf16-mixed", fused=False, compile=True
+            context, self.variants[context.variant], "default", precision="bf16-mixed", fused=False, compile=True
         )
         axes: dict[str, list[Any]] = {
             "precision": ["bf16-mixed", "bf16-true", "32-true"],
@@ -68,21 +71,21 @@ class CausalSteps(TrainStep):
         return Search(start, axes)
 
 
-def nanogpt(given: Given, shape: Shape, setting: Setting, *, precision: str, fused: bool) -> Contestant:
+def nanogpt(context: Context, shape: Shape, setting: Setting, *, precision: str, fused: bool) -> Side:
     """The peer in one setting."""
-    options = _common(given, shape) | {
+    options = _common(context, shape) | {
         "shape": shape_of(shape, bias=False),
         "precision": precision,
         "fused": fused,
         "checkout": os.environ.get("PRETUNE_NANOGPT", ""),
     }
     what = "as its README has it (fp32)" if setting == "default" else f"{precision}, AdamW {'' if fused else 'un'}fused"
-    return Contestant(f"nanoGPT {what}", peer("nanogpt"), options, setting=setting)
+    return Side(f"nanoGPT {what}", peer("nanogpt"), options, setting=setting)
 
 
-def litgpt(given: Given, shape: Shape, setting: Setting, *, precision: str, fused: bool, compile: bool) -> Contestant:
+def litgpt(context: Context, shape: Shape, setting: Setting, *, precision: str, fused: bool, compile: bool) -> Side:
     """The peer in one setting."""
-    options = _common(given, shape) | {
+    options = _common(context, shape) | {
         "shape": shape_of(shape),
         "precision": precision,
         "fused": fused,
@@ -90,13 +93,13 @@ def litgpt(given: Given, shape: Shape, setting: Setting, *, precision: str, fuse
         "chunk": 128,
     }
     what = f"{precision}, {'compiled' if compile else 'eager'}, AdamW {'' if fused else 'un'}fused"
-    return Contestant(f"litgpt {what}", peer("litgpt"), options, environment="litgpt", setting=setting)
+    return Side(f"litgpt {what}", peer("litgpt"), options, environment="litgpt", setting=setting)
 
 
-def _common(given: Given, shape: Shape) -> dict[str, Any]:
+def _common(context: Context, shape: Shape) -> dict[str, Any]:
     return {
-        "model": str(given.folder / "model" / "model.safetensors"),
-        "inputs": str(given.folder / "tokens.safetensors"),
+        "model": str(context.folder / "model" / "model.safetensors"),
+        "inputs": str(context.folder / "tokens.safetensors"),
         "steps": shape.steps,
     }
 

@@ -1,7 +1,7 @@
 """Greedy decoding, batch 1, bf16, GPT-2 small shape with random weights, against `transformers.generate` in bf16.
 
-Every turn reads a prompt and decodes; the time of both counts. Our tokens are checked in fp32 by the peer's own model:
-the logit of each, the ones before it given, is close to the largest.
+Every run reads a prompt and decodes; the time of both counts. Our tokens are checked in fp32 by the peer's own model:
+the logit of each, the ones before it context, is close to the largest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from benchmarks.benchmark import OURS, Contestant, Given, Limits, Turn, Turns, Work, peer
+from benchmarks.benchmark import OURS, Benchmark, Context, Limits, Run, Runs, Side, peer
 from benchmarks.limits import read_bandwidth
 from benchmarks.runner import once
 from pretune.errors import BenchError
@@ -35,7 +35,7 @@ class Lengths:
         return [int(n) for n in np.random.default_rng(0).integers(0, VOCABULARY, self.prompt)]
 
 
-class Decode(Work):
+class Decode(Benchmark):
     """The time to a whole answer."""
 
     about = (
@@ -44,40 +44,40 @@ class Decode(Work):
     )
     variants: ClassVar[Mapping[str, Lengths]] = {"gpt2-small-64+64": Lengths(64, 64)}
 
-    def contestants(self, given: Given) -> list[Contestant]:
+    def sides(self, context: Context) -> list[Side]:
         """Ours and `generate`."""
-        lengths, folder = self.variants[given.variant], given.folder / "model"
+        lengths, folder = self.variants[context.variant], context.folder / "model"
         write_model(folder)
         common = {"model": str(folder), "prompt": lengths.tokens(), "new": lengths.new}
         theirs = peer("transformers_decode")
         return [
             self.ours(**common),
-            Contestant("transformers bf16", theirs, common, environment="transformers", setting="best"),
+            Side("transformers bf16", theirs, common, environment="transformers", setting="best"),
         ]
 
-    def limits(self, given: Given) -> dict[str, float]:
+    def limits(self, context: Context) -> dict[str, float]:
         """And a plain read of memory, in bytes a second."""
-        return super().limits(given) | {"read": read_bandwidth()}
+        return super().limits(context) | {"read": read_bandwidth()}
 
-    def check(self, given: Given, turns: Turns) -> dict[str, Any]:
+    def check(self, context: Context, runs: Runs) -> dict[str, Any]:
         """Each of our tokens is as good as the best, by the peer's model in fp32."""
-        chosen = turns[OURS][0]["chosen"]
+        chosen = runs[OURS][0]["chosen"]
         options = {
-            "model": str(given.folder / "model"),
-            "prompt": self.variants[given.variant].tokens(),
+            "model": str(context.folder / "model"),
+            "prompt": self.variants[context.variant].tokens(),
             "chosen": chosen,
         }
-        judge = Contestant("transformers fp32", peer("transformers_decode"), options, "margin", "transformers")
-        margin = once(judge, given.threads)["margin"]
+        judge = Side("transformers fp32", peer("transformers_decode"), options, "margin", "transformers")
+        margin = once(judge, context.threads)["margin"]
         if not margin <= MARGIN:
             raise BenchError(f"one of our tokens is {margin:.3f} below the best fp32 logit, more than {MARGIN}")
         return {"margin": margin}
 
-    def facts(self, given: Given, turns: Sequence[Turn], limits: Limits) -> dict[str, Any]:
+    def facts(self, context: Context, runs: Sequence[Run], limits: Limits) -> dict[str, Any]:
         """How fast the weights are read."""
-        speed = statistics.median(turn["tokens"] / turn["seconds"] for turn in turns)
+        speed = statistics.median(run["tokens"] / run["seconds"] for run in runs)
         return {
-            "weights_gbs": speed * weight_bytes(given.folder / "model") / 1e9,
+            "weights_gbs": speed * weight_bytes(context.folder / "model") / 1e9,
             "read_gbs": statistics.median(limits["read"]) / 1e9,
         }
 
@@ -119,8 +119,8 @@ def setup(*, model: str, prompt: list[int], new: int) -> Callable[[], dict[str, 
     network = load(model, "cpu", "bf16")
     text = " ".join(f"w{n}" for n in prompt)
 
-    def turn() -> dict[str, Any]:
+    def run() -> dict[str, Any]:
         (found,) = network.continuations([text], max_new_tokens=new)
         return {"tokens": float(len(found.tokens)), "chosen": list(found.tokens)}
 
-    return turn
+    return run

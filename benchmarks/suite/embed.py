@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.benchmark import GEMM, Contestant, Given, Limits, Search, Setting, Turn, Turns, Work, peer
+from benchmarks.benchmark import GEMM, Benchmark, Context, Limits, Run, Runs, Search, Setting, Side, peer
 from benchmarks.runner import once
 from pretune.errors import BenchError, PretuneError
 
@@ -47,7 +47,7 @@ class Texts:
     peer: Literal["sentence-transformers", "onnxruntime"] = "sentence-transformers"
 
 
-class Embed(Work):
+class Embed(Benchmark):
     """Texts in, vectors out."""
 
     about = (
@@ -62,45 +62,45 @@ class Embed(Work):
     }
     amount, unit = "texts", "texts/s"
 
-    def contestants(self, given: Given) -> list[Contestant]:
+    def sides(self, context: Context) -> list[Side]:
         """Ours; the peer as it comes and at its best, or onnxruntime in fp32 and int8."""
-        model, wanted = str(weights()), self.variants[given.variant]
-        write_texts(given.folder / "texts.json", wanted, model)
-        common = {"model": model, "texts": str(given.folder / "texts.json"), "precision": given.precision}
-        ours = self.ours(**common, vectors=str(given.folder / "ours.npy"))
+        model, wanted = str(weights()), self.variants[context.variant]
+        write_texts(context.folder / "texts.json", wanted, model)
+        common = {"model": model, "texts": str(context.folder / "texts.json"), "precision": context.precision}
+        ours = self.ours(**common, vectors=str(context.folder / "ours.npy"))
         if wanted.peer == "onnxruntime":
-            return [ours, *(_onnx(given, precision) for precision in ("fp32", "int8"))]
-        default = _theirs(given, "default", precision="fp32", batch=32)
-        return [ours, default, _theirs(given, "best", precision=given.precision, batch=BEST)]
+            return [ours, *(_onnx(context, precision) for precision in ("fp32", "int8"))]
+        default = _theirs(context, "default", precision="fp32", batch=32)
+        return [ours, default, _theirs(context, "best", precision=context.precision, batch=BEST)]
 
-    def shapes(self, given: Given) -> Sequence[tuple[int, int, int]]:
+    def shapes(self, context: Context) -> Sequence[tuple[int, int, int]]:
         """Those of a block."""
         return [(2048, 384, 384), (2048, 384, 1536), (2048, 1536, 384)]
 
-    def check(self, given: Given, turns: Turns) -> dict[str, Any]:
+    def check(self, context: Context, runs: Runs) -> dict[str, Any]:
         """The cosine of each vector with the peer's in fp32."""
-        path = given.folder / "exact.npy"
+        path = context.folder / "exact.npy"
         if not path.exists():
-            judge = _theirs(given, "default", precision="fp32", batch=32)
-            once(replace(judge, options={**judge.options, "vectors": str(path)}), given.threads)
+            judge = _theirs(context, "default", precision="fp32", batch=32)
+            once(replace(judge, options={**judge.options, "vectors": str(path)}), context.threads)
         exact = np.load(path)
-        found = {path.stem: cosines(np.load(path), exact) for path in sorted(given.folder.glob("*.npy"))}
+        found = {path.stem: cosines(np.load(path), exact) for path in sorted(context.folder.glob("*.npy"))}
         least = float(found["ours"].min())
-        if not least >= CLOSE[given.precision]:
+        if not least >= CLOSE[context.precision]:
             raise BenchError(
                 f"one of our vectors has a cosine of {least:.6f} with that of sentence-transformers in fp32, less than "
-                f"{CLOSE[given.precision]}: the row does not count"
+                f"{CLOSE[context.precision]}: the row does not count"
             )
         return {f"least_cosine_{name}": round(float(each.min()), 6) for name, each in found.items() if name != "exact"}
 
-    def facts(self, given: Given, turns: Sequence[Turn], limits: Limits) -> dict[str, Any]:
-        """Lengths of the texts, real tokens a second, the share of the GEMM peak over the whole turn."""
-        shares = [turn["flops"] / turn["seconds"] / peak for turn, peak in zip(turns, limits[GEMM], strict=True)]
+    def facts(self, context: Context, runs: Sequence[Run], limits: Limits) -> dict[str, Any]:
+        """Lengths of the texts, real tokens a second, the share of the GEMM peak over the whole run."""
+        shares = [run["flops"] / run["seconds"] / peak for run, peak in zip(runs, limits[GEMM], strict=True)]
         return {
             "share_of_gemm_peak": round(statistics.median(shares), 3),
-            "tokens_per_second": round(statistics.median(turn["tokens"] / turn["seconds"] for turn in turns)),
-            "tokens": round(turns[0]["tokens"]),
-            "lengths": turns[0]["lengths"],
+            "tokens_per_second": round(statistics.median(run["tokens"] / run["seconds"] for run in runs)),
+            "tokens": round(runs[0]["tokens"]),
+            "lengths": runs[0]["lengths"],
         }
 
     def notes(self, facts: Mapping[str, Any]) -> list[str]:
@@ -112,44 +112,44 @@ class Embed(Work):
             f"{facts['tokens']:,} word pieces; a text has {low} to {high}, quartiles {', '.join(map(str, inner))}",
         ]
 
-    def search(self, given: Given) -> Search:
+    def search(self, context: Context) -> Search:
         """From the default."""
         axes: dict[str, list[Any]] = {
-            "precision": sorted({"fp32", given.precision}, reverse=True),
+            "precision": sorted({"fp32", context.precision}, reverse=True),
             "batch": [8, 16, 32, 64, 128],
             "attention": ["sdpa", "eager"],
             "allocator": ["own", "ours"],
             "compile": [False, True],
         }
-        return Search(_theirs(given, "default", precision="fp32", batch=32), axes)
+        return Search(_theirs(context, "default", precision="fp32", batch=32), axes)
 
 
-def _theirs(given: Given, setting: Setting, *, precision: str, batch: int) -> Contestant:
+def _theirs(context: Context, setting: Setting, *, precision: str, batch: int) -> Side:
     """sentence-transformers in one setting."""
     options = {
         "model": str(weights()),
-        "texts": str(given.folder / "texts.json"),
-        "vectors": str(given.folder / f"{setting}.npy"),
+        "texts": str(context.folder / "texts.json"),
+        "vectors": str(context.folder / f"{setting}.npy"),
         "precision": precision,
         "batch": batch,
         "attention": "sdpa",
         "compile": False,
     }
     name = f"sentence-transformers {precision}, batches of {batch}" + (" (default)" if setting == "default" else "")
-    return Contestant(name, peer("sentence_transformers"), options, "setup", "sentence-transformers", setting)
+    return Side(name, peer("sentence_transformers"), options, "setup", "sentence-transformers", setting)
 
 
-def _onnx(given: Given, precision: str) -> Contestant:
+def _onnx(context: Context, precision: str) -> Side:
     """onnxruntime with an exported model."""
     options = {
         "model": str(weights()),
-        "texts": str(given.folder / "texts.json"),
-        "vectors": str(given.folder / f"onnx_{precision}.npy"),
+        "texts": str(context.folder / "texts.json"),
+        "vectors": str(context.folder / f"onnx_{precision}.npy"),
         "precision": precision,
         "batch": BEST,
-        "folder": str(given.folder / "exported"),
+        "folder": str(context.folder / "exported"),
     }
-    return Contestant(f"onnxruntime {precision}", peer("onnxruntime"), options, "setup", "onnxruntime", "best")
+    return Side(f"onnxruntime {precision}", peer("onnxruntime"), options, "setup", "onnxruntime", "best")
 
 
 def weights() -> Path:
@@ -193,26 +193,26 @@ def cosines(found: NDArray[np.float32], exact: NDArray[np.float32]) -> NDArray[n
 
 
 def setup(*, model: str, texts: str, vectors: str, precision: Literal["bf16", "fp32"]) -> Callable[[], dict[str, Any]]:
-    """`pretune.load(model).embed(texts, normalize=True)`; the first turn also writes the vectors."""
+    """`pretune.load(model).embed(texts, normalize=True)`; the first run also writes the vectors."""
     from pretune.api import load
     from pretune.models.flops import flops_per_token
 
     network = load(model, "cpu", precision)
-    given: list[str] = json.loads(Path(texts).read_text(encoding="utf-8"))
+    lines: list[str] = json.loads(Path(texts).read_text(encoding="utf-8"))
     overhead = network.tokenizer.vocabulary.overhead(False)
-    sizes = [len(tokens) + overhead for tokens in network.tokenizer.encode_batch(given)]
+    sizes = [len(tokens) + overhead for tokens in network.tokenizer.encode_batch(lines)]
     cost = {size: size * flops_per_token(network.network, size) for size in set(sizes)}
     figures = {
-        "texts": float(len(given)),
+        "texts": float(len(lines)),
         "tokens": float(sum(sizes)),
         "flops": sum(cost[size] for size in sizes),
         "lengths": np.quantile(sizes, [0, 0.25, 0.5, 0.75, 1]).round().astype(int).tolist(),
     }
 
-    def turn() -> dict[str, Any]:
-        found = network.embed(given, normalize=True)
+    def run() -> dict[str, Any]:
+        found = network.embed(lines, normalize=True)
         if not Path(vectors).exists():
             np.save(vectors, found)
         return figures
 
-    return turn
+    return run

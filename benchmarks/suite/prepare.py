@@ -1,6 +1,6 @@
 """Raw text to a token store, against `datasets.map` and `group_texts`: same lines, same tokenizer.json, same tokens.
 
-Every turn is a fresh interpreter; imports are not counted, writing the result is. Ours also finds sentences, looks for
+Every run is a fresh interpreter; imports are not counted, writing the result is. Ours also finds sentences, looks for
 duplicates, holds out documents and hashes the result. The peer's default is what the language-modeling examples of
 `transformers` do; at its best it asks the tokenizer for nothing but ids. Memory is that of all processes of a side.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from benchmarks.benchmark import OURS, Contestant, Given, Limits, Turn, Turns, Work, peer
+from benchmarks.benchmark import OURS, Benchmark, Context, Limits, Run, Runs, Side, peer
 from pretune.errors import BenchError
 
 LENGTH = 128  # tokens of the peer's groups
@@ -24,7 +24,7 @@ TRAINED_ON = 20_000_000  # bytes
 Kind = Literal["wordpiece", "bpe"]
 
 
-class Prepare(Work):
+class Prepare(Benchmark):
     """From text to tokens on disk."""
 
     about = (
@@ -35,23 +35,23 @@ class Prepare(Work):
     amount, unit = "megabytes", "MB/s"
     fresh = True
 
-    def contestants(self, given: Given) -> list[Contestant]:
+    def sides(self, context: Context) -> list[Side]:
         """Ours; the examples' pipeline; the same with ids alone."""
-        source = write_source(given.folder / "source.jsonl")
-        tokenizer = train(source, self.variants[given.variant], given.folder / "tokenizer")
-        common: dict[str, Any] = {"source": str(source), "tokenizer": str(tokenizer), "folder": str(given.folder)}
-        common |= {"processes": given.threads}
+        source = write_source(context.folder / "source.jsonl")
+        tokenizer = train(source, self.variants[context.variant], context.folder / "tokenizer")
+        common: dict[str, Any] = {"source": str(source), "tokenizer": str(tokenizer), "folder": str(context.folder)}
+        common |= {"processes": context.threads}
         theirs = peer("datasets_map")
         return [
             self.ours(**common),
-            Contestant(
+            Side(
                 "datasets, as the examples have it",
                 theirs,
                 {**common, "ids_only": False, "length": LENGTH},
                 environment="datasets",
                 setting="default",
             ),
-            Contestant(
+            Side(
                 "datasets, ids alone",
                 theirs,
                 {**common, "ids_only": True, "length": LENGTH},
@@ -60,16 +60,16 @@ class Prepare(Work):
             ),
         ]
 
-    def check(self, given: Given, turns: Turns) -> dict[str, Any]:
+    def check(self, context: Context, runs: Runs) -> dict[str, Any]:
         """As many tokens on both sides, and the same sum of their ids; special tokens aside."""
-        found = {label: (past[0]["tokens"], past[0]["id_sum"]) for label, past in turns.items()}
+        found = {label: (past[0]["tokens"], past[0]["id_sum"]) for label, past in runs.items()}
         if len(set(found.values())) > 1:
             raise BenchError(f"the sides made different tokens (number, sum of ids): {found}")
         return {"tokens": found[OURS][0]}
 
-    def facts(self, given: Given, turns: Sequence[Turn], limits: Limits) -> dict[str, Any]:
+    def facts(self, context: Context, runs: Sequence[Run], limits: Limits) -> dict[str, Any]:
         """Tokens a second."""
-        return {"tokens_per_second": statistics.median(turn["tokens"] / turn["seconds"] for turn in turns)}
+        return {"tokens_per_second": statistics.median(run["tokens"] / run["seconds"] for run in runs)}
 
     def notes(self, facts: Mapping[str, Any]) -> list[str]:
         """The same as a sentence."""
@@ -102,7 +102,7 @@ def setup(*, source: str, tokenizer: str, processes: int, folder: str) -> Callab
     from pretune.text.store.prepare import PrepareConfig, prepare
     from pretune.text.tokenizer.tokenizer import Tokenizer
 
-    def turn() -> dict[str, float]:
+    def run() -> dict[str, float]:
         with tempfile.TemporaryDirectory(dir=folder) as place:
             start = time.perf_counter()
             config = PrepareConfig(processes=processes)
@@ -111,7 +111,7 @@ def setup(*, source: str, tokenizer: str, processes: int, folder: str) -> Callab
             size = Path(source).stat().st_size / 1e6
             return {"seconds": seconds, "megabytes": size, **_count(store)}
 
-    return turn
+    return run
 
 
 def _count(store: Any) -> dict[str, float]:

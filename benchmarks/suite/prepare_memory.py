@@ -9,27 +9,27 @@ from typing import ClassVar
 
 import numpy as np
 
-from benchmarks.benchmark import Contestant, Given, Work
+from benchmarks.benchmark import Benchmark, Context, Side
 from benchmarks.suite.prepare import setup, train
 
 __all__ = ["PrepareMemory", "setup"]
 
 
-class PrepareMemory(Work):
+class PrepareMemory(Benchmark):
     """A token store of ever more text."""
 
     about = "Memory of all processes of `pretune prepare` on growing amounts of generated text; ours alone."
     variants: ClassVar[Mapping[str, int]] = {"10MB": 10, "100MB": 100, "1000MB": 1000}
     amount, unit = "megabytes", "MB/s"
     fresh = True
-    most = (1, 0)
+    max_rounds = (1, 0)
 
-    def contestants(self, given: Given) -> list[Contestant]:
+    def sides(self, context: Context) -> list[Side]:
         """Ours."""
-        tokenizer = train(generate(given.folder / "small.jsonl", 5), "wordpiece", given.folder / "tokenizer")
-        source = generate(given.folder / "source.jsonl", self.variants[given.variant])
-        options = {"source": str(source), "tokenizer": str(tokenizer), "folder": str(given.folder)}
-        return [self.ours(**options, processes=given.threads)]
+        tokenizer = train(generate(context.folder / "small.jsonl", 5), "wordpiece", context.folder / "tokenizer")
+        source = generate(context.folder / "source.jsonl", self.variants[context.variant])
+        options = {"source": str(source), "tokenizer": str(tokenizer), "folder": str(context.folder)}
+        return [self.ours(**options, processes=context.threads)]
 
 
 def generate(path: Path, megabytes: int) -> Path:

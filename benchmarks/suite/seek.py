@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.benchmark import Contestant, Given, Limits, Turn, Work
+from benchmarks.benchmark import Benchmark, Context, Limits, Run, Side
 from benchmarks.stores import SPECIAL, write_store
 
 TOKENS, DOCUMENT, LENGTH, BATCH, VOCABULARY = 1_000_000_000, 400, 512, 32, 1 << 15
@@ -21,7 +21,7 @@ _CHUNK = 10_000_000
 _SEEKS = 20
 
 
-class Seek(Work):
+class Seek(Benchmark):
     """The time to the batch that a run would have had next."""
 
     about = (
@@ -35,18 +35,18 @@ class Seek(Work):
     }
     amount, unit = "seeks", "seeks/s"
 
-    def contestants(self, given: Given) -> list[Contestant]:
+    def sides(self, context: Context) -> list[Side]:
         """Ours."""
-        pack, window = self.variants[given.variant]
-        write_store(given.folder / "store", VOCABULARY, documents(TOKENS))
-        return [self.ours(store=str(given.folder / "store"), pack=pack, window=window)]
+        pack, window = self.variants[context.variant]
+        write_store(context.folder / "store", VOCABULARY, documents(TOKENS))
+        return [self.ours(store=str(context.folder / "store"), pack=pack, window=window)]
 
-    def facts(self, given: Given, turns: Sequence[Turn], limits: Limits) -> dict[str, Any]:
+    def facts(self, context: Context, runs: Sequence[Run], limits: Limits) -> dict[str, Any]:
         """Seconds of a seek, and of the first one, which makes the index."""
         return {
-            "seek_seconds": median(turn["seconds"] / turn["seeks"] for turn in turns),
-            "slowest_seconds": max(turn["slowest"] for turn in turns),
-            "first_seconds": max(turn["first"] for turn in turns),
+            "seek_seconds": median(run["seconds"] / run["seeks"] for run in runs),
+            "slowest_seconds": max(run["slowest"] for run in runs),
+            "first_seconds": max(run["first"] for run in runs),
         }
 
     def notes(self, facts: Mapping[str, Any]) -> list[str]:
@@ -88,7 +88,7 @@ def setup(*, store: str, pack: str, window: int) -> Callable[[], dict[str, Any]]
 
     first = seek()
 
-    def turn() -> dict[str, Any]:
+    def run() -> dict[str, Any]:
         return {"seeks": _SEEKS, "slowest": max(seek() for _ in range(_SEEKS)), "first": first}
 
-    return turn
+    return run

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from benchmarks.benchmark import OURS, Allocator, Contestant, Given, Limits, Turn, Turns, Work, peer
+from benchmarks.benchmark import OURS, Allocator, Benchmark, Context, Limits, Run, Runs, Side, peer
 from pretune.errors import BenchError
 
 LENGTH = 128
@@ -25,7 +25,7 @@ VOCABULARY = 30522
 THEIR_LR = 1e-3
 
 
-class TimeToLoss(Work):
+class TimeToLoss(Benchmark):
     """A run of ours against a run of the Trainer that is several times as long."""
 
     about = (
@@ -37,8 +37,8 @@ class TimeToLoss(Work):
         "mlm-mini-1min": {"seconds": 60.0, "tokens": 160_000},
     }
     amount, unit = "", "runs/s"
-    allocators: ClassVar[tuple[Allocator, ...]] = ("ours",)  # a turn takes minutes: the setting that favours the peer
-    most: ClassVar[tuple[int, int]] = (3, 0)
+    allocators: ClassVar[tuple[Allocator, ...]] = ("ours",)  # a run takes minutes: the setting that favours the peer
+    max_rounds: ClassVar[tuple[int, int]] = (3, 0)
     recipe: ClassVar[Mapping[str, Any]] = {
         "data": {"batch": 32, "length": LENGTH, "pack": "stream", "length_warmup": 0.6},
         "optimizer": {"name": "muon", "lr": 6e-3},
@@ -46,20 +46,20 @@ class TimeToLoss(Work):
         "model": {"dropout": 0.0},
     }
 
-    def contestants(self, given: Given) -> list[Contestant]:
+    def sides(self, context: Context) -> list[Side]:
         """A store and windows of the same text, and initial weights."""
         from pretune.interop.huggingface import save_model
         from pretune.models import build
 
-        wanted = self.variants[given.variant]
-        tokenizer, store = prepare_documentation(given.folder)
-        save_model(build("bert", "mini", ["mlm"], overrides={"vocab_size": VOCABULARY}), given.folder / "model")
-        np.save(given.folder / "windows.npy", windows(store))
-        common = {"model": str(given.folder / "model"), "precision": given.precision}
+        wanted = self.variants[context.variant]
+        tokenizer, store = prepare_documentation(context.folder)
+        save_model(build("bert", "mini", ["mlm"], overrides={"vocab_size": VOCABULARY}), context.folder / "model")
+        np.save(context.folder / "windows.npy", windows(store))
+        common = {"model": str(context.folder / "model"), "precision": context.precision}
         trainer = {
             "tokenizer": str(tokenizer),
-            "windows": str(given.folder / "windows.npy"),
-            "output": str(given.folder / "trainer"),
+            "windows": str(context.folder / "windows.npy"),
+            "output": str(context.folder / "trainer"),
             "seconds": wanted["seconds"],
             "batch": 32,
             "lr": THEIR_LR,
@@ -67,29 +67,27 @@ class TimeToLoss(Work):
         return [
             self.ours(
                 store=str(store),
-                output=str(given.folder / "ours"),
+                output=str(context.folder / "ours"),
                 tokens=wanted["tokens"],
                 recipe=dict(self.recipe),
                 **common,
             ),
-            Contestant(
-                "transformers Trainer", peer("transformers_pretrain"), trainer | common, "setup", "trainer", "best"
-            ),
+            Side("transformers Trainer", peer("transformers_pretrain"), trainer | common, "setup", "trainer", "best"),
         ]
 
-    def check(self, given: Given, turns: Turns) -> dict[str, Any]:
+    def check(self, context: Context, runs: Runs) -> dict[str, Any]:
         """Both validation losses of every round."""
-        losses = {label: [evaluate(turn["model"], given) for turn in past] for label, past in turns.items()}
+        losses = {label: [evaluate(run["model"], context) for run in past] for label, past in runs.items()}
         for label, theirs in losses.items():
             if any(a > b for a, b in zip(losses[OURS], theirs, strict=True)):
                 raise BenchError(f"ours did not reach the loss of {label}: {losses[OURS]} against {theirs}")
         return {f"validation loss, {label}": [round(loss, 4) for loss in past] for label, past in losses.items()} | {
-            f"tokens, {label}": statistics.median(turn["tokens"] for turn in past) for label, past in turns.items()
+            f"tokens, {label}": statistics.median(run["tokens"] for run in past) for label, past in runs.items()
         }
 
-    def facts(self, given: Given, turns: Sequence[Turn], limits: Limits) -> dict[str, Any]:
+    def facts(self, context: Context, runs: Sequence[Run], limits: Limits) -> dict[str, Any]:
         """What was trained on."""
-        return {"seconds": [round(turn["seconds"], 1) for turn in turns], "tokens": turns[0]["tokens"]}
+        return {"seconds": [round(run["seconds"], 1) for run in runs], "tokens": runs[0]["tokens"]}
 
     def notes(self, facts: Mapping[str, Any]) -> list[str]:
         """Its length."""
@@ -121,16 +119,16 @@ def windows(store: Path) -> np.ndarray[Any, Any]:
     split, vocabulary = found.split("train"), Tokenizer.load(found.tokenizer_path).vocabulary
     tokens = split.read(0, split.token_count)
     cuts = np.asarray(split.document_offsets)[1:-1]
-    run = np.insert(tokens.astype(np.int32), cuts, vocabulary.cls or 0)  # each document ends with its [SEP] already
-    return run[: len(run) // LENGTH * LENGTH].reshape(-1, LENGTH)
+    stream = np.insert(tokens.astype(np.int32), cuts, vocabulary.cls or 0)  # each document ends with its [SEP] already
+    return stream[: len(stream) // LENGTH * LENGTH].reshape(-1, LENGTH)
 
 
-def evaluate(model: str, given: Given) -> float:
+def evaluate(model: str, context: Context) -> float:
     """Mean loss on all held-out windows, with the masks that seed 0 draws."""
     from pretune.api import load
 
-    found = load(model, "cpu", given.precision, tokenizer=given.folder / "tokenizer")
-    return found.evaluate(given.folder / "store", objective={"mlm": 1.0}, length=LENGTH, pack="stream")["loss/mlm"]
+    found = load(model, "cpu", context.precision, tokenizer=context.folder / "tokenizer")
+    return found.evaluate(context.folder / "store", objective={"mlm": 1.0}, length=LENGTH, pack="stream")["loss/mlm"]
 
 
 def setup(
@@ -141,16 +139,16 @@ def setup(
     from pretune.api import pretrain
     from pretune.train.recipe import Recipe
 
-    turns = 0
+    runs = 0
 
-    def turn() -> dict[str, Any]:
-        nonlocal turns
-        turns += 1
-        folder = str(Path(output) / f"turn-{turns}")
+    def run() -> dict[str, Any]:
+        nonlocal runs
+        runs += 1
+        folder = str(Path(output) / f"run-{runs}")
         tree = {
             **recipe,
             "output": folder,
-            "seed": turns,
+            "seed": runs,
             "precision": precision,
             "device": "cpu",
             "model": {**recipe["model"], "init": model},
@@ -165,4 +163,4 @@ def setup(
         pretrain(config.validate(Recipe, tree, "recipe"))
         return {"seconds": time.perf_counter() - start, "runs": 1, "tokens": tokens, "model": folder}
 
-    return turn
+    return run

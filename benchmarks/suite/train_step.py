@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from benchmarks.benchmark import GEMM, OURS, Contestant, Given, Limits, Search, Turn, Turns, Work, peer
+from benchmarks.benchmark import GEMM, OURS, Benchmark, Context, Limits, Run, Runs, Search, Side, peer
 from pretune.errors import BenchError
 
 BATCHES = 128  # different ones: more than a run of five rounds takes, so that no shape is met twice by design
@@ -32,7 +32,7 @@ class Shape:
 
     Attributes:
         fill: mean length / longest.
-        steps: in a turn.
+        steps: in a run.
         vocabulary: number of tokens; 0 for the family's own, as published.
     """
 
@@ -78,7 +78,7 @@ class Shape:
         return sorted(int(n) for n in drawn)
 
 
-class TrainStep(Work):
+class TrainStep(Benchmark):
     """Whole steps: forward, backward, clipping, update."""
 
     about = (
@@ -94,34 +94,34 @@ class TrainStep(Work):
         "clm-6x384-packed": Shape("gpt2", 6, 384, 8, 256, 1.0, 2),
     }
 
-    def contestants(self, given: Given) -> list[Contestant]:
+    def sides(self, context: Context) -> list[Side]:
         """Ours; the peer as it comes; at its best with and without attention dropout."""
         from pretune.interop.huggingface import save_model
         from pretune.models import build
 
-        shape = self.variants[given.variant]
+        shape = self.variants[context.variant]
         size = "base" if shape.family == "bert" else "small"
-        save_model(build(shape.family, size, [shape.task], overrides=shape.overrides()), given.folder / "model")
-        write_padded(shape, given.folder / "inputs.safetensors")
-        common = {"model": str(given.folder / "model"), "precision": given.precision}
+        save_model(build(shape.family, size, [shape.task], overrides=shape.overrides()), context.folder / "model")
+        write_padded(shape, context.folder / "inputs.safetensors")
+        common = {"model": str(context.folder / "model"), "precision": context.precision}
         return [
             self.ours(shape=asdict(shape), **common),
-            _theirs(given, shape, "default", dropout=0.1, precision="fp32", padding="fixed"),
-            _theirs(given, shape, "best", dropout=0.1, precision=given.precision, attention="eager"),
-            _theirs(given, shape, "best", dropout=0.0, precision=given.precision),
+            _theirs(context, shape, "default", dropout=0.1, precision="fp32", padding="fixed"),
+            _theirs(context, shape, "best", dropout=0.1, precision=context.precision, attention="eager"),
+            _theirs(context, shape, "best", dropout=0.0, precision=context.precision),
         ]
 
-    def shapes(self, given: Given) -> Sequence[tuple[int, int, int]]:
+    def shapes(self, context: Context) -> Sequence[tuple[int, int, int]]:
         """Those of a block."""
-        shape = self.variants[given.variant]
+        shape = self.variants[context.variant]
         rows, width = sum(shape.lengths(0)), shape.width
         return [(rows, width, width), (rows, width, 4 * width), (rows, 4 * width, width)]
 
-    def check(self, given: Given, turns: Turns) -> dict[str, Any]:
+    def check(self, context: Context, runs: Runs) -> dict[str, Any]:
         """Equal first loss in each format that both sides know."""
         gaps: dict[str, float] = {}
         for name, (most, relative) in EQUAL.items():
-            found = {label: past[0][name] for label, past in turns.items() if name in past[0]}
+            found = {label: past[0][name] for label, past in runs.items() if name in past[0]}
             if OURS not in found:
                 continue
             scale = found[OURS] if relative else 1.0
@@ -131,9 +131,9 @@ class TrainStep(Work):
             gaps[name.replace("loss", "gap")] = max(distances)
         return gaps
 
-    def facts(self, given: Given, turns: Sequence[Turn], limits: Limits) -> dict[str, Any]:
+    def facts(self, context: Context, runs: Sequence[Run], limits: Limits) -> dict[str, Any]:
         """The share of the GEMM peak."""
-        shares = [turn["flops"] / turn["seconds"] / peak for turn, peak in zip(turns, limits[GEMM], strict=True)]
+        shares = [run["flops"] / run["seconds"] / peak for run, peak in zip(runs, limits[GEMM], strict=True)]
         return {
             "share_of_gemm_peak": round(statistics.median(shares), 3),
             "gemm_peak_gflops": [round(peak / 1e9) for peak in limits[GEMM]],
@@ -145,11 +145,13 @@ class TrainStep(Work):
         spread = f"{min(peaks)} .. {max(peaks)} GFLOP/s"
         return [f"{share:.0%} of the best matrix product of that format on the model's shapes ({spread})"]
 
-    def search(self, given: Given) -> Search:
+    def search(self, context: Context) -> Search:
         """From the default; the precision of this machine among the values."""
-        start = _theirs(given, self.variants[given.variant], "default", dropout=0.1, precision="fp32", padding="fixed")
+        start = _theirs(
+            context, self.variants[context.variant], "default", dropout=0.1, precision="fp32", padding="fixed"
+        )
         axes: dict[str, list[Any]] = {
-            "precision": sorted({"fp32", given.precision}, reverse=True),
+            "precision": sorted({"fp32", context.precision}, reverse=True),
             "padding": ["fixed", "longest"],
             "attention": ["sdpa", "eager"],
             "optimizer": ["fused", "foreach"],
@@ -160,7 +162,7 @@ class TrainStep(Work):
 
 
 def _theirs(
-    given: Given,
+    context: Context,
     shape: Shape,
     setting: Literal["default", "best"],
     *,
@@ -168,13 +170,13 @@ def _theirs(
     precision: str,
     padding: str = "longest",
     attention: str = "sdpa",
-) -> Contestant:
+) -> Side:
     """The peer in one setting."""
     field = "attention_probs_dropout_prob" if shape.family == "bert" else "attn_pdrop"
     options = {
         "task": shape.task,
-        "model": str(given.folder / "model"),
-        "inputs": str(given.folder / "inputs.safetensors"),
+        "model": str(context.folder / "model"),
+        "inputs": str(context.folder / "inputs.safetensors"),
         "steps": shape.steps,
         "precision": precision,
         "overrides": {field: dropout},
@@ -190,7 +192,7 @@ def _theirs(
         if setting == "default"
         else f"{precision}, attention dropout {dropout:g}"
     )
-    return Contestant(f"transformers {what}", peer("transformers_train"), options, "setup", "transformers", setting)
+    return Side(f"transformers {what}", peer("transformers_train"), options, "setup", "transformers", setting)
 
 
 def batches_of(shape: Shape) -> tuple[Any, list[Any]]:
@@ -250,9 +252,9 @@ def setup(*, shape: dict[str, Any], model: str, precision: Literal["bf16", "fp32
     from pretune.runtime.precision import Precision
     from pretune.train.step import TrainModule, TrainStep
 
-    given = Shape(**shape)
-    network = load_model(model, heads=[given.task])
-    objective, batches = batches_of(given)
+    sizes = Shape(**shape)
+    network = load_model(model, heads=[sizes.task])
+    objective, batches = batches_of(sizes)
     root = TrainModule(network, objective)
     losses = {f"loss_{p}": _first_loss(root.eval(), batches[0], p) for p in {"fp32", precision}}
     root.train()
@@ -265,10 +267,10 @@ def setup(*, shape: dict[str, Any], model: str, precision: Literal["bf16", "fp32
         stepper.run(number, [batch], objective.counts(batch), 1.0)
     step = 0
 
-    def turn() -> dict[str, float]:
+    def run() -> dict[str, float]:
         nonlocal step
         tokens = executed = 0.0
-        for _ in range(given.steps):
+        for _ in range(sizes.steps):
             batch = batches[step % BATCHES]
             stepper.run(step, [batch], objective.counts(batch), 1.0)
             step += 1
@@ -276,7 +278,7 @@ def setup(*, shape: dict[str, Any], model: str, precision: Literal["bf16", "fp32
             executed += flops(batch)
         return {"tokens": tokens, "flops": executed, **losses}
 
-    return turn
+    return run
 
 
 def _first_loss(root: Any, batch: Any, precision: str) -> float:

@@ -1,4 +1,4 @@
-"""Contestants that are scripts of a few lines, and a work made of them."""
+"""Sides that are scripts of a few lines, and a benchmark made of them."""
 
 from __future__ import annotations
 
@@ -6,45 +6,45 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.benchmark import Contestant
+from benchmarks.benchmark import Side
 
 SCRIPT = """
 import os
 
 
 def setup(name="", log=None, **figures):
-    def turn():
+    def run():
         if log:
             with open(log, "a") as file:
                 file.write(name + "\\n")
         return {"tokens": 10, "process": os.getpid(), **figures}
 
-    return turn
+    return run
 """
 
-WORK = '''
-"""A work whose peer is itself."""
+BENCHMARK = '''
+"""A benchmark whose peer is itself."""
 
 from pathlib import Path
 
-from benchmarks.benchmark import OURS, Contestant, Work
+from benchmarks.benchmark import OURS, Side, Benchmark
 from pretune.errors import BenchError
 
 
-class Fake(Work):
+class Fake(Benchmark):
     about = "Nothing at all."
     variants = {"equal": 1, "different": 2}
 
-    def contestants(self, given):
-        loss = self.variants[given.variant]
-        theirs = Contestant("peer", Path(__file__), {"loss": loss, "seconds": 0.2}, setting="best")
+    def sides(self, context):
+        loss = self.variants[context.variant]
+        theirs = Side("peer", Path(__file__), {"loss": loss, "seconds": 0.2}, setting="best")
         return [self.ours(loss=1, seconds=0.1), theirs]
 
-    def limits(self, given):
+    def limits(self, context):
         return {"GEMM": 1e9}
 
-    def check(self, given, turns):
-        if any(past[0]["loss"] != turns[OURS][0]["loss"] for past in turns.values()):
+    def check(self, context, runs):
+        if any(past[0]["loss"] != runs[OURS][0]["loss"] for past in runs.values()):
             raise BenchError("first losses differ")
         return {"gap": 0.0}
 
@@ -58,12 +58,12 @@ def setup(loss, seconds):
 
 
 def script(folder: Path, text: str = SCRIPT, name: str = "fake.py") -> Path:
-    """A contestant's file."""
+    """A side's file."""
     path = folder / name
     path.write_text(text)
     return path
 
 
-def contestant(folder: Path, name: str, text: str = SCRIPT, options: Mapping[str, Any] | None = None) -> Contestant:
+def make_side(folder: Path, name: str, text: str = SCRIPT, options: Mapping[str, Any] | None = None) -> Side:
     """One side, in this interpreter."""
-    return Contestant(name, script(folder, text, f"{name}.py"), options or {})
+    return Side(name, script(folder, text, f"{name}.py"), options or {})

@@ -1,4 +1,4 @@
-"""The works against nanoGPT and litgpt at sizes of a moment; litgpt's own side is left to the harness, which has it."""
+"""Benchmarks against nanoGPT and litgpt, tiny; litgpt's own side is left to the harness, which has it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.benchmark import OURS, Given, Turn
+from benchmarks.benchmark import OURS, Context, Run
 from benchmarks.peers import nanogpt
 from benchmarks.suite import char_shakespeare, clm, train_step
 from benchmarks.suite.char_shakespeare import RECIPE, CharShakespeare, Race
@@ -23,33 +23,33 @@ ALPHABET = "".join(map(chr, range(48, 113)))  # 65 characters, as Shakespeare ha
 
 class TestCausalSteps:
     @pytest.fixture
-    def given(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
+    def context(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
         monkeypatch.setattr(CausalSteps, "variants", {"tiny": Shape("gpt2", 1, 64, 3, 16, 1.0, 2)})
         monkeypatch.setattr(train_step, "BATCHES", 3)
         monkeypatch.delenv("PRETUNE_NANOGPT", raising=False)
-        return Given("tiny", tmp_path, "fp32", 1)
+        return Context("tiny", tmp_path, "fp32", 1)
 
-    def test_same_function_same_tokens(self, given: Given) -> None:
-        ours, default, best, *litgpt = CausalSteps().contestants(given)
+    def test_same_function_same_tokens(self, context: Context) -> None:
+        ours, default, best, *litgpt = CausalSteps().sides(context)
         json.dumps([dict(side.options) for side in (ours, default, best, *litgpt)])  # as they travel
         assert {side.environment for side in litgpt} == {"litgpt"}
-        turns = {OURS: [clm.setup(**ours.options)()]}
-        turns |= {side.label: [nanogpt.setup(**side.options)()] for side in (default, best)}
-        assert len({past[0]["tokens"] for past in turns.values()}) == 1
-        assert CausalSteps().check(given, turns)["gap_fp32"] < 1e-6
+        runs = {OURS: [clm.setup(**ours.options)()]}
+        runs |= {side.label: [nanogpt.setup(**side.options)()] for side in (default, best)}
+        assert len({past[0]["tokens"] for past in runs.values()}) == 1
+        assert CausalSteps().check(context, runs)["gap_fp32"] < 1e-6
 
-    def test_other_weights_do_not_count(self, given: Given) -> None:
-        ours, default, *_ = CausalSteps().contestants(given)
-        turns = {OURS: [clm.setup(**ours.options)()]}
+    def test_other_weights_do_not_count(self, context: Context) -> None:
+        ours, default, *_ = CausalSteps().sides(context)
+        runs = {OURS: [clm.setup(**ours.options)()]}
         weights = load_file(default.options["model"])
-        save_file({name: tensor * 1.5 for name, tensor in weights.items()}, given.folder / "other.safetensors")
-        options = dict(default.options) | {"model": str(given.folder / "other.safetensors")}
-        turns["other"] = [nanogpt.setup(**options)()]
+        save_file({name: tensor * 1.5 for name, tensor in weights.items()}, context.folder / "other.safetensors")
+        options = dict(default.options) | {"model": str(context.folder / "other.safetensors")}
+        runs["other"] = [nanogpt.setup(**options)()]
         with pytest.raises(BenchError, match="first losses differ, the row does not count: loss_fp32"):
-            CausalSteps().check(given, turns)
+            CausalSteps().check(context, runs)
 
-    def test_biases_that_a_peer_lacks_must_be_zero(self, given: Given) -> None:
-        _, default, *_ = CausalSteps().contestants(given)
+    def test_biases_that_a_peer_lacks_must_be_zero(self, context: Context) -> None:
+        _, default, *_ = CausalSteps().sides(context)
         weights = load_file(default.options["model"])
         (name, *_) = [name for name in weights if name.endswith("c_fc.bias")]
         save_file(weights | {name: torch.ones_like(weights[name])}, default.options["model"])
@@ -59,7 +59,7 @@ class TestCausalSteps:
 
 class TestCharShakespeare:
     @pytest.fixture
-    def given(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
+    def context(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
         """A text that is learned at once: the alphabet, again and again."""
         (tmp_path / "text.txt").write_text(ALPHABET * 60, encoding="utf-8")
         monkeypatch.setattr(char_shakespeare, "TEXT", "text.txt")
@@ -67,31 +67,31 @@ class TestCharShakespeare:
         monkeypatch.setattr(char_shakespeare, "RECIPE", {**RECIPE, "budget": {"steps": 30}})
         monkeypatch.setattr(CharShakespeare, "variants", {"tiny": Race(loss=3.5, iterations=4)})
         monkeypatch.delenv("PRETUNE_NANOGPT", raising=False)
-        return Given("tiny", tmp_path, "fp32", 1)
+        return Context("tiny", tmp_path, "fp32", 1)
 
     @pytest.fixture
-    def turns(self, given: Given) -> dict[str, list[Turn]]:
+    def runs(self, context: Context) -> dict[str, list[Run]]:
         """Ours gets there, the peer runs its recipe to the end."""
-        ours, default, _ = CharShakespeare().contestants(given)
+        ours, default, _ = CharShakespeare().sides(context)
         json.dumps([dict(ours.options), dict(default.options)])  # as they travel
         return {
             OURS: [char_shakespeare.setup(**ours.options)()],
             default.label: [nanogpt.recipe(**default.options)()],
         }
 
-    def test_both_are_evaluated_by_the_same_code(self, given: Given, turns: dict[str, list[Turn]]) -> None:
-        found: dict[str, Any] = CharShakespeare().check(given, turns)
-        peer = next(label for label in turns if label != OURS)
+    def test_both_are_evaluated_by_the_same_code(self, context: Context, runs: dict[str, list[Run]]) -> None:
+        found: dict[str, Any] = CharShakespeare().check(context, runs)
+        peer = next(label for label in runs if label != OURS)
         assert found[f"loss, {OURS}"][0] <= 3.5
         assert found[f"steps, {OURS}"][0] < 30
         assert found[f"steps, {peer}"] == [5]  # `train.py` runs one more than its count
         assert found[f"loss, {peer}"][0] > 3.5
 
-    def test_a_loss_that_the_weights_do_not_have_is_refused(self, given: Given, turns: dict[str, list[Turn]]) -> None:
-        for label, past in turns.items():
-            told = turns | {label: [{**past[0], "loss": past[0]["loss"] - 0.01}]}
+    def test_a_loss_that_the_weights_do_not_have_is_refused(self, context: Context, runs: dict[str, list[Run]]) -> None:
+        for label, past in runs.items():
+            told = runs | {label: [{**past[0], "loss": past[0]["loss"] - 0.01}]}
             with pytest.raises(BenchError, match="its weights cost"):
-                CharShakespeare().check(given, told)
+                CharShakespeare().check(context, told)
 
     def test_a_look_far_from_the_target_reads_the_beginning(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(nanogpt, "_EVALUATED", 2)
@@ -103,8 +103,8 @@ class TestCharShakespeare:
         assert nanogpt.look(net, text, 4, near=beginning - 0.01) == beginning
 
     def test_ours_must_get_there(
-        self, given: Given, turns: dict[str, list[Turn]], monkeypatch: pytest.MonkeyPatch
+        self, context: Context, runs: dict[str, list[Run]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(CharShakespeare, "variants", {"tiny": Race(loss=0.5)})
         with pytest.raises(BenchError, match=r"seed 0: ours ended at .*, above 0\.5"):
-            CharShakespeare().check(given, turns)
+            CharShakespeare().check(context, runs)

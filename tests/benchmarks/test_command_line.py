@@ -1,4 +1,4 @@
-"""The verb: which works it takes, what it writes, and what it refuses."""
+"""The verb: which benchmarks it takes, what it writes, and what it refuses."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchkit import WORK, script
+from benchkit import BENCHMARK, script
 
-from benchmarks import run
+from benchmarks import commands
 from benchmarks.__main__ import main
-from benchmarks.benchmark import Work
+from benchmarks.benchmark import Benchmark
 from pretune import find
 from pretune.errors import MissingInputError, UsageError
 
@@ -20,8 +20,8 @@ QUICK = ("--rounds", "2", "--warmup", "0", "--precision", "fp32", "--threads", "
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Path:
-    return script(tmp_path, WORK, "fake_work.py")
+def benchmark(tmp_path: Path) -> Path:
+    return script(tmp_path, BENCHMARK, "fake_benchmark.py")
 
 
 def bench(*words: object) -> int:
@@ -34,42 +34,45 @@ def files(folder: Path) -> list[str]:
 
 class TestSelect:
     def test_all_by_default(self) -> None:
-        chosen = run.select([])
+        chosen = commands.select([])
         assert list(chosen) == find.variants("suite", "benchmarks")
         assert chosen["train_step"][1][0] == "mlm-mini-packed"
         assert all(
-            work.name == name and set(variants) == set(work.variants) for name, (work, variants) in chosen.items()
+            benchmark.name == name and set(variants) == set(benchmark.variants)
+            for name, (benchmark, variants) in chosen.items()
         )
 
-    def test_works_and_variants(self) -> None:
-        chosen = run.select(["prepare/bpe", "train_step/mlm-base-ragged", "train_step/mlm-mini-packed", "prepare/bpe"])
+    def test_benchmarks_and_variants(self) -> None:
+        chosen = commands.select(
+            ["prepare/bpe", "train_step/mlm-base-ragged", "train_step/mlm-mini-packed", "prepare/bpe"]
+        )
         assert {name: variants for name, (_, variants) in chosen.items()} == {
             "prepare": ["bpe"],
             "train_step": ["mlm-base-ragged", "mlm-mini-packed"],
         }
 
-    def test_a_work_of_the_users_own(self, work: Path) -> None:
-        assert run.select([str(work)])[str(work)][1] == ["equal", "different"]
-        (found,) = run.select([f"{work}/equal"]).values()
-        assert (found[0].name, found[0].script, found[1]) == ("fake_work", work, ["equal"])
+    def test_a_benchmark_of_the_users_own(self, benchmark: Path) -> None:
+        assert commands.select([str(benchmark)])[str(benchmark)][1] == ["equal", "different"]
+        (found,) = commands.select([f"{benchmark}/equal"]).values()
+        assert (found[0].name, found[0].script, found[1]) == ("fake_benchmark", benchmark, ["equal"])
 
     def test_what_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="did you mean 'train_step'"):
-            run.select(["train_stepp"])
+            commands.select(["train_stepp"])
         with pytest.raises(UsageError, match="train_step: no variant 'mlm-mini'; did you mean"):
-            run.select(["train_step/mlm-mini"])
+            commands.select(["train_step/mlm-mini"])
         with pytest.raises(MissingInputError):
-            run.select([str(tmp_path / "no.py")])
+            commands.select([str(tmp_path / "no.py")])
 
 
 class TestVerb:
-    def test_results_and_page(self, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_results_and_page(self, benchmark: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = tmp_path / "out"
-        assert bench(f"{work}/equal", "--output", out, *QUICK) == 0
+        assert bench(f"{benchmark}/equal", "--output", out, *QUICK) == 0
         (path,) = out.glob("*.json")
         assert capsys.readouterr().out.split() == [str(path)]
         tree = json.loads(path.read_text())
-        assert tree["work"] == "fake_work"
+        assert tree["benchmark"] == "fake_benchmark"
         equal = tree["variants"]["equal"]
         assert (equal["precision"], equal["threads"], equal["rounds"], equal["warmup"]) == ("fp32", 1, 2, 0)
         assert [(row["ratio"], row["allocator"]) for row in equal["rows"]] == [(2.0, "own"), (2.0, "ours")]
@@ -78,35 +81,35 @@ class TestVerb:
         assert "| equal | peer | **2.00** |" in (out / "README.md").read_text()
 
     def test_a_refused_variant_is_said_and_the_others_are_recorded(
-        self, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, benchmark: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         out = tmp_path / "out"
-        assert bench(work, "--output", out, *QUICK) == 70
-        assert "not recorded:\nfake_work/different: first losses differ" in capsys.readouterr().err
+        assert bench(benchmark, "--output", out, *QUICK) == 70
+        assert "not recorded:\nfake_benchmark/different: first losses differ" in capsys.readouterr().err
         (path,) = out.glob("*.json")
         assert list(json.loads(path.read_text())["variants"]) == ["equal"]
 
     def test_a_machine_that_drifts_records_nothing(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        text = WORK.replace('{"GEMM": 1e9}', '{"GEMM": next(PEAKS)}').replace(
+        text = BENCHMARK.replace('{"GEMM": 1e9}', '{"GEMM": next(PEAKS)}').replace(
             "class Fake", "import itertools\n\nPEAKS = itertools.cycle([1e9, 1.3e9])\n\n\nclass Fake"
         )
-        work = script(tmp_path, text, "drifting_work.py")
+        benchmark = script(tmp_path, text, "drifting_benchmark.py")
         out = tmp_path / "out"
-        assert bench(f"{work}/equal", "--output", out, *QUICK) == 70
+        assert bench(f"{benchmark}/equal", "--output", out, *QUICK) == 70
         assert "refused: the GEMM peak drifted by 30%" in capsys.readouterr().err
         assert files(out) == []
 
-    def test_where_results_go(self, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_where_results_go(self, benchmark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
-        assert bench(f"{work}/equal", *QUICK) == 0
+        assert bench(f"{benchmark}/equal", *QUICK) == 0
         assert files(tmp_path / "bench-results")[0] == "README.md"
         (tmp_path / "benchmarks" / "results").mkdir(parents=True)
-        assert bench(f"{work}/equal", *QUICK) == 0
+        assert bench(f"{benchmark}/equal", *QUICK) == 0
         assert files(tmp_path / "benchmarks") == ["README.md", "results"]
 
-    def test_the_page_again(self, work: Path, tmp_path: Path) -> None:
+    def test_the_page_again(self, benchmark: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"
-        assert bench(f"{work}/equal", "--output", out, *QUICK) == 0
+        assert bench(f"{benchmark}/equal", "--output", out, *QUICK) == 0
         page = (out / "README.md").read_text()
         (out / "README.md").unlink()
         assert bench("--page", "--output", out) == 0
@@ -116,10 +119,10 @@ class TestVerb:
         assert bench("--list", "prepare") == 0
         assert capsys.readouterr().out.split() == ["prepare/wordpiece", "prepare/bpe"]
 
-    def test_wrong_usage(self, work: Path, tmp_path: Path) -> None:
+    def test_wrong_usage(self, benchmark: Path, tmp_path: Path) -> None:
         assert bench("nothing") == 64
-        assert bench(work, "--rounds", "0") == 64
-        assert bench(f"{work}/equal", "--search", "--output", tmp_path / "out", *QUICK) == 64
+        assert bench(benchmark, "--rounds", "0") == 64
+        assert bench(f"{benchmark}/equal", "--search", "--output", tmp_path / "out", *QUICK) == 64
 
     def test_help_and_list_do_not_import_torch(self) -> None:
         code = (
@@ -131,9 +134,9 @@ class TestVerb:
         assert done.returncode == 0
 
 
-def test_every_work_says_what_it_is() -> None:
+def test_every_benchmark_says_what_it_is() -> None:
     for name in find.variants("suite", "benchmarks"):
-        work = find.find_class("suite", name, Work, "benchmarks")()
-        assert work.about
-        assert work.variants
-        assert work.script.stem == name
+        benchmark = find.find_class("suite", name, Benchmark, "benchmarks")()
+        assert benchmark.about
+        assert benchmark.variants
+        assert benchmark.script.stem == name

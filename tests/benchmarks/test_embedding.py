@@ -1,4 +1,4 @@
-"""The embedding work at the size of a moment: same texts for both sides, and vectors that differ are refused."""
+"""The embedding benchmark at the size of a moment: same texts for both sides, and vectors that differ are refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 import transformers
 from tinymodels import save_bert, word_tokenizer
 
-from benchmarks.benchmark import OURS, Contestant, Given
+from benchmarks.benchmark import OURS, Context, Side
 from benchmarks.suite import embed
 from benchmarks.suite.embed import Embed, Texts, cosines
 from pretune.errors import BenchError
@@ -22,7 +22,7 @@ ENTRIES = [f"The cat number {n} ate a hat.\n\nAnd the dog {'jumps over the fox '
 
 
 @pytest.fixture
-def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     """A tiny BERT, and documentation of forty entries."""
 
     def write_pydocs(output: Path, **_: Any) -> None:
@@ -37,11 +37,11 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
         "variants",
         {"whole": Texts(20), "first": Texts(30, whole=False), "onnx": Texts(20, peer="onnxruntime")},
     )
-    (tmp_path / "work").mkdir()
-    return Given("whole", tmp_path / "work", "fp32", 1)
+    (tmp_path / "benchmark").mkdir()
+    return Context("whole", tmp_path / "benchmark", "fp32", 1)
 
 
-def judge(side: Contestant, threads: int) -> dict[str, float]:
+def judge(side: Side, threads: int) -> dict[str, float]:
     """What sentence-transformers does, by `transformers`."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(side.options["model"])
     network = transformers.AutoModel.from_pretrained(side.options["model"]).eval()
@@ -54,23 +54,23 @@ def judge(side: Contestant, threads: int) -> dict[str, float]:
     return {"texts": float(len(out))}
 
 
-def test_our_vectors_are_the_peers(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_vectors_are_the_peers(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embed, "once", judge)
-    ours, *peers = Embed().contestants(given)
+    ours, *peers = Embed().sides(context)
     json.dumps([dict(side.options) for side in (ours, *peers)])  # as they travel
-    turn = embed.setup(**ours.options)
-    found = turn()
-    assert found == turn()
+    run = embed.setup(**ours.options)
+    found = run()
+    assert found == run()
     assert found["texts"] == 20
     assert found["tokens"] > 20 * 8
     assert found["flops"] > 0
     assert found["lengths"] == sorted(found["lengths"])
-    checked = Embed().check(given, {OURS: [found]})
+    checked = Embed().check(context, {OURS: [found]})
     assert list(checked) == ["least_cosine_ours"]
     assert checked["least_cosine_ours"] > 0.99999
     vectors = np.load(ours.options["vectors"])
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-5)
-    facts = Embed().facts(given, [found | {"seconds": 2.0, "flops": 1e9, "tokens": 400.0}], {"GEMM": [1e9]})
+    facts = Embed().facts(context, [found | {"seconds": 2.0, "flops": 1e9, "tokens": 400.0}], {"GEMM": [1e9]})
     assert (facts["share_of_gemm_peak"], facts["tokens_per_second"], facts["tokens"]) == (0.5, 200, 400)
     assert Embed().notes(facts)[0].startswith("ours: 200 real tokens/s, 50% of the best matrix product")
 
@@ -79,48 +79,48 @@ def test_our_vectors_are_the_peers(given: Given, monkeypatch: pytest.MonkeyPatch
     ("precision", "angle", "fine"),
     [("fp32", 0.012, True), ("fp32", 0.016, False), ("bf16", 0.04, True), ("bf16", 0.05, False), ("bf16", 9.0, False)],
 )
-def test_one_vector_that_differs_is_refused(given: Given, precision: Any, angle: float, fine: bool) -> None:
+def test_one_vector_that_differs_is_refused(context: Context, precision: Any, angle: float, fine: bool) -> None:
     exact = np.tile(np.array([[1.0, 0.0]], np.float32), (20, 1))
     near = exact.copy()
     near[7] = [np.cos(angle), np.sin(angle)]
     if angle == 9.0:
         near[7] = np.nan
-    np.save(given.folder / "exact.npy", exact)
-    np.save(given.folder / "best.npy", near[::-1])
-    np.save(given.folder / "ours.npy", 3 * near)
-    given = replace(given, precision=precision)
+    np.save(context.folder / "exact.npy", exact)
+    np.save(context.folder / "best.npy", near[::-1])
+    np.save(context.folder / "ours.npy", 3 * near)
+    context = replace(context, precision=precision)
     if fine:
-        found = Embed().check(given, {})
+        found = Embed().check(context, {})
         assert found["least_cosine_ours"] == found["least_cosine_best"] == pytest.approx(np.cos(angle), abs=1e-6)
     else:
         with pytest.raises(BenchError, match=r"less than 0.999.*the row does not count"):
-            Embed().check(given, {})
+            Embed().check(context, {})
 
 
-def test_peers_and_their_settings(given: Given) -> None:
-    _, default, best = Embed().contestants(replace(given, precision="bf16"))
+def test_peers_and_their_settings(context: Context) -> None:
+    _, default, best = Embed().sides(replace(context, precision="bf16"))
     assert [side.setting for side in (default, best)] == ["default", "best"]
     assert [(side.options["precision"], side.options["batch"]) for side in (default, best)] == [
         ("fp32", 32),
         ("bf16", embed.BEST),
     ]
     assert {side.environment for side in (default, best)} == {"sentence-transformers"}
-    _, *onnx = Embed().contestants(replace(given, variant="onnx"))
+    _, *onnx = Embed().sides(replace(context, variant="onnx"))
     assert [(side.environment, side.options["precision"]) for side in onnx] == [
         ("onnxruntime", "fp32"),
         ("onnxruntime", "int8"),
     ]
-    wanted = Embed().search(replace(given, precision="bf16"))
+    wanted = Embed().search(replace(context, precision="bf16"))
     assert wanted is not None
     assert wanted.start == default
     assert all(axis == "allocator" or axis in default.options for axis in wanted.axes)
 
 
-def test_texts_are_short_enough_and_the_same_everywhere(given: Given, tmp_path: Path) -> None:
+def test_texts_are_short_enough_and_the_same_everywhere(context: Context, tmp_path: Path) -> None:
     read = {}
     for variant in ("whole", "first"):
-        Embed().contestants(replace(given, variant=variant))
-        read[variant] = json.loads((given.folder / "texts.json").read_text())
+        Embed().sides(replace(context, variant=variant))
+        read[variant] = json.loads((context.folder / "texts.json").read_text())
         sizes = [len(tokens) for tokens in word_tokenizer().encode_batch(read[variant])]
         assert max(sizes) <= 40
     assert set(read["whole"]) < set(ENTRIES)

