@@ -265,9 +265,9 @@ def _first_loss_and_flops(recipe: Any, epochs: int) -> dict[str, float]:
 
     from pretune.draw import Draw
     from pretune.models.flops import Flops
-    from pretune.train.assemble import fine_tuning
+    from pretune.train.assemble import assemble
 
-    pieces = fine_tuning(recipe)
+    pieces = assemble(recipe)
     view, task, draw = pieces.views[0][0], pieces.objective, Draw(0)
     first = task.build_batch(view.read(np.arange(min(recipe.data.batch, len(view))), 0, 0, draw), draw)
     with torch.no_grad():

@@ -114,7 +114,7 @@ def _train(kind: Kind, words: tuple[str, ...], session: Session) -> None:
     recipe = read_recipe(words, session)
     if kind == "pretrain" and recipe.task:
         raise UsageError(f"this recipe has a task ({', '.join(recipe.task)}); start it with: pretune finetune")
-    if kind == "finetune" and recipe.objective:
+    if kind == "finetune" and recipe.objective and not recipe.task:
         raise UsageError(f"this recipe has objectives ({', '.join(recipe.objective)}); start it with: pretune pretrain")
     session.say(_intention(kind, recipe))
     from pretune import api
@@ -131,8 +131,8 @@ def _intention(kind: Kind, recipe: Recipe) -> str:
     """What a training verb is about to do, in a line."""
     model = recipe.model
     origin = model.init or f"{model.family or 'bert'} {model.size or 'mini'}, random weights"
-    work = ", ".join(recipe.task or recipe.objective) or "?"
-    data = ", ".join(recipe.data.train or recipe.data.stores) or "?"
+    work = ", ".join([*recipe.task, *recipe.objective]) or "?"
+    data = ", ".join([*recipe.data.train, *recipe.data.stores]) or "?"
     budget = f"{recipe.budget.total:g} {recipe.budget.unit}"
     verb = "pretraining" if kind == "pretrain" else "fine-tuning"
     return f"{verb} {origin} with {work} on {data} for {budget} -> {recipe.output}"

@@ -25,11 +25,7 @@ if TYPE_CHECKING:
 
 
 def build(config: Mapping[str, float | Mapping[str, Any]], vocabulary: Vocabulary) -> Objective:
-    """The objective of a recipe: `{"mlm": 1.0, "nsp": {"weight": 0.5}}`.
-
-    Args:
-        config: name (a file of `pretune/objectives`, or `package.module:Class`) to weight or to whole configuration.
-        vocabulary: of the tokenizer that made the store.
+    """The objective of a recipe: `{"mlm": 1.0, "nsp": {"weight": 0.5}}`; see `build_members`.
 
     Raises:
         UsageError: no objective, an unknown name or field (with the nearest known one), a value out of range.
@@ -37,17 +33,31 @@ def build(config: Mapping[str, float | Mapping[str, Any]], vocabulary: Vocabular
     """
     if not config:
         raise UsageError("field 'objective' is empty; name one, such as mlm = 1.0")
+    return mix(build_members(config, vocabulary))
+
+
+def build_members(config: Mapping[str, float | Mapping[str, Any]], vocabulary: Vocabulary) -> list[Objective]:
+    """The objectives of a recipe, in its order.
+
+    Args:
+        config: name (a file of `pretune/objectives`, or `package.module:Class`) to weight or to whole configuration.
+        vocabulary: of the tokenizer that made the store.
+
+    Raises:
+        UsageError: an unknown name or field (with the nearest known one), a value out of range.
+        DataError: the tokenizer lacks a special token that an objective needs.
+    """
     members = []
     for name, value in config.items():
         kind = find_class("objectives", name, Objective)  # type: ignore[type-abstract]
         tree = value if isinstance(value, Mapping) else {"weight": value}
         members.append(kind(validate(kind.Config, tree, f"objective.{name}"), vocabulary))
+    return members
+
+
+def mix(members: Sequence[Objective]) -> Objective:
+    """One objective of several: a mixture, or the only one itself."""
     return members[0] if len(members) == 1 else Mixture(members)
-
-
-def members(objective: Objective) -> list[Objective]:
-    """The objectives that a mixture is made of, in the order given; of another objective, itself."""
-    return objective._objectives() if isinstance(objective, Mixture) else [objective]
 
 
 class Mixture(Objective):

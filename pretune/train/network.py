@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -135,13 +134,5 @@ class FrozenModels:
         """
         model = load_model(path)
         check_tokenizer(path, model, self.tokenizer)
-        self.fingerprints[f"frozen model {path}"] = _weights_digest(model)
+        self.fingerprints[f"frozen model {path}"] = base_fingerprint(model)
         return cast(TrainableModel, FrozenModel(model))  # it hands on what it does not have itself
-
-
-def _weights_digest(model: LanguageModel) -> str:
-    digest = hashlib.sha256()
-    for name, weight in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(weight.contiguous().numpy())
-    return digest.hexdigest()

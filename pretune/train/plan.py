@@ -19,7 +19,7 @@ from pretune.objectives.objective import Objective
 from pretune.runtime.device import choose
 from pretune.runtime.precision import Precision, choose_precision
 from pretune.text.samples.sampler import Sampler, divide
-from pretune.train.assemble import TrainComponents, fine_tuning, pretraining
+from pretune.train.assemble import TrainComponents, assemble
 from pretune.train.preflight import preflight
 from pretune.train.recipe import Recipe
 from pretune.train.step import TrainModule
@@ -94,7 +94,7 @@ def make_plan(recipe: Recipe) -> Plan:
     """
     device = choose(recipe.device)
     precision = choose_precision(recipe.precision, device)
-    pieces = (fine_tuning if recipe.task else lambda r: pretraining(r, verify=False))(recipe)
+    pieces = assemble(recipe, verify=False)
     samplers = pieces.samplers(recipe)
     draw = Draw(recipe.seed)
     batches, steps_seen, data = [], [], []

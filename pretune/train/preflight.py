@@ -39,7 +39,8 @@ def preflight(recipe: Recipe, pieces: TrainComponents, device: torch.device) -> 
     return [
         *_rate(recipe),
         *_steps(recipe, pieces),
-        *(_examples(recipe, pieces) if recipe.task else _stores(recipe, pieces)),
+        *(_stores(recipe, pieces) if recipe.objective else []),
+        *(_examples(recipe, pieces) if recipe.task else []),
         *_dropout(pieces),
         *_memory(pieces, device),
         *_disk(recipe, pieces),
@@ -95,7 +96,7 @@ def _stores(recipe: Recipe, pieces: TrainComponents) -> Iterator[str]:
         cut, tokens = account.get("cut", 0), account.get("tokens", 0)
         if tokens and cut / tokens > 0.1:
             yield f"{place}: {cut / tokens:.0%} of the tokens are cut off and never read; raise data.length"
-    if not pieces.held_out and recipe.evaluation.samples != 0:
+    if not any(pieces.held_out) and recipe.evaluation.samples != 0:
         yield "no text is held out, so that overfitting shows nowhere; prepare the store with validation = 0.01"
 
 

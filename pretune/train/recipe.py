@@ -36,6 +36,8 @@ _FINE_TUNING: dict[str, Any] = {
     "evaluation": {"keep": "best", "samples": None},
 }
 
+_BOTH: dict[str, Any] = {"budget": {"steps": 1000}, "evaluation": {"keep": "best"}}
+
 # A run goes on with another value of these; anything else would make it another run.
 _MAY_CHANGE = (
     "output",
@@ -187,7 +189,8 @@ class Recipe(Config):
         resume: go on from the newest good checkpoint of the run directory, if there is one.
         nonfinite: steps in a row with a non-finite loss or gradient after which training stops.
         objective: objectives with their weights or settings: `{mlm = 1.0, nsp = 1.0}`.
-        task: the task with its settings, instead of an objective: `{classification = {}}`.
+        task: the task with its settings: `{classification = {}}`. Objectives beside it ride with it: each step trains
+            the task or the objectives, drawn in proportion to their weights.
         tune: the tuning method with its settings.
     """
 
@@ -219,20 +222,22 @@ class Recipe(Config):
             return tree
         _refuse_renamed(tree)
         base = _FINE_TUNING if tree.get("task") else _PRETRAINING
+        if tree.get("task") and tree.get("objective"):
+            base = {**base, **_BOTH}
         if tree.get("budget") is not None:
             base = {name: value for name, value in base.items() if name != "budget"}
         return merge(dict(base), tree)
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
-        if self.objective and self.task:
-            raise ValueError("give an objective (pretraining) or a task (fine-tuning), not both")
         if len(self.task) > 1 or len(self.tune) != 1:
             raise ValueError("a run has one task and one tuning method")
-        if self.task and self.data.stores:
+        if self.data.stores and self.task and not self.objective:
             raise ValueError("a task reads labelled files (data.train), not token stores (data.stores)")
-        if self.objective and self.data.train:
+        if self.data.train and self.objective and not self.task:
             raise ValueError("an objective reads token stores (data.stores), not labelled files (data.train)")
+        if self.task and self.objective and self.budget.epochs is not None:
+            raise ValueError("a task beside an objective has two kinds of epochs: give budget.steps or budget.tokens")
         if self.task and self.data.length_warmup:
             raise ValueError("a task reads whole texts: data.length_warmup is for objectives")
         if self.evaluation.keep == "best" and not self.checkpoint.best:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pretune.config import validate
+from pretune.errors import UsageError
 from pretune.interop.deltas import save_delta
 from pretune.interop.huggingface import save_model
 from pretune.models.flops import count_parameters
@@ -16,7 +16,7 @@ from pretune.models.model import LanguageModel
 from pretune.runtime.device import choose
 from pretune.runtime.distributed import Distributed, join_ranks
 from pretune.runtime.precision import Precision, choose_precision
-from pretune.train.assemble import TrainComponents, fine_tuning, pretraining
+from pretune.train.assemble import TrainComponents, assemble
 from pretune.train.checkpoint import state as states
 from pretune.train.checkpoint.state import State
 from pretune.train.checkpoint.store import CheckpointStore, problem
@@ -45,11 +45,15 @@ def pretrain(recipe: Recipe) -> Path:
     Raises:
         PretuneError: see `pretune.errors`; nothing is half-written.
     """
-    return _run(recipe, lambda settled, world: pretraining(settled, verify=world.is_main))
+    if recipe.task:
+        raise UsageError(f"this recipe has a task ({', '.join(recipe.task)}); start it with finetune")
+    return _run(recipe)
 
 
 def finetune(recipe: Recipe) -> Path:
-    """Train on labelled files for a task; goes on where an earlier call stopped.
+    """Train on labelled files for a task, and on token stores for objectives that ride with it.
+
+    Goes on where an earlier call stopped.
 
     Returns:
         The run directory, which is also the finished model's.
@@ -57,15 +61,17 @@ def finetune(recipe: Recipe) -> Path:
     Raises:
         PretuneError: see `pretune.errors`; nothing is half-written.
     """
-    return _run(recipe, lambda settled, world: fine_tuning(settled))
+    if not recipe.task:
+        raise UsageError("recipe: field 'task' is missing; name one, such as --task classification")
+    return _run(recipe)
 
 
-def _run(recipe: Recipe, assemble: Callable[[Recipe, Distributed], TrainComponents]) -> Path:
+def _run(recipe: Recipe) -> Path:
     with join_ranks(recipe.device) as world:
         path = Path(recipe.output)
         directory = world.on_main(lambda: RunDirectory(path, recipe.resume))
         try:
-            _train(recipe, assemble, world, directory)
+            _train(recipe, world, directory)
         finally:
             if directory is not None:
                 directory.close()
@@ -74,7 +80,6 @@ def _run(recipe: Recipe, assemble: Callable[[Recipe, Distributed], TrainComponen
 
 def _train(
     recipe: Recipe,
-    assemble: Callable[[Recipe, Distributed], TrainComponents],
     world: Distributed,
     directory: RunDirectory | None,
 ) -> None:
@@ -82,7 +87,7 @@ def _train(
     device = _device(recipe, world)
     recipe, precision = _settle(recipe, world, directory, device)
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
-    pieces = world.on_all_ranks(lambda: assemble(recipe, world))
+    pieces = world.on_all_ranks(lambda: assemble(recipe, verify=world.is_main))
     facts = {**pieces.facts, "data": pieces.data, **_sizes(pieces), "precision": vars(precision)}
     changes = world.on_main(lambda: directory.begin(recipe, facts) if directory else [])
     checked = world.on_main(lambda: [f"warning: {finding}" for finding in preflight(recipe, pieces, device)])
@@ -182,11 +187,12 @@ def _save(pieces: TrainComponents, setting: TrainContext, path: Path) -> None:
 
 
 def _of_stores(pieces: TrainComponents, setting: TrainContext, state: State) -> dict[str, dict[str, float]]:
-    """How much was taken of each store for each part of the objective, samples and passes."""
+    """How much was taken of each store for each objective with a view of its own, samples and passes."""
     return {
         f"{part.view}:{store}": {"samples": taken, "epochs": round(taken / len(view), 4)}
         for part, views, cursor in zip(pieces.objective.alternatives, pieces.views, state.cursors, strict=True)
         for store, view, taken in zip(setting.recipe.data.stores, views, cursor, strict=False)
+        if part is not pieces.task
     }
 
 

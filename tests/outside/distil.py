@@ -8,15 +8,18 @@ Source: Hinton et al. 2015, "Distilling the knowledge in a neural network" (arXi
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch.nn.functional as F
+from torch import nn
 
 from pretune.batch import Batch
 from pretune.draw import Draw
 from pretune.loss import Term
+from pretune.nn.heads import VocabularyHead
+from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.objectives.mlm import MaskedLanguageModelling
-from pretune.objectives.objective import ModelLoader
+from pretune.objectives.objective import ModelLoader, refuse_to_load
 
 
 class Distillation(MaskedLanguageModelling):
@@ -37,7 +40,11 @@ class Distillation(MaskedLanguageModelling):
 
     config: Config
 
-    def setup(self, model: Any, draw: Draw, load: ModelLoader) -> None:
+    def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
+        """The standard head, so that the finished model fills masks and exports."""
+        return {"mlm": model.vocabulary_head()}
+
+    def setup(self, model: TrainableModel, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
         """Read the teacher."""
         super().setup(model, draw, load)
         self.teacher = load(self.config.teacher)
@@ -47,10 +54,10 @@ class Distillation(MaskedLanguageModelling):
         count = sum(super().counts(batch).values())
         return {f"{self.name}_text": count, f"{self.name}_teacher": count}
 
-    def loss(self, model: Any, output: Any, batch: Batch) -> list[Term]:
+    def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """The masked loss, and the divergence from the teacher in units of the squared temperature."""
         index, label = batch.targets[self.name]
-        total, correct = model.heads["mlm"].loss(output.at(index), label)
+        total, correct = get_head(model, "mlm", VocabularyHead).loss(output.at(index), label)
         scale = self.config.temperature
         student = model.heads["mlm"](output.at(index)).float() / scale
         expected = self.teacher.heads["mlm"](self.teacher(batch).at(index)).float() / scale

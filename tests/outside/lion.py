@@ -53,5 +53,5 @@ def build(parameters: Mapping[str, nn.Parameter], config: Config, dtype: torch.d
     """Lion over two groups, each with its own learning rate."""
     embeddings = [p for name, p in parameters.items() if ".embedding." in name]
     others = [p for name, p in parameters.items() if ".embedding." not in name]
-    groups = [{"params": embeddings, "lr": config.embedding_lr}, {"params": others}]
+    groups: list[dict[str, Any]] = [{"params": embeddings, "lr": config.embedding_lr}, {"params": others}]
     return Lion(groups, {"lr": config.lr, "betas": config.betas, "growth": 1.0})

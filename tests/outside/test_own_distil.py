@@ -16,7 +16,7 @@ from pretune.errors import DataError, PretuneError
 from pretune.interop.huggingface import load_model, save_model
 from pretune.models.frozen import FrozenModel
 from pretune.runtime.signals import SignalError
-from pretune.train.assemble import pretraining
+from pretune.train.assemble import assemble
 from pretune.train.recipe import Recipe
 from pretune.train.run import pretrain
 from pretune.train.step import TrainModule
@@ -84,7 +84,7 @@ def test_the_teacher_is_in_no_checkpoint_and_not_in_the_model(folder: Path, tmp_
 
 
 def test_the_teacher_stays_in_evaluation_mode_without_gradients(folder: Path, tmp_path: Path) -> None:
-    components = pretraining(distilled(folder, tmp_path / "run", model={"dropout": 0.5}))
+    components = assemble(distilled(folder, tmp_path / "run", model={"dropout": 0.5}))
     root = TrainModule(components.model, components.objective).train()
     teacher = components.objective.teacher
     assert isinstance(teacher, FrozenModel)

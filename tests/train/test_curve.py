@@ -6,7 +6,7 @@ from trainkit import clm_recipe, lines, recipe
 
 from pretune.draw import Draw
 from pretune.text.samples.sampler import divide
-from pretune.train.assemble import pretraining
+from pretune.train.assemble import assemble
 from pretune.train.run import pretrain
 
 OVER = {
@@ -24,7 +24,7 @@ KNOWN = {
 
 def plain_loop(settled):
     """Whole batches, means of terms, AdamW and clipping from torch, the schedule by hand."""
-    pieces = pretraining(settled)
+    pieces = assemble(settled)
     model, objective = pieces.model.train(), pieces.objective
     (sampler,) = pieces.samplers(settled)
     draw, cursor, losses = Draw(settled.seed), sampler.start, []

@@ -6,7 +6,7 @@ from trainkit import lines, recipe
 from pretune.draw import Draw
 from pretune.errors import DataError
 from pretune.text.samples.sampler import Sampler
-from pretune.train.assemble import pretraining
+from pretune.train.assemble import assemble
 from pretune.train.prefetch import Prefetcher
 from pretune.train.run import pretrain
 from pretune.train.step import TrainStep
@@ -15,7 +15,7 @@ from pretune.train.step import TrainStep
 @pytest.fixture
 def pieces(tmp_path, store):
     settled = recipe(tmp_path, store)
-    found = pretraining(settled)
+    found = assemble(settled)
     return found.objective, found.samplers(settled)
 
 

@@ -14,7 +14,7 @@ from trainkit import lines, make_store, make_tokenizer, recipe, replaced
 
 import pretune.train.preflight as module
 from pretune.config import validate
-from pretune.train.assemble import fine_tuning, pretraining
+from pretune.train.assemble import assemble
 from pretune.train.logging.plateau import Plateau
 from pretune.train.preflight import free_memory, preflight
 from pretune.train.recipe import Recipe
@@ -35,7 +35,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def said(settled: Recipe) -> str:
-    return "\n".join(preflight(settled, pretraining(settled), CPU))
+    return "\n".join(preflight(settled, assemble(settled), CPU))
 
 
 def test_a_usual_run_is_begun_without_a_word(store: Path, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_labels_duplicates_and_leaks(tmp_path: Path) -> None:
         "output": str(tmp_path / "run"),
     }
     settled = validate(Recipe, tree, "recipe")
-    found = "\n".join(preflight(settled, fine_tuning(settled), CPU))
+    found = "\n".join(preflight(settled, assemble(settled), CPU))
     for part in (
         "1 of 2 labels have fewer than 5 examples ('b')",
         "97% of the examples are 'a'",
@@ -114,7 +114,7 @@ def test_labels_duplicates_and_leaks(tmp_path: Path) -> None:
 
 def test_a_store_that_says_much_was_left_out(store: Path, tmp_path: Path) -> None:
     settled = recipe(tmp_path / "run", store, **USUAL)
-    pieces = pretraining(settled)
+    pieces = assemble(settled)
     pieces.account["stores"] = {"here": {"documents": 100, "duplicate": 60}}
     pieces.account["windows"] = {"pairs:here": {"tokens": 100, "cut": 30}}
     pieces.held_out = []

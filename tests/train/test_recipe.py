@@ -51,7 +51,7 @@ def test_fine_tuning_has_defaults_of_its_own():
         (["--budget.steps", "5", "--budget.tokens", "5"], "exactly one of"),
         (["--data.batch", "5", "--data.batch_tokens", "5"], "not both"),
         (["--data.batch", "2", "--data.accumulate", "4"], "accumulate"),
-        (["--objective", "mlm", "--task", "classification"], "not both"),
+        (["--objective", "mlm", "--task", "classification", "--budget.epochs", "3"], "two kinds of epochs"),
         (["--model.init", "x", "--model.size", "base"], "init brings"),
         (["--task", "classification", "--data.stores", "x"], "labelled files"),
         (["--objective", "mlm", "--data.train", "x"], "token stores"),

@@ -15,7 +15,7 @@ from pretune.objectives.root_module import SharedForward
 from pretune.runtime.distributed import Distributed
 from pretune.runtime.precision import Precision
 from pretune.text.samples.examples import ExampleView
-from pretune.train.assemble import fine_tuning
+from pretune.train.assemble import assemble
 from pretune.train.step import TrainModule
 from pretune.train.validation import prepare_validation
 
@@ -26,7 +26,7 @@ CPU, FP32 = torch.device("cpu"), Precision("fp32", 0.0, "test")
 def pieces(tmp_path, store):
     evaluation = {"batch_tokens": 64, "samples": None}
     recipe = task_recipe(tmp_path / "run", tmp_path, store, evaluation=evaluation)
-    return fine_tuning(recipe), recipe
+    return assemble(recipe), recipe
 
 
 def test_one_pass_of_the_root_gives_loss_and_scores(pieces):

@@ -1,0 +1,120 @@
+"""What a run reads of labelled files: the examples of its task, for training and for validation."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pretune.config import validate
+from pretune.errors import UsageError
+from pretune.find import find_class
+from pretune.tasks.task import Task, data_stats, read_examples
+from pretune.text.readers.labelled import Data
+from pretune.text.samples.examples import ExampleView
+from pretune.text.samples.rows import Encoded
+from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.train.recipe import Recipe
+
+
+class LabelledData:
+    """The task of a recipe, with its examples.
+
+    Args:
+        train_data, validation_data: data in memory, instead of the recipe's files.
+
+    Attributes:
+        task: with what the training data decide filled in.
+        train, validation: the examples.
+        notes: what the user should know.
+
+    Raises:
+        UsageError: the recipe names no training data, or fields that do not fit together.
+        MissingInputError: a file that is not there.
+        DataError: a bad row or label.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        tokenizer: Tokenizer,
+        train_data: Data | None = None,
+        validation_data: Data | None = None,
+    ) -> None:
+        data = recipe.data
+        if train_data is None and not data.train:
+            raise UsageError("recipe: field 'data.train' is missing; name a CSV, TSV, JSONL or Parquet file")
+        task, config = _read_task(recipe)
+        reader = task(config, tokenizer.vocabulary)
+        self.train = read_examples(reader, data.train if train_data is None else train_data, task.needs_labels)
+        held_out = data.validation or None if validation_data is None else validation_data
+        self.validation = [] if held_out is None else read_examples(reader, held_out)
+        self.task = task(task.resolve_config(config, self.train), tokenizer.vocabulary)
+        self.notes: list[str] = []
+        self._length, self._tokenizer = data.length, tokenizer
+        self._rows: dict[str, list[Encoded]] = {}
+
+    @property
+    def labels(self) -> list[str] | None:
+        """The names of the task's classes, if it has any."""
+        labels = getattr(self.task, "labels", None)
+        return list(labels) if isinstance(labels, list) else None
+
+    def encode(self) -> None:
+        """Turn all examples into tokens; `notes` says what was cut.
+
+        Raises:
+            DataError: a text that is empty or too long, or an unknown label.
+        """
+        self._rows["train"] = self.task.encode(self.train, self._tokenizer, self._length)
+        if self.validation:
+            self._rows["validation"] = self.task.encode(self.validation, self._tokenizer, self._length)
+        else:
+            self.notes.append("no data.validation: the task is not evaluated, the weights of the last step are kept")
+        cut = self.statistics()["train"]["examples_cut"]
+        if cut:
+            texts = f"{cut} of {len(self.train)} training texts"
+            self.notes.append(f"{texts} are longer than {self._length} tokens and were cut")
+
+    def view(self, split: str) -> list[ExampleView]:
+        """The rows of `train` or `validation`; nothing where there are none."""
+        return [ExampleView(self._rows[split])] if split in self._rows else []
+
+    def rows(self) -> list[Encoded]:
+        """All rows that batches are made of."""
+        return [row for rows in self._rows.values() for row in rows]
+
+    def fingerprints(self) -> dict[str, str]:
+        """The content of the rows, by field of the recipe."""
+        return {f"data.{split}": _digest(rows) for split, rows in self._rows.items()}
+
+    def statistics(self) -> dict[str, dict[str, int]]:
+        """Examples, rows and tokens, and how many were cut."""
+        return {split: data_stats(rows) for split, rows in self._rows.items()}
+
+
+def _read_task(recipe: Recipe) -> tuple[type[Task[Any, Any, Any]], Task.Config]:
+    """The class of a recipe's task, and what the recipe says of it."""
+    name, tree = next(iter(recipe.task.items()))
+    task: type[Task[Any, Any, Any]] = find_class("tasks", name, Task)  # type: ignore[type-abstract]
+    fields = dict(tree) if isinstance(tree, Mapping) else {"weight": tree}
+    if "columns" in fields:
+        raise UsageError(f"recipe: field 'task.{name}.columns': columns are named in data.columns; move them there")
+    config = validate(task.Config, fields, f"task.{name}")
+    return task, config.model_copy(update={"columns": recipe.data.columns})
+
+
+def _digest(rows: Sequence[Encoded]) -> str:
+    """SHA-256 of all that training reads of rows: tokens and targets, and which example they are of."""
+    digest = hashlib.sha256()
+    for row in rows:
+        targets = np.zeros(0) if row.targets is None else row.targets
+        runs = [row.tokens, row.second, row.third]
+        sizes = [row.example, *(-1 if run is None else len(run) for run in runs), *targets.shape]
+        digest.update(np.array(sizes).tobytes() + f"{targets.dtype.str}{row.targets is None}".encode())
+        for run in runs:
+            digest.update(b"" if run is None else run.astype("<i8", copy=False).tobytes())
+        digest.update(np.ascontiguousarray(targets).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,122 @@
+"""What a run reads of token stores: the views of each objective, what is held out, and statistics of the text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from pretune.errors import UsageError
+from pretune.objectives.objective import Objective
+from pretune.objectives.source_target import SourceTarget
+from pretune.text.samples.views.pairs import TooFewDocumentsError
+from pretune.text.samples.views.view import View, build_view
+from pretune.text.store.store import TokenStore
+from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.train.recipe import Recipe
+
+_ENTROPY_TOKENS = 1 << 24  # tokens from which the unigram entropy is taken
+
+
+class StoreData:
+    """The token stores of a recipe.
+
+    Args:
+        verify: compare every byte of the stores with their manifests, if the recipe says so too.
+
+    Attributes:
+        notes: what the user should know.
+
+    Raises:
+        UsageError: the recipe names no store.
+        MissingInputError: a store that is not there.
+        DataError: a damaged store.
+    """
+
+    def __init__(self, recipe: Recipe, verify: bool = True) -> None:
+        if not recipe.data.stores:
+            raise UsageError("recipe: field 'data.stores' is missing; make a store with `pretune prepare` and name it")
+        self.stores = [TokenStore.open(path) for path in recipe.data.stores]
+        self.notes: list[str] = []
+        self._recipe = recipe
+        if verify and recipe.data.verify:
+            for store in self.stores:
+                store.verify()
+
+    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Compare the tokenizer of each store with that of the run.
+
+        Raises:
+            DataError: a store was prepared with another tokenizer.
+        """
+        for store in self.stores:
+            store.check_tokenizer(tokenizer.hash)
+
+    def views(self, objective: Objective) -> list[View]:
+        """The training view of each store, as an objective reads it.
+
+        Raises:
+            UsageError: sequences that grow during the run, for an objective that cannot have them cut.
+        """
+        warmup = self._recipe.data.length_warmup
+        if warmup and (objective.view != "stream" or isinstance(objective, SourceTarget)):
+            raise UsageError(
+                f"recipe: field 'data.length_warmup' = {warmup}: it cuts sequences, and this objective on "
+                f"{objective.view} decides for whole ones or pairs them with a source; leave it out, or name "
+                "objectives on plain text alone"
+            )
+        return [self._view(store, "train", objective) for store in self.stores]
+
+    def weights(self, views: Sequence[View]) -> list[float]:
+        """How often each store is drawn from: as the recipe says, or by its samples and the temperature."""
+        data = self._recipe.data
+        return list(data.weights) or [len(view) ** (1 / data.temperature) for view in views]
+
+    def held_out(self, objective: Objective) -> list[View]:
+        """The validation view of each store that has one; `notes` says which are left out."""
+        return list(self._validation_views(objective)) if self._recipe.evaluation.samples != 0 else []
+
+    def _validation_views(self, objective: Objective) -> Iterator[View]:
+        for store in self.stores:
+            if not store.split("validation").document_count:
+                continue
+            try:
+                view = self._view(store, "validation", objective)
+            except TooFewDocumentsError as error:
+                self.notes.append(f"{store.path}: its validation text is left out: {error}")
+                continue
+            if len(view):
+                yield view
+
+    def _view(self, store: TokenStore, split: str, objective: Objective) -> View:
+        data = self._recipe.data
+        width = data.length - objective.overhead
+        pack = data.pack or objective.pack
+        return build_view(store.split(split), objective.view, width, objective.lookahead, pack, objective.words)
+
+    def fingerprints(self) -> dict[str, str]:
+        """The content of each store, by field of the recipe."""
+        return {f"data.stores[{n}]": store.fingerprint for n, store in enumerate(self.stores)}
+
+    def statistics(self) -> dict[str, Any]:
+        """Documents and tokens of each store, and its domains."""
+        return {
+            "stores": {str(store.path): store.manifest.account for store in self.stores},
+            "domains": {str(store.path): store.manifest.domains for store in self.stores},
+        }
+
+    def window_statistics(self, objective: Objective, views: Sequence[View]) -> dict[str, dict[str, int]]:
+        """Tokens used, cut and displaced in the views of one objective."""
+        stores = zip(self.stores, views, strict=True)
+        return {f"{objective.view}:{store.path}": view.account() for store, view in stores}
+
+
+def unigram_entropy(stores: Sequence[TokenStore]) -> float:
+    """Entropy of the tokens' frequencies in the training data, in nats: the loss of a model that knows no context."""
+    counts = np.zeros(max(store.vocab_size for store in stores), np.int64)
+    for store in stores:
+        split = store.split("train")
+        counts += np.bincount(split.read(0, min(split.token_count, _ENTROPY_TOKENS)), minlength=len(counts))
+    frequency = counts[counts > 0] / max(int(counts.sum()), 1)
+    return float(-(frequency * np.log(frequency)).sum())
