@@ -17,6 +17,7 @@ from pretune import config as configuration
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.find import suggest, variants
 from pretune.interop.metadata import FIELD, Metadata, parse, resolve
+from pretune.interop.recorded_heads import head_sources
 from pretune.interop.safety import read_json
 from pretune.interop.weight_names import architecture, plain_name
 from pretune.models.model import Config, Family, LanguageModel, get_family
@@ -42,6 +43,7 @@ class Description:
         labels: names of the classes where the file gives them.
         extras: harmless fields that pretune does not use.
         metadata: what pretune wrote beside them.
+        has_metadata: pretune wrote something there.
         notes: sentences for the log.
     """
 
@@ -51,6 +53,7 @@ class Description:
     labels: list[str] | None = None
     extras: dict[str, Any] = field(default_factory=dict)
     metadata: Metadata = field(default_factory=Metadata)
+    has_metadata: bool = False
     notes: list[str] = field(default_factory=list)
 
 
@@ -113,9 +116,8 @@ def interpret(
         )
     _in_range(module, fields, path)
     config = configuration.validate(module.Config, {**fields, **overrides}, "model")
-    return Description(
-        family, config, _roles(module, told, found), _labels(path, told), _extras(module, told), metadata, notes
-    )
+    roles, labels, extras = _roles(module, told, found), _labels(path, told), _extras(module, told)
+    return Description(family, config, roles, labels, extras, metadata, FIELD in told, notes)
 
 
 def _in_range(module: Family, fields: Mapping[str, Any], path: Path) -> None:
@@ -211,10 +213,15 @@ def _extras(module: Family, told: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
+def class_labels(model: LanguageModel) -> list[str] | None:
+    """Names of the classes that a classification head decides among; None where it has none."""
+    labels = getattr(dict(model.heads.items()).get("classification"), "labels", None)
+    return list(labels) if isinstance(labels, list | tuple) else None
+
+
 def record(model: LanguageModel) -> Metadata:
     """What is written of a model beside its configuration: its metadata, with the heads filled in."""
-    heads = {role: model.metadata.heads.get(role, "standard") for role in model.heads}
-    return model.metadata.model_copy(update={"heads": heads})
+    return model.metadata.model_copy(update={"heads": head_sources(model)})
 
 
 def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -233,8 +240,8 @@ def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[st
         config |= {name: number for name, number in special.items() if number is not None}
     absent = [name for name in _SPECIAL if isinstance(config.get(name), int) and config[name] >= model.vocab_size]
     config |= dict.fromkeys(absent)  # a token that the model does not have: transformers would not build it
-    if "classification" in model.heads:
-        labels = model.labels
+    labels = class_labels(model)
+    if labels is not None:
         config["id2label"] = {str(n): label for n, label in enumerate(labels)}
         config["label2id"] = {label: n for n, label in enumerate(labels)}
         if config.get("pad_token_id") is None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pretune.batch import ragged
 from pretune.draw import Draw
 from pretune.errors import DataError
 from pretune.interop.huggingface import load_model, model_folder, write_model
+from pretune.interop.recorded_heads import head_sources
 from pretune.interop.weights import SHARD_BYTES
 from pretune.models.flops import count_parameters
-from pretune.models.model import LanguageModel, Pooling
+from pretune.models.model import LanguageModel, Pooling, weight_map_of
 from pretune.nn.heads import SequenceHead
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -61,10 +63,16 @@ def export_model(
             the model's training or its files said, if anything.
 
     Raises:
-        DataError: what was read again differs; nothing was changed in the directory.
+        DataError: a family that `transformers` cannot have, or what was read again differs; nothing was changed in the
+            directory.
         StorageError: the disk is full or fails.
         CannotCreateError: no permission, or a file in the way.
     """
+    if weight_map_of(model.family) is None:
+        raise DataError(
+            f"family {model.family} has no WEIGHT_MAP, so that no other software knows its weights and it cannot be "
+            "exported; its folder is read by pretune.load, or give the family a WEIGHT_MAP"
+        )
     with model_folder(Path(directory)) as folder:
         write_model(
             model,
@@ -74,33 +82,48 @@ def export_model(
             dtype=_FORMATS[format],
             pooling=pooling,
         )
-        again = load_model(folder, heads=list(model.heads), dtype=_FORMATS[format])
+        again = load_model(folder, heads=lambda read: _copied_heads(model, read), dtype=_FORMATS[format])
         _same_weights(model, again, _FORMATS[format])
         if tokenizer is not None and Tokenizer.load(folder).hash != tokenizer.hash:
             raise DataError(f"{directory}: the tokenizer that was written is another when it is read again")
-        found = _compare(outputs(model), outputs(again.float().eval()))
-        if format == "fp32" and found > _TOLERANCE:
+        written = outputs(model)
+        difference = _compare(written, outputs(again.float().eval()))
+        if format == "fp32" and difference > _TOLERANCE:
             raise DataError(
-                f"{directory}: outputs of the model that was written differ by {found:.1e} of their size; its "
+                f"{directory}: outputs of the model that was written differ by {difference:.1e} of their size; its "
                 "config.json does not say all that the model does"
             )
-    return Exported(count_parameters(model), 1 + len(model.heads), found)
+    return Exported(count_parameters(model), len(written), difference)
 
 
 @torch.inference_mode()
 def outputs(model: LanguageModel) -> dict[str, Tensor]:
-    """The hidden run of some random sequences, and what each head makes of it."""
+    """The hidden run of some random sequences, and what each head makes of it that is not a task's own."""
     draw = Draw(0).at("export")
     room = model.max_length or max(_LENGTHS)
     lengths = [min(length, room) for length in _LENGTHS]
     tokens = [draw.at(n).below(np.arange(length), model.vocab_size) for n, length in enumerate(lengths)]
     batch = ragged(tokens).to(model.device)
     hidden = model(batch).last_hidden_state
-    made = {
-        role: head(hidden, batch.layout) if isinstance(head, SequenceHead) else head(hidden)
-        for role, head in model.heads.items()
-    }
-    return {"hidden": hidden, **made}
+    out = {"hidden": hidden}
+    for role, source in head_sources(model).items():
+        if source == "standard":
+            head = model.heads[role]
+            out[role] = head(hidden, batch.layout) if isinstance(head, SequenceHead) else head(hidden)
+    return out
+
+
+def _copied_heads(model: LanguageModel, other: LanguageModel) -> dict[str, nn.Module]:
+    """Heads like those of a model, which share with the body of another what they share with its own."""
+    shared: dict[int, object] = {}
+    modules, tensors = dict(other.named_modules()), dict(other.named_parameters())
+    for name, module in model.named_modules():
+        if name in modules and name and not name.startswith("heads"):
+            shared[id(module)] = modules[name]
+    for name, parameter in model.named_parameters():
+        if name in tensors:
+            shared[id(parameter)] = tensors[name]
+    return {role: copy.deepcopy(head, shared) for role, head in model.heads.items()}
 
 
 def _same_weights(model: LanguageModel, again: LanguageModel, dtype: torch.dtype) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,11 +17,12 @@ from torch import Tensor
 
 from pretune.disk import NewFolder, storage_errors
 from pretune.errors import DataError, MissingInputError
-from pretune.interop.description import Description, describe, interpret, read_description
+from pretune.interop.description import Description, class_labels, describe, interpret, read_description
 from pretune.interop.gguf import GgufWeights
+from pretune.interop.recorded_heads import HeadMakers, recorded_heads
 from pretune.interop.sentence_transformers import read_pooling, write_modules
 from pretune.interop.weight_names import FileTable, export_weights
-from pretune.interop.weights import SHARD_BYTES, Weights, stale, write_json, write_weights
+from pretune.interop.weights import SHARD_BYTES, NamedTensors, Weights, stale, write_json, write_weights
 from pretune.models.init import initialise, replace_parameters
 from pretune.models.model import (
     LanguageModel,
@@ -39,6 +41,7 @@ def load_model(
     *,
     heads: Sequence[str] | MakeHeads | None = None,
     labels: Sequence[str] | None = None,
+    makers: HeadMakers = MappingProxyType({}),
     dtype: torch.dtype = torch.float32,
     overrides: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -47,10 +50,11 @@ def load_model(
 
     Args:
         path: a folder with `config.json` and weights, or a `.gguf` file.
-        heads: roles of standard heads, or what makes them, such as a task's method `heads`; by default the standard
-            heads that the files carry. One that they lack gets initial weights.
+        heads: roles of standard heads, or what makes them, such as a task's method `heads`; by default all heads that
+            the files carry. One that they lack gets initial weights.
         labels: names of the classes of standard heads; by default the file's. Where those of a head differ from them,
             the classification head is made anew.
+        makers: what makes the heads that are not standard, where `heads` is left out.
         dtype: of the weights in memory.
         overrides: fields of the configuration to change, such as dropout rates.
         seed: of weights that the files lack.
@@ -59,22 +63,20 @@ def load_model(
         The model; `model.loaded` says what was initialised, what was left over and what to know.
 
     Raises:
-        MissingInputError: no folder, no configuration, no weights.
-        DataError: files that are damaged, hostile, of an unknown family, or that do not fit each other.
+        MissingInputError: no folder, no configuration, no weights, or a user's file that is gone.
+        DataError: files that are damaged, hostile, of an unknown family, or that do not fit each other; a head in them
+            that nobody here makes.
         UsageError: a head or an override that the family does not have.
     """
     folder = Path(path)
     weights, description = _open(folder, overrides or {})
     table = FileTable(str(folder), description.family, weights)
-    wanted = description.roles if heads is None else heads
-    choice = None if callable(wanted) or "classification" not in wanted else _labels(description, table, labels)
-    model = construct(description.family, description.config, wanted, choice)
+    model = assemble(description, table, heads, labels, makers)
     model.extra_weights = table.extra_weights()
-    model.extras, model.metadata = description.extras, description.metadata
     model.pooling = read_pooling(folder)
     loaded = Loaded(notes=list(description.notes))
     sources = table.sources(model)
-    names = model.labels if "classification" in model.heads else None
+    names = class_labels(model)
     if names is not None and names != _labels(description, table, None):
         loaded.notes.append(f"classification head re-initialized: its {len(names)} labels differ from the file's")
         sources = {n: s for n, s in sources.items() if not n.startswith("heads.classification.linear.")}
@@ -86,6 +88,52 @@ def load_model(
     loaded.unexpected = table.left_over(model)
     model.loaded = loaded
     return model
+
+
+def assemble(
+    description: Description,
+    table: FileTable,
+    heads: Sequence[str] | MakeHeads | None,
+    labels: Sequence[str] | None,
+    makers: HeadMakers,
+) -> LanguageModel:
+    """The model that files describe, its weights not yet read.
+
+    Args:
+        heads, labels, makers: as of `load_model`.
+
+    Raises:
+        DataError: a head in the files that nobody here makes.
+        UsageError: a head that the family does not have.
+    """
+    family, config = description.family, description.config
+    if heads is None:
+        sources = {r: s for r, s in description.metadata.heads.items() if r in description.roles or table.has_head(r)}
+        names = _labels(description, table, labels) if "classification" in {*description.roles, *sources} else None
+        model = construct(family, config, recorded_heads(table.where, description.roles, sources, names, makers))
+        if description.has_metadata:
+            _refuse_unknown_heads(table, model)
+    elif callable(heads):
+        model = construct(family, config, heads)
+    else:
+        names = _labels(description, table, labels) if "classification" in heads else None
+        model = construct(family, config, heads, names)
+    model.extras, model.metadata = description.extras, description.metadata
+    return model
+
+
+def _refuse_unknown_heads(table: FileTable, model: LanguageModel) -> None:
+    """Nothing that was trained is dropped in silence.
+
+    Raises:
+        DataError: the files hold a head that config.json does not name.
+    """
+    for role, name in table.unknown_heads(model).items():
+        raise DataError(
+            f"{table.where}: weight {name!r} is of a head {role!r} that config.json does not name in the field "
+            "'pretune.heads', so that nobody can make it; give what makes it, load_model(path, heads=...), or take "
+            "its weights out of the files"
+        )
 
 
 def _open(path: Path, overrides: Mapping[str, Any]) -> tuple[Weights | GgufWeights, Description]:
@@ -113,7 +161,7 @@ def _labels(description: Description, table: FileTable, asked: Sequence[str] | N
 
 def _fill(
     model: LanguageModel,
-    weights: Weights | GgufWeights,
+    weights: NamedTensors,
     sources: Mapping[str, tuple[str, Weight]],
     dtype: torch.dtype,
 ) -> None:
@@ -192,8 +240,7 @@ def write_model(
     Raises:
         DataError: the tokenizer has more tokens than the model.
     """
-    if tokenizer is not None and tokenizer.vocabulary.size > model.vocab_size:
-        raise DataError(f"a tokenizer of {tokenizer.vocabulary.size} tokens, a model of {model.vocab_size}")
+    check_vocabulary(model, tokenizer)
     config, generation = describe(model, tokenizer)
     weights = export_weights(model)
     if dtype is not None:
@@ -209,3 +256,13 @@ def write_model(
     if pooling is not None:
         room = model.context({} if tokenizer is None else tokenizer.settings)
         write_modules(folder, model.width, room, pooling)
+
+
+def check_vocabulary(model: LanguageModel, tokenizer: Tokenizer | None) -> None:
+    """Checks that the model has a row for each token.
+
+    Raises:
+        DataError: the tokenizer has more tokens than the model.
+    """
+    if tokenizer is not None and tokenizer.vocabulary.size > model.vocab_size:
+        raise DataError(f"a tokenizer of {tokenizer.vocabulary.size} tokens, a model of {model.vocab_size}")

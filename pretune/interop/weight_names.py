@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from pretune.errors import DataError
-from pretune.interop.gguf import GgufWeights
-from pretune.interop.weights import Weights
+from pretune.interop.weights import NamedTensors
 from pretune.models.model import LanguageModel, get_family, prefix_of, weight_map_of
 from pretune.models.weight_map import Weight, expand, join
 
@@ -104,10 +103,11 @@ class FileTable:
         family: whose prefix the names may have.
     """
 
-    def __init__(self, where: str, family: str, weights: Weights | GgufWeights) -> None:
+    def __init__(self, where: str, family: str, weights: NamedTensors) -> None:
         self.where = where
         self.weights = weights
         self._prefix = prefix_of(family)
+        self._all_own = weight_map_of(family) is None
         self._names = {plain_name(name, self._prefix): name for name in weights.shapes}
 
     def locate(self, theirs: str) -> str | None:
@@ -169,6 +169,10 @@ class FileTable:
             if not tensor.is_floating_point() or not tensor.isfinite().all():
                 raise DataError(f"{self.where}: weight {name!r} holds something else than finite numbers; damaged")
         return out
+
+    def has_head(self, role: str) -> bool:
+        """Whether the files may hold a head under our own names; one that shares all its weights leaves no trace."""
+        return self._all_own or any(name.startswith(f"heads.{role}.") for name in self.weights.shapes)
 
     def unknown_heads(self, model: LanguageModel) -> dict[str, str]:
         """Heads in the files under our own names that the model does not have: role to the first of its weights."""

@@ -12,7 +12,7 @@ import mmap
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -27,6 +27,21 @@ SHARD_BYTES = 5 * 10**9  # of one file at most, as transformers has it
 _SINGLE_BIN = "pytorch_model.bin"
 _SHARDED_BIN = "pytorch_model.bin.index.json"
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+
+class NamedTensors(Protocol):
+    """Tensors of files, whose shapes are known before any is read."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shapes by the names in the files."""
+
+    @property
+    def dtypes(self) -> Mapping[str, torch.dtype]:
+        """Types of the numbers, likewise."""
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, which must not be changed."""
 
 
 class Weights:
