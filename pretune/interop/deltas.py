@@ -23,7 +23,7 @@ from pretune.interop.metadata import resolve
 from pretune.interop.safety import read_header, read_json
 from pretune.interop.weights import write_json, write_safetensors
 from pretune.models.metadata import Metadata, VariantRecord
-from pretune.models.model import LanguageModel
+from pretune.models.model import LanguageModel, MakeHeads
 from pretune.tune.method import TuningMethod, find_method
 
 RECORD = "delta.json"
@@ -108,11 +108,12 @@ def is_delta(path: Path | str) -> bool:
     return (Path(path) / RECORD).is_file() and not (Path(path) / "config.json").exists()
 
 
-def load_delta(path: Path | str, base: Path | str | None = None) -> LanguageModel:
+def load_delta(path: Path | str, base: Path | str | None = None, *, heads: MakeHeads | None = None) -> LanguageModel:
     """Reads a base and puts the deltas of a folder on it.
 
     Args:
         base: folder of the model that was tuned, where it no longer is where it was.
+        heads: makes the heads that the model had; by default standard ones of their roles.
 
     Raises:
         MissingInputError: the deltas, the base or the user's file of the method are gone.
@@ -125,7 +126,7 @@ def load_delta(path: Path | str, base: Path | str | None = None) -> LanguageMode
         raise DataError(f"{folder / RECORD}: the base was never saved; use the merged model of the run")
     try:
         labels = None if record.labels is None else list(record.labels)
-        model = load_model(where, heads=list(record.heads), labels=labels)
+        model = load_model(where, heads=heads or list(record.heads), labels=labels)
     except MissingInputError as error:
         raise MissingInputError(f"{folder}: its base cannot be read ({error}); give its new place as `base`") from None
     current = base_fingerprint(model)

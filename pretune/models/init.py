@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from pretune.draw import Draw
+from pretune.nn.projection import ProjectionBrick
+from pretune.nn.vocabulary import VocabularyBrick
 
 
 class ModuleTree(Protocol):
@@ -33,28 +35,62 @@ class Initialisable(ModuleTree, Protocol):
 def initialise(model: Initialisable, seed: int, only: Callable[[str], bool] = lambda name: True) -> None:
     """Gives parameters memory and initial values: matrices normal, biases 0, norms 1.
 
-    A head more or less changes no other weight.
+    What stands at the place of a projection or a vocabulary draws its own. A head more or less changes no other weight.
 
     Args:
         only: which names to set; the others stay as they are.
     """
     owners = {f"{name}.": module for name, module in model.named_modules()}
+    bricks = _bricks(model)
 
     def value(name: str, old: Tensor) -> Tensor:
         if not only(name):
             return old
         owner = owners[name.rpartition(".")[0] + "."]
-        if name.endswith("bias"):
+        if name.endswith("bias") or any(path in bricks for path in _parents(name)):
             return torch.zeros(old.shape)
         if isinstance(owner, nn.LayerNorm | nn.RMSNorm):
             return torch.ones(old.shape)
-        ends_branch = name.startswith("stack.") and name.endswith(
-            ("attention.output.weight", "feedforward.down.weight")
-        )
-        generator = torch.Generator().manual_seed(Draw(seed).at("weights", name).key & (2**63 - 1))
-        return torch.empty(old.shape).normal_(0, model.residual_std if ends_branch else model.std, generator=generator)
+        return torch.empty(old.shape).normal_(0, model.std, generator=torch.Generator().manual_seed(_key(seed, name)))
 
     replace_parameters(model, value)
+    with torch.random.fork_rng(devices=[]):
+        for path, brick in bricks.items():
+            ends_branch = path.startswith("stack.") and path.endswith(("attention.output", "feedforward.down"))
+            torch.default_generator.manual_seed(_key(seed, f"{path}.weight"))
+            _reset(path, brick, model.residual_std if ends_branch else model.std, only)
+
+
+def _key(seed: int, name: str) -> int:
+    return Draw(seed).at("weights", name).key & (2**63 - 1)
+
+
+def _bricks(model: ModuleTree) -> dict[str, ProjectionBrick | VocabularyBrick]:
+    """The outermost bricks that draw their own initial values, by path; a shared one under its first."""
+    bricks: dict[str, ProjectionBrick | VocabularyBrick] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, ProjectionBrick | VocabularyBrick) and not any(p in bricks for p in _parents(path)):
+            bricks[path] = module
+    return bricks
+
+
+def _parents(name: str) -> Iterator[str]:
+    """Paths of all modules that a name lies in."""
+    while name:
+        name = name.rpartition(".")[0]
+        yield name
+
+
+def _reset(path: str, brick: ProjectionBrick | VocabularyBrick, std: float, only: Callable[[str], bool]) -> None:
+    """Lets a brick draw its parameters, of which some may be kept."""
+    parameters = dict(cast(nn.Module, brick).named_parameters(path))
+    if not any(map(only, parameters)):
+        return
+    kept = {name: parameter.detach().clone() for name, parameter in parameters.items() if not only(name)}
+    brick.reset_parameters(std)
+    with torch.no_grad():
+        for name, old in kept.items():
+            parameters[name].copy_(old)
 
 
 def replace_parameters(model: ModuleTree, value: Callable[[str, Tensor], Tensor]) -> None:

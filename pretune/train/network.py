@@ -40,7 +40,7 @@ def build_network(recipe: Recipe, heads: MakeHeads, tokenizer: Tokenizer) -> Lan
     method = tuning_method(recipe)
     if method.is_surgery:
         model.metadata = model.metadata.model_copy(update={"base": base_fingerprint(model)})
-    return method.apply(model)
+    return method.apply(model, recipe.seed)
 
 
 def tuning_method(recipe: Recipe) -> TuningMethod:

@@ -16,9 +16,11 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TypeVar, cast
 
+import torch
 from torch import nn
 
 from pretune import config as configuration
+from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.find import find
 from pretune.loss import Term
@@ -40,9 +42,15 @@ class TuningMethod:
     config: configuration.Config
     module: ModuleType
 
-    def apply(self, model: M) -> M:
-        """Change a built model and choose which of its parameters train."""
-        return cast(M, self.module.apply(model, self.config))
+    def apply(self, model: M, seed: int = 0) -> M:
+        """Changes a built model and chooses which of its parameters train.
+
+        Args:
+            seed: what the method draws from torch's generator is a function of it.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(Draw(seed).at("tune").key & (2**63 - 1))
+            return cast(M, self.module.apply(model, self.config))
 
     def terms(self, model: nn.Module) -> list[Term]:
         """The method's own parts of the loss, for one step, named `tune.<name>` in the metrics."""

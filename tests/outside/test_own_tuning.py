@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import pretune
 from pretune.batch import ragged
+from pretune.cli import main
 from pretune.config import validate
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.interop.deltas import load_delta
@@ -24,11 +25,11 @@ from pretune.models.fuse import FusedBlock, fuse
 from pretune.models.model import get_family
 from pretune.nn.cast import cast_to_bf16
 from pretune.runtime.device import inference_context
+from pretune.runtime.signals import SignalError
 from pretune.train.recipe import Recipe
 from pretune.train.run import finetune, pretrain
 from pretune.tune.method import find_method
-from pretune.tune.surgery import find_places
-from tests.train.trainkit import SHAPE, WORDS, lines, make_store, recipe, replaced
+from tests.train.trainkit import SHAPE, WORDS, lines, make_store, recipe, replaced, shas, stop_at, untimed
 
 LORA = str(Path(__file__).parent / "lora.py")
 PARTS = ("self.query", "self.key", "self.value", "output.dense")
@@ -263,17 +264,27 @@ def test_counts_and_bf16_see_the_updates() -> None:
         torch.testing.assert_close(logits(model).float(), want, atol=5e-2, rtol=5e-2)
 
 
-def test_places_by_role_and_layer() -> None:
-    model = build("bert", "mini", ["mlm"], {**SHAPE, "vocab_size": 64, "num_hidden_layers": 4})
+def test_from_the_command_line(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["--model.init", str(folder / "base"), "--task", "classification", "--data.length", "16", "--device", "cpu"]
+    words += ["--data.train", labelled(tmp_path / "train.csv", 40, 0), "--budget.steps", "3", "--output", str(run)]
+    words += [f"--tune.{LORA}.rank", "2", "--precision", "fp32", "--quiet", "--no-allocator"]
+    assert main(["finetune", *words]) == 0
+    assert f'[tune."{LORA}"]' in (run / "recipe.toml").read_text()
+    assert main(["predict", str(run), "w1 w2", "--device", "cpu"]) == 0
+    assert json.loads((run / "delta" / "delta.json").read_text())["method"]["config"]["rank"] == 2
 
-    def paths(*patterns: str) -> list[str]:
-        return [place.path for place in find_places(model, patterns)]
 
-    assert paths("layers[-2:].attention.query") == [f"stack.blocks.{n}.attention.query" for n in (2, 3)]
-    assert paths("layers[1:2].feedforward") == [f"stack.blocks.1.feedforward.{n}" for n in ("up", "down")]
-    assert len(paths("attention")) == 16
-    assert paths("vocabulary") == ["embedding.word"]
-    assert paths("heads") == ["heads.mlm.transform.dense"]
-    assert paths("attention.query", "query") == [f"stack.blocks.{n}.attention.query" for n in range(4)]
-    with pytest.raises(UsageError, match="names no place"):
-        paths("layers[x].query")
+def test_a_stopped_run_goes_on_bit_for_bit(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"places": ["attention", "vocabulary"], "decay": 0.1}
+    continued(folder, tmp_path / "whole", LORA, settings, steps=10)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4)
+        with pytest.raises(SignalError):
+            continued(folder, tmp_path / "parts", LORA, settings, steps=10)
+    continued(folder, tmp_path / "parts", LORA, settings, steps=10)
+    assert shas(tmp_path / "whole", 10) == shas(tmp_path / "parts", 10)
+    assert untimed(tmp_path / "whole") == untimed(tmp_path / "parts")
+    one, other = (load_file(tmp_path / name / "delta" / "delta.safetensors") for name in ("whole", "parts"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)

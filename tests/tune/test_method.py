@@ -1,0 +1,69 @@
+"""A method's file may leave out what it does not need; what is there is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from pretune.errors import MissingInputError, UsageError
+from pretune.loss import Term
+from pretune.tune.method import find_method
+
+
+def write(path: Path, *functions: str) -> str:
+    head = "from pretune import config\n\n\nclass Config(config.Config):\n    rank: int = 2\n"
+    path.write_text("\n\n".join([head, "def apply(model, config):\n    return model\n", *functions]))
+    return str(path)
+
+
+def test_what_a_file_lacks_does_nothing(tmp_path: Path) -> None:
+    method, model = find_method(write(tmp_path / "bare.py"), {"rank": 3}), nn.Linear(2, 2)
+    assert method.config.rank == 3  # type: ignore[attr-defined]
+    assert method.apply(model) is model
+    assert method.terms(model) == []
+    method.after_step(model, 0.5)
+    assert not method.can_merge
+    assert method.merge(model) is model
+    assert method.check_acted(model) == []
+    assert method.is_surgery
+
+
+def test_what_a_file_has_is_called(tmp_path: Path) -> None:
+    own = write(
+        tmp_path / "whole.py",
+        "from pretune.loss import Term\n\n\ndef terms(model):\n    return [Term('size', model.weight.sum(), 4, 0.5)]",
+        "def after_step(model, fraction):\n    model.weight.data.fill_(fraction)",
+        "def merge(model):\n    return model",
+        "def acted(model):\n    return ['weight'] if model.weight.any() else []",
+    )
+    method, model = find_method(own, {}), nn.Linear(2, 2)
+    (term,) = method.terms(model)
+    assert isinstance(term, Term)
+    assert (term.name, term.count, term.weight) == ("tune.size", 4, 0.5)
+    method.after_step(model, 0.25)
+    assert torch.equal(model.weight, torch.full((2, 2), 0.25))
+    assert method.check_acted(model) == ["weight"]
+    nn.init.zeros_(model.weight)
+    with pytest.raises(UsageError, match="changed nothing"):
+        method.check_acted(model)
+    assert method.can_merge
+
+
+def test_bad_files_and_settings(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="rank"):
+        find_method(write(tmp_path / "one.py"), {"rank": "many"})
+    (tmp_path / "two.py").write_text("def apply(model, config):\n    return model\n")
+    with pytest.raises(UsageError, match="has no Config"):
+        find_method(str(tmp_path / "two.py"), {})
+    with pytest.raises(MissingInputError, match="no such file"):
+        find_method(str(tmp_path / "three.py"), {})
+    with pytest.raises(UsageError, match="did you mean 'frozen'"):
+        find_method("frosen", {})
+
+
+@pytest.mark.parametrize("name", ["full", "frozen"])
+def test_methods_without_surgery(name: str) -> None:
+    assert not find_method(name, {}).is_surgery
