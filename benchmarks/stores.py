@@ -37,8 +37,8 @@ def write_store(folder: Path, words: int, documents: Iterable[tuple[NDArray[Any]
     tokenizer.save(folder / "tokenizer")
     writers = {name: SplitWriter(folder, name, np.dtype(np.uint16), _SHARD, None) for name in SPLITS}
     for tokens, sizes in documents:
-        starts, domain = np.cumsum(sizes) - sizes, np.zeros_like(sizes)
-        writers["train"].append(tokens.astype(np.uint16, copy=False), sizes, starts, domain)
+        starts = np.cumsum(sizes) - sizes
+        writers["train"].append(tokens.astype(np.uint16, copy=False), sizes, starts)
     splits = {name: writer.close() for name, writer in writers.items()}
     domains = {"all": {"documents": splits["train"].documents, "tokens": splits["train"].tokens}}
     write_manifest(folder, Manifest(tokenizer.hash, words, SPECIAL.index("[SEP]"), "", domains, splits, {}, {}))

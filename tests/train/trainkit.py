@@ -87,7 +87,6 @@ def _split(folder: Path, name: str, rng: np.random.Generator, documents: int) ->
         "tokens-00000": np.array(tokens, np.uint16),
         "documents": np.array(ends, np.int64),
         "sentences": np.array(sentences, np.int64),
-        "domains": np.zeros(documents, np.uint16),
     }
     files = {}
     for part, array in arrays.items():
@@ -109,7 +108,6 @@ def _split(folder: Path, name: str, rng: np.random.Generator, documents: int) ->
         "shards": [files["tokens-00000"]],
         "document_file": files["documents"],
         "sentence_file": files["sentences"],
-        "domain_file": files["domains"],
     }
 
 

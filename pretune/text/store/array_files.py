@@ -98,20 +98,17 @@ def map_file(folder: Path, file: StoredFile, scattered: bool = False) -> NDArray
         return np.frombuffer(mapped, dtype, file.items, raw.tell())
 
 
-def check_size(folder: Path, file: StoredFile) -> tuple[int, int]:
-    """Size and modification time of a file, once its size is known to be right.
+def check_size(folder: Path, file: StoredFile) -> None:
+    """Refuse a file whose size is not what the manifest states.
 
     Raises:
         DataError: the file is missing, truncated or grown.
     """
     path = folder / file.file
     try:
-        stat = path.stat()
+        size = path.stat().st_size
     except FileNotFoundError:
         raise DataError(f"{path}: missing from the store; prepare it again") from None
-    if stat.st_size != file.bytes:
-        how = "truncated" if stat.st_size < file.bytes else "grown"
-        raise DataError(
-            f"{path}: {how}: {stat.st_size} bytes, the manifest states {file.bytes}; prepare the store again"
-        )
-    return stat.st_size, stat.st_mtime_ns
+    if size != file.bytes:
+        how = "truncated" if size < file.bytes else "grown"
+        raise DataError(f"{path}: {how}: {size} bytes, the manifest states {file.bytes}; prepare the store again")

@@ -256,14 +256,14 @@ class _Run:
             self._account.used -= 1
             self._account.empty += 1
             self._account.bytes -= size
-        domains = np.array(batch.domains, np.int64)
-        for domain, length in zip(domains[full].tolist(), lengths[full].tolist(), strict=True):
+        domains = np.array(batch.domains, np.int64)[full].tolist()
+        for domain, length in zip(domains, lengths[full].tolist(), strict=True):
             self._domain_counts[domain][0] += 1
             self._domain_counts[domain][1] += length
         held_out = np.array(batch.held_out, np.bool_)
         for writer, chosen in zip(self._writers, (full & ~held_out, full & held_out), strict=True):
             some = _select(encoded, chosen)
-            writer.append(some.tokens, some.lengths, some.sentences, domains[chosen], some.words)
+            writer.append(some.tokens, some.lengths, some.sentences, some.words)
 
 
 def _select(encoded: Encoded, chosen: NDArray[np.bool_]) -> Encoded:

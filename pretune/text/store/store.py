@@ -5,7 +5,6 @@ tokenizer/                       the tokenizer that made it
 train-tokens-00000.npy ...       uint16 or uint32, documents end to end, each with its end token
 train-documents.npy              (D + 1,) int64: where each document begins, and the total
 train-sentences.npy              (S,) int64: where each sentence begins
-train-domains.npy                (D,) uint16: the domain of each document, an index into the manifest's list
 train-words.npy                  (T,) bool: whether the token begins a word; only where a segmenter was asked
 validation-...                   the same for the documents held out
 index/                           where windows begin, found by training (`text/store/index.py`); may be removed
@@ -30,7 +29,7 @@ from pretune.text.store.array_files import StoredFile, check_size, map_file
 from pretune.text.store.index import FOLDER, Index, Parts, computed, drop_damaged, kept
 
 FORMAT = "pretune token store"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 SPLITS = ("train", "validation")
 _LEAST_KEPT = 1 << 17  # sentences below which an index is made in milliseconds
@@ -47,12 +46,11 @@ class SplitManifest:
     shards: tuple[StoredFile, ...]
     document_file: StoredFile
     sentence_file: StoredFile
-    domain_file: StoredFile
     word_file: StoredFile | None = None
 
     def files(self) -> Iterator[StoredFile]:
         """Every file of the split."""
-        yield from (*self.shards, self.document_file, self.sentence_file, self.domain_file)
+        yield from (*self.shards, self.document_file, self.sentence_file)
         if self.word_file is not None:
             yield self.word_file
 
@@ -110,11 +108,6 @@ class TokenSplit:
     def sentence_offsets(self) -> NDArray[np.int64]:
         """Where each sentence begins, in order; every document begins one. Shape: (S,)"""
         return map_file(self._folder, self.manifest.sentence_file)
-
-    @cached_property
-    def document_domains(self) -> NDArray[np.uint16]:
-        """The domain of each document, an index into the manifest's domains. Shape: (D,)"""
-        return map_file(self._folder, self.manifest.domain_file)
 
     @cached_property
     def _word_starts(self) -> NDArray[np.bool_]:
@@ -216,7 +209,8 @@ class TokenStore:
         self.manifest = manifest
         self.fingerprint = fingerprint
         self._splits: dict[str, TokenSplit] = {}
-        self._stamps = {file.file: check_size(path, file) for file in self._files()}
+        for file in self._files():
+            check_size(path, file)
 
     @classmethod
     def open(cls, path: Path | str) -> TokenStore:
@@ -270,16 +264,6 @@ class TokenStore:
                 f"{tokenizer_hash[:12]}); use {self.tokenizer_path} or prepare the store again"
             )
 
-    def check_unchanged(self) -> None:
-        """Refuse a store whose files changed since it was opened; costs one `stat` a file.
-
-        Raises:
-            DataError: a file has another size or time; its name is given.
-        """
-        for file in self._files():
-            if check_size(self.path, file) != self._stamps[file.file]:
-                raise DataError(f"{self.path / file.file}: changed while the store was in use; prepare it again")
-
     def verify(self) -> None:
         """Read every file and compare its SHA-256 with the manifest; damaged indexes are removed, to be made again.
 
@@ -307,7 +291,8 @@ def parse_manifest(path: Path, raw: bytes) -> Manifest:
         tree = json.loads(raw)
         if tree["format"] != FORMAT or tree["version"] != VERSION:
             raise DataError(
-                f"{path}: format {tree['format']!r} version {tree['version']!r}, expected {FORMAT!r} {VERSION}"
+                f"{path}: format {tree['format']!r} version {tree['version']!r}, expected {FORMAT!r} {VERSION}; "
+                "prepare the store again"
             )
         del tree["format"], tree["version"]
         tree["splits"] = {name: _parse_split(path, split) for name, split in tree["splits"].items()}
@@ -319,7 +304,7 @@ def parse_manifest(path: Path, raw: bytes) -> Manifest:
 def _parse_split(path: Path, tree: dict[str, Any]) -> SplitManifest:
     single = {
         key: StoredFile(**tree[key])
-        for key in ("document_file", "sentence_file", "domain_file", "word_file")
+        for key in ("document_file", "sentence_file", "word_file")
         if tree.get(key) is not None
     }
     split = SplitManifest(**{**tree, "shards": tuple(StoredFile(**shard) for shard in tree["shards"]), **single})

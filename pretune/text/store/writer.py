@@ -38,7 +38,6 @@ class SplitWriter:
         int64 = np.dtype(np.int64)
         self._documents = ArrayWriter(folder / f"{name}-documents.npy", int64)
         self._sentences = ArrayWriter(folder / f"{name}-sentences.npy", int64)
-        self._domains = ArrayWriter(folder / f"{name}-domains.npy", np.dtype(np.uint16))
         self._words = ArrayWriter(folder / f"{name}-words.npy", np.dtype(np.bool_)) if words else None
 
     def append(
@@ -46,17 +45,15 @@ class SplitWriter:
         tokens: NDArray[Any],
         lengths: NDArray[np.int64],
         sentences: NDArray[np.int64],
-        domains: NDArray[np.int64],
         words: NDArray[np.int64] | None = None,
     ) -> None:
         """Add documents.
 
         Shape:
-            tokens: (T,); lengths: (D,), their sum is T; sentences, words: (any,) places in `tokens`; domains: (D,)
+            tokens: (T,); lengths: (D,), their sum is T; sentences, words: (any,) places in `tokens`
         """
         self._documents.append(np.cumsum(lengths) - lengths + self.tokens)
         self._sentences.append(sentences + self.tokens)
-        self._domains.append(domains)
         if self._words is not None and words is not None:
             begins = np.zeros(len(tokens), np.bool_)
             begins[words] = True
@@ -80,14 +77,14 @@ class SplitWriter:
             self._shard = None
         count, sentences = self._documents.items, self._sentences.items
         self._documents.append(np.array([self.tokens]))
-        offsets, starts, domains = (w.close() for w in (self._documents, self._sentences, self._domains))
+        offsets, starts = self._documents.close(), self._sentences.close()
         words = None if self._words is None else self._words.close()
         shards = tuple(self._done)
-        return SplitManifest(self.tokens, count, sentences, self.unknown, shards, offsets, starts, domains, words)
+        return SplitManifest(self.tokens, count, sentences, self.unknown, shards, offsets, starts, words)
 
     def abandon(self) -> None:
         """Let go of every file."""
-        for writer in (self._shard, self._documents, self._sentences, self._domains, self._words):
+        for writer in (self._shard, self._documents, self._sentences, self._words):
             if writer is not None:
                 writer.abandon()
 

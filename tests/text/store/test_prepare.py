@@ -141,7 +141,6 @@ def test_account_duplicates_and_domains(tokenizer: Tokenizer, tmp_path: Path) ->
     assert sum(counts["tokens"] for counts in store.manifest.domains.values()) == train.token_count + held.token_count
     numbers = [int(tokenizer.decode(train.read(*train.document_offsets[i : i + 2])).split()[-1]) for i in range(9)]
     assert numbers == sorted(numbers), "the first of equal documents stays, in input order"
-    assert [n % 3 for n in numbers] == train.document_domains[:9].tolist()
 
 
 def test_held_out_share_is_by_text_alone(tokenizer: Tokenizer, tmp_path: Path) -> None:
