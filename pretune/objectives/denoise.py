@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from pretune.draw import Draw
-from pretune.errors import DataError
+from pretune.objectives.objective import MASK_REMEDY, require_token
 from pretune.objectives.source_target import Integers, SourceTarget
 from pretune.text.samples.rows import Row, names_of
 
@@ -71,12 +71,7 @@ class Denoising(SourceTarget):
 
     def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
         super().__init__(config, vocabulary)
-        if vocabulary.mask is None:
-            raise DataError(
-                "objective 'denoise' needs a tokenizer with a mask token, and this one has none; "
-                "train one of kind wordpiece, or use the objective clm"
-            )
-        self._mask_id = vocabulary.mask
+        self._mask_id = require_token(vocabulary.mask, "denoise", "a mask token", MASK_REMEDY)
 
     def pairs(self, rows: Sequence[Row], draw: Draw) -> list[tuple[Integers, Integers]]:
         """Damaged texts, and whole ones."""

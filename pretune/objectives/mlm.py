@@ -37,11 +37,11 @@ from torch import nn
 
 from pretune.batch import Batch
 from pretune.draw import Draw, Words, combine, mix, mixable, unit
-from pretune.errors import DataError, UsageError
+from pretune.errors import UsageError
 from pretune.loss import Term
 from pretune.nn.heads import VocabularyHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
-from pretune.objectives.objective import Objective, ramp, wrap
+from pretune.objectives.objective import MASK_REMEDY, Objective, ramp, require_token, wrap
 from pretune.text.samples.rows import Row
 
 if TYPE_CHECKING:
@@ -109,14 +109,9 @@ class MaskedLanguageModelling(Objective):
 
     def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
         super().__init__(config, vocabulary)
-        if vocabulary.mask is None:
-            raise DataError(
-                "objective 'mlm' needs a tokenizer with a mask token, and this one has none; "
-                "train one of kind wordpiece, or use the objective clm"
-            )
         self.overhead = vocabulary.overhead(False)
         self.words = config.units != "token"
-        self._mask = vocabulary.mask
+        self._mask = require_token(vocabulary.mask, "mlm", "a mask token", MASK_REMEDY)
         self._runs = _law(config)
         self._ordinary = np.flatnonzero(~vocabulary.special)
 

@@ -2,7 +2,8 @@
 
 Data: windows of whole sentences of one document, each with a candidate second text from another document (the view
 "pairs"). In half of the samples the second part of a window gives way to the other document's text, cut at the sentence
-end that comes nearest to the displaced length. So neither the length nor a broken sentence tells the answer.
+end that comes nearest to the displaced length. So neither the length nor a broken sentence tells the answer. Windows of
+one sentence stay whole and are not predicted.
 
 Label 0: the second text follows; 1: it does not (as in Hugging Face's `BertForPreTraining`).
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pretune import config as configuration
 from pretune.batch import Batch, Layout, OutputRows, ragged
 from pretune.draw import Draw
-from pretune.errors import UsageError
+from pretune.errors import DataError, UsageError
 from pretune.loss import Term
 from pretune.nn.model_protocol import ModelOutput, TrainableModel
 from pretune.text.samples.rows import Row, Text, flags_of, join_flags, names_of, run_of
@@ -24,6 +24,8 @@ from pretune.text.samples.rows import Row, Text, flags_of, join_flags, names_of,
 if TYPE_CHECKING:
     from pretune.text.tokenizer.tokenizer import Vocabulary
 
+Token = TypeVar("Token", int, tuple[int, ...])
+MASK_REMEDY = "train one of kind wordpiece, or use the objective clm"
 ModelLoader = Callable[[str], TrainableModel]
 """Reads the folder of a model that is used and never trained."""
 
@@ -207,6 +209,17 @@ def ramp(start: float | None, end: float, steps: int, step: int | None) -> float
     if start is None or step is None or step >= steps:
         return end
     return start + (end - start) * step / steps
+
+
+def require_token(token: Token | None, objective: str, name: str, remedy: str) -> Token:
+    """A special token that an objective cannot do without.
+
+    Raises:
+        DataError: the tokenizer has none.
+    """
+    if token is None or token == ():
+        raise DataError(f"objective {objective!r} needs a tokenizer with {name}, and this one has none; {remedy}")
+    return token
 
 
 def wrap(rows: Sequence[Row], vocabulary: Vocabulary) -> Batch:

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from pretune.batch import Batch
 from pretune.draw import Draw, bounded
-from pretune.errors import DataError
 from pretune.loss import Term, cross_entropy
 from pretune.nn.heads import SequenceHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
-from pretune.objectives.objective import Objective, ends, name_samples, target, wrap_texts
+from pretune.objectives.objective import Objective, ends, name_samples, require_token, target, wrap_texts
 from pretune.text.samples.rows import Row, Text, names_of
 
 if TYPE_CHECKING:
@@ -40,11 +39,9 @@ class SentencePair(Objective):
 
     def __init__(self, config: Objective.Config, vocabulary: Vocabulary) -> None:
         super().__init__(config, vocabulary)
-        if vocabulary.sep is None:
-            raise DataError(
-                f"objective {self.name!r} needs a tokenizer with a separator token, and this one has none; "
-                f"train one of kind wordpiece, or drop {self.name}"
-            )
+        require_token(
+            vocabulary.sep, self.name, "a separator token", f"train one of kind wordpiece, or drop {self.name}"
+        )
         self.overhead = vocabulary.overhead(True)
 
     @abstractmethod

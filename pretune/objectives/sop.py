@@ -1,7 +1,8 @@
 """Sentence-order prediction: do two neighbouring parts of a document stand in their order, or were they exchanged?
 
 Data: windows of whole sentences of one document (the view "sentences"), split at one of their sentence boundaries. In
-half of the samples the parts change places. Both are of the same document, so the topic tells nothing.
+half of the samples the parts change places. Both are of the same document, so the topic tells nothing. Windows of one
+sentence stay whole and are not predicted.
 
 Label 0: in order; 1: exchanged (as in Hugging Face's `AlbertForPreTraining`).
 

@@ -21,7 +21,8 @@ import numpy as np
 from pydantic import Field
 
 from pretune.draw import Draw
-from pretune.errors import DataError, UsageError
+from pretune.errors import UsageError
+from pretune.objectives.objective import require_token
 from pretune.objectives.source_target import Integers, SourceTarget
 from pretune.text.samples.rows import Row, names_of
 
@@ -51,12 +52,9 @@ class SpanCorruption(SourceTarget):
 
     def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
         super().__init__(config, vocabulary)
-        if not vocabulary.sentinels:
-            raise DataError(
-                "objective 'span' needs a tokenizer with sentinels (<extra_id_0>, ...), and this one has none; "
-                "train one with sentinels = 100, or use the objective denoise"
-            )
-        self._sentinels = np.array(vocabulary.sentinels, np.int64)
+        remedy = "train one with sentinels = 100, or use the objective denoise"
+        sentinels = require_token(vocabulary.sentinels, "span", "sentinels (<extra_id_0>, ...)", remedy)
+        self._sentinels = np.array(sentinels, np.int64)
 
     def pairs(self, rows: Sequence[Row], draw: Draw) -> list[tuple[Integers, Integers]]:
         """Texts with gaps, and what fills them."""

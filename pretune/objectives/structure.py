@@ -1,8 +1,8 @@
 """Sentence-structural prediction: does the second text follow the first, come before it, or from another document?
 
 Data: as for next-sentence prediction (the view "pairs"). A third of the pairs stay, in a third the parts change places,
-in a third the second gives way to a text of another document. No format has a place for its head, a dense layer and
-tanh under a linear one: it stands in the files as `heads.structure`.
+in a third the second gives way to a text of another document. Windows of one sentence stay whole and are not predicted.
+No format has a place for its head, a dense layer and tanh under a linear one: it is saved as `heads.structure`.
 
 Label 0: next; 1: previous; 2: other, from another document.
 
