@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from pydantic import Field
@@ -20,10 +21,11 @@ from pretune.disk import NewFolder, storage_errors
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.interop.huggingface import load_model
 from pretune.interop.metadata import resolve
+from pretune.interop.recorded_heads import HeadMakers, recorded_heads
 from pretune.interop.safety import read_header, read_json
 from pretune.interop.weights import write_json, write_safetensors
-from pretune.models.metadata import Metadata, VariantRecord
-from pretune.models.model import LanguageModel, MakeHeads
+from pretune.models.metadata import HeadSource, Metadata, VariantRecord
+from pretune.models.model import LanguageModel, Pooling
 from pretune.tune.method import TuningMethod, find_method
 
 RECORD = "delta.json"
@@ -39,17 +41,17 @@ class DeltaRecord(configuration.Config):
         method: the tuning method, with its settings.
         base: folder of the model that was tuned, as an absolute path; None for one that was built from random weights.
         fingerprint: of the base's weights.
-        heads: roles of the model's heads.
         labels: names of the classes of a classification head.
-        metadata: what the model says of itself.
+        pooling: what makes one vector of a sequence's rows.
+        metadata: what the model says of itself, such as who makes its heads.
     """
 
     version: int = Field(VERSION, ge=1)
     method: VariantRecord
     base: str | None
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
-    heads: tuple[str, ...] = Field((), max_length=256)
     labels: tuple[str, ...] | None = None
+    pooling: Pooling | None = None
     metadata: Metadata = Metadata()
 
 
@@ -89,13 +91,16 @@ def save_delta(model: LanguageModel, directory: Path, method: TuningMethod, base
     """
     if model.metadata.base is None:
         raise ValueError("the fingerprint of the base must be taken before surgery")
+    other: HeadSource = "task" if model.metadata.task else "objectives" if model.metadata.objectives else "unknown"
+    sources = {role: model.metadata.heads.get(role, other) for role in model.heads}
+    heads = {role: "standard" if source == "standard" else other for role, source in sources.items()}
     record = DeltaRecord(
         method=VariantRecord.of(method.name, method.config.model_dump(mode="json")),
         base=None if base is None else str(Path(base).resolve()),
         fingerprint=model.metadata.base,
-        heads=tuple(model.heads),
         labels=tuple(model.labels) if "classification" in model.heads else None,
-        metadata=model.metadata,
+        pooling=model.pooling,
+        metadata=model.metadata.model_copy(update={"heads": heads}),
     )
     with storage_errors(directory, "save the deltas"), NewFolder(directory, "merge") as folder:
         write_safetensors(folder.path / TENSORS, learned(model))
@@ -108,12 +113,14 @@ def is_delta(path: Path | str) -> bool:
     return (Path(path) / RECORD).is_file() and not (Path(path) / "config.json").exists()
 
 
-def load_delta(path: Path | str, base: Path | str | None = None, *, heads: MakeHeads | None = None) -> LanguageModel:
+def load_delta(
+    path: Path | str, base: Path | str | None = None, *, makers: HeadMakers = MappingProxyType({})
+) -> LanguageModel:
     """Reads a base and puts the deltas of a folder on it.
 
     Args:
         base: folder of the model that was tuned, where it no longer is where it was.
-        heads: makes the heads that the model had; by default standard ones of their roles.
+        makers: what makes the heads that are not standard.
 
     Raises:
         MissingInputError: the deltas, the base or the user's file of the method are gone.
@@ -125,8 +132,8 @@ def load_delta(path: Path | str, base: Path | str | None = None, *, heads: MakeH
     if where is None:
         raise DataError(f"{folder / RECORD}: the base was never saved; use the merged model of the run")
     try:
-        labels = None if record.labels is None else list(record.labels)
-        model = load_model(where, heads=heads or list(record.heads), labels=labels)
+        heads = recorded_heads(str(folder), (), record.metadata.heads, record.labels, makers)
+        model = load_model(where, heads=heads)
     except MissingInputError as error:
         raise MissingInputError(f"{folder}: its base cannot be read ({error}); give its new place as `base`") from None
     current = base_fingerprint(model)
@@ -135,7 +142,7 @@ def load_delta(path: Path | str, base: Path | str | None = None, *, heads: MakeH
             f"{where}: not the weights that {folder} was tuned on (fingerprint {record.fingerprint[:12]}... then, "
             f"{current[:12]}... now); bring the old ones back, or tune again"
         )
-    model.metadata = record.metadata
+    model.metadata, model.pooling = record.metadata, record.pooling
     method = find_method(resolve(record.method, "tune", folder, "method"), record.method.config)
     model = method.apply(model)
     fill(model, _read_tensors(folder / TENSORS), folder)

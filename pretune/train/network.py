@@ -8,6 +8,7 @@ from typing import cast
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.interop.deltas import base_fingerprint
 from pretune.interop.huggingface import load_model
+from pretune.interop.recorded_heads import head_sources
 from pretune.models import build as build_model
 from pretune.models.frozen import FrozenModel
 from pretune.models.model import LanguageModel, MakeHeads
@@ -39,7 +40,9 @@ def build_network(recipe: Recipe, heads: MakeHeads, tokenizer: Tokenizer) -> Lan
     apply_model_settings(model, config)
     method = tuning_method(recipe)
     if method.is_surgery:
-        model.metadata = model.metadata.model_copy(update={"base": base_fingerprint(model)})
+        model.metadata = model.metadata.model_copy(
+            update={"base": base_fingerprint(model), "heads": head_sources(model)}
+        )
     return method.apply(model, recipe.seed)
 
 

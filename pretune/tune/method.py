@@ -11,13 +11,14 @@ its heads by surgery (see `surgery`) and chooses which parameters train. Where i
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TypeVar, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pretune import config as configuration
 from pretune.draw import Draw
@@ -84,6 +85,12 @@ class TuningMethod:
         """A plain model that computes the same; the model itself where the method has no surgery to undo."""
         return cast(M, self.module.merge(model)) if self.can_merge else model
 
+    def rehearse_merge(self, model: M) -> M:
+        """The merged model on tensors without memory, for a dry run of saving; the model itself stays as it is."""
+        tensors: list[Tensor] = [*model.parameters(), *model.buffers()]
+        memo: dict[int, Tensor] = {id(tensor): _without_memory(tensor) for tensor in tensors}
+        return self.merge(copy.deepcopy(model, memo))
+
     def check_acted(self, model: nn.Module) -> list[str]:
         """What the method changed; empty for a method that makes no such statement.
 
@@ -100,6 +107,11 @@ class TuningMethod:
                 "name other places in its settings, train longer, or choose another method"
             )
         return changes
+
+
+def _without_memory(tensor: Tensor) -> Tensor:
+    empty = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(empty, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
 
 
 def find_method(name: str, settings: object) -> TuningMethod:
