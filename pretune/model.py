@@ -23,7 +23,7 @@ from pretune.evaluate.likelihood import Masking, Score, score
 from pretune.evaluate.trained_task import trained_task
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateConfig, GenerateOptions
-from pretune.generate.reader import context
+from pretune.generate.session import context_length
 from pretune.interop.deltas import is_delta, load_delta
 from pretune.interop.export import Exported, Format, export_model
 from pretune.interop.huggingface import load_model
@@ -105,7 +105,7 @@ class Model:
     @property
     def length(self) -> int:
         """Tokens that a text may have, special ones included: what is over is cut."""
-        return context(self.network, self.tokenizer)
+        return context_length(self.network, self.tokenizer)
 
     @property
     def continues(self) -> bool:

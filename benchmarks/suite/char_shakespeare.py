@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pretune.objectives.objective import Objective
     from pretune.text.tokenizer.vocabulary import Vocabulary
     from pretune.train.recipe import Recipe
+    from pretune.train.validation import Validation
 
 TEXT = "corpora/en/tinyshakespeare.txt"
 LENGTH = 64
@@ -150,6 +151,7 @@ class Text:
     def __init__(self, tokens: NDArray[np.int64]) -> None:
         self.tokens, self.token_count = tokens, len(tokens)
         self.document_offsets, self.sentence_offsets = np.array([0, len(tokens)]), np.zeros(1, np.int64)
+        self.has_words = False
 
     @classmethod
     def load(cls, path: Path) -> Text:
@@ -163,6 +165,10 @@ class Text:
     def read_runs(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.int64]:
         """Runs end to end."""
         return np.concatenate([self.tokens[a:b] for a, b in zip(start.tolist(), stop.tolist(), strict=True)])
+
+    def read_word_starts(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Nothing is known of words."""
+        raise NotImplementedError
 
     def index(self, name: str, parts: Parts) -> Index:
         """Computed anew: there is no file to keep it in."""
@@ -249,13 +255,12 @@ class Watch:
         seconds: of training before the last look.
     """
 
-    metric, asked = "loss", False
+    metric, is_metric_chosen = "loss", False
 
     def __init__(self, batches: Sequence[Any], target: float) -> None:
         from pretune.runtime.precision import Precision
-        from pretune.train.validation import Validation
 
-        self._beginning, self._whole, self._target = Validation(batches[:1]), Validation(batches), target
+        self._beginning, self._whole, self._target = validation(batches[:1]), validation(batches), target
         self._precision = Precision("fp32", 0.0, "the same on both sides")
         self.losses: list[float] = []
         self.seconds = self._away = self._start = 0.0
@@ -274,8 +279,8 @@ class Watch:
         """
         came = time.perf_counter()
         self.seconds = came - self._start - self._away
-        for validation in (self._beginning, self._whole):
-            found = validation.measure(root, objective, device, self._precision, world)
+        for part in (self._beginning, self._whole):
+            found = part.measure(root, objective, device, self._precision, world)
             assert found is not None
             loss = found["loss"]
             if not loss <= self._target + NEAR:
@@ -312,6 +317,14 @@ def held_out_batches(objective: Objective, held_out: Text) -> list[Any]:
     return [objective.build_batch(rows, Draw(0)) for rows in sweep(view, Draw(0), EVALUATED)]
 
 
+def validation(batches: Sequence[Any]) -> Validation:
+    """What evaluates an objective on batches; characters have no tokenizer, nor would one be asked."""
+    from pretune.train.validation import Validation as Checked
+    from pretune.train.validation import ValidationBatches
+
+    return Checked(ValidationBatches([*batches], [None] * len(batches)), cast(Any, None))
+
+
 def evaluate(weights: str, data: Path) -> float:
     """The loss of weights in the layout of `transformers`, on the held-out text."""
     import torch
@@ -321,11 +334,10 @@ def evaluate(weights: str, data: Path) -> float:
     from pretune.runtime.distributed import Distributed
     from pretune.runtime.precision import Precision
     from pretune.train.step import TrainModule
-    from pretune.train.validation import Validation
 
     model = load_model(weights, heads=["clm"])
     objective = build_objective({"clm": 1.0}, characters(model.vocab_size))
-    look = Validation(held_out_batches(objective, Text.load(data / "val.bin")))
+    look = validation(held_out_batches(objective, Text.load(data / "val.bin")))
     precision = Precision("fp32", 0.0, "the same for both sides")
     found = look.measure(TrainModule(model, objective), objective, torch.device("cpu"), precision, Distributed())
     assert found is not None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pretune.batch import ragged
 from pretune.errors import UsageError
-from pretune.generate.reader import context
+from pretune.generate.session import context_length
 from pretune.models.model import LanguageModel
 from pretune.runtime.device import inference_context, is_bf16
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -44,7 +44,7 @@ def fill(model: LanguageModel, tokenizer: Tokenizer, text: str, top: int) -> lis
     tokens, segments = vocabulary.wrap(tokenizer.encode(text, allow_special=True))
     if not (tokens == vocabulary.mask).any():
         raise UsageError(f"no {tokenizer.token(vocabulary.mask)} in {text[:60]!r}; put one where a word is missing")
-    length = context(model, tokenizer)
+    length = context_length(model, tokenizer)
     if len(tokens) > length:
         raise UsageError(f"the text has {len(tokens)} tokens, the model reads {length}; shorten it")
     batch = ragged([tokens], [segments]).to(model.device)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pretune.batch import Batch, OutputRows, ragged
 from pretune.errors import DataError, UsageError
 from pretune.evaluate.engine import BUDGET
-from pretune.generate.reader import context
+from pretune.generate.session import context_length
 from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.model import LanguageModel
 from pretune.runtime.device import inference_context, is_bf16
@@ -145,7 +145,7 @@ def _readings(
     sources: Sequence[str] | None,
     masking: Masking,
 ) -> Iterator[_Reading]:
-    length, vocabulary = context(model, tokenizer), tokenizer.vocabulary
+    length, vocabulary = context_length(model, tokenizer), tokenizer.vocabulary
     if isinstance(model, EncoderDecoder):
         origins = tokenizer.encode_batch(sources or [""] * len(runs))
         return _conditional(runs, origins, vocabulary, model.start, length)

@@ -17,21 +17,21 @@ import torch
 from torch import Tensor
 
 from pretune.generate.options import GenerateConfig
-from pretune.generate.sample import obey
+from pretune.generate.sample import apply_constraints
 from pretune.models.encoder_decoder import GenerationConstraints
 
-NO_RULES = GenerationConstraints()
+NO_CONSTRAINTS = GenerationConstraints()
 
 
 class Steps(Protocol):
     """A model with a key/value cache, a row for each sequence."""
 
     def feed(self, tokens: Tensor) -> Tensor:
-        """One token more for each row. Shape: tokens: (N,); return: (N, V) fp32 logits."""
+        """Feeds one more token for each row. Shape: tokens: (N,); return: (N, V) fp32 logits."""
         ...
 
     def select(self, rows: Tensor) -> None:
-        """Keep, repeat and reorder rows. Shape: rows: (M,) indices into the N rows."""
+        """Keeps, repeats and reorders rows. Shape: rows: (M,) indices into the N rows."""
         ...
 
 
@@ -40,7 +40,7 @@ class Hypotheses:
     """The search of one prompt.
 
     Attributes:
-        limit: most tokens.
+        limit: maximal number of tokens.
         scores: (b,) summed log probabilities of the live beams, best first.
         live: their tokens.
         finished: at most k of (score, tokens), best first.
@@ -58,22 +58,22 @@ class Hypotheses:
         logits: Tensor,
         config: GenerateConfig,
         ends: Callable[[list[int]], bool],
-        rules: GenerationConstraints = NO_RULES,
+        constraints: GenerationConstraints = NO_CONSTRAINTS,
     ) -> list[int]:
-        """One step; returns the beam from which each new live beam came.
+        """Does one step; returns the beam from which each new live beam came.
 
         Shape:
             logits: (b, V) fp32.
         """
         k = config.beams
-        scores = obey(logits.log_softmax(dim=-1), rules, self.live, [self.limit] * len(logits))
+        scores = apply_constraints(logits.log_softmax(dim=-1), constraints, self.live, [self.limit] * len(logits))
         total = scores + self.scores[:, None]
         best = total.flatten().topk(min(2 * k, total.numel()))
         vocabulary = logits.shape[1]
         length = len(self.live[0]) + 1
         candidates = [
-            (value, place // vocabulary, [*self.live[place // vocabulary], place % vocabulary])
-            for value, place in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            (value, index // vocabulary, [*self.live[index // vocabulary], index % vocabulary])
+            for value, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
         ended = [length >= self.limit or ends(tokens) for _, _, tokens in candidates]
         full = config.early_stopping and len(self.finished) == k
@@ -86,10 +86,10 @@ class Hypotheses:
         stay = [n for n, end in enumerate(ended) if not end][:k]
         self.scores = best.values[stay]
         self.live = [candidates[n][2] for n in stay]
-        self.done = not stay or self._settled(float(self.scores[0]), length, config)
+        self.done = not stay or self._cannot_improve(float(self.scores[0]), length, config)
         return [candidates[n][1] for n in stay]
 
-    def _settled(self, best: float, length: int, config: GenerateConfig) -> bool:
+    def _cannot_improve(self, best: float, length: int, config: GenerateConfig) -> bool:
         if len(self.finished) < config.beams:
             return False
         return config.early_stopping or best / length**config.length_penalty <= self.finished[-1][0]
@@ -101,16 +101,16 @@ def beam_search(
     config: GenerateConfig,
     limits: Sequence[int],
     ends: Callable[[list[int]], bool],
-    rules: GenerationConstraints = NO_RULES,
+    constraints: GenerationConstraints = NO_CONSTRAINTS,
 ) -> list[list[int]]:
-    """The best finished hypothesis of each prompt.
+    """Returns the best finished hypothesis of each prompt.
 
     Args:
         logits: for the first token of each prompt.
         steps: the model, after it has read the prompts.
-        limits: most tokens, for each prompt.
+        limits: maximal number of new tokens, for each prompt.
         ends: whether generated tokens are complete: an end token or a stop text came.
-        rules: of the model.
+        constraints: what the model's files require of a text.
 
     Shape:
         logits: (N, V) fp32; return: N runs of tokens, the end token included.
@@ -119,9 +119,9 @@ def beam_search(
     running, first = list(range(len(searches))), list(range(len(searches) + 1))
     while running:
         rows: list[int] = []
-        for place, n in enumerate(running):
-            origin = searches[n].advance(logits[first[place] : first[place + 1]], config, ends, rules)
-            rows += [first[place] + beam for beam in origin] if not searches[n].done else []
+        for i, n in enumerate(running):
+            origin = searches[n].advance(logits[first[i] : first[i + 1]], config, ends, constraints)
+            rows += [first[i] + beam for beam in origin] if not searches[n].done else []
         running = [n for n in running if not searches[n].done]
         if not running:
             break

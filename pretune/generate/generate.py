@@ -1,9 +1,9 @@
-"""Continue prompts: many at once, of different lengths, each as if it were alone.
+"""Generates continuations of prompts: many at once, of different lengths, each as if it were alone.
 
-1. Prompts are read together as one ragged run; the cache keeps their keys and values. An encoder-decoder reads them by
-   its encoder and begins a text of its own.
-2. A step feeds the newest token of each sequence that is still open; one that ends leaves the batch.
-3. Text grows by whole characters and is handed out as soon as it is certain.
+1. Prompts are read together as one ragged batch; the cache keeps their keys and values. An encoder-decoder reads them
+   with its encoder and begins a new text.
+2. A step feeds the newest token of each unfinished sequence; a finished one leaves the batch.
+3. Text grows by whole characters and is yielded as soon as it is certain.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.generate.beam import beam_search
 from pretune.generate.options import Continuation, GenerateConfig, Reason
-from pretune.generate.reader import DecodingSession, context, framed, rooms
-from pretune.generate.sample import keys, obey, sample
+from pretune.generate.sample import apply_constraints, keys, sample
+from pretune.generate.session import DecodingSession, add_special_tokens, context_length, max_new_tokens_left
 from pretune.generate.stream import TextStream
 from pretune.models.encoder_decoder import EncoderDecoder, GenerationConstraints
 from pretune.models.model import LanguageModel
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 Tokens = NDArray[np.int64]
-Pieces = Generator[tuple[int, str], None, list[Continuation]]
+Stream = Generator[tuple[int, str], None, list[Continuation]]
 _ROWS = 64
 _log = logging.getLogger("pretune")
 
@@ -37,35 +37,35 @@ _log = logging.getLogger("pretune")
 def generate(
     model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens], config: GenerateConfig
 ) -> list[Continuation]:
-    """Continuations of prompts, in their order. See `stream`."""
-    pieces = stream(model, tokenizer, prompts, config)
+    """Returns the continuations of prompts, in their order. See `stream`."""
+    texts = stream(model, tokenizer, prompts, config)
     while True:
         try:
-            next(pieces)
+            next(texts)
         except StopIteration as end:
             return list(end.value)
 
 
-def stream(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens], config: GenerateConfig) -> Pieces:
-    """Yield (prompt number, text) as text becomes certain; the generator's value is all continuations.
+def stream(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens], config: GenerateConfig) -> Stream:
+    """Yields (prompt number, text) as text becomes certain; the generator returns all continuations.
 
-    Beam search hands out a text only when it is complete.
+    Beam search yields a text only when it is complete.
 
     Raises:
         UsageError: the model does not generate; an empty prompt, or one that fills the model's context.
         DataError: the tokenizer lacks a token that the model's files name.
     """
-    rules = _rules(model, tokenizer)
-    prompts = framed(model, tokenizer, prompts)
-    most, free = context(model, tokenizer), rooms(model, tokenizer, prompts)
-    limits = [min(config.max_new_tokens, room) for room in free]
+    constraints = _constraints(model, tokenizer)
+    prompts = add_special_tokens(model, tokenizer, prompts)
+    max_length, remaining = context_length(model, tokenizer), max_new_tokens_left(model, tokenizer, prompts)
+    limits = [min(config.max_new_tokens, tokens) for tokens in remaining]
     clipped = sum(limit < config.max_new_tokens for limit in limits)
     if clipped:
         _log.warning(
-            "max_new_tokens = %d clipped to %d: the model's context of %d tokens leaves no more after %d of %d prompts",
+            "max_new_tokens = %d reduced to %d: the model's context of %d tokens leaves no more after %d of %d prompts",
             config.max_new_tokens,
             min(limits),
-            most,
+            max_length,
             clipped,
             len(prompts),
         )
@@ -74,58 +74,60 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens]
     out: list[Continuation] = []
     for start in range(0, len(prompts), rows):
         part = slice(start, start + rows)
-        longest = max(most - room + limit for room, limit in zip(free[part], limits[part], strict=True))
-        reader = DecodingSession(model, tokenizer.vocabulary.size, len(prompts[part]), longest)
-        run = _Run(reader, tokenizer, prompts[part], limits[part], config, rules, start)
-        out += yield from run.beams() if config.beams > 1 else run.tokens(draws[part])
+        capacity = max(max_length - left + limit for left, limit in zip(remaining[part], limits[part], strict=True))
+        session = DecodingSession(model, tokenizer.vocabulary.size, len(prompts[part]), capacity)
+        batch = _PromptBatch(session, tokenizer, prompts[part], limits[part], config, constraints, start)
+        out += yield from batch.beams() if config.beams > 1 else batch.tokens(draws[part])
     return out
 
 
-def _rules(model: LanguageModel, tokenizer: Tokenizer) -> GenerationConstraints:
+def _constraints(model: LanguageModel, tokenizer: Tokenizer) -> GenerationConstraints:
     if "clm" not in model.heads:
         raise UsageError(
-            f"this {model.family} model has no clm head and cannot generate; take a causal language model such as "
+            f"this {model.family} model has no clm head and cannot generate; use a causal language model such as "
             "gpt2 (a model with an mlm head fills [MASK] with `fill`)"
         )
-    rules = model.rules if isinstance(model, EncoderDecoder) else GenerationConstraints()
-    for token in (rules.first, *rules.last, *chain.from_iterable(rules.never)):
+    constraints = model.constraints if isinstance(model, EncoderDecoder) else GenerationConstraints()
+    for token in (constraints.first, *constraints.last, *chain.from_iterable(constraints.bad_words)):
         if token is not None and token >= tokenizer.vocabulary.size:
             raise DataError(
-                f"the model's files force or forbid token {token}, and the tokenizer has {tokenizer.vocabulary.size}; "
-                "take the tokenizer that the model was trained with"
+                f"the model's files force or forbid token {token}, but the tokenizer has only "
+                f"{tokenizer.vocabulary.size} tokens; use the tokenizer that the model was trained with"
             )
-    return rules
+    return constraints
 
 
 @dataclass(frozen=True)
-class _Run:
-    """One batch of prompts; `first` is the number of its first prompt."""
+class _PromptBatch:
+    """Prompts that are decoded together; `first` is the number of its first prompt."""
 
-    reader: DecodingSession
+    session: DecodingSession
     tokenizer: Tokenizer
     prompts: Sequence[Tokens]
     limits: Sequence[int]
     config: GenerateConfig
-    rules: GenerationConstraints
+    constraints: GenerationConstraints
     first: int
 
-    def tokens(self, draws: Sequence[Draw]) -> Pieces:
-        """Greedy decoding or sampling."""
+    def tokens(self, draws: Sequence[Draw]) -> Stream:
+        """Decodes greedily or by sampling."""
         texts = [TextStream(self.tokenizer, self.config.stop) for _ in self.prompts]
-        made: list[list[int]] = [[] for _ in self.prompts]
+        generated: list[list[int]] = [[] for _ in self.prompts]
         reasons: list[Reason] = ["length"] * len(texts)
         live = list(range(len(texts)))
-        logits = self.reader.read(self.prompts)
+        logits = self.session.read(self.prompts)
         for step in range(max(self.limits)):
-            logits = obey(logits, self.rules, [made[n] for n in live], [self.limits[n] for n in live])
+            logits = apply_constraints(
+                logits, self.constraints, [generated[n] for n in live], [self.limits[n] for n in live]
+            )
             if self.config.temperature:
                 chosen = sample(logits, self.config, [draws[n] for n in live], step)
             else:
                 chosen = logits.argmax(dim=1)
             stay: list[int] = []
             for row, (n, token) in enumerate(zip(live, chosen.tolist(), strict=True)):
-                made[n].append(token)
-                reason, piece = self._advance(n, token, texts[n], len(made[n]))
+                generated[n].append(token)
+                reason, piece = self._advance(n, token, texts[n], len(generated[n]))
                 if piece:
                     yield self.first + n, piece
                 if reason is None:
@@ -137,16 +139,16 @@ class _Run:
             if len(stay) < len(live):
                 live = [live[row] for row in stay]
                 kept = torch.tensor(stay, device=chosen.device)
-                self.reader.select(kept)
+                self.session.select(kept)
                 chosen = chosen[kept]
-            logits = self.reader.feed(chosen)
+            logits = self.session.feed(chosen)
         return [
             Continuation(text.text, ids, reason, len(prompt))
-            for text, ids, reason, prompt in zip(texts, made, reasons, self.prompts, strict=True)
+            for text, ids, reason, prompt in zip(texts, generated, reasons, self.prompts, strict=True)
         ]
 
     def _advance(self, n: int, token: int, text: TextStream, length: int) -> tuple[Reason | None, str]:
-        """Why the sequence ends with this token, if it does, and the text that is now certain."""
+        """Returns why the sequence ends with this token, if it does, and the text that is now certain."""
         if token == self.tokenizer.vocabulary.ending:
             return "end", text.finish()
         piece = text.push(token)
@@ -159,8 +161,8 @@ class _Run:
     def _full(self, n: int) -> Reason:
         return "length" if self.limits[n] == self.config.max_new_tokens else "context"
 
-    def beams(self) -> Pieces:
-        """Beam search."""
+    def beams(self) -> Stream:
+        """Decodes by beam search."""
         eos, stop = self.tokenizer.vocabulary.ending, self.config.stop
         window = max(map(len, stop), default=0) + 8
 
@@ -170,8 +172,8 @@ class _Run:
             tail = self.tokenizer.decode(tokens[-4 * window :]) if stop else ""
             return any(text in tail for text in stop)
 
-        logits = self.reader.read(self.prompts)
-        best = beam_search(logits, self.reader, self.config, self.limits, ends, self.rules)
+        logits = self.session.read(self.prompts)
+        best = beam_search(logits, self.session, self.config, self.limits, ends, self.constraints)
         out = []
         for n, (ids, prompt) in enumerate(zip(best, self.prompts, strict=True)):
             text = TextStream(self.tokenizer, stop)

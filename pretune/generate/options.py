@@ -17,10 +17,10 @@ class GenerateConfig(Config):
     """Decoding options; the defaults are greedy.
 
     Attributes:
-        max_new_tokens: at most this many tokens; clipped, with a note, to what the model's context leaves.
-        temperature: 0 takes the most probable token; above 0 samples from softmax(logits / temperature).
-        top_k: sample among the k most probable tokens only; 0: all.
-        top_p: sample among the fewest tokens whose probabilities reach p.
+        max_new_tokens: at most this many tokens; reduced, with a note, to what the model's context leaves.
+        temperature: 0 chooses the most probable token; above 0 samples from softmax(logits / temperature).
+        top_k: sample only among the k most probable tokens; 0: among all.
+        top_p: sample among the fewest tokens whose probabilities add up to p.
         beams: beam search over this many hypotheses.
         length_penalty: a finished hypothesis scores log probability / tokens ** length_penalty.
         early_stopping: beam search ends as soon as `beams` hypotheses are finished.
@@ -41,7 +41,7 @@ class GenerateConfig(Config):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.temperature == 0 and (self.top_k or self.top_p < 1):
-            raise ValueError("top_k and top_p choose among samples: set temperature above 0, such as 1.0")
+            raise ValueError("top_k and top_p restrict sampling: set temperature above 0, such as 1.0")
         if self.beams > 1 and self.temperature > 0:
             raise ValueError("beam search does not sample: set temperature to 0, or beams to 1")
         if "" in self.stop:

@@ -1,4 +1,4 @@
-"""Choose the next token of each sequence from its logits, greedily or by keyed sampling."""
+"""Chooses the next token of each sequence from its logits, greedily or by keyed sampling."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pretune.nn.cross_entropy import draw_tokens
 
 
 def keys(prompts: Sequence[NDArray[np.int64]], seed: int) -> list[Draw]:
-    """One key for each prompt: from the seed, its tokens, and how often the same prompt came before in the list.
+    """Returns one key for each prompt: from the seed, its tokens, and how often it came before in the list.
 
     So a prompt gives the same text alone and among others, and equal prompts of one call give different samples.
     """
@@ -32,36 +32,38 @@ def keys(prompts: Sequence[NDArray[np.int64]], seed: int) -> list[Draw]:
 
 
 def sample(logits: Tensor, config: GenerateConfig, draws: Sequence[Draw], step: int) -> Tensor:
-    """One token for each row, by inverting the cumulative distribution at the row's uniform number of this step.
+    """Draws one token for each row, by inverting the cumulative distribution at the row's uniform number of this step.
 
     Shape:
         logits: (N, V) fp32; draws: N keys; return: (N,) int64.
     """
     uniform = torch.tensor([float(draw.uniform(step)) for draw in draws], dtype=torch.float64)
-    scaled = keep(logits / config.temperature, config.top_k, config.top_p)
+    scaled = top_k_top_p(logits / config.temperature, config.top_k, config.top_p)
     return draw_tokens(scaled.softmax(dim=-1).double(), uniform.to(logits.device))
 
 
-def obey(scores: Tensor, rules: GenerationConstraints, texts: Sequence[Sequence[int]], limits: Sequence[int]) -> Tensor:
-    """Scores with -inf for what a model's rules forbid now; a token that must come has 0.
+def apply_constraints(
+    scores: Tensor, constraints: GenerationConstraints, texts: Sequence[Sequence[int]], limits: Sequence[int]
+) -> Tensor:
+    """Sets scores to -inf for tokens that the constraints forbid now; a token that must come has 0.
 
     Args:
-        texts: what was written before.
-        limits: most tokens of each row's text.
+        texts: the tokens generated before.
+        limits: maximal number of tokens of each row's text.
 
     Shape:
         scores: (N, V) logits or log probabilities; texts, limits: N; return: (N, V)
     """
-    if rules == GenerationConstraints():
+    if constraints == GenerationConstraints():
         return scores
     scores = scores.clone()
-    for *begun, token in rules.never:
+    for *begun, token in constraints.bad_words:
         rows = [n for n, text in enumerate(texts) if not begun or list(text[-len(begun) :]) == begun]
         scores[rows, token] = -torch.inf
-    if rules.first is not None:
-        _force(scores, [n for n, text in enumerate(texts) if not text], [rules.first])
-    if rules.last:
-        _force(scores, [n for n, text in enumerate(texts) if len(text) == limits[n] - 1], rules.last)
+    if constraints.first is not None:
+        _force(scores, [n for n, text in enumerate(texts) if not text], [constraints.first])
+    if constraints.last:
+        _force(scores, [n for n, text in enumerate(texts) if len(text) == limits[n] - 1], constraints.last)
     return scores
 
 
@@ -71,8 +73,8 @@ def _force(scores: Tensor, rows: list[int], tokens: Sequence[int]) -> None:
         scores[rows, token] = 0.0
 
 
-def keep(logits: Tensor, top_k: int, top_p: float) -> Tensor:
-    """Logits outside the k most probable tokens, then outside the nucleus of mass p, become -inf.
+def top_k_top_p(logits: Tensor, top_k: int, top_p: float) -> Tensor:
+    """Sets logits to -inf outside the k most probable tokens, then outside the nucleus of mass p.
 
     Shape:
         logits: (N, V); return: same.
@@ -80,12 +82,12 @@ def keep(logits: Tensor, top_k: int, top_p: float) -> Tensor:
     Source: Fan et al. 2018 (arXiv 1805.04833), top-k; Holtzman et al. 2020 (arXiv 1904.09751), nucleus.
     """
     if top_k and top_k < logits.shape[-1]:
-        least = logits.topk(top_k, dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
+        smallest = logits.topk(top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < smallest, -torch.inf)
     if top_p < 1:
-        value, place = logits.sort(dim=-1, descending=True, stable=True)
-        mass = value.softmax(dim=-1)
+        values, order = logits.sort(dim=-1, descending=True, stable=True)
+        mass = values.softmax(dim=-1)
         outside = mass.cumsum(dim=-1) - mass >= top_p
         outside[:, 0] = False
-        logits = logits.masked_fill(torch.zeros_like(outside).scatter(1, place, outside), -torch.inf)
+        logits = logits.masked_fill(torch.zeros_like(outside).scatter(1, order, outside), -torch.inf)
     return logits

@@ -1,4 +1,4 @@
-"""From token ids to text as it grows: whole characters only, and nothing that may belong to a stop text."""
+"""Decodes token ids to text as it grows: whole characters only, and nothing that may belong to a stop text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TextStream:
             that end together the longer. Text that may be the beginning of one is held back.
 
     Attributes:
-        text: all text so far, the held-back part included, cut before a stop text.
+        text: all text so far, the held-back part included, truncated before a stop text.
         stopped: a stop text was found.
     """
 
@@ -30,14 +30,14 @@ class TextStream:
         self.stopped = False
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
-        self._longest = max(map(len, self._stop), default=0)
+        self._max_stop = max(map(len, self._stop), default=0)
         self._tokens: list[int] = []
         self._context = 0
         self._read = 0
         self._emitted = 0
 
     def push(self, token: int) -> str:
-        """Add a token; returns the text that is now certain."""
+        """Adds a token; returns the text that is now certain."""
         if self.stopped:
             return ""
         self._tokens.append(token)
@@ -49,7 +49,7 @@ class TextStream:
         return self._add(grown[len(known) :])
 
     def finish(self) -> str:
-        """End the sequence; returns the text that was held back."""
+        """Ends the sequence; returns the text that was held back."""
         piece = ""
         if not self.stopped:
             known = self._tokenizer.decode(self._tokens[self._context : self._read])
@@ -57,19 +57,19 @@ class TextStream:
         return piece + self._emit(len(self.text))
 
     def _add(self, piece: str) -> str:
-        start = max(0, len(self.text) - self._longest + 1)
+        start = max(0, len(self.text) - self._max_stop + 1)
         self.text += piece
-        places = [(self.text.find(stop, start), stop) for stop in self._stop]
-        found = [(place + len(stop), place) for place, stop in places if place >= 0]
-        if found:
-            self.text = self.text[: min(found)[1]]
+        starts = [(self.text.find(stop, start), stop) for stop in self._stop]
+        matches = [(begin + len(stop), begin) for begin, stop in starts if begin >= 0]
+        if matches:
+            self.text = self.text[: min(matches)[1]]
             self.stopped = True
             return self._emit(len(self.text))
         return self._emit(len(self.text) - self._held())
 
     def _held(self) -> int:
         """Characters at the end that may begin a stop text."""
-        tail = self.text[-self._longest :] if self._longest else ""
+        tail = self.text[-self._max_stop :] if self._max_stop else ""
         return max(
             (n for stop in self._stop for n in range(1, min(len(stop), len(tail) + 1)) if tail.endswith(stop[:n])),
             default=0,

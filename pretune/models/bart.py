@@ -168,9 +168,9 @@ def assemble(
     )
     last = config.forced_eos_token_id
     ends = last if isinstance(last, tuple) else () if last is None else (last,)
-    rules = GenerationConstraints(config.forced_bos_token_id, ends, config.bad_words_ids or ())
+    constraints = GenerationConstraints(config.forced_bos_token_id, ends, config.bad_words_ids or ())
     start, std = config.decoder_start_token_id, config.init_std
-    return EncoderDecoder(family, config, encoder, writing, stack, parts, start=start, rules=rules, std=std)
+    return EncoderDecoder(family, config, encoder, writing, stack, parts, start=start, constraints=constraints, std=std)
 
 
 def _attention(config: Config, side: str, structure: Structure) -> Attention:

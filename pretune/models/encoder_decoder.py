@@ -32,17 +32,17 @@ class Encoder(nn.Module):
 
 @dataclass(frozen=True)
 class GenerationConstraints:
-    """What a model's files ask of a text that it writes.
+    """What a model's files require of the texts that it generates.
 
     Attributes:
-        first: token with which it begins, whatever the scores say.
-        last: tokens with one of which it ends where it is as long as it may be.
-        never: words, each of a token or more, that it does not hold.
+        first: the token with which a text begins, whatever the scores say.
+        last: tokens, with one of which a text ends that is as long as it may be.
+        bad_words: words, each of one token or more, that a text must not contain.
     """
 
     first: int | None = None
     last: tuple[int, ...] = ()
-    never: tuple[tuple[int, ...], ...] = ()
+    bad_words: tuple[tuple[int, ...], ...] = ()
 
 
 class EncoderDecoder(LanguageModel):
@@ -54,7 +54,7 @@ class EncoderDecoder(LanguageModel):
         family, config, embedding, stack, parts: as of every model; embedding and stack are the decoder's.
         encoder: the other side.
         start: token with which the decoder's run begins.
-        rules: of what it writes.
+        constraints: on what it generates.
         std, residual_std, positions: as of every model.
     """
 
@@ -68,7 +68,7 @@ class EncoderDecoder(LanguageModel):
         parts: HeadParts,
         *,
         start: int,
-        rules: GenerationConstraints = GenerationConstraints(),
+        constraints: GenerationConstraints = GenerationConstraints(),
         std: float = 0.02,
         residual_std: float | None = None,
         positions: int | None = None,
@@ -78,7 +78,7 @@ class EncoderDecoder(LanguageModel):
         )
         self.encoder = encoder
         self.start = start
-        self.rules = rules
+        self.constraints = constraints
 
     @property
     def has_encoder(self) -> bool:

@@ -17,7 +17,7 @@ from pretune.batch import Batch, ragged
 from pretune.errors import DataError, UsageError
 from pretune.generate.generate import generate
 from pretune.generate.options import GenerateConfig
-from pretune.generate.sample import obey
+from pretune.generate.sample import apply_constraints
 from pretune.interop.huggingface import load_model, save_model
 from pretune.models import build
 from pretune.models.encoder_decoder import EncoderDecoder, GenerationConstraints
@@ -154,7 +154,7 @@ def test_text_is_the_same_without_a_cache(pair: Pair) -> None:
     _, model = pair
     for run, expected in zip(prompts(), written(model), strict=True):
         made: list[int] = []
-        rules = model.rules if isinstance(model, EncoderDecoder) else GenerationConstraints()
+        constraints = model.constraints if isinstance(model, EncoderDecoder) else GenerationConstraints()
         while len(made) < len(expected):
             if isinstance(model, EncoderDecoder):
                 batch = ragged([[model.start, *made]])
@@ -162,18 +162,18 @@ def test_text_is_the_same_without_a_cache(pair: Pair) -> None:
             else:
                 batch = ragged([[*run.tolist(), *made]])
             logits = model.heads["clm"](model(batch).last_hidden_state[-1:])
-            made.append(int(obey(logits, rules, [made], [NEW]).argmax()))
+            made.append(int(apply_constraints(logits, constraints, [made], [NEW]).argmax()))
         assert made == expected
 
 
 def test_rules_come_back_from_the_files(tmp_path: Path) -> None:
     _, model = make("bart forced", tmp_path / "theirs")
     assert isinstance(model, EncoderDecoder)
-    assert model.rules == GenerationConstraints(first=7, last=(END,))
+    assert model.constraints == GenerationConstraints(first=7, last=(END,))
     save_model(model, tmp_path / "ours")
     again = load_model(tmp_path / "ours")
     assert isinstance(again, EncoderDecoder)
-    assert again.rules == model.rules
+    assert again.constraints == model.constraints
     theirs = hf.BartForConditionalGeneration.from_pretrained(tmp_path / "ours")
     assert written(model) == reference(theirs, prompts())
     assert all(row[0] == 7 and row[-1] == END for row in written(model))
@@ -184,7 +184,7 @@ def test_a_rule_about_a_token_that_is_not_there() -> None:
     model = build("bart", "tiny", ["clm"], {**fields, "forced_eos_token_id": 299, "vocab_size": 400})
     assert generate(model, byte_tokenizer(), prompts(), GenerateConfig(max_new_tokens=2))
     model = build("bart", "tiny", ["clm"], {**fields, "forced_eos_token_id": 300, "vocab_size": 400})
-    with pytest.raises(DataError, match="force or forbid token 300, and the tokenizer has 300"):
+    with pytest.raises(DataError, match="force or forbid token 300, but the tokenizer has only 300"):
         generate(model, byte_tokenizer(), prompts(), GenerateConfig(max_new_tokens=2))
 
 
@@ -196,7 +196,7 @@ def test_limits_of_an_encoder_decoder() -> None:
     (made,) = generate(model, byte_tokenizer(), long, GenerateConfig(max_new_tokens=50))
     assert len(made.tokens) == 15 or made.reason == "end"
     assert made.prompt_tokens == 16
-    with pytest.raises(UsageError, match="prompt 1 has 17 tokens, which is more than the encoder's context of 16"):
+    with pytest.raises(UsageError, match="prompt 1 has 17 tokens, which exceeds the encoder's context of 16"):
         generate(model, byte_tokenizer(), [np.arange(2, 18)], GenerateConfig())
     (empty,) = generate(model, byte_tokenizer(), [np.zeros(0, np.int64)], GenerateConfig(max_new_tokens=3))
     assert empty.prompt_tokens == 1

@@ -17,7 +17,7 @@ from pretune.batch import ragged
 from pretune.errors import UsageError
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateConfig
-from pretune.generate.reader import DecodingSession
+from pretune.generate.session import DecodingSession
 from pretune.interop.huggingface import load_model
 from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel
@@ -192,7 +192,7 @@ def test_context_clips_with_a_note(pair: Pair, tokenizer: Tokenizer, caplog: pyt
     config = GenerateConfig(max_new_tokens=10, temperature=2.0)
     with caplog.at_level(logging.WARNING, "pretune"):
         found = generate(pair[1], tokenizer, prompts, config)
-    assert "clipped to 4" in caplog.text
+    assert "reduced to 4" in caplog.text
     assert len(found[0].tokens) <= 4
     assert found[0].reason in ("context", "end")
     full = generate(pair[1], tokenizer, some_prompts(tokenizer, (63,)), config)

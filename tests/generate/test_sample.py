@@ -9,7 +9,7 @@ from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from pretune.draw import Draw
 from pretune.generate.options import GenerateConfig
-from pretune.generate.sample import keep, keys, obey, sample
+from pretune.generate.sample import apply_constraints, keys, sample, top_k_top_p
 from pretune.models.encoder_decoder import GenerationConstraints
 
 
@@ -20,7 +20,7 @@ def test_filters_are_those_of_transformers(k: int, p: float) -> None:
     )
     wanted = TopKLogitsWarper(k)(None, logits) if k else logits
     wanted = TopPLogitsWarper(p)(None, wanted) if p < 1 else wanted
-    assert torch.equal(keep(logits, k, p), wanted)
+    assert torch.equal(top_k_top_p(logits, k, p), wanted)
 
 
 def test_frequencies_follow_the_distribution() -> None:
@@ -48,11 +48,11 @@ def test_keys_name_prompt_and_repetition() -> None:
 
 
 def test_words_that_are_forbidden_and_tokens_that_must_come() -> None:
-    rules = GenerationConstraints(first=4, last=(1, 3), never=((5,), (2, 0), (0, 2, 1)))
+    constraints = GenerationConstraints(first=4, last=(1, 3), bad_words=((5,), (2, 0), (0, 2, 1)))
     texts, limits = [[], [7, 2], [0, 2], [9, 9]], [8, 8, 8, 3]
-    found = obey(torch.full((4, 6), 0.5), rules, texts, limits)
+    found = apply_constraints(torch.full((4, 6), 0.5), constraints, texts, limits)
     allowed = [torch.isfinite(row).nonzero().flatten().tolist() for row in found]
     assert allowed == [[4], [1, 2, 3, 4], [2, 3, 4], [1, 3]]
     assert found[0, 4] == 0 == found[3, 1] == found[3, 3]
     scores = torch.full((1, 6), 0.5)
-    assert obey(scores, GenerationConstraints(), [[]], [8]) is scores
+    assert apply_constraints(scores, GenerationConstraints(), [[]], [8]) is scores

@@ -14,7 +14,7 @@ import torch
 import transformers
 from wheelkit import wheel
 
-from pretune.generate.reader import DecodingSession
+from pretune.generate.session import DecodingSession
 from pretune.interop.huggingface import load_model, save_model
 
 

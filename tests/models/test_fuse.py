@@ -14,7 +14,7 @@ from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 from torch import nn
 
 from pretune.batch import OutputRows, ragged
-from pretune.generate.reader import DecodingSession
+from pretune.generate.session import DecodingSession
 from pretune.interop.huggingface import load_model
 from pretune.models.fuse import FusedBlock, fuse
 from pretune.models.model import LanguageModel

@@ -1,6 +1,6 @@
-"""A model that reads ragged prompts once, then a token a step, and says what may come next.
+"""A decoding session: a model with its key/value cache, which reads ragged prompts once and then one token a step.
 
-A decoder goes on with its prompts; an encoder-decoder reads them on one side and begins a text on the other.
+A decoder continues its prompts; an encoder-decoder reads them with its encoder and begins a new text.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class DecodingSession:
         self._cache = model.new_cache(sequences, capacity)
         self._vocabulary = vocabulary
         self._device = model.device
-        self._half = is_bf16(model)
+        self._is_bf16 = is_bf16(model)
 
     def read(self, prompts: Sequence[NDArray[np.int64]]) -> Tensor:
-        """Read the prompts. Shape: return: (N, V) fp32 logits of the token after each."""
+        """Reads the prompts. Shape: return: (N, V) fp32 logits of the token after each."""
         if isinstance(self._model, EncoderDecoder):
             tokens = torch.full((len(prompts),), self._model.start, device=self._device)
             return self._forward(tokens, [1] * len(prompts), ragged(prompts).to(self._device))
@@ -51,15 +51,15 @@ class DecodingSession:
         return self._forward(tokens, [len(prompt) for prompt in prompts])
 
     def feed(self, tokens: Tensor) -> Tensor:
-        """One token more for each row. Shape: tokens: (N,); return: (N, V) fp32 logits."""
+        """Feeds one more token for each row. Shape: tokens: (N,); return: (N, V) fp32 logits."""
         return self._forward(tokens, [1] * len(tokens))
 
     def select(self, rows: Tensor) -> None:
-        """Keep, repeat and reorder rows. Shape: rows: (M,) indices into the N rows."""
+        """Keeps, repeats and reorders rows. Shape: rows: (M,) indices into the N rows."""
         self._cache.reorder(rows)
 
     def _forward(self, tokens: Tensor, lengths: list[int], source: Batch | None = None) -> Tensor:
-        with inference_context(self._device, self._half):
+        with inference_context(self._device, self._is_bf16):
             layout = self._cache.layout(lengths, self._device)
             hidden = self._model(Batch(tokens, layout, source=source), cache=self._cache).last_hidden_state
             if len(hidden) > len(lengths):
@@ -67,30 +67,32 @@ class DecodingSession:
             logits: Tensor = self._head(hidden).float()
             if self._vocabulary < logits.shape[1]:
                 logits = logits[:, : self._vocabulary]
-            return self._refine(logits, hidden) if self._half else logits
+            return self._refine(logits, hidden) if self._is_bf16 else logits
 
     def _refine(self, logits: Tensor, hidden: Tensor) -> Tensor:
-        """Make the best logits again in fp32 sums: a bf16 result of 64 is rounded to 0.25.
+        """Computes the best logits again with fp32 sums: a bf16 result of 64 is rounded to 0.25.
 
         Shape:
             logits: (N, V); hidden: (N, width); return: (N, V)
         """
-        place = logits.topk(min(_REFINED, logits.shape[1]), dim=1).indices
+        best = logits.topk(min(_REFINED, logits.shape[1]), dim=1).indices
         with torch.autocast(hidden.device.type, enabled=False):
             rows = self._head.transform(hidden.float())
-            exact = torch.einsum("nkw,nw->nk", self._head.vocabulary.row(place).float(), rows)
+            exact = torch.einsum("nkw,nw->nk", self._head.vocabulary.row(best).float(), rows)
             if self._head.bias is not None:
-                exact = exact + self._head.bias[place]
-        return logits.scatter_(1, place, exact)
+                exact = exact + self._head.bias[best]
+        return logits.scatter_(1, best, exact)
 
 
-def context(model: LanguageModel, tokenizer: Tokenizer) -> int:
-    """Tokens that a sequence may have; see `LanguageModel.context`."""
+def context_length(model: LanguageModel, tokenizer: Tokenizer) -> int:
+    """Returns how many tokens a sequence may have; see `LanguageModel.context`."""
     return model.context(tokenizer.settings)
 
 
-def framed(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
-    """Prompts as the model reads them, with the special tokens that its tokenizer's files ask for.
+def add_special_tokens(
+    model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[NDArray[np.int64]]
+) -> list[NDArray[np.int64]]:
+    """Adds to each prompt the special tokens that the tokenizer's files put around it.
 
     Raises:
         UsageError: one that has no tokens.
@@ -100,27 +102,27 @@ def framed(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[NDArray
         return [vocabulary.whole(prompt) for prompt in prompts]
     for n, prompt in enumerate(prompts):
         if not len(prompt) + len(vocabulary.opening):
-            raise UsageError(f"prompt {n + 1} is empty: give it at least one word to go on from")
+            raise UsageError(f"prompt {n + 1} is empty; give it at least one word to continue")
     return [np.concatenate([vocabulary.opening, prompt]) for prompt in prompts]
 
 
-def rooms(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[NDArray[np.int64]]) -> list[int]:
-    """Tokens that the context leaves for what follows each prompt.
+def max_new_tokens_left(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[NDArray[np.int64]]) -> list[int]:
+    """Returns how many new tokens the model's context leaves after each prompt.
 
     Args:
-        prompts: framed.
+        prompts: with their special tokens.
 
     Raises:
-        UsageError: one that is too long.
+        UsageError: a prompt is too long.
     """
-    limit = context(model, tokenizer)
-    apart = isinstance(model, EncoderDecoder)  # prompt and text have positions of their own
-    most = limit if apart else limit - 1
+    length = context_length(model, tokenizer)
+    separate = isinstance(model, EncoderDecoder)  # prompt and text have positions of their own
+    max_length = length if separate else length - 1
     for n, prompt in enumerate(prompts):
-        if len(prompt) > most:
-            reason = "is more than the encoder's" if apart else "leaves no room in the model's"
+        if len(prompt) > max_length:
+            reason = "exceeds the encoder's" if separate else "leaves no room for a new token in the model's"
             raise UsageError(
-                f"prompt {n + 1} has {len(prompt)} tokens, which {reason} context of {limit}; "
-                f"shorten it to {most} tokens or fewer"
+                f"prompt {n + 1} has {len(prompt)} tokens, which {reason} context of {length}; "
+                f"shorten it to at most {max_length} tokens"
             )
-    return [limit - (1 if apart else len(prompt)) for prompt in prompts]
+    return [length - (1 if separate else len(prompt)) for prompt in prompts]
