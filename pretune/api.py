@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pretune import config as configuration
 from pretune.model import Continuation, Guess, Model, Prediction, Score, load
+from pretune.text.readers.labelled import Data
 from pretune.train.recipe import Recipe
 
 __all__ = ["Continuation", "Guess", "Model", "Prediction", "Score", "finetune", "load", "pretrain"]
@@ -29,26 +30,36 @@ def pretrain(recipe: Recipe | Path | str | Mapping[str, Any]) -> Model:
     return _present(run(settled), settled)
 
 
-def finetune(recipe: Recipe | Path | str | Mapping[str, Any]) -> Model:
+def finetune(
+    recipe: Recipe | Path | str | Mapping[str, Any], train: Data | None = None, validation: Data | None = None
+) -> Model:
     """Fine-tune a model on a task as a recipe says; returns the finished model.
 
     Args:
         recipe: a typed recipe, a TOML file, or plain values.
+        train: what to train on instead of `data.train`: a list of dicts, a DataFrame, an Arrow table, a
+            `datasets.Dataset`, or files; fields have the names that `data.columns` says.
+        validation: the same instead of `data.validation`.
     """
     from pretune.train.run import finetune as run
 
     settled = _recipe(recipe)
-    return _present(run(settled), settled)
+    train, validation = (list(data) if isinstance(data, Iterator) else data for data in (train, validation))
+    return _present(run(settled, train, validation), settled, train if validation is None else validation)
 
 
-def _present(run: Path, recipe: Recipe) -> Model:
-    """The finished model of a run, after it has said something for the run's report."""
+def _present(run: Path, recipe: Recipe, data: Data | None = None) -> Model:
+    """The finished model of a run, after it has said something for the run's report.
+
+    Args:
+        data: labelled data in memory, where the recipe names no file.
+    """
     from pretune.report.report import write_report
     from pretune.report.samples import write_samples
 
     model = load(run, recipe.device, recipe.precision)
     if recipe.track.report and os.environ.get("RANK", "0") == "0":
-        write_samples(run, model, recipe)
+        write_samples(run, model, recipe, data)
         write_report(run)
     return model
 

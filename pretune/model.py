@@ -20,13 +20,14 @@ from pretune.evaluate.embed import Embedder, budget_of
 from pretune.evaluate.engine import evaluate_examples, evaluate_store, predict_examples
 from pretune.evaluate.fill import Guess, fill
 from pretune.evaluate.likelihood import Masking, Score, score
-from pretune.evaluate.trained_task import trained_task
+from pretune.evaluate.recorded import recorded_heads, trained_task
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateConfig, GenerateOptions
 from pretune.generate.session import context_length
 from pretune.interop.deltas import is_delta, load_delta
 from pretune.interop.export import Exported, Format, export_model
 from pretune.interop.huggingface import load_model
+from pretune.interop.metadata import read_metadata
 from pretune.interop.weights import SHARD_BYTES
 from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.fuse import fuse
@@ -38,7 +39,7 @@ from pretune.runtime.precision import Name as Precision
 from pretune.runtime.precision import choose_precision
 from pretune.tasks.classification import Prediction
 from pretune.tasks.task import Example, Task, Truncate, data_stats, read_examples
-from pretune.text.readers.labelled import LabelledConfig
+from pretune.text.readers.labelled import Data, LabelledConfig
 from pretune.text.readers.records import Origin, Record
 from pretune.text.samples.rows import Encoded
 from pretune.text.store.store import TokenStore
@@ -68,7 +69,11 @@ def load(
     """
     place = choose(device)
     words = Tokenizer.load(path if tokenizer is None else tokenizer)
-    network = load_delta(path) if is_delta(path) else load_model(Path(path))
+    if is_delta(path):
+        network = load_delta(path)
+    else:
+        heads = recorded_heads(read_metadata(Path(path)), Path(path), words.vocabulary) if Path(path).is_dir() else None
+        network = load_model(Path(path), heads=heads)
     if words.vocabulary.size > network.vocab_size:
         raise DataError(
             f"{tokenizer or path}: the tokenizer has {words.vocabulary.size} tokens, the model of {path} only "
@@ -76,7 +81,7 @@ def load(
         )
     if choose_precision(precision, place).name == "bf16":
         cast_to_bf16(network)
-    return Model(network.to(place).eval(), words)
+    return Model(network.to(place).eval(), words, Path(path))
 
 
 class Model:
@@ -85,11 +90,13 @@ class Model:
     Args:
         network: on its device; it is not changed.
         tokenizer: that it was trained with.
+        folder: where it was read, for messages.
     """
 
-    def __init__(self, network: LanguageModel, tokenizer: Tokenizer) -> None:
+    def __init__(self, network: LanguageModel, tokenizer: Tokenizer, folder: Path | str = ".") -> None:
         self.network = network
         self.tokenizer = tokenizer
+        self.folder = Path(folder)
         self._half = is_bf16(network)
 
     @cached_property
@@ -121,39 +128,85 @@ class Model:
         """
         return self.network.labels
 
-    @overload
-    def predict(self, texts: str, seconds: str | None = None, *, truncate: Truncate = "head") -> Prediction: ...
-    @overload
-    def predict(
-        self, texts: Texts, seconds: Texts | None = None, *, truncate: Truncate = "head"
-    ) -> list[Prediction]: ...
-    def predict(
-        self, texts: str | Texts, seconds: str | Texts | None = None, *, truncate: Truncate = "head"
-    ) -> Prediction | list[Prediction]:
-        """Label texts, or pairs of texts.
+    def task(
+        self,
+        task: str | Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        truncate: Truncate | None = None,
+        columns: LabelledConfig | None = None,
+    ) -> Task[Any, Any, Any]:
+        """The task that `predict` and `evaluate` use.
 
         Args:
-            texts: one or many.
+            task: its name, or its name with settings; by default the one that the model was trained for, else
+                classification among its labels.
+            truncate: which part of a text that is too long is read; by default as in training.
+            columns: how records are read; by default as in training.
+
+        Raises:
+            UsageError: no such task, or the model has no labels.
+        """
+        given = {"truncate": truncate, "columns": columns}
+        overrides = {name: value for name, value in given.items() if value is not None}
+        return trained_task(self.network, self.tokenizer.vocabulary, self.folder, task, overrides)
+
+    def predict(
+        self,
+        data: Data,
+        seconds: str | Texts | None = None,
+        *,
+        truncate: Truncate | None = None,
+        columns: LabelledConfig | None = None,
+    ) -> Any:
+        """What the model's task says of texts, pairs of texts or records.
+
+        Args:
+            data: a text, a list of texts, or records: a list of dicts, a DataFrame, an Arrow table, a
+                `datasets.Dataset`, whose fields have the names that the model was trained with.
             seconds: the second text of each pair.
-            truncate: which part of a text that is too long is read.
+            truncate: which part of a text that is too long is read; by default as in training.
+            columns: names of the fields of records; by default as in training.
+
+        Returns:
+            The task's prediction for a single text, else a list of them; of a classifier they are `Prediction`.
 
         Raises:
             UsageError: the model has no classification head, or there are more texts than second texts.
-            DataError: an empty text.
+            DataError: an empty text; a record without a field, with another type, with a missing value.
         """
-        if isinstance(texts, str):
-            return self.predict([texts], None if seconds is None else [str(seconds)], truncate=truncate)[0]
-        if seconds is not None and len(seconds) != len(texts):
-            raise UsageError(f"{len(texts)} texts but {len(seconds)} second texts")
-        columns = LabelledConfig(second_column=None if seconds is None else "second")
-        overrides = {"truncate": truncate, "columns": columns}
-        task = trained_task(self.network, self.tokenizer.vocabulary, overrides=overrides)
-        records: list[dict[str, object]] = [{"text": text} for text in texts]
-        for record, second in zip(records, seconds or (), strict=False):
-            record["second"] = second
-        examples = [task.read(Record(record, Origin("text", n + 1))) for n, record in enumerate(records)]
-        rows = self._encode(task, examples)
-        return predict_examples(self._fused, task, examples, rows, self.tokenizer)
+        if isinstance(data, str):
+            return self.predict([data], None if seconds is None else [str(seconds)], truncate=truncate)[0]
+        task = self.task(truncate=truncate, columns=columns)
+        if isinstance(data, list | tuple) and all(isinstance(text, str) for text in data):
+            examples = self._read_texts(task, data, seconds)
+        else:
+            examples = read_examples(task, data, needs_labels=False)
+        return predict_examples(self._fused, task, examples, self._encode(task, examples), self.tokenizer)
+
+    def _read_texts(
+        self, task: Task[Any, Any, Any], texts: Sequence[str], seconds: str | Texts | None
+    ) -> list[Example]:
+        """Texts, or pairs of them, as examples of a task."""
+        if seconds is None:
+            first = task.columns(needs_labels=False)[0]
+            if task.config.columns.second_column:
+                task = self._with_columns(task, second_column=None)
+            records: list[dict[str, object]] = [{first.name: text} for text in texts]
+        else:
+            if len(seconds) != len(texts):
+                raise UsageError(f"{len(texts)} texts but {len(seconds)} second texts")
+            task = self._with_columns(task, second_column=task.config.columns.second_column or "second text")
+            columns = task.config.columns
+            records = [
+                {columns.text_column: text, str(columns.second_column): second}
+                for text, second in zip(texts, seconds, strict=True)
+            ]
+        return [task.read(Record(record, Origin("text", n + 1))) for n, record in enumerate(records)]
+
+    def _with_columns(self, task: Task[Any, Any, Any], second_column: str | None) -> Task[Any, Any, Any]:
+        """A task that reads another second column, and no third."""
+        columns = task.config.columns.model_copy(update={"second_column": second_column, "third_column": None})
+        return type(task)(task.config.model_copy(update={"columns": columns}), task.vocabulary)
 
     def fill(self, text: str, top: int = 5) -> list[list[Guess]]:
         """The most probable tokens for each mask in a text, such as `"Paris is the [MASK] of France."`.
@@ -244,23 +297,25 @@ class Model:
 
     def evaluate(
         self,
-        path: Path | str,
+        data: Data,
         *,
         columns: LabelledConfig | None = None,
-        truncate: Truncate = "head",
-        task: str | Mapping[str, Mapping[str, Any]] = "classification",
+        truncate: Truncate | None = None,
+        task: str | Mapping[str, Mapping[str, Any]] | None = None,
         objective: Mapping[str, float | Mapping[str, Any]] | None = None,
         split: str = "validation",
         length: int | None = None,
         pack: str | None = None,
     ) -> dict[str, float]:
-        """Scores on a labelled file, or losses on a token store.
+        """Scores on labelled data, or losses on a token store.
 
         Args:
-            path: a CSV, TSV, JSONL or Parquet file, or the folder of a token store.
-            columns: how a labelled file is read.
-            truncate: which part of a text that is too long is read.
-            task: for a labelled file, with settings where it has some: `{"similarity": {"pooling": "cls"}}`.
+            data: labelled files (CSV, TSV, JSONL, Parquet) or records (a list of dicts, a DataFrame, an Arrow table, a
+                `datasets.Dataset`); or the folder of a token store.
+            columns: how labelled data are read; by default as in training.
+            truncate: which part of a text that is too long is read; by default as in training.
+            task: for labelled data, by default the one that the model was trained for, else classification; with
+                settings where it has some: `{"similarity": {"pooling": "cls"}}`.
             objective: for a store; by default what the model's heads were made for, which an encoder-decoder's do not
                 tell: `{"span": 1.0}`.
             split: of a store: `validation` or `train`.
@@ -269,12 +324,12 @@ class Model:
 
         Raises:
             UsageError: the model lacks the head.
-            DataError: a bad row, a label that the model does not know, a store of another tokenizer.
+            DataError: a bad record, a label that the model does not know, a store of another tokenizer.
         """
-        if not (Path(path) / "manifest.json").is_file():
-            overrides = {"truncate": truncate, "columns": columns or LabelledConfig()}
-            judge = trained_task(self.network, self.tokenizer.vocabulary, task, overrides)
-            examples = read_examples(judge, path)
+        path = Path(data) if isinstance(data, str | Path) else None
+        if path is None or not (path / "manifest.json").is_file():
+            judge = self.task(task, truncate=truncate, columns=columns)
+            examples = read_examples(judge, data)
             rows = self._encode(judge, examples)
             return evaluate_examples(self._fused, judge, examples, rows, self.tokenizer)
         store = TokenStore.open(path)

@@ -9,10 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from pretune.disk import new_file
 from pretune.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from pretune.text.readers.files import SourceConfig
+    from pretune.text.readers.records import Column, Record
 
 T = TypeVar("T")
 CHUNK = 512  # texts that are in memory at once while a stream is read
@@ -33,6 +37,29 @@ def read_texts(texts: Sequence[str], input: Path | None, second: str | None = No
     if texts:
         return ((text, None) for text in texts)
     return _standard_input() if input is None else _file(input, second)
+
+
+def read_task_records(
+    columns: Sequence[Column], config: SourceConfig, texts: Sequence[str], input: Path | None
+) -> Iterator[Record]:
+    """Records for a task from arguments, from a file, or from the lines of standard input.
+
+    Args:
+        columns: the fields that the task reads; a bare text is the first of them.
+        config: how a file is read.
+
+    Raises:
+        UsageError: both arguments and a file.
+        DataError: a line of standard input that is empty or not UTF-8; a bad record of a file.
+    """
+    from pretune.text.readers.labelled import read_records
+    from pretune.text.readers.records import Origin, Record
+
+    if input is not None and not texts:
+        yield from read_records(input, columns, config, needs_labels=False)
+        return
+    for number, (text, _) in enumerate(read_texts(texts, input), 1):
+        yield Record({columns[0].name: text}, Origin("text", number))
 
 
 def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:

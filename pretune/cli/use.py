@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Group, Parameter
 
 from pretune.cli.export import export
-from pretune.cli.inputs import chunks, open_output, read_texts, write_line
+from pretune.cli.inputs import chunks, open_output, read_task_records, read_texts, write_line
 from pretune.cli.session import DEFAULT, Common, Session
 from pretune.disk import new_file, storage_errors
 from pretune.errors import UsageError
@@ -19,6 +19,7 @@ from pretune.errors import UsageError
 if TYPE_CHECKING:
     from pretune.api import Model
     from pretune.generate.options import GenerateOptions
+    from pretune.text.readers.labelled import LabelledConfig
 
 Truncate = Literal["head", "tail", "head+tail", "error"]
 Json = Annotated[bool, Parameter(name="--json")]
@@ -37,11 +38,11 @@ def evaluate(
     data: Path,
     /,
     *,
-    text_column: str = "text",
-    label_column: str = "label",
+    text_column: str | None = None,
+    label_column: str | None = None,
     second_column: str | None = None,
-    task: str = "classification",
-    truncate: Truncate = "head",
+    task: str | None = None,
+    truncate: Truncate | None = None,
     objective: str | None = None,
     split: Literal["validation", "train"] = "validation",
     length: int | None = None,
@@ -55,10 +56,10 @@ def evaluate(
     Args:
         model: folder of a model.
         data: .csv, .tsv, .jsonl or .parquet with labels; or a folder made by `pretune prepare`.
-        text_column: of a labelled file.
+        text_column: of a labelled file; by default, as for all that follow, as in the model's training.
         label_column: of a labelled file.
         second_column: of a labelled file, for pairs.
-        task: of a labelled file: classification, or similarity, whose labels say how alike two texts are.
+        task: of a labelled file, such as classification, or similarity, whose labels say how alike two texts are.
         truncate: which part of a text that is too long is read.
         objective: of a store, such as "span" or "mlm,sop"; by default what the model's heads were made for.
         split: of a store.
@@ -67,9 +68,9 @@ def evaluate(
     """
     session.say(f"evaluating {model} on {data}")
     loaded = _load(model, session)
-    from pretune.text.readers.labelled import LabelledConfig
-
-    columns = LabelledConfig(text_column=text_column, label_column=label_column, second_column=second_column)
+    columns = _columns(
+        loaded, {"text_column": text_column, "label_column": label_column, "second_column": second_column}
+    )
     chosen = None if objective is None else {name.strip(): 1.0 for name in objective.split(",")}
     found = loaded.evaluate(
         data, columns=columns, task=task, truncate=truncate, objective=chosen, split=split, length=length, pack=pack
@@ -83,32 +84,52 @@ def predict(
     *texts: str,
     input: Path | None = None,
     output: Path | None = None,
-    truncate: Truncate = "head",
+    text_column: str | None = None,
+    second_column: str | None = None,
+    truncate: Truncate | None = None,
     session: Common = DEFAULT,
 ) -> None:
-    """Label texts, with the probability of every label.
+    """Say what a fine-tuned model's task predicts, such as the label of a text with the probability of every label.
 
     Prints a line of JSON for each text.
 
     Args:
         model: folder of a fine-tuned model.
-        texts: what to label; without texts and --input, the lines of standard input.
-        input: file of texts: .txt (one a line), .jsonl, .csv, .tsv or .parquet with a column "text".
+        texts: what to predict on; without texts and --input, the lines of standard input.
+        input: file of texts: .txt (one per line), .jsonl, .csv, .tsv or .parquet with the columns of the training data.
         output: file for the lines, instead of standard output.
-        truncate: which part of a text that is too long is read.
+        text_column: of the file; by default as in the model's training.
+        second_column: of the file, for pairs; by default as in the model's training.
+        truncate: which part of a text that is too long is read; by default as in training.
     """
     loaded = _load(model, session)
-    session.say(f"labelling with {model}: {', '.join(loaded.labels)}")
+    from pretune.tasks.task import prediction_fields
+
+    columns = _columns(loaded, {"text_column": text_column, "second_column": second_column})
+    task = loaded.task(columns=columns, truncate=truncate)
+    config = task.config.columns
+    if input is None and config.second_column:  # texts alone
+        config = config.model_copy(update={"second_column": None, "third_column": None})
+        task = loaded.task(columns=config, truncate=truncate)
+    session.say(f"predicting {task.name} with {model}: {', '.join(getattr(task, 'labels', ())) or task.main_metric}")
+    fields = [column for column in task.columns(needs_labels=False) if column.required]
+    names = {config.text_column: "text", config.second_column: "second", config.third_column: "third"}
     with open_output(output) as file:
-        for part in chunks(read_texts(texts, input)):
-            firsts, seconds = [text for text, _ in part], [second or "" for _, second in part]
-            paired = part[0][1] is not None
-            found = loaded.predict(firsts, seconds if paired else None, truncate=truncate)
-            for (text, second), prediction in zip(part, found, strict=True):
-                pair = {} if second is None else {"second": second}
-                said = {"label": prediction.label, "probabilities": prediction.probabilities}
-                write_line(file, {"text": text, **pair, **said})
+        for part in chunks(read_task_records(fields, config, texts, input)):
+            predictions = loaded.predict(part, truncate=truncate, columns=config)
+            for record, prediction in zip(part, predictions, strict=True):
+                inputs = {names.get(column.name, column.name): record[column.name] for column in fields}
+                write_line(file, inputs | prediction_fields(prediction))
     _written(session, output)
+
+
+def _columns(model: Model, given: Mapping[str, str | None]) -> LabelledConfig | None:
+    """The columns that a model reads, with those that are given laid over them; None where none is."""
+    from pretune.text.readers.labelled import LabelledConfig
+
+    names = {name: value for name, value in given.items() if value is not None}
+    recorded = model.network.metadata.task
+    return LabelledConfig.model_validate({**(recorded.columns if recorded else {}), **names}) if names else None
 
 
 def fill(

@@ -11,7 +11,7 @@ import numpy as np
 
 from pretune.disk import replace_file
 from pretune.draw import Draw
-from pretune.text.readers.labelled import read_labelled
+from pretune.text.readers.labelled import Data, read_labelled
 from pretune.text.store.store import TokenSplit, TokenStore
 
 if TYPE_CHECKING:
@@ -31,17 +31,22 @@ class Sample(TypedDict):
     output: str
 
 
-def write_samples(run: Path, model: Model, recipe: Recipe) -> None:
-    """Ask a model what its objective or task was about, and keep the answers in its run directory."""
-    answers = take_samples(model, recipe)
+def write_samples(run: Path, model: Model, recipe: Recipe, data: Data | None = None) -> None:
+    """Ask a model what its objective or task was about, and keep the answers in its run directory.
+
+    Args:
+        data: labelled data in memory, where the recipe names no file.
+    """
+    answers = take_samples(model, recipe, data)
     replace_file(run / FILE, json.dumps(answers, ensure_ascii=False, indent=2).encode())
 
 
-def take_samples(model: Model, recipe: Recipe) -> list[Sample]:
+def take_samples(model: Model, recipe: Recipe, data: Data | None = None) -> list[Sample]:
     """Answers on texts chosen by key from the held-out part, or the training part where nothing is held out."""
     draw = Draw(recipe.seed).at("report")
     if recipe.task:
-        return labellings(model, recipe, draw) if "classification" in recipe.task else []
+        labelled = data if data is not None else recipe.data.validation or recipe.data.train
+        return labellings(model, recipe, draw, labelled) if "classification" in recipe.task else []
     store = TokenStore.open(recipe.data.stores[0])
     held = store.split("validation")
     split = held if held.document_count else store.split("train")
@@ -83,9 +88,9 @@ def continuations(model: Model, split: TokenSplit, draw: Draw) -> list[Sample]:
     return [{"prompt": prompt, "output": text} for prompt, text in zip(prompts, texts, strict=True)]
 
 
-def labellings(model: Model, recipe: Recipe, draw: Draw) -> list[Sample]:
-    """Labelled texts, with the model's label beside the given one."""
-    examples = read_labelled(recipe.data.validation or recipe.data.train, recipe.data.columns)
+def labellings(model: Model, recipe: Recipe, draw: Draw, data: Data) -> list[Sample]:
+    """Labelled texts, with the model's label beside the true one."""
+    examples = read_labelled(data, recipe.data.columns)
     order = np.argsort(draw.bits(np.arange(len(examples))))[:COUNT]
     chosen = [examples[n] for n in order.tolist()]
     paired = recipe.data.columns.second_column is not None

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
 
 import numpy as np
@@ -182,6 +182,13 @@ def read_examples(task: Task[ExampleT, Any, Any], data: Data, needs_labels: bool
     """
     records = read_records(data, task.columns(needs_labels), task.config.columns, needs_labels)
     return [task.read(record) for record in records]
+
+
+def prediction_fields(prediction: object) -> dict[str, Any]:
+    """A task's prediction as plain values by name, for a line of JSON."""
+    if is_dataclass(prediction) and not isinstance(prediction, type):
+        return asdict(prediction)
+    return dict(prediction) if isinstance(prediction, Mapping) else {"prediction": prediction}
 
 
 def data_stats(rows: Sequence[Encoded]) -> dict[str, int]:

@@ -44,8 +44,7 @@ class LabelledData:
         validation_data: Data | None = None,
     ) -> None:
         data = recipe.data
-        if train_data is None and not data.train:
-            raise UsageError("recipe: field 'data.train' is missing; name a CSV, TSV, JSONL or Parquet file")
+        _check_sources(recipe, train_data, validation_data)
         task, config = _read_task(recipe)
         reader = task(config, tokenizer.vocabulary)
         self.train = read_examples(reader, data.train if train_data is None else train_data, task.needs_labels)
@@ -93,6 +92,22 @@ class LabelledData:
     def statistics(self) -> dict[str, dict[str, int]]:
         """Examples, rows and tokens, and how many were cut."""
         return {split: data_stats(rows) for split, rows in self._rows.items()}
+
+
+def _check_sources(recipe: Recipe, train_data: Data | None, validation_data: Data | None) -> None:
+    """Raises a UsageError where there is no training data, or data both in files and in memory."""
+    for name, files, records in (
+        ("train", recipe.data.train, train_data),
+        ("validation", recipe.data.validation, validation_data),
+    ):
+        if files and records is not None:
+            raise UsageError(
+                f"recipe: field 'data.{name}' = {list(files)}: there are data in memory too; leave one out"
+            )
+    if train_data is None and not recipe.data.train:
+        raise UsageError(
+            "recipe: field 'data.train' is missing; name a CSV, TSV, JSONL or Parquet file, or give records in memory"
+        )
 
 
 def _read_task(recipe: Recipe) -> tuple[type[Task[Any, Any, Any]], Task.Config]:

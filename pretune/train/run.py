@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from pretune.models.model import LanguageModel
 from pretune.runtime.device import choose
 from pretune.runtime.distributed import Distributed, join_ranks
 from pretune.runtime.precision import Precision, choose_precision
+from pretune.text.readers.labelled import Data
 from pretune.train.assemble import TrainComponents, assemble
 from pretune.train.checkpoint import state as states
 from pretune.train.checkpoint.state import State
@@ -50,10 +53,14 @@ def pretrain(recipe: Recipe) -> Path:
     return _run(recipe)
 
 
-def finetune(recipe: Recipe) -> Path:
-    """Train on labelled files for a task, and on token stores for objectives that ride with it.
+def finetune(recipe: Recipe, train_data: Data | None = None, validation_data: Data | None = None) -> Path:
+    """Train on labelled data for a task, and on token stores for objectives that ride with it.
 
     Goes on where an earlier call stopped.
+
+    Args:
+        train_data: records in memory, or files, instead of `data.train`.
+        validation_data: the same instead of `data.validation`.
 
     Returns:
         The run directory, which is also the finished model's.
@@ -63,15 +70,15 @@ def finetune(recipe: Recipe) -> Path:
     """
     if not recipe.task:
         raise UsageError("recipe: field 'task' is missing; name one, such as --task classification")
-    return _run(recipe)
+    return _run(recipe, train_data, validation_data)
 
 
-def _run(recipe: Recipe) -> Path:
+def _run(recipe: Recipe, train_data: Data | None = None, validation_data: Data | None = None) -> Path:
     with join_ranks(recipe.device) as world:
         path = Path(recipe.output)
         directory = world.on_main(lambda: RunDirectory(path, recipe.resume))
         try:
-            _train(recipe, world, directory)
+            _train(recipe, partial(assemble, train_data=train_data, validation_data=validation_data), world, directory)
         finally:
             if directory is not None:
                 directory.close()
@@ -80,6 +87,7 @@ def _run(recipe: Recipe) -> Path:
 
 def _train(
     recipe: Recipe,
+    assemble_run: Callable[..., TrainComponents],
     world: Distributed,
     directory: RunDirectory | None,
 ) -> None:
@@ -87,7 +95,7 @@ def _train(
     device = _device(recipe, world)
     recipe, precision = _settle(recipe, world, directory, device)
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
-    pieces = world.on_all_ranks(lambda: assemble(recipe, verify=world.is_main))
+    pieces = world.on_all_ranks(lambda: assemble_run(recipe, verify=world.is_main))
     facts = {**pieces.facts, "data": pieces.data, **_sizes(pieces), "precision": vars(precision)}
     changes = world.on_main(lambda: directory.begin(recipe, facts) if directory else [])
     checked = world.on_main(lambda: [f"warning: {finding}" for finding in preflight(recipe, pieces, device)])

@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import pyarrow as pa
 
 from pretune.errors import DataError
-from pretune.text.readers.records import Origin, describe
+from pretune.text.readers.records import Origin, Record, describe
 
 
 @runtime_checkable
@@ -78,7 +78,7 @@ def read_memory(data: object) -> Iterator[tuple[Origin, Mapping[str, object]]]:
     else:
         raise DataError(f"{describe(data)} holds no records; give a list of dicts, a DataFrame or a file")
     for number, row in enumerate(rows):
-        origin = Origin(name, number, in_memory=True)
+        origin = row.origin if isinstance(row, Record) else Origin(name, number, in_memory=True)
         if not isinstance(row, Mapping):
             raise DataError(f"{origin}: holds {describe(row)}, not a record; give a dict with the fields by name")
         yield origin, row

@@ -1,0 +1,122 @@
+"""What a model's files record of it, built again: its task, its objectives, and the heads that only these can make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pretune.config import validate
+from pretune.errors import DataError, UsageError
+from pretune.find import find_class
+from pretune.interop.metadata import resolve
+from pretune.models.metadata import Metadata, absolute
+from pretune.models.model import LanguageModel, MakeHeads
+from pretune.models.standard_heads import standard_heads
+from pretune.objectives.objective import Objective
+from pretune.tasks.task import Task
+from pretune.text.tokenizer.vocabulary import Vocabulary
+
+
+def trained_task(
+    model: LanguageModel,
+    vocabulary: Vocabulary,
+    folder: Path,
+    task: str | Mapping[str, Mapping[str, Any]] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Task[Any, Any, Any]:
+    """A task as a model was trained for it: with its labels, pooling, columns and truncation.
+
+    Args:
+        folder: of the model, for messages.
+        task: its name, or its name with settings; by default the one that the model's files record, else
+            classification among the labels of the model.
+        overrides: other settings than the model's, such as `truncate` or `columns`.
+
+    Raises:
+        UsageError: no such task or setting, or labels are needed and the model has none.
+        MissingInputError: a user's file that is gone.
+        DataError: a user's file that has changed.
+    """
+    name, fields = _named(task)
+    if model.metadata.task is not None and (name is None or absolute(name) == model.metadata.task.name):
+        built = recorded_task(model.metadata, folder, vocabulary, {**(overrides or {}), **fields})
+        assert built is not None  # it is recorded
+    else:
+        task_class: type[Task[Any, Any, Any]] = find_class("tasks", name or "classification", Task)  # type: ignore[type-abstract]
+        own: dict[str, Any] = {}
+        if "labels" in task_class.Config.model_fields:
+            own["labels"] = tuple(model.labels)
+        if "pooling" in task_class.Config.model_fields and model.pooling:
+            own["pooling"] = model.pooling
+        config = own | dict(overrides or {}) | dict(fields)
+        built = task_class(validate(task_class.Config, config, f"task.{name or 'classification'}"), vocabulary)
+    _load_parameters(built, model)
+    return built.to(model.device).eval()
+
+
+def recorded_task(
+    metadata: Metadata, folder: Path, vocabulary: Vocabulary, overrides: Mapping[str, Any] | None = None
+) -> Task[Any, Any, Any] | None:
+    """The task that a model's files record; None where they record none.
+
+    Raises:
+        MissingInputError: a user's file that is gone.
+        DataError: a user's file that has changed, or a configuration that the task does not have.
+        UsageError: an override that the task does not have.
+    """
+    record = metadata.task
+    if record is None:
+        return None
+    name = resolve(record, "tasks", folder, "task")
+    task_class: type[Task[Any, Any, Any]] = find_class("tasks", name, Task)  # type: ignore[type-abstract]
+    try:
+        config = validate(task_class.Config, {**record.config, "columns": record.columns}, f"task.{name}")
+    except UsageError as error:
+        raise DataError(f"{folder / 'config.json'}: field 'pretune.task': {error}; train the model again") from None
+    fields = {field: getattr(config, field) for field in type(config).model_fields} | dict(overrides or {})
+    return task_class(validate(task_class.Config, fields, f"task.{name}"), vocabulary)
+
+
+def recorded_heads(metadata: Metadata, folder: Path, vocabulary: Vocabulary) -> MakeHeads | None:
+    """What makes the heads of a model whose task or objectives give heads that no format knows; None for all others.
+
+    Raises:
+        MissingInputError: a user's file that is gone.
+        DataError: a user's file that has changed.
+    """
+    if not {"task", "objectives"} & set(metadata.heads.values()):
+        return None
+    task = recorded_task(metadata, folder, vocabulary)
+    members: list[Objective] = [] if task is None else [task]
+    for n, record in enumerate(metadata.objectives):
+        name = resolve(record, "objectives", folder, f"objectives[{n}]")
+        objective_class = find_class("objectives", name, Objective)  # type: ignore[type-abstract]
+        members.append(objective_class(validate(objective_class.Config, record.config, name), vocabulary))
+    standard = [role for role, source in metadata.heads.items() if source == "standard"]
+    labels = list(getattr(task, "labels", ())) or None
+
+    def make_heads(model: LanguageModel) -> dict[str, nn.Module]:
+        made = {role: head for member in reversed(members) for role, head in member.heads(model).items()}
+        own = {role: made[role] for role in metadata.heads if role in made}
+        rest = [role for role in standard if role not in own]
+        return {**own, **standard_heads(rest, labels)(model)}
+
+    return make_heads
+
+
+def _named(task: str | Mapping[str, Mapping[str, Any]] | None) -> tuple[str | None, Mapping[str, Any]]:
+    if task is None or isinstance(task, str):
+        return task, {}
+    return next(iter(task.items()))
+
+
+def _load_parameters(task: Task[Any, Any, Any], model: LanguageModel) -> None:
+    """Gives a task the parameters of its own that were saved beside the model's."""
+    prefix = f"objective.{task.name}."
+    saved = {name.removeprefix(prefix): tensor for name, tensor in model.extra_weights.items()}
+    for name, parameter in task.named_parameters():
+        if name in saved:
+            parameter.data.copy_(saved[name])
