@@ -116,7 +116,7 @@ def setup(
     made.setup(network, Draw(0))
     root = TrainModule(network, made).train()
     optimizer = build_optimizer(root, adamw.Config(lr=1e-4))
-    stepper = TrainStep(
+    trainer = TrainStep(
         root, optimizer, Distributed(), torch.device("cpu"), Precision(precision, 0.0, "benchmark"), Draw(0), 1.0
     )
     random = np.random.default_rng(0)
@@ -130,7 +130,7 @@ def setup(
     def train_step() -> float:
         nonlocal step
         batch = batches[step % _BATCHES]
-        result = stepper.run(step, [batch], made.counts(batch), 1.0)
+        result = trainer.run(step, [batch], made.counts(batch), 1.0)
         step += 1
         return sum(result.sums.values())
 

@@ -171,7 +171,7 @@ def _theirs(
     padding: str = "longest",
     attention: str = "sdpa",
 ) -> Side:
-    """The peer in one setting."""
+    """The peer in one context."""
     field = "attention_probs_dropout_prob" if shape.family == "bert" else "attn_pdrop"
     options = {
         "task": shape.task,
@@ -192,7 +192,7 @@ def _theirs(
         if setting == "default"
         else f"{precision}, attention dropout {dropout:g}"
     )
-    return Side(f"transformers {what}", peer("transformers_train"), options, "setup", "transformers", setting)
+    return Side(f"transformers {what}", peer("transformers_train"), options, "setup", "transformers", context)
 
 
 def batches_of(shape: Shape) -> tuple[Any, list[Any]]:
@@ -259,12 +259,12 @@ def setup(*, shape: dict[str, Any], model: str, precision: Literal["bf16", "fp32
     losses = {f"loss_{p}": _first_loss(root.eval(), batches[0], p) for p in {"fp32", precision}}
     root.train()
     optimizer = build_optimizer(root, adamw.Config(lr=1e-4))
-    stepper = TrainStep(
+    train_step = TrainStep(
         root, optimizer, Distributed(), torch.device("cpu"), Precision(precision, 0.0, "benchmark"), Draw(0), 1.0
     )
     flops = Flops(network)
     for number, batch in enumerate(batches[-WARM:]):
-        stepper.run(number, [batch], objective.counts(batch), 1.0)
+        train_step.run(number, [batch], objective.counts(batch), 1.0)
     step = 0
 
     def run() -> dict[str, float]:
@@ -272,7 +272,7 @@ def setup(*, shape: dict[str, Any], model: str, precision: Literal["bf16", "fp32
         tokens = executed = 0.0
         for _ in range(sizes.steps):
             batch = batches[step % BATCHES]
-            stepper.run(step, [batch], objective.counts(batch), 1.0)
+            train_step.run(step, [batch], objective.counts(batch), 1.0)
             step += 1
             tokens += batch.layout.total
             executed += flops(batch)

@@ -39,6 +39,7 @@ class Contrastive(Objective):
 
     view: ClassVar[str] = "sentence"
     pack: ClassVar[str] = "document"
+    transient: ClassVar[tuple[str, ...]] = ("projection",)
 
     class Config(Objective.Config):
         """How vectors are read and compared.

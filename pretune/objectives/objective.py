@@ -56,6 +56,7 @@ class Objective(nn.Module):
         overhead: special tokens that `prepare` adds to a sample at most.
         lookahead: tokens past a window's end that it reads as targets.
         words: it wants to know where words begin (`Row.word_flags`, `Batch.continues_word`).
+        transient: names of its own parts that serve training alone: their parameters are not saved with the model.
         dropout: without dropout in the model there is nothing to learn.
     """
 
@@ -64,6 +65,7 @@ class Objective(nn.Module):
     view: ClassVar[str]
     pack: ClassVar[str] = "stream"
     compatible_views: ClassVar[tuple[str, ...]] = ()
+    transient: ClassVar[tuple[str, ...]] = ()
     dropout: ClassVar[bool] = False
     overhead: int = 0
     lookahead: int = 0

@@ -1,6 +1,6 @@
 """A run directory as one page that anybody can open: `report.html`, self-contained, nothing fetched.
 
-Read are `metrics.jsonl`, `recipe.toml`, `account.json`, `samples.json` and `run.json`, whichever are there.
+Read are `metrics.jsonl`, `recipe.toml`, `data_stats.json`, `samples.json` and `run.json`, whichever are there.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def read_run(path: Path) -> Run:
         path,
         _read_lines(metrics),
         recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
-        _read_json(path / "account.json", {}),
+        _read_json(path / "data_stats.json", {}),
         _read_json(path / "run.json", {}),
         _read_json(path / "samples.json", []),
     )

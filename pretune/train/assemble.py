@@ -1,4 +1,4 @@
-"""From a recipe to the pieces of a run: stores, tokenizer, model, objective or task, samplers, validation.
+"""From a recipe to the components of a run: stores, tokenizer, model, objective or task, samplers, validation.
 
 Everything that can be wrong with the inputs is found here, before a run directory is written to.
 """
@@ -27,6 +27,7 @@ from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.labelled import LabelledData
 from pretune.train.metadata import training_metadata
 from pretune.train.network import FrozenModels, apply_model_settings, build_network, loading_notes
+from pretune.train.own_weights import OwnWeights
 from pretune.train.recipe import Recipe
 from pretune.train.stores import StoreData, unigram_entropy
 from pretune.train.validation import Scoring, Validation, prepare_validation
@@ -37,11 +38,13 @@ class TrainComponents:
     """What a run is made of.
 
     Attributes:
+        objective: of all members.
+        members: the objectives, then the task, in the order of the recipe.
         views: for each part of the objective, the training view of each store.
         held_out: the same of the validation data; empty where there is none.
         examples: those of the validation data, for a task.
         data: fingerprints by field of the recipe: what must not change while the run lasts.
-        account: tokens and examples in, used, cut.
+        data_stats: tokens and examples in, used, cut.
         notes: what the user should know before it begins.
         facts: for the record.
         tokens: that batches may hold, in any order; None where that is not known.
@@ -49,13 +52,14 @@ class TrainComponents:
 
     model: LanguageModel
     objective: Objective
+    members: Sequence[Objective]
     tokenizer: Tokenizer
     views: list[Sequence[View]] = field(default_factory=list)
     weights: list[list[float]] = field(default_factory=list)
     held_out: list[Sequence[View]] = field(default_factory=list)
     examples: list[Example] = field(default_factory=list)
     data: dict[str, str] = field(default_factory=dict)
-    account: dict[str, Any] = field(default_factory=dict)
+    data_stats: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     tokens: NDArray[np.int64] | None = None
@@ -89,6 +93,10 @@ class TrainComponents:
             )
             for part, views, weights in zip(self.objective.alternatives, self.views, self.weights, strict=True)
         ]
+
+    def own_weights(self) -> OwnWeights:
+        """What the objectives and the task learn beside the model."""
+        return OwnWeights.of(self.model, self.members)
 
     @property
     def task(self) -> Task[Any, Any, Any] | None:
@@ -131,19 +139,21 @@ def assemble(
     if stores is not None:
         stores.check_tokenizer(tokenizer)
     labelled = LabelledData(recipe, tokenizer, train_data, validation_data) if recipe.task else None
-    parts = build_members(recipe.objective, tokenizer.vocabulary)
-    parts += [labelled.task] if labelled is not None else []
-    if not parts:
+    members = build_members(recipe.objective, tokenizer.vocabulary)
+    members += [labelled.task] if labelled is not None else []
+    if not members:
         raise UsageError("recipe: fields 'objective' and 'task' are missing; name one, such as --objective mlm")
-    objective = mix(parts)
+    objective = mix(members)
     model = build_network(recipe, objective.heads, tokenizer)
     frozen = FrozenModels(tokenizer)
     objective.setup(model, Draw(recipe.seed), frozen.load)
     for companion in objective.auxiliary_models().values():
         assert isinstance(companion, LanguageModel)  # the type of `model.narrower`
         apply_model_settings(companion, recipe.model)
-    model.metadata = training_metadata(model.metadata, recipe, parts)
-    components = TrainComponents(model, objective, tokenizer, data=frozen.fingerprints, notes=loading_notes(model))
+    model.metadata = training_metadata(model.metadata, recipe, members)
+    notes = loading_notes(model)
+    components = TrainComponents(model, objective, members, tokenizer, data=frozen.fingerprints, notes=notes)
+    _keep_own_weights(components)
     if labelled is not None:
         labelled.encode()
         components.tokens = labelled.task.tokens(labelled.rows()) if stores is None else None
@@ -153,22 +163,32 @@ def assemble(
         elif stores is not None:
             views = stores.views(part)
             components.add_part(views, stores.weights(views), stores.held_out(part))
-            windows = components.account.setdefault("windows", {})
+            windows = components.data_stats.setdefault("windows", {})
             windows |= stores.window_statistics(part, views)
     _add_records(components, stores, labelled)
     return components
+
+
+def _keep_own_weights(components: TrainComponents) -> None:
+    """Go on from what the model's files hold of the objectives' own parameters, and say which will be saved."""
+    own = components.own_weights()
+    missing = own.restore(components.model)
+    if missing:
+        components.notes.append(f"newly initialized, not in the model's files: {', '.join(missing)}")
+    components.notes += own.notes()
+    own.store(components.model)
 
 
 def _add_records(components: TrainComponents, stores: StoreData | None, labelled: LabelledData | None) -> None:
     """What is kept for the record: fingerprints, statistics, notes, facts."""
     if stores is not None:
         components.data |= stores.fingerprints()
-        components.account |= stores.statistics()
+        components.data_stats |= stores.statistics()
         components.notes += stores.notes
         components.facts["unigram_entropy"] = unigram_entropy(stores.stores)
     if labelled is not None:
         components.data |= labelled.fingerprints()
-        components.account |= labelled.statistics()
+        components.data_stats |= labelled.statistics()
         components.notes += labelled.notes
         components.facts["labels"] = labelled.labels
         components.examples = labelled.validation

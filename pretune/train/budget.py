@@ -61,11 +61,11 @@ class BudgetConfig(Config):
         """How much of the unit there is."""
         return float(getattr(self, self.unit))
 
-    def share(self, spent: Spent) -> float:
+    def fraction(self, spent: Spent) -> float:
         """What part of the budget is used, in [0, 1] and above where the last step went over it."""
         used = {"steps": spent.steps, "tokens": spent.tokens, "epochs": spent.epochs, "minutes": spent.seconds / 60}
         return used[self.unit] / self.total
 
     def done(self, spent: Spent) -> bool:
         """Is the budget used up? Epochs are a quotient of integers, so they get room for rounding."""
-        return self.share(spent) >= (1 - 1e-9 if self.epochs is not None else 1)
+        return self.fraction(spent) >= (1 - 1e-9 if self.epochs is not None else 1)

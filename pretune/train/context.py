@@ -23,7 +23,7 @@ class TrainContext:
 
     Attributes:
         recipe: the resolved recipe.
-        shelf: checkpoints of the run directory.
+        checkpoints: checkpoints of the run directory.
         world: this rank among the others.
         device, precision: where and in which number format to compute.
         display: what the user sees.
@@ -34,7 +34,7 @@ class TrainContext:
     """
 
     recipe: Recipe
-    shelf: CheckpointStore
+    checkpoints: CheckpointStore
     world: Distributed
     device: torch.device
     precision: Precision

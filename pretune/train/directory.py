@@ -3,7 +3,7 @@
 recipe.toml            the resolved recipe
 run.json               versions, machine, fingerprints of the data, what changed on the way, how it ended
 metrics.jsonl          one line for every few steps and every evaluation
-account.json           documents and tokens in, used, cut ...
+data_stats.json           documents and tokens in, used, cut ...
 checkpoint-<step>/     see checkpoint.py
 config.json, model.safetensors, tokenizer.json ...   the finished model
 """
@@ -26,7 +26,7 @@ from pretune.errors import CannotCreateError, DataError
 from pretune.train.checkpoint.store import CheckpointStore
 from pretune.train.recipe import Recipe, compare, plain
 
-RECIPE, FACTS, ACCOUNT, LOCK = "recipe.toml", "run.json", "account.json", ".lock"
+RECIPE, FACTS, DATA_STATS, LOCK = "recipe.toml", "run.json", "data_stats.json", ".lock"
 
 
 class RunDirectory:
@@ -56,8 +56,8 @@ class RunDirectory:
         if self.begun and not resume:
             raise CannotCreateError(f"{path}: holds a run already; give another --output, or leave --no-resume out")
         self._lock = self._take_lock()
-        self.shelf = CheckpointStore(path)
-        self.shelf.sweep()
+        self.checkpoints = CheckpointStore(path)
+        self.checkpoints.sweep()
 
     def _take_lock(self) -> int:
         try:
@@ -93,8 +93,8 @@ class RunDirectory:
         os.close(self._lock)
         self._lock = -1
 
-    def settle(self, recipe: Recipe) -> Recipe:
-        """The recipe with what the run has settled before: precision and threads.
+    def resolve_recipe(self, recipe: Recipe) -> Recipe:
+        """The recipe with what the run decided before: precision and threads.
 
         Raises:
             UsageError: the run in this directory has another recipe; the fields are named.
@@ -107,9 +107,9 @@ class RunDirectory:
             kept["precision"] = began.precision
         if recipe.threads is None:
             kept["threads"] = began.threads
-        settled = recipe.model_copy(update=kept)
-        compare(plain(began), plain(settled))
-        return settled
+        resolved = recipe.model_copy(update=kept)
+        compare(plain(began), plain(resolved))
+        return resolved
 
     def begin(self, recipe: Recipe, facts: Mapping[str, Any]) -> list[str]:
         """Write recipe and facts.
@@ -128,7 +128,7 @@ class RunDirectory:
         changes: list[str] = []
         if self.begun:
             changes = compare(plain(load(Recipe, self.path / RECIPE)), plain(recipe))
-            if known or self.shelf.steps():  # else it was killed before it wrote its facts
+            if known or self.checkpoints.steps():  # else it was killed before it wrote its facts
                 _same_data(known.get("data", {}), facts.get("data", {}))
         now = datetime.now(UTC).isoformat(timespec="seconds")
         history = [*known.get("history", []), {"time": now, "changes": changes}]
@@ -151,9 +151,9 @@ class RunDirectory:
         """Write a JSON file in one move."""
         replace_file(self.path / name, (json.dumps(tree, indent=2, default=str) + "\n").encode())
 
-    def finish(self, facts: Mapping[str, Any], account: Mapping[str, Any]) -> None:
+    def finish(self, facts: Mapping[str, Any], data_stats: Mapping[str, Any]) -> None:
         """Write how the run ended."""
-        self.write(ACCOUNT, account)
+        self.write(DATA_STATS, data_stats)
         self.write(FACTS, {**self.facts(), "finished": dict(facts)})
 
 

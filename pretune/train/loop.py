@@ -38,7 +38,7 @@ from pretune.train.prefetch import Prefetcher, PreparedStep, add
 from pretune.train.step import Result, TrainModule, TrainStep
 from pretune.train.validation import Validation
 
-_SHOWN = 20  # sample ids in a message
+_LISTED = 20  # sample ids in a message
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Totals:
     flops: float
 
 
-def train(model: LanguageModel, objective: Objective, samplers: Sequence[Sampler], setting: TrainContext) -> State:
+def train(model: LanguageModel, objective: Objective, samplers: Sequence[Sampler], context: TrainContext) -> State:
     """Train until the budget is used up, a signal asks to stop, or patience ends.
 
     It begins at the run directory's newest good checkpoint, if there is one.
@@ -68,8 +68,8 @@ def train(model: LanguageModel, objective: Objective, samplers: Sequence[Sampler
         SignalError: SIGTERM or SIGINT came; a checkpoint of the last step was saved.
         StorageError: a checkpoint or a metric could not be written; earlier checkpoints are intact.
     """
-    with stop_on_signal() as request, setting.display.running(setting.shelf.run.name):
-        trainer = _Trainer(model, objective, samplers, setting, request)
+    with stop_on_signal() as request, context.display.running(context.checkpoints.run.name):
+        trainer = _Trainer(model, objective, samplers, context, request)
         try:
             return trainer.run()
         finally:
@@ -82,43 +82,43 @@ class _Trainer:
         model: LanguageModel,
         objective: Objective,
         samplers: Sequence[Sampler],
-        setting: TrainContext,
+        context: TrainContext,
         request: StopRequest,
     ) -> None:
-        self.setting, self.recipe, self.world, self.request = setting, setting.recipe, setting.world, request
+        self.context, self.recipe, self.world, self.request = context, context.recipe, context.world, request
         self.objective, self.samplers = objective, samplers
         self.draw = Draw(self.recipe.seed)
-        self.root = TrainModule(model, objective, setting.method).to(setting.device).train()
-        self.optimizer = build_optimizer(self.root, self.recipe.optimizer, setting.precision.name)
+        self.root = TrainModule(model, objective, context.method).to(context.device).train()
+        self.optimizer = build_optimizer(self.root, self.recipe.optimizer, context.precision.name)
         self.state = self._begin()
-        self.stepper = TrainStep(
+        self.train_step = TrainStep(
             parallelize(self.root, self.world, self.recipe.parallel),
             self.optimizer,
             self.world,
-            setting.device,
-            setting.precision,
+            context.device,
+            context.precision,
             self.draw,
             self.recipe.optimizer.clip,
         )
         self.flops = Flops(model, objective.passes)
-        self.journal = MetricLogger(setting, self.state)
-        self.feed: Prefetcher | None = None
+        self.logger = MetricLogger(context, self.state)
+        self.prefetcher: Prefetcher | None = None
         self.improved = False
         self.saved_step, self.saved_at = self.state.step, self.state.seconds
         self.mark = time.perf_counter()
 
     def _begin(self) -> State:
         """The state of the newest good checkpoint, else a fresh one."""
-        shelf, display = self.setting.shelf, self.setting.display
-        own = fingerprint(self.setting.device, self.setting.precision, self.world.size)
+        checkpoints, display = self.context.checkpoints, self.context.display
+        own = fingerprint(self.context.device, self.context.precision, self.world.size)
         step = self.world.broadcast(self.world.on_main(self._newest))
         if not step:
             start = [list(sampler.start.consumed) for sampler in self.samplers]
             return State(cursors=start, fingerprint=own, optimizer=self.recipe.optimizer.name)
-        state = states.restore(shelf.path(step), self.root, self.optimizer, self.recipe.optimizer)
+        state = states.restore(checkpoints.path(step), self.root, self.optimizer, self.recipe.optimizer)
         changed = [f"{k} {state.fingerprint.get(k)} -> {own[k]}" for k in own if own[k] != state.fingerprint.get(k)]
         if self.world.is_main:
-            display.note(f"resumed from {shelf.path(step).name}")
+            display.note(f"resumed from {checkpoints.path(step).name}")
             if state.optimizer != self.recipe.optimizer.name:
                 display.note(f"warning: {self.recipe.optimizer.name} starts anew: the state is {state.optimizer}'s")
             if changed:
@@ -127,16 +127,16 @@ class _Trainer:
         return state
 
     def _newest(self) -> int:
-        path, rejected = self.setting.shelf.newest()
+        path, rejected = self.context.checkpoints.newest()
         for each in rejected:
-            self.setting.display.note(f"warning: cannot use {each}")
+            self.context.display.note(f"warning: cannot use {each}")
         return int(path.name.rpartition("-")[2]) if path else 0
 
     def close(self) -> None:
         """Stop the thread, close the files."""
-        if self.feed is not None:
-            self.feed.close()
-        self.journal.close()
+        if self.prefetcher is not None:
+            self.prefetcher.close()
+        self.logger.close()
 
     # -- the loop -------------------------------------------------------------------------------------------------
 
@@ -144,29 +144,29 @@ class _Trainer:
         """Iterate until done."""
         self._check_metric()
         while True:
-            stop = self._tick()
+            stop = self._advance_clock()
             if not stop and self._evaluation_due():
                 self._evaluate()
-                stop = self._tick()
+                stop = self._advance_clock()
             done = not stop and self._done()
             if done:
-                self.journal.close_window()
+                self.logger.close_window()
             if stop or done or self._checkpoint_due():
                 self._save()
             if stop:
-                where = self.setting.shelf.path(self.state.step)
+                where = self.context.checkpoints.path(self.state.step)
                 text = f"stopped by {signal.Signals(stop).name} after step {self.state.step}, saved in {where}"
                 raise SignalError(f"{text}; run the same command to go on", stop)
             if done:
                 return self.state
             self._step()
 
-    def _tick(self) -> int:
+    def _advance_clock(self) -> int:
         """Let rank 0's clock move on, on all ranks alike; the signal that some rank got, or 0."""
         now = time.perf_counter()
         passed, self.mark = now - self.mark, now
-        asked = [float(self.request.number == number) for number in CATCH]
-        seconds, *votes = self.world.sum([passed if self.world.is_main else 0.0, *asked])
+        requests = [float(self.request.number == number) for number in CATCH]
+        seconds, *votes = self.world.sum([passed if self.world.is_main else 0.0, *requests])
         self.state.seconds += seconds
         return next((int(number) for number, vote in zip(CATCH, votes, strict=True) if vote), 0)
 
@@ -176,14 +176,14 @@ class _Trainer:
 
     def _done(self) -> bool:
         patience = self.recipe.evaluation.patience
-        weary = patience is not None and self.state.worse >= patience
-        return weary or self.recipe.budget.done(self._spent())
+        out_of_patience = patience is not None and self.state.stale_evaluations >= patience
+        return out_of_patience or self.recipe.budget.done(self._spent())
 
     def _evaluation_due(self) -> bool:
         state = self.state
-        if self.setting.validation is None or state.evaluated == state.step:
+        if self.context.validation is None or state.evaluated == state.step:
             return False
-        return self._done() or self.recipe.evaluation.due(state.step, state.share_before, state.share)
+        return self._done() or self.recipe.evaluation.due(state.step, state.fraction_before, state.fraction)
 
     def _checkpoint_due(self) -> bool:
         state, config = self.state, self.recipe.checkpoint
@@ -195,74 +195,75 @@ class _Trainer:
 
     def _check_metric(self) -> None:
         """Refuse a metric that evaluation does not give, before the first step and not at the first evaluation."""
-        validation = self.setting.validation
+        validation = self.context.validation
         if validation is not None and validation.is_metric_chosen and self.state.step == 0:
             pick(validation.metric, self._measure(validation) or {validation.metric: 0.0})
 
     def _measure(self, validation: Validation) -> dict[str, float] | None:
         """What evaluation gives, None if a signal came meanwhile."""
-        setting, alone = self.setting, self.world.size == 1
+        context, is_alone = self.context, self.world.size == 1
         return validation.measure(
-            self.stepper.root,
+            self.train_step.root,
             self.objective,
-            setting.device,
-            setting.precision,
+            context.device,
+            context.precision,
             self.world,
-            stop=lambda: alone and bool(self.request),
+            stop=lambda: is_alone and bool(self.request),
         )
 
     def _evaluate(self) -> None:
         """Evaluate, unless a signal comes meanwhile: then it is done when the run goes on."""
-        validation, state = self.setting.validation, self.state
+        validation, state = self.context.validation, self.state
         assert validation is not None
-        found = self._measure(validation)
-        if found is None:
+        metrics = self._measure(validation)
+        if metrics is None:
             return
-        value = pick(validation.metric, found)
+        value = pick(validation.metric, metrics)
         self.improved = better(validation.metric, value, state.best)
         if self.improved:
-            state.best, state.best_step, state.worse = value, state.step, 0
+            state.best, state.best_step, state.stale_evaluations = value, state.step, 0
         else:
-            state.worse += 1
+            state.stale_evaluations += 1
         state.evaluated = state.step
-        self.journal.log({f"eval/{name}": number for name, number in found.items()})
-        shown = ", ".join(f"{name} {found[name]:.4f}" for name in dict.fromkeys(("loss", validation.metric)))
-        self.journal.note(f"step {state.step}: validation {shown}{', the best so far' if self.improved else ''}")
+        self.logger.log({f"eval/{name}": number for name, number in metrics.items()})
+        summary = ", ".join(f"{name} {metrics[name]:.4f}" for name in dict.fromkeys(("loss", validation.metric)))
+        self.logger.note(f"step {state.step}: validation {summary}{', the best so far' if self.improved else ''}")
 
     def _save(self) -> None:
         """Save a checkpoint of the current step, then remove what is no longer kept."""
-        self.state.metrics_bytes = self.journal.settle()
+        self.state.metrics_bytes = self.logger.flush()
         self.world.on_main(self._write)
         self.saved_step, self.saved_at, self.improved = self.state.step, self.state.seconds, False
 
     def _write(self) -> None:
-        state, shelf = self.state, self.setting.shelf
-        shelf.save(state.step, lambda into: states.save(into, self.root, self.optimizer, state))
-        shelf.prune(self.recipe.checkpoint.keep, state.best_step if self.recipe.checkpoint.best else None)
+        state, checkpoints = self.state, self.context.checkpoints
+        checkpoints.save(state.step, lambda into: states.save(into, self.root, self.optimizer, state))
+        checkpoints.prune(self.recipe.checkpoint.keep, state.best_step if self.recipe.checkpoint.best else None)
 
     # -- one step -------------------------------------------------------------------------------------------------
 
     def _step(self) -> None:
         begin = time.perf_counter()
-        feed = self._running_feed()
-        waited = feed.waited
-        prepared = self._in_length(feed.next())
-        waited = feed.waited - waited
+        prefetcher = self._running_prefetcher()
+        waited_before = prefetcher.data_wait
+        prepared = self._in_length(prefetcher.next())
+        data_wait = prefetcher.data_wait - waited_before
         totals = self._totals(prepared)
         factor = self._schedule_factor(prepared, totals)
-        done = self.recipe.budget.share(self._spent(1, totals.tokens, prepared.epoch - self.state.epoch))
-        result = self.stepper.run(self.state.step, prepared.batches, totals.counts, factor, done)
+        done = self.recipe.budget.fraction(self._spent(1, totals.tokens, prepared.epoch - self.state.epoch))
+        result = self.train_step.run(self.state.step, prepared.batches, totals.counts, factor, done)
         self._advance(prepared, totals)
         if result.finite:
-            self.state.bad = 0
-            self._add_to_window(result, totals, self.recipe.optimizer.lr * factor, time.perf_counter() - begin, waited)
+            self.state.consecutive_skips = 0
+            lr = self.recipe.optimizer.lr * factor
+            self._add_to_window(result, totals, lr, time.perf_counter() - begin, data_wait)
         else:
             self._skip(prepared, result)
-        self.journal.after_step()
+        self.logger.after_step()
 
-    def _running_feed(self) -> Prefetcher:
-        if self.feed is None:
-            self.feed = Prefetcher(
+    def _running_prefetcher(self) -> Prefetcher:
+        if self.prefetcher is None:
+            self.prefetcher = Prefetcher(
                 self.objective,
                 self.samplers,
                 self.draw,
@@ -271,14 +272,14 @@ class _Trainer:
                 self.recipe.data.accumulate,
                 self.world.rank,
                 self.world.size,
-                self.setting.device.type == "cuda",
+                self.context.device.type == "cuda",
             )
-        return self.feed
+        return self.prefetcher
 
     def _in_length(self, prepared: PreparedStep) -> PreparedStep:
         """The step's batches in the sequence length of this part of the run."""
         data = self.recipe.data
-        length = data.length_at(self.state.share)
+        length = data.length_at(self.state.fraction)
         if length == data.length:
             return prepared
         return replace(prepared, batches=[split_sequences(batch, length) for batch in prepared.batches])
@@ -295,8 +296,8 @@ class _Trainer:
         recipe = self.recipe
         middle = self._spent(0.5, totals.tokens / 2, (prepared.epoch - self.state.epoch) / 2)
         length = recipe.schedule.tokens
-        share = middle.tokens / length if length else recipe.budget.share(middle)
-        return schedule_factor(recipe.schedule, share)
+        fraction = middle.tokens / length if length else recipe.budget.fraction(middle)
+        return schedule_factor(recipe.schedule, fraction)
 
     def _advance(self, prepared: PreparedStep, totals: Totals) -> None:
         state = self.state
@@ -305,11 +306,11 @@ class _Trainer:
         state.samples += totals.samples
         state.epoch = prepared.epoch
         state.cursors = [list(cursor.consumed) for cursor in prepared.cursors]
-        state.share_before, state.share = state.share, self.recipe.budget.share(self._spent())
-        for account in self.world.all_gather_object(prepared.account):
-            add(state.account, account)
+        state.fraction_before, state.fraction = state.fraction, self.recipe.budget.fraction(self._spent())
+        for data_stats in self.world.all_gather_object(prepared.data_stats):
+            add(state.data_stats, data_stats)
 
-    def _add_to_window(self, result: Result, totals: Totals, lr: float, seconds: float, waited: float) -> None:
+    def _add_to_window(self, result: Result, totals: Totals, lr: float, seconds: float, data_wait: float) -> None:
         window = self.state.window
         for name, total in result.sums.items():
             window.sums[name] = window.sums.get(name, 0.0) + total
@@ -320,22 +321,22 @@ class _Trainer:
         window.tokens += totals.tokens
         window.flops += totals.flops / self.world.size
         window.seconds += seconds
-        window.waited += waited
+        window.data_wait += data_wait
 
     def _skip(self, prepared: PreparedStep, result: Result) -> None:
         """Count a step that was not finite, say where it came from, and give up after too many in a row."""
         state = self.state
         state.skipped += 1
-        state.bad += 1
-        gathered = self.world.all_gather_object(self.stepper.suspects(prepared.batches))
+        state.consecutive_skips += 1
+        gathered = self.world.all_gather_object(self.train_step.suspects(prepared.batches))
         suspects = [tuple(sample) for part in gathered for sample in part]
-        listed = ", ".join(map(str, suspects[:_SHOWN])) + (", ..." if len(suspects) > _SHOWN else "")
+        listed = ", ".join(map(str, suspects[:_LISTED])) + (", ..." if len(suspects) > _LISTED else "")
         losses = ", ".join(f"{name} {value:g}" for name, value in result.sums.items())
         what = f"step {state.step}: gradient norm {result.norm:g}, loss sums {losses}"
-        self.journal.note(f"warning: skipped {what}; samples (store, epoch, index) {listed}")
-        if state.bad >= self.recipe.nonfinite:
+        self.logger.note(f"warning: skipped {what}; samples (store, epoch, index) {listed}")
+        if state.consecutive_skips >= self.recipe.nonfinite:
             raise DivergenceError(
-                f"{state.bad} steps in a row were not finite, the last {what}; samples (store, epoch, index): "
-                f"{listed}. The weights are as they were before them. Lower optimizer.lr, lengthen schedule.warmup, or "
-                "look at these samples"
+                f"{state.consecutive_skips} steps in a row were not finite, the last {what}; samples (store, epoch, "
+                f"index): {listed}. The weights are as they were before them. Lower optimizer.lr, lengthen "
+                "schedule.warmup, or look at these samples"
             )

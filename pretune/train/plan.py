@@ -1,7 +1,7 @@
 """What a recipe would do, before anything runs: modules, memory, and the arithmetic of steps, epochs and tokens.
 
-The pieces are the real ones, and the memory of activations is measured on the real first micro-batch: a plan is what
-the loop will find.
+The components are the real ones, and the memory of activations is measured on the real first micro-batch: a plan is
+what the loop will find.
 """
 
 from __future__ import annotations
@@ -87,18 +87,18 @@ class Plan:
 
 
 def make_plan(recipe: Recipe) -> Plan:
-    """Assemble a run's pieces, look at its first steps, train nothing.
+    """Assemble a run's components, look at its first steps, train nothing.
 
     Raises:
         PretuneError: whatever the run itself would raise at its beginning.
     """
     device = choose(recipe.device)
     precision = choose_precision(recipe.precision, device)
-    pieces = assemble(recipe, verify=False)
-    samplers = pieces.samplers(recipe)
+    components = assemble(recipe, verify=False)
+    samplers = components.samplers(recipe)
     draw = Draw(recipe.seed)
     batches, steps_seen, data = [], [], []
-    for part, sampler in zip(pieces.objective.alternatives, samplers, strict=True):
+    for part, sampler in zip(components.objective.alternatives, samplers, strict=True):
         cursor = sampler.start
         for step in range(_LOOKED_AT):
             rows, cursor = sampler.take(cursor)
@@ -108,23 +108,27 @@ def make_plan(recipe: Recipe) -> Plan:
         data.append(f"{part.view}: {_samples(sampler):,} samples of at most {recipe.data.length} tokens")
     there = sum(map(_samples, samplers))
     samples = sum(steps_seen) / len(steps_seen)
-    tokens = samples * sum(_tokens(s, p) for s, p in zip(samplers, pieces.objective.alternatives, strict=True)) / there
+    tokens = (
+        samples * sum(_tokens(s, p) for s, p in zip(samplers, components.objective.alternatives, strict=True)) / there
+    )
     epoch = there / samples
     steps = _steps(recipe, tokens, epoch)
-    work = sum(map(Flops(pieces.model, pieces.objective.passes), batches)) / len(batches) * recipe.data.accumulate
-    trained = sum(p.numel() for p in pieces.model.parameters() if p.requires_grad)
+    work = (
+        sum(map(Flops(components.model, components.objective.passes), batches)) / len(batches) * recipe.data.accumulate
+    )
+    trained = sum(p.numel() for p in components.model.parameters() if p.requires_grad)
     return Plan(
-        list(_tree(pieces.model)),
-        count_parameters(pieces.model),
+        list(_tree(components.model)),
+        count_parameters(components.model),
         trained,
-        _memory(pieces, batches, device, precision),
+        _memory(components, batches, device, precision),
         data,
         steps,
         [
             *_arithmetic(recipe, samples, tokens, epoch, steps),
             *_time(precision, work, steps),
-            *pieces.notes,
-            *(f"warning: {finding}" for finding in preflight(recipe, pieces, device)),
+            *components.notes,
+            *(f"warning: {finding}" for finding in preflight(recipe, components, device)),
         ],
     )
 
@@ -152,9 +156,9 @@ def activation_bytes(root: nn.Module, batch: Batch, device: torch.device, precis
 
 
 def _memory(
-    pieces: TrainComponents, batches: list[Batch], device: torch.device, precision: Precision
+    components: TrainComponents, batches: list[Batch], device: torch.device, precision: Precision
 ) -> dict[str, int]:
-    root = TrainModule(pieces.model, pieces.objective).to(device)
+    root = TrainModule(components.model, components.objective).to(device)
     weights = sum(p.numel() * p.element_size() for p in root.parameters())
     trained = sum(p.numel() * p.element_size() for p in root.parameters() if p.requires_grad)
     activations = max(activation_bytes(root, batch, device, precision) for batch in batches)

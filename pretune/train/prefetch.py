@@ -28,7 +28,7 @@ class PreparedStep:
         batches: one for each micro-batch.
         counts: predictions of each term in them.
         tokens, samples: in them.
-        account: what was cut or displaced while they were built.
+        data_stats: what was cut or displaced while they were built.
         cursors: of every part of the objective, after the step.
         epoch: passes over the data, after the step.
     """
@@ -37,7 +37,7 @@ class PreparedStep:
     counts: dict[str, int]
     tokens: int
     samples: int
-    account: dict[str, int]
+    data_stats: dict[str, int]
     cursors: tuple[Cursor, ...]
     epoch: float
 
@@ -67,19 +67,19 @@ class Prefetcher:
         world: int = 1,
         pin: bool = False,
     ) -> None:
-        self.waited = 0.0
+        self.data_wait = 0.0
         self._objective, self._samplers, self._draw = objective, list(samplers), draw
         self._accumulate, self._rank, self._world, self._pin = accumulate, rank, world, pin
         self._ready: queue.Queue[PreparedStep | BaseException] = queue.Queue(maxsize=1)
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(step, tuple(cursors)), name="feed", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(step, tuple(cursors)), name="prefetcher", daemon=True)
         self._thread.start()
 
     def next(self) -> PreparedStep:
-        """The next step; time spent waiting for it is added to `waited`, in seconds."""
+        """The next step; time spent waiting for it is added to `data_wait`, in seconds."""
         begin = time.perf_counter()
         item = self._ready.get()
-        self.waited += time.perf_counter() - begin
+        self.data_wait += time.perf_counter() - begin
         if isinstance(item, BaseException):
             raise item
         return item
@@ -118,17 +118,17 @@ class Prefetcher:
             for mine in divide(rows, parts)[self._rank :: self._world]
         ]
         counts: dict[str, int] = {}
-        account: dict[str, int] = {}
+        data_stats: dict[str, int] = {}
         for batch in batches:
             add(counts, self._objective.counts(batch))
-            add(account, batch.account)
+            add(data_stats, batch.account)
         after = (*cursors[:part], cursor, *cursors[part + 1 :])
         return PreparedStep(
             [pinned(batch) for batch in batches] if self._pin else batches,
             counts,
             sum(batch.layout.total for batch in batches),
             sum(batch.layout.count for batch in batches),
-            account,
+            data_stats,
             after,
             min(s.epoch(c) for s, c in zip(self._samplers, after, strict=True)),
         )

@@ -34,16 +34,16 @@ _ROOM = 0.9  # of the memory that is free
 _FEW_STEPS = 50
 
 
-def preflight(recipe: Recipe, pieces: TrainComponents, device: torch.device) -> list[str]:
+def preflight(recipe: Recipe, components: TrainComponents, device: torch.device) -> list[str]:
     """Sentences for the user, each with what to do about it; none where all is as usual."""
     return [
         *_rate(recipe),
-        *_steps(recipe, pieces),
-        *(_stores(recipe, pieces) if recipe.objective else []),
-        *(_examples(recipe, pieces) if recipe.task else []),
-        *_dropout(pieces),
-        *_memory(pieces, device),
-        *_disk(recipe, pieces),
+        *_steps(recipe, components),
+        *(_stores(recipe, components) if recipe.objective else []),
+        *(_examples(recipe, components) if recipe.task else []),
+        *_dropout(components),
+        *_memory(components, device),
+        *_disk(recipe, components),
     ]
 
 
@@ -60,10 +60,10 @@ def _rate(recipe: Recipe) -> Iterator[str]:
         yield f"optimizer.lr {rate:g} is {word} what is usual for {what} ({low:g} to {high:g}); {remedy} stands still"
 
 
-def _steps(recipe: Recipe, pieces: TrainComponents) -> Iterator[str]:
+def _steps(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
     """Batches and passes out of the usual range."""
-    data, samples = recipe.data, sum(len(view) for views in pieces.views for view in views)
-    tokens = data.batch_tokens or (data.batch or 1) * min(data.length, _longest(pieces))
+    data, samples = recipe.data, sum(len(view) for views in components.views for view in views)
+    tokens = data.batch_tokens or (data.batch or 1) * min(data.length, _longest(components))
     if recipe.objective and not _TOKENS[0] <= tokens <= _TOKENS[1]:
         word, remedy = ("few", "raise") if tokens < _TOKENS[0] else ("many", "lower")
         yield f"a step has {tokens:,} tokens at most, which is {word}; {remedy} data.batch or data.length"
@@ -77,35 +77,35 @@ def _steps(recipe: Recipe, pieces: TrainComponents) -> Iterator[str]:
     if recipe.objective and epoch and steps / epoch > _REPEATS:
         yield f"the run reads its {samples:,} samples {steps / epoch:.0f} times over; add text, or shorten the budget"
     warm = recipe.schedule.warmup
-    if recipe.objective and not warm and budget.share(Spent(steps=1)) < 1 and recipe.model.init is None:
+    if recipe.objective and not warm and budget.fraction(Spent(steps=1)) < 1 and recipe.model.init is None:
         yield "schedule.warmup is 0, and new weights are easily thrown off at full rate; 0.01 to 0.1 is usual"
 
 
-def _longest(pieces: TrainComponents) -> int:
-    found = [int(v.lengths(np.arange(min(len(v), 4096))).max(initial=1)) for views in pieces.views for v in views]
+def _longest(components: TrainComponents) -> int:
+    found = [int(v.lengths(np.arange(min(len(v), 4096))).max(initial=1)) for views in components.views for v in views]
     return max(found, default=1)
 
 
-def _stores(recipe: Recipe, pieces: TrainComponents) -> Iterator[str]:
-    stores = pieces.account.get("stores", {})
+def _stores(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
+    stores = components.data_stats.get("stores", {})
     for path, account in stores.items():
         found, read = account.get("duplicate", 0), account.get("documents", 0)
         if read and found / read > 0.3:
             yield f"{path}: {found:,} of {read:,} documents were duplicates and left out; is the corpus read twice?"
-    for place, account in pieces.account.get("windows", {}).items():
+    for place, account in components.data_stats.get("windows", {}).items():
         cut, tokens = account.get("cut", 0), account.get("tokens", 0)
         if tokens and cut / tokens > 0.1:
             yield f"{place}: {cut / tokens:.0%} of the tokens are cut off and never read; raise data.length"
-    if not any(pieces.held_out) and recipe.evaluation.samples != 0:
+    if not any(components.held_out) and recipe.evaluation.samples != 0:
         yield "no text is held out, so that overfitting shows nowhere; prepare the store with validation = 0.01"
 
 
-def _examples(recipe: Recipe, pieces: TrainComponents) -> Iterator[str]:
+def _examples(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
     """Labels, duplicates and leaks between training and validation data."""
-    train = [view for views in pieces.views for view in views if isinstance(view, ExampleView)]
-    held = [view for views in pieces.held_out for view in views if isinstance(view, ExampleView)]
+    train = [view for views in components.views for view in views if isinstance(view, ExampleView)]
+    held = [view for views in components.held_out for view in views if isinstance(view, ExampleView)]
     rows = [row for view in train for row in view.rows]
-    yield from _labels(rows, pieces.facts.get("labels") or [])
+    yield from _labels(rows, components.facts.get("labels") or [])
     targets_of: dict[bytes, bytes | None] = {}
     twice = contrary = 0
     for row in rows:
@@ -145,15 +145,15 @@ def _key(row: Encoded) -> bytes:
     return b"|".join(text.tobytes() for text in row.texts)
 
 
-def _dropout(pieces: TrainComponents) -> Iterator[str]:
-    parts = [part for part in pieces.objective.modules() if isinstance(part, Objective) and part.dropout]
-    if parts and not any(m.p for m in pieces.model.modules() if isinstance(m, Dropout)):
+def _dropout(components: TrainComponents) -> Iterator[str]:
+    parts = [part for part in components.objective.modules() if isinstance(part, Objective) and part.dropout]
+    if parts and not any(m.p for m in components.model.modules() if isinstance(m, Dropout)):
         yield f"{parts[0].name} learns from dropout alone, and this model has none; set model.dropout = 0.1"
 
 
-def _memory(pieces: TrainComponents, device: torch.device) -> Iterator[str]:
+def _memory(components: TrainComponents, device: torch.device) -> Iterator[str]:
     """Weights, gradients and two means of each, against what is free; activations come on top."""
-    weights, trained = _bytes(pieces)
+    weights, trained = _bytes(components)
     needed, free = weights + 3 * trained, free_memory(device)
     already = weights if device.type == "cpu" else 0  # they are in memory now
     if free is not None and needed - already > _ROOM * free:
@@ -163,9 +163,9 @@ def _memory(pieces: TrainComponents, device: torch.device) -> Iterator[str]:
         )
 
 
-def _bytes(pieces: TrainComponents) -> tuple[int, int]:
+def _bytes(components: TrainComponents) -> tuple[int, int]:
     """Of all weights, and of those that are trained."""
-    root: nn.Module = TrainModule(pieces.model, pieces.objective)
+    root: nn.Module = TrainModule(components.model, components.objective)
     sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in root.parameters()]
     return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
 
@@ -181,9 +181,9 @@ def free_memory(device: torch.device) -> int | None:
         return None
 
 
-def _disk(recipe: Recipe, pieces: TrainComponents) -> Iterator[str]:
+def _disk(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
     """Checkpoints that are kept, the one being written, and the finished model, against the free room."""
-    weights, trained = _bytes(pieces)
+    weights, trained = _bytes(components)
     checkpoint = weights + 2 * trained
     config = recipe.checkpoint
     needed = checkpoint * (config.keep + 1 + bool(config.best)) + weights

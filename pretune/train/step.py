@@ -146,7 +146,7 @@ class TrainStep:
         """
         counts = dict(counts)
         batches, shared = self._share(step, batches)
-        tally = TermAccumulator()
+        accumulator = TermAccumulator()
         last = len(batches) - 1
         for number, batch in enumerate(batches):
             seed(self.device, self.draw.at("dropout", step, number, self.world.rank).key)
@@ -156,8 +156,8 @@ class TrainStep:
                     counts.setdefault(term.name, term.count * self.world.size)
                 loss = [term.sum * (term.weight * self.world.size / max(counts[term.name], 1)) for term in terms]
                 torch.stack(loss).sum().backward()  # type: ignore[no-untyped-call]
-            tally.add(terms)
-        result = tally.read(sorted(counts), self.world, gradient_norm(self.optimizer))
+            accumulator.add(terms)
+        result = accumulator.read(sorted(counts), self.world, gradient_norm(self.optimizer))
         if result.finite:
             update(self.optimizer, factor, result.norm, self.clip)
             self._bare.objective.after_step(self._bare.model, shared)

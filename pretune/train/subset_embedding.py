@@ -18,11 +18,11 @@ from pretune.nn.vocabulary import SubsetEmbedding, Vocabulary
 _SHARE = 0.75  # of the vocabulary at most, for it to be worth it
 
 
-def narrow(model: LanguageModel, tokens: NDArray[np.int64] | None) -> None:
+def shrink_embedding(model: LanguageModel, tokens: NDArray[np.int64] | None) -> None:
     """Leave rows out that cannot be looked up, where the table learns and nothing else reads it.
 
     Args:
-        model: changed in place, until `widen`.
+        model: changed in place, until `restore_embedding`.
         tokens: that batches may hold; None where that is not known, and all rows stay.
 
     Shape:
@@ -38,8 +38,8 @@ def narrow(model: LanguageModel, tokens: NDArray[np.int64] | None) -> None:
         model.embedding.word = SubsetEmbedding(table, torch.from_numpy(found))
 
 
-def widen(model: LanguageModel) -> None:
-    """Undo `narrow`, with what was learned in it."""
+def restore_embedding(model: LanguageModel) -> None:
+    """Undo `shrink_embedding`, with what was learned in it."""
     table = model.embedding.word
     if isinstance(table, SubsetEmbedding):
         model.embedding.word = table.whole()

@@ -91,14 +91,14 @@ def gradient(kind: Any, parts: int, **fields: Any) -> tuple[float, dict[str, tor
     model = model_of()
     objective = make(kind, model, **fields)
     root = TrainModule(model, objective).train()
-    stepper = TrainStep(
+    train_step = TrainStep(
         root, build_optimizer(root, adamw.Config(lr=1e-2, eps=1e-3)), Distributed(), torch.device("cpu"),
         Precision("fp32", 0.0, "test"), DRAW, 0.0,
     )  # fmt: skip
     samples, total = rows(12), 0.0
     for step in range(3):
         made = [objective.build_batch(samples[n::parts], DRAW, step) for n in range(parts)]
-        result = stepper.run(step, made, {objective.name: 12}, 1.0)
+        result = train_step.run(step, made, {objective.name: 12}, 1.0)
         total += result.sums[objective.name] + result.norm
     return total, {name: p.detach().clone() for name, p in root.named_parameters()}, objective
 
@@ -183,11 +183,13 @@ def test_vectors_of_different_sentences_are_driven_apart(kind: Any) -> None:
     objective, samples = make(kind, model), rows(32)
     root = TrainModule(model, objective).train()
     optimizer = build_optimizer(root, adamw.Config(lr=2e-3))
-    stepper = TrainStep(root, optimizer, Distributed(), torch.device("cpu"), Precision("fp32", 0.0, "test"), DRAW, 1.0)
+    train_step = TrainStep(
+        root, optimizer, Distributed(), torch.device("cpu"), Precision("fp32", 0.0, "test"), DRAW, 1.0
+    )
     accuracy = []
     for step in range(60):
         made = objective.build_batch(samples, DRAW, step)
-        result = stepper.run(step, [made], {objective.name: 32}, 1.0)
+        result = train_step.run(step, [made], {objective.name: 32}, 1.0)
         accuracy.append(result.correct[objective.name] / 32)
     texts = {tuple(row.tokens.tolist()) for row in samples}
     assert len(texts) == 32

@@ -7,10 +7,10 @@ from pretune.train.budget import BudgetConfig, Spent
 
 def test_share_counts_in_the_budgets_own_unit():
     spent = Spent(steps=5, tokens=300, epochs=0.75, seconds=90)
-    assert BudgetConfig(steps=10).share(spent) == 0.5
-    assert BudgetConfig(tokens=1000).share(spent) == 0.3
-    assert BudgetConfig(epochs=3).share(spent) == 0.25
-    assert BudgetConfig(minutes=3).share(spent) == 0.5
+    assert BudgetConfig(steps=10).fraction(spent) == 0.5
+    assert BudgetConfig(tokens=1000).fraction(spent) == 0.3
+    assert BudgetConfig(epochs=3).fraction(spent) == 0.25
+    assert BudgetConfig(minutes=3).fraction(spent) == 0.5
 
 
 def test_done_at_the_budget_and_not_before():

@@ -24,11 +24,11 @@ def filler(seed):
 
 
 def test_one_flipped_bit_is_always_found_and_the_previous_one_used(tmp_path):
-    shelf = CheckpointStore(tmp_path)
+    checkpoints = CheckpointStore(tmp_path)
     for step in (1, 2):
-        shelf.save(step, filler(step))
+        checkpoints.save(step, filler(step))
     rng = np.random.default_rng(0)
-    files = sorted(shelf.path(2).iterdir())
+    files = sorted(checkpoints.path(2).iterdir())
     assert len(files) == 4
     for _ in range(200):
         path = files[int(rng.choice(4, p=[0.25, 0.25, 0.25, 0.25]))]
@@ -37,43 +37,43 @@ def test_one_flipped_bit_is_always_found_and_the_previous_one_used(tmp_path):
         bad[int(rng.integers(len(bad)))] ^= 1 << int(rng.integers(8))
         path.write_bytes(bad)
         newest, rejected = CheckpointStore(tmp_path).newest()
-        assert newest == shelf.path(1)
+        assert newest == checkpoints.path(1)
         assert len(rejected) == 1
         assert path.name in rejected[0].reason or "manifest" in rejected[0].reason
         path.write_bytes(good)
-    assert CheckpointStore(tmp_path).newest() == (shelf.path(2), [])
+    assert CheckpointStore(tmp_path).newest() == (checkpoints.path(2), [])
 
 
 def test_truncated_missing_and_foreign_files_are_found(tmp_path):
-    shelf = CheckpointStore(tmp_path)
-    shelf.save(1, filler(1))
-    path = shelf.path(1) / "model.safetensors"
+    checkpoints = CheckpointStore(tmp_path)
+    checkpoints.save(1, filler(1))
+    path = checkpoints.path(1) / "model.safetensors"
     good = path.read_bytes()
     path.write_bytes(good[:-1])
-    assert "2999 bytes instead of 3000" in problem(shelf.path(1))
+    assert "2999 bytes instead of 3000" in problem(checkpoints.path(1))
     path.unlink()
-    assert problem(shelf.path(1)) is not None
+    assert problem(checkpoints.path(1)) is not None
     path.write_bytes(good)
-    (shelf.path(1) / "more").write_bytes(b"")
-    assert problem(shelf.path(1)) is not None
-    (shelf.path(1) / "more").unlink()
-    assert problem(shelf.path(1)) is None
+    (checkpoints.path(1) / "more").write_bytes(b"")
+    assert problem(checkpoints.path(1)) is not None
+    (checkpoints.path(1) / "more").unlink()
+    assert problem(checkpoints.path(1)) is None
 
 
 def test_a_bad_checkpoint_of_the_same_step_is_replaced(tmp_path):
-    shelf = CheckpointStore(tmp_path)
-    shelf.save(1, filler(1))
-    (shelf.path(1) / "state.json").write_bytes(b"{}")
-    shelf.save(1, filler(2))
-    assert problem(shelf.path(1)) is None
+    checkpoints = CheckpointStore(tmp_path)
+    checkpoints.save(1, filler(1))
+    (checkpoints.path(1) / "state.json").write_bytes(b"{}")
+    checkpoints.save(1, filler(2))
+    assert problem(checkpoints.path(1)) is None
 
 
 def test_prune_keeps_the_last_and_the_best(tmp_path):
-    shelf = CheckpointStore(tmp_path)
+    checkpoints = CheckpointStore(tmp_path)
     for step in range(1, 7):
-        shelf.save(step, filler(step))
-    shelf.prune(2, best=2)
-    assert shelf.steps() == [6, 5, 2]
+        checkpoints.save(step, filler(step))
+    checkpoints.prune(2, best=2)
+    assert checkpoints.steps() == [6, 5, 2]
 
 
 def test_prune_removes_nothing_before_enough_newer_ones_verify(tmp_path):
@@ -89,8 +89,8 @@ def test_prune_removes_nothing_before_enough_newer_ones_verify(tmp_path):
 
 @pytest.mark.parametrize("place", ["write", "fsync", "rename", "manifest"])
 def test_a_full_disk_leaves_the_previous_one_and_nothing_half_written(tmp_path, monkeypatch, place):
-    shelf = CheckpointStore(tmp_path)
-    shelf.save(1, filler(1))
+    checkpoints = CheckpointStore(tmp_path)
+    checkpoints.save(1, filler(1))
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
@@ -107,22 +107,22 @@ def test_a_full_disk_leaves_the_previous_one_and_nothing_half_written(tmp_path, 
     if place == "manifest":
         monkeypatch.setattr(checkpoint, "write_synced", full)
     with pytest.raises(StorageError, match=r"No space left.*Free some space") as caught:
-        shelf.save(2, half)
+        checkpoints.save(2, half)
     monkeypatch.undo()
     assert caught.value.code == 74
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["checkpoint-1"]
-    assert shelf.newest() == (shelf.path(1), [])
+    assert checkpoints.newest() == (checkpoints.path(1), [])
 
 
 def test_a_limit_on_the_size_of_files_is_a_full_disk_too(tmp_path):
     """The real thing, through the writer of safetensors."""
-    shelf = CheckpointStore(tmp_path)
-    shelf.save(1, filler(1))
+    checkpoints = CheckpointStore(tmp_path)
+    checkpoints.save(1, filler(1))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(StorageError, match="too large"):
-            shelf.save(2, lambda folder: save_file({"a": torch.zeros(100_000)}, folder / "model.safetensors"))
+            checkpoints.save(2, lambda folder: save_file({"a": torch.zeros(100_000)}, folder / "model.safetensors"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["checkpoint-1"]

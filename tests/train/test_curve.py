@@ -24,9 +24,9 @@ KNOWN = {
 
 def plain_loop(settled):
     """Whole batches, means of terms, AdamW and clipping from torch, the schedule by hand."""
-    pieces = assemble(settled)
-    model, objective = pieces.model.train(), pieces.objective
-    (sampler,) = pieces.samplers(settled)
+    components = assemble(settled)
+    model, objective = components.model.train(), components.objective
+    (sampler,) = components.samplers(settled)
     draw, cursor, losses = Draw(settled.seed), sampler.start, []
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     others = [p for p in model.parameters() if p.dim() < 2]

@@ -104,7 +104,7 @@ def test_what_was_measured_once_stays(tmp_path):
     with RunDirectory(path) as run:
         run.begin(recipe(path, tmp_path, precision="bf16", threads=3), {})
     with RunDirectory(path) as run:
-        found = run.settle(recipe(path, tmp_path, precision="auto", threads=None))
+        found = run.resolve_recipe(recipe(path, tmp_path, precision="auto", threads=None))
     assert (found.precision, found.threads) == ("bf16", 3)
 
 

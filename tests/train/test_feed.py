@@ -13,22 +13,22 @@ from pretune.train.step import TrainStep
 
 
 @pytest.fixture
-def pieces(tmp_path, store):
+def components(tmp_path, store):
     settled = recipe(tmp_path, store)
     found = assemble(settled)
     return found.objective, found.samplers(settled)
 
 
-def begin(pieces, step=0, cursors=None, **over):
-    objective, samplers = pieces
+def begin(components, step=0, cursors=None, **over):
+    objective, samplers = components
     return Prefetcher(objective, samplers, Draw(0), step, cursors or [s.start for s in samplers], **over)
 
 
-def test_it_can_begin_anywhere(pieces):
-    feed = begin(pieces)
-    first = [feed.next() for _ in range(4)]
-    feed.close()
-    again = begin(pieces, 2, first[1].cursors)
+def test_it_can_begin_anywhere(components):
+    prefetcher = begin(components)
+    first = [prefetcher.next() for _ in range(4)]
+    prefetcher.close()
+    again = begin(components, 2, first[1].cursors)
     for item in first[2:]:
         other = again.next()
         assert other.batches[0].tokens.tolist() == item.batches[0].tokens.tolist()
@@ -36,11 +36,11 @@ def test_it_can_begin_anywhere(pieces):
     again.close()
 
 
-def test_ranks_and_parts_share_one_global_step(pieces):
-    whole = begin(pieces)
+def test_ranks_and_parts_share_one_global_step(components):
+    whole = begin(components)
     step = whole.next()
     whole.close()
-    parts = [begin(pieces, accumulate=2, rank=rank, world=2) for rank in range(2)]
+    parts = [begin(components, accumulate=2, rank=rank, world=2) for rank in range(2)]
     found = [part.next() for part in parts]
     samples = sorted(s for item in found for batch in item.batches for s in map(tuple, batch.samples.tolist()))
     assert samples == sorted(map(tuple, step.batches[0].samples.tolist()))
@@ -50,7 +50,7 @@ def test_ranks_and_parts_share_one_global_step(pieces):
         part.close()
 
 
-def test_an_error_in_the_thread_reaches_the_loop(pieces, monkeypatch):
+def test_an_error_in_the_thread_reaches_the_loop(components, monkeypatch):
     take = Sampler.take
 
     def broken(self, cursor):
@@ -59,19 +59,19 @@ def test_an_error_in_the_thread_reaches_the_loop(pieces, monkeypatch):
         return take(self, cursor)
 
     monkeypatch.setattr(Sampler, "take", broken)
-    feed = begin(pieces)
-    feed.next()
-    feed.next()
+    prefetcher = begin(components)
+    prefetcher.next()
+    prefetcher.next()
     with pytest.raises(DataError, match="shard 3"):
-        feed.next()
-    feed.close()
+        prefetcher.next()
+    prefetcher.close()
 
 
-def test_closing_does_not_wait_for_a_full_queue(pieces):
-    feed = begin(pieces)
+def test_closing_does_not_wait_for_a_full_queue(components):
+    prefetcher = begin(components)
     time.sleep(0.1)
     start = time.monotonic()
-    feed.close()
+    prefetcher.close()
     assert time.monotonic() - start < 5
 
 

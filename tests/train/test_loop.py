@@ -173,7 +173,7 @@ def test_nan_never_reaches_the_optimizer(tmp_path, store, monkeypatch):
     pretrain(recipe(tmp_path / "run", store, evaluation={"samples": 0}))
     assert kept == [3]
     assert lines(tmp_path / "run")[-1]["skipped"] == 1
-    assert json.loads((tmp_path / "run/account.json").read_text())["training"]["skipped_steps"] == 1
+    assert json.loads((tmp_path / "run/data_stats.json").read_text())["training"]["skipped_steps"] == 1
     assert all(np.isfinite(line["loss"]) for line in lines(tmp_path / "run"))
 
 

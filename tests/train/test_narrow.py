@@ -17,7 +17,7 @@ from pretune.nn.vocabulary import SubsetEmbedding, Vocabulary
 from pretune.train import run as runs
 from pretune.train import subset_embedding as narrowing
 from pretune.train.run import finetune
-from pretune.train.subset_embedding import narrow, widen
+from pretune.train.subset_embedding import restore_embedding, shrink_embedding
 
 BODY = {**SHAPE, "vocab_size": 64}
 EMBEDDING = "bert.embeddings.word_embeddings.weight"
@@ -45,7 +45,9 @@ def settled(tmp_path: Path, store: Path):
 def test_learns_what_the_whole_table_would(settled, tmp_path, monkeypatch):
     """Rows that are looked up, and the others by decay alone; clipping sees the same norm."""
     seen = []
-    monkeypatch.setattr(runs, "narrow", lambda model, tokens: (narrow(model, tokens), seen.append(model)))
+    monkeypatch.setattr(
+        runs, "shrink_embedding", lambda model, tokens: (shrink_embedding(model, tokens), seen.append(model))
+    )
     finetune(settled("some"))
     (model,) = seen
     assert isinstance(model.embedding.word, Vocabulary)
@@ -117,8 +119,8 @@ def test_when(heads, tokens, frozen, narrowed):
     model = build("bert", "tiny", heads, BODY, labels=["a", "b"])
     model.embedding.requires_grad_(not frozen)
     before = model.embedding.word.weight.clone()
-    narrow(model, None if tokens is None else np.array(tokens))
+    shrink_embedding(model, None if tokens is None else np.array(tokens))
     assert isinstance(model.embedding.word, SubsetEmbedding) == narrowed
     assert model.vocab_size == 64
-    widen(model)
+    restore_embedding(model)
     assert torch.equal(model.embedding.word.weight, before)

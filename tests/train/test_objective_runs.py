@@ -82,8 +82,8 @@ def test_a_wrong_scale_is_found_out(
     """The test above can fail: as many predictions counted as if each rank had had the whole batch."""
     run = TrainStep.run
 
-    def doubled(self: TrainStep, step: int, batches: Any, counts: dict[str, int], lr: float) -> Any:
-        return run(self, step, batches, {name: 2 * count for name, count in counts.items()}, lr)
+    def doubled(self: TrainStep, step: int, batches: Any, counts: dict[str, int], *rest: Any) -> Any:
+        return run(self, step, batches, {name: 2 * count for name, count in counts.items()}, *rest)
 
     over = {"model": {"dropout": 0.0}, "optimizer": {"eps": 1e-3}, "data": {"accumulate": 1}}
     pretrain(home_recipe("mlm", tmp_path / "same", marked, **over))
@@ -100,7 +100,7 @@ def check_alike(one: Path, two: Path) -> None:
         theirs = load_file(two / path.relative_to(one))
         for name, tensor in load_file(path).items():
             torch.testing.assert_close(theirs[name], tensor, rtol=1e-4, atol=1e-5)
-    accounts = [json.loads((run / "account.json").read_text())["training"] for run in (one, two)]
+    accounts = [json.loads((run / "data_stats.json").read_text())["training"] for run in (one, two)]
     assert accounts[0] == accounts[1]
     for ours, theirs in zip(lines(two), lines(one), strict=True):
         losses = [name for name in theirs if "loss" in name or name == "grad_norm"]

@@ -114,11 +114,11 @@ def test_labels_duplicates_and_leaks(tmp_path: Path) -> None:
 
 def test_a_store_that_says_much_was_left_out(store: Path, tmp_path: Path) -> None:
     settled = recipe(tmp_path / "run", store, **USUAL)
-    pieces = assemble(settled)
-    pieces.account["stores"] = {"here": {"documents": 100, "duplicate": 60}}
-    pieces.account["windows"] = {"pairs:here": {"tokens": 100, "cut": 30}}
-    pieces.held_out = []
-    found = "\n".join(preflight(settled, pieces, CPU))
+    components = assemble(settled)
+    components.data_stats["stores"] = {"here": {"documents": 100, "duplicate": 60}}
+    components.data_stats["windows"] = {"pairs:here": {"tokens": 100, "cut": 30}}
+    components.held_out = []
+    found = "\n".join(preflight(settled, components, CPU))
     assert "here: 60 of 100 documents were duplicates" in found
     assert "pairs:here: 30% of the tokens are cut off" in found
     assert "no text is held out" in found

@@ -58,8 +58,8 @@ def test_the_run_directory_is_the_finished_model(pretrained):
     model = load(pretrained, "cpu", "fp32")
     assert model.fill("w1 [MASK] w3")
     names = {path.name for path in pretrained.iterdir()}
-    assert {"config.json", "model.safetensors", "tokenizer.json", "recipe.toml", "run.json", "account.json"} <= names
-    account = json.loads((pretrained / "account.json").read_text())
+    assert {"config.json", "model.safetensors", "tokenizer.json", "recipe.toml", "run.json", "data_stats.json"} <= names
+    account = json.loads((pretrained / "data_stats.json").read_text())
     (windows,) = account["windows"].values()
     assert windows["tokens"] == windows["used"] + windows["end"] + windows["cut"]
     assert account["training"]["samples"] == 80
@@ -77,14 +77,15 @@ def test_fine_tuning_learns_and_reports(pretrained, tmp_path, store):
     facts = json.loads((run / "run.json").read_text())
     assert facts["finished"]["best"] == max(line["eval/accuracy"] for line in found)
     assert facts["labels"] == ["high", "low"]
-    account = json.loads((run / "account.json").read_text())
-    assert account["train"] == {"examples": 120, "tokens": 1200, "examples_cut": 0, "tokens_cut": 0}
+    account = json.loads((run / "data_stats.json").read_text())
+    expected = {"examples": 120, "rows": 120, "tokens": 1200, "examples_cut": 0, "tokens_cut": 0, "tokens_repeated": 0}
+    assert account["train"] == expected
 
 
 def test_fine_tuning_from_random_weights_and_cut_texts(tmp_path, store, capsys):
     over = {"data": {"length": 8}, "budget": {"epochs": 1}, "track": {"progress": "plain"}}
     run = finetune(task_recipe(tmp_path / "run", tmp_path, store, **over))
-    assert json.loads((run / "account.json").read_text())["train"]["tokens_cut"] == 120 * 4
+    assert json.loads((run / "data_stats.json").read_text())["train"]["tokens_cut"] == 120 * 4
     assert "120 of 120 training texts are longer than 8 tokens and were cut" in capsys.readouterr().err
 
 

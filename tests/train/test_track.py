@@ -15,7 +15,7 @@ def read(folder):
 def test_lines_beyond_the_checkpoint_are_dropped(tmp_path):
     first = MetricsFile(tmp_path)
     first.log(1, {"loss": 2.0})
-    size = first.settle()
+    size = first.flush()
     first.log(2, {"loss": 1.0})
     first.close()
     again = MetricsFile(tmp_path, size)

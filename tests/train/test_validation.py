@@ -23,14 +23,14 @@ CPU, FP32 = torch.device("cpu"), Precision("fp32", 0.0, "test")
 
 
 @pytest.fixture
-def pieces(tmp_path, store):
+def components(tmp_path, store):
     evaluation = {"batch_tokens": 64, "samples": None}
     recipe = task_recipe(tmp_path / "run", tmp_path, store, evaluation=evaluation)
     return assemble(recipe), recipe
 
 
-def test_one_pass_of_the_root_gives_loss_and_scores(pieces):
-    parts, recipe = pieces
+def test_one_pass_of_the_root_gives_loss_and_scores(components):
+    parts, recipe = components
     passes, calls = [], []
     parts.model.register_forward_hook(lambda *_: passes.append(1))
     root = TrainModule(parts.model, parts.objective)
@@ -52,8 +52,8 @@ def test_one_pass_of_the_root_gives_loss_and_scores(pieces):
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])
-def test_ranks_evaluate_as_many_batches_and_their_answers_make_the_same_scores(pieces, size: int):
-    parts, recipe = pieces
+def test_ranks_evaluate_as_many_batches_and_their_answers_make_the_same_scores(components, size: int):
+    parts, recipe = components
     whole = parts.validation(recipe, Distributed())
     ranks = [parts.validation(recipe, Distributed(rank, size)) for rank in range(size)]
     assert len({len(rank.data.batches) for rank in ranks}) == 1
@@ -80,9 +80,9 @@ def test_ranks_evaluate_as_many_batches_and_their_answers_make_the_same_scores(p
     assert {name: found[name] for name in scores} == scores
 
 
-def test_a_limit_keeps_all_rows_of_an_example(pieces):
+def test_a_limit_keeps_all_rows_of_an_example(components):
     """Of examples in many rows, `samples` counts examples."""
-    parts, _ = pieces
+    parts, _ = components
     rows = [replace(row, example=n // 3) for n, row in enumerate(parts.held_out[0][0].rows[:12])]
     data = prepare_validation(parts.objective, [[ExampleView(rows)]], Draw(0), 64, 2, Distributed())
     examples = [row.example for part in data.rows for row in part]
@@ -90,8 +90,8 @@ def test_a_limit_keeps_all_rows_of_an_example(pieces):
     assert len(examples) == 6
 
 
-def test_shared_forward_runs_again_for_another_batch(pieces):
-    parts, recipe = pieces
+def test_shared_forward_runs_again_for_another_batch(components):
+    parts, recipe = components
     first, second = [rows.batch for rows in parts.validation(recipe, Distributed()).data.batches[:2]]
     calls = []
     parts.model.register_forward_hook(lambda *_: calls.append(1))

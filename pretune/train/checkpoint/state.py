@@ -27,7 +27,7 @@ class Window:
         sums, counts, correct: of each term, over all ranks.
         weights: of each term in the total loss.
         tokens, flops: over all ranks; flops are those of matrix products that really ran.
-        seconds, waited: in training steps, and of them spent waiting for data.
+        seconds, data_wait: in training steps, and of them spent waiting for data.
         norm, lr: gradient norm and learning rate of the last step.
     """
 
@@ -38,7 +38,7 @@ class Window:
     tokens: int = 0
     flops: float = 0.0
     seconds: float = 0.0
-    waited: float = 0.0
+    data_wait: float = 0.0
     norm: float = 0.0
     lr: float = 0.0
 
@@ -48,7 +48,7 @@ class Window:
         out |= {"lr": self.lr, "grad_norm": self.norm}
         if self.seconds > 0:
             out["tokens_per_second"] = self.tokens / self.seconds
-            out["data_wait"] = self.waited / self.seconds
+            out["data_wait"] = self.data_wait / self.seconds
             if peak > 0 and self.flops > 0:
                 out["gemm_share"] = self.flops / self.seconds / peak
         return out
@@ -73,16 +73,16 @@ class State:
         tokens, samples: through the model, over all ranks.
         seconds: time in the loop, over all restarts.
         epoch: passes over the data.
-        share: part of the budget used at the end of the last step.
-        share_before: part used at its beginning.
+        fraction: part of the budget used at the end of the last step.
+        fraction_before: part used at its beginning.
         cursors: samples consumed of each store, for each part of the objective.
         evaluated: step of the last evaluation.
         best, best_step: best value of the metric and its step.
-        worse: evaluations since then.
+        stale_evaluations: evaluations since then.
         skipped: steps whose gradient was not finite.
-        bad: such steps in a row, up to now.
+        consecutive_skips: such steps in a row, up to now.
         window: the metrics that are still being added up.
-        account: what was cut, displaced or left out while batches were built.
+        data_stats: what was cut, displaced or left out while batches were built.
         metrics_bytes: size of the metrics file.
         fingerprint: what must be equal for bit-exact results.
         optimizer: name of the optimizer whose state is saved.
@@ -94,17 +94,17 @@ class State:
     samples: int = 0
     seconds: float = 0.0
     epoch: float = 0.0
-    share: float = 0.0
-    share_before: float = 0.0
+    fraction: float = 0.0
+    fraction_before: float = 0.0
     cursors: list[list[int]] = field(default_factory=list)
     evaluated: int = 0
     best: float | None = None
     best_step: int | None = None
-    worse: int = 0
+    stale_evaluations: int = 0
     skipped: int = 0
-    bad: int = 0
+    consecutive_skips: int = 0
     window: Window = field(default_factory=Window)
-    account: dict[str, int] = field(default_factory=dict)
+    data_stats: dict[str, int] = field(default_factory=dict)
     metrics_bytes: int = 0
     fingerprint: dict[str, str | int] = field(default_factory=dict)
     optimizer: str = ""

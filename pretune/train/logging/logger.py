@@ -14,51 +14,51 @@ class MetricLogger:
     """Writes metrics and shows progress.
 
     Args:
-        setting: of the run.
-        state: where the run goes on from; the journal reads it and begins new windows in it.
+        context: of the run.
+        state: where the run goes on from; the logger reads it and begins new windows in it.
     """
 
-    def __init__(self, setting: TrainContext, state: State) -> None:
-        self._setting, self._state = setting, state
+    def __init__(self, context: TrainContext, state: State) -> None:
+        self._context, self._state = context, state
         self._file: MetricsFile | None = None
         self._trackers: list[Tracker] = []
-        self._plateau = Plateau(setting.entropy)
+        self._plateau = Plateau(context.entropy)
         self._began: tuple[float, float] | None = None
-        if setting.world.is_main:
-            self._file = MetricsFile(setting.shelf.run, state.metrics_bytes)
-            self._trackers = setting.trackers(state.step)
+        if context.world.is_main:
+            self._file = MetricsFile(context.checkpoints.run, state.metrics_bytes)
+            self._trackers = context.trackers(state.step)
 
     def note(self, text: str) -> None:
         """Say something once."""
-        if self._setting.world.is_main:
-            self._setting.display.note(text)
+        if self._context.world.is_main:
+            self._context.display.note(text)
 
     def after_step(self) -> None:
         """Show where the run is; write a line of metrics where one is due."""
         state = self._state
-        if self._setting.world.is_main:
-            shown = state.window.metrics(self._setting.precision.peak)
-            self._setting.display.update(state.step, state.share, self._left(), shown, last=state.share >= 1)
-        if state.step % self._setting.recipe.track.every == 0:
+        if self._context.world.is_main:
+            shown = state.window.metrics(self._context.precision.peak)
+            self._context.display.update(state.step, state.fraction, self._left(), shown, last=state.fraction >= 1)
+        if state.step % self._context.recipe.track.every == 0:
             self.close_window()
 
     def _left(self) -> float | None:
         """Seconds to the end as the steps since the first one tell; that one warms up, and tells nothing."""
-        now, share = time.perf_counter(), self._state.share
+        now, fraction = time.perf_counter(), self._state.fraction
         if self._began is None:
-            self._began = now, share
-        gone, done = now - self._began[0], share - self._began[1]
-        return max(1 - share, 0.0) * gone / done if done > 0 else None
+            self._began = now, fraction
+        elapsed, done = now - self._began[0], fraction - self._began[1]
+        return max(1 - fraction, 0.0) * elapsed / done if done > 0 else None
 
     def close_window(self) -> None:
         """Write the metrics of the steps since the last line, if there were any, and begin anew."""
         state = self._state
         if state.window.counts:
-            metrics = state.window.metrics(self._setting.precision.peak)
+            metrics = state.window.metrics(self._context.precision.peak)
             self.log(metrics | ({"skipped": state.skipped} if state.skipped else {}))
-            found = self._plateau.look(metrics, state.share, state.window.lr, self._setting.recipe.optimizer.lr)
-            if found:
-                self.note(f"warning: step {state.step}: {found}")
+            warning = self._plateau.look(metrics, state.fraction, state.window.lr, self._context.recipe.optimizer.lr)
+            if warning:
+                self.note(f"warning: step {state.step}: {warning}")
             state.window = Window()
 
     def log(self, metrics: Metrics) -> None:
@@ -71,9 +71,9 @@ class MetricLogger:
         for tracker in self._trackers:
             tracker.log(state.step, metrics)
 
-    def settle(self) -> int:
+    def flush(self) -> int:
         """Bring the metrics file to disk; its size in bytes."""
-        return self._file.settle() if self._file is not None else 0
+        return self._file.flush() if self._file is not None else 0
 
     def close(self) -> None:
         """Close everything."""

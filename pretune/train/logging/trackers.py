@@ -72,7 +72,7 @@ class MetricsFile:
             self._file.write((json.dumps({"step": step, **metrics}) + "\n").encode())
             self._file.flush()
 
-    def settle(self) -> int:
+    def flush(self) -> int:
         """Sync to disk; how many bytes there are now."""
         with storage_errors(self.path, "write metrics"):
             self._file.flush()

@@ -1,0 +1,94 @@
+"""The end of a run: the weights of the best or last step, the finished model in its files, statistics of the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pretune.interop.deltas import save_delta
+from pretune.interop.huggingface import save_model
+from pretune.models.model import LanguageModel
+from pretune.train.assemble import TrainComponents
+from pretune.train.checkpoint import state as states
+from pretune.train.checkpoint.state import State
+from pretune.train.checkpoint.store import problem
+from pretune.train.context import TrainContext
+from pretune.train.directory import RunDirectory
+from pretune.train.step import TrainModule
+from pretune.train.subset_embedding import restore_embedding
+from pretune.tune.method import find_method
+
+DELTA = "delta"  # folder in the run directory for what a tuning method learned
+_LISTED = 5  # changed places in a message
+
+
+def finish(components: TrainComponents, context: TrainContext, state: State, directory: RunDirectory) -> None:
+    """Write the finished model, the statistics of its data, and how the run ended.
+
+    Raises:
+        UsageError: the tuning method changed nothing.
+        StorageError: the disk is full or fails.
+    """
+    step = _choose_weights(components, context, state)
+    model = components.model
+    restore_embedding(model.cpu())
+    components.own_weights().store(model)
+    components.tokenizer.settings["model_max_length"] = context.recipe.data.length  # what use cuts texts to
+    poolings = (part.pooling for part in components.objective.alternatives if part.pooling)
+    model.pooling = next(poolings, model.pooling)
+    _save(components, context, directory.path)
+    for name, auxiliary in components.objective.auxiliary_models().items():
+        assert isinstance(auxiliary, LanguageModel)  # the type of `model.narrower`
+        restore_embedding(auxiliary.cpu())
+        save_model(auxiliary, directory.path / name, components.tokenizer)
+    used = {"steps": state.step, "tokens": state.tokens, "samples": state.samples, "epochs": state.epoch}
+    training = {
+        **used,
+        "skipped_steps": state.skipped,
+        **state.data_stats,
+        "of_stores": _stores_used(components, context, state),
+    }
+    directory.finish(
+        {**used, "seconds": state.seconds, "weights_of_step": step, "best": state.best, "best_step": state.best_step},
+        {**components.data_stats, "training": training},
+    )
+    context.display.note(f"finished: {state.step} steps, {state.tokens:,} tokens; the model is in {directory.path}")
+
+
+def _save(components: TrainComponents, context: TrainContext, path: Path) -> None:
+    """Write the finished model: whole where its method can merge, else as deltas on its base; and both deltas apart."""
+    method = context.method or find_method("full", {})
+    changes = method.check_acted(components.model)
+    if changes:
+        context.display.note(f"tune.{method.name} changed {len(changes)} places: {', '.join(changes[:_LISTED])}")
+    if method.is_surgery:
+        save_delta(components.model, path / DELTA if method.can_merge else path, method, context.recipe.model.init)
+    if method.is_surgery and not method.can_merge:
+        components.tokenizer.save(path)
+        return
+    components.model = method.merge(components.model)
+    save_model(components.model, path, components.tokenizer)
+
+
+def _stores_used(components: TrainComponents, context: TrainContext, state: State) -> dict[str, dict[str, float]]:
+    """How much was taken of each store for each objective with a view of its own, samples and passes."""
+    parts = zip(components.objective.alternatives, components.views, state.cursors, strict=True)
+    return {
+        f"{part.view}:{store}": {"samples": taken, "epochs": round(taken / len(view), 4)}
+        for part, views, cursor in parts
+        for store, view, taken in zip(context.recipe.data.stores, views, cursor, strict=False)
+        if part is not components.task
+    }
+
+
+def _choose_weights(components: TrainComponents, context: TrainContext, state: State) -> int:
+    """Put the best weights into the model, where the recipe wants those; the step that they come from."""
+    best = state.best_step
+    if context.recipe.evaluation.keep == "last" or best is None or best == state.step:
+        return state.step
+    path = context.checkpoints.path(best)
+    reason = problem(path)
+    if reason is not None:
+        context.display.note(f"warning: the best weights (step {best}) cannot be read, {reason}; keeping the last")
+        return state.step
+    states.restore(path, TrainModule(components.model, components.objective, context.method), None)
+    return best
