@@ -28,6 +28,7 @@ class CausalLanguageModelling(Objective):
     """Next-token prediction at every position."""
 
     name: ClassVar[str] = "clm"
+    role: ClassVar[str] = "clm"
     default_family: ClassVar[str] = "gpt2"
     view: ClassVar[str] = "stream"
     lookahead = 1
@@ -39,7 +40,7 @@ class CausalLanguageModelling(Objective):
             UsageError: the model would read what is to be predicted.
         """
         self._check_model(model)
-        return {self.name: model.vocabulary_head()}
+        return {self.role: model.vocabulary_head()}
 
     def setup(self, model: TrainableModel, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
         """Make sure that the model reads nothing but what comes before.
@@ -74,5 +75,5 @@ class CausalLanguageModelling(Objective):
     def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy at every position."""
         _, label = batch.targets[self.name]
-        total, correct = get_head(model, self.name, VocabularyHead).loss(output.last_hidden_state, label)
+        total, correct = get_head(model, self.role, VocabularyHead).loss(output.last_hidden_state, label)
         return [Term(self.name, total, len(label), self.config.weight, correct)]

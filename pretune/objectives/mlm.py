@@ -61,6 +61,7 @@ class MaskedLanguageModelling(Objective):
     """Predict hidden tokens from both sides."""
 
     name: ClassVar[str] = "mlm"
+    role: ClassVar[str] = "mlm"
     default_family: ClassVar[str] = "bert"
     view: ClassVar[str] = "stream"
     pack: ClassVar[str] = "document"
@@ -126,7 +127,7 @@ class MaskedLanguageModelling(Objective):
                 f"objective 'mlm' is for models that see both sides of a hidden token, and {model.family} sees what "
                 "comes before it; use the objective clm, or a family such as bert"
             )
-        return {self.name: model.vocabulary_head()}
+        return {self.role: model.vocabulary_head()}
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """One sequence a row, `[CLS] tokens [SEP]`."""
@@ -212,7 +213,7 @@ class MaskedLanguageModelling(Objective):
     def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy at the chosen tokens; the head sees no other row."""
         index, label = batch.targets[self.name]
-        total, correct = get_head(model, self.name, VocabularyHead).loss(output.at(index), label)
+        total, correct = get_head(model, self.role, VocabularyHead).loss(output.at(index), label)
         return [Term(self.name, total, len(label), self.config.weight, correct)]
 
 

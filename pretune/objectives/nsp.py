@@ -30,6 +30,7 @@ class NextSentencePrediction(SentencePair):
     """Tell a continuation from a text of another document."""
 
     name: ClassVar[str] = "nsp"
+    role: ClassVar[str] = "nsp"
     default_family: ClassVar[str] = "bert"
     view: ClassVar[str] = "pairs"
 
@@ -46,7 +47,7 @@ class NextSentencePrediction(SentencePair):
 
     def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
         """A head that decides for a pair."""
-        return {self.name: model.sequence_head(NSP_LABELS, dropout=0.0)}
+        return {self.role: model.sequence_head(NSP_LABELS, dropout=0.0)}
 
     def labels(self, samples: Integers, draw: Draw) -> Integers:
         """1 where the second text gives way to another document's."""

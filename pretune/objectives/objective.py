@@ -49,6 +49,7 @@ class Objective(nn.Module):
 
     Attributes:
         name: of its term, its target and its metric; the file's name.
+        role: name of its head on the model, where it has one; a variant that inherits it shares the head of its base.
         default_family: the family that it was published with.
         view: what text/ must deliver: "stream", "pairs", "examples".
         pack: how documents are cut where the recipe does not say: "stream" or "document".
@@ -61,6 +62,7 @@ class Objective(nn.Module):
     """
 
     name: ClassVar[str] = ""
+    role: ClassVar[str] = ""
     default_family: ClassVar[str] = ""
     view: ClassVar[str]
     pack: ClassVar[str] = "stream"

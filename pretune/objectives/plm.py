@@ -44,6 +44,7 @@ class PermutationLanguageModelling(Objective):
     """Predict tokens in any order."""
 
     name: ClassVar[str] = "plm"
+    role: ClassVar[str] = "plm"
     default_family: ClassVar[str] = "xlnet"
     view: ClassVar[str] = "stream"
 
@@ -77,7 +78,7 @@ class PermutationLanguageModelling(Objective):
             raise UsageError(
                 f"objective 'plm' predicts tokens in any order, which {model.family} does not support; use xlnet"
             )
-        return {self.name: model.vocabulary_head()}
+        return {self.role: model.vocabulary_head()}
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """One sequence a row, special tokens around it; its source is what goes before it into memory."""
@@ -125,7 +126,7 @@ class PermutationLanguageModelling(Objective):
     def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy at the chosen tokens."""
         index, label = batch.targets[self.name]
-        total, correct = get_head(model, self.name, VocabularyHead).loss(output.at(index), label)
+        total, correct = get_head(model, self.role, VocabularyHead).loss(output.at(index), label)
         return [Term(self.name, total, len(label), self.config.weight, correct)]
 
 

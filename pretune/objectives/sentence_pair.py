@@ -78,7 +78,7 @@ class SentencePair(Objective):
     def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy of the paired sequences."""
         index, label = batch.targets[self.name]
-        head = get_head(model, self.name, SequenceHead)
+        head = get_head(model, self.role, SequenceHead)
         logits = head(output.last_hidden_state, output.layout).index_select(0, index)
         correct = (logits.detach().argmax(dim=1) == label).sum()
         return [Term(self.name, cross_entropy(logits, label), len(label), self.config.weight, correct)]

@@ -29,6 +29,7 @@ class SentenceOrderPrediction(SentencePair):
     """Tell two neighbouring texts in their order from the same in the other."""
 
     name: ClassVar[str] = "sop"
+    role: ClassVar[str] = "sop"
     default_family: ClassVar[str] = "albert"
     view: ClassVar[str] = "sentences"
     counted: ClassVar[tuple[str, ...]] = ("unpaired",)
@@ -46,7 +47,7 @@ class SentenceOrderPrediction(SentencePair):
 
     def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
         """A head that decides for a pair."""
-        return {self.name: model.sequence_head(SOP_LABELS)}
+        return {self.role: model.sequence_head(SOP_LABELS)}
 
     def labels(self, samples: Integers, draw: Draw) -> Integers:
         """1 where the parts change places."""

@@ -30,6 +30,7 @@ class SentenceStructure(SentencePair):
     """Tell a continuation from what stands before, and both from another document's text."""
 
     name: ClassVar[str] = "structure"
+    role: ClassVar[str] = "structure"
     default_family: ClassVar[str] = "bert"
     view: ClassVar[str] = "pairs"
 
@@ -38,7 +39,7 @@ class SentenceStructure(SentencePair):
 
     def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
         """A pooler of its own under three classes."""
-        return {self.name: SequenceHead(model.width, LABELS, model.pool_position, pooler=Pooler(model.width))}
+        return {self.role: SequenceHead(model.width, LABELS, model.pool_position, pooler=Pooler(model.width))}
 
     def labels(self, samples: Integers, draw: Draw) -> Integers:
         """One of the three, each as often."""

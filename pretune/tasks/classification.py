@@ -86,6 +86,7 @@ class Classification(Task[ClassificationExample, Prediction, Prediction]):
     """
 
     name: ClassVar[str] = "classification"
+    role: ClassVar[str] = "classification"
 
     class Config(Task.Config):
         """Labels and the shape of the loss.
@@ -165,7 +166,7 @@ class Classification(Task[ClassificationExample, Prediction, Prediction]):
 
     def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
         """A head that decides among the labels."""
-        return {self.name: model.sequence_head(self.labels)}
+        return {self.role: model.sequence_head(self.labels)}
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """Wrap texts in the model's special tokens and name the labels that are known."""
@@ -245,7 +246,7 @@ class Classification(Task[ClassificationExample, Prediction, Prediction]):
 
     def _logits(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> torch.Tensor:
         """Shape: return: (N, C) fp32."""
-        logits: torch.Tensor = get_head(model, self.name, SequenceHead)(output.last_hidden_state, output.layout)
+        logits: torch.Tensor = get_head(model, self.role, SequenceHead)(output.last_hidden_state, output.layout)
         return logits.float()
 
 
