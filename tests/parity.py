@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pretune.batch import ragged
 from pretune.models.model import LanguageModel
+from pretune.nn.heads import DetectionHead, RowHead, VocabularyHead
 
 transformers.logging.set_verbosity_error()
 LENGTHS = (1, 17, 17, 30, 2)
@@ -32,7 +33,7 @@ def ours(model: LanguageModel, rows: list[np.ndarray], segments: bool) -> dict[s
     hidden = model(batch).last_hidden_state
     out = {"hidden": hidden}
     for role, head in model.heads.items():
-        if role in ("mlm", "clm", "rtd"):
+        if isinstance(head, VocabularyHead | DetectionHead | RowHead):
             out[role] = head(hidden)
         elif role == "pooler":
             out[role] = head(hidden[batch.layout.first])
@@ -52,10 +53,13 @@ def theirs(model: Any, rows: list[np.ndarray], segments: bool) -> dict[str, Tens
         tokens[n, : len(row)] = torch.from_numpy(row)
         mask[n, : len(row)] = 1
         kinds[n, : len(row)] = torch.arange(len(row)) * 2 // len(row)
-    extra = {"token_type_ids": kinds} if segments else {}
-    got = model(input_ids=tokens, attention_mask=mask, output_hidden_states=True, **extra)
+    inputs = {"input_ids": tokens, "attention_mask": mask} | ({"token_type_ids": kinds} if segments else {})
+    if type(model).__name__.endswith("ForMultipleChoice"):  # all sequences are choices of one example
+        inputs = {name: tensor[None] for name, tensor in inputs.items()}
+    got = model(**inputs, output_hidden_states=True)
     real = mask.bool()
-    hidden = got.last_hidden_state if hasattr(got, "last_hidden_state") else got.hidden_states[-1]
+    layers = getattr(got, "decoder_hidden_states", None) or got.hidden_states
+    hidden = got.last_hidden_state if hasattr(got, "last_hidden_state") else layers[-1]
     out = {"hidden": hidden[real]}
     kind = type(model).__name__
     if kind.endswith("ForMaskedLM"):
@@ -71,14 +75,22 @@ def theirs(model: Any, rows: list[np.ndarray], segments: bool) -> dict[str, Tens
         out["clm"] = got.logits[real]
     elif kind.endswith("ForSequenceClassification"):
         out["classification"] = got.logits
+    elif kind.endswith("ForTokenClassification"):
+        out["token_classification"] = got.logits[real]
+    elif "ForQuestionAnswering" in kind:
+        out["question_answering"] = torch.stack([got.start_logits, got.end_logits], dim=-1)[real]
+    elif kind.endswith("ForMultipleChoice"):
+        out["multiple_choice"] = got.logits[0]
     elif getattr(got, "pooler_output", None) is not None:
         out["pooler"] = got.pooler_output
     return out
 
 
-def assert_parity(model: LanguageModel, other: Any, segments: bool = False) -> None:
+def assert_parity(
+    model: LanguageModel, other: Any, segments: bool = False, rows: list[np.ndarray] | None = None
+) -> None:
     """max |difference| <= 1e-5 * max(1, max |value|), for the hidden run and every head, and the same heads."""
-    rows = sequences(model.vocab_size)
+    rows = sequences(model.vocab_size) if rows is None else rows
     mine, want = ours(model, rows, segments), theirs(other, rows, segments)
     assert mine.keys() == want.keys()
     for name, tensor in want.items():

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast, get_args
 
 from pretune import config as configuration
 from pretune.errors import DataError, MissingInputError, UsageError
@@ -19,11 +19,24 @@ from pretune.find import suggest, variants
 from pretune.interop.metadata import FIELD, Metadata, parse, resolve
 from pretune.interop.recorded_heads import head_sources
 from pretune.interop.safety import read_json
-from pretune.interop.weight_names import architecture, plain_name
-from pretune.models.model import Config, Family, LanguageModel, get_family
+from pretune.interop.weight_names import architecture, body_prefixes, own_roles, plain_name
+from pretune.models.head_table import HEAD_CLASSES
+from pretune.models.model import Config, Family, LanguageModel, get_family, weight_map_of
+from pretune.models.standard_heads import LABELLED_HEADS
+from pretune.nn.heads import ProblemType, SequenceHead
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
-_OURS = {"architectures", "model_type", "id2label", "label2id", "num_labels", "torch_dtype", "dtype", FIELD}
+_OURS = {
+    "architectures",
+    "model_type",
+    "id2label",
+    "label2id",
+    "num_labels",
+    "problem_type",
+    "torch_dtype",
+    "dtype",
+    FIELD,
+}
 _DROPPED = {"auto_map", "custom_pipelines", "transformers_version", "trust_remote_code", "use_cache"}
 _REFUSED = ("quantization_config", "pruned_heads")
 _SPECIAL = tuple(f"{role}_token_id" for role in ("pad", "bos", "eos", "cls", "sep"))
@@ -41,6 +54,7 @@ class Description:
         config: checked.
         roles: heads that the files carry.
         labels: names of the classes where the file gives them.
+        problem_type: what the scores of a sequence are.
         extras: harmless fields that pretune does not use.
         metadata: what pretune wrote beside them.
         has_metadata: pretune wrote something there.
@@ -51,6 +65,7 @@ class Description:
     config: Config
     roles: tuple[str, ...]
     labels: list[str] | None = None
+    problem_type: ProblemType = "single_label_classification"
     extras: dict[str, Any] = field(default_factory=dict)
     metadata: Metadata = field(default_factory=Metadata)
     has_metadata: bool = False
@@ -116,8 +131,17 @@ def interpret(
         )
     _in_range(module, fields, path)
     config = configuration.validate(module.Config, {**fields, **overrides}, "model")
-    roles, labels, extras = _roles(module, told, found), _labels(path, told), _extras(module, told)
-    return Description(family, config, roles, labels, extras, metadata, FIELD in told, notes)
+    return Description(
+        family,
+        config,
+        _roles(family, metadata, told, found),
+        _labels(path, told),
+        _problem_type(path, told),
+        _extras(module, told),
+        metadata,
+        FIELD in told,
+        notes,
+    )
 
 
 def _in_range(module: Family, fields: Mapping[str, Any], path: Path) -> None:
@@ -152,8 +176,8 @@ def _family(path: Path, told: Mapping[str, Any], found: Sequence[str]) -> str:
     for family in known:
         module = get_family(family)
         body = [weight.theirs.format(0) for weight in module.WEIGHT_MAP if not weight.ours.startswith("heads.")]
-        plain = {plain_name(name, module.PREFIX) for name in found}
-        if sum(plain_name(name, module.PREFIX) in plain for name in body) * 2 > len(body):
+        plain = {plain_name(name, body_prefixes(family)) for name in found}
+        if sum(plain_name(name, body_prefixes(family)) in plain for name in body) * 2 > len(body):
             return family
     raise DataError(
         f"{path}: field 'model_type' is missing and the weights are of no known family; known: {', '.join(known)}"
@@ -170,21 +194,38 @@ def _architecture(told: Mapping[str, Any]) -> str:
     return str(listed[0]) if isinstance(listed, list) and listed else ""
 
 
-def _roles(module: Family, told: Mapping[str, Any], found: Sequence[str]) -> tuple[str, ...]:
-    """Heads whose weights are in the files; one that has none for itself is there if the architecture says so."""
-    if not hasattr(module, "WEIGHT_MAP"):
+def _roles(
+    family: str, metadata: Metadata, config_fields: Mapping[str, Any], tensors: Sequence[str]
+) -> tuple[str, ...]:
+    """The standard heads whose weights are in the files.
+
+    A head without weights of its own is there if the class says so, and the model's own pooler if nothing else is. Of
+    the heads whose last layers have the same name, such as the classes of sequences and of tokens, the one that was
+    saved or that the class says is there, else the first.
+    """
+    weights = weight_map_of(family)
+    if weights is None:
         return ()
-    plain = {plain_name(name, module.PREFIX) for name in found}
-    stated = module.ARCHITECTURES.get(_architecture(told))
-    roles = list(dict.fromkeys(role for roles in module.ARCHITECTURES.values() for role in roles))
-    weights = [weight for weight in module.WEIGHT_MAP if not weight.alias]
-    keys = {role: [weight.theirs for weight in weights if weight.ours.startswith(f"heads.{role}.")] for role in roles}
+    prefixes, classes = body_prefixes(family), get_family(family).ARCHITECTURES
+    plain = {plain_name(name, prefixes) for name in tensors}
+    stated = classes.get(_architecture(config_fields))
+    known = [role for roles in classes.values() for role in roles]
+    saved = [role for role in metadata.heads if role in known]
+    names = {
+        role: [plain_name(w.theirs, prefixes) for w in weights if w.ours.startswith(f"heads.{role}.") and not w.alias]
+        for role in dict.fromkeys([*saved, *(stated or ()), *known])
+    }
     present: list[str] = []
-    for role in roles:
-        others = {name for other in roles if other != role for name in keys[other]}
-        own = [plain_name(name, module.PREFIX) in plain for name in keys[role] if name not in others]
-        here = all(plain_name(name, module.PREFIX) in plain for name in keys[role] if name.endswith(".weight"))
-        if here and (any(own) or (not own if stated is None else role in stated)):
+    taken: set[str] = set()
+    for role in names:
+        rivals = HEAD_CLASSES if role in HEAD_CLASSES else (role,)
+        shared = {name for other in names if other not in rivals for name in names[other]}
+        own = [name for name in names[role] if name not in shared]
+        here = all(name in plain for name in names[role] if name.endswith(".weight")) and not taken & set(own)
+        if here and (any(name in plain for name in own) or (not own if stated is None else role in stated)):
+            present.append(role)
+            taken |= set(own)
+        elif any(name.startswith(f"heads.{role}.") for name in plain):  # saved under our own names
             present.append(role)
     return tuple(role for role in present if role != "pooler" or len(present) == 1 or stated == ("pooler",))
 
@@ -204,6 +245,19 @@ def _labels(path: Path, told: Mapping[str, Any]) -> list[str] | None:
     return [name for _, name in ordered]
 
 
+def _problem_type(path: Path, config_fields: Mapping[str, Any]) -> ProblemType:
+    """What the scores of a sequence are; without a word of it, values where there is one label alone."""
+    stated = config_fields.get("problem_type")
+    if stated is None:
+        labels = config_fields.get("id2label")
+        single = isinstance(labels, dict) and len(labels) == 1
+        return "regression" if single else "single_label_classification"
+    for known in get_args(ProblemType):
+        if stated == known:
+            return cast(ProblemType, known)
+    raise DataError(f"{path}: field 'problem_type' = {str(stated)[:80]!r}: expected {', '.join(get_args(ProblemType))}")
+
+
 def _extras(module: Family, told: Mapping[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, value in told.items():
@@ -213,9 +267,16 @@ def _extras(module: Family, told: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def class_labels(model: LanguageModel) -> list[str] | None:
-    """Names of the classes that a classification head decides among; None where it has none."""
-    labels = getattr(dict(model.heads.items()).get("classification"), "labels", None)
+def labelled_role(model: LanguageModel) -> str | None:
+    """The standard head whose labels `config.json` names; one that has its Hugging Face names goes before."""
+    roles = [role for role in LABELLED_HEADS if class_labels(model, role) is not None]
+    own = own_roles(model)
+    return next(iter(sorted(roles, key=lambda role: role in own)), None)
+
+
+def class_labels(model: LanguageModel, role: str) -> list[str] | None:
+    """Names of the classes that a head decides among; None where it has none."""
+    labels = getattr(dict(model.heads.items()).get(role), "labels", None)
     return list(labels) if isinstance(labels, list | tuple) else None
 
 
@@ -240,10 +301,13 @@ def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[st
         config |= {name: number for name, number in special.items() if number is not None}
     absent = [name for name in _SPECIAL if isinstance(config.get(name), int) and config[name] >= model.vocab_size]
     config |= dict.fromkeys(absent)  # a token that the model does not have: transformers would not build it
-    labels = class_labels(model)
-    if labels is not None:
+    role = labelled_role(model)
+    labels = class_labels(model, role) if role is not None else None
+    if role is not None and labels is not None:
         config["id2label"] = {str(n): label for n, label in enumerate(labels)}
         config["label2id"] = {label: n for n, label in enumerate(labels)}
+        if isinstance(head := model.heads[role], SequenceHead):
+            config["problem_type"] = head.problem_type
         if config.get("pad_token_id") is None:
             config["pad_token_id"] = config.get("eos_token_id")
     config[FIELD] = record(model).model_dump(mode="json", exclude_none=True)

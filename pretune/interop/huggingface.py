@@ -6,7 +6,7 @@ allocated before the shapes in the files have been found to be those of the conf
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -32,6 +32,7 @@ from pretune.models.model import (
     construct,
     weight_map_of,
 )
+from pretune.models.standard_heads import LABELLED_HEADS, HeadRequest
 from pretune.models.weight_map import Weight
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -76,10 +77,12 @@ def load_model(
     model.pooling = read_pooling(folder)
     loaded = Loaded(notes=list(description.notes))
     sources = table.sources(model)
-    names = class_labels(model)
-    if names is not None and names != _labels(description, table, None):
-        loaded.notes.append(f"classification head re-initialized: its {len(names)} labels differ from the file's")
-        sources = {n: s for n, s in sources.items() if not n.startswith("heads.classification.linear.")}
+    for role in LABELLED_HEADS:
+        names = class_labels(model, role)
+        if names is not None and names != _labels(description, table, role, None):
+            title = role.replace("_", " ")
+            loaded.notes.append(f"{title} head re-initialized: its {len(names)} labels differ from the file's")
+            sources = {n: s for n, s in sources.items() if not n.startswith(f"heads.{role}.linear.")}
     table.check(model, sources)
     _fill(model, weights, sources, dtype)
     loaded.initialised = [name for name, _ in model.named_parameters() if name not in sources]
@@ -109,15 +112,16 @@ def assemble(
     family, config = description.family, description.config
     if heads is None:
         sources = {r: s for r, s in description.metadata.heads.items() if r in description.roles or table.has_head(r)}
-        names = _labels(description, table, labels) if "classification" in {*description.roles, *sources} else None
-        model = construct(family, config, recorded_heads(table.where, description.roles, sources, names, makers))
+        names = _wanted_labels(description, table, {*description.roles, *sources}, labels)
+        request = HeadRequest(names, description.problem_type)
+        model = construct(family, config, recorded_heads(table.where, description.roles, sources, request, makers))
         if description.has_metadata:
             _refuse_unknown_heads(table, model)
     elif callable(heads):
         model = construct(family, config, heads)
     else:
-        names = _labels(description, table, labels) if "classification" in heads else None
-        model = construct(family, config, heads, names)
+        names = _wanted_labels(description, table, heads, labels)
+        model = construct(family, config, heads, names, description.problem_type)
     model.extras, model.metadata = description.extras, description.metadata
     return model
 
@@ -146,11 +150,19 @@ def _open(path: Path, overrides: Mapping[str, Any]) -> tuple[Weights | GgufWeigh
     return weights, read_description(path, weights.shapes, overrides)
 
 
-def _labels(description: Description, table: FileTable, asked: Sequence[str] | None) -> list[str]:
-    """Names of the classes: those asked for, else the file's, else as many as its head has rows."""
-    if asked is not None:
-        return list(asked)
-    logits = "heads.classification.linear.weight"
+def _wanted_labels(
+    description: Description, table: FileTable, roles: Collection[str], wanted: Sequence[str] | None
+) -> list[str]:
+    """Names of the classes of the first standard head that has some; none where there is no such head."""
+    role = next((role for role in LABELLED_HEADS if role in roles), None)
+    return [] if role is None else _labels(description, table, role, wanted)
+
+
+def _labels(description: Description, table: FileTable, role: str, wanted: Sequence[str] | None) -> list[str]:
+    """Names of a head's classes: those wanted, else the file's, else as many as its head has rows."""
+    if wanted is not None:
+        return list(wanted)
+    logits = f"heads.{role}.linear.weight"
     weights = weight_map_of(description.family) or ()
     name = table.locate(next((weight.theirs for weight in weights if weight.ours == logits), logits))
     rows = None if name is None else table.weights.shapes[name][0]

@@ -10,7 +10,7 @@ from torch import nn
 from pretune.errors import DataError, UsageError
 from pretune.models.metadata import HeadSource
 from pretune.models.model import LanguageModel, MakeHeads
-from pretune.models.standard_heads import STANDARD_HEADS, standard_heads
+from pretune.models.standard_heads import STANDARD_HEADS, HeadRequest, standard_heads
 
 HeadMakers = Mapping[HeadSource, MakeHeads]
 """The method `heads` of the recorded task, and of the recorded objectives, where a model's heads need them."""
@@ -44,7 +44,7 @@ def recorded_heads(
     where: str,
     roles: Sequence[str],
     sources: Mapping[str, HeadSource],
-    labels: Sequence[str] | None,
+    request: HeadRequest,
     makers: HeadMakers,
 ) -> MakeHeads:
     """What makes the heads that files carry, each by who made it first.
@@ -53,7 +53,7 @@ def recorded_heads(
         where: the folder, for messages.
         roles: heads that the files carry under names that others know.
         sources: who made each head, as the files record.
-        labels: names of the classes of standard heads.
+        request: what the standard heads are for.
         makers: those of other sources.
 
     Raises:
@@ -68,7 +68,7 @@ def recorded_heads(
 
     def make_heads(model: LanguageModel) -> dict[str, nn.Module]:
         with torch.device("meta"):
-            heads = dict(standard_heads(standard, labels)(model))
+            heads = dict(standard_heads(standard, request.labels, request.problem_type)(model))
         made_by = {source: makers[source](model) for source in sorted(set(others.values()))}
         for role, source in others.items():
             if role not in made_by[source]:

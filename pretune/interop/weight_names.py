@@ -7,13 +7,13 @@ software knows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from pretune.errors import DataError
 from pretune.interop.weights import NamedTensors
-from pretune.models.model import LanguageModel, get_family, prefix_of, weight_map_of
+from pretune.models.model import LanguageModel, class_prefixes_of, get_family, prefix_of, weight_map_of
 from pretune.models.weight_map import Weight, expand, join
 
 OBJECTIVE = "objective."
@@ -22,12 +22,18 @@ _OLD_PARTS = {".gamma": ".weight", ".beta": ".bias"}
 _BUFFERS = (".position_ids", ".token_type_ids", ".attn.bias", ".attn.masked_bias")
 
 
-def plain_name(name: str, prefix: str) -> str:
-    """A name in a file without the family's prefix and in today's words."""
+def plain_name(name: str, prefixes: Sequence[str]) -> str:
+    """A name in a file without a prefix of the family's body, and in today's words."""
     for old, new in _OLD_PARTS.items():
         if name.endswith(old):
             name = name.removesuffix(old) + new
-    return name.removeprefix(prefix)
+    return next((name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix)), name)
+
+
+def body_prefixes(family: str) -> list[str]:
+    """What the names of a family's body may begin with in files, the usual prefix first."""
+    usual = prefix_of(family)
+    return [prefix for prefix in dict.fromkeys([usual, *class_prefixes_of(family).values()]) if prefix]
 
 
 def file_names(model: LanguageModel) -> list[tuple[str, str, Weight]]:
@@ -41,11 +47,24 @@ def file_names(model: LanguageModel) -> list[tuple[str, str, Weight]]:
 
 
 def own_roles(model: LanguageModel) -> set[str]:
-    """Heads that are saved under our own names, whole, since the family's map lacks some of their weights."""
+    """Heads that are saved under our own names, whole.
+
+    The family's map lacks some of their weights, or an earlier head of the model has the same names there, as the
+    classes of sequences and those of tokens have.
+    """
     weights = weight_map_of(model.family)
-    mapped = set() if weights is None else {ours for ours, _, _ in expand(weights, model)}
-    names = [name for name, _ in model.named_parameters() if name not in mapped]
-    return {role for name in names if (role := _role(name)) is not None}
+    names = {} if weights is None else {ours: theirs for ours, theirs, weight in expand(weights, model)}
+    own: set[str] = set()
+    used: set[str] = set()
+    parameters = [name for name, _ in model.named_parameters()]
+    for role in model.heads:
+        ours = [name for name in parameters if _role(name) == role]
+        theirs = {names.get(name, "") for name in ours}
+        if "" in theirs or theirs & used:
+            own.add(role)
+        else:
+            used |= theirs
+    return own
 
 
 def _role(name: str) -> str | None:
@@ -84,15 +103,20 @@ def join_weights(model: LanguageModel, tensors: Mapping[str, Tensor]) -> dict[st
             "surgery (adapters) before saving; for a family of your own, add them to its WEIGHT_MAP, or leave "
             "WEIGHT_MAP out to save all weights under our own names"
         )
-    prefix = prefix_of(model.family) if _is_bare(model) else ""
-    out = {theirs.removeprefix(prefix): join(theirs, shared, model.config) for theirs, shared in parameters.items()}
+    prefix, of_class = prefix_of(model.family), _class_prefix(model)
+    out: dict[str, Tensor] = {}
+    for theirs, shared in parameters.items():
+        in_body = theirs.startswith(prefix) if prefix else not shared[0][0].ours.startswith("heads.")
+        out[of_class + theirs.removeprefix(prefix) if in_body else theirs] = join(theirs, shared, model.config)
     return out | {name: tensor.detach() for name, tensor in model.extra_weights.items()}
 
 
-def _is_bare(model: LanguageModel) -> bool:
-    """Whether its files are those of the class without a task's head, whose names have no prefix."""
+def _class_prefix(model: LanguageModel) -> str:
+    """What the names of the body begin with in the files of a model's class; none where it has no task's head."""
+    name = architecture(model) or ""
     classes = getattr(get_family(model.family), "ARCHITECTURES", {})
-    return architecture(model) in [name for name, roles in classes.items() if roles in ((), ("pooler",))]
+    bare = [each for each, roles in classes.items() if roles in ((), ("pooler",))]
+    return "" if name in bare else class_prefixes_of(model.family).get(name, prefix_of(model.family))
 
 
 class FileTable:
@@ -106,13 +130,13 @@ class FileTable:
     def __init__(self, where: str, family: str, weights: NamedTensors) -> None:
         self.where = where
         self.weights = weights
-        self._prefix = prefix_of(family)
+        self._prefixes = body_prefixes(family)
         self._all_own = weight_map_of(family) is None
-        self._names = {plain_name(name, self._prefix): name for name in weights.shapes}
+        self._names = {plain_name(name, self._prefixes): name for name in weights.shapes}
 
     def locate(self, theirs: str) -> str | None:
         """The name in the files, or None."""
-        return self._names.get(plain_name(theirs, self._prefix))
+        return self._names.get(plain_name(theirs, self._prefixes))
 
     def sources(self, model: LanguageModel) -> dict[str, tuple[str, Weight]]:
         """For each of the model's parameters that the files have: name in the files, and how to read it."""

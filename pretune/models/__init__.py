@@ -17,6 +17,7 @@ SHARED_MODULES = (
     "flops",
     "frozen",
     "fuse",
+    "head_table",
     "init",
     "metadata",
     "model",

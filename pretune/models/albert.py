@@ -13,11 +13,13 @@ from torch import nn
 
 from pretune.models import bert
 from pretune.models.bert import block_of, embedding_names
+from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
 from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.embedding import Embedding, Learned
-from pretune.nn.heads import HeadParts, Pooler, Transform
+from pretune.nn.head_parts import HeadParts
+from pretune.nn.heads import Pooler, Transform
 from pretune.nn.projection import Projection
 from pretune.nn.stack import Stack
 
@@ -67,7 +69,7 @@ ATTENTION_DROPOUT = bert.ATTENTION_DROPOUT
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "AlbertForPreTraining": ("mlm", "sop"),
     "AlbertForMaskedLM": ("mlm",),
-    "AlbertForSequenceClassification": ("classification",),
+    **standard_classes("Albert"),
     "AlbertModel": ("pooler",),
 }
 _LAYER = "albert.encoder.albert_layer_groups.{}.albert_layers.0"
@@ -85,13 +87,13 @@ WEIGHT_MAP: Sequence[Weight] = [
     *weight_and_bias("heads.pooler.dense", "albert.pooler"),
     *weight_and_bias("heads.sop.pooler.dense", "albert.pooler"),
     *weight_and_bias("heads.classification.pooler.dense", "albert.pooler"),
+    *weight_and_bias("heads.multiple_choice.pooler.dense", "albert.pooler"),
     *weight_and_bias("heads.mlm.transform.dense", "predictions.dense"),
     *weight_and_bias("heads.mlm.transform.norm", "predictions.LayerNorm"),
     Weight("heads.mlm.weight", "predictions.decoder.weight", alias=True),
     Weight("heads.mlm.bias", "predictions.bias"),
     Weight("heads.mlm.bias", "predictions.decoder.bias", alias=True),
     *weight_and_bias("heads.sop.linear", "sop_classifier.classifier"),
-    *weight_and_bias("heads.classification.linear", "classifier"),
 ]
 
 

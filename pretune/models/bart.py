@@ -13,13 +13,15 @@ from torch import nn
 
 from pretune.models import model
 from pretune.models.encoder_decoder import Encoder, EncoderDecoder, GenerationConstraints
+from pretune.models.head_table import standard_classes
 from pretune.models.weight_map import Squeeze, Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, DecoderBlock, Norms
 from pretune.nn.embedding import Embedding, Learned, Sinusoidal
 from pretune.nn.feedforward import FeedForward
-from pretune.nn.heads import HeadParts, Pooler
+from pretune.nn.head_parts import HeadParts
+from pretune.nn.heads import Pooler
 from pretune.nn.stack import Stack
 from pretune.nn.structure import BIDIRECTIONAL, CAUSAL, Structure
 from pretune.nn.vocabulary import Vocabulary
@@ -82,9 +84,10 @@ PREFIX = "model."
 ATTENTION_DROPOUT = "attention_dropout"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "BartForConditionalGeneration": ("clm",),
-    "BartForSequenceClassification": ("classification",),
+    **standard_classes("Bart", "classification", "question_answering"),
     "BartModel": (),
 }
+HEAD_NAMES: Mapping[str, str] = {"classification": "classification_head.out_proj"}
 
 
 def attention_names(ours: str, theirs: str) -> list[Weight]:
@@ -122,7 +125,6 @@ WEIGHT_MAP: Sequence[Weight] = [
     Weight("embedding.position.weight", "model.decoder.embed_positions.weight"),
     *weight_and_bias("embedding.norm", "model.decoder.layernorm_embedding"),
     *weight_and_bias("heads.classification.pooler.dense", "classification_head.dense"),
-    *weight_and_bias("heads.classification.linear", "classification_head.out_proj"),
 ]
 
 

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
+from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
 from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.activation import activation
@@ -19,7 +20,8 @@ from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
 from pretune.nn.embedding import Embedding, Learned
 from pretune.nn.feedforward import FeedForward
-from pretune.nn.heads import HeadParts, Pooler, Transform
+from pretune.nn.head_parts import HeadParts
+from pretune.nn.heads import Pooler, Transform
 from pretune.nn.stack import Stack
 from pretune.nn.structure import BIDIRECTIONAL
 
@@ -78,7 +80,7 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "BertForPreTraining": ("mlm", "nsp"),
     "BertForMaskedLM": ("mlm",),
     "BertForNextSentencePrediction": ("nsp",),
-    "BertForSequenceClassification": ("classification",),
+    **standard_classes("Bert"),
     "BertModel": ("pooler",),
 }
 
@@ -113,13 +115,13 @@ WEIGHT_MAP: Sequence[Weight] = [
     *weight_and_bias("heads.pooler.dense", "bert.pooler.dense"),
     *weight_and_bias("heads.nsp.pooler.dense", "bert.pooler.dense"),
     *weight_and_bias("heads.classification.pooler.dense", "bert.pooler.dense"),
+    *weight_and_bias("heads.multiple_choice.pooler.dense", "bert.pooler.dense"),
     *weight_and_bias("heads.mlm.transform.dense", "cls.predictions.transform.dense"),
     *weight_and_bias("heads.mlm.transform.norm", "cls.predictions.transform.LayerNorm"),
     Weight("heads.mlm.weight", "cls.predictions.decoder.weight", alias=True),
     Weight("heads.mlm.bias", "cls.predictions.bias"),
     Weight("heads.mlm.bias", "cls.predictions.decoder.bias", alias=True),
     *weight_and_bias("heads.nsp.linear", "cls.seq_relationship"),
-    *weight_and_bias("heads.classification.linear", "classifier"),
 ]
 
 

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
+from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
 from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.activation import activation
@@ -19,7 +20,8 @@ from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
 from pretune.nn.embedding import Embedding, Learned
 from pretune.nn.feedforward import FeedForward
-from pretune.nn.heads import HeadParts, Pooler, Transform
+from pretune.nn.head_parts import HeadParts
+from pretune.nn.heads import Pooler, Transform
 from pretune.nn.stack import Stack
 from pretune.nn.structure import BIDIRECTIONAL
 
@@ -38,6 +40,7 @@ class Config(model.Config):
     attention_dropout: float = Field(0.0, ge=0, lt=1)
     activation: str = "gelu"
     initializer_range: float = Field(0.02, ge=0, le=10)
+    qa_dropout: float = Field(0.1, ge=0, lt=1)
     seq_classif_dropout: float = Field(0.2, ge=0, lt=1)
     pad_token_id: int | None = Field(0, ge=0)
 
@@ -63,7 +66,7 @@ PREFIX = "distilbert."
 ATTENTION_DROPOUT = "attention_dropout"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "DistilBertForMaskedLM": ("mlm",),
-    "DistilBertForSequenceClassification": ("classification",),
+    **standard_classes("DistilBert"),
     "DistilBertModel": (),
 }
 _LAYER = "distilbert.transformer.layer.{}"
@@ -84,7 +87,7 @@ WEIGHT_MAP: Sequence[Weight] = [
     Weight("heads.mlm.weight", "vocab_projector.weight", alias=True),
     Weight("heads.mlm.bias", "vocab_projector.bias"),
     *weight_and_bias("heads.classification.pooler.dense", "pre_classifier"),
-    *weight_and_bias("heads.classification.linear", "classifier"),
+    *weight_and_bias("heads.multiple_choice.pooler.dense", "pre_classifier"),
 ]
 
 
@@ -108,6 +111,8 @@ def build(config: Config) -> LanguageModel:
         activation=activation(config.activation),
         pooler=lambda: Pooler(width, nn.functional.relu),
         dropout=config.seq_classif_dropout,
+        token_dropout=config.dropout,
+        span_dropout=config.qa_dropout,
     )
     return LanguageModel("distilbert", config, embedding, stack, parts, std=config.initializer_range)
 

@@ -8,18 +8,20 @@ Source: Clark et al. 2020, arXiv 2003.10555; sizes: google-research/electra.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 from torch import nn
 
 from pretune.models import bert
 from pretune.models.bert import block_of, embedding_names, layer_names
+from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
 from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.embedding import Embedding, Learned
-from pretune.nn.heads import HeadParts, Pooler, Transform
+from pretune.nn.head_parts import HeadParts
+from pretune.nn.heads import Pooler, Transform
 from pretune.nn.projection import Projection
 from pretune.nn.stack import Stack
 
@@ -31,6 +33,10 @@ class Config(bert.Config):
     hidden_size: int = Field(256, ge=1, le=2**16)
     num_attention_heads: int = Field(4, ge=1, le=1024)
     intermediate_size: int = Field(1024, ge=1, le=2**18)
+    summary_type: Literal["first"] = "first"
+    summary_use_proj: Literal[True] = True
+    summary_activation: str = "gelu"
+    summary_last_dropout: float = Field(0.1, ge=0, lt=1)
 
 
 def _size(layers: int, width: int, embedding: int) -> dict[str, int]:
@@ -55,9 +61,10 @@ ATTENTION_DROPOUT = bert.ATTENTION_DROPOUT
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "ElectraForPreTraining": ("rtd",),
     "ElectraForMaskedLM": ("mlm",),
-    "ElectraForSequenceClassification": ("classification",),
+    **standard_classes("Electra"),
     "ElectraModel": (),
 }
+HEAD_NAMES: Mapping[str, str] = {"classification": "classifier.out_proj"}
 WEIGHT_MAP: Sequence[Weight] = [
     *embedding_names("electra.embeddings"),
     *weight_and_bias("embedding.project", "electra.embeddings_project"),
@@ -69,7 +76,7 @@ WEIGHT_MAP: Sequence[Weight] = [
     Weight("heads.mlm.weight", "generator_lm_head.weight", alias=True),
     Weight("heads.mlm.bias", "generator_lm_head.bias"),
     *weight_and_bias("heads.classification.pooler.dense", "classifier.dense"),
-    *weight_and_bias("heads.classification.linear", "classifier.out_proj"),
+    *weight_and_bias("heads.multiple_choice.pooler.dense", "sequence_summary.summary"),
 ]
 
 
@@ -95,7 +102,9 @@ def build(config: Config) -> LanguageModel:
         vocabulary_transform=lambda: _transform(config),
         activation=activation(config.hidden_act),
         pooler=lambda: Pooler(width, nn.functional.gelu, head_dropout),
+        choice_pooler=lambda: Pooler(width, activation(config.summary_activation)),
         dropout=head_dropout,
+        choice_dropout=config.summary_last_dropout,
     )
     return LanguageModel("electra", config, embedding, stack, parts, std=config.initializer_range)
 

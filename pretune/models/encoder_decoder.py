@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from pretune.batch import Batch, Layout
+from pretune.errors import UsageError
 from pretune.models.model import Config, LanguageModel
 from pretune.nn.cache import Cache, EncoderOutput
 from pretune.nn.embedding import Embedding
-from pretune.nn.heads import HeadParts
+from pretune.nn.head_parts import HeadParts
+from pretune.nn.heads import RowHead
 from pretune.nn.model_protocol import ModelOutput
 from pretune.nn.stack import Stack
 
@@ -86,6 +89,30 @@ class EncoderDecoder(LanguageModel):
         return True
 
     @property
+    def is_encoder_alone(self) -> bool:
+        """Whether the decoder was dropped, as all heads read the encoder: it then gives the encoder's hidden states."""
+        return not self.stack.order
+
+    def drop_decoder(self) -> None:
+        """Keep the encoder alone."""
+        self.stack = Stack([])
+        if "is_encoder_decoder" in type(self.config).model_fields:
+            self.config = self.config.model_copy(update={"is_encoder_decoder": False})
+
+    def add_heads(self, heads: Mapping[str, nn.Module], seed: int | None = None) -> None:
+        """Hang heads on the model, by role; the decoder is dropped where none of them reads it.
+
+        Raises:
+            UsageError: the model has a head of that role already, or one reads the decoder that was dropped.
+        """
+        reads_encoder = [isinstance(head, RowHead) and head.reads_encoder for head in heads.values()]
+        if self.is_encoder_alone and not all(reads_encoder):
+            raise UsageError(f"this {self.family} has an encoder alone, and its heads read a decoder; load it anew")
+        super().add_heads(heads, seed)
+        if heads and all(isinstance(head, RowHead) and head.reads_encoder for head in self.heads.values()):
+            self.drop_decoder()
+
+    @property
     def decoder_start(self) -> int:
         """The token with which the decoder begins."""
         return self.start
@@ -100,6 +127,10 @@ class EncoderDecoder(LanguageModel):
         Raises:
             DataError: a sequence is longer than the model's positions.
         """
+        if self.is_encoder_alone:
+            self._check_length(batch, None)
+            hidden, layout = self.encoder(batch)
+            return ModelOutput(hidden, layout)
         known = cache is not None and cache.has_cross_kv
         if not known and batch.source is None:
             batch = replace(batch, tokens=self.shifted(batch.tokens, batch.layout), source=batch, output_rows=None)

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
+from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
 from pretune.models.weight_map import Slice, Transpose, Weight, weight_and_bias
 from pretune.nn.activation import activation
@@ -19,7 +20,7 @@ from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
 from pretune.nn.embedding import Embedding, Learned
 from pretune.nn.feedforward import FeedForward
-from pretune.nn.heads import HeadParts
+from pretune.nn.head_parts import HeadParts
 from pretune.nn.stack import Stack
 from pretune.nn.structure import CAUSAL
 
@@ -64,9 +65,10 @@ PREFIX = "transformer."
 ATTENTION_DROPOUT = "attn_pdrop"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "OpenAIGPTLMHeadModel": ("clm",),
-    "OpenAIGPTForSequenceClassification": ("classification",),
+    **standard_classes("OpenAIGPT", "classification"),
     "OpenAIGPTModel": (),
 }
+HEAD_NAMES: Mapping[str, str] = {"classification": "score"}
 WEIGHT_MAP: Sequence[Weight] = [
     Weight("embedding.word.weight", "transformer.tokens_embed.weight"),
     Weight("embedding.position.weight", "transformer.positions_embed.weight"),
@@ -79,7 +81,6 @@ WEIGHT_MAP: Sequence[Weight] = [
     *weight_and_bias("stack.blocks.{}.feedforward.down", "transformer.h.{}.mlp.c_proj", Transpose()),
     *weight_and_bias("stack.blocks.{}.norms.after_feedforward", "transformer.h.{}.ln_2"),
     Weight("heads.clm.weight", "lm_head.weight", alias=True),
-    Weight("heads.classification.linear.weight", "score.weight"),
 ]
 
 
@@ -89,7 +90,7 @@ def build(config: Config) -> LanguageModel:
     position = Learned(config.n_positions, width)
     embedding = Embedding(config.vocab_size, width, position=position, dropout=config.embd_pdrop)
     stack = Stack([_block(config) for _ in range(config.n_layer)])
-    parts = HeadParts(width, "last", config.tie_word_embeddings, bias=False)
+    parts = HeadParts(width, "last", config.tie_word_embeddings, sequence_bias=False)
     return LanguageModel("gpt", config, embedding, stack, parts, std=config.initializer_range)
 
 

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
+from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
 from pretune.models.weight_map import Slice, Transpose, Weight, weight_and_bias
 from pretune.nn.activation import activation
@@ -20,7 +21,7 @@ from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
 from pretune.nn.embedding import Embedding, Learned
 from pretune.nn.feedforward import FeedForward
-from pretune.nn.heads import HeadParts
+from pretune.nn.head_parts import HeadParts
 from pretune.nn.stack import Stack
 from pretune.nn.structure import CAUSAL
 
@@ -72,9 +73,10 @@ PREFIX = "transformer."
 ATTENTION_DROPOUT = "attn_pdrop"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "GPT2LMHeadModel": ("clm",),
-    "GPT2ForSequenceClassification": ("classification",),
+    **standard_classes("GPT2", "classification", "token_classification", "question_answering"),
     "GPT2Model": (),
 }
+HEAD_NAMES: Mapping[str, str] = {"classification": "score"}
 
 
 WEIGHT_MAP: Sequence[Weight] = [
@@ -90,7 +92,6 @@ WEIGHT_MAP: Sequence[Weight] = [
     *weight_and_bias("stack.blocks.{}.feedforward.down", "transformer.h.{}.mlp.c_proj", Transpose()),
     *weight_and_bias("stack.norm", "transformer.ln_f"),
     Weight("heads.clm.weight", "lm_head.weight", alias=True),
-    Weight("heads.classification.linear.weight", "score.weight"),
 ]
 
 
@@ -99,7 +100,7 @@ def build(config: Config) -> LanguageModel:
     position = Learned(config.n_positions, config.n_embd)
     embedding = Embedding(config.vocab_size, config.n_embd, position=position, dropout=config.embd_pdrop)
     stack = Stack([_block(config, layer) for layer in range(config.n_layer)], _norm(config))
-    parts = HeadParts(config.n_embd, "last", config.tie_word_embeddings, bias=False)
+    parts = HeadParts(config.n_embd, "last", config.tie_word_embeddings, sequence_bias=False, token_dropout=0.1)
     std = config.initializer_range
     return LanguageModel(
         "gpt2", config, embedding, stack, parts, std=std, residual_std=std / math.sqrt(2 * config.n_layer)

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
+from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
 from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.activation import activation
@@ -22,7 +23,7 @@ from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
 from pretune.nn.embedding import Embedding, Learned
 from pretune.nn.feedforward import FeedForward
-from pretune.nn.heads import HeadParts
+from pretune.nn.head_parts import HeadParts
 from pretune.nn.stack import Stack
 from pretune.nn.structure import CAUSAL, Window
 
@@ -94,9 +95,10 @@ PREFIX = "transformer."
 ATTENTION_DROPOUT = "attention_dropout"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "GPTNeoForCausalLM": ("clm",),
-    "GPTNeoForSequenceClassification": ("classification",),
+    **standard_classes("GPTNeo", "classification", "token_classification", "question_answering"),
     "GPTNeoModel": (),
 }
+HEAD_NAMES: Mapping[str, str] = {"classification": "score"}
 _ATTENTION = "transformer.h.{}.attn.attention"
 WEIGHT_MAP: Sequence[Weight] = [
     Weight("embedding.word.weight", "transformer.wte.weight"),
@@ -111,7 +113,6 @@ WEIGHT_MAP: Sequence[Weight] = [
     *weight_and_bias("stack.blocks.{}.feedforward.down", "transformer.h.{}.mlp.c_proj"),
     *weight_and_bias("stack.norm", "transformer.ln_f"),
     Weight("heads.clm.weight", "lm_head.weight", alias=True),
-    Weight("heads.classification.linear.weight", "score.weight"),
 ]
 
 
@@ -121,7 +122,7 @@ def build(config: Config) -> LanguageModel:
     position = Learned(config.max_position_embeddings, width)
     embedding = Embedding(config.vocab_size, width, position=position, dropout=config.embed_dropout)
     stack = Stack([_block(config, kind) for kind in config.kinds], _norm(config))
-    parts = HeadParts(width, "last", config.tie_word_embeddings, bias=False)
+    parts = HeadParts(width, "last", config.tie_word_embeddings, sequence_bias=False, token_dropout=0.1)
     std = config.initializer_range
     return LanguageModel(
         "gpt3", config, embedding, stack, parts, std=std, residual_std=std / math.sqrt(2 * config.num_layers)

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
+from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
 from pretune.models.rope import RopeConfig, told_rope
 from pretune.models.weight_map import Weight, weight_and_bias
@@ -21,7 +22,7 @@ from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
 from pretune.nn.embedding import Embedding
 from pretune.nn.feedforward import GatedFeedForward
-from pretune.nn.heads import HeadParts
+from pretune.nn.head_parts import HeadParts
 from pretune.nn.stack import Stack
 from pretune.nn.structure import CAUSAL
 
@@ -101,9 +102,11 @@ PREFIX = "model."
 ATTENTION_DROPOUT = "attention_dropout"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "LlamaForCausalLM": ("clm",),
-    "LlamaForSequenceClassification": ("classification",),
+    **standard_classes("Llama", "classification", "token_classification", "question_answering"),
     "LlamaModel": (),
 }
+HEAD_NAMES: Mapping[str, str] = {"classification": "score", "token_classification": "score"}
+PREFIXES: Mapping[str, str] = {"LlamaForQuestionAnswering": "transformer."}
 
 
 WEIGHT_MAP: Sequence[Weight] = [
@@ -119,7 +122,6 @@ WEIGHT_MAP: Sequence[Weight] = [
     *weight_and_bias("stack.blocks.{}.feedforward.down", "model.layers.{}.mlp.down_proj"),
     Weight("stack.norm.weight", "model.norm.weight"),
     Weight("heads.clm.weight", "lm_head.weight", alias=True),
-    Weight("heads.classification.linear.weight", "score.weight"),
 ]
 
 
@@ -137,7 +139,7 @@ def assemble(family: str, config: Config, attention: Callable[[], Attention]) ->
     width = config.hidden_size
     embedding = Embedding(config.vocab_size, width)
     stack = Stack([_block(config, attention()) for _ in range(config.num_hidden_layers)], norm_of(config, width))
-    parts = HeadParts(width, "last", config.tie_word_embeddings, bias=False)
+    parts = HeadParts(width, "last", config.tie_word_embeddings, sequence_bias=False, token_dropout=0.1)
     std = config.initializer_range
     return LanguageModel(
         family,

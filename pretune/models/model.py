@@ -13,6 +13,7 @@ from pretune import config as configuration
 from pretune.batch import Batch
 from pretune.errors import DataError, UsageError
 from pretune.find import find, suggest
+from pretune.models.head_table import head_weights
 from pretune.models.init import initialise
 from pretune.models.metadata import Metadata, VariantRecord, absolute, digest
 from pretune.models.weight_map import Weight
@@ -20,7 +21,16 @@ from pretune.nn.activation import Activation
 from pretune.nn.attention import Attention
 from pretune.nn.cache import Cache
 from pretune.nn.embedding import Embedding
-from pretune.nn.heads import HeadParts, PoolPosition, SequenceHead, VocabularyHead
+from pretune.nn.head_parts import HeadParts
+from pretune.nn.heads import (
+    ChoiceHead,
+    PoolPosition,
+    ProblemType,
+    SequenceHead,
+    SpanHead,
+    TokenClassificationHead,
+    VocabularyHead,
+)
 from pretune.nn.model_protocol import ModelOutput, TrainableModel
 from pretune.nn.stack import Stack
 
@@ -225,14 +235,32 @@ class LanguageModel(nn.Module):
         """A new head over the vocabulary, tied to the embedding where the configuration says so."""
         return self.parts.vocabulary_head(self.embedding)
 
-    def sequence_head(self, labels: Sequence[str], dropout: float | None = None) -> SequenceHead:
-        """A new head that decides for whole sequences, with the family's pooler.
+    def sequence_head(
+        self,
+        labels: Sequence[str],
+        problem_type: ProblemType = "single_label_classification",
+        *,
+        dropout: float | None = None,
+    ) -> SequenceHead:
+        """A new head that scores the classes of whole sequences, with the family's pooler.
 
         Args:
             labels: names of the classes, in the order of the logits.
             dropout: rate before the classes, where it is not the family's.
         """
-        return self.parts.sequence_head(labels, dropout)
+        return self.parts.sequence_head(labels, problem_type, dropout)
+
+    def token_head(self, labels: Sequence[str]) -> TokenClassificationHead:
+        """A new head that scores the classes of every token."""
+        return self.parts.token_head(labels)
+
+    def span_head(self) -> SpanHead:
+        """A new head that scores every token as the first and the last one of a span."""
+        return self.parts.span_head()
+
+    def choice_head(self) -> ChoiceHead:
+        """A new head that scores each sequence as one of several choices."""
+        return self.parts.choice_head()
 
     def add_heads(self, heads: Mapping[str, nn.Module], seed: int | None = None) -> None:
         """Hang heads on the model, by role.
@@ -301,13 +329,26 @@ def get_family(name: str) -> Family:
 
 
 def weight_map_of(family: str) -> Sequence[Weight] | None:
-    """The weight map of a family; None for a user's family that no other software knows."""
-    return cast(Sequence[Weight] | None, getattr(get_family(family), "WEIGHT_MAP", None))
+    """The weight map of a family with its standard heads; None for a user's family that no other software knows."""
+    module = get_family(family)
+    if not hasattr(module, "WEIGHT_MAP"):
+        return None
+    return [*module.WEIGHT_MAP, *head_weights(module.WEIGHT_MAP, module.ARCHITECTURES, head_names_of(module))]
+
+
+def head_names_of(family: Family) -> Mapping[str, str]:
+    """What a family's files call the last layer of a standard head, by role, where that is not the usual name."""
+    return cast(Mapping[str, str], getattr(family, "HEAD_NAMES", {}))
 
 
 def prefix_of(family: str) -> str:
     """What the names of a family's body begin with in its files, where heads stand beside it."""
     return str(getattr(get_family(family), "PREFIX", ""))
+
+
+def class_prefixes_of(family: str) -> Mapping[str, str]:
+    """Prefixes of the body's names in the files of single classes, where they are not the family's."""
+    return cast(Mapping[str, str], getattr(get_family(family), "PREFIXES", {}))
 
 
 def configure(family: Family, size: str, overrides: Mapping[str, Any]) -> Config:
@@ -322,13 +363,18 @@ def configure(family: Family, size: str, overrides: Mapping[str, Any]) -> Config
 
 
 def construct(
-    family: str, config: Config, heads: Sequence[str] | MakeHeads = (), labels: Sequence[str] | None = None
+    family: str,
+    config: Config,
+    heads: Sequence[str] | MakeHeads = (),
+    labels: Sequence[str] | None = None,
+    problem_type: ProblemType = "single_label_classification",
 ) -> LanguageModel:
     """The model with its heads, without memory for the parameters of its body (device `meta`).
 
     Args:
         heads: roles of standard heads, or what makes them.
         labels: names of the classes of standard heads.
+        problem_type: of the standard head `classification`.
 
     Raises:
         UsageError: a standard head that the family does not have, or one that decides among labels without them.
@@ -344,5 +390,5 @@ def construct(
         model.add_heads(heads(model))
     else:
         with torch.device("meta"):
-            model.add_heads(standard_heads(heads, labels)(model))
+            model.add_heads(standard_heads(heads, labels, problem_type)(model))
     return model

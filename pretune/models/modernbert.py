@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
+from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
 from pretune.models.rope import RopeConfig
 from pretune.models.weight_map import Slice, Weight, weight_and_bias
@@ -23,7 +24,8 @@ from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms
 from pretune.nn.embedding import Embedding
 from pretune.nn.feedforward import GatedFeedForward
-from pretune.nn.heads import HeadParts, MeanHead, SequenceHead, Transform
+from pretune.nn.head_parts import HeadParts
+from pretune.nn.heads import Transform
 from pretune.nn.stack import Stack
 from pretune.nn.structure import BIDIRECTIONAL, Window
 
@@ -115,9 +117,20 @@ PREFIX = "model."
 ATTENTION_DROPOUT = "attention_dropout"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "ModernBertForMaskedLM": ("mlm",),
-    "ModernBertForSequenceClassification": ("classification",),
+    **standard_classes("ModernBert"),
     "ModernBertModel": (),
 }
+HEAD_NAMES: Mapping[str, str] = {"question_answering": "classifier"}
+
+
+def _transform_names(*modules: str) -> list[Weight]:
+    """The transform before every head, where each of them has it."""
+    return [
+        weight
+        for module in modules
+        for part in ("dense", "norm")
+        for weight in weight_and_bias(f"heads.{module}.{part}", f"head.{part}")
+    ]
 
 
 WEIGHT_MAP: Sequence[Weight] = [
@@ -133,13 +146,11 @@ WEIGHT_MAP: Sequence[Weight] = [
     *weight_and_bias("stack.blocks.{}.feedforward.value", "model.layers.{}.mlp.Wi", Slice(1, 2)),
     *weight_and_bias("stack.blocks.{}.feedforward.down", "model.layers.{}.mlp.Wo"),
     *weight_and_bias("stack.norm", "model.final_norm"),
-    *weight_and_bias("heads.mlm.transform.dense", "head.dense"),
-    *weight_and_bias("heads.mlm.transform.norm", "head.norm"),
-    *weight_and_bias("heads.classification.pooler.dense", "head.dense"),
-    *weight_and_bias("heads.classification.pooler.norm", "head.norm"),
+    *_transform_names("mlm.transform"),
+    *_transform_names("classification.pooler", "multiple_choice.pooler"),
+    *_transform_names("token_classification.transform", "question_answering.transform"),
     Weight("heads.mlm.weight", "decoder.weight", alias=True),
     Weight("heads.mlm.bias", "decoder.bias"),
-    *weight_and_bias("heads.classification.linear", "classifier"),
 ]
 
 
@@ -151,14 +162,15 @@ def build(config: Config) -> LanguageModel:
     transform = Transform(width, activation(config.classifier_activation), _norm(config), bias=config.classifier_bias)
     parts = HeadParts(
         width,
-        "first",
+        "mean" if config.classifier_pooling == "mean" else "first",
         config.tie_word_embeddings,
         vocabulary_bias=config.decoder_bias,
         vocabulary_transform=lambda: transform,
         activation=activation(config.classifier_activation),
         pooler=lambda: transform,
-        sequence=MeanHead if config.classifier_pooling == "mean" else SequenceHead,
+        row_transform=lambda: transform,
         dropout=config.classifier_dropout,
+        span_dropout=config.classifier_dropout,
     )
     std = config.initializer_range
     return LanguageModel(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from pretune.models import llama
+from pretune.models.head_table import standard_classes
 from pretune.models.llama import size
 from pretune.models.model import LanguageModel
 
@@ -35,9 +36,11 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
 PREFIX, ATTENTION_DROPOUT, WEIGHT_MAP = llama.PREFIX, llama.ATTENTION_DROPOUT, llama.WEIGHT_MAP
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "Qwen2ForCausalLM": ("clm",),
-    "Qwen2ForSequenceClassification": ("classification",),
+    **standard_classes("Qwen2", "classification", "token_classification", "question_answering"),
     "Qwen2Model": (),
 }
+HEAD_NAMES = llama.HEAD_NAMES
+PREFIXES: Mapping[str, str] = {"Qwen2ForQuestionAnswering": "transformer."}
 
 
 def build(config: Config) -> LanguageModel:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from pretune.models import llama
+from pretune.models.head_table import standard_classes
 from pretune.models.llama import size
 from pretune.models.model import LanguageModel
 from pretune.models.weight_map import Weight
@@ -42,9 +43,11 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
 PREFIX, ATTENTION_DROPOUT = llama.PREFIX, llama.ATTENTION_DROPOUT
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "Qwen3ForCausalLM": ("clm",),
-    "Qwen3ForSequenceClassification": ("classification",),
+    **standard_classes("Qwen3", "classification", "token_classification", "question_answering"),
     "Qwen3Model": (),
 }
+HEAD_NAMES = llama.HEAD_NAMES
+PREFIXES: Mapping[str, str] = {"Qwen3ForQuestionAnswering": "transformer."}
 WEIGHT_MAP: Sequence[Weight] = [
     *llama.WEIGHT_MAP,
     Weight("stack.blocks.{}.attention.query_norm.weight", "model.layers.{}.self_attn.q_norm.weight"),

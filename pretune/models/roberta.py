@@ -15,10 +15,12 @@ from torch import nn
 
 from pretune.models import bert
 from pretune.models.bert import block_of, embedding_names, layer_names, norm_of
+from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
 from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.embedding import Embedding, Learned
-from pretune.nn.heads import HeadParts, Pooler, Transform
+from pretune.nn.head_parts import HeadParts
+from pretune.nn.heads import Pooler, Transform
 from pretune.nn.stack import Stack
 
 
@@ -46,9 +48,10 @@ PREFIX = "roberta."
 ATTENTION_DROPOUT = bert.ATTENTION_DROPOUT
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "RobertaForMaskedLM": ("mlm",),
-    "RobertaForSequenceClassification": ("classification",),
+    **standard_classes("Roberta"),
     "RobertaModel": ("pooler",),
 }
+HEAD_NAMES: Mapping[str, str] = {"classification": "classifier.out_proj"}
 WEIGHT_MAP: Sequence[Weight] = [
     *embedding_names("roberta.embeddings"),
     *layer_names("roberta.encoder.layer.{}"),
@@ -59,7 +62,7 @@ WEIGHT_MAP: Sequence[Weight] = [
     Weight("heads.mlm.bias", "lm_head.bias"),
     Weight("heads.mlm.bias", "lm_head.decoder.bias", alias=True),
     *weight_and_bias("heads.classification.pooler.dense", "classifier.dense"),
-    *weight_and_bias("heads.classification.linear", "classifier.out_proj"),
+    *weight_and_bias("heads.multiple_choice.pooler.dense", "roberta.pooler.dense"),
 ]
 
 
@@ -85,6 +88,8 @@ def build(config: Config) -> LanguageModel:
         vocabulary_transform=lambda: Transform(width, nn.functional.gelu, norm_of(config)),
         pooler=lambda: Pooler(width, dropout=head_dropout),
         model_pooler=lambda: Pooler(width),
+        choice_pooler=lambda: Pooler(width),
         dropout=head_dropout,
+        choice_dropout=dropout,
     )
     return LanguageModel("roberta", config, embedding, stack, parts, std=config.initializer_range)

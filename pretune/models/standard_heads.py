@@ -3,55 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import nn
 
 from pretune.errors import UsageError
 from pretune.find import suggest
 from pretune.models.model import LanguageModel, MakeHeads, get_family
-from pretune.nn.heads import NSP_LABELS, SOP_LABELS, DetectionHead
-
-_Maker = Callable[[LanguageModel, Sequence[str]], nn.Module]
+from pretune.nn.heads import NSP_LABELS, SOP_LABELS, DetectionHead, ProblemType
 
 
-def _pooler(model: LanguageModel, labels: Sequence[str]) -> nn.Module:
+@dataclass(frozen=True)
+class HeadRequest:
+    """What a standard head is for, beyond its role.
+
+    Attributes:
+        labels: names of the classes; empty where none were named.
+        problem_type: of the head `classification`.
+    """
+
+    labels: Sequence[str] = ()
+    problem_type: ProblemType = "single_label_classification"
+
+
+def _pooler(model: LanguageModel, request: HeadRequest) -> nn.Module:
     if model.parts.model_pooler is None:
         raise UsageError(f"{model.family} has no pooler of its own")
     return model.parts.model_pooler()
 
 
-STANDARD_HEADS: Mapping[str, _Maker] = {
-    "mlm": lambda model, labels: model.vocabulary_head(),
-    "clm": lambda model, labels: model.vocabulary_head(),
-    "plm": lambda model, labels: model.vocabulary_head(),
-    "rtd": lambda model, labels: DetectionHead(model.width, model.head_activation),
-    "nsp": lambda model, labels: model.sequence_head(NSP_LABELS, dropout=0.0),
-    "sop": lambda model, labels: model.sequence_head(SOP_LABELS),
-    "classification": lambda model, labels: model.sequence_head(labels),
+STANDARD_HEADS: Mapping[str, Callable[[LanguageModel, HeadRequest], nn.Module]] = {
+    "mlm": lambda model, request: model.vocabulary_head(),
+    "clm": lambda model, request: model.vocabulary_head(),
+    "plm": lambda model, request: model.vocabulary_head(),
+    "rtd": lambda model, request: DetectionHead(model.width, model.head_activation),
+    "nsp": lambda model, request: model.sequence_head(NSP_LABELS, dropout=0.0),
+    "sop": lambda model, request: model.sequence_head(SOP_LABELS),
+    "classification": lambda model, request: model.sequence_head(request.labels, request.problem_type),
+    "token_classification": lambda model, request: model.token_head(request.labels),
+    "question_answering": lambda model, request: model.span_head(),
+    "multiple_choice": lambda model, request: model.choice_head(),
     "pooler": _pooler,
 }
+LABELLED_HEADS = ("classification", "token_classification")
+"""Standard heads that decide among labels, which `config.json` names."""
 
 
-def standard_heads(roles: Sequence[str], labels: Sequence[str] | None = None) -> MakeHeads:
+def standard_heads(
+    roles: Sequence[str],
+    labels: Sequence[str] | None = None,
+    problem_type: ProblemType = "single_label_classification",
+) -> MakeHeads:
     """What makes the standard heads of some roles, each as the family's files have it.
 
     Args:
         labels: names of the classes, for a head that decides among them.
+        problem_type: of the head `classification`.
 
     Raises:
         UsageError: when it is called, a head that the family does not have, or labels that are missing.
     """
+    request = HeadRequest(tuple(labels or ()), problem_type)
 
     def make_heads(model: LanguageModel) -> dict[str, nn.Module]:
         architectures = getattr(get_family(model.family), "ARCHITECTURES", None)
-        known = sorted(
-            STANDARD_HEADS if architectures is None else {r for group in architectures.values() for r in group}
-        )
+        listed = {role for group in (architectures or {}).values() for role in group}
+        known = sorted(STANDARD_HEADS if architectures is None else listed)
         for role in roles:
             if role not in known:
                 raise UsageError(f"{model.family} has no head {role!r}; {suggest(role, known)}")
-        if "classification" in roles and not labels:
-            raise UsageError("a classification head needs the names of its labels")
-        return {role: STANDARD_HEADS[role](model, labels or ()) for role in roles}
+            if role in LABELLED_HEADS and not request.labels:
+                raise UsageError(f"a {role.replace('_', ' ')} head needs the names of its labels")
+        return {role: STANDARD_HEADS[role](model, request) for role in roles}
 
     return make_heads

@@ -9,20 +9,22 @@ Source: Raffel et al. 2019, arXiv 1910.10683; Shazeer 2020, arXiv 2002.05202, fo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pretune.models import model
 from pretune.models.encoder_decoder import Encoder, EncoderDecoder
-from pretune.models.weight_map import Weight
+from pretune.models.head_table import standard_classes
+from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, DecoderBlock, Norms
 from pretune.nn.embedding import Embedding
 from pretune.nn.feedforward import FeedForward, GatedFeedForward
-from pretune.nn.heads import HeadParts
+from pretune.nn.head_parts import HeadParts
+from pretune.nn.heads import Pooler
 from pretune.nn.relative import RelativeBias
 from pretune.nn.stack import Stack
 from pretune.nn.structure import BIDIRECTIONAL, CAUSAL, Structure
@@ -32,7 +34,7 @@ _GATED = "gated-"
 
 
 class Config(model.Config):
-    """Fields of `config.json`."""
+    """Fields of `config.json`. Without `is_encoder_decoder` there is an encoder alone."""
 
     vocab_size: int = Field(32128, ge=1, le=2**22)
     d_model: int = Field(512, ge=1, le=2**16)
@@ -44,6 +46,7 @@ class Config(model.Config):
     relative_attention_num_buckets: int = Field(32, ge=4, le=4096)
     relative_attention_max_distance: int = Field(128, ge=2, le=2**20)
     dropout_rate: float = Field(0.1, ge=0, lt=1)
+    classifier_dropout: float = Field(0.0, ge=0, lt=1)
     layer_norm_epsilon: float = Field(1e-6, ge=0, le=1)
     initializer_factor: float = Field(1.0, ge=0, le=100)
     feed_forward_proj: str = "relu"
@@ -51,7 +54,7 @@ class Config(model.Config):
     pad_token_id: int = Field(0, ge=0)
     eos_token_id: int = Field(1, ge=0)
     decoder_start_token_id: int = Field(0, ge=0)
-    is_encoder_decoder: Literal[True] = True
+    is_encoder_decoder: bool = True
 
     @model_validator(mode="before")
     @classmethod
@@ -90,7 +93,15 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
 }
 PREFIX = ""
 ATTENTION_DROPOUT = "attention_dropout"
-ARCHITECTURES: Mapping[str, tuple[str, ...]] = {"T5ForConditionalGeneration": ("clm",), "T5Model": ()}
+ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
+    "T5ForConditionalGeneration": ("clm",),
+    **standard_classes("T5", "classification", "token_classification", "question_answering"),
+    "T5Model": (),
+}
+HEAD_NAMES: Mapping[str, str] = {"classification": "classification_head.out_proj"}
+PREFIXES: Mapping[str, str] = dict.fromkeys(
+    standard_classes("T5", "classification", "token_classification"), "transformer."
+)
 
 
 def _attention_names(ours: str, theirs: str) -> list[Weight]:
@@ -126,6 +137,7 @@ WEIGHT_MAP: Sequence[Weight] = [
     Weight("stack.blocks.{}.norms.before_cross.weight", "decoder.block.{}.layer.1.layer_norm.weight"),
     Weight("stack.norm.weight", "decoder.final_layer_norm.weight"),
     Weight("heads.clm.weight", "lm_head.weight", alias=True),
+    *weight_and_bias("heads.classification.pooler.dense", "classification_head.dense"),
 ]
 
 
@@ -166,8 +178,14 @@ def build(config: Config) -> EncoderDecoder:
         config.tie_word_embeddings,
         vocabulary_transform=(lambda: Scale(width**-0.5)) if config.scale_decoder_outputs else nn.Identity,
         activation=activation(config.activation),
+        pooler=lambda: Pooler(width, dropout=config.classifier_dropout),
+        dropout=config.classifier_dropout,
+        tokens_read_encoder=True,
     )
-    return EncoderDecoder("t5", config, encoder, embedding, stack, parts, start=config.decoder_start_token_id)
+    model = EncoderDecoder("t5", config, encoder, embedding, stack, parts, start=config.decoder_start_token_id)
+    if not config.is_encoder_decoder:
+        model.drop_decoder()
+    return model
 
 
 def _norm(config: Config) -> nn.RMSNorm:

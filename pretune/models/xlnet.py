@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pretune.batch import Batch, Layout
 from pretune.errors import UsageError
 from pretune.models import model
+from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
 from pretune.models.weight_map import SplitHeads, Squeeze, Transpose, Weight, weight_and_bias
 from pretune.nn.activation import activation
@@ -26,7 +27,8 @@ from pretune.nn.cache import Cache
 from pretune.nn.dropout import Dropout
 from pretune.nn.embedding import Embedding
 from pretune.nn.feedforward import FeedForward
-from pretune.nn.heads import HeadParts, Pooler
+from pretune.nn.head_parts import HeadParts
+from pretune.nn.heads import Pooler
 from pretune.nn.model_protocol import ModelOutput
 from pretune.nn.relative_attention import Keys, QueryStream, RelativeAttention, after
 from pretune.nn.stack import Stack
@@ -91,9 +93,11 @@ PREFIX = "transformer."
 ATTENTION_DROPOUT = "attention_dropout"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "XLNetLMHeadModel": ("plm",),
-    "XLNetForSequenceClassification": ("classification",),
+    **standard_classes("XLNet", "classification", "token_classification", "multiple_choice"),
+    "XLNetForQuestionAnsweringSimple": ("question_answering",),
     "XLNetModel": (),
 }
+HEAD_NAMES: Mapping[str, str] = {"classification": "logits_proj", "multiple_choice": "logits_proj"}
 _ATTENTION = "transformer.layer.{}.rel_attn"
 _OURS = "stack.blocks.{}.attention"
 WEIGHT_MAP: Sequence[Weight] = [
@@ -115,7 +119,7 @@ WEIGHT_MAP: Sequence[Weight] = [
     Weight("heads.plm.weight", "lm_loss.weight", alias=True),
     Weight("heads.plm.bias", "lm_loss.bias"),
     *weight_and_bias("heads.classification.pooler.dense", "sequence_summary.summary"),
-    *weight_and_bias("heads.classification.linear", "logits_proj"),
+    *weight_and_bias("heads.multiple_choice.pooler.dense", "sequence_summary.summary"),
 ]
 
 
@@ -251,6 +255,7 @@ def build(config: Config) -> LanguageModel:
         activation=activation(config.ff_activation),
         pooler=lambda: Pooler(width),
         dropout=config.summary_last_dropout,
+        token_dropout=0.0,
     )
     return XLNet(config, embedding, Stack(blocks), parts)  # type: ignore[arg-type]
 

@@ -1,10 +1,9 @@
-"""What is read off the hidden run: a token of the vocabulary for chosen rows, or a class for each sequence."""
+"""Heads, which score hidden states: tokens of the vocabulary, classes of sequences or of tokens, spans, choices."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from collections.abc import Sequence
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +16,10 @@ from pretune.nn.embedding import Embedding
 from pretune.nn.projection import Projection
 from pretune.nn.vocabulary import Vocabulary, VocabularyBrick
 
-PoolPosition = Literal["first", "last"]
-"""The row that stands for a sequence."""
+PoolPosition = Literal["first", "last", "mean"]
+"""The row that stands for a sequence, or the mean of its rows."""
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+"""What the scores of a sequence are, in the words of `config.json`."""
 NSP_LABELS = ("next", "random")
 SOP_LABELS = ("ordered", "swapped")
 
@@ -147,25 +148,25 @@ class Pooler(nn.Module):
 
 
 class SequenceHead(nn.Module):
-    """One decision a sequence, read at its first or last token.
+    """Scores the classes of whole sequences, from one row of each or from the mean of its rows.
 
     Args:
         labels: names of the classes, in the order of the logits.
-        pool_position: which token is read.
+        pool_position: which row is read, or the mean of all.
+        problem_type: what the scores are: logits of one class or of independent ones, or values.
         pooler: applied to the row, or None; it may be shared with other heads.
-        dropout: share of the pooled row dropped while training.
+        dropout: rate at which the pooled row is dropped.
 
     Attributes:
-        needs_all_rows: it needs every row of a sequence, not its ends alone.
+        needs_all_rows: it reads every row of a sequence, not its ends alone.
     """
-
-    needs_all_rows: ClassVar[bool] = False
 
     def __init__(
         self,
         width: int,
         labels: Sequence[str],
         pool_position: PoolPosition,
+        problem_type: ProblemType = "single_label_classification",
         *,
         pooler: nn.Module | None = None,
         dropout: float = 0.0,
@@ -173,18 +174,102 @@ class SequenceHead(nn.Module):
     ) -> None:
         super().__init__()
         self.labels = list(labels)
+        self.problem_type = problem_type
         self.pool_position = pool_position
+        self.needs_all_rows = pool_position == "mean"
         self.pooler = pooler or nn.Identity()
         self.dropout = Dropout(dropout)
         self.linear = Projection(width, len(self.labels), bias=bias)
 
-    def rows(self, layout: Layout) -> Tensor:
-        """(N,) int64: the row of the hidden run that decides for each sequence."""
-        return layout.first if self.pool_position == "first" else layout.last
-
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
         """Shape: (T, width) -> (N, classes)."""
-        return self.linear(self.dropout(self.pooler(hidden[self.rows(layout)])))  # type: ignore[no-any-return]
+        pooled = self.pooler(pool(hidden, layout, self.pool_position))  # (N, width)
+        return self.linear(self.dropout(pooled))  # type: ignore[no-any-return]
+
+
+class ChoiceHead(SequenceHead):
+    """Scores each sequence as one of several choices; those of an example are sequences that follow each other."""
+
+    def __init__(
+        self, width: int, pool_position: PoolPosition, *, pooler: nn.Module | None = None, dropout: float = 0.0
+    ) -> None:
+        super().__init__(width, ("choice",), pool_position, pooler=pooler, dropout=dropout)
+
+    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
+        """Shape: (T, width) -> (N,)."""
+        return super().forward(hidden, layout).squeeze(1)
+
+
+class RowHead(nn.Module):
+    """Scores every row for itself.
+
+    Args:
+        size: scores of a row.
+        transform: applied to the rows before, or None; it may be shared with other heads.
+        dropout: rate at which the rows are dropped.
+        reads_encoder: of an encoder-decoder, the encoder's rows are read, and no decoder is needed.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        size: int,
+        *,
+        transform: nn.Module | None = None,
+        dropout: float = 0.0,
+        reads_encoder: bool = False,
+    ) -> None:
+        super().__init__()
+        self.transform = transform or nn.Identity()
+        self.dropout = Dropout(dropout)
+        self.linear = Projection(width, size)
+        self.reads_encoder = reads_encoder
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Shape: (K, width) -> (K, size)."""
+        return self.linear(self.dropout(self.transform(rows)))  # type: ignore[no-any-return]
+
+
+class TokenClassificationHead(RowHead):
+    """Scores the classes of every token.
+
+    Args:
+        labels: names of the classes, in the order of the logits.
+        transform, dropout, reads_encoder: as of every `RowHead`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        labels: Sequence[str],
+        *,
+        transform: nn.Module | None = None,
+        dropout: float = 0.0,
+        reads_encoder: bool = False,
+    ) -> None:
+        super().__init__(width, len(labels), transform=transform, dropout=dropout, reads_encoder=reads_encoder)
+        self.labels = list(labels)
+
+
+class SpanHead(RowHead):
+    """Scores every token as the first and as the last one of a span: columns start and end.
+
+    Args:
+        transform, dropout: as of every `RowHead`.
+    """
+
+    def __init__(self, width: int, *, transform: nn.Module | None = None, dropout: float = 0.0) -> None:
+        super().__init__(width, 2, transform=transform, dropout=dropout)
+
+
+def pool(hidden: Tensor, layout: Layout, position: PoolPosition) -> Tensor:
+    """One row for each sequence. Shape: (T, width) -> (N, width)."""
+    if position != "mean":
+        return hidden[layout.first if position == "first" else layout.last]
+    lengths = layout.offsets.diff().long()
+    owner = torch.arange(layout.count, device=hidden.device).repeat_interleave(lengths, output_size=layout.total)
+    total = hidden.new_zeros(layout.count, hidden.shape[1], dtype=torch.float32).index_add(0, owner, hidden.float())
+    return (total / lengths.clamp(min=1)[:, None]).to(hidden.dtype)
 
 
 class DetectionHead(nn.Module):
@@ -202,68 +287,3 @@ class DetectionHead(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Shape: (K, width) -> (K,), above 0 for yes."""
         return self.linear(self.activation(self.dense(rows))).squeeze(1)  # type: ignore[no-any-return]
-
-
-class MeanHead(SequenceHead):
-    """One decision a sequence, read off the mean of its rows."""
-
-    needs_all_rows: ClassVar[bool] = True
-
-    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        """Shape: (T, width) -> (N, classes)."""
-        lengths = layout.offsets.diff().long()
-        owner = torch.arange(layout.count, device=hidden.device).repeat_interleave(lengths, output_size=layout.total)
-        total = hidden.new_zeros(layout.count, hidden.shape[1], dtype=torch.float32).index_add(0, owner, hidden.float())
-        mean = (total / lengths.clamp(min=1)[:, None]).to(hidden.dtype)
-        return self.linear(self.dropout(self.pooler(mean)))  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True)
-class HeadParts:
-    """What the heads of a family are made of: a family states what differs from a plain linear layer.
-
-    Attributes:
-        width: of the hidden states.
-        pool_position: the row that stands for a sequence.
-        tied: the vocabulary's weights are the embedding's.
-        vocabulary_bias: the vocabulary has a bias.
-        vocabulary_transform: makes what stands before the vocabulary.
-        activation: of heads that have one.
-        pooler: makes what stands before the classes of a sequence, or gives one that all heads share.
-        model_pooler: the same for the pooler that the family's model has without any head; None where it has none.
-        sequence: the head that decides for a sequence.
-        dropout: rate before the classes of a sequence.
-        bias: the classes of a sequence have a bias.
-    """
-
-    width: int
-    pool_position: PoolPosition
-    tied: bool
-    vocabulary_bias: bool = False
-    vocabulary_transform: Callable[[], nn.Module] = nn.Identity
-    activation: Activation = F.gelu
-    pooler: Callable[[], nn.Module] = nn.Identity
-    model_pooler: Callable[[], nn.Module] | None = None
-    sequence: type[SequenceHead] = SequenceHead
-    dropout: float = 0.0
-    bias: bool = True
-
-    def vocabulary_head(self, embedding: Embedding) -> VocabularyHead:
-        """A new head over the vocabulary of an embedding."""
-        transform = self.vocabulary_transform()
-        return VocabularyHead.of(embedding, tied=self.tied, transform=transform, bias=self.vocabulary_bias)
-
-    def sequence_head(self, labels: Sequence[str], dropout: float | None = None) -> SequenceHead:
-        """A new head that decides for whole sequences.
-
-        Args:
-            dropout: another rate than the family's.
-        """
-        return self.sequence(
-            self.width,
-            labels,
-            self.pool_position,
-            pooler=self.pooler(),
-            dropout=self.dropout if dropout is None else dropout,
-            bias=self.bias,
-        )

@@ -13,7 +13,15 @@ from pretune.batch import Batch, Layout
 from pretune.errors import UsageError
 from pretune.nn.activation import Activation
 from pretune.nn.cache import Cache
-from pretune.nn.heads import PoolPosition, SequenceHead, VocabularyHead
+from pretune.nn.heads import (
+    ChoiceHead,
+    PoolPosition,
+    ProblemType,
+    SequenceHead,
+    SpanHead,
+    TokenClassificationHead,
+    VocabularyHead,
+)
 
 Brick = TypeVar("Brick", bound=nn.Module)
 
@@ -83,7 +91,7 @@ class TrainableModel(Protocol):
 
     @property
     def pool_position(self) -> PoolPosition:
-        """The row that stands for a sequence: its first or its last."""
+        """The row that stands for a sequence, or the mean of its rows."""
 
     @property
     def std(self) -> float:
@@ -104,8 +112,23 @@ class TrainableModel(Protocol):
     def vocabulary_head(self) -> VocabularyHead:
         """A new head over the vocabulary, tied to the embedding where the configuration says so."""
 
-    def sequence_head(self, labels: Sequence[str], dropout: float | None = None) -> SequenceHead:
-        """A new head that decides for whole sequences, with the family's pooler."""
+    def sequence_head(
+        self,
+        labels: Sequence[str],
+        problem_type: ProblemType = "single_label_classification",
+        *,
+        dropout: float | None = None,
+    ) -> SequenceHead:
+        """A new head that scores the classes of whole sequences, with the family's pooler."""
+
+    def token_head(self, labels: Sequence[str]) -> TokenClassificationHead:
+        """A new head that scores the classes of every token."""
+
+    def span_head(self) -> SpanHead:
+        """A new head that scores every token as the first and the last one of a span."""
+
+    def choice_head(self) -> ChoiceHead:
+        """A new head that scores each sequence as one of several choices."""
 
     def narrower(
         self, share: float, heads: Callable[[TrainableModel], Mapping[str, nn.Module]], seed: int
