@@ -28,7 +28,7 @@ FAMILIES = [
 @pytest.mark.parametrize(("family", "roles", "tied"), FAMILIES)
 def test_all_families_pass_and_are_read_as_foretold(family, roles, tied, tmp_path):
     overrides = {"vocab_size": 60} | ({} if family in ("bart", "marian") else {"tie_word_embeddings": tied})
-    labels = ["a", "b", "c"] if "classification" in roles else None
+    labels = ["a", "b", "c"] if {"classification", "token_classification"} & set(roles) else None
     model = build(family, "tiny", list(roles), overrides, labels=labels)
     check_savable(model, None, tmp_path / "model")
     assert not any(tmp_path.iterdir())
