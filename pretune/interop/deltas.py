@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pretune import config as configuration
 from pretune.disk import NewFolder, storage_errors
 from pretune.errors import DataError, MissingInputError, UsageError
+from pretune.interop.description import class_labels, labelled_role
 from pretune.interop.huggingface import load_model
 from pretune.interop.metadata import resolve
 from pretune.interop.recorded_heads import HeadMakers, recorded_heads
@@ -26,6 +27,8 @@ from pretune.interop.safety import read_header, read_json
 from pretune.interop.weights import write_json, write_safetensors
 from pretune.models.metadata import HeadSource, Metadata, VariantRecord
 from pretune.models.model import LanguageModel, Pooling
+from pretune.models.standard_heads import HeadRequest
+from pretune.nn.heads import SINGLE_LABEL, ProblemType
 from pretune.tune.method import TuningMethod, find_method
 
 RECORD = "delta.json"
@@ -41,7 +44,8 @@ class DeltaRecord(configuration.Config):
         method: the tuning method, with its settings.
         base: folder of the model that was tuned, as an absolute path; None for one that was built from random weights.
         fingerprint: of the base's weights.
-        labels: names of the classes of a classification head.
+        labels: names of the classes of a standard head.
+        problem_type: what the scores of a classification head are.
         pooling: what makes one vector of a sequence's rows.
         metadata: what the model says of itself, such as who makes its heads.
     """
@@ -51,6 +55,7 @@ class DeltaRecord(configuration.Config):
     base: str | None
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
     labels: tuple[str, ...] | None = None
+    problem_type: ProblemType = SINGLE_LABEL
     pooling: Pooling | None = None
     metadata: Metadata = Metadata()
 
@@ -94,11 +99,13 @@ def save_delta(model: LanguageModel, directory: Path, method: TuningMethod, base
     other: HeadSource = "task" if model.metadata.task else "objectives" if model.metadata.objectives else "unknown"
     sources = {role: model.metadata.heads.get(role, other) for role in model.heads}
     heads = {role: "standard" if source == "standard" else other for role, source in sources.items()}
+    role = labelled_role(model)
     record = DeltaRecord(
         method=VariantRecord.of(method.name, method.config.model_dump(mode="json")),
         base=None if base is None else str(Path(base).resolve()),
         fingerprint=model.metadata.base,
-        labels=tuple(model.labels) if "classification" in model.heads else None,
+        labels=None if role is None else tuple(class_labels(model, role) or ()),
+        problem_type=getattr(model.heads[role], "problem_type", SINGLE_LABEL) if role else SINGLE_LABEL,
         pooling=model.pooling,
         metadata=model.metadata.model_copy(update={"heads": heads}),
     )
@@ -132,7 +139,8 @@ def load_delta(
     if where is None:
         raise DataError(f"{folder / RECORD}: the base was never saved; use the merged model of the run")
     try:
-        heads = recorded_heads(str(folder), (), record.metadata.heads, record.labels, makers)
+        request = HeadRequest(record.labels or (), record.problem_type)
+        heads = recorded_heads(str(folder), (), record.metadata.heads, request, makers)
         model = load_model(where, heads=heads)
     except MissingInputError as error:
         raise MissingInputError(f"{folder}: its base cannot be read ({error}); give its new place as `base`") from None

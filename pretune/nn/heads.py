@@ -20,6 +20,7 @@ PoolPosition = Literal["first", "last", "mean"]
 """The row that stands for a sequence, or the mean of its rows."""
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 """What the scores of a sequence are, in the words of `config.json`."""
+SINGLE_LABEL: ProblemType = "single_label_classification"
 NSP_LABELS = ("next", "random")
 SOP_LABELS = ("ordered", "swapped")
 
