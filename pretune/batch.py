@@ -64,7 +64,7 @@ class Layout:
         return sum(self.lengths)
 
     @cached_property
-    def longest(self) -> int:
+    def max_length(self) -> int:
         """Tokens of the longest sequence; 0 for an empty run."""
         return max(self.lengths, default=0)
 
@@ -210,17 +210,17 @@ def pad_to_bucket(batch: Batch) -> Batch:
     if batch.source is not None:
         return _level_pair(batch, batch.source)
     missing = bucket_remainder(batch.layout.total)
-    if not batch.layout.longest or (not missing and batch.output_rows is None):
+    if not batch.layout.max_length or (not missing and batch.output_rows is None):
         return batch
     if not missing:
         return replace(batch, output_rows=_level_rows(batch, batch.layout))
-    longest = batch.layout.longest  # fillers must not need more positions than the batch's own sequences
+    longest = batch.layout.max_length  # fillers must not need more positions than the batch's own sequences
     return _filled(batch, [longest] * (missing // longest) + ([missing % longest] if missing % longest else []))
 
 
 def _level_pair(batch: Batch, source: Batch) -> Batch:
     """Both runs brought to round numbers by as many fillers in each; none in the source is empty."""
-    longest = (batch.layout.longest, source.layout.longest)
+    longest = (batch.layout.max_length, source.layout.max_length)
     missing = [bucket_remainder(batch.layout.total), bucket_remainder(source.layout.total)]
     if not all(longest) or not any(missing):
         return batch
@@ -265,7 +265,7 @@ def split_sequences(batch: Batch, length: int) -> Batch:
     A sequence falls into parts that differ by one token at most. Tokens, targets that are rows of the run, samples and
     account stay as they are; a target that is a sequence would lose its meaning.
     """
-    if batch.layout.longest <= length:
+    if batch.layout.max_length <= length:
         return batch
     whole = np.array(batch.layout.lengths, np.int64)
     parts = -(-whole // length)

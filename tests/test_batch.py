@@ -15,7 +15,7 @@ def test_a_layout_says_where_each_token_lies(lengths: list[int]) -> None:
     expected = [(n, p) for n, length in enumerate(lengths) for p in range(length)]
     assert layout.positions.tolist() == [p for _, p in expected]
     assert layout.offsets.tolist() == list(layout.bounds)
-    assert (layout.count, layout.total, layout.longest) == (len(lengths), sum(lengths), max(lengths, default=0))
+    assert (layout.count, layout.total, layout.max_length) == (len(lengths), sum(lengths), max(lengths, default=0))
     assert layout.offsets.dtype == torch.int32
     for n, length in enumerate(lengths):
         begin, end = layout.bounds[n : n + 2]
@@ -84,7 +84,7 @@ def test_cut_sequences_are_short_and_even(lengths: list[int], length: int) -> No
     whole = Batch(torch.arange(layout.total), layout, output_rows=OutputRows.of(read, layout))
     shorter = split_sequences(whole, length)
     parts = [-(-n // length) for n in lengths] if max(lengths, default=0) > length else [1] * len(lengths)
-    assert shorter.layout.longest <= length
+    assert shorter.layout.max_length <= length
     assert shorter.layout.count == sum(parts)
     assert shorter.tokens.equal(whole.tokens)
     ends = np.cumsum([0, *parts])
@@ -113,6 +113,6 @@ def test_level_fills_both_runs_of_a_pair_alike() -> None:
         assert found.layout.count == found.source.layout.count
         assert bucket_remainder(found.layout.total) == bucket_remainder(found.source.layout.total) == 0
         assert min(found.source.layout.lengths) > 0
-        assert found.layout.longest == max(own)
-        assert found.source.layout.longest == max(read)
+        assert found.layout.max_length == max(own)
+        assert found.source.layout.max_length == max(read)
         assert pad_to_bucket(found) is found

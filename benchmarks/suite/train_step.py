@@ -225,7 +225,7 @@ def write_padded(shape: Shape, path: Path) -> None:
         index, label = next(iter(batch.targets.values()))
         flat = torch.full((batch.layout.total,), -100)
         flat[index] = label
-        tokens = torch.zeros(batch.layout.count, batch.layout.longest + shift, dtype=torch.long)
+        tokens = torch.zeros(batch.layout.count, batch.layout.max_length + shift, dtype=torch.long)
         labels, mask = torch.full_like(tokens, -100), torch.zeros_like(tokens)
         for n, (start, stop) in enumerate(zip(batch.layout.bounds, batch.layout.bounds[1:], strict=False)):
             size = stop - start

@@ -123,7 +123,7 @@ class LanguageModel(nn.Module):
         self.parts = parts
         self.std = std
         self.residual_std = std if residual_std is None else residual_std
-        self.positions = positions if embedding.position is None else embedding.position.longest
+        self.positions = positions if embedding.position is None else embedding.position.max_length
         self.extras: dict[str, Any] = {}
         self.loaded: Loaded | None = None
         self.pooling: Pooling | None = None
@@ -309,7 +309,7 @@ class LanguageModel(nn.Module):
         return Cache(len(self.stack.order), sequences, capacity, self.max_length)
 
     def _check_length(self, batch: Batch, cache: Cache | None) -> None:
-        longest = batch.layout.longest
+        longest = batch.layout.max_length
         if cache is not None:
             longest = max((a + b for a, b in zip(batch.layout.lengths, cache.lengths, strict=False)), default=0)
         if self.max_length is not None and longest > self.max_length:

@@ -124,24 +124,24 @@ WEIGHT_MAP: Sequence[Weight] = [
 
 
 class SegmentMemory:
-    """What a model has read of earlier text: the inputs of each layer, without gradient.
+    """Holds the inputs of each layer for earlier segments of the texts, without gradient.
 
     Args:
-        longest: rows that are kept of each sequence.
+        max_length: rows that are kept of each sequence.
     """
 
-    def __init__(self, longest: int) -> None:
-        self.longest = longest
+    def __init__(self, max_length: int) -> None:
+        self.max_length = max_length
         self.layout: Layout | None = None
         self.hidden: list[Tensor] = []
 
     def extend(self, inputs: Sequence[Tensor], layout: Layout) -> None:
-        """Take the inputs of all layers for the tokens of `layout` in, and forget the oldest rows."""
+        """Adds the inputs of all layers for the tokens of `layout`, and drops the oldest rows."""
         joined = [run.detach() for run in inputs]
         if self.layout is not None:
             whole = [after(old, self.layout, new, layout) for old, new in zip(self.hidden, joined, strict=True)]
             joined, layout = [run for run, _ in whole], whole[0][1]
-        kept = [min(length, self.longest) for length in layout.lengths]
+        kept = [min(length, self.max_length) for length in layout.lengths]
         ends = layout.bounds[1:]
         rows = torch.cat([torch.arange(end - count, end) for end, count in zip(ends, kept, strict=True)])
         self.hidden = [run.index_select(0, rows.to(run.device)) for run in joined]
@@ -158,10 +158,10 @@ class TwoStreamBlock(nn.Module):
         self.norms = norms
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, asking: QueryStream, keys: Keys, *, itself: bool) -> Tensor:
+    def forward(self, x: Tensor, stream: QueryStream, keys: Keys, *, include_self: bool) -> Tensor:
         """One stream. Shape: (M, width) -> (M, width)."""
-        x = self.norms.after_attention(self.dropout.add(self.attention(x, asking, keys, itself=itself), x))
-        out: Tensor = self.norms.after_feedforward(self.dropout.add(self.feedforward(x, asking.layout), x))
+        x = self.norms.after_attention(self.dropout.add(self.attention(x, stream, keys, include_self=include_self), x))
+        out: Tensor = self.norms.after_feedforward(self.dropout.add(self.feedforward(x, stream.layout), x))
         return out
 
 
@@ -192,54 +192,58 @@ class XLNet(LanguageModel):
         if cache is not None:
             raise UsageError("xlnet keeps no keys and values of earlier tokens; give it a memory")
         layout, order = batch.layout, batch.order
-        kinds = torch.zeros_like(batch.tokens) if batch.segments is None else batch.segments
+        segments = torch.zeros_like(batch.tokens) if batch.segments is None else batch.segments
         past = None if memory is None else memory.layout
         before = 0 if past is None else torch.tensor(past.lengths, device=layout.positions.device)
-        place = layout.positions + (0 if past is None else before.repeat_interleave(layout.offsets.diff()))  # type: ignore[union-attr]
-        asking = QueryStream(layout, place, order, kinds)
-        queries = self._queries(batch, asking)
+        position = layout.positions + (0 if past is None else before.repeat_interleave(layout.offsets.diff()))  # type: ignore[union-attr]
+        content = QueryStream(layout, position, order, segments)
+        queries = self._queries(batch, content)
         h = self.embedding(batch.tokens, layout)
-        g = None if queries is None else self.embedding.dropout(self.mask.expand(len(queries.place), -1))
+        g = None if queries is None else self.embedding.dropout(self.mask.expand(len(queries.position), -1))
         kept: list[Tensor] = []
         last = len(self.stack.blocks) - 1
         for number, block in enumerate(self.stack.blocks):
             kept.append(h)
-            keys = self._keys(block, h, asking, memory, number)
+            keys = self._keys(block, h, content, memory, number)
             if g is not None and queries is not None:
-                g = block(g, queries, keys, itself=False)
+                g = block(g, queries, keys, include_self=False)
             if g is None or number < last or layers:
-                h = block(h, asking, keys, itself=True)
+                h = block(h, content, keys, include_self=True)
         if memory is not None:
             memory.extend(kept, layout)
-        shown = [*kept, h] if layers else None
+        runs = [*kept, h] if layers else None
         if g is None or batch.output_rows is None:
-            return ModelOutput(self.embedding.dropout(h), layout, None, shown)
-        return ModelOutput(self.embedding.dropout(g), batch.output_rows.layout, batch.output_rows.index, shown)
+            return ModelOutput(self.embedding.dropout(h), layout, None, runs)
+        return ModelOutput(self.embedding.dropout(g), batch.output_rows.layout, batch.output_rows.index, runs)
 
-    def read_segment(self, batch: Batch, longest: int) -> SegmentMemory:
-        """A memory of some texts, for those that go on from them."""
-        memory = SegmentMemory(longest)
+    def read_segment(self, batch: Batch, max_length: int) -> SegmentMemory:
+        """Reads a segment and returns its memory, for the segment that follows."""
+        memory = SegmentMemory(max_length)
         self(batch, memory=memory)
         return memory
 
-    def _queries(self, batch: Batch, asking: QueryStream) -> QueryStream | None:
+    def _queries(self, batch: Batch, content: QueryStream) -> QueryStream | None:
         """The query stream's rows."""
         if batch.order is None or batch.output_rows is None:
             return None
         index = batch.output_rows.index
-        return QueryStream(batch.output_rows.layout, asking.place[index], batch.order[index], asking.segments[index])
+        return QueryStream(
+            batch.output_rows.layout, content.position[index], batch.order[index], content.segments[index]
+        )
 
-    def _keys(self, block: nn.Module, h: Tensor, asking: QueryStream, memory: SegmentMemory | None, layer: int) -> Keys:
-        layout, order, kinds = asking.layout, asking.order, asking.segments
+    def _keys(
+        self, block: nn.Module, h: Tensor, content: QueryStream, memory: SegmentMemory | None, layer: int
+    ) -> Keys:
+        layout, order, segments = content.layout, content.order, content.segments
         past = None if memory is None else memory.layout
         if memory is not None and past is not None:
             rows = memory.hidden[layer]
             h, both = after(rows, past, h, layout)
-            kinds, _ = after(kinds.new_zeros(past.total), past, kinds, layout)
+            segments, _ = after(segments.new_zeros(past.total), past, segments, layout)
             order = None if order is None else after(order.new_full((past.total,), -1), past, order, layout)[0]
             layout = both
-        found: Keys = block.attention.keys(h, layout, order, kinds)  # type: ignore[union-attr,operator]
-        return found
+        keys: Keys = block.attention.keys(h, layout, order, segments)  # type: ignore[union-attr,operator]
+        return keys
 
 
 def build(config: Config) -> LanguageModel:

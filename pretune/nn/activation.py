@@ -25,7 +25,7 @@ def gelu_new(x: Tensor) -> Tensor:
     """GELU by tanh, as GPT-2 has it. Shape: any -> same.
 
     On the CPU this takes half the time of ATen's kernel, forward and backward: the formula is written as
-    `x * sigmoid(2u)`, worked in fp32 on chunks that stay in cache, and the derivative is made along with it.
+    `x * sigmoid(2u)`, computed in fp32 on chunks that stay in cache, and the derivative along with it.
 
     Source: Hendrycks and Gimpel 2016, arXiv 1606.08415.
     """
@@ -37,18 +37,18 @@ def gelu_new(x: Tensor) -> Tensor:
 
 
 class _GeluNew(torch.autograd.Function):
-    """Keeps the derivative instead of the input: the backward is one product."""
+    """Keeps the derivative instead of the input: the backward is one multiplication."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         x = x.contiguous()
         out = torch.empty_like(x)
         slope = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        room = torch.empty(3, min(_CHUNK, x.numel()))
+        buffer = torch.empty(3, min(_CHUNK, x.numel()))
         for start in range(0, x.numel(), _CHUNK):
             part = slice(start, start + _CHUNK)
             target = out.view(-1)[part]
-            value, twice, gate = room[:, : len(target)]
+            value, twice, gate = buffer[:, : len(target)]
             value.copy_(x.view(-1)[part])
             torch.mul(value, value, out=twice).mul_(_SLOPE * _CUBE).add_(_SLOPE).mul_(value)
             torch.sigmoid(twice, out=gate)
@@ -81,7 +81,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def activation(name: str) -> Activation:
-    """The activation of that name.
+    """Returns the activation of that name.
 
     Raises:
         ValueError: an unknown name; the nearest one is given.

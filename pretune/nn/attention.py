@@ -88,9 +88,9 @@ class Attention(nn.Module):
         dropout: of attention probabilities, while training.
         scale: factor of the scores; `head_width ** -0.5` by default.
         bias, output_bias: of the projections into it and out of it; the second is as the first by default.
-        rotary: turns queries and keys by their positions.
-        norms: of each head's queries and of its keys, before they are turned.
-        relative: gives what is added to the scores by distance; layers may share one.
+        rotary: rotates queries and keys by their positions.
+        norms: of each head's queries and of its keys, before they are rotated.
+        relative: adds to the scores by distance; layers may share one.
 
     Attributes:
         prefix: what stands in front of every sequence's keys and values; nothing, until a tuning method sets it.
@@ -155,10 +155,10 @@ class Attention(nn.Module):
         cache: LayerCache | None = None,
         source: tuple[Tensor, Layout] | None = None,
     ) -> Tensor:
-        """Mix rows of the same sequence, and of its cached past.
+        """Lets rows attend to those of the same sequence, and to its cached past.
 
         Args:
-            source: the run that keys and values are made of, where it is not `x`.
+            source: the run that keys and values are projected from, where it is not `x`.
 
         Shape:
             x: (T, width); return: (T, width)
@@ -175,7 +175,7 @@ class Attention(nn.Module):
     def cross(
         self, x: Tensor, layout: Layout, encoder_output: EncoderOutput | None, cache: LayerCache | None = None
     ) -> Tensor:
-        """Mix rows of an encoder's run into `x`; with a cache their keys and values are computed once.
+        """Lets rows attend to an encoder's output; with a cache its keys and values are computed once.
 
         Shape:
             x: (T, width); return: (T, width)
@@ -193,7 +193,7 @@ class Attention(nn.Module):
         return self._mix(query, *cross_kv[:2], layout, cross_kv[2])
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, queries: Layout, keys: KeyLayout) -> Tensor:
-        """Attention of projected queries to projected keys, behind the prefix.
+        """Lets projected queries attend to projected keys, behind the prefix.
 
         Shape:
             query: (Tq, H, D); key, value: (Tk, Hk, D); return: (Tq, H, D)
@@ -216,7 +216,7 @@ class Attention(nn.Module):
         return projections + self.output.flops(queries) + 4.0 * self.heads * self.head_width * pairs
 
     def _keys(self, x: Tensor, layout: Layout, cache: LayerCache | None) -> tuple[Tensor, Tensor, KeyLayout]:
-        """Keys and values of a run, behind those of its past.
+        """Projects keys and values of a run, and puts them behind those of its past.
 
         Shape:
             x: (T, width); return: (Tk, key_heads, head width) twice
@@ -235,6 +235,6 @@ class Attention(nn.Module):
         return self.output(mixed.flatten(1), queries)
 
     def extra_repr(self) -> str:
-        """Heads and structure, for the module tree."""
+        """Shows heads and structure in the module tree."""
         grouped = f", key_heads={self.key_heads}" if self.key_heads != self.heads else ""
         return f"heads={self.heads}{grouped}, structure={self.structure}"

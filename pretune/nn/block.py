@@ -1,4 +1,4 @@
-"""One layer: attention and feed-forward, each on a residual branch."""
+"""The layers of a stack: attention and feed-forward, each on a residual branch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pretune.nn.dropout import Dropout
 
 
 class Norms(nn.Module):
-    """The places of a block where a norm may stand: GPT-2 sets those `before`, BERT those `after`.
+    """Says where in a block norms stand: GPT-2 sets those `before`, BERT those `after`.
 
     Attributes:
         before_attention, before_cross, before_feedforward: on a branch's input.
@@ -42,7 +42,7 @@ class Block(nn.Module):
 
     Args:
         feedforward: called with the run and its layout.
-        dropout: of each branch, before it is added to the residual run.
+        dropout: of each branch, before it is added to the residual stream.
     """
 
     def __init__(self, attention: Attention, feedforward: nn.Module, norms: Norms, dropout: float = 0.0) -> None:
@@ -55,7 +55,7 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, layout: Layout, cache: LayerCache | None = None, rows: OutputRows | None = None
     ) -> Tensor:
-        """Both branches; of all rows, or only of those asked for.
+        """Computes both branches; of all rows, or only of those asked for.
 
         Shape:
             x: (T, width); return: (T, width), or (M, width) for M rows
@@ -90,7 +90,7 @@ class ParallelBlock(Block):
     def forward(
         self, x: Tensor, layout: Layout, cache: LayerCache | None = None, rows: OutputRows | None = None
     ) -> Tensor:
-        """Both branches of the same input; of all rows, or only of those asked for.
+        """Computes both branches of the same input; of all rows, or only of those asked for.
 
         Shape:
             x: (T, width); return: (T, width), or (M, width) for M rows
@@ -108,12 +108,12 @@ class ParallelBlock(Block):
 
 
 class DecoderBlock(nn.Module):
-    """A layer that also looks at what an encoder has read.
+    """A layer that also attends to an encoder's output.
 
     Args:
-        cross: attention to the encoder's run.
+        cross: attention to the encoder's output.
         feedforward: called with the run and its layout.
-        dropout: of each branch, before it is added to the residual run.
+        dropout: of each branch, before it is added to the residual stream.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class DecoderBlock(nn.Module):
     def forward(
         self, x: Tensor, layout: Layout, cache: LayerCache | None, rows: None, encoder_output: EncoderOutput | None
     ) -> Tensor:
-        """All three branches.
+        """Computes all three branches.
 
         Args:
             encoder_output: None where the cache already holds its keys and values.

@@ -1,4 +1,4 @@
-"""Sequences of near-equal lengths together, as batched products want them: which, and one gather there and back."""
+"""Buckets of sequences of near-equal lengths for batched matmuls, and the gathers into them and back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WASTE = 1 << 15  # scores at padding of a sequence, about what a bucket of its o
 
 
 class Bucket(NamedTuple):
-    """Sequences done together, padded to the longest; parts of two runs that are laid out by heads.
+    """Sequences computed together, padded to the longest; parts of two runs that are laid out by heads.
 
     Attributes:
         sequences: in it.
@@ -37,9 +37,9 @@ class GatherPlan(NamedTuple):
     """How a run (T, H, D), seen as (T * H, D), becomes the parts of buckets and comes back: one gather each way.
 
     Attributes:
-        gather: (P,) int64, the row that stands in each place; padding repeats its sequence's last token.
-        scatter: (T * H,) int64, the place of each row.
-        padding: (Z,) int64 places that are padding, or None.
+        gather: (P,) int64, the row that stands in each padded row; padding repeats its sequence's last token.
+        scatter: (T * H,) int64, the padded row of each row.
+        padding: (Z,) int64 padded rows that are padding, or None.
     """
 
     gather: Tensor
@@ -57,7 +57,7 @@ class Plan(NamedTuple):
 
 @lru_cache(maxsize=16)
 def plan_of(query_bounds: tuple[int, ...], key_bounds: tuple[int, ...], heads: int, dtype: torch.dtype) -> Plan:
-    """Sequences of near-equal numbers of keys together, the longest first."""
+    """Puts sequences of near-equal numbers of keys together, the longest first."""
     lengths = np.diff(key_bounds)
     order = np.argsort(-lengths, kind="stable")
     members = _buckets(order[lengths[order] > 0], lengths, heads)
@@ -65,20 +65,20 @@ def plan_of(query_bounds: tuple[int, ...], key_bounds: tuple[int, ...], heads: i
     queries, query_views = (keys, key_views) if query_bounds == key_bounds else _side(query_bounds, members, heads)
     buckets: list[Bucket] = []
     first_query = first_key = 0
-    for part, asked, inside in zip(members, query_views, key_views, strict=True):
+    for part, query_view, inside in zip(members, query_views, key_views, strict=True):
         hidden = None
         if not inside.all():
             hidden = torch.zeros(inside.shape, dtype=dtype).masked_fill_(~torch.from_numpy(inside), -torch.inf)
             hidden = hidden.repeat_interleave(heads, dim=0)[:, None]
-        buckets.append(Bucket(len(part), asked.shape[1], inside.shape[1], first_query, first_key, hidden))
-        first_query, first_key = first_query + asked.size * heads, first_key + inside.size * heads
+        buckets.append(Bucket(len(part), query_view.shape[1], inside.shape[1], first_query, first_key, hidden))
+        first_query, first_key = first_query + query_view.size * heads, first_key + inside.size * heads
     return Plan(tuple(buckets), queries, keys)
 
 
 def _side(
     bounds: tuple[int, ...], members: list[NDArray[np.int64]], heads: int
 ) -> tuple[GatherPlan, list[NDArray[np.bool_]]]:
-    """One run in buckets, and which places of each bucket's padded view (sequences, length) hold a row."""
+    """Puts one run into buckets, and says where each bucket's padded view (sequences, length) holds a row."""
     starts, lengths = np.array(bounds[:-1]), np.diff(bounds)
     rows, real, views = [np.zeros(0, np.int64)], [np.zeros(0, np.bool_)], []
     for part in members:
@@ -96,22 +96,22 @@ def _side(
 
 
 def _buckets(order: NDArray[np.int64], lengths: NDArray[np.int64], heads: int) -> list[NDArray[np.int64]]:
-    """Runs of `order`, which goes by falling length, of sequences that are nearly as long as their first."""
-    found, first = [], 0
+    """Cuts `order`, which goes by falling length, into parts that are nearly as long as their first sequence."""
+    buckets, first = [], 0
     while first < len(order):
         longest = int(lengths[order[first]])
-        least = min(FILL * longest, math.sqrt(max(longest**2 - WASTE / heads, 0)))
-        last = first + int(np.searchsorted(-lengths[order[first:]], -least, side="right"))
-        found.append(order[first:last])
+        min_length = min(FILL * longest, math.sqrt(max(longest**2 - WASTE / heads, 0)))
+        last = first + int(np.searchsorted(-lengths[order[first:]], -min_length, side="right"))
+        buckets.append(order[first:last])
         first = last
-    return found
+    return buckets
 
 
 def load(run: Tensor, side: GatherPlan) -> Tensor:
-    """(T, H, D) -> (P, D)."""
+    """Gathers a run into buckets. Shape: (T, H, D) -> (P, D)."""
     return run.reshape(-1, run.shape[2]).index_select(0, side.gather)
 
 
 def store(padded: Tensor, side: GatherPlan, like: Tensor) -> Tensor:
-    """(P, D) -> (T, H, D)."""
+    """Brings buckets back into the order of a run. Shape: (P, D) -> (T, H, D)."""
     return padded.index_select(0, side.scatter).view(like.shape)

@@ -1,4 +1,4 @@
-"""Keys and values of what was read before, for generation: preallocated slots, one for each sequence."""
+"""The key/value cache of generation: preallocated slots, one for each sequence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class EncoderOutput(NamedTuple):
 
 
 class Cache:
-    """Keys and values of all layers for N sequences of different lengths.
+    """Holds keys and values of all layers for N sequences of different lengths.
 
     Storage is one tensor (2, layers, N, capacity, heads, head_width), made at the first append, doubled when full.
 
@@ -28,7 +28,7 @@ class Cache:
         layers: of the stack.
         sequences: N.
         capacity: tokens a sequence may have before the storage grows.
-        limit: tokens that a sequence can have at most, the model's positions; None for no limit.
+        limit: tokens that a sequence can have at most, the model's `max_length`; None for no limit.
     """
 
     def __init__(self, layers: int, sequences: int, capacity: int = 128, limit: int | None = None) -> None:
@@ -52,11 +52,11 @@ class Cache:
         return self._sources is not None
 
     def layout(self, lengths: Sequence[int], device: torch.device | str = "cpu") -> Layout:
-        """The layout of tokens that come next: their positions follow what the cache holds."""
+        """Lays out the tokens that come next: their positions follow what the cache holds."""
         return Layout.of(lengths, device, starts=self.lengths)
 
     def begin(self, layout: Layout) -> list[LayerCache]:
-        """Make room for the tokens of `layout`; the handles take them, one for each layer.
+        """Makes room for the tokens of `layout`; returns a handle for each layer, which takes them.
 
         Raises:
             ValueError: other sequences than the cache's, or more tokens than its limit.
@@ -74,7 +74,7 @@ class Cache:
         return [LayerCache(self, n) for n in range(self.layers)]
 
     def reorder(self, index: Tensor | Sequence[int]) -> None:
-        """Sequence n becomes a copy of sequence `index[n]`: the surviving beams, or fewer sequences, or more."""
+        """Makes sequence n a copy of sequence `index[n]`: the surviving beams, or fewer sequences, or more."""
         order = torch.as_tensor(index, dtype=torch.int64)
         self.lengths = tuple(self.lengths[n] for n in order.tolist())
         origin = tuple(self._origin[n] for n in order.tolist())
@@ -125,10 +125,10 @@ class Cache:
         if self._storage is None:
             self._allocate(key.detach(), layout.count)
         before, count = self._before, layout.count
-        place = before[0]
-        if min(before) == max(before) and min(layout.lengths) == layout.longest:
+        start = before[0]
+        if min(before) == max(before) and min(layout.lengths) == layout.max_length:
             for store, new in zip(self._views[layer], (key, value), strict=True):
-                store.narrow(1, place, layout.longest).copy_(new.view(count, layout.longest, *new.shape[1:]))
+                store.narrow(1, start, layout.max_length).copy_(new.view(count, layout.max_length, *new.shape[1:]))
         else:
             if self._rows is None:
                 starts = torch.arange(count) * self.capacity
@@ -144,7 +144,7 @@ class Cache:
 
 
 class LayerCache:
-    """One layer's handle on the cache during one forward."""
+    """Hands one layer its part of the cache during one forward."""
 
     __slots__ = ("_cache", "_layer")
 
@@ -153,7 +153,7 @@ class LayerCache:
         self._layer = layer
 
     def append(self, key: Tensor, value: Tensor, layout: Layout) -> tuple[Tensor, Tensor, KeyLayout]:
-        """Store new rows; return all keys and values and where they lie.
+        """Stores new rows; returns all keys and values and where they lie.
 
         Shape:
             key, value: (T, H, D)
@@ -165,5 +165,5 @@ class LayerCache:
         self._cache._store_cross_kv(self._layer, key, value, layout)
 
     def get_cross_kv(self) -> tuple[Tensor, Tensor, Layout] | None:
-        """What was kept, a run for each sequence, or None before that. Shape: (T, H, D) twice."""
+        """Returns what was kept, a run for each sequence, or None before that. Shape: (T, H, D) twice."""
         return self._cache._get_cross_kv(self._layer)

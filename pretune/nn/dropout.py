@@ -1,6 +1,6 @@
-"""Dropout of a hidden run, and dropout joined with the addition to the residual run.
+"""Dropout of hidden states, alone and fused with the addition to the residual stream.
 
-On the CPU, ATen's dropout costs more than the matrix product before it: its random numbers come one by one, and it
+On the CPU, ATen's dropout costs more than the matmul before it: its random numbers come one by one, and it
 multiplies. Here a 32-bit hash of a counter decides for two values, and a dropped value is cleared by a bitwise and.
 """
 
@@ -12,16 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_STEPS = 1 << 15  # the share is rounded to this fineness, and the scale is exact for the rounded share
+_STEPS = 1 << 15  # the rate is rounded to multiples of 1 / _STEPS, and the scale is exact for the rounded rate
 _GOLDEN = -0x61C88647  # 2**32 / golden ratio as int32: neighbours of the counter far apart
 _WORDS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
 
 
 class Dropout(nn.Module):
-    """Drop a share of the values while training, and scale the rest.
+    """Drops values at a given rate while training, and scales the rest.
 
     Args:
-        p: the share, at least 0 and below 1.
+        p: the rate, at least 0 and below 1.
     """
 
     def __init__(self, p: float = 0.0) -> None:
@@ -47,7 +47,7 @@ class Dropout(nn.Module):
         return added
 
     def extra_repr(self) -> str:
-        """The share, for the module tree."""
+        """Shows the rate in the module tree."""
         return f"p={self.p}"
 
 

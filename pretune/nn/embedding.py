@@ -1,4 +1,4 @@
-"""Tokens -> the first hidden run: the sum of word, position and segment vectors."""
+"""Embeddings: the sum of word, position and segment vectors of each token."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pretune.nn.vocabulary import Vocabulary, VocabularyBrick
 
 
 class Learned(nn.Embedding):
-    """A vector for each position.
+    """Learned vectors of positions.
 
     Args:
-        longest: sequence, in tokens.
+        max_length: tokens of the longest sequence.
         offset: rows of the table before that of the first position: RoBERTa and BART keep two that stand for padding.
     """
 
-    def __init__(self, longest: int, width: int, offset: int = 0) -> None:
-        super().__init__(longest + offset, width)
-        self.longest = longest
+    def __init__(self, max_length: int, width: int, offset: int = 0) -> None:
+        super().__init__(max_length + offset, width)
+        self.max_length = max_length
         self.offset = offset
 
     def forward(self, positions: Tensor) -> Tensor:
@@ -29,24 +29,24 @@ class Learned(nn.Embedding):
 
 
 class Sinusoidal(nn.Module):
-    """Waves of falling frequency: sines in the first half of the vector, cosines in the second.
+    """Sinusoids of falling frequency: sines in the first half of the vector, cosines in the second.
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.5, in the order of its authors' code.
 
     Args:
-        longest: sequence that the model was made for, in tokens; None for no limit.
+        max_length: tokens of the longest sequence that the model was built for; None for no limit.
         width: even.
     """
 
-    def __init__(self, longest: int | None, width: int) -> None:
+    def __init__(self, max_length: int | None, width: int) -> None:
         super().__init__()
-        self.longest = longest
+        self.max_length = max_length
         self.width = width
 
     def forward(self, positions: Tensor) -> Tensor:
         """Shape: (T,) int64 -> (T, width) fp32."""
-        place = torch.arange(0, self.width, 2, device=positions.device) / self.width
-        angle = positions[:, None].float() / 10000.0**place
+        exponent = torch.arange(0, self.width, 2, device=positions.device) / self.width
+        angle = positions[:, None].float() / 10000.0**exponent
         return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
@@ -57,10 +57,10 @@ class Embedding(nn.Module):
         vocabulary: number of tokens.
         width: of the vectors that are added.
         position: vectors of positions, or None.
-        segments: kinds of text in a pair; 0 for none.
+        segments: number of segments that texts of a pair are told apart by; 0 for none.
         scale: factor of the word vectors.
         norm: applied to the sum, or None.
-        dropout: share of the result dropped while training.
+        dropout: rate at which values of the result are dropped while training.
         project: to the width of the stack, where that is another.
         word: the vocabulary of another embedding, to share it.
     """
@@ -89,7 +89,7 @@ class Embedding(nn.Module):
 
     @property
     def width(self) -> int:
-        """Of what it gives."""
+        """Width of the result."""
         return self.word.width if self.project is None else self.project.out_features
 
     def forward(self, tokens: Tensor, layout: Layout, segments: Tensor | None = None) -> Tensor:
@@ -100,7 +100,7 @@ class Embedding(nn.Module):
         """
         x = self.word.lookup(tokens)
         if x.dtype == torch.bfloat16 and torch.is_autocast_enabled(x.device.type):
-            x = x.float()  # the vocabulary was rounded for its head's products; the residual run is not
+            x = x.float()  # the vocabulary was cast for its head's matmuls; the residual stream is fp32
         if self.scale != 1.0:
             x = x * self.scale
         if self.position is not None:

@@ -1,4 +1,4 @@
-"""The position-wise networks of a block."""
+"""The feed-forward networks of a block, plain and gated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pretune.nn.projection import Projection, in_matmul_dtype
 
 
 class FeedForward(nn.Module):
-    """Up, activation, down.
+    """Projects up, applies the activation, projects down.
 
     Args:
         width: of the hidden run.
@@ -29,7 +29,7 @@ class FeedForward(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """The product of two projections up, a gate through the activation and a value; then down.
+    """Multiplies two projections up, a gate through the activation and a value; then projects down.
 
     Source: Shazeer 2020, arXiv 2002.05202; GeGLU with GELU, SwiGLU with SiLU.
 

@@ -155,7 +155,7 @@ Memory = TypeVar("Memory")
 class RecurrentModel(TrainableModel, Protocol[Memory]):
     """A model that can read a text as the continuation of an earlier one."""
 
-    def read_segment(self, batch: Batch, longest: int) -> Memory:
+    def read_segment(self, batch: Batch, max_length: int) -> Memory:
         """A memory of some texts, for those that go on from them."""
 
     def __call__(

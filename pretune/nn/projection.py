@@ -130,7 +130,7 @@ def joined_product(bricks: Sequence[ProjectionBrick], activation: Activation | N
 
 def _multiplies_by_dense(brick: ProjectionBrick) -> bool:
     """Whether a brick's derived form is `Projection.product`, and its matrix is that of its forward."""
-    kind = type(brick)
-    if getattr(kind, "product", None) is not Projection.product:
+    cls = type(brick)
+    if getattr(cls, "product", None) is not Projection.product:
         return False
-    return not issubclass(kind, Projection) or kind.forward is Projection.forward or kind.dense is not Projection.dense
+    return not issubclass(cls, Projection) or cls.forward is Projection.forward or cls.dense is not Projection.dense

@@ -12,29 +12,29 @@ from torch import Tensor, nn
 
 
 class RelativeBias(nn.Module):
-    """What is added to the scores; one table serves all layers of a stack.
+    """Adds a learned number to the scores; one table serves all layers of a stack.
 
     Args:
         heads: of the attention.
         buckets: of distances; half of them for each direction where both are seen.
-        farthest: distance from which on all share the last bucket.
+        max_distance: distance from which on all share the last bucket.
         both: keys may lie after the query.
     """
 
-    def __init__(self, heads: int, buckets: int, farthest: int, *, both: bool) -> None:
+    def __init__(self, heads: int, buckets: int, max_distance: int, *, both: bool) -> None:
         super().__init__()
         self.table = nn.Embedding(buckets, heads)
-        self.farthest = farthest
+        self.max_distance = max_distance
         self.both = both
 
     def forward(self, queries: int, keys: int) -> Tensor:
         """The last query is aligned with the last key. Shape: return: (H, queries, keys)."""
-        place = torch.arange(keys, device=self.table.weight.device)
-        buckets = self.bucket(place - place[keys - queries :, None])
+        position = torch.arange(keys, device=self.table.weight.device)
+        buckets = self.bucket(position - position[keys - queries :, None])
         return self.table(buckets).permute(2, 0, 1)  # type: ignore[no-any-return]
 
     def bucket(self, distance: Tensor) -> Tensor:
-        """Small distances have their own, larger ones share by logarithm.
+        """Gives small distances a bucket each; larger ones share buckets by their logarithm.
 
         Shape:
             distance: any int64, key less query -> same
@@ -48,6 +48,6 @@ class RelativeBias(nn.Module):
         else:
             distance = (-distance).clamp(min=0)
         exact = count // 2
-        share = torch.log(distance.float() / exact) / math.log(self.farthest / exact)
-        far = (exact + (share * (count - exact)).long()).clamp(max=count - 1)
+        fraction = torch.log(distance.float() / exact) / math.log(self.max_distance / exact)
+        far = (exact + (fraction * (count - exact)).long()).clamp(max=count - 1)
         return first + torch.where(distance < exact, distance, far)

@@ -1,11 +1,11 @@
 """Attention with relative positions as Transformer-XL has them, for the two streams of XLNet.
 
-The score of a query and a key is a sum of three: content against content; content against the wave of their distance;
-and content against whether both are of the same text. Each has a bias of its own on the query's side.
+The score of a query and a key is a sum of three: content against content; content against the encoding of their
+distance; and content against whether both are of the same text. Each has a bias of its own on the query's side.
 
-The content stream asks from every row. The query stream asks from the rows that are to be predicted, without their
-content; both look at the content stream's keys. What a row may see follows from `order`: its rank in the factorization,
--1 for rows that all may see.
+The content stream has a query for every row. The query stream has one for each row that is to be predicted, without
+its content; both attend to the content stream's keys. What a row may see follows from `order`: its rank in the
+factorization, -1 for rows that all may see.
 
 Source: Dai et al. 2019 (arXiv 1901.02860), section 3.3; Yang et al. 2019 (arXiv 1906.08237), section 2.
 """
@@ -27,29 +27,29 @@ from pretune.nn.spans import grouped
 
 @dataclass(frozen=True)
 class QueryStream:
-    """The rows of one stream.
+    """The queries of one stream.
 
     Attributes:
-        layout: how many of each sequence ask.
-        place: (M,) int64, of each among its sequence's keys.
+        layout: how many each sequence has.
+        position: (M,) int64, of each among its sequence's keys.
         order: (M,) int64, or None where everything is visible.
         segments: (M,) int64.
     """
 
     layout: Layout
-    place: Tensor
+    position: Tensor
     order: Tensor | None
     segments: Tensor
 
     def part(self, rows: slice) -> QueryStream:
         """Some rows; the layout stays that of all."""
         order = None if self.order is None else self.order[rows]
-        return replace(self, place=self.place[rows], order=order, segments=self.segments[rows])
+        return replace(self, position=self.position[rows], order=order, segments=self.segments[rows])
 
 
 @dataclass(frozen=True)
 class Keys:
-    """What queries of either stream look at.
+    """What queries of either stream attend to.
 
     Attributes:
         key, value: (Tk, H, D), of each sequence first its past.
@@ -92,11 +92,11 @@ class RelativeAttention(nn.Module):
         self.position_bias = nn.Parameter(torch.empty(heads, head_width))
         self.segment_bias = nn.Parameter(torch.empty(heads, head_width))
         self.segment = nn.Parameter(torch.empty(2, heads, head_width))
-        self._waves = Sinusoidal(None, width)
+        self._encoding = Sinusoidal(None, width)
 
     @property
     def any_queries(self) -> bool:
-        """A query's place matters: no."""
+        """Whether queries may be any rows of their sequence: no, their positions count."""
         return False
 
     def flops(self, queries: int, keys: int) -> float:
@@ -114,50 +114,52 @@ class RelativeAttention(nn.Module):
             x: (Tk, width); order, segments: (Tk,)
         """
         x = in_matmul_dtype(x)
-        key, value = (make(x, layout).unflatten(1, (self.heads, -1)) for make in (self.key, self.value))
+        key, value = (project(x, layout).unflatten(1, (self.heads, -1)) for project in (self.key, self.value))
         return Keys(key, value, layout, order, segments)
 
-    def forward(self, x: Tensor, asking: QueryStream, keys: Keys, *, itself: bool) -> Tensor:
+    def forward(self, x: Tensor, stream: QueryStream, keys: Keys, *, include_self: bool) -> Tensor:
         """Mix what each row may see into it.
 
         Args:
-            itself: a row sees its own content, as in the content stream.
+            include_self: a row sees its own content, as in the content stream.
 
         Shape:
             x: (M, width); return: (M, width)
         """
-        layout = asking.layout
+        layout = stream.layout
         query = self.query(in_matmul_dtype(x), layout).unflatten(1, (self.heads, -1))
         out = torch.zeros_like(query)
-        pieces: list[Tensor] = []
+        outputs: list[Tensor] = []
         rows: list[Tensor] = []
         for group in grouped(layout.bounds, keys.layout.bounds):
-            ask = slice(group.query_start, group.query_start + group.sequences * group.query_length)
-            see = slice(group.key_start, group.key_start + group.sequences * group.key_length)
-            pieces.append(self._mix(query[ask], asking.part(ask), keys.part(see), group.sequences, itself))
-            rows.append(torch.arange(ask.start, ask.stop, device=x.device))
-        if pieces:
-            whole = len(pieces) == 1 and len(pieces[0]) == len(query)
-            out = pieces[0] if whole else out.index_copy(0, torch.cat(rows), torch.cat(pieces))
+            at = slice(group.query_start, group.query_start + group.sequences * group.query_length)
+            key_rows = slice(group.key_start, group.key_start + group.sequences * group.key_length)
+            outputs.append(self._mix(query[at], stream.part(at), keys.part(key_rows), group.sequences, include_self))
+            rows.append(torch.arange(at.start, at.stop, device=x.device))
+        if outputs:
+            whole = len(outputs) == 1 and len(outputs[0]) == len(query)
+            out = outputs[0] if whole else out.index_copy(0, torch.cat(rows), torch.cat(outputs))
         return self.output(out.flatten(1), layout)  # type: ignore[no-any-return]
 
-    def _mix(self, query: Tensor, asking: QueryStream, keys: Keys, count: int, itself: bool) -> Tensor:
+    def _mix(self, query: Tensor, stream: QueryStream, keys: Keys, count: int, include_self: bool) -> Tensor:
         """Sequences of equal lengths together. Shape: query: (count * a, H, D); return: the same."""
         q = query.view(count, -1, *query.shape[1:])
-        place = asking.place.view(count, -1)
-        key, value, kind = (run.view(count, -1, *run.shape[1:]) for run in (keys.key, keys.value, keys.segments))
+        at = stream.position.view(count, -1)
+        key, value, key_segments = (
+            run.view(count, -1, *run.shape[1:]) for run in (keys.key, keys.value, keys.segments)
+        )
         scale = self.head_width**-0.5
         content, position, segment = (
             (q + bias.to(q.dtype)) * scale for bias in (self.content_bias, self.position_bias, self.segment_bias)
         )
-        added = self._by_distance(position, place, key.shape[1], itself)
-        added = added + self._by_segment(segment, asking.segments.view(count, -1), kind)
+        added = self._by_distance(position, at, key.shape[1], include_self)
+        added = added + self._by_segment(segment, stream.segments.view(count, -1), key_segments)
         blind: Tensor | None = None
-        if keys.order is not None and asking.order is not None:
-            theirs = keys.order.view(count, 1, -1)
-            hidden = (theirs >= asking.order.view(count, -1, 1)) & (theirs >= 0)
-            if itself:
-                hidden &= place[:, :, None] != torch.arange(key.shape[1], device=place.device)
+        if keys.order is not None and stream.order is not None:
+            key_order = keys.order.view(count, 1, -1)
+            hidden = (key_order >= stream.order.view(count, -1, 1)) & (key_order >= 0)
+            if include_self:
+                hidden &= at[:, :, None] != torch.arange(key.shape[1], device=at.device)
             else:
                 blind = hidden.all(dim=2, keepdim=True)  # a row that sees nothing
                 hidden &= ~blind
@@ -170,40 +172,40 @@ class RelativeAttention(nn.Module):
             mixed = mixed.masked_fill(blind[..., None], 0.0)
         return mixed.flatten(0, 1)
 
-    def _by_distance(self, query: Tensor, place: Tensor, seen: int, consecutive: bool) -> Tensor:
-        """Scores of queries against the waves of their distances.
+    def _by_distance(self, query: Tensor, at: Tensor, keys: int, consecutive: bool) -> Tensor:
+        """Scores of queries against the encodings of their distances.
 
         Args:
-            consecutive: the queries are the last rows of their sequences, so that each looks a column further to the
+            consecutive: the queries are the last rows of their sequences, so that each begins a column further to the
                 left than the one before it, and no index is needed.
 
         Shape:
-            query: (n, a, H, D); place: (n, a); return: (n, H, a, seen)
+            query: (n, a, H, D); at: (n, a); return: (n, H, a, keys)
         """
-        distance = torch.arange(seen - 1, -seen, -1, device=place.device)
-        waves = self.position(self._waves(distance).to(query.dtype)).unflatten(1, (self.heads, -1))
-        scores = torch.einsum("nahd,mhd->nham", query, waves)
-        asked, columns = scores.shape[2:]
+        distance = torch.arange(keys - 1, -keys, -1, device=at.device)
+        encoding = self.position(self._encoding(distance).to(query.dtype)).unflatten(1, (self.heads, -1))
+        scores = torch.einsum("nahd,mhd->nham", query, encoding)
+        rows, columns = scores.shape[2:]
         if consecutive and columns > 1:
-            skewed = scores.flatten(2)[..., asked - 1 : asked - 1 + asked * (columns - 1)]
-            return skewed.view(*scores.shape[:2], asked, columns - 1)[..., :seen]
-        column = seen - 1 - place[:, :, None] + torch.arange(seen, device=place.device)
+            skewed = scores.flatten(2)[..., rows - 1 : rows - 1 + rows * (columns - 1)]
+            return skewed.view(*scores.shape[:2], rows, columns - 1)[..., :keys]
+        column = keys - 1 - at[:, :, None] + torch.arange(keys, device=at.device)
         return scores.gather(3, column[:, None].expand(-1, self.heads, -1, -1))
 
-    def _by_segment(self, query: Tensor, asking: Tensor, seen: Tensor) -> Tensor:
+    def _by_segment(self, query: Tensor, query_segments: Tensor, key_segments: Tensor) -> Tensor:
         """Scores of queries against whether a key is of the same text.
 
         Shape:
-            query: (n, a, H, D); asking: (n, a); seen: (n, k); return: (n, H, a, k)
+            query: (n, a, H, D); segments: (n, a) and (n, k); return: (n, H, a, k)
         """
         same, other = torch.einsum("nahd,shd->snha", query, self.segment.to(query.dtype))[..., None]
-        return torch.where((asking[:, :, None] == seen[:, None, :])[:, None], same, other)
+        return torch.where((query_segments[:, :, None] == key_segments[:, None, :])[:, None], same, other)
 
 
 def after(past: Tensor, before: Layout, run: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
-    """Each sequence behind its past. Shape: past: (P, ...), run: (T, ...) -> (P + T, ...)."""
-    pieces = []
+    """Puts each sequence behind its past. Shape: past: (P, ...), run: (T, ...) -> (P + T, ...)."""
+    parts = []
     for (a, b), (c, d) in zip(pairwise(before.bounds), pairwise(layout.bounds), strict=True):
-        pieces += [past[a:b], run[c:d]]
+        parts += [past[a:b], run[c:d]]
     lengths = [a + b for a, b in zip(before.lengths, layout.lengths, strict=True)]
-    return torch.cat([run[:0], *pieces]), Layout.of(lengths, run.device)
+    return torch.cat([run[:0], *parts]), Layout.of(lengths, run.device)

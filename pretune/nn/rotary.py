@@ -1,6 +1,6 @@
-"""Rotary positions: each pair of a head's values is turned by an angle that grows with the token's position.
+"""Rotary positions: each pair of a head's values is rotated by an angle that grows with the token's position.
 
-Scores of a query and a key then depend on the distance between them alone. Scalings stretch the waves of a trained
+Scores of a query and a key then depend on the distance between them alone. Scalings lower the frequencies of a trained
 model, so that it reads longer texts than those it was trained on.
 
 Source: Su et al. 2021, arXiv 2104.09864; pairs are value n and value n + half, as in GPT-NeoX and all that followed.
@@ -20,7 +20,7 @@ from pretune.batch import Layout
 
 @dataclass(frozen=True)
 class Scaling:
-    """How the frequencies of the waves are changed; the base changes nothing."""
+    """Changes the frequencies of the rotation; the base changes nothing."""
 
     def apply(self, frequency: Tensor, theta: float) -> Tensor:
         """Shape: (width / 2,) radians a position, falling -> the same."""
@@ -34,7 +34,7 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Linear(Scaling):
-    """All positions closer together.
+    """Moves all positions closer together.
 
     Source: Chen et al. 2023, arXiv 2306.15595.
     """
@@ -42,18 +42,18 @@ class Linear(Scaling):
     factor: float
 
     def apply(self, frequency: Tensor, theta: float) -> Tensor:
-        """All divided."""
+        """Divides all frequencies."""
         return frequency / self.factor
 
 
 @dataclass(frozen=True)
 class Llama3(Scaling):
-    """Long waves are stretched, short ones kept, those between interpolated.
+    """Lowers low frequencies, keeps high ones and interpolates those between.
 
     Source: Grattafiori et al. 2024 (arXiv 2407.21783) and meta-llama/llama-models.
 
     Attributes:
-        low, high: turns within the original context below and above which a wave is long or short.
+        low, high: rotations within the original context below and above which a frequency is low or high.
         original: positions that the model was trained with.
     """
 
@@ -63,22 +63,22 @@ class Llama3(Scaling):
     original: int
 
     def apply(self, frequency: Tensor, theta: float) -> Tensor:
-        """By wave length."""
-        wave = 2 * math.pi / frequency
-        smooth = (self.original / wave - self.low) / (self.high - self.low)
+        """Decides by wavelength."""
+        wavelength = 2 * math.pi / frequency
+        smooth = (self.original / wavelength - self.low) / (self.high - self.low)
         between = (1 - smooth) * frequency / self.factor + smooth * frequency
-        stretched = torch.where(wave > self.original / self.low, frequency / self.factor, between)
-        return torch.where(wave < self.original / self.high, frequency, stretched)
+        lowered = torch.where(wavelength > self.original / self.low, frequency / self.factor, between)
+        return torch.where(wavelength < self.original / self.high, frequency, lowered)
 
 
 @dataclass(frozen=True)
 class Yarn(Scaling):
-    """A ramp over the pairs from kept to stretched, and larger queries and keys.
+    """Lowers the frequencies by a ramp over the pairs, and enlarges queries and keys.
 
     Source: Peng et al. 2023, arXiv 2309.00071.
 
     Attributes:
-        fast, slow: turns within the original context at which the ramp begins and ends.
+        fast, slow: rotations within the original context at which the ramp begins and ends.
         original: positions that the model was trained with.
         attention: factor of queries and keys; None for the paper's.
     """
@@ -90,15 +90,15 @@ class Yarn(Scaling):
     attention: float | None = None
 
     def apply(self, frequency: Tensor, theta: float) -> Tensor:
-        """By the place of the pair."""
+        """Decides by the index of the pair."""
         width = 2 * len(frequency)
-        places = [
-            width * math.log(self.original / (turns * 2 * math.pi)) / (2 * math.log(theta))
-            for turns in (self.fast, self.slow)
+        indices = [
+            width * math.log(self.original / (rotations * 2 * math.pi)) / (2 * math.log(theta))
+            for rotations in (self.fast, self.slow)
         ]
-        begin, end = max(math.floor(places[0]), 0), min(math.ceil(places[1]), width - 1)
-        place = torch.arange(len(frequency), dtype=torch.float32, device=frequency.device)
-        ramp = ((place - begin) / max(end - begin, 1e-3)).clamp(0, 1)
+        begin, end = max(math.floor(indices[0]), 0), min(math.ceil(indices[1]), width - 1)
+        pair = torch.arange(len(frequency), dtype=torch.float32, device=frequency.device)
+        ramp = ((pair - begin) / max(end - begin, 1e-3)).clamp(0, 1)
         return frequency / self.factor * ramp + frequency * (1 - ramp)
 
     @property
@@ -110,12 +110,12 @@ class Yarn(Scaling):
 
 
 class Rotary(nn.Module):
-    """Turns queries or keys, before their product.
+    """Rotates queries or keys, before their scores.
 
     Args:
         width: of a head, even.
-        theta: base of the wave lengths, which go from 2 pi to 2 pi theta.
-        scaling: of the waves.
+        theta: base of the wavelengths, which go from 2 pi to 2 pi theta.
+        scaling: of the frequencies.
     """
 
     def __init__(self, width: int, theta: float, scaling: Scaling | None = None) -> None:
@@ -128,19 +128,19 @@ class Rotary(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """Shape: (T, H, width) -> (T, H, width)."""
-        cosine, sine = self._waves(layout, x.dtype)
-        turned: Tensor = _Turn.apply(x, cosine, sine)  # type: ignore[no-untyped-call]
-        return turned
+        cosine, sine = self._angles(layout, x.dtype)
+        rotated: Tensor = _Rotate.apply(x, cosine, sine)  # type: ignore[no-untyped-call]
+        return rotated
 
-    def _waves(self, layout: Layout, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of each position's angles, made once for all layers. Shape: (T, 1, width / 2) each."""
+    def _angles(self, layout: Layout, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Computes cosine and sine of each position's angles, once for all layers. Shape: (T, 1, width / 2) each."""
         key = (Rotary, self.width, self.theta, self.scaling, dtype)
         if key not in layout.memo:
             exponent = torch.arange(0, self.width, 2, device=layout.positions.device) / self.width
             frequency = self.scaling.apply(1.0 / self.theta**exponent, self.theta)
             angle = layout.positions[:, None].float() * frequency
-            waves = (angle.cos() * self.scaling.amplitude, angle.sin() * self.scaling.amplitude)
-            layout.memo[key] = tuple(wave.to(dtype)[:, None] for wave in waves)
+            parts = (angle.cos() * self.scaling.amplitude, angle.sin() * self.scaling.amplitude)
+            layout.memo[key] = tuple(part.to(dtype)[:, None] for part in parts)
         cosine, sine = layout.memo[key]
         return cosine, sine
 
@@ -164,24 +164,24 @@ class PartialRotary(Rotary):
         return torch.cat([super().forward(x[..., : self.width], layout), x[..., self.width :]], dim=-1)
 
 
-class _Turn(torch.autograd.Function):
-    """Keeps nothing of its input: the backward turns the other way."""
+class _Rotate(torch.autograd.Function):
+    """Keeps nothing of its input: the backward rotates the other way."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         ctx.save_for_backward(cosine, sine)
-        return _turn(x, cosine, sine, 1)
+        return _rotate(x, cosine, sine, 1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         cosine, sine = ctx.saved_tensors
-        return _turn(grads[0], cosine, sine, -1), None, None
+        return _rotate(grads[0], cosine, sine, -1), None, None
 
 
-def _turn(x: Tensor, cosine: Tensor, sine: Tensor, way: int) -> Tensor:
+def _rotate(x: Tensor, cosine: Tensor, sine: Tensor, direction: int) -> Tensor:
     first, second = x.chunk(2, dim=-1)
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     left, right = out.chunk(2, dim=-1)
-    torch.mul(first, cosine, out=left).addcmul_(second, sine, value=-way)
-    torch.mul(second, cosine, out=right).addcmul_(first, sine, value=way)
+    torch.mul(first, cosine, out=left).addcmul_(second, sine, value=-direction)
+    torch.mul(second, cosine, out=right).addcmul_(first, sine, value=direction)
     return out

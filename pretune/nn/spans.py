@@ -29,7 +29,7 @@ class CacheSlots:
     device: torch.device
 
     @cached_property
-    def longest(self) -> int:
+    def max_length(self) -> int:
         """Keys of the fullest slot."""
         return max(self.lengths, default=0)
 
@@ -46,16 +46,16 @@ class CacheSlots:
 
     @cached_property
     def hidden(self) -> Tensor:
-        """(N, 1, 1, longest) bool: rows of the fullest slot's length that are not in use; made once for all layers."""
-        place = torch.arange(self.longest, device=self.device)
-        return (place >= self.used[:, None])[:, None, None, :]
+        """(N, 1, 1, max_length) bool: rows below the fullest slot's length that are not in use."""
+        rows = torch.arange(self.max_length, device=self.device)
+        return (rows >= self.used[:, None])[:, None, None, :]
 
 
 KeyLayout = Layout | CacheSlots
 
 
 class EqualLengthGroup(NamedTuple):
-    """Adjacent sequences of equal lengths, which one batched kernel call does."""
+    """Adjacent sequences of equal lengths, which one batched kernel call computes."""
 
     query_start: int
     query_length: int
@@ -66,7 +66,7 @@ class EqualLengthGroup(NamedTuple):
 
 @lru_cache(maxsize=256)
 def grouped(query_bounds: tuple[int, ...], key_bounds: tuple[int, ...]) -> tuple[EqualLengthGroup, ...]:
-    """Groups of two runs that lie end to end; sequences without queries or without keys are left out."""
+    """Finds the groups of two runs that lie end to end; sequences without queries or without keys are left out."""
     groups: list[EqualLengthGroup] = []
     previous = (-1, -1)
     for n in range(len(query_bounds) - 1):
@@ -81,7 +81,7 @@ def grouped(query_bounds: tuple[int, ...], key_bounds: tuple[int, ...]) -> tuple
 
 
 def groups_of(queries: Layout, keys: KeyLayout) -> tuple[EqualLengthGroup, ...]:
-    """The batched calls that cover two runs; keys in slots go one sequence at a time."""
+    """Finds the batched calls that cover two runs; keys in slots go one sequence at a time."""
     if isinstance(keys, Layout):
         return grouped(queries.bounds, keys.bounds)
     return tuple(
@@ -98,7 +98,7 @@ def covers(groups: Sequence[EqualLengthGroup], queries: int, keys: int) -> bool:
 
 
 def heads_of(run: Tensor, start: int, length: int, count: int) -> Tensor:
-    """A group's rows as a batch, without a copy.
+    """Views a group's rows as a batch, without a copy.
 
     Shape:
         run: (T, H, D); return: (count, H, length, D)

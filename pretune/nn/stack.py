@@ -1,4 +1,4 @@
-"""The layers one after another."""
+"""The stack of a model's layers, one after another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pretune.nn.cache import Cache, EncoderOutput
 
 
 class Stack(nn.Module):
-    """Blocks, then a last norm.
+    """Runs blocks one after another, then a last norm.
 
     Args:
         order: which block is each layer, where layers share blocks; by default each is one.
@@ -39,7 +39,7 @@ class Stack(nn.Module):
 
     @property
     def in_order(self) -> list[nn.Module]:
-        """The block of each layer."""
+        """Lists the block of each layer."""
         return [self.blocks[number] for number in self.order]
 
     def forward(
@@ -51,14 +51,14 @@ class Stack(nn.Module):
         rows: OutputRows | None = None,
         encoder_output: EncoderOutput | None = None,
     ) -> Tensor:
-        """KeyLayout all blocks.
+        """Runs all blocks, then the last norm.
 
         Args:
-            cache: what was read before; it takes the new keys and values.
+            cache: keys and values of earlier tokens; it takes the new ones.
             layers: where given, the input of the stack and the output of each block are appended to it, the last one
                 after the last norm.
             rows: what the last block is to give, where it `supports_output_rows` the others; without a cache.
-            encoder_output: what an encoder has read, for blocks that look at it.
+            encoder_output: for blocks that attend to it.
 
         Shape:
             x: (T, width); return: (T, width), or (M, width) for M rows
@@ -66,14 +66,14 @@ class Stack(nn.Module):
         last = len(self.order) - 1
         handles = [None] * len(self.order) if cache is None else cache.begin(layout)
         for number, (block, handle) in enumerate(zip(self.in_order, handles, strict=True)):
-            wanted = rows if number == last else None
+            output_rows = rows if number == last else None
             if layers is not None:
                 layers.append(x)
-            also = (encoder_output,) if isinstance(block, DecoderBlock) else ()
+            extra = (encoder_output,) if isinstance(block, DecoderBlock) else ()
             if self.checkpointing and self.training and handle is None:
-                x = checkpoint(block, x, layout, None, wanted, *also, use_reentrant=False)
+                x = checkpoint(block, x, layout, None, output_rows, *extra, use_reentrant=False)
             else:
-                x = block(x, layout, handle, wanted, *also)
+                x = block(x, layout, handle, output_rows, *extra)
         x = self.norm(x)
         if layers is not None:
             layers.append(x)

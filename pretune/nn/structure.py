@@ -1,6 +1,6 @@
-"""Which keys a query may see: a small description that each attention back end renders in its own way.
+"""Which keys a query may see: a small description that each attention backend renders in its own way.
 
-A structure is told once, as a mask, by `visible`; a back end that has a kernel for it recognises its class. A new one
+A structure says it once, as a mask, in `visible`; a backend that has a kernel for it recognises its class. A new one
 (prefix, window, permutation order) is one class here: the reference and the SDPA loop render it at once.
 """
 
@@ -23,7 +23,7 @@ class Structure:
     """Base of all structures.
 
     Attributes:
-        any_queries: queries may be any rows of their sequence: what one sees does not depend on its place.
+        any_queries: queries may be any rows of their sequence: what one sees does not depend on its position.
     """
 
     any_queries: ClassVar[bool] = False
@@ -54,7 +54,7 @@ class Structure:
         return self
 
     def pairs(self, queries: int, keys: int) -> int:
-        """Number of (query, key) pairs that are computed, for the arithmetic of speed."""
+        """Number of (query, key) pairs that are computed, for counts of operations."""
         mask = self.visible(queries, keys)
         return queries * keys if mask is None else int(mask.sum())
 
@@ -72,9 +72,9 @@ class Bidirectional(Structure):
 
 @dataclass(frozen=True)
 class Causal(Structure):
-    """A query sees the keys up to its own place; the last query is aligned with the last key.
+    """A query sees the keys up to its own position; the last query is aligned with the last key.
 
-    With a cache the keys are longer than the queries, which are then the last ones.
+    With a cache or a prefix there are more keys than queries, which are then the last ones.
     """
 
     @property
@@ -95,7 +95,7 @@ class Causal(Structure):
 
 @dataclass(frozen=True)
 class Window(Structure):
-    """A query sees the keys near its own place; the last query is aligned with the last key.
+    """A query sees the keys near its own position; the last query is aligned with the last key.
 
     Attributes:
         before, after: how many keys it sees on each side of its own.
@@ -113,13 +113,13 @@ class Window(Structure):
         """A band along the diagonal, aligned at the bottom right; None where it covers all."""
         if keys - 1 <= min(self.before, self.after):
             return None
-        place = torch.arange(keys, device=device)
-        ahead = place - place[keys - queries :, None]
+        position = torch.arange(keys, device=device)
+        ahead = position - position[keys - queries :, None]
         return (ahead >= -self.before) & (ahead <= self.after)
 
     def within(self, keys: Layout | CacheSlots) -> Structure:
         """Bidirectional where the band covers all, causal where it covers all that lies before."""
-        farthest = keys.longest - 1
+        farthest = keys.max_length - 1
         if farthest > self.before or 0 < self.after < farthest:
             return self
         return BIDIRECTIONAL if self.after else CAUSAL
@@ -127,12 +127,12 @@ class Window(Structure):
     def pairs(self, queries: int, keys: int) -> int:
         """The base's count, a query at a time."""
         first = keys - queries
-        return sum(min(place + self.after, keys - 1) - max(place - self.before, 0) + 1 for place in range(first, keys))
+        return sum(min(at + self.after, keys - 1) - max(at - self.before, 0) + 1 for at in range(first, keys))
 
 
 @dataclass(frozen=True, eq=False)
 class Biased(Structure):
-    """Another structure, and a learned number for each head and distance that is added to the scores.
+    """Adds a learned number for each head and distance to the scores of another structure.
 
     Attributes:
         base: which keys a query sees.

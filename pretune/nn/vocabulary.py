@@ -177,9 +177,9 @@ class SubsetEmbedding(Vocabulary):
         nn.Module.__init__(self)
         self.weight = nn.Parameter(weight)
         self._rows, self._whole = rows, whole
-        place = torch.full((len(whole),), -1).index_copy_(0, rows, torch.arange(len(rows)))
-        self.place: Tensor
-        self.register_buffer("place", place, persistent=False)
+        row_of = torch.full((len(whole),), -1).index_copy_(0, rows, torch.arange(len(rows)))
+        self.row_of: Tensor
+        self.register_buffer("row_of", row_of, persistent=False)
 
     @property
     def size(self) -> int:
@@ -188,7 +188,7 @@ class SubsetEmbedding(Vocabulary):
 
     def lookup(self, tokens: Tensor) -> Tensor:
         """Shape: any int64 -> (..., width)."""
-        return F.embedding(self.place[tokens], self.weight)
+        return F.embedding(self.row_of[tokens], self.weight)
 
     def whole(self) -> Vocabulary:
         """The table with what the rows have learned."""

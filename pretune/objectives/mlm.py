@@ -138,7 +138,7 @@ class MaskedLanguageModelling(Objective):
         tokens, position = batch.tokens.numpy(), batch.layout.positions.numpy()
         lengths = np.array(batch.layout.lengths, dtype=np.int64)
         keys = draw.at(self.name, "choice").keys(self._patterns(batch.samples))
-        hashed = mix(mixable(keys).repeat(lengths), position, batch.layout.longest)
+        hashed = mix(mixable(keys).repeat(lengths), position, batch.layout.max_length)
         chosen, run = self._choose(batch, hashed, keys, lengths)
         (hidden,) = chosen.nonzero()
         label = tokens.take(hidden)

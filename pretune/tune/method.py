@@ -128,6 +128,6 @@ def find_method(name: str, settings: object) -> TuningMethod:
     missing = [part for part in ("Config", "apply") if not hasattr(module, part)]
     if missing:
         raise UsageError(f"tune: {name!r} has no {' and no '.join(missing)}; a method's file needs both")
-    kind: type[configuration.Config] = module.Config
+    config_class: type[configuration.Config] = module.Config
     tree = settings if isinstance(settings, Mapping) else {}
-    return TuningMethod(name, configuration.validate(kind, tree, f"tune.{name}"), module)
+    return TuningMethod(name, configuration.validate(config_class, tree, f"tune.{name}"), module)

@@ -1,6 +1,6 @@
-"""Surgery by place: which bricks of a built model a method replaces, named by role and by layer.
+"""Surgery: the sites of a built model where a method replaces bricks, found by role and by layer.
 
-A place's role is its path inside a layer, such as `attention.query` or `feedforward.up`, or its path in the model where
+A site's role is its path inside a layer, such as `attention.query` or `feedforward.up`, or its path in the model where
 it is in none, such as `heads.classification.linear`. `vocabulary` is the table of tokens, with every head that
 multiplies by it.
 """
@@ -29,8 +29,8 @@ _PATTERN = re.compile(r"(?:layers\[(-?\d*):(-?\d*)\]\.)?([a-z_][a-z_0-9.]*)")
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a brick stands in a model; one brick may stand in several.
+class Site:
+    """Where a brick stands in a model, which may be in several modules.
 
     Attributes:
         path: of the brick, in the model.
@@ -53,56 +53,54 @@ class Place:
             setter(brick)
 
 
-def find_places(model: nn.Module, patterns: Sequence[str]) -> list[Place]:
-    """The places that any of the patterns names, in the order of the model, each once.
+def find_sites(model: nn.Module, patterns: Sequence[str]) -> list[Site]:
+    """Finds the sites that any of the patterns names, in the order of the model, each once.
 
     Args:
         patterns: roles, or parts of them, such as `attention`, `attention.query`, `feedforward`, `vocabulary`; before
             them, where wanted, a range of layers as in `layers[-2:].feedforward`.
 
     Raises:
-        UsageError: a pattern that is no role, or names no place in this model.
+        UsageError: a pattern that is no role, or names no site of this model.
     """
-    known = [*projection_places(model), *vocabulary_places(model)]
+    known = [*projection_sites(model), *vocabulary_sites(model)]
     chosen: set[str] = set()
     for pattern in patterns:
         matches = _matches(pattern, known)
         if not matches:
-            roles = sorted({place.role for place in known})
-            raise UsageError(f"no place of this model is called {pattern!r}; {suggest(pattern, roles)}")
+            roles = sorted({site.role for site in known})
+            raise UsageError(f"no site of this model is called {pattern!r}; {suggest(pattern, roles)}")
         chosen |= matches
-    return [place for place in known if place.path in chosen]
+    return [site for site in known if site.path in chosen]
 
 
-def projection_places(model: nn.Module) -> list[Place]:
-    """Every place where a projection stands, or what replaced one."""
-    places = []
+def projection_sites(model: nn.Module) -> list[Site]:
+    """Finds every projection, and what replaced one."""
+    sites = []
     for path, brick in named_bricks(model):
         if isinstance(brick, ProjectionBrick):
             parent, _, name = path.rpartition(".")
             stack, layer, role = _whereabouts(path)
-            places.append(
-                Place(path, role, stack, layer, brick, (partial(setattr, model.get_submodule(parent), name),))
-            )
-    return places
+            sites.append(Site(path, role, stack, layer, brick, (partial(setattr, model.get_submodule(parent), name),)))
+    return sites
 
 
-def vocabulary_places(model: nn.Module) -> list[Place]:
-    """Every vocabulary, with all embeddings and heads that it serves."""
-    places: list[Place] = []
+def vocabulary_sites(model: nn.Module) -> list[Site]:
+    """Finds every vocabulary, with all embeddings and heads that it serves."""
+    sites: list[Site] = []
     embeddings = [(name, module) for name, module in model.named_modules() if isinstance(module, Embedding)]
     heads = [(name, module) for name, module in model.named_modules() if isinstance(module, VocabularyHead)]
     for name, embedding in embeddings:
         word = embedding.word
-        if not any(place.brick is cast(nn.Module, word) for place in places):
+        if not any(site.brick is cast(nn.Module, word) for site in sites):
             served = [partial(setattr, module, "word") for _, module in embeddings if module.word is word]
             tied = [partial(_tie, head) for _, head in heads if head.is_tied(word)]
-            places.append(Place(f"{name}.word", VOCABULARY, "", None, cast(nn.Module, word), (*served, *tied)))
+            sites.append(Site(f"{name}.word", VOCABULARY, "", None, cast(nn.Module, word), (*served, *tied)))
     for name, head in heads:
         if not any(head.is_tied(embedding.word) for _, embedding in embeddings):
             own = cast(nn.Module, head.vocabulary)
-            places.append(Place(name, VOCABULARY, "", None, own, (partial(_tie, head),)))
-    return places
+            sites.append(Site(name, VOCABULARY, "", None, own, (partial(_tie, head),)))
+    return sites
 
 
 def _tie(head: VocabularyHead, brick: nn.Module) -> None:
@@ -112,36 +110,36 @@ def _tie(head: VocabularyHead, brick: nn.Module) -> None:
 @torch.no_grad()
 def merge_bricks(model: nn.Module) -> None:
     """Replaces every projection and vocabulary by a plain one that computes the same."""
-    for place in projection_places(model):
-        if type(place.brick) is not Projection:
-            weight, bias = cast(ProjectionBrick, place.brick).dense()
-            place.replace(Projection.of(weight.detach().clone(), None if bias is None else bias.detach().clone()))
-    for place in vocabulary_places(model):
-        if not isinstance(place.brick, Vocabulary):
-            place.replace(Vocabulary.of(nn.Parameter(cast(VocabularyBrick, place.brick).dense().detach().clone())))
+    for site in projection_sites(model):
+        if type(site.brick) is not Projection:
+            weight, bias = cast(ProjectionBrick, site.brick).dense()
+            site.replace(Projection.of(weight.detach().clone(), None if bias is None else bias.detach().clone()))
+    for site in vocabulary_sites(model):
+        if not isinstance(site.brick, Vocabulary):
+            site.replace(Vocabulary.of(nn.Parameter(cast(VocabularyBrick, site.brick).dense().detach().clone())))
 
 
 def _whereabouts(path: str) -> tuple[str, int | None, str]:
-    """Stack, layer and role of a path."""
+    """Splits a path into stack, layer and role."""
     match = _IN_LAYER.fullmatch(path)
     return ("", None, path) if match is None else (match[1], int(match[2]), match[3])
 
 
-def _matches(pattern: str, places: Sequence[Place]) -> set[str]:
-    """Paths of the places that a pattern names."""
+def _matches(pattern: str, sites: Sequence[Site]) -> set[str]:
+    """Finds the paths of the sites that a pattern names."""
     match = _PATTERN.fullmatch(pattern)
     if match is None:
-        raise UsageError(f"{pattern!r} names no place; write a role such as attention.query or layers[-2:].feedforward")
+        raise UsageError(f"{pattern!r} is no role; write one such as attention.query or layers[-2:].feedforward")
     first, last, role = match.groups()
     counts: dict[str, int] = {}
-    for place in places:
-        if place.layer is not None:
-            counts[place.stack] = max(counts.get(place.stack, 0), place.layer + 1)
+    for site in sites:
+        if site.layer is not None:
+            counts[site.stack] = max(counts.get(site.stack, 0), site.layer + 1)
 
-    def inside(place: Place) -> bool:
+    def inside(site: Site) -> bool:
         if first is None:
             return True
         bounds = slice(int(first) if first else None, int(last) if last else None)
-        return place.layer is not None and place.layer in range(*bounds.indices(counts[place.stack]))
+        return site.layer is not None and site.layer in range(*bounds.indices(counts[site.stack]))
 
-    return {place.path for place in places if f".{role}." in f".{place.role}." and inside(place)}
+    return {site.path for site in sites if f".{role}." in f".{site.role}." and inside(site)}

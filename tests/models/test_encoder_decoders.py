@@ -71,7 +71,7 @@ def theirs_of(model: Any, batch: Batch) -> torch.Tensor:
     model.eval()
     sides = {}
     for name, run in (("", batch.source), ("decoder_", batch)):
-        longest = run.layout.longest
+        longest = run.layout.max_length
         tokens = torch.full((run.layout.count, longest), model.config.pad_token_id)
         mask = torch.zeros_like(tokens)
         for n, (a, b) in enumerate(zip(run.layout.bounds, run.layout.bounds[1:], strict=False)):

@@ -18,14 +18,14 @@ from pretune.nn.cross_entropy import linear_cross_entropy, sampled_cross_entropy
 from pretune.nn.packed import Product, constant_product
 from pretune.nn.projection import Projection, ProjectionBrick
 from pretune.nn.vocabulary import VocabularyBrick
-from pretune.tune.surgery import find_places, merge_bricks
+from pretune.tune.surgery import find_sites, merge_bricks
 
 
 class Config(config.Config):
     """Where the updates stand, and how large they are.
 
     Attributes:
-        places: roles, as `find_places` takes them.
+        places: roles, as `find_sites` takes them.
         rank: of the updates.
         alpha: they are multiplied by alpha / rank.
         decay: weight of the squared updates in the loss.
@@ -146,10 +146,10 @@ def apply(model: LanguageModel, config: Config) -> LanguageModel:
     fresh = set(model.loaded.initialised) if model.loaded else set()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in fresh and name.startswith("heads."))
-    for place in find_places(model, config.places):
-        brick = place.brick
+    for site in find_sites(model, config.places):
+        brick = site.brick
         kind = LowRank if isinstance(brick, ProjectionBrick) else LowRankVocabulary
-        place.replace(kind(brick, config))
+        site.replace(kind(brick, config))
     return model
 
 

@@ -254,7 +254,7 @@ def test_sequences_grow_as_the_run_goes_on_and_resume(tmp_path, store, monkeypat
     run = TrainStep.run
 
     def watched(self, step, batches, *args):
-        longest.append((step, max(batch.layout.longest for batch in batches), sum(b.layout.total for b in batches)))
+        longest.append((step, max(batch.layout.max_length for batch in batches), sum(b.layout.total for b in batches)))
         return run(self, step, batches, *args)
 
     monkeypatch.setattr(TrainStep, "run", watched)

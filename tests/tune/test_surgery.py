@@ -1,4 +1,4 @@
-"""Places by role and layer; surgery on vocabularies, tied and not; merging."""
+"""Sites by role and layer; surgery on vocabularies, tied and not; merging."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pretune.models import build
 from pretune.nn.heads import VocabularyHead
 from pretune.nn.projection import Projection
 from pretune.nn.vocabulary import Vocabulary
-from pretune.tune.surgery import find_places, merge_bricks, vocabulary_places
+from pretune.tune.surgery import find_sites, merge_bricks, vocabulary_sites
 
 SHAPE = {
     "num_hidden_layers": 2,
@@ -69,11 +69,11 @@ def head_of(model: nn.Module, role: str = "mlm") -> VocabularyHead:
     return head
 
 
-def test_places_by_role_and_layer() -> None:
+def test_sites_by_role_and_layer() -> None:
     model = build("bert", "mini", ["mlm"], {**SHAPE, "num_hidden_layers": 4})
 
     def paths(*patterns: str) -> list[str]:
-        return [place.path for place in find_places(model, patterns)]
+        return [site.path for site in find_sites(model, patterns)]
 
     assert paths("layers[-2:].attention.query") == [f"stack.blocks.{n}.attention.query" for n in (2, 3)]
     assert paths("layers[1:2].feedforward") == [f"stack.blocks.1.feedforward.{n}" for n in ("up", "down")]
@@ -81,16 +81,16 @@ def test_places_by_role_and_layer() -> None:
     assert paths("vocabulary") == ["embedding.word"]
     assert paths("heads") == ["heads.mlm.transform.dense"]
     assert paths("attention.query", "query") == [f"stack.blocks.{n}.attention.query" for n in range(4)]
-    with pytest.raises(UsageError, match="names no place"):
+    with pytest.raises(UsageError, match="is no role"):
         paths("layers[x].query")
 
 
 def test_a_tied_vocabulary_is_replaced_in_both_places() -> None:
     model = build("bert", "tiny", ["mlm"], SHAPE).eval()
     names = [name for name, _ in model.named_parameters()]
-    (place,) = vocabulary_places(model)
-    plain = place.brick
-    place.replace(Shifted(plain, 0.1))
+    (site,) = vocabulary_sites(model)
+    plain = site.brick
+    site.replace(Shifted(plain, 0.1))
     head = head_of(model)
     assert model.embedding.word is head.vocabulary
     assert head.weight is None
@@ -109,7 +109,7 @@ def test_a_tied_vocabulary_is_replaced_in_both_places() -> None:
 
 def test_an_untied_head_has_a_vocabulary_of_its_own() -> None:
     model = build("bert", "tiny", ["mlm"], {**SHAPE, "tie_word_embeddings": False}).eval()
-    words, own = vocabulary_places(model)
+    words, own = vocabulary_sites(model)
     assert (words.path, own.path) == ("embedding.word", "heads.mlm")
     before = head_of(model).vocabulary.dense()
     own.replace(Shifted(own.brick, 0.5))
@@ -123,10 +123,10 @@ def test_an_untied_head_has_a_vocabulary_of_its_own() -> None:
 def test_both_sides_of_an_encoder_decoder_share_one_vocabulary() -> None:
     shape = {"num_layers": 1, "d_model": 32, "num_heads": 2, "d_kv": 16, "d_ff": 64, "vocab_size": 64}
     model = build("t5", "small", ["clm"], shape)
-    first = vocabulary_places(model)[0]
+    first = vocabulary_sites(model)[0]
     first.replace(Shifted(first.brick, 0.1))
     assert model.embedding.word is model.encoder.embedding.word
-    paths = [place.path for place in find_places(model, ["layers[:1].cross.query"])]
+    paths = [site.path for site in find_sites(model, ["layers[:1].cross.query"])]
     assert paths == ["stack.blocks.0.cross.query"]
 
 

@@ -1,4 +1,4 @@
-"""CPU: ATen's flash kernels, forward and backward, over groups of equal lengths, as one operator.
+"""Attention on the CPU by ATen's flash kernels, forward and backward, over groups of equal lengths, as one operator.
 
 `torch.compile` sees one node for a whole ragged batch, whatever its lengths: they are read from the offsets inside.
 Attention dropout and structures other than bidirectional and causal are left to the SDPA loop.
@@ -63,11 +63,11 @@ def _from_slots(call: AttentionCall, keys: CacheSlots) -> Tensor:
     )
     count = len(keys.lengths)
     length = queries.lengths[0]
-    uniform = min(keys.lengths) == keys.longest
-    if min(queries.lengths) != queries.longest or not (uniform or (length == 1 and min(keys.lengths) > 0)):
+    uniform = min(keys.lengths) == keys.max_length
+    if min(queries.lengths) != queries.max_length or not (uniform or (length == 1 and min(keys.lengths) > 0)):
         return _run(query, key, value, groups_of(queries, keys), causal, scale)[0]
     k = _slot_heads(key, count, keys)
-    mask = _triangle(query, length, keys.longest) if causal and length > 1 else None
+    mask = _triangle(query, length, keys.max_length) if causal and length > 1 else None
     if not uniform:
         mask = torch.zeros(keys.hidden.shape, dtype=query.dtype).masked_fill_(keys.hidden, -torch.inf)
     out = _forward(
@@ -78,7 +78,7 @@ def _from_slots(call: AttentionCall, keys: CacheSlots) -> Tensor:
 
 def _slot_heads(run: Tensor, count: int, keys: CacheSlots) -> Tensor:
     """The used part of every slot as a batch, without a copy. Shape: (S, H, D) -> (N, H, longest, D)."""
-    return run.view(count, keys.capacity, run.shape[1], run.shape[2]).narrow(1, 0, keys.longest).transpose(1, 2)
+    return run.view(count, keys.capacity, run.shape[1], run.shape[2]).narrow(1, 0, keys.max_length).transpose(1, 2)
 
 
 def _flat(heads: Tensor) -> Tensor:

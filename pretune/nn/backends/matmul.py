@@ -1,6 +1,6 @@
-"""CPU: attention by batched products over buckets of near-equal lengths, as one operator.
+"""Attention on the CPU by batched matmuls over buckets of near-equal lengths, as one operator.
 
-ATen's flash kernel is slow in bfloat16 without AMX: at length 128 its backward takes 4.5 times as long as the products
+ATen's flash kernel is slow in bfloat16 without AMX: at length 128 its backward takes 4.5 times as long as the matmuls
 here, which oneDNN does with the CPU's bfloat16 instructions (12.2 against 2.7 ms; forward 2.7 against 1.8; at length
 512 still 27.9 against 20.7). Without gradients, too, flash takes 1.1 to 2.1 times as long, from 8 tokens to 1024, with
 heads of 32 and of 64. Scores are rounded to bfloat16, as in the plain formulation of `transformers`.
@@ -9,10 +9,10 @@ In float32 it is for training on short sequences, whose many lengths cost the fl
 tokens take 10.8 ms instead of 16.2 with 8 heads of 16, 9.3 instead of 10.6 with 2 of 64; at length 512 flash is faster.
 
 Sequences of near-equal lengths form a bucket, padded to its longest; one gather brings all buckets into the order of
-their products and one brings the result back, so a bucket costs its products alone. Probabilities of short sequences
+their matmuls and one brings the result back, so a bucket costs its matmuls alone. Probabilities of short sequences
 are kept for the backward, those of long ones computed again. Causal sequences are done in blocks of queries, so that
-what is hidden is mostly not computed. Bidirectional queries may be fewer than the keys: a last layer's, of which only
-some rows are read.
+what is hidden is mostly not computed. Queries may be fewer than the keys: behind a prefix, or a last layer's, of
+which only some rows are read.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from pretune.nn.call import AttentionCall
 from pretune.nn.structure import Bidirectional, Causal
 
 PRIORITY = 30
-_KEEP = 256  # longest sequence whose probabilities are kept
+_KEEP = 256  # keys of the longest sequence whose probabilities are kept
 _BLOCK = 256  # queries of a causal block
-_CHUNK = 1 << 20  # scores that are worked on at once: they stay in cache
+_CHUNK = 1 << 20  # scores that are computed at once: they stay in cache
 _VECTOR = 32  # bfloat16 values that ATen's softmax takes at once; the rest of a row it takes one by one
 
 
@@ -40,7 +40,7 @@ def refuse(call: AttentionCall) -> str | None:
     query, keys = call.query, call.keys
     if query.device.type != "cpu" or query.dtype not in (torch.bfloat16, torch.float32):
         return "matmul is for bfloat16 and float32 on the CPU"
-    if query.dtype == torch.float32 and (torch.compiler.is_compiling() or keys.longest > _KEEP):
+    if query.dtype == torch.float32 and (torch.compiler.is_compiling() or keys.max_length > _KEEP):
         return f"matmul in float32 is for sequences of at most {_KEEP}, and a compiled graph must not look at lengths"
     if call.dropout > 0:
         return "matmul has no dropout"
@@ -74,7 +74,7 @@ def _has_one_offset(call: AttentionCall) -> bool:
 
 
 def _for_each(run: Tensor, heads: int) -> Tensor:
-    """Keys or values repeated for all heads of queries that share them: a copy costs less than a slower kernel."""
+    """Repeats keys or values for all heads of queries that share them: a copy costs less than a slower kernel."""
     times = heads // run.shape[1]
     return run if times == 1 else run.repeat_interleave(times, dim=1)
 
@@ -84,19 +84,19 @@ def _differentiated(query: Tensor) -> bool:
 
 
 def _part(padded: Tensor, first: int, rows: int, length: int) -> Tensor:
-    """(P, D) -> (rows, length, D), a bucket's part."""
+    """Takes a bucket's part of a padded run. Shape: (P, D) -> (rows, length, D)."""
     return padded.narrow(0, first, rows * length).view(rows, length, -1)
 
 
 def _parts(bucket: Bucket, heads: int, queries: list[Tensor], keys: list[Tensor]) -> Iterator[Tensor]:
-    """A bucket's part of padded runs. Shape: (P, D) -> (sequences * H, length, D)."""
+    """Takes a bucket's part of several padded runs. Shape: (P, D) -> (sequences * H, length, D)."""
     rows = bucket.sequences * heads
     yield from (_part(run, bucket.first_query, rows, bucket.queries) for run in queries)
     yield from (_part(run, bucket.first_key, rows, bucket.keys) for run in keys)
 
 
-class _Piece(NamedTuple):
-    """Scores worked on at once: rows of (sequences * H), queries and the keys that they may see, and what is added."""
+class _Tile(NamedTuple):
+    """Scores computed at once: rows of (sequences * H), queries and the keys that they may see, and what is added."""
 
     batch: slice
     queries: slice
@@ -104,7 +104,7 @@ class _Piece(NamedTuple):
     mask: Tensor | None
 
 
-def _pieces(bucket: Bucket, heads: int, causal: bool, dtype: torch.dtype) -> Iterator[_Piece]:
+def _tiles(bucket: Bucket, heads: int, causal: bool, dtype: torch.dtype) -> Iterator[_Tile]:
     step = _BLOCK if causal else max(bucket.queries, 1)
     hidden = None if causal else bucket.hidden
     offset = bucket.keys - bucket.queries  # keys before the first query, the same for all under a causal mask
@@ -116,7 +116,7 @@ def _pieces(bucket: Bucket, heads: int, causal: bool, dtype: torch.dtype) -> Ite
         for start in range(0, bucket.sequences * heads, rows):
             batch = slice(start, min(start + rows, bucket.sequences * heads))
             mask = triangle if hidden is None else hidden[batch]
-            yield _Piece(batch, slice(first, last), slice(0, visible), mask)
+            yield _Tile(batch, slice(first, last), slice(0, visible), mask)
 
 
 @lru_cache(maxsize=64)
@@ -125,12 +125,12 @@ def _triangle(queries: int, keys: int, dtype: torch.dtype) -> Tensor:
     return torch.zeros(queries, keys, dtype=dtype).masked_fill_(hidden, -torch.inf)
 
 
-def _softmax(q: Tensor, k: Tensor, piece: _Piece, scale: float, out: Tensor | None = None) -> Tensor:
-    """Probabilities of a piece. Shape: q, k: (n * H, L, D); return: (batch, queries, keys)."""
-    query, key = q[piece.batch, piece.queries], k[piece.batch, piece.keys].transpose(1, 2)
+def _softmax(q: Tensor, k: Tensor, tile: _Tile, scale: float, out: Tensor | None = None) -> Tensor:
+    """Probabilities of a tile. Shape: q, k: (n * H, L, D); return: (batch, queries, keys)."""
+    query, key = q[tile.batch, tile.queries], k[tile.batch, tile.keys].transpose(1, 2)
     shape = (query.shape[0], query.shape[1], key.shape[2])
-    base = q.new_empty(shape) if piece.mask is None else piece.mask.expand(shape)
-    scores = torch.baddbmm(base, query, key, beta=0 if piece.mask is None else 1, alpha=scale)
+    base = q.new_empty(shape) if tile.mask is None else tile.mask.expand(shape)
+    scores = torch.baddbmm(base, query, key, beta=0 if tile.mask is None else 1, alpha=scale)
     length = shape[2]
     if q.dtype == torch.bfloat16 and length > _VECTOR // 2 and length % _VECTOR:  # 25 keys: 1.7 ns a score, not 5.7
         wide = torch.softmax(scores, dim=-1, dtype=torch.float32)
@@ -139,7 +139,7 @@ def _softmax(q: Tensor, k: Tensor, piece: _Piece, scale: float, out: Tensor | No
 
 
 def _softmax_backward(grad: Tensor, p: Tensor) -> Tensor:
-    """Gradient of the scores. Shape: (batch, queries, keys) twice -> same."""
+    """Computes the gradient of the scores. Shape: (batch, queries, keys) twice -> same."""
     if p.dtype == torch.bfloat16 and _VECTOR // 2 < p.shape[2] < _VECTOR:  # 25 keys: 0.7 ns a score, not 5.0
         wide: Tensor = torch.ops.aten._softmax_backward_data(grad.float(), p.float(), -1, torch.float32)
         return wide.to(p.dtype)
@@ -156,7 +156,7 @@ def _forward(
     scale: float,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
-    """All buckets.
+    """Computes all buckets.
 
     Shape:
         return: out (Tq, H, D) and the kept probabilities, flat.
@@ -167,23 +167,23 @@ def _forward(
     mixed = torch.empty_like(rows)
     kept = [b for b in plan.buckets if keep and b.keys <= _KEEP]
     probabilities = query.new_empty(sum(b.sequences * heads * b.queries * b.keys for b in kept))
-    place = 0
+    start = 0
     for bucket in plan.buckets:
         q, out, k, v = _parts(bucket, heads, [rows, mixed], columns)
-        for piece in _pieces(bucket, heads, causal, query.dtype):
+        for tile in _tiles(bucket, heads, causal, query.dtype):
             target = None
             if keep and bucket.keys <= _KEEP:
-                target = _kept(probabilities, place, piece, bucket)
-                place += target.numel()
-            p = _softmax(q, k, piece, scale, target)
-            torch.bmm(p, v[piece.batch, piece.keys], out=out[piece.batch, piece.queries])
+                target = _kept(probabilities, start, tile, bucket)
+                start += target.numel()
+            p = _softmax(q, k, tile, scale, target)
+            torch.bmm(p, v[tile.batch, tile.keys], out=out[tile.batch, tile.queries])
     return store(mixed, plan.queries, query), probabilities
 
 
-def _kept(probabilities: Tensor, place: int, piece: _Piece, bucket: Bucket) -> Tensor:
-    """A piece's part of the kept probabilities. Shape: (batch, queries, keys)."""
-    rows = piece.batch.stop - piece.batch.start
-    return probabilities.narrow(0, place, rows * bucket.queries * bucket.keys).view(rows, bucket.queries, bucket.keys)
+def _kept(probabilities: Tensor, start: int, tile: _Tile, bucket: Bucket) -> Tensor:
+    """Takes a tile's part of the kept probabilities. Shape: (batch, queries, keys)."""
+    rows = tile.batch.stop - tile.batch.start
+    return probabilities.narrow(0, start, rows * bucket.queries * bucket.keys).view(rows, bucket.queries, bucket.keys)
 
 
 def _backward(
@@ -202,7 +202,7 @@ def _backward(
     if plan.queries.padding is not None:
         rows[1].index_fill_(0, plan.queries.padding, 0.0)
     grads = [torch.empty_like(rows[0]), torch.empty_like(columns[0]), torch.empty_like(columns[0])]
-    place = 0
+    start = 0
     for bucket in plan.buckets:
         q, g, dq, k, v, *more = _parts(bucket, heads, [*rows, grads[0]], [*columns, *grads[1:]])
         blocks = causal and bucket.queries > _BLOCK
@@ -210,13 +210,13 @@ def _backward(
             dk, dv = (torch.zeros_like(run, dtype=torch.float32) for run in more)
         else:
             dk, dv = more
-        for piece in _pieces(bucket, heads, causal, query.dtype):
+        for tile in _tiles(bucket, heads, causal, query.dtype):
             if bucket.keys <= _KEEP and probabilities.numel():
-                p = _kept(probabilities, place, piece, bucket)
-                place += p.numel()
+                p = _kept(probabilities, start, tile, bucket)
+                start += p.numel()
             else:
-                p = _softmax(q, k, piece, scale)
-            at_queries, at_keys = (piece.batch, piece.queries), (piece.batch, piece.keys)
+                p = _softmax(q, k, tile, scale)
+            at_queries, at_keys = (tile.batch, tile.queries), (tile.batch, tile.keys)
             dp = torch.bmm(g[at_queries], v[at_keys].transpose(1, 2))
             ds = _softmax_backward(dp, p)
             torch.bmm(ds, k[at_keys], out=dq[at_queries])
@@ -224,8 +224,8 @@ def _backward(
                 dv[at_keys] += torch.bmm(p.transpose(1, 2), g[at_queries])
                 dk[at_keys] += torch.bmm(ds.transpose(1, 2), q[at_queries])
             else:
-                torch.bmm(p.transpose(1, 2), g[at_queries], out=dv[piece.batch])
-                torch.bmm(ds.transpose(1, 2), q[at_queries], out=dk[piece.batch])
+                torch.bmm(p.transpose(1, 2), g[at_queries], out=dv[tile.batch])
+                torch.bmm(ds.transpose(1, 2), q[at_queries], out=dk[tile.batch])
         if dk is not more[0]:
             for target, total in zip(more, (dk, dv), strict=True):
                 target.copy_(total)

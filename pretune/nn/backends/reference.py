@@ -1,4 +1,4 @@
-"""The oracle: every sequence alone, scores and softmax written out in double precision. Slow; any structure."""
+"""The oracle of all backends: each sequence alone, scores and softmax written out in double precision; slow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A loop of `scaled_dot_product_attention` over groups of equal lengths: any device, structure and dropout."""
+"""Attention by `scaled_dot_product_attention`, a call per group of equal lengths: any device, structure and dropout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CUDA: flash attention for ragged runs, `torch.nn.attention.varlen.varlen_attn`; keys in cache slots included."""
+"""Attention on CUDA by `torch.nn.attention.varlen.varlen_attn`, also over keys in slots of a cache."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def attend(call: AttentionCall) -> Tensor:
         call.value,
         call.queries.offsets,
         call.keys.offsets,
-        call.queries.longest,
-        call.keys.longest,
+        call.queries.max_length,
+        call.keys.max_length,
         scale=call.scale,
         window_size=_WINDOWS[type(call.structure)],
         enable_gqa=call.has_grouped_heads,
