@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from pretune.draw import Draw
 from pretune.errors import UsageError
-from pretune.models.model import LanguageModel
+from pretune.interop.savable import check_savable
+from pretune.models.metadata import HeadSource
+from pretune.models.model import LanguageModel, MakeHeads
 from pretune.objectives.mixture import build_members, mix
 from pretune.objectives.objective import Objective
 from pretune.runtime.distributed import Distributed
@@ -26,7 +28,14 @@ from pretune.text.samples.views.view import View
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.labelled import LabelledData
 from pretune.train.metadata import training_metadata
-from pretune.train.network import FrozenModels, apply_model_settings, build_network, loading_notes
+from pretune.train.network import (
+    FrozenModels,
+    apply_model_settings,
+    build_network,
+    loading_notes,
+    tune_network,
+    tuning_method,
+)
 from pretune.train.own_weights import OwnWeights
 from pretune.train.recipe import Recipe
 from pretune.train.stores import StoreData, unigram_entropy
@@ -143,21 +152,11 @@ def assemble(
     members += [labelled.task] if labelled is not None else []
     if not members:
         raise UsageError("recipe: fields 'objective' and 'task' are missing; name one, such as --objective mlm")
-    objective = mix(members)
-    model = build_network(recipe, objective.heads, tokenizer)
-    frozen = FrozenModels(tokenizer)
-    objective.setup(model, Draw(recipe.seed), frozen.load)
-    for companion in objective.auxiliary_models().values():
-        assert isinstance(companion, LanguageModel)  # the type of `model.narrower`
-        apply_model_settings(companion, recipe.model)
-    model.metadata = training_metadata(model.metadata, recipe, members)
-    notes = loading_notes(model)
-    components = TrainComponents(model, objective, members, tokenizer, data=frozen.fingerprints, notes=notes)
-    _keep_own_weights(components)
+    components = _assemble_model(recipe, members, tokenizer)
     if labelled is not None:
         labelled.encode()
         components.tokens = labelled.task.tokens(labelled.rows()) if stores is None else None
-    for part in objective.alternatives:
+    for part in components.objective.alternatives:
         if labelled is not None and part is labelled.task:
             components.add_part(labelled.view("train"), [1.0], labelled.view("validation"))
         elif stores is not None:
@@ -167,6 +166,45 @@ def assemble(
             windows |= stores.window_statistics(part, views)
     _add_records(components, stores, labelled)
     return components
+
+
+def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tokenizer) -> TrainComponents:
+    """The model and the objective, set up for training.
+
+    Raises:
+        PretuneError: what the run trains could not be saved, read again or exported.
+    """
+    objective = mix(members)
+    model = build_network(recipe, objective.heads, tokenizer)
+    model.metadata = training_metadata(model.metadata, recipe, members)
+    has_surgery = tuning_method(recipe).is_surgery
+    if has_surgery:  # merged again, the model will have the modules that it has now
+        _check_savable(recipe, model, members, tokenizer)
+    notes = loading_notes(model)
+    model = tune_network(recipe, model)
+    frozen = FrozenModels(tokenizer)
+    objective.setup(model, Draw(recipe.seed), frozen.load)
+    components = TrainComponents(model, objective, members, tokenizer, data=frozen.fingerprints, notes=notes)
+    _keep_own_weights(components)
+    if not has_surgery:
+        _check_savable(recipe, model, members, tokenizer)
+    for name, auxiliary in objective.auxiliary_models().items():
+        assert isinstance(auxiliary, LanguageModel)  # the type of `model.narrower`
+        apply_model_settings(auxiliary, recipe.model)
+        check_savable(auxiliary, tokenizer, Path(recipe.output) / name)
+    return components
+
+
+def _check_savable(recipe: Recipe, model: LanguageModel, members: Sequence[Objective], tokenizer: Tokenizer) -> None:
+    """Refuse a run that could not keep what it trains."""
+    makers: dict[HeadSource, MakeHeads] = {}
+    objectives = [member for member in members if not isinstance(member, Task)]
+    if objectives:
+        makers["objectives"] = mix(objectives).heads
+    for member in members:
+        if isinstance(member, Task):
+            makers["task"] = member.heads
+    check_savable(model, tokenizer, Path(recipe.output), makers)
 
 
 def _keep_own_weights(components: TrainComponents) -> None:

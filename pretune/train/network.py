@@ -21,7 +21,7 @@ from pretune.tune.method import TuningMethod, find_method
 
 
 def build_network(recipe: Recipe, heads: MakeHeads, tokenizer: Tokenizer) -> LanguageModel:
-    """The model of a recipe with the heads that are needed, tuned as the recipe says.
+    """The model of a recipe with the heads that are needed, before it is tuned.
 
     Args:
         heads: makes them, such as the method `heads` of an objective or a task.
@@ -38,11 +38,19 @@ def build_network(recipe: Recipe, heads: MakeHeads, tokenizer: Tokenizer) -> Lan
         model = build_model(family, size, heads, overrides, seed=recipe.seed)
     _check_fit(recipe, model, tokenizer)
     apply_model_settings(model, config)
+    return model
+
+
+def tune_network(recipe: Recipe, model: LanguageModel) -> LanguageModel:
+    """The model after the recipe's tuning method has changed it and chosen which parameters train.
+
+    Args:
+        model: with the metadata that its files will have; surgery adds the fingerprint of its weights.
+    """
     method = tuning_method(recipe)
     if method.is_surgery:
-        model.metadata = model.metadata.model_copy(
-            update={"base": base_fingerprint(model), "heads": head_sources(model)}
-        )
+        record = {"base": base_fingerprint(model), "heads": head_sources(model)}
+        model.metadata = model.metadata.model_copy(update=record)
     return method.apply(model, recipe.seed)
 
 
