@@ -16,7 +16,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pretune.batch import split_sequences
 from pretune.draw import Draw
 from pretune.errors import DivergenceError
 from pretune.models.flops import Flops
@@ -35,6 +34,7 @@ from pretune.train.context import TrainContext
 from pretune.train.evaluation import better, pick
 from pretune.train.logging.logger import MetricLogger
 from pretune.train.prefetch import Prefetcher, PreparedStep, add
+from pretune.train.shapes import split_sequences
 from pretune.train.step import Result, TrainModule, TrainStep
 from pretune.train.validation import Validation
 

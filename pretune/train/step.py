@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from pretune.batch import Batch, StepContext, pad_to_bucket
+from pretune.batch import Batch, StepContext
 from pretune.draw import Draw
 from pretune.loss import Term
 from pretune.models.model import LanguageModel
@@ -21,6 +21,7 @@ from pretune.optim.optimizer import gradient_norm, update
 from pretune.runtime.device import seed
 from pretune.runtime.distributed import Distributed, bare, no_sync
 from pretune.runtime.precision import Precision
+from pretune.train.shapes import pad_to_bucket
 from pretune.tune.method import TuningMethod, find_method
 
 

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from pretune.batch import Batch, Layout, OutputRows, pad_to_bucket, ragged
+from pretune.batch import Batch, Layout, OutputRows, ragged
 from pretune.errors import DataError, UsageError
 from pretune.models import build
 from pretune.models.flops import block_flops, flops_per_token, head_flops
 from pretune.nn.cast import cast_to_bf16
 from pretune.objectives.objective import ends
 from pretune.runtime.device import inference_context
+from pretune.train.shapes import pad_to_bucket
 
 FAMILIES = {"bert": ["mlm", "nsp"], "gpt2": ["clm"]}
 SMALL = {"vocab_size": 50}
