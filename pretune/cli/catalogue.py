@@ -50,7 +50,7 @@ encoder-decoders both sides read {_LENGTH}.
 _OBJECTIVES = """
 Each is one file of `pretune/objectives`, named as `--objective` names it: [which-objective.md](which-objective.md) says
 when to take which. `--objective mlm,sop` mixes those that read the same data. A field of one is set as
-`--objective.mlm.share 0.3`. Operations are those of a training step, all its passes, heads and last rows counted, over
+`--objective.mlm.rate 0.3`. Operations are those of a training step, all its passes, heads and last rows counted, over
 those of `mlm` with a BERT of the same layers and width on the same texts of 126 tokens; `benchmarks/README.md` has the
 measured times (`make bench ARGS=objective_cost`).
 """

@@ -1,7 +1,7 @@
 """CERT: two altered views of a sentence; find the one, read by a slowly moving copy of the model, among a queue.
 
-Data: single sentences (the view "sentence"). Each view loses an exact share of the tokens and has an exact share of the
-others moved, by the sample's key. The second view is read by a copy of the model whose weights follow the model's
+Data: single sentences (the view "sentence"). Each view loses an exact fraction of the tokens, and an exact fraction of
+the others is moved, by the sample's key. The second view is read by a copy of the model whose weights trail the model's
 (`momentum`); the vectors of the last `queue` such views are the negatives. Copy and queue are part of a checkpoint, so
 that a run resumes exactly; the queue is that of the whole step, whatever the number of ranks. Until it is full, the
 part that is not is left out; at the first step there are no negatives, and the loss is 0.
@@ -44,9 +44,9 @@ class Cert(Contrastive):
 
         Attributes:
             temperature: by which cosines are divided.
-            deleted: share of a sentence's tokens that a view leaves out, rounded; one token stays.
-            moved: share of the rest that changes places in pairs, rounded.
-            momentum: share of the copy's weights that stays at a step.
+            deleted: fraction of a sentence's tokens that a view leaves out, rounded; one token stays.
+            moved: fraction of the rest that changes places in pairs, rounded.
+            momentum: fraction of the copy's weights that stays at a step.
             queue: vectors of earlier views.
         """
 

@@ -5,7 +5,7 @@ in this order, each by the sample's key:
 
 1. sentence permutation: its sentences in another order;
 2. text infilling: spans of lengths from a Poisson distribution give way to one mask each, spans of length 0 are a mask
-   between two tokens, until the share of hidden tokens is reached exactly;
+   between two tokens, until the fraction of hidden tokens is reached exactly;
 3. token masking and token deletion: single tokens give way to a mask, or go without a trace;
 4. document rotation: the text begins at another of its tokens.
 
@@ -46,12 +46,12 @@ class Denoising(SourceTarget):
         """What is done to a text.
 
         Attributes:
-            infill: share of the tokens that spans hide.
+            infill: fraction of the tokens that spans hide.
             mean_span: mean length of a span.
-            mask: share of the remaining tokens that a mask stands for.
-            delete: share of the remaining tokens that are left out.
-            permute: share of the texts whose sentences are permuted.
-            rotate: share of the texts that are rotated.
+            mask: fraction of the remaining tokens that a mask stands for.
+            delete: fraction of the remaining tokens that are left out.
+            permute: fraction of the texts whose sentences are permuted.
+            rotate: fraction of the texts that are rotated.
         """
 
         infill: float = Field(default=0.3, ge=0.0, le=1.0)
@@ -98,15 +98,15 @@ class Denoising(SourceTarget):
         return np.where(tokens == _MASK, self._mask_id, tokens)
 
 
-def infill(tokens: Integers, draw: Draw, share: float, mean: float) -> Integers:
-    """Spans give way to one `_MASK` each, until a rounded share of the tokens is hidden.
+def infill(tokens: Integers, draw: Draw, fraction: float, mean: float) -> Integers:
+    """Spans give way to one `_MASK` each, until a rounded fraction of the tokens is hidden.
 
     The number of spans follows from their lengths; where they lie is uniform over all arrangements without overlap.
 
     Shape:
         tokens: (n,); return: (any,)
     """
-    hidden = int(share * len(tokens) + 0.5)
+    hidden = int(fraction * len(tokens) + 0.5)
     if not hidden:
         return tokens
     lengths = _spans(draw.at("lengths"), hidden, mean)
@@ -145,5 +145,5 @@ def _poisson(mean: float) -> NDArray[np.float64]:
     return np.asarray(stats.poisson.cdf(np.arange(int(mean + 12 * mean**0.5 + 24)), mean))
 
 
-def _happens(draw: Draw, share: float) -> bool:
-    return bool(draw.uniform(0) < share)
+def _happens(draw: Draw, fraction: float) -> bool:
+    return bool(draw.uniform(0) < fraction)

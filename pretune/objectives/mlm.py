@@ -1,26 +1,26 @@
-"""Masked language modelling: hide an exact share of each sample's tokens, words or runs of words; predict them.
+"""Masked language modelling: hide an exact fraction of each sample's tokens, words or runs of words; predict them.
 
 Data: any sequences; special tokens are never hidden. Of the chosen tokens 80 % become `[MASK]`, 10 % a random token
 and 10 % stay as they are. What is chosen, `units`:
 
 - `token`: single tokens (BERT);
 - `word`: whole words, all of whose tokens are chosen by one draw and replaced one by one;
-- `ngram`: runs of n whole words, n from 1 to `longest` with odds 1 / n (ALBERT, with `longest` 3);
-- `span`: runs of n whole words, n geometric with `p`, up to `longest` (SpanBERT, 10 and 0.2); one draw says for a
+- `ngram`: runs of n whole words, n from 1 to `max_span` with odds 1 / n (ALBERT, with `max_span` 3);
+- `span`: runs of n whole words, n geometric with `p`, up to `max_span` (SpanBERT, 10 and 0.2); one draw says for a
   whole run whether it becomes masks, random tokens or stays.
 
 Runs are those of a random division of the text, as if it were cut out of a longer one: they never overlap, and their
-lengths have the stated law. The last run that is taken is cut where the share is reached; all words are as likely to
+lengths have the stated law. The last run that is taken is cut where the rate is reached; all words are as likely to
 be hidden, but the first ones a tenth more, as they are cut off less. Words are what the store's segmenter found
 (`pretune prepare --segmenter`), else what the tokenizer's pieces tell, for which a Chinese character is a word.
 
-The share may change over a run, from `share_start` at its first step to `share` after `share_steps` steps; evaluation
-has `share`. With `patterns` a sample has only so many different masks, which epochs take in turn: 1 is a static mask,
+The rate may change over a run, from `rate_start` at its first step to `rate` after `rate_steps` steps; evaluation
+has `rate`. With `patterns` a sample has only so many different masks, which epochs take in turn: 1 is a static mask,
 10 are the copies that BERT was trained on; by default each epoch has its own. Related: `clm` for decoders.
 
 Source: Devlin et al. 2019 (arXiv 1810.04805), section 3.1 and appendix C.2; whole words as in google-research/bert,
 `create_pretraining_data.py`; Lan et al. 2019 (1909.11942), section 4.1; Joshi et al. 2020 (1907.10529), section 3.1;
-Liu et al. 2019 (1907.11692), section 4.1 for dynamic masks; Yang et al. 2023 (2212.05272) for falling shares.
+Liu et al. 2019 (1907.11692), section 4.1 for dynamic masks; Yang et al. 2023 (2212.05272) for falling rates.
 """
 
 from __future__ import annotations
@@ -71,39 +71,39 @@ class MaskedLanguageModelling(Objective):
         """How much is hidden, and how.
 
         Attributes:
-            share: of a sample's units that are predicted, rounded to the nearest whole number, at least one.
-            mask: share of the chosen tokens that become the mask token.
-            random: share of the chosen tokens that become a random token; the rest stay.
+            rate: fraction of a sample's units that are predicted, rounded to the nearest whole number, at least one.
+            mask: fraction of the chosen tokens that become the mask token.
+            random: fraction of the chosen tokens that become a random token; the rest stay.
             units: what is chosen as a whole: `token`, `word`, `ngram` or `span`.
-            longest: run of words, for ngram (3 by default) and span (10).
+            max_span: words of the longest run, for ngram (3 by default) and span (10).
             p: of the geometric law of a span's length: smaller is longer.
-            share_start: share at the first step of training; None is `share` throughout.
-            share_steps: after which `share` is reached, in equal steps.
+            rate_start: rate at the first step of training; None is `rate` throughout.
+            rate_steps: after which `rate` is reached, in equal steps.
             patterns: different masks of a sample, over all epochs; 0 is a new one in each epoch.
         """
 
-        share: float = Field(default=0.15, gt=0.0, le=1.0)
+        rate: float = Field(default=0.15, gt=0.0, le=1.0)
         mask: float = Field(default=0.8, ge=0.0, le=1.0)
         random: float = Field(default=0.1, ge=0.0, le=1.0)
         units: Literal["token", "word", "ngram", "span"] = "token"
-        longest: int | None = Field(default=None, ge=1, le=64)
+        max_span: int | None = Field(default=None, ge=1, le=64)
         p: float = Field(default=0.2, gt=0.0, lt=1.0)
-        share_start: float | None = Field(default=None, gt=0.0, le=1.0)
-        share_steps: int = Field(default=0, ge=0)
+        rate_start: float | None = Field(default=None, gt=0.0, le=1.0)
+        rate_steps: int = Field(default=0, ge=0)
         patterns: int = Field(default=0, ge=0)
 
-        def share_at(self, step: int | None) -> float:
-            """The share of a step; of evaluation where there is none."""
-            return ramp(self.share_start, self.share, self.share_steps, step)
+        def rate_at(self, step: int | None) -> float:
+            """The fraction of a step; of evaluation where there is none."""
+            return ramp(self.rate_start, self.rate, self.rate_steps, step)
 
         @model_validator(mode="after")
         def _within_one(self) -> MaskedLanguageModelling.Config:
             if self.mask + self.random > 1.0 + 1e-9:
                 raise ValueError(f"mask + random must be at most 1, got {self.mask} + {self.random}")
-            if (self.share_start is None) != (not self.share_steps):
-                raise ValueError("share_start and share_steps belong together: give both or none")
-            if self.longest is not None and self.units in ("token", "word"):
-                raise ValueError(f"longest is for units = 'ngram' and 'span', not {self.units!r}")
+            if (self.rate_start is None) != (not self.rate_steps):
+                raise ValueError("rate_start and rate_steps belong together: give both or none")
+            if self.max_span is not None and self.units in ("token", "word"):
+                raise ValueError(f"max_span is for units = 'ngram' and 'span', not {self.units!r}")
             return self
 
     config: Config
@@ -166,10 +166,10 @@ class MaskedLanguageModelling(Objective):
             hashed: (T,); keys, lengths: (N,); return: (T,), (T,) or None.
         """
         tokens, position = batch.tokens.numpy(), batch.layout.positions.numpy()
-        share = self.config.share_at(batch.step)
+        rate = self.config.rate_at(batch.step)
         special = self.vocabulary.special.take(tokens)
         if self.config.units == "token":
-            return choose(hashed, special, position, lengths, share), None
+            return choose(hashed, special, position, lengths, rate), None
         flags = batch.continues_word
         continues = (self.vocabulary.continuation.take(tokens) if flags is None else flags) & (position > 0)
         continues[1:] &= ~special[:-1]
@@ -182,7 +182,7 @@ class MaskedLanguageModelling(Objective):
         ranked = hashed.copy()
         ranked[words] = hashed.take(first)
         number = np.maximum(begins.cumsum() - 1, 0)
-        taken = choose(ranked, ~begins, position, lengths, share)[words]
+        taken = choose(ranked, ~begins, position, lengths, rate)[words]
         return np.asarray(taken[number] & ~special), first[number]
 
     def _replace(self, label: Integers, how: Words, own: Words) -> Integers:
@@ -228,7 +228,7 @@ def _law(config: MaskedLanguageModelling.Config) -> NDArray[np.float64] | None:
     """Cumulative probabilities of runs of 1, 2, 3 ... words; None where every run is one word."""
     if config.units not in _LONGEST:
         return None
-    n = np.arange(1, (config.longest or _LONGEST[config.units]) + 1)
+    n = np.arange(1, (config.max_span or _LONGEST[config.units]) + 1)
     odds = 1.0 / n if config.units == "ngram" else (1.0 - config.p) ** (n - 1)
     return np.asarray(odds.cumsum() / odds.sum())
 
@@ -244,8 +244,8 @@ def runs(counts: Integers, keys: Words, law: NDArray[np.float64]) -> Integers:
     Shape:
         counts, keys: (N,); return: (sum of counts,) the number of the word that begins each word's run.
     """
-    most = int(counts.max(initial=0))
-    drawn = unit(combine(combine(keys, _RUNS)[:, None], np.arange(most)))
+    max_words = int(counts.max(initial=0))
+    drawn = unit(combine(combine(keys, _RUNS)[:, None], np.arange(max_words)))
     sizes = law[:-1].searchsorted(drawn, side="right") + 1
     left = 1.0 - np.append(0.0, law[:-1])  # of a run that a text cuts into, anywhere, so many words and more are in it
     sizes[:, :1] = (left.cumsum() / left.sum())[:-1].searchsorted(drawn[:, :1], side="right") + 1
@@ -259,24 +259,26 @@ def runs(counts: Integers, keys: Words, law: NDArray[np.float64]) -> Integers:
 
 
 def choose(
-    hashed: Words, outside: NDArray[np.bool_], position: Integers, lengths: Integers, share: float
+    hashed: Words, outside: NDArray[np.bool_], position: Integers, lengths: Integers, rate: float
 ) -> NDArray[np.bool_]:
-    """Choose a rounded share, at least one, of each sequence's tokens: those with the smallest hashes.
+    """Choose a rounded fraction, at least one, of each sequence's tokens: those with the smallest hashes.
 
     A token's rank is 24 bits of its hash, then its position, so that ranks never tie.
 
     Shape:
         hashed, position: (T,); outside: (T,) tokens that cannot be chosen; lengths: (N,); return: (T,).
     """
-    count, longest = len(lengths), int(lengths.max(initial=0))
-    if longest >= 1 << _PLACE_BITS:
-        raise UsageError(f"a sequence holds fewer than {1 << _PLACE_BITS} tokens, got {longest}; make 'length' smaller")
-    word, bits = (np.uint32, 8) if longest < 1 << 8 else (np.uint64, _PLACE_BITS)
+    count, max_length = len(lengths), int(lengths.max(initial=0))
+    if max_length >= 1 << _PLACE_BITS:
+        raise UsageError(
+            f"a sequence holds fewer than {1 << _PLACE_BITS} tokens, got {max_length}; make 'length' smaller"
+        )
+    word, bits = (np.uint32, 8) if max_length < 1 << 8 else (np.uint64, _PLACE_BITS)
     rank = (hashed >> _CHOICE << np.array(bits, np.uint64) | position.view(np.uint64)).astype(word)
     (out,) = outside.nonzero()
     rank[out] = _LAST[word]  # no token's rank is as large: its position is not
     units = lengths - np.bincount(lengths.cumsum().searchsorted(out, side="right"), minlength=count)
-    wanted = np.maximum((share * units + 0.5).astype(np.int64), 1)
+    wanted = np.maximum((rate * units + 0.5).astype(np.int64), 1)
     threshold = np.minimum(_smallest(rank, lengths, wanted - 1), _LAST[word] - 1)
     return np.asarray(rank <= threshold.repeat(lengths))
 
@@ -289,14 +291,14 @@ def _smallest(rank: NDArray[Any], lengths: Integers, place: Integers) -> NDArray
     Shape:
         rank: (T,); lengths, place: (N,); return: (N,).
     """
-    count, longest = len(lengths), int(lengths.max(initial=0))
-    if count * longest > _FILL * len(rank):
+    count, max_length = len(lengths), int(lengths.max(initial=0))
+    if count * max_length > _FILL * len(rank):
         order = np.lexsort((rank, np.arange(count).repeat(lengths)))
         return np.append(rank[order], rank[:1]).take(lengths.cumsum() - lengths + place, mode="clip")
-    if count * longest == len(rank):
-        table = rank.reshape(count, longest).copy()
+    if count * max_length == len(rank):
+        table = rank.reshape(count, max_length).copy()
     else:
-        table = np.full((count, longest), _LAST[rank.dtype.type])
-        table[np.arange(longest) < lengths[:, None]] = rank
+        table = np.full((count, max_length), _LAST[rank.dtype.type])
+        table[np.arange(max_length) < lengths[:, None]] = rank
     table.sort(axis=1)
     return table[np.arange(count), place]

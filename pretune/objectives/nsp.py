@@ -38,7 +38,7 @@ class NextSentencePrediction(SentencePair):
         """How the second text is chosen.
 
         Attributes:
-            random: share of the pairs whose second text comes from another document.
+            random: fraction of the pairs whose second text comes from another document.
         """
 
         random: float = Field(default=0.5, ge=0.0, le=1.0)

@@ -1,6 +1,6 @@
 """Permutation language modelling: predict some tokens in a random order, each from those before it in that order.
 
-Data: any sequences, of any length. Spans of tokens are chosen by the sample's key until a share is reached; they stand
+Data: any sequences, of any length. Spans of tokens are chosen by the sample's key until the rate is reached; they stand
 at the end of the factorization order, which is a permutation drawn by key, and all other tokens before them. A chosen
 token is predicted without its content, from the tokens before it; see `models/xlnet.py` for the two streams.
 
@@ -10,7 +10,7 @@ read anew it is never out of date, samples may come in any order, and a run resu
 
 Source: Yang et al. 2019 (arXiv 1906.08237), sections 2.2 to 2.5. Spans are near to those of `_sample_mask` of
 zihangdai/xlnet: n from 1 to 5 with odds 1 / n, somewhere in a context. Theirs are n whole words, in 6 n tokens beside
-the span; ours are n tokens, in n / share tokens of which the span is a part. Single tokens make up what is missing.
+the span; ours are n tokens, in n / rate tokens of which the span is a part. Single tokens make up what is missing.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ class PermutationLanguageModelling(Objective):
         """What is predicted.
 
         Attributes:
-            share: of a sample's tokens, rounded, at least one.
-            longest: span, in tokens.
+            rate: fraction of a sample's tokens that are predicted, rounded, at least one.
+            max_span: tokens of the longest span.
             memory: tokens at most of a window that are read as earlier text; how many, at least one, is drawn for each
                 sample anew in each epoch, so that every token is predicted in some. 0 for none.
         """
 
-        share: float = Field(default=1 / 6, gt=0.0, le=1.0)
-        longest: int = Field(default=5, ge=1, le=64)
+        rate: float = Field(default=1 / 6, gt=0.0, le=1.0)
+        max_span: int = Field(default=5, ge=1, le=64)
         memory: int = Field(default=0, ge=0, le=1 << 20)
 
     config: Config
@@ -84,9 +84,9 @@ class PermutationLanguageModelling(Objective):
         """One sequence a row, special tokens around it; its source is what goes before it into memory."""
         if not self.config.memory:
             return wrap(rows, self.vocabulary)
-        most = np.minimum(self.config.memory, sizes_of(rows) - 1)  # a token at least is left to predict from
-        drawn = bounded(combine(draw.at(self.name, "memory").keys(names_of(rows)), 0), most)
-        cuts = np.where(most > 0, 1 + drawn, 0).tolist()
+        max_early = np.minimum(self.config.memory, sizes_of(rows) - 1)  # a token at least is left to predict from
+        drawn = bounded(combine(draw.at(self.name, "memory").keys(names_of(rows)), 0), max_early)
+        cuts = np.where(max_early > 0, 1 + drawn, 0).tolist()
         early = ragged([row.tokens[:cut] for row, cut in zip(rows, cuts, strict=True)])
         texts = [row.text.slice(cut) for row, cut in zip(rows, cuts, strict=True)]
         late = [
@@ -103,7 +103,7 @@ class PermutationLanguageModelling(Objective):
             (ordinary,) = (~special[begin:end]).nonzero()
             if not len(ordinary):
                 continue
-            chosen = begin + ordinary[choose_spans(len(ordinary), Draw(key), self.config.share, self.config.longest)]
+            chosen = begin + ordinary[choose_spans(len(ordinary), Draw(key), self.config.rate, self.config.max_span)]
             order[chosen] = np.argsort(np.argsort(Draw(key).at("order").bits(np.arange(len(chosen))), kind="stable"))
         (index,) = (order >= 0).nonzero()
         targets = {**batch.targets, self.name: target(index, batch.tokens.numpy()[index])}
@@ -130,22 +130,22 @@ class PermutationLanguageModelling(Objective):
         return [Term(self.name, total, len(label), self.config.weight, correct)]
 
 
-def choose_spans(length: int, draw: Draw, share: float, longest: int) -> Integers:
-    """Places of a rounded share of the tokens, at least one, in spans that lie apart where there is room.
+def choose_spans(length: int, draw: Draw, rate: float, max_span: int) -> Integers:
+    """Places of a rounded fraction of the tokens, at least one, in spans that lie apart where there is room.
 
-    A walk through the text puts a span of n tokens at a random place of every n / share tokens. What it chose too
+    A walk through the text puts a span of n tokens at a random place of every n / rate tokens. What it chose too
     much is dropped from its end; what is missing is made up by single tokens in a random order.
 
     Shape:
         return: (any,) ascending
     """
-    wanted = max(1, round(share * length))
-    odds = np.cumsum(1 / np.arange(1, longest + 1))
+    wanted = max(1, round(rate * length))
+    odds = np.cumsum(1 / np.arange(1, max_span + 1))
     taken = np.zeros(length, np.bool_)
     begin = step = 0
     while begin < length:
         size = 1 + int(np.searchsorted(odds, draw.at("size").uniform(step) * odds[-1], side="right"))
-        room = max(size, round(size / share))
+        room = max(size, round(size / rate))
         first = begin + int(draw.at("place").below(step, room - size + 1))
         taken[first : first + size] = True
         begin, step = begin + room, step + 1

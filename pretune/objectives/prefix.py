@@ -31,16 +31,16 @@ class PrefixLanguageModelling(SourceTarget):
         """Where a text is cut.
 
         Attributes:
-            least, most: shares of the text between which the place is drawn uniformly.
+            min_fraction, max_fraction: of the text that the encoder reads, between which the place is drawn uniformly.
         """
 
-        least: float = Field(default=0.0, ge=0.0, le=1.0)
-        most: float = Field(default=1.0, ge=0.0, le=1.0)
+        min_fraction: float = Field(default=0.0, ge=0.0, le=1.0)
+        max_fraction: float = Field(default=1.0, ge=0.0, le=1.0)
 
         @model_validator(mode="after")
         def _in_order(self) -> PrefixLanguageModelling.Config:
-            if self.least > self.most:
-                raise ValueError(f"least {self.least} is above most {self.most}")
+            if self.min_fraction > self.max_fraction:
+                raise ValueError(f"min_fraction {self.min_fraction} is above max_fraction {self.max_fraction}")
             return self
 
     config: Config
@@ -49,8 +49,8 @@ class PrefixLanguageModelling(SourceTarget):
         """Beginnings, and the rest; each has a token at least."""
         whole, config = self.vocabulary.whole, self.config
         sizes = np.array([len(row.tokens) for row in rows], np.int64)
-        first = np.clip(np.floor(sizes * config.least).astype(np.int64), 1, np.maximum(sizes - 1, 1))
-        last = np.clip(np.ceil(sizes * config.most).astype(np.int64), first, np.maximum(sizes - 1, first))
+        first = np.clip(np.floor(sizes * config.min_fraction).astype(np.int64), 1, np.maximum(sizes - 1, 1))
+        last = np.clip(np.ceil(sizes * config.max_fraction).astype(np.int64), first, np.maximum(sizes - 1, first))
         edges = first + bounded(draw.at(self.name).keys(names_of(rows)), last - first + 1)
         return [
             (whole(row.tokens[:edge]), whole(row.tokens[edge:])) for row, edge in zip(rows, edges.tolist(), strict=True)

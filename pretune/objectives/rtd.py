@@ -57,14 +57,14 @@ class ReplacedTokenDetection(Objective):
 
         Attributes:
             weight: of the detection's mean; that of the generator's loss is 1.
-            share: of a sample's tokens that are chosen, rounded to the nearest whole number, at least one.
-            mask: share of the chosen tokens that become the mask token; the rest stay.
-            generator: width of the generator as a share of the model's.
+            rate: fraction of a sample's tokens that are chosen, rounded to the nearest whole number, at least one.
+            mask: fraction of the chosen tokens that become the mask token; the rest stay.
+            generator: width of the generator as a fraction of the model's.
             tied: both share their embeddings.
         """
 
         weight: float = Field(default=50.0, gt=0.0, allow_inf_nan=False)
-        share: float = Field(default=0.15, gt=0.0, le=1.0)
+        rate: float = Field(default=0.15, gt=0.0, le=1.0)
         mask: float = Field(default=0.85, ge=0.0, le=1.0)
         generator: float = Field(default=0.25, gt=0.0, le=1.0)
         tied: bool = True
@@ -73,7 +73,7 @@ class ReplacedTokenDetection(Objective):
 
     def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
         super().__init__(config, vocabulary)
-        masking = MaskedLanguageModelling.Config(share=config.share, mask=config.mask, random=0.0)
+        masking = MaskedLanguageModelling.Config(rate=config.rate, mask=config.mask, random=0.0)
         self._masked = (MaskedLanguageModelling(masking, vocabulary),)  # in a tuple: it is no part of this module
         self.overhead = self._masked[0].overhead
 

@@ -1,6 +1,6 @@
 """Span corruption: the encoder reads a text with gaps, the decoder writes what was in them.
 
-Data: windows of a stream. An exact share of the tokens is hidden in spans whose lengths are a random partition; each
+Data: windows of a stream. An exact fraction of the tokens is hidden in spans whose lengths are a random partition; each
 gives way to a sentinel of its own. The target names each sentinel and what it stands for; both are whole texts, which
 end with the end token:
 
@@ -41,11 +41,11 @@ class SpanCorruption(SourceTarget):
         """How much is hidden.
 
         Attributes:
-            share: of the tokens, rounded, at least one of them hidden and one kept.
+            rate: fraction of the tokens that are hidden, rounded; at least one of them hidden and one kept.
             mean_span: mean length of a span.
         """
 
-        share: float = Field(default=0.15, gt=0.0, lt=1.0)
+        rate: float = Field(default=0.15, gt=0.0, lt=1.0)
         mean_span: float = Field(default=3.0, ge=1.0, le=64.0)
 
     config: Config
@@ -65,7 +65,7 @@ class SpanCorruption(SourceTarget):
 
     def corrupted(self, tokens: Integers, draw: Draw) -> tuple[Integers, Integers]:
         """Source and target of one text, end tokens included. Shape: (n,) -> (any,), (any,)."""
-        lengths = spans(len(tokens), draw, self.config.share, self.config.mean_span)
+        lengths = spans(len(tokens), draw, self.config.rate, self.config.mean_span)
         if len(lengths) // 2 > len(self._sentinels):
             raise UsageError(
                 f"a text of {len(tokens)} tokens has {len(lengths) // 2} gaps, the tokenizer {len(self._sentinels)} "
@@ -82,7 +82,7 @@ class SpanCorruption(SourceTarget):
         return whole(np.concatenate([*source, tokens[:0]])), whole(np.concatenate([*filling, tokens[:0]]))
 
 
-def spans(length: int, draw: Draw, share: float, mean: float) -> Integers:
+def spans(length: int, draw: Draw, rate: float, mean: float) -> Integers:
     """Lengths of kept and hidden runs in turn, the first one kept; empty where there is no room for both.
 
     Shape:
@@ -90,7 +90,7 @@ def spans(length: int, draw: Draw, share: float, mean: float) -> Integers:
     """
     if length < 2:
         return np.zeros(0, np.int64)
-    hidden = min(max(round(length * share), 1), length - 1)
+    hidden = min(max(round(length * rate), 1), length - 1)
     count = min(max(round(hidden / mean), 1), length - hidden)
     out = np.empty(2 * count, np.int64)
     out[0::2] = _partition(length - hidden, count, draw.at("kept"))

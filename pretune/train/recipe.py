@@ -26,6 +26,16 @@ from pretune.train.logging.trackers import TrackConfig
 
 RENAMED_FIELDS: dict[str, str] = {
     "objective.mlm.whole_words": "objective.mlm.units (= word)",
+    "objective.mlm.share": "objective.mlm.rate",
+    "objective.mlm.share_start": "objective.mlm.rate_start",
+    "objective.mlm.share_steps": "objective.mlm.rate_steps",
+    "objective.mlm.longest": "objective.mlm.max_span",
+    "objective.plm.share": "objective.plm.rate",
+    "objective.plm.longest": "objective.plm.max_span",
+    "objective.rtd.share": "objective.rtd.rate",
+    "objective.span.share": "objective.span.rate",
+    "objective.prefix.least": "objective.prefix.min_fraction",
+    "objective.prefix.most": "objective.prefix.max_fraction",
 }
 """Old dotted names of fields of recipes, and the new ones: an old one is refused with its new name."""
 

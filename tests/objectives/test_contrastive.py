@@ -262,10 +262,11 @@ def test_structure_is_what_the_paper_says() -> None:
 def test_structure_learns() -> None:
     model = model_of()
     objective = make(SentenceStructure, model)
+    model.add_heads(objective.heads(model), seed=0)
     batch = objective.build_batch(pair_rows(48), DRAW)
     optimizer = torch.optim.AdamW([*model.parameters(), *objective.parameters()], lr=1e-3)
     losses = []
-    for _ in range(60):
+    for _ in range(80):
         (term,) = objective(model, batch)
         loss = term.sum / term.count
         optimizer.zero_grad()

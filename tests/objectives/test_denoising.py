@@ -162,7 +162,7 @@ def test_partitions_are_uniform() -> None:
 
 def test_too_many_gaps_and_missing_sentinels_are_named() -> None:
     with pytest.raises(UsageError, match="5 gaps, the tokenizer 4"):
-        make(SpanCorruption, mean_span=1.0, share=0.2).build_batch(rows(1), DRAW)
+        make(SpanCorruption, mean_span=1.0, rate=0.2).build_batch(rows(1), DRAW)
     with pytest.raises(DataError, match="sentinels"):
         make(SpanCorruption, make_vocabulary())
 

@@ -37,9 +37,9 @@ def make_rows(objective: Objective) -> list[Row]:
 
 
 def test_one_name_gives_the_objective_itself() -> None:
-    objective = make({"mlm": {"share": 0.3, "weight": 2.0}})
+    objective = make({"mlm": {"rate": 0.3, "weight": 2.0}})
     assert isinstance(objective, MaskedLanguageModelling)
-    assert (objective.config.share, objective.config.weight) == (0.3, 2.0)
+    assert (objective.config.rate, objective.config.weight) == (0.3, 2.0)
     assert objective.alternatives == (objective,)
     assert objective.choose(DRAW, 7) == 0
 
@@ -68,7 +68,7 @@ def test_mlm_and_nsp_share_one_forward(order: list[str]) -> None:
 
 
 def test_hidden_tokens_lie_in_both_texts_but_not_in_special_ones() -> None:
-    mixture = make({"mlm": {"share": 0.5}, "nsp": 1.0})
+    mixture = make({"mlm": {"rate": 0.5}, "nsp": 1.0})
     clean = mixture.prepare(make_rows(mixture), DRAW)
     index = mixture.corrupt(clean, DRAW).targets["mlm"][0]
     assert clean.segments is not None
@@ -139,8 +139,8 @@ def test_the_view_of_a_mixture_is_its_leader() -> None:
     [
         ({}, "'objective' is empty"),
         ({"mln": 1.0}, "did you mean 'mlm'"),
-        ({"mlm": {"shares": 0.2}}, r"objective\.mlm: unknown field 'shares'; did you mean 'share'"),
-        ({"mlm": {"share": 2.0}}, "field 'share' = 2"),
+        ({"mlm": {"rates": 0.2}}, r"objective\.mlm: unknown field 'rates'; did you mean 'rate'"),
+        ({"mlm": {"rate": 2.0}}, "field 'rate' = 2"),
         ({"mlm": 0.0}, "field 'weight' = 0"),
         ({"nsp": -1.0, "mlm": 1.0}, r"objective\.nsp: field 'weight'"),
         ({"mlm": "much"}, "field 'weight'"),

@@ -54,7 +54,7 @@ def mask_slowly(tokens: list[int], sample: NDArray[np.int64], config: MaskedLang
     key = int(DRAW.at("mlm", "choice").keys(sample[None])[0])
     hashed = [int(combine(np.uint64(key), place)) for place in range(len(tokens))]
     lead = {word[0]: run[0][0] for run in divide(words, key, config) for word in run}
-    count = max(1, math.floor(config.share * len(words) + 0.5))
+    count = max(1, math.floor(config.rate * len(words) + 0.5))
     chosen = sorted(words, key=lambda word: (hashed[lead[word[0]]] >> 40, word[0]))[:count]
     ordinary = [token for token in range(VOCABULARY.size) if not special[token]]
     out = {}
@@ -76,9 +76,9 @@ def mask_slowly(tokens: list[int], sample: NDArray[np.int64], config: MaskedLang
 def law(config: MaskedLanguageModelling.Config) -> list[float]:
     """The odds of runs of 1, 2, 3 ... words, as Joshi et al. and Lan et al. state them."""
     if config.units == "span":
-        return [config.p * (1 - config.p) ** (n - 1) for n in range(1, (config.longest or 10) + 1)]
+        return [config.p * (1 - config.p) ** (n - 1) for n in range(1, (config.max_span or 10) + 1)]
     if config.units == "ngram":
-        return [1 / n for n in range(1, (config.longest or 3) + 1)]
+        return [1 / n for n in range(1, (config.max_span or 3) + 1)]
     return [1.0]
 
 
@@ -108,8 +108,8 @@ def divide(words: list[list[int]], key: int, config: MaskedLanguageModelling.Con
             {"units": "word"},
             {"units": "ngram"},
             {"units": "span"},
-            {"units": "span", "longest": 4, "p": 0.5, "random": 0.2},
-            {"units": "ngram", "longest": 1, "mask": 0.5},
+            {"units": "span", "max_span": 4, "p": 0.5, "random": 0.2},
+            {"units": "ngram", "max_span": 1, "mask": 0.5},
         ]
     ),
     st.integers(0, 9),
@@ -117,9 +117,9 @@ def divide(words: list[list[int]], key: int, config: MaskedLanguageModelling.Con
 )
 @settings(max_examples=160, deadline=None)
 def test_a_batch_is_what_the_slow_reference_makes(
-    lengths: list[int], share: float, how: dict[str, object], seed: int, first: int
+    lengths: list[int], rate: float, how: dict[str, object], seed: int, first: int
 ) -> None:
-    objective = make(share=share, **how)
+    objective = make(rate=rate, **how)
     clean, batch = build(objective, make_rows(lengths, seed, first))
     index, label = batch.targets["mlm"]
     expected = clean.tokens.tolist()
@@ -237,10 +237,10 @@ def test_words_are_hidden_whole_and_each_of_their_tokens_by_its_own_draw() -> No
 
 
 def test_other_rates() -> None:
-    clean, batch = build(make(share=0.4, mask=0.0, random=1.0), make_rows([50] * 20))
+    clean, batch = build(make(rate=0.4, mask=0.0, random=1.0), make_rows([50] * 20))
     assert len(batch.targets["mlm"][0]) == 20 * 20
     assert not (batch.tokens == MASK).any()
-    clean, batch = build(make(share=1.0, mask=1.0, random=0.0), make_rows([50] * 2))
+    clean, batch = build(make(rate=1.0, mask=1.0, random=0.0), make_rows([50] * 2))
     assert (batch.tokens == MASK).sum() == 100
     assert torch.equal(batch.targets["mlm"][1], clean.tokens[clean.tokens >= ORDINARY])
 
@@ -254,7 +254,7 @@ def test_nothing_to_hide_gives_an_empty_target(rows: list[Row]) -> None:
 
 
 def test_one_token_is_always_hidden() -> None:
-    _, batch = build(make(share=0.01), make_rows([1, 2, 3]))
+    _, batch = build(make(rate=0.01), make_rows([1, 2, 3]))
     owners = np.searchsorted(batch.layout.bounds, batch.targets["mlm"][0].numpy(), side="right") - 1
     assert owners.tolist() == [0, 1, 2]
 
@@ -282,7 +282,7 @@ def test_an_empty_target_gives_zero_and_a_gradient_to_its_head() -> None:
         assert not parameter.grad.any()
 
 
-@pytest.mark.parametrize(("units", "fields"), [("ngram", {}), ("span", {}), ("span", {"longest": 5, "p": 0.4})])
+@pytest.mark.parametrize(("units", "fields"), [("ngram", {}), ("span", {}), ("span", {"max_span": 5, "p": 0.4})])
 def test_runs_have_their_law_and_hide_every_word_equally_often(units: str, fields: dict[str, float]) -> None:
     objective = make(units=units, **fields)
     counts, keys = np.full(4000, 60), DRAW.at("runs").keys(np.arange(4000)[:, None])
@@ -316,7 +316,7 @@ def test_a_span_becomes_one_thing() -> None:
 
 
 def test_a_share_that_falls_over_the_run() -> None:
-    objective = make(share=0.15, share_start=0.45, share_steps=100)
+    objective = make(rate=0.15, rate_start=0.45, rate_steps=100)
     rows = make_rows([100] * 4)
     found = {
         step: objective.counts(objective.build_batch(rows, DRAW, step))["mlm"] for step in (None, 0, 50, 99, 100, 500)
@@ -343,8 +343,8 @@ def test_masks_that_come_again() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"share": 0.0}, {"share": 1.1}, {"mask": 0.9, "random": 0.2}, {"weight": 0.0}, {"shares": 0.1},
-        {"share_start": 0.3}, {"share_steps": 9}, {"units": "words"}, {"units": "word", "longest": 3}, {"p": 1.0},
+        {"rate": 0.0}, {"rate": 1.1}, {"mask": 0.9, "random": 0.2}, {"weight": 0.0}, {"rates": 0.1},
+        {"rate_start": 0.3}, {"rate_steps": 9}, {"units": "words"}, {"units": "word", "max_span": 3}, {"p": 1.0},
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused(fields: dict[str, float]) -> None:

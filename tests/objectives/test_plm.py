@@ -52,7 +52,7 @@ def test_spans_have_the_odds_of_the_authors_and_lie_everywhere():
 
 
 def test_orders_are_permutations_and_uniform():
-    objective = make(share=0.5)
+    objective = make(rate=0.5)
     text = rows([6])[0]
     same = [Row((0, n % 7, n), text.tokens) for n in range(30_000)]
     batch = objective.build_batch(same, DRAW)

@@ -89,7 +89,7 @@ def corrupt_spans(tokens: list[int], share: float, mean: float, draw: Draw) -> t
 @settings(max_examples=60, deadline=None)
 def test_span_corruption(length: int, seed: int, share: float, mean: float) -> None:
     sample = row(length, seed)
-    ((source, target),) = make(SpanCorruption, share=share, mean_span=mean).pairs([sample], DRAW)
+    ((source, target),) = make(SpanCorruption, rate=share, mean_span=mean).pairs([sample], DRAW)
     found = corrupt_spans(sample.tokens.tolist(), share, mean, key_of("span", sample))
     assert ([CLS, *found[0], SEP], [CLS, *found[1], SEP]) == (source.tolist(), target.tolist())
 
@@ -98,7 +98,9 @@ def test_span_corruption(length: int, seed: int, share: float, mean: float) -> N
 @settings(max_examples=60, deadline=None)
 def test_prefixes(length: int, seed: int, bounds: tuple[float, float]) -> None:
     sample = row(length, seed)
-    ((source, target),) = make(PrefixLanguageModelling, least=bounds[0], most=bounds[1]).pairs([sample], DRAW)
+    ((source, target),) = make(PrefixLanguageModelling, min_fraction=bounds[0], max_fraction=bounds[1]).pairs(
+        [sample], DRAW
+    )
     places = [n for n in range(1, length) if math.floor(bounds[0] * length) <= n <= math.ceil(bounds[1] * length)]
     places = places or [1 if bounds[1] < 0.5 else length - 1]
     drawn = (key_of("prefix", sample).key >> 11) / 2**53
@@ -187,7 +189,7 @@ def permute(length: int, share: float, longest: int, draw: Draw) -> dict[int, in
 @settings(max_examples=80, deadline=None)
 def test_permutation_language_modelling(length: int, seed: int, share: float, longest: int) -> None:
     sample = row(length, seed)
-    batch = make(PermutationLanguageModelling, share=share, longest=longest).build_batch([sample], DRAW)
+    batch = make(PermutationLanguageModelling, rate=share, max_span=longest).build_batch([sample], DRAW)
     expected = permute(length, share, longest, key_of("plm", sample))
     order = [-1, *(expected.get(place, -1) for place in range(length)), -1]
     assert batch.order is not None
@@ -226,7 +228,7 @@ def test_parts_are_split_and_swapped_uniformly() -> None:
 
 
 def test_orders_of_prediction_are_uniform() -> None:
-    plm = make(PermutationLanguageModelling, share=0.5)
+    plm = make(PermutationLanguageModelling, rate=0.5)
     batch = plm.build_batch([Row((0, 0, n), np.arange(10, 16)) for n in range(MANY)], DRAW)
     assert batch.order is not None
     ranks = batch.order[batch.order >= 0].view(MANY, 3).numpy() @ [9, 3, 1]

@@ -15,11 +15,11 @@ DISTIL = Path(__file__).parent.parent / "outside" / "distil.py"
 
 def test_a_pretrained_model_names_its_objectives_in_order(store: Path, tmp_path: Path) -> None:
     base = recipe(tmp_path / "run", store, budget={"steps": 1})
-    pretrain(replaced(base, objective={"nsp": 0.5, "mlm": {"share": 0.3}}))
+    pretrain(replaced(base, objective={"nsp": 0.5, "mlm": {"rate": 0.3}}))
     metadata = read_metadata(tmp_path / "run")
     assert [record.name for record in metadata.objectives] == ["nsp", "mlm"]
     assert metadata.objectives[0].config["weight"] == 0.5
-    assert metadata.objectives[1].config["share"] == 0.3
+    assert metadata.objectives[1].config["rate"] == 0.3
     assert metadata.task is None
     assert set(metadata.heads) >= {"mlm", "nsp"}
 

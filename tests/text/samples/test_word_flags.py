@@ -29,7 +29,7 @@ TEXTS = [
 LIST = ["自然", "自然语言", "语言", "处理", "有意思", "新闻", "我们", "学习", "数据", "奇怪"]
 MIXTURES: dict[str, dict[str, Any]] = {
     "words": {"mlm": {"units": "word"}},
-    "runs": {"mlm": {"units": "ngram", "longest": 4}},
+    "runs": {"mlm": {"units": "ngram", "max_span": 4}},
     "pairs": {"mlm": {"units": "word"}, "nsp": 1.0},
     "order": {"sop": 1.0, "mlm": {"units": "span"}},
     "structure": {"structure": 1.0, "mlm": {"units": "word"}},
