@@ -21,18 +21,20 @@ from pretune.evaluate.engine import evaluate_examples, evaluate_store, predict_e
 from pretune.evaluate.fill import Guess, fill
 from pretune.evaluate.likelihood import Masking, Score, score
 from pretune.evaluate.recorded import recorded_heads, trained_task
+from pretune.find import variants
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateConfig, GenerateOptions
 from pretune.generate.session import context_length
 from pretune.interop.deltas import is_delta, load_delta
+from pretune.interop.description import labelled_role
 from pretune.interop.export import Exported, Format, export_model
 from pretune.interop.huggingface import load_model
 from pretune.interop.metadata import read_metadata
 from pretune.interop.weights import SHARD_BYTES
-from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel, Pooling
 from pretune.nn.cast import cast_to_bf16
+from pretune.nn.model_protocol import find_language_head
 from pretune.objectives.mixture import build
 from pretune.runtime.device import choose, is_bf16
 from pretune.runtime.precision import Name as Precision
@@ -117,7 +119,17 @@ class Model:
     @property
     def continues(self) -> bool:
         """Whether what it generates goes on with the prompt; an encoder-decoder writes a text of its own."""
-        return not isinstance(self.network, EncoderDecoder)
+        return not self.network.has_encoder
+
+    @property
+    def abilities(self) -> set[str]:
+        """What it can do: of `generate`, `fill`, `classify`."""
+        able = {
+            "generate": find_language_head(self.network, "next") is not None,
+            "fill": find_language_head(self.network, "masked") is not None,
+            "classify": labelled_role(self.network) is not None,
+        }
+        return {ability for ability, has in able.items() if has}
 
     @property
     def labels(self) -> list[str]:
@@ -381,15 +393,15 @@ class Model:
         )
 
     def _objective(self) -> dict[str, float]:
-        """What the heads were made for."""
-        roles = ("mlm", "nsp", "sop", "plm", *(("clm",) if self.continues else ()))
-        found = {role: 1.0 for role in roles if role in self.network.heads}
-        if not found:
+        """What the heads were made for: the objectives that their roles are named after."""
+        known = [] if self.network.has_encoder else variants("objectives")
+        weights = {role: 1.0 for role in self.network.heads if role in known}
+        if not weights:
             raise UsageError(
                 f"the heads of this {self.network.family} model do not tell on which objective to evaluate it; name "
                 "one, such as denoise, span or prefix for an encoder-decoder"
             )
-        return found
+        return weights
 
     def _encode(self, task: Task[Any, Any, Any], examples: Sequence[Example]) -> list[Encoded]:
         rows = task.encode(examples, self.tokenizer, self.length)

@@ -75,16 +75,15 @@ def _family(name: str) -> str:
 
 def _size(name: str, size: str) -> str:
     from pretune.models import build
-    from pretune.models.encoder_decoder import EncoderDecoder
-    from pretune.models.flops import count_parameters, head_flops, stack_flops
+    from pretune.models.flops import count_parameters, encoder_flops, head_flops, stack_flops
     from pretune.models.model import get_family
+    from pretune.nn.heads import reads_rows
 
     heads = next((roles for roles in get_family(name).ARCHITECTURES.values() if roles), ())
     model = build(name, size, heads, allocate=False)
     work = stack_flops(model.stack, _LENGTH, _LENGTH) / _LENGTH
-    if isinstance(model, EncoderDecoder):
-        work += stack_flops(model.encoder.stack, _LENGTH) / _LENGTH
-    work += sum(head_flops(model, role) for role in heads if role in ("mlm", "clm", "plm", "rtd"))
+    work += encoder_flops(model, _LENGTH) / _LENGTH
+    work += sum(head_flops(model, role) for role in heads if reads_rows(model.heads[role]))
     weights = count_parameters(model)
     memory = " | ".join(f"{times * 4 * weights / 1e6:,.0f} MB" for times in (1, 4))
     return f"| {size} | {_count(weights)} | {memory} | {work / 1e6:,.1f} |"

@@ -124,7 +124,7 @@ def _train(kind: Kind, words: tuple[str, ...], session: Session) -> None:
     model = run(recipe)
     if recipe.track.report:
         session.say(f"report: {recipe.output}/report.html")
-    session.say("next:\n" + "\n".join(f"  {line}" for line in next_commands(recipe.output, set(model.network.heads))))
+    session.say("next:\n" + "\n".join(f"  {line}" for line in next_commands(recipe.output, model.abilities)))
 
 
 def _intention(kind: Kind, recipe: Recipe) -> str:

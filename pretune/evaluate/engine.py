@@ -196,8 +196,8 @@ def evaluate_store(
             f"accuracy/{name}": correct / max(count, 1.0),
             f"predictions/{name}": count,
         }
-    if "clm" in sums:
-        loss, count, _ = sums["clm"]
+    for name in [name for name, ability in objective.abilities.items() if ability == "generate" and name in sums]:
+        loss, count, _ = sums[name]
         out["bits_per_byte"] = loss / math.log(2) / max(1.0, count * bytes_per_token(split, tokenizer))
     return out
 

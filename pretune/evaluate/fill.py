@@ -8,6 +8,7 @@ from pretune.batch import ragged
 from pretune.errors import UsageError
 from pretune.generate.session import context_length
 from pretune.models.model import LanguageModel
+from pretune.nn.model_protocol import find_language_head
 from pretune.runtime.device import inference_context, is_bf16
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -33,7 +34,8 @@ def fill(model: LanguageModel, tokenizer: Tokenizer, text: str, top: int) -> lis
     Raises:
         UsageError: a model or tokenizer without masks, no mask in the text, or a text that is too long.
     """
-    if "mlm" not in model.heads:
+    head = find_language_head(model, "masked")
+    if head is None:
         raise UsageError(
             f"this {model.family} model has no mlm head and cannot fill masks; take a masked language "
             "model such as bert (a model with a clm head goes on with a text by `generate`)"
@@ -50,7 +52,7 @@ def fill(model: LanguageModel, tokenizer: Tokenizer, text: str, top: int) -> lis
     batch = ragged([tokens], [segments]).to(model.device)
     with inference_context(model.device, is_bf16(model)):
         rows = model(batch).last_hidden_state[batch.tokens == vocabulary.mask]
-        logits = model.heads["mlm"](rows).float()
+        logits = head(rows).float()
     best = logits[:, : vocabulary.size].softmax(dim=1).topk(min(top, vocabulary.size), dim=1)
     return [
         [Guess(tokenizer.decode([i], skip_special=False), p, i) for i, p in zip(ids, values, strict=True)]

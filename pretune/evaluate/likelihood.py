@@ -27,8 +27,9 @@ from pretune.batch import Batch, OutputRows, ragged
 from pretune.errors import DataError, UsageError
 from pretune.evaluate.engine import BUDGET
 from pretune.generate.session import context_length
-from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.model import LanguageModel
+from pretune.nn.heads import TokenPrediction, VocabularyHead
+from pretune.nn.model_protocol import find_language_head
 from pretune.runtime.device import inference_context, is_bf16
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.vocabulary import Vocabulary
@@ -115,21 +116,21 @@ def score(
     for n, run in enumerate(runs):
         if not len(run):
             raise DataError(f"text {n + 1} of {len(texts)} has no tokens: {texts[n][:40]!r}")
-    if sources is not None and not isinstance(model, EncoderDecoder):
+    if sources is not None and not model.has_encoder:
         raise UsageError(f"{model.family} has no encoder that could read a source; put it into the text")
     if sources is not None and len(sources) != len(texts):
         raise UsageError(f"{len(texts)} texts but {len(sources)} sources")
-    role = next((role for role in ("clm", "plm", "mlm") if role in model.heads), None)
-    if role is None:
+    head = find_language_head(model, "next", "permuted", "masked")
+    if head is None:
         raise UsageError(
-            f"this {model.family} model has no language modelling head, and gives no text a probability; take one with "
+            f"this {model.family} model has no language modelling head, and gives no text a probability; use one with "
             "a head clm, plm or mlm"
         )
-    readings = _readings(model, tokenizer, runs, sources, masking)
+    readings = _readings(model, head.predicts, tokenizer, runs, sources, masking)
     totals = np.zeros(len(texts))
     for part in _batches(readings, budget):
-        np.add.at(totals, np.repeat([r.text for r in part], [len(r.rows) for r in part]), _read(model, role, part))
-    kind: Kind = "pseudo-likelihood" if role == "mlm" else "likelihood"
+        np.add.at(totals, np.repeat([r.text for r in part], [len(r.rows) for r in part]), _read(model, head, part))
+    kind: Kind = "pseudo-likelihood" if head.predicts == "masked" else "likelihood"
     unk = tokenizer.vocabulary.unk
     unknown = [0 if unk is None else int((run == unk).sum()) for run in runs]
     return [
@@ -140,18 +141,19 @@ def score(
 
 def _readings(
     model: LanguageModel,
+    predicts: TokenPrediction,
     tokenizer: Tokenizer,
     runs: Sequence[Tokens],
     sources: Sequence[str] | None,
     masking: Masking,
 ) -> Iterator[_Reading]:
     length, vocabulary = context_length(model, tokenizer), tokenizer.vocabulary
-    if isinstance(model, EncoderDecoder):
+    if model.has_encoder:
         origins = tokenizer.encode_batch(sources or [""] * len(runs))
-        return _conditional(runs, origins, vocabulary, model.start, length)
-    if "clm" in model.heads:
+        return _conditional(runs, origins, vocabulary, model.decoder_start or 0, length)
+    if predicts == "next":
         return _causal(runs, vocabulary, length)
-    if "plm" in model.heads:
+    if predicts == "permuted":
         return _in_order(runs, vocabulary, length)
     return _masked(runs, vocabulary, length, masking)
 
@@ -240,7 +242,7 @@ def _batches(readings: Iterable[_Reading], budget: int) -> Iterator[list[_Readin
         yield part
 
 
-def _read(model: LanguageModel, role: str, part: Sequence[_Reading]) -> NDArray[np.float64]:
+def _read(model: LanguageModel, head: VocabularyHead, part: Sequence[_Reading]) -> NDArray[np.float64]:
     """Log probabilities of the labels of some readings, in their order. Shape: return: (rows of all,)."""
     device = model.device
     segments = [reading.segments for reading in part if reading.segments is not None]
@@ -257,7 +259,7 @@ def _read(model: LanguageModel, role: str, part: Sequence[_Reading]) -> NDArray[
         found = model(batch).at(rows)
         for first in range(0, len(rows), _ROWS):
             some = slice(first, first + _ROWS)
-            logits = model.heads[role](found[some]).float()
+            logits = head(found[some]).float()
             out.append(-F.cross_entropy(logits, labels[some], reduction="none"))
     return torch.cat(out).double().cpu().numpy()
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pretune.generate.options import GenerateConfig
 from pretune.generate.sample import apply_constraints
-from pretune.models.encoder_decoder import GenerationConstraints
+from pretune.nn.model_protocol import GenerationConstraints
 
 NO_CONSTRAINTS = GenerationConstraints()
 

@@ -24,8 +24,8 @@ from pretune.generate.options import Continuation, GenerateConfig, Reason
 from pretune.generate.sample import apply_constraints, keys, sample
 from pretune.generate.session import DecodingSession, add_special_tokens, context_length, max_new_tokens_left
 from pretune.generate.stream import TextStream
-from pretune.models.encoder_decoder import EncoderDecoder, GenerationConstraints
 from pretune.models.model import LanguageModel
+from pretune.nn.model_protocol import GenerationConstraints, find_language_head
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 Tokens = NDArray[np.int64]
@@ -82,12 +82,12 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens]
 
 
 def _constraints(model: LanguageModel, tokenizer: Tokenizer) -> GenerationConstraints:
-    if "clm" not in model.heads:
+    if find_language_head(model, "next") is None:
         raise UsageError(
             f"this {model.family} model has no clm head and cannot generate; use a causal language model such as "
             "gpt2 (a model with an mlm head fills [MASK] with `fill`)"
         )
-    constraints = model.constraints if isinstance(model, EncoderDecoder) else GenerationConstraints()
+    constraints = model.constraints
     for token in (constraints.first, *constraints.last, *chain.from_iterable(constraints.bad_words)):
         if token is not None and token >= tokenizer.vocabulary.size:
             raise DataError(

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pretune.draw import Draw
 from pretune.generate.options import GenerateConfig
-from pretune.models.encoder_decoder import GenerationConstraints
 from pretune.nn.cross_entropy import draw_tokens
+from pretune.nn.model_protocol import GenerationConstraints
 
 
 def keys(prompts: Sequence[NDArray[np.int64]], seed: int) -> list[Draw]:

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from pretune.batch import Batch, ragged
 from pretune.errors import UsageError
-from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.model import LanguageModel
-from pretune.nn.heads import VocabularyHead
+from pretune.nn.model_protocol import find_language_head
 from pretune.runtime.device import inference_context, is_bf16
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -27,15 +26,16 @@ class DecodingSession:
     """A language model with a key/value cache, one row for each sequence.
 
     Args:
-        model: with a `clm` head.
+        model: with a head that predicts the next token.
         vocabulary: tokens of the tokenizer; where the model has more (a padded vocabulary), they are never chosen.
         sequences: how many prompts will be read.
         capacity: tokens of the longest sequence, prompt and continuation.
     """
 
     def __init__(self, model: LanguageModel, vocabulary: int, sequences: int, capacity: int) -> None:
-        head = model.heads["clm"]
-        assert isinstance(head, VocabularyHead)
+        head = find_language_head(model, "next")
+        if head is None:
+            raise UsageError(f"this {model.family} model has no head that predicts the next token")
         self._model, self._head = model, head
         self._cache = model.new_cache(sequences, capacity)
         self._vocabulary = vocabulary
@@ -44,8 +44,9 @@ class DecodingSession:
 
     def read(self, prompts: Sequence[NDArray[np.int64]]) -> Tensor:
         """Reads the prompts. Shape: return: (N, V) fp32 logits of the token after each."""
-        if isinstance(self._model, EncoderDecoder):
-            tokens = torch.full((len(prompts),), self._model.start, device=self._device)
+        start = self._model.decoder_start
+        if start is not None:
+            tokens = torch.full((len(prompts),), start, device=self._device)
             return self._forward(tokens, [1] * len(prompts), ragged(prompts).to(self._device))
         tokens = torch.from_numpy(np.concatenate(prompts)).to(self._device)
         return self._forward(tokens, [len(prompt) for prompt in prompts])
@@ -98,7 +99,7 @@ def add_special_tokens(
         UsageError: one that has no tokens.
     """
     vocabulary = tokenizer.vocabulary
-    if isinstance(model, EncoderDecoder):
+    if model.has_encoder:
         return [vocabulary.whole(prompt) for prompt in prompts]
     for n, prompt in enumerate(prompts):
         if not len(prompt) + len(vocabulary.opening):
@@ -116,7 +117,7 @@ def max_new_tokens_left(model: LanguageModel, tokenizer: Tokenizer, prompts: Seq
         UsageError: a prompt is too long.
     """
     length = context_length(model, tokenizer)
-    separate = isinstance(model, EncoderDecoder)  # prompt and text have positions of their own
+    separate = model.has_encoder  # prompt and text have positions of their own
     max_length = length if separate else length - 1
     for n, prompt in enumerate(prompts):
         if len(prompt) > max_length:

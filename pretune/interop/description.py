@@ -24,6 +24,7 @@ from pretune.models.head_table import HEAD_CLASSES
 from pretune.models.model import Config, Family, LanguageModel, get_family, weight_map_of
 from pretune.models.standard_heads import LABELLED_HEADS
 from pretune.nn.heads import ProblemType, SequenceHead
+from pretune.nn.model_protocol import find_language_head
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 _OURS = {
@@ -312,7 +313,7 @@ def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[st
             config["pad_token_id"] = config.get("eos_token_id")
     config[FIELD] = record(model).model_dump(mode="json", exclude_none=True)
     generation: dict[str, Any] = {}
-    if "clm" in model.heads:
+    if find_language_head(model, "next") is not None:
         fields = ("bos_token_id", "eos_token_id", "pad_token_id", *_WRITING)
         generation = {name: config[name] for name in fields if config.get(name) is not None}
     return config, generation

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.models import model
-from pretune.models.encoder_decoder import Encoder, EncoderDecoder, GenerationConstraints
+from pretune.models.encoder_decoder import Encoder, EncoderDecoder
 from pretune.models.head_table import standard_classes
 from pretune.models.weight_map import Squeeze, Weight, weight_and_bias
 from pretune.nn.activation import activation
@@ -22,6 +22,7 @@ from pretune.nn.embedding import Embedding, Learned, Sinusoidal
 from pretune.nn.feedforward import FeedForward
 from pretune.nn.head_parts import HeadParts
 from pretune.nn.heads import Pooler
+from pretune.nn.model_protocol import GenerationConstraints
 from pretune.nn.stack import Stack
 from pretune.nn.structure import BIDIRECTIONAL, CAUSAL, Structure
 from pretune.nn.vocabulary import Vocabulary

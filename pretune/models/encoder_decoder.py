@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from pretune.nn.cache import Cache, EncoderOutput
 from pretune.nn.embedding import Embedding
 from pretune.nn.head_parts import HeadParts
 from pretune.nn.heads import RowHead
-from pretune.nn.model_protocol import ModelOutput
+from pretune.nn.model_protocol import GenerationConstraints, ModelOutput
 from pretune.nn.stack import Stack
 
 
@@ -31,21 +31,6 @@ class Encoder(nn.Module):
         """The hidden run of a batch, (T, width), and its layout."""
         hidden = self.embedding(batch.tokens, batch.layout, batch.segments)
         return EncoderOutput(self.stack(hidden, batch.layout), batch.layout)
-
-
-@dataclass(frozen=True)
-class GenerationConstraints:
-    """What a model's files require of the texts that it generates.
-
-    Attributes:
-        first: the token with which a text begins, whatever the scores say.
-        last: tokens, with one of which a text ends that is as long as it may be.
-        bad_words: words, each of one token or more, that a text must not contain.
-    """
-
-    first: int | None = None
-    last: tuple[int, ...] = ()
-    bad_words: tuple[tuple[int, ...], ...] = ()
 
 
 class EncoderDecoder(LanguageModel):
@@ -71,7 +56,7 @@ class EncoderDecoder(LanguageModel):
         parts: HeadParts,
         *,
         start: int,
-        constraints: GenerationConstraints = GenerationConstraints(),
+        constraints: GenerationConstraints | None = None,
         std: float = 0.02,
         residual_std: float | None = None,
         positions: int | None = None,
@@ -81,7 +66,7 @@ class EncoderDecoder(LanguageModel):
         )
         self.encoder = encoder
         self.start = start
-        self.constraints = constraints
+        self.constraints = constraints or GenerationConstraints()
 
     @property
     def has_encoder(self) -> bool:

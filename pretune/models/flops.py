@@ -47,6 +47,11 @@ def stack_flops(stack: Stack, length: int, source: int = 0) -> float:
     return sum(block_flops(block, length, length, source) for block in stack.in_order) if length else 0.0
 
 
+def encoder_flops(model: LanguageModel, length: int) -> float:
+    """Floating-point operations of the encoder's forward for a source of `length` tokens; 0 where there is none."""
+    return stack_flops(model.encoder.stack, length) if isinstance(model, EncoderDecoder) else 0.0
+
+
 def block_flops(block: nn.Module, queries: int, keys: int, source: int = 0) -> float:
     """Floating-point operations of one layer's forward for a sequence of `keys` tokens of which it gives `queries`.
 
@@ -117,10 +122,9 @@ class _Pass:
         self._model = model
         self._heads = {role: head_flops(model, role) for role in model.heads}
         self._stack = lru_cache(maxsize=65536)(partial(stack_flops, model.stack))
-        self._last = lru_cache(maxsize=65536)(partial(block_flops, model.stack.in_order[-1]))
-        self._encoder = None
-        if isinstance(model, EncoderDecoder):
-            self._encoder = lru_cache(maxsize=65536)(partial(stack_flops, model.encoder.stack))
+        last = model.stack.in_order[-1] if model.stack.order else nn.Identity()
+        self._last = lru_cache(maxsize=65536)(partial(block_flops, last))
+        self._encoder = lru_cache(maxsize=65536)(partial(encoder_flops, model)) if model.has_encoder else None
 
     def __call__(self, batch: Batch) -> float:
         """Of one micro-batch."""

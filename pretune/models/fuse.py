@@ -102,7 +102,7 @@ class FusedHead(VocabularyHead):
     """A vocabulary head with packed weights."""
 
     def __init__(self, head: VocabularyHead, dtype: torch.dtype) -> None:
-        super().__init__(head.vocabulary, head.transform, head.bias)
+        super().__init__(head.vocabulary, head.transform, head.bias, predicts=head.predicts)
         self._scores = head.vocabulary.product(head.bias)
         self._dtype = dtype
 

@@ -29,9 +29,10 @@ from pretune.nn.heads import (
     SequenceHead,
     SpanHead,
     TokenClassificationHead,
+    TokenPrediction,
     VocabularyHead,
 )
-from pretune.nn.model_protocol import ModelOutput, TrainableModel
+from pretune.nn.model_protocol import GenerationConstraints, ModelOutput, TrainableModel
 from pretune.nn.stack import Stack
 
 Pooling = Literal["mean", "cls", "last"]
@@ -99,6 +100,7 @@ class LanguageModel(nn.Module):
         metadata: what the files say of the model beyond its configuration: objectives, task, heads.
         extra_weights: what an objective or a task has learned beside the model, by its name in the files
             (`objective.<name>.…`), saved with it.
+        constraints: what the files demand of the texts that it writes.
         pooling: what makes a text's vector of its rows, where the files or the training say it: `mean`, `cls`, `last`.
     """
 
@@ -127,6 +129,7 @@ class LanguageModel(nn.Module):
         self.extras: dict[str, Any] = {}
         self.loaded: Loaded | None = None
         self.pooling: Pooling | None = None
+        self.constraints = GenerationConstraints()
         self.metadata = Metadata()
         self.extra_weights: dict[str, Tensor] = {}
 
@@ -231,9 +234,14 @@ class LanguageModel(nn.Module):
         """The activation that the family uses in its heads."""
         return self.parts.activation
 
-    def vocabulary_head(self) -> VocabularyHead:
-        """A new head over the vocabulary, tied to the embedding where the configuration says so."""
-        return self.parts.vocabulary_head(self.embedding)
+    def vocabulary_head(self, predicts: TokenPrediction | None = None) -> VocabularyHead:
+        """A new head over the vocabulary, tied to the embedding where the configuration says so.
+
+        Args:
+            predicts: which token a row predicts; by default what the model sees decides.
+        """
+        usual: TokenPrediction = "permuted" if self.supports_permutation else "next" if self.is_causal else "masked"
+        return self.parts.vocabulary_head(self.embedding, predicts or usual)
 
     def sequence_head(
         self,

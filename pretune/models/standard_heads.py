@@ -33,9 +33,9 @@ def _pooler(model: LanguageModel, request: HeadRequest) -> nn.Module:
 
 
 STANDARD_HEADS: Mapping[str, Callable[[LanguageModel, HeadRequest], nn.Module]] = {
-    "mlm": lambda model, request: model.vocabulary_head(),
-    "clm": lambda model, request: model.vocabulary_head(),
-    "plm": lambda model, request: model.vocabulary_head(),
+    "mlm": lambda model, request: model.vocabulary_head("masked"),
+    "clm": lambda model, request: model.vocabulary_head("next"),
+    "plm": lambda model, request: model.vocabulary_head("permuted"),
     "rtd": lambda model, request: DetectionHead(model.width, model.head_activation),
     "nsp": lambda model, request: model.sequence_head(NSP_LABELS, dropout=0.0),
     "sop": lambda model, request: model.sequence_head(SOP_LABELS),

@@ -17,6 +17,7 @@ from pretune.nn.heads import (
     SequenceHead,
     SpanHead,
     TokenClassificationHead,
+    TokenPrediction,
     VocabularyHead,
 )
 
@@ -63,10 +64,10 @@ class HeadParts:
     sequence_bias: bool = True
     tokens_read_encoder: bool = False
 
-    def vocabulary_head(self, embedding: Embedding) -> VocabularyHead:
+    def vocabulary_head(self, embedding: Embedding, predicts: TokenPrediction) -> VocabularyHead:
         """A new head over the vocabulary of an embedding."""
         transform = self.vocabulary_transform()
-        return VocabularyHead.of(embedding, tied=self.tied, transform=transform, bias=self.vocabulary_bias)
+        return VocabularyHead.of(embedding, predicts, tied=self.tied, transform=transform, bias=self.vocabulary_bias)
 
     def sequence_head(
         self, labels: Sequence[str], problem_type: ProblemType, dropout: float | None = None

@@ -21,6 +21,8 @@ PoolPosition = Literal["first", "last", "mean"]
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 """What the scores of a sequence are, in the words of `config.json`."""
 SINGLE_LABEL: ProblemType = "single_label_classification"
+TokenPrediction = Literal["next", "masked", "permuted"]
+"""Which token a row of a language model predicts: the one after it, the one hidden in it, or any in a given order."""
 NSP_LABELS = ("next", "random")
 SOP_LABELS = ("ordered", "swapped")
 
@@ -55,14 +57,21 @@ class VocabularyHead(nn.Module):
         vocabulary: what the rows are multiplied by.
         transform: applied to the rows before.
         bias: (V,) or None.
+        predicts: which token a row predicts.
     """
 
     weight: nn.Parameter | None
 
     def __init__(
-        self, vocabulary: VocabularyBrick, transform: nn.Module | None = None, bias: nn.Parameter | None = None
+        self,
+        vocabulary: VocabularyBrick,
+        transform: nn.Module | None = None,
+        bias: nn.Parameter | None = None,
+        *,
+        predicts: TokenPrediction,
     ) -> None:
         super().__init__()
+        self.predicts = predicts
         self.transform = transform or nn.Identity()
         self.replacement: nn.Module | None = None
         self._plain: tuple[Vocabulary] | None = None  # in a tuple, which registers no second name for its weight
@@ -72,12 +81,19 @@ class VocabularyHead(nn.Module):
 
     @classmethod
     def of(
-        cls, embedding: Embedding, *, tied: bool, transform: nn.Module | None = None, bias: bool = False
+        cls,
+        embedding: Embedding,
+        predicts: TokenPrediction,
+        *,
+        tied: bool,
+        transform: nn.Module | None = None,
+        bias: bool = False,
     ) -> VocabularyHead:
         """A head over an embedding's vocabulary: by its own vectors, or by as many others."""
         word = embedding.word
         vocabulary = word if tied else Vocabulary(word.size, word.width)
-        return cls(vocabulary, transform, nn.Parameter(torch.empty(word.size)) if bias else None)
+        values = nn.Parameter(torch.empty(word.size)) if bias else None
+        return cls(vocabulary, transform, values, predicts=predicts)
 
     @property
     def vocabulary(self) -> VocabularyBrick:
@@ -261,6 +277,11 @@ class SpanHead(RowHead):
 
     def __init__(self, width: int, *, transform: nn.Module | None = None, dropout: float = 0.0) -> None:
         super().__init__(width, 2, transform=transform, dropout=dropout)
+
+
+def reads_rows(head: nn.Module) -> bool:
+    """Whether a head scores rows, each for itself, and not whole sequences."""
+    return isinstance(head, VocabularyHead | DetectionHead | RowHead)
 
 
 def pool(hidden: Tensor, layout: Layout, position: PoolPosition) -> Tensor:

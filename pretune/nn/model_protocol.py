@@ -20,6 +20,7 @@ from pretune.nn.heads import (
     SequenceHead,
     SpanHead,
     TokenClassificationHead,
+    TokenPrediction,
     VocabularyHead,
 )
 
@@ -52,6 +53,21 @@ class ModelOutput:
         """
         row = index if self.rows is None else torch.searchsorted(self.rows, index)
         return self.last_hidden_state.index_select(0, row)
+
+
+@dataclass(frozen=True)
+class GenerationConstraints:
+    """What a model's files demand of a text that it writes.
+
+    Attributes:
+        first: token with which it begins, whatever the scores say.
+        last: tokens with one of which it ends where it is as long as it may be.
+        bad_words: words, each of a token or more, that it does not hold.
+    """
+
+    first: int | None = None
+    last: tuple[int, ...] = ()
+    bad_words: tuple[tuple[int, ...], ...] = ()
 
 
 class TrainableModel(Protocol):
@@ -109,8 +125,16 @@ class TrainableModel(Protocol):
     def head_activation(self) -> Activation:
         """The activation that the family uses in its heads."""
 
-    def vocabulary_head(self) -> VocabularyHead:
-        """A new head over the vocabulary, tied to the embedding where the configuration says so."""
+    @property
+    def constraints(self) -> GenerationConstraints:
+        """What the model's files demand of the texts that it writes."""
+
+    def vocabulary_head(self, predicts: TokenPrediction | None = None) -> VocabularyHead:
+        """A new head over the vocabulary, tied to the embedding where the configuration says so.
+
+        Args:
+            predicts: which token a row predicts; by default what the model sees decides.
+        """
 
     def sequence_head(
         self,
@@ -176,3 +200,9 @@ def get_head(model: TrainableModel, role: str, brick: type[Brick]) -> Brick:
     if role not in model.heads:
         raise UsageError(f"this {model.family} has no head {role!r}; its heads: {', '.join(model.heads) or 'none'}")
     return cast(Brick, model.heads[role])
+
+
+def find_language_head(model: TrainableModel, *predicts: TokenPrediction) -> VocabularyHead | None:
+    """The head of a language model that predicts tokens in the first possible of some ways; None where it has none."""
+    heads = [head for head in model.heads.values() if isinstance(head, VocabularyHead)]
+    return next((head for wanted in predicts for head in heads if head.predicts == wanted), None)

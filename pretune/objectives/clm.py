@@ -18,7 +18,7 @@ from pretune.batch import Batch, Layout
 from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.loss import Term
-from pretune.nn.heads import VocabularyHead
+from pretune.nn.heads import TokenPrediction, VocabularyHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.objectives.objective import ModelLoader, Objective, refuse_to_load
 from pretune.text.samples.rows import Row, names_of, run_of
@@ -28,6 +28,7 @@ class CausalLanguageModelling(Objective):
     """Next-token prediction at every position."""
 
     name: ClassVar[str] = "clm"
+    predicts: ClassVar[TokenPrediction | None] = "next"
     role: ClassVar[str] = "clm"
     default_family: ClassVar[str] = "gpt2"
     view: ClassVar[str] = "stream"
@@ -40,7 +41,7 @@ class CausalLanguageModelling(Objective):
             UsageError: the model would read what is to be predicted.
         """
         self._check_model(model)
-        return {self.role: model.vocabulary_head()}
+        return {self.role: model.vocabulary_head("next")}
 
     def setup(self, model: TrainableModel, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
         """Make sure that the model reads nothing but what comes before.

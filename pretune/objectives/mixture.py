@@ -17,7 +17,7 @@ from pretune.errors import UsageError
 from pretune.find import find_class
 from pretune.loss import Term
 from pretune.nn.model_protocol import ModelOutput, TrainableModel
-from pretune.objectives.objective import ModelLoader, Objective, refuse_to_load
+from pretune.objectives.objective import Ability, ModelLoader, Objective, refuse_to_load
 from pretune.text.samples.rows import Row
 
 if TYPE_CHECKING:
@@ -127,6 +127,16 @@ class Mixture(Objective):
         heaviest = zip(self._members, self._heaviest(step), strict=False)
         top = next((weight for group, weight in heaviest if member in group), 1.0)
         return member.config.weight_at(step) / member.config.weight / top
+
+    @property
+    def token_terms(self) -> tuple[str, ...]:
+        """Those of all members, in the order given."""
+        return tuple(dict.fromkeys(term for member in self._objectives() for term in member.token_terms))
+
+    @property
+    def abilities(self) -> dict[str, Ability]:
+        """Those that any member teaches."""
+        return {name: ability for member in self._objectives() for name, ability in member.abilities.items()}
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """The batch as the leading member prepares it; for a mixture of one part."""

@@ -39,7 +39,7 @@ from pretune.batch import Batch
 from pretune.draw import Draw, Words, combine, mix, mixable, unit
 from pretune.errors import UsageError
 from pretune.loss import Term
-from pretune.nn.heads import VocabularyHead
+from pretune.nn.heads import TokenPrediction, VocabularyHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.objectives.objective import MASK_REMEDY, Objective, ramp, require_token, wrap
 from pretune.text.samples.rows import Row
@@ -61,6 +61,7 @@ class MaskedLanguageModelling(Objective):
     """Predict hidden tokens from both sides."""
 
     name: ClassVar[str] = "mlm"
+    predicts: ClassVar[TokenPrediction | None] = "masked"
     role: ClassVar[str] = "mlm"
     default_family: ClassVar[str] = "bert"
     view: ClassVar[str] = "stream"
@@ -127,7 +128,7 @@ class MaskedLanguageModelling(Objective):
                 f"objective 'mlm' is for models that see both sides of a hidden token, and {model.family} sees what "
                 "comes before it; use the objective clm, or a family such as bert"
             )
-        return {self.role: model.vocabulary_head()}
+        return {self.role: model.vocabulary_head("masked")}
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """One sequence a row, `[CLS] tokens [SEP]`."""

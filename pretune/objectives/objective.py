@@ -18,6 +18,7 @@ from pretune.batch import Batch, Layout, OutputRows, ragged
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.loss import Term
+from pretune.nn.heads import TokenPrediction
 from pretune.nn.model_protocol import ModelOutput, TrainableModel
 from pretune.text.samples.rows import Row, Text, flags_of, join_flags, names_of, run_of
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 Token = TypeVar("Token", int, tuple[int, ...])
 MASK_REMEDY = "train one of kind wordpiece, or use the objective clm"
+Ability = Literal["fill", "generate", "classify"]
+"""What a model can do that has learned something, as a user would try it."""
+
 ModelLoader = Callable[[str], TrainableModel]
 """Reads the folder of a model that is used and never trained."""
 
@@ -54,6 +58,8 @@ class Objective(nn.Module):
         view: what text/ must deliver: "stream", "pairs", "examples".
         pack: how documents are cut where the recipe does not say: "stream" or "document".
         compatible_views: other views on which it can ride in a mixture, by corrupting what another objective prepared.
+        predicts: how it predicts the tokens of running text, where it does: a model that knows no context then has a
+            loss of the entropy of their frequencies.
         overhead: special tokens that `prepare` adds to a sample at most.
         lookahead: tokens past a window's end that it reads as targets.
         words: it wants to know where words begin (`Row.word_flags`, `Batch.continues_word`).
@@ -68,6 +74,7 @@ class Objective(nn.Module):
     pack: ClassVar[str] = "stream"
     compatible_views: ClassVar[tuple[str, ...]] = ()
     transient: ClassVar[tuple[str, ...]] = ()
+    predicts: ClassVar[TokenPrediction | None] = None
     dropout: ClassVar[bool] = False
     overhead: int = 0
     lookahead: int = 0
@@ -124,6 +131,17 @@ class Objective(nn.Module):
     def pooling(self) -> Literal["mean", "cls", "last"] | None:
         """What makes a text's vector of its rows, where it trains vectors."""
         return None
+
+    @property
+    def token_terms(self) -> tuple[str, ...]:
+        """Terms whose loss is that of predicted tokens of running text."""
+        return () if self.predicts is None else (self.name,)
+
+    @property
+    def abilities(self) -> dict[str, Ability]:
+        """What a model can do that it has trained, by the name of the objective or task that taught it."""
+        taught: dict[TokenPrediction, Ability] = {"masked": "fill", "next": "generate"}
+        return {self.name: taught[self.predicts]} if self.predicts in taught else {}
 
     def auxiliary_models(self) -> dict[str, TrainableModel]:
         """Models of its own that are trained along, by the names of their folders in the run directory."""

@@ -29,7 +29,7 @@ from pretune.batch import Batch, ragged
 from pretune.draw import Draw, bounded, combine
 from pretune.errors import UsageError
 from pretune.loss import Term
-from pretune.nn.heads import VocabularyHead
+from pretune.nn.heads import TokenPrediction, VocabularyHead
 from pretune.nn.model_protocol import ModelOutput, RecurrentModel, TrainableModel, get_head
 from pretune.objectives.objective import Objective, target, wrap
 from pretune.text.samples.rows import Row, names_of, sizes_of
@@ -44,6 +44,7 @@ class PermutationLanguageModelling(Objective):
     """Predict tokens in any order."""
 
     name: ClassVar[str] = "plm"
+    predicts: ClassVar[TokenPrediction | None] = "permuted"
     role: ClassVar[str] = "plm"
     default_family: ClassVar[str] = "xlnet"
     view: ClassVar[str] = "stream"
@@ -78,7 +79,7 @@ class PermutationLanguageModelling(Objective):
             raise UsageError(
                 f"objective 'plm' predicts tokens in any order, which {model.family} does not support; use xlnet"
             )
-        return {self.role: model.vocabulary_head()}
+        return {self.role: model.vocabulary_head("permuted")}
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """One sequence a row, special tokens around it; its source is what goes before it into memory."""

@@ -93,6 +93,11 @@ class ReplacedTokenDetection(Objective):
         """The generator."""
         return {GENERATOR: self.generator}
 
+    @property
+    def token_terms(self) -> tuple[str, ...]:
+        """The generator's."""
+        return (GENERATOR,)
+
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """One sequence a row, `[CLS] tokens [SEP]`."""
         return wrap(rows, self.vocabulary)

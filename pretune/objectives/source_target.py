@@ -47,7 +47,7 @@ class SourceTarget(Objective):
             UsageError: the model has no encoder.
         """
         self._check_model(model)
-        return {ROLE: model.vocabulary_head()}
+        return {ROLE: model.vocabulary_head("next")}
 
     def setup(self, model: TrainableModel, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
         """Learn with which token the model's decoder begins.

@@ -28,7 +28,6 @@ from pretune.report.html import card, clock, count, is_number, score, short, tab
 
 PAGE = "report.html"
 _ENTROPY = "unigram_entropy"
-_TOKEN_TERMS = ("mlm", "clm")
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,18 @@ class Run:
         """The newest value of a metric."""
         values = [float(row[name]) for row in self.rows if is_number(row.get(name))]
         return values[-1] if values else None
+
+    @property
+    def abilities(self) -> dict[str, str]:
+        """What the model can do, by the name of the objective or task that taught it."""
+        abilities = self.facts.get("abilities")
+        return {str(k): str(v) for k, v in abilities.items()} if isinstance(abilities, dict) else {}
+
+    @property
+    def token_terms(self) -> list[str]:
+        """Terms whose loss is that of predicted tokens of the text."""
+        terms = self.facts.get("token_terms")
+        return [str(term) for term in terms] if isinstance(terms, list) else []
 
     @property
     def axis(self) -> str:
@@ -218,7 +229,7 @@ def _tiles(run: Run) -> str:
 def _curves(run: Run) -> str:
     """Loss first and wide, then everything else in pairs."""
     terms = [name.removeprefix("loss/") for name in run.names("loss/")]
-    main = next((f"loss/{term}" for term in _TOKEN_TERMS if term in terms), "loss")
+    main = next((f"loss/{term}" for term in run.token_terms if term in terms), "loss")
     if main not in run.names():
         main = "loss"
     wide, narrow = (_loss_chart(run, main, wide) for wide in (True, False))
@@ -232,6 +243,9 @@ def _curves(run: Run) -> str:
         for name in scores
     ]
     small += [_plain_chart(run, name, title, kind) for name, title, kind in _CHARTS]
+    for name in run.names("accuracy/"):
+        title = f"{name.removeprefix('accuracy/').upper()} accuracy, training"
+        small.append(_plain_chart(run, name, title, "trace"))
     cards = [card(chart) for chart in small if chart]
     if cards:
         out.append(f'<h2>Along the way</h2><div class="pair">{"".join(cards)}</div>')
@@ -244,7 +258,7 @@ def _loss_chart(run: Run, name: str, wide: bool = False) -> str:
     if len(held[0]):
         curves.append(Curve("validation", *held, "dots"))
     levels = []
-    if run.entropy is not None and name.removeprefix("loss/") in _TOKEN_TERMS:
+    if run.entropy is not None and name.removeprefix("loss/") in run.token_terms:
         levels.append(Level("unigram entropy", run.entropy))
     term = name.removeprefix("loss/").upper()
     title = "Loss, nats" if name == "loss" else f"{term} loss, nats a prediction"
@@ -311,18 +325,22 @@ def _account(run: Run) -> str:
 
 
 def _next(run: Run) -> str:
-    lines = next_commands(str(run.path), {name.rpartition("/")[2] for name in run.names("loss/")})
+    lines = next_commands(str(run.path), set(run.abilities.values()))
     return f'<h2>Use it</h2><div class="card"><pre>{escape(chr(10).join(lines))}</pre></div>'
 
 
-def next_commands(model: str, roles: Collection[str]) -> list[str]:
-    """What a model can do that was trained for these objectives and tasks, as commands."""
+def next_commands(model: str, abilities: Collection[str]) -> list[str]:
+    """What a model can do, as commands.
+
+    Args:
+        abilities: of `generate`, `fill`, `classify`.
+    """
     lines = []
-    if "clm" in roles:
+    if "generate" in abilities:
         lines.append(f'pretune generate {model} "The function returns"')
-    if "mlm" in roles:
+    if "fill" in abilities:
         lines.append(f'pretune fill {model} "The function returns a [MASK]."')
-    if "classification" in roles:
+    if "classify" in abilities:
         lines.append(f'pretune predict {model} "a text to label"')
     else:
         lines.append(f"pretune finetune --model.init {model} --task classification --data.train labelled.csv")
@@ -351,7 +369,9 @@ def _scores(run: Run) -> list[tuple[str, float]]:
 
 
 def _perplexity(run: Run) -> float | None:
-    loss = run.last("eval/loss/clm")
+    """Of the term that predicts each next token."""
+    term = next((name for name, ability in run.abilities.items() if ability == "generate"), None)
+    loss = run.last(f"eval/loss/{term}")
     return math.exp(loss) if loss is not None and loss < 50 else None
 
 
@@ -365,9 +385,6 @@ _CHARTS = (
     ("lr", "Learning rate", "line"),
     ("grad_norm", "Gradient norm", "trace"),
     ("tokens_per_second", "Tokens a second", "trace"),
-    ("accuracy/mlm", "MLM accuracy, training", "trace"),
-    ("accuracy/nsp", "NSP accuracy, training", "trace"),
-    ("accuracy/clm", "CLM accuracy, training", "trace"),
 )
 _FROM_ZERO = ("tokens_per_second", "grad_norm")
 _SECTIONS: Sequence[Callable[[Run], str]] = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pretune.model import Model
     from pretune.train.recipe import Recipe
 
-FILE = "samples.json"
+FILE, FACTS = "samples.json", "run.json"
 COUNT = 6
 _SENTENCE = (8, 40)  # tokens of a sentence that gets a mask
 _PROMPT, _CONTINUATION = 16, 48  # tokens
@@ -37,23 +37,29 @@ def write_samples(run: Path, model: Model, recipe: Recipe, data: Data | None = N
     Args:
         data: labelled data in memory, where the recipe names no file.
     """
-    answers = take_samples(model, recipe, data)
+    facts = json.loads((run / FACTS).read_text(encoding="utf-8"))
+    answers = take_samples(model, recipe, set(facts.get("abilities", {}).values()), data)
     replace_file(run / FILE, json.dumps(answers, ensure_ascii=False, indent=2).encode())
 
 
-def take_samples(model: Model, recipe: Recipe, data: Data | None = None) -> list[Sample]:
-    """Answers on texts chosen by key from the held-out part, or the training part where nothing is held out."""
+def take_samples(model: Model, recipe: Recipe, abilities: Collection[str], data: Data | None = None) -> list[Sample]:
+    """Answers on texts chosen by key from the held-out part, or the training part where nothing is held out.
+
+    Args:
+        abilities: what the model was trained for: `fill`, `generate`, `classify`.
+        data: labelled data in memory, where the recipe names no file.
+    """
     draw = Draw(recipe.seed).at("report")
     if recipe.task:
         labelled = data if data is not None else recipe.data.validation or recipe.data.train
-        return labellings(model, recipe, draw, labelled) if "classification" in recipe.task else []
+        return labellings(model, recipe, draw, labelled) if "classify" in abilities else []
     store = TokenStore.open(recipe.data.stores[0])
     held = store.split("validation")
     split = held if held.document_count else store.split("train")
     out: list[Sample] = []
-    if "mlm" in recipe.objective:
+    if "fill" in abilities:
         out += fills(model, split, draw)
-    if "clm" in recipe.objective:
+    if "generate" in abilities:
         out += continuations(model, split, draw)
     return out
 

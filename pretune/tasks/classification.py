@@ -28,7 +28,7 @@ from pretune.find import suggest
 from pretune.loss import Term
 from pretune.nn.heads import SequenceHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
-from pretune.objectives.objective import ends, name_samples, target
+from pretune.objectives.objective import Ability, ends, name_samples, target
 from pretune.tasks.task import (
     Example,
     RowBatch,
@@ -167,6 +167,11 @@ class Classification(Task[ClassificationExample, Prediction, Prediction]):
     def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
         """A head that decides among the labels."""
         return {self.role: model.sequence_head(self.labels)}
+
+    @property
+    def abilities(self) -> dict[str, Ability]:
+        """It labels texts."""
+        return {self.name: "classify"}
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """Wrap texts in the model's special tokens and name the labels that are known."""

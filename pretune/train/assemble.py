@@ -219,6 +219,8 @@ def _keep_own_weights(components: TrainComponents) -> None:
 
 def _add_records(components: TrainComponents, stores: StoreData | None, labelled: LabelledData | None) -> None:
     """What is kept for the record: fingerprints, statistics, notes, facts."""
+    components.facts["abilities"] = components.objective.abilities
+    components.facts["token_terms"] = list(components.objective.token_terms)
     if stores is not None:
         components.data |= stores.fingerprints()
         components.data_stats |= stores.statistics()

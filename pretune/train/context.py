@@ -30,6 +30,7 @@ class TrainContext:
         validation: what evaluation looks at; None never evaluates.
         trackers: starts them, given the step from which training goes on; called on rank 0.
         entropy: of the training tokens' frequencies, in nats; None for a task.
+        token_terms: terms whose loss is that of predicted tokens of the text.
         method: how the model is tuned; None for all of it.
     """
 
@@ -42,4 +43,5 @@ class TrainContext:
     validation: Validation | None = None
     trackers: Callable[[int], list[Tracker]] = field(default=lambda step: [])
     entropy: float | None = None
+    token_terms: tuple[str, ...] = ()
     method: TuningMethod | None = None

@@ -111,6 +111,7 @@ def _begin(
         components.validation(recipe, world),
         lambda step: open_trackers(Path(recipe.output), recipe.track, plain(recipe), step),
         components.facts.get("unigram_entropy"),
+        components.objective.token_terms,
         tuning_method(recipe),
     )
 

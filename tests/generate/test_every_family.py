@@ -20,9 +20,10 @@ from pretune.generate.options import GenerateConfig
 from pretune.generate.sample import apply_constraints
 from pretune.interop.huggingface import load_model, save_model
 from pretune.models import build
-from pretune.models.encoder_decoder import EncoderDecoder, GenerationConstraints
+from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel
+from pretune.nn.model_protocol import GenerationConstraints
 
 NEW = 12
 END, PAD = 0, 1

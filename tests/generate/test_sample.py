@@ -10,7 +10,7 @@ from transformers import TopKLogitsWarper, TopPLogitsWarper
 from pretune.draw import Draw
 from pretune.generate.options import GenerateConfig
 from pretune.generate.sample import apply_constraints, keys, sample, top_k_top_p
-from pretune.models.encoder_decoder import GenerationConstraints
+from pretune.nn.model_protocol import GenerationConstraints
 
 
 @pytest.mark.parametrize(("k", "p"), [(0, 1.0), (5, 1.0), (0, 0.9), (0, 0.3), (0, 1e-9), (7, 0.5), (5000, 0.999)])

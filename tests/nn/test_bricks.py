@@ -112,7 +112,7 @@ def test_embedding_adds_word_position_and_segment():
 
 def test_vocabulary_head_loss_equals_its_logits():
     weight = nn.Parameter(torch.randn(50, 8))
-    head = VocabularyHead(Vocabulary.of(weight), bias=nn.Parameter(torch.randn(50)))
+    head = VocabularyHead(Vocabulary.of(weight), bias=nn.Parameter(torch.randn(50)), predicts="masked")
     rows, labels = torch.randn(20, 8), torch.randint(0, 50, (20,))
     loss, correct = head.loss(rows, labels)
     torch.testing.assert_close(loss, F.cross_entropy(head(rows), labels, reduction="sum"))

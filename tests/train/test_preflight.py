@@ -140,7 +140,7 @@ def test_a_run_whose_loss_stands_still_says_so_once(
 
 
 def watch(losses: list[float], *, entropy: float | None = None, lr: float = 1.0, name: str = "mlm") -> list[str]:
-    plateau = Plateau(entropy)
+    plateau = Plateau(entropy, ["mlm"])
     found = [
         plateau.look({"loss": loss, f"loss/{name}": loss}, n / len(losses), lr, 1.0) for n, loss in enumerate(losses)
     ]

@@ -66,7 +66,13 @@ def run(tmp_path: Path) -> Path:
         tmp_path / "bert",
         rows,
         account={"stores": {"store": {"documents": 41230, "quarantine": []}}, "training": {"displaced": 24313}},
-        run={"unigram_entropy": 6.63, "parameters": 1528130, "began": "2026-11-22T04:21:48+00:00"},
+        run={
+            "unigram_entropy": 6.63,
+            "parameters": 1528130,
+            "began": "2026-11-22T04:21:48+00:00",
+            "token_terms": ["mlm"],
+            "abilities": {"mlm": "fill"},
+        },
         samples=[{"prompt": "<script>alert(1)</script> & [MASK]", "output": "copy 0.41"}],
     )
     (folder / "recipe.toml").write_text('[model]\nsize = "tiny"\n[objective]\nmlm = 1.0\nnsp = 1.0\n')

@@ -22,7 +22,7 @@ class MetricLogger:
         self._context, self._state = context, state
         self._file: MetricsFile | None = None
         self._trackers: list[Tracker] = []
-        self._plateau = Plateau(context.entropy)
+        self._plateau = Plateau(context.entropy, context.token_terms)
         self._began: tuple[float, float] | None = None
         if context.world.is_main:
             self._file = MetricsFile(context.checkpoints.run, state.metrics_bytes)

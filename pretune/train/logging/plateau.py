@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,7 +14,6 @@ _PART = 0.1  # share of a run whose metrics are compared with those of the part 
 _LINES = 10  # of metrics in a part, at least
 _STILL = 0.005  # share of the loss by which it must fall from part to part
 _SURE = 1.5  # standard errors by which it must have missed that
-_LANGUAGE = ("mlm", "clm", "plm", "generator")  # terms whose loss is that of tokens
 
 
 class Plateau:
@@ -21,9 +21,11 @@ class Plateau:
 
     Args:
         entropy: of the tokens' frequencies, in nats; None where it is not known.
+        token_terms: terms whose loss is that of predicted tokens of the text.
     """
 
-    def __init__(self, entropy: float | None = None) -> None:
+    def __init__(self, entropy: float | None = None, token_terms: Sequence[str] = ()) -> None:
+        self._token_terms = token_terms
         self._entropy = entropy
         self._losses: deque[tuple[float, float]] = deque()  # share of the run, loss; of the last two parts
         self._terms: deque[float] = deque(maxlen=_LINES)
@@ -41,7 +43,7 @@ class Plateau:
         if not math.isfinite(loss):
             return None
         self._remember(share, loss)
-        term = next((name for name in _LANGUAGE if f"loss/{name}" in metrics), None)
+        term = next((name for name in self._token_terms if f"loss/{name}" in metrics), None)
         if term is not None:
             self._terms.append(metrics[f"loss/{term}"])
         if not _EARLY <= share <= _LATE or len(self._losses) < 2 * _LINES:
