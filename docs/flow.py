@@ -24,7 +24,7 @@ from pretune.objectives.mixture import build as build_objective
 from pretune.optim import adamw
 from pretune.optim.optimizer import build_optimizer, gradient_norm, update
 from pretune.text.readers.corpus import Account, CorpusConfig, read_corpus
-from pretune.text.samples.sampler import Sampler, divide
+from pretune.text.samples.sampler import Sampler, partition
 from pretune.text.samples.views.view import build_view
 from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
@@ -82,9 +82,9 @@ def walk(folder: Path) -> None:
 
     draw = Draw(0)
     sampler = Sampler([view], [1.0], draw, batch_samples=BATCH, overhead=objective.overhead)
-    rows, cursor = sampler.take(sampler.start)
+    rows, cursor = sampler.next_batch(sampler.start)
     say("rows", f"{len(rows)}, of {', '.join(str(len(row.tokens)) for row in rows)} tokens; cursor {cursor.consumed}")
-    parts = divide(rows, PARTS)
+    parts = partition(rows, PARTS)
     say("micro-batches", f"{PARTS}, of {', '.join(str(sum(row.size for row in part)) for part in parts)} tokens")
 
     plain = [objective.prepare(part, draw) for part in parts]

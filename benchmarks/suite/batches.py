@@ -105,7 +105,7 @@ def setup(*, store: str, pack: str) -> Callable[[], dict[str, Any]]:
     """What the feed of the training loop does for each step of one micro-batch."""
     from pretune.draw import Draw
     from pretune.objectives.mixture import build
-    from pretune.text.samples.sampler import Sampler, divide
+    from pretune.text.samples.sampler import Sampler, partition
     from pretune.text.samples.views.view import build_view
     from pretune.text.store.store import TokenStore
     from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -118,8 +118,8 @@ def setup(*, store: str, pack: str) -> Callable[[], dict[str, Any]]:
 
     def step() -> Any:
         nonlocal cursor
-        rows, cursor = sampler.take(cursor)
-        batch = objective.build_batch(divide(rows, 1)[0], Draw(1))
+        rows, cursor = sampler.next_batch(cursor)
+        batch = objective.build_batch(partition(rows, 1)[0], Draw(1))
         objective.counts(batch)
         return batch
 

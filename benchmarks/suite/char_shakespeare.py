@@ -310,11 +310,11 @@ def characters(size: int) -> Vocabulary:
 def held_out_batches(objective: Objective, held_out: Text) -> list[Any]:
     """The whole text in windows: every character but the first is predicted once."""
     from pretune.draw import Draw
-    from pretune.text.samples.sampler import sweep
+    from pretune.text.samples.sampler import iterate_once
     from pretune.text.samples.views.stream import StreamView
 
     view = StreamView(held_out, LENGTH, objective.lookahead)
-    return [objective.build_batch(rows, Draw(0)) for rows in sweep(view, Draw(0), EVALUATED)]
+    return [objective.build_batch(rows, Draw(0)) for rows in iterate_once(view, Draw(0), EVALUATED)]
 
 
 def validation(batches: Sequence[Any]) -> Validation:

@@ -81,7 +81,7 @@ def setup(*, store: str, pack: str, window: int) -> Callable[[], dict[str, Any]]
         view = build_view(TokenStore.open(store).split("train"), "stream", LENGTH - 2, 0, pack)
         sampler = Sampler([view], [1.0], Draw(0), batch_samples=BATCH, window=window, overhead=2)
         cursor = sampler.seek(int(steps.integers(0, 2 * len(view) // BATCH)))  # of two epochs
-        rows, _ = sampler.take(cursor)
+        rows, _ = sampler.next_batch(cursor)
         for row in rows:
             row.tokens.sum()
         return perf_counter() - begin

@@ -18,7 +18,7 @@ from pretune.models.flops import Flops, count_parameters
 from pretune.objectives.objective import Objective
 from pretune.runtime.device import choose
 from pretune.runtime.precision import Precision, choose_precision
-from pretune.text.samples.sampler import Sampler, divide
+from pretune.text.samples.sampler import Sampler, partition
 from pretune.train.assemble import TrainComponents, assemble
 from pretune.train.preflight import preflight
 from pretune.train.recipe import Recipe
@@ -101,10 +101,10 @@ def make_plan(recipe: Recipe) -> Plan:
     for part, sampler in zip(components.objective.alternatives, samplers, strict=True):
         cursor = sampler.start
         for step in range(_LOOKED_AT):
-            rows, cursor = sampler.take(cursor)
+            rows, cursor = sampler.next_batch(cursor)
             steps_seen.append(len(rows))
             if step == 0:
-                batches.append(part.build_batch(divide(rows, recipe.data.accumulate)[0], draw))
+                batches.append(part.build_batch(partition(rows, recipe.data.accumulate)[0], draw))
         data.append(f"{part.view}: {_samples(sampler):,} samples of at most {recipe.data.length} tokens")
     there = sum(map(_samples, samplers))
     samples = sum(steps_seen) / len(steps_seen)

@@ -17,7 +17,7 @@ from pretune.batch import Batch, Layout, OutputRows
 from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.objectives.objective import Objective
-from pretune.text.samples.sampler import Cursor, Sampler, divide
+from pretune.text.samples.sampler import Cursor, Sampler, partition
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Prefetcher:
         """This rank's share of one step: the part that the step's key picks, from that part's sampler."""
         part = self._objective.choose(self._draw, step)
         sampler = self._samplers[part]
-        rows, cursor = sampler.take(cursors[part])
+        rows, cursor = sampler.next_batch(cursors[part])
         parts = self._accumulate * self._world
         if len(rows) < parts:
             raise UsageError(
@@ -115,7 +115,7 @@ class Prefetcher:
             )
         batches = [
             self._objective.alternatives[part].build_batch(mine, self._draw, step)
-            for mine in divide(rows, parts)[self._rank :: self._world]
+            for mine in partition(rows, parts)[self._rank :: self._world]
         ]
         counts: dict[str, int] = {}
         data_stats: dict[str, int] = {}

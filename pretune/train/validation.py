@@ -20,7 +20,7 @@ from pretune.runtime.precision import Precision
 from pretune.tasks.task import Example, RowBatch, Task
 from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Row
-from pretune.text.samples.sampler import divide, sweep
+from pretune.text.samples.sampler import iterate_once, partition
 from pretune.text.samples.views.view import View
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.checkpoint.state import means
@@ -166,8 +166,8 @@ def prepare_validation(
         for store, view in enumerate(stores):
             chosen, at_most = _whole_examples(view, limit, draw)
             batches += [
-                (part, divide(rows, 1)[0])  # equal lengths together
-                for rows in sweep(chosen, draw, batch_tokens, store, at_most)
+                (part, partition(rows, 1)[0])  # equal lengths together
+                for rows in iterate_once(chosen, draw, batch_tokens, store, at_most)
             ]
     own = list(range(world.rank, len(batches), world.size))
     is_padded = len(own) < -(-len(batches) // world.size)

@@ -5,7 +5,7 @@ import torch
 from trainkit import clm_recipe, lines, recipe
 
 from pretune.draw import Draw
-from pretune.text.samples.sampler import divide
+from pretune.text.samples.sampler import partition
 from pretune.train.assemble import assemble
 from pretune.train.run import pretrain
 
@@ -33,8 +33,8 @@ def plain_loop(settled):
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-6, foreach=False)
     for step in range(10):
-        rows, cursor = sampler.take(cursor)
-        (rows,) = divide(rows, 1)
+        rows, cursor = sampler.next_batch(cursor)
+        (rows,) = partition(rows, 1)
         batch = objective.corrupt(objective.prepare(rows, draw), draw)
         terms = objective(model, batch)
         loss = sum(term.weight * term.sum / term.count for term in terms)

@@ -6,7 +6,7 @@
    anew.
 3. Sample n of a store is element n % len of that epoch's keyed permutation, epoch = n // len. Optionally the samples
    of each fixed window of the permutation are sorted by length, cut into blocks of a batch, and the blocks shuffled.
-4. A step takes a number of samples, or as many as a budget of tokens holds; `divide` then deals them to ranks and
+4. A step takes a number of samples, or as many as a budget of tokens holds; `partition` then deals them to ranks and
    micro-batches.
 
 Source: (k + 1/2) / w is the rule of Webster and Sainte-Laguë; the seek by permutation follows MosaicML Streaming's
@@ -112,7 +112,7 @@ class Sampler:
         phase = max(p for p in self._phases if p.start <= total)
         return Cursor(tuple((phase.before + _counts(phase.weights, total - phase.start)).tolist()))
 
-    def take(self, cursor: Cursor) -> tuple[Sequence[Row], Cursor]:
+    def next_batch(self, cursor: Cursor) -> tuple[Sequence[Row], Cursor]:
         """The rows of one global step and the cursor after it."""
         stores = self._due(cursor, self.batch_samples or self._usual + self._usual // 2 + 8)
         runs = self._runs(cursor, stores)
@@ -276,7 +276,7 @@ def _check(
             )
 
 
-def sweep(
+def iterate_once(
     view: View, draw: Draw, batch_tokens: int, store: int = 0, limit: int | None = None
 ) -> Iterator[Sequence[Row]]:
     """Every sample once in storage order, in batches of up to `batch_tokens` tokens: for evaluation.
@@ -296,7 +296,7 @@ def sweep(
         begin += count
 
 
-def divide(rows: Sequence[Row], parts: int) -> list[Sequence[Row]]:
+def partition(rows: Sequence[Row], parts: int) -> list[Sequence[Row]]:
     """Deal rows to micro-batches so that tokens are balanced: the longest first, each to the part with fewest tokens.
 
     Parts are accumulation steps times ranks; rank r of w takes `parts[r::w]`. The result depends on the rows alone, not

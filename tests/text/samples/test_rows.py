@@ -14,7 +14,7 @@ from pretune.objectives.clm import CausalLanguageModelling
 from pretune.objectives.mlm import MaskedLanguageModelling
 from pretune.objectives.objective import Objective
 from pretune.text.samples.rows import Row, Windows, join, names_of, pick, run_of, sizes_of
-from pretune.text.samples.sampler import divide
+from pretune.text.samples.sampler import partition
 from pretune.text.samples.views.document import DocumentView
 from pretune.text.samples.views.stream import StreamView
 from pretune.text.samples.views.view import View
@@ -76,7 +76,7 @@ def test_rows_of_several_stores_are_joined_and_picked() -> None:
 @pytest.mark.parametrize("parts", [1, 3])
 def test_windows_are_dealt_as_rows_are(parts: int) -> None:
     rows = windows(DocumentView(SPLITS[0], 6))
-    for mine, theirs in zip(divide(rows, parts), divide(list(rows), parts), strict=True):
+    for mine, theirs in zip(partition(rows, parts), partition(list(rows), parts), strict=True):
         assert isinstance(mine, Windows)
         check_equal(mine, list(theirs))
 

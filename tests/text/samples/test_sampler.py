@@ -14,7 +14,7 @@ from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoded, Row
-from pretune.text.samples.sampler import Cursor, Sampler, divide, sweep
+from pretune.text.samples.sampler import Cursor, Sampler, iterate_once, partition
 from pretune.text.samples.views.document import DocumentView
 from pretune.text.samples.views.stream import StreamView
 
@@ -34,7 +34,7 @@ def names(rows: Sequence[Row]) -> list[tuple[int, int, int]]:
 def walk(sampler: Sampler, steps: int) -> tuple[list[Sequence[Row]], list[Cursor]]:
     cursors, batches = [sampler.start], []
     for _ in range(steps):
-        rows, cursor = sampler.take(cursors[-1])
+        rows, cursor = sampler.next_batch(cursors[-1])
         batches.append(rows)
         cursors.append(cursor)
     return batches, cursors
@@ -63,7 +63,7 @@ def test_a_step_is_a_function_of_its_cursor(given: dict[str, Any]) -> None:
     batches, cursors = walk(Sampler(**given), 8)
     fresh = Sampler(**given)
     for n in np.random.default_rng(0).permutation(8).tolist():
-        rows, after = fresh.take(cursors[n])
+        rows, after = fresh.next_batch(cursors[n])
         assert names(rows) == names(batches[n])
         assert after == cursors[n + 1]
 
@@ -154,14 +154,14 @@ def test_a_window_groups_lengths_without_moving_samples_out_of_it(budget: dict[s
     assert np.median(spread) < 15
     means = [np.mean([row.size for row in rows]) for rows in batches[:8]]
     assert means != sorted(means)
-    assert names(sampler.take(cursors[5])[0]) == names(batches[5])
+    assert names(sampler.next_batch(cursors[5])[0]) == names(batches[5])
 
 
 def test_seeking_far_ahead_is_as_cheap_as_the_start() -> None:
     split = MemorySplit([[50] * 200] * 50)
     sampler = Sampler([StreamView(split, 8), DocumentView(split, 8)], [1.0, 0.3], DRAW, batch_samples=16, window=256)
     far = Cursor((10**9, 3 * 10**8))
-    rows, after = sampler.take(far)
+    rows, after = sampler.next_batch(far)
     assert sum(after.consumed) == sum(far.consumed) + 16
     assert {epoch for _, epoch, _ in names(rows)} >= {10**9 // len(sampler.views[0])}
 
@@ -170,7 +170,7 @@ def test_seeking_far_ahead_is_as_cheap_as_the_start() -> None:
 @settings(max_examples=150, deadline=None)
 def test_dealing_keeps_every_row_and_balances_tokens(lengths: list[int], parts: int) -> None:
     rows = [Row((0, 0, n), np.zeros(length, np.int64)) for n, length in enumerate(lengths)]
-    dealt = divide(rows, parts)
+    dealt = partition(rows, parts)
     assert len(dealt) == parts
     assert sorted(name for part in dealt for name in names(part)) == sorted(names(rows))
     assert all(dealt) or len(rows) < parts
@@ -182,13 +182,13 @@ def test_dealing_keeps_every_row_and_balances_tokens(lengths: list[int], parts: 
     for part in dealt:
         assert [row.size for row in part] == sorted(row.size for row in part)
     shuffled = [rows[n] for n in np.random.default_rng(0).permutation(len(rows)).tolist()]
-    assert [names(part) for part in divide(shuffled, parts)] == [names(part) for part in dealt]
+    assert [names(part) for part in partition(shuffled, parts)] == [names(part) for part in dealt]
 
 
 def test_equal_rows_are_dealt_in_equal_numbers() -> None:
     rows = [Row((0, 0, n), np.zeros(128, np.int64)) for n in range(32)]
     for parts in (1, 2, 4, 8, 32):
-        assert {len(part) for part in divide(rows, parts)} == {32 // parts}
+        assert {len(part) for part in partition(rows, parts)} == {32 // parts}
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -196,7 +196,7 @@ def test_one_two_and_four_ranks_see_the_same_samples(accumulate: int) -> None:
     sampler = Sampler([make_view(50), make_view(70, 1)], [2.0, 1.0], DRAW, batch_samples=24)
     for step, rows in enumerate(walk(sampler, 8)[0]):
         for world in (1, 2, 4):
-            parts = divide(rows, accumulate * world)
+            parts = partition(rows, accumulate * world)
             ranks = [[name for part in parts[rank::world] for name in names(part)] for rank in range(world)]
             assert sorted(chain.from_iterable(ranks)) == sorted(names(rows)), step
 
@@ -208,17 +208,17 @@ def test_pairs_count_both_texts() -> None:
 
 def test_a_sweep_reads_every_sample_once_in_order() -> None:
     view = make_view(57)
-    batches = list(sweep(view, DRAW, 100, store=3))
+    batches = list(iterate_once(view, DRAW, 100, store=3))
     assert [index for rows in batches for _, _, index in names(rows)] == list(range(57))
     assert {(store, epoch) for rows in batches for store, epoch, _ in names(rows)} == {(3, 0)}
     assert all(sum(row.size for row in rows) <= 100 for rows in batches)
-    assert all(len(rows) == 1 for rows in sweep(view, DRAW, 1))
-    some = [names(rows) for rows in sweep(view, DRAW, 100, limit=20)]
-    assert some == [names(rows) for rows in sweep(view, DRAW, 100, limit=20)]
+    assert all(len(rows) == 1 for rows in iterate_once(view, DRAW, 1))
+    some = [names(rows) for rows in iterate_once(view, DRAW, 100, limit=20)]
+    assert some == [names(rows) for rows in iterate_once(view, DRAW, 100, limit=20)]
     chosen = [index for rows in some for _, _, index in rows]
     assert len(set(chosen)) == 20
     assert chosen == sorted(chosen) != list(range(20))
-    assert list(sweep(ExampleView([]), DRAW, 100)) == []
+    assert list(iterate_once(ExampleView([]), DRAW, 100)) == []
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_an_empty_store_is_refused_with_what_to_do() -> None:
 
 def test_a_cursor_of_other_stores_is_refused() -> None:
     with pytest.raises(DataError, match="counts 2 stores, but the run has 1"):
-        Sampler([make_view(3)], [1.0], DRAW, batch_samples=2).take(Cursor((0, 0)))
+        Sampler([make_view(3)], [1.0], DRAW, batch_samples=2).next_batch(Cursor((0, 0)))
 
 
 def test_weights_of_stores_change_after_their_samples() -> None:
@@ -258,7 +258,7 @@ def test_weights_of_stores_change_after_their_samples() -> None:
     cursor, taken = sampler.start, []
     for step in range(90):
         assert sampler.seek(step) == cursor
-        rows, cursor = sampler.take(cursor)
+        rows, cursor = sampler.next_batch(cursor)
         taken += [row.sample[0] for row in rows]
     counts = [np.bincount(taken[a:b], minlength=3) for a, b in ((0, 100), (101, 301), (300, 580))]
     assert np.abs(counts[0] - [50, 25, 25]).max() <= 1
@@ -268,7 +268,7 @@ def test_weights_of_stores_change_after_their_samples() -> None:
     tokens = Sampler(views, (2.0, 1.0, 1.0), Draw(3), batch_tokens=60, schedule=schedule)
     place, order = tokens.start, []
     while len(order) < 400:
-        rows, place = tokens.take(place)
+        rows, place = tokens.next_batch(place)
         order += [row.sample for row in rows]
     assert [sample[0] for sample in order[:400]] == taken[:400]
     with pytest.raises(UsageError, match="rise"):

@@ -78,7 +78,7 @@ def test_batches_of_stores_with_and_without_words_are_what_they_were(
     sampler = Sampler(views, [2.0, 1.0], Draw(5), batch_samples=12)
     cursor, digest = sampler.start, hashlib.sha256()
     for step in range(20):
-        rows, cursor = sampler.take(cursor)
+        rows, cursor = sampler.next_batch(cursor)
         batch = objective.build_batch(rows, Draw(5), step)
         assert int(batch.tokens.max()) < tokenizer.vocabulary.size
         tensors = [batch.tokens, *(part for target in batch.targets.values() for part in target)]

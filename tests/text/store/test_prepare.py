@@ -22,7 +22,7 @@ from pretune.draw import Draw
 from pretune.errors import CannotCreateError, DataError, PretuneError, StorageError
 from pretune.text.encode.sentences import sentence_starts
 from pretune.text.readers.corpus import CorpusConfig
-from pretune.text.samples.sampler import Sampler, divide
+from pretune.text.samples.sampler import Sampler, partition
 from pretune.text.samples.views.view import build_view
 from pretune.text.store.prepare import PrepareConfig, Progress, prepare
 from pretune.text.store.store import TokenStore
@@ -112,9 +112,9 @@ def test_every_sample_is_dealt_once_to_any_number_of_ranks(kind: str, tokenizer:
     store = prepare(source, tokenizer, tmp_path / "store", PrepareConfig(validation=0))
     view = build_view(store.split("train"), "sentence", 16)
     sampler = Sampler([view], [1.0], Draw(3), len(view))
-    rows, _ = sampler.take(sampler.seek(0))
+    rows, _ = sampler.next_batch(sampler.seek(0))
     for ranks in range(1, 41):
-        dealt = [row.sample for part in divide(rows, ranks) for row in part]
+        dealt = [row.sample for part in partition(rows, ranks) for row in part]
         assert sorted(dealt) == [(0, 0, n) for n in range(len(view))]
 
 
