@@ -155,7 +155,7 @@ class TestBadInput:
         [
             (["nope"], 64, ""),
             (["predict"], 64, ""),
-            (["pretrain"], 64, "give a recipe"),
+            (["pretrain"], 64, "name a recipe"),
             (["pretrain", "--optimiser.lr", "1"], 64, "did you mean 'optimizer'?"),
             (["pretrain", "--optimizer.lrr", "1"], 64, "did you mean 'lr'?"),
             (["pretrain", "--optimizer.lr", "-1"], 64, "'optimizer.lr' = -1"),

@@ -1,4 +1,4 @@
-"""The command line: verbs to functions of the library. Nothing here imports torch until a verb needs it."""
+"""The command line: its verbs call functions of the library. Nothing here imports torch until a verb needs it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pretune.errors import UsageError
 
 _HELP = """Take a language model through its whole life: text, tokenizer, pretraining, fine-tuning, use.
 
-`pretune demo` shows all of it in a few minutes. `pretune VERB --help` tells more of a verb; training verbs read a
-recipe (TOML), flags (`--optimizer.lr 3e-4`), or both."""
+`pretune demo` shows all of it in a few minutes. `pretune VERB --help` explains a verb; training verbs read a recipe
+(TOML), flags (`--optimizer.lr 3e-4`), or both."""
 
 app = App(
     name="pretune",
@@ -40,7 +40,7 @@ def version() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code."""
+    """Runs one verb; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     return guard(lambda: _dispatch(words), debug="--debug" in words)
 

@@ -1,4 +1,4 @@
-"""The verb that makes a labelled file larger."""
+"""The verb that augments a labelled file: augment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def register(app: App) -> None:
-    """Hang this verb on the command line."""
+    """Adds this verb to the command line."""
     app.command(augment, group=GROUP, sort_key=3)
 
 
@@ -30,18 +30,18 @@ def augment(
     back: Path | None = None,
     session: Common = DEFAULT,
 ) -> None:
-    """Make a labelled file larger: new texts with the labels of the old ones, as JSONL.
+    """Augment a labelled file: write new texts with the labels of the old ones, as JSONL.
 
     Methods: deletion, insertion, noise, substitution, swap, synonym, translation.
 
     Args:
-        words: FILE... --methods swap,deletion [--field value]...: the rows, then fields such as --copies 4 and
+        words: FILE... --methods swap,deletion [--field value]...: labelled files, then fields such as --copies 4 and
             --methods.synonym.list synonyms.tsv.
-        output: the .jsonl file to write.
-        config: a TOML file of fields; those of the command line lie over it.
+        output: .jsonl file to write.
+        config: TOML file of fields; fields of the command line override it.
         model: folder of a masked language model, for substitution.
-        there: folder of an encoder-decoder that translates into another language, for translation.
-        back: folder of one that translates back.
+        there: folder of an encoder-decoder that translates into another language, for back-translation.
+        back: folder of an encoder-decoder that translates back.
     """
     session.start()
     from pretune import config as configuration
@@ -65,7 +65,7 @@ def augment(
 
 
 def _tools(model: Path | None, there: Path | None, back: Path | None) -> Tools:
-    """What methods may ask of the models that are given."""
+    """Loads the models that methods use."""
     if (there is None) != (back is None):
         raise UsageError("back-translation needs two models: give both --there and --back")
     if model is None and there is None:

@@ -1,4 +1,4 @@
-"""What `pretune show families` and `pretune show objectives` print: taken from the files themselves.
+"""Renders what `pretune show families` and `pretune show objectives` print, from the files themselves.
 
 `docs/families.md` and `docs/objectives.md` are what they print.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pretune.models.model import LanguageModel
     from pretune.objectives.objective import Objective
 
-_LENGTH = 128  # tokens of the sequences whose operations are told
+_LENGTH = 128  # tokens of the sequences whose operations are counted
 _VOCABULARY, _SPECIAL, _TEXTS = 30522, 105, 8  # of the texts on which objectives are compared
 _VIEWS = {
     "stream": "any documents",
@@ -25,14 +25,14 @@ _VIEWS = {
 
 
 def families() -> str:
-    """Every family: what is different about it, its source, and its sizes in figures."""
+    """Renders every family: what is different about it, its source, and its sizes."""
     from pretune.find import variants
 
     return _page("Families", _FAMILIES, (_family(name) for name in variants("models")))
 
 
 def objectives() -> str:
-    """Every objective: what it predicts, its source, its data and its fields."""
+    """Renders every objective: what it predicts, its source, its data and its fields."""
     from pretune.find import variants
 
     return _page("Objectives", _OBJECTIVES, (_objective(name) for name in variants("objectives")))
@@ -41,18 +41,18 @@ def objectives() -> str:
 PAGES: dict[str, Callable[[], str]] = {"families": families, "objectives": objectives}
 
 _FAMILIES = f"""
-Each is one file of `pretune/models`, named as `--model.family` names it. Weights are counted with the heads of its
-first architecture. To train takes gradients and AdamW's two means beside the weights, and activations on top, which
-the plan of a run tells (`pretune show`). Operations are those of layers and vocabulary in a forward over one
-token of a sequence of {_LENGTH}, a multiply-add counted as two; a training step costs three times as many. Of
-encoder-decoders both sides read {_LENGTH}.
+Each family is one file of `pretune/models`, with the name that `--model.family` takes. Weights include the heads of
+its first architecture. Training needs gradients and AdamW's two moments beside the weights, and activations, which
+`pretune show` estimates for a run. Operations are those of layers and vocabulary in a forward pass over one token of
+a sequence of {_LENGTH}, a multiply-add counted as two; a training step costs three times as many. Both sides of an
+encoder-decoder read {_LENGTH} tokens.
 """
 _OBJECTIVES = """
-Each is one file of `pretune/objectives`, named as `--objective` names it: [which-objective.md](which-objective.md) says
-when to take which. `--objective mlm,sop` mixes those that read the same data. A field of one is set as
-`--objective.mlm.rate 0.3`. Operations are those of a training step, all its passes, heads and last rows counted, over
-those of `mlm` with a BERT of the same layers and width on the same texts of 126 tokens; `benchmarks/README.md` has the
-measured times (`make bench ARGS=objective_cost`).
+Each objective is one file of `pretune/objectives`, with the name that `--objective` takes:
+[which-objective.md](which-objective.md) says when to use which. `--objective mlm,sop` mixes objectives that read the
+same data. A field is set as `--objective.mlm.rate 0.3`. Operations are those of a training step, with all its passes
+and heads, relative to those of `mlm` with a BERT of the same layers and width on the same texts of 126 tokens;
+`benchmarks/README.md` has the measured times (`make bench ARGS=objective_cost`).
 """
 
 
@@ -66,11 +66,11 @@ def _family(name: str) -> str:
     from pretune.models.model import get_family
 
     family = get_family(name)
-    kinds = ", ".join(f"`{kind}`" for kind in family.ARCHITECTURES)
+    classes = ", ".join(f"`{name}`" for name in family.ARCHITECTURES)
     table = ["| size | weights | fp32 | to train | MFLOP a token |", "|---|---|---|---|---|"]
     table += [_size(name, size) for size in family.SIZES]
-    told = inspect.cleandoc(family.__doc__ or "")
-    return "\n\n".join([f"## {name}", told, f"In `transformers`: {kinds}.", "\n".join(table)])
+    description = inspect.cleandoc(family.__doc__ or "")
+    return "\n\n".join([f"## {name}", description, f"In `transformers`: {classes}.", "\n".join(table)])
 
 
 def _size(name: str, size: str) -> str:
@@ -81,12 +81,12 @@ def _size(name: str, size: str) -> str:
 
     heads = next((roles for roles in get_family(name).ARCHITECTURES.values() if roles), ())
     model = build(name, size, heads, allocate=False)
-    work = stack_flops(model.stack, _LENGTH, _LENGTH) / _LENGTH
-    work += encoder_flops(model, _LENGTH) / _LENGTH
-    work += sum(head_flops(model, role) for role in heads if reads_rows(model.heads[role]))
+    flops = stack_flops(model.stack, _LENGTH, _LENGTH) / _LENGTH
+    flops += encoder_flops(model, _LENGTH) / _LENGTH
+    flops += sum(head_flops(model, role) for role in heads if reads_rows(model.heads[role]))
     weights = count_parameters(model)
     memory = " | ".join(f"{times * 4 * weights / 1e6:,.0f} MB" for times in (1, 4))
-    return f"| {size} | {_count(weights)} | {memory} | {work / 1e6:,.1f} |"
+    return f"| {size} | {_count(weights)} | {memory} | {flops / 1e6:,.1f} |"
 
 
 def _count(weights: int) -> str:
@@ -98,24 +98,24 @@ def _objective(name: str) -> str:
     from pretune.find import find_class
     from pretune.objectives.objective import Objective
 
-    kind = find_class("objectives", name, Objective)  # type: ignore[type-abstract]
-    module = inspect.getmodule(kind)
+    objective = find_class("objectives", name, Objective)  # type: ignore[type-abstract]
+    module = inspect.getmodule(objective)
     heads = ", ".join(f"`{role}`" for role in _built(name)[0].heads)
     what = (
-        f"a model with the head {heads}, such as {kind.default_family}"
+        f"a model with the head {heads}, such as {objective.default_family}"
         if heads
-        else f"any encoder, such as {kind.default_family}"
+        else f"any encoder, such as {objective.default_family}"
     )
-    facts = f"Needs: {_VIEWS[kind.view]}; {what}."
-    facts += f" Operations of a step: {_work(name) / _work('mlm'):.2f} of those of `mlm`."
-    fields = "```\n" + describe(kind.Config, f"--objective.{name}.") + "\n```"
-    told = inspect.cleandoc((module.__doc__ if module else None) or "")
-    return "\n\n".join([f"## {name}", told, facts, fields])
+    facts = f"Needs: {_VIEWS[objective.view]}; {what}."
+    facts += f" Operations of a step: {_step_flops(name) / _step_flops('mlm'):.2f} of those of `mlm`."
+    fields = "```\n" + describe(objective.Config, f"--objective.{name}.") + "\n```"
+    description = inspect.cleandoc((module.__doc__ if module else None) or "")
+    return "\n\n".join([f"## {name}", description, facts, fields])
 
 
 @cache
 def _built(name: str) -> tuple[LanguageModel, Objective]:
-    """A small model of an objective's own family, and the objective."""
+    """Builds a small model of an objective's default family, and the objective."""
     from pretune.draw import Draw
     from pretune.models import build
     from pretune.objectives.mixture import build as build_objective
@@ -129,8 +129,8 @@ def _built(name: str) -> tuple[LanguageModel, Objective]:
 
 
 @cache
-def _work(name: str) -> float:
-    """Operations of a training step of an objective, with a small model of its own family, on some texts."""
+def _step_flops(name: str) -> float:
+    """Counts the operations of a training step of an objective, with a small model of its default family."""
     import numpy as np
 
     from pretune.draw import Draw

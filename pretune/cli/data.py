@@ -23,10 +23,10 @@ Names = Annotated[tuple[str, ...], Parameter(consume_multiple=True, show_default
 
 
 def register(app: App) -> None:
-    """Hang these verbs on the command line."""
-    corpus = App(name="corpus", help="Make a corpus.", group=GROUP, sort_key=0)
+    """Adds these verbs to the command line."""
+    corpus = App(name="corpus", help="Build a corpus.", group=GROUP, sort_key=0)
     corpus.command(pydocs)
-    tokenizer = App(name="tokenizer", help="Make a tokenizer.", group=GROUP, sort_key=1)
+    tokenizer = App(name="tokenizer", help="Train or extend a tokenizer.", group=GROUP, sort_key=1)
     tokenizer.command(train)
     tokenizer.command(extend)
     app.command(corpus)
@@ -42,15 +42,15 @@ def pydocs(
     minimum: int | None = None,
     session: Common = DEFAULT,
 ) -> None:
-    """Write the corpus that every Python carries, as JSONL.
+    """Write the documentation of installed Python packages as a JSONL corpus.
 
-    Docstrings and the language reference, read without importing the packages.
+    Docstrings and the language reference are read without importing the packages.
 
     Args:
-        output: the .jsonl file to write; each line has `text`, `domain` (the package) and `source`.
-        packages: names of installed packages, and "python"; all that are known by default.
-        exclude: packages, modules or dotted names to leave out with all below them, such as torch.nn.
-        minimum: characters of the shortest docstring kept.
+        output: .jsonl file to write; each line has `text`, `domain` (the package) and `source`.
+        packages: names of installed packages, and "python"; by default all that pretune knows.
+        exclude: packages, modules or dotted names to leave out with everything below them, such as torch.nn.
+        minimum: minimal number of characters of a docstring.
     """
     session.say(f"collecting the documentation of this Python's packages -> {output}")
     from pretune.demo.pydocs import MINIMUM, PACKAGES, write_pydocs
@@ -64,9 +64,9 @@ def train(*words: Args, output: Path, config: Path | None = None, session: Commo
     """Train a tokenizer on text files, folders or globs.
 
     Args:
-        words: PATH... [--field value]...: the text, then fields such as --kind bpe --vocab_size 30000.
+        words: PATH... [--field value]...: text files, then fields such as --kind bpe --vocab_size 30000.
         output: folder for the tokenizer.
-        config: a TOML file of fields; those of the command line lie over it.
+        config: TOML file of fields; fields of the command line override it.
     """
     session.start()
     from pretune.text.readers.corpus import Account, read_corpus
@@ -87,13 +87,13 @@ def train(*words: Args, output: Path, config: Path | None = None, session: Commo
 def extend(*words: Args, model: Path, output: Path, config: Path | None = None, session: Common = DEFAULT) -> None:
     """Add the words of a domain to a tokenizer, and rows to its model; every old id keeps its token.
 
-    A new row is the mean of the rows of the pieces that the word took before.
+    A new row is the mean of the rows of the subwords into which the word was split before.
 
     Args:
         words: PATH... [--field value]...: text of the domain, then fields such as --tokens 1000 --segmenter jieba.
         model: folder of a model with its tokenizer, or of a tokenizer alone.
-        output: folder for the new one.
-        config: a TOML file of fields; those of the command line lie over it.
+        output: folder for the extended one.
+        config: TOML file of fields; fields of the command line override it.
     """
     session.start()
     from pretune.text.readers.corpus import Account, read_corpus
@@ -104,50 +104,50 @@ def extend(*words: Args, model: Path, output: Path, config: Path | None = None, 
     refuse_existing(output)
     old = Tokenizer.load(model)
     account = Account()
-    session.say(f"looking for up to {settings.tokens:,} words of {', '.join(paths)} that {model} takes apart")
+    session.say(f"looking for up to {settings.tokens:,} words of {', '.join(paths)} that {model} splits into subwords")
     documents = read_corpus(paths, corpus, account)
-    found = extend_tokenizer(old, (document.text for document in documents), settings)
+    extended = extend_tokenizer(old, (document.text for document in documents), settings)
     if (model / "config.json").is_file():
         from pretune.interop.huggingface import load_model, save_model
         from pretune.models.vocabulary import extend_vocabulary
 
         network = load_model(model)
-        origins = {id: candidate.pieces for id, candidate in found.words.items()}
-        extend_vocabulary(network, found.tokenizer.vocabulary.size, origins)
-        save_model(network, output, found.tokenizer)
+        origins = {id: candidate.pieces for id, candidate in extended.words.items()}
+        extend_vocabulary(network, extended.tokenizer.vocabulary.size, origins)
+        save_model(network, output, extended.tokenizer)
     else:
-        found.tokenizer.save(output)
-    best = ", ".join(candidate.word for candidate in list(found.words.values())[:8])
-    saved = sum(candidate.saved for candidate in found.words.values())
+        extended.tokenizer.save(output)
+    best = ", ".join(candidate.word for candidate in list(extended.words.values())[:8])
+    saved = sum(candidate.saved for candidate in extended.words.values())
     session.say(
-        f"{account.summary()}\n{len(found.words):,} new tokens, {saved:,} tokens less in this text, most by {best}"
+        f"{account.summary()}\n{len(extended.words):,} new tokens save {saved:,} tokens in this text; best: {best}"
     )
     session.say(f"written: {output}\nnext: pretune prepare {' '.join(paths)} --tokenizer {output} --output store")
 
 
 def _settings(
-    words: tuple[str, ...], config: Path | None, kind: type[C], name: str
+    words: tuple[str, ...], config: Path | None, schema: type[C], name: str
 ) -> tuple[list[str], CorpusConfig, C]:
-    """Paths, how they are read, and the other fields, of a file and of the command line over it."""
+    """Returns paths, how they are read, and the other fields, of a file and of the command line over it."""
     from pretune import config as configuration
     from pretune.text.readers.corpus import CorpusConfig
 
     paths, fields = split_words(words)
     tree = configuration.merge(configuration.read_toml(config) if config else {}, configuration.parse_overrides(fields))
     corpus = configuration.validate(CorpusConfig, tree.pop("corpus", {}), "corpus")
-    return paths, corpus, configuration.validate(kind, tree, name)
+    return paths, corpus, configuration.validate(schema, tree, name)
 
 
 def prepare(*words: Args, tokenizer: Path, output: Path, config: Path | None = None, session: Common = DEFAULT) -> None:
-    """Turn text into a token store.
+    """Tokenize text into a token store.
 
-    Killed and started again, it ends with the same bytes.
+    Killed and started again, it produces the same bytes.
 
     Args:
-        words: PATH... [--field value]...: the text, then fields such as --processes 4.
+        words: PATH... [--field value]...: text files, then fields such as --processes 4.
         tokenizer: folder or file of a tokenizer.
         output: folder for the store.
-        config: a TOML file of fields; those of the command line lie over it.
+        config: TOML file of fields; fields of the command line override it.
     """
     session.start()
     from pretune import config as configuration
@@ -156,19 +156,19 @@ def prepare(*words: Args, tokenizer: Path, output: Path, config: Path | None = N
 
     paths, fields = split_words(words)
     settings = configuration.load(preparing.PrepareConfig, config, fields)
-    session.say(f"turning {', '.join(paths)} into tokens by {tokenizer} -> {output}")
+    session.say(f"tokenizing {', '.join(paths)} with {tokenizer} -> {output}")
     words_to_ids = Tokenizer.load(tokenizer)
     store = preparing.prepare(paths, words_to_ids, output, settings, Meter(session).show)
     for name in ("train", "validation"):
         split = store.split(name)
         session.say(f"{name}: {split.document_count:,} documents, {split.token_count:,} tokens")
     session.say(f"written: {output}")
-    work = "--objective clm --model.family gpt2" if words_to_ids.vocabulary.mask is None else "--objective mlm"
-    session.say(f"next: pretune pretrain {work} --data.stores {output} --output run")
+    flags = "--objective clm --model.family gpt2" if words_to_ids.vocabulary.mask is None else "--objective mlm"
+    session.say(f"next: pretune pretrain {flags} --data.stores {output} --output run")
 
 
 class Meter:
-    """Says how far a long reading is: in place on a terminal, every ten seconds elsewhere."""
+    """Shows the progress of reading text: in place on a terminal, every ten seconds elsewhere."""
 
     def __init__(self, session: Session) -> None:
         self._quiet = session.silent
@@ -176,7 +176,7 @@ class Meter:
         self._last = time.monotonic()
 
     def show(self, progress: Progress) -> None:
-        """Take the newest numbers."""
+        """Shows the newest numbers."""
         now = time.monotonic()
         if self._quiet or now - self._last < (0.2 if self._live else 10.0):
             return
@@ -187,7 +187,7 @@ class Meter:
 
 
 def refuse_existing(output: Path) -> None:
-    """Never write over a folder that holds something.
+    """Refuses to write into a folder that is not empty.
 
     Raises:
         CannotCreateError: the folder is not empty.
@@ -197,7 +197,7 @@ def refuse_existing(output: Path) -> None:
 
 
 def split_words(words: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Paths, which come first, and `--field value` words, which follow.
+    """Splits words into paths, which come first, and `--field value` words, which follow.
 
     Raises:
         UsageError: no path.

@@ -1,4 +1,4 @@
-"""The verb that writes a model for others."""
+"""The verb that exports a model: export."""
 
 from __future__ import annotations
 
@@ -19,28 +19,31 @@ def export(
     pooling: Literal["mean", "cls", "last"] | None = None,
     session: Common = DEFAULT,
 ) -> None:
-    """Write a model in the files of `transformers`, read them again and compare.
+    """Export a model to the files of `transformers`, read them back and compare.
 
-    It says done only after every weight, the outputs and the tokenizer were found to be the same.
+    It reports success only if every weight, the outputs and the tokenizer are the same.
 
     Args:
         model: folder of a model, or a .gguf file.
         output: folder to write.
-        format: of the weights in the files.
-        max_shard_gb: of one file of weights, in GB.
-        pooling: write what sentence-transformers reads too: the vector of a text is this of its rows. By default as
-            the model was trained for vectors, if it was.
+        format: dtype of the weights in the files.
+        max_shard_gb: maximal size of one weight file, in GB.
+        pooling: write the files of sentence-transformers too, with this pooling; by default if the model was trained
+            for vectors.
     """
     if max_shard_gb <= 0:
-        raise UsageError(f"--max-shard-gb {max_shard_gb}: give more than 0")
+        raise UsageError(f"--max-shard-gb {max_shard_gb}: expected more than 0")
     session.start()
-    session.say(f"writing {model} for transformers -> {output}")
+    session.say(f"exporting {model} for transformers -> {output}")
     from pretune import api
 
     loaded = api.load(model, device=session.device or "cpu", precision="fp32")
-    found = loaded.export(output, format=format, max_shard_bytes=max(1, int(max_shard_gb * 1e9)), pooling=pooling)
-    cost = "" if format == "fp32" else f"; rounding to {format} moves outputs by {found.difference:.1e} of their size"
-    session.say(f"done: read again and compared {found.weights:,} weights and {found.outputs} outputs, all equal{cost}")
+    result = loaded.export(output, format=format, max_shard_bytes=max(1, int(max_shard_gb * 1e9)), pooling=pooling)
+    cost = f"; rounding to {format} changes outputs by {result.difference:.1e} of their size"
+    cost = "" if format == "fp32" else cost
+    session.say(
+        f"done: read back and compared {result.weights:,} weights and {result.outputs} outputs, all equal{cost}"
+    )
     session.say(
         f'next: python -c "import transformers; print(transformers.AutoModel.from_pretrained({str(output)!r}))"'
     )

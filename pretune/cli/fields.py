@@ -1,4 +1,4 @@
-"""The fields of a configuration as a page of help, read from its classes: names, types, defaults, meaning."""
+"""Renders the fields of a configuration as help: names, types, defaults and meanings, read from its classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 
 from pretune.find import variants
 
-# What the `--field value` words of a verb may be: configuration classes, by module and name.
+# The configuration classes whose fields a verb takes as `--field value`, by module and name.
 _FIELDS = {
     "tokenizer train": ("pretune.text.tokenizer.train:TokenizerConfig", "pretune.text.readers.corpus:CorpusConfig"),
     "tokenizer extend": ("pretune.text.tokenizer.extend:ExtendConfig", "pretune.text.readers.corpus:CorpusConfig"),
@@ -32,29 +32,29 @@ _ENTRY = re.compile(r"^    (\w+(?:, \w+)*): (.*(?:\n {8,}.*)*)", re.MULTILINE)
 
 
 def show_fields(words: Sequence[str]) -> None:
-    """Print the fields that a verb takes, where it takes any; what its `--help` ends with.
+    """Prints the fields that a verb takes, at the end of its `--help`.
 
     Args:
         words: the command line.
     """
     verb = " ".join(takewhile(lambda word: not word.startswith("-"), words))
-    for number, place in enumerate(_FIELDS.get(verb, ())):
-        module, _, name = place.partition(":")
-        kind: type[BaseModel] = getattr(importlib.import_module(module), name)
-        print(f"\nFields ({place.replace(':', '.')}):\n" if not number else "")
-        print(describe(kind, "--corpus." if number else "--"))
+    for number, target in enumerate(_FIELDS.get(verb, ())):
+        module, _, name = target.partition(":")
+        schema: type[BaseModel] = getattr(importlib.import_module(module), name)
+        print(f"\nFields ({target.replace(':', '.')}):\n" if not number else "")
+        print(describe(schema, "--corpus." if number else "--"))
     if _FIELDS.get(verb) == _FIELDS["pretrain"]:
         print(_optimizer_fields())
         print("\nVariants, each a file: " + "; ".join(f"{axis}: {', '.join(variants(axis))}" for axis in _AXES))
 
 
-def describe(kind: type[BaseModel], prefix: str = "--") -> str:
-    """A paragraph for each field: `--a.b TYPE = default`, then what it is."""
-    return "\n".join(_paragraphs(kind, prefix))
+def describe(schema: type[BaseModel], prefix: str = "--") -> str:
+    """Renders a paragraph for each field: `--a.b TYPE = default`, then its meaning."""
+    return "\n".join(_paragraphs(schema, prefix))
 
 
 def _optimizer_fields() -> str:
-    """The fields that each optimizer adds to those of all, a paragraph each."""
+    """Renders the fields that each optimizer adds to the common ones, a paragraph each."""
     from pretune.optim.optimizer import OptimizerConfig, find_optimizer
 
     shared = set(OptimizerConfig.model_fields)
@@ -67,10 +67,10 @@ def _optimizer_fields() -> str:
     return "\n".join(pages)
 
 
-def _paragraphs(kind: type[BaseModel], prefix: str, names: Sequence[str] | None = None) -> Iterator[str]:
-    meaning = _meanings(kind)
+def _paragraphs(schema: type[BaseModel], prefix: str, names: Sequence[str] | None = None) -> Iterator[str]:
+    meaning = _meanings(schema)
     inner: list[tuple[str, type[BaseModel]]] = []
-    fields = kind.model_fields
+    fields = schema.model_fields
     for name, field in fields.items() if names is None else [(name, fields[name]) for name in names]:
         below = _configuration(field.annotation)
         if below is not None:
@@ -84,10 +84,10 @@ def _paragraphs(kind: type[BaseModel], prefix: str, names: Sequence[str] | None 
         yield from _paragraphs(below, f"{prefix}{name}.")
 
 
-def _meanings(kind: type[BaseModel]) -> dict[str, str]:
-    """What the `Attributes:` section of a class and of its bases says of each field."""
+def _meanings(schema: type[BaseModel]) -> dict[str, str]:
+    """Returns what the `Attributes:` sections of a class and of its bases say about each field."""
     out: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
+    for base in reversed(schema.__mro__):
         section = inspect.cleandoc(vars(base).get("__doc__") or "").partition("Attributes:")[2]
         for group, text in _ENTRY.findall(section):
             out |= dict.fromkeys(group.split(", "), " ".join(text.split()))
@@ -100,7 +100,7 @@ def _configuration(annotation: Any) -> type[BaseModel] | None:
 
 
 def _type(annotation: Any) -> str:
-    """A type as a reader of help wants it: `a|b` for choices, `number` for floats."""
+    """Renders a type for help: `a|b` for choices, NUMBER for floats."""
     if get_origin(annotation) is Literal:
         return "|".join(str(value) for value in get_args(annotation))
     if get_origin(annotation) in (Union, types.UnionType):

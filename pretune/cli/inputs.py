@@ -1,4 +1,4 @@
-"""Texts for a verb from its arguments, a file or standard input, and results to a file or standard output."""
+"""Reads a verb's texts from arguments, a file or standard input; writes results to a file or standard output."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ CHUNK = 512  # texts that are in memory at once while a stream is read
 
 
 def read_texts(texts: Sequence[str], input: Path | None, second: str | None = None) -> Iterator[tuple[str, str | None]]:
-    """Texts, or pairs of texts, from one of three places: arguments, a file, the lines of standard input.
+    """Reads texts, or pairs of texts, from arguments, a file, or the lines of standard input.
 
     Args:
-        second: the column of a file that has the other text of each pair.
+        second: column of the file with the second text of each pair.
 
     Raises:
         UsageError: both arguments and a file.
         DataError: a line of standard input that is empty or not UTF-8; a bad row of a file.
     """
     if texts and input is not None:
-        raise UsageError(f"give texts or --input {input}, not both")
+        raise UsageError(f"expected texts or --input {input}, not both")
     if texts:
         return ((text, None) for text in texts)
     return _standard_input() if input is None else _file(input, second)
@@ -63,7 +63,7 @@ def read_task_records(
 
 
 def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
-    """Consecutive lists of at most `size` items."""
+    """Yields consecutive lists of at most `size` items."""
     iterator = iter(items)
     while part := list(islice(iterator, size)):
         yield part
@@ -89,7 +89,7 @@ def open_output(path: Path | None) -> Iterator[IO[str]]:
 
 
 def write_line(file: IO[str], value: Any) -> None:
-    """One value as a line of JSON, handed on at once."""
+    """Writes one value as a line of JSON, flushed at once on standard output."""
     file.write(json.dumps(value, ensure_ascii=False) + "\n")
     if file is sys.stdout:
         file.flush()
@@ -106,12 +106,12 @@ def _file(path: Path, second: str | None) -> Iterator[tuple[str, str | None]]:
 
 def _standard_input() -> Iterator[tuple[str, str | None]]:
     if sys.stdin.isatty():
-        print("reading standard input, a text a line; end with Ctrl-D", file=sys.stderr)
+        print("reading standard input, one text per line; end with Ctrl-D", file=sys.stderr)
     for number, line in enumerate(sys.stdin.buffer, 1):
         try:
             text = line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise DataError(f"standard input:{number}: not UTF-8: {error}; convert it first (iconv -t utf-8)") from None
         if not text.strip():
-            raise DataError(f"standard input:{number}: the line is empty; leave it out")
+            raise DataError(f"standard input:{number}: the line is empty; remove it")
         yield text, None

@@ -1,4 +1,4 @@
-"""What every verb shares: its common flags, how it speaks, and how an error becomes a message and an exit code."""
+"""Common flags of all verbs, logging to standard error, and how errors become messages and exit codes."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Session:
     """Flags of every verb.
 
     Attributes:
-        device: auto, cpu, cuda, cuda:N or mps; auto takes a GPU where there is one.
-        threads: CPU threads; all cores by default.
-        quiet: say nothing but errors and results.
+        device: auto, cpu, cuda, cuda:N or mps; auto uses a GPU if there is one.
+        threads: number of CPU threads; by default one per core.
+        quiet: print nothing but errors and results.
         debug: show the traceback of an error.
         allocator: keep freed memory in the process and use huge pages: 1.15-1.25x faster steps on glibc.
     """
@@ -60,23 +60,23 @@ class Session:
 
     @property
     def silent(self) -> bool:
-        """On request, and on all ranks but the first."""
+        """Whether nothing is printed: on request, and on all ranks but the first."""
         return self.quiet or os.environ.get("RANK", "0") != "0"
 
     def say(self, text: str) -> None:
-        """A sentence for the person who started the verb; results go to standard output, this does not."""
+        """Prints a message to standard error; results go to standard output."""
         if not self.silent:
             print(text, file=sys.stderr, flush=True)
 
     def overrides(self) -> list[str]:
-        """These flags as fields of a recipe."""
+        """Returns these flags as fields of a recipe."""
         words = [] if self.device is None else ["--device", self.device]
         words += [] if self.threads is None else ["--threads", str(self.threads)]
         return words + (["--track.progress", "quiet"] if self.quiet else [])
 
 
 class _StderrHandler(logging.Handler):
-    """What the library logs, on standard error as it is now."""
+    """Prints what the library logs to the current standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(record.getMessage(), file=sys.stderr, flush=True)
@@ -88,11 +88,11 @@ DEFAULT = Session()
 
 
 class Terminated(BaseException):
-    """SIGTERM came while no training loop was there to take it."""
+    """Raised by SIGTERM while no training loop handles it."""
 
 
 def guard(action: Callable[[], int], debug: bool) -> int:
-    """Run an action; whatever goes wrong becomes one message on standard error and an exit code."""
+    """Runs an action; any error becomes one message on standard error and an exit code."""
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         code = action()
@@ -112,7 +112,7 @@ def guard(action: Callable[[], int], debug: bool) -> int:
 
 
 def explain(error: BaseException) -> tuple[str, int]:
-    """What to tell, and the exit code (sysexits, or 128 + a signal)."""
+    """Returns the message of an error and its exit code (sysexits, or 128 + a signal)."""
     if isinstance(error, PretuneError):
         return str(error), error.code
     if isinstance(error, KeyboardInterrupt):
@@ -121,7 +121,7 @@ def explain(error: BaseException) -> tuple[str, int]:
         return "terminated", 128 + signal.SIGTERM
     if isinstance(error, OSError) and error.errno is not None:
         return _explain_os(error)
-    hint = "this is a defect of pretune or of a file of yours; --debug shows where"
+    hint = "this is a bug in pretune or in a file of yours; --debug shows the traceback"
     return f"{type(error).__name__}: {error} ({hint})", INTERNAL
 
 

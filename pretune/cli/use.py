@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Group, Parameter
 
@@ -26,11 +26,11 @@ Json = Annotated[bool, Parameter(name="--json")]
 
 
 def register(app: App) -> None:
-    """Hang these verbs on the command line."""
+    """Adds these verbs to the command line."""
     group = Group("Use", sort_key=3)
     verbs: Sequence[Callable[..., None]] = (evaluate, predict, fill, generate, score, embed, export)
-    for place, verb in enumerate(verbs):
-        app.command(verb, group=group, sort_key=place)
+    for position, verb in enumerate(verbs):
+        app.command(verb, group=group, sort_key=position)
 
 
 def evaluate(
@@ -49,22 +49,22 @@ def evaluate(
     pack: Literal["stream", "document"] | None = None,
     session: Common = DEFAULT,
 ) -> None:
-    """Score a model on a labelled file or a token store.
+    """Evaluate a model on a labelled file or a token store.
 
-    Prints JSON: a task's scores, or loss, perplexity and accuracy of each objective on the held-out part of the store.
+    Prints JSON: a task's scores, or the loss, perplexity and accuracy of each objective on the store's held-out split.
 
     Args:
         model: folder of a model.
-        data: .csv, .tsv, .jsonl or .parquet with labels; or a folder made by `pretune prepare`.
-        text_column: of a labelled file; by default, as for all that follow, as in the model's training.
-        label_column: of a labelled file.
-        second_column: of a labelled file, for pairs.
-        task: of a labelled file, such as classification, or similarity, whose labels say how alike two texts are.
-        truncate: which part of a text that is too long is read.
-        objective: of a store, such as "span" or "mlm,sop"; by default what the model's heads were made for.
-        split: of a store.
-        length: tokens of a window of a store.
-        pack: how a store is cut into windows.
+        data: a labelled .csv, .tsv, .jsonl or .parquet file, or a store made by `pretune prepare`.
+        text_column: column of the texts in a labelled file; by default, like the columns below, as in training.
+        label_column: column of the labels in a labelled file.
+        second_column: column of the second texts in a labelled file of pairs.
+        task: task of a labelled file, such as classification, or similarity, whose labels say how alike two texts are.
+        truncate: which part of a too long text is kept; error refuses it. By default as in training.
+        objective: what to evaluate on a store, such as "span" or "mlm,sop"; by default what the model's heads are for.
+        split: split of a store.
+        length: tokens per window of a store.
+        pack: how documents of a store are packed into windows.
     """
     session.say(f"evaluating {model} on {data}")
     loaded = _load(model, session)
@@ -72,10 +72,10 @@ def evaluate(
         loaded, {"text_column": text_column, "label_column": label_column, "second_column": second_column}
     )
     chosen = None if objective is None else {name.strip(): 1.0 for name in objective.split(",")}
-    found = loaded.evaluate(
+    scores = loaded.evaluate(
         data, columns=columns, task=task, truncate=truncate, objective=chosen, split=split, length=length, pack=pack
     )
-    print(json.dumps(found, indent=2))
+    print(json.dumps(scores, indent=2))
 
 
 def predict(
@@ -89,18 +89,18 @@ def predict(
     truncate: Truncate | None = None,
     session: Common = DEFAULT,
 ) -> None:
-    """Say what a fine-tuned model's task predicts, such as the label of a text with the probability of every label.
+    """Predict with a fine-tuned model's task, such as the label of a text with the probability of every label.
 
-    Prints a line of JSON for each text.
+    Prints one line of JSON per text.
 
     Args:
         model: folder of a fine-tuned model.
-        texts: what to predict on; without texts and --input, the lines of standard input.
+        texts: texts to predict on; without texts and --input, standard input is read, one text per line.
         input: file of texts: .txt (one per line), .jsonl, .csv, .tsv or .parquet with the columns of the training data.
-        output: file for the lines, instead of standard output.
-        text_column: of the file; by default as in the model's training.
-        second_column: of the file, for pairs; by default as in the model's training.
-        truncate: which part of a text that is too long is read; by default as in training.
+        output: file to write, instead of standard output.
+        text_column: column of the texts in the file; by default as in training.
+        second_column: column of the second texts in a file of pairs; by default as in training.
+        truncate: which part of a too long text is kept; error refuses it. By default as in training.
     """
     loaded = _load(model, session)
     from pretune.tasks.task import prediction_fields
@@ -142,27 +142,25 @@ def fill(
     as_json: Json = False,
     session: Common = DEFAULT,
 ) -> None:
-    """Say what may stand at each mask of a text.
-
-    Such as "Paris is the [MASK] of France."
+    """Predict the token at each mask of a text, such as "Paris is the [MASK] of France."
 
     Args:
         model: folder of a masked language model.
-        texts: with one mask or more each; without texts and --input, the lines of standard input.
+        texts: texts with one or more masks each; without texts and --input, standard input is read, one text per line.
         input: file of texts.
-        top: how many guesses for each mask.
-        output: file for the lines, instead of standard output.
-        as_json: print a line of JSON for each text.
+        top: how many predictions to show per mask.
+        output: file to write, instead of standard output.
+        as_json: print one line of JSON per text.
     """
     if top < 1:
-        raise UsageError(f"--top {top}: give at least 1")
+        raise UsageError(f"--top {top}: expected at least 1")
     loaded = _load(model, session)
     with open_output(output) as file:
         for text, _ in read_texts(texts, input):
             masks = loaded.fill(text, top)
             if as_json:
-                found = [[{"token": g.token, "probability": g.probability} for g in guesses] for guesses in masks]
-                write_line(file, {"text": text, "masks": found})
+                rows = [[{"token": g.token, "probability": g.probability} for g in guesses] for guesses in masks]
+                write_line(file, {"text": text, "masks": rows})
                 continue
             file.write(f"{text}\n")
             for guesses in masks:
@@ -187,26 +185,26 @@ def generate(
     as_json: Json = False,
     session: Common = DEFAULT,
 ) -> None:
-    """Go on with a prompt, or write what an encoder-decoder makes of it.
+    """Continue prompts, or generate from them with an encoder-decoder.
 
-    A single one is shown as it grows. Greedy unless a temperature or beams are given.
+    A single prompt's text is shown as it is generated. Decoding is greedy unless a temperature or beams are given.
 
     Args:
         model: folder of a causal language model or an encoder-decoder.
-        prompts: what to go on from; without prompts and --input, the lines of standard input.
+        prompts: texts to continue; without prompts and --input, standard input is read, one prompt per line.
         input: file of prompts.
-        max_new_tokens: at most so many (64).
-        temperature: above 0 samples; 0 takes the most probable token.
-        top_k: sample among the k most probable tokens only.
-        top_p: sample among the fewest tokens whose probabilities reach p.
-        beams: beam search over so many hypotheses.
+        max_new_tokens: maximal number of new tokens (64).
+        temperature: above 0 samples; 0 chooses the most probable token.
+        top_k: sample only among the k most probable tokens.
+        top_p: sample among the fewest tokens whose probabilities add up to p.
+        beams: number of beams of beam search.
         length_penalty: exponent of the length by which a beam's score is divided.
         stop: text that ends a continuation; may be given several times.
-        seed: of the sampling.
-        output: file for the results, instead of standard output.
-        as_json: print a line of JSON for each prompt.
+        seed: seed of the sampling.
+        output: file to write, instead of standard output.
+        as_json: print one line of JSON per prompt.
     """
-    given = {
+    fields = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
         "top_k": top_k,
@@ -216,27 +214,32 @@ def generate(
         "seed": seed,
         "stop": stop or None,
     }
-    options: Any = {name: value for name, value in given.items() if value is not None}
+    options: Any = {name: value for name, value in fields.items() if value is not None}
     loaded = _load(model, session)
     with open_output(output) as file:
         if len(prompts) == 1 and not as_json:
-            for piece in _grow(loaded, prompts[0], options):
+            for piece in _stream(loaded, prompts[0], options):
                 file.write(piece)
                 file.flush()
             file.write("\n")
         else:
             for part in chunks(read_texts(prompts, input)):
-                texts = [text for text, _ in part]
-                for prompt, found in zip(texts, loaded.continuations(texts, **options), strict=True):
-                    if as_json:
-                        write_line(file, {"prompt": prompt, "text": found.text, "reason": found.reason})
-                    else:
-                        file.write(f"{prompt if loaded.continues else ''}{found.text}\n\n")
+                _write_continuations(file, loaded, [text for text, _ in part], options, as_json)
     _written(session, output)
 
 
-def _grow(loaded: Model, prompt: str, options: GenerateOptions) -> Iterator[str]:
-    """The prompt, which is shown once it is known to be one that can be continued, and what follows it."""
+def _write_continuations(
+    file: IO[str], loaded: Model, prompts: list[str], options: GenerateOptions, as_json: bool
+) -> None:
+    for prompt, continuation in zip(prompts, loaded.continuations(prompts, **options), strict=True):
+        if as_json:
+            write_line(file, {"prompt": prompt, "text": continuation.text, "reason": continuation.reason})
+        else:
+            file.write(f"{prompt if loaded.continues else ''}{continuation.text}\n\n")
+
+
+def _stream(loaded: Model, prompt: str, options: GenerateOptions) -> Iterator[str]:
+    """Yields the prompt, once it is known that it can be continued, and then the text that follows it."""
     pieces = loaded.stream(prompt, **options)
     first = next(iter(pieces), "")
     yield prompt + first if loaded.continues else first
@@ -254,31 +257,31 @@ def score(
     output: Path | None = None,
     session: Common = DEFAULT,
 ) -> None:
-    """Say how probable texts are: log probability and bits per byte, which compares across tokenizers.
+    """Score texts by log probability and by bits per byte, which is comparable across tokenizers.
 
-    Prints a line of JSON for each text. A masked language model gives a pseudo-likelihood, and it is called so.
+    Prints one line of JSON per text. For masked language models the score is the pseudo-likelihood, and is named so.
 
     Args:
         model: folder of a language model.
-        texts: what to score; without texts and --input, the lines of standard input.
-        source: what an encoder-decoder reads before the texts.
-        source_column: of the file, what it reads before each text.
-        masking: what a mask hides: a token, or with it the rest of its word.
-        input: file of texts: .txt (one a line), .jsonl, .csv, .tsv or .parquet with a column "text".
-        output: file for the lines, instead of standard output.
+        texts: texts to score; without texts and --input, standard input is read, one text per line.
+        source: source text of an encoder-decoder, the same for all texts.
+        source_column: column of the file with each text's source.
+        masking: mask one token at a time, or with it the rest of its word.
+        input: file of texts: .txt (one text per line), or .jsonl, .csv, .tsv or .parquet with a column "text".
+        output: file to write, instead of standard output.
     """
-    loaded = _load(model, session, "fp32")  # scores that are to be compared are not rounded
+    loaded = _load(model, session, "fp32")  # scores are compared, so they are not rounded
     total, count = None, 0
     with open_output(output) as file:
         for part in chunks(read_texts(texts, input, source_column)):
-            given = [text for text, _ in part]
+            batch = [text for text, _ in part]
             origins = [source if second is None else second for _, second in part]
-            known = [origin for origin in origins if origin is not None]
-            for text, found in zip(given, loaded.score(given, known or None, masking=masking), strict=True):
-                name = "log_prob" if found.kind == "likelihood" else "pseudo_log_prob"
-                said = {"tokens": found.tokens, "unknown": found.unknown, "bytes": found.bytes}
-                write_line(file, {"text": text, name: found.log_prob, "bits_per_byte": found.bits_per_byte, **said})
-                total, count = found if total is None else total + found, count + 1
+            sources = [origin for origin in origins if origin is not None]
+            for text, result in zip(batch, loaded.score(batch, sources or None, masking=masking), strict=True):
+                name = "log_prob" if result.kind == "likelihood" else "pseudo_log_prob"
+                counts = {"tokens": result.tokens, "unknown": result.unknown, "bytes": result.bytes}
+                write_line(file, {"text": text, name: result.log_prob, "bits_per_byte": result.bits_per_byte, **counts})
+                total, count = result if total is None else total + result, count + 1
     if total is not None:
         session.say(f"{count} texts: {total.bits_per_byte:.4f} bits per byte ({total.kind})")
     _written(session, output)
@@ -294,16 +297,16 @@ def embed(
     normalize: bool = False,
     session: Common = DEFAULT,
 ) -> None:
-    """Turn texts into vectors.
+    """Embed texts as vectors.
 
-    Written as a .npy file of (texts, width) float32, or as lines of JSON.
+    Writes a .npy file of shape (texts, width) in float32, or lines of JSON.
 
     Args:
         model: folder of any model.
-        texts: what to embed; without texts and --input, the lines of standard input.
+        texts: texts to embed; without texts and --input, standard input is read, one text per line.
         input: file of texts.
         output: a .npy or .jsonl file; lines of JSON on standard output by default.
-        pooling: mean of all tokens, the first, or the last; by default as the model was trained, else the mean.
+        pooling: mean of all tokens, the first token or the last; by default as the model was trained, else the mean.
         normalize: scale each vector to length 1.
     """
     if output is not None and output.suffix not in (".npy", ".jsonl"):
@@ -333,7 +336,7 @@ def _save_array(path: Path, parts: list[Any]) -> None:
 
 
 def _load(path: Path, session: Session, precision: Literal["auto", "fp32"] = "auto") -> Model:
-    """A model, after the process is set up for it."""
+    """Loads a model, after the process is set up for it."""
     session.start()
     session.say(f"loading {path}")
     from pretune import api

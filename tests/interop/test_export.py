@@ -86,7 +86,7 @@ def test_a_configuration_that_does_not_say_all(tmp_path: Path) -> None:
 def test_verb_and_library(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_bert(tmp_path / "model", word_tokenizer())
     assert main(["export", str(tmp_path / "model"), str(tmp_path / "out")]) == 0
-    assert "done: read again and compared" in capsys.readouterr().err
+    assert "done: read back and compared" in capsys.readouterr().err
     assert (tmp_path / "out" / "tokenizer.json").is_file()
     transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out")
     assert main(["export", str(tmp_path / "model"), str(tmp_path / "out"), "--max-shard-gb", "0"]) == 64
