@@ -20,12 +20,12 @@ from pretune.evaluate.embed import Embedder, budget_of
 from pretune.evaluate.engine import evaluate_examples, evaluate_store, predict_examples
 from pretune.evaluate.fill import Guess, fill
 from pretune.evaluate.likelihood import Masking, Score, score
-from pretune.evaluate.recorded import recorded_heads, trained_task
+from pretune.evaluate.recorded import head_makers, trained_task
 from pretune.find import variants
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateConfig, GenerateOptions
 from pretune.generate.session import context_length
-from pretune.interop.deltas import is_delta, load_delta
+from pretune.interop.deltas import is_delta, load_delta, read_record
 from pretune.interop.description import labelled_role
 from pretune.interop.export import Exported, Format, export_model
 from pretune.interop.huggingface import load_model
@@ -71,11 +71,7 @@ def load(
     """
     place = choose(device)
     words = Tokenizer.load(path if tokenizer is None else tokenizer)
-    if is_delta(path):
-        network = load_delta(path)
-    else:
-        heads = recorded_heads(read_metadata(Path(path)), Path(path), words.vocabulary) if Path(path).is_dir() else None
-        network = load_model(Path(path), heads=heads)
+    network = _read_network(Path(path), words)
     if words.vocabulary.size > network.vocab_size:
         raise DataError(
             f"{tokenizer or path}: the tokenizer has {words.vocabulary.size} tokens, the model of {path} only "
@@ -407,6 +403,15 @@ class Model:
         rows = task.encode(examples, self.tokenizer, self.length)
         _warn_cut(data_stats(rows)["examples_cut"], len(examples), self.length)
         return rows
+
+
+def _read_network(path: Path, tokenizer: Tokenizer) -> LanguageModel:
+    """A model with all its heads, those of its recorded task and objectives too."""
+    if is_delta(path):
+        metadata = read_record(path).metadata
+        return load_delta(path, makers=head_makers(metadata, path, tokenizer.vocabulary))
+    makers = head_makers(read_metadata(path), path, tokenizer.vocabulary) if path.is_dir() else {}
+    return load_model(path, makers=makers)
 
 
 def _options(options: GenerateOptions) -> GenerateConfig:

@@ -100,7 +100,7 @@ def test_bad_records_leave_nothing(trained: tuple[Path, Model], tmp_path: Path) 
     with pytest.raises(DataError, match=r"DataFrame\.iloc\[4\]: field 'sentence' has no value"):
         pretune.finetune(recipe, frame)
     assert not list(tmp_path.glob("bad/*model*"))
-    with pytest.raises(UsageError, match=r"data\.train.*there are records too; leave one out"):
+    with pytest.raises(UsageError, match=r"data\.train.*there are data in memory too; leave one out"):
         pretune.finetune(fields(folder, "both", train=[f"{folder}/train.jsonl"]), rows())
     with pytest.raises(DataError, match=r"list\[0\]: no field 'sentence'; set text_column"):
         model.predict([{"text": "w1"}])

@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from pretune.config import validate
 from pretune.errors import DataError, UsageError
 from pretune.find import find_class
 from pretune.interop.metadata import resolve
-from pretune.models.metadata import Metadata, absolute
+from pretune.interop.recorded_heads import HeadMakers
+from pretune.models.metadata import HeadSource, Metadata, absolute
 from pretune.models.model import LanguageModel, MakeHeads
-from pretune.models.standard_heads import standard_heads
+from pretune.objectives.mixture import mix
 from pretune.objectives.objective import Objective
 from pretune.tasks.task import Task
 from pretune.text.tokenizer.vocabulary import Vocabulary
@@ -80,31 +79,27 @@ def recorded_task(
     return task_class(validate(task_class.Config, fields, f"task.{name}"), vocabulary)
 
 
-def recorded_heads(metadata: Metadata, folder: Path, vocabulary: Vocabulary) -> MakeHeads | None:
-    """What makes the heads of a model whose task or objectives give heads that no format knows; None for all others.
+def head_makers(metadata: Metadata, folder: Path, vocabulary: Vocabulary) -> HeadMakers:
+    """What makes the heads of a model that are not standard: its recorded task, and its recorded objectives.
 
     Raises:
         MissingInputError: a user's file that is gone.
         DataError: a user's file that has changed.
     """
-    if not {"task", "objectives"} & set(metadata.heads.values()):
-        return None
+    makers: dict[HeadSource, MakeHeads] = {}
     task = recorded_task(metadata, folder, vocabulary)
-    members: list[Objective] = [] if task is None else [task]
-    for n, record in enumerate(metadata.objectives):
-        name = resolve(record, "objectives", folder, f"objectives[{n}]")
-        objective_class = find_class("objectives", name, Objective)  # type: ignore[type-abstract]
-        members.append(objective_class(validate(objective_class.Config, record.config, name), vocabulary))
-    standard = [role for role, source in metadata.heads.items() if source == "standard"]
-    labels = list(getattr(task, "labels", ())) or None
+    if task is not None:
+        makers["task"] = task.heads
+    names = [resolve(record, "objectives", folder, f"objectives[{n}]") for n, record in enumerate(metadata.objectives)]
+    if "objectives" in metadata.heads.values():
+        configs = [record.config for record in metadata.objectives]
+        makers["objectives"] = mix([_objective(*pair, vocabulary) for pair in zip(names, configs, strict=True)]).heads
+    return makers
 
-    def make_heads(model: LanguageModel) -> dict[str, nn.Module]:
-        made = {role: head for member in reversed(members) for role, head in member.heads(model).items()}
-        own = {role: made[role] for role in metadata.heads if role in made}
-        rest = [role for role in standard if role not in own]
-        return {**own, **standard_heads(rest, labels)(model)}
 
-    return make_heads
+def _objective(name: str, fields: Mapping[str, Any], vocabulary: Vocabulary) -> Objective:
+    objective_class = find_class("objectives", name, Objective)  # type: ignore[type-abstract]
+    return objective_class(validate(objective_class.Config, fields, f"objective.{name}"), vocabulary)
 
 
 def _named(task: str | Mapping[str, Mapping[str, Any]] | None) -> tuple[str | None, Mapping[str, Any]]:
