@@ -24,6 +24,7 @@ from pretune.interop.huggingface import load_model
 from pretune.interop.metadata import resolve
 from pretune.interop.recorded_heads import HeadMakers, recorded_heads
 from pretune.interop.safety import read_header, read_json
+from pretune.interop.weight_names import OBJECTIVE
 from pretune.interop.weights import write_json, write_safetensors
 from pretune.models.metadata import HeadSource, Metadata, VariantRecord
 from pretune.models.model import LanguageModel, Pooling
@@ -110,7 +111,7 @@ def save_delta(model: LanguageModel, directory: Path, method: TuningMethod, base
         metadata=model.metadata.model_copy(update={"heads": heads}),
     )
     with storage_errors(directory, "save the deltas"), NewFolder(directory, "merge") as folder:
-        write_safetensors(folder.path / TENSORS, learned(model))
+        write_safetensors(folder.path / TENSORS, {**learned(model), **model.extra_weights})
         write_json(folder.path / RECORD, record.model_dump(mode="json"))
         folder.publish(last=RECORD)
 
@@ -153,7 +154,9 @@ def load_delta(
     model.metadata, model.pooling = record.metadata, record.pooling
     method = find_method(resolve(record.method, "tune", folder, "method"), record.method.config)
     model = method.apply(model)
-    fill(model, _read_tensors(folder / TENSORS), folder)
+    tensors = _read_tensors(folder / TENSORS)
+    model.extra_weights = {name: tensors.pop(name) for name in [*tensors] if name.startswith(OBJECTIVE)}
+    fill(model, tensors, folder)
     return model
 
 

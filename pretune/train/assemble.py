@@ -177,17 +177,15 @@ def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tok
     objective = mix(members)
     model = build_network(recipe, objective.heads, tokenizer)
     model.metadata = training_metadata(model.metadata, recipe, members)
-    has_surgery = tuning_method(recipe).is_surgery
-    if has_surgery:  # merged again, the model will have the modules that it has now
-        _check_savable(recipe, model, members, tokenizer)
     notes = loading_notes(model)
     model = tune_network(recipe, model)
     frozen = FrozenModels(tokenizer)
     objective.setup(model, Draw(recipe.seed), frozen.load)
     components = TrainComponents(model, objective, members, tokenizer, data=frozen.fingerprints, notes=notes)
     _keep_own_weights(components)
-    if not has_surgery:
-        _check_savable(recipe, model, members, tokenizer)
+    finished = model if model.metadata.base is None else tuning_method(recipe).rehearse_merge(model)
+    if finished is not None and (model.metadata.base is None or tuning_method(recipe).can_merge):
+        _check_savable(recipe, finished, members, tokenizer)
     for name, auxiliary in objective.auxiliary_models().items():
         assert isinstance(auxiliary, LanguageModel)  # the type of `model.narrower`
         apply_model_settings(auxiliary, recipe.model)

@@ -60,9 +60,10 @@ def _save(components: TrainComponents, context: TrainContext, path: Path) -> Non
     changes = method.check_acted(components.model)
     if changes:
         context.display.note(f"tune.{method.name} changed {len(changes)} places: {', '.join(changes[:_LISTED])}")
-    if method.is_surgery:
+    surgery = components.model.metadata.base is not None
+    if surgery:
         save_delta(components.model, path / DELTA if method.can_merge else path, method, context.recipe.model.init)
-    if method.is_surgery and not method.can_merge:
+    if surgery and not method.can_merge:
         components.tokenizer.save(path)
         return
     components.model = method.merge(components.model)

@@ -48,10 +48,12 @@ def tune_network(recipe: Recipe, model: LanguageModel) -> LanguageModel:
         model: with the metadata that its files will have; surgery adds the fingerprint of its weights.
     """
     method = tuning_method(recipe)
-    if method.is_surgery:
-        record = {"base": base_fingerprint(model), "heads": head_sources(model)}
-        model.metadata = model.metadata.model_copy(update=record)
-    return method.apply(model, recipe.seed)
+    record = {"base": base_fingerprint(model), "heads": head_sources(model)} if method.may_be_surgery else {}
+    before = {name for name, _ in model.named_parameters()}
+    model = method.apply(model, recipe.seed)
+    changed = before != {name for name, _ in model.named_parameters()}
+    model.metadata = model.metadata.model_copy(update=record if changed else {"base": None})
+    return model
 
 
 def tuning_method(recipe: Recipe) -> TuningMethod:

@@ -69,10 +69,11 @@ class TuningMethod:
             function(model, fraction)
 
     @property
-    def is_surgery(self) -> bool:
-        """Whether the method replaces modules, so that what it learned is saved apart from its base.
+    def may_be_surgery(self) -> bool:
+        """Whether the method may replace modules, so that the fingerprint of its base is wanted.
 
-        A file says `SURGERY = False` where its method only chooses which parameters train.
+        A file says `SURGERY = False` where its method only chooses which parameters train; that spares a pass over the
+        weights.
         """
         return bool(getattr(self.module, "SURGERY", True))
 
@@ -85,11 +86,18 @@ class TuningMethod:
         """A plain model that computes the same; the model itself where the method has no surgery to undo."""
         return cast(M, self.module.merge(model)) if self.can_merge else model
 
-    def rehearse_merge(self, model: M) -> M:
-        """The merged model on tensors without memory, for a dry run of saving; the model itself stays as it is."""
+    def rehearse_merge(self, model: M) -> M | None:
+        """Merges a copy of the model whose tensors have no memory, for a dry run of saving.
+
+        Returns:
+            None where the method looks at values, so that it cannot be rehearsed.
+        """
         tensors: list[Tensor] = [*model.parameters(), *model.buffers()]
         memo: dict[int, Tensor] = {id(tensor): _without_memory(tensor) for tensor in tensors}
-        return self.merge(copy.deepcopy(model, memo))
+        try:
+            return self.merge(copy.deepcopy(model, memo))
+        except (RuntimeError, NotImplementedError):
+            return None
 
     def check_acted(self, model: nn.Module) -> list[str]:
         """What the method changed; empty for a method that makes no such statement.

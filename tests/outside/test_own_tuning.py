@@ -288,3 +288,28 @@ def test_a_stopped_run_goes_on_bit_for_bit(folder: Path, tmp_path: Path, monkeyp
     one, other = (load_file(tmp_path / name / "delta" / "delta.safetensors") for name in ("whole", "parts"))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_prefix_is_trained_and_loaded_with_its_base(folder: Path, tmp_path: Path) -> None:
+    """Keys and values cannot be merged into a matrix: the run's folder holds them, and load puts them on the base."""
+    method = str(Path(__file__).parent / "prefix.py")
+    run = continued(folder, tmp_path / "run", method, {"length": 3}, steps=4)
+    assert not (run / "config.json").exists()
+    delta = load_file(run / "delta.safetensors")
+    assert delta["stack.blocks.0.attention.prefix.key"].shape == (3, 2, 16)
+    model, base = load_delta(run).eval(), load_model(folder / "base").eval()
+    with torch.no_grad():
+        batch = ragged([[2, 7, 8, 9, 3], [2, 11, 3]])
+        plain, tuned = (network(batch).last_hidden_state for network in (base, model))
+        assert not torch.allclose(plain, tuned, atol=1e-4)
+        torch.testing.assert_close(fuse(model)(batch).last_hidden_state, tuned, atol=1e-5, rtol=1e-5)
+    assert block_flops(model.stack.blocks[0], 5, 5) == block_flops(base.stack.blocks[0], 5, 5) + 4 * 32 * 5 * 3
+    assert len(pretune.load(run, device="cpu", precision="fp32").fill("w1 [MASK] w3")[0]) > 1
+
+
+def test_a_merge_that_leaves_surgery_is_refused_before_the_first_step(folder: Path, tmp_path: Path) -> None:
+    own = tmp_path / "forgetful.py"
+    own.write_text(Path(LORA).read_text().replace("    merge_bricks(model)\n", ""))
+    with pytest.raises(DataError, match="could not be saved"):
+        continued(folder, tmp_path / "run", str(own))
+    assert not list((tmp_path / "run").glob("checkpoint-*"))

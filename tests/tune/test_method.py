@@ -28,7 +28,7 @@ def test_what_a_file_lacks_does_nothing(tmp_path: Path) -> None:
     assert not method.can_merge
     assert method.merge(model) is model
     assert method.check_acted(model) == []
-    assert method.is_surgery
+    assert method.may_be_surgery
 
 
 def test_what_a_file_has_is_called(tmp_path: Path) -> None:
@@ -66,13 +66,14 @@ def test_bad_files_and_settings(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["full", "frozen"])
 def test_methods_without_surgery(name: str) -> None:
-    assert not find_method(name, {}).is_surgery
+    assert not find_method(name, {}).may_be_surgery
 
 
 def test_merging_is_rehearsed_without_memory(tmp_path: Path) -> None:
     own = write(tmp_path / "merging.py", "def merge(model):\n    model[0] = model[1]\n    return model")
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     rehearsed = find_method(own, {}).rehearse_merge(model)
+    assert rehearsed is not None
     assert {tensor.device.type for tensor in rehearsed.state_dict().values()} == {"meta"}
     assert isinstance(rehearsed[0], nn.BatchNorm1d)
     assert isinstance(model[0], nn.Linear)
