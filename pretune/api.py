@@ -26,8 +26,8 @@ def pretrain(recipe: Recipe | Path | str | Mapping[str, Any]) -> Model:
     """
     from pretune.train.run import pretrain as run
 
-    settled = _recipe(recipe)
-    return _present(run(settled), settled)
+    resolved = _recipe(recipe)
+    return _present(run(resolved), resolved)
 
 
 def finetune(
@@ -43,9 +43,9 @@ def finetune(
     """
     from pretune.train.run import finetune as run
 
-    settled = _recipe(recipe)
+    resolved = _recipe(recipe)
     train, validation = (list(data) if isinstance(data, Iterator) else data for data in (train, validation))
-    return _present(run(settled, train, validation), settled, train if validation is None else validation)
+    return _present(run(resolved, train, validation), resolved, train if validation is None else validation)
 
 
 def _present(run: Path, recipe: Recipe, data: Data | None = None) -> Model:

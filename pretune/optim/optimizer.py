@@ -65,8 +65,8 @@ def find_optimizer(name: str) -> OptimizerFile:
         MissingInputError: a path to a user's own file that does not exist.
     """
     module = find("optim", name)
-    kind = getattr(module, "Config", None)
-    if not (isinstance(kind, type) and issubclass(kind, OptimizerConfig)) or not hasattr(module, "build"):
+    config = getattr(module, "Config", None)
+    if not (isinstance(config, type) and issubclass(config, OptimizerConfig)) or not hasattr(module, "build"):
         raise UsageError(
             f"optimizer.name = {name!r}: the file must define Config (a subclass of "
             "pretune.optim.optimizer.OptimizerConfig) and build(parameters, config, dtype)"

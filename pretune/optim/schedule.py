@@ -1,7 +1,7 @@
 """Learning rate over a run: warm-up, then linear, cosine, or constant with a decay at the end.
 
-A schedule maps the share of the run that is over, in [0, 1], to a factor of the peak rate. The share is taken at the
-middle of a step, so neither the first nor the last step is spent at rate zero.
+A schedule maps the fraction of the run that is over, in [0, 1], to a factor of the peak rate. The fraction is that at
+the middle of a step, so neither the first nor the last step is spent at rate zero.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class ScheduleConfig(Config):
     Attributes:
         kind: `linear` and `cosine` fall from the end of the warm-up to the end of the run; `constant` stays at the
             peak and falls linearly over the last `decay` of it.
-        warmup: share of the run in which the rate rises linearly from 0.
-        decay: share of the run in which `constant` falls; 0 never falls.
-        floor: rate at the end, as a share of the peak.
+        warmup: fraction of the run in which the rate rises linearly from 0.
+        decay: fraction of the run in which `constant` falls; 0 never falls.
+        floor: learning rate at the end, as a fraction of the peak.
         tokens: length of the schedule in tokens, where it is not that of the budget. After it the floor holds.
     """
 
@@ -42,17 +42,17 @@ class ScheduleConfig(Config):
         return self
 
 
-def _linear(config: ScheduleConfig, share: float) -> float:
-    return (1 - share) / (1 - config.warmup)
+def _linear(config: ScheduleConfig, fraction: float) -> float:
+    return (1 - fraction) / (1 - config.warmup)
 
 
-def _cosine(config: ScheduleConfig, share: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * (share - config.warmup) / (1 - config.warmup)))
+def _cosine(config: ScheduleConfig, fraction: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * (fraction - config.warmup) / (1 - config.warmup)))
 
 
-def _constant(config: ScheduleConfig, share: float) -> float:
+def _constant(config: ScheduleConfig, fraction: float) -> float:
     """Source: "warmup-stable-decay" of Hu et al. 2024 (MiniCPM, arXiv 2404.06395)."""
-    return min(1.0, (1 - share) / config.decay) if config.decay else 1.0
+    return min(1.0, (1 - fraction) / config.decay) if config.decay else 1.0
 
 
 _FALL: dict[Kind, Callable[[ScheduleConfig, float], float]] = {
@@ -62,9 +62,9 @@ _FALL: dict[Kind, Callable[[ScheduleConfig, float], float]] = {
 }
 
 
-def schedule_factor(config: ScheduleConfig, share: float) -> float:
-    """The rate as a share of its peak, after `share` of the run."""
-    share = min(max(share, 0.0), 1.0)
-    if share < config.warmup:
-        return share / config.warmup
-    return config.floor + (1 - config.floor) * _FALL[config.kind](config, share)
+def schedule_factor(config: ScheduleConfig, fraction: float) -> float:
+    """The learning rate divided by its peak, after a fraction of the run."""
+    fraction = min(max(fraction, 0.0), 1.0)
+    if fraction < config.warmup:
+        return fraction / config.warmup
+    return config.floor + (1 - config.floor) * _FALL[config.kind](config, fraction)

@@ -19,16 +19,16 @@ def choose(name: str = "auto") -> torch.device:
     Raises:
         UsageError: an unknown name, or a device that this machine or this build of torch does not have.
     """
-    kind, _, index = name.partition(":")
-    if kind not in DEVICES or (":" in name and not (kind == "cuda" and index.isdigit())):
+    backend, _, index = name.partition(":")
+    if backend not in DEVICES or (":" in name and not (backend == "cuda" and index.isdigit())):
         raise UsageError(f"device {name!r}: expected one of {', '.join(DEVICES)}, or cuda:N")
-    if kind == "auto":
+    if backend == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if _mps() else "cpu")
-    if kind == "cuda" and not torch.cuda.is_available():
+    if backend == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"device {name!r}: torch {torch.__version__} sees no CUDA GPU here; use --device auto or cpu")
-    if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
+    if backend == "cuda" and index and int(index) >= torch.cuda.device_count():
         raise UsageError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA GPUs, counted from 0")
-    if kind == "mps" and not _mps():
+    if backend == "mps" and not _mps():
         raise UsageError("device 'mps': no Apple GPU that torch can use here; use --device auto or cpu")
     return torch.device(name)
 
@@ -56,7 +56,7 @@ def inference_context(device: torch.device, half: bool) -> Iterator[None]:
     """The context of a forward without gradients.
 
     Args:
-        half: `is_bf16(model)`: products are made in bf16.
+        half: `is_bf16(model)`: matmuls are in bf16.
     """
     with torch.inference_mode():
         if half:

@@ -1,4 +1,4 @@
-"""Which number format to multiply in, decided by a short measurement, and the GEMM limit that speed is held against."""
+"""Chooses the dtype of matmuls by a short measurement, which also gives the peak that speed is compared with."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _WORTH = 1.2  # bf16 must be this much faster to be chosen
 
 @dataclass(frozen=True)
 class Precision:
-    """The number format of matrix products; weights, gradients and the optimizer stay in fp32.
+    """The dtype of matmuls; weights, gradients and the optimizer stay in fp32.
 
     Attributes:
         name: `bf16` or `fp32`.
-        peak: measured speed of a large matrix product in that format, in FLOP/s on this device; 0 if not measured.
+        peak: measured speed of a large matmul in that dtype, in FLOP/s on this device; 0 if not measured.
         why: how it was decided, for the record.
     """
 
@@ -36,7 +36,7 @@ class Precision:
 
 
 def choose_precision(name: Name, device: torch.device) -> Precision:
-    """Settle `auto` by what the device can do and what a 0.1 s probe measures.
+    """Decide `auto` by what the device can do and what a 0.1 s probe measures.
 
     Args:
         name: `auto`, or what the recipe says; the peak is measured in either case.
@@ -51,7 +51,7 @@ def choose_precision(name: Name, device: torch.device) -> Precision:
 
 
 def measure(device: torch.device, name: Literal["bf16", "fp32"], seconds: float = 0.05) -> float:
-    """Best speed of a square matrix product seen in `seconds`, in FLOP/s."""
+    """Best speed of a square matrix product in `seconds`, in FLOP/s."""
     import torch
 
     width = 4096 if device.type == "cuda" else 1024
@@ -85,7 +85,7 @@ def fingerprint(device: torch.device, precision: Precision, world: int) -> dict[
 
 
 def cpu_capability() -> str:
-    """The instructions that products use: torch's name of the vectors, or AMX where there are tiles for bf16."""
+    """The instructions that matmuls use: torch's name of the vectors, or AMX where there are tiles for bf16."""
     import torch
 
     return "AMX" if torch.cpu._is_amx_tile_supported() else torch.backends.cpu.get_cpu_capability()

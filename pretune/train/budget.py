@@ -46,9 +46,9 @@ class BudgetConfig(Config):
 
     @model_validator(mode="after")
     def _one(self) -> BudgetConfig:
-        given = [unit for unit in UNITS if getattr(self, unit) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(UNITS)}; given: {', '.join(given) or 'none'}")
+        units = [unit for unit in UNITS if getattr(self, unit) is not None]
+        if len(units) != 1:
+            raise ValueError(f"give exactly one of {', '.join(UNITS)}; given: {', '.join(units) or 'none'}")
         return self
 
     @property
@@ -67,5 +67,5 @@ class BudgetConfig(Config):
         return used[self.unit] / self.total
 
     def done(self, spent: Spent) -> bool:
-        """Is the budget used up? Epochs are a quotient of integers, so they get room for rounding."""
+        """Is the budget used up? Epochs are a quotient of integers, so rounding is allowed for."""
         return self.fraction(spent) >= (1 - 1e-9 if self.epochs is not None else 1)

@@ -25,7 +25,7 @@ class TrainContext:
         recipe: the resolved recipe.
         checkpoints: checkpoints of the run directory.
         world: this rank among the others.
-        device, precision: where and in which number format to compute.
+        device, precision: where and in which dtype to compute.
         display: what the user sees.
         validation: what evaluation looks at; None never evaluates.
         trackers: starts them, given the step from which training goes on; called on rank 0.

@@ -55,11 +55,11 @@ class RunDirectory:
             )
         if self.begun and not resume:
             raise CannotCreateError(f"{path}: holds a run already; give another --output, or leave --no-resume out")
-        self._lock = self._take_lock()
+        self._lock = self._acquire_lock()
         self.checkpoints = CheckpointStore(path)
         self.checkpoints.sweep()
 
-    def _take_lock(self) -> int:
+    def _acquire_lock(self) -> int:
         try:
             handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -140,12 +140,12 @@ class RunDirectory:
     def facts(self) -> dict[str, Any]:
         """What `run.json` says; nothing before the run began."""
         try:
-            found = json.loads((self.path / FACTS).read_text(encoding="utf-8"))
+            facts = json.loads((self.path / FACTS).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except ValueError:
             raise DataError(f"{self.path / FACTS}: not JSON any more; restore it, or give another --output") from None
-        return found if isinstance(found, dict) else {}
+        return facts if isinstance(facts, dict) else {}
 
     def write(self, name: str, tree: Mapping[str, Any]) -> None:
         """Write a JSON file in one move."""
@@ -173,9 +173,9 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _git(place: Path) -> str | None:
-    """The commit of the repository around a place, if there is one."""
-    folder = next((parent / ".git" for parent in (place, *place.parents) if (parent / ".git").is_dir()), None)
+def _git(directory: Path) -> str | None:
+    """The commit of the repository around a directory, if there is one."""
+    folder = next((parent / ".git" for parent in (directory, *directory.parents) if (parent / ".git").is_dir()), None)
     if folder is None:
         return None
     try:

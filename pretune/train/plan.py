@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pretune.batch import Batch
 from pretune.draw import Draw
 from pretune.models.flops import Flops, count_parameters
+from pretune.models.frozen import FrozenModel
 from pretune.objectives.objective import Objective
 from pretune.runtime.device import choose
 from pretune.runtime.precision import Precision, choose_precision
@@ -24,8 +25,8 @@ from pretune.train.preflight import preflight
 from pretune.train.recipe import Recipe
 from pretune.train.step import TrainModule
 
-_LOOKED_AT = 8  # steps from which the sequences of a step are estimated, where tokens bound it
-_SHARE = 0.4  # of the measured GEMM limit, for the estimate of time
+_SAMPLED_STEPS = 8  # steps from which the sequences of a step are estimated, where tokens bound it
+_UTILIZATION = 0.4  # of the measured GEMM limit, for the estimate of time
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,13 @@ class Row:
     Attributes:
         depth: in the tree.
         name: of the module, with how often it stands there.
-        kind: its class, and the shapes of the weights that it holds itself.
+        description: its class, and the shapes of the weights that it holds itself.
         weights: parameters in it, each counted where it first appears.
     """
 
     depth: int
     name: str
-    kind: str
+    description: str
     weights: int
 
 
@@ -69,15 +70,18 @@ class Plan:
     def render(self) -> str:
         """The plan as text."""
         width = max(2 * row.depth + len(row.name) for row in self.modules) + 2
-        room = max(len(row.kind) for row in self.modules) + 2
-        tree = [f"{'  ' * row.depth + row.name:<{width}}{row.kind:<{room}}{row.weights:>12,}" for row in self.modules]
+        column = max(len(row.description) for row in self.modules) + 2
+        tree = [
+            f"{'  ' * row.depth + row.name:<{width}}{row.description:<{column}}{row.weights:>12,}"
+            for row in self.modules
+        ]
         total = sum(self.memory.values())
         memory = [f"  {name:<34}{_bytes(size):>12}" for name, size in [*self.memory.items(), ("together", total)]]
-        share = "" if self.trained == self.parameters else f", {self.trained:,} of them trained"
+        trained = "" if self.trained == self.parameters else f", {self.trained:,} of them trained"
         return "\n".join(
             [
                 *tree,
-                f"\n{self.parameters:,} parameters{share}",
+                f"\n{self.parameters:,} parameters{trained}",
                 "\nmemory of a rank, beside that of Python and torch themselves",
                 *memory,
                 "\ndata and budget",
@@ -100,18 +104,18 @@ def make_plan(recipe: Recipe) -> Plan:
     batches, steps_seen, data = [], [], []
     for part, sampler in zip(components.objective.alternatives, samplers, strict=True):
         cursor = sampler.start
-        for step in range(_LOOKED_AT):
+        for step in range(_SAMPLED_STEPS):
             rows, cursor = sampler.next_batch(cursor)
             steps_seen.append(len(rows))
             if step == 0:
                 batches.append(part.build_batch(partition(rows, recipe.data.accumulate)[0], draw))
         data.append(f"{part.view}: {_samples(sampler):,} samples of at most {recipe.data.length} tokens")
-    there = sum(map(_samples, samplers))
+    total = sum(map(_samples, samplers))
     samples = sum(steps_seen) / len(steps_seen)
     tokens = (
-        samples * sum(_tokens(s, p) for s, p in zip(samplers, components.objective.alternatives, strict=True)) / there
+        samples * sum(_tokens(s, p) for s, p in zip(samplers, components.objective.alternatives, strict=True)) / total
     )
-    epoch = there / samples
+    epoch = total / samples
     steps = _steps(recipe, tokens, epoch)
     work = (
         sum(map(Flops(components.model, components.objective.passes), batches)) / len(batches) * recipe.data.accumulate
@@ -161,9 +165,12 @@ def _memory(
     root = TrainModule(components.model, components.objective).to(device)
     weights = sum(p.numel() * p.element_size() for p in root.parameters())
     trained = sum(p.numel() * p.element_size() for p in root.parameters() if p.requires_grad)
+    frozen = [module.model for module in root.modules() if isinstance(module, FrozenModel)]
+    companions = sum(p.numel() * p.element_size() for model in frozen for p in model.parameters())
     activations = max(activation_bytes(root, batch, device, precision) for batch in batches)
     return {
         "weights": weights,
+        **({"weights of frozen models": companions} if companions else {}),
         "gradients": trained,
         "optimizer (two means a weight)": 2 * trained,
         f"activations of a micro-batch, {precision.name}": activations,
@@ -185,11 +192,11 @@ def _arithmetic(recipe: Recipe, samples: float, tokens: float, epoch: float, ste
     split = f" in {parts} micro-batches" if parts > 1 else ""
     yield f"a step: {samples:,.0f} sequences, {tokens:,.0f} tokens{split}"
     yield f"an epoch: {epoch:,.1f} steps, {epoch * tokens:,.0f} tokens"
-    given = f"{recipe.budget.total:,g} {recipe.budget.unit}"
+    budget = f"{recipe.budget.total:,g} {recipe.budget.unit}"
     if steps is None:
-        yield f"the run: {given}, as many steps as that allows"
+        yield f"the run: {budget}, as many steps as that allows"
         return
-    yield f"the run ({given}): {steps:,} steps = {steps / epoch:,.2f} epochs = {steps * tokens:,.0f} tokens"
+    yield f"the run ({budget}): {steps:,} steps = {steps / epoch:,.2f} epochs = {steps * tokens:,.0f} tokens"
     data = recipe.data
     if data.length_at(0) < data.length:
         long = f"{data.length} after {data.length_warmup * steps:,.0f} steps"
@@ -204,8 +211,8 @@ def _time(precision: Precision, work: float, steps: int | None) -> Iterator[str]
     limit = f"{precision.peak / 1e9:,.0f} GFLOP/s in {precision.name}"
     yield f"{work / 1e9:,.0f} GFLOP a step; this device multiplies {limit}"
     if steps is not None:
-        minutes = work * steps / precision.peak / _SHARE / 60
-        yield f"time: about {minutes:,.1f} minutes at {_SHARE:.0%} of that, evaluation not counted"
+        minutes = work * steps / precision.peak / _UTILIZATION / 60
+        yield f"time: about {minutes:,.1f} minutes at {_UTILIZATION:.0%} of that, evaluation not counted"
 
 
 def _samples(sampler: Sampler) -> int:
@@ -231,9 +238,9 @@ def _children(module: nn.Module, depth: int, seen: set[int]) -> Iterator[Row]:
     children = [(name, child) for name, child in module.named_children() if any(True for _ in child.parameters())]
     while children:
         name, child = children[0]
-        same = _alike(children)
+        same = _count_equal(children)
         weights = [p for _, each in children[:same] for p in each.parameters()]
-        label = name if same == 1 else f"{name}..{children[same - 1][0]} ({same} alike)"
+        label = name if same == 1 else f"{name}..{children[same - 1][0]} ({same} equal)"
         if any(True for _ in child.children()):
             yield Row(depth, label, type(child).__name__, _count(weights, seen))
             yield from _children(child, depth + 1, seen)
@@ -253,7 +260,7 @@ def _count(weights: Sequence[Tensor], seen: set[int]) -> int:
     return sum(w.numel() for w in {id(w): w for w in weights}.values() if id(w) not in seen)
 
 
-def _alike(children: list[tuple[str, nn.Module]]) -> int:
+def _count_equal(children: list[tuple[str, nn.Module]]) -> int:
     """How many of the first children have the same modules and shapes."""
     wanted = _signature(children[0][1])
     count = 1

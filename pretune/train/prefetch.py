@@ -22,7 +22,7 @@ from pretune.text.samples.sampler import Cursor, Sampler, partition
 
 @dataclass(frozen=True)
 class PreparedStep:
-    """This rank's share of a global step.
+    """This rank's part of a global step.
 
     Attributes:
         batches: one for each micro-batch.
@@ -103,7 +103,7 @@ class Prefetcher:
             self._ready.put(error)
 
     def prepare(self, step: int, cursors: tuple[Cursor, ...]) -> PreparedStep:
-        """This rank's share of one step: the part that the step's key picks, from that part's sampler."""
+        """This rank's part of one step: the part that the step's key picks, from that part's sampler."""
         part = self._objective.choose(self._draw, step)
         sampler = self._samplers[part]
         rows, cursor = sampler.next_batch(cursors[part])
@@ -114,8 +114,8 @@ class Prefetcher:
                 "make data.batch (or data.batch_tokens) larger, or data.accumulate smaller"
             )
         batches = [
-            self._objective.alternatives[part].build_batch(mine, self._draw, step)
-            for mine in partition(rows, parts)[self._rank :: self._world]
+            self._objective.alternatives[part].build_batch(own, self._draw, step)
+            for own in partition(rows, parts)[self._rank :: self._world]
         ]
         counts: dict[str, int] = {}
         data_stats: dict[str, int] = {}

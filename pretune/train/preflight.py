@@ -27,10 +27,10 @@ from pretune.train.recipe import Recipe
 from pretune.train.step import TrainModule
 
 _FEW = 5  # examples of a label
-_LOPSIDED = 0.9  # share of the commonest label
+_IMBALANCED = 0.9  # fraction of the commonest label
 _REPEATS = 40  # passes over a corpus; Muennighoff et al. 2023 (arXiv 2305.16264) see no gain from about here on
 _TOKENS = (512, 1 << 22)  # of a pretraining step: what published runs have
-_ROOM = 0.9  # of the memory that is free
+_USABLE = 0.9  # of the memory that is free
 _FEW_STEPS = 50
 
 
@@ -57,7 +57,7 @@ def _rate(recipe: Recipe) -> Iterator[str]:
         what = {"heads": "heads alone", "task": "fine-tuning", "objective": "pretraining"}[purpose]
         what = what if optimizer.name == DEFAULT else f"{what} with {optimizer.name}"
         word, remedy = ("below", "raise it if the loss") if rate < low else ("above", "lower it if the loss")
-        yield f"optimizer.lr {rate:g} is {word} what is usual for {what} ({low:g} to {high:g}); {remedy} stands still"
+        yield f"optimizer.lr {rate:g} is {word} what is usual for {what} ({low:g} to {high:g}); {remedy} plateaus"
 
 
 def _steps(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
@@ -78,24 +78,25 @@ def _steps(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
         yield f"the run reads its {samples:,} samples {steps / epoch:.0f} times over; add text, or shorten the budget"
     warm = recipe.schedule.warmup
     if recipe.objective and not warm and budget.fraction(Spent(steps=1)) < 1 and recipe.model.init is None:
-        yield "schedule.warmup is 0, and new weights are easily thrown off at full rate; 0.01 to 0.1 is usual"
+        yield "schedule.warmup is 0, and training from scratch is unstable without warmup; 0.01 to 0.1 is usual"
 
 
 def _longest(components: TrainComponents) -> int:
-    found = [int(v.lengths(np.arange(min(len(v), 4096))).max(initial=1)) for views in components.views for v in views]
-    return max(found, default=1)
+    lengths = [int(v.lengths(np.arange(min(len(v), 4096))).max(initial=1)) for views in components.views for v in views]
+    return max(lengths, default=1)
 
 
 def _stores(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
     stores = components.data_stats.get("stores", {})
-    for path, account in stores.items():
-        found, read = account.get("duplicate", 0), account.get("documents", 0)
-        if read and found / read > 0.3:
-            yield f"{path}: {found:,} of {read:,} documents were duplicates and left out; is the corpus read twice?"
-    for place, account in components.data_stats.get("windows", {}).items():
-        cut, tokens = account.get("cut", 0), account.get("tokens", 0)
+    for path, data_stats in stores.items():
+        duplicates, read = data_stats.get("duplicate", 0), data_stats.get("documents", 0)
+        if read and duplicates / read > 0.3:
+            removed = f"{duplicates:,} of {read:,} documents were duplicates and left out"
+            yield f"{path}: {removed}; is the corpus read twice?"
+    for windows, data_stats in components.data_stats.get("windows", {}).items():
+        cut, tokens = data_stats.get("cut", 0), data_stats.get("tokens", 0)
         if tokens and cut / tokens > 0.1:
-            yield f"{place}: {cut / tokens:.0%} of the tokens are cut off and never read; raise data.length"
+            yield f"{windows}: {cut / tokens:.0%} of the tokens are cut off and never read; raise data.length"
     if not any(components.held_out) and recipe.evaluation.samples != 0:
         yield "no text is held out, so that overfitting shows nowhere; prepare the store with validation = 0.01"
 
@@ -134,7 +135,7 @@ def _labels(rows: Sequence[Encoded], names: Sequence[str]) -> Iterator[str]:
         listed = ", ".join(map(repr, rare[:5])) + (", ..." if len(rare) > 5 else "")
         yield f"{len(rare)} of {len(names)} labels have fewer than {_FEW} examples ({listed}); add some, or merge"
     common, count = labels.most_common(1)[0]
-    if count / len(rows) > _LOPSIDED:
+    if count / len(rows) > _IMBALANCED:
         yield (
             f"{count / len(rows):.0%} of the examples are {names[common]!r}: accuracy says little; "
             "look at macro F1 (evaluation.metric), or set task.classification.class_weights = balanced"
@@ -156,10 +157,10 @@ def _memory(components: TrainComponents, device: torch.device) -> Iterator[str]:
     weights, trained = _bytes(components)
     needed, free = weights + 3 * trained, free_memory(device)
     already = weights if device.type == "cpu" else 0  # they are in memory now
-    if free is not None and needed - already > _ROOM * free:
+    if free is not None and needed - already > _USABLE * free:
         yield (
             f"weights, gradients and the optimizer need {needed / 1e9:.1f} GB before any activation, and "
-            f"{free / 1e9:.1f} GB are free; take a smaller model, or tune fewer weights"
+            f"{free / 1e9:.1f} GB are free; use a smaller model, or tune fewer weights"
         )
 
 
@@ -171,7 +172,7 @@ def _bytes(components: TrainComponents) -> tuple[int, int]:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that the device could still give; None where that cannot be told."""
+    """Bytes that the device could still give; None where that is not known."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
@@ -182,17 +183,17 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def _disk(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
-    """Checkpoints that are kept, the one being written, and the finished model, against the free room."""
+    """Checkpoints that are kept, the one being written, and the finished model, against the free space."""
     weights, trained = _bytes(components)
     checkpoint = weights + 2 * trained
     config = recipe.checkpoint
     needed = checkpoint * (config.keep + 1 + bool(config.best)) + weights
-    place = Path(recipe.output).absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if needed > _ROOM * free:
+    folder = Path(recipe.output).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if needed > _USABLE * free:
         yield (
-            f"checkpoints and the model need {needed / 1e9:.1f} GB in {os.fspath(place)}, and {free / 1e9:.1f} GB are "
-            "free; make room, lower checkpoint.keep, or give another --output"
+            f"checkpoints and the model need {needed / 1e9:.1f} GB in {os.fspath(folder)}, and {free / 1e9:.1f} GB are "
+            "free; free some space, lower checkpoint.keep, or give another --output"
         )

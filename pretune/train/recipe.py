@@ -118,9 +118,9 @@ class DataConfig(Config):
 
     Attributes:
         stores: token stores (`pretune prepare`), for objectives.
-        weights: share of each store in the samples; by default its share of the samples there are.
-        temperature: without weights, shares go with the number of samples to the power of 1 / temperature: 1 is as
-            they are, larger ones take more of small stores than they hold.
+        weights: fraction of the samples that each store gives; by default its fraction of all samples.
+        temperature: without weights, fractions go with the number of samples to the power of 1 / temperature: 1 is as
+            they are, larger values draw small stores more often.
         schedule: other weights in the course of the run, each after so many samples: [[100000, 1, 3], ...].
         train: labelled files, for a task.
         validation: labelled files; without them a task is not evaluated.
@@ -128,13 +128,13 @@ class DataConfig(Config):
         tokenizer: folder or file; by default that of the store or of the model.
         length: tokens of a sequence at most, special ones included.
         start_length: tokens of a sequence at the beginning of a run with `length_warmup`.
-        length_warmup: share of the run in which windows are cut into shorter sequences, of `start_length` tokens at
+        length_warmup: fraction of the run in which windows are cut into shorter sequences, of `start_length` tokens at
             first and of twice as many after equal times, until `length` is reached at its end; 0 for none. A step has
             the same tokens throughout. Source: Li et al. 2022, arXiv 2108.06084, who drop what we cut off.
         pack: `stream` cuts windows across documents, `document` never crosses them; by default the objective's habit.
         batch: sequences of a step, over all ranks and micro-batches; 32 where neither this nor `batch_tokens` is given.
         batch_tokens: tokens of a step instead.
-        accumulate: micro-batches in which a rank walks through its share of a step: less memory, the same result.
+        accumulate: micro-batches in which a rank walks through its part of a step: less memory, the same result.
         window: samples within which batches are made of similar lengths; 0 for none.
         verify: check every byte of the stores against their SHA-256 before the first step.
     """
@@ -157,12 +157,12 @@ class DataConfig(Config):
     window: int = Field(0, ge=0)
     verify: bool = True
 
-    def length_at(self, share: float) -> int:
-        """Tokens of a sequence at most, when `share` of the run is over."""
-        if share >= self.length_warmup or self.start_length >= self.length:
+    def length_at(self, fraction: float) -> int:
+        """Tokens of a sequence at most, after a fraction of the run."""
+        if fraction >= self.length_warmup or self.start_length >= self.length:
             return self.length
         doublings = math.ceil(math.log2(self.length / self.start_length))
-        return self.start_length << int(share / self.length_warmup * doublings)
+        return self.start_length << int(fraction / self.length_warmup * doublings)
 
     @model_validator(mode="before")
     @classmethod
@@ -194,7 +194,7 @@ class Recipe(Config):
         output: the run directory.
         seed: key of every random decision.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        precision: number format of matrix products; weights stay in fp32.
+        precision: dtype of matmuls; weights stay in fp32.
         threads: CPU threads of torch; a run keeps the number that it began with.
         resume: go on from the newest good checkpoint of the run directory, if there is one.
         nonfinite: steps in a row with a non-finite loss or gradient after which training stops.

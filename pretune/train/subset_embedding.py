@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pretune.models.model import LanguageModel
 from pretune.nn.vocabulary import SubsetEmbedding, Vocabulary
 
-_SHARE = 0.75  # of the vocabulary at most, for it to be worth it
+_FRACTION = 0.75  # of the vocabulary at most, for it to be worth it
 
 
 def shrink_embedding(model: LanguageModel, tokens: NDArray[np.int64] | None) -> None:
@@ -33,9 +33,9 @@ def shrink_embedding(model: LanguageModel, tokens: NDArray[np.int64] | None) -> 
         return
     if not table.weight.requires_grad or _shared(model, table.weight):
         return
-    found = np.unique(tokens)
-    if len(found) <= _SHARE * table.size:
-        model.embedding.word = SubsetEmbedding(table, torch.from_numpy(found))
+    used = np.unique(tokens)
+    if len(used) <= _FRACTION * table.size:
+        model.embedding.word = SubsetEmbedding(table, torch.from_numpy(used))
 
 
 def restore_embedding(model: LanguageModel) -> None:

@@ -17,6 +17,7 @@ from pretune.interop.huggingface import load_model, save_model
 from pretune.models.frozen import FrozenModel
 from pretune.runtime.signals import SignalError
 from pretune.train.assemble import assemble
+from pretune.train.plan import make_plan
 from pretune.train.recipe import Recipe
 from pretune.train.run import pretrain
 from pretune.train.step import TrainModule
@@ -108,6 +109,12 @@ def test_another_teacher_in_the_middle_of_a_run_is_refused(folder: Path, tmp_pat
     save_model(weights, teacher)
     with pytest.raises(DataError, match=r"frozen model .*teacher: the data changed since this run began"):
         pretrain(over)
+
+
+def test_the_plan_counts_the_teacher(folder: Path, tmp_path: Path) -> None:
+    memory = make_plan(distilled(folder, tmp_path / "run")).memory
+    teacher = load_file(folder / "teacher" / "model.safetensors")
+    assert memory["weights of frozen models"] == 4 * sum(tensor.numel() for tensor in teacher.values())
 
 
 @pytest.mark.parametrize("teacher", ["nowhere", "other"])

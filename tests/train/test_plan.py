@@ -36,8 +36,8 @@ def test_tree_counts_every_weight_once(tmp_path: Path, store: Path) -> None:
     plan = make_plan(recipe(tmp_path / "run", store))
     top = [row.weights for row in plan.modules if row.depth == 1]
     assert sum(top) == plan.modules[0].weights == plan.parameters
-    assert any("shared" in row.kind for row in plan.modules)  # the vocabulary of the mlm head is the embedding's
-    assert any("(2 alike)" in row.name for row in plan.modules)
+    assert any("shared" in row.description for row in plan.modules)  # the vocabulary of the mlm head is the embedding's
+    assert any("(2 equal)" in row.name for row in plan.modules)
 
 
 def test_micro_batches_share_the_activations(tmp_path: Path, store: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is said before the first step, and of a loss that stands still: each finding, and silence where all is well."""
+"""What is said before the first step, and of a loss that plateaus: each finding, and silence where all is well."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_memory_and_disk(store: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     settled = recipe(tmp_path / "not" / "there" / "run", store, **USUAL)
     assert (free_memory(CPU) or 1 << 30) > 1 << 20
     monkeypatch.setattr(module, "free_memory", lambda device: 1000)
-    assert "take a smaller model" in said(settled)
+    assert "use a smaller model" in said(settled)
     monkeypatch.setattr(module, "free_memory", lambda device: None)
     usage = module.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda place: usage._replace(free=1000))
@@ -135,14 +135,14 @@ def test_a_run_whose_loss_stands_still_says_so_once(
 ) -> None:
     track = {"progress": "plain", "every": 1}
     pretrain(recipe(tmp_path / "run", store, optimizer={"lr": 1e-9}, budget={"steps": 40}, track=track))
-    said = [line for line in capsys.readouterr().err.splitlines() if "stands still" in line]
+    said = [line for line in capsys.readouterr().err.splitlines() if "plateaus" in line]
     assert len([line for line in said if "warning: step " in line]) == 1
 
 
 def watch(losses: list[float], *, entropy: float | None = None, lr: float = 1.0, name: str = "mlm") -> list[str]:
     plateau = Plateau(entropy, ["mlm"])
     found = [
-        plateau.look({"loss": loss, f"loss/{name}": loss}, n / len(losses), lr, 1.0) for n, loss in enumerate(losses)
+        plateau.check({"loss": loss, f"loss/{name}": loss}, n / len(losses), lr, 1.0) for n, loss in enumerate(losses)
     ]
     return [text for text in found if text]
 
@@ -151,7 +151,7 @@ def test_a_loss_at_the_line_of_frequencies_is_told_once() -> None:
     stuck = [9.0 - 0.1 * n for n in range(25)] + [6.5 + 0.01 * math.sin(n) for n in range(75)]
     found = watch(stuck, entropy=6.5)
     assert "entropy of the tokens' frequencies (6.500)" in found[0]
-    assert len(found) == 2  # it stands still as well
+    assert len(found) == 2  # it plateaus as well
     assert watch(stuck, entropy=6.5, name="nsp") == [found[1]]
     assert watch([9.0 - 0.05 * n for n in range(100)], entropy=6.5) == []  # it only passes the line ... slowly
 
@@ -159,7 +159,7 @@ def test_a_loss_at_the_line_of_frequencies_is_told_once() -> None:
 def test_a_standstill_is_told_with_what_explains_it() -> None:
     still = [9.0 - 0.1 * n for n in range(30)] + [6.0] * 70
     (found,) = watch(still)
-    assert "stands still: 6.0000" in found
+    assert "plateaus: 6.0000" in found
     assert "lower optimizer.lr" in found
     (fallen,) = watch(still, lr=0.1)
     assert "has fallen already" in fallen

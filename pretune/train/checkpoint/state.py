@@ -26,7 +26,7 @@ class Window:
     Attributes:
         sums, counts, correct: of each term, over all ranks.
         weights: of each term in the total loss.
-        tokens, flops: over all ranks; flops are those of matrix products that really ran.
+        tokens, flops: over all ranks; flops are those of matmuls that really ran.
         seconds, data_wait: in training steps, and of them spent waiting for data.
         norm, lr: gradient norm and learning rate of the last step.
     """
@@ -150,7 +150,7 @@ def restore(
     """Put a verified checkpoint into a root module and its optimizer.
 
     Args:
-        optimizer: None to take the weights alone.
+        optimizer: None to restore the weights alone.
         config: of the optimizer; its fields stay as the recipe says. The state of an optimizer of another name is left
             out.
 
@@ -231,12 +231,12 @@ def _restore_optimizer(root: nn.Module, optimizer: torch.optim.Optimizer, tensor
         optimizer.state[parameter][slot] = value.to(parameter.device)
 
 
-def _fill(into: dict[str, Tensor], found: dict[str, Tensor], path: Path) -> None:
-    if set(into) != set(found):
-        odd = sorted(set(into) ^ set(found))
+def _fill(into: dict[str, Tensor], tensors: dict[str, Tensor], path: Path) -> None:
+    if set(into) != set(tensors):
+        odd = sorted(set(into) ^ set(tensors))
         raise DataError(f"{path}: not the tensors of this model; {odd[0]!r} and {len(odd) - 1} more differ")
     for name, tensor in into.items():
-        if tensor.shape != found[name].shape:
-            raise DataError(f"{path}: {name!r} is {tuple(found[name].shape)}, the model has {tuple(tensor.shape)}")
+        if tensor.shape != tensors[name].shape:
+            raise DataError(f"{path}: {name!r} is {tuple(tensors[name].shape)}, the model has {tuple(tensor.shape)}")
         with torch.no_grad():
-            tensor.copy_(found[name])
+            tensor.copy_(tensors[name])

@@ -1,7 +1,7 @@
 """Checkpoints that can be trusted: complete and verified, or not there.
 
 A checkpoint is made in a temporary directory, each file synced, a manifest of sizes and SHA-256 written last, then the
-directory is renamed. Readers take the newest one whose every byte is as the manifest says. Nothing older is removed
+directory is renamed. Readers use the newest one whose every byte is as the manifest says. Nothing older is removed
 before enough newer ones have been read back.
 """
 
@@ -73,8 +73,8 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint directory, newest first, good or not."""
-        found = (_NAME.fullmatch(entry.name) for entry in self.run.iterdir() if entry.is_dir())
-        return sorted((int(match[1]) for match in found if match), reverse=True)
+        matches = (_NAME.fullmatch(entry.name) for entry in self.run.iterdir() if entry.is_dir())
+        return sorted((int(match[1]) for match in matches if match), reverse=True)
 
     def sweep(self) -> None:
         """Remove what killed processes left half-written. Only the holder of the run's lock may call this."""

@@ -37,8 +37,8 @@ class MetricLogger:
         """Show where the run is; write a line of metrics where one is due."""
         state = self._state
         if self._context.world.is_main:
-            shown = state.window.metrics(self._context.precision.peak)
-            self._context.display.update(state.step, state.fraction, self._left(), shown, last=state.fraction >= 1)
+            metrics = state.window.metrics(self._context.precision.peak)
+            self._context.display.update(state.step, state.fraction, self._left(), metrics, last=state.fraction >= 1)
         if state.step % self._context.recipe.track.every == 0:
             self.close_window()
 
@@ -56,7 +56,7 @@ class MetricLogger:
         if state.window.counts:
             metrics = state.window.metrics(self._context.precision.peak)
             self.log(metrics | ({"skipped": state.skipped} if state.skipped else {}))
-            warning = self._plateau.look(metrics, state.fraction, state.window.lr, self._context.recipe.optimizer.lr)
+            warning = self._plateau.check(metrics, state.fraction, state.window.lr, self._context.recipe.optimizer.lr)
             if warning:
                 self.note(f"warning: step {state.step}: {warning}")
             state.window = Window()

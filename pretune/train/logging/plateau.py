@@ -1,4 +1,4 @@
-"""A loss that stands still, and the line at which language models that learn nothing of context stand."""
+"""Notices a loss that plateaus: for good, or at the entropy of single tokens, where nothing of context is learned."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_LINE = 0.02  # share of the unigram entropy around it that is the line
-_EARLY, _LATE = 0.1, 0.9  # shares of a run between which a loss is expected to move
-_PART = 0.1  # share of a run whose metrics are compared with those of the part before: what a batch draws evens out
+_LINE = 0.02  # fraction of the unigram entropy around it that is the line
+_EARLY, _LATE = 0.1, 0.9  # fractions of a run between which a loss is expected to move
+_PART = 0.1  # fraction of a run whose metrics are compared with those of the part before: what a batch draws evens out
 _LINES = 10  # of metrics in a part, at least
-_STILL = 0.005  # share of the loss by which it must fall from part to part
+_STILL = 0.005  # fraction of the loss by which it must fall from part to part
 _SURE = 1.5  # standard errors by which it must have missed that
 
 
@@ -27,28 +27,28 @@ class Plateau:
     def __init__(self, entropy: float | None = None, token_terms: Sequence[str] = ()) -> None:
         self._token_terms = token_terms
         self._entropy = entropy
-        self._losses: deque[tuple[float, float]] = deque()  # share of the run, loss; of the last two parts
+        self._losses: deque[tuple[float, float]] = deque()  # fraction of the run, loss; of the last two parts
         self._terms: deque[float] = deque(maxlen=_LINES)
         self._said: set[str] = set()
 
-    def look(self, metrics: dict[str, float], share: float, lr: float, peak: float) -> str | None:
+    def check(self, metrics: dict[str, float], fraction: float, lr: float, peak: float) -> str | None:
         """What is to be said of one more line of metrics, if anything.
 
         Args:
             metrics: with `loss` and `loss/<term>`.
-            share: of the run that is over.
+            fraction: of the run that is over.
             lr, peak: learning rate now, and at the schedule's peak: a rate that has fallen explains a standstill.
         """
         loss = metrics.get("loss", math.nan)
         if not math.isfinite(loss):
             return None
-        self._remember(share, loss)
+        self._append(fraction, loss)
         term = next((name for name in self._token_terms if f"loss/{name}" in metrics), None)
         if term is not None:
             self._terms.append(metrics[f"loss/{term}"])
-        if not _EARLY <= share <= _LATE or len(self._losses) < 2 * _LINES:
+        if not _EARLY <= fraction <= _LATE or len(self._losses) < 2 * _LINES:
             return None
-        return (self._at_entropy(term) if term is not None else None) or self._still(share, lr, peak)
+        return (self._at_entropy(term) if term is not None else None) or self._still(fraction, lr, peak)
 
     def _at_entropy(self, term: str) -> str | None:
         if self._entropy is None or "entropy" in self._said or len(self._terms) < _LINES:
@@ -63,17 +63,17 @@ class Plateau:
             "data.batch, or put norms before the branches (model.family = modernbert)"
         )
 
-    def _remember(self, share: float, loss: float) -> None:
+    def _append(self, fraction: float, loss: float) -> None:
         losses = self._losses
-        losses.append((share, loss))
-        while len(losses) > 2 * _LINES and losses[0][0] <= share - 2 * _PART:
+        losses.append((fraction, loss))
+        while len(losses) > 2 * _LINES and losses[0][0] <= fraction - 2 * _PART:
             losses.popleft()
 
-    def _still(self, share: float, lr: float, peak: float) -> str | None:
+    def _still(self, fraction: float, lr: float, peak: float) -> str | None:
         """Said if the loss fell by less than it must, and not by what batches draw alone."""
         if "still" in self._said:
             return None
-        count = max(sum(1 for at, _ in self._losses if at > share - _PART), _LINES)
+        count = max(sum(1 for at, _ in self._losses if at > fraction - _PART), _LINES)
         losses = np.array(self._losses)[:, 1]
         before, now = losses[:-count], losses[-count:]
         if len(before) < _LINES:
@@ -88,4 +88,4 @@ class Plateau:
         else:
             remedy = "lower optimizer.lr if it rose, raise it if it never fell, or add data"
         means = f"{now.mean():.4f} in the last {count} lines of metrics after {before.mean():.4f}"
-        return f"the loss stands still: {means}, at {share:.0%} of the run; {remedy}"
+        return f"the loss plateaus: {means}, at {fraction:.0%} of the run; {remedy}"

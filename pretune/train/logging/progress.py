@@ -51,29 +51,29 @@ class Display:
             self._console.print(text, soft_wrap=True, markup=False)
 
     def update(
-        self, step: int, share: float, left: float | None, metrics: Mapping[str, float | int], last: bool
+        self, step: int, fraction: float, left: float | None, metrics: Mapping[str, float | int], last: bool
     ) -> None:
         """Show the state of the run.
 
         Args:
-            share: part of the budget that is used.
+            fraction: part of the budget that is used.
             left: seconds to the end, as far as the speed so far tells; None before it tells anything.
             last: show it even if the last line was just now.
         """
         if self.quiet:
             return
         if self._bar is not None:
-            self._bar.update(self._task, completed=min(share, 1.0), shown=describe(metrics, left))
+            self._bar.update(self._task, completed=min(fraction, 1.0), shown=describe(metrics, left))
             return
         now = time.monotonic()
         if last or now - self._last >= self._minimum:
             self._last = now
-            line = f"step {step} {min(share, 1.0):4.0%} {describe(metrics, left)}"
+            line = f"step {step} {min(fraction, 1.0):4.0%} {describe(metrics, left)}"
             print(line, file=sys.stderr, flush=True)
 
 
 def describe(metrics: Mapping[str, float | int], left: float | None) -> str:
-    """Loss, speed, share of the GEMM limit, data wait and time left, as far as they are known."""
+    """Loss, speed, fraction of the GEMM limit, data wait and time left, as far as they are known."""
     parts = [f"{name} {metrics[name]:.4f}" for name in ("loss", "eval/loss") if name in metrics]
     if "tokens_per_second" in metrics:
         parts.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
