@@ -20,8 +20,8 @@ from pretune.interop.metadata import FIELD, Metadata, parse, resolve
 from pretune.interop.recorded_heads import head_sources
 from pretune.interop.safety import read_json
 from pretune.interop.weight_names import architecture, body_prefixes, own_roles, plain_name
-from pretune.models.head_table import HEAD_CLASSES
-from pretune.models.model import Config, Family, LanguageModel, get_family, weight_map_of
+from pretune.models.head_table import HEAD_CLASSES, weight_map_of
+from pretune.models.model import Config, Family, LanguageModel, get_family
 from pretune.models.standard_heads import LABELLED_HEADS
 from pretune.nn.heads import ProblemType, SequenceHead
 from pretune.nn.model_protocol import find_language_head

@@ -18,7 +18,8 @@ from pretune.interop.huggingface import load_model, model_folder, write_model
 from pretune.interop.recorded_heads import head_sources
 from pretune.interop.weights import SHARD_BYTES
 from pretune.models.flops import count_parameters
-from pretune.models.model import LanguageModel, Pooling, weight_map_of
+from pretune.models.head_table import weight_map_of
+from pretune.models.model import LanguageModel, Pooling
 from pretune.nn.heads import SequenceHead
 from pretune.text.tokenizer.tokenizer import Tokenizer
 

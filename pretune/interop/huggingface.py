@@ -23,6 +23,7 @@ from pretune.interop.recorded_heads import HeadMakers, recorded_heads
 from pretune.interop.sentence_transformers import read_pooling, write_modules
 from pretune.interop.weight_names import FileTable, export_weights
 from pretune.interop.weights import SHARD_BYTES, NamedTensors, Weights, stale, write_json, write_weights
+from pretune.models.head_table import weight_map_of
 from pretune.models.init import initialise, replace_parameters
 from pretune.models.model import (
     LanguageModel,
@@ -30,7 +31,6 @@ from pretune.models.model import (
     MakeHeads,
     Pooling,
     construct,
-    weight_map_of,
 )
 from pretune.models.standard_heads import LABELLED_HEADS, HeadRequest
 from pretune.models.weight_map import Weight

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from pretune.errors import DataError
 from pretune.interop.weights import NamedTensors
-from pretune.models.model import LanguageModel, class_prefixes_of, get_family, prefix_of, weight_map_of
+from pretune.models.head_table import class_prefixes_of, classes_of, prefix_of, weight_map_of
+from pretune.models.model import LanguageModel
 from pretune.models.weight_map import Weight, expand, join
 
 OBJECTIVE = "objective."
@@ -74,7 +75,7 @@ def _role(name: str) -> str | None:
 
 def architecture(model: LanguageModel) -> str | None:
     """The `transformers` class that a model's heads make it, None for none; heads beyond that are still written."""
-    offered = getattr(get_family(model.family), "ARCHITECTURES", {})
+    offered = classes_of(model.family)
     roles = set(model.heads) - own_roles(model)
     fitting = [name for name, needed in offered.items() if set(needed) <= roles]
     return max(fitting or list(offered)[-1:], key=lambda name: len(offered[name]), default=None)
@@ -114,7 +115,7 @@ def join_weights(model: LanguageModel, tensors: Mapping[str, Tensor]) -> dict[st
 def _class_prefix(model: LanguageModel) -> str:
     """What the names of the body begin with in the files of a model's class; none where it has no task's head."""
     name = architecture(model) or ""
-    classes = getattr(get_family(model.family), "ARCHITECTURES", {})
+    classes = classes_of(model.family)
     bare = [each for each, roles in classes.items() if roles in ((), ("pooler",))]
     return "" if name in bare else class_prefixes_of(model.family).get(name, prefix_of(model.family))
 

@@ -94,7 +94,7 @@ HEAD_NAMES: Mapping[str, str] = {"classification": "classification_head.out_proj
 def attention_names(ours: str, theirs: str) -> list[Weight]:
     """Of the four projections."""
     parts = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "out_proj"}
-    return [key for mine, other in parts.items() for key in weight_and_bias(f"{ours}.{mine}", f"{theirs}.{other}")]
+    return [key for own, other in parts.items() for key in weight_and_bias(f"{ours}.{own}", f"{theirs}.{other}")]
 
 
 def layer_names(ours: str, theirs: str) -> list[Weight]:

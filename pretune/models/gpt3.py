@@ -27,7 +27,7 @@ from pretune.nn.head_parts import HeadParts
 from pretune.nn.stack import Stack
 from pretune.nn.structure import CAUSAL, Window
 
-Kind = Literal["global", "local"]
+Reach = Literal["global", "local"]
 
 
 class Config(model.Config):
@@ -39,7 +39,7 @@ class Config(model.Config):
     num_layers: int = Field(24, ge=1, le=512)
     num_heads: int = Field(16, ge=1, le=1024)
     intermediate_size: int | None = Field(None, ge=1, le=2**18)
-    attention_types: tuple[tuple[tuple[Kind, ...], int], ...] = ()
+    attention_types: tuple[tuple[tuple[Reach, ...], int], ...] = ()
     window_size: int = Field(256, ge=1, le=2**20)
     activation_function: str = "gelu_new"
     resid_dropout: float = Field(0.0, ge=0, lt=1)
@@ -63,15 +63,15 @@ class Config(model.Config):
     def _check(self) -> Config:
         if self.hidden_size % self.num_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
-        if len(self.kinds) != self.num_layers:
-            raise ValueError(f"attention_types make {len(self.kinds)} layers, num_layers is {self.num_layers}")
+        if len(self.reaches) != self.num_layers:
+            raise ValueError(f"attention_types make {len(self.reaches)} layers, num_layers is {self.num_layers}")
         activation(self.activation_function)
         return self
 
     @property
-    def kinds(self) -> list[Kind]:
-        """What each layer sees."""
-        return [kind for pattern, times in self.attention_types for kind in list(pattern) * min(times, 512)]
+    def reaches(self) -> list[Reach]:
+        """How far each layer sees."""
+        return [reach for pattern, times in self.attention_types for reach in list(pattern) * min(times, 512)]
 
 
 def _size(layers: int, width: int, heads: int) -> dict[str, int]:
@@ -121,7 +121,7 @@ def build(config: Config) -> LanguageModel:
     width = config.hidden_size
     position = Learned(config.max_position_embeddings, width)
     embedding = Embedding(config.vocab_size, width, position=position, dropout=config.embed_dropout)
-    stack = Stack([_block(config, kind) for kind in config.kinds], _norm(config))
+    stack = Stack([_block(config, reach) for reach in config.reaches], _norm(config))
     parts = HeadParts(width, "last", config.tie_word_embeddings, sequence_bias=False, token_dropout=0.1)
     std = config.initializer_range
     return LanguageModel(
@@ -133,13 +133,13 @@ def _norm(config: Config) -> nn.LayerNorm:
     return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
 
 
-def _block(config: Config, kind: Kind) -> Block:
+def _block(config: Config, reach: Reach) -> Block:
     width = config.hidden_size
     return Block(
         Attention(
             width,
             config.num_heads,
-            CAUSAL if kind == "global" else Window(config.window_size - 1, 0),
+            CAUSAL if reach == "global" else Window(config.window_size - 1, 0),
             dropout=config.attention_dropout,
             scale=1.0,
             bias=False,

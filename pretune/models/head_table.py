@@ -7,7 +7,9 @@ layers are called where not as here, and its `WEIGHT_MAP` what stands before the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
+from pretune.find import find
 from pretune.models.weight_map import Weight, weight_and_bias
 
 HEAD_CLASSES: Mapping[str, str] = {
@@ -35,17 +37,31 @@ def standard_classes(stem: str, *roles: str) -> dict[str, tuple[str, ...]]:
     return {stem + HEAD_CLASSES[role]: (role,) for role in roles or HEAD_CLASSES}
 
 
-def head_weights(
-    weights: Sequence[Weight], classes: Mapping[str, tuple[str, ...]], names: Mapping[str, str]
-) -> list[Weight]:
-    """The last layers of the standard heads that a family's classes have and its own map does not list.
+def weight_map_of(family: str) -> Sequence[Weight] | None:
+    """The weight map of a family with its standard heads; None for a user's family that no other software knows."""
+    weights = getattr(find("models", family), "WEIGHT_MAP", None)
+    return None if weights is None else [*weights, *_last_layers(family, weights)]
 
-    Args:
-        weights: the family's own map.
-        classes: its `ARCHITECTURES`.
-        names: its `HEAD_NAMES`.
-    """
-    listed = {weight.ours for weight in weights}
+
+def classes_of(family: str) -> Mapping[str, tuple[str, ...]]:
+    """The classes of `transformers` that a family has, and the heads of each; none for a family of its own."""
+    return cast(Mapping[str, tuple[str, ...]], getattr(find("models", family), "ARCHITECTURES", {}))
+
+
+def prefix_of(family: str) -> str:
+    """What the names of a family's body begin with in its files, where heads stand beside it."""
+    return str(getattr(find("models", family), "PREFIX", ""))
+
+
+def class_prefixes_of(family: str) -> Mapping[str, str]:
+    """Prefixes of the body's names in the files of single classes, where they are not the family's."""
+    return cast(Mapping[str, str], getattr(find("models", family), "PREFIXES", {}))
+
+
+def _last_layers(family: str, weights: Sequence[Weight]) -> list[Weight]:
+    """The last layers of the standard heads that a family's classes have and its own map does not list."""
+    names: Mapping[str, str] = getattr(find("models", family), "HEAD_NAMES", {})
+    classes, listed = classes_of(family), {weight.ours for weight in weights}
     roles = [role for role in HEAD_CLASSES if any(role in heads for heads in classes.values())]
     return [
         weight

@@ -15,7 +15,7 @@ from torch import nn
 from pretune.models import model
 from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
-from pretune.models.rope import RopeConfig, told_rope
+from pretune.models.rope import RopeConfig, rope_fields
 from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
@@ -62,7 +62,7 @@ class Config(model.Config):
             out["num_key_value_heads"] = heads
         if out.get("head_dim") is None and isinstance(heads, int) and isinstance(width, int) and heads > 0:
             out["head_dim"] = width // heads
-        return {**out, "rope_parameters": told_rope(tree)}
+        return {**out, "rope_parameters": rope_fields(tree)}
 
     @model_validator(mode="after")
     def _check(self) -> Config:

@@ -13,7 +13,6 @@ from pretune import config as configuration
 from pretune.batch import Batch
 from pretune.errors import DataError, UsageError
 from pretune.find import find, suggest
-from pretune.models.head_table import head_weights
 from pretune.models.init import initialise
 from pretune.models.metadata import Metadata, VariantRecord, absolute, digest
 from pretune.models.weight_map import Weight
@@ -49,7 +48,8 @@ class Family(Protocol):
     """What a file of `models/`, or a user's own, offers.
 
     A family that no other software knows leaves `PREFIX`, `WEIGHT_MAP` and `ARCHITECTURES` out: its weights are saved
-    under our own names. `MODEL_TYPE` is what `config.json` calls it, where that is not the name of its file.
+    under our own names. Optional are `MODEL_TYPE`, what `config.json` calls the family where that is not the name of
+    its file; `HEAD_NAMES`, names of last layers that are not those of `head_table`; and `PREFIXES` of single classes.
     """
 
     Config: type[Config]
@@ -59,7 +59,7 @@ class Family(Protocol):
     WEIGHT_MAP: Sequence[Weight]
     ARCHITECTURES: Mapping[str, tuple[str, ...]]
 
-    def build(self, config: Any) -> LanguageModel:
+    def build(self, config: configuration.Config) -> LanguageModel:
         """The modules without heads, on torch's current default device, with weights not yet set."""
 
 
@@ -334,29 +334,6 @@ def get_family(name: str) -> Family:
         UsageError: no such family; the nearest name is given.
     """
     return cast(Family, find("models", name))
-
-
-def weight_map_of(family: str) -> Sequence[Weight] | None:
-    """The weight map of a family with its standard heads; None for a user's family that no other software knows."""
-    module = get_family(family)
-    if not hasattr(module, "WEIGHT_MAP"):
-        return None
-    return [*module.WEIGHT_MAP, *head_weights(module.WEIGHT_MAP, module.ARCHITECTURES, head_names_of(module))]
-
-
-def head_names_of(family: Family) -> Mapping[str, str]:
-    """What a family's files call the last layer of a standard head, by role, where that is not the usual name."""
-    return cast(Mapping[str, str], getattr(family, "HEAD_NAMES", {}))
-
-
-def prefix_of(family: str) -> str:
-    """What the names of a family's body begin with in its files, where heads stand beside it."""
-    return str(getattr(get_family(family), "PREFIX", ""))
-
-
-def class_prefixes_of(family: str) -> Mapping[str, str]:
-    """Prefixes of the body's names in the files of single classes, where they are not the family's."""
-    return cast(Mapping[str, str], getattr(get_family(family), "PREFIXES", {}))
 
 
 def configure(family: Family, size: str, overrides: Mapping[str, Any]) -> Config:

@@ -77,10 +77,10 @@ class Config(model.Config):
         every, layers = out.get("global_attn_every_n_layers", 3), out.get("num_hidden_layers", 22)
         if not out.get("layer_types") and isinstance(every, int) and isinstance(layers, int) and every > 0:
             out["layer_types"] = ["sliding_attention" if n % every else "full_attention" for n in range(layers)]
-        waves = dict(out.get("rope_parameters") or {})
-        for kind, name, usual in (("full", "global", 160_000.0), ("sliding", "local", 10_000.0)):
-            waves.setdefault(f"{kind}_attention", {"rope_theta": out.get(f"{name}_rope_theta", usual)})
-        return {**out, "rope_parameters": waves}
+        rotary = dict(out.get("rope_parameters") or {})
+        for layer_type, name, usual in (("full", "global", 160_000.0), ("sliding", "local", 10_000.0)):
+            rotary.setdefault(f"{layer_type}_attention", {"rope_theta": out.get(f"{name}_rope_theta", usual)})
+        return {**out, "rope_parameters": rotary}
 
     @model_validator(mode="after")
     def _check(self) -> Config:
@@ -190,14 +190,14 @@ def _norm(config: Config) -> nn.LayerNorm:
 
 
 def _block(config: Config, layer: int) -> Block:
-    kind, reach = config.layer_types[layer], config.local_attention // 2
+    layer_type, reach = config.layer_types[layer], config.local_attention // 2
     attention = Attention(
         config.hidden_size,
         config.num_attention_heads,
-        BIDIRECTIONAL if kind == "full_attention" else Window(reach, reach),
+        BIDIRECTIONAL if layer_type == "full_attention" else Window(reach, reach),
         dropout=config.attention_dropout,
         bias=config.attention_bias,
-        rotary=config.rope_parameters[kind].rotary(config.hidden_size // config.num_attention_heads),
+        rotary=config.rope_parameters[layer_type].rotary(config.hidden_size // config.num_attention_heads),
     )
     return Block(
         attention,

@@ -1,4 +1,4 @@
-"""Rotary positions as `config.json` tells them, in today's form or in the older one."""
+"""Rotary positions as `config.json` describes them, in the current form or in the older one."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ class RopeConfig(configuration.Config):
         return Scaling()
 
 
-def told_rope(tree: Mapping[str, Any], theta: float = 10_000.0) -> dict[str, Any]:
+def rope_fields(tree: Mapping[str, Any], theta: float = 10_000.0) -> dict[str, Any]:
     """`rope_parameters` of a configuration that may say it as `rope_theta` and `rope_scaling`."""
-    told = dict(tree.get("rope_parameters") or tree.get("rope_scaling") or {})
-    told.setdefault("rope_theta", tree.get("rope_theta") or theta)
-    if told.get("rope_type", told.get("type")) == "yarn":
-        told.setdefault("original_max_position_embeddings", tree.get("max_position_embeddings"))
-    return told
+    fields = dict(tree.get("rope_parameters") or tree.get("rope_scaling") or {})
+    fields.setdefault("rope_theta", tree.get("rope_theta") or theta)
+    if fields.get("rope_type", fields.get("type")) == "yarn":
+        fields.setdefault("original_max_position_embeddings", tree.get("max_position_embeddings"))
+    return fields

@@ -9,7 +9,8 @@ from torch import nn
 
 from pretune.errors import UsageError
 from pretune.find import suggest
-from pretune.models.model import LanguageModel, MakeHeads, get_family
+from pretune.models.head_table import classes_of, weight_map_of
+from pretune.models.model import LanguageModel, MakeHeads
 from pretune.nn.heads import NSP_LABELS, SOP_LABELS, DetectionHead, ProblemType
 
 
@@ -66,9 +67,8 @@ def standard_heads(
     request = HeadRequest(tuple(labels or ()), problem_type)
 
     def make_heads(model: LanguageModel) -> dict[str, nn.Module]:
-        architectures = getattr(get_family(model.family), "ARCHITECTURES", None)
-        listed = {role for group in (architectures or {}).values() for role in group}
-        known = sorted(STANDARD_HEADS if architectures is None else listed)
+        listed = {role for roles_of_class in classes_of(model.family).values() for role in roles_of_class}
+        known = sorted(listed if weight_map_of(model.family) is not None else STANDARD_HEADS)
         for role in roles:
             if role not in known:
                 raise UsageError(f"{model.family} has no head {role!r}; {suggest(role, known)}")

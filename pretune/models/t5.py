@@ -106,7 +106,7 @@ PREFIXES: Mapping[str, str] = dict.fromkeys(
 
 def _attention_names(ours: str, theirs: str) -> list[Weight]:
     parts = {"query": "q", "key": "k", "value": "v", "output": "o"}
-    return [Weight(f"{ours}.{mine}.weight", f"{theirs}.{other}.weight") for mine, other in parts.items()]
+    return [Weight(f"{ours}.{own}.weight", f"{theirs}.{other}.weight") for own, other in parts.items()]
 
 
 def _layer_names(ours: str, theirs: str, last: int) -> list[Weight]:
@@ -199,8 +199,8 @@ def _attention(config: Config, structure: Structure, relative: RelativeBias | No
 
 
 def _feedforward(config: Config) -> FeedForward | GatedFeedForward:
-    kind = GatedFeedForward if config.feed_forward_proj.startswith(_GATED) else FeedForward
-    return kind(config.d_model, config.d_ff, activation(config.activation), bias=False)
+    feedforward = GatedFeedForward if config.feed_forward_proj.startswith(_GATED) else FeedForward
+    return feedforward(config.d_model, config.d_ff, activation(config.activation), bias=False)
 
 
 def _encoder_block(config: Config, relative: RelativeBias) -> Block:
