@@ -1,4 +1,4 @@
-"""A part of a loss is a sum and a count."""
+"""The terms of a loss, each a sum and a count, and the cross-entropy over classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Term:
-    """One part of a loss.
+    """Holds one term of a loss.
 
     Attributes:
         name: which objective it comes from; the metric's name.
@@ -28,7 +28,7 @@ class Term:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Summed negative log likelihood in fp32.
+    """Sums the negative log likelihood in fp32.
 
     Shape:
         logits: (K, C); labels: (K,) int64; return: (). K = 0 gives 0 that still depends on the logits.

@@ -20,7 +20,17 @@ VAGUE_SHARE = 0.15  # of all functions
 JOINTS = (
     *("batch.py", "loss.py", "draw.py", "find.py", "disk.py", "errors.py"),
     *("nn/model_protocol.py", "nn/attention.py", "nn/projection.py", "nn/backends/__init__.py"),
-    *("objectives/objective.py", "tasks/task.py", "tune/__init__.py", "optim/base.py", "runtime/distributed.py"),
+    *(
+        "objectives/objective.py",
+        "tasks/task.py",
+        "tune/method.py",
+        "tune/surgery.py",
+        "nn/call.py",
+        "nn/vocabulary.py",
+        "nn/prefix.py",
+        "optim/base.py",
+        "runtime/distributed.py",
+    ),
 )
 ANY_IN_JOINTS = 15
 

@@ -1,4 +1,4 @@
-"""A model's derived form for use: one matmul for query, key and value, weights laid out for oneDNN, little else.
+"""Fuses a model for use: one matmul for query, key and value, weights laid out for oneDNN.
 
 The original model is not changed and shares all else. What stands at a projection's place gives its own derived form;
 blocks of other types than the known ones run as they are. The derived form does not follow later changes of the
@@ -29,7 +29,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def fuse(model: LanguageModel) -> LanguageModel:
-    """The derived form of a model in evaluation mode.
+    """Gives the fused form of a model in evaluation mode.
 
     Costs memory for a second copy of the weights where they are packed, of the attention's inputs where not.
     """
@@ -74,13 +74,13 @@ class FusedBlock(nn.Module):
 
     @property
     def attention(self) -> Attention:
-        """The block's."""
+        """The attention of the block."""
         return self.block.attention
 
     def forward(
         self, x: Tensor, layout: Layout, cache: LayerCache | None = None, rows: OutputRows | None = None
     ) -> Tensor:
-        """As the block, which itself gives some rows alone. Shape: (T, width) -> (T, width)."""
+        """Computes what the block does, which is called itself for some rows alone. Shape: (T, width) -> (T, width)."""
         if rows is not None:
             return self.block(x, layout, cache, rows)  # type: ignore[no-any-return]
         attention = self.block.attention
@@ -154,7 +154,7 @@ def _norm(norm: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def _with(module: M, **children: nn.Module) -> M:
-    """A copy of a module that shares all but the named children."""
+    """Copies a module, sharing all but the named children."""
     out = copy.copy(module)
     out._modules = {**module._modules, **children}
     return out

@@ -1,4 +1,4 @@
-"""A model for a tokenizer with more tokens: new rows at the end, everything else as it was."""
+"""Extends a model's vocabulary for a tokenizer with more tokens: new rows at the end, everything else as it was."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from pretune.nn.vocabulary import Vocabulary, longer
 
 @torch.no_grad()
 def extend_vocabulary(model: LanguageModel, size: int, origins: Mapping[int, Sequence[int]]) -> None:
-    """Give a model's vocabulary more rows, in place: in the embedding and in every head over it.
+    """Adds rows to a model's vocabulary in place: in the embedding and in every head over it.
 
-    A new row is the mean of the rows of its pieces, so that the model begins with what it knew of them. Source: Hewitt
-    2021, "Initializing new word embeddings for pretrained language models".
+    A new row is the mean of the rows of its subwords, so that the model begins with what it knew of them.
+
+    Source: Hewitt 2021, "Initializing new word embeddings for pretrained language models".
 
     Args:
-        size: of the new vocabulary, at least; rows that the model has beyond its tokenizer's are taken first.
+        size: of the new vocabulary, at least; rows that the model has beyond its tokenizer's are used first.
         origins: for each new id the old ids whose mean it is.
 
     Raises:
@@ -30,7 +31,7 @@ def extend_vocabulary(model: LanguageModel, size: int, origins: Mapping[int, Seq
     old = model.vocab_size
     bad = next((n for new, ids in origins.items() for n in (new, *ids) if not 0 <= n < size), None)
     if bad is not None or any(n >= old for ids in origins.values() for n in ids):
-        raise DataError(f"a new token's row or pieces are outside the vocabulary of {size} (token {bad})")
+        raise DataError(f"a new token's row or subwords are outside the vocabulary of {size} (token {bad})")
     size = max(size, old)
     words = model.embedding.word
     if not isinstance(words, Vocabulary):

@@ -1,4 +1,4 @@
-"""Only the heads train: the body is a fixed reader of features, and no gradient runs through it."""
+"""The tuning method that trains the heads alone: the body is frozen, and no gradient runs through it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Config(config.Config):
 
 
 def apply(model: M, config: Config) -> M:
-    """Freeze everything but the heads' own parameters; a weight that a head shares with the body stays frozen.
+    """Freezes everything but the heads' own parameters; a weight that a head shares with the body stays frozen.
 
     Args:
         model: with its heads in `model.heads`.

@@ -1,4 +1,4 @@
-"""Full fine-tuning: every parameter trains."""
+"""The tuning method that trains every parameter."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ class Config(config.Config):
 
 
 def apply(model: M, config: Config) -> M:
-    """Let every parameter train."""
+    """Lets every parameter train."""
     del config
     return model.requires_grad_(True)
