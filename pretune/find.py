@@ -95,5 +95,9 @@ def _load_file(path: Path) -> ModuleType:
             raise UsageError(f"{path}: not a Python file")
         module = importlib.util.module_from_spec(spec)
         sys.modules[key] = module
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[key]  # half of a file must not be found again
+            raise
     return sys.modules[key]

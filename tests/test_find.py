@@ -69,3 +69,11 @@ def test_a_users_own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_listing_names_does_not_import_torch() -> None:
     code = "import sys; from pretune.find import variants; variants('objectives'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_file_that_fails_is_not_found_half(tmp_path):
+    path = tmp_path / "half.py"
+    path.write_text("A = 1\nraise RuntimeError('no')\n")
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            find("objectives", str(path))

@@ -121,7 +121,7 @@ def interpret(
         if told.get(name):
             raise DataError(f"{path}: field {name!r} is set: such models cannot be read; save it without first")
     said = {**beside, **told}
-    fields = {name: _plain(name, value) for name, value in said.items() if name in module.Config.model_fields}
+    fields = {name: _plain(name, value) for name, value in said.items() if name in _known_fields(module)}
     notes: list[str] = []
     rate = getattr(module, "ATTENTION_DROPOUT", "")
     attention = fields.pop(rate, 0.0)
@@ -143,6 +143,11 @@ def interpret(
         FIELD in told,
         notes,
     )
+
+
+def _known_fields(module: Family) -> set[str]:
+    """Fields of `config.json` that the family's configuration understands, in today's form or in an older one."""
+    return {*module.Config.model_fields, *getattr(module.Config, "OLDER_FIELDS", ())}
 
 
 def _in_range(module: Family, fields: Mapping[str, Any], path: Path) -> None:
@@ -262,7 +267,7 @@ def _problem_type(path: Path, config_fields: Mapping[str, Any]) -> ProblemType:
 def _extras(module: Family, told: Mapping[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, value in told.items():
-        known = name in module.Config.model_fields or name in _OURS or name in _DROPPED or name in _REFUSED
+        known = name in _known_fields(module) or name in _OURS or name in _DROPPED or name in _REFUSED
         if not known and not name.startswith("_") and len(json.dumps(value)) <= _EXTRA_LIMIT:
             out[name] = value
     return out

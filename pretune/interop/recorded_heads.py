@@ -54,7 +54,7 @@ def recorded_heads(
         roles: heads that the files carry under names that others know.
         sources: who made each head, as the files record.
         request: what the standard heads are for.
-        makers: those of other sources.
+        makers: those of other sources; the first that makes a head is asked for it.
 
     Raises:
         DataError: a head that nobody here makes.
@@ -69,14 +69,16 @@ def recorded_heads(
     def make_heads(model: LanguageModel) -> dict[str, nn.Module]:
         with torch.device("meta"):
             heads = dict(standard_heads(standard, request.labels, request.problem_type)(model))
-        made_by = {source: makers[source](model) for source in sorted(set(others.values()))}
+        recorded: dict[str, nn.Module] = {}
+        for maker in makers.values() if others else ():
+            recorded = {**maker(model), **recorded}
         for role, source in others.items():
-            if role not in made_by[source]:
+            if role not in recorded:
                 raise DataError(
                     f"{where}: config.json says that the head {role!r} is made by the recorded {source}, which makes "
-                    f"{', '.join(made_by[source]) or 'none'}; the files are damaged, or the {source} has changed"
+                    f"{', '.join(recorded) or 'none'}; the files are damaged, or the {source} has changed"
                 )
-            heads[role] = made_by[source][role]
+            heads[role] = recorded[role]
         return heads
 
     return make_heads

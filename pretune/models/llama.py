@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 from torch import nn
@@ -30,6 +30,7 @@ from pretune.nn.structure import CAUSAL
 class Config(model.Config):
     """Fields of `config.json`; older files say `rope_parameters` as `rope_theta` and `rope_scaling`."""
 
+    OLDER_FIELDS: ClassVar[frozenset[str]] = frozenset({"rope_theta", "rope_scaling"})
     vocab_size: int = Field(32000, ge=1, le=2**22)
     hidden_size: int = Field(4096, ge=1, le=2**16)
     intermediate_size: int = Field(11008, ge=1, le=2**18)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, cast
+from typing import Any, ClassVar, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +39,13 @@ Pooling = Literal["mean", "cls", "last"]
 
 
 class Config(configuration.Config):
-    """Base of the families' configurations, whose fields have the Hugging Face names."""
+    """Base of the families' configurations, whose fields have the Hugging Face names.
 
+    Attributes:
+        OLDER_FIELDS: what older files say instead, which a validator of the family says in today's fields.
+    """
+
+    OLDER_FIELDS: ClassVar[frozenset[str]] = frozenset()
     tie_word_embeddings: bool = True
 
 

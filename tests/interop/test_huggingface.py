@@ -101,6 +101,23 @@ def test_old_names_and_no_model_type(folder):
     assert model.loaded.unexpected == []
 
 
+@pytest.mark.parametrize("scaling", [None, {"type": "linear", "factor": 4.0}], ids=["theta", "scaling"])
+def test_older_files_say_the_rotation_in_other_fields(scaling, tmp_path):
+    """All Llama files of transformers before 5: `rope_theta` and `rope_scaling` beside the sizes."""
+    torch.manual_seed(0)
+    sizes = {name: value for name, value in SMALL.items() if name != "max_position_embeddings"}
+    theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, rope_theta=50.0, rope_scaling=scaling))
+    parity.randomise(theirs)
+    theirs.save_pretrained(tmp_path / "model")
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["rope_parameters"]["rope_theta"] == 50.0
+    reconfigure(tmp_path / "model", rope_parameters="DROP", rope_theta=50.0, rope_scaling=scaling)
+    model = load_model(tmp_path / "model")
+    assert model.config.rope_parameters.rope_theta == 50.0
+    assert not model.extras.keys() & {"rope_theta", "rope_scaling"}
+    parity.assert_parity(model, transformers.LlamaForCausalLM.from_pretrained(tmp_path / "model"))
+    parity.assert_parity(model, theirs)
+
+
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "before 1.6"])
 def test_bin(folder, legacy):
     want = load_model(folder)
