@@ -197,6 +197,8 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
             raise DataError(
                 f"{folder}: {name!r} has shape {list(tensor.shape)}, the method asks for {list(targets[name].shape)}"
             )
+        if not tensor.isfinite().all():
+            raise DataError(f"{folder}: {name!r} holds NaN or infinity; the deltas were saved broken")
         targets[name].copy_(tensor)
 
 
