@@ -34,8 +34,8 @@ LENGTH, BATCH, PARTS = 64, 8, 2
 SENTENCES = (
     "A reader yields documents one at a time.",
     "Every document that comes in is counted.",
-    "The tokenizer splits words into components.",
-    "A store keeps the components of all documents in one long run.",
+    "The tokenizer splits words into pieces.",
+    "A store keeps the pieces of all documents in one long run.",
     "Windows are cut from the run by arithmetic.",
     "No window is read before it is needed.",
     "The order of the samples is a keyed permutation.",
@@ -68,7 +68,7 @@ def walk(folder: Path) -> None:
     tokenizer = train_tokenizer(texts, settings)
     vocabulary = tokenizer.vocabulary
     ids = tokenizer.encode("The tokenizer splits words")
-    say("tokenizer", f"{vocabulary.size} components; 'The tokenizer splits words' -> {shape(ids)}")
+    say("tokenizer", f"{vocabulary.size} subwords; 'The tokenizer splits words' -> {shape(ids)}")
 
     config = validate(PrepareConfig, {"processes": 1, "validation": 0.1}, "prepare")
     store = prepare(folder / "corpus.txt", tokenizer, folder / "store", config)

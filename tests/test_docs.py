@@ -86,6 +86,15 @@ def test_flow_shows_what_happens() -> None:
     assert shown.strip() == done.stdout.strip()
 
 
+def test_minimal_trains_a_bert_that_transformers_opens(tmp_path: Path) -> None:
+    file = ROOT / "docs" / "minimal.py"
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 150
+    command = [sys.executable, file, "--output", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "step 0: loss" in done.stdout
+    assert done.stdout.strip().endswith("transformers fills 'The capital of Norway is [MASK].' with 'oslo'")
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_catalogues_are_what_the_files_say(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Make them again by `pretune show families > docs/families.md`, and the same for objectives."""
