@@ -1,3 +1,3 @@
-"""New texts from old ones, with labels and spans that follow them: a file a method."""
+"""Data augmentation: new texts from old ones, with their labels and spans; one file per method."""
 
 SHARED_MODULES = ("augmenter", "files", "models")

@@ -1,7 +1,7 @@
-"""What every method of augmentation is: a text in, edits out, each a pure function of the text and a key.
+"""The base class of augmentation methods: they turn a text into edits, as a pure function of the text and a key.
 
-A method says which stretches of a text give way to what. Words that lie in a marked span are left alone, so that spans
-(entities, answers) keep their text and only move; `augment` says where to.
+An edit replaces a range of characters. Words inside a marked span are never edited, so that spans (entities, answers)
+keep their text and only move; `augment` returns where to.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Edit:
-    """A stretch of a text and what it gives way to; an empty stretch is a place.
+    """A range of a text and what replaces it; an empty range inserts.
 
     Attributes:
-        start, stop: characters.
-        text: instead.
+        start, stop: in characters.
+        text: the replacement.
     """
 
     start: int
@@ -49,37 +49,37 @@ class Augmented:
 
 
 class Tools:
-    """What methods may ask of models; these answer that there is none.
+    """What methods use of models; this one has no models and refuses.
 
     Attributes:
-        mask: the token that stands for what `fill` is to find.
+        mask: the mask token, which `fill` replaces.
     """
 
     mask: str = ""
 
     def fill(self, texts: Sequence[str], top: int) -> list[list[tuple[str, float]]]:
-        """For each text with one mask, the likeliest words and their probabilities.
+        """Returns, for each text with one mask, the most probable words and their probabilities.
 
         Raises:
             UsageError: there is no such model.
         """
-        raise UsageError("this method needs a masked language model: give --model")
+        raise UsageError("this method needs a masked language model: name one with --model")
 
     def translate(self, texts: Sequence[str], seed: int) -> list[str]:
-        """Texts in another language and back.
+        """Translates texts into another language and back.
 
         Raises:
             UsageError: there are no such models.
         """
-        raise UsageError("this method needs two translation models: give --there and --back")
+        raise UsageError("this method needs two translation models: name them with --there and --back")
 
 
 class Augmenter(ABC):
-    """Base of the methods.
+    """Base of all methods.
 
     Args:
         config: validated.
-        tools: what it may ask of a model: see the methods that do.
+        tools: the models, for methods that use one.
 
     Attributes:
         name: the file's name.
@@ -91,12 +91,12 @@ class Augmenter(ABC):
         """How much is changed.
 
         Attributes:
-            share: of the words of a text, rounded, at least one.
-            segmenter: finds words, as for `pretune prepare`; without one runs of letters and single Chinese characters
-                are words.
+            rate: fraction of the words of a text that is changed, rounded, at least one word.
+            segmenter: finds words, as for `pretune prepare`; without one, runs of letters and single Chinese
+                characters are words.
         """
 
-        share: float = Field(default=0.1, gt=0.0, le=1.0)
+        rate: float = Field(default=0.1, gt=0.0, le=1.0)
         segmenter: str | None = None
 
     def __init__(self, config: Config, tools: Tools | None = None) -> None:
@@ -105,10 +105,10 @@ class Augmenter(ABC):
         self._find = WordFinder(config.segmenter) if config.segmenter else None
 
     def augment(self, text: str, draw: Draw, spans: Sequence[Span] = ()) -> Augmented:
-        """A new text; the old one where nothing can be changed.
+        """Returns a new text, or the old one if nothing can be changed.
 
         Args:
-            spans: stretches that keep their text.
+            spans: ranges that keep their text.
 
         Raises:
             DataError: a span that is not in the text.
@@ -121,28 +121,28 @@ class Augmenter(ABC):
 
     @abstractmethod
     def edits(self, text: str, words: Sequence[Span], draw: Draw) -> list[Edit]:
-        """What is to be changed, apart from one another.
+        """Returns edits that do not overlap.
 
         Args:
-            words: that may be changed, rising.
+            words: the words that may be changed, in ascending order.
         """
 
     def words(self, text: str) -> list[Span]:
-        """The words of a text, those that hold a letter or a figure."""
+        """Returns the words of a text that contain a letter or a digit."""
         if self._find is None:
             pieces = _plain(text)
             stops = np.cumsum([len(piece) for piece in pieces]).tolist()
-            found = [(stop - len(piece), stop) for piece, stop in zip(pieces, stops, strict=True)]
+            words = [(stop - len(piece), stop) for piece, stop in zip(pieces, stops, strict=True)]
         else:
             starts = [*self._find(text), len(text)]
-            found = [(a, a + len(text[a:b].rstrip())) for a, b in pairwise(starts)]
-        return [(a, b) for a, b in found if any(char.isalnum() for char in text[a:b])]
+            words = [(a, a + len(text[a:b].rstrip())) for a, b in pairwise(starts)]
+        return [(a, b) for a, b in words if any(char.isalnum() for char in text[a:b])]
 
-    def pick(self, count: int, draw: Draw) -> list[int]:
-        """Which of some words are changed: the share, those with the smallest hashes, ascending."""
+    def choose(self, count: int, draw: Draw) -> list[int]:
+        """Chooses which of `count` words are changed: those with the smallest hashes, in ascending order."""
         if not count:
             return []
-        wanted = min(count, max(1, int(self.config.share * count + 0.5)))
+        wanted = min(count, max(1, int(self.config.rate * count + 0.5)))
         return sorted(np.argsort(draw.bits(np.arange(count)), kind="stable")[:wanted].tolist())
 
 
@@ -150,7 +150,7 @@ _plain = LongestMatch(())
 
 
 def _clear_of(edit: Edit, spans: Sequence[Span]) -> Edit:
-    """An edit of a word with the spaces beside it, less those that lie in a span."""
+    """Shrinks an edit of a word with the spaces beside it to what lies outside the spans."""
     start, stop = edit.start, edit.stop
     for a, b in spans:
         if a < stop and start < b:
@@ -159,45 +159,47 @@ def _clear_of(edit: Edit, spans: Sequence[Span]) -> Edit:
 
 
 def rewrite(text: str, edits: Iterable[Edit], spans: Sequence[Span] = ()) -> Augmented:
-    """Carry out edits.
+    """Applies edits.
 
     Raises:
         ValueError: edits that overlap, or that cut into a span.
     """
     ordered = sorted(edits, key=lambda edit: (edit.start, edit.stop))
     out: list[str] = []
-    place = 0
+    position = 0
     moved = list(spans)
     for edit in ordered:
-        if edit.start < place:
+        if edit.start < position:
             raise ValueError(f"edits overlap at character {edit.start}")
         if any((a < edit.stop and edit.start < b) or a < edit.start == edit.stop < b for a, b in spans):
             raise ValueError(f"an edit at character {edit.start} cuts into a span")
-        out += [text[place : edit.start], edit.text]
-        place = edit.stop
+        out += [text[position : edit.start], edit.text]
+        position = edit.stop
         shift = len(edit.text) - (edit.stop - edit.start)
         moved = [(a + shift, b + shift) if spans[n][0] >= edit.stop else (a, b) for n, (a, b) in enumerate(moved)]
-    out.append(text[place:])
+    out.append(text[position:])
     return Augmented("".join(out), moved)
 
 
 def build(choices: Mapping[str, Any], tools: Tools | None = None) -> list[Augmenter]:
-    """Methods by name with their settings.
+    """Builds methods by name with their settings.
 
     Raises:
         UsageError: no method, an unknown name or field.
     """
     if not choices:
-        raise UsageError("no method of augmentation; name one, such as swap")
-    made = []
+        raise UsageError("no augmentation method; name one, such as --methods swap")
+    built = []
     for name, tree in choices.items():
-        kind = find_class("augment", name, Augmenter)  # type: ignore[type-abstract]
-        made.append(kind(validate(kind.Config, tree if isinstance(tree, Mapping) else {}, f"augment.{name}"), tools))
-    return made
+        method = find_class("augment", name, Augmenter)  # type: ignore[type-abstract]
+        built.append(
+            method(validate(method.Config, tree if isinstance(tree, Mapping) else {}, f"augment.{name}"), tools)
+        )
+    return built
 
 
 def read_groups(path: str | Path, what: str) -> dict[str, list[str]]:
-    """A list of words that stand for each other, a group a line, separated by tabs or commas.
+    """Reads groups of interchangeable words, one group per line, separated by tabs or commas.
 
     Returns:
         for each word the others of its groups, in the order of the file.
@@ -218,17 +220,17 @@ def read_groups(path: str | Path, what: str) -> dict[str, list[str]]:
         if not group or group[0].startswith("#"):
             continue
         if len(group) < 2:
-            raise DataError(f"{path}:{number}: {group[0]!r} stands alone; write a group a line, separated by tabs")
+            raise DataError(f"{path}:{number}: {group[0]!r} is alone; write one group per line, separated by tabs")
         for word in group:
             known = out.setdefault(word, [])
             known += [other for other in group if other != word and other not in known]
     if not out:
-        raise DataError(f"{path}: no groups")
+        raise DataError(f"{path}: no groups; write one group of words per line, separated by tabs")
     return out
 
 
-def like(model: str, word: str) -> str:
-    """A word with the capitals of the one whose place it takes."""
-    if model.isupper() and len(model) > 1:
+def match_case(old: str, word: str) -> str:
+    """Returns a word with the capitals of the one that it replaces."""
+    if old.isupper() and len(old) > 1:
         return word.upper()
-    return word[:1].upper() + word[1:] if model[:1].isupper() else word
+    return word[:1].upper() + word[1:] if old[:1].isupper() else word

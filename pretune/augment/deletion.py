@@ -1,4 +1,4 @@
-"""Random deletion: words go, with a space beside them; one word always stays.
+"""Random deletion: removes words, with a space beside each; one word always stays.
 
 Source: Wei and Zou 2019, EDA (arXiv 1901.11196), section 2.
 """
@@ -13,14 +13,14 @@ from pretune.draw import Draw
 
 
 class Deletion(Augmenter):
-    """Leave words out."""
+    """Removes words."""
 
     name: ClassVar[str] = "deletion"
 
     def edits(self, text: str, words: Sequence[Span], draw: Draw) -> list[Edit]:
-        """The chosen words, each with the space after it or, at the end of the text, before it."""
+        """Removes the chosen words, each with the space after it or, at the end of the text, before it."""
         out: list[Edit] = []
-        for n in self.pick(len(words), draw)[: len(words) - 1]:
+        for n in self.choose(len(words), draw)[: len(words) - 1]:
             start, stop = words[n]
             if text[stop : stop + 1] == " ":
                 stop += 1

@@ -1,4 +1,4 @@
-"""A labelled file made larger: each row, and new texts with its label."""
+"""Augments a labelled file: writes each row, and new texts with its label."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class AugmentConfig(Config):
     """How a file is augmented.
 
     Attributes:
-        methods: by name with their settings: `{swap = {share = 0.2}, deletion = {}}`; copies take them in turn.
-        copies: new texts of each row.
+        methods: methods by name with their settings: `{swap = {rate = 0.2}, deletion = {}}`; copies use them in turn.
+        copies: number of new texts per row.
         keep: write the rows themselves too.
-        pairs: write a row's text and a new one beside each other, as the text and second text of one row: pairs that
-            belong together, for the task `similarity`.
+        pairs: write a row's text and a new one as the text and second text of one row: positive pairs for the task
+            `similarity`.
         seed: key of every random decision.
         columns: how labelled files are read.
     """
@@ -37,63 +37,63 @@ class AugmentConfig(Config):
 
 
 @dataclass
-class Account:
-    """What became of the copies that were asked for: `asked = written + unchanged + repeated`.
+class AugmentStats:
+    """Counts what became of the requested copies: `requested = written + unchanged + duplicates`.
 
     Attributes:
-        rows: that were read.
-        asked: copies of them.
+        rows: rows that were read.
+        requested: copies of them.
         written: new texts.
-        unchanged: a method found nothing to change.
-        repeated: the text was there already.
+        unchanged: a method could not change anything.
+        duplicates: the same text was written before.
     """
 
     rows: int = 0
-    asked: int = 0
+    requested: int = 0
     written: int = 0
     unchanged: int = 0
-    repeated: int = 0
+    duplicates: int = 0
 
     def summary(self) -> str:
-        """In words."""
+        """Describes the counts in a sentence."""
         return (
-            f"{self.rows:,} rows; {self.written:,} new texts of {self.asked:,} asked for "
-            f"({self.unchanged:,} unchanged, {self.repeated:,} repeated)"
+            f"{self.rows:,} rows; {self.written:,} new texts of {self.requested:,} requested "
+            f"({self.unchanged:,} unchanged, {self.duplicates:,} duplicates)"
         )
 
 
 def augment_examples(
-    examples: Sequence[LabelledText], methods: Sequence[Augmenter], config: AugmentConfig, account: Account
+    examples: Sequence[LabelledText], methods: Sequence[Augmenter], config: AugmentConfig, stats: AugmentStats
 ) -> Iterator[dict[str, Any]]:
-    """Rows under the names of their columns; a new one also tells its `method` and the number of its `origin`, from 1.
+    """Yields rows by their column names; a new one also has its `method` and the number of its `origin`, from 1.
 
-    What a copy becomes depends on the seed and the texts of its row, not on other rows nor on their order.
+    A copy depends on the seed and the texts of its row, not on other rows nor on their order.
     """
     columns = config.columns
     for number, example in enumerate(examples, 1):
-        account.rows += 1
+        stats.rows += 1
         texts = [text for text in (example.text, example.second) if text is not None]
         names = [columns.text_column, columns.second_column or "second"][: len(texts)]
         label = {} if example.label is None else {columns.label_column: example.label}
         if config.pairs and len(texts) > 1:
-            raise UsageError("pairs are made of single texts; leave out columns.second_column, or pairs")
+            raise UsageError("pairs are built from single texts; remove columns.second_column, or pairs")
         if config.keep and not config.pairs:
             yield {**dict(zip(names, texts, strict=True)), **label}
         seen = {tuple(texts)}
         for copy in range(config.copies):
-            account.asked += 1
+            stats.requested += 1
             method = methods[copy % len(methods)]
             draw = Draw(config.seed).at("augment", *texts, copy)
-            made = tuple(method.augment(text, draw.at(side)).text for side, text in enumerate(texts))
-            if made == tuple(texts):
-                account.unchanged += 1
-            elif made in seen or not all(text.strip() for text in made):
-                account.repeated += 1
+            augmented = tuple(method.augment(text, draw.at(side)).text for side, text in enumerate(texts))
+            if augmented == tuple(texts):
+                stats.unchanged += 1
+            elif augmented in seen or not all(text.strip() for text in augmented):
+                stats.duplicates += 1
             else:
-                account.written += 1
-                seen.add(made)
-                told = {"method": method.name, "origin": number}
+                stats.written += 1
+                seen.add(augmented)
+                source = {"method": method.name, "origin": number}
                 if config.pairs:
-                    yield {columns.text_column: texts[0], "second": made[0], **label, **told}
+                    yield {columns.text_column: texts[0], "second": augmented[0], **label, **source}
                 else:
-                    yield {**dict(zip(names, made, strict=True)), **label, **told}
+                    yield {**dict(zip(names, augmented, strict=True)), **label, **source}

@@ -1,4 +1,4 @@
-"""Finished models as the tools of augmentation."""
+"""Augmentation with trained models: filling masks, and translating there and back."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Model = Any
 
 
 class ModelTools(Tools):
-    """What loaded models answer.
+    """Uses loaded models.
 
     Args:
-        masked: fills masks.
-        there, back: translate into another language, and back.
+        masked: masked language model.
+        there, back: models that translate into another language, and back.
     """
 
     def __init__(self, masked: Model | None = None, there: Model | None = None, back: Model | None = None) -> None:
@@ -25,17 +25,17 @@ class ModelTools(Tools):
         if masked is not None:
             vocabulary = masked.tokenizer.vocabulary
             if vocabulary.mask is None:
-                raise UsageError("--model has no mask token; give a masked language model such as BERT")
+                raise UsageError("--model has no mask token; use a masked language model such as BERT")
             self.mask = masked.tokenizer.token(vocabulary.mask)
 
     def fill(self, texts: Sequence[str], top: int) -> list[list[tuple[str, float]]]:
-        """The likeliest words for the mask of each text."""
+        """Returns the most probable words for the mask of each text."""
         if self._masked is None:
             return super().fill(texts, top)
         return [[(guess.token, guess.probability) for guess in self._masked.fill(text, top=top)[0]] for text in texts]
 
     def translate(self, texts: Sequence[str], seed: int) -> list[str]:
-        """There by sampling, so that copies differ, and back by the likeliest words."""
+        """Translates there by sampling, so that copies differ, and back greedily."""
         if self._there is None or self._back is None:
             return super().translate(texts, seed)
         foreign: list[str] = self._there.generate(list(texts), temperature=1.0, top_k=10, seed=seed)

@@ -1,6 +1,5 @@
-"""Character noise: what a hasty writer makes of a text. Characters give way to look-alikes or sound-alikes of the
-user's lists, which is what errors in Chinese are; without a list, letters are doubled, left out or exchanged with the
-next one.
+"""Character noise: simulates typing errors. Characters are replaced by look-alikes or sound-alikes from the user's
+lists, as in Chinese spelling errors; without a list, letters are doubled, dropped or swapped with the next one.
 
 Source: Zhang et al. 2020, "Spelling error correction with soft-masked BERT" (arXiv 2005.07421), section 4.1, for
 homophones and similar shapes; Belinkov and Bisk 2018 (arXiv 1711.02173), section 3, for letters.
@@ -16,15 +15,15 @@ from pretune.draw import Draw
 
 
 class Noise(Augmenter):
-    """Misspell words, a character each."""
+    """Misspells words, one character in each."""
 
     name: ClassVar[str] = "noise"
 
     class Config(Augmenter.Config):
-        """What characters are taken for.
+        """Which characters are confused.
 
         Attributes:
-            lists: files of characters that sound or look alike, a group a line, separated by tabs or commas.
+            lists: files of characters that sound or look alike, one group per line, separated by tabs or commas.
         """
 
         lists: tuple[str, ...] = ()
@@ -40,27 +39,27 @@ class Noise(Augmenter):
                 known += [other for other in others if other not in known]
 
     def edits(self, text: str, words: Sequence[Span], draw: Draw) -> list[Edit]:
-        """One in each chosen word that can be misspelt."""
-        possible = [(word, places) for word in words if (places := self._places(text, word))]
+        """Edits one character in each chosen word that can be misspelt."""
+        possible = [(word, positions) for word in words if (positions := self._positions(text, word))]
         out = []
-        for n in self.pick(len(possible), draw.at("word")):
-            (_, stop), places = possible[n]
-            place = places[int(draw.at("place").below(n, len(places)))]
-            found = self._alike.get(text[place])
-            if found:
-                other = found[int(draw.at("other").below(n, len(found)))]
-                out.append(Edit(place, place + 1, other))
+        for n in self.choose(len(possible), draw.at("word")):
+            (_, stop), positions = possible[n]
+            index = positions[int(draw.at("place").below(n, len(positions)))]
+            alike = self._alike.get(text[index])
+            if alike:
+                other = alike[int(draw.at("other").below(n, len(alike)))]
+                out.append(Edit(index, index + 1, other))
                 continue
-            kind = int(draw.at("kind").below(n, 3 if place + 1 < stop else 2))
-            char = text[place]
-            if kind == 2:
-                out.append(Edit(place, place + 2, text[place + 1] + char))
+            error = int(draw.at("kind").below(n, 3 if index + 1 < stop else 2))
+            char = text[index]
+            if error == 2:
+                out.append(Edit(index, index + 2, text[index + 1] + char))
             else:
-                out.append(Edit(place, place + 1, char * 2 if kind == 0 else ""))
+                out.append(Edit(index, index + 1, char * 2 if error == 0 else ""))
         return out
 
-    def _places(self, text: str, word: Span) -> list[int]:
-        """Characters of a word that can be wrong: those of the lists, else letters of words of four and more."""
+    def _positions(self, text: str, word: Span) -> list[int]:
+        """Returns the characters of a word to misspell: those of the lists, else letters of words of four and more."""
         start, stop = word
         listed = [n for n in range(start, stop) if text[n] in self._alike]
         if listed or self._alike:

@@ -1,4 +1,4 @@
-"""Random swap: pairs of words change places.
+"""Random swap: exchanges pairs of words.
 
 Source: Wei and Zou 2019, EDA (arXiv 1901.11196), section 2.
 """
@@ -15,13 +15,13 @@ from pretune.draw import Draw
 
 
 class Swap(Augmenter):
-    """Exchange words in pairs: the share is of the words that move, two at least."""
+    """Exchanges words in pairs; `rate` is the fraction of words that move, at least two."""
 
     name: ClassVar[str] = "swap"
 
     def edits(self, text: str, words: Sequence[Span], draw: Draw) -> list[Edit]:
-        """Disjoint pairs, drawn uniformly."""
-        pairs = min(len(words) // 2, max(1, int(self.config.share * len(words) / 2 + 0.5)))
+        """Swaps disjoint pairs, drawn uniformly."""
+        pairs = min(len(words) // 2, max(1, int(self.config.rate * len(words) / 2 + 0.5)))
         order = np.argsort(draw.bits(np.arange(len(words))), kind="stable")[: 2 * pairs].tolist()
         out = []
         for n, m in zip(order[::2], order[1::2], strict=True):

@@ -1,4 +1,4 @@
-"""Back-translation: a text is translated into another language and back by two of our own models.
+"""Back-translation: translates a text into another language and back with two models.
 
 Source: Sennrich et al. 2016 (arXiv 1511.06709); Edunov et al. 2018 (arXiv 1808.09381) for sampling.
 """
@@ -14,23 +14,23 @@ from pretune.errors import UsageError
 
 
 class Translation(Augmenter):
-    """Say it in other words."""
+    """Rephrases a text by translating it there and back."""
 
     name: ClassVar[str] = "translation"
 
     def augment(self, text: str, draw: Draw, spans: Sequence[Span] = ()) -> Augmented:
-        """The whole text anew.
+        """Returns the whole text, rephrased.
 
         Raises:
-            UsageError: there are spans: a translation does not say where they went.
+            UsageError: there are spans; a translation does not tell where they went.
         """
         if spans:
-            raise UsageError("back-translation cannot follow spans; take another method for texts with spans")
+            raise UsageError("back-translation cannot follow spans; use another method for texts with spans")
         return super().augment(text, draw)
 
     def edits(self, text: str, words: Sequence[Span], draw: Draw) -> list[Edit]:
-        """One, of all."""
+        """Replaces the whole text."""
         if not words:
             return []
-        (found,) = self.tools.translate([text], draw.key & (2**31 - 1))
-        return [Edit(0, len(text), found)] if found.strip() else []
+        (translated,) = self.tools.translate([text], draw.key & (2**31 - 1))
+        return [Edit(0, len(text), translated)] if translated.strip() else []

@@ -46,7 +46,7 @@ def augment(
     session.start()
     from pretune import config as configuration
     from pretune.augment.augmenter import build
-    from pretune.augment.files import Account, AugmentConfig, augment_examples
+    from pretune.augment.files import AugmentConfig, AugmentStats, augment_examples
     from pretune.text.readers.labelled import read_labelled
 
     paths, fields = split_words(words)
@@ -56,11 +56,11 @@ def augment(
     methods = build(settings.methods, _tools(model, there, back))
     examples = read_labelled(paths, settings.columns, needs_labels=False)
     session.say(f"{settings.copies} copies of each of {len(examples):,} rows by {', '.join(settings.methods)}")
-    account = Account()
+    stats = AugmentStats()
     with open_output(output) as file:
-        for row in augment_examples(examples, methods, settings, account):
+        for row in augment_examples(examples, methods, settings, stats):
             write_line(file, row)
-    session.say(f"{account.summary()}\nwritten: {output}")
+    session.say(f"{stats.summary()}\nwritten: {output}")
     session.say(f"next: pretune finetune --task classification --data.train {output}")
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pretune.augment.augmenter import Augmenter, Edit, Tools, build, read_groups, rewrite
-from pretune.augment.files import Account, AugmentConfig, augment_examples
+from pretune.augment.files import AugmentConfig, AugmentStats, augment_examples
 from pretune.cli import main
 from pretune.draw import Draw
 from pretune.errors import DataError, MissingInputError, UsageError
@@ -54,8 +54,8 @@ def make(name: str, made: dict[str, Path], **fields: object) -> Augmenter:
 
 @pytest.mark.parametrize("name", variants("augment"))
 def test_a_key_decides_and_nothing_else(name: str, lists: dict[str, Path]) -> None:
-    method = make(name, lists, share=0.4)
-    assert method.augment(TEXT, Draw(1)) == make(name, lists, share=0.4).augment(TEXT, Draw(1))
+    method = make(name, lists, rate=0.4)
+    assert method.augment(TEXT, Draw(1)) == make(name, lists, rate=0.4).augment(TEXT, Draw(1))
     assert len({method.augment(TEXT, Draw(n)).text for n in range(40)}) > 4
     assert method.augment("", Draw(1)).text == ""
     assert method.augment(" .. ", Draw(1)).text == " .. "
@@ -63,7 +63,7 @@ def test_a_key_decides_and_nothing_else(name: str, lists: dict[str, Path]) -> No
 
 @pytest.mark.parametrize("name", [name for name in variants("augment") if name != "translation"])
 def test_spans_keep_their_text_wherever_they_go(name: str, lists: dict[str, Path]) -> None:
-    method = make(name, lists, share=1.0)
+    method = make(name, lists, rate=1.0)
     kept = [TEXT[a:b] for a, b in SPANS]
     moved = 0
     for n in range(200):
@@ -85,12 +85,12 @@ def test_translation_cannot_follow_spans(lists: dict[str, Path]) -> None:
 
 
 def test_words_give_way_to_their_synonyms(lists: dict[str, Path]) -> None:
-    method = make("synonym", lists, share=1.0)
+    method = make("synonym", lists, rate=1.0)
     for n in range(30):
         found = method.augment("Good and BAD, happy.", Draw(n)).text
         assert found in {f"{a} and POOR, glad." for a in ("Fine", "Nice")}
     assert {method.augment(CHINESE, Draw(n)).text for n in range(5)} == {CHINESE.replace("好", "棒")}
-    one = [make("synonym", lists, share=0.1).augment("good happy bad", Draw(n)).text for n in range(3000)]
+    one = [make("synonym", lists, rate=0.1).augment("good happy bad", Draw(n)).text for n in range(3000)]
     changed = [[a != b for a, b in zip(text.split(), ["good", "happy", "bad"], strict=True)] for text in one]
     assert (np.sum(changed, axis=1) == 1).all()
     assert stats.chisquare(np.sum(changed, axis=0)).pvalue > 1e-4
@@ -98,26 +98,26 @@ def test_words_give_way_to_their_synonyms(lists: dict[str, Path]) -> None:
 
 def test_insertion_swap_and_deletion_do_what_eda_says(lists: dict[str, Path]) -> None:
     words = TEXT.split()
-    inserted = make("insertion", lists, share=0.2).augment(TEXT, Draw(1)).text.split()
+    inserted = make("insertion", lists, rate=0.2).augment(TEXT, Draw(1)).text.split()
     assert len(inserted) == len(words) + round(0.2 * 16)
     assert set(inserted) - set(words) <= {"fine", "nice", "glad", "poor", "movie", "picture"}
     for n in range(50):
-        swapped = make("swap", lists, share=0.5).augment("a b c d e f g h", Draw(n)).text.split()
+        swapped = make("swap", lists, rate=0.5).augment("a b c d e f g h", Draw(n)).text.split()
         assert sorted(swapped) == list("abcdefgh")
         assert sum(a != b for a, b in zip(swapped, "abcdefgh", strict=True)) == 4
-        deleted = make("deletion", lists, share=0.5).augment("a b c d e f g h", Draw(n)).text
+        deleted = make("deletion", lists, rate=0.5).augment("a b c d e f g h", Draw(n)).text
         assert len(deleted.split()) == 4
         assert "  " not in deleted
-        assert make("deletion", lists, share=1.0).augment("one two three", Draw(n)).text.strip() != ""
-    assert make("deletion", lists, share=1.0).augment("one", Draw(0)).text == "one"
-    assert len(make("deletion", lists, share=0.3).augment(CHINESE, Draw(0)).text) == len(CHINESE) - 4
+        assert make("deletion", lists, rate=1.0).augment("one two three", Draw(n)).text.strip() != ""
+    assert make("deletion", lists, rate=1.0).augment("one", Draw(0)).text == "one"
+    assert len(make("deletion", lists, rate=0.3).augment(CHINESE, Draw(0)).text) == len(CHINESE) - 4
 
 
 def test_noise_takes_characters_for_others(lists: dict[str, Path]) -> None:
-    method = make("noise", lists, share=1.0, lists=[str(lists["chars"])])
+    method = make("noise", lists, rate=1.0, lists=[str(lists["chars"])])
     found = {method.augment(CHINESE, Draw(n)).text for n in range(60)}
     assert found == {CHINESE.replace("在", "再").replace("部", "步").replace("京", c) for c in "惊晶"}
-    letters = make("noise", lists, share=1.0)
+    letters = make("noise", lists, rate=1.0)
     for n in range(60):
         one = letters.augment("an example", Draw(n)).text
         assert one.startswith("an e")
@@ -141,7 +141,7 @@ def test_a_model_s_guesses_are_drawn_by_their_probability(lists: dict[str, Path]
 @settings(max_examples=200, deadline=None)
 def test_any_text_and_span(text: str, seed: int, a: int, b: int) -> None:
     a, b = sorted((min(a, len(text)), min(b, len(text))))
-    for method in build({"swap": {"share": 0.8}, "deletion": {"share": 0.8}, "noise": {"share": 1.0}}):
+    for method in build({"swap": {"rate": 0.8}, "deletion": {"rate": 0.8}, "noise": {"rate": 1.0}}):
         found = method.augment(text, Draw(seed), [(a, b)])
         ((c, d),) = found.spans
         assert found.text[c:d] == text[a:b]
@@ -160,7 +160,7 @@ def test_edits_that_overlap_are_an_error() -> None:
 
 def test_bad_lists_are_named(tmp_path: Path) -> None:
     path = tmp_path / "list.tsv"
-    for content, match in [("good\n", r"list\.tsv:1: 'good' stands alone"), ("# none\n", "no groups")]:
+    for content, match in [("good\n", r"list\.tsv:1: 'good' is alone"), ("# none\n", "no groups")]:
         path.write_text(content)
         with pytest.raises(DataError, match=match):
             read_groups(path, "synonyms")
@@ -172,7 +172,7 @@ def test_bad_lists_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'swap'"):
         build({"swpa": {}})
     with pytest.raises(UsageError, match=r"augment\.swap"):
-        build({"swap": {"share": 2.0}})
+        build({"swap": {"rate": 2.0}})
     with pytest.raises(UsageError, match="no method"):
         build({})
 
@@ -190,26 +190,26 @@ def test_a_file_grows_with_its_labels(tmp_path: Path, capsys: pytest.CaptureFixt
     assert len(examples) == len(rows)
     assert "2 rows" in capsys.readouterr().err
     assert main([*words, "--output", str(output)]) == 73
-    account = Account()
+    stats = AugmentStats()
     config = AugmentConfig(methods={"swap": {}}, copies=3, keep=False)
-    found = list(augment_examples(examples[:2], build(config.methods), config, account))
-    assert account.asked == account.written + account.unchanged + account.repeated
-    assert len(found) == account.written
-    again = list(augment_examples(examples[1:2], build(config.methods), config, Account()))
+    found = list(augment_examples(examples[:2], build(config.methods), config, stats))
+    assert stats.requested == stats.written + stats.unchanged + stats.duplicates
+    assert len(found) == stats.written
+    again = list(augment_examples(examples[1:2], build(config.methods), config, AugmentStats()))
     assert [row["text"] for row in again] == [row["text"] for row in found if row["origin"] == 2]
 
 
 def test_pairs_are_texts_beside_what_became_of_them(examples_of: list[LabelledText]) -> None:
-    config, account = AugmentConfig(methods={"swap": {"share": 0.5}}, copies=2, pairs=True), Account()
-    found = list(augment_examples(examples_of, build(config.methods), config, account))
-    assert len(found) == account.written > 0
+    config, stats = AugmentConfig(methods={"swap": {"rate": 0.5}}, copies=2, pairs=True), AugmentStats()
+    found = list(augment_examples(examples_of, build(config.methods), config, stats))
+    assert len(found) == stats.written > 0
     for row in found:
         origin = examples_of[row["origin"] - 1]
         assert (row["text"], row.get("label")) == (origin.text, origin.label)
         assert row["second"] != row["text"]
         assert sorted(row["second"].split()) == sorted(row["text"].split())
     with pytest.raises(UsageError, match="single texts"):
-        list(augment_examples([LabelledText("a b", None, "c d")], build(config.methods), config, Account()))
+        list(augment_examples([LabelledText("a b", None, "c d")], build(config.methods), config, AugmentStats()))
 
 
 @pytest.fixture
