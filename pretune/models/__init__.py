@@ -1,4 +1,4 @@
-"""Families of models, one a file: sizes, the oddity of each, and its table of Hugging Face names.
+"""Families of models, one per file: sizes, what is special about each, and its Hugging Face names.
 
 `build("bert", "mini", ["mlm", "nsp"], vocab_size=...)` gives a model with initial weights. This package imports torch
 only when a model is asked for.

@@ -98,7 +98,7 @@ WEIGHT_MAP: Sequence[Weight] = [
 
 
 def build(config: Config) -> LanguageModel:
-    """The modules of an ALBERT."""
+    """Builds an ALBERT without heads."""
     narrow, width, groups = config.embedding_size, config.hidden_size, config.num_hidden_groups
     embedding = Embedding(
         config.vocab_size,
@@ -127,6 +127,6 @@ def build(config: Config) -> LanguageModel:
 
 
 def _transform(config: Config) -> Transform:
-    """Before the vocabulary, whose vectors are narrower than the layers."""
+    """Builds the transform before the vocabulary, whose vectors are narrower than the layers."""
     norm = nn.LayerNorm(config.embedding_size, eps=config.layer_norm_eps)
     return Transform(config.hidden_size, activation(config.hidden_act), norm, out=config.embedding_size)

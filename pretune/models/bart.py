@@ -69,7 +69,7 @@ class Config(model.Config):
 
 
 def size(layers: int, width: int) -> dict[str, int]:
-    """Fields that make both sides alike."""
+    """Fields of a size whose encoder and decoder have the same shape."""
     fields = {"layers": layers, "attention_heads": width // 64, "ffn_dim": 4 * width}
     both = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in fields.items()}
     return {"d_model": width, **both}
@@ -92,13 +92,13 @@ HEAD_NAMES: Mapping[str, str] = {"classification": "classification_head.out_proj
 
 
 def attention_names(ours: str, theirs: str) -> list[Weight]:
-    """Of the four projections."""
+    """Names of the four projections of an attention."""
     parts = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "out_proj"}
     return [key for own, other in parts.items() for key in weight_and_bias(f"{ours}.{own}", f"{theirs}.{other}")]
 
 
 def layer_names(ours: str, theirs: str) -> list[Weight]:
-    """Of what a layer of either side has."""
+    """Names of what the layers of encoder and decoder have in common."""
     return [
         *attention_names(f"{ours}.attention", f"{theirs}.self_attn"),
         *weight_and_bias(f"{ours}.norms.after_attention", f"{theirs}.self_attn_layer_norm"),
@@ -130,7 +130,7 @@ WEIGHT_MAP: Sequence[Weight] = [
 
 
 def build(config: Config) -> EncoderDecoder:
-    """The modules of a BART."""
+    """Builds a BART without heads."""
     width, length = config.d_model, config.max_position_embeddings
     return assemble("bart", config, lambda: Learned(length, width, offset=2), normed=True)
 
@@ -142,10 +142,10 @@ def assemble(
     *,
     normed: bool,
 ) -> EncoderDecoder:
-    """A model of BART's kind.
+    """Builds an encoder-decoder with BART's layers.
 
     Args:
-        position: makes the positions of one side.
+        position: makes the position embedding of the encoder or of the decoder.
         normed: the embeddings end with a norm.
     """
     width, dropout = config.d_model, config.dropout

@@ -86,7 +86,7 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
 
 
 def embedding_names(theirs: str) -> list[Weight]:
-    """Of words, positions, segments and their norm."""
+    """Names of the embeddings of words, positions and segments, and of their norm."""
     return [
         Weight("embedding.word.weight", f"{theirs}.word_embeddings.weight"),
         Weight("embedding.position.weight", f"{theirs}.position_embeddings.weight"),
@@ -96,7 +96,7 @@ def embedding_names(theirs: str) -> list[Weight]:
 
 
 def layer_names(theirs: str) -> list[Weight]:
-    """Of a layer, whose number `{}` stands for."""
+    """Names of a layer, whose number `{}` stands for."""
     return [
         *weight_and_bias("stack.blocks.{}.attention.query", f"{theirs}.attention.self.query"),
         *weight_and_bias("stack.blocks.{}.attention.key", f"{theirs}.attention.self.key"),
@@ -126,7 +126,7 @@ WEIGHT_MAP: Sequence[Weight] = [
 
 
 def build(config: Config) -> LanguageModel:
-    """The modules of a BERT."""
+    """Builds a BERT without heads."""
     width, dropout = config.hidden_size, config.hidden_dropout_prob
     embedding = Embedding(
         config.vocab_size,
@@ -153,12 +153,12 @@ def build(config: Config) -> LanguageModel:
 
 
 def norm_of(config: Config) -> nn.LayerNorm:
-    """One norm of the hidden run."""
+    """Builds a norm of the hidden states."""
     return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
 
 def block_of(config: Config) -> Block:
-    """One layer."""
+    """Builds one layer."""
     attention = Attention(
         config.hidden_size, config.num_attention_heads, BIDIRECTIONAL, dropout=config.attention_probs_dropout_prob
     )

@@ -92,7 +92,7 @@ WEIGHT_MAP: Sequence[Weight] = [
 
 
 def build(config: Config) -> LanguageModel:
-    """The modules of a DistilBERT."""
+    """Builds a DistilBERT without heads."""
     width = config.dim
     embedding = Embedding(
         config.vocab_size,

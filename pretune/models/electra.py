@@ -81,7 +81,7 @@ WEIGHT_MAP: Sequence[Weight] = [
 
 
 def build(config: Config) -> LanguageModel:
-    """The modules of an ELECTRA."""
+    """Builds an ELECTRA without heads."""
     narrow, width, dropout = config.embedding_size, config.hidden_size, config.hidden_dropout_prob
     embedding = Embedding(
         config.vocab_size,
@@ -119,6 +119,6 @@ def narrower(config: Config, share: float) -> Config:
 
 
 def _transform(config: Config) -> Transform:
-    """Before the vocabulary, whose vectors are narrower than the layers."""
+    """Builds the transform before the vocabulary, whose vectors are narrower than the layers."""
     norm = nn.LayerNorm(config.embedding_size, eps=config.layer_norm_eps)
     return Transform(config.hidden_size, nn.functional.gelu, norm, out=config.embedding_size)

@@ -1,4 +1,4 @@
-"""What all encoder-decoders share: one run is read by an encoder, another is written by a decoder that looks at it."""
+"""The base of all encoder-decoders: an encoder reads a source, a decoder writes a target and attends to the source."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pretune.nn.stack import Stack
 
 
 class Encoder(nn.Module):
-    """Embedding and stack of the side that reads."""
+    """The embedding and the stack of the encoder."""
 
     def __init__(self, embedding: Embedding, stack: Stack) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Encoder(nn.Module):
         self.stack = stack
 
     def forward(self, batch: Batch) -> EncoderOutput:
-        """The hidden run of a batch, (T, width), and its layout."""
+        """Gives the last hidden states of a batch, (T, width), and their layout."""
         hidden = self.embedding(batch.tokens, batch.layout, batch.segments)
         return EncoderOutput(self.stack(hidden, batch.layout), batch.layout)
 
@@ -36,7 +36,7 @@ class Encoder(nn.Module):
 class EncoderDecoder(LanguageModel):
     """A language model whose batches have a source.
 
-    A batch without one is a text that both sides read, as BART's classifier does: the decoder sees it a place later.
+    A batch without one is a text that both sides read, as BART's classifier does: the decoder sees it shifted right.
 
     Args:
         family, config, embedding, stack, parts: as of every model; embedding and stack are the decoder's.
@@ -79,13 +79,13 @@ class EncoderDecoder(LanguageModel):
         return not self.stack.order
 
     def drop_decoder(self) -> None:
-        """Keep the encoder alone."""
+        """Keeps the encoder alone."""
         self.stack = Stack([])
         if "is_encoder_decoder" in type(self.config).model_fields:
             self.config = self.config.model_copy(update={"is_encoder_decoder": False})
 
     def add_heads(self, heads: Mapping[str, nn.Module], seed: int | None = None) -> None:
-        """Hang heads on the model, by role; the decoder is dropped where none of them reads it.
+        """Adds heads, by role; the decoder is dropped where none of them reads it.
 
         Raises:
             UsageError: the model has a head of that role already, or one reads the decoder that was dropped.
@@ -103,7 +103,7 @@ class EncoderDecoder(LanguageModel):
         return self.start
 
     def forward(self, batch: Batch, *, cache: Cache | None = None, layers: bool = False) -> ModelOutput:
-        """The decoder's hidden run.
+        """Gives the decoder's last hidden states; the encoder's where the decoder was dropped.
 
         Args:
             cache: earlier tokens of the same targets; once it has keys and values of their sources, batches need none.
@@ -130,7 +130,7 @@ class EncoderDecoder(LanguageModel):
         return ModelOutput(hidden, batch.layout, None, kept, cache)
 
     def shifted(self, tokens: Tensor, layout: Layout) -> Tensor:
-        """Each sequence a place later, its last token dropped, the start token first. Shape: (T,) -> (T,)."""
+        """Shifts each sequence right: the start token first, the last token dropped. Shape: (T,) -> (T,)."""
         later = torch.roll(tokens, 1)
         later[layout.first[torch.tensor(layout.lengths) > 0]] = self.start
         return later

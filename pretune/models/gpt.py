@@ -85,7 +85,7 @@ WEIGHT_MAP: Sequence[Weight] = [
 
 
 def build(config: Config) -> LanguageModel:
-    """The modules of a GPT."""
+    """Builds a GPT without heads."""
     width = config.n_embd
     position = Learned(config.n_positions, width)
     embedding = Embedding(config.vocab_size, width, position=position, dropout=config.embd_pdrop)

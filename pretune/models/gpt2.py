@@ -96,7 +96,7 @@ WEIGHT_MAP: Sequence[Weight] = [
 
 
 def build(config: Config) -> LanguageModel:
-    """The modules of a GPT-2."""
+    """Builds a GPT-2 without heads."""
     position = Learned(config.n_positions, config.n_embd)
     embedding = Embedding(config.vocab_size, config.n_embd, position=position, dropout=config.embd_pdrop)
     stack = Stack([_block(config, layer) for layer in range(config.n_layer)], _norm(config))

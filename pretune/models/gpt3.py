@@ -54,7 +54,7 @@ class Config(model.Config):
     @model_validator(mode="before")
     @classmethod
     def _usual(cls, tree: Any) -> Any:
-        """All layers see everything unless it is said."""
+        """Every layer attends globally unless the file says otherwise."""
         if not isinstance(tree, Mapping) or tree.get("attention_types"):
             return tree
         return {**tree, "attention_types": [[["global"], tree.get("num_layers", 24)]]}
@@ -70,7 +70,7 @@ class Config(model.Config):
 
     @property
     def reaches(self) -> list[Reach]:
-        """How far each layer sees."""
+        """Whether each layer attends globally or locally."""
         return [reach for pattern, times in self.attention_types for reach in list(pattern) * min(times, 512)]
 
 
@@ -117,7 +117,7 @@ WEIGHT_MAP: Sequence[Weight] = [
 
 
 def build(config: Config) -> LanguageModel:
-    """The modules of a GPT-3."""
+    """Builds a GPT-3 without heads."""
     width = config.hidden_size
     position = Learned(config.max_position_embeddings, width)
     embedding = Embedding(config.vocab_size, width, position=position, dropout=config.embed_dropout)

@@ -54,7 +54,7 @@ class Config(model.Config):
     @model_validator(mode="before")
     @classmethod
     def _derived(cls, tree: Any) -> Any:
-        """Say what older files leave out."""
+        """Fills in what older files leave out."""
         if not isinstance(tree, Mapping):
             return tree
         out = {name: value for name, value in tree.items() if name not in ("rope_theta", "rope_scaling")}
@@ -73,13 +73,13 @@ class Config(model.Config):
                 f"{self.num_key_value_heads}"
             )
         if self.head_dim % 2:
-            raise ValueError(f"head_dim {self.head_dim} is odd: rotary positions turn pairs")
+            raise ValueError(f"head_dim {self.head_dim} is odd: rotary positions rotate pairs")
         activation(self.hidden_act)
         return self
 
 
 def size(layers: int, width: int, heads: int, keys: int, inner: int, head: int | None = None) -> dict[str, int]:
-    """Fields that make a size."""
+    """Fields of a size."""
     return {
         "num_hidden_layers": layers,
         "hidden_size": width,
@@ -127,15 +127,15 @@ WEIGHT_MAP: Sequence[Weight] = [
 
 
 def build(config: Config) -> LanguageModel:
-    """The modules of a Llama."""
+    """Builds a Llama without heads."""
     return assemble("llama", config, attention_of(config, bias=config.attention_bias))
 
 
 def assemble(family: str, config: Config, attention: Callable[[], Attention]) -> LanguageModel:
-    """A model of Llama's kind.
+    """Builds a decoder with Llama's layers.
 
     Args:
-        attention: makes that of one layer.
+        attention: makes the attention of one layer.
     """
     width = config.hidden_size
     embedding = Embedding(config.vocab_size, width)
@@ -157,7 +157,7 @@ def assemble(family: str, config: Config, attention: Callable[[], Attention]) ->
 def attention_of(
     config: Config, *, bias: bool, output_bias: bool | None = None, normed: bool = False
 ) -> Callable[[], Attention]:
-    """A maker of the layers' attention.
+    """Gives a function that makes the attention of one layer.
 
     Args:
         bias, output_bias: of the projections into it and out of it.
@@ -178,7 +178,7 @@ def attention_of(
 
 
 def norm_of(config: Config, width: int) -> nn.RMSNorm:
-    """A norm of so many values."""
+    """Builds an RMSNorm."""
     return nn.RMSNorm(width, eps=config.rms_norm_eps)
 
 

@@ -1,4 +1,4 @@
-"""The original Transformer: waves for positions, post-norm, one vocabulary; in the files of the Marian translators.
+"""The original Transformer: sinusoidal positions, post-norm, one vocabulary; in the files of the Marian translators.
 
 Source: Vaswani et al. 2017, arXiv 1706.03762; Junczys-Dowmunt et al. 2018, arXiv 1804.00344.
 """
@@ -38,7 +38,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
 }
 PREFIX, ATTENTION_DROPOUT = bart.PREFIX, bart.ATTENTION_DROPOUT
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {"MarianMTModel": ("clm",), "MarianModel": ()}
-WEIGHT_MAP: Sequence[Weight] = [  # some files hold the waves
+WEIGHT_MAP: Sequence[Weight] = [  # some files hold the sinusoidal positions
     *bart.BODY,
     *(
         Weight("embedding.position", f"model.{side}.embed_positions.weight", alias=True)
@@ -48,6 +48,6 @@ WEIGHT_MAP: Sequence[Weight] = [  # some files hold the waves
 
 
 def build(config: Config) -> EncoderDecoder:
-    """The modules of a Transformer."""
+    """Builds a Transformer without heads."""
     length, width = config.max_position_embeddings, config.d_model
     return bart.assemble("marian", config, lambda: Sinusoidal(length, width), normed=False)

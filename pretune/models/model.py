@@ -1,4 +1,4 @@
-"""What all families share: the model itself, and how a family file is used."""
+"""The language model that all families build, and how a family's file is used."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ MakeHeads = Callable[["LanguageModel"], Mapping[str, nn.Module]]
 
 @dataclass
 class Loaded:
-    """What reading a model's files found.
+    """What happened when a model's files were read.
 
     Attributes:
         initialised: our names of weights that the files lack and that got initial values.
@@ -139,7 +139,7 @@ class LanguageModel(nn.Module):
         self.extra_weights: dict[str, Tensor] = {}
 
     def forward(self, batch: Batch, *, cache: Cache | None = None, layers: bool = False) -> ModelOutput:
-        """The hidden run of a batch; heads are called on it by whoever needs them.
+        """Gives the last hidden states of a batch; heads are called on them by whoever needs them.
 
         The last layer gives the rows that the batch `reads` alone, where its attention can leave queries out.
 
@@ -170,12 +170,12 @@ class LanguageModel(nn.Module):
 
     @property
     def vocab_size(self) -> int:
-        """Tokens of the embedding."""
+        """Number of rows of the word embedding."""
         return self.embedding.word.size
 
     @property
     def width(self) -> int:
-        """Of the hidden run."""
+        """Width of the hidden states."""
         return self.embedding.width
 
     @property
@@ -276,7 +276,7 @@ class LanguageModel(nn.Module):
         return self.parts.choice_head()
 
     def add_heads(self, heads: Mapping[str, nn.Module], seed: int | None = None) -> None:
-        """Hang heads on the model, by role.
+        """Adds heads to the model, by role.
 
         Args:
             seed: of the initial values of their new parameters; None leaves these as they are, for `initialise` or the
@@ -333,10 +333,10 @@ class LanguageModel(nn.Module):
 
 
 def get_family(name: str) -> Family:
-    """The file of a family.
+    """Gives the file of a family.
 
     Raises:
-        UsageError: no such family; the nearest name is given.
+        UsageError: no such family; the message suggests the nearest name.
     """
     return cast(Family, find("models", name))
 

@@ -155,7 +155,7 @@ WEIGHT_MAP: Sequence[Weight] = [
 
 
 def build(config: Config) -> LanguageModel:
-    """The modules of a ModernBERT."""
+    """Builds a ModernBERT without heads."""
     width = config.hidden_size
     embedding = Embedding(config.vocab_size, width, norm=_norm(config), dropout=config.embedding_dropout)
     stack = Stack([_block(config, layer) for layer in range(config.num_hidden_layers)], _norm(config))

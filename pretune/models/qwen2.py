@@ -44,6 +44,6 @@ PREFIXES: Mapping[str, str] = {"Qwen2ForQuestionAnswering": "transformer."}
 
 
 def build(config: Config) -> LanguageModel:
-    """The modules of a Qwen2."""
+    """Builds a Qwen2 without heads."""
     attention = llama.attention_of(config, bias=True, output_bias=False)
     return llama.assemble("qwen2", config, attention)

@@ -56,6 +56,6 @@ WEIGHT_MAP: Sequence[Weight] = [
 
 
 def build(config: Config) -> LanguageModel:
-    """The modules of a Qwen3."""
+    """Builds a Qwen3 without heads."""
     attention = llama.attention_of(config, bias=config.attention_bias, normed=True)
     return llama.assemble("qwen3", config, attention)

@@ -67,7 +67,7 @@ WEIGHT_MAP: Sequence[Weight] = [
 
 
 def build(config: Config) -> LanguageModel:
-    """The modules of a RoBERTa."""
+    """Builds a RoBERTa without heads."""
     width, dropout = config.hidden_size, config.hidden_dropout_prob
     unused = config.pad_token_id + 1
     embedding = Embedding(

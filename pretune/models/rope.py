@@ -14,7 +14,7 @@ _OLD = {"type": "rope_type", "scaling_type": "rope_type"}
 
 
 class RopeConfig(configuration.Config):
-    """The waves of a model or of one kind of its layers.
+    """The frequencies of a model, or of one type of its layers.
 
     Attributes:
         rope_type: how they are scaled; the other fields are of some types alone.

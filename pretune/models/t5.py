@@ -59,7 +59,7 @@ class Config(model.Config):
     @model_validator(mode="before")
     @classmethod
     def _derived(cls, tree: Any) -> Any:
-        """Where a file says nothing: layers as many as the encoder's, outputs scaled if vocabularies are tied."""
+        """Defaults: the decoder is as deep as the encoder; outputs are scaled if the vocabularies are tied."""
         if not isinstance(tree, Mapping):
             return tree
         out = dict(tree)
@@ -75,7 +75,7 @@ class Config(model.Config):
 
     @property
     def activation(self) -> str:
-        """Of the feed-forward; `gated-gelu` is GELU by tanh, as the authors had it."""
+        """The activation of the feed-forward; `gated-gelu` is GELU by tanh, as the authors had it."""
         name = self.feed_forward_proj.removeprefix(_GATED)
         return "gelu_new" if self.feed_forward_proj == "gated-gelu" else name
 
@@ -110,7 +110,7 @@ def _attention_names(ours: str, theirs: str) -> list[Weight]:
 
 
 def _layer_names(ours: str, theirs: str, last: int) -> list[Weight]:
-    """Of what a layer of either side has; `last` is the place of its feed-forward."""
+    """Names of what layers of encoder and decoder have in common; `last` is the number of the feed-forward."""
     dense = f"{theirs}.layer.{last}.DenseReluDense"
     return [
         *_attention_names(f"{ours}.attention", f"{theirs}.layer.0.SelfAttention"),
@@ -142,7 +142,7 @@ WEIGHT_MAP: Sequence[Weight] = [
 
 
 class Scale(nn.Module):
-    """A factor before the vocabulary, where its vectors are those of the embedding."""
+    """Scales the rows before the vocabulary, where its vectors are those of the embedding."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class Scale(nn.Module):
 
 
 def build(config: Config) -> EncoderDecoder:
-    """The modules of a T5."""
+    """Builds a T5 without heads."""
     width, dropout = config.d_model, config.dropout_rate
     word = Vocabulary(config.vocab_size, width)
     reading, writing = (

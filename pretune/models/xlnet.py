@@ -74,7 +74,7 @@ class Config(model.Config):
         if self.d_model != self.n_head * self.d_head:
             raise ValueError(f"d_model {self.d_model} is not n_head {self.n_head} times d_head {self.d_head}")
         if self.d_model % 2:
-            raise ValueError(f"d_model {self.d_model} is odd: its waves are pairs")
+            raise ValueError(f"d_model {self.d_model} is odd: its sinusoidal positions are pairs of sine and cosine")
         activation(self.ff_activation)
         return self
 
@@ -149,7 +149,7 @@ class SegmentMemory:
 
 
 class TwoStreamBlock(nn.Module):
-    """A layer that both streams go through."""
+    """A layer that the content stream and the query stream share."""
 
     def __init__(self, attention: RelativeAttention, feedforward: FeedForward, norms: Norms, dropout: float) -> None:
         super().__init__()
@@ -159,14 +159,14 @@ class TwoStreamBlock(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, stream: QueryStream, keys: Keys, *, include_self: bool) -> Tensor:
-        """One stream. Shape: (M, width) -> (M, width)."""
+        """Runs one stream. Shape: (M, width) -> (M, width)."""
         x = self.norms.after_attention(self.dropout.add(self.attention(x, stream, keys, include_self=include_self), x))
         out: Tensor = self.norms.after_feedforward(self.dropout.add(self.feedforward(x, stream.layout), x))
         return out
 
 
 class XLNet(LanguageModel):
-    """A language model of two streams."""
+    """A language model with a content stream and a query stream."""
 
     def __init__(self, config: Config, embedding: Embedding, stack: Stack, parts: HeadParts) -> None:
         super().__init__("xlnet", config, embedding, stack, parts, std=config.initializer_range)
@@ -247,7 +247,7 @@ class XLNet(LanguageModel):
 
 
 def build(config: Config) -> LanguageModel:
-    """The modules of an XLNet."""
+    """Builds an XLNet without heads."""
     width = config.d_model
     embedding = Embedding(config.vocab_size, width, dropout=config.dropout)
     blocks = [_block(config) for _ in range(config.n_layer)]

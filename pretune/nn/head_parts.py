@@ -1,4 +1,4 @@
-"""What the heads of a family are made of, and the heads made of it."""
+"""What a family's heads are made of (its poolers, transforms and dropout rates), and how heads are built of that."""
 
 from __future__ import annotations
 

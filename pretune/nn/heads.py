@@ -28,7 +28,7 @@ SOP_LABELS = ("ordered", "swapped")
 
 
 class Transform(nn.Module):
-    """Dense, activation, norm: what BERT puts before its vocabulary, and ModernBERT before every head.
+    """A dense layer, an activation and a norm, which BERT puts before its vocabulary, and ModernBERT before every head.
 
     Args:
         out: width of the norm and of the result, where it is another.
@@ -48,7 +48,7 @@ class Transform(nn.Module):
 
 
 class VocabularyHead(nn.Module):
-    """Scores of all tokens for the rows that are asked for, never for all.
+    """Scores all tokens of the vocabulary, for selected rows only.
 
     A plain vocabulary's vectors stand under the head's own name, whether they are its own or the embedding's. Another
     brick at their place stands under `replacement`, and serves the embedding too where both are tied.
@@ -89,7 +89,7 @@ class VocabularyHead(nn.Module):
         transform: nn.Module | None = None,
         bias: bool = False,
     ) -> VocabularyHead:
-        """A head over an embedding's vocabulary: by its own vectors, or by as many others."""
+        """Builds a head over an embedding's vocabulary, tied to its vectors or with vectors of its own."""
         word = embedding.word
         vocabulary = word if tied else Vocabulary(word.size, word.width)
         values = nn.Parameter(torch.empty(word.size)) if bias else None
@@ -106,7 +106,7 @@ class VocabularyHead(nn.Module):
         return plain
 
     def tie(self, vocabulary: VocabularyBrick) -> None:
-        """Multiply by this vocabulary from now on, which may be the embedding's."""
+        """Multiplies by this vocabulary from now on, which may be the embedding's."""
         if isinstance(vocabulary, Vocabulary):
             self._plain = (Vocabulary.of(vocabulary.weight),)
             self.weight, self.replacement = vocabulary.weight, None
@@ -124,7 +124,7 @@ class VocabularyHead(nn.Module):
         return self.vocabulary.scores(self.transform(rows), self.bias)
 
     def loss(self, rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Summed cross-entropy, without ever holding all scores.
+        """Gives the summed cross-entropy, without ever holding all scores.
 
         Shape:
             rows: (K, width); labels: (K,) int64; return: loss () fp32, number of correct predictions () int64
@@ -132,7 +132,7 @@ class VocabularyHead(nn.Module):
         return self.vocabulary.loss(self._padded(rows), labels, self.bias)
 
     def sampled_loss(self, rows: Tensor, labels: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As `loss`, with a token drawn from the distribution of each row.
+        """Does as `loss`, with a token drawn from the distribution of each row.
 
         Shape:
             drawn: (K,) fp64, uniform in [0, 1); return: loss, correct, (K,) int64
@@ -147,10 +147,10 @@ class VocabularyHead(nn.Module):
 
 
 class Pooler(nn.Module):
-    """Dense and an activation over one row of each sequence.
+    """A dense layer and an activation over one row of each sequence.
 
     Args:
-        dropout: share of the row dropped before, while training.
+        dropout: rate before the dense layer.
     """
 
     def __init__(self, width: int, activation: Activation = torch.tanh, dropout: float = 0.0) -> None:
@@ -285,7 +285,7 @@ def reads_rows(head: nn.Module) -> bool:
 
 
 def pool(hidden: Tensor, layout: Layout, position: PoolPosition) -> Tensor:
-    """One row for each sequence. Shape: (T, width) -> (N, width)."""
+    """Pools each sequence to one row. Shape: (T, width) -> (N, width)."""
     if position != "mean":
         return hidden[layout.first if position == "first" else layout.last]
     lengths = layout.offsets.diff().long()
@@ -295,7 +295,7 @@ def pool(hidden: Tensor, layout: Layout, position: PoolPosition) -> Tensor:
 
 
 class DetectionHead(nn.Module):
-    """One yes or no for each row that is asked for: was this token replaced?
+    """Tells for each selected row whether its token was replaced: ELECTRA's discriminator.
 
     Source: Clark et al. 2020 (arXiv 2003.10555), the discriminator's head.
     """

@@ -36,7 +36,7 @@ class ModelOutput:
         layout: of that run.
         rows: (M,) int64, which rows of the batch's run they are; None for all.
         layers: the stack's input and every block's output, each (T, width), where asked for.
-        cache: the one that was given, with the new tokens in it.
+        cache: the cache of the call, with the new tokens in it.
     """
 
     last_hidden_state: Tensor
@@ -57,12 +57,12 @@ class ModelOutput:
 
 @dataclass(frozen=True)
 class GenerationConstraints:
-    """What a model's files demand of a text that it writes.
+    """What a model's files require of the texts that it generates.
 
     Attributes:
-        first: token with which it begins, whatever the scores say.
-        last: tokens with one of which it ends where it is as long as it may be.
-        bad_words: words, each of a token or more, that it does not hold.
+        first: the token with which a text begins, whatever the scores say.
+        last: tokens, with one of which a text ends that is as long as it may be.
+        bad_words: words, each of one token or more, that a text must not contain.
     """
 
     first: int | None = None
@@ -127,7 +127,7 @@ class TrainableModel(Protocol):
 
     @property
     def constraints(self) -> GenerationConstraints:
-        """What the model's files demand of the texts that it writes."""
+        """What the model's files require of the texts that it generates."""
 
     def vocabulary_head(self, predicts: TokenPrediction | None = None) -> VocabularyHead:
         """A new head over the vocabulary, tied to the embedding where the configuration says so.
@@ -189,7 +189,7 @@ class RecurrentModel(TrainableModel, Protocol[Memory]):
 
 
 def get_head(model: TrainableModel, role: str, brick: type[Brick]) -> Brick:
-    """A model's head as the brick that it is.
+    """Gives a model's head, typed as its brick.
 
     Args:
         brick: for the type checker; a head that stands in for one, such as a fused one, passes too.
@@ -203,6 +203,6 @@ def get_head(model: TrainableModel, role: str, brick: type[Brick]) -> Brick:
 
 
 def find_language_head(model: TrainableModel, *predicts: TokenPrediction) -> VocabularyHead | None:
-    """The head of a language model that predicts tokens in the first possible of some ways; None where it has none."""
+    """Finds the head that predicts tokens in one of some ways, the first way that the model has; None without any."""
     heads = [head for head in model.heads.values() if isinstance(head, VocabularyHead)]
     return next((head for wanted in predicts for head in heads if head.predicts == wanted), None)

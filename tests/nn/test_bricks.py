@@ -120,9 +120,9 @@ def test_vocabulary_head_loss_equals_its_logits():
     assert head.weight is weight
 
 
-@pytest.mark.parametrize(("anchor", "rows"), [("first", [0, 2, 3]), ("last", [1, 2, 6])])
-def test_sequence_head_reads_its_anchor(anchor, rows):
-    head = SequenceHead(8, ["a", "b"], anchor, pooler=Pooler(8)).eval()
+@pytest.mark.parametrize(("position", "rows"), [("first", [0, 2, 3]), ("last", [1, 2, 6])])
+def test_sequence_head_reads_its_pool_position(position, rows):
+    head = SequenceHead(8, ["a", "b"], position, pooler=Pooler(8)).eval()
     hidden = torch.randn(7, 8)
     want = head.linear(torch.tanh(head.pooler.dense(hidden[rows])))
     torch.testing.assert_close(head(hidden, Layout.of([2, 1, 4])), want)
