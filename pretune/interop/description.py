@@ -1,4 +1,4 @@
-"""`config.json`: from a foreign file to a family's typed configuration, and back.
+"""Reads `config.json` into a family's typed configuration, and writes it.
 
 Only fields that the family lists are used, each within its range. Others are handed on to the next save where they are
 plain values; those that name code or change the arithmetic are dropped or refused.
@@ -48,7 +48,7 @@ _LABEL_LIMIT = 100_000
 
 @dataclass
 class Description:
-    """What a folder says of its model.
+    """Holds what a folder says of its model.
 
     Attributes:
         family: name of a file in `models/`.
@@ -74,7 +74,7 @@ class Description:
 
 
 def read_description(folder: Path, shapes: Iterable[str], overrides: Mapping[str, Any]) -> Description:
-    """Read and check `config.json`.
+    """Reads and checks `config.json`.
 
     Args:
         shapes: names of the tensors in the files, which tell the family and the heads where the configuration does not.
@@ -88,20 +88,21 @@ def read_description(folder: Path, shapes: Iterable[str], overrides: Mapping[str
     path = folder / "config.json"
     if not path.exists():
         raise MissingInputError(f"{path}: no such file; a model folder holds config.json and model.safetensors")
-    told = read_json(path)
+    config_fields = read_json(path)
     generation = folder / "generation_config.json"
     beside = read_json(generation) if generation.exists() else {}
-    return interpret(path, told, shapes, overrides, {name: beside[name] for name in _WRITING if name in beside})
+    generation_fields = {name: beside[name] for name in _WRITING if name in beside}
+    return interpret(path, config_fields, shapes, overrides, generation_fields)
 
 
 def interpret(
     path: Path,
-    told: Mapping[str, Any],
+    config_fields: Mapping[str, Any],
     shapes: Iterable[str],
     overrides: Mapping[str, Any],
     beside: Mapping[str, Any] = MappingProxyType({}),
 ) -> Description:
-    """Check what a configuration says.
+    """Checks the fields of a configuration.
 
     Args:
         path: of what said it, for messages.
@@ -110,18 +111,18 @@ def interpret(
     Raises:
         DataError, UsageError: as `read_description`.
     """
-    found = list(shapes)
-    metadata = parse(path, told)
+    tensor_names = list(shapes)
+    metadata = parse(path, config_fields)
     if metadata.family is None:
-        family = _family(path, told, found)
+        family = _family(path, config_fields, tensor_names)
     else:
         family = resolve(metadata.family, "models", path.parent, "family")
     module = get_family(family)
     for name in _REFUSED:
-        if told.get(name):
+        if config_fields.get(name):
             raise DataError(f"{path}: field {name!r} is set: such models cannot be read; save it without first")
-    said = {**beside, **told}
-    fields = {name: _plain(name, value) for name, value in said.items() if name in _known_fields(module)}
+    stated_fields = {**beside, **config_fields}
+    fields = {name: _plain(name, value) for name, value in stated_fields.items() if name in _known_fields(module)}
     notes: list[str] = []
     rate = getattr(module, "ATTENTION_DROPOUT", "")
     attention = fields.pop(rate, 0.0)
@@ -135,23 +136,23 @@ def interpret(
     return Description(
         family,
         config,
-        _roles(family, metadata, told, found),
-        _labels(path, told),
-        _problem_type(path, told),
-        _extras(module, told),
+        _roles(family, metadata, config_fields, tensor_names),
+        _labels(path, config_fields),
+        _problem_type(path, config_fields),
+        _extras(module, config_fields),
         metadata,
-        FIELD in told,
+        FIELD in config_fields,
         notes,
     )
 
 
 def _known_fields(module: Family) -> set[str]:
-    """Fields of `config.json` that the family's configuration understands, in today's form or in an older one."""
+    """Lists the fields of `config.json` that the family understands, in today's form or in an older one."""
     return {*module.Config.model_fields, *getattr(module.Config, "OLDER_FIELDS", ())}
 
 
 def _in_range(module: Family, fields: Mapping[str, Any], path: Path) -> None:
-    """The file's own fields, apart from what the user changes: the file's faults are bad data, the user's bad usage."""
+    """Checks the file's own fields before the user's changes: errors of the file are bad data, not bad usage."""
     try:
         configuration.validate(module.Config, fields, str(path))
     except UsageError as error:
@@ -159,30 +160,30 @@ def _in_range(module: Family, fields: Mapping[str, Any], path: Path) -> None:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """Some files list several end tokens: the first is the one that ends a document."""
+    """Takes the first of several end tokens, which is the one that ends a document."""
     return value[0] if name == "eos_token_id" and isinstance(value, list) and value else value
 
 
-def _family(path: Path, told: Mapping[str, Any], found: Sequence[str]) -> str:
-    """By `model_type`, else by the architecture, else by the names of the tensors."""
+def _family(path: Path, config_fields: Mapping[str, Any], tensor_names: Sequence[str]) -> str:
+    """Finds the family by `model_type`, else by the architecture, else by the names of the tensors."""
     known = variants("models")
-    kind = told.get("model_type")
-    if kind in known and model_type(str(kind)) == kind:
-        return str(kind)  # no other family's file is opened
-    kinds = {model_type(family): family for family in known}
-    if isinstance(kind, str) and kind in kinds:
-        return kinds[kind]
-    if kind is not None:
-        shown = suggest(str(kind), sorted(kinds))
-        raise DataError(f"{path}: field 'model_type' = {str(kind)[:80]!r}: no such family; {shown}")
-    architecture = _architecture(told)
+    stated_type = config_fields.get("model_type")
+    if stated_type in known and model_type(str(stated_type)) == stated_type:
+        return str(stated_type)  # no other family's file is opened
+    types = {model_type(family): family for family in known}
+    if isinstance(stated_type, str) and stated_type in types:
+        return types[stated_type]
+    if stated_type is not None:
+        hint = suggest(str(stated_type), sorted(types))
+        raise DataError(f"{path}: field 'model_type' = {str(stated_type)[:80]!r}: no such family; {hint}")
+    architecture = _architecture(config_fields)
     for family in known:
         if architecture in get_family(family).ARCHITECTURES:
             return family
     for family in known:
         module = get_family(family)
         body = [weight.theirs.format(0) for weight in module.WEIGHT_MAP if not weight.ours.startswith("heads.")]
-        plain = {plain_name(name, body_prefixes(family)) for name in found}
+        plain = {plain_name(name, body_prefixes(family)) for name in tensor_names}
         if sum(plain_name(name, body_prefixes(family)) in plain for name in body) * 2 > len(body):
             return family
     raise DataError(
@@ -191,12 +192,12 @@ def _family(path: Path, told: Mapping[str, Any], found: Sequence[str]) -> str:
 
 
 def model_type(family: str) -> str:
-    """What `config.json` calls a family: the name of its file, unless that says otherwise."""
+    """Returns what `config.json` calls a family: the name of its file, unless the file says otherwise."""
     return str(getattr(get_family(family), "MODEL_TYPE", Path(family).stem))
 
 
-def _architecture(told: Mapping[str, Any]) -> str:
-    listed = told.get("architectures")
+def _architecture(config_fields: Mapping[str, Any]) -> str:
+    listed = config_fields.get("architectures")
     return str(listed[0]) if isinstance(listed, list) and listed else ""
 
 
@@ -236,8 +237,8 @@ def _roles(
     return tuple(role for role in present if role != "pooler" or len(present) == 1 or stated == ("pooler",))
 
 
-def _labels(path: Path, told: Mapping[str, Any]) -> list[str] | None:
-    table = told.get("id2label")
+def _labels(path: Path, config_fields: Mapping[str, Any]) -> list[str] | None:
+    table = config_fields.get("id2label")
     if not table:
         return None
     if not isinstance(table, dict) or len(table) > _LABEL_LIMIT:
@@ -252,7 +253,7 @@ def _labels(path: Path, told: Mapping[str, Any]) -> list[str] | None:
 
 
 def _problem_type(path: Path, config_fields: Mapping[str, Any]) -> ProblemType:
-    """What the scores of a sequence are; without a word of it, values where there is one label alone."""
+    """Reads what the scores of a sequence mean; by default a number where there is one label."""
     stated = config_fields.get("problem_type")
     if stated is None:
         labels = config_fields.get("id2label")
@@ -264,9 +265,9 @@ def _problem_type(path: Path, config_fields: Mapping[str, Any]) -> ProblemType:
     raise DataError(f"{path}: field 'problem_type' = {str(stated)[:80]!r}: expected {', '.join(get_args(ProblemType))}")
 
 
-def _extras(module: Family, told: Mapping[str, Any]) -> dict[str, Any]:
+def _extras(module: Family, config_fields: Mapping[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {}
-    for name, value in told.items():
+    for name, value in config_fields.items():
         known = name in _known_fields(module) or name in _OURS or name in _DROPPED or name in _REFUSED
         if not known and not name.startswith("_") and len(json.dumps(value)) <= _EXTRA_LIMIT:
             out[name] = value
@@ -274,28 +275,28 @@ def _extras(module: Family, told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def labelled_role(model: LanguageModel) -> str | None:
-    """The standard head whose labels `config.json` names; one that has its Hugging Face names goes before."""
+    """Finds the standard head whose labels `config.json` names; a head with Hugging Face names goes first."""
     roles = [role for role in LABELLED_HEADS if class_labels(model, role) is not None]
     own = own_roles(model)
     return next(iter(sorted(roles, key=lambda role: role in own)), None)
 
 
 def class_labels(model: LanguageModel, role: str) -> list[str] | None:
-    """Names of the classes that a head decides among; None where it has none."""
+    """Names the classes that a head decides among; None where it has none."""
     labels = getattr(dict(model.heads.items()).get(role), "labels", None)
     return list(labels) if isinstance(labels, list | tuple) else None
 
 
 def record(model: LanguageModel) -> Metadata:
-    """What is written of a model beside its configuration: its metadata, with the heads filled in."""
+    """Returns the metadata that is written beside a model's configuration, with the heads filled in."""
     return model.metadata.model_copy(update={"heads": head_sources(model)})
 
 
 def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """`config.json` and, for a model that generates, `generation_config.json`."""
-    kind = architecture(model)
+    """Returns the fields of `config.json` and, for a model that generates, of `generation_config.json`."""
+    class_name = architecture(model)
     config: dict[str, Any] = {
-        **({} if kind is None else {"architectures": [kind]}),
+        **({} if class_name is None else {"architectures": [class_name]}),
         "model_type": model_type(model.family),
         **model.config.model_dump(mode="json"),
         "dtype": str(next(model.embedding.parameters()).dtype).removeprefix("torch."),

@@ -1,4 +1,4 @@
-"""A model in the files of `transformers`, called done when those files have been read again and compared."""
+"""Exports a model to the files of `transformers`, reads them again, and compares weights and outputs."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Exported:
-    """What was compared.
+    """Holds what was compared.
 
     Attributes:
         weights: numbers in the files' tensors, each equal to the model's in the format of the files.
         outputs: tensors that both models gave for some random sequences: the hidden run and every head's.
-        difference: largest distance of two outputs, as a share of the largest value; what rounding weights to the
+        difference: largest distance of two outputs, as a fraction of the largest value; what rounding weights to the
             format costs, and nothing where the format is the model's own.
     """
 
@@ -54,7 +54,7 @@ def export_model(
     max_shard_bytes: int = SHARD_BYTES,
     pooling: Pooling | None = None,
 ) -> Exported:
-    """Write a model folder that `transformers` reads, read it again, and compare weights, outputs and tokenizer.
+    """Writes a model folder that `transformers` reads, reads it again, and compares weights, outputs and tokenizer.
 
     Args:
         model: in evaluation mode, with weights in fp32.
@@ -99,7 +99,7 @@ def export_model(
 
 @torch.inference_mode()
 def outputs(model: LanguageModel) -> dict[str, Tensor]:
-    """The hidden run of some random sequences, and what each head makes of it that is not a task's own."""
+    """Computes the hidden states of some random sequences, and what each standard head makes of them."""
     draw = Draw(0).at("export")
     room = model.max_length or max(_LENGTHS)
     lengths = [min(length, room) for length in _LENGTHS]
@@ -115,7 +115,7 @@ def outputs(model: LanguageModel) -> dict[str, Tensor]:
 
 
 def _copied_heads(model: LanguageModel, other: LanguageModel) -> dict[str, nn.Module]:
-    """Heads like those of a model, which share with the body of another what they share with its own."""
+    """Copies the heads of a model for another, and ties them to its body as they are tied to their own."""
     shared: dict[int, object] = {}
     modules, tensors = dict(other.named_modules()), dict(other.named_parameters())
     for name, module in model.named_modules():
@@ -135,7 +135,7 @@ def _same_weights(model: LanguageModel, again: LanguageModel, dtype: torch.dtype
 
 
 def _compare(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
-    """The largest distance of two outputs, as a share of the largest value, or of 1 where that is larger."""
+    """Returns the largest difference of two outputs, as a fraction of the largest value or of 1."""
     shares = [
         float((value.float().cpu() - theirs[name].cpu()).abs().max()) / max(1.0, float(value.abs().max()))
         for name, value in ours.items()

@@ -1,4 +1,4 @@
-"""Models in `.gguf` files of the Llama kind, as llama.cpp keeps them: configuration and weights by Hugging Face names.
+"""Reads models of Llama's families from the `.gguf` files of llama.cpp, with Hugging Face names.
 
 Weights are made float32 one at a time, whatever their quantisation. The rows of a Llama's queries and keys lie in
 another order in these files (pairs of a rotation beside each other) and are brought back.
@@ -51,7 +51,7 @@ _LLAMA3 = (1.0, 4.0, 8192)  # low and high factor, and the original length, of a
 
 
 class GgufWeights:
-    """Named tensors of a file, in the form of `interop.weights.Weights`.
+    """Holds the named tensors of a file, in the form of `interop.weights.Weights`.
 
     Attributes:
         shapes: by their Hugging Face names.
@@ -59,14 +59,14 @@ class GgufWeights:
     """
 
     def __init__(self, path: Path) -> None:
-        """Find the tensors.
+        """Finds the tensors.
 
         Raises:
             DataError: a damaged file, or a tensor that no family here has.
         """
         self._path = path
         self._reader = open_gguf(path)
-        self.told = told(path, self._reader)
+        self.fields = told(path, self._reader)
         self._tensors: dict[str, Any] = {}
         for tensor in self._reader.tensors:
             if tensor.name != _FACTORS:
@@ -76,24 +76,24 @@ class GgufWeights:
 
     @property
     def family(self) -> str:
-        """The name of a file in `models/`.
+        """Returns the name of a file in `models/`.
 
         Raises:
             DataError: of another kind.
         """
-        name = self.told.get("general.architecture")
+        name = self.fields.get("general.architecture")
         if name not in _FAMILIES:
             raise DataError(f"{self._path}: general.architecture {name!r}: expected one of {', '.join(_FAMILIES)}")
         return str(name)
 
     def config(self) -> dict[str, Any]:
-        """What `config.json` would say.
+        """Returns what `config.json` would say.
 
         Raises:
-            DataError: a field is missing, or the waves are scaled in a way that is not known.
+            DataError: a field is missing, or an unknown scaling of the rotary frequencies.
         """
         family = self.family
-        own = {n.removeprefix(f"{family}."): v for n, v in self.told.items() if n.startswith(f"{family}.")}
+        own = {n.removeprefix(f"{family}."): v for n, v in self.fields.items() if n.startswith(f"{family}.")}
         missing = [name for name in _FIELDS if name not in own and name not in _OPTIONAL]
         if missing:
             raise DataError(f"{self._path}: field '{family}.{missing[0]}' is missing: the file is incomplete")
@@ -107,11 +107,11 @@ class GgufWeights:
         if family == "llama":
             out["attention_bias"] = "model.layers.0.self_attn.q_proj.bias" in self.shapes
         for role, name in {"bos": "bos", "eos": "eos", "pad": "padding"}.items():
-            out[f"{role}_token_id"] = self.told.get(f"tokenizer.ggml.{name}_token_id")
+            out[f"{role}_token_id"] = self.fields.get(f"tokenizer.ggml.{name}_token_id")
         return out
 
     def read(self, name: str) -> Tensor:
-        """One tensor in float32.
+        """Reads one tensor in float32.
 
         Raises:
             DataError: a quantisation that the `gguf` package cannot undo, or a truncated file.
@@ -123,35 +123,35 @@ class GgufWeights:
             values = np.array(dequantize(tensor.data, tensor.tensor_type), np.float32).reshape(self.shapes[name])
         except (NotImplementedError, ValueError) as error:
             raise DataError(f"{self._path}: tensor {tensor.name!r} ({tensor.tensor_type.name}): {error}") from None
-        made = torch.from_numpy(values)
+        weight = torch.from_numpy(values)
         turned = self.family == "llama" and ".self_attn." in name and (".q_proj." in name or ".k_proj." in name)
         if not turned:
-            return made
-        heads = self.told["llama.attention.head_count"]
+            return weight
+        heads = self.fields["llama.attention.head_count"]
         if ".k_proj." in name:
-            heads = self.told.get("llama.attention.head_count_kv", heads)
-        return made.view(int(heads), -1, 2, *made.shape[1:]).transpose(1, 2).reshape(made.shape)
+            heads = self.fields.get("llama.attention.head_count_kv", heads)
+        return weight.view(int(heads), -1, 2, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
 
     def _name(self, theirs: str) -> str:
-        part, _, kind = theirs.rpartition(".")
+        part, _, part_type = theirs.rpartition(".")
         layer = ""
         if part.startswith("blk."):
             number, _, part = part.removeprefix("blk.").partition(".")
             layer = f"model.layers.{number}."
-        if part not in _PARTS or kind not in ("weight", "bias"):
+        if part not in _PARTS or part_type not in ("weight", "bias"):
             raise DataError(f"{self._path}: tensor {theirs[:100]!r} is of no family that can be read")
-        return f"{layer}{_PARTS[part]}.{kind}"
+        return f"{layer}{_PARTS[part]}.{part_type}"
 
     def _rope(self, own: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-        """Base and scaling of the waves."""
+        """Returns base and scaling of the rotary frequencies."""
         out: dict[str, Any] = {"rope_type": "default", "rope_theta": own.get("rope.freq_base", 10_000.0)}
-        kind = own.get("rope.scaling.type", "none")
-        if kind in ("linear", "yarn"):
-            out |= {"rope_type": kind, "factor": own.get("rope.scaling.factor")}
-            if kind == "yarn":
+        scaling = own.get("rope.scaling.type", "none")
+        if scaling in ("linear", "yarn"):
+            out |= {"rope_type": scaling, "factor": own.get("rope.scaling.factor")}
+            if scaling == "yarn":
                 out["original_max_position_embeddings"] = own.get("rope.scaling.original_context_length")
-        elif kind != "none":
-            raise DataError(f"{self._path}: rope.scaling.type {kind!r}: expected none, linear or yarn")
+        elif scaling != "none":
+            raise DataError(f"{self._path}: rope.scaling.type {scaling!r}: expected none, linear or yarn")
         factors = next((tensor for tensor in self._reader.tensors if tensor.name == _FACTORS), None)
         if factors is None:
             return out
@@ -163,7 +163,7 @@ class GgufWeights:
     def _llama3(
         self, factors: np.ndarray[Any, Any], rope: Mapping[str, Any], config: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """The scaling that gives these factors of the wave lengths, which the file holds instead of saying it.
+        """Finds the scaling that gives these factors of the wavelengths, which the file holds instead of naming it.
 
         Source: Llama 3.1's `apply_scaling`, meta-llama/llama-models.
         """
@@ -174,7 +174,7 @@ class GgufWeights:
         smooth = np.clip((original / lengths - low) / (high - low), 0.0, 1.0)
         expected = 1 / ((1 - smooth) / factor + smooth)
         if len(expected) != len(factors) or not np.allclose(expected, factors, rtol=1e-4):
-            raise DataError(f"{self._path}: {_FACTORS} scales the waves in a way that is not Llama 3's")
+            raise DataError(f"{self._path}: {_FACTORS} scales the rotary frequencies in another way than Llama 3")
         return {
             "rope_type": "llama3",
             "factor": factor,

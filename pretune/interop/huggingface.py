@@ -1,4 +1,4 @@
-"""Models as `transformers` keeps them on disk: `config.json` and weights, read and written, without `transformers`.
+"""Reads and writes model folders as `transformers` keeps them, without `transformers`: `load_model`, `save_model`.
 
 Each family's `WEIGHT_MAP` says which tensor of a file is which of ours; this module only walks that table. Nothing is
 allocated before the shapes in the files have been found to be those of the configuration.
@@ -47,7 +47,7 @@ def load_model(
     overrides: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> LanguageModel:
-    """Read a model folder.
+    """Reads a model folder.
 
     Args:
         path: a folder with `config.json` and weights, or a `.gguf` file.
@@ -100,7 +100,7 @@ def assemble(
     labels: Sequence[str] | None,
     makers: HeadMakers,
 ) -> LanguageModel:
-    """The model that files describe, its weights not yet read.
+    """Builds the model that files describe; its weights are not yet read.
 
     Args:
         heads, labels, makers: as of `load_model`.
@@ -127,7 +127,7 @@ def assemble(
 
 
 def _refuse_unknown_heads(table: FileTable, model: LanguageModel) -> None:
-    """Nothing that was trained is dropped in silence.
+    """Refuses heads in the files that nobody makes, so that nothing that was trained is dropped silently.
 
     Raises:
         DataError: the files hold a head that config.json does not name.
@@ -142,8 +142,8 @@ def _refuse_unknown_heads(table: FileTable, model: LanguageModel) -> None:
 
 def _open(path: Path, overrides: Mapping[str, Any]) -> tuple[Weights | GgufWeights, Description]:
     if path.suffix == ".gguf":
-        found = GgufWeights(path)
-        return found, interpret(path, found.config(), found.shapes, overrides)
+        gguf = GgufWeights(path)
+        return gguf, interpret(path, gguf.config(), gguf.shapes, overrides)
     if not path.is_dir():
         raise MissingInputError(f"{path}: no such model folder")
     weights = Weights(path)
@@ -153,13 +153,13 @@ def _open(path: Path, overrides: Mapping[str, Any]) -> tuple[Weights | GgufWeigh
 def _wanted_labels(
     description: Description, table: FileTable, roles: Collection[str], wanted: Sequence[str] | None
 ) -> list[str]:
-    """Names of the classes of the first standard head that has some; none where there is no such head."""
+    """Names the classes of the first standard head that has some; none where there is no such head."""
     role = next((role for role in LABELLED_HEADS if role in roles), None)
     return [] if role is None else _labels(description, table, role, wanted)
 
 
 def _labels(description: Description, table: FileTable, role: str, wanted: Sequence[str] | None) -> list[str]:
-    """Names of a head's classes: those wanted, else the file's, else as many as its head has rows."""
+    """Names a head's classes: those wanted, else the file's, else as many as its head has rows."""
     if wanted is not None:
         return list(wanted)
     logits = f"heads.{role}.linear.weight"
@@ -177,7 +177,7 @@ def _fill(
     sources: Mapping[str, tuple[str, Weight]],
     dtype: torch.dtype,
 ) -> None:
-    """Give the parameters that the files have their values.
+    """Fills the parameters that the files have.
 
     Raises:
         DataError: a value that is not finite.
@@ -202,7 +202,7 @@ def save_model(
     *,
     max_shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write a model folder that `transformers` and `load_model` read; it is complete or not there.
+    """Writes a model folder that `transformers` and `load_model` read; it is complete or not there.
 
     Args:
         tokenizer: written beside it; its special tokens go into the configuration.

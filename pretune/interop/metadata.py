@@ -1,4 +1,4 @@
-"""The field `pretune` of `config.json`: what no format has a place for, written beside what `transformers` reads.
+"""Reads and checks the field `pretune` of `config.json`, which holds what no other format has a field for.
 
 What is read here comes from anybody. Sizes and types are checked, a user's file is used only from where it stood and
 unchanged, and code inside the model's own folder is never run.
@@ -29,7 +29,7 @@ _USER = re.compile(r"(/.*\.py|(?!.*\.py(:|$))[A-Za-z_]\w*(\.[A-Za-z_]\w*)+)(:[A-
 
 
 def read_metadata(folder: Path) -> Metadata:
-    """What the `config.json` of a model folder says in the field `pretune`; nothing where it has none.
+    """Reads the field `pretune` of a model folder's `config.json`; empty metadata where it has none.
 
     Raises:
         MissingInputError: no `config.json`.
@@ -78,7 +78,7 @@ def parse(path: Path, fields: Mapping[str, Any]) -> Metadata:
 
 
 def resolve(record: VariantRecord, axis: str, folder: Path, field: str) -> str:
-    """The name by which `find` finds a recorded variant, once it is known to be the one that was recorded.
+    """Returns the name by which `find` finds a recorded variant, after checking that it is the one that was recorded.
 
     Args:
         axis: such as `models`, `tasks`.

@@ -1,4 +1,4 @@
-"""Who makes each head of a saved model: the table of standard heads, or the task or objectives that it records."""
+"""Records and finds who makes each head of a saved model: the table of standard heads, its task or its objectives."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ HeadMakers = Mapping[HeadSource, MakeHeads]
 
 
 def head_sources(model: LanguageModel) -> dict[str, HeadSource]:
-    """For each head of a model, who will make it when the model is read again."""
+    """Returns, for each head of a model, who will make it when the model is read again."""
     metadata = model.metadata
     other: HeadSource = "task" if metadata.task else "objectives" if metadata.objectives else "unknown"
     return {role: "standard" if _is_standard(model, role) else other for role in model.heads}
 
 
 def _is_standard(model: LanguageModel, role: str) -> bool:
-    """Whether the table of standard heads makes the same head."""
+    """Tells whether the table of standard heads makes the same head."""
     head = model.heads[role]
     if role not in STANDARD_HEADS:
         return False
@@ -47,7 +47,7 @@ def recorded_heads(
     request: HeadRequest,
     makers: HeadMakers,
 ) -> MakeHeads:
-    """What makes the heads that files carry, each by who made it first.
+    """Returns what makes the heads that files carry, each by who made it first.
 
     Args:
         where: the folder, for messages.

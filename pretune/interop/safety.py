@@ -1,4 +1,4 @@
-"""What a foreign model folder may contain: every size is checked before anything of that size is made.
+"""Checks foreign model files before they are read: every size is checked before anything of that size is allocated.
 
 A file of weights is opened only under a plain name inside its folder; the header of a safetensors file is parsed here,
 with limits, before its bytes are mapped; JSON is bounded in size and depth and has no NaN; a `.bin` may hold tensors
@@ -46,7 +46,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\.(safetensors|bin)"
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of a safetensors file: `begin` and `end` count bytes from the start of the file."""
+    """Describes one tensor of a safetensors file: `begin` and `end` count bytes from the start of the file."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -55,7 +55,7 @@ class Entry:
 
 
 def member(folder: Path, name: object, where: str) -> Path:
-    """A file of weights inside `folder`, named by someone else.
+    """Returns the path of a file of weights inside `folder` that someone else named.
 
     Args:
         where: the file and field that named it, for the error.
@@ -73,7 +73,7 @@ def member(folder: Path, name: object, where: str) -> Path:
 
 
 def regular(path: Path) -> Path:
-    """The path, if it is a regular file.
+    """Returns the path, if it is a regular file.
 
     Raises:
         MissingInputError: absent, or a pipe, a device, a folder.
@@ -88,7 +88,7 @@ def regular(path: Path) -> Path:
 
 
 def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
-    """A JSON object from a foreign file.
+    """Reads a JSON object from a foreign file.
 
     Raises:
         MissingInputError: no such file.
@@ -101,7 +101,7 @@ def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
 
 
 def parse_json(raw: bytes, where: str) -> dict[str, Any]:
-    """Strict JSON.
+    """Parses strict JSON.
 
     Raises:
         DataError: not UTF-8, not JSON, NaN or Infinity, nested too deep, or not an object.
@@ -122,7 +122,7 @@ def parse_json(raw: bytes, where: str) -> dict[str, Any]:
 
 
 def read_header(path: Path) -> dict[str, Entry]:
-    """The tensors of a safetensors file, every claim checked against the file's size.
+    """Reads the header of a safetensors file, and checks every claim against the file's size.
 
     Raises:
         MissingInputError: no such file.
@@ -141,28 +141,28 @@ def read_header(path: Path) -> dict[str, Entry]:
     if count > TENSOR_LIMIT:
         raise DataError(f"{path}: {count:,} tensors in the header, more than the {TENSOR_LIMIT:,} allowed")
     table = parse_json(raw, f"{path}: header")
-    entries = {name: _entry(path, name, told, 8 + length) for name, told in table.items() if name != "__metadata__"}
-    place = 8 + length
+    entries = {name: _entry(path, name, fields, 8 + length) for name, fields in table.items() if name != "__metadata__"}
+    expected = 8 + length
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
-        if entry.begin != place:
-            raise DataError(f"{path}: tensor {name!r} begins at byte {entry.begin:,}, expected {place:,}: damaged")
-        place = entry.end
-    if place != size:
-        what = "truncated: copy or fetch it again" if place > size else "trailing bytes: damaged"
-        raise DataError(f"{path}: {size:,} bytes where the header says {place:,}; {what}")
+        if entry.begin != expected:
+            raise DataError(f"{path}: tensor {name!r} begins at byte {entry.begin:,}, expected {expected:,}: damaged")
+        expected = entry.end
+    if expected != size:
+        what = "truncated: copy or fetch it again" if expected > size else "trailing bytes: damaged"
+        raise DataError(f"{path}: {size:,} bytes where the header says {expected:,}; {what}")
     return entries
 
 
-def _entry(path: Path, name: str, told: Any, base: int) -> Entry:
+def _entry(path: Path, name: str, fields: Any, base: int) -> Entry:
     def bad(reason: str) -> DataError:
         return DataError(f"{path}: tensor {name[:100]!r}: {reason}; the file is damaged or hostile")
 
-    if not isinstance(told, dict) or set(told) != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(fields, dict) or set(fields) != {"dtype", "shape", "data_offsets"}:
         raise bad("expected dtype, shape and data_offsets")
-    dtype = DTYPES.get(told["dtype"]) if isinstance(told["dtype"], str) else None
+    dtype = DTYPES.get(fields["dtype"]) if isinstance(fields["dtype"], str) else None
     if dtype is None:
-        raise bad(f"dtype {str(told['dtype'])[:40]!r} is none of {', '.join(DTYPES)}")
-    shape, span = told["shape"], told["data_offsets"]
+        raise bad(f"dtype {str(fields['dtype'])[:40]!r} is none of {', '.join(DTYPES)}")
+    shape, span = fields["shape"], fields["data_offsets"]
     if not _counts(shape) or len(shape) > DIMENSION_LIMIT:
         raise bad(f"shape {str(shape)[:80]} is not a list of at most {DIMENSION_LIMIT} sizes")
     if not _counts(span) or len(span) != 2 or span[0] > span[1]:
@@ -177,7 +177,7 @@ def _counts(value: Any) -> bool:
 
 
 def read_bin(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `pytorch_model.bin`, by `torch.load(weights_only=True)` and by nothing else.
+    """Reads the tensors of a `pytorch_model.bin`, by `torch.load(weights_only=True)` and by nothing else.
 
     Raises:
         MissingInputError: no such file.
@@ -203,7 +203,7 @@ def read_bin(path: Path) -> dict[str, Tensor]:
 
 
 def _check_tensors(path: Path, loaded: Mapping[Any, Any]) -> None:
-    """Only dense tensors, not many times larger together than the file: views can repeat its bytes without end."""
+    """Refuses what is not a dense tensor, and tensors many times larger than the file: views can repeat its bytes."""
     for name, tensor in loaded.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
             raise DataError(f"{path}: entry {str(name)[:100]!r} is not a dense tensor but {type(tensor).__name__}")
@@ -215,12 +215,12 @@ def _check_tensors(path: Path, loaded: Mapping[Any, Any]) -> None:
 
 
 def _global(message: str) -> str:
-    found = re.search(r"GLOBAL (\S+)|Unsupported \w+ (\S+)", message)
-    return f"it asks for {found[0].removeprefix('GLOBAL ')}" if found else "it asks for code"
+    match = re.search(r"GLOBAL (\S+)|Unsupported \w+ (\S+)", message)
+    return f"it asks for {match[0].removeprefix('GLOBAL ')}" if match else "it asks for code"
 
 
 def _check_zip(path: Path) -> None:
-    """No compressed, duplicate or outside members: a bomb is refused before anything is inflated."""
+    """Refuses compressed, duplicate or outside members: a bomb is refused before anything is inflated."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()

@@ -1,4 +1,4 @@
-"""A dry run of saving, so that a run that could not keep what it trains refuses before its first step.
+"""Rehearses saving, so that a run that could not keep what it trains refuses before its first step: `check_savable`.
 
 Everything that saving, loading and exporting would do is done on tensors without memory: the weights get their names in
 files, `config.json` is written and read again, and the model that it describes is built and compared.
@@ -25,7 +25,7 @@ from pretune.text.tokenizer.tokenizer import Tokenizer
 
 
 class ShapesOnly:
-    """Tensors without memory, in the form of a model's files."""
+    """Holds tensors without memory, in the form of a model's files."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = tensors
@@ -33,7 +33,7 @@ class ShapesOnly:
         self.dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
 
     def read(self, name: str) -> Tensor:
-        """A tensor without memory."""
+        """Returns a tensor without memory."""
         return self._tensors[name]
 
 

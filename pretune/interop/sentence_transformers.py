@@ -1,4 +1,4 @@
-"""What `sentence-transformers` reads beside a model's files: how a text becomes one vector.
+"""Reads and writes the files of `sentence-transformers`, which say how a text becomes one vector.
 
 Its modules are the model, then a pooling of the last layer's rows, under the names that all its versions since 2 read.
 """
@@ -24,17 +24,19 @@ _POOLING = "1_Pooling"
 
 
 def write_modules(folder: Path, width: int, length: int, pooling: Pooling) -> None:
-    """Write the list of modules and their settings into the folder of a model.
+    """Writes the list of modules and their settings into the folder of a model.
 
     Args:
         width: of a vector.
         length: tokens that a text may have, special ones included.
     """
-    kind = "sentence_transformers.models"
     modules = [("", "Transformer"), (_POOLING, "Pooling")]
     write_json(
         folder / "modules.json",
-        [{"idx": n, "name": str(n), "path": path, "type": f"{kind}.{name}"} for n, (path, name) in enumerate(modules)],
+        [
+            {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{name}"}
+            for n, (path, name) in enumerate(modules)
+        ],
     )
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": False})
     (folder / _POOLING).mkdir()
@@ -47,7 +49,7 @@ def write_modules(folder: Path, width: int, length: int, pooling: Pooling) -> No
 
 
 def read_pooling(folder: Path) -> Pooling | None:
-    """What the files of a folder say of pooling; None where they say nothing, or what is not known here.
+    """Reads the pooling from the files of a folder; None where they say nothing, or name one that is not supported.
 
     Raises:
         DataError: a damaged file.
@@ -57,6 +59,6 @@ def read_pooling(folder: Path) -> Pooling | None:
         return None
     tree = read_json(path)
     names = {"lasttoken": "last"}
-    said = [names.get(str(tree.get("pooling_mode")), str(tree.get("pooling_mode")))]
-    found = [name for name, mode in _MODES.items() if tree.get(mode) is True] or said
-    return cast(Pooling, found[0]) if len(found) == 1 and found[0] in get_args(Pooling) else None
+    stated = [names.get(str(tree.get("pooling_mode")), str(tree.get("pooling_mode")))]
+    modes = [name for name, mode in _MODES.items() if tree.get(mode) is True] or stated
+    return cast(Pooling, modes[0]) if len(modes) == 1 and modes[0] in get_args(Pooling) else None

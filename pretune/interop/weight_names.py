@@ -1,4 +1,4 @@
-"""The name that each weight has in a model's files: the family's Hugging Face name, or our own where there is none.
+"""Names each weight in a model's files: by the family's Hugging Face name, or by our own where there is none.
 
 Our own names are those of the model's parameters (`stack.blocks.0...`, `heads.tagging...`). They are used for heads
 that the family's map does not have, and for everything in a family without a `WEIGHT_MAP`, a user's file that no other
@@ -24,7 +24,7 @@ _BUFFERS = (".position_ids", ".token_type_ids", ".attn.bias", ".attn.masked_bias
 
 
 def plain_name(name: str, prefixes: Sequence[str]) -> str:
-    """A name in a file without a prefix of the family's body, and in today's words."""
+    """Returns a name in a file without a prefix of the family's body, and `weight` for the older `gamma`."""
     for old, new in _OLD_PARTS.items():
         if name.endswith(old):
             name = name.removesuffix(old) + new
@@ -32,13 +32,13 @@ def plain_name(name: str, prefixes: Sequence[str]) -> str:
 
 
 def body_prefixes(family: str) -> list[str]:
-    """What the names of a family's body may begin with in files, the usual prefix first."""
+    """Lists what the names of a family's body may begin with in files, the usual prefix first."""
     usual = prefix_of(family)
     return [prefix for prefix in dict.fromkeys([usual, *class_prefixes_of(family).values()]) if prefix]
 
 
 def file_names(model: LanguageModel) -> list[tuple[str, str, Weight]]:
-    """(ours, theirs, weight) for all that the files of a model may hold, in the order of the files."""
+    """Lists (ours, theirs, weight) for all that the files of a model may hold, in the order of the files."""
     weights, parameters = weight_map_of(model.family), [name for name, _ in model.named_parameters()]
     if weights is None:
         return [(name, name, Weight(name, name)) for name in parameters]
@@ -48,7 +48,7 @@ def file_names(model: LanguageModel) -> list[tuple[str, str, Weight]]:
 
 
 def own_roles(model: LanguageModel) -> set[str]:
-    """Heads that are saved under our own names, whole.
+    """Lists the heads that are saved under our own names, whole.
 
     The family's map lacks some of their weights, or an earlier head of the model has the same names there, as the
     classes of sequences and those of tokens have.
@@ -69,12 +69,12 @@ def own_roles(model: LanguageModel) -> set[str]:
 
 
 def _role(name: str) -> str | None:
-    """The role of the head that a parameter of ours is in."""
+    """Returns the role of the head that a parameter of ours is in."""
     return name.split(".")[1] if name.startswith("heads.") else None
 
 
 def architecture(model: LanguageModel) -> str | None:
-    """The `transformers` class that a model's heads make it, None for none; heads beyond that are still written."""
+    """Names the `transformers` class that a model's heads make it; None for none. Other heads are still written."""
     offered = classes_of(model.family)
     roles = set(model.heads) - own_roles(model)
     fitting = [name for name, needed in offered.items() if set(needed) <= roles]
@@ -82,7 +82,7 @@ def architecture(model: LanguageModel) -> str | None:
 
 
 def export_weights(model: LanguageModel) -> dict[str, Tensor]:
-    """The weights by their names in files, tied ones once, in the order of the family's map; then those beside them.
+    """Collects the weights by their names in files, tied ones once, in the order of the family's map.
 
     Raises:
         DataError: a weight of the body that the family's map does not have.
@@ -91,7 +91,7 @@ def export_weights(model: LanguageModel) -> dict[str, Tensor]:
 
 
 def join_weights(model: LanguageModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """As `export_weights`, from tensors by our names; on the device `meta` for their shapes alone."""
+    """Does the same with tensors by our names, which may be on the device `meta`, for their shapes alone."""
     parameters: dict[str, list[tuple[Weight, Tensor]]] = {}
     written: set[str] = set()
     for ours, theirs, weight in file_names(model):
@@ -113,7 +113,7 @@ def join_weights(model: LanguageModel, tensors: Mapping[str, Tensor]) -> dict[st
 
 
 def _class_prefix(model: LanguageModel) -> str:
-    """What the names of the body begin with in the files of a model's class; none where it has no task's head."""
+    """Returns what names of the body begin with in the files of a model's class; empty for the class without a head."""
     name = architecture(model) or ""
     classes = classes_of(model.family)
     bare = [each for each, roles in classes.items() if roles in ((), ("pooler",))]
@@ -121,7 +121,7 @@ def _class_prefix(model: LanguageModel) -> str:
 
 
 class FileTable:
-    """A model's names against those in its files: with or without prefix, `gamma` or `weight`.
+    """Matches a model's names with those in its files: with or without prefix, `gamma` or `weight`.
 
     Args:
         where: the folder or file, for messages.
@@ -136,11 +136,11 @@ class FileTable:
         self._names = {plain_name(name, self._prefixes): name for name in weights.shapes}
 
     def locate(self, theirs: str) -> str | None:
-        """The name in the files, or None."""
+        """Returns the name in the files, or None."""
         return self._names.get(plain_name(theirs, self._prefixes))
 
     def sources(self, model: LanguageModel) -> dict[str, tuple[str, Weight]]:
-        """For each of the model's parameters that the files have: name in the files, and how to read it."""
+        """Returns, for each parameter that the files have, its name in the files and how to read it."""
         out: dict[str, tuple[str, Weight]] = {}
         parameters = dict(model.named_parameters())
         for ours, theirs, weight in file_names(model):
@@ -174,7 +174,7 @@ class FileTable:
                 raise DataError(f"{self.where}: weight {name!r} is {self.weights.dtypes[name]}, expected floats")
 
     def left_over(self, model: LanguageModel) -> list[str]:
-        """Names in the files that the model has no place for; buffers and copies of tied weights are not counted."""
+        """Lists names in the files that the model does not have; buffers and copies of tied weights are not counted."""
         own = {name for name, _ in model.named_parameters(remove_duplicate=False)}
         used = {self.locate(theirs) for ours, theirs, weight in file_names(model) if ours in own or weight.alias}
         return [
@@ -184,7 +184,7 @@ class FileTable:
         ]
 
     def extra_weights(self) -> dict[str, Tensor]:
-        """The weights of objectives that stand beside the model's, backed by the files where possible.
+        """Reads the weights of objectives that stand beside the model's, backed by the files where possible.
 
         Raises:
             DataError: one that holds no floats, or a value that is not finite.
@@ -196,11 +196,11 @@ class FileTable:
         return out
 
     def has_head(self, role: str) -> bool:
-        """Whether the files may hold a head under our own names; one that shares all its weights leaves no trace."""
+        """Tells whether the files may hold a head under our own names; one that shares all weights shows nowhere."""
         return self._all_own or any(name.startswith(f"heads.{role}.") for name in self.weights.shapes)
 
     def unknown_heads(self, model: LanguageModel) -> dict[str, str]:
-        """Heads in the files under our own names that the model does not have: role to the first of its weights."""
+        """Lists heads in the files under our own names that the model lacks: role to its first weight."""
         out: dict[str, str] = {}
         for name in self.left_over(model):
             role = _role(name)

@@ -1,4 +1,4 @@
-"""The weights of a model folder, whatever their files: one or many, safetensors or `.bin`; read one tensor at a time.
+"""Reads and writes the tensors of a model folder, in one file or many, safetensors or `.bin`, one at a time.
 
 Written by our own 20 lines and not by `safetensors.torch.save_file`, so that a full disk is an `OSError` and the bytes
 are on the disk (fsync) before anything is renamed.
@@ -30,7 +30,7 @@ _CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
 class NamedTensors(Protocol):
-    """Tensors of files, whose shapes are known before any is read."""
+    """Reads tensors of files, whose shapes are known before any is read."""
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -38,14 +38,14 @@ class NamedTensors(Protocol):
 
     @property
     def dtypes(self) -> Mapping[str, torch.dtype]:
-        """Types of the numbers, likewise."""
+        """Dtypes by the names in the files."""
 
     def read(self, name: str) -> Tensor:
-        """One tensor, which must not be changed."""
+        """Reads one tensor, which must not be changed."""
 
 
 class Weights:
-    """Named tensors of a folder, their shapes known before any is read.
+    """Holds the named tensors of a folder, whose shapes are known before any is read.
 
     Attributes:
         shapes: by their names in the files.
@@ -53,7 +53,7 @@ class Weights:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Find and check the files.
+        """Finds and checks the files.
 
         Raises:
             MissingInputError: no file of weights.
@@ -80,7 +80,7 @@ class Weights:
         table.update(new)
 
     def read(self, name: str) -> Tensor:
-        """One tensor, backed by the file where possible: copy it before changing it."""
+        """Reads one tensor, backed by the file where possible: copy it before changing it."""
         if name in self._loaded:
             return self._loaded[name]
         path, entry = self._mapped[name]
@@ -116,21 +116,21 @@ def _shards(folder: Path, index: Path) -> list[Path]:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors in the safetensors format, and sync the file.
+    """Writes tensors in the safetensors format, and syncs the file.
 
     Raises:
         OSError: no space, no permission.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    place = 0
+    offset = 0
     for name, tensor in tensors.items():
         size = tensor.numel() * tensor.dtype.itemsize
         header[name] = {
             "dtype": _CODES[tensor.dtype],
             "shape": list(tensor.shape),
-            "data_offsets": [place, place + size],
+            "data_offsets": [offset, offset + size],
         }
-        place += size
+        offset += size
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)
     with path.open("wb") as file:
@@ -143,21 +143,21 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def shard(tensors: Mapping[str, Tensor], limit: int) -> list[dict[str, Tensor]]:
-    """Cut into files of at most `limit` bytes, in order; one tensor larger than that has a file of its own."""
+    """Partitions tensors into files of at most `limit` bytes, in order; a larger tensor has a file of its own."""
     shards: list[dict[str, Tensor]] = [{}]
-    room = limit
+    remaining = limit
     for name, tensor in tensors.items():
         size = tensor.numel() * tensor.dtype.itemsize
-        if size > room and shards[-1]:
+        if size > remaining and shards[-1]:
             shards.append({})
-            room = limit
+            remaining = limit
         shards[-1][name] = tensor
-        room -= size
+        remaining -= size
     return shards
 
 
 def write_weights(folder: Path, tensors: Mapping[str, Tensor], limit: int) -> None:
-    """`model.safetensors`, or numbered shards with their index.
+    """Writes `model.safetensors`, or numbered shards with their index.
 
     Args:
         limit: bytes of the largest file.
@@ -179,7 +179,7 @@ def write_weights(folder: Path, tensors: Mapping[str, Tensor], limit: int) -> No
 
 
 def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Write and sync a JSON file.
+    """Writes and syncs a JSON file.
 
     Raises:
         OSError: no space, no permission.
@@ -188,6 +188,6 @@ def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
 
 
 def stale(folder: Path, keep: Sequence[str]) -> Iterable[Path]:
-    """Weights of an earlier save that are not among the new files."""
+    """Lists weights of an earlier save that are not among the new files."""
     old = [*folder.glob("model-*-of-*.safetensors"), folder / SINGLE, folder / SHARDED]
     return [path for path in old if path.name not in keep and path.exists()]

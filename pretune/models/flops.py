@@ -1,4 +1,4 @@
-"""A model's size in figures: parameters, and the floating-point operations that it really executes.
+"""Counts a model's parameters, and the floating-point operations that it really executes.
 
 Nothing is counted for padding, of which there is none, or for rows that a head never sees. A multiply-add is two
 operations.
@@ -27,12 +27,12 @@ Passes = Callable[[LanguageModel, Batch], Sequence[tuple[TrainableModel, Batch]]
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of weights, shared ones counted once."""
+    """Counts the weights, shared ones once."""
     return sum(p.numel() for p in model.parameters())
 
 
 def flops_per_token(model: LanguageModel, length: int) -> float:
-    """Floating-point operations of the stack's forward for one token in sequences of `length` tokens.
+    """Counts the floating-point operations of the stack's forward for one token in sequences of `length` tokens.
 
     A multiply-add is two; attention counts the pairs that its structure lets through. A training step costs three
     times this, and three times `head_flops` for each row that a head sees.
@@ -43,17 +43,17 @@ def flops_per_token(model: LanguageModel, length: int) -> float:
 
 
 def stack_flops(stack: Stack, length: int, source: int = 0) -> float:
-    """Floating-point operations of a stack's forward for a sequence of `length` tokens, and `source` of an encoder."""
+    """Counts the operations of a stack's forward for a sequence of `length` tokens, and `source` of an encoder."""
     return sum(block_flops(block, length, length, source) for block in stack.in_order) if length else 0.0
 
 
 def encoder_flops(model: LanguageModel, length: int) -> float:
-    """Floating-point operations of the encoder's forward for a source of `length` tokens; 0 where there is none."""
+    """Counts the operations of the encoder's forward for a source of `length` tokens; 0 where there is none."""
     return stack_flops(model.encoder.stack, length) if isinstance(model, EncoderDecoder) else 0.0
 
 
 def block_flops(block: nn.Module, queries: int, keys: int, source: int = 0) -> float:
-    """Floating-point operations of one layer's forward for a sequence of `keys` tokens of which it gives `queries`.
+    """Counts the operations of one layer's forward for a sequence of `keys` tokens of which it gives `queries`.
 
     Args:
         source: tokens of the encoder's sequence that a decoder's layer looks at.
@@ -75,14 +75,14 @@ def block_flops(block: nn.Module, queries: int, keys: int, source: int = 0) -> f
 
 
 def _flops(module: nn.Module, rows: float) -> float:
-    """Floating-point operations of a linear map; 0 for another module."""
+    """Counts the floating-point operations of a linear map; 0 for another module."""
     if isinstance(module, ProjectionBrick):
         return module.flops(rows)
     return 2.0 * module.in_features * module.out_features * rows if isinstance(module, nn.Linear) else 0.0
 
 
 def head_flops(model: LanguageModel, role: str) -> float:
-    """Floating-point operations of a head's forward for one row: a predicted token, or a sequence."""
+    """Counts the floating-point operations of a head's forward for one row: a predicted token, or a sequence."""
     head = model.heads[role]
     dense = sum(_flops(module, 1) for _, module in named_bricks(head))
     return dense + (head.vocabulary.flops(1) if isinstance(head, VocabularyHead) else 0.0)
@@ -103,7 +103,7 @@ class Flops:
         self._counts: dict[int, _Pass] = {}
 
     def __call__(self, batch: Batch) -> float:
-        """Of one micro-batch."""
+        """Counts one micro-batch."""
         once: list[tuple[TrainableModel, Batch]] = [(self._model, batch)]
         passes = once if self._passes is None else self._passes(self._model, batch)
         total = 0.0
@@ -116,7 +116,7 @@ class Flops:
 
 
 class _Pass:
-    """A model's forward and backward over a batch."""
+    """Counts a model's forward and backward over a batch."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
@@ -127,7 +127,7 @@ class _Pass:
         self._encoder = lru_cache(maxsize=65536)(partial(encoder_flops, model)) if model.has_encoder else None
 
     def __call__(self, batch: Batch) -> float:
-        """Of one micro-batch."""
+        """Counts one micro-batch."""
         times = 4 if self._model.stack.checkpointing else 3
         lengths = batch.layout.lengths
         sources = lengths if batch.source is None else batch.source.layout.lengths
@@ -142,7 +142,7 @@ class _Pass:
         return times * (body - self._left_out(batch)) + 3 * heads
 
     def _left_out(self, batch: Batch) -> float:
-        """What the last layer saves by giving only the rows that are read."""
+        """Counts what the last layer saves by computing only the output rows."""
         if batch.output_rows is None or not self._model.supports_output_rows:
             return 0.0
         pairs = Counter(zip(batch.output_rows.layout.lengths, batch.layout.lengths, strict=True))

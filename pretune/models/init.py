@@ -1,4 +1,4 @@
-"""Initial weights: each is a function of the seed and of its own name alone."""
+"""Initialises weights: each is a function of the seed and of its own name alone."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pretune.nn.vocabulary import VocabularyBrick
 
 
 class ModuleTree(Protocol):
-    """Modules by their names, as of any `nn.Module`."""
+    """Has named modules, as any `nn.Module`."""
 
     def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
-        """The module itself and all below it."""
+        """Iterates over the module itself and all below it."""
 
 
 class Initialisable(ModuleTree, Protocol):

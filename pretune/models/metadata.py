@@ -1,4 +1,4 @@
-"""What a saved model says of itself beyond its weights: family, objectives, task and heads.
+"""Records what a saved model says of itself beyond its weights: family, objectives, task and heads.
 
 A record names a variant of an axis by its name in the tree, or a user's own by the absolute path of its file or by its
 module, together with the digest of that file. `pretune.interop.metadata` writes records into `config.json` and reads
@@ -27,7 +27,7 @@ _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
 class VariantRecord(Config):
-    """A variant of an axis, and how it was configured.
+    """Records a variant of an axis, and how it was configured.
 
     Attributes:
         name: of a file in the tree; the absolute path of a user's file; or a module, such as `package.module`. The
@@ -42,7 +42,7 @@ class VariantRecord(Config):
 
     @classmethod
     def of(cls, name: str, config: Mapping[str, JsonValue] | None = None) -> Self:
-        """The record of a variant as `pretune.find.find` takes it.
+        """Records a variant that is named as `pretune.find.find` takes it.
 
         Raises:
             MissingInputError: a user's file or module that does not exist.
@@ -51,7 +51,7 @@ class VariantRecord(Config):
 
 
 class TaskRecord(VariantRecord):
-    """The task that a model was trained for.
+    """Records the task that a model was trained for.
 
     Attributes:
         columns: how a labelled file was read.
@@ -63,7 +63,7 @@ class TaskRecord(VariantRecord):
 
 
 class Metadata(Config):
-    """What a model says of itself.
+    """Holds what a model says of itself.
 
     Attributes:
         version: of this form.
@@ -83,13 +83,13 @@ class Metadata(Config):
 
 
 def absolute(name: str) -> str:
-    """The name of a variant, with the path of a user's file made absolute."""
+    """Returns the name of a variant, with the path of a user's file made absolute."""
     path, colon, wanted = name.partition(":")
     return f"{Path(path).resolve()}{colon}{wanted}" if path.endswith(".py") else name
 
 
 def digest(name: str) -> str | None:
-    """SHA-256 of a user's file; None for a variant in the tree.
+    """Returns the SHA-256 of a user's file; None for a variant in the tree.
 
     Raises:
         MissingInputError: no such file or module.
@@ -99,7 +99,7 @@ def digest(name: str) -> str | None:
 
 
 def source_file(name: str) -> Path | None:
-    """The file of a user's variant, found without importing anything; None for a variant in the tree.
+    """Returns the file of a user's variant, found without importing anything; None for a variant in the tree.
 
     Raises:
         MissingInputError: no such file or module.
@@ -113,7 +113,7 @@ def source_file(name: str) -> Path | None:
 
 
 def _module_file(module: str) -> Path:
-    """Where a module would be imported from."""
+    """Returns the file that a module would be imported from."""
     spec, path, name = None, None, ""
     for part in module.split("."):
         name = f"{name}.{part}" if name else part

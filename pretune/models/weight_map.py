@@ -1,4 +1,4 @@
-"""Weight maps: which tensor of a Hugging Face file is which parameter of ours, and how one becomes the other.
+"""Says which tensor of a Hugging Face file is which parameter of ours, and how one becomes the other.
 
 A map is data and is used both ways. A family, in the tree or a user's own, lists its parameters:
 
@@ -29,15 +29,15 @@ from pretune.errors import DataError
 
 
 class WeightTransform(ABC):
-    """One step between a tensor of a file and a parameter of ours."""
+    """Defines one step between a tensor of a file and a parameter of ours."""
 
     @abstractmethod
     def read(self, tensor: Tensor, config: configuration.Config) -> Tensor:
-        """One step from the file's tensor to ours."""
+        """Goes one step from the file's tensor to ours."""
 
     @abstractmethod
     def write(self, parts: Sequence[Tensor], config: configuration.Config) -> Tensor:
-        """One step from ours to the file's tensor.
+        """Goes one step from ours to the file's tensor.
 
         Args:
             parts: every part of the tensor in order: one, but for a `Slice`.
@@ -55,21 +55,21 @@ class WeightTransform(ABC):
 
 
 class WholeTransform(WeightTransform):
-    """A step that one parameter alone goes through."""
+    """Defines a step that one parameter alone goes through."""
 
     def write(self, parts: Sequence[Tensor], config: configuration.Config) -> Tensor:
-        """One step from ours to the file's tensor."""
+        """Goes one step from ours to the file's tensor."""
         (tensor,) = parts
         return self.restore(tensor, config)
 
     @abstractmethod
     def restore(self, tensor: Tensor, config: configuration.Config) -> Tensor:
-        """The inverse of `read`."""
+        """Undoes `read`."""
 
 
 @dataclass(frozen=True)
 class Transpose(WholeTransform):
-    """Their matrix is (in, out), as that of `Conv1D`; a bias stays as it is."""
+    """Transposes a matrix that is (in, out) in the file, as that of `Conv1D`; a bias stays as it is."""
 
     def read(self, tensor: Tensor, config: configuration.Config) -> Tensor:
         """Shape: (in, out) -> (out, in)."""
@@ -82,7 +82,7 @@ class Transpose(WholeTransform):
 
 @dataclass(frozen=True)
 class Slice(WeightTransform):
-    """Their tensor holds several of ours, one after another along the first dimension.
+    """Takes one of several parameters that the file holds one after another along the first dimension.
 
     Attributes:
         index: which of them this is, from 0.
@@ -113,7 +113,7 @@ class Slice(WeightTransform):
 
 @dataclass(frozen=True)
 class Squeeze(WholeTransform):
-    """Their tensor begins with dimensions of size 1 that ours does not have.
+    """Drops the leading dimensions of size 1 of the file's tensor.
 
     Attributes:
         dimensions: how many.
@@ -132,7 +132,7 @@ class Squeeze(WholeTransform):
 
 @dataclass(frozen=True)
 class SplitHeads(WholeTransform):
-    """Their tensor has the last dimension of ours cut into heads.
+    """Joins the last two dimensions of the file's tensor, heads and their width.
 
     Attributes:
         heads: the field of the configuration that says how many.
@@ -151,9 +151,9 @@ class SplitHeads(WholeTransform):
 
 @dataclass(frozen=True)
 class Interleave(WholeTransform):
-    """Their rows go head by head, and within a head part by part (GPT-NeoX: query, key, value); ours part by part.
+    """Reorders rows that go head by head in the file, and within a head part by part (GPT-NeoX: query, key, value).
 
-    A `Slice` of as many parts follows, which takes one of them.
+    Afterwards they go part by part; a `Slice` of as many parts follows, which takes one of them.
 
     Attributes:
         heads: the field of the configuration that says how many heads.
@@ -176,7 +176,7 @@ class Interleave(WholeTransform):
 
 @dataclass(frozen=True)
 class Weight:
-    """One parameter's two names, and the way between them. `{}` stands for the number of a layer.
+    """Holds one parameter's two names, and the transforms between them. `{}` stands for the number of a layer.
 
     Attributes:
         ours: name in our `state_dict`.
@@ -191,13 +191,13 @@ class Weight:
     alias: bool = False
 
     def read(self, tensor: Tensor, config: configuration.Config) -> Tensor:
-        """The parameter in a file's tensor; a view of it where possible."""
+        """Reads the parameter from a file's tensor; a view of it where possible."""
         for transform in self.transforms:
             tensor = transform.read(tensor, config)
         return tensor
 
     def file_shape(self, parameter: Tensor, config: configuration.Config) -> tuple[int, ...]:
-        """The shape of the file's tensor, if the parameters that share it are all as large as this one."""
+        """Returns the shape of the file's tensor, if the parameters that share it are all as large as this one."""
         tensor = torch.empty(parameter.shape, device="meta")
         for transform in reversed(self.transforms):
             tensor = transform.write([tensor] * transform.parts, config)
@@ -205,12 +205,12 @@ class Weight:
 
 
 def weight_and_bias(ours: str, theirs: str, *transforms: WeightTransform) -> list[Weight]:
-    """Weight and, where there is one, bias of one module."""
+    """Lists the weight and, where there is one, the bias of one module."""
     return [Weight(f"{ours}.{part}", f"{theirs}.{part}", transforms) for part in ("weight", "bias")]
 
 
 def expand(weights: Sequence[Weight], model: nn.Module) -> list[tuple[str, str, Weight]]:
-    """(ours, theirs, weight) for every layer of the list of blocks that a name is in."""
+    """Lists (ours, theirs, weight) for every layer of the list of blocks that a name is in."""
     out: list[tuple[str, str, Weight]] = []
     for weight in weights:
         blocks, of_layers, _ = weight.ours.partition(".{}")
@@ -223,7 +223,7 @@ def expand(weights: Sequence[Weight], model: nn.Module) -> list[tuple[str, str, 
 
 
 def join(name: str, parameters: Sequence[tuple[Weight, Tensor]], config: configuration.Config) -> Tensor:
-    """A file's tensor from all the parameters that it holds.
+    """Joins all the parameters that a file's tensor holds.
 
     Args:
         name: of the tensor, for the error.
