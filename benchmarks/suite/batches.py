@@ -97,7 +97,7 @@ def write(folder: Path, pack: str) -> None:
     else:
         documents = (np.insert(tokens, np.cumsum(sizes), SPECIAL.index("[SEP]")), sizes + 1)
     tokenizer = write_store(folder / "store", VOCABULARY, [documents])
-    wrapped, lengths = tokenizer.vocabulary.wrap_runs(tokens, sizes)
+    wrapped, lengths = tokenizer.vocabulary.add_special_tokens_to_runs(tokens, sizes)
     save_file({"tokens": wrapped, "lengths": lengths}, folder / "windows.safetensors")
 
 

@@ -113,7 +113,7 @@ class Embedder:
         vocabulary = self.tokenizer.vocabulary
         room = self.length - vocabulary.overhead(False)
         whole = self.tokenizer.encode_batch([texts[n] for n in part])
-        runs = [vocabulary.wrap(tokens[:room])[0] for tokens in whole]
+        runs = [vocabulary.add_special_tokens(tokens[:room])[0] for tokens in whole]
         for n, run in zip(part.tolist(), runs, strict=True):
             if not len(run):
                 raise DataError(f"text {n + 1} of {len(texts)} has no tokens: {texts[n][:40]!r}")

@@ -43,7 +43,7 @@ def fill(model: LanguageModel, tokenizer: Tokenizer, text: str, top: int) -> lis
     vocabulary = tokenizer.vocabulary
     if vocabulary.mask is None:
         raise UsageError("this tokenizer has no mask token, so there is nothing to fill")
-    tokens, segments = vocabulary.wrap(tokenizer.encode(text, allow_special=True))
+    tokens, segments = vocabulary.add_special_tokens(tokenizer.encode(text, allow_special=True))
     if not (tokens == vocabulary.mask).any():
         raise UsageError(f"no {tokenizer.token(vocabulary.mask)} in {text[:60]!r}; put one where a word is missing")
     length = context_length(model, tokenizer)

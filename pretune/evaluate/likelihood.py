@@ -159,7 +159,7 @@ def _readings(
 
 
 def _causal(runs: Sequence[Tokens], vocabulary: Vocabulary, length: int) -> Iterator[_Reading]:
-    start = vocabulary.bos if len(vocabulary.opening) else vocabulary.end
+    start = vocabulary.bos if len(vocabulary.prompt_prefix) else vocabulary.end
     for n, run in enumerate(runs):
         inputs = np.concatenate([[start], run[:-1]])
         for begin, first, end in windows(len(run), length):
@@ -170,8 +170,8 @@ def _in_order(runs: Sequence[Tokens], vocabulary: Vocabulary, length: int) -> It
     """Tokens before a window's first are seen by all; each other sees those before it."""
     for n, run in enumerate(runs):
         for begin, first, end in windows(len(run), length - vocabulary.overhead(False)):
-            tokens, segments = vocabulary.wrap(run[begin:end])
-            rows = vocabulary.lead + np.arange(first - begin, end - begin)
+            tokens, segments = vocabulary.add_special_tokens(run[begin:end])
+            rows = vocabulary.prefix_length + np.arange(first - begin, end - begin)
             order = np.full(len(tokens), -1)
             order[rows] = np.arange(len(rows))
             yield _Reading(n, tokens, rows, run[first:end], segments, order)
@@ -192,19 +192,21 @@ def _masked(runs: Sequence[Tokens], vocabulary: Vocabulary, length: int, masking
                     later = inside[place + 1 :]
                     stop = place + 1 + (len(later) if later.all() else int(later.argmin()))
                     hidden[place:stop] = vocabulary.mask
-                tokens, segments = vocabulary.wrap(hidden)
-                yield _Reading(n, tokens, np.array([vocabulary.lead + place]), part[place : place + 1], segments)
+                tokens, segments = vocabulary.add_special_tokens(hidden)
+                yield _Reading(
+                    n, tokens, np.array([vocabulary.prefix_length + place]), part[place : place + 1], segments
+                )
 
 
 def _conditional(
     runs: Sequence[Tokens], sources: Sequence[Tokens], vocabulary: Vocabulary, start: int, length: int
 ) -> Iterator[_Reading]:
     for n, (run, source) in enumerate(zip(runs, sources, strict=True)):
-        whole, read = vocabulary.whole(run), vocabulary.whole(source)
+        whole, read = vocabulary.with_end(run), vocabulary.with_end(source)
         for what, size in (("text", len(whole)), ("source", len(read))):
             if size > length:
                 raise DataError(f"{what} {n + 1} has {size} tokens, the model's context is {length}; shorten it")
-        rows = vocabulary.lead + np.arange(len(run))
+        rows = vocabulary.prefix_length + np.arange(len(run))
         yield _Reading(n, np.concatenate([[start], whole[:-1]]), rows, whole[rows], source=read)
 
 

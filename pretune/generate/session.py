@@ -100,11 +100,11 @@ def add_special_tokens(
     """
     vocabulary = tokenizer.vocabulary
     if model.has_encoder:
-        return [vocabulary.whole(prompt) for prompt in prompts]
+        return [vocabulary.with_end(prompt) for prompt in prompts]
     for n, prompt in enumerate(prompts):
-        if not len(prompt) + len(vocabulary.opening):
+        if not len(prompt) + len(vocabulary.prompt_prefix):
             raise UsageError(f"prompt {n + 1} is empty; give it at least one word to continue")
-    return [np.concatenate([vocabulary.opening, prompt]) for prompt in prompts]
+    return [np.concatenate([vocabulary.prompt_prefix, prompt]) for prompt in prompts]
 
 
 def max_new_tokens_left(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[NDArray[np.int64]]) -> list[int]:

@@ -76,7 +76,7 @@ class Denoising(SourceTarget):
     def pairs(self, rows: Sequence[Row], draw: Draw) -> list[tuple[Integers, Integers]]:
         """Damaged texts, and whole ones."""
         keys = draw.at(self.name).keys(names_of(rows)).tolist()
-        whole = self.vocabulary.whole
+        whole = self.vocabulary.with_end
         return [(whole(self.damage(row, Draw(key))), whole(row.tokens)) for row, key in zip(rows, keys, strict=True)]
 
     def damage(self, row: Row, draw: Draw) -> Integers:

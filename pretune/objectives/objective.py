@@ -247,21 +247,21 @@ def require_token(token: Token | None, objective: str, name: str, remedy: str) -
 def wrap(rows: Sequence[Row], vocabulary: Vocabulary) -> Batch:
     """One sequence a row: its tokens between the special tokens of the vocabulary."""
     run, sizes = run_of(rows)
-    tokens, lengths = vocabulary.wrap_runs(run, sizes)
-    segments = torch.from_numpy(vocabulary.segment_runs(lengths))
+    tokens, lengths = vocabulary.add_special_tokens_to_runs(run, sizes)
+    segments = torch.from_numpy(vocabulary.segments_of_runs(lengths))
     flags = flags_of(rows, run, vocabulary.continuation)
     return Batch(
         torch.from_numpy(tokens),
         Layout.of(lengths),
         segments,
         samples=names_of(rows),
-        continues_word=None if flags is None else vocabulary.wrap_flags(flags, sizes),
+        continues_word=None if flags is None else vocabulary.spread_flags(flags, sizes),
     )
 
 
 def wrap_texts(texts: Sequence[tuple[Text, ...]], vocabulary: Vocabulary) -> Batch:
     """One sequence a sample: a text or a pair of texts, with the special tokens of the vocabulary."""
-    wrapped = [vocabulary.wrap(*(text.tokens for text in sample)) for sample in texts]
+    wrapped = [vocabulary.add_special_tokens(*(text.tokens for text in sample)) for sample in texts]
     batch = ragged([tokens for tokens, _ in wrapped], [segments for _, segments in wrapped])
     flags = join_flags([text for sample in texts for text in sample], vocabulary.continuation)
     if flags is None:

@@ -47,7 +47,7 @@ class PrefixLanguageModelling(SourceTarget):
 
     def pairs(self, rows: Sequence[Row], draw: Draw) -> list[tuple[Integers, Integers]]:
         """Beginnings, and the rest; each has a token at least."""
-        whole, config = self.vocabulary.whole, self.config
+        whole, config = self.vocabulary.with_end, self.config
         sizes = np.array([len(row.tokens) for row in rows], np.int64)
         first = np.clip(np.floor(sizes * config.min_fraction).astype(np.int64), 1, np.maximum(sizes - 1, 1))
         last = np.clip(np.ceil(sizes * config.max_fraction).astype(np.int64), first, np.maximum(sizes - 1, first))

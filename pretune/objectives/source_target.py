@@ -34,7 +34,7 @@ class SourceTarget(Objective):
     def __init__(self, config: Objective.Config, vocabulary: Vocabulary) -> None:
         super().__init__(config, vocabulary)
         self._start = vocabulary.end
-        self.overhead = len(vocabulary.whole([]))
+        self.overhead = len(vocabulary.with_end([]))
 
     @abstractmethod
     def pairs(self, rows: Sequence[Row], draw: Draw) -> list[tuple[Integers, Integers]]:

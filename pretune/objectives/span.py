@@ -78,7 +78,7 @@ class SpanCorruption(SourceTarget):
             source += [pieces[n], sentinel]
             filling += [sentinel, pieces[n + 1]]
         source += [pieces[-1]] if len(pieces) % 2 else []
-        whole = self.vocabulary.whole
+        whole = self.vocabulary.with_end
         return whole(np.concatenate([*source, tokens[:0]])), whole(np.concatenate([*filling, tokens[:0]]))
 
 

@@ -175,7 +175,7 @@ class Classification(Task[ClassificationExample, Prediction, Prediction]):
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """Wrap texts in the model's special tokens and name the labels that are known."""
-        wrapped = [self.vocabulary.wrap(row.tokens, row.second) for row in rows]
+        wrapped = [self.vocabulary.add_special_tokens(row.tokens, row.second) for row in rows]
         batch = ragged([tokens for tokens, _ in wrapped], [segments for _, segments in wrapped])
         known = [(n, int(row.targets)) for n, row in enumerate(rows) if row.targets is not None]
         index, label = np.array(known, dtype=np.int64).reshape(-1, 2).T

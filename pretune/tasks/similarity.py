@@ -53,7 +53,7 @@ class Similarity(VectorTask, InBatch):
         """All texts, then all second ones, then the third ones that there are."""
         thirds = [(n, row.third) for n, row in enumerate(rows) if row.third is not None]
         texts = [*(row.tokens for row in rows), *map(second, rows), *(text for _, text in thirds)]
-        wrapped = [self.vocabulary.wrap(text) for text in texts]
+        wrapped = [self.vocabulary.add_special_tokens(text) for text in texts]
         batch = name_samples(ragged([tokens for tokens, _ in wrapped], [segments for _, segments in wrapped]), rows)
         count = len(rows)
         batch.targets[self.name] = target(np.arange(count), np.arange(count, 2 * count))

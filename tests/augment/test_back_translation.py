@@ -45,7 +45,7 @@ def translator(folder: Path, sources: list[str], targets: list[str]) -> Path:
     fields |= {f"{side}_attention_heads": 4 for side in ("encoder", "decoder")}
     fields |= {f"{side}_ffn_dim": 64 for side in ("encoder", "decoder")}
     model = build("marian", "tiny", ["clm"], fields)
-    read, write = ([tokenizer.vocabulary.whole(tokenizer.encode(t)) for t in texts] for texts in (sources, targets))
+    read, write = ([tokenizer.vocabulary.with_end(tokenizer.encode(t)) for t in texts] for texts in (sources, targets))
     batch = replace(ragged([np.append(0, tokens[:-1]) for tokens in write]), source=ragged(read))
     wanted = torch.from_numpy(np.concatenate(write))
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)

@@ -47,7 +47,7 @@ def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def slowly(model: Model, text: str, pooling: Pooling) -> NDArray[np.float32]:
     """The vector of one text by the network as it was loaded."""
     vocabulary, length = model.tokenizer.vocabulary, model.length
-    tokens = vocabulary.wrap(model.tokenizer.encode(text)[: length - vocabulary.overhead(False)])[0]
+    tokens = vocabulary.add_special_tokens(model.tokenizer.encode(text)[: length - vocabulary.overhead(False)])[0]
     with torch.inference_mode():
         hidden = model.network(ragged([tokens])).last_hidden_state
     return {"mean": hidden.mean(0), "cls": hidden[0], "last": hidden[-1]}[pooling].numpy()

@@ -171,7 +171,7 @@ def test_the_tokenizer_in_the_file(tmp_path: Path) -> None:
     assert model.score(["the quick"])[0].log_prob < 0
     third = {**metadata, "tokenizer.ggml.pre": "llama-bpe", "tokenizer.ggml.bos_token_id": 0}
     framed = Tokenizer.load(write(tmp_path / "other.gguf", theirs, family, **third))
-    assert framed.vocabulary.wrap([5])[0].tolist() == [0, 5]
+    assert framed.vocabulary.add_special_tokens([5])[0].tolist() == [0, 5]
     for name, value, message in (
         ("tokenizer.ggml.pre", "chatglm-bpe", "'chatglm-bpe' is not known; known: default"),
         ("tokenizer.ggml.model", "bert", "expected gpt2 or llama"),
@@ -223,7 +223,7 @@ def test_a_sentencepiece_tokenizer_in_the_file(prefix: bool, tmp_path: Path) -> 
         ids = own.encode(text).tolist()
         assert ids == oracle.encode(text), text
         assert own.decode(ids) == oracle.decode(ids), text
-    assert own.vocabulary.wrap([100])[0].tolist() == [1, 100]
+    assert own.vocabulary.add_special_tokens([100])[0].tolist() == [1, 100]
     for name, value in (("tokenizer.ggml.scores", [0.5, 1.0]), ("tokenizer.ggml.scores", "none")):
         with pytest.raises(DataError, match="does not have a score for each token"):
             Tokenizer.load(write(tmp_path / "other.gguf", theirs, family, **{**metadata, name: value}))

@@ -146,7 +146,7 @@ class Tagging(Task[TaggedText, list[WordTag], dict[str, list[object]]]):
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """Windows between special tokens; targets are the rows of tokens that begin a word, where tags are known."""
-        wrapped = [self.vocabulary.wrap(row.tokens) for row in rows]
+        wrapped = [self.vocabulary.add_special_tokens(row.tokens) for row in rows]
         batch = name_samples(ragged([tokens for tokens, _ in wrapped], [segments for _, segments in wrapped]), rows)
         known = [np.full(len(row.tokens), IGNORED) if row.targets is None else row.targets for row in rows]
         labels = np.concatenate([np.zeros(0, np.int64), *known])

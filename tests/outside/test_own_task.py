@@ -104,7 +104,7 @@ def test_the_head_is_saved_found_again_and_that_of_transformers(trained: tuple[P
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     assert list(theirs.config.id2label.values()) == model.task().labels
-    tokens, _ = model.tokenizer.vocabulary.wrap(model.tokenizer.encode("w30 w3 w12 w40 w5"))
+    tokens, _ = model.tokenizer.vocabulary.add_special_tokens(model.tokenizer.encode("w30 w3 w12 w40 w5"))
     with torch.no_grad():
         logits = theirs.eval()(torch.from_numpy(tokens)[None]).logits[0]
         ours = model.network.heads["token_classification"](model.network(ragged([tokens])).last_hidden_state)

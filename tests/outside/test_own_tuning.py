@@ -118,7 +118,7 @@ def test_the_run_is_a_plain_model_for_everybody(tuned: Path, tmp_path: Path) -> 
     model.export(tmp_path / "out")
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
     for text, answer in zip(TEXTS, answers, strict=True):
-        ids = torch.tensor([model.tokenizer.vocabulary.whole(model.tokenizer.encode(text)).tolist()])
+        ids = torch.tensor([model.tokenizer.vocabulary.with_end(model.tokenizer.encode(text)).tolist()])
         with torch.no_grad():
             scores = theirs(input_ids=ids).logits.softmax(-1)[0]
         assert theirs.config.id2label[int(scores.argmax())] == answer.label

@@ -34,7 +34,7 @@ from pretune.text.tokenizer.tokenizer import Tokenizer
 # For the C library: the memory of freed arrays is kept for the next batch, not given back and faulted in again.
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 _IN_FLIGHT = 2  # batches a worker holds: one that it encodes, one that waits
-Frame = list[bytes]
+Message = list[bytes]
 
 
 class Encoder:
@@ -101,17 +101,17 @@ class Workers:
         while waiting:
             yield self._receive(waiting.popleft())
 
-    def _send(self, process: subprocess.Popen[bytes], frame: Frame) -> None:
+    def _send(self, process: subprocess.Popen[bytes], message: Message) -> None:
         try:
-            _write(_pipe(process.stdin), frame)
+            _write(_pipe(process.stdin), message)
         except OSError:
             raise _death(process) from None
 
     def _receive(self, process: subprocess.Popen[bytes]) -> Encoded:
-        frame = _read(_pipe(process.stdout))
-        if frame is None or len(frame) == 1:
-            raise _death(process, frame)
-        tokens, *places = frame
+        message = _read(_pipe(process.stdout))
+        if message is None or len(message) == 1:
+            raise _death(process, message)
+        tokens, *places = message
         return Encoded(np.frombuffer(tokens, self._dtype), *(np.frombuffer(place, np.int64) for place in places))
 
 
@@ -127,14 +127,14 @@ def _start() -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
 
-def _death(process: subprocess.Popen[bytes], frame: Frame | None = None) -> PretuneError:
-    """Why a worker ended: its last frame, if that is a single part, says so; it may be behind others."""
-    while frame is None or len(frame) != 1:
-        frame = _read(_pipe(process.stdout))
-        if frame is None:
+def _death(process: subprocess.Popen[bytes], message: Message | None = None) -> PretuneError:
+    """Why a worker ended: its last message, if that is a single part, says so; it may be behind others."""
+    while message is None or len(message) != 1:
+        message = _read(_pipe(process.stdout))
+        if message is None:
             break
-    if frame is not None:
-        return DataError(frame[0].decode())
+    if message is not None:
+        return DataError(message[0].decode())
     try:
         code = process.wait(timeout=10)
     except subprocess.TimeoutExpired:
@@ -150,26 +150,26 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     return pipe
 
 
-def _write(pipe: IO[bytes], frame: Frame) -> None:
-    pipe.write(struct.pack(f"<{len(frame) + 1}q", len(frame), *map(len, frame)))
-    for part in frame:
+def _write(pipe: IO[bytes], message: Message) -> None:
+    pipe.write(struct.pack(f"<{len(message) + 1}q", len(message), *map(len, message)))
+    for part in message:
         pipe.write(part)
     pipe.flush()
 
 
-def _read(pipe: IO[bytes]) -> Frame | None:
+def _read(pipe: IO[bytes]) -> Message | None:
     head = pipe.read(8)
     if len(head) < 8:
         return None
     (count,) = struct.unpack("<q", head)
     sizes = struct.unpack(f"<{count}q", pipe.read(8 * count))
-    frame = [pipe.read(size) for size in sizes]
-    return frame if all(len(part) == size for part, size in zip(frame, sizes, strict=True)) else None
+    message = [pipe.read(size) for size in sizes]
+    return message if all(len(part) == size for part, size in zip(message, sizes, strict=True)) else None
 
 
-def _texts(frame: Frame) -> list[str]:
-    ends = np.cumsum(np.frombuffer(frame[0], np.int64)).tolist()
-    return [frame[1][start:end].decode() for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+def _texts(message: Message) -> list[str]:
+    ends = np.cumsum(np.frombuffer(message[0], np.int64)).tolist()
+    return [message[1][start:end].decode() for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def _work(source: IO[bytes], sink: IO[bytes]) -> None:
@@ -180,16 +180,16 @@ def _work(source: IO[bytes], sink: IO[bytes]) -> None:
     settings = json.loads(first[0])
     tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(first[1].decode()), settings["settings"])
     encode = Encoder(tokenizer, np.dtype(settings["dtype"]), settings["segmenter"])
-    frames: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+    messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
 
     def listen() -> None:
-        while (frame := _read(source)) is not None:
-            frames.put(frame)
+        while (message := _read(source)) is not None:
+            messages.put(message)
         os._exit(0)  # the parent is gone: nobody waits for what is being encoded
 
     threading.Thread(target=listen, daemon=True).start()
-    while (frame := frames.get()) is not None:
-        found = encode(_texts(frame))
+    while (message := messages.get()) is not None:
+        found = encode(_texts(message))
         words = [] if found.words is None else [found.words]
         _write(sink, [part.tobytes() for part in (found.tokens, found.lengths, found.sentences, *words)])
 
@@ -197,7 +197,7 @@ def _work(source: IO[bytes], sink: IO[bytes]) -> None:
 def _main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     sink = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # nothing that prints may mix with the frames
+    os.dup2(2, 1)  # nothing that prints may mix with the messages
     try:
         _work(sys.stdin.buffer, sink)
     except BrokenPipeError:

@@ -9,25 +9,25 @@ from pretune.errors import DataError
 
 Part = tuple[tuple[int, ...] | None, int]
 """Special tokens, or None for the place of a text; and their segment."""
-Frame = tuple[Part, ...]
+Template = tuple[Part, ...]
 
 
-def usual(
+def bert_templates(
     cls: Sequence[int], sep: Sequence[int], between: Sequence[int] | None = None, second: int = 1
-) -> tuple[Frame, Frame]:
-    """BERT's frames of a text and of a pair: `cls a sep` and `cls a sep b sep`.
+) -> tuple[Template, Template]:
+    """BERT's templates of a text and of a pair: `cls a sep` and `cls a sep b sep`.
 
     Args:
         between: what stands between the two of a pair; `sep` by default.
         second: segment of the second text and of what follows it.
     """
     middle = tuple(sep if between is None else between)
-    single: Frame = ((tuple(cls), 0), (None, 0), (tuple(sep), 0))
+    single: Template = ((tuple(cls), 0), (None, 0), (tuple(sep), 0))
     return single, (*single[:2], (middle, 0), (None, second), (tuple(sep), second))
 
 
-def read_frames(layout: Mapping[str, Any]) -> tuple[Frame, Frame] | None:
-    """The frames of a text and of a pair that a parsed tokenizer.json asks for; None where it asks for none.
+def read_templates(layout: Mapping[str, Any]) -> tuple[Template, Template] | None:
+    """The templates of a text and of a pair that a parsed tokenizer.json asks for; None where it asks for none.
 
     Raises:
         DataError: a template that does not hold its texts once and in order, or names a token that it does not define.
@@ -35,35 +35,37 @@ def read_frames(layout: Mapping[str, Any]) -> tuple[Frame, Frame] | None:
     processor = layout.get("post_processor") or {"type": ""}
     for step in reversed(processor.get("processors", [processor])):
         if step["type"] == "TemplateProcessing":
-            return _template(step, "single", 1), _template(step, "pair", 2)
+            return _parse_template(step, "single", 1), _parse_template(step, "pair", 2)
         if step["type"] == "BertProcessing":
-            return usual([step["cls"][1]], [step["sep"][1]])
+            return bert_templates([step["cls"][1]], [step["sep"][1]])
         if step["type"] == "RobertaProcessing":
             sep = step["sep"][1]
-            return usual([step["cls"][1]], [sep], [sep, sep], second=0)
+            return bert_templates([step["cls"][1]], [sep], [sep, sep], second=0)
     return None
 
 
-def around(frame: Frame) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The tokens before and after the text of a frame that has one."""
-    place = next(n for n, (tokens, _) in enumerate(frame) if tokens is None)
-    before, after = ([t for tokens, _ in part for t in tokens or ()] for part in (frame[:place], frame[place + 1 :]))
+def split_template(template: Template) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The tokens before and after the text of a template that has one."""
+    place = next(n for n, (tokens, _) in enumerate(template) if tokens is None)
+    before, after = (
+        [t for tokens, _ in part for t in tokens or ()] for part in (template[:place], template[place + 1 :])
+    )
     return tuple(before), tuple(after)
 
 
-def _template(step: Mapping[str, Any], name: str, texts: int) -> Frame:
+def _parse_template(step: Mapping[str, Any], name: str, texts: int) -> Template:
     defined = step["special_tokens"]
-    frame: list[Part] = []
+    template: list[Part] = []
     found: list[str] = []
     for part in step[name]:
         if "Sequence" in part:
             found.append(part["Sequence"]["id"])
-            frame.append((None, part["Sequence"]["type_id"]))
+            template.append((None, part["Sequence"]["type_id"]))
         else:
             token = part["SpecialToken"]
             if token["id"] not in defined:
                 raise DataError(f"post_processor: the template names {token['id']!r} without saying which id it has")
-            frame.append((tuple(defined[token["id"]]["ids"]), token["type_id"]))
+            template.append((tuple(defined[token["id"]]["ids"]), token["type_id"]))
     if found != ["A", "B"][:texts]:
         raise DataError(f"post_processor: the template of a {name} holds the texts {found}, expected A, then B")
-    return tuple(frame)
+    return tuple(template)

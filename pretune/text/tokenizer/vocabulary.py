@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pretune.errors import DataError
-from pretune.text.tokenizer.template import Frame, around, read_frames, usual
+from pretune.text.tokenizer.template import Template, bert_templates, read_templates, split_template
 
 Flags = NDArray[np.bool_]
 Tokens = NDArray[np.int64]
@@ -54,23 +54,28 @@ class Vocabulary:
     special: Flags
     continuation: Flags
     sentinels: tuple[int, ...] = ()
-    template: tuple[Frame, Frame] | None = None
+    template: tuple[Template, Template] | None = None
 
     @cached_property
-    def frames(self) -> tuple[Frame, Frame]:
+    def templates(self) -> tuple[Template, Template]:
         """What stands around a text, and around a pair."""
         cls, sep = ([] if token is None else [token] for token in (self.cls, self.sep))
-        return usual(cls, sep) if self.template is None else self.template
+        return bert_templates(cls, sep) if self.template is None else self.template
 
     @cached_property
-    def around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The special tokens before and after a text that is no pair."""
-        return around(self.frames[0])
+    def prefix(self) -> tuple[int, ...]:
+        """The special tokens before a text that is no pair."""
+        return split_template(self.templates[0])[0]
+
+    @cached_property
+    def suffix(self) -> tuple[int, ...]:
+        """The special tokens after a text that is no pair."""
+        return split_template(self.templates[0])[1]
 
     @cached_property
     def segments(self) -> list[int]:
         """Of a text of one token and of what stands around it."""
-        return list(self.wrap([0])[1].tolist())
+        return list(self.add_special_tokens([0])[1].tolist())
 
     @property
     def ending(self) -> int | None:
@@ -90,17 +95,17 @@ class Vocabulary:
         return found
 
     @property
-    def lead(self) -> int:
-        """How many special tokens `wrap` and `whole` set before a text."""
-        return len(self.around[0])
+    def prefix_length(self) -> int:
+        """How many special tokens `add_special_tokens` sets before a text."""
+        return len(self.prefix)
 
     @property
-    def opening(self) -> Tokens:
+    def prompt_prefix(self) -> Tokens:
         """What a causal language model reads before a text: `bos` where the files put it there. Shape: (0 or 1,)."""
-        before, _ = self.around
+        before = self.prefix
         return np.array(before if self.cls is None and before == (self.bos,) else (), np.int64)
 
-    def wrap(self, first: ArrayLike, second: ArrayLike | None = None) -> tuple[Tokens, Tokens]:
+    def add_special_tokens(self, first: ArrayLike, second: ArrayLike | None = None) -> tuple[Tokens, Tokens]:
         """One text or a pair as a model reads it: `[CLS] a [SEP] b [SEP]`, or what the files say instead.
 
         Returns:
@@ -112,22 +117,22 @@ class Vocabulary:
         texts = iter((first,) if second is None else (first, second))
         parts = [
             (np.asarray(next(texts) if tokens is None else tokens, np.int64), segment)
-            for tokens, segment in self.frames[second is not None]
+            for tokens, segment in self.templates[second is not None]
         ]
         segments = np.repeat([segment for _, segment in parts], [len(tokens) for tokens, _ in parts])
         return np.concatenate([tokens for tokens, _ in parts]), segments
 
-    def whole(self, tokens: ArrayLike) -> Tokens:
-        """A text as an encoder-decoder reads or writes it: as `wrap` gives it, with a token that ends it.
+    def with_end(self, tokens: ArrayLike) -> Tokens:
+        """A text as an encoder-decoder reads or writes it: as `add_special_tokens` gives it, with a token that ends it.
 
         Shape:
             tokens: (n,); return: (n + overhead of a whole text,)
         """
-        wrapped, _ = self.wrap(tokens)
-        return wrapped if self.around[1] else np.append(wrapped, self.end)
+        wrapped, _ = self.add_special_tokens(tokens)
+        return wrapped if self.suffix else np.append(wrapped, self.end)
 
-    def wrap_runs(self, tokens: Tokens, sizes: Tokens) -> tuple[Tokens, Tokens]:
-        """Many texts, each as `wrap` lays out one.
+    def add_special_tokens_to_runs(self, tokens: Tokens, sizes: Tokens) -> tuple[Tokens, Tokens]:
+        """Many texts, each as `add_special_tokens` lays out one.
 
         Args:
             tokens: of all texts, end to end.
@@ -138,7 +143,7 @@ class Vocabulary:
         Shape:
             tokens: (T,); sizes: (N,), their sum is T; return: (T + N * overhead,), (N,)
         """
-        before, after = self.around
+        before, after = self.prefix, self.suffix
         lengths = sizes + (len(before) + len(after))
         count, head = len(sizes), len(before)
         out = np.empty(len(tokens) + count * (head + len(after)), np.int64)
@@ -156,13 +161,13 @@ class Vocabulary:
             out[ends - n] = token
         return out, lengths
 
-    def wrap_flags(self, flags: Flags, sizes: Tokens) -> Flags:
-        """Flags of the tokens of many texts as `wrap_runs` lays out the tokens; those of special tokens are False.
+    def spread_flags(self, flags: Flags, sizes: Tokens) -> Flags:
+        """Flags of many texts, laid out as `add_special_tokens_to_runs` does the tokens; special tokens have False.
 
         Shape:
             flags: (T,); sizes: (N,), their sum is T; return: (T + N * overhead,)
         """
-        before, after = self.around
+        before, after = self.prefix, self.suffix
         count, head = len(sizes), len(before)
         out = np.zeros(len(flags) + count * (head + len(after)), np.bool_)
         shift = np.arange(count) * (head + len(after)) + head
@@ -170,7 +175,7 @@ class Vocabulary:
         return out
 
     def text_mask(self, *sizes: int) -> Flags:
-        """Which tokens of what `wrap` gives for one or two texts of these sizes are of a text, not special.
+        """Which tokens are of a text, not special, where `add_special_tokens` lays out texts of these sizes.
 
         Shape:
             return: (sum of sizes + overhead,)
@@ -178,22 +183,22 @@ class Vocabulary:
         remaining = iter(sizes)
         parts = [
             np.full(next(remaining) if tokens is None else len(tokens), tokens is None)
-            for tokens, _ in self.frames[len(sizes) > 1]
+            for tokens, _ in self.templates[len(sizes) > 1]
         ]
         return np.concatenate(parts)
 
-    def segment_runs(self, lengths: Tokens) -> Tokens:
-        """Segments of what `wrap_runs` laid out. Shape: (N,) -> (sum of lengths,)."""
-        own, ends = self.segments[self.lead], lengths.cumsum()
+    def segments_of_runs(self, lengths: Tokens) -> Tokens:
+        """Segments of what `add_special_tokens_to_runs` laid out. Shape: (N,) -> (sum of lengths,)."""
+        own, ends = self.segments[self.prefix_length], lengths.cumsum()
         out = np.full(int(lengths.sum()), own, np.int64)
         for n, segment in enumerate(self.segments):
             if segment != own:
-                out[ends - lengths + n if n < self.lead else ends - (len(self.segments) - n)] = segment
+                out[ends - lengths + n if n < self.prefix_length else ends - (len(self.segments) - n)] = segment
         return out
 
     def overhead(self, pair: bool) -> int:
-        """How many special tokens `wrap` adds."""
-        return sum(len(tokens or ()) for tokens, _ in self.frames[pair])
+        """How many special tokens `add_special_tokens` adds."""
+        return sum(len(tokens or ()) for tokens, _ in self.templates[pair])
 
 
 def numbered(size: int, sentinels: int = 0) -> Vocabulary:
@@ -220,7 +225,7 @@ def build_vocabulary(layout: Mapping[str, Any], pieces: Sequence[str | None], ro
     numbered = [(int(m[1]), t["id"]) for t in layout["added_tokens"] if (m := _SENTINEL.fullmatch(t["content"]))]
     sentinels = tuple(number for _, number in sorted(numbered))
     return Vocabulary(
-        len(pieces), **named, special=special, continuation=flags, sentinels=sentinels, template=read_frames(layout)
+        len(pieces), **named, special=special, continuation=flags, sentinels=sentinels, template=read_templates(layout)
     )
 
 

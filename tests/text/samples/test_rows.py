@@ -90,8 +90,8 @@ VOCABULARIES = [make_vocabulary(), make_decoder_vocabulary()]
 def test_runs_are_wrapped_as_texts_are(vocabulary: Vocabulary, sizes: list[int]) -> None:
     texts = [np.random.default_rng(n).integers(5, 99, size) for n, size in enumerate(sizes)]
     run = np.concatenate([np.zeros(0, np.int64), *texts])
-    tokens, lengths = vocabulary.wrap_runs(run, np.array(sizes, np.int64))
-    wrapped = [vocabulary.wrap(text)[0] for text in texts]
+    tokens, lengths = vocabulary.add_special_tokens_to_runs(run, np.array(sizes, np.int64))
+    wrapped = [vocabulary.add_special_tokens(text)[0] for text in texts]
     assert tokens.tolist() == [token for text in wrapped for token in text.tolist()]
     assert lengths.tolist() == [len(text) for text in wrapped]
 

@@ -55,7 +55,7 @@ def test_what_is_read_has_the_ids_of_the_library(tmp_path: Path) -> None:
     assert (own.vocabulary.pad, own.vocabulary.eos, own.vocabulary.unk) == (len(oracle) - 1, 0, 1)
     texts = [*ENGLISH, "", " ", "  the  dog ", ">>cmn<< the dog", "ＡＢ the", "the dog ☃ and the ☃☃ cat", "</s> the"]
     for text in texts[:-1]:
-        assert own.vocabulary.whole(own.encode(text)).tolist() == oracle(text)["input_ids"], text
+        assert own.vocabulary.with_end(own.encode(text)).tolist() == oracle(text)["input_ids"], text
     assert 0 not in own.encode(texts[-1])  # text is text
     for text in CHINESE:
         written = oracle(text_target=text)["input_ids"]
@@ -99,7 +99,7 @@ def test_it_is_saved_for_everybody(tmp_path: Path) -> None:
     own.save(tmp_path / "saved")
     again = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
     for text in ENGLISH:
-        assert again(text)["input_ids"] == own.vocabulary.whole(own.encode(text)).tolist()
+        assert again(text)["input_ids"] == own.vocabulary.with_end(own.encode(text)).tolist()
         assert Tokenizer.load(tmp_path / "saved").encode(text).tolist() == own.encode(text).tolist()
 
 

@@ -99,8 +99,8 @@ def test_what_stands_around_texts(settings: dict[str, Any], single: str, pair: s
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     own = Tokenizer.load(tmp_path)
     names = {"<s>": 1, "</s>": 2, "a": 100, "b": 101}
-    assert own.vocabulary.wrap([100])[0].tolist() == [names[part] for part in single.split()]
-    assert own.vocabulary.wrap([100], [101])[0].tolist() == [names[part] for part in pair.split()]
+    assert own.vocabulary.add_special_tokens([100])[0].tolist() == [names[part] for part in single.split()]
+    assert own.vocabulary.add_special_tokens([100], [101])[0].tolist() == [names[part] for part in pair.split()]
     if settings.get("extra_ids"):
         size = own.vocabulary.size
         assert own.vocabulary.sentinels == (size - 1, size - 2, size - 3, size - 4)

@@ -12,7 +12,7 @@ import transformers
 from tokenizers import models, pre_tokenizers, processors
 
 from pretune.errors import DataError
-from pretune.text.tokenizer.template import read_frames
+from pretune.text.tokenizer.template import read_templates
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 TOKENS = ["<pad>", "<s>", "</s>", "<cls>", "<sep>", "<unk>", "a", "b", "c"]
@@ -57,7 +57,7 @@ def test_texts_and_pairs_are_framed_as_by_transformers(kind: str, tmp_path: Path
     first, second = own.encode("a b c"), own.encode("c b")
     for texts in (("a b c",), ("a b c", "c b")):
         found = oracle(*texts, return_token_type_ids=True)
-        tokens, segments = own.vocabulary.wrap(*(first, second)[: len(texts)])
+        tokens, segments = own.vocabulary.add_special_tokens(*(first, second)[: len(texts)])
         assert tokens.tolist() == found["input_ids"]
         assert segments.tolist() == found["token_type_ids"]
         assert own.vocabulary.overhead(len(texts) == 2) == len(tokens) - sum(len(t.split()) for t in texts)
@@ -68,31 +68,31 @@ def test_texts_and_pairs_are_framed_as_by_transformers(kind: str, tmp_path: Path
 def test_runs_are_framed_as_texts_are(kind: str, sizes: list[int]) -> None:
     vocabulary = make(kind).vocabulary
     runs = np.split(np.arange(sum(sizes)) + 6, np.cumsum(sizes)[:-1]) if sizes else []
-    tokens, lengths = vocabulary.wrap_runs(np.arange(sum(sizes)) + 6, np.array(sizes, np.int64))
-    framed = [vocabulary.wrap(run) for run in runs]
+    tokens, lengths = vocabulary.add_special_tokens_to_runs(np.arange(sum(sizes)) + 6, np.array(sizes, np.int64))
+    framed = [vocabulary.add_special_tokens(run) for run in runs]
     assert tokens.tolist() == [t for run, _ in framed for t in run.tolist()]
-    assert vocabulary.segment_runs(lengths).tolist() == [s for _, run in framed for s in run.tolist()]
+    assert vocabulary.segments_of_runs(lengths).tolist() == [s for _, run in framed for s in run.tolist()]
     assert lengths.tolist() == [len(run) for run, _ in framed]
 
 
 def test_what_a_decoder_and_an_encoder_decoder_read() -> None:
-    opening = {kind: make(kind).vocabulary.opening.tolist() for kind in KINDS}
+    opening = {kind: make(kind).vocabulary.prompt_prefix.tolist() for kind in KINDS}
     assert opening == {"roberta": [], "bert": [], "xlnet": [], "t5": [], "llama": [1], "sequence": [1]}
     t5, roberta = make("t5").vocabulary, make("roberta").vocabulary
-    assert t5.whole([7]).tolist() == [7, 2]
-    assert (t5.lead, roberta.lead) == (0, 1)
-    assert roberta.whole([7]).tolist() == [1, 7, 2]
+    assert t5.with_end([7]).tolist() == [7, 2]
+    assert (t5.prefix_length, roberta.prefix_length) == (0, 1)
+    assert roberta.with_end([7]).tolist() == [1, 7, 2]
     bare = Tokenizer(tokenizers.Tokenizer(models.WordLevel({"a": 0, "</s>": 1}, unk_token="a")), {"eos_token": "</s>"})
-    assert bare.vocabulary.wrap([0])[0].tolist() == [0]
-    assert bare.vocabulary.whole([0]).tolist() == [0, 1]
+    assert bare.vocabulary.add_special_tokens([0])[0].tolist() == [0]
+    assert bare.vocabulary.with_end([0]).tolist() == [0, 1]
 
 
 def test_templates_that_make_no_sense() -> None:
     step = {"type": "TemplateProcessing", "special_tokens": {}}
     text = {"Sequence": {"id": "A", "type_id": 0}}
     with pytest.raises(DataError, match=r"template of a pair holds the texts \['A'\]"):
-        read_frames({"post_processor": {**step, "single": [text], "pair": [text]}})
+        read_templates({"post_processor": {**step, "single": [text], "pair": [text]}})
     unknown = {"SpecialToken": {"id": "<x>", "type_id": 0}}
     with pytest.raises(DataError, match="names '<x>' without saying which id"):
-        read_frames({"post_processor": {**step, "single": [text, unknown], "pair": [text]}})
-    assert read_frames({"post_processor": None}) is None
+        read_templates({"post_processor": {**step, "single": [text, unknown], "pair": [text]}})
+    assert read_templates({"post_processor": None}) is None

@@ -68,14 +68,14 @@ def test_saved_tokenizer_is_the_same_for_us_and_for_transformers(tokenizer: Toke
     for text in [*TEXT[:4], HARD]:
         assert oracle.encode(text, add_special_tokens=False) == tokenizer.encode(text, allow_special=True).tolist()
         np.testing.assert_array_equal(again.encode(text), tokenizer.encode(text))
-        wrapped = tokenizer.vocabulary.wrap(tokenizer.encode(text, True))[0]
+        wrapped = tokenizer.vocabulary.add_special_tokens(tokenizer.encode(text, True))[0]
         assert oracle.encode(text) == wrapped.tolist()
     assert len(oracle) == tokenizer.vocabulary.size
     assert oracle.model_max_length == 512
     for role in ("pad", "cls", "sep", "mask", "bos", "eos", "unk"):
         assert getattr(oracle, f"{role}_token_id") == getattr(tokenizer.vocabulary, role), role
     pair = oracle(TEXT[0], TEXT[1])
-    tokens, segments = tokenizer.vocabulary.wrap(tokenizer.encode(TEXT[0]), tokenizer.encode(TEXT[1]))
+    tokens, segments = tokenizer.vocabulary.add_special_tokens(tokenizer.encode(TEXT[0]), tokenizer.encode(TEXT[1]))
     assert pair["input_ids"] == tokens.tolist()
     bert = tokenizer.vocabulary.cls is not None and tokenizer.vocabulary.sep is not None
     assert pair.get("token_type_ids") == (segments.tolist() if bert else None)
@@ -88,7 +88,7 @@ def test_bert_class_of_transformers_reads_ours(tmp_path: Path) -> None:
     for text in [*TEXT[:4], HARD]:
         assert oracle.encode(text, add_special_tokens=False) == tokenizer.encode(text, allow_special=True).tolist()
     pair = oracle(TEXT[0], TEXT[1])
-    tokens, segments = tokenizer.vocabulary.wrap(tokenizer.encode(TEXT[0]), tokenizer.encode(TEXT[1]))
+    tokens, segments = tokenizer.vocabulary.add_special_tokens(tokenizer.encode(TEXT[0]), tokenizer.encode(TEXT[1]))
     assert (pair["input_ids"], pair["token_type_ids"]) == (tokens.tolist(), segments.tolist())
 
 
@@ -167,12 +167,12 @@ def test_byte_level_continuation_table() -> None:
 
 def test_wrap_and_overhead() -> None:
     bert = train_tokenizer(TEXT, TokenizerConfig(vocab_size=600)).vocabulary
-    tokens, segments = bert.wrap([10, 11], [12])
+    tokens, segments = bert.add_special_tokens([10, 11], [12])
     assert tokens.tolist() == [bert.cls, 10, 11, bert.sep, 12, bert.sep]
     assert segments.tolist() == [0, 0, 0, 0, 1, 1]
     assert (bert.overhead(False), bert.overhead(True), bert.end) == (2, 3, bert.sep)
     gpt = train_tokenizer(TEXT, TokenizerConfig(kind="bpe", vocab_size=600)).vocabulary
-    assert gpt.wrap([10, 11], [12])[0].tolist() == [10, 11, 12]
+    assert gpt.add_special_tokens([10, 11], [12])[0].tolist() == [10, 11, 12]
     assert (gpt.overhead(True), gpt.end) == (0, gpt.eos)
 
 

@@ -15,8 +15,8 @@ from pretune.text.samples.views.view import StoreView
 class DocumentView(StoreView):
     """Windows that never cross a document: a long one is cut, a short one stays short.
 
-    Without a look-ahead (encoders) the document's end token is left out, as `Vocabulary.wrap` sets its own; with one
-    (decoders) it stays, because it is what the last position predicts.
+    Without a look-ahead (encoders) the document's end token is left out, as `Vocabulary.add_special_tokens` sets its
+    own; with one (decoders) it stays, because it is what the last position predicts.
     """
 
     def __init__(self, split: Split, width: int, lookahead: int = 0, words: bool = False) -> None:
