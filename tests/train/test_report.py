@@ -65,7 +65,7 @@ def run(tmp_path: Path) -> Path:
     folder = make_run(
         tmp_path / "bert",
         rows,
-        account={"stores": {"store": {"documents": 41230, "quarantine": []}}, "training": {"displaced": 24313}},
+        data_stats={"stores": {"store": {"documents": 41230, "quarantine": []}}, "training": {"displaced": 24313}},
         run={
             "unigram_entropy": 6.63,
             "parameters": 1528130,

@@ -83,7 +83,7 @@ def test_a_run_learns_topics_and_is_evaluated(tmp_path: Path, capsys: pytest.Cap
     words = ["evaluate", str(tmp_path / "run"), str(tmp_path / "held.csv"), "--second-column", "like", "--quiet"]
     assert main([*words, "--task", "similarity"]) == 0
     assert json.loads(capsys.readouterr().out)["spearman"] == pytest.approx(found["spearman"])
-    assert main(words) == 64  # it has no labels to choose among
+    assert main(words) == 0  # the folder names its task
     assert (model.network.pooling, (tmp_path / "run" / "modules.json").is_file()) == ("mean", True)
 
 
@@ -102,7 +102,7 @@ def test_rows_of_words_that_are_not_there_are_left_out(tmp_path: Path, monkeypat
     """And the weights become what they would have become with them."""
     over: dict[str, Any] = {"optimizer": {"lr": 1e-3, "eps": 1e-3, "weight_decay": 0.3}, "budget": {"steps": 4}}
     for name, share in (("some", 0.99), ("all", 0.0)):
-        monkeypatch.setattr(narrowing, "_SHARE", share)
+        monkeypatch.setattr(narrowing, "_FRACTION", share)
         recipe = settled(tmp_path, output=str(tmp_path / name), data={"train": few(tmp_path / "few.csv")}, **over)
         api.finetune(recipe)
     some, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("some", "all"))

@@ -51,14 +51,14 @@ def test_ranks_and_parts_share_one_global_step(components):
 
 
 def test_an_error_in_the_thread_reaches_the_loop(components, monkeypatch):
-    take = Sampler.take
+    next_batch = Sampler.next_batch
 
     def broken(self, cursor):
         if cursor.consumed[0] >= 16:
             raise DataError("shard 3 is damaged")
-        return take(self, cursor)
+        return next_batch(self, cursor)
 
-    monkeypatch.setattr(Sampler, "take", broken)
+    monkeypatch.setattr(Sampler, "next_batch", broken)
     prefetcher = begin(components)
     prefetcher.next()
     prefetcher.next()

@@ -15,7 +15,7 @@ from trainkit import SHAPE, WORDS
 from pretune.models import build
 from pretune.nn.vocabulary import SubsetEmbedding, Vocabulary
 from pretune.train import run as runs
-from pretune.train import subset_embedding as narrowing
+from pretune.train import subset_embedding
 from pretune.train.run import finetune
 from pretune.train.subset_embedding import restore_embedding, shrink_embedding
 
@@ -52,7 +52,7 @@ def test_learns_what_the_whole_table_would(settled, tmp_path, monkeypatch):
     (model,) = seen
     assert isinstance(model.embedding.word, Vocabulary)
     assert not isinstance(model.embedding.word, SubsetEmbedding)
-    monkeypatch.setattr(narrowing, "_SHARE", 0)
+    monkeypatch.setattr(subset_embedding, "_FRACTION", 0)
     finetune(settled("all"))
     some, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("some", "all"))
     assert some.keys() == whole.keys()
