@@ -232,7 +232,7 @@ def test_a_sentencepiece_tokenizer_in_the_file(prefix: bool, tmp_path: Path) -> 
 def test_waves_that_are_scaled_in_another_way_are_refused(tmp_path: Path) -> None:
     theirs, family = make("llama llama3")
     theirs.model.rotary_emb.inv_freq[5] *= 1.01
-    with pytest.raises(DataError, match="scales the waves in a way that is not Llama 3's"):
+    with pytest.raises(DataError, match="scales the rotary frequencies in another way than Llama 3"):
         load_model(write(tmp_path / "model.gguf", theirs, family))
 
 
