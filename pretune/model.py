@@ -40,9 +40,8 @@ from pretune.runtime.device import choose, is_bf16
 from pretune.runtime.precision import Name as Precision
 from pretune.runtime.precision import choose_precision
 from pretune.tasks.classification import Prediction
-from pretune.tasks.task import Example, Task, Truncate, data_stats, read_examples
+from pretune.tasks.task import AnyTask, Example, Truncate, data_stats, read_examples, read_texts
 from pretune.text.readers.labelled import Data, LabelledConfig
-from pretune.text.readers.records import Origin, Record
 from pretune.text.samples.rows import Encoded
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -61,7 +60,7 @@ def load(
     Args:
         path: a folder in the Hugging Face layout, such as a finished run directory.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        precision: number format of matrix products; `auto` takes bf16 where it is faster.
+        precision: dtype of matmuls; `auto` uses bf16 where it is faster.
         tokenizer: folder or file, where it is not in the model's folder.
 
     Raises:
@@ -69,17 +68,17 @@ def load(
         DataError: files that are not a model or a tokenizer, or a tokenizer that does not fit the model.
         UsageError: an unknown or missing device.
     """
-    place = choose(device)
-    words = Tokenizer.load(path if tokenizer is None else tokenizer)
-    network = _read_network(Path(path), words)
-    if words.vocabulary.size > network.vocab_size:
+    torch_device = choose(device)
+    own = Tokenizer.load(path if tokenizer is None else tokenizer)
+    network = _read_network(Path(path), own)
+    if own.vocabulary.size > network.vocab_size:
         raise DataError(
-            f"{tokenizer or path}: the tokenizer has {words.vocabulary.size} tokens, the model of {path} only "
-            f"{network.vocab_size}; take the tokenizer that the model was trained with"
+            f"{tokenizer or path}: the tokenizer has {own.vocabulary.size} tokens, the model of {path} only "
+            f"{network.vocab_size}; use the tokenizer that the model was trained with"
         )
-    if choose_precision(precision, place).name == "bf16":
+    if choose_precision(precision, torch_device).name == "bf16":
         cast_to_bf16(network)
-    return Model(network.to(place).eval(), words, Path(path))
+    return Model(network.to(torch_device).eval(), own, Path(path))
 
 
 class Model:
@@ -95,7 +94,7 @@ class Model:
         self.network = network
         self.tokenizer = tokenizer
         self.folder = Path(folder)
-        self._half = is_bf16(network)
+        self._is_bf16 = is_bf16(network)
 
     @cached_property
     def _fused(self) -> LanguageModel:
@@ -109,7 +108,7 @@ class Model:
 
     @property
     def length(self) -> int:
-        """Tokens that a text may have, special ones included: what is over is cut."""
+        """Tokens that a text may have, special ones included: longer texts are truncated."""
         return context_length(self.network, self.tokenizer)
 
     @property
@@ -142,7 +141,7 @@ class Model:
         *,
         truncate: Truncate | None = None,
         columns: LabelledConfig | None = None,
-    ) -> Task[Any, Any, Any]:
+    ) -> AnyTask:
         """The task that `predict` and `evaluate` use.
 
         Args:
@@ -154,8 +153,8 @@ class Model:
         Raises:
             UsageError: no such task, or the model has no labels.
         """
-        given = {"truncate": truncate, "columns": columns}
-        overrides = {name: value for name, value in given.items() if value is not None}
+        settings = {"truncate": truncate, "columns": columns}
+        overrides = {name: value for name, value in settings.items() if value is not None}
         return trained_task(self.network, self.tokenizer.vocabulary, self.folder, task, overrides)
 
     def predict(
@@ -186,35 +185,10 @@ class Model:
             return self.predict([data], None if seconds is None else [str(seconds)], truncate=truncate)[0]
         task = self.task(truncate=truncate, columns=columns)
         if isinstance(data, list | tuple) and all(isinstance(text, str) for text in data):
-            examples = self._read_texts(task, data, seconds)
+            examples = read_texts(task, data, seconds)
         else:
             examples = read_examples(task, data, needs_labels=False)
         return predict_examples(self._fused, task, examples, self._encode(task, examples), self.tokenizer)
-
-    def _read_texts(
-        self, task: Task[Any, Any, Any], texts: Sequence[str], seconds: str | Texts | None
-    ) -> list[Example]:
-        """Texts, or pairs of them, as examples of a task."""
-        if seconds is None:
-            first = task.columns(needs_labels=False)[0]
-            if task.config.columns.second_column:
-                task = self._with_columns(task, second_column=None)
-            records: list[dict[str, object]] = [{first.name: text} for text in texts]
-        else:
-            if len(seconds) != len(texts):
-                raise UsageError(f"{len(texts)} texts but {len(seconds)} second texts")
-            task = self._with_columns(task, second_column=task.config.columns.second_column or "second text")
-            columns = task.config.columns
-            records = [
-                {columns.text_column: text, str(columns.second_column): second}
-                for text, second in zip(texts, seconds, strict=True)
-            ]
-        return [task.read(Record(record, Origin("text", n + 1))) for n, record in enumerate(records)]
-
-    def _with_columns(self, task: Task[Any, Any, Any], second_column: str | None) -> Task[Any, Any, Any]:
-        """A task that reads another second column, and no third."""
-        columns = task.config.columns.model_copy(update={"second_column": second_column, "third_column": None})
-        return type(task)(task.config.model_copy(update={"columns": columns}), task.vocabulary)
 
     def fill(self, text: str, top: int = 5) -> list[list[Guess]]:
         """The most probable tokens for each mask in a text, such as `"Paris is the [MASK] of France."`.
@@ -268,8 +242,8 @@ class Model:
             UsageError: an option out of range, an empty or too long prompt, a model that does not generate.
         """
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        found = [continuation.text for continuation in self.continuations(texts, **options)]
-        return found[0] if isinstance(prompts, str) else found
+        written = [continuation.text for continuation in self.continuations(texts, **options)]
+        return written[0] if isinstance(prompts, str) else written
 
     def continuations(self, prompts: Texts, **options: Unpack[GenerateOptions]) -> list[Continuation]:
         """As `generate`, with tokens and the reason why each text ended."""
@@ -277,8 +251,8 @@ class Model:
 
     def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> Iterator[str]:
         """As `generate`, handing out the text as it grows, by whole characters."""
-        pieces = stream(self._fused, self.tokenizer, [self.tokenizer.encode(prompt)], _options(options))
-        return (piece for _, piece in pieces)
+        parts = stream(self._fused, self.tokenizer, [self.tokenizer.encode(prompt)], _options(options))
+        return (text for _, text in parts)
 
     def score(
         self, texts: Texts, sources: Texts | None = None, *, masking: Masking = "token", budget: int | None = None
@@ -375,7 +349,7 @@ class Model:
             UsageError: the model was loaded in bf16, so that its own weights are gone.
             DataError: what was read again differs; nothing was changed in the directory.
         """
-        if self._half:
+        if self._is_bf16:
             raise UsageError(
                 'this model was rounded to bf16 when it was loaded; load it with precision="fp32" to export'
             )
@@ -399,7 +373,7 @@ class Model:
             )
         return weights
 
-    def _encode(self, task: Task[Any, Any, Any], examples: Sequence[Example]) -> list[Encoded]:
+    def _encode(self, task: AnyTask, examples: Sequence[Example]) -> list[Encoded]:
         rows = task.encode(examples, self.tokenizer, self.length)
         _warn_cut(data_stats(rows)["examples_cut"], len(examples), self.length)
         return rows

@@ -28,7 +28,7 @@ from pretune.models.model import LanguageModel
 from pretune.objectives.objective import Objective
 from pretune.objectives.root_module import RootModule
 from pretune.runtime.device import inference_context, is_bf16
-from pretune.tasks.task import ExampleT, PredictionT, RowAnswerT, RowBatch, Task
+from pretune.tasks.task import AnyTask, ExampleT, PredictionT, RowAnswerT, RowBatch, Task
 from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoded, Row
 from pretune.text.samples.views.view import View, build_view
@@ -87,9 +87,7 @@ def run_batches(
         yield BatchResult(batch, terms, answers)
 
 
-def _decode(
-    task: Task[Any, Any, Any], rows: RowBatch, tokenizer: Tokenizer, answers: list[Any], model: LanguageModel
-) -> None:
+def _decode(task: AnyTask, rows: RowBatch, tokenizer: Tokenizer, answers: list[Any], model: LanguageModel) -> None:
     answers.extend(task.decode(model, rows, tokenizer))
 
 

@@ -35,7 +35,7 @@ from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.vocabulary import Vocabulary
 
 Tokens = NDArray[np.int64]
-Kind = Literal["likelihood", "pseudo-likelihood"]
+Measure = Literal["likelihood", "pseudo-likelihood"]
 Masking = Literal["token", "word"]
 _ROWS = 1024  # of the vocabulary's scores that are in memory at once
 
@@ -53,7 +53,7 @@ class Score:
     """
 
     log_prob: float
-    kind: Kind
+    kind: Measure
     tokens: int
     unknown: int
     bytes: int
@@ -130,11 +130,11 @@ def score(
     totals = np.zeros(len(texts))
     for part in _batches(readings, budget):
         np.add.at(totals, np.repeat([r.text for r in part], [len(r.rows) for r in part]), _read(model, head, part))
-    kind: Kind = "pseudo-likelihood" if head.predicts == "masked" else "likelihood"
+    measure: Measure = "pseudo-likelihood" if head.predicts == "masked" else "likelihood"
     unk = tokenizer.vocabulary.unk
     unknown = [0 if unk is None else int((run == unk).sum()) for run in runs]
     return [
-        Score(float(total), kind, len(run), missing, len(text.encode()))
+        Score(float(total), measure, len(run), missing, len(text.encode()))
         for total, run, missing, text in zip(totals, runs, unknown, texts, strict=True)
     ]
 
@@ -185,17 +185,16 @@ def _masked(runs: Sequence[Tokens], vocabulary: Vocabulary, length: int, masking
         for begin, first, end in windows(len(run), length - vocabulary.overhead(False)):
             part = run[begin:end]
             inside = vocabulary.continuation[part]
-            for place in range(first - begin, end - begin):
-                hidden = part.copy()
-                hidden[place] = vocabulary.mask
+            for index in range(first - begin, end - begin):
+                masked = part.copy()
+                masked[index] = vocabulary.mask
                 if masking == "word":
-                    later = inside[place + 1 :]
-                    stop = place + 1 + (len(later) if later.all() else int(later.argmin()))
-                    hidden[place:stop] = vocabulary.mask
-                tokens, segments = vocabulary.add_special_tokens(hidden)
-                yield _Reading(
-                    n, tokens, np.array([vocabulary.prefix_length + place]), part[place : place + 1], segments
-                )
+                    later = inside[index + 1 :]
+                    stop = index + 1 + (len(later) if later.all() else int(later.argmin()))
+                    masked[index:stop] = vocabulary.mask
+                tokens, segments = vocabulary.add_special_tokens(masked)
+                rows = np.array([vocabulary.prefix_length + index])
+                yield _Reading(n, tokens, rows, part[index : index + 1], segments)
 
 
 def _conditional(
@@ -258,10 +257,10 @@ def _read(model: LanguageModel, head: VocabularyHead, part: Sequence[_Reading]) 
     rows = torch.from_numpy(index).to(device)
     out = []
     with inference_context(device, is_bf16(model)):
-        found = model(batch).at(rows)
+        hidden = model(batch).at(rows)
         for first in range(0, len(rows), _ROWS):
             some = slice(first, first + _ROWS)
-            logits = head(found[some]).float()
+            logits = head(hidden[some]).float()
             out.append(-F.cross_entropy(logits, labels[some], reduction="none"))
     return torch.cat(out).double().cpu().numpy()
 

@@ -15,7 +15,7 @@ from pretune.models.metadata import HeadSource, Metadata, absolute
 from pretune.models.model import LanguageModel, MakeHeads
 from pretune.objectives.mixture import mix
 from pretune.objectives.objective import Objective
-from pretune.tasks.task import Task
+from pretune.tasks.task import AnyTask, Task
 from pretune.text.tokenizer.vocabulary import Vocabulary
 
 
@@ -25,7 +25,7 @@ def trained_task(
     folder: Path,
     task: str | Mapping[str, Mapping[str, Any]] | None = None,
     overrides: Mapping[str, Any] | None = None,
-) -> Task[Any, Any, Any]:
+) -> AnyTask:
     """A task as a model was trained for it: with its labels, pooling, columns and truncation.
 
     Args:
@@ -44,7 +44,7 @@ def trained_task(
         built = recorded_task(model.metadata, folder, vocabulary, {**(overrides or {}), **fields})
         assert built is not None  # it is recorded
     else:
-        task_class: type[Task[Any, Any, Any]] = find_class("tasks", name or "classification", Task)  # type: ignore[type-abstract]
+        task_class: type[AnyTask] = find_class("tasks", name or "classification", Task)  # type: ignore[type-abstract]
         own: dict[str, Any] = {}
         if "labels" in task_class.Config.model_fields:
             own["labels"] = tuple(model.labels)
@@ -58,7 +58,7 @@ def trained_task(
 
 def recorded_task(
     metadata: Metadata, folder: Path, vocabulary: Vocabulary, overrides: Mapping[str, Any] | None = None
-) -> Task[Any, Any, Any] | None:
+) -> AnyTask | None:
     """The task that a model's files record; None where they record none.
 
     Raises:
@@ -70,7 +70,7 @@ def recorded_task(
     if record is None:
         return None
     name = resolve(record, "tasks", folder, "task")
-    task_class: type[Task[Any, Any, Any]] = find_class("tasks", name, Task)  # type: ignore[type-abstract]
+    task_class: type[AnyTask] = find_class("tasks", name, Task)  # type: ignore[type-abstract]
     try:
         config = validate(task_class.Config, {**record.config, "columns": record.columns}, f"task.{name}")
     except UsageError as error:
@@ -108,7 +108,7 @@ def _named(task: str | Mapping[str, Mapping[str, Any]] | None) -> tuple[str | No
     return next(iter(task.items()))
 
 
-def _load_parameters(task: Task[Any, Any, Any], model: LanguageModel) -> None:
+def _load_parameters(task: AnyTask, model: LanguageModel) -> None:
     """Gives a task the parameters of its own that were saved beside the model's."""
     prefix = f"objective.{task.name}."
     saved = {name.removeprefix(prefix): tensor for name, tensor in model.extra_weights.items()}

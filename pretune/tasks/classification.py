@@ -139,8 +139,8 @@ class Classification(Task[ClassificationExample, Prediction, Prediction]):
 
     def read(self, record: Mapping[str, object]) -> ClassificationExample:
         """A text or a pair, and its label."""
-        found = LabelledText.read(record, self.config.columns)
-        return ClassificationExample(found.text, found.label, found.second, origin=found.origin)
+        fields = LabelledText.read(record, self.config.columns)
+        return ClassificationExample(fields.text, fields.label, fields.second, origin=fields.origin)
 
     def encode(self, examples: Sequence[ClassificationExample], tokenizer: Tokenizer, length: int) -> list[Encoded]:
         """A row for each example; a text and its second make one sequence, of which the longer is truncated first."""

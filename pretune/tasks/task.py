@@ -19,7 +19,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
-from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +27,11 @@ from pydantic import Field
 
 from pretune.batch import Batch
 from pretune.draw import Draw
-from pretune.errors import DataError
+from pretune.errors import DataError, UsageError
 from pretune.nn.model_protocol import TrainableModel
 from pretune.objectives.objective import Objective
 from pretune.text.readers.labelled import Data, LabelledConfig, read_records
-from pretune.text.readers.records import NOWHERE, Column, Origin
+from pretune.text.readers.records import NOWHERE, Column, Origin, Record
 from pretune.text.samples.rows import Encoded, Ints, Row
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -63,7 +63,7 @@ class RowBatch(Sequence[Row]):
         task: whose rows they are.
     """
 
-    def __init__(self, rows: Sequence[Row], batch: Batch, task: Task[Any, Any, Any]) -> None:
+    def __init__(self, rows: Sequence[Row], batch: Batch, task: AnyTask) -> None:
         self.rows, self.batch, self.task = rows, batch, task
 
     def __len__(self) -> int:
@@ -170,6 +170,10 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
         return RowBatch(rows, self.build_batch(rows, draw), self)
 
 
+AnyTask: TypeAlias = Task[Any, Any, Any]
+"""A task whose types are its own business, where it is found by name."""
+
+
 def read_examples(task: Task[ExampleT, Any, Any], data: Data, needs_labels: bool = True) -> list[ExampleT]:
     """Every record of files, or of an object in memory, as an example of a task.
 
@@ -182,6 +186,28 @@ def read_examples(task: Task[ExampleT, Any, Any], data: Data, needs_labels: bool
     """
     records = read_records(data, task.columns(needs_labels), task.config.columns, needs_labels)
     return [task.read(record) for record in records]
+
+
+def read_texts(
+    task: Task[ExampleT, Any, Any], texts: Sequence[str], seconds: Sequence[str] | None = None
+) -> list[ExampleT]:
+    """Bare texts, or pairs of them, as examples of a task.
+
+    Raises:
+        UsageError: not as many second texts as texts.
+        DataError: an empty text.
+    """
+    if seconds is not None and len(seconds) != len(texts):
+        raise UsageError(f"{len(texts)} texts but {len(seconds)} second texts")
+    columns = task.config.columns
+    second_column = None if seconds is None else columns.second_column or "second text"
+    columns = columns.model_copy(update={"second_column": second_column, "third_column": None})
+    reader = type(task)(task.config.model_copy(update={"columns": columns}), task.vocabulary)
+    first = reader.columns(needs_labels=False)[0]
+    records: list[dict[str, object]] = [{first.name: text} for text in texts]
+    for record, second in zip(records, seconds or (), strict=False):
+        record[str(second_column)] = second
+    return [reader.read(Record(record, Origin("text", n + 1))) for n, record in enumerate(records)]
 
 
 def prediction_fields(prediction: object) -> dict[str, Any]:
@@ -331,7 +357,7 @@ def split_windows(row: Encoded, room: int, stride: int = 0) -> list[Encoded]:
     ]
 
 
-def tokens_of(task: Task[Any, Any, Any], base: type[Task[Any, Any, Any]], rows: Sequence[Encoded]) -> Ints | None:
+def tokens_of(task: AnyTask, base: type[AnyTask], rows: Sequence[Encoded]) -> Ints | None:
     """All tokens of the texts, and the special ones around them, for `Task.tokens`.
 
     Args:

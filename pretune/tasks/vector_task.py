@@ -63,8 +63,8 @@ class VectorTask(Task[PairExample, float, float]):
 
     def read(self, record: Mapping[str, object]) -> PairExample:
         """A text, its second and third, and the label."""
-        found = LabelledText.read(record, self.config.columns)
-        return PairExample(found.text, found.second, found.third, found.label, origin=found.origin)
+        fields = LabelledText.read(record, self.config.columns)
+        return PairExample(fields.text, fields.second, fields.third, fields.label, origin=fields.origin)
 
     def encode(self, examples: Sequence[PairExample], tokenizer: Tokenizer, length: int) -> list[Encoded]:
         """A row for each example; each text is a sequence of its own, of `length` tokens at most."""

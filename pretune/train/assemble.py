@@ -21,7 +21,7 @@ from pretune.models.model import LanguageModel, MakeHeads
 from pretune.objectives.mixture import build_members, mix
 from pretune.objectives.objective import Objective
 from pretune.runtime.distributed import Distributed
-from pretune.tasks.task import Example, Task
+from pretune.tasks.task import AnyTask, Example, Task
 from pretune.text.readers.labelled import Data
 from pretune.text.samples.sampler import Sampler
 from pretune.text.samples.views.view import View
@@ -108,7 +108,7 @@ class TrainComponents:
         return OwnWeights.of(self.model, self.members)
 
     @property
-    def task(self) -> Task[Any, Any, Any] | None:
+    def task(self) -> AnyTask | None:
         """The task that is trained, alone or beside objectives."""
         return next((part for part in self.objective.alternatives if isinstance(part, Task)), None)
 

@@ -1,4 +1,4 @@
-"""When to evaluate, which result is the best so far, and when to stop early."""
+"""When to evaluate, by which metric evaluations are compared, and which is the best so far."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class EvaluationConfig(Config):
         samples: how many validation samples, chosen by key; 0 never evaluates, None takes all.
         batch_tokens: tokens of a forward.
         metric: what is compared: `loss` or another `eval/` metric; smaller is better for losses, larger for the rest.
-            None takes the task's own metric, else `loss`.
+            by default the task's main metric, else `loss`.
         patience: evaluations without improvement after which training stops; None never stops early.
         keep: the weights that become the finished model: those of the last step or of the best evaluation.
     """
@@ -37,8 +37,8 @@ class EvaluationConfig(Config):
         """Is there an evaluation after this step, if it is not the last?
 
         Args:
-            before: share of the budget used before the step.
-            after: share used after it.
+            before: fraction of the budget used before the step.
+            after: fraction used after it.
         """
         if self.samples == 0 or step == 0:
             return False
@@ -52,12 +52,12 @@ def better(metric: str, value: float, best: float | None) -> bool:
     return value < best if metric.startswith("loss") else value > best
 
 
-def pick(metric: str, found: dict[str, float]) -> float:
+def metric_value(metric: str, metrics: dict[str, float]) -> float:
     """The value to compare by.
 
     Raises:
         UsageError: evaluation gives no such metric.
     """
-    if metric not in found:
-        raise UsageError(f"evaluation.metric: no metric {metric!r}; {suggest(metric, sorted(found))}")
-    return found[metric]
+    if metric not in metrics:
+        raise UsageError(f"evaluation.metric: no metric {metric!r}; {suggest(metric, sorted(metrics))}")
+    return metrics[metric]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from pretune.config import validate
 from pretune.errors import UsageError
 from pretune.find import find_class
-from pretune.tasks.task import Task, data_stats, read_examples
+from pretune.tasks.task import AnyTask, Task, data_stats, read_examples
 from pretune.text.readers.labelled import Data
 from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoded
@@ -110,10 +109,10 @@ def _check_sources(recipe: Recipe, train_data: Data | None, validation_data: Dat
         )
 
 
-def _read_task(recipe: Recipe) -> tuple[type[Task[Any, Any, Any]], Task.Config]:
+def _read_task(recipe: Recipe) -> tuple[type[AnyTask], Task.Config]:
     """The class of a recipe's task, and what the recipe says of it."""
     name, tree = next(iter(recipe.task.items()))
-    task: type[Task[Any, Any, Any]] = find_class("tasks", name, Task)  # type: ignore[type-abstract]
+    task: type[AnyTask] = find_class("tasks", name, Task)  # type: ignore[type-abstract]
     fields = dict(tree) if isinstance(tree, Mapping) else {"weight": tree}
     if "columns" in fields:
         raise UsageError(f"recipe: field 'task.{name}.columns': columns are named in data.columns; move them there")

@@ -31,7 +31,7 @@ from pretune.train.budget import Spent
 from pretune.train.checkpoint import state as states
 from pretune.train.checkpoint.state import State
 from pretune.train.context import TrainContext
-from pretune.train.evaluation import better, pick
+from pretune.train.evaluation import better, metric_value
 from pretune.train.logging.logger import MetricLogger
 from pretune.train.prefetch import Prefetcher, PreparedStep, add
 from pretune.train.shapes import split_sequences
@@ -197,7 +197,7 @@ class _Trainer:
         """Refuse a metric that evaluation does not give, before the first step and not at the first evaluation."""
         validation = self.context.validation
         if validation is not None and validation.is_metric_chosen and self.state.step == 0:
-            pick(validation.metric, self._measure(validation) or {validation.metric: 0.0})
+            metric_value(validation.metric, self._measure(validation) or {validation.metric: 0.0})
 
     def _measure(self, validation: Validation) -> dict[str, float] | None:
         """What evaluation gives, None if a signal came meanwhile."""
@@ -218,7 +218,7 @@ class _Trainer:
         metrics = self._measure(validation)
         if metrics is None:
             return
-        value = pick(validation.metric, metrics)
+        value = metric_value(validation.metric, metrics)
         self.improved = better(validation.metric, value, state.best)
         if self.improved:
             state.best, state.best_step, state.stale_evaluations = value, state.step, 0

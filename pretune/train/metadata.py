@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from pretune.models.metadata import Metadata, TaskRecord, VariantRecord
 from pretune.objectives.objective import Objective
-from pretune.tasks.task import Task
+from pretune.tasks.task import AnyTask, Task
 from pretune.train.recipe import Recipe
 
 
@@ -32,7 +31,7 @@ def training_metadata(before: Metadata, recipe: Recipe, members: Sequence[Object
     return before.model_copy(update={"objectives": objectives or before.objectives, "task": record})
 
 
-def _task_record(recipe: Recipe, task: Task[Any, Any, Any]) -> TaskRecord:
+def _task_record(recipe: Recipe, task: AnyTask) -> TaskRecord:
     """The task with its labels and truncation, and how its data were read."""
     record = VariantRecord.of(next(iter(recipe.task)), task.config.model_dump(mode="json", exclude={"columns"}))
     columns = recipe.data.columns.model_dump(mode="json")

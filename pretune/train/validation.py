@@ -17,7 +17,7 @@ from pretune.evaluate.engine import join_rows, run_batches
 from pretune.objectives.objective import Objective
 from pretune.runtime.distributed import Distributed
 from pretune.runtime.precision import Precision
-from pretune.tasks.task import Example, RowBatch, Task
+from pretune.tasks.task import AnyTask, Example, RowBatch, Task
 from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Row
 from pretune.text.samples.sampler import iterate_once, partition
@@ -52,7 +52,7 @@ class Scoring:
         rows: of each batch of all ranks, in order; None for batches of an objective.
     """
 
-    task: Task[Any, Any, Any]
+    task: AnyTask
     examples: Sequence[Example]
     rows: Sequence[Sequence[Row] | None]
 

@@ -1,7 +1,7 @@
 import pytest
 
 from pretune.errors import UsageError
-from pretune.train.evaluation import EvaluationConfig, better, pick
+from pretune.train.evaluation import EvaluationConfig, better, metric_value
 
 
 def test_ten_over_the_budget_or_every_n_steps():
@@ -24,6 +24,6 @@ def test_smaller_losses_and_larger_scores_are_better():
 
 
 def test_an_unknown_metric_is_named():
-    assert pick("loss", {"loss": 1.0}) == 1.0
+    assert metric_value("loss", {"loss": 1.0}) == 1.0
     with pytest.raises(UsageError, match="did you mean 'accuracy'"):
-        pick("acuracy", {"accuracy": 1.0})
+        metric_value("acuracy", {"accuracy": 1.0})

@@ -87,15 +87,15 @@ def find_sources(
         MissingInputError: a path that does not exist or may not be read, a glob that matches nothing.
         DataError: a named file of unknown suffix; something that is not a regular file, such as a pipe.
     """
-    named = [paths] if isinstance(paths, (str, Path)) else paths
-    found: list[Source] = []
-    for name in named:
+    names = [paths] if isinstance(paths, (str, Path)) else paths
+    sources: list[Source] = []
+    for name in names:
         for path in _expand(name):
             if path.is_dir():
-                found += _walk(path, format, ignored if ignored is not None else [])
+                sources += _walk(path, format, ignored if ignored is not None else [])
             else:
-                found.append(_source(path, format))
-    return found
+                sources.append(_source(path, format))
+    return sources
 
 
 def read_chunks(source: Source, size: int, max_ratio: int) -> Iterator[bytes]:
@@ -158,7 +158,7 @@ def _walk(root: Path, format: str, ignored: list[str]) -> list[Source]:
     def refuse(error: OSError) -> None:
         raise MissingInputError(f"{error.filename}: cannot be read: {error.strerror}")
 
-    found: list[Source] = []
+    sources: list[Source] = []
     for folder, below, files in os.walk(root, onerror=refuse):
         hidden = [name for name in below if name.startswith(".")]
         linked = [name for name in below if (Path(folder) / name).is_symlink()]
@@ -170,8 +170,8 @@ def _walk(root: Path, format: str, ignored: list[str]) -> list[Source]:
             if name.startswith(".") or (format == "auto" and _suffixes(path)[0] is None):
                 ignored.append(str(path))
             else:
-                found.append(_source(path, format, str(relative.as_posix()) if relative.parts else None))
-    return found
+                sources.append(_source(path, format, str(relative.as_posix()) if relative.parts else None))
+    return sources
 
 
 def _source(path: Path, format: str, domain: str | None = None) -> Source:

@@ -48,9 +48,9 @@ def _named_twice(text: str, names: Sequence[str]) -> str | None:
     """The first of some fields that the outermost object of a line names more than once."""
     pairs: list[tuple[str, object]] = []
 
-    def keep(found: list[tuple[str, object]]) -> dict[str, object]:
-        pairs[:] = found  # the outermost object is the last to be complete
-        return dict(found)
+    def keep(fields: list[tuple[str, object]]) -> dict[str, object]:
+        pairs[:] = fields  # the outermost object is the last to be complete
+        return dict(fields)
 
     json.loads(text, object_pairs_hook=keep)
     counts = Counter(name for name, _ in pairs)

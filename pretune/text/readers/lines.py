@@ -1,4 +1,4 @@
-"""Bytes to whole lines of text, a bounded run at a time; lines that are not text, or too long, come out as faults."""
+"""Splits bytes into whole lines of text, a bounded run at a time; lines that are not text, or too long, are errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BOMS = {b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32", b"\xff\xf
 
 
 def text_blocks(source: Source, config: SourceConfig) -> Iterator[tuple[int, str] | RecordError]:
-    """Runs of whole lines with the number of their first, `\\n` at each line's end; lines that are not text as faults.
+    """Runs of whole lines with the number of their first, `\\n` at each line's end; lines that are not text as errors.
 
     No line is longer than `max_document_bytes`, no run longer than that and a chunk.
     """
@@ -29,7 +29,7 @@ def text_blocks(source: Source, config: SourceConfig) -> Iterator[tuple[int, str
         if offset == 0 and block.startswith(_UTF8_BOM):
             text, block, offset = text.removeprefix("\ufeff"), block.removeprefix(_UTF8_BOM), len(_UTF8_BOM)
         if "\0" in text:
-            yield from _mend(source, line, offset, block)
+            yield from _good_lines(source, line, offset, block)
         else:
             yield line, text.replace("\r\n", "\n") if "\r" in text else text
 
@@ -64,22 +64,22 @@ def _byte_blocks(source: Source, config: SourceConfig) -> Iterator[tuple[int, in
         if rest := b"".join(carry):
             yield line, end - len(rest), rest
     except UnreadableError as error:
-        yield RecordError(file, line, str(error), "fetch or make the file again")
+        yield RecordError(file, line, str(error), "fetch or write the file again")
 
 
-def _mend(source: Source, line: int, offset: int, block: bytes) -> Iterator[tuple[int, str] | RecordError]:
-    """Line by line through a block in which something is not text: runs of good lines, and a fault for each bad one."""
+def _good_lines(source: Source, line: int, offset: int, block: bytes) -> Iterator[tuple[int, str] | RecordError]:
+    """Line by line through a block in which something is not text: runs of good lines, an error for each bad one."""
     file, good = str(source.path), list[str]()
     for number, raw in enumerate(block.removesuffix(b"\n").split(b"\n"), line):
-        fault = _bad_bytes(file, number, raw, offset)
+        error = _bad_bytes(file, number, raw, offset)
         offset += len(raw) + 1
-        if fault is None:
+        if error is None:
             good.append(raw.decode().removesuffix("\r") + "\n")
             continue
         if good:
             yield number - len(good), "".join(good)
             good = []
-        yield fault
+        yield error
     if good:
         yield number + 1 - len(good), "".join(good)
 
@@ -94,8 +94,8 @@ def _bad_bytes(file: str, line: int, raw: bytes, offset: int) -> RecordError | N
     try:
         raw.decode()
     except UnicodeDecodeError as error:
-        place = f"byte {error.start + 1} of the line (byte {offset + error.start} of the file)"
-        what = f"not UTF-8: {error.reason} 0x{raw[error.start]:02x} at {place}"
+        where = f"byte {error.start + 1} of the line (byte {offset + error.start} of the file)"
+        what = f"not UTF-8: {error.reason} 0x{raw[error.start]:02x} at {where}"
         return RecordError(file, line, what, "convert the file, as with: iconv -f GB18030 (or LATIN1) -t UTF-8")
     return None
 

@@ -36,7 +36,7 @@ def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Ite
                     row += 1
     except (UnreadableError, pa.ArrowException, OSError) as error:
         reason = f"not a readable Parquet file: {str(error)[:200]}"
-        yield RecordError(file, row if row > 1 else 0, reason, "fetch or make the file again")
+        yield RecordError(file, row if row > 1 else 0, reason, "fetch or write the file again")
 
 
 def _seekable(source: Source, config: SourceConfig) -> IO[bytes]:
@@ -56,13 +56,13 @@ def _bad_schema(file: str, table: Any, columns: Sequence[Column], config: Source
     wanted = {column.name for column in columns}
     if twice := [name for name in sorted(wanted) if names.count(name) > 1]:
         return RecordError(file, 0, f"two columns are called {twice[0]!r}", "rename one")
-    paths = [meta.schema.column(place).path for place in range(meta.num_columns)]
-    for place in [place for place, path in enumerate(paths) if path.partition(".")[0] in wanted]:
+    paths = [meta.schema.column(n).path for n in range(meta.num_columns)]
+    for n in [n for n, path in enumerate(paths) if path.partition(".")[0] in wanted]:
         for group in range(meta.num_row_groups):
-            chunk = meta.row_group(group).column(place)
+            chunk = meta.row_group(group).column(n)
             if chunk.total_uncompressed_size > max(BOMB_FLOOR, chunk.total_compressed_size * ratio):
-                reason = f"column {paths[place]!r} unfolds to more than {ratio} times its own size"
-                return RecordError(file, 0, reason, "fetch or make the file again")
+                reason = f"column {paths[n]!r} unfolds to more than {ratio} times its own size"
+                return RecordError(file, 0, reason, "fetch or write the file again")
     return None
 
 

@@ -78,9 +78,9 @@ def _bad_width(file: str, line: int, fields: list[str], header: list[str], quote
     remedy = "quote fields that hold a comma" if delimiter == "," else "write one tab between fields and none inside"
     if not quoted and any(field.startswith('"') for field in fields):
         remedy += ", or set quotes = true if fields are quoted"
-    shown = delimiter.join(fields)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return RecordError(file, line, f"{len(fields)} fields where the header has {len(header)}: {shown!r}", remedy)
+    row = delimiter.join(fields)
+    row = row if len(row) <= 60 else row[:57] + "..."
+    return RecordError(file, line, f"{len(fields)} fields where the header has {len(header)}: {row!r}", remedy)
 
 
 def _plain_rows(source: Source, delimiter: str, config: SourceConfig) -> Iterator[tuple[int, list[str]] | RecordError]:
@@ -92,14 +92,14 @@ def _plain_rows(source: Source, delimiter: str, config: SourceConfig) -> Iterato
             yield line, text.split(delimiter)
 
 
-class _FaultError(Exception):
-    """Carries a fault out through `csv.reader`."""
+class _UnreadableRowError(Exception):
+    """Carries an error out through `csv.reader`."""
 
-    def __init__(self, fault: RecordError) -> None:
-        self.fault = fault
+    def __init__(self, error: RecordError) -> None:
+        self.error = error
 
 
-class _Feed:
+class _LineSource:
     """Lines for `csv.reader`; remembers those of the record being read, to start again behind a bad one."""
 
     def __init__(self, source: Source, config: SourceConfig) -> None:
@@ -110,7 +110,7 @@ class _Feed:
         self.record: list[tuple[int, str]] = []
         self._size = 0
 
-    def __iter__(self) -> _Feed:
+    def __iter__(self) -> _LineSource:
         return self
 
     def __next__(self) -> str:
@@ -119,7 +119,7 @@ class _Feed:
         self._size += len(text)
         if len(self.record) > 1 and (self._size > self._limit or len(self.record) > MAX_LINES):
             reason = f"a quote that opens here is not closed within {self._limit} bytes and {MAX_LINES} lines"
-            raise _FaultError(RecordError(self._source, self.record[0][0], reason, _QUOTES))
+            raise _UnreadableRowError(RecordError(self._source, self.record[0][0], reason, _QUOTES))
         return text
 
     def _fresh(self) -> tuple[int, str]:
@@ -130,7 +130,7 @@ class _Feed:
                 return self._next - 1, text
             block = next(self._blocks)
             if isinstance(block, RecordError):
-                raise _FaultError(block)
+                raise _UnreadableRowError(block)
             self._next, self._text = block[0], iter(StringIO(block[1], newline="\n"))
 
     def begin(self) -> None:
@@ -145,7 +145,7 @@ class _Feed:
 
 def _quoted_rows(source: Source, delimiter: str, config: SourceConfig) -> Iterator[tuple[int, list[str]] | RecordError]:
     csv.field_size_limit(max(csv.field_size_limit(), config.max_document_bytes))
-    feed, file = _Feed(source, config), str(source.path)
+    feed, file = _LineSource(source, config), str(source.path)
     while True:
         try:
             for fields in csv.reader(feed, delimiter=delimiter, strict=True):
@@ -161,10 +161,10 @@ def _quoted_rows(source: Source, delimiter: str, config: SourceConfig) -> Iterat
             yield RecordError(
                 file, line, f"{'broken quotes' if quote else 'not CSV'}: {what}", _QUOTES if quote else _RETURN
             )
-        except _FaultError as error:
-            if feed.record and error.fault.line != feed.record[0][0]:
+        except _UnreadableRowError as problem:
+            if feed.record and problem.error.line != feed.record[0][0]:
                 yield RecordError(
-                    file, feed.record[0][0], f"record broken by line {error.fault.line}", "mend that line first"
+                    file, feed.record[0][0], f"record broken by line {problem.error.line}", "fix that line first"
                 )
             feed.retry()
-            yield error.fault
+            yield problem.error
