@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -286,6 +286,6 @@ def ends(layout: Layout) -> NDArray[np.int64]:
     return np.concatenate([bounds[:-1][lengths > 0], bounds[1:][lengths > 0] - 1])
 
 
-def target(index: np.ndarray[Any, Any], label: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor]:
+def target(index: NDArray[np.generic], label: NDArray[np.generic]) -> tuple[Tensor, Tensor]:
     """A target of a batch. Shape: (K,), (K,) -> the same as int64 tensors."""
     return torch.from_numpy(index.astype(np.int64)), torch.from_numpy(label.astype(np.int64))

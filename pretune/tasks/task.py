@@ -174,7 +174,9 @@ AnyTask: TypeAlias = Task[Any, Any, Any]
 """A task whose types are its own business, where it is found by name."""
 
 
-def read_examples(task: Task[ExampleT, Any, Any], data: Data, needs_labels: bool = True) -> list[ExampleT]:
+def read_examples(
+    task: Task[ExampleT, RowAnswerT, PredictionT], data: Data, needs_labels: bool = True
+) -> list[ExampleT]:
     """Every record of files, or of an object in memory, as an example of a task.
 
     Args:
@@ -189,7 +191,7 @@ def read_examples(task: Task[ExampleT, Any, Any], data: Data, needs_labels: bool
 
 
 def read_texts(
-    task: Task[ExampleT, Any, Any], texts: Sequence[str], seconds: Sequence[str] | None = None
+    task: Task[ExampleT, RowAnswerT, PredictionT], texts: Sequence[str], seconds: Sequence[str] | None = None
 ) -> list[ExampleT]:
     """Bare texts, or pairs of them, as examples of a task.
 
@@ -210,7 +212,7 @@ def read_texts(
     return [reader.read(Record(record, Origin("text", n + 1))) for n, record in enumerate(records)]
 
 
-def prediction_fields(prediction: object) -> dict[str, Any]:
+def prediction_fields(prediction: object) -> dict[str, object]:
     """A task's prediction as plain values by name, for a line of JSON."""
     if is_dataclass(prediction) and not isinstance(prediction, type):
         return asdict(prediction)
@@ -261,7 +263,10 @@ def encode_texts(
 
 
 def build_row(
-    example: int, texts: Sequence[tuple[Ints, Ints] | None], kept: Sequence[Ints | None], targets: NDArray[Any] | None
+    example: int,
+    texts: Sequence[tuple[Ints, Ints] | None],
+    kept: Sequence[Ints | None],
+    targets: NDArray[np.generic] | None,
 ) -> Encoded:
     """The row of an example, of which some tokens are kept.
 

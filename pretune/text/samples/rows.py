@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Protocol, overload
+from typing import Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ class Encoded:
     tokens: Ints
     second: Ints | None = None
     third: Ints | None = None
-    targets: NDArray[Any] | None = None
+    targets: NDArray[np.generic] | None = None
     example: int = 0
     offsets: tuple[Ints, ...] = ()
     cut: int = 0
@@ -129,7 +129,7 @@ class Row:
     spare: int = 0
     second: Ints | None = None
     third: Ints | None = None
-    targets: NDArray[Any] | None = None
+    targets: NDArray[np.generic] | None = None
     example: int = 0
     offsets: tuple[Ints, ...] = ()
     word_flags: Flags | None = None
