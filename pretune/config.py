@@ -44,12 +44,12 @@ C = TypeVar("C", bound=BaseModel)
 
 
 def load(
-    kind: type[C], path: Path | None = None, overrides: Iterable[str] = (), base: Mapping[str, Any] | None = None
+    schema: type[C], path: Path | None = None, overrides: Iterable[str] = (), base: Mapping[str, Any] | None = None
 ) -> C:
-    """Read a recipe and lay `--a.b value` words over it.
+    """Reads a recipe and lays `--a.b value` words over it.
 
     Args:
-        kind: the class of the whole recipe.
+        schema: the class of the whole recipe.
         path: a TOML file, or None for defaults and overrides alone.
         overrides: command-line words: `--a.b value`, `--a.b=value`, `--flag`, `--no-flag`.
         base: values below the file's.
@@ -60,40 +60,40 @@ def load(
     """
     tree: ConfigDict = merge(dict(base or {}), read_toml(path) if path else {})
     tree = merge(tree, parse_overrides(overrides))
-    return validate(kind, tree, str(path) if path else "recipe")
+    return validate(schema, tree, str(path) if path else "recipe")
 
 
-def validate(kind: type[C], tree: Mapping[str, Any], where: str) -> C:
-    """Turn plain values into `kind`; every problem found is in one UsageError, a line each."""
+def validate(schema: type[C], tree: Mapping[str, Any], where: str) -> C:
+    """Turns plain values into `schema`; all problems are in one UsageError, a line each."""
     try:
-        return kind.model_validate(tree)
+        return schema.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(kind, problem) for problem in error.errors()]
+        lines = [_explain(schema, problem) for problem in error.errors()]
         raise UsageError("\n".join(f"{where}: {line}" for line in lines)) from None
 
 
-def validate_variant(kind: type[C], tree: Mapping[str, Any]) -> C:
-    """Turn a part of a tree into the `kind` that it names, inside the validation of the whole tree.
+def validate_variant(schema: type[C], tree: Mapping[str, Any]) -> C:
+    """Turns a part of a tree into the `schema` that it names, inside the validation of the whole tree.
 
     Raises:
-        ValidationError: with the fields that `kind` has, for `validate` to explain what is unknown.
+        ValidationError: with the fields that `schema` has, for `validate` to explain what is unknown.
     """
     try:
-        return kind.model_validate(tree)
+        return schema.model_validate(tree)
     except ValidationError as error:
-        problems = [_with_known_fields(kind, problem) for problem in error.errors()]
+        problems = [_with_known_fields(schema, problem) for problem in error.errors()]
         raise ValidationError.from_exception_data(error.title, problems) from None
 
 
-def _with_known_fields(kind: type[BaseModel], problem: ErrorDetails) -> InitErrorDetails:
+def _with_known_fields(schema: type[BaseModel], problem: ErrorDetails) -> InitErrorDetails:
     unknown, loc = problem["type"] == "extra_forbidden", problem["loc"]
-    fields = {"fields": _known(kind, [str(part) for part in loc[:-1]])}
+    fields = {"fields": _known(schema, [str(part) for part in loc[:-1]])}
     type_ = PydanticCustomError("extra_forbidden", "unknown field", fields) if unknown else problem["type"]
     return {"type": type_, "loc": loc, "input": problem["input"], "ctx": problem.get("ctx", {})}
 
 
 def read_toml(path: Path) -> ConfigDict:
-    """A TOML file as plain values."""
+    """Reads a TOML file as plain values."""
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8"))
     except FileNotFoundError:
@@ -102,18 +102,13 @@ def read_toml(path: Path) -> ConfigDict:
         raise UsageError(f"{path}: not valid TOML: {error}") from None
 
 
-def write_toml(path: Path, config: BaseModel) -> None:
-    """Write a configuration so that `load` gives it back; fields that are None are left out, as TOML has no null."""
-    path.write_text(to_toml(config), encoding="utf-8")
-
-
 def to_toml(config: BaseModel) -> str:
-    """A configuration as TOML text."""
+    """Renders a configuration as TOML text."""
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
 def merge(base: ConfigDict, over: Mapping[str, Any]) -> ConfigDict:
-    """Lay one tree over another; tables merge, everything else is replaced."""
+    """Lays one tree over another; tables merge, everything else is replaced."""
     out = dict(base)
     for key, value in over.items():
         below = out.get(key)
@@ -122,7 +117,7 @@ def merge(base: ConfigDict, over: Mapping[str, Any]) -> ConfigDict:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A tree as `{"a.b": value}`, for comparing two recipes field by field."""
+    """Flattens a tree to `{"a.b": value}`, for comparing two recipes field by field."""
     out: dict[str, Any] = {}
     for key, value in tree.items():
         out |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
@@ -130,7 +125,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def parse_overrides(words: Iterable[str]) -> ConfigDict:
-    """`--optimizer.lr 3e-4 --no-resume` as a tree; values are read as TOML, else taken as text.
+    """Parses `--optimizer.lr 3e-4 --no-resume` into a tree; values are read as TOML, else used as text.
 
     Raises:
         UsageError: a word that is neither a flag nor the value of one.
@@ -179,18 +174,18 @@ def split_field(name: str) -> list[str]:
 
 
 def parse_value(text: str) -> Any:
-    """One command-line value: TOML where it is TOML (numbers, booleans, lists), else the text itself."""
+    """Parses one command-line value: TOML where it is TOML (numbers, booleans, lists), else the text itself."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
 
 
-def _explain(kind: type[BaseModel], problem: ErrorDetails) -> str:
+def _explain(schema: type[BaseModel], problem: ErrorDetails) -> str:
     path = [str(part) for part in problem["loc"]]
     field = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        known = problem.get("ctx", {}).get("fields") or _known(kind, path[:-1])
+        known = problem.get("ctx", {}).get("fields") or _known(schema, path[:-1])
         return f"unknown field {field!r}; {suggest(path[-1], known)}"
     if problem["type"] == "missing":
         return f"field {field!r} is missing"
@@ -198,13 +193,13 @@ def _explain(kind: type[BaseModel], problem: ErrorDetails) -> str:
     if not path:  # of the whole tree
         return message
     value = json.dumps(problem.get("input"), default=str)
-    shown = value if len(value) <= 60 else value[:57] + "..."
-    return f"field {field!r} = {shown}: {message}"
+    short = value if len(value) <= 60 else value[:57] + "..."
+    return f"field {field!r} = {short}: {message}"
 
 
-def _known(kind: type[BaseModel], path: list[str]) -> list[str]:
-    """Field names of the configuration found by walking `path` from `kind`; union members are tried in turn."""
-    here: list[type[BaseModel]] = [kind]
+def _known(schema: type[BaseModel], path: list[str]) -> list[str]:
+    """Field names of the configuration reached by walking `path` from `schema`; union members are tried in turn."""
+    here: list[type[BaseModel]] = [schema]
     for name in path:
         options = [c.model_fields[name].annotation for c in here if name in c.model_fields]
         flat = [a for option in options for a in (get_args(option) or (option,))]

@@ -1,4 +1,4 @@
-"""Find a variant on an axis by its file name, or a user's own by `package.module:Name` or `path/to/file.py:Name`.
+"""Finds a variant on an axis by its file name, or a user's own by `package.module:Name` or `path/to/file.py:Name`.
 
 `find("objectives", "mlm")` imports `pretune/objectives/mlm.py`; nothing is registered anywhere. A file that holds one
 class of the axis's base is asked for it by `find_class`.
@@ -24,7 +24,7 @@ _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
 def variants(axis: str, root: str = "pretune") -> list[str]:
-    """The variants of an axis: file names of `<root>/<axis>/`, but for those that its `SHARED_MODULES` names."""
+    """Lists the variants of an axis: files of `<root>/<axis>/`, but for those that its `SHARED_MODULES` names."""
     package = importlib.import_module(f"{root}.{axis}")
     shared = getattr(package, "SHARED_MODULES", ())
     shared = {shared} if isinstance(shared, str) else set(shared)
@@ -33,13 +33,13 @@ def variants(axis: str, root: str = "pretune") -> list[str]:
 
 
 def suggest(name: str, known: list[str]) -> str:
-    """A hint for a misspelt name: `did you mean 'mlm'?`, or the whole list where nothing is near."""
+    """Suggests a name: `did you mean 'mlm'?`, or the whole list if nothing is close."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
 def find(axis: str, name: str, root: str = "pretune") -> ModuleType:
-    """The module of a variant.
+    """Returns the module of a variant.
 
     Args:
         axis: folder of the variants, with dots where it lies deeper: "text.readers".
@@ -65,14 +65,14 @@ def find(axis: str, name: str, root: str = "pretune") -> ModuleType:
 
 
 def find_class(axis: str, name: str, base: type[T], root: str = "pretune") -> type[T]:
-    """The class of a variant: the one named after `:`, else the one subclass of `base` that its file defines.
+    """Returns the class of a variant: the one named after `:`, else the one subclass of `base` that its file defines.
 
     Raises:
         UsageError: the file defines no such class, or several.
     """
     module = find(axis, name, root)
     wanted = name.partition(":")[2]
-    found = [
+    classes = [
         value
         for key, value in vars(module).items()
         if isinstance(value, type)
@@ -80,9 +80,9 @@ def find_class(axis: str, name: str, base: type[T], root: str = "pretune") -> ty
         and value.__module__ == module.__name__
         and (key == wanted if wanted else not key.startswith("_"))
     ]
-    if len(found) != 1:
-        raise UsageError(f"{axis}: {name!r} must define one {base.__name__}, found {[c.__name__ for c in found]}")
-    return found[0]
+    if len(classes) != 1:
+        raise UsageError(f"{axis}: {name!r} must define one {base.__name__}, found {[c.__name__ for c in classes]}")
+    return classes[0]
 
 
 def _load_file(path: Path) -> ModuleType:

@@ -93,7 +93,7 @@ class TestLife:
         names = {"config.json", "model.safetensors", "tokenizer.json", "metrics.jsonl", "recipe.toml", "report.html"}
         for model in ("bert", "classifier"):
             assert names <= {path.name for path in (life / model).iterdir()}
-            assert "What it says" in (life / model / "report.html").read_text()
+            assert "Samples" in (life / model / "report.html").read_text()
 
     def test_predict_from_arguments_file_and_stdin(
         self, life: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

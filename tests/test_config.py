@@ -125,7 +125,7 @@ def test_a_missing_recipe(tmp_path: Path) -> None:
 def test_what_is_written_reads_back(tmp_path: Path) -> None:
     path = tmp_path / "out.toml"
     given = config.load(Outer, overrides=["--objective.mlm.share", "0.3", "--objective.nsp", "1", "--name", 'a"b\\c\n'])
-    config.write_toml(path, given)
+    path.write_text(config.to_toml(given))
     assert config.load(Outer, path) == given
     assert "path" not in path.read_text()
 

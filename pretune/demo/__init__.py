@@ -47,29 +47,29 @@ _out = Console(highlight=False)
 
 
 def main(output: Path, overrides: Sequence[str] = ()) -> None:
-    """Run every stage.
+    """Runs every stage.
 
     Args:
-        output: folder for everything that is made.
-        overrides: fields laid over every recipe, as `--device cpu`.
+        output: folder for everything that the demo produces.
+        overrides: fields that override every recipe, such as `--device cpu`.
     """
     began = time.perf_counter()
     over = config.parse_overrides(overrides)
     output.mkdir(parents=True, exist_ok=True)
     corpus, held = _corpus(output)
-    for kind, name in (("wordpiece", "bert"), ("bpe", "gpt2")):
-        _store(output, corpus, kind, name)
+    for algorithm, name in (("wordpiece", "bert"), ("bpe", "gpt2")):
+        _store(output, corpus, algorithm, name)
     models = {}
-    for name, title in (("bert", "BERT: hidden words, next sentences"), ("gpt2", "GPT-2: the next token")):
+    for name, title in (("bert", "BERT: masked words, next sentences"), ("gpt2", "GPT-2: next token")):
         _stage(f"Pretrain {title}", f"pretune pretrain {output / name}.toml")
         models[name] = pretrain(_recipe(output, name, over))
     _show(_compare(output, held, over))
     _samples(output, models["bert"], models["gpt2"])
     minutes, seconds = divmod(round(time.perf_counter() - began), 60)
-    _out.print(f"\nDone in {minutes} min {seconds} s. Look at:")
+    _out.print(f"\nDone in {minutes} min {seconds} s. See:")
     for name in ("bert/report.html", "gpt2/report.html", "classifier/report.html", "results.json"):
         _out.print(f"  {output / name}")
-    _out.print("Then go on, here and with text of your own:")
+    _out.print("Then continue, here and with your own text:")
     for line in (
         f"pretune fill {output}/bert 'Compute the [MASK] of two vectors.'",
         f"pretune generate {output}/gpt2 'Return the' --temperature 0.8",
@@ -89,47 +89,47 @@ def _stage(title: str, *commands: str) -> None:
 
 def _corpus(output: Path) -> tuple[Path, Path]:
     everything, corpus, held = (output / name for name in ("pydocs.jsonl", "corpus.jsonl", "held-out.jsonl"))
-    _stage("Corpus: the documentation that this Python carries", f"pretune corpus pydocs {everything}")
+    _stage("Corpus: the documentation of the installed Python packages", f"pretune corpus pydocs {everything}")
     if not everything.exists():
         write_pydocs(everything)
     labels.split_corpus(everything, corpus, held)
     _out.print(f"{corpus}: {corpus.stat().st_size / 1e6:.1f} MB")
-    _out.print(f"{held}: {held.stat().st_size / 1e6:.1f} MB of other modules, for the labels alone")
+    _out.print(f"{held}: {held.stat().st_size / 1e6:.1f} MB of other modules, for labels only")
     return corpus, held
 
 
-def _store(output: Path, corpus: Path, kind: str, name: str) -> None:
+def _store(output: Path, corpus: Path, algorithm: str, name: str) -> None:
     tokenizer, store = output / f"{name}-tokenizer", output / f"{name}-store"
     _stage(
-        f"Tokenizer ({kind}) and token store for {name}",
-        f"pretune tokenizer train {corpus} --kind {kind} --vocab-size {VOCABULARY} --output {tokenizer}",
+        f"Tokenizer ({algorithm}) and token store for {name}",
+        f"pretune tokenizer train {corpus} --kind {algorithm} --vocab-size {VOCABULARY} --output {tokenizer}",
         f"pretune prepare {corpus} --tokenizer {tokenizer} --output {store}",
     )
     if not tokenizer.exists():
         texts = (document.text for document in read_corpus([corpus], CorpusConfig()))
-        settings = config.validate(TokenizerConfig, {"kind": kind, "vocab_size": VOCABULARY}, "tokenizer")
+        settings = config.validate(TokenizerConfig, {"kind": algorithm, "vocab_size": VOCABULARY}, "tokenizer")
         train_tokenizer(texts, settings).save(tokenizer)
-    made = prepare([corpus], Tokenizer.load(tokenizer), store, PrepareConfig())
-    train = made.split("train")
+    prepared = prepare([corpus], Tokenizer.load(tokenizer), store, PrepareConfig())
+    train = prepared.split("train")
     _out.print(f"{store}: {train.document_count:,} documents, {train.token_count:,} tokens")
 
 
 def _recipe(output: Path, name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """A recipe of this package with its paths put below `output`; a copy is left there for the reader."""
+    """Reads a recipe of this package with its paths below `output`, and writes a copy there for the reader."""
     path = output / f"{name}.toml"
     text = files("pretune.demo").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
     path.write_text(text.replace('"demo/', f'"{output.as_posix()}/'), encoding="utf-8")
-    return config.validate(Recipe, _lay(config.read_toml(path), changes or {}), str(path))
+    return config.validate(Recipe, _override(config.read_toml(path), changes or {}), str(path))
 
 
-def _lay(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes over a recipe. A budget replaces a budget: it is given in one of several units."""
+def _override(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Lays changes over a recipe. A budget replaces a budget, since it is given in one of several units."""
     kept = {key: value for key, value in tree.items() if key != "budget" or key not in changes}
     return config.merge(kept, changes)
 
 
 def _compare(output: Path, held: Path, over: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Test accuracy of each contestant, once a seed: other labels, another order, other new weights."""
+    """Returns the test accuracy of each classifier for each seed: other labels, another order, other new weights."""
     splits = labels.build(held)
     folder = output / "labels"
     labels.write(folder / "development.csv", splits.development)
@@ -142,18 +142,18 @@ def _compare(output: Path, held: Path, over: Mapping[str, Any]) -> dict[str, lis
         f"pretune finetune {output / 'classify'}.toml",
         f"pretune evaluate {output}/classifier {folder}/test.csv --second-column second",
     )
-    found = {"TF-IDF + logistic regression": [tfidf(few, splits.development, splits.test) for few in drawn]}
-    for title, changes in _contestants(output).items():
-        found[title] = [_score(output, title, seed, _lay(changes, over)) for seed in SEEDS]
-    replace_file(output / "results.json", json.dumps({"accuracy": found, "labels": LABELS}, indent=1).encode())
-    return found
+    accuracy = {"TF-IDF + logistic regression": [tfidf(few, splits.development, splits.test) for few in drawn]}
+    for title, changes in _classifiers(output).items():
+        accuracy[title] = [_score(output, title, seed, _override(changes, over)) for seed in SEEDS]
+    replace_file(output / "results.json", json.dumps({"accuracy": accuracy, "labels": LABELS}, indent=1).encode())
+    return accuracy
 
 
-def _contestants(output: Path) -> dict[str, dict[str, Any]]:
-    """What differs between the classifiers, by title."""
+def _classifiers(output: Path) -> dict[str, dict[str, Any]]:
+    """Returns what differs between the classifiers, by title."""
     own = config.read_toml(output / "bert.toml")["model"]
     random = {"init": None, **own}
-    contestants: dict[str, dict[str, Any]] = {
+    classifiers: dict[str, dict[str, Any]] = {
         "the same network from random weights": {
             "model": random,
             "data": {"tokenizer": str(output / "bert")},
@@ -165,8 +165,8 @@ def _contestants(output: Path) -> dict[str, dict[str, Any]]:
         real = fetch(*REAL)
     except PretuneError as error:
         _out.print(f"[yellow]the real BERT is left out of the table: {error}")
-        return contestants
-    return contestants | {
+        return classifiers
+    return classifiers | {
         "a real 6-layer BERT (MiniLM)": {
             "model": {"init": str(real)},
             "budget": {"epochs": 3},
@@ -188,11 +188,11 @@ def _score(output: Path, title: str, seed: int, changes: Mapping[str, Any]) -> f
     return float(score)
 
 
-def _show(found: Mapping[str, Sequence[float]]) -> None:
+def _show(accuracy: Mapping[str, Sequence[float]]) -> None:
     table = Table(title=f"Test accuracy with {LABELS} labels: mean and spread over {len(SEEDS)} seeds")
     for column in ("", "accuracy", "lowest .. highest"):
         table.add_column(column)
-    for title, scores in found.items():
+    for title, scores in accuracy.items():
         table.add_row(
             title, f"{100 * statistics.mean(scores):.1f}", f"{100 * min(scores):.1f} .. {100 * max(scores):.1f}"
         )

@@ -17,6 +17,9 @@ COLORS = ("#2f6fde", "#d9480f", "#2b8a3e", "#862e9c", "#b08900", "#0b7285")
 _POINTS = 600
 
 
+Style = Literal["trace", "line", "dots"]
+
+
 @dataclass(frozen=True)
 class Curve:
     """One line of a chart.
@@ -24,13 +27,13 @@ class Curve:
     Attributes:
         x: (N,) where it was measured.
         y: (N,) what was measured; non-finite values leave a gap.
-        kind: `trace` is drawn faint with its running mean on top, `line` as it is, `dots` with a mark at each value.
+        style: `trace` is drawn faint with its running mean on top, `line` as it is, `dots` with a mark at each value.
     """
 
     label: str
     x: Values
     y: Values
-    kind: Literal["trace", "line", "dots"] = "line"
+    style: Style = "line"
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def draw(
     wide: bool = False,
     floor: float | None = None,
 ) -> str:
-    """A chart as an `<svg>` element.
+    """Draws a chart as an `<svg>` element.
 
     Args:
         name: the title; also the salt of the element's ids, so that charts on one page do not share any.
@@ -86,9 +89,9 @@ def draw(
     return _inline(out.getvalue(), name)
 
 
-def running_mean(y: Values, share: float = 0.03) -> Values:
-    """Mean over a centered window of a share of all values, narrower at both ends; gaps are left out."""
-    width = max(1, int(len(y) * share) | 1)
+def running_mean(y: Values, fraction: float = 0.03) -> Values:
+    """Returns the mean over a centered window of a fraction of all values, narrower at both ends; gaps are skipped."""
+    width = max(1, int(len(y) * fraction) | 1)
     finite = np.isfinite(y)
     kernel = np.ones(width)
     total = np.convolve(np.where(finite, y, 0.0), kernel, mode="same")[: len(y)]
@@ -96,20 +99,20 @@ def running_mean(y: Values, share: float = 0.03) -> Values:
     return np.asarray(np.divide(total, count, out=np.full(len(y), np.nan), where=count > 0))
 
 
-def thin(x: Values, y: Values, most: int = _POINTS) -> tuple[Values, Values]:
-    """At most `most` points, evenly chosen, the last one among them."""
-    if len(x) <= most:
+def thin(x: Values, y: Values, max_points: int = _POINTS) -> tuple[Values, Values]:
+    """Returns at most `max_points` points, evenly chosen, the last one among them."""
+    if len(x) <= max_points:
         return x, y
-    keep = np.unique(np.linspace(0, len(x) - 1, most).round().astype(np.int64))
+    keep = np.unique(np.linspace(0, len(x) - 1, max_points).round().astype(np.int64))
     return x[keep], y[keep]
 
 
 def _plot(axes: Any, curve: Curve, color: str) -> None:
-    if curve.kind == "trace":
+    if curve.style == "trace":
         smooth = running_mean(curve.y)
         axes.plot(*thin(curve.x, curve.y), color=color, alpha=0.22, linewidth=0.9)
         axes.plot(*thin(curve.x, smooth), color=color, linewidth=1.8, label=curve.label)
-    elif curve.kind == "dots":
+    elif curve.style == "dots":
         axes.plot(*thin(curve.x, curve.y), color=color, linewidth=1.4, marker="o", markersize=4, label=curve.label)
     else:
         axes.plot(*thin(curve.x, curve.y), color=color, linewidth=1.8, label=curve.label)
@@ -128,16 +131,16 @@ def _frame(axes: Any, name: str, x_label: str) -> None:
 
 
 def _limit(axes: Any, curves: Sequence[Curve], levels: Sequence[Level], floor: float | None) -> None:
-    """Fit the vertical axis to what is shown, but let no short spike of a trace flatten the rest."""
-    shown = [running_mean(c.y) if c.kind == "trace" else c.y for c in curves]
-    values = np.concatenate([*shown, np.array([level.y for level in levels])])
+    """Fits the vertical axis to the curves, but lets no short spike of a trace flatten the rest."""
+    smoothed = [running_mean(c.y) if c.style == "trace" else c.y for c in curves]
+    values = np.concatenate([*smoothed, np.array([level.y for level in levels])])
     values = values[np.isfinite(values)]
     if not len(values):
         return
     low, high = float(values.min()), float(values.max())
-    room = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
-    bottom = 0.0 if low >= 0 > low - room else low - room
-    axes.set_ylim(bottom if floor is None else min(floor, low), high + room)
+    margin = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
+    bottom = 0.0 if low >= 0 > low - margin else low - margin
+    axes.set_ylim(bottom if floor is None else min(floor, low), high + margin)
 
 
 def _mark(axes: Any, level: Level) -> None:
@@ -155,7 +158,7 @@ def _mark(axes: Any, level: Level) -> None:
 
 
 def _inline(svg: str, name: str) -> str:
-    """The element alone, without the XML prologue, sized by the page."""
+    """Returns the element alone, without the XML prologue, sized by the page."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", body, count=1)
     body = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", body, count=1)

@@ -1,4 +1,4 @@
-"""TrainComponents of a page: cards, tables, and numbers as a reader wants them. Everything shown is escaped here."""
+"""Elements of the page: cards, tables and formatted numbers. Everything is escaped here."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pretune.config import flatten
 
 
 def table(tree: Mapping[str, Any]) -> str:
-    """A tree as a table: plain values first, then a group of rows for each branch; empty ones are left out."""
-    plain = {k: v for k, v in tree.items() if not isinstance(v, Mapping) and told(v)}
-    groups = [(k, {n: x for n, x in flatten(v).items() if told(x)}) for k, v in tree.items() if isinstance(v, Mapping)]
+    """Renders a tree as a table: plain values first, then a group of rows for each branch; empty values are omitted."""
+    plain = {k: v for k, v in tree.items() if not isinstance(v, Mapping) and has_content(v)}
+    branches = {k: flatten(v) for k, v in tree.items() if isinstance(v, Mapping)}
+    groups = [(k, {n: x for n, x in v.items() if has_content(x)}) for k, v in branches.items()]
     out = "<tbody>" + "".join(row(k, v) for k, v in plain.items()) + "</tbody>" if plain else ""
     for name, values in groups:
         rows = "".join(row(k, v) for k, v in values.items())
@@ -21,41 +22,41 @@ def table(tree: Mapping[str, Any]) -> str:
     return f"<table>{out}</table>"
 
 
-def told(value: Any) -> bool:
-    """Is there anything to say?"""
+def has_content(value: Any) -> bool:
+    """Whether a value is worth a row."""
     return value is not None and value != [] and value != ""
 
 
 def row(name: str, value: Any) -> str:
-    """A name and its value."""
-    kind = ' class="number"' if is_number(value) else ""
-    return f"<tr><th>{escape(words(name))}</th><td{kind}>{escape(text(value))}</td></tr>"
+    """Renders a name and its value."""
+    style = ' class="number"' if is_number(value) else ""
+    return f"<tr><th>{escape(words(name))}</th><td{style}>{escape(text(value))}</td></tr>"
 
 
 def text(value: Any) -> str:
-    """A value as text, numbers with separators."""
+    """Formats a value, numbers with separators."""
     if isinstance(value, bool) or not is_number(value):
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
 
 
 def card(content: str) -> str:
-    """A framed part of the page; nothing for nothing."""
+    """Renders a card of the page; nothing for no content."""
     return f'<div class="card">{content}</div>' if content else ""
 
 
 def words(name: str) -> str:
-    """A name as words."""
+    """Returns a name as words."""
     return name.replace("_", " ").replace(".", " · ")
 
 
 def score(value: float) -> str:
-    """A share as a percentage, another number with three decimals."""
+    """Formats a fraction as a percentage, any other number with three decimals."""
     return f"{value:.1%}" if 0 <= value <= 1 else f"{value:.3f}"
 
 
 def short(value: float) -> str:
-    """Three significant digits with k, M or G."""
+    """Formats a number with three significant digits and k, M or G."""
     for unit, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= unit:
             return f"{value / unit:.3g} {sign}"
@@ -63,17 +64,17 @@ def short(value: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as hours, minutes, seconds."""
+    """Formats seconds as hours, minutes, seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
 def count(n: int, noun: str) -> str:
-    """A number with its noun."""
+    """Formats a number with its noun."""
     return f"{n} {noun}" + ("" if n == 1 else "s")
 
 
 def is_number(value: Any) -> bool:
-    """A number, and not a truth value."""
+    """Whether a value is a number, and not a boolean."""
     return isinstance(value, int | float) and not isinstance(value, bool)

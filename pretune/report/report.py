@@ -1,6 +1,6 @@
-"""A run directory as one page that anybody can open: `report.html`, self-contained, nothing fetched.
+"""Renders a run directory as `report.html`: one self-contained page, which fetches nothing.
 
-Read are `metrics.jsonl`, `recipe.toml`, `data_stats.json`, `samples.json` and `run.json`, whichever are there.
+It is made of `metrics.jsonl`, `recipe.toml`, `data_stats.json`, `samples.json` and `run.json`, those that exist.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pretune import __version__
 from pretune.config import flatten
 from pretune.disk import replace_file
 from pretune.errors import DataError, MissingInputError
-from pretune.report.charts import Curve, Level, Values, draw
+from pretune.report.charts import Curve, Level, Style, Values, draw
 from pretune.report.html import card, clock, count, is_number, score, short, table, text, words
 
 PAGE = "report.html"
@@ -32,14 +32,14 @@ _ENTROPY = "unigram_entropy"
 
 @dataclass(frozen=True)
 class Run:
-    """What the files of a run directory say.
+    """The files of a run directory.
 
     Attributes:
         rows: lines of `metrics.jsonl`, in order.
         recipe: text of `recipe.toml`.
-        account: documents and tokens in, used, cut ...
+        account: data statistics: documents and tokens read, used, truncated ...
         facts: how the run was made and how it ended: `run.json`.
-        samples: prompts and what the model made of them.
+        samples: prompts and the model's outputs.
     """
 
     path: Path
@@ -50,22 +50,22 @@ class Run:
     samples: list[dict[str, Any]] = field(default_factory=list)
 
     def names(self, prefix: str = "") -> list[str]:
-        """Metrics that begin so, in the order in which they first appear."""
-        found = dict.fromkeys(name for row in self.rows for name in row)
-        return [name for name in found if name.startswith(prefix)]
+        """Returns the metrics that begin with a prefix, in the order in which they first appear."""
+        metrics = dict.fromkeys(name for row in self.rows for name in row)
+        return [name for name in metrics if name.startswith(prefix)]
 
     def series(self, name: str) -> tuple[Values, Values]:
-        """A metric over the tokens (or, where they were not counted, the steps) of the run.
+        """Returns a metric over the tokens of the run, or over its steps if tokens were not counted.
 
         Shape:
             return: (N,), (N,)
         """
-        found = [(x, row[name]) for x, row in zip(self._places, self.rows, strict=True) if is_number(row.get(name))]
-        points = np.asarray(found, dtype=np.float64).reshape(-1, 2)
+        values = [(x, row[name]) for x, row in zip(self._positions, self.rows, strict=True) if is_number(row.get(name))]
+        points = np.asarray(values, dtype=np.float64).reshape(-1, 2)
         return points[:, 0], points[:, 1]
 
     def last(self, name: str) -> float | None:
-        """The newest value of a metric."""
+        """Returns the newest value of a metric."""
         values = [float(row[name]) for row in self.rows if is_number(row.get(name))]
         return values[-1] if values else None
 
@@ -88,19 +88,19 @@ class Run:
 
     @property
     def entropy(self) -> float | None:
-        """Unigram entropy of the corpus in nats a token: the loss of a model that knows frequencies alone."""
+        """Unigram entropy of the corpus in nats per token: the loss of a model that knows only token frequencies."""
         flat = flatten(self.account) | flatten(self.facts)
         return next((float(v) for k, v in flat.items() if k.rpartition(".")[2] == _ENTROPY and is_number(v)), None)
 
     @cached_property
     def _unit(self) -> float:
         """Tokens of a unit of the horizontal axis; 0 where no tokens were counted."""
-        most = max((row["tokens"] for row in self.rows if is_number(row.get("tokens"))), default=0)
-        return next((unit for unit in sorted(_UNITS, reverse=True) if most >= unit), 0.0)
+        total = max((row["tokens"] for row in self.rows if is_number(row.get("tokens"))), default=0)
+        return next((unit for unit in sorted(_UNITS, reverse=True) if total >= unit), 0.0)
 
     @cached_property
-    def _places(self) -> list[float]:
-        """Where each row stands on the axis; one without a token count stands where the row before it does."""
+    def _positions(self) -> list[float]:
+        """Position of each row on the axis; a row without a token count has that of the row before it."""
         out, tokens = [], 0.0
         for row in self.rows:
             tokens = row.get("tokens", tokens)
@@ -112,7 +112,7 @@ _UNITS = {1.0: "", 1e3: "thousand ", 1e6: "million ", 1e9: "billion "}
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write `report.html` into a run directory, whole or not at all.
+    """Writes `report.html` into a run directory, whole or not at all.
 
     Raises:
         MissingInputError: the directory holds no `metrics.jsonl`.
@@ -125,10 +125,10 @@ def write_report(run_dir: Path) -> Path:
 
 
 def read_run(path: Path) -> Run:
-    """Read what a run directory holds; only the metrics must be there."""
+    """Reads the files of a run directory; only the metrics are required."""
     metrics = path / "metrics.jsonl"
     if not metrics.is_file():
-        raise MissingInputError(f"{path}: no metrics.jsonl here; give the directory of a run (its recipe's `output`)")
+        raise MissingInputError(f"{path}: no metrics.jsonl here; name the directory of a run (its recipe's `output`)")
     recipe = path / "recipe.toml"
     return Run(
         path,
@@ -141,14 +141,14 @@ def read_run(path: Path) -> Run:
 
 
 def render(run: Run) -> str:
-    """The page as text."""
+    """Renders the page."""
     body = "\n".join(section(run) for section in _SECTIONS)
     template = resources.files("pretune.report").joinpath("report_template.html").read_text(encoding="utf-8")
     return Template(template).substitute(title=escape(_title(run)), body=body, version=__version__)
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Metrics, line by line; a last line cut short by a crash is left out."""
+    """Reads metrics line by line; a last line truncated by a crash is skipped."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):
@@ -169,7 +169,7 @@ def _read_json(path: Path, default: Any) -> Any:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not JSON: {error}; remove the file to leave its part out") from None
+        raise DataError(f"{path}: not JSON: {error}; remove the file to omit its section") from None
     if not isinstance(value, type(default)):
         raise DataError(f"{path}: expected a JSON {'list' if default == [] else 'object'}; remove the file")
     return value
@@ -180,25 +180,25 @@ def _title(run: Run) -> str:
 
 
 def _header(run: Run) -> str:
-    """What was trained on what, when."""
+    """Renders the title: what was trained on which data, and when."""
     recipe = tomllib.loads(run.recipe)
     model, data = recipe.get("model", {}), recipe.get("data", {})
     origin = model.get("init") or f"{model.get('family', 'bert')} {model.get('size', 'mini')} from random weights"
-    work = [*recipe.get("objective", {}), *recipe.get("task", {})]
-    places = [*data.get("stores", []), *data.get("train", [])]
+    targets = [*recipe.get("objective", {}), *recipe.get("task", {})]
+    sources = [*data.get("stores", []), *data.get("train", [])]
     size = run.facts.get("parameters")
-    said = [
+    parts = [
         str(origin) if run.recipe else "",
         f"{size:,} parameters" if is_number(size) else "",
-        " + ".join(name.upper() if len(name) < 4 else name for name in work),
-        f"on {', '.join(map(str, places))}" if places else "",
+        " + ".join(name.upper() if len(name) < 4 else name for name in targets),
+        f"on {', '.join(map(str, sources))}" if sources else "",
         str(run.facts.get("began", ""))[:16].replace("T", " "),
     ]
-    return f"<header><h1>{escape(_title(run))}</h1><p>{escape(' · '.join(filter(None, said)))}</p></header>"
+    return f"<header><h1>{escape(_title(run))}</h1><p>{escape(' · '.join(filter(None, parts)))}</p></header>"
 
 
 def _tiles(run: Run) -> str:
-    """The numbers to see first."""
+    """Renders the headline numbers."""
     tiles: list[tuple[str, str, str]] = []
     best = run.series("eval/loss")[1]
     if len(best):
@@ -214,11 +214,11 @@ def _tiles(run: Run) -> str:
             tiles.append((show(value), label, ""))
     speed = run.series("tokens_per_second")[1]
     if len(speed):
-        tiles.append((short(float(np.nanmedian(speed))), "tokens a second", "median"))
+        tiles.append((short(float(np.nanmedian(speed))), "tokens per second", "median"))
     for name, label in (("gemm_share", "of the GEMM limit"), ("data_wait", "waiting for data")):
-        share = run.series(name)[1]
-        if len(share):
-            tiles.append((f"{np.nanmedian(share):.1%}", label, "median"))
+        ratio = run.series(name)[1]
+        if len(ratio):
+            tiles.append((f"{np.nanmedian(ratio):.1%}", label, "median"))
     cells = "".join(
         f'<div class="tile"><b>{escape(value)}</b><span>{escape(label)}</span><small>{escape(note)}</small></div>'
         for value, label, note in tiles
@@ -227,7 +227,7 @@ def _tiles(run: Run) -> str:
 
 
 def _curves(run: Run) -> str:
-    """Loss first and wide, then everything else in pairs."""
+    """Renders the loss first and wide, then all other charts in pairs."""
     terms = [name.removeprefix("loss/") for name in run.names("loss/")]
     main = next((f"loss/{term}" for term in run.token_terms if term in terms), "loss")
     if main not in run.names():
@@ -242,13 +242,13 @@ def _curves(run: Run) -> str:
         _plain_chart(run, name, f"{words(name.removeprefix('eval/')).capitalize()}, validation", "dots")
         for name in scores
     ]
-    small += [_plain_chart(run, name, title, kind) for name, title, kind in _CHARTS]
+    small += [_plain_chart(run, name, title, style) for name, title, style in _CHARTS]
     for name in run.names("accuracy/"):
         title = f"{name.removeprefix('accuracy/').upper()} accuracy, training"
         small.append(_plain_chart(run, name, title, "trace"))
     cards = [card(chart) for chart in small if chart]
     if cards:
-        out.append(f'<h2>Along the way</h2><div class="pair">{"".join(cards)}</div>')
+        out.append(f'<h2>During training</h2><div class="pair">{"".join(cards)}</div>')
     return "\n".join(out)
 
 
@@ -261,27 +261,27 @@ def _loss_chart(run: Run, name: str, wide: bool = False) -> str:
     if run.entropy is not None and name.removeprefix("loss/") in run.token_terms:
         levels.append(Level("unigram entropy", run.entropy))
     term = name.removeprefix("loss/").upper()
-    title = "Loss, nats" if name == "loss" else f"{term} loss, nats a prediction"
+    title = "Loss, nats" if name == "loss" else f"{term} loss, nats per prediction"
     return draw(title, curves, run.axis, levels, wide) if curves else ""
 
 
-def _plain_chart(run: Run, name: str, title: str, kind: Any) -> str:
+def _plain_chart(run: Run, name: str, title: str, style: Style) -> str:
     x, y = run.series(name)
     floor = 0.0 if name in _FROM_ZERO else None
-    return draw(title, [Curve(title, x, y, kind)], run.axis, floor=floor) if len(x) > 1 else ""
+    return draw(title, [Curve(title, x, y, style)], run.axis, floor=floor) if len(x) > 1 else ""
 
 
 def _entropy_note(run: Run, main: str) -> str:
     if run.entropy is None or main == "loss":
         return ""
     return (
-        '<p class="note">The dashed line is the unigram entropy of the corpus: what a model reaches that knows how '
-        "frequent each token is and nothing else. Below it, the model uses context.</p>"
+        '<p class="note">The dashed line is the unigram entropy of the corpus: the loss of a model that knows only '
+        "token frequencies. Below it, the model uses context.</p>"
     )
 
 
 def _labels(run: Run) -> str:
-    """The newest scores of each label, where a task gives them."""
+    """Renders the newest scores of each label, where a task has them."""
     newest = {name: run.last(name) for name in run.names("eval/") if name.count("/") == 2}
     labels = [str(label) for label in run.facts.get("labels") or ()]
     columns = [
@@ -299,7 +299,7 @@ def _labels(run: Run) -> str:
         for label in labels
     )
     whole = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return f"<h2>Label by label</h2>{card(whole)}"
+    return f"<h2>Scores by label</h2>{card(whole)}"
 
 
 def _cell(value: float | None) -> str:
@@ -315,22 +315,22 @@ def _samples(run: Run) -> str:
         for s in run.samples
         if isinstance(s, dict)
     )
-    return f'<h2>What it says</h2><div class="card">{cells}</div>'
+    return f'<h2>Samples</h2><div class="card">{cells}</div>'
 
 
 def _account(run: Run) -> str:
     if not run.account:
         return ""
-    return "<h2>Where the data went</h2>" + card(table(run.account))
+    return "<h2>Data statistics</h2>" + card(table(run.account))
 
 
 def _next(run: Run) -> str:
     lines = next_commands(str(run.path), set(run.abilities.values()))
-    return f'<h2>Use it</h2><div class="card"><pre>{escape(chr(10).join(lines))}</pre></div>'
+    return f'<h2>Next commands</h2><div class="card"><pre>{escape(chr(10).join(lines))}</pre></div>'
 
 
 def next_commands(model: str, abilities: Collection[str]) -> list[str]:
-    """What a model can do, as commands.
+    """Returns the commands that use a model.
 
     Args:
         abilities: of `generate`, `fill`, `classify`.
@@ -351,7 +351,7 @@ def _configuration(run: Run) -> str:
     parts = []
     if run.recipe:
         parts.append(
-            f'<h2>How it was made</h2><div class="card"><details open><summary>recipe.toml, resolved</summary>'
+            f'<h2>Configuration</h2><div class="card"><details open><summary>recipe.toml, resolved</summary>'
             f"<pre>{escape(run.recipe.strip())}</pre></details></div>"
         )
     if run.facts:
@@ -363,13 +363,13 @@ def _configuration(run: Run) -> str:
 
 
 def _scores(run: Run) -> list[tuple[str, float]]:
-    """Scores of a task over all its labels, with their newest values."""
+    """Returns the newest scores of a task over all its labels."""
     names = [name for name in run.names("eval/") if name.count("/") == 1 and name != "eval/loss"]
     return [(name, value) for name in names if (value := run.last(name)) is not None]
 
 
 def _perplexity(run: Run) -> float | None:
-    """Of the term that predicts each next token."""
+    """Returns the perplexity of the term that predicts each next token."""
     term = next((name for name, ability in run.abilities.items() if ability == "generate"), None)
     loss = run.last(f"eval/loss/{term}")
     return math.exp(loss) if loss is not None and loss < 50 else None
@@ -381,10 +381,10 @@ _FACTS: Sequence[tuple[str, str, Callable[[float], str]]] = (
     ("epoch", "epochs", lambda value: f"{value:.2f}"),
     ("time", "training time", clock),
 )
-_CHARTS = (
+_CHARTS: Sequence[tuple[str, str, Style]] = (
     ("lr", "Learning rate", "line"),
     ("grad_norm", "Gradient norm", "trace"),
-    ("tokens_per_second", "Tokens a second", "trace"),
+    ("tokens_per_second", "Tokens per second", "trace"),
 )
 _FROM_ZERO = ("tokens_per_second", "grad_norm")
 _SECTIONS: Sequence[Callable[[Run], str]] = (

@@ -1,4 +1,4 @@
-"""A few things that a finished model says about held-out text, for its report."""
+"""Samples of a finished model on held-out text, for its report."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ _PROMPT, _CONTINUATION = 16, 48  # tokens
 
 
 class Sample(TypedDict):
-    """What was asked, and what the model answered."""
+    """A prompt and the model's output."""
 
     prompt: str
     output: str
 
 
 def write_samples(run: Path, model: Model, recipe: Recipe, data: Data | None = None) -> None:
-    """Ask a model what its objective or task was about, and keep the answers in its run directory.
+    """Samples a model on what it was trained for, and writes the samples into its run directory.
 
     Args:
         data: labelled data in memory, where the recipe names no file.
     """
     facts = json.loads((run / FACTS).read_text(encoding="utf-8"))
-    answers = take_samples(model, recipe, set(facts.get("abilities", {}).values()), data)
-    replace_file(run / FILE, json.dumps(answers, ensure_ascii=False, indent=2).encode())
+    samples = draw_samples(model, recipe, set(facts.get("abilities", {}).values()), data)
+    replace_file(run / FILE, json.dumps(samples, ensure_ascii=False, indent=2).encode())
 
 
-def take_samples(model: Model, recipe: Recipe, abilities: Collection[str], data: Data | None = None) -> list[Sample]:
-    """Answers on texts chosen by key from the held-out part, or the training part where nothing is held out.
+def draw_samples(model: Model, recipe: Recipe, abilities: Collection[str], data: Data | None = None) -> list[Sample]:
+    """Samples on texts chosen by key from the held-out split, or from the training split if nothing is held out.
 
     Args:
         abilities: what the model was trained for: `fill`, `generate`, `classify`.
@@ -65,24 +65,24 @@ def take_samples(model: Model, recipe: Recipe, abilities: Collection[str], data:
 
 
 def fills(model: Model, split: TokenSplit, draw: Draw) -> list[Sample]:
-    """Sentences with one whole word hidden, and the likeliest words for it."""
+    """Masks one whole word in sentences and returns the most probable words for it."""
     out: list[Sample] = []
     for number, tokens in enumerate(_sentences(split, draw)):
-        place = _word(model, tokens, draw.at("place", number))
-        if place is None:
+        position = _whole_word(model, tokens, draw.at("place", number))
+        if position is None:
             continue
         decode, mask = model.tokenizer.decode, model.tokenizer.token(model.tokenizer.vocabulary.mask or 0)
-        prompt = f"{decode(tokens[:place])} {mask} {decode(tokens[place + 1 :])}".strip()
+        prompt = f"{decode(tokens[:position])} {mask} {decode(tokens[position + 1 :])}".strip()
         guesses = model.fill(prompt, top=4)[0]
-        found = ", ".join(f"{guess.token} {guess.probability:.2f}" for guess in guesses)
-        out.append({"prompt": prompt, "output": f"{found}   (it was: {decode(tokens[place : place + 1])})"})
+        words = ", ".join(f"{guess.token} {guess.probability:.2f}" for guess in guesses)
+        out.append({"prompt": prompt, "output": f"{words}   (masked word: {decode(tokens[position : position + 1])})"})
         if len(out) == COUNT:
             break
     return out
 
 
 def continuations(model: Model, split: TokenSplit, draw: Draw) -> list[Sample]:
-    """Beginnings of documents, and how the model goes on: sampled, as greedy text of a small model repeats itself."""
+    """Continues beginnings of documents; by sampling, since greedy text of a small model repeats itself."""
     offsets = split.document_offsets
     long = np.flatnonzero(np.diff(offsets) > 2 * _PROMPT)
     chosen = long[np.argsort(draw.bits(long))[:COUNT]]
@@ -95,23 +95,23 @@ def continuations(model: Model, split: TokenSplit, draw: Draw) -> list[Sample]:
 
 
 def labellings(model: Model, recipe: Recipe, draw: Draw, data: Data) -> list[Sample]:
-    """Labelled texts, with the model's label beside the true one."""
+    """Labels texts and returns the model's label beside the true one."""
     examples = read_labelled(data, recipe.data.columns)
     order = np.argsort(draw.bits(np.arange(len(examples))))[:COUNT]
     chosen = [examples[n] for n in order.tolist()]
     paired = recipe.data.columns.second_column is not None
-    found = model.predict([e.text for e in chosen], [e.second or "" for e in chosen] if paired else None)
+    predictions = model.predict([e.text for e in chosen], [e.second or "" for e in chosen] if paired else None)
     return [
         {
             "prompt": f"{e.text} | {e.second}" if e.second else e.text,
-            "output": f"{p.label} {p.score:.2f}   (labelled: {e.label})",
+            "output": f"{p.label} {p.score:.2f}   (true label: {e.label})",
         }
-        for e, p in zip(chosen, found, strict=True)
+        for e, p in zip(chosen, predictions, strict=True)
     ]
 
 
 def _sentences(split: TokenSplit, draw: Draw) -> Iterator[Sequence[int]]:
-    """Sentences of a middling length, in an order that the key gives, without a document's end token."""
+    """Yields sentences of medium length in an order given by the key, without a document's end token."""
     starts = split.sentence_offsets
     ends = np.append(starts[1:], split.token_count)
     last = np.isin(ends, split.document_offsets)
@@ -121,8 +121,8 @@ def _sentences(split: TokenSplit, draw: Draw) -> Iterator[Sequence[int]]:
         yield split.read(int(starts[n]), int(starts[n] + sizes[n])).tolist()
 
 
-def _word(model: Model, tokens: Sequence[int], draw: Draw) -> int | None:
-    """Place of a token that is a whole word of letters; None where there is none."""
+def _whole_word(model: Model, tokens: Sequence[int], draw: Draw) -> int | None:
+    """Returns the position of a token that is a whole word of letters, or None."""
     continues = model.tokenizer.vocabulary.continuation
     whole = [
         n

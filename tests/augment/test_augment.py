@@ -173,7 +173,7 @@ def test_bad_lists_are_named(tmp_path: Path) -> None:
         build({"swpa": {}})
     with pytest.raises(UsageError, match=r"augment\.swap"):
         build({"swap": {"rate": 2.0}})
-    with pytest.raises(UsageError, match="no method"):
+    with pytest.raises(UsageError, match="no augmentation method"):
         build({})
 
 

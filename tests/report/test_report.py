@@ -161,7 +161,7 @@ def test_evaluations_stand_where_their_step_is(run: Path) -> None:
 
 def test_non_finite_values_leave_gaps() -> None:
     y = np.array([1.0, np.nan, 3.0, np.inf, 5.0])
-    smooth = running_mean(y, share=0.6)
+    smooth = running_mean(y, fraction=0.6)
     assert np.isfinite(smooth).all()
     svg = draw("Loss", [Curve("training", np.arange(5.0), y, "trace")], "steps", [Level("level", 2.0)])
     assert "NaN" not in svg
@@ -172,6 +172,6 @@ def test_running_mean_of_a_constant_is_the_constant() -> None:
 
 
 def test_thin_keeps_both_ends() -> None:
-    x, y = thin(np.arange(5000.0), np.arange(5000.0) ** 2, most=100)
+    x, y = thin(np.arange(5000.0), np.arange(5000.0) ** 2, max_points=100)
     assert len(x) <= 100
     assert (x[0], x[-1], y[-1]) == (0.0, 4999.0, 4999.0**2)
