@@ -112,7 +112,7 @@ def extend(*words: Args, model: Path, output: Path, config: Path | None = None, 
         from pretune.models.vocabulary import extend_vocabulary
 
         network = load_model(model)
-        origins = {id: candidate.pieces for id, candidate in extended.words.items()}
+        origins = {id: candidate.subwords for id, candidate in extended.words.items()}
         extend_vocabulary(network, extended.tokenizer.vocabulary.size, origins)
         save_model(network, output, extended.tokenizer)
     else:

@@ -153,7 +153,7 @@ def test_quantised_weights_are_near(kind: str, most: float, tmp_path: Path) -> N
 
 def test_the_tokenizer_in_the_file(tmp_path: Path) -> None:
     own = byte_tokenizer()
-    pieces = [piece or f"unused{n}" for n, piece in enumerate(own.pieces)]
+    pieces = [piece or f"unused{n}" for n, piece in enumerate(own.subwords)]
     theirs, family = make("llama")
     metadata: dict[str, Any] = {
         "tokenizer.ggml.model": "gpt2",

@@ -1,11 +1,12 @@
-"""Documents to tokens, and to the tokens at which sentences begin, through a memory of pieces.
+"""Documents to tokens, and to the tokens at which sentences begin, through a memory of pretokens.
 
-    texts --cut--> pieces --looked up--> slots of the memory --> tokens
+    texts --cut--> pretokens --looked up--> slots of the memory --> tokens
                        \\-- new ones --> tokenizers --> a slot each
 
-Natural text repeats its words: 12 MB of documentation hold 2.9 M pieces, 54 k different ones, and the tokenizer proper
-sees only those. Short ASCII pieces are looked up as integers, all at once (`text/encode/word_table.py`), others as
-strings. A pipeline that is not known to be safe to cut (`text/encode/pretokenize.py`) is run on whole documents.
+Natural text repeats its words: 12 MB of documentation hold 2.9 M pretokens, 54 k different ones, and the tokenizer
+proper sees only those. Short ASCII pretokens are looked up as integers, all at once (`text/encode/word_table.py`),
+others as strings. A pipeline that is not known to be safe to cut (`text/encode/pretokenize.py`) is run on whole
+documents.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import tokenizers
 from numpy.typing import NDArray
 
 from pretune.text.encode.pretokenize import WHITE, Codes, Cutter, Integers, cutter
-from pretune.text.encode.word_table import LONGEST, WordTable, keys_of
+from pretune.text.encode.word_table import MAX_BYTES, WordTable, keys_of
 from pretune.text.tokenizer.tokenizer import Tokenizer, encode_all
 from pretune.text.tokenizer.vocabulary import byte_alphabet, is_byte_level, spaces
 
-MOST_PIECES = 1 << 17  # slots held before all are forgotten: bounds memory at about 40 MB
-MOST_TOKENS = 1 << 21
+MAX_PRETOKENS = 1 << 17  # slots held before all are forgotten: bounds memory at about 40 MB
+MAX_TOKENS = 1 << 21
 _MANY_LOOKS = 1 << 19  # tokens passed over while looking for characters
 
 
@@ -47,8 +48,8 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class _Pieces:
-    """The pieces of some texts: where each lies in the texts, laid end to end with a NUL after each, and its slot.
+class _Pretokens:
+    """The pretokens of some texts: where each lies in the texts, laid end to end with a NUL after each, and its slot.
 
     Shape:
         start, size, slots: (P,)
@@ -65,25 +66,25 @@ class _Pieces:
 
 
 class _Slots(dict[str, int]):
-    """Piece to slot; a piece not seen before gets the next one and is noted."""
+    """Piece to slot; a pretoken not seen before gets the next one and is noted."""
 
     def __init__(self) -> None:
         super().__init__({"": 0})
         self.begin(1)
 
     def begin(self, next: int) -> None:
-        """What was noted is learned; the next piece gets this slot."""
+        """What was noted is learned; the next pretoken gets this slot."""
         self.new: list[str] = []
         self._next = next
 
-    def __missing__(self, piece: str) -> int:
-        slot = self[piece] = self._next + len(self.new)
-        self.new.append(piece)
+    def __missing__(self, pretoken: str) -> int:
+        slot = self[pretoken] = self._next + len(self.new)
+        self.new.append(pretoken)
         return slot
 
 
 class DocumentEncoder:
-    """Documents to tokens and sentence starts, with a bounded memory of pieces.
+    """Documents to tokens and sentence starts, with a bounded memory of pretokens.
 
     Args:
         tokenizer: what the ids must agree with.
@@ -97,7 +98,7 @@ class DocumentEncoder:
         self._cutter = cutter(tokenizer.layout)
         self._encode_words = _word_encoder(tokenizer, self._backend)
         self._drop_blank = tokenizer.layout["model"]["type"] == "Unigram"
-        self._is_space = spaces(tokenizer.layout, tokenizer.pieces)
+        self._is_space = spaces(tokenizer.layout, tokenizer.subwords)
         self._forget()
 
     def encode(
@@ -113,27 +114,27 @@ class DocumentEncoder:
         wanted = [starts] if words is None else [starts, words]
         if self._cutter is None:
             return self._encode_whole(texts, wanted)
-        if len(self._firsts) > MOST_PIECES or len(self._tokens) > MOST_TOKENS:
+        if len(self._firsts) > MAX_PRETOKENS or len(self._tokens) > MAX_TOKENS:
             self._forget()
         self._fresh: dict[str, tokenizers.Encoding] = {}
         try:
-            pieces = self._cut(texts, self._cutter)
+            pretokens = self._cut(texts, self._cutter)
         except BaseException:
             self._forget()
             raise
-        lengths = self._lengths[pieces.slots]
+        lengths = self._lengths[pretokens.slots]
         ends = np.cumsum(lengths)
         begins = ends - lengths
-        tokens = self._tokens[np.repeat(self._firsts[pieces.slots] - begins, lengths) + np.arange(ends[-1])]
-        return _finish(tokens, ends[pieces.slots == 0], [self._places(pieces, begins, run) for run in wanted])
+        tokens = self._tokens[np.repeat(self._firsts[pretokens.slots] - begins, lengths) + np.arange(ends[-1])]
+        return _finish(tokens, ends[pretokens.slots == 0], [self._places(pretokens, begins, run) for run in wanted])
 
     def _forget(self) -> None:
         self._slots, self._words = _Slots(), WordTable()
         self._tokens = np.array([self._end], self._dtype)
         self._firsts, self._lengths = np.zeros(1, np.int64), np.ones(1, np.int64)
-        self._indents = np.zeros((1, 2), np.int64)  # leading white space of a piece: characters, tokens
+        self._indents = np.zeros((1, 2), np.int64)  # leading white space of a pretoken: characters, tokens
 
-    def _cut(self, texts: Sequence[str], how: Cutter) -> _Pieces:
+    def _cut(self, texts: Sequence[str], how: Cutter) -> _Pretokens:
         """Pieces and their slots, by arrays where that is possible, else by the pattern."""
         text = "\0".join((*texts, ""))
         codes = None if text.count("\0") > len(texts) else _codes(text)
@@ -141,36 +142,36 @@ class DocumentEncoder:
         if cut is None or codes is None:
             return self._by_pattern(text, texts, how)
         start, size, left = cut
-        left |= size > LONGEST
+        left |= size > MAX_BYTES
         slots = np.zeros(len(start), np.int64)
         short = np.flatnonzero(~left & (codes[start] != 0))
         slots[short] = self._look_up_words(text, codes, start[short], size[short])
         if not left.any():
-            return _Pieces(text, start, size, slots)
+            return _Pretokens(text, start, size, slots)
         bounds = zip(start[left].tolist(), (start + size)[left].tolist(), strict=True)
         found = [how.pattern.findall(text[a:b]) for a, b in bounds]
-        pieces = list(chain.from_iterable(found))
+        pretokens = list(chain.from_iterable(found))
         counts = np.ones(len(start), np.int64)
         counts[left] = [len(run) for run in found]
         inner = np.repeat(left, counts)
         slots, size, start = np.repeat(slots, counts), np.repeat(size, counts), np.repeat(start, counts)
-        slots[inner] = self._look_up(pieces)
-        size[inner] = np.fromiter(map(len, pieces), np.int64, len(pieces))
+        slots[inner] = self._look_up(pretokens)
+        size[inner] = np.fromiter(map(len, pretokens), np.int64, len(pretokens))
         before = np.cumsum(size) - size
-        return _Pieces(text, start + before - np.repeat(before[np.cumsum(counts) - counts], counts), size, slots)
+        return _Pretokens(text, start + before - np.repeat(before[np.cumsum(counts) - counts], counts), size, slots)
 
-    def _by_pattern(self, text: str, texts: Sequence[str], how: Cutter) -> _Pieces:
+    def _by_pattern(self, text: str, texts: Sequence[str], how: Cutter) -> _Pretokens:
         find = how.pattern.findall
-        pieces: list[str] = []
+        pretokens: list[str] = []
         for one in texts:
-            pieces += find(one)
-            pieces.append("")  # slot 0, the end token
-        slots = self._look_up(pieces)
-        size = np.fromiter(map(len, pieces), np.int64, len(pieces)) + (slots == 0)
-        return _Pieces(text, np.cumsum(size) - size, size, slots)
+            pretokens += find(one)
+            pretokens.append("")  # slot 0, the end token
+        slots = self._look_up(pretokens)
+        size = np.fromiter(map(len, pretokens), np.int64, len(pretokens)) + (slots == 0)
+        return _Pretokens(text, np.cumsum(size) - size, size, slots)
 
-    def _look_up(self, pieces: list[str]) -> Integers:
-        slots = np.fromiter(map(self._slots.__getitem__, pieces), np.int64, len(pieces))
+    def _look_up(self, pretokens: list[str]) -> Integers:
+        slots = np.fromiter(map(self._slots.__getitem__, pretokens), np.int64, len(pretokens))
         if new := self._slots.new:
             self._fresh = dict(zip(new, encode_all(self._backend, new, offsets=True), strict=True))
             self._learn(new, [encoding.ids for encoding in self._fresh.values()])
@@ -195,7 +196,7 @@ class DocumentEncoder:
 
     def _learn(self, new: list[str], found: list[list[int]]) -> None:
         if self._drop_blank:
-            found = [ids if piece.strip(WHITE) else [] for piece, ids in zip(new, found, strict=True)]
+            found = [ids if pretoken.strip(WHITE) else [] for pretoken, ids in zip(new, found, strict=True)]
         lengths = np.fromiter(map(len, found), np.int64, len(found))
         tokens = np.fromiter(chain.from_iterable(found), self._dtype, int(lengths.sum()))
         ends = np.cumsum(lengths)
@@ -209,26 +210,26 @@ class DocumentEncoder:
         self._tokens = np.concatenate([self._tokens, tokens])
         self._slots.begin(len(self._firsts))
 
-    def _places(self, pieces: _Pieces, begins: Integers, starts: Sequence[Sequence[int]]) -> Integers:
-        """The token at which each sentence or word begins, by the piece that holds its first character."""
-        shifts = np.append(0, pieces.start[pieces.slots == 0] + 1)[:-1]
+    def _places(self, pretokens: _Pretokens, begins: Integers, starts: Sequence[Sequence[int]]) -> Integers:
+        """The token at which each sentence or word begins, by the pretoken that holds its first character."""
+        shifts = np.append(0, pretokens.start[pretokens.slots == 0] + 1)[:-1]
         flat = np.fromiter(chain.from_iterable(starts), np.int64)
         shift = np.repeat(shifts, [len(run) for run in starts])
         flat = (flat + shift)[flat > 0]  # that a document begins one is known
-        piece = np.searchsorted(pieces.start, flat, side="right") - 1
-        piece += flat >= (pieces.start + pieces.size)[piece]  # white space that is in no piece
-        into = np.maximum(flat - pieces.start[piece], 0)
-        indents = self._indents[pieces.slots[piece]]
-        tokens: Integers = begins[piece] + indents[:, 1]
+        pretoken = np.searchsorted(pretokens.start, flat, side="right") - 1
+        pretoken += flat >= (pretokens.start + pretokens.size)[pretoken]  # white space that is in no pretoken
+        into = np.maximum(flat - pretokens.start[pretoken], 0)
+        indents = self._indents[pretokens.slots[pretoken]]
+        tokens: Integers = begins[pretoken] + indents[:, 1]
         inside = np.flatnonzero(into > indents[:, 0])  # rare but in Chinese under byte-level BPE
         if len(inside):
-            tokens[inside] = begins[piece[inside]] + self._inside(pieces, piece[inside], into[inside])
+            tokens[inside] = begins[pretoken[inside]] + self._inside(pretokens, pretoken[inside], into[inside])
         return tokens
 
-    def _inside(self, pieces: _Pieces, which: Integers, characters: Integers) -> Integers:
-        """The token inside its piece that holds each character. Shape: which, characters, return: (N,)"""
+    def _inside(self, pretokens: _Pretokens, which: Integers, characters: Integers) -> Integers:
+        """The token inside its pretoken that holds each character. Shape: which, characters, return: (N,)"""
         different, group = np.unique(which, return_inverse=True)
-        texts = [pieces[i] for i in different.tolist()]
+        texts = [pretokens[i] for i in different.tolist()]
         known = [text for text in texts if text not in self._fresh]
         found = self._fresh | dict(zip(known, encode_all(self._backend, known, offsets=True), strict=True))
         bounds = np.searchsorted(group, np.arange(len(different) + 1))  # `which` rises, and so does `group`

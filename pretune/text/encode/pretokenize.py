@@ -1,4 +1,4 @@
-"""Cutting text into pieces that a tokenizer treats apart, so that each different piece need be encoded only once.
+"""Cutting text into pretokens that a tokenizer treats apart, so that each different pretoken need be encoded only once.
 
 A cut is made only where the pipeline provably treats both sides apart, so the ids are those of the whole text; a test
 holds them equal. ASCII is cut by array arithmetic on the classes of characters, a megabyte in milliseconds. A run
@@ -54,8 +54,8 @@ class Cutter:
     """How text is cut.
 
     Attributes:
-        pattern: cuts any text, and what the arrays leave whole, into pieces that together are all of it.
-        bounds: where pieces of ASCII text begin and where they end, from classes and codes; None: all by the pattern.
+        pattern: cuts any text, and what the arrays leave whole, into pretokens that together are all of it.
+        bounds: where pretokens of ASCII text begin and end, from classes and codes; None: all by the pattern.
         classes: of the characters below U+3001; later ones are `_OTHER`.
     """
 
@@ -67,8 +67,8 @@ class Cutter:
         """Cut texts by arrays; None if these are not for that.
 
         Shape:
-            codes: (T,); return: first code (P,) and size (P,) of each piece, and whether it is left to the pattern
-            (P,). The NULs at the ends of texts are pieces; white space that gives no token is in none.
+            codes: (T,); return: first code (P,) and size (P,) of each pretoken, and whether it is left to the pattern
+            (P,). The NULs at the ends of texts are pretokens; white space that gives no token is in none.
         """
         if self.bounds is None or self.classes is None:
             return None
@@ -131,7 +131,7 @@ def _gpt2(kinds: NDArray[np.uint8], codes: Codes) -> tuple[Flags, Flags]:
 
 
 def cutter(layout: Mapping[str, Any]) -> Cutter | None:
-    """How text is cut into pieces that this tokenizer treats apart; None where no way is known."""
+    """How text is cut into pretokens that this tokenizer treats apart; None where no way is known."""
     if any(not token["special"] for token in layout["added_tokens"]):
         return None
     normalize = stages(layout["normalizer"], "normalizers")

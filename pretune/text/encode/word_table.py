@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-LONGEST = 16
+MAX_BYTES = 16
 Words = NDArray[np.uint64]
 Integers = NDArray[np.int64]
 

@@ -15,7 +15,7 @@ class DuplicateFilter:
     that, so that merging costs a constant a document. Memory: 16 bytes a document at rest, 28 while merging.
     """
 
-    LEAST = 1 << 14
+    MIN_RECENT = 1 << 14
 
     def __init__(self) -> None:
         self._high: Words = np.zeros(0, np.uint64)
@@ -35,7 +35,7 @@ class DuplicateFilter:
             if digest not in self._recent:
                 self._recent.add(digest)
                 fresh[place] = True
-        if len(self._recent) > max(self.LEAST, len(self._high) // 32):
+        if len(self._recent) > max(self.MIN_RECENT, len(self._high) // 32):
             self._merge()
         return fresh
 

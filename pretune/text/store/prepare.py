@@ -39,7 +39,7 @@ from pretune.text.tokenizer.tokenizer import Tokenizer
 
 BATCH_BYTES = 1 << 20
 BATCH_DOCUMENTS = 4096
-MOST_DOMAINS = 1 << 16
+MAX_DOMAINS = 1 << 16
 _SMALL = 4  # batches: below this, starting processes costs more than it saves
 _log = logging.getLogger(__name__)
 
@@ -240,9 +240,9 @@ class _Run:
     def _domain(self, document: Document) -> int:
         number = self._domains.setdefault(document.domain, len(self._domains))
         if number == len(self._domain_counts):
-            if number == MOST_DOMAINS:
+            if number == MAX_DOMAINS:
                 raise DataError(
-                    f"{document.source}:{document.line}: more than {MOST_DOMAINS} domains; "
+                    f"{document.source}:{document.line}: more than {MAX_DOMAINS} domains; "
                     f"is {self._config.corpus.domain_field!r} (corpus.domain_field) an identifier?"
                 )
             self._domain_counts.append([0, 0])

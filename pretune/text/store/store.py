@@ -32,7 +32,7 @@ FORMAT = "pretune token store"
 VERSION = 2
 MANIFEST = "manifest.json"
 SPLITS = ("train", "validation")
-_LEAST_KEPT = 1 << 17  # sentences below which an index is made in milliseconds
+_MIN_KEPT = 1 << 17  # sentences below which an index is made in milliseconds
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class TokenSplit:
             name: what they are; with the content of the store it decides what is in them.
             parts: makes them piece by piece.
         """
-        if self.manifest.sentences < _LEAST_KEPT:
+        if self.manifest.sentences < _MIN_KEPT:
             return computed(parts)
         return kept(self._folder / FOLDER / f"{self._name}-{name}", self._fingerprint, parts)
 

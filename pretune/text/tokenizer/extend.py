@@ -6,7 +6,7 @@ A candidate is a word as the tokenizer's own pipeline cuts it, or as a segmenter
 Chinese character apart. Its score is how many tokens the text would have less: its count times the tokens that it takes
 now, less one. How a word enters depends on the model: into the vocabulary of WordPiece, which takes the longest match;
 into that of BPE, with `ignore_merges`, so that a word of the vocabulary is one token; into Unigram with a score that
-beats its pieces; as an added token where the pipeline would cut it, or the model never see it alone.
+beats its subwords; as an added token where the pipeline would cut it, or the model never see it alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pretune.text.tokenizer.tokenizer import Tokenizer, encode_all
 
 _BATCH = 4096  # candidates that are encoded together
 _LETTERS = re.compile(r"▁?[^\W\d_]+")
-_MOST = 1 << 22  # different words that are counted
+_MAX_WORDS = 1 << 22  # different words that are counted
 
 
 class ExtendConfig(Config):
@@ -38,14 +38,14 @@ class ExtendConfig(Config):
 
     Attributes:
         tokens: new ones at most.
-        least: how often a word must occur.
-        longest: characters of a word at most.
+        min_count: how often a word must occur.
+        max_length: characters of a word at most.
         segmenter: finds words of Chinese, as for `pretune prepare`.
     """
 
     tokens: int = Field(default=1000, ge=1, le=1 << 20)
-    least: int = Field(default=5, ge=1)
-    longest: int = Field(default=24, ge=2)
+    min_count: int = Field(default=5, ge=1)
+    max_length: int = Field(default=24, ge=2)
     segmenter: str | None = None
 
 
@@ -56,19 +56,19 @@ class Candidate:
     Attributes:
         word: as the model sees it, with what stands for the space before it; as text, for an added token.
         count: in the text.
-        pieces: ids that it takes now.
+        subwords: ids that it takes now.
         added: it enters as an added token.
     """
 
     word: str
     count: int
-    pieces: tuple[int, ...]
+    subwords: tuple[int, ...]
     added: bool
 
     @property
     def saved(self) -> int:
         """Tokens that the text has less with it."""
-        return self.count * (len(self.pieces) - 1)
+        return self.count * (len(self.subwords) - 1)
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def extend_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], config: ExtendC
     found = sorted(_candidates(tokenizer, texts, config), key=lambda c: (-c.saved, c.word))[: config.tokens]
     if not found:
         raise DataError(
-            f"no word occurs {config.least} times and takes several tokens: the tokenizer knows this text; "
-            "give more text, or lower least"
+            f"no word occurs {config.min_count} times and takes several tokens: the tokenizer knows this text; "
+            "give more text, or lower min_count"
         )
     backend = _with_words(tokenizer, found)
     new = Tokenizer(backend, tokenizer.settings)
@@ -109,11 +109,11 @@ def extend_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], config: ExtendC
 
 def _candidates(tokenizer: Tokenizer, texts: Iterable[str], config: ExtendConfig) -> Iterator[Candidate]:
     counts, chinese = _count(tokenizer, texts, config)
-    known = {piece for piece in tokenizer.pieces if piece is not None}
+    known = {subword for subword in tokenizer.subwords if subword is not None}
     for words, added in ((counts, False), (chinese, not _finds_within(tokenizer))):
-        wanted = iter(w for w, n in words.items() if n >= config.least and w not in known)
+        wanted = iter(w for w, n in words.items() if n >= config.min_count and w not in known)
         while batch := list(islice(wanted, _BATCH)):
-            for word, ids in zip(batch, _pieces(tokenizer, batch, added), strict=True):
+            for word, ids in zip(batch, _subwords(tokenizer, batch, added), strict=True):
                 if len(ids) > 1:
                     yield Candidate(word, words[word], tuple(ids), added)
 
@@ -127,32 +127,32 @@ def _count(tokenizer: Tokenizer, texts: Iterable[str], config: ExtendConfig) -> 
     for text in texts:
         normal = text if plain.normalizer is None else plain.normalizer.normalize_str(text)
         cut = None if plain.pre_tokenizer is None else plain.pre_tokenizer.pre_tokenize_str(normal)
-        pieces = [normal] if cut is None else [piece for piece, _ in cut]
+        subwords = [normal] if cut is None else [subword for subword, _ in cut]
         if _finds_within(tokenizer):
-            pieces = [word for piece in pieces for word in _LETTERS.findall(piece)]
-        own.update(word for word in pieces if _fits(word, config) and not (finder and HAN.search(word)))
+            subwords = [word for subword in subwords for word in _LETTERS.findall(subword)]
+        own.update(word for word in subwords if _fits(word, config) and not (finder and HAN.search(word)))
         if finder is not None:
             words = (text[a:b].strip() for a, b in pairwise([*finder(text), len(text)]))
             chinese.update(word for word in words if HAN.search(word) and _fits(word, config))
         for counter in (own, chinese):
-            if len(counter) > _MOST:  # the rare ones of so many are not wanted
+            if len(counter) > _MAX_WORDS:  # the rare ones of so many are not wanted
                 for word in [word for word, n in counter.items() if n == 1]:
                     del counter[word]
     return own, chinese
 
 
 def _finds_within(tokenizer: Tokenizer) -> bool:
-    """Whether the model finds its pieces anywhere in what the pipeline leaves whole, as Unigram does."""
+    """Whether the model finds its subwords anywhere in what the pipeline leaves whole, as Unigram does."""
     return isinstance(tokenizer.plain.model, tokenizers.models.Unigram)
 
 
 def _fits(word: str, config: ExtendConfig) -> bool:
     """Letters, after what stands for a space."""
     bare = word.lstrip("Ġ▁ ")
-    return 1 < len(bare) <= config.longest and bare.isalpha()
+    return 1 < len(bare) <= config.max_length and bare.isalpha()
 
 
-def _pieces(tokenizer: Tokenizer, words: Sequence[str], added: bool) -> list[list[int]]:
+def _subwords(tokenizer: Tokenizer, words: Sequence[str], added: bool) -> list[list[int]]:
     """The ids that words take now."""
     if added:
         return [found.ids for found in encode_all(tokenizer.plain, words)]
@@ -167,7 +167,7 @@ def _with_words(tokenizer: Tokenizer, found: Sequence[Candidate]) -> tokenizers.
         UsageError: a kind of model that has no such words.
     """
     layout = copy.deepcopy(tokenizer.layout)
-    model, first = layout["model"], len(tokenizer.pieces)
+    model, first = layout["model"], len(tokenizer.subwords)
     inside = [c for c in found if not c.added]
     if model["type"] in ("WordPiece", "BPE", "WordLevel"):
         model["vocab"] |= {c.word: first + n for n, c in enumerate(inside)}
@@ -176,9 +176,9 @@ def _with_words(tokenizer: Tokenizer, found: Sequence[Candidate]) -> tokenizers.
     elif model["type"] == "Unigram":
         scores = [score for _, score in model["vocab"]]
         # Its ids are places: tokens behind the vocabulary take theirs, with a score that no text prefers.
-        behind = enumerate(tokenizer.pieces[len(scores) :], len(scores))
-        model["vocab"] += [[piece or f"<{n}>", min(scores) - 100] for n, piece in behind]
-        model["vocab"] += [[c.word, sum(scores[i] for i in c.pieces) / len(c.pieces)] for c in inside]
+        behind = enumerate(tokenizer.subwords[len(scores) :], len(scores))
+        model["vocab"] += [[subword or f"<{n}>", min(scores) - 100] for n, subword in behind]
+        model["vocab"] += [[c.word, sum(scores[i] for i in c.subwords) / len(c.subwords)] for c in inside]
     else:
         raise UsageError(f"a tokenizer of kind {model['type']} cannot be extended")
     backend = tokenizers.Tokenizer.from_str(json.dumps(layout))

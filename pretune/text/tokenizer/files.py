@@ -17,7 +17,7 @@ from pretune.text.tokenizer.marian import SOURCE, read_marian
 from pretune.text.tokenizer.vocabulary import ROLES
 
 Settings = dict[str, Any]
-MOST_IDS = 1 << 24
+MAX_IDS = 1 << 24
 _GUESSES = {
     "pad": ("[PAD]", "<pad>"),
     "cls": ("[CLS]",),
@@ -131,8 +131,8 @@ def _from_json(file: Path) -> tokenizers.Tokenizer:
     if not isinstance(content, dict) or "model" not in content:
         raise DataError(f"{file}: not a tokenizer.json: no field 'model'")
     largest = _largest_id(content)
-    if largest >= MOST_IDS:
-        raise DataError(f"{file}: the largest id is {largest}; no vocabulary has more than {MOST_IDS} tokens")
+    if largest >= MAX_IDS:
+        raise DataError(f"{file}: the largest id is {largest}; no vocabulary has more than {MAX_IDS} tokens")
     try:
         return tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:

@@ -3,7 +3,7 @@
 Loads `tokenizer.json`, BERT's `vocab.txt` and GPT-2's `vocab.json` + `merges.txt`; saves what `transformers` loads.
 Plain text never becomes a special token: two backends are kept, the file's own and one in which the names of all
 special tokens are replaced by strings that no text contains, so that neither the search for added tokens nor the
-model's own pieces (Unigram lists `<mask>` among them) can find them.
+model's own subwords (Unigram lists `<mask>` among them) can find them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import tokenizers
 from numpy.typing import ArrayLike, NDArray
 
 from pretune.errors import DataError
-from pretune.text.tokenizer.files import MOST_IDS, Settings, read_tokenizer, roles_of, write_tokenizer
+from pretune.text.tokenizer.files import MAX_IDS, Settings, read_tokenizer, roles_of, write_tokenizer
 from pretune.text.tokenizer.vocabulary import Tokens, Vocabulary, build_vocabulary, is_byte_level
 
 __all__ = ["Tokenizer", "Vocabulary"]
@@ -78,21 +78,21 @@ class Tokenizer:
         return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
     @cached_property
-    def pieces(self) -> list[str | None]:
+    def subwords(self) -> list[str | None]:
         """The string of each id, None for an id that is not used."""
         table = self.backend.get_vocab(with_added_tokens=True)
         size = max(table.values(), default=-1) + 1
-        if not 0 < size <= MOST_IDS:
+        if not 0 < size <= MAX_IDS:
             raise DataError(f"the vocabulary has {len(table)} tokens and a largest id of {size - 1}; not a tokenizer")
-        pieces: list[str | None] = [None] * size
-        for piece, i in table.items():
-            pieces[i] = piece
-        return pieces
+        subwords: list[str | None] = [None] * size
+        for subword, i in table.items():
+            subwords[i] = subword
+        return subwords
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """Size, roles, special and continuing ids."""
-        return build_vocabulary(self.layout, self.pieces, self._roles)
+        return build_vocabulary(self.layout, self.subwords, self._roles)
 
     @cached_property
     def _roles(self) -> dict[str, int]:
@@ -150,8 +150,8 @@ class Tokenizer:
         return str(self.backend.decode(values.tolist(), skip_special_tokens=skip_special))
 
     def token(self, id: int) -> str:
-        """The piece of an id, as the vocabulary spells it; empty for an id that is not used."""
-        return self.pieces[int(self._check([id])[0])] or ""
+        """The subword of an id, as the vocabulary spells it; empty for an id that is not used."""
+        return self.subwords[int(self._check([id])[0])] or ""
 
     def _check(self, ids: ArrayLike) -> Tokens:
         values = np.asarray(ids, np.int64).reshape(-1)
@@ -206,9 +206,9 @@ def plain_backend(layout: Mapping[str, Any], vocabulary: Vocabulary) -> tokenize
     model = dict(layout["model"])
     vocab = model["vocab"]
     if isinstance(vocab, Mapping):
-        model["vocab"] = {names.get(piece, piece): i for piece, i in vocab.items()}
+        model["vocab"] = {names.get(subword, subword): i for subword, i in vocab.items()}
     else:
-        model["vocab"] = [[names.get(piece, piece), score] for piece, score in vocab]
+        model["vocab"] = [[names.get(subword, subword), score] for subword, score in vocab]
     if model.get("unk_token") in names:
         model["unk_token"] = names[model["unk_token"]]
     trim = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}

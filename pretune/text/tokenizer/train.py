@@ -28,7 +28,7 @@ from pretune.text.tokenizer.tokenizer import Tokenizer
 
 COVERAGE = 0.995  # share of all characters that the alphabet must hold
 _UNIGRAM_SPECIAL = ("<s>", "</s>", "<pad>", "<mask>")
-_BYTE_SCORE = -1000.0  # a byte stands for a character only where no piece does
+_BYTE_SCORE = -1000.0  # a byte stands for a character only where no subword does
 _NUMBERING = 1e-4
 _SCORE_DIGITS = 7  # the trainer's sums differ from run to run in the eleventh
 
@@ -120,7 +120,7 @@ class _Spool:
 
 
 def _train_wordpiece(spool: _Spool, config: TokenizerConfig) -> tuple[tokenizers.Tokenizer, Settings]:
-    """The trainer numbers `##x` pieces in the order of a hash table and breaks ties by number; so they are given."""
+    """The trainer numbers `##x` subwords in the order of a hash table and breaks ties by number; so they are given."""
     lowercase = config.lowercase is not False
     backend = tokenizers.Tokenizer(models.WordPiece({}, unk_token="[UNK]"))
     bert_pipeline(backend, lowercase, config.strip_accents, config.split_chinese)
@@ -137,8 +137,8 @@ def _train_wordpiece(spool: _Spool, config: TokenizerConfig) -> tuple[tokenizers
     backend.train_from_iterator(iter(spool), trainer)
     learned = sorted(backend.get_vocab(with_added_tokens=False).items(), key=lambda item: item[1])
     first = [*BERT_SPECIAL, *alphabet, *inner]
-    order = first + [piece for piece, _ in learned if piece not in set(first)]
-    vocab = {piece: number for number, piece in enumerate(order)}
+    order = first + [subword for subword, _ in learned if subword not in set(first)]
+    vocab = {subword: number for number, subword in enumerate(order)}
     out = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
     out.add_special_tokens(list(BERT_SPECIAL))
     bert_pipeline(out, lowercase, config.strip_accents, config.split_chinese)
@@ -169,9 +169,9 @@ def _train_bpe(spool: _Spool, config: TokenizerConfig) -> tuple[tokenizers.Token
 
 
 def _train_unigram(spool: _Spool, config: TokenizerConfig) -> tuple[tokenizers.Tokenizer, Settings]:
-    """Special tokens stand outside the model's pieces: text cannot be cut into them."""
-    byte_pieces = [(f"<0x{byte:02X}>", _BYTE_SCORE) for byte in range(256 if config.byte_fallback else 0)]
-    reserved = 1 + len(_UNIGRAM_SPECIAL) + len(byte_pieces)
+    """Special tokens stand outside the model's subwords: text cannot be cut into them."""
+    byte_subwords = [(f"<0x{byte:02X}>", _BYTE_SCORE) for byte in range(256 if config.byte_fallback else 0)]
+    reserved = 1 + len(_UNIGRAM_SPECIAL) + len(byte_subwords)
     draft = tokenizers.Tokenizer(models.Unigram())
     draft.normalizer, draft.pre_tokenizer = _unigram_normalizer(), _metaspace()
     kept = set(_alphabet(spool.counts, draft.normalizer, config, reserved, 1))
@@ -190,9 +190,9 @@ def _train_unigram(spool: _Spool, config: TokenizerConfig) -> tuple[tokenizers.T
         show_progress=False,
     )
     draft.train_from_iterator((text.translate(rare) for text in spool) if rare else iter(spool), trainer)
-    pieces = _scores(draft)
+    subwords = _scores(draft)
     out = tokenizers.Tokenizer(
-        models.Unigram([("<unk>", 0.0), *byte_pieces, *pieces], unk_id=0, byte_fallback=config.byte_fallback)
+        models.Unigram([("<unk>", 0.0), *byte_subwords, *subwords], unk_id=0, byte_fallback=config.byte_fallback)
     )
     out.add_special_tokens(["<unk>", *_UNIGRAM_SPECIAL])
     out.normalizer, out.pre_tokenizer = _unigram_normalizer(), _metaspace()
@@ -218,16 +218,16 @@ def _metaspace() -> Any:
 
 
 def _scores(draft: tokenizers.Tokenizer) -> list[tuple[str, float]]:
-    """The trained pieces, likeliest first, without what differs from run to run.
+    """The trained subwords, likeliest first, without what differs from run to run.
 
     That is the noise of sums in changing order, and the numbering, in the order of a hash table, that the trainer
-    adds to the lowest score for characters which no piece was needed for: these all get the lowest.
+    adds to the lowest score for characters which no subword was needed for: these all get the lowest.
     """
     found = json.loads(draft.to_str())["model"]["vocab"]
-    scores = {piece: round(score, _SCORE_DIGITS) for piece, score in found if piece != "<unk>"}
+    scores = {subword: round(score, _SCORE_DIGITS) for subword, score in found if subword != "<unk>"}
     lowest = min(scores.values())
-    numbered = lowest + _NUMBERING * sum(len(piece) == 1 for piece in scores)
-    level = {piece: lowest if len(piece) == 1 and score < numbered else score for piece, score in scores.items()}
+    numbered = lowest + _NUMBERING * sum(len(subword) == 1 for subword in scores)
+    level = {subword: lowest if len(subword) == 1 and score < numbered else score for subword, score in scores.items()}
     return sorted(level.items(), key=lambda item: (-item[1], item[0]))
 
 
@@ -236,7 +236,7 @@ def _alphabet(counts: Counter[str], normalizer: Any, config: TokenizerConfig, re
 
     Args:
         reserved: ids that are taken already.
-        most: pieces that a character may need: itself, and itself inside a word.
+        most: subwords that a character may need: itself, and itself inside a word.
 
     Raises:
         UsageError: less than 99.5 % of all characters would be in it.

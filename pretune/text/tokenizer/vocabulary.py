@@ -1,4 +1,4 @@
-"""What a model must know of a tokenizer: size, the roles of special tokens, which pieces continue a word."""
+"""What a model must know of a tokenizer: size, the roles of special tokens, which subwords continue a word."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Vocabulary:
         size: one more than the largest id.
         pad, unk, cls, sep, mask, bos, eos: ids of the special tokens by role, None where the tokenizer has none.
         special: (size,) ids that never come out of plain text, and the unknown token.
-        continuation: (size,) the piece continues the word of the piece before it: "##ing", no "Ġ", no "▁".
+        continuation: (size,) the subword continues the word of the subword before it: "##ing", no "Ġ", no "▁".
             Punctuation and Chinese characters are words of their own.
         sentinels: ids of `<extra_id_0>`, `<extra_id_1>` ..., which stand for what is missing from a text.
         template: what its files put around a text and around a pair; None: `cls` and `sep` where those exist.
@@ -208,24 +208,29 @@ def numbered(size: int, sentinels: int = 0) -> Vocabulary:
     return Vocabulary(size, 0, 1, 2, 3, 4, None, None, special, none, gaps)
 
 
-def build_vocabulary(layout: Mapping[str, Any], pieces: Sequence[str | None], roles: Mapping[str, int]) -> Vocabulary:
+def build_vocabulary(layout: Mapping[str, Any], subwords: Sequence[str | None], roles: Mapping[str, int]) -> Vocabulary:
     """Put a vocabulary together.
 
     Args:
         layout: a parsed tokenizer.json.
-        pieces: the string of each id, None for a hole.
+        subwords: the string of each id, None for a hole.
         roles: id of each role that is filled.
     """
-    special = np.zeros(len(pieces), np.bool_)
+    special = np.zeros(len(subwords), np.bool_)
     special[[token["id"] for token in layout["added_tokens"] if token["special"]]] = True
     special[list(roles.values())] = True
-    flags = _continuation(layout, pieces)
+    flags = _continuation(layout, subwords)
     flags[special] = False
     named = {role: roles.get(role) for role in ROLES}
     numbered = [(int(m[1]), t["id"]) for t in layout["added_tokens"] if (m := _SENTINEL.fullmatch(t["content"]))]
     sentinels = tuple(number for _, number in sorted(numbered))
     return Vocabulary(
-        len(pieces), **named, special=special, continuation=flags, sentinels=sentinels, template=read_templates(layout)
+        len(subwords),
+        **named,
+        special=special,
+        continuation=flags,
+        sentinels=sentinels,
+        template=read_templates(layout),
     )
 
 
@@ -251,34 +256,34 @@ def byte_alphabet() -> dict[str, int]:
     return {chr(b): b for b in plain} | {chr(256 + n): b for n, b in enumerate(other)}
 
 
-def spaces(layout: Mapping[str, Any], pieces: Sequence[str | None]) -> Flags:
-    """Which pieces are white space and nothing else, where white space has pieces: on bytes. Shape: (size,)."""
+def spaces(layout: Mapping[str, Any], subwords: Sequence[str | None]) -> Flags:
+    """Which subwords are white space and nothing else, where white space has subwords: on bytes. Shape: (size,)."""
     if not is_byte_level(layout):
-        return np.zeros(len(pieces), np.bool_)
+        return np.zeros(len(subwords), np.bool_)
     blank = {char for char, byte in byte_alphabet().items() if byte in _WHITESPACE}
-    return np.array([bool(piece) and blank.issuperset(piece or "") for piece in pieces], np.bool_)
+    return np.array([bool(subword) and blank.issuperset(subword or "") for subword in subwords], np.bool_)
 
 
-def _continuation(layout: Mapping[str, Any], pieces: Sequence[str | None]) -> Flags:
+def _continuation(layout: Mapping[str, Any], subwords: Sequence[str | None]) -> Flags:
     model = layout["model"]
     prefix = model.get("continuing_subword_prefix") or ""
     if is_byte_level(layout):
         alphabet = byte_alphabet()
-        return np.array([_continues(bytes(alphabet.get(c, 63) for c in p or "")) for p in pieces], np.bool_)
+        return np.array([_continues(bytes(alphabet.get(c, 63) for c in p or "")) for p in subwords], np.bool_)
     if prefix:
-        return np.array([(p or "").startswith(prefix) and p != prefix for p in pieces], np.bool_)
+        return np.array([(p or "").startswith(prefix) and p != prefix for p in subwords], np.bool_)
     if model["type"] == "Unigram" or model.get("byte_fallback"):
-        return np.array([_continues(_fallback(p or "")) for p in pieces], np.bool_)
-    return np.zeros(len(pieces), np.bool_)
+        return np.array([_continues(_fallback(p or "")) for p in subwords], np.bool_)
+    return np.zeros(len(subwords), np.bool_)
 
 
-def _fallback(piece: str) -> bytes:
-    byte = re.fullmatch(r"<0x([0-9A-F]{2})>", piece)
-    return bytes([int(byte[1], 16)]) if byte else piece.replace("▁", " ").encode("utf-8", "replace")
+def _fallback(subword: str) -> bytes:
+    byte = re.fullmatch(r"<0x([0-9A-F]{2})>", subword)
+    return bytes([int(byte[1], 16)]) if byte else subword.replace("▁", " ").encode("utf-8", "replace")
 
 
 def _continues(text: bytes) -> bool:
-    """Whether a piece that begins with these bytes goes on with a word: a letter, digit, mark or later byte of one."""
+    """Whether a subword that begins with these bytes continues a word: a letter, digit, mark or later byte of one."""
     if not text or text[0] in _WHITESPACE:
         return False
     first = text.decode("utf-8", "ignore")[:1]

@@ -68,7 +68,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
 
 @pytest.mark.parametrize("letters", list(SETS))
 def test_pieces_give_the_ids_of_the_whole(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, letters: str) -> None:
-    monkeypatch.setattr(pieces, "MOST_PIECES", 5000)  # the memory is forgotten several times on the way
+    monkeypatch.setattr(pieces, "MAX_PRETOKENS", 5000)  # the memory is forgotten several times on the way
     encoder = DocumentEncoder(tokenizer, np.dtype(np.uint16))
     for seed in range(3):
         texts = [*documents(seed, 1500, letters), *(TEXT[:2] if letters != "ASCII" else TEXT[:1]), ""]

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pretune.text.encode.word_table import LONGEST, WordTable, keys_of
+from pretune.text.encode.word_table import MAX_BYTES, WordTable, keys_of
 
-words = st.lists(st.text(st.characters(min_codepoint=1, max_codepoint=126), min_size=1, max_size=LONGEST), max_size=60)
+words = st.lists(
+    st.text(st.characters(min_codepoint=1, max_codepoint=126), min_size=1, max_size=MAX_BYTES), max_size=60
+)
 
 
 def keys(found: list[str]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -23,7 +25,7 @@ def keys(found: list[str]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
 @settings(max_examples=200, deadline=None)
 def test_keys_are_the_bytes_of_words_wherever_they_lie(found: list[str]) -> None:
     first, second = keys(found)
-    bytes_ = [word.encode().ljust(LONGEST, b"\0") for word in found]
+    bytes_ = [word.encode().ljust(MAX_BYTES, b"\0") for word in found]
     assert first.tolist() == [int.from_bytes(raw[:8], "little") for raw in bytes_]
     assert second.tolist() == [int.from_bytes(raw[8:], "little") for raw in bytes_]
 

@@ -17,7 +17,7 @@ def digest(n: int) -> bytes:
 
 @pytest.mark.parametrize("least", [1, 50, 1 << 14])
 def test_against_a_set(least: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DuplicateFilter, "LEAST", least)
+    monkeypatch.setattr(DuplicateFilter, "MIN_RECENT", least)
     random.seed(0)
     seen, plain = DuplicateFilter(), set()
     for _ in range(200):
@@ -31,7 +31,7 @@ def test_against_a_set(least: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_equal_halves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DuplicateFilter, "LEAST", 0)
+    monkeypatch.setattr(DuplicateFilter, "MIN_RECENT", 0)
     seen = DuplicateFilter()
     batches = [[bytes([a]) * 8 + bytes([b]) * 8 for b in range(5)] for a in (1, 255, 1)]
     assert seen.add(batches[0]).all()
@@ -50,6 +50,6 @@ def test_memory_is_at_most_32_bytes_a_document() -> None:
         seen.add([raw[i : i + 16] for i in range(0, len(raw), 16)])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    constant = step * 200 + DuplicateFilter.LEAST * 200
+    constant = step * 200 + DuplicateFilter.MIN_RECENT * 200
     assert len(seen) == count
     assert peak < 32 * count + constant

@@ -118,7 +118,7 @@ def test_views_are_the_same_with_and_without(
     monkeypatch.setattr(windows_module, "CHUNK", 50)
     plain = build_view(TokenStore.open(path).split("train"), view, 20, lookahead, pack)
     assert not (path / "index").exists()  # so small a store keeps none
-    monkeypatch.setattr(store_module, "_LEAST_KEPT", 0)
+    monkeypatch.setattr(store_module, "_MIN_KEPT", 0)
     for _ in range(2):
         store = TokenStore.open(path)
         found = build_view(store.split("train"), view, 20, lookahead, pack)
@@ -142,7 +142,7 @@ def test_views_are_the_same_with_and_without(
 def test_verifying_a_store_drops_a_damaged_index(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "_LEAST_KEPT", 0)
+    monkeypatch.setattr(store_module, "_MIN_KEPT", 0)
     path = shutil.copytree(prepared, tmp_path / "store")
     for pack in ("document", "stream"):
         build_view(TokenStore.open(path).split("train"), "pairs" if pack == "stream" else "stream", 20, pack=pack)
@@ -155,7 +155,7 @@ def test_verifying_a_store_drops_a_damaged_index(
 
 
 def test_a_store_made_anew_has_its_own(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "_LEAST_KEPT", 0)
+    monkeypatch.setattr(store_module, "_MIN_KEPT", 0)
     path = shutil.copytree(prepared, tmp_path / "store")
     before = len(build_view(TokenStore.open(path).split("train"), "stream", 20, pack="document"))
     shutil.copytree(path / "index", tmp_path / "index")

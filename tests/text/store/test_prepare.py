@@ -345,7 +345,7 @@ def test_a_bad_record_names_its_line_and_leaves_nothing(tokenizer: Tokenizer, tm
 
 
 def test_too_many_domains(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_DOMAINS", 2)
+    monkeypatch.setattr(module, "MAX_DOMAINS", 2)
     with pytest.raises(DataError, match=r"text\.jsonl:3: more than 2 domains"):
         prepare(write(tmp_path / "text.jsonl", documents(9)), tokenizer, tmp_path / "store")
 

@@ -31,10 +31,10 @@ def trained(kind: str, texts: list[str] = GENERAL) -> Tokenizer:
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
 def test_a_domain_s_words_become_tokens_and_old_ids_stay(kind: str) -> None:
     old = trained(kind)
-    found = extend_tokenizer(old, DOMAIN, ExtendConfig(tokens=3, least=8))
+    found = extend_tokenizer(old, DOMAIN, ExtendConfig(tokens=3, min_count=8))
     new = found.tokenizer
     assert new.vocabulary.size == old.vocabulary.size + len(found.words)
-    assert new.pieces[: old.vocabulary.size] == old.pieces
+    assert new.subwords[: old.vocabulary.size] == old.subwords
     assert list(found.words) == list(range(old.vocabulary.size, new.vocabulary.size))
     words = [candidate.word.lstrip("Ġ▁") for candidate in found.words.values()]
     assert words[0] == "angioplasty"
@@ -43,7 +43,7 @@ def test_a_domain_s_words_become_tokens_and_old_ids_stay(kind: str) -> None:
     assert scores == sorted(scores, reverse=True)
     for id, candidate in found.words.items():
         assert new.token(id) == candidate.word
-        assert candidate.saved == candidate.count * (len(candidate.pieces) - 1)
+        assert candidate.saved == candidate.count * (len(candidate.subwords) - 1)
     text = "the cat had angioplasty"
     ids = new.encode(text)
     assert ids[-1] >= old.vocabulary.size
@@ -79,7 +79,7 @@ def test_chinese_words_through_a_segmenter(tmp_path: Path) -> None:
     assert next(c.word for c in found.words.values()) == "冠状动脉"
     tokens = [found.tokenizer.token(int(i)) for i in found.tokenizer.encode("冠状动脉的治疗")]
     assert tokens == ["冠状动脉", "的", "治疗"]
-    assert found.tokenizer.pieces[: old.vocabulary.size] == old.pieces
+    assert found.tokenizer.subwords[: old.vocabulary.size] == old.subwords
     found.tokenizer.save(tmp_path / "saved")
     again = Tokenizer.load(tmp_path / "saved")
     assert again.encode("冠状动脉的治疗").tolist() == found.tokenizer.encode("冠状动脉的治疗").tolist()
@@ -87,7 +87,7 @@ def test_chinese_words_through_a_segmenter(tmp_path: Path) -> None:
 
 def test_no_word_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="knows this text"):
-        extend_tokenizer(trained("wordpiece"), GENERAL, ExtendConfig(least=10_000))
+        extend_tokenizer(trained("wordpiece"), GENERAL, ExtendConfig(min_count=10_000))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_the_verb_makes_a_model_that_goes_on(tmp_path: Path, write: Callable[[Pa
     save_model(model, tmp_path / "model", tokenizer)
     text = write(tmp_path / "domain.txt", [f"{line} {n}" for n, line in enumerate(DOMAIN)])
     words = ["tokenizer", "extend", text, "--model", str(tmp_path / "model"), "--output", str(tmp_path / "more")]
-    assert main([*words, "--least", "8", "--corpus.documents", "line"]) == 0
+    assert main([*words, "--min_count", "8", "--corpus.documents", "line"]) == 0
     new, words_of = load_model(tmp_path / "more"), Tokenizer.load(tmp_path / "more")
     assert new.vocab_size == words_of.vocabulary.size > tokenizer.vocabulary.size
     old_ids = tokenizer.encode("angioplasty").tolist()
