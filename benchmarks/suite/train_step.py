@@ -171,7 +171,7 @@ def _theirs(
     padding: str = "longest",
     attention: str = "sdpa",
 ) -> Side:
-    """The peer in one context."""
+    """The peer in one setting."""
     field = "attention_probs_dropout_prob" if shape.family == "bert" else "attn_pdrop"
     options = {
         "task": shape.task,
@@ -192,7 +192,7 @@ def _theirs(
         if setting == "default"
         else f"{precision}, attention dropout {dropout:g}"
     )
-    return Side(f"transformers {what}", peer("transformers_train"), options, "setup", "transformers", context)
+    return Side(f"transformers {what}", peer("transformers_train"), options, "setup", "transformers", setting)
 
 
 def batches_of(shape: Shape) -> tuple[Any, list[Any]]:
