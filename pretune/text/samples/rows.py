@@ -226,7 +226,7 @@ class Windows(Sequence[Row]):
             tokens: (T,); continuation: (size,); return: (T,), or None where no store says it
         """
         stores = [store for store, split in self.splits.items() if self._words and split.has_words]
-        if not np.isin(self.samples[:, 0], stores).any():
+        if not stores or not np.isin(self.samples[:, 0], stores).any():
             return None
         owner = np.repeat(self.samples[:, 0], self.sizes)
         out = continuation.take(tokens)
