@@ -15,6 +15,7 @@ from pretune.errors import DataError, UsageError
 from pretune.find import find, suggest
 from pretune.models.init import initialise
 from pretune.models.metadata import Metadata, VariantRecord, absolute, digest
+from pretune.models.standard_heads import standard_heads
 from pretune.models.weight_map import Weight
 from pretune.nn.activation import Activation
 from pretune.nn.attention import Attention
@@ -293,6 +294,16 @@ class LanguageModel(nn.Module):
         if seed is not None:
             initialise(self, seed, only=lambda name: name not in before)
 
+    def own_pooler(self) -> nn.Module:
+        """A new pooler as the family's model has one without any head.
+
+        Raises:
+            UsageError: the family has none.
+        """
+        if self.parts.model_pooler is None:
+            raise UsageError(f"{self.family} has no pooler of its own")
+        return self.parts.model_pooler()
+
     def narrower(
         self, share: float, heads: Callable[[TrainableModel], Mapping[str, nn.Module]], seed: int
     ) -> LanguageModel:
@@ -369,8 +380,6 @@ def construct(
     Raises:
         UsageError: a standard head that the family does not have, or one that decides among labels without them.
     """
-    from pretune.models.standard_heads import standard_heads
-
     with torch.device("meta"):
         model = get_family(family).build(config)
     if digest(family) is not None:  # a user's file, which may build on a family of ours

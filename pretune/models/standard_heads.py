@@ -10,8 +10,8 @@ from torch import nn
 from pretune.errors import UsageError
 from pretune.find import suggest
 from pretune.models.head_table import classes_of, weight_map_of
-from pretune.models.model import LanguageModel, MakeHeads
 from pretune.nn.heads import NSP_LABELS, SOP_LABELS, DetectionHead, ProblemType
+from pretune.nn.model_protocol import TrainableModel
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,7 @@ class HeadRequest:
     problem_type: ProblemType = "single_label_classification"
 
 
-def _pooler(model: LanguageModel, request: HeadRequest) -> nn.Module:
-    if model.parts.model_pooler is None:
-        raise UsageError(f"{model.family} has no pooler of its own")
-    return model.parts.model_pooler()
-
-
-STANDARD_HEADS: Mapping[str, Callable[[LanguageModel, HeadRequest], nn.Module]] = {
+STANDARD_HEADS: Mapping[str, Callable[[TrainableModel, HeadRequest], nn.Module]] = {
     "mlm": lambda model, request: model.vocabulary_head("masked"),
     "clm": lambda model, request: model.vocabulary_head("next"),
     "plm": lambda model, request: model.vocabulary_head("permuted"),
@@ -44,7 +38,7 @@ STANDARD_HEADS: Mapping[str, Callable[[LanguageModel, HeadRequest], nn.Module]] 
     "token_classification": lambda model, request: model.token_head(request.labels),
     "question_answering": lambda model, request: model.span_head(),
     "multiple_choice": lambda model, request: model.choice_head(),
-    "pooler": _pooler,
+    "pooler": lambda model, request: model.own_pooler(),
 }
 LABELLED_HEADS = ("classification", "token_classification")
 """Standard heads that decide among labels, which `config.json` names."""
@@ -54,7 +48,7 @@ def standard_heads(
     roles: Sequence[str],
     labels: Sequence[str] | None = None,
     problem_type: ProblemType = "single_label_classification",
-) -> MakeHeads:
+) -> Callable[[TrainableModel], dict[str, nn.Module]]:
     """What makes the standard heads of some roles, each as the family's files have it.
 
     Args:
@@ -66,7 +60,7 @@ def standard_heads(
     """
     request = HeadRequest(tuple(labels or ()), problem_type)
 
-    def make_heads(model: LanguageModel) -> dict[str, nn.Module]:
+    def make_heads(model: TrainableModel) -> dict[str, nn.Module]:
         listed = {role for roles_of_class in classes_of(model.family).values() for role in roles_of_class}
         known = sorted(listed if weight_map_of(model.family) is not None else STANDARD_HEADS)
         for role in roles:

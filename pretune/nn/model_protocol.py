@@ -154,6 +154,9 @@ class TrainableModel(Protocol):
     def choice_head(self) -> ChoiceHead:
         """A new head that scores each sequence as one of several choices."""
 
+    def own_pooler(self) -> nn.Module:
+        """A new pooler as the family's model has one without any head."""
+
     def narrower(
         self, share: float, heads: Callable[[TrainableModel], Mapping[str, nn.Module]], seed: int
     ) -> TrainableModel:

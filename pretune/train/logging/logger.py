@@ -3,11 +3,48 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import Protocol
 
+from pretune.optim.optimizer import OptimizerConfig
+from pretune.runtime.distributed import Distributed
+from pretune.runtime.precision import Precision
 from pretune.train.checkpoint.state import State, Window
-from pretune.train.context import TrainContext
+from pretune.train.checkpoint.store import CheckpointStore
 from pretune.train.logging.plateau import Plateau
-from pretune.train.logging.trackers import Metrics, MetricsFile, Tracker
+from pretune.train.logging.progress import Display
+from pretune.train.logging.trackers import Metrics, MetricsFile, TrackConfig, Tracker
+
+
+class LoggedRecipe(Protocol):
+    """The sections of a recipe that logging reads."""
+
+    @property
+    def track(self) -> TrackConfig:
+        """Where metrics go."""
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """With the learning rate at its peak."""
+
+
+class LoggedRun(Protocol):
+    """What logging needs of a run; see `TrainContext`."""
+
+    checkpoints: CheckpointStore
+    world: Distributed
+    precision: Precision
+    display: Display
+    entropy: float | None
+    token_terms: tuple[str, ...]
+
+    @property
+    def recipe(self) -> LoggedRecipe:
+        """The resolved recipe."""
+
+    @property
+    def trackers(self) -> Callable[[int], list[Tracker]]:
+        """Starts the trackers, given the step from which training goes on."""
 
 
 class MetricLogger:
@@ -18,7 +55,7 @@ class MetricLogger:
         state: where the run goes on from; the logger reads it and begins new windows in it.
     """
 
-    def __init__(self, context: TrainContext, state: State) -> None:
+    def __init__(self, context: LoggedRun, state: State) -> None:
         self._context, self._state = context, state
         self._file: MetricsFile | None = None
         self._trackers: list[Tracker] = []
