@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pretune.errors import DataError
-from pretune.text.tokenizer.gguf import open_gguf, told
+from pretune.text.tokenizer.gguf import open_gguf, read_metadata
 
 _FAMILIES = ("llama", "qwen2", "qwen3")
 _FIELDS = {
@@ -66,7 +66,7 @@ class GgufWeights:
         """
         self._path = path
         self._reader = open_gguf(path)
-        self.fields = told(path, self._reader)
+        self.fields = read_metadata(path, self._reader)
         self._tensors: dict[str, Any] = {}
         for tensor in self._reader.tensors:
             if tensor.name != _FACTORS:

@@ -91,16 +91,16 @@ def extend_tokenizer(tokenizer: Tokenizer, texts: Iterable[str], config: ExtendC
         DataError: no word that would save a token.
     """
     config = config or ExtendConfig()
-    found = sorted(_candidates(tokenizer, texts, config), key=lambda c: (-c.saved, c.word))[: config.tokens]
-    if not found:
+    candidates = sorted(_candidates(tokenizer, texts, config), key=lambda c: (-c.saved, c.word))[: config.tokens]
+    if not candidates:
         raise DataError(
             f"no word occurs {config.min_count} times and takes several tokens: the tokenizer knows this text; "
             "give more text, or lower min_count"
         )
-    backend = _with_words(tokenizer, found)
+    backend = _with_words(tokenizer, candidates)
     new = Tokenizer(backend, tokenizer.settings)
     words = {}
-    for candidate in found:
+    for candidate in candidates:
         id = backend.token_to_id(candidate.word)
         assert id is not None  # it was added
         words[id] = candidate
@@ -155,12 +155,12 @@ def _fits(word: str, config: ExtendConfig) -> bool:
 def _subwords(tokenizer: Tokenizer, words: Sequence[str], added: bool) -> list[list[int]]:
     """The ids that words take now."""
     if added:
-        return [found.ids for found in encode_all(tokenizer.plain, words)]
+        return [encoding.ids for encoding in encode_all(tokenizer.plain, words)]
     model = tokenizer.plain.model
     return [[token.id for token in model.tokenize(word)] for word in words]
 
 
-def _with_words(tokenizer: Tokenizer, found: Sequence[Candidate]) -> tokenizers.Tokenizer:
+def _with_words(tokenizer: Tokenizer, candidates: Sequence[Candidate]) -> tokenizers.Tokenizer:
     """The backend with new ids behind the last one.
 
     Raises:
@@ -168,7 +168,7 @@ def _with_words(tokenizer: Tokenizer, found: Sequence[Candidate]) -> tokenizers.
     """
     layout = copy.deepcopy(tokenizer.layout)
     model, first = layout["model"], len(tokenizer.subwords)
-    inside = [c for c in found if not c.added]
+    inside = [c for c in candidates if not c.added]
     if model["type"] in ("WordPiece", "BPE", "WordLevel"):
         model["vocab"] |= {c.word: first + n for n, c in enumerate(inside)}
         if model["type"] == "BPE":
@@ -182,5 +182,5 @@ def _with_words(tokenizer: Tokenizer, found: Sequence[Candidate]) -> tokenizers.
     else:
         raise UsageError(f"a tokenizer of kind {model['type']} cannot be extended")
     backend = tokenizers.Tokenizer.from_str(json.dumps(layout))
-    backend.add_tokens([AddedToken(c.word, normalized=True) for c in found if c.added])
+    backend.add_tokens([AddedToken(c.word, normalized=True) for c in candidates if c.added])
     return backend

@@ -42,22 +42,22 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, Settings]:
         return read_gguf_tokenizer(path)
     folder = path if path.is_dir() else path.parent
     names = ("tokenizer.json", "vocab.txt", "vocab.json", *sentencepiece.NAMES) if path.is_dir() else (path.name,)
-    found = next((folder / name for name in names if (folder / name).is_file()), None)
-    if found is None:
+    file = next((folder / name for name in names if (folder / name).is_file()), None)
+    if file is None:
         raise MissingInputError(
             f"{path}: no tokenizer.json, vocab.txt, vocab.json + merges.txt (or source.spm) or spiece.model here"
         )
     settings = _settings(folder)
-    if found.name == "vocab.json" and (folder / SOURCE).is_file():
+    if file.name == "vocab.json" and (folder / SOURCE).is_file():
         # the class of its own reads no tokenizer.json, which is what is written
-        return read_marian(folder, _parse(found), settings), settings | {"tokenizer_class": "PreTrainedTokenizerFast"}
-    if found.suffix == ".model":
-        return sentencepiece.read_sentencepiece(found, settings), settings
-    if found.suffix == ".txt":
-        return _from_bert(found, settings), settings
-    if (folder / "merges.txt").is_file() and found.name == "vocab.json":
-        return _from_gpt2(found, settings), settings
-    return _from_json(found), settings
+        return read_marian(folder, _parse(file), settings), settings | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    if file.suffix == ".model":
+        return sentencepiece.read_sentencepiece(file, settings), settings
+    if file.suffix == ".txt":
+        return _from_bert(file, settings), settings
+    if (folder / "merges.txt").is_file() and file.name == "vocab.json":
+        return _from_gpt2(file, settings), settings
+    return _from_json(file), settings
 
 
 def write_tokenizer(
@@ -85,7 +85,7 @@ def write_tokenizer(
 def roles_of(layout: Mapping[str, Any], settings: Mapping[str, Any], backend: tokenizers.Tokenizer) -> dict[str, int]:
     """The id of each special role: as the settings say, else by the usual names; the unknown one as the model says."""
     special = {token["content"] for token in layout["added_tokens"] if token["special"]}
-    found: dict[str, int] = {}
+    role_ids: dict[str, int] = {}
     for role in ROLES:
         if role == "unk":
             continue
@@ -94,17 +94,17 @@ def roles_of(layout: Mapping[str, Any], settings: Mapping[str, Any], backend: to
         names = names or [name for name in _GUESSES[role] if name in special and f"{role}_token" not in settings]
         ids = [i for name in names if (i := backend.token_to_id(name)) is not None]
         if ids:
-            found[role] = ids[0]
+            role_ids[role] = ids[0]
     unknown = _unknown(layout["model"], backend)
-    return found if unknown is None else found | {"unk": unknown}
+    return role_ids if unknown is None else role_ids | {"unk": unknown}
 
 
 def _unknown(model: Mapping[str, Any], backend: tokenizers.Tokenizer) -> int | None:
     if model["type"] == "Unigram":
         return model.get("unk_id")
     name = model.get("unk_token")
-    found: int | None = None if name is None else backend.token_to_id(name)
-    return found
+    token_id: int | None = None if name is None else backend.token_to_id(name)
+    return token_id
 
 
 def _settings(folder: Path) -> Settings:

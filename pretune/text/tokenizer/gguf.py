@@ -48,12 +48,12 @@ def open_gguf(path: Path) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _reader(kind: Any, path: Path, *version: int) -> Any:
+def _reader(reader_class: Any, path: Path, *version: int) -> Any:
     """Reading takes seconds where there are many tokens, and a model and its tokenizer come from one file."""
-    return kind(path)
+    return reader_class(path)
 
 
-def told(path: Path, reader: Any) -> dict[str, Any]:
+def read_metadata(path: Path, reader: Any) -> dict[str, Any]:
     """All that a file says beside its tensors.
 
     Raises:
@@ -71,18 +71,18 @@ def read_gguf_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any
     Raises:
         DataError: none in it, or one of a kind that is not known.
     """
-    said = told(path, open_gguf(path))
+    metadata = read_metadata(path, open_gguf(path))
     prefix = "tokenizer.ggml."
-    own = {name.removeprefix(prefix): value for name, value in said.items() if name.startswith(prefix)}
-    pieces, kind = own.get("tokens"), own.get("model")
+    own = {name.removeprefix(prefix): value for name, value in metadata.items() if name.startswith(prefix)}
+    pieces, tokenizer_kind = own.get("tokens"), own.get("model")
     if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
         raise DataError(f"{path}: no tokenizer in this file (tokenizer.ggml.tokens)")
-    if kind == "gpt2":
+    if tokenizer_kind == "gpt2":
         backend = _bytes(path, own, pieces)
-    elif kind == "llama":
+    elif tokenizer_kind == "llama":
         backend = _pieces(path, own, pieces)
     else:
-        raise DataError(f"{path}: tokenizer.ggml.model {kind!r}: expected gpt2 or llama")
+        raise DataError(f"{path}: tokenizer.ggml.model {tokenizer_kind!r}: expected gpt2 or llama")
     types = _list(own, "token_type") or [1] * len(pieces)
     backend.add_special_tokens([p for p, type_ in zip(pieces, types, strict=False) if type_ in (_CONTROL, _UNKNOWN)])
     backend.add_tokens(
@@ -92,7 +92,8 @@ def read_gguf_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any
     for role, name in {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}.items():
         number = own.get(f"{name}_token_id")
         settings[f"{role}_token"] = pieces[number] if isinstance(number, int) and 0 <= number < len(pieces) else None
-    begins = kind == "llama" or str(own.get("pre")).startswith("llama")  # where the file is silent, as llama.cpp has it
+    # where the file is silent, as llama.cpp has it
+    begins = tokenizer_kind == "llama" or str(own.get("pre")).startswith("llama")
     settings["add_bos_token"] = bool(own.get("add_bos_token", begins))
     settings["add_eos_token"] = bool(own.get("add_eos_token", False))
     template = template_of(settings, backend)

@@ -81,17 +81,17 @@ class LongestMatch:
     def __call__(self, text: str) -> list[str]:
         """The words of a text, white space included."""
         out: list[str] = []
-        place = 0
-        while place < len(text):
-            longest = self._longest.get(text[place], 0)
-            size = next((n for n in range(longest, 0, -1) if text[place : place + n] in self._words), 0)
+        position = 0
+        while position < len(text):
+            longest = self._longest.get(text[position], 0)
+            size = next((n for n in range(longest, 0, -1) if text[position : position + n] in self._words), 0)
             if not size:
-                run = _RUN.match(text, place)
+                run = _RUN.match(text, position)
                 assert run is not None  # any character is a run
                 han = HAN.search(run[0])
                 size = len(run[0]) if han is None else max(1, han.start())
-            out.append(text[place : place + size])
-            place += size
+            out.append(text[position : position + size])
+            position += size
         return out
 
 
@@ -101,16 +101,18 @@ def word_starts(text: str, words: Iterable[str]) -> list[int]:
     Raises:
         DataError: a word is not where it should be.
     """
-    starts, place = [], 0
+    starts, position = [], 0
     for word in words:
-        found = text.find(word, place)
-        if found < 0 or text[place:found].strip():
-            raise DataError(f"the word {word!r} does not follow in the text after {text[max(0, place - 20) : place]!r}")
+        start = text.find(word, position)
+        if start < 0 or text[position:start].strip():
+            raise DataError(
+                f"the word {word!r} does not follow in the text after {text[max(0, position - 20) : position]!r}"
+            )
         if word.strip():
-            starts.append(found)
-        place = found + len(word)
-    if text[place:].strip():
-        raise DataError(f"no word for the end of the text, {text[place : place + 20]!r}")
+            starts.append(start)
+        position = start + len(word)
+    if text[position:].strip():
+        raise DataError(f"no word for the end of the text, {text[position : position + 20]!r}")
     return starts
 
 
@@ -137,10 +139,10 @@ def _read(name: str) -> bytes:
 
 def _function(name: str) -> Segmenter:
     target, _, wanted = name.rpartition(":")
-    found = getattr(find("segmenter", target), wanted, None)
-    if not callable(found):
+    function = getattr(find("segmenter", target), wanted, None)
+    if not callable(function):
         raise UsageError(f"segmenter {name!r}: {target} has no function {wanted!r}")
-    segmenter: Segmenter = found
+    segmenter: Segmenter = function
     return segmenter
 
 

@@ -39,14 +39,16 @@ def read_sentencepiece(path: Path, settings: Mapping[str, Any]) -> tokenizers.To
         MissingPackageError: the extra is not installed.
         DataError: not such a file, a kind that is not known, or a family whose ids are not those of the file.
     """
-    kind = str(settings.get("tokenizer_class") or "")
-    if kind.startswith(_SHIFTED):
-        raise DataError(f"{path}: the ids of {kind} are not those of this file; save its tokenizer.json and use that")
+    tokenizer_class = str(settings.get("tokenizer_class") or "")
+    if tokenizer_class.startswith(_SHIFTED):
+        raise DataError(
+            f"{path}: the ids of {tokenizer_class} are not those of this file; save its tokenizer.json and use that"
+        )
     proto = read_proto(path)
     backend = _backend(path, proto)
     types = [(piece.piece, piece.type) for piece in proto.pieces]
     backend.add_special_tokens([piece for piece, type_ in types if type_ in (_CONTROL, _UNKNOWN)])
-    if kind.startswith("T5"):
+    if tokenizer_class.startswith("T5"):
         count = int(settings.get("extra_ids", 100))
         backend.add_special_tokens([f"<extra_id_{n}>" for n in reversed(range(count))])
     template = template_of(settings, backend)
@@ -158,15 +160,15 @@ def merges_of(
         pieces, scores, ordinary: (V,)
     """
     known = {piece: n for n, piece in enumerate(pieces)}
-    made: list[tuple[float, int, int, tuple[str, str]]] = []
+    merges: list[tuple[float, int, int, tuple[str, str]]] = []
     for n, (piece, score) in enumerate(zip(pieces, scores, strict=True)):
         if ordinary is not None and not ordinary[n]:
             continue
         for cut in range(1, len(piece)):
             left, right = piece[:cut], piece[cut:]
             if left in known and right in known:
-                made.append((-score, known[left], known[right], (left, right)))
-    return [pair for *_, pair in sorted(made)]
+                merges.append((-score, known[left], known[right], (left, right)))
+    return [pair for *_, pair in sorted(merges)]
 
 
 def metaspace(
@@ -207,15 +209,15 @@ def template_of(settings: Mapping[str, Any], backend: tokenizers.Tokenizer) -> p
     Raises:
         DataError: a special token that the vocabulary does not have, or with a space or a colon in it.
     """
-    kind = str(settings.get("tokenizer_class") or "")
+    tokenizer_class = str(settings.get("tokenizer_class") or "")
     tokens: dict[str, str] = {}
     for role, usual in {"bos": "<s>", "eos": "</s>", "cls": "[CLS]", "sep": "[SEP]"}.items():
         tokens[role] = token_of(settings, role, usual)
-    if kind.startswith("XLNet"):
+    if tokenizer_class.startswith("XLNet"):
         tokens |= {role: f"<{role}>" for role in ("cls", "sep") if not settings.get(f"{role}_token")}
-    chosen = next((template for name, template in _TEMPLATES.items() if kind.startswith(name)), None)
+    chosen = next((template for name, template in _TEMPLATES.items() if tokenizer_class.startswith(name)), None)
     if chosen is None:
-        bos = "{bos}:0 " if settings.get("add_bos_token", kind.startswith(("Llama", "CodeLlama"))) else ""
+        bos = "{bos}:0 " if settings.get("add_bos_token", tokenizer_class.startswith(("Llama", "CodeLlama"))) else ""
         eos = " {eos}:0" if settings.get("add_eos_token") else ""
         if not bos and not eos:
             return None

@@ -46,9 +46,9 @@ def read_templates(layout: Mapping[str, Any]) -> tuple[Template, Template] | Non
 
 def split_template(template: Template) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The tokens before and after the text of a template that has one."""
-    place = next(n for n, (tokens, _) in enumerate(template) if tokens is None)
+    text_index = next(n for n, (tokens, _) in enumerate(template) if tokens is None)
     before, after = (
-        [t for tokens, _ in part for t in tokens or ()] for part in (template[:place], template[place + 1 :])
+        [t for tokens, _ in part for t in tokens or ()] for part in (template[:text_index], template[text_index + 1 :])
     )
     return tuple(before), tuple(after)
 
@@ -56,16 +56,16 @@ def split_template(template: Template) -> tuple[tuple[int, ...], tuple[int, ...]
 def _parse_template(step: Mapping[str, Any], name: str, texts: int) -> Template:
     defined = step["special_tokens"]
     template: list[Part] = []
-    found: list[str] = []
+    text_ids: list[str] = []
     for part in step[name]:
         if "Sequence" in part:
-            found.append(part["Sequence"]["id"])
+            text_ids.append(part["Sequence"]["id"])
             template.append((None, part["Sequence"]["type_id"]))
         else:
             token = part["SpecialToken"]
             if token["id"] not in defined:
                 raise DataError(f"post_processor: the template names {token['id']!r} without saying which id it has")
             template.append((tuple(defined[token["id"]]["ids"]), token["type_id"]))
-    if found != ["A", "B"][:texts]:
-        raise DataError(f"post_processor: the template of a {name} holds the texts {found}, expected A, then B")
+    if text_ids != ["A", "B"][:texts]:
+        raise DataError(f"post_processor: the template of a {name} holds the texts {text_ids}, expected A, then B")
     return tuple(template)

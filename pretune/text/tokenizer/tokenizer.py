@@ -126,7 +126,7 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str], allow_special: bool = False) -> list[Tokens]:
         """The ids of many texts, by several threads; as `encode` of each."""
         backend = self._special if allow_special else self.plain
-        return [np.array(found.ids, np.int64) for found in encode_all(backend, texts)]
+        return [np.array(encoding.ids, np.int64) for encoding in encode_all(backend, texts)]
 
     def encode_offsets(self, text: str) -> tuple[Tokens, NDArray[np.int64]]:
         """The ids of a text and where each lies in it, in characters; leading spaces are not part of a token.

@@ -223,8 +223,8 @@ def _scores(draft: tokenizers.Tokenizer) -> list[tuple[str, float]]:
     That is the noise of sums in changing order, and the numbering, in the order of a hash table, that the trainer
     adds to the lowest score for characters which no subword was needed for: these all get the lowest.
     """
-    found = json.loads(draft.to_str())["model"]["vocab"]
-    scores = {subword: round(score, _SCORE_DIGITS) for subword, score in found if subword != "<unk>"}
+    scored = json.loads(draft.to_str())["model"]["vocab"]
+    scores = {subword: round(score, _SCORE_DIGITS) for subword, score in scored if subword != "<unk>"}
     lowest = min(scores.values())
     numbered = lowest + _NUMBERING * sum(len(subword) == 1 for subword in scores)
     level = {subword: lowest if len(subword) == 1 and score < numbered else score for subword, score in scores.items()}

@@ -89,10 +89,10 @@ class Vocabulary:
         Raises:
             DataError: the tokenizer has none.
         """
-        found = self.ending
-        if found is None:
+        end_id = self.ending
+        if end_id is None:
             raise DataError("the tokenizer has no token that ends a document; add eos_token to tokenizer_config.json")
-        return found
+        return end_id
 
     @property
     def prefix_length(self) -> int:
