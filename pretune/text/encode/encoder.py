@@ -149,10 +149,10 @@ class DocumentEncoder:
         if not left.any():
             return _Pretokens(text, start, size, slots)
         bounds = zip(start[left].tolist(), (start + size)[left].tolist(), strict=True)
-        found = [how.pattern.findall(text[a:b]) for a, b in bounds]
-        pretokens = list(chain.from_iterable(found))
+        matches = [how.pattern.findall(text[a:b]) for a, b in bounds]
+        pretokens = list(chain.from_iterable(matches))
         counts = np.ones(len(start), np.int64)
-        counts[left] = [len(run) for run in found]
+        counts[left] = [len(run) for run in matches]
         inner = np.repeat(left, counts)
         slots, size, start = np.repeat(slots, counts), np.repeat(size, counts), np.repeat(start, counts)
         slots[inner] = self._look_up(pretokens)
@@ -194,11 +194,11 @@ class DocumentEncoder:
         self._words.add(first[one], second[one], numbers)
         return slots
 
-    def _learn(self, new: list[str], found: list[list[int]]) -> None:
+    def _learn(self, new: list[str], token_ids: list[list[int]]) -> None:
         if self._drop_blank:
-            found = [ids if pretoken.strip(WHITE) else [] for pretoken, ids in zip(new, found, strict=True)]
-        lengths = np.fromiter(map(len, found), np.int64, len(found))
-        tokens = np.fromiter(chain.from_iterable(found), self._dtype, int(lengths.sum()))
+            token_ids = [ids if pretoken.strip(WHITE) else [] for pretoken, ids in zip(new, token_ids, strict=True)]
+        lengths = np.fromiter(map(len, token_ids), np.int64, len(token_ids))
+        tokens = np.fromiter(chain.from_iterable(token_ids), self._dtype, int(lengths.sum()))
         ends = np.cumsum(lengths)
         solid = np.flatnonzero(~self._is_space[tokens])  # tokens that are not white space
         first_solid = np.append(solid, len(tokens))[np.searchsorted(solid, ends - lengths)]
@@ -231,10 +231,11 @@ class DocumentEncoder:
         different, group = np.unique(which, return_inverse=True)
         texts = [pretokens[i] for i in different.tolist()]
         known = [text for text in texts if text not in self._fresh]
-        found = self._fresh | dict(zip(known, encode_all(self._backend, known, offsets=True), strict=True))
+        encodings = self._fresh | dict(zip(known, encode_all(self._backend, known, offsets=True), strict=True))
         bounds = np.searchsorted(group, np.arange(len(different) + 1))  # `which` rises, and so does `group`
         runs = [
-            _first_tokens(found[text], characters[a:b]) for text, (a, b) in zip(texts, pairwise(bounds), strict=True)
+            _first_tokens(encodings[text], characters[a:b])
+            for text, (a, b) in zip(texts, pairwise(bounds), strict=True)
         ]
         return np.concatenate(runs)
 
@@ -242,15 +243,15 @@ class DocumentEncoder:
         runs: list[Integers] = []
         places: list[list[int]] = [[] for _ in wanted]
         end = 0
-        for number, found in enumerate(encode_all(self._backend, texts, offsets=True)):
-            runs += [np.array(found.ids, np.int64), np.array([self._end])]
+        for number, encoding in enumerate(encode_all(self._backend, texts, offsets=True)):
+            runs += [np.array(encoding.ids, np.int64), np.array([self._end])]
             for into, starts in zip(places, wanted, strict=True):
                 inner = np.array([character for character in starts[number] if character > 0], np.int64)
-                into += (end + _first_tokens(found, inner)).tolist()
-            end += len(found.ids) + 1
+                into += (end + _first_tokens(encoding, inner)).tolist()
+            end += len(encoding.ids) + 1
         tokens = np.concatenate(runs).astype(self._dtype) if runs else np.zeros(0, self._dtype)
         document_ends = np.cumsum([len(run) for run in runs])[1::2].astype(np.int64)
-        return _finish(tokens, document_ends, [np.array(found, np.int64) for found in places])
+        return _finish(tokens, document_ends, [np.array(starts, np.int64) for starts in places])
 
 
 def _first_tokens(encoding: tokenizers.Encoding, characters: Integers) -> Integers:
@@ -270,14 +271,14 @@ def _finish(tokens: NDArray[Any], document_ends: Integers, places: Sequence[Inte
         places: where sentences begin and, if asked, words.
     """
     lengths = np.diff(document_ends, prepend=0)
-    found = []
-    for kind, starts in enumerate(places):
+    starts_by_kind = []
+    for number, starts in enumerate(places):
         begins_one = np.zeros(len(tokens) + 1, np.bool_)
         begins_one[starts] = True
-        begins_one[document_ends - 1] = kind > 0  # an end token is a word of its own
+        begins_one[document_ends - 1] = number > 0  # an end token is a word of its own
         begins_one[document_ends - lengths] = True
-        found.append(np.flatnonzero(begins_one[:-1]))
-    return Encoded(tokens, lengths, *found)
+        starts_by_kind.append(np.flatnonzero(begins_one[:-1]))
+    return Encoded(tokens, lengths, *starts_by_kind)
 
 
 def _codes(text: str) -> Codes | None:
@@ -300,10 +301,10 @@ def _word_encoder(tokenizer: Tokenizer, backend: tokenizers.Tokenizer) -> Callab
         if table is not None:
             return [[token.id for token in model.tokenize(word.translate(table))] for word in words]
         spelt = [word.lower() for word in words] if lower else words
-        found = [[token.id for token in model.tokenize(word)] if word.isalnum() else [] for word in spelt]
+        token_ids = [[token.id for token in model.tokenize(word)] if word.isalnum() else [] for word in spelt]
         others = [number for number, word in enumerate(words) if not word.isalnum()]
         for number, encoding in zip(others, encode_all(backend, [words[n] for n in others]), strict=True):
-            found[number] = encoding.ids
-        return found
+            token_ids[number] = encoding.ids
+        return token_ids
 
     return encode

@@ -158,7 +158,7 @@ def cutter(layout: Mapping[str, Any]) -> Cutter | None:
 def _table(sets: Mapping[int, str]) -> NDArray[np.uint8]:
     """The class of each character: the first whose regex holds it, else `_OTHER`; NUL ends a text."""
     kinds = np.full(_KNOWN, _OTHER, np.uint8)
-    for kind, members in reversed(list(sets.items())):
-        kinds[[code for code in range(_KNOWN) if re.match(members, chr(code))]] = kind
+    for char_class, members in reversed(list(sets.items())):
+        kinds[[code for code in range(_KNOWN) if re.match(members, chr(code))]] = char_class
     kinds[0] = _END
     return kinds

@@ -36,10 +36,10 @@ def keys_of(codes: NDArray[np.uint8], start: Integers, size: Integers) -> tuple[
 
 def _eight(eights: Words, start: Integers) -> Words:
     """The 8 bytes from each place on. Shape: (T / 8,), (N,) -> (N,)"""
-    place, shift = start >> 3, _EIGHT.take(start & 7)
-    low = eights.take(place)
+    index, shift = start >> 3, _EIGHT.take(start & 7)
+    low = eights.take(index)
     low >>= shift
-    high = eights.take(place + 1)
+    high = eights.take(index + 1)
     high <<= np.uint64(64) - shift  # by 64, which numpy takes for nothing left
     return low | high
 
@@ -61,19 +61,19 @@ class WordTable:
     def find(self, first: Words, second: Words) -> Integers:
         """The number of each word, -1 for an unknown one. Shape: (N,), (N,) -> (N,)"""
         out = np.full(len(first), -1, np.int64)
-        place = self._place(first, second)
-        number = self._numbers.take(place)
-        same = (self._first.take(place) == first) & (self._second.take(place) == second) & (number >= 0)
+        slot = self._place(first, second)
+        number = self._numbers.take(slot)
+        same = (self._first.take(slot) == first) & (self._second.take(slot) == second) & (number >= 0)
         out[same] = number[same]
         left = np.flatnonzero(~same & (number >= 0))  # another word's place
-        place = place[left]
+        slot = slot[left]
         while len(left):
-            place = (place + 1) & self._mask
-            number = self._numbers.take(place)
-            same = (self._first.take(place) == first[left]) & (self._second.take(place) == second[left])
+            slot = (slot + 1) & self._mask
+            number = self._numbers.take(slot)
+            same = (self._first.take(slot) == first[left]) & (self._second.take(slot) == second[left])
             out[left[same]] = number[same]
             on = ~same & (number >= 0)
-            left, place = left[on], place[on]
+            left, slot = left[on], slot[on]
         return out
 
     def add(self, first: Words, second: Words, numbers: Integers) -> None:
@@ -99,11 +99,11 @@ class WordTable:
 
     def _put(self, first: Words, second: Words, numbers: Integers) -> None:
         """Each word asks for a place; of those that ask for the same one, one gets it and the others ask on."""
-        place = self._place(first, second)
+        slot = self._place(first, second)
         left = np.arange(len(numbers))
         while len(left):
-            free = self._numbers[place] < 0
-            self._numbers[place[free]] = numbers[left[free]]
-            won = self._numbers[place] == numbers[left]
-            self._first[place[won]], self._second[place[won]] = first[left[won]], second[left[won]]
-            left, place = left[~won], (place[~won] + 1) & self._mask
+            free = self._numbers[slot] < 0
+            self._numbers[slot[free]] = numbers[left[free]]
+            won = self._numbers[slot] == numbers[left]
+            self._first[slot[won]], self._second[slot[won]] = first[left[won]], second[left[won]]
+            left, slot = left[~won], (slot[~won] + 1) & self._mask

@@ -74,7 +74,7 @@ class Workers:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for process in self._processes:
             process.kill()
@@ -112,7 +112,7 @@ class Workers:
         if message is None or len(message) == 1:
             raise _death(process, message)
         tokens, *places = message
-        return Encoded(np.frombuffer(tokens, self._dtype), *(np.frombuffer(place, np.int64) for place in places))
+        return Encoded(np.frombuffer(tokens, self._dtype), *(np.frombuffer(starts, np.int64) for starts in places))
 
 
 def _start() -> subprocess.Popen[bytes]:
@@ -189,9 +189,9 @@ def _work(source: IO[bytes], sink: IO[bytes]) -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     while (message := messages.get()) is not None:
-        found = encode(_texts(message))
-        words = [] if found.words is None else [found.words]
-        _write(sink, [part.tobytes() for part in (found.tokens, found.lengths, found.sentences, *words)])
+        encoded = encode(_texts(message))
+        words = [] if encoded.words is None else [encoded.words]
+        _write(sink, [part.tobytes() for part in (encoded.tokens, encoded.lengths, encoded.sentences, *words)])
 
 
 def _main() -> None:
