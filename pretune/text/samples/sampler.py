@@ -119,7 +119,9 @@ class Sampler:
         if self.batch_samples is None:
             stores = self._fill(cursor, stores, runs)
             runs = self._runs(cursor, stores)
-        consumed = [n + sum(len(run.index) for run in mine) for n, mine in zip(cursor.consumed, runs, strict=True)]
+        consumed = [
+            n + sum(len(run.index) for run in store_runs) for n, store_runs in zip(cursor.consumed, runs, strict=True)
+        ]
         return self._read(stores, runs), Cursor(tuple(consumed))
 
     def _due(self, cursor: Cursor, count: int) -> Ints:
@@ -147,10 +149,10 @@ class Sampler:
         budget = int(self.batch_tokens or 0)
         while True:
             lengths = np.empty(len(stores), np.int64)
-            for store, mine in enumerate(runs):
-                if mine:
-                    found = [self.views[store].lengths(run.index) for run in mine]
-                    lengths[stores == store] = np.concatenate(found)
+            for store, store_runs in enumerate(runs):
+                if store_runs:
+                    run_lengths = [self.views[store].lengths(run.index) for run in store_runs]
+                    lengths[stores == store] = np.concatenate(run_lengths)
             total = np.cumsum(lengths + self.overhead)
             if total[-1] > budget:
                 return stores[: max(1, int(np.searchsorted(total, budget, side="right")))]
@@ -168,12 +170,12 @@ class Sampler:
     def _next(self, store: int, first: int, count: int) -> Iterator[_Run]:
         size, width = self._sizes[store], self._widths[store]
         while count:
-            epoch, place = divmod(first, size)
-            inside = min(count, size - place)
-            blocks = range(place // width, (place + inside - 1) // width + 1)
-            found = [self._block(store, epoch, block) for block in blocks]
-            index = found[0] if len(found) == 1 else np.concatenate(found)
-            begin = place - blocks[0] * width
+            epoch, offset = divmod(first, size)
+            inside = min(count, size - offset)
+            blocks = range(offset // width, (offset + inside - 1) // width + 1)
+            indices = [self._block(store, epoch, block) for block in blocks]
+            index = indices[0] if len(indices) == 1 else np.concatenate(indices)
+            begin = offset - blocks[0] * width
             yield _Run(epoch, index[begin : begin + inside])
             first, count = first + inside, count - inside
 
@@ -195,12 +197,12 @@ class Sampler:
 
     def _read(self, stores: Ints, runs: Sequence[Sequence[_Run]]) -> Sequence[Row]:
         """The rows of all runs, in the order in which they are due."""
-        found = [
+        run_rows = [
             self.views[store].read(run.index, store, run.epoch, self.draw)
-            for store, mine in enumerate(runs)
-            for run in mine
+            for store, store_runs in enumerate(runs)
+            for run in store_runs
         ]
-        rows = found[0] if len(found) == 1 else join(found)
+        rows = run_rows[0] if len(run_rows) == 1 else join(run_rows)
         return rows if len(self.views) == 1 else pick(rows, np.argsort(np.argsort(stores, kind="stable")))
 
 
@@ -263,8 +265,8 @@ def _check(
         raise UsageError(f"{len(views)} stores but {len(weights)} weights; give one weight for each store")
     if not all(np.isfinite(weight) and weight > 0 for weight in weights):
         raise UsageError(f"weights of stores must be positive, got {list(weights)}; leave a store out instead")
-    given = [size for size in (batch_samples, batch_tokens) if size is not None]
-    if len(given) != 1 or given[0] < 1:
+    sizes = [size for size in (batch_samples, batch_tokens) if size is not None]
+    if len(sizes) != 1 or sizes[0] < 1:
         raise UsageError(
             "a batch is a number of samples or of tokens, at least 1, and not both: "
             f"got {batch_samples} samples, {batch_tokens} tokens"

@@ -30,33 +30,33 @@ class DuplicateFilter:
         words = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
         settled = self._settled(words[:, 0], words[:, 1])
         fresh = np.zeros(len(digests), np.bool_)
-        for place in np.flatnonzero(~settled):
-            digest = digests[place]
+        for number in np.flatnonzero(~settled):
+            digest = digests[number]
             if digest not in self._recent:
                 self._recent.add(digest)
-                fresh[place] = True
+                fresh[number] = True
         if len(self._recent) > max(self.MIN_RECENT, len(self._high) // 32):
             self._merge()
         return fresh
 
     def _settled(self, high: Words, low: Words) -> NDArray[np.bool_]:
-        found = np.zeros(len(high), np.bool_)
+        known = np.zeros(len(high), np.bool_)
         if not len(self._high):
-            return found
-        place = np.searchsorted(self._high, high)
-        inside = place < len(self._high)
+            return known
+        position = np.searchsorted(self._high, high)
+        inside = position < len(self._high)
         while True:  # once, but for digests of equal first half
-            same = inside & (self._high[np.minimum(place, len(self._high) - 1)] == high)
+            same = inside & (self._high[np.minimum(position, len(self._high) - 1)] == high)
             if not same.any():
-                return found
-            found |= same & (self._low[np.minimum(place, len(self._low) - 1)] == low)
-            place = place + 1
-            inside = same & ~found & (place < len(self._high))
+                return known
+            known |= same & (self._low[np.minimum(position, len(self._low) - 1)] == low)
+            position = position + 1
+            inside = same & ~known & (position < len(self._high))
 
     def _merge(self) -> None:
         words = np.frombuffer(b"".join(self._recent), "<u8").reshape(-1, 2)
         self._recent = set()
         words = words[np.argsort(words[:, 0], kind="stable")]
-        place = np.searchsorted(self._high, words[:, 0])
-        self._high = np.insert(self._high, place, words[:, 0])
-        self._low = np.insert(self._low, place, words[:, 1])
+        position = np.searchsorted(self._high, words[:, 0])
+        self._high = np.insert(self._high, position, words[:, 0])
+        self._low = np.insert(self._low, position, words[:, 1])

@@ -35,8 +35,8 @@ Parts = Callable[[], Iterator[Index]]
 
 def computed(parts: Parts) -> Index:
     """An index in memory: each array is that of all parts, one after the other."""
-    found = list(parts())
-    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    arrays = list(parts())
+    return {name: np.concatenate([part[name] for part in arrays]) for name in arrays[0]}
 
 
 def kept(folder: Path, fingerprint: str, parts: Parts) -> Index:
@@ -55,14 +55,14 @@ def kept(folder: Path, fingerprint: str, parts: Parts) -> Index:
 
 def drop_damaged(folder: Path) -> None:
     """Remove those of a store whose bytes are not what was written; they are made again when they are wanted."""
-    for found in folder.glob("[!.]*"):  # one that is being written has a dot
+    for saved in folder.glob("[!.]*"):  # one that is being written has a dot
         try:
-            files = json.loads((found / _FACTS).read_bytes())["arrays"].values()
-            whole = all(sha256(found / file["file"]) == file["sha256"] for file in files)
+            files = json.loads((saved / _FACTS).read_bytes())["arrays"].values()
+            whole = all(sha256(saved / file["file"]) == file["sha256"] for file in files)
         except _UNUSABLE:
             whole = False
         if not whole:
-            shutil.rmtree(found)
+            shutil.rmtree(saved)
 
 
 def _read(folder: Path, fingerprint: str) -> Index:

@@ -115,10 +115,10 @@ def prepare(
     if config.segmenter:
         WordFinder(config.segmenter)("")  # a segmenter that is not there is told before anything is read
     if output.exists() and not _vacant(output):
-        found = _same(paths, tokenizer, output, config)
-        if found is not None:
+        store = _same(paths, tokenizer, output, config)
+        if store is not None:
             _log.info("%s: made before from the same documents, tokenizer and configuration; used as it is", output)
-            return found
+            return store
     with NewFolder(output, "replace" if config.overwrite else "refuse") as folder:
         run = _Run(tokenizer, config, folder.path)
         try:
@@ -270,15 +270,15 @@ def _select(encoded: Encoded, chosen: NDArray[np.bool_]) -> Encoded:
     """Some of the documents, laid end to end anew."""
     if chosen.all():
         return encoded
-    mine = np.repeat(chosen, encoded.lengths)
+    is_kept = np.repeat(chosen, encoded.lengths)
 
     def among(places: NDArray[np.int64]) -> NDArray[np.int64]:
         begins_one = np.zeros(len(encoded.tokens), np.bool_)
         begins_one[places] = True
-        return np.flatnonzero(begins_one[mine])
+        return np.flatnonzero(begins_one[is_kept])
 
     words = None if encoded.words is None else among(encoded.words)
-    return Encoded(encoded.tokens[mine], encoded.lengths[chosen], among(encoded.sentences), words)
+    return Encoded(encoded.tokens[is_kept], encoded.lengths[chosen], among(encoded.sentences), words)
 
 
 def _windows(documents: Iterable[Document], corpus: Any) -> Iterator[list[tuple[Document, int, bytes]]]:
@@ -340,9 +340,9 @@ def _difference(
 ) -> str:
     if store.tokenizer_hash != tokenizer.hash:
         return "its tokenizer differs"
-    asked = json.loads(json.dumps(config.content()))
-    if store.manifest.config != asked:
-        fields = [name for name in asked if store.manifest.config.get(name) != asked[name]]
+    wanted = json.loads(json.dumps(config.content()))
+    if store.manifest.config != wanted:
+        fields = [name for name in wanted if store.manifest.config.get(name) != wanted[name]]
         return f"its configuration differs ({', '.join(fields)})"
     corpus = hashlib.sha256()
     for _ in _windows(read_corpus(paths, config.corpus), corpus):

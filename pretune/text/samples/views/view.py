@@ -95,5 +95,5 @@ def build_view(
     """
     if pack not in PACKS:
         raise UsageError(f"no pack {pack!r}; known: {', '.join(PACKS)}")
-    found = find_class(AXIS, pack if view == "stream" else view, StoreView)  # type: ignore[type-abstract]
-    return found(split, width, lookahead, words)
+    view_class = find_class(AXIS, pack if view == "stream" else view, StoreView)  # type: ignore[type-abstract]
+    return view_class(split, width, lookahead, words)
