@@ -114,8 +114,8 @@ class Cert(Contrastive):
             return
         size = len(self.queue)
         entering = shared[shared[:, 0].argsort(stable=True)][-size:]  # an order of their own, not of the micro-batches
-        place = (torch.arange(len(entering), device=shared.device) + self.filled + len(shared) - len(entering)) % size
-        self.queue[place] = entering.to(self.queue.dtype)
+        index = (torch.arange(len(entering), device=shared.device) + self.filled + len(shared) - len(entering)) % size
+        self.queue[index] = entering.to(self.queue.dtype)
         self.filled += len(shared)
 
     @torch.no_grad()

@@ -161,11 +161,11 @@ class InBatch(Contrastive):
         start, others = batch.step_context.start, batch.step_context.table
         every = torch.cat([others[:start], own, others[start + count :]])
         scores = _scores(every)
-        place = torch.arange(len(every), device=scores.device)
+        labels = torch.arange(len(every), device=scores.device)
         some = slice(start, start + count)
-        mine, whole = self.term(scores[some], place[some]), self.term(scores, place)
+        local, whole = self.term(scores[some], labels[some]), self.term(scores, labels)
         # The value is that of these sequences; the gradient that of all, as all have these among their negatives.
-        return [replace(mine, sum=mine.sum.detach() + (whole.sum - whole.sum.detach()))]
+        return [replace(local, sum=local.sum.detach() + (whole.sum - whole.sum.detach()))]
 
 
 def _scores(table: Tensor) -> Tensor:

@@ -49,9 +49,9 @@ def build_members(config: Mapping[str, float | Mapping[str, Any]], vocabulary: V
     """
     members = []
     for name, value in config.items():
-        kind = find_class("objectives", name, Objective)  # type: ignore[type-abstract]
+        objective_class = find_class("objectives", name, Objective)  # type: ignore[type-abstract]
         tree = value if isinstance(value, Mapping) else {"weight": value}
-        members.append(kind(validate(kind.Config, tree, f"objective.{name}"), vocabulary))
+        members.append(objective_class(validate(objective_class.Config, tree, f"objective.{name}"), vocabulary))
     return members
 
 
@@ -152,9 +152,9 @@ class Mixture(Objective):
 
     def output_rows(self, batch: Batch) -> NDArray[np.int64] | None:
         """The rows of all members that the batch is for; None as soon as one reads all."""
-        found = [member.output_rows(batch) for member in self._objectives() if member.name in batch.targets]
-        some = [rows for rows in found if rows is not None]
-        return np.concatenate(some) if some and len(some) == len(found) else None
+        member_rows = [member.output_rows(batch) for member in self._objectives() if member.name in batch.targets]
+        some = [rows for rows in member_rows if rows is not None]
+        return np.concatenate(some) if some and len(some) == len(member_rows) else None
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Predictions of every member; 0 for those of other parts."""
@@ -162,12 +162,12 @@ class Mixture(Objective):
 
     def gather_across_step(self, model: TrainableModel, batch: Batch, parts: int) -> Tensor | None:
         """What the member that the batch is for asks for; of several that ask, the first's."""
-        found = (
+        tables = (
             member.gather_across_step(model, batch, parts)
             for member in self._objectives()
             if member.name in batch.targets
         )
-        return next((shared for shared in found if shared is not None), None)
+        return next((shared for shared in tables if shared is not None), None)
 
     def after_step(self, model: TrainableModel, shared: Tensor | None) -> None:
         """Every member hears of it."""
@@ -178,10 +178,10 @@ class Mixture(Objective):
         """Terms of every member, in the order given; idle ones for those of other parts."""
         terms = []
         for member in self._objectives():
-            mine = member.name in batch.targets
-            found = member.loss(model, output, batch) if mine else member.zero_terms(model, output)
+            is_target = member.name in batch.targets
+            member_terms = member.loss(model, output, batch) if is_target else member.zero_terms(model, output)
             factor = self._factor(member, batch.step)
-            terms += [replace(term, weight=term.weight * factor) for term in found]
+            terms += [replace(term, weight=term.weight * factor) for term in member_terms]
         return terms
 
     def _objectives(self) -> list[Objective]:

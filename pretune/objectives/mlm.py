@@ -284,22 +284,22 @@ def choose(
     return np.asarray(rank <= threshold.repeat(lengths))
 
 
-def _smallest(rank: NDArray[Any], lengths: Integers, place: Integers) -> NDArray[Any]:
-    """The rank at a place of each sequence's ranks in order; anything where it has not so many.
+def _smallest(rank: NDArray[Any], lengths: Integers, index: Integers) -> NDArray[Any]:
+    """The rank at an index of each sequence's ranks in order; anything where it has not so many.
 
     Short rows of a table are sorted ten times faster than one long run: numpy sorts 128 numbers without a branch.
 
     Shape:
-        rank: (T,); lengths, place: (N,); return: (N,).
+        rank: (T,); lengths, index: (N,); return: (N,).
     """
     count, max_length = len(lengths), int(lengths.max(initial=0))
     if count * max_length > _FILL * len(rank):
         order = np.lexsort((rank, np.arange(count).repeat(lengths)))
-        return np.append(rank[order], rank[:1]).take(lengths.cumsum() - lengths + place, mode="clip")
+        return np.append(rank[order], rank[:1]).take(lengths.cumsum() - lengths + index, mode="clip")
     if count * max_length == len(rank):
         table = rank.reshape(count, max_length).copy()
     else:
         table = np.full((count, max_length), _LAST[rank.dtype.type])
         table[np.arange(max_length) < lengths[:, None]] = rank
     table.sort(axis=1)
-    return table[np.arange(count), place]
+    return table[np.arange(count), index]

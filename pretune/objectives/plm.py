@@ -150,9 +150,9 @@ def choose_spans(length: int, draw: Draw, rate: float, max_span: int) -> Integer
         first = begin + int(draw.at("place").below(step, room - size + 1))
         taken[first : first + size] = True
         begin, step = begin + room, step + 1
-    found = taken.nonzero()[0][:wanted]
-    if len(found) < wanted:
-        rest = np.setdiff1d(np.arange(length), found)
+    chosen = taken.nonzero()[0][:wanted]
+    if len(chosen) < wanted:
+        rest = np.setdiff1d(np.arange(length), chosen)
         rest = rest[np.argsort(draw.at("rest").bits(np.arange(len(rest))), kind="stable")]
-        found = np.sort(np.concatenate([found, rest[: wanted - len(found)]]))
-    return found
+        chosen = np.sort(np.concatenate([chosen, rest[: wanted - len(chosen)]]))
+    return chosen

@@ -114,12 +114,12 @@ class ReplacedTokenDetection(Objective):
         lengths = np.array(batch.layout.lengths, np.int64)
         keys = draw.at(self.name, "sample").keys(batch.samples).repeat(lengths)
         drawn = unit(combine(keys, batch.layout.positions.numpy()))[index.numpy()]
-        (asked,) = (~special).nonzero()
+        (judged,) = (~special).nonzero()
         targets = {
             **batch.targets,
             GENERATOR: (index, label),
             "sample": target(index.numpy(), (drawn * _FINE).astype(np.int64)),
-            self.name: target(asked, np.zeros(len(asked))),
+            self.name: target(judged, np.zeros(len(judged))),
         }
         return replace(masked, targets=targets)
 
@@ -136,18 +136,18 @@ class ReplacedTokenDetection(Objective):
         index, label = batch.targets[GENERATOR]
         rows = self.generator(batch).at(index)
         drawn = batch.targets["sample"][1].double() / _FINE
-        total, correct, made = get_head(self.generator, self._masked[0].name, VocabularyHead).sampled_loss(
+        total, correct, sampled = get_head(self.generator, self._masked[0].name, VocabularyHead).sampled_loss(
             rows, label, drawn
         )
-        asked, _ = batch.targets[self.name]
-        replaced = torch.zeros_like(batch.tokens, dtype=torch.float32).index_copy_(0, index, (made != label).float())
-        output = model(replace(batch, tokens=batch.tokens.index_copy(0, index, made), output_rows=None))
-        answer, truth = get_head(model, self.name, DetectionHead)(output.at(asked)).float(), replaced[asked]
+        judged, _ = batch.targets[self.name]
+        replaced = torch.zeros_like(batch.tokens, dtype=torch.float32).index_copy_(0, index, (sampled != label).float())
+        output = model(replace(batch, tokens=batch.tokens.index_copy(0, index, sampled), output_rows=None))
+        answer, truth = get_head(model, self.name, DetectionHead)(output.at(judged)).float(), replaced[judged]
         detection = F.binary_cross_entropy_with_logits(answer, truth, reduction="sum")
         right = ((answer.detach() > 0) == (truth > 0)).sum()
         return [
             Term(GENERATOR, total, len(label), 1.0, correct),
-            Term(self.name, detection, len(asked), self.config.weight, right),
+            Term(self.name, detection, len(judged), self.config.weight, right),
         ]
 
     def passes(self, model: TrainableModel, batch: Batch) -> list[tuple[TrainableModel, Batch]]:
