@@ -123,11 +123,11 @@ def predict(
     _written(session, output)
 
 
-def _columns(model: Model, given: Mapping[str, str | None]) -> LabelledConfig | None:
+def _columns(model: Model, flags: Mapping[str, str | None]) -> LabelledConfig | None:
     """The columns that a model reads, with those that are given laid over them; None where none is."""
     from pretune.text.readers.labelled import LabelledConfig
 
-    names = {name: value for name, value in given.items() if value is not None}
+    names = {name: value for name, value in flags.items() if value is not None}
     recorded = model.network.metadata.task
     return LabelledConfig.model_validate({**(recorded.columns if recorded else {}), **names}) if names else None
 

@@ -19,7 +19,7 @@ def tfidf(train: Sequence[Pair], development: Sequence[Pair], test: Sequence[Pai
     Args:
         development: chooses the regularization.
     """
-    (words, labels), held, asked = _columns(train), _columns(development), _columns(test)
+    (words, labels), held, tested = _columns(train), _columns(development), _columns(test)
     fitted = []
     for strength in STRENGTHS:
         model = make_pipeline(
@@ -28,7 +28,7 @@ def tfidf(train: Sequence[Pair], development: Sequence[Pair], test: Sequence[Pai
         model.fit(words, labels)
         fitted.append((float(model.score(*held)), model))
     best = max(fitted, key=lambda pair: pair[0])[1]
-    return float(best.score(*asked))
+    return float(best.score(*tested))
 
 
 def _columns(pairs: Sequence[Pair]) -> tuple[list[str], list[str]]:

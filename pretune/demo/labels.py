@@ -57,16 +57,16 @@ def build(held_out: Path) -> Splits:
     with held_out.open(encoding="utf-8") as lines:
         for line in lines:
             record = json.loads(line)
-            found = passages(record["text"])
-            if len(found) > 1:
-                pages[_part(record["module"])].append(found)
-    return Splits(**{name: list(pairs(found, _KEY.at(name))) for name, found in pages.items()})
+            prose = passages(record["text"])
+            if len(prose) > 1:
+                pages[_part(record["module"])].append(prose)
+    return Splits(**{name: list(pairs(module_pages, _KEY.at(name))) for name, module_pages in pages.items()})
 
 
 def passages(text: str) -> list[str]:
     """Paragraphs of prose, each on one line, cut to `MOST` characters; code, tables and short ones are left out."""
-    found = (" ".join(part.split()) for part in re.split(r"\n\s*\n", text) if not _CODE.search(part))
-    return [part[:MOST] for part in found if len(part) >= LEAST]
+    parts = (" ".join(part.split()) for part in re.split(r"\n\s*\n", text) if not _CODE.search(part))
+    return [part[:MOST] for part in parts if len(part) >= LEAST]
 
 
 def pairs(pages: Sequence[Sequence[str]], draw: Draw) -> Iterator[Pair]:
@@ -81,19 +81,19 @@ def pairs(pages: Sequence[Sequence[str]], draw: Draw) -> Iterator[Pair]:
         yield page[first], other[1 + int(draw.at("second").below(n, len(other) - 1))], OTHER
 
 
-def draw_few(found: Sequence[Pair], count: int, seed: int) -> list[Pair]:
+def draw_few(candidates: Sequence[Pair], count: int, seed: int) -> list[Pair]:
     """A keyed choice of `count` pairs."""
-    order = np.argsort(_KEY.at("few", seed).bits(np.arange(len(found))), kind="stable")
-    return [found[n] for n in order[:count].tolist()]
+    order = np.argsort(_KEY.at("few", seed).bits(np.arange(len(candidates))), kind="stable")
+    return [candidates[n] for n in order[:count].tolist()]
 
 
-def write(path: Path, found: Sequence[Pair]) -> None:
+def write(path: Path, pairs_to_write: Sequence[Pair]) -> None:
     """Write a CSV file with the columns `text`, `second` and `label`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as out:
         rows = csv.writer(out)
         rows.writerow(["text", "second", "label"])
-        rows.writerows(found)
+        rows.writerows(pairs_to_write)
 
 
 def _share(purpose: str, module: str) -> float:

@@ -138,19 +138,19 @@ def _files(package: str) -> list[_File]:
             raise MissingPackageError(f"package {package!r} is not installed; install it, or leave it out of packages")
         if not spec.submodule_search_locations:
             return [_File(package, package, str(spec.origin))]
-        roots = [(Path(place), package) for place in spec.submodule_search_locations]
+        roots = [(Path(location), package) for location in spec.submodule_search_locations]
     return [_File(package, module, str(path)) for root, prefix in roots for module, path in _walk(root, prefix)]
 
 
 def _walk(root: Path, prefix: str) -> Iterator[tuple[str, Path]]:
-    found = []
+    files = []
     for folder, below, names in os.walk(root):
         below[:] = [name for name in below if name not in _SKIPPED and name.isidentifier()]
         for name in names:
             stem = name.removesuffix(".py")
             if stem != name and not stem.startswith("test_") and not stem.endswith("_test") and stem != "conftest":
-                found.append((Path(folder) / name).relative_to(root))
-    for path in sorted(found, key=Path.as_posix):
+                files.append((Path(folder) / name).relative_to(root))
+    for path in sorted(files, key=Path.as_posix):
         parts = [prefix, *path.with_suffix("").parts] if prefix else [*path.with_suffix("").parts]
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or prefix, root / path
 
@@ -261,8 +261,8 @@ def _definitions(scope: ast.AST, path: str, module: bool = False) -> Iterator[_D
         if isinstance(node, Definition):
             name = f"{path}.{node.name}" if path else node.name
             if text := ast.get_docstring(node, clean=False):
-                kind = "class" if isinstance(node, ast.ClassDef) else "method" if path else "function"
-                yield _Doc(kind, name, text, _parameters(node))
+                category = "class" if isinstance(node, ast.ClassDef) else "method" if path else "function"
+                yield _Doc(category, name, text, _parameters(node))
             if isinstance(node, ast.ClassDef):
                 yield from _definitions(node, name)
         elif not path and isinstance(node, ast.Expr | ast.Assign) and isinstance(node.value, ast.Call):
