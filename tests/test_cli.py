@@ -145,7 +145,7 @@ class TestLife:
         assert run("show", *words) == 0
         shown = capsys.readouterr().out
         assert sorted(life.iterdir()) == before
-        for expected in ("0..3 (4 alike)", "parameters", "activations of a micro-batch", "= 2.0"):
+        for expected in ("0..3 (4 equal)", "parameters", "activations of a micro-batch", "= 2.0"):
             assert expected in shown
 
 
