@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pretune.text.readers.files import BOMB_FLOOR, Source, SourceConfig, UnreadableError, open_file, read_chunks
 from pretune.text.readers.lines import CHUNK
@@ -22,6 +21,8 @@ def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Ite
 
     A compressed file is unfolded into a temporary one first, as Parquet is read from its end.
     """
+    import pyarrow.parquet as pq  # found only when a Parquet file is read
+
     file, row = str(source.path), 1
     try:
         with _seekable(source, config) as raw, pq.ParquetFile(raw, pre_buffer=False, buffer_size=CHUNK) as table:
