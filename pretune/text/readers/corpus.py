@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pretune.errors import DataError
 from pretune.find import find
@@ -137,9 +137,12 @@ def _documents(sources: list[Source], config: CorpusConfig, account: Account, na
     columns = (Column(config.text_field, "text_field"), Column(config.domain_field, "domain_field", required=False))
     before, errors = account.used, len(account.quarantine)
     for source in sources:
+        source_fields = _SourceFields(str(source.path), source.domain, config.text_field, config.domain_field)
         for item in _records(source, columns, config):
             account.documents += 1
-            result = item if isinstance(item, RecordError) else _document(source, item, config)
+            result = (
+                item if isinstance(item, RecordError) else _document(source_fields, item, config.max_document_bytes)
+            )
             if result is None:
                 account.empty += 1
             elif isinstance(result, RecordError):
@@ -157,21 +160,31 @@ def _documents(sources: list[Source], config: CorpusConfig, account: Account, na
         raise DataError(f"{named}: no text in {len(sources)} files ({account.summary()}){first}")
 
 
-def _document(source: Source, row: Row, config: CorpusConfig) -> Document | RecordError | None:
+class _SourceFields(NamedTuple):
+    """What is the same for all records of a file, looked up once."""
+
+    file: str
+    domain: str | None
+    text_field: str
+    domain_field: str
+
+
+def _document(source: _SourceFields, row: Row, max_bytes: int) -> Document | RecordError | None:
     """What a record holds: a document, nothing (None), or what is wrong with it."""
     line, fields = row
     if not fields:
         return None
-    file, text, domain = str(source.path), fields.get(config.text_field), fields.get(config.domain_field, MISSING)
-    if error := not_text(file, line, config.text_field, text):
+    file, default_domain, text_field, domain_field = source
+    text, domain = fields.get(text_field), fields.get(domain_field, MISSING)
+    if error := not_text(file, line, text_field, text):
         return error
     if not text or text.isspace():
         return None
-    if len(text) * 4 > config.max_document_bytes and _size(text) > config.max_document_bytes:
-        return too_long(file, line, config.max_document_bytes)
+    if len(text) * 4 > max_bytes and _size(text) > max_bytes:
+        return too_long(file, line, max_bytes)
     if domain is MISSING or domain is None or domain == "":
-        domain = source.domain
-    elif error := not_text(file, line, config.domain_field, domain):
+        domain = default_domain
+    elif error := not_text(file, line, domain_field, domain):
         return error
     return Document(text, domain, file, line)
 
