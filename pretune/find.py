@@ -12,11 +12,12 @@ import importlib.util
 import pkgutil
 import re
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-from pretune.errors import MissingInputError, UsageError
+from pretune.errors import MissingInputError, PretuneError, UsageError
 
 T = TypeVar("T")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -47,7 +48,8 @@ def find(axis: str, name: str, root: str = "pretune") -> ModuleType:
         root: the package that the axis belongs to.
 
     Raises:
-        UsageError: no such file on this axis; the nearest name is given.
+        UsageError: no such file on this axis (the nearest name is given), or a user's own file that fails when it is
+            imported.
         MissingInputError: a path to a user's own file that does not exist.
     """
     target = name.partition(":")[0]
@@ -97,7 +99,17 @@ def _load_file(path: Path) -> ModuleType:
         sys.modules[key] = module
         try:
             spec.loader.exec_module(module)
-        except BaseException:
+        except BaseException as error:
             del sys.modules[key]  # half of a file must not be found again
-            raise
+            if isinstance(error, PretuneError) or not isinstance(error, Exception):
+                raise
+            raise UsageError(f"{path}{_line_of(error, path)}: {type(error).__name__}: {error}; fix the file") from error
     return sys.modules[key]
+
+
+def _line_of(error: Exception, path: Path) -> str:
+    """`:LINE` of a user's file at which it failed, or nothing."""
+    if isinstance(error, SyntaxError):
+        return f":{error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f":{lines[-1]}" if lines else ""

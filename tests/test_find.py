@@ -75,5 +75,9 @@ def test_a_file_that_fails_is_not_found_half(tmp_path):
     path = tmp_path / "half.py"
     path.write_text("A = 1\nraise RuntimeError('no')\n")
     for _ in range(2):
-        with pytest.raises(RuntimeError):
+        with pytest.raises(UsageError, match=r"half\.py:2: RuntimeError: no; fix the file"):
             find("objectives", str(path))
+    path = tmp_path / "typo.py"
+    path.write_text("A = 1\nB = (\n")
+    with pytest.raises(UsageError, match=r"typo\.py:2: SyntaxError"):
+        find("objectives", str(path))
