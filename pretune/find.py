@@ -60,6 +60,10 @@ def find(axis: str, name: str, root: str = "pretune") -> ModuleType:
             return importlib.import_module(target)
         except ModuleNotFoundError as error:
             raise UsageError(f"{axis}: cannot import {target!r}: {error}") from error
+        except PretuneError:
+            raise
+        except Exception as error:
+            raise UsageError(f"{axis}: {target!r}: {type(error).__name__}: {error}; fix the module") from error
     known = variants(axis, root)
     if not _NAME.fullmatch(target) or target not in known:
         raise UsageError(f"{axis}: no variant {target!r}; {suggest(target, known)}")

@@ -81,3 +81,13 @@ def test_a_file_that_fails_is_not_found_half(tmp_path):
     path.write_text("A = 1\nB = (\n")
     with pytest.raises(UsageError, match=r"typo\.py:2: SyntaxError"):
         find("objectives", str(path))
+
+
+def test_a_module_that_fails_is_named(tmp_path, monkeypatch):
+    package = tmp_path / "own_variants"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "broken.py").write_text("raise RuntimeError('no')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match=r"'own_variants\.broken': RuntimeError: no; fix the module"):
+        find("objectives", "own_variants.broken")
