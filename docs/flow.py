@@ -23,7 +23,7 @@ from pretune.models import build
 from pretune.objectives.mixture import build as build_objective
 from pretune.optim import adamw
 from pretune.optim.optimizer import build_optimizer, gradient_norm, update
-from pretune.text.readers.corpus import Account, CorpusConfig, read_corpus
+from pretune.text.readers.corpus import CorpusConfig, DataStats, read_corpus
 from pretune.text.samples.sampler import Sampler, partition
 from pretune.text.samples.views.view import build_view
 from pretune.text.store.prepare import PrepareConfig, prepare
@@ -60,9 +60,9 @@ def main() -> None:
 def walk(folder: Path) -> None:
     """Text to weights, in `folder`."""
     write_corpus(folder / "corpus.txt")
-    account = Account()
-    texts = [d.text for d in read_corpus(folder / "corpus.txt", CorpusConfig(), account)]
-    say("documents", f"{account.documents}, {account.bytes:,} bytes")
+    stats = DataStats()
+    texts = [d.text for d in read_corpus(folder / "corpus.txt", CorpusConfig(), stats)]
+    say("documents", f"{stats.documents}, {stats.bytes:,} bytes")
 
     settings = validate(TokenizerConfig, {"kind": "wordpiece", "vocab_size": 300}, "tokenizer")
     tokenizer = train_tokenizer(texts, settings)

@@ -153,7 +153,7 @@ class Batch:
             rows that all see.
         samples: (N, 3) int64 on the host: (store, epoch, index) that name each sequence; keys of its random decisions
             and what an error message shows.
-        account: what was cut, displaced, left out while the batch was built, in tokens or samples.
+        data_stats: what was cut, displaced, left out while the batch was built, in tokens or samples.
         continues_word: (T,) bool on the host: whether the token continues the word of the one before it; None where
             only the vocabulary can say.
         step: for which the batch is made; None for evaluation.
@@ -168,7 +168,7 @@ class Batch:
     output_rows: OutputRows | None = None
     order: Tensor | None = None
     samples: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 3), np.int64))
-    account: dict[str, int] = field(default_factory=dict)
+    data_stats: dict[str, int] = field(default_factory=dict)
     continues_word: NDArray[np.bool_] | None = None
     step: int | None = None
     step_context: StepContext | None = None

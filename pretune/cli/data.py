@@ -55,8 +55,8 @@ def pydocs(
     session.say(f"collecting the documentation of this Python's packages -> {output}")
     from pretune.demo.pydocs import MINIMUM, PACKAGES, write_pydocs
 
-    account = write_pydocs(output, packages or PACKAGES, exclude, MINIMUM if minimum is None else minimum)
-    session.say(f"{account.summary()}\nwritten: {output}")
+    stats = write_pydocs(output, packages or PACKAGES, exclude, MINIMUM if minimum is None else minimum)
+    session.say(f"{stats.summary()}\nwritten: {output}")
     session.say(f"next: pretune tokenizer train {output} --output tokenizer")
 
 
@@ -69,18 +69,18 @@ def train(*words: Args, output: Path, config: Path | None = None, session: Commo
         config: TOML file of fields; fields of the command line override it.
     """
     session.start()
-    from pretune.text.readers.corpus import Account, read_corpus
+    from pretune.text.readers.corpus import DataStats, read_corpus
     from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
     paths, corpus, settings = _settings(words, config, TokenizerConfig, "tokenizer")
     refuse_existing(output)
     session.say(f"training a {settings.kind} tokenizer of {settings.vocab_size:,} tokens on {', '.join(paths)}")
-    account = Account()
+    stats = DataStats()
     begin = time.perf_counter()
-    documents = read_corpus(paths, corpus, account)
+    documents = read_corpus(paths, corpus, stats)
     tokenizer = train_tokenizer((document.text for document in documents), settings)
     tokenizer.save(output)
-    session.say(f"{account.summary()}; {time.perf_counter() - begin:.0f} s\nwritten: {output}")
+    session.say(f"{stats.summary()}; {time.perf_counter() - begin:.0f} s\nwritten: {output}")
     session.say(f"next: pretune prepare {' '.join(paths)} --tokenizer {output} --output store")
 
 
@@ -96,16 +96,16 @@ def extend(*words: Args, model: Path, output: Path, config: Path | None = None, 
         config: TOML file of fields; fields of the command line override it.
     """
     session.start()
-    from pretune.text.readers.corpus import Account, read_corpus
+    from pretune.text.readers.corpus import DataStats, read_corpus
     from pretune.text.tokenizer.extend import ExtendConfig, extend_tokenizer
     from pretune.text.tokenizer.tokenizer import Tokenizer
 
     paths, corpus, settings = _settings(words, config, ExtendConfig, "extend")
     refuse_existing(output)
     old = Tokenizer.load(model)
-    account = Account()
+    stats = DataStats()
     session.say(f"looking for up to {settings.tokens:,} words of {', '.join(paths)} that {model} splits into subwords")
-    documents = read_corpus(paths, corpus, account)
+    documents = read_corpus(paths, corpus, stats)
     extended = extend_tokenizer(old, (document.text for document in documents), settings)
     if (model / "config.json").is_file():
         from pretune.interop.huggingface import load_model, save_model
@@ -120,7 +120,7 @@ def extend(*words: Args, model: Path, output: Path, config: Path | None = None, 
     best = ", ".join(candidate.word for candidate in list(extended.words.values())[:8])
     saved = sum(candidate.saved for candidate in extended.words.values())
     session.say(
-        f"{account.summary()}\n{len(extended.words):,} new tokens save {saved:,} tokens in this text; best: {best}"
+        f"{stats.summary()}\n{len(extended.words):,} new tokens save {saved:,} tokens in this text; best: {best}"
     )
     session.say(f"written: {output}\nnext: pretune prepare {' '.join(paths)} --tokenizer {output} --output store")
 

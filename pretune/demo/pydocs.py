@@ -29,7 +29,7 @@ from pathlib import Path
 
 from pretune.disk import new_file
 from pretune.errors import MissingPackageError, UsageError
-from pretune.text.readers.corpus import Account
+from pretune.text.readers.corpus import DataStats
 from pretune.text.readers.records import RecordError
 
 PYTHON = "python"  # the domain of the standard library and the language reference
@@ -79,7 +79,7 @@ def write_pydocs(
     exclude: Sequence[str] = (),
     minimum: int = MINIMUM,
     processes: int | None = None,
-) -> Account:
+) -> DataStats:
     """Write the documentation of installed packages as a corpus of JSON lines.
 
     Each line has `text`; `domain` (the package; "python" for the standard library and the language reference);
@@ -106,26 +106,26 @@ def write_pydocs(
     if target.suffix != ".jsonl":
         raise UsageError(f"{target}: the corpus is JSON lines; call the file {target.with_suffix('.jsonl').name}")
     files = [file for package in packages for file in _files(package)]
-    account, seen = Account(), set[bytes]()
+    stats, seen = DataStats(), set[bytes]()
     with new_file(target) as out, _mapping(processes) as run:
         for result in run(_Reader(tuple(exclude), minimum), files):
             if isinstance(result, RecordError):
-                account.documents += 1
-                account.refuse(result)
+                stats.documents += 1
+                stats.refuse(result)
                 continue
-            account.documents += len(result)
+            stats.documents += len(result)
             for entry in result:
                 if not entry.line:
-                    account.excluded += 1
+                    stats.excluded += 1
                 elif entry.digest in seen:
-                    account.duplicate += 1
+                    stats.duplicate += 1
                 else:
                     seen.add(entry.digest)
-                    account.used += 1
-                    account.bytes += entry.size
+                    stats.used += 1
+                    stats.bytes += entry.size
                     out.write(entry.line)
-    account.check()
-    return account
+    stats.check()
+    return stats
 
 
 def _files(package: str) -> list[_File]:

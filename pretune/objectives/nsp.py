@@ -53,6 +53,6 @@ class NextSentencePrediction(SentencePair):
         """1 where the second text gives way to another document's."""
         return (unit(draw.at("other").keys(samples)) < self.config.random).astype(np.int64)
 
-    def pair(self, row: Row, first: Text, second: Text, label: int, account: dict[str, int]) -> tuple[Text, Text]:
+    def pair(self, row: Row, first: Text, second: Text, label: int, stats: dict[str, int]) -> tuple[Text, Text]:
         """The parts as they are, or the first with another document's text."""
-        return first, borrow(row, second, account) if label else second
+        return first, borrow(row, second, stats) if label else second

@@ -271,9 +271,9 @@ def wrap_texts(texts: Sequence[tuple[Text, ...]], vocabulary: Vocabulary) -> Bat
     return replace(batch, continues_word=continues_word)
 
 
-def name_samples(batch: Batch, rows: Sequence[Row], account: dict[str, int] | None = None) -> Batch:
+def name_samples(batch: Batch, rows: Sequence[Row], data_stats: dict[str, int] | None = None) -> Batch:
     """The batch with the names of its samples, and what was lost while it was built."""
-    return replace(batch, samples=names_of(rows), account=account or {})
+    return replace(batch, samples=names_of(rows), data_stats=data_stats or {})
 
 
 def ends(layout: Layout) -> NDArray[np.int64]:

@@ -31,7 +31,7 @@ class SentencePair(Objective):
     """Base of the objectives that split windows in two.
 
     Attributes:
-        counted: what the account of a batch counts: samples that are `unpaired`; tokens that are `displaced` from
+        counted: what `Batch.data_stats` counts: samples that are `unpaired`; tokens that are `displaced` from
             windows, and those that are `borrowed` from other documents for them.
     """
 
@@ -49,12 +49,12 @@ class SentencePair(Objective):
         """What each window becomes, by key. Shape: (N, 3) -> (N,)."""
 
     @abstractmethod
-    def pair(self, row: Row, first: Text, second: Text, label: int, account: dict[str, int]) -> tuple[Text, Text]:
-        """The two texts that a label makes of the parts of a window; what is lost is added to the account."""
+    def pair(self, row: Row, first: Text, second: Text, label: int, stats: dict[str, int]) -> tuple[Text, Text]:
+        """The two texts that a label makes of the parts of a window; what is lost is added to `stats`."""
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """Split windows, make pairs, wrap them, and set the target, whose index counts sequences."""
-        samples, account = names_of(rows), dict.fromkeys(self.counted, 0)
+        samples, stats = names_of(rows), dict.fromkeys(self.counted, 0)
         boundaries = np.array([0 if row.sentences is None else len(row.sentences) - 1 for row in rows], np.int64)
         chosen = 1 + bounded(draw.at(self.name, "split").keys(samples), boundaries)
         labels = self.labels(samples, draw.at(self.name))
@@ -64,10 +64,10 @@ class SentencePair(Objective):
                 texts.append((row.text,))
                 continue
             edge = int(row.sentences[chosen[n]])
-            texts.append(self.pair(row, row.text.slice(0, edge), row.text.slice(edge), int(labels[n]), account))
+            texts.append(self.pair(row, row.text.slice(0, edge), row.text.slice(edge), int(labels[n]), stats))
         (paired,) = boundaries.nonzero()
-        account["unpaired"] = len(rows) - len(paired)
-        batch = name_samples(wrap_texts(texts, self.vocabulary), rows, account)
+        stats["unpaired"] = len(rows) - len(paired)
+        batch = name_samples(wrap_texts(texts, self.vocabulary), rows, stats)
         batch.targets[self.name] = target(paired, labels[paired])
         return batch
 
@@ -84,11 +84,11 @@ class SentencePair(Objective):
         return [Term(self.name, cross_entropy(logits, label), len(label), self.config.weight, correct)]
 
 
-def borrow(row: Row, second: Text, account: dict[str, int]) -> Text:
+def borrow(row: Row, second: Text, stats: dict[str, int]) -> Text:
     """A text of another document in place of the second part of a window."""
     other = substitute(row, len(second))
-    account["displaced"] += len(second)
-    account["borrowed"] += len(other)
+    stats["displaced"] += len(second)
+    stats["borrowed"] += len(other)
     return other
 
 

@@ -53,6 +53,6 @@ class SentenceOrderPrediction(SentencePair):
         """1 where the parts change places."""
         return (unit(draw.at("swap").keys(samples)) < self.config.swapped).astype(np.int64)
 
-    def pair(self, row: Row, first: Text, second: Text, label: int, account: dict[str, int]) -> tuple[Text, Text]:
+    def pair(self, row: Row, first: Text, second: Text, label: int, stats: dict[str, int]) -> tuple[Text, Text]:
         """The parts in their order, or in the other."""
         return (second, first) if label else (first, second)

@@ -45,8 +45,8 @@ class SentenceStructure(SentencePair):
         """One of the three, each as often."""
         return bounded(draw.at("kind").keys(samples), 3)
 
-    def pair(self, row: Row, first: Text, second: Text, label: int, account: dict[str, int]) -> tuple[Text, Text]:
+    def pair(self, row: Row, first: Text, second: Text, label: int, stats: dict[str, int]) -> tuple[Text, Text]:
         """The parts in their order, in the other, or the first with another document's text."""
         if label == PREVIOUS:
             return second, first
-        return first, borrow(row, second, account) if label == OTHER else second
+        return first, borrow(row, second, stats) if label == OTHER else second

@@ -37,7 +37,7 @@ class Run:
     Attributes:
         rows: lines of `metrics.jsonl`, in order.
         recipe: text of `recipe.toml`.
-        account: data statistics: documents and tokens read, used, truncated ...
+        data_stats: documents and tokens read, used, truncated ...
         facts: how the run was made and how it ended: `run.json`.
         samples: prompts and the model's outputs.
     """
@@ -45,7 +45,7 @@ class Run:
     path: Path
     rows: list[dict[str, Any]]
     recipe: str = ""
-    account: dict[str, Any] = field(default_factory=dict)
+    data_stats: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     samples: list[dict[str, Any]] = field(default_factory=list)
 
@@ -89,7 +89,7 @@ class Run:
     @property
     def entropy(self) -> float | None:
         """Unigram entropy of the corpus in nats per token: the loss of a model that knows only token frequencies."""
-        flat = flatten(self.account) | flatten(self.facts)
+        flat = flatten(self.data_stats) | flatten(self.facts)
         return next((float(v) for k, v in flat.items() if k.rpartition(".")[2] == _ENTROPY and is_number(v)), None)
 
     @cached_property
@@ -318,10 +318,10 @@ def _samples(run: Run) -> str:
     return f'<h2>Samples</h2><div class="card">{cells}</div>'
 
 
-def _account(run: Run) -> str:
-    if not run.account:
+def _data_stats(run: Run) -> str:
+    if not run.data_stats:
         return ""
-    return "<h2>Data statistics</h2>" + card(table(run.account))
+    return "<h2>Data statistics</h2>" + card(table(run.data_stats))
 
 
 def _next(run: Run) -> str:
@@ -394,6 +394,6 @@ _SECTIONS: Sequence[Callable[[Run], str]] = (
     _labels,
     _samples,
     _next,
-    _account,
+    _data_stats,
     _configuration,
 )

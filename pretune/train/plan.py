@@ -221,7 +221,7 @@ def _samples(sampler: Sampler) -> int:
 
 def _tokens(sampler: Sampler, part: Objective) -> int:
     """Tokens of all samples, special ones included."""
-    return sum(view.account()["used"] + part.overhead * len(view) for view in sampler.views)
+    return sum(view.data_stats()["used"] + part.overhead * len(view) for view in sampler.views)
 
 
 def _tree(model: nn.Module) -> Iterator[Row]:

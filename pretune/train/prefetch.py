@@ -121,7 +121,7 @@ class Prefetcher:
         data_stats: dict[str, int] = {}
         for batch in batches:
             add(counts, self._objective.counts(batch))
-            add(data_stats, batch.account)
+            add(data_stats, batch.data_stats)
         after = (*cursors[:part], cursor, *cursors[part + 1 :])
         return PreparedStep(
             [pinned(batch) for batch in batches] if self._pin else batches,

@@ -102,14 +102,14 @@ class StoreData:
     def statistics(self) -> dict[str, Any]:
         """Documents and tokens of each store, and its domains."""
         return {
-            "stores": {str(store.path): store.manifest.account for store in self.stores},
+            "stores": {str(store.path): store.manifest.data_stats for store in self.stores},
             "domains": {str(store.path): store.manifest.domains for store in self.stores},
         }
 
     def window_statistics(self, objective: Objective, views: Sequence[View]) -> dict[str, dict[str, int]]:
         """Tokens used, cut and displaced in the views of one objective."""
         stores = zip(self.stores, views, strict=True)
-        return {f"{objective.view}:{store.path}": view.account() for store, view in stores}
+        return {f"{objective.view}:{store.path}": view.data_stats() for store, view in stores}
 
 
 def unigram_entropy(stores: Sequence[TokenStore]) -> float:

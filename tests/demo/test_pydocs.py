@@ -14,7 +14,7 @@ import pytest
 from pretune.demo import pydocs
 from pretune.demo.pydocs import write_pydocs
 from pretune.errors import CannotCreateError, MissingPackageError, UsageError
-from pretune.text.readers.corpus import Account, read_corpus
+from pretune.text.readers.corpus import DataStats, read_corpus
 
 LONG = "This sentence is long enough to be kept in the corpus."
 FILES = {
@@ -78,7 +78,7 @@ def lines(path: Path) -> list[dict[str, object]]:
 
 def test_docstrings_of_every_kind_are_found_without_importing(package: Path) -> None:
     out = package / "deep" / "out.jsonl"
-    account = write_pydocs(out, ["pkg"], processes=1)
+    stats = write_pydocs(out, ["pkg"], processes=1)
     found = {(str(row["source"]), row["kind"]): row for row in lines(out)}
     assert list(found) == [
         ("pkg", "module"),
@@ -103,8 +103,8 @@ def test_docstrings_of_every_kind_are_found_without_importing(package: Path) -> 
         "parameters": ["x", "rest", "y", "more"],
     }
     assert found["pkg.Thing", "class"]["text"] == f"A thing.\n\n{LONG}"  # cleaned as by inspect.cleandoc
-    assert (account.excluded, account.duplicate, account.quarantined) == (1, 1, 1)
-    assert "broken.py" in str(account.quarantine[0])
+    assert (stats.excluded, stats.duplicate, stats.quarantined) == (1, 1, 1)
+    assert "broken.py" in str(stats.quarantine[0])
 
 
 def test_attached_docstrings_lose_their_holes(package: Path) -> None:
@@ -149,9 +149,9 @@ def test_processes_do_not_change_the_bytes(tmp_path: Path) -> None:
     rows = lines(tmp_path / "1.jsonl")
     assert {row["domain"] for row in rows} == {"networkx"}
     assert len({row["text"] for row in rows}) == len(rows) == one.used
-    account = Account()
-    assert sum(len(d.text) for d in read_corpus(tmp_path / "1.jsonl", account=account)) > 1_000_000
-    assert (account.used, account.bytes) == (one.used, one.bytes)
+    stats = DataStats()
+    assert sum(len(d.text) for d in read_corpus(tmp_path / "1.jsonl", stats=stats)) > 1_000_000
+    assert (stats.used, stats.bytes) == (one.used, one.bytes)
 
 
 def test_the_language_reference_is_there(tmp_path: Path) -> None:
@@ -168,9 +168,9 @@ def test_the_language_reference_is_there(tmp_path: Path) -> None:
 def test_default_corpus_has_over_15_mb_and_imports_nothing(tmp_path: Path) -> None:
     code = (
         "import sys; from pretune.demo.pydocs import write_pydocs\n"
-        f"account = write_pydocs({str(tmp_path / 'all.jsonl')!r}, processes=1)\n"
+        f"stats = write_pydocs({str(tmp_path / 'all.jsonl')!r}, processes=1)\n"
         "bad = {'torch', 'scipy', 'sklearn', 'sympy', 'networkx'} & set(sys.modules)\n"
-        "assert not bad, bad\nprint(account.bytes)"
+        "assert not bad, bad\nprint(stats.bytes)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)

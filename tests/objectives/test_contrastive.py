@@ -255,7 +255,7 @@ def test_structure_is_what_the_paper_says() -> None:
     assert set(edges) == {2, 4, 6}
     assert stats.chisquare(list(edges.values())).pvalue > 1e-4
     single = objective.build_batch([Row((0, 0, 0), np.arange(10, 13), sentences=np.array([0]))], DRAW)
-    assert single.account["unpaired"] == 1
+    assert single.data_stats["unpaired"] == 1
     assert objective.counts(single) == {"structure": 0}
 
 
@@ -281,11 +281,11 @@ def test_sentences_are_counted_to_the_last() -> None:
     for documents in ([[7]], [[1], [1], [1]], [[500]], [[3, 4, 12], [0], [5]], [[2] * 300]):
         split = MemorySplit(documents)
         view = SentenceView(split, 10)
-        account = view.account()
-        assert account["tokens"] == split.token_count == account["used"] + account["end"] + account["cut"]
+        stats = view.data_stats()
+        assert stats["tokens"] == split.token_count == stats["used"] + stats["end"] + stats["cut"]
         sizes = [size for document in documents for size in document if size]
-        assert len(view) == account["samples"] == len(sizes)
+        assert len(view) == stats["samples"] == len(sizes)
         assert view.lengths(np.arange(len(view))).tolist() == [min(size, 10) for size in sizes]
         read = [row.tokens.tolist() for row in view.read(np.arange(len(view)), 0, 0, DRAW)]
         assert SEP not in [token for row in read for token in row]
-        assert account["cut"] == sum(max(0, size - 10) for size in sizes)
+        assert stats["cut"] == sum(max(0, size - 10) for size in sizes)

@@ -57,7 +57,7 @@ def test_mlm_and_nsp_share_one_forward(order: list[str]) -> None:
     assert [(term.name, term.weight) for term in terms] == [(order[0], 1.0), (order[1], 0.5)]
     assert {term.name: term.count for term in terms} == mixture.counts(batch)
     assert min(mixture.counts(batch).values()) > 0
-    assert batch.account == clean.account
+    assert batch.data_stats == clean.data_stats
     nsp = NextSentencePrediction(NextSentencePrediction.Config(), VOCABULARY)
     mlm = MaskedLanguageModelling(MaskedLanguageModelling.Config(), VOCABULARY)
     alone = mlm.corrupt(nsp.prepare(rows, DRAW), DRAW)

@@ -69,10 +69,10 @@ def test_a_batch_is_what_the_slow_reference_makes() -> None:
     assert list(zip(index.tolist(), label.tolist(), strict=True)) == [
         (n, label) for n, (_, _, label, _) in enumerate(expected) if label is not None
     ]
-    assert batch.account["displaced"] == sum(displaced for _, _, _, displaced in expected) > 0
-    assert batch.account["unpaired"] == sum(label is None for _, _, label, _ in expected) > 0
-    kept = sum(len(row.tokens) for row in rows) - batch.account["displaced"] + batch.account["borrowed"]
-    assert batch.layout.total == kept + 3 * len(index) + 2 * batch.account["unpaired"]
+    assert batch.data_stats["displaced"] == sum(displaced for _, _, _, displaced in expected) > 0
+    assert batch.data_stats["unpaired"] == sum(label is None for _, _, label, _ in expected) > 0
+    kept = sum(len(row.tokens) for row in rows) - batch.data_stats["displaced"] + batch.data_stats["borrowed"]
+    assert batch.layout.total == kept + 3 * len(index) + 2 * batch.data_stats["unpaired"]
     assert objective.counts(batch) == {"nsp": len(index)}
     assert [row.sample for row in rows] == [tuple(sample) for sample in batch.samples.tolist()]
 
@@ -182,7 +182,7 @@ def test_a_batch_without_pairs_gives_zero_and_gradients() -> None:
     batch = objective.prepare([Row((0, 0, 0), np.array([9, 8]), sentences=np.array([0]))], DRAW)
     (term,) = objective.loss(model, FakeOutput(model.embedding(batch.tokens), batch.layout), batch)
     term.sum.backward()
-    assert (float(term.sum.detach()), term.count, batch.account["unpaired"]) == (0.0, 0, 1)
+    assert (float(term.sum.detach()), term.count, batch.data_stats["unpaired"]) == (0.0, 0, 1)
     assert all(p.grad is not None and not p.grad.any() for p in model.heads["nsp"].parameters())
     assert objective.counts(objective.prepare([], DRAW)) == {"nsp": 0}
 

@@ -53,8 +53,8 @@ def test_a_batch_is_what_the_slow_reference_makes() -> None:
     index, label = (part.tolist() for part in batch.targets["sop"])
     wanted = [(n, label) for n, (_, _, label) in enumerate(expected) if label is not None]
     assert list(zip(index, label, strict=True)) == wanted
-    assert batch.account == {"unpaired": len(rows) - len(wanted)}
-    assert 0 < batch.account["unpaired"] < len(rows)
+    assert batch.data_stats == {"unpaired": len(rows) - len(wanted)}
+    assert 0 < batch.data_stats["unpaired"] < len(rows)
     assert objective.counts(batch) == {"sop": len(wanted)}
     assert max(batch.layout.lengths) <= WIDTH + objective.overhead
 
@@ -72,7 +72,7 @@ def test_every_token_is_there_once_whatever_the_order() -> None:
 def test_one_sentence_is_never_a_pair() -> None:
     row = Row((0, 0, 0), np.arange(10, 20), sentences=np.array([0]))
     batch = make().prepare([replace(row, sample=(0, 0, n)) for n in range(50)], DRAW)
-    assert batch.account == {"unpaired": 50}
+    assert batch.data_stats == {"unpaired": 50}
     assert batch.targets["sop"][0].numel() == 0
     assert set(batch.layout.lengths) == {12}
 

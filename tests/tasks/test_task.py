@@ -1,4 +1,4 @@
-"""Truncation, and the account of it."""
+"""Truncation, and what is counted of it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_no_room_is_an_error() -> None:
 
 @pytest.mark.parametrize("tokenizer", [word_tokenizer(), byte_tokenizer()], ids=["bert", "gpt2"])
 @pytest.mark.parametrize("truncate", ["head", "tail", "head+tail"])
-def test_account_counts_every_token(tokenizer, truncate: str) -> None:
+def test_the_statistics_count_every_token(tokenizer, truncate: str) -> None:
     config = Classification.Config(labels=("a", "b"), truncate=truncate)
     task = Classification(config, tokenizer.vocabulary)
     examples = [example("the cat"), example("the quick brown fox " * 5), example("the dog " * 9, "b", "a hat " * 9)]

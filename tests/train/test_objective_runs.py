@@ -95,13 +95,13 @@ def test_a_wrong_scale_is_found_out(
 
 
 def check_alike(one: Path, two: Path) -> None:
-    """Weights, accounts, losses and gradient norms of two runs are the same to rounding."""
+    """Weights, data statistics, losses and gradient norms of two runs are the same to rounding."""
     for path in one.glob("**/model.safetensors"):
         theirs = load_file(two / path.relative_to(one))
         for name, tensor in load_file(path).items():
             torch.testing.assert_close(theirs[name], tensor, rtol=1e-4, atol=1e-5)
-    accounts = [json.loads((run / "data_stats.json").read_text())["training"] for run in (one, two)]
-    assert accounts[0] == accounts[1]
+    stats = [json.loads((run / "data_stats.json").read_text())["training"] for run in (one, two)]
+    assert stats[0] == stats[1]
     for ours, theirs in zip(lines(two), lines(one), strict=True):
         losses = [name for name in theirs if "loss" in name or name == "grad_norm"]
         expected = pytest.approx({name: theirs[name] for name in losses}, rel=1e-4)

@@ -24,8 +24,8 @@ def test_two_ranks_with_two_parts_each_are_one_process(ranks):
     one, two = (load_file(folder / name / "model.safetensors") for name in ("one", "none"))
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=2e-6)
-    accounts = [json.loads((folder / name / "data_stats.json").read_text())["training"] for name in ("one", "none")]
-    assert accounts[0] == accounts[1]
+    stats = [json.loads((folder / name / "data_stats.json").read_text())["training"] for name in ("one", "none")]
+    assert stats[0] == stats[1]
     for ours, theirs in zip(lines(folder / "none"), lines(folder / "one"), strict=True):
         assert ours["step"] == theirs["step"]
         for name in ("loss", "loss/mlm", "loss/nsp", "eval/loss", "eval/accuracy/mlm", "grad_norm", "tokens"):

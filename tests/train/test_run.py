@@ -59,10 +59,10 @@ def test_the_run_directory_is_the_finished_model(pretrained):
     assert model.fill("w1 [MASK] w3")
     names = {path.name for path in pretrained.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "recipe.toml", "run.json", "data_stats.json"} <= names
-    account = json.loads((pretrained / "data_stats.json").read_text())
-    (windows,) = account["windows"].values()
+    stats = json.loads((pretrained / "data_stats.json").read_text())
+    (windows,) = stats["windows"].values()
     assert windows["tokens"] == windows["used"] + windows["end"] + windows["cut"]
-    assert account["training"]["samples"] == 80
+    assert stats["training"]["samples"] == 80
     assert 3 < json.loads((pretrained / "run.json").read_text())["unigram_entropy"] < np.log(64)
 
 
@@ -77,9 +77,9 @@ def test_fine_tuning_learns_and_reports(pretrained, tmp_path, store):
     facts = json.loads((run / "run.json").read_text())
     assert facts["finished"]["best"] == max(line["eval/accuracy"] for line in found)
     assert facts["labels"] == ["high", "low"]
-    account = json.loads((run / "data_stats.json").read_text())
+    stats = json.loads((run / "data_stats.json").read_text())
     expected = {"examples": 120, "rows": 120, "tokens": 1200, "examples_cut": 0, "tokens_cut": 0, "tokens_repeated": 0}
-    assert account["train"] == expected
+    assert stats["train"] == expected
 
 
 def test_fine_tuning_from_random_weights_and_cut_texts(tmp_path, store, capsys):

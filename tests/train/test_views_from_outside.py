@@ -36,7 +36,7 @@ class Beginnings(StoreView):
     def read(self, index, store, epoch, draw):
         return self.windows(index, store, epoch, self.start[index], self.stop[index])
 
-    def account(self):
+    def data_stats(self):
         used = int((self.stop - self.start).sum())
         return {"samples": len(self), "tokens": self.split.token_count, "used": used}
 

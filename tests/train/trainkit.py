@@ -65,7 +65,7 @@ def make_store(folder: Path, documents: int = 60, seed: int = 0, sentinels: int 
         "domains": {},
         "splits": splits,
         "config": {},
-        "account": {"documents": documents},
+        "data_stats": {"documents": documents},
     }
     (folder / "manifest.json").write_text(json.dumps(tree))
     return folder

@@ -1,7 +1,7 @@
-"""Raw text to documents: a stream of bounded memory, and an account in which nothing is lost silently.
+"""Raw text to documents: a stream of bounded memory, and statistics in which nothing is lost silently.
 
 paths -> find_sources -> read (text/readers/<format>.py) -> Document(text, domain, source, line)
-                                                 \\-> Account: in = used + duplicate + empty + excluded + quarantined
+                                                 \\-> DataStats: in = used + duplicate + empty + excluded + quarantined
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pretune.text.readers.files import Source, SourceConfig, find_sources
 from pretune.text.readers.lines import text_blocks
 from pretune.text.readers.records import MISSING, Column, RecordError, Row, not_text, too_long
 
-KEPT = 1000  # errors and ignored files that an account lists by name; all are counted
+KEPT = 1000  # errors and ignored files that the statistics list by name; all are counted
 _PADDED = re.compile(r"\n[^\S\n]+(?=\n)")
 
 
@@ -56,7 +56,7 @@ class CorpusConfig(SourceConfig):
 
 
 @dataclass
-class Account:
+class DataStats:
     """What became of every document.
 
     Attributes:
@@ -87,7 +87,7 @@ class Account:
             self.quarantine.append(error)
 
     def check(self) -> None:
-        """Hold the account to its promise.
+        """Checks that no document was lost or counted twice.
 
         Raises:
             AssertionError: documents were lost or counted twice: a defect of the code, not of the data.
@@ -108,7 +108,7 @@ class Account:
 
 
 def read_corpus(
-    paths: Sequence[Path | str] | Path | str, config: CorpusConfig | None = None, account: Account | None = None
+    paths: Sequence[Path | str] | Path | str, config: CorpusConfig | None = None, stats: DataStats | None = None
 ) -> Iterator[Document]:
     """Stream the documents of files, folders (sorted, to the bottom) and globs, in an order that never changes.
 
@@ -116,7 +116,7 @@ def read_corpus(
     times `max_document_bytes`.
 
     Args:
-        account: is added to while documents are drawn; at the end `account.check()` holds.
+        stats: is added to while documents are drawn; at the end `stats.check()` holds.
 
     Raises:
         MissingInputError: a path that does not exist or may not be read (at once).
@@ -124,40 +124,38 @@ def read_corpus(
             `on_error = "strict"`; no document at all, at the end.
     """
     config = config or CorpusConfig()
-    account = account if account is not None else Account()
+    stats = stats if stats is not None else DataStats()
     ignored: list[str] = []
     sources = find_sources(paths, config.format, ignored)
-    account.ignored += ignored[: KEPT - len(account.ignored)]
+    stats.ignored += ignored[: KEPT - len(stats.ignored)]
     return _documents(
-        sources, config, account, str(paths) if isinstance(paths, (str, Path)) else ", ".join(map(str, paths))
+        sources, config, stats, str(paths) if isinstance(paths, (str, Path)) else ", ".join(map(str, paths))
     )
 
 
-def _documents(sources: list[Source], config: CorpusConfig, account: Account, named: str) -> Iterator[Document]:
+def _documents(sources: list[Source], config: CorpusConfig, stats: DataStats, named: str) -> Iterator[Document]:
     columns = (Column(config.text_field, "text_field"), Column(config.domain_field, "domain_field", required=False))
-    before, errors = account.used, len(account.quarantine)
+    before, errors = stats.used, len(stats.quarantine)
     for source in sources:
         source_fields = _SourceFields(str(source.path), source.domain, config.text_field, config.domain_field)
         for item in _records(source, columns, config):
-            account.documents += 1
+            stats.documents += 1
             result = (
                 item if isinstance(item, RecordError) else _document(source_fields, item, config.max_document_bytes)
             )
             if result is None:
-                account.empty += 1
+                stats.empty += 1
             elif isinstance(result, RecordError):
-                account.refuse(result)
+                stats.refuse(result)
                 if config.on_error == "strict":
                     raise DataError(f'{result}; or leave such records out, counted: on_error = "skip"')
             else:
-                account.used += 1
-                account.bytes += _size(result.text)
+                stats.used += 1
+                stats.bytes += _size(result.text)
                 yield result
-    if account.used == before:
-        first = "".join(
-            f"; the first that cannot be read: {error}" for error in account.quarantine[errors : errors + 1]
-        )
-        raise DataError(f"{named}: no text in {len(sources)} files ({account.summary()}){first}")
+    if stats.used == before:
+        first = "".join(f"; the first that cannot be read: {error}" for error in stats.quarantine[errors : errors + 1])
+        raise DataError(f"{named}: no text in {len(sources)} files ({stats.summary()}){first}")
 
 
 class _SourceFields(NamedTuple):

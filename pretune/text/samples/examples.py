@@ -48,7 +48,7 @@ class ExampleView(View):
             )
         return samples
 
-    def account(self) -> dict[str, int]:
+    def data_stats(self) -> dict[str, int]:
         """`tokens = used`: what truncation cut is in the task's statistics."""
         total = int(self._lengths.sum())
         return {"samples": len(self), "tokens": total, "used": total, "cut": 0}

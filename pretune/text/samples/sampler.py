@@ -90,7 +90,7 @@ class Sampler:
 
     def _mean_length(self) -> float:
         """Tokens of a sample in the mixture, special ones included."""
-        means = [view.account()["used"] / len(view) for view in self.views]
+        means = [view.data_stats()["used"] / len(view) for view in self.views]
         return float(np.average(means, weights=self.weights)) + self.overhead
 
     def epoch(self, cursor: Cursor) -> float:
@@ -274,7 +274,7 @@ def _check(
     for store, view in enumerate(views):
         if not len(view):
             raise DataError(
-                f"store {store} has no sample: {view.account()['tokens']} tokens are too few for one; add text"
+                f"store {store} has no sample: {view.data_stats()['tokens']} tokens are too few for one; add text"
             )
 
 

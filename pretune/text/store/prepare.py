@@ -30,7 +30,7 @@ from pretune.disk import NewFolder, storage_errors
 from pretune.errors import CannotCreateError, DataError
 from pretune.text.encode.encoder import Encoded
 from pretune.text.encode.workers import Encoder, Workers
-from pretune.text.readers.corpus import Account, CorpusConfig, Document, read_corpus
+from pretune.text.readers.corpus import CorpusConfig, DataStats, Document, read_corpus
 from pretune.text.store.dedup import DuplicateFilter
 from pretune.text.store.store import MANIFEST, Manifest, SplitManifest, TokenStore
 from pretune.text.store.writer import SplitWriter, write_manifest
@@ -139,7 +139,7 @@ class _Run:
         vocabulary = tokenizer.vocabulary
         self._tokenizer, self._config, self._folder = tokenizer, config, folder
         self._dtype = np.dtype(np.uint16 if vocabulary.size <= 1 << 16 else np.uint32)
-        self._account = Account()
+        self._stats = DataStats()
         self._corpus = hashlib.sha256()
         self._seen = DuplicateFilter()
         self._domains: dict[str, int] = {}
@@ -155,7 +155,7 @@ class _Run:
     def write(self, paths: Sequence[Path | str] | Path | str, progress: Callable[[Progress], None] | None) -> Manifest:
         """Read, encode and write everything."""
         began = time.monotonic()
-        documents = read_corpus(paths, self._config.corpus, self._account)
+        documents = read_corpus(paths, self._config.corpus, self._stats)
         with ExitStack() as stack:
             for encoded in self._encode(self._batches(documents), stack):
                 batch = self._pending.pop(0)
@@ -163,10 +163,10 @@ class _Run:
                     self._store(batch, encoded)
                 if progress is not None:
                     tokens = sum(writer.tokens for writer in self._writers)
-                    progress(Progress(self._account.documents, self._account.bytes, tokens, time.monotonic() - began))
-        self._account.check()
-        if not self._account.used:
-            raise DataError(f"{_named(paths)}: no text that gives a token ({self._account.summary()})")
+                    progress(Progress(self._stats.documents, self._stats.bytes, tokens, time.monotonic() - began))
+        self._stats.check()
+        if not self._stats.used:
+            raise DataError(f"{_named(paths)}: no text that gives a token ({self._stats.summary()})")
         if not self._writers[0].tokens:
             raise DataError(f"{_named(paths)}: every document was held out for validation; set validation = 0")
         with storage_errors(self._folder, "write the store"):
@@ -192,7 +192,7 @@ class _Run:
             domains=counts,
             splits=splits,
             config=self._config.content(),
-            account=self._account.to_json(),
+            data_stats=self._stats.to_json(),
         )
 
     def _encode(self, batches: Iterator[_Batch], stack: ExitStack) -> Iterator[Encoded]:
@@ -219,9 +219,9 @@ class _Run:
             batch = _Batch()
             for (document, size, digest), new in zip(window, fresh.tolist(), strict=True):
                 if not new:
-                    self._account.used -= 1
-                    self._account.duplicate += 1
-                    self._account.bytes -= size
+                    self._stats.used -= 1
+                    self._stats.duplicate += 1
+                    self._stats.bytes -= size
                     continue
                 batch.texts.append(document.text)
                 batch.sizes.append(size)
@@ -253,9 +253,9 @@ class _Run:
         lengths = encoded.lengths
         full = lengths > 1
         for size in np.array(batch.sizes)[~full].tolist():
-            self._account.used -= 1
-            self._account.empty += 1
-            self._account.bytes -= size
+            self._stats.used -= 1
+            self._stats.empty += 1
+            self._stats.bytes -= size
         domains = np.array(batch.domains, np.int64)[full].tolist()
         for domain, length in zip(domains, lengths[full].tolist(), strict=True):
             self._domain_counts[domain][0] += 1

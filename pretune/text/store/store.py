@@ -1,6 +1,6 @@
 """The token store: a corpus as memory-mapped `.npy` files and a manifest, read at any place in constant time.
 
-manifest.json                    counts, SHA-256 of every file, tokenizer, domains, configuration, data account
+manifest.json                    counts, SHA-256 of every file, tokenizer, domains, configuration, data statistics
 tokenizer/                       the tokenizer that made it
 train-tokens-00000.npy ...       uint16 or uint32, documents end to end, each with its end token
 train-documents.npy              (D + 1,) int64: where each document begins, and the total
@@ -29,7 +29,7 @@ from pretune.text.store.array_files import StoredFile, check_size, map_file
 from pretune.text.store.index import FOLDER, Index, Parts, computed, drop_damaged, kept
 
 FORMAT = "pretune token store"
-VERSION = 2
+VERSION = 3
 MANIFEST = "manifest.json"
 SPLITS = ("train", "validation")
 _MIN_KEPT = 1 << 17  # sentences below which an index is made in milliseconds
@@ -67,7 +67,7 @@ class Manifest:
         domains: for each domain, its documents and tokens.
         splits: "train" and "validation".
         config: the configuration that made the store.
-        account: what came in and what became of it.
+        data_stats: what came in and what became of it.
     """
 
     tokenizer_hash: str
@@ -77,7 +77,7 @@ class Manifest:
     domains: dict[str, dict[str, int]]
     splits: dict[str, SplitManifest]
     config: dict[str, Any]
-    account: dict[str, Any]
+    data_stats: dict[str, Any]
 
 
 class TokenSplit:

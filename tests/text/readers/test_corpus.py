@@ -16,13 +16,13 @@ import pytest
 
 from pretune.errors import DataError
 from pretune.text.readers import lines
-from pretune.text.readers.corpus import Account, CorpusConfig, Document, read_corpus
+from pretune.text.readers.corpus import CorpusConfig, DataStats, Document, read_corpus
 
 DATA = Path(os.environ.get("PRETUNE_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 
-def read(path: Path | str, account: Account | None = None, **settings: object) -> list[Document]:
-    return list(read_corpus(path, CorpusConfig.model_validate(settings), account))
+def read(path: Path | str, stats: DataStats | None = None, **settings: object) -> list[Document]:
+    return list(read_corpus(path, CorpusConfig.model_validate(settings), stats))
 
 
 def texts(path: Path, **settings: object) -> list[str]:
@@ -46,13 +46,13 @@ def refused(path: Path, words: str, **settings: object) -> None:
     with pytest.raises(DataError, match=words) as caught:
         read(path, **settings)
     assert str(path) in str(caught.value)
-    account = Account()
+    stats = DataStats()
     good = write(path.parent / "good.txt", "good")
     config = CorpusConfig.model_validate({"on_error": "skip", **settings})
-    assert "good" in [d.text for d in read_corpus([path, good], config, account)]
-    account.check()
-    assert account.quarantined == 1
-    assert str(path) in str(account.quarantine[0])
+    assert "good" in [d.text for d in read_corpus([path, good], config, stats)]
+    stats.check()
+    assert stats.quarantined == 1
+    assert str(path) in str(stats.quarantine[0])
 
 
 # --- what is read
@@ -67,9 +67,9 @@ def test_blank_lines_part_documents_and_lines_are_counted(tmp_path: Path) -> Non
 
 def test_lines_and_whole_files_can_be_documents(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "one\n\n  \ntwo\u2028still two\n")
-    account = Account()
-    assert [(d.text, d.line) for d in read(path, account, documents="line")] == [("one", 1), ("two\u2028still two", 4)]
-    assert (account.documents, account.used, account.empty) == (4, 2, 2)
+    stats = DataStats()
+    assert [(d.text, d.line) for d in read(path, stats, documents="line")] == [("one", 1), ("two\u2028still two", 4)]
+    assert (stats.documents, stats.used, stats.empty) == (4, 2, 2)
     assert texts(path, documents="file") == ["one\n\n  \ntwo\u2028still two"]
 
 
@@ -90,10 +90,10 @@ def test_where_chunks_end_does_not_matter(
 def test_json_lines_bring_their_domain(tmp_path: Path) -> None:
     rows = [{"text": "one", "domain": "news"}, {"text": "二", "domain": None}, {"n": 1, "text": "\u2028 three"}]
     path = write(tmp_path / "x/a.jsonl", "\n".join(json.dumps(row) for row in rows) + "\n\n")
-    account = Account()
-    found = read(tmp_path, account)
+    stats = DataStats()
+    found = read(tmp_path, stats)
     assert [(d.text, d.domain, d.line) for d in found] == [("one", "news", 1), ("二", "x", 2), ("\u2028 three", "x", 3)]
-    assert (account.documents, account.empty, account.bytes) == (4, 1, 3 + 3 + 9)
+    assert (stats.documents, stats.empty, stats.bytes) == (4, 1, 3 + 3 + 9)
     assert texts(write(path, '{"body": "c", "inner": {"body": "b"}}'), text_field="body") == ["c"]
     with pytest.raises(DataError, match=r"a\.jsonl:1: field 'body' is there twice; leave one of the two out"):
         texts(write(path, '{"body": "b", "body": "c"}'), text_field="body")
@@ -112,11 +112,11 @@ def test_csv_quotes_and_tsv_does_not(tmp_path: Path) -> None:
 def test_parquet_rows(tmp_path: Path) -> None:
     table = pa.table({"text": ["one", "", "三"] * 100, "domain": ["x", "y", None] * 100, "n": range(300)})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=70)
-    account = Account()
-    found = read(tmp_path / "a.parquet", account)
+    stats = DataStats()
+    found = read(tmp_path / "a.parquet", stats)
     assert [(d.text, d.domain, d.line) for d in found[:2]] == [("one", "x", 1), ("三", "a", 3)]
     assert [d.line for d in found] == [row for row in range(1, 301) if row % 3 != 2]
-    assert (account.documents, account.used, account.empty) == (300, 200, 100)
+    assert (stats.documents, stats.used, stats.empty) == (300, 200, 100)
     pq.write_table(
         table.drop_columns(["domain"]).cast(pa.schema([("text", pa.large_string()), ("n", pa.int64())])),
         tmp_path / "b.parquet",
@@ -249,36 +249,36 @@ PIECES = [
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.tsv", "a.parquet", "a.txt.gz", "a.jsonl.zst"])
-def test_no_bytes_whatever_break_the_account(tmp_path: Path, name: str) -> None:
+def test_no_bytes_whatever_break_the_statistics(tmp_path: Path, name: str) -> None:
     draw = random.Random(name)
     for _ in range(150):
         body = b"".join(draw.choices(PIECES, k=draw.randrange(60)))
         path = write(tmp_path / name, b"text,n\n" + body if ".csv" in name else body)
         for settings in ({}, {"documents": "line", "max_document_bytes": 9, "quotes": True}):
-            account = Account()
+            stats = DataStats()
             with contextlib.suppress(DataError):
-                read(path, account, on_error="skip", **settings)
-            account.check()
-            assert len(account.quarantine) == account.quarantined
-            assert all(str(path) in str(fault) for fault in account.quarantine)
+                read(path, stats, on_error="skip", **settings)
+            stats.check()
+            assert len(stats.quarantine) == stats.quarantined
+            assert all(str(path) in str(fault) for fault in stats.quarantine)
             if name == "a.txt" and settings:
-                assert account.documents == body.count(b"\n") + (not body.endswith(b"\n") and body != b"")
+                assert stats.documents == body.count(b"\n") + (not body.endswith(b"\n") and body != b"")
 
 
 def test_skipping_leaves_out_the_bad_document_alone(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", b"one\n\ntwo\n\xff\nstill two\n\nthree\n\n\xfe\n\nfour")
-    account = Account()
-    assert [(d.text, d.line) for d in read(path, account, on_error="skip")] == [("one", 1), ("three", 7), ("four", 11)]
-    assert [fault.line for fault in account.quarantine] == [4, 9]
+    stats = DataStats()
+    assert [(d.text, d.line) for d in read(path, stats, on_error="skip")] == [("one", 1), ("three", 7), ("four", 11)]
+    assert [fault.line for fault in stats.quarantine] == [4, 9]
     assert texts(path, on_error="skip", documents="line") == ["one", "two", "still two", "three", "four"]
 
 
 def test_skipping_reads_on_behind_a_broken_quote(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", b'text,n\n"open,1\nb,2\n"c\nd",3\n\xff,4\ne,5\n"f\n\xff\ng",6\nh,7\n')
-    account = Account()
-    assert [d.text for d in read(path, account, on_error="skip")] == ["b", "c\nd", "e", 'g"', "h"]
-    account.check()
-    assert [fault.line for fault in account.quarantine] == [2, 6, 8, 9]
+    stats = DataStats()
+    assert [d.text for d in read(path, stats, on_error="skip")] == ["b", "c\nd", "e", 'g"', "h"]
+    stats.check()
+    assert [fault.line for fault in stats.quarantine] == [2, 6, 8, 9]
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.tsv", "a.jsonl.gz", "a.jsonl.zst"])
@@ -291,14 +291,14 @@ def test_a_line_of_100_mb_is_refused_in_little_memory(tmp_path: Path, name: str)
             out.write(os.urandom(size // 2).hex().encode())
         out.write(b'\n{"text": "after"}\n' if "jsonl" in name else b"\n\nafter\n")
     path = plain if plain.name == name else packed(plain, Path(name).suffix)
-    account = Account()
+    stats = DataStats()
     tracemalloc.start()
-    found = read(path, account, on_error="skip")
+    found = read(path, stats, on_error="skip")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     line = 2 if plain.suffix in (".csv", ".tsv") else 1
     assert [(d.text, d.line) for d in found] == [("after", line + (1 if "jsonl" in name else 2))]
-    assert [(f.line, f.reason) for f in account.quarantine] == [(line, "record longer than 16777216 bytes")]
+    assert [(f.line, f.reason) for f in stats.quarantine] == [(line, "record longer than 16777216 bytes")]
     assert peak < 3 * (16 << 20), f"{peak >> 20} MiB"
 
 
@@ -321,13 +321,13 @@ def test_documents_of_many_lines_are_bounded_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("documents", ["blank-line", "file"])
 def test_a_long_document_of_short_lines_is_not_held(tmp_path: Path, documents: str) -> None:
     path = write(tmp_path / "a.txt", b"some words of a line, all in one document\n" * 500_000)
-    account = Account()
+    stats = DataStats()
     tracemalloc.start()
     with pytest.raises(DataError, match="record longer than 1000000 bytes"):
-        read(path, account, documents=documents, max_document_bytes=1_000_000, on_error="skip")
+        read(path, stats, documents=documents, max_document_bytes=1_000_000, on_error="skip")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert (account.documents, account.quarantined) == (1, 1)
+    assert (stats.documents, stats.quarantined) == (1, 1)
     assert peak < 10_000_000
 
 
@@ -345,14 +345,14 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     assert large < small * 1.2
 
 
-def test_the_account_lists_a_bounded_number_of_faults(tmp_path: Path) -> None:
+def test_the_statistics_list_a_bounded_number_of_faults(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", "{\n" * 3000 + '{"text": "a"}')
-    account = Account()
-    read(path, account, on_error="skip")
-    assert (account.quarantined, len(account.quarantine), account.documents) == (3000, 1000, 3001)
-    account.used -= 1
+    stats = DataStats()
+    read(path, stats, on_error="skip")
+    assert (stats.quarantined, len(stats.quarantine), stats.documents) == (3000, 1000, 3001)
+    stats.used -= 1
     with pytest.raises(AssertionError, match="3001 documents in, 3000 accounted for"):
-        account.check()
+        stats.check()
 
 
 def test_all_quarantined_is_an_error_that_shows_the_first(tmp_path: Path) -> None:
@@ -362,11 +362,11 @@ def test_all_quarantined_is_an_error_that_shows_the_first(tmp_path: Path) -> Non
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="real data are not here")
 def test_real_corpora_are_read_whole() -> None:
-    account = Account()
-    kept = sum(len("".join(d.text.split())) for d in read_corpus(DATA / "corpora", account=account))
-    account.check()
+    stats = DataStats()
+    kept = sum(len("".join(d.text.split())) for d in read_corpus(DATA / "corpora", stats=stats))
+    stats.check()
     raw = sum(
         len("".join(path.read_text("utf-8-sig").split())) for path in sorted((DATA / "corpora").rglob("*.txt"))
     ) + sum(len("".join(d.text.split())) for d in read_corpus(str(DATA / "corpora/**/*.jsonl")))
     assert kept == raw
-    assert account.quarantined == 0
+    assert stats.quarantined == 0

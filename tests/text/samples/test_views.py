@@ -29,13 +29,13 @@ def read_all(view: View, store: int = 0, epoch: int = 0) -> Sequence[Row]:
     return view.read(np.arange(len(view)), store, epoch, DRAW)
 
 
-def check_account(view: View, split: MemorySplit, used: set[int]) -> None:
+def check_stats(view: View, split: MemorySplit, used: set[int]) -> None:
     """Every token is used, the end of a document, or cut; the used ones are those that rows hold."""
-    account = view.account()
-    assert account["tokens"] == split.token_count
-    assert account["tokens"] == account["used"] + account["cut"] + account.get("end", 0)
-    assert account["used"] == len(used)
-    assert account["samples"] == len(view)
+    stats = view.data_stats()
+    assert stats["tokens"] == split.token_count
+    assert stats["tokens"] == stats["used"] + stats["cut"] + stats.get("end", 0)
+    assert stats["used"] == len(used)
+    assert stats["samples"] == len(view)
 
 
 @given(documents, st.integers(1, 20), st.integers(0, 1))
@@ -54,7 +54,7 @@ def test_a_stream_is_cut_into_windows_that_share_only_the_look_ahead(
     assert [row.tokens.tolist() for row in rows] == expected
     assert view.lengths(np.arange(len(view))).tolist() == [len(window) - lookahead for window in expected]
     starts = [n * width for n in range(len(expected))]
-    check_account(view, split, {t for s, w in zip(starts, expected, strict=True) for t in range(s, s + len(w))})
+    check_stats(view, split, {t for s, w in zip(starts, expected, strict=True) for t in range(s, s + len(w))})
 
 
 @given(documents, st.integers(1, 20), st.integers(0, 1))
@@ -72,7 +72,7 @@ def test_document_windows_never_cross_a_document(layout: list[list[int]], width:
                 used |= set(range(start, stop))
     assert [row.tokens.tolist() for row in read_all(view)] == expected
     assert view.lengths(np.arange(len(view))).tolist() == [len(window) - lookahead for window in expected]
-    check_account(view, split, used)
+    check_stats(view, split, used)
 
 
 def pack_slowly(split: MemorySplit, width: int) -> list[tuple[int, int]]:
@@ -107,7 +107,7 @@ def test_pairs_pack_whole_sentences_greedily(layout: list[list[int]], width: int
     rows = read_all(view)
     assert [row.tokens.tolist() for row in rows] == [split.tokens[a:b].tolist() for a, b in expected]
     assert view.lengths(np.arange(len(view))).tolist() == [b - a for a, b in expected]
-    check_account(view, split, {t for a, b in expected for t in range(a, b)})
+    check_stats(view, split, {t for a, b in expected for t in range(a, b)})
     sentences = set(split.sentence_offsets.tolist())
     for row, (a, b) in zip(rows, expected, strict=True):
         assert row.sentences is not None
@@ -151,13 +151,13 @@ def test_the_other_text_is_drawn_from_all_documents_by_key() -> None:
 def test_a_long_sentence_is_split_and_counted_but_not_lost() -> None:
     view = PairsView(MemorySplit([[2, 25, 3], [4]]), 10)
     assert [len(row.tokens) for row in read_all(view)] == [2, 10, 10, 8, 4]
-    account = view.account()
-    assert (account["cut"], account["split"], account["end"]) == (0, 15, 2)
+    stats = view.data_stats()
+    assert (stats["cut"], stats["split"], stats["end"]) == (0, 15, 2)
 
 
 def test_a_document_of_one_token_is_cut_and_counted() -> None:
     view = PairsView(MemorySplit([[1], [5, 5], [4]]), 8)
-    assert view.account()["cut"] == 1
+    assert view.data_stats()["cut"] == 1
     assert len(view) == 3
 
 
@@ -172,7 +172,7 @@ def test_too_little_text_gives_no_sample(layout: list[list[int]]) -> None:
     split = MemorySplit(layout)
     assert len(DocumentView(split, 8, 0)) == 0
     assert len(StreamView(split, 8, 1)) == (1 if layout == [[1]] else 0)
-    assert DocumentView(split, 8, 0).account()["cut"] == sum(map(sum, layout))
+    assert DocumentView(split, 8, 0).data_stats()["cut"] == sum(map(sum, layout))
 
 
 def test_examples_are_rows() -> None:
@@ -224,7 +224,7 @@ class Heads(StoreView):
     def read(self, index, store, epoch, draw):
         return self.windows(index, store, epoch, self.start[index], self.stop[index])
 
-    def account(self):
+    def data_stats(self):
         used = int((self.stop - self.start).sum())
         return {"samples": len(self), "tokens": self.split.token_count, "used": used}
 """
@@ -264,4 +264,4 @@ def test_views_of_a_prepared_store(tmp_path: Path) -> None:
     assert whole == tokenizer.decode(split.read(0, split.token_count), skip_special=True)
     documents = DocumentView(split, 10_000)
     assert len(documents) == split.document_count == 15
-    assert sum(len(row.tokens) for row in read_all(documents)) == view.account()["used"]
+    assert sum(len(row.tokens) for row in read_all(documents)) == view.data_stats()["used"]

@@ -124,7 +124,7 @@ def test_views_are_the_same_with_and_without(
         found = build_view(store.split("train"), view, 20, lookahead, pack)
         index = np.arange(len(plain))
         assert len(found) == len(plain) > 200
-        assert found.account() == plain.account()
+        assert found.data_stats() == plain.data_stats()
         assert found.lengths(index).tolist() == plain.lengths(index).tolist()
         rows = zip(found.read(index, 0, 1, Draw(1)), plain.read(index, 0, 1, Draw(1)), strict=True)
         for mine, theirs in rows:

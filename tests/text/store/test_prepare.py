@@ -93,16 +93,16 @@ def test_no_document_and_no_sentence_is_lost(kind: str, workers: int, tokenizer:
     texts = ODD_CORPORA[kind]
     source = write(tmp_path / "text.jsonl", [{"text": text} for text in texts])
     store = prepare(source, tokenizer, tmp_path / "store", PrepareConfig(processes=workers, validation=0.2))
-    account, distinct = store.manifest.account, list(dict.fromkeys(text for text in texts if text.strip()))
+    stats, distinct = store.manifest.data_stats, list(dict.fromkeys(text for text in texts if text.strip()))
     splits = [store.split(name) for name in ("train", "validation")]
-    assert account["documents"] == len(texts) == account["used"] + account["duplicate"] + account["empty"]
-    assert account["used"] == len(distinct) == sum(split.document_count for split in splits)
+    assert stats["documents"] == len(texts) == stats["used"] + stats["duplicate"] + stats["empty"]
+    assert stats["used"] == len(distinct) == sum(split.document_count for split in splits)
     assert sum(len(split.sentence_offsets) for split in splits) == sum(len(sentence_starts(text)) for text in distinct)
     whole = sum(len(tokenizer.encode(text)) + 1 for text in distinct)
     assert sum(split.token_count for split in splits) == whole
     for view in ("stream", "sentence", "sentences"):
         for split in splits:
-            found = build_view(split, view, 16).account()
+            found = build_view(split, view, 16).data_stats()
             assert found["tokens"] == split.token_count == found["used"] + found.get("end", 0) + found["cut"]
 
 
@@ -119,7 +119,7 @@ def test_every_sample_is_dealt_once_to_any_number_of_ranks(kind: str, tokenizer:
 
 
 @pytest.mark.usefixtures("small_batches")
-def test_account_duplicates_and_domains(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_statistics_duplicates_and_domains(tokenizer: Tokenizer, tmp_path: Path) -> None:
     rows = documents(300)
     extra = [{"text": "  "}, {"text": "\u200b", "domain": "d0"}, {**rows[7], "domain": "other"}, rows[299]]
     store = prepare(
@@ -128,9 +128,9 @@ def test_account_duplicates_and_domains(tokenizer: Tokenizer, tmp_path: Path) ->
         tmp_path / "store",
         PrepareConfig(processes=1),
     )
-    account = store.manifest.account
-    assert (account["documents"], account["used"], account["duplicate"], account["empty"]) == (324, 300, 22, 2)
-    assert account["bytes"] == sum(len(row["text"].encode()) for row in rows)
+    stats = store.manifest.data_stats
+    assert (stats["documents"], stats["used"], stats["duplicate"], stats["empty"]) == (324, 300, 22, 2)
+    assert stats["bytes"] == sum(len(row["text"].encode()) for row in rows)
     train, held = store.split("train"), store.split("validation")
     assert train.document_count + held.document_count == 300
     assert {name: counts["documents"] for name, counts in store.manifest.domains.items()} == {
@@ -331,7 +331,7 @@ def test_no_text(tokenizer: Tokenizer, tmp_path: Path, text: str) -> None:
 def test_everything_the_same(tokenizer: Tokenizer, tmp_path: Path) -> None:
     source = write(tmp_path / "text.jsonl", documents(1) * 500)
     store = prepare(source, tokenizer, tmp_path / "store")
-    assert (store.manifest.account["used"], store.manifest.account["duplicate"]) == (1, 499)
+    assert (store.manifest.data_stats["used"], store.manifest.data_stats["duplicate"]) == (1, 499)
 
 
 def test_a_bad_record_names_its_line_and_leaves_nothing(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ def test_a_bad_record_names_its_line_and_leaves_nothing(tokenizer: Tokenizer, tm
         prepare(source, tokenizer, tmp_path / "store")
     assert os.listdir(tmp_path) == ["text.jsonl"]
     store = prepare(source, tokenizer, tmp_path / "store", PrepareConfig(corpus=CorpusConfig(on_error="skip")))
-    assert (store.manifest.account["used"], store.manifest.account["quarantined"]) == (1, 2)
+    assert (store.manifest.data_stats["used"], store.manifest.data_stats["quarantined"]) == (1, 2)
 
 
 def test_too_many_domains(tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

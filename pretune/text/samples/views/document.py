@@ -59,7 +59,7 @@ class DocumentView(StoreView):
         """Windows as rows."""
         return self.windows(index, store, epoch, *self._ranges(index))
 
-    def account(self) -> dict[str, int]:
+    def data_stats(self) -> dict[str, int]:
         """`tokens = used + end + cut`; `end` are end tokens that the special tokens of a sequence stand for."""
         total = self.split.token_count
         end = self._end * (len(self._offsets) - 1)

@@ -46,7 +46,7 @@ class SentenceView(StoreView):
         """Sentences as rows."""
         return self.windows(index, store, epoch, self._start[index], self._stop[index])
 
-    def account(self) -> dict[str, int]:
+    def data_stats(self) -> dict[str, int]:
         """`tokens = used + end + cut`."""
         total, used = self.split.token_count, int((self._stop - self._start).sum())
         end = len(self._documents) - 1

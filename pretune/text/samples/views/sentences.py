@@ -68,7 +68,7 @@ class SentencesView(StoreView):
             for n, i in enumerate(index.tolist())
         ]
 
-    def account(self) -> dict[str, int]:
+    def data_stats(self) -> dict[str, int]:
         """`tokens = used + end + cut`; `split` of the used ones lie beyond the first window of an overlong sentence."""
         total, used = self.split.token_count, self._used
         end = len(self._documents) - 1

@@ -37,7 +37,7 @@ class StreamView(StoreView):
         stop = np.minimum(start + (self.width + self.lookahead), self.split.token_count)
         return self.windows(index, store, epoch, start, stop)
 
-    def account(self) -> dict[str, int]:
+    def data_stats(self) -> dict[str, int]:
         """`tokens = used + cut`."""
         total = self.split.token_count
         return {"samples": len(self), "tokens": total, "used": self._covered, "cut": total - self._covered}

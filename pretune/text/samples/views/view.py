@@ -5,7 +5,7 @@
 3. `read` gives the samples that a sampler asks for as rows, still without special tokens; plain windows are read from
    the disk when their tokens are wanted (`Windows`).
 
-Every view accounts for each token of its split: `tokens = used + end + cut`.
+Every view counts each token of its split once: `tokens = used + end + cut`.
 
 A view of one's own is a file with one subclass of `StoreView`; an objective names it by its path:
 
@@ -45,7 +45,7 @@ class View(ABC):
         """The samples themselves; `draw` decides what is random in them."""
 
     @abstractmethod
-    def account(self) -> dict[str, int]:
+    def data_stats(self) -> dict[str, int]:
         """Tokens in, used, cut; see each view."""
 
 
