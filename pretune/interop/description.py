@@ -1,12 +1,11 @@
 """Reads `config.json` into a family's typed configuration, and writes it.
 
-Only fields that the family lists are used, each within its range. Others are handed on to the next save where they are
-plain values; those that name code or change the arithmetic are dropped or refused.
+Fields that the family lists are used, each within its range. `interop/file_fields.py` says what becomes of the others;
+what is handed on stands in `Description.extras` and in the next `config.json`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,9 @@ from typing import Any, cast, get_args
 
 from pretune import config as configuration
 from pretune.errors import DataError, MissingInputError, UsageError
+from pretune.field_table import CarriedFiles, check_fields, handed_on_fields
 from pretune.find import suggest, variants
+from pretune.interop.file_fields import CARRIED_WHOLE, GENERATION, GENERATION_FIELDS, config_table
 from pretune.interop.metadata import FIELD, Metadata, parse, resolve
 from pretune.interop.recorded_heads import head_sources
 from pretune.interop.safety import read_json
@@ -27,22 +28,8 @@ from pretune.nn.heads import ProblemType, SequenceHead
 from pretune.nn.model_protocol import find_language_head
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
-_OURS = {
-    "architectures",
-    "model_type",
-    "id2label",
-    "label2id",
-    "num_labels",
-    "problem_type",
-    "torch_dtype",
-    "dtype",
-    FIELD,
-}
-_DROPPED = {"auto_map", "custom_pipelines", "transformers_version", "trust_remote_code", "use_cache"}
-_REFUSED = ("quantization_config", "pruned_heads")
 _SPECIAL = tuple(f"{role}_token_id" for role in ("pad", "bos", "eos", "cls", "sep"))
 _WRITING = ("forced_bos_token_id", "forced_eos_token_id", "bad_words_ids", "decoder_start_token_id")
-_EXTRA_LIMIT = 2048
 _LABEL_LIMIT = 100_000
 
 
@@ -56,7 +43,8 @@ class Description:
         roles: heads that the files carry.
         labels: names of the classes where the file gives them.
         problem_type: what the scores of a sequence are.
-        extras: harmless fields that pretune does not use.
+        extras: fields that pretune does not use and hands on.
+        carried: files that are handed on.
         metadata: what pretune wrote beside them.
         has_metadata: pretune wrote something there.
         notes: sentences for the log.
@@ -68,6 +56,7 @@ class Description:
     labels: list[str] | None = None
     problem_type: ProblemType = "single_label_classification"
     extras: dict[str, Any] = field(default_factory=dict)
+    carried: CarriedFiles = field(default_factory=CarriedFiles)
     metadata: Metadata = field(default_factory=Metadata)
     has_metadata: bool = False
     notes: list[str] = field(default_factory=list)
@@ -89,10 +78,16 @@ def read_description(folder: Path, shapes: Iterable[str], overrides: Mapping[str
     if not path.exists():
         raise MissingInputError(f"{path}: no such file; a model folder holds config.json and model.safetensors")
     config_fields = read_json(path)
-    generation = folder / "generation_config.json"
+    generation = folder / GENERATION
     beside = read_json(generation) if generation.exists() else {}
+    notes = check_fields(generation, beside, GENERATION_FIELDS)
     generation_fields = {name: beside[name] for name in _WRITING if name in beside}
-    return interpret(path, config_fields, shapes, overrides, generation_fields)
+    description = interpret(path, config_fields, shapes, overrides, generation_fields)
+    description.notes += notes
+    if beside:
+        description.carried.trees[GENERATION] = handed_on_fields(beside, GENERATION_FIELDS)
+    description.carried.read_whole(folder, CARRIED_WHOLE)
+    return description
 
 
 def interpret(
@@ -118,12 +113,9 @@ def interpret(
     else:
         family = resolve(metadata.family, "models", path.parent, "family")
     module = get_family(family)
-    for name in _REFUSED:
-        if config_fields.get(name):
-            raise DataError(f"{path}: field {name!r} is set: such models cannot be read; save it without first")
+    notes = check_fields(path, config_fields, config_table(module))
     stated_fields = {**beside, **config_fields}
     fields = {name: _plain(name, value) for name, value in stated_fields.items() if name in _known_fields(module)}
-    notes: list[str] = []
     rate = getattr(module, "ATTENTION_DROPOUT", "")
     attention = fields.pop(rate, 0.0)
     if attention and rate not in overrides:
@@ -139,10 +131,10 @@ def interpret(
         _roles(family, metadata, config_fields, tensor_names),
         _labels(path, config_fields),
         _problem_type(path, config_fields),
-        _extras(module, config_fields),
-        metadata,
-        FIELD in config_fields,
-        notes,
+        handed_on_fields(config_fields, config_table(module)),
+        metadata=metadata,
+        has_metadata=FIELD in config_fields,
+        notes=notes,
     )
 
 
@@ -265,15 +257,6 @@ def _problem_type(path: Path, config_fields: Mapping[str, Any]) -> ProblemType:
     raise DataError(f"{path}: field 'problem_type' = {str(stated)[:80]!r}: expected {', '.join(get_args(ProblemType))}")
 
 
-def _extras(module: Family, config_fields: Mapping[str, Any]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for name, value in config_fields.items():
-        known = name in _known_fields(module) or name in _OURS or name in _DROPPED or name in _REFUSED
-        if not known and not name.startswith("_") and len(json.dumps(value)) <= _EXTRA_LIMIT:
-            out[name] = value
-    return out
-
-
 def labelled_role(model: LanguageModel) -> str | None:
     """Finds the standard head whose labels `config.json` names; a head with Hugging Face names goes first."""
     roles = [role for role in LABELLED_HEADS if class_labels(model, role) is not None]
@@ -321,5 +304,6 @@ def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[st
     generation: dict[str, Any] = {}
     if find_language_head(model, "next") is not None:
         fields = ("bos_token_id", "eos_token_id", "pad_token_id", *_WRITING)
-        generation = {name: config[name] for name in fields if config.get(name) is not None}
+        carried = model.carried.trees.get(GENERATION, {})
+        generation = carried | {name: config[name] for name in fields if config.get(name) is not None}
     return config, generation

@@ -18,6 +18,7 @@ from torch import Tensor
 from pretune.disk import NewFolder, storage_errors
 from pretune.errors import DataError, MissingInputError
 from pretune.interop.description import Description, class_labels, describe, interpret, read_description
+from pretune.interop.file_fields import GENERATION
 from pretune.interop.gguf import GgufWeights
 from pretune.interop.recorded_heads import HeadMakers, recorded_heads
 from pretune.interop.sentence_transformers import read_pooling, write_modules
@@ -122,7 +123,7 @@ def assemble(
     else:
         names = _wanted_labels(description, table, heads, labels)
         model = construct(family, config, heads, names, description.problem_type)
-    model.extras, model.metadata = description.extras, description.metadata
+    model.extras, model.carried, model.metadata = description.extras, description.carried, description.metadata
     return model
 
 
@@ -258,10 +259,11 @@ def write_model(
     if dtype is not None:
         config["dtype"] = str(dtype).removeprefix("torch.")
         weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
+    model.carried.write(folder)
     write_weights(folder, weights, max_shard_bytes)
     write_json(folder / "config.json", config)
     if generation:
-        write_json(folder / "generation_config.json", generation)
+        write_json(folder / GENERATION, generation)
     if tokenizer is not None:
         tokenizer.save(folder)
     pooling = pooling or model.pooling

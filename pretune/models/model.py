@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pretune import config as configuration
 from pretune.batch import Batch
 from pretune.errors import DataError, UsageError
+from pretune.field_table import CarriedFiles
 from pretune.find import find, suggest
 from pretune.models.init import initialise
 from pretune.models.metadata import Metadata, VariantRecord, absolute, digest
@@ -55,7 +56,8 @@ class Family(Protocol):
 
     A family that no other software knows leaves `PREFIX`, `WEIGHT_MAP` and `ARCHITECTURES` out: its weights are saved
     under our own names. Optional are `MODEL_TYPE`, what `config.json` calls the family where that is not the name of
-    its file; `HEAD_NAMES`, names of last layers that are not those of `head_table`; and `PREFIXES` of single classes.
+    its file; `HEAD_NAMES`, names of last layers that are not those of `head_table`; `PREFIXES` of single classes; and
+    `FILE_FIELDS`, what becomes of fields of `config.json` that its `Config` does not have.
     """
 
     Config: type[Config]
@@ -102,6 +104,7 @@ class LanguageModel(nn.Module):
     Attributes:
         heads: by role, such as `mlm` or `classification`; empty until `add_heads`.
         extras: fields of a foreign `config.json` that pretune does not use and hands on.
+        carried: files of a foreign folder that are handed on, such as `generation_config.json`.
         loaded: what reading the files found, or None for a model built anew.
         metadata: what the files say of the model beyond its configuration: objectives, task, heads.
         extra_weights: what an objective or a task has learned beside the model, by its name in the files
@@ -133,6 +136,7 @@ class LanguageModel(nn.Module):
         self.residual_std = std if residual_std is None else residual_std
         self.positions = positions if embedding.position is None else embedding.position.max_length
         self.extras: dict[str, Any] = {}
+        self.carried = CarriedFiles()
         self.loaded: Loaded | None = None
         self.pooling: Pooling | None = None
         self.constraints = GenerationConstraints()

@@ -1,0 +1,230 @@
+"""Says what becomes of every field of a foreign file: it is done, handed on, refused, or has no effect on results.
+
+A table is data, one for each file that others write beside weights. Code that reads a file calls `check_fields` with
+its table, which refuses what is refused and returns a note on fields that stand in no table; `docs/compatibility.md`
+is made from the same tables. Files that are handed on whole travel with their model as `CarriedFiles`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+from pretune.disk import write_synced
+from pretune.errors import DataError
+
+Name = Literal["done", "handed on", "refused", "no effect"]
+CARRIED_LIMIT = 4 << 20
+"""Bytes of one file that is handed on whole."""
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """Says what becomes of one field.
+
+    Attributes:
+        name: `done`: pretune does what the field says; `handed on`: it stands in what pretune writes, unchanged;
+            `refused`: files that ask for it are not read; `no effect`: no result hangs on it.
+        reason: what does it, why it is refused, or why it has no effect.
+        remedy: what the user can do about a refusal.
+        allowed: of a refused field, the values that ask for nothing, such as None and False.
+        refuses: of a refused field, whether a value is refused, where `allowed` cannot list what is not.
+        types: what a value may be, where anything else is refused; None is always allowed.
+        silent_values: values that need no note; None where no value does.
+    """
+
+    name: Name
+    reason: str = ""
+    remedy: str = ""
+    allowed: tuple[object, ...] = (None,)
+    refuses: Callable[[object], bool] | None = None
+    types: tuple[type, ...] = ()
+    silent_values: tuple[object, ...] | None = None
+
+    def is_refused(self, value: object) -> bool:
+        """Whether files with this value are refused."""
+        if self.name != "refused":
+            return False
+        return self.refuses(value) if self.refuses is not None else not _is_among(value, self.allowed)
+
+    def needs_note(self, value: object) -> bool:
+        """Whether the user is to hear of this value."""
+        return self.silent_values is not None and not _is_among(value, self.silent_values)
+
+
+FieldTable = Mapping[str, Treatment]
+"""Field names, or patterns with `*`, to their treatment; a name goes before a pattern."""
+
+
+def done(by: str = "", *, types: tuple[type, ...] = ()) -> Treatment:
+    """A field that pretune does.
+
+    Args:
+        by: what does it, in a few words for a reader of the page.
+        types: what a value may be; leave it out where a `Config` checks the value.
+    """
+    return Treatment("done", by, types=types)
+
+
+def handed_on(
+    reason: str = "", *, types: tuple[type, ...] = (), note_unless: tuple[object, ...] | None = None
+) -> Treatment:
+    """A field that changes nothing here and is written back unchanged.
+
+    Args:
+        reason: what the user should know of it; the note ends with it.
+        note_unless: the values that need no note; by default no value does.
+    """
+    return Treatment("handed on", reason, types=types, silent_values=note_unless)
+
+
+def no_effect(
+    reason: str = "", *, types: tuple[type, ...] = (), note_unless: tuple[object, ...] | None = None
+) -> Treatment:
+    """A field on which no result hangs, and that is not written back unless the table's owner does so."""
+    return Treatment("no effect", reason, types=types, silent_values=note_unless)
+
+
+def refused(
+    reason: str,
+    remedy: str,
+    *,
+    allowed: Iterable[object] = (None, False),
+    refuses: Callable[[object], bool] | None = None,
+) -> Treatment:
+    """A field whose files are not read, unless its value asks for nothing.
+
+    Args:
+        reason: why, as the end of "field 'x' = value: ...".
+        remedy: what the user can do.
+        allowed: values that ask for nothing.
+        refuses: whether a value is refused, instead of `allowed`.
+    """
+    return Treatment("refused", reason, remedy, tuple(allowed), refuses)
+
+
+def treatment_of(name: str, table: FieldTable) -> Treatment | None:
+    """Finds what a table says of a field; None where it says nothing."""
+    if name in table:
+        return table[name]
+    return next((table[pattern] for pattern in table if "*" in pattern and fnmatchcase(name, pattern)), None)
+
+
+def check_fields(path: Path | str, tree: Mapping[str, Any], table: FieldTable) -> list[str]:
+    """Refuses what a table refuses, and says which fields stand in no table.
+
+    Args:
+        path: of the file, for messages.
+        tree: what the file holds.
+
+    Returns:
+        Sentences for `model.loaded.notes`, or for a warning on the screen.
+
+    Raises:
+        DataError: naming file, field, value and remedy.
+    """
+    unknown: list[str] = []
+    notes: list[str] = []
+    for name, value in tree.items():
+        treatment = treatment_of(name, table)
+        if treatment is None:
+            unknown.append(name)
+            continue
+        where = f"{path}: field {name!r} = {shown_value(value)}"
+        if treatment.is_refused(value):
+            raise DataError(f"{where}: {treatment.reason}; {treatment.remedy}")
+        if treatment.types and value is not None and not _is_one_of(value, treatment.types):
+            expected = " or ".join(_JSON_NAMES.get(each, each.__name__) for each in treatment.types)
+            raise DataError(f"{where}: expected {expected}; correct the field, or leave it out")
+        if treatment.needs_note(value):
+            notes.append(f"{where}: {treatment.reason}")
+    if not unknown:
+        return notes
+    names = ", ".join(repr(name[:80]) for name in unknown[:8]) + (" ..." if len(unknown) > 8 else "")
+    words = ("field", "is", "is") if len(unknown) == 1 else (f"{len(unknown)} fields", "are", "are")
+    return [*notes, f"{path}: {words[0]} {names} {words[1]} not known here and {words[2]} handed on unread"]
+
+
+def handed_on_fields(tree: Mapping[str, Any], table: FieldTable) -> dict[str, Any]:
+    """Returns the fields that are written back as they are: those handed on, and those that stand in no table."""
+    out: dict[str, Any] = {}
+    for name, value in tree.items():
+        treatment = treatment_of(name, table)
+        if treatment is None or treatment.name == "handed on":
+            out[name] = value
+    return out
+
+
+def _is_among(value: object, values: Iterable[object]) -> bool:
+    """Whether a value is one of these, where true is not 1."""
+    return any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in values)
+
+
+_JSON_NAMES: Mapping[type, str] = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def _is_one_of(value: object, types: tuple[type, ...]) -> bool:
+    """Whether a value has one of the types; true and false are no numbers, and a whole number is a number."""
+    if isinstance(value, bool):
+        return bool in types
+    return isinstance(value, (*types, int) if float in types else types)
+
+
+def shown_value(value: object) -> str:
+    """Returns a value as JSON, short enough for a message."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+@dataclass
+class CarriedFiles:
+    """Holds what is handed on whole: files that travel with a model and are written wherever it is saved.
+
+    Attributes:
+        whole: contents by name, written as they were read, such as `chat_template.jinja`.
+        trees: JSON files whose fields were checked and may be changed, such as `generation_config.json`.
+    """
+
+    whole: dict[str, bytes] = field(default_factory=dict)
+    trees: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def read_whole(self, folder: Path, names: Iterable[str]) -> None:
+        """Reads those of the files that a folder has.
+
+        Raises:
+            DataError: a file too large to be what its name says.
+        """
+        for name in names:
+            path = folder / name
+            if not path.is_file():
+                continue
+            if path.stat().st_size > CARRIED_LIMIT:
+                raise DataError(
+                    f"{path}: {path.stat().st_size:,} bytes, more than the {CARRIED_LIMIT:,} that such a file can "
+                    "need; take it out of the folder"
+                )
+            self.whole[name] = path.read_bytes()
+
+    def write(self, folder: Path) -> None:
+        """Writes all files into a folder; what is written afterwards under the same name replaces them.
+
+        Raises:
+            OSError: no space, no permission.
+        """
+        trees = {
+            name: (json.dumps(tree, indent=2, ensure_ascii=False) + "\n").encode() for name, tree in self.trees.items()
+        }
+        for name, content in {**self.whole, **trees}.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            write_synced(folder / name, content)

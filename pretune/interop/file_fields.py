@@ -1,0 +1,123 @@
+"""The tables of `config.json`, `generation_config.json` and GGUF metadata: what becomes of each field.
+
+`config.json` has a table for each family: the fields of its `Config`, what its file says in `FILE_FIELDS`, and what
+every configuration may hold. `TABLES` joins these with the tables of the files of tokenizers and of
+`sentence-transformers`, for `docs/compatibility.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import NoneType
+from typing import Literal, get_args, get_origin
+
+from pretune.field_table import FieldTable, Treatment, done, handed_on, no_effect, refused
+from pretune.interop.vector_fields import VECTOR_TABLES
+from pretune.models.model import Family
+from pretune.text.tokenizer.file_fields import TOKENIZER_TABLES
+
+GENERATION = "generation_config.json"
+CARRIED_WHOLE = ("chat_template.jinja",)
+"""Files that are handed on as they are."""
+_LOG = no_effect("what is recorded of a forward")
+_CODE = no_effect("code in a model's folder is never run: the family's own arithmetic is used", note_unless=(None, {}))
+_USES = handed_on("used by `generate`, see generation_config.json")
+COMMON_FIELDS: FieldTable = {
+    "model_type": done("names the family"),
+    "architectures": done("names the heads"),
+    "pretune": done("what no format has a place for: objectives, task, heads"),
+    "id2label": done("names the classes"),
+    "label2id": no_effect("follows from `id2label`"),
+    "num_labels": done("the number of classes, where `id2label` is absent", types=(int,)),
+    "_num_labels": done("an older name of `num_labels`", types=(int,)),
+    "problem_type": done("what the scores of a sequence are"),
+    "tokenizer_class": done("which rules the tokenizer's files are read by", types=(str,)),
+    **dict.fromkeys(("dtype", "torch_dtype"), no_effect("weights keep their values; `precision` decides the dtype")),
+    **dict.fromkeys(("transformers_version", "_name_or_path", "name_or_path", "_commit_hash"), no_effect("a record")),
+    **dict.fromkeys(
+        ("output_attentions", "output_hidden_states", "output_past", "return_dict", "return_dict_in_generate"), _LOG
+    ),
+    **dict.fromkeys(("use_cache", "torchscript", "use_bfloat16", "gradient_checkpointing"), no_effect("speed, memory")),
+    **dict.fromkeys(
+        (
+            "attn_implementation",
+            "_attn_implementation",
+            "_attn_implementation_internal",
+            "_attn_implementation_autoset",
+        ),
+        no_effect("which kernel computes the same attention"),
+    ),
+    "chunk_size_feed_forward": no_effect("rows of a feed-forward at once"),
+    "tf_legacy_loss": no_effect("TensorFlow's loss"),
+    "finetuning_task": no_effect("a record"),
+    "task_specific_params": handed_on("what a pipeline sets", types=(dict,)),
+    "prefix": handed_on("what a pipeline puts before a text", types=(str,)),
+    "transformers.js_config": handed_on("settings of another software", types=(dict,)),
+    **dict.fromkeys(("auto_map", "custom_pipelines", "trust_remote_code"), _CODE),
+    "quantization_config": refused(
+        "quantized weights are not read", "save the model without quantization first", allowed=(None, {})
+    ),
+    "pruned_heads": refused("heads are missing from the weights", "save the model whole", allowed=(None, {})),
+    "add_cross_attention": refused("cross-attention in a single stack is not built", "use the model without it"),
+    "cross_attention_hidden_size": refused(
+        "cross-attention in a single stack is not built", "use the model without it"
+    ),
+    "tie_encoder_decoder": refused("encoder and decoder with the same weights are not built", "save them untied"),
+    **{
+        f"{role}_token_id": done("the special token of that role; the tokenizer's own goes first when a model is saved")
+        for role in ("pad", "bos", "eos", "cls", "sep", "mask", "unk", "decoder_start")
+    },
+    **dict.fromkeys(
+        (
+            *("max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups"),
+            *("diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty"),
+            *("length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids"),
+            *("num_return_sequences", "output_scores", "forced_bos_token_id", "forced_eos_token_id"),
+            *("remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens"),
+        ),
+        _USES,
+    ),
+}
+"""Fields that the configuration of any family may hold."""
+GENERATION_FIELDS: FieldTable = {
+    "*_token_id": done("see config.json"),
+    "bad_words_ids": done("tokens that are never written"),
+    "transformers_version": no_effect("a record"),
+    "_from_model_config": no_effect("a record"),
+    "*": handed_on(),
+}
+"""Fields of `generation_config.json`."""
+GGUF_FIELDS: FieldTable = {"*": handed_on()}
+"""Metadata of a `.gguf` file."""
+TABLES: Mapping[str, FieldTable] = {
+    "config.json": COMMON_FIELDS,
+    GENERATION: GENERATION_FIELDS,
+    **TOKENIZER_TABLES,
+    **VECTOR_TABLES,
+    "GGUF metadata": GGUF_FIELDS,
+}
+"""By the name of the file; of `config.json` what is common to all families."""
+
+
+def config_table(family: Family) -> FieldTable:
+    """Returns the table of `config.json` for a family: its own fields go before those that are common to all."""
+    older: frozenset[str] = getattr(family.Config, "OLDER_FIELDS", frozenset())
+    own: dict[str, Treatment] = dict.fromkeys(older, done("an older form of another field"))
+    for name, field in family.Config.model_fields.items():
+        allowed = _only_values(field.annotation)
+        own[name] = done() if allowed is None else _literal(allowed)
+    stated: FieldTable = getattr(family, "FILE_FIELDS", {})
+    return {**COMMON_FIELDS, **own, **stated}
+
+
+def _literal(allowed: tuple[object, ...]) -> Treatment:
+    values = ", ".join(repr(value) for value in allowed)
+    return refused(f"only {values} is built here", "use a model without it", allowed=(*allowed, None))
+
+
+def _only_values(annotation: object) -> tuple[object, ...] | None:
+    """Returns the values of a field that has a single one, such as `Literal[False]`; None for any other field."""
+    options = [each for each in get_args(annotation) if each is not NoneType]
+    if get_origin(annotation) is Literal:
+        return tuple(options) if len(options) == 1 else None
+    return None
