@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import pydantic
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from pretune.errors import MissingInputError, UsageError
@@ -28,6 +29,28 @@ class Config(BaseModel):
     """Base of every configuration: unknown keys are errors, values do not change after reading."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_value(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuses true and false where a number is expected, such as `--optimizer.lr` without its value."""
+        field = cls.model_fields.get(info.field_name or "")
+        if isinstance(value, bool) and field is not None and not _takes_bool(field.annotation):
+            raise ValueError("expected a value; a flag that stands alone is a switch")
+        return value
+
+
+class Repeated(list[Any]):
+    """The values of a flag that is given several times: a list adds them up, another field refuses them."""
+
+
+def _takes_bool(annotation: Any) -> bool:
+    """Whether a field may hold true or false; numbers and texts are no switches."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return any(_takes_bool(option) for option in get_args(annotation))
+    if get_origin(annotation) is Literal:
+        return any(isinstance(value, bool) for value in get_args(annotation))
+    return annotation not in (int, float, str, type(None))
 
 
 def _chosen(value: Any) -> Any:
@@ -68,7 +91,7 @@ def validate(schema: type[C], tree: Mapping[str, Any], where: str) -> C:
     try:
         return schema.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(schema, problem) for problem in error.errors()]
+        lines = dict.fromkeys(_explain(schema, problem) for problem in error.errors())
         raise UsageError("\n".join(f"{where}: {line}" for line in lines)) from None
 
 
@@ -127,6 +150,9 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def parse_overrides(words: Iterable[str]) -> ConfigDict:
     """Parses `--optimizer.lr 3e-4 --no-resume` into a tree; values are read as TOML, else used as text.
 
+    A flag that is given several times adds up: its values are a list, which only a field that holds one accepts, and
+    settings of a variant are laid beside those that were named before (`--objective mlm,sop --objective.mlm.rate 0.3`).
+
     Raises:
         UsageError: a word that is neither a flag nor the value of one.
     """
@@ -144,14 +170,36 @@ def parse_overrides(words: Iterable[str]) -> ConfigDict:
         else:
             value = not name.startswith("no-")
             name = name.removeprefix("no-")
-        branch: ConfigDict = {}
-        leaf = branch
         *parents, last = split_field(name)
-        for parent in parents:
-            leaf = leaf.setdefault(parent, {})
-        leaf[last] = value
-        tree = merge(tree, branch)
+        branch: ConfigDict = {last: value}
+        for parent in reversed(parents):
+            branch = {parent: branch}
+        tree = _add(tree, branch)
     return tree
+
+
+def _add(tree: ConfigDict, branch: Mapping[str, Any]) -> ConfigDict:
+    """Adds a flag's value to those of the flags before it; nothing is replaced."""
+    out = dict(tree)
+    for key, value in branch.items():
+        out[key] = _join(out[key], value) if key in out else value
+    return out
+
+
+def _join(first: Any, second: Any) -> Any:
+    """What two flags of one field say together."""
+    if isinstance(first, dict) or isinstance(second, dict):
+        first, second = (_as_settings(value) for value in (first, second))
+        if isinstance(first, dict) and isinstance(second, dict):
+            return _add(first, second)
+    before, after = (value if isinstance(value, list) else [value] for value in (first, second))
+    return Repeated([*before, *after])
+
+
+def _as_settings(value: Any) -> Any:
+    """The table that a short form of it stands for: names of variants, or the weight of one."""
+    is_weight = isinstance(value, int | float) and not isinstance(value, bool)
+    return {"weight": value} if is_weight else _chosen(value)
 
 
 _FIELD = re.compile(r"[^=]*?\.py(?::\w+)?(?=\.|$)|[\w.]+:\w+(?=\.|$)|[^.]*")
@@ -190,6 +238,9 @@ def _explain(schema: type[BaseModel], problem: ErrorDetails) -> str:
     if problem["type"] == "missing":
         return f"field {field!r} is missing"
     message = problem["msg"].removeprefix("Value error, ")
+    if isinstance(repeated := problem.get("input"), Repeated):
+        values = ", ".join(json.dumps(value, default=str) for value in repeated)
+        return f"field {field!r} is given {len(repeated)} times ({values}) and holds one value; leave the others out"
     if not path:  # of the whole tree
         return message
     value = json.dumps(problem.get("input"), default=str)

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from pretune import config
 from pretune.errors import MissingInputError, UsageError
+from pretune.train.recipe import Recipe
 
 
 class Inner(config.Config):
@@ -49,7 +50,11 @@ def test_words_lie_over_the_file_over_the_base(tmp_path: Path) -> None:
         (["--no-resume", "--steps", "2"], {"resume": False, "steps": 2}),
         (["--batch-tokens", "7"], {"batch_tokens": 7}),
         (["--a.b", "1", "--a.c", "2"], {"a": {"b": 1, "c": 2}}),
-        (["--a", "1", "--a", "2"], {"a": 2}),
+        (["--a", "1", "--a", "2"], {"a": [1, 2]}),
+        (["--a", '["x", "y"]', "--a", "z"], {"a": ["x", "y", "z"]}),
+        (["--objective", "mlm,sop", "--objective.mlm.rate", "0.3"], {"objective": {"mlm": {"rate": 0.3}, "sop": {}}}),
+        (["--objective.mlm.rate", "0.3", "--objective", "sop"], {"objective": {"mlm": {"rate": 0.3}, "sop": {}}}),
+        (["--objective.mlm", "2", "--objective.mlm.rate", "0.3"], {"objective": {"mlm": {"weight": 2, "rate": 0.3}}}),
         (["--list", '["x", "y"]'], {"list": ["x", "y"]}),
         (["--table", "{mlm = 1.0}"], {"table": {"mlm": 1.0}}),
         (["--text", "runs/first one"], {"text": "runs/first one"}),
@@ -92,12 +97,24 @@ def test_a_value_and_a_table_of_one_name(tmp_path: Path) -> None:
         (["--optimizer.lr", "-1"], "field 'optimizer.lr' = -1: Input should be greater than 0"),
         (["--optimizer.kind", "step"], "'linear' or 'cosine'"),
         (["--optimizer", "5"], "field 'optimizer' = 5"),
+        (["--steps", "1", "--steps", "2"], "field 'steps' is given 2 times (1, 2) and holds one value"),
+        (["--name", "a", "--name", "b"], "field 'name' is given 2 times"),
+        (["--resume", "--no-resume"], "field 'resume' is given 2 times (true, false)"),
+        (["--optimizer.lr", "--steps", "2"], "field 'optimizer.lr' = true: expected a value"),
+        (["--steps", "--resume"], "field 'steps' = true: expected a value"),
+        (["--path", "--resume"], "field 'path' = true: expected a value"),
     ],
 )
 def test_an_error_names_field_value_and_remedy(words: list[str], message: str) -> None:
     with pytest.raises(UsageError) as error:
         config.load(Outer, overrides=words)
     assert message in str(error.value)
+
+
+def test_a_list_adds_up_the_values_of_its_flag() -> None:
+    """`--data.stores a --data.stores b` trained on `b` alone."""
+    words = ["--data.stores", "a", "--data.stores", "b", "--objective", "mlm", "--output", "o"]
+    assert config.load(Recipe, overrides=words).data.stores == ("a", "b")
 
 
 def test_every_fault_is_reported_at_once_with_the_file(tmp_path: Path) -> None:
