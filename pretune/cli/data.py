@@ -80,6 +80,8 @@ def train(*words: Args, output: Path, config: Path | None = None, session: Commo
     documents = read_corpus(paths, corpus, stats)
     tokenizer = train_tokenizer((document.text for document in documents), settings)
     tokenizer.save(output)
+    for note in tokenizer.notes:
+        session.say(note)
     session.say(f"{stats.summary()}; {time.perf_counter() - begin:.0f} s\nwritten: {output}")
     session.say(f"next: pretune prepare {' '.join(paths)} --tokenizer {output} --output store")
 

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pretune.errors import DataError
 from pretune.text.tokenizer.files import MAX_IDS, Settings, read_tokenizer, roles_of, write_tokenizer
+from pretune.text.tokenizer.join import join_han, splits_han
 from pretune.text.tokenizer.vocabulary import Tokens, Vocabulary, build_vocabulary, is_byte_level
 
 __all__ = ["Tokenizer", "Vocabulary"]
@@ -34,13 +35,24 @@ class Tokenizer:
     """A tokenizer and its vocabulary.
 
     Args:
-        backend: a `tokenizers.Tokenizer`; what it says of padding and truncation is dropped.
+        backend: a `tokenizers.Tokenizer`; what it says of padding and truncation is dropped, and its BPE dropout: the
+            same text has the same ids every time.
         settings: the plain values of tokenizer_config.json: roles of special tokens, longest input.
+
+    Attributes:
+        notes: what its files say and what is not done, as sentences for the screen.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, settings: Settings | None = None) -> None:
         backend.no_padding()
         backend.no_truncation()
+        self.notes: list[str] = []
+        if dropout := getattr(backend.model, "dropout", None):
+            backend.model.dropout = None
+            self.notes.append(
+                f"tokenizer.json: field 'model.dropout' = {dropout:g}: encoding draws no merges at random here, so it "
+                "is not applied and not written"
+            )
         self.backend = backend
         self.settings: Settings = dict(settings or {})
 
@@ -99,6 +111,10 @@ class Tokenizer:
         return roles_of(self.layout, self.settings, self.backend)
 
     @cached_property
+    def _splits_han(self) -> bool:
+        return splits_han(self.layout)
+
+    @cached_property
     def plain(self) -> tokenizers.Tokenizer:
         """The backend that takes every text for text."""
         return plain_backend(self.layout, self.vocabulary)
@@ -145,9 +161,10 @@ class Tokenizer:
         ]
 
     def decode(self, ids: ArrayLike, skip_special: bool = True) -> str:
-        """The text of ids."""
+        """The text of ids; Chinese characters that the tokenizer makes words of are joined again."""
         values = self._check(ids)
-        return str(self.backend.decode(values.tolist(), skip_special_tokens=skip_special))
+        text = str(self.backend.decode(values.tolist(), skip_special_tokens=skip_special))
+        return join_han(text) if self._splits_han else text
 
     def token(self, id: int) -> str:
         """The subword of an id, as the vocabulary spells it; empty for an id that is not used."""

@@ -40,7 +40,8 @@ class TokenizerConfig(Config):
         kind: "wordpiece" as in BERT, "bpe" on bytes as in GPT-2, "unigram" as in SentencePiece.
         vocab_size: tokens, special ones included; a small corpus gives fewer.
         lowercase: for WordPiece.
-        strip_accents: for WordPiece; None does as `lowercase`.
+        strip_accents: for WordPiece: Latin letters lose their accents, so that "möchte" and "mochte" are one word; the
+            signs of other scripts, such as kana marks and the vowel signs of Hindi, are always kept.
         split_chinese: for WordPiece: every Chinese character is a word.
         byte_fallback: for Unigram: characters outside the vocabulary become bytes, not the unknown token.
         min_frequency: how often a pair must occur to be merged, for WordPiece and BPE.
@@ -52,7 +53,7 @@ class TokenizerConfig(Config):
     kind: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
     vocab_size: int = Field(default=16000, ge=8, le=1 << 20)
     lowercase: bool | None = None
-    strip_accents: bool | None = None
+    strip_accents: bool = False
     split_chinese: bool = True
     byte_fallback: bool = False
     min_frequency: int = Field(default=2, ge=1)
@@ -62,7 +63,7 @@ class TokenizerConfig(Config):
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
-        if self.kind != "wordpiece" and (self.lowercase or self.strip_accents is not None):
+        if self.kind != "wordpiece" and (self.lowercase or self.strip_accents):
             raise ValueError('lowercase and strip_accents are for kind = "wordpiece"')
         if self.kind != "unigram" and self.byte_fallback:
             raise ValueError('byte_fallback is for kind = "unigram" ("bpe" is made of bytes anyway)')
@@ -85,7 +86,14 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig | None = None)
         spool = _Spool.fill(file, texts, config.max_bytes)
         backend, settings = train(spool, config)
     backend.add_special_tokens([f"<extra_id_{number}>" for number in range(config.sentinels)])
-    return Tokenizer(backend, {"model_max_length": config.max_length, **settings})
+    tokenizer = Tokenizer(backend, {"model_max_length": config.max_length, **settings})
+    if config.strip_accents:
+        accented = sum(n for char, n in spool.counts.items() if _is_accented(char))
+        total = spool.counts.total()
+        tokenizer.notes.append(
+            f"strip_accents: {accented:,} of {total:,} characters lose an accent ({accented / total:.2%})"
+        )
+    return tokenizer
 
 
 @dataclass(frozen=True)
@@ -121,9 +129,8 @@ class _Spool:
 
 def _train_wordpiece(spool: _Spool, config: TokenizerConfig) -> tuple[tokenizers.Tokenizer, Settings]:
     """The trainer numbers `##x` subwords in the order of a hash table and breaks ties by number; so they are given."""
-    lowercase = config.lowercase is not False
     backend = tokenizers.Tokenizer(models.WordPiece({}, unk_token="[UNK]"))
-    bert_pipeline(backend, lowercase, config.strip_accents, config.split_chinese)
+    _wordpiece_pipeline(backend, config)
     alphabet = _alphabet(spool.counts, backend.normalizer, config, len(BERT_SPECIAL), 2)
     inner = [f"##{character}" for character in alphabet if _goes_on(character, config.split_chinese)]
     trainer = trainers.WordPieceTrainer(
@@ -141,14 +148,28 @@ def _train_wordpiece(spool: _Spool, config: TokenizerConfig) -> tuple[tokenizers
     vocab = {subword: number for number, subword in enumerate(order)}
     out = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
     out.add_special_tokens(list(BERT_SPECIAL))
-    bert_pipeline(out, lowercase, config.strip_accents, config.split_chinese)
+    _wordpiece_pipeline(out, config)
     settings = {f"{name[1:-1].lower()}_token": name for name in BERT_SPECIAL}
     return out, {
         **settings,
-        "do_lower_case": lowercase,
+        "do_lower_case": config.lowercase is not False,
         "strip_accents": config.strip_accents,
         "tokenize_chinese_chars": config.split_chinese,
     }
+
+
+def _wordpiece_pipeline(backend: tokenizers.Tokenizer, config: TokenizerConfig) -> None:
+    """Sets BERT's pipeline; its own way to strip accents takes the signs of every script, so ours follows it."""
+    bert_pipeline(backend, config.lowercase is not False, False, config.split_chinese)
+    if config.strip_accents:
+        strip = normalizers.Replace(Regex(r"(?<=\p{Latin})\p{Mn}+"), "")
+        backend.normalizer = normalizers.Sequence([backend.normalizer, normalizers.NFD(), strip, normalizers.NFC()])
+
+
+def _is_accented(char: str) -> bool:
+    """Whether a character is a Latin letter with an accent, or an accent that stands alone behind its letter."""
+    base = unicodedata.normalize("NFD", char)
+    return "\u0300" <= char <= "\u036f" or (len(base) > 1 and unicodedata.name(base[0], "").startswith("LATIN"))
 
 
 def _train_bpe(spool: _Spool, config: TokenizerConfig) -> tuple[tokenizers.Tokenizer, Settings]:

@@ -103,6 +103,39 @@ def test_padding_and_truncation_of_the_file_are_dropped(tokenizer: Tokenizer, tm
     assert loaded.hash == tokenizer.hash
 
 
+def test_bpe_dropout_of_a_file_is_not_drawn(tmp_path: Path) -> None:
+    """37 encodings of one text in 50 calls, by `tokenizers` alone."""
+    backend = train_tokenizer(TEXT, TokenizerConfig(kind="bpe", vocab_size=400)).backend
+    expected = backend.encode(TEXT[0]).ids
+    backend.model.dropout = 0.3
+    backend.save(str(tmp_path / "tokenizer.json"))
+    assert len({tuple(backend.encode(TEXT[0]).ids) for _ in range(20)}) > 5, "the library alone draws"
+    loaded = Tokenizer.load(tmp_path)
+    assert {tuple(loaded.encode(TEXT[0]).tolist()) for _ in range(20)} == {tuple(expected)}
+    assert {tuple(loaded.encode(TEXT[0], allow_special=True).tolist()) for _ in range(20)} == {tuple(expected)}
+    assert "field 'model.dropout' = 0.3" in loaded.notes[0]
+    loaded.save(tmp_path / "out")
+    oracle = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert {tuple(oracle.encode(TEXT[0])) for _ in range(20)} == {tuple(expected)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["的的一", "你好，世界！", "他说：“好。”", "一九九八年（1998年3月）", "日本語は難しい。", "我 love 你 very much"],
+)
+def test_chinese_comes_back_without_spaces(text: str) -> None:
+    """`transformers` decodes `的 的 一`; a decoder with BERT's vocabulary writes Chinese as it was read."""
+    tokenizer = train_tokenizer([text] * 20, TokenizerConfig(vocab_size=200))
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_chinese_in_a_tokenizer_that_keeps_spaces() -> None:
+    """Spaces go only where the tokenizer put them."""
+    for kind in ("bpe", "unigram"):
+        tokenizer = train_tokenizer(TEXT, TokenizerConfig(kind=kind, vocab_size=400))
+        assert tokenizer.decode(tokenizer.encode("学 习 语言")) == "学 习 语言"
+
+
 def test_offsets_lie_in_the_original_text(tokenizer: Tokenizer) -> None:
     text = "Hi Ünïcode 你好。 😀 dog  the"
     ids, offsets = tokenizer.encode_offsets(text)
