@@ -102,8 +102,8 @@ def today() -> str:
 
 def mark(rows: Sequence[Row]) -> list[Row]:
     """Mark the smaller ratio of each peer's two allocators as the row that counts."""
-    least = {row.peer: row for row in sorted(rows, key=lambda row: -row.ratio)}
-    return [replace(row, counts=row is least[row.peer]) for row in rows]
+    lowest = {row.peer: row for row in sorted(rows, key=lambda row: -row.ratio)}
+    return [replace(row, counts=row is lowest[row.peer]) for row in rows]
 
 
 def machine() -> dict[str, Any]:

@@ -11,7 +11,7 @@ class Peak:
     """Watches the proportional memory of a process and its descendants, four times a second."""
 
     def __init__(self, root: int) -> None:
-        self._root, self._most, self._stop = root, 0, threading.Event()
+        self._root, self._peak, self._stop = root, 0, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
@@ -19,11 +19,11 @@ class Peak:
         """The highest sum seen, in MB."""
         self._stop.set()
         self._thread.join()
-        return self._most / 1e3
+        return self._peak / 1e3
 
     def _watch(self) -> None:
         while True:
-            self._most = max(self._most, sum(_memory(process) for process in _family(self._root)))
+            self._peak = max(self._peak, sum(_memory(process) for process in _family(self._root)))
             if self._stop.wait(0.25):
                 return
 

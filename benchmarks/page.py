@@ -21,7 +21,7 @@ peer runs with the C library's own allocator settings and with ours: the smaller
 beside it. Only real tokens count, never padding. Memory is the most that a side held. `LOG.md` has dated experiments,
 with those that failed. This page is written from `results/`.
 """
-_TOLD = 0.01  # share of the time from which an operation has a line
+_TOLD = 0.01  # fraction of the time from which an operation has a line
 _BY = {"own": "its own allocator", "ours": "our allocator"}
 _COLUMNS = (
     "variant",

@@ -46,8 +46,8 @@ def ours(model: LanguageModel, rows: list[np.ndarray], segments: bool) -> dict[s
 def theirs(model: Any, rows: list[np.ndarray], segments: bool) -> dict[str, Tensor]:
     """The same from a padded batch; `pad_token_id` must be set for GPT-2's classifier."""
     model.eval()
-    longest = max(map(len, rows))
-    tokens, mask, kinds = torch.zeros(3, len(rows), longest, dtype=torch.long)
+    max_length = max(map(len, rows))
+    tokens, mask, kinds = torch.zeros(3, len(rows), max_length, dtype=torch.long)
     tokens += model.config.pad_token_id or 0
     for n, row in enumerate(rows):
         tokens[n, : len(row)] = torch.from_numpy(row)

@@ -51,8 +51,8 @@ def test_every_input_bit_moves_half_of_the_output_bits() -> None:
     values = DRAW.bits(np.arange(500))
     for bit in range(64):
         moved = scramble(values) ^ scramble(values ^ np.uint64(1 << bit))
-        share = np.unpackbits(moved.view(np.uint8)).mean()
-        assert abs(share - 0.5) < 0.02
+        fraction = np.unpackbits(moved.view(np.uint8)).mean()
+        assert abs(fraction - 0.5) < 0.02
 
 
 def test_uniform_and_below_are_uniform() -> None:

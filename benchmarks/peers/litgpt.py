@@ -2,7 +2,7 @@
 
 By default as in its `pretrain.py` on a CPU: bf16-mixed, `torch.compile`, AdamW without `fused` (which it keeps for
 CUDA), cross-entropy in chunks of 128 rows; the embedding tied, which is an option there (`train.tie_embeddings`).
-Its `GPT` has no learned positions: the weights must come with positions of zero, and its rotary share is 0.
+Its `GPT` has no learned positions: the weights must come with positions of zero, and its rotary fraction is 0.
 """
 
 from __future__ import annotations

@@ -292,12 +292,12 @@ def save(net: nn.Module, shape: dict[str, Any], folder: Path) -> str:
     return str(folder)
 
 
-def rate(number: int, iterations: int, peak: float = 1e-3, least: float = 1e-4, warmup: int = 100) -> float:
+def rate(number: int, iterations: int, peak: float = 1e-3, minimum: float = 1e-4, warmup: int = 100) -> float:
     """The learning rate: a linear rise, then half a cosine."""
     if number < warmup:
         return peak * (number + 1) / (warmup + 1)
-    share = (number - warmup) / (iterations - warmup)
-    return least + 0.5 * (1.0 + math.cos(math.pi * share)) * (peak - least)
+    progress = (number - warmup) / (iterations - warmup)
+    return minimum + 0.5 * (1.0 + math.cos(math.pi * progress)) * (peak - minimum)
 
 
 def draw(path: Path, block: int, batch: int) -> tuple[Tensor, Tensor]:

@@ -90,8 +90,10 @@ def read(path: str, length: int, mask: bool) -> tuple[list[dict[str, Tensor]], l
     batches = []
     for number in range(len(tokens)):
         batch = {name: tensors[f"{number:03d}.{name}"] for name in names}
-        room = max(0, length - batch["input_ids"].shape[1])
-        batches.append({name: torch.nn.functional.pad(x, (0, room), value=fill[name]) for name, x in batch.items()})
+        padding_length = max(0, length - batch["input_ids"].shape[1])
+        batches.append(
+            {name: torch.nn.functional.pad(x, (0, padding_length), value=fill[name]) for name, x in batch.items()}
+        )
     return batches, tokens
 
 

@@ -67,7 +67,7 @@ class Comparison:
         results: the file of the scores.
         minutes: of each trial.
         seeds: of each score.
-        precision: of products in every run; settled once, since a machine's probe may waver.
+        precision: of products in every run; fixed once, since a machine's probe may waver.
     """
 
     folder: Path
@@ -115,8 +115,8 @@ class Comparison:
                 kept = {name: value for name, value in recipe["model"].items() if name == "dropout"}
                 recipe["model"] = {**kept, "init": str(before)}
             place = {"output": str(output), "precision": self.precision, "data": {"stores": [str(store)]}}
-            time = {"budget": {"minutes": self.minutes * stage.share}}
-            log.info(f"{language.name}/{trial.name}: {self.minutes * stage.share:g} minutes -> {output}")
+            time = {"budget": {"minutes": self.minutes * stage.fraction}}
+            log.info(f"{language.name}/{trial.name}: {self.minutes * stage.fraction:g} minutes -> {output}")
             pretrain_in_process(merge(recipe, merge(place, time)))
             before = output
 

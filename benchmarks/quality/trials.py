@@ -13,11 +13,11 @@ class Stage:
 
     Attributes:
         recipe: what differs from `COMMON`.
-        share: of the trial's minutes.
+        fraction: of the trial's minutes.
     """
 
     recipe: Mapping[str, Any]
-    share: float = 1.0
+    fraction: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Masked batches: sampler, reading, special tokens and masks, against a DataLoader with the collator of `transformers`.
 
 Both sides draw the same windows in orders of their own, each once in a run, 32 at a time. What they hold is compared
-by the number of tokens and the sum of their ids, and the masks by their shares, or the row does not count.
+by the number of tokens and the sum of their ids, and the masks by their rates, or the row does not count.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.stores import SPECIAL, write_store
 from pretune.errors import BenchError
 
 LENGTH, BATCH, WINDOWS, VOCABULARY = 128, 32, 12_800, 16_000
-SHARES = {"chosen": (0.15, 0.005), "masked": (0.8, 0.01), "kept": (0.1, 0.01)}  # of masks, and how far off they may be
+RATES = {"chosen": (0.15, 0.005), "masked": (0.8, 0.01), "kept": (0.1, 0.01)}  # of masks, and how far off they may be
 
 
 class Batches(Benchmark):
@@ -41,7 +41,7 @@ class Batches(Benchmark):
         ]
 
     def check(self, context: Context, runs: Runs) -> dict[str, Any]:
-        """The same windows, and masks of the same shares."""
+        """The same windows, and masks at the same rates."""
         found = {label: past[0] for label, past in runs.items()}
         for name in ("windows", "tokens", "id_sum"):
             if len({run[name] for run in found.values()}) > 1:
@@ -51,11 +51,11 @@ class Batches(Benchmark):
         gaps: dict[str, float] = {}
         for label, run in found.items():
             ordinary = run["tokens"] - 2 * run["windows"]
-            for name, (share, most) in SHARES.items():
-                gap = abs(run[name] / (ordinary if name == "chosen" else run["chosen"]) - share)
+            for name, (rate, max_gap) in RATES.items():
+                gap = abs(run[name] / (ordinary if name == "chosen" else run["chosen"]) - rate)
                 gaps[name] = max(gap, gaps.get(name, 0.0))
-                if gap > most:
-                    raise BenchError(f"{label}: the share of {name} tokens is {gap:.3f} off {share}: it does not count")
+                if gap > max_gap:
+                    raise BenchError(f"{label}: the rate of {name} tokens is {gap:.3f} off {rate}: it does not count")
         return {"windows": found[OURS]["windows"], "gaps": gaps}
 
     def search(self, context: Context) -> Search:
@@ -88,9 +88,11 @@ def write(folder: Path, pack: str) -> None:
     """A store of random tokens that has exactly the windows wanted, and the same windows for the peer."""
     from safetensors.numpy import save_file
 
-    room = LENGTH - 2
+    max_tokens = LENGTH - 2
     random = np.random.default_rng(0)
-    sizes = np.full(WINDOWS, room) if pack == "stream" else np.clip(random.geometric(1 / 62, WINDOWS), 2, room)
+    sizes = np.full(WINDOWS, max_tokens)
+    if pack != "stream":
+        sizes = np.clip(random.geometric(1 / 62, WINDOWS), 2, max_tokens)
     tokens = random.integers(len(SPECIAL), VOCABULARY, int(sizes.sum()))
     if pack == "stream":
         documents = (tokens, np.array([len(tokens)]))

@@ -270,7 +270,7 @@ class Watch:
         self._start = time.perf_counter()
 
     def measure(
-        self, root: Any, objective: Objective, device: Any, precision: Any, world: Any, stop: Any = None
+        self, root: Any, objective: Objective, device: Any, precision: Any, distributed: Any, stop: Any = None
     ) -> dict[str, float] | None:
         """As `Validation.measure`.
 
@@ -280,7 +280,7 @@ class Watch:
         came = time.perf_counter()
         self.seconds = came - self._start - self._away
         for part in (self._beginning, self._whole):
-            found = part.measure(root, objective, device, self._precision, world)
+            found = part.measure(root, objective, device, self._precision, distributed)
             assert found is not None
             loss = found["loss"]
             if not loss <= self._target + NEAR:

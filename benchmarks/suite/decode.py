@@ -84,8 +84,8 @@ class Decode(Benchmark):
     def notes(self, facts: Mapping[str, Any]) -> list[str]:
         """The same beside what a plain read gives."""
         weights, read = facts["weights_gbs"], facts["read_gbs"]
-        share = f"{weights / read:.0%} of a plain read's {read:.1f} GB/s"
-        return [f"weights are read at {weights:.1f} GB/s, {share}"]
+        fraction = f"{weights / read:.0%} of a plain read's {read:.1f} GB/s"
+        return [f"weights are read at {weights:.1f} GB/s, {fraction}"]
 
 
 def write_model(folder: Path, size: str = "small") -> None:

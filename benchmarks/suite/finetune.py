@@ -117,11 +117,11 @@ class Finetune(Benchmark):
         return {"gap_fp32": max(gaps), "points_apart": round(max(apart), 3), "accuracy": accuracies}
 
     def facts(self, context: Context, runs: Sequence[Run], limits: Limits) -> dict[str, Any]:
-        """Accuracy of ours, and the share of the GEMM peak over the whole run."""
-        shares = [run["flops"] / run["seconds"] / peak for run, peak in zip(runs, limits[GEMM], strict=True)]
+        """Accuracy of ours, and the fraction of the GEMM peak over the whole run."""
+        fractions = [run["flops"] / run["seconds"] / peak for run, peak in zip(runs, limits[GEMM], strict=True)]
         found = [100 * run["accuracy"] for run in runs]
         return {
-            "share_of_gemm_peak": round(statistics.median(shares), 3),
+            "gemm_utilization": round(statistics.median(fractions), 3),
             "seconds": round(statistics.median(run["seconds"] for run in runs), 2),
             "accuracy": [round(value, 2) for value in (statistics.fmean(found), min(found), max(found))],
         }
@@ -130,7 +130,7 @@ class Finetune(Benchmark):
         """The same as sentences."""
         mean, low, high = facts["accuracy"]
         return [
-            f"ours takes {facts['seconds']:.1f} s a run, {facts['share_of_gemm_peak']:.0%} of the best matrix product "
+            f"ours takes {facts['seconds']:.1f} s a run, {facts['gemm_utilization']:.0%} of the best matrix product "
             "on the model's shapes, reading and saving included",
             f"ours reaches {mean:.2f} % ({low:.2f} .. {high:.2f}) of held-out texts",
         ]

@@ -2,7 +2,7 @@
 
 Both begin with the same weights of BERT mini (4 layers, 256 wide, 30,522 tokens) and read the documentation of this
 Python's packages, packed into windows of 128. The Trainer is at its best (bf16, fused AdamW, SDPA, no dropout, the
-learning rate that our search found best for AdamW). Ours follows its recipe for a number of tokens that was settled
+learning rate that our search found best for AdamW). Ours follows its recipe for a number of tokens that was fixed
 beforehand. Both final models are evaluated by the same code on the same masked windows of held-out documents, outside
 the clock; a round counts only if ours is at least as good.
 """

@@ -83,7 +83,7 @@ class TrainStep(Benchmark):
 
     about = (
         "Whole training steps: forward, backward, clipping, AdamW. Same weights, same batches, equal first loss; only "
-        f"real tokens count. The share of the limit counts the FLOPs that our path executes. Ours is timed after "
+        f"real tokens count. Utilization counts the FLOPs that our path executes. Ours is timed after "
         f"{WARM} steps, by which shapes that vary ask for no more memory; the peer's do not vary."
     )
     variants: ClassVar[Mapping[str, Shape]] = {
@@ -120,30 +120,30 @@ class TrainStep(Benchmark):
     def check(self, context: Context, runs: Runs) -> dict[str, Any]:
         """Equal first loss in each format that both sides know."""
         gaps: dict[str, float] = {}
-        for name, (most, relative) in EQUAL.items():
+        for name, (max_distance, relative) in EQUAL.items():
             found = {label: past[0][name] for label, past in runs.items() if name in past[0]}
             if OURS not in found:
                 continue
             scale = found[OURS] if relative else 1.0
             distances = [abs(loss - found[OURS]) / scale for loss in found.values()]
-            if not all(distance <= most for distance in distances):  # NaN is far from everything
+            if not all(distance <= max_distance for distance in distances):  # NaN is far from everything
                 raise BenchError(f"first losses differ, the row does not count: {name} {found}")
             gaps[name.replace("loss", "gap")] = max(distances)
         return gaps
 
     def facts(self, context: Context, runs: Sequence[Run], limits: Limits) -> dict[str, Any]:
-        """The share of the GEMM peak."""
-        shares = [run["flops"] / run["seconds"] / peak for run, peak in zip(runs, limits[GEMM], strict=True)]
+        """The fraction of the GEMM peak."""
+        fractions = [run["flops"] / run["seconds"] / peak for run, peak in zip(runs, limits[GEMM], strict=True)]
         return {
-            "share_of_gemm_peak": round(statistics.median(shares), 3),
+            "gemm_utilization": round(statistics.median(fractions), 3),
             "gemm_peak_gflops": [round(peak / 1e9) for peak in limits[GEMM]],
         }
 
     def notes(self, facts: Mapping[str, Any]) -> list[str]:
-        """The share as a sentence."""
-        share, peaks = facts["share_of_gemm_peak"], facts["gemm_peak_gflops"]
+        """The fraction as a sentence."""
+        fraction, peaks = facts["gemm_utilization"], facts["gemm_peak_gflops"]
         spread = f"{min(peaks)} .. {max(peaks)} GFLOP/s"
-        return [f"{share:.0%} of the best matrix product of that format on the model's shapes ({spread})"]
+        return [f"{fraction:.0%} of the best matrix product of that format on the model's shapes ({spread})"]
 
     def search(self, context: Context) -> Search:
         """From the default; the precision of this machine among the values."""

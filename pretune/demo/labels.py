@@ -22,8 +22,8 @@ from pretune.draw import Draw
 
 Pair = tuple[str, str, str]  # first passage, second passage, label
 SAME, OTHER = "same page", "another page"
-HELD_OUT = 0.2  # share of the modules that are in no corpus
-LEAST, MOST = 40, 200  # characters of a passage
+HELD_OUT = 0.2  # fraction of the modules that are in no corpus
+MIN_LENGTH, MAX_LENGTH = 40, 200  # characters of a passage
 _CODE = re.compile(r"^\s*(>>>|\.\. |\||[-=+]{3})", re.MULTILINE)
 _KEY = Draw(0).at("demo")
 
@@ -48,7 +48,7 @@ def split_corpus(everything: Path, corpus: Path, held_out: Path) -> None:
     with everything.open("rb") as lines, corpus.open("wb") as kept, held_out.open("wb") as apart:
         for line in lines:
             module = str(json.loads(line)["module"])
-            (apart if _share("corpus", module) < HELD_OUT else kept).write(line)
+            (apart if _uniform("corpus", module) < HELD_OUT else kept).write(line)
 
 
 def build(held_out: Path) -> Splits:
@@ -64,9 +64,9 @@ def build(held_out: Path) -> Splits:
 
 
 def passages(text: str) -> list[str]:
-    """Paragraphs of prose, each on one line, cut to `MOST` characters; code, tables and short ones are left out."""
+    """Paragraphs of prose, each on one line, cut to `MAX_LENGTH` characters, without code, tables and short ones."""
     parts = (" ".join(part.split()) for part in re.split(r"\n\s*\n", text) if not _CODE.search(part))
-    return [part[:MOST] for part in parts if len(part) >= LEAST]
+    return [part[:MAX_LENGTH] for part in parts if len(part) >= MIN_LENGTH]
 
 
 def pairs(pages: Sequence[Sequence[str]], draw: Draw) -> Iterator[Pair]:
@@ -96,10 +96,10 @@ def write(path: Path, pairs_to_write: Sequence[Pair]) -> None:
         rows.writerows(pairs_to_write)
 
 
-def _share(purpose: str, module: str) -> float:
+def _uniform(purpose: str, module: str) -> float:
     return float(_KEY.at(purpose, module).uniform(0))
 
 
 def _part(module: str) -> str:
-    share = _share("part", module)
-    return "train" if share < 0.5 else "development" if share < 0.75 else "test"
+    number = _uniform("part", module)
+    return "train" if number < 0.5 else "development" if number < 0.75 else "test"

@@ -36,7 +36,7 @@ Part = NDArray[np.int64]  # indices of texts
 BUDGET = 2048  # tokens of a forward on the CPU, whose rows stay in its caches
 _LARGE = 16384  # on a device that wants much work at once
 _CHARACTERS = 4  # of a token, about: only the sizes of parts rest on it
-_LEAST = 256  # tokens of a part: fewer are not worth a thread's turn
+_MIN_TOKENS = 256  # tokens of a part: fewer are not worth a thread's turn
 _WORKERS = 8  # threads at most, as Python lets one at a time start an operator
 _log = logging.getLogger("pretune")
 _starting = threading.Lock()
@@ -74,7 +74,7 @@ class Embedder:
         workers = min(cores, _WORKERS, len(parts))
         try:
             if workers > 1:
-                cut = self._share(parts, texts, out, workers, cores // workers)
+                cut = self._parallel(parts, texts, out, workers, cores // workers)
             else:
                 cut = self._read_ahead(parts, texts, out)
         except DataError:
@@ -84,7 +84,7 @@ class Embedder:
             _log.warning("%d of %d texts are longer than %d tokens and were cut", cut, len(texts), self.length)
         return out
 
-    def _share(self, parts: Sequence[Part], texts: Sequence[str], out: Vectors, workers: int, cores: int) -> int:
+    def _parallel(self, parts: Sequence[Part], texts: Sequence[str], out: Vectors, workers: int, cores: int) -> int:
         """Each worker reads and computes a part after another. Returns how many texts were cut."""
 
         def work(part: Part) -> int:
@@ -111,13 +111,13 @@ class Embedder:
     def _read(self, part: Part, texts: Sequence[str]) -> tuple[list[Tokens], int]:
         """The tokens of each text of a part, and how many texts were cut."""
         vocabulary = self.tokenizer.vocabulary
-        room = self.length - vocabulary.overhead(False)
+        max_tokens = self.length - vocabulary.overhead(False)
         whole = self.tokenizer.encode_batch([texts[n] for n in part])
-        runs = [vocabulary.add_special_tokens(tokens[:room])[0] for tokens in whole]
+        runs = [vocabulary.add_special_tokens(tokens[:max_tokens])[0] for tokens in whole]
         for n, run in zip(part.tolist(), runs, strict=True):
             if not len(run):
                 raise DataError(f"text {n + 1} of {len(texts)} has no tokens: {texts[n][:40]!r}")
-        return runs, sum(len(tokens) > room for tokens in whole)
+        return runs, sum(len(tokens) > max_tokens for tokens in whole)
 
     def _compute(self, part: Part, runs: Sequence[Tokens], out: Vectors) -> None:
         """Write the vectors of a part."""
@@ -156,8 +156,8 @@ def _parts(texts: Sequence[str], length: int, budget: int, workers: int) -> list
     parts: list[Part] = []
     start = done = 0
     while start < len(order):
-        room = budget if workers == 1 else min(budget, max(_LEAST, (int(ends[-1]) - done) // (2 * workers)))
-        stop = max(start + 1, int(np.searchsorted(ends, done + room, side="right")))
+        max_tokens = budget if workers == 1 else min(budget, max(_MIN_TOKENS, (int(ends[-1]) - done) // (2 * workers)))
+        stop = max(start + 1, int(np.searchsorted(ends, done + max_tokens, side="right")))
         parts.append(order[start:stop])
         start, done = stop, int(ends[stop - 1])
     return parts
@@ -171,7 +171,7 @@ def _pool(workers: int, cores: int) -> Iterator[ThreadPoolExecutor]:
     all start here, and the caller's number is set again before anybody else starts one.
     """
 
-    def settle() -> None:
+    def start() -> None:
         torch.get_num_threads()  # its first use of torch, at which a thread takes over the common number
         torch.set_num_threads(cores)
         started.wait()
@@ -182,7 +182,7 @@ def _pool(workers: int, cores: int) -> Iterator[ThreadPoolExecutor]:
         with _starting:
             before = torch.get_num_threads()
             try:
-                for future in [pool.submit(settle) for _ in range(workers)]:
+                for future in [pool.submit(start) for _ in range(workers)]:
                     future.result()
             except BaseException:
                 started.abort()

@@ -209,22 +209,22 @@ def _conditional(
         yield _Reading(n, np.concatenate([[start], whole[:-1]]), rows, whole[rows], source=read)
 
 
-def windows(total: int, room: int) -> Iterator[tuple[int, int, int]]:
-    """Cut `total` places into windows of at most `room`.
+def windows(total: int, max_tokens: int) -> Iterator[tuple[int, int, int]]:
+    """Cut `total` places into windows of at most `max_tokens`.
 
     Yields:
         (begin, first, end): a window reads the places begin to end and is asked for first to end; each place is asked
         for once and, but in the first window, with half a window before it.
 
     Raises:
-        UsageError: no room for a place.
+        UsageError: a window would hold no token.
     """
-    if room < 1:
+    if max_tokens < 1:
         raise UsageError("the model's context has no room for a token beside the special ones")
     first = 0
     while first < total:
-        end = min(total, room if not first else first + max(1, room // 2))
-        yield max(0, end - room), first, end
+        end = min(total, max_tokens if not first else first + max(1, max_tokens // 2))
+        yield max(0, end - max_tokens), first, end
         first = end
 
 

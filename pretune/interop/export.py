@@ -101,8 +101,8 @@ def export_model(
 def outputs(model: LanguageModel) -> dict[str, Tensor]:
     """Computes the hidden states of some random sequences, and what each standard head makes of them."""
     draw = Draw(0).at("export")
-    room = model.max_length or max(_LENGTHS)
-    lengths = [min(length, room) for length in _LENGTHS]
+    max_length = model.max_length or max(_LENGTHS)
+    lengths = [min(length, max_length) for length in _LENGTHS]
     tokens = [draw.at(n).below(np.arange(length), model.vocab_size) for n, length in enumerate(lengths)]
     batch = ragged(tokens).to(model.device)
     hidden = model(batch).last_hidden_state
@@ -136,8 +136,8 @@ def _same_weights(model: LanguageModel, again: LanguageModel, dtype: torch.dtype
 
 def _compare(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
     """Returns the largest difference of two outputs, as a fraction of the largest value or of 1."""
-    shares = [
+    relative = [
         float((value.float().cpu() - theirs[name].cpu()).abs().max()) / max(1.0, float(value.abs().max()))
         for name, value in ours.items()
     ]
-    return max(shares)
+    return max(relative)

@@ -268,8 +268,8 @@ def write_model(
         tokenizer.save(folder)
     pooling = pooling or model.pooling
     if pooling is not None:
-        room = model.context({} if tokenizer is None else tokenizer.settings)
-        write_modules(folder, model.width, room, pooling)
+        max_length = model.context({} if tokenizer is None else tokenizer.settings)
+        write_modules(folder, model.width, max_length, pooling)
 
 
 def check_vocabulary(model: LanguageModel, tokenizer: Tokenizer | None) -> None:

@@ -109,11 +109,11 @@ def build(config: Config) -> LanguageModel:
     return LanguageModel("electra", config, embedding, stack, parts, std=config.initializer_range)
 
 
-def narrower(config: Config, share: float) -> Config:
+def narrower(config: Config, ratio: float) -> Config:
     """A generator's configuration: the same depth and word vectors, fewer heads, narrower layers."""
-    heads = max(1, round(config.num_attention_heads * share))
+    heads = max(1, round(config.num_attention_heads * ratio))
     width = heads * (config.hidden_size // config.num_attention_heads)
-    inner = max(1, round(config.intermediate_size * share))
+    inner = max(1, round(config.intermediate_size * ratio))
     fields = {"num_attention_heads": heads, "hidden_size": width, "intermediate_size": inner}
     return config.model_copy(update=fields)
 

@@ -309,9 +309,9 @@ class LanguageModel(nn.Module):
         return self.parts.model_pooler()
 
     def narrower(
-        self, share: float, heads: Callable[[TrainableModel], Mapping[str, nn.Module]], seed: int
+        self, ratio: float, heads: Callable[[TrainableModel], Mapping[str, nn.Module]], seed: int
     ) -> LanguageModel:
-        """A model of the same family whose layers have a share of this one's width, with initial weights.
+        """A model of the same family whose layers have a fraction of this one's width, with initial weights.
 
         Raises:
             UsageError: the family does not say how it is made narrower.
@@ -319,7 +319,7 @@ class LanguageModel(nn.Module):
         family = get_family(self.family)
         if not hasattr(family, "narrower"):
             raise UsageError(f"{self.family} does not say how it is made narrower; use electra")
-        model = construct(self.family, family.narrower(self.config, share), heads)
+        model = construct(self.family, family.narrower(self.config, ratio), heads)
         initialise(model, seed)
         return model
 
@@ -337,12 +337,12 @@ class LanguageModel(nn.Module):
         return Cache(len(self.stack.order), sequences, capacity, self.max_length)
 
     def _check_length(self, batch: Batch, cache: Cache | None) -> None:
-        longest = batch.layout.max_length
+        length = batch.layout.max_length
         if cache is not None:
-            longest = max((a + b for a, b in zip(batch.layout.lengths, cache.lengths, strict=False)), default=0)
-        if self.max_length is not None and longest > self.max_length:
+            length = max((a + b for a, b in zip(batch.layout.lengths, cache.lengths, strict=False)), default=0)
+        if self.max_length is not None and length > self.max_length:
             raise DataError(
-                f"a sequence of {longest} tokens is longer than the model's {self.max_length} positions; "
+                f"a sequence of {length} tokens is longer than the model's {self.max_length} positions; "
                 "cut it, or build the model with more positions"
             )
 

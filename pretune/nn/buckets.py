@@ -99,8 +99,8 @@ def _buckets(order: NDArray[np.int64], lengths: NDArray[np.int64], heads: int) -
     """Cuts `order`, which goes by falling length, into parts that are nearly as long as their first sequence."""
     buckets, first = [], 0
     while first < len(order):
-        longest = int(lengths[order[first]])
-        min_length = min(FILL * longest, math.sqrt(max(longest**2 - WASTE / heads, 0)))
+        max_length = int(lengths[order[first]])
+        min_length = min(FILL * max_length, math.sqrt(max(max_length**2 - WASTE / heads, 0)))
         last = first + int(np.searchsorted(-lengths[order[first:]], -min_length, side="right"))
         buckets.append(order[first:last])
         first = last

@@ -64,11 +64,11 @@ class Cache:
         if layout.count != len(self.lengths):
             raise ValueError(f"the cache holds {len(self.lengths)} sequences, the batch {layout.count}")
         after = tuple(a + b for a, b in zip(self.lengths, layout.lengths, strict=True))
-        longest = max(after, default=0)
-        if self.limit is not None and longest > self.limit:
-            raise ValueError(f"a sequence of {longest} tokens is longer than the model's {self.limit} positions")
-        if longest > self.capacity:
-            self._grow(longest)
+        max_length = max(after, default=0)
+        if self.limit is not None and max_length > self.limit:
+            raise ValueError(f"a sequence of {max_length} tokens is longer than the model's {self.limit} positions")
+        if max_length > self.capacity:
+            self._grow(max_length)
         self._before, self.lengths = self.lengths, after
         self._rows = self._slots = None
         return [LayerCache(self, n) for n in range(self.layers)]

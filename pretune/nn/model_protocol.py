@@ -158,7 +158,7 @@ class TrainableModel(Protocol):
         """A new pooler as the family's model has one without any head."""
 
     def narrower(
-        self, share: float, heads: Callable[[TrainableModel], Mapping[str, nn.Module]], seed: int
+        self, ratio: float, heads: Callable[[TrainableModel], Mapping[str, nn.Module]], seed: int
     ) -> TrainableModel:
         """A newly initialized model of the same family with narrower layers."""
 

@@ -97,7 +97,7 @@ def _gather_plan(keys: Layout, length: int) -> tuple[Tensor, Layout]:
 
 
 def _in_slots(prefix: Tensor, run: Tensor, keys: CacheSlots) -> Tensor:
-    """Shape: prefix: (P, H, D), run: (N * capacity, H, D) -> (N * (P + longest), H, D)."""
+    """Shape: prefix: (P, H, D), run: (N * capacity, H, D) -> (N * (P + max_length), H, D)."""
     used = run.view(len(keys.lengths), keys.capacity, *run.shape[1:]).narrow(1, 0, keys.max_length)
     return torch.cat([prefix.expand(len(used), *prefix.shape), used], dim=1).flatten(0, 1)
 

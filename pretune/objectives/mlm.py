@@ -52,7 +52,7 @@ _CHOICE = np.array(40, np.uint64)  # bits of a token's hash that do not choose i
 _LOW = np.array((1 << 40) - 1, np.uint64)
 _PLACE_BITS = 20  # of a rank: its position, below the 24 bits of the hash that choose
 _LAST: dict[type, Any] = {word: word(np.iinfo(word).max) for word in (np.uint32, np.uint64)}
-_LONGEST = {"ngram": 3, "span": 10}  # runs of words
+_MAX_SPAN = {"ngram": 3, "span": 10}  # runs of words
 _RUNS = -1  # the counter under which a sample's key makes that of its runs: no position
 _FILL = 4  # a table of ranks is made while at least a quarter of it is filled
 
@@ -227,9 +227,9 @@ def _fraction(hashed: Words) -> NDArray[np.float64]:
 
 def _law(config: MaskedLanguageModelling.Config) -> NDArray[np.float64] | None:
     """Cumulative probabilities of runs of 1, 2, 3 ... words; None where every run is one word."""
-    if config.units not in _LONGEST:
+    if config.units not in _MAX_SPAN:
         return None
-    n = np.arange(1, (config.max_span or _LONGEST[config.units]) + 1)
+    n = np.arange(1, (config.max_span or _MAX_SPAN[config.units]) + 1)
     odds = 1.0 / n if config.units == "ngram" else (1.0 - config.p) ** (n - 1)
     return np.asarray(odds.cumsum() / odds.sum())
 

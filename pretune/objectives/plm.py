@@ -146,10 +146,10 @@ def choose_spans(length: int, draw: Draw, rate: float, max_span: int) -> Integer
     begin = step = 0
     while begin < length:
         size = 1 + int(np.searchsorted(odds, draw.at("size").uniform(step) * odds[-1], side="right"))
-        room = max(size, round(size / rate))
-        first = begin + int(draw.at("place").below(step, room - size + 1))
+        context = max(size, round(size / rate))
+        first = begin + int(draw.at("place").below(step, context - size + 1))
         taken[first : first + size] = True
-        begin, step = begin + room, step + 1
+        begin, step = begin + context, step + 1
     chosen = taken.nonzero()[0][:wanted]
     if len(chosen) < wanted:
         rest = np.setdiff1d(np.arange(length), chosen)

@@ -215,7 +215,7 @@ def _tiles(run: Run) -> str:
     speed = run.series("tokens_per_second")[1]
     if len(speed):
         tiles.append((short(float(np.nanmedian(speed))), "tokens per second", "median"))
-    for name, label in (("gemm_share", "of the GEMM limit"), ("data_wait", "waiting for data")):
+    for name, label in (("gemm_utilization", "of the GEMM limit"), ("data_wait", "waiting for data")):
         ratio = run.series(name)[1]
         if len(ratio):
             tiles.append((f"{np.nanmedian(ratio):.1%}", label, "median"))

@@ -169,15 +169,15 @@ def join_ranks(device: str = "auto") -> Iterator[Distributed]:
     if on_gpu:
         torch.cuda.set_device(_local())
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_PATIENCE)
-    world = Distributed(dist.get_rank(), dist.get_world_size(), _local())
+    distributed = Distributed(dist.get_rank(), dist.get_world_size(), _local())
     try:
-        yield world
+        yield distributed
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or any(word in str(error) for word in _LOST):
             raise PretuneError(f"another rank ended or cannot be reached: {_first_sentence(error)}") from error
         raise
     finally:
-        world.shutdown()
+        distributed.shutdown()
 
 
 def _rebuilt(problem: list[str]) -> PretuneError:

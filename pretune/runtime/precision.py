@@ -69,7 +69,7 @@ def measure(device: torch.device, name: Literal["bf16", "fp32"], seconds: float 
     return best
 
 
-def fingerprint(device: torch.device, precision: Precision, world: int) -> dict[str, str | int]:
+def fingerprint(device: torch.device, precision: Precision, world_size: int) -> dict[str, str | int]:
     """What must be equal for a run to be continued bit for bit."""
     import torch
 
@@ -80,7 +80,7 @@ def fingerprint(device: torch.device, precision: Precision, world: int) -> dict[
         "capability": name,
         "threads": torch.get_num_threads(),
         "precision": precision.name,
-        "ranks": world,
+        "ranks": world_size,
     }
 
 

@@ -37,8 +37,8 @@ class CertOfPairs(VectorTask, Cert):
         """The copy and the queue; `deleted` and `moved` alter both views on top, and are 0 here.
 
         Attributes:
-            deleted: share of a text's tokens that a view leaves out, rounded; one token stays.
-            moved: share of the rest that changes places in pairs, rounded.
+            deleted: fraction of a text's tokens that a view leaves out, rounded; one token stays.
+            moved: fraction of the rest that is swapped in pairs, rounded.
         """
 
         deleted: float = Field(default=0.0, ge=0.0, lt=1.0)

@@ -95,7 +95,7 @@ class Classification(Task[ClassificationExample, Prediction, Prediction]):
             labels: in the order of the head's outputs; empty: those of the training data, sorted.
             class_weights: `balanced` weighs a label by n / (labels * its count), as scikit-learn does; or a weight for
                 each label (1 where not named).
-            label_smoothing: share of the target that is spread over all labels.
+            label_smoothing: fraction of the target that is spread over all labels.
         """
 
         labels: tuple[str, ...] = ()
@@ -150,9 +150,9 @@ class Classification(Task[ClassificationExample, Prediction, Prediction]):
         rows = []
         for n, (example, first, second) in enumerate(zip(examples, firsts, seconds, strict=True)):
             assert first is not None  # every example has a text
-            room = length - self.vocabulary.overhead(second is not None)
+            max_tokens = length - self.vocabulary.overhead(second is not None)
             index = None if second is None else np.arange(len(second[0]))
-            kept = truncate_pair(np.arange(len(first[0])), index, room, self.config.truncate, example)
+            kept = truncate_pair(np.arange(len(first[0])), index, max_tokens, self.config.truncate, example)
             rows.append(build_row(n, (first, second), kept, targets[n]))
         return rows
 
@@ -229,7 +229,7 @@ class Classification(Task[ClassificationExample, Prediction, Prediction]):
         Raises:
             DataError: an example without a label.
         """
-        count_labels(examples, least=1)
+        count_labels(examples, min_labels=1)
         truth = [example.label for example in examples]
         guess = [prediction.label for prediction in predictions]
         precision, recall, f1, support = metrics.precision_recall_fscore_support(
@@ -255,11 +255,11 @@ class Classification(Task[ClassificationExample, Prediction, Prediction]):
         return logits.float()
 
 
-def count_labels(examples: Sequence[ClassificationExample], least: int = 2) -> Counter[str]:
+def count_labels(examples: Sequence[ClassificationExample], min_labels: int = 2) -> Counter[str]:
     """How often each label occurs.
 
     Raises:
-        DataError: no examples, one without a label, or fewer than `least` different labels.
+        DataError: no examples, one without a label, or fewer than `min_labels` different labels.
     """
     if not examples:
         raise DataError("no examples: the file has a header at most; give at least one line a label")
@@ -268,10 +268,10 @@ def count_labels(examples: Sequence[ClassificationExample], least: int = 2) -> C
         if example.label is None:
             raise DataError(f"{example.origin}: no label; every example needs one here")
         counts[example.label] += 1
-    if len(counts) < least:
+    if len(counts) < min_labels:
         raise DataError(
             f"{examples[0].origin.source}: all {len(examples)} examples have the label {next(iter(counts))!r}; "
-            f"classification needs at least {least} different labels (is label_column right?)"
+            f"classification needs at least {min_labels} different labels (is label_column right?)"
         )
     return counts
 

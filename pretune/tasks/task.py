@@ -93,7 +93,7 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
         """What all tasks share.
 
         Attributes:
-            truncate: which part of a text that is too long stays. `head+tail` keeps a quarter of the room for the
+            truncate: which part of a text that is too long stays. `head+tail` keeps a quarter of the length for the
                 beginning and the rest for the end.
             columns: which fields of a record are read, and how files are; in a recipe it stands as `data.columns`.
         """
@@ -291,71 +291,74 @@ def build_row(
 
 
 def truncate_pair(
-    first: Ints, second: Ints | None, room: int, truncate: Truncate, example: Example
+    first: Ints, second: Ints | None, max_tokens: int, truncate: Truncate, example: Example
 ) -> tuple[Ints, Ints | None]:
-    """Which tokens of a text, or of a pair whose longer text is truncated first, stay if only `room` may.
+    """Which tokens of a text, or of a pair whose longer text is truncated first, stay if only `max_tokens` may.
 
     Source: head + tail with a quarter for the head is the best of Sun et al. 2019, "How to fine-tune BERT for text
     classification" (arXiv 1905.05583), table 3.
 
     Raises:
-        DataError: too long and `truncate = "error"`, or no room at all.
+        DataError: too long and `truncate = "error"`, or no token may stay.
     """
     size = len(first) + (0 if second is None else len(second))
-    if size <= room:
+    if size <= max_tokens:
         return first, second
     if truncate == "error":
         raise DataError(
-            f"{example.origin}: {size} tokens, but only {room} fit; raise the length, or set truncate to "
+            f"{example.origin}: {size} tokens, but only {max_tokens} fit; raise the length, or set truncate to "
             "head, tail or head+tail"
         )
-    if room < (1 if second is None else 2):
-        raise DataError(f"{example.origin}: a length that leaves {room} tokens for text is too short; raise the length")
+    if max_tokens < (1 if second is None else 2):
+        raise DataError(
+            f"{example.origin}: a length that leaves {max_tokens} tokens for text is too short; raise the length"
+        )
     if second is None:
-        return truncate_run(first, room, truncate), None
-    half = room // 2
-    of_first = max(room - len(second), min(len(first), room - half))
-    return truncate_run(first, of_first, truncate), truncate_run(second, room - min(len(first), of_first), truncate)
+        return truncate_run(first, max_tokens, truncate), None
+    half = max_tokens // 2
+    of_first = max(max_tokens - len(second), min(len(first), max_tokens - half))
+    of_second = max_tokens - min(len(first), of_first)
+    return truncate_run(first, of_first, truncate), truncate_run(second, of_second, truncate)
 
 
-def truncate_run(tokens: Ints, room: int, truncate: Truncate) -> Ints:
-    """At most `room` tokens of a run, from the places that `truncate` names.
+def truncate_run(tokens: Ints, max_tokens: int, truncate: Truncate) -> Ints:
+    """At most `max_tokens` tokens of a run, from the places that `truncate` names.
 
     Shape:
-        tokens: (n, ...); return: (at most room, ...)
+        tokens: (n, ...); return: (at most max_tokens, ...)
     """
-    if len(tokens) <= room:
+    if len(tokens) <= max_tokens:
         return tokens
     if truncate == "head":
-        return tokens[:room]
+        return tokens[:max_tokens]
     if truncate == "tail":
-        return tokens[len(tokens) - room :]
-    head = room // 4
-    return np.concatenate([tokens[:head], tokens[len(tokens) - (room - head) :]])
+        return tokens[len(tokens) - max_tokens :]
+    head = max_tokens // 4
+    return np.concatenate([tokens[:head], tokens[len(tokens) - (max_tokens - head) :]])
 
 
-def split_windows(row: Encoded, room: int, stride: int = 0) -> list[Encoded]:
-    """A row of one text as windows of at most `room` tokens, none of which is cut.
+def split_windows(row: Encoded, max_tokens: int, stride: int = 0) -> list[Encoded]:
+    """A row of one text as windows of at most `max_tokens` tokens, none of which is cut.
 
     Args:
         row: its first text, targets for each token (or none), and offsets.
-        room: tokens of a window.
+        max_tokens: tokens of a window.
         stride: tokens that a window repeats of the one before it.
 
     Raises:
-        ValueError: no room beside the tokens that are repeated.
+        ValueError: `max_tokens` is not above `stride`.
     """
-    if room <= stride:
-        raise ValueError(f"windows of {room} tokens cannot repeat {stride}")
+    if max_tokens <= stride:
+        raise ValueError(f"windows of {max_tokens} tokens cannot repeat {stride}")
     starts = [0]
-    while starts[-1] + room < len(row.tokens):
-        starts.append(starts[-1] + room - stride)
+    while starts[-1] + max_tokens < len(row.tokens):
+        starts.append(starts[-1] + max_tokens - stride)
     return [
         replace(
             row,
-            tokens=row.tokens[start : start + room],
-            targets=None if row.targets is None else row.targets[start : start + room],
-            offsets=tuple(spans[start : start + room] for spans in row.offsets),
+            tokens=row.tokens[start : start + max_tokens],
+            targets=None if row.targets is None else row.targets[start : start + max_tokens],
+            offsets=tuple(spans[start : start + max_tokens] for spans in row.offsets),
             repeated=stride if start else 0,
         )
         for start in starts

@@ -68,7 +68,7 @@ class VectorTask(Task[PairExample, float, float]):
 
     def encode(self, examples: Sequence[PairExample], tokenizer: Tokenizer, length: int) -> list[Encoded]:
         """A row for each example; each text is a sequence of its own, of `length` tokens at most."""
-        room = length - self.vocabulary.overhead(False)
+        max_tokens = length - self.vocabulary.overhead(False)
         columns = [
             encode_texts(examples, [getattr(example, name) for example in examples], tokenizer)
             for name in ("text", "second", "third")
@@ -78,7 +78,7 @@ class VectorTask(Task[PairExample, float, float]):
             kept = [
                 None
                 if text is None
-                else truncate_pair(np.arange(len(text[0])), None, room, self.config.truncate, example)[0]
+                else truncate_pair(np.arange(len(text[0])), None, max_tokens, self.config.truncate, example)[0]
                 for text in texts
             ]
             rows.append(build_row(n, texts, kept, None))

@@ -112,13 +112,13 @@ class TrainComponents:
         """The task that is trained, alone or beside objectives."""
         return next((part for part in self.objective.alternatives if isinstance(part, Task)), None)
 
-    def validation(self, recipe: Recipe, world: Distributed) -> Validation | None:
+    def validation(self, recipe: Recipe, distributed: Distributed) -> Validation | None:
         """What evaluation looks at; None where there is nothing or the recipe wants none."""
         config, task = recipe.evaluation, self.task
         if config.samples == 0 or not any(self.held_out):
             return None
         draw = Draw(recipe.seed).at("validation")
-        data = prepare_validation(self.objective, self.held_out, draw, config.batch_tokens, config.samples, world)
+        data = prepare_validation(self.objective, self.held_out, draw, config.batch_tokens, config.samples, distributed)
         scoring = None if task is None or not self.examples else Scoring(task, self.examples, data.rows)
         metric = config.metric or ("loss" if scoring is None else scoring.task.main_metric)
         return Validation(data, self.tokenizer, metric, scoring, config.metric is not None)

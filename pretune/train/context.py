@@ -24,7 +24,7 @@ class TrainContext:
     Attributes:
         recipe: the resolved recipe.
         checkpoints: checkpoints of the run directory.
-        world: this rank among the others.
+        distributed: this rank among the others.
         device, precision: where and in which dtype to compute.
         display: what the user sees.
         validation: what evaluation looks at; None never evaluates.
@@ -36,7 +36,7 @@ class TrainContext:
 
     recipe: Recipe
     checkpoints: CheckpointStore
-    world: Distributed
+    distributed: Distributed
     device: torch.device
     precision: Precision
     display: Display

@@ -85,16 +85,17 @@ class _Trainer:
         context: TrainContext,
         request: StopRequest,
     ) -> None:
-        self.context, self.recipe, self.world, self.request = context, context.recipe, context.world, request
+        self.context, self.recipe, self.request = context, context.recipe, request
+        self.distributed = context.distributed
         self.objective, self.samplers = objective, samplers
         self.draw = Draw(self.recipe.seed)
         self.root = TrainModule(model, objective, context.method).to(context.device).train()
         self.optimizer = build_optimizer(self.root, self.recipe.optimizer, context.precision.name)
         self.state = self._begin()
         self.train_step = TrainStep(
-            parallelize(self.root, self.world, self.recipe.parallel),
+            parallelize(self.root, self.distributed, self.recipe.parallel),
             self.optimizer,
-            self.world,
+            self.distributed,
             context.device,
             context.precision,
             self.draw,
@@ -110,14 +111,14 @@ class _Trainer:
     def _begin(self) -> State:
         """The state of the newest good checkpoint, else a fresh one."""
         checkpoints, display = self.context.checkpoints, self.context.display
-        own = fingerprint(self.context.device, self.context.precision, self.world.size)
-        step = self.world.broadcast(self.world.on_main(self._newest))
+        own = fingerprint(self.context.device, self.context.precision, self.distributed.size)
+        step = self.distributed.broadcast(self.distributed.on_main(self._newest))
         if not step:
             start = [list(sampler.start.consumed) for sampler in self.samplers]
             return State(cursors=start, fingerprint=own, optimizer=self.recipe.optimizer.name)
         state = states.restore(checkpoints.path(step), self.root, self.optimizer, self.recipe.optimizer)
         changed = [f"{k} {state.fingerprint.get(k)} -> {own[k]}" for k in own if own[k] != state.fingerprint.get(k)]
-        if self.world.is_main:
+        if self.distributed.is_main:
             display.note(f"resumed from {checkpoints.path(step).name}")
             if state.optimizer != self.recipe.optimizer.name:
                 display.note(f"warning: {self.recipe.optimizer.name} starts anew: the state is {state.optimizer}'s")
@@ -166,7 +167,7 @@ class _Trainer:
         now = time.perf_counter()
         passed, self.mark = now - self.mark, now
         requests = [float(self.request.number == number) for number in CATCH]
-        seconds, *votes = self.world.sum([passed if self.world.is_main else 0.0, *requests])
+        seconds, *votes = self.distributed.sum([passed if self.distributed.is_main else 0.0, *requests])
         self.state.seconds += seconds
         return next((int(number) for number, vote in zip(CATCH, votes, strict=True) if vote), 0)
 
@@ -201,13 +202,13 @@ class _Trainer:
 
     def _measure(self, validation: Validation) -> dict[str, float] | None:
         """What evaluation gives, None if a signal came meanwhile."""
-        context, is_alone = self.context, self.world.size == 1
+        context, is_alone = self.context, self.distributed.size == 1
         return validation.measure(
             self.train_step.root,
             self.objective,
             context.device,
             context.precision,
-            self.world,
+            self.distributed,
             stop=lambda: is_alone and bool(self.request),
         )
 
@@ -232,7 +233,7 @@ class _Trainer:
     def _save(self) -> None:
         """Save a checkpoint of the current step, then remove what is no longer kept."""
         self.state.metrics_bytes = self.logger.flush()
-        self.world.on_main(self._write)
+        self.distributed.on_main(self._write)
         self.saved_step, self.saved_at, self.improved = self.state.step, self.state.seconds, False
 
     def _write(self) -> None:
@@ -270,8 +271,8 @@ class _Trainer:
                 self.state.step,
                 [Cursor(tuple(cursor)) for cursor in self.state.cursors],
                 self.recipe.data.accumulate,
-                self.world.rank,
-                self.world.size,
+                self.distributed.rank,
+                self.distributed.size,
                 self.context.device.type == "cuda",
             )
         return self.prefetcher
@@ -288,7 +289,7 @@ class _Trainer:
         names = sorted(prepared.counts)
         work = sum(map(self.flops, prepared.batches))
         own = [prepared.tokens, prepared.samples, work, *(prepared.counts[name] for name in names)]
-        tokens, samples, flops, *counts = self.world.sum(own)
+        tokens, samples, flops, *counts = self.distributed.sum(own)
         return Totals({n: round(c) for n, c in zip(names, counts, strict=True)}, round(tokens), round(samples), flops)
 
     def _schedule_factor(self, prepared: PreparedStep, totals: Totals) -> float:
@@ -307,7 +308,7 @@ class _Trainer:
         state.epoch = prepared.epoch
         state.cursors = [list(cursor.consumed) for cursor in prepared.cursors]
         state.fraction_before, state.fraction = state.fraction, self.recipe.budget.fraction(self._spent())
-        for data_stats in self.world.all_gather_object(prepared.data_stats):
+        for data_stats in self.distributed.all_gather_object(prepared.data_stats):
             add(state.data_stats, data_stats)
 
     def _add_to_window(self, result: Result, totals: Totals, lr: float, seconds: float, data_wait: float) -> None:
@@ -319,7 +320,7 @@ class _Trainer:
         window.weights = result.weights
         window.norm, window.lr = result.norm, lr
         window.tokens += totals.tokens
-        window.flops += totals.flops / self.world.size
+        window.flops += totals.flops / self.distributed.size
         window.seconds += seconds
         window.data_wait += data_wait
 
@@ -328,7 +329,7 @@ class _Trainer:
         state = self.state
         state.skipped += 1
         state.consecutive_skips += 1
-        gathered = self.world.all_gather_object(self.train_step.suspects(prepared.batches))
+        gathered = self.distributed.all_gather_object(self.train_step.suspects(prepared.batches))
         suspects = [tuple(sample) for part in gathered for sample in part]
         listed = ", ".join(map(str, suspects[:_LISTED])) + (", ..." if len(suspects) > _LISTED else "")
         losses = ", ".join(f"{name} {value:g}" for name, value in result.sums.items())

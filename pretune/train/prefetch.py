@@ -51,7 +51,7 @@ class Prefetcher:
         step: number of the first step to prepare.
         cursors: where each sampler stands.
         accumulate: micro-batches of a rank.
-        rank, world: this rank and how many there are.
+        rank, world_size: this rank and how many there are.
         pin: put tensors into pinned memory, from which copies to a GPU do not block.
     """
 
@@ -64,12 +64,12 @@ class Prefetcher:
         cursors: Sequence[Cursor],
         accumulate: int = 1,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
         pin: bool = False,
     ) -> None:
         self.data_wait = 0.0
         self._objective, self._samplers, self._draw = objective, list(samplers), draw
-        self._accumulate, self._rank, self._world, self._pin = accumulate, rank, world, pin
+        self._accumulate, self._rank, self._world_size, self._pin = accumulate, rank, world_size, pin
         self._ready: queue.Queue[PreparedStep | BaseException] = queue.Queue(maxsize=1)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(step, tuple(cursors)), name="prefetcher", daemon=True)
@@ -107,7 +107,7 @@ class Prefetcher:
         part = self._objective.choose(self._draw, step)
         sampler = self._samplers[part]
         rows, cursor = sampler.next_batch(cursors[part])
-        parts = self._accumulate * self._world
+        parts = self._accumulate * self._world_size
         if len(rows) < parts:
             raise UsageError(
                 f"step {step + 1} has {len(rows)} sequences for {parts} micro-batches over all ranks; "
@@ -115,7 +115,7 @@ class Prefetcher:
             )
         batches = [
             self._objective.alternatives[part].build_batch(own, self._draw, step)
-            for own in partition(rows, parts)[self._rank :: self._world]
+            for own in partition(rows, parts)[self._rank :: self._world_size]
         ]
         counts: dict[str, int] = {}
         data_stats: dict[str, int] = {}

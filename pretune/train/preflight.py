@@ -63,7 +63,7 @@ def _rate(recipe: Recipe) -> Iterator[str]:
 def _steps(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
     """Batches and passes out of the usual range."""
     data, samples = recipe.data, sum(len(view) for views in components.views for view in views)
-    tokens = data.batch_tokens or (data.batch or 1) * min(data.length, _longest(components))
+    tokens = data.batch_tokens or (data.batch or 1) * min(data.length, _max_length(components))
     if recipe.objective and not _TOKENS[0] <= tokens <= _TOKENS[1]:
         word, remedy = ("few", "raise") if tokens < _TOKENS[0] else ("many", "lower")
         yield f"a step has {tokens:,} tokens at most, which is {word}; {remedy} data.batch or data.length"
@@ -81,7 +81,7 @@ def _steps(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
         yield "schedule.warmup is 0, and training from scratch is unstable without warmup; 0.01 to 0.1 is usual"
 
 
-def _longest(components: TrainComponents) -> int:
+def _max_length(components: TrainComponents) -> int:
     lengths = [int(v.lengths(np.arange(min(len(v), 4096))).max(initial=1)) for views in components.views for v in views]
     return max(lengths, default=1)
 

@@ -63,18 +63,20 @@ def finetune(recipe: Recipe, train_data: Data | None = None, validation_data: Da
 
 
 def _run(recipe: Recipe, train_data: Data | None = None, validation_data: Data | None = None) -> Path:
-    with join_ranks(recipe.device) as world:
+    with join_ranks(recipe.device) as distributed:
         path = Path(recipe.output)
-        directory = world.on_main(lambda: RunDirectory(path, recipe.resume))
+        directory = distributed.on_main(lambda: RunDirectory(path, recipe.resume))
         try:
-            device = _choose_device(recipe, world)
-            recipe, precision = _resolve_recipe(recipe, world, directory, device)
+            device = _choose_device(recipe, distributed)
+            recipe, precision = _resolve_recipe(recipe, distributed, directory, device)
             torch.set_num_threads(recipe.threads or torch.get_num_threads())
-            components = world.on_all_ranks(lambda: assemble(recipe, train_data, validation_data, verify=world.is_main))
-            context = _begin(recipe, components, world, directory, device, precision)
+            components = distributed.on_all_ranks(
+                lambda: assemble(recipe, train_data, validation_data, verify=distributed.is_main)
+            )
+            context = _begin(recipe, components, distributed, directory, device, precision)
             shrink_embedding(components.model, components.tokens)
             state = train(components.model, components.objective, components.samplers(recipe), context)
-            world.on_main(lambda: finish(components, context, state, directory) if directory else None)
+            distributed.on_main(lambda: finish(components, context, state, directory) if directory else None)
         finally:
             if directory is not None:
                 directory.close()
@@ -84,7 +86,7 @@ def _run(recipe: Recipe, train_data: Data | None = None, validation_data: Data |
 def _begin(
     recipe: Recipe,
     components: TrainComponents,
-    world: Distributed,
+    distributed: Distributed,
     directory: RunDirectory | None,
     device: torch.device,
     precision: Precision,
@@ -94,21 +96,21 @@ def _begin(
     Raises:
         PretuneError: the run could not save its result, or its directory holds another run.
     """
-    display = Display(recipe.track.progress if world.is_main else "quiet")
+    display = Display(recipe.track.progress if distributed.is_main else "quiet")
     facts = {**components.facts, "data": components.data, **_sizes(components), "precision": vars(precision)}
-    changes = world.on_main(lambda: directory.begin(recipe, facts) if directory else [])
-    warnings = world.on_main(lambda: [f"warning: {warning}" for warning in preflight(recipe, components, device)])
+    changes = distributed.on_main(lambda: directory.begin(recipe, facts) if directory else [])
+    warnings = distributed.on_main(lambda: [f"warning: {warning}" for warning in preflight(recipe, components, device)])
     changed = [f"changed since the run began: {change}" for change in changes or []]
     for note in [*components.notes, *(warnings or []), *changed]:
         display.note(note)
     return TrainContext(
         recipe,
         directory.checkpoints if directory else CheckpointStore(Path(recipe.output)),
-        world,
+        distributed,
         device,
         precision,
         display,
-        components.validation(recipe, world),
+        components.validation(recipe, distributed),
         lambda step: open_trackers(Path(recipe.output), recipe.track, plain(recipe), step),
         components.facts.get("unigram_entropy"),
         components.objective.token_terms,
@@ -116,13 +118,13 @@ def _begin(
     )
 
 
-def _choose_device(recipe: Recipe, world: Distributed) -> torch.device:
+def _choose_device(recipe: Recipe, distributed: Distributed) -> torch.device:
     device = choose(recipe.device)
-    return torch.device("cuda", world.local) if device.type == "cuda" and world.size > 1 else device
+    return torch.device("cuda", distributed.local) if device.type == "cuda" and distributed.size > 1 else device
 
 
 def _resolve_recipe(
-    recipe: Recipe, world: Distributed, directory: RunDirectory | None, device: torch.device
+    recipe: Recipe, distributed: Distributed, directory: RunDirectory | None, device: torch.device
 ) -> tuple[Recipe, Precision]:
     """The recipe with precision and threads decided: by the run so far, else by rank 0's measurement."""
 
@@ -134,7 +136,7 @@ def _resolve_recipe(
         resolved = known.model_copy(update={"precision": precision.name, "threads": threads})
         return {"recipe": resolved.model_dump(mode="json"), "precision": vars(precision)}
 
-    answer = world.broadcast(world.on_main(resolve)) or {}
+    answer = distributed.broadcast(distributed.on_main(resolve)) or {}
     return validate(Recipe, answer["recipe"], "recipe"), Precision(**answer["precision"])
 
 

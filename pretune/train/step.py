@@ -74,7 +74,7 @@ class TermAccumulator:
                 _add(self.correct, term.name, term.correct)
             self.weights[term.name] = term.weight
 
-    def read(self, names: Sequence[str], world: Distributed, norm: Tensor | None = None) -> Result:
+    def read(self, names: Sequence[str], distributed: Distributed, norm: Tensor | None = None) -> Result:
         """The sums over all ranks, and the gradient norm: the one synchronization of a step.
 
         Args:
@@ -87,7 +87,7 @@ class TermAccumulator:
             *(self.correct.get(name, zero) for name in names),
         ]
         own, *values = torch.stack(wanted).tolist()
-        total = world.sum(values)
+        total = distributed.sum(values)
         sums, right = total[: len(names)], total[len(names) :]
         return Result(dict(zip(names, sums, strict=True)), dict(zip(names, right, strict=True)), self.weights, own)
 
@@ -127,7 +127,7 @@ class TrainStep:
 
     root: nn.Module
     optimizer: torch.optim.Optimizer
-    world: Distributed
+    distributed: Distributed
     device: torch.device
     precision: Precision
     draw: Draw
@@ -146,19 +146,19 @@ class TrainStep:
             fraction: how much of the run is done after this step, from 0 to 1.
         """
         counts = dict(counts)
-        batches, shared = self._share(step, batches)
+        batches, shared = self._gather_across_step(step, batches)
         accumulator = TermAccumulator()
         last = len(batches) - 1
         for number, batch in enumerate(batches):
-            seed(self.device, self.draw.at("dropout", step, number, self.world.rank).key)
+            seed(self.device, self.draw.at("dropout", step, number, self.distributed.rank).key)
             with nullcontext() if number == last else no_sync(self.root):
                 terms = self._forward(self.root, batch, with_method=number == last)
                 for term in terms:  # the tuning method's, which are the same on every rank
-                    counts.setdefault(term.name, term.count * self.world.size)
-                loss = [term.sum * (term.weight * self.world.size / max(counts[term.name], 1)) for term in terms]
+                    counts.setdefault(term.name, term.count * self.distributed.size)
+                loss = [term.sum * (term.weight * self.distributed.size / max(counts[term.name], 1)) for term in terms]
                 torch.stack(loss).sum().backward()  # type: ignore[no-untyped-call]
             accumulator.add(terms)
-        result = accumulator.read(sorted(counts), self.world, gradient_norm(self.optimizer))
+        result = accumulator.read(sorted(counts), self.distributed, gradient_norm(self.optimizer))
         if result.finite:
             update(self.optimizer, factor, result.norm, self.clip)
             self._bare.objective.after_step(self._bare.model, shared)
@@ -167,23 +167,23 @@ class TrainStep:
         return replace(result, counts=counts)
 
     @torch.no_grad()
-    def _share(self, step: int, batches: Sequence[Batch]) -> tuple[Sequence[Batch], Tensor | None]:
+    def _gather_across_step(self, step: int, batches: Sequence[Batch]) -> tuple[Sequence[Batch], Tensor | None]:
         """Micro-batches that know of each other, where the objective wants that, with the dropout that each will have.
 
         Returns:
-            the batches, and what they share.
+            the batches, and the table that they share.
         """
-        bare, parts = self._bare, len(batches) * self.world.size
+        bare, parts = self._bare, len(batches) * self.distributed.size
         tables: list[Tensor] = []
         starts, total = [], 0
         for number, batch in enumerate(batches):
-            seed(self.device, self.draw.at("dropout", step, number, self.world.rank).key)
+            seed(self.device, self.draw.at("dropout", step, number, self.distributed.rank).key)
             with self.precision.autocast(self.device):
                 own = bare.objective.gather_across_step(bare.model, self._placed(batch), parts)
             if own is None:
                 return batches, None
-            everyone = self.world.all_gather(own)
-            starts.append(total + sum(len(table) for table in everyone[: self.world.rank]))
+            everyone = self.distributed.all_gather(own)
+            starts.append(total + sum(len(table) for table in everyone[: self.distributed.rank]))
             total += sum(map(len, everyone))
             tables += everyone
         table = torch.cat(tables)

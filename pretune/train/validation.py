@@ -56,21 +56,23 @@ class Scoring:
     examples: Sequence[Example]
     rows: Sequence[Sequence[Row] | None]
 
-    def scores(self, answers: Sequence[Sequence[Any]], world: Distributed) -> dict[str, float]:
+    def scores(self, answers: Sequence[Sequence[Any]], distributed: Distributed) -> dict[str, float]:
         """The scores of the answers of all ranks.
 
         Args:
             answers: of each batch of this rank.
         """
-        ranks = world.all_gather_pickled(list(answers))
-        ordered = [answer for n in range(len(self.rows)) for answer in ranks[n % world.size][n // world.size]]
+        ranks = distributed.all_gather_pickled(list(answers))
+        ordered = [
+            answer for n in range(len(self.rows)) for answer in ranks[n % distributed.size][n // distributed.size]
+        ]
 
         def score() -> dict[str, float]:
             rows = [row for part in self.rows if part is not None for row in part]
             predictions, examples = join_rows(self.task, self.examples, rows, ordered)
             return self.task.score(predictions, examples)
 
-        return world.broadcast(world.on_main(score)) or {}
+        return distributed.broadcast(distributed.on_main(score)) or {}
 
 
 @dataclass
@@ -98,7 +100,7 @@ class Validation:
         objective: Objective,
         device: torch.device,
         precision: Precision,
-        world: Distributed,
+        distributed: Distributed,
         stop: Callable[[], bool] = lambda: False,
     ) -> dict[str, float] | None:
         """Losses and scores over all ranks.
@@ -127,19 +129,19 @@ class Validation:
                 answers.append(result.answers)
                 if number < len(self.data.batches) and stop():
                     return None
-            metrics = self._means(accumulator, counts, world)
-            return metrics if self.scoring is None else metrics | self.scoring.scores(answers, world)
+            metrics = self._means(accumulator, counts, distributed)
+            return metrics if self.scoring is None else metrics | self.scoring.scores(answers, distributed)
         finally:
             root.train()
 
     @staticmethod
-    def _means(accumulator: TermAccumulator, counts: dict[str, int], world: Distributed) -> dict[str, float]:
+    def _means(accumulator: TermAccumulator, counts: dict[str, int], distributed: Distributed) -> dict[str, float]:
         total: dict[str, int] = {}
         weights: dict[str, float] = {}
-        for own, weighed in world.all_gather_object([counts, accumulator.weights]):
+        for own, weighed in distributed.all_gather_object([counts, accumulator.weights]):
             add(total, own)
             weights |= weighed
-        result = accumulator.read(sorted(total), world)
+        result = accumulator.read(sorted(total), distributed)
         return means(result.sums, total, result.correct, weights)
 
 
@@ -149,7 +151,7 @@ def prepare_validation(
     draw: Draw,
     batch_tokens: int,
     samples: int | None,
-    world: Distributed,
+    distributed: Distributed,
 ) -> ValidationBatches:
     """This rank's batches of the evaluation set.
 
@@ -169,8 +171,8 @@ def prepare_validation(
                 (part, partition(rows, 1)[0])  # equal lengths together
                 for rows in iterate_once(chosen, draw, batch_tokens, store, at_most)
             ]
-    own = list(range(world.rank, len(batches), world.size))
-    is_padded = len(own) < -(-len(batches) // world.size)
+    own = list(range(distributed.rank, len(batches), distributed.size))
+    is_padded = len(own) < -(-len(batches) // distributed.size)
     built: list[Batch | RowBatch] = []
     for n in [*own, 0] if is_padded else own:
         member, rows = objective.alternatives[batches[n][0]], batches[n][1]

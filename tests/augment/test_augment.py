@@ -1,4 +1,4 @@
-"""Methods of augmentation: keyed, exact in their share, and with spans that keep their text."""
+"""Methods of augmentation: keyed, exact in their rate, and with spans that keep their text."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dic
 
 @pytest.mark.parametrize("variant", Batches.variants)
 def test_batches_hold_the_same_windows(runs: Any, tmp_path: Path, variant: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr(batches, "SHARES", {name: (share, 0.05) for name, (share, _) in batches.SHARES.items()})
+    monkeypatch.setattr(batches, "RATES", {name: (rate, 0.05) for name, (rate, _) in batches.RATES.items()})
     found = Batches().check(Context(variant, tmp_path, "fp32", 1), runs(variant))
     assert found["windows"] == FEW
     assert set(found["gaps"]) == {"chosen", "masked", "kept"}
@@ -47,7 +47,7 @@ def test_other_windows_or_masks_do_not_count(runs: Any, tmp_path: Path) -> None:
     ours = past[OURS][0]
     with pytest.raises(BenchError, match=r"different windows .tokens"):
         Batches().check(context, past | {OURS: [ours | {"tokens": ours["tokens"] - 1}]})
-    with pytest.raises(BenchError, match="share of chosen tokens"):
+    with pytest.raises(BenchError, match="rate of chosen tokens"):
         Batches().check(context, past | {OURS: [ours | {"chosen": ours["chosen"] // 2}]})
 
 

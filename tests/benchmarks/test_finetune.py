@@ -60,7 +60,7 @@ def test_ours_is_a_whole_run_with_the_peers_first_loss(context: Context) -> None
     runs = {OURS: [first], "peer": figures(loss, first["accuracy"])}
     assert Finetune().check(context, runs)["gap_fp32"] < 1e-5
     facts = Finetune().facts(context, [first | {"seconds": 2.0, "flops": 1e9}], {"GEMM": [1e9]})
-    assert facts["share_of_gemm_peak"] == 0.5
+    assert facts["gemm_utilization"] == 0.5
     assert Finetune().notes(facts)[0].startswith("ours takes 2.0 s a run, 50% of the best matrix product")
 
 

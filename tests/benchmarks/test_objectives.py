@@ -136,5 +136,5 @@ def test_trials_are_those_of_the_page() -> None:
         "none", "mlm", "mlm-word", "mlm-span", "mlm-nsp", "mlm-simcse", "none-albert", "mlm-sop",
         "none-electra", "rtd", "none-xlnet", "plm", "none-gpt2", "clm"
     ]  # fmt: skip
-    assert all(sum(stage.share for stage in trial.stages) in (0, 1) for trial in TRIALS)
+    assert all(sum(stage.fraction for stage in trial.stages) in (0, 1) for trial in TRIALS)
     assert {language.name for language in LANGUAGES} == {"en", "zh"}

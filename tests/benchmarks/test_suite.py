@@ -48,7 +48,7 @@ class TestTrainStep:
         assert {past[0]["tokens"] for past in runs.values()} == {runs[OURS][0]["tokens"]}
         limits = {"GEMM": [1e9]}
         facts = benchmark.facts(context, [runs[OURS][0] | {"seconds": 1.0, "flops": 4e8}], limits)
-        assert facts == {"share_of_gemm_peak": 0.4, "gemm_peak_gflops": [1]}
+        assert facts == {"gemm_utilization": 0.4, "gemm_peak_gflops": [1]}
         assert benchmark.notes(facts)[0].startswith("40% of the best matrix product")
 
     def test_settings_of_the_peer(self, small: Context) -> None:

@@ -62,8 +62,8 @@ def test_no_page_serves_two_splits_and_labels_are_balanced(split: tuple[Path, Pa
     assert all(seen)
     assert not any(one & other for one, other in combinations(seen, 2))
     everything = [*found.train, *found.development, *found.test]
-    share = sum(label == labels.SAME for _, _, label in everything) / len(everything)
-    assert abs(share - 0.5) < 4 * 0.5 / len(everything) ** 0.5
+    fraction = sum(label == labels.SAME for _, _, label in everything) / len(everything)
+    assert abs(fraction - 0.5) < 4 * 0.5 / len(everything) ** 0.5
 
 
 def test_a_label_says_what_its_pair_is(split: tuple[Path, Path]) -> None:
@@ -76,7 +76,7 @@ def test_passages_are_prose_of_a_bounded_length() -> None:
     text = "\n\n".join(
         ["short", ">>> code(1, 2, 3)  # long enough to be a passage", "word " * 100, "-----\n" + "x" * 60]
     )
-    assert labels.passages(text) == [("word " * 100)[: labels.MOST]]
+    assert labels.passages(text) == [("word " * 100)[: labels.MAX_LENGTH]]
 
 
 def test_the_few_labels_differ_between_seeds_but_not_between_runs() -> None:

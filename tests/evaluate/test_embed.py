@@ -37,7 +37,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
 @pytest.fixture(params=[1, 2, 3])
 def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """So many cores; parts small enough that each thread gets some."""
-    monkeypatch.setattr(embed, "_LEAST", 16)
+    monkeypatch.setattr(embed, "_MIN_TOKENS", 16)
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
     yield request.param
@@ -125,7 +125,7 @@ def test_an_error_in_a_thread_reaches_the_caller(
 
 
 def test_the_cores_are_shared_out(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embed, "_LEAST", 16)
+    monkeypatch.setattr(embed, "_MIN_TOKENS", 16)
     model, before, seen = models["bert"], torch.get_num_threads(), set()
     whole = model._fused.embedding.forward
 

@@ -118,12 +118,12 @@ def test_an_encoder_decoder_reads_a_source(tmp_path: Path) -> None:
 
 def test_windows_ask_for_each_place_once_with_half_a_window_before() -> None:
     for total in range(40):
-        for room in range(1, 12):
+        for max_tokens in range(1, 12):
             asked: list[int] = []
-            for begin, first, end in windows(total, room):
-                assert end - begin <= room
+            for begin, first, end in windows(total, max_tokens):
+                assert end - begin <= max_tokens
                 assert begin <= first < end
-                assert first == 0 or first - begin >= room // 2
+                assert first == 0 or first - begin >= max_tokens // 2
                 asked += range(first, end)
             assert asked == list(range(total))
     with pytest.raises(UsageError, match="no room"):

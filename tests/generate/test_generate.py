@@ -53,14 +53,14 @@ def reference(
     model: transformers.GPT2LMHeadModel, prompts: list[NDArray[np.int64]], **options: object
 ) -> list[list[int]]:
     """What `transformers` generates for a batch, padded on the left; cut after the end token."""
-    longest = max(map(len, prompts))
-    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+    max_length = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), max_length, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.from_numpy(prompt)
-        mask[row, longest - len(prompt) :] = 1
+        ids[row, max_length - len(prompt) :] = torch.from_numpy(prompt)
+        mask[row, max_length - len(prompt) :] = 1
     out = model.generate(ids, attention_mask=mask, max_new_tokens=NEW, do_sample=False, pad_token_id=0, **options)
-    rows = out[:, longest:].tolist()
+    rows = out[:, max_length:].tolist()
     return [row[: row.index(0) + 1] if 0 in row else row for row in rows]
 
 

@@ -141,14 +141,14 @@ def test_a_file_is_the_model_that_it_was_written_from(case: str, tmp_path: Path)
     parity.assert_parity(model, theirs)
 
 
-@pytest.mark.parametrize(("kind", "most"), [("F16", 1e-3), ("BF16", 1e-2), ("Q8_0", 2e-2), ("Q4_0", 0.3)])
-def test_quantised_weights_are_near(kind: str, most: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "max_error"), [("F16", 1e-3), ("BF16", 1e-2), ("Q8_0", 2e-2), ("Q4_0", 0.3)])
+def test_quantised_weights_are_near(kind: str, max_error: float, tmp_path: Path) -> None:
     theirs, family = make("llama")
     read = GgufWeights(write(tmp_path / "model.gguf", theirs, family, kind))
     for name, tensor in theirs.state_dict().items():
         found = read.read(name)
         assert found.dtype == torch.float32
-        assert float((found - tensor).abs().max()) <= most * max(1e-6, float(tensor.abs().max())), name
+        assert float((found - tensor).abs().max()) <= max_error * max(1e-6, float(tensor.abs().max())), name
 
 
 def test_the_tokenizer_in_the_file(tmp_path: Path) -> None:

@@ -71,8 +71,8 @@ def theirs_of(model: Any, batch: Batch) -> torch.Tensor:
     model.eval()
     sides = {}
     for name, run in (("", batch.source), ("decoder_", batch)):
-        longest = run.layout.max_length
-        tokens = torch.full((run.layout.count, longest), model.config.pad_token_id)
+        max_length = run.layout.max_length
+        tokens = torch.full((run.layout.count, max_length), model.config.pad_token_id)
         mask = torch.zeros_like(tokens)
         for n, (a, b) in enumerate(zip(run.layout.bounds, run.layout.bounds[1:], strict=False)):
             tokens[n, : b - a] = run.tokens[a:b]
@@ -163,8 +163,8 @@ def test_a_classifier_reads_the_text_on_both_sides(tmp_path):
     model = load_model(tmp_path).eval()
     rows = [np.append(row[row != 2][:20], 2) for row in parity.sequences(97)]
     batch = ragged(rows)
-    longest = max(map(len, rows))
-    tokens = torch.full((len(rows), longest), 1)
+    max_length = max(map(len, rows))
+    tokens = torch.full((len(rows), max_length), 1)
     for n, row in enumerate(rows):
         tokens[n, : len(row)] = torch.from_numpy(row)
     with torch.no_grad():

@@ -93,12 +93,12 @@ def test_turns_keep_the_expected_loss_in_proportion_to_the_weights() -> None:
     weights = {"mlm": 1.0, "clm": 3.0, "nsp": 0.5}
     mixture, model = make(weights), FakeModel(SIZE)
     heaviest = [1.0, 3.0]
-    share = dict.fromkeys(weights, 0.0)
+    weight_of = dict.fromkeys(weights, 0.0)
     for n, part in enumerate(mixture.alternatives):
         batch = part.corrupt(part.prepare(make_rows(part), DRAW), DRAW)
         for term in mixture(model, batch):
-            share[term.name] += heaviest[n] / sum(heaviest) * term.weight * bool(term.count)
-    assert {name: value * sum(heaviest) for name, value in share.items()} == pytest.approx(weights)
+            weight_of[term.name] += heaviest[n] / sum(heaviest) * term.weight * bool(term.count)
+    assert {name: value * sum(heaviest) for name, value in weight_of.items()} == pytest.approx(weights)
 
 
 def test_every_turn_gives_every_head_a_gradient() -> None:

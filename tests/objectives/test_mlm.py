@@ -309,8 +309,8 @@ def test_a_span_becomes_one_thing() -> None:
     next_to = np.diff(index.numpy()) == 1
     alike = (kind[1:] == kind[:-1])[next_to].mean()
     assert alike > 0.85  # but where two spans meet, and where a random token is the old one
-    shares = np.bincount(kind, minlength=3) / len(kind)
-    assert shares == pytest.approx([0.5, 0.3, 0.2], abs=0.03)
+    fractions = np.bincount(kind, minlength=3) / len(kind)
+    assert fractions == pytest.approx([0.5, 0.3, 0.2], abs=0.03)
     random = now[kind == 1].numpy()
     assert len(set(random.tolist())) > 150
 

@@ -28,11 +28,11 @@ def rows(lengths):
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 17, 24, 101])
-@pytest.mark.parametrize("share", [1 / 6, 0.5, 1.0])
-def test_an_exact_share_is_chosen_at_any_length(length, share):
+@pytest.mark.parametrize("rate", [1 / 6, 0.5, 1.0])
+def test_an_exact_fraction_is_chosen_at_any_length(length, rate):
     for seed in range(200):
-        found = choose_spans(length, Draw(seed), share, 5)
-        assert len(found) == max(1, round(share * length))
+        found = choose_spans(length, Draw(seed), rate, 5)
+        assert len(found) == max(1, round(rate * length))
         assert (np.diff(found) > 0).all()
         assert 0 <= found[0] <= found[-1] < length
 
@@ -45,9 +45,9 @@ def test_spans_have_the_odds_of_the_authors_and_lie_everywhere():
         runs = np.split(found, np.flatnonzero(np.diff(found) > 1) + 1)
         for run in runs:
             sizes[min(len(run), 5)] += 1
-    shares = sizes[1:4] / sizes[1:].sum()
+    fractions = sizes[1:4] / sizes[1:].sum()
     odds = 1 / np.arange(1, 6)
-    assert shares == pytest.approx((odds / odds.sum())[:3], abs=0.03)  # spans that touch count as one
+    assert fractions == pytest.approx((odds / odds.sum())[:3], abs=0.03)  # spans that touch count as one
     assert places[10:500].std() / places[10:500].mean() < 0.15
 
 

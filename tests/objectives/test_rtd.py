@@ -79,9 +79,9 @@ def test_samples_follow_the_generator_s_distribution() -> None:
     found = np.bincount(made.numpy(), minlength=100)
     common = expected > 1e-4
     counts = np.append(found[common], found[~common].sum())
-    shares = np.append(expected[common], expected[~common].sum())
+    fractions = np.append(expected[common], expected[~common].sum())
     assert common.sum() > 5
-    assert stats.chisquare(counts, shares / shares.sum() * 100_000).pvalue > 1e-4
+    assert stats.chisquare(counts, fractions / fractions.sum() * 100_000).pvalue > 1e-4
 
 
 def test_draws_are_of_the_sample_and_not_of_the_batch() -> None:

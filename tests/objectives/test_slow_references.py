@@ -69,11 +69,11 @@ def runs(total: int, parts: int, draw: Draw) -> list[int]:
     return out
 
 
-def corrupt_spans(tokens: list[int], share: float, mean: float, draw: Draw) -> tuple[list[int], list[int]]:
+def corrupt_spans(tokens: list[int], rate: float, mean: float, draw: Draw) -> tuple[list[int], list[int]]:
     """Source and target of T5: kept and hidden runs in turn."""
     if len(tokens) < 2:
         return tokens, []
-    hidden = min(max(round(len(tokens) * share), 1), len(tokens) - 1)
+    hidden = min(max(round(len(tokens) * rate), 1), len(tokens) - 1)
     count = min(max(round(hidden / mean), 1), len(tokens) - hidden)
     kept_runs = runs(len(tokens) - hidden, count, draw.at("kept"))
     hidden_runs = runs(hidden, count, draw.at("hidden"))
@@ -87,10 +87,10 @@ def corrupt_spans(tokens: list[int], share: float, mean: float, draw: Draw) -> t
 
 @given(lengths, seeds, st.sampled_from([0.05, 0.15, 0.4]), st.sampled_from([1.5, 3.0, 8.0]))
 @settings(max_examples=60, deadline=None)
-def test_span_corruption(length: int, seed: int, share: float, mean: float) -> None:
+def test_span_corruption(length: int, seed: int, rate: float, mean: float) -> None:
     sample = row(length, seed)
-    ((source, target),) = make(SpanCorruption, rate=share, mean_span=mean).pairs([sample], DRAW)
-    found = corrupt_spans(sample.tokens.tolist(), share, mean, key_of("span", sample))
+    ((source, target),) = make(SpanCorruption, rate=rate, mean_span=mean).pairs([sample], DRAW)
+    found = corrupt_spans(sample.tokens.tolist(), rate, mean, key_of("span", sample))
     assert ([CLS, *found[0], SEP], [CLS, *found[1], SEP]) == (source.tolist(), target.tolist())
 
 
@@ -164,17 +164,17 @@ def test_denoising(length: int, seed: int, fields: dict[str, float]) -> None:
     assert target.tolist() == [CLS, *sample.tokens.tolist(), SEP]
 
 
-def permute(length: int, share: float, longest: int, draw: Draw) -> dict[int, int]:
+def permute(length: int, rate: float, max_span: int, draw: Draw) -> dict[int, int]:
     """Place -> rank in the factorization order, for the tokens that are predicted."""
-    wanted = max(1, round(share * length))
-    odds = [1 / n for n in range(1, longest + 1)]
+    wanted = max(1, round(rate * length))
+    odds = [1 / n for n in range(1, max_span + 1)]
     chosen: list[int] = []
     begin = step = 0
     while begin < length:
         left, size = float(draw.at("size").uniform(step)) * sum(odds), 1
         while left >= sum(odds[:size]):
             size += 1
-        context = max(size, round(size / share))
+        context = max(size, round(size / rate))
         first = begin + int(draw.at("place").uniform(step) * (context - size + 1))
         chosen += [place for place in range(first, first + size) if place < length]
         begin, step = begin + context, step + 1
@@ -187,10 +187,10 @@ def permute(length: int, share: float, longest: int, draw: Draw) -> dict[int, in
 
 @given(st.integers(1, 80), seeds, st.sampled_from([0.1, 1 / 6, 0.5, 1.0]), st.sampled_from([1, 3, 5]))
 @settings(max_examples=80, deadline=None)
-def test_permutation_language_modelling(length: int, seed: int, share: float, longest: int) -> None:
+def test_permutation_language_modelling(length: int, seed: int, rate: float, max_span: int) -> None:
     sample = row(length, seed)
-    batch = make(PermutationLanguageModelling, rate=share, max_span=longest).build_batch([sample], DRAW)
-    expected = permute(length, share, longest, key_of("plm", sample))
+    batch = make(PermutationLanguageModelling, rate=rate, max_span=max_span).build_batch([sample], DRAW)
+    expected = permute(length, rate, max_span, key_of("plm", sample))
     order = [-1, *(expected.get(place, -1) for place in range(length)), -1]
     assert batch.order is not None
     assert batch.order.tolist() == order
@@ -250,7 +250,7 @@ def test_the_generator_is_asked_for_85_of_100_masks() -> None:
 
 @pytest.mark.parametrize("length", [30, 31, 60])
 def test_what_permutation_chose_too_much_is_dropped_from_the_end(length: int) -> None:
-    """Where the walk chose more than the share, none but its last tokens are missing."""
+    """Where the walk chose more than the rate, none but its last tokens are missing."""
     plm, dropped = make(PermutationLanguageModelling), 0
     for seed in range(200):
         sample = row(length, seed)

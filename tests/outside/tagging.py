@@ -122,13 +122,13 @@ class Tagging(Task[TaggedText, list[WordTag], dict[str, list[object]]]):
     def encode(self, examples: Sequence[TaggedText], tokenizer: Tokenizer, length: int) -> list[Encoded]:
         """The windows of each text; a token that begins a word has the number of its tag as target."""
         rows: list[Encoded] = []
-        room = length - self.vocabulary.overhead(False)
+        max_tokens = length - self.vocabulary.overhead(False)
         encodings = encode_texts(examples, [example.text for example in examples], tokenizer)
         for n, (example, encoding) in enumerate(zip(examples, encodings, strict=True)):
             assert encoding is not None  # every example has a text
             tokens, offsets = encoding
             whole = Encoded(tokens, targets=self._targets(example, offsets), example=n, offsets=(offsets,))
-            rows += split_windows(whole, room, min(self.config.stride, room - 1))
+            rows += split_windows(whole, max_tokens, min(self.config.stride, max_tokens - 1))
         return rows
 
     def _targets(self, example: TaggedText, offsets: NDArray[np.int64]) -> NDArray[np.int64] | None:

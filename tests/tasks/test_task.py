@@ -28,7 +28,7 @@ def test_truncate_run(truncate: str, kept: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "room", "sizes"),
+    ("first", "second", "max_tokens", "sizes"),
     [
         (3, 4, 7, (3, 4)),
         (10, 2, 8, (6, 2)),
@@ -38,8 +38,8 @@ def test_truncate_run(truncate: str, kept: list[int]) -> None:
         (9, 1, 2, (1, 1)),
     ],
 )
-def test_the_longer_of_a_pair_is_cut_first(first: int, second: int, room: int, sizes: tuple[int, int]) -> None:
-    a, b = truncate_pair(np.arange(first), np.arange(second), room, "head", example("x"))
+def test_the_longer_of_a_pair_is_cut_first(first: int, second: int, max_tokens: int, sizes: tuple[int, int]) -> None:
+    a, b = truncate_pair(np.arange(first), np.arange(second), max_tokens, "head", example("x"))
     assert b is not None
     assert (len(a), len(b)) == sizes
 

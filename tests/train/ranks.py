@@ -32,7 +32,7 @@ def over(accumulate: int) -> dict[str, Any]:
     return {"model": {"dropout": 0.0}, "optimizer": {"eps": 1e-3}, "data": {"accumulate": accumulate}}
 
 
-def rank(number: int, fault: str, settled: Recipe) -> int:
+def rank(number: int, fault: str, run_recipe: Recipe) -> int:
     """What one rank does; its exit code."""
     run = TrainStep.run
 
@@ -48,16 +48,16 @@ def rank(number: int, fault: str, settled: Recipe) -> int:
 
     TrainStep.run = faulty  # type: ignore[method-assign]
     try:
-        pretrain(settled)
+        pretrain(run_recipe)
     except PretuneError as error:
         print(error, file=sys.stderr, flush=True)
         return error.code
     return 0
 
 
-def both(fault: str, settled: Recipe) -> tuple[list[int], list[str]]:
+def both(fault: str, run_recipe: Recipe) -> tuple[list[int], list[str]]:
     """Exit codes (negative: signals) and standard errors."""
-    output = Path(settled.output)
+    output = Path(run_recipe.output)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -70,7 +70,7 @@ def both(fault: str, settled: Recipe) -> tuple[list[int], list[str]]:
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
             code = 1
             try:
-                code = rank(number, fault, settled)
+                code = rank(number, fault, run_recipe)
             except BaseException:
                 traceback.print_exc()
             finally:

@@ -22,12 +22,12 @@ KNOWN = {
 }
 
 
-def plain_loop(settled):
+def plain_loop(run_recipe):
     """Whole batches, means of terms, AdamW and clipping from torch, the schedule by hand."""
-    components = assemble(settled)
+    components = assemble(run_recipe)
     model, objective = components.model.train(), components.objective
-    (sampler,) = components.samplers(settled)
-    draw, cursor, losses = Draw(settled.seed), sampler.start, []
+    (sampler,) = components.samplers(run_recipe)
+    draw, cursor, losses = Draw(run_recipe.seed), sampler.start, []
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     others = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]

@@ -235,7 +235,7 @@ def test_budgets_in_tokens_epochs_and_minutes(tmp_path, store):
 
 def test_the_first_step_tells_no_time_left(tmp_path, store, monkeypatch):
     left = []
-    monkeypatch.setattr(Display, "update", lambda self, step, share, seconds, *rest, **named: left.append(seconds))
+    monkeypatch.setattr(Display, "update", lambda self, step, fraction, seconds, *rest, **named: left.append(seconds))
     pretrain(recipe(tmp_path / "run", store))
     assert left[0] is None
     assert min(left[1:-1]) > left[-1] == 0
@@ -250,11 +250,11 @@ def test_the_rate_follows_the_schedule(tmp_path, store):
 
 def test_sequences_grow_as_the_run_goes_on_and_resume(tmp_path, store, monkeypatch):
     over = {"data": {"start_length": 8, "pack": "stream"}, "evaluation": {"samples": 0}}
-    longest = []
+    lengths = []
     run = TrainStep.run
 
     def watched(self, step, batches, *args):
-        longest.append((step, max(batch.layout.max_length for batch in batches), sum(b.layout.total for b in batches)))
+        lengths.append((step, max(batch.layout.max_length for batch in batches), sum(b.layout.total for b in batches)))
         return run(self, step, batches, *args)
 
     monkeypatch.setattr(TrainStep, "run", watched)
@@ -264,19 +264,19 @@ def test_sequences_grow_as_the_run_goes_on_and_resume(tmp_path, store, monkeypat
         pretrain(replaced(recipe(tmp_path / name, store, **over), objective={"mlm": 1.0}))
 
     go("whole")
-    assert [length for _, length, _ in longest] == [8] * 3 + [16] * 3 + [32] * 4
+    assert [length for _, length, _ in lengths] == [8] * 3 + [16] * 3 + [32] * 4
     go("long", warmup=0.0)
-    assert [length for _, length, _ in longest[10:]] == [32] * 10
-    assert [total for *_, total in longest[:10]] == [total for *_, total in longest[10:]]  # a step is as large
+    assert [length for _, length, _ in lengths[10:]] == [32] * 10
+    assert [total for *_, total in lengths[:10]] == [total for *_, total in lengths[10:]]  # a step is as large
     assert shas(tmp_path / "whole", 10) != shas(tmp_path / "long", 10)
-    del longest[10:]
+    del lengths[10:]
     with monkeypatch.context() as patch:
         stop_at(patch, 4)
         with pytest.raises(SignalError):
             go("halves")
     go("halves")
     assert shas(tmp_path / "whole", 10) == shas(tmp_path / "halves", 10)
-    assert longest[:10] == longest[10:]
+    assert lengths[:10] == lengths[10:]
 
 
 def test_only_plain_text_is_cut(tmp_path, store):

@@ -52,12 +52,12 @@ def test_a_bad_input_ends_all_ranks_with_its_code(ranks):
 
 
 def test_alone_nothing_is_sent():
-    with join_ranks("cpu") as world:
-        assert world == Distributed()
-        assert world.sum([1.0, 2.5]) == [1.0, 2.5]
-        assert world.broadcast({"a": 1}) == {"a": 1}
-        assert world.all_gather_object([1]) == [[1]]
-        assert world.on_main(lambda: 5) == world.on_all_ranks(lambda: 5) == 5
+    with join_ranks("cpu") as distributed:
+        assert distributed == Distributed()
+        assert distributed.sum([1.0, 2.5]) == [1.0, 2.5]
+        assert distributed.broadcast({"a": 1}) == {"a": 1}
+        assert distributed.all_gather_object([1]) == [[1]]
+        assert distributed.on_main(lambda: 5) == distributed.on_all_ranks(lambda: 5) == 5
 
 
 def test_half_set_variables_are_named(monkeypatch):

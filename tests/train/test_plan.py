@@ -22,10 +22,10 @@ def store(tmp_path: Path) -> Path:
 
 
 def test_plan_agrees_with_the_run(tmp_path: Path, store: Path) -> None:
-    settled = recipe(tmp_path / "run", store, budget={"steps": None, "epochs": 2.0})
-    plan = make_plan(settled)
+    run_recipe = recipe(tmp_path / "run", store, budget={"steps": None, "epochs": 2.0})
+    plan = make_plan(run_recipe)
     assert not (tmp_path / "run").exists()
-    facts = json.loads((pretrain(settled) / "run.json").read_text())
+    facts = json.loads((pretrain(run_recipe) / "run.json").read_text())
     assert plan.parameters == facts["parameters"]
     assert plan.trained == facts["trained_parameters"]
     assert plan.steps == facts["finished"]["steps"]

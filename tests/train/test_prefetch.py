@@ -14,9 +14,9 @@ from pretune.train.step import TrainStep
 
 @pytest.fixture
 def components(tmp_path, store):
-    settled = recipe(tmp_path, store)
-    found = assemble(settled)
-    return found.objective, found.samplers(settled)
+    run_recipe = recipe(tmp_path, store)
+    found = assemble(run_recipe)
+    return found.objective, found.samplers(run_recipe)
 
 
 def begin(components, step=0, cursors=None, **over):
@@ -40,7 +40,7 @@ def test_ranks_and_parts_share_one_global_step(components):
     whole = begin(components)
     step = whole.next()
     whole.close()
-    parts = [begin(components, accumulate=2, rank=rank, world=2) for rank in range(2)]
+    parts = [begin(components, accumulate=2, rank=rank, world_size=2) for rank in range(2)]
     found = [part.next() for part in parts]
     samples = sorted(s for item in found for batch in item.batches for s in map(tuple, batch.samples.tolist()))
     assert samples == sorted(map(tuple, step.batches[0].samples.tolist()))

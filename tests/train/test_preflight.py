@@ -34,8 +34,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_store(tmp_path_factory.mktemp("store"), 400)
 
 
-def said(settled: Recipe) -> str:
-    return "\n".join(preflight(settled, assemble(settled), CPU))
+def said(run_recipe: Recipe) -> str:
+    return "\n".join(preflight(run_recipe, assemble(run_recipe), CPU))
 
 
 def test_a_usual_run_is_begun_without_a_word(store: Path, tmp_path: Path) -> None:
@@ -71,14 +71,14 @@ def test_what_is_unusual_is_named_with_its_remedy(
 
 
 def test_memory_and_disk(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settled = recipe(tmp_path / "not" / "there" / "run", store, **USUAL)
+    run_recipe = recipe(tmp_path / "not" / "there" / "run", store, **USUAL)
     assert (free_memory(CPU) or 1 << 30) > 1 << 20
     monkeypatch.setattr(module, "free_memory", lambda device: 1000)
-    assert "use a smaller model" in said(settled)
+    assert "use a smaller model" in said(run_recipe)
     monkeypatch.setattr(module, "free_memory", lambda device: None)
     usage = module.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda place: usage._replace(free=1000))
-    assert "lower checkpoint.keep" in said(settled)
+    assert "lower checkpoint.keep" in said(run_recipe)
 
 
 def rows(path: Path, content: list[tuple[str, str]]) -> str:
@@ -100,8 +100,8 @@ def test_labels_duplicates_and_leaks(tmp_path: Path) -> None:
         },
         "output": str(tmp_path / "run"),
     }
-    settled = validate(Recipe, tree, "recipe")
-    found = "\n".join(preflight(settled, assemble(settled), CPU))
+    run_recipe = validate(Recipe, tree, "recipe")
+    found = "\n".join(preflight(run_recipe, assemble(run_recipe), CPU))
     for part in (
         "1 of 2 labels have fewer than 5 examples ('b')",
         "97% of the examples are 'a'",
@@ -113,12 +113,12 @@ def test_labels_duplicates_and_leaks(tmp_path: Path) -> None:
 
 
 def test_a_store_that_says_much_was_left_out(store: Path, tmp_path: Path) -> None:
-    settled = recipe(tmp_path / "run", store, **USUAL)
-    components = assemble(settled)
+    run_recipe = recipe(tmp_path / "run", store, **USUAL)
+    components = assemble(run_recipe)
     components.data_stats["stores"] = {"here": {"documents": 100, "duplicate": 60}}
     components.data_stats["windows"] = {"pairs:here": {"tokens": 100, "cut": 30}}
     components.held_out = []
-    found = "\n".join(preflight(settled, components, CPU))
+    found = "\n".join(preflight(run_recipe, components, CPU))
     assert "here: 60 of 100 documents were duplicates" in found
     assert "pairs:here: 30% of the tokens are cut off" in found
     assert "no text is held out" in found

@@ -1,6 +1,6 @@
 from pretune.train.logging.progress import Display, clock, describe
 
-METRICS = {"loss": 2.0, "tokens_per_second": 12345.0, "gemm_share": 0.5, "data_wait": 0.004}
+METRICS = {"loss": 2.0, "tokens_per_second": 12345.0, "gemm_utilization": 0.5, "data_wait": 0.004}
 
 
 def test_a_line_says_it_all():

@@ -126,10 +126,10 @@ def test_several_stores_are_mixed_by_weight(tmp_path, store):
 # -- bad input ------------------------------------------------------------------------------------------------------
 
 
-def refused(tmp_path, settled, kind, said):
+def refused(tmp_path, run_recipe, kind, said):
     """An error of the right kind that says the right thing, before the first step."""
     with pytest.raises(kind, match=said):
-        (finetune if settled.task else pretrain)(settled)
+        (finetune if run_recipe.task else pretrain)(run_recipe)
     assert not list((tmp_path / "run").glob("checkpoint-*"))
     assert not (tmp_path / "run/metrics.jsonl").exists() or not lines(tmp_path / "run")
 
@@ -172,12 +172,12 @@ def test_a_moved_store_is_the_same_store(tmp_path, store):
 
 
 def test_a_changed_labelled_file(tmp_path, store):
-    settled = task_recipe(tmp_path / "run", tmp_path, store, budget={"epochs": 1})
-    finetune(settled)
+    run_recipe = task_recipe(tmp_path / "run", tmp_path, store, budget={"epochs": 1})
+    finetune(run_recipe)
     path = tmp_path / "train.csv"
     path.write_text(path.read_text().replace(",low", ",high", 1))
     with pytest.raises(DataError, match=r"data\.train: the data changed"):
-        finetune(settled)
+        finetune(run_recipe)
 
 
 @pytest.mark.parametrize(
@@ -204,16 +204,16 @@ def test_a_tokenizer_that_is_not_the_models(tmp_path, store, pretrained):
     other = make_store(tmp_path / "store", seed=1)
     text = (other / "tokenizer/tokenizer.json").read_text().replace('"w7"', '"other"')
     (other / "tokenizer/tokenizer.json").write_text(text)
-    settled = replaced(recipe(tmp_path / "run", other), model={"init": str(pretrained)})
-    refused(tmp_path, settled, DataError, "tokenizer")
+    run_recipe = replaced(recipe(tmp_path / "run", other), model={"init": str(pretrained)})
+    refused(tmp_path, run_recipe, DataError, "tokenizer")
 
 
 def test_labels_are_checked(tmp_path, store):
-    settled = task_recipe(tmp_path / "run", tmp_path, store)
+    run_recipe = task_recipe(tmp_path / "run", tmp_path, store)
     (tmp_path / "validation.csv").write_text("text,label\nw1 w2,medium\n")
-    refused(tmp_path, settled, DataError, r"validation\.csv:2.*medium")
+    refused(tmp_path, run_recipe, DataError, r"validation\.csv:2.*medium")
     (tmp_path / "train.csv").write_text("text,label\nw1 w2,low\nw3,low\n")
-    refused(tmp_path, settled, DataError, "low")
+    refused(tmp_path, run_recipe, DataError, "low")
 
 
 def test_a_directory_with_something_else_in_it(tmp_path, store):

@@ -44,7 +44,7 @@ def topics(path: Path, count: int, seed: int, mixed: bool) -> str:
     return str(path)
 
 
-def settled(folder: Path, **over: Any) -> Recipe:
+def similarity_recipe(folder: Path, **over: Any) -> Recipe:
     make_tokenizer(folder / "tokenizer")
     tree = {
         "task": "similarity",
@@ -69,7 +69,7 @@ def settled(folder: Path, **over: Any) -> Recipe:
 
 
 def test_a_run_learns_topics_and_is_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = api.finetune(settled(tmp_path))
+    model = api.finetune(similarity_recipe(tmp_path))
     scores = [line["eval/spearman"] for line in lines(tmp_path / "run") if "eval/spearman" in line]
     assert scores[-1] > 0.8
     columns = LabelledConfig(second_column="like")
@@ -90,7 +90,9 @@ def test_a_run_learns_topics_and_is_evaluated(tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize("task", ["similarity", "cert"])
 def test_micro_batches_do_not_change_a_run(task: str, tmp_path: Path) -> None:
     over: dict[str, Any] = {"task": task, "budget": {"steps": 4}}
-    whole, parts = (settled(tmp_path, output=str(tmp_path / f"run{n}"), data={"accumulate": n}, **over) for n in (1, 4))
+    whole, parts = (
+        similarity_recipe(tmp_path, output=str(tmp_path / f"run{n}"), data={"accumulate": n}, **over) for n in (1, 4)
+    )
     for recipe in (whole, parts):
         api.finetune(recipe)
     ours, theirs = ([line["loss"] for line in lines(tmp_path / name) if "loss" in line] for name in ("run4", "run1"))
@@ -101,9 +103,11 @@ def test_micro_batches_do_not_change_a_run(task: str, tmp_path: Path) -> None:
 def test_rows_of_words_that_are_not_there_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the weights become what they would have become with them."""
     over: dict[str, Any] = {"optimizer": {"lr": 1e-3, "eps": 1e-3, "weight_decay": 0.3}, "budget": {"steps": 4}}
-    for name, share in (("some", 0.99), ("all", 0.0)):
-        monkeypatch.setattr(narrowing, "_FRACTION", share)
-        recipe = settled(tmp_path, output=str(tmp_path / name), data={"train": few(tmp_path / "few.csv")}, **over)
+    for name, fraction in (("some", 0.99), ("all", 0.0)):
+        monkeypatch.setattr(narrowing, "_FRACTION", fraction)
+        recipe = similarity_recipe(
+            tmp_path, output=str(tmp_path / name), data={"train": few(tmp_path / "few.csv")}, **over
+        )
         api.finetune(recipe)
     some, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("some", "all"))
     for name in whole:
@@ -123,4 +127,4 @@ def few(path: Path) -> str:
 
 def test_without_a_second_column_the_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="second_column"):
-        api.finetune(settled(tmp_path, data={"columns": {}}))
+        api.finetune(similarity_recipe(tmp_path, data={"columns": {}}))

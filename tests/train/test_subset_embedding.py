@@ -33,7 +33,7 @@ def write(path: Path, count: int, seed: int) -> str:
 
 
 @pytest.fixture
-def settled(tmp_path: Path, store: Path):
+def make_recipe(tmp_path: Path, store: Path):
     def make(name: str, **over):
         data = {"train": write(tmp_path / "few.csv", 80, 2), "validation": write(tmp_path / "held.csv", 30, 3)}
         base = {"data": data, "budget": {"epochs": 2}, "optimizer": {"lr": 3e-3, "weight_decay": 0.3, "clip": 0.5}}
@@ -42,18 +42,18 @@ def settled(tmp_path: Path, store: Path):
     return make
 
 
-def test_learns_what_the_whole_table_would(settled, tmp_path, monkeypatch):
+def test_learns_what_the_whole_table_would(make_recipe, tmp_path, monkeypatch):
     """Rows that are looked up, and the others by decay alone; clipping sees the same norm."""
     seen = []
     monkeypatch.setattr(
         runs, "shrink_embedding", lambda model, tokens: (shrink_embedding(model, tokens), seen.append(model))
     )
-    finetune(settled("some"))
+    finetune(make_recipe("some"))
     (model,) = seen
     assert isinstance(model.embedding.word, Vocabulary)
     assert not isinstance(model.embedding.word, SubsetEmbedding)
     monkeypatch.setattr(subset_embedding, "_FRACTION", 0)
-    finetune(settled("all"))
+    finetune(make_recipe("all"))
     some, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("some", "all"))
     assert some.keys() == whole.keys()
     for name in some:
@@ -66,16 +66,16 @@ def test_learns_what_the_whole_table_would(settled, tmp_path, monkeypatch):
     assert sizes[0] < sizes[1]
 
 
-def test_goes_on_exactly(settled, tmp_path):
+def test_goes_on_exactly(make_recipe, tmp_path):
     for name, epochs in (("whole", 2), ("parts", 1), ("parts", 2)):
-        finetune(settled(name, budget={"epochs": epochs}, schedule={"tokens": 1500}, evaluation={"keep": "last"}))
+        finetune(make_recipe(name, budget={"epochs": epochs}, schedule={"tokens": 1500}, evaluation={"keep": "last"}))
     one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_the_best_weights_are_whole(settled, tmp_path):
+def test_the_best_weights_are_whole(make_recipe, tmp_path):
     """Of an earlier step than the last: read from a checkpoint, which holds some rows."""
-    finetune(settled("run", budget={"epochs": 4}, optimizer={"lr": 0.3}, evaluation={"every": 1, "samples": None}))
+    finetune(make_recipe("run", budget={"epochs": 4}, optimizer={"lr": 0.3}, evaluation={"every": 1, "samples": None}))
     finished = json.loads((tmp_path / "run/run.json").read_text())["finished"]
     assert finished["weights_of_step"] == finished["best_step"] < finished["steps"]
     table = load_file(tmp_path / "run/model.safetensors")[EMBEDDING]

@@ -23,7 +23,7 @@ from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.recipe import Recipe
 from pretune.train.step import TrainStep
 
-TIMES = ("time", "tokens_per_second", "data_wait", "gemm_share")
+TIMES = ("time", "tokens_per_second", "data_wait", "gemm_utilization")
 WORDS = [f"w{n}" for n in range(59)]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 SHAPE = {

@@ -30,14 +30,14 @@ OVER: dict[str, Any] = {
 }
 
 
-def attempt(settled: Recipe, seconds: float | None) -> tuple[bool, float]:
+def attempt(run_recipe: Recipe, seconds: float | None) -> tuple[bool, float]:
     """Train in a child, killed after some time; was it killed, and how long did it take."""
     begin = time.monotonic()
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            pretrain(settled)
+            pretrain(run_recipe)
             code = 0
         except BaseException:
             traceback.print_exc()

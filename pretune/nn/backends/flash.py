@@ -77,7 +77,7 @@ def _from_slots(call: AttentionCall, keys: CacheSlots) -> Tensor:
 
 
 def _slot_heads(run: Tensor, count: int, keys: CacheSlots) -> Tensor:
-    """The used part of every slot as a batch, without a copy. Shape: (S, H, D) -> (N, H, longest, D)."""
+    """The used part of every slot as a batch, without a copy. Shape: (S, H, D) -> (N, H, max_length, D)."""
     return run.view(count, keys.capacity, run.shape[1], run.shape[2]).narrow(1, 0, keys.max_length).transpose(1, 2)
 
 

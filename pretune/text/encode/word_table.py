@@ -24,9 +24,9 @@ def keys_of(codes: NDArray[np.uint8], start: Integers, size: Integers) -> tuple[
     Shape:
         codes: (T,) bytes without NUL inside words; start, size: (N,), size at most 16; return: two of (N,)
     """
-    room = np.zeros(len(codes) // 8 * 8 + 32, np.uint8)
-    room[: len(codes)] = codes
-    eights = room.view("<u8")
+    padded = np.zeros(len(codes) // 8 * 8 + 32, np.uint8)
+    padded[: len(codes)] = codes
+    eights = padded.view("<u8")
     first = _eight(eights, start) & _MASKS.take(np.minimum(size, 8))
     second = np.zeros(len(start), np.uint64)
     (long,) = np.nonzero(size > 8)

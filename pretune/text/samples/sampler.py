@@ -47,7 +47,7 @@ class Sampler:
 
     Args:
         views: the samples of each store.
-        weights: share of each store in the samples; any positive scale.
+        weights: fraction of the samples from each store; any positive scale.
         draw: the key of the run; orders come from `draw.at("order", store, epoch)`.
         batch_samples: samples of a step, or None.
         batch_tokens: tokens of a step at most, or None; a step has at least one sample.
@@ -81,8 +81,8 @@ class Sampler:
         self._phases = _phases(self.weights, schedule)
         self._sizes = [len(view) for view in views]
         self._usual = batch_samples or max(1, int(batch_tokens or 1) // max(1, int(self._mean_length())))
-        shares = self.weights / self.weights.sum()
-        batches = [max(1, round(self._usual * float(share))) for share in shares]
+        fractions = self.weights / self.weights.sum()
+        batches = [max(1, round(self._usual * float(fraction))) for fraction in fractions]
         self._batches = [batch if window > 1 else 0 for batch in batches]
         self._widths = [-(-window // batch) * batch if window > 1 else _BLOCK for batch in batches]
         self._order = lru_cache(maxsize=4 * len(views))(self._shuffle)

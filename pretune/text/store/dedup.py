@@ -11,7 +11,7 @@ from pretune.draw import Words
 class DuplicateFilter:
     """A set of 128-bit digests that is asked and filled a batch at a time.
 
-    Two sorted columns hold what is settled; what is new waits in a small set of its own until it reaches 1/32 of
+    Two sorted columns hold what has been merged; what is new waits in a small set of its own until it reaches 1/32 of
     that, so that merging costs a constant a document. Memory: 16 bytes a document at rest, 28 while merging.
     """
 
@@ -28,9 +28,9 @@ class DuplicateFilter:
     def add(self, digests: list[bytes]) -> NDArray[np.bool_]:
         """Take in digests of 16 bytes; whether each is new. The first of equal ones is. Shape: (N,)"""
         words = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
-        settled = self._settled(words[:, 0], words[:, 1])
+        merged = self._is_merged(words[:, 0], words[:, 1])
         fresh = np.zeros(len(digests), np.bool_)
-        for number in np.flatnonzero(~settled):
+        for number in np.flatnonzero(~merged):
             digest = digests[number]
             if digest not in self._recent:
                 self._recent.add(digest)
@@ -39,7 +39,7 @@ class DuplicateFilter:
             self._merge()
         return fresh
 
-    def _settled(self, high: Words, low: Words) -> NDArray[np.bool_]:
+    def _is_merged(self, high: Words, low: Words) -> NDArray[np.bool_]:
         known = np.zeros(len(high), np.bool_)
         if not len(self._high):
             return known

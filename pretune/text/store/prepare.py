@@ -49,7 +49,7 @@ class PrepareConfig(Config):
 
     Attributes:
         corpus: how raw text is read.
-        validation: share of documents held out, chosen by the hash of their text.
+        validation: fraction of the documents held out, chosen by the hash of their text.
         shard_tokens: tokens of a full shard.
         segmenter: says where words begin, for whole-word masking: `jieba`, a word list (a file) or the user's own
             `package.module:function`; without one the tokenizer's pieces say it, which know no Chinese word.

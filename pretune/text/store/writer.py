@@ -63,9 +63,9 @@ class SplitWriter:
             self.unknown += int(np.count_nonzero(tokens == self._unknown))
         while len(tokens):
             self._shard = self._shard or self._new_shard()
-            room = self._shard_tokens - self._shard.items
-            self._shard.append(tokens[:room])
-            tokens = tokens[room:]
+            remaining = self._shard_tokens - self._shard.items
+            self._shard.append(tokens[:remaining])
+            tokens = tokens[remaining:]
             if self._shard.items == self._shard_tokens:
                 self._done.append(self._shard.close())
                 self._shard = None

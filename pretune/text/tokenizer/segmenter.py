@@ -74,17 +74,17 @@ class LongestMatch:
 
     def __init__(self, words: Iterable[str]) -> None:
         self._words = frozenset(words)
-        self._longest: dict[str, int] = {}  # by first character
+        self._max_length: dict[str, int] = {}  # by first character
         for word in self._words:
-            self._longest[word[0]] = max(len(word), self._longest.get(word[0], 1))
+            self._max_length[word[0]] = max(len(word), self._max_length.get(word[0], 1))
 
     def __call__(self, text: str) -> list[str]:
         """The words of a text, white space included."""
         out: list[str] = []
         position = 0
         while position < len(text):
-            longest = self._longest.get(text[position], 0)
-            size = next((n for n in range(longest, 0, -1) if text[position : position + n] in self._words), 0)
+            max_length = self._max_length.get(text[position], 0)
+            size = next((n for n in range(max_length, 0, -1) if text[position : position + n] in self._words), 0)
             if not size:
                 run = _RUN.match(text, position)
                 assert run is not None  # any character is a run

@@ -144,8 +144,8 @@ def scores_of(pieces: Sequence[Any]) -> list[float]:
 
     Source: sentencepiece, unigram_model.cc, `EncodeOptimized`.
     """
-    most = max((piece.score for piece in pieces if piece.type == NORMAL), default=0.0)
-    return [len(p.piece.encode()) * most - 0.1 if p.type == USER else p.score for p in pieces]
+    max_score = max((piece.score for piece in pieces if piece.type == NORMAL), default=0.0)
+    return [len(p.piece.encode()) * max_score - 0.1 if p.type == USER else p.score for p in pieces]
 
 
 def merges_of(

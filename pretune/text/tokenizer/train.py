@@ -26,7 +26,7 @@ from pretune.errors import DataError, UsageError
 from pretune.text.tokenizer.files import BERT_SPECIAL, Settings, bert_pipeline, gpt2_pipeline
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
-COVERAGE = 0.995  # share of all characters that the alphabet must hold
+COVERAGE = 0.995  # fraction of all characters that the alphabet must hold
 _UNIGRAM_SPECIAL = ("<s>", "</s>", "<pad>", "<mask>")
 _BYTE_SCORE = -1000.0  # a byte stands for a character only where no subword does
 _NUMBERING = 1e-4
@@ -106,16 +106,16 @@ class _Spool:
     @classmethod
     def fill(cls, file: IO[bytes], texts: Iterable[str], limit: int) -> _Spool:
         counts: Counter[str] = Counter()
-        room = limit
+        remaining = limit
         for text in texts:
             try:
-                raw = text.encode()[:room]
+                raw = text.encode()[:remaining]
             except UnicodeEncodeError as error:
                 raise DataError(f"lone surrogate at character {error.start} of {text[:40]!r}...") from None
             counts.update(raw.decode("utf-8", "ignore"))
             file.write(struct.pack("<q", len(raw)) + raw)
-            room -= len(raw)
-            if room <= 0:
+            remaining -= len(raw)
+            if remaining <= 0:
                 break
         if not any(not character.isspace() for character in counts):
             raise DataError("no text to train a tokenizer on, or nothing but white space")
@@ -252,12 +252,14 @@ def _scores(draft: tokenizers.Tokenizer) -> list[tuple[str, float]]:
     return sorted(level.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _alphabet(counts: Counter[str], normalizer: Any, config: TokenizerConfig, reserved: int, most: int) -> list[str]:
-    """The commonest characters as the normalizer leaves them, in code point order, in 3/4 of the room at most.
+def _alphabet(
+    counts: Counter[str], normalizer: Any, config: TokenizerConfig, reserved: int, max_cost: int
+) -> list[str]:
+    """The commonest characters as the normalizer leaves them, in code point order, in at most 3/4 of the free ids.
 
     Args:
         reserved: ids that are taken already.
-        most: subwords that a character may need: itself, and itself inside a word.
+        max_cost: subwords that a character may need: itself, and itself inside a word.
 
     Raises:
         UsageError: less than 99.5 % of all characters would be in it.
@@ -269,22 +271,22 @@ def _alphabet(counts: Counter[str], normalizer: Any, config: TokenizerConfig, re
                 left[part] += count
     total = sum(left.values())
     ranked = sorted(left.items(), key=lambda item: (-item[1], item[0]))
-    room = (config.vocab_size - reserved) * 3 // 4
+    max_size = (config.vocab_size - reserved) * 3 // 4
     kept: list[str] = []
     covered = needed = used = 0
     for character, count in ranked:
-        cost = most if _goes_on(character, config.split_chinese) else 1
+        cost = max_cost if _goes_on(character, config.split_chinese) else 1
         if covered < COVERAGE * total:
             needed += cost
         covered += count
         used += cost
-        if used <= room:
+        if used <= max_size:
             kept.append(character)
-    if needed > room:
-        least = reserved + -(-needed * 4 // 3)
+    if needed > max_size:
+        min_size = reserved + -(-needed * 4 // 3)
         raise UsageError(
             f"vocab_size = {config.vocab_size} is too small: the characters of this text and {reserved} other tokens "
-            f"ask for {least} or more"
+            f"ask for {min_size} or more"
         )
     return sorted(kept)
 

@@ -50,7 +50,7 @@ class Window:
             out["tokens_per_second"] = self.tokens / self.seconds
             out["data_wait"] = self.data_wait / self.seconds
             if peak > 0 and self.flops > 0:
-                out["gemm_share"] = self.flops / self.seconds / peak
+                out["gemm_utilization"] = self.flops / self.seconds / peak
         return out
 
 

@@ -32,7 +32,7 @@ class LoggedRun(Protocol):
     """What logging needs of a run; see `TrainContext`."""
 
     checkpoints: CheckpointStore
-    world: Distributed
+    distributed: Distributed
     precision: Precision
     display: Display
     entropy: float | None
@@ -61,19 +61,19 @@ class MetricLogger:
         self._trackers: list[Tracker] = []
         self._plateau = Plateau(context.entropy, context.token_terms)
         self._began: tuple[float, float] | None = None
-        if context.world.is_main:
+        if context.distributed.is_main:
             self._file = MetricsFile(context.checkpoints.run, state.metrics_bytes)
             self._trackers = context.trackers(state.step)
 
     def note(self, text: str) -> None:
         """Say something once."""
-        if self._context.world.is_main:
+        if self._context.distributed.is_main:
             self._context.display.note(text)
 
     def after_step(self) -> None:
         """Show where the run is; write a line of metrics where one is due."""
         state = self._state
-        if self._context.world.is_main:
+        if self._context.distributed.is_main:
             metrics = state.window.metrics(self._context.precision.peak)
             self._context.display.update(state.step, state.fraction, self._left(), metrics, last=state.fraction >= 1)
         if state.step % self._context.recipe.track.every == 0:

@@ -77,8 +77,8 @@ def describe(metrics: Mapping[str, float | int], left: float | None) -> str:
     parts = [f"{name} {metrics[name]:.4f}" for name in ("loss", "eval/loss") if name in metrics]
     if "tokens_per_second" in metrics:
         parts.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
-    if metrics.get("gemm_share"):
-        parts.append(f"{metrics['gemm_share']:.0%} of GEMM limit")
+    if metrics.get("gemm_utilization"):
+        parts.append(f"{metrics['gemm_utilization']:.0%} of GEMM limit")
     if "data_wait" in metrics:
         parts.append(f"data wait {metrics['data_wait']:.1%}")
     if left is not None:

@@ -110,10 +110,10 @@ def test_each_epoch_holds_every_sample_once(sampler: Sampler) -> None:
 def test_stores_are_mixed_by_weight_at_every_moment(sampler: Sampler) -> None:
     batches, _ = walk(sampler, 20)
     order = [store for rows in batches for store, _, _ in names(rows)]
-    shares = sampler.weights / sampler.weights.sum()
-    counts = np.cumsum(np.array(order)[:, None] == np.arange(len(shares)), axis=0)
-    quota = np.arange(1, len(order) + 1)[:, None] * shares
-    assert np.abs(counts - quota).max() <= max(1.0, len(shares) / 2)
+    fractions = sampler.weights / sampler.weights.sum()
+    counts = np.cumsum(np.array(order)[:, None] == np.arange(len(fractions)), axis=0)
+    quota = np.arange(1, len(order) + 1)[:, None] * fractions
+    assert np.abs(counts - quota).max() <= max(1.0, len(fractions) / 2)
 
 
 @given(st.integers(1, 60), st.integers(1, 300), st.integers(0, 5), st.integers(0, 3))
@@ -195,9 +195,9 @@ def test_equal_rows_are_dealt_in_equal_numbers() -> None:
 def test_one_two_and_four_ranks_see_the_same_samples(accumulate: int) -> None:
     sampler = Sampler([make_view(50), make_view(70, 1)], [2.0, 1.0], DRAW, batch_samples=24)
     for step, rows in enumerate(walk(sampler, 8)[0]):
-        for world in (1, 2, 4):
-            parts = partition(rows, accumulate * world)
-            ranks = [[name for part in parts[rank::world] for name in names(part)] for rank in range(world)]
+        for world_size in (1, 2, 4):
+            parts = partition(rows, accumulate * world_size)
+            ranks = [[name for part in parts[rank::world_size] for name in names(part)] for rank in range(world_size)]
             assert sorted(chain.from_iterable(ranks)) == sorted(names(rows)), step
 
 

@@ -15,9 +15,9 @@ def digest(n: int) -> bytes:
     return hashlib.sha256(str(n).encode()).digest()[:16]
 
 
-@pytest.mark.parametrize("least", [1, 50, 1 << 14])
-def test_against_a_set(least: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DuplicateFilter, "MIN_RECENT", least)
+@pytest.mark.parametrize("min_recent", [1, 50, 1 << 14])
+def test_against_a_set(min_recent: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DuplicateFilter, "MIN_RECENT", min_recent)
     random.seed(0)
     seen, plain = DuplicateFilter(), set()
     for _ in range(200):
