@@ -18,3 +18,8 @@ def __getattr__(name: str) -> Any:
 
         return getattr(api, name)
     raise AttributeError(f"module 'pretune' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List what is handed on beside what is here."""
+    return sorted({*globals(), *__all__})

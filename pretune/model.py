@@ -14,14 +14,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from pretune import config as configuration
-from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.evaluate.embed import Embedder, budget_of
-from pretune.evaluate.engine import evaluate_examples, evaluate_store, predict_examples
+from pretune.evaluate.engine import evaluate_examples, predict_examples
 from pretune.evaluate.fill import Guess, fill
 from pretune.evaluate.likelihood import Masking, Score, score
 from pretune.evaluate.recorded import head_makers, trained_task
-from pretune.find import variants
+from pretune.evaluate.stores import evaluate_folder
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateConfig, GenerateOptions
 from pretune.generate.session import context_length
@@ -35,15 +34,14 @@ from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel, Pooling
 from pretune.nn.cast import cast_to_bf16
 from pretune.nn.model_protocol import find_language_head
-from pretune.objectives.mixture import build
 from pretune.runtime.device import choose, is_bf16
 from pretune.runtime.precision import Name as Precision
 from pretune.runtime.precision import choose_precision
 from pretune.tasks.classification import Prediction
 from pretune.tasks.task import AnyTask, Example, Truncate, data_stats, read_examples, read_texts
 from pretune.text.readers.labelled import Data, LabelledConfig
+from pretune.text.readers.memory import check_texts
 from pretune.text.samples.rows import Encoded
-from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Continuation", "Guess", "Model", "Prediction", "Score", "load"]
@@ -182,10 +180,12 @@ class Model:
             DataError: an empty text; a record without a field, with another type, with a missing value.
         """
         if isinstance(data, str):
-            return self.predict([data], None if seconds is None else [str(seconds)], truncate=truncate)[0]
+            others = [seconds] if isinstance(seconds, str) else seconds
+            return self.predict([data], others, truncate=truncate, columns=columns)[0]
         task = self.task(truncate=truncate, columns=columns)
-        if isinstance(data, list | tuple) and all(isinstance(text, str) for text in data):
-            examples = read_texts(task, data, seconds)
+        if isinstance(data, list | tuple) and not any(isinstance(item, Mapping) for item in data):
+            others = None if seconds is None else check_texts(seconds, "predict", "second text")
+            examples = read_texts(task, check_texts(data, "predict"), others)
         else:
             examples = read_examples(task, data, needs_labels=False)
         return predict_examples(self._fused, task, examples, self._encode(task, examples), self.tokenizer)
@@ -199,7 +199,8 @@ class Model:
         Raises:
             UsageError: a model or tokenizer without masks, or no mask in the text.
         """
-        return fill(self.network, self.tokenizer, text, top)
+        (checked,) = check_texts([text], "fill")
+        return fill(self.network, self.tokenizer, checked, top)
 
     def embed(
         self, texts: Texts, pooling: Pooling | None = None, *, normalize: bool = False, budget: int | None = None
@@ -224,6 +225,7 @@ class Model:
             raise UsageError(f"pooling {pooling!r}: expected mean, cls or last")
         if isinstance(texts, str):
             raise UsageError("embed takes a list of texts: embed([text])")
+        texts = check_texts(texts, "embed")
         out = Embedder(self._fused, self.tokenizer, self.length, chosen, budget or budget_of(self.device))(texts)
         return np.asarray(F.normalize(torch.from_numpy(out)).numpy()) if normalize else out
 
@@ -241,17 +243,19 @@ class Model:
         Raises:
             UsageError: an option out of range, an empty or too long prompt, a model that does not generate.
         """
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        texts = [prompts] if isinstance(prompts, str) else check_texts(prompts, "generate", "prompt")
         written = [continuation.text for continuation in self.continuations(texts, **options)]
         return written[0] if isinstance(prompts, str) else written
 
     def continuations(self, prompts: Texts, **options: Unpack[GenerateOptions]) -> list[Continuation]:
         """As `generate`, with tokens and the reason why each text ended."""
-        return generate(self._fused, self.tokenizer, self.tokenizer.encode_batch(prompts), _options(options))
+        tokens = self.tokenizer.encode_batch(check_texts(prompts, "generate", "prompt"))
+        return generate(self._fused, self.tokenizer, tokens, _options(options))
 
     def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> Iterator[str]:
         """As `generate`, handing out the text as it grows, by whole characters."""
-        parts = stream(self._fused, self.tokenizer, [self.tokenizer.encode(prompt)], _options(options))
+        tokens = self.tokenizer.encode_batch(check_texts([prompt], "stream", "prompt"))
+        parts = stream(self._fused, self.tokenizer, tokens, _options(options))
         return (text for _, text in parts)
 
     def score(
@@ -270,6 +274,8 @@ class Model:
         """
         if isinstance(texts, str) or isinstance(sources, str):
             raise UsageError("score takes lists of texts: score([text])")
+        texts = check_texts(texts, "score")
+        sources = None if sources is None else check_texts(sources, "score", "source")
         chosen = budget or budget_of(self.device)
         return score(self._fused, self.tokenizer, texts, sources, masking=masking, budget=chosen)
 
@@ -314,20 +320,8 @@ class Model:
             examples = read_examples(judge, data)
             rows = self._encode(judge, examples)
             return evaluate_examples(self._fused, judge, examples, rows, self.tokenizer)
-        store = TokenStore.open(path)
-        store.check_tokenizer(self.tokenizer.hash)
-        built = build(objective or self._objective(), self.tokenizer.vocabulary)
-        built.setup(self.network, Draw(0))
-        if built.auxiliary_models():
-            raise UsageError("this objective trains a model of its own along, and is evaluated in its run alone")
-        return evaluate_store(
-            self.network,
-            built.to(self.device),
-            store.split(split),
-            self.tokenizer,
-            length=length or min(128, self.length),
-            pack=pack,
-        )
+        size = length or min(128, self.length)
+        return evaluate_folder(self.network, self.tokenizer, path, objective, split=split, length=size, pack=pack)
 
     def export(
         self,
@@ -361,17 +355,6 @@ class Model:
             max_shard_bytes=max_shard_bytes,
             pooling=pooling,
         )
-
-    def _objective(self) -> dict[str, float]:
-        """What the heads were made for: the objectives that their roles are named after."""
-        known = [] if self.network.has_encoder else variants("objectives")
-        weights = {role: 1.0 for role in self.network.heads if role in known}
-        if not weights:
-            raise UsageError(
-                f"the heads of this {self.network.family} model do not tell on which objective to evaluate it; name "
-                "one, such as denoise, span or prefix for an encoder-decoder"
-            )
-        return weights
 
     def _encode(self, task: AnyTask, examples: Sequence[Example]) -> list[Encoded]:
         rows = task.encode(examples, self.tokenizer, self.length)

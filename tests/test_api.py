@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,6 +124,42 @@ def test_predict_refuses(models: dict[str, Model]) -> None:
         models["labels"].predict("the cat " * 30, truncate="error")
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("value", [None, NAN, 3])
+def test_what_is_no_text_is_refused_with_its_place(models: dict[str, Model], value: Any) -> None:
+    """`predict(["a", None])` ended as a TypeError, `predict(None)` as an AssertionError."""
+    classifier, decoder, masked = models["labels"], models["gpt2"], models["mlm"]
+    what = r"2 holds the number 3, not text" if value == 3 else r"2 has no value \((null|the number nan)\)"
+    calls: list[Callable[[], object]] = [
+        lambda: classifier.predict(["a", value]),
+        lambda: classifier.predict(["a", "b"], ["c", value]),
+        lambda: classifier.embed(["a", value]),
+        lambda: decoder.generate(["a", value]),
+        lambda: decoder.continuations(["a", value]),
+        lambda: decoder.score(["a", value]),
+    ]
+    for call in calls:
+        with pytest.raises(DataError, match=what):
+            call()
+    for single in (lambda: masked.fill(value), lambda: decoder.stream(value)):
+        with pytest.raises(DataError, match=what.replace("2 ", "1 ", 1)):
+            single()
+    with pytest.raises(DataError, match="holds no records"):
+        classifier.predict(value)
+
+
+def test_dir_lists_what_is_handed_on() -> None:
+    assert {"load", "pretrain", "finetune"} <= set(dir(pretune))
+
+
+@pytest.mark.parametrize("name", ["bert-base-uncased", "google/bert_uncased"])
+def test_a_name_of_a_hub_is_answered(name: str) -> None:
+    with pytest.raises(MissingInputError, match=f"fetches nothing from a hub.*hf download {name} --local-dir"):
+        pretune.load(name)
+
+
 def test_generate_and_stream(models: dict[str, Model]) -> None:
     model = models["gpt2"]
     one = model.generate("the quick", max_new_tokens=12)
@@ -171,6 +209,11 @@ def test_evaluate_store(models: dict[str, Model], tmp_path: Path) -> None:
         models["gpt2"].evaluate(tmp_path / "mlm")
     with pytest.raises(UsageError, match="do not tell on which objective"):
         models["labels"].evaluate(tmp_path / "mlm")
+    prepare(
+        tmp_path / "text.txt", models["mlm"].tokenizer, tmp_path / "whole", PrepareConfig(validation=0, processes=1)
+    )
+    with pytest.raises(DataError, match=r"whole \(validation\) has no text; evaluate another split \(--split train\)"):
+        models["mlm"].evaluate(tmp_path / "whole")  # printed {} and exited 0
 
 
 @pytest.mark.parametrize("name", ["gpt2", "mlm", "labels"])

@@ -1,6 +1,6 @@
-"""Renders what `pretune show families` and `pretune show objectives` print, from the files themselves.
+"""Renders what `pretune show families`, `objectives` and `tasks` print, from the files themselves.
 
-`docs/families.md` and `docs/objectives.md` are what they print.
+`docs/families.md`, `docs/objectives.md` and `docs/tasks.md` are what they print.
 """
 
 from __future__ import annotations
@@ -38,7 +38,14 @@ def objectives() -> str:
     return _page("Objectives", _OBJECTIVES, (_objective(name) for name in variants("objectives")))
 
 
-PAGES: dict[str, Callable[[], str]] = {"families": families, "objectives": objectives}
+def tasks() -> str:
+    """Renders every task: what it learns, its data and its fields."""
+    from pretune.find import variants
+
+    return _page("Tasks", _TASKS, (_task(name) for name in variants("tasks")))
+
+
+PAGES: dict[str, Callable[[], str]] = {"families": families, "objectives": objectives, "tasks": tasks}
 
 _FAMILIES = f"""
 Each family is one file of `pretune/models`, with the name that `--model.family` takes. Weights include the heads of
@@ -53,6 +60,11 @@ Each objective is one file of `pretune/objectives`, with the name that `--object
 same data. A field is set as `--objective.mlm.rate 0.3`. Operations are those of a training step, with all its passes
 and heads, relative to those of `mlm` with a BERT of the same layers and width on the same texts of 126 tokens;
 `benchmarks/README.md` has the measured times (`make bench ARGS=objective_cost`).
+"""
+_TASKS = """
+Each task is one file of `pretune/tasks`, with the name that `--task` takes. A field is set as
+`--task.classification.class_weights balanced`; which columns of the files are read is said in `data.columns`
+(`--data.columns.text_column`). A task of your own is a file, too: [add/task.md](add/task.md).
 """
 
 
@@ -111,6 +123,19 @@ def _objective(name: str) -> str:
     fields = "```\n" + describe(objective.Config, f"--objective.{name}.") + "\n```"
     description = inspect.cleandoc((module.__doc__ if module else None) or "")
     return "\n\n".join([f"## {name}", description, facts, fields])
+
+
+def _task(name: str) -> str:
+    from pretune.cli.fields import describe
+    from pretune.find import find_class
+    from pretune.tasks.task import AnyTask, Task
+
+    task: type[AnyTask] = find_class("tasks", name, Task)  # type: ignore[type-abstract]
+    module = inspect.getmodule(task)
+    labels = "labels" if task.needs_labels else "labels in validation data alone"
+    facts = f"Needs: {labels}. Checkpoints are compared by `{task.main_metric}`."
+    fields = "```\n" + describe(task.Config, f"--task.{name}.", without=("columns",)) + "\n```"
+    return "\n\n".join([f"## {name}", inspect.cleandoc((module.__doc__ if module else None) or ""), facts, fields])
 
 
 @cache

@@ -48,9 +48,14 @@ def show_fields(words: Sequence[str]) -> None:
         print("\nVariants, each a file: " + "; ".join(f"{axis}: {', '.join(variants(axis))}" for axis in _AXES))
 
 
-def describe(schema: type[BaseModel], prefix: str = "--") -> str:
-    """Renders a paragraph for each field: `--a.b TYPE = default`, then its meaning."""
-    return "\n".join(_paragraphs(schema, prefix))
+def describe(schema: type[BaseModel], prefix: str = "--", without: Sequence[str] = ()) -> str:
+    """Renders a paragraph for each field: `--a.b TYPE = default`, then its meaning.
+
+    Args:
+        without: fields to leave out.
+    """
+    names = [name for name in schema.model_fields if name not in without]
+    return "\n".join(_paragraphs(schema, prefix, names))
 
 
 def _optimizer_fields() -> str:

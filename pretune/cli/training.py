@@ -64,12 +64,12 @@ def finetune(*words: Args, session: Common = DEFAULT) -> None:
 
 
 def show(*words: Args, session: Common = DEFAULT) -> None:
-    """Show what a recipe would do, without running it; or list the families or objectives.
+    """Show what a recipe would do, without running it; or list the families, objectives or tasks with their fields.
 
     Prints modules with shapes, parameters, memory, and the numbers of steps, epochs and tokens.
 
     Args:
-        words: [RECIPE.toml] [--field value]..., or `families`, or `objectives`.
+        words: [RECIPE.toml] [--field value]..., or `families`, `objectives` or `tasks`.
     """
     from pretune.cli.catalogue import PAGES
 

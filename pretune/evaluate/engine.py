@@ -23,6 +23,7 @@ from torch import nn
 
 from pretune.batch import Batch
 from pretune.draw import Draw
+from pretune.errors import DataError
 from pretune.loss import Term
 from pretune.models.model import LanguageModel
 from pretune.objectives.objective import Objective
@@ -176,17 +177,24 @@ def evaluate_store(
     Returns:
         `loss/<name>`, `perplexity/<name>`, `accuracy/<name>`, `predictions/<name>`; for causal language modelling also
         `bits_per_byte`.
+
+    Raises:
+        DataError: the split has no text, or none on which an objective predicts anything.
     """
     draw = Draw(0).at("evaluate")
     context = partial(inference_context, model.device, is_bf16(model))
     sums: dict[str, list[float]] = {}
     for part in objective.alternatives:
         view = build_view(split, part.view, length - part.overhead, part.lookahead, pack or part.pack, part.words)
+        if not len(view):
+            raise DataError(_no_sample(part, split))
         root = RootModule(model, part).eval()
         for result in run_batches(root, _windows(part, view, draw, budget), tokenizer, model.device, context):
             _add_terms(sums, result.terms)
     out: dict[str, float] = {}
     for name, (loss, count, correct) in sums.items():
+        if not count:
+            raise DataError(f"{name} predicts nothing in {split.where}; give the store more text")
         mean = loss / max(count, 1.0)
         out |= {
             f"loss/{name}": mean,
@@ -198,6 +206,16 @@ def evaluate_store(
         loss, count, _ = sums[name]
         out["bits_per_byte"] = loss / math.log(2) / max(1.0, count * bytes_per_token(split, tokenizer))
     return out
+
+
+def _no_sample(objective: Objective, split: TokenSplit) -> str:
+    """Says that a split has no sample for an objective."""
+    if not split.token_count:
+        remedy = "evaluate another split (--split train), or prepare the store with validation = 0.01"
+        return f"{split.where} has no text; {remedy}"
+    name = getattr(objective, "name", type(objective).__name__)
+    texts = f"the {split.document_count:,} documents of {split.where}"
+    return f"{name} finds no sample in {texts}; give the store more text, or evaluate another objective"
 
 
 def _windows(objective: Objective, view: View, draw: Draw, budget: int) -> Iterator[Batch]:

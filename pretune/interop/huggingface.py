@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pretune.disk import NewFolder, storage_errors
-from pretune.errors import DataError, MissingInputError
+from pretune.errors import DataError, no_such_folder
 from pretune.interop.description import Description, class_labels, describe, interpret, read_description
 from pretune.interop.file_fields import GENERATION
 from pretune.interop.gguf import GgufWeights
@@ -146,7 +146,7 @@ def _open(path: Path, overrides: Mapping[str, Any]) -> tuple[Weights | GgufWeigh
         gguf = GgufWeights(path)
         return gguf, interpret(path, gguf.config(), gguf.shapes, overrides)
     if not path.is_dir():
-        raise MissingInputError(f"{path}: no such model folder")
+        raise no_such_folder(path, "model folder")
     weights = Weights(path)
     return weights, read_description(path, weights.shapes, overrides)
 

@@ -226,6 +226,8 @@ class Classification(Task[ClassificationExample, Prediction, Prediction]):
     def score(self, predictions: Sequence[Prediction], examples: Sequence[ClassificationExample]) -> dict[str, float]:
         """Accuracy, macro F1, Matthews' coefficient; precision, recall, F1 and count of each label.
 
+        Macro F1 is the official average: over the labels that the truth or the predictions hold.
+
         Raises:
             DataError: an example without a label.
         """
@@ -237,7 +239,7 @@ class Classification(Task[ClassificationExample, Prediction, Prediction]):
         )
         scores = {
             "accuracy": float(metrics.accuracy_score(truth, guess)),
-            "f1_macro": float(metrics.f1_score(truth, guess, labels=self.labels, average="macro", zero_division=0.0)),
+            "f1_macro": float(metrics.f1_score(truth, guess, average="macro", zero_division=0.0)),
             "mcc": float(metrics.matthews_corrcoef(truth, guess)),
         }
         for n, label in enumerate(self.labels):

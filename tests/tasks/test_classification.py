@@ -152,6 +152,14 @@ def test_a_batch_without_labels_has_a_loss_of_zero() -> None:
     assert not model.logits.grad.any()
 
 
+def test_macro_f1_is_over_labels_in_truth_or_prediction() -> None:
+    """A label that the file does not hold counted as 0: 0.67 for scikit-learn's 1.0."""
+    task = make_task()
+    truth = [LABELS[n] for n in (0, 1, 0)]
+    scores = task.score([Prediction(label, {label: 1.0}) for label in truth], examples(*truth))
+    assert scores["f1_macro"] == metrics.f1_score(truth, truth, average="macro") == 1.0
+
+
 def test_scores_are_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     truth, guess = ([LABELS[n] for n in rng.integers(0, 3, size=60)] for _ in range(2))

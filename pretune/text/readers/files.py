@@ -38,7 +38,8 @@ class SourceConfig(Config):
             (`conll.py`), or "auto": by suffix.
         columns: names of the columns of CSV and TSV files that have no header row, in order; None: the first row
             is the header. A first row equal to `columns` is a header too.
-        quotes: whether CSV or TSV fields may be quoted; None: CSV yes, TSV no (as GLUE, SST and CLUE write them).
+        quotes: whether CSV or TSV fields may be quoted; None: CSV yes; TSV no (as GLUE, SST and CLUE write them),
+            unless all its quotes are those of `csv.writer` and pandas.
         max_document_bytes: bytes of the longest record that is read (UTF-8); a longer one is refused without being
             held in memory.
         max_compression_ratio: how many times its own size a compressed file may unfold to (beyond 64 MiB).

@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import pyarrow as pa
 
 from pretune.errors import DataError
-from pretune.text.readers.records import Origin, Record, describe
+from pretune.text.readers.records import Origin, Record, describe, is_missing
 
 
 @runtime_checkable
@@ -43,6 +43,29 @@ class PolarsFrame(Protocol):
 
 Records: TypeAlias = Iterable[Mapping[str, object]] | DataFrame | PolarsFrame | pa.Table
 """A list of dicts, a DataFrame, an Arrow table, a `datasets.Dataset`, or anything that gives mappings in turn."""
+
+
+def check_texts(texts: object, use: str, what: str = "text") -> list[str]:
+    """Checks that something is a list of texts, each of which is text.
+
+    Args:
+        use: what the texts are for, such as `embed`, for messages.
+        what: what one of them is called.
+
+    Raises:
+        DataError: no list, or an item that is not text or stands for no value, with its number.
+    """
+    items = texts.tolist() if hasattr(texts, "tolist") else texts  # an array, a column of a DataFrame
+    if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
+        raise DataError(f"{use}: {describe(items)} is no list of {what}s; give a list, such as [{what!r}]")
+    out: list[str] = []
+    for number, item in enumerate(items, 1):
+        if isinstance(item, str):
+            out.append(item)
+            continue
+        reason = f"has no value ({describe(item)})" if is_missing(item) else f"holds {describe(item)}, not text"
+        raise DataError(f"{use}: {what} {number} {reason}; fill it in or leave it out")
+    return out
 
 
 def is_path(data: object) -> bool:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import logging
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from io import StringIO
+from typing import Literal
 
 from pretune.text.readers.files import Source, SourceConfig
 from pretune.text.readers.lines import split_lines, text_blocks
@@ -13,6 +16,8 @@ from pretune.text.readers.records import Column, RecordError, Row, absent
 
 _QUOTES = 'close it, double quotes inside quoted fields (""), or set quotes = false if they are plain characters'
 _RETURN = "remove the carriage return, or quote the field that holds it"
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+_log = logging.getLogger("pretune")
 MAX_LINES = 100_000  # of one record: a quote left open does not swallow a file of short lines
 
 
@@ -49,6 +54,38 @@ def read_table(
         else:
             is_first = False
             yield line, {name: fields[index] for name, index in indices}
+
+
+def is_quoted(source: Source, config: SourceConfig, delimiter: str) -> bool:
+    """Whether the first MiB of a file is what `csv.writer` or pandas would write for its rows; a quoted file is said.
+
+    A file with other quotes too is plain; fields of it that look quoted are said.
+    """
+    block = next(text_blocks(source, config), None)
+    if block is None or isinstance(block, RecordError) or '"' not in block[1]:
+        return False
+    if any(_is_written(block[1], delimiter, quoting) for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)):
+        _log.info("%s: fields are quoted, and read without their quotes; quotes = false keeps them", source.path)
+        return True
+    rows = enumerate(split_lines(block[1]), block[0])
+    doubled = [n for n, text in rows if '""' in text and any(map(_QUOTED.fullmatch, text.split(delimiter)))]
+    if doubled:
+        what = "%s: %d lines have fields that look quoted (line %d), others have plain quotes: all are kept; set quotes"
+        _log.warning(what, source.path, len(doubled), doubled[0])
+    return False
+
+
+def _is_written(text: str, delimiter: str, quoting: Literal[0, 1]) -> bool:
+    """Whether `csv.writer` gives a text for the rows that `csv.reader` finds in it; the last may be cut off."""
+    rows: list[list[str]] = []
+    try:
+        rows.extend(csv.reader(StringIO(text, newline="\n"), delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        if "unexpected end" not in str(error):
+            return False
+    written = StringIO()
+    csv.writer(written, delimiter=delimiter, quoting=quoting, lineterminator="\n").writerows(rows)
+    return bool(rows) and text.rstrip("\n").startswith(written.getvalue().rstrip("\n"))
 
 
 def _indices(columns: Sequence[Column], header: list[str]) -> list[tuple[str, int]]:

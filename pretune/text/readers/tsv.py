@@ -6,11 +6,15 @@ from collections.abc import Iterator, Sequence
 
 from pretune.text.readers.files import Source, SourceConfig
 from pretune.text.readers.records import Column, RecordError, Row
-from pretune.text.readers.tables import read_table
+from pretune.text.readers.tables import is_quoted, read_table
 
 SUFFIXES = (".tsv",)
 
 
 def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[Row | RecordError]:
-    """A record for each row; quotes are plain characters, as GLUE writes them, unless `config.quotes` is true."""
-    return read_table(source, columns, config, "\t", quoted=bool(config.quotes))
+    """A record for each row; quotes are plain characters, as GLUE writes them, unless `config.quotes` is true.
+
+    Where `config.quotes` says nothing, fields that are all quoted as `csv.writer` and pandas quote them are read so.
+    """
+    quoted = is_quoted(source, config, "\t") if config.quotes is None else config.quotes
+    return read_table(source, columns, config, "\t", quoted=quoted)

@@ -95,6 +95,7 @@ class TokenSplit:
         self._name, self._fingerprint = name, fingerprint
         self.token_count = manifest.tokens
         self.document_count = manifest.documents
+        self.where = f"{folder} ({name})"
         self._folder = folder
         self._shards = [map_file(folder, file, scattered=True) for file in manifest.shards]
         self._bounds = np.cumsum([0, *(file.items for file in manifest.shards)])

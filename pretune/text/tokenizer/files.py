@@ -10,7 +10,7 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from pretune.errors import DataError, MissingInputError
+from pretune.errors import DataError, MissingInputError, no_such_folder
 from pretune.text.tokenizer import sentencepiece
 from pretune.text.tokenizer.gguf import read_gguf_tokenizer
 from pretune.text.tokenizer.marian import SOURCE, read_marian
@@ -37,7 +37,7 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, Settings]:
         DataError: a file that cannot be read as what it claims to be.
     """
     if not path.exists():
-        raise MissingInputError(f"{path}: no such tokenizer")
+        raise no_such_folder(path, "tokenizer")
     if path.suffix == ".gguf":
         return read_gguf_tokenizer(path)
     folder = path if path.is_dir() else path.parent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import gzip
 import json
 import os
@@ -10,6 +11,7 @@ import random
 import tracemalloc
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -107,6 +109,31 @@ def test_csv_quotes_and_tsv_does_not(tmp_path: Path) -> None:
     assert texts(write(path, 'text\tlabel\n"a\tb"\t1\n'), quotes=True) == ["a\tb"]
     assert texts(write(path, "0\tone\n1\ttwo\n"), columns=("label", "text")) == ["one", "two"]
     assert texts(write(path, "label\ttext\n1\ttwo\n"), columns=("label", "text")) == ["two"]
+
+
+def test_a_tsv_of_csv_writer_loses_its_quotes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The quotes of `csv.writer` and pandas stayed in the text, without a word."""
+    rows = ['she said "yes"', "plain", '"all of it"', "a, b"]
+    path = tmp_path / "a.tsv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter="\t").writerows([["text", "label"], *([row, "1"] for row in rows)])
+    with caplog.at_level("INFO"):
+        assert texts(path) == rows
+    assert "fields are quoted, and read without their quotes" in caplog.text
+    assert texts(path, quotes=False)[0] == '"she said ""yes"""'
+    pd.DataFrame({"text": [*rows, "tab\tinside"], "label": 1}).to_csv(path, sep="\t", index=False)
+    assert texts(path) == [*rows, "tab\tinside"]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter="\t", quoting=csv.QUOTE_ALL).writerows([["text", "label"], ["one", "1"]])
+    assert texts(path) == ["one"]
+
+
+def test_a_tsv_with_quotes_of_both_kinds_keeps_them_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "a.tsv", 'text\tlabel\n"she said ""yes"""\t1\n5" disk\t0\n')
+    assert texts(path) == ['"she said ""yes"""', '5" disk']
+    assert "1 lines have fields that look quoted (line 2), others have plain quotes" in caplog.text
 
 
 def test_parquet_rows(tmp_path: Path) -> None:

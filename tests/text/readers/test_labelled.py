@@ -89,7 +89,7 @@ def test_labels_may_be_missing_when_they_are_not_needed(tmp_path: Path) -> None:
         ("a.csv", "text,label\nx, y,1\n", r"a\.csv:2: 3 fields where the header has 2: 'x, y,1'; quote"),
         ("a.csv", "text,label\nx\n", r"a\.csv:2: 1 fields where the header has 2: 'x'"),
         ("a.csv", 'text,label\n"x,1\ny,2\n', r"a\.csv:2: broken quotes"),
-        ("a.tsv", 'text\tlabel\n"a\tb"\t1\n', r"a\.tsv:2: 3 fields .*quotes = true"),
+        ("a.tsv", 'text\tlabel\n"a\tb"\t1\n5" disk\t2\n', r"a\.tsv:2: 3 fields .*quotes = true"),
         ("a.csv", b"text,label\nx,1\n\xb0\xa1,0\n", r"a\.csv:3: not UTF-8: .* 0xb0 .*iconv -f GB18030"),
         (
             "a.jsonl",
