@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -11,37 +12,49 @@ from pretune.text.readers.lines import split_lines, text_blocks
 from pretune.text.readers.records import Column, RecordError, Row, absent
 
 SUFFIXES = (".jsonl", ".ndjson", ".json")
+_raw_decode = json.JSONDecoder().raw_decode
 
 
 def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[Row | RecordError]:
-    """A record for each line."""
+    """A record for each line, with all its fields: leaving the unread ones out takes longer than keeping them."""
     file, names = str(source.path), [column.name for column in columns]
     required = [column for column in columns if column.required]
+    needed = {column.name for column in required}
     quoted = [json.dumps(name, ensure_ascii=False) for name in names]
-    loads = json.loads
+    patterns = [(name, re.compile(re.escape(name) + r"\s*:")) for name in quoted]
     for item in text_blocks(source, config):
         if isinstance(item, RecordError):
             yield item
             continue
         first, block = item
         lines = split_lines(block)
-        suspicious = any(block.count(name) > len(lines) for name in quoted)  # some line may name a field twice
+        is_suspicious = any(  # some line may name a field twice; the second test is the slow one
+            block.count(name) > len(lines) and len(pattern.findall(block)) > len(lines) for name, pattern in patterns
+        )
         for line, text in enumerate(lines, first):
             try:
-                record = loads(text)
-                fields = {name: record[name] for name in names if name in record}
-            except (ValueError, RecursionError, AttributeError, TypeError) as error:
+                record = _parse(text)
+            except (ValueError, RecursionError) as error:
                 yield (line, {}) if not text or text.isspace() else _bad_json(file, line, text, error)
                 continue
-            if not isinstance(record, dict):
-                yield _bad_json(file, line, text, TypeError())
-            elif suspicious and (twice := _named_twice(text, names)):
+            if type(record) is not dict:  # json gives no subclass of it
+                yield _not_an_object(file, line, text)
+            elif is_suspicious and (twice := _named_twice(text, names)):
                 reason = f"field {twice!r} is there twice"
                 yield RecordError(file, line, reason, "leave one of the two out")
-            elif len(fields) < len(names) and (missing := absent(file, line, required, record, "field")):
+            elif record.keys() >= needed:
+                yield line, record
+            elif missing := absent(file, line, required, record, "field"):
                 yield missing
-            else:
-                yield line, fields
+
+
+def _parse(text: str) -> object:
+    """`json.loads`, a tenth faster where nothing but the value stands in the text, as it nearly always does."""
+    try:
+        value, end = _raw_decode(text)
+    except ValueError:
+        return json.loads(text)  # white space before the value, or the error as everybody knows it
+    return value if end == len(text) else json.loads(text)
 
 
 def _named_twice(text: str, names: Sequence[str]) -> str | None:
@@ -57,13 +70,14 @@ def _named_twice(text: str, names: Sequence[str]) -> str | None:
     return next((name for name in names if counts[name] > 1), None)
 
 
+def _not_an_object(file: str, line: int, text: str) -> RecordError:
+    what = "a JSON array" if text.lstrip()[:1] == "[" else f"{text.strip()[:40]!r}"
+    return RecordError(file, line, f"holds {what}, not an object", "write one JSON object a line: jq -c '.[]' IN > OUT")
+
+
 def _bad_json(file: str, line: int, text: str, error: Exception) -> RecordError:
-    start = text.lstrip()[:1]
-    if isinstance(error, AttributeError | TypeError) or (line == 1 and start == "["):
-        what = "a JSON array" if start == "[" else f"{text.strip()[:40]!r}"
-        return RecordError(
-            file, line, f"holds {what}, not an object", "write one JSON object a line: jq -c '.[]' IN > OUT"
-        )
+    if line == 1 and text.lstrip()[:1] == "[":
+        return _not_an_object(file, line, text)
     if isinstance(error, json.JSONDecodeError):
         if line == 1 and text.strip() == "{":
             return RecordError(

@@ -397,3 +397,21 @@ def test_real_corpora_are_read_whole() -> None:
     ) + sum(len("".join(d.text.split())) for d in read_corpus(str(DATA / "corpora/**/*.jsonl")))
     assert kept == raw
     assert stats.quarantined == 0
+
+
+def test_json_lines_may_have_white_space_round_them_and_names_of_fields_in_their_values(tmp_path: Path) -> None:
+    lines = [
+        '  {"text": "a"}',
+        '{"text": "b"} \t',
+        '{"text": "\\"text\\": c", "kind": "text"}',
+        "\t[1]",
+        '{"text": "d"} x',
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    stats = DataStats()
+    documents = read_corpus(tmp_path / "a.jsonl", CorpusConfig(on_error="skip"), stats)
+    assert [document.text for document in documents] == ["a", "b", '"text": c']
+    assert [(e.line, e.reason) for e in stats.quarantine] == [
+        (4, "holds a JSON array, not an object"),
+        (5, "not JSON: Extra data at character 15"),
+    ]
