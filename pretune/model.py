@@ -29,6 +29,7 @@ from pretune.interop.description import labelled_role
 from pretune.interop.export import Exported, Format, export_model
 from pretune.interop.huggingface import load_model
 from pretune.interop.metadata import read_metadata
+from pretune.interop.model_tokenizer import fit_tokenizer
 from pretune.interop.weights import SHARD_BYTES
 from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel, Pooling
@@ -90,7 +91,7 @@ class Model:
 
     def __init__(self, network: LanguageModel, tokenizer: Tokenizer, folder: Path | str = ".") -> None:
         self.network = network
-        self.tokenizer = tokenizer
+        self.tokenizer = fit_tokenizer(tokenizer, network)
         self.folder = Path(folder)
         self._is_bf16 = is_bf16(network)
 

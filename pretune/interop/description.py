@@ -289,6 +289,8 @@ def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[st
         vocabulary = tokenizer.vocabulary
         special = {"pad_token_id": vocabulary.pad, "bos_token_id": vocabulary.bos, "eos_token_id": vocabulary.ending}
         config |= {name: number for name, number in special.items() if number is not None}
+        other = {f"{role}_token_id": getattr(vocabulary, role) for role in ("cls", "sep", "mask")}
+        config |= {name: number for name, number in other.items() if name in config and number is not None}
     absent = [name for name in _SPECIAL if isinstance(config.get(name), int) and config[name] >= model.vocab_size]
     config |= dict.fromkeys(absent)  # a token that the model does not have: transformers would not build it
     role = labelled_role(model)

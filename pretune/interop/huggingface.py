@@ -20,6 +20,7 @@ from pretune.errors import DataError, no_such_folder
 from pretune.interop.description import Description, class_labels, describe, interpret, read_description
 from pretune.interop.file_fields import GENERATION
 from pretune.interop.gguf import GgufWeights
+from pretune.interop.model_tokenizer import fit_tokenizer, move_positions
 from pretune.interop.recorded_heads import HeadMakers, recorded_heads
 from pretune.interop.sentence_transformers import read_pooling, write_modules
 from pretune.interop.weight_names import FileTable, export_weights
@@ -91,6 +92,18 @@ def load_model(
     model.to(dtype)
     loaded.unexpected = table.left_over(model)
     model.loaded = loaded
+    return model
+
+
+def read_body(path: Path | str, overrides: Mapping[str, Any]) -> LanguageModel:
+    """Builds the model that files describe without heads and without memory, to be looked at.
+
+    Raises:
+        MissingInputError, DataError, UsageError: as `load_model`.
+    """
+    _, description = _open(Path(path), overrides)
+    model = construct(description.family, description.config)
+    model.loaded = Loaded()
     return model
 
 
@@ -254,6 +267,9 @@ def write_model(
         DataError: the tokenizer has more tokens than the model.
     """
     check_vocabulary(model, tokenizer)
+    if tokenizer is not None:
+        tokenizer = fit_tokenizer(tokenizer, model)
+        move_positions(model, tokenizer)
     config, generation = describe(model, tokenizer)
     weights = export_weights(model)
     if dtype is not None:

@@ -198,6 +198,11 @@ class LanguageModel(nn.Module):
         return min(int(limit) for limit in limits if isinstance(limit, int | float) and limit > 0)
 
     @property
+    def segments(self) -> int:
+        """How many segments it tells apart, as the two texts of a pair; 0 for none."""
+        return 0 if self.embedding.segment is None else self.embedding.segment.num_embeddings
+
+    @property
     def labels(self) -> list[str]:
         """Names of the classes of the classification head.
 

@@ -66,6 +66,12 @@ WEIGHT_MAP: Sequence[Weight] = [
 ]
 
 
+def with_pad(config: Config, pad: int) -> Config:
+    """The configuration of the same positions behind another pad token."""
+    length = config.max_position_embeddings + pad - config.pad_token_id
+    return config.model_copy(update={"pad_token_id": pad, "max_position_embeddings": length})
+
+
 def build(config: Config) -> LanguageModel:
     """Builds a RoBERTa without heads."""
     width, dropout = config.hidden_size, config.hidden_dropout_prob

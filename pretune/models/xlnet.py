@@ -165,12 +165,20 @@ class TwoStreamBlock(nn.Module):
         return out
 
 
+_SEGMENTS = 5  # of its authors' files: two texts, the class, the separator, padding
+
+
 class XLNet(LanguageModel):
     """A language model with a content stream and a query stream."""
 
     def __init__(self, config: Config, embedding: Embedding, stack: Stack, parts: HeadParts) -> None:
         super().__init__("xlnet", config, embedding, stack, parts, std=config.initializer_range)
         self.mask = nn.Parameter(torch.empty(config.d_model))
+
+    @property
+    def segments(self) -> int:
+        """Its attention sees only whether two tokens are of one segment."""
+        return _SEGMENTS
 
     @property
     def supports_permutation(self) -> bool:

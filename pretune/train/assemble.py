@@ -32,6 +32,7 @@ from pretune.train.network import (
     FrozenModels,
     apply_model_settings,
     build_network,
+    fitted_tokenizer,
     loading_notes,
     tune_network,
     tuning_method,
@@ -147,6 +148,7 @@ def assemble(
     tokenizer = Tokenizer.load(_tokenizer_path(recipe, stores))
     if stores is not None:
         stores.check_tokenizer(tokenizer)
+    tokenizer = fitted_tokenizer(recipe, tokenizer)
     labelled = LabelledData(recipe, tokenizer, train_data, validation_data) if recipe.task else None
     members = build_members(recipe.objective, tokenizer.vocabulary)
     members += [labelled.task] if labelled is not None else []

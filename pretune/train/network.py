@@ -7,7 +7,8 @@ from typing import cast
 
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.interop.deltas import base_fingerprint
-from pretune.interop.huggingface import load_model
+from pretune.interop.huggingface import load_model, read_body
+from pretune.interop.model_tokenizer import fit_tokenizer, resolve_token_ids
 from pretune.interop.recorded_heads import head_sources
 from pretune.models import build as build_model
 from pretune.models.frozen import FrozenModel
@@ -33,12 +34,36 @@ def build_network(recipe: Recipe, heads: MakeHeads, tokenizer: Tokenizer) -> Lan
     if config.init is not None:
         model = load_model(config.init, heads=heads, overrides=config.overrides, seed=recipe.seed)
     else:
-        overrides = {"vocab_size": tokenizer.vocabulary.size, **config.overrides}
-        family, size = config.family or "bert", config.size or "mini"
+        family, size = family_of(recipe)
+        overrides, _ = resolve_token_ids(family, size, config.overrides, tokenizer)
         model = build_model(family, size, heads, overrides, seed=recipe.seed)
     _check_fit(recipe, model, tokenizer)
     apply_model_settings(model, config)
     return model
+
+
+def family_of(recipe: Recipe) -> tuple[str, str]:
+    """The family and the size of a model that a recipe builds anew."""
+    return recipe.model.family or "bert", recipe.model.size or "mini"
+
+
+def fitted_tokenizer(recipe: Recipe, tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer of a run, with what its model reads around a text.
+
+    Args:
+        tokenizer: of the data. A model that is read brings its own, where the two differ in nothing else.
+
+    Raises:
+        PretuneError: a model or a configuration that cannot be had with this tokenizer.
+    """
+    if recipe.model.init is None:
+        return resolve_token_ids(*family_of(recipe), recipe.model.overrides, tokenizer)[1]
+    try:
+        own = Tokenizer.load(recipe.model.init)
+    except (DataError, MissingInputError):
+        own = tokenizer  # a model without a tokenizer
+    body = read_body(recipe.model.init, recipe.model.overrides)
+    return fit_tokenizer(own if own.hash == tokenizer.hash else tokenizer, body)
 
 
 def tune_network(recipe: Recipe, model: LanguageModel) -> LanguageModel:

@@ -29,6 +29,14 @@ _GUESSES = {
 BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
+AS_WRITTEN = "PreTrainedTokenizerFast"
+"""The class of `transformers` that uses a tokenizer.json as it is; the others put their own pipeline in its place."""
+KEEP_AS_WRITTEN = {"AutoTokenizer": [None, "as_written.TokenizersBackend"]}
+"""A value of `auto_map` that names no file. `transformers` has model types for which it overrules the class that is
+written, except where `auto_map` names a class of the folder's own: that is not trusted, and the class written is."""
+_REBUILDING = ("add_bos_token", "add_eos_token")  # with these, `transformers` makes the template anew
+
+
 def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, Settings]:
     """A backend and the settings beside it, from a folder or any of the known files.
 
@@ -49,8 +57,7 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, Settings]:
         )
     settings = _settings(folder)
     if file.name == "vocab.json" and (folder / SOURCE).is_file():
-        # the class of its own reads no tokenizer.json, which is what is written
-        return read_marian(folder, _parse(file), settings), settings | {"tokenizer_class": "PreTrainedTokenizerFast"}
+        return read_marian(folder, _parse(file), settings), settings
     if file.suffix == ".model":
         return sentencepiece.read_sentencepiece(file, settings), settings
     if file.suffix == ".txt":
@@ -66,15 +73,17 @@ def write_tokenizer(
     """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json."""
     directory.mkdir(parents=True, exist_ok=True)
     special = {f"{role}_token": token for role, token in roles.items()}
-    segments = {"cls", "sep"} <= roles.keys() and any(backend.encode("a", "b").type_ids)  # GPT-2 would embed them
+    segments = {"cls", "sep"} <= roles.keys() and any(backend.encode("a", "b").type_ids)
     defaults = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", *(["token_type_ids"] if segments else []), "attention_mask"],
     }
+    kept = {name: value for name, value in settings.items() if name not in _REBUILDING}
+    if kept.get("auto_map") != KEEP_AS_WRITTEN:  # code of a folder that this one is not
+        kept.pop("auto_map", None)
     files = {
         "tokenizer.json": json.loads(backend.to_str()),
-        "tokenizer_config.json": {**defaults, **settings, **special},
+        "tokenizer_config.json": {**defaults, **kept, **special, "tokenizer_class": AS_WRITTEN},
         "special_tokens_map.json": special,
     }
     for name, content in files.items():

@@ -53,6 +53,42 @@ def split_template(template: Template) -> tuple[tuple[int, ...], tuple[int, ...]
     return tuple(before), tuple(after)
 
 
+def without_segments(template: Template, count: int) -> Template:
+    """A template for a model with `count` segments: one that it lacks becomes the last that it has."""
+    return tuple((tokens, min(segment, max(count - 1, 0))) for tokens, segment in template)
+
+
+def plain_template(template: Template) -> Template:
+    """A template without parts that hold no tokens, so that equal templates compare equal."""
+    return tuple((tokens, segment) for tokens, segment in template if tokens is None or tokens)
+
+
+def template_processor(templates: tuple[Template, Template], names: Sequence[str | None]) -> dict[str, Any]:
+    """The step of a tokenizer.json's `post_processor` that asks for the templates of a text and of a pair.
+
+    Args:
+        names: the string of each id.
+    """
+    used = sorted({token for template in templates for tokens, _ in template for token in tokens or ()})
+    special = {str(names[n]): {"id": str(names[n]), "ids": [n], "tokens": [str(names[n])]} for n in used}
+    return {
+        "type": "TemplateProcessing",
+        "single": _parts(templates[0], names),
+        "pair": _parts(templates[1], names),
+        "special_tokens": special,
+    }
+
+
+def _parts(template: Template, names: Sequence[str | None]) -> list[dict[str, Any]]:
+    texts = iter("AB")
+    parts: list[dict[str, Any]] = []
+    for tokens, segment in template:
+        if tokens is None:
+            parts.append({"Sequence": {"id": next(texts), "type_id": segment}})
+        parts += [{"SpecialToken": {"id": str(names[token]), "type_id": segment}} for token in tokens or ()]
+    return parts
+
+
 def _parse_template(step: Mapping[str, Any], name: str, texts: int) -> Template:
     defined = step["special_tokens"]
     template: list[Part] = []

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from pretune.errors import DataError
 from pretune.text.tokenizer.files import MAX_IDS, Settings, read_tokenizer, roles_of, write_tokenizer
 from pretune.text.tokenizer.join import join_han, splits_han
+from pretune.text.tokenizer.template import Template, plain_template, template_processor
 from pretune.text.tokenizer.vocabulary import Tokens, Vocabulary, build_vocabulary, is_byte_level
 
 __all__ = ["Tokenizer", "Vocabulary"]
@@ -77,6 +78,21 @@ class Tokenizer:
         roles = {role: self.token(i) for role in self._roles if (i := self._roles[role]) is not None}
         write_tokenizer(Path(directory), self.backend, self.settings, roles)
 
+    def with_templates(self, templates: tuple[Template, Template], settings: Settings) -> Tokenizer:
+        """The same tokenizer with other special tokens around a text and around a pair, written in its tokenizer.json.
+
+        Args:
+            settings: the values of its tokenizer_config.json.
+        """
+        backend = self.backend
+        if tuple(map(plain_template, self.vocabulary.template or ())) != tuple(map(plain_template, templates)):
+            step = template_processor(templates, self.subwords)
+            trim = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+            both = {"type": "Sequence", "processors": [trim, step]}
+            processor = both if is_byte_level(self.layout) else step
+            backend = tokenizers.Tokenizer.from_str(json.dumps({**self.layout, "post_processor": processor}))
+        return Tokenizer(backend, settings)
+
     @cached_property
     def layout(self) -> dict[str, Any]:
         """The parsed tokenizer.json."""
@@ -85,8 +101,12 @@ class Tokenizer:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the canonical tokenizer.json, the same after saving and loading."""
-        canonical = json.dumps(self.layout, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        """SHA-256 of the canonical tokenizer.json, the same after saving and loading.
+
+        What stands around a text is left out: it is a property of the model, and no store holds it.
+        """
+        content = {**self.layout, "post_processor": None}
+        canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
     @cached_property
