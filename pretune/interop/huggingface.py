@@ -27,9 +27,9 @@ from pretune.interop.weight_names import FileTable, export_weights
 from pretune.interop.weights import SHARD_BYTES, NamedTensors, Weights, stale, write_json, write_weights
 from pretune.models.head_table import weight_map_of
 from pretune.models.init import initialise, replace_parameters
+from pretune.models.metadata import Loaded
 from pretune.models.model import (
     LanguageModel,
-    Loaded,
     MakeHeads,
     Pooling,
     construct,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Literal, Self
@@ -24,6 +25,21 @@ ROLE = r"[A-Za-z][A-Za-z0-9_]{0,63}"
 HeadSource = Literal["standard", "task", "objectives", "unknown"]
 """Who makes a head: the table of standard heads, the recorded task or objectives, or code that is not recorded."""
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
+@dataclass
+class Loaded:
+    """What happened when a model's files were read.
+
+    Attributes:
+        initialised: our names of weights that the files lack and that got initial values.
+        unexpected: names in the files that the model has no place for.
+        notes: sentences for the log.
+    """
+
+    initialised: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class VariantRecord(Config):

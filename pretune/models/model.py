@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, cast
 
 import torch
@@ -15,7 +14,7 @@ from pretune.errors import DataError, UsageError
 from pretune.field_table import CarriedFiles
 from pretune.find import find, suggest
 from pretune.models.init import initialise
-from pretune.models.metadata import Metadata, VariantRecord, absolute, digest
+from pretune.models.metadata import Loaded, Metadata, VariantRecord, absolute, digest
 from pretune.models.standard_heads import standard_heads
 from pretune.models.weight_map import Weight
 from pretune.nn.activation import Activation
@@ -56,8 +55,9 @@ class Family(Protocol):
 
     A family that no other software knows leaves `PREFIX`, `WEIGHT_MAP` and `ARCHITECTURES` out: its weights are saved
     under our own names. Optional are `MODEL_TYPE`, what `config.json` calls the family where that is not the name of
-    its file; `HEAD_NAMES`, names of last layers that are not those of `head_table`; `PREFIXES` of single classes; and
-    `FILE_FIELDS`, what becomes of fields of `config.json` that its `Config` does not have.
+    its file; `HEAD_NAMES`, names of last layers that are not those of `head_table`; `PREFIXES` of single classes;
+    `FILE_FIELDS`, what becomes of fields of `config.json` that its `Config` does not have; and `with_pad(config, pad)`,
+    the configuration of the same positions where these begin behind the pad token.
     """
 
     Config: type[Config]
@@ -73,21 +73,6 @@ class Family(Protocol):
 
 MakeHeads = Callable[["LanguageModel"], Mapping[str, nn.Module]]
 """Makes the heads that somebody needs of a model, by role, such as the method `heads` of an objective or a task."""
-
-
-@dataclass
-class Loaded:
-    """What happened when a model's files were read.
-
-    Attributes:
-        initialised: our names of weights that the files lack and that got initial values.
-        unexpected: names in the files that the model has no place for.
-        notes: sentences for the log.
-    """
-
-    initialised: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 class LanguageModel(nn.Module):
@@ -199,7 +184,7 @@ class LanguageModel(nn.Module):
 
     @property
     def segments(self) -> int:
-        """How many segments it tells apart, as the two texts of a pair; 0 for none."""
+        """Number of segments that it tells apart; 0 for none."""
         return 0 if self.embedding.segment is None else self.embedding.segment.num_embeddings
 
     @property

@@ -91,7 +91,9 @@ class Tokenizer:
             both = {"type": "Sequence", "processors": [trim, step]}
             processor = both if is_byte_level(self.layout) else step
             backend = tokenizers.Tokenizer.from_str(json.dumps({**self.layout, "post_processor": processor}))
-        return Tokenizer(backend, settings)
+        fitted = Tokenizer(backend, settings)
+        fitted.notes = [*self.notes]
+        return fitted
 
     @cached_property
     def layout(self) -> dict[str, Any]:
