@@ -130,9 +130,9 @@ class Augmenter(ABC):
     def words(self, text: str) -> list[Span]:
         """Returns the words of a text that contain a letter or a digit."""
         if self._find is None:
-            pieces = _plain(text)
-            stops = np.cumsum([len(piece) for piece in pieces]).tolist()
-            words = [(stop - len(piece), stop) for piece, stop in zip(pieces, stops, strict=True)]
+            strings = _plain(text)
+            stops = np.cumsum([len(string) for string in strings]).tolist()
+            words = [(stop - len(string), stop) for string, stop in zip(strings, stops, strict=True)]
         else:
             starts = [*self._find(text), len(text)]
             words = [(a, a + len(text[a:b].rstrip())) for a, b in pairwise(starts)]

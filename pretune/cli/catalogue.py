@@ -68,9 +68,9 @@ Each task is one file of `pretune/tasks`, with the name that `--task` takes. A f
 """
 
 
-def _page(title: str, opening: str, parts: Iterator[str]) -> str:
+def _page(title: str, introduction: str, parts: Iterator[str]) -> str:
     note = f"<!-- made by `pretune show {title.lower()}` -->"
-    text = " ".join(opening.split())
+    text = " ".join(introduction.split())
     return "\n\n".join([f"# {title}", note, text, *parts]) + "\n"
 
 

@@ -173,14 +173,14 @@ class Meter:
     """Shows the progress of reading text: in place on a terminal, every ten seconds elsewhere."""
 
     def __init__(self, session: Session) -> None:
-        self._quiet = session.silent
+        self._is_silent = session.silent
         self._live = sys.stderr.isatty()
         self._last = time.monotonic()
 
     def show(self, progress: Progress) -> None:
         """Shows the newest numbers."""
         now = time.monotonic()
-        if self._quiet or now - self._last < (0.2 if self._live else 10.0):
+        if self._is_silent or now - self._last < (0.2 if self._live else 10.0):
             return
         self._last = now
         rate = progress.bytes / max(progress.seconds, 1e-9) / 1e6

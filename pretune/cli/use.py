@@ -240,10 +240,10 @@ def _write_continuations(
 
 def _stream(loaded: Model, prompt: str, options: GenerateOptions) -> Iterator[str]:
     """Yields the prompt, once it is known that it can be continued, and then the text that follows it."""
-    pieces = loaded.stream(prompt, **options)
-    first = next(iter(pieces), "")
+    chunks = loaded.stream(prompt, **options)
+    first = next(iter(chunks), "")
     yield prompt + first if loaded.continues else first
-    yield from pieces
+    yield from chunks
 
 
 def score(

@@ -31,7 +31,7 @@ from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.vocabulary import Tokens
 
 Vectors = NDArray[np.float32]
-Part = NDArray[np.int64]  # indices of texts
+TextIndices = NDArray[np.int64]  # indices of texts
 
 BUDGET = 2048  # tokens of a forward on the CPU, whose rows stay in its caches
 _LARGE = 16384  # on a device that wants much work at once
@@ -84,10 +84,12 @@ class Embedder:
             _log.warning("%d of %d texts are longer than %d tokens and were cut", cut, len(texts), self.length)
         return out
 
-    def _parallel(self, parts: Sequence[Part], texts: Sequence[str], out: Vectors, workers: int, cores: int) -> int:
+    def _parallel(
+        self, parts: Sequence[TextIndices], texts: Sequence[str], out: Vectors, workers: int, cores: int
+    ) -> int:
         """Each worker reads and computes a part after another. Returns how many texts were cut."""
 
-        def work(part: Part) -> int:
+        def work(part: TextIndices) -> int:
             runs, cut = self._read(part, texts)
             self._compute(part, runs, out)
             return cut
@@ -95,7 +97,7 @@ class Embedder:
         with _pool(workers, cores) as pool:
             return sum([future.result() for future in [pool.submit(work, part) for part in parts]])
 
-    def _read_ahead(self, parts: Sequence[Part], texts: Sequence[str], out: Vectors) -> int:
+    def _read_ahead(self, parts: Sequence[TextIndices], texts: Sequence[str], out: Vectors) -> int:
         """This thread computes a part while another reads the next. Returns how many texts were cut."""
         total = 0
         with ThreadPoolExecutor(1) as pool:
@@ -108,18 +110,18 @@ class Embedder:
                 total += cut
         return total
 
-    def _read(self, part: Part, texts: Sequence[str]) -> tuple[list[Tokens], int]:
+    def _read(self, part: TextIndices, texts: Sequence[str]) -> tuple[list[Tokens], int]:
         """The tokens of each text of a part, and how many texts were cut."""
         vocabulary = self.tokenizer.vocabulary
         max_tokens = self.length - vocabulary.overhead(False)
-        whole = self.tokenizer.encode_batch([texts[n] for n in part])
-        runs = [vocabulary.add_special_tokens(tokens[:max_tokens])[0] for tokens in whole]
+        encoded = self.tokenizer.encode_batch([texts[n] for n in part])
+        runs = [vocabulary.add_special_tokens(tokens[:max_tokens])[0] for tokens in encoded]
         for n, run in zip(part.tolist(), runs, strict=True):
             if not len(run):
                 raise DataError(f"text {n + 1} of {len(texts)} has no tokens: {texts[n][:40]!r}")
-        return runs, sum(len(tokens) > max_tokens for tokens in whole)
+        return runs, sum(len(tokens) > max_tokens for tokens in encoded)
 
-    def _compute(self, part: Part, runs: Sequence[Tokens], out: Vectors) -> None:
+    def _compute(self, part: TextIndices, runs: Sequence[Tokens], out: Vectors) -> None:
         """Write the vectors of a part."""
         lengths = [len(run) for run in runs]
         total = sum(lengths)
@@ -148,12 +150,12 @@ def budget_of(device: torch.device) -> int:
     return BUDGET if device.type == "cpu" else _LARGE
 
 
-def _parts(texts: Sequence[str], length: int, budget: int, workers: int) -> list[Part]:
+def _parts(texts: Sequence[str], length: int, budget: int, workers: int) -> list[TextIndices]:
     """Texts of similar length, in about a budget of tokens; less at the end, so that all workers finish together."""
     characters = np.array([len(text) for text in texts], np.int64)
     order = np.argsort(-characters, kind="stable")
     ends = np.cumsum(np.minimum(characters[order] // _CHARACTERS + 2, length))
-    parts: list[Part] = []
+    parts: list[TextIndices] = []
     start = done = 0
     while start < len(order):
         max_tokens = budget if workers == 1 else min(budget, max(_MIN_TOKENS, (int(ends[-1]) - done) // (2 * workers)))

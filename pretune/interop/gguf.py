@@ -124,8 +124,8 @@ class GgufWeights:
         except (NotImplementedError, ValueError) as error:
             raise DataError(f"{self._path}: tensor {tensor.name!r} ({tensor.tensor_type.name}): {error}") from None
         weight = torch.from_numpy(values)
-        turned = self.family == "llama" and ".self_attn." in name and (".q_proj." in name or ".k_proj." in name)
-        if not turned:
+        is_permuted = self.family == "llama" and ".self_attn." in name and (".q_proj." in name or ".k_proj." in name)
+        if not is_permuted:
             return weight
         heads = self.fields["llama.attention.head_count"]
         if ".k_proj." in name:

@@ -99,15 +99,15 @@ WEIGHT_MAP: Sequence[Weight] = [
 
 def build(config: Config) -> LanguageModel:
     """Builds an ALBERT without heads."""
-    narrow, width, groups = config.embedding_size, config.hidden_size, config.num_hidden_groups
+    word_width, width, groups = config.embedding_size, config.hidden_size, config.num_hidden_groups
     embedding = Embedding(
         config.vocab_size,
-        narrow,
-        position=Learned(config.max_position_embeddings, narrow),
+        word_width,
+        position=Learned(config.max_position_embeddings, word_width),
         segments=config.type_vocab_size,
-        norm=nn.LayerNorm(narrow, eps=config.layer_norm_eps),
+        norm=nn.LayerNorm(word_width, eps=config.layer_norm_eps),
         dropout=config.hidden_dropout_prob,
-        project=Projection(narrow, width),
+        project=Projection(word_width, width),
     )
     order = [layer * groups // config.num_hidden_layers for layer in range(config.num_hidden_layers)]
     stack = Stack([block_of(config) for _ in range(groups)], order=order)

@@ -82,15 +82,15 @@ WEIGHT_MAP: Sequence[Weight] = [
 
 def build(config: Config) -> LanguageModel:
     """Builds an ELECTRA without heads."""
-    narrow, width, dropout = config.embedding_size, config.hidden_size, config.hidden_dropout_prob
+    word_width, width, dropout = config.embedding_size, config.hidden_size, config.hidden_dropout_prob
     embedding = Embedding(
         config.vocab_size,
-        narrow,
-        position=Learned(config.max_position_embeddings, narrow),
+        word_width,
+        position=Learned(config.max_position_embeddings, word_width),
         segments=config.type_vocab_size,
-        norm=nn.LayerNorm(narrow, eps=config.layer_norm_eps),
+        norm=nn.LayerNorm(word_width, eps=config.layer_norm_eps),
         dropout=dropout,
-        project=None if narrow == width else Projection(narrow, width),
+        project=None if word_width == width else Projection(word_width, width),
     )
     stack = Stack([block_of(config) for _ in range(config.num_hidden_layers)])
     head_dropout = dropout if config.classifier_dropout is None else config.classifier_dropout

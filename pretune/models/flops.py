@@ -104,8 +104,8 @@ class Flops:
 
     def __call__(self, batch: Batch) -> float:
         """Counts one micro-batch."""
-        once: list[tuple[TrainableModel, Batch]] = [(self._model, batch)]
-        passes = once if self._passes is None else self._passes(self._model, batch)
+        single: list[tuple[TrainableModel, Batch]] = [(self._model, batch)]
+        passes = single if self._passes is None else self._passes(self._model, batch)
         total = 0.0
         for model, part in passes:
             if isinstance(model, LanguageModel):

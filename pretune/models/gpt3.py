@@ -25,7 +25,7 @@ from pretune.nn.embedding import Embedding, Learned
 from pretune.nn.feedforward import FeedForward
 from pretune.nn.head_parts import HeadParts
 from pretune.nn.stack import Stack
-from pretune.nn.structure import CAUSAL, Window
+from pretune.nn.structure import CAUSAL, SlidingWindow
 
 Reach = Literal["global", "local"]
 
@@ -139,7 +139,7 @@ def _block(config: Config, reach: Reach) -> Block:
         Attention(
             width,
             config.num_heads,
-            CAUSAL if reach == "global" else Window(config.window_size - 1, 0),
+            CAUSAL if reach == "global" else SlidingWindow(config.window_size - 1, 0),
             dropout=config.attention_dropout,
             scale=1.0,
             bias=False,

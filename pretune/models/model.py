@@ -131,7 +131,7 @@ class LanguageModel(nn.Module):
     def forward(self, batch: Batch, *, cache: Cache | None = None, layers: bool = False) -> ModelOutput:
         """Gives the last hidden states of a batch; heads are called on them by whoever needs them.
 
-        The last layer gives the rows that the batch `reads` alone, where its attention can leave queries out.
+        The last layer gives only the `output_rows` of the batch, where its attention can leave queries out.
 
         Args:
             cache: earlier tokens of the same sequences; `batch.layout` then comes from `cache.layout`.
@@ -145,11 +145,11 @@ class LanguageModel(nn.Module):
         kept: list[Tensor] | None = [] if layers else None
         hidden = self.embedding(batch.tokens, batch.layout, batch.segments)
         some = batch.output_rows is not None and cache is None and not layers and self.supports_output_rows
-        reads = batch.output_rows if some else None
-        hidden = self.stack(hidden, batch.layout, cache, kept, reads)
-        if reads is None:
+        rows = batch.output_rows if some else None
+        hidden = self.stack(hidden, batch.layout, cache, kept, rows)
+        if rows is None:
             return ModelOutput(hidden, batch.layout, None, kept, cache)
-        return ModelOutput(hidden, reads.layout, reads.index)
+        return ModelOutput(hidden, rows.layout, rows.index)
 
     @property
     def supports_output_rows(self) -> bool:

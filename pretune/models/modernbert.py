@@ -27,9 +27,9 @@ from pretune.nn.feedforward import GatedFeedForward
 from pretune.nn.head_parts import HeadParts
 from pretune.nn.heads import Transform
 from pretune.nn.stack import Stack
-from pretune.nn.structure import BIDIRECTIONAL, Window
+from pretune.nn.structure import BIDIRECTIONAL, SlidingWindow
 
-Kind = Literal["full_attention", "sliding_attention"]
+LayerType = Literal["full_attention", "sliding_attention"]
 
 
 class Config(model.Config):
@@ -59,8 +59,8 @@ class Config(model.Config):
     global_attn_every_n_layers: int = Field(3, ge=1)
     global_rope_theta: float = Field(160_000.0, gt=1, le=1e9)
     local_rope_theta: float = Field(10_000.0, gt=1, le=1e9)
-    layer_types: tuple[Kind, ...] = ()
-    rope_parameters: dict[Kind, RopeConfig] = Field(default_factory=dict)
+    layer_types: tuple[LayerType, ...] = ()
+    rope_parameters: dict[LayerType, RopeConfig] = Field(default_factory=dict)
     pad_token_id: int | None = Field(50283, ge=0)
     bos_token_id: int | None = Field(50281, ge=0)
     eos_token_id: int | None = Field(50282, ge=0)
@@ -194,7 +194,7 @@ def _block(config: Config, layer: int) -> Block:
     attention = Attention(
         config.hidden_size,
         config.num_attention_heads,
-        BIDIRECTIONAL if layer_type == "full_attention" else Window(reach, reach),
+        BIDIRECTIONAL if layer_type == "full_attention" else SlidingWindow(reach, reach),
         dropout=config.attention_dropout,
         bias=config.attention_bias,
         rotary=config.rope_parameters[layer_type].rotary(config.hidden_size // config.num_attention_heads),

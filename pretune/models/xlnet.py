@@ -66,8 +66,8 @@ class Config(model.Config):
         if not isinstance(tree, Mapping) or tree.get("d_head") is not None:
             return tree
         width, heads = tree.get("d_model", 1024), tree.get("n_head", 16)
-        whole = isinstance(width, int) and isinstance(heads, int) and heads > 0
-        return {**tree, "d_head": width // heads} if whole else tree
+        is_known = isinstance(width, int) and isinstance(heads, int) and heads > 0
+        return {**tree, "d_head": width // heads} if is_known else tree
 
     @model_validator(mode="after")
     def _check(self) -> Config:
@@ -137,14 +137,14 @@ class SegmentMemory:
 
     def extend(self, inputs: Sequence[Tensor], layout: Layout) -> None:
         """Adds the inputs of all layers for the tokens of `layout`, and drops the oldest rows."""
-        joined = [run.detach() for run in inputs]
+        hidden = [run.detach() for run in inputs]
         if self.layout is not None:
-            whole = [after(old, self.layout, new, layout) for old, new in zip(self.hidden, joined, strict=True)]
-            joined, layout = [run for run, _ in whole], whole[0][1]
+            joined = [after(old, self.layout, new, layout) for old, new in zip(self.hidden, hidden, strict=True)]
+            hidden, layout = [run for run, _ in joined], joined[0][1]
         kept = [min(length, self.max_length) for length in layout.lengths]
         ends = layout.bounds[1:]
         rows = torch.cat([torch.arange(end - count, end) for end, count in zip(ends, kept, strict=True)])
-        self.hidden = [run.index_select(0, rows.to(run.device)) for run in joined]
+        self.hidden = [run.index_select(0, rows.to(run.device)) for run in hidden]
         self.layout = Layout.of(kept, layout.offsets.device)
 
 

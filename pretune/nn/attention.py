@@ -210,8 +210,8 @@ class Attention(nn.Module):
         Args:
             cross: every query sees every key, which come from an encoder.
         """
-        seen = keys + self.prefix.length
-        pairs = queries * seen if cross else self.structure.pairs(queries, seen)
+        keys_read = keys + self.prefix.length
+        pairs = queries * keys_read if cross else self.structure.pairs(queries, keys_read)
         projections = self.query.flops(queries) + self.key.flops(keys) + self.value.flops(keys)
         return projections + self.output.flops(queries) + 4.0 * self.heads * self.head_width * pairs
 

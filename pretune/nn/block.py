@@ -61,12 +61,12 @@ class Block(nn.Module):
             x: (T, width); return: (T, width), or (M, width) for M rows
         """
         norms, add = self.norms, self.dropout.add
-        whole = norms.before_attention(x)
+        normed = norms.before_attention(x)
         if rows is None:
-            mixed = self.attention(whole, layout, cache)
+            mixed = self.attention(normed, layout, cache)
         else:
             x = x.index_select(0, rows.index)
-            mixed = self.attention(norms.before_attention(x), rows.layout, source=(whole, layout))
+            mixed = self.attention(norms.before_attention(x), rows.layout, source=(normed, layout))
             layout = rows.layout
         x = norms.after_attention(add(mixed, x))
         out: Tensor = norms.after_feedforward(add(self.feedforward(norms.before_feedforward(x), layout), x))
@@ -96,12 +96,12 @@ class ParallelBlock(Block):
             x: (T, width); return: (T, width), or (M, width) for M rows
         """
         norms, add = self.norms, self.dropout.add
-        whole = norms.before_attention(x)
+        normed = norms.before_attention(x)
         if rows is None:
-            mixed = self.attention(whole, layout, cache)
+            mixed = self.attention(normed, layout, cache)
         else:
             x = x.index_select(0, rows.index)
-            mixed = self.attention(whole.index_select(0, rows.index), rows.layout, source=(whole, layout))
+            mixed = self.attention(normed.index_select(0, rows.index), rows.layout, source=(normed, layout))
             layout = rows.layout
         out: Tensor = add(self.feedforward(norms.before_feedforward(x), layout), add(mixed, x))
         return out

@@ -47,7 +47,7 @@ class GatherPlan(NamedTuple):
     padding: Tensor | None
 
 
-class Plan(NamedTuple):
+class BucketPlan(NamedTuple):
     """The buckets, one after another in the padded runs of queries and of keys."""
 
     buckets: tuple[Bucket, ...]
@@ -56,7 +56,9 @@ class Plan(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def plan_of(query_bounds: tuple[int, ...], key_bounds: tuple[int, ...], heads: int, dtype: torch.dtype) -> Plan:
+def plan_buckets(
+    query_bounds: tuple[int, ...], key_bounds: tuple[int, ...], heads: int, dtype: torch.dtype
+) -> BucketPlan:
     """Puts sequences of near-equal numbers of keys together, the longest first."""
     lengths = np.diff(key_bounds)
     order = np.argsort(-lengths, kind="stable")
@@ -72,7 +74,7 @@ def plan_of(query_bounds: tuple[int, ...], key_bounds: tuple[int, ...], heads: i
             hidden = hidden.repeat_interleave(heads, dim=0)[:, None]
         buckets.append(Bucket(len(part), query_view.shape[1], inside.shape[1], first_query, first_key, hidden))
         first_query, first_key = first_query + query_view.size * heads, first_key + inside.size * heads
-    return Plan(tuple(buckets), queries, keys)
+    return BucketPlan(tuple(buckets), queries, keys)
 
 
 def _side(
@@ -107,11 +109,11 @@ def _buckets(order: NDArray[np.int64], lengths: NDArray[np.int64], heads: int) -
     return buckets
 
 
-def load(run: Tensor, side: GatherPlan) -> Tensor:
+def gather(run: Tensor, side: GatherPlan) -> Tensor:
     """Gathers a run into buckets. Shape: (T, H, D) -> (P, D)."""
     return run.reshape(-1, run.shape[2]).index_select(0, side.gather)
 
 
-def store(padded: Tensor, side: GatherPlan, like: Tensor) -> Tensor:
+def scatter(padded: Tensor, side: GatherPlan, like: Tensor) -> Tensor:
     """Brings buckets back into the order of a run. Shape: (P, D) -> (T, H, D)."""
     return padded.index_select(0, side.scatter).view(like.shape)

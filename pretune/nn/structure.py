@@ -94,7 +94,7 @@ class Causal(Structure):
 
 
 @dataclass(frozen=True)
-class Window(Structure):
+class SlidingWindow(Structure):
     """A query sees the keys near its own position; the last query is aligned with the last key.
 
     Attributes:

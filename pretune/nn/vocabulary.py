@@ -163,7 +163,7 @@ class SubsetEmbedding(Vocabulary):
     row, of no token, begins as ones and so ends as the factor by which decay would have scaled them.
 
     Args:
-        table: the whole; it is kept as it is.
+        table: the full table; it is kept as it is.
         tokens: that may be looked up, in any order.
 
     Shape:
@@ -172,26 +172,26 @@ class SubsetEmbedding(Vocabulary):
 
     def __init__(self, table: Vocabulary, tokens: Tensor) -> None:
         rows = torch.unique(tokens)
-        whole = table.weight.detach()
-        weight = torch.cat([whole[rows], torch.ones_like(whole[:1])])
+        full = table.weight.detach()
+        weight = torch.cat([full[rows], torch.ones_like(full[:1])])
         nn.Module.__init__(self)
         self.weight = nn.Parameter(weight)
-        self._rows, self._whole = rows, whole
-        row_of = torch.full((len(whole),), -1).index_copy_(0, rows, torch.arange(len(rows)))
+        self._rows, self._table = rows, full
+        row_of = torch.full((len(full),), -1).index_copy_(0, rows, torch.arange(len(rows)))
         self.row_of: Tensor
         self.register_buffer("row_of", row_of, persistent=False)
 
     @property
     def size(self) -> int:
-        """Number of tokens of the whole table."""
-        return len(self._whole)
+        """Number of tokens of the full table."""
+        return len(self._table)
 
     def lookup(self, tokens: Tensor) -> Tensor:
         """Shape: any int64 -> (..., width)."""
         return F.embedding(self.row_of[tokens], self.weight)
 
-    def whole(self) -> Vocabulary:
+    def restore(self) -> Vocabulary:
         """The table with what the rows have learned."""
-        learned = self.weight.detach().to(self._whole.device)
-        table = (self._whole * learned[-1]).index_copy_(0, self._rows, learned[:-1])
+        learned = self.weight.detach().to(self._table.device)
+        table = (self._table * learned[-1]).index_copy_(0, self._rows, learned[:-1])
         return Vocabulary.of(nn.Parameter(table))

@@ -76,8 +76,10 @@ class Denoising(SourceTarget):
     def pairs(self, rows: Sequence[Row], draw: Draw) -> list[tuple[Integers, Integers]]:
         """Damaged texts, and whole ones."""
         keys = draw.at(self.name).keys(names_of(rows)).tolist()
-        whole = self.vocabulary.with_end
-        return [(whole(self.damage(row, Draw(key))), whole(row.tokens)) for row, key in zip(rows, keys, strict=True)]
+        with_end = self.vocabulary.with_end
+        return [
+            (with_end(self.damage(row, Draw(key))), with_end(row.tokens)) for row, key in zip(rows, keys, strict=True)
+        ]
 
     def damage(self, row: Row, draw: Draw) -> Integers:
         """What the encoder reads of one text, without special tokens. Shape: (n,) -> (any,)."""

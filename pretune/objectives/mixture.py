@@ -82,11 +82,11 @@ class Mixture(Objective):
             raise UsageError(f"a mixture names each objective once, got {', '.join(names)}")
         self.members = nn.ModuleList(members)
         groups = _groups(members)
-        lead = next(member for member in groups[0] if _home(member, members) is member)
-        self._prepare = lead.prepare
-        self.view = lead.view  # type: ignore[misc]  # a mixture's own, where a variant has its class's
-        self.pack = lead.pack  # type: ignore[misc]
-        self.overhead, self.lookahead = lead.overhead, lead.lookahead
+        first = next(member for member in groups[0] if _host(member, members) is member)
+        self._prepare = first.prepare
+        self.view = first.view  # type: ignore[misc]  # a mixture's own, where a variant has its class's
+        self.pack = first.pack  # type: ignore[misc]
+        self.overhead, self.lookahead = first.overhead, first.lookahead
         self.words = any(member.words for member in members)
         self._parts: tuple[Objective, ...] = (self,)
         self._members: list[list[Objective]] = []
@@ -170,12 +170,12 @@ class Mixture(Objective):
         return next((shared for shared in tables if shared is not None), None)
 
     def after_step(self, model: TrainableModel, shared: Tensor | None) -> None:
-        """Every member hears of it."""
+        """Calls `after_step` of every member."""
         for member in self._objectives():
             member.after_step(model, shared)
 
     def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
-        """Terms of every member, in the order given; idle ones for those of other parts."""
+        """Terms of every member, in the order given; zero terms for those of other parts."""
         terms = []
         for member in self._objectives():
             is_target = member.name in batch.targets
@@ -189,10 +189,12 @@ class Mixture(Objective):
 
     def _expect_one_part(self) -> None:
         if len(self._parts) > 1:
-            raise ValueError("this mixture has several parts: call prepare and corrupt of parts[pick(draw, step)]")
+            raise ValueError(
+                "this mixture has several parts: call prepare and corrupt of alternatives[choose(draw, step)]"
+            )
 
 
-def _home(member: Objective, members: Sequence[Objective]) -> Objective:
+def _host(member: Objective, members: Sequence[Objective]) -> Objective:
     """The member on whose samples this one rides; itself where there is none."""
     hosts = (
         other
@@ -206,6 +208,6 @@ def _groups(members: Sequence[Objective]) -> list[list[Objective]]:
     """Members that share a forward, in the order given."""
     groups: dict[tuple[str, int, int], list[Objective]] = {}
     for member in members:
-        home = _home(member, members)
-        groups.setdefault((home.view, home.overhead, home.lookahead), []).append(member)
+        host = _host(member, members)
+        groups.setdefault((host.view, host.overhead, host.lookahead), []).append(member)
     return list(groups.values())

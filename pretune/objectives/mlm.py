@@ -12,7 +12,7 @@ and 10 % stay as they are. What is chosen, `units`:
 Runs are those of a random division of the text, as if it were cut out of a longer one: they never overlap, and their
 lengths have the stated law. The last run that is taken is cut where the rate is reached; all words are as likely to
 be hidden, but the first ones a tenth more, as they are cut off less. Words are what the store's segmenter found
-(`pretune prepare --segmenter`), else what the tokenizer's pieces tell, for which a Chinese character is a word.
+(`pretune prepare --segmenter`), else what the tokenizer's subwords tell, for which a Chinese character is a word.
 
 The rate may change over a run, from `rate_start` at its first step to `rate` after `rate_steps` steps; evaluation
 has `rate`. With `patterns` a sample has only so many different masks, which epochs take in turn: 1 is a static mask,

@@ -47,11 +47,12 @@ class PrefixLanguageModelling(SourceTarget):
 
     def pairs(self, rows: Sequence[Row], draw: Draw) -> list[tuple[Integers, Integers]]:
         """Beginnings, and the rest; each has a token at least."""
-        whole, config = self.vocabulary.with_end, self.config
+        with_end, config = self.vocabulary.with_end, self.config
         sizes = np.array([len(row.tokens) for row in rows], np.int64)
         first = np.clip(np.floor(sizes * config.min_fraction).astype(np.int64), 1, np.maximum(sizes - 1, 1))
         last = np.clip(np.ceil(sizes * config.max_fraction).astype(np.int64), first, np.maximum(sizes - 1, first))
         edges = first + bounded(draw.at(self.name).keys(names_of(rows)), last - first + 1)
         return [
-            (whole(row.tokens[:edge]), whole(row.tokens[edge:])) for row, edge in zip(rows, edges.tolist(), strict=True)
+            (with_end(row.tokens[:edge]), with_end(row.tokens[edge:]))
+            for row, edge in zip(rows, edges.tolist(), strict=True)
         ]

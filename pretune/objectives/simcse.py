@@ -33,11 +33,11 @@ class SimCSE(InBatch):
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """All sentences, then all again; the target "simcse" pairs them."""
-        once = wrap(rows, self.vocabulary)
-        twice = Layout.of(once.layout.lengths * 2)
-        segments = None if once.segments is None else once.segments.repeat(2)
-        samples = np.concatenate([once.samples, once.samples])
-        batch = Batch(once.tokens.repeat(2), twice, segments, samples=samples)
+        first = wrap(rows, self.vocabulary)
+        layout = Layout.of(first.layout.lengths * 2)
+        segments = None if first.segments is None else first.segments.repeat(2)
+        samples = np.concatenate([first.samples, first.samples])
+        batch = Batch(first.tokens.repeat(2), layout, segments, samples=samples)
         batch.targets[self.name] = target(np.arange(len(rows)), np.arange(len(rows), 2 * len(rows)))
         return batch
 

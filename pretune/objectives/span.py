@@ -71,15 +71,15 @@ class SpanCorruption(SourceTarget):
                 f"a text of {len(tokens)} tokens has {len(lengths) // 2} gaps, the tokenizer {len(self._sentinels)} "
                 "sentinels; make data.length smaller, mean_span larger, or train a tokenizer with more"
             )
-        pieces = np.split(tokens, np.cumsum(lengths)[:-1]) if len(lengths) else [tokens]
+        runs = np.split(tokens, np.cumsum(lengths)[:-1]) if len(lengths) else [tokens]
         source, filling = [], []
-        for n in range(0, len(pieces) - 1, 2):
+        for n in range(0, len(runs) - 1, 2):
             sentinel = self._sentinels[n // 2 : n // 2 + 1]
-            source += [pieces[n], sentinel]
-            filling += [sentinel, pieces[n + 1]]
-        source += [pieces[-1]] if len(pieces) % 2 else []
-        whole = self.vocabulary.with_end
-        return whole(np.concatenate([*source, tokens[:0]])), whole(np.concatenate([*filling, tokens[:0]]))
+            source += [runs[n], sentinel]
+            filling += [sentinel, runs[n + 1]]
+        source += [runs[-1]] if len(runs) % 2 else []
+        with_end = self.vocabulary.with_end
+        return with_end(np.concatenate([*source, tokens[:0]])), with_end(np.concatenate([*filling, tokens[:0]]))
 
 
 def spans(length: int, draw: Draw, rate: float, mean: float) -> Integers:

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from pretune.config import Config
 
-Kind = Literal["linear", "cosine", "constant"]
+ScheduleKind = Literal["linear", "cosine", "constant"]
 
 
 class ScheduleConfig(Config):
@@ -29,7 +29,7 @@ class ScheduleConfig(Config):
         tokens: length of the schedule in tokens, where it is not that of the budget. After it the floor holds.
     """
 
-    kind: Kind = "linear"
+    kind: ScheduleKind = "linear"
     warmup: float = Field(0.06, ge=0, lt=1)
     decay: float = Field(0.2, ge=0, le=1)
     floor: float = Field(0.0, ge=0, le=1)
@@ -55,7 +55,7 @@ def _constant(config: ScheduleConfig, fraction: float) -> float:
     return min(1.0, (1 - fraction) / config.decay) if config.decay else 1.0
 
 
-_FALL: dict[Kind, Callable[[ScheduleConfig, float], float]] = {
+_FALL: dict[ScheduleKind, Callable[[ScheduleConfig, float], float]] = {
     "linear": _linear,
     "cosine": _cosine,
     "constant": _constant,

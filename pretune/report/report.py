@@ -31,7 +31,7 @@ _ENTROPY = "unigram_entropy"
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFiles:
     """The files of a run directory.
 
     Attributes:
@@ -124,13 +124,13 @@ def write_report(run_dir: Path) -> Path:
     return page
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path) -> RunFiles:
     """Reads the files of a run directory; only the metrics are required."""
     metrics = path / "metrics.jsonl"
     if not metrics.is_file():
         raise MissingInputError(f"{path}: no metrics.jsonl here; name the directory of a run (its recipe's `output`)")
     recipe = path / "recipe.toml"
-    return Run(
+    return RunFiles(
         path,
         _read_lines(metrics),
         recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
@@ -140,7 +140,7 @@ def read_run(path: Path) -> Run:
     )
 
 
-def render(run: Run) -> str:
+def render(run: RunFiles) -> str:
     """Renders the page."""
     body = "\n".join(section(run) for section in _SECTIONS)
     template = resources.files("pretune.report").joinpath("report_template.html").read_text(encoding="utf-8")
@@ -175,11 +175,11 @@ def _read_json(path: Path, default: Any) -> Any:
     return value
 
 
-def _title(run: Run) -> str:
+def _title(run: RunFiles) -> str:
     return run.path.resolve().name
 
 
-def _header(run: Run) -> str:
+def _header(run: RunFiles) -> str:
     """Renders the title: what was trained on which data, and when."""
     recipe = tomllib.loads(run.recipe)
     model, data = recipe.get("model", {}), recipe.get("data", {})
@@ -197,7 +197,7 @@ def _header(run: Run) -> str:
     return f"<header><h1>{escape(_title(run))}</h1><p>{escape(' · '.join(filter(None, parts)))}</p></header>"
 
 
-def _tiles(run: Run) -> str:
+def _tiles(run: RunFiles) -> str:
     """Renders the headline numbers."""
     tiles: list[tuple[str, str, str]] = []
     best = run.series("eval/loss")[1]
@@ -226,7 +226,7 @@ def _tiles(run: Run) -> str:
     return f'<section class="tiles">{cells}</section>'
 
 
-def _curves(run: Run) -> str:
+def _curves(run: RunFiles) -> str:
     """Renders the loss first and wide, then all other charts in pairs."""
     terms = [name.removeprefix("loss/") for name in run.names("loss/")]
     main = next((f"loss/{term}" for term in run.token_terms if term in terms), "loss")
@@ -252,7 +252,7 @@ def _curves(run: Run) -> str:
     return "\n".join(out)
 
 
-def _loss_chart(run: Run, name: str, wide: bool = False) -> str:
+def _loss_chart(run: RunFiles, name: str, wide: bool = False) -> str:
     train, held = run.series(name), run.series(f"eval/{name}")
     curves = [Curve("training", *train, "trace")] if len(train[0]) else []
     if len(held[0]):
@@ -265,13 +265,13 @@ def _loss_chart(run: Run, name: str, wide: bool = False) -> str:
     return draw(title, curves, run.axis, levels, wide) if curves else ""
 
 
-def _plain_chart(run: Run, name: str, title: str, style: Style) -> str:
+def _plain_chart(run: RunFiles, name: str, title: str, style: Style) -> str:
     x, y = run.series(name)
     floor = 0.0 if name in _FROM_ZERO else None
     return draw(title, [Curve(title, x, y, style)], run.axis, floor=floor) if len(x) > 1 else ""
 
 
-def _entropy_note(run: Run, main: str) -> str:
+def _entropy_note(run: RunFiles, main: str) -> str:
     if run.entropy is None or main == "loss":
         return ""
     return (
@@ -280,7 +280,7 @@ def _entropy_note(run: Run, main: str) -> str:
     )
 
 
-def _labels(run: Run) -> str:
+def _labels(run: RunFiles) -> str:
     """Renders the newest scores of each label, where a task has them."""
     newest = {name: run.last(name) for name in run.names("eval/") if name.count("/") == 2}
     labels = [str(label) for label in run.facts.get("labels") or ()]
@@ -306,7 +306,7 @@ def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}" if value > 1 else f"{value:.3f}"
 
 
-def _samples(run: Run) -> str:
+def _samples(run: RunFiles) -> str:
     if not run.samples:
         return ""
     cells = "".join(
@@ -318,13 +318,13 @@ def _samples(run: Run) -> str:
     return f'<h2>Samples</h2><div class="card">{cells}</div>'
 
 
-def _data_stats(run: Run) -> str:
+def _data_stats(run: RunFiles) -> str:
     if not run.data_stats:
         return ""
     return "<h2>Data statistics</h2>" + card(table(run.data_stats))
 
 
-def _next(run: Run) -> str:
+def _next(run: RunFiles) -> str:
     lines = next_commands(str(run.path), set(run.abilities.values()))
     return f'<h2>Next commands</h2><div class="card"><pre>{escape(chr(10).join(lines))}</pre></div>'
 
@@ -347,7 +347,7 @@ def next_commands(model: str, abilities: Collection[str]) -> list[str]:
     return [*lines, f'pretune embed {model} "a text" --output vectors.npy']
 
 
-def _configuration(run: Run) -> str:
+def _configuration(run: RunFiles) -> str:
     parts = []
     if run.recipe:
         parts.append(
@@ -362,13 +362,13 @@ def _configuration(run: Run) -> str:
     return "\n".join(parts)
 
 
-def _scores(run: Run) -> list[tuple[str, float]]:
+def _scores(run: RunFiles) -> list[tuple[str, float]]:
     """Returns the newest scores of a task over all its labels."""
     names = [name for name in run.names("eval/") if name.count("/") == 1 and name != "eval/loss"]
     return [(name, value) for name in names if (value := run.last(name)) is not None]
 
 
-def _perplexity(run: Run) -> float | None:
+def _perplexity(run: RunFiles) -> float | None:
     """Returns the perplexity of the term that predicts each next token."""
     term = next((name for name, ability in run.abilities.items() if ability == "generate"), None)
     loss = run.last(f"eval/loss/{term}")
@@ -387,7 +387,7 @@ _CHARTS: Sequence[tuple[str, str, Style]] = (
     ("tokens_per_second", "Tokens per second", "trace"),
 )
 _FROM_ZERO = ("tokens_per_second", "grad_norm")
-_SECTIONS: Sequence[Callable[[Run], str]] = (
+_SECTIONS: Sequence[Callable[[RunFiles], str]] = (
     _header,
     _tiles,
     _curves,

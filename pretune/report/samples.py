@@ -47,12 +47,12 @@ def draw_samples(model: Model, recipe: Recipe, abilities: Collection[str], data:
 
     Args:
         abilities: what the model was trained for: `fill`, `generate`, `classify`.
-        data: labelled data in memory, where the recipe names no file.
+        data: examples data in memory, where the recipe names no file.
     """
     draw = Draw(recipe.seed).at("report")
     if recipe.task:
-        labelled = data if data is not None else recipe.data.validation or recipe.data.train
-        return labellings(model, recipe, draw, labelled) if "classify" in abilities else []
+        examples = data if data is not None else recipe.data.validation or recipe.data.train
+        return labellings(model, recipe, draw, examples) if "classify" in abilities else []
     store = TokenStore.open(recipe.data.stores[0])
     held = store.split("validation")
     split = held if held.document_count else store.split("train")

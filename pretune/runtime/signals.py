@@ -30,7 +30,7 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self.number != 0
 
-    def _take(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         self.number = self.number or number
 
 
@@ -41,7 +41,7 @@ def stop_on_signal() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request._take) for number in CATCH}
+    before = {number: signal.signal(number, request._record) for number in CATCH}
     try:
         yield request
     finally:

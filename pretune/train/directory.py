@@ -57,7 +57,7 @@ class RunDirectory:
             raise CannotCreateError(f"{path}: holds a run already; give another --output, or leave --no-resume out")
         self._lock = self._acquire_lock()
         self.checkpoints = CheckpointStore(path)
-        self.checkpoints.sweep()
+        self.checkpoints.remove_incomplete()
 
     def _acquire_lock(self) -> int:
         try:

@@ -30,7 +30,7 @@ _UTILIZATION = 0.4  # of the measured GEMM limit, for the estimate of time
 
 
 @dataclass(frozen=True)
-class Row:
+class ModuleRow:
     """One line of the module tree.
 
     Attributes:
@@ -47,7 +47,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """What a recipe would do.
 
     Attributes:
@@ -59,7 +59,7 @@ class Plan:
         facts: what else is worth knowing, in words.
     """
 
-    modules: list[Row]
+    modules: list[ModuleRow]
     parameters: int
     trained: int
     memory: dict[str, int]
@@ -90,7 +90,7 @@ class Plan:
         )
 
 
-def make_plan(recipe: Recipe) -> Plan:
+def make_plan(recipe: Recipe) -> RunPlan:
     """Assemble a run's components, look at its first steps, train nothing.
 
     Raises:
@@ -121,7 +121,7 @@ def make_plan(recipe: Recipe) -> Plan:
         sum(map(Flops(components.model, components.objective.passes), batches)) / len(batches) * recipe.data.accumulate
     )
     trained = sum(p.numel() for p in components.model.parameters() if p.requires_grad)
-    return Plan(
+    return RunPlan(
         list(_tree(components.model)),
         count_parameters(components.model),
         trained,
@@ -166,11 +166,11 @@ def _memory(
     weights = sum(p.numel() * p.element_size() for p in root.parameters())
     trained = sum(p.numel() * p.element_size() for p in root.parameters() if p.requires_grad)
     frozen = [module.model for module in root.modules() if isinstance(module, FrozenModel)]
-    companions = sum(p.numel() * p.element_size() for model in frozen for p in model.parameters())
+    frozen_weights = sum(p.numel() * p.element_size() for model in frozen for p in model.parameters())
     activations = max(activation_bytes(root, batch, device, precision) for batch in batches)
     return {
         "weights": weights,
-        **({"weights of frozen models": companions} if companions else {}),
+        **({"weights of frozen models": frozen_weights} if frozen_weights else {}),
         "gradients": trained,
         "optimizer (two means a weight)": 2 * trained,
         f"activations of a micro-batch, {precision.name}": activations,
@@ -224,16 +224,16 @@ def _tokens(sampler: Sampler, part: Objective) -> int:
     return sum(view.data_stats()["used"] + part.overhead * len(view) for view in sampler.views)
 
 
-def _tree(model: nn.Module) -> Iterator[Row]:
+def _tree(model: nn.Module) -> Iterator[ModuleRow]:
     """The modules that have weights; equal neighbours are shown once."""
     seen: set[int] = set()
-    yield Row(0, "model", type(model).__name__, count_parameters(model))
+    yield ModuleRow(0, "model", type(model).__name__, count_parameters(model))
     yield from _children(model, 1, seen)
 
 
-def _children(module: nn.Module, depth: int, seen: set[int]) -> Iterator[Row]:
+def _children(module: nn.Module, depth: int, seen: set[int]) -> Iterator[ModuleRow]:
     for name, weight in module.named_parameters(recurse=False):
-        yield Row(depth, name, _shape(weight, seen), _count([weight], seen))
+        yield ModuleRow(depth, name, _shape(weight, seen), _count([weight], seen))
         seen.add(id(weight))
     children = [(name, child) for name, child in module.named_children() if any(True for _ in child.parameters())]
     while children:
@@ -242,11 +242,11 @@ def _children(module: nn.Module, depth: int, seen: set[int]) -> Iterator[Row]:
         weights = [p for _, each in children[:same] for p in each.parameters()]
         label = name if same == 1 else f"{name}..{children[same - 1][0]} ({same} equal)"
         if any(True for _ in child.children()):
-            yield Row(depth, label, type(child).__name__, _count(weights, seen))
+            yield ModuleRow(depth, label, type(child).__name__, _count(weights, seen))
             yield from _children(child, depth + 1, seen)
         else:
             shapes = ", ".join(_shape(weight, seen) for weight in child.parameters())
-            yield Row(depth, label, f"{type(child).__name__} {shapes}", _count(weights, seen))
+            yield ModuleRow(depth, label, f"{type(child).__name__} {shapes}", _count(weights, seen))
         seen |= {id(weight) for weight in weights}
         children = children[same:]
 

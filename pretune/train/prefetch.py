@@ -149,13 +149,13 @@ def pinned(batch: Batch) -> Batch:
     def lay(layout: Layout) -> Layout:
         return replace(layout, offsets=layout.offsets.pin_memory(), positions=layout.positions.pin_memory())
 
-    reads = batch.output_rows
+    rows = batch.output_rows
     return replace(
         batch,
         tokens=batch.tokens.pin_memory(),
         segments=pin(batch.segments),
         layout=lay(batch.layout),
-        output_rows=None if reads is None else OutputRows(reads.index.pin_memory(), lay(reads.layout)),
+        output_rows=None if rows is None else OutputRows(rows.index.pin_memory(), lay(rows.layout)),
         order=pin(batch.order),
         source=None if batch.source is None else pinned(batch.source),
         targets={name: (i.pin_memory(), y.pin_memory()) for name, (i, y) in batch.targets.items()},

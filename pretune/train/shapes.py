@@ -78,11 +78,11 @@ def split_sequences(batch: Batch, length: int) -> Batch:
     """
     if batch.layout.max_length <= length:
         return batch
-    whole = np.array(batch.layout.lengths, np.int64)
-    parts = -(-whole // length)
+    lengths = np.array(batch.layout.lengths, np.int64)
+    parts = -(-lengths // length)
     first = np.cumsum(parts) - parts
     number = np.arange(int(parts.sum())) - first.repeat(parts)
-    quotient, rest = np.divmod(whole, np.maximum(parts, 1))
+    quotient, rest = np.divmod(lengths, np.maximum(parts, 1))
     lengths = quotient.repeat(parts) + (number < rest.repeat(parts))
     layout = Layout.of(lengths, batch.tokens.device)
     output_rows = None if batch.output_rows is None else OutputRows.of(batch.output_rows.index.numpy(), layout)

@@ -42,7 +42,7 @@ def restore_embedding(model: LanguageModel) -> None:
     """Undo `shrink_embedding`, with what was learned in it."""
     table = model.embedding.word
     if isinstance(table, SubsetEmbedding):
-        model.embedding.word = table.whole()
+        model.embedding.word = table.restore()
 
 
 def _shared(model: nn.Module, weight: Tensor) -> bool:

@@ -9,7 +9,7 @@ from pretune.nn.attention import BACKENDS, Attention, ragged_attention
 from pretune.nn.backends import flash, matmul
 from pretune.nn.call import AttentionCall
 from pretune.nn.spans import CacheSlots
-from pretune.nn.structure import BIDIRECTIONAL, CAUSAL, Biased, Structure, Window
+from pretune.nn.structure import BIDIRECTIONAL, CAUSAL, Biased, SlidingWindow, Structure
 
 
 def attend(query, key, value, queries, keys, structure, *, dropout=0.0, backend=None):
@@ -58,8 +58,8 @@ def slope(queries: int, keys: int) -> torch.Tensor:
 STRUCTURES = {
     "bidirectional": BIDIRECTIONAL,
     "causal": CAUSAL,
-    "window": Window(3, 2),
-    "band": Window(4, 0),
+    "window": SlidingWindow(3, 2),
+    "band": SlidingWindow(4, 0),
     "biased": Biased(BIDIRECTIONAL, slope),
     "biased causal": Biased(CAUSAL, slope),
 }
@@ -95,7 +95,9 @@ def test_pairs_are_counted_as_they_are_seen(structure):
         assert structure.pairs(queries, keys) == (queries * keys if mask is None else int(mask.sum()))
 
 
-@pytest.mark.parametrize("window", [Window(3, 2), Window(2, 3), Window(5, 5), Window(4, 0), Window(0, 0)])
+@pytest.mark.parametrize(
+    "window", [SlidingWindow(3, 2), SlidingWindow(2, 3), SlidingWindow(5, 5), SlidingWindow(4, 0), SlidingWindow(0, 0)]
+)
 def test_a_window_that_covers_all_is_plain(window):
     for length in range(1, 9):
         plain = window.within(Layout.of([length, 1]))
@@ -138,15 +140,15 @@ def test_matmul_in_blocks(structure, lengths, monkeypatch):
 @pytest.mark.parametrize("waste", [0, 600, 1 << 15])
 def test_matmul_in_buckets(structure, waste, monkeypatch):
     monkeypatch.setattr(buckets, "WASTE", waste)
-    buckets.plan_of.cache_clear()
+    buckets.plan_buckets.cache_clear()
     layout = Layout.of([33, 2, 30, 9, 0, 33, 1, 32, 28, 8])
     inputs = tensors(layout, layout, torch.float32)
-    found = len(buckets.plan_of(layout.bounds, layout.bounds, 3, torch.float32).buckets)
+    found = len(buckets.plan_buckets(layout.bounds, layout.bounds, 3, torch.float32).buckets)
     assert found == {0: 5, 600: 3, 1 << 15: 1}[waste]
     wanted = run("reference", inputs, layout, layout, structure)
     for got, want in zip(run("matmul", inputs, layout, layout, structure), wanted, strict=True):
         torch.testing.assert_close(got, want, atol=2e-5, rtol=2e-5)
-    buckets.plan_of.cache_clear()
+    buckets.plan_buckets.cache_clear()
 
 
 @pytest.mark.parametrize("structure", [BIDIRECTIONAL, CAUSAL], ids=["bidirectional", "causal"])
@@ -277,13 +279,13 @@ def test_what_a_backend_cannot_do_goes_to_the_next():
     dropped = attend(*inputs, layout, layout, CAUSAL, dropout=0.5)
     assert not torch.equal(dropped, attend(*inputs, layout, layout, CAUSAL))
 
-    class Window(Structure):
+    class SlidingWindow(Structure):
         def visible(self, queries, keys, device="cpu"):
             full = torch.ones(queries, keys, dtype=torch.bool, device=device)
             return full.triu(-1).tril(1)
 
-    got = attend(*inputs, layout, layout, Window())
-    torch.testing.assert_close(got, attend(*inputs, layout, layout, Window(), backend="reference"))
+    got = attend(*inputs, layout, layout, SlidingWindow())
+    torch.testing.assert_close(got, attend(*inputs, layout, layout, SlidingWindow(), backend="reference"))
 
 
 def test_runs_that_do_not_fit():

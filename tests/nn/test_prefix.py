@@ -12,14 +12,14 @@ from pretune.nn.cache import Cache
 from pretune.nn.feedforward import FeedForward
 from pretune.nn.prefix import LearnedPrefix
 from pretune.nn.relative import RelativeBias
-from pretune.nn.structure import BIDIRECTIONAL, CAUSAL, Window
+from pretune.nn.structure import BIDIRECTIONAL, CAUSAL, SlidingWindow
 
 LENGTHS = [5, 1, 0, 9, 9, 3]
 STRUCTURES = {
     "bidirectional": (BIDIRECTIONAL, False),
     "causal": (CAUSAL, False),
-    "window": (Window(3, 2), False),
-    "band": (Window(4, 0), False),
+    "window": (SlidingWindow(3, 2), False),
+    "band": (SlidingWindow(4, 0), False),
     "biased": (BIDIRECTIONAL, True),
     "biased causal": (CAUSAL, True),
 }

@@ -130,7 +130,7 @@ def test_a_limit_on_the_size_of_files_is_a_full_disk_too(tmp_path):
 
 def test_sweep_removes_leftovers_of_killed_processes(tmp_path):
     (tmp_path / ".checkpoint-7.123.abc").mkdir()
-    CheckpointStore(tmp_path).sweep()
+    CheckpointStore(tmp_path).remove_incomplete()
     assert not any(tmp_path.iterdir())
 
 

@@ -98,7 +98,7 @@ def test_rows(store):
     with torch.no_grad():
         some.weight[1] = 5.0
         some.weight[3] *= 0.5
-    whole = some.whole()
+    whole = some.restore()
     assert whole.weight.requires_grad
     assert torch.equal(whole.weight[3], torch.full((4,), 5.0))
     assert torch.equal(whole.weight[[2, 7]], table.weight[[2, 7]])

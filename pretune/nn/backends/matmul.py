@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pretune.nn.buckets import Bucket, load, plan_of, store
+from pretune.nn.buckets import Bucket, gather, plan_buckets, scatter
 from pretune.nn.call import AttentionCall
 from pretune.nn.structure import Bidirectional, Causal
 
@@ -162,8 +162,8 @@ def _forward(
         return: out (Tq, H, D) and the kept probabilities, flat.
     """
     heads = query.shape[1]
-    plan = plan_of(*bounds, heads, query.dtype)
-    rows, *columns = load(query, plan.queries), load(key, plan.keys), load(value, plan.keys)
+    plan = plan_buckets(*bounds, heads, query.dtype)
+    rows, *columns = gather(query, plan.queries), gather(key, plan.keys), gather(value, plan.keys)
     mixed = torch.empty_like(rows)
     kept = [b for b in plan.buckets if keep and b.keys <= _KEEP]
     probabilities = query.new_empty(sum(b.sequences * heads * b.queries * b.keys for b in kept))
@@ -177,7 +177,7 @@ def _forward(
                 start += target.numel()
             p = _softmax(q, k, tile, scale, target)
             torch.bmm(p, v[tile.batch, tile.keys], out=out[tile.batch, tile.queries])
-    return store(mixed, plan.queries, query), probabilities
+    return scatter(mixed, plan.queries, query), probabilities
 
 
 def _kept(probabilities: Tensor, start: int, tile: _Tile, bucket: Bucket) -> Tensor:
@@ -197,8 +197,11 @@ def _backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     heads = query.shape[1]
-    plan = plan_of(*bounds, heads, query.dtype)
-    rows, columns = [load(run, plan.queries) for run in (query, grad)], [load(run, plan.keys) for run in (key, value)]
+    plan = plan_buckets(*bounds, heads, query.dtype)
+    rows, columns = (
+        [gather(run, plan.queries) for run in (query, grad)],
+        [gather(run, plan.keys) for run in (key, value)],
+    )
     if plan.queries.padding is not None:
         rows[1].index_fill_(0, plan.queries.padding, 0.0)
     grads = [torch.empty_like(rows[0]), torch.empty_like(columns[0]), torch.empty_like(columns[0])]
@@ -230,7 +233,7 @@ def _backward(
             for target, total in zip(more, (dk, dv), strict=True):
                 target.copy_(total)
     dq, dk, dv = grads[0].mul_(scale), grads[1].mul_(scale), grads[2]
-    return store(dq, plan.queries, query), store(dk, plan.keys, key), store(dv, plan.keys, value)
+    return scatter(dq, plan.queries, query), scatter(dk, plan.keys, key), scatter(dv, plan.keys, value)
 
 
 def _bounds(queries: Tensor, keys: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -21,11 +21,11 @@ def refuse(call: AttentionCall) -> str | None:
 def attend(call: AttentionCall) -> Tensor:
     """Computes each group in one kernel call. Shapes as in `AttentionCall`."""
     query, key, value, structure = call.query, call.key, call.value, call.structure
-    pieces: list[Tensor] = []
+    outputs: list[Tensor] = []
     done = 0
     for group in groups_of(call.queries, call.keys):
         if group.query_start > done:
-            pieces.append(torch.zeros_like(query[done : group.query_start]))
+            outputs.append(torch.zeros_like(query[done : group.query_start]))
         square = call.is_causal and group.query_length == group.key_length
         mask = None if square else mask_of(structure, group.query_length, group.key_length, query)
         out = F.scaled_dot_product_attention(
@@ -38,11 +38,11 @@ def attend(call: AttentionCall) -> Tensor:
             scale=call.scale,
             enable_gqa=call.has_grouped_heads,
         )
-        pieces.append(out.transpose(1, 2).flatten(0, 1))
+        outputs.append(out.transpose(1, 2).flatten(0, 1))
         done = group.query_start + group.sequences * group.query_length
     if done < query.shape[0]:
-        pieces.append(torch.zeros_like(query[done:]))
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces) if pieces else torch.zeros_like(query)
+        outputs.append(torch.zeros_like(query[done:]))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs) if outputs else torch.zeros_like(query)
 
 
 def mask_of(structure: Structure, queries: int, keys: int, like: Tensor) -> Tensor | None:

@@ -31,7 +31,7 @@ _MANY_LOOKS = 1 << 19  # tokens passed over while looking for characters
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedDocuments:
     """Documents as tokens, end to end.
 
     Attributes:
@@ -103,7 +103,7 @@ class DocumentEncoder:
 
     def encode(
         self, texts: Sequence[str], starts: Sequence[Sequence[int]], words: Sequence[Sequence[int]] | None = None
-    ) -> Encoded:
+    ) -> EncodedDocuments:
         """Encode documents.
 
         Args:
@@ -239,7 +239,7 @@ class DocumentEncoder:
         ]
         return np.concatenate(runs)
 
-    def _encode_whole(self, texts: Sequence[str], wanted: Sequence[Sequence[Sequence[int]]]) -> Encoded:
+    def _encode_whole(self, texts: Sequence[str], wanted: Sequence[Sequence[Sequence[int]]]) -> EncodedDocuments:
         runs: list[Integers] = []
         places: list[list[int]] = [[] for _ in wanted]
         end = 0
@@ -264,7 +264,7 @@ def _first_tokens(encoding: tokenizers.Encoding, characters: Integers) -> Intege
     return np.searchsorted(ends, characters, side="right")
 
 
-def _finish(tokens: NDArray[Any], document_ends: Integers, places: Sequence[Integers]) -> Encoded:
+def _finish(tokens: NDArray[Any], document_ends: Integers, places: Sequence[Integers]) -> EncodedDocuments:
     """Every document begins a sentence and a word; no sentence begins at an end token, but that of an empty document.
 
     Args:
@@ -278,7 +278,7 @@ def _finish(tokens: NDArray[Any], document_ends: Integers, places: Sequence[Inte
         begins_one[document_ends - 1] = number > 0  # an end token is a word of its own
         begins_one[document_ends - lengths] = True
         starts_by_kind.append(np.flatnonzero(begins_one[:-1]))
-    return Encoded(tokens, lengths, *starts_by_kind)
+    return EncodedDocuments(tokens, lengths, *starts_by_kind)
 
 
 def _codes(text: str) -> Codes | None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_BYTES = 16
-Words = NDArray[np.uint64]
+Keys = NDArray[np.uint64]
 Integers = NDArray[np.int64]
 
 _EIGHT = np.arange(9, dtype=np.uint64) * np.uint64(8)
@@ -18,8 +18,8 @@ _MASKS = np.append((np.uint64(1) << _EIGHT[:8]) - np.uint64(1), np.uint64(0xFFFF
 _FIRST, _SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 
 
-def keys_of(codes: NDArray[np.uint8], start: Integers, size: Integers) -> tuple[Words, Words]:
-    """Words as integers: their first 8 bytes and the next 8.
+def keys_of(codes: NDArray[np.uint8], start: Integers, size: Integers) -> tuple[Keys, Keys]:
+    """Keys as integers: their first 8 bytes and the next 8.
 
     Shape:
         codes: (T,) bytes without NUL inside words; start, size: (N,), size at most 16; return: two of (N,)
@@ -34,7 +34,7 @@ def keys_of(codes: NDArray[np.uint8], start: Integers, size: Integers) -> tuple[
     return first, second
 
 
-def _eight(eights: Words, start: Integers) -> Words:
+def _eight(eights: Keys, start: Integers) -> Keys:
     """The 8 bytes from each place on. Shape: (T / 8,), (N,) -> (N,)"""
     index, shift = start >> 3, _EIGHT.take(start & 7)
     low = eights.take(index)
@@ -45,7 +45,7 @@ def _eight(eights: Words, start: Integers) -> Words:
 
 
 class WordTable:
-    """Words to numbers.
+    """Keys to numbers.
 
     Args:
         bits: of the number of places at first; it doubles when half of them are taken.
@@ -58,7 +58,7 @@ class WordTable:
     def __len__(self) -> int:
         return self._count
 
-    def find(self, first: Words, second: Words) -> Integers:
+    def find(self, first: Keys, second: Keys) -> Integers:
         """The number of each word, -1 for an unknown one. Shape: (N,), (N,) -> (N,)"""
         out = np.full(len(first), -1, np.int64)
         slot = self._place(first, second)
@@ -76,7 +76,7 @@ class WordTable:
             left, slot = left[on], slot[on]
         return out
 
-    def add(self, first: Words, second: Words, numbers: Integers) -> None:
+    def add(self, first: Keys, second: Keys, numbers: Integers) -> None:
         """Take in words that are not there yet, each once. Shape: (N,), (N,), (N,)"""
         self._count += len(numbers)
         if self._count * 2 > len(self._numbers):
@@ -91,13 +91,13 @@ class WordTable:
         self._first, self._second = np.zeros(1 << bits, np.uint64), np.zeros(1 << bits, np.uint64)
         self._numbers = np.full(1 << bits, -1, np.int32)
 
-    def _place(self, first: Words, second: Words) -> Integers:
+    def _place(self, first: Keys, second: Keys) -> Integers:
         mixed = (first ^ (second * _SECOND)) * _FIRST
         mixed ^= mixed >> np.uint64(32)
         mixed *= _SECOND
         return (mixed >> self._shift).view(np.int64)
 
-    def _put(self, first: Words, second: Words, numbers: Integers) -> None:
+    def _put(self, first: Keys, second: Keys, numbers: Integers) -> None:
         """Each word asks for a place; of those that ask for the same one, one gets it and the others ask on."""
         slot = self._place(first, second)
         left = np.arange(len(numbers))

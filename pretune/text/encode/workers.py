@@ -26,7 +26,7 @@ import numpy as np
 import tokenizers
 
 from pretune.errors import DataError, PretuneError
-from pretune.text.encode.encoder import DocumentEncoder, Encoded
+from pretune.text.encode.encoder import DocumentEncoder, EncodedDocuments
 from pretune.text.encode.sentences import sentence_starts
 from pretune.text.tokenizer.segmenter import WordFinder
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -37,7 +37,7 @@ _IN_FLIGHT = 2  # batches a worker holds: one that it encodes, one that waits
 Message = list[bytes]
 
 
-class Encoder:
+class CorpusEncoder:
     """Texts to tokens, in this process.
 
     Args:
@@ -48,7 +48,7 @@ class Encoder:
         self._encoder = DocumentEncoder(tokenizer, dtype)
         self._words = WordFinder(segmenter) if segmenter else None
 
-    def __call__(self, texts: Sequence[str]) -> Encoded:
+    def __call__(self, texts: Sequence[str]) -> EncodedDocuments:
         """Encode a batch of documents."""
         words = None if self._words is None else [self._words(text) for text in texts]
         return self._encoder.encode(texts, [sentence_starts(text) for text in texts], words)
@@ -59,7 +59,7 @@ class Workers:
 
     Args:
         count: how many.
-        tokenizer, dtype, segmenter: as for `Encoder`.
+        tokenizer, dtype, segmenter: as for `CorpusEncoder`.
     """
 
     def __init__(self, count: int, tokenizer: Tokenizer, dtype: np.dtype[Any], segmenter: str = "") -> None:
@@ -84,7 +84,7 @@ class Workers:
                 with contextlib.suppress(OSError):  # what was still to be written has no reader
                     _pipe(pipe).close()
 
-    def map(self, batches: Iterable[Sequence[str]]) -> Iterator[Encoded]:
+    def map(self, batches: Iterable[Sequence[str]]) -> Iterator[EncodedDocuments]:
         """Encode batches; the results come in the order of the batches.
 
         Raises:
@@ -107,12 +107,14 @@ class Workers:
         except OSError:
             raise _death(process) from None
 
-    def _receive(self, process: subprocess.Popen[bytes]) -> Encoded:
+    def _receive(self, process: subprocess.Popen[bytes]) -> EncodedDocuments:
         message = _read(_pipe(process.stdout))
         if message is None or len(message) == 1:
             raise _death(process, message)
         tokens, *places = message
-        return Encoded(np.frombuffer(tokens, self._dtype), *(np.frombuffer(starts, np.int64) for starts in places))
+        return EncodedDocuments(
+            np.frombuffer(tokens, self._dtype), *(np.frombuffer(starts, np.int64) for starts in places)
+        )
 
 
 def _start() -> subprocess.Popen[bytes]:
@@ -179,7 +181,7 @@ def _work(source: IO[bytes], sink: IO[bytes]) -> None:
         return
     settings = json.loads(first[0])
     tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(first[1].decode()), settings["settings"])
-    encode = Encoder(tokenizer, np.dtype(settings["dtype"]), settings["segmenter"])
+    encode = CorpusEncoder(tokenizer, np.dtype(settings["dtype"]), settings["segmenter"])
     messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
 
     def listen() -> None:

@@ -16,7 +16,7 @@ from pretune.errors import DataError
 from pretune.find import find
 from pretune.text.readers.files import Source, SourceConfig, find_sources
 from pretune.text.readers.lines import text_blocks
-from pretune.text.readers.records import MISSING, Column, RecordError, Row, not_text, too_long
+from pretune.text.readers.records import MISSING, Column, RecordError, SourceRow, not_text, too_long
 
 KEPT = 1000  # errors and ignored files that the statistics list by name; all are counted
 _PADDED = re.compile(r"\n[^\S\n]+(?=\n)")
@@ -167,7 +167,7 @@ class _SourceFields(NamedTuple):
     domain_field: str
 
 
-def _document(source: _SourceFields, row: Row, max_bytes: int) -> Document | RecordError | None:
+def _document(source: _SourceFields, row: SourceRow, max_bytes: int) -> Document | RecordError | None:
     """What a record holds: a document, nothing (None), or what is wrong with it."""
     line, fields = row
     if not fields:
@@ -191,10 +191,10 @@ def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def _records(source: Source, columns: Sequence[Column], config: CorpusConfig) -> Iterator[Row | RecordError]:
+def _records(source: Source, columns: Sequence[Column], config: CorpusConfig) -> Iterator[SourceRow | RecordError]:
     if source.format == "txt" and config.documents != "line":
         return _paragraphs(source, config) if config.documents == "blank-line" else _whole(source, config)
-    records: Iterator[Row | RecordError] = find("text.readers", source.format).read(source, columns, config)
+    records: Iterator[SourceRow | RecordError] = find("text.readers", source.format).read(source, columns, config)
     return records
 
 
@@ -219,9 +219,9 @@ class _Draft:
     def spoil(self, error: RecordError) -> None:
         self._error, self._parts = self._error or error, []
 
-    def close(self) -> Row | RecordError:
+    def close(self) -> SourceRow | RecordError:
         """The document, or what is wrong with it; the draft is empty again."""
-        out: Row | RecordError = self._error or (self._line or 1, {self._field: "".join(self._parts).rstrip()})
+        out: SourceRow | RecordError = self._error or (self._line or 1, {self._field: "".join(self._parts).rstrip()})
         self._parts, self._line, self._size, self._error = [], 0, 0, None
         return out
 
@@ -230,7 +230,7 @@ class _Draft:
         return not self._error and all(part.isspace() for part in self._parts)
 
 
-def _paragraphs(source: Source, config: CorpusConfig) -> Iterator[Row | RecordError]:
+def _paragraphs(source: Source, config: CorpusConfig) -> Iterator[SourceRow | RecordError]:
     """A document for each run of lines between blank ones."""
     draft = _Draft(source, config)
     for item in text_blocks(source, config):
@@ -238,14 +238,14 @@ def _paragraphs(source: Source, config: CorpusConfig) -> Iterator[Row | RecordEr
             draft.spoil(item)
             continue
         line = item[0] - 1
-        pieces = _PADDED.sub("\n", "\n" + item[1]).split("\n\n")
-        for number, piece in enumerate(pieces):
-            text = piece.lstrip("\n")
-            first = line + len(piece) - len(text)
-            line += piece.count("\n") + 2
+        paragraphs = _PADDED.sub("\n", "\n" + item[1]).split("\n\n")
+        for number, paragraph in enumerate(paragraphs):
+            text = paragraph.lstrip("\n")
+            first = line + len(paragraph) - len(text)
+            line += paragraph.count("\n") + 2
             if number == 1 and not draft.blank:
                 yield draft.close()
-            if number in (0, len(pieces) - 1):
+            if number in (0, len(paragraphs) - 1):
                 draft.add(first, text)
             elif text:
                 yield first, {config.text_field: text.rstrip()}
@@ -253,7 +253,7 @@ def _paragraphs(source: Source, config: CorpusConfig) -> Iterator[Row | RecordEr
         yield draft.close()
 
 
-def _whole(source: Source, config: CorpusConfig) -> Iterator[Row | RecordError]:
+def _whole(source: Source, config: CorpusConfig) -> Iterator[SourceRow | RecordError]:
     """One document, the file."""
     draft = _Draft(source, config)
     for item in text_blocks(source, config):

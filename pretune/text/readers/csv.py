@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pretune.text.readers.files import Source, SourceConfig
-from pretune.text.readers.records import Column, RecordError, Row
+from pretune.text.readers.records import Column, RecordError, SourceRow
 from pretune.text.readers.tables import read_table
 
 SUFFIXES = (".csv",)
 
 
-def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[Row | RecordError]:
+def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[SourceRow | RecordError]:
     """A record for each row; fields may be quoted unless `config.quotes` says no."""
     return read_table(source, columns, config, ",", quoted=config.quotes is not False)

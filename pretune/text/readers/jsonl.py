@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 
 from pretune.text.readers.files import Source, SourceConfig
 from pretune.text.readers.lines import split_lines, text_blocks
-from pretune.text.readers.records import Column, RecordError, Row, absent
+from pretune.text.readers.records import Column, RecordError, SourceRow, absent
 
 SUFFIXES = (".jsonl", ".ndjson", ".json")
 _raw_decode = json.JSONDecoder().raw_decode
 
 
-def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[Row | RecordError]:
+def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[SourceRow | RecordError]:
     """A record for each line, with all its fields: leaving the unread ones out takes longer than keeping them."""
     file, names = str(source.path), [column.name for column in columns]
     required = [column for column in columns if column.required]

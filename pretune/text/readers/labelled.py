@@ -13,7 +13,7 @@ from pretune.errors import DataError
 from pretune.find import find
 from pretune.text.readers.files import Source, SourceConfig, find_sources
 from pretune.text.readers.memory import Records, is_path, read_memory
-from pretune.text.readers.records import NOWHERE, Column, Origin, Record, RecordError, Row
+from pretune.text.readers.records import NOWHERE, Column, Origin, Record, RecordError, SourceRow
 
 Data: TypeAlias = Sequence[Path | str] | Path | str | Records
 """Files (a path, a folder, a glob, or a list of them), or records in memory."""
@@ -24,7 +24,9 @@ class Reader(Protocol):
 
     SUFFIXES: Sequence[str]
 
-    def read(self, source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[Row | RecordError]:
+    def read(
+        self, source: Source, columns: Sequence[Column], config: SourceConfig
+    ) -> Iterator[SourceRow | RecordError]:
         """The records of a file."""
 
 

@@ -10,13 +10,13 @@ import pyarrow as pa
 
 from pretune.text.readers.files import BOMB_FLOOR, Source, SourceConfig, UnreadableError, open_file, read_chunks
 from pretune.text.readers.lines import CHUNK
-from pretune.text.readers.records import Column, RecordError, Row, absent
+from pretune.text.readers.records import Column, RecordError, SourceRow, absent
 
 SUFFIXES = (".parquet",)
 BATCH = 64  # rows decoded at a time: bounds memory where a few distinct texts repeat
 
 
-def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[Row | RecordError]:
+def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[SourceRow | RecordError]:
     """A record for each row; `line` is its number, from 1.
 
     A compressed file is unfolded into a temporary one first, as Parquet is read from its end.

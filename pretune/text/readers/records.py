@@ -16,7 +16,7 @@ from pretune.errors import DataError
 from pretune.find import suggest
 
 MISSING: Final = object()  # value of an optional field that a record does not have
-Row = tuple[int, Mapping[str, Any]]  # line (1-based) and fields; no fields where the line is blank
+SourceRow = tuple[int, Mapping[str, Any]]  # line (1-based) and fields; no fields where the line is blank
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pretune.text.readers.files import Source, SourceConfig
 from pretune.text.readers.lines import split_lines, text_blocks
-from pretune.text.readers.records import Column, RecordError, Row, absent
+from pretune.text.readers.records import Column, RecordError, SourceRow, absent
 
 _QUOTES = 'close it, double quotes inside quoted fields (""), or set quotes = false if they are plain characters'
 _RETURN = "remove the carriage return, or quote the field that holds it"
@@ -23,7 +23,7 @@ MAX_LINES = 100_000  # of one record: a quote left open does not swallow a file 
 
 def read_table(
     source: Source, columns: Sequence[Column], config: SourceConfig, delimiter: str, quoted: bool
-) -> Iterator[Row | RecordError]:
+) -> Iterator[SourceRow | RecordError]:
     """A record for each row of a CSV or TSV file; rows with too few or too many fields are errors."""
     rows = _quoted_rows(source, delimiter, config) if quoted else _plain_rows(source, delimiter, config)
     file = str(source.path)

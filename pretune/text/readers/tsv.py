@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pretune.text.readers.files import Source, SourceConfig
-from pretune.text.readers.records import Column, RecordError, Row
+from pretune.text.readers.records import Column, RecordError, SourceRow
 from pretune.text.readers.tables import is_quoted, read_table
 
 SUFFIXES = (".tsv",)
 
 
-def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[Row | RecordError]:
+def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[SourceRow | RecordError]:
     """A record for each row; quotes are plain characters, as GLUE writes them, unless `config.quotes` is true.
 
     Where `config.quotes` says nothing, fields that are all quoted as `csv.writer` and pandas quote them are read so.

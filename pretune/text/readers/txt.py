@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from pretune.text.readers.files import Source, SourceConfig
 from pretune.text.readers.lines import split_lines, text_blocks
-from pretune.text.readers.records import Column, RecordError, Row
+from pretune.text.readers.records import Column, RecordError, SourceRow
 
 SUFFIXES = (".txt",)
 
 
-def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[Row | RecordError]:
+def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[SourceRow | RecordError]:
     """A record for each line: the first of `columns` holds it, whatever it is called."""
     name = columns[0].name
     for item in text_blocks(source, config):

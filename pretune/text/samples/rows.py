@@ -192,13 +192,13 @@ class Windows(Sequence[Row]):
     def __getitem__(self, index: slice) -> Windows: ...
     def __getitem__(self, index: int | slice) -> Row | Windows:
         if isinstance(index, slice):
-            return self.pick(index)
+            return self.select(index)
         store, epoch, number = self.samples[index].tolist()
         tokens = self.splits[store].read(int(self._start[index]), int(self._stop[index]))
         flags = self._read_flags(store, self._start[[index]], self._stop[[index]])
         return Row((store, epoch, number), tokens, word_flags=flags)
 
-    def pick(self, index: Ints | slice) -> Windows:
+    def select(self, index: Ints | slice) -> Windows:
         """Some of the rows, in the order given."""
         return Windows(self.splits, self.samples[index], self._start[index], self._stop[index], self._words)
 
@@ -288,9 +288,9 @@ def join_flags(texts: Sequence[Text], continuation: Flags) -> Flags | None:
     )
 
 
-def pick(rows: Sequence[Row], index: Sequence[int] | Ints) -> Sequence[Row]:
+def select(rows: Sequence[Row], index: Sequence[int] | Ints) -> Sequence[Row]:
     """Some rows, in the order given."""
-    return rows.pick(np.asarray(index, np.int64)) if isinstance(rows, Windows) else [rows[i] for i in index]
+    return rows.select(np.asarray(index, np.int64)) if isinstance(rows, Windows) else [rows[i] for i in index]
 
 
 def join(parts: Sequence[Sequence[Row]]) -> Sequence[Row]:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from pretune.draw import Draw, Permutation
 from pretune.errors import DataError, UsageError
-from pretune.text.samples.rows import Ints, Row, join, names_of, pick, sizes_of
+from pretune.text.samples.rows import Ints, Row, join, names_of, select, sizes_of
 from pretune.text.samples.views.view import View
 
 _BLOCK = 1 << 12  # samples of an order that are computed at a time where none are sorted
@@ -144,7 +144,7 @@ class Sampler:
             count -= len(out[-1])
         return np.concatenate([np.zeros(0, np.int64), *out])
 
-    def _fill(self, cursor: Cursor, stores: Ints, runs: Sequence[Sequence[_Run]]) -> Ints:
+    def _fill(self, cursor: Cursor, stores: Ints, runs: Sequence[Sequence[_StoreSamples]]) -> Ints:
         """The longest head of the due samples that the token budget holds; more are asked for while all fit."""
         budget = int(self.batch_tokens or 0)
         while True:
@@ -159,7 +159,7 @@ class Sampler:
             stores = self._due(cursor, 2 * len(stores))
             runs = self._runs(cursor, stores)
 
-    def _runs(self, cursor: Cursor, stores: Ints) -> list[list[_Run]]:
+    def _runs(self, cursor: Cursor, stores: Ints) -> list[list[_StoreSamples]]:
         """Where in its view each sample lies, by store: the next of each one's order, a run for each epoch of it."""
         counts = np.bincount(stores, minlength=len(self.views)).tolist()
         return [
@@ -167,7 +167,7 @@ class Sampler:
             for store, (first, count) in enumerate(zip(cursor.consumed, counts, strict=True))
         ]
 
-    def _next(self, store: int, first: int, count: int) -> Iterator[_Run]:
+    def _next(self, store: int, first: int, count: int) -> Iterator[_StoreSamples]:
         size, width = self._sizes[store], self._widths[store]
         while count:
             epoch, offset = divmod(first, size)
@@ -176,7 +176,7 @@ class Sampler:
             indices = [self._block(store, epoch, block) for block in blocks]
             index = indices[0] if len(indices) == 1 else np.concatenate(indices)
             begin = offset - blocks[0] * width
-            yield _Run(epoch, index[begin : begin + inside])
+            yield _StoreSamples(epoch, index[begin : begin + inside])
             first, count = first + inside, count - inside
 
     def _shuffle(self, store: int, epoch: int) -> Permutation:
@@ -195,7 +195,7 @@ class Sampler:
         head = index[: whole * batch].reshape(whole, batch)[shuffled].ravel()
         return np.concatenate([head, index[whole * batch :]])
 
-    def _read(self, stores: Ints, runs: Sequence[Sequence[_Run]]) -> Sequence[Row]:
+    def _read(self, stores: Ints, runs: Sequence[Sequence[_StoreSamples]]) -> Sequence[Row]:
         """The rows of all runs, in the order in which they are due."""
         run_rows = [
             self.views[store].read(run.index, store, run.epoch, self.draw)
@@ -203,7 +203,7 @@ class Sampler:
             for run in store_runs
         ]
         rows = run_rows[0] if len(run_rows) == 1 else join(run_rows)
-        return rows if len(self.views) == 1 else pick(rows, np.argsort(np.argsort(stores, kind="stable")))
+        return rows if len(self.views) == 1 else select(rows, np.argsort(np.argsort(stores, kind="stable")))
 
 
 @dataclass(frozen=True, order=True)
@@ -251,7 +251,7 @@ def _counts(weights: NDArray[np.float64], total: int) -> Ints:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _StoreSamples:
     """Samples of one store and epoch: where they lie in its view. Shape: index (n,)"""
 
     epoch: int
@@ -310,11 +310,11 @@ def partition(rows: Sequence[Row], parts: int) -> list[Sequence[Row]]:
     sizes = sizes_of(rows)
     order = np.lexsort((*names_of(rows).T[::-1], -sizes))
     if parts == 1:
-        return [pick(rows, order[::-1])]
+        return [select(rows, order[::-1])]
     heap = [(0, 0, part) for part in range(parts)]
     dealt: list[list[int]] = [[] for _ in range(parts)]
     for row, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
         tokens, count, part = heap[0]
         dealt[part].append(row)
         heapq.heapreplace(heap, (tokens + size, count + 1, part))
-    return [pick(rows, part[::-1]) for part in dealt]
+    return [select(rows, part[::-1]) for part in dealt]

@@ -28,8 +28,8 @@ from pydantic import Field
 from pretune.config import Config
 from pretune.disk import NewFolder, storage_errors
 from pretune.errors import CannotCreateError, DataError
-from pretune.text.encode.encoder import Encoded
-from pretune.text.encode.workers import Encoder, Workers
+from pretune.text.encode.encoder import EncodedDocuments
+from pretune.text.encode.workers import CorpusEncoder, Workers
 from pretune.text.readers.corpus import CorpusConfig, DataStats, Document, read_corpus
 from pretune.text.store.dedup import DuplicateFilter
 from pretune.text.store.store import MANIFEST, Manifest, SplitManifest, TokenStore
@@ -52,7 +52,7 @@ class PrepareConfig(Config):
         validation: fraction of the documents held out, chosen by the hash of their text.
         shard_tokens: tokens of a full shard.
         segmenter: says where words begin, for whole-word masking: `jieba`, a word list (a file) or the user's own
-            `package.module:function`; without one the tokenizer's pieces say it, which know no Chinese word.
+            `package.module:function`; without one the tokenizer's subwords say it, which know no Chinese word.
         processes: that encode; 0 is one for each CPU core.
         overwrite: replace a store that is there.
     """
@@ -120,7 +120,7 @@ def prepare(
             _log.info("%s: made before from the same documents, tokenizer and configuration; used as it is", output)
             return store
     with NewFolder(output, "replace" if config.overwrite else "refuse") as folder:
-        run = _Run(tokenizer, config, folder.path)
+        run = _Preparation(tokenizer, config, folder.path)
         try:
             manifest = run.write(paths, progress)
             with storage_errors(output, "write the store"):
@@ -132,7 +132,7 @@ def prepare(
     return TokenStore.open(output)
 
 
-class _Run:
+class _Preparation:
     """One pass over the corpus; what grows with it is 32 bytes a document in `DuplicateFilter`."""
 
     def __init__(self, tokenizer: Tokenizer, config: PrepareConfig, folder: Path) -> None:
@@ -195,13 +195,13 @@ class _Run:
             data_stats=self._stats.to_json(),
         )
 
-    def _encode(self, batches: Iterator[_Batch], stack: ExitStack) -> Iterator[Encoded]:
+    def _encode(self, batches: Iterator[_Batch], stack: ExitStack) -> Iterator[EncodedDocuments]:
         """Encode in this process or in several; what is out for encoding waits in `_pending`, in order."""
         processes = self._config.processes or _cores()
         first = list(islice(batches, _SMALL))
         texts = (self._note(batch) for batch in chain(first, batches))
         if processes == 1 or len(first) < _SMALL:
-            encoder = Encoder(self._tokenizer, self._dtype, self._config.segmenter or "")
+            encoder = CorpusEncoder(self._tokenizer, self._dtype, self._config.segmenter or "")
             return (encoder(batch) for batch in texts)
         workers = Workers(processes, self._tokenizer, self._dtype, self._config.segmenter or "")
         return stack.enter_context(workers).map(texts)
@@ -248,7 +248,7 @@ class _Run:
             self._domain_counts.append([0, 0])
         return number
 
-    def _store(self, batch: _Batch, encoded: Encoded) -> None:
+    def _store(self, batch: _Batch, encoded: EncodedDocuments) -> None:
         """Divide a batch between the splits and write it; documents that gave no token are counted as empty."""
         lengths = encoded.lengths
         full = lengths > 1
@@ -266,7 +266,7 @@ class _Run:
             writer.append(some.tokens, some.lengths, some.sentences, some.words)
 
 
-def _select(encoded: Encoded, chosen: NDArray[np.bool_]) -> Encoded:
+def _select(encoded: EncodedDocuments, chosen: NDArray[np.bool_]) -> EncodedDocuments:
     """Some of the documents, laid end to end anew."""
     if chosen.all():
         return encoded
@@ -278,7 +278,7 @@ def _select(encoded: Encoded, chosen: NDArray[np.bool_]) -> Encoded:
         return np.flatnonzero(begins_one[is_kept])
 
     words = None if encoded.words is None else among(encoded.words)
-    return Encoded(encoded.tokens[is_kept], encoded.lengths[chosen], among(encoded.sentences), words)
+    return EncodedDocuments(encoded.tokens[is_kept], encoded.lengths[chosen], among(encoded.sentences), words)
 
 
 def _windows(documents: Iterable[Document], corpus: Any) -> Iterator[list[tuple[Document, int, bytes]]]:

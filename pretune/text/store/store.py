@@ -163,10 +163,10 @@ class TokenSplit:
         first = self._bounds[number]
         if (stop <= self._bounds[number + 1]).all():
             places = zip(number.tolist(), (start - first).tolist(), (stop - first).tolist(), strict=True)
-            pieces = [self._shards[shard][a:b] for shard, a, b in places]
+            runs = [self._shards[shard][a:b] for shard, a, b in places]
         else:
-            pieces = [piece for a, b in zip(start.tolist(), stop.tolist(), strict=True) for piece in self._pieces(a, b)]
-        return np.concatenate(pieces).astype(np.int64)
+            runs = [run for a, b in zip(start.tolist(), stop.tolist(), strict=True) for run in self._shard_runs(a, b)]
+        return np.concatenate(runs).astype(np.int64)
 
     def read_word_starts(self, start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each token of some runs begins a word, as `read_runs` reads them.
@@ -181,7 +181,7 @@ class TokenSplit:
         runs = [words[a:b] for a, b in zip(start.tolist(), stop.tolist(), strict=True)]
         return np.concatenate([np.zeros(0, np.bool_), *runs])
 
-    def _pieces(self, start: int, stop: int) -> Iterator[NDArray[Any]]:
+    def _shard_runs(self, start: int, stop: int) -> Iterator[NDArray[Any]]:
         """The parts of one run, a part for each shard that it crosses."""
         number = int(self._bounds.searchsorted(start, side="right")) - 1
         while start < stop:

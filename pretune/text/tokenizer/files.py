@@ -49,7 +49,7 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, Settings]:
     if path.suffix == ".gguf":
         return read_gguf_tokenizer(path)
     folder = path if path.is_dir() else path.parent
-    names = ("tokenizer.json", "vocab.txt", "vocab.json", *sentencepiece.NAMES) if path.is_dir() else (path.name,)
+    names = ("tokenizer.json", "vocab.txt", "vocab.json", *sentencepiece.FILE_NAMES) if path.is_dir() else (path.name,)
     file = next((folder / name for name in names if (folder / name).is_file()), None)
     if file is None:
         raise MissingInputError(

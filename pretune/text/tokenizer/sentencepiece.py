@@ -17,7 +17,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 
 from pretune.errors import DataError, MissingPackageError
 
-NAMES = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
+FILE_NAMES = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 NORMAL, _UNKNOWN, _CONTROL, USER = 1, 2, 3, 4  # kinds of pieces
 UNIGRAM, _BPE = 1, 2
 _SHIFTED = ("XLMRoberta", "Camembert", "MBart", "Barthez", "Marian", "Pegasus", "BigBird", "NllbTokenizer", "XGLM")

@@ -7,9 +7,9 @@ from typing import Any
 
 from pretune.errors import DataError
 
-Part = tuple[tuple[int, ...] | None, int]
+TemplatePart = tuple[tuple[int, ...] | None, int]
 """Special tokens, or None for the place of a text; and their segment."""
-Template = tuple[Part, ...]
+Template = tuple[TemplatePart, ...]
 
 
 def bert_templates(
@@ -91,7 +91,7 @@ def _parts(template: Template, names: Sequence[str | None]) -> list[dict[str, An
 
 def _parse_template(step: Mapping[str, Any], name: str, texts: int) -> Template:
     defined = step["special_tokens"]
-    template: list[Part] = []
+    template: list[TemplatePart] = []
     text_ids: list[str] = []
     for part in step[name]:
         if "Sequence" in part:

@@ -20,7 +20,7 @@ MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.j
 
 
 @dataclass
-class Window:
+class MetricWindow:
     """Sums since the last line of metrics.
 
     Attributes:
@@ -103,7 +103,7 @@ class State:
     stale_evaluations: int = 0
     skipped: int = 0
     consecutive_skips: int = 0
-    window: Window = field(default_factory=Window)
+    window: MetricWindow = field(default_factory=MetricWindow)
     data_stats: dict[str, int] = field(default_factory=dict)
     metrics_bytes: int = 0
     fingerprint: dict[str, str | int] = field(default_factory=dict)
@@ -123,7 +123,7 @@ class State:
         """
         tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         try:
-            return cls(**{**tree, "window": Window(**tree["window"])})
+            return cls(**{**tree, "window": MetricWindow(**tree["window"])})
         except (TypeError, KeyError) as error:
             raise DataError(f"{path}: not a state of this version of pretune ({error}); begin a new run") from None
 

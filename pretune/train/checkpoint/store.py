@@ -76,7 +76,7 @@ class CheckpointStore:
         matches = (_NAME.fullmatch(entry.name) for entry in self.run.iterdir() if entry.is_dir())
         return sorted((int(match[1]) for match in matches if match), reverse=True)
 
-    def sweep(self) -> None:
+    def remove_incomplete(self) -> None:
         """Remove what killed processes left half-written. Only the holder of the run's lock may call this."""
         for entry in self.run.glob(f"{_TEMPORARY}*"):
             shutil.rmtree(entry, ignore_errors=True)
@@ -126,7 +126,7 @@ class CheckpointStore:
         for step in self.steps():
             if step < last[-1] and step != best:
                 self._remove(self.path(step))
-        self.sweep()
+        self.remove_incomplete()
 
     def _remove(self, path: Path) -> None:
         hidden = self.run / f"{_TEMPORARY}old.{uuid.uuid4().hex[:8]}"

@@ -9,7 +9,7 @@ from typing import Protocol
 from pretune.optim.optimizer import OptimizerConfig
 from pretune.runtime.distributed import Distributed
 from pretune.runtime.precision import Precision
-from pretune.train.checkpoint.state import State, Window
+from pretune.train.checkpoint.state import MetricWindow, State
 from pretune.train.checkpoint.store import CheckpointStore
 from pretune.train.logging.plateau import Plateau
 from pretune.train.logging.progress import Display
@@ -96,7 +96,7 @@ class MetricLogger:
             warning = self._plateau.check(metrics, state.fraction, state.window.lr, self._context.recipe.optimizer.lr)
             if warning:
                 self.note(f"warning: step {state.step}: {warning}")
-            state.window = Window()
+            state.window = MetricWindow()
 
     def log(self, metrics: Metrics) -> None:
         """Write metrics of the current step everywhere."""

@@ -29,10 +29,10 @@ class Plateau:
         self._entropy = entropy
         self._losses: deque[tuple[float, float]] = deque()  # fraction of the run, loss; of the last two parts
         self._terms: deque[float] = deque(maxlen=_LINES)
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
 
     def check(self, metrics: dict[str, float], fraction: float, lr: float, peak: float) -> str | None:
-        """What is to be said of one more line of metrics, if anything.
+        """Returns a warning about one more line of metrics, or None.
 
         Args:
             metrics: with `loss` and `loss/<term>`.
@@ -51,11 +51,11 @@ class Plateau:
         return (self._at_entropy(term) if term is not None else None) or self._still(fraction, lr, peak)
 
     def _at_entropy(self, term: str) -> str | None:
-        if self._entropy is None or "entropy" in self._said or len(self._terms) < _LINES:
+        if self._entropy is None or "entropy" in self._reported or len(self._terms) < _LINES:
             return None
         if any(abs(loss - self._entropy) > _LINE * self._entropy for loss in self._terms):
             return None
-        self._said.add("entropy")
+        self._reported.add("entropy")
         return (
             f"the loss of {term}, {self._terms[-1]:.3f}, stands at the entropy of the tokens' frequencies "
             f"({self._entropy:.3f}): the model has learned which tokens are frequent and nothing of context yet. "
@@ -71,7 +71,7 @@ class Plateau:
 
     def _still(self, fraction: float, lr: float, peak: float) -> str | None:
         """Said if the loss fell by less than it must, and not by what batches draw alone."""
-        if "still" in self._said:
+        if "still" in self._reported:
             return None
         count = max(sum(1 for at, _ in self._losses if at > fraction - _PART), _LINES)
         losses = np.array(self._losses)[:, 1]
@@ -82,7 +82,7 @@ class Plateau:
         error = math.sqrt(before.var(ddof=1) / len(before) + now.var(ddof=1) / len(now))
         if fall + _SURE * error >= _STILL * abs(before.mean()):
             return None
-        self._said.add("still")
+        self._reported.add("still")
         if lr < 0.5 * peak:
             remedy = "the learning rate has fallen already; end the run, or begin another with a larger optimizer.lr"
         else:

@@ -13,7 +13,7 @@ from pretune.draw import Draw
 from pretune.objectives.clm import CausalLanguageModelling
 from pretune.objectives.mlm import MaskedLanguageModelling
 from pretune.objectives.objective import Objective
-from pretune.text.samples.rows import Row, Windows, join, names_of, pick, run_of, sizes_of
+from pretune.text.samples.rows import Row, Windows, join, names_of, run_of, select, sizes_of
 from pretune.text.samples.sampler import partition
 from pretune.text.samples.views.document import DocumentView
 from pretune.text.samples.views.stream import StreamView
@@ -50,7 +50,7 @@ def test_windows_are_the_rows_that_they_hold(kind: type[StreamView | DocumentVie
         assert row.sample == (0, 2, n)
     check_equal(rows, one_by_one)
     order = [3, 0, 7, 3]
-    check_equal(rows.pick(np.array(order)), [one_by_one[n] for n in order])
+    check_equal(rows.select(np.array(order)), [one_by_one[n] for n in order])
     check_equal(rows[2:5], one_by_one[2:5])
     check_equal(rows[:0], [])
     assert rows[-1].sample == one_by_one[-1].sample
@@ -65,7 +65,7 @@ def test_rows_of_several_stores_are_joined_and_picked() -> None:
     one_by_one = [*parts[0], *parts[1], *parts[0][:2]]
     check_equal(rows, one_by_one)
     order = np.random.default_rng(0).permutation(len(rows))
-    mixed = pick(rows, order)
+    mixed = select(rows, order)
     assert isinstance(mixed, Windows)
     check_equal(mixed, [one_by_one[n] for n in order.tolist()])
     plain = join([parts[0], list(parts[1])])

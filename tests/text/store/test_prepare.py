@@ -146,7 +146,7 @@ def test_statistics_duplicates_and_domains(tokenizer: Tokenizer, tmp_path: Path)
     assert numbers == sorted(numbers), "the first of equal documents stays, in input order"
 
 
-def test_held_out_share_is_by_text_alone(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_the_held_out_fraction_is_by_text_alone(tokenizer: Tokenizer, tmp_path: Path) -> None:
     rows = documents(4000)
     first = prepare(write(tmp_path / "a.jsonl", rows), tokenizer, tmp_path / "a", PrepareConfig())
     count = first.split("validation").document_count

@@ -70,8 +70,8 @@ class PairsView(SentencesView):
         """
         own = np.searchsorted(self._usable, np.searchsorted(self._documents, start, side="right") - 1)
         tries = np.arange(_TRIES)
-        pick = bounded(combine(keys[:, None], 2 * tries), len(self._usable) - 1)
-        document = self._usable[pick + (pick >= own[:, None])]
+        choice = bounded(combine(keys[:, None], 2 * tries), len(self._usable) - 1)
+        document = self._usable[choice + (choice >= own[:, None])]
         end = self._documents[document + 1] - 1
         first = np.searchsorted(self._sentences, self._documents[document], side="left")
         count = np.searchsorted(self._sentences, end, side="left") - first
