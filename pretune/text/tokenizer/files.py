@@ -82,12 +82,12 @@ def write_tokenizer(
     if kept.get("auto_map") != KEEP_AS_WRITTEN:  # code of a folder that this one is not
         kept.pop("auto_map", None)
     files = {
-        "tokenizer.json": json.loads(backend.to_str()),
         "tokenizer_config.json": {**defaults, **kept, **special, "tokenizer_class": AS_WRITTEN},
         "special_tokens_map.json": special,
     }
+    (directory / "tokenizer.json").write_text(backend.to_str(pretty=True) + "\n", encoding="utf-8")
     for name, content in files.items():
-        text = json.dumps(content, ensure_ascii=False, indent=2, sort_keys=name != "tokenizer.json") + "\n"
+        text = json.dumps(content, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
         (directory / name).write_text(text, encoding="utf-8")
 
 
