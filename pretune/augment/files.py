@@ -21,7 +21,7 @@ class AugmentConfig(Config):
     Attributes:
         methods: methods by name with their settings: `{swap = {rate = 0.2}, deletion = {}}`; copies use them in turn.
         copies: number of new texts per row.
-        keep: write the rows themselves too.
+        keep: also write the original rows.
         pairs: write a row's text and a new one as the text and second text of one row: positive pairs for the task
             `similarity`.
         seed: key of every random decision.
@@ -42,10 +42,10 @@ class AugmentStats:
 
     Attributes:
         rows: rows that were read.
-        requested: copies of them.
-        written: new texts.
-        unchanged: a method could not change anything.
-        duplicates: the same text was written before.
+        requested: copies that were requested of them.
+        written: new texts that were written.
+        unchanged: copies in which the method could not change anything.
+        duplicates: copies whose text had been written before.
     """
 
     rows: int = 0

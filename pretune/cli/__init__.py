@@ -41,17 +41,17 @@ def version() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    return guard(lambda: _dispatch(words), debug="--debug" in words)
+    args = list(sys.argv[1:] if argv is None else argv)
+    return guard(lambda: _dispatch(args), debug="--debug" in args)
 
 
-def _dispatch(words: list[str]) -> int:
+def _dispatch(args: list[str]) -> int:
     try:
-        app(words, exit_on_error=False)
+        app(args, exit_on_error=False)
     except CycloptsError:
         return UsageError.code
-    if {"--help", "-h"} & set(words):
+    if {"--help", "-h"} & set(args):
         from pretune.cli.fields import show_fields
 
-        show_fields(words)
+        show_fields(args)
     return 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App
 
-from pretune.cli.data import GROUP, split_words
+from pretune.cli.data import GROUP, split_args
 from pretune.cli.inputs import open_output, write_line
 from pretune.cli.session import DEFAULT, Args, Common
 from pretune.errors import CannotCreateError, UsageError
@@ -22,7 +22,7 @@ def register(app: App) -> None:
 
 
 def augment(
-    *words: Args,
+    *args: Args,
     output: Path,
     config: Path | None = None,
     model: Path | None = None,
@@ -35,7 +35,7 @@ def augment(
     Methods: deletion, insertion, noise, substitution, swap, synonym, translation.
 
     Args:
-        words: FILE... --methods swap,deletion [--field value]...: labelled files, then fields such as --copies 4 and
+        args: FILE... --methods swap,deletion [--field value]...: labelled files, then fields such as --copies 4 and
             --methods.synonym.list synonyms.tsv.
         output: .jsonl file to write.
         config: TOML file of fields; fields of the command line override it.
@@ -49,7 +49,7 @@ def augment(
     from pretune.augment.files import AugmentConfig, AugmentStats, augment_examples
     from pretune.text.readers.labelled import read_labelled
 
-    paths, fields = split_words(words)
+    paths, fields = split_args(args)
     settings = configuration.load(AugmentConfig, config, fields)
     if output.exists():
         raise CannotCreateError(f"{output}: exists already; remove it, or give another --output")

@@ -60,11 +60,11 @@ def pydocs(
     session.say(f"next: pretune tokenizer train {output} --output tokenizer")
 
 
-def train(*words: Args, output: Path, config: Path | None = None, session: Common = DEFAULT) -> None:
+def train(*args: Args, output: Path, config: Path | None = None, session: Common = DEFAULT) -> None:
     """Train a tokenizer on text files, folders or globs.
 
     Args:
-        words: PATH... [--field value]...: text files, then fields such as --kind bpe --vocab_size 30000.
+        args: PATH... [--field value]...: text files, then fields such as --kind bpe --vocab_size 30000.
         output: folder for the tokenizer.
         config: TOML file of fields; fields of the command line override it.
     """
@@ -72,7 +72,7 @@ def train(*words: Args, output: Path, config: Path | None = None, session: Commo
     from pretune.text.readers.corpus import DataStats, read_corpus
     from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
-    paths, corpus, settings = _settings(words, config, TokenizerConfig, "tokenizer")
+    paths, corpus, settings = _settings(args, config, TokenizerConfig, "tokenizer")
     refuse_existing(output)
     session.say(f"training a {settings.kind} tokenizer of {settings.vocab_size:,} tokens on {', '.join(paths)}")
     stats = DataStats()
@@ -86,13 +86,13 @@ def train(*words: Args, output: Path, config: Path | None = None, session: Commo
     session.say(f"next: pretune prepare {' '.join(paths)} --tokenizer {output} --output store")
 
 
-def extend(*words: Args, model: Path, output: Path, config: Path | None = None, session: Common = DEFAULT) -> None:
+def extend(*args: Args, model: Path, output: Path, config: Path | None = None, session: Common = DEFAULT) -> None:
     """Add the words of a domain to a tokenizer, and rows to its model; every old id keeps its token.
 
     A new row is the mean of the rows of the subwords into which the word was split before.
 
     Args:
-        words: PATH... [--field value]...: text of the domain, then fields such as --tokens 1000 --segmenter jieba.
+        args: PATH... [--field value]...: text of the domain, then fields such as --tokens 1000 --segmenter jieba.
         model: folder of a model with its tokenizer, or of a tokenizer alone.
         output: folder for the extended one.
         config: TOML file of fields; fields of the command line override it.
@@ -102,7 +102,7 @@ def extend(*words: Args, model: Path, output: Path, config: Path | None = None, 
     from pretune.text.tokenizer.extend import ExtendConfig, extend_tokenizer
     from pretune.text.tokenizer.tokenizer import Tokenizer
 
-    paths, corpus, settings = _settings(words, config, ExtendConfig, "extend")
+    paths, corpus, settings = _settings(args, config, ExtendConfig, "extend")
     refuse_existing(output)
     old = Tokenizer.load(model)
     stats = DataStats()
@@ -128,25 +128,25 @@ def extend(*words: Args, model: Path, output: Path, config: Path | None = None, 
 
 
 def _settings(
-    words: tuple[str, ...], config: Path | None, schema: type[C], name: str
+    args: tuple[str, ...], config: Path | None, schema: type[C], name: str
 ) -> tuple[list[str], CorpusConfig, C]:
     """Returns paths, how they are read, and the other fields, of a file and of the command line over it."""
     from pretune import config as configuration
     from pretune.text.readers.corpus import CorpusConfig
 
-    paths, fields = split_words(words)
+    paths, fields = split_args(args)
     tree = configuration.merge(configuration.read_toml(config) if config else {}, configuration.parse_overrides(fields))
     corpus = configuration.validate(CorpusConfig, tree.pop("corpus", {}), "corpus")
     return paths, corpus, configuration.validate(schema, tree, name)
 
 
-def prepare(*words: Args, tokenizer: Path, output: Path, config: Path | None = None, session: Common = DEFAULT) -> None:
+def prepare(*args: Args, tokenizer: Path, output: Path, config: Path | None = None, session: Common = DEFAULT) -> None:
     """Tokenize text into a token store.
 
     Killed and started again, it produces the same bytes.
 
     Args:
-        words: PATH... [--field value]...: text files, then fields such as --processes 4.
+        args: PATH... [--field value]...: text files, then fields such as --processes 4.
         tokenizer: folder or file of a tokenizer.
         output: folder for the store.
         config: TOML file of fields; fields of the command line override it.
@@ -156,7 +156,7 @@ def prepare(*words: Args, tokenizer: Path, output: Path, config: Path | None = N
     from pretune.text.store import prepare as preparing
     from pretune.text.tokenizer.tokenizer import Tokenizer
 
-    paths, fields = split_words(words)
+    paths, fields = split_args(args)
     settings = configuration.load(preparing.PrepareConfig, config, fields)
     session.say(f"tokenizing {', '.join(paths)} with {tokenizer} -> {output}")
     words_to_ids = Tokenizer.load(tokenizer)
@@ -198,13 +198,13 @@ def refuse_existing(output: Path) -> None:
         raise CannotCreateError(f"{output}: exists already; remove it, or give another --output")
 
 
-def split_words(words: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Splits words into paths, which come first, and `--field value` words, which follow.
+def split_args(args: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Splits arguments into paths, which come first, and `--field value` pairs, which follow.
 
     Raises:
         UsageError: no path.
     """
-    first = next((n for n, word in enumerate(words) if word.startswith("--")), len(words))
+    first = next((n for n, arg in enumerate(args) if arg.startswith("--")), len(args))
     if not first:
         raise UsageError("name the text first: files, folders or globs (.txt .jsonl .csv .tsv .parquet, .gz, .zst)")
-    return list(words[:first]), list(words[first:])
+    return list(args[:first]), list(args[first:])

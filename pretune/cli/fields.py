@@ -31,13 +31,13 @@ _WIDTH = 100
 _ENTRY = re.compile(r"^    (\w+(?:, \w+)*): (.*(?:\n {8,}.*)*)", re.MULTILINE)
 
 
-def show_fields(words: Sequence[str]) -> None:
+def show_fields(args: Sequence[str]) -> None:
     """Prints the fields that a verb takes, at the end of its `--help`.
 
     Args:
-        words: the command line.
+        args: the command line.
     """
-    verb = " ".join(takewhile(lambda word: not word.startswith("-"), words))
+    verb = " ".join(takewhile(lambda arg: not arg.startswith("-"), args))
     for number, target in enumerate(_FIELDS.get(verb, ())):
         module, _, name = target.partition(":")
         schema: type[BaseModel] = getattr(importlib.import_module(module), name)

@@ -70,9 +70,9 @@ class Session:
 
     def overrides(self) -> list[str]:
         """Returns these flags as fields of a recipe."""
-        words = [] if self.device is None else ["--device", self.device]
-        words += [] if self.threads is None else ["--threads", str(self.threads)]
-        return words + (["--track.progress", "quiet"] if self.quiet else [])
+        args = [] if self.device is None else ["--device", self.device]
+        args += [] if self.threads is None else ["--threads", str(self.threads)]
+        return args + (["--track.progress", "quiet"] if self.quiet else [])
 
 
 class _StderrHandler(logging.Handler):

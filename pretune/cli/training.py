@@ -40,44 +40,44 @@ def demo(*, output: Path = Path("demo"), session: Common = DEFAULT) -> None:
     driver.main(output, session.overrides())
 
 
-def pretrain(*words: Args, session: Common = DEFAULT) -> None:
+def pretrain(*args: Args, session: Common = DEFAULT) -> None:
     """Pretrain a model from a token store.
 
     Continues from any readable model with `--model.init PATH`. Started again, it resumes from its newest intact
     checkpoint. Under `torchrun -m pretune pretrain ...` it runs on several GPUs or processes.
 
     Args:
-        words: [RECIPE.toml] [--field value]...: a recipe, fields that override it, or fields alone.
+        args: [RECIPE.toml] [--field value]...: a recipe, fields that override it, or fields alone.
     """
-    _train("pretrain", words, session)
+    _train("pretrain", args, session)
 
 
-def finetune(*words: Args, session: Common = DEFAULT) -> None:
+def finetune(*args: Args, session: Common = DEFAULT) -> None:
     """Fine-tune a model on labelled files.
 
     The model is `--model.init PATH`; without it, training starts from random weights.
 
     Args:
-        words: [RECIPE.toml] [--field value]...: a recipe, fields that override it, or fields alone.
+        args: [RECIPE.toml] [--field value]...: a recipe, fields that override it, or fields alone.
     """
-    _train("finetune", words, session)
+    _train("finetune", args, session)
 
 
-def show(*words: Args, session: Common = DEFAULT) -> None:
+def show(*args: Args, session: Common = DEFAULT) -> None:
     """Show what a recipe would do, without running it; or list the families, objectives or tasks with their fields.
 
     Prints modules with shapes, parameters, memory, and the numbers of steps, epochs and tokens.
 
     Args:
-        words: [RECIPE.toml] [--field value]..., or `families`, `objectives` or `tasks`.
+        args: [RECIPE.toml] [--field value]..., or `families`, `objectives` or `tasks`.
     """
     from pretune.cli.catalogue import PAGES
 
-    if len(words) == 1 and words[0] in PAGES:
-        print(PAGES[words[0]](), end="")
+    if len(args) == 1 and args[0] in PAGES:
+        print(PAGES[args[0]](), end="")
         return
     session.start()  # before the recipe: a user's own optimizer imports torch
-    recipe = read_recipe(words, session)
+    recipe = read_recipe(args, session)
     from pretune.train.plan import make_plan
 
     print(make_plan(recipe).render())
@@ -95,21 +95,21 @@ def report(run: Path, /, *, session: Common = DEFAULT) -> None:
     print(write_report(run))
 
 
-def read_recipe(words: tuple[str, ...], session: Session) -> Recipe:
-    """Reads a recipe from the words of a command line: a file first, if there is one, then `--field value`."""
+def read_recipe(args: tuple[str, ...], session: Session) -> Recipe:
+    """Reads a recipe from the arguments of a command line: a file first, if there is one, then `--field value`."""
     from pretune import config
     from pretune.train.recipe import Recipe
 
-    path = Path(words[0]) if words and not words[0].startswith("-") else None
-    rest = words[1:] if path else words
+    path = Path(args[0]) if args and not args[0].startswith("-") else None
+    rest = args[1:] if path else args
     if path is None and not rest:
         raise UsageError("name a recipe (a TOML file) or fields (--data.stores STORE ...); --help lists all of them")
     return config.load(Recipe, path, [*session.overrides(), *rest])
 
 
-def _train(verb: Verb, words: tuple[str, ...], session: Session) -> None:
+def _train(verb: Verb, args: tuple[str, ...], session: Session) -> None:
     session.start()  # before the recipe: a user's own optimizer imports torch
-    recipe = read_recipe(words, session)
+    recipe = read_recipe(args, session)
     if verb == "pretrain" and recipe.task:
         raise UsageError(f"this recipe has a task ({', '.join(recipe.task)}); run it with: pretune finetune")
     if verb == "finetune" and recipe.objective and not recipe.task:

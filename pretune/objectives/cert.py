@@ -43,11 +43,11 @@ class Cert(Contrastive):
         """The views, the copy and the queue.
 
         Attributes:
-            temperature: by which cosines are divided.
+            temperature: divides the cosines.
             deleted: fraction of a sentence's tokens that a view leaves out, rounded; one token stays.
-            moved: fraction of the rest that changes places in pairs, rounded.
-            momentum: fraction of the copy's weights that stays at a step.
-            queue: vectors of earlier views.
+            moved: fraction of the rest that is swapped in pairs, rounded.
+            momentum: fraction of its weights that the momentum encoder keeps at each step.
+            queue: number of vectors of earlier views that serve as negatives.
         """
 
         temperature: float = Field(default=0.07, gt=0.0, allow_inf_nan=False)

@@ -45,9 +45,9 @@ class Contrastive(Objective):
         """How vectors are read and compared.
 
         Attributes:
-            pooling: of a sequence's rows: the first or the mean.
+            pooling: how the vectors of a sequence's tokens become one: the first or the mean.
             projection: train through a dense layer and tanh that is dropped afterwards.
-            temperature: by which cosines are divided.
+            temperature: divides the cosines.
         """
 
         pooling: Literal["cls", "mean"] = "cls"
@@ -131,7 +131,8 @@ class InBatch(Contrastive):
         """Whose partners are negatives.
 
         Attributes:
-            group: `global` or `micro`.
+            group: which texts serve as in-batch negatives: those of the global batch (`global`) or of the micro-batch
+                (`micro`).
         """
 
         group: Literal["global", "micro"] = "global"

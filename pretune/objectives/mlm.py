@@ -76,11 +76,11 @@ class MaskedLanguageModelling(Objective):
             mask: fraction of the chosen tokens that become the mask token.
             random: fraction of the chosen tokens that become a random token; the rest stay.
             units: what is chosen as a whole: `token`, `word`, `ngram` or `span`.
-            max_span: words of the longest run, for ngram (3 by default) and span (10).
-            p: of the geometric law of a span's length: smaller is longer.
-            rate_start: rate at the first step of training; None is `rate` throughout.
-            rate_steps: after which `rate` is reached, in equal steps.
-            patterns: different masks of a sample, over all epochs; 0 is a new one in each epoch.
+            max_span: maximal number of words of a run, for ngram (3 by default) and span (10).
+            p: parameter of the geometric distribution of a span's length; smaller means longer spans.
+            rate_start: rate at the first step of training; None uses `rate` throughout.
+            rate_steps: number of steps after which `rate` is reached, linearly.
+            patterns: number of different masks of a sample, over all epochs; 0 draws a new one in each epoch.
         """
 
         rate: float = Field(default=0.15, gt=0.0, le=1.0)

@@ -84,9 +84,9 @@ class Objective(nn.Module):
         """What all objectives share.
 
         Attributes:
-            weight: factor of this objective's mean in the total loss.
-            weight_start: the factor at the first step, in a mixture; None is `weight` throughout.
-            weight_steps: after which `weight` is reached, in equal steps.
+            weight: weight of this objective's mean loss in the total loss.
+            weight_start: weight at the first step, in a mixture; None uses `weight` throughout.
+            weight_steps: number of steps after which `weight` is reached, linearly.
         """
 
         weight: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)

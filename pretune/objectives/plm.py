@@ -54,9 +54,10 @@ class PermutationLanguageModelling(Objective):
 
         Attributes:
             rate: fraction of a sample's tokens that are predicted, rounded, at least one.
-            max_span: tokens of the longest span.
-            memory: tokens at most of a window that are read as earlier text; how many, at least one, is drawn for each
-                sample anew in each epoch, so that every token is predicted in some. 0 for none.
+            max_span: maximal number of tokens of a span.
+            memory: maximal number of tokens at the beginning of a window that are read as earlier text; the number, at
+                least one, is drawn for each sample and epoch, so that every token is predicted in some epoch. 0 for
+                none.
         """
 
         rate: float = Field(default=1 / 6, gt=0.0, le=1.0)

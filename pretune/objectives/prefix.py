@@ -31,7 +31,7 @@ class PrefixLanguageModelling(SourceTarget):
         """Where a text is cut.
 
         Attributes:
-            min_fraction, max_fraction: of the text that the encoder reads, between which the place is drawn uniformly.
+            min_fraction, max_fraction: bounds of the fraction of the text that the encoder reads, drawn uniformly.
         """
 
         min_fraction: float = Field(default=0.0, ge=0.0, le=1.0)

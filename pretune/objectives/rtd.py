@@ -56,11 +56,11 @@ class ReplacedTokenDetection(Objective):
         """The generator, and what is asked of it.
 
         Attributes:
-            weight: of the detection's mean; that of the generator's loss is 1.
+            weight: weight of the discriminator's loss; that of the generator's is 1.
             rate: fraction of a sample's tokens that are chosen, rounded to the nearest whole number, at least one.
             mask: fraction of the chosen tokens that become the mask token; the rest stay.
             generator: width of the generator as a fraction of the model's.
-            tied: both share their embeddings.
+            tied: generator and discriminator share their embeddings.
         """
 
         weight: float = Field(default=50.0, gt=0.0, allow_inf_nan=False)

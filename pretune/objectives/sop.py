@@ -38,7 +38,7 @@ class SentenceOrderPrediction(SentencePair):
         """How often parts change places.
 
         Attributes:
-            swapped: fraction of the pairs that are exchanged.
+            swapped: fraction of the pairs whose two texts are swapped.
         """
 
         swapped: float = Field(default=0.5, ge=0.0, le=1.0)

@@ -31,8 +31,8 @@ class OptimizerConfig(configuration.Config):
     Attributes:
         name: a file of `optim/`, or a user's own file by its path.
         lr: learning rate at the peak of the schedule.
-        clip: largest global norm of the gradient; 0 does not clip.
-        usual_lr: learning rates that published runs have, by what is trained: a run outside of them is warned.
+        clip: maximal global norm of the gradient; 0 does not clip.
+        usual_lr: range of learning rates of published runs, by what is trained; outside it a run warns.
     """
 
     usual_lr: ClassVar[Mapping[Purpose, tuple[float, float]]] = {}

@@ -26,7 +26,7 @@ class ScheduleConfig(Config):
         warmup: fraction of the run in which the rate rises linearly from 0.
         decay: fraction of the run in which `constant` falls; 0 never falls.
         floor: learning rate at the end, as a fraction of the peak.
-        tokens: length of the schedule in tokens, where it is not that of the budget. After it the floor holds.
+        tokens: length of the schedule in tokens, if not the budget's; afterwards the rate stays at the floor.
     """
 
     kind: ScheduleKind = "linear"

@@ -13,8 +13,8 @@ class ParallelConfig(Config):
     """How the ranks of a run share its work.
 
     Attributes:
-        strategy: `ddp` gives every rank the whole model, and sums gradients while the backward still runs.
-        bucket_mb: gradients are summed in buckets of about this size, in MB.
+        strategy: `ddp` replicates the model on every rank and reduces gradients while the backward pass still runs.
+        bucket_mb: size of the buckets in which gradients are reduced, in MB.
     """
 
     strategy: Literal["ddp"] = "ddp"

@@ -92,7 +92,7 @@ class Classification(Task[ClassificationExample, Prediction, Prediction]):
         """Labels and the shape of the loss.
 
         Attributes:
-            labels: in the order of the head's outputs; empty: those of the training data, sorted.
+            labels: the labels in the order of the head's outputs; empty: those of the training data, sorted.
             class_weights: `balanced` weighs a label by n / (labels * its count), as scikit-learn does; or a weight for
                 each label (1 where not named).
             label_smoothing: fraction of the target that is spread over all labels.

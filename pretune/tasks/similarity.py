@@ -40,7 +40,7 @@ class Similarity(VectorTask, InBatch):
         """How vectors are read and compared.
 
         Attributes:
-            pooling: of a sequence's rows: the first or the mean.
+            pooling: how the vectors of a sequence's tokens become one: the first or the mean.
             projection: train through a dense layer and tanh that is dropped afterwards.
         """
 

@@ -95,7 +95,7 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
         Attributes:
             truncate: which part of a text that is too long stays. `head+tail` keeps a quarter of the length for the
                 beginning and the rest for the end.
-            columns: which fields of a record are read, and how files are; in a recipe it stands as `data.columns`.
+            columns: which fields of a record are read, and how files are read; in a recipe, this is `data.columns`.
         """
 
         truncate: Truncate = "head"

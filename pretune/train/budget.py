@@ -35,8 +35,8 @@ class BudgetConfig(Config):
         steps: optimizer steps.
         tokens: tokens through the model, over all ranks.
         epochs: passes over the data.
-        minutes: time in the loop, evaluation and saving included, added up over restarts. Such a run cannot be
-            repeated bit for bit.
+        minutes: time in the training loop, evaluation and saving included, added up over restarts. Such a run cannot
+            be reproduced bit for bit.
     """
 
     steps: int | None = Field(None, ge=1)

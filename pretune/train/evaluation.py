@@ -18,11 +18,11 @@ class EvaluationConfig(Config):
 
     Attributes:
         every: steps between two evaluations; without it, ten over the budget. The last step is always evaluated.
-        samples: how many validation samples, chosen by key; 0 never evaluates, None takes all.
-        batch_tokens: tokens of a forward.
-        metric: what is compared: `loss` or another `eval/` metric; smaller is better for losses, larger for the rest.
-            by default the task's main metric, else `loss`.
-        patience: evaluations without improvement after which training stops; None never stops early.
+        samples: number of validation samples, chosen by key; 0 never evaluates, None uses all.
+        batch_tokens: maximal number of tokens of a forward pass.
+        metric: what evaluations are compared by: `loss` (smaller is better) or another `eval/` metric (larger is
+            better, except for losses); by default the task's main metric, else `loss`.
+        patience: number of evaluations without improvement after which training stops; None never stops early.
         keep: the weights that become the finished model: those of the last step or of the best evaluation.
     """
 

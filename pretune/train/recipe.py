@@ -91,11 +91,11 @@ class ModelConfig(Config):
     Attributes:
         family: name of a file in `models/`; `bert` unless the recipe starts from a model.
         size: one of the family's sizes; `mini` unless the recipe starts from a model.
-        init: folder of a model to go on from, in the Hugging Face layout.
+        init: folder of a model to start from, in the Hugging Face layout.
         overrides: fields of the family's configuration, by their Hugging Face names.
         dropout: probability for every dropout layer, attention probabilities excepted; None keeps the model's.
-        checkpointing: recompute activations in the backward instead of keeping them: less memory, a third more time.
-        attention: an attention backend that is tried first: a file of `nn/backends/`, or a user's own by its path.
+        checkpointing: recompute activations in the backward pass: less memory, a third more time.
+        attention: the attention backend to try first: a file of `nn/backends/`, or your own by its path.
     """
 
     family: str | None = None
@@ -118,24 +118,25 @@ class DataConfig(Config):
 
     Attributes:
         stores: token stores (`pretune prepare`), for objectives.
-        weights: fraction of the samples that each store gives; by default its fraction of all samples.
-        temperature: without weights, fractions go with the number of samples to the power of 1 / temperature: 1 is as
-            they are, larger values draw small stores more often.
-        schedule: other weights in the course of the run, each after so many samples: [[100000, 1, 3], ...].
+        weights: fraction of the samples drawn from each store; by default in proportion to its size.
+        temperature: without weights, stores are sampled in proportion to their number of samples to the power of
+            1 / temperature: 1 keeps the proportions, larger values draw small stores more often.
+        schedule: weights that change during the run, each entry after so many samples: [[100000, 1, 3], ...].
         train: labelled files, for a task.
         validation: labelled files; without them a task is not evaluated.
         columns: how labelled files are read.
-        tokenizer: folder or file; by default that of the store or of the model.
-        length: tokens of a sequence at most, special ones included.
-        start_length: tokens of a sequence at the beginning of a run with `length_warmup`.
+        tokenizer: folder or file of a tokenizer; by default that of the store or of the model.
+        length: maximal number of tokens of a sequence, special ones included.
+        start_length: maximal number of tokens of a sequence at the beginning of a run with `length_warmup`.
         length_warmup: fraction of the run in which windows are cut into shorter sequences, of `start_length` tokens at
-            first and of twice as many after equal times, until `length` is reached at its end; 0 for none. A step has
-            the same tokens throughout. Source: Li et al. 2022, arXiv 2108.06084, who drop what we cut off.
-        pack: `stream` cuts windows across documents, `document` never crosses them; by default the objective's habit.
-        batch: sequences of a step, over all ranks and micro-batches; 32 where neither this nor `batch_tokens` is given.
-        batch_tokens: tokens of a step instead.
-        accumulate: micro-batches in which a rank walks through its part of a step: less memory, the same result.
-        window: samples within which batches are made of similar lengths; 0 for none.
+            first, doubled at equal intervals until `length` is reached; 0 for none. The tokens per step stay the
+            same. Source: Li et al. 2022, arXiv 2108.06084, who drop what we cut off.
+        pack: `stream` cuts windows across documents, `document` never crosses them; by default what the objective
+            prefers.
+        batch: sequences per step, over all ranks and micro-batches; 32 if neither this nor `batch_tokens` is given.
+        batch_tokens: tokens per step, instead of `batch`.
+        accumulate: number of micro-batches per step on each rank (gradient accumulation): less memory, the same result.
+        window: number of samples within which batches are formed of similar lengths; 0 for none.
         verify: check every byte of the stores against their SHA-256 before the first step.
     """
 
@@ -192,12 +193,12 @@ class Recipe(Config):
 
     Attributes:
         output: the run directory.
-        seed: key of every random decision.
+        seed: seeds every random decision.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: dtype of matmuls; weights stay in fp32.
-        threads: CPU threads of torch; a run keeps the number that it began with.
-        resume: go on from the newest good checkpoint of the run directory, if there is one.
-        nonfinite: steps in a row with a non-finite loss or gradient after which training stops.
+        threads: number of CPU threads; a run keeps the number that it began with.
+        resume: resume from the newest intact checkpoint of the run directory, if there is one.
+        nonfinite: number of consecutive steps with a non-finite loss or gradient after which training stops.
         objective: objectives with their weights or settings: `{mlm = 1.0, nsp = 1.0}`.
         task: the task with its settings: `{classification = {}}`. Objectives beside it ride with it: each step trains
             the task or the objectives, drawn in proportion to their weights.

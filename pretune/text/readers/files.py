@@ -40,9 +40,9 @@ class SourceConfig(Config):
             is the header. A first row equal to `columns` is a header too.
         quotes: whether CSV or TSV fields may be quoted; None: CSV yes; TSV no (as GLUE, SST and CLUE write them),
             unless all its quotes are those of `csv.writer` and pandas.
-        max_document_bytes: bytes of the longest record that is read (UTF-8); a longer one is refused without being
-            held in memory.
-        max_compression_ratio: how many times its own size a compressed file may unfold to (beyond 64 MiB).
+        max_document_bytes: maximal size of a record in bytes (UTF-8); a longer one is refused without being held in
+            memory.
+        max_compression_ratio: how many times its own size a compressed file may decompress to (beyond 64 MiB).
     """
 
     format: str = "auto"
@@ -58,7 +58,7 @@ class Source:
 
     Attributes:
         path: as the user named it, or as it was found under the folder that the user named.
-        format: what is inside, once unfolded: the name of a reader, or the path of a user's own.
+        format: what is inside, once decompressed: the name of a reader, or the path of a user's own.
         compression: "gzip", "zstd" or "".
         domain: of its documents, unless they name their own: the folder below the one that was named, else the file's
             name without suffixes.

@@ -35,9 +35,9 @@ class LabelledConfig(SourceConfig):
 
     Attributes:
         text_column: column or field of the text.
-        label_column: of the label: text or whole numbers, kept as text.
-        second_column: of the second text, for tasks on pairs.
-        third_column: of a third text, for tasks on triplets.
+        label_column: column or field of the label: text or integers, kept as text.
+        second_column: column or field of the second text, for tasks on pairs.
+        third_column: column or field of the third text, for tasks on triplets.
     """
 
     text_column: str = "text"

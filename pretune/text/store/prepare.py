@@ -50,11 +50,11 @@ class PrepareConfig(Config):
     Attributes:
         corpus: how raw text is read.
         validation: fraction of the documents held out, chosen by the hash of their text.
-        shard_tokens: tokens of a full shard.
-        segmenter: says where words begin, for whole-word masking: `jieba`, a word list (a file) or the user's own
-            `package.module:function`; without one the tokenizer's subwords say it, which know no Chinese word.
-        processes: that encode; 0 is one for each CPU core.
-        overwrite: replace a store that is there.
+        shard_tokens: number of tokens in a full shard.
+        segmenter: finds where words begin, for whole-word masking: `jieba`, a word list (a file) or your own
+            `package.module:function`; without one, the tokenizer's subwords tell, which know no Chinese words.
+        processes: number of processes that tokenize; 0 is one per CPU core.
+        overwrite: replace an existing store.
     """
 
     corpus: CorpusConfig = CorpusConfig()

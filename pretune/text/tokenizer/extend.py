@@ -37,10 +37,10 @@ class ExtendConfig(Config):
     """Which words are taken.
 
     Attributes:
-        tokens: new ones at most.
-        min_count: how often a word must occur.
-        max_length: characters of a word at most.
-        segmenter: finds words of Chinese, as for `pretune prepare`.
+        tokens: maximal number of new tokens.
+        min_count: how often a word must occur at least.
+        max_length: maximal number of characters of a word.
+        segmenter: finds Chinese words, as for `pretune prepare`.
     """
 
     tokens: int = Field(default=1000, ge=1, le=1 << 20)

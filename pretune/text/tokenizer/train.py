@@ -38,16 +38,17 @@ class TokenizerConfig(Config):
 
     Attributes:
         kind: "wordpiece" as in BERT, "bpe" on bytes as in GPT-2, "unigram" as in SentencePiece.
-        vocab_size: tokens, special ones included; a small corpus gives fewer.
-        lowercase: for WordPiece.
+        vocab_size: number of tokens, special ones included; a small corpus yields fewer.
+        lowercase: for WordPiece: lowercase the text.
         strip_accents: for WordPiece: Latin letters lose their accents, so that "möchte" and "mochte" are one word; the
             signs of other scripts, such as kana marks and the vowel signs of Hindi, are always kept.
-        split_chinese: for WordPiece: every Chinese character is a word.
+        split_chinese: for WordPiece: treat every Chinese character as a word.
         byte_fallback: for Unigram: characters outside the vocabulary become bytes, not the unknown token.
-        min_frequency: how often a pair must occur to be merged, for WordPiece and BPE.
-        max_bytes: text beyond this many bytes is not read.
-        max_length: tokens of the longest input, as `model_max_length` tells other libraries.
-        sentinels: tokens `<extra_id_0>`, `<extra_id_1>` ... for span corruption, beside `vocab_size`.
+        min_frequency: for WordPiece and BPE: how often a pair must occur to be merged.
+        max_bytes: stop reading text after this many bytes.
+        max_length: maximal number of tokens of an input, written as `model_max_length` for other libraries.
+        sentinels: number of sentinel tokens `<extra_id_0>`, `<extra_id_1>` ... for span corruption, on top of
+            `vocab_size`.
     """
 
     kind: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"

@@ -32,10 +32,10 @@ class CheckpointConfig(Config):
     """When to save and what to keep.
 
     Attributes:
-        every: steps between two checkpoints; where it is absent, `minutes` decides alone.
-        minutes: longest time between two checkpoints.
-        keep: how many of the last ones stay.
-        best: save and keep the one with the best evaluation too.
+        every: steps between two checkpoints; without it, `minutes` alone decides.
+        minutes: maximal time between two checkpoints.
+        keep: how many of the last checkpoints are kept.
+        best: also keep the checkpoint with the best evaluation.
     """
 
     every: int | None = Field(None, ge=1)

@@ -25,9 +25,9 @@ class TrackConfig(Config):
     """Where metrics go besides `metrics.jsonl`.
 
     Attributes:
-        every: steps that one line of metrics sums up.
-        to: trackers, by name; they need the extra `pretune[track]`. Weights & Biases runs offline.
-        project: name under which they file the run.
+        every: number of steps that one line of metrics averages.
+        to: trackers, by name: `tensorboard`, `wandb` (offline) or `mlflow`; they need the extra `pretune[track]`.
+        project: name of the project in the trackers.
         report: write `report.html` at the end.
         progress: `auto` draws a bar on a terminal and prints lines elsewhere, `plain` prints lines, `quiet` nothing.
     """
