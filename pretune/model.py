@@ -32,9 +32,10 @@ from pretune.interop.metadata import read_metadata
 from pretune.interop.model_tokenizer import fit_tokenizer
 from pretune.interop.weights import SHARD_BYTES
 from pretune.models.fuse import fuse
-from pretune.models.model import LanguageModel, Pooling
+from pretune.models.model import LanguageModel
 from pretune.nn.cast import cast_to_bf16
 from pretune.nn.model_protocol import find_language_head
+from pretune.nn.vectors import PoolingMode
 from pretune.runtime.device import choose, is_bf16
 from pretune.runtime.precision import Name as Precision
 from pretune.runtime.precision import choose_precision
@@ -204,13 +205,23 @@ class Model:
         return fill(self.network, self.tokenizer, checked, top)
 
     def embed(
-        self, texts: Texts, pooling: Pooling | None = None, *, normalize: bool = False, budget: int | None = None
+        self,
+        texts: Texts,
+        pooling: PoolingMode | None = None,
+        *,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        normalize: bool = False,
+        budget: int | None = None,
     ) -> NDArray[np.float32]:
         """One vector for each text, from the last layer.
 
         Args:
-            pooling: the mean of all tokens, the first, or the last; special tokens count, as in sentence-transformers.
-                By default what the model's training or its files said, else the mean.
+            pooling: of the last layer's rows, in place of all modules that the files name; special tokens count, as in
+                sentence-transformers. By default what the model's training or its files said; else, as there, the last
+                row of a model that its config.json calls `...ForCausalLM`, and the mean of any other.
+            prompt: a text that comes before each text; by default the files' default prompt, if they name one.
+            prompt_name: of one of the files' prompts.
             normalize: to length 1.
             budget: tokens of a forward; by default what is fast on the device.
 
@@ -218,16 +229,13 @@ class Model:
             return: (n, width) float32
 
         Raises:
-            UsageError: an unknown pooling.
+            UsageError: an unknown pooling or name of a prompt, or a prompt and a name.
             DataError: a text without any token, or one that cannot be encoded.
         """
-        chosen = pooling or self.network.pooling or "mean"
-        if chosen not in ("mean", "cls", "last"):
-            raise UsageError(f"pooling {pooling!r}: expected mean, cls or last")
         if isinstance(texts, str):
             raise UsageError("embed takes a list of texts: embed([text])")
         texts = check_texts(texts, "embed")
-        out = Embedder(self._fused, self.tokenizer, self.length, chosen, budget or budget_of(self.device))(texts)
+        out = Embedder.of(self._fused, self.tokenizer, pooling, prompt, prompt_name, budget)(texts)
         return np.asarray(F.normalize(torch.from_numpy(out)).numpy()) if normalize else out
 
     @overload
@@ -330,7 +338,7 @@ class Model:
         *,
         format: Format = "fp32",
         max_shard_bytes: int = SHARD_BYTES,
-        pooling: Pooling | None = None,
+        pooling: PoolingMode | None = None,
     ) -> Exported:
         """Write the model for `transformers`; it is done when the files have been read again and compared.
 
@@ -338,7 +346,7 @@ class Model:
             format: of the weights in the files.
             max_shard_bytes: of one file of weights.
             pooling: write what `sentence-transformers` reads too, whose vectors are those of `embed(texts, pooling)`;
-                by default what the model's training or its files said, if anything.
+                by default the modules, prompts and lengths that the model's training or its files said, if any.
 
         Raises:
             UsageError: the model was loaded in bf16, so that its own weights are gone.

@@ -89,8 +89,8 @@ def test_embed_edges(models: dict[str, Model], caplog: pytest.LogCaptureFixture)
     assert np.isfinite(models["mlm"].embed([""])).all(), "[CLS] [SEP] is a sequence"
     with pytest.raises(DataError, match="text 2 of 2 has no tokens"):
         models["gpt2"].embed(["a", ""])
-    with pytest.raises(UsageError, match="expected mean, cls or last"):
-        models["mlm"].embed(["a"], "max")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="expected mean, cls, last"):
+        models["mlm"].embed(["a"], "median")  # type: ignore[arg-type]
     with caplog.at_level(logging.WARNING, "pretune"):
         models["mlm"].embed(["the cat " * 40, "a"])
     assert "1 of 2 texts are longer than 48 tokens and were cut" in caplog.text

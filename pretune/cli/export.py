@@ -8,6 +8,8 @@ from typing import Literal
 from pretune.cli.session import DEFAULT, Common
 from pretune.errors import UsageError
 
+Pooling = Literal["mean", "cls", "last", "max", "weightedmean", "mean_sqrt_len_tokens"]
+
 
 def export(
     model: Path,
@@ -16,7 +18,7 @@ def export(
     *,
     format: Literal["fp32", "bf16", "fp16"] = "fp32",
     max_shard_gb: float = 5.0,
-    pooling: Literal["mean", "cls", "last"] | None = None,
+    pooling: Pooling | None = None,
     session: Common = DEFAULT,
 ) -> None:
     """Export a model to the files of `transformers`, read them back and compare.
@@ -28,8 +30,8 @@ def export(
         output: folder to write.
         format: dtype of the weights in the files.
         max_shard_gb: maximal size of one weight file, in GB.
-        pooling: write the files of sentence-transformers too, with this pooling; by default if the model was trained
-            for vectors.
+        pooling: write the files of sentence-transformers too, with this pooling in place of the model's own modules;
+            by default with those, if the model was trained for vectors or its files name some.
     """
     if max_shard_gb <= 0:
         raise UsageError(f"--max-shard-gb {max_shard_gb}: expected more than 0")

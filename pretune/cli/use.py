@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Group, Parameter
 
-from pretune.cli.export import export
+from pretune.cli.export import Pooling, export
 from pretune.cli.inputs import chunks, open_output, read_task_records, read_texts, write_line
 from pretune.cli.session import DEFAULT, Common, Session
 from pretune.disk import new_file, storage_errors
@@ -293,7 +293,9 @@ def embed(
     *texts: str,
     input: Path | None = None,
     output: Path | None = None,
-    pooling: Literal["mean", "cls", "last"] | None = None,
+    pooling: Pooling | None = None,
+    prompt: str | None = None,
+    prompt_name: str | None = None,
     normalize: bool = False,
     session: Common = DEFAULT,
 ) -> None:
@@ -306,14 +308,18 @@ def embed(
         texts: texts to embed; without texts and --input, standard input is read, one text per line.
         input: file of texts.
         output: a .npy or .jsonl file; lines of JSON on standard output by default.
-        pooling: mean of all tokens, the first token or the last; by default as the model was trained, else the mean.
+        pooling: of the rows of all tokens, in place of the modules that the model's files name; by default as these
+            files say, or as the model was trained; else the mean, of a ...ForCausalLM the last row.
+        prompt: text before each text; by default the default prompt of the model's files, if they name one.
+        prompt_name: of one of the prompts in the model's files, such as query.
         normalize: scale each vector to length 1.
     """
     if output is not None and output.suffix not in (".npy", ".jsonl"):
         raise UsageError(f"--output {output}: expected a name that ends in .npy or .jsonl")
     loaded = _load(model, session)
+    options: dict[str, Any] = {"prompt": prompt, "prompt_name": prompt_name, "normalize": normalize}
     parts = (
-        ([text for text, _ in part], loaded.embed([text for text, _ in part], pooling, normalize=normalize))
+        ([text for text, _ in part], loaded.embed([text for text, _ in part], pooling, **options))
         for part in chunks(read_texts(texts, input))
     )
     if output is not None and output.suffix == ".npy":

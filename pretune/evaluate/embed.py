@@ -1,6 +1,6 @@
 """Vectors of texts: several threads tokenize and compute at once, texts of similar length together.
 
-    texts -> parts, longest first -> tokens, cut -> batches by tokens -> network -> rows pooled -> (n, width)
+    texts -> parts, longest first -> tokens, cut -> batches by tokens -> network -> rows -> modules -> (n, width)
 
 On the CPU each thread takes the next part, tokenizes it and computes it with its share of the cores: cores that wait
 for nobody do more than cores that share each product, and Python's work on one part hides behind another's products.
@@ -15,17 +15,22 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretune.batch import OutputRows, ragged
-from pretune.errors import DataError
+from pretune.batch import Batch, Layout, OutputRows, ragged
+from pretune.errors import DataError, UsageError
 from pretune.evaluate.engine import by_length
-from pretune.models.model import LanguageModel, Pooling
+from pretune.models.encoder_decoder import EncoderDecoder
+from pretune.models.model import LanguageModel
+from pretune.models.text_vectors import TextVectors
 from pretune.nn.model_protocol import ModelOutput
+from pretune.nn.vectors import PoolingMode, TextFeatures
 from pretune.runtime.device import inference_context, is_bf16
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.vocabulary import Tokens
@@ -49,15 +54,44 @@ class Embedder:
     Attributes:
         network: on its device, in evaluation mode.
         length: tokens that a text may have, special ones included: what is over is cut.
-        pooling: which rows of the last layer make the vector.
+        vectors: what makes a vector of the last layer's rows.
         budget: tokens of a forward.
+        prompt: comes before each text.
     """
 
     network: LanguageModel
     tokenizer: Tokenizer
     length: int
-    pooling: Pooling
+    vectors: TextVectors
     budget: int
+    prompt: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        network: LanguageModel,
+        tokenizer: Tokenizer,
+        pooling: PoolingMode | None = None,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        budget: int | None = None,
+    ) -> Embedder:
+        """The embedder of a model as its files say it.
+
+        Args:
+            pooling, prompt, prompt_name, budget: as of `Model.embed`.
+
+        Raises:
+            UsageError: an unknown pooling or name of a prompt, or a prompt and a name.
+        """
+        if pooling is not None and pooling not in get_args(PoolingMode):
+            raise UsageError(f"pooling {pooling!r}: expected {', '.join(get_args(PoolingMode))}")
+        vectors = (network.vectors or TextVectors.pooled(network.default_pooling)).to(network.device)
+        vectors = vectors if pooling is None else vectors.repooled(pooling)
+        settings = tokenizer.settings if vectors.max_length is None else {"model_max_length": vectors.max_length}
+        tokenizer = tokenizer.lowercased() if vectors.lowercase else tokenizer
+        text = vectors.prompt(prompt, prompt_name)
+        return cls(network, tokenizer, network.context(settings), vectors, budget or budget_of(network.device), text)
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
         """One vector for each text, in their order.
@@ -66,9 +100,11 @@ class Embedder:
             return: (n, width)
 
         Raises:
-            DataError: a text without any token, or one that cannot be encoded.
+            DataError: a text without any token, one that cannot be encoded, or one that the prompt leaves no room.
         """
-        out = np.empty((len(texts), self.network.width), np.float32)
+        if self.length < (special := self.tokenizer.vocabulary.overhead(False)):
+            raise DataError(f"texts of {self.length} tokens have no room for {special} special ones; raise the length")
+        out = np.empty((len(texts), self.vectors.width(self.network.width)), np.float32)
         cores = torch.get_num_threads() if self.network.device.type == "cpu" else 1
         parts = _parts(texts, self.length, self.budget, min(cores, _WORKERS))
         workers = min(cores, _WORKERS, len(parts))
@@ -78,7 +114,9 @@ class Embedder:
             else:
                 cut = self._read_ahead(parts, texts, out)
         except DataError:
-            self.tokenizer.encode_batch(texts)  # names a text that cannot be encoded by its number among all
+            self.tokenizer.encode_batch(
+                [self.prompt + text for text in texts]
+            )  # names a text that cannot be encoded by its number among all
             raise
         if cut:
             _log.warning("%d of %d texts are longer than %d tokens and were cut", cut, len(texts), self.length)
@@ -114,11 +152,16 @@ class Embedder:
         """The tokens of each text of a part, and how many texts were cut."""
         vocabulary = self.tokenizer.vocabulary
         max_tokens = self.length - vocabulary.overhead(False)
-        encoded = self.tokenizer.encode_batch([texts[n] for n in part])
+        encoded = self.tokenizer.encode_batch([self.prompt + texts[n] for n in part])
         runs = [vocabulary.add_special_tokens(tokens[:max_tokens])[0] for tokens in encoded]
         for n, run in zip(part.tolist(), runs, strict=True):
             if not len(run):
                 raise DataError(f"text {n + 1} of {len(texts)} has no tokens: {texts[n][:40]!r}")
+            if len(run) <= self._skipped:
+                raise DataError(
+                    f"text {n + 1} of {len(texts)}: the prompt, whose tokens are not pooled, fills all {self.length} "
+                    "tokens; shorten the prompt"
+                )
         return runs, sum(len(tokens) > max_tokens for tokens in encoded)
 
     def _compute(self, part: TextIndices, runs: Sequence[Tokens], out: Vectors) -> None:
@@ -129,20 +172,39 @@ class Embedder:
         for index in by_length(lengths, min(self.budget, even)):
             out[part[index]] = self._forward([runs[n] for n in index]).cpu().numpy()
 
+    @cached_property
+    def _skipped(self) -> int:
+        """Tokens of the prompt that poolings leave out: those of the prompt alone, without a special one at its end."""
+        if not self.vectors.skips_prompt or not self.prompt:
+            return 0
+        vocabulary = self.tokenizer.vocabulary
+        tokens = self.tokenizer.encode(self.prompt)[: self.length - vocabulary.overhead(False)]
+        run = vocabulary.add_special_tokens(tokens)[0]
+        return len(run) - int(len(run) > 0 and bool(vocabulary.special[run[-1]]))
+
     def _forward(self, runs: Sequence[Tokens]) -> Tensor:
         """Shape: N runs of tokens; return: (N, width) fp32."""
         batch, read = ragged(runs), None
-        if self.pooling != "mean":
+        if self.vectors.row is not None:
             bounds = np.array(batch.layout.bounds)
-            read = torch.from_numpy(bounds[:-1] if self.pooling == "cls" else bounds[1:] - 1)
+            read = torch.from_numpy(bounds[:-1] if self.vectors.row == "cls" else bounds[1:] - 1)
             batch = replace(batch, output_rows=OutputRows.of(read.numpy(), batch.layout))
         device = self.network.device
         with inference_context(device, is_bf16(self.network)):
-            output: ModelOutput = self.network(batch.to(device))
+            output = self._rows(batch.to(device))
             if read is not None:
-                return output.at(read.to(device)).float()
-            lengths = torch.tensor(batch.layout.lengths, device=device)
-            return torch.segment_reduce(output.last_hidden_state.float(), "mean", lengths=lengths)
+                layout = Layout.of([1] * len(runs), device)
+                return self.vectors.compute(TextFeatures(output.at(read.to(device)).float(), layout))
+            features = TextFeatures(output.last_hidden_state.float(), output.layout, self._skipped)
+            return self.vectors.compute(features)
+
+    def _rows(self, batch: Batch) -> ModelOutput:
+        """The rows that vectors are made of: the encoder's, where a family's tokens are read there."""
+        network = self.network
+        if isinstance(network, EncoderDecoder) and network.parts.tokens_read_encoder:
+            return ModelOutput(*network.encoder(batch))
+        output: ModelOutput = network(batch)
+        return output
 
 
 def budget_of(device: torch.device) -> int:

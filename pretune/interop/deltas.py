@@ -27,9 +27,11 @@ from pretune.interop.safety import read_header, read_json
 from pretune.interop.weight_names import OBJECTIVE
 from pretune.interop.weights import write_json, write_safetensors
 from pretune.models.metadata import HeadSource, Metadata, VariantRecord
-from pretune.models.model import LanguageModel, Pooling
+from pretune.models.model import LanguageModel
 from pretune.models.standard_heads import HeadRequest
+from pretune.models.text_vectors import TextVectors
 from pretune.nn.heads import SINGLE_LABEL, ProblemType
+from pretune.nn.vectors import PoolingMode
 from pretune.tune.method import TuningMethod, find_method
 
 RECORD = "delta.json"
@@ -47,7 +49,7 @@ class DeltaRecord(configuration.Config):
         fingerprint: of the base's weights.
         labels: names of the classes of a standard head.
         problem_type: what the scores of a classification head are.
-        pooling: what makes one vector of a sequence's rows.
+        pooling: what makes one vector of a sequence's rows; None where that is as with the base.
         metadata: what the model says of itself, such as who makes its heads.
     """
 
@@ -57,7 +59,7 @@ class DeltaRecord(configuration.Config):
     fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
     labels: tuple[str, ...] | None = None
     problem_type: ProblemType = SINGLE_LABEL
-    pooling: Pooling | None = None
+    pooling: PoolingMode | None = None
     metadata: Metadata = Metadata()
 
 
@@ -107,7 +109,7 @@ def save_delta(model: LanguageModel, directory: Path, method: TuningMethod, base
         fingerprint=model.metadata.base,
         labels=None if role is None else tuple(class_labels(model, role) or ()),
         problem_type=getattr(model.heads[role], "problem_type", SINGLE_LABEL) if role else SINGLE_LABEL,
-        pooling=model.pooling,
+        pooling=None if model.vectors is None else model.vectors.pooling,
         metadata=model.metadata.model_copy(update={"heads": heads}),
     )
     with storage_errors(directory, "save the deltas"), NewFolder(directory, "merge") as folder:
@@ -151,7 +153,9 @@ def load_delta(
             f"{where}: not the weights that {folder} was tuned on (fingerprint {record.fingerprint[:12]}... then, "
             f"{current[:12]}... now); bring the old ones back, or tune again"
         )
-    model.metadata, model.pooling = record.metadata, record.pooling
+    model.metadata = record.metadata
+    if record.pooling is not None:
+        model.vectors = TextVectors.pooled(record.pooling)
     method = find_method(resolve(record.method, "tune", folder, "method"), record.method.config)
     model = method.apply(model)
     tensors = _read_tensors(folder / TENSORS)

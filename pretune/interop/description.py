@@ -48,6 +48,7 @@ class Description:
         metadata: what pretune wrote beside them.
         has_metadata: pretune wrote something there.
         notes: sentences for the log.
+        is_causal_class: its class is one of those whose texts sentence-transformers reads by their last row.
     """
 
     family: str
@@ -60,6 +61,7 @@ class Description:
     metadata: Metadata = field(default_factory=Metadata)
     has_metadata: bool = False
     notes: list[str] = field(default_factory=list)
+    is_causal_class: bool = False
 
 
 def read_description(folder: Path, shapes: Iterable[str], overrides: Mapping[str, Any]) -> Description:
@@ -135,6 +137,8 @@ def interpret(
         metadata=metadata,
         has_metadata=FIELD in config_fields,
         notes=notes,
+        is_causal_class=_architecture(config_fields).endswith("ForCausalLM")
+        and config_fields.get("is_causal", True) is not False,
     )
 
 

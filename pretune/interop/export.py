@@ -19,8 +19,9 @@ from pretune.interop.recorded_heads import head_sources
 from pretune.interop.weights import SHARD_BYTES
 from pretune.models.flops import count_parameters
 from pretune.models.head_table import weight_map_of
-from pretune.models.model import LanguageModel, Pooling
+from pretune.models.model import LanguageModel
 from pretune.nn.heads import SequenceHead
+from pretune.nn.vectors import PoolingMode
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 Format = Literal["fp32", "bf16", "fp16"]
@@ -52,7 +53,7 @@ def export_model(
     *,
     format: Format = "fp32",
     max_shard_bytes: int = SHARD_BYTES,
-    pooling: Pooling | None = None,
+    pooling: PoolingMode | None = None,
 ) -> Exported:
     """Writes a model folder that `transformers` reads, reads it again, and compares weights, outputs and tokenizer.
 

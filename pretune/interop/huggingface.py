@@ -22,7 +22,7 @@ from pretune.interop.file_fields import GENERATION
 from pretune.interop.gguf import GgufWeights
 from pretune.interop.model_tokenizer import fit_tokenizer, move_positions
 from pretune.interop.recorded_heads import HeadMakers, recorded_heads
-from pretune.interop.sentence_transformers import read_pooling, write_modules
+from pretune.interop.sentence_transformers import read_vectors, write_vectors
 from pretune.interop.weight_names import FileTable, export_weights
 from pretune.interop.weights import SHARD_BYTES, NamedTensors, Weights, stale, write_json, write_weights
 from pretune.models.head_table import weight_map_of
@@ -31,11 +31,13 @@ from pretune.models.metadata import Loaded
 from pretune.models.model import (
     LanguageModel,
     MakeHeads,
-    Pooling,
     construct,
 )
 from pretune.models.standard_heads import LABELLED_HEADS, HeadRequest
+from pretune.models.text_vectors import TextVectors
 from pretune.models.weight_map import Weight
+from pretune.nn.vectors import PoolingMode
+from pretune.text.tokenizer.folder import transformer_folder
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 
@@ -72,12 +74,13 @@ def load_model(
         UsageError: a head or an override that the family does not have.
     """
     folder = Path(path)
-    weights, description = _open(folder, overrides or {})
+    weights, description = _open(transformer_folder(folder), overrides or {})
     table = FileTable(str(folder), description.family, weights)
     model = assemble(description, table, heads, labels, makers)
     model.extra_weights = table.extra_weights()
-    model.pooling = read_pooling(folder)
     loaded = Loaded(notes=list(description.notes))
+    model.vectors = read_vectors(folder, model.width, loaded.notes)
+    model.default_pooling = "last" if description.is_causal_class else "mean"
     sources = table.sources(model)
     for role in LABELLED_HEADS:
         names = class_labels(model, role)
@@ -255,12 +258,12 @@ def write_model(
     *,
     max_shard_bytes: int,
     dtype: torch.dtype | None = None,
-    pooling: Pooling | None = None,
+    pooling: PoolingMode | None = None,
 ) -> None:
     """Writes the files of a model into an empty folder.
 
     Args:
-        pooling: what `sentence-transformers` is told; the model's own by default.
+        pooling: what `sentence-transformers` is told in place of the model's own modules.
         dtype: of the weights in the files; the model's own by default.
 
     Raises:
@@ -282,10 +285,12 @@ def write_model(
         write_json(folder / GENERATION, generation)
     if tokenizer is not None:
         tokenizer.save(folder)
-    pooling = pooling or model.pooling
+    vectors = model.vectors
     if pooling is not None:
+        vectors = TextVectors.pooled(pooling) if vectors is None else vectors.repooled(pooling)
+    if vectors is not None:
         max_length = model.context({} if tokenizer is None else tokenizer.settings)
-        write_modules(folder, model.width, max_length, pooling)
+        write_vectors(folder, vectors, model.width, max_length)
 
 
 def check_vocabulary(model: LanguageModel, tokenizer: Tokenizer | None) -> None:

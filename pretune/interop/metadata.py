@@ -18,6 +18,7 @@ from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.find import suggest, variants
 from pretune.interop.safety import read_json
 from pretune.models.metadata import ROLE, VERSION, HeadSource, Metadata, TaskRecord, VariantRecord, source_file
+from pretune.text.tokenizer.folder import transformer_folder
 
 __all__ = ["VERSION", "HeadSource", "Metadata", "TaskRecord", "VariantRecord", "parse", "read_metadata", "resolve"]
 
@@ -35,7 +36,7 @@ def read_metadata(folder: Path) -> Metadata:
         MissingInputError: no `config.json`.
         DataError: a damaged or hostile field, or one that a newer version of pretune wrote.
     """
-    path = folder / "config.json"
+    path = transformer_folder(folder) / "config.json"
     return parse(path, read_json(path))
 
 

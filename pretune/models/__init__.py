@@ -23,6 +23,7 @@ SHARED_MODULES = (
     "model",
     "rope",
     "standard_heads",
+    "text_vectors",
     "vocabulary",
     "weight_map",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from pretune.find import find, suggest
 from pretune.models.init import initialise
 from pretune.models.metadata import Loaded, Metadata, VariantRecord, absolute, digest
 from pretune.models.standard_heads import standard_heads
+from pretune.models.text_vectors import TextVectors
 from pretune.models.weight_map import Weight
 from pretune.nn.activation import Activation
 from pretune.nn.attention import Attention
@@ -34,9 +35,7 @@ from pretune.nn.heads import (
 )
 from pretune.nn.model_protocol import GenerationConstraints, ModelOutput, TrainableModel
 from pretune.nn.stack import Stack
-
-Pooling = Literal["mean", "cls", "last"]
-"""What makes one vector of a sequence's rows: all of them, the first, or the last."""
+from pretune.nn.vectors import PoolingMode
 
 
 class Config(configuration.Config):
@@ -95,7 +94,8 @@ class LanguageModel(nn.Module):
         extra_weights: what an objective or a task has learned beside the model, by its name in the files
             (`objective.<name>.…`), saved with it.
         constraints: what the files demand of the texts that it writes.
-        pooling: what makes a text's vector of its rows, where the files or the training say it: `mean`, `cls`, `last`.
+        vectors: how texts become vectors, where the files or the training say it.
+        default_pooling: how they do where nothing says it.
     """
 
     def __init__(
@@ -123,7 +123,8 @@ class LanguageModel(nn.Module):
         self.extras: dict[str, Any] = {}
         self.carried = CarriedFiles()
         self.loaded: Loaded | None = None
-        self.pooling: Pooling | None = None
+        self.vectors: TextVectors | None = None
+        self.default_pooling: PoolingMode = "mean"
         self.constraints = GenerationConstraints()
         self.metadata = Metadata()
         self.extra_weights: dict[str, Tensor] = {}

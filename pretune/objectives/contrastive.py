@@ -19,6 +19,7 @@ from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.loss import Term
 from pretune.nn.model_protocol import ModelOutput, TrainableModel
+from pretune.nn.vectors import PoolingMode
 from pretune.objectives.objective import ModelLoader, Objective, refuse_to_load
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Contrastive(Objective):
         self.projection: nn.Module = nn.Identity()
 
     @property
-    def pooling(self) -> Literal["mean", "cls", "last"]:
+    def pooling(self) -> PoolingMode:
         """As configured."""
         return self.config.pooling
 

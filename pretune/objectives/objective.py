@@ -20,6 +20,7 @@ from pretune.errors import DataError, UsageError
 from pretune.loss import Term
 from pretune.nn.heads import TokenPrediction
 from pretune.nn.model_protocol import ModelOutput, TrainableModel
+from pretune.nn.vectors import PoolingMode
 from pretune.text.samples.rows import Row, Text, flags_of, join_flags, names_of, run_of
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Objective(nn.Module):
         """
 
     @property
-    def pooling(self) -> Literal["mean", "cls", "last"] | None:
+    def pooling(self) -> PoolingMode | None:
         """What makes a text's vector of its rows, where it trains vectors."""
         return None
 

@@ -18,6 +18,7 @@ from pretune.errors import UsageError
 from pretune.interop.savable import check_savable
 from pretune.models.metadata import HeadSource
 from pretune.models.model import LanguageModel, MakeHeads
+from pretune.models.text_vectors import TextVectors
 from pretune.objectives.mixture import build_members, mix
 from pretune.objectives.objective import Objective
 from pretune.runtime.distributed import Distributed
@@ -181,6 +182,7 @@ def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tok
     model.metadata = training_metadata(model.metadata, recipe, members)
     notes = loading_notes(model)
     model = tune_network(recipe, model)
+    notes += _choose_vectors(model, objective)
     frozen = FrozenModels(tokenizer)
     objective.setup(model, Draw(recipe.seed), frozen.load)
     components = TrainComponents(model, objective, members, tokenizer, data=frozen.fingerprints, notes=notes)
@@ -193,6 +195,20 @@ def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tok
         apply_model_settings(auxiliary, recipe.model)
         check_savable(auxiliary, tokenizer, Path(recipe.output) / name)
     return components
+
+
+def _choose_vectors(model: LanguageModel, objective: Objective) -> list[str]:
+    """Let the finished model make vectors as its objective trains them, and say what its files had said instead."""
+    pooling = next((part.pooling for part in objective.alternatives if part.pooling), None)
+    if pooling is None:
+        return []
+    before, model.vectors = model.vectors, TextVectors.pooled(pooling)
+    if before is None or (before.pooling == pooling and not before.prompts):
+        return []
+    return [
+        f"the model's files make vectors by {before.describe()}; this run trains the {pooling} of the last layer's "
+        "rows, and what it saves says so"
+    ]
 
 
 def _check_savable(recipe: Recipe, model: LanguageModel, members: Sequence[Objective], tokenizer: Tokenizer) -> None:

@@ -33,8 +33,6 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
     restore_embedding(model.cpu())
     components.own_weights().store(model)
     components.tokenizer.settings["model_max_length"] = context.recipe.data.length  # what use cuts texts to
-    poolings = (part.pooling for part in components.objective.alternatives if part.pooling)
-    model.pooling = next(poolings, model.pooling)
     _save(components, context, directory.path)
     for name, auxiliary in components.objective.auxiliary_models().items():
         assert isinstance(auxiliary, LanguageModel)  # the type of `model.narrower`

@@ -18,7 +18,8 @@ from pretune.api import Model
 from pretune.batch import ragged
 from pretune.errors import DataError
 from pretune.evaluate import embed
-from pretune.evaluate.embed import Pooling, _parts, budget_of
+from pretune.evaluate.embed import _parts, budget_of
+from pretune.nn.vectors import PoolingMode
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 SENTENCE = "the quick brown fox jumps over the lazy dog and the cat ate a hat don't you think"
@@ -44,7 +45,7 @@ def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     torch.set_num_threads(before)
 
 
-def slowly(model: Model, text: str, pooling: Pooling) -> NDArray[np.float32]:
+def slowly(model: Model, text: str, pooling: PoolingMode) -> NDArray[np.float32]:
     """The vector of one text by the network as it was loaded."""
     vocabulary, length = model.tokenizer.vocabulary, model.length
     tokens = vocabulary.add_special_tokens(model.tokenizer.encode(text)[: length - vocabulary.overhead(False)])[0]
@@ -57,7 +58,7 @@ def slowly(model: Model, text: str, pooling: Pooling) -> NDArray[np.float32]:
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 @pytest.mark.parametrize("budget", [20, 4096])
 def test_each_vector_is_that_of_its_text(
-    models: dict[str, Model], threads: int, name: str, pooling: Pooling, budget: int
+    models: dict[str, Model], threads: int, name: str, pooling: PoolingMode, budget: int
 ) -> None:
     model = models[name]
     found = model.embed(TEXTS, pooling, budget=budget)

@@ -14,6 +14,7 @@ from pretune.interop.deltas import base_fingerprint, is_delta, learned, load_del
 from pretune.interop.huggingface import load_model, save_model
 from pretune.interop.recorded_heads import head_sources
 from pretune.models import build
+from pretune.models.text_vectors import TextVectors
 from pretune.tune.method import find_method
 
 LORA = str(Path(__file__).parents[1] / "outside" / "lora.py")
@@ -40,7 +41,7 @@ def saved(tmp_path: Path) -> Path:
         for name, parameter in model.named_parameters():
             if name.endswith(".up"):
                 parameter.fill_(0.1)
-    model.pooling = "mean"
+    model.vectors = TextVectors.pooled("mean")
     model.extra_weights = {"objective.own.scale": torch.ones(2)}
     save_delta(model, tmp_path / "delta", method, str(tmp_path / "base"))
     return tmp_path / "delta"
@@ -53,7 +54,8 @@ def test_what_learned_comes_back(saved: Path) -> None:
     values = {name: tensor for name, tensor in learned(model).items() if name.endswith(".up")}
     assert len(values) == 4
     assert all(torch.equal(tensor, torch.full_like(tensor, 0.1)) for tensor in values.values())
-    assert model.pooling == "mean"
+    assert model.vectors is not None
+    assert model.vectors.pooling == "mean"
     assert torch.equal(model.extra_weights["objective.own.scale"], torch.ones(2))
     assert [name for name, p in model.named_parameters() if p.requires_grad and ".base." in name] == []
 

@@ -18,7 +18,6 @@ from pretune.find import variants
 from pretune.interop import export as module
 from pretune.interop.export import export_model
 from pretune.interop.huggingface import load_model
-from pretune.interop.sentence_transformers import read_pooling
 from pretune.models import build
 from pretune.models.model import LanguageModel, get_family
 
@@ -113,30 +112,11 @@ def test_sentence_transformers_gives_the_same_vectors(pooling: str, tmp_path: Pa
     assert theirs.max_seq_length == model.length
     assert theirs.get_embedding_dimension() == ours.shape[1]
     said = api.load(again, "cpu", "fp32")
-    assert said.network.pooling == pooling
+    assert said.network.vectors is not None
+    assert said.network.vectors.pooling == pooling
     assert (said.embed(texts) == said.embed(texts, pooling)).all()  # type: ignore[arg-type]
     said.export(tmp_path / "once more")
     assert (tmp_path / "once more" / "1_Pooling" / "config.json").is_file()
-
-
-@pytest.mark.parametrize(
-    ("tree", "expected"),
-    [
-        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
-        ({"pooling_mode": "lasttoken"}, "last"),
-        ({"pooling_mode": "mean"}, "mean"),
-        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, None),
-        ({"pooling_mode_max_tokens": True}, None),
-        ({}, None),
-    ],
-)
-def test_pooling_is_read_from_old_and_new_files(tree: dict[str, object], expected: str | None, tmp_path: Path) -> None:
-    (tmp_path / "1_Pooling").mkdir()
-    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(tree))
-    assert read_pooling(tmp_path) == expected
-    (tmp_path / "1_Pooling" / "config.json").write_text("{")
-    with pytest.raises(DataError, match="1_Pooling"):
-        read_pooling(tmp_path)
 
 
 def test_the_verb_writes_the_pooling(tmp_path: Path) -> None:

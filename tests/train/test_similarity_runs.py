@@ -84,7 +84,8 @@ def test_a_run_learns_topics_and_is_evaluated(tmp_path: Path, capsys: pytest.Cap
     assert main([*words, "--task", "similarity"]) == 0
     assert json.loads(capsys.readouterr().out)["spearman"] == pytest.approx(found["spearman"])
     assert main(words) == 0  # the folder names its task
-    assert (model.network.pooling, (tmp_path / "run" / "modules.json").is_file()) == ("mean", True)
+    assert model.network.vectors is not None
+    assert (model.network.vectors.pooling, (tmp_path / "run" / "modules.json").is_file()) == ("mean", True)
 
 
 @pytest.mark.parametrize("task", ["similarity", "cert"])

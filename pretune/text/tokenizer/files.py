@@ -12,6 +12,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from pretune.errors import DataError, MissingInputError, no_such_folder
 from pretune.text.tokenizer import sentencepiece
+from pretune.text.tokenizer.folder import transformer_folder
 from pretune.text.tokenizer.gguf import read_gguf_tokenizer
 from pretune.text.tokenizer.marian import SOURCE, read_marian
 from pretune.text.tokenizer.vocabulary import ROLES
@@ -48,6 +49,7 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, Settings]:
         raise no_such_folder(path, "tokenizer")
     if path.suffix == ".gguf":
         return read_gguf_tokenizer(path)
+    path = transformer_folder(path) if path.is_dir() else path
     folder = path if path.is_dir() else path.parent
     names = ("tokenizer.json", "vocab.txt", "vocab.json", *sentencepiece.FILE_NAMES) if path.is_dir() else (path.name,)
     file = next((folder / name for name in names if (folder / name).is_file()), None)

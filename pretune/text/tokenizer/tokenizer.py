@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 from numpy.typing import ArrayLike, NDArray
+from tokenizers import normalizers
 
 from pretune.errors import DataError
 from pretune.text.tokenizer.files import MAX_IDS, Settings, read_tokenizer, roles_of, write_tokenizer
@@ -72,6 +73,13 @@ class Tokenizer:
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
         return tokenizer
+
+    def lowercased(self) -> Tokenizer:
+        """The same tokenizer, which lower-cases each text before all else."""
+        backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        steps = [normalizers.Lowercase()] + ([] if backend.normalizer is None else [backend.normalizer])
+        backend.normalizer = normalizers.Sequence(steps)
+        return Tokenizer(backend, self.settings)
 
     def save(self, directory: Path | str) -> None:
         """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json, for `transformers.AutoTokenizer`."""
