@@ -17,7 +17,7 @@ from benchmarks.quality.table import with_tables
 from pretune import config
 from pretune.cli import app, main
 from pretune.cli.catalogue import PAGES
-from pretune.cli.data import split_words
+from pretune.cli.data import split_args
 from pretune.find import variants
 from pretune.text.store.prepare import PrepareConfig
 from pretune.text.tokenizer.train import TokenizerConfig
@@ -45,7 +45,7 @@ def test_commands_parse(line: str) -> None:
     if kind is None:
         return
     words = bound.args
-    fields = split_words(words)[1] if kind is not Recipe else [w for n, w in enumerate(words) if n or w[0] == "-"]
+    fields = split_args(words)[1] if kind is not Recipe else [w for n, w in enumerate(words) if n or w[0] == "-"]
     config.load(kind, None, fields)
 
 
