@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pretune.text.tokenizer.tokenizer import Vocabulary
 
 Token = TypeVar("Token", int, tuple[int, ...])
-MASK_REMEDY = "train one of kind wordpiece, or use the objective clm"
+MASK_REMEDY = "train one of kind wordpiece, or bpe with --special_tokens roberta, or use the objective clm"
 Ability = Literal["fill", "generate", "classify"]
 """What a model can do that has learned something, as a user would try it."""
 

@@ -40,7 +40,10 @@ class SentencePair(Objective):
     def __init__(self, config: Objective.Config, vocabulary: Vocabulary) -> None:
         super().__init__(config, vocabulary)
         require_token(
-            vocabulary.sep, self.name, "a separator token", f"train one of kind wordpiece, or drop {self.name}"
+            vocabulary.sep,
+            self.name,
+            "a separator token",
+            f"train one of kind wordpiece, or bpe with --special_tokens bert, or drop {self.name}",
         )
         self.overhead = vocabulary.overhead(True)
 

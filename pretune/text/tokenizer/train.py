@@ -13,13 +13,13 @@ import struct
 import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Literal, Self
 
 import tokenizers
 from pydantic import Field, model_validator
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from pretune.config import Config
 from pretune.errors import DataError, UsageError
@@ -28,6 +28,23 @@ from pretune.text.tokenizer.tokenizer import Tokenizer
 
 COVERAGE = 0.995  # fraction of all characters that the alphabet must hold
 _UNIGRAM_SPECIAL = ("<s>", "</s>", "<pad>", "<mask>")
+_BPE_SPECIAL: Mapping[
+    str, Mapping[str, tuple[str, ...]]
+] = {  # by whose they are: the tokens from id 0 on, and their roles
+    "gpt2": {"<|endoftext|>": ("bos", "eos")},
+    "roberta": {
+        "<s>": ("bos", "cls"),
+        "<pad>": ("pad",),
+        "</s>": ("eos", "sep"),
+        "<unk>": ("unk",),
+        "<mask>": ("mask",),
+    },
+    "bert": {name: (name[1:-1].lower(),) for name in BERT_SPECIAL},
+}
+_BPE_TEMPLATES = {
+    "roberta": ("<s>:0 $A:0 </s>:0", "<s>:0 $A:0 </s>:0 </s>:0 $B:0 </s>:0"),
+    "bert": ("[CLS]:0 $A:0 [SEP]:0", "[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1"),
+}
 _BYTE_SCORE = -1000.0  # a byte stands for a character only where no subword does
 _NUMBERING = 1e-4
 _SCORE_DIGITS = 7  # the trainer's sums differ from run to run in the eleventh
@@ -39,6 +56,9 @@ class TokenizerConfig(Config):
     Attributes:
         kind: "wordpiece" as in BERT, "bpe" on bytes as in GPT-2, "unigram" as in SentencePiece.
         vocab_size: number of tokens, special ones included; a small corpus yields fewer.
+        special_tokens: for BPE: "gpt2" has one that ends a text, for decoders; "roberta" (`<s> </s> <pad> <mask>`, for
+            RoBERTa, BART and T5) and "bert" (`[CLS] [SEP] [PAD] [MASK]`, for ModernBERT, BERT and the like) have what
+            masked language models need, and stand around texts.
         lowercase: for WordPiece: lowercase the text.
         strip_accents: for WordPiece: Latin letters lose their accents, so that "möchte" and "mochte" are one word; the
             signs of other scripts, such as kana marks and the vowel signs of Hindi, are always kept.
@@ -53,6 +73,7 @@ class TokenizerConfig(Config):
 
     kind: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
     vocab_size: int = Field(default=16000, ge=8, le=1 << 20)
+    special_tokens: Literal["gpt2", "roberta", "bert"] | None = None
     lowercase: bool | None = None
     strip_accents: bool = False
     split_chinese: bool = True
@@ -66,6 +87,8 @@ class TokenizerConfig(Config):
     def _check_kind(self) -> Self:
         if self.kind != "wordpiece" and (self.lowercase or self.strip_accents):
             raise ValueError('lowercase and strip_accents are for kind = "wordpiece"')
+        if self.kind != "bpe" and self.special_tokens is not None:
+            raise ValueError('special_tokens is for kind = "bpe"; the other kinds have all that a model needs')
         if self.kind != "unigram" and self.byte_fallback:
             raise ValueError('byte_fallback is for kind = "unigram" ("bpe" is made of bytes anyway)')
         return self
@@ -174,20 +197,31 @@ def _is_accented(char: str) -> bool:
 
 
 def _train_bpe(spool: _Spool, config: TokenizerConfig) -> tuple[tokenizers.Tokenizer, Settings]:
-    end = "<|endoftext|>"
-    if config.vocab_size < 257:
-        raise UsageError(f"vocab_size = {config.vocab_size} is too small: 256 bytes and {end} need 257")
+    """A mask takes the space before it, as the word did in whose place it stands."""
+    style = config.special_tokens or "gpt2"
+    special = _BPE_SPECIAL[style]
+    if config.vocab_size < 256 + len(special):
+        names = " ".join(special)
+        raise UsageError(
+            f"vocab_size = {config.vocab_size} is too small: 256 bytes and {names} need {256 + len(special)}"
+        )
     backend = tokenizers.Tokenizer(models.BPE())
     gpt2_pipeline(backend)
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocab_size,
         min_frequency=config.min_frequency,
-        special_tokens=[end],
+        special_tokens=[AddedToken(name, lstrip="mask" in roles, special=True) for name, roles in special.items()],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     backend.train_from_iterator(iter(spool), trainer)
-    return backend, {"bos_token": end, "eos_token": end, "add_prefix_space": False}
+    if style in _BPE_TEMPLATES:
+        single, pair = _BPE_TEMPLATES[style]
+        ids = [(name, backend.token_to_id(name)) for name, roles in special.items() if {"cls", "sep"} & set(roles)]
+        template = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)
+        backend.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=True), template])
+    settings: Settings = {f"{role}_token": name for name, roles in special.items() for role in roles}
+    return backend, settings | {"add_prefix_space": False}
 
 
 def _train_unigram(spool: _Spool, config: TokenizerConfig) -> tuple[tokenizers.Tokenizer, Settings]:

@@ -48,6 +48,25 @@ def test_special_ids_of_each_kind() -> None:
     assert (piece.cls, piece.sep) == (piece.bos, piece.eos)
 
 
+@pytest.mark.parametrize(
+    ("special", "ids", "template"),
+    [
+        ("roberta", {"cls": 0, "bos": 0, "pad": 1, "sep": 2, "eos": 2, "mask": 4}, [0, 9, 2, 2, 9, 2]),
+        ("bert", {"pad": 0, "cls": 2, "sep": 3, "mask": 4, "eos": None}, [2, 9, 3, 9, 3]),
+    ],
+)
+def test_bytes_with_mask_pad_and_frame(special: str, ids: dict[str, int | None], template: list[int]) -> None:
+    """What RoBERTa, BART and ModernBERT are pretrained with; the mask takes the space before it, as theirs do."""
+    fields = {"kind": "bpe", "vocab_size": 300, "special_tokens": special}
+    tokenizer = train_tokenizer(ENGLISH, TokenizerConfig.model_validate(fields))
+    vocabulary = tokenizer.vocabulary
+    assert {role: getattr(vocabulary, role) for role in ids} == ids
+    assert vocabulary.add_special_tokens([9], [9])[0].tolist() == template
+    mask = tokenizer.token(4)
+    assert tokenizer.encode(f"a {mask} b", allow_special=True)[1] == 4
+    assert tokenizer.decode(tokenizer.encode(f"a {mask} b")) == f"a {mask} b"  # of plain text no special token comes
+
+
 def test_wordpiece_options() -> None:
     cased = train_tokenizer(["Über Über naïve"] * 9, TokenizerConfig(vocab_size=100, lowercase=False))
     assert cased.decode(cased.encode("Über")) == "Über"
@@ -128,7 +147,14 @@ def test_vocabulary_too_small(kind: str, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"kind": "bpe", "lowercase": True}, {"byte_fallback": True}, {"vocab_size": 0}, {"kind": "word"}]
+    "fields",
+    [
+        {"kind": "bpe", "lowercase": True},
+        {"byte_fallback": True},
+        {"vocab_size": 0},
+        {"kind": "word"},
+        {"special_tokens": "bert"},
+    ],
 )
 def test_options_of_another_kind(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
