@@ -192,8 +192,11 @@ class Model:
             examples = read_examples(task, data, needs_labels=False)
         return predict_examples(self._fused, task, examples, self._encode(task, examples), self.tokenizer)
 
-    def fill(self, text: str, top: int = 5) -> list[list[Guess]]:
+    def fill(self, text: str, top: int = 5, second: str | None = None) -> list[list[Guess]]:
         """The most probable tokens for each mask in a text, such as `"Paris is the [MASK] of France."`.
+
+        Args:
+            second: the second text of a pair, which may hold masks too.
 
         Returns:
             one list for each mask, in their order, best first.
@@ -201,8 +204,8 @@ class Model:
         Raises:
             UsageError: a model or tokenizer without masks, or no mask in the text.
         """
-        (checked,) = check_texts([text], "fill")
-        return fill(self.network, self.tokenizer, checked, top)
+        first, *others = check_texts([text] if second is None else [text, second], "fill")
+        return fill(self.network, self.tokenizer, first, top, *others)
 
     def embed(
         self,

@@ -169,7 +169,7 @@ class TestBadInput:
             (["corpus", "pydocs", "out.txt"], 64, ".jsonl"),
             (["report", "."], 66, "metrics.jsonl"),
             (["predict", "absent", "text"], 66, "absent"),
-            (["embed", "absent", "x", "--output", "v.csv"], 64, ".npy"),
+            (["embed", "absent", "x", "--output", "v.parquet"], 64, ".npy"),
             (["fill", "absent", "--top", "0"], 64, "--top 0"),
         ],
     )

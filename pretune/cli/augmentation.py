@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cyclopts import App
 
 from pretune.cli.data import GROUP, split_args
-from pretune.cli.inputs import open_output, write_line
+from pretune.cli.outputs import check_name, open_rows
 from pretune.cli.session import DEFAULT, Args, Common
 from pretune.errors import CannotCreateError, UsageError
 
@@ -30,14 +30,14 @@ def augment(
     back: Path | None = None,
     session: Common = DEFAULT,
 ) -> None:
-    """Augment a labelled file: write new texts with the labels of the old ones, as JSONL.
+    """Augment a labelled file: write new texts with the labels of the old ones, as JSONL, CSV or TSV.
 
     Methods: deletion, insertion, noise, substitution, swap, synonym, translation.
 
     Args:
         args: FILE... --methods swap,deletion [--field value]...: labelled files, then fields such as --copies 4 and
             --methods.synonym.list synonyms.tsv.
-        output: .jsonl file to write.
+        output: file to write: .csv or .tsv for a table, else lines of JSON.
         config: TOML file of fields; fields of the command line override it.
         model: folder of a masked language model, for substitution.
         there: folder of an encoder-decoder that translates into another language, for back-translation.
@@ -49,17 +49,21 @@ def augment(
     from pretune.augment.files import AugmentConfig, AugmentStats, augment_examples
     from pretune.text.readers.labelled import read_labelled
 
+    check_name(output)
     paths, fields = split_args(args)
     settings = configuration.load(AugmentConfig, config, fields)
     if output.exists():
         raise CannotCreateError(f"{output}: exists already; remove it, or give another --output")
     methods = build(settings.methods, _tools(model, there, back))
-    examples = read_labelled(paths, settings.columns, needs_labels=False)
+    examples = read_labelled(paths, settings.columns, needs_labels=False, every_line=True)
     session.say(f"{settings.copies} copies of each of {len(examples):,} rows by {', '.join(settings.methods)}")
     stats = AugmentStats()
-    with open_output(output) as file:
+    columns = settings.columns
+    second = columns.second_column or ("second" if settings.pairs else None)
+    names = [columns.text_column, *([second] if second else []), columns.label_column, "method", "origin"]
+    with open_rows(output, names) as writer:
         for row in augment_examples(examples, methods, settings, stats):
-            write_line(file, row)
+            writer.write(row)
     session.say(f"{stats.summary()}\nwritten: {output}")
     session.say(f"next: pretune finetune --task classification --data.train {output}")
 

@@ -1,65 +1,152 @@
-"""Reads a verb's texts from arguments, a file or standard input; writes results to a file or standard output."""
+"""Reads a verb's rows from arguments, a file or standard input: one row a line, none left out."""
 
 from __future__ import annotations
 
-import io
-import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from pretune.disk import new_file
+from cyclopts import Parameter
+
 from pretune.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from pretune.text.readers.files import SourceConfig
+    from pretune.api import Model
+    from pretune.cli.session import Session
+    from pretune.text.readers.labelled import LabelledConfig
     from pretune.text.readers.records import Column, Record
 
 T = TypeVar("T")
 CHUNK = 512  # texts that are in memory at once while a stream is read
 
 
-def read_texts(texts: Sequence[str], input: Path | None, second: str | None = None) -> Iterator[tuple[str, str | None]]:
+@dataclass(frozen=True)
+class RowFlags:
+    """Flags of verbs that answer row by row: one answer a row, in order.
+
+    Attributes:
+        input: file of texts: .txt (one per line), or .jsonl, .csv, .tsv or .parquet; a blank line is refused.
+        output: file to write, instead of standard output: .csv or .tsv for a table, else lines of JSON or text.
+        text_column: column of the texts in the file; by default as in training, else "text".
+        id_column: column of the file that is written with each answer, as "id".
+    """
+
+    input: Path | None = None
+    output: Path | None = None
+    text_column: str | None = None
+    id_column: str | None = None
+
+
+Rows = Annotated[RowFlags, Parameter(name="*")]
+NO_FLAGS = RowFlags()
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """A text, what else its row holds, and the fields by which an answer begins."""
+
+    text: str
+    second: str | None
+    ids: Mapping[str, object]
+
+
+def columns_of(model: Model, flags: Mapping[str, str | None]) -> LabelledConfig:
+    """The columns that a model reads: as in its training, with those that are given laid over them."""
+    from pretune.text.readers.labelled import LabelledConfig
+
+    names = {name: value for name, value in flags.items() if value is not None}
+    recorded = model.network.metadata.task
+    return LabelledConfig.model_validate({**(recorded.columns if recorded else {}), **names})
+
+
+def read_rows(
+    texts: Sequence[str],
+    rows: RowFlags,
+    model: Model,
+    second_column: str | None = None,
+    second_setting: str = "second_column",
+) -> Iterator[TextRow]:
     """Reads texts, or pairs of texts, from arguments, a file, or the lines of standard input.
 
     Args:
-        second: column of the file with the second text of each pair.
+        model: whose training says which column holds the texts, where no flag does.
+        second_column: column of the file with the second text of each row.
+        second_setting: the flag that names it, for messages.
 
     Raises:
-        UsageError: both arguments and a file.
-        DataError: a line of standard input that is empty or not UTF-8; a bad row of a file.
+        UsageError: both arguments and a file, or columns without a file.
+        DataError: a line of standard input that is empty or not UTF-8; a bad row of a file, or a blank line.
     """
-    if texts and input is not None:
-        raise UsageError(f"expected texts or --input {input}, not both")
-    if texts:
-        return ((text, None) for text in texts)
-    return _standard_input() if input is None else _file(input, second)
+    from pretune.text.readers.records import Column
+
+    columns = columns_of(model, {"text_column": rows.text_column})
+    fields = [Column(columns.text_column, "text_column")]
+    fields += [Column(second_column, second_setting)] if second_column else []
+    for record in read_task_records(fields, columns, texts, rows):
+        second = record.text(second_column, second_setting) if second_column else None
+        yield TextRow(record.text(fields[0].name, "text_column"), second, ids_of(record, rows))
 
 
 def read_task_records(
-    columns: Sequence[Column], config: SourceConfig, texts: Sequence[str], input: Path | None
+    columns: Sequence[Column],
+    config: LabelledConfig,
+    texts: Sequence[str],
+    rows: RowFlags,
+    seconds: Sequence[str] = (),
 ) -> Iterator[Record]:
-    """Records for a task from arguments, from a file, or from the lines of standard input.
+    """Records from arguments, from a file, or from the lines of standard input.
 
     Args:
-        columns: the fields that the task reads; a bare text is the first of them.
+        columns: the fields that are read; a bare text is the first of them, and a second one the second.
         config: how a file is read.
 
     Raises:
-        UsageError: both arguments and a file.
-        DataError: a line of standard input that is empty or not UTF-8; a bad record of a file.
+        UsageError: both arguments and a file, or columns without a file.
+        DataError: a line of standard input that is empty or not UTF-8; a bad record of a file, or a blank line.
     """
     from pretune.text.readers.labelled import read_records
-    from pretune.text.readers.records import Origin, Record
+    from pretune.text.readers.records import Column, Origin, Record
 
-    if input is not None and not texts:
-        yield from read_records(input, columns, config, needs_labels=False)
+    if texts and rows.input is not None:
+        raise UsageError(f"expected texts or --input {rows.input}, not both")
+    if rows.input is not None:
+        ids = [Column(rows.id_column, "id_column")] if rows.id_column else []
+        fields = [*columns, *(column for column in ids if column.name not in [c.name for c in columns])]
+        yield from read_records(rows.input, fields, config, needs_labels=False, every_line=True)
         return
-    for number, (text, _) in enumerate(read_texts(texts, input), 1):
-        yield Record({columns[0].name: text}, Origin("text", number))
+    for flag, value in (("--text-column", rows.text_column), ("--id-column", rows.id_column)):
+        if value is not None:
+            raise UsageError(f"{flag} {value}: a column is one of a file; name the file with --input")
+    lines = texts if texts else _standard_input()
+    source = "text" if texts else "standard input"
+    for number, text in enumerate(lines, 1):
+        fields_of_text = {columns[0].name: text} | ({columns[1].name: seconds[number - 1]} if seconds else {})
+        yield Record(fields_of_text, Origin(source, number))
+
+
+def say_columns(session: Session, path: Path | None, config: LabelledConfig, read: Sequence[str | None]) -> None:
+    """Says which columns of a file are read and which are not, so that a second text is not left out unseen.
+
+    Args:
+        read: names of the columns that are read.
+    """
+    from pretune.text.readers.labelled import field_names
+
+    names = [] if path is None else field_names(path, config)
+    others = [name for name in names if name not in read]
+    if others:
+        used = ", ".join(repr(name) for name in names if name in read)
+        listed = ", ".join(map(repr, others[:8])) + (", ..." if len(others) > 8 else "")
+        remedy = "" if config.second_column else "; --second-column names the second text of pairs"
+        session.say(f"{path}: reading {used or 'no column'}; not reading {listed}{remedy}")
+
+
+def ids_of(record: Record, rows: RowFlags) -> dict[str, object]:
+    """The value of a record's id column, as the field "id"; nothing where no flag names one."""
+    return {"id": record[rows.id_column]} if rows.id_column is not None else {}
 
 
 def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
@@ -69,42 +156,7 @@ def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
         yield part
 
 
-@contextmanager
-def open_output(path: Path | None) -> Iterator[IO[str]]:
-    """Gives standard output, or a file that is there whole or not at all.
-
-    Raises:
-        CannotCreateError: the file cannot be made there, or another process is writing it.
-        StorageError: the disk is full or fails.
-    """
-    if path is None:
-        yield sys.stdout
-        return
-    with new_file(path) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8")
-        try:
-            yield text
-        finally:
-            text.detach()
-
-
-def write_line(file: IO[str], value: Any) -> None:
-    """Writes one value as a line of JSON, flushed at once on standard output."""
-    file.write(json.dumps(value, ensure_ascii=False) + "\n")
-    if file is sys.stdout:
-        file.flush()
-
-
-def _file(path: Path, second: str | None) -> Iterator[tuple[str, str | None]]:
-    from pretune.text.readers.labelled import read_records
-    from pretune.text.readers.records import Column
-
-    columns = [Column("text", "text_column"), *([Column(second, "second_column")] if second else [])]
-    for record in read_records(path, columns, needs_labels=False):
-        yield record.text("text", "text_column"), record.text(second, "second_column") if second else None
-
-
-def _standard_input() -> Iterator[tuple[str, str | None]]:
+def _standard_input() -> Iterator[str]:
     if sys.stdin.isatty():
         print("reading standard input, one text per line; end with Ctrl-D", file=sys.stderr)
     for number, line in enumerate(sys.stdin.buffer, 1):
@@ -114,4 +166,4 @@ def _standard_input() -> Iterator[tuple[str, str | None]]:
             raise DataError(f"standard input:{number}: not UTF-8: {error}; convert it first (iconv -t utf-8)") from None
         if not text.strip():
             raise DataError(f"standard input:{number}: the line is empty; remove it")
-        yield text, None
+        yield text

@@ -1,28 +1,41 @@
-"""Verbs that use a finished model: evaluate, predict, fill, generate, score, embed, export."""
+"""Verbs that use any finished model: evaluate, predict, embed, export; those of language models are in `language`."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, Group
 
 from pretune.cli.export import Pooling, export
-from pretune.cli.inputs import chunks, open_output, read_task_records, read_texts, write_line
-from pretune.cli.session import DEFAULT, Common, Session
+from pretune.cli.inputs import (
+    NO_FLAGS,
+    RowFlags,
+    Rows,
+    TextRow,
+    chunks,
+    columns_of,
+    ids_of,
+    read_rows,
+    read_task_records,
+    say_columns,
+)
+from pretune.cli.language import fill, generate, score
+from pretune.cli.loading import load_model, written
+from pretune.cli.outputs import check_name, open_rows
+from pretune.cli.session import DEFAULT, Common
 from pretune.disk import new_file, storage_errors
 from pretune.errors import UsageError
 
 if TYPE_CHECKING:
-    from pretune.api import Model
-    from pretune.generate.options import GenerateOptions
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pretune.text.readers.labelled import LabelledConfig
 
 Truncate = Literal["head", "tail", "head+tail", "error"]
-Json = Annotated[bool, Parameter(name="--json")]
 
 
 def register(app: App) -> None:
@@ -67,10 +80,13 @@ def evaluate(
         pack: how documents of a store are packed into windows.
     """
     session.say(f"evaluating {model} on {data}")
-    loaded = _load(model, session)
-    columns = _columns(
-        loaded, {"text_column": text_column, "label_column": label_column, "second_column": second_column}
-    )
+    loaded = load_model(model, session)
+    flags = {"text_column": text_column, "label_column": label_column, "second_column": second_column}
+    columns = columns_of(loaded, flags) if any(flags.values()) else None
+    if not (data / "manifest.json").is_file():
+        fields = loaded.task(task, columns=columns).columns(needs_labels=True)
+        config = columns or columns_of(loaded, {})
+        say_columns(session, data, config, [column.name for column in fields])
     chosen = None if objective is None else {name.strip(): 1.0 for name in objective.split(",")}
     scores = loaded.evaluate(
         data, columns=columns, task=task, truncate=truncate, objective=chosen, split=split, length=length, pack=pack
@@ -82,217 +98,67 @@ def predict(
     model: Path,
     /,
     *texts: str,
-    input: Path | None = None,
-    output: Path | None = None,
-    text_column: str | None = None,
+    rows: Rows = NO_FLAGS,
+    second: tuple[str, ...] = (),
     second_column: str | None = None,
     truncate: Truncate | None = None,
     session: Common = DEFAULT,
 ) -> None:
     """Predict with a fine-tuned model's task, such as the label of a text with the probability of every label.
 
-    Prints one line of JSON per text.
+    Prints one line of JSON per text, or writes a table.
 
     Args:
         model: folder of a fine-tuned model.
         texts: texts to predict on; without texts and --input, standard input is read, one text per line.
-        input: file of texts: .txt (one per line), .jsonl, .csv, .tsv or .parquet with the columns of the training data.
-        output: file to write, instead of standard output.
-        text_column: column of the texts in the file; by default as in training.
+        second: second text of a pair, once for each text.
         second_column: column of the second texts in a file of pairs; by default as in training.
         truncate: which part of a too long text is kept; error refuses it. By default as in training.
     """
-    loaded = _load(model, session)
+    check_name(rows.output)
+    loaded = load_model(model, session)
     from pretune.tasks.task import prediction_fields
 
-    columns = _columns(loaded, {"text_column": text_column, "second_column": second_column})
-    task = loaded.task(columns=columns, truncate=truncate)
-    config = task.config.columns
-    if input is None and config.second_column:  # texts alone
-        config = config.model_copy(update={"second_column": None, "third_column": None})
-        task = loaded.task(columns=config, truncate=truncate)
+    config = columns_of(loaded, {"text_column": rows.text_column, "second_column": second_column})
+    if rows.input is None:
+        config = _columns_of_arguments(config, texts, second)
+    task = loaded.task(columns=config, truncate=truncate)
     session.say(f"predicting {task.name} with {model}: {', '.join(getattr(task, 'labels', ())) or task.main_metric}")
     fields = [column for column in task.columns(needs_labels=False) if column.required]
+    say_columns(session, rows.input, config, [*(column.name for column in fields), rows.id_column])
     names = {config.text_column: "text", config.second_column: "second", config.third_column: "third"}
-    with open_output(output) as file:
-        for part in chunks(read_task_records(fields, config, texts, input)):
+    with open_rows(rows.output) as writer:
+        for part in chunks(read_task_records(fields, config, texts, rows, second)):
             predictions = loaded.predict(part, truncate=truncate, columns=config)
             for record, prediction in zip(part, predictions, strict=True):
                 inputs = {names.get(column.name, column.name): record[column.name] for column in fields}
-                write_line(file, inputs | prediction_fields(prediction))
-    _written(session, output)
+                writer.write(ids_of(record, rows) | inputs | prediction_fields(prediction))
+    written(session, rows.output)
 
 
-def _columns(model: Model, flags: Mapping[str, str | None]) -> LabelledConfig | None:
-    """The columns that a model reads, with those that are given laid over them; None where none is."""
-    from pretune.text.readers.labelled import LabelledConfig
+def _columns_of_arguments(config: LabelledConfig, texts: Sequence[str], seconds: Sequence[str]) -> LabelledConfig:
+    """The columns of texts that are not of a file: one, or two where second texts are given.
 
-    names = {name: value for name, value in flags.items() if value is not None}
-    recorded = model.network.metadata.task
-    return LabelledConfig.model_validate({**(recorded.columns if recorded else {}), **names}) if names else None
-
-
-def fill(
-    model: Path,
-    /,
-    *texts: str,
-    input: Path | None = None,
-    top: int = 5,
-    output: Path | None = None,
-    as_json: Json = False,
-    session: Common = DEFAULT,
-) -> None:
-    """Predict the token at each mask of a text, such as "Paris is the [MASK] of France."
-
-    Args:
-        model: folder of a masked language model.
-        texts: texts with one or more masks each; without texts and --input, standard input is read, one text per line.
-        input: file of texts.
-        top: how many predictions to show per mask.
-        output: file to write, instead of standard output.
-        as_json: print one line of JSON per text.
+    Raises:
+        UsageError: a model of pairs without second texts, or not as many of them as texts.
     """
-    if top < 1:
-        raise UsageError(f"--top {top}: expected at least 1")
-    loaded = _load(model, session)
-    with open_output(output) as file:
-        for text, _ in read_texts(texts, input):
-            masks = loaded.fill(text, top)
-            if as_json:
-                rows = [[{"token": g.token, "probability": g.probability} for g in guesses] for guesses in masks]
-                write_line(file, {"text": text, "masks": rows})
-                continue
-            file.write(f"{text}\n")
-            for guesses in masks:
-                file.write("  " + "  ".join(f"{g.token} {g.probability:.3f}" for g in guesses) + "\n")
-    _written(session, output)
-
-
-def generate(
-    model: Path,
-    /,
-    *prompts: str,
-    input: Path | None = None,
-    max_new_tokens: int | None = None,
-    temperature: float | None = None,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    beams: int | None = None,
-    length_penalty: float | None = None,
-    stop: tuple[str, ...] = (),
-    seed: int | None = None,
-    output: Path | None = None,
-    as_json: Json = False,
-    session: Common = DEFAULT,
-) -> None:
-    """Continue prompts, or generate from them with an encoder-decoder.
-
-    A single prompt's text is shown as it is generated. Decoding is greedy unless a temperature or beams are given.
-
-    Args:
-        model: folder of a causal language model or an encoder-decoder.
-        prompts: texts to continue; without prompts and --input, standard input is read, one prompt per line.
-        input: file of prompts.
-        max_new_tokens: maximal number of new tokens (64).
-        temperature: above 0 samples; 0 chooses the most probable token.
-        top_k: sample only among the k most probable tokens.
-        top_p: sample among the fewest tokens whose probabilities add up to p.
-        beams: number of beams of beam search.
-        length_penalty: exponent of the length by which a beam's score is divided.
-        stop: text that ends a continuation; may be given several times.
-        seed: seed of the sampling.
-        output: file to write, instead of standard output.
-        as_json: print one line of JSON per prompt.
-    """
-    fields = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "beams": beams,
-        "length_penalty": length_penalty,
-        "seed": seed,
-        "stop": stop or None,
-    }
-    options: Any = {name: value for name, value in fields.items() if value is not None}
-    loaded = _load(model, session)
-    with open_output(output) as file:
-        if len(prompts) == 1 and not as_json:
-            for piece in _stream(loaded, prompts[0], options):
-                file.write(piece)
-                file.flush()
-            file.write("\n")
-        else:
-            for part in chunks(read_texts(prompts, input)):
-                _write_continuations(file, loaded, [text for text, _ in part], options, as_json)
-    _written(session, output)
-
-
-def _write_continuations(
-    file: IO[str], loaded: Model, prompts: list[str], options: GenerateOptions, as_json: bool
-) -> None:
-    for prompt, continuation in zip(prompts, loaded.continuations(prompts, **options), strict=True):
-        if as_json:
-            write_line(file, {"prompt": prompt, "text": continuation.text, "reason": continuation.reason})
-        else:
-            file.write(f"{prompt if loaded.continues else ''}{continuation.text}\n\n")
-
-
-def _stream(loaded: Model, prompt: str, options: GenerateOptions) -> Iterator[str]:
-    """Yields the prompt, once it is known that it can be continued, and then the text that follows it."""
-    chunks = loaded.stream(prompt, **options)
-    first = next(iter(chunks), "")
-    yield prompt + first if loaded.continues else first
-    yield from chunks
-
-
-def score(
-    model: Path,
-    /,
-    *texts: str,
-    source: str | None = None,
-    source_column: str | None = None,
-    masking: Literal["token", "word"] = "token",
-    input: Path | None = None,
-    output: Path | None = None,
-    session: Common = DEFAULT,
-) -> None:
-    """Score texts by log probability and by bits per byte, which is comparable across tokenizers.
-
-    Prints one line of JSON per text. For masked language models the score is the pseudo-likelihood, and is named so.
-
-    Args:
-        model: folder of a language model.
-        texts: texts to score; without texts and --input, standard input is read, one text per line.
-        source: source text of an encoder-decoder, the same for all texts.
-        source_column: column of the file with each text's source.
-        masking: mask one token at a time, or with it the rest of its word.
-        input: file of texts: .txt (one text per line), or .jsonl, .csv, .tsv or .parquet with a column "text".
-        output: file to write, instead of standard output.
-    """
-    loaded = _load(model, session, "fp32")  # scores are compared, so they are not rounded
-    total, count = None, 0
-    with open_output(output) as file:
-        for part in chunks(read_texts(texts, input, source_column)):
-            batch = [text for text, _ in part]
-            origins = [source if second is None else second for _, second in part]
-            sources = [origin for origin in origins if origin is not None]
-            for text, result in zip(batch, loaded.score(batch, sources or None, masking=masking), strict=True):
-                name = "log_prob" if result.kind == "likelihood" else "pseudo_log_prob"
-                counts = {"tokens": result.tokens, "unknown": result.unknown, "bytes": result.bytes}
-                write_line(file, {"text": text, name: result.log_prob, "bits_per_byte": result.bits_per_byte, **counts})
-                total, count = result if total is None else total + result, count + 1
-    if total is not None:
-        session.say(f"{count} texts: {total.bits_per_byte:.4f} bits per byte ({total.kind})")
-    _written(session, output)
+    if seconds and len(seconds) != len(texts):
+        raise UsageError(f"{len(texts)} texts but {len(seconds)} times --second; give one for each text")
+    if config.second_column and not seconds:
+        raise UsageError(
+            f"this model was trained on pairs ({config.text_column!r} and {config.second_column!r}); give --second "
+            "TEXT for each text, or a file with both columns (--input)"
+        )
+    second = config.second_column or "second"
+    return config.model_copy(update={"second_column": second if seconds else None, "third_column": None})
 
 
 def embed(
     model: Path,
     /,
     *texts: str,
-    input: Path | None = None,
-    output: Path | None = None,
+    rows: Rows = NO_FLAGS,
+    second_column: str | None = None,
     pooling: Pooling | None = None,
     prompt: str | None = None,
     prompt_name: str | None = None,
@@ -301,56 +167,59 @@ def embed(
 ) -> None:
     """Embed texts as vectors.
 
-    Writes a .npy file of shape (texts, width) in float32, or lines of JSON.
+    Writes a .npy file of shape (texts, width) in float32, lines of JSON, or a table.
 
     Args:
         model: folder of any model.
         texts: texts to embed; without texts and --input, standard input is read, one text per line.
-        input: file of texts.
-        output: a .npy or .jsonl file; lines of JSON on standard output by default.
+        second_column: column of the file with second texts, which are embedded too: a .npy file has the shape
+            (texts, 2, width) then.
         pooling: of the rows of all tokens, in place of the modules that the model's files name; by default as these
             files say, or as the model was trained; else the mean, of a ...ForCausalLM the last row.
         prompt: text before each text; by default the default prompt of the model's files, if they name one.
         prompt_name: of one of the prompts in the model's files, such as query.
         normalize: scale each vector to length 1.
     """
-    if output is not None and output.suffix not in (".npy", ".jsonl"):
-        raise UsageError(f"--output {output}: expected a name that ends in .npy or .jsonl")
-    loaded = _load(model, session)
+    check_name(rows.output, ".npy")
+    is_array = rows.output is not None and rows.output.suffix == ".npy"
+    if is_array and rows.id_column is not None:
+        raise UsageError(f"--id-column {rows.id_column}: a .npy file has no place for it; write .jsonl or .csv")
+    loaded = load_model(model, session)
+    config = columns_of(loaded, {"text_column": rows.text_column}).model_copy(update={"second_column": second_column})
+    say_columns(session, rows.input, config, [config.text_column, second_column, rows.id_column])
     options: dict[str, Any] = {"prompt": prompt, "prompt_name": prompt_name, "normalize": normalize}
     parts = (
-        ([text for text, _ in part], loaded.embed([text for text, _ in part], pooling, **options))
-        for part in chunks(read_texts(texts, input))
+        (part, [loaded.embed(texts, pooling, **options) for texts in _sides(part)])
+        for part in chunks(read_rows(texts, rows, loaded, second_column))
     )
-    if output is not None and output.suffix == ".npy":
-        _save_array(output, [vectors for _, vectors in parts])
+    if is_array:
+        assert rows.output is not None  # it has a suffix
+        _save_array(rows.output, [sides for _, sides in parts])
     else:
-        with open_output(output) as file:
-            for lines, vectors in parts:
-                for text, vector in zip(lines, vectors.tolist(), strict=True):
-                    write_line(file, {"text": text, "vector": vector})
-    _written(session, output)
-    if output is not None and output.suffix == ".npy":
-        session.say(f"next: python -c \"import numpy; print(numpy.load('{output}').shape)\"")
+        _write_vectors(rows, parts)
+    written(session, rows.output)
+    if is_array:
+        session.say(f"next: python -c \"import numpy; print(numpy.load('{rows.output}').shape)\"")
 
 
-def _save_array(path: Path, parts: list[Any]) -> None:
+def _sides(part: Sequence[TextRow]) -> list[list[str]]:
+    """The texts of some rows, and their second texts where they have some."""
+    seconds = [row.second for row in part if row.second is not None]
+    return [[row.text for row in part], *([seconds] if seconds else [])]
+
+
+def _write_vectors(rows: RowFlags, parts: Iterable[tuple[list[TextRow], list[NDArray[np.float32]]]]) -> None:
+    with open_rows(rows.output) as writer:
+        for part, sides in parts:
+            for number, row in enumerate(part):
+                vectors = [side[number].tolist() for side in sides]
+                second = {} if row.second is None else {"second": row.second, "second_vector": vectors[-1]}
+                writer.write({**row.ids, "text": row.text, "vector": vectors[0], **second})
+
+
+def _save_array(path: Path, parts: Iterable[list[NDArray[np.float32]]]) -> None:
     import numpy as np
 
+    arrays = [sides[0] if len(sides) == 1 else np.stack(sides, axis=1) for sides in parts]
     with new_file(path) as file, storage_errors(path, "write the file"):
-        np.save(file, np.concatenate(parts) if parts else np.zeros((0, 0), np.float32))
-
-
-def _load(path: Path, session: Session, precision: Literal["auto", "fp32"] = "auto") -> Model:
-    """Loads a model, after the process is set up for it."""
-    session.start()
-    session.say(f"loading {path}")
-    from pretune import api
-
-    return api.load(path, device=session.device or "auto", precision=precision)
-
-
-def _written(session: Session, output: Path | None) -> None:
-    if output is not None:
-        session.say(f"written: {output}")
-    sys.stdout.flush()
+        np.save(file, np.concatenate(arrays) if arrays else np.zeros((0, 0), np.float32))

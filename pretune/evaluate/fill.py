@@ -28,8 +28,10 @@ class Guess:
     id: int
 
 
-def fill(model: LanguageModel, tokenizer: Tokenizer, text: str, top: int) -> list[list[Guess]]:
-    """The most probable tokens for each mask in a text, one list for each, best first.
+def fill(
+    model: LanguageModel, tokenizer: Tokenizer, text: str, top: int, second: str | None = None
+) -> list[list[Guess]]:
+    """The most probable tokens for each mask in a text, or in a pair of texts, one list for each, best first.
 
     Raises:
         UsageError: a model or tokenizer without masks, no mask in the text, or a text that is too long.
@@ -43,7 +45,8 @@ def fill(model: LanguageModel, tokenizer: Tokenizer, text: str, top: int) -> lis
     vocabulary = tokenizer.vocabulary
     if vocabulary.mask is None:
         raise UsageError("this tokenizer has no mask token, so there is nothing to fill")
-    tokens, segments = vocabulary.add_special_tokens(tokenizer.encode(text, allow_special=True))
+    others = None if second is None else tokenizer.encode(second, allow_special=True)
+    tokens, segments = vocabulary.add_special_tokens(tokenizer.encode(text, allow_special=True), others)
     if not (tokens == vocabulary.mask).any():
         raise UsageError(f"no {tokenizer.token(vocabulary.mask)} in {text[:60]!r}; put one where a word is missing")
     length = context_length(model, tokenizer)

@@ -196,12 +196,17 @@ def read_texts(
     """Bare texts, or pairs of them, as examples of a task.
 
     Raises:
-        UsageError: not as many second texts as texts.
+        UsageError: not as many second texts as texts, or none for a task that learned from pairs.
         DataError: an empty text.
     """
     if seconds is not None and len(seconds) != len(texts):
         raise UsageError(f"{len(texts)} texts but {len(seconds)} second texts")
     columns = task.config.columns
+    if seconds is None and columns.second_column is not None and texts:
+        raise UsageError(
+            f"this model was trained on pairs ({columns.text_column!r} and {columns.second_column!r}); give the second "
+            "texts too, predict(texts, seconds), or records with both"
+        )
     second_column = None if seconds is None else columns.second_column or "second text"
     columns = columns.model_copy(update={"second_column": second_column, "third_column": None})
     reader = type(task)(task.config.model_copy(update={"columns": columns}), task.vocabulary)

@@ -57,6 +57,18 @@ def _parse(text: str) -> object:
     return value if end == len(text) else json.loads(text)
 
 
+def names(source: Source, config: SourceConfig) -> list[str]:
+    """The names of the fields of the first record; none where it cannot be read."""
+    block = next(text_blocks(source, config), None)
+    if block is None or isinstance(block, RecordError):
+        return []
+    try:
+        record = json.loads(block[1].lstrip().partition("\n")[0])
+    except (ValueError, RecursionError):
+        return []
+    return list(record) if isinstance(record, dict) else []
+
+
 def _named_twice(text: str, names: Sequence[str]) -> str | None:
     """The first of some fields that the outermost object of a line names more than once."""
     pairs: list[tuple[str, object]] = []

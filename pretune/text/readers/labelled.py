@@ -98,7 +98,11 @@ class LabelledText:
 
 
 def read_records(
-    data: Data, columns: Sequence[Column], config: SourceConfig | None = None, needs_labels: bool = True
+    data: Data,
+    columns: Sequence[Column],
+    config: SourceConfig | None = None,
+    needs_labels: bool = True,
+    every_line: bool = False,
 ) -> Iterator[Record]:
     """The records of files or of an object in memory, in order.
 
@@ -106,6 +110,8 @@ def read_records(
         columns: the fields that will be read; the first is what a `.txt` file, which has no others, gives.
         config: how files are read.
         needs_labels: a record without a label is an error.
+        every_line: a blank line is an error too, so that there are as many records as lines; blank lines at the end of
+            a table are none.
 
     Raises:
         MissingInputError: a file does not exist or may not be read.
@@ -113,7 +119,7 @@ def read_records(
     """
     config = config or SourceConfig()
     count = 0
-    for origin, fields in _file_rows(data, columns, config) if is_path(data) else read_memory(data):
+    for origin, fields in _file_rows(data, columns, config, every_line) if is_path(data) else read_memory(data):
         count += 1
         yield Record(fields, origin, needs_labels=needs_labels, max_bytes=config.max_document_bytes)
     if not count:
@@ -123,12 +129,29 @@ def read_records(
         raise DataError(f"{source}: no rows; {what}")
 
 
-def read_labelled(data: Data, config: LabelledConfig | None = None, needs_labels: bool = True) -> list[LabelledText]:
+def field_names(data: Data, config: SourceConfig | None = None) -> list[str]:
+    """The names of the fields of the first file; none of data in memory, of text, or where they cannot be read.
+
+    Raises:
+        MissingInputError: a file does not exist or may not be read.
+    """
+    if not is_path(data):
+        return []
+    config = config or SourceConfig()
+    source = find_sources(cast("Path", data), config.format)[0]
+    names = getattr(find("text.readers", source.format), "names", None)
+    return [] if names is None else list(names(source, config))
+
+
+def read_labelled(
+    data: Data, config: LabelledConfig | None = None, needs_labels: bool = True, every_line: bool = False
+) -> list[LabelledText]:
     """Read every record of labelled texts.
 
     Args:
         data: a file, a folder, a glob, a list of them, or records in memory.
         needs_labels: False where labels may be missing, as in prediction; a `.txt` file then has one text per line.
+        every_line: a blank line is an error too.
 
     Raises:
         MissingInputError: a file does not exist or may not be read.
@@ -136,20 +159,34 @@ def read_labelled(data: Data, config: LabelledConfig | None = None, needs_labels
     """
     config = config or LabelledConfig()
     columns = [*config.text_columns(), Column(config.label_column, "label_column", required=needs_labels)]
-    return [LabelledText.read(record, config) for record in read_records(data, columns, config, needs_labels)]
+    records = read_records(data, columns, config, needs_labels, every_line)
+    return [LabelledText.read(record, config) for record in records]
 
 
 def _file_rows(
-    data: Data, columns: Sequence[Column], config: SourceConfig
+    data: Data, columns: Sequence[Column], config: SourceConfig, every_line: bool
 ) -> Iterator[tuple[Origin, Mapping[str, object]]]:
-    """The records of files, blank lines left out."""
+    """The records of files, blank lines left out or refused."""
     for source in find_sources(cast("Path", data), config.format):
         if source.format == "txt" and sum(column.required for column in columns) > 1:
             raise DataError(f'{source.path}: a .txt file has no columns; set format = "tsv" or "csv" if it is one')
         reader = cast("Reader", find("text.readers", source.format))
+        is_text, blank = source.format == "txt", 0
         for item in reader.read(source, columns, config):
             if isinstance(item, RecordError):
                 raise DataError(str(item))
             line, fields = item
-            if fields and not (source.format == "txt" and not str(fields[columns[0].name]).strip()):
+            if fields and not (is_text and not str(fields[columns[0].name]).strip()):
+                if blank:
+                    raise _blank_line(source, blank)
                 yield Origin(str(source.path), line), fields
+            elif every_line:
+                blank = blank or line
+                if is_text:
+                    raise _blank_line(source, blank)
+
+
+def _blank_line(source: Source, line: int) -> DataError:
+    return DataError(
+        f"{source.path}:{line}: the line is empty; fill it in or remove it, so that each row has an answer"
+    )

@@ -40,6 +40,17 @@ def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Ite
         yield RecordError(file, row if row > 1 else 0, reason, "fetch or write the file again")
 
 
+def names(source: Source, config: SourceConfig) -> list[str]:
+    """The names of the columns; none where the file cannot be read."""
+    import pyarrow.parquet as pq  # found only when a Parquet file is read
+
+    try:
+        with _seekable(source, config) as raw:
+            return list(pq.read_schema(raw).names)
+    except (UnreadableError, pa.ArrowException, OSError):
+        return []
+
+
 def _seekable(source: Source, config: SourceConfig) -> IO[bytes]:
     if not source.compression:
         return open_file(source)

@@ -56,6 +56,15 @@ def read_table(
             yield line, {name: fields[index] for name, index in indices}
 
 
+def table_names(source: Source, config: SourceConfig, delimiter: str, quoted: bool) -> list[str]:
+    """The names of a table's columns; none where its header cannot be read."""
+    if config.columns:
+        return list(config.columns)
+    rows = _quoted_rows(source, delimiter, config) if quoted else _plain_rows(source, delimiter, config)
+    first = next((row for row in rows if isinstance(row, RecordError) or row[1] not in ([], [""])), None)
+    return [] if first is None or isinstance(first, RecordError) else [field.strip() for field in first[1]]
+
+
 def is_quoted(source: Source, config: SourceConfig, delimiter: str) -> bool:
     """Whether the first MiB of a file is what `csv.writer` or pandas would write for its rows; a quoted file is said.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pretune.text.readers.files import Source, SourceConfig
 from pretune.text.readers.records import Column, RecordError, SourceRow
-from pretune.text.readers.tables import is_quoted, read_table
+from pretune.text.readers.tables import is_quoted, read_table, table_names
 
 SUFFIXES = (".tsv",)
 
@@ -18,3 +18,8 @@ def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Ite
     """
     quoted = is_quoted(source, config, "\t") if config.quotes is None else config.quotes
     return read_table(source, columns, config, "\t", quoted=quoted)
+
+
+def names(source: Source, config: SourceConfig) -> list[str]:
+    """The names of the columns."""
+    return [name.strip('"') for name in table_names(source, config, "\t", quoted=bool(config.quotes))]

@@ -1,0 +1,199 @@
+"""Verbs of language models: fill, generate, score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from pretune.cli.inputs import NO_FLAGS, RowFlags, Rows, TextRow, chunks, columns_of, read_rows, say_columns
+from pretune.cli.loading import load_model, written
+from pretune.cli.outputs import LINES, TABLES, RowWriter, check_name, open_output, open_rows
+from pretune.cli.session import DEFAULT, Common, Session
+from pretune.errors import UsageError
+
+if TYPE_CHECKING:
+    from pretune.api import Model
+    from pretune.generate.options import GenerateOptions
+
+Json = Annotated[bool, Parameter(name="--json")]
+
+
+def fill(
+    model: Path,
+    /,
+    *texts: str,
+    rows: Rows = NO_FLAGS,
+    second_column: str | None = None,
+    top: int = 5,
+    as_json: Json = False,
+    session: Common = DEFAULT,
+) -> None:
+    """Predict the token at each mask of a text, such as "Paris is the [MASK] of France."
+
+    Args:
+        model: folder of a masked language model.
+        texts: texts with one or more masks each; without texts and --input, standard input is read, one text per line.
+        second_column: column of the file with second texts, which stand behind the first as in a pair.
+        top: how many predictions to show per mask.
+        as_json: print one line of JSON per text.
+    """
+    if top < 1:
+        raise UsageError(f"--top {top}: expected at least 1")
+    check_name(rows.output)
+    loaded = load_model(model, session)
+    _say_columns(session, rows, loaded, second_column)
+    with open_output(rows.output) as file:
+        writer = _row_writer(file, rows, as_json)
+        for row in read_rows(texts, rows, loaded, second_column):
+            masks = loaded.fill(row.text, top, second=row.second)
+            if writer is not None:
+                guesses = [[{"token": g.token, "probability": g.probability} for g in guesses] for guesses in masks]
+                writer.write({**_inputs(row), "masks": guesses})
+                continue
+            file.write(" ".join([*map(str, row.ids.values()), row.text, *([row.second] if row.second else [])]) + "\n")
+            for guesses_of_mask in masks:
+                file.write("  " + "  ".join(f"{g.token} {g.probability:.3f}" for g in guesses_of_mask) + "\n")
+    written(session, rows.output)
+
+
+def generate(
+    model: Path,
+    /,
+    *prompts: str,
+    rows: Rows = NO_FLAGS,
+    max_new_tokens: int | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    beams: int | None = None,
+    length_penalty: float | None = None,
+    stop: tuple[str, ...] = (),
+    seed: int | None = None,
+    as_json: Json = False,
+    session: Common = DEFAULT,
+) -> None:
+    """Continue prompts, or generate from them with an encoder-decoder.
+
+    A single prompt's text is shown as it is generated. Decoding is greedy unless a temperature or beams are given.
+
+    Args:
+        model: folder of a causal language model or an encoder-decoder.
+        prompts: texts to continue; without prompts and --input, standard input is read, one prompt per line.
+        max_new_tokens: maximal number of new tokens (64).
+        temperature: above 0 samples; 0 chooses the most probable token.
+        top_k: sample only among the k most probable tokens.
+        top_p: sample among the fewest tokens whose probabilities add up to p.
+        beams: number of beams of beam search.
+        length_penalty: exponent of the length by which a beam's score is divided.
+        stop: text that ends a continuation; may be given several times.
+        seed: seed of the sampling.
+        as_json: print one line of JSON per prompt.
+    """
+    fields = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "beams": beams,
+        "length_penalty": length_penalty,
+        "seed": seed,
+        "stop": stop or None,
+    }
+    options: Any = {name: value for name, value in fields.items() if value is not None}
+    check_name(rows.output)
+    loaded = load_model(model, session)
+    _say_columns(session, rows, loaded)
+    with open_output(rows.output) as file:
+        writer = _row_writer(file, rows, as_json)
+        if len(prompts) == 1 and writer is None:
+            for piece in _stream(loaded, prompts[0], options):
+                file.write(piece)
+                file.flush()
+            file.write("\n")
+        else:
+            for part in chunks(read_rows(prompts, rows, loaded)):
+                _write_continuations(file, writer, loaded, part, options)
+    written(session, rows.output)
+
+
+def _write_continuations(
+    file: IO[str], writer: RowWriter | None, loaded: Model, part: list[TextRow], options: GenerateOptions
+) -> None:
+    continuations = loaded.continuations([row.text for row in part], **options)
+    for row, continuation in zip(part, continuations, strict=True):
+        if writer is not None:
+            fields = {"prompt": row.text, "text": continuation.text, "reason": continuation.reason}
+            writer.write({**row.ids, **fields})
+        else:
+            ids = "".join(f"{value}: " for value in row.ids.values())
+            file.write(f"{ids}{row.text if loaded.continues else ''}{continuation.text}\n\n")
+
+
+def _stream(loaded: Model, prompt: str, options: GenerateOptions) -> Iterator[str]:
+    """Yields the prompt, once it is known that it can be continued, and then the text that follows it."""
+    parts = loaded.stream(prompt, **options)
+    first = next(iter(parts), "")
+    yield prompt + first if loaded.continues else first
+    yield from parts
+
+
+def score(
+    model: Path,
+    /,
+    *texts: str,
+    rows: Rows = NO_FLAGS,
+    source: str | None = None,
+    source_column: str | None = None,
+    masking: Literal["token", "word"] = "token",
+    session: Common = DEFAULT,
+) -> None:
+    """Score texts by log probability and by bits per byte, which is comparable across tokenizers.
+
+    Prints one line of JSON per text, or writes a table. For masked language models the score is the
+    pseudo-likelihood, and is named so.
+
+    Args:
+        model: folder of a language model.
+        texts: texts to score; without texts and --input, standard input is read, one text per line.
+        source: source text of an encoder-decoder, the same for all texts.
+        source_column: column of the file with each text's source.
+        masking: mask one token at a time, or with it the rest of its word.
+    """
+    check_name(rows.output)
+    loaded = load_model(model, session, "fp32")  # scores are compared, so they are not rounded
+    _say_columns(session, rows, loaded, source_column)
+    total, count = None, 0
+    with open_rows(rows.output) as writer:
+        for part in chunks(read_rows(texts, rows, loaded, source_column, "source_column")):
+            origins = [source if row.second is None else row.second for row in part]
+            sources = [origin for origin in origins if origin is not None]
+            results = loaded.score([row.text for row in part], sources or None, masking=masking)
+            for row, result in zip(part, results, strict=True):
+                name = "log_prob" if result.kind == "likelihood" else "pseudo_log_prob"
+                scores = {name: result.log_prob, "bits_per_byte": result.bits_per_byte}
+                counts = {"tokens": result.tokens, "unknown": result.unknown, "bytes": result.bytes}
+                writer.write({**row.ids, "text": row.text, **scores, **counts})
+                total, count = result if total is None else total + result, count + 1
+    if total is not None:
+        session.say(f"{count} texts: {total.bits_per_byte:.4f} bits per byte ({total.kind})")
+    written(session, rows.output)
+
+
+def _say_columns(session: Session, rows: RowFlags, loaded: Model, second_column: str | None = None) -> None:
+    config = columns_of(loaded, {"text_column": rows.text_column})
+    say_columns(session, rows.input, config, [config.text_column, second_column, rows.id_column])
+
+
+def _row_writer(file: IO[str], rows: RowFlags, as_json: bool) -> RowWriter | None:
+    """A writer of rows where JSON is asked for, or the file's name says so or says that it is a table; else None."""
+    suffix = "" if rows.output is None else rows.output.suffix
+    if suffix in TABLES:
+        return RowWriter(file, TABLES[suffix])
+    return RowWriter(file, None) if as_json or suffix in LINES else None
+
+
+def _inputs(row: TextRow) -> dict[str, object]:
+    return {**row.ids, "text": row.text, **({} if row.second is None else {"second": row.second})}

@@ -1,0 +1,118 @@
+"""Writes a verb's answers to a file or standard output: lines of JSON, or a table where the name says so."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from pretune.disk import new_file
+from pretune.errors import DataError, UsageError
+
+TABLES = {".csv": ",", ".tsv": "\t"}
+LINES = (".jsonl", ".ndjson", ".json")
+_OTHERS = (".npy", ".npz", ".parquet", ".arrow", ".feather", ".xlsx", ".xls", ".gz", ".zst", ".zip", ".pkl")
+
+
+class RowWriter:
+    """Writes answers, one a row.
+
+    Args:
+        file: what is written to.
+        delimiter: of the columns of a table; None for lines of JSON.
+        columns: names of the columns of a table; by default those of the first row.
+    """
+
+    def __init__(self, file: IO[str], delimiter: str | None, columns: Sequence[str] = ()) -> None:
+        self._file, self._delimiter, self._columns = file, delimiter, columns
+        self._table: csv.DictWriter[str] | None = None
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Writes one answer; flushed at once on standard output.
+
+        Raises:
+            DataError: a row of a table that has a column which the first row did not have.
+        """
+        if self._delimiter is None:
+            self._file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        else:
+            self._write_cells(_flat(row), self._delimiter)
+        if self._file is sys.stdout:
+            self._file.flush()
+
+    def _write_cells(self, cells: dict[str, object], delimiter: str) -> None:
+        if self._table is None:
+            names = self._columns or list(cells)
+            self._table = csv.DictWriter(self._file, names, delimiter=delimiter, lineterminator="\n")
+            self._table.writeheader()
+        try:
+            self._table.writerow(cells)
+        except ValueError as error:
+            raise DataError(f"this answer has other columns than the first: {error}; write .jsonl instead") from None
+
+
+def check_name(output: Path | None, *also: str) -> None:
+    """Refuses a file whose name says another format than what would be written.
+
+    Args:
+        also: suffixes that the verb writes beside .jsonl, .csv and .tsv.
+
+    Raises:
+        UsageError: the name ends in the suffix of a format that is not written.
+    """
+    if output is not None and output.suffix in _OTHERS and output.suffix not in also:
+        known = ", ".join((".jsonl", ".csv", *also))
+        raise UsageError(f"--output {output}: expected a name that ends in {known} or .tsv")
+
+
+@contextmanager
+def open_output(path: Path | None) -> Iterator[IO[str]]:
+    """Gives standard output, or a file that is there whole or not at all.
+
+    Raises:
+        CannotCreateError: the file cannot be made there, or another process is writing it.
+        StorageError: the disk is full or fails.
+    """
+    if path is None:
+        yield sys.stdout
+        return
+    with new_file(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        try:
+            yield text
+        finally:
+            text.detach()
+
+
+@contextmanager
+def open_rows(path: Path | None, columns: Sequence[str] = ()) -> Iterator[RowWriter]:
+    """Gives a writer of answers to standard output, or to a file that is there whole or not at all.
+
+    Args:
+        columns: of a table, where not all rows have the same.
+
+    Raises:
+        CannotCreateError, StorageError: as `open_output`.
+    """
+    with open_output(path) as file:
+        yield RowWriter(file, None if path is None else TABLES.get(path.suffix), columns)
+
+
+def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """The cells of an answer: inner fields as `a.b`, numbers of a list as `a.0`, other lists as JSON."""
+    out: dict[str, object] = {}
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            out |= _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple) and value and all(isinstance(item, float) for item in value):
+            out |= {f"{prefix}{name}.{number}": item for number, item in enumerate(value)}
+        elif isinstance(value, list | tuple):
+            out[f"{prefix}{name}"] = json.dumps(value, ensure_ascii=False)
+        else:
+            out[f"{prefix}{name}"] = value
+    return out

@@ -1,0 +1,203 @@
+"""One answer a row, in order, by every verb that reads a file: columns, ids, blank lines, tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import transformers
+from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
+
+import pretune
+from pretune.cli import main
+from pretune.errors import UsageError
+
+TEXTS = ["the cat ate a hat", "a dog", "the quick fox jumps"]
+SECONDS = ["the fox", "the lazy dog and the cat", "a hat"]
+VERBS = ("predict", "fill", "generate", "score", "embed")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder for each verb."""
+    root = tmp_path_factory.mktemp("models")
+    save_bert(root / "fill", word_tokenizer())
+    save_bert(root / "predict", word_tokenizer(), transformers.BertForSequenceClassification, ["bad", "good"])
+    save_gpt2(root / "generate", byte_tokenizer())
+    return {**{path.name: path for path in root.iterdir()}, "score": root / "generate", "embed": root / "fill"}
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was trained on pairs of the columns s1 and s2."""
+    root = tmp_path_factory.mktemp("pairs")
+    word_tokenizer().save(root / "tokenizer")
+    rows = [(a, b, "same" if a == b else "other") for a in ("cat", "dog", "hat") for b in ("cat", "dog", "hat")]
+    (root / "pairs.tsv").write_text("s1\ts2\ty\n" + "".join(f"{a}\t{b}\t{y}\n" for a, b, y in rows))
+    columns = {"text_column": "s1", "second_column": "s2", "label_column": "y"}
+    data = {"train": [str(root / "pairs.tsv")], "columns": columns, "tokenizer": str(root / "tokenizer"), "length": 16}
+    recipe = {"task": "classification", "data": data, "model": {"size": "tiny"}, "budget": {"steps": 2}}
+    pretune.finetune({**recipe, "output": str(root / "run"), "track": {"progress": "quiet", "report": False}})
+    return root
+
+
+def run(*words: object) -> int:
+    return main([*map(str, words), "--no-allocator", "--device", "cpu"])
+
+
+def texts_of(verb: str) -> list[str]:
+    return [f"{text} [MASK]" for text in TEXTS] if verb == "fill" else TEXTS
+
+
+def answers(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_every_format_gives_an_answer_a_row_with_its_id(
+    verb: str, suffix: str, models: dict[str, Path], tmp_path: Path
+) -> None:
+    frame = pd.DataFrame({"number": [7, 5, 9], "body": texts_of(verb), "other": "x"})
+    path = tmp_path / f"in.{suffix}"
+    if suffix == "parquet":
+        frame.to_parquet(path)
+    elif suffix == "jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_csv(path, sep="\t" if suffix == "tsv" else ",", index=False)
+    out = tmp_path / "out.jsonl"
+    flags = ("--input", path, "--output", out, "--text-column", "body", "--id-column", "number")
+    assert run(verb, models[verb], *flags) == 0
+    rows = answers(out)
+    assert [str(row["id"]) for row in rows] == ["7", "5", "9"]
+    assert [row.get("text") if verb != "generate" else row["prompt"] for row in rows] == texts_of(verb)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("in.txt", "{0}\n\n{1}\n", 2),
+        ("in.txt", "{0}\n{1}\n\n", 3),
+        ("in.csv", "text\n{0}\n\n{1}\n", 3),
+        ("in.csv", 'text,n\n{0},1\n"",2\n{1},3\n', 3),
+        ("in.jsonl", '{{"text": "{0}"}}\n\n{{"text": "{1}"}}\n', 2),
+        ("in.jsonl", '{{"text": "{0}"}}\n{{"text": null}}\n', 2),
+    ],
+)
+def test_a_blank_row_is_refused_with_its_line(
+    verb: str,
+    name: str,
+    content: str,
+    line: int,
+    models: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Blank lines were left out: two answers for three lines."""
+    path = tmp_path / name
+    path.write_text(content.format(*texts_of(verb)), encoding="utf-8")
+    assert run(verb, models[verb], "--input", path, "--output", tmp_path / "out.jsonl") == 65
+    assert f"{path}:{line}: " in capsys.readouterr().err
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_name_that_ends_in_csv_gives_a_table(verb: str, models: dict[str, Path], tmp_path: Path) -> None:
+    path, out = tmp_path / "in.txt", tmp_path / "out.csv"
+    path.write_text("\n".join(texts_of(verb)) + "\n", encoding="utf-8")
+    assert run(verb, models[verb], "--input", path, "--output", out) == 0
+    frame = pd.read_csv(out)
+    assert frame["prompt" if verb == "generate" else "text"].tolist() == texts_of(verb)
+    expected = {
+        "predict": ["label", "probabilities.bad", "probabilities.good"],
+        "fill": ["masks"],
+        "generate": ["reason"],
+        "score": ["log_prob", "bits_per_byte", "tokens"],
+        "embed": ["vector.0", "vector.31"],
+    }
+    assert set(expected[verb]) <= set(frame.columns)
+    assert run(verb, models[verb], "--input", path, "--output", tmp_path / "out.parquet") == 64
+
+
+def test_a_trained_model_of_pairs_reads_both(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.csv"
+    assert run("predict", pairs / "run", "--input", pairs / "pairs.tsv", "--output", out) == 0
+    rows = list(csv.DictReader(out.open(encoding="utf-8")))
+    model = pretune.load(pairs / "run", device="cpu")
+    expected = model.predict([row["text"] for row in rows], [row["second"] for row in rows])
+    assert [row["label"] for row in rows] == [prediction.label for prediction in expected]
+    assert run("predict", pairs / "run", "cat", "--second", "dog") == 0
+    assert json.loads(capsys.readouterr().out)["second"] == "dog"
+
+
+@pytest.mark.parametrize("words", [["cat"], ["cat", "dog", "--second", "hat"]])
+def test_a_model_of_pairs_refuses_single_texts(
+    words: list[str], pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first text alone was read."""
+    assert run("predict", pairs / "run", *words) == 64
+    assert "--second" in capsys.readouterr().err
+    with pytest.raises(UsageError, match=r"trained on pairs \('s1' and 's2'\); give the second texts too"):
+        pretune.load(pairs / "run", device="cpu").predict(["cat"])
+
+
+def test_a_foreign_model_of_pairs_is_told_the_columns(
+    models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    pd.DataFrame({"text": TEXTS, "premise": SECONDS, "label": "bad"}).to_csv(path, index=False)
+    assert run("predict", models["predict"], "--input", path, "--output", out) == 0
+    assert "reading 'text'; not reading 'premise', 'label'; --second-column names" in capsys.readouterr().err
+    assert run("evaluate", models["predict"], path) == 0
+    assert "reading 'text', 'label'; not reading 'premise'; --second-column names" in capsys.readouterr().err
+    assert run("predict", models["predict"], "--input", path, "--output", out, "--second-column", "premise") == 0
+    probabilities = [row["probabilities"]["bad"] for row in answers(out)]
+    theirs = pretune.load(models["predict"], device="cpu").predict(TEXTS, SECONDS)
+    assert probabilities == pytest.approx([prediction.probabilities["bad"] for prediction in theirs], abs=1e-5)
+
+
+def test_second_texts_are_embedded_and_filled(models: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    pd.DataFrame({"text": texts_of("fill"), "s2": SECONDS}).to_csv(path, index=False)
+    assert run("embed", models["embed"], "--input", path, "--second-column", "s2", "--output", tmp_path / "v.npy") == 0
+    vectors = np.load(tmp_path / "v.npy")
+    model = pretune.load(models["embed"], device="cpu")
+    assert vectors.shape == (3, 2, 32)
+    assert np.allclose(vectors[:, 1], model.embed(SECONDS), atol=1e-5)
+    out = tmp_path / "out.jsonl"
+    assert run("fill", models["fill"], "--input", path, "--second-column", "s2", "--output", out) == 0
+    tokenizer = transformers.AutoTokenizer.from_pretrained(models["fill"])
+    theirs = transformers.BertForMaskedLM.from_pretrained(models["fill"]).eval()
+    inputs = tokenizer(texts_of("fill")[0], SECONDS[0], return_tensors="pt")
+    logits = theirs(**inputs).logits[0, inputs["input_ids"][0] == tokenizer.mask_token_id]
+    best = logits.detach().softmax(dim=1).max(dim=1)
+    ((guess,),) = pretune.load(models["fill"], "cpu", "fp32").fill(texts_of("fill")[0], 1, second=SECONDS[0])
+    assert guess.probability == pytest.approx(float(best.values[0]), abs=1e-5)
+    assert answers(out)[0]["masks"][0][0]["token"] == guess.token
+
+
+@pytest.mark.parametrize("flag", ["--text-column", "--id-column"])
+def test_columns_without_a_file_are_refused(
+    flag: str, models: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("embed", models["embed"], "a text", flag, "x") == 64
+    assert "name the file with --input" in capsys.readouterr().err
+
+
+def test_augmented_rows_as_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    pd.DataFrame({"text": TEXTS, "label": ["a", "b", "a"]}).to_csv(path, index=False)
+    assert run("augment", path, "--methods", "swap", "--output", out) == 0
+    frame = pd.read_csv(out)
+    assert frame["text"].tolist()[::2] == TEXTS or frame[frame["method"].isna()]["text"].tolist() == TEXTS
+    assert set(frame["method"].dropna()) == {"swap"}
+    path.write_text("text\nthe cat ate\n\nthe dog\n")
+    assert run("augment", path, "--methods", "swap", "--output", tmp_path / "o.csv") == 65
+    assert f"{path}:3: " in capsys.readouterr().err
