@@ -1,4 +1,4 @@
-"""Raw text to a fine-tuned BERT and a GPT-2: the whole life of a small model, on text that every Python carries.
+"""From raw text to a fine-tuned BERT and a GPT-2: the whole life of a small model, on text that every Python has.
 
 Each stage prints the command that does the same by hand. What it finds lies in one folder: corpus, tokenizers, stores,
 two pretrained models, classifiers, `results.json`. Started again, it goes on where it stopped.
@@ -123,13 +123,13 @@ def _recipe(output: Path, name: str, changes: Mapping[str, Any] | None = None) -
 
 
 def _override(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Lays changes over a recipe. A budget replaces a budget, since it is given in one of several units."""
+    """Merges changes into a recipe. A budget replaces a budget, since it is given in one of several units."""
     kept = {key: value for key, value in tree.items() if key != "budget" or key not in changes}
     return config.merge(kept, changes)
 
 
 def _compare(output: Path, held: Path, over: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Returns the test accuracy of each classifier for each seed: other labels, another order, other new weights."""
+    """Returns the test accuracy of each classifier for each seed, which draws labels, order and initial weights."""
     splits = labels.build(held)
     folder = output / "labels"
     labels.write(folder / "development.csv", splits.development)

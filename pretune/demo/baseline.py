@@ -1,4 +1,4 @@
-"""What a bag of words reaches with the same labels."""
+"""The TF-IDF baseline of the demo: a bag of words trained on the same labels."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from sklearn.pipeline import make_pipeline
 
 from pretune.demo.labels import Pair
 
-STRENGTHS = (1.0, 3.0, 10.0, 30.0)  # of the classifier, inverse regularization; the best on development labels counts
+STRENGTHS = (1.0, 3.0, 10.0, 30.0)  # values of `C`; the best on the development pairs is used
 
 
 def tfidf(train: Sequence[Pair], development: Sequence[Pair], test: Sequence[Pair]) -> float:
-    """Test accuracy of TF-IDF of words and word pairs with logistic regression.
+    """Returns the test accuracy of logistic regression on TF-IDF of words and word pairs.
 
     Args:
-        development: chooses the regularization.
+        development: pairs by which the regularization is chosen.
     """
     (words, labels), held, tested = _columns(train), _columns(development), _columns(test)
     fitted = []

@@ -1,10 +1,10 @@
-"""A labelled task that the documentation carries by itself: do two passages belong to the same page?
+"""A labelled task built from the documentation itself: do two passages come from the same page?
 
-A page is one docstring or one topic of the language reference. Half of the pairs are two passages in a row; in the
-other half the second passage comes from another page. No word tells the label: the texts must be read together.
+A page is one docstring or one topic of the language reference. In half of the pairs the two passages are consecutive,
+in the other half the second one comes from another page. No single word gives the label away: both texts count.
 
-Modules are set apart by the hash of their names: most are the corpus, the rest give labelled pairs, and among those no
-module serves twice, so that neither the tokenizer nor pretraining nor fine-tuning has seen what is tested on.
+Modules are split by the hash of their names: most form the corpus, the rest give labelled pairs, each module to one
+split only, so that neither the tokenizer nor pretraining nor fine-tuning has seen the test texts.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _KEY = Draw(0).at("demo")
 
 @dataclass(frozen=True)
 class Splits:
-    """Labelled pairs, modules apart.
+    """Labelled pairs; no module is in two splits.
 
     Attributes:
-        train: to draw the few labels from.
-        development: for choosing recipes.
-        test: looked at once.
+        train: the pairs from which the few labels are drawn.
+        development: pairs for choosing recipes.
+        test: pairs that are evaluated once.
     """
 
     train: list[Pair]
@@ -44,7 +44,7 @@ class Splits:
 
 
 def split_corpus(everything: Path, corpus: Path, held_out: Path) -> None:
-    """Write the lines of `write_pydocs` into two files, module by module."""
+    """Splits the lines of `write_pydocs` into two files, module by module."""
     with everything.open("rb") as lines, corpus.open("wb") as kept, held_out.open("wb") as apart:
         for line in lines:
             module = str(json.loads(line)["module"])
@@ -52,7 +52,7 @@ def split_corpus(everything: Path, corpus: Path, held_out: Path) -> None:
 
 
 def build(held_out: Path) -> Splits:
-    """Pairs of the held-out modules: half of the modules for training, a quarter each for development and test."""
+    """Builds pairs from the held-out modules: half of them for training, a quarter each for development and test."""
     pages: dict[str, list[list[str]]] = {field.name: [] for field in fields(Splits)}
     with held_out.open(encoding="utf-8") as lines:
         for line in lines:
@@ -70,7 +70,7 @@ def passages(text: str) -> list[str]:
 
 
 def pairs(pages: Sequence[Sequence[str]], draw: Draw) -> Iterator[Pair]:
-    """One pair a page."""
+    """Yields one pair per page."""
     count = len(pages)
     for n, page in enumerate(pages):
         first = int(draw.at("first").below(n, len(page) - 1))
@@ -82,13 +82,13 @@ def pairs(pages: Sequence[Sequence[str]], draw: Draw) -> Iterator[Pair]:
 
 
 def draw_few(candidates: Sequence[Pair], count: int, seed: int) -> list[Pair]:
-    """A keyed choice of `count` pairs."""
+    """Returns a random choice of `count` pairs that depends on the seed alone."""
     order = np.argsort(_KEY.at("few", seed).bits(np.arange(len(candidates))), kind="stable")
     return [candidates[n] for n in order[:count].tolist()]
 
 
 def write(path: Path, pairs_to_write: Sequence[Pair]) -> None:
-    """Write a CSV file with the columns `text`, `second` and `label`."""
+    """Writes a CSV file with the columns `text`, `second` and `label`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as out:
         rows = csv.writer(out)

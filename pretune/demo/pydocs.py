@@ -1,10 +1,10 @@
-"""The embedded corpus: the documentation that every installation of Python and its packages carries.
+"""The built-in corpus: the documentation that comes with every installation of Python and its packages.
 
     packages -> .py files -> ast -> docstrings ----------\\
     pydoc_data/topics.py (the language reference) --------> exact duplicates dropped -> JSONL
 
-Nothing is imported: files are parsed. Docstrings that packages attach to compiled functions (`add_newdoc` of numpy and
-scipy, `add_docstr` of torch) are read too. Order and bytes depend on what is installed alone, not on the number of
+Files are parsed, never imported. Docstrings that packages attach to compiled functions (`add_newdoc` of numpy and
+scipy, `add_docstr` of torch) are included. The order and the bytes depend only on what is installed, not on the number of
 processes.
 """
 
@@ -47,7 +47,7 @@ Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass(frozen=True)
 class _File:
-    """A module to be read: its domain (package), dotted name and path."""
+    """Names a module to be read: its domain (package), dotted name and path."""
 
     domain: str
     module: str
@@ -56,7 +56,7 @@ class _File:
 
 @dataclass(frozen=True)
 class _Doc:
-    """A docstring: what it documents (`kind`, name inside the module, parameters), and its raw text."""
+    """Holds a docstring: what it documents (`kind`, name inside the module, parameters), and its raw text."""
 
     kind: str
     name: str
@@ -66,7 +66,7 @@ class _Doc:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A line of the corpus, ready to be written; `line` is empty for what is left out."""
+    """Holds a line of the corpus, ready to be written; `line` is empty if the docstring is excluded."""
 
     line: bytes
     digest: bytes = b""
@@ -80,7 +80,7 @@ def write_pydocs(
     minimum: int = MINIMUM,
     processes: int | None = None,
 ) -> DataStats:
-    """Write the documentation of installed packages as a corpus of JSON lines.
+    """Writes the documentation of installed packages as a corpus of JSON lines.
 
     Each line has `text`; `domain` (the package; "python" for the standard library and the language reference);
     `source` (public dotted name, such as `numpy.linalg.norm`); `kind` (module, class, function, method, topic);
@@ -129,7 +129,7 @@ def write_pydocs(
 
 
 def _files(package: str) -> list[_File]:
-    """The Python files of a package without its tests, sorted by path."""
+    """Returns the Python files of a package without its tests, sorted by path."""
     if package == PYTHON:
         roots = [(Path(sysconfig.get_paths()["stdlib"]), "")]
     else:
@@ -157,7 +157,7 @@ def _walk(root: Path, prefix: str) -> Iterator[tuple[str, Path]]:
 
 @contextmanager
 def _mapping(processes: int | None) -> Iterator[_Run]:
-    """An ordered map over files, in this process or in several."""
+    """Yields an ordered map over files, which runs in this process or in several."""
     count = processes or os.cpu_count() or 1
     if count == 1:
         yield lambda reader, files: map(reader, files)
@@ -168,7 +168,7 @@ def _mapping(processes: int | None) -> Iterator[_Run]:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Without the garbage collector, which would walk a growing syntax tree again and again (1.4x as slow)."""
+    """Disables the garbage collector, which would traverse a growing syntax tree again and again (1.4x as slow)."""
     on = gc.isenabled()
     gc.disable()
     try:
@@ -221,13 +221,13 @@ class _Reader:
 
 
 def _public(name: str) -> str:
-    """A dotted name without its private modules: `numpy.linalg._linalg.norm` is `numpy.linalg.norm`."""
+    """Returns a dotted name without its private modules: `numpy.linalg._linalg.norm` is `numpy.linalg.norm`."""
     *path, last = name.split(".")
     return ".".join([part for part in path if not part.startswith("_") or part.startswith("__")] + [last])
 
 
 def _section(file: _File) -> str:
-    """The package and its first public subpackage; for the standard library the module or package itself."""
+    """Returns the package and its first public subpackage; for the standard library the module or package itself."""
     public = [part for part in file.module.split(".") if not part.startswith("_")]
     return ".".join(public[: 1 if file.domain == PYTHON else 2]) or file.module
 
@@ -244,7 +244,7 @@ def _docs(file: _File) -> list[_Doc]:
 
 
 def _topics(tree: ast.Module) -> Iterator[_Doc]:
-    """The language reference: a dictionary of topics."""
+    """Reads the language reference, a dictionary of topics."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
             for key, value in zip(node.value.keys, node.value.values, strict=True):
@@ -254,7 +254,7 @@ def _topics(tree: ast.Module) -> Iterator[_Doc]:
 
 
 def _definitions(scope: ast.AST, path: str, module: bool = False) -> Iterator[_Doc]:
-    """Docstrings of a module or class and of what is defined in it; not of what is local to a function."""
+    """Yields the docstrings of a module or class and of its definitions, those inside functions excepted."""
     if module and isinstance(scope, ast.Module) and (text := ast.get_docstring(scope, clean=False)):
         yield _Doc("module", "", text)
     for node in _statements(scope):
@@ -270,7 +270,7 @@ def _definitions(scope: ast.AST, path: str, module: bool = False) -> Iterator[_D
 
 
 def _statements(scope: ast.AST) -> Iterator[ast.stmt]:
-    """Statements of a body, through `if`, `try` and `with`."""
+    """Yields the statements of a body, descending into `if`, `try` and `with`."""
     for field in ("body", "orelse", "finalbody", "handlers"):
         for node in getattr(scope, field, ()):
             if isinstance(node, ast.If | ast.Try | ast.With | ast.ExceptHandler):
@@ -288,7 +288,7 @@ def _parameters(node: Definition) -> tuple[str, ...]:
 
 
 def _attached(node: ast.Expr | ast.Assign, call: ast.Call) -> Iterator[_Doc]:
-    """Docstrings given to compiled functions: `add_newdoc("numpy", "array", ...)`, `add_docstr(torch.abs, ...)`."""
+    """Yields docstrings attached to compiled functions: `add_newdoc("numpy", "array", ...)`, `add_docstr(torch.abs, ...)`."""
     called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     if called not in _ATTACHED or len(call.args) < 2:
         return
@@ -307,7 +307,7 @@ def _attached(node: ast.Expr | ast.Assign, call: ast.Call) -> Iterator[_Doc]:
 
 
 def _literal(node: ast.expr) -> str | None:
-    """The text of a string literal, of literals added up, and of one whose fields `format` would fill."""
+    """Returns the text of a string literal, of concatenated literals, or of a literal on which `format` is called."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else None
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
