@@ -4,8 +4,8 @@
     pydoc_data/topics.py (the language reference) --------> exact duplicates dropped -> JSONL
 
 Files are parsed, never imported. Docstrings that packages attach to compiled functions (`add_newdoc` of numpy and
-scipy, `add_docstr` of torch) are included. The order and the bytes depend only on what is installed, not on the number of
-processes.
+scipy, `add_docstr` of torch) are included. The order and the bytes depend only on what is installed, not on the number
+of processes.
 """
 
 from __future__ import annotations
@@ -288,7 +288,7 @@ def _parameters(node: Definition) -> tuple[str, ...]:
 
 
 def _attached(node: ast.Expr | ast.Assign, call: ast.Call) -> Iterator[_Doc]:
-    """Yields docstrings attached to compiled functions: `add_newdoc("numpy", "array", ...)`, `add_docstr(torch.abs, ...)`."""
+    """Yields docstrings of compiled functions: `add_newdoc("numpy", "array", ...)`, `add_docstr(torch.abs, ...)`."""
     called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     if called not in _ATTACHED or len(call.args) < 2:
         return
