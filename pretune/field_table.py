@@ -34,7 +34,8 @@ class Treatment:
         allowed: of a refused field, the values that ask for nothing, such as None and False.
         refuses: of a refused field, whether a value is refused, where `allowed` cannot list what is not.
         types: what a value may be, where anything else is refused; None is always allowed.
-        silent_values: values that need no note; None where no value does.
+        silent_values: values that need no note; None where no value needs one.
+        training: the note is of interest in training alone.
     """
 
     name: Name
@@ -44,6 +45,7 @@ class Treatment:
     refuses: Callable[[object], bool] | None = None
     types: tuple[type, ...] = ()
     silent_values: tuple[object, ...] | None = None
+    training: bool = False
 
     def is_refused(self, value: object) -> bool:
         """Whether files with this value are refused."""
@@ -71,15 +73,20 @@ def done(by: str = "", *, types: tuple[type, ...] = ()) -> Treatment:
 
 
 def handed_on(
-    reason: str = "", *, types: tuple[type, ...] = (), note_unless: tuple[object, ...] | None = None
+    reason: str = "",
+    *,
+    types: tuple[type, ...] = (),
+    note_unless: tuple[object, ...] | None = None,
+    training: bool = False,
 ) -> Treatment:
     """A field that changes nothing here and is written back unchanged.
 
     Args:
         reason: what the user should know of it; the note ends with it.
-        note_unless: the values that need no note; by default no value does.
+        note_unless: the values that need no note; by default no value needs one.
+        training: the note is for training alone.
     """
-    return Treatment("handed on", reason, types=types, silent_values=note_unless)
+    return Treatment("handed on", reason, types=types, silent_values=note_unless, training=training)
 
 
 def no_effect(
@@ -114,6 +121,16 @@ def treatment_of(name: str, table: FieldTable) -> Treatment | None:
     return next((table[pattern] for pattern in table if "*" in pattern and fnmatchcase(name, pattern)), None)
 
 
+def training_notes(path: Path | str, tree: Mapping[str, Any], table: FieldTable) -> list[str]:
+    """Says which fields training does not do, in sentences as those of `check_fields`."""
+    notes = []
+    for name, value in tree.items():
+        treatment = treatment_of(name, table)
+        if treatment is not None and treatment.training and treatment.needs_note(value):
+            notes.append(f"{path}: field {name!r} = {shown_value(value)}: {treatment.reason}")
+    return notes
+
+
 def check_fields(path: Path | str, tree: Mapping[str, Any], table: FieldTable) -> list[str]:
     """Refuses what a table refuses, and says which fields stand in no table.
 
@@ -140,7 +157,7 @@ def check_fields(path: Path | str, tree: Mapping[str, Any], table: FieldTable) -
         if treatment.types and value is not None and not _is_one_of(value, treatment.types):
             expected = " or ".join(_JSON_NAMES.get(each, each.__name__) for each in treatment.types)
             raise DataError(f"{where}: expected {expected}; correct the field, or leave it out")
-        if treatment.needs_note(value):
+        if treatment.needs_note(value) and not treatment.training:
             notes.append(f"{where}: {treatment.reason}")
     if not unknown:
         return notes

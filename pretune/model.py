@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack, overload
@@ -76,6 +76,7 @@ def load(
             f"{tokenizer or path}: the tokenizer has {own.vocabulary.size} tokens, the model of {path} only "
             f"{network.vocab_size}; use the tokenizer that the model was trained with"
         )
+    _warn(network.loaded.messages() if network.loaded is not None else ())
     if choose_precision(precision, torch_device).name == "bf16":
         cast_to_bf16(network)
     return Model(network.to(torch_device).eval(), own, Path(path))
@@ -370,7 +371,8 @@ class Model:
 
     def _encode(self, task: AnyTask, examples: Sequence[Example]) -> list[Encoded]:
         rows = task.encode(examples, self.tokenizer, self.length)
-        _warn_cut(data_stats(rows)["examples_cut"], len(examples), self.length)
+        if cut := data_stats(rows)["examples_cut"]:
+            _warn([f"{cut} of {len(examples)} texts are longer than {self.length} tokens and were cut"])
         return rows
 
 
@@ -390,6 +392,6 @@ def _options(options: GenerateOptions) -> GenerateConfig:
     return configuration.validate(GenerateConfig, tree, "generate")
 
 
-def _warn_cut(cut: int, count: int, length: int) -> None:
-    if cut:
-        _log.warning("%d of %d texts are longer than %d tokens and were cut", cut, count, length)
+def _warn(notes: Iterable[str]) -> None:
+    for note in notes:
+        _log.warning("%s", note)

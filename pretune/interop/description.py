@@ -14,14 +14,15 @@ from typing import Any, cast, get_args
 
 from pretune import config as configuration
 from pretune.errors import DataError, MissingInputError, UsageError
-from pretune.field_table import CarriedFiles, check_fields, handed_on_fields
+from pretune.field_table import CarriedFiles, check_fields, handed_on_fields, shown_value, training_notes
 from pretune.find import suggest, variants
 from pretune.interop.file_fields import CARRIED_WHOLE, GENERATION, GENERATION_FIELDS, config_table
 from pretune.interop.metadata import FIELD, Metadata, parse, resolve
+from pretune.interop.present_heads import present_heads, stated_class
 from pretune.interop.recorded_heads import head_sources
 from pretune.interop.safety import read_json
 from pretune.interop.weight_names import architecture, body_prefixes, own_roles, plain_name
-from pretune.models.head_table import HEAD_CLASSES, weight_map_of
+from pretune.models.head_table import encoder_class_of
 from pretune.models.model import Config, Family, LanguageModel, get_family
 from pretune.models.standard_heads import LABELLED_HEADS
 from pretune.nn.heads import ProblemType, SequenceHead
@@ -49,6 +50,8 @@ class Description:
         has_metadata: pretune wrote something there.
         notes: sentences for the log.
         is_causal_class: its class is one of those whose texts sentence-transformers reads by their last row.
+        training_notes: sentences for the log of training alone.
+        missing: heads that the stated class has and the files lack, by role, and the first weight that is absent.
     """
 
     family: str
@@ -62,6 +65,8 @@ class Description:
     has_metadata: bool = False
     notes: list[str] = field(default_factory=list)
     is_causal_class: bool = False
+    training_notes: list[str] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
 
 
 def read_description(folder: Path, shapes: Iterable[str], overrides: Mapping[str, Any]) -> Description:
@@ -116,30 +121,59 @@ def interpret(
         family = resolve(metadata.family, "models", path.parent, "family")
     module = get_family(family)
     notes = check_fields(path, config_fields, config_table(module))
-    stated_fields = {**beside, **config_fields}
+    stated_fields = {**beside, **_renamed(path, module, config_fields)}
     fields = {name: _plain(name, value) for name, value in stated_fields.items() if name in _known_fields(module)}
+    fields = {**getattr(module, "FILE_DEFAULTS", {}), **fields}
+    if encoder_class_of(family) is not None and stated_class(config_fields) == encoder_class_of(family):
+        fields["is_encoder_decoder"] = False
+    _in_range(module, fields, path)
+    in_training = training_notes(path, config_fields, config_table(module))
     rate = getattr(module, "ATTENTION_DROPOUT", "")
     attention = fields.pop(rate, 0.0)
     if attention and rate not in overrides:
-        notes.append(
+        in_training.append(
             f"{rate} {attention} in config.json is set to 0, which keeps attention in its fast "
             "kernels; ask for it by an override"
         )
-    _in_range(module, fields, path)
     config = configuration.validate(module.Config, {**fields, **overrides}, "model")
+    heads = present_heads(family, config, metadata.heads, stated_class(config_fields), tensor_names)
+    notes += [
+        f"{path}: field 'architectures' names no class that is known here: {role} is read, and the same weights may be "
+        f"those of {', '.join(others)}"
+        for role, others in heads.unsure.items()
+    ]
     return Description(
         family,
         config,
-        _roles(family, metadata, config_fields, tensor_names),
+        heads.roles,
         _labels(path, config_fields),
         _problem_type(path, config_fields),
         handed_on_fields(config_fields, config_table(module)),
         metadata=metadata,
         has_metadata=FIELD in config_fields,
         notes=notes,
-        is_causal_class=_architecture(config_fields).endswith("ForCausalLM")
+        is_causal_class=stated_class(config_fields).endswith("ForCausalLM")
         and config_fields.get("is_causal", True) is not False,
+        training_notes=in_training,
+        missing=dict(heads.missing),
     )
+
+
+def _renamed(path: Path, module: Family, config_fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields with the names that the family's `Config` has, where `transformers` reads others too.
+
+    Raises:
+        DataError: a field and its other name with two values.
+    """
+    other_names: Mapping[str, str] = getattr(module, "OTHER_NAMES", {})
+    out = {name: value for name, value in config_fields.items() if name not in other_names}
+    for other, name in other_names.items():
+        if other in config_fields and out.setdefault(name, config_fields[other]) != config_fields[other]:
+            raise DataError(
+                f"{path}: field {other!r} = {shown_value(config_fields[other])} is another name of {name!r} = "
+                f"{shown_value(out[name])}; leave out the wrong one"
+            )
+    return out
 
 
 def _known_fields(module: Family) -> set[str]:
@@ -172,7 +206,7 @@ def _family(path: Path, config_fields: Mapping[str, Any], tensor_names: Sequence
     if stated_type is not None:
         hint = suggest(str(stated_type), sorted(types))
         raise DataError(f"{path}: field 'model_type' = {str(stated_type)[:80]!r}: no such family; {hint}")
-    architecture = _architecture(config_fields)
+    architecture = stated_class(config_fields)
     for family in known:
         if architecture in get_family(family).ARCHITECTURES:
             return family
@@ -190,47 +224,6 @@ def _family(path: Path, config_fields: Mapping[str, Any], tensor_names: Sequence
 def model_type(family: str) -> str:
     """Returns what `config.json` calls a family: the name of its file, unless the file says otherwise."""
     return str(getattr(get_family(family), "MODEL_TYPE", Path(family).stem))
-
-
-def _architecture(config_fields: Mapping[str, Any]) -> str:
-    listed = config_fields.get("architectures")
-    return str(listed[0]) if isinstance(listed, list) and listed else ""
-
-
-def _roles(
-    family: str, metadata: Metadata, config_fields: Mapping[str, Any], tensors: Sequence[str]
-) -> tuple[str, ...]:
-    """The standard heads whose weights are in the files.
-
-    A head without weights of its own is there if the class says so, and the model's own pooler if nothing else is. Of
-    the heads whose last layers have the same name, such as the classes of sequences and of tokens, the one that was
-    saved or that the class says is there, else the first.
-    """
-    weights = weight_map_of(family)
-    if weights is None:
-        return ()
-    prefixes, classes = body_prefixes(family), get_family(family).ARCHITECTURES
-    plain = {plain_name(name, prefixes) for name in tensors}
-    stated = classes.get(_architecture(config_fields))
-    known = [role for roles in classes.values() for role in roles]
-    saved = [role for role in metadata.heads if role in known]
-    names = {
-        role: [plain_name(w.theirs, prefixes) for w in weights if w.ours.startswith(f"heads.{role}.") and not w.alias]
-        for role in dict.fromkeys([*saved, *(stated or ()), *known])
-    }
-    present: list[str] = []
-    taken: set[str] = set()
-    for role in names:
-        rivals = HEAD_CLASSES if role in HEAD_CLASSES else (role,)
-        shared = {name for other in names if other not in rivals for name in names[other]}
-        own = [name for name in names[role] if name not in shared]
-        here = all(name in plain for name in names[role] if name.endswith(".weight")) and not taken & set(own)
-        if here and (any(name in plain for name in own) or (not own if stated is None else role in stated)):
-            present.append(role)
-            taken |= set(own)
-        elif any(name.startswith(f"heads.{role}.") for name in plain):  # saved under our own names
-            present.append(role)
-    return tuple(role for role in present if role != "pooler" or len(present) == 1 or stated == ("pooler",))
 
 
 def _labels(path: Path, config_fields: Mapping[str, Any]) -> list[str] | None:

@@ -32,7 +32,9 @@ COMMON_FIELDS: FieldTable = {
     "_num_labels": done("an older name of `num_labels`", types=(int,)),
     "problem_type": done("what the scores of a sequence are"),
     "tokenizer_class": done("which rules the tokenizer's files are read by", types=(str,)),
-    **dict.fromkeys(("dtype", "torch_dtype"), no_effect("weights keep their values; `precision` decides the dtype")),
+    **dict.fromkeys(
+        ("dtype", "torch_dtype"), no_effect("weights keep their values; `precision` decides the dtype", types=(str,))
+    ),
     **dict.fromkeys(("transformers_version", "_name_or_path", "name_or_path", "_commit_hash"), no_effect("a record")),
     **dict.fromkeys(
         ("output_attentions", "output_hidden_states", "output_past", "return_dict", "return_dict_in_generate"), _LOG
@@ -62,9 +64,10 @@ COMMON_FIELDS: FieldTable = {
     "cross_attention_hidden_size": refused(
         "cross-attention in a single stack is not built", "use the model without it"
     ),
+    "per_layer_config": refused("layers of different shapes are not built", "use a model of equal layers"),
     "tie_encoder_decoder": refused("encoder and decoder with the same weights are not built", "save them untied"),
     **{
-        f"{role}_token_id": done("the special token of that role; the tokenizer's own goes first when a model is saved")
+        f"{role}_token_id": done("the special token; the tokenizer's own goes first on saving", types=(int, list))
         for role in ("pad", "bos", "eos", "cls", "sep", "mask", "unk", "decoder_start")
     },
     **dict.fromkeys(
@@ -106,6 +109,7 @@ def config_table(family: Family) -> FieldTable:
     for name, field in family.Config.model_fields.items():
         allowed = _only_values(field.annotation)
         own[name] = done() if allowed is None else _literal(allowed)
+    own |= {other: done(f"another name of `{name}`") for other, name in getattr(family, "OTHER_NAMES", {}).items()}
     stated: FieldTable = getattr(family, "FILE_FIELDS", {})
     return {**COMMON_FIELDS, **own, **stated}
 

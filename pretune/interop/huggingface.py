@@ -23,22 +23,28 @@ from pretune.interop.gguf import GgufWeights
 from pretune.interop.model_tokenizer import fit_tokenizer, move_positions
 from pretune.interop.recorded_heads import HeadMakers, recorded_heads
 from pretune.interop.sentence_transformers import read_vectors, write_vectors
+from pretune.interop.weight_check import (
+    check_copies,
+    check_left_over,
+    tie_as_in_files,
+    wrapper_hint,
+    zero_if_absent,
+)
 from pretune.interop.weight_names import FileTable, export_weights
 from pretune.interop.weights import SHARD_BYTES, NamedTensors, Weights, stale, write_json, write_weights
 from pretune.models.head_table import weight_map_of
 from pretune.models.init import initialise, replace_parameters
 from pretune.models.metadata import Loaded
-from pretune.models.model import (
-    LanguageModel,
-    MakeHeads,
-    construct,
-)
+from pretune.models.model import LanguageModel, MakeHeads, construct
 from pretune.models.standard_heads import LABELLED_HEADS, HeadRequest
 from pretune.models.text_vectors import TextVectors
 from pretune.models.weight_map import Weight
 from pretune.nn.vectors import PoolingMode
 from pretune.text.tokenizer.folder import transformer_folder
 from pretune.text.tokenizer.tokenizer import Tokenizer
+
+Sources = Mapping[str, tuple[str, Weight]]
+"""For each of our weights its name in the files, and how it is read."""
 
 
 def load_model(
@@ -57,8 +63,8 @@ def load_model(
         path: a folder with `config.json` and weights, or a `.gguf` file.
         heads: roles of standard heads, or what makes them, such as a task's method `heads`; by default all heads that
             the files carry. One that they lack gets initial weights.
-        labels: names of the classes of standard heads; by default the file's. Where those of a head differ from them,
-            the classification head is made anew.
+        labels: names of the classes of standard heads; by default the file's. The same ones in another order keep
+            what each has learned; a head whose labels are others is made anew.
         makers: what makes the heads that are not standard, where `heads` is left out.
         dtype: of the weights in memory.
         overrides: fields of the configuration to change, such as dropout rates.
@@ -76,24 +82,28 @@ def load_model(
     folder = Path(path)
     weights, description = _open(transformer_folder(folder), overrides or {})
     table = FileTable(str(folder), description.family, weights)
+    if "tie_word_embeddings" not in (overrides or {}):
+        tie_as_in_files(description, table)
     model = assemble(description, table, heads, labels, makers)
+    check_copies(table, model)
     model.extra_weights = table.extra_weights()
-    loaded = Loaded(notes=list(description.notes))
+    loaded = Loaded(notes=list(description.notes), training_notes=list(description.training_notes))
     model.vectors = read_vectors(folder, model.width, loaded.notes)
     model.default_pooling = "last" if description.is_causal_class else "mean"
-    sources = table.sources(model)
-    for role in LABELLED_HEADS:
-        names = class_labels(model, role)
-        if names is not None and names != _labels(description, table, role, None):
-            title = role.replace("_", " ")
-            loaded.notes.append(f"{title} head re-initialized: its {len(names)} labels differ from the file's")
-            sources = {n: s for n, s in sources.items() if not n.startswith(f"heads.{role}.linear.")}
-    table.check(model, sources)
-    _fill(model, weights, sources, dtype)
-    loaded.initialised = [name for name, _ in model.named_parameters() if name not in sources]
+    sources: Sources = table.sources(model)
+    sources, order = _fit_labels(model, description, table, sources, loaded)
+    table.check(model, sources, wrapper_hint(table, model))
+    if heads is None:
+        _refuse_missing_heads(table, description)
+    loaded.unexpected = table.left_over(model)
+    check_left_over(table, model, loaded.unexpected, overrides or {})
+    absent = [name for name, _ in model.named_parameters() if name not in sources]
+    loaded.initialised = [name for name in absent if name not in zero_if_absent(model)]
+    if heads is None and labels is None and loaded.initialised:
+        _refuse_missing(table, model, loaded.initialised)
+    _fill(model, weights, sources, order, dtype)
     initialise(model, seed, only=lambda name: name not in sources)
     model.to(dtype)
-    loaded.unexpected = table.left_over(model)
     model.loaded = loaded
     return model
 
@@ -108,6 +118,55 @@ def read_body(path: Path | str, overrides: Mapping[str, Any]) -> LanguageModel:
     model = construct(description.family, description.config)
     model.loaded = Loaded()
     return model
+
+
+def _fit_labels(
+    model: LanguageModel, description: Description, table: FileTable, sources: Sources, loaded: Loaded
+) -> tuple[Sources, dict[str, list[int]]]:
+    """Compares the labels of the model's heads with the file's.
+
+    Returns:
+        The sources of the weights, without the rows of a head whose labels are others; and for a head whose labels are
+        the file's in another order, which row of the file each of its rows is.
+    """
+    order: dict[str, list[int]] = {}
+    for role in LABELLED_HEADS:
+        names, known = class_labels(model, role), _labels(description, table, role, None)
+        last = f"heads.{role}.linear."
+        if names is None or names == known:
+            continue
+        if sorted(names) == sorted(known):
+            order |= {name: [known.index(label) for label in names] for name in sources if name.startswith(last)}
+            continue
+        title = role.replace("_", " ")
+        loaded.notes.append(f"{title} head re-initialized: its {len(names)} labels differ from the file's")
+        sources = {name: source for name, source in sources.items() if not name.startswith(last)}
+    return sources, order
+
+
+def _refuse_missing_heads(table: FileTable, description: Description) -> None:
+    """Refuses files without the head that their class has, as whoever asks for no head wants those in the files.
+
+    Raises:
+        DataError: naming the first weight that is missing.
+    """
+    for role, name in description.missing.items():
+        raise DataError(
+            f"{table.where}: weight {name!r} is missing, which the head {role!r} needs that config.json names in "
+            "'architectures'; bring the whole files, train the head (pretune finetune), or correct 'architectures'"
+        )
+
+
+def _refuse_missing(table: FileTable, model: LanguageModel, absent: Sequence[str]) -> None:
+    """Refuses heads whose weights would be random.
+
+    Raises:
+        DataError: naming the first weight that is missing.
+    """
+    raise DataError(
+        f"{table.where}: weight {table.expected(model, absent[0])!r} is missing: it would be random, and so would be "
+        "what the model says; bring the whole files, or correct config.json"
+    )
 
 
 def assemble(
@@ -191,10 +250,14 @@ def _labels(description: Description, table: FileTable, role: str, wanted: Seque
 def _fill(
     model: LanguageModel,
     weights: NamedTensors,
-    sources: Mapping[str, tuple[str, Weight]],
+    sources: Sources,
+    order: Mapping[str, Sequence[int]],
     dtype: torch.dtype,
 ) -> None:
     """Fills the parameters that the files have.
+
+    Args:
+        order: which row of the file's tensor each row of a parameter is, where that is another.
 
     Raises:
         DataError: a value that is not finite.
@@ -204,7 +267,8 @@ def _fill(
         if ours not in sources:
             return old
         name, weight = sources[ours]
-        new = torch.empty(old.shape, dtype=dtype).copy_(weight.read(weights.read(name), model.config))
+        read = weight.read(weights.read(name), model.config)
+        new = torch.empty(old.shape, dtype=dtype).copy_(read[order[ours]] if ours in order else read)
         if not new.sum().isfinite() and not new.isfinite().all():
             raise DataError(f"weight {name!r} holds NaN or infinity (as {dtype}); the model was saved broken")
         return new

@@ -13,14 +13,18 @@ from torch import Tensor
 
 from pretune.errors import DataError
 from pretune.interop.weights import NamedTensors
-from pretune.models.head_table import class_prefixes_of, classes_of, prefix_of, weight_map_of
+from pretune.models.head_table import class_prefixes_of, classes_of, encoder_class_of, prefix_of, weight_map_of
 from pretune.models.model import LanguageModel
 from pretune.models.weight_map import Weight, expand, join
+from pretune.nn.heads import VocabularyHead
 
 OBJECTIVE = "objective."
 """Prefix of the weights of an objective, or of a task, that stand beside the model's."""
 _OLD_PARTS = {".gamma": ".weight", ".beta": ".bias"}
-_BUFFERS = (".position_ids", ".token_type_ids", ".attn.bias", ".attn.masked_bias")
+_BUFFERS = (
+    *(".position_ids", ".token_type_ids", ".attn.bias", ".attn.masked_bias", ".attention.masked_bias"),
+    *(".attn.attention.bias", ".rotary_emb.inv_freq"),
+)
 
 
 def plain_name(name: str, prefixes: Sequence[str]) -> str:
@@ -77,6 +81,9 @@ def architecture(model: LanguageModel) -> str | None:
     """Names the `transformers` class that a model's heads make it; None for none. Other heads are still written."""
     offered = classes_of(model.family)
     roles = set(model.heads) - own_roles(model)
+    encoder = encoder_class_of(model.family)
+    if encoder is not None and not roles and getattr(model, "is_encoder_alone", False):
+        return encoder
     fitting = [name for name, needed in offered.items() if set(needed) <= roles]
     return max(fitting or list(offered)[-1:], key=lambda name: len(offered[name]), default=None)
 
@@ -126,18 +133,21 @@ class FileTable:
     Args:
         where: the folder or file, for messages.
         family: whose prefix the names may have.
+
+    Attributes:
+        prefixes: what the names of the body may begin with.
     """
 
     def __init__(self, where: str, family: str, weights: NamedTensors) -> None:
         self.where = where
         self.weights = weights
-        self._prefixes = body_prefixes(family)
+        self.prefixes = body_prefixes(family)
         self._all_own = weight_map_of(family) is None
-        self._names = {plain_name(name, self._prefixes): name for name in weights.shapes}
+        self._names = {plain_name(name, self.prefixes): name for name in weights.shapes}
 
     def locate(self, theirs: str) -> str | None:
         """Returns the name in the files, or None."""
-        return self._names.get(plain_name(theirs, self._prefixes))
+        return self._names.get(plain_name(theirs, self.prefixes))
 
     def sources(self, model: LanguageModel) -> dict[str, tuple[str, Weight]]:
         """Returns, for each parameter that the files have, its name in the files and how to read it."""
@@ -147,10 +157,25 @@ class FileTable:
             name = self.locate(theirs)
             if ours in parameters and name is not None:
                 out[ours] = (name, weight)  # of two names the later one is what transformers computes with
+        if "embedding.word.weight" not in out and "embedding.word.weight" in parameters:
+            self._from_output(model, out)
         return out
 
-    def check(self, model: LanguageModel, sources: Mapping[str, tuple[str, Weight]]) -> None:
+    def _from_output(self, model: LanguageModel, sources: dict[str, tuple[str, Weight]]) -> None:
+        """Finds the embedding under the name of the output layer, which is tied to it and may be saved instead."""
+        tied = [head for head in model.heads.values() if isinstance(head, VocabularyHead)]
+        if not any(head.is_tied(model.embedding.word) for head in tied):
+            return
+        for ours, theirs, weight in file_names(model):
+            name = self.locate(theirs)
+            if name is not None and ours.startswith("heads.") and ours.endswith(".weight") and weight.alias:
+                sources["embedding.word.weight"] = (name, weight)
+
+    def check(self, model: LanguageModel, sources: Mapping[str, tuple[str, Weight]], hint: str = "") -> None:
         """Checks that every weight of the body is there, and that every shape is the configuration's.
+
+        Args:
+            hint: why a weight may be missing, where that is known.
 
         Raises:
             DataError: naming the first that is not.
@@ -158,9 +183,10 @@ class FileTable:
         for ours, parameter in model.named_parameters():
             if ours not in sources:
                 if not ours.startswith("heads."):
+                    usual = f"the files are incomplete, or config.json describes another {model.family} than theirs"
                     raise DataError(
-                        f"{self.where}: weight {self._expected(model, ours)!r} is missing: the files are incomplete, "
-                        f"or config.json describes another {model.family} than theirs (layers, kind)"
+                        f"{self.where}: weight {self.expected(model, ours)!r} is missing: "
+                        f"{hint or f'{usual} (layers, kind)'}"
                     )
                 continue
             name, weight = sources[ours]
@@ -208,5 +234,6 @@ class FileTable:
                 out.setdefault(role, name)
         return out
 
-    def _expected(self, model: LanguageModel, ours: str) -> str:
+    def expected(self, model: LanguageModel, ours: str) -> str:
+        """Returns what a weight is called in files, which may lack it."""
         return next((theirs for name, theirs, _ in file_names(model) if name == ours), ours)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from torch import nn
 
+from pretune.field_table import FieldTable, handed_on
 from pretune.models import bert
 from pretune.models.bert import block_of, embedding_names
 from pretune.models.head_table import standard_classes
@@ -63,6 +64,13 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "large": _size(24, 1024),
     "xlarge": _size(24, 2048, 16),
     "xxlarge": _size(12, 4096),
+}
+FILE_FIELDS: FieldTable = {
+    **bert.FILE_FIELDS,
+    **dict.fromkeys(
+        ("down_scale_factor", "gap_size", "net_structure_type", "num_memory_blocks", "layers_to_keep"),
+        handed_on("an older setting without effect"),
+    ),
 }
 PREFIX = "albert."
 ATTENTION_DROPOUT = bert.ATTENTION_DROPOUT

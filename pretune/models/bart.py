@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from torch import nn
 
+from pretune.field_table import FieldTable, handed_on, no_effect, refused
 from pretune.models import model
 from pretune.models.encoder_decoder import Encoder, EncoderDecoder
 from pretune.models.head_table import standard_classes
@@ -56,7 +57,7 @@ class Config(model.Config):
     forced_eos_token_id: Token | tuple[Token, ...] | None = 2
     bad_words_ids: tuple[Annotated[tuple[Token, ...], Field(min_length=1)], ...] | None = None
     is_encoder_decoder: Literal[True] = True
-    tie_word_embeddings: Literal[True] = True
+    tie_word_embeddings: bool = True
 
     @model_validator(mode="after")
     def _check(self) -> Config:
@@ -80,6 +81,25 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "mini": size(4, 256),
     "base": size(6, 768),
     "large": size(12, 1024),
+}
+OTHER_NAMES: Mapping[str, str] = {
+    "num_attention_heads": "encoder_attention_heads",
+    "hidden_size": "d_model",
+    "num_hidden_layers": "encoder_layers",
+    "classif_dropout": "classifier_dropout",
+}
+_DROPPED = handed_on("is not dropped in training here", types=(float,), note_unless=(None, 0, 0.0), training=True)
+FILE_FIELDS: FieldTable = {
+    **dict.fromkeys(("encoder_layerdrop", "decoder_layerdrop", "activation_dropout"), _DROPPED),
+    "is_decoder": refused("a decoder alone is not built", "use the whole model"),
+    "normalize_before": handed_on("an older setting, which transformers does not read"),
+    "normalize_embedding": handed_on("an older setting, which transformers does not read"),
+    "add_bias_logits": handed_on("an older setting, which transformers does not read"),
+    "add_final_layer_norm": handed_on("an older setting, which transformers does not read"),
+    "static_position_embeddings": handed_on("an older setting, which transformers does not read"),
+    "extra_pos_embeddings": handed_on("an older setting, which transformers does not read"),
+    "force_bos_token_to_be_generated": handed_on("an older name of `forced_bos_token_id`"),
+    "output_past": no_effect("what is recorded of a forward"),
 }
 PREFIX = "model."
 ATTENTION_DROPOUT = "attention_dropout"
@@ -117,7 +137,7 @@ BODY: Sequence[Weight] = [
     *attention_names("stack.blocks.{}.cross", "model.decoder.layers.{}.encoder_attn"),
     *weight_and_bias("stack.blocks.{}.norms.after_cross", "model.decoder.layers.{}.encoder_attn_layer_norm"),
     Weight("heads.clm.weight", "lm_head.weight", alias=True),
-    Weight("heads.clm.bias", "final_logits_bias", (Squeeze(1),)),
+    Weight("heads.clm.bias", "final_logits_bias", (Squeeze(1),), optional=True),
 ]
 WEIGHT_MAP: Sequence[Weight] = [
     *BODY,
@@ -163,7 +183,7 @@ def assemble(
     parts = HeadParts(
         width,
         "last",
-        True,
+        config.tie_word_embeddings,
         vocabulary_bias=True,
         activation=activation(config.activation_function),
         pooler=lambda: Pooler(width, dropout=config.classifier_dropout),

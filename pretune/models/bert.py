@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from torch import nn
 
+from pretune.field_table import FieldTable, handed_on
 from pretune.models import model
 from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
@@ -73,6 +74,13 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "medium": _size(8, 512),
     "base": _size(12, 768),
     "large": _size(24, 1024),
+}
+_GOOGLE = handed_on("an older setting without effect")
+FILE_FIELDS: FieldTable = {
+    **dict.fromkeys(
+        ("directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers"), _GOOGLE
+    ),
+    **dict.fromkeys(("pooler_size_per_head", "pooler_type"), _GOOGLE),
 }
 PREFIX = "bert."
 ATTENTION_DROPOUT = "attention_probs_dropout_prob"

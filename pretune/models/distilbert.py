@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field, model_validator
 from torch import nn
 
+from pretune.field_table import FieldTable, no_effect
 from pretune.models import model
 from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
@@ -61,6 +62,15 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "mini": _size(2, 256),
     "small": _size(2, 512),
     "base": _size(6, 768),
+}
+OTHER_NAMES: Mapping[str, str] = {
+    "hidden_size": "dim",
+    "num_attention_heads": "n_heads",
+    "num_hidden_layers": "n_layers",
+}
+FILE_FIELDS: FieldTable = {
+    "tie_weights_": no_effect("`tie_word_embeddings` says it"),
+    "n_epochs": no_effect("a record"),
 }
 PREFIX = "distilbert."
 ATTENTION_DROPOUT = "attention_dropout"

@@ -56,6 +56,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "base": _size(12, 768, 768),
     "large": _size(24, 1024, 1024),
 }
+FILE_FIELDS = bert.FILE_FIELDS
 PREFIX = "electra."
 ATTENTION_DROPOUT = bert.ATTENTION_DROPOUT
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field, model_validator
 from torch import nn
 
+from pretune.field_table import FieldTable, handed_on
 from pretune.models import model
 from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
@@ -61,6 +62,22 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "base": _size(12, 768),
 }
 MODEL_TYPE = "openai-gpt"
+_OTHER_HEAD = handed_on(
+    "read by the heads of OpenAIGPTDoubleHeadsModel alone, which are not built", types=(str, bool, float)
+)
+_SUMMARY = ("type", "use_proj", "activation", "proj_to_labels", "first_dropout")
+OTHER_NAMES: Mapping[str, str] = {
+    "hidden_size": "n_embd",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+    "max_position_embeddings": "n_positions",
+}
+FILE_FIELDS: FieldTable = {
+    **{f"summary_{name}": _OTHER_HEAD for name in _SUMMARY},
+    "n_ctx": handed_on("an older name of `n_positions`, beside which it stands"),
+    "predict_special_tokens": handed_on("an older setting without effect"),
+    "n_special": handed_on("an older setting without effect"),
+}
 PREFIX = "transformer."
 ATTENTION_DROPOUT = "attn_pdrop"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from torch import nn
 
+from pretune.field_table import FieldTable, handed_on, no_effect
 from pretune.models import model
 from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
@@ -46,6 +47,7 @@ class Config(model.Config):
     embed_dropout: float = Field(0.0, ge=0, lt=1)
     attention_dropout: float = Field(0.0, ge=0, lt=1)
     layer_norm_epsilon: float = Field(1e-5, ge=0, le=1)
+    classifier_dropout: float = Field(0.1, ge=0, lt=1)
     initializer_range: float = Field(0.02, ge=0, le=10)
     bos_token_id: int | None = Field(None, ge=0)
     eos_token_id: int | None = Field(None, ge=0)
@@ -91,6 +93,17 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "175b": _size(96, 12288, 96),
 }
 MODEL_TYPE = "gpt_neo"
+OTHER_NAMES: Mapping[str, str] = {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"}
+FILE_DEFAULTS: Mapping[str, Any] = {"attention_types": [[["global", "local"], 12]]}
+_OTHER_HEAD = handed_on("read by heads that are not built", types=(str, bool, float))
+FILE_FIELDS: FieldTable = {
+    "attention_layers": no_effect("follows from `attention_types`"),
+    **{
+        f"summary_{name}": _OTHER_HEAD for name in ("type", "use_proj", "activation", "proj_to_labels", "first_dropout")
+    },
+    "gradient_checkpointing": no_effect("memory"),
+    "tokenizer_type": no_effect("a record"),
+}
 PREFIX = "transformer."
 ATTENTION_DROPOUT = "attention_dropout"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
@@ -122,7 +135,9 @@ def build(config: Config) -> LanguageModel:
     position = Learned(config.max_position_embeddings, width)
     embedding = Embedding(config.vocab_size, width, position=position, dropout=config.embed_dropout)
     stack = Stack([_block(config, reach) for reach in config.reaches], _norm(config))
-    parts = HeadParts(width, "last", config.tie_word_embeddings, sequence_bias=False, token_dropout=0.1)
+    parts = HeadParts(
+        width, "last", config.tie_word_embeddings, sequence_bias=False, token_dropout=config.classifier_dropout
+    )
     std = config.initializer_range
     return LanguageModel(
         "gpt3", config, embedding, stack, parts, std=std, residual_std=std / math.sqrt(2 * config.num_layers)

@@ -48,6 +48,11 @@ def classes_of(family: str) -> Mapping[str, tuple[str, ...]]:
     return cast(Mapping[str, tuple[str, ...]], getattr(find("models", family), "ARCHITECTURES", {}))
 
 
+def encoder_class_of(family: str) -> str | None:
+    """The class of an encoder-decoder's encoder alone; None where the family has none."""
+    return cast(str | None, getattr(find("models", family), "ENCODER_CLASS", None))
+
+
 def prefix_of(family: str) -> str:
     """What the names of a family's body begin with in its files, where heads stand beside it."""
     return str(getattr(find("models", family), "PREFIX", ""))

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from torch import nn
 
+from pretune.field_table import FieldTable, no_effect, refused
 from pretune.models import model
 from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
@@ -24,13 +25,15 @@ from pretune.nn.embedding import Embedding
 from pretune.nn.feedforward import GatedFeedForward
 from pretune.nn.head_parts import HeadParts
 from pretune.nn.stack import Stack
-from pretune.nn.structure import CAUSAL
+from pretune.nn.structure import CAUSAL, SlidingWindow, Structure
 
 
 class Config(model.Config):
     """Fields of `config.json`; older files say `rope_parameters` as `rope_theta` and `rope_scaling`."""
 
-    OLDER_FIELDS: ClassVar[frozenset[str]] = frozenset({"rope_theta", "rope_scaling"})
+    OLDER_FIELDS: ClassVar[frozenset[str]] = frozenset(
+        {"rope_theta", "rope_scaling", "original_max_position_embeddings"}
+    )
     vocab_size: int = Field(32000, ge=1, le=2**22)
     hidden_size: int = Field(4096, ge=1, le=2**16)
     intermediate_size: int = Field(11008, ge=1, le=2**18)
@@ -57,7 +60,7 @@ class Config(model.Config):
         """Fills in what older files leave out."""
         if not isinstance(tree, Mapping):
             return tree
-        out = {name: value for name, value in tree.items() if name not in ("rope_theta", "rope_scaling")}
+        out = {name: value for name, value in tree.items() if name not in cls.OLDER_FIELDS}
         heads, width = out.get("num_attention_heads", 32), out.get("hidden_size", 4096)
         if out.get("num_key_value_heads") is None:
             out["num_key_value_heads"] = heads
@@ -76,6 +79,41 @@ class Config(model.Config):
             raise ValueError(f"head_dim {self.head_dim} is odd: rotary positions rotate pairs")
         activation(self.hidden_act)
         return self
+
+    def structure(self, layer: int) -> Structure:
+        """What a token may see in a layer: everything before it."""
+        return CAUSAL
+
+
+class WindowConfig(Config):
+    """Fields of a configuration whose last layers may look at a window of tokens alone, as Qwen's may."""
+
+    use_sliding_window: bool = False
+    sliding_window: int | None = Field(None, ge=1, le=2**24)
+    max_window_layers: int = Field(28, ge=0)
+    layer_types: tuple[Literal["full_attention", "sliding_attention"], ...] | None = None
+
+    @model_validator(mode="after")
+    def _windows(self) -> WindowConfig:
+        types = self.layer_types
+        if types is not None and len(types) != self.num_hidden_layers:
+            raise ValueError(f"{len(types)} layer_types for num_hidden_layers {self.num_hidden_layers}")
+        if self.window is None and "sliding_attention" in (types or ()):
+            raise ValueError("layer_types name 'sliding_attention' without use_sliding_window and sliding_window")
+        return self
+
+    @property
+    def window(self) -> int | None:
+        """Tokens that a layer with a window sees, the token itself included."""
+        return self.sliding_window if self.use_sliding_window else None
+
+    def structure(self, layer: int) -> Structure:
+        """What a token may see in a layer."""
+        if self.layer_types is None:
+            sliding = layer >= self.max_window_layers
+        else:
+            sliding = self.layer_types[layer] == "sliding_attention"
+        return CAUSAL if self.window is None or not sliding else SlidingWindow(self.window - 1, 0)
 
 
 def size(layers: int, width: int, heads: int, keys: int, inner: int, head: int | None = None) -> dict[str, int]:
@@ -98,6 +136,14 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "7b": size(32, 4096, 32, 32, 11008),
     "13b": size(40, 5120, 40, 40, 13824),
     "65b": size(80, 8192, 64, 64, 22016),
+}
+FILE_FIELDS: FieldTable = {
+    "pretraining_tp": no_effect("the same product in parts"),
+    "partial_rotary_factor": refused(
+        "heads that rotate in part are not built", "use the model without", allowed=(None, 1)
+    ),
+    "is_llama_config": no_effect("a record"),
+    "rope_interleaved": refused("another order of the pairs is not built", "use the model without it"),
 }
 PREFIX = "model."
 ATTENTION_DROPOUT = "attention_dropout"
@@ -131,15 +177,16 @@ def build(config: Config) -> LanguageModel:
     return assemble("llama", config, attention_of(config, bias=config.attention_bias))
 
 
-def assemble(family: str, config: Config, attention: Callable[[], Attention]) -> LanguageModel:
+def assemble(family: str, config: Config, attention: Callable[[Structure], Attention]) -> LanguageModel:
     """Builds a decoder with Llama's layers.
 
     Args:
-        attention: makes the attention of one layer.
+        attention: makes the attention of one layer, by what a token may see in it.
     """
     width = config.hidden_size
     embedding = Embedding(config.vocab_size, width)
-    stack = Stack([_block(config, attention()) for _ in range(config.num_hidden_layers)], norm_of(config, width))
+    blocks = [_block(config, attention(config.structure(layer))) for layer in range(config.num_hidden_layers)]
+    stack = Stack(blocks, norm_of(config, width))
     parts = HeadParts(width, "last", config.tie_word_embeddings, sequence_bias=False, token_dropout=0.1)
     std = config.initializer_range
     return LanguageModel(
@@ -156,17 +203,17 @@ def assemble(family: str, config: Config, attention: Callable[[], Attention]) ->
 
 def attention_of(
     config: Config, *, bias: bool, output_bias: bool | None = None, normed: bool = False
-) -> Callable[[], Attention]:
+) -> Callable[[Structure], Attention]:
     """Gives a function that makes the attention of one layer.
 
     Args:
         bias, output_bias: of the projections into it and out of it.
         normed: heads of queries and keys have a norm.
     """
-    return lambda: Attention(
+    return lambda structure: Attention(
         config.hidden_size,
         config.num_attention_heads,
-        CAUSAL,
+        structure,
         key_heads=config.num_key_value_heads,
         head_width=config.head_dim,
         dropout=config.attention_dropout,

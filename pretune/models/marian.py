@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pretune.models import bart
 from pretune.models.encoder_decoder import EncoderDecoder
@@ -23,11 +23,21 @@ class Config(bart.Config):
     activation_function: str = "relu"
     scale_embedding: bool = True
     share_encoder_decoder_embeddings: Literal[True] = True
+    decoder_vocab_size: int | None = None
     pad_token_id: int = Field(0, ge=0)
     bos_token_id: int | None = Field(None, ge=0)
     eos_token_id: int = Field(0, ge=0)
     decoder_start_token_id: int = Field(0, ge=0)
     forced_eos_token_id: bart.Token | tuple[bart.Token, ...] | None = 0
+
+    @model_validator(mode="after")
+    def _one_vocabulary(self) -> Config:
+        if self.decoder_vocab_size not in (None, self.vocab_size):
+            raise ValueError(
+                f"'decoder_vocab_size' {self.decoder_vocab_size} is not vocab_size {self.vocab_size}: two vocabularies "
+                "are not built here"
+            )
+        return self
 
 
 SIZES: Mapping[str, Mapping[str, Any]] = {
@@ -36,6 +46,15 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "base": bart.size(6, 512),
     "big": bart.size(6, 1024),
 }
+OTHER_NAMES = bart.OTHER_NAMES
+FILE_DEFAULTS: Mapping[str, Any] = {
+    "vocab_size": 58101,
+    "activation_function": "gelu",
+    "scale_embedding": False,
+    "pad_token_id": 58100,
+    "decoder_start_token_id": 58100,
+}
+FILE_FIELDS = bart.FILE_FIELDS
 PREFIX, ATTENTION_DROPOUT = bart.PREFIX, bart.ATTENTION_DROPOUT
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {"MarianMTModel": ("clm",), "MarianModel": ()}
 WEIGHT_MAP: Sequence[Weight] = [  # some files hold the sinusoidal positions

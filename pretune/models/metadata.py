@@ -35,11 +35,26 @@ class Loaded:
         initialised: our names of weights that the files lack and that got initial values.
         unexpected: names in the files that the model has no place for.
         notes: sentences for the log.
+        training_notes: sentences for the log of training alone.
     """
 
     initialised: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    training_notes: list[str] = field(default_factory=list)
+
+    def messages(self, *, training: bool = False) -> list[str]:
+        """All that the user should know, in sentences.
+
+        Args:
+            training: the model will be trained.
+        """
+        out = [*self.notes, *(self.training_notes if training else ())]
+        if self.initialised:
+            out.append(f"newly initialized, not in the model's files: {', '.join(self.initialised)}")
+        if self.unexpected:
+            out.append(f"weights of the model's files that are not used: {', '.join(self.unexpected)}")
+        return out
 
 
 class VariantRecord(Config):

@@ -14,10 +14,11 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from torch import nn
 
+from pretune.field_table import FieldTable, handed_on, no_effect, refused
 from pretune.models import model
 from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
-from pretune.models.rope import RopeConfig
+from pretune.models.rope import RopeConfig, complete
 from pretune.models.weight_map import Slice, Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
@@ -77,9 +78,14 @@ class Config(model.Config):
         every, layers = out.get("global_attn_every_n_layers", 3), out.get("num_hidden_layers", 22)
         if not out.get("layer_types") and isinstance(every, int) and isinstance(layers, int) and every > 0:
             out["layer_types"] = ["sliding_attention" if n % every else "full_attention" for n in range(layers)]
-        rotary = dict(out.get("rope_parameters") or {})
+        stated = out.get("rope_parameters") or {}
+        if not isinstance(stated, Mapping):
+            return out
+        rotary = dict(stated)
         for layer_type, name, usual in (("full", "global", 160_000.0), ("sliding", "local", 10_000.0)):
-            rotary.setdefault(f"{layer_type}_attention", {"rope_theta": out.get(f"{name}_rope_theta", usual)})
+            fields = rotary.get(f"{layer_type}_attention") or {}
+            if isinstance(fields, Mapping):
+                rotary[f"{layer_type}_attention"] = complete(fields, out, out.get(f"{name}_rope_theta") or usual)
         return {**out, "rope_parameters": rotary}
 
     @model_validator(mode="after")
@@ -112,6 +118,20 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "small": _size(7, 512, 768),
     "base": _size(22, 768, 1152),
     "large": _size(28, 1024, 2624),
+}
+_LOSS = no_effect("how its own training computes the loss")
+FILE_FIELDS: FieldTable = {
+    "deterministic_flash_attn": no_effect("which kernel computes the same attention"),
+    "reference_compile": no_effect("speed"),
+    "repad_logits_with_grad": _LOSS,
+    "sparse_prediction": _LOSS,
+    "sparse_pred_ignore_index": _LOSS,
+    "initializer_cutoff_factor": handed_on("initial weights", types=(float,)),
+    "layer_norm_eps": no_effect("`norm_eps` says it"),
+    "rope_scaling": refused(
+        "a scaling for all layers is not read", "write it into rope_parameters", allowed=(None, {})
+    ),
+    "sliding_window": refused("`local_attention` says it, twice as large", "leave the field out"),
 }
 PREFIX = "model."
 ATTENTION_DROPOUT = "attention_dropout"

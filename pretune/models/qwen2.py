@@ -6,7 +6,7 @@ Source: Yang et al. 2024, arXiv 2407.10671.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
@@ -16,12 +16,11 @@ from pretune.models.llama import size
 from pretune.models.model import LanguageModel
 
 
-class Config(llama.Config):
-    """Fields of `config.json`: Llama's, without windows."""
+class Config(llama.WindowConfig):
+    """Fields of `config.json`: Llama's, and windows."""
 
     vocab_size: int = Field(151936, ge=1, le=2**22)
     max_position_embeddings: int = Field(32768, ge=1, le=2**24)
-    use_sliding_window: Literal[False] = False
     bos_token_id: int | None = Field(None, ge=0)
     eos_token_id: int | None = Field(None, ge=0)
 
@@ -33,6 +32,8 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "0.5b": {**size(24, 896, 14, 2, 4864), **_TIED},
     "1.5b": {**size(28, 1536, 12, 2, 8960), **_TIED},
 }
+FILE_FIELDS = llama.FILE_FIELDS
+FILE_DEFAULTS: Mapping[str, Any] = {"num_key_value_heads": 32, "intermediate_size": 22016}
 PREFIX, ATTENTION_DROPOUT, WEIGHT_MAP = llama.PREFIX, llama.ATTENTION_DROPOUT, llama.WEIGHT_MAP
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "Qwen2ForCausalLM": ("clm",),

@@ -6,7 +6,7 @@ Source: Yang et al. 2025, arXiv 2505.09388.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -17,12 +17,11 @@ from pretune.models.model import LanguageModel
 from pretune.models.weight_map import Weight
 
 
-class Config(llama.Config):
-    """Fields of `config.json`: Llama's, without windows."""
+class Config(llama.WindowConfig):
+    """Fields of `config.json`: Llama's, and windows."""
 
     vocab_size: int = Field(151936, ge=1, le=2**22)
     max_position_embeddings: int = Field(32768, ge=1, le=2**24)
-    use_sliding_window: Literal[False] = False
     bos_token_id: int | None = Field(None, ge=0)
     eos_token_id: int | None = Field(None, ge=0)
 
@@ -40,6 +39,8 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "0.6b": {**size(28, 1024, 16, 8, 3072, head=128), **_TIED},
     "1.7b": {**size(28, 2048, 16, 8, 6144, head=128), **_TIED},
 }
+FILE_FIELDS = llama.FILE_FIELDS
+FILE_DEFAULTS: Mapping[str, Any] = {"num_key_value_heads": 32, "intermediate_size": 22016}
 PREFIX, ATTENTION_DROPOUT = llama.PREFIX, llama.ATTENTION_DROPOUT
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "Qwen3ForCausalLM": ("clm",),

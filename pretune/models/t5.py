@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from pretune.field_table import FieldTable, handed_on, no_effect, refused
 from pretune.models import model
 from pretune.models.encoder_decoder import Encoder, EncoderDecoder
 from pretune.models.head_table import standard_classes
@@ -91,13 +92,28 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "base": _size(12, 768, 12, 3072),
     "large": _size(24, 1024, 16, 4096),
 }
+OTHER_NAMES: Mapping[str, str] = {
+    "hidden_size": "d_model",
+    "num_attention_heads": "num_heads",
+    "num_hidden_layers": "num_layers",
+    "head_dim": "d_kv",
+}
+ALWAYS_TIED = True
+FILE_FIELDS: FieldTable = {
+    **dict.fromkeys(("dense_act_fn", "is_gated_act"), no_effect("follows from `feed_forward_proj`")),
+    "is_decoder": refused("a decoder alone is not built", "use the whole model"),
+    "n_positions": handed_on("an older setting without effect: distances have no limit"),
+    "max_position_embeddings": handed_on("an older setting without effect: distances have no limit"),
+}
 PREFIX = ""
 ATTENTION_DROPOUT = "attention_dropout"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "T5ForConditionalGeneration": ("clm",),
     **standard_classes("T5", "classification", "token_classification", "question_answering"),
     "T5Model": (),
+    "T5EncoderModel": (),
 }
+ENCODER_CLASS = "T5EncoderModel"
 HEAD_NAMES: Mapping[str, str] = {"classification": "classification_head.out_proj"}
 PREFIXES: Mapping[str, str] = dict.fromkeys(
     standard_classes("T5", "classification", "token_classification"), "transformer."

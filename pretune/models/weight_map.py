@@ -183,12 +183,14 @@ class Weight:
         theirs: name in a Hugging Face file, with the family's prefix.
         transforms: in the order in which a file is read.
         alias: their tensor repeats another (a tied weight, a shared pooler), and may be absent from a file.
+        optional: zero where a file does not have it.
     """
 
     ours: str
     theirs: str
     transforms: tuple[WeightTransform, ...] = ()
     alias: bool = False
+    optional: bool = False
 
     def read(self, tensor: Tensor, config: configuration.Config) -> Tensor:
         """Reads the parameter from a file's tensor; a view of it where possible."""

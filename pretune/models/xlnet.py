@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from pretune.batch import Batch, Layout
 from pretune.errors import UsageError
+from pretune.field_table import FieldTable, handed_on, no_effect, refused
 from pretune.models import model
 from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
 from pretune.models.weight_map import SplitHeads, Squeeze, Transpose, Weight, weight_and_bias
-from pretune.nn.activation import activation
+from pretune.nn.activation import Activation, activation
 from pretune.nn.block import Norms
 from pretune.nn.cache import Cache
 from pretune.nn.dropout import Dropout
@@ -52,9 +53,9 @@ class Config(model.Config):
     bi_data: Literal[False] = False
     same_length: Literal[False] = False
     clamp_len: Literal[-1] = -1
-    summary_type: Literal["last"] = "last"
-    summary_use_proj: Literal[True] = True
-    summary_activation: Literal["tanh"] = "tanh"
+    summary_type: Literal["last", "first", "mean"] = "last"
+    summary_use_proj: bool = True
+    summary_activation: str | None = "tanh"
     summary_last_dropout: float = Field(0.1, ge=0, lt=1)
     pad_token_id: int | None = Field(5, ge=0)
     bos_token_id: int | None = Field(1, ge=0)
@@ -76,6 +77,8 @@ class Config(model.Config):
         if self.d_model % 2:
             raise ValueError(f"d_model {self.d_model} is odd: its sinusoidal positions are pairs of sine and cosine")
         activation(self.ff_activation)
+        if self.summary_activation:
+            activation(self.summary_activation)
         return self
 
 
@@ -88,6 +91,29 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "mini": _size(4, 256),
     "base": _size(12, 768),
     "large": _size(24, 1024),
+}
+OTHER_NAMES: Mapping[str, str] = {
+    "hidden_size": "d_model",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+    "n_token": "vocab_size",
+}
+_MEMORY = handed_on("memory of earlier texts, which a model in use does not keep", types=(int, bool))
+_SEARCH = handed_on("read by XLNetForQuestionAnswering alone, which is not built", types=(int,))
+FILE_FIELDS: FieldTable = {
+    **dict.fromkeys(("reuse_len", "use_mems_eval", "use_mems_train"), _MEMORY),
+    **dict.fromkeys(("start_n_top", "end_n_top"), _SEARCH),
+    "untie_r": refused(
+        "biases of positions that all layers share are not built", "use a model without", allowed=(None, True)
+    ),
+    "max_position_embeddings": no_effect("there is no limit"),
+    "summary_proj_to_labels": refused("a projection to the labels is not built", "use a model without it"),
+    "summary_first_dropout": handed_on("is not dropped in training here", note_unless=(None, 0, 0.0), training=True),
+    "ff_dropout": no_effect("`dropout` says it"),
+    "init": handed_on("initial weights"),
+    "init_range": handed_on("initial weights"),
+    "init_std": handed_on("initial weights"),
+    "use_bfloat16": no_effect("speed"),
 }
 PREFIX = "transformer."
 ATTENTION_DROPOUT = "attention_dropout"
@@ -166,6 +192,22 @@ class TwoStreamBlock(nn.Module):
 
 
 _SEGMENTS = 5  # of its authors' files: two texts, the class, the separator, padding
+
+
+class Activate(nn.Module):
+    """Applies an activation and nothing else.
+
+    Args:
+        activation: by its name in `nn.activation`.
+    """
+
+    def __init__(self, activation: Activation) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Shape: (N, width) -> (N, width)."""
+        return self.activation(rows)
 
 
 class XLNet(LanguageModel):
@@ -261,15 +303,21 @@ def build(config: Config) -> LanguageModel:
     blocks = [_block(config) for _ in range(config.n_layer)]
     parts = HeadParts(
         width,
-        "last",
+        config.summary_type,
         config.tie_word_embeddings,
         vocabulary_bias=True,
         activation=activation(config.ff_activation),
-        pooler=lambda: Pooler(width),
+        pooler=lambda: _summary(config),
         dropout=config.summary_last_dropout,
         token_dropout=0.0,
     )
     return XLNet(config, embedding, Stack(blocks), parts)  # type: ignore[arg-type]
+
+
+def _summary(config: Config) -> nn.Module:
+    """Builds what stands between the row of a sequence and its classes."""
+    act = activation(config.summary_activation or "linear")
+    return Pooler(config.d_model, act) if config.summary_use_proj else Activate(act)
 
 
 def _block(config: Config) -> TwoStreamBlock:

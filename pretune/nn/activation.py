@@ -69,13 +69,58 @@ class _GeluNew(torch.autograd.Function):
         return grads[0] * slope
 
 
+def gelu_10(x: Tensor) -> Tensor:
+    """GELU between -10 and 10, which bounds what quantized layers see. Shape: any -> same."""
+    return F.gelu(x).clamp(-10, 10)
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """GELU by a sigmoid, as CLIP has it. Shape: any -> same.
+
+    Source: Hendrycks and Gimpel 2016, arXiv 1606.08415.
+    """
+    return x * torch.sigmoid(1.702 * x)
+
+
+def laplace(x: Tensor) -> Tensor:
+    """The distribution function of a normal variable, as MEGA has it. Shape: any -> same.
+
+    Source: Ma et al. 2022, arXiv 2209.10655.
+    """
+    return 0.5 * (1.0 + torch.erf((x - 0.707107) / (0.282095 * math.sqrt(2.0))))
+
+
+def relu_squared(x: Tensor) -> Tensor:
+    """Source: So et al. 2021, arXiv 2109.08668. Shape: any -> same."""
+    return F.relu(x).square()
+
+
+def sqrt_softplus(x: Tensor) -> Tensor:
+    """The root of softplus. Shape: any -> same."""
+    return F.softplus(x).sqrt()
+
+
+def linear(x: Tensor) -> Tensor:
+    """No activation. Shape: any -> same."""
+    return x
+
+
 ACTIVATIONS: dict[str, Activation] = {
-    "gelu": F.gelu,
-    "gelu_new": gelu_new,
-    "gelu_pytorch_tanh": gelu_new,
+    **dict.fromkeys(("gelu", "gelu_python"), F.gelu),
+    **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate", "gelu_fast"), gelu_new),
+    **dict.fromkeys(("silu", "swish"), F.silu),
+    "gelu_10": gelu_10,
+    "hardswish": F.hardswish,
+    "laplace": laplace,
+    "leaky_relu": F.leaky_relu,
+    "linear": linear,
+    "mish": F.mish,
+    "quick_gelu": quick_gelu,
     "relu": F.relu,
-    "silu": F.silu,
-    "swish": F.silu,
+    "relu2": relu_squared,
+    "relu6": F.relu6,
+    "sigmoid": torch.sigmoid,
+    "sqrtsoftplus": sqrt_softplus,
     "tanh": torch.tanh,
 }
 

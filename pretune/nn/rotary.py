@@ -81,6 +81,7 @@ class Yarn(Scaling):
         fast, slow: rotations within the original context at which the ramp begins and ends.
         original: positions that the model was trained with.
         attention: factor of queries and keys; None for the paper's.
+        whole: the ramp begins and ends at whole indices.
     """
 
     factor: float
@@ -88,6 +89,7 @@ class Yarn(Scaling):
     fast: float = 32.0
     slow: float = 1.0
     attention: float | None = None
+    whole: bool = True
 
     def apply(self, frequency: Tensor, theta: float) -> Tensor:
         """Decides by the index of the pair."""
@@ -96,9 +98,11 @@ class Yarn(Scaling):
             width * math.log(self.original / (rotations * 2 * math.pi)) / (2 * math.log(theta))
             for rotations in (self.fast, self.slow)
         ]
-        begin, end = max(math.floor(indices[0]), 0), min(math.ceil(indices[1]), width - 1)
+        if self.whole:
+            indices = [math.floor(indices[0]), math.ceil(indices[1])]
+        begin, end = max(indices[0], 0), min(indices[1], width - 1)
         pair = torch.arange(len(frequency), dtype=torch.float32, device=frequency.device)
-        ramp = ((pair - begin) / max(end - begin, 1e-3)).clamp(0, 1)
+        ramp = ((pair - begin) / (end - begin or 1e-3)).clamp(0, 1)
         return frequency / self.factor * ramp + frequency * (1 - ramp)
 
     @property

@@ -140,15 +140,7 @@ def _check_fit(recipe: Recipe, model: LanguageModel, tokenizer: Tokenizer) -> No
 
 def loading_notes(model: LanguageModel) -> list[str]:
     """What the user should know of how the model's files were read."""
-    loaded = model.loaded
-    if loaded is None:
-        return []
-    notes = list(loaded.notes)
-    if loaded.initialised:
-        notes.append(f"newly initialized, not in the model's files: {', '.join(loaded.initialised)}")
-    if loaded.unexpected:
-        notes.append(f"weights of the model's files that are not used: {', '.join(loaded.unexpected)}")
-    return notes
+    return [] if model.loaded is None else model.loaded.messages(training=True)
 
 
 @dataclass

@@ -60,7 +60,7 @@ def test_real_six_layer_bert():
     model = load_model(path)
     assert list(model.heads) == ["pooler"]
     assert not model.loaded.unexpected
-    assert "attention_probs_dropout_prob 0.1" in model.loaded.notes[0]
+    assert "attention_probs_dropout_prob 0.1" in model.loaded.training_notes[0]
     parity.assert_parity(model, transformers.BertModel.from_pretrained(path), segments=True)
 
 
@@ -175,13 +175,21 @@ def test_labels_that_differ_make_the_classifier_anew(tmp_path):
     save_model(model, tmp_path / "m")
     assert same(load_model(tmp_path / "m"), model)
     assert load_model(tmp_path / "m").labels == ["neg", "pos"]
-    for labels in (["pos", "neg"], ["a", "b", "c"]):
-        other = load_model(tmp_path / "m", labels=labels, seed=5)
-        assert other.labels == labels
-        assert "re-initialized" in other.loaded.notes[-1]
-        assert not torch.equal(
-            other.heads["classification"].linear.weight[:2], model.heads["classification"].linear.weight
-        )
+    other = load_model(tmp_path / "m", labels=["a", "b", "c"], seed=5)
+    assert other.labels == ["a", "b", "c"]
+    assert "re-initialized" in other.loaded.notes[-1]
+    assert not torch.equal(other.heads["classification"].linear.weight[:2], model.heads["classification"].linear.weight)
+
+
+def test_the_same_labels_in_another_order_keep_what_each_has_learned(tmp_path):
+    model = build("bert", "tiny", ["classification"], SMALL, labels=["neg", "neutral", "pos"])
+    save_model(model, tmp_path / "m")
+    other = load_model(tmp_path / "m", labels=["pos", "neg", "neutral"])
+    assert other.labels == ["pos", "neg", "neutral"]
+    assert other.loaded.messages() == []
+    for part in ("weight", "bias"):
+        old = getattr(model.heads["classification"].linear, part)
+        assert torch.equal(getattr(other.heads["classification"].linear, part), old[[2, 0, 1]])
 
 
 def test_classes_are_counted_where_labels_do_not_fit(tmp_path):
@@ -210,7 +218,7 @@ def test_overrides_and_precision(folder):
     model = load_model(folder, overrides={"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.2})
     assert model.stack.blocks[0].dropout.p == 0.3
     assert model.stack.blocks[0].attention.dropout == 0.2
-    assert model.loaded.notes == []
+    assert model.loaded.messages(training=True) == []
     half = load_model(folder, dtype=torch.bfloat16)
     assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
     with pytest.raises(UsageError, match="did you mean 'hidden_dropout_prob'"):
