@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -298,3 +300,10 @@ def test_pretrain_gives_a_model_that_generates(tmp_path: Path) -> None:
     assert found.prompt_tokens + len(found.tokens) == 16, "positions past the length were never trained"
     assert found.reason == "context"
     assert model.evaluate(tmp_path / "store")["loss/clm"] > 0
+
+
+def test_a_model_in_use_imports_no_library_that_it_does_not_need() -> None:
+    libraries = {"sklearn", "scipy", "pandas", "transformers"}
+    code = f"import sys, pretune.model; sys.exit(str(sorted({libraries} & set(sys.modules))))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "[]"

@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
-from sklearn import metrics
 from torch import nn
 
 from pretune.batch import Batch, ragged
@@ -231,6 +230,8 @@ class Classification(Task[ClassificationExample, Prediction, Prediction]):
         Raises:
             DataError: an example without a label.
         """
+        from sklearn import metrics  # 100 MB with what it imports, which a model in use has no need of
+
         count_labels(examples, min_labels=1)
         truth = [example.label for example in examples]
         guess = [prediction.label for prediction in predictions]
