@@ -76,6 +76,8 @@ def load(
             f"{tokenizer or path}: the tokenizer has {own.vocabulary.size} tokens, the model of {path} only "
             f"{network.vocab_size}; use the tokenizer that the model was trained with"
         )
+    if network.loaded is not None:
+        network.loaded.notes += own.notes
     _warn(network.loaded.messages() if network.loaded is not None else ())
     if choose_precision(precision, torch_device).name == "bf16":
         cast_to_bf16(network)

@@ -105,6 +105,8 @@ def extend(*args: Args, model: Path, output: Path, config: Path | None = None, s
     paths, corpus, settings = _settings(args, config, ExtendConfig, "extend")
     refuse_existing(output)
     old = Tokenizer.load(model)
+    for note in old.notes:
+        session.say(note)
     stats = DataStats()
     session.say(f"looking for up to {settings.tokens:,} words of {', '.join(paths)} that {model} splits into subwords")
     documents = read_corpus(paths, corpus, stats)
@@ -160,6 +162,8 @@ def prepare(*args: Args, tokenizer: Path, output: Path, config: Path | None = No
     settings = configuration.load(preparing.PrepareConfig, config, fields)
     session.say(f"tokenizing {', '.join(paths)} with {tokenizer} -> {output}")
     words_to_ids = Tokenizer.load(tokenizer)
+    for note in words_to_ids.notes:
+        session.say(note)
     store = preparing.prepare(paths, words_to_ids, output, settings, Meter(session).show)
     for name in ("train", "validation"):
         split = store.split(name)

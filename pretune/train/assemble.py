@@ -156,6 +156,7 @@ def assemble(
     if not members:
         raise UsageError("recipe: fields 'objective' and 'task' are missing; name one, such as --objective mlm")
     components = _assemble_model(recipe, members, tokenizer)
+    components.notes += tokenizer.notes
     if labelled is not None:
         labelled.encode()
         components.tokens = labelled.task.tokens(labelled.rows()) if stores is None else None

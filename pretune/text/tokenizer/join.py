@@ -1,9 +1,9 @@
-"""Takes out the spaces that decoding a WordPiece puts between Chinese characters.
+"""Takes out the spaces that decoding puts where a text has none.
 
 BERT's splitting makes every Chinese character and every sign a word, and the decoder sets a space between words, so
 that what was written as one run comes back as single characters. Chinese has no such spaces: between two of its
 characters, or one and a sign, a digit or kana, the space goes. Beside the letters of other scripts it stays, since the
-vocabulary does not keep whether there was one.
+vocabulary does not keep whether there was one. English has none before signs: a tokenizer's files may ask for that.
 """
 
 from __future__ import annotations
@@ -33,3 +33,21 @@ def splits_han(layout: Mapping[str, Any]) -> bool:
 def join_han(text: str) -> str:
     """Returns a decoded text without the spaces that decoding put around Chinese characters and signs."""
     return _SPACE.sub("", text)
+
+
+_CLEAN = tuple((f" {sign}", sign) for sign in (".", "?", "!", ","))
+_CLEAN += ((" ' ", "'"), *((f" {end}", end) for end in ("n't", "'m", "'s", "'ve", "'re")))
+
+
+def clean_up(text: str) -> str:
+    """Returns a text as `clean_up_tokenization_spaces` has it. Source: huggingface/transformers."""
+    for spaced, sign in _CLEAN:
+        text = text.replace(spaced, sign)
+    return text
+
+
+def cleans_up(layout: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Whether the files ask for it; for a BPE, whose spaces are those of the text, by a field of its own."""
+    bpe = layout["model"]["type"] == "BPE"
+    harmful = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
+    return bool(settings.get("clean_up_tokenization_spaces")) and (not bpe or bool(settings.get(harmful)))

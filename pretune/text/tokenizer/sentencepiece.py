@@ -9,52 +9,145 @@ Source: Kudo and Richardson 2018, arXiv 1808.06226.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from pretune.errors import DataError, MissingPackageError
+from pretune.text.tokenizer.sources import SpecialTokens
 
 FILE_NAMES = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 NORMAL, _UNKNOWN, _CONTROL, USER = 1, 2, 3, 4  # kinds of pieces
 UNIGRAM, _BPE = 1, 2
-_SHIFTED = ("XLMRoberta", "Camembert", "MBart", "Barthez", "Marian", "Pegasus", "BigBird", "NllbTokenizer", "XGLM")
-_TEMPLATES = {  # what the tokenizers of these families put around a text and a pair
-    "T5": ("$A:0 {eos}:0", "$A:0 {eos}:0 $B:0 {eos}:0"),
-    "Albert": ("{cls}:0 $A:0 {sep}:0", "{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1"),
-    "XLNet": ("$A:0 {sep}:0 {cls}:2", "$A:0 {sep}:0 $B:1 {sep}:1 {cls}:2"),
-}
 
 
 def read_sentencepiece(path: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    """A backend from a model file.
+    """A backend from a model file alone, with the ids of the sentencepiece library.
 
     Args:
-        settings: the values of tokenizer_config.json: they say what stands around a text, and how many sentinels follow
-            the pieces of a T5.
+        settings: the values of tokenizer_config.json: `add_bos_token` and `add_eos_token`.
 
     Raises:
         MissingPackageError: the extra is not installed.
-        DataError: not such a file, a kind that is not known, or a family whose ids are not those of the file.
+        DataError: not such a file, or a kind that is not known.
     """
-    tokenizer_class = str(settings.get("tokenizer_class") or "")
-    if tokenizer_class.startswith(_SHIFTED):
-        raise DataError(
-            f"{path}: the ids of {tokenizer_class} are not those of this file; save its tokenizer.json and use that"
-        )
     proto = read_proto(path)
     backend = _backend(path, proto)
     types = [(piece.piece, piece.type) for piece in proto.pieces]
     backend.add_special_tokens([piece for piece, type_ in types if type_ in (_CONTROL, _UNKNOWN)])
-    if tokenizer_class.startswith("T5"):
-        count = int(settings.get("extra_ids", 100))
-        backend.add_special_tokens([f"<extra_id_{n}>" for n in reversed(range(count))])
     template = template_of(settings, backend)
     if template is not None:
         backend.post_processor = template
     return backend
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Holds what a class of `transformers` takes from a model file.
+
+    Attributes:
+        vocab: pieces and scores for a Unigram, pieces and ids for a BPE.
+        merges: of a BPE, by the ids of what they make.
+        charsmap: the normalization table.
+        control: special pieces, and those of the user, which are not special.
+        unk_id: of the unknown piece.
+        proto: the message of the file.
+    """
+
+    vocab: dict[str, int] | list[tuple[str, float]]
+    merges: list[tuple[str, str]]
+    charsmap: bytes | None
+    control: list[AddedToken]
+    unk_id: int
+    proto: Any
+
+
+def read_pieces(path: Path, model: str | None = None) -> Pieces:
+    """Reads a model file as the classes of `transformers` do.
+
+    Args:
+        model: "Unigram" or "BPE": what the class makes of it; by default what the file is.
+
+    Raises:
+        MissingPackageError: the extra is not installed.
+        DataError: not such a file, or one of another kind than the class makes.
+    """
+    proto = read_proto(path)
+    kinds = {UNIGRAM: "Unigram", _BPE: "BPE"}
+    own = kinds.get(proto.trainer_spec.model_type)
+    if own is None or (model is not None and own != model):
+        raise DataError(
+            f"{path}: model type {proto.trainer_spec.model_type}: expected {model or 'unigram (1) or bpe (2)'}; name "
+            "the tokenizer class that this file is for"
+        )
+    control = [
+        AddedToken(piece.piece, normalized=False, special=piece.type == _CONTROL)
+        for piece in proto.pieces
+        if piece.type in (_CONTROL, USER)
+    ]
+    charsmap, unk_id = proto.normalizer_spec.precompiled_charsmap or None, proto.trainer_spec.unk_id
+    if own == "Unigram":
+        scores = [(piece.piece, piece.score) for piece in proto.pieces]
+        return Pieces(scores, [], charsmap, control, unk_id, proto)
+    vocab = {piece.piece: n for n, piece in enumerate(proto.pieces)}
+    return Pieces(vocab, _merges_by_id(vocab), charsmap, control, unk_id, proto)
+
+
+def _merges_by_id(vocab: Mapping[str, int]) -> list[tuple[str, str]]:
+    """The merges of a BPE whose pieces stand in the order of their merging."""
+    merges = [
+        (number, cut, len(piece) - cut, vocab[piece[:cut]], vocab[piece[cut:]], (piece[:cut], piece[cut:]))
+        for piece, number in vocab.items()
+        for cut in range(1, len(piece))
+        if piece[:cut] in vocab and piece[cut:] in vocab
+    ]
+    return [pair for *_, pair in sorted(merges)]
+
+
+def read_generic(
+    path: Path, tokens: SpecialTokens
+) -> tuple[tokenizers.Tokenizer, dict[str, str | AddedToken | None], list[AddedToken]]:
+    """A backend as `transformers` makes it where no class has rules for a tokenizer.model, and its special tokens.
+
+    Raises:
+        MissingPackageError: the extra is not installed.
+        DataError: not such a file, or added tokens beside a Unigram.
+    """
+    pieces = read_pieces(path)
+    trainer = pieces.proto.trainer_spec
+    vocab, fallback = pieces.vocab, trainer.byte_fallback
+    if isinstance(vocab, dict):
+        names = {number: piece for piece, number in vocab.items()}
+        for entry in tokens.stated:  # placeholders get the names of the tokens that have their ids
+            old, new = names.get(entry.id), entry.token.content
+            if old and old != new and new not in vocab:
+                vocab[new] = vocab.pop(old)
+        unknown = trainer.unk_piece
+        try:
+            model: Any = models.BPE(vocab, pieces.merges, unk_token=unknown, fuse_unk=True, byte_fallback=fallback)
+        except Exception as error:
+            raise DataError(f"{path}: added tokens have the ids of pieces that others are merged of: {error}") from None
+    elif tokens.stated:
+        raise DataError(
+            f"{tokens.stated[0].where}: tokens beside a unigram model need a class with rules of its own; name the "
+            "tokenizer_class in tokenizer_config.json"
+        )
+    else:
+        model = models.Unigram(vocab, unk_id=pieces.unk_id, byte_fallback=fallback)
+    backend = tokenizers.Tokenizer(model)
+    first = [normalizers.Precompiled(pieces.charsmap)] if pieces.charsmap else []
+    backend.normalizer = normalizers.Sequence([*first, normalizers.Replace(" ", "▁")])
+    steps: list[Any] = [decoders.Replace("▁", " ")]
+    backend.decoder = decoders.Sequence([*steps, decoders.ByteFallback(), decoders.Fuse()] if fallback else steps)
+    spec = {"bos": (trainer.bos_id, trainer.bos_piece), "eos": (trainer.eos_id, trainer.eos_piece)}
+    spec["unk"] = (trainer.unk_id, trainer.unk_piece)
+    roles: dict[str, str | AddedToken | None] = {
+        f"{role}_token": piece for role, (number, piece) in spec.items() if number >= 0
+    }
+    return backend, roles, pieces.control
 
 
 def read_proto(path: Path) -> Any:
@@ -200,30 +293,24 @@ def metaspace(
 def token_of(settings: Mapping[str, Any], role: str, usual: str) -> str:
     """The special token that the settings name for a role."""
     stated = settings.get(f"{role}_token")
+    if isinstance(stated, AddedToken):
+        return stated.content
     return str(stated["content"] if isinstance(stated, Mapping) else stated or usual)
 
 
 def template_of(settings: Mapping[str, Any], backend: tokenizers.Tokenizer) -> processors.TemplateProcessing | None:
-    """What the settings put around texts: by the family's class, else by `add_bos_token` and `add_eos_token`.
+    """What the settings put around texts by `add_bos_token` and `add_eos_token`.
 
     Raises:
         DataError: a special token that the vocabulary does not have, or with a space or a colon in it.
     """
-    tokenizer_class = str(settings.get("tokenizer_class") or "")
-    tokens: dict[str, str] = {}
-    for role, usual in {"bos": "<s>", "eos": "</s>", "cls": "[CLS]", "sep": "[SEP]"}.items():
-        tokens[role] = token_of(settings, role, usual)
-    if tokenizer_class.startswith("XLNet"):
-        tokens |= {role: f"<{role}>" for role in ("cls", "sep") if not settings.get(f"{role}_token")}
-    chosen = next((template for name, template in _TEMPLATES.items() if tokenizer_class.startswith(name)), None)
-    if chosen is None:
-        bos = "{bos}:0 " if settings.get("add_bos_token", tokenizer_class.startswith(("Llama", "CodeLlama"))) else ""
-        eos = " {eos}:0" if settings.get("add_eos_token") else ""
-        if not bos and not eos:
-            return None
-        second = bos.replace(":0", ":1") + "$B:1" + eos.replace(":0", ":1")
-        chosen = (f"{bos}$A:0{eos}", f"{bos}$A:0{eos} {second}")
-    single, pair = (part.format(**tokens) for part in chosen)
+    tokens = {role: token_of(settings, role, usual) for role, usual in {"bos": "<s>", "eos": "</s>"}.items()}
+    bos = "{bos}:0 " if settings.get("add_bos_token") else ""
+    eos = " {eos}:0" if settings.get("add_eos_token") else ""
+    if not bos and not eos:
+        return None
+    second = bos.replace(":0", ":1") + "$B:1" + eos.replace(":0", ":1")
+    single, pair = (part.format(**tokens) for part in (f"{bos}$A:0{eos}", f"{bos}$A:0{eos} {second}"))
     used = {token for token in tokens.values() if f"{token}:" in single}
     known = [(token, backend.token_to_id(token)) for token in sorted(used)]
     missing = [token for token, number in known if number is None]

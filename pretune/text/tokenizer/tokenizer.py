@@ -23,8 +23,9 @@ from numpy.typing import ArrayLike, NDArray
 from tokenizers import normalizers
 
 from pretune.errors import DataError
-from pretune.text.tokenizer.files import MAX_IDS, Settings, read_tokenizer, roles_of, write_tokenizer
-from pretune.text.tokenizer.join import join_han, splits_han
+from pretune.text.tokenizer.files import Settings, roles_of, write_tokenizer
+from pretune.text.tokenizer.join import clean_up, cleans_up, join_han, splits_han
+from pretune.text.tokenizer.reading import MAX_IDS, read_tokenizer
 from pretune.text.tokenizer.template import Template, plain_template, template_processor
 from pretune.text.tokenizer.vocabulary import Tokens, Vocabulary, build_vocabulary, is_byte_level
 
@@ -66,12 +67,13 @@ class Tokenizer:
             MissingInputError: nothing there.
             DataError: a file that is not a tokenizer, with its name and what is wrong.
         """
-        backend, settings = read_tokenizer(Path(path))
-        tokenizer = cls(backend, settings)
         try:
+            read = read_tokenizer(Path(path))
+            tokenizer = cls(read.backend, read.settings)
+            tokenizer.notes += read.notes
             _ = tokenizer.vocabulary, tokenizer.plain
         except DataError as error:
-            raise DataError(f"{path}: {error}") from None
+            raise error if str(path) in str(error) else DataError(f"{path}: {error}") from None
         return tokenizer
 
     def lowercased(self) -> Tokenizer:
@@ -141,8 +143,9 @@ class Tokenizer:
         return roles_of(self.layout, self.settings, self.backend)
 
     @cached_property
-    def _splits_han(self) -> bool:
-        return splits_han(self.layout)
+    def _spaces(self) -> tuple[bool, bool]:
+        """Whether decoded text is cleaned up, and whether Chinese is joined."""
+        return cleans_up(self.layout, self.settings), splits_han(self.layout)
 
     @cached_property
     def plain(self) -> tokenizers.Tokenizer:
@@ -194,7 +197,8 @@ class Tokenizer:
         """The text of ids; Chinese characters that the tokenizer makes words of are joined again."""
         values = self._check(ids)
         text = str(self.backend.decode(values.tolist(), skip_special_tokens=skip_special))
-        return join_han(text) if self._splits_han else text
+        text = clean_up(text) if self._spaces[0] else text
+        return join_han(text) if self._spaces[1] else text
 
     def token(self, id: int) -> str:
         """The subword of an id, as the vocabulary spells it; empty for an id that is not used."""

@@ -23,10 +23,12 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from pretune.config import Config
 from pretune.errors import DataError, UsageError
-from pretune.text.tokenizer.files import BERT_SPECIAL, Settings, bert_pipeline, gpt2_pipeline
+from pretune.text.tokenizer.classes import bert_frame, bert_pipeline, gpt2_pipeline
+from pretune.text.tokenizer.files import Settings
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 COVERAGE = 0.995  # fraction of all characters that the alphabet must hold
+BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _UNIGRAM_SPECIAL = ("<s>", "</s>", "<pad>", "<mask>")
 _BPE_SPECIAL: Mapping[
     str, Mapping[str, tuple[str, ...]]
@@ -173,6 +175,7 @@ def _train_wordpiece(spool: _Spool, config: TokenizerConfig) -> tuple[tokenizers
     out = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
     out.add_special_tokens(list(BERT_SPECIAL))
     _wordpiece_pipeline(out, config)
+    bert_frame(out)
     settings = {f"{name[1:-1].lower()}_token": name for name in BERT_SPECIAL}
     return out, {
         **settings,

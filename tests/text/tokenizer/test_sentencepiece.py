@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import transformers
 
-from pretune.errors import DataError
+from pretune.errors import DataError, MissingInputError
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 sentencepiece = pytest.importorskip("sentencepiece", reason="the extra 'sentencepiece' is not installed")
@@ -76,31 +76,41 @@ def test_ids_and_texts_are_those_of_the_library(kind: str, tmp_path: Path) -> No
         assert saved.encode(text, add_special_tokens=False) == oracle.encode(text)
 
 
+T5 = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+ALBERT = {"pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1, "control_symbols": ["[CLS]", "[SEP]", "[MASK]"]}
+LLAMA = {**KINDS["as it is"]}
+
+
 @pytest.mark.parametrize(
-    ("settings", "single", "pair"),
+    ("name", "options", "settings", "around"),
     [
-        ({"tokenizer_class": "T5Tokenizer", "extra_ids": 4}, "a </s>", "a </s> b </s>"),
-        ({"tokenizer_class": "LlamaTokenizer"}, "<s> a", "<s> a <s> b"),
-        ({"add_bos_token": True, "add_eos_token": True}, "<s> a </s>", "<s> a </s> <s> b </s>"),
+        ("spiece.model", T5, {"tokenizer_class": "T5Tokenizer", "extra_ids": 4}, "a </s>"),
+        ("tokenizer.model", LLAMA, {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True}, "<s> a"),
+        ("tokenizer.model", LLAMA, {"tokenizer_class": "LlamaTokenizer", "add_eos_token": True}, "a </s>"),
+        ("tokenizer.model", LLAMA, {"tokenizer_class": "LlamaTokenizer"}, "a"),
+        ("spiece.model", ALBERT, {"tokenizer_class": "AlbertTokenizer"}, "[CLS] a [SEP]"),
         (
-            {"tokenizer_class": "AlbertTokenizer", "cls_token": "<s>", "sep_token": "</s>"},
-            "<s> a </s>",
-            "<s> a </s> b </s>",
-        ),
-        (
+            "spiece.model",
+            {},
             {"tokenizer_class": "XLNetTokenizer", "cls_token": "<s>", "sep_token": "</s>"},
             "a </s> <s>",
-            "a </s> b </s> <s>",
         ),
+        ("sentencepiece.bpe.model", {}, {"tokenizer_class": "XLMRobertaTokenizer"}, "<s> a </s>"),
     ],
 )
-def test_what_stands_around_texts(settings: dict[str, Any], single: str, pair: str, tmp_path: Path) -> None:
-    train(tmp_path)
+def test_what_stands_around_texts(
+    name: str, options: dict[str, Any], settings: dict[str, Any], around: str, tmp_path: Path
+) -> None:
+    train(tmp_path, **options).rename(tmp_path / name)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-    own = Tokenizer.load(tmp_path)
-    names = {"<s>": 1, "</s>": 2, "a": 100, "b": 101}
-    assert own.vocabulary.add_special_tokens([100])[0].tolist() == [names[part] for part in single.split()]
-    assert own.vocabulary.add_special_tokens([100], [101])[0].tolist() == [names[part] for part in pair.split()]
+    oracle, own = transformers.AutoTokenizer.from_pretrained(tmp_path), Tokenizer.load(tmp_path)
+    assert [own.token(i) if i != 100 else "a" for i in own.vocabulary.add_special_tokens([100])[0]] == around.split()
+    for text in TEXTS:
+        tokens = own.encode(text, allow_special=True)
+        assert own.vocabulary.add_special_tokens(tokens)[0].tolist() == oracle(text)["input_ids"], text
+        pair = own.vocabulary.add_special_tokens(tokens, own.encode("the dog"))[0].tolist()
+        assert pair == oracle(text, "the dog")["input_ids"]
+        assert own.decode(tokens) == oracle.decode(tokens, skip_special_tokens=True)
     if settings.get("extra_ids"):
         size = own.vocabulary.size
         assert own.vocabulary.sentinels == (size - 1, size - 2, size - 3, size - 4)
@@ -127,10 +137,13 @@ def test_files_that_are_not_models(tmp_path: Path) -> None:
             Tokenizer.load(tmp_path)
     train(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "XLMRobertaTokenizer"}')
-    with pytest.raises(DataError, match="ids of XLMRobertaTokenizer are not those of this file"):
+    with pytest.raises(
+        MissingInputError, match=r"XLMRobertaTokenizer is named, and neither tokenizer\.json nor sentenc"
+    ):
         Tokenizer.load(tmp_path)
+    (tmp_path / "tokenizer_config.json").unlink()
     with pytest.raises(DataError, match="model type"):
-        Tokenizer.load(train(tmp_path / "..", model_type="char"))
+        Tokenizer.load(train(tmp_path, model_type="char"))
 
 
 def test_a_special_token_that_the_vocabulary_lacks(tmp_path: Path) -> None:

@@ -226,9 +226,16 @@ def test_bert_vocab_txt(tmp_path: Path, settings: dict[str, bool] | None, lower:
     assert Tokenizer.load(tmp_path / "out").hash == tokenizer.hash
 
 
-def test_cased_vocab_txt_is_guessed(tmp_path: Path) -> None:
-    (tmp_path / "vocab.txt").write_text("\n".join([*VOCAB, "Hello"]) + "\r\n", encoding="utf-8")
-    assert Tokenizer.load(tmp_path).encode("Hello").tolist() == [len(VOCAB)]
+@pytest.mark.parametrize("entry", ["Hello", "<S>", "[unused1]"])
+def test_one_capital_word_does_not_make_a_vocabulary_cased(entry: str, tmp_path: Path) -> None:
+    """Google's Chinese BERT holds `<S>`: `Hello World 我好` is `hello world 我 好`, not `[UNK] [UNK] 我 好`."""
+    (tmp_path / "vocab.txt").write_text("\n".join([*VOCAB, entry]) + "\n", encoding="utf-8")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    oracle = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer = Tokenizer.load(tmp_path)
+    for text in ("Hello World 我好", "HELLO", entry):
+        assert tokenizer.encode(text, True).tolist() == oracle.encode(text, add_special_tokens=False)
+    assert tokenizer.encode("Hello").tolist() == tokenizer.encode("hello").tolist() == [VOCAB.index("hello")]
 
 
 def test_gpt2_vocab_and_merges(tmp_path: Path) -> None:
@@ -248,7 +255,12 @@ def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match=r"vocab\.txt"):
         Tokenizer.load(tmp_path)
     file = tmp_path / "tokenizer.json"
-    for content, problem in (("{", "JSON"), ("[]", "model"), ('{"model": {"type": "What"}}', "tokenizers library")):
+    for content, problem in (
+        ("{", "JSON"),
+        ("[]", "JSON object"),
+        ("{}", "no field 'model'"),
+        ('{"model": {"type": "What"}}', "tokenizers library"),
+    ):
         file.write_text(content)
         with pytest.raises(DataError, match=problem):
             Tokenizer.load(file)
@@ -257,7 +269,7 @@ def test_bad_files(tmp_path: Path) -> None:
         Tokenizer.load(file)
     file.unlink()
     (tmp_path / "vocab.txt").write_text("a\nb\n")
-    with pytest.raises(DataError, match=r"\[UNK\]"):
+    with pytest.raises(DataError, match=r"no '\[UNK\]', the unknown token"):
         Tokenizer.load(tmp_path)
 
 
