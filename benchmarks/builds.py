@@ -156,10 +156,12 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    asked = parser.parse_args(words)
-    for benchmark in asked.benchmarks:
-        found = compare(asked.before.resolve(), benchmark, asked.rounds, asked.warmup, asked.precision, asked.threads)
-        print(json.dumps(found), flush=True)
+    options = parser.parse_args(words)
+    for benchmark in options.benchmarks:
+        comparison = compare(
+            options.before.resolve(), benchmark, options.rounds, options.warmup, options.precision, options.threads
+        )
+        print(json.dumps(comparison), flush=True)
 
 
 if __name__ == "__main__":

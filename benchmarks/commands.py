@@ -108,9 +108,9 @@ def run_search(chosen: Chosen, options: Options) -> list[Path]:
     for benchmark, variants in chosen.values():
         log.info(f"{benchmark.name}/{variants[0]}: searching the peer's best setting")
         with options.context(variants[0]) as context:
-            found = search.search(benchmark, context, options.rounds, options.warmup)
+            best = search.search(benchmark, context, options.rounds, options.warmup)
         written.append(options.output / f"{benchmark.name}-search-{here['capability'].lower()}.json")
-        measurements.write(written[-1], {"benchmark": benchmark.name, "search": found, "machine": here})
+        measurements.write(written[-1], {"benchmark": benchmark.name, "search": best, "machine": here})
     page.write(options.output)
     return written
 
@@ -128,9 +128,9 @@ def run_profile(chosen: Chosen, options: Options) -> list[Path]:
     for benchmark, variant in [(benchmark, variant) for benchmark, variants in chosen.values() for variant in variants]:
         log.info(f"{benchmark.name}/{variant}: where the time goes")
         with options.context(variant) as context:
-            found = profile.profile(benchmark, context, options.rounds, options.warmup)
-        log.info("\n".join(page.profile(variant, found)))
-        written[measurements.record_profile(options.output, benchmark.name, variant, found)] = None
+            measured = profile.profile(benchmark, context, options.rounds, options.warmup)
+        log.info("\n".join(page.profile(variant, measured)))
+        written[measurements.record_profile(options.output, benchmark.name, variant, measured)] = None
         page.write(options.output)
     return [*written]
 

@@ -88,6 +88,6 @@ def _make(folder: Path, interpreter: Path, requirements: tuple[str, ...]) -> Non
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             shutil.rmtree(folder, ignore_errors=True)
-            said = "\n".join((done.stderr or done.stdout).splitlines()[-_TAIL:])
-            raise BenchError(said)
+            output = "\n".join((done.stderr or done.stdout).splitlines()[-_TAIL:])
+            raise BenchError(output)
     (folder / _DONE).write_text(json.dumps({"requirements": requirements, "python": sys.version}, indent=1))

@@ -58,11 +58,11 @@ class Row:
     checked: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, peer: Side, mine: Sequence[Run], theirs: Sequence[Run], amount: str) -> Row:
+    def of(cls, peer: Side, ours: Sequence[Run], theirs: Sequence[Run], amount: str) -> Row:
         """From the runs of both sides, round by round."""
-        ratios = [_speed(a, amount) / _speed(b, amount) for a, b in zip(mine, theirs, strict=True)]
+        ratios = [_speed(a, amount) / _speed(b, amount) for a, b in zip(ours, theirs, strict=True)]
         spread = statistics.median(ratios), min(ratios), max(ratios)
-        sides = Speed.of(mine, amount), Speed.of(theirs, amount)
+        sides = Speed.of(ours, amount), Speed.of(theirs, amount)
         return cls(peer.name, peer.setting, peer.allocator, *spread, *sides)
 
 
@@ -122,11 +122,11 @@ def record(folder: Path, benchmark: str, about: str, results: Mapping[str, Resul
     return path
 
 
-def record_profile(folder: Path, benchmark: str, variant: str, found: Mapping[str, Any]) -> Path:
+def record_profile(folder: Path, benchmark: str, variant: str, profile: Mapping[str, Any]) -> Path:
     """Write where the time of a variant goes; other variants stay as the file has them."""
     here = machine()
     path = folder / f"{benchmark}-profile-{here['capability'].lower()}.json"
-    write(path, {"benchmark": benchmark, "machine": here, "profile": _known(path, "profile") | {variant: found}})
+    write(path, {"benchmark": benchmark, "machine": here, "profile": _known(path, "profile") | {variant: profile}})
     return path
 
 
@@ -147,8 +147,8 @@ def rounded(value: Any) -> Any:
 
 def _known(path: Path, part: str) -> dict[str, Any]:
     """What the file has of each variant; nothing if there is no file."""
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get(part, {}) if path.exists() else {}
-    return found
+    recorded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")).get(part, {}) if path.exists() else {}
+    return recorded
 
 
 def _speed(run: Run, amount: str) -> float:

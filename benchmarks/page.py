@@ -21,7 +21,7 @@ peer runs with the C library's own allocator settings and with ours: the smaller
 beside it. Only real tokens count, never padding. Memory is the most that a side held. `LOG.md` has dated experiments,
 with those that failed. This page is written from `results/`.
 """
-_TOLD = 0.01  # fraction of the time from which an operation has a line
+_MIN_FRACTION = 0.01  # fraction of the time from which an operation has a line
 _BY = {"own": "its own allocator", "ours": "our allocator"}
 _COLUMNS = (
     "variant",
@@ -58,27 +58,27 @@ def section(tree: Mapping[str, Any]) -> str:
             [f"## {tree['benchmark']}: how the peer's best setting was searched ({where})", "", *_search(tree)]
         )
     if "profile" in tree:
-        lines = [line for variant, found in tree["profile"].items() for line in profile(variant, found)]
+        lines = [line for variant, result in tree["profile"].items() for line in profile(variant, result)]
         return "\n".join([f"## {tree['benchmark']}: where our time goes ({where})", "", *lines])
     variants = tree["variants"]
     lines = [f"## {tree['benchmark']} ({where})", "", tree["about"], ""]
-    rows = [line for name, found in variants.items() for line in _rows(name, found)]
+    rows = [line for name, result in variants.items() for line in _rows(name, result)]
     if rows:
         lines += [_line(_COLUMNS), "|---" * len(_COLUMNS) + "|", *rows, ""]
-    lines += [f"- {name}: {'; '.join(said)}." for name, found in variants.items() if (said := _said(found))]
+    lines += [f"- {name}: {'; '.join(notes)}." for name, result in variants.items() if (notes := _notes(result))]
     hows: dict[str, list[str]] = {}
-    for name, found in variants.items():
-        hows.setdefault(_how(found), []).append(name)
+    for name, result in variants.items():
+        hows.setdefault(_how(result), []).append(name)
     lines += [f"- Measured on {how}: {', '.join(names)}." for how, names in hows.items()]
     return "\n".join(lines) + "\n"
 
 
 def _vectors(tree: Mapping[str, Any]) -> list[str]:
-    found = tree["sts-b"]
-    after = [100 * score for score in found["after"]]
+    scores = tree["sts-b"]
+    after = [100 * score for score in scores["after"]]
     return [
         f"A BERT of 6 layers, 384 wide, after {tree['minutes']:g} minutes of MLM ({tree['precision']}), and SimCSE "
-        f"from there: Spearman's correlation on the test pairs of STS-B, in percent, {100 * found['before']:.1f} "
+        f"from there: Spearman's correlation on the test pairs of STS-B, in percent, {100 * scores['before']:.1f} "
         f"before, {statistics.mean(after):.1f} ({min(after):.1f} .. {max(after):.1f}) after, {len(after)} seeds. "
         f"{tree['date']}.",
         "",
@@ -87,15 +87,15 @@ def _vectors(tree: Mapping[str, Any]) -> list[str]:
 
 def summary(result: Result) -> str:
     """A variant for the terminal."""
-    found = asdict(result)
-    lines = [f"  {row['ratio']:.2f}x {_spread(row)} {row['peer']}, {_BY[row['allocator']]}" for row in found["rows"]]
-    return "\n".join([*lines, *(f"  {line}" for line in _said(found))])
+    fields = asdict(result)
+    lines = [f"  {row['ratio']:.2f}x {_spread(row)} {row['peer']}, {_BY[row['allocator']]}" for row in fields["rows"]]
+    return "\n".join([*lines, *(f"  {line}" for line in _notes(fields))])
 
 
-def _rows(name: str, found: Mapping[str, Any]) -> Iterator[str]:
-    for row in (row for row in found["rows"] if row["counts"]):
-        others = [r for r in found["rows"] if r["peer"] == row["peer"] and not r["counts"]]
-        mine, theirs = row["ours"], row["theirs"]
+def _rows(name: str, tree: Mapping[str, Any]) -> Iterator[str]:
+    for row in (row for row in tree["rows"] if row["counts"]):
+        others = [r for r in tree["rows"] if r["peer"] == row["peer"] and not r["counts"]]
+        ours, theirs = row["ours"], row["theirs"]
         yield _line(
             (
                 name,
@@ -104,67 +104,63 @@ def _rows(name: str, found: Mapping[str, Any]) -> Iterator[str]:
                 _spread(row),
                 row["allocator"],
                 f"{others[0]['ratio']:.2f}" if others else "",
-                _figure(mine["speed"]),
+                _figure(ours["speed"]),
                 _figure(theirs["speed"]),
-                found["unit"],
-                f"{mine['peak_mb']:,.0f} : {theirs['peak_mb']:,.0f}",
+                tree["unit"],
+                f"{ours['peak_mb']:,.0f} : {theirs['peak_mb']:,.0f}",
             )
         )
 
 
-def _how(found: Mapping[str, Any]) -> str:
+def _how(tree: Mapping[str, Any]) -> str:
     """When and with what a variant was measured."""
-    versions = {
-        f"{package} {version}": None for side in found["versions"].values() for package, version in side.items()
-    }
-    how = (
-        f"{found['date']}, {found['precision']}, {_many(found['threads'], 'thread')}, {_many(found['rounds'], 'round')}"
-    )
+    versions = {f"{package} {version}": None for side in tree["versions"].values() for package, version in side.items()}
+    how = f"{tree['date']}, {tree['precision']}, {_many(tree['threads'], 'thread')}, {_many(tree['rounds'], 'round')}"
     return f"{how} ({', '.join(versions)})"
 
 
-def _said(found: Mapping[str, Any]) -> list[str]:
-    lines = list(found["notes"])
-    if not found["rows"]:
-        ours = found["ours"]
-        lines.append(f"ours alone {_figure(ours['speed'])} {found['unit']}, at the peak {ours['peak_mb']:,.0f} MB")
-    lines += [f"absent: {peer}" for peer in found["absent"]]
-    if found["drift"]:
-        lines.append(f"the GEMM peak drifted by {found['drift']:.0%}")
+def _notes(tree: Mapping[str, Any]) -> list[str]:
+    lines = list(tree["notes"])
+    if not tree["rows"]:
+        ours = tree["ours"]
+        lines.append(f"ours alone {_figure(ours['speed'])} {tree['unit']}, at the peak {ours['peak_mb']:,.0f} MB")
+    lines += [f"absent: {peer}" for peer in tree["absent"]]
+    if tree["drift"]:
+        lines.append(f"the GEMM peak drifted by {tree['drift']:.0%}")
     return lines
 
 
 def _search(tree: Mapping[str, Any]) -> Iterator[str]:
-    found = tree["search"]
-    best = ", ".join(f"{axis} {value}" for axis, value in found["best"].items())
-    size = f"{_many(found['threads'], 'thread')}, {_many(found['rounds'], 'round')}"
-    yield f"{found['date']}, {found['variant']}, {size}. Best: {best}."
+    search = tree["search"]
+    best = ", ".join(f"{axis} {value}" for axis, value in search["best"].items())
+    size = f"{_many(search['threads'], 'thread')}, {_many(search['rounds'], 'round')}"
+    yield f"{search['date']}, {search['variant']}, {size}. Best: {best}."
     yield ""
     yield _line(("pass", "axis", "from", "to", "gain", "smallest .. largest", "kept"))
     yield "|---" * 7 + "|"
-    for trial in found["trials"]:
+    for trial in search["trials"]:
         gain = (f"{trial['gain']:.2f}", _spread(trial)) if "gain" in trial else ("failed", trial["failed"])
         taken = "yes" if trial["taken"] else "no"
         yield _line((trial["pass"], trial["axis"], trial["from"], trial["to"], *gain, taken))
     yield ""
 
 
-def profile(variant: str, found: Mapping[str, Any]) -> list[str]:
+def profile(variant: str, result: Mapping[str, Any]) -> list[str]:
     """A variant's operations as Markdown: those of a hundredth of the time and more."""
-    whole = found["watched_seconds"]
-    size = f"{_many(found['threads'], 'thread')}, {_many(found['rounds'], 'round')}"
+    whole = result["watched_seconds"]
+    size = f"{_many(result['threads'], 'thread')}, {_many(result['rounds'], 'round')}"
     lines = [
-        f"{variant}: {found['date']}, {found['precision']}, {size}. A run takes {found['seconds'] * 1e3:,.0f} ms, "
+        f"{variant}: {result['date']}, {result['precision']}, {size}. A run takes {result['seconds'] * 1e3:,.0f} ms, "
         f"{whole * 1e3:,.0f} ms under the profiler.",
         "",
         _line(("operation", "calls", "ms", "share", "most of it on")),
         "|---" * 5 + "|",
     ]
-    told = [each for each in found["operations"] if each["seconds"] >= _TOLD * whole]
-    for each in told:
+    listed = [each for each in result["operations"] if each["seconds"] >= _MIN_FRACTION * whole]
+    for each in listed:
         cells = (each["name"], _figure(each["calls"]), _figure(each["seconds"] * 1e3), f"{each['seconds'] / whole:.1%}")
         lines.append(_line((*cells, "; ".join(each["shapes"]))))
-    inside, named = (sum(each["seconds"] for each in part) for part in (found["operations"], told))
+    inside, named = (sum(each["seconds"] for each in part) for part in (result["operations"], listed))
     for name, seconds in (("other operations", inside - named), ("outside of operations", whole - inside)):
         lines.append(_line((name, "", _figure(seconds * 1e3), f"{seconds / whole:.1%}", "")))
     return [*lines, ""]

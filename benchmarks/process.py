@@ -93,8 +93,8 @@ class Process:
     def __enter__(self) -> Process:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        self.close(5.0 if kind is None else 0.0)  # a run that nobody waits for any more is not waited for
+    def __exit__(self, error_type: type[BaseException] | None, *error: object) -> None:
+        self.close(5.0 if error_type is None else 0.0)  # a run that nobody waits for any more is not waited for
 
     def _listen(self) -> None:
         assert self._child.stdout is not None

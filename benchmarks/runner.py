@@ -69,13 +69,13 @@ def compete(
                 block.versions[side.label] = process.versions
                 runners[side.label] = process.run
         for number in range(-warmup, rounds):
-            found = {label: run() for label, run in runners.items()}
+            results = {label: run() for label, run in runners.items()}
             if number < 0:
                 continue
-            for label, run in found.items():
+            for label, run in results.items():
                 block.runs[label].append(run)
             _append(block.limits, limits())
-            log.info(f"  round {number + 1}: " + ", ".join(f"{n} {t['seconds']:.2f} s" for n, t in found.items()))
+            log.info(f"  round {number + 1}: " + ", ".join(f"{n} {t['seconds']:.2f} s" for n, t in results.items()))
     refuse_drift(block.limits.get(GEMM, ()))
     return block
 
@@ -92,10 +92,10 @@ def refuse_drift(limits: Sequence[float]) -> None:
     Raises:
         BenchError: by more than `DRIFT`.
     """
-    if limits and (found := drift(limits)) > DRIFT:
+    if limits and (change := drift(limits)) > DRIFT:
         raise BenchError(
-            f"refused: the GEMM peak drifted by {found:.0%} between the rounds ({min(limits):.3g} .. {max(limits):.3g} "
-            f"FLOP/s), more than {DRIFT:.0%}; nothing is recorded. Run it again when nothing else runs here"
+            f"refused: the GEMM peak drifted by {change:.0%} between the rounds ({min(limits):.3g} .. {max(limits):.3g}"
+            f" FLOP/s), more than {DRIFT:.0%}; nothing is recorded. Run it again when nothing else runs here"
         )
 
 
@@ -113,7 +113,7 @@ def measure(benchmark: Benchmark, context: Context, rounds: int, warmup: int) ->
     rounds, warmup = min(rounds, benchmark.max_rounds[0]), min(warmup, benchmark.max_rounds[1])
     ours, *peers = benchmark.sides(context)
     rows: list[Row] = []
-    mine: list[Run] = []
+    our_runs: list[Run] = []
     limits: dict[str, list[float]] = {}
     worst = 0.0
     absent: dict[str, str] = {}
@@ -128,21 +128,21 @@ def measure(benchmark: Benchmark, context: Context, rounds: int, warmup: int) ->
         checked = benchmark.check(context, block.runs)
         new = [Row.of(side, block.runs[OURS], block.runs[side.label], benchmark.amount) for side in both]
         rows += mark([replace(row, checked=checked) for row in new])
-        mine += block.runs[OURS]
+        our_runs += block.runs[OURS]
         for name, values in block.limits.items():
             limits.setdefault(name, []).extend(values)
         worst = max(worst, drift(block.limits.get(GEMM, [1.0])))
         versions |= {(c.environment or OURS): block.versions[c.label] for c in (ours, *both)}
-    if not mine:
+    if not our_runs:
         raise BenchError("no peer could be installed: " + "; ".join(absent))
-    facts = benchmark.facts(context, mine, limits)
+    facts = benchmark.facts(context, our_runs, limits)
     return Result(
         precision=context.precision,
         threads=context.threads,
         rounds=rounds,
         warmup=warmup,
         unit=benchmark.unit,
-        ours=Speed.of(mine, benchmark.amount),
+        ours=Speed.of(our_runs, benchmark.amount),
         rows=rows,
         limits=limits,
         drift=worst,
@@ -165,8 +165,8 @@ def _block(benchmark: Benchmark, context: Context, sides: Sequence[Side], rounds
     )
 
 
-def _append(gathered: dict[str, list[float]], found: Mapping[str, float]) -> None:
-    for name, value in found.items():
+def _append(gathered: dict[str, list[float]], measured: Mapping[str, float]) -> None:
+    for name, value in measured.items():
         gathered.setdefault(name, []).append(value)
 
 

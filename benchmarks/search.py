@@ -39,8 +39,8 @@ def search(benchmark: Benchmark, context: Context, rounds: int, warmup: int) -> 
             sides, rounds=rounds, warmup=warmup, threads=context.threads, limits=lambda: benchmark.limits(context),
             fresh=benchmark.fresh, timeout=benchmark.timeout,
         )  # fmt: skip
-        mine, theirs = block.runs.values()
-        return Row.of(sides[1], mine, theirs, benchmark.amount)
+        ours, theirs = block.runs.values()
+        return Row.of(sides[1], ours, theirs, benchmark.amount)
 
     best, trials = descend(wanted, race)
     return {

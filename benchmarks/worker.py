@@ -41,9 +41,9 @@ def main() -> None:
     while commands.readline():
         try:
             start = time.perf_counter()
-            found = run()
+            result = run()
             seconds = time.perf_counter() - start
-            _answer(answers, {"seconds": seconds, "peak_mb": _peak(), **found})
+            _answer(answers, {"seconds": seconds, "peak_mb": _peak(), **result})
         except Exception:
             _answer(answers, {"error": traceback.format_exc()})
 
@@ -58,8 +58,8 @@ def _take_streams() -> tuple[TextIO, TextIO]:
     return commands, answers
 
 
-def _answer(answers: TextIO, found: dict[str, Any]) -> None:
-    answers.write(json.dumps(found) + "\n")
+def _answer(answers: TextIO, result: dict[str, Any]) -> None:
+    answers.write(json.dumps(result) + "\n")
     answers.flush()
 
 
@@ -94,13 +94,13 @@ def _limit_threads(threads: int) -> None:
 
 
 def _versions(packages: list[str]) -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in packages:
         try:
-            found[package] = importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _peak() -> float:

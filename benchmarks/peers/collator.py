@@ -40,8 +40,8 @@ def setup(
     collate = transformers.DataCollatorForLanguageModeling(fast, mlm_probability=0.15, return_tensors=tensors)
 
     def collator(examples: list[Any]) -> dict[str, torch.Tensor]:
-        made = collate(examples)
-        return {name: torch.as_tensor(made[name]) for name in made}
+        batch = collate(examples)
+        return {name: torch.as_tensor(batch[name]) for name in batch}
 
     loader: Iterable[Mapping[str, torch.Tensor]] = DataLoader(
         stored(read(windows), storage, padded),
@@ -54,8 +54,8 @@ def setup(
     facts = statistics(loader)
 
     def run() -> dict[str, Any]:
-        for made in loader:
-            made["input_ids"]
+        for batch in loader:
+            batch["input_ids"]
         return facts
 
     return run
@@ -86,12 +86,12 @@ def stored(windows: list[np.ndarray[Any, Any]], storage: str, padded: bool) -> A
 def statistics(batches: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, Any]:
     """What an epoch holds and how it was masked."""
     count = dict.fromkeys(("windows", "tokens", "id_sum", "chosen", "masked", "kept"), 0)
-    for made in batches:
-        ids, labels = made["input_ids"], made["labels"]
+    for batch in batches:
+        ids, labels = batch["input_ids"], batch["labels"]
         chosen = labels != -100
         before = torch.where(chosen, labels, ids)
         real = before != PAD
-        found = {
+        counts = {
             "windows": len(ids),
             "tokens": int(real.sum()),
             "id_sum": int(before[real].sum()),
@@ -99,5 +99,5 @@ def statistics(batches: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, Any]:
             "masked": int((ids[chosen] == MASK).sum()),
             "kept": int((ids == labels).sum()),
         }
-        count = {name: count[name] + number for name, number in found.items()}
+        count = {name: count[name] + number for name, number in counts.items()}
     return count

@@ -58,8 +58,8 @@ def setup(
     network = fabric.setup(torch.compile(plain) if compile else plain)
     if precision != "32-true":
         losses["loss_bf16"] = first_loss(network, batches[0])
-    made = instantiate_torch_optimizer("AdamW", network.parameters(), fused=fused)
-    optimizer = fabric.setup_optimizers(made)
+    optimizer = instantiate_torch_optimizer("AdamW", network.parameters(), fused=fused)
+    optimizer = fabric.setup_optimizers(optimizer)
     done = 0
 
     def run() -> dict[str, float]:
@@ -98,30 +98,30 @@ def build(shape: dict[str, int], path: str) -> Any:
         mlp_class_name="GptNeoxMLP",
         gelu_approximate="none",
     )
-    made = GPT(config)
-    made.load_state_dict(translated(load_file(path), config.n_layer), strict=False)
-    made.transformer.wte.weight = made.lm_head.weight
-    return made
+    model = GPT(config)
+    model.load_state_dict(translated(load_file(path), config.n_layer), strict=False)
+    model.transformer.wte.weight = model.lm_head.weight
+    return model
 
 
-def translated(found: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
+def translated(tensors: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
     """Weights by litgpt's names.
 
     Raises:
         ValueError: positions that are not zero, which litgpt's GPT has no place for.
     """
-    if found["transformer.wpe.weight"].any():
+    if tensors["transformer.wpe.weight"].any():
         raise ValueError("litgpt has no learned positions: they must be zero")
-    out = {"lm_head.weight": found["transformer.wte.weight"]}
+    out = {"lm_head.weight": tensors["transformer.wte.weight"]}
     pairs = [("transformer.ln_f", "transformer.ln_f", False)]
     for n in range(layers):
         pairs += [
             (f"transformer.h.{n}.{a}", f"transformer.h.{n}.{b}", transposed) for a, (b, transposed) in NAMES.items()
         ]
     for ours, theirs, transposed in pairs:
-        weight = found[f"{theirs}.weight"]
+        weight = tensors[f"{theirs}.weight"]
         out[f"{ours}.weight"] = weight.t() if transposed else weight
-        out[f"{ours}.bias"] = found[f"{theirs}.bias"]
+        out[f"{ours}.bias"] = tensors[f"{theirs}.bias"]
     return out
 
 

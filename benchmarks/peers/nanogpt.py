@@ -201,10 +201,10 @@ def setup(
 
 def load(net: nn.Module, path: str) -> None:
     """Weights of `transformers`' layout."""
-    found = load_file(path)
+    tensors = load_file(path)
     with torch.no_grad():
         own = dict(net.named_parameters())
-        for name, tensor in found.items():
+        for name, tensor in tensors.items():
             if name in own:
                 own.pop(name).copy_(tensor.t() if name.endswith(_TRANSPOSED) else tensor)
             elif name != "lm_head.weight" and tensor.any():  # that one is tied
@@ -267,9 +267,9 @@ def recipe(
                     break
         steps, seconds, loss = curve[-1]
         weights = save(net, shape, Path(output) / f"seed-{runs}")
-        found = {"seconds": seconds, "steps": steps, "seed": runs, "loss": loss, "curve": curve, "weights": weights}
+        result = {"seconds": seconds, "steps": steps, "seed": runs, "loss": loss, "curve": curve, "weights": weights}
         runs += 1
-        return found
+        return result
 
     return run
 
@@ -286,8 +286,8 @@ def save(net: nn.Module, shape: dict[str, Any], folder: Path) -> str:
     }
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     sizes = {name: shape[name] for name in ("n_layer", "n_head", "n_embd", "vocab_size")}
-    kind = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "activation_function": "gelu"}
-    config = {**kind, **sizes, "n_positions": shape["block_size"]}
+    fields = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "activation_function": "gelu"}
+    config = {**fields, **sizes, "n_positions": shape["block_size"]}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return str(folder)
 

@@ -36,9 +36,9 @@ def setup(
     lines: list[str] = json.loads(Path(texts).read_text(encoding="utf-8"))
 
     def run() -> dict[str, float]:
-        found = network.encode(lines, batch_size=batch, show_progress_bar=False)
+        embeddings = network.encode(lines, batch_size=batch, show_progress_bar=False)
         if not Path(vectors).exists():
-            np.save(vectors, np.asarray(found, np.float32))
-        return {"texts": float(len(found))}
+            np.save(vectors, np.asarray(embeddings, np.float32))
+        return {"texts": float(len(embeddings))}
 
     return run

@@ -70,11 +70,11 @@ def setup(**options: Any) -> Callable[[], dict[str, Any]]:
         nonlocal seed
         with tempfile.TemporaryDirectory() as folder:
             seconds, network, tokenizer = finetune(setting, labels, seed, folder)
-        found = evaluate(network, tokenizer, held, setting.length, setting.precision)
+        score = evaluate(network, tokenizer, held, setting.length, setting.precision)
         seed += 1
         return {
             "seconds": seconds,
-            "accuracy": found,
+            "accuracy": score,
             "seed": seed - 1,
             "texts": len(texts[0]) * setting.epochs,
             "loss_fp32": first,
@@ -134,9 +134,9 @@ def read(path: str, labels: dict[str, int]) -> Texts:
 
 def tokenize(tokenizer: Any, texts: Texts, length: int, fixed: bool) -> list[dict[str, Any]]:
     """What the example's `preprocess_function` makes, in one call: `datasets` would take longer."""
-    found = tokenizer(texts[0], padding="max_length" if fixed else False, max_length=length, truncation=True)
-    names = list(found)
-    return [{**{name: found[name][n] for name in names}, "label": label} for n, label in enumerate(texts[1])]
+    encoding = tokenizer(texts[0], padding="max_length" if fixed else False, max_length=length, truncation=True)
+    names = list(encoding)
+    return [{**{name: encoding[name][n] for name in names}, "label": label} for n, label in enumerate(texts[1])]
 
 
 def padded(tokenizer: Any, texts: Sequence[str], length: int) -> dict[str, Tensor]:

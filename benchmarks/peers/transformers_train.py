@@ -77,8 +77,8 @@ def load(task: str, folder: str, attention: str, overrides: dict[str, Any]) -> A
     """The model with its weights."""
     import transformers
 
-    kind = transformers.AutoModelForMaskedLM if task == "mlm" else transformers.AutoModelForCausalLM
-    return kind.from_pretrained(folder, attn_implementation=attention, **overrides)
+    model_class = transformers.AutoModelForMaskedLM if task == "mlm" else transformers.AutoModelForCausalLM
+    return model_class.from_pretrained(folder, attn_implementation=attention, **overrides)
 
 
 def read(path: str, length: int, mask: bool) -> tuple[list[dict[str, Tensor]], list[float]]:

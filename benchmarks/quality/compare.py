@@ -94,8 +94,8 @@ class Comparison:
     def _judge(self, language: Language, trial: Trial, labels: Labels) -> None:
         """Record the scores of a trial on a set, if not all seeds of both kinds are known of these weights."""
         trained = self._trained(language, trial)
-        found = self._known().get(language.name, {}).get(trial.name, {})
-        sets = found.get("sets", {}) if found.get("stages") == trained["stages"] else {}
+        known = self._known().get(language.name, {}).get(trial.name, {})
+        sets = known.get("sets", {}) if known.get("stages") == trained["stages"] else {}
         known = sets.get(labels.name, {"probe": ()})
         if any(len(scores) < self.seeds for scores in known.values()):
             log.info(f"{language.name}/{trial.name}: {labels.name}")
@@ -125,7 +125,7 @@ class Comparison:
 
     def _trained(self, language: Language, trial: Trial) -> dict[str, Any]:
         """What the stages of a trial read in their time, and by which recipe, as the file of results has it."""
-        stages = [told(self._place(language, trial, number)) for number in range(len(trial.stages))]
+        stages = [read_run(self._place(language, trial, number)) for number in range(len(trial.stages))]
         tree: dict[str, Any] = rounded({"label": trial.label, "stages": stages})
         return tree
 
@@ -178,12 +178,12 @@ class Comparison:
             raise BenchError(
                 f"{self.results} is of another machine, of other minutes or precision; give another --output"
             )
-        found: dict[str, Any] = tree["languages"]
-        return found
+        languages: dict[str, Any] = tree["languages"]
+        return languages
 
-    def _record(self, language: Language, trial: Trial, found: Mapping[str, Any]) -> None:
+    def _record(self, language: Language, trial: Trial, result: Mapping[str, Any]) -> None:
         known = self._known()
-        known[language.name] = {**known.get(language.name, {}), trial.name: found}
+        known[language.name] = {**known.get(language.name, {}), trial.name: result}
         tree = {
             "benchmark": "objectives",
             "machine": machine(),
@@ -216,7 +216,7 @@ def pretrain_in_process(recipe: Mapping[str, Any]) -> None:
         raise BenchError(f"{' '.join(words)} failed with {done.returncode}; see {file.name}")
 
 
-def told(output: Path) -> dict[str, Any]:
+def read_run(output: Path) -> dict[str, Any]:
     """What a finished run read, its last loss, and its recipe without the places of this machine."""
     last = json.loads((output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     recipe = _ran(output)
@@ -280,8 +280,8 @@ def _features(model: Model, examples: list[LabelledText]) -> NDArray[np.float32]
 
 def _examples(labels: Labels, name: str) -> list[LabelledText]:
     """A file's examples in an order by key, without those that have no agreed label."""
-    found = [e for e in read_labelled(text_file(name), LabelledConfig(**labels.columns)) if e.label != "-"]
-    return _shuffled(found, Draw(0).at("order", name))
+    examples = [e for e in read_labelled(text_file(name), LabelledConfig(**labels.columns)) if e.label != "-"]
+    return _shuffled(examples, Draw(0).at("order", name))
 
 
 def _shuffled(examples: list[LabelledText], draw: Draw) -> list[LabelledText]:

@@ -15,7 +15,7 @@ _ORDER = [trial.name for trial in TRIALS]
 
 def table(tree: Mapping[str, Any]) -> str:
     """For each language accuracies in percent, mean and deviation over seeds; best means of whole columns are bold."""
-    return "\n".join(line for name, found in tree["languages"].items() for line in _language(name, found, tree))
+    return "\n".join(line for name, trials in tree["languages"].items() for line in _language(name, trials, tree))
 
 
 def with_tables(page: str, trees: Sequence[Mapping[str, Any]]) -> str:
@@ -34,10 +34,11 @@ def _section(tree: Mapping[str, Any]) -> str:
 def _language(name: str, trials: Mapping[str, Any], tree: Mapping[str, Any]) -> list[str]:
     known = [*(key for key in _ORDER if key in trials), *(key for key in trials if key not in _ORDER)]
     scored = {key: trials[key] for key in known if "sets" in trials[key]}
-    sets = list(dict.fromkeys(labels for found in scored.values() for labels in found["sets"]))
-    columns = [(labels, kind) for labels in sets for kind in ("probe", "fine-tuning")]
+    sets = list(dict.fromkeys(labels for trial in scored.values() for labels in trial["sets"]))
+    columns = [(labels, method) for labels in sets for method in ("probe", "fine-tuning")]
     cells = {
-        key: [found["sets"].get(labels, {}).get(kind, []) for labels, kind in columns] for key, found in scored.items()
+        key: [trial["sets"].get(labels, {}).get(method, []) for labels, method in columns]
+        for key, trial in scored.items()
     }
     best = [
         max((statistics.mean(row[n]) for row in cells.values()), default=0.0)
@@ -45,15 +46,15 @@ def _language(name: str, trials: Mapping[str, Any], tree: Mapping[str, Any]) -> 
         else None  # of a part of them it says nothing
         for n in range(len(columns))
     ]
-    head = ["objective", "million tokens", *(f"{labels}, {kind}" for labels, kind in columns), "mean"]
+    head = ["objective", "million tokens", *(f"{labels}, {method}" for labels, method in columns), "mean"]
     lines = [f"**{_NAMES.get(name, name)}**, {tree['minutes']:g} minutes each, {tree['seeds']} seeds", "", _line(head)]
     lines.append(_line(["---"] * len(head)))
-    for key, found in scored.items():
-        tokens = sum(stage.get("tokens", 0) for stage in found["stages"]) / 1e6
-        shown = [_cell(values, best[n]) for n, values in enumerate(cells[key])]
+    for key, trial in scored.items():
+        tokens = sum(stage.get("tokens", 0) for stage in trial["stages"]) / 1e6
+        row = [_cell(values, best[n]) for n, values in enumerate(cells[key])]
         whole = all(cells[key])  # a mean over other columns than its neighbour's would mislead
         mean = f"{100 * statistics.mean(map(statistics.mean, cells[key])):.1f}" if whole else ""
-        lines.append(_line([found["label"], f"{tokens:.1f}" if tokens else "", *shown, mean]))
+        lines.append(_line([trial["label"], f"{tokens:.1f}" if tokens else "", *row, mean]))
     return [*lines, ""]
 
 

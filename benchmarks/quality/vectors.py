@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.measurements import machine, today, write
-from benchmarks.quality.compare import prepare_language, pretrain_in_process, told
+from benchmarks.quality.compare import prepare_language, pretrain_in_process, read_run
 from benchmarks.quality.trials import COMMON, LANGUAGES
 from benchmarks.texts import text_file
 from pretune.api import load
@@ -66,18 +66,18 @@ class Vectors:
         shape = {"model": {"overrides": _SHAPE}, "objective": {"mlm": 1.0}, "budget": {"minutes": self.minutes}}
         self._pretrain(base, store, merge(dict(COMMON), shape))
         facts = {"machine": machine(), "date": today(), "minutes": self.minutes, "precision": self.precision}
-        facts |= {"steps": self.steps, "pretraining": told(base)}
-        found: dict[str, Any] = {"before": self._score(base, pairs), "after": []}
+        facts |= {"steps": self.steps, "pretraining": read_run(base)}
+        scores: dict[str, Any] = {"before": self._score(base, pairs), "after": []}
         runs: list[dict[str, Any]] = []
         quiet = {name: COMMON[name] for name in ("evaluation", "checkpoint", "track")}
         for seed in range(self.seeds):
             place = base.with_name(f"{base.name}-simcse-{self.steps}-{seed}")
             changes = {"seed": seed, "model": {"init": str(base)}, "budget": {"steps": self.steps}}
             self._pretrain(place, store, merge(merge(dict(_SIMCSE), quiet), changes))
-            runs.append(told(place))
-            found["after"].append(self._score(place, pairs))
-            log.info(f"STS-B: {found}")
-            write(self.results, {"benchmark": "simcse", **facts, "simcse": runs, "sts-b": found})
+            runs.append(read_run(place))
+            scores["after"].append(self._score(place, pairs))
+            log.info(f"STS-B: {scores}")
+            write(self.results, {"benchmark": "simcse", **facts, "simcse": runs, "sts-b": scores})
         return self.results
 
     def _pretrain(self, output: Path, store: Path, recipe: dict[str, Any]) -> None:

@@ -42,21 +42,21 @@ class Batches(Benchmark):
 
     def check(self, context: Context, runs: Runs) -> dict[str, Any]:
         """The same windows, and masks at the same rates."""
-        found = {label: past[0] for label, past in runs.items()}
+        results = {label: past[0] for label, past in runs.items()}
         for name in ("windows", "tokens", "id_sum"):
-            if len({run[name] for run in found.values()}) > 1:
+            if len({run[name] for run in results.values()}) > 1:
                 raise BenchError(
-                    f"the sides read different windows ({name}): { {k: t[name] for k, t in found.items()} }"
+                    f"the sides read different windows ({name}): { {k: t[name] for k, t in results.items()} }"
                 )
         gaps: dict[str, float] = {}
-        for label, run in found.items():
+        for label, run in results.items():
             ordinary = run["tokens"] - 2 * run["windows"]
             for name, (rate, max_gap) in RATES.items():
                 gap = abs(run[name] / (ordinary if name == "chosen" else run["chosen"]) - rate)
                 gaps[name] = max(gap, gaps.get(name, 0.0))
                 if gap > max_gap:
                     raise BenchError(f"{label}: the rate of {name} tokens is {gap:.3f} off {rate}: it does not count")
-        return {"windows": found[OURS]["windows"], "gaps": gaps}
+        return {"windows": results[OURS]["windows"], "gaps": gaps}
 
     def search(self, context: Context) -> Search:
         """From the default."""
@@ -143,7 +143,7 @@ def statistics(batches: Sequence[Any], name: str) -> dict[str, Any]:
         before = batch.tokens.clone()
         before[index] = label
         now = batch.tokens[index]
-        found = (
+        counts = (
             batch.layout.count,
             batch.layout.total,
             int(before.sum()),
@@ -151,5 +151,5 @@ def statistics(batches: Sequence[Any], name: str) -> dict[str, Any]:
             int((now == SPECIAL.index("[MASK]")).sum()),
             int((now == label).sum()),
         )
-        count = {key: count[key] + number for key, number in zip(count, found, strict=True)}
+        count = {key: count[key] + number for key, number in zip(count, counts, strict=True)}
     return count

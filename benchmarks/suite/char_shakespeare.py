@@ -113,7 +113,7 @@ class CharShakespeare(Benchmark):
     def check(self, context: Context, runs: Runs) -> dict[str, Any]:
         """Both sides' weights, by one evaluation; ours must have got there, a peer at least have tried."""
         target = self.variants[context.variant].loss
-        found: dict[str, Any] = {}
+        facts: dict[str, Any] = {}
         for label, past in runs.items():
             losses = [evaluate(run["weights"], context.folder) for run in past]
             for run, loss in zip(past, losses, strict=True):
@@ -121,9 +121,9 @@ class CharShakespeare(Benchmark):
                     raise BenchError(f"seed {run['seed']}: ours ended at {loss:.4f}, above {target}")
                 if not abs(loss - run["loss"]) <= CLOSE:
                     raise BenchError(f"{label}: its weights cost {loss:.4f}, not {run['loss']:.4f} as it says")
-            found[f"loss, {label}"] = [round(loss, 4) for loss in losses]
-            found[f"steps, {label}"] = [run["steps"] for run in past]
-        return found
+            facts[f"loss, {label}"] = [round(loss, 4) for loss in losses]
+            facts[f"steps, {label}"] = [run["steps"] for run in past]
+        return facts
 
     def facts(self, context: Context, runs: Sequence[Run], limits: Limits) -> dict[str, Any]:
         """How long ours took."""
@@ -196,11 +196,11 @@ def setup(
         nonlocal runs
         looks = {"every": max(1, recipe["budget"]["steps"] // LOOKS), "samples": None}
         more = {"seed": runs, "precision": precision, "evaluation": looks, "checkpoint": {"best": False}}
-        found = train_until(
+        result = train_until(
             config.validate(Checked, {**recipe, **more}, "recipe"), train, held_out, target, Path(output)
         )
         runs += 1
-        return found
+        return result
 
     return run
 
@@ -280,16 +280,16 @@ class Watch:
         came = time.perf_counter()
         self.seconds = came - self._start - self._away
         for part in (self._beginning, self._whole):
-            found = part.measure(root, objective, device, self._precision, distributed)
-            assert found is not None
-            loss = found["loss"]
+            measured = part.measure(root, objective, device, self._precision, distributed)
+            assert measured is not None
+            loss = measured["loss"]
             if not loss <= self._target + NEAR:
                 break
         self.losses.append(loss)
         if loss <= self._target:
             raise ReachedError(f"loss {loss:.4f}")
         self._away += time.perf_counter() - came
-        return found
+        return measured
 
 
 class ReachedError(PretuneError):
@@ -339,6 +339,6 @@ def evaluate(weights: str, data: Path) -> float:
     objective = build_objective({"clm": 1.0}, characters(model.vocab_size))
     look = validation(held_out_batches(objective, Text.load(data / "val.bin")))
     precision = Precision("fp32", 0.0, "the same for both sides")
-    found = look.measure(TrainModule(model, objective), objective, torch.device("cpu"), precision, Distributed())
-    assert found is not None
-    return found["loss"]
+    measured = look.measure(TrainModule(model, objective), objective, torch.device("cpu"), precision, Distributed())
+    assert measured is not None
+    return measured["loss"]

@@ -120,7 +120,7 @@ def setup(*, model: str, prompt: list[int], new: int) -> Callable[[], dict[str, 
     text = " ".join(f"w{n}" for n in prompt)
 
     def run() -> dict[str, Any]:
-        (found,) = network.continuations([text], max_new_tokens=new)
-        return {"tokens": float(len(found.tokens)), "chosen": list(found.tokens)}
+        (continuation,) = network.continuations([text], max_new_tokens=new)
+        return {"tokens": float(len(continuation.tokens)), "chosen": list(continuation.tokens)}
 
     return run

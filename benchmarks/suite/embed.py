@@ -84,14 +84,16 @@ class Embed(Benchmark):
             judge = _theirs(context, "default", precision="fp32", batch=32)
             once(replace(judge, options={**judge.options, "vectors": str(path)}), context.threads)
         exact = np.load(path)
-        found = {path.stem: cosines(np.load(path), exact) for path in sorted(context.folder.glob("*.npy"))}
-        lowest = float(found["ours"].min())
+        similarities = {path.stem: cosines(np.load(path), exact) for path in sorted(context.folder.glob("*.npy"))}
+        lowest = float(similarities["ours"].min())
         if not lowest >= CLOSE[context.precision]:
             raise BenchError(
                 f"a vector of ours has a cosine of {lowest:.6f} with that of sentence-transformers in fp32, less than "
                 f"{CLOSE[context.precision]}: the row does not count"
             )
-        return {f"min_cosine_{name}": round(float(each.min()), 6) for name, each in found.items() if name != "exact"}
+        return {
+            f"min_cosine_{name}": round(float(each.min()), 6) for name, each in similarities.items() if name != "exact"
+        }
 
     def facts(self, context: Context, runs: Sequence[Run], limits: Limits) -> dict[str, Any]:
         """Lengths of the texts, real tokens a second, the fraction of the GEMM peak over the whole run."""
@@ -174,20 +176,20 @@ def write_texts(path: Path, texts: Texts, model: str) -> None:
     source = path.with_suffix(".jsonl")
     write_pydocs(source, packages=[PYTHON], processes=1)
     with source.open(encoding="utf-8") as lines:
-        found = [json.loads(line)["text"] for line in lines]
+        unique = [json.loads(line)["text"] for line in lines]
     if not texts.whole:
-        found = list(dict.fromkeys(text.partition("\n\n")[0] for text in found))
-    found.sort(key=lambda text: hashlib.sha256(text.encode()).digest())
-    sizes = [len(tokens) for tokens in Tokenizer.load(model).encode_batch(found[: 2 * texts.count])]
-    kept = [text for text, size in zip(found, sizes, strict=False) if size <= MAX_TOKENS][: texts.count]
+        unique = list(dict.fromkeys(text.partition("\n\n")[0] for text in unique))
+    unique.sort(key=lambda text: hashlib.sha256(text.encode()).digest())
+    sizes = [len(tokens) for tokens in Tokenizer.load(model).encode_batch(unique[: 2 * texts.count])]
+    kept = [text for text, size in zip(unique, sizes, strict=False) if size <= MAX_TOKENS][: texts.count]
     if len(kept) < texts.count:
         raise BenchError(f"the standard library here has {len(kept)} texts of the right length, not {texts.count}")
     path.write_text(json.dumps(kept), encoding="utf-8")
 
 
-def cosines(found: NDArray[np.float32], exact: NDArray[np.float32]) -> NDArray[np.float64]:
+def cosines(vectors: NDArray[np.float32], exact: NDArray[np.float32]) -> NDArray[np.float64]:
     """Of vectors with their counterparts. Shape: (n, width) twice -> (n,)."""
-    a, b = found.astype(np.float64), exact.astype(np.float64)
+    a, b = vectors.astype(np.float64), exact.astype(np.float64)
     out: NDArray[np.float64] = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     return out
 
@@ -210,9 +212,9 @@ def setup(*, model: str, texts: str, vectors: str, precision: Literal["bf16", "f
     }
 
     def run() -> dict[str, Any]:
-        found = network.embed(lines, normalize=True)
+        embeddings = network.embed(lines, normalize=True)
         if not Path(vectors).exists():
-            np.save(vectors, found)
+            np.save(vectors, embeddings)
         return figures
 
     return run

@@ -100,18 +100,18 @@ class Finetune(Benchmark):
 
     def check(self, context: Context, runs: Runs) -> dict[str, Any]:
         """Equal first loss, and mean accuracy within the points that are allowed."""
-        mine = runs[OURS]
-        gaps = [abs(past[0]["loss_fp32"] / mine[0]["loss_fp32"] - 1) for past in runs.values()]
+        ours = runs[OURS]
+        gaps = [abs(past[0]["loss_fp32"] / ours[0]["loss_fp32"] - 1) for past in runs.values()]
         if not all(gap <= EQUAL for gap in gaps):  # which a NaN is not
             losses = ", ".join(f"{label} {past[0]['loss_fp32']}" for label, past in runs.items())
             raise BenchError(f"first losses differ: {losses}: the row does not count")
         means = {label: 100 * statistics.fmean(run["accuracy"] for run in past) for label, past in runs.items()}
         apart = [abs(mean - means[OURS]) for mean in means.values()]
         if not all(points <= POINTS for points in apart):
-            shown = ", ".join(f"{label} {mean:.2f}" for label, mean in means.items())
+            described = ", ".join(f"{label} {mean:.2f}" for label, mean in means.items())
             raise BenchError(
-                f"mean accuracies over {len(mine)} seeds are more than {POINTS} points apart: {shown}: the row does "
-                "not count"
+                f"mean accuracies over {len(ours)} seeds are more than {POINTS} points apart: {described}: the row "
+                "does not count"
             )
         accuracies = {label: [round(100 * run["accuracy"], 2) for run in past] for label, past in runs.items()}
         return {"gap_fp32": max(gaps), "points_apart": round(max(apart), 3), "accuracy": accuracies}
@@ -119,11 +119,11 @@ class Finetune(Benchmark):
     def facts(self, context: Context, runs: Sequence[Run], limits: Limits) -> dict[str, Any]:
         """Accuracy of ours, and the fraction of the GEMM peak over the whole run."""
         fractions = [run["flops"] / run["seconds"] / peak for run, peak in zip(runs, limits[GEMM], strict=True)]
-        found = [100 * run["accuracy"] for run in runs]
+        accuracies = [100 * run["accuracy"] for run in runs]
         return {
             "gemm_utilization": round(statistics.median(fractions), 3),
             "seconds": round(statistics.median(run["seconds"] for run in runs), 2),
-            "accuracy": [round(value, 2) for value in (statistics.fmean(found), min(found), max(found))],
+            "accuracy": [round(value, 2) for value in (statistics.fmean(accuracies), min(accuracies), max(accuracies))],
         }
 
     def notes(self, facts: Mapping[str, Any]) -> list[str]:
@@ -250,8 +250,8 @@ def setup(
             begin = time.perf_counter()
             finetune(recipe(output, {"epochs": epochs}))
             seconds = time.perf_counter() - begin
-            found = api.load(output, "cpu", precision).predict([example.text for example in held])
-        right = sum(guess.label == example.label for guess, example in zip(found, held, strict=True))
+            predictions = api.load(output, "cpu", precision).predict([example.text for example in held])
+        right = sum(guess.label == example.label for guess, example in zip(predictions, held, strict=True))
         seed += 1
         return {"seconds": seconds, "accuracy": right / len(held), "seed": seed - 1, **fixed}
 

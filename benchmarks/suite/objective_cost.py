@@ -111,18 +111,18 @@ def setup(
     from pretune.text.tokenizer.vocabulary import numbered
     from pretune.train.step import TrainModule, TrainStep
 
-    made = build_objective({objective: 1.0}, numbered(_VOCABULARY, _SENTINELS))
-    network = build(family, size, made.heads, overrides={"vocab_size": _VOCABULARY})
-    made.setup(network, Draw(0))
-    root = TrainModule(network, made).train()
+    trained = build_objective({objective: 1.0}, numbered(_VOCABULARY, _SENTINELS))
+    network = build(family, size, trained.heads, overrides={"vocab_size": _VOCABULARY})
+    trained.setup(network, Draw(0))
+    root = TrainModule(network, trained).train()
     optimizer = build_optimizer(root, adamw.Config(lr=1e-4))
     trainer = TrainStep(
         root, optimizer, Distributed(), torch.device("cpu"), Precision(precision, 0.0, "benchmark"), Draw(0), 1.0
     )
     random = np.random.default_rng(0)
-    texts = random.integers(_ORDINARY, _VOCABULARY, (_BATCHES, sequences, length + made.lookahead))
+    texts = random.integers(_ORDINARY, _VOCABULARY, (_BATCHES, sequences, length + trained.lookahead))
     batches = [
-        made.build_batch([Row((0, number, i), tokens) for i, tokens in enumerate(text)], Draw(1))
+        trained.build_batch([Row((0, number, i), tokens) for i, tokens in enumerate(text)], Draw(1))
         for number, text in enumerate(texts)
     ]
     step = 0
@@ -130,7 +130,7 @@ def setup(
     def train_step() -> float:
         nonlocal step
         batch = batches[step % _BATCHES]
-        result = trainer.run(step, [batch], made.counts(batch), 1.0)
+        result = trainer.run(step, [batch], trained.counts(batch), 1.0)
         step += 1
         return sum(result.sums.values())
 

@@ -21,7 +21,7 @@ from pretune.errors import BenchError
 LENGTH = 128  # tokens of the peer's groups
 VOCABULARY = 16000
 TRAINED_ON = 20_000_000  # bytes
-Kind = Literal["wordpiece", "bpe"]
+TokenizerKind = Literal["wordpiece", "bpe"]
 
 
 class Prepare(Benchmark):
@@ -31,7 +31,7 @@ class Prepare(Benchmark):
         "Raw text (the documentation that this Python carries) to tokens on disk, one process a core. Ours also looks "
         "for duplicates, finds sentences, holds out documents and hashes the result. Memory is that of all processes."
     )
-    variants: ClassVar[Mapping[str, Kind]] = {"wordpiece": "wordpiece", "bpe": "bpe"}
+    variants: ClassVar[Mapping[str, TokenizerKind]] = {"wordpiece": "wordpiece", "bpe": "bpe"}
     amount, unit = "megabytes", "MB/s"
     fresh = True
 
@@ -62,10 +62,10 @@ class Prepare(Benchmark):
 
     def check(self, context: Context, runs: Runs) -> dict[str, Any]:
         """As many tokens on both sides, and the same sum of their ids; special tokens aside."""
-        found = {label: (past[0]["tokens"], past[0]["id_sum"]) for label, past in runs.items()}
-        if len(set(found.values())) > 1:
-            raise BenchError(f"the sides made different tokens (number, sum of ids): {found}")
-        return {"tokens": found[OURS][0]}
+        sums = {label: (past[0]["tokens"], past[0]["id_sum"]) for label, past in runs.items()}
+        if len(set(sums.values())) > 1:
+            raise BenchError(f"the sides made different tokens (number, sum of ids): {sums}")
+        return {"tokens": sums[OURS][0]}
 
     def facts(self, context: Context, runs: Sequence[Run], limits: Limits) -> dict[str, Any]:
         """Tokens a second."""
@@ -87,12 +87,12 @@ def write_source(path: Path) -> Path:
     return path
 
 
-def train(source: Path, kind: Kind, folder: Path) -> Path:
+def train(source: Path, model: TokenizerKind, folder: Path) -> Path:
     """A tokenizer trained on the text itself."""
     from pretune.text.readers.corpus import read_corpus
     from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
-    config = TokenizerConfig(kind=kind, vocab_size=VOCABULARY, max_bytes=TRAINED_ON)
+    config = TokenizerConfig(kind=model, vocab_size=VOCABULARY, max_bytes=TRAINED_ON)
     train_tokenizer((document.text for document in read_corpus(source)), config).save(folder)
     return folder
 

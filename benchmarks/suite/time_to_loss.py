@@ -115,8 +115,8 @@ def windows(store: Path) -> np.ndarray[Any, Any]:
     from pretune.text.store.store import TokenStore
     from pretune.text.tokenizer.tokenizer import Tokenizer
 
-    found = TokenStore.open(store)
-    split, vocabulary = found.split("train"), Tokenizer.load(found.tokenizer_path).vocabulary
+    opened = TokenStore.open(store)
+    split, vocabulary = opened.split("train"), Tokenizer.load(opened.tokenizer_path).vocabulary
     tokens = split.read(0, split.token_count)
     cuts = np.asarray(split.document_offsets)[1:-1]
     stream = np.insert(tokens.astype(np.int32), cuts, vocabulary.cls or 0)  # each document ends with its [SEP] already
@@ -127,8 +127,8 @@ def evaluate(model: str, context: Context) -> float:
     """Mean loss on all held-out windows, with the masks that seed 0 draws."""
     from pretune.api import load
 
-    found = load(model, "cpu", context.precision, tokenizer=context.folder / "tokenizer")
-    return found.evaluate(context.folder / "store", objective={"mlm": 1.0}, length=LENGTH, pack="stream")["loss/mlm"]
+    trained = load(model, "cpu", context.precision, tokenizer=context.folder / "tokenizer")
+    return trained.evaluate(context.folder / "store", objective={"mlm": 1.0}, length=LENGTH, pack="stream")["loss/mlm"]
 
 
 def setup(

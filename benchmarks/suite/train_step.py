@@ -121,13 +121,13 @@ class TrainStep(Benchmark):
         """Equal first loss in each format that both sides know."""
         gaps: dict[str, float] = {}
         for name, (max_distance, relative) in EQUAL.items():
-            found = {label: past[0][name] for label, past in runs.items() if name in past[0]}
-            if OURS not in found:
+            losses = {label: past[0][name] for label, past in runs.items() if name in past[0]}
+            if OURS not in losses:
                 continue
-            scale = found[OURS] if relative else 1.0
-            distances = [abs(loss - found[OURS]) / scale for loss in found.values()]
+            scale = losses[OURS] if relative else 1.0
+            distances = [abs(loss - losses[OURS]) / scale for loss in losses.values()]
             if not all(distance <= max_distance for distance in distances):  # NaN is far from everything
-                raise BenchError(f"first losses differ, the row does not count: {name} {found}")
+                raise BenchError(f"first losses differ, the row does not count: {name} {losses}")
             gaps[name.replace("loss", "gap")] = max(distances)
         return gaps
 
