@@ -319,8 +319,8 @@ class Model:
             truncate: which part of a text that is too long is read; by default as in training.
             task: for labelled data, by default the one that the model was trained for, else classification; with
                 settings where it has some: `{"similarity": {"pooling": "cls"}}`.
-            objective: for a store; by default what the model's heads were made for, which an encoder-decoder's do not
-                tell: `{"span": 1.0}`.
+            objective: for a store, such as `{"span": 1.0}`; by default those that the model's files record, with their
+                settings, else what its heads were made for, which an encoder-decoder's do not tell.
             split: of a store: `validation` or `train`.
             length: tokens of a window of a store; by default 128, or the model's positions if fewer.
             pack: `stream` or `document`; by default the objective's habit.
@@ -336,7 +336,16 @@ class Model:
             rows = self._encode(judge, examples)
             return evaluate_examples(self._fused, judge, examples, rows, self.tokenizer)
         size = length or min(128, self.length)
-        return evaluate_folder(self.network, self.tokenizer, path, objective, split=split, length=size, pack=pack)
+        return evaluate_folder(
+            self.network,
+            self.tokenizer,
+            path,
+            objective,
+            model_folder=self.folder,
+            split=split,
+            length=size,
+            pack=pack,
+        )
 
     def export(
         self,

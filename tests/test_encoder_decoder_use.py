@@ -13,6 +13,8 @@ from tinymodels import TEXTS, byte_tokenizer, save_bert, word_tokenizer
 import pretune
 from pretune.cli import main
 from pretune.errors import UsageError
+from pretune.interop.huggingface import load_model, save_model
+from pretune.models.metadata import VariantRecord
 from pretune.text.store.prepare import PrepareConfig, prepare
 
 
@@ -84,3 +86,17 @@ def test_scores_are_lines_of_json(folder: Path, tmp_path: Path, capsys: pytest.C
     assert model.log_prob("a hat", "a cat") == pytest.approx(first["log_prob"], rel=1e-5)
     with pytest.raises(UsageError, match="takes lists"):
         model.score("a hat")  # type: ignore[arg-type]
+
+
+def test_it_is_evaluated_on_the_objective_that_its_files_record(folder: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"{TEXTS[0]} {n}. And more of it." for n in range(40)), encoding="utf-8")
+    prepare(text, byte_tokenizer(), tmp_path / "store", PrepareConfig(validation=0.2, processes=1))
+    network = load_model(folder)
+    objectives = (VariantRecord.of("prefix", {"min_fraction": 0.5}),)
+    network.metadata = network.metadata.model_copy(update={"objectives": objectives})
+    save_model(network, tmp_path / "model", byte_tokenizer())
+    model = pretune.load(tmp_path / "model", device="cpu", precision="fp32")
+    named = model.evaluate(tmp_path / "store", objective={"prefix": {"min_fraction": 0.5}}, length=32)
+    assert model.evaluate(tmp_path / "store", length=32) == named
+    assert named != model.evaluate(tmp_path / "store", objective={"prefix": 1.0}, length=32)

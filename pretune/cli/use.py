@@ -74,7 +74,7 @@ def evaluate(
         second_column: column of the second texts in a labelled file of pairs.
         task: task of a labelled file, such as classification, or similarity, whose labels say how alike two texts are.
         truncate: which part of a too long text is kept; error refuses it. By default as in training.
-        objective: what to evaluate on a store, such as "span" or "mlm,sop"; by default what the model's heads are for.
+        objective: what to evaluate on a store, such as "span" or "mlm,sop"; by default those that it was trained on.
         split: split of a store.
         length: tokens per window of a store.
         pack: how documents of a store are packed into windows.

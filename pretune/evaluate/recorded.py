@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,16 +90,33 @@ def head_makers(metadata: Metadata, folder: Path, vocabulary: Vocabulary) -> Hea
     task = recorded_task(metadata, folder, vocabulary)
     if task is not None:
         makers["task"] = task.heads
-    names = [resolve(record, "objectives", folder, f"objectives[{n}]") for n, record in enumerate(metadata.objectives)]
+    names = _objective_names(metadata, folder)
     if "objectives" in metadata.heads.values():
-        configs = [record.config for record in metadata.objectives]
-        makers["objectives"] = mix([_objective(*pair, vocabulary) for pair in zip(names, configs, strict=True)]).heads
+        makers["objectives"] = mix(_objectives(names, metadata, vocabulary)).heads
     return makers
 
 
-def _objective(name: str, fields: Mapping[str, Any], vocabulary: Vocabulary) -> Objective:
-    objective_class = find_class("objectives", name, Objective)  # type: ignore[type-abstract]
-    return objective_class(validate(objective_class.Config, fields, f"objective.{name}"), vocabulary)
+def recorded_objectives(metadata: Metadata, folder: Path, vocabulary: Vocabulary) -> list[Objective]:
+    """The objectives that a model's files record, with their settings, in the order of the recipe.
+
+    Raises:
+        MissingInputError: a user's file that is gone.
+        DataError: a user's file that has changed, or a tokenizer without a token that an objective needs.
+    """
+    return _objectives(_objective_names(metadata, folder), metadata, vocabulary)
+
+
+def _objective_names(metadata: Metadata, folder: Path) -> list[str]:
+    return [resolve(record, "objectives", folder, f"objectives[{n}]") for n, record in enumerate(metadata.objectives)]
+
+
+def _objectives(names: Sequence[str], metadata: Metadata, vocabulary: Vocabulary) -> list[Objective]:
+    objectives = []
+    for name, record in zip(names, metadata.objectives, strict=True):
+        objective_class = find_class("objectives", name, Objective)  # type: ignore[type-abstract]
+        config = validate(objective_class.Config, record.config, f"objective.{name}")
+        objectives.append(objective_class(config, vocabulary))
+    return objectives
 
 
 def _named(task: str | Mapping[str, Mapping[str, Any]] | None) -> tuple[str | None, Mapping[str, Any]]:
