@@ -18,7 +18,7 @@ from pretune.errors import DataError, UsageError
 from pretune.models.model import Config, Family, LanguageModel, configure, construct, get_family
 from pretune.nn.embedding import Learned
 from pretune.text.tokenizer.files import AS_WRITTEN, KEEP_AS_WRITTEN
-from pretune.text.tokenizer.template import Template, bert_templates, plain_template, without_segments
+from pretune.text.tokenizer.template import Template, bert_templates, plain_template, split_template, without_segments
 from pretune.text.tokenizer.tokenizer import Tokenizer, Vocabulary
 
 _OVERRULED = ("qwen2",)
@@ -53,15 +53,15 @@ def fit_tokenizer(tokenizer: Tokenizer, model: LanguageModel) -> Tokenizer:
 def _templates(model: LanguageModel, vocabulary: Vocabulary) -> tuple[Template, Template]:
     """What a model that is built anew reads around a text, and around the two of a pair."""
     single, pair = vocabulary.templates
+    if not vocabulary.overhead(pair=True):
+        cls, sep = ([] if token is None else [token] for token in (vocabulary.cls, vocabulary.sep))
+        single, pair = bert_templates(cls, sep)
     end = () if vocabulary.ending is None else (vocabulary.ending,)
     if model.has_encoder:
-        if not vocabulary.suffix:
+        if not split_template(single)[1]:
             single, pair = (*single, (end, 0)), (*single, (end, 0), (None, 0), (end, 0))
     elif model.is_causal:
         single, pair = ((None, 0),), ((None, 0), (end, 0), (None, 0))
-    elif not vocabulary.overhead(pair=True):
-        cls, sep = ([] if token is None else [token] for token in (vocabulary.cls, vocabulary.sep))
-        single, pair = bert_templates(cls, sep)
     return single, pair
 
 
