@@ -60,7 +60,7 @@ def load(
     Args:
         path: a folder in the Hugging Face layout, such as a finished run directory.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        precision: dtype of matmuls; `auto` uses bf16 where it is faster.
+        precision: dtype of matmuls; `auto` uses bf16 where the hardware has a unit for it.
         tokenizer: folder or file, where it is not in the model's folder.
 
     Raises:
@@ -79,7 +79,9 @@ def load(
     if network.loaded is not None:
         network.loaded.notes += own.notes
     _warn(network.loaded.messages() if network.loaded is not None else ())
-    if choose_precision(precision, torch_device).name == "bf16":
+    chosen = choose_precision(precision, torch_device)
+    _log.info("%s", chosen)
+    if chosen.name == "bf16":
         cast_to_bf16(network)
     return Model(network.to(torch_device).eval(), own, Path(path))
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from cyclopts import App
 
 from pretune.cli.data import GROUP, split_args
+from pretune.cli.loading import load_model
 from pretune.cli.outputs import check_name, open_rows
-from pretune.cli.session import DEFAULT, Args, Common
+from pretune.cli.session import DEFAULT, Args, Common, Session
 from pretune.errors import CannotCreateError, UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def augment(
     settings = configuration.load(AugmentConfig, config, fields)
     if output.exists():
         raise CannotCreateError(f"{output}: exists already; remove it, or give another --output")
-    methods = build(settings.methods, _tools(model, there, back))
+    methods = build(settings.methods, _tools(model, there, back, session))
     examples = read_labelled(paths, settings.columns, needs_labels=False, every_line=True)
     session.say(f"{settings.copies} copies of each of {len(examples):,} rows by {', '.join(settings.methods)}")
     stats = AugmentStats()
@@ -68,7 +69,7 @@ def augment(
     session.say(f"next: pretune finetune --task classification --data.train {output}")
 
 
-def _tools(model: Path | None, there: Path | None, back: Path | None) -> Tools:
+def _tools(model: Path | None, there: Path | None, back: Path | None, session: Session) -> Tools:
     """Loads the models that methods use."""
     if (there is None) != (back is None):
         raise UsageError("back-translation needs two models: give both --there and --back")
@@ -76,8 +77,7 @@ def _tools(model: Path | None, there: Path | None, back: Path | None) -> Tools:
         from pretune.augment.augmenter import Tools
 
         return Tools()
-    from pretune.api import load
     from pretune.augment.models import ModelTools
 
-    masked, first, second = (None if path is None else load(path) for path in (model, there, back))
+    masked, first, second = (None if path is None else load_model(path, session) for path in (model, there, back))
     return ModelTools(masked, first, second)

@@ -12,12 +12,16 @@ if TYPE_CHECKING:
 
 
 def load_model(path: Path, session: Session, precision: Literal["auto", "fp32"] = "auto") -> Model:
-    """Loads a model, after the process is set up for it."""
+    """Loads a model, after the process is set up for it.
+
+    Args:
+        precision: the verb's own default.
+    """
     session.start()
     session.say(f"loading {path}")
     from pretune import api
 
-    return api.load(path, device=session.device or "auto", precision=precision)
+    return api.load(path, device=session.device or "auto", precision=session.precision or precision)
 
 
 def written(session: Session, output: Path | None) -> None:

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
@@ -27,6 +27,8 @@ class Session:
 
     Attributes:
         device: auto, cpu, cuda, cuda:N or mps; auto uses a GPU if there is one.
+        precision: dtype of matmuls; auto uses bf16 where the hardware has a unit for it. By default auto, of score and
+            export fp32, and of a run that goes on what it began with.
         threads: number of CPU threads; by default one per core.
         quiet: print nothing but errors and results.
         debug: show the traceback of an error.
@@ -34,6 +36,7 @@ class Session:
     """
 
     device: str | None = None
+    precision: Literal["auto", "bf16", "fp32"] | None = None
     threads: Annotated[int | None, Parameter(show_default=False)] = None
     quiet: bool = False
     debug: bool = False
@@ -71,6 +74,7 @@ class Session:
     def overrides(self) -> list[str]:
         """Returns these flags as fields of a recipe."""
         args = [] if self.device is None else ["--device", self.device]
+        args += [] if self.precision is None else ["--precision", self.precision]
         args += [] if self.threads is None else ["--threads", str(self.threads)]
         return args + (["--track.progress", "quiet"] if self.quiet else [])
 

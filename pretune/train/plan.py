@@ -97,7 +97,7 @@ def make_plan(recipe: Recipe) -> RunPlan:
         PretuneError: whatever the run itself would raise at its beginning.
     """
     device = choose(recipe.device)
-    precision = choose_precision(recipe.precision, device)
+    precision = choose_precision(recipe.precision, device, with_peak=True)
     components = assemble(recipe, verify=False)
     samplers = components.samplers(recipe)
     draw = Draw(recipe.seed)
@@ -130,6 +130,7 @@ def make_plan(recipe: Recipe) -> RunPlan:
         steps,
         [
             *_arithmetic(recipe, samples, tokens, epoch, steps),
+            str(precision),
             *_time(precision, work, steps),
             *components.notes,
             *(f"warning: {finding}" for finding in preflight(recipe, components, device)),

@@ -101,7 +101,7 @@ def _begin(
     changes = distributed.on_main(lambda: directory.begin(recipe, facts) if directory else [])
     warnings = distributed.on_main(lambda: [f"warning: {warning}" for warning in preflight(recipe, components, device)])
     changed = [f"changed since the run began: {change}" for change in changes or []]
-    for note in [*components.notes, *(warnings or []), *changed]:
+    for note in [str(precision), *components.notes, *(warnings or []), *changed]:
         display.note(note)
     return TrainContext(
         recipe,
@@ -126,13 +126,13 @@ def _choose_device(recipe: Recipe, distributed: Distributed) -> torch.device:
 def _resolve_recipe(
     recipe: Recipe, distributed: Distributed, directory: RunDirectory | None, device: torch.device
 ) -> tuple[Recipe, Precision]:
-    """The recipe with precision and threads decided: by the run so far, else by rank 0's measurement."""
+    """The recipe with precision and threads decided: by the run so far, else by rank 0's hardware."""
 
     def resolve() -> dict[str, Any]:
         known = directory.resolve_recipe(recipe) if directory else recipe
         threads = known.threads or torch.get_num_threads()
         torch.set_num_threads(threads)
-        precision = choose_precision(known.precision, device)
+        precision = choose_precision(known.precision, device, with_peak=True)
         resolved = known.model_copy(update={"precision": precision.name, "threads": threads})
         return {"recipe": resolved.model_dump(mode="json"), "precision": vars(precision)}
 

@@ -1,25 +1,41 @@
+import pytest
 import torch
 
 from pretune.runtime import precision
 from pretune.runtime.allocator import tune_allocator
-from pretune.runtime.precision import choose_precision, fingerprint
+from pretune.runtime.precision import bf16_unit, choose_precision, fingerprint
 
 CPU = torch.device("cpu")
 
 
-def test_auto_takes_what_the_probe_finds_faster(monkeypatch):
-    speeds = {"bf16": 4e11, "fp32": 1e11}
+def test_auto_asks_the_hardware_and_not_the_clock(monkeypatch):
+    """A loaded machine measured bf16 slower than fp32, and `evaluate` gave 6.58973 one time and 6.58945 the next."""
+    speeds = {"bf16": 1e11, "fp32": 4e11}
     monkeypatch.setattr(precision, "measure", lambda device, name: speeds[name])
-    monkeypatch.setattr(precision, "_native_bf16", lambda device: True)
-    found = choose_precision("auto", CPU)
-    assert (found.name, found.peak) == ("bf16", 4e11)
-    assert "400" in found.why
-    speeds["bf16"] = 1.1e11
-    assert choose_precision("auto", CPU).name == "fp32"
-    speeds["bf16"] = 4e11
-    monkeypatch.setattr(precision, "_native_bf16", lambda device: False)
+    monkeypatch.setattr(precision, "bf16_unit", lambda device: "AVX512_BF16")
+    chosen = choose_precision("auto", CPU, with_peak=True)
+    assert (chosen.name, chosen.peak) == ("bf16", 1e11)
+    assert str(chosen) == "precision: bf16 (AVX512_BF16; choose fp32 for unrounded results)"
+    monkeypatch.setattr(precision, "bf16_unit", lambda device: "")
     assert choose_precision("auto", CPU).name == "fp32"
     assert choose_precision("bf16", CPU).name == "bf16"
+
+
+def test_nothing_is_measured_where_no_peak_is_asked_for(monkeypatch):
+    monkeypatch.setattr(precision, "measure", lambda device, name: pytest.fail("the clock was asked"))
+    assert {choose_precision("auto", CPU).name for _ in range(3)} == {"bf16" if bf16_unit(CPU) else "fp32"}
+    assert choose_precision("fp32", CPU).peak == 0.0
+
+
+def test_the_unit_is_torchs_name_of_what_the_cpu_has(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert bf16_unit(CPU) == "AVX512_BF16"
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert bf16_unit(CPU) == "AMX"
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert bf16_unit(CPU) == "", "without oneDNN nothing uses the unit"
 
 
 def test_autocast_leaves_weights_alone():
