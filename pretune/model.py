@@ -19,16 +19,14 @@ from pretune.evaluate.embed import Embedder, budget_of
 from pretune.evaluate.engine import evaluate_examples, predict_examples
 from pretune.evaluate.fill import Guess, fill
 from pretune.evaluate.likelihood import Masking, Score, score
-from pretune.evaluate.recorded import head_makers, trained_task
+from pretune.evaluate.read import read_network, read_unrounded
+from pretune.evaluate.recorded import trained_task
 from pretune.evaluate.stores import evaluate_folder
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateConfig, GenerateOptions
 from pretune.generate.session import context_length
-from pretune.interop.deltas import is_delta, load_delta, read_record
 from pretune.interop.description import labelled_role
 from pretune.interop.export import Exported, Format, export_model
-from pretune.interop.huggingface import load_model
-from pretune.interop.metadata import read_metadata
 from pretune.interop.model_tokenizer import fit_tokenizer
 from pretune.interop.weights import SHARD_BYTES
 from pretune.models.fuse import fuse
@@ -70,7 +68,7 @@ def load(
     """
     torch_device = choose(device)
     own = Tokenizer.load(path if tokenizer is None else tokenizer)
-    network = _read_network(Path(path), own)
+    network = read_network(Path(path), own)
     if own.vocabulary.size > network.vocab_size:
         raise DataError(
             f"{tokenizer or path}: the tokenizer has {own.vocabulary.size} tokens, the model of {path} only "
@@ -366,15 +364,12 @@ class Model:
                 by default the modules, prompts and lengths that the model's training or its files said, if any.
 
         Raises:
-            UsageError: the model was loaded in bf16, so that its own weights are gone.
-            DataError: what was read again differs; nothing was changed in the directory.
+            DataError: what was read again differs, and nothing was changed in the directory; or the model was rounded
+                to bf16 when it was loaded, and its files have changed since.
+            CannotCreateError: the directory holds another model.
         """
-        if self._is_bf16:
-            raise UsageError(
-                'this model was rounded to bf16 when it was loaded; load it with precision="fp32" to export'
-            )
         return export_model(
-            self.network,
+            read_unrounded(self.network, self.folder, self.tokenizer) if self._is_bf16 else self.network,
             directory,
             self.tokenizer,
             format=format,
@@ -387,15 +382,6 @@ class Model:
         if cut := data_stats(rows)["examples_cut"]:
             _warn([f"{cut} of {len(examples)} texts are longer than {self.length} tokens and were cut"])
         return rows
-
-
-def _read_network(path: Path, tokenizer: Tokenizer) -> LanguageModel:
-    """A model with all its heads, those of its recorded task and objectives too."""
-    if is_delta(path):
-        metadata = read_record(path).metadata
-        return load_delta(path, makers=head_makers(metadata, path, tokenizer.vocabulary))
-    makers = head_makers(read_metadata(path), path, tokenizer.vocabulary) if path.is_dir() else {}
-    return load_model(path, makers=makers)
 
 
 def _options(options: GenerateOptions) -> GenerateConfig:

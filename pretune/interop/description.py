@@ -25,13 +25,14 @@ from pretune.interop.weight_names import architecture, body_prefixes, own_roles,
 from pretune.models.head_table import encoder_class_of
 from pretune.models.model import Config, Family, LanguageModel, get_family
 from pretune.models.standard_heads import LABELLED_HEADS
-from pretune.nn.heads import ProblemType, SequenceHead
+from pretune.nn.heads import ProblemType, ScoreOutput, SequenceHead
 from pretune.nn.model_protocol import find_language_head
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 _SPECIAL = tuple(f"{role}_token_id" for role in ("pad", "bos", "eos", "cls", "sep"))
 _WRITING = ("forced_bos_token_id", "forced_eos_token_id", "bad_words_ids", "decoder_start_token_id")
 _LABEL_LIMIT = 100_000
+_CROSS_ENCODER_OUTPUTS: Mapping[str, ScoreOutput] = {"Identity": "value", "Sigmoid": "sigmoid"}
 
 
 @dataclass
@@ -44,6 +45,8 @@ class Description:
         roles: heads that the files carry.
         labels: names of the classes where the file gives them.
         problem_type: what the scores of a sequence are.
+        output: what is said of the scores of a sequence; None for what the problem type means.
+        states_problem_type: the file says what the scores of a sequence are.
         extras: fields that pretune does not use and hands on.
         carried: files that are handed on.
         metadata: what pretune wrote beside them.
@@ -59,12 +62,19 @@ class Description:
     roles: tuple[str, ...]
     labels: list[str] | None = None
     problem_type: ProblemType = "single_label_classification"
+    output: ScoreOutput | None = None
+    states_problem_type: bool = False
     extras: dict[str, Any] = field(default_factory=dict)
     carried: CarriedFiles = field(default_factory=CarriedFiles)
     metadata: Metadata = field(default_factory=Metadata)
     has_metadata: bool = False
     notes: list[str] = field(default_factory=list)
     is_causal_class: bool = False
+
+    def describes(self, head: SequenceHead) -> bool:
+        """Whether a head is the one that the files hold, and not one that somebody makes anew."""
+        return head.problem_type == self.problem_type and (self.labels is None or head.labels == self.labels)
+
     training_notes: list[str] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
 
@@ -148,7 +158,9 @@ def interpret(
         heads.roles,
         _labels(path, config_fields),
         _problem_type(path, config_fields),
-        handed_on_fields(config_fields, config_table(module)),
+        output=_score_output(path, config_fields),
+        states_problem_type=config_fields.get("problem_type") is not None,
+        extras=handed_on_fields(config_fields, config_table(module)),
         metadata=metadata,
         has_metadata=FIELD in config_fields,
         notes=notes,
@@ -245,13 +257,52 @@ def _problem_type(path: Path, config_fields: Mapping[str, Any]) -> ProblemType:
     """Reads what the scores of a sequence mean; by default a number where there is one label."""
     stated = config_fields.get("problem_type")
     if stated is None:
-        labels = config_fields.get("id2label")
-        single = isinstance(labels, dict) and len(labels) == 1
-        return "regression" if single else "single_label_classification"
+        return "regression" if _counts_one_label(config_fields) else "single_label_classification"
     for known in get_args(ProblemType):
         if stated == known:
             return cast(ProblemType, known)
     raise DataError(f"{path}: field 'problem_type' = {str(stated)[:80]!r}: expected {', '.join(get_args(ProblemType))}")
+
+
+def _score_output(path: Path, config_fields: Mapping[str, Any]) -> ScoreOutput | None:
+    """Reads what is said of a sequence's scores, where the problem type does not tell.
+
+    `transformers` and `sentence-transformers` take the one score of a model as a probability, unless the files say that
+    it is a value, or name another activation for it.
+
+    Raises:
+        DataError: an activation that is not known here.
+    """
+    stated = config_fields.get("sentence_transformers")
+    activation = stated.get("activation_fn") if isinstance(stated, Mapping) else None
+    field_name = "sentence_transformers.activation_fn"
+    if activation is None:
+        field_name = "sbert_ce_default_activation_function"
+        activation = config_fields.get(field_name)
+    if activation is not None:
+        output = _CROSS_ENCODER_OUTPUTS.get(str(activation).rpartition(".")[2])
+        if output is None or not str(activation).startswith("torch.nn."):
+            raise DataError(
+                f"{path}: field {field_name!r} = {shown_value(activation)}: expected torch's "
+                f"{' or '.join(_CROSS_ENCODER_OUTPUTS)}; correct the field"
+            )
+        return output if _counts_one_label(config_fields) else None
+    return "sigmoid" if config_fields.get("problem_type") is None and _counts_one_label(config_fields) else None
+
+
+def _counts_one_label(config_fields: Mapping[str, Any]) -> bool:
+    labels = config_fields.get("id2label")
+    return len(labels) == 1 if isinstance(labels, dict) and labels else config_fields.get("num_labels") == 1
+
+
+def read_labels(folder: Path) -> list[str] | None:
+    """Reads the names of the classes in a model folder's `config.json`; None where there are none.
+
+    Raises:
+        DataError: a damaged file.
+    """
+    path = folder / "config.json"
+    return _labels(path, read_json(path)) if path.is_file() else None
 
 
 def labelled_role(model: LanguageModel) -> str | None:
@@ -295,7 +346,7 @@ def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[st
     if role is not None and labels is not None:
         config["id2label"] = {str(n): label for n, label in enumerate(labels)}
         config["label2id"] = {label: n for n, label in enumerate(labels)}
-        if isinstance(head := model.heads[role], SequenceHead):
+        if isinstance(head := model.heads[role], SequenceHead) and head.states_problem_type:
             config["problem_type"] = head.problem_type
         if config.get("pad_token_id") is None:
             config["pad_token_id"] = config.get("eos_token_id")

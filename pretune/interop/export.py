@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from pretune.batch import ragged
 from pretune.draw import Draw
-from pretune.errors import DataError
+from pretune.errors import CannotCreateError, DataError, PretuneError
 from pretune.interop.huggingface import load_model, model_folder, write_model
 from pretune.interop.recorded_heads import head_sources
-from pretune.interop.weights import SHARD_BYTES
+from pretune.interop.weight_names import export_weights
+from pretune.interop.weights import SHARD_BYTES, SHARDED, SINGLE, Weights
 from pretune.models.flops import count_parameters
 from pretune.models.head_table import weight_map_of
 from pretune.models.model import LanguageModel
@@ -68,13 +69,14 @@ def export_model(
         DataError: a family that `transformers` cannot have, or what was read again differs; nothing was changed in the
             directory.
         StorageError: the disk is full or fails.
-        CannotCreateError: no permission, or a file in the way.
+        CannotCreateError: no permission, a file in the way, or the directory holds another model.
     """
     if weight_map_of(model.family) is None:
         raise DataError(
             f"family {model.family} has no WEIGHT_MAP, so that no other software knows its weights and it cannot be "
             "exported; its folder is read by pretune.load, or give the family a WEIGHT_MAP"
         )
+    _refuse_other_model(Path(directory), model)
     with model_folder(Path(directory)) as folder:
         write_model(
             model,
@@ -96,6 +98,30 @@ def export_model(
                 "config.json does not say all that the model does"
             )
     return Exported(count_parameters(model), len(written), difference)
+
+
+def _refuse_other_model(directory: Path, model: LanguageModel) -> None:
+    """Refuses to write over another model; the same one may be written again, in another format too.
+
+    Raises:
+        CannotCreateError: the directory holds another model, or files of one that cannot be read.
+    """
+    if not any((directory / name).exists() for name in ("config.json", SINGLE, SHARDED)):
+        return
+    try:
+        own, there = export_weights(model), Weights(directory)
+        same = own.keys() == there.shapes.keys() and all(_is_rounded(own[n], there.read(n)) for n in own)
+    except PretuneError:
+        same = False
+    if not same:
+        raise CannotCreateError(
+            f"{directory}: holds another model, which would be lost; give a new or empty directory, or remove it first"
+        )
+
+
+def _is_rounded(tensor: Tensor, stored: Tensor) -> bool:
+    """Whether a tensor of a file is this one in the file's format."""
+    return tensor.shape == stored.shape and torch.equal(tensor.detach().cpu().to(stored.dtype), stored)
 
 
 @torch.inference_mode()

@@ -31,6 +31,8 @@ COMMON_FIELDS: FieldTable = {
     "num_labels": done("the number of classes, where `id2label` is absent", types=(int,)),
     "_num_labels": done("an older name of `num_labels`", types=(int,)),
     "problem_type": done("what the scores of a sequence are"),
+    "sentence_transformers": handed_on("of it `activation_fn` is done: what is said of one score", types=(dict,)),
+    "sbert_ce_default_activation_function": handed_on("done: what is said of one score", types=(str,)),
     "tokenizer_class": done("which rules the tokenizer's files are read by", types=(str,)),
     **dict.fromkeys(
         ("dtype", "torch_dtype"), no_effect("weights keep their values; `precision` decides the dtype", types=(str,))

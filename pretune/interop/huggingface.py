@@ -39,6 +39,7 @@ from pretune.models.model import LanguageModel, MakeHeads, construct
 from pretune.models.standard_heads import LABELLED_HEADS, HeadRequest
 from pretune.models.text_vectors import TextVectors
 from pretune.models.weight_map import Weight
+from pretune.nn.heads import SequenceHead
 from pretune.nn.vectors import PoolingMode
 from pretune.text.tokenizer.folder import transformer_folder
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -198,6 +199,10 @@ def assemble(
     else:
         names = _wanted_labels(description, table, heads, labels)
         model = construct(family, config, heads, names, description.problem_type)
+    head = dict(model.heads.items()).get("classification")
+    if isinstance(head, SequenceHead) and description.describes(head):
+        head.output = description.output or head.output
+        head.states_problem_type = description.states_problem_type
     model.extras, model.carried, model.metadata = description.extras, description.carried, description.metadata
     return model
 

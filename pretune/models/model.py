@@ -196,7 +196,8 @@ class LanguageModel(nn.Module):
             UsageError: the model has no such head.
         """
         if "classification" not in self.heads:
-            raise UsageError(f"this {self.family} has no classification head; fine-tune it first (pretune finetune)")
+            heads = f" (its heads: {', '.join(self.heads)})" if self.heads else ""
+            raise UsageError(f"this {self.family} has no classification head{heads}; fine-tune it (pretune finetune)")
         return cast(list[str], self.heads["classification"].labels)
 
     @property

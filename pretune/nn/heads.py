@@ -20,6 +20,8 @@ PoolPosition = Literal["first", "last", "mean"]
 """The row that stands for a sequence, or the mean of its rows."""
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 """What the scores of a sequence are, in the words of `config.json`."""
+ScoreOutput = Literal["softmax", "sigmoid", "value"]
+"""What is said of a sequence's scores: probabilities that exclude each other, independent ones, or the scores."""
 SINGLE_LABEL: ProblemType = "single_label_classification"
 TokenPrediction = Literal["next", "masked", "permuted"]
 """Which token a row of a language model predicts: the one after it, the one hidden in it, or any in a given order."""
@@ -176,6 +178,8 @@ class SequenceHead(nn.Module):
 
     Attributes:
         needs_all_rows: it reads every row of a sequence, not its ends alone.
+        output: what is said of the scores.
+        states_problem_type: the model's files say it; where they are silent, other readers may take it as they like.
     """
 
     def __init__(
@@ -192,6 +196,8 @@ class SequenceHead(nn.Module):
         super().__init__()
         self.labels = list(labels)
         self.problem_type = problem_type
+        self.output: ScoreOutput = score_output(problem_type, len(self.labels))
+        self.states_problem_type = True
         self.pool_position = pool_position
         self.needs_all_rows = pool_position == "mean"
         self.pooler = pooler or nn.Identity()
@@ -202,6 +208,13 @@ class SequenceHead(nn.Module):
         """Shape: (T, width) -> (N, classes)."""
         pooled = self.pooler(pool(hidden, layout, self.pool_position))  # (N, width)
         return self.linear(self.dropout(pooled))  # type: ignore[no-any-return]
+
+
+def score_output(problem_type: ProblemType, labels: int) -> ScoreOutput:
+    """What is said of scores of a problem type; a single label is there or not, which is no choice among labels."""
+    if problem_type == "regression":
+        return "value"
+    return "softmax" if problem_type == "single_label_classification" and labels > 1 else "sigmoid"
 
 
 class ChoiceHead(SequenceHead):

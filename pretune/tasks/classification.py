@@ -8,8 +8,9 @@ Source: Devlin et al. 2019 (arXiv 1810.04805), section 4.1; Radford et al. 2018,
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -41,6 +42,8 @@ from pretune.tasks.task import (
 from pretune.text.readers.labelled import LabelledText
 from pretune.text.samples.rows import Encoded, Ints, Row
 from pretune.text.tokenizer.tokenizer import Tokenizer, Vocabulary
+
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,31 @@ class Prediction:
         return self.probabilities[self.label]
 
 
-class Classification(Task[ClassificationExample, Prediction, Prediction]):
+class IndependentPrediction(Prediction):
+    """What a classifier says about a text whose labels do not exclude each other: each has its own probability."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """What a model that gives values says about one text, such as how alike two texts are.
+
+    Attributes:
+        values: of every label, in the order of the model's labels.
+    """
+
+    values: dict[str, float]
+
+    @property
+    def score(self) -> float:
+        """The value, where there is one."""
+        (value,) = self.values.values()
+        return value
+
+
+Answer = Prediction | Values
+
+
+class Classification(Task[ClassificationExample, Answer, Answer]):
     """One label a text.
 
     Args:
@@ -105,8 +132,6 @@ class Classification(Task[ClassificationExample, Prediction, Prediction]):
 
     def __init__(self, config: Config, vocabulary: Vocabulary) -> None:
         super().__init__(config, vocabulary)
-        if len(config.labels) == 1:
-            raise UsageError(f"task.labels: classification needs at least two labels, got {list(config.labels)}")
         self.config = config
         self.labels = list(config.labels)
         self._number = {label: n for n, label in enumerate(self.labels)}
@@ -123,10 +148,14 @@ class Classification(Task[ClassificationExample, Prediction, Prediction]):
         """Fill in the labels, sorted, and balanced class weights.
 
         Raises:
-            DataError: no examples, an example without a label, fewer than two labels, or a label that `labels` lacks.
+            UsageError: one label.
+            DataError: labels that are numbers and words, no examples, an example without a label, fewer than two
+                labels, or a label that `labels` lacks.
         """
+        if len(config.labels) == 1:
+            raise UsageError(f"task.labels: classification needs at least two labels, got {list(config.labels)}")
         counts = count_labels(examples)
-        labels = config.labels or tuple(sorted(counts))
+        labels = config.labels or tuple(order_labels(counts, examples))
         known = set(labels)
         for example in examples:
             if example.label not in known:
@@ -207,34 +236,43 @@ class Classification(Task[ClassificationExample, Prediction, Prediction]):
         correct = (logits.detach().argmax(dim=1) == label).sum()
         return [Term(self.name, total, label.numel(), self.config.weight, correct)]
 
-    def decode(self, model: TrainableModel, rows: RowBatch, tokenizer: Tokenizer) -> list[Prediction]:
-        """The most probable label of each sequence; the first of equals."""
-        logits = self._logits(model, model(rows.batch), rows.batch)
-        probabilities = logits.softmax(dim=1).cpu().numpy()
-        best = probabilities.argmax(axis=1).tolist()
+    def decode(self, model: TrainableModel, rows: RowBatch, tokenizer: Tokenizer) -> list[Answer]:
+        """The most probable label of each sequence, the first of equals; or its values."""
+        logits = self._logits(model, model(rows.batch), rows.batch).cpu()
+        output = get_head(model, self.role, SequenceHead).output
+        if output == "value":
+            return [Values(dict(zip(self.labels, row, strict=True))) for row in logits.tolist()]
+        probabilities = logits.softmax(dim=1) if output == "softmax" else logits.sigmoid()
+        prediction = Prediction if output == "softmax" else IndependentPrediction
         return [
-            Prediction(self.labels[n], dict(zip(self.labels, row, strict=True)))
-            for n, row in zip(best, probabilities.tolist(), strict=True)
+            prediction(self.labels[n], dict(zip(self.labels, row, strict=True)))
+            for n, row in zip(probabilities.argmax(dim=1).tolist(), probabilities.tolist(), strict=True)
         ]
 
-    def merge(self, example: ClassificationExample, answers: Sequence[Prediction]) -> Prediction:
+    def merge(self, example: ClassificationExample, answers: Sequence[Answer]) -> Answer:
         """The answer of the one row."""
         (answer,) = answers
         return answer
 
-    def score(self, predictions: Sequence[Prediction], examples: Sequence[ClassificationExample]) -> dict[str, float]:
+    def score(self, predictions: Sequence[Answer], examples: Sequence[ClassificationExample]) -> dict[str, float]:
         """Accuracy, macro F1, Matthews' coefficient; precision, recall, F1 and count of each label.
 
         Macro F1 is the official average: over the labels that the truth or the predictions hold.
 
         Raises:
             DataError: an example without a label.
+            UsageError: predictions that are values, or of labels that do not exclude each other.
         """
         from sklearn import metrics  # 100 MB with what it imports, which a model in use has no need of
 
         count_labels(examples, min_labels=1)
         truth = [example.label for example in examples]
-        guess = [prediction.label for prediction in predictions]
+        guess = [prediction.label for prediction in predictions if type(prediction) is Prediction]
+        if len(guess) < len(truth):
+            raise UsageError(
+                "this model's config.json says problem_type regression or multi_label_classification, or one label: "
+                "evaluate compares one label of several; use predict, and score what it writes"
+            )
         precision, recall, f1, support = metrics.precision_recall_fscore_support(
             truth, guess, labels=self.labels, zero_division=0.0
         )
@@ -277,6 +315,27 @@ def count_labels(examples: Sequence[ClassificationExample], min_labels: int = 2)
             f"classification needs at least {min_labels} different labels (is label_column right?)"
         )
     return counts
+
+
+def order_labels(labels: Iterable[str], examples: Sequence[ClassificationExample]) -> list[str]:
+    """Sorts labels: numbers by their value, words as text.
+
+    Raises:
+        DataError: some are numbers and others are words.
+    """
+    names = list(labels)
+    numbers = [name for name in names if _NUMBER.fullmatch(name.strip())]
+    if not numbers:
+        return sorted(names)
+    if len(numbers) == len(names):
+        return sorted(names, key=lambda name: (float(name), name))
+    words = [name for name in names if name not in numbers]
+    odd = words if len(words) < len(numbers) else numbers
+    example = next(example for example in examples if example.label in odd)
+    raise DataError(
+        f"{example.origin}: label {example.label!r}: {len(numbers)} of the labels are numbers, such as {numbers[0]!r}, "
+        f"and {len(words)} are words, such as {words[0]!r}; correct the label, or name all labels in task.labels"
+    )
 
 
 def _unseen(example: ClassificationExample, labels: Sequence[str], problem: str) -> str:

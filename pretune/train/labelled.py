@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from pretune.config import validate
 from pretune.errors import UsageError
 from pretune.find import find_class
-from pretune.tasks.task import AnyTask, Task, data_stats, read_examples
+from pretune.interop.description import read_labels
+from pretune.tasks.task import AnyTask, Example, Task, data_stats, read_examples
 from pretune.text.readers.labelled import Data
 from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoded
@@ -49,7 +51,8 @@ class LabelledData:
         self.train = read_examples(reader, data.train if train_data is None else train_data, task.needs_labels)
         held_out = data.validation or None if validation_data is None else validation_data
         self.validation = [] if held_out is None else read_examples(reader, held_out)
-        self.task = task(task.resolve_config(config, self.train), tokenizer.vocabulary)
+        resolved = _with_known_order(task, config, task.resolve_config(config, self.train), recipe, self.train)
+        self.task = task(resolved, tokenizer.vocabulary)
         self.notes: list[str] = []
         self._length, self._tokenizer = data.length, tokenizer
         self._rows: dict[str, list[Encoded]] = {}
@@ -118,6 +121,20 @@ def _read_task(recipe: Recipe) -> tuple[type[AnyTask], Task.Config]:
         raise UsageError(f"recipe: field 'task.{name}.columns': columns are named in data.columns; move them there")
     config = validate(task.Config, fields, f"task.{name}")
     return task, config.model_copy(update={"columns": recipe.data.columns})
+
+
+def _with_known_order(
+    task: type[AnyTask], config: Task.Config, resolved: Task.Config, recipe: Recipe, examples: Sequence[Example]
+) -> Task.Config:
+    """Orders the labels of the training data as the model's files have them, where they are the same labels."""
+    labels = getattr(resolved, "labels", None)
+    if not labels or getattr(config, "labels", None) or recipe.model.init is None:
+        return resolved
+    known = read_labels(Path(recipe.model.init))
+    if known is None or known == list(labels) or sorted(known) != sorted(labels):
+        return resolved
+    ordered: Task.Config = task.resolve_config(config.model_copy(update={"labels": tuple(known)}), examples)
+    return ordered
 
 
 def _digest(rows: Sequence[Encoded]) -> str:

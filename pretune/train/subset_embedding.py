@@ -46,4 +46,5 @@ def restore_embedding(model: LanguageModel) -> None:
 
 
 def _shared(model: nn.Module, weight: Tensor) -> bool:
-    return sum(own is weight for module in model.modules() for own in module.parameters(recurse=False)) > 1
+    """Whether a weight stands at several places, as the vocabulary of an encoder-decoder does on both sides."""
+    return sum(own is weight for _, own in model.named_parameters(remove_duplicate=False)) > 1

@@ -9,11 +9,12 @@ import parity
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from tinymodels import byte_tokenizer, save_bert, word_tokenizer
 
 from pretune import api
 from pretune.cli import main
-from pretune.errors import DataError, UsageError
+from pretune.errors import CannotCreateError, DataError
 from pretune.find import variants
 from pretune.interop import export as module
 from pretune.interop.export import export_model
@@ -90,8 +91,31 @@ def test_verb_and_library(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out")
     assert main(["export", str(tmp_path / "model"), str(tmp_path / "out"), "--max-shard-gb", "0"]) == 64
     half = api.load(tmp_path / "model", precision="bf16")
-    with pytest.raises(UsageError, match='load it with precision="fp32"'):
-        half.export(tmp_path / "out")
+    half.export(tmp_path / "half")  # what was rounded is read again: the README's own example on a CPU with bf16
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "half" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    weights = tmp_path / "model" / "model.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
+    with pytest.raises(DataError, match="is another than when the model was loaded"):
+        half.export(tmp_path / "third")
+
+
+def test_another_model_is_not_written_over(tmp_path: Path) -> None:
+    """A classifier became a BertForPreTraining."""
+    save_bert(tmp_path / "labels", word_tokenizer(), transformers.BertForSequenceClassification, ["a", "b"])
+    save_bert(tmp_path / "mlm", word_tokenizer())
+    before = {path.name: path.read_bytes() for path in (tmp_path / "labels").iterdir()}
+    model = api.load(tmp_path / "mlm", "cpu", "fp32")
+    with pytest.raises(CannotCreateError, match="holds another model"):
+        model.export(tmp_path / "labels")
+    assert main(["export", str(tmp_path / "mlm"), str(tmp_path / "labels")]) == CannotCreateError.code
+    assert {path.name: path.read_bytes() for path in (tmp_path / "labels").iterdir()} == before
+    model.export(tmp_path / "out")
+    model.export(tmp_path / "out", format="bf16")  # the same one may be written again
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "config.json").write_text("{}")
+    with pytest.raises(CannotCreateError, match="holds another model"):
+        model.export(tmp_path / "odd")
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])

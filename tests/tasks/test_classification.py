@@ -93,8 +93,14 @@ def test_label_unseen_in_training() -> None:
     "config", [{"labels": ("a",)}, {"labels": LABELS, "class_weights": {"goood": 2.0}}], ids=["one label", "misspelt"]
 )
 def test_config_refuses(config: dict[str, object]) -> None:
+    checked = Classification.Config.model_validate(config)
+
+    def use() -> None:
+        Classification(checked, WORDS.vocabulary)
+        Classification.resolve_config(checked, examples("a", "a"))
+
     with pytest.raises(UsageError, match=r"at least two|did you mean 'good'"):
-        Classification(Classification.Config.model_validate(config), WORDS.vocabulary)
+        use()
 
 
 def test_prepare_wraps_and_names_what_is_known() -> None:
@@ -278,3 +284,23 @@ def test_tokens_are_all_that_a_batch_may_hold():
 
     for kind in (Noisy, Prompted):
         assert kind(task.config, WORDS.vocabulary).tokens(rows) is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "order"),
+    [
+        ([str(n) for n in range(11, -1, -1)], tuple(str(n) for n in range(12))),
+        (["10", "-1", "2.5", "2"], ("-1", "2", "2.5", "10")),
+        (["b", "a", "nan"], ("a", "b", "nan")),
+    ],
+)
+def test_numbers_are_ordered_by_their_value(labels: list[str], order: tuple[str, ...]) -> None:
+    """Labels 0..11 gave id2label {2: "10", 3: "11", 4: "2"}."""
+    assert Classification.resolve_config(Classification.Config(), examples(*labels)).labels == order
+
+
+def test_labels_that_are_numbers_and_words() -> None:
+    with pytest.raises(DataError, match=r"csv:4: label 'two': 2 of the labels are numbers, such as '0', and 1 are"):
+        Classification.resolve_config(Classification.Config(), examples("0", "1", "two", "0"))
+    named = Classification.Config(labels=("0", "1", "two"))
+    assert Classification.resolve_config(named, examples("0", "1", "two", "0")).labels == ("0", "1", "two")
