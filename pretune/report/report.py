@@ -5,110 +5,23 @@ It is made of `metrics.jsonl`, `recipe.toml`, `data_stats.json`, `samples.json` 
 
 from __future__ import annotations
 
-import json
 import math
 import tomllib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from html import escape
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Any
 
 import numpy as np
 
 from pretune import __version__
-from pretune.config import flatten
 from pretune.disk import replace_file
-from pretune.errors import DataError, MissingInputError
-from pretune.report.charts import Curve, Level, Style, Values, draw
-from pretune.report.html import card, clock, count, is_number, score, short, table, text, words
+from pretune.report.charts import Curve, Level, Style, draw
+from pretune.report.html import card, clock, is_number, score, short, table, text, words
+from pretune.report.run_files import RunFiles, read_run
 
 PAGE = "report.html"
-_ENTROPY = "unigram_entropy"
-
-
-@dataclass(frozen=True)
-class RunFiles:
-    """The files of a run directory.
-
-    Attributes:
-        rows: lines of `metrics.jsonl`, in order.
-        recipe: text of `recipe.toml`.
-        data_stats: documents and tokens read, used, truncated ...
-        facts: how the run was made and how it ended: `run.json`.
-        samples: prompts and the model's outputs.
-    """
-
-    path: Path
-    rows: list[dict[str, Any]]
-    recipe: str = ""
-    data_stats: dict[str, Any] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-    samples: list[dict[str, Any]] = field(default_factory=list)
-
-    def names(self, prefix: str = "") -> list[str]:
-        """Returns the metrics that begin with a prefix, in the order in which they first appear."""
-        metrics = dict.fromkeys(name for row in self.rows for name in row)
-        return [name for name in metrics if name.startswith(prefix)]
-
-    def series(self, name: str) -> tuple[Values, Values]:
-        """Returns a metric over the tokens of the run, or over its steps if tokens were not counted.
-
-        Shape:
-            return: (N,), (N,)
-        """
-        values = [(x, row[name]) for x, row in zip(self._positions, self.rows, strict=True) if is_number(row.get(name))]
-        points = np.asarray(values, dtype=np.float64).reshape(-1, 2)
-        return points[:, 0], points[:, 1]
-
-    def last(self, name: str) -> float | None:
-        """Returns the newest value of a metric."""
-        values = [float(row[name]) for row in self.rows if is_number(row.get(name))]
-        return values[-1] if values else None
-
-    @property
-    def abilities(self) -> dict[str, str]:
-        """What the model can do, by the name of the objective or task that taught it."""
-        abilities = self.facts.get("abilities")
-        return {str(k): str(v) for k, v in abilities.items()} if isinstance(abilities, dict) else {}
-
-    @property
-    def token_terms(self) -> list[str]:
-        """Terms whose loss is that of predicted tokens of the text."""
-        terms = self.facts.get("token_terms")
-        return [str(term) for term in terms] if isinstance(terms, list) else []
-
-    @property
-    def axis(self) -> str:
-        """What the horizontal axis of a chart counts."""
-        return f"{_UNITS[self._unit]}tokens" if self._unit else "steps"
-
-    @property
-    def entropy(self) -> float | None:
-        """Unigram entropy of the corpus in nats per token: the loss of a model that knows only token frequencies."""
-        flat = flatten(self.data_stats) | flatten(self.facts)
-        return next((float(v) for k, v in flat.items() if k.rpartition(".")[2] == _ENTROPY and is_number(v)), None)
-
-    @cached_property
-    def _unit(self) -> float:
-        """Tokens of a unit of the horizontal axis; 0 where no tokens were counted."""
-        total = max((row["tokens"] for row in self.rows if is_number(row.get("tokens"))), default=0)
-        return next((unit for unit in sorted(_UNITS, reverse=True) if total >= unit), 0.0)
-
-    @cached_property
-    def _positions(self) -> list[float]:
-        """Position of each row on the axis; a row without a token count has that of the row before it."""
-        out, tokens = [], 0.0
-        for row in self.rows:
-            tokens = row.get("tokens", tokens)
-            out.append(tokens / self._unit if self._unit else float(row.get("step", 0)))
-        return out
-
-
-_UNITS = {1.0: "", 1e3: "thousand ", 1e6: "million ", 1e9: "billion "}
 
 
 def write_report(run_dir: Path) -> Path:
@@ -124,55 +37,11 @@ def write_report(run_dir: Path) -> Path:
     return page
 
 
-def read_run(path: Path) -> RunFiles:
-    """Reads the files of a run directory; only the metrics are required."""
-    metrics = path / "metrics.jsonl"
-    if not metrics.is_file():
-        raise MissingInputError(f"{path}: no metrics.jsonl here; name the directory of a run (its recipe's `output`)")
-    recipe = path / "recipe.toml"
-    return RunFiles(
-        path,
-        _read_lines(metrics),
-        recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
-        _read_json(path / "data_stats.json", {}),
-        _read_json(path / "run.json", {}),
-        _read_json(path / "samples.json", []),
-    )
-
-
 def render(run: RunFiles) -> str:
     """Renders the page."""
     body = "\n".join(section(run) for section in _SECTIONS)
     template = resources.files("pretune.report").joinpath("report_template.html").read_text(encoding="utf-8")
     return Template(template).substitute(title=escape(_title(run)), body=body, version=__version__)
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Reads metrics line by line; a last line truncated by a crash is skipped."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(lines):
-                break
-            raise DataError(f"{path}:{number}: not a line of metrics: {error}; remove it") from None
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
-
-
-def _read_json(path: Path, default: Any) -> Any:
-    if not path.is_file():
-        return default
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not JSON: {error}; remove the file to omit its section") from None
-    if not isinstance(value, type(default)):
-        raise DataError(f"{path}: expected a JSON {'list' if default == [] else 'object'}; remove the file")
-    return value
 
 
 def _title(run: RunFiles) -> str:
@@ -200,15 +69,13 @@ def _header(run: RunFiles) -> str:
 def _tiles(run: RunFiles) -> str:
     """Renders the headline numbers."""
     tiles: list[tuple[str, str, str]] = []
-    best = run.series("eval/loss")[1]
-    if len(best):
-        where = "best of " + count(len(best), "evaluation")
-        tiles.append((f"{np.nanmin(best):.3f}", "validation loss", where))
+    if (held_out := run.saved("eval/loss")) is not None:
+        tiles.append((f"{held_out:.3f}", "validation loss", run.validation_note))
     if (loss := run.last("loss")) is not None:
         tiles.append((f"{loss:.3f}", "training loss", "last logged"))
-    tiles += [(score(v), words(name.removeprefix("eval/")), "validation, last") for name, v in _scores(run)]
+    tiles += [(score(v), words(name.removeprefix("eval/")), run.validation_note) for name, v in _scores(run)]
     if (perplexity := _perplexity(run)) is not None:
-        tiles.append((f"{perplexity:,.1f}", "perplexity", "validation, last"))
+        tiles.append((f"{perplexity:,.1f}", "perplexity", run.validation_note))
     for name, label, show in _FACTS:
         if (value := run.last(name)) is not None:
             tiles.append((show(value), label, ""))
@@ -281,8 +148,8 @@ def _entropy_note(run: RunFiles, main: str) -> str:
 
 
 def _labels(run: RunFiles) -> str:
-    """Renders the newest scores of each label, where a task has them."""
-    newest = {name: run.last(name) for name in run.names("eval/") if name.count("/") == 2}
+    """Renders the scores of each label, where a task has them."""
+    newest = {name: run.saved(name) for name in run.names("eval/") if name.count("/") == 2}
     labels = [str(label) for label in run.facts.get("labels") or ()]
     columns = [
         column
@@ -363,15 +230,15 @@ def _configuration(run: RunFiles) -> str:
 
 
 def _scores(run: RunFiles) -> list[tuple[str, float]]:
-    """Returns the newest scores of a task over all its labels."""
+    """Returns the scores of a task over all its labels."""
     names = [name for name in run.names("eval/") if name.count("/") == 1 and name != "eval/loss"]
-    return [(name, value) for name in names if (value := run.last(name)) is not None]
+    return [(name, value) for name in names if (value := run.saved(name)) is not None]
 
 
 def _perplexity(run: RunFiles) -> float | None:
     """Returns the perplexity of the term that predicts each next token."""
     term = next((name for name, ability in run.abilities.items() if ability == "generate"), None)
-    loss = run.last(f"eval/loss/{term}")
+    loss = run.saved(f"eval/loss/{term}")
     return math.exp(loss) if loss is not None and loss < 50 else None
 
 

@@ -22,11 +22,26 @@ from typing import Any, Self
 
 from pretune.config import load, to_toml
 from pretune.disk import replace_file
-from pretune.errors import CannotCreateError, DataError
+from pretune.errors import CannotCreateError, DataError, UsageError
+from pretune.train.budget import Spent
 from pretune.train.checkpoint.store import CheckpointStore
-from pretune.train.recipe import Recipe, compare, plain
+from pretune.train.recipe import Recipe, compare, matches, plain
 
 RECIPE, FACTS, DATA_STATS, LOCK = "recipe.toml", "run.json", "data_stats.json", ".lock"
+
+# What is still obeyed once the last step is done; with another value of anything else, the recipe would state what was
+# not done.
+_OBEYED_AT_THE_END = (
+    "output",
+    "resume",
+    "data.verify",
+    "data.stores",
+    "data.tokenizer",
+    "data.train",
+    "data.validation",
+    "evaluation.keep",
+    "track",
+)
 
 
 class RunDirectory:
@@ -35,6 +50,9 @@ class RunDirectory:
     Args:
         path: created where it does not exist.
         resume: a run that is there may go on.
+
+    Attributes:
+        has_finished: the run is there, and nothing is left to train of the recipe that it is to go on with.
 
     Raises:
         CannotCreateError: another process trains there, it holds something else than a run, it cannot be made, or it
@@ -49,6 +67,7 @@ class RunDirectory:
         except OSError as error:
             raise CannotCreateError(f"{path}: cannot make the run directory: {error.strerror}") from None
         self.begun = RECIPE in foreign
+        self.has_finished = False
         if foreign and not self.begun:
             raise CannotCreateError(
                 f"{path}: holds {sorted(foreign)[0]!r} but no run; give an empty or new directory as --output"
@@ -97,7 +116,9 @@ class RunDirectory:
         """The recipe with what the run decided before: precision and threads.
 
         Raises:
-            UsageError: the run in this directory has another recipe; the fields are named.
+            UsageError: the run in this directory has another recipe, or it has finished and nothing would be trained
+                with what changed; the fields are named.
+            CannotCreateError: it is to go on, or to end once more, and its checkpoints are gone.
         """
         if not self.begun:
             return recipe
@@ -108,8 +129,30 @@ class RunDirectory:
         if recipe.threads is None:
             kept["threads"] = began.threads
         resolved = recipe.model_copy(update=kept)
-        compare(plain(began), plain(resolved))
+        self._refuse_untrained(resolved, compare(plain(began), plain(resolved)))
         return resolved
+
+    def _refuse_untrained(self, recipe: Recipe, changes: list[str]) -> None:
+        """Refuse to put into the recipe of a finished run what was not done."""
+        finished = self.facts().get("finished")
+        if not finished:
+            return
+        if not self.checkpoints.steps():
+            raise CannotCreateError(
+                f"{self.path}: this run has finished, and its checkpoints are gone, so that it cannot go on; its model "
+                "is there as it was; give another --output to train anew"
+            )
+        spent = Spent(*(finished[name] for name in ("steps", "tokens", "epochs", "seconds")))
+        patience = recipe.evaluation.patience
+        out_of_patience = patience is not None and finished.get("stale_evaluations", 0) >= patience
+        self.has_finished = out_of_patience or recipe.budget.done(spent)
+        untrained = [change for change in changes if not matches(change.partition(":")[0], _OBEYED_AT_THE_END)]
+        if self.has_finished and untrained:
+            raise UsageError(
+                f"{self.path}: this run has finished ({finished['steps']:,} steps), and nothing would be trained with "
+                f"what changed: {'; '.join(untrained)}. Raise the budget to train on with it, put the old values back, "
+                "or give another --output"
+            )
 
     def begin(self, recipe: Recipe, facts: Mapping[str, Any]) -> list[str]:
         """Write recipe and facts.
@@ -131,8 +174,12 @@ class RunDirectory:
             if known or self.checkpoints.steps():  # else it was killed before it wrote its facts
                 _same_data(known.get("data", {}), facts.get("data", {}))
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        history = [*known.get("history", []), {"time": now, "changes": changes}]
-        replace_file(self.path / RECIPE, to_toml(recipe).encode())  # first: it makes the directory a run
+        step = next(iter(self.checkpoints.steps()), 0)
+        history = [*known.get("history", []), {"time": now, "step": step, "changes": changes}]
+        if not self.has_finished and (finished := known.pop("finished", None)):
+            known["finished_before"] = finished  # the model that is there until this run ends
+        text = _comments(history) + to_toml(recipe)
+        replace_file(self.path / RECIPE, text.encode())  # first: it makes the directory a run
         self.begun = True
         self.write(FACTS, {**known, **environment(), **facts, "began": known.get("began", now), "history": history})
         return changes
@@ -198,6 +245,12 @@ def _processor() -> str:
     except OSError:
         lines = []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _comments(history: list[dict[str, Any]]) -> str:
+    """What the recipe did not say from the first step on, as comments of its file."""
+    lines = [f"# from step {each.get('step', 0)} on, {change}\n" for each in history for change in each["changes"]]
+    return "".join(lines)
 
 
 def _same_data(began: Mapping[str, str], now: Mapping[str, str]) -> None:

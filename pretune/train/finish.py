@@ -45,11 +45,26 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
         **state.data_stats,
         "of_stores": _stores_used(components, context, state),
     }
-    directory.finish(
-        {**used, "seconds": state.seconds, "weights_of_step": step, "best": state.best, "best_step": state.best_step},
-        {**components.data_stats, "training": training},
-    )
-    context.display.note(f"finished: {state.step} steps, {state.tokens:,} tokens; the model is in {directory.path}")
+    facts = {
+        "seconds": state.seconds,
+        "weights_of_step": step,
+        "best": state.best,
+        "best_step": state.best_step,
+        "stale_evaluations": state.stale_evaluations,
+    }
+    directory.finish({**used, **facts}, {**components.data_stats, "training": training})
+    before = "had finished before, nothing was trained" if directory.has_finished else "finished"
+    weights = _describe_weights(context, state, step)
+    end = f"the model, {weights}, is in {directory.path}"
+    context.display.note(f"{before}: {state.step} steps, {state.tokens:,} tokens; {end}")
+
+
+def _describe_weights(context: TrainContext, state: State, step: int) -> str:
+    """Of which step the finished model's weights are, and how good these were."""
+    metric = "loss" if context.validation is None else context.validation.metric
+    if step == state.best_step and state.best is not None:
+        return f"the weights of step {step}, the best by {metric} ({state.best:.4f})"
+    return f"the weights of the last step, {step}"
 
 
 def _save(components: TrainComponents, context: TrainContext, path: Path) -> None:

@@ -6,7 +6,7 @@ Each section is declared beside the code that it configures. Reading a recipe do
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -292,7 +292,7 @@ def compare(began: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     changed = [
         (name, began.get(name), now.get(name)) for name in sorted({*began, *now}) if began.get(name) != now.get(name)
     ]
-    refused = [f"{name}: {a!r} -> {b!r}" for name, a, b in changed if not _may_change(name)]
+    refused = [f"{name}: {a!r} -> {b!r}" for name, a, b in changed if not matches(name, _MAY_CHANGE)]
     if refused:
         raise UsageError(
             "this run directory was begun with another recipe, and these fields cannot change on the way: "
@@ -302,5 +302,6 @@ def compare(began: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [f"{name}: {a!r} -> {b!r}" for name, a, b in changed]
 
 
-def _may_change(name: str) -> bool:
-    return any(name == allowed or name.startswith(f"{allowed}.") for allowed in _MAY_CHANGE)
+def matches(name: str, fields: Sequence[str]) -> bool:
+    """Whether a flat name is one of these fields, or below one of them."""
+    return any(name == field or name.startswith((f"{field}.", f"{field}[")) for field in fields)

@@ -14,7 +14,8 @@ import pytest
 
 from pretune.errors import DataError, MissingInputError
 from pretune.report.charts import Curve, Level, draw, running_mean, thin
-from pretune.report.report import read_run, render, write_report
+from pretune.report.report import render, write_report
+from pretune.report.run_files import read_run
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 

@@ -1,12 +1,14 @@
 import json
 import os
+import shutil
 import stat
 
 import pytest
-from trainkit import recipe
+from trainkit import lines, recipe
 
 from pretune.errors import CannotCreateError, DataError, UsageError
-from pretune.train import directory
+from pretune.report.report import write_report
+from pretune.train import directory, run
 from pretune.train.directory import RunDirectory, environment
 
 
@@ -39,19 +41,19 @@ def test_a_place_that_cannot_be_written(tmp_path):
 def test_facts_recipe_and_changes(tmp_path):
     path = tmp_path / "run"
     data = {"data": {"data.stores[0]": "a" * 64}}
-    with RunDirectory(path) as run:
-        assert run.begin(recipe(path, tmp_path), data) == []
+    with RunDirectory(path) as owner:
+        assert owner.begin(recipe(path, tmp_path), data) == []
     facts = json.loads((path / "run.json").read_text())
     assert facts["machine"]["cores"] == os.cpu_count()
     assert facts["versions"]["torch"]
-    with RunDirectory(path) as run:
-        changes = run.begin(recipe(path, tmp_path, budget={"steps": 20}), data)
+    with RunDirectory(path) as owner:
+        changes = owner.begin(recipe(path, tmp_path, budget={"steps": 20}), data)
     assert changes == ["budget.steps: 10 -> 20"]
     assert json.loads((path / "run.json").read_text())["history"][1]["changes"] == changes
-    with RunDirectory(path) as run, pytest.raises(UsageError, match=r"objective\.nsp: 1\.0 -> 0\.5"):
-        run.begin(recipe(path, tmp_path, objective={"nsp": 0.5}), data)
-    with RunDirectory(path) as run, pytest.raises(DataError, match=r"data.stores\[0\]: the data changed"):
-        run.begin(recipe(path, tmp_path), {"data": {"data.stores[0]": "b" * 64}})
+    with RunDirectory(path) as owner, pytest.raises(UsageError, match=r"objective\.nsp: 1\.0 -> 0\.5"):
+        owner.begin(recipe(path, tmp_path, objective={"nsp": 0.5}), data)
+    with RunDirectory(path) as owner, pytest.raises(DataError, match=r"data.stores\[0\]: the data changed"):
+        owner.begin(recipe(path, tmp_path), {"data": {"data.stores[0]": "b" * 64}})
     with pytest.raises(CannotCreateError, match="holds a run already"):
         RunDirectory(path, resume=False)
 
@@ -66,24 +68,24 @@ def test_killed_while_it_begins(tmp_path, monkeypatch, written):
             raise KeyboardInterrupt
         left.pop()(*arguments)
 
-    with monkeypatch.context() as patch, RunDirectory(path) as run:
+    with monkeypatch.context() as patch, RunDirectory(path) as owner:
         patch.setattr(directory, "replace_file", replace_file)
         with pytest.raises(KeyboardInterrupt):
-            run.begin(recipe(path, tmp_path), data)
-    with RunDirectory(path) as run:
-        assert run.begin(recipe(path, tmp_path), data) == []
-    with RunDirectory(path) as run, pytest.raises(DataError, match="the data changed"):
-        run.begin(recipe(path, tmp_path), {"data": {"data.stores[0]": "b" * 64}})
+            owner.begin(recipe(path, tmp_path), data)
+    with RunDirectory(path) as owner:
+        assert owner.begin(recipe(path, tmp_path), data) == []
+    with RunDirectory(path) as owner, pytest.raises(DataError, match="the data changed"):
+        owner.begin(recipe(path, tmp_path), {"data": {"data.stores[0]": "b" * 64}})
 
 
 def test_facts_that_are_gone_do_not_unlock_the_data(tmp_path):
     path = tmp_path / "run"
-    with RunDirectory(path) as run:
-        run.begin(recipe(path, tmp_path), {"data": {"data.stores[0]": "a" * 64}})
+    with RunDirectory(path) as owner:
+        owner.begin(recipe(path, tmp_path), {"data": {"data.stores[0]": "a" * 64}})
     (path / "run.json").unlink()
     (path / "checkpoint-2").mkdir()
-    with RunDirectory(path) as run, pytest.raises(DataError, match="the data changed"):
-        run.begin(recipe(path, tmp_path), {"data": {"data.stores[0]": "b" * 64}})
+    with RunDirectory(path) as owner, pytest.raises(DataError, match="the data changed"):
+        owner.begin(recipe(path, tmp_path), {"data": {"data.stores[0]": "b" * 64}})
 
 
 def test_the_commit_is_recorded_packed_or_not(tmp_path, monkeypatch):
@@ -101,14 +103,70 @@ def test_the_commit_is_recorded_packed_or_not(tmp_path, monkeypatch):
 
 def test_what_was_measured_once_stays(tmp_path):
     path = tmp_path / "run"
-    with RunDirectory(path) as run:
-        run.begin(recipe(path, tmp_path, precision="bf16", threads=3), {})
-    with RunDirectory(path) as run:
-        found = run.resolve_recipe(recipe(path, tmp_path, precision="auto", threads=None))
+    with RunDirectory(path) as owner:
+        owner.begin(recipe(path, tmp_path, precision="bf16", threads=3), {})
+    with RunDirectory(path) as owner:
+        found = owner.resolve_recipe(recipe(path, tmp_path, precision="auto", threads=None))
     assert (found.precision, found.threads) == ("bf16", 3)
 
 
 def test_files_are_readable_by_others(tmp_path):
-    with RunDirectory(tmp_path / "run") as run:
-        run.begin(recipe(tmp_path / "run", tmp_path), {})
+    with RunDirectory(tmp_path / "run") as owner:
+        owner.begin(recipe(tmp_path / "run", tmp_path), {})
     assert stat.S_IMODE((tmp_path / "run/recipe.toml").stat().st_mode) & 0o444
+
+
+CONSTANT = {"kind": "constant", "warmup": 0.0, "decay": 0.0}
+
+
+def test_a_finished_run_does_not_state_what_was_not_done(tmp_path, store, capsys):
+    """It trained nothing, said "finished", and recipe.toml and report then stated the new learning rate."""
+    path = tmp_path / "run"
+    run.pretrain(recipe(path, store, budget={"steps": 4}, schedule=CONSTANT))
+    before = (path / "recipe.toml").read_bytes()
+    with pytest.raises(UsageError, match=r"has finished \(4 steps\).*optimizer.lr: 0.0005 -> 0.01.*Raise the budget"):
+        run.pretrain(recipe(path, store, budget={"steps": 4}, optimizer={"lr": 0.01}, schedule=CONSTANT))
+    for over in ({"budget": {"steps": 3}}, {"budget": {"steps": 4}, "evaluation": {"samples": 8}}):
+        with pytest.raises(UsageError, match="nothing would be trained with what changed"):
+            run.pretrain(recipe(path, store, schedule=CONSTANT, **over))
+    assert (path / "recipe.toml").read_bytes() == before
+    capsys.readouterr()
+    run.pretrain(recipe(path, store, budget={"steps": 4}, schedule=CONSTANT, track={"progress": "plain"}))
+    assert "had finished before, nothing was trained" in capsys.readouterr().err
+    run.pretrain(recipe(path, store, budget={"steps": 8}, optimizer={"lr": 0.01}, schedule=CONSTANT))
+    assert [line["lr"] for line in lines(path) if "lr" in line] == [5e-4, 5e-4, 0.01, 0.01]
+    text = (path / "recipe.toml").read_text()
+    assert "# from step 4 on, optimizer.lr: 0.0005 -> 0.01\n" in text
+    facts = json.loads((path / "run.json").read_text())
+    assert facts["history"][-1]["step"] == 4
+    assert (facts["finished_before"]["steps"], facts["finished"]["steps"]) == (4, 8)
+
+
+def test_a_finished_run_without_checkpoints_is_left_as_it_is(tmp_path, store):
+    path = tmp_path / "run"
+    run.pretrain(recipe(path, store, budget={"steps": 2}))
+    for checkpoint in path.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    weights = (path / "model.safetensors").read_bytes()
+    for steps in (2, 4):
+        with pytest.raises(CannotCreateError, match="its checkpoints are gone"):
+            run.pretrain(recipe(path, store, budget={"steps": steps}))
+    assert (path / "model.safetensors").read_bytes() == weights
+
+
+def test_screen_report_and_file_speak_of_the_same_weights(tmp_path, store, capsys):
+    """Tiles were of the last step and the saved model of the best."""
+    path, over = tmp_path / "run", {"every": 1, "samples": 16, "keep": "best"}
+    rest = {"optimizer": {"lr": 0.3}, "budget": {"steps": 7}}
+    run.pretrain(recipe(path, store, evaluation=over, track={"progress": "plain"}, **rest))
+    finished = json.loads((path / "run.json").read_text())["finished"]
+    step, best = finished["weights_of_step"], finished["best"]
+    losses = {line["step"]: line["eval/loss"] for line in lines(path) if "eval/loss" in line}
+    assert step < 7
+    assert (best, best) == (losses[step], min(losses.values()))
+    assert f"the weights of step {step}, the best by loss ({best:.4f})" in capsys.readouterr().err
+    page = write_report(path).read_text()
+    tile = f"<b>{best:.3f}</b><span>validation loss</span><small>validation, step {step} (saved)</small>"
+    assert tile in page
+    run.pretrain(recipe(path, store, evaluation={**over, "keep": "last"}, **rest))
+    assert f"<b>{losses[7]:.3f}</b><span>validation loss</span>" in write_report(path).read_text()
