@@ -333,6 +333,8 @@ def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[st
         "dtype": str(next(model.embedding.parameters()).dtype).removeprefix("torch."),
     }
     config |= {name: value for name, value in model.extras.items() if name not in config}
+    if "n_positions" in config:
+        config.setdefault("n_ctx", config["n_positions"])  # the older name, which llama.cpp's converter reads
     if tokenizer is not None:
         vocabulary = tokenizer.vocabulary
         special = {"pad_token_id": vocabulary.pad, "bos_token_id": vocabulary.bos, "eos_token_id": vocabulary.ending}

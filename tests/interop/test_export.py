@@ -74,6 +74,13 @@ def test_a_weight_that_comes_back_as_another(monkeypatch: pytest.MonkeyPatch, tm
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_gpt2_has_the_older_name_of_its_length(tmp_path: Path) -> None:
+    """llama.cpp's converter stops at a GPT-2 without `n_ctx`."""
+    export_model(make("gpt2"), tmp_path / "out", byte_tokenizer())
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["n_ctx"] == config["n_positions"]
+
+
 def test_a_configuration_that_does_not_say_all(tmp_path: Path) -> None:
     """Equal weights are not enough: the model computes with something that its configuration does not hold."""
     model = make("bert")

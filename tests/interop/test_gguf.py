@@ -229,6 +229,17 @@ def test_a_sentencepiece_tokenizer_in_the_file(prefix: bool, tmp_path: Path) -> 
             Tokenizer.load(write(tmp_path / "other.gguf", theirs, family, **{**metadata, name: value}))
 
 
+def test_scores_that_do_not_order_the_merges_are_refused(tmp_path: Path) -> None:
+    """llama.cpp's converter writes -1000 for all of a byte-fallback BPE: 321 of 1,129 words had other ids there."""
+    _, metadata = sentencepieces(tmp_path, prefix=True)
+    theirs, family = make("llama")
+    equal = {**metadata, "tokenizer.ggml.scores": [-1000.0] * len(metadata["tokenizer.ggml.scores"])}
+    with pytest.raises(
+        DataError, match=r"tokenizer\.ggml\.scores': .* have one score, -1000, .* use the tokenizer\.json"
+    ):
+        Tokenizer.load(write(tmp_path / "model.gguf", theirs, family, **equal))
+
+
 def test_waves_that_are_scaled_in_another_way_are_refused(tmp_path: Path) -> None:
     theirs, family = make("llama llama3")
     theirs.model.rotary_emb.inv_freq[5] *= 1.01

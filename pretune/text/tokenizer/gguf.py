@@ -135,6 +135,22 @@ def _bytes(path: Path, own: Mapping[str, Any], pieces: Sequence[str]) -> tokeniz
     return backend
 
 
+def _check_scores(path: Path, merges: Sequence[tuple[str, str]], scores: Mapping[str, float]) -> None:
+    """Refuses scores that do not say what is merged first: llama.cpp merges pieces of one score from left to right.
+
+    Raises:
+        DataError: naming two pieces of one score.
+    """
+    by_score: dict[float, str] = {}
+    for piece in dict.fromkeys(left + right for left, right in merges):
+        other = by_score.setdefault(scores[piece], piece)
+        if other != piece:
+            raise DataError(
+                f"{path}: field 'tokenizer.ggml.scores': {other!r} and {piece!r} have one score, {scores[piece]:g}, so "
+                "that the file does not say which is merged first; use the tokenizer.json of the model it was made of"
+            )
+
+
 def _pieces(path: Path, own: Mapping[str, Any], pieces: Sequence[str]) -> tokenizers.Tokenizer:
     """BPE by scores, as sentencepiece has it."""
     scores = _list(own, "scores")
@@ -144,9 +160,9 @@ def _pieces(path: Path, own: Mapping[str, Any], pieces: Sequence[str]) -> tokeni
     if not isinstance(unknown, int) or not 0 <= unknown < len(pieces):
         raise DataError(f"{path}: tokenizer.ggml.unknown_token_id {unknown!r} is not one of {len(pieces)} tokens")
     vocabulary = {piece: n for n, piece in enumerate(pieces)}
-    model = models.BPE(
-        vocabulary, merges_of(pieces, scores), unk_token=pieces[unknown], fuse_unk=True, byte_fallback=True
-    )
+    merges = merges_of(pieces, scores)
+    _check_scores(path, merges, {piece: float(score) for piece, score in zip(pieces, scores, strict=True)})
+    model = models.BPE(vocabulary, merges, unk_token=pieces[unknown], fuse_unk=True, byte_fallback=True)
     backend = tokenizers.Tokenizer(model)
     metaspace(backend, [], prefix=bool(own.get("add_space_prefix", True)), split=False, byte_fallback=True)
     return backend

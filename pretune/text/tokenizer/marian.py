@@ -2,9 +2,11 @@
 
 Their vocab.json has the ids of the pieces of both languages. source.spm cuts what is read, a Unigram; what is written
 comes back from the pieces alone. A piece of the other language is taken only where no piece of source.spm will do, so
-that a text to read has the ids that `transformers.MarianTokenizer` gives it. Two limits: texts to learn to write are
-cut by source.spm as well and not by target.spm, and a piece of source.spm without an id is not used, where there it
-would be the unknown token.
+that a text to read has the ids that `transformers.MarianTokenizer` gives it. The limits, which are said: texts to learn
+to write are cut by source.spm as well and not by target.spm; a run of characters that source.spm does not know is cut
+into pieces of the other language, where there it is one unknown token or one piece; a language code counts anywhere,
+where there only at the beginning; and a piece of source.spm without an id is not used, where there it would be the
+unknown token.
 
 Source: Junczys-Dowmunt et al. 2018, arXiv 1804.00344; Tiedemann and Thottingal 2020 (OPUS-MT) for the files.
 """
@@ -22,6 +24,10 @@ from tokenizers import models, processors
 from pretune.errors import DataError
 from pretune.text.tokenizer import sentencepiece
 
+LIMITS = (
+    "source.spm cuts what is written too, and characters that it does not know are cut into pieces of vocab.json one "
+    "by one; `transformers` takes target.spm, and one unknown token for a run of them"
+)
 log = logging.getLogger(__name__)
 SOURCE = "source.spm"
 _SPECIAL = {"unk": "<unk>", "eos": "</s>", "pad": "<pad>"}
@@ -43,6 +49,12 @@ def read_marian(folder: Path, vocab: Any, settings: Mapping[str, Any]) -> tokeni
     if settings.get("separate_vocabs"):
         raise DataError(f"{folder}: separate_vocabs: a vocabulary for each side is not known here, only a shared one")
     special = {role: sentencepiece.token_of(settings, role, usual) for role, usual in _SPECIAL.items()}
+    for role, usual in _SPECIAL.items():
+        if special[role] != usual or settings.get(f"{role}_token", usual) is None:
+            raise DataError(
+                f"{folder / 'tokenizer_config.json'}: field '{role}_token': Marian's is {usual}; take the field out, "
+                "or save its tokenizer.json with tokenizer_class PreTrainedTokenizerFast"
+            )
     missing = [name for name in special.values() if name not in vocab]
     if missing:
         raise DataError(f"{folder / 'vocab.json'}: {missing[0]!r} is not in it")

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from pretune.text.tokenizer.class_table import GENERIC, OTHERS, choose_class
 from pretune.text.tokenizer.classes import CLASSES, ClassRules, Merges, Parts, Vocab, set_begin_end
 from pretune.text.tokenizer.folder import transformer_folder
 from pretune.text.tokenizer.gguf import read_gguf_tokenizer
-from pretune.text.tokenizer.marian import SOURCE, read_marian
-from pretune.text.tokenizer.sources import SpecialTokens, TokenizerFiles, parse_json
+from pretune.text.tokenizer.marian import LIMITS, SOURCE, read_marian
+from pretune.text.tokenizer.sources import SpecialTokens, StatedToken, TokenizerFiles, parse_json
 from pretune.text.tokenizer.template import read_templates
 from pretune.text.tokenizer.vocabulary import stages
 
@@ -204,8 +204,10 @@ class _Reader:
             )
         tokens = SpecialTokens.read(self.files)
         backend = read_marian(folder, parse_json(folder / "vocab.json"), tokens.values | tokens.named)
-        roles = add_tokens(backend, tokens, {})
-        return ReadTokenizer(backend, _settings(tokens, roles), self.files.notes)
+        special = {*map(str, (*tokens.named.values(), *(tokens.extra or tokens.additional or ())))}
+        tokens.stated = [_of_marian(entry, special) for entry in tokens.stated]
+        self.files.notes.append(f"{folder}: {LIMITS}")
+        return ReadTokenizer(backend, _settings(tokens, add_tokens(backend, tokens, {})), self.files.notes)
 
     def _finished(
         self,
@@ -254,6 +256,17 @@ class _Reader:
                 f"{self.where}: {name} sets {', '.join(parts)} by its own rules and the values of "
                 "tokenizer_config.json, not by this file, as in `transformers` 5"
             )
+
+
+def _of_marian(entry: StatedToken, special: Container[str]) -> StatedToken:
+    """An added token as Marian's class has it: looked for before anything else, special where a list names it."""
+    flag = next((name for name in ("single_word", "lstrip", "rstrip") if getattr(entry.token, name)), None)
+    if flag is not None:
+        raise DataError(
+            f"{entry.where}: {entry.token.content!r}: '{flag}' is not known here for Marian's tokens; set it to false"
+        )
+    content = entry.token.content
+    return replace(entry, token=AddedToken(content, normalized=False, special=content in special))
 
 
 def _stages(layout: Mapping[str, Any], part: str, plural: str) -> Any:

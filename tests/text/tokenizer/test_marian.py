@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import random
+import shutil
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -128,3 +130,53 @@ def test_what_would_give_other_ids_is_refused(change: dict[str, Any], message: s
         (folder / "tokenizer_config.json").write_text(json.dumps(change["settings"]))
     with pytest.raises(DataError, match=message):
         Tokenizer.load(folder)
+
+
+def _random_settings(folder: Path, seed: int) -> None:
+    """Fields and added tokens at random, now and then with an id that is taken or leaves a gap."""
+    draw = random.Random(seed)
+    first = len(json.loads((folder / "vocab.json").read_text())) + draw.choice([0, 0, 0, 5, -2])
+    words = draw.sample(["aspirin", "<drug>", "dog", "<e1>"], 2)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    if draw.random() < 0.3:
+        (folder / "added_tokens.json").write_text(json.dumps({word: first + n for n, word in enumerate(words)}))
+    if draw.random() < 0.3:
+        settings["added_tokens_decoder"] = {
+            str(first + n): {"content": word, "lstrip": draw.random() < 0.2, "special": draw.random() < 0.5}
+            for n, word in enumerate(words)
+        }
+    if draw.random() < 0.3:
+        settings["additional_special_tokens"] = words
+    if draw.random() < 0.2:
+        settings["eos_token"] = draw.choice(["<x>", "</s>", None])
+    if draw.random() < 0.2:
+        (folder / "special_tokens_map.json").write_text(
+            '{"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}'
+        )
+    if draw.random() < 0.3:
+        del settings["tokenizer_class"]
+    (folder / "config.json").write_text('{"model_type": "marian"}')
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def test_fields_at_random_give_the_same_ids_or_are_refused(tmp_path: Path) -> None:
+    base, equal = translator(tmp_path / "model"), 0
+    lines = [
+        *ENGLISH,
+        *("", " ", "  the  dog ", "the dog  aspirin ", "<drug>the", "x</s> the <unk> a <pad>", "ａ dog dogs hotdog"),
+        *("the<e1>dog", " aspirin the", "aspirins", ">>cmn<<aspirin the", ">>cmn<< the aspirin<drug> dog"),
+    ]
+    for seed in range(40):
+        folder = shutil.copytree(base, tmp_path / str(seed))
+        _random_settings(folder, seed)
+        try:
+            own = Tokenizer.load(folder)
+        except DataError:
+            continue
+        oracle = transformers.AutoTokenizer.from_pretrained(folder)
+        for line in lines:
+            ids = own.vocabulary.add_special_tokens(own.encode(line, allow_special=True))[0].tolist()
+            assert ids == oracle(line)["input_ids"], (seed, line)
+            assert own.decode(ids).strip() == oracle.decode(ids, skip_special_tokens=True), (seed, line)
+        equal += 1
+    assert equal > 15
