@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from pretune import config as configuration
 from pretune.errors import DataError, UsageError
 from pretune.evaluate.embed import Embedder, budget_of
 from pretune.evaluate.engine import evaluate_examples, predict_examples
@@ -22,9 +21,10 @@ from pretune.evaluate.likelihood import Masking, Score, score
 from pretune.evaluate.read import read_network, read_unrounded
 from pretune.evaluate.recorded import trained_task
 from pretune.evaluate.stores import evaluate_folder
+from pretune.generate.defaults import resolve_options
 from pretune.generate.generate import generate, stream
-from pretune.generate.options import Continuation, GenerateConfig, GenerateOptions
-from pretune.generate.session import context_length
+from pretune.generate.options import Continuation, GenerateOptions
+from pretune.generate.session import context_length, reads_special_tokens
 from pretune.interop.description import labelled_role
 from pretune.interop.export import Exported, Format, export_model
 from pretune.interop.model_tokenizer import fit_tokenizer
@@ -264,13 +264,20 @@ class Model:
 
     def continuations(self, prompts: Texts, **options: Unpack[GenerateOptions]) -> list[Continuation]:
         """As `generate`, with tokens and the reason why each text ended."""
-        tokens = self.tokenizer.encode_batch(check_texts(prompts, "generate", "prompt"))
-        return generate(self._fused, self.tokenizer, tokens, _options(options))
+        config = resolve_options(self.network, options)
+        tokens = self._prompts(check_texts(prompts, "generate", "prompt"), config.special_tokens)
+        return generate(self._fused, self.tokenizer, tokens, config)
+
+    def _prompts(self, texts: Texts, special: bool | None) -> list[NDArray[np.int64]]:
+        """The tokens of prompts, in which names of special tokens are these tokens where that is wanted."""
+        wanted = reads_special_tokens(self.network, self.tokenizer) if special is None else special
+        return self.tokenizer.encode_batch(texts, wanted)
 
     def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> Iterator[str]:
         """As `generate`, handing out the text as it grows, by whole characters."""
-        tokens = self.tokenizer.encode_batch(check_texts([prompt], "stream", "prompt"))
-        parts = stream(self._fused, self.tokenizer, tokens, _options(options))
+        config = resolve_options(self.network, options)
+        tokens = self._prompts(check_texts([prompt], "stream", "prompt"), config.special_tokens)
+        parts = stream(self._fused, self.tokenizer, tokens, config)
         return (text for _, text in parts)
 
     def score(
@@ -382,13 +389,6 @@ class Model:
         if cut := data_stats(rows)["examples_cut"]:
             _warn([f"{cut} of {len(examples)} texts are longer than {self.length} tokens and were cut"])
         return rows
-
-
-def _options(options: GenerateOptions) -> GenerateConfig:
-    tree: dict[str, Any] = dict(options)
-    if isinstance(tree.get("stop"), str):
-        tree["stop"] = (tree["stop"],)
-    return configuration.validate(GenerateConfig, tree, "generate")
 
 
 def _warn(notes: Iterable[str]) -> None:

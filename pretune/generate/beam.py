@@ -2,7 +2,8 @@
 
 Each prompt has its own hypotheses, so that a batch gives what its prompts give alone; a prompt that is done leaves the
 batch. In a step the 2k best continuations of a prompt's live beams are looked at: those among the first k that end are
-finished, with log probability / tokens ** length_penalty; the best k that do not end live on.
+finished, with log probability / tokens ** length_penalty; the best k that do not end live on. Where several tokens end
+a text, more continuations are looked at, so that k of them go on.
 
 Source: `GenerationMixin._beam_search` of transformers 5; Wu et al. 2016 (arXiv 1609.08144) for the length penalty.
 """
@@ -17,10 +18,7 @@ import torch
 from torch import Tensor
 
 from pretune.generate.options import GenerateConfig
-from pretune.generate.sample import apply_constraints
-from pretune.nn.model_protocol import GenerationConstraints
-
-NO_CONSTRAINTS = GenerationConstraints()
+from pretune.generate.processors import LogitsProcessor, Prompt
 
 
 class Steps(Protocol):
@@ -41,6 +39,7 @@ class Hypotheses:
 
     Attributes:
         limit: maximal number of tokens.
+        prompt: what it is written after.
         scores: (b,) summed log probabilities of the live beams, best first.
         live: their tokens.
         finished: at most k of (score, tokens), best first.
@@ -49,6 +48,7 @@ class Hypotheses:
 
     limit: int
     scores: Tensor
+    prompt: Prompt
     live: list[list[int]] = field(default_factory=lambda: [[]])
     finished: list[tuple[float, list[int]]] = field(default_factory=list)
     done: bool = False
@@ -58,7 +58,7 @@ class Hypotheses:
         logits: Tensor,
         config: GenerateConfig,
         ends: Callable[[list[int]], bool],
-        constraints: GenerationConstraints = NO_CONSTRAINTS,
+        processor: LogitsProcessor,
     ) -> list[int]:
         """Does one step; returns the beam from which each new live beam came.
 
@@ -66,9 +66,10 @@ class Hypotheses:
             logits: (b, V) fp32.
         """
         k = config.beams
-        scores = apply_constraints(logits.log_softmax(dim=-1), constraints, self.live, [self.limit] * len(logits))
+        beams = len(logits)
+        scores = processor(logits.log_softmax(dim=-1), [self.prompt] * beams, self.live, [self.limit] * beams)
         total = scores + self.scores[:, None]
-        best = total.flatten().topk(min(2 * k, total.numel()))
+        best = total.flatten().topk(min(max(2, 1 + len(processor.ends)) * k, total.numel()))
         vocabulary = logits.shape[1]
         length = len(self.live[0]) + 1
         candidates = [
@@ -76,7 +77,7 @@ class Hypotheses:
             for value, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
         ended = [length >= self.limit or ends(tokens) for _, _, tokens in candidates]
-        full = config.early_stopping and len(self.finished) == k
+        full = config.early_stopping is True and len(self.finished) == k
         fresh = [
             (value / length**config.length_penalty, tokens)
             for (value, _, tokens), end in list(zip(candidates, ended, strict=True))[:k]
@@ -92,7 +93,9 @@ class Hypotheses:
     def _cannot_improve(self, best: float, length: int, config: GenerateConfig) -> bool:
         if len(self.finished) < config.beams:
             return False
-        return config.early_stopping or best / length**config.length_penalty <= self.finished[-1][0]
+        if config.early_stopping == "never" and config.length_penalty > 0:
+            length = self.limit
+        return config.early_stopping is True or best / length**config.length_penalty <= self.finished[-1][0]
 
 
 def beam_search(
@@ -101,7 +104,8 @@ def beam_search(
     config: GenerateConfig,
     limits: Sequence[int],
     ends: Callable[[list[int]], bool],
-    constraints: GenerationConstraints = NO_CONSTRAINTS,
+    processor: LogitsProcessor,
+    prompts: Sequence[Prompt],
 ) -> list[list[int]]:
     """Returns the best finished hypothesis of each prompt.
 
@@ -110,17 +114,19 @@ def beam_search(
         steps: the model, after it has read the prompts.
         limits: maximal number of new tokens, for each prompt.
         ends: whether generated tokens are complete: an end token or a stop text came.
-        constraints: what the model's files require of a text.
+        processor: changes the scores of a step.
+        prompts: what each text is written after.
 
     Shape:
         logits: (N, V) fp32; return: N runs of tokens, the end token included.
     """
-    searches = [Hypotheses(limit, torch.zeros(1, device=logits.device)) for limit in limits]
+    start = torch.zeros(1, device=logits.device)
+    searches = [Hypotheses(limit, start, prompt) for limit, prompt in zip(limits, prompts, strict=True)]
     running, first = list(range(len(searches))), list(range(len(searches) + 1))
     while running:
         rows: list[int] = []
         for i, n in enumerate(running):
-            origin = searches[n].advance(logits[first[i] : first[i + 1]], config, ends, constraints)
+            origin = searches[n].advance(logits[first[i] : first[i + 1]], config, ends, processor)
             rows += [first[i] + beam for beam in origin] if not searches[n].done else []
         running = [n for n in running if not searches[n].done]
         if not running:

@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.generate.beam import beam_search
+from pretune.generate.defaults import end_tokens, stated_constraints
 from pretune.generate.options import Continuation, GenerateConfig, Reason
-from pretune.generate.sample import apply_constraints, keys, sample
+from pretune.generate.processors import LogitsProcessor, Prompt
+from pretune.generate.sample import keys, sample
 from pretune.generate.session import DecodingSession, add_special_tokens, context_length, max_new_tokens_left
 from pretune.generate.stream import TextStream
 from pretune.models.model import LanguageModel
-from pretune.nn.model_protocol import GenerationConstraints, find_language_head
+from pretune.nn.model_protocol import find_language_head
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 Tokens = NDArray[np.int64]
@@ -55,18 +57,19 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens]
         UsageError: the model does not generate; an empty prompt, or one that fills the model's context.
         DataError: the tokenizer lacks a token that the model's files name.
     """
-    constraints = _constraints(model, tokenizer)
+    processor = _processor(model, tokenizer, config)
     prompts = add_special_tokens(model, tokenizer, prompts)
     max_length, remaining = context_length(model, tokenizer), max_new_tokens_left(model, tokenizer, prompts)
-    limits = [min(config.max_new_tokens, tokens) for tokens in remaining]
-    clipped = sum(limit < config.max_new_tokens for limit in limits)
+    wanted = [_max_new_tokens(model, config, n, prompt) for n, prompt in enumerate(prompts)]
+    limits = list(map(min, wanted, remaining))
+    clipped = [n for n, limit in enumerate(limits) if limit < wanted[n]]
     if clipped:
         _log.warning(
             "max_new_tokens = %d reduced to %d: the model's context of %d tokens leaves no more after %d of %d prompts",
-            config.max_new_tokens,
+            wanted[clipped[0]],
             min(limits),
             max_length,
-            clipped,
+            len(clipped),
             len(prompts),
         )
     draws = keys(prompts, config.seed)
@@ -76,49 +79,102 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens]
         part = slice(start, start + rows)
         capacity = max(max_length - left + limit for left, limit in zip(remaining[part], limits[part], strict=True))
         session = DecodingSession(model, tokenizer.vocabulary.size, len(prompts[part]), capacity)
-        batch = _PromptBatch(session, tokenizer, prompts[part], limits[part], config, constraints, start)
+        full = [limit == want for limit, want in zip(limits[part], wanted[part], strict=True)]
+        batch = _PromptBatch(session, tokenizer, prompts[part], limits[part], full, processor, start)
         out += yield from batch.beams() if config.beams > 1 else batch.tokens(draws[part])
     return out
 
 
-def _constraints(model: LanguageModel, tokenizer: Tokenizer) -> GenerationConstraints:
+def _max_new_tokens(model: LanguageModel, config: GenerateConfig, n: int, prompt: Tokens) -> int:
+    """How many new tokens are wanted after a prompt.
+
+    Raises:
+        UsageError: `max_length` leaves none.
+    """
+    if config.max_length is None:
+        return config.max_new_tokens
+    before = 1 if model.has_encoder else len(prompt)
+    if config.max_length <= before:
+        raise UsageError(
+            f"max_length = {config.max_length} leaves no new token after prompt {n + 1} of {before} tokens; give "
+            "max_new_tokens instead (--max-new-tokens)"
+        )
+    return config.max_length - before
+
+
+def _processor(model: LanguageModel, tokenizer: Tokenizer, config: GenerateConfig) -> LogitsProcessor:
+    """What changes the scores of a step.
+
+    Raises:
+        UsageError: the model does not generate.
+        DataError: the tokenizer lacks a token that the model's files name.
+    """
     if find_language_head(model, "next") is None:
         raise UsageError(
             f"this {model.family} model has no clm head and cannot generate; use a causal language model such as "
             "gpt2 (a model with an mlm head fills [MASK] with `fill`)"
         )
-    constraints = model.constraints
-    for token in (constraints.first, *constraints.last, *chain.from_iterable(constraints.bad_words)):
+    constraints, vocabulary = stated_constraints(model), tokenizer.vocabulary
+    named = (*constraints.suppressed, *constraints.suppressed_first, *chain.from_iterable(constraints.bad_words))
+    for token in (constraints.first, *constraints.last, *named):
         if token is not None and token >= tokenizer.vocabulary.size:
             raise DataError(
                 f"the model's files force or forbid token {token}, but the tokenizer has only "
                 f"{tokenizer.vocabulary.size} tokens; use the tokenizer that the model was trained with"
             )
-    return constraints
+    return LogitsProcessor(config, constraints, end_tokens(model, vocabulary.ending, vocabulary.size))
 
 
 @dataclass(frozen=True)
 class _PromptBatch:
-    """Prompts that are decoded together; `first` is the number of its first prompt."""
+    """Prompts that are decoded together.
+
+    Attributes:
+        limits: maximal number of new tokens of each.
+        full: whether that is what was wanted, and not what the context leaves.
+        first: the number of the first prompt.
+    """
 
     session: DecodingSession
     tokenizer: Tokenizer
     prompts: Sequence[Tokens]
     limits: Sequence[int]
-    config: GenerateConfig
-    constraints: GenerationConstraints
+    full: Sequence[bool]
+    processor: LogitsProcessor
     first: int
+
+    @property
+    def config(self) -> GenerateConfig:
+        """The decoding options."""
+        return self.processor.config
+
+    def texts(self) -> list[TextStream]:
+        """The empty texts, each going on with its prompt; an encoder-decoder begins new ones."""
+        config, is_new = self.config, self.session.start is not None
+        return [
+            TextStream(self.tokenizer, config.stop, () if is_new else prompt.tolist(), config.keep_special)
+            for prompt in self.prompts
+        ]
+
+    def read(self) -> list[Prompt]:
+        """What each text is written after."""
+        start = self.session.start
+        prompts = [prompt.tolist() for prompt in self.prompts]
+        return [Prompt(prompt, prompt if start is None else [start]) for prompt in prompts]
 
     def tokens(self, draws: Sequence[Draw]) -> Stream:
         """Decodes greedily or by sampling."""
-        texts = [TextStream(self.tokenizer, self.config.stop) for _ in self.prompts]
+        texts, prompts = self.texts(), self.read()
         generated: list[list[int]] = [[] for _ in self.prompts]
         reasons: list[Reason] = ["length"] * len(texts)
         live = list(range(len(texts)))
         logits = self.session.read(self.prompts)
         for step in range(max(self.limits)):
-            logits = apply_constraints(
-                logits, self.constraints, [generated[n] for n in live], [self.limits[n] for n in live]
+            logits = self.processor(
+                logits,
+                [prompts[n] for n in live],
+                [generated[n] for n in live],
+                [self.limits[n] for n in live],
             )
             if self.config.temperature:
                 chosen = sample(logits, self.config, [draws[n] for n in live], step)
@@ -149,8 +205,8 @@ class _PromptBatch:
 
     def _advance(self, n: int, token: int, text: TextStream, length: int) -> tuple[Reason | None, str]:
         """Returns why the sequence ends with this token, if it does, and the text that is now certain."""
-        if token == self.tokenizer.vocabulary.ending:
-            return "end", text.finish()
+        if token in self.processor.ends:
+            return "end", self._last(token, text)
         piece = text.push(token)
         if text.stopped:
             return "stop", piece
@@ -158,29 +214,38 @@ class _PromptBatch:
             return None, piece
         return self._full(n), piece + text.finish()
 
+    def _last(self, token: int, text: TextStream) -> str:
+        """Ends a text with an end token, which is part of it where it is no special token."""
+        piece = "" if self.tokenizer.vocabulary.special[token] else text.push(token)
+        return piece + text.finish()
+
     def _full(self, n: int) -> Reason:
-        return "length" if self.limits[n] == self.config.max_new_tokens else "context"
+        return "length" if self.full[n] else "context"
 
     def beams(self) -> Stream:
         """Decodes by beam search."""
-        eos, stop = self.tokenizer.vocabulary.ending, self.config.stop
+        stop, end_ids = self.config.stop, self.processor.ends
         window = max(map(len, stop), default=0) + 8
 
         def ends(tokens: list[int]) -> bool:
-            if tokens[-1] == eos:
+            if tokens[-1] in end_ids:
                 return True
             tail = self.tokenizer.decode(tokens[-4 * window :]) if stop else ""
             return any(text in tail for text in stop)
 
         logits = self.session.read(self.prompts)
-        best = beam_search(logits, self.session, self.config, self.limits, ends, self.constraints)
+        best = beam_search(logits, self.session, self.config, self.limits, ends, self.processor, self.read())
         out = []
-        for n, (ids, prompt) in enumerate(zip(best, self.prompts, strict=True)):
-            text = TextStream(self.tokenizer, stop)
-            for token in ids:
+        for n, (ids, prompt, text) in enumerate(zip(best, self.prompts, self.texts(), strict=True)):
+            *earlier, last = ids
+            for token in earlier:
                 text.push(token)
-            text.finish()
-            reason: Reason = "stop" if text.stopped else "end" if ids[-1] == eos else self._full(n)
+            if last in end_ids:
+                self._last(last, text)
+            else:
+                text.push(last)
+                text.finish()
+            reason: Reason = "stop" if text.stopped else "end" if last in end_ids else self._full(n)
             yield self.first + n, text.text
             out.append(Continuation(text.text, ids, reason, len(prompt)))
         return out

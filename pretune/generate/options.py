@@ -18,30 +18,51 @@ class GenerateConfig(Config):
 
     Attributes:
         max_new_tokens: at most this many tokens; reduced, with a note, to what the model's context leaves.
+        max_length: at most this many tokens of prompt and text together, in place of `max_new_tokens`; of an
+            encoder-decoder, of the text with the token that it begins with.
+        min_new_tokens: no end token comes before this many tokens.
+        min_length: the same of prompt and text together, counted as in `max_length`.
         temperature: 0 chooses the most probable token; above 0 samples from softmax(logits / temperature).
         top_k: sample only among the k most probable tokens; 0: among all.
         top_p: sample among the fewest tokens whose probabilities add up to p.
+        min_p: sample only among tokens with this fraction of the best one's probability.
+        repetition_penalty: by which the scores of tokens that came before are divided, or multiplied where below 0.
+        no_repeat_ngram_size: runs of this many tokens come once at most; 0: as often as they like.
+        prompt_no_repeat_ngram_size: the same for runs of the prompt, or of what an encoder reads.
         beams: beam search over this many hypotheses.
         length_penalty: a finished hypothesis scores log probability / tokens ** length_penalty.
-        early_stopping: beam search ends as soon as `beams` hypotheses are finished.
+        early_stopping: beam search ends as soon as `beams` hypotheses are finished; `never` ends it only when none can
+            become better.
         stop: texts that end the continuation, and are not part of it, wherever token borders fall.
         seed: key of the sampling; the same seed and prompt give the same text, alone or in a batch.
+        special_tokens: names of special tokens in a prompt, such as `<extra_id_0>`, are the tokens and not their
+            letters; None: where the tokenizer has tokens for prompts (see `session.reads_special_tokens`).
+        keep_special: special tokens stay in the text, but for those that end it.
     """
 
     max_new_tokens: int = Field(default=64, ge=1)
+    max_length: int | None = Field(default=None, ge=1)
+    min_new_tokens: int = Field(default=0, ge=0)
+    min_length: int = Field(default=0, ge=0)
     temperature: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     top_k: int = Field(default=0, ge=0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    min_p: float = Field(default=0.0, ge=0.0, le=1.0)
+    repetition_penalty: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
+    no_repeat_ngram_size: int = Field(default=0, ge=0)
+    prompt_no_repeat_ngram_size: int = Field(default=0, ge=0)
     beams: int = Field(default=1, ge=1)
     length_penalty: float = Field(default=1.0, allow_inf_nan=False)
-    early_stopping: bool = False
+    early_stopping: bool | Literal["never"] = False
     stop: tuple[str, ...] = ()
     seed: int = 0
+    special_tokens: bool | None = None
+    keep_special: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.temperature == 0 and (self.top_k or self.top_p < 1):
-            raise ValueError("top_k and top_p restrict sampling: set temperature above 0, such as 1.0")
+        if self.temperature == 0 and (self.top_k or self.top_p < 1 or self.min_p):
+            raise ValueError("top_k, top_p and min_p restrict sampling: set temperature above 0, such as 1.0")
         if self.beams > 1 and self.temperature > 0:
             raise ValueError("beam search does not sample: set temperature to 0, or beams to 1")
         if "" in self.stop:
@@ -53,14 +74,23 @@ class GenerateOptions(TypedDict, total=False):
     """The fields of `GenerateConfig` as keyword arguments."""
 
     max_new_tokens: int
+    max_length: int
+    min_new_tokens: int
+    min_length: int
     temperature: float
     top_k: int
     top_p: float
+    min_p: float
+    repetition_penalty: float
+    no_repeat_ngram_size: int
+    prompt_no_repeat_ngram_size: int
     beams: int
     length_penalty: float
-    early_stopping: bool
+    early_stopping: bool | Literal["never"]
     stop: str | Sequence[str]
     seed: int
+    special_tokens: bool
+    keep_special: bool
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,10 @@ def sample(logits: Tensor, config: GenerateConfig, draws: Sequence[Draw], step: 
     """
     uniform = torch.tensor([float(draw.uniform(step)) for draw in draws], dtype=torch.float64)
     scaled = top_k_top_p(logits / config.temperature, config.top_k, config.top_p)
+    if config.min_p:
+        probabilities = scaled.softmax(dim=-1)
+        unlikely = probabilities < config.min_p * probabilities.amax(dim=-1, keepdim=True)
+        scaled = scaled.masked_fill(unlikely, -torch.inf)
     return draw_tokens(scaled.softmax(dim=-1).double(), uniform.to(logits.device))
 
 
@@ -64,6 +68,8 @@ def apply_constraints(
         _force(scores, [n for n, text in enumerate(texts) if not text], [constraints.first])
     if constraints.last:
         _force(scores, [n for n, text in enumerate(texts) if len(text) == limits[n] - 1], constraints.last)
+    if constraints.suppressed:
+        scores[:, list(constraints.suppressed)] = -torch.inf
     return scores
 
 

@@ -30,6 +30,9 @@ class DecodingSession:
         vocabulary: tokens of the tokenizer; where the model has more (a padded vocabulary), they are never chosen.
         sequences: how many prompts will be read.
         capacity: tokens of the longest sequence, prompt and continuation.
+
+    Attributes:
+        start: the token with which the decoder of an encoder-decoder begins; None where prompts are continued.
     """
 
     def __init__(self, model: LanguageModel, vocabulary: int, sequences: int, capacity: int) -> None:
@@ -38,15 +41,15 @@ class DecodingSession:
             raise UsageError(f"this {model.family} model has no head that predicts the next token")
         self._model, self._head = model, head
         self._cache = model.new_cache(sequences, capacity)
+        self.start = _decoder_start(model)
         self._vocabulary = vocabulary
         self._device = model.device
         self._is_bf16 = is_bf16(model)
 
     def read(self, prompts: Sequence[NDArray[np.int64]]) -> Tensor:
         """Reads the prompts. Shape: return: (N, V) fp32 logits of the token after each."""
-        start = self._model.decoder_start
-        if start is not None:
-            tokens = torch.full((len(prompts),), start, device=self._device)
+        if self.start is not None:
+            tokens = torch.full((len(prompts),), self.start, device=self._device)
             return self._forward(tokens, [1] * len(prompts), ragged(prompts).to(self._device))
         tokens = torch.from_numpy(np.concatenate(prompts)).to(self._device)
         return self._forward(tokens, [len(prompt) for prompt in prompts])
@@ -83,6 +86,26 @@ class DecodingSession:
             if self._head.bias is not None:
                 exact = exact + self._head.bias[best]
         return logits.scatter_(1, best, exact)
+
+
+def _decoder_start(model: LanguageModel) -> int | None:
+    """The token with which the decoder of an encoder-decoder begins to write; the files of generation go first."""
+    stated = None if model.generation is None else model.generation.fields.get("decoder_start_token_id")
+    return stated if model.has_encoder and isinstance(stated, int) else model.decoder_start
+
+
+def reads_special_tokens(model: LanguageModel, tokenizer: Tokenizer) -> bool:
+    """Whether names of special tokens in a prompt are the tokens by default: where the model was made for it.
+
+    It was where its tokenizer has a chat template, or special tokens beside those that stand around every text:
+    sentinels, chat marks, language codes; and, for an encoder-decoder, a mask.
+    """
+    if tokenizer.settings.get("chat_template") or "chat_template.jinja" in model.carried.whole:
+        return True
+    vocabulary = tokenizer.vocabulary
+    usual = {vocabulary.pad, vocabulary.unk, vocabulary.cls, vocabulary.sep, vocabulary.bos, vocabulary.eos}
+    usual |= set() if model.has_encoder else {vocabulary.mask}
+    return not usual.issuperset(np.flatnonzero(vocabulary.special).tolist())
 
 
 def context_length(model: LanguageModel, tokenizer: Tokenizer) -> int:

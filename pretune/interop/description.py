@@ -16,12 +16,13 @@ from pretune import config as configuration
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.field_table import CarriedFiles, check_fields, handed_on_fields, shown_value, training_notes
 from pretune.find import suggest, variants
-from pretune.interop.file_fields import CARRIED_WHOLE, GENERATION, GENERATION_FIELDS, config_table
+from pretune.interop.file_fields import AT_READING, CARRIED_WHOLE, GENERATION, config_table
 from pretune.interop.metadata import FIELD, Metadata, parse, resolve
 from pretune.interop.present_heads import present_heads, stated_class
 from pretune.interop.recorded_heads import head_sources
 from pretune.interop.safety import read_json
 from pretune.interop.weight_names import architecture, body_prefixes, own_roles, plain_name
+from pretune.models.generation_fields import GenerationFields, tokens_of
 from pretune.models.head_table import encoder_class_of
 from pretune.models.model import Config, Family, LanguageModel, get_family
 from pretune.models.standard_heads import LABELLED_HEADS
@@ -31,6 +32,7 @@ from pretune.text.tokenizer.tokenizer import Tokenizer
 
 _SPECIAL = tuple(f"{role}_token_id" for role in ("pad", "bos", "eos", "cls", "sep"))
 _WRITING = ("forced_bos_token_id", "forced_eos_token_id", "bad_words_ids", "decoder_start_token_id")
+_RECORDS = ("_from_model_config", "transformers_version")
 _LABEL_LIMIT = 100_000
 _CROSS_ENCODER_OUTPUTS: Mapping[str, ScoreOutput] = {"Identity": "value", "Sigmoid": "sigmoid"}
 
@@ -69,6 +71,7 @@ class Description:
     metadata: Metadata = field(default_factory=Metadata)
     has_metadata: bool = False
     notes: list[str] = field(default_factory=list)
+    generation: GenerationFields = field(default_factory=GenerationFields)
     is_causal_class: bool = False
 
     def describes(self, head: SequenceHead) -> bool:
@@ -97,12 +100,12 @@ def read_description(folder: Path, shapes: Iterable[str], overrides: Mapping[str
     config_fields = read_json(path)
     generation = folder / GENERATION
     beside = read_json(generation) if generation.exists() else {}
-    notes = check_fields(generation, beside, GENERATION_FIELDS)
+    notes = check_fields(generation, beside, AT_READING)
     generation_fields = {name: beside[name] for name in _WRITING if name in beside}
     description = interpret(path, config_fields, shapes, overrides, generation_fields)
     description.notes += notes
-    if beside:
-        description.carried.trees[GENERATION] = handed_on_fields(beside, GENERATION_FIELDS)
+    if generation.exists():
+        description.generation = GenerationFields(str(generation), _given(beside))
     description.carried.read_whole(folder, CARRIED_WHOLE)
     return description
 
@@ -160,10 +163,11 @@ def interpret(
         _problem_type(path, config_fields),
         output=_score_output(path, config_fields),
         states_problem_type=config_fields.get("problem_type") is not None,
-        extras=handed_on_fields(config_fields, config_table(module)),
+        extras=handed_on_fields(config_fields, config_table(module)) | _several_ends(config_fields),
         metadata=metadata,
         has_metadata=FIELD in config_fields,
         notes=notes,
+        generation=GenerationFields.of_config(str(path), config_fields),
         is_causal_class=stated_class(config_fields).endswith("ForCausalLM")
         and config_fields.get("is_causal", True) is not False,
         training_notes=in_training,
@@ -201,8 +205,14 @@ def _in_range(module: Family, fields: Mapping[str, Any], path: Path) -> None:
         raise DataError(f"{error}; the file is damaged, hostile, or of a variant that pretune does not have") from None
 
 
+def _several_ends(config_fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The end tokens where there are several, which are written back."""
+    ends = config_fields.get("eos_token_id")
+    return {"eos_token_id": ends} if isinstance(ends, list) else {}
+
+
 def _plain(name: str, value: Any) -> Any:
-    """Takes the first of several end tokens, which is the one that ends a document."""
+    """Takes the first of several end tokens, which is the one that ends a document; all of them end a text."""
     return value[0] if name == "eos_token_id" and isinstance(value, list) and value else value
 
 
@@ -338,7 +348,11 @@ def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[st
     if tokenizer is not None:
         vocabulary = tokenizer.vocabulary
         special = {"pad_token_id": vocabulary.pad, "bos_token_id": vocabulary.bos, "eos_token_id": vocabulary.ending}
+        if model.generation is not None and not {"bos_token_id"} & {*config, *model.generation.fields}:
+            del special["bos_token_id"]  # the files name none
         config |= {name: number for name, number in special.items() if number is not None}
+        if vocabulary.ending in (ends := tokens_of(model.extras.get("eos_token_id"))):
+            config["eos_token_id"] = list(ends)
         other = {f"{role}_token_id": getattr(vocabulary, role) for role in ("cls", "sep", "mask")}
         config |= {name: number for name, number in other.items() if name in config and number is not None}
     absent = [name for name in _SPECIAL if isinstance(config.get(name), int) and config[name] >= model.vocab_size]
@@ -353,9 +367,26 @@ def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[st
         if config.get("pad_token_id") is None:
             config["pad_token_id"] = config.get("eos_token_id")
     config[FIELD] = record(model).model_dump(mode="json", exclude_none=True)
-    generation: dict[str, Any] = {}
-    if find_language_head(model, "next") is not None:
-        fields = ("bos_token_id", "eos_token_id", "pad_token_id", *_WRITING)
-        carried = model.carried.trees.get(GENERATION, {})
-        generation = carried | {name: config[name] for name in fields if config.get(name) is not None}
-    return config, generation
+    return config, _generation(model, config) if find_language_head(model, "next") is not None else {}
+
+
+def _generation(model: LanguageModel, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `generation_config.json`: those of the files, with the tokens of the configuration.
+
+    Args:
+        config: the fields of `config.json`.
+    """
+    roles = ("bos_token_id", "eos_token_id", "pad_token_id")
+    if model.generation is None:
+        return {name: config[name] for name in (*roles, *_WRITING) if config.get(name) is not None}
+    stated = {name: value for name, value in model.generation.fields.items() if name not in _RECORDS}
+    own = {name: config[name] for name in roles if config.get(name) is not None and name in stated}
+    if {*tokens_of(own.get("eos_token_id"))} & {*model.generation.end_tokens}:
+        del own["eos_token_id"]  # one of those that the files name
+    if "eos_token_id" not in stated and config.get("eos_token_id") is not None:
+        own["eos_token_id"] = config["eos_token_id"]
+    return stated | own
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}

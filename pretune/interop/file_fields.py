@@ -13,6 +13,7 @@ from typing import Literal, get_args, get_origin
 
 from pretune.field_table import FieldTable, Treatment, done, handed_on, no_effect, refused
 from pretune.interop.vector_fields import VECTOR_TABLES
+from pretune.models.generation_fields import GENERATION_FIELDS
 from pretune.models.model import Family
 from pretune.text.tokenizer.file_fields import TOKENIZER_TABLES
 
@@ -84,14 +85,10 @@ COMMON_FIELDS: FieldTable = {
     ),
 }
 """Fields that the configuration of any family may hold."""
-GENERATION_FIELDS: FieldTable = {
-    "*_token_id": done("see config.json"),
-    "bad_words_ids": done("tokens that are never written"),
-    "transformers_version": no_effect("a record"),
-    "_from_model_config": no_effect("a record"),
-    "*": handed_on(),
+AT_READING: FieldTable = {
+    name: handed_on() if treatment.name == "refused" else treatment for name, treatment in GENERATION_FIELDS.items()
 }
-"""Fields of `generation_config.json`."""
+"""Of `generation_config.json` when a model is read: what is refused there is refused by `generate` alone."""
 GGUF_FIELDS: FieldTable = {"*": handed_on()}
 """Metadata of a `.gguf` file."""
 TABLES: Mapping[str, FieldTable] = {

@@ -204,6 +204,7 @@ def assemble(
         head.output = description.output or head.output
         head.states_problem_type = description.states_problem_type
     model.extras, model.carried, model.metadata = description.extras, description.carried, description.metadata
+    model.generation = description.generation
     return model
 
 

@@ -17,6 +17,7 @@ SHARED_MODULES = (
     "flops",
     "frozen",
     "fuse",
+    "generation_fields",
     "head_table",
     "init",
     "metadata",

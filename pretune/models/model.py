@@ -13,6 +13,7 @@ from pretune.batch import Batch
 from pretune.errors import DataError, UsageError
 from pretune.field_table import CarriedFiles
 from pretune.find import find, suggest
+from pretune.models.generation_fields import GenerationFields
 from pretune.models.init import initialise
 from pretune.models.metadata import Loaded, Metadata, VariantRecord, absolute, digest
 from pretune.models.standard_heads import standard_heads
@@ -88,7 +89,8 @@ class LanguageModel(nn.Module):
     Attributes:
         heads: by role, such as `mlm` or `classification`; empty until `add_heads`.
         extras: fields of a foreign `config.json` that pretune does not use and hands on.
-        carried: files of a foreign folder that are handed on, such as `generation_config.json`.
+        carried: files of a foreign folder that are handed on, such as `chat_template.jinja`.
+        generation: what the files say of how it writes; None for a model built anew.
         loaded: what reading the files found, or None for a model built anew.
         metadata: what the files say of the model beyond its configuration: objectives, task, heads.
         extra_weights: what an objective or a task has learned beside the model, by its name in the files
@@ -122,6 +124,7 @@ class LanguageModel(nn.Module):
         self.positions = positions if embedding.position is None else embedding.position.max_length
         self.extras: dict[str, Any] = {}
         self.carried = CarriedFiles()
+        self.generation: GenerationFields | None = None
         self.loaded: Loaded | None = None
         self.vectors: TextVectors | None = None
         self.default_pooling: PoolingMode = "mean"

@@ -63,11 +63,15 @@ class GenerationConstraints:
         first: the token with which a text begins, whatever the scores say.
         last: tokens, with one of which a text ends that is as long as it may be.
         bad_words: words, each of one token or more, that a text must not contain.
+        suppressed: tokens that a text must not contain.
+        suppressed_first: tokens with which a text must not begin, or go on after `first`.
     """
 
     first: int | None = None
     last: tuple[int, ...] = ()
     bad_words: tuple[tuple[int, ...], ...] = ()
+    suppressed: tuple[int, ...] = ()
+    suppressed_first: tuple[int, ...] = ()
 
 
 class TrainableModel(Protocol):
