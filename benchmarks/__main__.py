@@ -7,23 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from pretune import __version__
-from pretune.cli.session import DEFAULT, Common, guard
+from pretune.cli.session import DEFAULT, Common, new_app, run_app
 from pretune.errors import UsageError
 
 _RESULTS = Path("benchmarks/results")
 
-app = App(
-    name="python -m benchmarks",
-    version=__version__,
-    version_flags=["--version"],
-    default_parameter=Parameter(negative=""),
-    result_action="return_value",
-    suppress_keyboard_interrupt=False,
-)
+app = new_app("python -m benchmarks")
 
 
 @app.default
@@ -43,20 +35,20 @@ def bench(
 ) -> None:
     """Measure pretune against its peers on this machine.
 
-    Ours and a peer take turns in processes of their own; the peer in an environment that is made on first use in
-    ~/.cache/pretune/peers (PRETUNE_PEERS names another place). Figures go to a JSON file a benchmark
-    and to a page.
+    Ours and a peer run in turn, in processes of their own; the peer in an environment that is made on first use in
+    ~/.cache/pretune/peers (PRETUNE_PEERS names another folder). Figures go to one JSON file per benchmark and to a
+    page.
 
     Args:
         benchmarks: NAME or NAME/VARIANT, such as train_step/mlm-mini-packed; all by default. NAME may be a .py file.
-        rounds: runs of each side that count.
-        warmup: runs of each side before them.
+        rounds: number of measured runs of each side.
+        warmup: number of runs of each side before them.
         output: folder of the results; benchmarks/results where it exists, else bench-results.
-        precision: of products, ours and the peer's at its best; auto takes the faster of this machine.
-        list_benchmarks: name the benchmarks and their variants, and measure nothing.
-        search: look for the peer's best setting on one variant, instead of racing against it.
-        profile: tell by operation where our time goes, instead of racing.
-        page: write the page again from the results that are there, and measure nothing.
+        precision: dtype of matmuls, ours and the peer's at its best; auto uses the faster one on this machine.
+        list_benchmarks: list the benchmarks and their variants, and measure nothing.
+        search: search for the peer's best settings on one variant, instead of comparing.
+        profile: profile our side by operation, instead of comparing.
+        page: regenerate the page from the existing results, and measure nothing.
     """
     if search and profile:
         raise UsageError("give one of --search and --profile")
@@ -83,16 +75,7 @@ def bench(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures what the command line asks for; returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    return guard(lambda: _dispatch(words), debug="--debug" in words)
-
-
-def _dispatch(words: list[str]) -> int:
-    try:
-        app(words, exit_on_error=False)
-    except CycloptsError:
-        return UsageError.code
-    return 0
+    return run_app(app, argv)
 
 
 if __name__ == "__main__":

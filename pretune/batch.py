@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 import torch
@@ -74,7 +73,7 @@ class Layout:
         return (0, *accumulate(self.lengths))
 
     @cached_property
-    def memo(self) -> dict[Any, Any]:
+    def memo(self) -> dict[Hashable, object]:
         """What bricks derive from this layout and use in every layer, by keys of their own."""
         return {}
 

@@ -17,6 +17,33 @@ from pretune.text.tokenizer.vocabulary import Vocabulary
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 ORDINARY = 5
+BEGINNINGS = """
+import numpy as np
+
+from pretune.text.samples.views.view import StoreView
+
+
+class Beginnings(StoreView):
+    \"\"\"The first tokens of every document.\"\"\"
+
+    def __init__(self, split, width, lookahead=0, words=False):
+        super().__init__(split, width, lookahead, words)
+        offsets = np.asarray(split.document_offsets)
+        self.start, self.stop = offsets[:-1], np.minimum(offsets[:-1] + width, offsets[1:] - 1)
+
+    def __len__(self):
+        return len(self.start)
+
+    def lengths(self, index):
+        return self.stop[index] - self.start[index]
+
+    def read(self, index, store, epoch, draw):
+        return self.windows(index, store, epoch, self.start[index], self.stop[index])
+
+    def data_stats(self):
+        used = int((self.stop - self.start).sum())
+        return {"samples": len(self), "tokens": self.split.token_count, "used": used}
+"""  # a user's own view, as a file
 
 
 def make_vocabulary(size: int = 100, continuing: int = 30) -> Vocabulary:

@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol
 
 from pretune.augment.augmenter import Tools
 from pretune.errors import UsageError
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
-Model = Any
-"""A `pretune.api.Model`, which this package may not import: it fills masks and generates."""
+
+class Guess(Protocol):
+    """A token for a mask, and its probability."""
+
+    @property
+    def token(self) -> str:
+        """Its text."""
+
+    @property
+    def probability(self) -> float:
+        """By the model."""
+
+
+class MaskFiller(Protocol):
+    """What augmentation uses of a masked language model; `pretune.Model`, which this package may not import, has it."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of its texts."""
+
+    def fill(self, text: str, top: int = 5) -> Sequence[Sequence[Guess]]:
+        """The most probable tokens for each mask of a text, best first."""
+
+
+class Translator(Protocol):
+    """What augmentation uses of an encoder-decoder that translates; `pretune.Model` has it too."""
+
+    def generate(self, prompts: list[str], *, temperature: float, top_k: int = 0, seed: int = 0) -> list[str]:
+        """The translation of each text."""
 
 
 class ModelTools(Tools):
@@ -20,7 +48,9 @@ class ModelTools(Tools):
         there, back: models that translate into another language, and back.
     """
 
-    def __init__(self, masked: Model | None = None, there: Model | None = None, back: Model | None = None) -> None:
+    def __init__(
+        self, masked: MaskFiller | None = None, there: Translator | None = None, back: Translator | None = None
+    ) -> None:
         self._masked, self._there, self._back = masked, there, back
         if masked is not None:
             vocabulary = masked.tokenizer.vocabulary
@@ -38,6 +68,5 @@ class ModelTools(Tools):
         """Translates there by sampling, so that copies differ, and back greedily."""
         if self._there is None or self._back is None:
             return super().translate(texts, seed)
-        foreign: list[str] = self._there.generate(list(texts), temperature=1.0, top_k=10, seed=seed)
-        own: list[str] = self._back.generate(foreign, temperature=0.0)
-        return own
+        foreign = self._there.generate(list(texts), temperature=1.0, top_k=10, seed=seed)
+        return self._back.generate(foreign, temperature=0.0)

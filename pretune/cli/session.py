@@ -8,14 +8,15 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Annotated, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter
 
-from pretune.errors import CannotCreateError, MissingInputError, PretuneError, StorageError
+from pretune import __version__
+from pretune.errors import CannotCreateError, MissingInputError, PretuneError, StorageError, UsageError
 
 INTERNAL, PIPE = 70, 128 + signal.SIGPIPE
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
@@ -93,6 +94,41 @@ DEFAULT = Session()
 
 class Terminated(BaseException):
     """Raised by SIGTERM while no training loop handles it."""
+
+
+def new_app(name: str, description: str = "") -> App:
+    """A command line that leaves errors and exit codes to `run_app`."""
+    return App(
+        name=name,
+        help=description or None,
+        version=__version__,
+        version_flags=["--version"],
+        default_parameter=Parameter(negative=""),
+        group_commands=Group("Others", sort_key=9),
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+    )
+
+
+def run_app(app: App, argv: Sequence[str] | None, after_help: Callable[[list[str]], None] | None = None) -> int:
+    """Runs a command line; returns the exit code.
+
+    Args:
+        argv: the arguments; by default those of this process.
+        after_help: called with the arguments when help was shown.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+
+    def dispatch() -> int:
+        try:
+            app(args, exit_on_error=False)
+        except CycloptsError:
+            return UsageError.code
+        if after_help is not None and {"--help", "-h"} & set(args):
+            after_help(args)
+        return 0
+
+    return guard(dispatch, debug="--debug" in args)
 
 
 def guard(action: Callable[[], int], debug: bool) -> int:

@@ -320,7 +320,8 @@ class LanguageModel(nn.Module):
 
     def share_embedding(self, other: TrainableModel) -> None:
         """Use the embedding tables of another model of the same family instead of its own; projections stay its own."""
-        assert isinstance(other, LanguageModel)  # of the same family
+        if not isinstance(other, LanguageModel):
+            raise TypeError(f"the embedding of a {type(other).__name__} cannot serve a {self.family}")
         shared, own = other.embedding, self.embedding
         own.word, own.position, own.segment, own.norm = shared.word, shared.position, shared.segment, shared.norm
         for head in self.heads.values():

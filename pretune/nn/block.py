@@ -61,16 +61,20 @@ class Block(nn.Module):
             x: (T, width); return: (T, width), or (M, width) for M rows
         """
         norms, add = self.norms, self.dropout.add
-        normed = norms.before_attention(x)
-        if rows is None:
-            mixed = self.attention(normed, layout, cache)
-        else:
-            x = x.index_select(0, rows.index)
-            mixed = self.attention(norms.before_attention(x), rows.layout, source=(normed, layout))
-            layout = rows.layout
+        mixed, x, layout = self._attend(x, layout, cache, rows)
         x = norms.after_attention(add(mixed, x))
         out: Tensor = norms.after_feedforward(add(self.feedforward(norms.before_feedforward(x), layout), x))
         return out
+
+    def _attend(
+        self, x: Tensor, layout: Layout, cache: LayerCache | None, rows: OutputRows | None
+    ) -> tuple[Tensor, Tensor, Layout]:
+        """Attention of the rows asked for, the residual stream of these rows, and their layout."""
+        normed = self.norms.before_attention(x)
+        if rows is None:
+            return self.attention(normed, layout, cache), x, layout
+        x = x.index_select(0, rows.index)
+        return self.attention(self.norms.before_attention(x), rows.layout, source=(normed, layout)), x, rows.layout
 
 
 class ParallelBlock(Block):
@@ -95,15 +99,9 @@ class ParallelBlock(Block):
         Shape:
             x: (T, width); return: (T, width), or (M, width) for M rows
         """
-        norms, add = self.norms, self.dropout.add
-        normed = norms.before_attention(x)
-        if rows is None:
-            mixed = self.attention(normed, layout, cache)
-        else:
-            x = x.index_select(0, rows.index)
-            mixed = self.attention(normed.index_select(0, rows.index), rows.layout, source=(normed, layout))
-            layout = rows.layout
-        out: Tensor = add(self.feedforward(norms.before_feedforward(x), layout), add(mixed, x))
+        add = self.dropout.add
+        mixed, x, layout = self._attend(x, layout, cache, rows)
+        out: Tensor = add(self.feedforward(self.norms.before_feedforward(x), layout), add(mixed, x))
         return out
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -92,8 +92,7 @@ def _gather_plan(keys: Layout, length: int) -> tuple[Tensor, Layout]:
         index = torch.from_numpy(np.concatenate([prefix[:0], *rows])).to(keys.offsets.device)
         longer = [used + length for used in keys.lengths]
         keys.memo[memo_key] = (index, Layout.of(longer, keys.offsets.device))
-    index, layout = keys.memo[memo_key]
-    return index, layout
+    return cast(tuple[Tensor, Layout], keys.memo[memo_key])
 
 
 def _in_slots(prefix: Tensor, run: Tensor, keys: CacheSlots) -> Tensor:

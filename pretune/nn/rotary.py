@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -145,8 +145,7 @@ class Rotary(nn.Module):
             angle = layout.positions[:, None].float() * frequency
             parts = (angle.cos() * self.scaling.amplitude, angle.sin() * self.scaling.amplitude)
             layout.memo[key] = tuple(part.to(dtype)[:, None] for part in parts)
-        cosine, sine = layout.memo[key]
-        return cosine, sine
+        return cast(tuple[Tensor, Tensor], layout.memo[key])
 
     def extra_repr(self) -> str:
         """For the module tree."""

@@ -14,16 +14,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
 from pydantic import Field
-from torch import nn
 
-from pretune.draw import Draw, unit
+from pretune.draw import Draw
 from pretune.nn.heads import NSP_LABELS
-from pretune.nn.model_protocol import TrainableModel
 from pretune.objectives.objective import Objective
-from pretune.objectives.sentence_pair import Integers, SentencePair, borrow
-from pretune.text.samples.rows import Row, Text
+from pretune.objectives.sentence_pair import Arrangement, Integers, SentencePair, draw_binary
 
 
 class NextSentencePrediction(SentencePair):
@@ -31,8 +27,9 @@ class NextSentencePrediction(SentencePair):
 
     name: ClassVar[str] = "nsp"
     role: ClassVar[str] = "nsp"
-    default_family: ClassVar[str] = "bert"
-    view: ClassVar[str] = "pairs"
+    classes: ClassVar[tuple[str, ...]] = NSP_LABELS
+    arrangements: ClassVar[tuple[Arrangement, ...]] = (Arrangement.IN_ORDER, Arrangement.BORROWED)
+    head_dropout: ClassVar[float | None] = 0.0
 
     class Config(Objective.Config):
         """How the second text is chosen.
@@ -45,14 +42,6 @@ class NextSentencePrediction(SentencePair):
 
     config: Config
 
-    def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
-        """A head that decides for a pair."""
-        return {self.role: model.sequence_head(NSP_LABELS, dropout=0.0)}
-
     def labels(self, samples: Integers, draw: Draw) -> Integers:
         """1 where the second text gives way to another document's."""
-        return (unit(draw.at("other").keys(samples)) < self.config.random).astype(np.int64)
-
-    def pair(self, row: Row, first: Text, second: Text, label: int, stats: dict[str, int]) -> tuple[Text, Text]:
-        """The parts as they are, or the first with another document's text."""
-        return first, borrow(row, second, stats) if label else second
+        return draw_binary(self.config.random, draw.at("other"), samples)

@@ -1,20 +1,22 @@
 """What objectives on pairs of texts share: a window is split at a sentence, and a head tells what became of its parts.
 
-By key a window is split at one of its sentence boundaries, and what becomes of the two parts is the label of the pair.
-Windows of one sentence stay whole, are not predicted and are counted as `unpaired`.
+By key a window is split at one of its sentence boundaries. Its label, drawn by key too, says how the two parts are
+arranged. Windows of one sentence stay whole, are not predicted and are counted as `unpaired`.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from enum import Enum, auto
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from pretune.batch import Batch
-from pretune.draw import Draw, bounded
+from pretune.draw import Draw, bounded, unit
 from pretune.loss import Term, cross_entropy
 from pretune.nn.heads import SequenceHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
@@ -27,15 +29,28 @@ if TYPE_CHECKING:
 Integers = NDArray[np.int64]
 
 
+class Arrangement(Enum):
+    """How the two parts of a window are arranged in a pair."""
+
+    IN_ORDER = auto()
+    SWAPPED = auto()
+    BORROWED = auto()  # the second part gives way to a text of another document; needs the view "pairs"
+
+
 class SentencePair(Objective):
     """Base of the objectives that split windows in two.
 
     Attributes:
-        counted: what `Batch.data_stats` counts: samples that are `unpaired`; tokens that are `displaced` from
-            windows, and those that are `borrowed` from other documents for them.
+        arrangements: what each label makes of the parts of a window.
+        classes: names of the labels.
+        head_dropout: probability of dropout in the head; None for the family's.
     """
 
-    counted: ClassVar[tuple[str, ...]] = ("unpaired", "displaced", "borrowed")
+    default_family: ClassVar[str] = "bert"
+    view: ClassVar[str] = "pairs"
+    arrangements: ClassVar[tuple[Arrangement, ...]]
+    classes: ClassVar[tuple[str, ...]]
+    head_dropout: ClassVar[float | None] = None
 
     def __init__(self, config: Objective.Config, vocabulary: Vocabulary) -> None:
         super().__init__(config, vocabulary)
@@ -47,17 +62,19 @@ class SentencePair(Objective):
         )
         self.overhead = vocabulary.overhead(True)
 
-    @abstractmethod
-    def labels(self, samples: Integers, draw: Draw) -> Integers:
-        """What each window becomes, by key. Shape: (N, 3) -> (N,)."""
+    def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
+        """A head that decides for a pair, as the family has it."""
+        return {self.role: model.sequence_head(self.classes, dropout=self.head_dropout)}
 
     @abstractmethod
-    def pair(self, row: Row, first: Text, second: Text, label: int, stats: dict[str, int]) -> tuple[Text, Text]:
-        """The two texts that a label makes of the parts of a window; what is lost is added to `stats`."""
+    def labels(self, samples: Integers, draw: Draw) -> Integers:
+        """The label of each window, by key. Shape: (N, 3) -> (N,)."""
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """Split windows, make pairs, wrap them, and set the target, whose index counts sequences."""
-        samples, stats = names_of(rows), dict.fromkeys(self.counted, 0)
+        samples, stats = names_of(rows), {"unpaired": 0}
+        if Arrangement.BORROWED in self.arrangements:
+            stats |= {"displaced": 0, "borrowed": 0}  # tokens that leave windows, and those of other documents instead
         boundaries = np.array([0 if row.sentences is None else len(row.sentences) - 1 for row in rows], np.int64)
         chosen = 1 + bounded(draw.at(self.name, "split").keys(samples), boundaries)
         labels = self.labels(samples, draw.at(self.name))
@@ -67,7 +84,7 @@ class SentencePair(Objective):
                 texts.append((row.text,))
                 continue
             edge = int(row.sentences[chosen[n]])
-            texts.append(self.pair(row, row.text.slice(0, edge), row.text.slice(edge), int(labels[n]), stats))
+            texts.append(_arrange(row, edge, self.arrangements[labels[n]], stats))
         (paired,) = boundaries.nonzero()
         stats["unpaired"] = len(rows) - len(paired)
         batch = name_samples(wrap_texts(texts, self.vocabulary), rows, stats)
@@ -87,12 +104,22 @@ class SentencePair(Objective):
         return [Term(self.name, cross_entropy(logits, label), len(label), self.config.weight, correct)]
 
 
-def borrow(row: Row, second: Text, stats: dict[str, int]) -> Text:
-    """A text of another document in place of the second part of a window."""
+def draw_binary(rate: float, draw: Draw, samples: Integers) -> Integers:
+    """1 for a fraction `rate` of the samples, by key, 0 for the rest. Shape: (N, 3) -> (N,)."""
+    return (unit(draw.keys(samples)) < rate).astype(np.int64)
+
+
+def _arrange(row: Row, edge: int, arrangement: Arrangement, stats: dict[str, int]) -> tuple[Text, Text]:
+    """The pair that a window split at `edge` becomes; what is lost is added to `stats`."""
+    first, second = row.text.slice(0, edge), row.text.slice(edge)
+    if arrangement is Arrangement.IN_ORDER:
+        return first, second
+    if arrangement is Arrangement.SWAPPED:
+        return second, first
     other = substitute(row, len(second))
     stats["displaced"] += len(second)
     stats["borrowed"] += len(other)
-    return other
+    return first, other
 
 
 def substitute(row: Row, size: int) -> Text:

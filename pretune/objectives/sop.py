@@ -13,16 +13,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
 from pydantic import Field
-from torch import nn
 
-from pretune.draw import Draw, unit
+from pretune.draw import Draw
 from pretune.nn.heads import SOP_LABELS
-from pretune.nn.model_protocol import TrainableModel
 from pretune.objectives.objective import Objective
-from pretune.objectives.sentence_pair import Integers, SentencePair
-from pretune.text.samples.rows import Row, Text
+from pretune.objectives.sentence_pair import Arrangement, Integers, SentencePair, draw_binary
 
 
 class SentenceOrderPrediction(SentencePair):
@@ -32,7 +28,8 @@ class SentenceOrderPrediction(SentencePair):
     role: ClassVar[str] = "sop"
     default_family: ClassVar[str] = "albert"
     view: ClassVar[str] = "sentences"
-    counted: ClassVar[tuple[str, ...]] = ("unpaired",)
+    classes: ClassVar[tuple[str, ...]] = SOP_LABELS
+    arrangements: ClassVar[tuple[Arrangement, ...]] = (Arrangement.IN_ORDER, Arrangement.SWAPPED)
 
     class Config(Objective.Config):
         """How often parts change places.
@@ -45,14 +42,6 @@ class SentenceOrderPrediction(SentencePair):
 
     config: Config
 
-    def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
-        """A head that decides for a pair."""
-        return {self.role: model.sequence_head(SOP_LABELS)}
-
     def labels(self, samples: Integers, draw: Draw) -> Integers:
         """1 where the parts change places."""
-        return (unit(draw.at("swap").keys(samples)) < self.config.swapped).astype(np.int64)
-
-    def pair(self, row: Row, first: Text, second: Text, label: int, stats: dict[str, int]) -> tuple[Text, Text]:
-        """The parts in their order, or in the other."""
-        return (second, first) if label else (first, second)
+        return draw_binary(self.config.swapped, draw.at("swap"), samples)

@@ -19,8 +19,7 @@ from pretune.draw import Draw, bounded
 from pretune.nn.heads import Pooler, SequenceHead
 from pretune.nn.model_protocol import TrainableModel
 from pretune.objectives.objective import Objective
-from pretune.objectives.sentence_pair import Integers, SentencePair, borrow
-from pretune.text.samples.rows import Row, Text
+from pretune.objectives.sentence_pair import Arrangement, Integers, SentencePair
 
 LABELS = ("next", "previous", "other")
 NEXT, PREVIOUS, OTHER = range(3)
@@ -31,22 +30,16 @@ class SentenceStructure(SentencePair):
 
     name: ClassVar[str] = "structure"
     role: ClassVar[str] = "structure"
-    default_family: ClassVar[str] = "bert"
-    view: ClassVar[str] = "pairs"
+    classes: ClassVar[tuple[str, ...]] = LABELS
+    arrangements: ClassVar[tuple[Arrangement, ...]] = tuple(Arrangement)
 
     class Config(Objective.Config):
         """Nothing but its weight."""
 
     def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
         """A pooler of its own under three classes."""
-        return {self.role: SequenceHead(model.width, LABELS, model.pool_position, pooler=Pooler(model.width))}
+        return {self.role: SequenceHead(model.width, self.classes, model.pool_position, pooler=Pooler(model.width))}
 
     def labels(self, samples: Integers, draw: Draw) -> Integers:
         """One of the three, each as often."""
         return bounded(draw.at("kind").keys(samples), 3)
-
-    def pair(self, row: Row, first: Text, second: Text, label: int, stats: dict[str, int]) -> tuple[Text, Text]:
-        """The parts in their order, in the other, or the first with another document's text."""
-        if label == PREVIOUS:
-            return second, first
-        return first, borrow(row, second, stats) if label == OTHER else second

@@ -8,7 +8,7 @@ groups may have a learning rate of its own, which the schedule multiplies.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol, TypeVar, cast
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
@@ -42,12 +42,17 @@ class OptimizerConfig(configuration.Config):
     clip: float = Field(1.0, ge=0, allow_inf_nan=False)
 
 
-class OptimizerFile(Protocol):
+ConfigT = TypeVar("ConfigT", bound=OptimizerConfig)
+
+
+class OptimizerFile(Protocol[ConfigT]):
     """What a file of `optim/`, or a user's own, offers."""
 
-    Config: type[OptimizerConfig]
+    Config: type[ConfigT]
 
-    def build(self, parameters: Mapping[str, nn.Parameter], config: Any, dtype: torch.dtype) -> torch.optim.Optimizer:
+    def build(
+        self, parameters: Mapping[str, nn.Parameter], config: ConfigT, dtype: torch.dtype
+    ) -> torch.optim.Optimizer:
         """The optimizer of the parameters that learn.
 
         Args:
@@ -57,7 +62,7 @@ class OptimizerFile(Protocol):
         """
 
 
-def find_optimizer(name: str) -> OptimizerFile:
+def find_optimizer(name: str) -> OptimizerFile[OptimizerConfig]:
     """The file of an optimizer.
 
     Raises:
@@ -71,10 +76,10 @@ def find_optimizer(name: str) -> OptimizerFile:
             f"optimizer.name = {name!r}: the file must define Config (a subclass of "
             "pretune.optim.optimizer.OptimizerConfig) and build(parameters, config, dtype)"
         )
-    return cast(OptimizerFile, module)
+    return cast(OptimizerFile[OptimizerConfig], module)
 
 
-def _read_table(value: Any) -> Any:
+def _read_table(value: object) -> object:
     """The table `[optimizer]` of a recipe as the `Config` of the optimizer that it names."""
     if not isinstance(value, Mapping):
         return value
@@ -116,12 +121,12 @@ def build_optimizer(
     return optimizer
 
 
-def decay_groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+def decay_groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
     """Two groups: matrices and embeddings, which decay, and biases and norms, which do not; empty ones left out.
 
     Source: which parameters decay as in BERT and GPT-2, those of two dimensions and more.
     """
-    groups: list[dict[str, Any]] = [
+    groups: list[dict[str, object]] = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -78,7 +78,7 @@ class Distributed:
         out: T = json.loads(bytes(data.tolist()))
         return out
 
-    def all_gather_object(self, value: Any) -> list[Any]:
+    def all_gather_object(self, value: T) -> list[T]:
         """Every rank's value, which must be plain JSON, in the order of the ranks, on every rank."""
         if self.size == 1:
             return [value]
@@ -94,9 +94,9 @@ class Distributed:
         """Every rank's value, any Python object, in the order of the ranks, on every rank."""
         if self.size == 1:
             return [value]
-        values: list[Any] = [None] * self.size
+        values: list[T | None] = [None] * self.size
         dist.all_gather_object(values, value)
-        return values
+        return cast(list[T], values)
 
     def all_gather(self, rows: torch.Tensor) -> list[torch.Tensor]:
         """Every rank's rows, in the order of the ranks, on every rank. Shape: (n, ...), n may differ."""

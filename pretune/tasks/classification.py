@@ -143,8 +143,7 @@ class Classification(Task[ClassificationExample, Answer, Answer]):
         values = torch.tensor([weights.get(label, 1.0) for label in self.labels]) if weights else None
         self.register_buffer("class_weight", values, persistent=False)
 
-    @classmethod
-    def resolve_config(cls, config: Config, examples: Sequence[ClassificationExample]) -> Config:
+    def resolve_config(self, examples: Sequence[ClassificationExample]) -> Config:
         """Fill in the labels, sorted, and balanced class weights.
 
         Raises:
@@ -152,6 +151,7 @@ class Classification(Task[ClassificationExample, Answer, Answer]):
             DataError: labels that are numbers and words, no examples, an example without a label, fewer than two
                 labels, or a label that `labels` lacks.
         """
+        config = self.config
         if len(config.labels) == 1:
             raise UsageError(f"task.labels: classification needs at least two labels, got {list(config.labels)}")
         counts = count_labels(examples)

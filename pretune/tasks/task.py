@@ -19,7 +19,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
-from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, overload
+from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,14 +103,13 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
 
     config: Config
 
-    @classmethod
-    def resolve_config(cls, config: Any, examples: Sequence[ExampleT]) -> Any:
-        """The configuration with what the training data decide filled in; by default nothing.
+    def resolve_config(self, examples: Sequence[ExampleT]) -> Config:
+        """Returns the configuration with what the training data decide filled in; by default nothing.
 
         Raises:
             DataError: the examples cannot train this task.
         """
-        return config
+        return self.config
 
     def columns(self, needs_labels: bool) -> list[Column]:
         """The fields that `read` looks at; a reader leaves out all others.
@@ -167,10 +166,10 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
 
     def build_rows(self, rows: Sequence[Row], draw: Draw) -> RowBatch:
         """Rows with the batch that they make, on the host."""
-        return RowBatch(rows, self.build_batch(rows, draw), self)
+        return RowBatch(rows, self.build_batch(rows, draw), cast(AnyTask, self))
 
 
-AnyTask: TypeAlias = Task[Any, Any, Any]
+AnyTask: TypeAlias = Task[Example, object, object]
 """A task whose types are its own business, where it is found by name."""
 
 
@@ -370,7 +369,7 @@ def split_windows(row: Encoded, max_tokens: int, stride: int = 0) -> list[Encode
     ]
 
 
-def tokens_of(task: AnyTask, base: type[AnyTask], rows: Sequence[Encoded]) -> Ints | None:
+def tokens_of(task: Objective, base: type[Objective], rows: Sequence[Encoded]) -> Ints | None:
     """All tokens of the texts, and the special ones around them, for `Task.tokens`.
 
     Args:

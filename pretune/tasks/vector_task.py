@@ -44,8 +44,7 @@ class VectorTask(Task[PairExample, float, float]):
     class Config(Task.Config):
         """What tasks share."""
 
-    @classmethod
-    def resolve_config(cls, config: Config, examples: Sequence[PairExample]) -> Config:
+    def resolve_config(self, examples: Sequence[PairExample]) -> Task.Config:
         """Nothing is filled in.
 
         Raises:
@@ -56,10 +55,10 @@ class VectorTask(Task[PairExample, float, float]):
         for example in examples:
             if example.second is None:
                 raise DataError(
-                    f"{example.origin}: {cls.name} learns from pairs; name the column of the second text as "
+                    f"{example.origin}: {self.name} learns from pairs; name the column of the second text as "
                     "data.columns.second_column"
                 )
-        return config
+        return self.config
 
     def read(self, record: Mapping[str, object]) -> PairExample:
         """A text, its second and third, and the label."""

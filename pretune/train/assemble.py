@@ -105,6 +105,22 @@ class TrainComponents:
             for part, views, weights in zip(self.objective.alternatives, self.views, self.weights, strict=True)
         ]
 
+    def auxiliary_models(self) -> dict[str, LanguageModel]:
+        """The models that objectives train beside the main one, by the folder of the run that each is saved to.
+
+        Raises:
+            UsageError: one cannot be saved.
+        """
+        models: dict[str, LanguageModel] = {}
+        for name, model in self.objective.auxiliary_models().items():
+            if not isinstance(model, LanguageModel):
+                raise UsageError(
+                    f"the auxiliary model {name!r} is a {type(model).__name__}, which could not be saved; build it "
+                    "with model.narrower, or as a family of pretune builds its models"
+                )
+            models[name] = model
+        return models
+
     def own_weights(self) -> OwnWeights:
         """What the objectives and the task learn beside the model."""
         return OwnWeights.of(self.model, self.members)
@@ -191,8 +207,7 @@ def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tok
     finished = model if model.metadata.base is None else tuning_method(recipe).rehearse_merge(model)
     if finished is not None and (model.metadata.base is None or tuning_method(recipe).can_merge):
         _check_savable(recipe, finished, members, tokenizer)
-    for name, auxiliary in objective.auxiliary_models().items():
-        assert isinstance(auxiliary, LanguageModel)  # the type of `model.narrower`
+    for name, auxiliary in components.auxiliary_models().items():
         apply_model_settings(auxiliary, recipe.model)
         check_savable(auxiliary, tokenizer, Path(recipe.output) / name)
     return components

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from pretune.interop.deltas import save_delta
 from pretune.interop.huggingface import save_model
-from pretune.models.model import LanguageModel
 from pretune.train.assemble import TrainComponents
 from pretune.train.checkpoint import state as states
 from pretune.train.checkpoint.state import State
@@ -34,8 +33,7 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
     components.own_weights().store(model)
     components.tokenizer.settings["model_max_length"] = context.recipe.data.length  # what use cuts texts to
     _save(components, context, directory.path)
-    for name, auxiliary in components.objective.auxiliary_models().items():
-        assert isinstance(auxiliary, LanguageModel)  # the type of `model.narrower`
+    for name, auxiliary in components.auxiliary_models().items():
         restore_embedding(auxiliary.cpu())
         save_model(auxiliary, directory.path / name, components.tokenizer)
     used = {"steps": state.step, "tokens": state.tokens, "samples": state.samples, "epochs": state.epoch}

@@ -51,7 +51,7 @@ class LabelledData:
         self.train = read_examples(reader, data.train if train_data is None else train_data, task.needs_labels)
         held_out = data.validation or None if validation_data is None else validation_data
         self.validation = [] if held_out is None else read_examples(reader, held_out)
-        resolved = _with_known_order(task, config, task.resolve_config(config, self.train), recipe, self.train)
+        resolved = _with_known_order(task, config, reader.resolve_config(self.train), recipe, self.train)
         self.task = task(resolved, tokenizer.vocabulary)
         self.notes: list[str] = []
         self._length, self._tokenizer = data.length, tokenizer

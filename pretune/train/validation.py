@@ -138,9 +138,10 @@ class Validation:
     def _means(accumulator: TermAccumulator, counts: dict[str, int], distributed: Distributed) -> dict[str, float]:
         total: dict[str, int] = {}
         weights: dict[str, float] = {}
-        for own, weighed in distributed.all_gather_object([counts, accumulator.weights]):
-            add(total, own)
-            weights |= weighed
+        for rank_counts in distributed.all_gather_object(counts):
+            add(total, rank_counts)
+        for rank_weights in distributed.all_gather_object(accumulator.weights):
+            weights |= rank_weights
         result = accumulator.read(sorted(total), distributed)
         return means(result.sums, total, result.correct, weights)
 

@@ -87,11 +87,10 @@ class Tagging(Task[TaggedText, list[WordTag], dict[str, list[object]]]):
         super().__init__(config, vocabulary)
         self.labels = list(config.labels)
 
-    @classmethod
-    def resolve_config(cls, config: Config, examples: Sequence[TaggedText]) -> Config:
+    def resolve_config(self, examples: Sequence[TaggedText]) -> Config:
         """Fill in the tags."""
         tags = {tag for example in examples for tag in example.tags or ()} - {OUTSIDE}
-        return config.model_copy(update={"labels": config.labels or (OUTSIDE, *sorted(tags))})
+        return self.config.model_copy(update={"labels": self.config.labels or (OUTSIDE, *sorted(tags))})
 
     def columns(self, needs_labels: bool) -> list[Column]:
         """Words, and tags where they are needed."""

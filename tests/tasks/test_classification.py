@@ -58,11 +58,11 @@ def test_found_by_name() -> None:
 
 
 def test_resolve_config_sorts_labels_and_balances() -> None:
-    found = Classification.resolve_config(Classification.Config(), examples("b", "a", "b", "b"))
+    found = Classification(Classification.Config(), WORDS.vocabulary).resolve_config(examples("b", "a", "b", "b"))
     assert found.labels == ("a", "b")
     assert found.class_weights == "none"
     config = Classification.Config(labels=("z", "b", "a"), class_weights="balanced")
-    found = Classification.resolve_config(config, examples("b", "a", "b", "b"))
+    found = Classification(config, WORDS.vocabulary).resolve_config(examples("b", "a", "b", "b"))
     assert found.labels == ("z", "b", "a")
     assert found.class_weights == {"a": 2.0, "b": pytest.approx(2 / 3)}
 
@@ -77,8 +77,9 @@ def test_resolve_config_sorts_labels_and_balances() -> None:
     ],
 )
 def test_resolve_config_refuses(labels: tuple[str | None, ...], given: tuple[str, ...], message: str) -> None:
+    task = Classification(Classification.Config(labels=given), WORDS.vocabulary)
     with pytest.raises(DataError, match=message):
-        Classification.resolve_config(Classification.Config(labels=given), examples(*labels))
+        task.resolve_config(examples(*labels))
 
 
 def test_label_unseen_in_training() -> None:
@@ -231,7 +232,8 @@ def test_both_families_learn(family: str, tokenizer: Tokenizer, method: object) 
         example(f"the {'cat' if n % 2 else 'dog'} ate {'a hat ' * (n % 5)}", "cat" if n % 2 else "dog", None, n)
         for n in range(12)
     ]
-    task = Classification(Classification.resolve_config(Classification.Config(), found), tokenizer.vocabulary)
+    task = Classification(Classification.Config(), tokenizer.vocabulary)
+    task = Classification(task.resolve_config(found), tokenizer.vocabulary)
     rows = task.encode(found, tokenizer, 64)
     view = ExampleView(rows)
     batch = task.prepare(view.read(np.arange(12), 0, 0, Draw(0)), Draw(0))

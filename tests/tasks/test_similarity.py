@@ -95,9 +95,9 @@ def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(DataError, match="all labels are 1"):
         task.score([0.1, 0.2], [pair("1", 2)] * 2)
     with pytest.raises(DataError, match=r"similarity learns from pairs.*data\.columns\.second_column"):
-        Similarity.resolve_config(Similarity.Config(), [PairExample("a")])
+        task.resolve_config([PairExample("a")])
     with pytest.raises(DataError, match="no examples"):
-        Similarity.resolve_config(Similarity.Config(), [])
+        task.resolve_config([])
 
 
 def test_each_text_is_cut_by_itself() -> None:

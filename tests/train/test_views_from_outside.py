@@ -5,40 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from fakes import BEGINNINGS
 from trainkit import lines, make_store, recipe, replaced
 
 from pretune.text.store.store import TokenStore
 from pretune.train.run import pretrain
 
-FILE = '''
-"""Masked words of nothing but the beginnings of documents."""
-
-import numpy as np
+FILE = (
+    BEGINNINGS
+    + '''
 
 from pretune.objectives.mlm import MaskedLanguageModelling
-from pretune.text.samples.views.view import StoreView
-
-
-class Beginnings(StoreView):
-    """The first tokens of every document."""
-
-    def __init__(self, split, width, lookahead=0, words=False):
-        super().__init__(split, width, lookahead, words)
-        offsets = np.asarray(split.document_offsets)
-        self.start, self.stop = offsets[:-1], np.minimum(offsets[:-1] + width, offsets[1:] - 1)
-
-    def __len__(self):
-        return len(self.start)
-
-    def lengths(self, index):
-        return self.stop[index] - self.start[index]
-
-    def read(self, index, store, epoch, draw):
-        return self.windows(index, store, epoch, self.start[index], self.stop[index])
-
-    def data_stats(self):
-        used = int((self.stop - self.start).sum())
-        return {"samples": len(self), "tokens": self.split.token_count, "used": used}
 
 
 class MaskedBeginnings(MaskedLanguageModelling):
@@ -48,6 +25,7 @@ class MaskedBeginnings(MaskedLanguageModelling):
     view = __file__
     compatible_views = ()
 '''
+)
 
 
 def test_a_run_reads_what_the_user_s_view_says(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import MemorySplit
+from fakes import BEGINNINGS, MemorySplit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -201,37 +201,8 @@ def test_views_by_name() -> None:
             build_view(split, "pairs", width)
 
 
-OWN = """
-import numpy as np
-
-from pretune.text.samples.views.view import StoreView
-
-
-class Heads(StoreView):
-    \"\"\"The first tokens of every document.\"\"\"
-
-    def __init__(self, split, width, lookahead=0, words=False):
-        super().__init__(split, width, lookahead, words)
-        offsets = np.asarray(split.document_offsets)
-        self.start, self.stop = offsets[:-1], np.minimum(offsets[:-1] + width, offsets[1:] - 1)
-
-    def __len__(self):
-        return len(self.start)
-
-    def lengths(self, index):
-        return self.stop[index] - self.start[index]
-
-    def read(self, index, store, epoch, draw):
-        return self.windows(index, store, epoch, self.start[index], self.stop[index])
-
-    def data_stats(self):
-        used = int((self.stop - self.start).sum())
-        return {"samples": len(self), "tokens": self.split.token_count, "used": used}
-"""
-
-
 def test_a_view_of_one_s_own_is_found_by_its_path(tmp_path: Path) -> None:
-    (tmp_path / "heads.py").write_text(OWN)
+    (tmp_path / "heads.py").write_text(BEGINNINGS)
     split = MemorySplit([[4, 4], [2], [9]])
     view = build_view(split, str(tmp_path / "heads.py"), 3)
     assert [row.tokens.tolist() for row in read_all(view)] == [[1000, 1001, 1002], [1009, 1010], [1012, 1013, 1014]]
