@@ -3,7 +3,7 @@
 A task is used in this order, on the host before any step:
 
 1. `examples = read_examples(Task(config, vocabulary), data)`: each record becomes an example, or an error;
-2. `config = Task.resolve_config(config, examples)`: what the training data decide (labels, class weights) is filled in;
+2. `config = task.resolve_config(examples)`: what the training data decide (labels, class weights) is filled in;
 3. `task = Task(config, vocabulary)`;
 4. `rows = task.encode(examples, tokenizer, length)`: examples as tokens, truncated or in windows; `data_stats(rows)`
    counts what was cut;

@@ -51,7 +51,7 @@ class LabelledData:
         self.train = read_examples(reader, data.train if train_data is None else train_data, task.needs_labels)
         held_out = data.validation or None if validation_data is None else validation_data
         self.validation = [] if held_out is None else read_examples(reader, held_out)
-        resolved = _with_known_order(task, config, reader.resolve_config(self.train), recipe, self.train)
+        resolved = _with_known_order(reader, reader.resolve_config(self.train), recipe, self.train)
         self.task = task(resolved, tokenizer.vocabulary)
         self.notes: list[str] = []
         self._length, self._tokenizer = data.length, tokenizer
@@ -124,17 +124,17 @@ def _read_task(recipe: Recipe) -> tuple[type[AnyTask], Task.Config]:
 
 
 def _with_known_order(
-    task: type[AnyTask], config: Task.Config, resolved: Task.Config, recipe: Recipe, examples: Sequence[Example]
+    reader: AnyTask, resolved: Task.Config, recipe: Recipe, examples: Sequence[Example]
 ) -> Task.Config:
     """Orders the labels of the training data as the model's files have them, where they are the same labels."""
     labels = getattr(resolved, "labels", None)
-    if not labels or getattr(config, "labels", None) or recipe.model.init is None:
+    if not labels or getattr(reader.config, "labels", None) or recipe.model.init is None:
         return resolved
     known = read_labels(Path(recipe.model.init))
     if known is None or known == list(labels) or sorted(known) != sorted(labels):
         return resolved
-    ordered: Task.Config = task.resolve_config(config.model_copy(update={"labels": tuple(known)}), examples)
-    return ordered
+    config = reader.config.model_copy(update={"labels": tuple(known)})
+    return type(reader)(config, reader.vocabulary).resolve_config(examples)
 
 
 def _digest(rows: Sequence[Encoded]) -> str:

@@ -98,7 +98,7 @@ def test_config_refuses(config: dict[str, object]) -> None:
 
     def use() -> None:
         Classification(checked, WORDS.vocabulary)
-        Classification.resolve_config(checked, examples("a", "a"))
+        Classification(checked, WORDS.vocabulary).resolve_config(examples("a", "a"))
 
     with pytest.raises(UsageError, match=r"at least two|did you mean 'good'"):
         use()
@@ -298,11 +298,15 @@ def test_tokens_are_all_that_a_batch_may_hold():
 )
 def test_numbers_are_ordered_by_their_value(labels: list[str], order: tuple[str, ...]) -> None:
     """Labels 0..11 gave id2label {2: "10", 3: "11", 4: "2"}."""
-    assert Classification.resolve_config(Classification.Config(), examples(*labels)).labels == order
+    assert Classification(Classification.Config(), WORDS.vocabulary).resolve_config(examples(*labels)).labels == order
 
 
 def test_labels_that_are_numbers_and_words() -> None:
     with pytest.raises(DataError, match=r"csv:4: label 'two': 2 of the labels are numbers, such as '0', and 1 are"):
-        Classification.resolve_config(Classification.Config(), examples("0", "1", "two", "0"))
+        Classification(Classification.Config(), WORDS.vocabulary).resolve_config(examples("0", "1", "two", "0"))
     named = Classification.Config(labels=("0", "1", "two"))
-    assert Classification.resolve_config(named, examples("0", "1", "two", "0")).labels == ("0", "1", "two")
+    assert Classification(named, WORDS.vocabulary).resolve_config(examples("0", "1", "two", "0")).labels == (
+        "0",
+        "1",
+        "two",
+    )
