@@ -101,7 +101,8 @@ def test_catalogues_are_what_the_files_say(name: str, capsys: pytest.CaptureFixt
     assert main(["show", name]) == 0
     shown = capsys.readouterr().out
     assert shown == (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    assert all(f"\n## {variant}\n" in shown for variant in variants("models" if name == "families" else name))
+    if name != "compatibility":
+        assert all(f"\n## {variant}\n" in shown for variant in variants("models" if name == "families" else name))
 
 
 def test_measured_tables_are_those_of_the_results() -> None:

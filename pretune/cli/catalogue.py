@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
+from pretune.cli.compatibility import compatibility
+
 if TYPE_CHECKING:
     from pretune.models.model import LanguageModel
     from pretune.objectives.objective import Objective
@@ -45,7 +47,12 @@ def tasks() -> str:
     return _page("Tasks", _TASKS, (_task(name) for name in variants("tasks")))
 
 
-PAGES: dict[str, Callable[[], str]] = {"families": families, "objectives": objectives, "tasks": tasks}
+PAGES: dict[str, Callable[[], str]] = {
+    "families": families,
+    "objectives": objectives,
+    "tasks": tasks,
+    "compatibility": compatibility,
+}
 
 _FAMILIES = f"""
 Each family is one file of `pretune/models`, with the name that `--model.family` takes. Weights include the heads of

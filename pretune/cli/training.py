@@ -64,12 +64,13 @@ def finetune(*args: Args, session: Common = DEFAULT) -> None:
 
 
 def show(*args: Args, session: Common = DEFAULT) -> None:
-    """Show what a recipe would do, without running it; or list the families, objectives or tasks with their fields.
+    """Show what a recipe would do, without running it; or list the families, objectives or tasks with their fields,
+    or what becomes of the fields of foreign files.
 
     Prints modules with shapes, parameters, memory, and the numbers of steps, epochs and tokens.
 
     Args:
-        args: [RECIPE.toml] [--field value]..., or `families`, `objectives` or `tasks`.
+        args: [RECIPE.toml] [--field value]..., or `families`, `objectives`, `tasks` or `compatibility`.
     """
     from pretune.cli.catalogue import PAGES
 

@@ -89,7 +89,37 @@ AT_READING: FieldTable = {
     name: handed_on() if treatment.name == "refused" else treatment for name, treatment in GENERATION_FIELDS.items()
 }
 """Of `generation_config.json` when a model is read: what is refused there is refused by `generate` alone."""
-GGUF_FIELDS: FieldTable = {"*": handed_on()}
+_EXPERTS = refused("experts are not built here", "use a model without experts", allowed=(None, 0))
+_SCALED = refused("a scaling of this kind is not built here", "use a model without it", allowed=(None, 0, 1))
+GGUF_FIELDS: FieldTable = {
+    "general.architecture": done("names the family"),
+    "general.*": no_effect("a record"),
+    "GGUF.*": no_effect("the form of the file"),
+    "split.count": refused(
+        "a model in several files is not read", "join them: llama-gguf-split --merge", allowed=(0, 1)
+    ),
+    "split.*": no_effect("the form of the file"),
+    "quantize.*": no_effect("a record"),
+    **{
+        f"*.{name}": done()
+        for name in (
+            *("embedding_length", "block_count", "feed_forward_length", "context_length", "attention.head_count"),
+            *("attention.head_count_kv", "attention.key_length", "attention.layer_norm_rms_epsilon", "rope.freq_base"),
+            *("rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length"),
+        )
+    },
+    "*.attention.value_length": done("refused where it is not the length of keys"),
+    "*.rope.dimension_count": done("refused where it is not the length of keys"),
+    "*.vocab_size": no_effect("the embedding says it"),
+    "*.rope.scaling.finetuned": no_effect("a record"),
+    "*.rope.scaling.attn_factor": _SCALED,
+    "*.rope.scaling.yarn_*": _SCALED,
+    "*.attention.sliding_window": refused("windows are not read here", "use a model without", allowed=(None, 0)),
+    "*.attention.causal": refused("only a causal model is built", "use a model that writes", allowed=(True, None)),
+    **dict.fromkeys(("*.attention.scale", "*.logit_scale", "*.embedding_scale", "*.residual_scale"), _SCALED),
+    **dict.fromkeys(("*.expert_count", "*.expert_used_count", "*.expert_feed_forward_length"), _EXPERTS),
+    "tokenizer.*": done("read with the tokenizer"),
+}
 """Metadata of a `.gguf` file."""
 TABLES: Mapping[str, FieldTable] = {
     "config.json": COMMON_FIELDS,
@@ -103,6 +133,11 @@ TABLES: Mapping[str, FieldTable] = {
 
 def config_table(family: Family) -> FieldTable:
     """Returns the table of `config.json` for a family: its own fields go before those that are common to all."""
+    return {**COMMON_FIELDS, **own_fields(family)}
+
+
+def own_fields(family: Family) -> FieldTable:
+    """Returns what is particular to a family in the table of its `config.json`."""
     older: frozenset[str] = getattr(family.Config, "OLDER_FIELDS", frozenset())
     own: dict[str, Treatment] = dict.fromkeys(older, done("an older form of another field"))
     for name, field in family.Config.model_fields.items():
@@ -110,7 +145,7 @@ def config_table(family: Family) -> FieldTable:
         own[name] = done() if allowed is None else _literal(allowed)
     own |= {other: done(f"another name of `{name}`") for other, name in getattr(family, "OTHER_NAMES", {}).items()}
     stated: FieldTable = getattr(family, "FILE_FIELDS", {})
-    return {**COMMON_FIELDS, **own, **stated}
+    return {**own, **stated}
 
 
 def _literal(allowed: tuple[object, ...]) -> Treatment:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from pretune.errors import DataError
+from pretune.field_table import check_fields, shown_value
+from pretune.interop.file_fields import GGUF_FIELDS
 from pretune.text.tokenizer.gguf import open_gguf, read_metadata
 
 _FAMILIES = ("llama", "qwen2", "qwen3")
@@ -56,6 +58,7 @@ class GgufWeights:
     Attributes:
         shapes: by their Hugging Face names.
         dtypes: float32, which they are read as.
+        notes: what the user should know, once `config` was called.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,6 +67,7 @@ class GgufWeights:
         Raises:
             DataError: a damaged file, or a tensor that no family here has.
         """
+        self.notes: list[str] = []
         self._path = path
         self._reader = open_gguf(path)
         self.fields = read_metadata(path, self._reader)
@@ -97,6 +101,8 @@ class GgufWeights:
         missing = [name for name in _FIELDS if name not in own and name not in _OPTIONAL]
         if missing:
             raise DataError(f"{self._path}: field '{family}.{missing[0]}' is missing: the file is incomplete")
+        self.notes = check_fields(self._path, self.fields, GGUF_FIELDS)
+        self._check_widths(own)
         out: dict[str, Any] = {theirs: own[name] for name, theirs in _FIELDS.items() if name in own}
         out |= {
             "model_type": family,
@@ -109,6 +115,22 @@ class GgufWeights:
         for role, name in {"bos": "bos", "eos": "eos", "pad": "padding"}.items():
             out[f"{role}_token_id"] = self.fields.get(f"tokenizer.ggml.{name}_token_id")
         return out
+
+    def _check_widths(self, own: Mapping[str, Any]) -> None:
+        """Refuses heads whose parts have widths of their own.
+
+        Raises:
+            DataError: another width of values, or of what is rotated, than of keys.
+        """
+        heads, width = own["attention.head_count"], own["embedding_length"]
+        whole = isinstance(heads, int) and isinstance(width, int) and heads > 0
+        length = own.get("attention.key_length") or (width // heads if whole else None)
+        for name in ("attention.value_length", "rope.dimension_count"):
+            if own.get(name) not in (None, length):
+                raise DataError(
+                    f"{self._path}: field '{self.family}.{name}' = {shown_value(own[name])}: heads have a width of "
+                    f"{length}, and parts of another width are not built here; use a model without them"
+                )
 
     def read(self, name: str) -> Tensor:
         """Reads one tensor in float32.

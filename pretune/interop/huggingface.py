@@ -225,7 +225,9 @@ def _refuse_unknown_heads(table: FileTable, model: LanguageModel) -> None:
 def _open(path: Path, overrides: Mapping[str, Any]) -> tuple[Weights | GgufWeights, Description]:
     if path.suffix == ".gguf":
         gguf = GgufWeights(path)
-        return gguf, interpret(path, gguf.config(), gguf.shapes, overrides)
+        description = interpret(path, gguf.config(), gguf.shapes, overrides)
+        description.notes += gguf.notes
+        return gguf, description
     if not path.is_dir():
         raise no_such_folder(path, "model folder")
     weights = Weights(path)
