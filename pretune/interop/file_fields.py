@@ -139,7 +139,7 @@ def config_table(family: Family) -> FieldTable:
 def own_fields(family: Family) -> FieldTable:
     """Returns what is particular to a family in the table of its `config.json`."""
     older: frozenset[str] = getattr(family.Config, "OLDER_FIELDS", frozenset())
-    own: dict[str, Treatment] = dict.fromkeys(older, done("an older form of another field"))
+    own: dict[str, Treatment] = dict.fromkeys(sorted(older), done("an older form of another field"))
     for name, field in family.Config.model_fields.items():
         allowed = _only_values(field.annotation)
         own[name] = done() if allowed is None else _literal(allowed)
