@@ -66,7 +66,9 @@ def augment(
         for row in augment_examples(examples, methods, settings, stats):
             writer.write(row)
     session.say(f"{stats.summary()}\nwritten: {output}")
-    session.say(f"next: pretune finetune --task classification --data.train {output}")
+    session.say(
+        f"next: pretune finetune --task classification --model.init MODEL --data.train {output} --budget.epochs 3"
+    )
 
 
 def _tools(model: Path | None, there: Path | None, back: Path | None, session: Session) -> Tools:

@@ -155,6 +155,7 @@ def prepare(*args: Args, tokenizer: Path, output: Path, config: Path | None = No
     """
     session.start()
     from pretune import config as configuration
+    from pretune.text.readers.corpus import DataStats
     from pretune.text.store import prepare as preparing
     from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -164,13 +165,16 @@ def prepare(*args: Args, tokenizer: Path, output: Path, config: Path | None = No
     words_to_ids = Tokenizer.load(tokenizer)
     for note in words_to_ids.notes:
         session.say(note)
-    store = preparing.prepare(paths, words_to_ids, output, settings, Meter(session).show)
+    meter = Meter(session)
+    store = preparing.prepare(paths, words_to_ids, output, settings, meter.show)
+    meter.close()
+    session.say(DataStats(**store.manifest.data_stats).summary())
     for name in ("train", "validation"):
         split = store.split(name)
         session.say(f"{name}: {split.document_count:,} documents, {split.token_count:,} tokens")
     session.say(f"written: {output}")
     flags = "--objective clm --model.family gpt2" if words_to_ids.vocabulary.mask is None else "--objective mlm"
-    session.say(f"next: pretune pretrain {flags} --data.stores {output} --output run")
+    session.say(f"next: pretune pretrain {flags} --data.stores {output} --budget.steps 1000 --output run")
 
 
 class Meter:
@@ -180,6 +184,7 @@ class Meter:
         self._is_silent = session.silent
         self._live = sys.stderr.isatty()
         self._last = time.monotonic()
+        self._width = 0  # of the line that is shown in place
 
     def show(self, progress: Progress) -> None:
         """Shows the newest numbers."""
@@ -189,7 +194,18 @@ class Meter:
         self._last = now
         rate = progress.bytes / max(progress.seconds, 1e-9) / 1e6
         line = f"{progress.documents:,} documents, {progress.bytes / 1e6:,.0f} MB, {progress.tokens:,} tokens"
-        print(f"{line}, {rate:.1f} MB/s", end="\r" if self._live else "\n", file=sys.stderr, flush=True)
+        self._print(f"{line}, {rate:.1f} MB/s")
+
+    def close(self) -> None:
+        """Clears the line that is shown in place."""
+        if self._live and self._width:
+            self._print("")
+
+    def _print(self, line: str) -> None:
+        """Prints over the line before, whose end would be left over where it was longer."""
+        text = f"{line.ljust(self._width)}\r" if self._live else f"{line}\n"
+        self._width = len(line)
+        print(text, end="", file=sys.stderr, flush=True)
 
 
 def refuse_existing(output: Path) -> None:

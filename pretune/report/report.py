@@ -210,7 +210,8 @@ def next_commands(model: str, abilities: Collection[str]) -> list[str]:
     if "classify" in abilities:
         lines.append(f'pretune predict {model} "a text to label"')
     else:
-        lines.append(f"pretune finetune --model.init {model} --task classification --data.train labelled.csv")
+        fields = "--task classification --data.train labelled.csv --budget.epochs 3"
+        lines.append(f"pretune finetune --model.init {model} {fields}")
     return [*lines, f'pretune embed {model} "a text" --output vectors.npy']
 
 

@@ -256,7 +256,7 @@ def _add_records(components: TrainComponents, stores: StoreData | None, labelled
     if stores is not None:
         components.data |= stores.fingerprints()
         components.data_stats |= stores.statistics()
-        components.notes += stores.notes
+        components.notes += [*stores.losses(components.data_stats["windows"]), *stores.notes]
         components.facts["unigram_entropy"] = unigram_entropy(stores.stores)
     if labelled is not None:
         components.data |= labelled.fingerprints()

@@ -31,10 +31,12 @@ class Spent:
 class BudgetConfig(Config):
     """Exactly one of these; training stops after the first step that reaches it.
 
+    Without a budget, pretraining takes 1,000 steps and fine-tuning 3 epochs.
+
     Attributes:
-        steps: optimizer steps.
+        steps: optimizer steps; 1000 for pretraining where no budget is given.
         tokens: tokens through the model, over all ranks.
-        epochs: passes over the data.
+        epochs: passes over the data; 3 for fine-tuning where no budget is given.
         minutes: time in the training loop, evaluation and saving included, added up over restarts. Such a run cannot
             be reproduced bit for bit.
     """

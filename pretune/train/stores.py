@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pretune.errors import UsageError
+from pretune.errors import DataError, UsageError
 from pretune.objectives.objective import Objective
+from pretune.objectives.sentence_pair import SentencePair
 from pretune.objectives.source_target import SourceTarget
 from pretune.text.samples.views.pairs import TooFewDocumentsError
 from pretune.text.samples.views.view import View, build_view
@@ -16,6 +17,7 @@ from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.recipe import Recipe
 
+_LEFT_OUT = {"duplicate": "duplicates", "empty": "empty", "excluded": "excluded", "quarantined": "quarantined"}
 _ENTROPY_TOKENS = 1 << 24  # tokens from which the unigram entropy is taken
 
 
@@ -58,6 +60,7 @@ class StoreData:
 
         Raises:
             UsageError: sequences that grow during the run, for an objective that cannot have them cut.
+            DataError: an objective on pairs of sentences, and no window with two.
         """
         warmup = self._recipe.data.length_warmup
         if warmup and (objective.view != "stream" or isinstance(objective, SourceTarget)):
@@ -66,7 +69,30 @@ class StoreData:
                 f"{objective.view} decides for whole ones or pairs them with a source; leave it out, or name "
                 "objectives on plain text alone"
             )
-        return [self._view(store, "train", objective) for store in self.stores]
+        views = [self._view(store, "train", objective) for store in self.stores]
+        self._check_pairs(objective, views)
+        return views
+
+    def _check_pairs(self, objective: Objective, views: Sequence[View]) -> None:
+        """Refuse an objective on pairs of which none can be made, and say how many windows give none.
+
+        Raises:
+            DataError: every window is of one sentence.
+        """
+        names = " and ".join(part.name for part in objective.modules() if isinstance(part, SentencePair))
+        if not names:
+            return
+        stats = [view.data_stats() for view in views]
+        single, samples = (sum(each[name] for each in stats) for name in ("single", "samples"))
+        remedy = "let a document be more than a line (prepare with --corpus.documents blank-line or file)"
+        if single == samples:
+            raise DataError(
+                f"data.stores: none of the {samples:,} windows has two sentences, so that {names} can make "
+                f"no pair; {remedy}, raise data.length, or drop {names}"
+            )
+        if single:
+            share = f"{single:,} of {samples:,} windows ({single / samples:.0%})"
+            self.notes.append(f"{share} are of one sentence and give no pair for {names}; {remedy}")
 
     def weights(self, views: Sequence[View]) -> list[float]:
         """How often each store is drawn from: as the recipe says, or by its samples and the temperature."""
@@ -105,6 +131,23 @@ class StoreData:
             "stores": {str(store.path): store.manifest.data_stats for store in self.stores},
             "domains": {str(store.path): store.manifest.domains for store in self.stores},
         }
+
+    def losses(self, windows: Mapping[str, Mapping[str, int]]) -> list[str]:
+        """What of the text is not trained on, in a line; nothing where all of it is.
+
+        Args:
+            windows: what `window_statistics` gave for each objective.
+        """
+        parts: list[str] = []
+        for store in self.stores:
+            stats = store.manifest.data_stats
+            lost = [f"{stats[name]:,} {word}" for name, word in _LEFT_OUT.items() if stats.get(name)]
+            if lost:
+                parts.append(f"{', '.join(lost)} of {stats['documents']:,} documents of {store.path}")
+        for name, counts in windows.items():
+            if cut := counts.get("cut", 0):
+                parts.append(f"{cut:,} of {counts['tokens']:,} tokens ({cut / counts['tokens']:.1%}) cut from {name}")
+        return [f"left out: {'; '.join(parts)}"] if parts else []
 
     def window_statistics(self, objective: Objective, views: Sequence[View]) -> dict[str, dict[str, int]]:
         """Tokens used, cut and displaced in the views of one objective."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pretune.cli import main
+from pretune.cli.data import Meter
+from pretune.cli.session import Session
+from pretune.text.store.prepare import Progress
 
 WORDS = ["the", "function", "returns", "an", "array", "of", "values", "sorted", "along", "its", "last", "axis"]
 FIELDS = "--budget.steps 4 --data.batch 8 --data.length 32 --evaluation.samples 8 --model.size tiny --precision fp32"
@@ -56,3 +60,42 @@ def test_every_verb_takes_a_precision_and_says_it(life: Path, capsys: pytest.Cap
         losses.append(shown.out)
         assert "precision: " in shown.err
     assert losses[0] == losses[1]
+
+
+def test_prepare_says_what_was_left_out_and_what_comes_next(life: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """9,500 duplicates of 57,049 documents stood in the manifest only, and the next command had no budget."""
+    words = ("--tokenizer", life / "tok", "--output", life / "second", "--processes", 1)
+    assert run("prepare", life / "corpus.txt", *words) == 0
+    shown = capsys.readouterr().err
+    assert "320 documents: 300 used, 20 duplicate; " in shown
+    assert f"--data.stores {life / 'second'} --budget.steps 1000 --output run" in shown
+
+
+def test_training_says_what_was_left_out_in_a_line(life: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--objective", "mlm", "--data.stores", life / "store", "--output", life / "other", "--data.pack", "stream")
+    assert run("pretrain", *words, *FIELDS.split()) == 0
+    shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
+    assert len(shown) == 1
+    assert shown[0].startswith(f"left out: 20 duplicates of 320 documents of {life / 'store'}")
+
+
+def test_the_default_budget_stands_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("pretrain", "--help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "1000 for pretraining where no budget is given" in shown
+    assert "3 for fine-tuning where no budget is given" in shown
+
+
+def test_a_shorter_line_leaves_nothing_of_the_one_before(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The counter left "MB/ss" behind."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    meter = Meter(Session())
+    for progress in (Progress(9_999, 9_990_000, 10_000_000, 1.0), Progress(1, 1, 1, 1.0)):
+        meter._last = 0.0
+        meter.show(progress)
+    meter.close()
+    first, second, third = capsys.readouterr().err.split("\r")[:3]
+    assert len(first) == len(second) > len(second.rstrip()) == len(third)
+    assert third.strip() == ""

@@ -69,7 +69,10 @@ class SentencesView(StoreView):
         ]
 
     def data_stats(self) -> dict[str, int]:
-        """`tokens = used + end + cut`; `split` of the used ones lie beyond the first window of an overlong sentence."""
+        """`tokens = used + end + cut`; `split` of the used ones lie beyond the first window of an overlong sentence.
+
+        `single` of the samples are windows of one sentence, of which no pair can be made.
+        """
         total, used = self.split.token_count, self._used
         end = len(self._documents) - 1
         cut = total - end - used
@@ -80,7 +83,13 @@ class SentencesView(StoreView):
             "end": end,
             "cut": cut,
             "split": self._split_tokens,
+            "single": self._single(),
         }
+
+    def _single(self) -> int:
+        """Number of windows that no sentence begins in but at their start."""
+        first = np.searchsorted(self._sentences, self._start, side="right")
+        return int((first == np.searchsorted(self._sentences, self._stop, side="left")).sum())
 
 
 def values_between(values: Ints, low: Ints, high: Ints) -> list[Ints]:
