@@ -95,7 +95,7 @@ class DocumentEncoder:
         self._backend = tokenizer.plain
         self._end = tokenizer.vocabulary.end
         self._dtype = dtype
-        self._cutter = cutter(tokenizer.layout)
+        self._cutter = None if tokenizer.has_drawn_tokens else cutter(tokenizer.layout)
         self._encode_words = _word_encoder(tokenizer, self._backend)
         self._drop_blank = tokenizer.layout["model"]["type"] == "Unigram"
         self._is_space = spaces(tokenizer.layout, tokenizer.subwords)

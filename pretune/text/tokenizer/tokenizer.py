@@ -1,9 +1,10 @@
 """Text to token ids and back: tokenizers in the files that everybody reads, and the vocabulary that a model needs.
 
 Loads `tokenizer.json`, BERT's `vocab.txt` and GPT-2's `vocab.json` + `merges.txt`; saves what `transformers` loads.
-Plain text never becomes a special token: two backends are kept, the file's own and one in which the names of all
-special tokens are replaced by strings that no text contains, so that neither the search for added tokens nor the
-model's own subwords (Unigram lists `<mask>` among them) can find them.
+Plain text never becomes a token that means something to the model itself: one with a role, a sentinel, a mark of a
+chat. Two backends are kept, the file's own and one in which the names of these are replaced by strings that no text
+contains, so that neither the search for added tokens nor the model's own subwords (Unigram lists `<mask>` among them)
+can find them. Other special tokens, such as the marks `<e1>` that a user has put into texts, are those of the text.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pretune.text.tokenizer.files import Settings, roles_of, write_tokenizer
 from pretune.text.tokenizer.join import clean_up, cleans_up, join_han, splits_han
 from pretune.text.tokenizer.reading import MAX_IDS, read_tokenizer
 from pretune.text.tokenizer.template import Template, plain_template, template_processor
-from pretune.text.tokenizer.vocabulary import Tokens, Vocabulary, build_vocabulary, is_byte_level
+from pretune.text.tokenizer.vocabulary import ROLES, Tokens, Vocabulary, build_vocabulary, is_byte_level
 
 __all__ = ["Tokenizer", "Vocabulary"]
 
@@ -153,6 +154,11 @@ class Tokenizer:
         return plain_backend(self.layout, self.vocabulary)
 
     @cached_property
+    def has_drawn_tokens(self) -> bool:
+        """Whether a text can hold added tokens, so that it cannot be cut into words before they are looked for."""
+        return len(hidden_tokens(self.layout, self.vocabulary)) < len(self.layout["added_tokens"])
+
+    @cached_property
     def _special(self) -> tokenizers.Tokenizer:
         backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
         backend.encode_special_tokens = False
@@ -248,12 +254,23 @@ def encode_all(backend: tokenizers.Tokenizer, texts: Sequence[str], offsets: boo
         raise DataError(f"the tokenizer cannot encode text: {error}") from None
 
 
-def plain_backend(layout: Mapping[str, Any], vocabulary: Vocabulary) -> tokenizers.Tokenizer:
-    """A copy of a tokenizer from which no text draws a special token.
+_CHAT_MARK = re.compile(r"<\|.*\|>", re.DOTALL)
 
-    Each special name is replaced everywhere by a random one; ids stay as they are.
+
+def hidden_tokens(layout: Mapping[str, Any], vocabulary: Vocabulary) -> list[str]:
+    """The special tokens that no text draws: those of a role, of a template or of a chat, and sentinels."""
+    template = {token for parts in vocabulary.templates for tokens, _ in parts for token in tokens or ()}
+    ids = {*template, *vocabulary.sentinels, *(getattr(vocabulary, role) for role in ROLES)}
+    special = [token for token in layout["added_tokens"] if token["special"]]
+    return [t["content"] for t in special if t["id"] in ids or _CHAT_MARK.fullmatch(t["content"])]
+
+
+def plain_backend(layout: Mapping[str, Any], vocabulary: Vocabulary) -> tokenizers.Tokenizer:
+    """A copy of a tokenizer from which no text draws a token that means something to the model itself.
+
+    Each such name is replaced everywhere by a random one; ids stay as they are. Other special tokens are ordinary ones.
     """
-    names = {token["content"]: secrets.token_hex(16) for token in layout["added_tokens"] if token["special"]}
+    names = {content: secrets.token_hex(16) for content in hidden_tokens(layout, vocabulary)}
     model = dict(layout["model"])
     vocab = model["vocab"]
     if isinstance(vocab, Mapping):
@@ -265,7 +282,10 @@ def plain_backend(layout: Mapping[str, Any], vocabulary: Vocabulary) -> tokenize
     trim = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     copy = {
         **layout,
-        "added_tokens": [{**t, "content": names.get(t["content"], t["content"])} for t in layout["added_tokens"]],
+        "added_tokens": [
+            {**t, "content": names.get(t["content"], t["content"]), "special": t["content"] in names}
+            for t in layout["added_tokens"]
+        ],
         "post_processor": trim if is_byte_level(layout) else None,
         "model": model,
     }

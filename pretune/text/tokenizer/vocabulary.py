@@ -36,7 +36,8 @@ class Vocabulary:
     Attributes:
         size: one more than the largest id.
         pad, unk, cls, sep, mask, bos, eos: ids of the special tokens by role, None where the tokenizer has none.
-        special: (size,) ids that never come out of plain text, and the unknown token.
+        special: (size,) ids of special tokens, and the unknown token. Plain text draws none but those without a role,
+            such as a user's own marks.
         continuation: (size,) the subword continues the word of the subword before it: "##ing", no "Ġ", no "▁".
             Punctuation and Chinese characters are words of their own.
         sentinels: ids of `<extra_id_0>`, `<extra_id_1>` ..., which stand for what is missing from a text.

@@ -10,6 +10,7 @@ from typing import Any
 
 import sentencepiece
 import tokenizers
+import transformers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 TEXTS = [
@@ -316,3 +317,75 @@ class Folder:
             if self._chance(0.3):
                 content["additional_special_tokens"] = words[1:]
             self._write("special_tokens_map.json", content)
+
+
+SAVED = {  # class: kind of vocabulary, model type
+    "BertTokenizer": ("wordpiece", "bert"),
+    "DistilBertTokenizer": ("wordpiece", "distilbert"),
+    "GPT2Tokenizer": ("bytes", "gpt2"),
+    "RobertaTokenizer": ("bytes", "roberta"),
+    "Qwen2Tokenizer": ("bytes", "qwen2"),
+    "GPTNeoXTokenizer": ("bytes", "gpt_neox"),
+    "OpenAIGPTTokenizer": ("openai", "openai-gpt"),
+    "T5Tokenizer": ("unigram", "t5"),
+    "AlbertTokenizer": ("unigram", "albert"),
+    "XLNetTokenizer": ("unigram", "xlnet"),
+    "XLMRobertaTokenizer": ("unigram", "xlm-roberta"),
+    "LlamaTokenizer": ("pieces", "llama"),
+}
+
+
+def saved(path: Path, vocabularies: Vocabularies, seed: int) -> Path | None:
+    """A tokenizer with settings and tokens at random, as `transformers` saves it; None where it cannot make it."""
+    draw = random.Random(seed)
+    name = draw.choice(list(SAVED))
+    try:
+        tokenizer = _made(path, vocabularies, name, draw)
+    except (TypeError, ValueError):  # a class that this vocabulary is not for
+        return None
+    if draw.random() < 0.4:
+        flags = {flag: draw.random() < 0.3 for flag in ("lstrip", "rstrip", "single_word", "normalized")}
+        tokenizer.add_tokens([tokenizers.AddedToken(word, **flags) for word in draw.sample(WORDS, 2)])
+    if draw.random() < 0.3:
+        tokenizer.add_special_tokens({"additional_special_tokens": draw.sample(WORDS, 2)})
+    if draw.random() < 0.2:
+        tokenizer.add_special_tokens({draw.choice(["pad_token", "eos_token", "sep_token"]): "<new>"})
+    tokenizer.save_pretrained(path / "saved")
+    model_type = SAVED[name][1] if draw.random() < 0.85 else draw.choice(["gpt2", "llama", "bert", "modernbert"])
+    if draw.random() < 0.9:
+        (path / "saved" / "config.json").write_text(json.dumps({"model_type": model_type}))
+    return path / "saved"
+
+
+def _made(path: Path, vocabularies: Vocabularies, name: str, draw: random.Random) -> Any:
+    kind, cls = SAVED[name][0], getattr(transformers, name)
+    names = (
+        "do_lower_case",
+        "strip_accents",
+        "add_prefix_space",
+        "add_bos_token",
+        "add_eos_token",
+        "keep_accents",
+        "legacy",
+    )
+    settings: dict[str, Any] = {field: draw.random() < 0.5 for field in names if draw.random() < 0.2}
+    for role in ("pad_token", "bos_token", "eos_token", "mask_token"):
+        if draw.random() < 0.15:
+            settings[role] = draw.choice(
+                ["<x>", "<s>", "[PAD]", tokenizers.AddedToken("<y>", lstrip=True, normalized=False)]
+            )
+    if draw.random() < 0.2:
+        settings["extra_special_tokens"] = draw.sample(WORDS, 2)
+    if draw.random() < 0.2:
+        settings["clean_up_tokenization_spaces"] = draw.random() < 0.5
+    if kind == "wordpiece":
+        return cls(vocab={word: n for n, word in enumerate(vocabularies.words)}, **settings)
+    if kind in vocabularies.bpe:
+        vocab, merges = vocabularies.bpe[kind]
+        return cls(vocab=vocab, merges=merges, **settings)
+    source = path / "source"
+    source.mkdir(parents=True)
+    files = {"LlamaTokenizer": "tokenizer.model", "XLMRobertaTokenizer": "sentencepiece.bpe.model"}
+    model = draw.choice(sorted(vocabularies.folder.glob(f"{kind}*.model")))
+    (source / files.get(name, "spiece.model")).write_bytes(model.read_bytes())
+    return cls.from_pretrained(source, **settings)

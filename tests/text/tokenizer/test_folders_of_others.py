@@ -12,16 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import transformers
 
 from pretune.errors import DataError, MissingInputError, PretuneError
+from pretune.text.encode.encoder import DocumentEncoder
 from pretune.text.tokenizer import class_table
 from pretune.text.tokenizer.join import join_han
-from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.text.tokenizer.tokenizer import Tokenizer, hidden_tokens
 
 pytest.importorskip("sentencepiece", reason="the extra 'sentencepiece' is not installed")
-from tests.text.tokenizer.folders import LINES, TEXTS, Folder, Vocabularies
+from tests.text.tokenizer.folders import LINES, TEXTS, Folder, Vocabularies, saved
 
 DATA = Path(os.environ.get("PRETUNE_DATA", Path(__file__).parents[4] / "shared" / "data"))
 ROLES = ("bos", "eos", "pad", "cls", "sep", "mask")
@@ -60,7 +62,7 @@ def difference(oracle: Any, own: Tokenizer, lines: list[str]) -> str | None:
     lacking = set(oracle.get_vocab()) - {subword for subword in own.subwords if subword}
     if lacking and not any("left out" in note for note in own.notes):
         return f"tokens are missing: {lacking}"
-    special = {own.token(int(i)).lower() for i in own.vocabulary.special.nonzero()[0]} - {""}
+    hidden = {name.lower() for name in hidden_tokens(own.layout, own.vocabulary)}
     for line in lines:
         if any(token.lower() in line.lower() for token in lacking):
             continue  # tokens that the class names, no model knows, and the note tells
@@ -72,7 +74,7 @@ def difference(oracle: Any, own: Tokenizer, lines: list[str]) -> str | None:
             "decoded": (join_han(oracle.decode(ids, skip_special_tokens=True)), join_han(own.decode(ids))),
             "special": (join_han(oracle.decode(ids)), join_han(own.decode(ids, skip_special=False))),
         }
-        if not any(name in line.lower() for name in special):
+        if not any(name in line.lower() for name in hidden):
             pairs["plain"] = (oracle(line, add_special_tokens=False)["input_ids"], own.encode(line).tolist())
         for what, (theirs, ours) in pairs.items():
             if theirs != ours:
@@ -123,6 +125,33 @@ def test_a_sample_of_folders(vocabularies: Vocabularies, tmp_path: Path) -> None
 def test_many_folders(vocabularies: Vocabularies, tmp_path: Path) -> None:
     counts = compare(range(100, 1600), vocabularies, tmp_path, LINES)
     assert counts["equal"] > 750, counts
+
+
+def compare_saved(seeds: range, vocabularies: Vocabularies, folder: Path) -> Counter[str]:
+    """Compares tokenizers that `transformers` made, extended and saved."""
+    counts: Counter[str] = Counter()
+    for seed in seeds:
+        path = saved(folder / str(seed), vocabularies, seed)
+        oracle = None if path is None else oracle_of(path)
+        if path is None or oracle is None:
+            counts["not made"] += 1
+            continue
+        different = difference(oracle, Tokenizer.load(path), LINES)
+        assert different is None, f"{seed}: {different}"
+        counts["equal"] += 1
+        shutil.rmtree(folder / str(seed))
+    return counts
+
+
+def test_a_sample_of_saved_folders(vocabularies: Vocabularies, tmp_path: Path) -> None:
+    counts = compare_saved(range(30), vocabularies, tmp_path)
+    assert counts["equal"] > 25, counts
+
+
+@pytest.mark.slow
+def test_many_saved_folders(vocabularies: Vocabularies, tmp_path: Path) -> None:
+    counts = compare_saved(range(100, 800), vocabularies, tmp_path)
+    assert counts["equal"] > 600, counts
 
 
 @pytest.mark.slow
@@ -192,6 +221,10 @@ def test_added_tokens_in_all_their_forms(name: str, tmp_path: Path) -> None:
     assert own.vocabulary.size == len(oracle) == 18
     text = "the dog<drug> aspirin"
     assert own.encode(text, True).tolist() == oracle(text, add_special_tokens=False)["input_ids"] == [11, 12, 17, 16]
+    assert own.encode(text).tolist() == [11, 12, 17, 16], "a user's own marks are those of the text"
+    assert not set(own.encode("[MASK] [SEP]").tolist()) & {2, 3, 4}
+    encoded = DocumentEncoder(own, np.dtype("u2")).encode([text, "the dog"], [[0], [0]])
+    assert encoded.tokens.tolist() == [11, 12, 17, 16, 3, 11, 12, 3], "a store has the same ids"
     own.save(tmp_path / "out")
     assert Tokenizer.load(tmp_path / "out").encode(text, True).tolist() == [11, 12, 17, 16]
     assert oracle_of(tmp_path / "out")(text, add_special_tokens=False)["input_ids"] == [11, 12, 17, 16]
