@@ -84,7 +84,8 @@ class _HeadNames:
             rivals = HEAD_CLASSES if role in HEAD_CLASSES else (role,)
             shared = {name for other in names if other not in rivals for name in names[other]}
             own = [name for name in names[role] if name not in shared]
-            absent = [name for name in names[role] if name.endswith(".weight") and name not in self.plain]
+            needed = [name for name in names[role] if name.endswith(".weight")]
+            absent = [name for name in needed if name not in self.plain]
             here = not absent and not taken & set(own)
             if here and (
                 any(n in self.plain for n in own) or (not own if self.stated is None else role in self.stated)
@@ -93,7 +94,7 @@ class _HeadNames:
                 taken |= set(own)
             elif any(name.startswith(f"heads.{role}.") for name in self.plain):  # saved under our own names
                 present.append(role)
-            elif absent and role in (self.stated or ()) and (role != "pooler" or len(absent) < len(names[role])):
+            elif absent and role in (self.stated or ()) and (role != "pooler" or len(absent) < len(needed)):
                 missing[role] = absent[0]
         roles = [r for r in present if r != "pooler" or len(present) == 1 or self.stated == ("pooler",)]
         return tuple(roles), missing

@@ -4,7 +4,8 @@ Data: single sentences (the view "sentence"). Each view loses an exact fraction 
 the others is moved, by the sample's key. The second view is read by a copy of the model whose weights trail the model's
 (`momentum`); the vectors of the last `queue` such views are the negatives. Copy and queue are part of a checkpoint, so
 that a run resumes exactly; the queue is that of the whole step, whatever the number of ranks. Until it is full, the
-part that is not is left out; at the first step there are no negatives, and the loss is 0.
+part that is not is left out, and so are views of the same sentence; at the first step there are no negatives, and the
+loss is 0.
 
 Start from a pretrained model. Views that are made beforehand, such as translations there and back, are for the task of
 the same name.
@@ -30,6 +31,7 @@ from pretune.loss import Term
 from pretune.nn.model_protocol import ModelOutput, TrainableModel
 from pretune.objectives.contrastive import Contrastive, detached
 from pretune.objectives.objective import ModelLoader, refuse_to_load, target, wrap
+from pretune.objectives.same_texts import DIGEST, MARKS, TEXTS, is_among, text_marks
 from pretune.text.samples.rows import Row, names_of
 
 
@@ -58,7 +60,9 @@ class Cert(Contrastive):
 
     config: Config
     queue: Tensor
+    queue_texts: Tensor
     filled: Tensor
+    left_out: Tensor
 
     def setup(self, model: TrainableModel, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
         """Make the copy and an empty queue."""
@@ -66,13 +70,22 @@ class Cert(Contrastive):
         self.copy = detached(model)
         self.copied = detached(self.projection)
         self.register_buffer("queue", torch.zeros(self.config.queue, model.width))
+        self.register_buffer("queue_texts", torch.zeros(self.config.queue, DIGEST))
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))  # vectors that ever came in
+        self.register_buffer("left_out", torch.zeros((), dtype=torch.int64))  # false negatives
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """First views, with second ones as their source; the index of the target "cert" counts sequences."""
         first, second = (self._views(rows, draw.at(self.name, side)) for side in (0, 1))
         first.targets[self.name] = target(np.arange(len(rows)), np.zeros(len(rows)))
+        texts = [row.tokens for row in rows]
+        first.targets[TEXTS] = text_marks([texts, texts])
         return replace(first, source=second)
+
+    @property
+    def false_negatives(self) -> int:
+        """Vectors of the queue that were left out of the negatives of a step's texts."""
+        return int(self.left_out)
 
     def _views(self, rows: Sequence[Row], draw: Draw) -> Batch:
         keys = draw.keys(names_of(rows)).tolist()
@@ -91,17 +104,22 @@ class Cert(Contrastive):
         return out
 
     def gather_across_step(self, model: TrainableModel, batch: Batch, parts: int) -> Tensor | None:
-        """The second views, read by the copy. Shape: return: (N, width)."""
-        return self._keys(batch) if self.name in batch.targets else None
+        """The second views, read by the copy, with the marks of both texts. Shape: return: (N, width + 2 MARKS)."""
+        if self.name not in batch.targets:
+            return None
+        return torch.cat([self._keys(batch), batch.targets[TEXTS][1].flatten(1)], dim=1)
 
     def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy of the second view among the queue."""
         count = len(batch.targets[self.name][0])
         queries = self.vectors(output, batch, count)
         shared = batch.step_context
-        keys = self._keys(batch) if shared is None else shared.table[shared.start : shared.start + count]
+        width = self.queue.shape[1]
+        keys = self._keys(batch) if shared is None else shared.table[shared.start : shared.start + count, :width]
         there = min(int(self.filled), len(self.queue))
-        scores = torch.cat([(queries * keys).sum(dim=1, keepdim=True), queries @ self.queue[:there].T], dim=1)
+        same = is_among(batch.targets[TEXTS][1], self.queue_texts[:there])
+        negatives = (queries @ self.queue[:there].T).masked_fill(same, -torch.inf)
+        scores = torch.cat([(queries * keys).sum(dim=1, keepdim=True), negatives], dim=1)
         return [self.term(scores, torch.zeros(count, dtype=torch.int64, device=scores.device))]
 
     @torch.no_grad()
@@ -112,10 +130,13 @@ class Cert(Contrastive):
                 ours.lerp_(theirs, 1.0 - self.config.momentum)
         if shared is None:
             return
-        size = len(self.queue)
+        size, width = self.queue.shape
+        marks = shared[:, width:].view(len(shared), 2, MARKS)
+        self.left_out += is_among(marks, self.queue_texts[: min(int(self.filled), size)]).sum()
         entering = shared[shared[:, 0].argsort(stable=True)][-size:]  # an order of their own, not of the micro-batches
         index = (torch.arange(len(entering), device=shared.device) + self.filled + len(shared) - len(entering)) % size
-        self.queue[index] = entering.to(self.queue.dtype)
+        self.queue[index] = entering[:, :width].to(self.queue.dtype)
+        self.queue_texts[index] = entering[:, width + MARKS : width + MARKS + DIGEST]
         self.filled += len(shared)
 
     @torch.no_grad()

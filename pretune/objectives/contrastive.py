@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
@@ -21,6 +22,8 @@ from pretune.loss import Term
 from pretune.nn.model_protocol import ModelOutput, TrainableModel
 from pretune.nn.vectors import PoolingMode
 from pretune.objectives.objective import ModelLoader, Objective, refuse_to_load
+from pretune.objectives.same_texts import TEXTS, false_negatives
+from pretune.text.samples.rows import Row
 
 if TYPE_CHECKING:
     from pretune.text.tokenizer.tokenizer import Vocabulary
@@ -41,6 +44,7 @@ class Contrastive(Objective):
     view: ClassVar[str] = "sentence"
     pack: ClassVar[str] = "document"
     transient: ClassVar[tuple[str, ...]] = ("projection",)
+    repeats_in_step: ClassVar[bool] = False
 
     class Config(Objective.Config):
         """How vectors are read and compared.
@@ -66,6 +70,11 @@ class Contrastive(Objective):
     def pooling(self) -> PoolingMode:
         """As configured."""
         return self.config.pooling
+
+    @property
+    def false_negatives(self) -> int:
+        """Negatives of all steps so far that were left out, as far as `step_data_stats` does not count them."""
+        return 0
 
     def setup(self, model: TrainableModel, draw: Draw, load: ModelLoader = refuse_to_load) -> None:
         """Make the projection as wide as the model.
@@ -125,6 +134,8 @@ class InBatch(Contrastive):
       whole step.
     - `micro`: one's own micro-batch on its own rank; no second pass, but the loss depends on how a step is divided.
 
+    What is the same as a text or its partner, or the partner of the same text, is no negative of it: `same_texts`.
+
     Source: a gradient by two passes as in Gao et al. 2021, arXiv 2101.06983.
     """
 
@@ -148,26 +159,43 @@ class InBatch(Contrastive):
             return: (N, 2 or more, width)
         """
 
+    @abstractmethod
+    def marks(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """The marks of the texts whose vectors the table holds, as a target: see `text_marks`."""
+
+    def step_data_stats(self, parts: Sequence[Sequence[Row]]) -> dict[str, int]:
+        """Negatives of the step's texts that are left out."""
+        groups = parts if self.config.group == "micro" else [[row for rows in parts for row in rows]]
+        return {"false_negatives": sum(int(false_negatives(self.marks(rows)[1]).sum()) for rows in groups)}
+
     def gather_across_step(self, model: TrainableModel, batch: Batch, parts: int) -> Tensor | None:
-        """The table, where other micro-batches need it."""
+        """The table with the marks of its texts, where other micro-batches need it."""
         if parts == 1 or self.config.group == "micro" or self.name not in batch.targets:
             return None
-        return self.table(model(batch), batch)
+        return torch.cat([self.table(model(batch), batch), batch.targets[TEXTS][1]], dim=2)
 
     def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy of each sequence's partner among all of the group."""
-        own = self.table(output, batch)
-        count = len(own)
+        own, marks = self.table(output, batch), batch.targets[TEXTS][1]
+        count, width = len(own), own.shape[2]
         if batch.step_context is None:
-            return [self.term(_scores(own), torch.arange(count, device=own.device))]
+            return [self.contrast(own, marks, slice(None))]
         start, others = batch.step_context.start, batch.step_context.table
-        every = torch.cat([others[:start], own, others[start + count :]])
-        scores = _scores(every)
-        labels = torch.arange(len(every), device=scores.device)
+        every = torch.cat([others[:start, :, :width], own, others[start + count :, :, :width]])
         some = slice(start, start + count)
-        local, whole = self.term(scores[some], labels[some]), self.term(scores, labels)
+        marks = others[:, :, width:]
+        local, whole = self.contrast(every, marks, some), self.contrast(every, marks, slice(None))
         # The value is that of these sequences; the gradient that of all, as all have these among their negatives.
         return [replace(local, sum=local.sum.detach() + (whole.sum - whole.sum.detach()))]
+
+    def contrast(self, table: Tensor, marks: Tensor, some: slice) -> Term:
+        """The term of some sequences of a group.
+
+        Shape:
+            table: (N, k, width); marks: (N, k, MARKS)
+        """
+        scores = _scores(table).masked_fill(false_negatives(marks), -torch.inf)
+        return self.term(scores[some], torch.arange(len(table), device=scores.device)[some])
 
 
 def _scores(table: Tensor) -> Tensor:

@@ -88,6 +88,7 @@ class Mixture(Objective):
         self.pack = first.pack  # type: ignore[misc]
         self.overhead, self.lookahead = first.overhead, first.lookahead
         self.words = any(member.words for member in members)
+        self.repeats_in_step = all(member.repeats_in_step for member in members)  # type: ignore[misc]
         self._parts: tuple[Objective, ...] = (self,)
         self._members: list[list[Objective]] = []
         if len(groups) > 1:
@@ -159,6 +160,14 @@ class Mixture(Objective):
     def counts(self, batch: Batch) -> dict[str, int]:
         """Predictions of every member; 0 for those of other parts."""
         return {name: n for member in self._objectives() for name, n in member.counts(batch).items()}
+
+    def step_data_stats(self, parts: Sequence[Sequence[Row]]) -> dict[str, int]:
+        """Counts of what all members leave out."""
+        totals: dict[str, int] = {}
+        for member in self._objectives():
+            for name, count in member.step_data_stats(parts).items():
+                totals[name] = totals.get(name, 0) + count
+        return totals
 
     def gather_across_step(self, model: TrainableModel, batch: Batch, parts: int) -> Tensor | None:
         """What the member that the batch is for asks for; of several that ask, the first's."""

@@ -66,6 +66,8 @@ class Objective(nn.Module):
         words: it wants to know where words begin (`Row.word_flags`, `Batch.continues_word`).
         transient: names of its own parts that serve training alone: their parameters are not saved with the model.
         dropout: without dropout in the model there is nothing to learn.
+        repeats_in_step: a step may take a sample of one epoch and the same one of the next, as where it is corrupted
+            anew each time; else a step ends with the epoch.
     """
 
     name: ClassVar[str] = ""
@@ -77,6 +79,7 @@ class Objective(nn.Module):
     transient: ClassVar[tuple[str, ...]] = ()
     predicts: ClassVar[TokenPrediction | None] = None
     dropout: ClassVar[bool] = False
+    repeats_in_step: ClassVar[bool] = True
     overhead: int = 0
     lookahead: int = 0
     words: bool = False
@@ -178,6 +181,14 @@ class Objective(nn.Module):
         batch = self.corrupt(replace(self.prepare(rows, draw), step=step), draw)
         read = self.output_rows(batch)
         return batch if read is None else replace(batch, output_rows=OutputRows.of(read, batch.layout))
+
+    def step_data_stats(self, parts: Sequence[Sequence[Row]]) -> dict[str, int]:
+        """Counts of what a step leaves out that only all its micro-batches together show; by default nothing.
+
+        Args:
+            parts: the rows of each micro-batch of every rank.
+        """
+        return {}
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Number of predictions of each term, known before any forward."""

@@ -2,8 +2,8 @@
 
 Data: single sentences (the view "sentence"). Both passes are one, over a batch of twice as many sequences. The model
 needs dropout, which is all that tells twins apart. Start from a pretrained model; a rate of 1e-5 to 3e-5 and one pass
-over a million sentences are usual. Each sentence's negatives are the twins of the others of its `group`. With labelled
-pairs or triplets the task `similarity` does the same.
+over a million sentences are usual. Each sentence's negatives are the twins of the others of its `group`, but for those
+of the same sentence. With labelled pairs or triplets the task `similarity` does the same.
 
 Source: Gao et al. 2021 (arXiv 2104.08821), section 3.
 """
@@ -21,6 +21,7 @@ from pretune.draw import Draw
 from pretune.nn.model_protocol import ModelOutput
 from pretune.objectives.contrastive import InBatch
 from pretune.objectives.objective import target, wrap
+from pretune.objectives.same_texts import TEXTS, text_marks
 from pretune.text.samples.rows import Row
 
 
@@ -39,7 +40,13 @@ class SimCSE(InBatch):
         samples = np.concatenate([first.samples, first.samples])
         batch = Batch(first.tokens.repeat(2), layout, segments, samples=samples)
         batch.targets[self.name] = target(np.arange(len(rows)), np.arange(len(rows), 2 * len(rows)))
+        batch.targets[TEXTS] = self.marks(rows)
         return batch
+
+    def marks(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """Both are the sentence."""
+        texts = [row.tokens for row in rows]
+        return text_marks([texts, texts])
 
     def table(self, output: ModelOutput, batch: Batch) -> Tensor:
         """Vectors of twins beside each other. Shape: return: (N, 2, width)."""

@@ -19,11 +19,13 @@ from torch import nn
 
 from pretune.batch import Batch
 from pretune.draw import Draw
+from pretune.errors import DataError
 from pretune.nn.model_protocol import TrainableModel
 from pretune.objectives.cert import Cert
 from pretune.objectives.objective import target
+from pretune.objectives.same_texts import TEXTS, text_marks
 from pretune.tasks.task import RowBatch
-from pretune.tasks.vector_task import VectorTask, second
+from pretune.tasks.vector_task import PairExample, VectorTask, is_number, second
 from pretune.text.samples.rows import Row
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -46,12 +48,30 @@ class CertOfPairs(VectorTask, Cert):
 
     config: Config
 
+    def resolve_config(self, examples: Sequence[PairExample]) -> VectorTask.Config:
+        """Nothing is filled in.
+
+        Raises:
+            DataError: no examples, one without a second text, or labels that are scores.
+        """
+        labels = {example.label: example for example in reversed(examples) if is_number(example.label)}
+        if len(labels) > 1:
+            first, other = list(labels.values())[-1], list(labels.values())[-2]
+            raise DataError(
+                f"{other.origin}: label {other.label!r}, after {first.label!r}: cert takes each pair for two views of "
+                "one text; train the task similarity, which learns labels as scores, or keep the pairs that belong "
+                "together, without labels"
+            )
+        super().resolve_config(examples)
+        return self.config
+
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """The texts, with the second ones as their source."""
         firsts = [replace(row, second=None) for row in rows]
         seconds = [replace(row, tokens=second(row), second=None) for row in rows]
         first, other = (self._views(texts, draw.at(self.name, side)) for side, texts in enumerate((firsts, seconds)))
         first.targets[self.name] = target(np.arange(len(rows)), np.zeros(len(rows)))
+        first.targets[TEXTS] = text_marks([[row.tokens for row in rows], [second(row) for row in rows]])
         return replace(first, source=other)
 
     def decode(self, model: TrainableModel, rows: RowBatch, tokenizer: Tokenizer) -> list[float]:

@@ -88,6 +88,7 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
     view: ClassVar[str] = "examples"
     main_metric: ClassVar[str] = "accuracy"
     needs_labels: ClassVar[bool] = True
+    repeats_in_step: ClassVar[bool] = False
 
     class Config(Objective.Config):
         """What all tasks share.
@@ -119,6 +120,10 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
         """
         columns = self.config.columns
         return [*columns.text_columns(), Column(columns.label_column, "label_column", required=needs_labels)]
+
+    def training_notes(self, examples: Sequence[ExampleT]) -> list[str]:
+        """What the user should know of how the training examples are used; by default nothing."""
+        return []
 
     @abstractmethod
     def read(self, record: Mapping[str, object]) -> ExampleT:

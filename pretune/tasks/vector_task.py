@@ -80,8 +80,13 @@ class VectorTask(Task[PairExample, float, float]):
                 else truncate_pair(np.arange(len(text[0])), None, max_tokens, self.config.truncate, example)[0]
                 for text in texts
             ]
-            rows.append(build_row(n, texts, kept, None))
+            score = self.score_of(example)
+            rows.append(build_row(n, texts, kept, None if score is None else np.array(score)))
         return rows
+
+    def score_of(self, example: PairExample) -> float | None:
+        """How alike the texts of a pair are, where it learns that; None where it does not."""
+        return None
 
     def merge(self, example: PairExample, answers: Sequence[float]) -> float:
         """The answer of the one row."""
@@ -94,7 +99,7 @@ class VectorTask(Task[PairExample, float, float]):
         Raises:
             DataError: a label that is not a number, or labels that are all alike.
         """
-        truth = [_number(example) for example in examples]
+        truth = [number_of(example) for example in examples]
         if len(set(truth)) < 2:
             raise DataError(
                 f"{examples[0].origin.source}: all labels are {truth[0]:g}, so that nothing correlates with them"
@@ -116,13 +121,22 @@ def second(row: Row) -> NDArray[np.int64]:
     return row.second
 
 
-def _number(example: PairExample) -> float:
-    try:
-        value = float(example.label or "")
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+def number_of(example: PairExample) -> float:
+    """The label of a pair as a number.
+
+    Raises:
+        DataError: it is none.
+    """
+    if not is_number(example.label):
         raise DataError(
             f"{example.origin}: label {example.label!r} is not a number; say how alike the texts are, as 0 to 5"
         )
-    return value
+    return float(str(example.label))
+
+
+def is_number(label: str | None) -> bool:
+    """Whether a label is a finite number."""
+    try:
+        return math.isfinite(float(label or ""))
+    except ValueError:
+        return False

@@ -101,6 +101,7 @@ class TrainComponents:
                 data.window,
                 part.overhead,
                 schedule if part is not self.task else (),  # it is one of stores
+                part.repeats_in_step,
             )
             for part, views, weights in zip(self.objective.alternatives, self.views, self.weights, strict=True)
         ]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pretune.interop.deltas import save_delta
 from pretune.interop.huggingface import save_model
+from pretune.objectives.contrastive import Contrastive
 from pretune.train.assemble import TrainComponents
 from pretune.train.checkpoint import state as states
 from pretune.train.checkpoint.state import State
@@ -27,6 +28,7 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
         UsageError: the tuning method changed nothing.
         StorageError: the disk is full or fails.
     """
+    left_out = _count_false_negatives(components, context, state)
     step = _choose_weights(components, context, state)
     model = components.model
     restore_embedding(model.cpu())
@@ -41,6 +43,7 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
         **used,
         "skipped_steps": state.skipped,
         **state.data_stats,
+        **left_out,
         "of_stores": _stores_used(components, context, state),
     }
     facts = {
@@ -63,6 +66,19 @@ def _describe_weights(context: TrainContext, state: State, step: int) -> str:
     if step == state.best_step and state.best is not None:
         return f"the weights of step {step}, the best by {metric} ({state.best:.4f})"
     return f"the weights of the last step, {step}"
+
+
+def _count_false_negatives(components: TrainComponents, context: TrainContext, state: State) -> dict[str, int]:
+    """Count and say what contrast did not take for negatives; nothing where there were none."""
+    own = sum(part.false_negatives for part in components.objective.modules() if isinstance(part, Contrastive))
+    total = state.data_stats.get("false_negatives", 0) + own
+    if not total:
+        return {}
+    context.display.note(
+        f"{total:,} negatives, {total / max(state.step, 1):,.0f} a step, were the same text or of the same text, and "
+        "were left out"
+    )
+    return {"false_negatives": total}
 
 
 def _save(components: TrainComponents, context: TrainContext, path: Path) -> None:

@@ -53,7 +53,7 @@ class LabelledData:
         self.validation = [] if held_out is None else read_examples(reader, held_out)
         resolved = _with_known_order(reader, reader.resolve_config(self.train), recipe, self.train)
         self.task = task(resolved, tokenizer.vocabulary)
-        self.notes: list[str] = []
+        self.notes: list[str] = self.task.training_notes(self.train)
         self._length, self._tokenizer = data.length, tokenizer
         self._rows: dict[str, list[Encoded]] = {}
 

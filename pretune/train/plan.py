@@ -108,7 +108,7 @@ def make_plan(recipe: Recipe) -> RunPlan:
             rows, cursor = sampler.next_batch(cursor)
             steps_seen.append(len(rows))
             if step == 0:
-                batches.append(part.build_batch(partition(rows, recipe.data.accumulate)[0], draw))
+                batches.append(part.build_batch(partition(rows, min(recipe.data.accumulate, len(rows)))[0], draw))
         data.append(f"{part.view}: {_samples(sampler):,} samples of at most {recipe.data.length} tokens")
     total = sum(map(_samples, samplers))
     samples = sum(steps_seen) / len(steps_seen)

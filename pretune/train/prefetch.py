@@ -108,17 +108,20 @@ class Prefetcher:
         sampler = self._samplers[part]
         rows, cursor = sampler.next_batch(cursors[part])
         parts = self._accumulate * self._world_size
-        if len(rows) < parts:
+        if len(rows) < parts and sampler.ends_early(cursors[part]):
+            parts = len(rows) // self._world_size * self._world_size
+        if not 0 < parts <= len(rows):
             raise UsageError(
-                f"step {step + 1} has {len(rows)} sequences for {parts} micro-batches over all ranks; "
-                "make data.batch (or data.batch_tokens) larger, or data.accumulate smaller"
+                f"step {step + 1} has {len(rows)} sequences for {parts or self._world_size} micro-batches over all "
+                "ranks; make data.batch (or data.batch_tokens) larger, or data.accumulate smaller"
             )
+        dealt = partition(rows, parts)
         batches = [
             self._objective.alternatives[part].build_batch(own, self._draw, step)
-            for own in partition(rows, parts)[self._rank :: self._world_size]
+            for own in dealt[self._rank :: self._world_size]
         ]
         counts: dict[str, int] = {}
-        data_stats: dict[str, int] = {}
+        data_stats = {} if self._rank else self._objective.alternatives[part].step_data_stats(dealt)
         for batch in batches:
             add(counts, self._objective.counts(batch))
             add(data_stats, batch.data_stats)

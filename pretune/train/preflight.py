@@ -69,11 +69,15 @@ def _steps(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
         yield f"a step has {tokens:,} tokens at most, which is {word}; {remedy} data.batch or data.length"
     if data.batch is None:
         return
-    epoch = samples / data.batch
+    repeats = all(part.repeats_in_step for part in components.objective.alternatives)
+    epoch = samples / data.batch if repeats else math.ceil(samples / data.batch)
     budget = recipe.budget
-    steps = budget.steps or (budget.epochs or 0) * epoch
+    steps = budget.steps or math.ceil((budget.epochs or 0) * epoch)
+    if samples < data.batch and not repeats:
+        yield f"a step takes all {samples:,} samples, as data.batch ({data.batch}) is more than there are; lower it"
     if 0 < steps < _FEW_STEPS:
-        yield f"the run has {steps:.0f} steps, too few to learn; lower data.batch ({data.batch}) or raise the budget"
+        count = "1 step" if steps == 1 else f"{steps} steps"
+        yield f"the run has {count}, too few to learn; lower data.batch ({data.batch}) or raise the budget"
     if recipe.objective and epoch and steps / epoch > _REPEATS:
         yield f"the run reads its {samples:,} samples {steps / epoch:.0f} times over; add text, or shorten the budget"
     warm = recipe.schedule.warmup

@@ -18,7 +18,7 @@ from pretune.errors import CannotCreateError, DataError
 from pretune.find import variants
 from pretune.interop import export as module
 from pretune.interop.export import export_model
-from pretune.interop.huggingface import load_model
+from pretune.interop.huggingface import load_model, save_model
 from pretune.models import build
 from pretune.models.model import LanguageModel, get_family
 
@@ -155,3 +155,9 @@ def test_the_verb_writes_the_pooling(tmp_path: Path) -> None:
     assert main(["export", str(tmp_path / "bert"), str(tmp_path / "out"), "--pooling", "cls", "--quiet"]) == 0
     config = json.loads((tmp_path / "out" / "1_Pooling" / "config.json").read_text())
     assert (config["pooling_mode_cls_token"], config["pooling_mode_mean_tokens"]) == (True, False)
+
+
+def test_a_body_without_its_pooler_is_read_again(tmp_path: Path) -> None:
+    """The class BertModel has a pooler, which files of a body alone lack."""
+    save_model(build("bert", "tiny", [], SMALL), tmp_path / "body")
+    assert load_model(tmp_path / "body").heads.keys() == set()

@@ -18,6 +18,7 @@ from pretune.errors import UsageError
 from pretune.models import build
 from pretune.objectives import mixture
 from pretune.objectives.cert import Cert
+from pretune.objectives.same_texts import MARKS
 from pretune.objectives.simcse import SimCSE
 from pretune.objectives.structure import OTHER, PREVIOUS, SentenceStructure
 from pretune.optim import adamw
@@ -136,14 +137,16 @@ def test_cert_is_what_the_papers_say() -> None:
         one, two = (objective.altered(row.tokens, Draw(side[n])).tolist() for side in keys)
         query = vector(model, objective, [CLS, *one, SEP])
         key = vector(objective.copy, objective, [CLS, *two, SEP], objective.copied)
-        scores = torch.stack([query @ key, *(query @ old for old in shared)]) / 0.07
+        width = len(query)
+        others = [query @ old for m, old in enumerate(shared[:, :width]) if m != n]  # its own earlier view is none
+        scores = torch.stack([query @ key, *others]) / 0.07
         expected = expected - (scores[0] - scores.logsumexp(0))
     torch.testing.assert_close(term.sum, expected)
 
 
 def test_the_queue_keeps_the_last_views_in_order() -> None:
     objective = make(Cert, queue=5)
-    width = objective.queue.shape[1]
+    width = objective.queue.shape[1] + 2 * MARKS
     seen: list[float] = []
     for step, count in enumerate([3, 1, 4, 7, 2, 5, 11]):
         values = [float(100 * step + n) for n in range(count)]
@@ -152,7 +155,8 @@ def test_the_queue_keeps_the_last_views_in_order() -> None:
         held = objective.queue[: min(int(objective.filled), 5), 0].tolist()
         assert sorted(held) == sorted(seen[-5:])
         assert [held[n % 5] for n in range(max(0, len(seen) - 5), len(seen))] == seen[-5:]
-    assert set(objective.state_dict()) >= {"queue", "filled", "copied.0.weight"}
+        assert held == objective.queue_texts[: len(held), 0].tolist()
+    assert set(objective.state_dict()) >= {"queue", "queue_texts", "filled", "copied.0.weight"}
     assert not any(p.requires_grad for p in [*objective.copy.parameters(), *objective.copied.parameters()])
 
 
@@ -289,3 +293,35 @@ def test_sentences_are_counted_to_the_last() -> None:
         read = [row.tokens.tolist() for row in view.read(np.arange(len(view)), 0, 0, DRAW)]
         assert SEP not in [token for row in read for token in row]
         assert stats["cut"] == sum(max(0, size - 10) for size in sizes)
+
+
+def test_the_same_sentence_is_no_negative() -> None:
+    """Of simcse, in one micro-batch and over several, which count what they leave out; of cert, in the queue too."""
+    model = model_of()
+    samples = rows(6)
+    samples[4] = Row(samples[4].sample, samples[1].tokens)
+    objective = make(SimCSE, model)
+    batch = objective.build_batch(samples, DRAW)
+    (term,) = objective(model, batch)
+    vectors = [vector(model, objective, [CLS, *row.tokens.tolist(), SEP]) for row in samples]
+    expected = torch.zeros(())
+    for n, own in enumerate(vectors):
+        others = [own @ other for m, other in enumerate(vectors) if {n, m} != {1, 4}]
+        expected = expected - (own @ own / 0.05 - (torch.stack(others) / 0.05).logsumexp(0))
+    torch.testing.assert_close(term.sum, expected)
+    assert objective.step_data_stats([samples[:2], samples[2:]]) == {"false_negatives": 2}
+    parts = [objective.build_batch(part, DRAW) for part in (samples[:2], samples[2:])]
+    tables = [objective.gather_across_step(model, part, 2) for part in parts]
+    shared = torch.cat([table for table in tables if table is not None])
+    terms = [
+        objective(model, replace(part, step_context=StepContext(shared.detach(), start)))[0]
+        for part, start in zip(parts, (0, 2), strict=True)
+    ]
+    torch.testing.assert_close(sum(float(part.sum) for part in terms), float(expected), rtol=1e-5, atol=1e-5)
+    micro = make(SimCSE, model, group="micro")
+    assert micro.step_data_stats([samples[:2], samples[2:]]) == {"false_negatives": 0}
+    cert = make(Cert, model, queue=8)
+    cert.after_step(model, cert.gather_across_step(model, cert.build_batch(samples, DRAW), 1))
+    assert cert.false_negatives == 0
+    cert.after_step(model, cert.gather_across_step(model, cert.build_batch(samples[:2], DRAW), 1))
+    assert cert.false_negatives == 3, "each its own earlier view, the second that of the fifth too"

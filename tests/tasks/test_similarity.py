@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from fakes import CLS, SEP, make_vocabulary
 from scipy import stats
+from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 from tinymodels import word_tokenizer
 
-from pretune.batch import ragged
+from pretune.batch import StepContext, ragged
 from pretune.draw import Draw
 from pretune.errors import DataError
 from pretune.models import build
@@ -136,8 +138,93 @@ def test_cert_reads_the_second_text_by_the_copy_and_fills_the_queue() -> None:
     for row in rows:
         queries = vector(model, row.tokens)
         mine = vector(task.copy, row.second)  # the copy has moved
-        scores = torch.stack([queries @ mine, *(queries @ other for other in keys)]) / 0.07
+        others = [queries @ other for m, other in enumerate(keys) if rows[m] is not row]  # its own earlier view is none
+        scores = torch.stack([queries @ mine, *others]) / 0.07
         expected = expected - (scores[0] - scores.logsumexp(0))
     torch.testing.assert_close(term.sum, expected, rtol=1e-4, atol=1e-4)
     answers = task.decode(model, row_batch, word_tokenizer())
     assert answers == pytest.approx([float(vector(model, r.tokens) @ vector(model, r.second)) for r in rows], abs=1e-5)
+
+
+def test_the_same_text_and_the_same_answer_are_no_negatives() -> None:
+    """Two ask the same, two have the same answer, one's hard negative is another's answer, one answers another."""
+    model = build("bert", "tiny", [], SHAPE).eval()
+    rows = encodings(6, (2, 5))
+    rows[1] = replace(rows[1], tokens=rows[0].tokens)
+    rows[3] = replace(rows[3], second=rows[2].second)
+    rows[5] = replace(rows[5], third=rows[4].second)
+    rows[4] = replace(rows[4], tokens=rows[2].third)
+    task, row_batch = made(rows)
+    (term,) = task(model, row_batch.batch)
+    false = {(0, 1), (1, 0), (2, 3), (3, 2), (4, 7), (4, 6)}  # and the third texts after the second ones
+    anchors = [vector(model, row.tokens) for row in rows]
+    others = [vector(model, row.second) for row in rows] + [vector(model, rows[n].third) for n in (2, 5)]
+    expected = torch.zeros(())
+    for n, anchor in enumerate(anchors):
+        scores = torch.stack([anchor @ other for m, other in enumerate(others) if (n, m) not in false]) / 0.05
+        expected = expected - (anchor @ others[n] / 0.05 - scores.logsumexp(0))
+    torch.testing.assert_close(term.sum, expected, rtol=1e-4, atol=1e-4)
+    samples = ExampleView(rows).read(np.arange(6), 0, 0, DRAW)
+    assert task.step_data_stats([samples[:3], samples[3:]]) == {"false_negatives": len(false)}
+
+
+def test_a_few_answers_to_many_questions_can_be_learned() -> None:
+    """With each other's answers as negatives the loss could not fall below ln 8."""
+    questions = encodings(32)
+    answers = encodings(4)
+    rows = [replace(row, second=answers[n % 4].tokens) for n, row in enumerate(questions)]
+    marks = Similarity(Similarity.Config(), make_vocabulary()).marks(ExampleView(rows).read(np.arange(32), 0, 0, DRAW))
+    table = torch.nn.functional.one_hot(torch.arange(32) % 4, 32).float()[:, None].expand(32, 3, 32)
+    table = torch.cat([table[:, :2], torch.zeros(32, 1, 32)], dim=1)
+    task = Similarity(Similarity.Config(loss="contrast"), make_vocabulary())
+    assert float(task.contrast(table, marks[1], slice(None)).sum) / 32 < 1e-6
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_labels_are_scores_in_the_order_of_which_cosines_are_put(parts: int) -> None:
+    """The loss of sentence-transformers' CoSENTLoss, over the whole step, with its gradient."""
+    model = build("bert", "tiny", [], SHAPE).eval()
+    truth = [0.0, 5.0, 2.5, 2.5, 1.0, 4.0]
+    rows = [replace(row, targets=np.array(score)) for row, score in zip(encodings(6), truth, strict=True)]
+    task, _ = made(rows, loss="scores")
+    samples = ExampleView(rows).read(np.arange(6), 0, 0, DRAW)
+    batches = [task.build_batch(samples[n : n + 6 // parts], DRAW) for n in range(0, 6, 6 // parts)]
+    if parts > 1:
+        tables = [task.gather_across_step(model, batch, parts) for batch in batches]
+        shared = torch.cat([table for table in tables if table is not None]).detach()
+        batches = [replace(b, step_context=StepContext(shared, 3 * n)) for n, b in enumerate(batches)]
+    terms = [task(model, batch)[0] for batch in batches]
+    assert sum(term.count for term in terms) == 6
+    sum(term.sum for term in terms).backward()  # type: ignore[union-attr]
+    gradient = model.embedding.word.weight.grad.clone()  # type: ignore[union-attr,operator]
+    model.zero_grad()
+    first, other = ([vector(model, text) for text in texts] for texts in zip(*(row.texts for row in rows), strict=True))
+    loss = CoSENTLoss(cast(Any, None)).compute_loss_from_embeddings(
+        [torch.stack(first), torch.stack(other)], torch.tensor(truth)
+    )
+    assert sum(float(term.sum) for term in terms) / 6 == pytest.approx(float(loss), rel=1e-4)
+    (6 * loss).backward()
+    torch.testing.assert_close(gradient, model.embedding.word.weight.grad, rtol=1e-3, atol=1e-4)
+
+
+def test_labels_decide_on_the_loss() -> None:
+    def loss(*labels: str | None, third: str | None = None, **fields: Any) -> str | None:
+        examples = [PairExample("a", "b", third, label, origin=Origin("sts.csv", n)) for n, label in enumerate(labels)]
+        return str(Similarity(Similarity.Config(**fields), make_vocabulary()).resolve_config(examples).loss)
+
+    assert loss(None, None) == loss("1", "1") == loss("x", "0", loss="contrast") == "contrast"
+    assert loss("0", "1") == loss("0.5", "4") == "scores"
+    with pytest.raises(DataError, match=r"sts\.csv:1: no label, where other pairs have one"):
+        loss("1", None)
+    with pytest.raises(DataError, match=r"label 'sport' is not a number.*label_column"):
+        loss("sport", "1")
+    with pytest.raises(DataError, match="all labels are 0"):
+        loss("0", "0")
+    with pytest.raises(DataError, match="all labels are 1"):
+        loss("1", "1", loss="scores")
+    with pytest.raises(DataError, match="third text beside labels that differ"):
+        loss("0", "1", third="c")
+    with pytest.raises(DataError, match=r"sts\.csv:1: label '0', after '5'.*similarity"):
+        CertOfPairs(CertOfPairs.Config(), make_vocabulary()).resolve_config(
+            [PairExample("a", "b", label=label, origin=Origin("sts.csv", n)) for n, label in enumerate(("5", "0"))]
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,51 @@ def few(path: Path) -> str:
 def test_without_a_second_column_the_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="second_column"):
         api.finetune(similarity_recipe(tmp_path, data={"columns": {}}))
+
+
+def pairs_recipe(folder: Path, rows: list[tuple[str, str, float]], **over: Any) -> Recipe:
+    """Pairs with a label each, trained at a batch of 32."""
+    path = folder / "pairs.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("text", "like", "label"))
+        writer.writerows(rows)
+    data = {"train": str(path), "columns": {"second_column": "like"}, "batch": 32}
+    return similarity_recipe(folder, data=data, **over)
+
+
+def texts_of_words(seed: int, count: int) -> list[str]:
+    random = np.random.default_rng(seed)
+    return [" ".join(random.choice(WORDS, 5)) for _ in range(count)]
+
+
+def test_eight_pairs_make_steps_of_eight(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At a batch of 32 each came four times, and was its own negative: the first loss was ln 32 = 3.47."""
+    rows = [(text, text, 1.0) for text in texts_of_words(1, 8)]
+    recipe = pairs_recipe(tmp_path, rows, budget={"epochs": 3}, track={"progress": "plain", "every": 1})
+    api.finetune(recipe)
+    losses = [line["loss/similarity"] for line in lines(tmp_path / "run") if "loss/similarity" in line]
+    assert len(losses) == 3
+    assert losses[0] < math.log(8) + 0.1
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["finished"]["samples"] == 3 * 8 * 2  # texts
+    assert "a step takes all 8 samples" in capsys.readouterr().err
+
+
+def test_labelled_pairs_are_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pairs whose label says that nothing is alike were pulled together."""
+    first, other = texts_of_words(2, 40), texts_of_words(3, 40)
+    rows = [(a, b, n % 2) for n, (a, b) in enumerate(zip(first, other, strict=True))]
+    model = api.finetune(pairs_recipe(tmp_path, rows, budget={"epochs": 15}, track={"progress": "plain"}))
+    cosines = (model.embed(first, normalize=True) * model.embed(other, normalize=True)).sum(axis=1)
+    assert cosines[1::2].min() > cosines[::2].max()
+    assert "labels are used as scores" in capsys.readouterr().err
+
+
+def test_repeated_answers_are_counted_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """256 questions over 4 answers, which were each other's negatives."""
+    answers = texts_of_words(5, 4)
+    rows = [(text, answers[n % 4], 1.0) for n, text in enumerate(texts_of_words(4, 256))]
+    api.finetune(pairs_recipe(tmp_path, rows, budget={"epochs": 2}, track={"progress": "plain"}))
+    assert "were the same text or of the same text, and were left out" in capsys.readouterr().err
+    stats = json.loads((tmp_path / "run" / "data_stats.json").read_text())["training"]
+    assert 2 * 256 * 5 < stats["false_negatives"] < 2 * 256 * 9, "some 7 of the 31 others of a step"

@@ -7,7 +7,8 @@
 3. Sample n of a store is element n % len of that epoch's keyed permutation, epoch = n // len. Optionally the samples
    of each fixed window of the permutation are sorted by length, cut into blocks of a batch, and the blocks shuffled.
 4. A step takes a number of samples, or as many as a budget of tokens holds; `partition` then deals them to ranks and
-   micro-batches.
+   micro-batches. Where none may come twice in a step, it ends with the epoch of a single store, and before the first
+   sample that comes again of several. So that none is left with few, the last two before such an end take half each.
 
 Source: (k + 1/2) / w is the rule of Webster and Sainte-Laguë; the seek by permutation follows MosaicML Streaming's
 elastic determinism in spirit, without its state.
@@ -54,6 +55,7 @@ class Sampler:
         window: samples within which lengths are sorted; 0 for none. Rounded up to whole batches.
         overhead: special tokens that a sample gains, counted in `batch_tokens`.
         schedule: other weights, each with the number of samples after which they hold.
+        repeats: whether a step may take a sample of one epoch and the same one of the next.
 
     Raises:
         UsageError: not exactly one of `batch_samples` and `batch_tokens`; weights that are not positive.
@@ -70,13 +72,14 @@ class Sampler:
         window: int = 0,
         overhead: int = 0,
         schedule: Sequence[tuple[int, Sequence[float]]] = (),
+        repeats: bool = True,
     ) -> None:
         _check(views, weights, batch_samples, batch_tokens)
         for _, others in schedule:
             _check(views, others, batch_samples, batch_tokens)
         self.views, self.draw, self.overhead = list(views), draw, overhead
         self.weights = np.asarray(weights, dtype=np.float64)
-        self.batch_samples, self.batch_tokens = batch_samples, batch_tokens
+        self.batch_samples, self.batch_tokens, self.repeats = batch_samples, batch_tokens, repeats
         self.start = Cursor((0,) * len(views))
         self._phases = _phases(self.weights, schedule)
         self._sizes = [len(view) for view in views]
@@ -108,9 +111,65 @@ class Sampler:
             raise UsageError(f"step {step}: the first is 0")
         if self.batch_samples is None:
             raise UsageError("steps of batch_tokens differ in samples; begin from a checkpoint's cursor")
-        total = step * self.batch_samples
+        cursor, total = self.start, 0
+        while step:
+            whole = step if self.repeats else self._steps_before_repeats(total, step)
+            total += whole * self.batch_samples
+            cursor, step = self._cursor(total), step - whole
+            if step:
+                total += self._size(cursor, self.batch_samples)
+                cursor, step = self._cursor(total), step - 1
+        return cursor
+
+    def _cursor(self, total: int) -> Cursor:
+        """Where a run stands after so many samples."""
         phase = max(p for p in self._phases if p.start <= total)
         return Cursor(tuple((phase.before + _counts(phase.weights, total - phase.start)).tolist()))
+
+    def _steps_before_repeats(self, total: int, most: int) -> int:
+        """How many of the next steps, which are whole, begin so early that no store begins anew in them or the next."""
+        size, ends = int(self.batch_samples or 1), self._ends(self._cursor(total))
+        low, high = 0, most
+        while low < high:
+            middle = (low + high + 1) // 2
+            reached = self._cursor(total + (middle + 1) * size).consumed
+            fits = all(n <= end for n, end in zip(reached, ends, strict=True))
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return low
+
+    def _ends(self, cursor: Cursor) -> list[int]:
+        """Samples of each store after which the epoch that it is in, or is about to begin, is over."""
+        return [(n // size + 1) * size for n, size in zip(cursor.consumed, self._sizes, strict=True)]
+
+    def _size(self, cursor: Cursor, count: int) -> int:
+        """How many of the next `count` samples a step takes, so that it takes none twice."""
+        left = 2 * count if self.repeats else self._before_repeat(cursor, 2 * count)
+        return count if left >= 2 * count else left if left <= count else (left + 1) // 2
+
+    def _before_repeat(self, cursor: Cursor, count: int) -> int:
+        """How many of the next samples a step could take at most, `count` of them or less.
+
+        Of a single store, those of its epoch; of several, those before the first that comes again.
+        """
+        ends = self._ends(cursor)
+        if len(ends) == 1:
+            return min(count, ends[0] - cursor.consumed[0])
+        ahead = self._due(cursor, count)
+        taken = np.bincount(ahead, minlength=len(ends)).tolist()
+        if all(n + k <= end for n, k, end in zip(cursor.consumed, taken, ends, strict=True)):
+            return count
+        samples, bases = np.empty(count, np.int64), np.cumsum([0, *self._sizes])
+        for store, runs in enumerate(self._runs(cursor, ahead)):
+            samples[ahead == store] = (
+                np.concatenate([np.zeros(0, np.int64), *(run.index for run in runs)]) + bases[store]
+            )
+        order = np.argsort(samples, kind="stable")
+        again = order[1:][samples[order[1:]] == samples[order[:-1]]]
+        return int(again.min(initial=count))
+
+    def ends_early(self, cursor: Cursor) -> bool:
+        """Whether the step at a cursor is smaller than others, as it would take a sample twice."""
+        return not self.repeats and self._before_repeat(cursor, 2 * self._usual) < 2 * self._usual
 
     def next_batch(self, cursor: Cursor) -> tuple[Sequence[Row], Cursor]:
         """The rows of one global step and the cursor after it."""
@@ -118,6 +177,9 @@ class Sampler:
         runs = self._runs(cursor, stores)
         if self.batch_samples is None:
             stores = self._fill(cursor, stores, runs)
+        size = self._size(cursor, len(stores))
+        if self.batch_samples is None or size < len(stores):
+            stores = stores[:size]
             runs = self._runs(cursor, stores)
         consumed = [
             n + sum(len(run.index) for run in store_runs) for n, store_runs in zip(cursor.consumed, runs, strict=True)

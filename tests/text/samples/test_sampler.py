@@ -275,3 +275,32 @@ def test_weights_of_stores_change_after_their_samples() -> None:
         Sampler(views, (1, 1, 1), Draw(3), batch_samples=7, schedule=[(5, (1, 1, 1)), (5, (1, 1, 1))])
     with pytest.raises(UsageError, match="positive"):
         Sampler(views, (1, 1, 1), Draw(3), batch_samples=7, schedule=[(5, (1, 0, 1))])
+
+
+@given(settings_of_samplers(), st.integers(0, 30))
+@settings(max_examples=100, deadline=None)
+def test_a_step_takes_no_sample_twice(given: dict[str, Any], steps: int) -> None:
+    sampler = Sampler(**given, repeats=False)
+    batches, cursors = walk(sampler, 30)
+    for rows in batches:
+        samples = [(store, index) for store, _, index in names(rows)]
+        assert len(set(samples)) == len(samples)
+    if given["batch_samples"] is not None:
+        assert sampler.seek(steps) == cursors[steps]
+    order = [name for rows in batches for name in names(rows)]
+    again = [name for rows in walk(Sampler(**given), 30)[0] for name in names(rows)]
+    assert order == again[: len(order)], "the samples and their order are the same, steps end elsewhere"
+
+
+def test_steps_at_the_end_of_an_epoch_are_not_small() -> None:
+    """The last two of an epoch take half each of what is left; a step of 32 from 8 samples is of 8."""
+    for count, sizes in ((33, [17, 16]), (100, [32, 32, 18, 18]), (64, [32, 32]), (8, [8])):
+        batches, _ = walk(Sampler([make_view(count)], [1.0], DRAW, batch_samples=32, repeats=False), 2 * len(sizes))
+        assert [len(rows) for rows in batches] == sizes * 2
+
+
+def test_seeking_to_a_far_step_walks_the_ends_of_epochs_alone() -> None:
+    split = MemorySplit([[50] * 200] * 50)
+    views = [StreamView(split, 8), DocumentView(split, 8)]
+    sampler = Sampler(views, [1.0, 0.3], DRAW, batch_samples=16, repeats=False)
+    assert sum(sampler.seek(10**4).consumed) > 10**4 * 15
