@@ -22,7 +22,7 @@ from pretune.evaluate.read import read_network, read_unrounded
 from pretune.evaluate.recorded import trained_task
 from pretune.evaluate.stores import evaluate_folder
 from pretune.generate.defaults import resolve_options
-from pretune.generate.generate import generate, stream
+from pretune.generate.generate import generate, greedy_tokens, stream
 from pretune.generate.options import Continuation, GenerateOptions
 from pretune.generate.session import context_length, reads_special_tokens
 from pretune.interop.description import labelled_role
@@ -364,6 +364,8 @@ class Model:
     ) -> Exported:
         """Write the model for `transformers`; it is done when the files have been read again and compared.
 
+        Where `transformers` is installed, it reads them too: `Exported.foreign` says what was the same.
+
         Args:
             format: of the weights in the files.
             max_shard_bytes: of one file of weights.
@@ -382,6 +384,7 @@ class Model:
             format=format,
             max_shard_bytes=max_shard_bytes,
             pooling=pooling,
+            greedy=greedy_tokens,
         )
 
     def _encode(self, task: AnyTask, examples: Sequence[Example]) -> list[Encoded]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,22 @@ def own_voice() -> None:
         log = logging.getLogger(name)
         log.setLevel(logging.NOTSET)
         log.handlers = []
+
+
+@pytest.fixture(autouse=True)
+def reader_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`export` has `transformers` read its result in a process of its own, which takes seconds: here it is this one.
+
+    `tests/interop/test_foreign_reader.py` starts that process too.
+    """
+    reader = sys.modules.get("pretune.interop.foreign_reader")
+    if reader is None:
+        return
+
+    def run(folder: Path, question: Path, reply: Path) -> str:
+        from pretune.interop.transformers_script import main
+
+        main(str(folder), str(question), str(reply))
+        return ""
+
+    monkeypatch.setattr(reader, "run_script", run)

@@ -23,7 +23,9 @@ def export(
 ) -> None:
     """Export a model to the files of `transformers`, read them back and compare.
 
-    It reports success only if every weight, the outputs and the tokenizer are the same.
+    It reports success only if every weight, the outputs and the tokenizer are the same. Where transformers is
+    installed, it opens the result too, in a process of its own, and must give the same token ids, outputs and greedy
+    texts; where it is not, nothing is claimed of it.
 
     Args:
         model: folder of a model, or a .gguf file.
@@ -44,7 +46,8 @@ def export(
     cost = f"; rounding to {format} changes outputs by {result.difference:.1e} of their size"
     cost = "" if format == "fp32" else cost
     session.say(
-        f"done: read back and compared {result.weights:,} weights and {result.outputs} outputs, all equal{cost}"
+        f"done: read back and compared {result.weights:,} weights and {result.outputs} outputs, all equal{cost}\n"
+        f"{result.foreign}"
     )
     session.say(
         f'next: python -c "import transformers; print(transformers.AutoModel.from_pretrained({str(output)!r}))"'

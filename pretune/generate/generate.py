@@ -249,3 +249,11 @@ class _PromptBatch:
             yield self.first + n, text.text
             out.append(Continuation(text.text, ids, reason, len(prompt)))
         return out
+
+
+def greedy_tokens(
+    model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str], new_tokens: int
+) -> list[list[int]]:
+    """The tokens of greedy texts after prompts, the end token included."""
+    config = GenerateConfig(max_new_tokens=new_tokens)
+    return [continuation.tokens for continuation in generate(model, tokenizer, tokenizer.encode_batch(prompts), config)]

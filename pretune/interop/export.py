@@ -1,4 +1,4 @@
-"""Exports a model to the files of `transformers`, reads them again, and compares weights and outputs."""
+"""Exports a model to the files of `transformers`, has them read by both, and compares weights, outputs and texts."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pretune.batch import ragged
 from pretune.draw import Draw
 from pretune.errors import CannotCreateError, DataError, PretuneError
+from pretune.interop.foreign_reader import ForeignReading, Greedy, read_by_transformers
 from pretune.interop.huggingface import load_model, model_folder, write_model
 from pretune.interop.recorded_heads import head_sources
 from pretune.interop.weight_names import export_weights
@@ -45,6 +46,7 @@ class Exported:
     weights: int
     outputs: int
     difference: float
+    foreign: ForeignReading
 
 
 def export_model(
@@ -55,8 +57,11 @@ def export_model(
     format: Format = "fp32",
     max_shard_bytes: int = SHARD_BYTES,
     pooling: PoolingMode | None = None,
+    greedy: Greedy | None = None,
 ) -> Exported:
     """Writes a model folder that `transformers` reads, reads it again, and compares weights, outputs and tokenizer.
+
+    Where `transformers` is installed, it opens the folder too, in a process of its own, and is compared.
 
     Args:
         model: in evaluation mode, with weights in fp32.
@@ -64,6 +69,7 @@ def export_model(
         max_shard_bytes: of one file of weights.
         pooling: write what `sentence-transformers` reads too: a text's vector is this of its rows. By default what
             the model's training or its files said, if anything.
+        greedy: writes on from prompts, for comparing texts; without it none are compared.
 
     Raises:
         DataError: a family that `transformers` cannot have, or what was read again differs; nothing was changed in the
@@ -97,7 +103,9 @@ def export_model(
                 f"{directory}: outputs of the model that was written differ by {difference:.1e} of their size; its "
                 "config.json does not say all that the model does"
             )
-    return Exported(count_parameters(model), len(written), difference)
+        own = None if tokenizer is None else Tokenizer.load(folder)
+        foreign = read_by_transformers(folder, Path(directory), again, own, greedy)
+    return Exported(count_parameters(model), len(written), difference, foreign)
 
 
 def _refuse_other_model(directory: Path, model: LanguageModel) -> None:

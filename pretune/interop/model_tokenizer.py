@@ -21,7 +21,7 @@ from pretune.text.tokenizer.files import AS_WRITTEN, KEEP_AS_WRITTEN
 from pretune.text.tokenizer.template import Template, bert_templates, plain_template, split_template, without_segments
 from pretune.text.tokenizer.tokenizer import Tokenizer, Vocabulary
 
-_OVERRULED = ("qwen2",)
+OVERRULED = ("qwen2",)
 """Model types for which `transformers` takes its own class whatever tokenizer_config.json says."""
 
 
@@ -44,7 +44,7 @@ def fit_tokenizer(tokenizer: Tokenizer, model: LanguageModel) -> Tokenizer:
     if model.pool_position == "last" and not model.is_causal and not model.has_encoder:
         settings["padding_side"] = "left"  # the last token stands for the text
     settings.pop("auto_map", None)
-    if get_family(model.family).__dict__.get("MODEL_TYPE", model.family) in _OVERRULED:
+    if get_family(model.family).__dict__.get("MODEL_TYPE", model.family) in OVERRULED:
         settings["auto_map"] = KEEP_AS_WRITTEN
     settings["tokenizer_class"] = AS_WRITTEN
     return tokenizer.with_templates(templates, settings)

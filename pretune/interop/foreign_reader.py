@@ -1,0 +1,287 @@
+"""A reader that is not ours: a model folder is opened by `transformers`, in a process of its own, and compared.
+
+What pretune writes and reads again may be wrong twice in the same way. `read_by_transformers` compares what matters to
+whoever opens the folder: the ids of lines in many scripts, the outputs of every head, greedy text. Where `transformers`
+is not installed, nothing is compared and nothing claimed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pretune.batch import ragged
+from pretune.draw import Draw
+from pretune.errors import DataError
+from pretune.interop.recorded_heads import head_sources
+from pretune.interop.weight_names import architecture
+from pretune.models.encoder_decoder import EncoderDecoder
+from pretune.models.model import LanguageModel, get_family
+from pretune.nn.heads import SequenceHead
+from pretune.text.tokenizer.tokenizer import Tokenizer
+
+T = TypeVar("T")
+Greedy = Callable[[LanguageModel, Tokenizer, Sequence[str], int], list[list[int]]]
+"""Writes on from prompts, so many new tokens at most; the end token may be the last."""
+LINES = (
+    "The quick brown fox jumps over the lazy dog; it's 12,345.67 o'clock, don't you think?",
+    "Café Zürich, naïve façade, Ångström, möchte: l'été à São Paulo.",
+    "模型学习语言很快，不是吗？我们今天去北京。Hello World 我好",
+    "東京タワーへ行きました。か゛ が ｶﾀｶﾅ ＡＢＣ",
+    "हिन्दी भाषा में नमस्ते दुनिया",
+    "Привет, мир! Как дела?  Ёжик",
+    "مرحبا بالعالم، كيف حالك؟",
+    "Tiếng Việt rất đẹp và thú vị",
+    "ภาษาไทยสวยงาม 한국어도 배워요",
+    "  two  spaces\tand a tab, then\na line; 🙂👍🏽 ½ ﬁ №",
+)
+_DRAWN = 1000 - len(LINES)  # lines that are drawn from the vocabulary
+_LINE = 8  # tokens of a drawn line
+_NEW_TOKENS = 12
+_ROWS = (7, 1, 12)  # tokens of the rows whose outputs are compared
+_TOLERANCE = 1e-4
+_TIE = 1e-3  # of two logits
+_TIMEOUT = 1800  # seconds
+_SCRIPT = Path(__file__).with_name("transformers_script.py")
+
+
+@dataclass(frozen=True)
+class ForeignReading:
+    """What another reader found to be the same.
+
+    Attributes:
+        reader: its name and version; empty where none was there.
+        reason: why none was there.
+        lines: texts and pairs that have the same ids.
+        outputs: tensors that are the same, of the hidden run and of every head that its class has.
+        difference: largest distance of two outputs, as a fraction of the largest value.
+        texts: greedy texts that are the same.
+    """
+
+    reader: str = ""
+    reason: str = ""
+    lines: int = 0
+    outputs: int = 0
+    difference: float = 0.0
+    texts: int = 0
+
+    def __str__(self) -> str:
+        if not self.reader:
+            return f"no other reader has opened it: {self.reason}"
+        ids = f"the same ids for {self.lines:,} texts, " if self.lines else ""
+        texts = f", the same greedy text for {self.texts} prompts" if self.texts else ""
+        return f"{self.reader} opened it: {ids}the same {self.outputs} outputs{texts}"
+
+
+def installed() -> bool:
+    """Whether `transformers` is there, without importing it."""
+    return importlib.util.find_spec("transformers") is not None
+
+
+def read_by_transformers(
+    folder: Path, where: Path, model: LanguageModel, tokenizer: Tokenizer | None, greedy: Greedy | None = None
+) -> ForeignReading:
+    """Opens a folder with `transformers` and compares it with the model that was written.
+
+    Args:
+        folder: of the files.
+        where: they will stand, for messages.
+        model: on the CPU, in fp32 and in evaluation mode, with the weights that the files have.
+        tokenizer: as it is written in the folder.
+
+    Raises:
+        DataError: it cannot be read, or something differs.
+    """
+    if not installed():
+        return ForeignReading(reason="transformers is not installed")
+    lines = [] if tokenizer is None else _lines(tokenizer)
+    rows = _rows(model, tokenizer)
+    roles = _roles(model)
+    prompts = [] if tokenizer is None or greedy is None else _prompts(model, tokenizer)
+    request = {
+        "architecture": architecture(model),
+        "model_type": str(getattr(get_family(model.family), "MODEL_TYPE", model.family)),
+        "has_tokenizer": tokenizer is not None,
+        "lines": lines,
+        "pairs": _pairs(lines),
+        "rows": rows,
+        "roles": roles,
+        "start": _start(model),
+        "prompts": prompts,
+        "new_tokens": _NEW_TOKENS,
+    }
+    answer, arrays = _ask(folder, request)
+    if answer["status"] == "unavailable":
+        return ForeignReading(reason=answer["reason"])
+    reader = f"transformers {answer.get('version', '')}"
+    if answer["status"] == "failed":
+        raise DataError(f"{where}: {reader} cannot read what was written: {answer['reason']}")
+    where_read = f"{where}: as {reader} reads it"
+    compared = ForeignReading(reader=reader)
+    if tokenizer is not None:
+        _check_ids(where_read, model, tokenizer, lines, answer)
+        compared = replace(compared, lines=len(lines) + len(answer["pairs"]))
+    count, difference = _check_outputs(where_read, model, rows, roles, arrays, answer["missing"])
+    if tokenizer is not None and greedy is not None and prompts:
+        _check_written(where_read, greedy(model, tokenizer, prompts, _NEW_TOKENS), tokenizer, prompts, answer)
+    return replace(compared, outputs=count, difference=difference, texts=len(prompts))
+
+
+def _ask(folder: Path, request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
+    with tempfile.TemporaryDirectory() as temporary:
+        question, reply = Path(temporary) / "request.json", Path(temporary) / "answer.json"
+        question.write_text(json.dumps(request), encoding="utf-8")
+        reason = run_script(folder, question, reply)
+        if not reply.is_file():
+            return {"status": "unavailable", "reason": reason}, {}
+        answer: dict[str, Any] = json.loads(reply.read_text(encoding="utf-8"))
+        beside = reply.with_suffix(".npz")
+        arrays = dict(np.load(beside)) if beside.is_file() else {}
+    return answer, arrays
+
+
+def run_script(folder: Path, question: Path, reply: Path) -> str:
+    """Runs `transformers_script` in a process that sees no network and no device; why it gave no answer, if so."""
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-P", str(_SCRIPT), str(folder), str(question), str(reply)]
+    try:
+        ended = subprocess.run(
+            command, env={**os.environ, **offline}, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"transformers took more than {_TIMEOUT} s"
+    last = (ended.stderr.strip() or "no message").splitlines()[-1]
+    return f"the process of transformers ended with {ended.returncode}: {last}"
+
+
+def _lines(tokenizer: Tokenizer) -> list[str]:
+    """Lines in many scripts, and lines of drawn tokens, in which no special token is spelt."""
+    ordinary = np.flatnonzero(~tokenizer.vocabulary.special)
+    names = [str(tokenizer.subwords[n]) for n in np.flatnonzero(tokenizer.vocabulary.special) if tokenizer.subwords[n]]
+    draw = Draw(0).at("lines")
+    drawn = ordinary[draw.below(np.arange(_DRAWN * _LINE), len(ordinary))].reshape(_DRAWN, _LINE)
+    lines = [*LINES, *(tokenizer.decode(tokens) for tokens in drawn)]
+    return [line for line in lines if line.strip() and not any(name in line for name in names)]
+
+
+def _pairs(items: Sequence[T]) -> list[tuple[T, T]]:
+    """The first few with those that follow them."""
+    return list(pairwise(items[: len(LINES) + 1]))
+
+
+def _prompts(model: LanguageModel, tokenizer: Tokenizer) -> list[str]:
+    """The beginnings of lines after which a model that generates has room to write."""
+    beginnings = [line[:24] for line in LINES[:4]] if "clm" in model.heads else []
+    room = (model.max_length or 1 << 20) - _NEW_TOKENS
+    sizes = [len(tokenizer.vocabulary.add_special_tokens(tokens)[0]) for tokens in tokenizer.encode_batch(beginnings)]
+    return [prompt for prompt, size in zip(beginnings, sizes, strict=True) if 0 < size < room]
+
+
+def _rows(model: LanguageModel, tokenizer: Tokenizer | None) -> list[list[int]]:
+    """Rows of ordinary tokens, with what stands around a text."""
+    config = model.config.model_dump()
+    special = {config.get(f"{role}_token_id") for role in ("pad", "eos", "bos", "cls", "sep")}
+    if tokenizer is not None:
+        special |= set(np.flatnonzero(tokenizer.vocabulary.special).tolist())
+    ordinary = np.array([n for n in range(model.vocab_size) if n not in special] or [0], np.int64)
+    room = model.max_length or max(_ROWS)
+    draw, rows = Draw(0).at("rows"), []
+    for n, length in enumerate(_ROWS):
+        tokens = ordinary[draw.at(n).below(np.arange(length), len(ordinary))]
+        if tokenizer is not None:
+            tokens = tokenizer.vocabulary.add_special_tokens(tokens)[0]
+        elif model.has_encoder and isinstance(config.get("eos_token_id"), int):
+            tokens = np.append(tokens, config["eos_token_id"])
+        rows.append(tokens[-room:].tolist())
+    return rows
+
+
+def _start(model: LanguageModel) -> int | None:
+    """The decoder's first token, where both sides of an encoder-decoder read a text."""
+    return model.start if isinstance(model, EncoderDecoder) and not model.is_encoder_alone else None
+
+
+def _roles(model: LanguageModel) -> list[str]:
+    """Standard heads that the class in config.json has."""
+    known = get_family(model.family).ARCHITECTURES.get(architecture(model) or "", ())
+    return [role for role, source in head_sources(model).items() if source == "standard" and role in known]
+
+
+def _check_ids(
+    where: str, model: LanguageModel, tokenizer: Tokenizer, lines: Sequence[str], answer: dict[str, Any]
+) -> None:
+    vocabulary = tokenizer.vocabulary
+    encoded = tokenizer.encode_batch(lines)
+    for line, tokens, ids in zip(lines, encoded, answer["lines"], strict=True):
+        expected = vocabulary.add_special_tokens(tokens)[0].tolist()
+        if ids != expected:
+            raise DataError(f"{where} ({answer['tokenizer_class']}): {line[:60]!r} has the ids {ids}, not {expected}")
+    for pair, (first, second), theirs in zip(_pairs(lines), _pairs(encoded), answer["pairs"], strict=True):
+        tokens, segments = vocabulary.add_special_tokens(first, second)
+        types = theirs["token_type_ids"]
+        if theirs["input_ids"] != tokens.tolist() or (types is not None) != (model.segments > 1):
+            raise DataError(f"{where} ({answer['tokenizer_class']}): the pair {pair} has other ids or segments")
+        if types is not None and types != segments.tolist():
+            raise DataError(f"{where} ({answer['tokenizer_class']}): the pair {pair} has the segments {types}")
+
+
+@torch.inference_mode()
+def _check_outputs(
+    where: str,
+    model: LanguageModel,
+    rows: Sequence[Sequence[int]],
+    roles: Sequence[str],
+    arrays: dict[str, NDArray[np.float32]],
+    missing: Sequence[str],
+) -> tuple[int, float]:
+    count, largest = 0, 0.0
+    for n, row in enumerate(rows):
+        batch = ragged([np.array(row, np.int64)])
+        output = model(batch)
+        hidden = output.last_hidden_state
+        ours = {"hidden": hidden}
+        for role in roles:
+            head = model.heads[role]
+            whole = isinstance(head, SequenceHead)
+            rows_read = hidden[batch.layout.first] if role == "pooler" else hidden
+            ours[role] = head(rows_read, batch.layout) if whole else head(rows_read)
+        for name, tensor in ours.items():
+            theirs = arrays.get(f"{name}.{n}")
+            if theirs is None:
+                continue
+            values = tensor.float().numpy().reshape(-1)
+            scale = max(1.0, float(np.abs(values).max(initial=0.0)))
+            distance = float(np.abs(values - theirs.reshape(-1)).max(initial=0.0)) / scale
+            count, largest = count + 1, max(largest, distance)
+            if not distance <= _TOLERANCE:  # NaN too
+                lost = f"; it has no {', '.join(missing[:3])}" if missing else ""
+                raise DataError(f"{where}: outputs of {name!r} differ by {distance:.1e} of their size{lost}")
+    return count, largest
+
+
+def _check_written(
+    where: str, texts: Sequence[Sequence[int]], tokenizer: Tokenizer, prompts: Sequence[str], answer: dict[str, Any]
+) -> None:
+    """Compares greedy texts, up to where two tokens were as good as each other."""
+    for prompt, ours, theirs in zip(prompts, texts, answer["written"], strict=True):
+        tokens, gaps = theirs["tokens"], theirs["gaps"]
+        same = next(
+            (n for n, (a, b) in enumerate(zip(ours, tokens, strict=False)) if a != b), min(len(ours), len(tokens))
+        )
+        if same == len(ours) == len(tokens) or (same < len(gaps) and gaps[same] < _TIE):
+            continue
+        text = [tokenizer.decode(written) for written in (tokens, ours)]
+        raise DataError(f"{where}: after {prompt!r} it writes {text[0]!r}, and pretune writes {text[1]!r}")
