@@ -253,7 +253,9 @@ class _PromptBatch:
 
 def greedy_tokens(
     model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str], new_tokens: int
-) -> list[list[int]]:
-    """The tokens of greedy texts after prompts, the end token included."""
-    config = GenerateConfig(max_new_tokens=new_tokens)
-    return [continuation.tokens for continuation in generate(model, tokenizer, tokenizer.encode_batch(prompts), config)]
+) -> list[tuple[list[int], list[int]]]:
+    """What the model reads of each prompt, and the tokens that it writes greedily, the end token included."""
+    encoded = tokenizer.encode_batch(prompts)
+    read = add_special_tokens(model, tokenizer, encoded)
+    texts = generate(model, tokenizer, encoded, GenerateConfig(max_new_tokens=new_tokens))
+    return [(ids.tolist(), text.tokens) for ids, text in zip(read, texts, strict=True)]

@@ -34,8 +34,8 @@ from pretune.nn.heads import SequenceHead
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 T = TypeVar("T")
-Greedy = Callable[[LanguageModel, Tokenizer, Sequence[str], int], list[list[int]]]
-"""Writes on from prompts, so many new tokens at most; the end token may be the last."""
+Greedy = Callable[[LanguageModel, Tokenizer, Sequence[str], int], list[tuple[list[int], list[int]]]]
+"""What a model reads of each prompt, and the tokens that it writes then, so many at most; the end token included."""
 LINES = (
     "The quick brown fox jumps over the lazy dog; it's 12,345.67 o'clock, don't you think?",
     "Café Zürich, naïve façade, Ångström, möchte: l'été à São Paulo.",
@@ -111,6 +111,7 @@ def read_by_transformers(
     rows = _rows(model, tokenizer)
     roles = _roles(model)
     prompts = [] if tokenizer is None or greedy is None else _prompts(model, tokenizer)
+    written = greedy(model, tokenizer, prompts, _NEW_TOKENS) if tokenizer and greedy and prompts else []
     request = {
         "architecture": architecture(model),
         "model_type": str(getattr(get_family(model.family), "MODEL_TYPE", model.family)),
@@ -120,7 +121,7 @@ def read_by_transformers(
         "rows": rows,
         "roles": roles,
         "start": _start(model),
-        "prompts": prompts,
+        "prompts": [read for read, _ in written],
         "new_tokens": _NEW_TOKENS,
     }
     answer, arrays = _ask(folder, request)
@@ -135,8 +136,8 @@ def read_by_transformers(
         _check_ids(where_read, model, tokenizer, lines, answer)
         compared = replace(compared, lines=len(lines) + len(answer["pairs"]))
     count, difference = _check_outputs(where_read, model, rows, roles, arrays, answer["missing"])
-    if tokenizer is not None and greedy is not None and prompts:
-        _check_written(where_read, greedy(model, tokenizer, prompts, _NEW_TOKENS), tokenizer, prompts, answer)
+    for prompt, (_, tokens), theirs in zip(prompts, written, answer["written"], strict=True):
+        _check_written(where_read, prompt, tokens, theirs)
     return replace(compared, outputs=count, difference=difference, texts=len(prompts))
 
 
@@ -272,16 +273,10 @@ def _check_outputs(
     return count, largest
 
 
-def _check_written(
-    where: str, texts: Sequence[Sequence[int]], tokenizer: Tokenizer, prompts: Sequence[str], answer: dict[str, Any]
-) -> None:
-    """Compares greedy texts, up to where two tokens were as good as each other."""
-    for prompt, ours, theirs in zip(prompts, texts, answer["written"], strict=True):
-        tokens, gaps = theirs["tokens"], theirs["gaps"]
-        same = next(
-            (n for n, (a, b) in enumerate(zip(ours, tokens, strict=False)) if a != b), min(len(ours), len(tokens))
-        )
-        if same == len(ours) == len(tokens) or (same < len(gaps) and gaps[same] < _TIE):
-            continue
-        text = [tokenizer.decode(written) for written in (tokens, ours)]
-        raise DataError(f"{where}: after {prompt!r} it writes {text[0]!r}, and pretune writes {text[1]!r}")
+def _check_written(where: str, prompt: str, ours: Sequence[int], theirs: dict[str, Any]) -> None:
+    """Compares a greedy text, up to where two tokens were as good as each other."""
+    tokens, gaps = theirs["tokens"], theirs["gaps"]
+    shorter = min(len(ours), len(tokens))
+    same = next((n for n in range(shorter) if ours[n] != tokens[n]), shorter)
+    if not same == len(ours) == len(tokens) and not (same < len(gaps) and gaps[same] < _TIE):
+        raise DataError(f"{where}: after {prompt!r} it writes the tokens {tokens}, and pretune writes {list(ours)}")

@@ -71,8 +71,7 @@ def _answer(
     model.eval()
     answers["missing"] = sorted(map(str, info.get("missing_keys", ())))
     _outputs(model, wanted, answer)
-    if tokenizer is not None and wanted["prompts"]:
-        answers["written"] = [_write_on(model, tokenizer, prompt, wanted["new_tokens"]) for prompt in wanted["prompts"]]
+    answers["written"] = [_write_on(model, prompt, wanted["new_tokens"]) for prompt in wanted["prompts"]]
 
 
 def _pair(encoded: Any) -> dict[str, Any]:
@@ -112,18 +111,21 @@ def _of_role(outputs: Any, role: str) -> Any:
     return next((getattr(outputs, name)[0] for name in names if getattr(outputs, name, None) is not None), None)
 
 
-def _write_on(model: Any, tokenizer: Any, prompt: str, new_tokens: int) -> dict[str, Any]:
+def _write_on(model: Any, prompt: list[int], new_tokens: int) -> dict[str, Any]:
     """Greedy text after a prompt: its tokens, and how far the best was from the second at each."""
-    inputs = tokenizer(prompt, return_tensors="pt")
+    import torch
+
+    inputs = torch.tensor([prompt])
     result = model.generate(
-        **inputs,
+        input_ids=inputs,
+        attention_mask=torch.ones_like(inputs),
         max_new_tokens=new_tokens,
         do_sample=False,
         num_beams=1,
         output_scores=True,
         return_dict_in_generate=True,
     )
-    first = 1 if model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+    first = 1 if model.config.is_encoder_decoder else inputs.shape[1]
     gaps = [float(best[0] - best[1]) for best in (scores[0].topk(2).values for scores in result.scores)]
     return {"tokens": result.sequences[0, first:].tolist(), "gaps": gaps}
 

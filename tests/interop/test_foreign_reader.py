@@ -94,7 +94,7 @@ def lost_weight(folder: Path) -> None:
     ("spoil", "message"),
     [
         (other_arithmetic, "outputs of 'hidden' differ by"),
-        (forced_token, "after .* it writes .*, and pretune writes"),
+        (forced_token, "after .* it writes the tokens .*, and pretune writes"),
         (lost_weight, "differ by .*; it has no model.encoder.layers.2"),
         (other_class, r"\(Qwen2Tokenizer\): .* has the ids"),
         (drop_frame, "has the ids"),
