@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.generate.beam import beam_search
-from pretune.generate.defaults import end_tokens, stated_constraints
+from pretune.generate.defaults import end_tokens, resolve_options, stated_constraints
 from pretune.generate.options import Continuation, GenerateConfig, Reason
 from pretune.generate.processors import LogitsProcessor, Prompt
 from pretune.generate.sample import keys, sample
@@ -254,8 +254,13 @@ class _PromptBatch:
 def greedy_tokens(
     model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str], new_tokens: int
 ) -> list[tuple[list[int], list[int]]]:
-    """What the model reads of each prompt, and the tokens that it writes greedily, the end token included."""
+    """What the model reads of each prompt, and the tokens that it writes greedily, the end token included.
+
+    Raises:
+        DataError: the model's files ask for something that is not built.
+    """
     encoded = tokenizer.encode_batch(prompts)
     read = add_special_tokens(model, tokenizer, encoded)
-    texts = generate(model, tokenizer, encoded, GenerateConfig(max_new_tokens=new_tokens))
+    config = resolve_options(model, {"max_new_tokens": new_tokens, "temperature": 0.0, "beams": 1})
+    texts = generate(model, tokenizer, encoded, config)
     return [(ids.tolist(), text.tokens) for ids, text in zip(read, texts, strict=True)]

@@ -71,7 +71,7 @@ def _answer(
     model.eval()
     answers["missing"] = sorted(map(str, info.get("missing_keys", ())))
     _outputs(model, wanted, answer)
-    answers["written"] = [_write_on(model, prompt, wanted["new_tokens"]) for prompt in wanted["prompts"]]
+    answers["written"] = [_write_on(model, tokenizer, prompt, wanted["new_tokens"]) for prompt in wanted["prompts"]]
 
 
 def _pair(encoded: Any) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def _of_role(outputs: Any, role: str) -> Any:
     return next((getattr(outputs, name)[0] for name in names if getattr(outputs, name, None) is not None), None)
 
 
-def _write_on(model: Any, prompt: list[int], new_tokens: int) -> dict[str, Any]:
+def _write_on(model: Any, tokenizer: Any, prompt: list[int], new_tokens: int) -> dict[str, Any]:
     """Greedy text after a prompt: its tokens, and how far the best was from the second at each."""
     import torch
 
@@ -119,6 +119,7 @@ def _write_on(model: Any, prompt: list[int], new_tokens: int) -> dict[str, Any]:
     result = model.generate(
         input_ids=inputs,
         attention_mask=torch.ones_like(inputs),
+        tokenizer=tokenizer,
         max_new_tokens=new_tokens,
         do_sample=False,
         num_beams=1,
