@@ -24,7 +24,7 @@ from pretune.evaluate.stores import evaluate_folder
 from pretune.generate.defaults import resolve_options
 from pretune.generate.generate import generate, greedy_tokens, stream
 from pretune.generate.options import Continuation, GenerateOptions
-from pretune.generate.session import context_length, reads_special_tokens
+from pretune.generate.session import context_length, encode_prompts
 from pretune.interop.description import labelled_role
 from pretune.interop.export import Exported, Format, export_model
 from pretune.interop.model_tokenizer import fit_tokenizer
@@ -124,7 +124,8 @@ class Model:
         """What it can do: of `generate`, `fill`, `classify`."""
         able = {
             "generate": find_language_head(self.network, "next") is not None,
-            "fill": find_language_head(self.network, "masked") is not None,
+            "fill": find_language_head(self.network, "masked") is not None
+            or (self.network.has_encoder and self.tokenizer.vocabulary.mask is not None),
             "classify": labelled_role(self.network) is not None,
         }
         return {ability for ability, has in able.items() if has}
@@ -265,29 +266,32 @@ class Model:
     def continuations(self, prompts: Texts, **options: Unpack[GenerateOptions]) -> list[Continuation]:
         """As `generate`, with tokens and the reason why each text ended."""
         config = resolve_options(self.network, options)
-        tokens = self._prompts(check_texts(prompts, "generate", "prompt"), config.special_tokens)
+        tokens = encode_prompts(self.network, self.tokenizer, prompts, config.special_tokens)
         return generate(self._fused, self.tokenizer, tokens, config)
-
-    def _prompts(self, texts: Texts, special: bool | None) -> list[NDArray[np.int64]]:
-        """The tokens of prompts, in which names of special tokens are these tokens where that is wanted."""
-        wanted = reads_special_tokens(self.network, self.tokenizer) if special is None else special
-        return self.tokenizer.encode_batch(texts, wanted)
 
     def stream(self, prompt: str, **options: Unpack[GenerateOptions]) -> Iterator[str]:
         """As `generate`, handing out the text as it grows, by whole characters."""
         config = resolve_options(self.network, options)
-        tokens = self._prompts(check_texts([prompt], "stream", "prompt"), config.special_tokens)
+        tokens = encode_prompts(self.network, self.tokenizer, [prompt], config.special_tokens)
         parts = stream(self._fused, self.tokenizer, tokens, config)
         return (text for _, text in parts)
 
     def score(
-        self, texts: Texts, sources: Texts | None = None, *, masking: Masking = "token", budget: int | None = None
+        self,
+        texts: Texts,
+        sources: Texts | None = None,
+        *,
+        masking: Masking = "token",
+        special_tokens: bool | None = None,
+        budget: int | None = None,
     ) -> list[Score]:
         """How probable texts are, in numbers that compare across tokenizers: see `evaluate/likelihood.py`.
 
         Args:
             sources: what an encoder-decoder reads before each; empty texts by default.
             masking: of a masked language model, whose scores are pseudo-likelihoods: `token`, or `word`.
+            special_tokens: names of special tokens are the tokens, as in prompts of `generate`; by default where the
+                model was made for it.
             budget: tokens of a forward; by default what is fast on the device.
 
         Raises:
@@ -296,10 +300,9 @@ class Model:
         """
         if isinstance(texts, str) or isinstance(sources, str):
             raise UsageError("score takes lists of texts: score([text])")
-        texts = check_texts(texts, "score")
-        sources = None if sources is None else check_texts(sources, "score", "source")
         chosen = budget or budget_of(self.device)
-        return score(self._fused, self.tokenizer, texts, sources, masking=masking, budget=chosen)
+        options: dict[str, Any] = {"masking": masking, "special_tokens": special_tokens, "budget": chosen}
+        return score(self._fused, self.tokenizer, texts, sources, **options)
 
     def log_prob(self, text: str, source: str | None = None) -> float:
         """The natural logarithm of a text's probability; of a masked language model, its pseudo-likelihood."""

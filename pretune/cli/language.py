@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pretune.generate.options import GenerateOptions
 
 Json = Annotated[bool, Parameter(name="--json")]
+Special = Annotated[bool | None, Parameter(negative="--no-special-tokens")]
 
 
 def fill(
@@ -59,53 +61,77 @@ def fill(
     written(session, rows.output)
 
 
+@dataclass(frozen=True)
+class DecodingFlags:
+    """How generate decodes; what no flag says is as in the model's generation_config.json.
+
+    Attributes:
+        max_new_tokens: maximal number of new tokens (64, where the model's files say nothing).
+        min_new_tokens: number of new tokens before an end token may come.
+        temperature: above 0 samples; 0 chooses the most probable token.
+        top_k: sample only among the k most probable tokens.
+        top_p: sample among the fewest tokens whose probabilities add up to p.
+        min_p: sample only among tokens with this fraction of the best one's probability.
+        beams: number of beams of beam search.
+        length_penalty: exponent of the length by which a beam's score is divided.
+        repetition_penalty: number by which the scores of tokens that came before are divided.
+        no_repeat_ngram_size: length of runs of tokens that come once at most.
+        stop: text that ends a continuation; may be given several times.
+        seed: seed of the sampling.
+        special_tokens: read names of special tokens in prompts, such as <extra_id_0>, as the tokens; by default where
+            the tokenizer has some for prompts.
+        keep_special: leave special tokens in the text that is written.
+    """
+
+    max_new_tokens: int | None = None
+    min_new_tokens: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    beams: int | None = None
+    length_penalty: float | None = None
+    repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    special_tokens: Special = None
+    keep_special: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """Returns the options that are given."""
+        given = {name: value for name, value in vars(self).items() if value is not None and value != ()}
+        return given if self.keep_special else {n: v for n, v in given.items() if n != "keep_special"}
+
+
+Decoding = Annotated[DecodingFlags, Parameter(name="*")]
+NO_DECODING = DecodingFlags()
+
+
 def generate(
     model: Path,
     /,
     *prompts: str,
     rows: Rows = NO_FLAGS,
-    max_new_tokens: int | None = None,
-    temperature: float | None = None,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    beams: int | None = None,
-    length_penalty: float | None = None,
-    stop: tuple[str, ...] = (),
-    seed: int | None = None,
+    decoding: Decoding = NO_DECODING,
     as_json: Json = False,
     session: Common = DEFAULT,
 ) -> None:
     """Continue prompts, or generate from them with an encoder-decoder.
 
-    A single prompt's text is shown as it is generated. Decoding is greedy unless a temperature or beams are given.
+    A single prompt's text is shown as it is generated. Decoding is as the model's generation_config.json says, and
+    greedy where it says nothing.
 
     Args:
         model: folder of a causal language model or an encoder-decoder.
         prompts: texts to continue; without prompts and --input, standard input is read, one prompt per line.
-        max_new_tokens: maximal number of new tokens (64).
-        temperature: above 0 samples; 0 chooses the most probable token.
-        top_k: sample only among the k most probable tokens.
-        top_p: sample among the fewest tokens whose probabilities add up to p.
-        beams: number of beams of beam search.
-        length_penalty: exponent of the length by which a beam's score is divided.
-        stop: text that ends a continuation; may be given several times.
-        seed: seed of the sampling.
         as_json: print one line of JSON per prompt.
     """
-    fields = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "beams": beams,
-        "length_penalty": length_penalty,
-        "seed": seed,
-        "stop": stop or None,
-    }
-    options: Any = {name: value for name, value in fields.items() if value is not None}
+    options: Any = decoding.options()
     check_name(rows.output)
     loaded = load_model(model, session)
     _say_columns(session, rows, loaded)
+    _say_decoding(session, loaded, options)
     with open_output(rows.output) as file:
         writer = _row_writer(file, rows, as_json)
         if len(prompts) == 1 and writer is None:
@@ -117,6 +143,16 @@ def generate(
             for part in chunks(read_rows(prompts, rows, loaded)):
                 _write_continuations(file, writer, loaded, part, options)
     written(session, rows.output)
+
+
+def _say_decoding(session: Session, loaded: Model, options: GenerateOptions) -> None:
+    """Says which decoding options the model's files decide."""
+    from pretune.generate.defaults import stated_options
+
+    stated = stated_options(loaded.network, options)
+    if stated:
+        listed = ", ".join(f"{name} {value}" for name, value in stated.items())
+        session.say(f"decoding as the model's files say: {listed}")
 
 
 def _write_continuations(
@@ -148,6 +184,7 @@ def score(
     source: str | None = None,
     source_column: str | None = None,
     masking: Literal["token", "word"] = "token",
+    special_tokens: Special = None,
     session: Common = DEFAULT,
 ) -> None:
     """Score texts by log probability and by bits per byte, which is comparable across tokenizers.
@@ -161,6 +198,7 @@ def score(
         source: source text of an encoder-decoder, the same for all texts.
         source_column: column of the file with each text's source.
         masking: mask one token at a time, or with it the rest of its word.
+        special_tokens: read names of special tokens, such as <extra_id_0>, as the tokens; by default as in generate.
     """
     check_name(rows.output)
     loaded = load_model(model, session, "fp32")  # scores are compared, so they are not rounded
@@ -170,7 +208,8 @@ def score(
         for part in chunks(read_rows(texts, rows, loaded, source_column, "source_column")):
             origins = [source if row.second is None else row.second for row in part]
             sources = [origin for origin in origins if origin is not None]
-            results = loaded.score([row.text for row in part], sources or None, masking=masking)
+            texts_of_part = [row.text for row in part]
+            results = loaded.score(texts_of_part, sources or None, masking=masking, special_tokens=special_tokens)
             for row, result in zip(part, results, strict=True):
                 name = "log_prob" if result.kind == "likelihood" else "pseudo_log_prob"
                 scores = {name: result.log_prob, "bits_per_byte": result.bits_per_byte}

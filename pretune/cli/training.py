@@ -123,7 +123,9 @@ def _train(verb: Verb, args: tuple[str, ...], session: Session) -> None:
     model = run(recipe)
     if recipe.track.report:
         session.say(f"report: {recipe.output}/report.html")
-    session.say("next:\n" + "\n".join(f"  {line}" for line in next_commands(recipe.output, model.abilities)))
+    vocabulary = model.tokenizer.vocabulary
+    mask = "[MASK]" if vocabulary.mask is None else model.tokenizer.token(vocabulary.mask)
+    session.say("next:\n" + "\n".join(f"  {line}" for line in next_commands(recipe.output, model.abilities, mask)))
 
 
 def _intention(verb: Verb, recipe: Recipe) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from pretune.batch import ragged
 from pretune.errors import UsageError
 from pretune.generate.session import context_length
@@ -33,20 +35,28 @@ def fill(
 ) -> list[list[Guess]]:
     """The most probable tokens for each mask in a text, or in a pair of texts, one list for each, best first.
 
+    An encoder-decoder that was trained on masked texts, such as BART, reads the text on both sides: its decoder
+    predicts each token after those before it.
+
     Raises:
         UsageError: a model or tokenizer without masks, no mask in the text, or a text that is too long.
     """
-    head = find_language_head(model, "masked")
+    vocabulary = tokenizer.vocabulary
+    head = find_language_head(model, "masked", *(("next",) if model.has_encoder else ()))
     if head is None:
         raise UsageError(
             f"this {model.family} model has no mlm head and cannot fill masks; take a masked language "
             "model such as bert (a model with a clm head goes on with a text by `generate`)"
         )
-    vocabulary = tokenizer.vocabulary
     if vocabulary.mask is None:
         raise UsageError("this tokenizer has no mask token, so there is nothing to fill")
     others = None if second is None else tokenizer.encode(second, allow_special=True)
     tokens, segments = vocabulary.add_special_tokens(tokenizer.encode(text, allow_special=True), others)
+    if model.has_encoder and np.isin(tokens, vocabulary.sentinels).any():
+        sentinel = tokenizer.token(vocabulary.sentinels[0])
+        raise UsageError(
+            f"{sentinel} stands for a missing text of any length; give the text to `generate`, which fills it"
+        )
     if not (tokens == vocabulary.mask).any():
         raise UsageError(f"no {tokenizer.token(vocabulary.mask)} in {text[:60]!r}; put one where a word is missing")
     length = context_length(model, tokenizer)

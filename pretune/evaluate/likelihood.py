@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pretune.batch import Batch, OutputRows, ragged
 from pretune.errors import DataError, UsageError
 from pretune.evaluate.engine import BUDGET
-from pretune.generate.session import context_length
+from pretune.generate.session import context_length, encode_prompts
 from pretune.models.model import LanguageModel
 from pretune.nn.heads import TokenPrediction, VocabularyHead
 from pretune.nn.model_protocol import find_language_head
@@ -98,6 +98,7 @@ def score(
     sources: Sequence[str] | None = None,
     *,
     masking: Masking = "token",
+    special_tokens: bool | None = None,
     budget: int = BUDGET,
 ) -> list[Score]:
     """The probability of each text.
@@ -106,13 +107,15 @@ def score(
         sources: what the encoder of an encoder-decoder reads; empty texts by default.
         masking: what a mask hides: a token alone, or with it the tokens of its word that come after it, so that a word
             of many tokens is not guessed from its own end.
+        special_tokens: names of special tokens in texts and sources are the tokens, and not their letters; None: where
+            the model was made for it.
         budget: tokens of a forward.
 
     Raises:
         UsageError: a model without a language modelling head; sources for a model without an encoder, or too few.
         DataError: a text without tokens, or one that is longer than a decoder that begins anew can write.
     """
-    runs = tokenizer.encode_batch(texts)
+    runs = encode_prompts(model, tokenizer, texts, special_tokens, "text")
     for n, run in enumerate(runs):
         if not len(run):
             raise DataError(f"text {n + 1} of {len(texts)} has no tokens: {texts[n][:40]!r}")
@@ -126,7 +129,9 @@ def score(
             f"this {model.family} model has no language modelling head, and gives no text a probability; use one with "
             "a head clm, plm or mlm"
         )
-    readings = _readings(model, head.predicts, tokenizer, runs, sources, masking)
+    others = sources or [""] * len(runs)
+    origins = encode_prompts(model, tokenizer, others, special_tokens, "source") if model.has_encoder else []
+    readings = _readings(model, head.predicts, tokenizer, runs, origins, masking)
     totals = np.zeros(len(texts))
     for part in _batches(readings, budget):
         np.add.at(totals, np.repeat([r.text for r in part], [len(r.rows) for r in part]), _read(model, head, part))
@@ -144,13 +149,12 @@ def _readings(
     predicts: TokenPrediction,
     tokenizer: Tokenizer,
     runs: Sequence[Tokens],
-    sources: Sequence[str] | None,
+    sources: Sequence[Tokens],
     masking: Masking,
 ) -> Iterator[_Reading]:
     length, vocabulary = context_length(model, tokenizer), tokenizer.vocabulary
     if model.has_encoder:
-        origins = tokenizer.encode_batch(sources or [""] * len(runs))
-        return _conditional(runs, origins, vocabulary, model.decoder_start or 0, length)
+        return _conditional(runs, sources, vocabulary, model.decoder_start or 0, length)
     if predicts == "next":
         return _causal(runs, vocabulary, length)
     if predicts == "permuted":

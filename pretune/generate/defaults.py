@@ -41,6 +41,13 @@ def resolve_options(model: LanguageModel, options: GenerateOptions) -> GenerateC
     return config
 
 
+def stated_options(model: LanguageModel, options: GenerateOptions) -> dict[str, Any]:
+    """The decoding options that the model's files decide, as far as they differ from our own defaults."""
+    stated = _defaults(model.generation or GenerationFields(), options)
+    own = {name: field.default for name, field in GenerateConfig.model_fields.items()}
+    return {name: value for name, value in stated.items() if value != own[name]}
+
+
 def _defaults(stated: GenerationFields, given: Mapping[str, Any]) -> dict[str, Any]:
     """What the files say, as far as the user says nothing that stands against it."""
     fields = {name: value for name, value in stated.fields.items() if value is not None}

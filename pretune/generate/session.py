@@ -17,6 +17,7 @@ from pretune.errors import UsageError
 from pretune.models.model import LanguageModel
 from pretune.nn.model_protocol import find_language_head
 from pretune.runtime.device import inference_context, is_bf16
+from pretune.text.readers.memory import check_texts
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 _REFINED = 32
@@ -106,6 +107,23 @@ def reads_special_tokens(model: LanguageModel, tokenizer: Tokenizer) -> bool:
     usual = {vocabulary.pad, vocabulary.unk, vocabulary.cls, vocabulary.sep, vocabulary.bos, vocabulary.eos}
     usual |= set() if model.has_encoder else {vocabulary.mask}
     return not usual.issuperset(np.flatnonzero(vocabulary.special).tolist())
+
+
+def encode_prompts(
+    model: LanguageModel, tokenizer: Tokenizer, texts: object, special_tokens: bool | None, what: str = "prompt"
+) -> list[NDArray[np.int64]]:
+    """The tokens of prompts.
+
+    Args:
+        texts: a list of them, which is checked.
+        what: what one of them is called.
+        special_tokens: names of special tokens are the tokens; None: where the model was made for it.
+
+    Raises:
+        DataError: no list, or an item that is not text.
+    """
+    special = reads_special_tokens(model, tokenizer) if special_tokens is None else special_tokens
+    return tokenizer.encode_batch(check_texts(texts, "generate" if what == "prompt" else "score", what), special)
 
 
 def context_length(model: LanguageModel, tokenizer: Tokenizer) -> int:

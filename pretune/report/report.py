@@ -196,17 +196,18 @@ def _next(run: RunFiles) -> str:
     return f'<h2>Next commands</h2><div class="card"><pre>{escape(chr(10).join(lines))}</pre></div>'
 
 
-def next_commands(model: str, abilities: Collection[str]) -> list[str]:
+def next_commands(model: str, abilities: Collection[str], mask: str = "[MASK]") -> list[str]:
     """Returns the commands that use a model.
 
     Args:
         abilities: of `generate`, `fill`, `classify`.
+        mask: the mask token of its tokenizer.
     """
     lines = []
     if "generate" in abilities:
         lines.append(f'pretune generate {model} "The function returns"')
     if "fill" in abilities:
-        lines.append(f'pretune fill {model} "The function returns a [MASK]."')
+        lines.append(f'pretune fill {model} "The function returns a {mask}."')
     if "classify" in abilities:
         lines.append(f'pretune predict {model} "a text to label"')
     else:
