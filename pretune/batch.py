@@ -1,4 +1,4 @@
-"""The one thing that flows: a flat run of tokens and the lengths of its sequences. No padding, no padding mask."""
+"""The batch: a flat run of tokens and the lengths of its sequences, without padding or padding masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes that are whole or not at all: files, folders, and what to say when the disk refuses.
+"""Writes files and folders completely or not at all, and says what to do when the disk refuses.
 
 A new file or folder is filled beside its target, synced, and moved there in one step: whoever reads sees the old one or
 the new one, also after a power loss. Its writer holds a lock, which ends with the process; what a killed one left

@@ -1,4 +1,4 @@
-"""Keyed random numbers: every random decision is a pure function of a key, never of what was drawn before.
+"""Keyed random numbers: every random decision is a pure function of a key, never of earlier draws.
 
 A `Draw` is a 64-bit key. `draw.at("mask", 3)` derives another; `bits`, `uniform` and `below` hash an array of counters
 under it, so any element can be computed alone, in any order, on any rank. `Permutation` shuffles `n` samples in O(1)

@@ -1,4 +1,4 @@
-"""Reads a verb's rows from arguments, a file or standard input: one row a line, none left out."""
+"""Reads a verb's rows from arguments, a file or standard input: one row per line, none left out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHUNK = 512  # texts that are in memory at once while a stream is read
 
 @dataclass(frozen=True)
 class RowFlags:
-    """Flags of verbs that answer row by row: one answer a row, in order.
+    """Flags of verbs that answer row by row: one answer per row, in order.
 
     Attributes:
         input: file of texts: .txt (one per line), or .jsonl, .csv, .tsv or .parquet; a blank line is refused.

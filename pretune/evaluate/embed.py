@@ -1,4 +1,4 @@
-"""Vectors of texts: several threads tokenize and compute at once, texts of similar length together.
+"""Embeds texts as vectors: several threads tokenize and compute at once, texts of similar length together.
 
     texts -> parts, longest first -> tokens, cut -> batches by tokens -> network -> rows -> modules -> (n, width)
 

@@ -1,4 +1,4 @@
-"""What may stand where a mask is."""
+"""Predicts the tokens at the masks of a text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How probable a text is under a model of any family, in numbers that compare across tokenizers: bits per byte.
+"""Scores texts by log probability under any model, and by bits per byte, which compares across tokenizers.
 
 - A causal language model and the decoder of an encoder-decoder give log p(text), each token from those before it. What
   stands before the first is the start of a document (`bos`, else the end token of the document before).

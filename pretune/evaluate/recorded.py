@@ -1,4 +1,4 @@
-"""What a model's files record of it, built again: its task, its objectives, and the heads that only these can make."""
+"""Rebuilds what a model's files record: its task, its objectives, and the heads that only these can make."""
 
 from __future__ import annotations
 

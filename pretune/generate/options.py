@@ -1,4 +1,4 @@
-"""How text is to be continued, and what came of it."""
+"""The options of generation, and what it returns."""
 
 from __future__ import annotations
 

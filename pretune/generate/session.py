@@ -1,4 +1,4 @@
-"""A decoding session: a model with its key/value cache, which reads ragged prompts once and then one token a step.
+"""A decoding session: a model with its key/value cache, which reads ragged prompts once and then one token per step.
 
 A decoder continues its prompts; an encoder-decoder reads them with its encoder and begins a new text.
 """

@@ -1,1 +1,1 @@
-"""Formats of others: read and written, never trusted."""
+"""Reads and writes the file formats of other libraries, and trusts none of them."""

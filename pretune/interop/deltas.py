@@ -1,4 +1,4 @@
-"""What a tuning method learned, saved without its base: the tensors, the method, and the fingerprint of the base.
+"""Saves what a tuning method learned without its base: the tensors, the method, and the fingerprint of the base.
 
 A folder of deltas holds `delta.safetensors`, with the parameters that learned under our own names, and `delta.json`.
 Read again, they are put on the same base only: its weights are compared by their fingerprint.

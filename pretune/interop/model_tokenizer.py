@@ -1,4 +1,4 @@
-"""A tokenizer and a model for each other: special tokens around a text, their ids in the configuration, positions.
+"""Fits a tokenizer and a model to each other: special tokens around a text, their ids in `config.json`, positions.
 
 What stands around a text is a property of the model that was trained, not of the kind of tokenizer: a decoder reads a
 text alone, an encoder-decoder one that ends, an encoder what the tokenizer says. `fit_tokenizer` writes that into the

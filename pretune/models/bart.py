@@ -1,4 +1,4 @@
-"""BART: BERT's kind of encoder and GPT's kind of decoder, post-norm, with one vocabulary.
+"""BART: an encoder as BERT's and a decoder as GPT's, post-norm, with a shared vocabulary.
 
 Source: Lewis et al. 2019, arXiv 1910.13461.
 """

@@ -1,4 +1,4 @@
-"""A model that is used and never trained: a teacher, a reference."""
+"""A frozen model, which is used and never trained: a teacher, a reference."""
 
 from __future__ import annotations
 

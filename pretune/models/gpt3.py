@@ -1,4 +1,4 @@
-"""GPT-3's shapes: GPT-2, but every second layer may see only the tokens near by; in the files of GPT-Neo, its replica.
+"""GPT-3's shapes: GPT-2, but every second layer attends locally; in the files of GPT-Neo, its replica.
 
 As there, scores are not scaled, and queries, keys and values have no biases.
 

@@ -1,4 +1,4 @@
-"""Llama: pre-norm with RMSNorm, rotary positions, gated feed-forward, no biases, fewer heads of keys than of queries.
+"""Llama: pre-norm with RMSNorm, rotary positions, gated feed-forward, no biases, grouped-query attention.
 
 Source: Touvron et al. 2023, arXiv 2302.13971; Grattafiori et al. 2024, arXiv 2407.21783.
 """

@@ -1,4 +1,4 @@
-"""ModernBERT: pre-norm, rotary positions, gated feed-forward, no biases; two layers of three look at a window alone.
+"""ModernBERT: pre-norm, rotary positions, gated feed-forward, no biases; two of three layers use a sliding window.
 
 The first layer has no norm before its attention: the embedding ends with one.
 

@@ -1,4 +1,4 @@
-"""Qwen2 and Qwen2.5: Llama with biases where queries, keys and values are made.
+"""Qwen2 and Qwen2.5: Llama with biases in the projections of queries, keys and values.
 
 Source: Yang et al. 2024, arXiv 2407.10671.
 """

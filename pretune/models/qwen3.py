@@ -1,4 +1,4 @@
-"""Qwen3: Llama with heads of a width of their own, whose queries and keys are normed.
+"""Qwen3: Llama with a head width of its own, and normed queries and keys.
 
 Source: Yang et al. 2025, arXiv 2505.09388.
 """

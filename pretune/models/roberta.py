@@ -1,4 +1,4 @@
-"""RoBERTa: BERT's layers, no second kind of text, positions that begin at the third row of their table.
+"""RoBERTa: BERT's layers without token types, with positions that begin at the third row of their table.
 
 Its classifier has a dense layer of its own instead of a pooler.
 

@@ -1,4 +1,4 @@
-"""T5: pre-norm with RMSNorm, no biases, no positions but a learned number for each head and distance.
+"""T5: pre-norm with RMSNorm, no biases, relative position biases instead of positions.
 
 Version 1.1 and after have a gated feed-forward and a vocabulary of their own for the output. Scores are not scaled: the
 initial weights are.

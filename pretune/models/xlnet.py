@@ -1,4 +1,4 @@
-"""XLNet: no positions but distances, two streams while it learns, memory of earlier text.
+"""XLNet: relative positions, two streams in permutation training, memory of earlier segments.
 
 A batch with an `order` is read in two streams: the rows that it `reads` are predicted without their content. Without
 one, every row sees all others.

@@ -1,4 +1,4 @@
-"""Causal language modelling: predict each next token from those before it.
+"""Causal language modelling: predict each token from those before it.
 
 Data: windows of a stream or of documents that read one token past their end, so that every position has a target.
 

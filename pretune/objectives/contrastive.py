@@ -1,4 +1,4 @@
-"""What contrastive objectives share: a vector for each sequence, and a loss that tells its partner from all others."""
+"""The base of contrastive objectives: a vector for each sequence, and a loss that tells its partner from all others."""
 
 from __future__ import annotations
 

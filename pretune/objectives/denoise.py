@@ -1,4 +1,4 @@
-"""Denoising: an encoder reads a damaged text, a decoder writes the whole.
+"""Denoising: the encoder reads a corrupted text, the decoder reconstructs it.
 
 Data: windows of whole sentences of one document (the view "sentences"), `[CLS] tokens [SEP]`. What can be done to one,
 in this order, each by the sample's key:

@@ -1,4 +1,4 @@
-"""What every objective and task is: rows in, a batch with targets out, and a loss as sums and counts."""
+"""The base of objectives and tasks: rows in, a batch with targets out, and a loss as sums and counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prefix language modelling: the encoder reads the beginning of a text, the decoder goes on.
+"""Prefix language modelling: the encoder reads the beginning of a text, the decoder continues it.
 
 Data: windows of a stream, cut in two at a place drawn by the sample's key; both are whole texts, which end with
 the end token.

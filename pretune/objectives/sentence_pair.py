@@ -1,4 +1,4 @@
-"""What objectives on pairs of texts share: a window is split at a sentence, and a head tells what became of its parts.
+"""The base of objectives on sentence pairs: a window is split at a sentence, and a head classifies its two parts.
 
 By key a window is split at one of its sentence boundaries. Its label, drawn by key too, says how the two parts are
 arranged. Windows of one sentence stay whole, are not predicted and are counted as `unpaired`.

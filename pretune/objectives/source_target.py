@@ -1,4 +1,4 @@
-"""What objectives of encoder-decoders share: a source is read, a target is written, each token from those before it."""
+"""The base of objectives of encoder-decoders: a source is read, a target is predicted token by token."""
 
 from __future__ import annotations
 

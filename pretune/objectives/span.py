@@ -1,4 +1,4 @@
-"""Span corruption: the encoder reads a text with gaps, the decoder writes what was in them.
+"""Span corruption: the encoder reads a text with gaps, the decoder predicts what was in them.
 
 Data: windows of a stream. An exact fraction of the tokens is hidden in spans whose lengths are a random partition; each
 gives way to a sentinel of its own. The target names each sentinel and what it stands for; both are whole texts, which

@@ -1,3 +1,3 @@
-"""Optimizers, one a file: `Config` and `build(parameters, config, dtype)`; the schedule beside them."""
+"""Optimizers, one per file: `Config` and `build(parameters, config, dtype)`; and the schedule."""
 
 SHARED_MODULES = ("optimizer", "orthogonal", "schedule")

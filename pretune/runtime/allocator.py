@@ -1,4 +1,4 @@
-"""Keep freed memory of large tensors in the process: 1.15-1.25x on a whole CPU step (DESIGN.md, section 4).
+"""Keeps the freed memory of large tensors in the process: 1.15-1.25x on a whole CPU step (DESIGN.md, section 4).
 
 glibc gives blocks above 32 MiB back to the kernel when they are freed, so each step faults its activations in again,
 page by page. Two `mallopt` settings keep them. Transparent huge pages need `THP_MEM_ALLOC_ENABLE=1` in the environment

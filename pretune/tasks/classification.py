@@ -1,4 +1,4 @@
-"""Text classification: one label a text, or a pair of texts.
+"""Text classification: one label per text, or per pair of texts.
 
 Data: examples with a text, an optional second text, and a string label. BERT reads `[CLS] text [SEP]` and answers from
 the first row through the pooler; GPT-2 reads the bare text and answers from the last row, without any padding token.

@@ -1,4 +1,4 @@
-"""Similarity of texts: vectors in which texts that belong together are close, and others are not.
+"""Similarity of texts: trains vectors that are close for texts that belong together, and apart for others.
 
 Data: pairs of a text and a second one that belongs to it (a question and its answer, a sentence and its paraphrase), or
 triplets with a third text that looks alike and does not (`data.columns.third_column`). Each text is a sequence of its

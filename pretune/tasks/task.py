@@ -1,10 +1,10 @@
-"""What a supervised task adds to an objective: records in, predictions out, scores.
+"""The base of supervised tasks, which adds records, predictions and scores to an objective.
 
 A task is used in this order, on the host before any step:
 
-1. `examples = read_examples(Task(config, vocabulary), data)`: each record becomes an example, or an error;
+1. `task = Task(config, vocabulary)`; `examples = read_examples(task, data)`: each record becomes an example or fails;
 2. `config = task.resolve_config(examples)`: what the training data decide (labels, class weights) is filled in;
-3. `task = Task(config, vocabulary)`;
+3. `task = Task(config, vocabulary)`, with that configuration;
 4. `rows = task.encode(examples, tokenizer, length)`: examples as tokens, truncated or in windows; `data_stats(rows)`
    counts what was cut;
 5. `Task.prepare(rows, draw)` builds batches from rows, as for every objective;

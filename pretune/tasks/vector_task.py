@@ -1,4 +1,4 @@
-"""What tasks on vectors of texts share: pairs of texts in, cosines out, correlated with how alike people find them."""
+"""The base of tasks on text vectors: pairs of texts in, cosines out, correlated with human judgements."""
 
 from __future__ import annotations
 

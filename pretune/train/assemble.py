@@ -1,4 +1,4 @@
-"""From a recipe to the components of a run: stores, tokenizer, model, objective or task, samplers, validation.
+"""Assembles the components of a run from its recipe: stores, tokenizer, model, objective or task, samplers.
 
 Everything that can be wrong with the inputs is found here, before a run directory is written to.
 """

@@ -1,4 +1,4 @@
-"""How long to train: steps, tokens, epochs or minutes."""
+"""The budget of a run: steps, tokens, epochs or minutes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the loop needs besides the model and its data."""
+"""The context of a run: what the training loop needs besides the model and its data."""
 
 from __future__ import annotations
 

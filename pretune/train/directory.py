@@ -1,4 +1,4 @@
-"""The directory of a run: one owner at a time, the recipe it was begun with, how it was made, the finished model.
+"""Manages the directory of a run: one owner at a time, the recipe, how it was made, the finished model.
 
 recipe.toml            the resolved recipe
 run.json               versions, machine, fingerprints of the data, what changed on the way, how it ended

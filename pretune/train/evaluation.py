@@ -1,4 +1,4 @@
-"""When to evaluate, by which metric evaluations are compared, and which is the best so far."""
+"""Decides when to evaluate, by which metric evaluations are compared, and which is the best so far."""
 
 from __future__ import annotations
 

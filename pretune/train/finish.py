@@ -1,4 +1,4 @@
-"""The end of a run: the weights of the best or last step, the finished model in its files, statistics of the data."""
+"""Finishes a run: chooses the best or last weights, writes the model, and the statistics of its data."""
 
 from __future__ import annotations
 

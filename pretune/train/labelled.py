@@ -1,4 +1,4 @@
-"""What a run reads of labelled files: the examples of its task, for training and for validation."""
+"""Reads labelled data for a run: the examples of its task, for training and for validation."""
 
 from __future__ import annotations
 

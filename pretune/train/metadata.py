@@ -1,4 +1,4 @@
-"""What a finished model will say of itself: the objectives and the task that it was trained for."""
+"""Records in a finished model which objectives and which task it was trained for."""
 
 from __future__ import annotations
 

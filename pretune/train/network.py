@@ -1,4 +1,4 @@
-"""The model of a run: built or read, checked against the tokenizer, tuned; and frozen companions of its objective."""
+"""Builds or reads the model of a run, checks it against the tokenizer and tunes it; loads frozen models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What objectives and tasks learn beside the model: saved with it, or declared to serve training alone."""
+"""Collects what objectives and tasks learn beside the model: saved with it, or declared transient."""
 
 from __future__ import annotations
 

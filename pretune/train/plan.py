@@ -1,4 +1,4 @@
-"""What a recipe would do, before anything runs: modules, memory, and the arithmetic of steps, epochs and tokens.
+"""Plans a run before anything is computed: modules, memory, and the numbers of steps, epochs and tokens.
 
 The components are the real ones, and the memory of activations is measured on the real first micro-batch: a plan is
 what the loop will find.
@@ -173,7 +173,7 @@ def _memory(
         "weights": weights,
         **({"weights of frozen models": frozen_weights} if frozen_weights else {}),
         "gradients": trained,
-        "optimizer (two means a weight)": 2 * trained,
+        "optimizer (two means per weight)": 2 * trained,
         f"activations of a micro-batch, {precision.name}": activations,
     }
 

@@ -1,4 +1,4 @@
-"""Batches one step ahead: a thread takes, divides, prepares, corrupts and counts while the last step still runs.
+"""Prefetches batches: a thread draws, partitions, prepares, corrupts and counts while the last step still runs.
 
 What it gives is a pure function of the cursors and the step's number, so nothing of it needs saving.
 """

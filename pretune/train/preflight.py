@@ -1,4 +1,4 @@
-"""What is likely to go wrong with a run, said before its first step, with the remedy.
+"""Warns before the first step of what is likely to go wrong with a run, with the remedy.
 
 Nothing here stops a run: what cannot work at all is refused where it is read.
 """

@@ -1,4 +1,4 @@
-"""The whole of a training run in one typed tree: what `pretune pretrain` and `pretune finetune` read.
+"""The recipe: the whole configuration of a run in one typed tree, which `pretrain` and `finetune` read.
 
 Each section is declared beside the code that it configures. Reading a recipe does not import torch.
 """

@@ -1,4 +1,4 @@
-"""Shapes of a training step's batch: padded to few different sizes on the CPU, cut shorter early in a run."""
+"""Shapes the batch of a training step: rounded up to few sizes on the CPU, cut shorter early in a run."""
 
 from __future__ import annotations
 

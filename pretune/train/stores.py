@@ -1,4 +1,4 @@
-"""What a run reads of token stores: the views of each objective, what is held out, and statistics of the text."""
+"""Reads token stores for a run: the views of each objective, what is held out, and statistics of the text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train the embedding of a large vocabulary on the tokens that the data hold, and no others.
+"""Trains the embedding of a large vocabulary only on the tokens that the data hold.
 
 A fine-tuning set has some thousand of 30,000 tokens. Rows of the others never have a gradient, yet each step would fill
 theirs with zeros, measure it, and update their weights and two means: of MiniLM's 23 million weights 12 million stand

@@ -1,4 +1,4 @@
-"""Documents to tokens, and to the tokens at which sentences begin, through a memory of pretokens.
+"""Encodes documents as tokens, with the tokens at which sentences begin, through a cache of pretokens.
 
     texts --cut--> pretokens --looked up--> slots of the memory --> tokens
                        \\-- new ones --> tokenizers --> a slot each

@@ -1,4 +1,4 @@
-"""Cutting text into pretokens that a tokenizer treats apart, so that each different pretoken need be encoded only once.
+"""Cuts text into the pretokens that a tokenizer encodes independently, so that each is encoded only once.
 
 A cut is made only where the pipeline provably treats both sides apart, so the ids are those of the whole text; a test
 holds them equal. ASCII is cut by array arithmetic on the classes of characters, a megabyte in milliseconds. A run

@@ -1,4 +1,4 @@
-"""Where sentences begin, in English and Chinese, by rules: linear in the text, whatever it is.
+"""Finds where sentences begin, in English and Chinese, by rules: linear in the text, whatever it is.
 
 A sentence ends at `. ! ? …` before white space and something that can begin one, and at `。！？；` anywhere, each with
 the quotes and brackets that close after them; at a blank line or one that underlines a heading; and at a line break

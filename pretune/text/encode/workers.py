@@ -1,4 +1,4 @@
-"""Encoding documents in other processes, in order, with bounded memory.
+"""Encodes documents in other processes, in order, with bounded memory.
 
     parent --batch of texts--> worker i % n --tokens, lengths, sentence starts--> parent, in the order of batches
 

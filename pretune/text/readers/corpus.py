@@ -1,4 +1,4 @@
-"""Raw text to documents: a stream of bounded memory, and statistics in which nothing is lost silently.
+"""Reads raw text as documents: a stream of bounded memory, and statistics in which nothing is lost silently.
 
 paths -> find_sources -> read (text/readers/<format>.py) -> Document(text, domain, source, line)
                                                  \\-> DataStats: in = used + duplicate + empty + excluded + quarantined

@@ -1,4 +1,4 @@
-"""Where text lies: files, folders and globs, and the bytes behind `.gz` and `.zst`.
+"""Finds text in files, folders and globs, and opens what is compressed with gzip or zstd.
 
     paths -> find_sources -> Source(path, format, compression, domain) -> read_chunks -> bounded pieces of bytes
 

@@ -93,7 +93,7 @@ def _bad_json(file: str, line: int, text: str, error: Exception) -> RecordError:
     if isinstance(error, json.JSONDecodeError):
         if line == 1 and text.strip() == "{":
             return RecordError(
-                file, line, "a JSON object spread over lines", "write one object a line: jq -c . IN > OUT"
+                file, line, "a JSON object spread over lines", "write one object per line: jq -c . IN > OUT"
             )
         return RecordError(file, line, f"not JSON: {error.msg} at character {error.colno}", "fix or remove the line")
     what = "nested too deep" if isinstance(error, RecursionError) else str(error)

@@ -1,4 +1,4 @@
-"""Records of labelled data, from files in any format or from memory. A bad record stops the reading."""
+"""Reads labelled records from files in any format or from memory. A bad record stops the reading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records that are in memory already: lists of dicts, DataFrames, Arrow tables, `datasets` objects.
+"""Reads records from memory: lists of dicts, DataFrames, Arrow tables, `datasets` objects.
 
 Neither pandas nor `datasets` is imported: what has `columns` and `to_dict` is a DataFrame, what has `to_dicts` is
 one of polars, an Arrow table gives its rows itself, and anything else is iterated over.

@@ -1,4 +1,4 @@
-"""What readers give: the fields of a record, or an error that says where, what and how to fix it.
+"""The records that readers yield: fields, or an error that says where, what and how to fix it.
 
 A file, a list of dicts, a DataFrame, an Arrow table: each ends as `Record`, whose accessors check a field as they read
 it. A task's `read` needs nothing else.

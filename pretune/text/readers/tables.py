@@ -1,4 +1,4 @@
-"""The rows of tables in text, whatever separates their fields: what the readers of CSV and TSV share."""
+"""Reads tables in text, whatever separates their fields: the common part of the readers of CSV and TSV."""
 
 from __future__ import annotations
 

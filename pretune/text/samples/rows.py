@@ -1,4 +1,4 @@
-"""Samples as they are handed on: rows of text without special tokens, one by one or, plain windows, as columns."""
+"""Rows: samples of text without special tokens, one by one or, for plain windows, as columns."""
 
 from __future__ import annotations
 

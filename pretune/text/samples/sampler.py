@@ -1,4 +1,4 @@
-"""Which samples a training step sees: a pure function of a few integers, whatever the number of ranks and workers.
+"""Decides which samples a training step sees: a pure function of a few integers, for any number of ranks.
 
 1. A cursor counts the samples consumed of each store; it is the whole state.
 2. Stores are interleaved by weight: the k-th sample of a store of weight w is due at (k + 1/2) / w, and samples are

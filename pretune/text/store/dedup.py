@@ -1,4 +1,4 @@
-"""Which documents came before: 128-bit digests in sorted arrays, at most 32 bytes a document."""
+"""Finds duplicate documents by 128-bit digests in sorted arrays, at most 32 bytes per document."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class DuplicateFilter:
     """A set of 128-bit digests that is asked and filled a batch at a time.
 
     Two sorted columns hold what has been merged; what is new waits in a small set of its own until it reaches 1/32 of
-    that, so that merging costs a constant a document. Memory: 16 bytes a document at rest, 28 while merging.
+    that, so that merging costs a constant per document. Memory: 16 bytes per document at rest, 28 while merging.
     """
 
     MIN_RECENT = 1 << 14

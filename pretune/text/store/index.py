@@ -1,4 +1,4 @@
-"""Where windows begin: computed once from the offsets of a whole split, then kept beside it and mapped.
+"""Computes where windows begin once from the offsets of a split, and keeps it beside the store, memory-mapped.
 
     <store>/index/<split>-<name>/index.json    fingerprint of the store, and what each array is
                                  <array>.npy   int64

@@ -1,4 +1,4 @@
-"""Raw text to a token store, in one pass of bounded memory.
+"""Prepares a token store from raw text, in one pass of bounded memory.
 
     documents --digest--> new ones --batches of 1 MiB--> tokens, sentences --in order--> train and validation files
                  \\-> duplicates, counted                (one or many processes)          manifest.json, rename
@@ -133,7 +133,7 @@ def prepare(
 
 
 class _Preparation:
-    """One pass over the corpus; what grows with it is 32 bytes a document in `DuplicateFilter`."""
+    """One pass over the corpus; what grows with it is 32 bytes per document in `DuplicateFilter`."""
 
     def __init__(self, tokenizer: Tokenizer, config: PrepareConfig, folder: Path) -> None:
         vocabulary = tokenizer.vocabulary

@@ -1,4 +1,4 @@
-"""Writing a token store: arrays of unknown length."""
+"""Writes a token store: arrays whose lengths are not known beforehand."""
 
 from __future__ import annotations
 

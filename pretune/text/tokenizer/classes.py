@@ -124,7 +124,7 @@ def _bert(parts: Parts) -> tokenizers.Tokenizer:
     if unknown not in parts.vocab:
         raise DataError(
             f"{parts.where}: no {unknown!r}, the unknown token, in the vocabulary; add it, or correct unk_token (a "
-            "vocab.txt has one token a line)"
+            "vocab.txt has one token per line)"
         )
     backend = tokenizers.Tokenizer(models.WordPiece(parts.vocab, unk_token=unknown))
     bert_pipeline(

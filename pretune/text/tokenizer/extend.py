@@ -1,4 +1,4 @@
-"""More words for a tokenizer, from the text of a domain; every old id keeps its token.
+"""Extends a tokenizer by words of a domain; every old id keeps its token.
 
     texts --words of the pipeline, counted--> candidates --tokens that each saves--> the best --> new ids at the end
 

@@ -362,11 +362,11 @@ def _parts_of_layout(where: Path, layout: Mapping[str, Any], name: str, model: s
 
 
 def _read_lines(file: Path) -> dict[str, int]:
-    """The tokens of a vocab.txt, one a line."""
+    """The tokens of a vocab.txt, one per line."""
     try:
         file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not UTF-8 at byte {error.start}; a vocab.txt has one token a line") from None
+        raise DataError(f"{file}: not UTF-8 at byte {error.start}; a vocab.txt has one token per line") from None
     return dict(models.WordPiece.read_file(str(file)))
 
 

@@ -1,9 +1,9 @@
-"""Where words begin in a text, for tokenizers that do not know it: Chinese is written without spaces between words.
+"""Finds where words begin, for tokenizers that do not know it: Chinese is written without spaces between words.
 
 A segmenter is a function from a text to its words in order; white space may be left out. By name:
 
 - `jieba`: the package of that name (the extra `zh`);
-- `words.txt`: a word list, one a line, UTF-8, of which the longest word that fits is taken, from left to right; what
+- `words.txt`: a word list, one per line, UTF-8, of which the longest word that fits is taken, from left to right; what
   stands after a tab or a space on a line (a frequency, a tag) is ignored, so jieba's own dictionaries do;
 - `package.module:function` or `path/to/file.py:function`: the user's own.
 """

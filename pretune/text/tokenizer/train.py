@@ -1,4 +1,4 @@
-"""Training a tokenizer on raw text: WordPiece (BERT), byte-level BPE (GPT-2), Unigram (SentencePiece).
+"""Trains a tokenizer on raw text: WordPiece (BERT), byte-level BPE (GPT-2), Unigram (SentencePiece).
 
     texts --spooled to disk, characters counted--> alphabet --second pass--> trainer of `tokenizers` --> Tokenizer
 

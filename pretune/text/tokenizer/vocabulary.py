@@ -1,4 +1,4 @@
-"""What a model must know of a tokenizer: size, the roles of special tokens, which subwords continue a word."""
+"""The vocabulary as a model needs it: size, roles of special tokens, which subwords continue a word."""
 
 from __future__ import annotations
 

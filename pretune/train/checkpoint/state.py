@@ -1,4 +1,4 @@
-"""What a checkpoint holds: weights, optimizer, and the few numbers from which everything else follows."""
+"""Saves and restores a checkpoint's content: weights, optimizer, and the few numbers that determine all else."""
 
 from __future__ import annotations
 

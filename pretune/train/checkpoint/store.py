@@ -1,4 +1,4 @@
-"""Checkpoints that can be trusted: complete and verified, or not there.
+"""Writes and reads checkpoints, each complete and verified, or not there at all.
 
 A checkpoint is made in a temporary directory, each file synced, a manifest of sizes and SHA-256 written last, then the
 directory is renamed. Readers use the newest one whose every byte is as the manifest says. Nothing older is removed

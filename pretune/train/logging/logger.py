@@ -1,4 +1,4 @@
-"""What a run says while it goes: metrics to files and trackers, progress to the screen. On rank 0 alone."""
+"""Logs a run: metrics to files and trackers, progress to the screen; on rank 0 alone."""
 
 from __future__ import annotations
 

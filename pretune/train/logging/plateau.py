@@ -1,4 +1,4 @@
-"""Notices a loss that plateaus: for good, or at the entropy of single tokens, where nothing of context is learned."""
+"""Detects a loss that plateaus, or stays at the entropy of single tokens, where no context is learned."""
 
 from __future__ import annotations
 

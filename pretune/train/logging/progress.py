@@ -1,4 +1,4 @@
-"""What a user sees while training runs: a bar on a terminal, plain lines elsewhere, nothing on request."""
+"""Shows the progress of training: a bar on a terminal, plain lines elsewhere, nothing on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics: one JSON object a line, always; TensorBoard, Weights & Biases and MLflow by name."""
+"""Writes metrics: one JSON object per line, always; to TensorBoard, Weights & Biases and MLflow by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every view is, and how one is found.
+"""The base of views, and how one is found by name.
 
 1. A split is one long run of tokens; every document ends with the tokenizer's end token.
 2. A view cuts it into samples of at most `width` tokens, by arithmetic on offsets, without reading the tokens.
