@@ -229,7 +229,7 @@ class CarriedFiles:
             if path.stat().st_size > CARRIED_LIMIT:
                 raise DataError(
                     f"{path}: {path.stat().st_size:,} bytes, more than the {CARRIED_LIMIT:,} that such a file can "
-                    "need; take it out of the folder"
+                    "need; remove it from the folder"
                 )
             self.whole[name] = path.read_bytes()
 

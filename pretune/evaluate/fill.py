@@ -45,8 +45,8 @@ def fill(
     head = find_language_head(model, "masked", *(("next",) if model.has_encoder else ()))
     if head is None:
         raise UsageError(
-            f"this {model.family} model has no mlm head and cannot fill masks; take a masked language "
-            "model such as bert (a model with a clm head goes on with a text by `generate`)"
+            f"this {model.family} model has no mlm head and cannot fill masks; use a masked language "
+            "model such as bert (`generate` continues a text with a model that has a clm head)"
         )
     if vocabulary.mask is None:
         raise UsageError("this tokenizer has no mask token, so there is nothing to fill")

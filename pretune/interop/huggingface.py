@@ -217,8 +217,8 @@ def _refuse_unknown_heads(table: FileTable, model: LanguageModel) -> None:
     for role, name in table.unknown_heads(model).items():
         raise DataError(
             f"{table.where}: weight {name!r} is of a head {role!r} that config.json does not name in the field "
-            "'pretune.heads', so that nobody can make it; give what makes it, load_model(path, heads=...), or take "
-            "its weights out of the files"
+            "'pretune.heads', so that it cannot be built; pass what builds it, load_model(path, heads=...), or "
+            "remove its weights from the files"
         )
 
 

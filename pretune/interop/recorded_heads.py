@@ -86,8 +86,8 @@ def recorded_heads(
 
 def _remedy(source: HeadSource) -> str:
     if source == "unknown":
-        return "is of code that the files do not name; give what makes it: load_model(path, heads=...)"
+        return "is of code that the files do not name; pass what builds it: load_model(path, heads=...)"
     return (
         f"is made by the {source} that config.json records; read the folder with pretune.load(path), which asks for "
-        "it, or give what makes it: load_model(path, heads=...)"
+        "it, or pass what builds it: load_model(path, heads=...)"
     )

@@ -147,11 +147,11 @@ def check_left_over(
         elif any(name.startswith(prefix) for prefix in _WRAPPERS):
             reason = f"begins with a prefix; {wrapper_hint(table, model)}"
         elif plain in known and _is_part(known[plain], model):
-            reason = "has no place in the model that config.json describes; correct config.json, or take it out"
+            reason = "has no place in the model that config.json describes; correct config.json, or remove it"
         elif not any("layer" in field for field in overrides) and any(layer.fullmatch(plain) for layer in layers):
             reason = (
-                "is of a layer that config.json does not have; correct its number of layers, or take the weights of "
-                "the other layers out of the files"
+                "is of a layer that config.json does not have; correct its number of layers, or remove the "
+                "weights of the other layers from the files"
             )
         else:
             continue
@@ -173,8 +173,8 @@ def wrapper_hint(table: FileTable, model: LanguageModel) -> str:
     prefix = max(matches, key=lambda each: matches[each])
     cause = next((text for start, text in _WRAPPERS.items() if prefix.startswith(start)), "a wrapper may leave them")
     return (
-        f"the names in the files begin with {prefix!r}, as {cause}; save the model inside the wrapper, or take the "
-        "prefix off the names"
+        f"the names in the files begin with {prefix!r}, as {cause}; save the model inside the wrapper, or remove "
+        "the prefix from the names"
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pretune.field_table import FieldTable, Treatment, done, handed_on, no_effect, refused
 
-_OUT = "take the field out of the file"
+_OUT = "remove the field from the file"
 _IDS = done("the special token of that role", types=(int, list))
 _SAMPLING = "it is not built, and changes what is sampled"
 _SEARCH = "this search is not built"
@@ -46,14 +46,14 @@ GENERATION_FIELDS: FieldTable = {
     "encoder_no_repeat_ngram_size": done("n-grams of the prompt are not written again", types=(int,)),
     "stop_strings": done("texts that end a text", types=(str, list)),
     "num_return_sequences": _refused("several texts for a prompt are not given", (None, 1)),
-    "num_beam_groups": _refused(_SEARCH, (None, 1), "give --beams 1, or take the field out of the file"),
-    "diversity_penalty": _refused(_SEARCH, (None, 0.0), "give --beams 1, or take the field out of the file"),
-    "penalty_alpha": _refused(_SEARCH, (None, 0.0), "give --temperature or --beams, or take the field out of the file"),
+    "num_beam_groups": _refused(_SEARCH, (None, 1), "give --beams 1, or remove the field from the file"),
+    "diversity_penalty": _refused(_SEARCH, (None, 0.0), "give --beams 1, or remove the field from the file"),
+    "penalty_alpha": _refused(_SEARCH, (None, 0.0), "give --temperature or --beams, or remove the field from the file"),
     **dict.fromkeys(("dola_layers", "constraints", "force_words_ids", "custom_generate"), _refused(_SEARCH)),
-    "typical_p": _refused(_SAMPLING, (None, 1.0), "give --temperature 0, or take the field out of the file"),
+    "typical_p": _refused(_SAMPLING, (None, 1.0), "give --temperature 0, or remove the field from the file"),
     **dict.fromkeys(
         ("epsilon_cutoff", "eta_cutoff", "top_h"),
-        _refused(_SAMPLING, (None, 0.0), "give --temperature 0, or take the field out of the file"),
+        _refused(_SAMPLING, (None, 0.0), "give --temperature 0, or remove the field from the file"),
     ),
     "encoder_repetition_penalty": _refused("it is not built, and changes which tokens are chosen", (None, 1.0)),
     "guidance_scale": _refused("guidance is not built, and changes which tokens are chosen", (None, 1.0)),

@@ -139,8 +139,8 @@ class RunDirectory:
             return
         if not self.checkpoints.steps():
             raise CannotCreateError(
-                f"{self.path}: this run has finished, and its checkpoints are gone, so that it cannot go on; its model "
-                "is there as it was; give another --output to train anew"
+                f"{self.path}: this run has finished, and its checkpoints are gone, so it cannot be resumed; its model "
+                "is there as it was; give another --output to train again"
             )
         spent = Spent(*(finished[name] for name in ("steps", "tokens", "epochs", "seconds")))
         patience = recipe.evaluation.patience

@@ -165,7 +165,7 @@ def test_weights_of_adapters_and_of_quantization(name, message, tmp_path):
 def test_a_prefix_of_all_names_is_named(prefix, tmp_path):
     folder = saved(tmp_path, hf.LlamaForCausalLM, hf.LlamaConfig, **LLAMA)
     rewrite(folder, lambda tensors: {prefix + name: tensor for name, tensor in tensors.items()})
-    with pytest.raises(DataError, match=f"begin with '{prefix}'.*take the prefix off"):
+    with pytest.raises(DataError, match=f"begin with '{prefix}'.*remove the prefix from the names"):
         load_model(folder)
 
 

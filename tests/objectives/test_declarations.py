@@ -98,4 +98,4 @@ def test_a_plateau_is_watched_for_the_terms_that_are_named():
     for terms, expected in ((("hidden",), True), (("other",), False)):
         plateau = Plateau(4.0, terms)
         notes = [plateau.check(row, n / 100, 1e-3, 1e-3) for n, row in enumerate(rows)]
-        assert any(note and "entropy of the tokens" in note for note in notes) == expected
+        assert any(note and "entropy of the token frequencies" in note for note in notes) == expected

@@ -150,7 +150,7 @@ def watch(losses: list[float], *, entropy: float | None = None, lr: float = 1.0,
 def test_a_loss_at_the_line_of_frequencies_is_told_once() -> None:
     stuck = [9.0 - 0.1 * n for n in range(25)] + [6.5 + 0.01 * math.sin(n) for n in range(75)]
     found = watch(stuck, entropy=6.5)
-    assert "entropy of the tokens' frequencies (6.500)" in found[0]
+    assert "entropy of the token frequencies (6.500)" in found[0]
     assert len(found) == 2  # it plateaus as well
     assert watch(stuck, entropy=6.5, name="nsp") == [found[1]]
     assert watch([9.0 - 0.05 * n for n in range(100)], entropy=6.5) == []  # it only passes the line ... slowly

@@ -43,7 +43,7 @@ TOKENIZER_CONFIG: Mapping[str, Treatment] = {
     "sp_model_kwargs": Treatment(
         "refused",
         "options of the sentencepiece library, such as sampling, are not read",
-        "take the field out of tokenizer_config.json",
+        "remove the field from tokenizer_config.json",
         allowed=(None, {}),
     ),
     "chat_template": handed_on("used by chat software", types=(str, list, dict)),
@@ -79,15 +79,13 @@ TOKENIZER_CONFIG: Mapping[str, Treatment] = {
     "merges_file": _RECORD,
     "processor_class": _RECORD,
     "image_processor_type": _RECORD,
-    "init_inputs": Treatment(
-        "refused", "arguments without names are not read", "take the field out", allowed=(None, [])
-    ),
+    "init_inputs": Treatment("refused", "arguments without names are not read", "remove the field", allowed=(None, [])),
     "verbose": _RECORD,
     "full_tokenizer_file": _RECORD,
     "fast_tokenizer_files": Treatment(
         "refused",
         "a file for each version of the library is not read",
-        "keep one as tokenizer.json and take the field out",
+        "keep one as tokenizer.json and remove the field",
         allowed=(None, [], ["tokenizer.json"]),
     ),
     "transformers_version": _RECORD,

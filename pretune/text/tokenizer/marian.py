@@ -52,7 +52,7 @@ def read_marian(folder: Path, vocab: Any, settings: Mapping[str, Any]) -> tokeni
     for role, usual in _SPECIAL.items():
         if special[role] != usual or settings.get(f"{role}_token", usual) is None:
             raise DataError(
-                f"{folder / 'tokenizer_config.json'}: field '{role}_token': Marian's is {usual}; take the field out, "
+                f"{folder / 'tokenizer_config.json'}: field '{role}_token': Marian's is {usual}; remove the field, "
                 "or save its tokenizer.json with tokenizer_class PreTrainedTokenizerFast"
             )
     missing = [name for name in special.values() if name not in vocab]

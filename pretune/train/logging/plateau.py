@@ -57,7 +57,7 @@ class Plateau:
             return None
         self._reported.add("entropy")
         return (
-            f"the loss of {term}, {self._terms[-1]:.3f}, stands at the entropy of the tokens' frequencies "
+            f"the loss of {term}, {self._terms[-1]:.3f}, stays at the entropy of the token frequencies "
             f"({self._entropy:.3f}): the model has learned which tokens are frequent and nothing of context yet. "
             "Many runs leave this line after some thousand steps; if this one does not, raise optimizer.lr or "
             "data.batch, or put norms before the branches (model.family = modernbert)"

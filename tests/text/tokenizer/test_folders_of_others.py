@@ -263,7 +263,7 @@ def test_the_end_token_beside_a_sentencepiece_model(vocabularies: Vocabularies, 
         ("tokenizer_config.json", {"eos_token": 5}, "field 'eos_token' = 5: expected a text"),
         ("tokenizer_config.json", {"unk_token": "<unk>"}, "no '<unk>', the unknown token, in the vocabulary"),
         ("tokenizer_config.json", {"do_lower_case": "yes"}, "field 'do_lower_case' = \"yes\": expected true or false"),
-        ("tokenizer_config.json", {"sp_model_kwargs": {"alpha": 0.1}}, "sp_model_kwargs.*take the field out"),
+        ("tokenizer_config.json", {"sp_model_kwargs": {"alpha": 0.1}}, "sp_model_kwargs.*remove the field"),
         ("tokenizer_config.json", {"tokenizer_class": "CLIPTokenizer"}, "CLIPTokenizer has rules of its own"),
         (
             "tokenizer_config.json",
