@@ -7,7 +7,7 @@ class is chosen from `tokenizer_class` of tokenizer_config.json and of config.js
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 GENERIC = "TokenizersBackend"
@@ -196,20 +196,20 @@ def resolve(name: str) -> str:
     return bare if bare in KNOWN or bare in OTHERS else GENERIC
 
 
-def choose_class(config: Mapping[str, Any], settings: Mapping[str, Any], byte_level: bool) -> str:
+def choose_class(config: Mapping[str, Any], settings: Mapping[str, Any], is_byte_level: Callable[[], bool]) -> str:
     """Returns the class that `AutoTokenizer` reads a folder with.
 
     Args:
         config: of config.json, `model_type` and `tokenizer_class`.
         settings: the values of tokenizer_config.json.
-        byte_level: tokenizer.json names ByteLevel.
+        is_byte_level: whether tokenizer.json names ByteLevel.
     """
     model_type, stated = config.get("model_type"), settings.get("tokenizer_class")
     registered = REGISTERED.get(model_type) if isinstance(model_type, str) else None
     name = stated or config.get("tokenizer_class")
     if not _names_code(settings) and name:
         overruled = model_type in OVERRULED
-        if name.removesuffix("Fast") == "LlamaTokenizer" and byte_level and not overruled:
+        if name.removesuffix("Fast") == "LlamaTokenizer" and not overruled and is_byte_level():
             return GENERIC
         if registered is not None and registered.removesuffix("Fast") != name.removesuffix("Fast"):
             return resolve(registered if overruled else name) if registered != GENERIC else GENERIC

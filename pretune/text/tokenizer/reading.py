@@ -86,8 +86,7 @@ class _Reader:
         layout = self.files.layout
         if layout is not None:
             _check_layout(self.where, layout)
-        byte_level = layout is not None and '"ByteLevel"' in json.dumps(layout)
-        name = choose_class(self.files.config, self.files.settings, byte_level)
+        name = choose_class(self.files.config, self.files.settings, self._is_byte_level)
         if name == GENERIC and layout is None:
             name = self._by_file()
         if name in OTHERS:
@@ -102,6 +101,10 @@ class _Reader:
             return self._generic() if layout is not None else self._sentencepiece()
         return self._of_class(name, CLASSES[name])
 
+    def _is_byte_level(self) -> bool:
+        """Whether tokenizer.json names ByteLevel anywhere."""
+        return self.files.layout is not None and '"ByteLevel"' in self.where.read_text(encoding="utf-8")
+
     def _by_file(self) -> str:
         """The class that files are for where none is named."""
         names = {"vocab.txt": "BertTokenizer", "vocab.json": "GPT2Tokenizer"}
@@ -112,7 +115,10 @@ class _Reader:
 
     def _generic(self) -> ReadTokenizer:
         """Takes tokenizer.json as it is."""
-        backend = _from_layout(self.where, self.files.layout or {})
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(self.where))
+        except Exception as error:
+            raise DataError(f"{self.where}: not a tokenizer that the tokenizers library reads: {error}") from None
         return self._finished(backend, {}, None, SpecialTokens.read(self.files))
 
     def _of_class(self, name: str, rules: ClassRules) -> ReadTokenizer:
@@ -234,7 +240,7 @@ class _Reader:
         for name, read in (("vocab.txt", _read_lines), ("vocab.json", parse_json)):
             path = self.files.folder / name
             other = read(path) if path.is_file() else {}
-            for token, number in other.items() if isinstance(other, dict) else ():
+            for token, number in sorted(other.items(), key=str) if isinstance(other, dict) else ():
                 if known.get(token) != number:
                     raise DataError(
                         f"{path}: the token {token!r} has id {number}, and {known.get(token)} in tokenizer.json beside "
@@ -243,7 +249,7 @@ class _Reader:
 
     def _note_rebuilt(self, name: str, backend: tokenizers.Tokenizer) -> None:
         """Says which parts of tokenizer.json the class puts its own into the place of."""
-        own = json.loads(backend.to_str())
+        own = {part: _state(getattr(backend, part)) for part in ("normalizer", "pre_tokenizer", "decoder")}
         written = self.files.layout or {}
         steps = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "decoder": "decoders"}
         parts = [
@@ -280,7 +286,7 @@ def _stages(layout: Mapping[str, Any], part: str, plural: str) -> Any:
 def _same(own: Any, written: Any) -> bool:
     """Whether all that a file says of a part is so in ours; what it leaves out has its usual value."""
     if isinstance(own, dict) and isinstance(written, dict):
-        return all(_same(own.get(name), value) for name, value in written.items() if name in own)
+        return all(_same(own[name], value) for name, value in written.items() if name in own and name != "trim_offsets")
     if isinstance(own, list) and isinstance(written, list):
         return len(own) == len(written) and all(map(_same, own, written))
     return bool(own == written)
@@ -305,9 +311,14 @@ def _is_plain(value: Any) -> bool:
     return True
 
 
+def _state(component: Any) -> Any:
+    """A normalizer or the like as tokenizer.json has it."""
+    return None if component is None else json.loads(component.__getstate__())
+
+
 def _say_frame(backend: tokenizers.Tokenizer) -> None:
     """Writes down that nothing stands around a text, where the files leave it out."""
-    if read_templates(json.loads(backend.to_str())) is not None:
+    if read_templates({"post_processor": _state(backend.post_processor)}) is not None:
         return
     bare = processors.TemplateProcessing(single="$A:0", pair="$A:0 $B:1", special_tokens=[])
     old = backend.post_processor
@@ -333,32 +344,30 @@ def _check_layout(where: Path, layout: Mapping[str, Any]) -> None:
         raise DataError(f"{where}: the largest id is {largest}; no vocabulary has more than {MAX_IDS} tokens")
 
 
-def _from_layout(where: Path, layout: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    try:
-        return tokenizers.Tokenizer.from_str(json.dumps(layout))
-    except Exception as error:
-        raise DataError(f"{where}: not a tokenizer that the tokenizers library reads: {error}") from None
-
-
 def _parts_of_layout(where: Path, layout: Mapping[str, Any], name: str, model: str, values: dict[str, Any]) -> Parts:
     """What a class takes from tokenizer.json: vocabulary, merges, what stands around a text, a normalization table.
 
     Raises:
-        DataError: a model of another kind than that of the class.
+        DataError: a model of another kind than that of the class, or of another form.
     """
-    backend = _from_layout(where, layout)
-    own = json.loads(backend.to_str())["model"]
-    if own["type"] != model:
+    own = layout["model"]
+    if own.get("type") != model:
         raise DataError(
-            f"{where}: field 'model.type' = {own['type']!r}: {name}, which the files name, makes a {model} of its "
+            f"{where}: field 'model.type' = {own.get('type')!r}: {name}, which the files name, makes a {model} of its "
             "vocabulary; name PreTrainedTokenizerFast as tokenizer_class, or add the tokenizer.json of that class"
         )
-    vocab: Vocab = [(token, score) for token, score in own["vocab"]] if model == "Unigram" else own["vocab"]
-    merges: Merges = [(left, right) for left, right in own.get("merges") or ()]
+    try:
+        vocab: Vocab = [(token, score) for token, score in own["vocab"]] if model == "Unigram" else dict(own["vocab"])
+        pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in own.get("merges") or ())
+        merges: Merges = [(left, right) for left, right in pairs]
+        bare = {"model": {"type": "BPE", "vocab": {}, "merges": []}, "post_processor": layout.get("post_processor")}
+        post_processor = tokenizers.Tokenizer.from_str(json.dumps({"added_tokens": [], **bare})).post_processor
+    except Exception as error:
+        raise DataError(f"{where}: not a tokenizer that the tokenizers library reads: {error}") from None
     tables = (step.get("precompiled_charsmap") for step in stages(layout.get("normalizer"), "normalizers"))
     table = next((table for table in tables if table), None)
     charsmap = base64.b64decode(table) if isinstance(table, str) else None
-    return Parts(str(where), values, vocab, merges, charsmap, backend.post_processor)
+    return Parts(str(where), values, vocab, merges, charsmap, post_processor)
 
 
 def _read_lines(file: Path) -> dict[str, int]:

@@ -293,7 +293,7 @@ def test_two_tokenizers_that_disagree_are_refused(tmp_path: Path) -> None:
     Tokenizer.load(tmp_path).save(tmp_path)
     Tokenizer.load(tmp_path)
     (tmp_path / "vocab.txt").write_text("\n".join([*BERT[:-2], "drug", ">"]) + "\n")
-    with pytest.raises(DataError, match=r"vocab\.txt: the token 'drug' has id 14, and 15 in tokenizer\.json beside it"):
+    with pytest.raises(DataError, match=r"vocab\.txt: the token '>' has id 15, and 14 in tokenizer\.json beside it"):
         Tokenizer.load(tmp_path)
 
 
