@@ -116,6 +116,8 @@ def extend(*args: Args, model: Path, output: Path, config: Path | None = None, s
         from pretune.models.vocabulary import extend_vocabulary
 
         network = load_model(model)
+        for note in network.loaded.messages() if network.loaded is not None else ():
+            session.say(note)
         origins = {id: candidate.subwords for id, candidate in extended.words.items()}
         extend_vocabulary(network, extended.tokenizer.vocabulary.size, origins)
         save_model(network, output, extended.tokenizer)

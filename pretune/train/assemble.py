@@ -203,6 +203,7 @@ def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tok
     notes += _choose_vectors(model, objective)
     frozen = FrozenModels(tokenizer)
     objective.setup(model, Draw(recipe.seed), frozen.load)
+    notes += frozen.notes
     components = TrainComponents(model, objective, members, tokenizer, data=frozen.fingerprints, notes=notes)
     _keep_own_weights(components)
     finished = model if model.metadata.base is None else tuning_method(recipe).rehearse_merge(model)

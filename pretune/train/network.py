@@ -150,10 +150,12 @@ class FrozenModels:
     Attributes:
         tokenizer: of the run's data, which companions must share.
         fingerprints: of the weights of each, by field-like name: what must not change while the run lasts.
+        notes: what the user should know of how they were read.
     """
 
     tokenizer: Tokenizer
     fingerprints: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def load(self, path: str) -> TrainableModel:
         """Read the folder of a companion.
@@ -164,5 +166,6 @@ class FrozenModels:
         """
         model = load_model(path)
         check_tokenizer(path, model, self.tokenizer)
+        self.notes += [f"frozen model {path}: {note}" for note in model.loaded.messages()] if model.loaded else []
         self.fingerprints[f"frozen model {path}"] = base_fingerprint(model)
         return cast(TrainableModel, FrozenModel(model))  # it hands on what it does not have itself
