@@ -20,7 +20,7 @@ from pretune.text.tokenizer.file_fields import TOKENIZER_TABLES
 GENERATION = "generation_config.json"
 CARRIED_WHOLE = ("chat_template.jinja",)
 """Files that are handed on as they are."""
-_LOG = no_effect("what is recorded of a forward")
+_LOG = no_effect("what is recorded of a forward", types=(bool,))
 _CODE = no_effect("code in a model's folder is never run: the family's own arithmetic is used", note_unless=(None, {}))
 _USES = handed_on("used by `generate`, see generation_config.json")
 COMMON_FIELDS: FieldTable = {
@@ -42,7 +42,10 @@ COMMON_FIELDS: FieldTable = {
     **dict.fromkeys(
         ("output_attentions", "output_hidden_states", "output_past", "return_dict", "return_dict_in_generate"), _LOG
     ),
-    **dict.fromkeys(("use_cache", "torchscript", "use_bfloat16", "gradient_checkpointing"), no_effect("speed, memory")),
+    **dict.fromkeys(
+        ("use_cache", "torchscript", "use_bfloat16", "gradient_checkpointing"),
+        no_effect("speed, memory", types=(bool,)),
+    ),
     **dict.fromkeys(
         (
             "attn_implementation",
@@ -52,7 +55,7 @@ COMMON_FIELDS: FieldTable = {
         ),
         no_effect("which kernel computes the same attention"),
     ),
-    "chunk_size_feed_forward": no_effect("rows of a feed-forward at once"),
+    "chunk_size_feed_forward": no_effect("rows of a feed-forward at once", types=(int,)),
     "tf_legacy_loss": no_effect("TensorFlow's loss"),
     "finetuning_task": no_effect("a record"),
     "task_specific_params": handed_on("what a pipeline sets", types=(dict,)),

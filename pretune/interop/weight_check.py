@@ -137,7 +137,9 @@ def check_left_over(
         DataError: of an adapter, of quantization, of a layer or a part that `config.json` does not have.
     """
     layers = _layer_patterns(model)
-    known = {plain_name(theirs, table.prefixes): ours for ours, theirs, _ in file_names(model)}
+    known: dict[str, list[str]] = {}
+    for ours, theirs, _ in file_names(model):
+        known.setdefault(plain_name(theirs, table.prefixes), []).append(ours)
     for name in left_over:
         plain = plain_name(name, table.prefixes)
         if any(part in name for part in _ADAPTERS):
@@ -146,7 +148,7 @@ def check_left_over(
             reason = "is of a quantized model; save the model without quantization first"
         elif any(name.startswith(prefix) for prefix in _WRAPPERS):
             reason = f"begins with a prefix; {wrapper_hint(table, model)}"
-        elif plain in known and _is_part(known[plain], model):
+        elif any(_is_part(ours, model) for ours in known.get(plain, ())):
             reason = "has no place in the model that config.json describes; correct config.json, or remove it"
         elif not any("layer" in field for field in overrides) and any(layer.fullmatch(plain) for layer in layers):
             reason = (

@@ -21,7 +21,7 @@ from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.embedding import Embedding, Learned
 from pretune.nn.head_parts import HeadParts
-from pretune.nn.heads import Pooler, Transform
+from pretune.nn.heads import Activate, Pooler, Transform
 from pretune.nn.projection import Projection
 from pretune.nn.stack import Stack
 
@@ -33,9 +33,9 @@ class Config(bert.Config):
     hidden_size: int = Field(256, ge=1, le=2**16)
     num_attention_heads: int = Field(4, ge=1, le=1024)
     intermediate_size: int = Field(1024, ge=1, le=2**18)
-    summary_type: Literal["first"] = "first"
-    summary_use_proj: Literal[True] = True
-    summary_activation: str = "gelu"
+    summary_type: Literal["first", "last", "mean"] = "first"
+    summary_use_proj: bool = True
+    summary_activation: str | None = "gelu"
     summary_last_dropout: float = Field(0.1, ge=0, lt=1)
 
 
@@ -103,11 +103,18 @@ def build(config: Config) -> LanguageModel:
         vocabulary_transform=lambda: _transform(config),
         activation=activation(config.hidden_act),
         pooler=lambda: Pooler(width, nn.functional.gelu, head_dropout),
-        choice_pooler=lambda: Pooler(width, activation(config.summary_activation)),
+        choice_pooler=lambda: _summary(config),
+        choice_position=config.summary_type,
         dropout=head_dropout,
         choice_dropout=config.summary_last_dropout,
     )
     return LanguageModel("electra", config, embedding, stack, parts, std=config.initializer_range)
+
+
+def _summary(config: Config) -> nn.Module:
+    """Builds what stands between the row of a choice and its score."""
+    act = activation(config.summary_activation or "linear")
+    return Pooler(config.hidden_size, act) if config.summary_use_proj else Activate(act)
 
 
 def narrower(config: Config, ratio: float) -> Config:

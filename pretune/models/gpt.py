@@ -62,10 +62,12 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "base": _size(12, 768),
 }
 MODEL_TYPE = "openai-gpt"
-_OTHER_HEAD = handed_on(
-    "read by the heads of OpenAIGPTDoubleHeadsModel alone, which are not built", types=(str, bool, float)
-)
-_SUMMARY = ("type", "use_proj", "activation", "proj_to_labels", "first_dropout")
+_WHY = "read by OpenAIGPTDoubleHeadsModel alone, which is not built"
+_SUMMARY: FieldTable = {
+    **{f"summary_{name}": handed_on(_WHY, types=(str,)) for name in ("type", "activation")},
+    **{f"summary_{name}": handed_on(_WHY, types=(bool,)) for name in ("use_proj", "proj_to_labels")},
+    "summary_first_dropout": handed_on(_WHY, types=(float,)),
+}
 OTHER_NAMES: Mapping[str, str] = {
     "hidden_size": "n_embd",
     "num_attention_heads": "n_head",
@@ -73,7 +75,7 @@ OTHER_NAMES: Mapping[str, str] = {
     "max_position_embeddings": "n_positions",
 }
 FILE_FIELDS: FieldTable = {
-    **{f"summary_{name}": _OTHER_HEAD for name in _SUMMARY},
+    **_SUMMARY,
     "n_ctx": handed_on("an older name of `n_positions`, beside which it stands"),
     "predict_special_tokens": handed_on("an older setting without effect"),
     "n_special": handed_on("an older setting without effect"),

@@ -95,12 +95,15 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
 MODEL_TYPE = "gpt_neo"
 OTHER_NAMES: Mapping[str, str] = {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"}
 FILE_DEFAULTS: Mapping[str, Any] = {"attention_types": [[["global", "local"], 12]]}
-_OTHER_HEAD = handed_on("read by heads that are not built", types=(str, bool, float))
+_WHY = "read by heads that are not built"
+_SUMMARY: FieldTable = {
+    **{f"summary_{name}": handed_on(_WHY, types=(str,)) for name in ("type", "activation")},
+    **{f"summary_{name}": handed_on(_WHY, types=(bool,)) for name in ("use_proj", "proj_to_labels")},
+    "summary_first_dropout": handed_on(_WHY, types=(float,)),
+}
 FILE_FIELDS: FieldTable = {
-    "attention_layers": no_effect("follows from `attention_types`"),
-    **{
-        f"summary_{name}": _OTHER_HEAD for name in ("type", "use_proj", "activation", "proj_to_labels", "first_dropout")
-    },
+    "attention_layers": no_effect("follows from `attention_types`", types=(list,)),
+    **_SUMMARY,
     "gradient_checkpointing": no_effect("memory"),
     "tokenizer_type": no_effect("a record"),
 }

@@ -52,7 +52,6 @@ class Config(model.Config):
     classifier_bias: bool = False
     attention_dropout: float = Field(0.0, ge=0, lt=1)
     embedding_dropout: float = Field(0.0, ge=0, lt=1)
-    mlp_dropout: Literal[0] = 0
     classifier_dropout: float = Field(0.0, ge=0, lt=1)
     classifier_pooling: Literal["cls", "mean"] = "cls"
     classifier_activation: str = "gelu"
@@ -122,6 +121,9 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
 _LOSS = no_effect("how its own training computes the loss")
 FILE_FIELDS: FieldTable = {
     "deterministic_flash_attn": no_effect("which kernel computes the same attention"),
+    "mlp_dropout": handed_on(
+        "is not dropped in training here", types=(float,), note_unless=(None, 0, 0.0), training=True
+    ),
     "reference_compile": no_effect("speed"),
     "repad_logits_with_grad": _LOSS,
     "sparse_prediction": _LOSS,

@@ -22,14 +22,14 @@ from pretune.models import model
 from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
 from pretune.models.weight_map import SplitHeads, Squeeze, Transpose, Weight, weight_and_bias
-from pretune.nn.activation import Activation, activation
+from pretune.nn.activation import activation
 from pretune.nn.block import Norms
 from pretune.nn.cache import Cache
 from pretune.nn.dropout import Dropout
 from pretune.nn.embedding import Embedding
 from pretune.nn.feedforward import FeedForward
 from pretune.nn.head_parts import HeadParts
-from pretune.nn.heads import Pooler
+from pretune.nn.heads import Activate, Pooler
 from pretune.nn.model_protocol import ModelOutput
 from pretune.nn.relative_attention import Keys, QueryStream, RelativeAttention, after
 from pretune.nn.stack import Stack
@@ -192,22 +192,6 @@ class TwoStreamBlock(nn.Module):
 
 
 _SEGMENTS = 5  # of its authors' files: two texts, the class, the separator, padding
-
-
-class Activate(nn.Module):
-    """Applies an activation and nothing else.
-
-    Args:
-        activation: by its name in `nn.activation`.
-    """
-
-    def __init__(self, activation: Activation) -> None:
-        super().__init__()
-        self.activation = activation
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Shape: (N, width) -> (N, width)."""
-        return self.activation(rows)
 
 
 class XLNet(LanguageModel):

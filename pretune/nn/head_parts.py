@@ -39,6 +39,7 @@ class HeadParts:
         pooler: makes what stands before the classes of a sequence.
         model_pooler: makes the pooler that the family's model has without any head; None where it has none.
         choice_pooler: makes what stands before the score of a choice, where that is not `pooler`.
+        choice_position: the row that is read for the score of a choice, where that is not `pool_position`.
         row_transform: makes what stands before the scores of single rows.
         dropout: rate before the classes of a sequence.
         choice_dropout, token_dropout: rates before the score of a choice and the classes of a token, where they differ.
@@ -56,6 +57,7 @@ class HeadParts:
     pooler: Callable[[], nn.Module] = nn.Identity
     model_pooler: Callable[[], nn.Module] | None = None
     choice_pooler: Callable[[], nn.Module] | None = None
+    choice_position: PoolPosition | None = None
     row_transform: Callable[[], nn.Module] = nn.Identity
     dropout: float = 0.0
     choice_dropout: float | None = None
@@ -105,7 +107,7 @@ class HeadParts:
         """A new head that scores each sequence as one of several choices."""
         return ChoiceHead(
             self.width,
-            self.pool_position,
+            self.choice_position or self.pool_position,
             pooler=(self.choice_pooler or self.pooler)(),
             dropout=self.dropout if self.choice_dropout is None else self.choice_dropout,
         )

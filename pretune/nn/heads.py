@@ -166,6 +166,22 @@ class Pooler(nn.Module):
         return self.activation(self.dense(self.dropout(rows)))
 
 
+class Activate(nn.Module):
+    """Applies an activation and nothing else.
+
+    Args:
+        activation: by its name in `nn.activation`.
+    """
+
+    def __init__(self, activation: Activation) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Shape: (N, width) -> (N, width)."""
+        return self.activation(rows)
+
+
 class SequenceHead(nn.Module):
     """Scores the classes of whole sequences, from one row of each or from the mean of its rows.
 
