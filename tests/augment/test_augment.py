@@ -48,8 +48,8 @@ def lists(tmp_path: Path) -> dict[str, Path]:
 
 def make(name: str, made: dict[str, Path], **fields: object) -> Augmenter:
     own = {"list": str(made["words"])} if name in ("synonym", "insertion") else {}
-    (found,) = build({name: {**own, **fields}}, Guesses())
-    return found
+    (actual,) = build({name: {**own, **fields}}, Guesses())
+    return actual
 
 
 @pytest.mark.parametrize("name", variants("augment"))
@@ -67,9 +67,9 @@ def test_spans_keep_their_text_wherever_they_go(name: str, lists: dict[str, Path
     kept = [TEXT[a:b] for a, b in SPANS]
     moved = 0
     for n in range(200):
-        found = method.augment(TEXT, Draw(n), SPANS)
-        assert [found.text[a:b] for a, b in found.spans] == kept
-        moved += found.spans != SPANS
+        actual = method.augment(TEXT, Draw(n), SPANS)
+        assert [actual.text[a:b] for a, b in actual.spans] == kept
+        moved += actual.spans != SPANS
     assert moved or name == "swap"
     whole = method.augment(TEXT, Draw(0), [(0, len(TEXT))])
     assert (whole.text, whole.spans) == (TEXT, [(0, len(TEXT))])
@@ -87,8 +87,8 @@ def test_translation_cannot_follow_spans(lists: dict[str, Path]) -> None:
 def test_words_give_way_to_their_synonyms(lists: dict[str, Path]) -> None:
     method = make("synonym", lists, rate=1.0)
     for n in range(30):
-        found = method.augment("Good and BAD, happy.", Draw(n)).text
-        assert found in {f"{a} and POOR, glad." for a in ("Fine", "Nice")}
+        actual = method.augment("Good and BAD, happy.", Draw(n)).text
+        assert actual in {f"{a} and POOR, glad." for a in ("Fine", "Nice")}
     assert {method.augment(CHINESE, Draw(n)).text for n in range(5)} == {CHINESE.replace("好", "棒")}
     one = [make("synonym", lists, rate=0.1).augment("good happy bad", Draw(n)).text for n in range(3000)]
     changed = [[a != b for a, b in zip(text.split(), ["good", "happy", "bad"], strict=True)] for text in one]
@@ -115,8 +115,8 @@ def test_insertion_swap_and_deletion_do_what_eda_says(lists: dict[str, Path]) ->
 
 def test_noise_takes_characters_for_others(lists: dict[str, Path]) -> None:
     method = make("noise", lists, rate=1.0, lists=[str(lists["chars"])])
-    found = {method.augment(CHINESE, Draw(n)).text for n in range(60)}
-    assert found == {CHINESE.replace("在", "再").replace("部", "步").replace("京", c) for c in "惊晶"}
+    actual = {method.augment(CHINESE, Draw(n)).text for n in range(60)}
+    assert actual == {CHINESE.replace("在", "再").replace("部", "步").replace("京", c) for c in "惊晶"}
     letters = make("noise", lists, rate=1.0)
     for n in range(60):
         one = letters.augment("an example", Draw(n)).text
@@ -127,8 +127,8 @@ def test_noise_takes_characters_for_others(lists: dict[str, Path]) -> None:
 
 def test_a_model_s_guesses_are_drawn_by_their_probability(lists: dict[str, Path]) -> None:
     method = make("substitution", lists)
-    found = [method.augment("x", Draw(n)).text for n in range(4000)]
-    counts = [found.count(word) for word in ("the", "nice", "odd")]
+    actual = [method.augment("x", Draw(n)).text for n in range(4000)]
+    counts = [actual.count(word) for word in ("the", "nice", "odd")]
     assert sum(counts) == 4000  # a piece of a word is none
     assert stats.chisquare(counts, np.array([5, 3, 1]) / 9 * 4000).pvalue > 1e-4
     assert method.augment("The", Draw(1)).text in ("Nice", "Odd")
@@ -142,9 +142,9 @@ def test_a_model_s_guesses_are_drawn_by_their_probability(lists: dict[str, Path]
 def test_any_text_and_span(text: str, seed: int, a: int, b: int) -> None:
     a, b = sorted((min(a, len(text)), min(b, len(text))))
     for method in build({"swap": {"rate": 0.8}, "deletion": {"rate": 0.8}, "noise": {"rate": 1.0}}):
-        found = method.augment(text, Draw(seed), [(a, b)])
-        ((c, d),) = found.spans
-        assert found.text[c:d] == text[a:b]
+        actual = method.augment(text, Draw(seed), [(a, b)])
+        ((c, d),) = actual.spans
+        assert actual.text[c:d] == text[a:b]
 
 
 def test_edits_that_overlap_are_an_error() -> None:
@@ -192,18 +192,18 @@ def test_a_file_grows_with_its_labels(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main([*words, "--output", str(output)]) == 73
     stats = AugmentStats()
     config = AugmentConfig(methods={"swap": {}}, copies=3, keep=False)
-    found = list(augment_examples(examples[:2], build(config.methods), config, stats))
+    actual = list(augment_examples(examples[:2], build(config.methods), config, stats))
     assert stats.requested == stats.written + stats.unchanged + stats.duplicates
-    assert len(found) == stats.written
+    assert len(actual) == stats.written
     again = list(augment_examples(examples[1:2], build(config.methods), config, AugmentStats()))
-    assert [row["text"] for row in again] == [row["text"] for row in found if row["origin"] == 2]
+    assert [row["text"] for row in again] == [row["text"] for row in actual if row["origin"] == 2]
 
 
 def test_pairs_are_texts_beside_what_became_of_them(examples_of: list[LabelledText]) -> None:
     config, stats = AugmentConfig(methods={"swap": {"rate": 0.5}}, copies=2, pairs=True), AugmentStats()
-    found = list(augment_examples(examples_of, build(config.methods), config, stats))
-    assert len(found) == stats.written > 0
-    for row in found:
+    actual = list(augment_examples(examples_of, build(config.methods), config, stats))
+    assert len(actual) == stats.written > 0
+    for row in actual:
         origin = examples_of[row["origin"] - 1]
         assert (row["text"], row.get("label")) == (origin.text, origin.label)
         assert row["second"] != row["text"]

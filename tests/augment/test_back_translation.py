@@ -80,8 +80,8 @@ def test_a_text_comes_back_in_other_words(pairs: bool, both: tuple[Path, Path], 
         assert main([*command, "--output", str(tmp_path / f"{name}.jsonl"), *options]) == 0
     once = (tmp_path / "once.jsonl").read_text(encoding="utf-8")
     assert once == (tmp_path / "again.jsonl").read_text(encoding="utf-8")
-    found = [json.loads(line) for line in once.splitlines()]
-    assert [row["second" if pairs else "text"] for row in found] == MOVIES
-    assert [row["label"] for row in found] == [text.split()[1] for text in MOVIES]
+    actual = [json.loads(line) for line in once.splitlines()]
+    assert [row["second" if pairs else "text"] for row in actual] == MOVIES
+    assert [row["label"] for row in actual] == [text.split()[1] for text in MOVIES]
     if pairs:
-        assert [row["text"] for row in found] == ENGLISH
+        assert [row["text"] for row in actual] == ENGLISH

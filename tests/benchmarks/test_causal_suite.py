@@ -80,18 +80,18 @@ class TestCharShakespeare:
         }
 
     def test_both_are_evaluated_by_the_same_code(self, context: Context, runs: dict[str, list[Run]]) -> None:
-        found: dict[str, Any] = CharShakespeare().check(context, runs)
+        actual: dict[str, Any] = CharShakespeare().check(context, runs)
         peer = next(label for label in runs if label != OURS)
-        assert found[f"loss, {OURS}"][0] <= 3.5
-        assert found[f"steps, {OURS}"][0] < 30
-        assert found[f"steps, {peer}"] == [5]  # `train.py` runs one more than its count
-        assert found[f"loss, {peer}"][0] > 3.5
+        assert actual[f"loss, {OURS}"][0] <= 3.5
+        assert actual[f"steps, {OURS}"][0] < 30
+        assert actual[f"steps, {peer}"] == [5]  # `train.py` runs one more than its count
+        assert actual[f"loss, {peer}"][0] > 3.5
 
     def test_a_loss_that_the_weights_do_not_have_is_refused(self, context: Context, runs: dict[str, list[Run]]) -> None:
         for label, past in runs.items():
-            told = runs | {label: [{**past[0], "loss": past[0]["loss"] - 0.01}]}
+            messages = runs | {label: [{**past[0], "loss": past[0]["loss"] - 0.01}]}
             with pytest.raises(BenchError, match="its weights cost"):
-                CharShakespeare().check(context, told)
+                CharShakespeare().check(context, messages)
 
     def test_a_look_far_from_the_target_reads_the_beginning(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(nanogpt, "_EVALUATED", 2)

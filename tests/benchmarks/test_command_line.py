@@ -53,8 +53,8 @@ class TestSelect:
 
     def test_a_benchmark_of_the_users_own(self, benchmark: Path) -> None:
         assert commands.select([str(benchmark)])[str(benchmark)][1] == ["equal", "different"]
-        (found,) = commands.select([f"{benchmark}/equal"]).values()
-        assert (found[0].name, found[0].script, found[1]) == ("fake_benchmark", benchmark, ["equal"])
+        (actual,) = commands.select([f"{benchmark}/equal"]).values()
+        assert (actual[0].name, actual[0].script, actual[1]) == ("fake_benchmark", benchmark, ["equal"])
 
     def test_what_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="did you mean 'train_step'"):

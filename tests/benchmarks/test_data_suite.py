@@ -36,9 +36,9 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dic
 @pytest.mark.parametrize("variant", Batches.variants)
 def test_batches_hold_the_same_windows(runs: Any, tmp_path: Path, variant: str, monkeypatch: Any) -> None:
     monkeypatch.setattr(batches, "RATES", {name: (rate, 0.05) for name, (rate, _) in batches.RATES.items()})
-    found = Batches().check(Context(variant, tmp_path, "fp32", 1), runs(variant))
-    assert found["windows"] == FEW
-    assert set(found["gaps"]) == {"chosen", "masked", "kept"}
+    actual = Batches().check(Context(variant, tmp_path, "fp32", 1), runs(variant))
+    assert actual["windows"] == FEW
+    assert set(actual["gaps"]) == {"chosen", "masked", "kept"}
 
 
 def test_other_windows_or_masks_do_not_count(runs: Any, tmp_path: Path) -> None:

@@ -59,18 +59,18 @@ def test_our_vectors_are_the_peers(context: Context, monkeypatch: pytest.MonkeyP
     ours, *peers = Embed().sides(context)
     json.dumps([dict(side.options) for side in (ours, *peers)])  # as they travel
     run = embed.setup(**ours.options)
-    found = run()
-    assert found == run()
-    assert found["texts"] == 20
-    assert found["tokens"] > 20 * 8
-    assert found["flops"] > 0
-    assert found["lengths"] == sorted(found["lengths"])
-    checked = Embed().check(context, {OURS: [found]})
+    actual = run()
+    assert actual == run()
+    assert actual["texts"] == 20
+    assert actual["tokens"] > 20 * 8
+    assert actual["flops"] > 0
+    assert actual["lengths"] == sorted(actual["lengths"])
+    checked = Embed().check(context, {OURS: [actual]})
     assert list(checked) == ["min_cosine_ours"]
     assert checked["min_cosine_ours"] > 0.99999
     vectors = np.load(ours.options["vectors"])
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-5)
-    facts = Embed().facts(context, [found | {"seconds": 2.0, "flops": 1e9, "tokens": 400.0}], {"GEMM": [1e9]})
+    facts = Embed().facts(context, [actual | {"seconds": 2.0, "flops": 1e9, "tokens": 400.0}], {"GEMM": [1e9]})
     assert (facts["gemm_utilization"], facts["tokens_per_second"], facts["tokens"]) == (0.5, 200, 400)
     assert Embed().notes(facts)[0].startswith("ours: 200 real tokens/s, 50% of the best matrix product")
 
@@ -90,8 +90,8 @@ def test_one_vector_that_differs_is_refused(context: Context, precision: Any, an
     np.save(context.folder / "ours.npy", 3 * near)
     context = replace(context, precision=precision)
     if fine:
-        found = Embed().check(context, {})
-        assert found["min_cosine_ours"] == found["min_cosine_best"] == pytest.approx(np.cos(angle), abs=1e-6)
+        actual = Embed().check(context, {})
+        assert actual["min_cosine_ours"] == actual["min_cosine_best"] == pytest.approx(np.cos(angle), abs=1e-6)
     else:
         with pytest.raises(BenchError, match=r"less than 0.999.*the row does not count"):
             Embed().check(context, {})

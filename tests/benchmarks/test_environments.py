@@ -54,13 +54,13 @@ def test_none_is_this_interpreter() -> None:
 
 def test_made_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pip = replace_pip(monkeypatch)
-    found = python("transformers")
-    assert found.exists()
-    assert found.is_relative_to(home)
-    assert found.parts[-3].startswith("transformers-")
-    assert pip.commands[1][0] == str(found)
+    actual = python("transformers")
+    assert actual.exists()
+    assert actual.is_relative_to(home)
+    assert actual.parts[-3].startswith("transformers-")
+    assert pip.commands[1][0] == str(actual)
     assert pip.commands[1][-len(ENVIRONMENTS["transformers"]) :] == list(ENVIRONMENTS["transformers"])
-    assert python("transformers") == found
+    assert python("transformers") == actual
     assert len(pip.commands) == 2
 
 
@@ -74,10 +74,10 @@ def test_made_again_for_other_requirements(home: Path, monkeypatch: pytest.Monke
 
 def test_half_an_environment_is_made_anew(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replace_pip(monkeypatch)
-    found = python("litgpt")
-    rest = found.parent / "left-by-a-killed-run"
+    actual = python("litgpt")
+    rest = actual.parent / "left-by-a-killed-run"
     rest.touch()
-    (found.parents[1] / "pretune.json").unlink()
+    (actual.parents[1] / "pretune.json").unlink()
     python("litgpt")
     assert not rest.exists()
 

@@ -71,19 +71,19 @@ def test_both_sides_evaluate_alike(context: Context) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     held = transformers_finetune.read(ours["held_out"], network.config.label2id)
     assert len(held[0]) == 16
-    found = transformers_finetune.evaluate(network, tokenizer, held, 12, "fp32")
+    actual = transformers_finetune.evaluate(network, tokenizer, held, 12, "fp32")
     from pretune import api
 
     labels = [api.load(model, "cpu", "fp32").predict(text).label for text in held[0]]
-    assert found == sum(network.config.label2id[a] == b for a, b in zip(labels, held[1], strict=True)) / 16
+    assert actual == sum(network.config.label2id[a] == b for a, b in zip(labels, held[1], strict=True)) / 16
 
 
 def test_the_peers_own_run(context: Context) -> None:
     pytest.importorskip("accelerate", reason="transformers' Trainer needs accelerate")
     _, default, *best = Finetune().sides(context)
     for side in (default, *best):
-        found = transformers_finetune.setup(**side.options)()
-        assert (found["texts"], found["seed"]) == (24, 0)
+        actual = transformers_finetune.setup(**side.options)()
+        assert (actual["texts"], actual["seed"]) == (24, 0)
 
 
 def test_rows_of_the_peer_are_cut_and_padded(context: Context) -> None:

@@ -32,10 +32,10 @@ def result(rows: list[Row], **more: Any) -> Result:
 class TestRows:
     def test_ratio_is_the_median_of_the_pairs(self) -> None:
         side = Side("peer", Path("x.py"), setting="default")
-        found = Row.of(side, runs(1.0, 2.0, 4.0), runs(8.0, 6.0, 4.0), "tokens")
-        assert (found.ratio, found.low, found.high) == (3.0, 1.0, 8.0)
-        assert (found.ours.speed, found.theirs.speed) == (5.0, pytest.approx(10 / 6))
-        assert (found.ours.peak_mb, found.setting, found.allocator) == (3.0, "default", "own")
+        actual = Row.of(side, runs(1.0, 2.0, 4.0), runs(8.0, 6.0, 4.0), "tokens")
+        assert (actual.ratio, actual.low, actual.high) == (3.0, 1.0, 8.0)
+        assert (actual.ours.speed, actual.theirs.speed) == (5.0, pytest.approx(10 / 6))
+        assert (actual.ours.peak_mb, actual.setting, actual.allocator) == (3.0, "default", "own")
 
     def test_work_done_counts_and_not_time_alone(self) -> None:
         side = Side("peer", Path("x.py"))
@@ -103,7 +103,7 @@ class TestPage:
 
     def test_search(self, folder: Path) -> None:
         trial = {"pass": 1, "axis": "compile", "from": False, "to": True}
-        found = {
+        actual = {
             "variant": "one", "date": "2026-11-25", "threads": 2, "rounds": 5, "best": {"compile": True},
             "trials": [
                 trial | {"gain": 1.5, "low": 1.25, "high": 2.0, "taken": True},
@@ -111,7 +111,7 @@ class TestPage:
             ],
         }  # fmt: skip
         measurements.write(
-            folder / "race-search-avx9.json", {"benchmark": "race", "machine": measurements.machine(), "search": found}
+            folder / "race-search-avx9.json", {"benchmark": "race", "machine": measurements.machine(), "search": actual}
         )
         lines = page.write(folder).read_text().splitlines()
         assert "| 1 | compile | False | True | 1.50 | 1.25 .. 2.00 | yes |" in lines

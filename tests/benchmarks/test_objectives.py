@@ -40,23 +40,23 @@ def test_from_texts_to_a_table(language: Language, tmp_path: Path, monkeypatch: 
     comparison = Comparison(tmp_path / "benchmark", tmp_path / "results" / "objectives-x.json", 0.003, 2, "fp32")
     trials = [trial for trial in TRIALS if trial.name in ("none", "mlm-simcse", "none-albert")]
     tree = json.loads(comparison.run([language], trials).read_text())
-    found = tree["languages"]["en"]
-    assert list(found) == ["none", "mlm-simcse", "none-albert"]
+    actual = tree["languages"]["en"]
+    assert list(actual) == ["none", "mlm-simcse", "none-albert"]
     assert json.loads((comparison.folder / "en/runs/none-albert/config.json").read_text())["num_hidden_groups"] == 4
-    assert found["none"]["stages"] == []
-    assert [stage["step"] >= 1 for stage in found["mlm-simcse"]["stages"]] == [True, True]
-    assert [stage["recipe"]["optimizer"]["name"] for stage in found["mlm-simcse"]["stages"]] == ["muon", "adamw"]
-    for trial in found.values():
+    assert actual["none"]["stages"] == []
+    assert [stage["step"] >= 1 for stage in actual["mlm-simcse"]["stages"]] == [True, True]
+    assert [stage["recipe"]["optimizer"]["name"] for stage in actual["mlm-simcse"]["stages"]] == ["muon", "adamw"]
+    for trial in actual.values():
         assert set(trial["sets"]) == {"texts", "pairs"}
         scores = [score for kinds in trial["sets"].values() for values in kinds.values() for score in values]
         assert len(scores) == 8
         assert all(0 <= score <= 1 for score in scores)
-    assert found["none"]["sets"]["texts"]["probe"] == [1.0, 1.0]  # one word tells the label
+    assert actual["none"]["sets"]["texts"]["probe"] == [1.0, 1.0]  # one word tells the label
     assert not list(comparison.folder.glob("fine-tuning*"))
-    shown = table(tree)
-    assert "| no pretraining (BERT) |  | **100.0 ± 0.0** |" in shown
-    assert len({line.count("|") for line in shown.splitlines() if line.startswith("|")}) == 1
-    assert table({**tree, "languages": {"en": dict(reversed(found.items()))}}) == shown
+    output = table(tree)
+    assert "| no pretraining (BERT) |  | **100.0 ± 0.0** |" in output
+    assert len({line.count("|") for line in output.splitlines() if line.startswith("|")}) == 1
+    assert table({**tree, "languages": {"en": dict(reversed(actual.items()))}}) == output
 
     def never(*args: Any) -> None:
         raise AssertionError("what is there is not made again")
@@ -67,8 +67,8 @@ def test_from_texts_to_a_table(language: Language, tmp_path: Path, monkeypatch: 
     assert json.loads(comparison.run([language], trials).read_text()) == tree
     again: list[str] = []
     monkeypatch.setattr(Comparison, "score", lambda self, language, trial, labels: again.append(trial.name) or {})
-    found["none"]["sets"]["texts"]["fine-tuning"] = []  # what was scored in part is no score
-    found["mlm-simcse"]["stages"][1]["tokens"] += 1  # nor is one of other weights
+    actual["none"]["sets"]["texts"]["fine-tuning"] = []  # what was scored in part is no score
+    actual["mlm-simcse"]["stages"][1]["tokens"] += 1  # nor is one of other weights
     comparison.results.write_text(json.dumps(tree))
     for labels in language.sets:
         for trial in trials:

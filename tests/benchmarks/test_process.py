@@ -48,11 +48,11 @@ class TestProtocol:
     def test_setup_once_then_turns(self, tmp_path: Path) -> None:
         text = "import itertools\ndef setup(start):\n    n = itertools.count(start)\n    return lambda: {'n': next(n)}"
         with Process(make_side(tmp_path, "one", text, {"start": 5}), threads=1) as running:
-            found = [running.run() for _ in range(3)]
+            actual = [running.run() for _ in range(3)]
             assert running.versions["python"] == sys.version.split()[0]
             assert running.versions["torch"].startswith("2.")
-        assert [run["n"] for run in found] == [5, 6, 7]
-        assert all(run["seconds"] > 0 for run in found)
+        assert [run["n"] for run in actual] == [5, 6, 7]
+        assert all(run["seconds"] > 0 for run in actual)
 
     def test_another_function_of_the_script(self, tmp_path: Path) -> None:
         side = replace(make_side(tmp_path, "one", "def other():\n    return lambda: {'n': 1}"), function="other")
@@ -91,16 +91,16 @@ class TestEnvironment:
 
     @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
     def test_allocator_settings_reach_the_worker(self, tmp_path: Path) -> None:
-        found = {}
+        actual = {}
         for allocator in ("own", "ours"):
             side = replace(make_side(tmp_path, "one", ENVIRONMENT), allocator=allocator)
             with Process(side, threads=3) as running:
-                found[allocator] = running.run()
-        assert found["own"]["THP_MEM_ALLOC_ENABLE"] is None
-        assert found["own"]["mapped"] == 1
-        assert found["ours"]["THP_MEM_ALLOC_ENABLE"] == "1"
-        assert found["ours"]["mapped"] == 0
-        assert {run["OMP_NUM_THREADS"] for run in found.values()} == {"3"}
+                actual[allocator] = running.run()
+        assert actual["own"]["THP_MEM_ALLOC_ENABLE"] is None
+        assert actual["own"]["mapped"] == 1
+        assert actual["ours"]["THP_MEM_ALLOC_ENABLE"] == "1"
+        assert actual["ours"]["mapped"] == 0
+        assert {run["OMP_NUM_THREADS"] for run in actual.values()} == {"3"}
 
     def test_our_side_finds_pretune_and_a_peer_does_not(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         text = "def setup():\n    import sys\n    return lambda: {'path': sys.path}"

@@ -35,14 +35,14 @@ def test_all_operations_of_a_turn_and_nothing_of_others(tmp_path: Path) -> None:
     file = script(tmp_path, PRODUCTS, "products.py")
     run = profile.watch(script=str(file), function="setup", options={"loss": 1, "seconds": 0.1})
     run()
-    found = run()
-    calls, seconds, shapes = found["operations"]["aten::mm"]
+    actual = run()
+    calls, seconds, shapes = actual["operations"]["aten::mm"]
     assert calls == 3  # two forwards, one backward: the input needs no gradient
     assert list(shapes) == ["16x8 8x4", "8x16 16x4", "2x8 8x4"]
     assert sum(shapes.values()) == pytest.approx(seconds)
-    assert found["operations"]["aten::relu"][0] == 2
-    assert 0.01 < found["plain"] < 1
-    assert sum(cost[1] for cost in found["operations"].values()) < found["watched"] - 0.01  # the sleep is outside
+    assert actual["operations"]["aten::relu"][0] == 2
+    assert 0.01 < actual["plain"] < 1
+    assert sum(cost[1] for cost in actual["operations"].values()) < actual["watched"] - 0.01  # the sleep is outside
 
 
 def test_the_mean_of_turns_the_costly_first() -> None:
@@ -68,9 +68,9 @@ class TestVerb:
         assert capsys.readouterr().out.split() == [str(path)] * 2
         tree = json.loads(path.read_text())
         assert (tree["benchmark"], list(tree["profile"])) == ("watched_benchmark", ["equal", "different"])
-        found = tree["profile"]["equal"]
-        assert {each["name"]: each["calls"] for each in found["operations"]}["aten::mm"] == 3
-        assert found["seconds"] > 0.01
+        actual = tree["profile"]["equal"]
+        assert {each["name"]: each["calls"] for each in actual["operations"]}["aten::mm"] == 3
+        assert actual["seconds"] > 0.01
         page = (out / "README.md").read_text()
         assert "## watched_benchmark: where our time goes" in page
         assert "| outside of operations |" in page

@@ -103,9 +103,9 @@ class Paced(Benchmark):
 
 def test_in_processes(tmp_path: Path) -> None:
     context = Context("one", tmp_path, "fp32", 1)
-    found = search.search(Paced(script(tmp_path, SLOW)), context, 2, 1)
-    assert (found["start"], found["best"]) == ({"pace": "slow"}, {"pace": "fast"})
-    assert [trial["gain"] for trial in found["trials"]] == [2.0]
+    actual = search.search(Paced(script(tmp_path, SLOW)), context, 2, 1)
+    assert (actual["start"], actual["best"]) == ({"pace": "slow"}, {"pace": "fast"})
+    assert [trial["gain"] for trial in actual["trials"]] == [2.0]
 
 
 def test_a_work_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,7 +155,7 @@ class TestPrepare:
         ours, *_ = Prepare().sides(replace(context, variant=variant))
         backend = tokenizers.Tokenizer.from_file(f"{ours.options['tokenizer']}/tokenizer.json")
         texts = [json.loads(line)["text"] for line in Path(ours.options["source"]).read_text().splitlines()]
-        ids = [n for found in backend.encode_batch(texts, add_special_tokens=False) for n in found.ids]
+        ids = [n for actual in backend.encode_batch(texts, add_special_tokens=False) for n in actual.ids]
         run = prepare.setup(**ours.options)()
         assert (run["tokens"], run["id_sum"]) == (len(ids), sum(ids))
 

@@ -55,13 +55,13 @@ def test_no_module_is_in_the_corpus_and_in_the_labels(split: tuple[Path, Path]) 
 
 
 def test_no_page_serves_two_splits_and_labels_are_balanced(split: tuple[Path, Path]) -> None:
-    found = labels.build(split[1])
+    actual = labels.build(split[1])
     module_of = {part: page["module"] for page in lines(split[1]) for part in labels.passages(page["text"])}
     seen = [{module_of[text] for first, second, _ in pairs for text in (first, second)} for pairs in
-            (found.train, found.development, found.test)]  # fmt: skip
+            (actual.train, actual.development, actual.test)]  # fmt: skip
     assert all(seen)
     assert not any(one & other for one, other in combinations(seen, 2))
-    everything = [*found.train, *found.development, *found.test]
+    everything = [*actual.train, *actual.development, *actual.test]
     fraction = sum(label == labels.SAME for _, _, label in everything) / len(everything)
     assert abs(fraction - 0.5) < 4 * 0.5 / len(everything) ** 0.5
 
@@ -80,8 +80,8 @@ def test_passages_are_prose_of_a_bounded_length() -> None:
 
 
 def test_the_few_labels_differ_between_seeds_but_not_between_runs() -> None:
-    found = [(str(n), str(n), labels.SAME) for n in range(1000)]
-    few = [labels.draw_few(found, 50, seed) for seed in (0, 1, 0)]
+    actual = [(str(n), str(n), labels.SAME) for n in range(1000)]
+    few = [labels.draw_few(actual, 50, seed) for seed in (0, 1, 0)]
     assert few[0] == few[2] != few[1]
     assert len(set(few[0])) == 50
 
@@ -108,11 +108,11 @@ def test_every_stage_from_text_to_the_table(tmp_path: Path, capsys: pytest.Captu
     output = tmp_path / "demo"
     changes = ["--budget.steps", "4", "--data.batch", "4"]
     demo.main(output, changes)
-    found = json.loads((output / "results.json").read_text())["accuracy"]
-    assert set(found) == {
+    actual = json.loads((output / "results.json").read_text())["accuracy"]
+    assert set(actual) == {
         "TF-IDF + logistic regression", "the same network from random weights", "our pretrained BERT"
     }  # fmt: skip
-    assert all(len(scores) == 2 and all(0 <= score <= 1 for score in scores) for scores in found.values())
+    assert all(len(scores) == 2 and all(0 <= score <= 1 for score in scores) for scores in actual.values())
     for name in ("bert", "gpt2", "classifier"):
         assert (output / name / "report.html").stat().st_size > 10_000
         assert (output / name / "model.safetensors").exists()
@@ -121,5 +121,5 @@ def test_every_stage_from_text_to_the_table(tmp_path: Path, capsys: pytest.Captu
     assert "Done in" in printed
     weights = (output / "bert" / "model.safetensors").read_bytes()
     demo.main(output, changes)
-    assert json.loads((output / "results.json").read_text())["accuracy"] == found
+    assert json.loads((output / "results.json").read_text())["accuracy"] == actual
     assert (output / "bert" / "model.safetensors").read_bytes() == weights

@@ -79,8 +79,8 @@ def lines(path: Path) -> list[dict[str, object]]:
 def test_docstrings_of_every_kind_are_found_without_importing(package: Path) -> None:
     out = package / "deep" / "out.jsonl"
     stats = write_pydocs(out, ["pkg"], processes=1)
-    found = {(str(row["source"]), row["kind"]): row for row in lines(out)}
-    assert list(found) == [
+    actual = {(str(row["source"]), row["kind"]): row for row in lines(out)}
+    assert list(actual) == [
         ("pkg", "module"),
         ("pkg.Thing", "class"),
         ("pkg.Thing.act", "method"),
@@ -92,7 +92,7 @@ def test_docstrings_of_every_kind_are_found_without_importing(package: Path) -> 
         ("pkg.docs.log", "function"),
         ("pkg.params", "module"),
     ]
-    assert found["pkg.Thing.act", "method"] == {
+    assert actual["pkg.Thing.act", "method"] == {
         "text": f"Act on {{x}}. {LONG}",
         "domain": "pkg",
         "source": "pkg.Thing.act",
@@ -102,17 +102,17 @@ def test_docstrings_of_every_kind_are_found_without_importing(package: Path) -> 
         "name": "act",
         "parameters": ["x", "rest", "y", "more"],
     }
-    assert found["pkg.Thing", "class"]["text"] == f"A thing.\n\n{LONG}"  # cleaned as by inspect.cleandoc
+    assert actual["pkg.Thing", "class"]["text"] == f"A thing.\n\n{LONG}"  # cleaned as by inspect.cleandoc
     assert (stats.excluded, stats.duplicate, stats.quarantined) == (1, 1, 1)
     assert "broken.py" in str(stats.quarantine[0])
 
 
 def test_attached_docstrings_lose_their_holes(package: Path) -> None:
     write_pydocs(package / "out.jsonl", ["pkg"], processes=1)
-    found = {str(row["source"]): row["text"] for row in lines(package / "out.jsonl")}
-    assert found["pkg.docs.abs"] == f"abs(x) -> y {{z}}\n\nArgs:\n\n{LONG}"
-    assert found["pkg.params"] == f"Summary.\n\n{LONG}"
-    assert found["pkg.docs.array"] == f"array(x)\n\n{LONG}"
+    actual = {str(row["source"]): row["text"] for row in lines(package / "out.jsonl")}
+    assert actual["pkg.docs.abs"] == f"abs(x) -> y {{z}}\n\nArgs:\n\n{LONG}"
+    assert actual["pkg.params"] == f"Summary.\n\n{LONG}"
+    assert actual["pkg.docs.array"] == f"array(x)\n\n{LONG}"
 
 
 def test_excluded_modules_and_names_leave_no_trace(package: Path) -> None:

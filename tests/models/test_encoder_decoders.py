@@ -79,19 +79,19 @@ def theirs_of(model: Any, batch: Batch) -> torch.Tensor:
             mask[n, : b - a] = 1
         sides |= {f"{name}input_ids": tokens, f"{name}attention_mask": mask}
     got = model(**sides)
-    found = got.logits if hasattr(got, "logits") else got.last_hidden_state
-    return found[sides["decoder_attention_mask"].bool()]
+    actual = got.logits if hasattr(got, "logits") else got.last_hidden_state
+    return actual[sides["decoder_attention_mask"].bool()]
 
 
 @torch.no_grad()
 def assert_same(model, other) -> None:
     model.eval()
     batch = batch_of()
-    mine = model(batch).last_hidden_state
+    ours = model(batch).last_hidden_state
     if "clm" in model.heads:
-        mine = model.heads["clm"](mine)
+        ours = model.heads["clm"](ours)
     want = theirs_of(other, batch)
-    assert float((mine - want).abs().max()) <= 1e-5 * max(1.0, float(want.abs().max()))
+    assert float((ours - want).abs().max()) <= 1e-5 * max(1.0, float(want.abs().max()))
     assert float(want.std()) > 1e-3
 
 
@@ -149,11 +149,11 @@ def test_a_cache_changes_nothing(name):
         tokens = torch.stack([batch.tokens[bounds[n] + step] for n in order])
         one = Batch(tokens, cache.layout([1] * len(order)), source=None if step else batch.source)
         rows.append((order, model(one, cache=cache).last_hidden_state))
-    found = torch.zeros_like(whole)
+    actual = torch.zeros_like(whole)
     for step, (live, hidden) in enumerate(rows):
         for place, n in enumerate(live):
-            found[bounds[n] + step] = hidden[place]
-    torch.testing.assert_close(found, whole, atol=2e-5, rtol=2e-5)
+            actual[bounds[n] + step] = hidden[place]
+    torch.testing.assert_close(actual, whole, atol=2e-5, rtol=2e-5)
 
 
 def test_a_classifier_reads_the_text_on_both_sides(tmp_path):
@@ -169,9 +169,9 @@ def test_a_classifier_reads_the_text_on_both_sides(tmp_path):
         tokens[n, : len(row)] = torch.from_numpy(row)
     with torch.no_grad():
         hidden = model(batch).last_hidden_state
-        mine = model.heads["classification"](hidden, batch.layout)
+        ours = model.heads["classification"](hidden, batch.layout)
         want = theirs(input_ids=tokens, attention_mask=(tokens != 1).long()).logits
-    torch.testing.assert_close(mine, want, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(ours, want, atol=1e-4, rtol=1e-4)
 
 
 def test_nothing_of_the_source_leaks_between_sequences_and_nothing_of_the_target_back():

@@ -42,8 +42,8 @@ def logits_of(model: LanguageModel, sequences: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("sequences", [1, 5, 20])
 def test_same_logits(model: LanguageModel, sequences: int) -> None:
-    found, wanted = logits_of(fuse(model), sequences), logits_of(model, sequences)
-    assert float((found - wanted).abs().max()) <= 1e-5 * max(1.0, float(wanted.abs().max()))
+    actual, wanted = logits_of(fuse(model), sequences), logits_of(model, sequences)
+    assert float((actual - wanted).abs().max()) <= 1e-5 * max(1.0, float(wanted.abs().max()))
 
 
 @pytest.mark.parametrize("sequences", [1, 5])

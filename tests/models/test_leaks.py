@@ -125,9 +125,9 @@ def test_a_model_that_sees_all_is_found_out(case: str) -> None:
         if isinstance(module, Attention):
             module.structure = BIDIRECTIONAL
     batch = batch_of(model)
-    found, expected = dependence(model, batch), allowed(batch, rule)
-    assert (found & ~expected).any()
-    assert torch.equal(found, allowed(batch, anything))
+    actual, expected = dependence(model, batch), allowed(batch, rule)
+    assert (actual & ~expected).any()
+    assert torch.equal(actual, allowed(batch, anything))
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "xlnet", "modernbert", "t5"])
@@ -139,8 +139,8 @@ def test_a_model_that_looks_across_sequences_is_found_out(family: str) -> None:
     joined = replace(batch, layout=Layout.of([batch.layout.total]))
     if batch.source is not None:
         joined = replace(joined, source=replace(batch.source, layout=Layout.of([batch.source.layout.total])))
-    found, expected = dependence(model, joined), allowed(batch, rule)
-    assert (found & ~expected).any()
+    actual, expected = dependence(model, joined), allowed(batch, rule)
+    assert (actual & ~expected).any()
 
 
 @pytest.mark.parametrize("family", ["bart", "marian", "t5"])
@@ -169,10 +169,10 @@ def test_the_query_stream_depends_on_what_comes_before_in_its_order() -> None:
         chosen = begin + rng.permutation(end - begin)[: (end - begin) // 2]
         order[chosen] = np.arange(len(chosen))
     rows = np.flatnonzero(order >= 0)
-    asked = replace(batch, order=torch.from_numpy(order), output_rows=OutputRows.of(rows, batch.layout))
+    requested = replace(batch, order=torch.from_numpy(order), output_rows=OutputRows.of(rows, batch.layout))
     expected = allowed(batch, anything)[:, rows] & torch.from_numpy(order[:, None] < order[None, rows])
-    found = dependence(model, asked)
-    assert torch.equal(found, expected)
-    assert found.any()
-    blind = torch.where(asked.order >= 0, 0, -1)  # all in one rank: none sees another, and the test tells
-    assert not torch.equal(dependence(model, replace(asked, order=blind)), expected)
+    actual = dependence(model, requested)
+    assert torch.equal(actual, expected)
+    assert actual.any()
+    blind = torch.where(requested.order >= 0, 0, -1)  # all in one rank: none sees another, and the test tells
+    assert not torch.equal(dependence(model, replace(requested, order=blind)), expected)

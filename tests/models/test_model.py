@@ -89,18 +89,18 @@ def test_the_last_layer_gives_the_rows_that_are_read(precision, checkpointing):
     torch.manual_seed(0)
     batch = ragged([torch.randint(5, 50, (n,)).tolist() for n in (8, 4, 10, 6, 4)])
     part, index = some_rows(batch), torch.tensor([7, 2, 12, 6, 8, 9])
-    found = []
+    actual = []
     for run in (pad_to_bucket(batch), part):
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             output = model(run)
             rows = output.at(index)
         (rows * torch.arange(6)[:, None]).sum().backward()
-        found.append([rows.detach(), *(p.grad.clone() for p in model.stack.parameters())])
+        actual.append([rows.detach(), *(p.grad.clone() for p in model.stack.parameters())])
         model.zero_grad()
         assert (output.rows is None) == (run is not part)
     assert len(output.last_hidden_state) == 16 < part.layout.total == 32
     tolerance = 1e-5 if precision == "fp32" else 4e-2
-    for whole, some in zip(*found, strict=True):
+    for whole, some in zip(*actual, strict=True):
         assert float((whole - some).norm()) <= tolerance * float(whole.norm() + 1e-2)
 
 

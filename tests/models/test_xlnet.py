@@ -79,7 +79,7 @@ def test_two_streams_are_theirs(tmp_path):
     model, theirs = pair(folder=tmp_path)
     batch, order = permuted([9, 17, 9, 2, 30])
     got = model(batch)
-    mine = model.heads["plm"](got.at(batch.output_rows.index))
+    ours = model.heads["plm"](got.at(batch.output_rows.index))
     want = []
     for n, rank in enumerate(order):
         a, b = batch.layout.bounds[n : n + 2]
@@ -93,7 +93,7 @@ def test_two_streams_are_theirs(tmp_path):
         mask = torch.from_numpy(hidden)[None].float()
         tokens = batch.tokens[None, a:b]
         want.append(theirs(input_ids=tokens, perm_mask=mask, target_mapping=mapping, use_mems=False).logits[0])
-    close(mine, torch.cat(want))
+    close(ours, torch.cat(want))
 
 
 @torch.no_grad()
@@ -104,11 +104,11 @@ def test_memory_is_theirs_and_reads_longer_texts(tmp_path):
     memory, mems = SegmentMemory(11), None
     for start, stop in ((0, 6), (6, 13), (13, 21)):
         batch = ragged([row[start:stop] for row in rows])
-        mine = model.heads["plm"](model(batch, memory=memory).last_hidden_state)
+        ours = model.heads["plm"](model(batch, memory=memory).last_hidden_state)
         tokens = torch.from_numpy(np.stack([row[start:stop] for row in rows]))
         got = theirs(input_ids=tokens, mems=mems, use_mems=True)
         mems = got.mems
-        close(mine, got.logits.flatten(0, 1))
+        close(ours, got.logits.flatten(0, 1))
     assert memory.layout.lengths == (11, 11)
 
 

@@ -143,8 +143,8 @@ def test_matmul_in_buckets(structure, waste, monkeypatch):
     buckets.plan_buckets.cache_clear()
     layout = Layout.of([33, 2, 30, 9, 0, 33, 1, 32, 28, 8])
     inputs = tensors(layout, layout, torch.float32)
-    found = len(buckets.plan_buckets(layout.bounds, layout.bounds, 3, torch.float32).buckets)
-    assert found == {0: 5, 600: 3, 1 << 15: 1}[waste]
+    actual = len(buckets.plan_buckets(layout.bounds, layout.bounds, 3, torch.float32).buckets)
+    assert actual == {0: 5, 600: 3, 1 << 15: 1}[waste]
     wanted = run("reference", inputs, layout, layout, structure)
     for got, want in zip(run("matmul", inputs, layout, layout, structure), wanted, strict=True):
         torch.testing.assert_close(got, want, atol=2e-5, rtol=2e-5)

@@ -76,15 +76,15 @@ def test_dropout_lanes_are_independent():
 
 
 def test_dropout_draws_are_uniform_and_independent():
-    found = []
+    actual = []
     for seed in range(40):
         torch.manual_seed(seed)
         lanes = _words(1 << 16).view(torch.int16).bitwise_and(0x7FFF)
         counts = torch.bincount(lanes.long() >> 7, minlength=256).double()
         chi = ((counts - 512).square() / 512).sum().item()
         kept = (lanes >= 3277).double() - 0.9
-        found.append([(chi - 255) / math.sqrt(2 * 255), *(_correlation(kept, lag) for lag in (1, 2, 128, 256))])
-    z = torch.tensor(found)
+        actual.append([(chi - 255) / math.sqrt(2 * 255), *(_correlation(kept, lag) for lag in (1, 2, 128, 256))])
+    z = torch.tensor(actual)
     assert z.mean(dim=0).abs().max() < 4 / math.sqrt(40)
     assert z.std(dim=0).max() < 1.5
 
@@ -205,12 +205,12 @@ def test_rotary_turns_by_distance_and_back():
 
 
 def test_sinusoidal_positions_are_those_of_the_paper():
-    found = Sinusoidal(None, 6)(torch.arange(4))
+    actual = Sinusoidal(None, 6)(torch.arange(4))
     for position in range(4):
         for pair in range(3):
             angle = position / 10000 ** (2 * pair / 6)
-            assert found[position, pair].item() == pytest.approx(math.sin(angle), abs=1e-6)
-            assert found[position, 3 + pair].item() == pytest.approx(math.cos(angle), abs=1e-6)
+            assert actual[position, pair].item() == pytest.approx(math.sin(angle), abs=1e-6)
+            assert actual[position, 3 + pair].item() == pytest.approx(math.cos(angle), abs=1e-6)
 
 
 def test_learned_positions_begin_at_their_offset():

@@ -26,8 +26,8 @@ def test_loss_and_gradients_are_those_of_torch(bias: bool, chunk: int) -> None:
     total, correct = linear_cross_entropy(hidden, weight, b, labels, chunk)
     torch.testing.assert_close(total, expected)
     assert int(correct) == int((logits.argmax(1) == labels).sum())
-    for found, want in zip(torch.autograd.grad(3.0 * total, inputs), wanted, strict=True):
-        torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-5)
+    for actual, want in zip(torch.autograd.grad(3.0 * total, inputs), wanted, strict=True):
+        torch.testing.assert_close(actual, want, rtol=1e-4, atol=1e-5)
 
 
 def test_blocks_of_rows_and_columns_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,9 +36,9 @@ def test_blocks_of_rows_and_columns_change_nothing(monkeypatch: pytest.MonkeyPat
     wanted = torch.autograd.grad(whole[0], [hidden, weight, bias])
     monkeypatch.setattr(cross_entropy_kernels, "_COLUMNS", 16)
     monkeypatch.setattr(cross_entropy_kernels, "_ROWS", {"cpu": 3})
-    found = linear_cross_entropy(hidden, weight, bias, labels, chunk=10)
-    torch.testing.assert_close(found, whole)
-    torch.testing.assert_close(torch.autograd.grad(found[0], [hidden, weight, bias]), wanted)
+    actual = linear_cross_entropy(hidden, weight, bias, labels, chunk=10)
+    torch.testing.assert_close(actual, whole)
+    torch.testing.assert_close(torch.autograd.grad(actual[0], [hidden, weight, bias]), wanted)
 
 
 def test_bf16_is_near_fp32() -> None:
@@ -50,8 +50,8 @@ def test_bf16_is_near_fp32() -> None:
     assert total.dtype == torch.float32
     assert [g.dtype for g in grads] == [torch.bfloat16, torch.float32, torch.float32]
     torch.testing.assert_close(total, expected, rtol=1e-2, atol=0.0)
-    for found, want in zip(grads, torch.autograd.grad(expected, [h, weight, bias]), strict=True):
-        assert (found.float() - want).norm() < 0.02 * want.norm()
+    for actual, want in zip(grads, torch.autograd.grad(expected, [h, weight, bias]), strict=True):
+        assert (actual.float() - want).norm() < 0.02 * want.norm()
 
 
 def test_autocast_computes_products_in_its_dtype() -> None:
@@ -104,13 +104,13 @@ def test_rows_without_a_label_count_for_nothing() -> None:
     torch.manual_seed(0)
     rows, weight, bias = torch.randn(7, 8), torch.randn(30, 8), torch.randn(30)
     labels = torch.randint(30, (5,))
-    found, grads = [], []
+    actual, grads = [], []
     for given in (rows[:5], rows):
         leaves = [part.clone().requires_grad_() for part in (given, weight, bias)]
         total, correct = linear_cross_entropy(leaves[0], leaves[1], leaves[2], labels, chunk=3)
-        found.append((total.detach(), correct))
+        actual.append((total.detach(), correct))
         grads.append(torch.autograd.grad(total, leaves))
-    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(actual[0], actual[1])
     torch.testing.assert_close(grads[0][0], grads[1][0][:5])
     assert not grads[1][0][5:].any()
     torch.testing.assert_close(grads[0][1:], grads[1][1:])
@@ -124,10 +124,10 @@ def test_sampled_cross_entropy_is_the_same_loss_with_tokens(count: int) -> None:
     bias, labels, drawn = torch.randn(50), torch.randint(50, (count,)), torch.rand(count, dtype=torch.float64)
     plain, right = linear_cross_entropy(hidden, weight, bias, labels, chunk=16)
     grads = torch.autograd.grad(plain, [hidden, weight])
-    loss, correct, made = sampled_cross_entropy(hidden, weight, bias, labels, drawn, chunk=16)
+    loss, correct, built = sampled_cross_entropy(hidden, weight, bias, labels, drawn, chunk=16)
     assert torch.equal(loss, plain)
     assert torch.equal(correct, right)
     for one, other in zip(torch.autograd.grad(loss, [hidden, weight]), grads, strict=True):
         assert torch.equal(one, other)
     cumulated = (hidden @ weight.t() + bias).double().softmax(dim=1).cumsum(dim=1)
-    assert made.tolist() == [int((row <= u).sum()) for row, u in zip(cumulated, drawn, strict=True)]
+    assert built.tolist() == [int((row <= u).sum()) for row, u in zip(cumulated, drawn, strict=True)]

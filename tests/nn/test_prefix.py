@@ -28,10 +28,10 @@ STRUCTURES = {
 def attention(structure, biased, length=4, key_heads=2):
     torch.manual_seed(0)
     relative = RelativeBias(4, 8, 16, both=structure is BIDIRECTIONAL) if biased else None
-    made = Attention(32, 4, structure, key_heads=key_heads, relative=relative)
-    made.prefix = LearnedPrefix(length, key_heads, 8)
-    made.prefix.reset_parameters(1.0)
-    return made
+    built = Attention(32, 4, structure, key_heads=key_heads, relative=relative)
+    built.prefix = LearnedPrefix(length, key_heads, 8)
+    built.prefix.reset_parameters(1.0)
+    return built
 
 
 def gradients(module, x, layout):

@@ -98,8 +98,8 @@ def gradient(kind: Any, parts: int, **fields: Any) -> tuple[float, dict[str, tor
     )  # fmt: skip
     samples, total = rows(12), 0.0
     for step in range(3):
-        made = [objective.build_batch(samples[n::parts], DRAW, step) for n in range(parts)]
-        result = train_step.run(step, made, {objective.name: 12}, 1.0)
+        built = [objective.build_batch(samples[n::parts], DRAW, step) for n in range(parts)]
+        result = train_step.run(step, built, {objective.name: 12}, 1.0)
         total += result.sums[objective.name] + result.norm
     return total, {name: p.detach().clone() for name, p in root.named_parameters()}, objective
 
@@ -165,16 +165,16 @@ def test_views_lose_and_move_exact_shares_uniformly() -> None:
     tokens = np.arange(10, 18)
     gone: Counter[int] = Counter()
     for n in range(50_000):  # two go each time
-        found = objective.altered(tokens, Draw(n))
-        assert len(found) == 6
-        gone.update(set(tokens.tolist()) - set(found.tolist()))
+        actual = objective.altered(tokens, Draw(n))
+        assert len(actual) == 6
+        gone.update(set(tokens.tolist()) - set(actual.tolist()))
     assert stats.chisquare([gone[token] for token in tokens.tolist()]).pvalue > 1e-4
     objective = make(Cert, deleted=0.0, moved=0.25)
     moved: Counter[int] = Counter()
     for n in range(50_000):
-        found = objective.altered(tokens, Draw(n))
-        assert sorted(found.tolist()) == tokens.tolist()
-        changed = tokens[found != tokens].tolist()
+        actual = objective.altered(tokens, Draw(n))
+        assert sorted(actual.tolist()) == tokens.tolist()
+        changed = tokens[actual != tokens].tolist()
         assert len(changed) == 2
         moved.update(changed)
     assert stats.chisquare([moved[token] for token in tokens.tolist()]).pvalue > 1e-4
@@ -192,8 +192,8 @@ def test_vectors_of_different_sentences_are_driven_apart(kind: Any) -> None:
     )
     accuracy = []
     for step in range(60):
-        made = objective.build_batch(samples, DRAW, step)
-        result = train_step.run(step, [made], {objective.name: 32}, 1.0)
+        built = objective.build_batch(samples, DRAW, step)
+        result = train_step.run(step, [built], {objective.name: 32}, 1.0)
         accuracy.append(result.correct[objective.name] / 32)
     texts = {tuple(row.tokens.tolist()) for row in samples}
     assert len(texts) == 32

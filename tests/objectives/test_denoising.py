@@ -69,10 +69,10 @@ def test_denoising_writes_the_whole_text() -> None:
     batch = make(Denoising).build_batch(rows(50), DRAW)
     for n in range(50):
         assert label_of(batch, n) == [CLS, *TEXT.tolist(), SEP]
-        found = source_of(batch, n)
-        assert found[0] == CLS
-        assert found[-1] == SEP
-        inner = found[1:-1]
+        actual = source_of(batch, n)
+        assert actual[0] == CLS
+        assert actual[-1] == SEP
+        inner = actual[1:-1]
         left = [t for t in inner if t != MASK]
         assert len(left) == len(set(left)) == len(TEXT) - round(0.3 * len(TEXT))
         assert set(left) <= set(TEXT.tolist())
@@ -96,11 +96,11 @@ def test_sentences_change_places_whole() -> None:
 def test_infilled_texts_keep_their_order_and_hide_exactly_the_share() -> None:
     counts, lengths, places = [], [], np.zeros(len(TEXT))
     for n in range(20_000):
-        found = denoise.infill(TEXT, Draw(n), 0.3, 3.0)
-        left = found[found != -1]
+        actual = denoise.infill(TEXT, Draw(n), 0.3, 3.0)
+        left = actual[actual != -1]
         assert (np.diff(left) > 0).all()
         assert len(left) == len(TEXT) - 7
-        counts.append(len(found) - len(left))
+        counts.append(len(actual) - len(left))
         places += ~np.isin(TEXT, left)
         lengths.append(denoise._spans(Draw(n).at("lengths"), 7, 3.0)[0])
     assert places.sum() == 20_000 * 7
@@ -148,8 +148,8 @@ def test_span_corruption_is_undone_by_its_target() -> None:
 
 
 def test_partitions_are_uniform() -> None:
-    found = [tuple(span._partition(5, 3, Draw(n)).tolist()) for n in range(100_000)]
-    counts = {parts: found.count(parts) for parts in set(found)}
+    actual = [tuple(span._partition(5, 3, Draw(n)).tolist()) for n in range(100_000)]
+    counts = {parts: actual.count(parts) for parts in set(actual)}
     assert len(counts) == 6  # 1 1 3, 1 3 1, 3 1 1, 1 2 2, 2 1 2, 2 2 1
     assert stats.chisquare(list(counts.values())).pvalue > 1e-4
     for length in (0, 1):

@@ -176,11 +176,11 @@ def test_a_batch_reads_what_its_members_read() -> None:
 def test_weights_change_over_the_steps() -> None:
     both = make({"mlm": {"weight": 1.0, "weight_start": 3.0, "weight_steps": 100}, "nsp": 1.0})
     rows, model = make_rows(both), FakeModel(SIZE)
-    found = {
+    actual = {
         step: [term.weight for term in both(model, both.build_batch(rows, DRAW, step))]
         for step in (0, 50, 100, 900, None)
     }
-    assert found == {0: [3.0, 1.0], 50: [2.0, 1.0], 100: [1.0, 1.0], 900: [1.0, 1.0], None: [1.0, 1.0]}
+    assert actual == {0: [3.0, 1.0], 50: [2.0, 1.0], 100: [1.0, 1.0], 900: [1.0, 1.0], None: [1.0, 1.0]}
     parts = make({"mlm": {"weight_start": 9.0, "weight_steps": 20_000}, "clm": 1.0})
     picked = np.array([parts.choose(DRAW, step) for step in range(40_000)])
     assert picked[:500].mean() == pytest.approx(0.1, abs=0.05)

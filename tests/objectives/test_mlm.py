@@ -163,11 +163,11 @@ def test_masks_do_not_depend_on_the_batch(units: str) -> None:
 def test_epochs_and_samples_and_seeds_differ() -> None:
     objective = make()
     tokens = np.arange(ORDINARY, ORDINARY + 100)
-    found = [
+    actual = [
         build(objective, [Row(sample, tokens)], draw)[1].targets["mlm"][0].tolist()
         for sample, draw in [((0, 0, 0), DRAW), ((0, 1, 0), DRAW), ((1, 0, 0), DRAW), ((0, 0, 0), Draw(4))]
     ]
-    assert len({tuple(places) for places in found}) == 4
+    assert len({tuple(places) for places in actual}) == 4
 
 
 @pytest.fixture(scope="module")
@@ -318,10 +318,10 @@ def test_a_span_becomes_one_thing() -> None:
 def test_a_share_that_falls_over_the_run() -> None:
     objective = make(rate=0.15, rate_start=0.45, rate_steps=100)
     rows = make_rows([100] * 4)
-    found = {
+    actual = {
         step: objective.counts(objective.build_batch(rows, DRAW, step))["mlm"] for step in (None, 0, 50, 99, 100, 500)
     }
-    assert found == {None: 60, 0: 180, 50: 120, 99: 60, 100: 60, 500: 60}
+    assert actual == {None: 60, 0: 180, 50: 120, 99: 60, 100: 60, 500: 60}
     assert objective.build_batch(rows, DRAW, 3).step == 3
 
 

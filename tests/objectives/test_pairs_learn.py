@@ -20,11 +20,11 @@ CASES["structure"] = CASES["nsp"]
 
 def rows() -> list[Row]:
     rng = np.random.default_rng(0)
-    made = []
+    built = []
     for n in range(16):
         tokens, other = rng.integers(5, 100, 12), rng.integers(5, 100, 12)
-        made.append(Row((0, 0, n), tokens, np.array([0, 4, 8]), other=other, stops=np.array([4, 8, 12])))
-    return made
+        built.append(Row((0, 0, n), tokens, np.array([0, 4, 8]), other=other, stops=np.array([4, 8, 12])))
+    return built
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -31,18 +31,18 @@ def rows(lengths):
 @pytest.mark.parametrize("rate", [1 / 6, 0.5, 1.0])
 def test_an_exact_fraction_is_chosen_at_any_length(length, rate):
     for seed in range(200):
-        found = choose_spans(length, Draw(seed), rate, 5)
-        assert len(found) == max(1, round(rate * length))
-        assert (np.diff(found) > 0).all()
-        assert 0 <= found[0] <= found[-1] < length
+        actual = choose_spans(length, Draw(seed), rate, 5)
+        assert len(actual) == max(1, round(rate * length))
+        assert (np.diff(actual) > 0).all()
+        assert 0 <= actual[0] <= actual[-1] < length
 
 
 def test_spans_have_the_odds_of_the_authors_and_lie_everywhere():
     sizes, places = np.zeros(6, int), np.zeros(600)
     for seed in range(2000):
-        found = choose_spans(600, Draw(seed), 1 / 6, 5)
-        places[found] += 1
-        runs = np.split(found, np.flatnonzero(np.diff(found) > 1) + 1)
+        actual = choose_spans(600, Draw(seed), 1 / 6, 5)
+        places[actual] += 1
+        runs = np.split(actual, np.flatnonzero(np.diff(actual) > 1) + 1)
         for run in runs:
             sizes[min(len(run), 5)] += 1
     fractions = sizes[1:4] / sizes[1:].sum()
@@ -111,8 +111,8 @@ def test_memory_is_cut_off_by_key_and_nothing_is_lost():
     some = objective.build_batch(samples[3:4], DRAW)
     assert some.source.layout.lengths == (cuts[3],)
     many = [Row((0, 0, n), np.arange(5, 25)) for n in range(100_000)]
-    found = np.array(objective.prepare(many, DRAW).source.layout.lengths)
-    assert stats.chisquare(np.bincount(found, minlength=7)[1:]).pvalue > 1e-4
+    actual = np.array(objective.prepare(many, DRAW).source.layout.lengths)
+    assert stats.chisquare(np.bincount(actual, minlength=7)[1:]).pvalue > 1e-4
     assert objective.prepare(rows([1, 2]), DRAW).source.layout.lengths == (0, 1)
     assert make().build_batch(samples, DRAW).source is None
 

@@ -58,12 +58,12 @@ def test_a_step_is_what_the_slow_reference_makes() -> None:
             token += 1
         read[index[k]] = token
     truth = (read != whole).float()
-    asked = torch.tensor([n for n, token in enumerate(whole.tolist()) if token >= 5])
-    answer = model.heads["rtd"](model(replace(batch, tokens=read, output_rows=None)).last_hidden_state[asked])
-    want = F.binary_cross_entropy_with_logits(answer, truth[asked], reduction="sum")
+    requested = torch.tensor([n for n, token in enumerate(whole.tolist()) if token >= 5])
+    answer = model.heads["rtd"](model(replace(batch, tokens=read, output_rows=None)).last_hidden_state[requested])
+    want = F.binary_cross_entropy_with_logits(answer, truth[requested], reduction="sum")
     torch.testing.assert_close(discriminator.sum, want)
-    assert discriminator.count == len(asked) == objective.counts(batch)["rtd"]
-    assert int(discriminator.correct) == int(((answer > 0) == (truth[asked] > 0)).sum())
+    assert discriminator.count == len(requested) == objective.counts(batch)["rtd"]
+    assert int(discriminator.correct) == int(((answer > 0) == (truth[requested] > 0)).sum())
     assert (generator.weight, discriminator.weight) == (1.0, 50.0)
 
 
@@ -75,10 +75,10 @@ def test_samples_follow_the_generator_s_distribution() -> None:
     with torch.no_grad():
         head.weight.mul_(20)
         expected = head(row).softmax(dim=1)[0].double().numpy()
-        _, _, made = head.sampled_loss(row.expand(100_000, -1), torch.zeros(100_000, dtype=torch.long), drawn)
-    found = np.bincount(made.numpy(), minlength=100)
+        _, _, built = head.sampled_loss(row.expand(100_000, -1), torch.zeros(100_000, dtype=torch.long), drawn)
+    actual = np.bincount(built.numpy(), minlength=100)
     common = expected > 1e-4
-    counts = np.append(found[common], found[~common].sum())
+    counts = np.append(actual[common], actual[~common].sum())
     fractions = np.append(expected[common], expected[~common].sum())
     assert common.sum() > 5
     assert stats.chisquare(counts, fractions / fractions.sum() * 100_000).pvalue > 1e-4

@@ -90,8 +90,8 @@ def corrupt_spans(tokens: list[int], rate: float, mean: float, draw: Draw) -> tu
 def test_span_corruption(length: int, seed: int, rate: float, mean: float) -> None:
     sample = row(length, seed)
     ((source, target),) = make(SpanCorruption, rate=rate, mean_span=mean).pairs([sample], DRAW)
-    found = corrupt_spans(sample.tokens.tolist(), rate, mean, key_of("span", sample))
-    assert ([CLS, *found[0], SEP], [CLS, *found[1], SEP]) == (source.tolist(), target.tolist())
+    actual = corrupt_spans(sample.tokens.tolist(), rate, mean, key_of("span", sample))
+    assert ([CLS, *actual[0], SEP], [CLS, *actual[1], SEP]) == (source.tolist(), target.tolist())
 
 
 @given(st.integers(2, 60), seeds, st.sampled_from([(0.0, 1.0), (0.3, 0.6), (0.5, 0.5), (1.0, 1.0)]))
@@ -255,12 +255,12 @@ def test_what_permutation_chose_too_much_is_dropped_from_the_end(length: int) ->
     for seed in range(200):
         sample = row(length, seed)
         draw = key_of("plm", sample)
-        found = sorted(permute(length, 1 / 6, 5, draw))
+        actual = sorted(permute(length, 1 / 6, 5, draw))
         batch = plm.build_batch([sample], DRAW)
-        assert [n - 1 for n in batch.targets["plm"][0].tolist()] == found
+        assert [n - 1 for n in batch.targets["plm"][0].tolist()] == actual
         walked = sorted(permute(length, 1 / 6, 5, draw) | _walk(length, draw))
-        dropped += len(walked) > len(found)
-        assert not [place for place in walked if place not in found and place < found[-1]]
+        dropped += len(walked) > len(actual)
+        assert not [place for place in walked if place not in actual and place < actual[-1]]
     assert dropped > 20
 
 

@@ -121,14 +121,14 @@ def test_muons_state_is_in_the_checkpoint(tmp_path):
 def test_steps_are_nearly_orthogonal_whatever_the_shape(products):
     torch.manual_seed(0)
     given = [torch.randn(8, 8), torch.randn(8, 32), torch.randn(32, 8), 1e-3 * torch.randn(8, 8)]
-    for matrix, found in zip(given, orthogonal(given, products), strict=True):
-        assert found.dtype == products
-        assert found.shape == matrix.shape
-        values = torch.linalg.svdvals(found.float())
+    for matrix, actual in zip(given, orthogonal(given, products), strict=True):
+        assert actual.dtype == products
+        assert actual.shape == matrix.shape
+        values = torch.linalg.svdvals(actual.float())
         assert values.min() > 0.5
         assert values.max() < 1.4
         u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-        assert float((found.float() * (u @ v)).sum() / found.float().norm() / (u @ v).norm()) > 0.95
+        assert float((actual.float() * (u @ v)).sum() / actual.float().norm() / (u @ v).norm()) > 0.95
 
 
 def test_the_schedule_multiplies_each_groups_own_rate():

@@ -47,9 +47,9 @@ class Checker(HTMLParser):
 
 def line(step: int, **more: float) -> dict[str, Any]:
     loss = 3 + 5 / step
-    found = {"step": step, "tokens": step * 4096, "samples": step * 32, "epoch": step / 100, "time": step * 0.1}
+    actual = {"step": step, "tokens": step * 4096, "samples": step * 32, "epoch": step / 100, "time": step * 0.1}
     own = {"loss": loss + 0.7, "loss/mlm": loss, "loss/nsp": 0.7, "lr": 1e-3, "grad_norm": 1.0, "data_wait": 0.01}
-    return {**found, **own, "tokens_per_second": 40_000.0 + step, "gemm_utilization": 0.4, **more}
+    return {**actual, **own, "tokens_per_second": 40_000.0 + step, "gemm_utilization": 0.4, **more}
 
 
 def make_run(folder: Path, rows: list[dict[str, Any]], **files: Any) -> Path:

@@ -25,9 +25,9 @@ SPLITS = [MemorySplit([[5, 8, 9], [1], [20, 3, 3, 40]]), MemorySplit([[30], [7, 
 
 
 def windows(view: View, store: int = 0, epoch: int = 0) -> Windows:
-    found = view.read(np.arange(len(view)), store, epoch, DRAW)
-    assert isinstance(found, Windows)
-    return found
+    actual = view.read(np.arange(len(view)), store, epoch, DRAW)
+    assert isinstance(actual, Windows)
+    return actual
 
 
 def check_equal(rows: Windows, expected: list[Row]) -> None:
@@ -35,9 +35,9 @@ def check_equal(rows: Windows, expected: list[Row]) -> None:
     assert [row.tokens.tolist() for row in rows] == [row.tokens.tolist() for row in expected]
     assert names_of(rows).tolist() == names_of(expected).tolist()
     assert sizes_of(rows).tolist() == sizes_of(expected).tolist() == [row.size for row in expected]
-    for mine, theirs in zip(run_of(rows), run_of(expected), strict=True):
-        assert mine.dtype == theirs.dtype == np.int64
-        assert mine.tolist() == theirs.tolist()
+    for ours, theirs in zip(run_of(rows), run_of(expected), strict=True):
+        assert ours.dtype == theirs.dtype == np.int64
+        assert ours.tolist() == theirs.tolist()
 
 
 @pytest.mark.parametrize("kind", [StreamView, DocumentView])
@@ -76,9 +76,9 @@ def test_rows_of_several_stores_are_joined_and_picked() -> None:
 @pytest.mark.parametrize("parts", [1, 3])
 def test_windows_are_dealt_as_rows_are(parts: int) -> None:
     rows = windows(DocumentView(SPLITS[0], 6))
-    for mine, theirs in zip(partition(rows, parts), partition(list(rows), parts), strict=True):
-        assert isinstance(mine, Windows)
-        check_equal(mine, list(theirs))
+    for ours, theirs in zip(partition(rows, parts), partition(list(rows), parts), strict=True):
+        assert isinstance(ours, Windows)
+        check_equal(ours, list(theirs))
 
 
 VOCABULARIES = [make_vocabulary(), make_decoder_vocabulary()]
@@ -109,11 +109,11 @@ def test_batches_of_windows_are_those_of_their_rows(width: int) -> None:
     ]
     for objective, view in objectives:
         rows = windows(view)
-        mine, theirs = objective.build_batch(rows, DRAW), objective.build_batch(list(rows), DRAW)
-        assert torch.equal(mine.tokens, theirs.tokens)
-        assert mine.layout.lengths == theirs.layout.lengths
-        assert torch.equal(mine.layout.offsets, theirs.layout.offsets)
-        assert mine.samples.tolist() == theirs.samples.tolist()
-        for name, (index, label) in mine.targets.items():
+        ours, theirs = objective.build_batch(rows, DRAW), objective.build_batch(list(rows), DRAW)
+        assert torch.equal(ours.tokens, theirs.tokens)
+        assert ours.layout.lengths == theirs.layout.lengths
+        assert torch.equal(ours.layout.offsets, theirs.layout.offsets)
+        assert ours.samples.tolist() == theirs.samples.tolist()
+        for name, (index, label) in ours.targets.items():
             assert torch.equal(index, theirs.targets[name][0])
             assert torch.equal(label, theirs.targets[name][1])

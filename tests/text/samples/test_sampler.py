@@ -145,11 +145,11 @@ def test_a_window_groups_lengths_without_moving_samples_out_of_it(budget: dict[s
     order = [index for rows in walk(plain, 200)[0] for _, _, index in names(rows)]
     sampler = Sampler([view], [1.0], DRAW, window=64, **budget)
     batches, cursors = walk(sampler, 60)
-    found = [index for rows in batches for _, epoch, index in names(rows) if epoch == 0]
+    actual = [index for rows in batches for _, epoch, index in names(rows) if epoch == 0]
     size = sampler._widths[0]
     assert size in range(64, 72)
     for start in range(0, 200, size):
-        assert sorted(found[start : start + size]) == sorted(order[start : start + size])
+        assert sorted(actual[start : start + size]) == sorted(order[start : start + size])
     spread = [np.ptp([row.size for row in rows]) for rows in batches[:20]]
     assert np.median(spread) < 15
     means = [np.mean([row.size for row in rows]) for rows in batches[:8]]

@@ -136,8 +136,8 @@ def test_the_other_text_begins_a_sentence_of_another_document(layout: list[list[
 def test_the_other_text_is_drawn_from_all_documents_by_key() -> None:
     split = MemorySplit([[4, 4, 4]] * 50)
     view = PairsView(split, 12)
-    found = [int(row.other[0]) for epoch in range(60) for row in read_all(view, epoch=epoch) if row.other is not None]
-    assert len(set(found)) > 45
+    actual = [int(row.other[0]) for epoch in range(60) for row in read_all(view, epoch=epoch) if row.other is not None]
+    assert len(set(actual)) > 45
     again = view.read(np.array([7, 3]), 0, 5, DRAW)
     whole = read_all(view, epoch=5)
     assert [r.other.tolist() for r in again if r.other is not None] == [

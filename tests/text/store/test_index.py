@@ -121,16 +121,16 @@ def test_views_are_the_same_with_and_without(
     monkeypatch.setattr(store_module, "_MIN_KEPT", 0)
     for _ in range(2):
         store = TokenStore.open(path)
-        found = build_view(store.split("train"), view, 20, lookahead, pack)
+        actual = build_view(store.split("train"), view, 20, lookahead, pack)
         index = np.arange(len(plain))
-        assert len(found) == len(plain) > 200
-        assert found.data_stats() == plain.data_stats()
-        assert found.lengths(index).tolist() == plain.lengths(index).tolist()
-        rows = zip(found.read(index, 0, 1, Draw(1)), plain.read(index, 0, 1, Draw(1)), strict=True)
-        for mine, theirs in rows:
-            assert mine.tokens.tolist() == theirs.tokens.tolist()
-            assert (mine.other is None) == (theirs.other is None)
-            assert mine.other is None or theirs.other is None or mine.other.tolist() == theirs.other.tolist()
+        assert len(actual) == len(plain) > 200
+        assert actual.data_stats() == plain.data_stats()
+        assert actual.lengths(index).tolist() == plain.lengths(index).tolist()
+        rows = zip(actual.read(index, 0, 1, Draw(1)), plain.read(index, 0, 1, Draw(1)), strict=True)
+        for ours, theirs in rows:
+            assert ours.tokens.tolist() == theirs.tokens.tolist()
+            assert (ours.other is None) == (theirs.other is None)
+            assert ours.other is None or theirs.other is None or ours.other.tolist() == theirs.other.tolist()
         store.verify()
     assert len(list((path / "index").iterdir())) == 1
     other = build_view(store.split("train"), view, 30, lookahead, pack)

@@ -68,15 +68,15 @@ def test_any_number_of_processes_gives_the_same_bytes(kind: str, tmp_path: Path)
     rows = documents(600)
     tokenizer = train_tokenizer((row["text"] for row in rows), TokenizerConfig(kind=kind, vocab_size=400))
     source = write(tmp_path / "text.jsonl", [*rows, *rows[:50]])
-    found = [
+    actual = [
         content(
             prepare(source, tokenizer, tmp_path / f"{n}" / "store", PrepareConfig(processes=n, shard_tokens=5000)).path
         )
         for n in (1, 2, 8)
     ]
-    assert found[0] == found[1] == found[2]
-    assert "manifest.json" in found[0]
-    assert sum(name.startswith("train-tokens") for name in found[0]) > 2
+    assert actual[0] == actual[1] == actual[2]
+    assert "manifest.json" in actual[0]
+    assert sum(name.startswith("train-tokens") for name in actual[0]) > 2
 
 
 ODD_CORPORA = {
@@ -103,8 +103,8 @@ def test_no_document_and_no_sentence_is_lost(kind: str, workers: int, tokenizer:
     assert sum(split.token_count for split in splits) == whole
     for view in ("stream", "sentence", "sentences"):
         for split in splits:
-            found = build_view(split, view, 16).data_stats()
-            assert found["tokens"] == split.token_count == found["used"] + found.get("end", 0) + found["cut"]
+            actual = build_view(split, view, 16).data_stats()
+            assert actual["tokens"] == split.token_count == actual["used"] + actual.get("end", 0) + actual["cut"]
 
 
 @pytest.mark.parametrize("kind", ["one document", "one-sentence documents", "all of them"])
@@ -251,10 +251,10 @@ def test_a_worker_that_dies_is_reported(tokenizer: Tokenizer, tmp_path: Path) ->
 def test_existing_outputs(tokenizer: Tokenizer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = write(tmp_path / "text.jsonl", documents(100))
     output = tmp_path / "store"
-    made = prepare(source, tokenizer, output)
+    built = prepare(source, tokenizer, output)
     before = output.stat().st_ino
     with caplog.at_level("INFO"):
-        assert prepare(source, tokenizer, output).fingerprint == made.fingerprint
+        assert prepare(source, tokenizer, output).fingerprint == built.fingerprint
     assert "used as it is" in caplog.text
     assert output.stat().st_ino == before
 
@@ -271,7 +271,7 @@ def test_existing_outputs(tokenizer: Tokenizer, tmp_path: Path, caplog: pytest.L
             call()
     assert output.stat().st_ino == before
     replaced = prepare(tmp_path / "b.jsonl", tokenizer, output, PrepareConfig(overwrite=True))
-    assert replaced.fingerprint != made.fingerprint
+    assert replaced.fingerprint != built.fingerprint
     (output / "train-tokens-00000.npy").write_bytes(b"")
     with pytest.raises(CannotCreateError, match="truncated"):
         prepare(tmp_path / "b.jsonl", tokenizer, output)

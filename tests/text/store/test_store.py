@@ -30,7 +30,7 @@ def store(tokenizer: Tokenizer, tmp_path: Path) -> TokenStore:
 
 
 def test_documents_and_sentences_come_back(store: TokenStore, tokenizer: Tokenizer) -> None:
-    found: dict[str, list[int]] = {}
+    actual: dict[str, list[int]] = {}
     for name in ("train", "validation"):
         split = store.split(name)
         offsets = split.document_offsets
@@ -40,12 +40,12 @@ def test_documents_and_sentences_come_back(store: TokenStore, tokenizer: Tokeniz
         for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
             run = split.read(start, stop)
             assert run[-1] == tokenizer.vocabulary.end
-            found[tokenizer.decode(run)] = [s - start for s in split.sentence_offsets.tolist() if start <= s < stop]
-    assert len(found) == len(TEXT)
+            actual[tokenizer.decode(run)] = [s - start for s in split.sentence_offsets.tolist() if start <= s < stop]
+    assert len(actual) == len(TEXT)
     for text in TEXT:
         ids = tokenizer.encode(text)
         second = len(tokenizer.encode(text.partition(". ")[0] + "."))
-        assert found[tokenizer.decode(ids)] == [0, second]
+        assert actual[tokenizer.decode(ids)] == [0, second]
 
 
 def test_read_across_shards(store: TokenStore) -> None:
@@ -60,9 +60,9 @@ def test_read_across_shards(store: TokenStore) -> None:
         (7, 7),
         (split.token_count,) * 2,
     ):
-        found = split.read(start, stop)
-        assert found.dtype == np.int64
-        np.testing.assert_array_equal(found, whole[start:stop])
+        actual = split.read(start, stop)
+        assert actual.dtype == np.int64
+        np.testing.assert_array_equal(actual, whole[start:stop])
     for start, stop in ((-1, 3), (0, split.token_count + 1), (5, 4)):
         with pytest.raises(IndexError):
             split.read(start, stop)
@@ -77,10 +77,10 @@ def test_runs_are_read_together_as_one_by_one(tokenizer: Tokenizer, tmp_path: Pa
     for sizes in (np.full(40, 30), random.integers(0, 50, 40), np.zeros(3, np.int64), np.full(2, 3500)):
         start = random.integers(0, split.token_count - sizes)
         start[-1] = split.token_count - sizes[-1]
-        found = split.read_runs(start, start + sizes)
-        assert found.dtype == np.int64
+        actual = split.read_runs(start, start + sizes)
+        assert actual.dtype == np.int64
         expected = [split.read(a, a + size) for a, size in zip(start.tolist(), sizes.tolist(), strict=True)]
-        np.testing.assert_array_equal(found, np.concatenate(expected))
+        np.testing.assert_array_equal(actual, np.concatenate(expected))
     assert split.read_runs(np.zeros(0, np.int64), np.zeros(0, np.int64)).tolist() == []
     with pytest.raises(IndexError):
         split.read_runs(np.array([0, split.token_count - 1]), np.array([2, split.token_count + 1]))
