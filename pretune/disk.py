@@ -11,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import io
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +22,8 @@ from typing import IO, Literal, Self
 from pretune.errors import CannotCreateError, StorageError
 
 Existing = Literal["refuse", "replace", "merge"]
+Files = dict[str, dict[str, int | str]]
+MANIFEST = "manifest.json"
 _NO_ACCESS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOENT),
     *(errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG),
@@ -254,3 +257,43 @@ def _lock(path: Path, target: Path, flags: int, *, folder: bool = False, wait: b
 def _free_mebibytes(path: Path) -> int:
     existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     return shutil.disk_usage(existing).free >> 20
+
+
+def seal(directory: Path) -> None:
+    """Syncs every file of a directory to disk, reads it back, and writes the manifest last."""
+    files: Files = {}
+    for path in sorted(directory.iterdir()):
+        sync(path)
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    write_synced(directory / MANIFEST, _canonical(files))
+    sync(directory)
+
+
+def problem(directory: Path) -> str | None:
+    """Why a sealed folder cannot be used; None if every byte is as its manifest says."""
+    try:
+        text = (directory / MANIFEST).read_bytes()
+        manifest = json.loads(text)
+        files = manifest["files"]
+        if _canonical(files) != text:
+            return f"{MANIFEST} was changed"
+        present = {entry.name for entry in directory.iterdir()} - {MANIFEST}
+        if present != set(files):
+            return f"files are {', '.join(sorted(present))}, the manifest names {', '.join(sorted(files))}"
+        for name, known in files.items():
+            size = (directory / name).stat().st_size
+            if size != known["bytes"]:
+                return f"{name} has {size} bytes instead of {known['bytes']}"
+            if sha256(directory / name) != known["sha256"]:
+                return f"{name} does not match its SHA-256"
+    except FileNotFoundError as error:
+        return f"{Path(str(error.filename)).name} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} cannot be read: {error}"
+    return None
+
+
+def _canonical(files: Files) -> bytes:
+    body = json.dumps(files, sort_keys=True)
+    own = hashlib.sha256(body.encode()).hexdigest()
+    return (json.dumps({"files": files, "sha256": own}, sort_keys=True, indent=1) + "\n").encode()

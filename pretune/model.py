@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from pretune.errors import DataError, UsageError
+from pretune.errors import UsageError
 from pretune.evaluate.embed import Embedder, budget_of
 from pretune.evaluate.engine import evaluate_examples, predict_examples
 from pretune.evaluate.fill import Guess, fill
 from pretune.evaluate.likelihood import Masking, Score, score
-from pretune.evaluate.read import read_network, read_unrounded
+from pretune.evaluate.read import Source, find_source, read_unrounded, read_with_tokenizer
 from pretune.evaluate.recorded import trained_task
 from pretune.evaluate.stores import evaluate_folder
 from pretune.generate.defaults import resolve_options
@@ -28,6 +28,7 @@ from pretune.generate.session import context_length, encode_prompts
 from pretune.interop.description import labelled_role
 from pretune.interop.export import Exported, Format, export_model
 from pretune.interop.model_tokenizer import fit_tokenizer
+from pretune.interop.run_folder import Step
 from pretune.interop.weights import SHARD_BYTES
 from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel
@@ -51,37 +52,33 @@ _log = logging.getLogger("pretune")
 
 
 def load(
-    path: Path | str, device: str = "auto", precision: Precision = "auto", tokenizer: Path | str | None = None
+    path: Path | str,
+    device: str = "auto",
+    precision: Precision = "auto",
+    tokenizer: Path | str | None = None,
+    step: Step | None = None,
 ) -> Model:
     """Read a model and its tokenizer, for use.
 
     Args:
-        path: a folder in the Hugging Face layout, such as a finished run directory.
+        path: a folder in the Hugging Face layout, such as a finished run directory; or a checkpoint of a run.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: dtype of matmuls; `auto` uses bf16 where the hardware has a unit for it.
         tokenizer: folder or file, where it is not in the model's folder.
+        step: of a run, finished or not, the weights of a checkpoint: `best`, `last` or its number.
 
     Raises:
-        MissingInputError: nothing there.
-        DataError: files that are not a model or a tokenizer, or a tokenizer that does not fit the model.
-        UsageError: an unknown or missing device.
+        MissingInputError, DataError, UsageError: see `find_source` and `read_with_tokenizer`; or no such device.
     """
     torch_device = choose(device)
-    own = Tokenizer.load(path if tokenizer is None else tokenizer)
-    network = read_network(Path(path), own)
-    if own.vocabulary.size > network.vocab_size:
-        raise DataError(
-            f"{tokenizer or path}: the tokenizer has {own.vocabulary.size} tokens, the model of {path} only "
-            f"{network.vocab_size}; use the tokenizer that the model was trained with"
-        )
-    if network.loaded is not None:
-        network.loaded.notes += own.notes
-    _warn(network.loaded.messages() if network.loaded is not None else ())
+    source = find_source(Path(path), step)
+    network, own = read_with_tokenizer(source, tokenizer)
+    _warn([*source.notes, *(network.loaded.messages() if network.loaded is not None else ())])
     chosen = choose_precision(precision, torch_device)
     _log.info("%s", chosen)
     if chosen.name == "bf16":
         cast_to_bf16(network)
-    return Model(network.to(torch_device).eval(), own, Path(path))
+    return Model(network.to(torch_device).eval(), own, source)
 
 
 class Model:
@@ -90,13 +87,13 @@ class Model:
     Args:
         network: on its device; it is not changed.
         tokenizer: that it was trained with.
-        folder: where it was read, for messages.
+        source: where it was read: a folder, or a step of a run.
     """
 
-    def __init__(self, network: LanguageModel, tokenizer: Tokenizer, folder: Path | str = ".") -> None:
+    def __init__(self, network: LanguageModel, tokenizer: Tokenizer, source: Source | Path | str = ".") -> None:
         self.network = network
         self.tokenizer = fit_tokenizer(tokenizer, network)
-        self.folder = Path(folder)
+        self._source = source if isinstance(source, Source) else Source(Path(source))
         self._is_bf16 = is_bf16(network)
 
     @cached_property
@@ -159,7 +156,7 @@ class Model:
         """
         settings = {"truncate": truncate, "columns": columns}
         overrides = {name: value for name, value in settings.items() if value is not None}
-        return trained_task(self.network, self.tokenizer.vocabulary, self.folder, task, overrides)
+        return trained_task(self.network, self.tokenizer.vocabulary, self._source.folder, task, overrides)
 
     def predict(
         self,
@@ -351,7 +348,7 @@ class Model:
             self.tokenizer,
             path,
             objective,
-            model_folder=self.folder,
+            model_folder=self._source.folder,
             split=split,
             length=size,
             pack=pack,
@@ -381,7 +378,7 @@ class Model:
             CannotCreateError: the directory holds another model.
         """
         return export_model(
-            read_unrounded(self.network, self.folder, self.tokenizer) if self._is_bf16 else self.network,
+            read_unrounded(self.network, self._source, self.tokenizer) if self._is_bf16 else self.network,
             directory,
             self.tokenizer,
             format=format,

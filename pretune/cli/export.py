@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from pretune.cli.loading import OfStep, parse_step
 from pretune.cli.session import DEFAULT, Common
 from pretune.errors import UsageError
 
@@ -19,6 +20,7 @@ def export(
     format: Literal["fp32", "bf16", "fp16"] = "fp32",
     max_shard_gb: float = 5.0,
     pooling: Pooling | None = None,
+    step: OfStep = None,
     session: Common = DEFAULT,
 ) -> None:
     """Export a model to the files of `transformers`, read them back and compare.
@@ -41,7 +43,8 @@ def export(
     session.say(f"exporting {model} for transformers -> {output}")
     from pretune import api
 
-    loaded = api.load(model, device=session.device or "cpu", precision="fp32")
+    chosen = parse_step(step)
+    loaded = api.load(model, device=session.device or "cpu", precision="fp32", step=chosen)
     result = loaded.export(output, format=format, max_shard_bytes=max(1, int(max_shard_gb * 1e9)), pooling=pooling)
     cost = f"; rounding to {format} changes outputs by {result.difference:.1e} of their size"
     cost = "" if format == "fp32" else cost

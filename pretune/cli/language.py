@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from pretune.cli.inputs import NO_FLAGS, RowFlags, Rows, TextRow, chunks, columns_of, read_rows, say_columns
-from pretune.cli.loading import load_model, written
+from pretune.cli.loading import OfStep, load_model, written
 from pretune.cli.outputs import LINES, TABLES, RowWriter, check_name, open_output, open_rows
 from pretune.cli.session import DEFAULT, Common, Session
 from pretune.errors import UsageError
@@ -31,6 +31,7 @@ def fill(
     second_column: str | None = None,
     top: int = 5,
     as_json: Json = False,
+    step: OfStep = None,
     session: Common = DEFAULT,
 ) -> None:
     """Predict the token at each mask of a text, such as "Paris is the [MASK] of France."
@@ -45,7 +46,7 @@ def fill(
     if top < 1:
         raise UsageError(f"--top {top}: expected at least 1")
     check_name(rows.output)
-    loaded = load_model(model, session)
+    loaded = load_model(model, session, step=step)
     _say_columns(session, rows, loaded, second_column)
     with open_output(rows.output) as file:
         writer = _row_writer(file, rows, as_json)
@@ -115,6 +116,7 @@ def generate(
     rows: Rows = NO_FLAGS,
     decoding: Decoding = NO_DECODING,
     as_json: Json = False,
+    step: OfStep = None,
     session: Common = DEFAULT,
 ) -> None:
     """Continue prompts, or generate from them with an encoder-decoder.
@@ -129,7 +131,7 @@ def generate(
     """
     options: Any = decoding.options()
     check_name(rows.output)
-    loaded = load_model(model, session)
+    loaded = load_model(model, session, step=step)
     _say_columns(session, rows, loaded)
     _say_decoding(session, loaded, options)
     with open_output(rows.output) as file:
@@ -185,6 +187,7 @@ def score(
     source_column: str | None = None,
     masking: Literal["token", "word"] = "token",
     special_tokens: Special = None,
+    step: OfStep = None,
     session: Common = DEFAULT,
 ) -> None:
     """Score texts by log probability and by bits per byte, which is comparable across tokenizers.
@@ -201,7 +204,7 @@ def score(
         special_tokens: read names of special tokens, such as <extra_id_0>, as the tokens; by default as in generate.
     """
     check_name(rows.output)
-    loaded = load_model(model, session, "fp32")  # scores are compared, so they are not rounded
+    loaded = load_model(model, session, "fp32", step)  # scores are compared, so they are not rounded
     _say_columns(session, rows, loaded, source_column)
     total, count = None, 0
     with open_rows(rows.output) as writer:

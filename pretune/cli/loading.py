@@ -4,24 +4,56 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from pretune.errors import UsageError
 
 if TYPE_CHECKING:
     from pretune.api import Model
     from pretune.cli.session import Session
 
+OfStep = Annotated[
+    str | None, Parameter(name="--step", help="of a run, finished or not: the weights of step best, last or N.")
+]
 
-def load_model(path: Path, session: Session, precision: Literal["auto", "fp32"] = "auto") -> Model:
+
+def load_model(
+    path: Path, session: Session, precision: Literal["auto", "fp32"] = "auto", step: str | None = None
+) -> Model:
     """Loads a model, after the process is set up for it.
 
     Args:
         precision: the verb's own default.
+        step: what `--step` says.
+
+    Raises:
+        UsageError: `--step` says neither best, last nor a number.
     """
+    chosen = parse_step(step)
     session.start()
     session.say(f"loading {path}")
     from pretune import api
 
-    return api.load(path, device=session.device or "auto", precision=session.precision or precision)
+    return api.load(path, device=session.device or "auto", precision=session.precision or precision, step=chosen)
+
+
+def parse_step(text: str | None) -> Literal["best", "last"] | int | None:
+    """What `--step` says.
+
+    Raises:
+        UsageError: neither best, last nor a number.
+    """
+    if text is None:
+        return None
+    if text == "best":
+        return "best"
+    if text == "last":
+        return "last"
+    if not text.isascii() or not text.isdigit():
+        raise UsageError(f"--step {text}: expected best, last or the number of a step that has a checkpoint")
+    return int(text)
 
 
 def written(session: Session, output: Path | None) -> None:

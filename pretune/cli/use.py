@@ -23,7 +23,7 @@ from pretune.cli.inputs import (
     say_columns,
 )
 from pretune.cli.language import fill, generate, score
-from pretune.cli.loading import load_model, written
+from pretune.cli.loading import OfStep, load_model, written
 from pretune.cli.outputs import check_name, open_rows
 from pretune.cli.session import DEFAULT, Common
 from pretune.disk import new_file, storage_errors
@@ -60,6 +60,7 @@ def evaluate(
     split: Literal["validation", "train"] = "validation",
     length: int | None = None,
     pack: Literal["stream", "document"] | None = None,
+    step: OfStep = None,
     session: Common = DEFAULT,
 ) -> None:
     """Evaluate a model on a labelled file or a token store.
@@ -80,7 +81,7 @@ def evaluate(
         pack: how documents of a store are packed into windows.
     """
     session.say(f"evaluating {model} on {data}")
-    loaded = load_model(model, session)
+    loaded = load_model(model, session, step=step)
     flags = {"text_column": text_column, "label_column": label_column, "second_column": second_column}
     columns = columns_of(loaded, flags) if any(flags.values()) else None
     if not (data / "manifest.json").is_file():
@@ -102,6 +103,7 @@ def predict(
     second: tuple[str, ...] = (),
     second_column: str | None = None,
     truncate: Truncate | None = None,
+    step: OfStep = None,
     session: Common = DEFAULT,
 ) -> None:
     """Predict with a fine-tuned model's task, such as the label of a text with the probability of every label.
@@ -116,7 +118,7 @@ def predict(
         truncate: which part of a too long text is kept; error refuses it. By default as in training.
     """
     check_name(rows.output)
-    loaded = load_model(model, session)
+    loaded = load_model(model, session, step=step)
     from pretune.tasks.task import prediction_fields
 
     config = columns_of(loaded, {"text_column": rows.text_column, "second_column": second_column})
@@ -163,6 +165,7 @@ def embed(
     prompt: str | None = None,
     prompt_name: str | None = None,
     normalize: bool = False,
+    step: OfStep = None,
     session: Common = DEFAULT,
 ) -> None:
     """Embed texts as vectors.
@@ -184,7 +187,7 @@ def embed(
     is_array = rows.output is not None and rows.output.suffix == ".npy"
     if is_array and rows.id_column is not None:
         raise UsageError(f"--id-column {rows.id_column}: a .npy file has no place for it; write .jsonl or .csv")
-    loaded = load_model(model, session)
+    loaded = load_model(model, session, step=step)
     config = columns_of(loaded, {"text_column": rows.text_column}).model_copy(update={"second_column": second_column})
     say_columns(session, rows.input, config, [config.text_column, second_column, rows.id_column])
     options: dict[str, Any] = {"prompt": prompt, "prompt_name": prompt_name, "normalize": normalize}

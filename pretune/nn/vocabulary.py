@@ -179,7 +179,7 @@ class SubsetEmbedding(Vocabulary):
         self._rows, self._table = rows, full
         row_of = torch.full((len(full),), -1).index_copy_(0, rows, torch.arange(len(rows)))
         self.row_of: Tensor
-        self.register_buffer("row_of", row_of, persistent=False)
+        self.register_buffer("row_of", row_of)  # in checkpoints: it says which tokens the rows are of
 
     @property
     def size(self) -> int:

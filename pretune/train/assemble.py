@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pretune.draw import Draw
 from pretune.errors import UsageError
+from pretune.interop.deltas import fingerprint
 from pretune.interop.savable import check_savable
 from pretune.models.metadata import HeadSource
 from pretune.models.model import LanguageModel, MakeHeads
@@ -206,6 +207,8 @@ def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tok
     notes += frozen.notes
     components = TrainComponents(model, objective, members, tokenizer, data=frozen.fingerprints, notes=notes)
     _keep_own_weights(components)
+    if fixed := [(name, weight) for name, weight in model.named_parameters() if not weight.requires_grad]:
+        components.data["model.init (weights that do not learn)"] = fingerprint(fixed)
     finished = model if model.metadata.base is None else tuning_method(recipe).rehearse_merge(model)
     if finished is not None and (model.metadata.base is None or tuning_method(recipe).can_merge):
         _check_savable(recipe, finished, members, tokenizer)

@@ -4,7 +4,8 @@ recipe.toml            the resolved recipe
 run.json               versions, machine, fingerprints of the data, what changed on the way, how it ended
 metrics.jsonl          one line for every few steps and every evaluation
 data_stats.json           documents and tokens in, used, cut ...
-checkpoint-<step>/     see checkpoint.py
+initial/               the model before the first step, on which checkpoints are read (interop/run_folder.py)
+checkpoint-<step>/     see checkpoint/
 config.json, model.safetensors, tokenizer.json ...   the finished model
 """
 

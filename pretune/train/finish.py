@@ -1,24 +1,47 @@
-"""Finishes a run: chooses the best or last weights, writes the model, and the statistics of its data."""
+"""What a run writes beside checkpoints: the model before the first step; the finished one and its statistics."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from pretune.disk import problem
 from pretune.interop.deltas import save_delta
 from pretune.interop.huggingface import save_model
+from pretune.interop.run_folder import INITIAL
 from pretune.objectives.contrastive import Contrastive
 from pretune.train.assemble import TrainComponents
 from pretune.train.checkpoint import state as states
 from pretune.train.checkpoint.state import State
-from pretune.train.checkpoint.store import problem
 from pretune.train.context import TrainContext
 from pretune.train.directory import RunDirectory
+from pretune.train.network import tuning_method
+from pretune.train.recipe import Recipe
 from pretune.train.step import TrainModule
 from pretune.train.subset_embedding import restore_embedding
 from pretune.tune.method import find_method
 
 DELTA = "delta"  # folder in the run directory for what a tuning method learned
 _LISTED = 5  # changed places in a message
+
+
+def save_initial(components: TrainComponents, recipe: Recipe, directory: RunDirectory) -> None:
+    """Write the model as it is before the first step, on which checkpoints are read; once for all of a run.
+
+    Raises:
+        StorageError: the disk is full or fails.
+    """
+    model, path = components.model, directory.path / INITIAL
+    if path.exists() or directory.checkpoints.steps():
+        return
+    settings = dict(components.tokenizer.settings)
+    components.tokenizer.settings["model_max_length"] = recipe.data.length
+    if model.metadata.base is None:
+        save_model(model, path, components.tokenizer)
+    elif recipe.model.init is not None:  # the base is there, and surgery cannot be undone now
+        save_delta(model, path, tuning_method(recipe), recipe.model.init)
+        components.tokenizer.save(path)
+    components.tokenizer.settings.clear()
+    components.tokenizer.settings.update(settings)
 
 
 def finish(components: TrainComponents, context: TrainContext, state: State, directory: RunDirectory) -> None:

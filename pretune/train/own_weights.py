@@ -63,6 +63,11 @@ class OwnWeights:
         """Put the parameters that are saved where saving the model finds them."""
         model.extra_weights = {name: parameter.detach().cpu() for name, parameter in self.saved.items()}
 
+    def names_in(self, root: nn.Module) -> dict[str, str]:
+        """The names of the saved parameters in a root module and its checkpoints, by those in a model's files."""
+        names = {id(parameter): name for name, parameter in root.named_parameters()}
+        return {ours: names[id(parameter)] for ours, parameter in self.saved.items() if id(parameter) in names}
+
     def notes(self) -> list[str]:
         """What the user should know: which parameters beside the model's are saved, and which are not."""
         sentences = []

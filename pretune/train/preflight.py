@@ -187,11 +187,11 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def _disk(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
-    """Checkpoints that are kept, the one being written, and the finished model, against the free space."""
+    """Checkpoints that are kept, the one being written, the first and the finished model, against the free space."""
     weights, trained = _bytes(components)
     checkpoint = weights + 2 * trained
     config = recipe.checkpoint
-    needed = checkpoint * (config.keep + 1 + bool(config.best)) + weights
+    needed = checkpoint * (config.keep + 1 + bool(config.best)) + 2 * weights
     folder = Path(recipe.output).absolute()
     while not folder.exists():
         folder = folder.parent

@@ -9,6 +9,7 @@ import torch
 
 from pretune.config import validate
 from pretune.errors import UsageError
+from pretune.interop.model_tokenizer import move_positions
 from pretune.models.flops import count_parameters
 from pretune.runtime.device import choose
 from pretune.runtime.distributed import Distributed, join_ranks
@@ -18,13 +19,14 @@ from pretune.train.assemble import TrainComponents, assemble
 from pretune.train.checkpoint.store import CheckpointStore
 from pretune.train.context import TrainContext
 from pretune.train.directory import RunDirectory
-from pretune.train.finish import finish
+from pretune.train.finish import finish, save_initial
 from pretune.train.logging.progress import Display
 from pretune.train.logging.trackers import open_trackers
 from pretune.train.loop import train
 from pretune.train.network import tuning_method
 from pretune.train.preflight import preflight
 from pretune.train.recipe import Recipe, plain
+from pretune.train.step import TrainModule
 from pretune.train.subset_embedding import shrink_embedding
 
 
@@ -97,8 +99,12 @@ def _begin(
         PretuneError: the run could not save its result, or its directory holds another run.
     """
     display = Display(recipe.track.progress if distributed.is_main else "quiet")
-    facts = {**components.facts, "data": components.data, **_sizes(components), "precision": vars(precision)}
+    own = components.own_weights().names_in(TrainModule(components.model, components.objective))
+    facts = {**components.facts, "data": components.data, **_sizes(components), "own_weights": own}
+    facts["precision"] = vars(precision)
+    move_positions(components.model, components.tokenizer)
     changes = distributed.on_main(lambda: directory.begin(recipe, facts) if directory else [])
+    distributed.on_main(lambda: save_initial(components, recipe, directory) if directory else None)
     warnings = distributed.on_main(lambda: [f"warning: {warning}" for warning in preflight(recipe, components, device)])
     changed = [f"changed since the run began: {change}" for change in changes or []]
     for note in [str(precision), *components.notes, *(warnings or []), *changed]:

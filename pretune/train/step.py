@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,13 @@ class TrainModule(RootModule):
     def __init__(self, model: LanguageModel, objective: Objective, method: TuningMethod | None = None) -> None:
         super().__init__(model, objective)
         self.method = method or find_method("full", {})
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode; what of the model does not learn computes as in use, without dropout."""
+        super().train(mode)
+        if mode:
+            _set_frozen_to_eval(self.model)
+        return self
 
     def forward(
         self,
@@ -211,6 +219,16 @@ class TrainStep:
         """(store, epoch, index) of the samples in the micro-batches whose loss is not finite; of all if none is."""
         bad = [b for b in batches if not all(math.isfinite(float(t.sum)) for t in self._forward(self._bare, b))]
         return [[int(n) for n in sample] for batch in bad or batches for sample in batch.samples]
+
+
+def _set_frozen_to_eval(module: nn.Module) -> None:
+    """Sets parts to evaluation that have weights of which none learns."""
+    for child in module.children():
+        learns = [parameter.requires_grad for parameter in child.parameters()]
+        if any(learns):
+            _set_frozen_to_eval(child)
+        elif learns:
+            child.eval()
 
 
 def _add(into: dict[str, Tensor], name: str, value: Tensor) -> None:

@@ -140,6 +140,11 @@ def test_a_folder_of_deltas_is_loaded_like_a_model(tuned: Path, tmp_path: Path) 
     shutil.copy(tuned / "tokenizer.json", tmp_path / "delta")
     shutil.copy(tuned / "tokenizer_config.json", tmp_path / "delta")
     alone, whole = (pretune.load(path, device="cpu", precision="fp32") for path in (tmp_path / "delta", tuned))
+    number = json.loads((tuned / "run.json").read_text())["finished"]["weights_of_step"]
+    step = pretune.load(tuned, device="cpu", precision="fp32", step=number)
+    ours, theirs = dict(step.network.named_parameters()), dict(whole.network.named_parameters())
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     for one, other in zip(alone.predict(TEXTS), whole.predict(TEXTS), strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from pretune import disk
+from pretune.disk import problem
 from pretune.errors import StorageError
-from pretune.train.checkpoint import store as checkpoint
-from pretune.train.checkpoint.store import CheckpointStore, problem
+from pretune.train.checkpoint.store import CheckpointStore
 
 SIZES = {"model.safetensors": 3000, "optimizer.safetensors": 6000, "state.json": 200}
 
@@ -105,7 +106,7 @@ def test_a_full_disk_leaves_the_previous_one_and_nothing_half_written(tmp_path, 
     if place == "rename":
         monkeypatch.setattr(type(tmp_path), "rename", full)
     if place == "manifest":
-        monkeypatch.setattr(checkpoint, "write_synced", full)
+        monkeypatch.setattr(disk, "write_synced", full)
     with pytest.raises(StorageError, match=r"No space left.*Free some space") as caught:
         checkpoints.save(2, half)
     monkeypatch.undo()

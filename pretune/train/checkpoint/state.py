@@ -135,7 +135,7 @@ def save(directory: Path, root: nn.Module, optimizer: torch.optim.Optimizer, sta
         UsageError: the optimizer keeps something that is neither a tensor nor a number.
     """
     metadata = {"format": "pt"}
-    save_file(root_tensors(root), directory / MODEL, metadata)
+    save_file(learned_tensors(root), directory / MODEL, metadata)
     save_file(optimizer_tensors(root, optimizer), directory / OPTIMIZER, metadata)
     state.optimizer_numbers = optimizer_numbers(root, optimizer)
     state.write(directory / STATE)
@@ -158,12 +158,24 @@ def restore(
         DataError: the tensors are not those of this model.
     """
     state = State.read(directory / STATE)
-    _fill(root_tensors(root), load_file(directory / MODEL), directory / MODEL)
+    _fill(learned_tensors(root), load_file(directory / MODEL), directory / MODEL)
     if optimizer is not None and config is not None and config.name == state.optimizer:
         _restore_optimizer(root, optimizer, load_file(directory / OPTIMIZER))
         fixed = {*type(config).model_fields, "initial_lr"}
         _restore_numbers(root, optimizer, state.optimizer_numbers, fixed)
     return state
+
+
+def learned_tensors(root: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint holds of a root module: all but weights that no step changes, which the run began with.
+
+    A tuning method that acts after a step may change any weight, so all are kept then.
+    """
+    tensors, method, model = root_tensors(root), getattr(root, "method", None), getattr(root, "model", None)
+    if model is None or hasattr(getattr(method, "module", None), "after_step"):
+        return tensors
+    fixed = {f"model.{name}" for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    return {name: tensor for name, tensor in tensors.items() if name not in fixed}
 
 
 def root_tensors(root: nn.Module) -> dict[str, Tensor]:

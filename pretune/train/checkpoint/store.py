@@ -7,8 +7,6 @@ before enough newer ones have been read back.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import shutil
 import uuid
@@ -20,12 +18,10 @@ from pathlib import Path
 from pydantic import Field
 
 from pretune.config import Config
-from pretune.disk import NewFolder, sha256, storage_errors, sync, write_synced
+from pretune.disk import NewFolder, problem, seal, storage_errors
 
-MANIFEST = "manifest.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 _TEMPORARY = ".checkpoint-"
-Files = dict[str, dict[str, int | str]]
 
 
 class CheckpointConfig(Config):
@@ -134,43 +130,3 @@ class CheckpointStore:
         with suppress(OSError):
             path.rename(hidden)  # at once: a half-removed checkpoint is never seen
             shutil.rmtree(hidden)
-
-
-def seal(directory: Path) -> None:
-    """Sync every file of a directory to disk, read it back, and write the manifest last."""
-    files: Files = {}
-    for path in sorted(directory.iterdir()):
-        sync(path)
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    write_synced(directory / MANIFEST, _canonical(files))
-    sync(directory)
-
-
-def problem(directory: Path) -> str | None:
-    """Why a checkpoint cannot be used; None if every byte is as its manifest says."""
-    try:
-        text = (directory / MANIFEST).read_bytes()
-        manifest = json.loads(text)
-        files = manifest["files"]
-        if _canonical(files) != text:
-            return f"{MANIFEST} was changed"
-        present = {entry.name for entry in directory.iterdir()} - {MANIFEST}
-        if present != set(files):
-            return f"files are {', '.join(sorted(present))}, the manifest names {', '.join(sorted(files))}"
-        for name, known in files.items():
-            size = (directory / name).stat().st_size
-            if size != known["bytes"]:
-                return f"{name} has {size} bytes instead of {known['bytes']}"
-            if sha256(directory / name) != known["sha256"]:
-                return f"{name} does not match its SHA-256"
-    except FileNotFoundError as error:
-        return f"{Path(str(error.filename)).name} is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{MANIFEST} cannot be read: {error}"
-    return None
-
-
-def _canonical(files: Files) -> bytes:
-    body = json.dumps(files, sort_keys=True)
-    own = hashlib.sha256(body.encode()).hexdigest()
-    return (json.dumps({"files": files, "sha256": own}, sort_keys=True, indent=1) + "\n").encode()

@@ -1,0 +1,204 @@
+"""Reads the weights of a step of a run, finished or not: a checkpoint, on the model that the run began with.
+
+A run directory keeps `initial/`, the model as it was before the first step with its tokenizer, and `checkpoint-N/`,
+whose `model.safetensors` holds what learned under our own names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pretune.disk import problem
+from pretune.errors import DataError, MissingInputError, UsageError
+from pretune.interop.deltas import RECORD, is_delta, read_record
+from pretune.interop.metadata import resolve
+from pretune.models.model import LanguageModel
+from pretune.nn.vocabulary import SubsetEmbedding, Vocabulary
+from pretune.tune.method import find_method
+
+INITIAL = "initial"
+STATE, TENSORS = "state.json", "model.safetensors"
+Step = Literal["best", "last"] | int
+_NAME = re.compile(r"checkpoint-(\d+)")
+_ROW_OF = "embedding.word.row_of"
+
+
+@dataclass(frozen=True)
+class StepOfRun:
+    """Names a checkpoint.
+
+    Attributes:
+        run: the run directory.
+        step: of the checkpoint.
+    """
+
+    run: Path
+    step: int
+
+    @property
+    def path(self) -> Path:
+        """The folder of the checkpoint."""
+        return self.run / f"checkpoint-{self.step}"
+
+    @property
+    def initial(self) -> Path:
+        """The folder of the model that the run began with.
+
+        Raises:
+            MissingInputError: there is none.
+        """
+        if not (self.run / INITIAL).is_dir():
+            raise MissingInputError(
+                f"{self.run / INITIAL}: not there; a checkpoint is read on top of the model that its run began with, "
+                "which is kept there (but of one that was built from random weights and then changed by tune)"
+            )
+        return self.run / INITIAL
+
+
+def choose_step(path: Path, step: Step | None = None) -> StepOfRun | None:
+    """The checkpoint that a path and a step mean; None for the finished model, or for a folder that is no run's.
+
+    Args:
+        path: a run directory, or the folder of a checkpoint.
+        step: `best` by the run's metric, `last`, or its number; None for the finished model.
+
+    Raises:
+        UsageError: a step of a folder that is no run's, or `best` of a run that was never evaluated.
+        MissingInputError: the run has no model yet, or not this checkpoint.
+        DataError: the checkpoint is damaged.
+    """
+    match = _NAME.fullmatch(path.name)
+    if match and (path / STATE).is_file():
+        if step is not None:
+            raise UsageError(f"{path}: is a checkpoint; a step is chosen of its run, {path.parent}")
+        return _verified(StepOfRun(path.parent, int(match[1])))
+    if not (path / "recipe.toml").is_file():
+        if step is not None:
+            raise UsageError(f"step {step!r}: {path} is not the directory of a run; leave the step out")
+        return None
+    steps = _steps(path)
+    if step is None:
+        if (path / "config.json").is_file() or (path / RECORD).is_file():
+            return None
+        raise MissingInputError(f"{path}: this run has not finished and has no model yet; {_remedy(path, steps)}")
+    if step == "last":
+        return _newest(path, steps)
+    if step == "best":
+        best = _state(_newest(path, steps)).get("best_step")
+        if best is None:
+            raise UsageError(f"{path}: was not evaluated yet, so that no step is the best; use last or a number")
+        step = int(best)
+    if step not in steps:
+        raise MissingInputError(f"{path}: has no checkpoint of step {step}; {_remedy(path, steps)}")
+    return _verified(StepOfRun(path, step))
+
+
+def describe_run(path: Path) -> list[str]:
+    """What to know of the model in a run directory: nothing, or that the run went on since it finished."""
+    facts = path / "run.json"
+    if not (path / "recipe.toml").is_file() or not facts.is_file():
+        return []
+    try:
+        tree = json.loads(facts.read_text(encoding="utf-8"))
+    except ValueError:
+        return []
+    before = tree.get("finished_before") if isinstance(tree, dict) and "finished" not in tree else None
+    if not isinstance(before, dict):
+        return []
+    newest = max(_steps(path), default=0)
+    return [
+        f"{path}: the run went on after step {before.get('steps')} and has not finished again; this is its model of "
+        f"step {before.get('weights_of_step')}, and --step last reads its newest checkpoint (step {newest})"
+    ]
+
+
+@torch.no_grad()
+def fill_from_checkpoint(model: LanguageModel, checkpoint: StepOfRun) -> LanguageModel:
+    """Puts what a checkpoint holds into the model that its run began with; a method's surgery is merged.
+
+    Args:
+        model: read from `checkpoint.initial`.
+
+    Raises:
+        DataError: the tensors are not this model's.
+    """
+    tensors = load_file(checkpoint.path / TENSORS)
+    own = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    row_of = own.pop(_ROW_OF, None)
+    table = model.embedding.word
+    if row_of is not None and isinstance(table, Vocabulary):  # the embedding learned on some tokens alone
+        model.embedding.word = SubsetEmbedding(table, torch.nonzero(row_of >= 0).flatten())
+    targets = {**dict(model.named_buffers()), **dict(model.named_parameters(remove_duplicate=False))}
+    for name, tensor in own.items():
+        if name not in targets or targets[name].shape != tensor.shape:
+            raise DataError(
+                f"{checkpoint.path / TENSORS}: {name!r} of shape {list(tensor.shape)} is none of this model's"
+            )
+        targets[name].copy_(tensor)
+    if isinstance(model.embedding.word, SubsetEmbedding):
+        model.embedding.word = model.embedding.word.restore()
+    model.extra_weights |= _objectives_own(checkpoint, tensors)
+    return _merged(model, checkpoint)
+
+
+def _objectives_own(checkpoint: StepOfRun, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the objectives learned beside the model, by its name in a model's files."""
+    names = _facts(checkpoint.run).get("own_weights", {})
+    return {ours: tensors[name] for ours, name in names.items() if name in tensors}
+
+
+def _merged(model: LanguageModel, checkpoint: StepOfRun) -> LanguageModel:
+    if not is_delta(checkpoint.initial):
+        return model
+    record = read_record(checkpoint.initial).method
+    method = find_method(resolve(record, "tune", checkpoint.run, "method"), record.config)
+    return method.merge(model)
+
+
+def _facts(run: Path) -> dict[str, Any]:
+    tree = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    return tree if isinstance(tree, dict) else {}
+
+
+def _state(checkpoint: StepOfRun) -> dict[str, Any]:
+    tree: dict[str, Any] = json.loads((checkpoint.path / STATE).read_text(encoding="utf-8"))
+    return tree
+
+
+def _steps(run: Path) -> list[int]:
+    """Steps that have a checkpoint, newest first."""
+    matches = (_NAME.fullmatch(entry.name) for entry in run.iterdir() if entry.is_dir())
+    return sorted((int(match[1]) for match in matches if match), reverse=True)
+
+
+def _newest(run: Path, steps: list[int]) -> StepOfRun:
+    """The newest checkpoint that verifies, as the run itself would go on from it."""
+    for step in steps:
+        if problem(StepOfRun(run, step).path) is None:
+            return StepOfRun(run, step)
+    raise MissingInputError(f"{run}: has no checkpoint that can be read; {_remedy(run, [])}")
+
+
+def _verified(checkpoint: StepOfRun) -> StepOfRun:
+    reason = problem(checkpoint.path)
+    if reason is not None:
+        raise DataError(f"{checkpoint.path}: {reason}; choose another step of {checkpoint.run}")
+    return checkpoint
+
+
+def _remedy(run: Path, steps: list[int]) -> str:
+    go_on = "run the same command again to go on"
+    if not steps:
+        return f"it has no checkpoint yet; {go_on}"
+    return (
+        f"its checkpoints are of the steps {', '.join(map(str, sorted(steps)))}: use --step best, last or N, or {go_on}"
+    )
