@@ -1,0 +1,149 @@
+"""Fields of `config.json`: what they mean where a file leaves them out, says them otherwise, or has them wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import parity
+import pytest
+import torch
+import transformers as hf
+from transformers.activations import ACT2FN
+
+from pretune.errors import DataError
+from pretune.find import variants
+from pretune.interop.file_fields import config_table
+from pretune.interop.huggingface import load_model, save_model
+from pretune.models.model import get_family
+from pretune.nn.activation import ACTIVATIONS, activation
+
+CLASSES = {
+    "gpt": hf.OpenAIGPTConfig,
+    "gpt2": hf.GPT2Config,
+    "gpt3": hf.GPTNeoConfig,
+    "xlnet": hf.XLNetConfig,
+    "modernbert": hf.ModernBertConfig,
+    "distilbert": hf.DistilBertConfig,
+    "roberta": hf.RobertaConfig,
+}
+OURS_ALONE = {
+    "mem_len",  # memory of earlier texts, which a model in use does not keep
+    "layer_types",  # follow from the number of layers, and are written where they do not
+    "decoder_vocab_size",  # follows from vocab_size
+}
+LEARNED = {"prelu", "xielu"}  # activations with parameters
+QWEN = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+}
+
+
+def config_class(family: str) -> Any:
+    return CLASSES.get(family) or getattr(hf, f"{family.capitalize()}Config")
+
+
+@pytest.mark.parametrize("family", variants("models"))
+def test_a_field_that_a_file_leaves_out_means_what_it_means_to_transformers(family):
+    """RoBERTa's files may leave out 512 positions, Marian's its activation: our defaults are those of the papers."""
+    module = get_family(family)
+    theirs = json.loads(config_class(family)().to_json_string(use_diff=False))
+    ours = module.Config.model_validate(getattr(module, "FILE_DEFAULTS", {})).model_dump(mode="json")
+    skipped = {getattr(module, "ATTENTION_DROPOUT", ""), *OURS_ALONE}
+    ends = {name for name in ours if name.endswith(("bos_token_id", "eos_token_id"))}
+    shared = (ours.keys() & theirs.keys()) - skipped - ends
+    assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
+
+
+@pytest.mark.parametrize("family", variants("models"))
+def test_every_field_of_transformers_stands_in_a_table(family):
+    table = config_table(get_family(family))
+    fields = json.loads(config_class(family)().to_json_string(use_diff=False))
+    assert [name for name in fields if name not in table] == []
+    assert [name for name in config_class(family).attribute_map if name not in table] == []
+
+
+@pytest.mark.parametrize("name", sorted(set(ACT2FN) - LEARNED))
+def test_all_activations_of_transformers(name):
+    x = torch.randn(999) * 4
+    torch.testing.assert_close(activation(name)(x), ACT2FN[name](x), rtol=1e-5, atol=1e-6)
+
+
+def test_activations_are_all_known_there():
+    assert set(ACTIVATIONS) <= set(ACT2FN)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1},
+        {
+            "use_sliding_window": True,
+            "sliding_window": 4,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+        {"use_sliding_window": False, "sliding_window": 3, "max_window_layers": 0},
+    ],
+)
+@pytest.mark.parametrize("family", ["Qwen2", "Qwen3"])
+def test_windows_of_qwen(family, fields, tmp_path):
+    torch.manual_seed(0)
+    model_class = getattr(hf, f"{family}ForCausalLM")
+    theirs = model_class(getattr(hf, f"{family}Config")(**QWEN, **fields))
+    parity.randomise(theirs)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = load_model(tmp_path / "theirs")
+    parity.assert_parity(ours, theirs)
+    save_model(ours, tmp_path / "ours")
+    parity.assert_parity(ours, parity.reload(model_class, tmp_path / "ours"))
+
+
+def save_gpt2(folder: Path, **fields: object) -> Path:
+    torch.manual_seed(0)
+    config = hf.GPT2Config(vocab_size=61, n_embd=32, n_layer=1, n_head=2, n_positions=40, pad_token_id=0)
+    theirs = hf.GPT2LMHeadModel(config)
+    parity.randomise(theirs)
+    theirs.save_pretrained(folder)
+    path = folder / "config.json"
+    config_fields = json.loads(path.read_text()) | fields
+    path.write_text(json.dumps({name: value for name, value in config_fields.items() if value != "DROP"}))
+    return folder
+
+
+def test_other_names_of_fields(tmp_path):
+    folder = save_gpt2(tmp_path, hidden_size=32, n_embd="DROP", num_hidden_layers=1, n_layer="DROP")
+    parity.assert_parity(load_model(folder), hf.GPT2LMHeadModel.from_pretrained(folder))
+    folder = save_gpt2(tmp_path, hidden_size=64)
+    with pytest.raises(DataError, match=r"config.json: field 'hidden_size' = 64 is another name of 'n_embd' = 32"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"summary_type": 3}, r"field 'summary_type' = 3: expected a text; correct the field"),
+        ({"task_specific_params": [1]}, r"field 'task_specific_params' = \[1\]: expected an object"),
+        ({"eos_token_id": "</s>"}, r"field 'eos_token_id' = \"</s>\""),
+        ({"per_layer_config": {"0": {}}}, r"field 'per_layer_config' = .*; use a model of equal layers"),
+        ({"attn_pdrop": "high"}, r"field 'attn_pdrop' = \"high\""),
+    ],
+)
+def test_a_field_of_the_wrong_type_is_named_with_its_remedy(fields, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        load_model(save_gpt2(tmp_path, **fields))
+
+
+def test_fields_that_are_not_known_are_said_and_handed_on(tmp_path):
+    large = {"some_field": {"text": "x" * 5000}, "_another": [1]}
+    ours = load_model(save_gpt2(tmp_path / "theirs", **large))
+    assert any("2 fields 'some_field', '_another' are not known here" in note for note in ours.loaded.notes)
+    save_model(ours, tmp_path / "ours")
+    written = json.loads((tmp_path / "ours" / "config.json").read_text())
+    assert {name: written[name] for name in large} == large
