@@ -159,8 +159,8 @@ class Embedder:
                 raise DataError(f"text {n + 1} of {len(texts)} has no tokens: {texts[n][:40]!r}")
             if len(run) <= self._skipped:
                 raise DataError(
-                    f"text {n + 1} of {len(texts)}: the prompt, whose tokens are not pooled, fills all {self.length} "
-                    "tokens; shorten the prompt"
+                    f"text {n + 1} of {len(texts)} has no tokens beside the prompt, whose own are not pooled: "
+                    f"{texts[n][:40]!r} in {self.length} tokens; give it a text, or shorten the prompt"
                 )
         return runs, sum(len(tokens) > max_tokens for tokens in encoded)
 
