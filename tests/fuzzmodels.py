@@ -640,7 +640,10 @@ def judge(case: Case, folder: Path) -> Verdict:
         return Verdict("fault", f"left over and not said: {left[:5]}, we say {ours.loaded.unexpected[:5]}")
     if any("'architectures' names no class" in note for note in ours.loaded.notes):
         return Verdict("said", "a head that may be another")
-    difference = compare(case, ours, theirs)
+    try:
+        difference = compare(case, ours, theirs)
+    except PretuneError as error:  # such as texts longer than the positions that config.json says
+        return Verdict("refused", str(error))
     if not difference and not info["unexpected_keys"] and not case.model.endswith(_OTHER_HEADS):
         difference = written(case, ours, folder)
     if difference:

@@ -230,6 +230,11 @@ def _open(path: Path, overrides: Mapping[str, Any]) -> tuple[Weights | GgufWeigh
         return gguf, description
     if not path.is_dir():
         raise no_such_folder(path, "model folder")
+    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+        raise DataError(
+            f"{path}: adapter_config.json without config.json: an adapter of peft and no model; merge it into its base "
+            "(merge_and_unload) and save that"
+        )
     weights = Weights(path)
     return weights, read_description(path, weights.shapes, overrides)
 

@@ -203,3 +203,10 @@ def test_a_head_that_several_classes_may_have_is_said(tmp_path):
     assert any(
         "classification is read, and the same weights may be those of multiple_choice" in n for n in ours.loaded.notes
     )
+
+
+def test_an_adapter_alone_is_named(tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(DataError, match=r"an adapter of peft and no model; merge it into its base"):
+        load_model(tmp_path)

@@ -147,3 +147,16 @@ def test_fields_that_are_not_known_are_said_and_handed_on(tmp_path):
     save_model(ours, tmp_path / "ours")
     written = json.loads((tmp_path / "ours" / "config.json").read_text())
     assert {name: written[name] for name in large} == large
+
+
+def test_two_labels_of_bart_are_counted_in_its_head(tmp_path):
+    """`transformers` writes neither names nor number of two, and reads three: its own folder does not load there."""
+    sizes = {
+        f"{side}_{name}": 2 for side in ("encoder", "decoder") for name in ("layers", "attention_heads", "ffn_dim")
+    }
+    config = hf.BartConfig(vocab_size=61, d_model=32, max_position_embeddings=40, num_labels=2, **sizes)
+    hf.BartForSequenceClassification(config).save_pretrained(tmp_path / "theirs")
+    ours = load_model(tmp_path / "theirs")
+    assert ours.labels == ["LABEL_0", "LABEL_1"]
+    save_model(ours, tmp_path / "ours")
+    assert hf.BartForSequenceClassification.from_pretrained(tmp_path / "ours").config.num_labels == 2
