@@ -7,7 +7,6 @@ The ids are those of `transformers` 5.23 on the same folder; files that it reads
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,21 +14,28 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, models, processors
+from tokenizers import AddedToken, processors
 
 from pretune.errors import DataError, MissingInputError, no_such_folder
 from pretune.text.tokenizer import sentencepiece
 from pretune.text.tokenizer.added import add_tokens, check_ids
 from pretune.text.tokenizer.class_table import GENERIC, OTHERS, choose_class
-from pretune.text.tokenizer.classes import CLASSES, ClassRules, Merges, Parts, Vocab, set_begin_end
+from pretune.text.tokenizer.classes import CLASSES, ClassRules, Parts, set_begin_end
 from pretune.text.tokenizer.folder import transformer_folder
 from pretune.text.tokenizer.gguf import read_gguf_tokenizer
 from pretune.text.tokenizer.marian import LIMITS, SOURCE, read_marian
 from pretune.text.tokenizer.sources import SpecialTokens, StatedToken, TokenizerFiles, parse_json
 from pretune.text.tokenizer.template import read_templates
 from pretune.text.tokenizer.vocabulary import stages
+from pretune.text.tokenizer.vocabulary_files import (
+    MAX_IDS,
+    check_layout,
+    compare_merges,
+    parts_of_layout,
+    read_lines,
+    read_merges,
+)
 
-MAX_IDS = 1 << 24
 _MARIAN = "MarianTokenizer"
 _LAYOUT = "tokenizer.json"
 
@@ -85,7 +91,7 @@ class _Reader:
     def read(self) -> ReadTokenizer:
         layout = self.files.layout
         if layout is not None:
-            _check_layout(self.where, layout)
+            check_layout(self.where, layout)
         name = choose_class(self.files.config, self.files.settings, self._is_byte_level)
         if name == GENERIC and layout is None:
             name = self._by_file()
@@ -108,6 +114,12 @@ class _Reader:
     def _by_file(self) -> str:
         """The class that files are for where none is named."""
         names = {"vocab.txt": "BertTokenizer", "vocab.json": "GPT2Tokenizer"}
+        here = [n for n in (*names, *sentencepiece.FILE_NAMES) if (self.files.folder / n).is_file()]
+        if self.file is None and len(here) > 1:
+            raise DataError(
+                f"{self.files.folder}: {' and '.join(here)} are files of several tokenizers, and none is named; name "
+                "its class as tokenizer_class in tokenizer_config.json, or remove the files that are not the model's"
+            )
         file = self.file or next((self.files.folder / n for n in names if (self.files.folder / n).is_file()), None)
         if file is not None and file.name == "vocab.json" and (self.files.folder / SOURCE).is_file():
             return _MARIAN
@@ -150,7 +162,7 @@ class _Reader:
         elif explicit or parts.post_processor is None:
             set_begin_end(backend, parts, *(parts.flag(f"add_{end}_token", False) for end in ("bos", "eos")))
         _say_frame(backend)
-        self._compare(backend)
+        self._compare(backend, has_ids_of_model_file=name != "XLMRobertaTokenizer")
         if self.files.layout is not None:
             self._note_rebuilt(name, backend)
         return ReadTokenizer(backend, _settings(tokens, settings), self.files.notes)
@@ -158,7 +170,7 @@ class _Reader:
     def _parts(self, name: str, rules: ClassRules, values: dict[str, Any]) -> Parts:
         """The vocabulary of tokenizer.json, else of the files that the class looks for."""
         if self.files.layout is not None:
-            return _parts_of_layout(self.where, self.files.layout, name, rules.model, values)
+            return parts_of_layout(self.where, self.files.layout, name, rules.model, values)
         folder = self.files.folder
         file = self.file or next((folder / n for n in rules.files if (folder / n).is_file()), None)
         if file is None:
@@ -167,9 +179,9 @@ class _Reader:
                 "the file, or name the class of those that are (tokenizer_class of tokenizer_config.json)"
             )
         if rules.model == "WordPiece":
-            return Parts(str(file), values, _read_lines(file))
+            return Parts(str(file), values, read_lines(file))
         if rules.files == ("vocab.json",):
-            return Parts(str(file), values, *_read_merges(file))
+            return Parts(str(file), values, *read_merges(file))
         pieces = sentencepiece.read_pieces(file, rules.model)
         return Parts(
             str(file),
@@ -232,13 +244,17 @@ class _Reader:
         self._compare(backend)
         return ReadTokenizer(backend, _settings(tokens, settings), self.files.notes)
 
-    def _compare(self, backend: tokenizers.Tokenizer) -> None:
-        """Refuses a vocabulary file that disagrees with tokenizer.json."""
-        if self.files.layout is None or self.file is not None:
+    def _compare(self, backend: tokenizers.Tokenizer, has_ids_of_model_file: bool = False) -> None:
+        """Refuses a vocabulary file beside tokenizer.json that disagrees with it."""
+        layout, folder = self.files.layout, self.files.folder
+        if layout is None or self.file is not None:
             return
         known = backend.get_vocab(with_added_tokens=True)
-        for name, read in (("vocab.txt", _read_lines), ("vocab.json", parse_json)):
-            path = self.files.folder / name
+        others: dict[str, Any] = {"vocab.txt": read_lines, "vocab.json": parse_json}
+        if has_ids_of_model_file:
+            others |= dict.fromkeys(sentencepiece.FILE_NAMES, sentencepiece.read_ids)
+        for name, read in others.items():
+            path = folder / name
             other = read(path) if path.is_file() else {}
             for token, number in sorted(other.items(), key=str) if isinstance(other, dict) else ():
                 if known.get(token) != number:
@@ -246,6 +262,8 @@ class _Reader:
                         f"{path}: the token {token!r} has id {number}, and {known.get(token)} in tokenizer.json beside "
                         "it; remove the file that does not belong to the model"
                     )
+        if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file() and layout["model"].get("merges"):
+            compare_merges(folder / "merges.txt", read_merges(folder / "vocab.json")[1], layout["model"]["merges"])
 
     def _note_rebuilt(self, name: str, backend: tokenizers.Tokenizer) -> None:
         """Says which parts of tokenizer.json the class puts its own into the place of."""
@@ -330,64 +348,3 @@ def _object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{path}: not a tokenizer.json: no field 'model'")
     return content
-
-
-def _check_layout(where: Path, layout: Mapping[str, Any]) -> None:
-    """Refuses what is no tokenizer.json, and ids that the library would walk over one by one."""
-    model = layout.get("model")
-    if not isinstance(model, dict):
-        raise DataError(f"{where}: not a tokenizer.json: no field 'model'")
-    vocab, added = model.get("vocab"), layout.get("added_tokens") or []
-    ids = [*(vocab.values() if isinstance(vocab, dict) else ()), *(t.get("id") for t in added if isinstance(t, dict))]
-    largest = max((i for i in ids if isinstance(i, int)), default=0)
-    if largest >= MAX_IDS:
-        raise DataError(f"{where}: the largest id is {largest}; no vocabulary has more than {MAX_IDS} tokens")
-
-
-def _parts_of_layout(where: Path, layout: Mapping[str, Any], name: str, model: str, values: dict[str, Any]) -> Parts:
-    """What a class takes from tokenizer.json: vocabulary, merges, what stands around a text, a normalization table.
-
-    Raises:
-        DataError: a model of another kind than that of the class, or of another form.
-    """
-    own = layout["model"]
-    if own.get("type") != model:
-        raise DataError(
-            f"{where}: field 'model.type' = {own.get('type')!r}: {name}, which the files name, makes a {model} of its "
-            "vocabulary; name PreTrainedTokenizerFast as tokenizer_class, or add the tokenizer.json of that class"
-        )
-    try:
-        vocab: Vocab = [(token, score) for token, score in own["vocab"]] if model == "Unigram" else dict(own["vocab"])
-        pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in own.get("merges") or ())
-        merges: Merges = [(left, right) for left, right in pairs]
-        bare = {"model": {"type": "BPE", "vocab": {}, "merges": []}, "post_processor": layout.get("post_processor")}
-        post_processor = tokenizers.Tokenizer.from_str(json.dumps({"added_tokens": [], **bare})).post_processor
-    except Exception as error:
-        raise DataError(f"{where}: not a tokenizer that the tokenizers library reads: {error}") from None
-    tables = (step.get("precompiled_charsmap") for step in stages(layout.get("normalizer"), "normalizers"))
-    table = next((table for table in tables if table), None)
-    charsmap = base64.b64decode(table) if isinstance(table, str) else None
-    return Parts(str(where), values, vocab, merges, charsmap, post_processor)
-
-
-def _read_lines(file: Path) -> dict[str, int]:
-    """The tokens of a vocab.txt, one per line."""
-    try:
-        file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not UTF-8 at byte {error.start}; a vocab.txt has one token per line") from None
-    return dict(models.WordPiece.read_file(str(file)))
-
-
-def _read_merges(file: Path) -> tuple[Vocab, Merges]:
-    merges = file.with_name("merges.txt")
-    if not merges.is_file():
-        raise MissingInputError(f"{file}: no merges.txt beside it, which a vocab.json goes with; add it")
-    try:
-        vocab, pairs = models.BPE.read_file(str(file), str(merges))
-    except Exception as error:
-        raise DataError(f"{file}: not a vocab.json with its merges.txt: {error}") from None
-    return dict(vocab), [(left, right) for left, right in pairs]
-
-
-__all__ = ["MAX_IDS", "ReadTokenizer", "check_ids", "read_tokenizer"]

@@ -96,6 +96,15 @@ def read_pieces(path: Path, model: str | None = None) -> Pieces:
     return Pieces(vocab, _merges_by_id(vocab), charsmap, control, unk_id, proto)
 
 
+def read_ids(path: Path) -> dict[str, int]:
+    """The pieces of a model file and their ids; none where the extra that reads it is not installed."""
+    try:
+        proto = read_proto(path)
+    except MissingPackageError:
+        return {}
+    return {piece.piece: n for n, piece in enumerate(proto.pieces)}
+
+
 def _merges_by_id(vocab: Mapping[str, int]) -> list[tuple[str, str]]:
     """The merges of a BPE whose pieces stand in the order of their merging."""
     merges = [

@@ -297,6 +297,48 @@ def test_two_tokenizers_that_disagree_are_refused(tmp_path: Path) -> None:
         Tokenizer.load(tmp_path)
 
 
+def test_files_of_several_tokenizers_need_a_name(vocabularies: Vocabularies, tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join(BERT) + "\n")
+    shutil.copy(vocabularies.folder / "unigram1.model", tmp_path / "spiece.model")
+    with pytest.raises(
+        DataError, match=r"vocab\.txt and spiece\.model are files of several tokenizers, and none is named"
+    ):
+        Tokenizer.load(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    assert difference(oracle_of(tmp_path), Tokenizer.load(tmp_path), LINES) is None
+    Tokenizer.load(tmp_path).save(tmp_path)
+    (tmp_path / "vocab.txt").unlink()
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer"}')
+    assert difference(oracle_of(tmp_path), Tokenizer.load(tmp_path), LINES) is None
+    shutil.copy(vocabularies.folder / "unigram3.model", tmp_path / "spiece.model")
+    with pytest.raises(DataError, match=r"spiece\.model: the token .* in tokenizer\.json beside it"):
+        Tokenizer.load(tmp_path)
+
+
+def test_merges_that_disagree_are_refused(vocabularies: Vocabularies, tmp_path: Path) -> None:
+    vocab, merges = vocabularies.bpe["bytes"]
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    (tmp_path / "vocab.json").write_text(json.dumps(vocab))
+    (tmp_path / "merges.txt").write_text("".join(f"{a} {b}\n" for a, b in merges))
+    Tokenizer.load(tmp_path).save(tmp_path)
+    Tokenizer.load(tmp_path)
+    (tmp_path / "merges.txt").write_text("".join(f"{a} {b}\n" for a, b in merges[::-1]))
+    with pytest.raises(DataError, match=r"merges\.txt: merge 1 is .* in tokenizer\.json beside it"):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_tokenizer_json_of_the_first_releases(tmp_path: Path) -> None:
+    """DistilBERT's and XLNet's on the hub have no `type` in `model`."""
+    (tmp_path / "vocab.txt").write_text("\n".join(BERT) + "\n")
+    Tokenizer.load(tmp_path).save(tmp_path)
+    layout = json.loads((tmp_path / "tokenizer.json").read_text())
+    del layout["model"]["type"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(layout))
+    (tmp_path / "config.json").write_text('{"model_type": "distilbert"}')
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "DistilBertTokenizer"}')
+    assert difference(oracle_of(tmp_path), Tokenizer.load(tmp_path), LINES) is None
+
+
 def test_the_config_goes_before_tokenizer_json_for_berts_class(tmp_path: Path) -> None:
     """`transformers` 5 builds BertTokenizer's normalizer anew from tokenizer_config.json, and this is said."""
     (tmp_path / "vocab.txt").write_text("\n".join(BERT) + "\n")
