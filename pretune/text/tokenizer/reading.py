@@ -18,7 +18,7 @@ from tokenizers import AddedToken, processors
 
 from pretune.errors import DataError, MissingInputError, no_such_folder
 from pretune.text.tokenizer import sentencepiece
-from pretune.text.tokenizer.added import add_tokens, check_ids
+from pretune.text.tokenizer.added import add_tokens
 from pretune.text.tokenizer.class_table import GENERIC, OTHERS, choose_class
 from pretune.text.tokenizer.classes import CLASSES, ClassRules, Parts, set_begin_end
 from pretune.text.tokenizer.folder import transformer_folder
@@ -28,7 +28,6 @@ from pretune.text.tokenizer.sources import SpecialTokens, StatedToken, Tokenizer
 from pretune.text.tokenizer.template import read_templates
 from pretune.text.tokenizer.vocabulary import stages
 from pretune.text.tokenizer.vocabulary_files import (
-    MAX_IDS,
     check_layout,
     compare_merges,
     parts_of_layout,

@@ -26,9 +26,10 @@ from tokenizers import normalizers
 from pretune.errors import DataError
 from pretune.text.tokenizer.files import Settings, roles_of, write_tokenizer
 from pretune.text.tokenizer.join import clean_up, cleans_up, join_han, splits_han
-from pretune.text.tokenizer.reading import MAX_IDS, read_tokenizer
+from pretune.text.tokenizer.reading import read_tokenizer
 from pretune.text.tokenizer.template import Template, plain_template, template_processor
 from pretune.text.tokenizer.vocabulary import ROLES, Tokens, Vocabulary, build_vocabulary, is_byte_level
+from pretune.text.tokenizer.vocabulary_files import MAX_IDS
 
 __all__ = ["Tokenizer", "Vocabulary"]
 
