@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pretune.config import Config
     from pretune.text.readers.corpus import CorpusConfig
     from pretune.text.store.prepare import Progress
+    from pretune.text.tokenizer.spool import TrainProgress
 
 C = TypeVar("C", bound="Config")
 GROUP = Group("From text to tokens", sort_key=1)
@@ -78,7 +79,9 @@ def train(*args: Args, output: Path, config: Path | None = None, session: Common
     stats = DataStats()
     begin = time.perf_counter()
     documents = read_corpus(paths, corpus, stats)
-    tokenizer = train_tokenizer((document.text for document in documents), settings)
+    meter = Meter(session)
+    tokenizer = train_tokenizer((document.text for document in documents), settings, meter.show_training)
+    meter.close()
     tokenizer.save(output)
     for note in tokenizer.notes:
         session.say(note)
@@ -189,14 +192,25 @@ class Meter:
         self._width = 0  # of the line that is shown in place
 
     def show(self, progress: Progress) -> None:
-        """Shows the newest numbers."""
-        now = time.monotonic()
-        if self._is_silent or now - self._last < (0.2 if self._live else 10.0):
+        """Shows the newest numbers of a store."""
+        if not self._is_due():
             return
-        self._last = now
         rate = progress.bytes / max(progress.seconds, 1e-9) / 1e6
         line = f"{progress.documents:,} documents, {progress.bytes / 1e6:,.0f} MB, {progress.tokens:,} tokens"
         self._print(f"{line}, {rate:.1f} MB/s")
+
+    def show_training(self, progress: TrainProgress) -> None:
+        """Shows how far the training of a tokenizer is."""
+        if self._is_due():
+            size = f"{progress.bytes / 1e6:,.0f} MB"
+            self._print(f"reading, {size}" if progress.is_reading else f"training on {size}, {progress.seconds:.0f} s")
+
+    def _is_due(self) -> bool:
+        now = time.monotonic()
+        if self._is_silent or now - self._last < (0.2 if self._live else 10.0):
+            return False
+        self._last = now
+        return True
 
     def close(self) -> None:
         """Clears the line that is shown in place."""

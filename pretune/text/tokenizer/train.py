@@ -1,6 +1,7 @@
 """Trains a tokenizer on raw text: WordPiece (BERT), byte-level BPE (GPT-2), Unigram (SentencePiece).
 
-    texts --spooled to disk, characters counted--> alphabet --second pass--> trainer of `tokenizers` --> Tokenizer
+    texts --spooled to disk, characters counted--> alphabet --second pass, words bounded--> trainer of `tokenizers`
+                                                                                        --> Tokenizer
 
 The text is read once and never held in memory; the trainers keep the counts of different words. The same texts give the
 same tokenizer: where a trainer's result hangs on the order of a hash table, what it hangs on is fixed here.
@@ -9,24 +10,26 @@ same tokenizer: where a trainer's result hangs on the order of a hash table, wha
 from __future__ import annotations
 
 import json
-import struct
+import re
 import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import IO, Any, Literal, Self
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, Self
 
 import tokenizers
 from pydantic import Field, model_validator
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from pretune.config import Config
-from pretune.errors import DataError, UsageError
+from pretune.errors import UsageError
 from pretune.text.tokenizer.classes import bert_frame, bert_pipeline, gpt2_pipeline
 from pretune.text.tokenizer.files import Settings
+from pretune.text.tokenizer.spool import Bound, Spool, TrainProgress, run_trainer
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
+MAX_WORDPIECE = 100  # characters of a word; a longer one is the unknown token, whatever is learned from it
+MAX_WORD = 1000  # characters of what trainers see as one word; their time grows with its square
 COVERAGE = 0.995  # fraction of all characters that the alphabet must hold
 BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _UNIGRAM_SPECIAL = ("<s>", "</s>", "<pad>", "<mask>")
@@ -96,11 +99,16 @@ class TokenizerConfig(Config):
         return self
 
 
-def train_tokenizer(texts: Iterable[str], config: TokenizerConfig | None = None) -> Tokenizer:
-    """Train a tokenizer.
+def train_tokenizer(
+    texts: Iterable[str],
+    config: TokenizerConfig | None = None,
+    progress: Callable[[TrainProgress], None] | None = None,
+) -> Tokenizer:
+    """Train a tokenizer; its `notes` say what of the text it did not learn from.
 
     Args:
         texts: documents; read once, held on disk while training.
+        progress: is called with each document that is read, and ten times a second while training.
 
     Raises:
         DataError: no text but white space.
@@ -109,10 +117,12 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig | None = None)
     config = config or TokenizerConfig()
     train = {"wordpiece": _train_wordpiece, "bpe": _train_bpe, "unigram": _train_unigram}[config.kind]
     with tempfile.SpooledTemporaryFile(max_size=32 << 20) as file:
-        spool = _Spool.fill(file, texts, config.max_bytes)
+        spool = Spool.fill(file, texts, config.max_bytes, progress)
+        spool.bound = _bound(spool.counts, config)
         backend, settings = train(spool, config)
     backend.add_special_tokens([f"<extra_id_{number}>" for number in range(config.sentinels)])
     tokenizer = Tokenizer(backend, {"model_max_length": config.max_length, **settings})
+    tokenizer.notes += spool.bound.notes()
     if config.strip_accents:
         accented = sum(n for char, n in spool.counts.items() if _is_accented(char))
         total = spool.counts.total()
@@ -122,38 +132,7 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig | None = None)
     return tokenizer
 
 
-@dataclass(frozen=True)
-class _Spool:
-    """Texts on disk, to be read again, and how often each character occurs in them."""
-
-    file: IO[bytes]
-    counts: Counter[str]
-
-    @classmethod
-    def fill(cls, file: IO[bytes], texts: Iterable[str], limit: int) -> _Spool:
-        counts: Counter[str] = Counter()
-        remaining = limit
-        for text in texts:
-            try:
-                raw = text.encode()[:remaining]
-            except UnicodeEncodeError as error:
-                raise DataError(f"lone surrogate at character {error.start} of {text[:40]!r}...") from None
-            counts.update(raw.decode("utf-8", "ignore"))
-            file.write(struct.pack("<q", len(raw)) + raw)
-            remaining -= len(raw)
-            if remaining <= 0:
-                break
-        if not any(not character.isspace() for character in counts):
-            raise DataError("no text to train a tokenizer on, or nothing but white space")
-        return cls(file, counts)
-
-    def __iter__(self) -> Iterator[str]:
-        self.file.seek(0)
-        while head := self.file.read(8):
-            yield self.file.read(*struct.unpack("<q", head)).decode("utf-8", "ignore")
-
-
-def _train_wordpiece(spool: _Spool, config: TokenizerConfig) -> tuple[tokenizers.Tokenizer, Settings]:
+def _train_wordpiece(spool: Spool, config: TokenizerConfig) -> tuple[tokenizers.Tokenizer, Settings]:
     """The trainer numbers `##x` subwords in the order of a hash table and breaks ties by number; so they are given."""
     backend = tokenizers.Tokenizer(models.WordPiece({}, unk_token="[UNK]"))
     _wordpiece_pipeline(backend, config)
@@ -167,7 +146,7 @@ def _train_wordpiece(spool: _Spool, config: TokenizerConfig) -> tuple[tokenizers
         limit_alphabet=len(alphabet),
         show_progress=False,
     )
-    backend.train_from_iterator(iter(spool), trainer)
+    run_trainer(backend, iter(spool), trainer, spool.progress)
     learned = sorted(backend.get_vocab(with_added_tokens=False).items(), key=lambda item: item[1])
     first = [*BERT_SPECIAL, *alphabet, *inner]
     order = first + [subword for subword, _ in learned if subword not in set(first)]
@@ -199,7 +178,7 @@ def _is_accented(char: str) -> bool:
     return "\u0300" <= char <= "\u036f" or (len(base) > 1 and unicodedata.name(base[0], "").startswith("LATIN"))
 
 
-def _train_bpe(spool: _Spool, config: TokenizerConfig) -> tuple[tokenizers.Tokenizer, Settings]:
+def _train_bpe(spool: Spool, config: TokenizerConfig) -> tuple[tokenizers.Tokenizer, Settings]:
     """A mask takes the space before it, as the word did in whose place it stands."""
     style = config.special_tokens or "gpt2"
     special = _BPE_SPECIAL[style]
@@ -217,7 +196,7 @@ def _train_bpe(spool: _Spool, config: TokenizerConfig) -> tuple[tokenizers.Token
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    backend.train_from_iterator(iter(spool), trainer)
+    run_trainer(backend, iter(spool), trainer, spool.progress)
     if style in _BPE_TEMPLATES:
         single, pair = _BPE_TEMPLATES[style]
         ids = [(name, backend.token_to_id(name)) for name, roles in special.items() if {"cls", "sep"} & set(roles)]
@@ -227,7 +206,7 @@ def _train_bpe(spool: _Spool, config: TokenizerConfig) -> tuple[tokenizers.Token
     return backend, settings | {"add_prefix_space": False}
 
 
-def _train_unigram(spool: _Spool, config: TokenizerConfig) -> tuple[tokenizers.Tokenizer, Settings]:
+def _train_unigram(spool: Spool, config: TokenizerConfig) -> tuple[tokenizers.Tokenizer, Settings]:
     """Special tokens stand outside the model's subwords: text cannot be cut into them."""
     byte_subwords = [(f"<0x{byte:02X}>", _BYTE_SCORE) for byte in range(256 if config.byte_fallback else 0)]
     reserved = 1 + len(_UNIGRAM_SPECIAL) + len(byte_subwords)
@@ -248,7 +227,8 @@ def _train_unigram(spool: _Spool, config: TokenizerConfig) -> tuple[tokenizers.T
         initial_alphabet=sorted(kept),
         show_progress=False,
     )
-    draft.train_from_iterator((text.translate(rare) for text in spool) if rare else iter(spool), trainer)
+    usable = (text.translate(rare) for text in spool) if rare else iter(spool)
+    run_trainer(draft, usable, trainer, spool.progress)
     subwords = _scores(draft)
     out = tokenizers.Tokenizer(
         models.Unigram([("<unk>", 0.0), *byte_subwords, *subwords], unk_id=0, byte_fallback=config.byte_fallback)
@@ -327,6 +307,25 @@ def _alphabet(
             f"ask for {min_size} or more"
         )
     return sorted(kept)
+
+
+def _bound(counts: Counter[str], config: TokenizerConfig) -> Bound:
+    """What a trainer may be given as one word: what WordPiece can use, and elsewhere what is no word any more.
+
+    Args:
+        counts: of every character of the text.
+    """
+    if config.kind == "unigram":
+        return Bound.of(MAX_WORD, [r"\S"])
+    if config.kind == "bpe":
+        groups: dict[str, str] = {}
+        for char in counts:
+            major = "Z" if char.isspace() else unicodedata.category(char)[0]
+            kind = major if major in "LNZ" else "other"
+            groups[kind] = groups.get(kind, "") + char
+        return Bound.of(MAX_WORD, [f"[{re.escape(group)}]" for group in groups.values()])
+    ends = "".join(char for char in counts if char.isspace() or not _goes_on(char, config.split_chinese))
+    return Bound.of(MAX_WORDPIECE, [f"[^{re.escape(ends)}]" if ends else "."], is_left_out=True)
 
 
 def _goes_on(character: str, split_chinese: bool) -> bool:
