@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack, overload
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pretune.errors import UsageError
 from pretune.evaluate.embed import Embedder, budget_of
-from pretune.evaluate.engine import evaluate_examples, predict_examples
+from pretune.evaluate.engine import encode_examples, evaluate_examples, predict_examples
 from pretune.evaluate.fill import Guess, fill
 from pretune.evaluate.likelihood import Masking, Score, score
 from pretune.evaluate.read import Source, find_source, read_unrounded, read_with_tokenizer
@@ -39,10 +39,9 @@ from pretune.runtime.device import choose, is_bf16
 from pretune.runtime.precision import Name as Precision
 from pretune.runtime.precision import choose_precision
 from pretune.tasks.classification import Prediction
-from pretune.tasks.task import AnyTask, Example, Truncate, data_stats, read_examples, read_texts
+from pretune.tasks.task import AnyTask, Truncate, read_examples, read_texts
 from pretune.text.readers.labelled import Data, LabelledConfig
 from pretune.text.readers.memory import check_texts
-from pretune.text.samples.rows import Encoded
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Continuation", "Guess", "Model", "Prediction", "Score", "load"]
@@ -191,7 +190,8 @@ class Model:
             examples = read_texts(task, check_texts(data, "predict"), others)
         else:
             examples = read_examples(task, data, needs_labels=False)
-        return predict_examples(self._fused, task, examples, self._encode(task, examples), self.tokenizer)
+        rows = encode_examples(task, examples, self.tokenizer, self.length)
+        return predict_examples(self._fused, task, examples, rows, self.tokenizer)
 
     def fill(self, text: str, top: int = 5, second: str | None = None) -> list[list[Guess]]:
         """The most probable tokens for each mask in a text, such as `"Paris is the [MASK] of France."`.
@@ -340,7 +340,7 @@ class Model:
         if path is None or not (path / "manifest.json").is_file():
             judge = self.task(task, truncate=truncate, columns=columns)
             examples = read_examples(judge, data)
-            rows = self._encode(judge, examples)
+            rows = encode_examples(judge, examples, self.tokenizer, self.length)
             return evaluate_examples(self._fused, judge, examples, rows, self.tokenizer)
         size = length or min(128, self.length)
         return evaluate_folder(
@@ -386,12 +386,6 @@ class Model:
             pooling=pooling,
             greedy=greedy_tokens,
         )
-
-    def _encode(self, task: AnyTask, examples: Sequence[Example]) -> list[Encoded]:
-        rows = task.encode(examples, self.tokenizer, self.length)
-        if cut := data_stats(rows)["examples_cut"]:
-            _warn([f"{cut} of {len(examples)} texts are longer than {self.length} tokens and were cut"])
-        return rows
 
 
 def _warn(notes: Iterable[str]) -> None:

@@ -53,9 +53,11 @@ class Tools:
 
     Attributes:
         mask: the mask token, which `fill` replaces.
+        models: the models, each a `pretune.api.Model`, which this package may not import.
     """
 
     mask: str = ""
+    models: tuple[Any, ...] = ()
 
     def fill(self, texts: Sequence[str], top: int) -> list[list[tuple[str, float]]]:
         """Returns, for each text with one mask, the most probable words and their probabilities.

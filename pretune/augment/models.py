@@ -52,6 +52,7 @@ class ModelTools(Tools):
         self, masked: MaskFiller | None = None, there: Translator | None = None, back: Translator | None = None
     ) -> None:
         self._masked, self._there, self._back = masked, there, back
+        self.models = tuple(model for model in (masked, there, back) if model is not None)
         if masked is not None:
             vocabulary = masked.tokenizer.vocabulary
             if vocabulary.mask is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cyclopts import App
 
 from pretune.cli.data import GROUP, split_args
-from pretune.cli.loading import load_model
+from pretune.cli.loading import load_model, unknown_said_once
 from pretune.cli.outputs import check_name, open_rows
 from pretune.cli.session import DEFAULT, Args, Common, Session
 from pretune.errors import CannotCreateError, UsageError
@@ -55,14 +55,15 @@ def augment(
     settings = configuration.load(AugmentConfig, config, fields)
     if output.exists():
         raise CannotCreateError(f"{output}: exists already; remove it, or give another --output")
-    methods = build(settings.methods, _tools(model, there, back, session))
+    tools = _tools(model, there, back, session)
+    methods = build(settings.methods, tools)
     examples = read_labelled(paths, settings.columns, needs_labels=False, every_line=True)
     session.say(f"{settings.copies} copies of each of {len(examples):,} rows by {', '.join(settings.methods)}")
     stats = AugmentStats()
     columns = settings.columns
     second = columns.second_column or ("second" if settings.pairs else None)
     names = [columns.text_column, *([second] if second else []), columns.label_column, "method", "origin"]
-    with open_rows(output, names) as writer:
+    with open_rows(output, names) as writer, unknown_said_once(*tools.models):
         for row in augment_examples(examples, methods, settings, stats):
             writer.write(row)
     session.say(f"{stats.summary()}\nwritten: {output}")

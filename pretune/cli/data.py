@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pretune.config import Config
     from pretune.text.readers.corpus import CorpusConfig
     from pretune.text.store.prepare import Progress
+    from pretune.text.store.store import TokenStore
     from pretune.text.tokenizer.spool import TrainProgress
 
 C = TypeVar("C", bound="Config")
@@ -177,9 +179,20 @@ def prepare(*args: Args, tokenizer: Path, output: Path, config: Path | None = No
     for name in ("train", "validation"):
         split = store.split(name)
         session.say(f"{name}: {split.document_count:,} documents, {split.token_count:,} tokens")
+    _say_unknown(session, store, lambda: preparing.sample_unknown(paths, words_to_ids, settings))
     session.say(f"written: {output}")
     flags = "--objective clm --model.family gpt2" if words_to_ids.vocabulary.mask is None else "--objective mlm"
     session.say(f"next: pretune pretrain {flags} --data.stores {output} --budget.steps 1000 --output run")
+
+
+def _say_unknown(session: Session, store: TokenStore, sample: Callable[[], list[str]]) -> None:
+    """Says which part of a store's tokens the tokenizer does not know, with some of the texts."""
+    splits = [store.split(name).manifest for name in ("train", "validation")]
+    unknown, tokens = sum(split.unknown for split in splits), sum(split.tokens for split in splits)
+    if unknown:
+        listed = ", ".join(map(repr, sample()))
+        share = f"{unknown:,} of {tokens:,} tokens ({unknown / tokens:.1%})"
+        session.say(f"{share} are unknown to the tokenizer{', such as ' if listed else ''}{listed}")
 
 
 class Meter:

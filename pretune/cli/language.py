@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from pretune.cli.inputs import NO_FLAGS, RowFlags, Rows, TextRow, chunks, columns_of, read_rows, say_columns
-from pretune.cli.loading import OfStep, load_model, written
+from pretune.cli.loading import OfStep, load_model, unknown_said_once, written
 from pretune.cli.outputs import LINES, TABLES, RowWriter, check_name, open_output, open_rows
 from pretune.cli.session import DEFAULT, Common, Session
 from pretune.errors import UsageError
@@ -48,7 +48,7 @@ def fill(
     check_name(rows.output)
     loaded = load_model(model, session, step=step)
     _say_columns(session, rows, loaded, second_column)
-    with open_output(rows.output) as file:
+    with open_output(rows.output) as file, unknown_said_once(loaded):
         writer = _row_writer(file, rows, as_json)
         for row in read_rows(texts, rows, loaded, second_column):
             masks = loaded.fill(row.text, top, second=row.second)
@@ -134,7 +134,7 @@ def generate(
     loaded = load_model(model, session, step=step)
     _say_columns(session, rows, loaded)
     _say_decoding(session, loaded, options)
-    with open_output(rows.output) as file:
+    with open_output(rows.output) as file, unknown_said_once(loaded):
         writer = _row_writer(file, rows, as_json)
         if len(prompts) == 1 and writer is None:
             for piece in _stream(loaded, prompts[0], options):
@@ -207,7 +207,7 @@ def score(
     loaded = load_model(model, session, "fp32", step)  # scores are compared, so they are not rounded
     _say_columns(session, rows, loaded, source_column)
     total, count = None, 0
-    with open_rows(rows.output) as writer:
+    with open_rows(rows.output) as writer, unknown_said_once(loaded):
         for part in chunks(read_rows(texts, rows, loaded, source_column, "source_column")):
             origins = [source if row.second is None else row.second for row in part]
             sources = [origin for origin in origins if origin is not None]

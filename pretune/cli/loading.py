@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -54,6 +56,18 @@ def parse_step(text: str | None) -> Literal["best", "last"] | int | None:
     if not text.isascii() or not text.isdigit():
         raise UsageError(f"--step {text}: expected best, last or the number of a step that has a checkpoint")
     return int(text)
+
+
+@contextmanager
+def unknown_said_once(*models: Model | None) -> Iterator[None]:
+    """Says at the end of the block, once for all its texts, what the tokenizers of some models did not know."""
+    from pretune.text.tokenizer.unknown import say_unknown
+
+    with ExitStack() as stack:
+        for model in models:
+            if model is not None:
+                stack.enter_context(say_unknown(model.tokenizer))
+        yield
 
 
 def written(session: Session, output: Path | None) -> None:

@@ -23,7 +23,7 @@ from pretune.cli.inputs import (
     say_columns,
 )
 from pretune.cli.language import fill, generate, score
-from pretune.cli.loading import OfStep, load_model, written
+from pretune.cli.loading import OfStep, load_model, unknown_said_once, written
 from pretune.cli.outputs import check_name, open_rows
 from pretune.cli.session import DEFAULT, Common
 from pretune.disk import new_file, storage_errors
@@ -129,7 +129,7 @@ def predict(
     fields = [column for column in task.columns(needs_labels=False) if column.required]
     say_columns(session, rows.input, config, [*(column.name for column in fields), rows.id_column])
     names = {config.text_column: "text", config.second_column: "second", config.third_column: "third"}
-    with open_rows(rows.output) as writer:
+    with open_rows(rows.output) as writer, unknown_said_once(loaded):
         for part in chunks(read_task_records(fields, config, texts, rows, second)):
             predictions = loaded.predict(part, truncate=truncate, columns=config)
             for record, prediction in zip(part, predictions, strict=True):
@@ -195,11 +195,12 @@ def embed(
         (part, [loaded.embed(texts, pooling, **options) for texts in _sides(part)])
         for part in chunks(read_rows(texts, rows, loaded, second_column))
     )
-    if is_array:
-        assert rows.output is not None  # it has a suffix
-        _save_array(rows.output, [sides for _, sides in parts])
-    else:
-        _write_vectors(rows, parts)
+    with unknown_said_once(loaded):
+        if is_array:
+            assert rows.output is not None  # it has a suffix
+            _save_array(rows.output, [sides for _, sides in parts])
+        else:
+            _write_vectors(rows, parts)
     written(session, rows.output)
     if is_array:
         session.say(f"next: python -c \"import numpy; print(numpy.load('{rows.output}').shape)\"")

@@ -33,6 +33,7 @@ from pretune.nn.model_protocol import ModelOutput
 from pretune.nn.vectors import PoolingMode, TextFeatures
 from pretune.runtime.device import inference_context, is_bf16
 from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.text.tokenizer.unknown import say_unknown
 from pretune.text.tokenizer.vocabulary import Tokens
 
 Vectors = NDArray[np.float32]
@@ -109,10 +110,11 @@ class Embedder:
         parts = _parts(texts, self.length, self.budget, min(cores, _WORKERS))
         workers = min(cores, _WORKERS, len(parts))
         try:
-            if workers > 1:
-                cut = self._parallel(parts, texts, out, workers, cores // workers)
-            else:
-                cut = self._read_ahead(parts, texts, out)
+            with say_unknown(self.tokenizer):
+                if workers > 1:
+                    cut = self._parallel(parts, texts, out, workers, cores // workers)
+                else:
+                    cut = self._read_ahead(parts, texts, out)
         except DataError:
             self.tokenizer.encode_batch(
                 [self.prompt + text for text in texts]

@@ -9,6 +9,7 @@ Terms are summed by whoever asked. Answers of rows become predictions of example
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -29,16 +30,18 @@ from pretune.models.model import LanguageModel
 from pretune.objectives.objective import Objective
 from pretune.objectives.root_module import RootModule
 from pretune.runtime.device import inference_context, is_bf16
-from pretune.tasks.task import AnyTask, ExampleT, PredictionT, RowAnswerT, RowBatch, Task
+from pretune.tasks.task import AnyTask, ExampleT, PredictionT, RowAnswerT, RowBatch, Task, data_stats
 from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoded, Row
 from pretune.text.samples.views.view import View, build_view
 from pretune.text.store.store import TokenSplit
 from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.text.tokenizer.unknown import say_unknown
 
 BUDGET = 8192  # tokens of a forward
 _READ = 1 << 20  # tokens of a store that are decoded at a time
 
+_log = logging.getLogger("pretune")
 Context = Callable[[], AbstractContextManager[object]]
 
 
@@ -113,6 +116,21 @@ def join_rows(
         for n, group in groups.items()
     ]
     return predictions, [examples[n] for n in groups]
+
+
+def encode_examples(
+    task: Task[ExampleT, RowAnswerT, PredictionT], examples: Sequence[ExampleT], tokenizer: Tokenizer, length: int
+) -> list[Encoded]:
+    """The rows of examples; how many texts were cut, and which were unknown, is logged.
+
+    Args:
+        length: tokens of a row at most.
+    """
+    with say_unknown(tokenizer):
+        rows = task.encode(examples, tokenizer, length)
+    if cut := data_stats(rows)["examples_cut"]:
+        _log.warning("%d of %d texts are longer than %d tokens and were cut", cut, len(examples), length)
+    return rows
 
 
 def predict_examples(

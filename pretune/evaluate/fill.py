@@ -13,6 +13,7 @@ from pretune.models.model import LanguageModel
 from pretune.nn.model_protocol import find_language_head
 from pretune.runtime.device import inference_context, is_bf16
 from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.text.tokenizer.unknown import say_unknown
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,9 @@ def fill(
         )
     if vocabulary.mask is None:
         raise UsageError("this tokenizer has no mask token, so there is nothing to fill")
-    others = None if second is None else tokenizer.encode(second, allow_special=True)
-    tokens, segments = vocabulary.add_special_tokens(tokenizer.encode(text, allow_special=True), others)
+    with say_unknown(tokenizer):
+        others = None if second is None else tokenizer.encode(second, allow_special=True)
+        tokens, segments = vocabulary.add_special_tokens(tokenizer.encode(text, allow_special=True), others)
     if model.has_encoder and np.isin(tokens, vocabulary.sentinels).any():
         sentinel = tokenizer.token(vocabulary.sentinels[0])
         raise UsageError(

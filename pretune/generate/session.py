@@ -19,6 +19,7 @@ from pretune.nn.model_protocol import find_language_head
 from pretune.runtime.device import inference_context, is_bf16
 from pretune.text.readers.memory import check_texts
 from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.text.tokenizer.unknown import say_unknown
 
 _REFINED = 32
 
@@ -123,7 +124,9 @@ def encode_prompts(
         DataError: no list, or an item that is not text.
     """
     special = reads_special_tokens(model, tokenizer) if special_tokens is None else special_tokens
-    return tokenizer.encode_batch(check_texts(texts, "generate" if what == "prompt" else "score", what), special)
+    checked = check_texts(texts, "generate" if what == "prompt" else "score", what)
+    with say_unknown(tokenizer):
+        return tokenizer.encode_batch(checked, special)
 
 
 def context_length(model: LanguageModel, tokenizer: Tokenizer) -> int:

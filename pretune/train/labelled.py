@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from pretune.text.readers.labelled import Data
 from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoded
 from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.text.tokenizer.unknown import count_unknown
 from pretune.train.recipe import Recipe
 
 
@@ -69,9 +71,9 @@ class LabelledData:
         Raises:
             DataError: a text that is empty or too long, or an unknown label.
         """
-        self._rows["train"] = self.task.encode(self.train, self._tokenizer, self._length)
+        self._encode("train", self.train)
         if self.validation:
-            self._rows["validation"] = self.task.encode(self.validation, self._tokenizer, self._length)
+            self._encode("validation", self.validation)
         else:
             self.notes.append("no data.validation: the task is not evaluated, the weights of the last step are kept")
         cut = self.statistics()["train"]["examples_cut"]
@@ -79,9 +81,16 @@ class LabelledData:
             texts = f"{cut} of {len(self.train)} training texts"
             self.notes.append(f"{texts} are longer than {self._length} tokens and were cut")
 
+    def _encode(self, split: str, examples: Sequence[Example]) -> None:
+        with count_unknown(self._tokenizer) as unknown:
+            self._rows[split] = self.task.encode(examples, self._tokenizer, self._length)
+        note = unknown.summary(f"tokens of the {'training' if split == 'train' else split} texts")
+        self.notes += [] if note is None else [note]
+
     def view(self, split: str) -> list[ExampleView]:
         """The rows of `train` or `validation`; nothing where there are none."""
-        return [ExampleView(self._rows[split])] if split in self._rows else []
+        examples = self.train if split == "train" else self.validation
+        return [ExampleView(self._rows[split], [_texts(e) for e in examples])] if split in self._rows else []
 
     def rows(self) -> list[Encoded]:
         """All rows that batches are made of."""
@@ -94,6 +103,12 @@ class LabelledData:
     def statistics(self) -> dict[str, dict[str, int]]:
         """Examples, rows and tokens, and how many were cut."""
         return {split: data_stats(rows) for split, rows in self._rows.items()}
+
+
+def _texts(example: Example) -> str:
+    """The texts of an example, to be compared with those of another; its label is none of them."""
+    values = [getattr(example, field.name) for field in fields(example) if field.name != "label"]
+    return "\0".join(value for value in values if isinstance(value, str))
 
 
 def _check_sources(recipe: Recipe, train_data: Data | None, validation_data: Data | None) -> None:

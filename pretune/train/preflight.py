@@ -111,10 +111,10 @@ def _examples(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
     held = [view for views in components.held_out for view in views if isinstance(view, ExampleView)]
     rows = [row for view in train for row in view.rows]
     yield from _labels(rows, components.facts.get("labels") or [])
-    targets_of: dict[bytes, bytes | None] = {}
+    targets_of: dict[tuple[bytes, str], bytes | None] = {}
     twice = contrary = 0
-    for row in rows:
-        key, targets = _key(row), None if row.targets is None else row.targets.tobytes()
+    for key, row in ((view.content(row), row) for view in train for row in view.rows):
+        targets = None if row.targets is None else row.targets.tobytes()
         if key in targets_of:
             twice += 1
             contrary += targets_of[key] != targets
@@ -123,7 +123,7 @@ def _examples(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
         yield f"{contrary:,} training examples have the text of another one and a different label; look at them"
     if twice > 0.05 * len(rows):
         yield f"{twice:,} of {len(rows):,} training examples are there more than once; leave the copies out"
-    leaked = sum(_key(row) in targets_of for view in held for row in view.rows)
+    leaked = sum(view.content(row) in targets_of for view in held for row in view.rows)
     if leaked:
         total = sum(len(view) for view in held)
         yield f"{leaked:,} of {total:,} validation examples are training data too: scores will be too good; remove them"
@@ -144,10 +144,6 @@ def _labels(rows: Sequence[Encoded], names: Sequence[str]) -> Iterator[str]:
             f"{count / len(rows):.0%} of the examples are {names[common]!r}: accuracy says little; "
             "look at macro F1 (evaluation.metric), or set task.classification.class_weights = balanced"
         )
-
-
-def _key(row: Encoded) -> bytes:
-    return b"|".join(text.tobytes() for text in row.texts)
 
 
 def _dropout(components: TrainComponents) -> Iterator[str]:

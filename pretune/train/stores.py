@@ -147,7 +147,17 @@ class StoreData:
         for name, counts in windows.items():
             if cut := counts.get("cut", 0):
                 parts.append(f"{cut:,} of {counts['tokens']:,} tokens ({cut / counts['tokens']:.1%}) cut from {name}")
-        return [f"left out: {'; '.join(parts)}"] if parts else []
+        return ([f"left out: {'; '.join(parts)}"] if parts else []) + self._unknown()
+
+    def _unknown(self) -> list[str]:
+        """Which part of the training text the tokenizer does not know; nothing where it knows all of it."""
+        manifests = [(store.path, store.split("train").manifest) for store in self.stores]
+        return [
+            f"{split.unknown:,} of {split.tokens:,} tokens of {path} ({split.unknown / split.tokens:.1%}) are unknown "
+            "to the tokenizer"
+            for path, split in manifests
+            if split.unknown
+        ]
 
     def window_statistics(self, objective: Objective, views: Sequence[View]) -> dict[str, dict[str, int]]:
         """Tokens used, cut and displaced in the views of one objective."""

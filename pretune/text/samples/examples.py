@@ -16,15 +16,22 @@ class ExampleView(View):
 
     Args:
         rows: one for each example, or several.
+        texts: of each example, as they were read, where rows are compared.
     """
 
-    def __init__(self, rows: Sequence[Encoded]) -> None:
+    def __init__(self, rows: Sequence[Encoded], texts: Sequence[str] = ()) -> None:
         self.rows = rows
+        self.texts = texts
         self._lengths = np.array([row.size for row in rows], dtype=np.int64)
 
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.rows)
+
+    def content(self, row: Encoded) -> tuple[bytes, str]:
+        """What makes a row another one's copy: its tokens, and the texts, as unknown words have the same tokens."""
+        tokens = b"|".join(text.tobytes() for text in row.texts)
+        return tokens, self.texts[row.example] if self.texts else ""
 
     def lengths(self, index: Ints) -> Ints:
         """Tokens of each row, all its texts. Shape: (n,) -> (n,)."""

@@ -36,6 +36,7 @@ from pretune.text.store.store import MANIFEST, Manifest, SplitManifest, TokenSto
 from pretune.text.store.writer import SplitWriter, write_manifest
 from pretune.text.tokenizer.segmenter import WordFinder
 from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.text.tokenizer.unknown import SAMPLE
 
 BATCH_BYTES = 1 << 20
 BATCH_DOCUMENTS = 4096
@@ -301,6 +302,22 @@ def _windows(documents: Iterable[Document], corpus: Any) -> Iterator[list[tuple[
             window, total = [], 0
     if window:
         yield window
+
+
+def sample_unknown(
+    paths: Sequence[Path | str] | Path | str, tokenizer: Tokenizer, config: PrepareConfig, documents: int = 2000
+) -> list[str]:
+    """Texts that the tokenizer does not know, from the first documents of a corpus.
+
+    Args:
+        documents: how many are looked at.
+    """
+    counter = tokenizer.new_counter()
+    for document in islice(read_corpus(paths, config.corpus), documents):
+        counter.add([document.text], tokenizer.encode_batch([document.text]), tokenizer.encode_offsets)
+        if len(counter.sample) == SAMPLE:
+            break
+    return counter.sample
 
 
 def _cores() -> int:

@@ -28,6 +28,7 @@ from pretune.text.tokenizer.files import Settings, roles_of, write_tokenizer
 from pretune.text.tokenizer.join import clean_up, cleans_up, join_han, splits_han
 from pretune.text.tokenizer.reading import read_tokenizer
 from pretune.text.tokenizer.template import Template, plain_template, template_processor
+from pretune.text.tokenizer.unknown import CountsUnknown, UnknownTokens
 from pretune.text.tokenizer.vocabulary import ROLES, Tokens, Vocabulary, build_vocabulary, is_byte_level
 from pretune.text.tokenizer.vocabulary_files import MAX_IDS
 
@@ -36,7 +37,7 @@ __all__ = ["Tokenizer", "Vocabulary"]
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class Tokenizer:
+class Tokenizer(CountsUnknown):
     """A tokenizer and its vocabulary.
 
     Args:
@@ -182,7 +183,9 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str], allow_special: bool = False) -> list[Tokens]:
         """The ids of many texts, by several threads; as `encode` of each."""
         backend = self._special if allow_special else self.plain
-        return [np.array(encoding.ids, np.int64) for encoding in encode_all(backend, texts)]
+        runs = [np.array(encoding.ids, np.int64) for encoding in encode_all(backend, texts)]
+        self._count(texts, runs)
+        return runs
 
     def encode_offsets(self, text: str) -> tuple[Tokens, NDArray[np.int64]]:
         """The ids of a text and where each lies in it, in characters; leading spaces are not part of a token.
@@ -195,10 +198,25 @@ class Tokenizer:
     def encode_batch_offsets(self, texts: Sequence[str]) -> list[tuple[Tokens, NDArray[np.int64]]]:
         """The ids of many texts and where each lies in its text, by several threads; as `encode_offsets` of each."""
         encodings = encode_all(self.plain, texts, offsets=True)
-        return [
+        out = [
             (np.array(encoding.ids, np.int64), _without_spaces(text, encoding.offsets))
             for text, encoding in zip(texts, encodings, strict=True)
         ]
+        self._count(texts, [ids for ids, _ in out])
+        return out
+
+    def new_counter(self) -> UnknownTokens:
+        """A counter of what this tokenizer does not know."""
+        max_word = self.layout["model"].get("max_input_chars_per_word")
+        return UnknownTokens(self.vocabulary.unk, max_word)
+
+    def _count(self, texts: Sequence[str], runs: Sequence[Tokens]) -> None:
+        if self.counter is not None:
+            self.counter.add(texts, runs, self._offsets)
+
+    def _offsets(self, text: str) -> tuple[Tokens, NDArray[np.int64]]:
+        (encoding,) = encode_all(self.plain, [text], offsets=True)
+        return np.array(encoding.ids, np.int64), _without_spaces(text, encoding.offsets)
 
     def decode(self, ids: ArrayLike, skip_special: bool = True) -> str:
         """The text of ids; Chinese characters that the tokenizer makes words of are joined again."""

@@ -1,0 +1,116 @@
+"""Counts the tokens that stand for text which a vocabulary does not have; says how many there were, and which text."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tokens = NDArray[np.int64]
+Offsets = Callable[[str], tuple[Tokens, NDArray[np.int64]]]
+SAMPLE = 5  # pieces of text that are shown
+_SHOWN = 20  # characters of one of them
+_log = logging.getLogger("pretune")
+
+
+class UnknownTokens:
+    """What was unknown among the texts that a tokenizer encoded.
+
+    Args:
+        unk: id of the unknown token; None where the tokenizer has none, so that nothing is unknown.
+        max_word: characters of the longest word that has other tokens than the unknown one; None for no limit.
+
+    Attributes:
+        tokens: all tokens.
+        unknown: those that are unknown.
+        long_words: words over `max_word`, in texts with unknown tokens.
+        sample: the first texts that unknown tokens stand for, each once.
+    """
+
+    def __init__(self, unk: int | None, max_word: int | None = None) -> None:
+        self.tokens = self.unknown = self.long_words = 0
+        self.sample: list[str] = []
+        self._unk = unk
+        self._long = None if max_word is None else re.compile(rf"\S{{{max_word + 1},}}")
+        self._lock = threading.Lock()
+
+    def add(self, texts: Sequence[str], runs: Sequence[Tokens], offsets: Offsets) -> None:
+        """Counts the tokens of some texts.
+
+        Args:
+            runs: the tokens of each text.
+            offsets: gives the tokens of a text and where each lies in it; called for few texts.
+        """
+        if self._unk is None or not runs:
+            return
+        counts = [int((run == self._unk).sum()) for run in runs]
+        with self._lock:
+            self.tokens += sum(map(len, runs))
+            self.unknown += sum(counts)
+        for text, count in zip(texts, counts, strict=True):
+            if count:
+                self._look_at(text, offsets)
+
+    def _look_at(self, text: str, offsets: Offsets) -> None:
+        """Looks for long words, and takes samples, in a text with unknown tokens."""
+        if self._long is not None and (words := len(self._long.findall(text))):
+            with self._lock:
+                self.long_words += words
+        if len(self.sample) >= SAMPLE:
+            return
+        ids, spans = offsets(text)
+        for start, end in spans[ids == self._unk].tolist():
+            piece = text[start:end] if end - start <= _SHOWN else text[start : start + _SHOWN] + "..."
+            if piece and piece not in self.sample and len(self.sample) < SAMPLE:
+                self.sample.append(piece)
+
+    def summary(self, of: str = "tokens") -> str | None:
+        """Describes in a sentence what was unknown; None where nothing was.
+
+        Args:
+            of: what was counted, such as "tokens of the training texts".
+        """
+        if not self.unknown:
+            return None
+        listed = f", such as {', '.join(map(repr, self.sample))}" if self.sample else ""
+        long = f"; {self.long_words:,} words are too long for it" if self.long_words else ""
+        share = self.unknown / self.tokens
+        return f"{self.unknown:,} of {self.tokens:,} {of} ({share:.1%}) are unknown to the tokenizer{listed}{long}"
+
+
+class CountsUnknown:
+    """A tokenizer, as far as it counts what it does not know; see `count_unknown`."""
+
+    counter: UnknownTokens | None = None
+
+    def new_counter(self) -> UnknownTokens:
+        """A counter for this tokenizer."""
+        raise NotImplementedError
+
+
+@contextmanager
+def count_unknown(tokenizer: CountsUnknown) -> Iterator[UnknownTokens]:
+    """Counts what a tokenizer does not know while the block runs; inside another such block, that one counts."""
+    if tokenizer.counter is not None:
+        yield tokenizer.counter
+        return
+    tokenizer.counter = counter = tokenizer.new_counter()
+    try:
+        yield counter
+    finally:
+        tokenizer.counter = None
+
+
+@contextmanager
+def say_unknown(tokenizer: CountsUnknown) -> Iterator[None]:
+    """Logs what a tokenizer did not know while the block ran, once at its end; an outer block says it for all."""
+    is_outermost = tokenizer.counter is None
+    with count_unknown(tokenizer) as counter:
+        yield
+    if is_outermost and (text := counter.summary()) is not None:
+        _log.warning("%s", text)

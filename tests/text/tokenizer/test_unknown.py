@@ -1,0 +1,111 @@
+"""Tokens that stand for text which the vocabulary does not have are counted and shown, by verbs and in training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import transformers
+from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
+
+import pretune
+from pretune.cli import main
+from pretune.model import Model
+from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.text.tokenizer.unknown import count_unknown, say_unknown
+
+CHINESE = ["天地玄黄", "宇宙洪荒", "日月盈昃", "the cat"]
+ENGLISH = "12 of 14 tokens (85.7%) are unknown to the tokenizer, such as '天', '地', '玄', '黄', '宇'"
+
+
+def test_counts_and_samples() -> None:
+    tokenizer = word_tokenizer()
+    with count_unknown(tokenizer) as counter:
+        tokenizer.encode_batch(CHINESE[:2])
+        tokenizer.encode_batch_offsets(CHINESE[2:])
+    ids = [i for text in CHINESE for i in tokenizer.encode(text).tolist()]
+    assert (counter.unknown, counter.tokens) == (ids.count(tokenizer.vocabulary.unk or 0), len(ids)) == (12, 14)
+    assert counter.summary() == ENGLISH
+    assert tokenizer.counter is None
+
+
+def test_words_over_the_bound_are_counted() -> None:
+    """A word of more than 100 characters is one unknown token."""
+    tokenizer = word_tokenizer()
+    with count_unknown(tokenizer) as counter:
+        tokenizer.encode_batch(["cat" * 40, "the cat", "a" * 100])
+    assert counter.long_words == 1
+    assert counter.sample == ["catcatcatcatcatcatca..."]
+    assert "1 words are too long for it" in str(counter.summary())
+
+
+def test_a_tokenizer_of_bytes_knows_all(caplog: pytest.LogCaptureFixture) -> None:
+    with say_unknown(byte_tokenizer()):
+        byte_tokenizer().encode_batch(CHINESE)
+    assert not caplog.text
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    save_bert(root / "fill", word_tokenizer())
+    save_bert(root / "predict", word_tokenizer(), transformers.BertForSequenceClassification, ["bad", "good"])
+    save_gpt2(root / "generate", word_tokenizer())
+    return {path.name: path for path in root.iterdir()}
+
+
+CALLS: dict[str, tuple[str, Callable[[Model], object]]] = {
+    "predict": ("predict", lambda model: model.predict(CHINESE)),
+    "evaluate": ("predict", lambda model: model.evaluate([{"text": t, "label": "bad"} for t in CHINESE])),
+    "embed": ("predict", lambda model: model.embed(CHINESE)),
+    "fill": ("fill", lambda model: model.fill("天地 [MASK]")),
+    "generate": ("generate", lambda model: model.generate(CHINESE, max_new_tokens=1)),
+    "stream": ("generate", lambda model: list(model.stream(CHINESE[0], max_new_tokens=1))),
+    "score": ("generate", lambda model: model.score(CHINESE)),
+}
+
+
+@pytest.mark.parametrize("verb", CALLS)
+def test_every_use_says_it_once(verb: str, models: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
+    folder, call = CALLS[verb]
+    call(pretune.load(models[folder], device="cpu", precision="fp32"))
+    lines = [record.getMessage() for record in caplog.records if "unknown to the tokenizer" in record.getMessage()]
+    assert len(lines) == 1
+    assert "such as '天'" in lines[0]
+
+
+def test_a_verb_says_it_once_for_all_its_texts(
+    models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.txt").write_text("\n".join(CHINESE * 300) + "\n", encoding="utf-8")
+    flags = ("--input", tmp_path / "in.txt", "--output", tmp_path / "out.csv", "--device", "cpu")
+    assert main([*map(str, ("predict", models["predict"], *flags)), "--no-allocator"]) == 0
+    assert capsys.readouterr().err.count("3,600 of 4,200 tokens (85.7%) are unknown to the tokenizer") == 1
+
+
+def test_prepare_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    word_tokenizer().save(tmp_path / "tokenizer")
+    (tmp_path / "text.txt").write_text("\n\n".join(CHINESE), encoding="utf-8")
+    words = ("prepare", tmp_path / "text.txt", "--tokenizer", tmp_path / "tokenizer", "--output", tmp_path / "store")
+    assert main([*map(str, words), "--validation", "0", "--no-allocator"]) == 0
+    assert "12 of 18 tokens (66.7%) are unknown to the tokenizer, such as '天', '地'" in capsys.readouterr().err
+
+
+def test_training_says_it_and_compares_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Other Chinese texts of one length were "there more than once" and "training data too"."""
+    Tokenizer.save(word_tokenizer(), tmp_path / "tokenizer")
+    characters = [chr(0x4E00 + n) for n in range(200)]
+    for name, first in (("train", 0), ("validation", 80)):
+        texts = ["".join(characters[n : n + 2]) for n in range(first, first + 40)]
+        rows = "".join(f"{text}\t{n % 2}\n" for n, text in enumerate(texts))
+        (tmp_path / f"{name}.tsv").write_text(f"text\tlabel\n{rows}", encoding="utf-8")
+    data = {name: [str(tmp_path / f"{name}.tsv")] for name in ("train", "validation")}
+    recipe = {"task": "classification", "model": {"size": "tiny"}, "budget": {"steps": 2}}
+    data_fields = {**data, "tokenizer": str(tmp_path / "tokenizer"), "length": 16}
+    pretune.finetune({**recipe, "data": data_fields, "output": str(tmp_path / "run"), "track": {"report": False}})
+    shown = " ".join(capsys.readouterr())
+    assert "80 of 80 tokens of the training texts (100.0%) are unknown to the tokenizer, such as" in shown
+    assert "tokens of the validation texts" in shown
+    assert "more than once" not in shown
+    assert "training data too" not in shown
