@@ -137,7 +137,7 @@ class Benchmark(ABC):
         """Write weights and inputs into the folder; ours first, then each peer once. Without peers, ours runs alone."""
 
     def shapes(self, context: Context) -> Sequence[tuple[int, int, int]]:
-        """(rows, in, out) of the benchmark's own matrix products, on which the GEMM peak is measured."""
+        """(rows, in, out) of the benchmark's own matmuls, on which the GEMM peak is measured."""
         return [(1024, 1024, 1024)]
 
     def limits(self, context: Context) -> dict[str, float]:

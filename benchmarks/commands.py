@@ -28,7 +28,7 @@ class Options:
 
     Attributes:
         rounds, warmup: runs of each side that count, and before them.
-        precision: of products, as `limits.dtype_and_threads` gives it.
+        precision: dtype of matmuls, as `limits.dtype_and_threads` gives it.
         threads: of each side.
         output: folder of the results.
     """

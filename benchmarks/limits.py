@@ -1,4 +1,4 @@
-"""What this machine can do, measured by the plainest means: matrix products, reading memory, the faster dtype."""
+"""What this machine can do, measured by plain means: matmuls, reading memory, the faster dtype."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def dtype_and_threads(precision: Name, threads: int | None) -> tuple[Literal["bf
 
 
 def gemm_peak(precision: str, shapes: Sequence[tuple[int, int, int]], seconds: float = 0.15) -> float:
-    """Best speed of a matrix product over the shapes (rows, in, out) of the work itself, in FLOP/s.
+    """Best speed of a matmul over the shapes (rows, in, out) of the work itself, in FLOP/s.
 
     Args:
         seconds: for each shape.

@@ -28,7 +28,7 @@ class Process:
     """A side that has been set up and waits for its runs.
 
     Args:
-        threads: of its matrix products.
+        threads: number of threads of its matmuls.
         timeout: seconds to wait for an answer.
 
     Raises:

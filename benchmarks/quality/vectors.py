@@ -43,7 +43,7 @@ class Vectors:
         minutes: of pretraining.
         steps: of SimCSE.
         seeds: of SimCSE.
-        precision: of products in every run.
+        precision: dtype of matmuls in every run.
     """
 
     folder: Path

@@ -6,7 +6,7 @@ if ours multiplies in fp32, 0.999 in bf16, or the row does not count.
 
 The peer's default is fp32 in batches of 32 texts of similar length; at its best it has our format and the batch size
 that a search found. onnxruntime has the same network with its attention, GELU and norms fused, in fp32 and with dynamic
-int8 products, whose vectors are compared and not judged.
+int8 matmuls, whose vectors are compared and not judged.
 """
 
 from __future__ import annotations
@@ -109,9 +109,9 @@ class Embed(Benchmark):
         """The same as sentences."""
         low, *inner, high = facts["lengths"]
         return [
-            f"ours: {facts['tokens_per_second']:,} real tokens/s, {facts['gemm_utilization']:.0%} of the best matrix "
-            "product of that format on the model's shapes, tokenization included",
-            f"{facts['tokens']:,} word pieces; a text has {low} to {high}, quartiles {', '.join(map(str, inner))}",
+            f"ours: {facts['tokens_per_second']:,} real tokens/s, {facts['gemm_utilization']:.0%} of the best "
+            "matmul in that dtype on the model's shapes, tokenization included",
+            f"{facts['tokens']:,} subwords; a text has {low} to {high}, quartiles {', '.join(map(str, inner))}",
         ]
 
     def search(self, context: Context) -> Search:

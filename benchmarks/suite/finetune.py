@@ -130,7 +130,7 @@ class Finetune(Benchmark):
         """The same as sentences."""
         mean, low, high = facts["accuracy"]
         return [
-            f"ours takes {facts['seconds']:.1f} s a run, {facts['gemm_utilization']:.0%} of the best matrix product "
+            f"ours takes {facts['seconds']:.1f} s a run, {facts['gemm_utilization']:.0%} of the best matmul "
             "on the model's shapes, reading and saving included",
             f"ours reaches {mean:.2f} % ({low:.2f} .. {high:.2f}) of held-out texts",
         ]
@@ -259,7 +259,7 @@ def setup(
 
 
 def _first_loss_and_flops(recipe: Any, epochs: int) -> dict[str, float]:
-    """Mean loss of the first texts before any step, in fp32 without dropout; texts of a run, and its products."""
+    """Mean loss of the first texts before any step, in fp32 without dropout; texts of a run, and its FLOPs."""
     import numpy as np
     import torch
 

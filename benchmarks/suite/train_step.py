@@ -143,7 +143,7 @@ class TrainStep(Benchmark):
         """The fraction as a sentence."""
         fraction, peaks = facts["gemm_utilization"], facts["gemm_peak_gflops"]
         spread = f"{min(peaks)} .. {max(peaks)} GFLOP/s"
-        return [f"{fraction:.0%} of the best matrix product of that format on the model's shapes ({spread})"]
+        return [f"{fraction:.0%} of the best matmul in that dtype on the model's shapes ({spread})"]
 
     def search(self, context: Context) -> Search:
         """From the default; the precision of this machine among the values."""

@@ -72,7 +72,7 @@ def test_our_vectors_are_the_peers(context: Context, monkeypatch: pytest.MonkeyP
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-5)
     facts = Embed().facts(context, [actual | {"seconds": 2.0, "flops": 1e9, "tokens": 400.0}], {"GEMM": [1e9]})
     assert (facts["gemm_utilization"], facts["tokens_per_second"], facts["tokens"]) == (0.5, 200, 400)
-    assert Embed().notes(facts)[0].startswith("ours: 200 real tokens/s, 50% of the best matrix product")
+    assert Embed().notes(facts)[0].startswith("ours: 200 real tokens/s, 50% of the best matmul")
 
 
 @pytest.mark.parametrize(

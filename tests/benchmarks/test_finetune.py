@@ -61,7 +61,7 @@ def test_ours_is_a_whole_run_with_the_peers_first_loss(context: Context) -> None
     assert Finetune().check(context, runs)["gap_fp32"] < 1e-5
     facts = Finetune().facts(context, [first | {"seconds": 2.0, "flops": 1e9}], {"GEMM": [1e9]})
     assert facts["gemm_utilization"] == 0.5
-    assert Finetune().notes(facts)[0].startswith("ours takes 2.0 s a run, 50% of the best matrix product")
+    assert Finetune().notes(facts)[0].startswith("ours takes 2.0 s a run, 50% of the best matmul")
 
 
 def test_both_sides_evaluate_alike(context: Context) -> None:

@@ -49,7 +49,7 @@ class TestTrainStep:
         limits = {"GEMM": [1e9]}
         facts = benchmark.facts(context, [runs[OURS][0] | {"seconds": 1.0, "flops": 4e8}], limits)
         assert facts == {"gemm_utilization": 0.4, "gemm_peak_gflops": [1]}
-        assert benchmark.notes(facts)[0].startswith("40% of the best matrix product")
+        assert benchmark.notes(facts)[0].startswith("40% of the best matmul")
 
     def test_settings_of_the_peer(self, small: Context) -> None:
         _, default, *best = TrainStep().sides(replace(small, precision="bf16"))
