@@ -6,7 +6,7 @@ Source: Yang et al. 2024, arXiv 2407.10671.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ class Config(llama.WindowConfig):
 
     vocab_size: int = Field(151936, ge=1, le=2**22)
     max_position_embeddings: int = Field(32768, ge=1, le=2**24)
+    mlp_bias: Literal[False] = False
     bos_token_id: int | None = Field(None, ge=0)
     eos_token_id: int | None = Field(None, ge=0)
 

@@ -6,7 +6,7 @@ Source: Yang et al. 2025, arXiv 2505.09388.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -22,6 +22,7 @@ class Config(llama.WindowConfig):
 
     vocab_size: int = Field(151936, ge=1, le=2**22)
     max_position_embeddings: int = Field(32768, ge=1, le=2**24)
+    mlp_bias: Literal[False] = False
     bos_token_id: int | None = Field(None, ge=0)
     eos_token_id: int | None = Field(None, ge=0)
 
