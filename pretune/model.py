@@ -21,8 +21,9 @@ from pretune.evaluate.likelihood import Masking, Score, score
 from pretune.evaluate.read import Source, find_source, read_unrounded, read_with_tokenizer
 from pretune.evaluate.recorded import trained_task
 from pretune.evaluate.stores import evaluate_folder
+from pretune.evaluate.uses import USES
 from pretune.generate.defaults import resolve_options
-from pretune.generate.generate import generate, greedy_tokens, stream
+from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateOptions
 from pretune.generate.session import context_length, encode_prompts
 from pretune.interop.description import labelled_role
@@ -362,9 +363,7 @@ class Model:
         max_shard_bytes: int = SHARD_BYTES,
         pooling: PoolingMode | None = None,
     ) -> Exported:
-        """Write the model for `transformers`; it is done when the files have been read again and compared.
-
-        Where `transformers` is installed, it reads them too: `Exported.foreign` says what was the same.
+        """Write the model for `transformers`; done when the files were read again, by its own reader too, and compared.
 
         Args:
             format: of the weights in the files.
@@ -384,7 +383,7 @@ class Model:
             format=format,
             max_shard_bytes=max_shard_bytes,
             pooling=pooling,
-            greedy=greedy_tokens,
+            uses=USES,
         )
 
 

@@ -258,3 +258,8 @@ def _pool(workers: int, cores: int) -> Iterator[ThreadPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def embed_texts(network: LanguageModel, tokenizer: Tokenizer, texts: Sequence[str]) -> Vectors:
+    """The vectors of texts as a model's files say they are made. Shape: return: (n, width)."""
+    return Embedder.of(network, tokenizer)(texts)

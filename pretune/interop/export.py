@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pretune.batch import ragged
 from pretune.draw import Draw
 from pretune.errors import CannotCreateError, DataError, PretuneError
-from pretune.interop.foreign_reader import ForeignReading, Greedy, read_by_transformers
+from pretune.interop.foreign_reader import ForeignReading, Uses, read_by_transformers
 from pretune.interop.huggingface import load_model, model_folder, write_model
 from pretune.interop.recorded_heads import head_sources
 from pretune.interop.weight_names import export_weights
@@ -57,7 +57,7 @@ def export_model(
     format: Format = "fp32",
     max_shard_bytes: int = SHARD_BYTES,
     pooling: PoolingMode | None = None,
-    greedy: Greedy | None = None,
+    uses: Uses | None = None,
 ) -> Exported:
     """Writes a model folder that `transformers` reads, reads it again, and compares weights, outputs and tokenizer.
 
@@ -69,7 +69,7 @@ def export_model(
         max_shard_bytes: of one file of weights.
         pooling: write what `sentence-transformers` reads too: a text's vector is this of its rows. By default what
             the model's training or its files said, if anything.
-        greedy: writes on from prompts, for comparing texts; without it none are compared.
+        uses: what pretune does with the model, for comparing texts and vectors; without it none are compared.
 
     Raises:
         DataError: a family that `transformers` cannot have, or what was read again differs; nothing was changed in the
@@ -104,7 +104,7 @@ def export_model(
                 "config.json does not say all that the model does"
             )
         own = None if tokenizer is None else Tokenizer.load(folder)
-        foreign = read_by_transformers(folder, Path(directory), again, own, greedy)
+        foreign = read_by_transformers(folder, Path(directory), again, own, uses)
     return Exported(count_parameters(model), len(written), difference, foreign)
 
 

@@ -1,8 +1,9 @@
 """A reader that is not ours: a model folder is opened by `transformers`, in a process of its own, and compared.
 
 What pretune writes and reads again may be wrong twice in the same way. `read_by_transformers` compares what matters to
-whoever opens the folder: the ids of lines in many scripts, the outputs of every head, greedy text. Where `transformers`
-is not installed, nothing is compared and nothing claimed.
+whoever opens the folder: the ids of lines in many scripts, the outputs of every head, greedy text; and, of a folder
+whose modules.json says how a text becomes a vector, the vectors of `sentence-transformers`. Where a package is not
+installed, nothing is compared and nothing claimed.
 """
 
 from __future__ import annotations
@@ -31,11 +32,14 @@ from pretune.interop.weight_names import architecture
 from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.model import LanguageModel, get_family
 from pretune.nn.heads import SequenceHead
+from pretune.text.tokenizer.folder import MODULES
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 T = TypeVar("T")
 Greedy = Callable[[LanguageModel, Tokenizer, Sequence[str], int], list[tuple[list[int], list[int]]]]
 """What a model reads of each prompt, and the tokens that it writes then, so many at most; the end token included."""
+Embed = Callable[[LanguageModel, Tokenizer, Sequence[str]], NDArray[np.float32]]
+"""The vectors of texts, as the model's files say they are made. Shape: return: (n, width)"""
 LINES = (
     "The quick brown fox jumps over the lazy dog; it's 12,345.67 o'clock, don't you think?",
     "Café Zürich, naïve façade, Ångström, möchte: l'été à São Paulo.",
@@ -48,6 +52,7 @@ LINES = (
     "ภาษาไทยสวยงาม 한국어도 배워요",
     "  two  spaces\tand a tab, then\na line; 🙂👍🏽 ½ ﬁ №",
 )
+_EMBEDDED = [*LINES, " ".join(LINES) * 8]  # the last is longer than what many models read
 _DRAWN = 1000 - len(LINES)  # lines that are drawn from the vocabulary
 _LINE = 8  # tokens of a drawn line
 _NEW_TOKENS = 12
@@ -69,6 +74,8 @@ class ForeignReading:
         outputs: tensors that are the same, of the hidden run and of every head that its class has.
         difference: largest distance of two outputs, as a fraction of the largest value.
         texts: greedy texts that are the same.
+        vectors: of texts, that are the same.
+        vectors_reader, vectors_reason: who made the vectors, or why nobody did; both empty where the files name none.
     """
 
     reader: str = ""
@@ -77,13 +84,32 @@ class ForeignReading:
     outputs: int = 0
     difference: float = 0.0
     texts: int = 0
+    vectors: int = 0
+    vectors_reader: str = ""
+    vectors_reason: str = ""
 
     def __str__(self) -> str:
         if not self.reader:
             return f"no other reader has opened it: {self.reason}"
         ids = f"the same ids for {self.lines:,} texts, " if self.lines else ""
         texts = f", the same greedy text for {self.texts} prompts" if self.texts else ""
-        return f"{self.reader} opened it: {ids}the same {self.outputs} outputs{texts}"
+        read = f"{self.reader} opened it: {ids}the same {self.outputs} outputs{texts}"
+        if self.vectors_reason:
+            return f"{read}; its vectors were made by no other reader: {self.vectors_reason}"
+        return f"{read}; {self.vectors_reader}: the same {self.vectors} vectors" if self.vectors else read
+
+
+@dataclass(frozen=True)
+class Uses:
+    """What pretune does with a model, to be compared.
+
+    Attributes:
+        greedy: writes on from prompts.
+        embed: makes vectors of texts.
+    """
+
+    greedy: Greedy
+    embed: Embed
 
 
 def installed() -> bool:
@@ -92,7 +118,7 @@ def installed() -> bool:
 
 
 def read_by_transformers(
-    folder: Path, where: Path, model: LanguageModel, tokenizer: Tokenizer | None, greedy: Greedy | None = None
+    folder: Path, where: Path, model: LanguageModel, tokenizer: Tokenizer | None, uses: Uses | None = None
 ) -> ForeignReading:
     """Opens a folder with `transformers` and compares it with the model that was written.
 
@@ -101,6 +127,7 @@ def read_by_transformers(
         where: they will stand, for messages.
         model: on the CPU, in fp32 and in evaluation mode, with the weights that the files have.
         tokenizer: as it is written in the folder.
+        uses: without them, neither texts nor vectors are compared.
 
     Raises:
         DataError: it cannot be read, or something differs.
@@ -110,11 +137,8 @@ def read_by_transformers(
     lines = [] if tokenizer is None else _lines(tokenizer)
     rows = _rows(model, tokenizer)
     roles = _roles(model)
-    prompts = [] if tokenizer is None or greedy is None else _prompts(model, tokenizer)
-    try:
-        written = greedy(model, tokenizer, prompts, _NEW_TOKENS) if tokenizer and greedy and prompts else []
-    except DataError:  # its files ask for what `generate` refuses by name: there is no text to compare
-        prompts, written = [], []
+    prompts, written = _written(model, tokenizer, uses)
+    embedded = _EMBEDDED if tokenizer and uses and (folder / MODULES).is_file() else []
     request = {
         "architecture": architecture(model),
         "model_type": str(getattr(get_family(model.family), "MODEL_TYPE", model.family)),
@@ -126,6 +150,7 @@ def read_by_transformers(
         "start": _start(model),
         "prompts": [read for read, _ in written],
         "new_tokens": _NEW_TOKENS,
+        "embedded": embedded,
     }
     answer, arrays = _ask(folder, request)
     if answer["status"] == "unavailable":
@@ -141,6 +166,11 @@ def read_by_transformers(
     count, difference = _check_outputs(where_read, model, rows, roles, arrays, answer["missing"])
     for prompt, (_, tokens), theirs in zip(prompts, written, answer["written"], strict=True):
         _check_written(where_read, prompt, tokens, theirs)
+    if embedded and tokenizer and uses:
+        compared = replace(compared, vectors_reader=answer["embedder"], vectors_reason=answer["embedder_reason"])
+    if "vectors" in arrays and tokenizer and uses:
+        _check_vectors(f"{where}: as {answer['embedder']} reads it", uses.embed(model, tokenizer, embedded), arrays)
+        compared = replace(compared, vectors=len(embedded))
     return replace(compared, outputs=count, difference=difference, texts=len(prompts))
 
 
@@ -184,6 +214,19 @@ def _lines(tokenizer: Tokenizer) -> list[str]:
 def _pairs(items: Sequence[T]) -> list[tuple[T, T]]:
     """The first few with those that follow them."""
     return list(pairwise(items[: len(LINES) + 1]))
+
+
+def _written(
+    model: LanguageModel, tokenizer: Tokenizer | None, uses: Uses | None
+) -> tuple[list[str], list[tuple[list[int], list[int]]]]:
+    """Prompts, and what the model reads of them and writes; none where its files ask for what `generate` refuses."""
+    prompts = [] if tokenizer is None or uses is None else _prompts(model, tokenizer)
+    if tokenizer is None or uses is None or not prompts:
+        return [], []
+    try:
+        return prompts, uses.greedy(model, tokenizer, prompts, _NEW_TOKENS)
+    except DataError:
+        return [], []
 
 
 def _prompts(model: LanguageModel, tokenizer: Tokenizer) -> list[str]:
@@ -283,3 +326,12 @@ def _check_written(where: str, prompt: str, ours: Sequence[int], theirs: dict[st
     same = next((n for n in range(shorter) if ours[n] != tokens[n]), shorter)
     if not same == len(ours) == len(tokens) and not (same < len(gaps) and gaps[same] < _TIE):
         raise DataError(f"{where}: after {prompt!r} it writes the tokens {tokens}, and pretune writes {list(ours)}")
+
+
+def _check_vectors(where: str, ours: NDArray[np.float32], arrays: dict[str, NDArray[np.float32]]) -> None:
+    theirs = arrays["vectors"]
+    if ours.shape != theirs.shape:
+        raise DataError(f"{where}: vectors have the shape {theirs.shape}, not {ours.shape}")
+    distance = float(np.abs(ours - theirs).max()) / max(1.0, float(np.abs(ours).max()))
+    if not distance <= _TOLERANCE:
+        raise DataError(f"{where}: vectors differ by {distance:.1e} of their size")

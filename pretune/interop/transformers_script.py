@@ -1,4 +1,4 @@
-"""What `transformers` makes of a model folder: run in a process of its own, which imports nothing of pretune.
+"""What `transformers` and `sentence-transformers` make of a model folder, in a process that imports no pretune.
 
 `python transformers_script.py FOLDER REQUEST ANSWER`: REQUEST and the answers are JSON, arrays go beside it as .npz.
 """
@@ -70,17 +70,36 @@ def _answer(
     )
     model.eval()
     answers["missing"] = sorted(map(str, info.get("missing_keys", ())))
-    _outputs(model, wanted, answer)
+    arrays = _outputs(model, wanted)
     answers["written"] = [_write_on(model, tokenizer, prompt, wanted["new_tokens"]) for prompt in wanted["prompts"]]
+    if wanted["embedded"]:
+        _embed(folder, wanted["embedded"], answers, arrays)
+    import numpy as np
+
+    np.savez(Path(answer).with_suffix(".npz"), **arrays)
+
+
+def _embed(folder: str, texts: list[str], answers: dict[str, Any], arrays: dict[str, Any]) -> None:
+    answers |= {"embedder": "", "embedder_reason": ""}
+    try:
+        import sentence_transformers
+    except Exception as error:
+        missing = isinstance(error, ModuleNotFoundError)
+        answers["embedder_reason"] = f"sentence-transformers {'is not installed' if missing else error}"
+        return
+    answers["embedder"] = f"sentence-transformers {sentence_transformers.__version__}"
+    model = sentence_transformers.SentenceTransformer(
+        folder, device="cpu", local_files_only=True, model_kwargs={"dtype": "float32"}
+    )
+    arrays["vectors"] = model.encode(texts, convert_to_numpy=True, show_progress_bar=False)
 
 
 def _pair(encoded: Any) -> dict[str, Any]:
     return {"input_ids": encoded["input_ids"], "token_type_ids": encoded.get("token_type_ids")}
 
 
-def _outputs(model: Any, wanted: dict[str, Any], answer: str) -> None:
+def _outputs(model: Any, wanted: dict[str, Any]) -> dict[str, Any]:
     """The hidden states of each row, and what each head makes of them, as arrays `hidden.0`, `mlm.0` ..."""
-    import numpy as np
     import torch
 
     arrays: dict[str, Any] = {}
@@ -99,7 +118,7 @@ def _outputs(model: Any, wanted: dict[str, Any], answer: str) -> None:
             tensor = _of_role(outputs, role)
             if tensor is not None:
                 arrays[f"{role}.{n}"] = tensor.numpy()
-    np.savez(Path(answer).with_suffix(".npz"), **arrays)
+    return arrays
 
 
 def _of_role(outputs: Any, role: str) -> Any:

@@ -15,8 +15,8 @@ from transformers.models.auto import tokenization_auto
 
 from pretune.cli import main
 from pretune.errors import DataError
+from pretune.evaluate.uses import USES
 from pretune.find import variants
-from pretune.generate.generate import greedy_tokens
 from pretune.interop import foreign_reader, model_tokenizer
 from pretune.interop.export import export_model
 from pretune.interop.foreign_reader import ForeignReading, read_by_transformers
@@ -33,7 +33,7 @@ VERSION = f"transformers {transformers.__version__}"
 
 def reading(folder: Path) -> ForeignReading:
     model = load_model(folder).eval()
-    return read_by_transformers(folder, folder, model, Tokenizer.load(folder), greedy_tokens)
+    return read_by_transformers(folder, folder, model, Tokenizer.load(folder), USES)
 
 
 def change(path: Path, edit: Callable[[Any], object]) -> None:
@@ -68,6 +68,20 @@ def test_a_process_that_fails_claims_nothing(monkeypatch: pytest.MonkeyPatch, tm
     foreign = export_model(anew("bert", trained("wordpiece")), tmp_path / "out").foreign
     assert not foreign.reader
     assert "the process of transformers ended with 2" in str(foreign)
+
+
+def test_vectors_are_judged_by_sentence_transformers(tmp_path: Path) -> None:
+    """A folder whose modules.json says how vectors are made; what its own software makes otherwise is refused."""
+    tokenizer = trained("wordpiece")
+    foreign = export_model(anew("bert", tokenizer), tmp_path, tokenizer, pooling="max", uses=USES).foreign
+    assert foreign.vectors_reader.startswith("sentence-transformers ")
+    assert "the same 11 vectors" in str(foreign)
+    model, written = load_model(tmp_path).eval(), Tokenizer.load(tmp_path)
+    other = {"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": False}
+    (pooling,) = tmp_path.glob("*_Pooling/config.json")
+    change(pooling, lambda tree: tree.update({"pooling_mode": "mean"} if "pooling_mode" in tree else other))
+    with pytest.raises(DataError, match=r"as sentence-transformers .* reads it: vectors differ by"):
+        read_by_transformers(tmp_path, tmp_path, model, written, USES)
 
 
 def drop_frame(folder: Path) -> None:
@@ -108,7 +122,7 @@ def test_what_it_reads_otherwise_is_refused(spoil: Callable[[Path], None], messa
     model, written = load_model(tmp_path).eval(), Tokenizer.load(tmp_path)
     spoil(tmp_path)
     with pytest.raises(DataError, match=message):
-        read_by_transformers(tmp_path, tmp_path, model, written, greedy_tokens)
+        read_by_transformers(tmp_path, tmp_path, model, written, USES)
 
 
 def test_a_family_that_it_does_not_have(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -139,7 +153,7 @@ def test_every_class_of_a_family_is_read(family: str, tmp_path: Path) -> None:
         labelled = {"classification", "token_classification"} & set(roles)
         model = build(family, "tiny", list(roles), fields, labels=["a", "b"] if labelled else None).eval()
         parity.randomise(model)
-        foreign = export_model(model, tmp_path / name, tokenizer, greedy=greedy_tokens).foreign
+        foreign = export_model(model, tmp_path / name, tokenizer, uses=USES).foreign
         assert foreign.reader == VERSION
         assert foreign.lines > 900
         assert foreign.outputs == 3 * (1 + len(roles)), name

@@ -12,8 +12,8 @@ import pytest
 from test_model_tokenizer import LINES, last_pad
 
 from pretune.errors import DataError, UsageError
+from pretune.evaluate.uses import USES
 from pretune.find import variants
-from pretune.generate.generate import greedy_tokens
 from pretune.interop.export import export_model
 from pretune.interop.model_tokenizer import resolve_token_ids
 from pretune.models import build
@@ -91,7 +91,7 @@ def folder(number: int, path: Path) -> str:
     except (UsageError, DataError) as error:
         return f"refused: {error}"
     parity.randomise(model)
-    foreign = export_model(model, path, tokenizer, greedy=greedy_tokens).foreign
+    foreign = export_model(model, path, tokenizer, uses=USES).foreign
     assert foreign.reader, foreign
     assert foreign.lines > 900
     assert foreign.outputs == 3 * (1 + len(roles)), name
