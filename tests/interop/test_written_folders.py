@@ -100,7 +100,7 @@ def folder(number: int, path: Path) -> str:
 
 def names_what(outcome: str) -> bool:
     """A refusal says which field, or which token."""
-    return outcome == "the same" or any(word in outcome for word in ("model.", "pad token"))
+    return outcome == "the same" or any(word in outcome for word in ("field '", "pad token"))
 
 
 @pytest.mark.parametrize("number", range(SAMPLE))
