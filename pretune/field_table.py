@@ -219,19 +219,19 @@ class CarriedFiles:
     def read_whole(self, folder: Path, names: Iterable[str]) -> None:
         """Reads those of the files that a folder has.
 
+        Args:
+            names: of files in the folder, or patterns with `*`.
+
         Raises:
             DataError: a file too large to be what its name says.
         """
-        for name in names:
-            path = folder / name
-            if not path.is_file():
-                continue
+        for path in sorted(path for name in names for path in folder.glob(name) if path.is_file()):
             if path.stat().st_size > CARRIED_LIMIT:
                 raise DataError(
                     f"{path}: {path.stat().st_size:,} bytes, more than the {CARRIED_LIMIT:,} that such a file can "
                     "need; remove it from the folder"
                 )
-            self.whole[name] = path.read_bytes()
+            self.whole[path.relative_to(folder).as_posix()] = path.read_bytes()
 
     def write(self, folder: Path) -> None:
         """Writes all files into a folder; what is written afterwards under the same name replaces them.

@@ -30,6 +30,7 @@ Format = Literal["fp32", "bf16", "fp16"]
 _FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _LENGTHS = (7, 1, 12)  # tokens of the sequences on which outputs are compared
 _TOLERANCE = 1e-5
+_MODEL_FILES = ("config.json", "modules.json", "adapter_config.json", "pytorch_model.bin", SINGLE, SHARDED)
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _refuse_other_model(directory: Path, model: LanguageModel) -> None:
     Raises:
         CannotCreateError: the directory holds another model, or files of one that cannot be read.
     """
-    if not any((directory / name).exists() for name in ("config.json", SINGLE, SHARDED)):
+    if not any((directory / name).exists() for name in _MODEL_FILES):
         return
     try:
         own, there = export_weights(model), Weights(directory)

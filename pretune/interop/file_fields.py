@@ -8,18 +8,20 @@ every configuration may hold. `TABLES` joins these with the tables of the files 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import NoneType
 from typing import Literal, get_args, get_origin
 
-from pretune.field_table import FieldTable, Treatment, done, handed_on, no_effect, refused
+from pretune.errors import DataError
+from pretune.field_table import FieldTable, Treatment, done, handed_on, no_effect, refused, treatment_of
 from pretune.interop.vector_fields import VECTOR_TABLES
 from pretune.models.generation_fields import GENERATION_FIELDS
 from pretune.models.model import Family
 from pretune.text.tokenizer.file_fields import TOKENIZER_TABLES
 
 GENERATION = "generation_config.json"
-CARRIED_WHOLE = ("chat_template.jinja",)
-"""Files that are handed on as they are."""
+CARRIED_WHOLE = ("chat_template.jinja", "additional_chat_templates/*.jinja")
+"""Files that are handed on as they are; names or patterns."""
 _LOG = no_effect("what is recorded of a forward", types=(bool,))
 _CODE = no_effect("code in a model's folder is never run: the family's own arithmetic is used", note_unless=(None, {}))
 _USES = handed_on("used by `generate`, see generation_config.json")
@@ -125,14 +127,52 @@ GGUF_FIELDS: FieldTable = {
     "tokenizer.*": done("read with the tokenizer"),
 }
 """Metadata of a `.gguf` file."""
+_ADAPTER = refused(
+    "an adapter of peft, which transformers reads with the model",
+    "merge it into its base (merge_and_unload), save that",
+)
+_SAME = no_effect("the same weights for other software")
+_OTHER_RUN = no_effect("a record of a training that is not continued here")
+WHOLE_FILES: FieldTable = {
+    **dict.fromkeys(("model.safetensors", "model.safetensors.index.json"), done("weights")),
+    **dict.fromkeys(
+        ("pytorch_model.bin", "pytorch_model.bin.index.json"), done("weights, where no safetensors stand beside them")
+    ),
+    **dict.fromkeys(
+        ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "tokenizer.model", "source.spm", "target.spm"),
+        done("the tokenizer, where no tokenizer.json stands beside them"),
+    ),
+    **dict.fromkeys(CARRIED_WHOLE, handed_on("written as it was read")),
+    **dict.fromkeys(("adapter_config.json", "adapter_model.*"), _ADAPTER),
+    "*.py": no_effect("code in a model's folder is never run"),
+    **dict.fromkeys(("tf_model.h5", "flax_model.msgpack", "rust_model.ot", "*.onnx", "*.mlmodel"), _SAME),
+    **dict.fromkeys(
+        ("training_args.bin", "trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state*.pth"), _OTHER_RUN
+    ),
+    **dict.fromkeys(("README.md", "LICENSE*", ".gitattributes"), no_effect("a text for people")),
+}
+"""Files of a model folder that are read, handed on or refused whole."""
 TABLES: Mapping[str, FieldTable] = {
     "config.json": COMMON_FIELDS,
     GENERATION: GENERATION_FIELDS,
     **TOKENIZER_TABLES,
     **VECTOR_TABLES,
     "GGUF metadata": GGUF_FIELDS,
+    "Whole files": WHOLE_FILES,
 }
 """By the name of the file; of `config.json` what is common to all families."""
+
+
+def check_files(folder: Path) -> None:
+    """Refuses a folder with a file that others read with the model and that is not read here.
+
+    Raises:
+        DataError: naming the file and the remedy.
+    """
+    for path in folder.iterdir():
+        treatment = treatment_of(path.name, WHOLE_FILES)
+        if treatment is not None and treatment.name == "refused":
+            raise DataError(f"{path}: {treatment.reason}; {treatment.remedy}")
 
 
 def config_table(family: Family) -> FieldTable:

@@ -18,7 +18,7 @@ from torch import Tensor
 from pretune.disk import NewFolder, storage_errors
 from pretune.errors import DataError, no_such_folder
 from pretune.interop.description import Description, class_labels, describe, interpret, read_description
-from pretune.interop.file_fields import GENERATION
+from pretune.interop.file_fields import GENERATION, check_files
 from pretune.interop.gguf import GgufWeights
 from pretune.interop.model_tokenizer import fit_tokenizer, move_positions
 from pretune.interop.recorded_heads import HeadMakers, recorded_heads
@@ -230,11 +230,7 @@ def _open(path: Path, overrides: Mapping[str, Any]) -> tuple[Weights | GgufWeigh
         return gguf, description
     if not path.is_dir():
         raise no_such_folder(path, "model folder")
-    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
-        raise DataError(
-            f"{path}: adapter_config.json without config.json: an adapter of peft and no model; merge it into its base "
-            "(merge_and_unload) and save that"
-        )
+    check_files(path)
     weights = Weights(path)
     return weights, read_description(path, weights.shapes, overrides)
 

@@ -208,5 +208,23 @@ def test_a_head_that_several_classes_may_have_is_said(tmp_path):
 def test_an_adapter_alone_is_named(tmp_path):
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     (tmp_path / "adapter_model.safetensors").write_bytes(b"")
-    with pytest.raises(DataError, match=r"an adapter of peft and no model; merge it into its base"):
+    with pytest.raises(DataError, match=r"adapter_.*: an adapter of peft.*; merge it into its base"):
         load_model(tmp_path)
+
+
+def test_an_adapter_beside_a_model_is_not_left_out(tmp_path):
+    """`transformers` reads the base that the adapter names, and the adapter."""
+    folder = saved(tmp_path, hf.LlamaForCausalLM, hf.LlamaConfig, **LLAMA)
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(DataError, match=r"adapter_config.json: an adapter of peft"):
+        load_model(folder)
+
+
+def test_templates_of_chats_are_handed_on(tmp_path):
+    folder = saved(tmp_path / "theirs", hf.LlamaForCausalLM, hf.LlamaConfig, **LLAMA)
+    (folder / "additional_chat_templates").mkdir()
+    for name in ("chat_template.jinja", "additional_chat_templates/tools.jinja"):
+        (folder / name).write_bytes(b"{{ messages }}\n")
+    save_model(load_model(folder), tmp_path / "ours")
+    for name in ("chat_template.jinja", "additional_chat_templates/tools.jinja"):
+        assert (tmp_path / "ours" / name).read_bytes() == b"{{ messages }}\n"
