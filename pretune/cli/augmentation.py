@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from pretune.errors import CannotCreateError, UsageError
 
 if TYPE_CHECKING:
     from pretune.augment.augmenter import Tools
+    from pretune.text.readers.labelled import LabelledConfig, LabelledText
 
 
 def register(app: App) -> None:
@@ -29,6 +32,10 @@ def augment(
     model: Path | None = None,
     there: Path | None = None,
     back: Path | None = None,
+    text_column: str | None = None,
+    second_column: str | None = None,
+    label_column: str | None = None,
+    id_column: str | None = None,
     session: Common = DEFAULT,
 ) -> None:
     """Augment a labelled file: write new texts with the labels of the old ones, as JSONL, CSV or TSV.
@@ -43,33 +50,58 @@ def augment(
         model: folder of a masked language model, for substitution.
         there: folder of an encoder-decoder that translates into another language, for back-translation.
         back: folder of an encoder-decoder that translates back.
+        text_column: column of the texts, "text" by default; --columns.text_column is the same.
+        second_column: column of the second texts of pairs.
+        label_column: column of the labels, "label" by default.
+        id_column: column that is written with each row that is made of its row, as "id".
     """
     session.start()
     from pretune import config as configuration
     from pretune.augment.augmenter import build
     from pretune.augment.files import AugmentConfig, AugmentStats, augment_examples
-    from pretune.text.readers.labelled import read_labelled
 
     check_name(output)
     paths, fields = split_args(args)
-    settings = configuration.load(AugmentConfig, config, fields)
+    flags = {"text_column": text_column, "second_column": second_column, "label_column": label_column}
+    named = {name: value for name, value in flags.items() if value is not None}
+    settings = configuration.load(AugmentConfig, config, [*fields, *_as_fields(named)])
     if output.exists():
         raise CannotCreateError(f"{output}: exists already; remove it, or give another --output")
     tools = _tools(model, there, back, session)
     methods = build(settings.methods, tools)
-    examples = read_labelled(paths, settings.columns, needs_labels=False, every_line=True)
+    examples, ids = _read(paths, settings.columns, id_column)
     session.say(f"{settings.copies} copies of each of {len(examples):,} rows by {', '.join(settings.methods)}")
     stats = AugmentStats()
     columns = settings.columns
     second = columns.second_column or ("second" if settings.pairs else None)
     names = [columns.text_column, *([second] if second else []), columns.label_column, "method", "origin"]
+    names = ["id", *names] if ids else names
     with open_rows(output, names) as writer, unknown_said_once(*tools.models):
         for row in augment_examples(examples, methods, settings, stats):
-            writer.write(row)
+            writer.write({"id": ids[stats.rows - 1], **row} if ids else row)
     session.say(f"{stats.summary()}\nwritten: {output}")
     session.say(
         f"next: pretune finetune --task classification --model.init MODEL --data.train {output} --budget.epochs 3"
     )
+
+
+def _as_fields(columns: Mapping[str, str]) -> list[str]:
+    """The flags that name columns, as fields."""
+    return [arg for name, value in columns.items() for arg in (f"--columns.{name}", json.dumps(value))]
+
+
+def _read(
+    paths: Sequence[str], config: LabelledConfig, id_column: str | None
+) -> tuple[list[LabelledText], list[object]]:
+    """The labelled texts of files, and the ids of their rows where a column holds them."""
+    from pretune.text.readers.labelled import LabelledText, read_records
+    from pretune.text.readers.records import Column
+
+    columns = [*config.text_columns(), Column(config.label_column, "label_column", required=False)]
+    columns += [] if id_column is None else [Column(id_column, "id_column")]
+    records = list(read_records(paths, columns, config, needs_labels=False, every_line=True))
+    ids = [] if id_column is None else [record[id_column] for record in records]
+    return [LabelledText.read(record, config) for record in records], ids
 
 
 def _tools(model: Path | None, there: Path | None, back: Path | None, session: Session) -> Tools:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from pretune.objectives.mixture import build, mix
 from pretune.objectives.objective import Objective
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer, Vocabulary
+
+_log = logging.getLogger("pretune")
 
 
 def evaluate_folder(
@@ -52,7 +55,13 @@ def evaluate_folder(
     if built.auxiliary_models():
         raise UsageError("this objective trains a model of its own along, and is evaluated in its run alone")
     built.to(model.device)
-    return evaluate_store(model, built, store.split(split), tokenizer, length=length, pack=pack)
+    chosen = store.split(split)
+    if unknown := chosen.manifest.unknown:
+        _log.warning(
+            "%d of %d tokens of %s (%.1f%%) are unknown to the tokenizer",
+            *(unknown, chosen.token_count, chosen.where, 100 * unknown / chosen.token_count),
+        )
+    return evaluate_store(model, built, chosen, tokenizer, length=length, pack=pack)
 
 
 def _own_objective(model: LanguageModel, vocabulary: Vocabulary, folder: Path) -> Objective:

@@ -198,6 +198,16 @@ def test_augmented_rows_as_a_table(tmp_path: Path, capsys: pytest.CaptureFixture
     frame = pd.read_csv(out)
     assert frame["text"].tolist()[::2] == TEXTS or frame[frame["method"].isna()]["text"].tolist() == TEXTS
     assert set(frame["method"].dropna()) == {"swap"}
+    frame = pd.DataFrame({"n": [7, 5, 9], "body": TEXTS, "label": ["a", "b", "a"]})
+    frame.to_csv(path, index=False)
+    named = ("--text-column", "body", "--id-column", "n", "--output", tmp_path / "ids.csv")
+    assert run("augment", path, "--methods", "swap", *named) == 0
+    written = pd.read_csv(tmp_path / "ids.csv")
+    assert (
+        written[written["method"].isna()][["id", "body"]].to_numpy().tolist()
+        == frame[["n", "body"]].to_numpy().tolist()
+    )
+    assert set(written["id"]) == {7, 5, 9}
     path.write_text("text\nthe cat ate\n\nthe dog\n")
     assert run("augment", path, "--methods", "swap", "--output", tmp_path / "o.csv") == 65
     assert f"{path}:3: " in capsys.readouterr().err

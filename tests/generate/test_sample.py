@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from transformers import TopKLogitsWarper, TopPLogitsWarper
+from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from pretune.draw import Draw
 from pretune.generate.options import GenerateConfig
@@ -56,3 +56,15 @@ def test_words_that_are_forbidden_and_tokens_that_must_come() -> None:
     assert found[0, 4] == 0 == found[3, 1] == found[3, 3]
     scores = torch.full((1, 6), 0.5)
     assert apply_constraints(scores, GenerationConstraints(), [[]], [8]) is scores
+
+
+def test_min_p_is_that_of_transformers() -> None:
+    """A token with less than a fraction of the best one's probability never comes."""
+    logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(0))
+    warped = MinPLogitsWarper(0.2)(torch.zeros(1, 1, dtype=torch.long), logits)
+    allowed = set(torch.isfinite(warped[0]).nonzero().flatten().tolist())
+    config = GenerateConfig(temperature=1.0, min_p=0.2)
+    draws = keys([np.array([n]) for n in range(300)], 0)
+    drawn = set(sample(logits.expand(300, -1), config, draws, 0).tolist())
+    assert 1 < len(allowed) < 50
+    assert drawn == allowed

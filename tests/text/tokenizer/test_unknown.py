@@ -90,6 +90,10 @@ def test_prepare_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     words = ("prepare", tmp_path / "text.txt", "--tokenizer", tmp_path / "tokenizer", "--output", tmp_path / "store")
     assert main([*map(str, words), "--validation", "0", "--no-allocator"]) == 0
     assert "12 of 18 tokens (66.7%) are unknown to the tokenizer, such as '天', '地'" in capsys.readouterr().err
+    save_bert(tmp_path / "bert", word_tokenizer())
+    words = ("evaluate", tmp_path / "bert", tmp_path / "store", "--split", "train", "--device", "cpu")
+    assert main([*map(str, words), "--no-allocator"]) == 0
+    assert "12 of 18 tokens of" in capsys.readouterr().err
 
 
 def test_training_says_it_and_compares_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
