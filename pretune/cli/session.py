@@ -18,7 +18,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from pretune import __version__
 from pretune.errors import CannotCreateError, MissingInputError, PretuneError, StorageError, UsageError
 
-INTERNAL, PIPE = 70, 128 + signal.SIGPIPE
+INTERNAL, MEMORY, PIPE = 70, 71, 128 + signal.SIGPIPE
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
@@ -161,6 +161,9 @@ def explain(error: BaseException) -> tuple[str, int]:
         return "terminated", 128 + signal.SIGTERM
     if isinstance(error, OSError) and error.errno is not None:
         return _explain_os(error)
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate memory" in str(error):
+        remedy = "lower the batch (data.batch, data.batch_tokens, --beams), or use a smaller model"
+        return f"not enough memory ({str(error).splitlines()[0] if str(error) else 'MemoryError'}); {remedy}", MEMORY
     hint = "this is a bug in pretune or in a file of yours; --debug shows the traceback"
     return f"{type(error).__name__}: {error} ({hint})", INTERNAL
 

@@ -56,7 +56,7 @@ class Cert(Contrastive):
         deleted: float = Field(default=0.1, ge=0.0, lt=1.0)
         moved: float = Field(default=0.1, ge=0.0, le=1.0)
         momentum: float = Field(default=0.999, ge=0.0, lt=1.0)
-        queue: int = Field(default=4096, ge=1)
+        queue: int = Field(default=4096, ge=1, le=1 << 20)
 
     config: Config
     queue: Tensor

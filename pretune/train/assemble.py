@@ -5,6 +5,7 @@ Everything that can be wrong with the inputs is found here, before a run directo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from pretune.models.model import LanguageModel, MakeHeads
 from pretune.models.text_vectors import TextVectors
 from pretune.objectives.mixture import build_members, mix
 from pretune.objectives.objective import Objective
+from pretune.runtime.device import choose
 from pretune.runtime.distributed import Distributed
 from pretune.tasks.task import AnyTask, Example, Task
 from pretune.text.readers.labelled import Data
@@ -29,6 +31,7 @@ from pretune.text.samples.sampler import Sampler
 from pretune.text.samples.views.view import View
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.labelled import LabelledData
+from pretune.train.memory import allocation_errors, check_step
 from pretune.train.metadata import training_metadata
 from pretune.train.network import (
     FrozenModels,
@@ -187,7 +190,19 @@ def assemble(
             windows = components.data_stats.setdefault("windows", {})
             windows |= stores.window_statistics(part, views)
     _add_records(components, stores, labelled)
+    _check_steps(components, recipe)
     return components
+
+
+def _check_steps(components: TrainComponents, recipe: Recipe) -> None:
+    """Refuse steps that no memory here holds, before any is asked for."""
+    device = choose(recipe.device)
+    for part, views in zip(components.objective.alternatives, components.views, strict=True):
+        samples = sum(len(view) for view in views)
+        used = sum(view.data_stats()["used"] for view in views)
+        tokens = used / samples + part.overhead
+        at_most = math.inf if part.repeats_in_step else tokens * samples
+        check_step(recipe, components.model.width, tokens, at_most, device)
 
 
 def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tokenizer) -> TrainComponents:
@@ -203,7 +218,8 @@ def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tok
     model = tune_network(recipe, model)
     notes += _choose_vectors(model, objective)
     frozen = FrozenModels(tokenizer)
-    objective.setup(model, Draw(recipe.seed), frozen.load)
+    with allocation_errors(f"recipe: {' and '.join(f'{m.name} = {m.config}' for m in members)}; lower what grows it"):
+        objective.setup(model, Draw(recipe.seed), frozen.load)
     notes += frozen.notes
     components = TrainComponents(model, objective, members, tokenizer, data=frozen.fingerprints, notes=notes)
     _keep_own_weights(components)

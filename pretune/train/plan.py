@@ -6,6 +6,7 @@ what the loop will find.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ from pretune.train.preflight import preflight
 from pretune.train.recipe import Recipe
 from pretune.train.step import TrainModule
 
+_WIDTH = 110  # characters of a line
 _SAMPLED_STEPS = 8  # steps from which the sequences of a step are estimated, where tokens bound it
 _UTILIZATION = 0.4  # of the measured GEMM limit, for the estimate of time
 
@@ -85,7 +87,10 @@ class RunPlan:
                 "\nmemory of a rank, beside that of Python and torch themselves",
                 *memory,
                 "\ndata and budget",
-                *(f"  {line}" for line in [*self.data, *self.facts]),
+                *(
+                    textwrap.fill(line, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
+                    for line in [*self.data, *self.facts]
+                ),
             ]
         )
 

@@ -23,6 +23,7 @@ from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoded
 from pretune.train.assemble import TrainComponents
 from pretune.train.budget import Spent
+from pretune.train.memory import free_memory
 from pretune.train.recipe import Recipe
 from pretune.train.step import TrainModule
 
@@ -169,17 +170,6 @@ def _bytes(components: TrainComponents) -> tuple[int, int]:
     root: nn.Module = TrainModule(components.model, components.objective)
     sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in root.parameters()]
     return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that the device could still give; None where that is not known."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        return None
 
 
 def _disk(recipe: Recipe, components: TrainComponents) -> Iterator[str]:

@@ -60,7 +60,7 @@ class StoreData:
 
         Raises:
             UsageError: sequences that grow during the run, for an objective that cannot have them cut.
-            DataError: an objective on pairs of sentences, and no window with two.
+            DataError: a store without a window; an objective on pairs of sentences, and no window with two.
         """
         warmup = self._recipe.data.length_warmup
         if warmup and (objective.view != "stream" or isinstance(objective, SourceTarget)):
@@ -70,6 +70,14 @@ class StoreData:
                 "objectives on plain text alone"
             )
         views = [self._view(store, "train", objective) for store in self.stores]
+        for store, view in zip(self.stores, views, strict=True):
+            if not len(view):
+                split = store.split("train")
+                raise DataError(
+                    f"{store.path}: gives no window of {objective.view!r}: its {split.document_count:,} documents have "
+                    f"{split.token_count:,} tokens, and none is long enough; prepare a store of more text, or use "
+                    "data.pack = 'stream'"
+                )
         self._check_pairs(objective, views)
         return views
 
