@@ -72,6 +72,11 @@ COMMON_FIELDS: FieldTable = {
     "cross_attention_hidden_size": refused(
         "cross-attention in a single stack is not built", "use the model without it"
     ),
+    "position_embedding_type": refused(
+        "other kinds of positions than the family's own are not built",
+        "use a model without",
+        allowed=("absolute", None),
+    ),
     "is_encoder_decoder": refused("two stacks of this family are not built", "use one of them alone"),
     "per_layer_config": refused("layers of different shapes are not built", "use a model of equal layers"),
     "tie_encoder_decoder": refused("encoder and decoder with the same weights are not built", "save them untied"),

@@ -78,7 +78,8 @@ def equal(table: FileTable, one: str, other: str) -> bool:
             f"{table.where}: weight {other!r} has shape {list(shapes[other])}, and {one!r}, which it repeats or stands "
             f"for, {list(shapes[one])}; the files are not of one model"
         )
-    return torch.equal(table.weights.read(one).float(), table.weights.read(other).float())
+    first, second = table.weights.read(one), table.weights.read(other)
+    return torch.equal(first, second) if first.dtype == second.dtype else torch.equal(first.float(), second.float())
 
 
 def check_copies(table: FileTable, model: LanguageModel) -> None:

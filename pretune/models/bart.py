@@ -86,12 +86,12 @@ OTHER_NAMES: Mapping[str, str] = {
     "num_attention_heads": "encoder_attention_heads",
     "hidden_size": "d_model",
     "num_hidden_layers": "encoder_layers",
-    "classif_dropout": "classifier_dropout",
 }
 _DROPPED = handed_on("is not dropped in training here", types=(float,), note_unless=(None, 0, 0.0), training=True)
 FILE_FIELDS: FieldTable = {
     **dict.fromkeys(("encoder_layerdrop", "decoder_layerdrop", "activation_dropout"), _DROPPED),
     "is_decoder": refused("a decoder alone is not built", "use the whole model"),
+    "classif_dropout": handed_on("an older setting, beside which `classifier_dropout` stands"),
     "normalize_before": handed_on("an older setting, which transformers does not read"),
     "normalize_embedding": handed_on("an older setting, which transformers does not read"),
     "add_bias_logits": handed_on("an older setting, which transformers does not read"),

@@ -143,6 +143,7 @@ FILE_FIELDS: FieldTable = {
         "heads that rotate in part are not built", "use the model without", allowed=(None, 1)
     ),
     "is_llama_config": no_effect("a record"),
+    "use_mrope": refused("positions of images are not built", "use the model without them"),
     "rope_interleaved": refused("another order of the pairs is not built", "use the model without it"),
 }
 PREFIX = "model."

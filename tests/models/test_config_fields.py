@@ -13,6 +13,7 @@ import transformers as hf
 from transformers.activations import ACT2FN
 
 from pretune.errors import DataError
+from pretune.field_table import check_fields
 from pretune.find import variants
 from pretune.interop.file_fields import config_table
 from pretune.interop.huggingface import load_model, save_model
@@ -160,3 +161,73 @@ def test_two_labels_of_bart_are_counted_in_its_head(tmp_path):
     assert ours.labels == ["LABEL_0", "LABEL_1"]
     save_model(ours, tmp_path / "ours")
     assert hf.BartForSequenceClassification.from_pretrained(tmp_path / "ours").config.num_labels == 2
+
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "modernbert": {
+        **dict.fromkeys(("global_rope_theta", "local_rope_theta"), 1e4),
+        "global_attn_every_n_layers": 3,
+        "gradient_checkpointing": False,
+        "layer_norm_eps": 1e-5,
+        "position_embedding_type": "absolute",
+        "torch_dtype": "float32",
+    },
+    "bart": {
+        "classif_dropout": 0.1,
+        "classifier_dropout": 0.0,
+        "num_hidden_layers": 12,
+        "encoder_layers": 12,
+        "_num_labels": 3,
+        "add_bias_logits": False,
+        "add_final_layer_norm": False,
+        "normalize_before": False,
+        "normalize_embedding": True,
+        "static_position_embeddings": False,
+        "gradient_checkpointing": False,
+        "num_beams": 4,
+        "no_repeat_ngram_size": 3,
+        "early_stopping": True,
+        "prefix": " ",
+        "output_past": False,
+    },
+    "marian": {
+        "_name_or_path": "x",
+        "bad_words_ids": [[58100]],
+        "extra_pos_embeddings": 58101,
+        "max_length": 512,
+        "scale_embedding": True,
+        "static_position_embeddings": True,
+        "use_cache": True,
+        "num_beams": 6,
+    },
+    "t5": {"n_positions": 512, "output_past": True, "task_specific_params": {}, "dense_act_fn": "relu"},
+    "gpt2": {"n_ctx": 1024, "summary_type": "cls_index", "summary_activation": None, "predict_special_tokens": True},
+    "gpt": {"n_special": 0, "n_ctx": 512, "predict_special_tokens": True, "summary_first_dropout": 0.1},
+    "gpt3": {"attention_layers": ["global"], "gradient_checkpointing": False, "tokenizer_class": "GPT2Tokenizer"},
+    "llama": {"pretraining_tp": 1, "rope_scaling": None, "is_llama_config": True, "rope_interleaved": False},
+    "qwen2": {"use_mrope": False, "max_window_layers": 28, "sliding_window": 32768, "use_sliding_window": False},
+    "xlnet": {"untie_r": True, "start_n_top": 5, "end_n_top": 5, "reuse_len": None, "same_length": False},
+    "albert": {"down_scale_factor": 1, "gap_size": 0, "net_structure_type": 0, "num_memory_blocks": 0},
+    "bert": {"directionality": "bidi", "pooler_fc_size": 768, "pooler_type": "first_token_transform"},
+    "distilbert": {"tie_weights_": True, "output_past": True},
+    "electra": {"summary_use_proj": True, "summary_last_dropout": 0.1, "position_embedding_type": "absolute"},
+}
+
+
+@pytest.mark.parametrize("family", PUBLISHED)
+def test_fields_of_published_models_pass_without_a_word(family):
+    """As they stand in the config.json of the families' first and best known models."""
+    assert check_fields("config.json", PUBLISHED[family], config_table(get_family(family))) == []
+
+
+def test_bart_says_an_older_rate_beside_its_own(tmp_path):
+    sizes = {
+        f"{side}_{name}": 2 for side in ("encoder", "decoder") for name in ("layers", "attention_heads", "ffn_dim")
+    }
+    hf.BartModel(hf.BartConfig(vocab_size=61, d_model=32, max_position_embeddings=40, **sizes)).save_pretrained(
+        tmp_path
+    )
+    path = tmp_path / "config.json"
+    fields = json.loads(path.read_text()) | {"classif_dropout": 0.1, "classifier_dropout": 0.0, "num_hidden_layers": 2}
+    path.write_text(json.dumps(fields))
+    assert load_model(tmp_path).config.classifier_dropout == 0.0
