@@ -16,7 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 FUNCTION_LINES = 70
 FILE_LINES = 400
 VAGUE = {"found", "told", "said", "given", "made", "mine", "shown", "asked", "kind", "place"}
-VAGUE_SHARE = 0.01  # of all functions
+VAGUE_FRACTION = 0.01  # of all functions
 JOINTS = (
     *("batch.py", "loss.py", "draw.py", "find.py", "disk.py", "errors.py"),
     *("nn/model_protocol.py", "nn/attention.py", "nn/projection.py", "nn/backends/__init__.py"),
@@ -105,7 +105,7 @@ def test_values_are_named_for_what_they_are() -> None:
             total += 1
             if words := local_names(function) & VAGUE:
                 vague.append(f"{name}: {function.name}: {', '.join(sorted(words))}")
-    assert len(vague) / total <= VAGUE_SHARE, "\n".join(vague)
+    assert len(vague) / total <= VAGUE_FRACTION, "\n".join(vague)
 
 
 def test_imports_keep_their_contracts() -> None:

@@ -191,8 +191,8 @@ def _say_unknown(session: Session, store: TokenStore, sample: Callable[[], list[
     unknown, tokens = sum(split.unknown for split in splits), sum(split.tokens for split in splits)
     if unknown:
         listed = ", ".join(map(repr, sample()))
-        share = f"{unknown:,} of {tokens:,} tokens ({unknown / tokens:.1%})"
-        session.say(f"{share} are unknown to the tokenizer{', such as ' if listed else ''}{listed}")
+        counts = f"{unknown:,} of {tokens:,} tokens ({unknown / tokens:.1%})"
+        session.say(f"{counts} are unknown to the tokenizer{', such as ' if listed else ''}{listed}")
 
 
 class Meter:

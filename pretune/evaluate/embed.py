@@ -2,8 +2,8 @@
 
     texts -> parts, longest first -> tokens, cut -> batches by tokens -> network -> rows -> modules -> (n, width)
 
-On the CPU each thread takes the next part, tokenizes it and computes it with its share of the cores: cores that wait
-for nobody do more than cores that share each product, and Python's work on one part hides behind another's products.
+On the CPU each thread takes the next part, tokenizes it and computes it with its part of the cores: cores that wait
+for nobody do more than cores that share each matmul, and Python's work on one part hides behind another's products.
 On other devices a thread tokenizes ahead.
 """
 

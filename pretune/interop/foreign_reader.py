@@ -232,9 +232,9 @@ def _written(
 def _prompts(model: LanguageModel, tokenizer: Tokenizer) -> list[str]:
     """The beginnings of lines after which a model that generates has room to write."""
     beginnings = [line[:24] for line in LINES[:4]] if "clm" in model.heads else []
-    room = (model.max_length or 1 << 20) - _NEW_TOKENS
+    max_length = (model.max_length or 1 << 20) - _NEW_TOKENS
     sizes = [len(tokenizer.vocabulary.add_special_tokens(tokens)[0]) for tokens in tokenizer.encode_batch(beginnings)]
-    return [prompt for prompt, size in zip(beginnings, sizes, strict=True) if 0 < size < room]
+    return [prompt for prompt, size in zip(beginnings, sizes, strict=True) if 0 < size < max_length]
 
 
 def _rows(model: LanguageModel, tokenizer: Tokenizer | None) -> list[list[int]]:
@@ -244,7 +244,7 @@ def _rows(model: LanguageModel, tokenizer: Tokenizer | None) -> list[list[int]]:
     if tokenizer is not None:
         special |= set(np.flatnonzero(tokenizer.vocabulary.special).tolist())
     ordinary = np.array([n for n in range(model.vocab_size) if n not in special] or [0], np.int64)
-    room = model.max_length or max(_ROWS)
+    max_length = model.max_length or max(_ROWS)
     draw, rows = Draw(0).at("rows"), []
     for n, length in enumerate(_ROWS):
         tokens = ordinary[draw.at(n).below(np.arange(length), len(ordinary))]
@@ -252,7 +252,7 @@ def _rows(model: LanguageModel, tokenizer: Tokenizer | None) -> list[list[int]]:
             tokens = tokenizer.vocabulary.add_special_tokens(tokens)[0]
         elif model.has_encoder and isinstance(config.get("eos_token_id"), int):
             tokens = np.append(tokens, config["eos_token_id"])
-        rows.append(tokens[-room:].tolist())
+        rows.append(tokens[-max_length:].tolist())
     return rows
 
 

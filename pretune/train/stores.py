@@ -99,8 +99,8 @@ class StoreData:
                 f"no pair; {remedy}, raise data.length, or drop {names}"
             )
         if single:
-            share = f"{single:,} of {samples:,} windows ({single / samples:.0%})"
-            self.notes.append(f"{share} are of one sentence and give no pair for {names}; {remedy}")
+            counts = f"{single:,} of {samples:,} windows ({single / samples:.0%})"
+            self.notes.append(f"{counts} are of one sentence and give no pair for {names}; {remedy}")
 
     def weights(self, views: Sequence[View]) -> list[float]:
         """How often each store is drawn from: as the recipe says, or by its samples and the temperature."""

@@ -79,8 +79,8 @@ class UnknownTokens:
             return None
         listed = f", such as {', '.join(map(repr, self.sample))}" if self.sample else ""
         long = f"; {self.long_words:,} words are too long for it" if self.long_words else ""
-        share = self.unknown / self.tokens
-        return f"{self.unknown:,} of {self.tokens:,} {of} ({share:.1%}) are unknown to the tokenizer{listed}{long}"
+        fraction = self.unknown / self.tokens
+        return f"{self.unknown:,} of {self.tokens:,} {of} ({fraction:.1%}) are unknown to the tokenizer{listed}{long}"
 
 
 class CountsUnknown:
