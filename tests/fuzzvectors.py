@@ -31,6 +31,7 @@ from torch import nn
 
 from pretune import api
 from pretune.errors import PretuneError
+from pretune.interop.huggingface import save_model
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 hf.logging.set_verbosity_error()
@@ -138,7 +139,7 @@ def _compare(case: Case, target: Path, again: Path) -> Verdict:
         return Verdict("fault", "they refuse it and we do not")
     if difference := _difference(vectors, expected):
         return Verdict("fault", f"read: {difference}")
-    model.export(again)
+    save_model(model.network, again, model.tokenizer)
     for name, other in (
         ("written, read there", _theirs(again).encode(texts, **case.call)),
         ("written, read here", api.load(again, "cpu", "fp32").embed(texts, **case.call)),

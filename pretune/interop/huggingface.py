@@ -22,7 +22,7 @@ from pretune.interop.file_fields import GENERATION, check_files
 from pretune.interop.gguf import GgufWeights
 from pretune.interop.model_tokenizer import fit_tokenizer, move_positions
 from pretune.interop.recorded_heads import HeadMakers, recorded_heads
-from pretune.interop.sentence_transformers import read_vectors, write_vectors
+from pretune.interop.sentence_transformers import read_vectors, stale_modules, write_vectors
 from pretune.interop.weight_check import (
     check_copies,
     check_left_over,
@@ -321,7 +321,11 @@ def model_folder(directory: Path) -> Iterator[Path]:
     kept = "nothing was changed there"
     with storage_errors(directory, "save the model", kept), NewFolder(directory, "merge") as folder:
         yield folder.path
-        folder.publish(last="config.json", obsolete=lambda names: stale(directory, names))
+
+        def obsolete(names: Sequence[str]) -> list[Path]:
+            return [*stale(directory, names), *stale_modules(directory, names)]
+
+        folder.publish(last="config.json", obsolete=obsolete)
 
 
 def write_model(

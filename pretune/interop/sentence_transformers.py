@@ -7,7 +7,7 @@ modules.json says nothing of vectors, whatever else lies in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 
 from pretune.errors import DataError
@@ -83,6 +83,12 @@ def write_vectors(folder: Path, vectors: TextVectors, width: int, length: int) -
     if vectors.dimensions is None:
         fields.pop("truncate_dim", None)
     write_json(folder / MODEL, fields)
+
+
+def stale_modules(folder: Path, keep: Sequence[str]) -> list[Path]:
+    """Lists the file that names the modules of an earlier save, where a model without any is written over it."""
+    path = folder / MODULES
+    return [path] if MODULES not in keep and path.is_file() else []
 
 
 def _entries(folder: Path, notes: list[str]) -> list[tuple[VectorModule, str]]:

@@ -18,6 +18,7 @@ from torch import nn
 
 from pretune import api
 from pretune.errors import DataError, MissingInputError, UsageError
+from pretune.interop.huggingface import save_model
 from pretune.model import Model
 
 WIDTH = 32
@@ -53,7 +54,7 @@ def assert_equal_vectors(folder: Path, texts: list[str] = TEXTS, **options: Any)
     model = api.load(folder, "cpu", "fp32")
     np.testing.assert_allclose(model.embed(texts, **options), expected, rtol=0, atol=1e-5)
     again = folder.with_name(folder.name + "-again")
-    model.export(again)
+    save_model(model.network, again, model.tokenizer)
     np.testing.assert_allclose(reread(again).encode(texts, **options), expected, rtol=0, atol=1e-5)
     np.testing.assert_allclose(api.load(again, "cpu", "fp32").embed(texts, **options), expected, rtol=0, atol=1e-5)
     return model
@@ -257,6 +258,20 @@ def test_what_is_not_known_is_said_and_handed_on(bert: Path, tmp_path: Path) -> 
     written = json.loads((again / "config_sentence_transformers.json").read_text())
     assert (written["novelty"], written["similarity_fn_name"]) == (1, "dot")
     assert json.loads((again / "sentence_bert_config.json").read_text())["query_length"] == 7
+
+
+def test_an_export_is_read_by_sentence_transformers(bert: Path, tmp_path: Path) -> None:
+    """Its modules go with it; a model without any that is written over it keeps none."""
+    folder = saved(
+        bert, tmp_path / "model", theirs.Pooling(WIDTH, "max"), theirs.Dense(WIDTH, 8), prompts={"q": "hat "}
+    )
+    model = api.load(folder, "cpu", "fp32")
+    foreign = model.export(tmp_path / "out").foreign
+    assert foreign.vectors > 0
+    assert f"sentence-transformers {sentence_transformers.__version__}" in str(foreign)
+    model.network.vectors = None
+    assert model.export(tmp_path / "out").foreign.vectors == 0
+    assert not (tmp_path / "out" / "modules.json").exists()
 
 
 def test_another_pooling_of_a_model_with_modules(bert: Path, tmp_path: Path) -> None:
