@@ -106,6 +106,11 @@ def read_description(folder: Path, shapes: Iterable[str], overrides: Mapping[str
     description.notes += notes
     if generation.exists():
         description.generation = GenerationFields(str(generation), _given(beside))
+        if not description.generation.end_tokens:
+            description.notes.append(
+                f"{generation}: names no 'eos_token_id', so that transformers writes every text to its full length; "
+                "pretune ends it with the tokenizer's end token"
+            )
     description.carried.read_whole(folder, CARRIED_WHOLE)
     return description
 

@@ -113,6 +113,15 @@ def test_several_end_tokens(beside: bool, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "again" / name).read_text())["eos_token_id"] == ends
 
 
+def test_no_end_token_in_the_file_is_said(tmp_path: Path) -> None:
+    """`transformers` never stops then, whatever config.json and the tokenizer say."""
+    path = folder(tmp_path, {"eos_token_id": None, "max_new_tokens": 30})
+    assert all(len(tokens) == 30 for tokens in theirs(path, PROMPTS))
+    model = load_model(path)
+    assert model.loaded is not None
+    assert any("names no 'eos_token_id'" in note for note in model.loaded.notes)
+
+
 def _end(tokens: list[int], ends: list[int]) -> int:
     return next((n + 1 for n, token in enumerate(tokens) if token in ends), len(tokens))
 
