@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pretune.nn.call import AttentionCall
+from pretune.nn.one_query import attend_in_float, is_slow
 from pretune.nn.spans import groups_of, heads_of
 from pretune.nn.structure import Structure
 
@@ -28,21 +31,36 @@ def attend(call: AttentionCall) -> Tensor:
             outputs.append(torch.zeros_like(query[done : group.query_start]))
         square = call.is_causal and group.query_length == group.key_length
         mask = None if square else mask_of(structure, group.query_length, group.key_length, query)
-        out = F.scaled_dot_product_attention(
+        parts = (
             heads_of(query, group.query_start, group.query_length, group.sequences),
             heads_of(key, group.key_start, group.key_length, group.sequences),
             heads_of(value, group.key_start, group.key_length, group.sequences),
-            attn_mask=mask,
-            dropout_p=call.dropout,
-            is_causal=square,
-            scale=call.scale,
-            enable_gqa=call.has_grouped_heads,
         )
+        if mask is None and not square and is_slow(parts[0]):
+            out = attend_in_float(partial(_kernel, call=call), *parts)
+        else:
+            out = _kernel(*parts, mask, call=call, square=square)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
         done = group.query_start + group.sequences * group.query_length
     if done < query.shape[0]:
         outputs.append(torch.zeros_like(query[done:]))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs) if outputs else torch.zeros_like(query)
+
+
+def _kernel(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, call: AttentionCall, square: bool = False
+) -> Tensor:
+    """Shape: (n, H, L, D), (n, Hk, S, D) twice -> (n, H, L, D)."""
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=call.dropout,
+        is_causal=square,
+        scale=call.scale,
+        enable_gqa=call.has_grouped_heads,
+    )
 
 
 def mask_of(structure: Structure, queries: int, keys: int, like: Tensor) -> Tensor | None:
