@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pretune.text.readers.records import Column, Record
 
 T = TypeVar("T")
+_FILES = (".txt", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 CHUNK = 512  # texts that are in memory at once while a stream is read
 
 
@@ -120,6 +121,9 @@ def read_task_records(
     for flag, value in (("--text-column", rows.text_column), ("--id-column", rows.id_column)):
         if value is not None:
             raise UsageError(f"{flag} {value}: a column is one of a file; name the file with --input")
+    file = next((text for text in texts if text.endswith(_FILES) and Path(text).is_file()), None)
+    if file is not None:
+        raise UsageError(f"{file!r} is a file and would be read as a text; to read what it holds, give --input {file}")
     lines = texts if texts else _standard_input()
     source = "text" if texts else "standard input"
     for number, text in enumerate(lines, 1):

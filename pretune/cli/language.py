@@ -137,7 +137,8 @@ def generate(
     with open_output(rows.output) as file, unknown_said_once(loaded):
         writer = _row_writer(file, rows, as_json)
         if len(prompts) == 1 and writer is None:
-            for piece in _stream(loaded, prompts[0], options):
+            (row,) = read_rows(prompts, rows, loaded)
+            for piece in _stream(loaded, row.text, options):
                 file.write(piece)
                 file.flush()
             file.write("\n")

@@ -191,6 +191,18 @@ def test_columns_without_a_file_are_refused(
     assert "name the file with --input" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_file_among_the_texts_is_refused(
+    verb: str, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its name was answered as a text."""
+    (tmp_path / "in.csv").write_text("text\nthe cat\n")
+    assert run(verb, models[verb], tmp_path / "in.csv") == 64
+    assert "is a file and would be read as a text; to read what it holds, give --input" in capsys.readouterr().err
+    assert run(verb, models[verb], "the [MASK]", "--input", tmp_path / "in.csv") == 64
+    assert "not both" in capsys.readouterr().err
+
+
 def test_augmented_rows_as_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, out = tmp_path / "in.csv", tmp_path / "out.csv"
     pd.DataFrame({"text": TEXTS, "label": ["a", "b", "a"]}).to_csv(path, index=False)
