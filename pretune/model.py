@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from pretune.errors import UsageError
 from pretune.evaluate.embed import Embedder, budget_of
-from pretune.evaluate.engine import encode_examples, evaluate_examples, predict_examples
+from pretune.evaluate.engine import encode_examples
 from pretune.evaluate.fill import Guess, fill
 from pretune.evaluate.likelihood import Masking, Score, score
+from pretune.evaluate.pairs import predict_by_modules
 from pretune.evaluate.read import Source, find_source, read_unrounded, read_with_tokenizer
 from pretune.evaluate.recorded import trained_task
 from pretune.evaluate.stores import evaluate_folder
@@ -192,7 +193,7 @@ class Model:
         else:
             examples = read_examples(task, data, needs_labels=False)
         rows = encode_examples(task, examples, self.tokenizer, self.length)
-        return predict_examples(self._fused, task, examples, rows, self.tokenizer)
+        return predict_by_modules(self._fused, task, examples, rows, self.tokenizer)
 
     def fill(self, text: str, top: int = 5, second: str | None = None) -> list[list[Guess]]:
         """The most probable tokens for each mask in a text, such as `"Paris is the [MASK] of France."`.
@@ -342,7 +343,7 @@ class Model:
             judge = self.task(task, truncate=truncate, columns=columns)
             examples = read_examples(judge, data)
             rows = encode_examples(judge, examples, self.tokenizer, self.length)
-            return evaluate_examples(self._fused, judge, examples, rows, self.tokenizer)
+            return judge.score(predict_by_modules(self._fused, judge, examples, rows, self.tokenizer), examples)
         size = length or min(128, self.length)
         return evaluate_folder(
             self.network,

@@ -48,8 +48,9 @@ def trained_task(
         own: dict[str, Any] = {}
         if "labels" in task_class.Config.model_fields:
             own["labels"] = tuple(model.labels)
-        if "pooling" in task_class.Config.model_fields and model.vectors is not None and model.vectors.pooling:
-            own["pooling"] = model.vectors.pooling
+        vectors = model.vectors
+        if "pooling" in task_class.Config.model_fields and vectors is not None and vectors.pooling in ("mean", "cls"):
+            own["pooling"] = vectors.pooling
         config = own | dict(overrides or {}) | dict(fields)
         built = task_class(validate(task_class.Config, config, f"task.{name or 'classification'}"), vocabulary)
     _load_parameters(built, model)

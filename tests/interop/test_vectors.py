@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import sentence_transformers
 import torch
+from scipy import stats
 from sentence_transformers.sentence_transformer import modules as theirs
+from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 from tinymodels import save_bert, word_tokenizer
 from torch import nn
 
@@ -20,6 +22,7 @@ from pretune import api
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.interop.huggingface import save_model
 from pretune.model import Model
+from pretune.text.readers.labelled import LabelledConfig
 
 WIDTH = 32
 TEXTS = ["the quick brown fox", "a hat", "", "don't you think", "the lazy dog jumps over the cat " * 8]
@@ -272,6 +275,29 @@ def test_an_export_is_read_by_sentence_transformers(bert: Path, tmp_path: Path) 
     model.network.vectors = None
     assert model.export(tmp_path / "out").foreign.vectors == 0
     assert not (tmp_path / "out" / "modules.json").exists()
+
+
+def test_pairs_are_compared_by_all_modules(bert: Path, tmp_path: Path) -> None:
+    """The correlation that sentence-transformers' own evaluator finds; a bare pooling gives another one."""
+    first = ["the fox", "a hat", "the lazy dog", "the cat ate", "quick brown", "don't you"]
+    second = ["a dog", "the hat", "dog and cat", "a cat", "think", "you don't"]
+    scores = [0.1, 4.0, 2.5, 3.0, 0.0, 5.0]
+    pooling, dense = theirs.Pooling(WIDTH, ("max", "mean")), theirs.Dense(2 * WIDTH, 6)
+    folder = saved(bert, tmp_path / "model", pooling, dense, prompts={"q": "hat "}, default_prompt_name="q", length=6)
+    evaluator = EmbeddingSimilarityEvaluator(first, second, scores, main_similarity="cosine", write_csv=False)
+    expected = evaluator(reread(folder))
+    data = [{"text": a, "other": b, "label": c} for a, b, c in zip(first, second, map(str, scores), strict=True)]
+    model = api.load(folder, "cpu", "fp32")
+    columns = LabelledConfig(second_column="other")
+    results = model.evaluate(data, task="similarity", columns=columns)
+    assert results["spearman"] == pytest.approx(expected["spearman_cosine"], abs=1e-5)
+    assert results["pearson"] == pytest.approx(expected["pearson_cosine"], abs=1e-5)
+    bare = api.load(bert, "cpu", "fp32").evaluate(data, task="similarity", columns=columns)
+    assert bare != pytest.approx(results, abs=1e-3)
+    pooled = api.load(saved(bert, tmp_path / "last", theirs.Pooling(WIDTH, "lasttoken")), "cpu", "fp32")
+    vectors = [pooled.embed(texts, normalize=True) for texts in (first, second)]
+    spearman = stats.spearmanr((vectors[0] * vectors[1]).sum(axis=1), scores).statistic
+    assert pooled.evaluate(data, task="similarity", columns=columns)["spearman"] == pytest.approx(spearman)
 
 
 def test_another_pooling_of_a_model_with_modules(bert: Path, tmp_path: Path) -> None:

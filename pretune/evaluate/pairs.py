@@ -1,0 +1,56 @@
+"""Predictions of examples; cosines of pairs by what a model's own files say of its vectors, where that is more than a
+pooling that a task on vectors has itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+
+from pretune.errors import DataError
+from pretune.evaluate.embed import embed_texts
+from pretune.evaluate.engine import predict_examples
+from pretune.models.model import LanguageModel
+from pretune.tasks.task import ExampleT, PredictionT, RowAnswerT, Task
+from pretune.tasks.vector_task import PairExample, VectorTask
+from pretune.text.samples.rows import Encoded
+from pretune.text.tokenizer.tokenizer import Tokenizer
+
+TASK_POOLINGS = ("mean", "cls")
+
+
+def predict_by_modules(
+    model: LanguageModel,
+    task: Task[ExampleT, RowAnswerT, PredictionT],
+    examples: Sequence[ExampleT],
+    rows: Sequence[Encoded],
+    tokenizer: Tokenizer,
+) -> list[PredictionT]:
+    """One prediction for each example, in their order, as `predict_examples` gives them.
+
+    Raises:
+        DataError: a pair without a second text.
+    """
+    if not isinstance(task, VectorTask) or not _has_modules(model, tokenizer):
+        return predict_examples(model, task, examples, rows, tokenizer)
+    pairs = cast(Sequence[PairExample], examples)
+    for example in pairs:
+        if example.second is None:
+            raise DataError(f"{example.origin}: vectors are compared in pairs; name the column of the second text")
+    first, second = (
+        torch.from_numpy(embed_texts(model, tokenizer, texts))
+        for texts in ([pair.text for pair in pairs], [str(pair.second) for pair in pairs])
+    )
+    return cast(list[PredictionT], F.cosine_similarity(first, second).tolist())
+
+
+def _has_modules(model: LanguageModel, tokenizer: Tokenizer) -> bool:
+    """Whether a model's files say more of its vectors than a pooling that tasks have too."""
+    vectors = model.vectors
+    if vectors is None:
+        return False
+    length = model.context(tokenizer.settings)
+    is_shorter = vectors.max_length is not None and vectors.max_length < length
+    return vectors.pooling not in TASK_POOLINGS or vectors.lowercase or is_shorter or bool(vectors.prompt())
