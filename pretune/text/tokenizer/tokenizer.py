@@ -14,6 +14,7 @@ import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from pretune.errors import DataError
 from pretune.text.tokenizer.files import Settings, roles_of, write_tokenizer
 from pretune.text.tokenizer.join import clean_up, cleans_up, join_han, splits_han
 from pretune.text.tokenizer.reading import read_tokenizer
-from pretune.text.tokenizer.template import Template, plain_template, template_processor
+from pretune.text.tokenizer.template import Template, plain_template, read_templates, template_processor
 from pretune.text.tokenizer.unknown import CountsUnknown, UnknownTokens
 from pretune.text.tokenizer.vocabulary import ROLES, Tokens, Vocabulary, build_vocabulary, is_byte_level
 from pretune.text.tokenizer.vocabulary_files import MAX_IDS
@@ -35,6 +36,9 @@ from pretune.text.tokenizer.vocabulary_files import MAX_IDS
 __all__ = ["Tokenizer", "Vocabulary"]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+_OF_TEXT = ("subwords", "hash", "plain", "_special", "has_drawn_tokens")  # what does not hang on what stands around it
 
 
 class Tokenizer(CountsUnknown):
@@ -97,15 +101,19 @@ class Tokenizer(CountsUnknown):
         Args:
             settings: the values of its tokenizer_config.json.
         """
-        backend = self.backend
+        backend, layout = self.backend, self.layout
         if tuple(map(plain_template, self.vocabulary.template or ())) != tuple(map(plain_template, templates)):
             step = template_processor(templates, self.subwords)
             trim = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
             both = {"type": "Sequence", "processors": [trim, step]}
-            processor = both if is_byte_level(self.layout) else step
-            backend = tokenizers.Tokenizer.from_str(json.dumps({**self.layout, "post_processor": processor}))
+            layout = {**layout, "post_processor": both if is_byte_level(layout) else step}
+            backend = tokenizers.Tokenizer.from_str(json.dumps(layout))
         fitted = Tokenizer(backend, settings)
         fitted.notes = [*self.notes]
+        same = {name: self.__dict__[name] for name in _OF_TEXT if name in self.__dict__}  # seconds, for 150,000 tokens
+        fitted.__dict__ |= {**same, "layout": layout}
+        if fitted._roles == self._roles:
+            fitted.__dict__["vocabulary"] = replace(self.vocabulary, template=read_templates(layout))
         return fitted
 
     @cached_property
