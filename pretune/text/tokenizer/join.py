@@ -19,8 +19,8 @@ _SIGNS = "\u3000-\u3004\u3008-\u303f\ufe30-\ufe4f\uff01-\uff0f\uff1a-\uff20\uff3
 _KANA = "\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9f"
 _JOINS = f"[{_HAN}{_SIGNS}{_KANA}]|[^\\w\\s]|[\\d_]"
 _SPACE = re.compile(
-    f"(?<=[{_SIGNS}]) | (?=[{_SIGNS}])|(?<=[{_HAN}]) (?={_JOINS})|(?<=[{_HAN}{_KANA}]) (?=[{_HAN}])"
-    f"|(?<=[^\\w\\s]) (?=[{_HAN}])|(?<=[\\d_]) (?=[{_HAN}])"
+    f"(?<=[{_SIGNS}]) +| +(?=[{_SIGNS}])|(?<=[{_HAN}]) +(?={_JOINS})|(?<=[{_HAN}{_KANA}]) +(?=[{_HAN}])"
+    f"|(?<=[^\\w\\s]) +(?=[{_HAN}])|(?<=[\\d_]) +(?=[{_HAN}])"
 )
 
 

@@ -205,7 +205,7 @@ class _Reader:
             out = self._finished(*sentencepiece.read_generic(file, tokens), tokens=tokens)
             out.notes.append(
                 f"{file}: no tokenizer class with rules of its own is named, so that it is read as `transformers` 5 "
-                "does, without a space before a text"
+                "does, without a space before a text; name LlamaTokenizer as tokenizer_class for the file's own rules"
             )
             return out
         backend = sentencepiece.read_sentencepiece(file, settings)

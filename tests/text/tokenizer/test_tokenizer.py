@@ -12,6 +12,7 @@ import transformers
 from tokenizers import models, pre_tokenizers
 
 from pretune.errors import DataError, MissingInputError
+from pretune.text.tokenizer.join import join_han
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
@@ -127,6 +128,12 @@ def test_chinese_comes_back_without_spaces(text: str) -> None:
     """`transformers` decodes `的 的 一`; a decoder with BERT's vocabulary writes Chinese as it was read."""
     tokenizer = train_tokenizer([text] * 20, TokenizerConfig(vocab_size=200))
     assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_spaces_of_added_chinese_words_go_too() -> None:
+    """An added word comes with a space of its own on each side."""
+    assert join_han("在  北京  ， 1998 年 GPT 模  型") == "在北京，1998年 GPT 模型"
+    assert join_han(join_han("在  北京  ， x")) == join_han("在  北京  ， x")
 
 
 def test_chinese_in_a_tokenizer_that_keeps_spaces() -> None:
