@@ -33,7 +33,7 @@ from pretune.nn.model_protocol import ModelOutput
 from pretune.nn.vectors import PoolingMode, TextFeatures
 from pretune.runtime.device import inference_context, is_bf16
 from pretune.text.tokenizer.tokenizer import Tokenizer
-from pretune.text.tokenizer.unknown import say_unknown
+from pretune.text.tokenizer.unknown import say_cut, say_unknown
 from pretune.text.tokenizer.vocabulary import Tokens
 
 Vectors = NDArray[np.float32]
@@ -120,8 +120,7 @@ class Embedder:
                 [self.prompt + text for text in texts]
             )  # names a text that cannot be encoded by its number among all
             raise
-        if cut:
-            _log.warning("%d of %d texts are longer than %d tokens and were cut", cut, len(texts), self.length)
+        say_cut(self.tokenizer, cut, len(texts), self.length)
         return out
 
     def _parallel(

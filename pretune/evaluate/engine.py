@@ -9,7 +9,6 @@ Terms are summed by whoever asked. Answers of rows become predictions of example
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -36,12 +35,11 @@ from pretune.text.samples.rows import Encoded, Row
 from pretune.text.samples.views.view import View, build_view
 from pretune.text.store.store import TokenSplit
 from pretune.text.tokenizer.tokenizer import Tokenizer
-from pretune.text.tokenizer.unknown import say_unknown
+from pretune.text.tokenizer.unknown import say_cut, say_unknown
 
 BUDGET = 8192  # tokens of a forward
 _READ = 1 << 20  # tokens of a store that are decoded at a time
 
-_log = logging.getLogger("pretune")
 Context = Callable[[], AbstractContextManager[object]]
 
 
@@ -128,8 +126,7 @@ def encode_examples(
     """
     with say_unknown(tokenizer):
         rows = task.encode(examples, tokenizer, length)
-    if cut := data_stats(rows)["examples_cut"]:
-        _log.warning("%d of %d texts are longer than %d tokens and were cut", cut, len(examples), length)
+    say_cut(tokenizer, data_stats(rows)["examples_cut"], len(examples), length)
     return rows
 
 

@@ -30,11 +30,13 @@ class UnknownTokens:
         unknown: those that are unknown.
         long_words: words over `max_word`, in texts with unknown tokens.
         sample: the first texts that unknown tokens stand for, each once.
+        texts, cut, length: texts that were read, and how many of them were longer than so many tokens.
     """
 
     def __init__(self, unk: int | None, max_word: int | None = None) -> None:
         self.tokens = self.unknown = self.long_words = 0
         self.sample: list[str] = []
+        self.texts = self.cut = self.length = 0
         self._unk = unk
         self._long = None if max_word is None else re.compile(rf"\S{{{max_word + 1},}}")
         self._lock = threading.Lock()
@@ -93,6 +95,20 @@ class CountsUnknown:
         raise NotImplementedError
 
 
+def say_cut(tokenizer: CountsUnknown, cut: int, texts: int, length: int) -> None:
+    """Logs how many of some texts were cut; inside a block of `say_unknown`, that says it for all its texts."""
+    counter = tokenizer.counter
+    if counter is None:
+        _log_cut(cut, texts, length)
+    else:
+        counter.texts, counter.cut, counter.length = counter.texts + texts, counter.cut + cut, length
+
+
+def _log_cut(cut: int, texts: int, length: int) -> None:
+    if cut:
+        _log.warning("%d of %d texts are longer than %d tokens and were cut", cut, texts, length)
+
+
 @contextmanager
 def count_unknown(tokenizer: CountsUnknown) -> Iterator[UnknownTokens]:
     """Counts what a tokenizer does not know while the block runs; inside another such block, that one counts."""
@@ -108,9 +124,15 @@ def count_unknown(tokenizer: CountsUnknown) -> Iterator[UnknownTokens]:
 
 @contextmanager
 def say_unknown(tokenizer: CountsUnknown) -> Iterator[None]:
-    """Logs what a tokenizer did not know while the block ran, once at its end; an outer block says it for all."""
+    """Logs what a tokenizer did not know while the block ran, and what was cut, once at its end.
+
+    Inside another such block, that one says it for all.
+    """
     is_outermost = tokenizer.counter is None
     with count_unknown(tokenizer) as counter:
         yield
-    if is_outermost and (text := counter.summary()) is not None:
+    if not is_outermost:
+        return
+    if (text := counter.summary()) is not None:
         _log.warning("%s", text)
+    _log_cut(counter.cut, counter.texts, counter.length)

@@ -82,6 +82,11 @@ def test_a_verb_says_it_once_for_all_its_texts(
     flags = ("--input", tmp_path / "in.txt", "--output", tmp_path / "out.csv", "--device", "cpu")
     assert main([*map(str, ("predict", models["predict"], *flags)), "--no-allocator"]) == 0
     assert capsys.readouterr().err.count("3,600 of 4,200 tokens (85.7%) are unknown to the tokenizer") == 1
+    (tmp_path / "in.txt").write_text(f"the cat\n{'the cat ' * 40}\n" * 600, encoding="utf-8")
+    for verb in ("predict", "embed"):
+        assert main([*map(str, (verb, models["predict"], *flags)), "--no-allocator"]) == 0
+        shown = capsys.readouterr().err
+        assert shown.count("were cut") == shown.count("600 of 1200 texts are longer than 48 tokens and were cut") == 1
 
 
 def test_prepare_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
