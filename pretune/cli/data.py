@@ -103,12 +103,14 @@ def extend(*args: Args, model: Path, output: Path, config: Path | None = None, s
         config: TOML file of fields; fields of the command line override it.
     """
     session.start()
+    from pretune.interop.run_folder import check_has_model
     from pretune.text.readers.corpus import DataStats, read_corpus
     from pretune.text.tokenizer.extend import ExtendConfig, extend_tokenizer
     from pretune.text.tokenizer.tokenizer import Tokenizer
 
     paths, corpus, settings = _settings(args, config, ExtendConfig, "extend")
     refuse_existing(output)
+    check_has_model(model)
     old = Tokenizer.load(model)
     for note in old.notes:
         session.say(note)

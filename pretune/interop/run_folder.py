@@ -102,6 +102,24 @@ def choose_step(path: Path, step: Step | None = None) -> StepOfRun | None:
     return _verified(StepOfRun(path, step))
 
 
+def check_has_model(path: Path) -> None:
+    """Refuses a checkpoint, and a run that has not finished, where the files of a whole model are read.
+
+    Raises:
+        MissingInputError: with the command that writes them.
+    """
+    match = _NAME.fullmatch(path.name)
+    if match and (path / STATE).is_file():
+        what, run, step = "a checkpoint", path.parent, match[1]
+    elif (path / "recipe.toml").is_file() and not ((path / "config.json").is_file() or (path / RECORD).is_file()):
+        what, run, step = "a run that has not finished", path, "last"
+    else:
+        return
+    raise MissingInputError(
+        f"{path}: is {what} and no model yet; write its model first: pretune export {run} MODEL --step {step}"
+    )
+
+
 def describe_run(path: Path) -> list[str]:
     """What to know of the model in a run directory: nothing, or that the run went on since it finished."""
     facts = path / "run.json"

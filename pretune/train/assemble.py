@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.interop.deltas import fingerprint
+from pretune.interop.run_folder import check_has_model
 from pretune.interop.savable import check_savable
 from pretune.models.metadata import HeadSource
 from pretune.models.model import LanguageModel, MakeHeads
@@ -166,6 +167,8 @@ def assemble(
         MissingInputError: a store, file or model that is not there.
         DataError: a bad row or label; a store, tokenizer and model that do not fit together, or are damaged.
     """
+    if recipe.model.init is not None:
+        check_has_model(Path(recipe.model.init))
     stores = StoreData(recipe, verify) if recipe.objective else None
     tokenizer = Tokenizer.load(_tokenizer_path(recipe, stores))
     if stores is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
 from pretune.errors import DataError, MissingInputError, UsageError
@@ -10,6 +11,7 @@ from pretune.interop.deltas import base_fingerprint
 from pretune.interop.huggingface import load_model, read_body
 from pretune.interop.model_tokenizer import fit_tokenizer, resolve_token_ids
 from pretune.interop.recorded_heads import head_sources
+from pretune.interop.run_folder import check_has_model
 from pretune.models import build as build_model
 from pretune.models.frozen import FrozenModel
 from pretune.models.model import LanguageModel, MakeHeads
@@ -164,6 +166,7 @@ class FrozenModels:
             MissingInputError: there is no model.
             DataError: it has another tokenizer than the data.
         """
+        check_has_model(Path(path))
         model = load_model(path)
         check_tokenizer(path, model, self.tokenizer)
         self.notes += [f"frozen model {path}: {note}" for note in model.loaded.messages()] if model.loaded else []

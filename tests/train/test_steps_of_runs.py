@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_run import task_recipe
-from trainkit import recipe, stop_at
+from trainkit import recipe, replaced, stop_at
 
 from pretune.api import load
 from pretune.cli import main
@@ -59,6 +59,23 @@ def test_an_interrupted_run_is_used_and_exported(interrupted, store, tmp_path, c
     load(interrupted, "cpu", "bf16", step=5).export(tmp_path / "rounded")
     assert same(weights(tmp_path / "rounded"), weights(interrupted, 5))
     assert same(weights(tmp_path / "out"), weights(interrupted, 5))
+
+
+def test_whole_models_are_wanted_where_a_run_begins(interrupted, store, tmp_path):
+    for init, command in ((interrupted, "--step last"), (interrupted / "checkpoint-5", "--step 5")):
+        run = replaced(recipe(tmp_path / "next", store), model={"init": str(init)})
+        with pytest.raises(MissingInputError, match=f"write its model first: pretune export .*run MODEL {command}"):
+            pretrain(run)
+        words = [
+            "tokenizer",
+            "extend",
+            str(tmp_path / "text.txt"),
+            "--model",
+            str(init),
+            "--output",
+            str(tmp_path / "t"),
+        ]
+        assert main(words) == 66
 
 
 def test_a_finished_run_has_its_steps_too(store, tmp_path):
