@@ -40,11 +40,16 @@ def read_vectors(folder: Path, width: int, notes: list[str]) -> TextVectors | No
         return None
     path = folder / MODEL
     model = read_json(path) if path.is_file() else {}
-    class_name = model.get("model_type", "SentenceTransformer")
+    class_name, prompt = model.get("model_type", "SentenceTransformer"), model.get("default_prompt_name")
     if class_name != "SentenceTransformer":
+        if class_name == "CrossEncoder" and prompt is not None:
+            raise DataError(
+                f"{path}: field 'default_prompt_name' = {shown_value(prompt)}: no prompt is put before pairs here; set "
+                "it to null and put the prompt before the texts, or read this folder with sentence-transformers itself"
+            )
         notes.append(
-            f"{path}: field 'model_type' = {shown_value(class_name)}: its modules are not read; vectors are one "
-            "pooling of the last layer's rows, as SentenceTransformer makes them of such a folder"
+            f"{path}: field 'model_type' = {shown_value(class_name)}: its modules are neither read nor written on; "
+            "vectors are one pooling of the last layer's rows, as SentenceTransformer makes them of such a folder"
         )
         return None
     notes += check_fields(path, model, MODEL_FIELDS)

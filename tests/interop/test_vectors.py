@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import sentence_transformers
 import torch
+import transformers
 from scipy import stats
 from sentence_transformers.sentence_transformer import modules as theirs
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
@@ -275,6 +276,28 @@ def test_an_export_is_read_by_sentence_transformers(bert: Path, tmp_path: Path) 
     model.network.vectors = None
     assert model.export(tmp_path / "out").foreign.vectors == 0
     assert not (tmp_path / "out" / "modules.json").exists()
+
+
+def test_models_of_other_sorts(tmp_path: Path) -> None:
+    """Cross-encoders predict as there; of these and sparse ones, vectors are what SentenceTransformer makes of them."""
+    save_bert(tmp_path / "scores", word_tokenizer(), transformers.BertForSequenceClassification, ["alike"])
+    save_bert(tmp_path / "words", word_tokenizer())
+    cross = sentence_transformers.CrossEncoder(str(tmp_path / "scores"), device="cpu")
+    cross.save_pretrained(str(tmp_path / "cross"))
+    sparse = sentence_transformers.SparseEncoder(str(tmp_path / "words"), device="cpu")
+    sparse.save(str(tmp_path / "sparse"), create_model_card=False)
+    for name in ("cross", "sparse"):
+        model = api.load(tmp_path / name, "cpu", "fp32")
+        np.testing.assert_allclose(model.embed(TEXTS), reread(tmp_path / name).encode(TEXTS), atol=1e-5)
+        assert model.network.loaded is not None
+        assert any("model_type" in note for note in model.network.loaded.notes)
+    pairs = [("the fox", "a hat"), ("the cat", "the dog")]
+    predictions = api.load(tmp_path / "cross", "cpu", "fp32").predict(*map(list, zip(*pairs, strict=True)))
+    expected = cross.predict(pairs)
+    assert [p.probabilities["alike"] for p in predictions] == pytest.approx(expected.tolist(), abs=1e-5)
+    change_json(tmp_path / "cross" / "config_sentence_transformers.json", prompts={"q": "a "}, default_prompt_name="q")
+    with pytest.raises(DataError, match="no prompt is put before pairs"):
+        api.load(tmp_path / "cross", "cpu", "fp32")
 
 
 def test_pairs_are_compared_by_all_modules(bert: Path, tmp_path: Path) -> None:

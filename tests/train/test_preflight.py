@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pretune.train.assemble import assemble
 from pretune.train.logging.plateau import Plateau
 from pretune.train.preflight import free_memory, preflight
 from pretune.train.recipe import Recipe
-from pretune.train.run import pretrain
+from pretune.train.run import finetune, pretrain
 
 CPU = torch.device("cpu")
 USUAL: dict[str, Any] = {
@@ -110,6 +111,31 @@ def test_labels_duplicates_and_leaks(tmp_path: Path) -> None:
         "1 of 2 validation examples are training data too",
     ):
         assert part in found
+
+
+def test_eight_rows_make_steps_of_eight(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At the usual batch of 32 a step took each row four times, and "the run has 0 steps" though one ran."""
+    make_tokenizer(tmp_path / "tokenizer")
+    tree = {
+        "task": "classification",
+        "model": {"size": "tiny"},
+        "data": {
+            "train": rows(tmp_path / "train.csv", [(f"w{n} w{n + 9}", "ab"[n % 2]) for n in range(8)]),
+            "tokenizer": str(tmp_path / "tokenizer"),
+            "batch": 32,
+        },
+        "budget": {"epochs": 1},
+        "track": {"report": False},
+        "device": "cpu",
+        "output": str(tmp_path / "run"),
+    }
+    run_recipe = validate(Recipe, tree, "recipe")
+    findings = said(run_recipe)
+    assert "a step takes all 8 samples, as data.batch (32) is more than there are" in findings
+    assert "the run has 1 step, too few to learn" in findings
+    finetune(run_recipe)
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())["finished"]
+    assert (facts["steps"], facts["samples"], facts["epochs"]) == (1, 8, 1.0)
 
 
 def test_a_store_that_says_much_was_left_out(store: Path, tmp_path: Path) -> None:
