@@ -30,7 +30,7 @@ _WRAPPERS: Mapping[str, str] = {
     "base_model.model.": "a PEFT model leaves them",
 }
 _CLOSE = 1e-5
-"""How far positions of a file may lie from the sines that are computed here."""
+"""How far positions of a file may lie from the sines that are computed here, where the file does not round them."""
 
 
 def tie_as_in_files(description: Description, table: FileTable) -> None:
@@ -112,14 +112,15 @@ def _shares(ours: str, model: LanguageModel) -> bool:
 
 
 def _check_sines(table: FileTable, name: str, position: Sinusoidal) -> None:
-    values = table.weights.read(name).float()
+    stored = table.weights.read(name)
+    values = stored.float()
     if tuple(values.shape) != (position.max_length, position.width):
         raise DataError(
             f"{table.where}: weight {name!r} has shape {list(values.shape)}, config.json asks for "
             f"{[position.max_length, position.width]}; the two files are not of the same model"
         )
     expected = position(Layout.of([len(values)]).positions)
-    if float((values - expected).abs().max()) > _CLOSE:
+    if float((values - expected).abs().max()) > max(_CLOSE, 2 * torch.finfo(stored.dtype).eps):
         raise DataError(
             f"{table.where}: weight {name!r} holds other positions than the sines that this family has; positions "
             "that were learned are not built for it"

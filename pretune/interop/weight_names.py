@@ -23,7 +23,8 @@ OBJECTIVE = "objective."
 _OLD_PARTS = {".gamma": ".weight", ".beta": ".bias"}
 _BUFFERS = (
     *(".position_ids", ".token_type_ids", ".attn.bias", ".attn.masked_bias", ".attention.masked_bias"),
-    *(".attn.attention.bias", ".rotary_emb.inv_freq"),
+    *(".attn.attention.bias", ".rotary_emb.inv_freq", ".encoder.version", ".decoder.version"),
+    ".block.0.layer.1.EncDecAttention.relative_attention_bias.weight",  # which T5's first files hold and nobody reads
 )
 
 

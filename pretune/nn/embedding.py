@@ -31,6 +31,9 @@ class Learned(nn.Embedding):
 class Sinusoidal(nn.Module):
     """Sinusoids of falling frequency: sines in the first half of the vector, cosines in the second.
 
+    With a limit they are a table that is computed in fp64, as the tables in files were: in fp32 it would be 3e-5 off at
+    position 500. Without one they are computed where they are needed, in fp32, as XLNet's authors do.
+
     Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.5, in the order of its authors' code.
 
     Args:
@@ -42,11 +45,21 @@ class Sinusoidal(nn.Module):
         super().__init__()
         self.max_length = max_length
         self.width = width
+        self._table: Tensor | None = None  # no buffer: it is no weight, and stays fp32 whatever the model is cast to
 
     def forward(self, positions: Tensor) -> Tensor:
         """Shape: (T,) int64 -> (T, width) fp32."""
-        exponent = torch.arange(0, self.width, 2, device=positions.device) / self.width
-        angle = positions[:, None].float() / 10000.0**exponent
+        if self.max_length is None:
+            return self._sines(positions.float())
+        if self._table is None or self._table.device != positions.device:
+            table = self._sines(torch.arange(self.max_length, dtype=torch.float64, device="cpu"))
+            self._table = table.float().to(positions.device)
+        return self._table[positions]
+
+    def _sines(self, positions: Tensor) -> Tensor:
+        """Shape: (T,) -> (T, width), in the dtype of the positions."""
+        exponent = torch.arange(0, self.width, 2, dtype=positions.dtype, device=positions.device) / self.width
+        angle = positions[:, None] / 10000.0**exponent
         return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
