@@ -15,7 +15,7 @@ from pretune.field_table import check_fields, shown_value
 from pretune.interop.safety import JSON_LIMIT, parse_json, read_json, regular
 from pretune.interop.transformer_settings import SETTINGS, TransformerSettings, read_transformer
 from pretune.interop.vector_fields import MODEL_FIELDS, MODULES_FIELDS, REMEDY, WITHOUT
-from pretune.interop.vector_modules import FIRST, read_module, write_module
+from pretune.interop.vector_modules import read_module, write_module
 from pretune.interop.weights import write_json
 from pretune.models.text_vectors import Fields, TextVectors, VectorModule
 from pretune.text.tokenizer.folder import MODULES
@@ -141,8 +141,7 @@ def _check_first(folder: Path, first: VectorModule) -> None:
             f"{folder / MODULES}: type {first.type[:100]!r} names code of its own, which is never run; {REMEDY}"
         )
     if name != "Transformer":
-        why = "reads texts without a transformer, or with several" if name in FIRST else "is no transformer"
-        raise DataError(f"{folder / MODULES}: the first module, {name!r}, {why}; {REMEDY}")
+        raise DataError(f"{folder / MODULES}: the first module, {name!r}, is no transformer; {REMEDY}")
 
 
 def _modules(

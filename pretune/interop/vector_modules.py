@@ -29,11 +29,11 @@ from pretune.interop.vector_fields import (
 from pretune.interop.weights import SHARD_BYTES, Weights, write_json, write_weights
 from pretune.models.text_vectors import Fields, VectorModule
 from pretune.nn.vectors import Dense, Feature, Normalize, Pooling, PoolingMode, VectorBrick, VectorNorm
+from pretune.text.tokenizer.folder import OTHER_READERS
 
 _NAMESPACE = "sentence_transformers."
-FIRST = ("BoW", "CLIPModel", "StaticEmbedding", "WordEmbeddings", "Router", "Asym")  # read texts in another way
 _REFUSED = {
-    **dict.fromkeys(FIRST, "reads texts without a transformer, or with several"),
+    **dict.fromkeys(OTHER_READERS, "reads texts without a transformer, or with several"),
     "CNN": "changes the rows of tokens before they are pooled",
     "LSTM": "changes the rows of tokens before they are pooled",
     "WeightedLayerPooling": "averages the rows of several layers",
@@ -91,7 +91,8 @@ class ModuleFiles:
 
     def flag(self, field: str, default: bool) -> bool:
         """A field that must be true or false."""
-        value = (self.fields or {}).get(field, default)
+        value = (self.fields or {}).get(field)
+        value = default if value is None else value
         if not isinstance(value, bool):
             raise self.refuse(field, f"expected true or false; correct it, {WITHOUT}")
         return value

@@ -278,6 +278,21 @@ def test_an_export_is_read_by_sentence_transformers(bert: Path, tmp_path: Path) 
     assert not (tmp_path / "out" / "modules.json").exists()
 
 
+def test_a_folder_without_a_transformer_is_refused_by_its_module(bert: Path, tmp_path: Path) -> None:
+    tokenizer = word_tokenizer().backend
+    towers = [[theirs.Transformer(str(bert)), theirs.Pooling(WIDTH)] for _ in range(2)]
+    firsts = {
+        "StaticEmbedding": theirs.StaticEmbedding(tokenizer, embedding_dim=8),
+        "BoW": theirs.BoW(["a", "fox"]),
+        "Router": theirs.Router.for_query_document(*towers),
+    }
+    for name, module in firsts.items():
+        model = sentence_transformers.SentenceTransformer(modules=[module], device="cpu")
+        model.save(str(tmp_path / name), create_model_card=False)
+        with pytest.raises(DataError, match=f"first module, '{name}'.*sentence-transformers itself"):
+            api.load(tmp_path / name, "cpu", "fp32")
+
+
 def test_models_of_other_sorts(tmp_path: Path) -> None:
     """Cross-encoders predict as there; of these and sparse ones, vectors are what SentenceTransformer makes of them."""
     save_bert(tmp_path / "scores", word_tokenizer(), transformers.BertForSequenceClassification, ["alike"])
