@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pretune.api import load
 from pretune.errors import PretuneError
 from pretune.interop.huggingface import load_model
 from pretune.train.assemble import assemble
@@ -42,6 +43,10 @@ def test_parameters_of_an_objective_are_saved_and_said(
     checkpoint = load_file(tmp_path / "run" / "checkpoint-10" / "model.safetensors")
     assert torch.equal(scale, checkpoint["objective.scale"])
     assert torch.equal(load_model(tmp_path / "run").extra_weights["objective.scaled.scale"], scale)
+    early = load(tmp_path / "run", "cpu", "fp32", step=5).network.extra_weights
+    assert early.keys() == {"objective.scaled.scale"}
+    checkpoint = load_file(tmp_path / "run" / "checkpoint-5" / "model.safetensors")
+    assert torch.equal(early["objective.scaled.scale"], checkpoint["objective.scale"])
 
 
 def test_another_run_goes_on_from_them(store: Path, tmp_path: Path) -> None:
