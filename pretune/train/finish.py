@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pretune.disk import problem
-from pretune.interop.deltas import save_delta
+from pretune.interop.deltas import RECORD, save_delta
 from pretune.interop.huggingface import save_model
 from pretune.interop.run_folder import INITIAL
 from pretune.objectives.contrastive import Contrastive
@@ -31,15 +31,16 @@ def save_initial(components: TrainComponents, recipe: Recipe, directory: RunDire
         StorageError: the disk is full or fails.
     """
     model, path = components.model, directory.path / INITIAL
-    if path.exists() or directory.checkpoints.steps():
+    if (path / "config.json").exists() or (path / RECORD).exists():
         return
     settings = dict(components.tokenizer.settings)
     components.tokenizer.settings["model_max_length"] = recipe.data.length
     if model.metadata.base is None:
         save_model(model, path, components.tokenizer)
     elif recipe.model.init is not None:  # the base is there, and surgery cannot be undone now
-        save_delta(model, path, tuning_method(recipe), recipe.model.init)
+        path.mkdir(exist_ok=True)
         components.tokenizer.save(path)
+        save_delta(model, path, tuning_method(recipe), recipe.model.init)
     components.tokenizer.settings.clear()
     components.tokenizer.settings.update(settings)
 

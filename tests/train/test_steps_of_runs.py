@@ -99,6 +99,17 @@ def test_an_embedding_of_some_tokens_is_whole_again(store, tmp_path):
     assert load(path, "cpu", "fp32").predict(texts) == load(path, "cpu", "fp32", step="best").predict(texts)
 
 
+def test_the_first_model_is_written_again_where_it_is_gone(store, tmp_path):
+    path = tmp_path / "run"
+    pretrain(recipe(path, store, budget={"steps": 2}))
+    before = weights(path, 2)
+    shutil.rmtree(path / "initial")
+    with pytest.raises(MissingInputError, match="initial: not there"):
+        load(path, step=2)
+    pretrain(recipe(path, store, budget={"steps": 2}))
+    assert same(weights(path, 2), before)
+
+
 def test_steps_that_are_not_there(interrupted, store, tmp_path, capsys):
     with pytest.raises(MissingInputError, match="has no checkpoint of step 3; its checkpoints are of the steps 5, 7"):
         load(interrupted, step=3)
