@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from pretune.errors import DataError
 from pretune.tasks.task import Example, Task, build_row, encode_texts, truncate_pair
@@ -99,6 +98,8 @@ class VectorTask(Task[PairExample, float, float]):
         Raises:
             DataError: a label that is not a number, or labels that are all alike.
         """
+        from scipy import stats  # only scoring needs it
+
         truth = [number_of(example) for example in examples]
         if len(set(truth)) < 2:
             raise DataError(
