@@ -49,6 +49,20 @@ def find_source(path: Path, step: Step | None = None) -> Source:
     return Source(checkpoint.run, checkpoint, (f"weights of step {checkpoint.step} of {checkpoint.run}",))
 
 
+_ADDS_SEGMENTS = ("gpt", "gpt2", "gpt3")  # whose classes in transformers take segments for words
+
+
+def _segment_notes(network: LanguageModel, tokenizer: Tokenizer) -> list[str]:
+    """That others give a decoder segments, which pretune does not, where its tokenizer's file names them."""
+    inputs = tokenizer.settings.get("model_input_names") or ()
+    if network.family not in _ADDS_SEGMENTS or "token_type_ids" not in inputs:
+        return []
+    return [
+        "tokenizer_config.json: field 'model_input_names' names token_type_ids, by which transformers adds the "
+        f"vector of a token to every token of {network.family}; none is added here: take it out of the field"
+    ]
+
+
 def read_with_tokenizer(source: Source, tokenizer: Path | str | None) -> tuple[LanguageModel, Tokenizer]:
     """A model and its tokenizer.
 
@@ -67,7 +81,7 @@ def read_with_tokenizer(source: Source, tokenizer: Path | str | None) -> tuple[L
             f"{source.folder} only {network.vocab_size}; use the tokenizer that the model was trained with"
         )
     if network.loaded is not None:
-        network.loaded.notes += own.notes
+        network.loaded.notes += [*own.notes, *_segment_notes(network, own)]
     return network, own
 
 

@@ -16,7 +16,7 @@ import transformers
 from scipy import stats
 from sentence_transformers.sentence_transformer import modules as theirs
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
-from tinymodels import save_bert, word_tokenizer
+from tinymodels import save_bert, save_gpt2, word_tokenizer
 from torch import nn
 
 from pretune import api
@@ -347,3 +347,16 @@ def test_another_pooling_of_a_model_with_modules(bert: Path, tmp_path: Path) -> 
     vectors = model.embed(TEXTS, "weightedmean")
     assert vectors.shape == (5, WIDTH)
     np.testing.assert_allclose(reread(tmp_path / "out").encode(TEXTS), vectors, atol=1e-5)
+
+
+def test_segments_that_a_decoder_takes_for_words_are_said(tmp_path: Path) -> None:
+    """transformers adds the vector of token 0 to every token of such a folder: vectors are others there."""
+    save_gpt2(tmp_path / "gpt2", word_tokenizer())
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    config = tmp_path / "gpt2" / "tokenizer_config.json"
+    for names, are_equal in ((inputs, False), (inputs[::2], True)):
+        change_json(config, model_input_names=names, tokenizer_class="PreTrainedTokenizerFast")
+        model = api.load(tmp_path / "gpt2", "cpu", "fp32")
+        assert model.network.loaded is not None
+        assert any("token_type_ids" in note for note in model.network.loaded.notes) != are_equal
+        assert np.allclose(model.embed(TEXTS), reread(tmp_path / "gpt2").encode(TEXTS), atol=1e-4) == are_equal
