@@ -24,7 +24,7 @@ def write_store(folder: Path, words: int, documents: Iterable[tuple[NDArray[Any]
         documents: tokens end to end, each document with its end token or without, and the sizes of the documents.
     """
     from tokenizers import Tokenizer as Backend
-    from tokenizers import models
+    from tokenizers import models, processors
 
     from pretune.text.store.store import SPLITS, Manifest
     from pretune.text.store.writer import SplitWriter, write_manifest
@@ -33,6 +33,7 @@ def write_store(folder: Path, words: int, documents: Iterable[tuple[NDArray[Any]
     vocabulary = [*SPECIAL, *(f"w{n}" for n in range(words - len(SPECIAL)))]
     backend = Backend(models.WordPiece({word: n for n, word in enumerate(vocabulary)}, unk_token="[UNK]"))
     backend.add_special_tokens(list(SPECIAL))
+    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     tokenizer = Tokenizer(backend, {f"{name[1:-1].lower()}_token": name for name in SPECIAL})
     tokenizer.save(folder / "tokenizer")
     writers = {name: SplitWriter(folder, name, np.dtype(np.uint16), _SHARD, None) for name in SPLITS}
