@@ -674,13 +674,13 @@ def compare(case: Case, ours: LanguageModel, theirs: Any) -> str:
         for row in rows:
             row[-1] = theirs.config.eos_token_id
     segments = _segments(case, rows, theirs)
-    mine = our_outputs(ours, rows, segments)
+    own = our_outputs(ours, rows, segments)
     want = [their_outputs(case, theirs, row, None if segments is None else segments[n]) for n, row in enumerate(rows)]
     for name in want[0]:
-        if name not in mine:
-            return f"{name} is not among our outputs {sorted(mine)}"
+        if name not in own:
+            return f"{name} is not among our outputs {sorted(own)}"
         for n, expected in enumerate(want):
-            value = mine[name][n]
+            value = own[name][n]
             tensor = expected[name]
             if value.shape != tensor.shape:
                 return f"{name}: shape {tuple(value.shape)} for {tuple(tensor.shape)}"

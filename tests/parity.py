@@ -91,11 +91,11 @@ def assert_parity(
 ) -> None:
     """max |difference| <= 1e-5 * max(1, max |value|), for the hidden run and every head, and the same heads."""
     rows = sequences(model.vocab_size) if rows is None else rows
-    mine, want = ours(model, rows, segments), theirs(other, rows, segments)
-    assert mine.keys() == want.keys()
+    own, want = ours(model, rows, segments), theirs(other, rows, segments)
+    assert own.keys() == want.keys()
     for name, tensor in want.items():
         limit = 1e-5 * max(1.0, float(tensor.abs().max()))
-        assert float((mine[name] - tensor).abs().max()) <= limit, name
+        assert float((own[name] - tensor).abs().max()) <= limit, name
         assert float(tensor.std()) > 1e-3, f"{name} is constant: the comparison says nothing"
 
 

@@ -41,15 +41,15 @@ def models(folders: dict[str, Path]) -> dict[str, Model]:
 
 def test_fill_is_that_of_transformers(models: dict[str, Model], folders: dict[str, Path]) -> None:
     text = "the [MASK] fox jumps over the [MASK] dog"
-    found = models["mlm"].fill(text, top=4)
+    actual = models["mlm"].fill(text, top=4)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folders["mlm"])
     theirs = transformers.BertForMaskedLM.from_pretrained(folders["mlm"]).eval()
     inputs = tokenizer(text, return_tensors="pt")
     with torch.no_grad():
         logits = theirs(**inputs).logits[0, inputs["input_ids"][0] == tokenizer.mask_token_id]
     best = logits.softmax(dim=1).topk(4)
-    assert [[guess.id for guess in guesses] for guesses in found] == best.indices.tolist()
-    for guesses, row in zip(found, best.values.tolist(), strict=True):
+    assert [[guess.id for guess in guesses] for guesses in actual] == best.indices.tolist()
+    for guesses, row in zip(actual, best.values.tolist(), strict=True):
         assert [guess.probability for guess in guesses] == pytest.approx(row, abs=1e-5)
         assert all(guess.token for guess in guesses)
 
@@ -73,11 +73,11 @@ def test_fill_refuses(models: dict[str, Model], name: str, text: str, message: s
 def test_embed_is_that_of_transformers(
     models: dict[str, Model], folders: dict[str, Path], name: str, pooling: str, budget: int
 ) -> None:
-    found = models[name].embed(LINES, pooling, budget=budget)  # type: ignore[arg-type]
-    assert (found.shape, found.dtype) == ((len(LINES), 32), np.float32)
+    actual = models[name].embed(LINES, pooling, budget=budget)  # type: ignore[arg-type]
+    assert (actual.shape, actual.dtype) == ((len(LINES), 32), np.float32)
     theirs = transformers.AutoModel.from_pretrained(folders[name]).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folders[name])
-    for text, vector in zip(LINES, found, strict=True):
+    for text, vector in zip(LINES, actual, strict=True):
         with torch.no_grad():
             hidden = theirs(tokenizer(text, return_tensors="pt")["input_ids"]).last_hidden_state[0]
         wanted = {"mean": hidden.mean(0), "cls": hidden[0], "last": hidden[-1]}[pooling]
@@ -169,14 +169,14 @@ def test_generate_and_stream(models: dict[str, Model]) -> None:
     assert "".join(model.stream("the quick", max_new_tokens=12)) == one
     stop = one[4]
     assert model.generate("the quick", max_new_tokens=12, stop=stop) == one[: one.index(stop)]
-    (found,) = model.continuations(["the quick"], max_new_tokens=12, stop=[stop])
-    assert found.reason == "stop"
+    (actual,) = model.continuations(["the quick"], max_new_tokens=12, stop=[stop])
+    assert actual.reason == "stop"
 
 
 def test_text_is_text_in_a_prompt(models: dict[str, Model]) -> None:
     """The end token's name in a prompt is not the end token."""
-    (found,) = models["gpt2"].continuations(["<|endoftext|>"], max_new_tokens=1)
-    assert found.prompt_tokens > 1
+    (actual,) = models["gpt2"].continuations(["<|endoftext|>"], max_new_tokens=1)
+    assert actual.prompt_tokens > 1
 
 
 def test_generate_refuses(models: dict[str, Model]) -> None:
@@ -205,8 +205,8 @@ def test_evaluate_store(models: dict[str, Model], tmp_path: Path) -> None:
     config = PrepareConfig(validation=0.3, processes=1)
     for name, metric in (("gpt2", "bits_per_byte"), ("mlm", "loss/mlm")):
         prepare(tmp_path / "text.txt", models[name].tokenizer, tmp_path / name, config)
-        found = models[name].evaluate(tmp_path / name)
-        assert found[metric] > 0
+        actual = models[name].evaluate(tmp_path / name)
+        assert actual[metric] > 0
     with pytest.raises(DataError, match="tokenizer"):
         models["gpt2"].evaluate(tmp_path / "mlm")
     with pytest.raises(UsageError, match=r"nor the heads .* tell on which objective"):
@@ -221,10 +221,10 @@ def test_evaluate_store(models: dict[str, Model], tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["gpt2", "mlm", "labels"])
 def test_bf16_is_near(folders: dict[str, Path], models: dict[str, Model], name: str) -> None:
     half = pretune.load(folders[name], device="cpu", precision="bf16")
-    exact, found = models[name].embed(LINES), half.embed(LINES)
-    cosine = (exact * found).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(found, axis=1)
+    exact, actual = models[name].embed(LINES), half.embed(LINES)
+    cosine = (exact * actual).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(actual, axis=1)
     assert cosine.min() > 0.999
-    assert not np.array_equal(exact, found)
+    assert not np.array_equal(exact, actual)
 
 
 def test_load_refuses(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -296,9 +296,9 @@ def test_pretrain_gives_a_model_that_generates(tmp_path: Path) -> None:
             "track": {"progress": "quiet"},
         }
     )
-    (found,) = model.continuations(["the cat"], max_new_tokens=50)
-    assert found.prompt_tokens + len(found.tokens) == 16, "positions past the length were never trained"
-    assert found.reason == "context"
+    (actual,) = model.continuations(["the cat"], max_new_tokens=50)
+    assert actual.prompt_tokens + len(actual.tokens) == 16, "positions past the length were never trained"
+    assert actual.reason == "context"
     assert model.evaluate(tmp_path / "store")["loss/clm"] > 0
 
 

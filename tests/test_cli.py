@@ -74,14 +74,14 @@ class TestStart:
 
     def test_help_lists_every_field_of_a_recipe(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("pretrain", "--help") == 0
-        shown = capsys.readouterr().out
+        output = capsys.readouterr().out
         for field in (
             "--optimizer.lr NUMBER",
             "--data.stores LIST",
             "--budget.tokens INTEGER",
             "objectives: cert, clm, denoise, mlm",
         ):
-            assert field in shown
+            assert field in output
 
     def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("version") == 0
@@ -134,19 +134,19 @@ class TestLife:
 
     def test_words_go_to_stderr_and_name_the_next_command(self, life: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert run("pretrain", life / "bert" / "recipe.toml", "--no-allocator") == 0  # finished: nothing is left to do
-        said = capsys.readouterr()
-        assert said.out == ""
-        assert "pretraining bert tiny" in said.err
-        assert f"pretune fill {life / 'bert'}" in said.err
+        messages = capsys.readouterr()
+        assert messages.out == ""
+        assert "pretraining bert tiny" in messages.err
+        assert f"pretune fill {life / 'bert'}" in messages.err
 
     def test_show_trains_nothing(self, life: Path, capsys: pytest.CaptureFixture[str]) -> None:
         before = sorted(life.iterdir())
         words = ("--objective", "mlm", "--data.stores", life / "store", "--budget.epochs", 2, "--output", life / "no")
         assert run("show", *words) == 0
-        shown = capsys.readouterr().out
+        output = capsys.readouterr().out
         assert sorted(life.iterdir()) == before
         for expected in ("0..3 (4 equal)", "parameters", "activations of a micro-batch", "= 2.0"):
-            assert expected in shown
+            assert expected in output
 
 
 class TestBadInput:
@@ -184,9 +184,9 @@ class TestBadInput:
     ) -> None:
         monkeypatch.chdir(tmp_path)
         assert main([*words, "--no-allocator"]) == code
-        said = capsys.readouterr().err
-        assert told in said
-        assert "Traceback" not in said
+        messages = capsys.readouterr().err
+        assert told in messages
+        assert "Traceback" not in messages
         assert not list(tmp_path.iterdir())
 
     def test_bad_toml_names_the_line(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,9 +33,9 @@ def write(folder: Path, text: str) -> Path:
 def test_words_lie_over_the_file_over_the_base(tmp_path: Path) -> None:
     path = write(tmp_path, "steps = 5\n[optimizer]\nlr = 0.5\n")
     base = {"steps": 1, "name": "base", "optimizer": {"kind": "cosine"}}
-    found = config.load(Outer, path, ["--optimizer.lr", "3e-4"], base)
-    assert (found.steps, found.name) == (5, "base")
-    assert (found.optimizer.lr, found.optimizer.kind) == (3e-4, "cosine")
+    actual = config.load(Outer, path, ["--optimizer.lr", "3e-4"], base)
+    assert (actual.steps, actual.name) == (5, "base")
+    assert (actual.optimizer.lr, actual.optimizer.kind) == (3e-4, "cosine")
     assert config.load(Outer) == Outer()
 
 
@@ -84,8 +84,8 @@ def test_an_empty_field_name_is_refused(words: list[str]) -> None:
 
 
 def test_a_value_and_a_table_of_one_name(tmp_path: Path) -> None:
-    found = config.load(Outer, write(tmp_path, "objective = {mlm = 1.0}"), ["--objective.mlm.weight", "0.5"])
-    assert found.objective == {"mlm": {"weight": 0.5}}
+    actual = config.load(Outer, write(tmp_path, "objective = {mlm = 1.0}"), ["--objective.mlm.weight", "0.5"])
+    assert actual.objective == {"mlm": {"weight": 0.5}}
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,8 @@ def test_links_and_named_files_exist(name: str) -> None:
 
 def test_flow_shows_what_happens() -> None:
     done = subprocess.run([sys.executable, ROOT / "docs" / "flow.py"], capture_output=True, text=True, check=True)
-    (shown,) = blocks("docs/flow.md", "")
-    assert shown.strip() == done.stdout.strip()
+    (output,) = blocks("docs/flow.md", "")
+    assert output.strip() == done.stdout.strip()
 
 
 def test_minimal_trains_a_bert_that_transformers_opens(tmp_path: Path) -> None:
@@ -99,10 +99,10 @@ def test_minimal_trains_a_bert_that_transformers_opens(tmp_path: Path) -> None:
 def test_catalogues_are_what_the_files_say(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Make them again by `pretune show families > docs/families.md`, and the same for objectives."""
     assert main(["show", name]) == 0
-    shown = capsys.readouterr().out
-    assert shown == (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    output = capsys.readouterr().out
+    assert output == (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     if name != "compatibility":
-        assert all(f"\n## {variant}\n" in shown for variant in variants("models" if name == "families" else name))
+        assert all(f"\n## {variant}\n" in output for variant in variants("models" if name == "families" else name))
 
 
 def test_measured_tables_are_those_of_the_results() -> None:

@@ -82,25 +82,25 @@ def test_a_permutation_visits_every_sample_once(n: int, seed: int) -> None:
 
 @pytest.mark.parametrize("n", [5, 64])
 def test_every_place_is_equally_likely(n: int) -> None:
-    found = np.stack([Permutation(n, DRAW.at("order", epoch))(np.arange(n)) for epoch in range(1500)])
+    actual = np.stack([Permutation(n, DRAW.at("order", epoch))(np.arange(n)) for epoch in range(1500)])
     for place in (0, n // 2, n - 1):
-        assert stats.chisquare(np.bincount(found[:, place], minlength=n)).pvalue > 1e-4
-    following = (found[:, 1] - found[:, 0]) % n
+        assert stats.chisquare(np.bincount(actual[:, place], minlength=n)).pvalue > 1e-4
+    following = (actual[:, 1] - actual[:, 0]) % n
     assert stats.chisquare(np.bincount(following, minlength=n)[1:]).pvalue > 1e-4
 
 
 def test_all_orders_of_four_occur_equally_often() -> None:
-    found = [tuple(Permutation(4, DRAW.at(epoch))(np.arange(4)).tolist()) for epoch in range(1_500)]
-    _, counts = np.unique(found, axis=0, return_counts=True)
+    actual = [tuple(Permutation(4, DRAW.at(epoch))(np.arange(4)).tolist()) for epoch in range(1_500)]
+    _, counts = np.unique(actual, axis=0, return_counts=True)
     assert len(counts) == 24
     assert stats.chisquare(counts).pvalue > 1e-4
 
 
 def test_neighbors_in_a_large_permutation_are_far_apart() -> None:
     n = 1_000_003
-    found = Permutation(n, DRAW)(np.arange(20_000))
-    assert stats.kstest(found / n, "uniform").pvalue > 1e-3
-    assert abs(np.corrcoef(found[:-1], found[1:])[0, 1]) < 0.03
+    actual = Permutation(n, DRAW)(np.arange(20_000))
+    assert stats.kstest(actual / n, "uniform").pvalue > 1e-3
+    assert abs(np.corrcoef(actual[:-1], actual[1:])[0, 1]) < 0.03
 
 
 def test_a_permutation_refuses_what_lies_outside() -> None:

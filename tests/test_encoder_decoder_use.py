@@ -42,12 +42,12 @@ def test_it_writes_a_text_of_its_own(folder: Path, capsys: pytest.CaptureFixture
     assert many[0]
     words = ["generate", str(folder), "the cat", "--max-new-tokens", "8", "--quiet", "--device", "cpu"]
     assert main([*words, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["prompt"] == "the cat"
+    messages = json.loads(capsys.readouterr().out)
+    assert messages["prompt"] == "the cat"
     assert main(words) == 0
-    shown = capsys.readouterr().out
-    assert not shown.startswith("the cat")
-    assert shown.rstrip("\n") == told["text"]
+    output = capsys.readouterr().out
+    assert not output.startswith("the cat")
+    assert output.rstrip("\n") == messages["text"]
     assert main([*words, "a hat"]) == 0
     assert "the cat" not in capsys.readouterr().out.split("\n\n")[0]
 
@@ -59,19 +59,19 @@ def test_it_is_evaluated_on_the_objective_that_is_named(folder: Path, tmp_path: 
     model = pretune.load(folder, device="cpu", precision="fp32")
     with pytest.raises(UsageError, match="name one, such as denoise, span or prefix"):
         model.evaluate(tmp_path / "store")
-    found = model.evaluate(tmp_path / "store", objective={"prefix": 1.0}, length=32)
-    assert found["predictions/prefix"] > 0
+    actual = model.evaluate(tmp_path / "store", objective={"prefix": 1.0}, length=32)
+    assert actual["predictions/prefix"] > 0
     assert main(["evaluate", str(folder), str(tmp_path / "store"), "--objective", "clm", "--quiet"]) == 64
 
 
 def test_scores_are_lines_of_json(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", str(folder), "a hat", "the dog", "--source", "a cat", "--device", "cpu"]) == 0
-    told = capsys.readouterr()
-    first, second = (json.loads(line) for line in told.out.splitlines())
+    messages = capsys.readouterr()
+    first, second = (json.loads(line) for line in messages.out.splitlines())
     assert first["text"] == "a hat"
     assert first["log_prob"] < 0 < second["bits_per_byte"]
-    assert "2 texts: " in told.err
-    assert "bits per byte (likelihood)" in told.err
+    assert "2 texts: " in messages.err
+    assert "bits per byte (likelihood)" in messages.err
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text('{"text": "a hat", "before": "a cat"}\n', encoding="utf-8")
     assert (

@@ -20,9 +20,9 @@ class _Helper(CausalLanguageModelling):
 
 
 def test_names_are_files_but_for_shared_ones() -> None:
-    found = variants("objectives")
-    assert {"mlm", "nsp", "clm"} <= set(found)
-    assert not {"objective", "mixture"} & set(found)
+    actual = variants("objectives")
+    assert {"mlm", "nsp", "clm"} <= set(actual)
+    assert not {"objective", "mixture"} & set(actual)
 
 
 @pytest.mark.parametrize("name", ["mlm", "nsp", "clm"])

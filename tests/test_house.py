@@ -85,7 +85,7 @@ def without_annotation(tree: ast.AST) -> list[str]:
 
 
 def test_functions_are_short() -> None:
-    long = {name: found for name, tree in modules() if (found := long_functions(tree, FUNCTION_LINES))}
+    long = {name: actual for name, tree in modules() if (actual := long_functions(tree, FUNCTION_LINES))}
     assert long == {}
 
 
@@ -95,7 +95,7 @@ def test_files_are_short() -> None:
 
 
 def test_everything_is_annotated() -> None:
-    assert {name: found for name, tree in modules() if (found := without_annotation(tree))} == {}
+    assert {name: actual for name, tree in modules() if (actual := without_annotation(tree))} == {}
 
 
 def test_values_are_named_for_what_they_are() -> None:

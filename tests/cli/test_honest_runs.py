@@ -56,9 +56,9 @@ def test_every_verb_takes_a_precision_and_says_it(life: Path, capsys: pytest.Cap
     losses = []
     for _ in range(2):
         assert run("evaluate", life / "run", life / "store") == 0
-        shown = capsys.readouterr()
-        losses.append(shown.out)
-        assert "precision: " in shown.err
+        output = capsys.readouterr()
+        losses.append(output.out)
+        assert "precision: " in output.err
     assert losses[0] == losses[1]
 
 
@@ -66,24 +66,24 @@ def test_prepare_says_what_was_left_out_and_what_comes_next(life: Path, capsys: 
     """9,500 duplicates of 57,049 documents stood in the manifest only, and the next command had no budget."""
     words = ("--tokenizer", life / "tok", "--output", life / "second", "--processes", 1)
     assert run("prepare", life / "corpus.txt", *words) == 0
-    shown = capsys.readouterr().err
-    assert "320 documents: 300 used, 20 duplicate; " in shown
-    assert f"--data.stores {life / 'second'} --budget.steps 1000 --output run" in shown
+    output = capsys.readouterr().err
+    assert "320 documents: 300 used, 20 duplicate; " in output
+    assert f"--data.stores {life / 'second'} --budget.steps 1000 --output run" in output
 
 
 def test_training_says_what_was_left_out_in_a_line(life: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--objective", "mlm", "--data.stores", life / "store", "--output", life / "other", "--data.pack", "stream")
     assert run("pretrain", *words, *FIELDS.split()) == 0
-    shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
-    assert len(shown) == 1
-    assert shown[0].startswith(f"left out: 20 duplicates of 320 documents of {life / 'store'}")
+    output = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
+    assert len(output) == 1
+    assert output[0].startswith(f"left out: 20 duplicates of 320 documents of {life / 'store'}")
 
 
 def test_the_default_budget_stands_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("pretrain", "--help") == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "1000 for pretraining where no budget is given" in shown
-    assert "3 for fine-tuning where no budget is given" in shown
+    output = " ".join(capsys.readouterr().out.split())
+    assert "1000 for pretraining where no budget is given" in output
+    assert "3 for fine-tuning where no budget is given" in output
 
 
 def test_a_shorter_line_leaves_nothing_of_the_one_before(

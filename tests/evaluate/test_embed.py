@@ -61,10 +61,10 @@ def test_each_vector_is_that_of_its_text(
     models: dict[str, Model], threads: int, name: str, pooling: PoolingMode, budget: int
 ) -> None:
     model = models[name]
-    found = model.embed(TEXTS, pooling, budget=budget)
+    actual = model.embed(TEXTS, pooling, budget=budget)
     wanted = np.stack([slowly(model, text, pooling) for text in TEXTS])
-    assert found.dtype == np.float32
-    assert np.abs(found - wanted).max() < 1e-5 * max(1.0, float(np.abs(wanted).max()))
+    assert actual.dtype == np.float32
+    assert np.abs(actual - wanted).max() < 1e-5 * max(1.0, float(np.abs(wanted).max()))
     assert len(np.unique(np.round(wanted, 3), axis=0)) > 4, "texts that differ, so that a wrong order is seen"
 
 
@@ -83,11 +83,11 @@ def test_long_texts_are_cut_and_counted(
     assert model.length == 48
     long = "the cat " * 30
     with caplog.at_level(logging.WARNING, "pretune"):
-        found = model.embed([*TEXTS, long, "the cat " * 23, "a hat", long])
+        actual = model.embed([*TEXTS, long, "the cat " * 23, "a hat", long])
     assert caplog.messages == ["2 of 64 texts are longer than 48 tokens and were cut"]
-    assert np.allclose(found[60], found[61], atol=1e-5), "46 words and two special tokens are what is read"
-    assert np.allclose(found[60], found[63], atol=1e-5)
-    assert not np.allclose(found[60], found[62], atol=1e-2)
+    assert np.allclose(actual[60], actual[61], atol=1e-5), "46 words and two special tokens are what is read"
+    assert np.allclose(actual[60], actual[63], atol=1e-5)
+    assert not np.allclose(actual[60], actual[62], atol=1e-2)
 
 
 def test_a_text_without_tokens_is_named_by_its_number(models: dict[str, Model], threads: int) -> None:
@@ -177,9 +177,9 @@ def test_the_last_layer_computes_what_is_pooled(models: dict[str, Model], monkey
 def test_bf16_is_near(models: dict[str, Model], tmp_path: Path) -> None:
     save_bert(tmp_path, word_tokenizer())
     half = pretune.load(tmp_path, device="cpu", precision="bf16")
-    exact, found = models["bert"].embed(TEXTS, normalize=True), half.embed(TEXTS, normalize=True)
-    assert (exact * found).sum(axis=1).min() > 0.999
-    assert not np.array_equal(exact, found)
+    exact, actual = models["bert"].embed(TEXTS, normalize=True), half.embed(TEXTS, normalize=True)
+    assert (exact * actual).sum(axis=1).min() > 0.999
+    assert not np.array_equal(exact, actual)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])

@@ -12,11 +12,11 @@ from pretune.evaluate.engine import by_length
 
 @given(st.lists(st.integers(1, 50), max_size=80), st.integers(1, 120))
 def test_every_sample_once_within_the_budget(lengths: list[int], budget: int) -> None:
-    found = by_length(lengths, budget)
-    assert sorted(n for batch in found for n in batch.tolist()) == list(range(len(lengths)))
-    for batch in found:
+    actual = by_length(lengths, budget)
+    assert sorted(n for batch in actual for n in batch.tolist()) == list(range(len(lengths)))
+    for batch in actual:
         assert sum(lengths[n] for n in batch) <= budget or len(batch) == 1
-    order = [lengths[n] for batch in found for n in batch]
+    order = [lengths[n] for batch in actual for n in batch]
     assert order == sorted(order, reverse=True)
 
 

@@ -30,7 +30,7 @@ def test_causal_loss_is_that_of_transformers(tmp_path: Path, budget: int) -> Non
     tokenizer = byte_tokenizer()
     theirs = save_gpt2(tmp_path / "model", tokenizer, std=0.1)
     split = make_store(tmp_path, tokenizer).split("train")
-    found = evaluate_store(
+    actual = evaluate_store(
         load_model(tmp_path / "model"),
         build({"clm": 1.0}, tokenizer.vocabulary),
         split,
@@ -47,11 +47,11 @@ def test_causal_loss_is_that_of_transformers(tmp_path: Path, budget: int) -> Non
             logits = theirs(window[None, :-1]).logits[0]
         total += float(torch.nn.functional.cross_entropy(logits, window[1:], reduction="sum"))
         count += len(window) - 1
-    assert found["predictions/clm"] == count == split.token_count - 1
-    assert found["loss/clm"] == pytest.approx(total / count, rel=1e-5)
-    assert found["perplexity/clm"] == pytest.approx(math.exp(total / count), rel=1e-4)
+    assert actual["predictions/clm"] == count == split.token_count - 1
+    assert actual["loss/clm"] == pytest.approx(total / count, rel=1e-5)
+    assert actual["perplexity/clm"] == pytest.approx(math.exp(total / count), rel=1e-4)
     size = sum(len(document.encode()) for document in DOCUMENTS)
-    assert found["bits_per_byte"] == pytest.approx(total / math.log(2) / size, rel=0.01)
+    assert actual["bits_per_byte"] == pytest.approx(total / math.log(2) / size, rel=0.01)
     assert bytes_per_token(split, tokenizer) == pytest.approx(size / split.token_count, rel=0.01)
 
 

@@ -31,8 +31,8 @@ def logs(logits: torch.Tensor) -> torch.Tensor:
 def test_a_decoder_gives_the_log_probability(tmp_path: Path) -> None:
     tokenizer = byte_tokenizer()
     theirs = save_gpt2(tmp_path, tokenizer)
-    found = score(load_model(tmp_path).eval(), tokenizer, TEXTS)
-    for text, one in zip(TEXTS, found, strict=True):
+    actual = score(load_model(tmp_path).eval(), tokenizer, TEXTS)
+    for text, one in zip(TEXTS, actual, strict=True):
         ids = tokenizer.encode(text)
         table = logs(theirs(torch.tensor([[0, *ids.tolist()]])).logits[0])
         expected = sum(float(table[n, token]) for n, token in enumerate(ids))
@@ -41,9 +41,9 @@ def test_a_decoder_gives_the_log_probability(tmp_path: Path) -> None:
         assert (one.tokens, one.bytes) == (len(ids), len(text.encode()))
         assert one.bits_per_byte == pytest.approx(-expected / math.log(2) / len(text.encode()), rel=1e-5)
         assert one.perplexity == pytest.approx(math.exp(-expected / len(ids)), rel=1e-5)
-    whole = -sum(one.log_prob for one in found) / math.log(2) / sum(len(text.encode()) for text in TEXTS)
-    assert reduce(add, found).bits_per_byte == pytest.approx(whole)
-    assert reduce(add, found).tokens == sum(one.tokens for one in found)
+    whole = -sum(one.log_prob for one in actual) / math.log(2) / sum(len(text.encode()) for text in TEXTS)
+    assert reduce(add, actual).bits_per_byte == pytest.approx(whole)
+    assert reduce(add, actual).tokens == sum(one.tokens for one in actual)
 
 
 @pytest.mark.parametrize("masking", ["token", "word"])
@@ -51,9 +51,9 @@ def test_a_decoder_gives_the_log_probability(tmp_path: Path) -> None:
 def test_a_masked_model_gives_a_pseudo_likelihood(masking: Any, tmp_path: Path) -> None:
     tokenizer = word_tokenizer()
     theirs = save_bert(tmp_path, tokenizer).eval()
-    found = score(load_model(tmp_path).eval(), tokenizer, TEXTS, masking=masking)
+    actual = score(load_model(tmp_path).eval(), tokenizer, TEXTS, masking=masking)
     vocabulary, hidden_more = tokenizer.vocabulary, 0
-    for text, one in zip(TEXTS, found, strict=True):
+    for text, one in zip(TEXTS, actual, strict=True):
         ids = tokenizer.encode(text).tolist()
         total = 0.0
         for n, token in enumerate(ids):
@@ -82,8 +82,8 @@ def test_a_permutation_model_reads_from_left_to_right(tmp_path: Path) -> None:
     for parameter in theirs.parameters():
         parameter.normal_(0, 0.2)
     theirs.save_pretrained(tmp_path)
-    found = score(load_model(tmp_path, heads=["plm"]).eval(), tokenizer, TEXTS)
-    for text, one in zip(TEXTS, found, strict=True):
+    actual = score(load_model(tmp_path, heads=["plm"]).eval(), tokenizer, TEXTS)
+    for text, one in zip(TEXTS, actual, strict=True):
         ids = tokenizer.encode(text).tolist()
         run = torch.tensor([[tokenizer.vocabulary.cls, *ids, tokenizer.vocabulary.sep]])
         places = torch.arange(run.shape[1])
@@ -108,8 +108,8 @@ def test_an_encoder_decoder_reads_a_source(tmp_path: Path) -> None:
     model = load_model(tmp_path).eval()
     sources = ["the cat", "", "a hat", "模型"]
     for given in (sources, None):
-        found = score(model, tokenizer, TEXTS, given)
-        for text, source, one in zip(TEXTS, given or [""] * 4, found, strict=True):
+        actual = score(model, tokenizer, TEXTS, given)
+        for text, source, one in zip(TEXTS, given or [""] * 4, actual, strict=True):
             ids, read = tokenizer.encode(text).tolist(), tokenizer.encode(source).tolist()
             writing = torch.tensor([[1, *ids]])
             table = logs(theirs(torch.tensor([[*read, 0]]), decoder_input_ids=writing).logits[0])
@@ -119,13 +119,13 @@ def test_an_encoder_decoder_reads_a_source(tmp_path: Path) -> None:
 def test_windows_ask_for_each_place_once_with_half_a_window_before() -> None:
     for total in range(40):
         for max_tokens in range(1, 12):
-            asked: list[int] = []
+            requested: list[int] = []
             for begin, first, end in windows(total, max_tokens):
                 assert end - begin <= max_tokens
                 assert begin <= first < end
                 assert first == 0 or first - begin >= max_tokens // 2
-                asked += range(first, end)
-            assert asked == list(range(total))
+                requested += range(first, end)
+            assert requested == list(range(total))
     with pytest.raises(UsageError, match="no room"):
         list(windows(3, 0))
 

@@ -123,10 +123,10 @@ def reference(model: Any, runs: list[NDArray[np.int64]], **options: object) -> l
         both = model.config.is_encoder_decoder
         ids = torch.from_numpy(np.append(run, END) if both else run)[None]
         mask = torch.ones_like(ids)
-        made = model.generate(
+        built = model.generate(
             ids, attention_mask=mask, max_new_tokens=NEW, do_sample=False, pad_token_id=PAD, **options
         )
-        row = made[0, 1 if both else len(run) :].tolist()
+        row = built[0, 1 if both else len(run) :].tolist()
         out.append(row[: row.index(END) + 1] if END in row else row)
     return out
 
@@ -154,17 +154,17 @@ def test_beams_are_those_of_transformers(pair: Pair, beams: int) -> None:
 def test_text_is_the_same_without_a_cache(pair: Pair) -> None:
     _, model = pair
     for run, expected in zip(prompts(), written(model), strict=True):
-        made: list[int] = []
+        built: list[int] = []
         constraints = model.constraints if isinstance(model, EncoderDecoder) else GenerationConstraints()
-        while len(made) < len(expected):
+        while len(built) < len(expected):
             if isinstance(model, EncoderDecoder):
-                batch = ragged([[model.start, *made]])
+                batch = ragged([[model.start, *built]])
                 batch = Batch(batch.tokens, batch.layout, source=ragged([np.append(run, END)]))
             else:
-                batch = ragged([[*run.tolist(), *made]])
+                batch = ragged([[*run.tolist(), *built]])
             logits = model.heads["clm"](model(batch).last_hidden_state[-1:])
-            made.append(int(apply_constraints(logits, constraints, [made], [NEW]).argmax()))
-        assert made == expected
+            built.append(int(apply_constraints(logits, constraints, [built], [NEW]).argmax()))
+        assert built == expected
 
 
 def test_rules_come_back_from_the_files(tmp_path: Path) -> None:
@@ -194,9 +194,9 @@ def test_limits_of_an_encoder_decoder() -> None:
     _, _, fields = CASES["bart"]
     model = build("bart", "tiny", ["clm"], {**fields, "max_position_embeddings": 16})
     long = [np.arange(2, 17)]  # with its end token as long as the encoder reads
-    (made,) = generate(model, byte_tokenizer(), long, GenerateConfig(max_new_tokens=50))
-    assert len(made.tokens) == 15 or made.reason == "end"
-    assert made.prompt_tokens == 16
+    (built,) = generate(model, byte_tokenizer(), long, GenerateConfig(max_new_tokens=50))
+    assert len(built.tokens) == 15 or built.reason == "end"
+    assert built.prompt_tokens == 16
     with pytest.raises(UsageError, match="prompt 1 has 17 tokens, which exceeds the encoder's context of 16"):
         generate(model, byte_tokenizer(), [np.arange(2, 18)], GenerateConfig())
     (empty,) = generate(model, byte_tokenizer(), [np.zeros(0, np.int64)], GenerateConfig(max_new_tokens=3))

@@ -105,9 +105,9 @@ def test_several_end_tokens(beside: bool, tmp_path: Path) -> None:
         assert "eos_token_id" in json.loads((path / "config.json").read_text())
     expected = theirs(path, PROMPTS) if beside else [tokens[: _end(tokens, ends)] for tokens in plain]
     model = pretune.load(path, device="cpu", precision="fp32")
-    found = model.continuations(PROMPTS, max_new_tokens=16)
-    assert [c.tokens for c in found] == expected
-    assert found[1].reason == "end"
+    actual = model.continuations(PROMPTS, max_new_tokens=16)
+    assert [c.tokens for c in actual] == expected
+    assert actual[1].reason == "end"
     save_model(load_model(path), tmp_path / "again", Tokenizer.load(path))
     name = "generation_config.json" if beside else "config.json"
     assert json.loads((tmp_path / "again" / name).read_text())["eos_token_id"] == ends
@@ -209,10 +209,10 @@ def test_a_continuation_begins_with_its_space(options: Any, kind: Any, tmp_path:
     model = pretune.load(tmp_path, device="cpu", precision="fp32")
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     for prompt in ["the quick", "a hat", "the lazy dog", "cat"]:
-        (found,) = model.continuations([prompt], max_new_tokens=8, **options)
+        (actual,) = model.continuations([prompt], max_new_tokens=8, **options)
         ids = model.tokenizer.encode(prompt).tolist()
-        assert prompt + found.text == theirs.decode([*ids, *found.tokens], skip_special_tokens=True)
-        assert "".join(model.stream(prompt, max_new_tokens=8, **options)) == found.text
-        first = model.tokenizer.token(found.tokens[0])
+        assert prompt + actual.text == theirs.decode([*ids, *actual.tokens], skip_special_tokens=True)
+        assert "".join(model.stream(prompt, max_new_tokens=8, **options)) == actual.text
+        first = model.tokenizer.token(actual.tokens[0])
         begins_word = {"wordpiece": first.isalnum(), "unigram": first[0] == "▁", "bpe": first[0] == "Ġ"}[kind]
-        assert found.text.startswith(" ") == begins_word
+        assert actual.text.startswith(" ") == begins_word

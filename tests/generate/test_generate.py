@@ -81,11 +81,11 @@ def test_text_is_that_of_transformers(
     model = fuse(pair[1]) if fused else pair[1]
     prompts = some_prompts(tokenizer)
     config = GenerateConfig.model_validate({"max_new_tokens": NEW, **ours})
-    found = generate(model, tokenizer, prompts, config)
+    actual = generate(model, tokenizer, prompts, config)
     wanted = [reference(pair[0], [prompt], **theirs)[0] for prompt in prompts]
-    assert [c.tokens for c in found] == wanted == reference(pair[0], prompts, **theirs)
-    assert [c.text for c in found] == [tokenizer.decode(tokens) for tokens in wanted]
-    assert [generate(model, tokenizer, [prompt], config)[0] for prompt in prompts] == found
+    assert [c.tokens for c in actual] == wanted == reference(pair[0], prompts, **theirs)
+    assert [c.text for c in actual] == [tokenizer.decode(tokens) for tokens in wanted]
+    assert [generate(model, tokenizer, [prompt], config)[0] for prompt in prompts] == actual
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}])
@@ -97,10 +97,10 @@ def test_texts_that_end_are_those_of_transformers(tokenizer: Tokenizer, pair: Pa
             weight[0] = 2.5 * weight[0]
     prompts = some_prompts(tokenizer, tuple(range(1, 25)))
     config = GenerateConfig(max_new_tokens=NEW, beams=options.get("num_beams", 1))
-    found = generate(ours, tokenizer, prompts, config)
-    assert [c.tokens for c in found] == reference(theirs, prompts, **options)
-    assert {c.reason for c in found} == {"end", "length"}
-    assert all((c.reason == "end") == (c.tokens[-1] == 0) and 0 not in c.tokens[:-1] for c in found)
+    actual = generate(ours, tokenizer, prompts, config)
+    assert [c.tokens for c in actual] == reference(theirs, prompts, **options)
+    assert {c.reason for c in actual} == {"end", "length"}
+    assert all((c.reason == "end") == (c.tokens[-1] == 0) and 0 not in c.tokens[:-1] for c in actual)
 
 
 def test_sampling_does_not_depend_on_the_batch(pair: Pair, tokenizer: Tokenizer) -> None:
@@ -127,8 +127,8 @@ def test_bf16_chooses_what_fp32_would_within_a_margin(pair: Pair, tokenizer: Tok
     if beams > 1:
         assert all(c.text for c in fused)
         return
-    for found in (fused, plain):
-        for prompt, c in zip(prompts, found, strict=True):
+    for actual in (fused, plain):
+        for prompt, c in zip(prompts, actual, strict=True):
             with torch.no_grad():
                 logits = pair[0](torch.tensor([[*prompt, *c.tokens]])).logits[0, len(prompt) - 1 : -1]
             chosen = logits.gather(1, torch.tensor(c.tokens)[:, None])[:, 0]
@@ -141,14 +141,14 @@ def test_best_logits_are_not_rounded_to_bf16(pair: Pair, tokenizer: Tokenizer, f
     half = copy.deepcopy(pair[1])
     cast_to_bf16(half)
     prompts = some_prompts(tokenizer)
-    found = DecodingSession(fuse(half) if fused else half, tokenizer.vocabulary.size, len(prompts), 40).read(prompts)
+    actual = DecodingSession(fuse(half) if fused else half, tokenizer.vocabulary.size, len(prompts), 40).read(prompts)
     batch = ragged(prompts)
     with inference_context(torch.device("cpu"), True):
         rows = half(batch).last_hidden_state[batch.layout.last].clone()
     wanted = rows @ half.embedding.word.weight.detach().float().T
     best = wanted.topk(8, dim=1).indices
-    assert (found - wanted).gather(1, best).abs().max() < 1e-5 * wanted.abs().max()
-    assert (found - wanted).abs().max() > 1e-4 * wanted.abs().max(), "the rest is rounded: the test would see it"
+    assert (actual - wanted).gather(1, best).abs().max() < 1e-5 * wanted.abs().max()
+    assert (actual - wanted).abs().max() > 1e-4 * wanted.abs().max(), "the rest is rounded: the test would see it"
 
 
 def collect(pieces: object) -> tuple[list[tuple[int, str]], list[Continuation]]:
@@ -164,9 +164,9 @@ def collect(pieces: object) -> tuple[list[tuple[int, str]], list[Continuation]]:
 def test_stream_gives_the_text_in_pieces(pair: Pair, tokenizer: Tokenizer, options: dict[str, object]) -> None:
     config = GenerateConfig.model_validate({"max_new_tokens": 40, **options})
     prompts = some_prompts(tokenizer)
-    parts, found = collect(stream(pair[1], tokenizer, prompts, config))
-    assert found == generate(pair[1], tokenizer, prompts, config)
-    for n, c in enumerate(found):
+    parts, actual = collect(stream(pair[1], tokenizer, prompts, config))
+    assert actual == generate(pair[1], tokenizer, prompts, config)
+    for n, c in enumerate(actual):
         assert "".join(text for m, text in parts if m == n) == c.text
         assert not any(stop in c.text for stop in config.stop)
 
@@ -174,9 +174,9 @@ def test_stream_gives_the_text_in_pieces(pair: Pair, tokenizer: Tokenizer, optio
 def test_more_prompts_than_a_batch(pair: Pair, tokenizer: Tokenizer) -> None:
     prompts = some_prompts(tokenizer, tuple(1 + n % 7 for n in range(70)))
     config = GenerateConfig(max_new_tokens=4)
-    found = generate(pair[1], tokenizer, prompts, config)
-    assert found[65] == generate(pair[1], tokenizer, [prompts[65]], config)[0]
-    assert len(found) == 70
+    actual = generate(pair[1], tokenizer, prompts, config)
+    assert actual[65] == generate(pair[1], tokenizer, [prompts[65]], config)[0]
+    assert len(actual) == 70
 
 
 def test_padded_vocabulary_is_never_chosen(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -191,10 +191,10 @@ def test_context_clips_with_a_note(pair: Pair, tokenizer: Tokenizer, caplog: pyt
     prompts = some_prompts(tokenizer, (60, 10))
     config = GenerateConfig(max_new_tokens=10, temperature=2.0)
     with caplog.at_level(logging.WARNING, "pretune"):
-        found = generate(pair[1], tokenizer, prompts, config)
+        actual = generate(pair[1], tokenizer, prompts, config)
     assert "reduced to 4" in caplog.text
-    assert len(found[0].tokens) <= 4
-    assert found[0].reason in ("context", "end")
+    assert len(actual[0].tokens) <= 4
+    assert actual[0].reason in ("context", "end")
     full = generate(pair[1], tokenizer, some_prompts(tokenizer, (63,)), config)
     assert len(full[0].tokens) == 1
 

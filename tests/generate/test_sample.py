@@ -27,8 +27,8 @@ def test_frequencies_follow_the_distribution() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, -20.0]])
     config = GenerateConfig(temperature=0.7)
     drawn = [int(sample(logits, config, [Draw(3)], step)) for step in range(4000)]
-    found = np.bincount(drawn, minlength=5) / 4000
-    assert np.abs(found - (logits[0] / 0.7).softmax(0).numpy()).max() < 0.025
+    actual = np.bincount(drawn, minlength=5) / 4000
+    assert np.abs(actual - (logits[0] / 0.7).softmax(0).numpy()).max() < 0.025
 
 
 def test_excluded_tokens_never_come() -> None:
@@ -50,10 +50,10 @@ def test_keys_name_prompt_and_repetition() -> None:
 def test_words_that_are_forbidden_and_tokens_that_must_come() -> None:
     constraints = GenerationConstraints(first=4, last=(1, 3), bad_words=((5,), (2, 0), (0, 2, 1)))
     texts, limits = [[], [7, 2], [0, 2], [9, 9]], [8, 8, 8, 3]
-    found = apply_constraints(torch.full((4, 6), 0.5), constraints, texts, limits)
-    allowed = [torch.isfinite(row).nonzero().flatten().tolist() for row in found]
+    actual = apply_constraints(torch.full((4, 6), 0.5), constraints, texts, limits)
+    allowed = [torch.isfinite(row).nonzero().flatten().tolist() for row in actual]
     assert allowed == [[4], [1, 2, 3, 4], [2, 3, 4], [1, 3]]
-    assert found[0, 4] == 0 == found[3, 1] == found[3, 3]
+    assert actual[0, 4] == 0 == actual[3, 1] == actual[3, 3]
     scores = torch.full((1, 6), 0.5)
     assert apply_constraints(scores, GenerationConstraints(), [[]], [8]) is scores
 

@@ -72,16 +72,16 @@ def test_sentinels_are_read_and_written(tmp_path: Path) -> None:
     prompt = "the quick <extra_id_0> jumps over <extra_id_1> dog"
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     ids = theirs(prompt, return_tensors="pt")
-    (found,) = model.continuations([prompt], max_new_tokens=8, keep_special=True)
-    assert found.prompt_tokens == ids.input_ids.shape[1]
+    (actual,) = model.continuations([prompt], max_new_tokens=8, keep_special=True)
+    assert actual.prompt_tokens == ids.input_ids.shape[1]
     network = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path).eval()
     with torch.no_grad():
         expected = network.generate(input_ids=ids.input_ids, max_new_tokens=8)[0, 1:].tolist()
-    assert found.tokens == expected
-    ended = expected[:-1] if found.reason == "end" else expected
-    assert found.text == theirs.decode(ended, skip_special_tokens=False)
+    assert actual.tokens == expected
+    ended = expected[:-1] if actual.reason == "end" else expected
+    assert actual.text == theirs.decode(ended, skip_special_tokens=False)
     spelt = model.continuations([prompt], max_new_tokens=8, special_tokens=False)[0]
-    assert spelt.prompt_tokens > found.prompt_tokens
+    assert spelt.prompt_tokens > actual.prompt_tokens
     target = "<extra_id_0> fox <extra_id_1> the lazy <extra_id_2>"
     (scored,) = model.score([target], [prompt])
     labels = theirs(target, return_tensors="pt").input_ids
@@ -109,9 +109,9 @@ def test_bart_fills_masks(tmp_path: Path) -> None:
         decoder = torch.cat([start, inputs.input_ids[:, :-1]], dim=1)
         logits = network(input_ids=inputs.input_ids, decoder_input_ids=decoder).logits[0]
     best = logits[inputs.input_ids[0] == theirs.mask_token_id].softmax(-1).topk(3)
-    found = model.fill(text, top=3)
-    assert [[guess.id for guess in guesses] for guesses in found] == best.indices.tolist()
-    assert found[1][0].probability == pytest.approx(float(best.values[1, 0]), abs=1e-5)
+    actual = model.fill(text, top=3)
+    assert [[guess.id for guess in guesses] for guesses in actual] == best.indices.tolist()
+    assert actual[1][0].probability == pytest.approx(float(best.values[1, 0]), abs=1e-5)
     (written,) = model.continuations([text], max_new_tokens=4)
     assert written.prompt_tokens == inputs.input_ids.shape[1]
 
@@ -125,9 +125,9 @@ def test_chat_marks(setting: str, tmp_path: Path) -> None:
         (tmp_path / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
     model = pretune.load(tmp_path, device="cpu", precision="fp32")
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    (found,) = model.continuations([prompt], max_new_tokens=1)
-    assert found.prompt_tokens == len(theirs(prompt).input_ids)
-    assert model.continuations([prompt], max_new_tokens=1, special_tokens=False)[0].prompt_tokens > found.prompt_tokens
+    (actual,) = model.continuations([prompt], max_new_tokens=1)
+    assert actual.prompt_tokens == len(theirs(prompt).input_ids)
+    assert model.continuations([prompt], max_new_tokens=1, special_tokens=False)[0].prompt_tokens > actual.prompt_tokens
 
 
 @pytest.mark.parametrize("kind", ["bytes", "words"])

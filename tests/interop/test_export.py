@@ -36,9 +36,9 @@ def make(family: str) -> LanguageModel:
 @pytest.mark.parametrize("family", variants("models"))
 def test_every_family_is_written_and_found_the_same(family: str, tmp_path: Path) -> None:
     model = make(family)
-    found = export_model(model, tmp_path / "out", byte_tokenizer(), max_shard_bytes=200_000)
-    assert found.difference == 0
-    assert found.weights == sum(p.numel() for p in model.parameters())
+    actual = export_model(model, tmp_path / "out", byte_tokenizer(), max_shard_bytes=200_000)
+    assert actual.difference == 0
+    assert actual.weights == sum(p.numel() for p in model.parameters())
     assert len(list((tmp_path / "out").glob("*.safetensors"))) > 1
     theirs = transformers.AutoModel.from_pretrained(tmp_path / "out")
     assert theirs.config.model_type == get_family(family).__dict__.get("MODEL_TYPE", family)
@@ -47,8 +47,8 @@ def test_every_family_is_written_and_found_the_same(family: str, tmp_path: Path)
 @pytest.mark.parametrize("format", ["bf16", "fp16"])
 def test_a_smaller_format(format: module.Format, tmp_path: Path) -> None:
     model = make("bert")
-    found = export_model(model, tmp_path / "out", format=format)
-    assert 0 < found.difference < 0.1
+    actual = export_model(model, tmp_path / "out", format=format)
+    assert 0 < actual.difference < 0.1
     again = load_model(tmp_path / "out", dtype=torch.bfloat16 if format == "bf16" else torch.float16)
     assert transformers.AutoConfig.from_pretrained(tmp_path / "out").dtype == again.embedding.word.weight.dtype
 
@@ -142,11 +142,11 @@ def test_sentence_transformers_gives_the_same_vectors(pooling: str, tmp_path: Pa
     torch.testing.assert_close(torch.from_numpy(theirs.encode(texts)), torch.from_numpy(ours), rtol=1e-4, atol=1e-5)
     assert theirs.max_seq_length == model.length
     assert theirs.get_embedding_dimension() == ours.shape[1]
-    said = api.load(again, "cpu", "fp32")
-    assert said.network.vectors is not None
-    assert said.network.vectors.pooling == pooling
-    assert (said.embed(texts) == said.embed(texts, pooling)).all()  # type: ignore[arg-type]
-    said.export(tmp_path / "once more")
+    messages = api.load(again, "cpu", "fp32")
+    assert messages.network.vectors is not None
+    assert messages.network.vectors.pooling == pooling
+    assert (messages.embed(texts) == messages.embed(texts, pooling)).all()  # type: ignore[arg-type]
+    messages.export(tmp_path / "once more")
     assert (tmp_path / "once more" / "1_Pooling" / "config.json").is_file()
 
 

@@ -146,9 +146,9 @@ def test_quantised_weights_are_near(kind: str, max_error: float, tmp_path: Path)
     theirs, family = make("llama")
     read = GgufWeights(write(tmp_path / "model.gguf", theirs, family, kind))
     for name, tensor in theirs.state_dict().items():
-        found = read.read(name)
-        assert found.dtype == torch.float32
-        assert float((found - tensor).abs().max()) <= max_error * max(1e-6, float(tensor.abs().max())), name
+        actual = read.read(name)
+        assert actual.dtype == torch.float32
+        assert float((actual - tensor).abs().max()) <= max_error * max(1e-6, float(tensor.abs().max())), name
 
 
 def test_the_tokenizer_in_the_file(tmp_path: Path) -> None:
@@ -295,29 +295,29 @@ def test_a_real_model_is_what_transformers_makes_of_it() -> None:
         "  lead  \n\n x's",
     ):
         assert tokenizer.encode(line).tolist() == oracle.encode(line, add_special_tokens=False), line
-    made = theirs.generate(torch.from_numpy(ids)[None], max_new_tokens=12, do_sample=False)[0, len(ids) :].tolist()
-    (found,) = generate(model.eval(), tokenizer, [ids], GenerateConfig(max_new_tokens=12))
-    assert found.tokens == made
-    assert "Paris" in found.text
+    built = theirs.generate(torch.from_numpy(ids)[None], max_new_tokens=12, do_sample=False)[0, len(ids) :].tolist()
+    (actual,) = generate(model.eval(), tokenizer, [ids], GenerateConfig(max_new_tokens=12))
+    assert actual.tokens == built
+    assert "Paris" in actual.text
 
 
 def oracle_of(path: Path) -> Any:
     """The model of a file in `transformers`, filled tensor by tensor: its own reader wants one more package."""
     reader = gguf.GGUFReader(path)
-    said = {name: field.contents() for name, field in reader.fields.items()}
+    messages = {name: field.contents() for name, field in reader.fields.items()}
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     config = hf.LlamaConfig(
-        vocab_size=len(said["tokenizer.ggml.tokens"]),
-        hidden_size=said["llama.embedding_length"],
-        num_hidden_layers=said["llama.block_count"],
-        num_attention_heads=said["llama.attention.head_count"],
-        num_key_value_heads=said["llama.attention.head_count_kv"],
-        intermediate_size=said["llama.feed_forward_length"],
-        max_position_embeddings=said["llama.context_length"],
-        rms_norm_eps=said["llama.attention.layer_norm_rms_epsilon"],
-        rope_parameters={"rope_type": "default", "rope_theta": said["llama.rope.freq_base"]},
+        vocab_size=len(messages["tokenizer.ggml.tokens"]),
+        hidden_size=messages["llama.embedding_length"],
+        num_hidden_layers=messages["llama.block_count"],
+        num_attention_heads=messages["llama.attention.head_count"],
+        num_key_value_heads=messages["llama.attention.head_count_kv"],
+        intermediate_size=messages["llama.feed_forward_length"],
+        max_position_embeddings=messages["llama.context_length"],
+        rms_norm_eps=messages["llama.attention.layer_norm_rms_epsilon"],
+        rope_parameters={"rope_type": "default", "rope_theta": messages["llama.rope.freq_base"]},
         tie_word_embeddings="output.weight" not in tensors,
-        eos_token_id=said["tokenizer.ggml.eos_token_id"],
+        eos_token_id=messages["tokenizer.ggml.eos_token_id"],
     )
     model = hf.LlamaForCausalLM(config).eval()
     with torch.no_grad():

@@ -49,14 +49,14 @@ def test_a_real_gpt2_writes_what_transformers_writes() -> None:
     path = wheel("microformer-mgm", "0.5.8")
     model, theirs = load_model(path).eval(), transformers.GPT2LMHeadModel.from_pretrained(path).eval()
     prompt = np.array([2, 100, 2000])
-    reader, made = DecodingSession(model, 9669, 1, 64), []
+    reader, built = DecodingSession(model, 9669, 1, 64), []
     token = reader.read([prompt]).argmax(dim=1)
     for _ in range(32):
-        made.append(int(token))
+        built.append(int(token))
         token = reader.feed(token).argmax(dim=1)
     options = {"max_new_tokens": 32, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     ids = torch.from_numpy(prompt)[None]
-    assert theirs.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, 3:].tolist() == made
+    assert theirs.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, 3:].tolist() == built
 
 
 def test_a_real_llama_reads_as_transformers_does(stories: Path) -> None:
@@ -73,12 +73,12 @@ def test_a_real_llama_tells_its_golden_story(stories: Path) -> None:
     start = 1
     reader = DecodingSession(model, len(pieces), 1, 512)
     token = reader.read([np.array([start])]).argmax(dim=1)
-    told = b""
-    while len(told) <= len(golden) and int(token) != start:
+    messages = b""
+    while len(messages) <= len(golden) and int(token) != start:
         piece = pieces[int(token)]
-        told += piece.lstrip(b" ") if not told else piece
+        messages += piece.lstrip(b" ") if not messages else piece
         token = reader.feed(token).argmax(dim=1)
-    assert told[: len(golden)] == golden
+    assert messages[: len(golden)] == golden
     assert len(golden) > 400
 
 

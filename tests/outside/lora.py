@@ -160,11 +160,11 @@ def updates(model: nn.Module) -> dict[str, Update]:
 
 def terms(model: nn.Module) -> list[Term]:
     """The updates' mean square."""
-    found = [update for update in updates(model).values() if update.config.decay]
-    if not found:
+    actual = [update for update in updates(model).values() if update.config.decay]
+    if not actual:
         return []
-    total = torch.stack([update.up.square().sum() + update.down.square().sum() for update in found]).sum()
-    return [Term("size", total, sum(u.up.numel() + u.down.numel() for u in found), found[0].config.decay)]
+    total = torch.stack([update.up.square().sum() + update.down.square().sum() for update in actual]).sum()
+    return [Term("size", total, sum(u.up.numel() + u.down.numel() for u in actual), actual[0].config.decay)]
 
 
 def after_step(model: nn.Module, fraction: float) -> None:

@@ -47,8 +47,8 @@ def make_task(**config: object) -> Classification:
 
 def some_rows(task: Classification, labels: list[int | None]) -> list[Row]:
     rng = np.random.default_rng(0)
-    made = [Encoded(rng.integers(5, 90, size=2 + n % 7), targets=int_targets(label)) for n, label in enumerate(labels)]
-    return ExampleView(made).read(np.arange(len(labels)), 0, 0, Draw(0))
+    built = [Encoded(rng.integers(5, 90, size=2 + n % 7), targets=int_targets(label)) for n, label in enumerate(labels)]
+    return ExampleView(built).read(np.arange(len(labels)), 0, 0, Draw(0))
 
 
 def test_found_by_name() -> None:
@@ -58,13 +58,13 @@ def test_found_by_name() -> None:
 
 
 def test_resolve_config_sorts_labels_and_balances() -> None:
-    found = Classification(Classification.Config(), WORDS.vocabulary).resolve_config(examples("b", "a", "b", "b"))
-    assert found.labels == ("a", "b")
-    assert found.class_weights == "none"
+    actual = Classification(Classification.Config(), WORDS.vocabulary).resolve_config(examples("b", "a", "b", "b"))
+    assert actual.labels == ("a", "b")
+    assert actual.class_weights == "none"
     config = Classification.Config(labels=("z", "b", "a"), class_weights="balanced")
-    found = Classification(config, WORDS.vocabulary).resolve_config(examples("b", "a", "b", "b"))
-    assert found.labels == ("z", "b", "a")
-    assert found.class_weights == {"a": 2.0, "b": pytest.approx(2 / 3)}
+    actual = Classification(config, WORDS.vocabulary).resolve_config(examples("b", "a", "b", "b"))
+    assert actual.labels == ("z", "b", "a")
+    assert actual.class_weights == {"a": 2.0, "b": pytest.approx(2 / 3)}
 
 
 @pytest.mark.parametrize(
@@ -83,11 +83,11 @@ def test_resolve_config_refuses(labels: tuple[str | None, ...], given: tuple[str
 
 
 def test_label_unseen_in_training() -> None:
-    found = examples("bad", "good", "ugly")
+    actual = examples("bad", "good", "ugly")
     with pytest.raises(
         DataError, match=r"train\.csv:4: label 'ugly' was not seen in training; known labels: bad, good"
     ):
-        make_task().encode(found, WORDS, 20)
+        make_task().encode(actual, WORDS, 20)
 
 
 @pytest.mark.parametrize(
@@ -170,11 +170,11 @@ def test_macro_f1_is_over_labels_in_truth_or_prediction() -> None:
 def test_scores_are_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     truth, guess = ([LABELS[n] for n in rng.integers(0, 3, size=60)] for _ in range(2))
-    found = make_task().score([Prediction(g, {g: 1.0}) for g in guess], examples(*truth))
+    actual = make_task().score([Prediction(g, {g: 1.0}) for g in guess], examples(*truth))
     report = metrics.classification_report(truth, guess, output_dict=True)
-    assert found["accuracy"] == pytest.approx(report["accuracy"])
-    assert found["f1_macro"] == pytest.approx(report["macro avg"]["f1-score"])
-    assert found["mcc"] == pytest.approx(metrics.matthews_corrcoef(truth, guess))
+    assert actual["accuracy"] == pytest.approx(report["accuracy"])
+    assert actual["f1_macro"] == pytest.approx(report["macro avg"]["f1-score"])
+    assert actual["mcc"] == pytest.approx(metrics.matthews_corrcoef(truth, guess))
     for label in LABELS:
         for ours, theirs in (
             ("precision", "precision"),
@@ -182,7 +182,7 @@ def test_scores_are_those_of_scikit_learn() -> None:
             ("f1", "f1-score"),
             ("count", "support"),
         ):
-            assert found[f"{ours}/{label}"] == pytest.approx(report[label][theirs])
+            assert actual[f"{ours}/{label}"] == pytest.approx(report[label][theirs])
 
 
 def test_scores_need_labels() -> None:
@@ -193,12 +193,12 @@ def test_scores_need_labels() -> None:
 def test_predictions_are_those_of_transformers_for_bert(tmp_path: Path) -> None:
     theirs = save_bert(tmp_path, WORDS, transformers.BertForSequenceClassification, list(LABELS))
     model = load_model(tmp_path)
-    found = [*examples(*[None] * 4, text="the quick fox {n}"), example("the dog", None, "a hat")]
-    found += examples(None, text="the cat ate a hat and the dog jumps over {n}")
+    actual = [*examples(*[None] * 4, text="the quick fox {n}"), example("the dog", None, "a hat")]
+    actual += examples(None, text="the cat ate a hat and the dog jumps over {n}")
     task = make_task()
-    made = predict_examples(model, task, found, task.encode(found, WORDS, 48), WORDS, budget=20)
-    wanted = transformers_probabilities(theirs, tmp_path, found)
-    for prediction, row in zip(made, wanted, strict=True):
+    built = predict_examples(model, task, actual, task.encode(actual, WORDS, 48), WORDS, budget=20)
+    wanted = transformers_probabilities(theirs, tmp_path, actual)
+    for prediction, row in zip(built, wanted, strict=True):
         assert list(prediction.probabilities) == list(LABELS)
         assert list(prediction.probabilities.values()) == pytest.approx(row, abs=1e-5)
         assert prediction.label == LABELS[int(np.argmax(row))]
@@ -228,13 +228,13 @@ def test_both_families_learn(family: str, tokenizer: Tokenizer, method: object) 
     model = construct(family, config, ["classification"], ["cat", "dog"])
     initialise(model, 0)
     model.eval()
-    found = [
+    actual = [
         example(f"the {'cat' if n % 2 else 'dog'} ate {'a hat ' * (n % 5)}", "cat" if n % 2 else "dog", None, n)
         for n in range(12)
     ]
     task = Classification(Classification.Config(), tokenizer.vocabulary)
-    task = Classification(task.resolve_config(found), tokenizer.vocabulary)
-    rows = task.encode(found, tokenizer, 64)
+    task = Classification(task.resolve_config(actual), tokenizer.vocabulary)
+    rows = task.encode(actual, tokenizer, 64)
     view = ExampleView(rows)
     batch = task.prepare(view.read(np.arange(12), 0, 0, Draw(0)), Draw(0))
     method.apply(model, method.Config())  # type: ignore[attr-defined]
@@ -247,9 +247,9 @@ def test_both_families_learn(family: str, tokenizer: Tokenizer, method: object) 
         (term.sum / term.count).backward()
         optimizer.step()
     assert (method is frozen) == torch.equal(word, model.embedding.word.weight)
-    predictions = predict_examples(model, task, found, rows, tokenizer)
+    predictions = predict_examples(model, task, actual, rows, tokenizer)
     if method is full:
-        assert task.score(predictions, found)["accuracy"] == 1.0
+        assert task.score(predictions, actual)["accuracy"] == 1.0
     else:
         assert all(name.startswith("heads.") for name, p in model.named_parameters() if p.requires_grad)
 
@@ -272,9 +272,9 @@ def test_tokens_are_all_that_a_batch_may_hold():
     ]
     rows = task.encode(pairs, WORDS, 16)
     batch = task.build_batch(ExampleView(rows).read(np.arange(2), 0, 0, Draw(0)), Draw(0))
-    found = task.tokens(rows)
-    assert set(batch.tokens.tolist()) <= set(found.tolist())
-    assert len(found) < WORDS.vocabulary.size
+    actual = task.tokens(rows)
+    assert set(batch.tokens.tolist()) <= set(actual.tolist())
+    assert len(actual) < WORDS.vocabulary.size
 
     class Noisy(Classification):
         def corrupt(self, batch, draw):

@@ -85,9 +85,9 @@ def test_answers_are_cosines_and_scores_correlate() -> None:
     expected = [float(vector(model, row.tokens) @ vector(model, row.second)) for row in rows]
     assert answers == pytest.approx(expected, abs=1e-5)
     truth = [0.0, 2.5, 5.0, 1.0, 1.0, 4.0]
-    found = task.score(answers, [pair(str(value), n) for n, value in enumerate(truth)])
-    assert found["spearman"] == pytest.approx(stats.spearmanr(answers, truth).statistic)
-    assert found["pearson"] == pytest.approx(np.corrcoef(answers, truth)[0, 1])
+    actual = task.score(answers, [pair(str(value), n) for n, value in enumerate(truth)])
+    assert actual["spearman"] == pytest.approx(stats.spearmanr(answers, truth).statistic)
+    assert actual["pearson"] == pytest.approx(np.corrcoef(answers, truth)[0, 1])
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
@@ -137,9 +137,9 @@ def test_cert_reads_the_second_text_by_the_copy_and_fills_the_queue() -> None:
     expected = torch.zeros(())
     for row in rows:
         queries = vector(model, row.tokens)
-        mine = vector(task.copy, row.second)  # the copy has moved
+        ours = vector(task.copy, row.second)  # the copy has moved
         others = [queries @ other for m, other in enumerate(keys) if rows[m] is not row]  # its own earlier view is none
-        scores = torch.stack([queries @ mine, *others]) / 0.07
+        scores = torch.stack([queries @ ours, *others]) / 0.07
         expected = expected - (scores[0] - scores.logsumexp(0))
     torch.testing.assert_close(term.sum, expected, rtol=1e-4, atol=1e-4)
     answers = task.decode(model, row_batch, word_tokenizer())

@@ -61,11 +61,11 @@ def both(fault: str, run_recipe: Recipe) -> tuple[list[int], list[str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    children, said = [], [output.with_suffix(f".{number}") for number in range(2)]
+    children, messages = [], [output.with_suffix(f".{number}") for number in range(2)]
     for number in range(2):
         child = os.fork()
         if child == 0:
-            os.dup2(os.open(said[number], os.O_WRONLY | os.O_CREAT), 2)
+            os.dup2(os.open(messages[number], os.O_WRONLY | os.O_CREAT), 2)
             os.environ |= {"WORLD_SIZE": "2", "RANK": str(number), "LOCAL_RANK": str(number)}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
             code = 1
@@ -77,7 +77,7 @@ def both(fault: str, run_recipe: Recipe) -> tuple[list[int], list[str]]:
                 os._exit(code)
         children.append(child)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    return codes, [path.read_text() for path in said]
+    return codes, [path.read_text() for path in messages]
 
 
 def faults(store: Path, folder: Path) -> dict[str, Any]:
@@ -89,11 +89,11 @@ def faults(store: Path, folder: Path) -> dict[str, Any]:
 
 def objectives(store: Path, folder: Path, names: list[str]) -> dict[str, Any]:
     """A run of one rank and one of two for each objective."""
-    found = {}
+    actual = {}
     for name in names:
         pretrain(home_recipe(name, folder / f"{name}-one", store, **over(1)))
-        found[name] = both("none", home_recipe(name, folder / f"{name}-two", store, **over(2)))
-    return found
+        actual[name] = both("none", home_recipe(name, folder / f"{name}-two", store, **over(2)))
+    return actual
 
 
 def main(store: Path, folder: Path, *names: str) -> None:

@@ -52,6 +52,6 @@ def plain_loop(run_recipe):
 @pytest.mark.parametrize("make", [recipe, clm_recipe])
 def test_the_loop_is_the_plain_loop(tmp_path, store, make):
     pretrain(make(tmp_path / "run", store, **OVER))
-    found = [line["loss"] for line in lines(tmp_path / "run")]
-    assert found == pytest.approx(plain_loop(make(tmp_path / "plain", store, **OVER)), rel=2e-5)
-    assert found[:5] == pytest.approx(KNOWN[make], abs=2e-3)
+    actual = [line["loss"] for line in lines(tmp_path / "run")]
+    assert actual == pytest.approx(plain_loop(make(tmp_path / "plain", store, **OVER)), rel=2e-5)
+    assert actual[:5] == pytest.approx(KNOWN[make], abs=2e-3)

@@ -106,8 +106,8 @@ def test_what_was_measured_once_stays(tmp_path):
     with RunDirectory(path) as owner:
         owner.begin(recipe(path, tmp_path, precision="bf16", threads=3), {})
     with RunDirectory(path) as owner:
-        found = owner.resolve_recipe(recipe(path, tmp_path, precision="auto", threads=None))
-    assert (found.precision, found.threads) == ("bf16", 3)
+        actual = owner.resolve_recipe(recipe(path, tmp_path, precision="auto", threads=None))
+    assert (actual.precision, actual.threads) == ("bf16", 3)
 
 
 def test_files_are_readable_by_others(tmp_path):

@@ -23,7 +23,7 @@ def test_killed_runs_end_with_the_same_bits(store, tmp_path, kills):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for name, found in json.loads(done.stdout).items():
-        assert len(found["runs"]) == kills, f"{name}: the kills missed"
-        for run in found["runs"]:
-            assert run == found["whole"], name
+    for name, actual in json.loads(done.stdout).items():
+        assert len(actual["runs"]) == kills, f"{name}: the kills missed"
+        for run in actual["runs"]:
+            assert run == actual["whole"], name

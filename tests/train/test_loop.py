@@ -37,7 +37,7 @@ def test_five_and_five_steps_are_ten(tmp_path, store, make, monkeypatch):
 
 
 def test_dropout_is_resumed_too(tmp_path, store, monkeypatch):
-    found = []
+    actual = []
     for seed, name in ((0, "whole"), (0, "halves"), (1, "other")):
         over = {"model": {"dropout": 0.3}, "evaluation": {"samples": 0}, "seed": seed}
         if name == "halves":
@@ -46,8 +46,8 @@ def test_dropout_is_resumed_too(tmp_path, store, monkeypatch):
                 with pytest.raises(SignalError):
                     pretrain(recipe(tmp_path / name, store, **over))
         pretrain(recipe(tmp_path / name, store, **over))
-        found.append(shas(tmp_path / name, 10))
-    assert found[0] == found[1] != found[2]
+        actual.append(shas(tmp_path / name, 10))
+    assert actual[0] == actual[1] != actual[2]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -105,15 +105,15 @@ def test_a_finished_run_is_not_trained_again_but_goes_on_with_more_budget(tmp_pa
 
 
 def test_accumulation_does_not_change_the_number(tmp_path, store):
-    found = []
+    actual = []
     for parts in (1, 2, 4):
         run = tmp_path / str(parts)
         pretrain(recipe(run, store, data={"accumulate": parts}, model={"dropout": 0.0}, optimizer={"eps": 1e-3}))
-        found.append((load_file(run / "model.safetensors"), lines(run)))
-    for tensors, metrics in found[1:]:
+        actual.append((load_file(run / "model.safetensors"), lines(run)))
+    for tensors, metrics in actual[1:]:
         for name, tensor in tensors.items():
-            torch.testing.assert_close(tensor, found[0][0][name], rtol=1e-4, atol=2e-6)
-        for ours, one in zip(metrics, found[0][1], strict=True):
+            torch.testing.assert_close(tensor, actual[0][0][name], rtol=1e-4, atol=2e-6)
+        for ours, one in zip(metrics, actual[0][1], strict=True):
             for name in ("loss", "loss/mlm", "loss/nsp", "eval/loss", "grad_norm", "tokens", "accuracy/mlm"):
                 if name in one:
                     assert ours[name] == pytest.approx(one[name], rel=1e-5)
@@ -132,9 +132,9 @@ def test_overfits_in_sixty_steps(tmp_path, make, name):
         "checkpoint": {"every": None},
     }
     pretrain(make(tmp_path / "run", few, **over))
-    found = lines(tmp_path / "run")
-    assert found[0][name] > 3.5
-    assert found[-1][name] < 1.0
+    actual = lines(tmp_path / "run")
+    assert actual[0][name] > 3.5
+    assert actual[-1][name] < 1.0
 
 
 def poison(monkeypatch, steps):
@@ -214,9 +214,9 @@ def test_early_stop_keeps_the_best(tmp_path, store):
     }
     run = tmp_path / "run"
     pretrain(recipe(run, store, **over))
-    found = [line["eval/loss"] for line in lines(run) if "eval/loss" in line]
-    best = int(np.argmin(found)) + 1
-    assert len(found) == best + 2 < 100
+    actual = [line["eval/loss"] for line in lines(run) if "eval/loss" in line]
+    best = int(np.argmin(actual)) + 1
+    assert len(actual) == best + 2 < 100
     facts = json.loads((run / "run.json").read_text())["finished"]
     assert (facts["best_step"], facts["weights_of_step"]) == (best, best)
     weights = load_file(run / f"checkpoint-{best}/model.safetensors")

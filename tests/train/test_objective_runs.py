@@ -72,8 +72,8 @@ def ranks(marked: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_two_ranks_with_two_parts_each_are_one_process(objective: str, ranks: tuple[Path, dict[str, Any]]) -> None:
-    folder, found = ranks
-    assert found[objective][0] == [0, 0], found[objective]
+    folder, actual = ranks
+    assert actual[objective][0] == [0, 0], actual[objective]
     check_alike(*(folder / f"{objective}-{count}" for count in ("one", "two")))
 
 

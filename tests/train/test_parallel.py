@@ -19,8 +19,8 @@ def ranks(store, tmp_path_factory):
 
 
 def test_two_ranks_with_two_parts_each_are_one_process(ranks):
-    folder, found = ranks
-    assert found["none"][0] == [0, 0], found["none"]
+    folder, actual = ranks
+    assert actual["none"][0] == [0, 0], actual["none"]
     one, two = (load_file(folder / name / "model.safetensors") for name in ("one", "none"))
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=2e-6)
@@ -35,15 +35,15 @@ def test_two_ranks_with_two_parts_each_are_one_process(ranks):
 
 @pytest.mark.parametrize(("fault", "code"), [("kill", -9), ("raise", 1)])
 def test_when_one_rank_dies_the_other_ends(ranks, fault, code):
-    codes, said = ranks[1][fault]
-    assert codes == [70, code], said
-    assert "another rank ended" in said[0]
+    codes, messages = ranks[1][fault]
+    assert codes == [70, code], messages
+    assert "another rank ended" in messages[0]
 
 
 def test_a_signal_to_one_rank_stops_all_in_the_same_step(ranks):
-    codes, said = ranks[1]["term"]
-    assert codes == [143, 143], said
-    assert all("after step 5" in text for text in said)
+    codes, messages = ranks[1]["term"]
+    assert codes == [143, 143], messages
+    assert all("after step 5" in text for text in messages)
     assert (ranks[0] / "term/checkpoint-5/manifest.json").exists()
 
 

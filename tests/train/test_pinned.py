@@ -104,16 +104,16 @@ def task_recipe(folder: Path, task: str, family: str) -> Recipe:
 @pytest.mark.parametrize("case", CASES)
 def test_ten_steps_are_what_they_were(case: str, tmp_path: Path) -> None:
     pinned = json.loads(FILE.read_text())
-    expected, found = pinned["cases"][case], run(case, tmp_path)
+    expected, actual = pinned["cases"][case], run(case, tmp_path)
     if pinned["machine"] == machine():
-        assert found == expected
+        assert actual == expected
         return
-    assert [line.keys() for line in found["metrics"]] == [line.keys() for line in expected["metrics"]]
-    for ours, theirs in zip(found["metrics"], expected["metrics"], strict=True):
+    assert [line.keys() for line in actual["metrics"]] == [line.keys() for line in expected["metrics"]]
+    for ours, theirs in zip(actual["metrics"], expected["metrics"], strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
-    assert found["weights"].keys() == expected["weights"].keys()
+    assert actual["weights"].keys() == expected["weights"].keys()
     for name, (total, size) in expected["weights"].items():
-        assert found["weights"][name] == pytest.approx([total, size], rel=1e-3, abs=1e-3 * size), name
+        assert actual["weights"][name] == pytest.approx([total, size], rel=1e-3, abs=1e-3 * size), name
 
 
 def test_every_objective_family_and_task_is_pinned() -> None:

@@ -15,8 +15,8 @@ from pretune.train.step import TrainStep
 @pytest.fixture
 def components(tmp_path, store):
     run_recipe = recipe(tmp_path, store)
-    found = assemble(run_recipe)
-    return found.objective, found.samplers(run_recipe)
+    actual = assemble(run_recipe)
+    return actual.objective, actual.samplers(run_recipe)
 
 
 def begin(components, step=0, cursors=None, **over):
@@ -41,11 +41,11 @@ def test_ranks_and_parts_share_one_global_step(components):
     step = whole.next()
     whole.close()
     parts = [begin(components, accumulate=2, rank=rank, world_size=2) for rank in range(2)]
-    found = [part.next() for part in parts]
-    samples = sorted(s for item in found for batch in item.batches for s in map(tuple, batch.samples.tolist()))
+    actual = [part.next() for part in parts]
+    samples = sorted(s for item in actual for batch in item.batches for s in map(tuple, batch.samples.tolist()))
     assert samples == sorted(map(tuple, step.batches[0].samples.tolist()))
-    assert {n: sum(item.counts[n] for item in found) for n in step.counts} == step.counts
-    assert sum(item.tokens for item in found) == step.tokens
+    assert {n: sum(item.counts[n] for item in actual) for n in step.counts} == step.counts
+    assert sum(item.tokens for item in actual) == step.tokens
     for part in parts:
         part.close()
 

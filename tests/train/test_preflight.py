@@ -102,7 +102,7 @@ def test_labels_duplicates_and_leaks(tmp_path: Path) -> None:
         "output": str(tmp_path / "run"),
     }
     run_recipe = validate(Recipe, tree, "recipe")
-    found = "\n".join(preflight(run_recipe, assemble(run_recipe), CPU))
+    actual = "\n".join(preflight(run_recipe, assemble(run_recipe), CPU))
     for part in (
         "1 of 2 labels have fewer than 5 examples ('b')",
         "97% of the examples are 'a'",
@@ -110,7 +110,7 @@ def test_labels_duplicates_and_leaks(tmp_path: Path) -> None:
         "6 of 66 training examples are there more than once",
         "1 of 2 validation examples are training data too",
     ):
-        assert part in found
+        assert part in actual
 
 
 def test_eight_rows_make_steps_of_eight(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,10 +144,10 @@ def test_a_store_that_says_much_was_left_out(store: Path, tmp_path: Path) -> Non
     components.data_stats["stores"] = {"here": {"documents": 100, "duplicate": 60}}
     components.data_stats["windows"] = {"pairs:here": {"tokens": 100, "cut": 30}}
     components.held_out = []
-    found = "\n".join(preflight(run_recipe, components, CPU))
-    assert "here: 60 of 100 documents were duplicates" in found
-    assert "pairs:here: 30% of the tokens are cut off" in found
-    assert "no text is held out" in found
+    actual = "\n".join(preflight(run_recipe, components, CPU))
+    assert "here: 60 of 100 documents were duplicates" in actual
+    assert "pairs:here: 30% of the tokens are cut off" in actual
+    assert "no text is held out" in actual
 
 
 def test_a_run_says_it_in_its_log(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,32 +161,32 @@ def test_a_run_whose_loss_stands_still_says_so_once(
 ) -> None:
     track = {"progress": "plain", "every": 1}
     pretrain(recipe(tmp_path / "run", store, optimizer={"lr": 1e-9}, budget={"steps": 40}, track=track))
-    said = [line for line in capsys.readouterr().err.splitlines() if "plateaus" in line]
-    assert len([line for line in said if "warning: step " in line]) == 1
+    messages = [line for line in capsys.readouterr().err.splitlines() if "plateaus" in line]
+    assert len([line for line in messages if "warning: step " in line]) == 1
 
 
 def watch(losses: list[float], *, entropy: float | None = None, lr: float = 1.0, name: str = "mlm") -> list[str]:
     plateau = Plateau(entropy, ["mlm"])
-    found = [
+    actual = [
         plateau.check({"loss": loss, f"loss/{name}": loss}, n / len(losses), lr, 1.0) for n, loss in enumerate(losses)
     ]
-    return [text for text in found if text]
+    return [text for text in actual if text]
 
 
 def test_a_loss_at_the_line_of_frequencies_is_told_once() -> None:
     stuck = [9.0 - 0.1 * n for n in range(25)] + [6.5 + 0.01 * math.sin(n) for n in range(75)]
-    found = watch(stuck, entropy=6.5)
-    assert "entropy of the token frequencies (6.500)" in found[0]
-    assert len(found) == 2  # it plateaus as well
-    assert watch(stuck, entropy=6.5, name="nsp") == [found[1]]
+    actual = watch(stuck, entropy=6.5)
+    assert "entropy of the token frequencies (6.500)" in actual[0]
+    assert len(actual) == 2  # it plateaus as well
+    assert watch(stuck, entropy=6.5, name="nsp") == [actual[1]]
     assert watch([9.0 - 0.05 * n for n in range(100)], entropy=6.5) == []  # it only passes the line ... slowly
 
 
 def test_a_standstill_is_told_with_what_explains_it() -> None:
     still = [9.0 - 0.1 * n for n in range(30)] + [6.0] * 70
-    (found,) = watch(still)
-    assert "plateaus: 6.0000" in found
-    assert "lower optimizer.lr" in found
+    (actual,) = watch(still)
+    assert "plateaus: 6.0000" in actual
+    assert "lower optimizer.lr" in actual
     (fallen,) = watch(still, lr=0.1)
     assert "has fallen already" in fallen
     assert watch([9 * 0.98**n for n in range(100)]) == []

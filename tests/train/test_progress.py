@@ -28,5 +28,5 @@ def test_without_a_terminal_auto_prints_lines(capsys):
     with Display("auto").running("run"):
         pass
     Display("auto").update(1, 0.5, 1.0, METRICS, last=True)
-    assert "\x1b" not in (shown := capsys.readouterr().err)
-    assert "loss 2.0000" in shown
+    assert "\x1b" not in (output := capsys.readouterr().err)
+    assert "loss 2.0000" in output

@@ -23,23 +23,23 @@ def test_the_resolved_recipe_reads_back_the_same(tmp_path):
 
 
 def test_command_line_words_are_enough():
-    found = load(
+    actual = load(
         Recipe,
         None,
         ["--objective", "mlm,nsp", "--data.stores", "store", "--budget.minutes", "4", "--optimizer.lr=3e-4"],
     )
-    assert list(found.objective) == ["mlm", "nsp"]
-    assert found.data.stores == ("store",)
-    assert found.budget.minutes == 4
-    assert found.optimizer.lr == 3e-4
-    assert found.data.batch == 32
+    assert list(actual.objective) == ["mlm", "nsp"]
+    assert actual.data.stores == ("store",)
+    assert actual.budget.minutes == 4
+    assert actual.optimizer.lr == 3e-4
+    assert actual.data.batch == 32
 
 
 def test_fine_tuning_has_defaults_of_its_own():
-    found = load(Recipe, None, ["--task", "classification", "--data.train", "a.csv"])
-    assert found.budget.epochs == 3
-    assert found.evaluation.keep == "best"
-    assert found.evaluation.samples is None
+    actual = load(Recipe, None, ["--task", "classification", "--data.train", "a.csv"])
+    assert actual.budget.epochs == 3
+    assert actual.evaluation.keep == "best"
+    assert actual.evaluation.samples is None
 
 
 @pytest.mark.parametrize(

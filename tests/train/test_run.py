@@ -71,14 +71,14 @@ def test_the_run_directory_is_the_finished_model(pretrained):
 
 def test_fine_tuning_learns_and_reports(pretrained, tmp_path, store):
     run = finetune(task_recipe(tmp_path / "run", tmp_path, store, model={"init": str(pretrained), "dropout": 0.0}))
-    found = [line for line in lines(run) if "eval/accuracy" in line]
-    assert len(found) == 10
-    assert found[-1]["eval/accuracy"] == found[-1]["eval/accuracy/classification"]
-    assert found[-1]["eval/accuracy"] > 0.7
+    actual = [line for line in lines(run) if "eval/accuracy" in line]
+    assert len(actual) == 10
+    assert actual[-1]["eval/accuracy"] == actual[-1]["eval/accuracy/classification"]
+    assert actual[-1]["eval/accuracy"] > 0.7
     model = load(run, "cpu", "fp32")
     assert model.labels == ["high", "low"]
     facts = json.loads((run / "run.json").read_text())
-    assert facts["finished"]["best"] == max(line["eval/accuracy"] for line in found)
+    assert facts["finished"]["best"] == max(line["eval/accuracy"] for line in actual)
     assert facts["labels"] == ["high", "low"]
     stats = json.loads((run / "data_stats.json").read_text())
     expected = {"examples": 120, "rows": 120, "tokens": 1200, "examples_cut": 0, "tokens_cut": 0, "tokens_repeated": 0}
@@ -201,14 +201,14 @@ def test_a_changed_byte_in_a_shard(tmp_path, store):
 
 
 def test_a_store_changed_since_the_run_began(tmp_path, store):
-    mine = shutil.copytree(store, tmp_path / "store")
-    pretrain(recipe(tmp_path / "run", mine, budget={"steps": 2}))
-    shutil.rmtree(mine)
-    mine.mkdir()
-    make_store(mine, seed=5)
+    ours = shutil.copytree(store, tmp_path / "store")
+    pretrain(recipe(tmp_path / "run", ours, budget={"steps": 2}))
+    shutil.rmtree(ours)
+    ours.mkdir()
+    make_store(ours, seed=5)
     before = (tmp_path / "run/metrics.jsonl").read_bytes()
     with pytest.raises(DataError, match=r"data\.stores\[0\]: the data changed") as caught:
-        pretrain(recipe(tmp_path / "run", mine, budget={"steps": 4}))
+        pretrain(recipe(tmp_path / "run", ours, budget={"steps": 4}))
     assert caught.value.code == 65
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
 

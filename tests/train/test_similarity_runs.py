@@ -74,16 +74,16 @@ def test_a_run_learns_topics_and_is_evaluated(tmp_path: Path, capsys: pytest.Cap
     scores = [line["eval/spearman"] for line in lines(tmp_path / "run") if "eval/spearman" in line]
     assert scores[-1] > 0.8
     columns = LabelledConfig(second_column="like")
-    found = model.evaluate(tmp_path / "held.csv", columns=columns, task="similarity")
+    actual = model.evaluate(tmp_path / "held.csv", columns=columns, task="similarity")
     examples = read_labelled(tmp_path / "held.csv", columns)
     first, second = (
         model.embed(texts, normalize=True) for texts in zip(*((e.text, e.second) for e in examples), strict=True)
     )
     cosines = (first * second).sum(axis=1)
-    assert found["spearman"] == pytest.approx(stats.spearmanr(cosines, [float(e.label) for e in examples]).statistic)
+    assert actual["spearman"] == pytest.approx(stats.spearmanr(cosines, [float(e.label) for e in examples]).statistic)
     words = ["evaluate", str(tmp_path / "run"), str(tmp_path / "held.csv"), "--second-column", "like", "--quiet"]
     assert main([*words, "--task", "similarity"]) == 0
-    assert json.loads(capsys.readouterr().out)["spearman"] == pytest.approx(found["spearman"])
+    assert json.loads(capsys.readouterr().out)["spearman"] == pytest.approx(actual["spearman"])
     assert main(words) == 0  # the folder names its task
     assert model.network.vectors is not None
     assert (model.network.vectors.pooling, (tmp_path / "run" / "modules.json").is_file()) == ("mean", True)

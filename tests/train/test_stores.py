@@ -44,5 +44,5 @@ def test_the_share_without_a_pair_is_said(tmp_path, capsys):
     long = [f"{a} . W {b} ." for a, b in zip(sentences(20, 1), sentences(20, 2), strict=True)]
     store = store_of(tmp_path, [*sentences(60), *long])
     pretrain(recipe(tmp_path / "run", store, budget={"steps": 1}, track={"progress": "plain"}))
-    shown = capsys.readouterr().err
-    assert re.search(r"\d\d of \d\d windows \(7\d%\) are of one sentence and give no pair for nsp", shown)
+    output = capsys.readouterr().err
+    assert re.search(r"\d\d of \d\d windows \(7\d%\) are of one sentence and give no pair for nsp", output)

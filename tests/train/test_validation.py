@@ -37,18 +37,18 @@ def test_one_pass_of_the_root_gives_loss_and_scores(components):
     root.register_forward_hook(lambda *_: calls.append(1))
     validation = parts.validation(recipe, Distributed())
     assert validation.metric == "accuracy"
-    found = validation.measure(root, parts.objective, CPU, FP32, Distributed())
+    actual = validation.measure(root, parts.objective, CPU, FP32, Distributed())
     assert len(calls) == len(passes) == len(validation.data.batches) > 5
     assert root.training
     rows = parts.held_out[0][0].rows
     wanted = evaluate_examples(parts.model, parts.objective, parts.examples, rows, parts.tokenizer)
-    assert {name: found[name] for name in wanted} == pytest.approx(wanted)
+    assert {name: actual[name] for name in wanted} == pytest.approx(wanted)
     view, total = parts.held_out[0][0], 0.0
     for n in range(len(view)):
         batch = parts.objective.build_batch(view.read(np.array([n]), 0, 0, Draw(0)), Draw(0))
         with torch.no_grad():
             total += float(parts.objective(parts.model, batch)[0].sum)
-    assert found["loss"] == pytest.approx(total / len(view), rel=1e-5)
+    assert actual["loss"] == pytest.approx(total / len(view), rel=1e-5)
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])
@@ -76,8 +76,8 @@ def test_ranks_evaluate_as_many_batches_and_their_answers_make_the_same_scores(c
             return action()
 
     scores = ranks[0].scoring.scores(answers[0], Ranks(0, size))
-    found = whole.measure(root, parts.objective, CPU, FP32, Distributed())
-    assert {name: found[name] for name in scores} == scores
+    actual = whole.measure(root, parts.objective, CPU, FP32, Distributed())
+    assert {name: actual[name] for name in scores} == scores
 
 
 def test_a_limit_keeps_all_rows_of_an_example(components):

@@ -123,5 +123,5 @@ def test_roberta_with_a_wordpiece_tokenizer_is_read_as_it_was_trained(tmp_path: 
         ]
         batch = ragged(tokens)
         hidden = ours.network(batch)
-        mine = ours.network.heads["classification"](hidden.last_hidden_state, batch.layout)
-    torch.testing.assert_close(mine, logits, rtol=1e-4, atol=1e-5)
+        own = ours.network.heads["classification"](hidden.last_hidden_state, batch.layout)
+    torch.testing.assert_close(own, logits, rtol=1e-4, atol=1e-5)

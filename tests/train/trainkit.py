@@ -202,8 +202,8 @@ def run_ranks(store: Path, folder: Path, *names: str) -> dict[str, Any]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    actual: dict[str, Any] = json.loads(done.stdout)
+    return actual
 
 
 def shas(run: Path, step: int) -> dict[str, str]:

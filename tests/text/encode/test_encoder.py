@@ -72,18 +72,18 @@ def test_pieces_give_the_ids_of_the_whole(tokenizer: Tokenizer, monkeypatch: pyt
     encoder = DocumentEncoder(tokenizer, np.dtype(np.uint16))
     for seed in range(3):
         texts = [*documents(seed, 1500, letters), *(TEXT[:2] if letters != "ASCII" else TEXT[:1]), ""]
-        found = encoder.encode(texts, [[0]] * len(texts))
-        runs = np.split(found.tokens, np.cumsum(found.lengths)[:-1])
+        actual = encoder.encode(texts, [[0]] * len(texts))
+        runs = np.split(actual.tokens, np.cumsum(actual.lengths)[:-1])
         end = tokenizer.vocabulary.end
         assert [run.tolist() for run in runs] == [[*ids, end] for ids in whole(tokenizer, texts)]
-        np.testing.assert_array_equal(found.sentences, np.cumsum(found.lengths) - found.lengths)
+        np.testing.assert_array_equal(actual.sentences, np.cumsum(actual.lengths) - actual.lengths)
 
 
 def test_sentences_begin_at_the_token_of_their_first_character(tokenizer: Tokenizer) -> None:
     texts = ["One two.  Three four.\n\n  Five", "你好。世界！“语言”模型。", "They said.", "Not here. 你好。Yes"]
     starts = [[0, 10, 25], [0, 3, 6], [0], [0, 10, 13]]
-    found = DocumentEncoder(tokenizer, np.dtype(np.uint32)).encode(texts, starts)
-    begins = np.cumsum(found.lengths) - found.lengths
+    actual = DocumentEncoder(tokenizer, np.dtype(np.uint32)).encode(texts, starts)
+    begins = np.cumsum(actual.lengths) - actual.lengths
     want: list[int] = []
     for text, run, begin in zip(texts, starts, begins.tolist(), strict=True):
         ids, offsets = tokenizer.encode_offsets(text)
@@ -91,16 +91,16 @@ def test_sentences_begin_at_the_token_of_their_first_character(tokenizer: Tokeni
             place = int(np.argmax(offsets[:, 1] > start)) if start else 0
             own_space = place > 0 and tokenizer.token(ids[place - 1]) == "▁"
             want.append(begin + place - own_space)
-    assert found.sentences.tolist() == want
+    assert actual.sentences.tolist() == want
 
 
 def test_a_sentence_that_gives_no_token_is_none() -> None:
     tokenizer = train_tokenizer(TEXT, TokenizerConfig(vocab_size=500))
-    found = DocumentEncoder(tokenizer, np.dtype(np.uint16)).encode(
+    actual = DocumentEncoder(tokenizer, np.dtype(np.uint16)).encode(
         ["Cat. \u200b", "Cat. \u200b Cat."], [[0, 5], [0, 5]]
     )
     first = len(tokenizer.encode("Cat."))
-    assert found.sentences.tolist() == [0, first + 1, 2 * first + 1]
+    assert actual.sentences.tolist() == [0, first + 1, 2 * first + 1]
 
 
 def test_patterns_are_known_for_ours_alone() -> None:
@@ -126,8 +126,8 @@ def test_an_error_leaves_the_encoder_sound() -> None:
     encoder = DocumentEncoder(tokenizer, np.dtype(np.uint16))
     with pytest.raises(Exception, match="surrogate"):
         encoder.encode(["new words \ud800"], [[0]])
-    found = encoder.encode(["new words"], [[0]])
-    assert found.tokens[:-1].tolist() == whole(tokenizer, ["new words"])[0]
+    actual = encoder.encode(["new words"], [[0]])
+    assert actual.tokens[:-1].tolist() == whole(tokenizer, ["new words"])[0]
 
 
 def test_layout_is_that_of_the_library() -> None:

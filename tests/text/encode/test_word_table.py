@@ -49,7 +49,7 @@ def test_a_table_is_a_dictionary(batches: list[list[str]], bits: int) -> None:
 def test_words_that_ask_for_one_place_all_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(WordTable, "_place", lambda self, first, second: np.full(len(first), self._mask, np.int64))
     table = WordTable(4)
-    found = [f"{n}word" for n in range(100)]
-    table.add(*keys(found[:50]), np.arange(50))
-    table.add(*keys(found[50:]), np.arange(50, 100))
-    assert table.find(*keys([*found, "other"])).tolist() == [*range(100), -1]
+    actual = [f"{n}word" for n in range(100)]
+    table.add(*keys(actual[:50]), np.arange(50))
+    table.add(*keys(actual[50:]), np.arange(50, 100))
+    assert table.find(*keys([*actual, "other"])).tolist() == [*range(100), -1]

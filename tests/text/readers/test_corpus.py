@@ -62,9 +62,9 @@ def refused(path: Path, words: str, **settings: object) -> None:
 
 def test_blank_lines_part_documents_and_lines_are_counted(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "\r\n\n one\ntwo \n \t\n\n\nthree\r\nfour\n   indented\n\nfive\n  ")
-    found = read(path)
-    assert [(d.text, d.line) for d in found] == [(" one\ntwo", 3), ("three\nfour\n   indented", 8), ("five", 12)]
-    assert {(d.domain, d.source) for d in found} == {("a", str(path))}
+    actual = read(path)
+    assert [(d.text, d.line) for d in actual] == [(" one\ntwo", 3), ("three\nfour\n   indented", 8), ("five", 12)]
+    assert {(d.domain, d.source) for d in actual} == {("a", str(path))}
 
 
 def test_lines_and_whole_files_can_be_documents(tmp_path: Path) -> None:
@@ -93,8 +93,12 @@ def test_json_lines_bring_their_domain(tmp_path: Path) -> None:
     rows = [{"text": "one", "domain": "news"}, {"text": "二", "domain": None}, {"n": 1, "text": "\u2028 three"}]
     path = write(tmp_path / "x/a.jsonl", "\n".join(json.dumps(row) for row in rows) + "\n\n")
     stats = DataStats()
-    found = read(tmp_path, stats)
-    assert [(d.text, d.domain, d.line) for d in found] == [("one", "news", 1), ("二", "x", 2), ("\u2028 three", "x", 3)]
+    actual = read(tmp_path, stats)
+    assert [(d.text, d.domain, d.line) for d in actual] == [
+        ("one", "news", 1),
+        ("二", "x", 2),
+        ("\u2028 three", "x", 3),
+    ]
     assert (stats.documents, stats.empty, stats.bytes) == (4, 1, 3 + 3 + 9)
     assert texts(write(path, '{"body": "c", "inner": {"body": "b"}}'), text_field="body") == ["c"]
     with pytest.raises(DataError, match=r"a\.jsonl:1: field 'body' is there twice; leave one of the two out"):
@@ -140,9 +144,9 @@ def test_parquet_rows(tmp_path: Path) -> None:
     table = pa.table({"text": ["one", "", "三"] * 100, "domain": ["x", "y", None] * 100, "n": range(300)})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=70)
     stats = DataStats()
-    found = read(tmp_path / "a.parquet", stats)
-    assert [(d.text, d.domain, d.line) for d in found[:2]] == [("one", "x", 1), ("三", "a", 3)]
-    assert [d.line for d in found] == [row for row in range(1, 301) if row % 3 != 2]
+    actual = read(tmp_path / "a.parquet", stats)
+    assert [(d.text, d.domain, d.line) for d in actual[:2]] == [("one", "x", 1), ("三", "a", 3)]
+    assert [d.line for d in actual] == [row for row in range(1, 301) if row % 3 != 2]
     assert (stats.documents, stats.used, stats.empty) == (300, 200, 100)
     pq.write_table(
         table.drop_columns(["domain"]).cast(pa.schema([("text", pa.large_string()), ("n", pa.int64())])),
@@ -162,8 +166,8 @@ def test_every_format_also_compressed(tmp_path: Path, format: str, suffix: str) 
         pq.write_table(pa.table({"text": ["one", "two"]}), plain)
     else:
         write(plain, {"txt": "one\n\ntwo", "jsonl": '{"text": "one"}\n{"text": "two"}'}.get(format, "text\none\ntwo\n"))
-    found = read(packed(plain, suffix))
-    assert [(d.text, d.domain) for d in found] == [("one", "a"), ("two", "a")]
+    actual = read(packed(plain, suffix))
+    assert [(d.text, d.domain) for d in actual] == [("one", "a"), ("two", "a")]
 
 
 def test_order_is_the_same_every_time(tmp_path: Path) -> None:
@@ -320,11 +324,11 @@ def test_a_line_of_100_mb_is_refused_in_little_memory(tmp_path: Path, name: str)
     path = plain if plain.name == name else packed(plain, Path(name).suffix)
     stats = DataStats()
     tracemalloc.start()
-    found = read(path, stats, on_error="skip")
+    actual = read(path, stats, on_error="skip")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     line = 2 if plain.suffix in (".csv", ".tsv") else 1
-    assert [(d.text, d.line) for d in found] == [("after", line + (1 if "jsonl" in name else 2))]
+    assert [(d.text, d.line) for d in actual] == [("after", line + (1 if "jsonl" in name else 2))]
     assert [(f.line, f.reason) for f in stats.quarantine] == [(line, "record longer than 16777216 bytes")]
     assert peak < 3 * (16 << 20), f"{peak >> 20} MiB"
 

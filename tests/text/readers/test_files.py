@@ -22,8 +22,8 @@ def make(root: Path, *names: str) -> None:
 def test_folder_is_walked_in_sorted_order_and_domains_are_folders(tmp_path: Path) -> None:
     make(tmp_path, "b.txt", "en/z.jsonl", "en/a.csv.gz", "a.tsv", "zh/old/x.parquet.zst", "README.md", ".git/c.txt")
     ignored: list[str] = []
-    found = find_sources(tmp_path, ignored=ignored)
-    assert [(str(s.path.relative_to(tmp_path)), s.format, s.compression, s.domain) for s in found] == [
+    actual = find_sources(tmp_path, ignored=ignored)
+    assert [(str(s.path.relative_to(tmp_path)), s.format, s.compression, s.domain) for s in actual] == [
         ("a.tsv", "tsv", "", "a"),
         ("b.txt", "txt", "", "b"),
         ("en/a.csv.gz", "csv", "gzip", "en"),

@@ -39,9 +39,9 @@ def test_all_formats_give_the_same_examples(tmp_path: Path) -> None:
     ]
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
     for path in [*files, tmp_path / "a.parquet"]:
-        found = read(path)
-        assert [(e.text, e.label, e.second) for e in found] == [(r["text"], r["label"], None) for r in ROWS]
-        assert {e.origin.source for e in found} == {str(path)}
+        actual = read(path)
+        assert [(e.text, e.label, e.second) for e in actual] == [(r["text"], r["label"], None) for r in ROWS]
+        assert {e.origin.source for e in actual} == {str(path)}
     assert [e.origin.row for e in read(files[0])] == [2, 3]
     assert len(read(tmp_path)) == 10
 
@@ -135,5 +135,5 @@ def test_missing_file(tmp_path: Path) -> None:
     ],
 )
 def test_real_files(path: str, settings: dict[str, object], rows: int, labels: int) -> None:
-    found = read(DATA / path, **settings)
-    assert (len(found), len({e.label for e in found})) == (rows, labels)
+    actual = read(DATA / path, **settings)
+    assert (len(actual), len({e.label for e in actual})) == (rows, labels)

@@ -28,10 +28,10 @@ FORMS: dict[str, Any] = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_records(form: str) -> None:
-    found = read_labelled(FORMS[form])
-    assert [(e.text, e.label) for e in found] == [(row["text"], row["label"]) for row in ROWS]
+    actual = read_labelled(FORMS[form])
+    assert [(e.text, e.label) for e in actual] == [(row["text"], row["label"]) for row in ROWS]
     name = {"list": "list[2]", "pandas": "DataFrame.iloc[2]", "arrow": "Table[2]", "datasets": "Dataset[2]"}.get(form)
-    assert name in (None, str(found[2].origin))
+    assert name in (None, str(actual[2].origin))
 
 
 def test_labels_of_numpy_and_columns_of_other_names() -> None:

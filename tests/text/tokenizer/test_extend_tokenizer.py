@@ -31,17 +31,17 @@ def trained(kind: str, texts: list[str] = GENERAL) -> Tokenizer:
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
 def test_a_domain_s_words_become_tokens_and_old_ids_stay(kind: str) -> None:
     old = trained(kind)
-    found = extend_tokenizer(old, DOMAIN, ExtendConfig(tokens=3, min_count=8))
-    new = found.tokenizer
-    assert new.vocabulary.size == old.vocabulary.size + len(found.words)
+    actual = extend_tokenizer(old, DOMAIN, ExtendConfig(tokens=3, min_count=8))
+    new = actual.tokenizer
+    assert new.vocabulary.size == old.vocabulary.size + len(actual.words)
     assert new.subwords[: old.vocabulary.size] == old.subwords
-    assert list(found.words) == list(range(old.vocabulary.size, new.vocabulary.size))
-    words = [candidate.word.lstrip("Ġ▁") for candidate in found.words.values()]
+    assert list(actual.words) == list(range(old.vocabulary.size, new.vocabulary.size))
+    words = [candidate.word.lstrip("Ġ▁") for candidate in actual.words.values()]
     assert words[0] == "angioplasty"
     assert "stenosis" in words
-    scores = [candidate.saved for candidate in found.words.values()]
+    scores = [candidate.saved for candidate in actual.words.values()]
     assert scores == sorted(scores, reverse=True)
-    for id, candidate in found.words.items():
+    for id, candidate in actual.words.items():
         assert new.token(id) == candidate.word
         assert candidate.saved == candidate.count * (len(candidate.subwords) - 1)
     text = "the cat had angioplasty"
@@ -62,27 +62,27 @@ def test_chinese_words_in_runs_without_spaces(kind: str, tmp_path: Path) -> None
     old = trained(kind, GENERAL + characters)
     (tmp_path / "words.txt").write_text("冠状动脉\n治疗\n介入\n", encoding="utf-8")
     texts = [*CHINESE, *["好，治疗，介入。"] * 9]
-    found = extend_tokenizer(old, texts, ExtendConfig(segmenter=str(tmp_path / "words.txt")))
-    words = [candidate.word for candidate in found.words.values()]
+    actual = extend_tokenizer(old, texts, ExtendConfig(segmenter=str(tmp_path / "words.txt")))
+    words = [candidate.word for candidate in actual.words.values()]
     assert {"冠状动脉", "治疗", "介入"} <= set(words)
-    assert len(set(words)) == len(words) == found.tokenizer.vocabulary.size - old.vocabulary.size
+    assert len(set(words)) == len(words) == actual.tokenizer.vocabulary.size - old.vocabulary.size
     for text in ("冠状动脉的治疗", "好，介入。"):
-        ids = found.tokenizer.encode(text)
+        ids = actual.tokenizer.encode(text)
         assert len(ids) < len(old.encode(text))
-        assert found.tokenizer.decode(ids) == old.decode(old.encode(text))
+        assert actual.tokenizer.decode(ids) == old.decode(old.encode(text))
 
 
 def test_chinese_words_through_a_segmenter(tmp_path: Path) -> None:
     old = trained("wordpiece", GENERAL + CHINESE)
     (tmp_path / "words.txt").write_text("冠状动脉\n治疗\n介入\n", encoding="utf-8")
-    found = extend_tokenizer(old, CHINESE, ExtendConfig(segmenter=str(tmp_path / "words.txt")))
-    assert next(c.word for c in found.words.values()) == "冠状动脉"
-    tokens = [found.tokenizer.token(int(i)) for i in found.tokenizer.encode("冠状动脉的治疗")]
+    actual = extend_tokenizer(old, CHINESE, ExtendConfig(segmenter=str(tmp_path / "words.txt")))
+    assert next(c.word for c in actual.words.values()) == "冠状动脉"
+    tokens = [actual.tokenizer.token(int(i)) for i in actual.tokenizer.encode("冠状动脉的治疗")]
     assert tokens == ["冠状动脉", "的", "治疗"]
-    assert found.tokenizer.subwords[: old.vocabulary.size] == old.subwords
-    found.tokenizer.save(tmp_path / "saved")
+    assert actual.tokenizer.subwords[: old.vocabulary.size] == old.subwords
+    actual.tokenizer.save(tmp_path / "saved")
     again = Tokenizer.load(tmp_path / "saved")
-    assert again.encode("冠状动脉的治疗").tolist() == found.tokenizer.encode("冠状动脉的治疗").tolist()
+    assert again.encode("冠状动脉的治疗").tolist() == actual.tokenizer.encode("冠状动脉的治疗").tolist()
 
 
 def test_no_word_is_said(tmp_path: Path) -> None:

@@ -37,8 +37,8 @@ def translator(folder: Path, drop: int = 0, **options: Any) -> Path:
         given = {"vocab_size": 90, "hard_vocab_limit": False, "minloglevel": 2, "num_threads": 1, **options}
         sentencepiece.SentencePieceTrainer.train(input=str(text), model_prefix=str(folder / name), **given)
         (folder / f"{name}.model").rename(folder / f"{name}.spm")
-        found = sentencepiece.SentencePieceProcessor(model_file=str(folder / f"{name}.spm"))
-        pieces |= dict.fromkeys(found.id_to_piece(n) for n in range(found.vocab_size()))
+        actual = sentencepiece.SentencePieceProcessor(model_file=str(folder / f"{name}.spm"))
+        pieces |= dict.fromkeys(actual.id_to_piece(n) for n in range(actual.vocab_size()))
     for name in ("<unk>", "<s>", "</s>"):
         del pieces[name]
     kept = [">>cmn<<", *reversed(pieces)][: len(pieces) + 1 - drop]  # ids that are not those of either file
@@ -61,8 +61,8 @@ def test_what_is_read_has_the_ids_of_the_library(tmp_path: Path) -> None:
     assert 0 not in own.encode(texts[-1])  # text is text
     for text in CHINESE:
         written = oracle(text_target=text)["input_ids"]
-        told = oracle.decode(written, skip_special_tokens=True)
-        assert own.decode(written) == told == unicodedata.normalize("NFKC", text)
+        messages = oracle.decode(written, skip_special_tokens=True)
+        assert own.decode(written) == messages == unicodedata.normalize("NFKC", text)
 
 
 def test_a_translator_as_others_publish_it(tmp_path: Path) -> None:
@@ -83,16 +83,16 @@ def test_a_translator_as_others_publish_it(tmp_path: Path) -> None:
                 parameter.mul_(4.0)
     theirs.generation_config.update(bad_words_ids=[[pad]], max_length=None)
     theirs.save_pretrained(folder)
-    told = json.loads((folder / "config.json").read_text())
-    told |= {"static_position_embeddings": True, "normalize_before": False, "normalize_embedding": False}
-    told |= {"add_bias_logits": False, "extra_pos_embeddings": len(tokenizer), "prefix": ">>cmn<< ", "num_beams": 6}
-    (folder / "config.json").write_text(json.dumps(told))
+    messages = json.loads((folder / "config.json").read_text())
+    messages |= {"static_position_embeddings": True, "normalize_before": False, "normalize_embedding": False}
+    messages |= {"add_bias_logits": False, "extra_pos_embeddings": len(tokenizer), "prefix": ">>cmn<< ", "num_beams": 6}
+    (folder / "config.json").write_text(json.dumps(messages))
     model = pretune.load(folder, device="cpu", precision="fp32")
     for text in ENGLISH:
         with torch.inference_mode():
-            found = theirs.generate(**tokenizer(text, return_tensors="pt"), max_new_tokens=12, num_beams=1)
+            actual = theirs.generate(**tokenizer(text, return_tensors="pt"), max_new_tokens=12, num_beams=1)
         assert model.generate(text, max_new_tokens=12, temperature=0.0) == tokenizer.decode(
-            found[0], skip_special_tokens=True
+            actual[0], skip_special_tokens=True
         )
 
 

@@ -72,16 +72,16 @@ def test_jieba_and_a_function_and_a_list(words: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "def pairs(text):\n    return [text[n : n + 2] for n in range(0, len(text), 2)]\n"
     )
-    mine = WordFinder(f"{tmp_path / 'mine.py'}:pairs")
-    assert mine("自然语言处") == [0, 2, 4]
-    assert mine.fingerprint.endswith("mine.py:pairs")
+    ours = WordFinder(f"{tmp_path / 'mine.py'}:pairs")
+    assert ours("自然语言处") == [0, 2, 4]
+    assert ours.fingerprint.endswith("mine.py:pairs")
     assert WordFinder(words)("自然语言处理") == [0, 4]
     assert WordFinder(words).fingerprint.startswith("list ")
     jieba = pytest.importorskip("jieba")
-    found = WordFinder("jieba")
-    assert found.fingerprint == f"jieba {jieba.__version__}"
+    actual = WordFinder("jieba")
+    assert actual.fingerprint == f"jieba {jieba.__version__}"
     for text in TEXTS:
-        starts = [*found(text), len(text)]
+        starts = [*actual(text), len(text)]
         given = [word for word in jieba.lcut(text) if not word.isspace()]
         assert [text[a:b].rstrip() for a, b in pairwise(starts)] == given
 
@@ -127,7 +127,7 @@ def test_a_store_knows_the_words_of_its_tokens(kind: str, words: str, tmp_path: 
     split = store_of(tmp_path / "a", TEXTS, tokenizer, segmenter=words).split("train")
     assert split.has_words
     offsets = split.document_offsets
-    found = split.read_word_starts(offsets[:-1], offsets[1:])
+    actual = split.read_word_starts(offsets[:-1], offsets[1:])
     expected: list[bool] = []
     for text in TEXTS:
         encoding = tokenizer.plain.encode(text, add_special_tokens=False)
@@ -136,8 +136,8 @@ def test_a_store_knows_the_words_of_its_tokens(kind: str, words: str, tmp_path: 
             token = next(n for n, (_, last) in enumerate(encoding.offsets) if last > start)
             begins.add(token - (token > 0 and encoding.tokens[token - 1] == "▁"))  # a space of its own goes with it
         expected += [n in begins for n in range(len(encoding.ids) + 1)]
-    assert found.tolist() == expected
-    assert 0.3 < found.mean() < 0.95
+    assert actual.tolist() == expected
+    assert 0.3 < actual.mean() < 0.95
 
 
 def test_any_number_of_processes_gives_the_same_words(
@@ -185,10 +185,10 @@ def test_masks_keep_to_the_words_of_the_store_wherever_sentences_go(
     tokenizer = trained()
     texts = [f"{a}{b}{n}" for n in range(20) for a in TEXTS for b in TEXTS]
     store = store_of(tmp_path / "a", texts, tokenizer, segmenter=words)
-    made = build(objective, tokenizer.vocabulary)
-    view = build_view(store.split("train"), made.view, 60 - made.overhead, 0, made.pack, made.words)
+    built = build(objective, tokenizer.vocabulary)
+    view = build_view(store.split("train"), built.view, 60 - built.overhead, 0, built.pack, built.words)
     rows = view.read(np.arange(len(view)), 0, 0, Draw(1))
-    batch = made.build_batch(rows, Draw(1))
+    batch = built.build_batch(rows, Draw(1))
     index, label = batch.targets["mlm"]
     tokens = batch.tokens.clone()
     tokens[index] = label
@@ -207,8 +207,8 @@ def test_masks_keep_to_the_words_of_the_store_wherever_sentences_go(
                     checked += 1
     assert checked > 50
     if "nsp" in batch.targets or "sop" in batch.targets:
-        plain = build_view(store.split("train"), made.view, 60 - made.overhead, 0, made.pack)
-        assert made.prepare(plain.read(np.arange(len(view)), 0, 0, Draw(1)), Draw(1)).tokens.equal(tokens)
+        plain = build_view(store.split("train"), built.view, 60 - built.overhead, 0, built.pack)
+        assert built.prepare(plain.read(np.arange(len(view)), 0, 0, Draw(1)), Draw(1)).tokens.equal(tokens)
 
 
 def test_ten_thousand_chinese_sentences_are_masked_by_words(data_folder: Path, tmp_path: Path) -> None:
@@ -233,12 +233,12 @@ def test_ten_thousand_chinese_sentences_are_masked_by_words(data_folder: Path, t
     partial = whole = 0
     for n, (a, b) in enumerate(zip(batch.layout.bounds, batch.layout.bounds[1:], strict=False)):
         encoding = tokenizer.plain.encode(texts[n], add_special_tokens=False)
-        mine, words = hidden[a + 1 : b - 1], jieba.lcut(texts[n])
-        assert len(mine) == len(encoding.ids)
+        ours, words = hidden[a + 1 : b - 1], jieba.lcut(texts[n])
+        assert len(ours) == len(encoding.ids)
         owner = np.repeat(np.arange(len(words)), [len(word) for word in words])
         first = owner[[start for start, _ in encoding.offsets]]
-        for word in set(first[mine].tolist()):
-            inside = mine[first == word]
+        for word in set(first[ours].tolist()):
+            inside = ours[first == word]
             whole += bool(inside.all())
             partial += not inside.all()
     assert partial == 0

@@ -96,8 +96,8 @@ def test_a_signal_ends_the_training(tmp_path: Path) -> None:
     assert process.stdout.readline() == "working\n"
     begin = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    _, shown = process.communicate(timeout=30)
+    _, output = process.communicate(timeout=30)
     assert time.monotonic() - begin < 10
     assert process.returncode == 128 + signal.SIGTERM
-    assert "terminated" in shown
+    assert "terminated" in output
     assert not (tmp_path / "tok").exists()

@@ -51,15 +51,15 @@ def make(kind: str) -> Tokenizer:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_texts_and_pairs_are_framed_as_by_transformers(kind: str, tmp_path: Path) -> None:
-    made = make(kind)
-    made.save(tmp_path)
+    built = make(kind)
+    built.save(tmp_path)
     oracle, own = transformers.AutoTokenizer.from_pretrained(tmp_path), Tokenizer.load(tmp_path)
     first, second = own.encode("a b c"), own.encode("c b")
     for texts in (("a b c",), ("a b c", "c b")):
-        found = oracle(*texts, return_token_type_ids=True)
+        actual = oracle(*texts, return_token_type_ids=True)
         tokens, segments = own.vocabulary.add_special_tokens(*(first, second)[: len(texts)])
-        assert tokens.tolist() == found["input_ids"]
-        assert segments.tolist() == found["token_type_ids"]
+        assert tokens.tolist() == actual["input_ids"]
+        assert segments.tolist() == actual["token_type_ids"]
         assert own.vocabulary.overhead(len(texts) == 2) == len(tokens) - sum(len(t.split()) for t in texts)
 
 

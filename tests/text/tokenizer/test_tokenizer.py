@@ -40,11 +40,11 @@ def test_no_special_token_comes_out_of_text(tokenizer: Tokenizer) -> None:
     for name, i in specials(tokenizer):
         for text in (name, f"a {name} b", f"x{name}y", name * 3, f"\n{name}\n", f"{name.lower()} {name}"):
             assert i in tokenizer.encode(text, allow_special=True), "the positive control"
-            found = tokenizer.encode(text)
+            actual = tokenizer.encode(text)
             plain = set(np.flatnonzero(~vocabulary.special).tolist()) | {vocabulary.unk}
-            assert set(found.tolist()) <= plain, (name, text)
+            assert set(actual.tolist()) <= plain, (name, text)
             if i != vocabulary.unk:
-                assert i not in found
+                assert i not in actual
                 assert all(i not in run for run in tokenizer.encode_batch(["a", text, text]))
                 assert i not in tokenizer.encode_offsets(text)[0]
 

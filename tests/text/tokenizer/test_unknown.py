@@ -85,8 +85,8 @@ def test_a_verb_says_it_once_for_all_its_texts(
     (tmp_path / "in.txt").write_text(f"the cat\n{'the cat ' * 40}\n" * 600, encoding="utf-8")
     for verb in ("predict", "embed"):
         assert main([*map(str, (verb, models["predict"], *flags)), "--no-allocator"]) == 0
-        shown = capsys.readouterr().err
-        assert shown.count("were cut") == shown.count("600 of 1200 texts are longer than 48 tokens and were cut") == 1
+        output = capsys.readouterr().err
+        assert output.count("were cut") == output.count("600 of 1200 texts are longer than 48 tokens and were cut") == 1
 
 
 def test_prepare_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,8 +113,8 @@ def test_training_says_it_and_compares_texts(tmp_path: Path, capsys: pytest.Capt
     recipe = {"task": "classification", "model": {"size": "tiny"}, "budget": {"steps": 2}}
     data_fields = {**data, "tokenizer": str(tmp_path / "tokenizer"), "length": 16}
     pretune.finetune({**recipe, "data": data_fields, "output": str(tmp_path / "run"), "track": {"report": False}})
-    shown = " ".join(capsys.readouterr())
-    assert "80 of 80 tokens of the training texts (100.0%) are unknown to the tokenizer, such as" in shown
-    assert "tokens of the validation texts" in shown
-    assert "more than once" not in shown
-    assert "training data too" not in shown
+    output = " ".join(capsys.readouterr())
+    assert "80 of 80 tokens of the training texts (100.0%) are unknown to the tokenizer, such as" in output
+    assert "tokens of the validation texts" in output
+    assert "more than once" not in output
+    assert "training data too" not in output
