@@ -16,6 +16,7 @@ from pretune import config as configuration
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.field_table import CarriedFiles, check_fields, handed_on_fields, shown_value, training_notes
 from pretune.find import suggest, variants
+from pretune.interop.chat_templates import check_chat_templates
 from pretune.interop.file_fields import AT_READING, CARRIED_WHOLE, GENERATION, config_table
 from pretune.interop.metadata import FIELD, Metadata, parse, resolve
 from pretune.interop.present_heads import present_heads, stated_class
@@ -112,6 +113,7 @@ def read_description(folder: Path, shapes: Iterable[str], overrides: Mapping[str
                 "pretune ends it with the tokenizer's end token"
             )
     description.carried.read_whole(folder, CARRIED_WHOLE)
+    check_chat_templates(folder, description.carried.whole)
     return description
 
 

@@ -147,7 +147,7 @@ WHOLE_FILES: FieldTable = {
         ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "tokenizer.model", "source.spm", "target.spm"),
         done("the tokenizer, where no tokenizer.json stands beside them"),
     ),
-    **dict.fromkeys(CARRIED_WHOLE, handed_on("written as it was read")),
+    **dict.fromkeys(CARRIED_WHOLE, handed_on("written as it was read; refused where it does not parse")),
     **dict.fromkeys(("adapter_config.json", "adapter_model.*"), _ADAPTER),
     "*.py": no_effect("code in a model's folder is never run"),
     **dict.fromkeys(("tf_model.h5", "flax_model.msgpack", "rust_model.ot", "*.onnx", "*.mlmodel"), _SAME),

@@ -46,7 +46,7 @@ TOKENIZER_CONFIG: Mapping[str, Treatment] = {
         "remove the field from tokenizer_config.json",
         allowed=(None, {}),
     ),
-    "chat_template": handed_on("used by chat software", types=(str, list, dict)),
+    "chat_template": handed_on("used by chat software; refused where it does not parse", types=(str, list, dict)),
     "default_system_prompt": handed_on("used by chat software"),
     "use_default_system_prompt": handed_on("used by chat software"),
     "response_template": handed_on("used by chat software"),
