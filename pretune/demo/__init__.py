@@ -7,10 +7,12 @@ two pretrained models, classifiers, `results.json`. Started again, it goes on wh
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -143,8 +145,9 @@ def _compare(output: Path, held: Path, over: Mapping[str, Any]) -> dict[str, lis
         f"pretune evaluate {output}/classifier {folder}/test.csv --second-column second",
     )
     accuracy = {"TF-IDF + logistic regression": [tfidf(few, splits.development, splits.test) for few in drawn]}
-    for title, changes in _classifiers(output).items():
-        accuracy[title] = [_score(output, title, seed, _override(changes, over)) for seed in SEEDS]
+    with _each_message_once():
+        for title, changes in _classifiers(output).items():
+            accuracy[title] = [_score(output, title, seed, _override(changes, over)) for seed in SEEDS]
     replace_file(output / "results.json", json.dumps({"accuracy": accuracy, "labels": LABELS}, indent=1).encode())
     return accuracy
 
@@ -186,6 +189,26 @@ def _score(output: Path, title: str, seed: int, changes: Mapping[str, Any]) -> f
     score = finetune(recipe).evaluate(output / "labels" / "test.csv", columns=recipe.data.columns)["accuracy"]
     _out.print(f"{title}, seed {seed}: {score:.3f}")
     return float(score)
+
+
+@contextmanager
+def _each_message_once() -> Iterator[None]:
+    """Leaves out messages that were logged before in the block: nine classifiers have the same to say."""
+    messages: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        count = len(messages)
+        messages.add(record.getMessage())
+        return len(messages) > count
+
+    handlers = [*logging.getLogger("pretune").handlers, *logging.getLogger().handlers]
+    for handler in handlers:
+        handler.addFilter(is_new)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(is_new)
 
 
 def _show(accuracy: Mapping[str, Sequence[float]]) -> None:
