@@ -141,11 +141,11 @@ def say_columns(session: Session, path: Path | None, config: LabelledConfig, rea
 
     names = [] if path is None else field_names(path, config)
     others = [name for name in names if name not in read]
-    if others:
-        used = ", ".join(repr(name) for name in names if name in read)
+    used = ", ".join(repr(name) for name in names if name in read)
+    if used and others:  # where none is read, the error that follows says which there are
         listed = ", ".join(map(repr, others[:8])) + (", ..." if len(others) > 8 else "")
         remedy = "" if config.second_column else "; --second-column names the second text of pairs"
-        session.say(f"{path}: reading {used or 'no column'}; not reading {listed}{remedy}")
+        session.say(f"{path}: reading {used}; not reading {listed}{remedy}")
 
 
 def ids_of(record: Record, rows: RowFlags) -> dict[str, object]:
