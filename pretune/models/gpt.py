@@ -62,12 +62,13 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "base": _size(12, 768),
 }
 MODEL_TYPE = "openai-gpt"
-_WHY = "read by OpenAIGPTDoubleHeadsModel alone, which is not built"
-_SUMMARY: FieldTable = {
+_WHY = "read by heads that are not built (...DoubleHeadsModel)"
+SUMMARY_FIELDS: FieldTable = {
     **{f"summary_{name}": handed_on(_WHY, types=(str,)) for name in ("type", "activation")},
     **{f"summary_{name}": handed_on(_WHY, types=(bool,)) for name in ("use_proj", "proj_to_labels")},
     "summary_first_dropout": handed_on(_WHY, types=(float,)),
 }
+"""Of the summaries that the files of every GPT name."""
 OTHER_NAMES: Mapping[str, str] = {
     "hidden_size": "n_embd",
     "num_attention_heads": "n_head",
@@ -75,7 +76,7 @@ OTHER_NAMES: Mapping[str, str] = {
     "max_position_embeddings": "n_positions",
 }
 FILE_FIELDS: FieldTable = {
-    **_SUMMARY,
+    **SUMMARY_FIELDS,
     "n_ctx": handed_on("an older name of `n_positions`, beside which it stands"),
     "predict_special_tokens": handed_on("an older setting without effect"),
     "n_special": handed_on("an older setting without effect"),

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from pretune.field_table import FieldTable, handed_on, no_effect
-from pretune.models import model
+from pretune.models import gpt, model
 from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
 from pretune.models.weight_map import Slice, Transpose, Weight, weight_and_bias
@@ -70,20 +70,9 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "large": _size(36, 1280, 20),
     "xl": _size(48, 1600, 25),
 }
-_WHY = "read by GPT2DoubleHeadsModel alone, which is not built"
-_SUMMARY: FieldTable = {
-    **{f"summary_{name}": handed_on(_WHY, types=(str,)) for name in ("type", "activation")},
-    **{f"summary_{name}": handed_on(_WHY, types=(bool,)) for name in ("use_proj", "proj_to_labels")},
-    "summary_first_dropout": handed_on(_WHY, types=(float,)),
-}
-OTHER_NAMES: Mapping[str, str] = {
-    "hidden_size": "n_embd",
-    "num_attention_heads": "n_head",
-    "num_hidden_layers": "n_layer",
-    "max_position_embeddings": "n_positions",
-}
+OTHER_NAMES = gpt.OTHER_NAMES
 FILE_FIELDS: FieldTable = {
-    **_SUMMARY,
+    **gpt.SUMMARY_FIELDS,
     "n_ctx": handed_on("an older name of `n_positions`, beside which it stands"),
     "predict_special_tokens": handed_on("an older setting without effect"),
     "reorder_and_upcast_attn": no_effect("the precision of scores, which here is fp32"),

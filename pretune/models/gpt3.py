@@ -14,8 +14,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from torch import nn
 
-from pretune.field_table import FieldTable, handed_on, no_effect
-from pretune.models import model
+from pretune.field_table import FieldTable, no_effect
+from pretune.models import gpt, model
 from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
 from pretune.models.weight_map import Weight, weight_and_bias
@@ -95,15 +95,9 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
 MODEL_TYPE = "gpt_neo"
 OTHER_NAMES: Mapping[str, str] = {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"}
 FILE_DEFAULTS: Mapping[str, Any] = {"attention_types": [[["global", "local"], 12]]}
-_WHY = "read by heads that are not built"
-_SUMMARY: FieldTable = {
-    **{f"summary_{name}": handed_on(_WHY, types=(str,)) for name in ("type", "activation")},
-    **{f"summary_{name}": handed_on(_WHY, types=(bool,)) for name in ("use_proj", "proj_to_labels")},
-    "summary_first_dropout": handed_on(_WHY, types=(float,)),
-}
 FILE_FIELDS: FieldTable = {
     "attention_layers": no_effect("follows from `attention_types`", types=(list,)),
-    **_SUMMARY,
+    **gpt.SUMMARY_FIELDS,
     "gradient_checkpointing": no_effect("memory"),
     "tokenizer_type": no_effect("a record"),
 }
