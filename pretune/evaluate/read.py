@@ -13,7 +13,7 @@ from pretune.interop.deltas import is_delta, load_delta, read_record
 from pretune.interop.huggingface import load_model
 from pretune.interop.metadata import read_metadata, resolve
 from pretune.interop.run_folder import Step, StepOfRun, choose_step, describe_run, fill_from_checkpoint
-from pretune.models.model import LanguageModel
+from pretune.models.model import LanguageModel, get_family
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 
@@ -49,13 +49,10 @@ def find_source(path: Path, step: Step | None = None) -> Source:
     return Source(checkpoint.run, checkpoint, (f"weights of step {checkpoint.step} of {checkpoint.run}",))
 
 
-_ADDS_SEGMENTS = ("gpt", "gpt2", "gpt3")  # whose classes in transformers take segments for words
-
-
 def _segment_notes(network: LanguageModel, tokenizer: Tokenizer) -> list[str]:
     """That others give a decoder segments, which pretune does not, where its tokenizer's file names them."""
     inputs = tokenizer.settings.get("model_input_names") or ()
-    if network.family not in _ADDS_SEGMENTS or "token_type_ids" not in inputs:
+    if not getattr(get_family(network.family), "EMBEDS_SEGMENTS_AS_TOKENS", False) or "token_type_ids" not in inputs:
         return []
     return [
         "tokenizer_config.json: field 'model_input_names' names token_type_ids, by which transformers adds the "

@@ -81,6 +81,8 @@ FILE_FIELDS: FieldTable = {
     "predict_special_tokens": handed_on("an older setting without effect"),
     "n_special": handed_on("an older setting without effect"),
 }
+EMBEDS_SEGMENTS_AS_TOKENS = True
+"""Its classes in `transformers` add the vector of a token for each segment id that a tokenizer gives."""
 PREFIX = "transformer."
 ATTENTION_DROPOUT = "attn_pdrop"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {

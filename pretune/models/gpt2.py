@@ -77,6 +77,7 @@ FILE_FIELDS: FieldTable = {
     "predict_special_tokens": handed_on("an older setting without effect"),
     "reorder_and_upcast_attn": no_effect("the precision of scores, which here is fp32"),
 }
+EMBEDS_SEGMENTS_AS_TOKENS = True
 PREFIX = "transformer."
 ATTENTION_DROPOUT = "attn_pdrop"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {

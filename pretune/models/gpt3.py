@@ -101,6 +101,7 @@ FILE_FIELDS: FieldTable = {
     "gradient_checkpointing": no_effect("memory"),
     "tokenizer_type": no_effect("a record"),
 }
+EMBEDS_SEGMENTS_AS_TOKENS = True
 PREFIX = "transformer."
 ATTENTION_DROPOUT = "attention_dropout"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
