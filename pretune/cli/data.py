@@ -106,6 +106,7 @@ def extend(*args: Args, model: Path, output: Path, config: Path | None = None, s
     from pretune.interop.run_folder import check_has_model
     from pretune.text.readers.corpus import DataStats, read_corpus
     from pretune.text.tokenizer.extend import ExtendConfig, extend_tokenizer
+    from pretune.text.tokenizer.folder import transformer_folder
     from pretune.text.tokenizer.tokenizer import Tokenizer
 
     paths, corpus, settings = _settings(args, config, ExtendConfig, "extend")
@@ -118,7 +119,7 @@ def extend(*args: Args, model: Path, output: Path, config: Path | None = None, s
     session.say(f"looking for up to {settings.tokens:,} words of {', '.join(paths)} that {model} splits into subwords")
     documents = read_corpus(paths, corpus, stats)
     extended = extend_tokenizer(old, (document.text for document in documents), settings)
-    if (model / "config.json").is_file():
+    if (transformer_folder(model) / "config.json").is_file():
         from pretune.interop.huggingface import load_model, save_model
         from pretune.models.vocabulary import extend_vocabulary
 

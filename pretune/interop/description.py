@@ -29,6 +29,7 @@ from pretune.models.model import Config, Family, LanguageModel, get_family
 from pretune.models.standard_heads import LABELLED_HEADS
 from pretune.nn.heads import ProblemType, ScoreOutput, SequenceHead
 from pretune.nn.model_protocol import find_language_head
+from pretune.text.tokenizer.folder import transformer_folder
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 _SPECIAL = tuple(f"{role}_token_id" for role in ("pad", "bos", "eos", "cls", "sep"))
@@ -318,7 +319,7 @@ def read_labels(folder: Path) -> list[str] | None:
     Raises:
         DataError: a damaged file.
     """
-    path = folder / "config.json"
+    path = transformer_folder(folder) / "config.json"
     return _labels(path, read_json(path)) if path.is_file() else None
 
 

@@ -81,7 +81,7 @@ def load_model(
         UsageError: a head or an override that the family does not have.
     """
     folder = Path(path)
-    weights, description = _open(transformer_folder(folder), overrides or {})
+    weights, description = _open(folder, overrides or {})
     table = FileTable(str(folder), description.family, weights)
     if "tie_word_embeddings" not in (overrides or {}):
         tie_as_in_files(description, table)
@@ -228,6 +228,7 @@ def _open(path: Path, overrides: Mapping[str, Any]) -> tuple[Weights | GgufWeigh
         description = interpret(path, gguf.config(), gguf.shapes, overrides)
         description.notes += gguf.notes
         return gguf, description
+    path = transformer_folder(path)
     if not path.is_dir():
         raise no_such_folder(path, "model folder")
     check_files(path)

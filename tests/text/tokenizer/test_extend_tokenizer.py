@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,6 +138,26 @@ def test_the_verb_makes_a_model_that_goes_on(tmp_path: Path, write: Callable[[Pa
 
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "more")
     assert theirs.encode("angioplasty", add_special_tokens=False) == [id]
+
+
+def test_the_verb_extends_a_model_in_0_transformer(tmp_path: Path, write: Callable[[Path, list[str]], str]) -> None:
+    """Older `sentence-transformers` keep a model there: its tokenizer was extended, and the model left out."""
+    tokenizer = trained("wordpiece")
+    model = build("bert", "tiny", ["mlm"], {"vocab_size": tokenizer.vocabulary.size})
+    save_model(model, tmp_path / "model/0_Transformer", tokenizer)
+    entry = {"idx": 0, "name": "0", "path": "0_Transformer", "type": "sentence_transformers.models.Transformer"}
+    pooling = {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}
+    (tmp_path / "model/modules.json").write_text(json.dumps([entry, pooling]))
+    (tmp_path / "model/1_Pooling").mkdir()
+    fields = {"word_embedding_dimension": model.width, "pooling_mode_mean_tokens": True}
+    (tmp_path / "model/1_Pooling/config.json").write_text(json.dumps(fields))
+    text = write(tmp_path / "domain.txt", [f"{line} {n}" for n, line in enumerate(DOMAIN)])
+    words = ["tokenizer", "extend", text, "--model", str(tmp_path / "model"), "--output", str(tmp_path / "more")]
+    assert main([*words, "--min_count", "8", "--corpus.documents", "line"]) == 0
+    new = load_model(tmp_path / "more")
+    assert new.vocab_size == Tokenizer.load(tmp_path / "more").vocabulary.size > tokenizer.vocabulary.size
+    assert new.vectors is not None
+    assert new.vectors.pooling == "mean"
 
 
 @pytest.fixture
