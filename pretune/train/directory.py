@@ -53,7 +53,8 @@ class RunDirectory:
         resume: a run that is there may go on.
 
     Attributes:
-        has_finished: the run is there, and nothing is left to train of the recipe that it is to go on with.
+        has_finished: the run is there, and nothing is left to train of the recipe that it is to go on with: the
+            checkpoint of its last step is there and intact, and the budget is used up.
 
     Raises:
         CannotCreateError: another process trains there, it holds something else than a run, it cannot be made, or it
@@ -146,7 +147,10 @@ class RunDirectory:
         spent = Spent(*(finished[name] for name in ("steps", "tokens", "epochs", "seconds")))
         patience = recipe.evaluation.patience
         out_of_patience = patience is not None and finished.get("stale_evaluations", 0) >= patience
-        self.has_finished = out_of_patience or recipe.budget.done(spent)
+        if not (out_of_patience or recipe.budget.done(spent)):
+            return
+        newest, _ = self.checkpoints.newest()  # an older one is gone on from, and what comes after it trained again
+        self.has_finished = newest == self.checkpoints.path(finished["steps"])
         untrained = [change for change in changes if not matches(change.partition(":")[0], _OBEYED_AT_THE_END)]
         if self.has_finished and untrained:
             raise UsageError(

@@ -154,6 +154,30 @@ def test_a_finished_run_without_checkpoints_is_left_as_it_is(tmp_path, store):
     assert (path / "model.safetensors").read_bytes() == weights
 
 
+@pytest.mark.parametrize("loss", ["damaged", "removed"])
+def test_a_finished_run_without_its_last_checkpoint_says_that_it_trains_again(loss, tmp_path, store, capsys):
+    """Steps 3 and 4 were trained once more, and the end said "had finished before, nothing was trained"."""
+    path, over = tmp_path / "run", {"budget": {"steps": 4}, "checkpoint": {"every": 2}, "evaluation": {"samples": 0}}
+    run.pretrain(recipe(path, store, **over))
+    weights = (path / "model.safetensors").read_bytes()
+    if loss == "damaged":
+        with (path / "checkpoint-4/model.safetensors").open("r+b") as file:
+            file.seek(-3, 2)
+            file.write(b"x")
+    else:
+        shutil.rmtree(path / "checkpoint-4")
+    run.pretrain(recipe(path, store, **over, track={"progress": "plain"}))
+    said = capsys.readouterr().err
+    assert "resumed from checkpoint-2" in said
+    assert "\nfinished: 4 steps" in said
+    assert "nothing was trained" not in said
+    facts = json.loads((path / "run.json").read_text())
+    assert (facts["finished_before"]["steps"], facts["finished"]["steps"]) == (4, 4)
+    assert (path / "model.safetensors").read_bytes() == weights
+    run.pretrain(recipe(path, store, **over, track={"progress": "plain"}))
+    assert "had finished before, nothing was trained: 4 steps" in capsys.readouterr().err
+
+
 def test_screen_report_and_file_speak_of_the_same_weights(tmp_path, store, capsys):
     """Tiles were of the last step and the saved model of the best."""
     path, over = tmp_path / "run", {"every": 1, "samples": 16, "keep": "best"}
