@@ -44,7 +44,7 @@ def bench(
         rounds: number of measured runs of each side.
         warmup: number of runs of each side before them.
         output: folder of the results; benchmarks/results where it exists, else bench-results.
-        precision: dtype of matmuls, ours and the peer's at its best; auto uses the faster one on this machine.
+        precision: dtype of matmuls, ours and the peer's at its best; auto uses bf16 where the hardware multiplies it.
         list_benchmarks: list the benchmarks and their variants, and measure nothing.
         search: search for the peer's best settings on one variant, instead of comparing.
         profile: profile our side by operation, instead of comparing.

@@ -88,7 +88,7 @@ class Context:
 
     Attributes:
         folder: empty at first, gone after the run; weights, inputs and outputs too large for JSON go there.
-        precision: the faster format of this machine, or the one asked for.
+        precision: dtype of matmuls, as `limits.dtype_and_threads` gives it.
     """
 
     variant: str

@@ -1,4 +1,4 @@
-"""What this machine can do, measured by plain means: matmuls, reading memory, the faster dtype."""
+"""What this machine can do, measured by plain means: matmuls and reading memory; and the dtype that it multiplies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def dtype_and_threads(precision: Name, threads: int | None) -> tuple[Literal["bf16", "fp32"], int]:
-    """Returns the faster dtype of this machine where `auto` is asked for, and all cores that this process may use."""
+    """Returns the dtype that `auto` is on this machine, else the one named, and how many cores this process may use."""
     import torch
 
     cores = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) or 1

@@ -32,7 +32,7 @@ def compare(
     Args:
         minutes: of pretraining for each trial.
         seeds: of each score.
-        precision: dtype of matmuls; auto takes the faster of this machine.
+        precision: dtype of matmuls; auto uses bf16 where the hardware multiplies it.
         languages: en, zh; both by default.
         trials: such as mlm or rtd; all by default.
         folder: where texts, stores and weights are kept; a comparison goes on from what is there.
@@ -75,7 +75,7 @@ def vectors(
         minutes: of pretraining.
         steps: of SimCSE, 64 sentences each.
         seeds: of SimCSE.
-        precision: dtype of matmuls; auto takes the faster of this machine.
+        precision: dtype of matmuls; auto uses bf16 where the hardware multiplies it.
         folder: where texts, stores and weights are kept; finished runs are kept.
         output: folder of the file of results.
     """

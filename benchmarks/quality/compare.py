@@ -67,7 +67,7 @@ class Comparison:
         results: the file of the scores.
         minutes: of each trial.
         seeds: of each score.
-        precision: dtype of matmuls in every run; fixed once, since a machine's probe may waver.
+        precision: dtype of matmuls in every run.
     """
 
     folder: Path
