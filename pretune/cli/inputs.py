@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _FILES = (".txt", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 CHUNK = 512  # texts that are in memory at once while a stream is read
+SECOND_COLUMN = "--second-column names the second text of pairs"
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def read_rows(
     """
     from pretune.text.readers.records import Column
 
+    if rows.input is None:
+        refuse_column(f"--{second_setting.replace('_', '-')}", second_column)
     columns = columns_of(model, {"text_column": rows.text_column})
     fields = [Column(columns.text_column, "text_column")]
     fields += [Column(second_column, second_setting)] if second_column else []
@@ -119,8 +122,7 @@ def read_task_records(
         yield from read_records(rows.input, fields, config, needs_labels=False, every_line=True)
         return
     for flag, value in (("--text-column", rows.text_column), ("--id-column", rows.id_column)):
-        if value is not None:
-            raise UsageError(f"{flag} {value}: a column is one of a file; name the file with --input")
+        refuse_column(flag, value)
     file = next((text for text in texts if text.endswith(_FILES) and Path(text).is_file()), None)
     if file is not None:
         raise UsageError(f"{file!r} is a file and would be read as a text; to read what it holds, give --input {file}")
@@ -131,11 +133,28 @@ def read_task_records(
         yield Record(fields_of_text, Origin(source, number))
 
 
-def say_columns(session: Session, path: Path | None, config: LabelledConfig, read: Sequence[str | None]) -> None:
+def refuse_column(flag: str, value: str | None) -> None:
+    """Refuses a flag that names a column where no file is read.
+
+    Raises:
+        UsageError: the flag is given.
+    """
+    if value is not None:
+        raise UsageError(f"{flag} {value}: a column is one of a file; name the file with --input")
+
+
+def say_columns(
+    session: Session,
+    path: Path | None,
+    config: LabelledConfig,
+    read: Sequence[str | None],
+    second: str | None = SECOND_COLUMN,
+) -> None:
     """Says which columns of a file are read and which are not, so that a second text is not left out unseen.
 
     Args:
         read: names of the columns that are read.
+        second: which flag of the verb reads another column; None where none does, or where it is given.
     """
     from pretune.text.readers.labelled import field_names
 
@@ -144,7 +163,7 @@ def say_columns(session: Session, path: Path | None, config: LabelledConfig, rea
     used = ", ".join(repr(name) for name in names if name in read)
     if used and others:  # where none is read, the error that follows says which there are
         listed = ", ".join(map(repr, others[:8])) + (", ..." if len(others) > 8 else "")
-        remedy = "" if config.second_column else "; --second-column names the second text of pairs"
+        remedy = f"; {second}" if second and not config.second_column else ""
         session.say(f"{path}: reading {used}; not reading {listed}{remedy}")
 
 

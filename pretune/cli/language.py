@@ -9,9 +9,19 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from pretune.cli.inputs import NO_FLAGS, RowFlags, Rows, TextRow, chunks, columns_of, read_rows, say_columns
+from pretune.cli.inputs import (
+    NO_FLAGS,
+    SECOND_COLUMN,
+    RowFlags,
+    Rows,
+    TextRow,
+    chunks,
+    columns_of,
+    read_rows,
+    say_columns,
+)
 from pretune.cli.loading import OfStep, load_model, unknown_said_once, written
-from pretune.cli.outputs import LINES, TABLES, RowWriter, check_name, open_output, open_rows
+from pretune.cli.outputs import LINES, TABLES, RowWriter, check_name, open_output, open_rows, suffix_of
 from pretune.cli.session import DEFAULT, Common, Session
 from pretune.errors import UsageError
 
@@ -47,7 +57,7 @@ def fill(
         raise UsageError(f"--top {top}: expected at least 1")
     check_name(rows.output)
     loaded = load_model(model, session, step=step)
-    _say_columns(session, rows, loaded, second_column)
+    _say_columns(session, rows, loaded, second_column, SECOND_COLUMN)
     with open_output(rows.output) as file, unknown_said_once(loaded):
         writer = _row_writer(file, rows, as_json)
         for row in read_rows(texts, rows, loaded, second_column):
@@ -206,7 +216,8 @@ def score(
     """
     check_name(rows.output)
     loaded = load_model(model, session, "fp32", step)  # scores are compared, so they are not rounded
-    _say_columns(session, rows, loaded, source_column)
+    source_flag = "--source-column names the source of an encoder-decoder" if loaded.network.has_encoder else None
+    _say_columns(session, rows, loaded, source_column, source_flag)
     total, count = None, 0
     with open_rows(rows.output) as writer, unknown_said_once(loaded):
         for part in chunks(read_rows(texts, rows, loaded, source_column, "source_column")):
@@ -225,14 +236,22 @@ def score(
     written(session, rows.output)
 
 
-def _say_columns(session: Session, rows: RowFlags, loaded: Model, second_column: str | None = None) -> None:
+def _say_columns(
+    session: Session, rows: RowFlags, loaded: Model, second_column: str | None = None, second: str | None = None
+) -> None:
+    """Says which columns are read.
+
+    Args:
+        second: the flag that names the second column, and what it is for; None where the verb has none.
+    """
     config = columns_of(loaded, {"text_column": rows.text_column})
-    say_columns(session, rows.input, config, [config.text_column, second_column, rows.id_column])
+    read = [config.text_column, second_column, rows.id_column]
+    say_columns(session, rows.input, config, read, second if second_column is None else None)
 
 
 def _row_writer(file: IO[str], rows: RowFlags, as_json: bool) -> RowWriter | None:
     """A writer of rows where JSON is asked for, or the file's name says so or says that it is a table; else None."""
-    suffix = "" if rows.output is None else rows.output.suffix
+    suffix = suffix_of(rows.output)
     if suffix in TABLES:
         return RowWriter(file, TABLES[suffix])
     return RowWriter(file, None) if as_json or suffix in LINES else None

@@ -56,6 +56,11 @@ class RowWriter:
             raise DataError(f"this answer has other columns than the first: {error}; write .jsonl instead") from None
 
 
+def suffix_of(output: Path | None) -> str:
+    """The suffix that says in which format is written, in lower case; none for standard output."""
+    return "" if output is None else output.suffix.lower()
+
+
 def check_name(output: Path | None, *also: str) -> None:
     """Refuses a file whose name says another format than what would be written.
 
@@ -65,7 +70,7 @@ def check_name(output: Path | None, *also: str) -> None:
     Raises:
         UsageError: the name ends in the suffix of a format that is not written.
     """
-    if output is not None and output.suffix in _OTHERS and output.suffix not in also:
+    if suffix_of(output) in _OTHERS and suffix_of(output) not in also:
         known = ", ".join((".jsonl", ".csv", *also))
         raise UsageError(f"--output {output}: expected a name that ends in {known} or .tsv")
 
@@ -100,7 +105,7 @@ def open_rows(path: Path | None, columns: Sequence[str] = ()) -> Iterator[RowWri
         CannotCreateError, StorageError: as `open_output`.
     """
     with open_output(path) as file:
-        yield RowWriter(file, None if path is None else TABLES.get(path.suffix), columns)
+        yield RowWriter(file, TABLES.get(suffix_of(path)), columns)
 
 
 def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, object]:

@@ -20,11 +20,12 @@ from pretune.cli.inputs import (
     ids_of,
     read_rows,
     read_task_records,
+    refuse_column,
     say_columns,
 )
 from pretune.cli.language import fill, generate, score
 from pretune.cli.loading import OfStep, load_model, unknown_said_once, written
-from pretune.cli.outputs import check_name, open_rows
+from pretune.cli.outputs import check_name, open_rows, suffix_of
 from pretune.cli.session import DEFAULT, Common
 from pretune.disk import new_file, storage_errors
 from pretune.errors import UsageError
@@ -118,6 +119,13 @@ def predict(
         truncate: which part of a too long text is kept; error refuses it. By default as in training.
     """
     check_name(rows.output)
+    if rows.input is None:
+        refuse_column("--second-column", second_column)
+    elif second:
+        raise UsageError(
+            f"--second {second[0]!r} would not be read beside --input {rows.input}; name the column of the second "
+            "texts with --second-column"
+        )
     loaded = load_model(model, session, step=step)
     from pretune.tasks.task import prediction_fields
 
@@ -184,7 +192,7 @@ def embed(
         normalize: scale each vector to length 1.
     """
     check_name(rows.output, ".npy")
-    is_array = rows.output is not None and rows.output.suffix == ".npy"
+    is_array = suffix_of(rows.output) == ".npy"
     if is_array and rows.id_column is not None:
         raise UsageError(f"--id-column {rows.id_column}: a .npy file has no place for it; write .jsonl or .csv")
     loaded = load_model(model, session, step=step)

@@ -191,6 +191,54 @@ def test_columns_without_a_file_are_refused(
     assert "name the file with --input" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("verb", "flag"),
+    [
+        ("predict", "--second-column"),
+        ("fill", "--second-column"),
+        ("embed", "--second-column"),
+        ("score", "--source-column"),
+    ],
+)
+def test_a_second_column_without_a_file_is_refused(
+    verb: str, flag: str, models: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The text was said to have no such field, or the model to have been trained on pairs."""
+    assert run(verb, models[verb], "the [MASK]", flag, "x") == 64
+    assert f"{flag} x: a column is one of a file; name the file with --input" in capsys.readouterr().err
+
+
+def test_second_texts_beside_a_file_are_refused(
+    models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They were dropped without a word."""
+    (tmp_path / "in.csv").write_text("text\nthe cat\n")
+    assert run("predict", models["predict"], "--input", tmp_path / "in.csv", "--second", "a hat") == 64
+    assert "--second 'a hat' would not be read beside --input" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_only_flags_of_the_verb_are_named_for_columns_that_are_not_read(
+    verb: str, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`generate` and `score` have no --second-column, and named it."""
+    path = tmp_path / "in.csv"
+    pd.DataFrame({"text": texts_of(verb), "other": "x"}).to_csv(path, index=False)
+    assert run(verb, models[verb], "--input", path, "--output", tmp_path / "out.jsonl") == 0
+    message = capsys.readouterr().err
+    assert "reading 'text'; not reading 'other'" in message
+    assert ("--second-column" in message) == (verb not in ("generate", "score"))
+
+
+def test_the_case_of_a_suffix_does_not_matter(models: dict[str, Path], tmp_path: Path) -> None:
+    """`out.CSV` held lines of JSON, where a file of that name is read as a table."""
+    assert run("predict", models["predict"], "the cat", "--output", tmp_path / "out.CSV") == 0
+    assert pd.read_csv(tmp_path / "out.CSV")["text"].tolist() == ["the cat"]
+    assert run("embed", models["embed"], "the cat", "--output", tmp_path / "out.NPY") == 0
+    assert np.load(tmp_path / "out.NPY").shape == (1, 32)
+    assert run("predict", models["predict"], "the cat", "--output", tmp_path / "out.PARQUET") == 64
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_file_among_the_texts_is_refused(
     verb: str, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
