@@ -51,7 +51,7 @@ def stated_options(model: LanguageModel, options: GenerateOptions) -> dict[str, 
 def _defaults(stated: GenerationFields, given: Mapping[str, Any]) -> dict[str, Any]:
     """What the files say, as far as the user says nothing that stands against it."""
     fields = {name: value for name, value in stated.fields.items() if value is not None}
-    out = {ours: fields[theirs] for theirs, ours in _ALWAYS.items() if theirs in fields and ours not in given}
+    out = {ours: fields[theirs] for theirs, ours in _ALWAYS.items() if theirs in fields}
     if isinstance(out.get("stop"), str):
         out["stop"] = (out["stop"],)
     if "min_new_tokens" in given:
@@ -71,7 +71,7 @@ def _defaults(stated: GenerationFields, given: Mapping[str, Any]) -> dict[str, A
         out["beams"] = 1
         out |= {"temperature": float(fields.get("temperature", 1.0)), "top_k": fields.get("top_k", _TOP_K)}
         out |= {name: fields[name] for name in ("top_p", "min_p") if name in fields}
-    return out
+    return {name: value for name, value in out.items() if name not in given}
 
 
 def stated_constraints(model: LanguageModel) -> GenerationConstraints:

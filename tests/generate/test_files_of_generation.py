@@ -12,6 +12,7 @@ import transformers
 from tinymodels import byte_tokenizer, save_gpt2
 
 import pretune
+from pretune.cli import main
 from pretune.errors import DataError
 from pretune.interop.huggingface import load_model, save_model
 from pretune.models.generation_fields import GENERATION_FIELDS
@@ -216,3 +217,17 @@ def test_a_continuation_begins_with_its_space(options: Any, kind: Any, tmp_path:
         first = model.tokenizer.token(actual.tokens[0])
         begins_word = {"wordpiece": first.isalnum(), "unigram": first[0] == "▁", "bpe": first[0] == "Ġ"}[kind]
         assert actual.text.startswith(" ") == begins_word
+
+
+def test_only_what_the_files_decide_is_said_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file's temperature was said while the flag's was used."""
+    path = folder(tmp_path, {"do_sample": True, "temperature": 0.5, "top_p": 0.9, "repetition_penalty": 1.2})
+    words = ["generate", str(path), "a hat", "--max-new-tokens", "1", "--device", "cpu", "--no-allocator"]
+    for flags, expected in (
+        ([], "repetition_penalty 1.2, temperature 0.5, top_k 50, top_p 0.9"),
+        (["--temperature", "0.7", "--top-k", "3"], "repetition_penalty 1.2, top_p 0.9"),
+        (["--temperature", "0", "--repetition-penalty", "1"], None),
+    ):
+        assert main([*words, *flags]) == 0
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("decoding as")]
+        assert lines == ([] if expected is None else [f"decoding as the model's files say: {expected}"])
