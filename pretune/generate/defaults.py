@@ -67,10 +67,11 @@ def _defaults(stated: GenerationFields, given: Mapping[str, Any]) -> dict[str, A
         )
     if "beams" not in given and not given.get("temperature"):
         out["beams"] = beams
-    if samples and given.get("temperature") != 0 and given.get("beams", 1) == 1:
+    draws = given["temperature"] != 0 if "temperature" in given else samples
+    if draws and given.get("beams", 1) == 1:
         out["beams"] = 1
-        out |= {"temperature": float(fields.get("temperature", 1.0)), "top_k": fields.get("top_k", _TOP_K)}
-        out |= {name: fields[name] for name in ("top_p", "min_p") if name in fields}
+        out |= {"temperature": float(fields.get("temperature", 1.0)), "top_k": _TOP_K} if samples else {}
+        out |= {name: fields[name] for name in ("top_k", "top_p", "min_p") if name in fields}
     return {name: value for name, value in out.items() if name not in given}
 
 

@@ -14,6 +14,7 @@ from tinymodels import byte_tokenizer, save_gpt2
 import pretune
 from pretune.cli import main
 from pretune.errors import DataError
+from pretune.generate.defaults import resolve_options
 from pretune.interop.huggingface import load_model, save_model
 from pretune.models.generation_fields import GENERATION_FIELDS
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -231,3 +232,15 @@ def test_only_what_the_files_decide_is_said_of_them(tmp_path: Path, capsys: pyte
         assert main([*words, *flags]) == 0
         lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("decoding as")]
         assert lines == ([] if expected is None else [f"decoding as the model's files say: {expected}"])
+
+
+def test_a_flag_that_samples_leaves_the_rest_to_the_file(tmp_path: Path) -> None:
+    """`--temperature` left out the file's top_k, top_p and min_p where it has no do_sample."""
+    path = folder(tmp_path, {"top_k": 7, "top_p": 0.5, "min_p": 0.01})
+    model = pretune.load(path, device="cpu", precision="fp32").network
+    network = transformers.AutoModelForCausalLM.from_pretrained(path)
+    fields = network._prepare_generation_config(None, do_sample=True, temperature=0.7)[0]
+    config = resolve_options(model, {"temperature": 0.7})
+    assert (config.top_k, config.top_p, config.min_p) == (fields.top_k, fields.top_p, fields.min_p) == (7, 0.5, 0.01)
+    assert resolve_options(model, {"temperature": 0.7, "top_k": 3}).top_k == 3
+    assert resolve_options(model, {}).temperature == 0
