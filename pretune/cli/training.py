@@ -125,7 +125,8 @@ def _train(verb: Verb, args: tuple[str, ...], session: Session) -> None:
         session.say(f"report: {recipe.output}/report.html")
     vocabulary = model.tokenizer.vocabulary
     mask = "[MASK]" if vocabulary.mask is None else model.tokenizer.token(vocabulary.mask)
-    session.say("next:\n" + "\n".join(f"  {line}" for line in next_commands(recipe.output, model.abilities, mask)))
+    lines = next_commands(recipe.output, model.abilities, mask, recipe.data.columns.second_column is not None)
+    session.say("next:\n" + "\n".join(f"  {line}" for line in lines))
 
 
 def _intention(verb: Verb, recipe: Recipe) -> str:

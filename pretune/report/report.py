@@ -192,16 +192,19 @@ def _data_stats(run: RunFiles) -> str:
 
 
 def _next(run: RunFiles) -> str:
-    lines = next_commands(str(run.path), set(run.abilities.values()))
+    columns = tomllib.loads(run.recipe).get("data", {}).get("columns", {})
+    is_paired = columns.get("second_column") is not None
+    lines = next_commands(str(run.path), set(run.abilities.values()), run.mask, is_paired)
     return f'<h2>Next commands</h2><div class="card"><pre>{escape(chr(10).join(lines))}</pre></div>'
 
 
-def next_commands(model: str, abilities: Collection[str], mask: str = "[MASK]") -> list[str]:
+def next_commands(model: str, abilities: Collection[str], mask: str, is_paired: bool) -> list[str]:
     """Returns the commands that use a model.
 
     Args:
         abilities: of `generate`, `fill`, `classify`.
         mask: the mask token of its tokenizer.
+        is_paired: it was trained on pairs of texts.
     """
     lines = []
     if "generate" in abilities:
@@ -209,7 +212,8 @@ def next_commands(model: str, abilities: Collection[str], mask: str = "[MASK]") 
     if "fill" in abilities:
         lines.append(f'pretune fill {model} "The function returns a {mask}."')
     if "classify" in abilities:
-        lines.append(f'pretune predict {model} "a text to label"')
+        second = ' --second "its second text"' if is_paired else ""
+        lines.append(f'pretune predict {model} "a text to label"{second}')
     else:
         fields = "--task classification --data.train labelled.csv --budget.epochs 3"
         lines.append(f"pretune finetune --model.init {model} {fields}")

@@ -28,6 +28,7 @@ class RunFiles:
         data_stats: documents and tokens read, used, truncated ...
         facts: how the run was made and how it ended: `run.json`.
         samples: prompts and the model's outputs.
+        mask: the mask token of the tokenizer.
     """
 
     path: Path
@@ -36,6 +37,7 @@ class RunFiles:
     data_stats: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     samples: list[dict[str, Any]] = field(default_factory=list)
+    mask: str = "[MASK]"
 
     def names(self, prefix: str = "") -> list[str]:
         """Returns the metrics that begin with a prefix, in the order in which they first appear."""
@@ -132,7 +134,14 @@ def read_run(path: Path) -> RunFiles:
         _read_json(path / "data_stats.json", {}),
         _read_json(path / "run.json", {}),
         _read_json(path / "samples.json", []),
+        _mask_token(_read_json(path / "tokenizer_config.json", {})),
     )
+
+
+def _mask_token(settings: dict[str, Any]) -> str:
+    token = settings.get("mask_token")
+    token = token.get("content") if isinstance(token, dict) else token
+    return token if isinstance(token, str) else RunFiles.mask
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,18 @@ def test_a_trained_model_of_pairs_reads_both(pairs: Path, tmp_path: Path, capsys
     assert [row["label"] for row in rows] == [prediction.label for prediction in expected]
     assert run("predict", pairs / "run", "cat", "--second", "dog") == 0
     assert json.loads(capsys.readouterr().out)["second"] == "dog"
+
+
+def test_the_next_command_of_a_model_of_pairs_gives_both_texts(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It gave a single text, which the model refuses."""
+    names = ("--data.columns.text_column", "s1", "--data.columns.second_column", "s2", "--data.columns.label_column")
+    data = ("--data.train", pairs / "pairs.tsv", "--data.tokenizer", pairs / "tokenizer", *names, "y")
+    flags = ("--model.size", "tiny", "--data.length", 16, "--budget.steps", 1, "--track.report", "false")
+    assert run("finetune", "--task", "classification", *data, *flags, "--output", tmp_path / "run") == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  pretune predict")]
+    assert run(*shlex.split(line)[1:]) == 0
 
 
 @pytest.mark.parametrize("words", [["cat"], ["cat", "dog", "--second", "hat"]])
