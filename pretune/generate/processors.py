@@ -7,7 +7,7 @@ repetition penalty; Paulus et al. 2017 (arXiv 1705.04304) for n-grams that come 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -63,19 +63,7 @@ class LogitsProcessor:
             scores = scores.clone()
             for row, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
                 self._change(scores[row], prompt, text)
-        first = self.constraints.first
-        begins = [n for n, (p, text) in enumerate(zip(prompts, texts, strict=True)) if not text and len(p.begun) == 1]
-        scores = apply_constraints(scores, replace(self.constraints, first=None), texts, limits)
-        if first is not None and begins:  # as transformers, not after a prompt of several tokens
-            scores = scores.clone()
-            scores[begins] = -torch.inf
-            scores[begins, first] = 0.0
-        if self.constraints.suppressed_first:
-            rows = [n for n, (p, text) in enumerate(zip(prompts, texts, strict=True)) if len(text) == self._first(p)]
-            scores = scores.clone()
-            for token in self.constraints.suppressed_first:
-                scores[rows, token] = -torch.inf
-        return scores
+        return apply_constraints(scores, self.constraints, [len(prompt.begun) for prompt in prompts], texts, limits)
 
     def _change(self, scores: Tensor, prompt: Prompt, text: Sequence[int]) -> None:
         """Changes the scores of one row in place. Shape: scores: (V,)"""
@@ -89,10 +77,6 @@ class LogitsProcessor:
         if len(text) < config.min_new_tokens or len(history) < config.min_length:
             banned |= self.ends
         scores[sorted(banned)] = -torch.inf
-
-    def _first(self, prompt: Prompt) -> int:
-        """The number of the token that `suppressed_first` is about."""
-        return 1 if self.constraints.first is not None and len(prompt.begun) <= 1 else 0
 
 
 def _repeats(source: Sequence[int], history: Sequence[int], size: int) -> Iterator[int]:

@@ -47,29 +47,40 @@ def sample(logits: Tensor, config: GenerateConfig, draws: Sequence[Draw], step: 
 
 
 def apply_constraints(
-    scores: Tensor, constraints: GenerationConstraints, texts: Sequence[Sequence[int]], limits: Sequence[int]
+    scores: Tensor,
+    constraints: GenerationConstraints,
+    begun: Sequence[int],
+    texts: Sequence[Sequence[int]],
+    limits: Sequence[int],
 ) -> Tensor:
     """Sets scores to -inf for tokens that the constraints forbid now; a token that must come has 0.
 
     Args:
+        begun: number of tokens before each text: of the prompt, or 1, the token with which a decoder begins. As in
+            transformers, the first token of a text is not forced after a prompt of several.
         texts: the tokens generated before.
         limits: maximal number of tokens of each row's text.
 
     Shape:
-        scores: (N, V) logits or log probabilities; texts, limits: N; return: (N, V)
+        scores: (N, V) logits or log probabilities; begun, texts, limits: N; return: (N, V)
     """
     if constraints == GenerationConstraints():
         return scores
     scores = scores.clone()
+    is_forced = [constraints.first is not None and before == 1 for before in begun]
     for *begun, token in constraints.bad_words:
         rows = [n for n, text in enumerate(texts) if not begun or list(text[-len(begun) :]) == begun]
         scores[rows, token] = -torch.inf
     if constraints.first is not None:
-        _force(scores, [n for n, text in enumerate(texts) if not text], [constraints.first])
+        _force(scores, [n for n, text in enumerate(texts) if is_forced[n] and not text], [constraints.first])
     if constraints.last:
         _force(scores, [n for n, text in enumerate(texts) if len(text) == limits[n] - 1], constraints.last)
     if constraints.suppressed:
         scores[:, list(constraints.suppressed)] = -torch.inf
+    if constraints.suppressed_first:
+        rows = [n for n, text in enumerate(texts) if len(text) == int(is_forced[n])]
+        for token in constraints.suppressed_first:
+            scores[rows, token] = -torch.inf
     return scores
 
 

@@ -163,7 +163,7 @@ def test_text_is_the_same_without_a_cache(pair: Pair) -> None:
             else:
                 batch = ragged([[*run.tolist(), *built]])
             logits = model.heads["clm"](model(batch).last_hidden_state[-1:])
-            built.append(int(apply_constraints(logits, constraints, [built], [NEW]).argmax()))
+            built.append(int(apply_constraints(logits, constraints, [1], [built], [NEW]).argmax()))
         assert built == expected
 
 

@@ -50,12 +50,12 @@ def test_keys_name_prompt_and_repetition() -> None:
 def test_words_that_are_forbidden_and_tokens_that_must_come() -> None:
     constraints = GenerationConstraints(first=4, last=(1, 3), bad_words=((5,), (2, 0), (0, 2, 1)))
     texts, limits = [[], [7, 2], [0, 2], [9, 9]], [8, 8, 8, 3]
-    actual = apply_constraints(torch.full((4, 6), 0.5), constraints, texts, limits)
+    actual = apply_constraints(torch.full((4, 6), 0.5), constraints, [1] * 4, texts, limits)
     allowed = [torch.isfinite(row).nonzero().flatten().tolist() for row in actual]
     assert allowed == [[4], [1, 2, 3, 4], [2, 3, 4], [1, 3]]
     assert actual[0, 4] == 0 == actual[3, 1] == actual[3, 3]
     scores = torch.full((1, 6), 0.5)
-    assert apply_constraints(scores, GenerationConstraints(), [[]], [8]) is scores
+    assert apply_constraints(scores, GenerationConstraints(), [1], [[]], [8]) is scores
 
 
 def test_min_p_is_that_of_transformers() -> None:
