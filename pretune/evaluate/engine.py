@@ -158,18 +158,6 @@ def predict_examples(
     return predictions
 
 
-def evaluate_examples(
-    model: LanguageModel,
-    task: Task[ExampleT, RowAnswerT, PredictionT],
-    examples: Sequence[ExampleT],
-    rows: Sequence[Encoded],
-    tokenizer: Tokenizer,
-    budget: int = BUDGET,
-) -> dict[str, float]:
-    """The task's scores on labelled examples; see `predict_examples` and `Task.score`."""
-    return task.score(predict_examples(model, task, examples, rows, tokenizer, budget), examples)
-
-
 def evaluate_store(
     model: LanguageModel,
     objective: Objective,

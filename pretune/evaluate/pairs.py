@@ -12,13 +12,12 @@ import torch.nn.functional as F
 from pretune.errors import DataError
 from pretune.evaluate.embed import embed_texts
 from pretune.evaluate.engine import predict_examples
+from pretune.evaluate.recorded import TASK_POOLINGS
 from pretune.models.model import LanguageModel
 from pretune.tasks.task import ExampleT, PredictionT, RowAnswerT, Task
 from pretune.tasks.vector_task import PairExample, VectorTask
 from pretune.text.samples.rows import Encoded
 from pretune.text.tokenizer.tokenizer import Tokenizer
-
-TASK_POOLINGS = ("mean", "cls")
 
 
 def predict_by_modules(

@@ -18,6 +18,8 @@ from pretune.objectives.objective import Objective
 from pretune.tasks.task import AnyTask, Task
 from pretune.text.tokenizer.vocabulary import Vocabulary
 
+TASK_POOLINGS = ("mean", "cls")  # that a task on vectors computes itself
+
 
 def trained_task(
     model: LanguageModel,
@@ -49,7 +51,7 @@ def trained_task(
         if "labels" in task_class.Config.model_fields:
             own["labels"] = tuple(model.labels)
         vectors = model.vectors
-        if "pooling" in task_class.Config.model_fields and vectors is not None and vectors.pooling in ("mean", "cls"):
+        if "pooling" in task_class.Config.model_fields and vectors is not None and vectors.pooling in TASK_POOLINGS:
             own["pooling"] = vectors.pooling
         config = own | dict(overrides or {}) | dict(fields)
         built = task_class(validate(task_class.Config, config, f"task.{name or 'classification'}"), vocabulary)

@@ -47,7 +47,7 @@ def draw_samples(model: Model, recipe: Recipe, abilities: Collection[str], data:
 
     Args:
         abilities: what the model was trained for: `fill`, `generate`, `classify`.
-        data: examples data in memory, where the recipe names no file.
+        data: labelled data in memory, where the recipe names no file.
     """
     draw = Draw(recipe.seed).at("report")
     if recipe.task:

@@ -10,7 +10,7 @@ import torch
 from test_run import task_recipe
 
 from pretune.draw import Draw
-from pretune.evaluate.engine import evaluate_examples, run_batches
+from pretune.evaluate.engine import predict_examples, run_batches
 from pretune.objectives.root_module import SharedForward
 from pretune.runtime.distributed import Distributed
 from pretune.runtime.precision import Precision
@@ -41,7 +41,8 @@ def test_one_pass_of_the_root_gives_loss_and_scores(components):
     assert len(calls) == len(passes) == len(validation.data.batches) > 5
     assert root.training
     rows = parts.held_out[0][0].rows
-    wanted = evaluate_examples(parts.model, parts.objective, parts.examples, rows, parts.tokenizer)
+    predictions = predict_examples(parts.model, parts.objective, parts.examples, rows, parts.tokenizer)
+    wanted = parts.objective.score(predictions, parts.examples)
     assert {name: actual[name] for name in wanted} == pytest.approx(wanted)
     view, total = parts.held_out[0][0], 0.0
     for n in range(len(view)):
