@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pretune.cli.loading import OfStep, parse_step
+from pretune.cli.loading import OfStep, load_model
 from pretune.cli.session import DEFAULT, Common
 from pretune.errors import UsageError
 
@@ -39,12 +39,8 @@ def export(
     """
     if max_shard_gb <= 0:
         raise UsageError(f"--max-shard-gb {max_shard_gb}: expected more than 0")
-    session.start()
     session.say(f"exporting {model} for transformers -> {output}")
-    from pretune import api
-
-    chosen = parse_step(step)
-    loaded = api.load(model, device=session.device or "cpu", precision="fp32", step=chosen)
+    loaded = load_model(model, session, "fp32", step, device="cpu")
     result = loaded.export(output, format=format, max_shard_bytes=max(1, int(max_shard_gb * 1e9)), pooling=pooling)
     cost = f"; rounding to {format} changes outputs by {result.difference:.1e} of their size"
     cost = "" if format == "fp32" else cost

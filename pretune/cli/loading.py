@@ -22,26 +22,31 @@ OfStep = Annotated[
 
 
 def load_model(
-    path: Path, session: Session, precision: Literal["auto", "fp32"] = "auto", step: str | None = None
+    path: Path,
+    session: Session,
+    precision: Literal["auto", "fp32"] = "auto",
+    step: str | None = None,
+    device: Literal["auto", "cpu"] = "auto",
 ) -> Model:
     """Loads a model, after the process is set up for it.
 
     Args:
         precision: the verb's own default.
         step: what `--step` says.
+        device: the verb's own default.
 
     Raises:
         UsageError: `--step` says neither best, last nor a number.
     """
-    chosen = parse_step(step)
+    chosen = _parse_step(step)
     session.start()
     session.say(f"loading {path}")
     from pretune import api
 
-    return api.load(path, device=session.device or "auto", precision=session.precision or precision, step=chosen)
+    return api.load(path, device=session.device or device, precision=session.precision or precision, step=chosen)
 
 
-def parse_step(text: str | None) -> Literal["best", "last"] | int | None:
+def _parse_step(text: str | None) -> Literal["best", "last"] | int | None:
     """What `--step` says.
 
     Raises:

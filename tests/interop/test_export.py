@@ -90,6 +90,17 @@ def test_a_configuration_that_does_not_say_all(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_the_verb_reads_in_the_precision_that_is_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The flag was dropped without a word; whatever it says, the weights that are written are not rounded."""
+    save_bert(tmp_path / "model", word_tokenizer())
+    for precision in ("bf16", "fp32"):
+        words = ["export", str(tmp_path / "model"), str(tmp_path / precision), "--precision", precision]
+        assert main([*words, "--no-allocator"]) == 0
+        assert f"precision: {precision} (as chosen)" in capsys.readouterr().err
+    actual, expected = (load_file(tmp_path / name / "model.safetensors") for name in ("bf16", "fp32"))
+    assert all(torch.equal(actual[name], tensor) for name, tensor in expected.items())
+
+
 def test_verb_and_library(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_bert(tmp_path / "model", word_tokenizer())
     assert main(["export", str(tmp_path / "model"), str(tmp_path / "out")]) == 0
