@@ -8,11 +8,12 @@ is made from the same tables. Files that are handed on whole travel with their m
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from pretune.disk import write_synced
 from pretune.errors import DataError
@@ -20,6 +21,36 @@ from pretune.errors import DataError
 Name = Literal["done", "handed on", "refused", "no effect"]
 CARRIED_LIMIT = 4 << 20
 """Bytes of one file that is handed on whole."""
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # half of an escaped pair
+
+
+def parse_json(raw: bytes, where: str) -> Any:
+    """Parses strict JSON.
+
+    Args:
+        where: the file, for messages.
+
+    Raises:
+        DataError: not UTF-8, not JSON, NaN or Infinity, nested too deep, or with a lone surrogate, which no text has.
+    """
+
+    def refuse(word: str) -> NoReturn:
+        raise ValueError(f"{word} is not JSON")
+
+    try:
+        value = json.loads(raw.decode("utf-8"), parse_constant=refuse)
+        if _SURROGATE.search(raw):
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise DataError(f"{where}: nested too deep to be what it should be") from None
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where}: a lone surrogate, U+{ord(error.object[error.start]):04X}, which no text has; correct the "
+            "token or text that holds it"
+        ) from None
+    except ValueError as error:
+        raise DataError(f"{where}: not valid JSON: {error}") from None
+    return value
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ and nothing that runs.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import pickle
@@ -17,11 +16,12 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from pretune import field_table
 from pretune.errors import DataError, MissingInputError
 
 JSON_LIMIT = 8 << 20
@@ -101,21 +101,12 @@ def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
 
 
 def parse_json(raw: bytes, where: str) -> dict[str, Any]:
-    """Parses strict JSON.
+    """Parses strict JSON that is one object.
 
     Raises:
-        DataError: not UTF-8, not JSON, NaN or Infinity, nested too deep, or not an object.
+        DataError: what `field_table.parse_json` refuses, or not an object.
     """
-
-    def refuse(word: str) -> NoReturn:
-        raise ValueError(f"{word} is not JSON")
-
-    try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=refuse)
-    except RecursionError:
-        raise DataError(f"{where}: nested too deep to be what it should be") from None
-    except ValueError as error:
-        raise DataError(f"{where}: not valid JSON: {error}") from None
+    value = field_table.parse_json(raw, where)
     if not isinstance(value, dict):
         raise DataError(f"{where}: expected a JSON object, got {type(value).__name__}")
     return value

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
-from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken
 
 from pretune.errors import DataError
-from pretune.text.tokenizer.sources import ATTRIBUTES, SpecialTokens, StatedToken
+from pretune.text.tokenizer.sources import ATTRIBUTES, SpecialTokens, StatedToken, content_of
 
 _ORDER = {name: n for n, name in enumerate(ATTRIBUTES)}
 
@@ -44,22 +43,24 @@ def add_tokens(
     named = {name: both[name] for name in sorted(both, key=lambda name: _ORDER.get(name, len(_ORDER)))}
     extra = tokens.extra if "extra_special_tokens" in tokens.values else control or tokens.additional
     wanted: list[str | AddedToken] = [entry.token for entry in tokens.stated]
-    contents = {_content(token) for token in (*wanted, *backend.get_added_tokens_decoder().values())}
+    contents = {content_of(token) for token in (*wanted, *backend.get_added_tokens_decoder().values())}
     for token in (*named.values(), *(extra or ())):  # one text with other flags a second time has the last ones
-        if token is not None and _content(token) and _content(token) not in contents and token not in wanted:
+        if token is not None and content_of(token) and content_of(token) not in contents and token not in wanted:
             wanted.append(token)
-    stated = {_content(token) for token in (*tokens.named.values(), *(extra or ()), *(e.token for e in tokens.stated))}
-    by_class = {_content(token) for token in roles.values() if token is not None} - stated
+    stated = {
+        content_of(token) for token in (*tokens.named.values(), *(extra or ()), *(e.token for e in tokens.stated))
+    }
+    by_class = {content_of(token) for token in roles.values() if token is not None} - stated
     wanted = _without_strangers(backend, wanted, by_class)
-    special = {_content(token) for token in named.values() if token is not None}
+    special = {content_of(token) for token in named.values() if token is not None}
     if wanted:
         backend.add_tokens([_flagged(token, special) for token in wanted])
     if again:
         known = backend.get_vocab(with_added_tokens=True)
-        names = dict.fromkeys((*special, *map(_content, extra or ())))
+        names = dict.fromkeys((*special, *map(content_of, extra or ())))
         backend.add_tokens([AddedToken(name, special=True) for name in names if name in known])
     check_ids(backend, tokens.stated)
-    present = {name: None if token is None else _content(token) for name, token in named.items()}
+    present = {name: None if token is None else content_of(token) for name, token in named.items()}
     return {
         name: text
         for name, text in present.items()
@@ -101,8 +102,8 @@ def _without_strangers(
     kept: list[str | AddedToken] = []
     counted = False
     for token in reversed(wanted):
-        is_new = backend.token_to_id(_content(token)) is None
-        if counted or not (is_new and _content(token) in by_class):
+        is_new = backend.token_to_id(content_of(token)) is None
+        if counted or not (is_new and content_of(token) in by_class):
             kept.append(token)
             counted |= is_new
     return kept[::-1]
@@ -114,7 +115,3 @@ def _flagged(token: str | AddedToken, special: Container[str]) -> AddedToken:
         return AddedToken(token, special=True)
     token.special = token.special or token.content in special
     return token
-
-
-def _content(token: Any) -> str:
-    return token.content if isinstance(token, AddedToken) else str(token)

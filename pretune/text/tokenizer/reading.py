@@ -24,7 +24,7 @@ from pretune.text.tokenizer.classes import CLASSES, ClassRules, Parts, set_begin
 from pretune.text.tokenizer.folder import transformer_folder
 from pretune.text.tokenizer.gguf import read_gguf_tokenizer
 from pretune.text.tokenizer.marian import LIMITS, SOURCE, read_marian
-from pretune.text.tokenizer.sources import SpecialTokens, StatedToken, TokenizerFiles, parse_json
+from pretune.text.tokenizer.sources import SpecialTokens, StatedToken, TokenizerFiles, read_json
 from pretune.text.tokenizer.template import read_templates
 from pretune.text.tokenizer.vocabulary import stages
 from pretune.text.tokenizer.vocabulary_files import (
@@ -220,7 +220,7 @@ class _Reader:
                 "PreTrainedTokenizerFast as tokenizer_class, where tokenizer.json is to be read"
             )
         tokens = SpecialTokens.read(self.files)
-        backend = read_marian(folder, parse_json(folder / "vocab.json"), tokens.values | tokens.named)
+        backend = read_marian(folder, read_json(folder / "vocab.json"), tokens.values | tokens.named)
         special = {*map(str, (*tokens.named.values(), *(tokens.extra or tokens.additional or ())))}
         tokens.stated = [_of_marian(entry, special) for entry in tokens.stated]
         self.files.notes.append(f"{folder}: {LIMITS}")
@@ -249,7 +249,7 @@ class _Reader:
         if layout is None or self.file is not None:
             return
         known = backend.get_vocab(with_added_tokens=True)
-        others: dict[str, Any] = {"vocab.txt": read_lines, "vocab.json": parse_json}
+        others: dict[str, Any] = {"vocab.txt": read_lines, "vocab.json": read_json}
         if has_ids_of_model_file:
             others |= dict.fromkeys(sentencepiece.FILE_NAMES, sentencepiece.read_ids)
         for name, read in others.items():
@@ -343,7 +343,7 @@ def _say_frame(backend: tokenizers.Tokenizer) -> None:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    content = parse_json(path)
+    content = read_json(path)
     if not isinstance(content, dict):
         raise DataError(f"{path}: not a tokenizer.json: no field 'model'")
     return content

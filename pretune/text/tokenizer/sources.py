@@ -9,8 +9,7 @@ Source: huggingface/transformers 5.23, tokenization_utils_base.py, `_from_pretra
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 from tokenizers import AddedToken
 
 from pretune.errors import DataError
-from pretune.field_table import check_fields, shown_value
+from pretune.field_table import check_fields, parse_json, shown_value
 from pretune.text.tokenizer.file_fields import TOKENIZER_TABLES
 
 ATTRIBUTES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -90,22 +89,19 @@ def parse_object(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
-    content = parse_json(path)
+    content = read_json(path)
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content
 
 
-def parse_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
     """Parses a JSON file.
 
     Raises:
-        DataError: not JSON.
+        DataError: not strict JSON.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from None
+    return parse_json(path.read_bytes(), str(path))
 
 
 @dataclass(frozen=True)
@@ -144,7 +140,8 @@ class SpecialTokens:
         """Joins the files.
 
         Raises:
-            DataError: a token that is neither a text nor an object with its content, or an id that is no number.
+            DataError: a token that is neither a text nor an object with its content, an id that is no number, or one
+                id of two tokens.
         """
         where = files.folder / "tokenizer_config.json"
         values = dict(files.settings)
@@ -159,8 +156,7 @@ class SpecialTokens:
         else:
             out.merge(files)
             stated = [*out.added(files), *_of_layout(files)]
-        last = {entry.id: entry for entry in stated}  # a later file goes before an earlier one
-        out.stated = [last[number] for number in sorted(last)]
+        out.stated = _each_its_own(stated)
         out._name(where)
         return out
 
@@ -191,9 +187,9 @@ class SpecialTokens:
     def added(self, files: TokenizerFiles) -> list[StatedToken]:
         """The tokens of added_tokens.json; those that are named or extra special tokens are special."""
         where = files.folder / "added_tokens.json"
-        special = {_content(self.values[name]) for name in ATTRIBUTES if self.values.get(name)}
+        special = {content_of(self.values[name]) for name in ATTRIBUTES if self.values.get(name)}
         extra = self.values.get("extra_special_tokens")
-        special |= {_content(token) for token in (extra if isinstance(extra, list) else [])}
+        special |= {content_of(token) for token in (extra if isinstance(extra, list) else [])}
         out = []
         for content, number in files.added.items():
             is_special = content in special
@@ -210,7 +206,7 @@ class SpecialTokens:
                 value = _token(where, name, value, special=name in ATTRIBUTES)
             if value is None or isinstance(value, str | AddedToken):
                 known = name in ATTRIBUTES and value is not None
-                self.named[name] = by_content.get(_content(value), value) if known else value
+                self.named[name] = by_content.get(content_of(value), value) if known else value
             elif name in ATTRIBUTES:
                 raise DataError(
                     f"{where}: field {name!r} = {shown_value(value)}: expected a text or an object with its content"
@@ -230,6 +226,24 @@ class SpecialTokens:
         if not isinstance(tokens, list):
             raise DataError(f"{where}: field {name!r} = {shown_value(tokens)}: expected a list or an object of tokens")
         return [_special(where, name, value) for value in tokens]
+
+
+def _each_its_own(stated: Sequence[StatedToken]) -> list[StatedToken]:
+    """Sorts tokens by their ids; of one that several files state, a later file goes before an earlier one.
+
+    Raises:
+        DataError: two tokens have one id.
+    """
+    last: dict[int, StatedToken] = {}
+    for entry in stated:
+        other = last.get(entry.id)
+        if other is not None and other.token.content != entry.token.content:
+            raise DataError(
+                f"{entry.where}: {entry.token.content!r} = {entry.id}: {other.token.content!r} has this id in "
+                f"{other.where}; give each token an id of its own, or remove the file that is not the model's"
+            )
+        last[entry.id] = entry
+    return [last[number] for number in sorted(last)]
 
 
 def _of_layout(files: TokenizerFiles) -> Iterator[StatedToken]:
@@ -273,7 +287,8 @@ def _token(where: Path, name: str, value: object, special: bool | None = None) -
     return AddedToken(content, **(flags if special is None or "__type" in value else flags | {"special": special}))
 
 
-def _content(token: object) -> str:
+def content_of(token: object) -> str:
+    """The text of a token in any form that files have."""
     if isinstance(token, Mapping):
         return str(token.get("content"))
     return token.content if isinstance(token, AddedToken) else str(token)

@@ -270,6 +270,11 @@ def test_the_end_token_beside_a_sentencepiece_model(vocabularies: Vocabularies, 
             {"tokenizer_class": "GPT2Tokenizer"},
             r"GPT2Tokenizer is named, .* vocab\.json is here",
         ),
+        (
+            "added_tokens.json",
+            {"dog": 16, "aspirin": 16},
+            r"added_tokens\.json: 'aspirin' = 16: 'dog' has this id in .*added_tokens\.json; give each token",
+        ),
         ("special_tokens_map.json", {"cls_token": {"content": 5}}, "expected an object with the token's 'content'"),
     ],
 )
@@ -278,6 +283,31 @@ def test_what_would_be_read_otherwise_is_refused(name: str, content: Any, messag
     (tmp_path / name).write_text(json.dumps(content))
     with pytest.raises((DataError, MissingInputError), match=message):
         Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json"])
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b'{"a": ' + b"[" * 200_000, "nested too deep"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "not valid JSON"),
+        (b'{"model_max_length": NaN}', "NaN is not JSON"),
+        (b'{"added_tokens_decoder": {"16": {"content": "\\ud800"}}}', r"a lone surrogate, U\+D800"),
+        (b'{"\\udc00": "\\ud83d\\ude00"}', r"a lone surrogate, U\+DC00"),
+    ],
+    ids=["deep", "long", "nan", "value", "name"],
+)
+def test_json_that_is_none_is_refused(name: str, raw: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join(BERT) + "\n")
+    (tmp_path / name).write_bytes(raw)
+    with pytest.raises(DataError, match=rf"{name}: .*{message}"):
+        Tokenizer.load(tmp_path)
+
+
+def test_an_escaped_pair_of_surrogates_is_a_character(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join(BERT) + "\n")
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"\U0001f600": 16}))
+    assert Tokenizer.load(tmp_path).encode("the \U0001f600").tolist()[-1] == 16
 
 
 def test_unknown_fields_are_said(tmp_path: Path) -> None:
