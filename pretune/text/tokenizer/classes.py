@@ -16,6 +16,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from pretune.errors import DataError
+from pretune.text.tokenizer.sources import content_of
 
 Vocab = dict[str, int] | list[tuple[str, float]]
 Merges = list[tuple[str, str]]
@@ -61,7 +62,7 @@ class Parts:
         token = self.values.get(f"{role}_token")
         if token is None:
             raise DataError(f"{self.where}: {role}_token is null, and the tokenizer's class needs it; name the token")
-        return token.content if isinstance(token, AddedToken) else str(token)
+        return content_of(token)
 
     def flag(self, name: str, default: bool) -> bool:
         """A value of the settings; null is False, as the class has it."""
@@ -108,10 +109,14 @@ def _template(backend: tokenizers.Tokenizer, single: str, pair: str, tokens: Seq
         raise DataError(f"the special tokens {sorted(dict(tokens))} cannot stand around a text: {error}") from None
 
 
-def set_begin_end(backend: tokenizers.Tokenizer, parts: Parts, bos: bool, eos: bool) -> None:
-    """Sets the template of `add_bos_token` and `add_eos_token`; a token that is null is left out."""
-    first = parts.name("bos") if bos and parts.values.get("bos_token") is not None else None
-    last = parts.name("eos") if eos and parts.values.get("eos_token") is not None else None
+def set_begin_end(backend: tokenizers.Tokenizer, values: Mapping[str, Any]) -> None:
+    """Sets the template of `add_bos_token` and `add_eos_token`; a token that is null is left out.
+
+    Args:
+        values: the settings.
+    """
+    wanted = (values.get(f"{role}_token") if values.get(f"add_{role}_token") else None for role in ("bos", "eos"))
+    first, last = (None if token is None else content_of(token) for token in wanted)
     before, after = (f"{first}:0 " if first else "", f" {last}:0" if last else "")
     single = f"{before}$A:0{after}"
     pair = f"{single}{f' {first}:1' if first else ''} $B:1{f' {last}:1' if last else ''}"
@@ -199,7 +204,7 @@ def _neox(parts: Parts) -> tokenizers.Tokenizer:
 
 
 def _neox_finish(parts: Parts, backend: tokenizers.Tokenizer) -> None:
-    set_begin_end(backend, parts, parts.flag("add_bos_token", False), parts.flag("add_eos_token", False))
+    set_begin_end(backend, parts.values)
 
 
 def _qwen2(parts: Parts) -> tokenizers.Tokenizer:

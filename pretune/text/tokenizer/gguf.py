@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from pretune.errors import DataError, MissingInputError, MissingPackageError
-from pretune.text.tokenizer.sentencepiece import merges_of, metaspace, template_of
+from pretune.text.tokenizer.sentencepiece import merges_of, metaspace, set_template
 
 _MAGIC = b"GGUF"
 _UNKNOWN, _CONTROL, _USER = 2, 3, 4  # kinds of tokens
@@ -96,9 +96,7 @@ def read_gguf_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any
     begins = tokenizer_kind == "llama" or str(own.get("pre")).startswith("llama")
     settings["add_bos_token"] = bool(own.get("add_bos_token", begins))
     settings["add_eos_token"] = bool(own.get("add_eos_token", False))
-    template = template_of(settings, backend)
-    if template is not None:
-        backend.post_processor = template
+    set_template(backend, settings)
     return backend, settings
 
 

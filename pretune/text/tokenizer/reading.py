@@ -159,7 +159,7 @@ class _Reader:
         if rules.finish is not None and not (rules.yields and (explicit or parts.post_processor is not None)):
             rules.finish(parts, backend)
         elif explicit or parts.post_processor is None:
-            set_begin_end(backend, parts, *(parts.flag(f"add_{end}_token", False) for end in ("bos", "eos")))
+            set_begin_end(backend, parts.values)
         _say_frame(backend)
         self._compare(backend, has_ids_of_model_file=name != "XLMRobertaTokenizer")
         if self.files.layout is not None:
@@ -234,11 +234,9 @@ class _Reader:
         tokens: SpecialTokens,
     ) -> ReadTokenizer:
         """Adds the tokens of the generic class and what stands around a text."""
-        values = {**roles, **tokens.values, **tokens.named}
         settings = add_tokens(backend, tokens, roles, control)
         if self.files.layout is None:
-            parts = Parts(str(self.where), values, {})
-            set_begin_end(backend, parts, *(parts.flag(f"add_{end}_token", False) for end in ("bos", "eos")))
+            set_begin_end(backend, {**roles, **tokens.values, **tokens.named})
         _say_frame(backend)
         self._compare(backend)
         return ReadTokenizer(backend, _settings(tokens, settings), self.files.notes)

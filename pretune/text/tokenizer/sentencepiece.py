@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from pretune.errors import DataError, MissingPackageError
+from pretune.text.tokenizer.classes import set_begin_end
 from pretune.text.tokenizer.sources import SpecialTokens
 
 FILE_NAMES = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 NORMAL, _UNKNOWN, _CONTROL, USER = 1, 2, 3, 4  # kinds of pieces
 UNIGRAM, _BPE = 1, 2
+_ENDS = {"bos": "<s>", "eos": "</s>"}
 
 
 def read_sentencepiece(path: Path, settings: Mapping[str, Any]) -> tokenizers.Tokenizer:
@@ -38,9 +40,7 @@ def read_sentencepiece(path: Path, settings: Mapping[str, Any]) -> tokenizers.To
     backend = _backend(path, proto)
     types = [(piece.piece, piece.type) for piece in proto.pieces]
     backend.add_special_tokens([piece for piece, type_ in types if type_ in (_CONTROL, _UNKNOWN)])
-    template = template_of(settings, backend)
-    if template is not None:
-        backend.post_processor = template
+    set_template(backend, settings)
     return backend
 
 
@@ -307,25 +307,12 @@ def token_of(settings: Mapping[str, Any], role: str, usual: str) -> str:
     return str(stated["content"] if isinstance(stated, Mapping) else stated or usual)
 
 
-def template_of(settings: Mapping[str, Any], backend: tokenizers.Tokenizer) -> processors.TemplateProcessing | None:
-    """What the settings put around texts by `add_bos_token` and `add_eos_token`.
+def set_template(backend: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> None:
+    """Sets what the settings put around texts by `add_bos_token` and `add_eos_token`, if they do.
 
     Raises:
         DataError: a special token that the vocabulary does not have, or with a space or a colon in it.
     """
-    tokens = {role: token_of(settings, role, usual) for role, usual in {"bos": "<s>", "eos": "</s>"}.items()}
-    bos = "{bos}:0 " if settings.get("add_bos_token") else ""
-    eos = " {eos}:0" if settings.get("add_eos_token") else ""
-    if not bos and not eos:
-        return None
-    second = bos.replace(":0", ":1") + "$B:1" + eos.replace(":0", ":1")
-    single, pair = (part.format(**tokens) for part in (f"{bos}$A:0{eos}", f"{bos}$A:0{eos} {second}"))
-    used = {token for token in tokens.values() if f"{token}:" in single}
-    known = [(token, backend.token_to_id(token)) for token in sorted(used)]
-    missing = [token for token, number in known if number is None]
-    if missing:
-        raise DataError(f"{missing[0]!r} is to stand around a text, and the vocabulary does not have it")
-    try:
-        return processors.TemplateProcessing(single=single, pair=pair, special_tokens=known)
-    except ValueError as error:
-        raise DataError(f"the special tokens {sorted(used)} cannot stand around a text: {error}") from None
+    if any(settings.get(f"add_{role}_token") for role in _ENDS):
+        names = {f"{role}_token": token_of(settings, role, usual) for role, usual in _ENDS.items()}
+        set_begin_end(backend, {**settings, **names})
