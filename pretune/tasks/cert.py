@@ -25,7 +25,7 @@ from pretune.objectives.cert import Cert
 from pretune.objectives.objective import target
 from pretune.objectives.same_texts import TEXTS, text_marks
 from pretune.tasks.task import RowBatch
-from pretune.tasks.vector_task import PairExample, VectorTask, is_number, second
+from pretune.tasks.vector_task import PairExample, VectorTask, is_number, number_of, second
 from pretune.text.samples.rows import Row
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -52,17 +52,20 @@ class CertOfPairs(VectorTask, Cert):
         """Nothing is filled in.
 
         Raises:
-            DataError: no examples, one without a second text, or labels that are scores.
+            DataError: no examples, one without a second text, or labels that are scores: numbers that differ, or that
+                say that nothing is alike.
         """
-        labels = {example.label: example for example in reversed(examples) if is_number(example.label)}
-        if len(labels) > 1:
-            first, other = list(labels.values())[-1], list(labels.values())[-2]
-            raise DataError(
-                f"{other.origin}: label {other.label!r}, after {first.label!r}: cert takes each pair for two views of "
-                "one text; train the task similarity, which learns labels as scores, or keep the pairs that belong "
-                "together, without labels"
-            )
         super().resolve_config(examples)
+        scored = [example for example in examples if is_number(example.label)]
+        remedy = (
+            "cert takes each pair for two views of one text; train the task similarity, which learns labels as scores, "
+            "or keep the pairs that belong together, without labels"
+        )
+        for example in scored:
+            if number_of(example) != number_of(scored[0]):
+                raise DataError(f"{example.origin}: label {example.label!r}, after {scored[0].label!r}: {remedy}")
+        if scored and number_of(scored[0]) <= 0:
+            raise DataError(f"{scored[0].origin}: label {scored[0].label!r} says that nothing is alike: {remedy}")
         return self.config
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:

@@ -73,12 +73,10 @@ class Similarity(VectorTask, InBatch):
 
     def training_notes(self, examples: Sequence[PairExample]) -> list[str]:
         """That labels are used as scores, or are not used."""
-        if self.config.loss == "scores":
-            scores = [number_of(example) for example in examples]
-            return [f"labels are used as scores of how alike pairs are, {min(scores):g} to {max(scores):g}"]
-        if examples[0].label is None:
-            return []
-        return ["labels are not used: each pair is taken for texts that belong together"]
+        if self.config.loss != "scores":
+            return super().training_notes(examples)
+        scores = [number_of(example) for example in examples]
+        return [f"labels are used as scores of how alike pairs are, {min(scores):g} to {max(scores):g}"]
 
     def score_of(self, example: PairExample) -> float | None:
         """The label, where scores are learned and it is known."""

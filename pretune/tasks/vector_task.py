@@ -59,6 +59,12 @@ class VectorTask(Task[PairExample, float, float]):
                 )
         return self.config
 
+    def training_notes(self, examples: Sequence[PairExample]) -> list[str]:
+        """That labels are not used."""
+        if all(example.label is None for example in examples):
+            return []
+        return ["labels are not used: each pair is taken for texts that belong together"]
+
     def read(self, record: Mapping[str, object]) -> PairExample:
         """A text, its second and third, and the label."""
         fields = LabelledText.read(record, self.config.columns)

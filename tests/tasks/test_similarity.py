@@ -224,7 +224,19 @@ def test_labels_decide_on_the_loss() -> None:
         loss("1", "1", loss="scores")
     with pytest.raises(DataError, match="third text beside labels that differ"):
         loss("0", "1", third="c")
+
+
+def test_cert_takes_no_scores() -> None:
+    def notes(*labels: str | None) -> list[str]:
+        examples = [pair(label, n) for n, label in enumerate(labels)]
+        task = CertOfPairs(CertOfPairs.Config(), make_vocabulary())
+        task.resolve_config(examples)
+        return task.training_notes(examples)
+
+    assert notes(None, None) == []
+    for labels in (("1", "1.0"), (None, "1"), ("sport", "news"), ("true", "false")):
+        assert notes(*labels) == ["labels are not used: each pair is taken for texts that belong together"]
     with pytest.raises(DataError, match=r"sts\.csv:1: label '0', after '5'.*similarity"):
-        CertOfPairs(CertOfPairs.Config(), make_vocabulary()).resolve_config(
-            [PairExample("a", "b", label=label, origin=Origin("sts.csv", n)) for n, label in enumerate(("5", "0"))]
-        )
+        notes("5", "0")
+    with pytest.raises(DataError, match=r"sts\.csv:1: label '0\.0' says that nothing is alike.*similarity"):
+        notes(None, "0.0", "0")
