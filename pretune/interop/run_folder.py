@@ -7,7 +7,6 @@ whose `model.safetensors` holds what learned under our own names.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +20,21 @@ from pretune.disk import problem
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.interop.deltas import RECORD, is_delta, read_record
 from pretune.interop.metadata import resolve
+from pretune.interop.run_names import (
+    FACTS,
+    INITIAL,
+    MODEL,
+    RECIPE,
+    STATE,
+    checkpoint_path,
+    checkpoint_step,
+    checkpoint_steps,
+)
 from pretune.models.model import LanguageModel
 from pretune.nn.vocabulary import SubsetEmbedding, Vocabulary
 from pretune.tune.method import find_method
 
-INITIAL = "initial"
-STATE, TENSORS = "state.json", "model.safetensors"
 Step = Literal["best", "last"] | int
-_NAME = re.compile(r"checkpoint-(\d+)")
 _ROW_OF = "embedding.word.row_of"
 
 
@@ -47,7 +53,7 @@ class StepOfRun:
     @property
     def path(self) -> Path:
         """The folder of the checkpoint."""
-        return self.run / f"checkpoint-{self.step}"
+        return checkpoint_path(self.run, self.step)
 
     @property
     def initial(self) -> Path:
@@ -76,16 +82,16 @@ def choose_step(path: Path, step: Step | None = None) -> StepOfRun | None:
         MissingInputError: the run has no model yet, or not this checkpoint.
         DataError: the checkpoint is damaged.
     """
-    match = _NAME.fullmatch(path.name)
-    if match and (path / STATE).is_file():
+    own = checkpoint_step(path)
+    if own is not None and (path / STATE).is_file():
         if step is not None:
             raise UsageError(f"{path}: is a checkpoint; a step is chosen of its run, {path.parent}")
-        return _verified(StepOfRun(path.parent, int(match[1])))
-    if not (path / "recipe.toml").is_file():
+        return _verified(StepOfRun(path.parent, own))
+    if not (path / RECIPE).is_file():
         if step is not None:
             raise UsageError(f"step {step!r}: {path} is not the directory of a run; leave the step out")
         return None
-    steps = _steps(path)
+    steps = checkpoint_steps(path)
     if step is None:
         if (path / "config.json").is_file() or (path / RECORD).is_file():
             return None
@@ -108,10 +114,10 @@ def check_has_model(path: Path) -> None:
     Raises:
         MissingInputError: with the command that writes them.
     """
-    match = _NAME.fullmatch(path.name)
-    if match and (path / STATE).is_file():
-        what, run, step = "a checkpoint", path.parent, match[1]
-    elif (path / "recipe.toml").is_file() and not ((path / "config.json").is_file() or (path / RECORD).is_file()):
+    step: Step | None = checkpoint_step(path)
+    if step is not None and (path / STATE).is_file():
+        what, run = "a checkpoint", path.parent
+    elif (path / RECIPE).is_file() and not ((path / "config.json").is_file() or (path / RECORD).is_file()):
         what, run, step = "a run that has not finished", path, "last"
     else:
         return
@@ -122,8 +128,8 @@ def check_has_model(path: Path) -> None:
 
 def describe_run(path: Path) -> list[str]:
     """What to know of the model in a run directory: nothing, or that the run went on since it finished."""
-    facts = path / "run.json"
-    if not (path / "recipe.toml").is_file() or not facts.is_file():
+    facts = path / FACTS
+    if not (path / RECIPE).is_file() or not facts.is_file():
         return []
     try:
         tree = json.loads(facts.read_text(encoding="utf-8"))
@@ -132,7 +138,7 @@ def describe_run(path: Path) -> list[str]:
     before = tree.get("finished_before") if isinstance(tree, dict) and "finished" not in tree else None
     if not isinstance(before, dict):
         return []
-    newest = max(_steps(path), default=0)
+    newest = max(checkpoint_steps(path), default=0)
     return [
         f"{path}: the run went on after step {before.get('steps')} and has not finished again; this is its model of "
         f"step {before.get('weights_of_step')}, and --step last reads its newest checkpoint (step {newest})"
@@ -149,7 +155,7 @@ def fill_from_checkpoint(model: LanguageModel, checkpoint: StepOfRun) -> Languag
     Raises:
         DataError: the tensors are not this model's.
     """
-    tensors = load_file(checkpoint.path / TENSORS)
+    tensors = load_file(checkpoint.path / MODEL)
     own = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     row_of = own.pop(_ROW_OF, None)
     table = model.embedding.word
@@ -159,7 +165,7 @@ def fill_from_checkpoint(model: LanguageModel, checkpoint: StepOfRun) -> Languag
     for name, tensor in own.items():
         if name not in targets or targets[name].shape != tensor.shape:
             raise DataError(
-                f"{checkpoint.path / TENSORS}: {name!r} of shape {list(tensor.shape)} is none of this model's"
+                f"{checkpoint.path / MODEL}: {name!r} of shape {list(tensor.shape)} is none of this model's"
             )
         targets[name].copy_(tensor)
     if isinstance(model.embedding.word, SubsetEmbedding):
@@ -183,19 +189,13 @@ def _merged(model: LanguageModel, checkpoint: StepOfRun) -> LanguageModel:
 
 
 def _facts(run: Path) -> dict[str, Any]:
-    tree = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    tree = json.loads((run / FACTS).read_text(encoding="utf-8"))
     return tree if isinstance(tree, dict) else {}
 
 
 def _state(checkpoint: StepOfRun) -> dict[str, Any]:
     tree: dict[str, Any] = json.loads((checkpoint.path / STATE).read_text(encoding="utf-8"))
     return tree
-
-
-def _steps(run: Path) -> list[int]:
-    """Steps that have a checkpoint, newest first."""
-    matches = (_NAME.fullmatch(entry.name) for entry in run.iterdir() if entry.is_dir())
-    return sorted((int(match[1]) for match in matches if match), reverse=True)
 
 
 def _newest(run: Path, steps: list[int]) -> StepOfRun:

@@ -11,6 +11,7 @@ import numpy as np
 
 from pretune.disk import replace_file
 from pretune.draw import Draw
+from pretune.interop.run_names import FACTS
 from pretune.text.readers.labelled import Data, read_labelled
 from pretune.text.store.store import TokenSplit, TokenStore
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pretune.model import Model
     from pretune.train.recipe import Recipe
 
-FILE, FACTS = "samples.json", "run.json"
+FILE = "samples.json"
 COUNT = 6
 _SENTENCE = (8, 40)  # tokens of a sentence that gets a mask
 _PROMPT, _CONTINUATION = 16, 48  # tokens

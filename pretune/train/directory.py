@@ -24,11 +24,12 @@ from typing import Any, Self
 from pretune.config import load, to_toml
 from pretune.disk import replace_file
 from pretune.errors import CannotCreateError, DataError, UsageError
+from pretune.interop.run_names import FACTS, RECIPE
 from pretune.train.budget import Spent
 from pretune.train.checkpoint.store import CheckpointStore
 from pretune.train.recipe import Recipe, compare, matches, plain
 
-RECIPE, FACTS, DATA_STATS, LOCK = "recipe.toml", "run.json", "data_stats.json", ".lock"
+DATA_STATS, LOCK = "data_stats.json", ".lock"
 
 # What is still obeyed once the last step is done; with another value of anything else, the recipe would state what was
 # not done.

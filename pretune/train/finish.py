@@ -7,7 +7,7 @@ from pathlib import Path
 from pretune.disk import problem
 from pretune.interop.deltas import RECORD, save_delta
 from pretune.interop.huggingface import save_model
-from pretune.interop.run_folder import INITIAL
+from pretune.interop.run_names import INITIAL
 from pretune.objectives.contrastive import Contrastive
 from pretune.train.assemble import TrainComponents
 from pretune.train.checkpoint import state as states

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from pretune.draw import Draw
 from pretune.errors import DivergenceError
+from pretune.interop.run_names import checkpoint_step
 from pretune.models.flops import Flops
 from pretune.models.model import LanguageModel
 from pretune.objectives.objective import Objective
@@ -131,7 +132,7 @@ class _Trainer:
         path, rejected = self.context.checkpoints.newest()
         for each in rejected:
             self.context.display.note(f"warning: cannot use {each}")
-        return int(path.name.rpartition("-")[2]) if path else 0
+        return (checkpoint_step(path) or 0) if path else 0
 
     def close(self) -> None:
         """Stop the thread, close the files."""

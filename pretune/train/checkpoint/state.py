@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pretune.errors import DataError, UsageError
+from pretune.interop.run_names import MODEL, OPTIMIZER, STATE
 from pretune.optim.optimizer import OptimizerConfig
 
 Number = float | int | None
-MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 
 
 @dataclass

@@ -7,7 +7,6 @@ before enough newer ones have been read back.
 
 from __future__ import annotations
 
-import re
 import shutil
 import uuid
 from collections.abc import Callable
@@ -19,8 +18,8 @@ from pydantic import Field
 
 from pretune.config import Config
 from pretune.disk import NewFolder, problem, seal, storage_errors
+from pretune.interop.run_names import checkpoint_path, checkpoint_steps
 
-_NAME = re.compile(r"checkpoint-(\d+)")
 _TEMPORARY = ".checkpoint-"
 
 
@@ -65,12 +64,11 @@ class CheckpointStore:
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of a step lies."""
-        return self.run / f"checkpoint-{step}"
+        return checkpoint_path(self.run, step)
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint directory, newest first, good or not."""
-        matches = (_NAME.fullmatch(entry.name) for entry in self.run.iterdir() if entry.is_dir())
-        return sorted((int(match[1]) for match in matches if match), reverse=True)
+        return checkpoint_steps(self.run)
 
     def remove_incomplete(self) -> None:
         """Remove what killed processes left half-written. Only the holder of the run's lock may call this."""
