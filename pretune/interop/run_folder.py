@@ -189,7 +189,10 @@ def _merged(model: LanguageModel, checkpoint: StepOfRun) -> LanguageModel:
 
 
 def _facts(run: Path) -> dict[str, Any]:
-    tree = json.loads((run / FACTS).read_text(encoding="utf-8"))
+    try:
+        tree = json.loads((run / FACTS).read_text(encoding="utf-8"))
+    except ValueError:
+        raise DataError(f"{run / FACTS}: not JSON any more; restore it, or leave --step out") from None
     return tree if isinstance(tree, dict) else {}
 
 

@@ -126,3 +126,6 @@ def test_steps_that_are_not_there(interrupted, store, tmp_path, capsys):
     with pytest.raises(DataError, match="does not match its SHA-256; choose another step"):
         load(copy, step=7)
     assert same(weights(copy, "last"), weights(copy, 5))
+    (copy / "run.json").write_text("{")
+    with pytest.raises(DataError, match=r"run.json: not JSON any more; restore it, or leave --step out"):
+        load(copy, step=5)
