@@ -119,7 +119,7 @@ def extend(*args: Args, model: Path, output: Path, config: Path | None = None, s
     session.say(f"looking for up to {settings.tokens:,} words of {', '.join(paths)} that {model} splits into subwords")
     documents = read_corpus(paths, corpus, stats)
     extended = extend_tokenizer(old, (document.text for document in documents), settings)
-    if (transformer_folder(model) / "config.json").is_file():
+    if model.suffix == ".gguf" or (transformer_folder(model) / "config.json").is_file():
         from pretune.interop.huggingface import load_model, save_model
         from pretune.models.vocabulary import extend_vocabulary
 
