@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from pretune.batch import ragged
 from pretune.draw import Draw
 from pretune.errors import DataError
+from pretune.interop.description import model_type
 from pretune.interop.recorded_heads import head_sources
 from pretune.interop.weight_names import architecture
 from pretune.models.encoder_decoder import EncoderDecoder
@@ -141,7 +142,7 @@ def read_by_transformers(
     embedded = _EMBEDDED if tokenizer and uses and (folder / MODULES).is_file() else []
     request = {
         "architecture": architecture(model),
-        "model_type": str(getattr(get_family(model.family), "MODEL_TYPE", model.family)),
+        "model_type": model_type(model.family),
         "has_tokenizer": tokenizer is not None,
         "lines": lines,
         "pairs": _pairs(lines),

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from pretune.errors import DataError, UsageError
+from pretune.interop.description import model_type
 from pretune.models.model import Config, Family, LanguageModel, configure, construct, get_family
 from pretune.nn.embedding import Learned
 from pretune.text.tokenizer.files import AS_WRITTEN, KEEP_AS_WRITTEN
@@ -44,7 +45,7 @@ def fit_tokenizer(tokenizer: Tokenizer, model: LanguageModel) -> Tokenizer:
     if model.pool_position == "last" and not model.is_causal and not model.has_encoder:
         settings["padding_side"] = "left"  # the last token stands for the text
     settings.pop("auto_map", None)
-    if get_family(model.family).__dict__.get("MODEL_TYPE", model.family) in OVERRULED:
+    if model_type(model.family) in OVERRULED:
         settings["auto_map"] = KEEP_AS_WRITTEN
     settings["tokenizer_class"] = AS_WRITTEN
     return tokenizer.with_templates(templates, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from transformers.models.auto import tokenization_auto
 from pretune.cli import main
 from pretune.errors import DataError
 from pretune.evaluate.uses import USES
-from pretune.find import variants
+from pretune.find import find, variants
 from pretune.interop import foreign_reader, model_tokenizer
 from pretune.interop.export import export_model
 from pretune.interop.foreign_reader import ForeignReading, read_by_transformers
@@ -132,6 +133,18 @@ def test_a_family_that_it_does_not_have(monkeypatch: pytest.MonkeyPatch, tmp_pat
     foreign = read_by_transformers(tmp_path, tmp_path, model, None)
     assert not foreign.reader
     assert "has no BertFor" in foreign.reason
+
+
+def test_a_family_of_the_user_s_that_it_has(tmp_path: Path) -> None:
+    """config.json says `qwen2` of a user's qwen2.py too, and AutoTokenizer would rebuild its pre-tokenizer."""
+    path = str(tmp_path / "qwen2.py")
+    shutil.copy(str(find("models", "qwen2").__file__), path)
+    tokenizer = trained("wordpiece")
+    fields, tokenizer = resolve_token_ids(path, "tiny", {}, tokenizer)
+    model = build(path, "tiny", ["clm"], fields).eval()
+    parity.randomise(model)
+    foreign = export_model(model, tmp_path / "out", tokenizer, uses=USES).foreign
+    assert (foreign.reader, foreign.lines > 900, foreign.texts) == (VERSION, True, 4)
 
 
 @pytest.mark.parametrize("family", variants("models"))
