@@ -241,11 +241,9 @@ class CarriedFiles:
 
     Attributes:
         whole: contents by name, written as they were read, such as `chat_template.jinja`.
-        trees: JSON files whose fields were checked and may be changed, such as `generation_config.json`.
     """
 
     whole: dict[str, bytes] = field(default_factory=dict)
-    trees: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def read_whole(self, folder: Path, names: Iterable[str]) -> None:
         """Reads those of the files that a folder has.
@@ -270,9 +268,6 @@ class CarriedFiles:
         Raises:
             OSError: no space, no permission.
         """
-        trees = {
-            name: (json.dumps(tree, indent=2, ensure_ascii=False) + "\n").encode() for name, tree in self.trees.items()
-        }
-        for name, content in {**self.whole, **trees}.items():
+        for name, content in self.whole.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             write_synced(folder / name, content)

@@ -48,12 +48,12 @@ def test_a_field_in_no_table_is_said_and_handed_on():
 
 def test_carried_files_are_written_as_they_were_read(tmp_path):
     (tmp_path / "chat_template.jinja").write_bytes(b"{{ messages }}\r\n")
-    files = CarriedFiles(trees={"generation_config.json": {"num_beams": 4}})
-    files.read_whole(tmp_path, ["chat_template.jinja", "absent.txt"])
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "tools.jinja").write_bytes(b"{{ tools }}")
+    files = CarriedFiles()
+    files.read_whole(tmp_path, ["chat_template.jinja", "templates/*.jinja", "absent.txt"])
     (tmp_path / "out").mkdir()
     files.write(tmp_path / "out")
     assert (tmp_path / "out" / "chat_template.jinja").read_bytes() == b"{{ messages }}\r\n"
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "chat_template.jinja",
-        "generation_config.json",
-    ]
+    assert (tmp_path / "out" / "templates" / "tools.jinja").read_bytes() == b"{{ tools }}"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["chat_template.jinja", "templates"]

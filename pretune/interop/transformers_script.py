@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def main(folder: str, request: str, answer: str) -> None:
         _answer(transformers, model_class, folder, wanted, answers, answer)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        _write(answer, {**answers, "status": "failed", "reason": reason, "trace": traceback.format_exc()})
+        _write(answer, {**answers, "status": "failed", "reason": reason})
         return
     _write(answer, {**answers, "status": "read"})
 
@@ -62,7 +61,6 @@ def _answer(
         answers["tokenizer_class"] = type(tokenizer).__name__
         answers["lines"] = [tokenizer(line)["input_ids"] for line in wanted["lines"]]
         answers["pairs"] = [_pair(tokenizer(*pair)) for pair in wanted["pairs"]]
-        answers["pad"] = tokenizer.pad_token_id
     import torch
 
     model, info = model_class.from_pretrained(
