@@ -95,7 +95,8 @@ def export_model(
         )
         again = load_model(folder, heads=lambda read: _copied_heads(model, read), dtype=_FORMATS[format])
         _same_weights(model, again, _FORMATS[format])
-        if tokenizer is not None and Tokenizer.load(folder).hash != tokenizer.hash:
+        own = None if tokenizer is None else Tokenizer.load(folder)
+        if own is not None and tokenizer is not None and own.hash != tokenizer.hash:
             raise DataError(f"{directory}: the tokenizer that was written is another when it is read again")
         written = outputs(model)
         difference = _compare(written, outputs(again.float().eval()))
@@ -104,7 +105,6 @@ def export_model(
                 f"{directory}: outputs of the model that was written differ by {difference:.1e} of their size; its "
                 "config.json does not say all that the model does"
             )
-        own = None if tokenizer is None else Tokenizer.load(folder)
         foreign = read_by_transformers(folder, Path(directory), again, own, uses)
     return Exported(count_parameters(model), len(written), difference, foreign)
 
