@@ -56,6 +56,7 @@ class Description:
         metadata: what pretune wrote beside them.
         has_metadata: pretune wrote something there.
         notes: sentences for the log.
+        generation: what the files say of how it writes.
         is_causal_class: its class is one of those whose texts sentence-transformers reads by their last row.
         training_notes: sentences for the log of training alone.
         missing: heads that the stated class has and the files lack, by role, and the first weight that is absent.
@@ -75,13 +76,12 @@ class Description:
     notes: list[str] = field(default_factory=list)
     generation: GenerationFields = field(default_factory=GenerationFields)
     is_causal_class: bool = False
+    training_notes: list[str] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
 
     def describes(self, head: SequenceHead) -> bool:
         """Whether a head is the one that the files hold, and not one that somebody makes anew."""
         return head.problem_type == self.problem_type and (self.labels is None or head.labels == self.labels)
-
-    training_notes: list[str] = field(default_factory=list)
-    missing: dict[str, str] = field(default_factory=dict)
 
 
 def read_description(folder: Path, shapes: Iterable[str], overrides: Mapping[str, Any]) -> Description:
