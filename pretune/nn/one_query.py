@@ -26,15 +26,17 @@ def attend_in_float(kernel: Kernel, query: Tensor, key: Tensor, value: Tensor, m
 
     Args:
         kernel: computes the attention of queries, keys, values and a mask.
-        mask: added to the scores.
+        mask: added to the scores; or, of bools, which keys the queries of all sequences see.
 
     Shape:
-        query: (n, H, 1, D); key, value: (n, Hk, keys, D); mask: (n, 1, 1, keys); return: (n, H, 1, D)
+        query: (n, H, 1, D); key, value: (n, Hk, keys, D); mask: (n, 1, 1, keys), or (1, keys) of bools;
+        return: (n, H, 1, D)
     """
     step = max(1, _PART // max(1, key[:1].numel()))
     with torch.autocast("cpu", enabled=False):
         parts: list[Tensor] = []
         for at in range(0, len(query), step):
             q, k, v = (run[at : at + step].float() for run in (query, key, value))
-            parts.append(kernel(q, k, v, None if mask is None else mask[at : at + step].float()))
+            own = mask if mask is None or mask.dtype == torch.bool else mask[at : at + step].float()
+            parts.append(kernel(q, k, v, own))
     return torch.cat(parts).to(query.dtype)

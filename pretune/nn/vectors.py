@@ -168,13 +168,13 @@ def pool(rows: Tensor, layout: Layout, mode: PoolingMode, skip: int = 0) -> Tens
     if mode == "cls":
         return rows[layout.first + skip]
     lengths = layout.offsets.diff().long() - skip
-    places = layout.positions
+    positions = layout.positions
     if skip:
-        rows, places = rows[places >= skip], places[places >= skip]
+        rows, positions = rows[positions >= skip], positions[positions >= skip]
     if mode in ("mean", "max"):
         return torch.segment_reduce(rows, mode, lengths=lengths)
     if mode == "weightedmean":
-        weights = (places + 1).to(rows.dtype)
+        weights = (positions + 1).to(rows.dtype)
         total = torch.segment_reduce(rows * weights[:, None], "sum", lengths=lengths)
         return total / torch.segment_reduce(weights, "sum", lengths=lengths)[:, None]
     return torch.segment_reduce(rows, "sum", lengths=lengths) / lengths.to(rows.dtype).sqrt()[:, None]

@@ -36,8 +36,9 @@ def attend(call: AttentionCall) -> Tensor:
             heads_of(key, group.key_start, group.key_length, group.sequences),
             heads_of(value, group.key_start, group.key_length, group.sequences),
         )
-        if mask is None and not square and is_slow(parts[0]):
-            out = attend_in_float(partial(_kernel, call=call), *parts)
+        is_added = mask is not None and mask.is_floating_point()  # then float32 gains nothing
+        if is_slow(parts[0]) and not square and not is_added:
+            out = attend_in_float(partial(_kernel, call=call), *parts, mask)
         else:
             out = _kernel(*parts, mask, call=call, square=square)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
