@@ -14,6 +14,7 @@ from tinymodels import byte_tokenizer
 from wheelkit import wheel
 
 import pretune
+from pretune.cli import main
 from pretune.errors import DataError, MissingInputError
 from pretune.generate.generate import generate
 from pretune.generate.options import GenerateConfig
@@ -169,6 +170,10 @@ def test_the_tokenizer_in_the_file(tmp_path: Path) -> None:
         assert model.tokenizer.encode(text).tolist() == own.encode(text).tolist()
     assert model.generate("the quick", max_new_tokens=4)
     assert model.score(["the quick"])[0].log_prob < 0
+    (tmp_path / "domain.txt").write_text("\n".join(f"the angioplasty of the stenosis {n}" for n in range(20)))
+    words = ["tokenizer", "extend", str(tmp_path / "domain.txt"), "--model", str(path), "--output", str(tmp_path / "more")]
+    assert main([*words, "--min_count", "8", "--corpus.documents", "line"]) == 0
+    assert load_model(tmp_path / "more").vocab_size > len(pieces), "the model gets rows too"
     third = {**metadata, "tokenizer.ggml.pre": "llama-bpe", "tokenizer.ggml.bos_token_id": 0}
     framed = Tokenizer.load(write(tmp_path / "other.gguf", theirs, family, **third))
     assert framed.vocabulary.add_special_tokens([5])[0].tolist() == [0, 5]
