@@ -597,7 +597,8 @@ class Verdict:
     """What came of a case.
 
     Attributes:
-        result: `equal`, `refused`, `said` (equal, and what is left over or missing is said) or `fault`.
+        result: `equal`, `refused`, `said` (equal, and what is left over or missing is said), `not compared`,
+            `not built` or `fault`.
         reason: for the reader.
     """
 
@@ -615,7 +616,7 @@ def judge(case: Case, folder: Path) -> Verdict:
         return Verdict("refused" if named else "fault", f"{type(error).__name__}: {text.replace(str(folder), '')}")
     assert ours.loaded is not None
     if "return_dict" in case.raw or "chunk_size_feed_forward" in case.raw or "dtype" in case.raw:
-        return Verdict("equal", "not compared: their class breaks on it")
+        return Verdict("not compared", "their class breaks on it")
     try:
         theirs, info = getattr(hf, case.model).from_pretrained(folder, output_loading_info=True, dtype=torch.float32)
     except Exception as error:

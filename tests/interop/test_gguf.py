@@ -171,8 +171,8 @@ def test_the_tokenizer_in_the_file(tmp_path: Path) -> None:
     assert model.generate("the quick", max_new_tokens=4)
     assert model.score(["the quick"])[0].log_prob < 0
     (tmp_path / "domain.txt").write_text("\n".join(f"the angioplasty of the stenosis {n}" for n in range(20)))
-    words = ["tokenizer", "extend", str(tmp_path / "domain.txt"), "--model", str(path), "--output", str(tmp_path / "more")]
-    assert main([*words, "--min_count", "8", "--corpus.documents", "line"]) == 0
+    words = ["tokenizer", "extend", str(tmp_path / "domain.txt"), "--model", str(path)]
+    assert main([*words, "--output", str(tmp_path / "more"), "--min_count", "8", "--corpus.documents", "line"]) == 0
     assert load_model(tmp_path / "more").vocab_size > len(pieces), "the model gets rows too"
     third = {**metadata, "tokenizer.ggml.pre": "llama-bpe", "tokenizer.ggml.bos_token_id": 0}
     framed = Tokenizer.load(write(tmp_path / "other.gguf", theirs, family, **third))
