@@ -73,7 +73,7 @@ def is_quoted(source: Source, config: SourceConfig, delimiter: str) -> bool:
     block = next(text_blocks(source, config), None)
     if block is None or isinstance(block, RecordError) or '"' not in block[1]:
         return False
-    if any(_is_written(block[1], delimiter, quoting) for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)):
+    if _is_minimal(block[1], delimiter) or _is_all_but_numbers(block[1], delimiter):
         _log.info("%s: fields are quoted, and read without their quotes; quotes = false keeps them", source.path)
         return True
     rows = enumerate(split_lines(block[1]), block[0])
@@ -84,17 +84,30 @@ def is_quoted(source: Source, config: SourceConfig, delimiter: str) -> bool:
     return False
 
 
-def _is_written(text: str, delimiter: str, quoting: Literal[0, 1]) -> bool:
-    """Whether `csv.writer` gives a text for the rows that `csv.reader` finds in it; the last may be cut off."""
+def _is_minimal(text: str, delimiter: str) -> bool:
+    """Whether `csv.writer` gives a text for the rows that are in it, by the quotes that it cannot do without."""
+    rows = _rows(text, delimiter, csv.QUOTE_MINIMAL)
+    written = StringIO()
+    csv.writer(written, delimiter=delimiter, lineterminator="\n").writerows(rows)
+    return bool(rows) and text.rstrip("\n").startswith(written.getvalue().rstrip("\n"))
+
+
+def _is_all_but_numbers(text: str, delimiter: str) -> bool:
+    """Whether every field that is no number is quoted, as R does, and pandas and `csv.writer` where asked."""
+    return bool(_rows(text, delimiter, csv.QUOTE_NONNUMERIC))
+
+
+def _rows(text: str, delimiter: str, quoting: Literal[0, 2]) -> list[list[str]]:
+    """The rows that `csv.reader` finds in a text, the last of which may be cut off; none where it is not written so."""
     rows: list[list[str]] = []
     try:
-        rows.extend(csv.reader(StringIO(text, newline="\n"), delimiter=delimiter, strict=True))
+        rows.extend(csv.reader(StringIO(text, newline="\n"), delimiter=delimiter, strict=True, quoting=quoting))
+    except ValueError:  # a field without quotes that is no number
+        return []
     except csv.Error as error:
         if "unexpected end" not in str(error):
-            return False
-    written = StringIO()
-    csv.writer(written, delimiter=delimiter, quoting=quoting, lineterminator="\n").writerows(rows)
-    return bool(rows) and text.rstrip("\n").startswith(written.getvalue().rstrip("\n"))
+            return []
+    return rows
 
 
 def _indices(columns: Sequence[Column], header: list[str]) -> list[tuple[str, int]]:
@@ -108,6 +121,8 @@ def _bad_header(file: str, line: int, columns: Sequence[Column], header: list[st
     if missing is None:
         twice = [column.name for column in columns if header.count(column.name) > 1]
         return RecordError(file, line, f"two columns are called {twice[0]!r}", "rename one") if twice else None
+    if any(name.startswith('"') and column.name == name.strip('"') for column in needed for name in header):
+        return RecordError(file, line, missing.reason, "set quotes = true if fields are quoted")
     if line == 0 or any(column.name in header for column in columns):
         return missing
     if len(header) == 1 and ("\t" in header[0] or "," in header[0]):

@@ -132,6 +132,21 @@ def test_a_tsv_of_csv_writer_loses_its_quotes(tmp_path: Path, caplog: pytest.Log
     assert texts(path) == ["one"]
 
 
+def test_a_tsv_that_quotes_all_but_numbers_loses_its_quotes(tmp_path: Path) -> None:
+    """The header was read with its quotes, so that there was no column of the text."""
+    rows = ['she said "yes"', "plain", "tab\tinside"]
+    path = tmp_path / "a.tsv"
+    pd.DataFrame({"text": rows, "score": [1.5, -2e-9, 3.0]}).to_csv(
+        path, sep="\t", index=False, quoting=csv.QUOTE_NONNUMERIC
+    )
+    assert path.read_text().startswith('"text"\t"score"\n"she said ""yes"""\t1.5\n')
+    assert texts(path) == rows
+    path = write(path, '"text"\t"label"\n"one"\tNA\n')
+    with pytest.raises(DataError, match=r"a\.tsv:1: no column 'text'; set quotes = true if fields are quoted"):
+        texts(path)
+    assert texts(path, quotes=True) == ["one"]
+
+
 def test_a_tsv_with_quotes_of_both_kinds_keeps_them_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
