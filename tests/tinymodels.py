@@ -87,6 +87,25 @@ def save_bert(
     return _save(kind(config), folder, tokenizer)
 
 
+def save_t5(folder: Path, tokenizer: Tokenizer) -> transformers.T5ForConditionalGeneration:
+    """A random T5 and its tokenizer in `folder`; without a pad token, token 0 begins what the decoder writes."""
+    vocabulary = tokenizer.vocabulary
+    torch.manual_seed(0)
+    config = transformers.T5Config(
+        vocab_size=vocabulary.size,
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=1,
+        num_heads=4,
+        initializer_factor=3.0,
+        pad_token_id=vocabulary.pad or 0,
+        decoder_start_token_id=vocabulary.pad or 0,
+        eos_token_id=vocabulary.eos,
+    )
+    return _save(transformers.T5ForConditionalGeneration(config), folder, tokenizer)
+
+
 def _save(model: Any, folder: Path, tokenizer: Tokenizer) -> Any:
     model.eval().save_pretrained(folder)
     tokenizer.save(folder)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tinymodels import byte_tokenizer, save_gpt2
+from tinymodels import byte_tokenizer, save_gpt2, save_t5
 
 import pretune
 from pretune.cli import main
@@ -84,14 +84,7 @@ def test_what_the_file_says_is_done(fields: dict[str, Any], seed: int, tmp_path:
 
 @pytest.mark.parametrize("fields", OBEYED[2:], ids=str)
 def test_of_an_encoder_decoder_too(fields: dict[str, Any], tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    config = transformers.T5Config(
-        vocab_size=300, d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4, initializer_factor=3.0
-    )
-    config.decoder_start_token_id = 0
-    tokenizer = byte_tokenizer()
-    transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path)
-    tokenizer.save(tmp_path)
+    save_t5(tmp_path, byte_tokenizer())
     path = tmp_path / "generation_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token_id": [0, 17], **fields}))
     assert ours(tmp_path, PROMPTS) == theirs(tmp_path, PROMPTS, transformers.AutoModelForSeq2SeqLM)

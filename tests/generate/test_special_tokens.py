@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 import torch
 import transformers
-from tinymodels import TEXTS, byte_tokenizer, save_bert, save_gpt2, word_tokenizer
+from tinymodels import TEXTS, byte_tokenizer, save_bert, save_gpt2, save_t5, word_tokenizer
 
 import pretune
 from pretune.errors import UsageError
@@ -17,19 +17,6 @@ from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
 CHAT = "<|im_start|>user\nthe quick fox<|im_end|>\n"
-
-
-def save_t5(path: Path) -> Tokenizer:
-    tokenizer = train_tokenizer(TEXTS * 9, TokenizerConfig(kind="unigram", vocab_size=80, sentinels=3))
-    torch.manual_seed(0)
-    config = transformers.T5Config(
-        vocab_size=tokenizer.vocabulary.size, d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4
-    )
-    config.decoder_start_token_id = config.pad_token_id = tokenizer.vocabulary.pad
-    config.eos_token_id, config.initializer_factor = tokenizer.vocabulary.eos, 3.0
-    transformers.T5ForConditionalGeneration(config).save_pretrained(path)
-    tokenizer.save(path)
-    return tokenizer
 
 
 def save_bart(path: Path) -> Tokenizer:
@@ -67,7 +54,7 @@ def chat_tokenizer() -> Tokenizer:
 
 def test_sentinels_are_read_and_written(tmp_path: Path) -> None:
     """`<extra_id_0>` was spelt out, so that what `span` trains could not be asked for."""
-    save_t5(tmp_path)
+    save_t5(tmp_path, train_tokenizer(TEXTS * 9, TokenizerConfig(kind="unigram", vocab_size=80, sentinels=3)))
     model = pretune.load(tmp_path, device="cpu", precision="fp32")
     prompt = "the quick <extra_id_0> jumps over <extra_id_1> dog"
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
