@@ -143,15 +143,12 @@ def field_names(data: Data, config: SourceConfig | None = None) -> list[str]:
     return [] if names is None else list(names(source, config))
 
 
-def read_labelled(
-    data: Data, config: LabelledConfig | None = None, needs_labels: bool = True, every_line: bool = False
-) -> list[LabelledText]:
+def read_labelled(data: Data, config: LabelledConfig | None = None, needs_labels: bool = True) -> list[LabelledText]:
     """Read every record of labelled texts.
 
     Args:
         data: a file, a folder, a glob, a list of them, or records in memory.
         needs_labels: False where labels may be missing, as in prediction; a `.txt` file then has one text per line.
-        every_line: a blank line is an error too.
 
     Raises:
         MissingInputError: a file does not exist or may not be read.
@@ -159,7 +156,7 @@ def read_labelled(
     """
     config = config or LabelledConfig()
     columns = [*config.text_columns(), Column(config.label_column, "label_column", required=needs_labels)]
-    records = read_records(data, columns, config, needs_labels, every_line)
+    records = read_records(data, columns, config, needs_labels)
     return [LabelledText.read(record, config) for record in records]
 
 
