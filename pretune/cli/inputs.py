@@ -56,12 +56,23 @@ class TextRow:
 
 
 def columns_of(model: Model, flags: Mapping[str, str | None]) -> LabelledConfig:
-    """The columns that a model reads: as in its training, with those that are given laid over them."""
+    """The columns that a model reads: as in its training, with those that are given laid over them.
+
+    Raises:
+        UsageError: one column would be read as two.
+    """
+    from pretune.config import validate
     from pretune.text.readers.labelled import LabelledConfig
 
     names = {name: value for name, value in flags.items() if value is not None}
     recorded = model.network.metadata.task
-    return LabelledConfig.model_validate({**(recorded.columns if recorded else {}), **names})
+    return validate(LabelledConfig, {**(recorded.columns if recorded else {}), **names}, "columns")
+
+
+def text_column_of(model: Model, rows: RowFlags) -> LabelledConfig:
+    """How texts are read one by one: any column may hold them, whatever it was in training."""
+    given = {} if rows.text_column is None else {"text_column": rows.text_column}
+    return columns_of(model, {}).model_copy(update={"second_column": None, "third_column": None, **given})
 
 
 def read_rows(
@@ -86,7 +97,7 @@ def read_rows(
 
     if rows.input is None:
         refuse_column(f"--{second_setting.replace('_', '-')}", second_column)
-    columns = columns_of(model, {"text_column": rows.text_column})
+    columns = text_column_of(model, rows)
     fields = [Column(columns.text_column, "text_column")]
     fields += [Column(second_column, second_setting)] if second_column else []
     for record in read_task_records(fields, columns, texts, rows):

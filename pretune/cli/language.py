@@ -16,9 +16,9 @@ from pretune.cli.inputs import (
     Rows,
     TextRow,
     chunks,
-    columns_of,
     read_rows,
     say_columns,
+    text_column_of,
 )
 from pretune.cli.loading import OfStep, load_model, unknown_said_once, written
 from pretune.cli.outputs import LINES, TABLES, RowWriter, check_name, open_output, open_rows, suffix_of
@@ -244,7 +244,7 @@ def _say_columns(
     Args:
         second: the flag that names the second column, and what it is for; None where the verb has none.
     """
-    config = columns_of(loaded, {"text_column": rows.text_column})
+    config = text_column_of(loaded, rows)
     read = [config.text_column, second_column, rows.id_column]
     say_columns(session, rows.input, config, read, second if second_column is None else None)
 

@@ -22,6 +22,7 @@ from pretune.cli.inputs import (
     read_task_records,
     refuse_column,
     say_columns,
+    text_column_of,
 )
 from pretune.cli.language import fill, generate, score
 from pretune.cli.loading import OfStep, load_model, unknown_said_once, written
@@ -196,7 +197,7 @@ def embed(
     if is_array and rows.id_column is not None:
         raise UsageError(f"--id-column {rows.id_column}: a .npy file has no place for it; write .jsonl or .csv")
     loaded = load_model(model, session, step=step)
-    config = columns_of(loaded, {"text_column": rows.text_column}).model_copy(update={"second_column": second_column})
+    config = text_column_of(loaded, rows).model_copy(update={"second_column": second_column})
     say_columns(session, rows.input, config, [config.text_column, second_column, rows.id_column])
     options: dict[str, Any] = {"prompt": prompt, "prompt_name": prompt_name, "normalize": normalize}
     parts = (

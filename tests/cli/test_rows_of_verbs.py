@@ -196,6 +196,26 @@ def test_second_texts_are_embedded_and_filled(models: dict[str, Path], tmp_path:
     assert answers(out)[0]["masks"][0][0]["token"] == guess.token
 
 
+@pytest.mark.parametrize("column", ["s2", "y", "label"])
+def test_any_column_of_training_is_embedded(column: str, pairs: Path, models: dict[str, Path], tmp_path: Path) -> None:
+    """The answers of a model of pairs, or a column named label, ended as a bug of pretune."""
+    path, out = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    pd.DataFrame({"s1": "x", column: SECONDS}).to_csv(path, index=False)
+    for model in (pairs / "run", models["embed"]):
+        assert run("embed", model, "--input", path, "--text-column", column, "--output", out) == 0
+        assert [row["text"] for row in answers(out)] == SECONDS
+
+
+def test_a_column_that_would_be_read_as_two_is_refused(
+    models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("text,label\nthe cat,good\n")
+    for words in (["predict", models["predict"], "--input"], ["evaluate", models["predict"]]):
+        assert run(*words, path, "--second-column", "text") == 64
+        assert "columns: text_column and second_column are both 'text'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flag", ["--text-column", "--id-column"])
 def test_columns_without_a_file_are_refused(
     flag: str, models: dict[str, Path], capsys: pytest.CaptureFixture[str]
