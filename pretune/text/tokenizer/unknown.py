@@ -28,7 +28,7 @@ class UnknownTokens:
     Attributes:
         tokens: all tokens.
         unknown: those that are unknown.
-        long_words: words over `max_word`, in texts with unknown tokens.
+        long_words: unknown tokens that stand for a word over `max_word`.
         sample: the first texts that unknown tokens stand for, each once.
         texts, cut, length: texts that were read, and how many of them were longer than so many tokens.
     """
@@ -38,7 +38,8 @@ class UnknownTokens:
         self.sample: list[str] = []
         self.texts = self.cut = self.length = 0
         self._unk = unk
-        self._long = None if max_word is None else re.compile(rf"\S{{{max_word + 1},}}")
+        self._max_word = max_word
+        self._run = None if max_word is None else re.compile(rf"\S{{{max_word + 1}}}")  # every longer word is in one
         self._lock = threading.Lock()
 
     def add(self, texts: Sequence[str], runs: Sequence[Tokens], offsets: Offsets) -> None:
@@ -46,7 +47,8 @@ class UnknownTokens:
 
         Args:
             runs: the tokens of each text.
-            offsets: gives the tokens of a text and where each lies in it; called for few texts.
+            offsets: gives the tokens of a text and where each lies in it; called for texts with unknown tokens of which
+                samples are wanted, or with a run long enough for a word that is too long.
         """
         if self._unk is None or not runs:
             return
@@ -60,13 +62,15 @@ class UnknownTokens:
 
     def _look_at(self, text: str, offsets: Offsets) -> None:
         """Looks for long words, and takes samples, in a text with unknown tokens."""
-        if self._long is not None and (words := len(self._long.findall(text))):
-            with self._lock:
-                self.long_words += words
-        if len(self.sample) >= SAMPLE:
+        has_run = self._run is not None and self._run.search(text) is not None
+        if not has_run and len(self.sample) >= SAMPLE:
             return
         ids, spans = offsets(text)
-        for start, end in spans[ids == self._unk].tolist():
+        unknown = spans[ids == self._unk]
+        if self._max_word is not None:
+            with self._lock:
+                self.long_words += int((unknown[:, 1] - unknown[:, 0] > self._max_word).sum())
+        for start, end in unknown.tolist():
             piece = text[start:end] if end - start <= _SHOWN else text[start : start + _SHOWN] + "..."
             if piece and piece not in self.sample and len(self.sample) < SAMPLE:
                 self.sample.append(piece)

@@ -40,6 +40,15 @@ def test_words_over_the_bound_are_counted() -> None:
     assert "1 words are too long for it" in str(counter.summary())
 
 
+def test_a_run_of_many_words_is_no_long_word() -> None:
+    """Chinese has no spaces, and signs end words too: such runs were counted as words that are too long."""
+    tokenizer = word_tokenizer()
+    with count_unknown(tokenizer) as counter:
+        tokenizer.encode_batch(["的" * 60 + "一" * 60, "cat-hat/" * 30, *CHINESE, "dog, " + "cat" * 40])
+    assert len(counter.sample) == 5
+    assert counter.long_words == 1
+
+
 def test_a_tokenizer_of_bytes_knows_all(caplog: pytest.LogCaptureFixture) -> None:
     with say_unknown(byte_tokenizer()):
         byte_tokenizer().encode_batch(CHINESE)
