@@ -18,12 +18,10 @@ from pretune.errors import DataError, UsageError
 from pretune.interop.description import model_type
 from pretune.models.model import Config, Family, LanguageModel, configure, construct, get_family
 from pretune.nn.embedding import Learned
+from pretune.text.tokenizer.class_table import is_overruled
 from pretune.text.tokenizer.files import AS_WRITTEN, KEEP_AS_WRITTEN
 from pretune.text.tokenizer.template import Template, bert_templates, plain_template, split_template, without_segments
 from pretune.text.tokenizer.tokenizer import Tokenizer, Vocabulary
-
-OVERRULED = ("qwen2",)
-"""Model types for which `transformers` takes its own class whatever tokenizer_config.json says."""
 
 
 def fit_tokenizer(tokenizer: Tokenizer, model: LanguageModel) -> Tokenizer:
@@ -45,7 +43,7 @@ def fit_tokenizer(tokenizer: Tokenizer, model: LanguageModel) -> Tokenizer:
     if model.pool_position == "last" and not model.is_causal and not model.has_encoder:
         settings["padding_side"] = "left"  # the last token stands for the text
     settings.pop("auto_map", None)
-    if model_type(model.family) in OVERRULED:
+    if is_overruled(model_type(model.family)):
         settings["auto_map"] = KEEP_AS_WRITTEN
     settings["tokenizer_class"] = AS_WRITTEN
     return tokenizer.with_templates(templates, settings)

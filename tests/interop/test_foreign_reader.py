@@ -18,13 +18,14 @@ from pretune.cli import main
 from pretune.errors import DataError
 from pretune.evaluate.uses import USES
 from pretune.find import find, variants
-from pretune.interop import foreign_reader, model_tokenizer
+from pretune.interop import foreign_reader
 from pretune.interop.export import export_model
-from pretune.interop.foreign_reader import ForeignReading, read_by_transformers
+from pretune.interop.foreign_reader import LINES, ForeignReading, read_by_transformers
 from pretune.interop.huggingface import load_model, save_model
 from pretune.interop.model_tokenizer import resolve_token_ids
 from pretune.models import build
 from pretune.models.model import get_family
+from pretune.text.tokenizer.class_table import is_overruled
 from pretune.text.tokenizer.files import AS_WRITTEN
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -147,13 +148,24 @@ def test_a_family_of_the_user_s_that_it_has(tmp_path: Path) -> None:
     assert (foreign.reader, foreign.lines > 900, foreign.texts) == (VERSION, True, 4)
 
 
+@pytest.mark.parametrize("model_type", ["qwen3_5", "hyperclovax_vision_v2"])
+def test_a_user_s_family_of_another_type_that_is_overruled(model_type: str, tmp_path: Path) -> None:
+    """Qwen2 was the only one that was known, though the recorded table has seven."""
+    path, tokenizer = tmp_path / f"{model_type}.py", trained("wordpiece")
+    path.write_text(Path(str(find("models", "qwen3").__file__)).read_text())
+    model = build(str(path), "tiny", ["clm"], {"vocab_size": tokenizer.vocabulary.size})
+    save_model(model, tmp_path / "out", tokenizer)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert theirs(LINES[0])["input_ids"] == tokenizer.encode(LINES[0]).tolist()
+
+
 @pytest.mark.parametrize("family", variants("models"))
 def test_the_classes_that_overrule_are_those_of_the_table(family: str) -> None:
     """The rules by which `AutoTokenizer` chooses a class, as the writing of tokenizers relies on them."""
     model_type = str(getattr(get_family(family), "MODEL_TYPE", family))
     registered = tokenization_auto.TOKENIZER_MAPPING_NAMES.get(model_type) or "TokenizersBackend"
     overrules = model_type in tokenization_auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS
-    assert (overrules and registered != "TokenizersBackend") == (model_type in model_tokenizer.OVERRULED)
+    assert (overrules and registered != "TokenizersBackend") == is_overruled(model_type)
     assert tokenization_auto.tokenizer_class_from_name(AS_WRITTEN) is transformers.TokenizersBackend
 
 

@@ -196,6 +196,11 @@ def resolve(name: str) -> str:
     return bare if bare in KNOWN or bare in OTHERS else GENERIC
 
 
+def is_overruled(model_type: str) -> bool:
+    """Whether `AutoTokenizer` takes the class of a model type whatever tokenizer_config.json names."""
+    return model_type in OVERRULED and REGISTERED.get(model_type, GENERIC) != GENERIC
+
+
 def choose_class(config: Mapping[str, Any], settings: Mapping[str, Any], is_byte_level: Callable[[], bool]) -> str:
     """Returns the class that `AutoTokenizer` reads a folder with.
 
