@@ -109,11 +109,16 @@ def choose_step(path: Path, step: Step | None = None) -> StepOfRun | None:
 
 
 def check_has_model(path: Path) -> None:
-    """Refuses a checkpoint, and a run that has not finished, where the files of a whole model are read.
+    """Refuses a checkpoint, a run that has not finished and deltas, where the files of a whole model are read.
 
     Raises:
         MissingInputError: with the command that writes them.
     """
+    if is_delta(path):
+        raise MissingInputError(
+            f"{path}: holds what a tuning method learned ({RECORD}), and no whole model; use the merged model of its "
+            f"run, or the base that {RECORD} names"
+        )
     step: Step | None = checkpoint_step(path)
     if step is not None and (path / STATE).is_file():
         what, run = "a checkpoint", path.parent

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_run import task_recipe
+from tinymodels import word_tokenizer
 from trainkit import recipe, replaced, stop_at
 
 from pretune.api import load
@@ -76,6 +77,21 @@ def test_whole_models_are_wanted_where_a_run_begins(interrupted, store, tmp_path
             str(tmp_path / "t"),
         ]
         assert main(words) == 66
+
+
+def test_deltas_are_no_whole_model(store, tmp_path, capsys):
+    """The tokenizer beside them was extended alone, without a word of the model."""
+    deltas = tmp_path / "delta"
+    word_tokenizer().save(deltas)
+    (deltas / "delta.json").write_text("{}")
+    (tmp_path / "text.txt").write_text("w1 w2")
+    words = ["tokenizer", "extend", str(tmp_path / "text.txt"), "--model", str(deltas), "--output", str(tmp_path / "t")]
+    assert main(words) == 66
+    assert "use the merged model of its run" in capsys.readouterr().err
+    assert not (tmp_path / "t").exists()
+    run = replaced(recipe(tmp_path / "next", store), model={"init": str(deltas)})
+    with pytest.raises(MissingInputError, match="no whole model"):
+        pretrain(run)
 
 
 def test_a_finished_run_has_its_steps_too(store, tmp_path):
