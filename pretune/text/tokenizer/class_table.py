@@ -10,6 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pretune.text.tokenizer.classes import CLASSES
+
+MARIAN = "MarianTokenizer"
+"""The class that reads a vocabulary beside a sentencepiece model: see `marian`."""
 GENERIC = "TokenizersBackend"
 """The class that takes tokenizer.json as it is."""
 MODEL_TYPES: Mapping[str, str] = {  # class: the model types that it is registered for
@@ -164,12 +168,8 @@ ALIASES: Mapping[str, str] = {
     **dict.fromkeys(("BartTokenizer", "LEDTokenizer", "LongformerTokenizer", "MvpTokenizer"), "RobertaTokenizer"),
 }
 """Classes with the rules of another."""
-_KNOWN = """
-AlbertTokenizer BertTokenizer GPT2Tokenizer GPTNeoXTokenizer LlamaTokenizer MarianTokenizer OpenAIGPTTokenizer
-Qwen2Tokenizer RobertaTokenizer T5Tokenizer XLMRobertaTokenizer XLNetTokenizer
-"""
-KNOWN = frozenset(_KNOWN.split())
-"""Classes whose rules `classes` has."""
+KNOWN = frozenset((*CLASSES, MARIAN))
+"""Classes whose rules are known here."""
 _OTHERS = """
 BarthezTokenizer BartphoTokenizer BertGenerationTokenizer BertJapaneseTokenizer BertweetTokenizer BigBirdTokenizer
 BioGptTokenizer BlenderbotSmallTokenizer BlenderbotTokenizer ByT5Tokenizer CLIPTokenizer CTRLTokenizer

@@ -19,7 +19,7 @@ from tokenizers import AddedToken, processors
 from pretune.errors import DataError, MissingInputError, no_such_folder
 from pretune.text.tokenizer import sentencepiece
 from pretune.text.tokenizer.added import add_tokens
-from pretune.text.tokenizer.class_table import GENERIC, OTHERS, choose_class
+from pretune.text.tokenizer.class_table import GENERIC, MARIAN, OTHERS, choose_class
 from pretune.text.tokenizer.classes import CLASSES, ClassRules, Parts, set_begin_end
 from pretune.text.tokenizer.folder import transformer_folder
 from pretune.text.tokenizer.gguf import read_gguf_tokenizer
@@ -35,7 +35,6 @@ from pretune.text.tokenizer.vocabulary_files import (
     read_merges,
 )
 
-_MARIAN = "MarianTokenizer"
 _LAYOUT = "tokenizer.json"
 
 
@@ -100,7 +99,7 @@ class _Reader:
                 "own for these files, which are not known here; save its tokenizer.json with tokenizer_class "
                 "PreTrainedTokenizerFast and use that"
             )
-        if name == _MARIAN:
+        if name == MARIAN:
             return self._marian()
         if name == GENERIC:
             return self._generic() if layout is not None else self._sentencepiece()
@@ -121,7 +120,7 @@ class _Reader:
             )
         file = self.file or next((self.files.folder / n for n in names if (self.files.folder / n).is_file()), None)
         if file is not None and file.name == "vocab.json" and (self.files.folder / SOURCE).is_file():
-            return _MARIAN
+            return MARIAN
         return GENERIC if file is None else "BertTokenizer" if file.suffix == ".txt" else names.get(file.name, GENERIC)
 
     def _generic(self) -> ReadTokenizer:
@@ -216,7 +215,7 @@ class _Reader:
         missing = [name for name in ("vocab.json", SOURCE) if not (folder / name).is_file()]
         if missing:
             raise MissingInputError(
-                f"{folder}: {_MARIAN} is named, and {' and '.join(missing)} is not here; add it, or name "
+                f"{folder}: {MARIAN} is named, and {' and '.join(missing)} is not here; add it, or name "
                 "PreTrainedTokenizerFast as tokenizer_class, where tokenizer.json is to be read"
             )
         tokens = SpecialTokens.read(self.files)
