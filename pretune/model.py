@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack, overload
@@ -74,7 +74,8 @@ def load(
     torch_device = choose(device)
     source = find_source(Path(path), step)
     network, own = read_with_tokenizer(source, tokenizer)
-    _warn([*source.notes, *(network.loaded.messages() if network.loaded is not None else ())])
+    for note in [*source.notes, *(network.loaded.messages() if network.loaded is not None else ())]:
+        _log.warning("%s", note)
     chosen = choose_precision(precision, torch_device)
     _log.info("%s", chosen)
     if chosen.name == "bf16":
@@ -335,15 +336,18 @@ class Model:
             pack: `stream` or `document`; by default the objective's habit.
 
         Raises:
-            UsageError: the model lacks the head.
+            UsageError: the model lacks the head, or an option means nothing on such data.
             DataError: a bad record, a label that the model does not know, a store of another tokenizer.
         """
         path = Path(data) if isinstance(data, str | Path) else None
         if path is None or not (path / "manifest.json").is_file():
+            of_stores = {"objective": objective, "length": length, "pack": pack}
+            _refuse("labelled data", of_stores | {"split": None if split == "validation" else split})
             judge = self.task(task, truncate=truncate, columns=columns)
             examples = read_examples(judge, data)
             rows = encode_examples(judge, examples, self.tokenizer, self.length)
             return judge.score(predict_by_modules(self._fused, judge, examples, rows, self.tokenizer), examples)
+        _refuse("a token store", {"columns": columns, "truncate": truncate, "task": task})
         size = length or min(128, self.length)
         return evaluate_folder(
             self.network,
@@ -388,6 +392,8 @@ class Model:
         )
 
 
-def _warn(notes: Iterable[str]) -> None:
-    for note in notes:
-        _log.warning("%s", note)
+def _refuse(data: str, options: Mapping[str, object]) -> None:
+    """Refuses options of `evaluate` that are given and would be dropped."""
+    names = ", ".join(name for name, value in options.items() if value is not None)
+    if names:
+        raise UsageError(f"evaluate on {data} makes no use of {names}; leave it out, or name other data")

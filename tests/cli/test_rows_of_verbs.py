@@ -17,6 +17,7 @@ from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 import pretune
 from pretune.cli import main
 from pretune.errors import UsageError
+from pretune.text.store.prepare import PrepareConfig, prepare
 
 TEXTS = ["the cat ate a hat", "a dog", "the quick fox jumps"]
 SECONDS = ["the fox", "the lazy dog and the cat", "a hat"]
@@ -214,6 +215,22 @@ def test_a_column_that_would_be_read_as_two_is_refused(
     for words in (["predict", models["predict"], "--input"], ["evaluate", models["predict"]]):
         assert run(*words, path, "--second-column", "text") == 64
         assert "columns: text_column and second_column are both 'text'" in capsys.readouterr().err
+
+
+def test_flags_of_other_data_are_refused_by_evaluate(
+    models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A labelled file was scored as if no objective had been asked for, a store as if no task had."""
+    path = tmp_path / "in.csv"
+    path.write_text("text,label\nthe cat,good\n")
+    for flags in (["--objective", "mlm"], ["--split", "train"], ["--length", 8], ["--pack", "stream"]):
+        assert run("evaluate", models["predict"], path, *flags) == 64
+        assert f"on labelled data makes no use of {flags[0][2:]};" in capsys.readouterr().err
+    (tmp_path / "in.txt").write_text("the cat ate.\n\na dog.\n")
+    prepare(tmp_path / "in.txt", word_tokenizer(), tmp_path / "store", PrepareConfig(processes=1))
+    for flags in (["--text-column", "s1"], ["--truncate", "head"], ["--task", "classification"]):
+        assert run("evaluate", models["fill"], tmp_path / "store", *flags) == 64
+        assert "on a token store makes no use of " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["--text-column", "--id-column"])
