@@ -1,10 +1,11 @@
-# make demo | test | check | bench | bench-objectives | test-full | clean
+# make demo | test | check | bench | bench-objectives | test-full | drill | clean
 #
 # Everything happens in .venv, which is made on first use and again when pyproject.toml or constraints.txt change.
 #   make demo PYTHON=python3.12        another interpreter (3.11 or newer)
 #   make demo PIP_ARGS="--index-url …" another place to get packages from
 #   make demo ARGS="--output my-demo"  flags for the verb itself
 #   make test ARGS="-n 0 -k simcse"    and for pytest, which runs as many processes as there are cores
+#   make drill                         kills, failing disks, flipped bits, hostile files: half an hour
 
 PYTHON ?= python3
 PIP_ARGS ?=
@@ -18,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist wo
 CORE := $(VENV)/.installed
 DEVELOP := $(VENV)/.installed-develop
 
-.PHONY: demo test test-full check format bench bench-objectives clean
+.PHONY: demo test test-full drill check format bench bench-objectives clean
 .DELETE_ON_ERROR:
 
 demo: $(CORE)
@@ -28,7 +29,10 @@ test: $(DEVELOP)
 	$(PYTEST) $(ARGS)
 
 test-full: $(DEVELOP)
-	$(PYTEST) -m "slow or not slow" --timeout=3600 $(ARGS)
+	$(PYTEST) -m "not drill" --timeout=3600 $(ARGS)
+
+drill: $(DEVELOP)
+	$(PYTEST) -m drill --timeout=1800 tests/drill $(ARGS)
 
 check: $(DEVELOP)
 	$(BIN)/ruff check .

@@ -1,13 +1,15 @@
-"""Makes `tests/fakes.py` importable from every test, and gives the folder of real data where there is one."""
+"""Makes the files of this folder importable from every test; the folder of real data; a server that runs verbs."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from drillkit import Zygote
 
 # Models of the tests are so small that a second thread costs more than it gives. Before torch is loaded; processes that
 # tests start inherit it.
@@ -22,6 +24,15 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data in {folder}; set PRETUNE_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    """Runs verbs in forked children of a process that has imported everything; see `drillkit`."""
+    if sys.platform != "linux":
+        pytest.skip("the drill needs Linux")
+    with Zygote(tmp_path_factory.mktemp("zygote")) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)
