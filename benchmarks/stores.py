@@ -26,8 +26,9 @@ def write_store(folder: Path, words: int, documents: Iterable[tuple[NDArray[Any]
     from tokenizers import Tokenizer as Backend
     from tokenizers import models, processors
 
-    from pretune.text.store.store import SPLITS, Manifest
-    from pretune.text.store.writer import SplitWriter, write_manifest
+    from pretune.text.store.manifest import Manifest, write_manifest
+    from pretune.text.store.store import SPLITS
+    from pretune.text.store.writer import SplitWriter
     from pretune.text.tokenizer.tokenizer import Tokenizer
 
     vocabulary = [*SPECIAL, *(f"w{n}" for n in range(words - len(SPECIAL)))]

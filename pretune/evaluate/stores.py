@@ -43,10 +43,11 @@ def evaluate_folder(
 
     Raises:
         UsageError: nothing tells the objective, or it is evaluated in its run alone.
-        DataError: a store of another tokenizer, or one in which an objective finds nothing to predict.
+        DataError: a store of another tokenizer, a damaged one, or one in which an objective finds nothing to predict.
     """
     store = TokenStore.open(folder)
-    store.check_tokenizer(tokenizer.hash)
+    store.check_tokenizer(tokenizer)
+    store.verify(split)
     if objective:
         built = build(objective, tokenizer.vocabulary)
     else:

@@ -53,7 +53,7 @@ class StoreData:
             DataError: a store was prepared with another tokenizer.
         """
         for store in self.stores:
-            store.check_tokenizer(tokenizer.hash)
+            store.check_tokenizer(tokenizer)
 
     def views(self, objective: Objective) -> list[View]:
         """The training view of each store, as an objective reads it.

@@ -10,7 +10,9 @@ import torch
 import transformers
 from tinymodels import TEXTS, byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 
+from pretune.errors import DataError
 from pretune.evaluate.engine import bytes_per_token, evaluate_store
+from pretune.evaluate.stores import evaluate_folder
 from pretune.interop.huggingface import load_model
 from pretune.objectives.mixture import build
 from pretune.text.store.prepare import PrepareConfig, prepare
@@ -69,3 +71,24 @@ def test_mixture_reports_each_objective(tmp_path: Path) -> None:
     }
     assert first == pytest.approx(again, rel=1e-5), "the corruption does not depend on batches"
     assert 0 < first["predictions/mlm"] < 0.2 * split.token_count
+
+
+def test_a_damaged_split_is_not_evaluated(tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer()
+    save_gpt2(tmp_path / "model", tokenizer, std=0.1)
+    store = make_store(tmp_path, tokenizer)
+    model = load_model(tmp_path / "model")
+    path = store.path / "train-tokens-00000.npy"
+    raw = bytearray(path.read_bytes())
+    raw[-3] ^= 1
+    path.write_bytes(raw)
+
+    def evaluate(split: str) -> dict[str, float]:
+        return evaluate_folder(
+            model, tokenizer, store.path, {"clm": 1.0}, model_folder=tmp_path / "model", split=split, length=32
+        )
+
+    with pytest.raises(DataError, match=r"train-tokens-00000\.npy: content differs"):
+        evaluate("train")
+    with pytest.raises(DataError, match="has no text"):  # nothing was held out, and nothing of it is damaged
+        evaluate("validation")

@@ -18,7 +18,8 @@ import tokenizers
 from pretune.config import merge, validate
 from pretune.find import find_class
 from pretune.objectives.objective import Objective
-from pretune.text.store.store import FORMAT, VERSION
+from pretune.seals import sealed_json
+from pretune.text.store.manifest import FORMAT, MANIFEST, VERSION
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.recipe import Recipe
 from pretune.train.step import TrainStep
@@ -67,7 +68,7 @@ def make_store(folder: Path, documents: int = 60, seed: int = 0, sentinels: int 
         "config": {},
         "data_stats": {"documents": documents},
     }
-    (folder / "manifest.json").write_text(json.dumps(tree))
+    (folder / MANIFEST).write_bytes(sealed_json(tree))
     return folder
 
 

@@ -32,8 +32,9 @@ from pretune.text.encode.encoder import EncodedDocuments
 from pretune.text.encode.workers import CorpusEncoder, Workers
 from pretune.text.readers.corpus import CorpusConfig, DataStats, Document, read_corpus
 from pretune.text.store.dedup import DuplicateFilter
-from pretune.text.store.store import MANIFEST, Manifest, SplitManifest, TokenStore
-from pretune.text.store.writer import SplitWriter, write_manifest
+from pretune.text.store.manifest import MANIFEST, Manifest, SplitManifest, write_manifest
+from pretune.text.store.store import TokenStore
+from pretune.text.store.writer import SplitWriter
 from pretune.text.tokenizer.segmenter import WordFinder
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.unknown import SAMPLE
@@ -340,6 +341,7 @@ def _same(
         raise CannotCreateError(f"{output}: exists and is not a token store; choose another output")
     try:
         store = TokenStore.open(output)
+        store.verify()
         differs = _difference(store, paths, tokenizer, config)
     except DataError as error:
         differs = str(error)

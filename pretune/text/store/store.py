@@ -13,9 +13,7 @@ index/                           where windows begin, found by training (`text/s
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,57 +25,12 @@ from pretune.disk import sha256
 from pretune.errors import DataError, MissingInputError
 from pretune.text.store.array_files import StoredFile, check_size, map_file
 from pretune.text.store.index import FOLDER, Index, Parts, computed, drop_damaged, kept
+from pretune.text.store.manifest import MANIFEST, Manifest, SplitManifest, parse_manifest
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
-FORMAT = "pretune token store"
-VERSION = 3
-MANIFEST = "manifest.json"
 SPLITS = ("train", "validation")
+_REPAIR = "`pretune verify` names the damaged file; bring it back from a copy, or prepare the store again"
 _MIN_KEPT = 1 << 17  # sentences below which an index is made in milliseconds
-
-
-@dataclass(frozen=True)
-class SplitManifest:
-    """Counts and files of one split; `unknown` counts tokens that stand for text outside the vocabulary."""
-
-    tokens: int
-    documents: int
-    sentences: int
-    unknown: int
-    shards: tuple[StoredFile, ...]
-    document_file: StoredFile
-    sentence_file: StoredFile
-    word_file: StoredFile | None = None
-
-    def files(self) -> Iterator[StoredFile]:
-        """Every file of the split."""
-        yield from (*self.shards, self.document_file, self.sentence_file)
-        if self.word_file is not None:
-            yield self.word_file
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a store says of itself.
-
-    Attributes:
-        tokenizer_hash: `Tokenizer.hash` of the tokenizer that made it.
-        vocab_size: size of that tokenizer's vocabulary.
-        end: id of the token that ends each document.
-        corpus: SHA-256 over the text and domain of every document used, in order.
-        domains: for each domain, its documents and tokens.
-        splits: "train" and "validation".
-        config: the configuration that made the store.
-        data_stats: what came in and what became of it.
-    """
-
-    tokenizer_hash: str
-    vocab_size: int
-    end: int
-    corpus: str
-    domains: dict[str, dict[str, int]]
-    splits: dict[str, SplitManifest]
-    config: dict[str, Any]
-    data_stats: dict[str, Any]
 
 
 class TokenSplit:
@@ -88,10 +41,12 @@ class TokenSplit:
         name: of the split.
         manifest: counts and files.
         fingerprint: of the store.
+        vocab_size: tokens are below it.
     """
 
-    def __init__(self, folder: Path, name: str, manifest: SplitManifest, fingerprint: str) -> None:
+    def __init__(self, folder: Path, name: str, manifest: SplitManifest, fingerprint: str, vocab_size: int) -> None:
         self.manifest = manifest
+        self._vocab_size = vocab_size
         self._name, self._fingerprint = name, fingerprint
         self.token_count = manifest.tokens
         self.document_count = manifest.documents
@@ -149,13 +104,28 @@ class TokenSplit:
             start, stop: (N,); return: (sum of stop - start,)
 
         Raises:
-            IndexError: a run is not inside the split.
+            DataError: a run is not inside the split, or holds an id beyond the vocabulary: the store is damaged.
         """
         sizes = stop - start
         if len(start) and (start.min() < 0 or sizes.min() < 0 or stop.max() > self.token_count):
-            raise IndexError(f"tokens {start} to {stop} are outside a split of {self.token_count}")
+            bad = int(np.flatnonzero((start < 0) | (sizes < 0) | (stop > self.token_count))[0])
+            raise DataError(
+                f"{self.where}: tokens {start[bad]} to {stop[bad]} are outside its {self.token_count}: the places of "
+                f"documents or sentences are damaged; {_REPAIR}"
+            )
         if not sizes.any():
             return np.zeros(0, np.int64)
+        runs = self._read_runs(start, stop, sizes)
+        if (largest := int(runs.max())) >= self._vocab_size:
+            raise DataError(
+                f"{self.where}: token id {largest} is beyond the vocabulary of {self._vocab_size}: the store is "
+                f"damaged; {_REPAIR}"
+            )
+        return runs
+
+    def _read_runs(
+        self, start: NDArray[np.int64], stop: NDArray[np.int64], sizes: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
         size = int(sizes[0])
         if size and len(self._shards) == 1 and (sizes == size).all():
             return _equal_runs(self._shards[0], start, size)
@@ -250,66 +220,45 @@ class TokenStore:
         if name not in self._splits:
             if name not in self.manifest.splits:
                 raise DataError(f"{self.path}: no split {name!r}; known: {', '.join(self.manifest.splits)}")
-            self._splits[name] = TokenSplit(self.path, name, self.manifest.splits[name], self.fingerprint)
+            split = self.manifest.splits[name]
+            self._splits[name] = TokenSplit(self.path, name, split, self.fingerprint, self.vocab_size)
         return self._splits[name]
 
-    def check_tokenizer(self, tokenizer_hash: str) -> None:
+    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Refuse a tokenizer that did not make the store.
 
         Raises:
-            DataError: the hashes differ.
+            DataError: hash or size differ.
         """
-        if tokenizer_hash != self.tokenizer_hash:
+        if tokenizer.hash != self.tokenizer_hash:
             raise DataError(
                 f"{self.path}: made by another tokenizer (store {self.tokenizer_hash[:12]}, given "
-                f"{tokenizer_hash[:12]}); use {self.tokenizer_path} or prepare the store again"
+                f"{tokenizer.hash[:12]}); use {self.tokenizer_path} or prepare the store again"
+            )
+        if tokenizer.vocabulary.size != self.vocab_size:
+            raise DataError(
+                f"{self.path / MANIFEST}: field 'vocab_size' = {self.vocab_size}, and its tokenizer has "
+                f"{tokenizer.vocabulary.size}; prepare the store again"
             )
 
-    def verify(self) -> None:
+    def verify(self, split: str | None = None) -> None:
         """Read every file and compare its SHA-256 with the manifest; damaged indexes are removed, to be made again.
+
+        Args:
+            split: whose files are read; all by default.
 
         Raises:
             DataError: a file differs; its name is given.
         """
-        for file in self._files():
+        for file in self._files() if split is None else self.split(split).manifest.files():
             check_size(self.path, file)
             if sha256(self.path / file.file) != file.sha256:
-                raise DataError(f"{self.path / file.file}: content differs from the manifest; prepare the store again")
+                raise DataError(
+                    f"{self.path / file.file}: content differs from the manifest: it is damaged; bring it back from a "
+                    "copy, or prepare the store again"
+                )
         drop_damaged(self.path / FOLDER)
 
     def _files(self) -> Iterator[StoredFile]:
         for split in self.manifest.splits.values():
             yield from split.files()
-
-
-def parse_manifest(path: Path, raw: bytes) -> Manifest:
-    """Read a manifest.
-
-    Raises:
-        DataError: not JSON, not a manifest, another version, or a file name that leaves the folder.
-    """
-    try:
-        tree = json.loads(raw)
-        if tree["format"] != FORMAT or tree["version"] != VERSION:
-            raise DataError(
-                f"{path}: format {tree['format']!r} version {tree['version']!r}, expected {FORMAT!r} {VERSION}; "
-                "prepare the store again"
-            )
-        del tree["format"], tree["version"]
-        tree["splits"] = {name: _parse_split(path, split) for name, split in tree["splits"].items()}
-        return Manifest(**tree)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not the manifest of a token store: {error!r}; prepare the store again") from None
-
-
-def _parse_split(path: Path, tree: dict[str, Any]) -> SplitManifest:
-    single = {
-        key: StoredFile(**tree[key])
-        for key in ("document_file", "sentence_file", "word_file")
-        if tree.get(key) is not None
-    }
-    split = SplitManifest(**{**tree, "shards": tuple(StoredFile(**shard) for shard in tree["shards"]), **single})
-    for file in split.files():
-        if Path(file.file).name != file.file:
-            raise DataError(f"{path}: file name {file.file!r} leaves the store")
-    return split

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretune.text.store.array_files import ArrayWriter, StoredFile
-from pretune.text.store.store import FORMAT, MANIFEST, VERSION, Manifest, SplitManifest
+from pretune.text.store.manifest import SplitManifest
 
 
 class SplitWriter:
@@ -90,9 +87,3 @@ class SplitWriter:
 
     def _new_shard(self) -> ArrayWriter:
         return ArrayWriter(self._folder / f"{self._name}-tokens-{len(self._done):05d}.npy", self._dtype)
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest, the last file of a store."""
-    tree: Mapping[str, Any] = {"format": FORMAT, "version": VERSION, **asdict(manifest)}
-    (folder / MANIFEST).write_text(json.dumps(tree, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pretune.errors import DataError, MissingInputError
+from pretune.seals import sealed_json
 from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -82,16 +83,16 @@ def test_runs_are_read_together_as_one_by_one(tokenizer: Tokenizer, tmp_path: Pa
         expected = [split.read(a, a + size) for a, size in zip(start.tolist(), sizes.tolist(), strict=True)]
         np.testing.assert_array_equal(actual, np.concatenate(expected))
     assert split.read_runs(np.zeros(0, np.int64), np.zeros(0, np.int64)).tolist() == []
-    with pytest.raises(IndexError):
+    with pytest.raises(DataError, match="outside its"):
         split.read_runs(np.array([0, split.token_count - 1]), np.array([2, split.token_count + 1]))
 
 
 def test_manifest_states_the_tokenizer(store: TokenStore, tokenizer: Tokenizer) -> None:
     assert (store.tokenizer_hash, store.vocab_size) == (tokenizer.hash, tokenizer.vocabulary.size)
     assert Tokenizer.load(store.tokenizer_path).hash == tokenizer.hash
-    store.check_tokenizer(tokenizer.hash)
+    store.check_tokenizer(tokenizer)
     with pytest.raises(DataError, match="another tokenizer"):
-        store.check_tokenizer("0" * 64)
+        store.check_tokenizer(tokenizer.lowercased())
 
 
 def damaged(store: TokenStore) -> list[Path]:
@@ -151,6 +152,10 @@ def test_bad_manifests(store: TokenStore) -> None:
         path.write_text(content)
         with pytest.raises(DataError, match=r"manifest\.json"):
             TokenStore.open(store.path)
+    for tree, match in ((missing, "splits"), ({**good, "version": 3}, "version 3"), (outside, "leaves the store")):
+        path.write_bytes(sealed_json(tree))
+        with pytest.raises(DataError, match=match):
+            TokenStore.open(store.path)
 
 
 def test_unknown_split(store: TokenStore) -> None:
@@ -161,5 +166,57 @@ def test_unknown_split(store: TokenStore) -> None:
 def test_fingerprint_is_of_the_content(store: TokenStore) -> None:
     assert TokenStore.open(store.path).fingerprint == store.fingerprint
     path = store.path / "manifest.json"
-    path.write_text(path.read_text().replace('"end": 3', '"end": 4'))
+    path.write_bytes(sealed_json({**json.loads(path.read_bytes()), "end": 4}))
     assert TokenStore.open(store.path).fingerprint != store.fingerprint
+
+
+def test_every_flipped_bit_of_a_manifest_is_found(store: TokenStore) -> None:
+    path = store.path / "manifest.json"
+    raw = path.read_bytes()
+    for place in range(0, len(raw), 3):
+        changed = bytearray(raw)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        with pytest.raises(DataError, match=r"manifest\.json"):
+            TokenStore.open(store.path)
+    path.write_bytes(raw)
+    TokenStore.open(store.path).verify()
+
+
+def test_counts_that_contradict_the_files_are_refused(store: TokenStore) -> None:
+    path = store.path / "manifest.json"
+    good = json.loads(path.read_bytes())
+
+    def refused(field: str, value: object, message: str) -> None:
+        tree = json.loads(json.dumps(good))
+        *parents, name = field.split(".")
+        parent = tree
+        for key in parents:
+            parent = parent[key]
+        parent[name] = value
+        path.write_bytes(sealed_json(tree))
+        with pytest.raises(DataError, match=message):
+            TokenStore.open(store.path)
+
+    tokens = good["splits"]["train"]["tokens"]
+    for value in (tokens + 1, tokens * 4, -5, 10**12, tokens // 2):
+        refused("splits.train.tokens", value, rf"splits\.train\.tokens' = {value}")
+    for name in ("documents", "sentences", "unknown"):
+        refused(f"splits.validation.{name}", 10**9, name)
+    for value in (0, -1, 10**12):
+        refused("vocab_size", value, "vocab_size")
+    refused("end", good["vocab_size"], "end")
+    refused("domains", {"all": {"documents": 1, "tokens": 2}}, "domains")
+    refused("splits.train.document_file", good["splits"]["train"]["sentence_file"], "documents")
+    refused("splits.train.tokens", "many", "many")
+
+
+def test_an_id_beyond_the_vocabulary_is_damage(store: TokenStore) -> None:
+    path = store.path / "train-tokens-00000.npy"
+    tokens = np.load(path)
+    tokens[5] = 65535
+    np.save(path, tokens)
+    split = TokenStore.open(store.path).split("train")
+    assert len(split.read(6, 900)) == 894
+    with pytest.raises(DataError, match="token id 65535 is beyond the vocabulary"):
+        split.read(0, 10)
