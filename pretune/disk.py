@@ -1,8 +1,8 @@
-"""Writes files and folders completely or not at all, and says what to do when the disk refuses.
+"""Writes files completely or not at all, and says what to do when the disk refuses; folders: `new_folder`.
 
-A new file or folder is filled beside its target, synced, and moved there in one step: whoever reads sees the old one or
-the new one, also after a power loss. Its writer holds a lock, which ends with the process; what a killed one left
-behind is cleared away by the next. Nothing is left behind by an error.
+A new file is written beside its target, synced, and moved there in one step: whoever reads sees the old one or the new
+one, also after a power loss. Its writer holds a lock, which ends with the process; what a killed one left behind is
+cleared away by the next. Nothing is left behind by an error.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Literal, Self
+from typing import IO
 
 from pretune.errors import CannotCreateError, StorageError
 
-Existing = Literal["refuse", "replace", "merge"]
 Files = dict[str, dict[str, int | str]]
 MANIFEST = "manifest.json"
 _NO_ACCESS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOENT),
     *(errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG),
 }
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # a file system without locks
+_LACKING = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # a file system that cannot do what is asked for
+_NO_LOCKS = {*_LACKING, errno.ENOLCK, errno.EBADF}  # EBADF: NFS locks no folder
 
 
 def sha256(path: Path) -> str:
@@ -37,18 +37,35 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sync(path: Path) -> None:
-    """Makes a file's bytes, or a folder's entries, survive a power loss.
+def fsync(handle: int) -> bool:
+    """Makes what was written survive a power loss; whether the file system can.
 
     Raises:
-        OSError: the disk fails. A file system that cannot sync a folder is no error.
+        OSError: the disk fails.
     """
-    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno != errno.EINVAL:
+        if error.errno not in _LACKING:
             raise
+        return False
+    return True
+
+
+def sync(path: Path) -> None:
+    """Makes a file's bytes, or a folder's entries, survive a power loss, where the file system can.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if path.is_dir():  # one may make entries in a folder that one may not list
+            return
+        raise
+    try:
+        fsync(handle)
     finally:
         os.close(handle)
 
@@ -62,7 +79,7 @@ def write_synced(path: Path, data: bytes) -> None:
     with path.open("wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        fsync(file.fileno())
 
 
 @contextmanager
@@ -108,23 +125,25 @@ def new_file(target: Path) -> Iterator[IO[bytes]]:
         with _CheckedFile(target, target) as device, io.BufferedWriter(device) as file:
             yield file
         return
-    temporary = target.with_name(f".{target.name}.partial")
     with storage_errors(target, "create the file"):
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle = _lock(temporary, target, os.O_RDWR | os.O_CREAT)
+        real = Path(os.path.realpath(target))  # a link stays one
+        parents = make_folders(real.parent)
+        temporary = real.with_name(f".{real.name}.partial")
+        handle = lock(temporary, target, os.O_RDWR | os.O_CREAT)
     with io.BufferedWriter(_CheckedFile(handle, target)) as file:
         try:
             file.truncate(0)  # what a killed process left
             yield file
             with storage_errors(target, "write the file"):
                 file.flush()
-                os.fsync(handle)
-                temporary.replace(target)
-                sync(target.parent)
+                fsync(handle)
+                temporary.replace(real)
+                sync(real.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)  # before the lock goes: it is still ours
+            remove_empty(parents)
             raise
 
 
@@ -139,80 +158,30 @@ def replace_file(target: Path, data: bytes) -> None:
         file.write(data)
 
 
-class NewFolder:
-    """A folder that is filled at `path` and appears at its target when `publish` is called; a context manager.
+def make_folders(path: Path) -> list[Path]:
+    """Makes a folder and those above it, and brings them to the disk.
 
-    Attributes:
-        target: where the folder shall be.
-        path: the folder to fill, empty at first, on the target's disk; gone at the end of the block.
-
-    Args:
-        existing: what happens to a target that is there: "refuse" takes its place only if it is empty, "replace"
-            swaps it, "merge" replaces file by file and keeps its other files.
-        wait: wait for another process that is writing the same target, instead of refusing.
+    Returns:
+        Those that were not there, the deepest first.
 
     Raises:
-        CannotCreateError: another process is writing it, or it cannot be made there.
-        StorageError: the disk is full or fails.
+        OSError: it cannot be made.
     """
+    missing: list[Path] = []
+    for folder in (path, *path.parents):
+        if folder.is_dir():
+            break
+        missing.append(folder)
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
+    return missing
 
-    def __init__(self, target: Path, existing: Existing = "refuse", *, wait: bool = False) -> None:
-        self.target = target
-        self._existing, self._wait = existing, wait
-        self._handle, self._moved = -1, False
-        named = target if target.name not in ("", "..") else target.resolve()
-        self._old = named.with_name(f".{named.name}.replaced")
-        if existing == "merge" and target.is_dir():  # inside of it: the folder above may be another disk
-            self.path = target / ".partial"
-        else:
-            self.path = named.with_name(f".{named.name}.partial")
 
-    def __enter__(self) -> Self:
-        with storage_errors(self.target, "create the folder"):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = _lock(self.path, self.target, os.O_RDONLY, folder=True, wait=self._wait)
-            if self._old.exists():  # a process was killed while it replaced the target
-                shutil.rmtree(self._old) if self.target.exists() else self._old.rename(self.target)
-            for leftover in self.path.iterdir():
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if not self._moved:  # else what lies there now is another process's
-            shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._handle)
-
-    def publish(self, last: str = "", obsolete: Callable[[Sequence[str]], Iterable[Path]] = lambda names: ()) -> None:
-        """Brings everything in the folder to the disk and moves it to its target.
-
-        Args:
-            last: the file that is moved after all others, where files are merged.
-            obsolete: given the names of all new files, names those of the target to remove, where files are merged.
-
-        Raises:
-            OSError: the disk is full or fails, or the target is not empty and is not to be replaced.
-        """
-        for entry in (*self.path.rglob("*"), self.path):
-            sync(entry)
-        if self._existing == "merge" and self.target.exists():
-            self._merge(last, obsolete)
-            return
-        if self._existing == "replace" and self.target.exists():
-            self.target.rename(self._old)
-        self.path.rename(self.target)
-        self._moved = True
-        sync(self.target.parent)
-        shutil.rmtree(self._old, ignore_errors=True)
-
-    def _merge(self, last: str, obsolete: Callable[[Sequence[str]], Iterable[Path]]) -> None:
-        names = [path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file()]
-        names.sort(key=lambda name: (name == last, name))
-        for name in names:
-            (self.target / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(self.path / name, self.target / name)
-        for path in obsolete(names):
-            path.unlink()
-        sync(self.target)
+def remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 class _CheckedFile(io.FileIO):
@@ -228,7 +197,25 @@ class _CheckedFile(io.FileIO):
             return super().write(data)  # type: ignore[arg-type]
 
 
-def _lock(path: Path, target: Path, flags: int, *, folder: bool = False, wait: bool = False) -> int:
+def flock(handle: int, *, wait: bool = True) -> bool:
+    """Takes the lock of an open file or folder; whether the file system has locks.
+
+    Raises:
+        BlockingIOError: another process holds it, and this one shall not wait.
+        OSError: the disk fails.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return False
+    return True
+
+
+def lock(path: Path, target: Path, flags: int, *, folder: bool = False, wait: bool = False) -> int:
     """Makes a file or a folder and locks it; the lock goes with the process, however that ends.
 
     Raises:
@@ -240,15 +227,12 @@ def _lock(path: Path, target: Path, flags: int, *, folder: bool = False, wait: b
             path.mkdir(exist_ok=True)
         handle = os.open(path, flags, 0o666)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            if path.exists() and path.stat().st_ino == os.fstat(handle).st_ino:
+            if not flock(handle, wait=wait) or (path.exists() and path.stat().st_ino == os.fstat(handle).st_ino):
                 return handle
         except BlockingIOError:
             os.close(handle)
             raise CannotCreateError(f"{target}: another process is writing it; wait for it, or end it") from None
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                return handle
+        except BaseException:
             os.close(handle)
             raise
         os.close(handle)  # its owner published or removed it meanwhile

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pretune import config as configuration
-from pretune.disk import NewFolder, storage_errors
+from pretune.disk import storage_errors
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.interop.description import class_labels, labelled_role
 from pretune.interop.huggingface import load_model
@@ -30,6 +30,7 @@ from pretune.models.metadata import HeadSource, Metadata, VariantRecord
 from pretune.models.model import LanguageModel
 from pretune.models.standard_heads import HeadRequest
 from pretune.models.text_vectors import TextVectors
+from pretune.new_folder import NewFolder
 from pretune.nn.heads import SINGLE_LABEL, ProblemType
 from pretune.nn.vectors import PoolingMode
 from pretune.tune.method import TuningMethod, find_method

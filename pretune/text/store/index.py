@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretune.disk import NewFolder, sha256
+from pretune.disk import sha256
 from pretune.errors import CannotCreateError, DataError, StorageError
+from pretune.new_folder import NewFolder
 from pretune.text.store.array_files import ArrayWriter, StoredFile, map_file
 
 FOLDER = "index"

@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pretune.config import Config
-from pretune.disk import NewFolder, storage_errors
+from pretune.disk import storage_errors
 from pretune.errors import CannotCreateError, DataError
+from pretune.new_folder import NewFolder
 from pretune.text.encode.encoder import EncodedDocuments
 from pretune.text.encode.workers import CorpusEncoder, Workers
 from pretune.text.readers.corpus import CorpusConfig, DataStats, Document, read_corpus

@@ -17,8 +17,9 @@ from pathlib import Path
 from pydantic import Field
 
 from pretune.config import Config
-from pretune.disk import NewFolder, problem, seal, storage_errors
+from pretune.disk import problem, seal, storage_errors
 from pretune.interop.run_names import checkpoint_path, checkpoint_steps
+from pretune.new_folder import NewFolder
 
 _TEMPORARY = ".checkpoint-"
 
@@ -73,7 +74,10 @@ class CheckpointStore:
     def remove_incomplete(self) -> None:
         """Remove what killed processes left half-written. Only the holder of the run's lock may call this."""
         for entry in self.run.glob(f"{_TEMPORARY}*"):
-            shutil.rmtree(entry, ignore_errors=True)
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
 
     def newest(self) -> tuple[Path | None, list[Rejected]]:
         """The newest checkpoint that verifies, and those above it that do not."""
@@ -99,10 +103,13 @@ class CheckpointStore:
         if target.name in self.verified and problem(target) is None:
             return target
         kept = "nothing was left half-written and earlier checkpoints are intact"
-        with storage_errors(target, "save the checkpoint", kept), NewFolder(target, "replace") as folder:
-            write(folder.path)
-            seal(folder.path)
-            folder.publish()  # what is there did not verify
+        with storage_errors(target, "save the checkpoint", kept):
+            if target.exists() or target.is_symlink():
+                self._remove(target)  # it did not verify
+            with NewFolder(target) as folder:
+                write(folder.path)
+                seal(folder.path)
+                folder.publish()
         self.verified.add(target.name)
         return target
 
@@ -127,4 +134,4 @@ class CheckpointStore:
         self.verified.discard(path.name)
         with suppress(OSError):
             path.rename(hidden)  # at once: a half-removed checkpoint is never seen
-            shutil.rmtree(hidden)
+        self.remove_incomplete()

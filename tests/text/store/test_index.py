@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretune.disk import NewFolder
 from pretune.draw import Draw
+from pretune.new_folder import NewFolder
 from pretune.text.samples.views import windows as windows_module
 from pretune.text.samples.views.view import build_view
 from pretune.text.store import store as store_module

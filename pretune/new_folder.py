@@ -1,0 +1,255 @@
+"""Fills folders completely or not at all, where people keep them: mount points, links, below folders of others.
+
+    target is not there:   <parent>/.NAME.partial  --synced-->  one move
+    target is there:       <target>/.partial       --synced, with a plan of the moves-->  file by file
+
+The plan is the point of no return: a process killed before it leaves what the next writer clears away, one killed after
+it leaves what the next writer finishes. Each writer holds a lock, which ends with the process.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pretune.disk import flock, fsync, lock, make_folders, remove_empty, storage_errors, sync, write_synced
+from pretune.errors import CannotCreateError
+
+Existing = Literal["refuse", "replace", "merge"]
+_INSIDE, _PLAN = ".partial", ".plan.json"
+
+
+class NewFolder:
+    """A folder that is filled at `path` and appears at its target when `publish` is called; a context manager.
+
+    A target that is not there appears in one move. One that is there (an empty folder, a mount point, a link to another
+    disk) is filled from a folder inside of it: the folder above may be another disk, or not writable.
+
+    Attributes:
+        target: where the folder shall be.
+        path: the folder to fill, empty at first, on the target's disk; gone at the end of the block.
+
+    Args:
+        existing: what happens to a target that is there: "refuse" fills it only if it is empty, "replace" removes all
+            other files, "merge" replaces file by file and keeps its other files.
+        wait: wait for another process that is writing the same target, instead of refusing.
+
+    Raises:
+        CannotCreateError: another process is writing it, it is not empty and shall be, or it cannot be made there.
+        StorageError: the disk is full or fails.
+    """
+
+    def __init__(self, target: Path, existing: Existing = "refuse", *, wait: bool = False) -> None:
+        self.target = target
+        self.path = Path()
+        self._existing, self._wait = existing, wait
+        self._real = Path(os.path.realpath(target))
+        self._parents: list[Path] = []
+        self._handle, self._is_gone = -1, False
+
+    def __enter__(self) -> Self:
+        with storage_errors(self.target, "create the folder"):
+            if self._real.exists() and not self._real.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, "it is a file")
+            self._parents = make_folders(self._real.parent)
+            try:
+                self.path, self._handle = _open_draft(self._real, self.target, self._wait)
+            except BaseException:
+                remove_empty(self._parents)
+                raise
+            self._is_gone = False
+            try:
+                _settle(self.path, self._real)
+                self._refuse_contents()
+            except BaseException:
+                self.__exit__()
+                raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if not self._is_gone:  # else what lies there now is another process's, or waits to be put in place
+            shutil.rmtree(self.path, ignore_errors=True)
+            remove_empty(self._parents)
+        os.close(self._handle)
+
+    def _refuse_contents(self) -> None:
+        if self._existing == "refuse" and self._real.is_dir() and set(self._real.iterdir()) - {self.path}:
+            raise CannotCreateError(f"{self.target}: exists already; remove it, or give another --output")
+
+    def publish(self, last: str = "", obsolete: Callable[[Sequence[str]], Iterable[Path]] = lambda names: ()) -> None:
+        """Brings everything in the folder to the disk and to its target.
+
+        In a target that is there, the old file named by `last` goes first and the new one comes last, so that no reader
+        takes a mixture for whole. Killed meanwhile, the next writer goes on (see `settle`).
+
+        Args:
+            last: the file without which the folder is not whole.
+            obsolete: given the names of all new files, names those of the target to remove, where files are merged.
+
+        Raises:
+            OSError: the disk is full or fails; nothing was changed at the target.
+            CannotCreateError: the target is not empty and shall be.
+            StorageError, CannotCreateError: the files could not be put in place; they are complete in `path`.
+        """
+        mode = self.path.stat().st_mode & 0o666
+        for entry in self.path.rglob("*"):
+            if entry.is_file():
+                entry.chmod(mode)  # some libraries write files that nobody else can read
+            sync(entry)
+        sync(self.path)
+        if not self._real.exists():
+            self.path.rename(self._real)
+            self._is_gone = True
+            sync(self._real.parent)
+            return
+        self._refuse_contents()
+        plan = self._plan(last, obsolete)
+        write_synced(self.path / f"{_PLAN}.new", json.dumps(plan).encode())
+        os.replace(self.path / f"{_PLAN}.new", self.path / _PLAN)
+        sync(self.path)
+        self._is_gone = True
+        kept = f"all of them are in {self.path}, and the next command that writes here puts them in place"
+        with storage_errors(self.target, "put the new files in place", kept):
+            _carry_out(self.path, self._real)
+
+    def _plan(self, last: str, obsolete: Callable[[Sequence[str]], Iterable[Path]]) -> dict[str, Any]:
+        names = [path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file()]
+        names.sort(key=lambda name: (name == last, name))
+        if self._existing == "replace":
+            there = {path for path in self._real.rglob("*") if not path.is_dir() and not path.is_relative_to(self.path)}
+            old = there - {self._real / name for name in names}
+        else:
+            old = {self._real / Path(os.path.relpath(path, self.target)) for path in obsolete(names)}
+            for name in names:
+                _refuse_way(self._real, name)
+        return {"files": names, "last": last, "obsolete": sorted(str(path.relative_to(self._real)) for path in old)}
+
+
+def settle(target: Path) -> None:
+    """Finishes or clears away what killed writers of a folder left; what a living one is writing stays.
+
+    Raises:
+        CannotCreateError, StorageError: the disk does not let it.
+    """
+    real = Path(os.path.realpath(target))
+    for path in (_beside(real), real / _INSIDE):
+        if path.is_dir():
+            with storage_errors(target, "clear up what a killed process left"):
+                _take_over(path, real, target)
+
+
+def sweep(folder: Path) -> None:
+    """Finishes or clears away what killed writers of anything in a folder left; what living ones are writing stays.
+
+    Raises:
+        CannotCreateError, StorageError: the disk does not let it.
+    """
+    settle(folder)
+    for path in folder.glob(".?*.partial"):
+        with storage_errors(folder, "clear up what a killed process left"):
+            _take_over(path, folder / path.name[1 : -len(".partial")], folder)
+
+
+def try_saving(folder: Path) -> list[str]:
+    """Does in a folder that is there, once and with little, all that saving into it needs.
+
+    Returns:
+        What the file system cannot do, a sentence each.
+
+    Raises:
+        CannotCreateError: no permission.
+        StorageError: the disk is full or fails.
+    """
+    trial = folder / ".trial.partial"
+    with storage_errors(folder, "save there", "nothing was begun"):
+        for existing in ("refuse", "merge"):
+            draft = NewFolder(trial, existing)
+            draft.target = folder  # for errors
+            with draft:
+                write_synced(draft.path / "trial", b"trial")
+                draft.publish(last="trial")
+        handle = os.open(trial / "trial", os.O_RDWR)
+        try:
+            cannot = [] if fsync(handle) else ["cannot sync files: what was saved may be lost with the power"]
+            cannot += [] if flock(handle) else ["cannot lock files: start no two processes on one output"]
+        finally:
+            os.close(handle)
+            shutil.rmtree(trial)
+    return [f"{folder}: the file system {each}" for each in cannot]
+
+
+def _beside(real: Path) -> Path:
+    return real.parent / f".{real.name}.partial"
+
+
+def _open_draft(real: Path, target: Path, wait: bool) -> tuple[Path, int]:
+    """The folder in which a target is made, with its lock; the target may come to be while another is waited for."""
+    while True:
+        path = real / _INSIDE if real.is_dir() else _beside(real)
+        handle = lock(path, target, os.O_RDONLY, folder=True, wait=wait)
+        if path.is_relative_to(real) == real.is_dir():
+            return path, handle
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(handle)
+
+
+def _take_over(path: Path, real: Path, target: Path) -> None:
+    """Does what `settle` says with one file or folder, if no living process holds it."""
+    is_folder = path.is_dir()
+    try:
+        handle = lock(path, target, os.O_RDONLY if is_folder else os.O_RDWR | os.O_CREAT, folder=is_folder)
+    except CannotCreateError:
+        return
+    try:
+        if is_folder:
+            _settle(path, real)
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(handle)
+
+
+def _settle(path: Path, real: Path) -> None:
+    """Puts in place what a killed process had complete in its folder, or empties it."""
+    if (path / _PLAN).exists() and real.is_dir():
+        _carry_out(path, real)
+        path.mkdir(exist_ok=True)
+    for leftover in path.iterdir():
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+def _carry_out(path: Path, real: Path) -> None:
+    """Puts files in place as their plan says; begun anew after any interruption, it ends in the same."""
+    plan = json.loads((path / _PLAN).read_bytes())
+    files, last = plan["files"], plan["last"]
+    if last and (path / last).exists():
+        (real / last).unlink(missing_ok=True)
+        sync((real / last).parent)
+    for name in plan["obsolete"]:
+        (real / name).unlink(missing_ok=True)
+        for folder in Path(name).parents[:-1]:
+            if (real / folder).is_dir() and not any((real / folder).iterdir()):
+                (real / folder).rmdir()
+    folders = {real, *((real / name).parent for name in files)}
+    for name in files:
+        if (path / name).exists():
+            make_folders((real / name).parent)
+            os.replace(path / name, real / name)
+    for folder in folders:
+        sync(folder)
+    shutil.rmtree(path)
+
+
+def _refuse_way(real: Path, name: str) -> None:
+    """Refuses what cannot be replaced by a file, before anything is."""
+    if (real / name).is_dir():
+        raise IsADirectoryError(errno.EISDIR, f"{name} is a folder")
+    for folder in Path(name).parents:
+        if (real / folder).exists() and not (real / folder).is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{folder} is no folder")
