@@ -21,6 +21,40 @@ class DataError(PretuneError):
     code = 65
 
 
+class NonFiniteError(DataError):
+    """A model gives NaN or an infinity for a text (EX_DATAERR); the message names the text.
+
+    Attributes:
+        what: the model gives, such as "a vector".
+        index: of the text among those of the call, from 0.
+        excerpt: how the text begins, if that is at hand.
+    """
+
+    what: str = "an answer"
+    index: int = 0
+    excerpt: str = ""
+
+    @classmethod
+    def of(cls, place: object, what: str, index: int = 0, excerpt: str = "") -> NonFiniteError:
+        """The error of a text.
+
+        Args:
+            place: where the text is, such as a line of a file.
+            what, index, excerpt: see the attributes.
+        """
+        text = f" ({excerpt!r})" if excerpt else ""
+        error = cls(
+            f"{place}{text}: the model gives {what} that is not a finite number; its weights are damaged, or its "
+            "training diverged: use an earlier checkpoint (--step), or train again with a lower optimizer.lr"
+        )
+        error.what, error.index, error.excerpt = what, index, excerpt
+        return error
+
+    def at(self, place: object) -> NonFiniteError:
+        """The same error, with the place of the text in the user's file."""
+        return self.of(place, self.what, self.index, self.excerpt)
+
+
 class MissingInputError(PretuneError):
     """A file or folder that was named does not exist or cannot be read (EX_NOINPUT)."""
 

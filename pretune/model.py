@@ -10,12 +10,11 @@ from typing import Any, Unpack, overload
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from pretune.errors import UsageError
-from pretune.evaluate.embed import Embedder, budget_of
-from pretune.evaluate.engine import encode_examples
+from pretune.evaluate.embed import Embedder, budget_of, unit_length
+from pretune.evaluate.engine import encode_examples, finite_scores
 from pretune.evaluate.fill import Guess, fill
 from pretune.evaluate.likelihood import Masking, Score, score
 from pretune.evaluate.pairs import predict_by_modules
@@ -243,7 +242,7 @@ class Model:
             raise UsageError("embed takes a list of texts: embed([text])")
         texts = check_texts(texts, "embed")
         out = Embedder.of(self._fused, self.tokenizer, pooling, prompt, prompt_name, budget)(texts)
-        return np.asarray(F.normalize(torch.from_numpy(out)).numpy()) if normalize else out
+        return unit_length(out, texts) if normalize else out
 
     @overload
     def generate(self, prompts: str, **options: Unpack[GenerateOptions]) -> str: ...
@@ -346,7 +345,8 @@ class Model:
             judge = self.task(task, truncate=truncate, columns=columns)
             examples = read_examples(judge, data)
             rows = encode_examples(judge, examples, self.tokenizer, self.length)
-            return judge.score(predict_by_modules(self._fused, judge, examples, rows, self.tokenizer), examples)
+            predictions = predict_by_modules(self._fused, judge, examples, rows, self.tokenizer)
+            return finite_scores(judge.score(predictions, examples))
         _refuse("a token store", {"columns": columns, "truncate": truncate, "task": task})
         size = length or min(128, self.length)
         return evaluate_folder(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from cyclopts import Parameter
 
-from pretune.errors import DataError, UsageError
+from pretune.errors import DataError, NonFiniteError, UsageError
 
 if TYPE_CHECKING:
     from pretune.api import Model
@@ -48,11 +50,12 @@ NO_FLAGS = RowFlags()
 
 @dataclass(frozen=True)
 class TextRow:
-    """A text, what else its row holds, and the fields by which an answer begins."""
+    """A text, what else its row holds, the fields by which an answer begins, and where it was read."""
 
     text: str
     second: str | None
     ids: Mapping[str, object]
+    origin: object = "text"
 
 
 def columns_of(model: Model, flags: Mapping[str, str | None]) -> LabelledConfig:
@@ -102,7 +105,20 @@ def read_rows(
     fields += [Column(second_column, second_setting)] if second_column else []
     for record in read_task_records(fields, columns, texts, rows):
         second = record.text(second_column, second_setting) if second_column else None
-        yield TextRow(record.text(fields[0].name, "text_column"), second, ids_of(record, rows))
+        yield TextRow(record.text(fields[0].name, "text_column"), second, ids_of(record, rows), record.origin)
+
+
+@contextmanager
+def named_rows(part: Sequence[TextRow]) -> Iterator[None]:
+    """Names the line of a file, and not the number among those read together, where a model gives no finite number.
+
+    Args:
+        part: the rows of the calls in the block.
+    """
+    try:
+        yield
+    except NonFiniteError as error:
+        raise error.at(part[error.index].origin) from None
 
 
 def read_task_records(
@@ -179,8 +195,14 @@ def say_columns(
 
 
 def ids_of(record: Record, rows: RowFlags) -> dict[str, object]:
-    """The value of a record's id column, as the field "id"; nothing where no flag names one."""
-    return {"id": record[rows.id_column]} if rows.id_column is not None else {}
+    """The value of a record's id column, as the field "id"; nothing where no flag names one.
+
+    A value that is missing in a column of numbers is read as NaN, and written as none.
+    """
+    if rows.id_column is None:
+        return {}
+    value = record[rows.id_column]
+    return {"id": None if isinstance(value, float) and not math.isfinite(value) else value}
 
 
 def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:

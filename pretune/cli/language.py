@@ -16,6 +16,7 @@ from pretune.cli.inputs import (
     Rows,
     TextRow,
     chunks,
+    named_rows,
     read_rows,
     say_columns,
     text_column_of,
@@ -61,7 +62,8 @@ def fill(
     with open_output(rows.output) as file, unknown_said_once(loaded):
         writer = _row_writer(file, rows, as_json)
         for row in read_rows(texts, rows, loaded, second_column):
-            masks = loaded.fill(row.text, top, second=row.second)
+            with named_rows([row]):
+                masks = loaded.fill(row.text, top, second=row.second)
             if writer is not None:
                 guesses = [[{"token": g.token, "probability": g.probability} for g in guesses] for guesses in masks]
                 writer.write({**_inputs(row), "masks": guesses})
@@ -148,9 +150,10 @@ def generate(
         writer = _row_writer(file, rows, as_json)
         if len(prompts) == 1 and writer is None:
             (row,) = read_rows(prompts, rows, loaded)
-            for piece in _stream(loaded, row.text, options):
-                file.write(piece)
-                file.flush()
+            with named_rows([row]):
+                for piece in _stream(loaded, row.text, options):
+                    file.write(piece)
+                    file.flush()
             file.write("\n")
         else:
             for part in chunks(read_rows(prompts, rows, loaded)):
@@ -171,7 +174,8 @@ def _say_decoding(session: Session, loaded: Model, options: GenerateOptions) -> 
 def _write_continuations(
     file: IO[str], writer: RowWriter | None, loaded: Model, part: list[TextRow], options: GenerateOptions
 ) -> None:
-    continuations = loaded.continuations([row.text for row in part], **options)
+    with named_rows(part):
+        continuations = loaded.continuations([row.text for row in part], **options)
     for row, continuation in zip(part, continuations, strict=True):
         if writer is not None:
             fields = {"prompt": row.text, "text": continuation.text, "reason": continuation.reason}
@@ -224,7 +228,8 @@ def score(
             origins = [source if row.second is None else row.second for row in part]
             sources = [origin for origin in origins if origin is not None]
             texts_of_part = [row.text for row in part]
-            results = loaded.score(texts_of_part, sources or None, masking=masking, special_tokens=special_tokens)
+            with named_rows(part):
+                results = loaded.score(texts_of_part, sources or None, masking=masking, special_tokens=special_tokens)
             for row, result in zip(part, results, strict=True):
                 name = "log_prob" if result.kind == "likelihood" else "pseudo_log_prob"
                 scores = {name: result.log_prob, "bits_per_byte": result.bits_per_byte}

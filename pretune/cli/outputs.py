@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,8 +37,9 @@ class RowWriter:
         """Writes one answer; flushed at once on standard output.
 
         Raises:
-            DataError: a row of a table that has a column which the first row did not have.
+            DataError: a row of a table that has a column which the first row did not have; a number that is not finite.
         """
+        _refuse_non_finite(row)
         if self._delimiter is None:
             self._file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
         else:
@@ -106,6 +108,17 @@ def open_rows(path: Path | None, columns: Sequence[str] = ()) -> Iterator[RowWri
     """
     with open_output(path) as file:
         yield RowWriter(file, TABLES.get(suffix_of(path)), columns)
+
+
+def _refuse_non_finite(row: Mapping[str, Any]) -> None:
+    """Refuses an answer that holds NaN or an infinity, for which JSON has no word.
+
+    Raises:
+        DataError: the field.
+    """
+    for name, value in _flat(row).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise DataError(f"field {name!r} of the answer for {str(row)[:80]} is {value}, which is no finite number")
 
 
 def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, object]:

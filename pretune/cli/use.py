@@ -18,6 +18,7 @@ from pretune.cli.inputs import (
     chunks,
     columns_of,
     ids_of,
+    named_rows,
     read_rows,
     read_task_records,
     refuse_column,
@@ -200,10 +201,12 @@ def embed(
     config = text_column_of(loaded, rows).model_copy(update={"second_column": second_column})
     say_columns(session, rows.input, config, [config.text_column, second_column, rows.id_column])
     options: dict[str, Any] = {"prompt": prompt, "prompt_name": prompt_name, "normalize": normalize}
-    parts = (
-        (part, [loaded.embed(texts, pooling, **options) for texts in _sides(part)])
-        for part in chunks(read_rows(texts, rows, loaded, second_column))
-    )
+
+    def vectors(part: list[TextRow]) -> list[NDArray[np.float32]]:
+        with named_rows(part):
+            return [loaded.embed(texts, pooling, **options) for texts in _sides(part)]
+
+    parts = ((part, vectors(part)) for part in chunks(read_rows(texts, rows, loaded, second_column)))
     with unknown_said_once(loaded):
         if is_array:
             assert rows.output is not None  # it has a suffix

@@ -20,6 +20,7 @@ from typing import get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -32,6 +33,7 @@ from pretune.models.text_vectors import TextVectors
 from pretune.nn.model_protocol import ModelOutput
 from pretune.nn.vectors import PoolingMode, TextFeatures
 from pretune.runtime.device import inference_context, is_bf16
+from pretune.runtime.finite import first_non_finite, first_non_finite_row, non_finite
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.unknown import say_cut, say_unknown
 from pretune.text.tokenizer.vocabulary import Tokens
@@ -102,6 +104,7 @@ class Embedder:
 
         Raises:
             DataError: a text without any token, one that cannot be encoded, or one that the prompt leaves no room.
+            NonFiniteError: a vector that is not finite.
         """
         if self.length < (special := self.tokenizer.vocabulary.overhead(False)):
             raise DataError(f"texts of {self.length} tokens have no room for {special} special ones; raise the length")
@@ -121,6 +124,9 @@ class Embedder:
             )  # names a text that cannot be encoded by its number among all
             raise
         say_cut(self.tokenizer, cut, len(texts), self.length)
+        bad = first_non_finite_row(out)
+        if bad is not None:
+            raise non_finite("a vector", bad, len(texts), texts[bad])
         return out
 
     def _parallel(
@@ -257,6 +263,22 @@ def _pool(workers: int, cores: int) -> Iterator[ThreadPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def unit_length(vectors: Vectors, texts: Sequence[str]) -> Vectors:
+    """Vectors at length 1.
+
+    Shape:
+        vectors: (n, width); return: same
+
+    Raises:
+        NonFiniteError: the square of a length is too large for a number: the quotient would be 0.
+    """
+    rows = torch.from_numpy(vectors)
+    bad = first_non_finite(rows.square().sum(dim=1))
+    if bad is not None:
+        raise non_finite("a vector of a length", bad, len(texts), texts[bad])
+    return np.asarray(F.normalize(rows).numpy())
 
 
 def embed_texts(network: LanguageModel, tokenizer: Tokenizer, texts: Sequence[str]) -> Vectors:

@@ -23,12 +23,13 @@ from torch import nn
 
 from pretune.batch import Batch
 from pretune.draw import Draw
-from pretune.errors import DataError
+from pretune.errors import DataError, NonFiniteError
 from pretune.loss import Term
 from pretune.models.model import LanguageModel
 from pretune.objectives.objective import Objective
 from pretune.objectives.root_module import RootModule
 from pretune.runtime.device import inference_context, is_bf16
+from pretune.runtime.finite import is_finite
 from pretune.tasks.task import AnyTask, ExampleT, PredictionT, RowAnswerT, RowBatch, Task, data_stats
 from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoded, Row
@@ -38,6 +39,7 @@ from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.unknown import say_cut, say_unknown
 
 BUDGET = 8192  # tokens of a forward
+_LISTED = 20  # windows in a message
 _READ = 1 << 20  # tokens of a store that are decoded at a time
 
 Context = Callable[[], AbstractContextManager[object]]
@@ -144,6 +146,9 @@ def predict_examples(
         model: on its device; put into evaluation mode.
         rows: `task.encode(examples, tokenizer, length)`.
         budget: tokens of a forward.
+
+    Raises:
+        NonFiniteError: a prediction that holds a number which is not finite.
     """
     view = ExampleView(rows)
     index = by_length(view.lengths(np.arange(len(rows))), budget)
@@ -155,7 +160,25 @@ def predict_examples(
     answers = [answer for result in results for answer in result.answers]
     in_order = sorted(zip([row for part in samples for row in part], answers, strict=True), key=lambda p: p[0].sample)
     predictions, _ = join_rows(task, examples, [row for row, _ in in_order], [answer for _, answer in in_order])
+    for number, (prediction, example) in enumerate(zip(predictions, examples, strict=True)):
+        if not is_finite(prediction):
+            raise NonFiniteError.of(example.origin, "a prediction", number)
     return predictions
+
+
+def finite_scores(scores: dict[str, float]) -> dict[str, float]:
+    """Scores, all of which are finite.
+
+    Raises:
+        DataError: one is not, such as a correlation with predictions that are all alike.
+    """
+    for name, value in scores.items():
+        if not math.isfinite(value):
+            raise DataError(
+                f"{name} is {value}: these predictions and labels give it no value, as where all predictions are "
+                "alike; give it more data, or look at what predict writes"
+            )
+    return scores
 
 
 def evaluate_store(
@@ -183,6 +206,7 @@ def evaluate_store(
 
     Raises:
         DataError: the split has no text, or none on which an objective predicts anything.
+        NonFiniteError: a loss that is not finite.
     """
     draw = Draw(0).at("evaluate")
     context = partial(inference_context, model.device, is_bf16(model))
@@ -194,6 +218,7 @@ def evaluate_store(
         root = RootModule(model, part).eval()
         for result in run_batches(root, _windows(part, view, draw, budget), tokenizer, model.device, context):
             _add_terms(sums, result.terms)
+            _check_terms(result, split)
     out: dict[str, float] = {}
     for name, (loss, count, correct) in sums.items():
         if not count:
@@ -234,6 +259,19 @@ def _add_terms(sums: dict[str, list[float]], terms: Iterable[Term]) -> None:
         correct = 0.0 if term.correct is None else float(term.correct)
         for n, value in enumerate((float(term.sum), float(term.count), correct)):
             total[n] += value
+
+
+def _check_terms(result: BatchResult, split: TokenSplit) -> None:
+    """Refuses a loss that is not finite.
+
+    Raises:
+        NonFiniteError: the numbers of the windows that were read together.
+    """
+    bad = [term.name for term in result.terms if not math.isfinite(float(term.sum))]
+    if bad:
+        windows = [int(index) for _, _, index in result.batch.samples]
+        listed = ", ".join(map(str, windows[:_LISTED])) + (", ..." if len(windows) > _LISTED else "")
+        raise NonFiniteError.of(f"{split.where}, windows {listed}", f"a loss of {bad[0]}")
 
 
 def bytes_per_token(split: TokenSplit, tokenizer: Tokenizer) -> float:

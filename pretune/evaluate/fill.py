@@ -12,6 +12,7 @@ from pretune.generate.session import context_length
 from pretune.models.model import LanguageModel
 from pretune.nn.model_protocol import find_language_head
 from pretune.runtime.device import inference_context, is_bf16
+from pretune.runtime.finite import first_non_finite, non_finite
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.unknown import say_unknown
 
@@ -41,6 +42,7 @@ def fill(
 
     Raises:
         UsageError: a model or tokenizer without masks, no mask in the text, or a text that is too long.
+        NonFiniteError: the model's scores are not finite.
     """
     vocabulary = tokenizer.vocabulary
     head = find_language_head(model, "masked", *(("next",) if model.has_encoder else ()))
@@ -68,6 +70,8 @@ def fill(
     with inference_context(model.device, is_bf16(model)):
         rows = model(batch).last_hidden_state[batch.tokens == vocabulary.mask]
         logits = head(rows).float()
+    if first_non_finite(logits) is not None:
+        raise non_finite("a score of a token", 0, 1, text)
     best = logits[:, : vocabulary.size].softmax(dim=1).topk(min(top, vocabulary.size), dim=1)
     return [
         [Guess(tokenizer.decode([i], skip_special=False), p, i) for i, p in zip(ids, values, strict=True)]

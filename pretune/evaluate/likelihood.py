@@ -31,6 +31,7 @@ from pretune.models.model import LanguageModel
 from pretune.nn.heads import TokenPrediction, VocabularyHead
 from pretune.nn.model_protocol import find_language_head
 from pretune.runtime.device import inference_context, is_bf16
+from pretune.runtime.finite import first_non_finite, non_finite
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.vocabulary import Vocabulary
 
@@ -114,6 +115,7 @@ def score(
     Raises:
         UsageError: a model without a language modelling head; sources for a model without an encoder, or too few.
         DataError: a text without tokens, or one that is longer than a decoder that begins anew can write.
+        NonFiniteError: a log probability that is not finite.
     """
     runs = encode_prompts(model, tokenizer, texts, special_tokens, "text")
     for n, run in enumerate(runs):
@@ -135,6 +137,9 @@ def score(
     totals = np.zeros(len(texts))
     for part in _batches(readings, budget):
         np.add.at(totals, np.repeat([r.text for r in part], [len(r.rows) for r in part]), _read(model, head, part))
+    bad = first_non_finite(torch.from_numpy(totals))
+    if bad is not None:
+        raise non_finite("a log probability", bad, len(texts), texts[bad])
     measure: Measure = "pseudo-likelihood" if head.predicts == "masked" else "likelihood"
     unk = tokenizer.vocabulary.unk
     unknown = [0 if unk is None else int((run == unk).sum()) for run in runs]

@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
-from pretune.errors import DataError
-from pretune.evaluate.embed import embed_texts
+from pretune.errors import DataError, NonFiniteError
+from pretune.evaluate.embed import embed_texts, unit_length
 from pretune.evaluate.engine import predict_examples
 from pretune.evaluate.recorded import TASK_POOLINGS
 from pretune.models.model import LanguageModel
@@ -31,6 +33,7 @@ def predict_by_modules(
 
     Raises:
         DataError: a pair without a second text.
+        NonFiniteError: a prediction that is not finite.
     """
     if not isinstance(task, VectorTask) or not _has_modules(model, tokenizer):
         return predict_examples(model, task, examples, rows, tokenizer)
@@ -39,10 +42,22 @@ def predict_by_modules(
         if example.second is None:
             raise DataError(f"{example.origin}: vectors are compared in pairs; name the column of the second text")
     first, second = (
-        torch.from_numpy(embed_texts(model, tokenizer, texts))
+        torch.from_numpy(_vectors(model, tokenizer, texts, pairs))
         for texts in ([pair.text for pair in pairs], [str(pair.second) for pair in pairs])
     )
     return cast(list[PredictionT], F.cosine_similarity(first, second).tolist())
+
+
+def _vectors(
+    model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[PairExample]
+) -> NDArray[np.float32]:
+    """The vectors of one text of each pair, whose lengths are finite too. Shape: return: (n, width)."""
+    try:
+        vectors = embed_texts(model, tokenizer, texts)
+        unit_length(vectors, texts)
+    except NonFiniteError as error:
+        raise error.at(pairs[error.index].origin) from None
+    return vectors
 
 
 def _has_modules(model: LanguageModel, tokenizer: Tokenizer) -> bool:

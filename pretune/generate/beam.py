@@ -106,6 +106,7 @@ def beam_search(
     ends: Callable[[list[int]], bool],
     processor: LogitsProcessor,
     prompts: Sequence[Prompt],
+    check: Callable[[Tensor, Sequence[int]], None],
 ) -> list[list[int]]:
     """Returns the best finished hypothesis of each prompt.
 
@@ -116,6 +117,7 @@ def beam_search(
         ends: whether generated tokens are complete: an end token or a stop text came.
         processor: changes the scores of a step.
         prompts: what each text is written after.
+        check: refuses logits that are not finite; given the prompt of each row.
 
     Shape:
         logits: (N, V) fp32; return: N runs of tokens, the end token included.
@@ -124,6 +126,7 @@ def beam_search(
     searches = [Hypotheses(limit, start, prompt) for limit, prompt in zip(limits, prompts, strict=True)]
     running, first = list(range(len(searches))), list(range(len(searches) + 1))
     while running:
+        check(logits, [n for i, n in enumerate(running) for _ in range(first[i], first[i + 1])])
         rows: list[int] = []
         for i, n in enumerate(running):
             origin = searches[n].advance(logits[first[i] : first[i + 1]], config, ends, processor)

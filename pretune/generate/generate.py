@@ -16,6 +16,7 @@ from itertools import chain
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
@@ -28,6 +29,7 @@ from pretune.generate.session import DecodingSession, add_special_tokens, contex
 from pretune.generate.stream import TextStream
 from pretune.models.model import LanguageModel
 from pretune.nn.model_protocol import find_language_head
+from pretune.runtime.finite import first_non_finite, non_finite
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 Tokens = NDArray[np.int64]
@@ -56,6 +58,7 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens]
     Raises:
         UsageError: the model does not generate; an empty prompt, or one that fills the model's context.
         DataError: the tokenizer lacks a token that the model's files name.
+        NonFiniteError: a score of a token is not finite; the text before it was given out.
     """
     processor = _processor(model, tokenizer, config)
     prompts = add_special_tokens(model, tokenizer, prompts)
@@ -80,7 +83,7 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens]
         capacity = max(max_length - left + limit for left, limit in zip(remaining[part], limits[part], strict=True))
         session = DecodingSession(model, tokenizer.vocabulary.size, len(prompts[part]), capacity)
         full = [limit == want for limit, want in zip(limits[part], wanted[part], strict=True)]
-        batch = _PromptBatch(session, tokenizer, prompts[part], limits[part], full, processor, start)
+        batch = _PromptBatch(session, tokenizer, prompts[part], limits[part], full, processor, start, len(prompts))
         out += yield from batch.beams() if config.beams > 1 else batch.tokens(draws[part])
     return out
 
@@ -133,6 +136,7 @@ class _PromptBatch:
         limits: maximal number of new tokens of each.
         full: whether that is what was wanted, and not what the context leaves.
         first: the number of the first prompt.
+        total: how many prompts there are, with those of other batches.
     """
 
     session: DecodingSession
@@ -142,6 +146,7 @@ class _PromptBatch:
     full: Sequence[bool]
     processor: LogitsProcessor
     first: int
+    total: int
 
     @property
     def config(self) -> GenerateConfig:
@@ -162,6 +167,23 @@ class _PromptBatch:
         prompts = [prompt.tolist() for prompt in self.prompts]
         return [Prompt(prompt, prompt if start is None else [start]) for prompt in prompts]
 
+    def check(self, logits: Tensor, prompts: Sequence[int]) -> None:
+        """Refuse scores of tokens that are not finite.
+
+        Args:
+            prompts: of this batch, one for each row.
+
+        Shape:
+            logits: (N, V)
+
+        Raises:
+            NonFiniteError: the first of these prompts.
+        """
+        row = first_non_finite(logits)
+        if row is not None:
+            text = self.tokenizer.decode(self.prompts[prompts[row]])
+            raise non_finite("a score of a token", self.first + prompts[row], self.total, text, "prompt")
+
     def tokens(self, draws: Sequence[Draw]) -> Stream:
         """Decodes greedily or by sampling."""
         texts, prompts = self.texts(), self.read()
@@ -170,6 +192,7 @@ class _PromptBatch:
         live = list(range(len(texts)))
         logits = self.session.read(self.prompts)
         for step in range(max(self.limits)):
+            self.check(logits, live)
             logits = self.processor(
                 logits,
                 [prompts[n] for n in live],
@@ -234,7 +257,8 @@ class _PromptBatch:
             return any(text in tail for text in stop)
 
         logits = self.session.read(self.prompts)
-        best = beam_search(logits, self.session, self.config, self.limits, ends, self.processor, self.read())
+        prompts = self.read()
+        best = beam_search(logits, self.session, self.config, self.limits, ends, self.processor, prompts, self.check)
         out = []
         for n, (ids, prompt, text) in enumerate(zip(best, self.prompts, self.texts(), strict=True)):
             *earlier, last = ids
