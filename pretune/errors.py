@@ -61,6 +61,17 @@ class MissingInputError(PretuneError):
     code = 66
 
 
+def is_panic(error: BaseException) -> bool:
+    """Whether a library written in Rust failed within: its panics are no `Exception`, and have no class to import."""
+    return type(error).__name__ == "PanicException"
+
+
+def first_line(error: BaseException) -> str:
+    """The message of an error, short enough to stand in another: libraries write whole files into theirs."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0] if len(lines[0]) <= 200 else f"{lines[0][:197]}..."
+
+
 def no_such_folder(path: object, what: str) -> MissingInputError:
     """The error of a model or tokenizer that is not there; what looks like a name of a hub is answered as such.
 

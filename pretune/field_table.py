@@ -8,7 +8,9 @@ is made from the same tables. Files that are handed on whole travel with their m
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -16,12 +18,53 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from pretune.disk import write_synced
-from pretune.errors import DataError
+from pretune.errors import DataError, MissingInputError
 
 Name = Literal["done", "handed on", "refused", "no effect"]
 CARRIED_LIMIT = 4 << 20
 """Bytes of one file that is handed on whole."""
+JSON_LIMIT = 8 << 20
+"""Bytes of a JSON file that lists nothing long."""
+_CONTAINERS, _VALUES = 1 << 22, 1 << 23  # lists and objects, and values in them, of one JSON file
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # half of an escaped pair
+
+
+def regular(path: Path) -> Path:
+    """Returns the path, if it is a regular file.
+
+    Raises:
+        MissingInputError: absent, or a pipe, a device, a folder.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise MissingInputError(f"{path}: {error.strerror or error}") from None
+    if not stat.S_ISREG(mode):
+        raise MissingInputError(f"{path}: not a regular file")
+    return path
+
+
+def check_size(path: Path, limit: int) -> None:
+    """Refuses a foreign file that is too large to be what its name says.
+
+    Raises:
+        MissingInputError: no such regular file.
+        DataError: larger than `limit` bytes.
+    """
+    size = regular(path).stat().st_size
+    if size > limit:
+        raise DataError(f"{path}: {size:,} bytes, more than the {limit:,} that such a file can need; it was not read")
+
+
+def read_file(path: Path, limit: int = JSON_LIMIT) -> bytes:
+    """Reads a foreign file whole.
+
+    Raises:
+        MissingInputError: no such regular file.
+        DataError: larger than `limit` bytes.
+    """
+    check_size(path, limit)
+    return path.read_bytes()
 
 
 def parse_json(raw: bytes, where: str) -> Any:
@@ -31,8 +74,15 @@ def parse_json(raw: bytes, where: str) -> Any:
         where: the file, for messages.
 
     Raises:
-        DataError: not UTF-8, not JSON, NaN or Infinity, nested too deep, or with a lone surrogate, which no text has.
+        DataError: not UTF-8, not JSON, NaN or Infinity, nested too deep, with a lone surrogate, which no text has, or
+            with more values than any file of the field has.
     """
+    containers, values = raw.count(b"[") + raw.count(b"{"), raw.count(b",")
+    if containers > _CONTAINERS or values > _VALUES:
+        raise DataError(
+            f"{where}: up to {containers:,} lists and objects of {values:,} values, more than the {_CONTAINERS:,} and "
+            f"{_VALUES:,} that such a file can need; it was not read"
+        )
 
     def refuse(word: str) -> NoReturn:
         raise ValueError(f"{word} is not JSON")

@@ -16,7 +16,16 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from pretune import __version__
-from pretune.errors import CannotCreateError, MissingInputError, PretuneError, StorageError, UsageError
+from pretune.errors import (
+    CannotCreateError,
+    DataError,
+    MissingInputError,
+    PretuneError,
+    StorageError,
+    UsageError,
+    first_line,
+    is_panic,
+)
 
 INTERNAL, MEMORY, PIPE = 70, 71, 128 + signal.SIGPIPE
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
@@ -141,7 +150,9 @@ def guard(action: Callable[[], int], debug: bool) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush succeeds
         return PIPE
-    except (Exception, KeyboardInterrupt, Terminated) as error:
+    except BaseException as error:
+        if not isinstance(error, Exception | KeyboardInterrupt | Terminated) and not is_panic(error):
+            raise
         if debug:
             traceback.print_exc()
         message, code = explain(error)
@@ -164,6 +175,9 @@ def explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate memory" in str(error):
         remedy = "lower the batch (data.batch, data.batch_tokens, --beams), or use a smaller model"
         return f"not enough memory ({str(error).splitlines()[0] if str(error) else 'MemoryError'}); {remedy}", MEMORY
+    if is_panic(error):
+        remedy = "a file or a text is damaged or hostile; get it again from its source, or leave it out"
+        return f"a library failed within: {first_line(error)}; {remedy}", DataError.code
     hint = "this is a bug in pretune or in a file of yours; --debug shows the traceback"
     return f"{type(error).__name__}: {error} ({hint})", INTERNAL
 

@@ -8,10 +8,8 @@ and nothing that runs.
 from __future__ import annotations
 
 import math
-import os
 import pickle
 import re
-import stat
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,10 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretune import field_table
-from pretune.errors import DataError, MissingInputError
+from pretune.errors import DataError
+from pretune.field_table import JSON_LIMIT, parse_json, read_file, regular
 
-JSON_LIMIT = 8 << 20
 HEADER_LIMIT = 16 << 20
 TENSOR_LIMIT = 100_000
 DIMENSION_LIMIT = 8
@@ -72,21 +69,6 @@ def member(folder: Path, name: object, where: str) -> Path:
     return regular(folder / name)
 
 
-def regular(path: Path) -> Path:
-    """Returns the path, if it is a regular file.
-
-    Raises:
-        MissingInputError: absent, or a pipe, a device, a folder.
-    """
-    try:
-        mode = os.stat(path).st_mode
-    except OSError as error:
-        raise MissingInputError(f"{path}: {error.strerror or error}") from None
-    if not stat.S_ISREG(mode):
-        raise MissingInputError(f"{path}: not a regular file")
-    return path
-
-
 def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
     """Reads a JSON object from a foreign file.
 
@@ -94,19 +76,16 @@ def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
         MissingInputError: no such file.
         DataError: larger than `limit` bytes, not UTF-8, not JSON, NaN, too deep, or not an object.
     """
-    size = regular(path).stat().st_size
-    if size > limit:
-        raise DataError(f"{path}: {size:,} bytes, more than the {limit:,} that such a file can need; it was not read")
-    return parse_json(path.read_bytes(), str(path))
+    return parse_object(read_file(path, limit), str(path))
 
 
-def parse_json(raw: bytes, where: str) -> dict[str, Any]:
+def parse_object(raw: bytes, where: str) -> dict[str, Any]:
     """Parses strict JSON that is one object.
 
     Raises:
-        DataError: what `field_table.parse_json` refuses, or not an object.
+        DataError: what `parse_json` refuses, or not an object.
     """
-    value = field_table.parse_json(raw, where)
+    value = parse_json(raw, where)
     if not isinstance(value, dict):
         raise DataError(f"{where}: expected a JSON object, got {type(value).__name__}")
     return value
@@ -131,7 +110,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     count = raw.count(b'"data_offsets"')
     if count > TENSOR_LIMIT:
         raise DataError(f"{path}: {count:,} tensors in the header, more than the {TENSOR_LIMIT:,} allowed")
-    table = parse_json(raw, f"{path}: header")
+    table = parse_object(raw, f"{path}: header")
     entries = {name: _entry(path, name, fields, 8 + length) for name, fields in table.items() if name != "__metadata__"}
     expected = 8 + length
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):

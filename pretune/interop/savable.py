@@ -18,7 +18,7 @@ from pretune.errors import DataError, PretuneError
 from pretune.interop.description import describe, interpret
 from pretune.interop.huggingface import assemble, check_vocabulary
 from pretune.interop.recorded_heads import HeadMakers
-from pretune.interop.safety import parse_json
+from pretune.interop.safety import parse_object
 from pretune.interop.weight_names import FileTable, join_weights
 from pretune.models.model import LanguageModel, get_family
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -66,8 +66,8 @@ def _rehearse(model: LanguageModel, tokenizer: Tokenizer | None, directory: Path
     tensors = {name: _without_memory(tensor) for name, tensor in join_weights(model, parameters).items()}
     config, generation = describe(model, tokenizer)
     path = directory / "config.json"
-    fields = parse_json(_json(config, path), str(path))
-    parse_json(_json(generation, path), str(path))
+    fields = parse_object(_json(config, path), str(path))
+    parse_object(_json(generation, path), str(path))
     rate = getattr(get_family(model.family), "ATTENTION_DROPOUT", None)  # which reading sets to 0 by default
     overrides = {} if rate is None else {rate: getattr(model.config, rate, 0.0)}
     description = interpret(path, fields, tensors, {n: v for n, v in overrides.items() if n in fields})

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 
 from pretune.errors import DataError
-from pretune.field_table import check_fields, shown_value
-from pretune.interop.safety import JSON_LIMIT, parse_json, read_json, regular
+from pretune.field_table import check_fields, parse_json, read_file, shown_value
+from pretune.interop.safety import read_json
 from pretune.interop.transformer_settings import SETTINGS, TransformerSettings, read_transformer
 from pretune.interop.vector_fields import MODEL_FIELDS, MODULES_FIELDS, REMEDY, WITHOUT
 from pretune.interop.vector_modules import read_module, write_module
@@ -99,10 +99,7 @@ def stale_modules(folder: Path, keep: Sequence[str]) -> list[Path]:
 def _entries(folder: Path, notes: list[str]) -> list[tuple[VectorModule, str]]:
     """What modules.json lists, in its order, each with the path of its files."""
     path = folder / MODULES
-    size = regular(path).stat().st_size
-    if size > JSON_LIMIT:
-        raise DataError(f"{path}: {size:,} bytes, more than the {JSON_LIMIT:,} that such a file can need")
-    listed = parse_json(b'{"modules":' + path.read_bytes() + b"}", str(path))["modules"]
+    listed = parse_json(read_file(path), str(path))
     if not isinstance(listed, list) or not listed or not all(isinstance(entry, dict) for entry in listed):
         raise DataError(f"{path}: expected a list of modules, each an object; correct it, {WITHOUT}")
     entries = [_entry(path, n, entry) for n, entry in enumerate(listed)]

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from pretune.disk import write_synced
 from pretune.errors import DataError, MissingInputError
-from pretune.interop.safety import DTYPES, Entry, member, read_bin, read_header, read_json, regular
+from pretune.field_table import regular
+from pretune.interop.safety import DTYPES, Entry, member, read_bin, read_header, read_json
 
 SINGLE = "model.safetensors"
 SHARDED = "model.safetensors.index.json"

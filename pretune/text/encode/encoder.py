@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pretune.text.encode.pretokenize import WHITE, Codes, Cutter, Integers, cutter
 from pretune.text.encode.word_table import MAX_BYTES, WordTable, keys_of
+from pretune.text.tokenizer.library import library_errors
 from pretune.text.tokenizer.tokenizer import Tokenizer, encode_all
 from pretune.text.tokenizer.vocabulary import byte_alphabet, is_byte_level, spaces
 
@@ -298,10 +299,11 @@ def _word_encoder(tokenizer: Tokenizer, backend: tokenizers.Tokenizer) -> Callab
     lower = table is None and (layout["normalizer"] or {}).get("lowercase", False)
 
     def encode(words: list[str]) -> list[list[int]]:
-        if table is not None:
-            return [[token.id for token in model.tokenize(word.translate(table))] for word in words]
-        spelt = [word.lower() for word in words] if lower else words
-        token_ids = [[token.id for token in model.tokenize(word)] if word.isalnum() else [] for word in spelt]
+        with library_errors("the tokenizer cannot encode a word"):
+            if table is not None:
+                return [[token.id for token in model.tokenize(word.translate(table))] for word in words]
+            spelt = [word.lower() for word in words] if lower else words
+            token_ids = [[token.id for token in model.tokenize(word)] if word.isalnum() else [] for word in spelt]
         others = [number for number, word in enumerate(words) if not word.isalnum()]
         for number, encoding in zip(others, encode_all(backend, [words[n] for n in others]), strict=True):
             token_ids[number] = encoding.ids

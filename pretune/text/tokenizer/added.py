@@ -44,9 +44,11 @@ def add_tokens(
     extra = tokens.extra if "extra_special_tokens" in tokens.values else control or tokens.additional
     wanted: list[str | AddedToken] = [entry.token for entry in tokens.stated]
     contents = {content_of(token) for token in (*wanted, *backend.get_added_tokens_decoder().values())}
+    present = set(wanted)
     for token in (*named.values(), *(extra or ())):  # one text with other flags a second time has the last ones
-        if token is not None and content_of(token) and content_of(token) not in contents and token not in wanted:
+        if token is not None and content_of(token) and content_of(token) not in contents and token not in present:
             wanted.append(token)
+            present.add(token)
     stated = {
         content_of(token) for token in (*tokens.named.values(), *(extra or ()), *(e.token for e in tokens.stated))
     }
@@ -57,13 +59,13 @@ def add_tokens(
         backend.add_tokens([_flagged(token, special) for token in wanted])
     if again:
         known = backend.get_vocab(with_added_tokens=True)
-        names = dict.fromkeys((*special, *map(content_of, extra or ())))
-        backend.add_tokens([AddedToken(name, special=True) for name in names if name in known])
+        again_added = dict.fromkeys((*special, *map(content_of, extra or ())))
+        backend.add_tokens([AddedToken(name, special=True) for name in again_added if name in known])
     check_ids(backend, tokens.stated)
-    present = {name: None if token is None else content_of(token) for name, token in named.items()}
+    names = {name: None if token is None else content_of(token) for name, token in named.items()}
     return {
         name: text
-        for name, text in present.items()
+        for name, text in names.items()
         if (name in tokens.named if text is None else backend.token_to_id(text) is not None)
     }
 

@@ -16,6 +16,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from pretune.errors import DataError
+from pretune.text.tokenizer.library import library_errors
 from pretune.text.tokenizer.sources import content_of
 
 Vocab = dict[str, int] | list[tuple[str, float]]
@@ -180,10 +181,8 @@ def _bpe(parts: Parts, **options: Any) -> tokenizers.Tokenizer:
     """A BPE that knows its merges by rank."""
     assert isinstance(parts.vocab, dict)
     defaults = {"continuing_subword_prefix": "", "end_of_word_suffix": "", "fuse_unk": False}
-    try:
+    with library_errors(f"{parts.where}: the merges do not go with the vocabulary"):
         return tokenizers.Tokenizer(models.BPE(parts.vocab, parts.merges, **(defaults | options)))
-    except Exception as error:
-        raise DataError(f"{parts.where}: the merges do not go with the vocabulary: {error}") from None
 
 
 def _roberta_finish(parts: Parts, backend: tokenizers.Tokenizer) -> None:
@@ -229,10 +228,8 @@ def _openai(parts: Parts) -> tokenizers.Tokenizer:
 
 def _llama(parts: Parts) -> tokenizers.Tokenizer:
     assert isinstance(parts.vocab, dict)
-    try:
+    with library_errors(f"{parts.where}: the merges do not go with the vocabulary"):
         model = models.BPE(parts.vocab, parts.merges, fuse_unk=True, byte_fallback=True)
-    except Exception as error:
-        raise DataError(f"{parts.where}: the merges do not go with the vocabulary: {error}") from None
     backend = tokenizers.Tokenizer(model)
     prefix = parts.values.get("add_prefix_space") in (None, True)
     scheme = ("always" if parts.flag("legacy", False) else "first") if prefix else "never"

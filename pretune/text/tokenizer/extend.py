@@ -25,6 +25,7 @@ from tokenizers import AddedToken
 
 from pretune.config import Config
 from pretune.errors import DataError, UsageError
+from pretune.text.tokenizer.library import library_errors
 from pretune.text.tokenizer.segmenter import HAN, WordFinder
 from pretune.text.tokenizer.tokenizer import Tokenizer, encode_all
 
@@ -125,8 +126,9 @@ def _count(tokenizer: Tokenizer, texts: Iterable[str], config: ExtendConfig) -> 
     own: Counter[str] = Counter()
     chinese: Counter[str] = Counter()
     for text in texts:
-        normal = text if plain.normalizer is None else plain.normalizer.normalize_str(text)
-        cut = None if plain.pre_tokenizer is None else plain.pre_tokenizer.pre_tokenize_str(normal)
+        with library_errors("the tokenizer cannot cut a text into words"):
+            normal = text if plain.normalizer is None else plain.normalizer.normalize_str(text)
+            cut = None if plain.pre_tokenizer is None else plain.pre_tokenizer.pre_tokenize_str(normal)
         subwords = [normal] if cut is None else [subword for subword, _ in cut]
         if _finds_within(tokenizer):
             subwords = [word for subword in subwords for word in _LETTERS.findall(subword)]
@@ -157,7 +159,8 @@ def _subwords(tokenizer: Tokenizer, words: Sequence[str], added: bool) -> list[l
     if added:
         return [encoding.ids for encoding in encode_all(tokenizer.plain, words)]
     model = tokenizer.plain.model
-    return [[token.id for token in model.tokenize(word)] for word in words]
+    with library_errors("the tokenizer cannot encode a word"):
+        return [[token.id for token in model.tokenize(word)] for word in words]
 
 
 def _with_words(tokenizer: Tokenizer, candidates: Sequence[Candidate]) -> tokenizers.Tokenizer:

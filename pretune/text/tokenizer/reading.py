@@ -23,12 +23,13 @@ from pretune.text.tokenizer.class_table import GENERIC, MARIAN, OTHERS, choose_c
 from pretune.text.tokenizer.classes import CLASSES, ClassRules, Parts, set_begin_end
 from pretune.text.tokenizer.folder import transformer_folder
 from pretune.text.tokenizer.gguf import read_gguf_tokenizer
+from pretune.text.tokenizer.layout_check import check_layout
+from pretune.text.tokenizer.library import UNREADABLE, library_errors
 from pretune.text.tokenizer.marian import LIMITS, SOURCE, read_marian
 from pretune.text.tokenizer.sources import SpecialTokens, StatedToken, TokenizerFiles, read_json
 from pretune.text.tokenizer.template import read_templates
 from pretune.text.tokenizer.vocabulary import stages
 from pretune.text.tokenizer.vocabulary_files import (
-    check_layout,
     compare_merges,
     parts_of_layout,
     read_lines,
@@ -125,10 +126,8 @@ class _Reader:
 
     def _generic(self) -> ReadTokenizer:
         """Takes tokenizer.json as it is."""
-        try:
+        with library_errors(f"{self.where}: {UNREADABLE}"):
             backend = tokenizers.Tokenizer.from_file(str(self.where))
-        except Exception as error:
-            raise DataError(f"{self.where}: not a tokenizer that the tokenizers library reads: {error}") from None
         return self._finished(backend, {}, None, SpecialTokens.read(self.files))
 
     def _of_class(self, name: str, rules: ClassRules) -> ReadTokenizer:
@@ -137,12 +136,8 @@ class _Reader:
         values = {**rules.roles, **tokens.values, **tokens.named}
         parts = self._parts(name, rules, values)
         parts.additional = tokens.additional
-        try:
+        with library_errors(f"{parts.where}: {name} cannot be made of it"):
             backend = rules.build(parts)
-        except DataError:
-            raise
-        except Exception as error:
-            raise DataError(f"{parts.where}: {name} cannot be made of it: {error}") from None
         roles = {**rules.roles, **{role: parts.values.get(role) for role in rules.roles if role not in tokens.named}}
         if "mask_token" in tokens.named and isinstance(tokens.named["mask_token"], str):
             tokens.named["mask_token"] = parts.values.get("mask_token")

@@ -18,6 +18,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from pretune.errors import DataError, MissingPackageError
 from pretune.text.tokenizer.classes import set_begin_end
+from pretune.text.tokenizer.library import library_errors
 from pretune.text.tokenizer.sources import SpecialTokens
 
 FILE_NAMES = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
@@ -135,10 +136,8 @@ def read_generic(
             if old and old != new and new not in vocab:
                 vocab[new] = vocab.pop(old)
         unknown = trainer.unk_piece
-        try:
+        with library_errors(f"{path}: added tokens have the ids of pieces that others are merged of"):
             model: Any = models.BPE(vocab, pieces.merges, unk_token=unknown, fuse_unk=True, byte_fallback=fallback)
-        except Exception as error:
-            raise DataError(f"{path}: added tokens have the ids of pieces that others are merged of: {error}") from None
     elif tokens.stated:
         raise DataError(
             f"{tokens.stated[0].where}: tokens beside a unigram model need a class with rules of its own; name the "

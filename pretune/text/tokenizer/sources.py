@@ -17,8 +17,9 @@ from typing import Any
 from tokenizers import AddedToken
 
 from pretune.errors import DataError
-from pretune.field_table import check_fields, parse_json, shown_value
+from pretune.field_table import check_fields, parse_json, read_file, shown_value
 from pretune.text.tokenizer.file_fields import TOKENIZER_TABLES
+from pretune.text.tokenizer.layout_check import FILE_LIMIT, MAX_ADDED, MAX_IDS, MAX_PIECE, SETTINGS_LIMIT
 
 ATTRIBUTES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 """The named special tokens, in the order in which they are added."""
@@ -89,19 +90,22 @@ def parse_object(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
-    content = read_json(path)
+    content = read_json(path, FILE_LIMIT if path.name == "tokenizer.json" else SETTINGS_LIMIT)
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, limit: int = FILE_LIMIT) -> Any:
     """Parses a JSON file.
 
+    Args:
+        limit: bytes that it may have.
+
     Raises:
-        DataError: not strict JSON.
+        DataError: too large, or not strict JSON.
     """
-    return parse_json(path.read_bytes(), str(path))
+    return parse_json(read_file(path, limit), str(path))
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,7 @@ class SpecialTokens:
         else:
             out.merge(files)
             stated = [*out.added(files), *_of_layout(files)]
+        _check_count(where, "added_tokens", stated)
         out.stated = _each_its_own(stated)
         out._name(where)
         return out
@@ -175,11 +180,15 @@ class SpecialTokens:
         for name, value in files.special.items():
             merged: Any = value
             if name == "extra_special_tokens" and isinstance(value, list):
-                existing = list(self.values.get(name) or [])
+                stated = self.values.get(name)
+                existing = list(stated) if isinstance(stated, list | dict) else []
+                _check_count(where, name, [*existing, *value])
+                known = {each for each in existing if isinstance(each, str | AddedToken)}
                 fresh = [
                     _token(where, name, each, special=True) if isinstance(each, Mapping) else each for each in value
                 ]
-                merged = existing + [each for each in fresh if each not in existing]
+                is_known = (isinstance(each, str | AddedToken) and each in known for each in fresh)
+                merged = existing + [each for each, skip in zip(fresh, is_known, strict=True) if not skip]
             elif isinstance(value, Mapping) and name != "extra_special_tokens":
                 merged = _token(where, name, value, special=True)
             self.values[name] = merged
@@ -192,6 +201,7 @@ class SpecialTokens:
         special |= {content_of(token) for token in (extra if isinstance(extra, list) else [])}
         out = []
         for content, number in files.added.items():
+            _check_length(where, "added_tokens", content)
             is_special = content in special
             token = AddedToken(content, rstrip=False, lstrip=False, normalized=not is_special, special=is_special)
             out.append(StatedToken(str(where), _id(where, number), token))
@@ -204,6 +214,8 @@ class SpecialTokens:
             value = self.values[name]
             if isinstance(value, Mapping) and "content" in value:
                 value = _token(where, name, value, special=name in ATTRIBUTES)
+            if isinstance(value, str):
+                _check_length(where, name, value)
             if value is None or isinstance(value, str | AddedToken):
                 known = name in ATTRIBUTES and value is not None
                 self.named[name] = by_content.get(content_of(value), value) if known else value
@@ -225,7 +237,13 @@ class SpecialTokens:
             return None
         if not isinstance(tokens, list):
             raise DataError(f"{where}: field {name!r} = {shown_value(tokens)}: expected a list or an object of tokens")
+        _check_count(where, name, tokens)
         return [_special(where, name, value) for value in tokens]
+
+
+def _check_count(where: Path, name: str, tokens: Sequence[object]) -> None:
+    if len(tokens) > MAX_ADDED:
+        raise DataError(f"{where}: field {name!r}: {len(tokens):,} tokens, more than {MAX_ADDED:,}; correct it")
 
 
 def _each_its_own(stated: Sequence[StatedToken]) -> list[StatedToken]:
@@ -260,15 +278,27 @@ def _of_layout(files: TokenizerFiles) -> Iterator[StatedToken]:
 
 
 def _id(where: Path, value: object) -> int:
-    if isinstance(value, str) and value.isdecimal():
-        return int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, str) and value.isdecimal() and len(value) < 10:
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_IDS:
         return value
-    raise DataError(f"{where}: the id {shown_value(value)} of an added token is no whole number; correct it")
+    raise DataError(
+        f"{where}: the id {shown_value(value)} of an added token is no whole number below {MAX_IDS:,}; correct it"
+    )
 
 
 def _special(where: Path, name: str, value: object) -> str | AddedToken:
+    if isinstance(value, str):
+        _check_length(where, name, value)
     return value if isinstance(value, str | AddedToken) else _token(where, name, value, special=True)
+
+
+def _check_length(where: Path, name: str, content: str) -> None:
+    if len(content) > MAX_PIECE:
+        raise DataError(
+            f"{where}: field {name!r} = {shown_value(content)}: a token of {len(content):,} characters, more than "
+            f"{MAX_PIECE:,}; correct it"
+        )
 
 
 def _token(where: Path, name: str, value: object, special: bool | None = None) -> AddedToken:
@@ -280,6 +310,7 @@ def _token(where: Path, name: str, value: object, special: bool | None = None) -
         raise DataError(
             f"{where}: field {name!r} = {shown_value(value)}: expected an object with the token's 'content'"
         )
+    _check_length(where, name, content)
     flags = {flag: value[flag] for flag in _FLAGS if flag in value}
     bad = next((flag for flag, state in flags.items() if not isinstance(state, bool)), None)
     if bad is not None:

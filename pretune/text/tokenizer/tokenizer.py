@@ -25,13 +25,15 @@ from numpy.typing import ArrayLike, NDArray
 from tokenizers import normalizers
 
 from pretune.errors import DataError
+from pretune.field_table import shown_value
 from pretune.text.tokenizer.files import Settings, roles_of, write_tokenizer
 from pretune.text.tokenizer.join import clean_up, cleans_up, join_han, splits_han
+from pretune.text.tokenizer.layout_check import MAX_IDS
+from pretune.text.tokenizer.library import UNREADABLE, library_errors, without_panic_text
 from pretune.text.tokenizer.reading import read_tokenizer
 from pretune.text.tokenizer.template import Template, plain_template, read_templates, template_processor
 from pretune.text.tokenizer.unknown import CountsUnknown, UnknownTokens
 from pretune.text.tokenizer.vocabulary import ROLES, Tokens, Vocabulary, build_vocabulary, is_byte_level
-from pretune.text.tokenizer.vocabulary_files import MAX_IDS
 
 __all__ = ["Tokenizer", "Vocabulary"]
 
@@ -75,10 +77,11 @@ class Tokenizer(CountsUnknown):
             DataError: a file that is not a tokenizer, with its name and what is wrong.
         """
         try:
-            read = read_tokenizer(Path(path))
-            tokenizer = cls(read.backend, read.settings)
-            tokenizer.notes += read.notes
-            _ = tokenizer.vocabulary, tokenizer.plain
+            with library_errors(f"{path}: {UNREADABLE}"), without_panic_text():
+                read = read_tokenizer(Path(path))
+                tokenizer = cls(read.backend, read.settings)
+                tokenizer.notes += read.notes
+                _ = tokenizer.vocabulary, tokenizer.plain
         except DataError as error:
             raise error if str(path) in str(error) else DataError(f"{path}: {error}") from None
         return tokenizer
@@ -229,7 +232,8 @@ class Tokenizer(CountsUnknown):
     def decode(self, ids: ArrayLike, skip_special: bool = True) -> str:
         """The text of ids; Chinese characters that the tokenizer makes words of are joined again."""
         values = self._check(ids)
-        text = str(self.backend.decode(values.tolist(), skip_special_tokens=skip_special))
+        with library_errors("the tokenizer cannot decode ids"):
+            text = str(self.backend.decode(values.tolist(), skip_special_tokens=skip_special))
         text = clean_up(text) if self._spaces[0] else text
         return join_han(text) if self._spaces[1] else text
 
@@ -266,7 +270,8 @@ def encode_all(backend: tokenizers.Tokenizer, texts: Sequence[str], offsets: boo
     """
     encode = backend.encode_batch if offsets else backend.encode_batch_fast
     try:
-        return list(encode(list(texts), add_special_tokens=False))
+        with library_errors("the tokenizer cannot encode text"):
+            return list(encode(list(texts), add_special_tokens=False))
     except TypeError:
         for number, text in enumerate(texts):
             if not isinstance(text, str):
@@ -277,8 +282,6 @@ def encode_all(backend: tokenizers.Tokenizer, texts: Sequence[str], offsets: boo
                     f"{bad.start()}; the text was decoded wrongly, read its bytes as UTF-8 again"
                 ) from None
         raise
-    except Exception as error:
-        raise DataError(f"the tokenizer cannot encode text: {error}") from None
 
 
 _CHAT_MARK = re.compile(r"<\|.*\|>", re.DOTALL)
@@ -316,10 +319,8 @@ def plain_backend(layout: Mapping[str, Any], vocabulary: Vocabulary) -> tokenize
         "post_processor": trim if is_byte_level(layout) else None,
         "model": model,
     }
-    try:
+    with library_errors(f"the special tokens {shown_value(sorted(names))} cannot be kept apart from text"):
         backend = tokenizers.Tokenizer.from_str(json.dumps(copy))
-    except Exception as error:
-        raise DataError(f"the special tokens {sorted(names)} cannot be kept apart from text: {error}") from None
     backend.encode_special_tokens = True
     for old, new in names.items():
         if backend.token_to_id(new) is None:

@@ -13,29 +13,16 @@ import tokenizers
 from tokenizers import models
 
 from pretune.errors import DataError, MissingInputError
+from pretune.field_table import check_size, read_file
 from pretune.text.tokenizer.classes import Merges, Parts, Vocab
+from pretune.text.tokenizer.layout_check import FILE_LIMIT, check_vocabulary
+from pretune.text.tokenizer.library import UNREADABLE, library_errors
 from pretune.text.tokenizer.vocabulary import stages
-
-MAX_IDS = 1 << 24
-
-
-def check_layout(where: Path, layout: Mapping[str, Any]) -> None:
-    """Refuses what is no tokenizer.json, and ids that the library would walk over one by one."""
-    model = layout.get("model")
-    if not isinstance(model, dict):
-        raise DataError(f"{where}: not a tokenizer.json: no field 'model'")
-    vocab, added = model.get("vocab"), layout.get("added_tokens") or []
-    ids = [*(vocab.values() if isinstance(vocab, dict) else ()), *(t.get("id") for t in added if isinstance(t, dict))]
-    largest = max((i for i in ids if isinstance(i, int)), default=0)
-    if largest >= MAX_IDS:
-        raise DataError(f"{where}: the largest id is {largest}; no vocabulary has more than {MAX_IDS} tokens")
 
 
 def _model_type(where: Path) -> str:
-    try:
+    with library_errors(f"{where}: {UNREADABLE}"):
         return type(tokenizers.Tokenizer.from_file(str(where)).model).__name__
-    except Exception as error:
-        raise DataError(f"{where}: not a tokenizer that the tokenizers library reads: {error}") from None
 
 
 def parts_of_layout(where: Path, layout: Mapping[str, Any], name: str, model: str, values: dict[str, Any]) -> Parts:
@@ -51,14 +38,14 @@ def parts_of_layout(where: Path, layout: Mapping[str, Any], name: str, model: st
             f"{where}: field 'model.type' = {model_type!r}: {name}, which the files name, makes a {model} of its "
             "vocabulary; name PreTrainedTokenizerFast as tokenizer_class, or add the tokenizer.json of that class"
         )
-    try:
+    if not isinstance(own.get("vocab"), list if model == "Unigram" else dict):
+        raise DataError(f"{where}: field 'model.vocab' is not the vocabulary of a {model}; {UNREADABLE}")
+    with library_errors(f"{where}: {UNREADABLE}"):
         vocab: Vocab = [(token, score) for token, score in own["vocab"]] if model == "Unigram" else dict(own["vocab"])
         pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in own.get("merges") or ())
         merges: Merges = [(left, right) for left, right in pairs]
         bare = {"model": {"type": "BPE", "vocab": {}, "merges": []}, "post_processor": layout.get("post_processor")}
         post_processor = tokenizers.Tokenizer.from_str(json.dumps({"added_tokens": [], **bare})).post_processor
-    except Exception as error:
-        raise DataError(f"{where}: not a tokenizer that the tokenizers library reads: {error}") from None
     tables = (step.get("precompiled_charsmap") for step in stages(layout.get("normalizer"), "normalizers"))
     table = next((table for table in tables if table), None)
     charsmap = base64.b64decode(table) if isinstance(table, str) else None
@@ -68,7 +55,7 @@ def parts_of_layout(where: Path, layout: Mapping[str, Any], name: str, model: st
 def read_lines(file: Path) -> dict[str, int]:
     """The tokens of a vocab.txt, one per line."""
     try:
-        file.read_text(encoding="utf-8")
+        read_file(file, FILE_LIMIT).decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: not UTF-8 at byte {error.start}; a vocab.txt has one token per line") from None
     return dict(models.WordPiece.read_file(str(file)))
@@ -89,8 +76,9 @@ def read_merges(file: Path) -> tuple[Vocab, Merges]:
     merges = file.with_name("merges.txt")
     if not merges.is_file():
         raise MissingInputError(f"{file}: no merges.txt beside it, which a vocab.json goes with; add it")
-    try:
+    for path in (file, merges):
+        check_size(path, FILE_LIMIT)
+    with library_errors(f"{file}: not a vocab.json with its merges.txt"):
         vocab, pairs = models.BPE.read_file(str(file), str(merges))
-    except Exception as error:
-        raise DataError(f"{file}: not a vocab.json with its merges.txt: {error}") from None
+    check_vocabulary(file, vocab, pairs)
     return dict(vocab), [(left, right) for left, right in pairs]

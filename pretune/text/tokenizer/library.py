@@ -1,0 +1,66 @@
+"""Turns what the `tokenizers` library raises on a file or a text into errors of the house.
+
+The library is written in Rust. Most of its errors arrive as a plain `Exception`; a failed assertion of its own, a
+panic, arrives as a `BaseException`, past every `except Exception`, after Rust wrote about it to the standard error of
+the process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pretune.errors import DataError, first_line, is_panic
+
+UNREADABLE = "not a tokenizer that the tokenizers library reads"
+_STDERR = 2
+
+
+@contextmanager
+def library_errors(what: str) -> Iterator[None]:
+    """Makes a `DataError` of what the library raises in this block.
+
+    Args:
+        what: the beginning of the message: the file or the text, and what is wrong with it.
+
+    Raises:
+        DataError: the library refused, or failed within.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error) is not Exception and not is_panic(error):
+            raise
+        raise DataError(f"{what}: {first_line(error)}") from None
+
+
+@contextmanager
+def without_panic_text() -> Iterator[None]:
+    """Drops what is written to standard error in this block if it ends with a panic; else it is written at its end.
+
+    Where other threads run, theirs could be among it, so that all is written at once there.
+    """
+    if threading.active_count() > 1:
+        yield
+        return
+    sys.stderr.flush()
+    stream = os.dup(_STDERR)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), _STDERR)
+        is_dropped = False
+        try:
+            yield
+        except BaseException as error:
+            is_dropped = is_panic(error)
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(stream, _STDERR)
+            os.close(stream)
+            held.seek(0)
+            if not is_dropped:
+                os.write(_STDERR, held.read())
