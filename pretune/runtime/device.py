@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pretune.errors import UsageError
+from pretune.runtime.spinning import adaptive_spinning
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -58,7 +59,7 @@ def inference_context(device: torch.device, half: bool) -> Iterator[None]:
     Args:
         half: `is_bf16(model)`: matmuls are in bf16.
     """
-    with torch.inference_mode():
+    with adaptive_spinning(device), torch.inference_mode():
         if half:
             with torch.autocast(device.type, torch.bfloat16):
                 yield

@@ -27,6 +27,7 @@ from pretune.optim.schedule import schedule_factor
 from pretune.runtime.distributed import parallelize
 from pretune.runtime.precision import fingerprint
 from pretune.runtime.signals import CATCH, SignalError, StopRequest, stop_on_signal
+from pretune.runtime.spinning import adaptive_spinning
 from pretune.text.samples.sampler import Cursor, Sampler
 from pretune.train.budget import Spent
 from pretune.train.checkpoint import state as states
@@ -69,7 +70,8 @@ def train(model: LanguageModel, objective: Objective, samplers: Sequence[Sampler
         SignalError: SIGTERM or SIGINT came; a checkpoint of the last step was saved.
         StorageError: a checkpoint or a metric could not be written; earlier checkpoints are intact.
     """
-    with stop_on_signal() as request, context.display.running(context.checkpoints.run.name):
+    running = context.display.running(context.checkpoints.run.name)
+    with stop_on_signal() as request, running, adaptive_spinning(context.device):
         trainer = _Trainer(model, objective, samplers, context, request)
         try:
             return trainer.run()
