@@ -1,8 +1,30 @@
-"""`python -m pretune`, and `torchrun -m pretune`."""
+"""`python -m pretune`, `torchrun -m pretune`, and the command `pretune`: the process around the command line."""
 
+from __future__ import annotations
+
+import signal
 import sys
 
-from pretune.cli import main
+
+def run() -> int:
+    """Runs the command line; returns the exit code.
+
+    Before the verb listens for signals, and after it has ended, one ends the process at once and in silence: what is
+    imported then, and what the interpreter does at its end, would print tracebacks instead.
+    """
+    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a background job of a shell ignores it
+    if heard:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from pretune.cli import main
+
+    if heard:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return main()
+    finally:
+        if heard:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

@@ -23,6 +23,9 @@ from pretune.errors import MissingInputError, UsageError
 from pretune.find import suggest
 
 ConfigDict = dict[str, Any]
+_MAX_BYTES = 1 << 20  # of a TOML file
+_MAX_DEPTH = 64  # of tables in tables; the parser's time grows with the square of it
+_MAX_PROBLEMS = 20  # that are said
 
 
 class Config(BaseModel):
@@ -86,13 +89,35 @@ def load(
     return validate(schema, tree, str(path) if path else "recipe")
 
 
-def validate(schema: type[C], tree: Mapping[str, Any], where: str) -> C:
-    """Turns plain values into `schema`; all problems are in one UsageError, a line each."""
+def validate(schema: type[C], tree: Mapping[str, Any], where: str, *, is_json: bool = False) -> C:
+    """Turns plain values into `schema`; all problems are in one UsageError, a line each.
+
+    Args:
+        is_json: the values come from JSON, in which a number in quotes is none.
+    """
+    if is_json:
+        _refuse_quoted(schema, tree, where)
     try:
         return schema.model_validate(tree)
     except ValidationError as error:
-        lines = dict.fromkeys(_explain(schema, problem) for problem in error.errors())
-        raise UsageError("\n".join(f"{where}: {line}" for line in lines)) from None
+        problems = error.errors()
+    lines = [f"{where}: {line}" for line in dict.fromkeys(_explain(schema, each) for each in problems[:_MAX_PROBLEMS])]
+    more = len(problems) - _MAX_PROBLEMS
+    raise UsageError("\n".join(lines + ([f"{where}: {more:,} more problems like these"] if more > 0 else [])))
+
+
+def _refuse_quoted(schema: type[BaseModel], tree: Mapping[str, Any], where: str) -> None:
+    for name, value in tree.items():
+        field = schema.model_fields.get(name)
+        if isinstance(value, str) and field is not None and not _takes_text(field.annotation):
+            shown = json.dumps(value[:40])
+            raise UsageError(f"{where}: field {name!r} = {shown}: expected a number; write it without quotes")
+
+
+def _takes_text(annotation: Any) -> bool:
+    """Whether a field may hold a text; numbers and truth values are none."""
+    options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    return any(option not in (int, float, bool, type(None)) for option in options)
 
 
 def validate_variant(schema: type[C], tree: Mapping[str, Any]) -> C:
@@ -116,13 +141,47 @@ def _with_known_fields(schema: type[BaseModel], problem: ErrorDetails) -> InitEr
 
 
 def read_toml(path: Path) -> ConfigDict:
-    """Reads a TOML file as plain values."""
+    """Reads a TOML file as plain values.
+
+    Raises:
+        MissingInputError: the file does not exist.
+        UsageError: too large, not UTF-8, not TOML, nested too deep.
+    """
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8"))
+        with path.open("rb") as file:
+            raw = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         raise MissingInputError(f"{path}: no such recipe") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    if len(raw) > _MAX_BYTES:
+        raise UsageError(f"{path}: more than {_MAX_BYTES:,} bytes, which no recipe needs; is it the right file?")
+    try:
+        return _parse_toml(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+
+
+def _parse_toml(text: str) -> ConfigDict:
+    """Parses TOML whose depth is bounded.
+
+    Raises:
+        ValueError: not TOML (with line and column), nested too deep, or a number of thousands of digits.
+    """
+    for number, line in enumerate(text.splitlines(), 1):
+        *keys, last = line.split("=")
+        if any(key.count(".") > _MAX_DEPTH for key in [*keys, last if line.lstrip().startswith("[") else ""]):
+            raise ValueError(f"a key of more than {_MAX_DEPTH} parts (at line {number})")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep; no field needs that") from None
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError as error:  # of int(), which says no place
+        raise ValueError(
+            f"a whole number that no field can hold; {str(error).rpartition(': ')[2].split(';')[0]}"
+        ) from None
 
 
 def to_toml(config: BaseModel) -> str:
@@ -163,13 +222,13 @@ def parse_overrides(words: Iterable[str]) -> ConfigDict:
         if not word.startswith("--") or len(word) == 2:
             raise UsageError(f"{word!r}: expected --field value, such as --optimizer.lr 3e-4")
         name, equals, text = word[2:].partition("=")
-        if equals:
-            value = parse_value(text)
-        elif queue and not queue[0].startswith("--"):
-            value = parse_value(queue.pop(0))
+        if equals or (queue and not queue[0].startswith("--")):
+            value = _parse_flag(name, text if equals else queue.pop(0))
         else:
             value = not name.startswith("no-")
             name = name.removeprefix("no-")
+        if name.count(".") > _MAX_DEPTH:
+            raise UsageError(f"--{name[:40]}...: a field of more than {_MAX_DEPTH} parts; there is none")
         *parents, last = split_field(name)
         branch: ConfigDict = {last: value}
         for parent in reversed(parents):
@@ -222,11 +281,22 @@ def split_field(name: str) -> list[str]:
 
 
 def parse_value(text: str) -> Any:
-    """Parses one command-line value: TOML where it is TOML (numbers, booleans, lists), else the text itself."""
+    """Parses one command-line value: TOML where it is TOML (numbers, booleans, lists), else the text itself.
+
+    Raises:
+        ValueError: nested too deep, or a number of thousands of digits.
+    """
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return _parse_toml(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def _parse_flag(name: str, text: str) -> Any:
+    try:
+        return parse_value(text)
+    except ValueError as error:
+        raise UsageError(f"--{name} {text[:40]}...: {error}") from None
 
 
 def _explain(schema: type[BaseModel], problem: ErrorDetails) -> str:
@@ -243,7 +313,10 @@ def _explain(schema: type[BaseModel], problem: ErrorDetails) -> str:
         return f"field {field!r} is given {len(repeated)} times ({values}) and holds one value; leave the others out"
     if not path:  # of the whole tree
         return message
-    value = json.dumps(problem.get("input"), default=str)
+    try:
+        value = json.dumps(problem.get("input"), default=str)
+    except ValueError:  # a number of thousands of digits
+        value = hex(problem["input"]) if isinstance(problem["input"], int) else type(problem["input"]).__name__
     short = value if len(value) <= 60 else value[:57] + "..."
     return f"field {field!r} = {short}: {message}"
 

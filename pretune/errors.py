@@ -72,6 +72,16 @@ def first_line(error: BaseException) -> str:
     return lines[0] if len(lines[0]) <= 200 else f"{lines[0][:197]}..."
 
 
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error says that memory, of the host or of a device, was asked for and not given."""
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)
+
+
+_NO_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "bad alloc")
+
+
 def no_such_folder(path: object, what: str) -> MissingInputError:
     """The error of a model or tokenizer that is not there; what looks like a name of a hub is answered as such.
 

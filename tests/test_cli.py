@@ -238,6 +238,13 @@ class TestErrors:
             (FileNotFoundError(errno.ENOENT, "No such file or directory", "file"), 66),
             (KeyboardInterrupt(), 130),
             (Terminated(), 143),
+            (MemoryError(), 75),
+            (np._core._exceptions._ArrayMemoryError((1 << 40,), np.dtype("f8")), 75),
+            (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), 75),
+            (RuntimeError("CUDA out of memory"), 75),
+            (OSError(errno.ENOMEM, "Cannot allocate memory"), 75),
+            (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), 75),
+            (RuntimeError("can't start new thread"), 75),
             (RuntimeError("surprise"), 70),
         ],
     )

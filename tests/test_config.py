@@ -154,3 +154,62 @@ def test_values_do_not_change_after_reading() -> None:
 
 def test_flatten_names_leaves() -> None:
     assert config.flatten({"a": {"b": 1, "c": {"d": 2}}, "e": [3]}) == {"a.b": 1, "a.c.d": 2, "e": [3]}
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (f"a = {DEEP}", "nested too deep"),
+        ("a" + ".a" * 100_000 + " = 1", "more than 64 parts .at line 1"),
+        ("\n[" + "a." * 65 + "a]", "more than 64 parts .at line 2"),
+        ("a = {" + "a." * 65 + "a = 1}", "more than 64 parts"),
+        ("seed = " + "1" * 10_000, "a whole number that no field can hold; value has 10000 digits"),
+        ("# " + "x" * (1 << 20), "1,048,576 bytes"),
+    ],
+)
+def test_absurd_toml_is_refused_at_once(tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        config.load(Outer, write(tmp_path, content))
+
+
+def test_toml_just_within_its_bounds(tmp_path: Path) -> None:
+    deep = "objective." + ".".join(["a"] * 50)
+    with pytest.raises(UsageError, match="objective"):  # read, and refused by the field
+        config.load(Outer, write(tmp_path, f"{deep} = 1"))
+    text = f'name = "{"1.0 = " * 20}"\n#{"x" * ((1 << 20) - 200)}'
+    assert config.load(Outer, write(tmp_path, text)).name == "1.0 = " * 20
+
+
+@pytest.mark.parametrize("value", [DEEP, "1" * 10_000, "{" + "a." * 30_000 + "a = 1}"])
+def test_absurd_flags_are_refused_at_once(value: str) -> None:
+    with pytest.raises(UsageError, match=r"^--steps .{40}\.\.\.: "):
+        config.load(Outer, overrides=["--steps", value])
+
+
+def test_a_flag_of_thousands_of_parts() -> None:
+    with pytest.raises(UsageError, match="more than 64 parts"):
+        config.load(Outer, overrides=["--" + "a." * 30_000 + "b", "1"])
+
+
+def test_thousands_of_problems_are_said_in_a_few_lines(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        config.load(Outer, write(tmp_path, "".join(f"x{n} = 1\n" for n in range(5000))))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 21
+    assert "unknown field 'x0'" in lines[0]
+    assert lines[-1].endswith("4,980 more problems like these")
+
+
+def test_a_number_too_long_to_be_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="field 'name' = 0xfff"):
+        config.load(Outer, write(tmp_path, "name = 0x" + "f" * 10_000))
+
+
+def test_numbers_in_quotes_are_none_in_json() -> None:
+    assert config.validate(Outer, {"steps": "3"}, "recipe").steps == 3  # as a flag may be read
+    assert config.validate(Outer, {"name": "3"}, "x.json", is_json=True).name == "3"
+    with pytest.raises(UsageError, match=r"x\.json: field 'steps' = \"3\": expected a number; write it without quotes"):
+        config.validate(Outer, {"steps": "3"}, "x.json", is_json=True)

@@ -94,7 +94,7 @@ def test_metadata(wheel: Path) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
     entry = archive.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
-    assert "pretune = pretune.cli:main" in entry
+    assert "pretune = pretune.__main__:run" in entry
     required = [line.split(";")[0] for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert not any(line.startswith("transformers") for line in required)
 

@@ -25,9 +25,11 @@ from pretune.errors import (
     UsageError,
     first_line,
     is_panic,
+    is_shortage,
 )
 
-INTERNAL, MEMORY, PIPE = 70, 71, 128 + signal.SIGPIPE
+INTERNAL, TEMPORARY, PIPE = 70, 75, 128 + signal.SIGPIPE
+_TEMPORARY = (errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
@@ -172,12 +174,14 @@ def explain(error: BaseException) -> tuple[str, int]:
         return "terminated", 128 + signal.SIGTERM
     if isinstance(error, OSError) and error.errno is not None:
         return _explain_os(error)
-    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate memory" in str(error):
+    if is_shortage(error):
         remedy = "lower the batch (data.batch, data.batch_tokens, --beams), or use a smaller model"
-        return f"not enough memory ({str(error).splitlines()[0] if str(error) else 'MemoryError'}); {remedy}", MEMORY
+        return f"not enough memory ({first_line(error)}); {remedy}", TEMPORARY
     if is_panic(error):
         remedy = "a file or a text is damaged or hostile; get it again from its source, or leave it out"
         return f"a library failed within: {first_line(error)}; {remedy}", DataError.code
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return "the system starts no more threads; end other processes, or raise the limit (ulimit -u)", TEMPORARY
     hint = "this is a bug in pretune or in a file of yours; --debug shows the traceback"
     return f"{type(error).__name__}: {error} ({hint})", INTERNAL
 
@@ -185,6 +189,8 @@ def explain(error: BaseException) -> tuple[str, int]:
 def _explain_os(error: OSError) -> tuple[str, int]:
     where = f"{error.filename}: " if error.filename is not None else ""
     message = f"{where}{error.strerror}"
+    if error.errno in _TEMPORARY:
+        return f"{message}; end other processes or lower the batch, and run the same command again", TEMPORARY
     if error.errno in _FULL:
         return f"{message}; free some space and run the same command again", StorageError.code
     if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):

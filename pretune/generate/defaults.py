@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pretune import config as configuration
-from pretune.errors import DataError
+from pretune.errors import DataError, UsageError
 from pretune.generate.options import GenerateConfig, GenerateOptions
 from pretune.models.generation_fields import GenerationFields, tokens_of
 from pretune.models.model import LanguageModel
@@ -34,7 +34,13 @@ def resolve_options(model: LanguageModel, options: GenerateOptions) -> GenerateC
     """
     stated = model.generation or GenerationFields()
     given = {name: (value,) if name == "stop" and isinstance(value, str) else value for name, value in options.items()}
-    config = configuration.validate(GenerateConfig, _defaults(stated, given) | given, "generate")
+    defaults = _defaults(stated, given)
+    try:
+        config = configuration.validate(GenerateConfig, defaults | given, "generate")
+    except UsageError as error:
+        if not any(f"field {name!r}" in str(error) for name in defaults):
+            raise
+        raise DataError(f"{stated.file}: {error}; correct the file, or give another value yourself") from None
     refusals = stated.refusals(samples=config.temperature > 0, searches=config.beams > 1)
     if refusals:
         raise DataError("\n".join(refusals))

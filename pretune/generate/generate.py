@@ -30,6 +30,7 @@ from pretune.generate.stream import TextStream
 from pretune.models.model import LanguageModel
 from pretune.nn.model_protocol import find_language_head
 from pretune.runtime.finite import first_non_finite, non_finite
+from pretune.runtime.memory import check_memory
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 Tokens = NDArray[np.int64]
@@ -75,8 +76,9 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens]
             len(clipped),
             len(prompts),
         )
-    draws = keys(prompts, config.seed)
     rows = max(1, _ROWS // config.beams)
+    _check_memory(model, tokenizer, config, min(rows, len(prompts)), max_length - min(remaining) + max(limits))
+    draws = keys(prompts, config.seed)
     out: list[Continuation] = []
     for start in range(0, len(prompts), rows):
         part = slice(start, start + rows)
@@ -86,6 +88,28 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens]
         batch = _PromptBatch(session, tokenizer, prompts[part], limits[part], full, processor, start, len(prompts))
         out += yield from batch.beams() if config.beams > 1 else batch.tokens(draws[part])
     return out
+
+
+def _check_memory(model: LanguageModel, tokenizer: Tokenizer, config: GenerateConfig, rows: int, capacity: int) -> None:
+    """Refuses decoding whose cache and scores cannot be held.
+
+    Args:
+        rows: prompts that are decoded together.
+        capacity: tokens of a sequence.
+
+    Raises:
+        UsageError: there is not as much memory, with what would need less.
+    """
+    fields = model.config.model_dump()
+    heads = fields.get("num_attention_heads") or 1
+    key_width = model.width * (fields.get("num_key_value_heads") or heads) // heads
+    size = next(model.parameters()).element_size()
+    cache = 2 * len(model.stack.order) * key_width * size * min(capacity, model.max_length or capacity)
+    scores = 3 * 4 * tokenizer.vocabulary.size  # logits, their logarithms and the sums
+    copies = 2 if config.beams > 1 else 1  # a cache is copied while its rows are reordered
+    needed = rows * config.beams * (copies * cache + scores)
+    what = f"decoding {rows} prompts of up to {capacity:,} tokens with {config.beams} beams"
+    check_memory(needed, model.device, what, "lower --beams or --max-new-tokens, or give fewer prompts at a time")
 
 
 def _max_new_tokens(model: LanguageModel, config: GenerateConfig, n: int, prompt: Tokens) -> int:

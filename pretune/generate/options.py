@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 
 from pretune.config import Config
 
+MAX_BEAMS = 4096
+MAX_PENALTY = 32.0  # an exponent of the length, which stays in range for any length
 Reason = Literal["end", "stop", "length", "context"]
 
 
@@ -51,8 +53,8 @@ class GenerateConfig(Config):
     repetition_penalty: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
     no_repeat_ngram_size: int = Field(default=0, ge=0)
     prompt_no_repeat_ngram_size: int = Field(default=0, ge=0)
-    beams: int = Field(default=1, ge=1)
-    length_penalty: float = Field(default=1.0, allow_inf_nan=False)
+    beams: int = Field(default=1, ge=1, le=MAX_BEAMS)
+    length_penalty: float = Field(default=1.0, ge=-MAX_PENALTY, le=MAX_PENALTY)
     early_stopping: bool | Literal["never"] = False
     stop: tuple[str, ...] = ()
     seed: int = 0

@@ -208,7 +208,7 @@ def _known_fields(module: Family) -> set[str]:
 def _in_range(module: Family, fields: Mapping[str, Any], path: Path) -> None:
     """Checks the file's own fields before the user's changes: errors of the file are bad data, not bad usage."""
     try:
-        configuration.validate(module.Config, fields, str(path))
+        configuration.validate(module.Config, fields, str(path), is_json=True)
     except UsageError as error:
         raise DataError(f"{error}; the file is damaged, hostile, or of a variant that pretune does not have") from None
 

@@ -138,7 +138,7 @@ def describe_run(path: Path) -> list[str]:
         return []
     try:
         tree = json.loads(facts.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     before = tree.get("finished_before") if isinstance(tree, dict) and "finished" not in tree else None
     if not isinstance(before, dict):
@@ -196,7 +196,7 @@ def _merged(model: LanguageModel, checkpoint: StepOfRun) -> LanguageModel:
 def _facts(run: Path) -> dict[str, Any]:
     try:
         tree = json.loads((run / FACTS).read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DataError(f"{run / FACTS}: not JSON any more; restore it, or leave --step out") from None
     return tree if isinstance(tree, dict) else {}
 

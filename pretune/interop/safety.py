@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretune.errors import DataError
+from pretune.errors import DataError, first_line
 from pretune.field_table import JSON_LIMIT, parse_json, read_file, regular
 
 HEADER_LIMIT = 16 << 20
@@ -153,7 +153,9 @@ def read_bin(path: Path) -> dict[str, Tensor]:
         MissingInputError: no such file.
         DataError: it holds more than tensors, or is damaged. There is no way around this check.
     """
-    zipped = zipfile.is_zipfile(regular(path))
+    if not regular(path).stat().st_size:
+        raise DataError(f"{path}: truncated: 0 bytes; copy or fetch it again")
+    zipped = zipfile.is_zipfile(path)
     if zipped:
         _check_zip(path)
     try:
@@ -165,7 +167,7 @@ def read_bin(path: Path) -> dict[str, Tensor]:
             "executed. Ask its author for model.safetensors"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, OSError) as error:
-        raise DataError(f"{path}: damaged: {str(error).splitlines()[0][:160]}; copy or fetch it again") from None
+        raise DataError(f"{path}: damaged: {first_line(error)[:160]}; copy or fetch it again") from None
     if not isinstance(loaded, dict):
         raise DataError(f"{path}: expected a table of tensors, got {type(loaded).__name__}")
     _check_tensors(path, loaded)

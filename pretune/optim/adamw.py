@@ -6,7 +6,7 @@ Source: Loshchilov and Hutter 2019 (arXiv 1711.05101).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -15,6 +15,8 @@ from pretune.optim.optimizer import OptimizerConfig, Purpose, decay_groups
 if TYPE_CHECKING:  # the configuration is read without torch
     import torch
     from torch import nn
+
+Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Config(OptimizerConfig):
@@ -32,8 +34,8 @@ class Config(OptimizerConfig):
         "heads": (1e-5, 1e-1),
     }
 
-    betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = Field(1e-6, gt=0)
+    betas: tuple[Rate, Rate] = (0.9, 0.98)
+    eps: float = Field(1e-6, gt=0, allow_inf_nan=False)
     weight_decay: float = Field(0.01, ge=0, allow_inf_nan=False)
 
 

@@ -108,7 +108,10 @@ def build_optimizer(
 
     parameters = {name: p for name, p in root.named_parameters() if p.requires_grad}
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    optimizer = find_optimizer(config.name).build(parameters, config, dtype)
+    try:
+        optimizer = find_optimizer(config.name).build(parameters, config, dtype)
+    except ValueError as error:  # as optimizers of torch refuse their settings
+        raise UsageError(f"optimizer.name = {config.name!r}: {error}; correct its settings") from error
     covered = {id(p) for group in optimizer.param_groups for p in group["params"]}
     missing = [name for name, p in parameters.items() if id(p) not in covered]
     if missing:

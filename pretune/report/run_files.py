@@ -151,7 +151,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
             raise DataError(f"{path}:{number}: not a line of metrics: {error}; remove it") from None
@@ -165,7 +165,7 @@ def _read_json(path: Path, default: Any) -> Any:
         return default
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON: {error}; remove the file to omit its section") from None
     if not isinstance(value, type(default)):
         raise DataError(f"{path}: expected a JSON {'list' if default == [] else 'object'}; remove the file")

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pretune import errors
-from pretune.errors import PretuneError, UsageError
+from pretune.errors import PretuneError, UsageError, first_line
 from pretune.runtime.parallel import ParallelConfig
 
 T = TypeVar("T")
@@ -187,7 +187,7 @@ def _rebuilt(problem: list[str]) -> PretuneError:
 
 
 def _first_sentence(error: Exception) -> str:
-    return str(error).splitlines()[0].partition(". ")[0]
+    return first_line(error).partition(". ")[0]
 
 
 def parallelize(root: nn.Module, mesh: Distributed, config: ParallelConfig) -> nn.Module:

@@ -44,6 +44,8 @@ from pretune.text.samples.rows import Encoded, Ints, Row
 from pretune.text.tokenizer.tokenizer import Tokenizer, Vocabulary
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_BOOLEANS = ("bool", "bool_")  # of Python and of numpy
+_NAME_LABELS = """task.classification.labels = ["...", "..."]"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,11 @@ class Classification(Task[ClassificationExample, Answer, Answer]):
     def read(self, record: Mapping[str, object]) -> ClassificationExample:
         """A text or a pair, and its label."""
         fields = LabelledText.read(record, self.config.columns)
+        if not self.labels and str(type(record.get(self.config.columns.label_column)).__name__) in _BOOLEANS:
+            raise DataError(
+                f"{fields.origin}: label {fields.label!r}: true and false are no names of classes; write them as text, "
+                f"or name the classes: {_NAME_LABELS}"
+            )
         return ClassificationExample(fields.text, fields.label, fields.second, origin=fields.origin)
 
     def encode(self, examples: Sequence[ClassificationExample], tokenizer: Tokenizer, length: int) -> list[Encoded]:
@@ -327,6 +334,13 @@ def order_labels(labels: Iterable[str], examples: Sequence[ClassificationExample
     numbers = [name for name in names if _NUMBER.fullmatch(name.strip())]
     if not numbers:
         return sorted(names)
+    fraction = next((name for name in numbers if not float(name).is_integer()), None)
+    if fraction is not None:
+        example = next(example for example in examples if example.label == fraction)
+        raise DataError(
+            f"{example.origin}: label {fraction!r}: fractions are scores and no classes; use --task similarity for "
+            f"scores of pairs, or name the classes: {_NAME_LABELS}"
+        )
     if len(numbers) == len(names):
         return sorted(names, key=lambda name: (float(name), name))
     words = [name for name in names if name not in numbers]

@@ -196,7 +196,7 @@ class RunDirectory:
             facts = json.loads((self.path / FACTS).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
-        except ValueError:
+        except (ValueError, RecursionError):
             raise DataError(f"{self.path / FACTS}: not JSON any more; restore it, or give another --output") from None
         return facts if isinstance(facts, dict) else {}
 

@@ -5,33 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
-from pretune.errors import UsageError
+from pretune.errors import UsageError, first_line, is_shortage
+from pretune.runtime.memory import total_memory
 from pretune.train.recipe import Recipe
 
-_NO_MEMORY = ("allocate memory", "out of memory")
 _SAMPLE = 3 * 8  # bytes of a sample of a step in the sampler: three int64
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that the device could still give; None where that is not known."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        return None
-
-
-def total_memory(device: torch.device) -> int:
-    """Bytes of memory that the device has."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def check_step(recipe: Recipe, width: int, tokens_of_sample: float, max_tokens: float, device: torch.device) -> None:
@@ -74,6 +55,6 @@ def allocation_errors(what: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(words in str(error) for words in _NO_MEMORY):
+        if not is_shortage(error):
             raise
-        raise UsageError(f"{what}: there is not as much memory ({str(error).splitlines()[0]})") from None
+        raise UsageError(f"{what}: there is not as much memory ({first_line(error)})") from None

@@ -19,11 +19,11 @@ from torch import nn
 from pretune.nn.dropout import Dropout
 from pretune.objectives.objective import Objective
 from pretune.optim.optimizer import DEFAULT, Purpose
+from pretune.runtime.memory import free_memory
 from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoded
 from pretune.train.assemble import TrainComponents
 from pretune.train.budget import Spent
-from pretune.train.memory import free_memory
 from pretune.train.recipe import Recipe
 from pretune.train.step import TrainModule
 

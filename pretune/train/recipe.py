@@ -142,7 +142,7 @@ class DataConfig(Config):
 
     stores: Paths = ()
     weights: Numbers = ()
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, ge=0.1)
     schedule: tuple[tuple[float, ...], ...] = ()
     train: Paths = ()
     validation: Paths = ()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 
 from pretune.batch import ragged
+from pretune.config import validate
 from pretune.errors import UsageError
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateConfig
@@ -22,6 +23,7 @@ from pretune.interop.huggingface import load_model
 from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel
 from pretune.nn.cast import cast_to_bf16
+from pretune.runtime import memory
 from pretune.runtime.device import inference_context
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -226,3 +228,21 @@ def test_bert_does_not_generate(tmp_path: Path) -> None:
 def test_options_that_contradict(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GenerateConfig.model_validate(options)
+
+
+@pytest.mark.parametrize(("name", "value"), [("beams", 1_000_000), ("length_penalty", 1e308), ("length_penalty", -33)])
+def test_absurd_options_are_refused(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"field '{name}'"):
+        validate(GenerateConfig, {name: value}, "generate")
+
+
+def test_memory_is_asked_for_before_the_work(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_gpt2(tmp_path, tokenizer)
+    model = load_model(tmp_path).eval()
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1 << 20)
+    prompts, config = [tokenizer.encode("the cat")], GenerateConfig(beams=1000, max_new_tokens=4)
+    with pytest.raises(UsageError, match=r"with 1000 beams needs .* GB of memory, .* free; lower --beams"):
+        generate(model, tokenizer, prompts, config)
+    assert generate(model, tokenizer, prompts, GenerateConfig(max_new_tokens=2))

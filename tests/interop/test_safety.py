@@ -316,3 +316,17 @@ def test_mutated_headers_never_crash(tmp_path):
         except DataError:
             refused += 1
     assert 700 < refused < 1000
+
+
+def test_an_empty_bin(tmp_path):
+    (tmp_path / "pytorch_model.bin").touch()
+    with pytest.raises(DataError, match=r"pytorch_model\.bin: truncated: 0 bytes"):
+        read_bin(tmp_path / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(("name", "value"), [("hidden_size", "32"), ("layer_norm_eps", "1e-12")])
+def test_numbers_in_quotes_in_a_configuration(folder, name, value):
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**fields, name: value}))
+    with pytest.raises(DataError, match=f"field '{name}' = \"{value}\": expected a number"):
+        load_model(folder)

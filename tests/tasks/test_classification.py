@@ -292,7 +292,7 @@ def test_tokens_are_all_that_a_batch_may_hold():
     ("labels", "order"),
     [
         ([str(n) for n in range(11, -1, -1)], tuple(str(n) for n in range(12))),
-        (["10", "-1", "2.5", "2"], ("-1", "2", "2.5", "10")),
+        (["10", "-1", "2.0", "1"], ("-1", "1", "2.0", "10")),
         (["b", "a", "nan"], ("a", "b", "nan")),
     ],
 )
@@ -310,3 +310,25 @@ def test_labels_that_are_numbers_and_words() -> None:
         "1",
         "two",
     )
+
+
+def read_records(label: object, **config: object) -> list[ClassificationExample]:
+    task = Classification(Classification.Config.model_validate(config), WORDS.vocabulary)
+    return [task.read({"text": "a", "label": label}) for _ in range(2)]
+
+
+@pytest.mark.parametrize("label", [True, np.bool_(False)])
+def test_truth_values_are_classes_where_they_are_named(label: object) -> None:
+    with pytest.raises(DataError, match="true and false are no names of classes"):
+        read_records(label)
+    (first, _) = read_records(label, labels=["true", "false"])
+    assert first.label in ("true", "false")
+    assert read_records("true")[0].label == "true"
+
+
+def test_fractions_are_classes_where_they_are_named() -> None:
+    scores = examples("0.5", "1.5", "2")
+    with pytest.raises(DataError, match=r"train.csv:2: label '0\.5': fractions are scores"):
+        make_task(labels=()).resolve_config(scores)
+    assert make_task(labels=("0.5", "1.5", "2")).resolve_config(scores).labels == ("0.5", "1.5", "2")
+    assert make_task(labels=()).resolve_config(examples("1", "2.0")).labels == ("1", "2.0")

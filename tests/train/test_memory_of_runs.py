@@ -55,7 +55,7 @@ def test_memory_that_runs_out_is_no_defect(error):
     message, code = explain(error)
     assert message.startswith("not enough memory (")
     assert "data.batch" in message
-    assert code == 71
+    assert code == 75
 
 
 def test_a_store_without_a_window(tmp_path):

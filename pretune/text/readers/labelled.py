@@ -123,10 +123,14 @@ def read_records(
         count += 1
         yield Record(fields, origin, needs_labels=needs_labels, max_bytes=config.max_document_bytes)
     if not count:
-        source, what = (str(data), "the file is empty or holds a header alone") if is_path(data) else (
+        source, what = (_listed(data), "the file is empty or holds a header alone") if is_path(data) else (
             type(data).__name__, "give at least one record"
         )  # fmt: skip
         raise DataError(f"{source}: no rows; {what}")
+
+
+def _listed(data: Data) -> str:
+    return ", ".join(map(str, data)) if isinstance(data, list | tuple) else str(data)
 
 
 def field_names(data: Data, config: SourceConfig | None = None) -> list[str]:

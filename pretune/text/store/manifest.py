@@ -87,7 +87,7 @@ def parse_manifest(path: Path, raw: bytes) -> Manifest:
         tree["splits"] = {name: _parse_split(path, split) for name, split in tree["splits"].items()}
         manifest = Manifest(**tree)
         contradiction = next(_contradictions(manifest), None)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: not the manifest of a token store: {error!r}; {_REMEDY}") from None
     if contradiction is not None:
         raise DataError(f"{path}: {contradiction}; {_REMEDY}")

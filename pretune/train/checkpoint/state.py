@@ -121,10 +121,10 @@ class State:
         Raises:
             DataError: the file has other fields than this version writes.
         """
-        tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         try:
+            tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return cls(**{**tree, "window": MetricWindow(**tree["window"])})
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, ValueError, RecursionError) as error:
             raise DataError(f"{path}: not a state of this version of pretune ({error}); begin a new run") from None
 
 
