@@ -14,6 +14,8 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from pretune.errors import DataError, MissingInputError, MissingPackageError
+from pretune.text.tokenizer.gguf_check import check_gguf
+from pretune.text.tokenizer.layout_check import MAX_ADDED, MAX_SCORE, check_subwords
 from pretune.text.tokenizer.sentencepiece import merges_of, metaspace, set_template
 
 _MAGIC = b"GGUF"
@@ -43,6 +45,8 @@ def open_gguf(path: Path) -> Any:
     try:
         stat = path.stat()
         return _reader(gguf.GGUFReader, path, stat.st_mtime_ns, stat.st_size)
+    except DataError:
+        raise
     except Exception as error:  # numpy, struct and enum errors of many kinds, each for a damaged file
         raise DataError(f"{path}: a damaged GGUF file, or one that is newer than gguf: {error}") from None
 
@@ -50,6 +54,7 @@ def open_gguf(path: Path) -> Any:
 @lru_cache(maxsize=1)
 def _reader(reader_class: Any, path: Path, *version: int) -> Any:
     """Reading takes seconds where there are many tokens, and a model and its tokenizer come from one file."""
+    check_gguf(path)
     return reader_class(path)
 
 
@@ -84,6 +89,8 @@ def read_gguf_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any
     else:
         raise DataError(f"{path}: tokenizer.ggml.model {tokenizer_kind!r}: expected gpt2 or llama")
     types = _list(own, "token_type") or [1] * len(pieces)
+    if (count := sum(type_ in (_CONTROL, _UNKNOWN, _USER) for type_ in types)) > MAX_ADDED:
+        raise DataError(f"{path}: tokenizer.ggml.token_type: {count:,} special tokens, more than {MAX_ADDED:,}")
     backend.add_special_tokens([p for p, type_ in zip(pieces, types, strict=False) if type_ in (_CONTROL, _UNKNOWN)])
     backend.add_tokens(
         [AddedToken(p, normalized=False) for p, type_ in zip(pieces, types, strict=False) if type_ == _USER]
@@ -125,6 +132,7 @@ def _bytes(path: Path, own: Mapping[str, Any], pieces: Sequence[str]) -> tokeniz
     vocabulary = {piece: n for n, piece in enumerate(pieces)}
     if not all(len(pair) == 2 and {*pair, "".join(pair)} <= vocabulary.keys() for pair in merges):
         raise DataError(f"{path}: tokenizer.ggml.merges names pieces that are not among the tokens")
+    check_subwords(path, vocabulary, merges)
     whole = name.startswith(("llama", "smaug"))
     backend = tokenizers.Tokenizer(models.BPE(vocabulary, merges, ignore_merges=whole))
     if name == "qwen2":
@@ -152,7 +160,9 @@ def _check_scores(path: Path, merges: Sequence[tuple[str, str]], scores: Mapping
 def _pieces(path: Path, own: Mapping[str, Any], pieces: Sequence[str]) -> tokenizers.Tokenizer:
     """BPE by scores, as sentencepiece has it."""
     scores = _list(own, "scores")
-    if len(scores) != len(pieces) or not all(isinstance(score, int | float) for score in scores):
+    if len(scores) != len(pieces) or not all(
+        isinstance(score, int | float) and abs(score) < MAX_SCORE for score in scores
+    ):
         raise DataError(f"{path}: tokenizer.ggml.scores does not have a score for each token")
     unknown = own.get("unknown_token_id", 0)
     if not isinstance(unknown, int) or not 0 <= unknown < len(pieces):
@@ -160,6 +170,7 @@ def _pieces(path: Path, own: Mapping[str, Any], pieces: Sequence[str]) -> tokeni
     vocabulary = {piece: n for n, piece in enumerate(pieces)}
     merges = merges_of(pieces, scores)
     _check_scores(path, merges, {piece: float(score) for piece, score in zip(pieces, scores, strict=True)})
+    check_subwords(path, vocabulary, merges)
     model = models.BPE(vocabulary, merges, unk_token=pieces[unknown], fuse_unk=True, byte_fallback=True)
     backend = tokenizers.Tokenizer(model)
     metaspace(backend, [], prefix=bool(own.get("add_space_prefix", True)), split=False, byte_fallback=True)

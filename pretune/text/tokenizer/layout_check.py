@@ -31,6 +31,8 @@ MAX_MERGED = 64 << 20
 """Characters of all merges."""
 MAX_TRIE = 1 << 22
 """Beginnings of the subwords of a Unigram, each of which the library keeps by itself."""
+MAX_SCORE = 1e30
+"""Of a subword."""
 MAX_ADDED = 1 << 18
 MAX_WORD = 1000
 """Characters of a word that a WordPiece cuts, in time that grows with their square."""
@@ -77,7 +79,7 @@ def check_layout(where: Path | str, layout: Mapping[str, Any]) -> None:
         raise DataError(f"{where}: {error}; the file is damaged or hostile, get it again from its source") from None
 
 
-def check_vocabulary(where: Path | str, vocab: Mapping[str, int] | Sequence[Any], merges: Sequence[Any] = ()) -> None:
+def check_subwords(where: Path | str, vocab: Mapping[str, int] | Sequence[Any], merges: Sequence[Any] = ()) -> None:
     """Refuses a vocabulary, from whatever file, that the library may not survive.
 
     Args:
@@ -130,7 +132,7 @@ def _check_scores(vocab: Sequence[Any]) -> None:
         raise _BoundError("model.vocab", len(vocab), f"more subwords than the {MAX_IDS:,} that a vocabulary may have")
     for entry in vocab:
         is_pair = isinstance(entry, list | tuple) and len(entry) == 2 and isinstance(entry[0], str)
-        if not is_pair or type(entry[1]) not in (int, float) or not abs(entry[1]) < 1e30:
+        if not is_pair or type(entry[1]) not in (int, float) or not abs(entry[1]) < MAX_SCORE:
             raise _BoundError("model.vocab", entry, "expected a subword and its score")
     pieces = [entry[0] for entry in vocab]
     _check_lengths("model.vocab", pieces)

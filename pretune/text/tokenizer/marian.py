@@ -23,6 +23,7 @@ from tokenizers import models, processors
 
 from pretune.errors import DataError
 from pretune.text.tokenizer import sentencepiece
+from pretune.text.tokenizer.layout_check import check_subwords
 
 LIMITS = (
     "source.spm cuts what is written too, and characters that it does not know are cut into pieces of vocab.json one "
@@ -46,6 +47,7 @@ def read_marian(folder: Path, vocab: Any, settings: Mapping[str, Any]) -> tokeni
         DataError: files that do not belong together, a vocabulary for each side, or a kind that is not Unigram.
     """
     names = _names(folder / "vocab.json", vocab)
+    check_subwords(folder / "vocab.json", vocab)
     if settings.get("separate_vocabs"):
         raise DataError(f"{folder}: separate_vocabs: a vocabulary for each side is not known here, only a shared one")
     special = {role: sentencepiece.token_of(settings, role, usual) for role, usual in _SPECIAL.items()}
@@ -70,7 +72,9 @@ def read_marian(folder: Path, vocab: Any, settings: Mapping[str, Any]) -> tokeni
     lost = sum(piece not in vocab for piece in scores)
     if lost:
         log.warning(f"{path}: {lost} of {len(scores)} pieces have no id in vocab.json and are not used")
-    model = models.Unigram([(name, scores.get(name, _NEVER)) for name in names], unk_id=vocab[special["unk"]])
+    scored = [(name, scores.get(name, _NEVER)) for name in names]
+    check_subwords(folder / "vocab.json", scored)
+    model = models.Unigram(scored, unk_id=vocab[special["unk"]])
     backend = sentencepiece.with_rules(path, tokenizers.Tokenizer(model), proto)
     backend.add_special_tokens(list(special.values()))
     codes = [name for name in names if name.startswith(">>") and name.endswith("<<")]  # which language to write

@@ -17,8 +17,11 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from pretune.errors import DataError, MissingPackageError
+from pretune.field_table import read_file
 from pretune.text.tokenizer.classes import set_begin_end
+from pretune.text.tokenizer.layout_check import check_subwords
 from pretune.text.tokenizer.library import library_errors
+from pretune.text.tokenizer.proto_check import FILE_LIMIT, check_message, check_model
 from pretune.text.tokenizer.sources import SpecialTokens
 
 FILE_NAMES = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
@@ -94,7 +97,9 @@ def read_pieces(path: Path, model: str | None = None) -> Pieces:
         scores = [(piece.piece, piece.score) for piece in proto.pieces]
         return Pieces(scores, [], charsmap, control, unk_id, proto)
     vocab = {piece.piece: n for n, piece in enumerate(proto.pieces)}
-    return Pieces(vocab, _merges_by_id(vocab), charsmap, control, unk_id, proto)
+    merges = _merges_by_id(vocab)
+    check_subwords(path, vocab, merges)
+    return Pieces(vocab, merges, charsmap, control, unk_id, proto)
 
 
 def read_ids(path: Path) -> dict[str, int]:
@@ -108,13 +113,14 @@ def read_ids(path: Path) -> dict[str, int]:
 
 def _merges_by_id(vocab: Mapping[str, int]) -> list[tuple[str, str]]:
     """The merges of a BPE whose pieces stand in the order of their merging."""
-    merges = [
-        (number, cut, len(piece) - cut, vocab[piece[:cut]], vocab[piece[cut:]], (piece[:cut], piece[cut:]))
+    merges = sorted(
+        (number, cut, len(piece) - cut, vocab[piece[:cut]], vocab[piece[cut:]])
         for piece, number in vocab.items()
         for cut in range(1, len(piece))
         if piece[:cut] in vocab and piece[cut:] in vocab
-    ]
-    return [pair for *_, pair in sorted(merges)]
+    )
+    names = {number: piece for piece, number in vocab.items()}
+    return [(names[left], names[right]) for *_, left, right in merges]
 
 
 def read_generic(
@@ -144,7 +150,7 @@ def read_generic(
             "tokenizer_class in tokenizer_config.json"
         )
     else:
-        model = models.Unigram(vocab, unk_id=pieces.unk_id, byte_fallback=fallback)
+        model = models.Unigram(vocab, unk_id=unknown_id(path, pieces.unk_id), byte_fallback=fallback)
     backend = tokenizers.Tokenizer(model)
     first = [normalizers.Precompiled(pieces.charsmap)] if pieces.charsmap else []
     backend.normalizer = normalizers.Sequence([*first, normalizers.Replace(" ", "▁")])
@@ -156,6 +162,17 @@ def read_generic(
         f"{role}_token": piece for role, (number, piece) in spec.items() if number >= 0
     }
     return backend, roles, pieces.control
+
+
+def unknown_id(path: Path, number: int) -> int:
+    """The id of the unknown piece.
+
+    Raises:
+        DataError: there is none.
+    """
+    if number < 0:
+        raise DataError(f"{path}: field 'trainer_spec.unk_id' = {number}: a unigram model has an unknown piece")
+    return number
 
 
 def read_proto(path: Path) -> Any:
@@ -173,13 +190,16 @@ def read_proto(path: Path) -> Any:
         raise MissingPackageError(
             f"{path}: reading sentencepiece needs two packages: pip install 'pretune[sentencepiece]'"
         ) from None
+    raw = read_file(path, FILE_LIMIT)
+    check_message(path, raw)
     proto = messages.ModelProto()
     try:
-        proto.ParseFromString(path.read_bytes())
+        proto.ParseFromString(raw)
     except Exception as error:  # protobuf raises its own DecodeError, whose module is an implementation's
         raise DataError(f"{path}: not a sentencepiece model: {error}") from None
     if not proto.pieces:
         raise DataError(f"{path}: not a sentencepiece model: it has no pieces")
+    check_model(path, proto)
     return proto
 
 
@@ -200,9 +220,11 @@ def _backend(path: Path, proto: Any) -> tokenizers.Tokenizer:
                 "otherwise; save its tokenizer.json and use that"
             )
         ordinary = [piece.type not in (_UNKNOWN, _CONTROL) for piece in proto.pieces]
+        vocab, merges = {piece: n for n, piece in enumerate(pieces)}, merges_of(pieces, scores, ordinary)
+        check_subwords(path, vocab, merges)
         model = models.BPE(
-            {piece: n for n, piece in enumerate(pieces)},
-            merges_of(pieces, scores, ordinary),
+            vocab,
+            merges,
             unk_token=name,
             fuse_unk=True,
             byte_fallback=trainer.byte_fallback,
@@ -261,15 +283,15 @@ def merges_of(
         pieces, scores, ordinary: (V,)
     """
     known = {piece: n for n, piece in enumerate(pieces)}
-    merges: list[tuple[float, int, int, tuple[str, str]]] = []
+    merges: list[tuple[float, int, int]] = []
     for n, (piece, score) in enumerate(zip(pieces, scores, strict=True)):
         if ordinary is not None and not ordinary[n]:
             continue
         for cut in range(1, len(piece)):
             left, right = piece[:cut], piece[cut:]
             if left in known and right in known:
-                merges.append((-score, known[left], known[right], (left, right)))
-    return [pair for *_, pair in sorted(merges)]
+                merges.append((-score, known[left], known[right]))
+    return [(pieces[left], pieces[right]) for _, left, right in sorted(merges)]
 
 
 def metaspace(

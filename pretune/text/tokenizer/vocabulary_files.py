@@ -15,7 +15,7 @@ from tokenizers import models
 from pretune.errors import DataError, MissingInputError
 from pretune.field_table import check_size, read_file
 from pretune.text.tokenizer.classes import Merges, Parts, Vocab
-from pretune.text.tokenizer.layout_check import FILE_LIMIT, check_vocabulary
+from pretune.text.tokenizer.layout_check import FILE_LIMIT, check_subwords
 from pretune.text.tokenizer.library import UNREADABLE, library_errors
 from pretune.text.tokenizer.vocabulary import stages
 
@@ -58,7 +58,10 @@ def read_lines(file: Path) -> dict[str, int]:
         read_file(file, FILE_LIMIT).decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: not UTF-8 at byte {error.start}; a vocab.txt has one token per line") from None
-    return dict(models.WordPiece.read_file(str(file)))
+    with library_errors(f"{file}: not a vocab.txt"):
+        vocab = dict(models.WordPiece.read_file(str(file)))
+    check_subwords(file, vocab)
+    return vocab
 
 
 def compare_merges(path: Path, merges: Merges, written: Sequence[Any]) -> None:
@@ -80,5 +83,5 @@ def read_merges(file: Path) -> tuple[Vocab, Merges]:
         check_size(path, FILE_LIMIT)
     with library_errors(f"{file}: not a vocab.json with its merges.txt"):
         vocab, pairs = models.BPE.read_file(str(file), str(merges))
-    check_vocabulary(file, vocab, pairs)
+    check_subwords(file, vocab, pairs)
     return dict(vocab), [(left, right) for left, right in pairs]

@@ -12,7 +12,7 @@ from tokenizers import models
 
 from pretune.errors import DataError
 from pretune.text.tokenizer import layout_check
-from pretune.text.tokenizer.layout_check import MAX_PIECE, check_layout, check_vocabulary
+from pretune.text.tokenizer.layout_check import MAX_PIECE, check_layout, check_subwords
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 Layout = dict[str, Any]
@@ -121,9 +121,9 @@ def test_counts(name: str, limit: int, fields: dict[str, Any], monkeypatch: pyte
     """The bounds themselves are too large for a test; one more than a small one is refused in the same place."""
     monkeypatch.setattr(layout_check, name, limit)
     with pytest.raises(DataError, match=r"^file: field 'model\."):
-        check_vocabulary("file", **fields)
+        check_subwords("file", **fields)
     monkeypatch.setattr(layout_check, name, limit + 1)
-    check_vocabulary("file", **fields)
+    check_subwords("file", **fields)
 
 
 def test_the_number_of_added_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,10 +142,10 @@ def test_a_merge_without_the_prefix_is_refused() -> None:
 
 
 def test_scores_are_numbers() -> None:
-    check_vocabulary("file", [("a", -1e6), ("b", 0)])
+    check_subwords("file", [("a", -1e6), ("b", 0)])
     for score in (float("nan"), float("inf"), -1e31, None, True):
         with pytest.raises(DataError, match="expected a subword and its score"):
-            check_vocabulary("file", [("a", score)])
+            check_subwords("file", [("a", score)])
 
 
 def test_the_longest_subwords_are_safe_in_a_thread(tmp_path: Path) -> None:
