@@ -7,12 +7,14 @@ class of the axis's base is asked for it by `find_class`.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import pkgutil
 import re
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
@@ -21,6 +23,7 @@ from pretune.errors import MissingInputError, PretuneError, UsageError
 
 T = TypeVar("T")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_sources: dict[str, str] = {}  # SHA-256 of the users' own files that were loaded, by the names that they were asked by
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
@@ -54,10 +57,12 @@ def find(axis: str, name: str, root: str = "pretune") -> ModuleType:
     """
     target = name.partition(":")[0]
     if target.endswith(".py"):
-        return _load_file(Path(target))
+        return _load_file(Path(target), target)
     if _DOTTED.fullmatch(target):
         try:
-            return importlib.import_module(target)
+            module = importlib.import_module(target)
+            _note_source(target, getattr(module, "__file__", None))
+            return module
         except ModuleNotFoundError as error:
             raise UsageError(f"{axis}: cannot import {target!r}: {error}") from error
         except PretuneError:
@@ -91,11 +96,27 @@ def find_class(axis: str, name: str, base: type[T], root: str = "pretune") -> ty
     return classes[0]
 
 
-def _load_file(path: Path) -> ModuleType:
+def source_digests(names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of the users' own files that this process has loaded, as they were then.
+
+    Args:
+        names: by which `find` was asked; those of variants of pretune itself have no digest.
+    """
+    targets = {name.partition(":")[0] for name in names}
+    return {target: _sources[target] for target in sorted(targets & _sources.keys())}
+
+
+def _note_source(target: str, path: Path | str | None, is_new: bool = False) -> None:
+    if path is not None and (is_new or target not in _sources):
+        _sources[target] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _load_file(path: Path, target: str) -> ModuleType:
     if not path.is_file():
         raise MissingInputError(f"{path}: no such file")
     key = f"pretune_user_{abs(hash(path.resolve()))}"
-    if key not in sys.modules:
+    is_new = key not in sys.modules
+    if is_new:
         spec = importlib.util.spec_from_file_location(key, path)
         if spec is None or spec.loader is None:
             raise UsageError(f"{path}: not a Python file")
@@ -108,6 +129,7 @@ def _load_file(path: Path) -> ModuleType:
             if isinstance(error, PretuneError) or not isinstance(error, Exception):
                 raise
             raise UsageError(f"{path}{_line_of(error, path)}: {type(error).__name__}: {error}; fix the file") from error
+    _note_source(target, path, is_new)
     return sys.modules[key]
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from pretune.cli import main
-from pretune.cli.session import Terminated, explain, guard
+from pretune.cli.session import explain, guard
 from pretune.errors import DataError, StorageError
+from pretune.runtime.signals import Terminated
 
 WORDS = ["the", "function", "returns", "an", "array", "of", "values", "sorted", "along", "its", "last", "axis"]
 NAMES = ("corpus.txt", "labels.jsonl", "tok", "store", "bert", "classifier")
@@ -245,6 +246,7 @@ class TestErrors:
             (OSError(errno.ENOMEM, "Cannot allocate memory"), 75),
             (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), 75),
             (RuntimeError("can't start new thread"), 75),
+            (Terminated(signal.SIGHUP), 129),
             (RuntimeError("surprise"), 70),
         ],
     )
@@ -260,8 +262,8 @@ class TestErrors:
         assert guard(fail, debug=True) == 65
         assert "Traceback" in capsys.readouterr().err
 
-    @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-    def test_signals(self, number: signal.Signals, code: int) -> None:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+    def test_signals(self, number: signal.Signals) -> None:
         wait = "import signal, sys, time\nfrom pretune.cli.session import guard\n"
         wait += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job inherits it ignored
         wait += "def action():\n    print('ready', flush=True)\n    time.sleep(60)\n    return 0\n"
@@ -270,7 +272,7 @@ class TestErrors:
             assert child.stdout is not None
             child.stdout.readline()
             child.send_signal(number)
-            assert child.wait(30) == code
+            assert child.wait(30) == 128 + number
 
     def test_a_reader_that_goes_away(self) -> None:
         with subprocess.Popen([sys.executable, "-m", "pretune", "version"], stdout=subprocess.PIPE) as child:

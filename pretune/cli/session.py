@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import FrameType
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter
@@ -27,6 +26,8 @@ from pretune.errors import (
     is_panic,
     is_shortage,
 )
+from pretune.runtime.screen import Screen
+from pretune.runtime.signals import Terminated, terminate_on_signal
 
 INTERNAL, TEMPORARY, PIPE = 70, 75, 128 + signal.SIGPIPE
 _TEMPORARY = (errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
@@ -81,7 +82,7 @@ class Session:
     def say(self, text: str) -> None:
         """Prints a message to standard error; results go to standard output."""
         if not self.silent:
-            print(text, file=sys.stderr, flush=True)
+            Screen().line(text)
 
     def overrides(self) -> list[str]:
         """Returns these flags as fields of a recipe."""
@@ -95,16 +96,12 @@ class _StderrHandler(logging.Handler):
     """Prints what the library logs to the current standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(record.getMessage(), file=sys.stderr, flush=True)
+        Screen().line(record.getMessage())
 
 
 Common = Annotated[Session, Parameter(name="*", group=Group("Every verb", sort_key=100))]
 Args = Annotated[str, Parameter(allow_leading_hyphen=True)]
 DEFAULT = Session()
-
-
-class Terminated(BaseException):
-    """Raised by SIGTERM while no training loop handles it."""
 
 
 def new_app(name: str, description: str = "") -> App:
@@ -144,24 +141,22 @@ def run_app(app: App, argv: Sequence[str] | None, after_help: Callable[[list[str
 
 def guard(action: Callable[[], int], debug: bool) -> int:
     """Runs an action; any error becomes one message on standard error and an exit code."""
-    before = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        code = action()
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's last flush succeeds
-        return PIPE
-    except BaseException as error:
-        if not isinstance(error, Exception | KeyboardInterrupt | Terminated) and not is_panic(error):
-            raise
-        if debug:
-            traceback.print_exc()
-        message, code = explain(error)
-        print(f"pretune: {message}", file=sys.stderr, flush=True)
-        return code
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with terminate_on_signal():
+        try:
+            code = action()
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's last flush
+            return PIPE
+        except BaseException as error:
+            if not isinstance(error, Exception | KeyboardInterrupt | Terminated) and not is_panic(error):
+                raise
+            if debug:
+                traceback.print_exc()
+            message, code = explain(error)
+            Screen().line(f"pretune: {message}")
+            return code
 
 
 def explain(error: BaseException) -> tuple[str, int]:
@@ -171,7 +166,7 @@ def explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", 128 + signal.SIGINT
     if isinstance(error, Terminated):
-        return "terminated", 128 + signal.SIGTERM
+        return f"terminated by {signal.Signals(error.number).name}", 128 + error.number
     if isinstance(error, OSError) and error.errno is not None:
         return _explain_os(error)
     if is_shortage(error):
@@ -198,7 +193,3 @@ def _explain_os(error: OSError) -> tuple[str, int]:
     if isinstance(error, PermissionError | FileExistsError) or error.errno == errno.EROFS:
         return message, CannotCreateError.code
     return message, StorageError.code
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated

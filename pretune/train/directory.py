@@ -24,10 +24,11 @@ from typing import Any, Self
 from pretune.config import load, to_toml
 from pretune.disk import replace_file
 from pretune.errors import CannotCreateError, DataError, UsageError
+from pretune.find import source_digests
 from pretune.interop.run_names import FACTS, RECIPE
 from pretune.train.budget import Spent
 from pretune.train.checkpoint.store import CheckpointStore
-from pretune.train.recipe import Recipe, compare, matches, plain
+from pretune.train.recipe import Recipe, compare, matches, own_names, plain
 
 DATA_STATS, LOCK = "data_stats.json", ".lock"
 
@@ -171,14 +172,21 @@ class RunDirectory:
 
         Raises:
             UsageError: the recipe changed in a field that makes it another run.
-            DataError: data changed since the run began.
+            DataError: data changed since the run began, or nothing says what they were.
         """
         known = self.facts()
+        code = source_digests(own_names(recipe))
         changes: list[str] = []
         if self.begun:
             changes = compare(plain(load(Recipe, self.path / RECIPE)), plain(recipe))
-            if known or self.checkpoints.steps():  # else it was killed before it wrote its facts
+            if known:
                 _same_data(known.get("data", {}), facts.get("data", {}))
+                changes += _changed_code(known.get("code", {}), code)
+            elif self.checkpoints.steps():  # else it was killed before it wrote its facts
+                raise DataError(
+                    f"{self.path / FACTS}: the file is missing, and nothing else says on which data this run began; "
+                    "bring it back, or give another --output"
+                )
         now = datetime.now(UTC).isoformat(timespec="seconds")
         step = next(iter(self.checkpoints.steps()), 0)
         history = [*known.get("history", []), {"time": now, "step": step, "changes": changes}]
@@ -187,7 +195,10 @@ class RunDirectory:
         text = _comments(history) + to_toml(recipe)
         replace_file(self.path / RECIPE, text.encode())  # first: it makes the directory a run
         self.begun = True
-        self.write(FACTS, {**known, **environment(), **facts, "began": known.get("began", now), "history": history})
+        self.write(
+            FACTS,
+            {**known, **environment(), **facts, "code": code, "began": known.get("began", now), "history": history},
+        )
         return changes
 
     def facts(self) -> dict[str, Any]:
@@ -257,6 +268,12 @@ def _comments(history: list[dict[str, Any]]) -> str:
     """What the recipe did not say from the first step on, as comments of its file."""
     lines = [f"# from step {each.get('step', 0)} on, {change}\n" for each in history for change in each["changes"]]
     return "".join(lines)
+
+
+def _changed_code(began: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Which of the user's own files changed, a line each; one that moved has another name in the recipe too."""
+    both = sorted(began.keys() & now.keys())
+    return [f"{name}: {began[name][:12]} -> {now[name][:12]}" for name in both if began[name] != now[name]]
 
 
 def _same_data(began: Mapping[str, str], now: Mapping[str, str]) -> None:

@@ -67,7 +67,7 @@ def train(model: LanguageModel, objective: Objective, samplers: Sequence[Sampler
 
     Raises:
         DivergenceError: loss or gradient was not finite for `recipe.nonfinite` steps in a row.
-        SignalError: SIGTERM or SIGINT came; a checkpoint of the last step was saved.
+        SignalError: a signal of `runtime/signals.py` came; a checkpoint of the last step was saved.
         StorageError: a checkpoint or a metric could not be written; earlier checkpoints are intact.
     """
     running = context.display.running(context.checkpoints.run.name)

@@ -275,8 +275,18 @@ def _refuse_renamed(tree: Mapping[str, Any]) -> None:
 
 
 def plain(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as flat plain values, fields that are None left out."""
-    return flatten(recipe.model_dump(mode="json", exclude_none=True))
+    """The recipe as flat plain values, fields that are None left out.
+
+    The variants of an axis stand in it by their names too, in their order: one without settings has no values.
+    """
+    chosen = {axis: list(getattr(recipe, axis)) for axis in ("objective", "task", "tune")}
+    return flatten(recipe.model_dump(mode="json", exclude_none=True)) | chosen
+
+
+def own_names(recipe: Recipe) -> set[str]:
+    """Every name in a recipe that may be one of a user's own files."""
+    values = plain(recipe).values()
+    return {each for value in values for each in (value if isinstance(value, list) else [value]) if type(each) is str}
 
 
 def compare(began: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -84,7 +84,7 @@ def test_facts_that_are_gone_do_not_unlock_the_data(tmp_path):
         owner.begin(recipe(path, tmp_path), {"data": {"data.stores[0]": "a" * 64}})
     (path / "run.json").unlink()
     (path / "checkpoint-2").mkdir()
-    with RunDirectory(path) as owner, pytest.raises(DataError, match="the data changed"):
+    with RunDirectory(path) as owner, pytest.raises(DataError, match="the file is missing"):
         owner.begin(recipe(path, tmp_path), {"data": {"data.stores[0]": "b" * 64}})
 
 

@@ -197,7 +197,8 @@ def _work(source: IO[bytes], sink: IO[bytes]) -> None:
 
 
 def _main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):  # these reach the whole group; the parent decides
+        signal.signal(number, signal.SIG_IGN)
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing that prints may mix with the messages
     try:

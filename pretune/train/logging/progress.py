@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
+from typing import IO, Literal, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from pretune.runtime.screen import Screen
 
 _PLAIN_SECONDS = 10.0
 
@@ -24,7 +25,8 @@ class Display:
 
     def __init__(self, mode: Literal["auto", "plain", "quiet"] = "auto", minimum: float = _PLAIN_SECONDS) -> None:
         self.quiet = mode == "quiet"
-        self._console = Console(stderr=True, highlight=False)
+        self._screen = Screen()
+        self._console = Console(file=cast(IO[str], self._screen), stderr=True, highlight=False)
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._live = mode == "auto" and self._console.is_terminal
@@ -68,8 +70,7 @@ class Display:
         now = time.monotonic()
         if last or now - self._last >= self._minimum:
             self._last = now
-            line = f"step {step} {min(fraction, 1.0):4.0%} {describe(metrics, left)}"
-            print(line, file=sys.stderr, flush=True)
+            self._screen.line(f"step {step} {min(fraction, 1.0):4.0%} {describe(metrics, left)}")
 
 
 def describe(metrics: Mapping[str, float | int], left: float | None) -> str:
