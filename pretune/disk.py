@@ -171,6 +171,8 @@ def make_folders(path: Path) -> list[Path]:
     for folder in (path, *path.parents):
         if folder.is_dir():
             break
+        if folder.exists():
+            raise NotADirectoryError(errno.ENOTDIR, f"{folder} is a file")
         missing.append(folder)
     for folder in reversed(missing):
         folder.mkdir(exist_ok=True)

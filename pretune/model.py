@@ -379,7 +379,7 @@ class Model:
         Raises:
             DataError: what was read again differs, and nothing was changed in the directory; or the model was rounded
                 to bf16 when it was loaded, and its files have changed since.
-            CannotCreateError: the directory holds another model.
+            CannotCreateError: the directory holds anything but an earlier export of this model.
         """
         return export_model(
             read_unrounded(self.network, self._source, self.tokenizer) if self._is_bf16 else self.network,

@@ -11,9 +11,9 @@ from cyclopts import App
 
 from pretune.cli.data import GROUP, split_args
 from pretune.cli.loading import load_model, unknown_said_once
-from pretune.cli.outputs import check_name, open_rows
+from pretune.cli.outputs import check_output, open_rows
 from pretune.cli.session import DEFAULT, Args, Common, Session
-from pretune.errors import CannotCreateError, UsageError
+from pretune.errors import UsageError
 
 if TYPE_CHECKING:
     from pretune.augment.augmenter import Tools
@@ -60,13 +60,11 @@ def augment(
     from pretune.augment.augmenter import build
     from pretune.augment.files import AugmentConfig, AugmentStats, augment_examples
 
-    check_name(output)
+    check_output(output)
     paths, fields = split_args(args)
     flags = {"text_column": text_column, "second_column": second_column, "label_column": label_column}
     named = {name: value for name, value in flags.items() if value is not None}
     settings = configuration.load(AugmentConfig, config, [*fields, *_as_fields(named)])
-    if output.exists():
-        raise CannotCreateError(f"{output}: exists already; remove it, or give another --output")
     tools = _tools(model, there, back, session)
     methods = build(settings.methods, tools)
     examples, ids = _read(paths, settings.columns, id_column)

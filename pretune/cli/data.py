@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 from cyclopts import App, Group, Parameter
 
 from pretune.cli.session import DEFAULT, Args, Common, Session
+from pretune.disk import storage_errors
 from pretune.errors import CannotCreateError, UsageError
+from pretune.new_folder import NewFolder, settle
 
 if TYPE_CHECKING:
     from pretune.config import Config
+    from pretune.models.model import LanguageModel
     from pretune.text.readers.corpus import CorpusConfig
     from pretune.text.store.prepare import Progress
     from pretune.text.store.store import TokenStore
+    from pretune.text.tokenizer.extend import Extended
     from pretune.text.tokenizer.spool import TrainProgress
 
 C = TypeVar("C", bound="Config")
@@ -80,11 +84,14 @@ def train(*args: Args, output: Path, config: Path | None = None, session: Common
     session.say(f"training a {settings.kind} tokenizer of {settings.vocab_size:,} tokens on {', '.join(paths)}")
     stats = DataStats()
     begin = time.perf_counter()
-    documents = read_corpus(paths, corpus, stats)
     meter = Meter(session)
-    tokenizer = train_tokenizer((document.text for document in documents), settings, meter.show_training)
+    with NewFolder(output) as folder:
+        texts = (document.text for document in read_corpus(paths, corpus, stats))
+        tokenizer = train_tokenizer(texts, settings, meter.show_training)
+        with storage_errors(output, "save the tokenizer"):
+            tokenizer.write(folder.path)
+            folder.publish(last="tokenizer.json")
     meter.close()
-    tokenizer.save(output)
     for note in tokenizer.notes:
         session.say(note)
     session.say(f"{stats.summary()}; {time.perf_counter() - begin:.0f} s\nwritten: {output}")
@@ -103,7 +110,9 @@ def extend(*args: Args, model: Path, output: Path, config: Path | None = None, s
         config: TOML file of fields; fields of the command line override it.
     """
     session.start()
+    from pretune.interop.huggingface import write_model
     from pretune.interop.run_folder import check_has_model
+    from pretune.interop.weights import SHARD_BYTES
     from pretune.text.readers.corpus import DataStats, read_corpus
     from pretune.text.tokenizer.extend import ExtendConfig, extend_tokenizer
     from pretune.text.tokenizer.folder import transformer_folder
@@ -117,26 +126,35 @@ def extend(*args: Args, model: Path, output: Path, config: Path | None = None, s
         session.say(note)
     stats = DataStats()
     session.say(f"looking for up to {settings.tokens:,} words of {', '.join(paths)} that {model} splits into subwords")
-    documents = read_corpus(paths, corpus, stats)
-    extended = extend_tokenizer(old, (document.text for document in documents), settings)
-    if model.suffix == ".gguf" or (transformer_folder(model) / "config.json").is_file():
-        from pretune.interop.huggingface import load_model, save_model
-        from pretune.models.vocabulary import extend_vocabulary
-
-        network = load_model(model)
-        for note in network.loaded.messages() if network.loaded is not None else ():
+    with NewFolder(output) as folder:
+        extended = extend_tokenizer(old, (document.text for document in read_corpus(paths, corpus, stats)), settings)
+        has_model = model.suffix == ".gguf" or (transformer_folder(model) / "config.json").is_file()
+        network = _extended_model(model, extended) if has_model else None
+        for note in network.loaded.messages() if network is not None and network.loaded is not None else ():
             session.say(note)
-        origins = {id: candidate.subwords for id, candidate in extended.words.items()}
-        extend_vocabulary(network, extended.tokenizer.vocabulary.size, origins)
-        save_model(network, output, extended.tokenizer)
-    else:
-        extended.tokenizer.save(output)
+        with storage_errors(output, "save what was extended"):
+            if network is None:
+                extended.tokenizer.write(folder.path)
+            else:
+                write_model(network, folder.path, extended.tokenizer, max_shard_bytes=SHARD_BYTES)
+            folder.publish(last="tokenizer.json")
     best = ", ".join(candidate.word for candidate in list(extended.words.values())[:8])
     saved = sum(candidate.saved for candidate in extended.words.values())
     session.say(
         f"{stats.summary()}\n{len(extended.words):,} new tokens save {saved:,} tokens in this text; best: {best}"
     )
     session.say(f"written: {output}\nnext: pretune prepare {' '.join(paths)} --tokenizer {output} --output store")
+
+
+def _extended_model(model: Path, extended: Extended) -> LanguageModel:
+    """The model of a folder with rows for the words that its tokenizer got."""
+    from pretune.interop.huggingface import load_model
+    from pretune.models.vocabulary import extend_vocabulary
+
+    network = load_model(model)
+    origins = {id: candidate.subwords for id, candidate in extended.words.items()}
+    extend_vocabulary(network, extended.tokenizer.vocabulary.size, origins)
+    return network
 
 
 def _settings(
@@ -241,11 +259,12 @@ class Meter:
 
 
 def refuse_existing(output: Path) -> None:
-    """Refuses to write into a folder that is not empty.
+    """Refuses to write into a folder that is not empty; one that a killed process had ready is finished first.
 
     Raises:
         CannotCreateError: the folder is not empty.
     """
+    settle(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise CannotCreateError(f"{output}: exists already; remove it, or give another --output")
 

@@ -31,7 +31,7 @@ def export(
 
     Args:
         model: folder of a model, or a .gguf file.
-        output: folder to write.
+        output: folder to write: a new or an empty one, or one with an earlier export of this model and nothing else.
         format: dtype of the weights in the files.
         max_shard_gb: maximal size of one weight file, in GB.
         pooling: write the files of sentence-transformers too, with this pooling in place of the model's own modules;

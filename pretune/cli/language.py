@@ -22,7 +22,7 @@ from pretune.cli.inputs import (
     text_column_of,
 )
 from pretune.cli.loading import OfStep, load_model, unknown_said_once, written
-from pretune.cli.outputs import LINES, TABLES, RowWriter, check_name, open_output, open_rows, suffix_of
+from pretune.cli.outputs import LINES, TABLES, RowWriter, check_output, open_output, open_rows, suffix_of
 from pretune.cli.session import DEFAULT, Common, Session
 from pretune.errors import UsageError
 
@@ -56,7 +56,7 @@ def fill(
     """
     if top < 1:
         raise UsageError(f"--top {top}: expected at least 1")
-    check_name(rows.output)
+    check_output(rows.output)
     loaded = load_model(model, session, step=step)
     _say_columns(session, rows, loaded, second_column, SECOND_COLUMN)
     with open_output(rows.output) as file, unknown_said_once(loaded):
@@ -142,7 +142,7 @@ def generate(
         as_json: print one line of JSON per prompt.
     """
     options: Any = decoding.options()
-    check_name(rows.output)
+    check_output(rows.output)
     loaded = load_model(model, session, step=step)
     _say_columns(session, rows, loaded)
     _say_decoding(session, loaded, options)
@@ -218,7 +218,7 @@ def score(
         masking: mask one token at a time, or with it the rest of its word.
         special_tokens: read names of special tokens, such as <extra_id_0>, as the tokens; by default as in generate.
     """
-    check_name(rows.output)
+    check_output(rows.output)
     loaded = load_model(model, session, "fp32", step)  # scores are compared, so they are not rounded
     source_flag = "--source-column names the source of an encoder-decoder" if loaded.network.has_encoder else None
     _say_columns(session, rows, loaded, source_column, source_flag)

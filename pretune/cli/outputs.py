@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pretune.disk import new_file
-from pretune.errors import DataError, UsageError
+from pretune.errors import CannotCreateError, DataError, UsageError
 
 TABLES = {".csv": ",", ".tsv": "\t"}
 LINES = (".jsonl", ".ndjson", ".json")
@@ -63,15 +63,18 @@ def suffix_of(output: Path | None) -> str:
     return "" if output is None else output.suffix.lower()
 
 
-def check_name(output: Path | None, *also: str) -> None:
-    """Refuses a file whose name says another format than what would be written.
+def check_output(output: Path | None, *also: str) -> None:
+    """Refuses, before any work, a file that is there and one whose name says another format than what would be written.
 
     Args:
         also: suffixes that the verb writes beside .jsonl, .csv and .tsv.
 
     Raises:
         UsageError: the name ends in the suffix of a format that is not written.
+        CannotCreateError: a file or folder is there; a device or a pipe is written to.
     """
+    if output is not None and (output.is_file() or output.is_dir()):
+        raise CannotCreateError(f"{output}: exists already; remove it, or give another --output")
     if suffix_of(output) in _OTHERS and suffix_of(output) not in also:
         known = ", ".join((".jsonl", ".csv", *also))
         raise UsageError(f"--output {output}: expected a name that ends in {known} or .tsv")

@@ -27,9 +27,9 @@ from pretune.cli.inputs import (
 )
 from pretune.cli.language import fill, generate, score
 from pretune.cli.loading import OfStep, load_model, unknown_said_once, written
-from pretune.cli.outputs import check_name, open_rows, suffix_of
+from pretune.cli.outputs import check_output, open_rows, suffix_of
 from pretune.cli.session import DEFAULT, Common
-from pretune.disk import new_file, storage_errors
+from pretune.disk import new_file
 from pretune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def predict(
         second_column: column of the second texts in a file of pairs; by default as in training.
         truncate: which part of a too long text is kept; error refuses it. By default as in training.
     """
-    check_name(rows.output)
+    check_output(rows.output)
     if rows.input is None:
         refuse_column("--second-column", second_column)
     elif second:
@@ -193,7 +193,7 @@ def embed(
         prompt_name: of one of the prompts in the model's files, such as query.
         normalize: scale each vector to length 1.
     """
-    check_name(rows.output, ".npy")
+    check_output(rows.output, ".npy")
     is_array = suffix_of(rows.output) == ".npy"
     if is_array and rows.id_column is not None:
         raise UsageError(f"--id-column {rows.id_column}: a .npy file has no place for it; write .jsonl or .csv")
@@ -210,7 +210,7 @@ def embed(
     with unknown_said_once(loaded):
         if is_array:
             assert rows.output is not None  # it has a suffix
-            _save_array(rows.output, [sides for _, sides in parts])
+            _save_array(rows.output, (sides for _, sides in parts))
         else:
             _write_vectors(rows, parts)
     written(session, rows.output)
@@ -234,8 +234,13 @@ def _write_vectors(rows: RowFlags, parts: Iterable[tuple[list[TextRow], list[NDA
 
 
 def _save_array(path: Path, parts: Iterable[list[NDArray[np.float32]]]) -> None:
+    """Writes vectors as `numpy.save` does, which needs all of them in memory twice."""
     import numpy as np
 
-    arrays = [sides[0] if len(sides) == 1 else np.stack(sides, axis=1) for sides in parts]
-    with new_file(path) as file, storage_errors(path, "write the file"):
-        np.save(file, np.concatenate(arrays) if arrays else np.zeros((0, 0), np.float32))
+    with new_file(path) as file:
+        arrays = [sides[0] if len(sides) == 1 else np.stack(sides, axis=1) for sides in parts]
+        arrays = arrays or [np.zeros((0, 0), np.float32)]
+        shape = (sum(map(len, arrays)), *arrays[0].shape[1:])
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        for array in arrays:
+            file.write(np.ascontiguousarray(array, "<f4").data)

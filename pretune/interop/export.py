@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,10 +19,11 @@ from pretune.interop.foreign_reader import ForeignReading, Uses, read_by_transfo
 from pretune.interop.huggingface import load_model, model_folder, write_model
 from pretune.interop.recorded_heads import head_sources
 from pretune.interop.weight_names import export_weights
-from pretune.interop.weights import SHARD_BYTES, SHARDED, SINGLE, Weights
+from pretune.interop.weights import SHARD_BYTES, SHARDED, SINGLE, Weights, stale
 from pretune.models.flops import count_parameters
 from pretune.models.head_table import weight_map_of
 from pretune.models.model import LanguageModel
+from pretune.new_folder import settle
 from pretune.nn.heads import SequenceHead
 from pretune.nn.vectors import PoolingMode
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -31,6 +33,7 @@ _FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16
 _LENGTHS = (7, 1, 12)  # tokens of the sequences on which outputs are compared
 _TOLERANCE = 1e-5
 _MODEL_FILES = ("config.json", "modules.json", "adapter_config.json", "pytorch_model.bin", SINGLE, SHARDED)
+_OF_VECTORS = re.compile(r"modules\.json|(config_)?sentence_\w+\.json|\d+_\w+")  # of an export with --pooling
 
 
 @dataclass(frozen=True)
@@ -76,14 +79,16 @@ def export_model(
         DataError: a family that `transformers` cannot have, or what was read again differs; nothing was changed in the
             directory.
         StorageError: the disk is full or fails.
-        CannotCreateError: no permission, a file in the way, or the directory holds another model.
+        CannotCreateError: no permission, a file in the way, or the directory holds anything but an earlier export of
+            this model.
     """
     if weight_map_of(model.family) is None:
         raise DataError(
             f"family {model.family} has no WEIGHT_MAP, so that no other software knows its weights and it cannot be "
             "exported; its folder is read by pretune.load, or give the family a WEIGHT_MAP"
         )
-    _refuse_other_model(Path(directory), model)
+    settle(Path(directory))
+    _refuse_others(Path(directory), model)
     with model_folder(Path(directory)) as folder:
         write_model(
             model,
@@ -93,6 +98,7 @@ def export_model(
             dtype=_FORMATS[format],
             pooling=pooling,
         )
+        _refuse_strangers(Path(directory), folder)
         again = load_model(folder, heads=lambda read: _copied_heads(model, read), dtype=_FORMATS[format])
         _same_weights(model, again, _FORMATS[format])
         own = None if tokenizer is None else Tokenizer.load(folder)
@@ -109,14 +115,17 @@ def export_model(
     return Exported(count_parameters(model), len(written), difference, foreign)
 
 
-def _refuse_other_model(directory: Path, model: LanguageModel) -> None:
-    """Refuses to write over another model; the same one may be written again, in another format too.
+def _refuse_others(directory: Path, model: LanguageModel) -> None:
+    """Refuses a folder that holds anything; an earlier export of this model may be made again, in another format too.
 
     Raises:
-        CannotCreateError: the directory holds another model, or files of one that cannot be read.
+        CannotCreateError: the directory holds another model, files of one that cannot be read, or something else.
     """
-    if not any((directory / name).exists() for name in _MODEL_FILES):
+    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+    if not names:
         return
+    if not any(name in _MODEL_FILES for name in names):
+        raise CannotCreateError(f"{directory}: holds {min(names)!r} and no model; give a new or empty directory")
     try:
         own, there = export_weights(model), Weights(directory)
         same = own.keys() == there.shapes.keys() and all(_is_rounded(own[n], there.read(n)) for n in own)
@@ -125,6 +134,23 @@ def _refuse_other_model(directory: Path, model: LanguageModel) -> None:
     if not same:
         raise CannotCreateError(
             f"{directory}: holds another model, which would be lost; give a new or empty directory, or remove it first"
+        )
+
+
+def _refuse_strangers(directory: Path, folder: Path) -> None:
+    """Refuses a folder that holds what an export of this model does not write, such as a run's recipe.
+
+    Raises:
+        CannotCreateError: naming one of them.
+    """
+    if not directory.is_dir():
+        return
+    own = {folder.name, *(path.name for path in folder.iterdir()), *(path.name for path in stale(directory, ()))}
+    names = sorted(path.name for path in directory.iterdir())
+    strangers = [name for name in names if name not in own and not _OF_VECTORS.fullmatch(name)]
+    if strangers:
+        raise CannotCreateError(
+            f"{directory}: holds {strangers[0]!r} beside this model; give a new or empty directory, or remove it first"
         )
 
 

@@ -363,7 +363,7 @@ def write_model(
     if generation:
         write_json(folder / GENERATION, generation)
     if tokenizer is not None:
-        tokenizer.save(folder)
+        tokenizer.write(folder)
     vectors = model.vectors
     if pooling is not None:
         vectors = TextVectors.pooled(pooling) if vectors is None else vectors.repooled(pooling)

@@ -38,7 +38,6 @@ def save_initial(components: TrainComponents, recipe: Recipe, directory: RunDire
     if model.metadata.base is None:
         save_model(model, path, components.tokenizer)
     elif recipe.model.init is not None:  # the base is there, and surgery cannot be undone now
-        path.mkdir(exist_ok=True)
         components.tokenizer.save(path)
         save_delta(model, path, tuning_method(recipe), recipe.model.init)
     components.tokenizer.settings.clear()

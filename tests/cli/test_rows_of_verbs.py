@@ -171,6 +171,7 @@ def test_a_foreign_model_of_pairs_is_told_the_columns(
     assert "reading 'text'; not reading 'premise', 'label'; --second-column names" in capsys.readouterr().err
     assert run("evaluate", models["predict"], path) == 0
     assert "reading 'text', 'label'; not reading 'premise'; --second-column names" in capsys.readouterr().err
+    out.unlink()
     assert run("predict", models["predict"], "--input", path, "--output", out, "--second-column", "premise") == 0
     probabilities = [row["probabilities"]["bad"] for row in answers(out)]
     theirs = pretune.load(models["predict"], device="cpu").predict(TEXTS, SECONDS)
@@ -205,6 +206,7 @@ def test_any_column_of_training_is_embedded(column: str, pairs: Path, models: di
     for model in (pairs / "run", models["embed"]):
         assert run("embed", model, "--input", path, "--text-column", column, "--output", out) == 0
         assert [row["text"] for row in answers(out)] == SECONDS
+        out.unlink()
 
 
 def test_a_column_that_would_be_read_as_two_is_refused(

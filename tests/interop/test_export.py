@@ -136,6 +136,24 @@ def test_another_model_is_not_written_over(tmp_path: Path) -> None:
         model.export(tmp_path / "odd")
 
 
+def test_a_folder_that_holds_something_else_is_not_written_into(tmp_path: Path) -> None:
+    """A store, and the directory of a run of the same model, got its files among theirs."""
+    save_bert(tmp_path / "mlm", word_tokenizer())
+    model = api.load(tmp_path / "mlm", "cpu", "fp32")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "manifest.json").write_text("{}")
+    with pytest.raises(CannotCreateError, match=r"store: holds 'manifest.json' and no model"):
+        model.export(tmp_path / "store")
+    model.export(tmp_path / "out", pooling="mean")
+    model.export(tmp_path / "out", max_shard_bytes=10_000)
+    model.export(tmp_path / "out")  # what an export of the same model left is its own
+    (tmp_path / "out" / "recipe.toml").touch()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(CannotCreateError, match=r"out: holds 'recipe.toml' beside this model"):
+        model.export(tmp_path / "out")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_sentence_transformers_gives_the_same_vectors(pooling: str, tmp_path: Path) -> None:
     import sentence_transformers

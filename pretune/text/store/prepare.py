@@ -28,7 +28,7 @@ from pydantic import Field
 from pretune.config import Config
 from pretune.disk import storage_errors
 from pretune.errors import CannotCreateError, DataError
-from pretune.new_folder import NewFolder
+from pretune.new_folder import NewFolder, settle
 from pretune.text.encode.encoder import EncodedDocuments
 from pretune.text.encode.workers import CorpusEncoder, Workers
 from pretune.text.readers.corpus import CorpusConfig, DataStats, Document, read_corpus
@@ -117,6 +117,7 @@ def prepare(
     _ = tokenizer.vocabulary.end
     if config.segmenter:
         WordFinder(config.segmenter)("")  # a segmenter that is not there is told before anything is read
+    settle(output)
     if output.exists() and not _vacant(output):
         store = _same(paths, tokenizer, output, config)
         if store is not None:
@@ -127,9 +128,9 @@ def prepare(
         try:
             manifest = run.write(paths, progress)
             with storage_errors(output, "write the store"):
-                tokenizer.save(folder.path / "tokenizer")
+                tokenizer.write(folder.path / "tokenizer")
                 write_manifest(folder.path, manifest)
-                folder.publish()
+                folder.publish(last=MANIFEST)
         finally:
             run.abandon()
     return TokenStore.open(output)

@@ -24,8 +24,10 @@ import tokenizers
 from numpy.typing import ArrayLike, NDArray
 from tokenizers import normalizers
 
+from pretune.disk import storage_errors
 from pretune.errors import DataError
 from pretune.field_table import shown_value
+from pretune.new_folder import NewFolder
 from pretune.text.tokenizer.files import Settings, roles_of, write_tokenizer
 from pretune.text.tokenizer.join import clean_up, cleans_up, join_han, splits_han
 from pretune.text.tokenizer.layout_check import MAX_IDS
@@ -94,9 +96,23 @@ class Tokenizer(CountsUnknown):
         return Tokenizer(backend, self.settings)
 
     def save(self, directory: Path | str) -> None:
-        """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json, for `transformers.AutoTokenizer`."""
+        """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json, for `transformers.AutoTokenizer`.
+
+        All three take their place in the directory, or none; other files there stay.
+
+        Raises:
+            StorageError: the disk is full or fails.
+            CannotCreateError: no permission, a file in the way, or another process is writing there.
+        """
+        target = Path(directory)
+        with storage_errors(target, "save the tokenizer"), NewFolder(target, "merge") as folder:
+            self.write(folder.path)
+            folder.publish(last="tokenizer.json")
+
+    def write(self, folder: Path) -> None:
+        """Write the same files into a folder that is not in its place yet."""
         roles = {role: self.token(i) for role in self._roles if (i := self._roles[role]) is not None}
-        write_tokenizer(Path(directory), self.backend, self.settings, roles)
+        write_tokenizer(folder, self.backend, self.settings, roles)
 
     def with_templates(self, templates: tuple[Template, Template], settings: Settings) -> Tokenizer:
         """The same tokenizer with other special tokens around a text and around a pair, written in its tokenizer.json.

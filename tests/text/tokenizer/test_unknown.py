@@ -93,6 +93,7 @@ def test_a_verb_says_it_once_for_all_its_texts(
     assert capsys.readouterr().err.count("3,600 of 4,200 tokens (85.7%) are unknown to the tokenizer") == 1
     (tmp_path / "in.txt").write_text(f"the cat\n{'the cat ' * 40}\n" * 600, encoding="utf-8")
     for verb in ("predict", "embed"):
+        (tmp_path / "out.csv").unlink()
         assert main([*map(str, (verb, models["predict"], *flags)), "--no-allocator"]) == 0
         output = capsys.readouterr().err
         assert output.count("were cut") == output.count("600 of 1200 texts are longer than 48 tokens and were cut") == 1
