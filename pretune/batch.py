@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,6 +17,37 @@ Targets = dict[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
+class RowKeys:
+    """What names each row of a run, whatever batch it stands in: keys of the decisions that bricks draw.
+
+    Attributes:
+        words: (T, 2) int32, on the device of the run.
+        calls: how often each site of the model has drawn in this forward; one for all runs of a batch.
+    """
+
+    words: Tensor
+    calls: Counter[int] = field(default_factory=Counter, compare=False, repr=False)
+
+    def next_call(self, site: int) -> int:
+        """How often a site has drawn before; counts this time."""
+        before = self.calls[site]
+        self.calls[site] = before + 1
+        return before
+
+    def at(self, index: Tensor) -> RowKeys:
+        """Those of some rows. Shape: index: (M,) int64."""
+        return replace(self, words=self.words.index_select(0, index))
+
+    def padded(self, rows: int) -> RowKeys:
+        """With more rows, whose decisions nobody reads."""
+        return replace(self, words=torch.cat([self.words, self.words.new_zeros(rows, 2)]))
+
+    def to(self, device: torch.device | str) -> RowKeys:
+        """The same on `device`."""
+        return replace(self, words=self.words.to(device, non_blocking=True))
+
+
+@dataclass(frozen=True)
 class Layout:
     """Where the sequences of a ragged run lie.
 
@@ -23,11 +55,13 @@ class Layout:
         lengths: tokens of each sequence, known on the host.
         offsets: (N + 1,) int32, first token of each sequence and the total, on the device of the run.
         positions: (T,) int64, place of each token in its sequence (shifted where a cache comes before it).
+        keys: of the rows in training; None where nothing is drawn, or torch's generator draws.
     """
 
     lengths: tuple[int, ...]
     offsets: Tensor
     positions: Tensor
+    keys: RowKeys | None = None
 
     @classmethod
     def of(
@@ -89,7 +123,8 @@ class Layout:
 
     def to(self, device: torch.device | str) -> Layout:
         """The same layout with its tensors on `device`."""
-        return replace(self, offsets=self.offsets.to(device), positions=self.positions.to(device))
+        keys = None if self.keys is None else self.keys.to(device)
+        return replace(self, offsets=self.offsets.to(device), positions=self.positions.to(device), keys=keys)
 
 
 @dataclass(frozen=True)
@@ -115,7 +150,9 @@ class OutputRows:
         offsets = rows.searchsorted(layout.offsets.numpy()).astype(np.int32)
         lengths = tuple((offsets[1:] - offsets[:-1]).tolist())
         positions = torch.from_numpy(layout.positions.numpy().take(rows))
-        return cls(torch.from_numpy(rows), Layout(lengths, torch.from_numpy(offsets), positions))
+        chosen = torch.from_numpy(rows)
+        keys = None if layout.keys is None else layout.keys.at(chosen)
+        return cls(chosen, Layout(lengths, torch.from_numpy(offsets), positions, keys))
 
     def to(self, device: torch.device | str) -> OutputRows:
         """The same rows with tensors on `device`."""

@@ -186,8 +186,9 @@ class TwoStreamBlock(nn.Module):
 
     def forward(self, x: Tensor, stream: QueryStream, keys: Keys, *, include_self: bool) -> Tensor:
         """Runs one stream. Shape: (M, width) -> (M, width)."""
-        x = self.norms.after_attention(self.dropout.add(self.attention(x, stream, keys, include_self=include_self), x))
-        out: Tensor = self.norms.after_feedforward(self.dropout.add(self.feedforward(x, stream.layout), x))
+        layout, add = stream.layout, self.dropout.add
+        x = self.norms.after_attention(add(self.attention(x, stream, keys, include_self=include_self), x, layout.keys))
+        out: Tensor = self.norms.after_feedforward(add(self.feedforward(x, layout), x, layout.keys))
         return out
 
 
@@ -233,7 +234,9 @@ class XLNet(LanguageModel):
         content = QueryStream(layout, position, order, segments)
         queries = self._queries(batch, content)
         h = self.embedding(batch.tokens, layout)
-        g = None if queries is None else self.embedding.dropout(self.mask.expand(len(queries.position), -1))
+        g: Tensor | None = None
+        if queries is not None:
+            g = self.embedding.dropout(self.mask.expand(len(queries.position), -1), queries.layout.keys)
         kept: list[Tensor] = []
         last = len(self.stack.blocks) - 1
         for number, block in enumerate(self.stack.blocks):
@@ -247,8 +250,9 @@ class XLNet(LanguageModel):
             memory.extend(kept, layout)
         runs = [*kept, h] if layers else None
         if g is None or batch.output_rows is None:
-            return ModelOutput(self.embedding.dropout(h), layout, None, runs)
-        return ModelOutput(self.embedding.dropout(g), batch.output_rows.layout, batch.output_rows.index, runs)
+            return ModelOutput(self.embedding.dropout(h, layout.keys), layout, None, runs)
+        rows = batch.output_rows
+        return ModelOutput(self.embedding.dropout(g, rows.layout.keys), rows.layout, rows.index, runs)
 
     def read_segment(self, batch: Batch, max_length: int) -> SegmentMemory:
         """Reads a segment and returns its memory, for the segment that follows."""

@@ -12,6 +12,7 @@ from pretune.errors import UsageError
 from pretune.find import find, variants
 from pretune.nn.cache import EncoderOutput, LayerCache
 from pretune.nn.call import AttentionCall, Backend
+from pretune.nn.dropout import DropoutSite
 from pretune.nn.prefix import NO_PREFIX, KeyPrefix
 from pretune.nn.projection import Projection, ProjectionBrick, in_matmul_dtype
 from pretune.nn.relative import RelativeBias
@@ -77,7 +78,7 @@ def _check(call: AttentionCall) -> None:
                 raise ValueError(f"causal attention: sequence {n} has {q} queries and {k} keys; the last of both align")
 
 
-class Attention(nn.Module):
+class Attention(DropoutSite):
     """Multi-head attention with separate projections.
 
     Args:
@@ -201,7 +202,7 @@ class Attention(nn.Module):
         structure = self.structure if self.relative is None else Biased(self.structure, self.relative)
         dropout = self.dropout if self.training else 0.0
         key, value, keys = self.prefix.extend(key, value, keys)
-        call = AttentionCall(query, key, value, queries, keys, structure, dropout, self.scale)
+        call = AttentionCall(query, key, value, queries, keys, structure, dropout, self.scale, self.site)
         return ragged_attention(call, preferred=self.preferred)
 
     def flops(self, queries: int, keys: int, *, cross: bool = False) -> float:

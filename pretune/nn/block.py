@@ -62,8 +62,10 @@ class Block(nn.Module):
         """
         norms, add = self.norms, self.dropout.add
         mixed, x, layout = self._attend(x, layout, cache, rows)
-        x = norms.after_attention(add(mixed, x))
-        out: Tensor = norms.after_feedforward(add(self.feedforward(norms.before_feedforward(x), layout), x))
+        x = norms.after_attention(add(mixed, x, layout.keys))
+        out: Tensor = norms.after_feedforward(
+            add(self.feedforward(norms.before_feedforward(x), layout), x, layout.keys)
+        )
         return out
 
     def _attend(
@@ -101,7 +103,8 @@ class ParallelBlock(Block):
         """
         add = self.dropout.add
         mixed, x, layout = self._attend(x, layout, cache, rows)
-        out: Tensor = add(self.feedforward(self.norms.before_feedforward(x), layout), add(mixed, x))
+        update = self.feedforward(self.norms.before_feedforward(x), layout)
+        out: Tensor = add(update, add(mixed, x, layout.keys), layout.keys)
         return out
 
 
@@ -135,8 +138,8 @@ class DecoderBlock(nn.Module):
         Shape:
             x: (T, width); return: (T, width)
         """
-        norms, add = self.norms, self.dropout.add
-        x = norms.after_attention(add(self.attention(norms.before_attention(x), layout, cache), x))
-        x = norms.after_cross(add(self.cross.cross(norms.before_cross(x), layout, encoder_output, cache), x))
-        out: Tensor = norms.after_feedforward(add(self.feedforward(norms.before_feedforward(x), layout), x))
+        norms, add, keys = self.norms, self.dropout.add, layout.keys
+        x = norms.after_attention(add(self.attention(norms.before_attention(x), layout, cache), x, keys))
+        x = norms.after_cross(add(self.cross.cross(norms.before_cross(x), layout, encoder_output, cache), x, keys))
+        out: Tensor = norms.after_feedforward(add(self.feedforward(norms.before_feedforward(x), layout), x, keys))
         return out

@@ -24,6 +24,7 @@ class AttentionCall:
         structure: which keys a query sees.
         dropout: rate at which attention probabilities are dropped; above 0 the call leaves the fast kernels.
         scale: factor of the scores.
+        site: number of the attention in its model, where the keys of the queries' rows decide what is dropped.
 
     Shape:
         query: (Tq, H, D); key, value: (Tk, Hk, D), Hk dividing H
@@ -37,6 +38,12 @@ class AttentionCall:
     structure: Structure
     dropout: float
     scale: float
+    site: int = 0
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether what is dropped is a function of the queries' keys, which kernels of torch know nothing of."""
+        return self.dropout > 0 and self.queries.keys is not None
 
     @property
     def is_causal(self) -> bool:

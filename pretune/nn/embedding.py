@@ -120,5 +120,5 @@ class Embedding(nn.Module):
             x = x + self.position(layout.positions)
         if self.segment is not None:
             x = x + (self.segment.weight[0] if segments is None else self.segment(segments))
-        x = self.dropout(self.norm(x))
+        x = self.dropout(self.norm(x), layout.keys)
         return x if self.project is None else self.project(x)  # type: ignore[no-any-return]

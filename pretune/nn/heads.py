@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretune.batch import Layout, bucket_remainder
+from pretune.batch import Layout, RowKeys, bucket_remainder
 from pretune.nn.activation import Activation
 from pretune.nn.dropout import Dropout
 from pretune.nn.embedding import Embedding
@@ -157,13 +157,13 @@ class Pooler(nn.Module):
 
     def __init__(self, width: int, activation: Activation = torch.tanh, dropout: float = 0.0) -> None:
         super().__init__()
-        self.dropout = Dropout(dropout) if dropout else nn.Identity()
+        self.dropout = Dropout(dropout)
         self.dense = Projection(width, width)
         self.activation = activation
 
-    def forward(self, rows: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, keys: RowKeys | None = None) -> Tensor:
         """Shape: (N, width) -> (N, width)."""
-        return self.activation(self.dense(self.dropout(rows)))
+        return self.activation(self.dense(self.dropout(rows, keys)))
 
 
 class Activate(nn.Module):
@@ -222,8 +222,10 @@ class SequenceHead(nn.Module):
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
         """Shape: (T, width) -> (N, classes)."""
-        pooled = self.pooler(pool(hidden, layout, self.pool_position))  # (N, width)
-        return self.linear(self.dropout(pooled))  # type: ignore[no-any-return]
+        pooled = pool(hidden, layout, self.pool_position)  # (N, width)
+        keys = None if layout.keys is None else layout.keys.at(layout.first.clamp(max=len(hidden) - 1))
+        pooled = self.pooler(pooled, keys) if isinstance(self.pooler, Pooler) else self.pooler(pooled)
+        return self.linear(self.dropout(pooled, keys))  # type: ignore[no-any-return]
 
 
 def score_output(problem_type: ProblemType, labels: int) -> ScoreOutput:
@@ -271,9 +273,9 @@ class RowHead(nn.Module):
         self.linear = Projection(width, size)
         self.reads_encoder = reads_encoder
 
-    def forward(self, rows: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, keys: RowKeys | None = None) -> Tensor:
         """Shape: (K, width) -> (K, size)."""
-        return self.linear(self.dropout(self.transform(rows)))  # type: ignore[no-any-return]
+        return self.linear(self.dropout(self.transform(rows), keys))  # type: ignore[no-any-return]
 
 
 class TokenClassificationHead(RowHead):

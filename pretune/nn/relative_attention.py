@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretune.batch import Layout
@@ -76,13 +75,12 @@ class RelativeAttention(nn.Module):
     Args:
         width: of the hidden run.
         head_width: of each head.
-        dropout: of attention probabilities, while training.
     """
 
-    def __init__(self, width: int, heads: int, head_width: int, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, heads: int, head_width: int) -> None:
         super().__init__()
         inner = heads * head_width
-        self.heads, self.head_width, self.dropout = heads, head_width, dropout
+        self.heads, self.head_width = heads, head_width
         self.query = Projection(width, inner, bias=False)
         self.key = Projection(width, inner, bias=False)
         self.value = Projection(width, inner, bias=False)
@@ -166,7 +164,7 @@ class RelativeAttention(nn.Module):
             added = added.masked_fill(hidden[:, None], -torch.inf)
         rows, columns, values = (run.transpose(1, 2).flatten(0, 1) for run in (content, key, value))
         scores = torch.baddbmm(added.flatten(0, 1), rows, columns.transpose(1, 2))  # one pass; SDPA's takes five
-        weights = F.dropout(scores.softmax(dim=-1), self.dropout, self.training)
+        weights = scores.softmax(dim=-1)
         mixed = torch.bmm(weights.to(values.dtype), values).view(count, self.heads, q.shape[1], -1).transpose(1, 2)
         if blind is not None:
             mixed = mixed.masked_fill(blind[..., None], 0.0)

@@ -71,10 +71,30 @@ class Stack(nn.Module):
                 layers.append(x)
             extra = (encoder_output,) if isinstance(block, DecoderBlock) else ()
             if self.checkpointing and self.training and handle is None:
-                x = checkpoint(block, x, layout, None, output_rows, *extra, use_reentrant=False)
+                x = _checkpointed(block, x, layout, None, output_rows, *extra)
             else:
                 x = block(x, layout, handle, output_rows, *extra)
         x = self.norm(x)
         if layers is not None:
             layers.append(x)
         return x
+
+
+def _checkpointed(block: nn.Module, x: Tensor, layout: Layout, *rest: object) -> Tensor:
+    """Runs a block whose inner values the backward computes again, with the same dropout.
+
+    Shape:
+        x: (T, width); return: (T, width), or (M, width) for M rows
+    """
+    calls = None if layout.keys is None else layout.keys.calls
+    before = {} if calls is None else dict(calls)
+
+    def run(x: Tensor) -> Tensor:
+        if calls is not None:
+            calls.clear()
+            calls.update(before)
+        out: Tensor = block(x, layout, *rest)
+        return out
+
+    out: Tensor = checkpoint(run, x, use_reentrant=False)
+    return out

@@ -16,6 +16,7 @@ from the batch; CoSENT (Su 2022, https://kexue.fm/archives/8847) for scores.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -29,11 +30,11 @@ from pretune.errors import DataError
 from pretune.loss import Term
 from pretune.nn.model_protocol import ModelOutput, TrainableModel
 from pretune.objectives.contrastive import InBatch
-from pretune.objectives.objective import name_samples, target
+from pretune.objectives.objective import target
 from pretune.objectives.same_texts import DIGEST, TEXTS, text_marks
 from pretune.tasks.task import RowBatch, tokens_of
 from pretune.tasks.vector_task import PairExample, VectorTask, number_of, second
-from pretune.text.samples.rows import Encoded, Ints, Row
+from pretune.text.samples.rows import Encoded, Ints, Row, names_of
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 _THIRD = "third"  # the target that says which sequences are hard negatives, and whose
@@ -87,10 +88,11 @@ class Similarity(VectorTask, InBatch):
         thirds = [(n, row.third) for n, row in enumerate(rows) if row.third is not None]
         texts = [*(row.tokens for row in rows), *map(second, rows), *(text for _, text in thirds)]
         wrapped = [self.vocabulary.add_special_tokens(text) for text in texts]
-        batch = name_samples(ragged([tokens for tokens, _ in wrapped], [segments for _, segments in wrapped]), rows)
-        count = len(rows)
-        batch.targets[self.name] = target(np.arange(count), np.arange(count, 2 * count))
         owners = np.array([n for n, _ in thirds], dtype=np.int64)
+        names, count = names_of(rows), len(rows)
+        batch = ragged([tokens for tokens, _ in wrapped], [segments for _, segments in wrapped])
+        batch = replace(batch, samples=np.concatenate([names, names, names[owners]]))
+        batch.targets[self.name] = target(np.arange(count), np.arange(count, 2 * count))
         batch.targets[_THIRD] = target(owners, np.arange(2 * count, 2 * count + len(owners)))
         batch.targets[TEXTS] = self.marks(rows)
         return batch

@@ -18,6 +18,7 @@ from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.objectives.objective import Objective
 from pretune.text.samples.sampler import Cursor, Sampler, partition
+from pretune.train.row_keys import key_rows
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,9 @@ class Prefetcher:
                 "ranks; make data.batch (or data.batch_tokens) larger, or data.accumulate smaller"
             )
         dealt = partition(rows, parts)
+        keys = self._draw.at("dropout", step)
         batches = [
-            self._objective.alternatives[part].build_batch(own, self._draw, step)
+            key_rows(self._objective.alternatives[part].build_batch(own, self._draw, step), keys)
             for own in dealt[self._rank :: self._world_size]
         ]
         counts: dict[str, int] = {}
@@ -150,7 +152,8 @@ def pinned(batch: Batch) -> Batch:
         return None if tensor is None else tensor.pin_memory()
 
     def lay(layout: Layout) -> Layout:
-        return replace(layout, offsets=layout.offsets.pin_memory(), positions=layout.positions.pin_memory())
+        keys = None if layout.keys is None else replace(layout.keys, words=layout.keys.words.pin_memory())
+        return replace(layout, offsets=layout.offsets.pin_memory(), positions=layout.positions.pin_memory(), keys=keys)
 
     rows = batch.output_rows
     return replace(

@@ -46,7 +46,9 @@ def _pad_pair(batch: Batch, source: Batch) -> Batch:
 def _with_dummies(batch: Batch, dummies: Sequence[int]) -> Batch:
     """The batch with more sequences, of the given lengths."""
     missing = sum(dummies)
+    keys = batch.layout.keys
     layout = Layout.of([*batch.layout.lengths, *dummies], batch.tokens.device)
+    layout = layout if keys is None else replace(layout, keys=keys.padded(missing))
     return replace(
         batch,
         tokens=torch.cat([batch.tokens, batch.tokens[:1].expand(missing)]),
@@ -84,6 +86,6 @@ def split_sequences(batch: Batch, length: int) -> Batch:
     number = np.arange(int(parts.sum())) - first.repeat(parts)
     quotient, rest = np.divmod(lengths, np.maximum(parts, 1))
     lengths = quotient.repeat(parts) + (number < rest.repeat(parts))
-    layout = Layout.of(lengths, batch.tokens.device)
+    layout = replace(Layout.of(lengths, batch.tokens.device), keys=batch.layout.keys)
     output_rows = None if batch.output_rows is None else OutputRows.of(batch.output_rows.index.numpy(), layout)
     return replace(batch, layout=layout, output_rows=output_rows)

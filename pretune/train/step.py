@@ -22,6 +22,7 @@ from pretune.optim.optimizer import gradient_norm, update
 from pretune.runtime.device import seed
 from pretune.runtime.distributed import Distributed, bare, no_sync
 from pretune.runtime.precision import Precision
+from pretune.train.row_keys import begin_forward, name_sites
 from pretune.train.shapes import pad_to_bucket
 from pretune.tune.method import TuningMethod, find_method
 
@@ -40,6 +41,7 @@ class TrainModule(RootModule):
     def __init__(self, model: LanguageModel, objective: Objective, method: TuningMethod | None = None) -> None:
         super().__init__(model, objective)
         self.method = method or find_method("full", {})
+        name_sites(self)
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode; what of the model does not learn computes as in use, without dropout."""
@@ -129,7 +131,8 @@ class TrainStep:
 
     Attributes:
         root: wrapped for data parallelism where there are several ranks.
-        draw: the key of the run; dropout is seeded by step, micro-batch and rank.
+        draw: the key of the run. Dropout is a function of each row's key; torch's generator, which only modules of a
+            user's own draw from, is seeded by step, micro-batch and rank.
         clip: largest norm of the gradient; 0 for none.
     """
 
@@ -147,7 +150,7 @@ class TrainStep:
         """One step; the optimizer sees the gradient only if all of it is finite.
 
         Args:
-            step: its number, which keys dropout.
+            step: its number.
             batches: this rank's micro-batches.
             counts: predictions of each term over all micro-batches and ranks.
             factor: of the schedule, by which each group multiplies its learning rate.
@@ -207,6 +210,8 @@ class TrainStep:
         return root
 
     def _placed(self, batch: Batch) -> Batch:
+        """The batch on the device, in a good shape, as if no forward had seen it."""
+        begin_forward(batch)
         return pad_to_bucket(batch) if self.device.type == "cpu" else batch.to(self.device)
 
     def _forward(self, root: nn.Module, batch: Batch, *, with_method: bool = False) -> list[Term]:

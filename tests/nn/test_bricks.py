@@ -12,7 +12,7 @@ from pretune.batch import Layout, OutputRows
 from pretune.nn.activation import activation, gelu_new
 from pretune.nn.attention import Attention
 from pretune.nn.block import Block, Norms, ParallelBlock
-from pretune.nn.dropout import Dropout, _words
+from pretune.nn.dropout import Dropout
 from pretune.nn.embedding import Embedding, Learned, Sinusoidal
 from pretune.nn.feedforward import FeedForward, GatedFeedForward
 from pretune.nn.heads import Pooler, SequenceHead, VocabularyHead
@@ -66,32 +66,6 @@ def test_dropout_share_scale_and_gradient(dtype, p):
     drop.eval()
     assert torch.equal(drop.add(update, residual), update + residual)
     assert drop(update) is update
-
-
-def test_dropout_lanes_are_independent():
-    torch.manual_seed(1)
-    kept = (Dropout(0.5)(torch.ones(1 << 18)) > 0).double().view(-1, 4) - 0.5
-    correlation = (kept.t() @ kept) / len(kept) * 4 - torch.eye(4)
-    assert correlation.abs().max() < 0.02
-
-
-def test_dropout_draws_are_uniform_and_independent():
-    actual = []
-    for seed in range(40):
-        torch.manual_seed(seed)
-        lanes = _words(1 << 16).view(torch.int16).bitwise_and(0x7FFF)
-        counts = torch.bincount(lanes.long() >> 7, minlength=256).double()
-        chi = ((counts - 512).square() / 512).sum().item()
-        kept = (lanes >= 3277).double() - 0.9
-        actual.append([(chi - 255) / math.sqrt(2 * 255), *(_correlation(kept, lag) for lag in (1, 2, 128, 256))])
-    z = torch.tensor(actual)
-    assert z.mean(dim=0).abs().max() < 4 / math.sqrt(40)
-    assert z.std(dim=0).max() < 1.5
-
-
-def _correlation(kept: torch.Tensor, lag: int) -> float:
-    """In standard deviations, for draws that are kept with 0.9."""
-    return (kept[:-lag] @ kept[lag:]).item() / (0.09 * math.sqrt(len(kept)))
 
 
 def test_dropout_alone_has_the_same_gradient_mask():

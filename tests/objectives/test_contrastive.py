@@ -27,6 +27,7 @@ from pretune.runtime.distributed import Distributed
 from pretune.runtime.precision import Precision
 from pretune.text.samples.rows import Row
 from pretune.text.samples.views.sentence import SentenceView
+from pretune.train.row_keys import key_rows
 from pretune.train.step import TrainModule, TrainStep
 
 DRAW = Draw(9)
@@ -191,8 +192,8 @@ def test_vectors_of_different_sentences_are_driven_apart(kind: Any) -> None:
         root, optimizer, Distributed(), torch.device("cpu"), Precision("fp32", 0.0, "test"), DRAW, 1.0
     )
     accuracy = []
-    for step in range(60):
-        built = objective.build_batch(samples, DRAW, step)
+    for step in range(110):
+        built = key_rows(objective.build_batch(samples, DRAW, step), DRAW.at("dropout", step))
         result = train_step.run(step, [built], {objective.name: 32}, 1.0)
         accuracy.append(result.correct[objective.name] / 32)
     texts = {tuple(row.tokens.tolist()) for row in samples}

@@ -25,6 +25,8 @@ _WORTH = 3  # times the keys of a chunk that the longest sequence has at least
 def refuse(call: AttentionCall) -> str | None:
     """Says why chunks do not pay for this call, or None."""
     window = call.structure
+    if call.is_keyed:
+        return "banded draws dropout by torch's generator"
     if type(window) is not SlidingWindow:
         return f"banded is for windows, not for {window}"
     if call.keys.max_length < _WORTH * (_CHUNK + window.before + window.after):

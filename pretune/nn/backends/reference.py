@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pretune.nn.call import AttentionCall
+from pretune.nn.dropout import dice
 from pretune.nn.spans import groups_of
 
 PRIORITY = 0
@@ -22,6 +22,7 @@ def attend(call: AttentionCall) -> Tensor:
     query, key, value, structure = call.query, call.key, call.value, call.structure
     out = torch.zeros_like(query, dtype=torch.float64)
     repeat = query.shape[1] // key.shape[1]
+    decide = dice(call.site, call.queries.keys, query) if call.dropout > 0 else None
     for group in groups_of(call.queries, call.keys):
         for n in range(group.sequences):
             first = group.query_start + n * group.query_length
@@ -37,6 +38,9 @@ def attend(call: AttentionCall) -> Tensor:
             visible = structure.visible(group.query_length, group.key_length, query.device)
             if visible is not None:
                 scores = scores.masked_fill(~visible, -torch.inf)
-            weights = F.dropout(scores.softmax(dim=-1), call.dropout, call.dropout > 0)
+            weights = scores.softmax(dim=-1)
+            if decide is not None:
+                keep, factor = decide.draw(call.dropout, (group.key_length, query.shape[1]), rows)
+                weights = weights * -keep.permute(2, 0, 1) * factor
             out[rows] = torch.einsum("hqk,khd->qhd", weights, v)
     return out.to(query.dtype)

@@ -17,8 +17,8 @@ PRIORITY = 10
 
 
 def refuse(call: AttentionCall) -> str | None:
-    """Refuses nothing: what SDPA has no kernel for becomes a mask."""
-    return None
+    """Refuses keyed dropout alone: what else SDPA has no kernel for becomes a mask."""
+    return "sdpa draws dropout by torch's generator" if call.is_keyed else None
 
 
 def attend(call: AttentionCall) -> Tensor:
