@@ -227,7 +227,9 @@ def lock(path: Path, target: Path, flags: int, *, folder: bool = False, wait: bo
     while True:
         if folder:
             path.mkdir(exist_ok=True)
-        handle = os.open(path, flags, 0o666)
+        if path.is_symlink():
+            raise FileExistsError(errno.EEXIST, f"{path} is a link")
+        handle = os.open(path, flags | os.O_NOFOLLOW, 0o666)
         try:
             if not flock(handle, wait=wait) or (path.exists() and path.stat().st_ino == os.fstat(handle).st_ino):
                 return handle

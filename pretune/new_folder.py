@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from pretune.disk import flock, fsync, lock, make_folders, remove_empty, storage_errors, sync, write_synced
-from pretune.errors import CannotCreateError
+from pretune.errors import CannotCreateError, DataError
 
 Existing = Literal["refuse", "replace", "merge"]
 _INSIDE, _PLAN = ".partial", ".plan.json"
@@ -62,9 +62,10 @@ class NewFolder:
             except BaseException:
                 remove_empty(self._parents)
                 raise
-            self._is_gone = False
+            self._is_gone = True  # what lies there may be the only copy
             try:
                 _settle(self.path, self._real)
+                self._is_gone = False
                 self._refuse_contents()
             except BaseException:
                 self.__exit__()
@@ -78,7 +79,7 @@ class NewFolder:
         os.close(self._handle)
 
     def _refuse_contents(self) -> None:
-        if self._existing == "refuse" and self._real.is_dir() and set(self._real.iterdir()) - {self.path}:
+        if self._existing == "refuse" and self._real.is_dir() and set(contents(self._real)) - {self.path}:
             raise CannotCreateError(f"{self.target}: exists already; remove it, or give another --output")
 
     def publish(self, last: str = "", obsolete: Callable[[Sequence[str]], Iterable[Path]] = lambda names: ()) -> None:
@@ -121,13 +122,19 @@ class NewFolder:
         names = [path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file()]
         names.sort(key=lambda name: (name == last, name))
         if self._existing == "replace":
-            there = {path for path in self._real.rglob("*") if not path.is_dir() and not path.is_relative_to(self.path)}
+            tops = set(contents(self._real)) - {self.path}
+            there = {path for top in tops for path in (top, *top.rglob("*")) if path.is_symlink() or not path.is_dir()}
             old = there - {self._real / name for name in names}
         else:
             old = {self._real / Path(os.path.relpath(path, self.target)) for path in obsolete(names)}
             for name in names:
                 _refuse_way(self._real, name)
         return {"files": names, "last": last, "obsolete": sorted(str(path.relative_to(self._real)) for path in old)}
+
+
+def contents(folder: Path) -> list[Path]:
+    """What a folder holds, but for what every disk of its own has."""
+    return [path for path in folder.iterdir() if path.name != "lost+found"]
 
 
 def settle(target: Path) -> None:
@@ -138,7 +145,7 @@ def settle(target: Path) -> None:
     """
     real = Path(os.path.realpath(target))
     for path in (_beside(real), real / _INSIDE):
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             with storage_errors(target, "clear up what a killed process left"):
                 _take_over(path, real, target)
 
@@ -151,6 +158,8 @@ def sweep(folder: Path) -> None:
     """
     settle(folder)
     for path in folder.glob(".?*.partial"):
+        if path.is_symlink():
+            continue
         with storage_errors(folder, "clear up what a killed process left"):
             _take_over(path, folder / path.name[1 : -len(".partial")], folder)
 
@@ -226,7 +235,7 @@ def _settle(path: Path, real: Path) -> None:
 
 def _carry_out(path: Path, real: Path) -> None:
     """Puts files in place as their plan says; begun anew after any interruption, it ends in the same."""
-    plan = json.loads((path / _PLAN).read_bytes())
+    plan = _read_plan(path, real)
     files, last = plan["files"], plan["last"]
     if last and (path / last).exists():
         (real / last).unlink(missing_ok=True)
@@ -244,6 +253,26 @@ def _carry_out(path: Path, real: Path) -> None:
     for folder in folders:
         sync(folder)
     shutil.rmtree(path)
+
+
+def _read_plan(path: Path, real: Path) -> dict[str, Any]:
+    """A plan that moves and removes nothing outside of the folder, whoever wrote it.
+
+    Raises:
+        DataError: it does, or it is no plan.
+    """
+    try:
+        plan = json.loads((path / _PLAN).read_bytes())
+        last, files, obsolete = plan["last"], plan["files"], plan["obsolete"]
+        for name in (*files, *obsolete, *([last] if last else [])):
+            parent = Path(os.path.realpath((real / name).parent))
+            if Path(name).is_absolute() or ".." in Path(name).parts or not parent.is_relative_to(real):
+                raise ValueError(f"{name!r} leads out of {real}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(
+            f"{path / _PLAN}: is not what pretune leaves when it is killed ({error}); remove {path} if it is not yours"
+        ) from None
+    return {"files": files, "last": last, "obsolete": obsolete}
 
 
 def _refuse_way(real: Path, name: str) -> None:

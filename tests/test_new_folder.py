@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from diskkit import at_call, mounted, names, unwritable, watch
 
 from pretune import disk
 from pretune.disk import replace_file
-from pretune.errors import CannotCreateError, PretuneError, StorageError
+from pretune.errors import CannotCreateError, DataError, PretuneError, StorageError
 from pretune.new_folder import Existing, NewFolder, settle, sweep, try_saving
 
 
@@ -306,6 +307,41 @@ class TestOthersLeftovers:
         (tmp_path / ".notes").touch()
         sweep(tmp_path)
         assert names(tmp_path) == [".notes"]
+
+    @pytest.mark.parametrize("name", ["../other", "/tmp/pretune-test", "out/x"])
+    @pytest.mark.parametrize("field", ["files", "obsolete"])
+    def test_a_plan_of_others_moves_and_removes_nothing_outside(self, tmp_path: Path, field: str, name: str) -> None:
+        """As a folder that was fetched from somewhere may hold one."""
+        draft = tmp_path / "run" / ".partial"
+        (draft / "out").mkdir(parents=True)
+        (draft / "out" / "x").touch()
+        (tmp_path / "run" / "out").symlink_to(tmp_path)
+        (tmp_path / "x").write_text("mine")
+        (draft / ".plan.json").write_text(json.dumps({"files": [], "obsolete": [], "last": "", field: [name]}))
+        before = names(tmp_path)
+        for act in (settle, sweep, try_saving):
+            with pytest.raises(DataError, match=r"leads out of .*run.*; remove .*\.partial if"):
+                act(tmp_path / "run") if act is not try_saving else fill(tmp_path / "run", existing="merge")
+        assert names(tmp_path) == before
+        assert (tmp_path / "x").read_text() == "mine"
+        for text in ("[]", "{", '{"files": 1}'):
+            (draft / ".plan.json").write_text(text)
+            with pytest.raises(DataError, match="is not what pretune leaves"):
+                settle(tmp_path / "run")
+
+    def test_links_of_others_are_not_followed(self, tmp_path: Path) -> None:
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "a").write_text("mine")
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / ".partial").symlink_to(tmp_path / "mine")
+        (tmp_path / "run" / ".b.partial").symlink_to(tmp_path / "mine" / "a")
+        settle(tmp_path / "run")
+        sweep(tmp_path / "run")
+        with pytest.raises(CannotCreateError):
+            fill(tmp_path / "run", "x", existing="merge")
+        with pytest.raises(CannotCreateError):
+            replace_file(tmp_path / "run" / "b", b"x")
+        assert (tmp_path / "mine" / "a").read_text() == "mine"
 
 
 def fill(target: Path, *files: str, existing: Existing = "refuse") -> None:

@@ -13,7 +13,7 @@ from cyclopts import App, Group, Parameter
 from pretune.cli.session import DEFAULT, Args, Common, Session
 from pretune.disk import storage_errors
 from pretune.errors import CannotCreateError, UsageError
-from pretune.new_folder import NewFolder, settle
+from pretune.new_folder import NewFolder, contents, settle
 
 if TYPE_CHECKING:
     from pretune.config import Config
@@ -265,7 +265,7 @@ def refuse_existing(output: Path) -> None:
         CannotCreateError: the folder is not empty.
     """
     settle(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if output.exists() and (not output.is_dir() or contents(output)):
         raise CannotCreateError(f"{output}: exists already; remove it, or give another --output")
 
 

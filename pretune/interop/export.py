@@ -23,7 +23,7 @@ from pretune.interop.weights import SHARD_BYTES, SHARDED, SINGLE, Weights, stale
 from pretune.models.flops import count_parameters
 from pretune.models.head_table import weight_map_of
 from pretune.models.model import LanguageModel
-from pretune.new_folder import settle
+from pretune.new_folder import contents, settle
 from pretune.nn.heads import SequenceHead
 from pretune.nn.vectors import PoolingMode
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -121,7 +121,7 @@ def _refuse_others(directory: Path, model: LanguageModel) -> None:
     Raises:
         CannotCreateError: the directory holds another model, files of one that cannot be read, or something else.
     """
-    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+    names = [path.name for path in contents(directory)] if directory.is_dir() else []
     if not names:
         return
     if not any(name in _MODEL_FILES for name in names):
@@ -146,7 +146,7 @@ def _refuse_strangers(directory: Path, folder: Path) -> None:
     if not directory.is_dir():
         return
     own = {folder.name, *(path.name for path in folder.iterdir()), *(path.name for path in stale(directory, ()))}
-    names = sorted(path.name for path in directory.iterdir())
+    names = sorted((path.name for path in contents(directory)), key=lambda name: (name.startswith("."), name))
     strangers = [name for name in names if name not in own and not _OF_VECTORS.fullmatch(name)]
     if strangers:
         raise CannotCreateError(

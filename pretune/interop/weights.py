@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import mmap
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from pretune.disk import write_synced
+from pretune.disk import fsync, write_synced
 from pretune.errors import DataError, MissingInputError
 from pretune.field_table import regular
 from pretune.interop.safety import DTYPES, Entry, member, read_bin, read_header, read_json
@@ -140,7 +139,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
             plain = tensor.detach().cpu().contiguous()
             file.write(plain.flatten().view(torch.uint8).numpy().data)
         file.flush()
-        os.fsync(file.fileno())
+        fsync(file.fileno())
 
 
 def shard(tensors: Mapping[str, Tensor], limit: int) -> list[dict[str, Tensor]]:

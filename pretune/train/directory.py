@@ -11,26 +11,34 @@ config.json, model.safetensors, tokenizer.json ...   the finished model
 
 from __future__ import annotations
 
-import fcntl
 import json
+import logging
 import os
 import platform
+import re
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
 from pretune.config import load, to_toml
-from pretune.disk import replace_file
+from pretune.disk import make_folders, remove_empty, replace_file, storage_errors
 from pretune.errors import CannotCreateError, DataError, UsageError
 from pretune.find import source_digests
 from pretune.interop.run_names import FACTS, RECIPE
+from pretune.new_folder import contents, sweep, try_saving
 from pretune.train.budget import Spent
 from pretune.train.checkpoint.store import CheckpointStore
+from pretune.train.ownership import LOCK, Ownership
 from pretune.train.recipe import Recipe, compare, matches, own_names, plain
 
-DATA_STATS, LOCK = "data_stats.json", ".lock"
+DATA_STATS = "data_stats.json"
+_log = logging.getLogger(__name__)
+_OLDER = re.compile(r"\.(recipe\.toml|run\.json|account\.json|data_stats\.json|samples\.json|report\.html)\.\d+")
+"""What killed processes of older versions left in a run directory."""
 
 # What is still obeyed once the last step is done; with another value of anything else, the recipe would state what was
 # not done.
@@ -55,19 +63,22 @@ class RunDirectory:
         resume: a run that is there may go on.
 
     Attributes:
+        notes: what its file system cannot do.
         has_finished: the run is there, and nothing is left to train of the recipe that it is to go on with: the
             checkpoint of its last step is there and intact, and the budget is used up.
 
     Raises:
-        CannotCreateError: another process trains there, it holds something else than a run, it cannot be made, or it
-            holds a run and `resume` is off.
+        CannotCreateError: another process trains there, it holds something else than a run, it cannot be made or
+            nothing saved in it, or it holds a run and `resume` is off.
+        StorageError: the disk is full or fails.
     """
 
     def __init__(self, path: Path, resume: bool = True) -> None:
-        self.path = path
+        self.path, self.notes = path, list[str]()
+        self._written: dict[str, bytes] = {}
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            foreign = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
+            self._new = make_folders(Path(os.path.realpath(path)))
+            foreign = [entry.name for entry in contents(path) if not entry.name.startswith(".")]
         except OSError as error:
             raise CannotCreateError(f"{path}: cannot make the run directory: {error.strerror}") from None
         self.begun = RECIPE in foreign
@@ -78,26 +89,15 @@ class RunDirectory:
             )
         if self.begun and not resume:
             raise CannotCreateError(f"{path}: holds a run already; give another --output, or leave --no-resume out")
-        self._lock = self._acquire_lock()
-        self.checkpoints = CheckpointStore(path)
-        self.checkpoints.remove_incomplete()
-
-    def _acquire_lock(self) -> int:
+        self._owner: Ownership | None = Ownership(path, _log.info)
+        self.checkpoints = CheckpointStore(path, keep=self.keep)
         try:
-            handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise CannotCreateError(f"{self.path}: cannot write there: {error.strerror}") from None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            owner = os.read(handle, 100).decode(errors="replace").strip()
-            os.close(handle)
-            raise CannotCreateError(
-                f"{self.path}: another process ({owner or 'unknown'}) trains there; wait, or give another --output"
-            ) from None
-        os.ftruncate(handle, 0)
-        os.write(handle, f"pid {os.getpid()} on {platform.node()}\n".encode())
-        return handle
+            self.checkpoints.remove_incomplete()
+            _sweep(path)
+            self.notes += try_saving(path)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -106,15 +106,41 @@ class RunDirectory:
         self.close()
 
     def close(self) -> None:
-        """Give the directory up; one in which nothing was begun is removed."""
-        if self._lock < 0:
+        """Give the directory up; one that was made for this and in which nothing was begun is removed."""
+        if self._owner is None:
             return
         if not (self.path / RECIPE).exists():
             (self.path / LOCK).unlink(missing_ok=True)
-            if not any(self.path.iterdir()):
-                self.path.rmdir()
-        os.close(self._lock)
-        self._lock = -1
+            remove_empty(self._new)
+        self._owner.release()
+        self._owner = None
+
+    def keep(self) -> str | None:
+        """Look whether the directory is still there and this process's, before something is saved in it.
+
+        Returns:
+            What to say of a directory that was removed and is made again.
+
+        Raises:
+            CannotCreateError: another process took it, or it cannot be made again.
+            StorageError: the disk is full or fails.
+        """
+        if self._owner is None:
+            return None
+        if self._owner.is_there or (self.path / LOCK).exists():
+            self._owner.check()
+            return None
+        with storage_errors(self.path, "make the run directory again, which was removed while training"):
+            make_folders(Path(os.path.realpath(self.path)))
+        self._owner.release()
+        self._owner = Ownership(self.path, _log.info)
+        for name, content in self._written.items():
+            replace_file(self.path / name, content)
+        self.checkpoints.verified.clear()
+        return (
+            f"warning: {self.path} was removed while training; it is made again, and training goes on. Earlier "
+            "checkpoints are lost"
+        )
 
     def resolve_recipe(self, recipe: Recipe) -> Recipe:
         """The recipe with what the run decided before: precision and threads.
@@ -193,7 +219,7 @@ class RunDirectory:
         if not self.has_finished and (finished := known.pop("finished", None)):
             known["finished_before"] = finished  # the model that is there until this run ends
         text = _comments(history) + to_toml(recipe)
-        replace_file(self.path / RECIPE, text.encode())  # first: it makes the directory a run
+        self._replace(RECIPE, text.encode())  # first: it makes the directory a run
         self.begun = True
         self.write(
             FACTS,
@@ -213,12 +239,30 @@ class RunDirectory:
 
     def write(self, name: str, tree: Mapping[str, Any]) -> None:
         """Write a JSON file in one move."""
-        replace_file(self.path / name, (json.dumps(tree, indent=2, default=str) + "\n").encode())
+        self._replace(name, (json.dumps(tree, indent=2, default=str) + "\n").encode())
+
+    def _replace(self, name: str, content: bytes) -> None:
+        replace_file(self.path / name, content)
+        self._written[name] = content
 
     def finish(self, facts: Mapping[str, Any], data_stats: Mapping[str, Any]) -> None:
         """Write how the run ended."""
         self.write(DATA_STATS, data_stats)
         self.write(FACTS, {**self.facts(), "finished": dict(facts)})
+
+
+def _sweep(path: Path) -> None:
+    """Clear away what killed processes left in a run directory and, of older versions, beside it."""
+    sweep(path)
+    real = Path(os.path.realpath(path))
+    for entry in real.iterdir():
+        if _OLDER.fullmatch(entry.name):
+            entry.unlink()
+    with suppress(OSError):
+        copy = re.compile(rf"\.{re.escape(real.name)}\.[0-9a-f]{{12}}\.partial")
+        for entry in real.parent.iterdir():
+            if copy.fullmatch(entry.name) and not entry.is_symlink():
+                shutil.rmtree(entry)
 
 
 def environment() -> dict[str, Any]:

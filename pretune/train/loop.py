@@ -235,6 +235,8 @@ class _Trainer:
 
     def _save(self) -> None:
         """Save a checkpoint of the current step, then remove what is no longer kept."""
+        if note := self.distributed.on_main(self.context.checkpoints.keep):
+            self.logger.note(note)
         self.state.metrics_bytes = self.logger.flush()
         self.distributed.on_main(self._write)
         self.saved_step, self.saved_at, self.improved = self.state.step, self.state.seconds, False

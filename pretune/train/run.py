@@ -107,7 +107,13 @@ def _begin(
     distributed.on_main(lambda: save_initial(components, recipe, directory) if directory else None)
     warnings = distributed.on_main(lambda: [f"warning: {warning}" for warning in preflight(recipe, components, device)])
     changed = [f"changed since the run began: {change}" for change in changes or []]
-    for note in [str(precision), *components.notes, *(warnings or []), *changed]:
+    for note in [
+        *(directory.notes if directory else []),
+        str(precision),
+        *components.notes,
+        *(warnings or []),
+        *changed,
+    ]:
         display.note(note)
     return TrainContext(
         recipe,

@@ -4,12 +4,14 @@ import shutil
 import stat
 
 import pytest
+from diskkit import mounted, unwritable
 from trainkit import lines, recipe
 
-from pretune.errors import CannotCreateError, DataError, UsageError
+from pretune.errors import CannotCreateError, DataError, StorageError, UsageError
 from pretune.report.report import write_report
 from pretune.train import directory, run
 from pretune.train.directory import RunDirectory, environment
+from pretune.train.logging.trackers import MetricsFile
 
 
 def test_one_trainer_at_a_time(tmp_path):
@@ -23,6 +25,62 @@ def test_one_trainer_at_a_time(tmp_path):
 def test_a_directory_in_which_nothing_began_is_removed(tmp_path):
     RunDirectory(tmp_path / "run").close()
     assert not any(tmp_path.iterdir())
+
+
+def test_an_empty_one_of_the_user_stays(tmp_path):
+    (tmp_path / "run").mkdir()
+    RunDirectory(tmp_path / "run").close()
+    assert [entry.name for entry in tmp_path.rglob("*")] == ["run"]
+
+
+def test_a_volume_of_its_own_is_an_empty_directory(tmp_path):
+    """A new disk holds lost+found."""
+    (tmp_path / "run" / "lost+found").mkdir(parents=True)
+    with RunDirectory(tmp_path / "run") as owner:
+        owner.begin(recipe(tmp_path / "run", tmp_path), {})
+
+
+def test_what_cannot_be_saved_is_told_before_anything_is_read(tmp_path):
+    (tmp_path / "run").mkdir()
+    with mounted(tmp_path / "run", "nr_inodes=3"), pytest.raises(StorageError, match=r"run: cannot .*No space left"):
+        RunDirectory(tmp_path / "run")
+    with unwritable(tmp_path), RunDirectory(tmp_path / "run") as owner:
+        owner.begin(recipe(tmp_path / "run", tmp_path), {})
+    assert sorted(os.listdir(tmp_path / "run")) == [".lock", "recipe.toml", "run.json"]
+
+
+def test_what_killed_processes_left_goes(tmp_path):
+    """Of this version and of older ones, which left a whole copy of the model beside the run."""
+    left = [".run.json.partial", ".recipe.toml.123", ".report.html.7", ".checkpoint-old.12ab34cd/x", ".partial/a"]
+    for name in (*(f"run/{name}" for name in left), ".run.0123456789ab.partial/model.safetensors"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".other.0123456789ab.partial").mkdir()
+    (tmp_path / "run" / ".notes").touch()
+    with RunDirectory(tmp_path / "run"):
+        pass
+    there = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
+    assert there == [".other.0123456789ab.partial", "run", "run/.notes"]
+
+
+def test_a_directory_that_is_removed_while_training_is_made_again(tmp_path):
+    path = tmp_path / "run"
+    with RunDirectory(path) as owner:
+        owner.begin(recipe(path, tmp_path), {})
+        metrics = MetricsFile(path)
+        metrics.log(1, {"loss": 2.0})
+        before = {name: (path / name).read_bytes() for name in ("recipe.toml", "run.json")}
+        assert owner.keep() is None
+        shutil.rmtree(path)
+        assert "was removed while training" in owner.keep()
+        assert owner.keep() is None
+        metrics.log(2, {"loss": 1.0})
+        assert metrics.flush() == (path / "metrics.jsonl").stat().st_size
+        metrics.close()
+        assert {name: (path / name).read_bytes() for name in before} == before
+        assert [line["step"] for line in lines(path)] == [1, 2]
+        with pytest.raises(CannotCreateError, match="trains there"):
+            RunDirectory(path)
 
 
 def test_foreign_directories_are_left_alone(tmp_path):

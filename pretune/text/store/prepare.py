@@ -28,7 +28,7 @@ from pydantic import Field
 from pretune.config import Config
 from pretune.disk import storage_errors
 from pretune.errors import CannotCreateError, DataError
-from pretune.new_folder import NewFolder, settle
+from pretune.new_folder import NewFolder, contents, settle
 from pretune.text.encode.encoder import EncodedDocuments
 from pretune.text.encode.workers import CorpusEncoder, Workers
 from pretune.text.readers.corpus import CorpusConfig, DataStats, Document, read_corpus
@@ -328,7 +328,7 @@ def _cores() -> int:
 
 
 def _vacant(output: Path) -> bool:
-    return output.is_dir() and not any(output.iterdir())
+    return output.is_dir() and not contents(output)
 
 
 def _same(

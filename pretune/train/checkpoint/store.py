@@ -57,11 +57,13 @@ class CheckpointStore:
 
     Attributes:
         run: the run directory.
+        keep: makes sure, before something is saved, that the run directory is still there; returns what to say of it.
         verified: names of those whose bytes this process has read back and found right.
     """
 
     run: Path
     verified: set[str] = field(default_factory=set)
+    keep: Callable[[], str | None] = lambda: None
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of a step lies."""

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 from pydantic import Field
 
 from pretune.config import Config
-from pretune.disk import storage_errors
+from pretune.disk import fsync, storage_errors
 from pretune.errors import MissingPackageError
 
 Metrics = Mapping[str, float | int]
@@ -61,7 +61,7 @@ class MetricsFile:
     def __init__(self, run: Path, size: int = 0) -> None:
         self.path = run / METRICS
         with storage_errors(self.path, "write metrics"):
-            self._file = self.path.open("ab")
+            self._file = self.path.open("a+b")
             if self._file.tell() > size:
                 self._file.truncate(size)
                 self._file.seek(0, os.SEEK_END)
@@ -73,10 +73,17 @@ class MetricsFile:
             self._file.flush()
 
     def flush(self) -> int:
-        """Sync to disk; how many bytes there are now."""
+        """Sync to disk; how many bytes there are now. A file that was removed meanwhile is made again."""
         with storage_errors(self.path, "write metrics"):
             self._file.flush()
-            os.fsync(self._file.fileno())
+            if not self.path.exists():
+                self._file.seek(0)
+                content = self._file.read()
+                self._file.close()
+                self._file = self.path.open("a+b")
+                self._file.write(content)
+                self._file.flush()
+            fsync(self._file.fileno())
             return self._file.tell()
 
     def close(self) -> None:

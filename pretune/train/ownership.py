@@ -1,0 +1,133 @@
+"""Makes sure that one process alone trains in a directory, also where several machines share a disk.
+
+Processes of one machine keep each other out by a lock of the file system, which ends with the process. Between machines
+such locks may not reach (an NFS mount without its lock service), so that the owner counts on in the lock's file. Who
+finds there the name of another machine, or no locks at all, watches whether the count moves on. No clock is compared.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from pretune.disk import flock, fsync
+from pretune.errors import CannotCreateError
+
+LOCK = ".lock"
+BEAT = 5.0
+"""Seconds between two counts of an owner; others watch for three times as long."""
+_READ = 1000  # bytes of the file that are looked at
+
+
+class Ownership:
+    """Owns a directory until it is released.
+
+    Args:
+        directory: one that is there.
+        say: told why it takes time to find out whether the directory is free.
+
+    Raises:
+        CannotCreateError: another process owns it, or it cannot be written there.
+    """
+
+    def __init__(self, directory: Path, say: Callable[[str], None]) -> None:
+        self.directory = directory
+        self._name = f"pid {os.getpid()} on {platform.node()}"
+        self._sign = f"{self._name}\nmachine {_machine()}, key {secrets.token_hex(8)}\n"
+        self._count = 0
+        self._released = threading.Event()
+        try:
+            self._handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise CannotCreateError(f"{directory}: cannot write there: {error.strerror}") from None
+        try:
+            self._take(say)
+        except BaseException:
+            os.close(self._handle)
+            raise
+        threading.Thread(target=self._beat, name="owner of a run", daemon=True).start()
+
+    def _take(self, say: Callable[[str], None]) -> None:
+        try:
+            has_locks = flock(self._handle, wait=False)
+        except BlockingIOError:
+            raise self._refusal(self._read()) from None
+        before = self._read()
+        if before and not (has_locks and f"machine {_machine()}," in before):
+            say(
+                f"{self.directory}: {_owner(before)} trained there; watching for {3 * BEAT:.0f} s whether it still does"
+            )
+            end = time.monotonic() + 3 * BEAT
+            while time.monotonic() < end:
+                time.sleep(BEAT / 5)
+                if (now := self._read()) and now != before:
+                    raise self._refusal(now)
+        self._write()
+
+    def _refusal(self, content: str) -> CannotCreateError:
+        return CannotCreateError(
+            f"{self.directory}: another process ({_owner(content)}) trains there; wait, or give another --output"
+        )
+
+    def _read(self) -> str:
+        """What the lock's file says now; opened anew, which makes a network's disk look."""
+        with suppress(OSError), (self.directory / LOCK).open("rb") as file:
+            return file.read(_READ).decode(errors="replace")
+        return ""
+
+    def _write(self) -> None:
+        content = f"{self._sign}count {self._count}\n".encode()
+        os.pwrite(self._handle, content, 0)
+        os.ftruncate(self._handle, len(content))
+        fsync(self._handle)
+
+    def _beat(self) -> None:
+        while not self._released.wait(BEAT):
+            self._count += 1
+            with suppress(OSError):  # the disk may come back; what must be saved says what is wrong
+                if self.is_there and self._read().startswith(self._sign):
+                    self._write()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the directory is still the one that was taken."""
+        try:
+            return os.path.samestat((self.directory / LOCK).stat(), os.fstat(self._handle))
+        except OSError:
+            return False
+
+    def check(self) -> None:
+        """Refuses to go on in a directory that others took while this process did not answer.
+
+        Raises:
+            CannotCreateError: naming the new owner.
+        """
+        content = self._read()
+        if content and not content.startswith(self._sign):
+            raise self._refusal(content)
+
+    def release(self) -> None:
+        """Gives the directory up."""
+        self._released.set()
+        with suppress(OSError):
+            if self.is_there and self._read().startswith(self._sign):
+                os.ftruncate(self._handle, 0)  # nobody need watch
+        os.close(self._handle)
+
+
+def _owner(content: str) -> str:
+    return content.partition("\n")[0].strip() or "unknown"
+
+
+def _machine() -> str:
+    """Which running system this is: locks reach all its processes, whatever its containers are called."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return platform.node()
