@@ -143,11 +143,12 @@ class Distributed:
             results.append(action())
         except PretuneError as error:
             problem, failure = [type(error).__name__, str(error)], error
-        others = [other for other in self.all_gather_object(problem) if other is not None]
+        problems = self.all_gather_object(problem)
         if failure is not None:
             raise failure
-        if others:
-            raise _rebuilt(others[0])
+        for rank, other in enumerate(problems):
+            if other is not None:
+                raise _rebuilt([other[0], f"rank {rank}: {other[1]}"])
         return results[0]
 
 

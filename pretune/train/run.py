@@ -15,6 +15,7 @@ from pretune.runtime.device import choose
 from pretune.runtime.distributed import Distributed, join_ranks
 from pretune.runtime.precision import Precision, choose_precision
 from pretune.text.readers.labelled import Data
+from pretune.train.agreement import check_inputs, check_recipes
 from pretune.train.assemble import TrainComponents, assemble
 from pretune.train.checkpoint.store import CheckpointStore
 from pretune.train.context import TrainContext
@@ -66,15 +67,15 @@ def finetune(recipe: Recipe, train_data: Data | None = None, validation_data: Da
 
 def _run(recipe: Recipe, train_data: Data | None = None, validation_data: Data | None = None) -> Path:
     with join_ranks(recipe.device) as distributed:
+        check_recipes(distributed, recipe)
         path = Path(recipe.output)
         directory = distributed.on_main(lambda: RunDirectory(path, recipe.resume))
         try:
             device = _choose_device(recipe, distributed)
             recipe, precision = _resolve_recipe(recipe, distributed, directory, device)
             torch.set_num_threads(recipe.threads or torch.get_num_threads())
-            components = distributed.on_all_ranks(
-                lambda: assemble(recipe, train_data, validation_data, verify=distributed.is_main)
-            )
+            components = distributed.on_all_ranks(lambda: assemble(recipe, train_data, validation_data))
+            check_inputs(distributed, recipe, components)
             context = _begin(recipe, components, distributed, directory, device, precision)
             shrink_embedding(components.model, components.tokens)
             state = train(components.model, components.objective, components.samplers(recipe), context)
