@@ -134,7 +134,8 @@ def new_file(target: Path) -> Iterator[IO[bytes]]:
         handle = lock(temporary, target, os.O_RDWR | os.O_CREAT)
     with io.BufferedWriter(_CheckedFile(handle, target)) as file:
         try:
-            file.truncate(0)  # what a killed process left
+            with storage_errors(target, "create the file"):
+                file.truncate(0)  # what a killed process left
             yield file
             with storage_errors(target, "write the file"):
                 file.flush()

@@ -111,8 +111,8 @@ class State:
     optimizer_numbers: dict[str, Number] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
-        """As JSON."""
-        path.write_text(json.dumps(asdict(self), indent=1, sort_keys=True), encoding="utf-8")
+        """As JSON, in the order of the run's own tables: sums over them are in the same order after a resume."""
+        path.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> State:
