@@ -79,6 +79,7 @@ def _tiles(run: RunFiles) -> str:
     for name, label, show in _FACTS:
         if (value := run.last(name)) is not None:
             tiles.append((show(value), label, ""))
+    tiles += [(f"{count:,} of {steps:,}", label, "") for count, steps, label in run.left_out]
     speed = run.series("tokens_per_second")[1]
     if len(speed):
         tiles.append((short(float(np.nanmedian(speed))), "tokens per second", "median"))

@@ -75,6 +75,21 @@ class RunFiles:
         return values[-1] if values else None
 
     @property
+    def left_out(self) -> list[tuple[int, int, str]]:
+        """How many of how many steps the optimizer did not see or that were odd, and what they were."""
+        finished = self.facts.get("finished")
+        facts = finished if isinstance(finished, dict) else {}
+        counts = {
+            "steps skipped": facts.get("skipped_steps"),
+            "spikes": facts.get("spikes"),
+            "rollbacks": len(facts["rollbacks"]) if isinstance(facts.get("rollbacks"), list) else 0,
+        }
+        steps = facts.get("steps")
+        if not isinstance(steps, int):
+            return []
+        return [(count, steps, name) for name, count in counts.items() if isinstance(count, int) and count]
+
+    @property
     def validation_note(self) -> str:
         """Says of which weights the scores of validation are."""
         return "validation, last" if self.saved_step is None else f"validation, step {self.saved_step:,} (saved)"

@@ -70,6 +70,9 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
         "of_stores": _stores_used(components, context, state),
     }
     facts = {
+        "skipped_steps": state.skipped,
+        "spikes": state.spikes,
+        "rollbacks": state.rollbacks,
         "seconds": state.seconds,
         "weights_of_step": step,
         "best": state.best,
@@ -81,6 +84,17 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
     weights = _describe_weights(context, state, step)
     end = f"the model, {weights}, is in {directory.path}"
     context.display.note(f"{before}: {state.step} steps, {state.tokens:,} tokens; {end}")
+    for warning in _left_out(state):
+        context.display.note(f"warning: {warning}")
+
+
+def _left_out(state: State) -> list[str]:
+    """What the optimizer did not see, and what it should perhaps not have seen; nothing of most runs."""
+    skipped = f"{state.skipped:,} of {state.step:,} steps were skipped: not finite, or spikes"
+    spikes = f"{state.spikes:,} of {state.step:,} steps were spikes of the loss or the gradient"
+    rollbacks = ", ".join(f"from step {step} to {target}" for step, target in state.rollbacks)
+    sentences = {skipped: state.skipped, spikes: state.spikes, f"went back {rollbacks}": len(state.rollbacks)}
+    return [sentence for sentence, count in sentences.items() if count]
 
 
 def _describe_weights(context: TrainContext, state: State, step: int) -> str:

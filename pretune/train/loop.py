@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pretune.draw import Draw
-from pretune.errors import DivergenceError
 from pretune.interop.run_names import checkpoint_step
 from pretune.models.flops import Flops
 from pretune.models.model import LanguageModel
@@ -36,11 +35,10 @@ from pretune.train.context import TrainContext
 from pretune.train.evaluation import better, metric_value
 from pretune.train.logging.logger import MetricLogger
 from pretune.train.prefetch import Prefetcher, PreparedStep, add
+from pretune.train.recovery import Recovery
 from pretune.train.shapes import split_sequences
 from pretune.train.step import Result, TrainModule, TrainStep
 from pretune.train.validation import Validation
-
-_LISTED = 20  # sample ids in a message
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,8 @@ def train(model: LanguageModel, objective: Objective, samplers: Sequence[Sampler
         The state at the end, which is saved; the model has the weights of the last step.
 
     Raises:
-        DivergenceError: loss or gradient was not finite for `recipe.nonfinite` steps in a row.
+        DivergenceError: loss or gradient was not finite for `recipe.nonfinite` steps in a row, more steps were skipped
+            than `recipe.max_skipped` allows, or the run went back more often than `recipe.spike` allows.
         SignalError: a signal of `runtime/signals.py` came; a checkpoint of the last step was saved.
         StorageError: a checkpoint or a metric could not be written; earlier checkpoints are intact.
     """
@@ -106,6 +105,7 @@ class _Trainer:
         )
         self.flops = Flops(model, objective.passes)
         self.logger = MetricLogger(context, self.state)
+        self.recovery = Recovery(context, self.state, self.root, self.train_step, self.logger)
         self.prefetcher: Prefetcher | None = None
         self.improved = False
         self.saved_step, self.saved_at = self.state.step, self.state.seconds
@@ -162,6 +162,7 @@ class _Trainer:
                 text = f"stopped by {signal.Signals(stop).name} after step {self.state.step}, saved in {where}"
                 raise SignalError(f"{text}; run the same command to go on", stop)
             if done:
+                self.recovery.check_share(self.state.step)
                 return self.state
             self._step()
 
@@ -194,6 +195,7 @@ class _Trainer:
         if self.saved_step == state.step:
             return False
         regular = config.every is not None and state.step % config.every == 0
+        regular |= self.recipe.spike.is_good_state(state.step)
         late = state.seconds - self.saved_at >= config.minutes * 60
         return regular or late or (self.improved and config.best)
 
@@ -244,7 +246,8 @@ class _Trainer:
     def _write(self) -> None:
         state, checkpoints = self.state, self.context.checkpoints
         checkpoints.save(state.step, lambda into: states.save(into, self.root, self.optimizer, state))
-        checkpoints.prune(self.recipe.checkpoint.keep, state.best_step if self.recipe.checkpoint.best else None)
+        best = state.best_step if self.recipe.checkpoint.best else None
+        checkpoints.prune(self.recipe.checkpoint.keep, best, self.recipe.spike.good_states(state.step))
 
     # -- one step -------------------------------------------------------------------------------------------------
 
@@ -257,15 +260,24 @@ class _Trainer:
         totals = self._totals(prepared)
         factor = self._schedule_factor(prepared, totals)
         done = self.recipe.budget.fraction(self._spent(1, totals.tokens, prepared.epoch - self.state.epoch))
-        result = self.train_step.run(self.state.step, prepared.batches, totals.counts, factor, done)
+        accept = self.recovery.accept
+        result = self.train_step.run(self.state.step, prepared.batches, totals.counts, factor, done, accept)
         self._advance(prepared, totals)
-        if result.finite:
-            self.state.consecutive_skips = 0
+        outcome = self.recovery.outcome(prepared.batches, result)
+        if outcome == "applied":
             lr = self.recipe.optimizer.lr * factor
             self._add_to_window(result, totals, lr, time.perf_counter() - begin, data_wait)
-        else:
-            self._skip(prepared, result)
+        elif outcome == "rolled back":
+            self._begin_again()
         self.logger.after_step()
+
+    def _begin_again(self) -> None:
+        """Go on from the state that the run went back to."""
+        self.state.fraction = self.state.fraction_before = self.recipe.budget.fraction(self._spent())
+        self.saved_step, self.saved_at, self.improved = self.state.step, self.state.seconds, False
+        if self.prefetcher is not None:
+            self.prefetcher.close()
+            self.prefetcher = None
 
     def _running_prefetcher(self) -> Prefetcher:
         if self.prefetcher is None:
@@ -328,21 +340,3 @@ class _Trainer:
         window.flops += totals.flops / self.distributed.size
         window.seconds += seconds
         window.data_wait += data_wait
-
-    def _skip(self, prepared: PreparedStep, result: Result) -> None:
-        """Count a step that was not finite, say where it came from, and give up after too many in a row."""
-        state = self.state
-        state.skipped += 1
-        state.consecutive_skips += 1
-        gathered = self.distributed.all_gather_object(self.train_step.suspects(prepared.batches))
-        suspects = [tuple(sample) for part in gathered for sample in part]
-        listed = ", ".join(map(str, suspects[:_LISTED])) + (", ..." if len(suspects) > _LISTED else "")
-        losses = ", ".join(f"{name} {value:g}" for name, value in result.sums.items())
-        what = f"step {state.step}: gradient norm {result.norm:g}, loss sums {losses}"
-        self.logger.note(f"warning: skipped {what}; samples (store, epoch, index) {listed}")
-        if state.consecutive_skips >= self.recipe.nonfinite:
-            raise DivergenceError(
-                f"{state.consecutive_skips} steps in a row were not finite, the last {what}; samples (store, epoch, "
-                f"index): {listed}. The weights are as they were before them. Lower optimizer.lr, lengthen "
-                "schedule.warmup, or look at these samples"
-            )

@@ -23,6 +23,7 @@ from pretune.train.budget import BudgetConfig
 from pretune.train.checkpoint.store import CheckpointConfig
 from pretune.train.evaluation import EvaluationConfig
 from pretune.train.logging.trackers import TrackConfig
+from pretune.train.spike import SpikeConfig
 
 RENAMED_FIELDS: dict[str, str] = {
     "objective.mlm.whole_words": "objective.mlm.units (= word)",
@@ -65,6 +66,9 @@ _MAY_CHANGE = (
     "model.attention",
     "optimizer",
     "schedule",
+    "nonfinite",
+    "max_skipped",
+    "spike",
     "budget",
     "evaluation",
     "checkpoint",
@@ -199,6 +203,7 @@ class Recipe(Config):
         threads: number of CPU threads; a run keeps the number that it began with.
         resume: resume from the newest intact checkpoint of the run directory, if there is one.
         nonfinite: number of consecutive steps with a non-finite loss or gradient after which training stops.
+        max_skipped: fraction of a run's steps that may be skipped, as not finite or as spikes; with more it fails.
         objective: objectives with their weights or settings: `{mlm = 1.0, nsp = 1.0}`.
         task: the task with its settings: `{classification = {}}`. Objectives beside it ride with it: each step trains
             the task or the objectives, drawn in proportion to their weights.
@@ -212,6 +217,7 @@ class Recipe(Config):
     threads: int | None = Field(None, ge=1)
     resume: bool = True
     nonfinite: int = Field(5, ge=1)
+    max_skipped: float = Field(0.1, ge=0, le=1)
     model: ModelConfig = Field(default_factory=ModelConfig)
     data: DataConfig = Field(default_factory=DataConfig)
     objective: Choices = Field(default_factory=dict)
@@ -219,6 +225,7 @@ class Recipe(Config):
     tune: Choices = Field(default_factory=_full)
     optimizer: OptimizerTable = Field(default_factory=adamw.Config)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    spike: SpikeConfig = Field(default_factory=SpikeConfig)
     budget: BudgetConfig
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)

@@ -145,9 +145,15 @@ class TrainStep:
     clip: float
 
     def run(
-        self, step: int, batches: Sequence[Batch], counts: Mapping[str, int], factor: float, fraction: float = 0.0
+        self,
+        step: int,
+        batches: Sequence[Batch],
+        counts: Mapping[str, int],
+        factor: float,
+        fraction: float = 0.0,
+        accept: Callable[[Result], bool] = lambda result: True,
     ) -> Result:
-        """One step; the optimizer sees the gradient only if all of it is finite.
+        """One step; the optimizer sees the gradient only if all of it is finite, and accepted.
 
         Args:
             step: its number.
@@ -155,6 +161,7 @@ class TrainStep:
             counts: predictions of each term over all micro-batches and ranks.
             factor: of the schedule, by which each group multiplies its learning rate.
             fraction: how much of the run is done after this step, from 0 to 1.
+            accept: called with what a finite step gave, alike on all ranks.
         """
         counts = dict(counts)
         batches, shared = self._gather_across_step(step, batches)
@@ -170,12 +177,13 @@ class TrainStep:
                 torch.stack(loss).sum().backward()  # type: ignore[no-untyped-call]
             accumulator.add(terms)
         result = accumulator.read(sorted(counts), self.distributed, gradient_norm(self.optimizer))
-        if result.finite:
+        result = replace(result, counts=counts)
+        if result.finite and accept(result):
             update(self.optimizer, factor, result.norm, self.clip)
             self._bare.objective.after_step(self._bare.model, shared)
             self._bare.method.after_step(self._bare.model, fraction)
         self.optimizer.zero_grad(set_to_none=True)
-        return replace(result, counts=counts)
+        return result
 
     @torch.no_grad()
     def _gather_across_step(self, step: int, batches: Sequence[Batch]) -> tuple[Sequence[Batch], Tensor | None]:

@@ -190,7 +190,7 @@ def test_too_many_in_a_row_stop_and_name_the_samples(tmp_path, store, monkeypatc
 
 def test_only_steps_in_a_row_stop(tmp_path, store, monkeypatch):
     poison(monkeypatch, {2, 5, 8})  # a step that is skipped looks at its losses once more
-    pretrain(recipe(tmp_path / "run", store, nonfinite=2, evaluation={"samples": 0}))
+    pretrain(recipe(tmp_path / "run", store, nonfinite=2, max_skipped=0.3, evaluation={"samples": 0}))
     assert lines(tmp_path / "run")[-1]["skipped"] == 3
 
 

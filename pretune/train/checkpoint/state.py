@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pretune.errors import DataError, UsageError
 from pretune.interop.run_names import MODEL, OPTIMIZER, STATE
 from pretune.optim.optimizer import OptimizerConfig
+from pretune.train.spike import History
 
 Number = float | int | None
 
@@ -79,8 +80,11 @@ class State:
         evaluated: step of the last evaluation.
         best, best_step: best value of the metric and its step.
         stale_evaluations: evaluations since then.
-        skipped: steps whose gradient was not finite.
-        consecutive_skips: such steps in a row, up to now.
+        skipped: steps that the optimizer did not see: not finite, or spikes.
+        consecutive_skips: steps in a row that were not finite, up to now.
+        spikes, consecutive_spikes: steps whose loss or gradient was far above those before, in all and in a row.
+        rollbacks: [step that was given up, step that the run went back to], in their order.
+        losses: of the last steps, which tell a spike; see `train/spike.py`.
         window: the metrics that are still being added up.
         data_stats: what was cut, displaced or left out while batches were built.
         metrics_bytes: size of the metrics file.
@@ -103,6 +107,10 @@ class State:
     stale_evaluations: int = 0
     skipped: int = 0
     consecutive_skips: int = 0
+    spikes: int = 0
+    consecutive_spikes: int = 0
+    rollbacks: list[list[int]] = field(default_factory=list)
+    losses: History = field(default_factory=dict)
     window: MetricWindow = field(default_factory=MetricWindow)
     data_stats: dict[str, int] = field(default_factory=dict)
     metrics_bytes: int = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,8 +115,17 @@ class CheckpointStore:
         self.verified.add(target.name)
         return target
 
-    def prune(self, keep: int, best: int | None) -> None:
-        """Remove all but the last `keep` verified checkpoints and the best, if so many have been verified."""
+    def remove_after(self, step: int) -> None:
+        """Remove the checkpoints of later steps, which a run has given up."""
+        for each in self.steps():
+            if each > step:
+                self._remove(self.path(each))
+
+    def prune(self, keep: int, best: int | None, good_states: Collection[int] = ()) -> None:
+        """Remove all but the last `keep` verified checkpoints, the best, and those that the run may go back to.
+
+        Nothing is removed before so many have been verified.
+        """
         last: list[int] = []
         for step in self.steps():
             if len(last) == keep:
@@ -127,7 +136,7 @@ class CheckpointStore:
         if len(last) < keep:
             return
         for step in self.steps():
-            if step < last[-1] and step != best:
+            if step < last[-1] and step != best and step not in good_states:
                 self._remove(self.path(step))
         self.remove_incomplete()
 

@@ -108,6 +108,11 @@ class MetricLogger:
         for tracker in self._trackers:
             tracker.log(state.step, metrics)
 
+    def rewind(self) -> None:
+        """Drop the metrics of steps that the run has given up."""
+        if self._file is not None:
+            self._file.rewind(self._state.metrics_bytes)
+
     def flush(self) -> int:
         """Bring the metrics file to disk; its size in bytes."""
         return self._file.flush() if self._file is not None else 0

@@ -62,15 +62,21 @@ class MetricsFile:
         self.path = run / METRICS
         with storage_errors(self.path, "write metrics"):
             self._file = self.path.open("a+b")
-            if self._file.tell() > size:
-                self._file.truncate(size)
-                self._file.seek(0, os.SEEK_END)
+        if self._file.tell() > size:
+            self.rewind(size)
 
     def log(self, step: int, metrics: Metrics) -> None:
         """Append a line and hand it to the operating system."""
         with storage_errors(self.path, "write metrics"):
             self._file.write((json.dumps({"step": step, **metrics}) + "\n").encode())
             self._file.flush()
+
+    def rewind(self, size: int) -> None:
+        """Drop what lies beyond some bytes."""
+        with storage_errors(self.path, "write metrics"):
+            self._file.flush()
+            self._file.truncate(size)
+            self._file.seek(0, os.SEEK_END)
 
     def flush(self) -> int:
         """Sync to disk; how many bytes there are now. A file that was removed meanwhile is made again."""
