@@ -131,13 +131,16 @@ def dice(site: int, keys: RowKeys | None, like: Tensor) -> Dice:
 
 def _words(rows: Tensor, count: int, site: int, call: int) -> Tensor:
     """Random int32: a hash of row and column, under a row key of 64 bits. Shape: (T, 2) int32 -> (T, count)."""
-    columns, offset = _columns(site, call, count, rows.device)
-    return _mix(rows[:, :1].bitwise_xor(columns), rows[:, 1:].bitwise_xor(offset))
+    columns, offset = _columns(site, call, 1 << (count - 1).bit_length(), rows.device)
+    return _mix(rows[:, :1].bitwise_xor(columns[:count]), rows[:, 1:].bitwise_xor(offset))
 
 
 @lru_cache(maxsize=1 << 12)
 def _columns(site: int, call: int, count: int, device: torch.device) -> tuple[Tensor, int]:
-    """The words of the columns at a site, (count,) int32, and one for the site itself."""
+    """The words of the columns at a site, (count,) int32, and one for the site itself.
+
+    Fewer columns have the first of these words: by powers of two, the lengths of sequences share what is kept here.
+    """
     low, high = np.array([site], np.uint64).view(np.int32).tolist()
     words = torch.arange(count + 1, dtype=torch.int32).mul_(_GOLDEN).add_(low)
     words = _mix(_mix(words, high), call)
