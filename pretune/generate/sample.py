@@ -16,6 +16,8 @@ from pretune.generate.options import GenerateConfig
 from pretune.nn.cross_entropy import draw_tokens
 from pretune.nn.model_protocol import GenerationConstraints
 
+_COLD, _COLDEST = 1e-4, 1e-30  # temperatures: where quotients of logits may overflow, and where fp32 ends
+
 
 def keys(prompts: Sequence[NDArray[np.int64]], seed: int) -> list[Draw]:
     """Returns one key for each prompt: from the seed, its tokens, and how often it came before in the list.
@@ -38,7 +40,9 @@ def sample(logits: Tensor, config: GenerateConfig, draws: Sequence[Draw], step: 
         logits: (N, V) fp32; draws: N keys; return: (N,) int64.
     """
     uniform = torch.tensor([float(draw.uniform(step)) for draw in draws], dtype=torch.float64)
-    scaled = top_k_top_p(logits / config.temperature, config.top_k, config.top_p)
+    if config.temperature < _COLD:
+        logits = logits - logits.amax(dim=-1, keepdim=True)
+    scaled = top_k_top_p(logits / max(config.temperature, _COLDEST), config.top_k, config.top_p)
     if config.min_p:
         probabilities = scaled.softmax(dim=-1)
         unlikely = probabilities < config.min_p * probabilities.amax(dim=-1, keepdim=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pretune.disk import problem
+from pretune.errors import DivergenceError
 from pretune.interop.deltas import RECORD, save_delta
 from pretune.interop.huggingface import save_model
 from pretune.interop.run_names import INITIAL
@@ -146,9 +147,18 @@ def _stores_used(components: TrainComponents, context: TrainContext, state: Stat
 
 
 def _choose_weights(components: TrainComponents, context: TrainContext, state: State) -> int:
-    """Put the best weights into the model, where the recipe wants those; the step that they come from."""
+    """Put the best weights into the model, where the recipe wants those; the step that they come from.
+
+    Raises:
+        DivergenceError: the last weights are wanted, and give no finite loss on the validation data.
+    """
     best = state.best_step
     if context.recipe.evaluation.keep == "last" or best is None or best == state.step:
+        if state.evaluated == state.step and not state.has_finite_evaluation:
+            raise DivergenceError(
+                f"step {state.step}: the weights give no finite loss on the validation data, so no model was written; "
+                "lower optimizer.lr and train again, use an earlier checkpoint (--step), or set evaluation.keep = best"
+            )
         return state.step
     path = context.checkpoints.path(best)
     reason = problem(path)

@@ -11,6 +11,7 @@ had not been.
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Sequence
@@ -230,10 +231,12 @@ class _Trainer:
             state.best, state.best_step, state.stale_evaluations = value, state.step, 0
         else:
             state.stale_evaluations += 1
-        state.evaluated = state.step
+        state.evaluated, state.has_finite_evaluation = state.step, math.isfinite(metrics.get("loss", 0.0))
         self.logger.log({f"eval/{name}": number for name, number in metrics.items()})
         summary = ", ".join(f"{name} {metrics[name]:.4f}" for name in dict.fromkeys(("loss", validation.metric)))
-        self.logger.note(f"step {state.step}: validation {summary}{', the best so far' if self.improved else ''}")
+        warning = "" if state.has_finite_evaluation else "warning: "
+        best = ", the best so far" if self.improved else ""
+        self.logger.note(f"{warning}step {state.step}: validation {summary}{best}")
 
     def _save(self) -> None:
         """Save a checkpoint of the current step, then remove what is no longer kept."""

@@ -235,3 +235,17 @@ def test_a_run_of_which_too_much_is_skipped_fails(tmp_path: Path, store: Path, m
         pretrain(poisoned(store, tmp_path / "run", "off", **over))
     assert "finished" not in json.loads((tmp_path / "run/run.json").read_text())
     assert not (tmp_path / "run/model.safetensors").exists()
+
+
+def test_no_model_is_written_whose_last_evaluation_is_no_number(
+    tmp_path: Path, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The update of the last step ruins the weights, and no later step could tell."""
+    over = {"optimizer": {"lr": 1e30, "clip": 0.0}, "schedule": {"warmup": 0.0, "kind": "constant"}}
+    over |= {"budget": {"steps": 1}, "evaluation": {"samples": 16, "every": 1}}
+    for _ in range(2):
+        with pytest.raises(DivergenceError, match="step 1: the weights give no finite loss on the validation data"):
+            pretrain(poisoned(store, tmp_path / "run", "note", **over))
+    assert "warning: step 1: validation loss nan" in capsys.readouterr().err
+    assert lines(tmp_path / "run")[-1]["eval/loss"] is None
+    assert "NaN" not in (tmp_path / "run/metrics.jsonl").read_text()

@@ -80,6 +80,7 @@ class State:
         evaluated: step of the last evaluation.
         best, best_step: best value of the metric and its step.
         stale_evaluations: evaluations since then.
+        has_finite_evaluation: the loss of the last evaluation is a finite number, or there was none.
         skipped: steps that the optimizer did not see: not finite, or spikes.
         consecutive_skips: steps in a row that were not finite, up to now.
         spikes, consecutive_spikes: steps whose loss or gradient was far above those before, in all and in a row.
@@ -105,6 +106,7 @@ class State:
     best: float | None = None
     best_step: int | None = None
     stale_evaluations: int = 0
+    has_finite_evaluation: bool = True
     skipped: int = 0
     consecutive_skips: int = 0
     spikes: int = 0

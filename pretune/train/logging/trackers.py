@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -66,9 +67,10 @@ class MetricsFile:
             self.rewind(size)
 
     def log(self, step: int, metrics: Metrics) -> None:
-        """Append a line and hand it to the operating system."""
+        """Append a line and hand it to the operating system; what is not finite is null, as JSON has no word for it."""
+        line = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         with storage_errors(self.path, "write metrics"):
-            self._file.write((json.dumps({"step": step, **metrics}) + "\n").encode())
+            self._file.write((json.dumps({"step": step, **line}) + "\n").encode())
             self._file.flush()
 
     def rewind(self, size: int) -> None:
