@@ -11,6 +11,7 @@ import json
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -74,8 +75,8 @@ def parse_json(raw: bytes, where: str) -> Any:
         where: the file, for messages.
 
     Raises:
-        DataError: not UTF-8, not JSON, NaN or Infinity, nested too deep, with a lone surrogate, which no text has, or
-            with more values than any file of the field has.
+        DataError: not UTF-8, not JSON, NaN or Infinity, one name twice in an object, nested too deep, with a lone
+            surrogate, which no text has, or with more values than any file of the field has.
     """
     containers, values = raw.count(b"[") + raw.count(b"{"), raw.count(b",")
     if containers > _CONTAINERS or values > _VALUES:
@@ -87,8 +88,17 @@ def parse_json(raw: bytes, where: str) -> Any:
     def refuse(word: str) -> NoReturn:
         raise ValueError(f"{word} is not JSON")
 
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        out = dict(pairs)
+        if len(out) < len(pairs):
+            name, count = Counter(name for name, _ in pairs).most_common(1)[0]
+            raise ValueError(
+                f"the name {name[:80]!r} stands {count} times in one object; readers differ in which counts"
+            )
+        return out
+
     try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=refuse)
+        value = json.loads(raw.decode("utf-8"), parse_constant=refuse, object_pairs_hook=unique)
         if _SURROGATE.search(raw):
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:

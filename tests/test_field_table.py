@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from pretune.errors import DataError
-from pretune.field_table import CarriedFiles, check_fields, done, handed_on, handed_on_fields, no_effect, refused
+from pretune import field_table
+from pretune.errors import DataError, MissingInputError
+from pretune.field_table import (
+    CarriedFiles,
+    check_fields,
+    done,
+    handed_on,
+    handed_on_fields,
+    no_effect,
+    parse_json,
+    read_file,
+    refused,
+)
 
 TABLE = {
     "width": done("the layers"),
@@ -57,3 +68,24 @@ def test_carried_files_are_written_as_they_were_read(tmp_path):
     assert (tmp_path / "out" / "chat_template.jinja").read_bytes() == b"{{ messages }}\r\n"
     assert (tmp_path / "out" / "templates" / "tools.jinja").read_bytes() == b"{{ tools }}"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["chat_template.jinja", "templates"]
+
+
+def test_one_name_twice_in_an_object_is_refused():
+    assert parse_json(b'{"a": {"b": 1}, "b": [{"a": 1}, {"a": 2}]}', "c.json")["b"][1] == {"a": 2}
+    with pytest.raises(DataError, match=r"c\.json: not valid JSON: the name 'b' stands 2 times in one object"):
+        parse_json(b'{"a": {"b": 1, "c": 2, "b": 3}}', "c.json")
+
+
+def test_how_much_one_file_may_hold(monkeypatch, tmp_path):
+    monkeypatch.setattr(field_table, "_CONTAINERS", 3)
+    monkeypatch.setattr(field_table, "_VALUES", 2)
+    assert parse_json(b'{"a": [[1, 2, 3]]}', "c.json") == {"a": [[1, 2, 3]]}
+    for raw in (b'{"a": [[[]]]}', b'{"a": [1, 2, 3, 4]}'):
+        with pytest.raises(DataError, match=r"c\.json: up to . lists and objects of . values, more than the 3 and 2"):
+            parse_json(raw, "c.json")
+    (tmp_path / "a").write_bytes(b"1234")
+    assert read_file(tmp_path / "a", 4) == b"1234"
+    with pytest.raises(DataError, match="a: 4 bytes, more than the 3 that such a file can need; it was not read"):
+        read_file(tmp_path / "a", 3)
+    with pytest.raises(MissingInputError, match="not a regular file"):
+        read_file(tmp_path, 3)

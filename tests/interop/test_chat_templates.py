@@ -10,6 +10,7 @@ import transformers
 from tinymodels import byte_tokenizer
 
 from pretune.errors import DataError
+from pretune.interop.chat_templates import MAX_TEMPLATE, MAX_TEMPLATES
 from pretune.interop.huggingface import load_model
 
 GOOD = """{%- for message in messages %}
@@ -70,3 +71,27 @@ def test_a_file_that_is_no_text_is_refused(folder: Path) -> None:
     (folder / "chat_template.jinja").write_bytes(b"\xff\xfe{{")
     with pytest.raises(DataError, match=r"chat_template\.jinja: not UTF-8: .*; correct it, or remove it"):
         load_model(folder)
+
+
+def test_a_template_and_their_number_have_a_bound(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text(" " * MAX_TEMPLATE)
+    assert load_model(folder).carried.whole
+    (folder / "chat_template.jinja").write_text(" " * (MAX_TEMPLATE + 1))
+    with pytest.raises(
+        DataError, match=r"chat_template\.jinja: a chat template of 262,145 characters, more than 262,144"
+    ):
+        load_model(folder)
+    (folder / "chat_template.jinja").unlink()
+    put_into_config(folder, {str(n): GOOD for n in range(MAX_TEMPLATES)})
+    load_model(folder)
+    put_into_config(folder, {str(n): GOOD for n in range(MAX_TEMPLATES + 1)})
+    with pytest.raises(DataError, match=r"field 'chat_template\[64\]': more than 64 chat templates"):
+        load_model(folder)
+
+
+def test_settings_with_many_added_tokens_are_read(folder: Path) -> None:
+    """A model that speaks has tens of thousands of tokens for sounds there: more than 8 MiB."""
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps(settings | {"chat_template": GOOD, "init_kwargs": ["x" * 1000] * 9000}))
+    assert load_model(folder)

@@ -1,0 +1,59 @@
+"""Malformed files of every kind: an answer or a clear refusal, never a signal, a panic, a defect or a lot of memory."""
+
+import re
+from pathlib import Path
+
+import malformed
+import pytest
+from drillkit import Ended, Zygote
+
+ALL = 336
+CODES = (0, 64, 65, 66, 73, 74, 75)
+SECONDS, BYTES = 10.0, int(1.5 * 2**30)
+
+
+@pytest.fixture(scope="module")
+def valid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files") / "valid"
+    folder.mkdir()
+    malformed.write_valid(folder)
+    return folder
+
+
+def faults(ended: Ended) -> list[str]:
+    """What is not as it should be in how a verb ended."""
+    wrong = [] if ended.code in CODES else [f"exit code {ended.code}"]
+    wrong += [f"{ended.seconds:.1f} s"] if ended.seconds > SECONDS else []
+    wrong += [f"{ended.peak:,} bytes"] if ended.peak > BYTES else []
+    wrong += re.findall(r"Traceback|panicked|Panic|bug in pretune|defect", ended.err + ended.out)
+    lines = ended.err.strip().splitlines()
+    return wrong + ([f"{len(lines)} lines"] if len(lines) > 60 else [])
+
+
+def run(zygote: Zygote, valid: Path, folder: Path, seeds: range) -> tuple[list[str], int]:
+    """What is wrong with each seed, and how many files were refused."""
+    out, refused = [], 0
+    for seed in seeds:
+        target = malformed.TARGETS[seed % len(malformed.TARGETS)]
+        malformed.write_malformed(valid, folder / str(seed), target, seed)
+        ended = zygote.run(*target.arguments, folder=folder / str(seed), timeout=120.0)
+        refused += ended.code != 0
+        if wrong := faults(ended):
+            out.append(f"seed {seed}, {target.file}: {', '.join(wrong)}: {ended.err[-400:]}")
+    return out, refused
+
+
+@pytest.mark.drill
+def test_valid_files_are_read(zygote: Zygote, valid: Path, tmp_path: Path) -> None:
+    for n, target in enumerate(malformed.TARGETS):
+        folder = tmp_path / str(n)
+        malformed.copy_valid(valid, folder, target)
+        ended = zygote.run(*target.arguments, folder=folder)
+        assert ended.code == 0, (target, ended.err)
+
+
+@pytest.mark.drill
+def test_malformed_files(zygote: Zygote, valid: Path, tmp_path: Path) -> None:
+    wrong, refused = run(zygote, valid, tmp_path, range(1000, 1000 + ALL))
+    assert wrong == []
+    assert refused > ALL // 4, "the sample says nothing"
