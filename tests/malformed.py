@@ -34,7 +34,7 @@ TEXTS = [
 ] * 8
 SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
 VALUES: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 2**31, 2**63, 10**30, 0.5, -1e300, "", "a", "0", "x" * 3000, "\u0000", "é" * 50,
+    None, True, False, 0, 1, -1, 2**20, 2**31, 2**63, 10**30, 0.5, -1e300, "", "a", "0", "x" * 3000, "\u0000", "é" * 50,
     [], {}, [None], [[]], {"": None}, [1, 2, 3], {"type": "Sequence"},
 )  # fmt: skip
 RECIPE = """
@@ -86,9 +86,8 @@ TARGETS = (
     Target("lines/vocab.txt", _prepare("lines")),
     Target("pairs/vocab.json", _prepare("pairs")),
     Target("pairs/merges.txt", _prepare("pairs")),
-    Target("pieces/spiece.model", _prepare("pieces")),
-    Target("t5/spiece.model", _prepare("t5")),
-    Target("merged/tokenizer.model", _prepare("merged")),
+    *(Target(f"{name}/spiece.model", _prepare(name)) for name in ("pieces", "small", "small", "t5")),
+    *(Target("merged/tokenizer.model", _prepare("merged")),) * 2,
     Target("model.gguf", ("score", "model.gguf", "the quick brown fox")),
     Target("model.gguf", _prepare("model.gguf")),
     *(
@@ -139,6 +138,7 @@ def _vocabulary_files(folder: Path) -> None:
 def _sentencepiece_files(folder: Path) -> None:
     for name, file, kind in (
         ("pieces", "spiece.model", "unigram"),
+        ("small", "spiece.model", "unigram"),
         ("t5", "spiece.model", "unigram"),
         ("merged", "tokenizer.model", "bpe"),
     ):
@@ -150,6 +150,7 @@ def _sentencepiece_files(folder: Path) -> None:
                 vocab_size=300,
                 model_type=kind,
                 pad_id=3 if name == "t5" else -1,
+                normalization_rule_name="nmt_nfkc" if name == "pieces" else "identity",
                 hard_vocab_limit=False,
                 minloglevel=2,
             )
@@ -217,7 +218,7 @@ def mutate(raw: bytes, rng: random.Random) -> bytes:
             case 5:
                 data[begin : begin + 8] = rng.choice([2**31 - 1, 2**32 - 1, 2**40, 2**63 - 1, 0]).to_bytes(8, "little")
             case _:
-                for _ in range(rng.choice([1, 1, 4])):
+                for _ in range(rng.choice([1, 1, 4, 16])):
                     if data:
                         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
     return bytes(data)

@@ -97,8 +97,12 @@ ADDED_TOKENS: FieldTable = {"*": done("a token and its id; an id that the vocabu
 TOKENIZER_JSON: FieldTable = {
     "version": _RECORD,
     "model": done("the vocabulary and how words are cut; BPE dropout is not drawn, and this is said", types=(dict,)),
-    "normalizer": done("as it is, or as the class named has it", types=(dict,)),
-    "pre_tokenizer": done("as it is, or as the class named has it", types=(dict,)),
+    "normalizer": done(
+        "as it is, or as the class named has it; a pattern whose time nothing bounds is refused", types=(dict,)
+    ),
+    "pre_tokenizer": done(
+        "as it is, or as the class named has it; a pattern whose time nothing bounds is refused", types=(dict,)
+    ),
     "post_processor": done("what stands around a text", types=(dict,)),
     "decoder": done("as it is, or as the class named has it", types=(dict,)),
     "added_tokens": done("tokens beside the vocabulary, special or not", types=(list,)),

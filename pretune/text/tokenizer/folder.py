@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from pretune.errors import DataError
+from pretune.errors import DataError, MissingInputError
+from pretune.field_table import parse_json, read_file
 
 MODULES = "modules.json"
 OTHER_READERS = ("BoW", "CLIPModel", "StaticEmbedding", "WordEmbeddings", "Router", "Asym")
@@ -22,10 +22,10 @@ def transformer_folder(folder: Path) -> Path:
         DataError: texts are read without a transformer, or with several.
     """
     try:
-        listed = json.loads((folder / MODULES).read_bytes())
+        listed = parse_json(read_file(folder / MODULES), MODULES)
         path, name = folder / listed[0]["path"], listed[0]["type"].rpartition(".")[2]
         inside = path.resolve().is_relative_to(folder.resolve()) and name == "Transformer"
-    except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, DataError, MissingInputError):
         return folder
     if name in OTHER_READERS:
         raise DataError(
