@@ -34,6 +34,7 @@ from pretune.nn.model_protocol import ModelOutput
 from pretune.nn.vectors import PoolingMode, TextFeatures
 from pretune.runtime.device import inference_context, is_bf16
 from pretune.runtime.finite import first_non_finite, first_non_finite_row, non_finite
+from pretune.text.tokenizer.long_texts import Keep
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.unknown import say_cut, say_unknown
 from pretune.text.tokenizer.vocabulary import Tokens
@@ -119,9 +120,8 @@ class Embedder:
                 else:
                     cut = self._read_ahead(parts, texts, out)
         except DataError:
-            self.tokenizer.encode_batch(
-                [self.prompt + text for text in texts]
-            )  # names a text that cannot be encoded by its number among all
+            keep = Keep(self.length)
+            self.tokenizer.encode_batch([self.prompt + text for text in texts], keep=keep)  # names a bad text's number
             raise
         say_cut(self.tokenizer, cut, len(texts), self.length)
         bad = first_non_finite_row(out)
@@ -159,7 +159,7 @@ class Embedder:
         """The tokens of each text of a part, and how many texts were cut."""
         vocabulary = self.tokenizer.vocabulary
         max_tokens = self.length - vocabulary.overhead(False)
-        encoded = self.tokenizer.encode_batch([self.prompt + texts[n] for n in part])
+        encoded = self.tokenizer.encode_batch([self.prompt + texts[n] for n in part], keep=Keep(max_tokens))
         runs = [vocabulary.add_special_tokens(tokens[:max_tokens])[0] for tokens in encoded]
         for n, run in zip(part.tolist(), runs, strict=True):
             if not len(run):

@@ -13,6 +13,7 @@ from pretune.models.model import LanguageModel
 from pretune.nn.model_protocol import find_language_head
 from pretune.runtime.device import inference_context, is_bf16
 from pretune.runtime.finite import first_non_finite, non_finite
+from pretune.text.tokenizer.long_texts import Keep
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.unknown import say_unknown
 
@@ -53,9 +54,12 @@ def fill(
         )
     if vocabulary.mask is None:
         raise UsageError("this tokenizer has no mask token, so there is nothing to fill")
+    length = context_length(model, tokenizer)
     with say_unknown(tokenizer):
-        others = None if second is None else tokenizer.encode(second, allow_special=True)
-        tokens, segments = vocabulary.add_special_tokens(tokenizer.encode(text, allow_special=True), others)
+        runs = tokenizer.encode_kept([text] if second is None else [text, second], Keep(length), allow_special=True)
+    if any(run.dropped for run in runs):
+        raise UsageError(f"the text has more than {length} tokens, which are all that the model reads; shorten it")
+    tokens, segments = vocabulary.add_special_tokens(*(run.tokens for run in runs))
     if model.has_encoder and np.isin(tokens, vocabulary.sentinels).any():
         sentinel = tokenizer.token(vocabulary.sentinels[0])
         raise UsageError(
@@ -63,7 +67,6 @@ def fill(
         )
     if not (tokens == vocabulary.mask).any():
         raise UsageError(f"no {tokenizer.token(vocabulary.mask)} in {text[:60]!r}; put one where a word is missing")
-    length = context_length(model, tokenizer)
     if len(tokens) > length:
         raise UsageError(f"the text has {len(tokens)} tokens, the model reads {length}; shorten it")
     batch = ragged([tokens], [segments]).to(model.device)

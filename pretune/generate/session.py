@@ -6,6 +6,7 @@ A decoder continues its prompts; an encoder-decoder reads them with its encoder 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from pretune.models.model import LanguageModel
 from pretune.nn.model_protocol import find_language_head
 from pretune.runtime.device import inference_context, is_bf16
 from pretune.text.readers.memory import check_texts
+from pretune.text.tokenizer.long_texts import LONG, Keep
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.unknown import say_unknown
 
@@ -111,7 +113,11 @@ def reads_special_tokens(model: LanguageModel, tokenizer: Tokenizer) -> bool:
 
 
 def encode_prompts(
-    model: LanguageModel, tokenizer: Tokenizer, texts: object, special_tokens: bool | None, what: str = "prompt"
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    texts: object,
+    special_tokens: bool | None,
+    what: Literal["prompt", "text", "source"] = "prompt",
 ) -> list[NDArray[np.int64]]:
     """The tokens of prompts.
 
@@ -122,11 +128,19 @@ def encode_prompts(
 
     Raises:
         DataError: no list, or an item that is not text.
+        UsageError: a prompt or a source of megabytes, which no model reads; it is not encoded.
     """
     special = reads_special_tokens(model, tokenizer) if special_tokens is None else special_tokens
     checked = check_texts(texts, "generate" if what == "prompt" else "score", what)
+    length = context_length(model, tokenizer)
     with say_unknown(tokenizer):
-        return tokenizer.encode_batch(checked, special)
+        if max(map(len, checked), default=0) <= LONG:
+            return tokenizer.encode_batch(checked, special)
+        encoded = tokenizer.encode_kept(checked, None if what == "text" else Keep(length), special)
+    long = next((n for n, run in enumerate(encoded, 1) if run.dropped), None)
+    if long is not None:
+        raise UsageError(f"{what} {long} has more than {length} tokens, the model's context; shorten it")
+    return [run.tokens for run in encoded]
 
 
 def context_length(model: LanguageModel, tokenizer: Tokenizer) -> int:

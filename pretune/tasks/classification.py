@@ -41,6 +41,7 @@ from pretune.tasks.task import (
 )
 from pretune.text.readers.labelled import LabelledText
 from pretune.text.samples.rows import Encoded, Ints, Row
+from pretune.text.tokenizer.long_texts import Keep
 from pretune.text.tokenizer.tokenizer import Tokenizer, Vocabulary
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
@@ -180,8 +181,9 @@ class Classification(Task[ClassificationExample, Answer, Answer]):
     def encode(self, examples: Sequence[ClassificationExample], tokenizer: Tokenizer, length: int) -> list[Encoded]:
         """A row for each example; a text and its second make one sequence, of which the longer is truncated first."""
         targets = [int_targets(self._number_of(example)) for example in examples]
-        firsts = encode_texts(examples, [example.text for example in examples], tokenizer)
-        seconds = encode_texts(examples, [example.second for example in examples], tokenizer)
+        keep = Keep.of(length, self.config.truncate)
+        firsts = encode_texts(examples, [example.text for example in examples], tokenizer, keep)
+        seconds = encode_texts(examples, [example.second for example in examples], tokenizer, keep)
         rows = []
         for n, (example, first, second) in enumerate(zip(examples, firsts, seconds, strict=True)):
             assert first is not None  # every example has a text

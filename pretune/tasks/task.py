@@ -33,6 +33,7 @@ from pretune.objectives.objective import Objective
 from pretune.text.readers.labelled import Data, LabelledConfig, read_records
 from pretune.text.readers.records import NOWHERE, Column, Origin, Record
 from pretune.text.samples.rows import Encoded, Ints, Row
+from pretune.text.tokenizer.long_texts import EncodedText, Keep
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 Truncate = Literal["head", "tail", "head+tail", "error"]
@@ -247,9 +248,12 @@ def data_stats(rows: Sequence[Encoded]) -> dict[str, int]:
 
 
 def encode_texts(
-    examples: Sequence[Example], texts: Sequence[str | None], tokenizer: Tokenizer
-) -> list[tuple[Ints, Ints] | None]:
+    examples: Sequence[Example], texts: Sequence[str | None], tokenizer: Tokenizer, keep: Keep | None = None
+) -> list[EncodedText | None]:
     """The tokens of a text of each example and where they lie in it, in characters; None where there is no text.
+
+    Args:
+        keep: what will stay of a text that is too long, of which no more need be encoded; by default all.
 
     Raises:
         DataError: a text that is empty or gives no tokens.
@@ -262,8 +266,8 @@ def encode_texts(
     for n, text in zip(present, wanted, strict=True):
         if not text.strip():
             raise DataError(f"{examples[n].origin}: the text is empty; give it some words or leave the line out")
-    out: list[tuple[Ints, Ints] | None] = [None] * len(texts)
-    encodings = tokenizer.encode_batch_offsets(wanted) if wanted else []
+    out: list[EncodedText | None] = [None] * len(texts)
+    encodings = tokenizer.encode_kept(wanted, keep) if wanted else []
     for n, text, encoding in zip(present, wanted, encodings, strict=True):
         if not len(encoding[0]):
             raise DataError(f"{examples[n].origin}: the tokenizer gives no token for {text[:40]!r}; leave the line out")
@@ -295,7 +299,7 @@ def build_row(
         targets,
         example,
         tuple(text[1][index] for text, index in present),
-        cut=sum(len(text[0]) - len(index) for text, index in present),
+        cut=sum(len(text[0]) - len(index) + getattr(text, "dropped", 0) for text, index in present),
     )
 
 
@@ -315,8 +319,8 @@ def truncate_pair(
         return first, second
     if truncate == "error":
         raise DataError(
-            f"{example.origin}: {size} tokens, but only {max_tokens} fit; raise the length, or set truncate to "
-            "head, tail or head+tail"
+            f"{example.origin}: more than the {max_tokens} tokens that fit; raise the length, or set truncate to head, "
+            "tail or head+tail"
         )
     if max_tokens < (1 if second is None else 2):
         raise DataError(

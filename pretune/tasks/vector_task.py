@@ -14,6 +14,7 @@ from pretune.errors import DataError
 from pretune.tasks.task import Example, Task, build_row, encode_texts, truncate_pair
 from pretune.text.readers.labelled import LabelledText
 from pretune.text.samples.rows import Encoded, Row
+from pretune.text.tokenizer.long_texts import Keep
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 
@@ -73,8 +74,9 @@ class VectorTask(Task[PairExample, float, float]):
     def encode(self, examples: Sequence[PairExample], tokenizer: Tokenizer, length: int) -> list[Encoded]:
         """A row for each example; each text is a sequence of its own, of `length` tokens at most."""
         max_tokens = length - self.vocabulary.overhead(False)
+        keep = Keep.of(length, self.config.truncate)
         columns = [
-            encode_texts(examples, [getattr(example, name) for example in examples], tokenizer)
+            encode_texts(examples, [getattr(example, name) for example in examples], tokenizer, keep)
             for name in ("text", "second", "third")
         ]
         rows = []

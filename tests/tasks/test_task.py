@@ -75,7 +75,7 @@ def test_the_statistics_count_every_token(tokenizer, truncate: str) -> None:
 def test_too_long_can_be_an_error() -> None:
     tokenizer = word_tokenizer()
     task = Classification(Classification.Config(labels=("a", "b"), truncate="error"), tokenizer.vocabulary)
-    with pytest.raises(DataError, match=r"some\.csv:7: 20 tokens, but only 10 fit"):
+    with pytest.raises(DataError, match=r"some\.csv:7: more than the 10 tokens that fit"):
         task.encode([example("the cat " * 10, line=7)], tokenizer, 12)
 
 

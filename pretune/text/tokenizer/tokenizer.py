@@ -32,6 +32,7 @@ from pretune.text.tokenizer.files import Settings, roles_of, write_tokenizer
 from pretune.text.tokenizer.join import clean_up, cleans_up, join_han, splits_han
 from pretune.text.tokenizer.layout_check import MAX_IDS
 from pretune.text.tokenizer.library import UNREADABLE, library_errors, without_panic_text
+from pretune.text.tokenizer.long_texts import LONG, EncodedText, Keep, LongText
 from pretune.text.tokenizer.reading import read_tokenizer
 from pretune.text.tokenizer.template import Template, plain_template, read_templates, template_processor
 from pretune.text.tokenizer.unknown import CountsUnknown, UnknownTokens
@@ -207,12 +208,57 @@ class Tokenizer(CountsUnknown):
         """
         return self.encode_batch([text], allow_special)[0]
 
-    def encode_batch(self, texts: Sequence[str], allow_special: bool = False) -> list[Tokens]:
-        """The ids of many texts, by several threads; as `encode` of each."""
+    def encode_batch(self, texts: Sequence[str], allow_special: bool = False, keep: Keep | None = None) -> list[Tokens]:
+        """The ids of many texts, by several threads; as `encode` of each.
+
+        Args:
+            keep: as of `encode_kept`.
+        """
+        if max(map(len, texts), default=0) > LONG:
+            return [encoded.tokens for encoded in self.encode_kept(texts, keep, allow_special)]
         backend = self._special if allow_special else self.plain
         runs = [np.array(encoding.ids, np.int64) for encoding in encode_all(backend, texts)]
         self._count(texts, runs)
         return runs
+
+    def encode_kept(
+        self, texts: Sequence[str], keep: Keep | None = None, allow_special: bool = False
+    ) -> list[EncodedText]:
+        """The ids of many texts and where each lies in its text; long ones are read in blocks, and no more than needed.
+
+        Args:
+            keep: what will stay of a text; of a long one that is longer, at least these tokens and one more are given.
+
+        Raises:
+            DataError: a text holds a lone surrogate.
+        """
+        if max(map(len, texts), default=0) > LONG:
+            _check_surrogates(texts)
+        backend = self._special if allow_special else self.plain
+        short = [text for text in texts if len(text) <= LONG]
+        encodings = iter(encode_all(backend, short, offsets=True))
+        out = []
+        for text in texts:
+            if len(text) > LONG:
+                out.append(self._encode_long(text, backend, keep))
+                continue
+            encoding = next(encodings)
+            spans = _without_spaces(text, encoding.offsets)
+            out.append(EncodedText(np.array(encoding.ids, np.int64), spans, 0, len(text)))
+        self._count(
+            [encoded.part_of(text) for text, encoded in zip(texts, out, strict=True)],
+            [encoded.tokens for encoded in out],
+        )
+        return out
+
+    def _encode_long(self, text: str, backend: tokenizers.Tokenizer, keep: Keep | None = None) -> EncodedText:
+        def encode(part: str) -> tuple[Tokens, NDArray[np.int64]]:
+            (encoding,) = encode_all(backend, [part], offsets=True)
+            return np.array(encoding.ids, np.int64), _without_spaces(part, encoding.offsets)
+
+        max_word = self.layout["model"].get("max_input_chars_per_word")
+        long = LongText(text, encode, self.vocabulary.unk, max_word)
+        return long.beginning() if keep is None else long.kept(keep)
 
     def encode_offsets(self, text: str) -> tuple[Tokens, NDArray[np.int64]]:
         """The ids of a text and where each lies in it, in characters; leading spaces are not part of a token.
@@ -220,17 +266,7 @@ class Tokenizer(CountsUnknown):
         Shape:
             return: (n,), (n, 2)
         """
-        return self.encode_batch_offsets([text])[0]
-
-    def encode_batch_offsets(self, texts: Sequence[str]) -> list[tuple[Tokens, NDArray[np.int64]]]:
-        """The ids of many texts and where each lies in its text, by several threads; as `encode_offsets` of each."""
-        encodings = encode_all(self.plain, texts, offsets=True)
-        out = [
-            (np.array(encoding.ids, np.int64), _without_spaces(text, encoding.offsets))
-            for text, encoding in zip(texts, encodings, strict=True)
-        ]
-        self._count(texts, [ids for ids, _ in out])
-        return out
+        return self.encode_kept([text])[0]
 
     def new_counter(self) -> UnknownTokens:
         """A counter of what this tokenizer does not know."""
@@ -242,6 +278,9 @@ class Tokenizer(CountsUnknown):
             self.counter.add(texts, runs, self._offsets)
 
     def _offsets(self, text: str) -> tuple[Tokens, NDArray[np.int64]]:
+        if len(text) > LONG:
+            encoded = self._encode_long(text, self.plain)
+            return encoded.tokens, encoded.offsets
         (encoding,) = encode_all(self.plain, [text], offsets=True)
         return np.array(encoding.ids, np.int64), _without_spaces(text, encoding.offsets)
 
@@ -289,15 +328,22 @@ def encode_all(backend: tokenizers.Tokenizer, texts: Sequence[str], offsets: boo
         with library_errors("the tokenizer cannot encode text"):
             return list(encode(list(texts), add_special_tokens=False))
     except TypeError:
-        for number, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise
-            if bad := _SURROGATE.search(text):
-                raise DataError(
-                    f"text {number + 1} of {len(texts)}: lone surrogate U+{ord(bad[0]):04X} at character "
-                    f"{bad.start()}; the text was decoded wrongly, read its bytes as UTF-8 again"
-                ) from None
+        _check_surrogates(texts)
         raise
+
+
+def _check_surrogates(texts: Sequence[str]) -> None:
+    """Refuses texts that UTF-8 cannot carry.
+
+    Raises:
+        DataError: a lone surrogate, with its text and place.
+    """
+    for number, text in enumerate(texts):
+        if isinstance(text, str) and not text.isascii() and (bad := _SURROGATE.search(text)):
+            raise DataError(
+                f"text {number + 1} of {len(texts)}: lone surrogate U+{ord(bad[0]):04X} at character "
+                f"{bad.start()}; the text was decoded wrongly, read its bytes as UTF-8 again"
+            ) from None
 
 
 _CHAT_MARK = re.compile(r"<\|.*\|>", re.DOTALL)

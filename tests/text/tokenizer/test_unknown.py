@@ -23,7 +23,7 @@ def test_counts_and_samples() -> None:
     tokenizer = word_tokenizer()
     with count_unknown(tokenizer) as counter:
         tokenizer.encode_batch(CHINESE[:2])
-        tokenizer.encode_batch_offsets(CHINESE[2:])
+        tokenizer.encode_kept(CHINESE[2:])
     ids = [i for text in CHINESE for i in tokenizer.encode(text).tolist()]
     assert (counter.unknown, counter.tokens) == (ids.count(tokenizer.vocabulary.unk or 0), len(ids)) == (12, 14)
     assert counter.summary() == ENGLISH
