@@ -66,7 +66,7 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
     training = {
         **used,
         "skipped_steps": state.skipped,
-        **state.data_stats,
+        **dict(sorted(state.data_stats.items())),  # as a checkpoint has them
         **left_out,
         "of_stores": _stores_used(components, context, state),
     }

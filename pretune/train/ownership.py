@@ -41,7 +41,7 @@ class Ownership:
         self._name = f"pid {os.getpid()} on {platform.node()}"
         self._sign = f"{self._name}\nmachine {_machine()}, key {secrets.token_hex(8)}\n"
         self._count = 0
-        self._released = threading.Event()
+        self._released, self._writing = threading.Event(), threading.Lock()
         try:
             self._handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError as error:
@@ -90,8 +90,8 @@ class Ownership:
     def _beat(self) -> None:
         while not self._released.wait(BEAT):
             self._count += 1
-            with suppress(OSError):  # the disk may come back; what must be saved says what is wrong
-                if self.is_there and self._read().startswith(self._sign):
+            with self._writing, suppress(OSError):  # the disk may come back; what must be saved says what is wrong
+                if not self._released.is_set() and self.is_there and self._read().startswith(self._sign):
                     self._write()
 
     @property
@@ -115,10 +115,11 @@ class Ownership:
     def release(self) -> None:
         """Gives the directory up."""
         self._released.set()
-        with suppress(OSError):
-            if self.is_there and self._read().startswith(self._sign):
-                os.ftruncate(self._handle, 0)  # nobody need watch
-        os.close(self._handle)
+        with self._writing:
+            with suppress(OSError):
+                if self.is_there and self._read().startswith(self._sign):
+                    os.ftruncate(self._handle, 0)  # nobody need watch
+            os.close(self._handle)
 
 
 def _owner(content: str) -> str:

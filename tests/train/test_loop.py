@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -32,8 +33,30 @@ def test_five_and_five_steps_are_ten(tmp_path, store, make, monkeypatch):
             pretrain(make(tmp_path / "halves", store))
     pretrain(make(tmp_path / "halves", store))
     assert shas(tmp_path / "whole", 10) == shas(tmp_path / "halves", 10)
-    assert (tmp_path / "whole/model.safetensors").read_bytes() == (tmp_path / "halves/model.safetensors").read_bytes()
+    for name in ("model.safetensors", "data_stats.json"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "halves" / name).read_bytes()
     assert untimed(tmp_path / "whole") == untimed(tmp_path / "halves")
+
+
+def test_a_directory_that_is_removed_while_training_is_filled_again(tmp_path, store, monkeypatch, capsys):
+    over = {"checkpoint": {"every": 3}, "budget": {"steps": 10}}
+    pretrain(clm_recipe(tmp_path / "whole", store, **over))
+    advance, run = loop._Trainer._advance, tmp_path / "removed"
+
+    def remove(self, *arguments):
+        advance(self, *arguments)
+        if self.state.step == 5:
+            shutil.rmtree(run)
+
+    monkeypatch.setattr(loop._Trainer, "_advance", remove)
+    pretrain(clm_recipe(run, store, track={"progress": "plain"}, **over))
+    assert "removed was removed while training; it is made again" in capsys.readouterr().err
+    assert (run / "model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
+    assert untimed(run) == untimed(tmp_path / "whole")
+    names = [sorted(path.name for path in folder.iterdir()) for folder in (run, tmp_path / "whole")]
+    assert set(names[1]) - set(names[0]) == {"initial"}
+    pretrain(clm_recipe(run, store, **{**over, "budget": {"steps": 12}}))
+    assert (run / "initial" / "config.json").is_file()
 
 
 def test_dropout_is_resumed_too(tmp_path, store, monkeypatch):
