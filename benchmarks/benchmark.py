@@ -66,6 +66,9 @@ class Side:
         environment: None: this interpreter; else a key of `environments.ENVIRONMENTS`.
         setting: whether this is the peer as it comes, or at its best.
         allocator: of a peer, both are run by the harness; it sets this field.
+        threads: of its matmuls, if not as many as the others have.
+        variables: of its environment, beside the parent's.
+        load: number of busy processes beside it while it runs.
     """
 
     name: str
@@ -75,6 +78,9 @@ class Side:
     environment: str | None = None
     setting: Setting = ""
     allocator: Allocator = "own"
+    threads: int | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    load: int = 0
 
     @property
     def label(self) -> str:
@@ -120,6 +126,7 @@ class Benchmark(ABC):
         fresh: a run gets a new process, set up before the clock starts; memory is that of all its processes.
         allocators: at which a peer runs; the smaller ratio counts.
         timeout: seconds after which a silent side is taken for hung.
+        together: the peers of an environment take turns with ours in one block, instead of one after the other.
         max_rounds: rounds and warm-ups at most, for runs of minutes; the command line may ask for fewer.
     """
 
@@ -130,6 +137,7 @@ class Benchmark(ABC):
     fresh: ClassVar[bool] = False
     allocators: ClassVar[tuple[Allocator, ...]] = ALLOCATORS
     timeout: ClassVar[float] = 1800.0
+    together: ClassVar[bool] = False
     max_rounds: ClassVar[tuple[int, int]] = (1000, 1000)
 
     @abstractmethod

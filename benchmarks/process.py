@@ -39,6 +39,7 @@ class Process:
     def __init__(self, side: Side, threads: int, timeout: float = 1800.0) -> None:
         self.side = side
         self._timeout = timeout
+        threads = side.threads or threads
         python = environments.python(side.environment)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         self._child = subprocess.Popen(
@@ -58,6 +59,7 @@ class Process:
             "options": dict(side.options),
             "allocator": side.allocator,
             "threads": threads,
+            "load": side.load,
             "packages": environments.packages(side.environment),
         }
         try:
@@ -147,4 +149,4 @@ def _variables(side: Side, threads: int) -> dict[str, str]:
     else:
         for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
             variables.pop(name, None)
-    return variables
+    return variables | dict(side.variables)

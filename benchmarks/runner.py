@@ -1,6 +1,7 @@
 """Sides take turns A B C A B C ..., so that a drift of the machine falls on all alike.
 
-A block is ours and one peer at both allocators: three processes at most, whatever the number of peers.
+A block is ours and one peer at both allocators: three processes at most, whatever the number of peers, unless a
+benchmark wants all of an environment in one.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def measure(benchmark: Benchmark, context: Context, rounds: int, warmup: int) ->
     worst = 0.0
     absent: dict[str, str] = {}
     versions: dict[str, dict[str, str]] = {}
-    for both in [[replace(peer, allocator=a) for a in benchmark.allocators] for peer in peers] or [[]]:
+    for both in _groups(benchmark, peers) or [[]]:
         try:
             block = _block(benchmark, context, [ours, *both], rounds, warmup)
         except AbsentError as error:
@@ -151,6 +152,15 @@ def measure(benchmark: Benchmark, context: Context, rounds: int, warmup: int) ->
         facts=facts,
         notes=benchmark.notes(facts),
     )
+
+
+def _groups(benchmark: Benchmark, peers: Sequence[Side]) -> list[list[Side]]:
+    """The peers that take turns with ours in one block, at each allocator."""
+    groups: dict[object, list[Side]] = {}
+    for number, peer in enumerate(peers):
+        group = groups.setdefault(peer.environment if benchmark.together else number, [])
+        group += [replace(peer, allocator=allocator) for allocator in benchmark.allocators]
+    return list(groups.values())
 
 
 def _block(benchmark: Benchmark, context: Context, sides: Sequence[Side], rounds: int, warmup: int) -> Block:

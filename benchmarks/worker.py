@@ -1,7 +1,7 @@
 """A side's process: load a script, set it up, run it once for each line that comes. Standard library only.
 
-JSON lines. In, once: `{"script", "function", "options", "allocator", "threads", "packages"}`. Out: `{"ready": true,
-"versions": {...}}` or `{"error": text}`. In: `"run"`. Out: `{"seconds", "peak_mb", ...what the run returned}` or
+JSON lines. In, once: `{"script", "function", "options", "allocator", "threads", "load", "packages"}`. Out: `{"ready":
+true, "versions": {...}}` or `{"error": text}`. In: `"run"`. Out: `{"seconds", "peak_mb", ...what the run returned}` or
 `{"error": text}`. The end of the input ends the process. It runs under any Python, without pretune.
 """
 
@@ -13,10 +13,12 @@ import json
 import os
 import platform
 import resource
+import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
@@ -40,9 +42,10 @@ def main() -> None:
         return
     while commands.readline():
         try:
-            start = time.perf_counter()
-            result = run()
-            seconds = time.perf_counter() - start
+            with _busy_processes(order["load"]):
+                start = time.perf_counter()
+                result = run()
+                seconds = time.perf_counter() - start
             _answer(answers, {"seconds": seconds, "peak_mb": _peak(), **result})
         except Exception:
             _answer(answers, {"error": traceback.format_exc()})
@@ -73,6 +76,18 @@ def _set_up(order: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     run: Callable[[], dict[str, Any]] = getattr(module, order["function"])(**order["options"])
     _limit_threads(order["threads"])
     return run
+
+
+@contextmanager
+def _busy_processes(number: int) -> Iterator[None]:
+    """Processes that compute without end while the block runs."""
+    processes = [subprocess.Popen([sys.executable, "-SE", "-c", "while True: pass"]) for _ in range(number)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def load(name: str, path: Path) -> ModuleType:

@@ -239,8 +239,14 @@ def write_padded(shape: Shape, path: Path) -> None:
     save_file(tensors, path)
 
 
-def setup(*, shape: dict[str, Any], model: str, precision: Literal["bf16", "fp32"]) -> Callable[[], dict[str, float]]:
-    """pretune's own step: what the training loop calls."""
+def setup(
+    *, shape: dict[str, Any], model: str, precision: Literal["bf16", "fp32"], warm: int = WARM
+) -> Callable[[], dict[str, float]]:
+    """pretune's own step: what the training loop calls.
+
+    Args:
+        warm: steps beforehand.
+    """
     import torch
 
     from pretune.draw import Draw
@@ -263,7 +269,7 @@ def setup(*, shape: dict[str, Any], model: str, precision: Literal["bf16", "fp32
         root, optimizer, Distributed(), torch.device("cpu"), Precision(precision, 0.0, "benchmark"), Draw(0), 1.0
     )
     flops = Flops(network)
-    for number, batch in enumerate(batches[-WARM:]):
+    for number, batch in enumerate(batches[-warm:]):
         train_step.run(number, [batch], objective.counts(batch), 1.0)
     step = 0
 

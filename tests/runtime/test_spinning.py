@@ -7,11 +7,14 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import pytest
 
-from pretune.runtime.openmp import SpinLimit
-from pretune.runtime.spinning import SpinPolicy, waiting_fraction
+from pretune.runtime.affinity import Confinement
+from pretune.runtime.openmp import SpinLimit, cpus
+from pretune.runtime.spin_policy import Measurement, Mode, SpinPolicy
+from pretune.runtime.thread_times import cpu_of, cpu_seconds, idle_seconds, thread_times, waiting_fraction
 
 SECOND = 1_000_000_000
 
@@ -78,38 +81,61 @@ def test_no_team_is_started_that_the_system_refuses(monkeypatch: pytest.MonkeyPa
     assert SpinLimit.of_torch() is None
 
 
-def feed(policy: SpinPolicy, waiting: float, times: int) -> list[bool]:
-    return [policy.update(waiting, 0.1) for _ in range(times)]
+def feed(policy: SpinPolicy, waiting: float, times: int, ran: float = 1.5, idle: float = 0.0) -> list[Mode]:
+    return [policy.update(Measurement(0.1, waiting, ran, idle)) for _ in range(times)]
 
 
 def test_a_quiet_machine_spins() -> None:
-    assert not any(feed(SpinPolicy(), 0.05, 1000))
+    assert {*feed(SpinPolicy(), 0.05, 1000)} == {Mode.SPIN}
 
 
 def test_a_busy_machine_is_noticed_at_once() -> None:
-    assert feed(SpinPolicy(), 0.8, 2) == [True, True]
-    assert feed(SpinPolicy(0.8), 0.8, 1) == [True]
+    assert {*feed(SpinPolicy(), 0.8, 2)} == {Mode.SLEEP}
+    assert SpinPolicy(0.8).mode is Mode.SLEEP
 
 
 def test_a_blip_is_no_busy_machine() -> None:
     policy = SpinPolicy()
-    assert not any(feed(policy, 0.4, 1) + feed(policy, 0.0, 10) + feed(policy, 0.4, 1))
+    assert {*feed(policy, 0.4, 1), *feed(policy, 0.0, 10), *feed(policy, 0.4, 1)} == {Mode.SPIN}
 
 
 def test_spinning_comes_back_when_the_machine_is_quiet_again() -> None:
     policy = SpinPolicy(0.8)
-    assert all(feed(policy, 0.8, 100))
-    assert not any(feed(policy, 0.1, 20)[10:])
+    assert {*feed(policy, 0.8, 100)} == {Mode.SLEEP}
+    assert {*feed(policy, 0.1, 20)[10:]} == {Mode.SPIN}
 
 
 def test_failed_trials_become_rare() -> None:
-    """One busy process of two CPUs: sleeping threads wait little, spinning ones much."""
-    policy, limited = SpinPolicy(), []
+    """Threads that sleep wait little here, those that spin much."""
+    policy, modes = SpinPolicy(), []
     for _ in range(6000):
-        limited.append(policy.is_limited)
-        policy.update(0.15 if policy.is_limited else 0.5, 0.1)
-    assert limited.count(False) < 30
-    assert all(feed(policy, 0.15, 20)) or all(feed(policy, 0.6, 20)[1:])
+        modes.append(policy.mode)
+        policy.update(Measurement(0.1, 0.15 if policy.mode is Mode.SLEEP else 0.5, 1.5))
+    assert modes.count(Mode.SPIN) < 60
+
+
+def test_threads_that_get_less_than_a_cpu_go_to_one() -> None:
+    policy = SpinPolicy(0.8)
+    assert feed(policy, 0.8, 5, ran=0.5)[-1] is Mode.ONE_CPU
+    assert {*feed(policy, 0.8, 200, ran=0.5)} == {Mode.ONE_CPU}
+    assert feed(policy, 0.5, 100, ran=0.5)[-1] is Mode.ONE_CPU
+
+
+def test_one_cpu_is_left_where_it_gives_much_less() -> None:
+    policy = SpinPolicy(0.8)
+    feed(policy, 0.8, 3, ran=0.5)
+    assert Mode.SLEEP in feed(policy, 0.8, 12, ran=0.1)
+
+
+def test_one_cpu_is_left_when_others_are_idle() -> None:
+    policy = SpinPolicy(0.8)
+    feed(policy, 0.8, 3, ran=0.5)
+    assert Mode.SLEEP in feed(policy, 0.5, 12, ran=1.0, idle=1.0)
+    assert feed(policy, 0.05, 60, idle=1.0)[-1] is Mode.SPIN
+
+
+def test_one_cpu_is_never_tried_where_several_give_more() -> None:
+    assert Mode.ONE_CPU not in feed(SpinPolicy(), 0.4, 1000, ran=1.5)
 
 
 def test_waiting_is_that_of_the_thread_that_fares_worst() -> None:
@@ -117,28 +143,70 @@ def test_waiting_is_that_of_the_thread_that_fares_worst() -> None:
     after = {1: (SECOND, 0), 2: (SECOND // 2, SECOND // 2), 3: (0, SECOND // 10), 4: (0, SECOND)}
     assert waiting_fraction(before, after, 1.0) == 0.5
     assert waiting_fraction(after, after, 1.0) is None
+    assert cpu_seconds(before, after) == 1.5
+
+
+def test_what_the_kernel_counts_of_this_thread() -> None:
+    thread, before = threading.get_native_id(), time.process_time()
+    first = thread_times({thread, 1 << 30})
+    if not first:
+        pytest.skip("the kernel does not count here")
+    while time.process_time() < before + 0.05:
+        pass
+    assert cpu_seconds(first, thread_times({thread})) > 0.02
+    cpus = os.sched_getaffinity(0)
+    assert cpu_of(thread) in cpus
+    assert idle_seconds(cpus) > 0.0 == idle_seconds({1 << 20})
+
+
+@pytest.mark.skipif(cpus() < 2, reason="one CPU")
+def test_threads_are_confined_and_freed_with_what_they_started() -> None:
+    own, all_cpus, end = threading.get_native_id(), os.sched_getaffinity(0), threading.Event()
+    confinement = Confinement()
+    confinement.start({own}, own)
+    try:
+        assert os.sched_getaffinity(0) == {confinement.cpu}
+        inheriting = threading.Thread(target=end.wait)
+        inheriting.start()
+        assert inheriting.native_id is not None
+        assert os.sched_getaffinity(inheriting.native_id) == {confinement.cpu}
+        confinement.end(but={own})
+        assert os.sched_getaffinity(inheriting.native_id) == all_cpus
+        assert os.sched_getaffinity(0) == {confinement.cpu}
+        confinement.leave()
+        assert os.sched_getaffinity(0) == all_cpus
+        confinement.enter()
+    finally:
+        end.set()
+        confinement.end()
+    assert os.sched_getaffinity(0) == all_cpus
+    assert confinement.cpu is None
 
 
 BITS = """
-    import hashlib, os
+    import hashlib, os, threading
     import torch
     from pretune.runtime import spinning
 
     torch.set_num_threads(2)
     torch.manual_seed(0)
     left, right, digests = torch.randn(256, 256), torch.randn(256, 256), set()
+    allowed = len(os.sched_getaffinity(0))
     with spinning.adaptive_spinning(torch.device("cpu")):
         watch = spinning._watches[0]
         for number in range(6):
             if watch._limit is not None:
                 watch._limit.set(number % 2 == 0)
+                watch._confinement.start(watch._team(), threading.get_native_id())
+            if number % 3 == 0:
+                watch._confinement.end()
             product = (left @ right).softmax(-1).sum(0)
             digests.add(hashlib.sha256(product.numpy().tobytes()).hexdigest())
     child = os.fork()
     if not child:
         with spinning.adaptive_spinning(torch.device("cpu")):
             torch.ones(8).sum()
-        os._exit(7)
+        os._exit(6 + (len(os.sched_getaffinity(0)) == allowed))
     print(len(digests), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 

@@ -1,0 +1,54 @@
+"""Lets the threads of a computation run on one CPU, and on all of them again."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Set
+from contextlib import suppress
+
+from pretune.runtime.thread_times import TASKS, cpu_of
+
+
+class Confinement:
+    """Keeps threads on one CPU while it is on. Threads that they start meanwhile inherit that, and are freed again."""
+
+    def __init__(self) -> None:
+        self.cpu: int | None = None
+        self.others: frozenset[int] = frozenset()  # CPUs that the threads may use otherwise
+
+    def start(self, team: Set[int], caller: int) -> None:
+        """Confines threads to the CPU that one of them is on."""
+        if self.cpu is None:
+            cpus = os.sched_getaffinity(caller)
+            cpu = cpu_of(caller)
+            self.cpu = cpu if cpu in cpus else min(cpus)
+            self.others = frozenset(cpus - {self.cpu})
+        for thread in team:
+            _allow(thread, {self.cpu})
+
+    def end(self, but: Set[int] = frozenset()) -> None:
+        """Frees all threads of the process that are on this CPU alone, but those named."""
+        if self.cpu is None:
+            return
+        for thread in {int(name) for name in os.listdir(TASKS)} - but:
+            with suppress(OSError):
+                if os.sched_getaffinity(thread) == {self.cpu}:
+                    _allow(thread, self.others | {self.cpu})
+        if not but:
+            self.cpu = None
+
+    def enter(self) -> None:
+        """Confines the calling thread, if others are."""
+        if self.cpu is not None:
+            _allow(threading.get_native_id(), {self.cpu})
+
+    def leave(self) -> None:
+        """Frees the calling thread."""
+        if self.cpu is not None:
+            _allow(threading.get_native_id(), self.others | {self.cpu})
+
+
+def _allow(thread: int, cpus: Set[int]) -> None:
+    with suppress(OSError):  # the thread has ended, or its CPUs were changed by somebody else
+        os.sched_setaffinity(thread, cpus)
