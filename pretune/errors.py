@@ -118,6 +118,12 @@ class StorageError(PretuneError):
     code = 74
 
 
+class TemporaryError(PretuneError):
+    """Something of the system ran out, such as its memory; the same command may succeed later (EX_TEMPFAIL)."""
+
+    code = 75
+
+
 class DivergenceError(PretuneError):
     """Training was stopped because loss or gradient stayed non-finite (EX_SOFTWARE)."""
 

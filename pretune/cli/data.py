@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pretune.text.store.store import TokenStore
     from pretune.text.tokenizer.extend import Extended
     from pretune.text.tokenizer.spool import TrainProgress
+    from pretune.text.tokenizer.unknown import UnknownTokens
 
 C = TypeVar("C", bound="Config")
 GROUP = Group("From text to tokens", sort_key=1)
@@ -206,14 +207,13 @@ def prepare(*args: Args, tokenizer: Path, output: Path, config: Path | None = No
     session.say(f"next: pretune pretrain {flags} --data.stores {output} --budget.steps 1000 --output run")
 
 
-def _say_unknown(session: Session, store: TokenStore, sample: Callable[[], list[str]]) -> None:
+def _say_unknown(session: Session, store: TokenStore, sample: Callable[[], UnknownTokens]) -> None:
     """Says which part of a store's tokens the tokenizer does not know, with some of the texts."""
     splits = [store.split(name).manifest for name in ("train", "validation")]
     unknown, tokens = sum(split.unknown for split in splits), sum(split.tokens for split in splits)
     if unknown:
-        listed = ", ".join(map(repr, sample()))
         counts = f"{unknown:,} of {tokens:,} tokens ({unknown / tokens:.1%})"
-        session.say(f"{counts} are unknown to the tokenizer{', such as ' if listed else ''}{listed}")
+        session.say(f"{counts} are unknown to the tokenizer{sample().describe_sample('the first 2,000 documents')}")
 
 
 class Meter:

@@ -23,6 +23,7 @@ import sysconfig
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,8 +163,14 @@ def _mapping(processes: int | None) -> Iterator[_Run]:
     if count == 1:
         yield lambda reader, files: map(reader, files)
         return
-    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
-        yield lambda reader, files: pool.map(reader, files, chunksize=16)
+    try:
+        with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+            yield lambda reader, files: pool.map(reader, files, chunksize=16)
+    except BrokenProcessPool:
+        raise UsageError(
+            "a reading process ended at its start; in a script of your own, put the call under "
+            'if __name__ == "__main__":, as each process imports the script, or give processes = 1'
+        ) from None
 
 
 @contextmanager

@@ -13,7 +13,9 @@ Source: Salazar et al. 2020 (arXiv 1910.14659), pseudo-likelihood; Kauf and Ivan
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -38,6 +40,8 @@ from pretune.text.tokenizer.vocabulary import Vocabulary
 Tokens = NDArray[np.int64]
 Measure = Literal["likelihood", "pseudo-likelihood"]
 Masking = Literal["token", "word"]
+_EVERY = 10.0  # seconds between two reports of progress
+_log = logging.getLogger("pretune")
 _ROWS = 1024  # of the vocabulary's scores that are in memory at once
 
 
@@ -135,7 +139,7 @@ def score(
     origins = encode_prompts(model, tokenizer, others, special_tokens, "source") if model.has_encoder else []
     readings = _readings(model, head.predicts, tokenizer, runs, origins, masking)
     totals = np.zeros(len(texts))
-    for part in _batches(readings, budget):
+    for part in _say_progress(_batches(readings, budget), sum(map(len, runs))):
         np.add.at(totals, np.repeat([r.text for r in part], [len(r.rows) for r in part]), _read(model, head, part))
     bad = first_non_finite(torch.from_numpy(totals))
     if bad is not None:
@@ -147,6 +151,20 @@ def score(
         Score(float(total), measure, len(run), missing, len(text.encode()))
         for total, run, missing, text in zip(totals, runs, unknown, texts, strict=True)
     ]
+
+
+def _say_progress(parts: Iterable[list[_Reading]], tokens: int) -> Iterator[list[_Reading]]:
+    """The same, saying every ten seconds how many of the tokens have their score."""
+    begin = last = time.monotonic()
+    done = 0
+    for part in parts:
+        yield part
+        done += sum(len(reading.rows) for reading in part)
+        if (now := time.monotonic()) - last >= _EVERY and done < tokens:
+            left = (now - begin) / done * (tokens - done)
+            minutes, seconds = divmod(round(left), 60)
+            _log.info("%s of %s tokens scored, %d:%02d left", f"{done:,}", f"{tokens:,}", minutes, seconds)
+            last = now
 
 
 def _readings(

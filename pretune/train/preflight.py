@@ -135,6 +135,12 @@ def _labels(rows: Sequence[Encoded], names: Sequence[str]) -> Iterator[str]:
     labels = Counter(int(row.targets) for row in rows if row.targets is not None and row.targets.ndim == 0)
     if not labels or not names:
         return
+    if len(names) == len(rows) > _FEW:
+        yield (
+            f"each of the {len(rows):,} training examples has a label of its own, so that there is nothing to learn; "
+            "is data.columns.label_column the right one?"
+        )
+        return
     rare = [names[n] for n in range(len(names)) if labels[n] < _FEW]
     if rare:
         listed = ", ".join(map(repr, rare[:5])) + (", ..." if len(rare) > 5 else "")

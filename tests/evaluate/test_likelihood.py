@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -15,6 +16,7 @@ import transformers as hf
 from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 
 from pretune.errors import DataError, UsageError
+from pretune.evaluate import likelihood
 from pretune.evaluate.likelihood import Score, score, windows
 from pretune.interop.huggingface import load_model
 from pretune.models import build
@@ -180,3 +182,15 @@ def test_what_cannot_be_scored() -> None:
 def test_an_empty_score() -> None:
     assert Score(-1.0, "likelihood", 0, 0, 0).bits_per_byte == math.inf
     assert np.isfinite(Score(-1e9, "likelihood", 1, 0, 1).perplexity)
+
+
+def test_a_long_text_says_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_gpt2(tmp_path, byte_tokenizer())
+    monkeypatch.setattr(likelihood, "_EVERY", 0.0)
+    with caplog.at_level("INFO", "pretune"):
+        score(load_model(tmp_path).eval(), byte_tokenizer(), ["the cat ate a hat. " * 200], budget=256)
+    said = [record.getMessage() for record in caplog.records if "tokens scored" in record.getMessage()]
+    assert len(said) > 3
+    assert re.fullmatch(r"[\d,]+ of [\d,]+ tokens scored, \d+:\d\d left", said[0])

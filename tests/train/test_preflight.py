@@ -199,3 +199,16 @@ def test_what_batches_draw_is_no_standstill() -> None:
         noise = 1 + 0.03 * np.random.default_rng(seed).standard_normal(450)
         assert watch([6.0 * 0.7 ** (n / 450) * noise[n] for n in range(450)]) == []
         assert len(watch([6.0 * noise[n] for n in range(450)])) == 1
+
+
+def test_as_many_labels_as_rows(tmp_path: Path) -> None:
+    make_tokenizer(tmp_path / "tokenizer")
+    data = {
+        "train": rows(tmp_path / "train.csv", [(f"w{n}", f"id{n}") for n in range(20)]),
+        "tokenizer": str(tmp_path / "tokenizer"),
+    }
+    tree = {"task": "classification", "model": {"size": "tiny"}, "data": data, "output": str(tmp_path / "run")}
+    run_recipe = validate(Recipe, tree, "recipe")
+    notes = "\n".join(preflight(run_recipe, assemble(run_recipe), CPU))
+    assert "each of the 20 training examples has a label of its own" in notes
+    assert "fewer than 5 examples" not in notes

@@ -25,7 +25,7 @@ from typing import IO, Any, Self
 import numpy as np
 import tokenizers
 
-from pretune.errors import DataError, PretuneError
+from pretune.errors import DataError, PretuneError, TemporaryError
 from pretune.text.encode.encoder import DocumentEncoder, EncodedDocuments
 from pretune.text.encode.sentences import sentence_starts
 from pretune.text.tokenizer.segmenter import WordFinder
@@ -143,7 +143,8 @@ def _death(process: subprocess.Popen[bytes], message: Message | None = None) -> 
         process.kill()
         code = process.wait()
     why = "killed, perhaps for want of memory" if code == -signal.SIGKILL else f"exit code {code}"
-    return PretuneError(f"a worker process ended ({why}); start again, with fewer processes if memory is short")
+    error = TemporaryError if code == -signal.SIGKILL else PretuneError
+    return error(f"a worker process ended ({why}); start again, with fewer processes if memory is short")
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:

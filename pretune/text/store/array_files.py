@@ -98,6 +98,26 @@ def map_file(folder: Path, file: StoredFile, scattered: bool = False) -> NDArray
         return np.frombuffer(mapped, dtype, file.items, raw.tell())
 
 
+def check_mapped(array: NDArray[Any], path: Path) -> None:
+    """Refuses a mapped file that somebody has truncated meanwhile: to read behind its end would kill the process.
+
+    Args:
+        array: as `map_file` gave it.
+        path: of the file, for the message.
+
+    Raises:
+        DataError: the file is shorter than when it was mapped.
+    """
+    base = array.base
+    while isinstance(base, memoryview):
+        base = base.obj
+    if isinstance(base, mmap.mmap) and base.size() < len(base):
+        raise DataError(
+            f"{path}: was truncated while it was read: {base.size():,} of {len(base):,} bytes are left; another "
+            "program writes to the store; prepare it again, and go on with the same command"
+        )
+
+
 def check_size(folder: Path, file: StoredFile) -> None:
     """Refuse a file whose size is not what the manifest states.
 

@@ -38,7 +38,7 @@ from pretune.text.store.store import TokenStore
 from pretune.text.store.writer import SplitWriter
 from pretune.text.tokenizer.segmenter import WordFinder
 from pretune.text.tokenizer.tokenizer import Tokenizer
-from pretune.text.tokenizer.unknown import SAMPLE
+from pretune.text.tokenizer.unknown import SAMPLE, UnknownTokens
 
 BATCH_BYTES = 1 << 20
 BATCH_DOCUMENTS = 4096
@@ -309,18 +309,17 @@ def _windows(documents: Iterable[Document], corpus: Any) -> Iterator[list[tuple[
 
 def sample_unknown(
     paths: Sequence[Path | str] | Path | str, tokenizer: Tokenizer, config: PrepareConfig, documents: int = 2000
-) -> list[str]:
-    """Texts that the tokenizer does not know, from the first documents of a corpus.
+) -> UnknownTokens:
+    """What the tokenizer does not know of the first documents of a corpus: samples, and words that are too long for it.
 
     Args:
         documents: how many are looked at.
     """
     counter = tokenizer.new_counter()
     for document in islice(read_corpus(paths, config.corpus), documents):
-        counter.add([document.text], tokenizer.encode_batch([document.text]), tokenizer.encode_offsets)
-        if len(counter.sample) == SAMPLE:
-            break
-    return counter.sample
+        if len(counter.sample) < SAMPLE or counter.may_have_long_words(document.text):
+            counter.add([document.text], tokenizer.encode_batch([document.text]), tokenizer.encode_offsets)
+    return counter
 
 
 def _cores() -> int:

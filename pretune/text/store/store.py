@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from pretune.disk import sha256
 from pretune.errors import DataError, MissingInputError
-from pretune.text.store.array_files import StoredFile, check_size, map_file
+from pretune.text.store.array_files import StoredFile, check_mapped, check_size, map_file
 from pretune.text.store.index import FOLDER, Index, Parts, computed, drop_damaged, kept
 from pretune.text.store.manifest import MANIFEST, Manifest, SplitManifest, parse_manifest
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -126,6 +126,8 @@ class TokenSplit:
     def _read_runs(
         self, start: NDArray[np.int64], stop: NDArray[np.int64], sizes: NDArray[np.int64]
     ) -> NDArray[np.int64]:
+        for shard, file in zip(self._shards, self.manifest.shards, strict=True):
+            check_mapped(shard, self._folder / file.file)
         size = int(sizes[0])
         if size and len(self._shards) == 1 and (sizes == size).all():
             return _equal_runs(self._shards[0], start, size)
@@ -148,6 +150,8 @@ class TokenSplit:
             DataError: the store has no words.
         """
         words = self._word_starts
+        if self.manifest.word_file is not None:
+            check_mapped(words, self._folder / self.manifest.word_file.file)
         runs = [words[a:b] for a, b in zip(start.tolist(), stop.tolist(), strict=True)]
         return np.concatenate([np.zeros(0, np.bool_), *runs])
 

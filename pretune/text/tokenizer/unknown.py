@@ -62,8 +62,7 @@ class UnknownTokens:
 
     def _look_at(self, text: str, offsets: Offsets) -> None:
         """Looks for long words, and takes samples, in a text with unknown tokens."""
-        has_run = self._run is not None and self._run.search(text) is not None
-        if not has_run and len(self.sample) >= SAMPLE:
+        if not self.may_have_long_words(text) and len(self.sample) >= SAMPLE:
             return
         ids, spans = offsets(text)
         unknown = spans[ids == self._unk]
@@ -74,6 +73,22 @@ class UnknownTokens:
             piece = text[start:end] if end - start <= _SHOWN else text[start : start + _SHOWN] + "..."
             if piece and piece not in self.sample and len(self.sample) < SAMPLE:
                 self.sample.append(piece)
+
+    def may_have_long_words(self, text: str) -> bool:
+        """Whether a text has a run that is long enough for a word which is too long for the tokenizer."""
+        return self._run is not None and self._run.search(text) is not None
+
+    def describe_sample(self, documents: str) -> str:
+        """What unknown tokens stand for, as the end of a sentence; nothing where that was not found.
+
+        Args:
+            documents: those that were looked at, such as "the first 2,000 documents".
+        """
+        listed = f", such as {', '.join(map(repr, self.sample))}" if self.sample else ""
+        if not self.long_words:
+            return listed
+        words = "1 word" if self.long_words == 1 else f"{self.long_words:,} words"
+        return f"{listed}; {words} of more than {self._max_word} characters in {documents}, one unknown token each"
 
     def summary(self, of: str = "tokens") -> str | None:
         """Describes in a sentence what was unknown; None where nothing was.

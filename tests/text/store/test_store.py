@@ -220,3 +220,14 @@ def test_an_id_beyond_the_vocabulary_is_damage(store: TokenStore) -> None:
     assert len(split.read(6, 900)) == 894
     with pytest.raises(DataError, match="token id 65535 is beyond the vocabulary"):
         split.read(0, 10)
+
+
+def test_a_shard_that_is_truncated_while_it_is_read(store: TokenStore) -> None:
+    """To touch a page behind the end of a mapped file killed the process by SIGBUS."""
+    split = store.split("train")
+    assert len(split.read(0, 3000)) == 3000
+    name = split.manifest.shards[1].file
+    with (store.path / name).open("r+b") as file:
+        file.truncate(100)
+    with pytest.raises(DataError, match=f"{name}: was truncated while it was read: 100 of"):
+        split.read(0, 3000)

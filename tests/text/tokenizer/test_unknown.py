@@ -128,3 +128,14 @@ def test_training_says_it_and_compares_texts(tmp_path: Path, capsys: pytest.Capt
     assert "tokens of the validation texts" in output
     assert "more than once" not in output
     assert "training data too" not in output
+
+
+def test_prepare_counts_words_that_are_too_long(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    word_tokenizer().save(tmp_path / "tokenizer")
+    texts = ["the cat", *CHINESE, f"the {'a' * 101} and {'b' * 100}", "c" * 5000]
+    (tmp_path / "text.txt").write_text("\n\n".join(texts), encoding="utf-8")
+    words = ("prepare", tmp_path / "text.txt", "--tokenizer", tmp_path / "tokenizer", "--output", tmp_path / "store")
+    assert main([*map(str, words), "--validation", "0", "--no-allocator"]) == 0
+    assert "; 2 words of more than 100 characters in the first 2,000 documents, one unknown token each" in (
+        capsys.readouterr().err
+    )
