@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pretune import errors
 from pretune.errors import PretuneError, UsageError, first_line
 from pretune.runtime.parallel import ParallelConfig
+from pretune.runtime.watchdog import Progress, Watchdog
 
 T = TypeVar("T")
 _LOST = ("gloo", "Connection closed", "Connection reset", "NCCL")
@@ -35,11 +36,13 @@ class Distributed:
         rank: number of this process, 0 writes the files.
         size: number of processes.
         local: number of this process on its machine, which is that of its GPU.
+        progress: how far it is, for the watchdog.
     """
 
     rank: int = 0
     size: int = 1
     local: int = 0
+    progress: Progress = field(default_factory=Progress, compare=False, repr=False)
     _replicas: list[DistributedDataParallel] = field(default_factory=list, compare=False, repr=False)
 
     @property
@@ -62,6 +65,7 @@ class Distributed:
         """Each value summed over the ranks, in fp64, so integers below 2^53 stay exact."""
         if self.size == 1:
             return list(values)
+        self.progress.mark("a sum over all ranks")
         total = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(total)
         return [float(value) for value in total.tolist()]
@@ -70,6 +74,7 @@ class Distributed:
         """Rank 0's value, which must be plain JSON, on every rank."""
         if self.size == 1:
             return value
+        self.progress.mark("a broadcast of rank 0")
         text = json.dumps(value).encode() if self.is_main else b""
         size = torch.tensor([len(text)])
         dist.broadcast(size, 0)
@@ -82,6 +87,7 @@ class Distributed:
         """Every rank's value, which must be plain JSON, in the order of the ranks, on every rank."""
         if self.size == 1:
             return [value]
+        self.progress.mark("a gathering of all ranks")
         text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
         dist.all_gather(sizes, torch.tensor([len(text)]))
@@ -119,10 +125,13 @@ class Distributed:
         problem: list[str] | None = None
         failure: PretuneError | None = None
         if self.is_main:
+            before = self.progress.in_step
+            self.progress.mark("what rank 0 does alone", in_step=False)
             try:
                 result = action()
             except PretuneError as error:
                 problem, failure = [type(error).__name__, str(error)], error
+            self.progress.in_step = before
         problem = self.broadcast(problem)
         if failure is not None:
             raise failure
@@ -171,14 +180,33 @@ def join_ranks(device: str = "auto") -> Iterator[Distributed]:
         torch.cuda.set_device(_local())
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     distributed = Distributed(dist.get_rank(), dist.get_world_size(), _local())
+    watchdog = _watch(distributed)
+    reason: str | None = None
     try:
         yield distributed
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or any(word in str(error) for word in _LOST):
-            raise PretuneError(f"another rank ended or cannot be reached: {_first_sentence(error)}") from error
+            why = "; ".join(watchdog.reasons()) or _first_sentence(error)
+            raise PretuneError(f"another rank ended or cannot be reached: {why}") from error
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise
+    except BaseException as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise
     finally:
+        watchdog.close(reason)
         distributed.shutdown()
+
+
+def _watch(distributed: Distributed) -> Watchdog:
+    """Watches the other ranks through a client of its own to the store of the process group."""
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    client = dist.TCPStore(  # type: ignore[attr-defined]
+        address, port, is_master=False, wait_for_workers=False, timeout=timedelta(minutes=5)
+    )
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"pretune/{attempt}", client)  # type: ignore[attr-defined]
+    return Watchdog(store, distributed.rank, distributed.size, distributed.progress)
 
 
 def _rebuilt(problem: list[str]) -> PretuneError:

@@ -139,6 +139,7 @@ class _Trainer:
 
     def close(self) -> None:
         """Stop the thread, close the files."""
+        self.distributed.progress.in_step = False
         if self.prefetcher is not None:
             self.prefetcher.close()
         self.logger.close()

@@ -163,17 +163,19 @@ class TrainStep:
             fraction: how much of the run is done after this step, from 0 to 1.
             accept: called with what a finite step gave, alike on all ranks.
         """
-        counts = dict(counts)
+        counts, progress = dict(counts), self.distributed.progress
         batches, shared = self._gather_across_step(step, batches)
         accumulator = TermAccumulator()
         last = len(batches) - 1
         for number, batch in enumerate(batches):
             seed(self.device, self.draw.at("dropout", step, number, self.distributed.rank).key)
             with nullcontext() if number == last else no_sync(self.root):
+                progress.mark(f"step {step + 1}, forward of micro-batch {number + 1}", in_step=True)
                 terms = self._forward(self.root, batch, with_method=number == last)
                 for term in terms:  # the tuning method's, which are the same on every rank
                     counts.setdefault(term.name, term.count * self.distributed.size)
                 loss = [term.sum * (term.weight * self.distributed.size / max(counts[term.name], 1)) for term in terms]
+                progress.mark(f"step {step + 1}, backward of micro-batch {number + 1}")
                 torch.stack(loss).sum().backward()  # type: ignore[no-untyped-call]
             accumulator.add(terms)
         result = accumulator.read(sorted(counts), self.distributed, gradient_norm(self.optimizer))

@@ -38,6 +38,7 @@ def test_when_one_rank_dies_the_other_ends(ranks, fault, code):
     codes, messages = ranks[1][fault]
     assert codes == [70, code], messages
     assert "another rank ended" in messages[0]
+    assert {"raise": "rank 1: ValueError: this rank is broken", "kill": "rank 1 (process"}[fault] in messages[0]
 
 
 def test_a_signal_to_one_rank_stops_all_in_the_same_step(ranks):
