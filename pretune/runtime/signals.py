@@ -57,7 +57,7 @@ class _Termination:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if time.monotonic() - self._at >= _UNWINDING:
             self._at = time.monotonic()
-            raise Terminated(number)
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
 
 
 def caught() -> list[signal.Signals]:
@@ -82,9 +82,11 @@ def stop_on_signal() -> Iterator[StopRequest]:
 
 @contextmanager
 def terminate_on_signal() -> Iterator[None]:
-    """Let signals other than SIGINT, which is Python's own, raise `Terminated` until the block ends."""
+    """Let signals raise `Terminated`, SIGINT `KeyboardInterrupt` as ever, until the block ends."""
     termination = _Termination()
-    before = {number: signal.signal(number, termination) for number in caught() if number != signal.SIGINT}
+    python = signal.getsignal(signal.SIGINT) == signal.default_int_handler  # else a shell's background job ignores it
+    numbers = [number for number in caught() if number != signal.SIGINT or python]
+    before = {number: signal.signal(number, termination) for number in numbers}
     try:
         yield
     finally:
