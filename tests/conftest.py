@@ -35,6 +35,12 @@ def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
         yield server
 
 
+@pytest.fixture
+def unsealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders are read as those of others, without digests: for tests that save one and change it to be another's."""
+    monkeypatch.setattr("pretune.seals.read_seal", lambda folder: {})
+
+
 @pytest.fixture(autouse=True)
 def own_voice() -> None:
     """Verbs set how the library speaks for their own process: each test begins as if none had run, nor any fixture."""

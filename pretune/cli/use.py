@@ -29,6 +29,7 @@ from pretune.cli.language import fill, generate, score
 from pretune.cli.loading import OfStep, load_model, unknown_said_once, written
 from pretune.cli.outputs import check_output, open_rows, suffix_of
 from pretune.cli.session import DEFAULT, Common
+from pretune.cli.verify import verify
 from pretune.disk import new_file
 from pretune.errors import UsageError
 
@@ -44,7 +45,7 @@ Truncate = Literal["head", "tail", "head+tail", "error"]
 def register(app: App) -> None:
     """Adds these verbs to the command line."""
     group = Group("Use", sort_key=3)
-    verbs: Sequence[Callable[..., None]] = (evaluate, predict, fill, generate, score, embed, export)
+    verbs: Sequence[Callable[..., None]] = (evaluate, predict, fill, generate, score, embed, export, verify)
     for position, verb in enumerate(verbs):
         app.command(verb, group=group, sort_key=position)
 

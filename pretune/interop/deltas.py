@@ -33,6 +33,7 @@ from pretune.models.text_vectors import TextVectors
 from pretune.new_folder import NewFolder
 from pretune.nn.heads import SINGLE_LABEL, ProblemType
 from pretune.nn.vectors import PoolingMode
+from pretune.seals import check, checked, write_seal
 from pretune.tune.method import TuningMethod, find_method
 
 RECORD = "delta.json"
@@ -116,6 +117,7 @@ def save_delta(model: LanguageModel, directory: Path, method: TuningMethod, base
     with storage_errors(directory, "save the deltas"), NewFolder(directory, "merge") as folder:
         write_safetensors(folder.path / TENSORS, {**learned(model), **model.extra_weights})
         write_json(folder.path / RECORD, record.model_dump(mode="json"))
+        write_seal(folder.path, directory)
         folder.publish(last=RECORD)
 
 
@@ -159,7 +161,8 @@ def load_delta(
         model.vectors = TextVectors.pooled(record.pooling)
     method = find_method(resolve(record.method, "tune", folder, "method"), record.method.config)
     model = method.apply(model)
-    tensors = _read_tensors(folder / TENSORS)
+    with checked(folder, [TENSORS]):
+        tensors = _read_tensors(folder / TENSORS)
     model.extra_weights = {name: tensors.pop(name) for name in [*tensors] if name.startswith(OBJECTIVE)}
     fill(model, tensors, folder)
     return model
@@ -175,6 +178,7 @@ def read_record(folder: Path) -> DeltaRecord:
     path = folder / RECORD
     if not path.is_file():
         raise MissingInputError(f"{folder}: no deltas here (no {RECORD})")
+    check(folder, [RECORD])
     tree = read_json(path)
     if isinstance(tree.get("version"), int) and tree["version"] > VERSION:
         raise DataError(f"{path}: saved by a newer pretune (version {tree['version']}); update pretune")

@@ -22,6 +22,7 @@ from pretune.interop.file_fields import GENERATION, check_files
 from pretune.interop.gguf import GgufWeights
 from pretune.interop.model_tokenizer import fit_tokenizer, move_positions
 from pretune.interop.recorded_heads import HeadMakers, recorded_heads
+from pretune.interop.sealed_model import check_config, checks_model
 from pretune.interop.sentence_transformers import read_vectors, stale_modules, write_vectors
 from pretune.interop.weight_check import (
     check_copies,
@@ -42,6 +43,7 @@ from pretune.models.weight_map import Weight
 from pretune.new_folder import NewFolder
 from pretune.nn.heads import SequenceHead
 from pretune.nn.vectors import PoolingMode
+from pretune.seals import write_seal
 from pretune.text.tokenizer.folder import transformer_folder
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -49,6 +51,7 @@ Sources = Mapping[str, tuple[str, Weight]]
 """For each of our weights its name in the files, and how it is read."""
 
 
+@checks_model
 def load_model(
     path: Path | str,
     *,
@@ -116,6 +119,7 @@ def read_body(path: Path | str, overrides: Mapping[str, Any]) -> LanguageModel:
     Raises:
         MissingInputError, DataError, UsageError: as `load_model`.
     """
+    check_config(Path(path))
     _, description = _open(Path(path), overrides)
     model = construct(description.family, description.config)
     model.loaded = Loaded()
@@ -313,8 +317,8 @@ def save_model(
 def model_folder(directory: Path) -> Iterator[Path]:
     """Gives an empty folder whose files take their place in `directory` when the block ends without an error.
 
-    Files of the same name are replaced, `config.json` last, and weights that the new ones make obsolete are removed;
-    other files stay.
+    Files of the same name are replaced, `config.json` last, and weights that the new ones make
+    obsolete are removed; other files stay.
 
     Raises:
         StorageError: the disk is full or fails.
@@ -327,6 +331,7 @@ def model_folder(directory: Path) -> Iterator[Path]:
         def obsolete(names: Sequence[str]) -> list[Path]:
             return [*stale(directory, names), *stale_modules(directory, names)]
 
+        write_seal(folder.path, directory, obsolete)
         folder.publish(last="config.json", obsolete=obsolete)
 
 
@@ -370,6 +375,7 @@ def write_model(
     if vectors is not None:
         max_length = model.context({} if tokenizer is None else tokenizer.settings)
         write_vectors(folder, vectors, model.width, max_length)
+    write_seal(folder)
 
 
 def check_vocabulary(model: LanguageModel, tokenizer: Tokenizer | None) -> None:

@@ -17,6 +17,7 @@ from pretune.disk import sha256
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.find import suggest, variants
 from pretune.interop.safety import read_json
+from pretune.interop.sealed_model import check_config
 from pretune.models.metadata import ROLE, VERSION, HeadSource, Metadata, TaskRecord, VariantRecord, source_file
 from pretune.text.tokenizer.folder import transformer_folder
 
@@ -36,6 +37,7 @@ def read_metadata(folder: Path) -> Metadata:
         MissingInputError: no `config.json`.
         DataError: a damaged or hostile field, or one that a newer version of pretune wrote.
     """
+    check_config(folder)
     path = transformer_folder(folder) / "config.json"
     return parse(path, read_json(path))
 

@@ -32,6 +32,7 @@ from pretune.interop.run_names import (
 )
 from pretune.models.model import LanguageModel
 from pretune.nn.vocabulary import SubsetEmbedding, Vocabulary
+from pretune.seals import read_facts
 from pretune.tune.method import find_method
 
 Step = Literal["best", "last"] | int
@@ -137,10 +138,10 @@ def describe_run(path: Path) -> list[str]:
     if not (path / RECIPE).is_file() or not facts.is_file():
         return []
     try:
-        tree = json.loads(facts.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        return []
-    before = tree.get("finished_before") if isinstance(tree, dict) and "finished" not in tree else None
+        tree = read_facts(facts)
+    except DataError as error:
+        return [str(error)]
+    before = None if "finished" in tree else tree.get("finished_before")
     if not isinstance(before, dict):
         return []
     newest = max(checkpoint_steps(path), default=0)
@@ -181,7 +182,7 @@ def fill_from_checkpoint(model: LanguageModel, checkpoint: StepOfRun) -> Languag
 
 def _objectives_own(checkpoint: StepOfRun, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What the objectives learned beside the model, by its name in a model's files."""
-    names = _facts(checkpoint.run).get("own_weights", {})
+    names = read_facts(checkpoint.run / FACTS).get("own_weights", {})
     return {ours: tensors[name] for ours, name in names.items() if name in tensors}
 
 
@@ -191,14 +192,6 @@ def _merged(model: LanguageModel, checkpoint: StepOfRun) -> LanguageModel:
     record = read_record(checkpoint.initial).method
     method = find_method(resolve(record, "tune", checkpoint.run, "method"), record.config)
     return method.merge(model)
-
-
-def _facts(run: Path) -> dict[str, Any]:
-    try:
-        tree = json.loads((run / FACTS).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise DataError(f"{run / FACTS}: not JSON any more; restore it, or leave --step out") from None
-    return tree if isinstance(tree, dict) else {}
 
 
 def _state(checkpoint: StepOfRun) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pretune.disk import replace_file
 from pretune.report.charts import Curve, Level, Style, draw
 from pretune.report.html import card, clock, is_number, score, short, table, text, words
 from pretune.report.run_files import RunFiles, read_run
+from pretune.seals import changing
 
 PAGE = "report.html"
 
@@ -33,7 +34,8 @@ def write_report(run_dir: Path) -> Path:
     """
     page = run_dir / PAGE
     content = render(read_run(run_dir))
-    replace_file(page, content.encode())
+    with changing(run_dir, [PAGE]):
+        replace_file(page, content.encode())
     return page
 
 

@@ -14,6 +14,7 @@ from pretune.config import flatten
 from pretune.errors import DataError, MissingInputError
 from pretune.report.charts import Values
 from pretune.report.html import is_number
+from pretune.seals import check, check_text, read_facts
 
 _ENTROPY = "unigram_entropy"
 
@@ -142,12 +143,15 @@ def read_run(path: Path) -> RunFiles:
     if not metrics.is_file():
         raise MissingInputError(f"{path}: no metrics.jsonl here; name the directory of a run (its recipe's `output`)")
     recipe = path / "recipe.toml"
+    check(path, ["metrics.jsonl", "samples.json", "tokenizer_config.json"])
+    if recipe.is_file():
+        check_text(recipe)
     return RunFiles(
         path,
         _read_lines(metrics),
         recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
-        _read_json(path / "data_stats.json", {}),
-        _read_json(path / "run.json", {}),
+        _read_facts(path / "data_stats.json"),
+        _read_facts(path / "run.json"),
         _read_json(path / "samples.json", []),
         _mask_token(_read_json(path / "tokenizer_config.json", {})),
     )
@@ -173,6 +177,10 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict):
             rows.append(row)
     return rows
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    return read_facts(path) if path.is_file() else {}
 
 
 def _read_json(path: Path, default: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 from pretune.disk import replace_file
 from pretune.draw import Draw
 from pretune.interop.run_names import FACTS
+from pretune.seals import changing, read_facts
 from pretune.text.readers.labelled import Data, read_labelled
 from pretune.text.store.store import TokenSplit, TokenStore
 
@@ -38,9 +39,10 @@ def write_samples(run: Path, model: Model, recipe: Recipe, data: Data | None = N
     Args:
         data: labelled data in memory, where the recipe names no file.
     """
-    facts = json.loads((run / FACTS).read_text(encoding="utf-8"))
+    facts = read_facts(run / FACTS)
     samples = draw_samples(model, recipe, set(facts.get("abilities", {}).values()), data)
-    replace_file(run / FILE, json.dumps(samples, ensure_ascii=False, indent=2).encode())
+    with changing(run, [FILE]):
+        replace_file(run / FILE, json.dumps(samples, ensure_ascii=False, indent=2).encode())
 
 
 def draw_samples(model: Model, recipe: Recipe, abilities: Collection[str], data: Data | None = None) -> list[Sample]:

@@ -11,7 +11,6 @@ config.json, model.safetensors, tokenizer.json ...   the finished model
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
@@ -28,8 +27,9 @@ from pretune.config import load, to_toml
 from pretune.disk import make_folders, remove_empty, replace_file, storage_errors
 from pretune.errors import CannotCreateError, DataError, UsageError
 from pretune.find import source_digests
-from pretune.interop.run_names import FACTS, RECIPE
+from pretune.interop.run_names import FACTS, GROWING, RECIPE
 from pretune.new_folder import contents, sweep, try_saving
+from pretune.seals import SEAL, check_text, read_facts, seal_files, sealed_bytes, sealed_json, unseal_files
 from pretune.train.budget import Spent
 from pretune.train.checkpoint.store import CheckpointStore
 from pretune.train.ownership import LOCK, Ownership
@@ -152,7 +152,7 @@ class RunDirectory:
         """
         if not self.begun:
             return recipe
-        began = load(Recipe, self.path / RECIPE)
+        began = self._recorded_recipe()
         kept: dict[str, Any] = {}
         if recipe.precision == "auto":
             kept["precision"] = began.precision
@@ -204,7 +204,7 @@ class RunDirectory:
         code = source_digests(own_names(recipe))
         changes: list[str] = []
         if self.begun:
-            changes = compare(plain(load(Recipe, self.path / RECIPE)), plain(recipe))
+            changes = compare(plain(self._recorded_recipe()), plain(recipe))
             if known:
                 _same_data(known.get("data", {}), facts.get("data", {}))
                 changes += _changed_code(known.get("code", {}), code)
@@ -219,7 +219,8 @@ class RunDirectory:
         if not self.has_finished and (finished := known.pop("finished", None)):
             known["finished_before"] = finished  # the model that is there until this run ends
         text = _comments(history) + to_toml(recipe)
-        self._replace(RECIPE, text.encode())  # first: it makes the directory a run
+        unseal_files(self.path, GROWING)
+        self._replace(RECIPE, sealed_bytes(text.encode()))  # first: it makes the directory a run
         self.begun = True
         self.write(
             FACTS,
@@ -230,16 +231,22 @@ class RunDirectory:
     def facts(self) -> dict[str, Any]:
         """What `run.json` says; nothing before the run began."""
         try:
-            facts = json.loads((self.path / FACTS).read_text(encoding="utf-8"))
+            return read_facts(self.path / FACTS)
         except FileNotFoundError:
             return {}
-        except (ValueError, RecursionError):
-            raise DataError(f"{self.path / FACTS}: not JSON any more; restore it, or give another --output") from None
-        return facts if isinstance(facts, dict) else {}
+
+    def _recorded_recipe(self) -> Recipe:
+        """The recipe that the run recorded.
+
+        Raises:
+            DataError: it was changed since.
+        """
+        check_text(self.path / RECIPE)
+        return load(Recipe, self.path / RECIPE)
 
     def write(self, name: str, tree: Mapping[str, Any]) -> None:
         """Write a JSON file in one move."""
-        self._replace(name, (json.dumps(tree, indent=2, default=str) + "\n").encode())
+        self._replace(name, sealed_json(tree))
 
     def _replace(self, name: str, content: bytes) -> None:
         replace_file(self.path / name, content)
@@ -249,6 +256,8 @@ class RunDirectory:
         """Write how the run ended."""
         self.write(DATA_STATS, data_stats)
         self.write(FACTS, {**self.facts(), "finished": dict(facts)})
+        if (self.path / SEAL).is_file():
+            seal_files(self.path, GROWING)
 
 
 def _sweep(path: Path) -> None:

@@ -17,6 +17,8 @@ from pretune.models import build
 from pretune.models.text_vectors import TextVectors
 from pretune.tune.method import find_method
 
+pytestmark = pytest.mark.usefixtures("unsealed")
+
 LORA = str(Path(__file__).parents[1] / "outside" / "lora.py")
 SHAPE = {
     "num_hidden_layers": 1,

@@ -20,6 +20,8 @@ from pretune.interop.huggingface import load_model, save_model
 from pretune.interop.weight_names import export_weights
 from pretune.models import build
 
+pytestmark = pytest.mark.usefixtures("unsealed")
+
 SMALL = {
     "vocab_size": 61,
     "hidden_size": 32,

@@ -18,6 +18,8 @@ from pretune.interop.huggingface import load_model, save_model
 from pretune.interop.safety import read_bin, read_header
 from pretune.models import build
 
+pytestmark = pytest.mark.usefixtures("unsealed")
+
 SMALL = {
     "vocab_size": 61,
     "hidden_size": 32,

@@ -124,6 +124,8 @@ OWN_FAMILY = """
 from pretune.models import bert
 from pretune.models.bert import SIZES, Config
 
+pytestmark = pytest.mark.usefixtures("unsealed")
+
 
 def build(config):
     return bert.build(config)

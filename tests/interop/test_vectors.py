@@ -25,6 +25,8 @@ from pretune.interop.huggingface import save_model
 from pretune.model import Model
 from pretune.text.readers.labelled import LabelledConfig
 
+pytestmark = pytest.mark.usefixtures("unsealed")
+
 WIDTH = 32
 TEXTS = ["the quick brown fox", "a hat", "", "don't you think", "the lazy dog jumps over the cat " * 8]
 Change = Callable[[Path], None]

@@ -16,6 +16,8 @@ from torch import Tensor
 from pretune.errors import DataError
 from pretune.interop.huggingface import load_model, save_model
 
+pytestmark = pytest.mark.usefixtures("unsealed")
+
 Tensors = dict[str, Tensor]
 LLAMA = {
     "vocab_size": 61,

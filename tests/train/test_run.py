@@ -140,6 +140,7 @@ def test_what_is_frozen_has_no_dropout_and_is_not_in_checkpoints(pretrained, tmp
     assert ours.predict(["w0 w9", "w5 w7 w7"]) == theirs.predict(["w0 w9", "w5 w7 w7"])
 
 
+@pytest.mark.usefixtures("unsealed")
 def test_a_frozen_base_that_changed_is_not_gone_on_with(pretrained, tmp_path, store, monkeypatch):
     base = tmp_path / "base"
     shutil.copytree(pretrained, base)

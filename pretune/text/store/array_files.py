@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from pretune.disk import sha256
 from pretune.errors import DataError
 
+_REMEDY = "bring it back from a copy, or prepare the store again"
+
 
 @dataclass(frozen=True)
 class StoredFile:
@@ -132,3 +134,13 @@ def check_size(folder: Path, file: StoredFile) -> None:
     if size != file.bytes:
         how = "truncated" if size < file.bytes else "grown"
         raise DataError(f"{path}: {how}: {size} bytes, the manifest states {file.bytes}; prepare the store again")
+
+
+def problem_of_file(folder: Path, file: StoredFile) -> str | None:
+    """Why a file of a store cannot be used; None if every byte is as the manifest states."""
+    try:
+        check_size(folder, file)
+        same = sha256(folder / file.file) == file.sha256
+    except (DataError, OSError) as error:
+        return str(error).removeprefix(f"{folder / file.file}: ")
+    return None if same else f"content differs from the manifest: it is damaged; {_REMEDY}"

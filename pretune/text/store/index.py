@@ -9,7 +9,6 @@ computes for itself. What is there but damaged, or of another store, is made aga
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -21,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretune.disk import sha256
 from pretune.errors import CannotCreateError, DataError, StorageError
 from pretune.new_folder import NewFolder
-from pretune.text.store.array_files import ArrayWriter, StoredFile, map_file
+from pretune.seals import parse_sealed, sealed_json
+from pretune.text.store.array_files import ArrayWriter, StoredFile, map_file, problem_of_file
 
 FOLDER = "index"
 _FACTS = "index.json"
@@ -57,17 +56,23 @@ def kept(folder: Path, fingerprint: str, parts: Parts) -> Index:
 def drop_damaged(folder: Path) -> None:
     """Remove those of a store whose bytes are not what was written; they are made again when they are wanted."""
     for saved in folder.glob("[!.]*"):  # one that is being written has a dot
-        try:
-            files = json.loads((saved / _FACTS).read_bytes())["arrays"].values()
-            whole = all(sha256(saved / file["file"]) == file["sha256"] for file in files)
-        except _UNUSABLE:
-            whole = False
-        if not whole:
+        if problem_of_index(saved) is not None:
             shutil.rmtree(saved)
 
 
+def problem_of_index(folder: Path) -> str | None:
+    """Why an index cannot be used; None if every byte is what was written."""
+    try:
+        for file in _facts(folder)["arrays"].values():
+            if (reason := problem_of_file(folder, StoredFile(**file))) is not None:
+                return f"{file['file']}: {reason}"
+    except _UNUSABLE as error:
+        return str(error)
+    return None
+
+
 def _read(folder: Path, fingerprint: str) -> Index:
-    facts: dict[str, Any] = json.loads((folder / _FACTS).read_bytes())
+    facts = _facts(folder)
     if facts["fingerprint"] != fingerprint:
         raise DataError(f"{folder}: the index of another store")
     return {name: map_file(folder, StoredFile(**file)) for name, file in facts["arrays"].items()}
@@ -85,4 +90,13 @@ def _write(folder: Path, fingerprint: str, parts: Parts) -> None:
     finally:
         for writer in writers.values():
             writer.abandon()
-    (folder / _FACTS).write_text(json.dumps({"fingerprint": fingerprint, "arrays": files}, indent=1), encoding="utf-8")
+    (folder / _FACTS).write_bytes(sealed_json({"fingerprint": fingerprint, "arrays": files}))
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """What an index says of itself.
+
+    Raises:
+        OSError, DataError: it is not there, or was changed.
+    """
+    return parse_sealed(folder / _FACTS, (folder / _FACTS).read_bytes(), "it is made again")

@@ -21,9 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretune.disk import sha256
 from pretune.errors import DataError, MissingInputError
-from pretune.text.store.array_files import StoredFile, check_mapped, check_size, map_file
+from pretune.text.store.array_files import StoredFile, check_mapped, check_size, map_file, problem_of_file
 from pretune.text.store.index import FOLDER, Index, Parts, computed, drop_damaged, kept
 from pretune.text.store.manifest import MANIFEST, Manifest, SplitManifest, parse_manifest
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -255,12 +254,8 @@ class TokenStore:
             DataError: a file differs; its name is given.
         """
         for file in self._files() if split is None else self.split(split).manifest.files():
-            check_size(self.path, file)
-            if sha256(self.path / file.file) != file.sha256:
-                raise DataError(
-                    f"{self.path / file.file}: content differs from the manifest: it is damaged; bring it back from a "
-                    "copy, or prepare the store again"
-                )
+            if (reason := problem_of_file(self.path, file)) is not None:
+                raise DataError(f"{self.path / file.file}: {reason}")
         drop_damaged(self.path / FOLDER)
 
     def _files(self) -> Iterator[StoredFile]:

@@ -12,6 +12,8 @@ import tokenizers
 from pretune.text.tokenizer.vocabulary import ROLES
 
 Settings = dict[str, Any]
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+"""The files that `write_tokenizer` writes."""
 _GUESSES = {
     "pad": ("[PAD]", "<pad>"),
     "cls": ("[CLS]",),

@@ -17,10 +17,12 @@ import tokenizers
 from tokenizers import AddedToken, processors
 
 from pretune.errors import DataError, MissingInputError, no_such_folder
+from pretune.seals import check
 from pretune.text.tokenizer import sentencepiece
 from pretune.text.tokenizer.added import add_tokens
 from pretune.text.tokenizer.class_table import GENERIC, MARIAN, OTHERS, choose_class
 from pretune.text.tokenizer.classes import CLASSES, ClassRules, Parts, set_begin_end
+from pretune.text.tokenizer.files import TOKENIZER_FILES
 from pretune.text.tokenizer.folder import transformer_folder
 from pretune.text.tokenizer.gguf import read_gguf_tokenizer
 from pretune.text.tokenizer.layout_check import check_layout
@@ -67,6 +69,7 @@ def read_tokenizer(path: Path) -> ReadTokenizer:
         return ReadTokenizer(*read_gguf_tokenizer(path))
     path = transformer_folder(path) if path.is_dir() else path
     folder = path if path.is_dir() else path.parent
+    check(folder, (*TOKENIZER_FILES, "config.json"))
     files = TokenizerFiles.read(folder, layout=path.is_dir() or path.name == _LAYOUT)
     if path.is_file() and path.suffix == ".json" and path.name not in (_LAYOUT, "vocab.json"):
         files.layout = _object(path)

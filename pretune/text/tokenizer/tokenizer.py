@@ -28,7 +28,8 @@ from pretune.disk import storage_errors
 from pretune.errors import DataError
 from pretune.field_table import shown_value
 from pretune.new_folder import NewFolder
-from pretune.text.tokenizer.files import Settings, roles_of, write_tokenizer
+from pretune.seals import seal_files, write_seal
+from pretune.text.tokenizer.files import TOKENIZER_FILES, Settings, roles_of, write_tokenizer
 from pretune.text.tokenizer.join import clean_up, cleans_up, join_han, splits_han
 from pretune.text.tokenizer.layout_check import MAX_IDS
 from pretune.text.tokenizer.library import UNREADABLE, library_errors, without_panic_text
@@ -108,12 +109,14 @@ class Tokenizer(CountsUnknown):
         target = Path(directory)
         with storage_errors(target, "save the tokenizer"), NewFolder(target, "merge") as folder:
             self.write(folder.path)
+            write_seal(folder.path, target)
             folder.publish(last="tokenizer.json")
 
     def write(self, folder: Path) -> None:
         """Write the same files into a folder that is not in its place yet."""
         roles = {role: self.token(i) for role in self._roles if (i := self._roles[role]) is not None}
         write_tokenizer(folder, self.backend, self.settings, roles)
+        seal_files(folder, TOKENIZER_FILES)
 
     def with_templates(self, templates: tuple[Template, Template], settings: Settings) -> Tokenizer:
         """The same tokenizer with other special tokens around a text and around a pair, written in its tokenizer.json.

@@ -25,6 +25,8 @@ from pretune.text.tokenizer.tokenizer import Tokenizer, hidden_tokens
 pytest.importorskip("sentencepiece", reason="the extra 'sentencepiece' is not installed")
 from tests.text.tokenizer.folders import LINES, TEXTS, Folder, Vocabularies, saved
 
+pytestmark = pytest.mark.usefixtures("unsealed")
+
 DATA = Path(os.environ.get("PRETUNE_DATA", Path(__file__).parents[4] / "shared" / "data"))
 ROLES = ("bos", "eos", "pad", "cls", "sep", "mask")
 
