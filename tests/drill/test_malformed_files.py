@@ -64,3 +64,14 @@ def test_malformed_files(zygote: Zygote, valid: Path, tmp_path: Path) -> None:
     wrong, refused = run(zygote, valid, tmp_path, range(1000, 1000 + ALL))
     assert wrong == []
     assert refused > ALL // 4, "the sample says nothing"
+
+
+@pytest.mark.drill
+def test_random_layouts_of_tokenizers(zygote: Zygote, tmp_path: Path) -> None:
+    for first in range(1000, 6000, 1000):  # a process each, as a signal would end it
+        script = tmp_path / f"{first}.py"
+        script.write_text(f"import randomlayouts\nprint(*randomlayouts.run({first}, {first + 1000}), sep='\\n')\n")
+        ended = zygote.run(folder=tmp_path, script=script, timeout=300.0)
+        count, wrong = ended.out.splitlines()
+        assert (ended.code, wrong) == (0, "[]"), ended
+        assert int(count) > 100, "the sample says nothing"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
 
 import tokenizers
 from tokenizers import AddedToken
@@ -92,6 +93,22 @@ def check_ids(backend: tokenizers.Tokenizer, stated: Sequence[StatedToken]) -> N
         raise DataError(
             f"{where}: the tokens {both} have one id, {number}: the vocabulary has a gap; give each its own"
         )
+
+
+def check_normalized(where: Path, backend: tokenizers.Tokenizer) -> None:
+    """Refuses an added token of which normalization leaves nothing: the library would look for it everywhere.
+
+    Raises:
+        DataError: naming the token and the remedy.
+    """
+    if backend.normalizer is None:
+        return
+    for number, token in backend.get_added_tokens_decoder().items():
+        if token.normalized and not backend.normalizer.normalize_str(token.content):
+            raise DataError(
+                f"{where}: the added token {token.content!r} = {number}: normalization leaves nothing of it; set its "
+                "'normalized' to false, or remove the token"
+            )
 
 
 def _without_strangers(

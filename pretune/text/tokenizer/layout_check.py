@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ _MAX_TEXT = 256  # characters that a step puts into texts
 _MAX_GROWTH = 1024
 _MAX_TEMPLATE, _MAX_TEMPLATE_TOKENS = 64, 1024
 _MAX_NUMBER = 1 << 31
+_AROUND = ("TemplateProcessing", "BertProcessing", "RobertaProcessing")
 _PARTS = {
     "normalizer": "normalizers",
     "pre_tokenizer": "pretokenizers",
@@ -73,7 +74,10 @@ def check_layout(where: Path | str, layout: Mapping[str, Any]) -> None:
         _check_model(model)
         _check_added(layout.get("added_tokens"))
         for part, plural in _PARTS.items():
-            growth = math.prod(_check_step(field, step) for field, step in _steps(part, layout.get(part), plural))
+            steps = [*_steps(part, layout.get(part), plural)]
+            if sum(step["type"] in _AROUND for _, step in steps) > 1:
+                raise _BoundError(part, layout[part], "more than one step that sets tokens around a text")
+            growth = math.prod(_check_step(field, step) for field, step in steps)
             if growth > _MAX_GROWTH:
                 raise _BoundError(part, layout[part], f"its replacements make texts up to {growth:,} times longer")
     except _BoundError as error:
@@ -106,11 +110,12 @@ def _check_model(model: Mapping[str, Any]) -> None:
         raise _BoundError(
             "model.vocab", vocab, "expected an object of tokens and ids, or a list of subwords and scores"
         )
-    _check_merges(model.get("merges"), model.get("continuing_subword_prefix"))
     for name in ("unk_token", "continuing_subword_prefix", "end_of_word_suffix", "type"):
         value = model.get(name)
         if value is not None and (not isinstance(value, str) or len(value) > MAX_PIECE):
             raise _BoundError(f"model.{name}", value, f"expected a text of at most {MAX_PIECE} characters")
+    known = vocab if isinstance(vocab, dict) else {}
+    _check_merges(model.get("merges"), model.get("continuing_subword_prefix"), known)
     for name, most in (("max_input_chars_per_word", MAX_WORD), ("unk_id", MAX_IDS - 1)):
         value = model.get(name)
         if value is not None and not _is_count(value, most):
@@ -161,8 +166,8 @@ def _check_lengths(field: str, pieces: Mapping[str, Any] | Sequence[str]) -> Non
         raise _BoundError(field, longest, f"a token of {len(longest):,} characters, more than {MAX_PIECE:,}")
 
 
-def _check_merges(merges: Any, prefix: Any) -> None:
-    """Refuses merges of another form, too many or too long, and such as lack the prefix that the library cuts off."""
+def _check_merges(merges: Any, prefix: Any, vocab: Container[str]) -> None:
+    """Refuses merges of another form, too many, too long, of unknown tokens, or without the prefix that is cut off."""
     if merges is None:
         return
     if not isinstance(merges, list | tuple) or len(merges) > MAX_MERGES:
@@ -172,6 +177,7 @@ def _check_merges(merges: Any, prefix: Any) -> None:
         sides = [*chain.from_iterable(merges)]
         if set(map(type, sides)) == {str}:  # as all files have them, a fifth of the time
             characters, rest = sum(map(len, sides)), ()
+            _check_product(next(((a, b) for a, b in merges if a + b not in vocab), None))
     for merge in rest:
         pair = merge.split(" ") if isinstance(merge, str) else merge
         is_pair = isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(side, str) for side in pair)
@@ -180,10 +186,16 @@ def _check_merges(merges: Any, prefix: Any) -> None:
         if prefix and isinstance(prefix, str) and not pair[1].startswith(prefix):
             raise _BoundError("model.merges", merge, f"the second does not begin with the prefix {shown_value(prefix)}")
         characters += len(pair[0]) + len(pair[1])
+        _check_product(None if pair[0] + pair[1][len(prefix or "") :] in vocab else pair)
     if characters > MAX_MERGED:
         raise _BoundError(
             "model.merges", len(merges), f"merges of {characters:,} characters; {MAX_MERGED:,} are allowed"
         )
+
+
+def _check_product(pair: Sequence[str] | None) -> None:
+    if pair is not None:
+        raise _BoundError("model.merges", pair, "what they make is not in the vocabulary")
 
 
 def _check_added(tokens: Any) -> None:
@@ -233,9 +245,13 @@ def _check_step(field: str, step: Mapping[str, Any]) -> float:
             _check_value(f"{field}.{name}", value)
     if step["type"] == "FixedLength" and step.get("length") == 0:
         raise _BoundError(f"{field}.length", 0, "parts of no length")
+    if step["type"] == "Strip" and step.get("stop"):
+        raise _BoundError(f"{field}.stop", step["stop"], "the library fails on tokens that are nothing else")
     content = step.get("content")
     if step["type"] != "Replace" or not isinstance(content, str):
         return 1.0
+    if not least and field.startswith("normalizer"):
+        raise _BoundError(f"{field}.pattern", step["pattern"], "it may match nothing, which the library cannot replace")
     return max(1.0, len(content) / least) if least else 1.0 + len(content)
 
 
@@ -272,10 +288,6 @@ def _check_value(field: str, value: Any) -> None:
 
 
 def _check_template(field: str, step: Mapping[str, Any]) -> None:
-    for name in ("single", "pair"):
-        parts = step.get(name)
-        if not isinstance(parts, list) or len(parts) > _MAX_TEMPLATE:
-            raise _BoundError(f"{field}.{name}", parts, f"expected a list of at most {_MAX_TEMPLATE} parts")
     tokens = step.get("special_tokens")
     if not isinstance(tokens, dict) or len(tokens) > _MAX_TEMPLATE_TOKENS:
         raise _BoundError(
@@ -285,11 +297,26 @@ def _check_template(field: str, step: Mapping[str, Any]) -> None:
         ids = token.get("ids") if isinstance(token, dict) else None
         if not isinstance(ids, list) or len(ids) > _MAX_TEMPLATE or not all(_is_count(i, MAX_IDS - 1) for i in ids):
             raise _BoundError(f"{field}.special_tokens", {name[:40]: token}, "expected an object with its 'ids'")
+    for name, texts in (("single", ("A",)), ("pair", ("A", "B"))):
+        parts = step.get(name)
+        if not isinstance(parts, list) or len(parts) > _MAX_TEMPLATE:
+            raise _BoundError(f"{field}.{name}", parts, f"expected a list of at most {_MAX_TEMPLATE} parts")
+        for part in parts:
+            _check_part(f"{field}.{name}", part, {"Sequence": texts, "SpecialToken": tokens})
+
+
+def _check_part(field: str, part: Any, known: Mapping[str, Container[str]]) -> None:
+    """Refuses a part of a template that names neither a text nor a token that it defines."""
+    kind, inner = next(iter(part.items())) if isinstance(part, dict) and len(part) == 1 else ("", None)
+    if kind not in known or not isinstance(inner, dict) or not isinstance(inner.get("id"), str):
+        raise _BoundError(field, part, f"expected an object with {' or '.join(known)}, and its 'id' in it")
+    if inner["id"] not in known[kind]:
+        raise _BoundError(field, part, "names a text that is not there, or a token without saying which id it has")
+    if not _is_count(inner.get("type_id"), _MAX_NUMBER):
+        raise _BoundError(field, part, f"expected a 'type_id' of at most {_MAX_NUMBER:,}")
 
 
 def _check_table(field: str, value: Any) -> None:
-    if value is None:
-        return
     try:
         check_charsmap(base64.b64decode(value, validate=True) if isinstance(value, str) else b"")
     except (binascii.Error, ValueError) as error:

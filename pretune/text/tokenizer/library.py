@@ -38,6 +38,13 @@ def library_errors(what: str) -> Iterator[None]:
         raise DataError(f"{what}: {first_line(error)}") from None
 
 
+def _is_of_panic(error: BaseException | None) -> bool:
+    """Whether an error is a panic, or was made of one."""
+    while error is not None and not is_panic(error):
+        error = error.__context__
+    return error is not None
+
+
 @contextmanager
 def without_panic_text() -> Iterator[None]:
     """Drops what is written to standard error in this block if it ends with a panic; else it is written at its end.
@@ -55,7 +62,7 @@ def without_panic_text() -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            is_dropped = is_panic(error)
+            is_dropped = _is_of_panic(error)
             raise
         finally:
             sys.stderr.flush()

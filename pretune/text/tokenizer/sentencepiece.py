@@ -142,7 +142,11 @@ def read_generic(
             if old and old != new and new not in vocab:
                 vocab[new] = vocab.pop(old)
         unknown = trainer.unk_piece
-        with library_errors(f"{path}: added tokens have the ids of pieces that others are merged of"):
+        what = f"{path}: added tokens have the ids of pieces that others are merged of"
+        lost = next((left + right for left, right in pieces.merges if left + right not in vocab), None)
+        if lost is not None:
+            raise DataError(f"{what}: {lost!r} is not in the vocabulary")
+        with library_errors(what):
             model: Any = models.BPE(vocab, pieces.merges, unk_token=unknown, fuse_unk=True, byte_fallback=fallback)
     elif tokens.stated:
         raise DataError(

@@ -32,8 +32,8 @@ def read_templates(layout: Mapping[str, Any]) -> tuple[Template, Template] | Non
     Raises:
         DataError: a template that does not hold its texts once and in order, or names a token that it does not define.
     """
-    processor = layout.get("post_processor") or {"type": ""}
-    for step in reversed(processor.get("processors", [processor])):
+    processor = layout.get("post_processor")
+    for step in reversed([] if processor is None else _flattened(processor)):
         if step["type"] == "TemplateProcessing":
             return _parse_template(step, "single", 1), _parse_template(step, "pair", 2)
         if step["type"] == "BertProcessing":
@@ -42,6 +42,12 @@ def read_templates(layout: Mapping[str, Any]) -> tuple[Template, Template] | Non
             sep = step["sep"][1]
             return bert_templates([step["cls"][1]], [sep], [sep, sep], second=0)
     return None
+
+
+def _flattened(step: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The steps of a post-processor, sequences in sequences too."""
+    inner = step.get("processors")
+    return [step] if inner is None else [each for part in inner for each in _flattened(part)]
 
 
 def split_template(template: Template) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -29,6 +29,7 @@ from pretune.errors import DataError
 from pretune.field_table import shown_value
 from pretune.new_folder import NewFolder
 from pretune.seals import seal_files, write_seal
+from pretune.text.tokenizer.added import check_normalized
 from pretune.text.tokenizer.files import TOKENIZER_FILES, Settings, roles_of, write_tokenizer
 from pretune.text.tokenizer.join import clean_up, cleans_up, join_han, splits_han
 from pretune.text.tokenizer.layout_check import MAX_IDS
@@ -83,6 +84,7 @@ class Tokenizer(CountsUnknown):
         try:
             with library_errors(f"{path}: {UNREADABLE}"), without_panic_text():
                 read = read_tokenizer(Path(path))
+                check_normalized(Path(path), read.backend)
                 tokenizer = cls(read.backend, read.settings)
                 tokenizer.notes += read.notes
                 _ = tokenizer.vocabulary, tokenizer.plain

@@ -86,7 +86,7 @@ BOUNDS = [  # field, within, beyond
     ("normalizer.pattern", step("normalizer", **replace("", "b" * 256)), step("normalizer", **replace("", "b" * 257))),
     ("decoder", steps("decoder", "decoders", [replace("bb")] * 10), steps("decoder", "decoders", [replace("bb")] * 11)),
     ("pre_tokenizer.length", step("pre_tokenizer", type="FixedLength", length=1),
-     step("pre_tokenizer", type="FixedLength", length=0)),
+     step("pre_tokenizer", type="FixedLength", length=1 << 31)),
     ("post_processor.pair", template(64, 1), template(65, 1)),
     ("post_processor.special_tokens", template(3, 64), template(3, 65)),
     ("added_tokens", lambda t: t.update(added_tokens=[token(4, "d" * 1024)]),
@@ -135,10 +135,14 @@ def test_the_number_of_added_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_merge_without_the_prefix_is_refused() -> None:
     tree = layout()
-    tree["model"] = {"type": "BPE", "continuing_subword_prefix": "##", "vocab": {"a": 0, "##b": 1, "ab": 2}}
+    tree["model"] = {
+        "type": "BPE",
+        "continuing_subword_prefix": "##",
+        "vocab": {"a": 0, "##b": 1, "ab": 2, "bcd": 3, "ad": 4},
+    }
     check_layout("file", tree | {"model": tree["model"] | {"merges": [["a", "##b"]]}})
     with pytest.raises(DataError, match="the second does not begin with the prefix"):
-        check_layout("file", tree | {"model": tree["model"] | {"merges": [["a", "b"]]}})
+        check_layout("file", tree | {"model": tree["model"] | {"merges": [["a", "bcd"]]}})
 
 
 def test_scores_are_numbers() -> None:
@@ -170,4 +174,33 @@ def test_files_are_bounded(name: str, tmp_path: Path) -> None:
     with (tmp_path / name).open("wb") as file:
         file.truncate(limit + 1)
     with pytest.raises(DataError, match=rf"{name}: {limit + 1:,} bytes, more than the {limit:,}"):
+        Tokenizer.load(tmp_path)
+
+
+FRAME = {"type": "BertProcessing", "sep": ["a", 1], "cls": ["a", 1]}
+REFUSED: list[tuple[str, Callable[[Layout], object]]] = [  # harmless ones of each kind
+    ("decoder.stop", step("decoder", type="Strip", content=" ", start=1, stop=1)),
+    ("normalizer.pattern", step("normalizer", **replace("b", ""))),
+    ("post_processor", steps("post_processor", "processors", [FRAME, {"type": "Sequence", "processors": [FRAME]}])),
+    ("post_processor.single", lambda tree: (
+        template(3, 1)(tree), tree["post_processor"]["single"][0].update(Sequence={"id": "C", "type_id": 0}))),
+    ("model.merges", model(type="BPE", vocab={"a": 0, "b": 1, "abc": 2}, merges=[["a", "b"]], unk_token=None,
+                           continuing_subword_prefix=None)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "change"), REFUSED)
+def test_what_the_library_fails_on_is_refused(field: str, change: Callable[[Layout], object], tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps(changed(change)))
+    with pytest.raises(DataError, match=rf"tokenizer\.json: field '{field}' = "):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_token_of_which_normalization_leaves_nothing_is_refused(tmp_path: Path) -> None:
+    tree = layout() | {"normalizer": {"type": "StripAccents"}, "added_tokens": [token(4, "\u0301")]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tree))
+    Tokenizer.load(tmp_path)
+    tree["added_tokens"][0]["normalized"] = True
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tree))
+    with pytest.raises(DataError, match="normalization leaves nothing of it; set its 'normalized' to false"):
         Tokenizer.load(tmp_path)

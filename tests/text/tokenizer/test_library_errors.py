@@ -101,8 +101,6 @@ def test_a_panic_while_a_file_is_read(
         ("tokenizer.json", {"normalizer": {"normalizers": []}}),
         ("tokenizer.json", {"normalizer": {"type": "Sequence", "normalizers": None}}),
         ("tokenizer.json", {"normalizer": {"type": "Sequence", "normalizers": [None]}}),
-        ("tokenizer.json", {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "?"}}),
-        ("tokenizer.json", {"normalizer": {"type": "Precompiled", "precompiled_charsmap": 3}}),
         ("tokenizer.json", {"pre_tokenizer": {"type": "Split", "pattern": "a", "behavior": "Isolated"}}),
         ("tokenizer.json", {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated"}}),
         ("tokenizer.json", {"post_processor": {**TEMPLATE, "single": 1}}),

@@ -9,6 +9,7 @@ import pytest
 import sentencepiece
 from folders import TEXTS
 from sentencepiece import sentencepiece_model_pb2
+from test_charsmap import small
 
 from pretune.errors import DataError
 from pretune.text.tokenizer import proto_check
@@ -79,8 +80,8 @@ def test_the_number_of_pieces(raw: bytes, monkeypatch: pytest.MonkeyPatch) -> No
         (lambda proto: setattr(proto.trainer_spec, "bos_id", -7), r"'trainer_spec\.bos_id' = -7"),
         (lambda proto: setattr(proto.trainer_spec, "unk_piece", "u" * (MAX_PIECE + 1)), "unk_piece' has 1,025"),
         (
-            lambda proto: setattr(proto.normalizer_spec, "precompiled_charsmap", b"\0" * 100),
-            "'normalizer_spec.precompiled_charsmap' is no normalization table: 100 bytes that are to begin",
+            lambda proto: setattr(proto.normalizer_spec, "precompiled_charsmap", small(0, b"A" * 257 + b"\0")),
+            "'normalizer_spec.precompiled_charsmap' is no normalization table: a replacement of 257 bytes",
         ),
     ],
 )

@@ -12,7 +12,7 @@ import transformers
 from tokenizers import models, pre_tokenizers, processors
 
 from pretune.errors import DataError
-from pretune.text.tokenizer.template import read_templates
+from pretune.text.tokenizer.template import bert_templates, read_templates
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 TOKENS = ["<pad>", "<s>", "</s>", "<cls>", "<sep>", "<unk>", "a", "b", "c"]
@@ -96,3 +96,9 @@ def test_templates_that_make_no_sense() -> None:
     with pytest.raises(DataError, match="names '<x>' without saying which id"):
         read_templates({"post_processor": {**step, "single": [text, unknown], "pair": [text]}})
     assert read_templates({"post_processor": None}) is None
+
+
+def test_a_sequence_within_a_sequence_is_read(tmp_path: Path) -> None:
+    frame = {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}
+    inner = {"type": "Sequence", "processors": [frame]}
+    assert read_templates({"post_processor": {"type": "Sequence", "processors": [inner]}}) == bert_templates([2], [3])
