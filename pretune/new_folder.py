@@ -137,6 +137,19 @@ def contents(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.name != "lost+found"]
 
 
+def refuse_cut_off(folder: Path) -> None:
+    """Refuses to read a folder whose main file is missing, because its writer was killed.
+
+    Raises:
+        DataError: with the remedy; nothing is refused where no writer left anything.
+    """
+    if (folder / _INSIDE / _PLAN).exists():
+        raise DataError(
+            f"{folder}: the command that wrote it was killed while it put its files in place; start the same command "
+            "again, which does the rest"
+        )
+
+
 def settle(target: Path) -> None:
     """Finishes or clears away what killed writers of a folder left; what a living one is writing stays.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from cyclopts import App, Group, Parameter
 
+from pretune.cli.outputs import check_output
 from pretune.cli.session import DEFAULT, Args, Common, Session
 from pretune.disk import storage_errors
 from pretune.errors import CannotCreateError, UsageError
@@ -60,6 +61,7 @@ def pydocs(
         exclude: packages, modules or dotted names to leave out with everything below them, such as torch.nn.
         minimum: minimal number of characters of a docstring.
     """
+    check_output(output)
     session.say(f"collecting the documentation of this Python's packages -> {output}")
     from pretune.demo.pydocs import MINIMUM, PACKAGES, write_pydocs
 

@@ -14,6 +14,7 @@ from pretune.interop.huggingface import load_model
 from pretune.interop.metadata import read_metadata, resolve
 from pretune.interop.run_folder import Step, StepOfRun, choose_step, describe_run, fill_from_checkpoint
 from pretune.models.model import LanguageModel, get_family
+from pretune.new_folder import refuse_cut_off
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 
@@ -45,6 +46,8 @@ def find_source(path: Path, step: Step | None = None) -> Source:
     """
     checkpoint = choose_step(path, step)
     if checkpoint is None:
+        if not (path / "config.json").exists() and not is_delta(path):
+            refuse_cut_off(path)
         return Source(path, notes=tuple(describe_run(path)))
     return Source(checkpoint.run, checkpoint, (f"weights of step {checkpoint.step} of {checkpoint.run}",))
 

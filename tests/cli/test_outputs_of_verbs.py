@@ -14,7 +14,9 @@ from tinymodels import byte_tokenizer, save_bert, word_tokenizer
 
 from pretune.cli import main
 from pretune.cli.use import _save_array
+from pretune.errors import DataError
 from pretune.new_folder import NewFolder
+from pretune.text.store.store import TokenStore
 
 TRAIN = ("--kind", "bpe", "--vocab_size", "300")
 
@@ -72,6 +74,19 @@ class TestTokenizers:
         )
         assert run("tokenizer", "train", corpus, *TRAIN, "--output", out) == 73
         assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
+
+
+def test_what_was_cut_off_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model and a store without their main file, as between two moves."""
+    save_bert(tmp_path / "model", word_tokenizer())
+    (tmp_path / "model" / "config.json").unlink()
+    for name in ("model", "store"):
+        (tmp_path / name / ".partial").mkdir(parents=True)
+        (tmp_path / name / ".partial" / ".plan.json").write_text("{}")
+    assert run("embed", tmp_path / "model", "a text") == 65
+    assert "was killed while it put its files in place; start the same command again" in capsys.readouterr().err
+    with pytest.raises(DataError, match="start the same command again"):
+        TokenStore.open(tmp_path / "store")
 
 
 class TestAnswers:
