@@ -18,6 +18,7 @@ from typing import IO, Any
 import tokenizers
 
 from pretune.errors import DataError
+from pretune.text.tokenizer.library import library_errors
 
 _TICK = 0.1  # seconds between two looks at the trainer
 
@@ -168,4 +169,5 @@ def run_trainer(
         thread.join(_TICK)
         progress(time.monotonic() - begin)
     if failures:
-        raise failures[0]
+        with library_errors("the tokenizers library cannot train on these texts"):
+            raise failures[0]

@@ -10,6 +10,7 @@ import pytest
 from pretune.cli.session import explain, guard
 from pretune.errors import DataError
 from pretune.text.tokenizer.library import library_errors, without_panic_text
+from pretune.text.tokenizer.spool import run_trainer
 from pretune.text.tokenizer.tokenizer import Tokenizer, encode_all
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
@@ -40,6 +41,15 @@ def test_a_panic_is_one_line_and_65(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(message.splitlines()) == 1
     assert len(message) < 400
     assert explain(PanicException())[1] == 65
+
+
+def test_a_panic_of_a_trainer() -> None:
+    class Training:
+        def train_from_iterator(self, texts: list[str], trainer: None) -> None:
+            raise PanicException("attempt to add with overflow")
+
+    with pytest.raises(DataError, match="cannot train on these texts: attempt to add"):
+        run_trainer(Training(), [], None, lambda seconds: None)  # type: ignore[arg-type]
 
 
 def test_what_is_no_error_of_the_library_passes() -> None:
