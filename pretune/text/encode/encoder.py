@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pretune.text.encode.pretokenize import WHITE, Codes, Cutter, Integers, cutter
 from pretune.text.encode.word_table import MAX_BYTES, WordTable, keys_of
 from pretune.text.tokenizer.library import library_errors
+from pretune.text.tokenizer.long_texts import LONG, EncodedText, LongText
 from pretune.text.tokenizer.tokenizer import Tokenizer, encode_all
 from pretune.text.tokenizer.vocabulary import byte_alphabet, is_byte_level, spaces
 
@@ -240,23 +241,33 @@ class DocumentEncoder:
         ]
         return np.concatenate(runs)
 
+    def _encode_part(self, text: str) -> tuple[Integers, Integers]:
+        """The tokens of a part of a text, and where each lies in it."""
+        (encoding,) = encode_all(self._backend, [text], offsets=True)
+        return np.array(encoding.ids, np.int64), np.array(encoding.offsets, np.int64).reshape(-1, 2)
+
     def _encode_whole(self, texts: Sequence[str], wanted: Sequence[Sequence[Sequence[int]]]) -> EncodedDocuments:
         runs: list[Integers] = []
         places: list[list[int]] = [[] for _ in wanted]
         end = 0
-        for number, encoding in enumerate(encode_all(self._backend, texts, offsets=True)):
-            runs += [np.array(encoding.ids, np.int64), np.array([self._end])]
+        short = iter(encode_all(self._backend, [text for text in texts if len(text) <= LONG], offsets=True))
+        for number, text in enumerate(texts):
+            encoding = next(short) if len(text) <= LONG else LongText(text, self._encode_part).beginning()
+            ids = encoding.tokens if isinstance(encoding, EncodedText) else np.array(encoding.ids, np.int64)
+            runs += [ids, np.array([self._end])]
             for into, starts in zip(places, wanted, strict=True):
                 inner = np.array([character for character in starts[number] if character > 0], np.int64)
                 into += (end + _first_tokens(encoding, inner)).tolist()
-            end += len(encoding.ids) + 1
+            end += len(ids) + 1
         tokens = np.concatenate(runs).astype(self._dtype) if runs else np.zeros(0, self._dtype)
         document_ends = np.cumsum([len(run) for run in runs])[1::2].astype(np.int64)
         return _finish(tokens, document_ends, [np.array(starts, np.int64) for starts in places])
 
 
-def _first_tokens(encoding: tokenizers.Encoding, characters: Integers) -> Integers:
+def _first_tokens(encoding: tokenizers.Encoding | EncodedText, characters: Integers) -> Integers:
     """The token that holds each character, or the next; one look at a time while that is cheaper than all offsets."""
+    if isinstance(encoding, EncodedText):
+        return np.searchsorted(np.maximum.accumulate(encoding.offsets[:, 1]), characters, side="right")
     if len(encoding) * len(characters) < _MANY_LOOKS:
         looks = [encoding.char_to_token(character) for character in characters.tolist()]
         if None not in looks:

@@ -20,6 +20,8 @@ import tokenizers
 from pretune.errors import DataError
 from pretune.text.tokenizer.library import library_errors
 
+_PART = 1 << 16  # characters of a text that a trainer is given at once
+_BLANK = re.compile(r"(?<=[^\W_])[ \n](?=[^\W_])")
 _TICK = 0.1  # seconds between two looks at the trainer
 
 
@@ -139,12 +141,26 @@ class Spool:
     def __iter__(self) -> Iterator[str]:
         self.file.seek(0)
         while head := self.file.read(8):
-            yield from self.bound.split(self.file.read(*struct.unpack("<q", head)).decode("utf-8", "ignore"))
+            text = self.file.read(*struct.unpack("<q", head)).decode("utf-8", "ignore")
+            for part in self.bound.split(text):
+                yield from _short_parts(part)
 
     def progress(self, seconds: float) -> None:
         """Reports that the trainer is at work."""
         if self.report is not None:
             self.report(TrainProgress(False, self.size, seconds))
+
+
+def _short_parts(text: str) -> Iterator[str]:
+    """A text in parts of about 65,536 characters, cut before blanks between words, where every pipeline here cuts too.
+
+    A trainer asks for a hundred bytes of memory for each character of a text, and trains on its words in any case.
+    """
+    begin = 0
+    while (blank := _BLANK.search(text, begin + _PART)) is not None:
+        yield text[begin : blank.start()]
+        begin = blank.start()
+    yield text[begin:]
 
 
 def run_trainer(

@@ -13,6 +13,7 @@ from tokenizers import pre_tokenizers
 import pretune.text.encode.encoder as pieces
 from pretune.text.encode.encoder import DocumentEncoder
 from pretune.text.encode.pretokenize import cutter
+from pretune.text.tokenizer import long_texts
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
@@ -134,3 +135,19 @@ def test_layout_is_that_of_the_library() -> None:
     """The known pipelines are told by what the library writes; a new version must not silently turn them off."""
     bert = tokenizers.implementations.BertWordPieceTokenizer()
     assert cutter(Tokenizer(bert._tokenizer).layout) is not None
+
+
+def test_long_documents_of_unknown_pipelines_are_encoded_in_blocks(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = " ".join(random.Random(0).choices([*TEXT, "naïve", "\n"], k=400))
+    starts = sorted(random.Random(1).sample(range(1, len(text)), 200))
+    encoder = DocumentEncoder(tokenizer, np.dtype(np.int32))
+    encoder._cutter = None  # as of a pipeline that is not known
+    wanted = encoder.encode(["a b", text, "c"], [[0], [0, *starts], [0]])
+    monkeypatch.setattr(pieces, "LONG", 1 << 12)
+    monkeypatch.setattr(long_texts, "LONG", 1 << 12)
+    actual = encoder.encode(["a b", text, "c"], [[0], [0, *starts], [0]])
+    np.testing.assert_array_equal(actual.tokens, wanted.tokens)
+    np.testing.assert_array_equal(actual.lengths, wanted.lengths)
+    np.testing.assert_array_equal(actual.sentences, wanted.sentences)

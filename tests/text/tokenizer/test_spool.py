@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pretune.text.tokenizer import spool
 from pretune.text.tokenizer.spool import Bound, TrainProgress
 from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
@@ -101,3 +103,31 @@ def test_a_signal_ends_the_training(tmp_path: Path) -> None:
     assert process.returncode == 128 + signal.SIGTERM
     assert "terminated" in output
     assert not (tmp_path / "tok").exists()
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
+def test_long_texts_train_in_parts_as_they_do_whole(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [
+        "the",
+        "quick",
+        "brown",
+        "fox's",
+        "jumps,",
+        "over",
+        "(the)",
+        "lazy_dog",
+        "and",
+        "École",
+        "naïve",
+        "天地玄黄",
+        "12,345",
+    ]
+    draw = random.Random(0)
+    text = "".join(draw.choice(words) + draw.choice([" ", "  ", "\n", " \n", "\t"]) for _ in range(3000))
+    settings = TokenizerConfig.model_validate({"kind": kind, "vocab_size": 330})
+    monkeypatch.setattr(spool, "_PART", 1 << 30)
+    whole = train_tokenizer([text], settings)
+    monkeypatch.setattr(spool, "_PART", 100)
+    assert len(list(spool._short_parts(text))) > 50
+    assert "".join(spool._short_parts(text)) == text
+    assert train_tokenizer([text], settings).backend.to_str() == whole.backend.to_str()
