@@ -64,7 +64,7 @@ class Busy(Benchmark):
     variants: ClassVar[Mapping[str, Variant]] = {
         f"{work}-{load}": Variant(work, load, seconds)
         for work in ("tiny", "mini", "embed", "decode")
-        for load, seconds in ((0, 0.7), (2, 1.0), (12, 2.0))
+        for load, seconds in ((0, 0.7), (2, 1.5), (12, 3.0))
     }
     amount, unit = "units", "units/s"
     allocators: ClassVar[tuple[Allocator, ...]] = ("ours",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from contextlib import suppress
 
 from pretune.runtime.thread_times import TASKS, cpu_of
@@ -18,11 +18,11 @@ class Confinement:
         self.others: frozenset[int] = frozenset()  # CPUs that the threads may use otherwise
 
     def start(self, team: Set[int], caller: int) -> None:
-        """Confines threads to the CPU that one of them is on."""
+        """Confines threads to the CPU that one of them is on; each rank of a machine to a CPU of its own."""
         if self.cpu is None:
             cpus = os.sched_getaffinity(caller)
             cpu = cpu_of(caller)
-            self.cpu = cpu if cpu in cpus else min(cpus)
+            self.cpu = _of_rank(sorted(cpus), cpu if cpu in cpus else min(cpus))
             self.others = frozenset(cpus - {self.cpu})
         for thread in team:
             _allow(thread, {self.cpu})
@@ -47,6 +47,13 @@ class Confinement:
         """Frees the calling thread."""
         if self.cpu is not None:
             _allow(threading.get_native_id(), self.others | {self.cpu})
+
+
+def _of_rank(cpus: Sequence[int], cpu: int) -> int:
+    """The CPU of this rank among those on this machine, as torchrun numbers them; the one given without ranks."""
+    rank = os.environ.get("LOCAL_RANK", "")
+    several = os.environ.get("LOCAL_WORLD_SIZE", "1") != "1"
+    return cpus[int(rank) % len(cpus)] if several and rank.isdigit() else cpu
 
 
 def _allow(thread: int, cpus: Set[int]) -> None:

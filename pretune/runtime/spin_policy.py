@@ -45,7 +45,7 @@ class SpinPolicy:
 
     BUSY = 0.25  # fraction from which spinning costs more than sleeping does
     _AT_TRIAL = 0.12  # what a trial of spinning begins with: one bad measurement ends it
-    _PAUSE, _MAX_PAUSE, _LASTING, _SETTLED = 1.0, 30.0, 5.0, 0.2  # seconds
+    _PAUSE, _MAX_PAUSE, _LASTING, _SETTLED = 1.0, 30.0, 5.0, 0.1  # seconds
     _ONE = 1.1  # CPUs that threads on several get together, above which one would be less
     _MUCH_LESS = 0.6  # of what they got on several
 

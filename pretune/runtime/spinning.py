@@ -44,6 +44,8 @@ class SpinWatch:
         self._limit = limit if os.path.isdir(TASKS) else None
         self._confinement = Confinement()
         self._callers: Counter[int] = Counter()
+        self._entered: set[int] = set()  # threads that called since the last measurement
+        self._recent: set[int] = set()  # and those that did before it, who may be confined
         self._lock = threading.Lock()
         self._computing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -58,7 +60,10 @@ class SpinWatch:
         caller = threading.get_native_id()
         with self._lock:
             self._callers[caller] += 1
-            self._confinement.enter()
+            self._entered.add(caller)
+            if caller not in self._recent:
+                self._recent.add(caller)
+                self._confinement.enter()
             if self._thread is None:
                 self._start(self._limit, caller)
         self._computing.set()
@@ -68,8 +73,7 @@ class SpinWatch:
             with self._lock:
                 self._callers[caller] -= 1
                 if not self._callers[caller]:
-                    del self._callers[caller]
-                    self._confinement.leave()
+                    del self._callers[caller]  # what it is confined to goes on, as it may call again in a moment
 
     def _start(self, limit: SpinLimit, caller: int) -> None:
         """Begins with what the calling thread met so far, such as while it imported torch."""
@@ -93,11 +97,14 @@ class SpinWatch:
                 measurement = _compare(before, after, now - start, idle_after - idle)
                 if measurement is not None:
                     self.policy.update(measurement)
-                    self._apply(limit)
+                self._apply(limit)
                 pause = _LONG if self.policy.mode is mode else _SHORT
                 before, idle, start = after, self._idle(), now
                 if self._callers:
                     self._computing.set()
+            with self._lock:
+                self._confinement.end()
+                self._recent = set()
 
     def _idle(self) -> float:
         others = self._confinement.others if self._confinement.cpu is not None else frozenset[int]()
@@ -106,20 +113,22 @@ class SpinWatch:
     def _team(self) -> set[int]:
         """The threads that compute: those that called, and those that Python knows nothing of."""
         with self._lock:
-            callers = set(self._callers)
+            callers = set(self._recent)
         python = {thread.native_id for thread in threading.enumerate()}
         return callers | {int(name) for name in os.listdir(TASKS)} - python
 
     def _apply(self, limit: SpinLimit) -> None:
         limit.set(self.policy.mode is not Mode.SPIN)
-        team = self._team()
+        python = {thread.native_id for thread in threading.enumerate()}
         with self._lock:
-            if self.policy.mode is Mode.ONE_CPU and self._callers:
-                gone = team & {thread.native_id for thread in threading.enumerate()} - set(self._callers)
-                self._confinement.start(team - gone, next(iter(self._callers)))
-                self._confinement.end(but=team - gone)
-            elif self.policy.mode is not Mode.ONE_CPU:
+            team = {int(name) for name in os.listdir(TASKS)} - python | self._recent
+            if self.policy.mode is not Mode.ONE_CPU:
                 self._confinement.end()
+            elif self._recent:
+                self._confinement.start(team, next(iter(self._recent)))
+                self._confinement.end(but=team)
+            self._recent = self._entered | set(self._callers)
+            self._entered = set()
         if self.policy.mode is not Mode.SPIN and not self._is_noted:
             self._is_noted = True
             _log.info(

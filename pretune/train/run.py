@@ -13,6 +13,7 @@ from pretune.interop.model_tokenizer import move_positions
 from pretune.models.flops import count_parameters
 from pretune.runtime.device import choose
 from pretune.runtime.distributed import Distributed, join_ranks
+from pretune.runtime.openmp import cpus
 from pretune.runtime.precision import Precision, choose_precision
 from pretune.text.readers.labelled import Data
 from pretune.train.agreement import check_inputs, check_recipes
@@ -111,6 +112,7 @@ def _begin(
     for note in [
         *(directory.notes if directory else []),
         str(precision),
+        *_of_threads(recipe.threads, device),
         *components.notes,
         *(warnings or []),
         *changed,
@@ -129,6 +131,14 @@ def _begin(
         components.objective.token_terms,
         tuning_method(recipe),
     )
+
+
+def _of_threads(threads: int | None, device: torch.device) -> list[str]:
+    """Says where a run keeps to more threads than this machine has CPUs for."""
+    if device.type != "cpu" or threads is None or threads <= (available := cpus()):
+        return []
+    remedy = f"--threads {available} is faster, and its results are not bit-exact"
+    return [f"warning: {threads} threads, as chosen or as the run began, on {available} CPUs: {remedy}"]
 
 
 def _choose_device(recipe: Recipe, distributed: Distributed) -> torch.device:

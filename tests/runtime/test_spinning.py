@@ -183,6 +183,18 @@ def test_threads_are_confined_and_freed_with_what_they_started() -> None:
     assert confinement.cpu is None
 
 
+@pytest.mark.skipif(cpus() < 2, reason="one CPU")
+def test_ranks_of_a_machine_do_not_share_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    chosen = []
+    for rank in range(2):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        confinement = Confinement()
+        confinement.start(set(), threading.get_native_id())
+        chosen.append(confinement.cpu)
+    assert chosen == sorted(os.sched_getaffinity(0))[:2]
+
+
 BITS = """
     import hashlib, os, threading
     import torch
