@@ -218,6 +218,6 @@ def _remedy(run: Path, steps: list[int]) -> str:
     go_on = "run the same command again to go on"
     if not steps:
         return f"it has no checkpoint yet; {go_on}"
-    return (
-        f"its checkpoints are of the steps {', '.join(map(str, sorted(steps)))}: use --step best, last or N, or {go_on}"
-    )
+    listed = ", ".join(map(str, sorted(steps)))
+    one = f"name {run}/checkpoint-{max(steps)}"
+    return f"its checkpoints are of the steps {listed}: use --step best, last or N, {one}, or {go_on}"
