@@ -41,7 +41,7 @@ def mounted(path: Path, options: str = "size=1m") -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", path], check=True)
+        subprocess.run(["umount", "-l", path], check=True)
 
 
 @contextmanager
