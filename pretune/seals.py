@@ -100,7 +100,7 @@ def check_text(path: Path) -> None:
 
 
 _TEXT = "# SHA-256 of what follows: "
-_HEAD = "# {} files, sealed by pretune; check with: xxhsum --check {}"
+_HEAD = "# {} files, sealed by pretune; check with: xxhsum --check {}; XXH3-128 of the lines below: {}"
 _LINE = re.compile(r"([0-9a-f]{32})  ([^/\0\n][^\0\n]*)")
 _BLOCK = 1 << 24  # bytes hashed between two looks at signals
 _SMALL = 1 << 20  # bytes of a file that is checked before anything of it is used; larger ones are while they are read
@@ -137,7 +137,7 @@ def read_seal(folder: Path) -> dict[str, str]:
     except UnicodeDecodeError:
         raise DataError(f"{path}: was damaged or edited; {_remedy(folder)}") from None
     seal = {match[2]: match[1] for line in lines if (match := _LINE.fullmatch(line))}
-    if head != _HEAD.format(len(lines), SEAL) or len(seal) != len(lines) or any(".." in name for name in seal):
+    if head != _head(lines) or len(seal) != len(lines) or any(".." in name for name in seal):
         raise DataError(f"{path}: was damaged or edited; {_remedy(folder)}")
     return seal
 
@@ -200,7 +200,7 @@ def reseal(folder: Path, seal: Mapping[str, str]) -> None:
         StorageError: the disk is full or fails.
     """
     lines = [f"{known}  {name}" for name, known in sorted(seal.items())]
-    replace_file(folder / SEAL, ("\n".join([_HEAD.format(len(lines), SEAL), *lines]) + "\n").encode())
+    replace_file(folder / SEAL, ("\n".join([_head(lines), *lines]) + "\n").encode())
 
 
 def problem_of(folder: Path, name: str, expected: str) -> str | None:
@@ -247,6 +247,10 @@ def checked(folder: Path, names: Collection[str] | Callable[[str], bool]) -> Ite
             reading.result()
             raise
         reading.result()
+
+
+def _head(lines: Sequence[str]) -> str:
+    return _HEAD.format(len(lines), SEAL, xxhash.xxh3_128_hexdigest("\n".join(lines).encode()))
 
 
 def _chosen(folder: Path, names: Collection[str] | Callable[[str], bool]) -> dict[str, str]:
