@@ -40,9 +40,9 @@ LEVER = """
     def spent():
         "CPU time of a team's barriers while nothing is to do."
         data, start = torch.ones(1 << 18), time.process_time()
-        for _ in range(20):
+        for _ in range(8):
             data.add_(1)  # the team waits for the next one from here on
-            time.sleep(0.02)
+            time.sleep(0.01)
         return time.process_time() - start
 
     torch.set_num_threads(max(2, torch.get_num_threads()))
