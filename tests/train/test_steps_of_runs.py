@@ -40,7 +40,7 @@ def interrupted(store, tmp_path_factory):
 
 def test_a_run_that_did_not_finish_says_what_there_is(interrupted, capsys):
     """`fill run` said "no tokenizer.json"."""
-    with pytest.raises(MissingInputError, match=r"has not finished.*steps 5, 7: use --step best, last or N, or"):
+    with pytest.raises(MissingInputError, match=r"has not finished.*steps 5, 7: use --step best, last or N, name "):
         load(interrupted)
     assert main(["fill", str(interrupted), "w1 [MASK]"]) == 66
     assert "use --step best, last or N" in capsys.readouterr().err
