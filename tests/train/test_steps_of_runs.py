@@ -143,5 +143,5 @@ def test_steps_that_are_not_there(interrupted, store, tmp_path, capsys):
         load(copy, step=7)
     assert same(weights(copy, "last"), weights(copy, 5))
     (copy / "run.json").write_text("{")
-    with pytest.raises(DataError, match=r"run.json: not JSON any more; restore it, or leave --step out"):
+    with pytest.raises(DataError, match=r"run.json: not JSON any more: it was damaged or edited"):
         load(copy, step=5)
