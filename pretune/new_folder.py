@@ -189,19 +189,23 @@ def try_saving(folder: Path) -> list[str]:
     """
     trial = folder / ".trial.partial"
     with storage_errors(folder, "save there", "nothing was begun"):
-        for existing in ("refuse", "merge"):
-            draft = NewFolder(trial, existing)
-            draft.target = folder  # for errors
-            with draft:
-                write_synced(draft.path / "trial", b"trial")
-                draft.publish(last="trial")
-        handle = os.open(trial / "trial", os.O_RDWR)
         try:
-            cannot = [] if fsync(handle) else ["cannot sync files: what was saved may be lost with the power"]
-            cannot += [] if flock(handle) else ["cannot lock files: start no two processes on one output"]
-        finally:
-            os.close(handle)
-            shutil.rmtree(trial)
+            for existing in ("refuse", "merge"):
+                draft = NewFolder(trial, existing)
+                draft.target = folder  # for errors
+                with draft:
+                    write_synced(draft.path / "trial", b"trial")
+                    draft.publish(last="trial")
+            handle = os.open(trial / "trial", os.O_RDWR)
+            try:
+                cannot = [] if fsync(handle) else ["cannot sync files: what was saved may be lost with the power"]
+                cannot += [] if flock(handle) else ["cannot lock files: start no two processes on one output"]
+            finally:
+                os.close(handle)
+        except BaseException:
+            shutil.rmtree(trial, ignore_errors=True)
+            raise
+        shutil.rmtree(trial)
     return [f"{folder}: the file system {each}" for each in cannot]
 
 

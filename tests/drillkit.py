@@ -39,6 +39,9 @@ _TIMED = {"time", "tokens_per_second", "data_wait", "gemm_utilization", "seconds
 _TIMED |= {"metrics_bytes", "tokenizer_seconds"}
 
 
+_CLOCKS = {"run.json", "metrics.jsonl", "report.html"}  # files that tell of the clock
+
+
 @dataclass(frozen=True)
 class Fault:
     """What happens at the n-th call that changes the disk below the folder of a run.
@@ -293,10 +296,10 @@ def _untimed(path: Path, data: bytes) -> bytes:
         return b""
     if path.name == "metrics.jsonl":
         return b"".join(_canonical(json.loads(line)) for line in data.splitlines())
+    if path.name == "pretune.xxh128":
+        return b"".join(line for line in data.splitlines(keepends=True) if line.split()[-1].decode() not in _CLOCKS)
     if path.name in ("run.json", "state.json"):
         return _canonical({name: value for name, value in json.loads(data).items() if name != "sha256"})
-    if path.name == "pretune.xxh128":  # those of files above that tell of the clock are left out
-        return b"\n".join(line for line in data.split(b"\n") if not line.endswith((b".jsonl", b".html")))
     if path.name == "manifest.json" and path.parent.name.startswith("checkpoint-"):
         files = json.loads(data)["files"]
         return _canonical({name: value for name, value in files.items() if name != "state.json"})

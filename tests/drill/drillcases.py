@@ -169,11 +169,12 @@ class Material:
 
     def calls(self, case: Case, operations: Sequence[str]) -> int:
         """How many such calls an undisturbed run makes; it is run once more for that, once in a session."""
-        if case.name not in self._calls:
-            folder = self.folder / f"calls-{case.name}"
+        key = f"{case.name}-{'-'.join(operations)}"
+        if key not in self._calls:
+            folder = self.folder / f"calls-{key}"
             folder.mkdir()
-            self._calls[case.name] = case.run(self.zygote, folder, Fault("count", operations=operations)).operations
-        return self._calls[case.name]
+            self._calls[key] = case.run(self.zygote, folder, Fault("count", operations=operations)).operations
+        return self._calls[key]
 
     def whole(self, case: Case) -> tuple[dict[str, str], Ended]:
         """What an undisturbed run leaves, and how it ended; run once in a session."""
@@ -188,7 +189,7 @@ class Material:
     def training(self) -> list[Case]:
         """Objectives, families, optimizers and tasks."""
         return [
-            self.pretraining("mlm-nsp", **KEEP_BEST, track={"report": True}),
+            self.pretraining("mlm-nsp", **KEEP_BEST),
             self.pretraining("clm-accumulate", "clm", data={"batch": 4, "accumulate": 2}),
             self.pretraining("rtd", "rtd"),
             self.pretraining("plm", "plm"),
@@ -201,7 +202,7 @@ class Material:
             self.finetuning(
                 "similarity", {"similarity": {}}, columns={"second_column": "second", "label_column": "score"}
             ),
-            self.finetuning("frozen", {"classification": {}}, tune={"frozen": {}}),
+            self.finetuning("frozen", {"classification": {}}, tune={"frozen": {}}, track={"report": True}),
         ]
 
     def others(self) -> list[Case]:

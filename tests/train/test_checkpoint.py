@@ -162,3 +162,11 @@ def test_files_are_synced_before_the_rename(tmp_path, monkeypatch):
     assert before[4].startswith(".checkpoint-1")
     assert events[-1] == str(tmp_path)
     shutil.rmtree(tmp_path / "checkpoint-1")
+
+
+def test_a_run_directory_that_was_removed_has_no_checkpoints(tmp_path):
+    """It may vanish between a save and the removal of older checkpoints: no missing input of the user's."""
+    checkpoints = CheckpointStore(tmp_path / "gone")
+    assert checkpoints.steps() == []
+    assert checkpoints.newest() == (None, [])
+    checkpoints.prune(2, None)

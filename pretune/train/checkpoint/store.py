@@ -71,7 +71,10 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint directory, newest first, good or not."""
-        return checkpoint_steps(self.run)
+        try:
+            return checkpoint_steps(self.run)
+        except FileNotFoundError:  # the run directory was removed; the next save makes it again, and says so
+            return []
 
     def remove_incomplete(self) -> None:
         """Remove what killed processes left half-written. Only the holder of the run's lock may call this."""
