@@ -137,6 +137,7 @@ def test_an_own_family_goes_on_from_its_run(neox_run, tmp_path):
     assert load_model(run).family == str(neox_run.parent / "neox.py")
 
 
+@pytest.mark.usefixtures("unsealed")
 def test_an_own_family_that_changed_or_went_is_said(neox_run, tmp_path):
     shutil.copytree(neox_run, tmp_path / "run")
     config = json.loads((tmp_path / "run" / "config.json").read_text())

@@ -149,6 +149,7 @@ def test_a_folder_of_deltas_is_loaded_like_a_model(tuned: Path, tmp_path: Path) 
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
 
 
+@pytest.mark.usefixtures("unsealed")
 def test_deltas_are_refused_on_another_base(folder: Path, tuned: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "base", tmp_path / "base", ignore=shutil.ignore_patterns("checkpoint*"))
     assert load_delta(tuned / "delta", tmp_path / "base")
@@ -162,6 +163,7 @@ def test_deltas_are_refused_on_another_base(folder: Path, tuned: Path, tmp_path:
         load_delta(tuned / "delta", tmp_path / "nowhere")
 
 
+@pytest.mark.usefixtures("unsealed")
 def test_a_changed_or_missing_method_is_refused(tuned: Path, tmp_path: Path) -> None:
     shutil.copytree(tuned / "delta", tmp_path / "delta")
     own = tmp_path / "mine.py"
