@@ -127,11 +127,16 @@ def setup(
 
     if setting != "adapted":
         spinning._watches.append(spinning.SpinWatch(None))
-    unit = training(shape=shape, model=model, precision=precision, warm=WARM) if shape else _use(work, model, precision)
     adapting = spinning.adaptive_spinning if shape else nullcontext  # the training loop's; a model's use has its own
     around = _one_cpu if setting == "one CPU" else nullcontext
-    for _ in range(WARM):
-        unit()
+    with adapting(torch.device("cpu")):
+        unit = (
+            training(shape=shape, model=model, precision=precision, warm=WARM)
+            if shape
+            else _use(work, model, precision)
+        )
+        for _ in range(WARM):
+            unit()
 
     def run() -> dict[str, float]:
         units, start = 0, time.perf_counter()
