@@ -297,7 +297,8 @@ def _untimed(path: Path, data: bytes) -> bytes:
     if path.name == "metrics.jsonl":
         return b"".join(_canonical(json.loads(line)) for line in data.splitlines())
     if path.name == "pretune.xxh128":
-        return b"".join(line for line in data.splitlines(keepends=True) if line.split()[-1].decode() not in _CLOCKS)
+        lines = data.decode().splitlines()[1:]  # without the head, which has their digest
+        return "\n".join(line for line in lines if line.split()[-1] not in _CLOCKS).encode()
     if path.name in ("run.json", "state.json"):
         return _canonical({name: value for name, value in json.loads(data).items() if name != "sha256"})
     if path.name == "manifest.json" and path.parent.name.startswith("checkpoint-"):

@@ -28,13 +28,13 @@ def saved(calls: list[Call], root: Path) -> set[str]:
     moved: set[str] = set()
     safe: set[str] = set()
     for call in calls:
-        if call.name == "rename" and PurePosixPath(call.other).parent == run:
+        if call.name == "rename" and call.path.name in moved:  # to a hidden name, under which it is removed
+            moved.discard(call.path.name)
+            safe.discard(call.path.name)
+        elif call.name == "rename" and PurePosixPath(call.other).parent == run:
             moved.add(PurePosixPath(call.other).name)
         elif call.name == "fsync" and call.path == run:
             safe |= {name for name in moved if name.startswith("checkpoint-")}
-        elif call.name == "rename" and call.path.parent == run:  # to a hidden name, under which it is removed
-            moved.discard(call.path.name)
-            safe.discard(call.path.name)
     return safe
 
 
