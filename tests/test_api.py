@@ -122,7 +122,7 @@ def test_predict_refuses(models: dict[str, Model]) -> None:
         models["labels"].predict(["a", "b"], ["c"])
     with pytest.raises(DataError, match="text:2: field 'text' = ' ' is empty"):
         models["labels"].predict(["a", " "])
-    with pytest.raises(DataError, match="only 46 fit"):
+    with pytest.raises(DataError, match="more than the 46 tokens that fit"):
         models["labels"].predict("the cat " * 30, truncate="error")
 
 

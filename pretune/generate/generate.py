@@ -62,6 +62,8 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens]
         NonFiniteError: a score of a token is not finite; the text before it was given out.
     """
     processor = _processor(model, tokenizer, config)
+    if not prompts:
+        return []
     prompts = add_special_tokens(model, tokenizer, prompts)
     max_length, remaining = context_length(model, tokenizer), max_new_tokens_left(model, tokenizer, prompts)
     wanted = [_max_new_tokens(model, config, n, prompt) for n, prompt in enumerate(prompts)]

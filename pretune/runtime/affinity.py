@@ -6,8 +6,15 @@ import os
 import threading
 from collections.abc import Sequence, Set
 from contextlib import suppress
+from functools import cache
 
 from pretune.runtime.thread_times import TASKS, cpu_of
+
+
+@cache
+def cpus() -> int:
+    """Number of CPUs that this process may use, before any of its threads was confined to one."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Confinement:

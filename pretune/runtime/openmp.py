@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from pretune.runtime.affinity import cpus
+
 StartTeam = Callable[[int], None]
 _DECIDED_BY = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # environment variables that libgomp reads
 _MAX_THREADS = 16  # of the second team
@@ -53,11 +55,6 @@ class SpinLimit:
     def _hold(self, end: threading.Event) -> None:
         self._start_team(self._threads)
         end.wait()
-
-
-def cpus() -> int:
-    """Number of CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _libgomp() -> StartTeam | None:

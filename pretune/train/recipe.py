@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pretune.config import Choice, Choices, Config, flatten, merge
 from pretune.errors import UsageError
@@ -231,6 +231,12 @@ class Recipe(Config):
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     track: TrackConfig = Field(default_factory=TrackConfig)
     parallel: ParallelConfig = Field(default_factory=ParallelConfig)
+
+    @field_validator("objective", mode="after")
+    @classmethod
+    def _weights_in_tables(cls, chosen: Choice) -> Choice:
+        """Write `mlm = 1.0` as `mlm = {weight = 1.0}`: TOML has numbers before tables, and the order counts."""
+        return {name: value if isinstance(value, Mapping) else {"weight": value} for name, value in chosen.items()}
 
     @model_validator(mode="before")
     @classmethod

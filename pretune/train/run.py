@@ -11,9 +11,9 @@ from pretune.config import validate
 from pretune.errors import UsageError
 from pretune.interop.model_tokenizer import move_positions
 from pretune.models.flops import count_parameters
+from pretune.runtime.affinity import cpus
 from pretune.runtime.device import choose
 from pretune.runtime.distributed import Distributed, join_ranks
-from pretune.runtime.openmp import cpus
 from pretune.runtime.precision import Precision, choose_precision
 from pretune.text.readers.labelled import Data
 from pretune.train.agreement import check_inputs, check_recipes

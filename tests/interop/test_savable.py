@@ -79,6 +79,7 @@ def test_a_head_that_no_format_knows_is_saved_under_our_own_names(tmp_path):
         load_model(tmp_path / "model", makers={"task": lambda model: {"other": OwnHead(model.width)}})
 
 
+@pytest.mark.usefixtures("unsealed")
 def test_a_head_in_the_files_that_no_one_names_is_said_by_name(tmp_path):
     model = with_own_head()
     model.metadata = Metadata(task=TaskRecord.of("classification"))
@@ -123,8 +124,6 @@ def test_a_tokenizer_that_is_too_large_is_refused(tmp_path):
 OWN_FAMILY = """
 from pretune.models import bert
 from pretune.models.bert import SIZES, Config
-
-pytestmark = pytest.mark.usefixtures("unsealed")
 
 
 def build(config):

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from pretune.runtime.affinity import Confinement
-from pretune.runtime.openmp import SpinLimit, cpus
+from pretune.runtime.affinity import Confinement, cpus
+from pretune.runtime.openmp import SpinLimit
 from pretune.runtime.spin_policy import Measurement, Mode, SpinPolicy
 from pretune.runtime.thread_times import cpu_of, cpu_seconds, idle_seconds, thread_times, waiting_fraction
 

@@ -15,8 +15,8 @@ from trainkit import recipe, replaced, shas
 
 from pretune.api import load
 from pretune.runtime import spinning
-from pretune.runtime.affinity import Confinement
-from pretune.runtime.openmp import SpinLimit, cpus
+from pretune.runtime.affinity import Confinement, cpus
+from pretune.runtime.openmp import SpinLimit
 from pretune.train.run import pretrain
 from pretune.train.step import TrainStep
 

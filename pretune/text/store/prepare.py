@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -29,6 +28,7 @@ from pretune.config import Config
 from pretune.disk import storage_errors
 from pretune.errors import CannotCreateError, DataError
 from pretune.new_folder import NewFolder, contents, settle
+from pretune.runtime.affinity import cpus
 from pretune.text.encode.encoder import EncodedDocuments
 from pretune.text.encode.workers import CorpusEncoder, Workers
 from pretune.text.readers.corpus import CorpusConfig, DataStats, Document, read_corpus
@@ -201,7 +201,7 @@ class _Preparation:
 
     def _encode(self, batches: Iterator[_Batch], stack: ExitStack) -> Iterator[EncodedDocuments]:
         """Encode in this process or in several; what is out for encoding waits in `_pending`, in order."""
-        processes = self._config.processes or _cores()
+        processes = self._config.processes or cpus()
         first = list(islice(batches, _SMALL))
         texts = (self._note(batch) for batch in chain(first, batches))
         if processes == 1 or len(first) < _SMALL:
@@ -320,10 +320,6 @@ def sample_unknown(
         if len(counter.sample) < SAMPLE or counter.may_have_long_words(document.text):
             counter.add([document.text], tokenizer.encode_batch([document.text]), tokenizer.encode_offsets)
     return counter
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _vacant(output: Path) -> bool:

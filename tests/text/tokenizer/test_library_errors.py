@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,13 @@ def fail(text: bytes, error: BaseException) -> None:
         raise error
 
 
+@pytest.fixture
+def no_other_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a verb: what runs tests side by side has threads of its own."""
+    monkeypatch.setattr(threading, "enumerate", lambda: [threading.current_thread()])
+
+
+@pytest.mark.usefixtures("no_other_thread")
 def test_only_the_text_of_a_panic_is_dropped(capfd: pytest.CaptureFixture[str]) -> None:
     with without_panic_text():
         os.write(2, b"a warning\n")
@@ -77,6 +85,7 @@ def test_only_the_text_of_a_panic_is_dropped(capfd: pytest.CaptureFixture[str]) 
     assert capfd.readouterr().err == "a warning\nanother\nafter\n"
 
 
+@pytest.mark.usefixtures("no_other_thread")
 def test_a_panic_while_a_file_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
