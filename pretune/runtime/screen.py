@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import TextIO
 
 
@@ -12,9 +15,9 @@ class Screen:
 
     @property
     def _stream(self) -> TextIO:
-        """The stream itself, where a live display stands in for it."""
-        stream: TextIO = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
-        return stream
+        """The stream itself, where a live display stands in for it; none is there if the caller closed it (`2>&-`)."""
+        stream: TextIO | None = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+        return _nowhere() if stream is None else stream
 
     @property
     def encoding(self) -> str:
@@ -46,3 +49,8 @@ class Screen:
         """Writes a line at once."""
         self.write(text + "\n")
         self.flush()
+
+
+@cache
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from pretune.runtime.screen import Screen
+
 _DEFAULT = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
 
 
@@ -41,3 +43,18 @@ def test_an_interrupt_that_is_ignored_stays_ignored() -> None:
     script += "sys.argv = ['pretune', 'version']\ncode = run()\nprint(signal.getsignal(signal.SIGINT).name, code)\n"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert ended.stdout.split()[-2:] == ["SIG_IGN", "0"]
+
+
+def test_a_closed_standard_error_is_no_defect() -> None:
+    script = "import os, sys\nfrom pretune.__main__ import run\nsys.argv = ['pretune', 'verify', 'missing']\n"
+    script += "code = run()\nprint(code, open(os.devnull).fileno() > 2)\n"
+    command = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, script]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60)
+    assert ended.stdout.split() == ["66", "True"]
+
+
+def test_a_library_without_standard_error_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    Screen().line("nobody hears it")
+    assert Screen().encoding == "utf-8"
+    assert not Screen().isatty()

@@ -54,14 +54,22 @@ def _is_silent(thread: threading.Thread) -> bool:
 def without_panic_text() -> Iterator[None]:
     """Drops what is written to standard error in this block if it ends with a panic; else it is written at its end.
 
-    Where other threads run, theirs could be among it, so that all is written at once there.
+    Where other threads run, theirs could be among it, so that all is written at once there; so it is where standard
+    error is closed, and where no directory takes a temporary file, as in a container that is read-only.
     """
-    if any(thread is not threading.current_thread() and not _is_silent(thread) for thread in threading.enumerate()):
+    if sys.stderr is None or any(
+        thread is not threading.current_thread() and not _is_silent(thread) for thread in threading.enumerate()
+    ):
+        yield
+        return
+    try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
+    except OSError:
         yield
         return
     sys.stderr.flush()
     stream = os.dup(_STDERR)
-    with tempfile.TemporaryFile() as held:
+    with file as held:
         os.dup2(held.fileno(), _STDERR)
         is_dropped = False
         try:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,23 @@ def test_only_the_text_of_a_panic_is_dropped(capfd: pytest.CaptureFixture[str]) 
         fail(b"thread '<unnamed>' panicked at src/lib.rs:1:2\n", PanicException())
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "a warning\nanother\nafter\n"
+
+
+@pytest.mark.usefixtures("no_other_thread")
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_tokenizer_is_read_without_standard_error_or_a_temporary_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: bool
+) -> None:
+    train_tokenizer(["a b c d e f"] * 20, TokenizerConfig(vocab_size=40)).save(tmp_path)
+
+    def fail(*args: Any, **options: Any) -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    if closed:
+        monkeypatch.setattr(sys, "stderr", None)
+    else:
+        monkeypatch.setattr("pretune.text.tokenizer.library.tempfile.TemporaryFile", fail)
+    assert Tokenizer.load(tmp_path).decode(Tokenizer.load(tmp_path).encode("a b")) == "a b"
 
 
 @pytest.mark.usefixtures("no_other_thread")
