@@ -1,8 +1,9 @@
-"""Checks that a regular expression of a tokenizer takes time that grows with the text and no faster.
+"""Checks that the time of a tokenizer's regular expression grows with a low power of the text, and not exponentially.
 
 The `tokenizers` library runs the expressions of a file by backtracking: with some, a text of fifty letters takes years,
 or ends the process. What makes that possible is a repetition of what itself can match one text in several ways, many
-repetitions beside each other, and references to what was matched. Expressions that have none of these are taken; this
+repetitions beside each other, and references to what was matched. Expressions that have none of these are taken, as
+published ones, whose time grows with the text; a few repetitions beside each other can still cost a power of it. This
 reads the syntax that published tokenizers use (Oniguruma's, as Ruby has it) and refuses what it does not know.
 
 Source: Davis et al. 2018, "The impact of regular expression denial of service"; Weideman et al. 2016.
