@@ -39,11 +39,15 @@ class RowWriter:
         Raises:
             DataError: a row of a table that has a column which the first row did not have; a number that is not finite.
         """
-        _refuse_non_finite(row)
+        try:
+            line = _json(row) if self._delimiter is None else ""
+            cells = {} if self._delimiter is None else _flat(row)
+        except ValueError:
+            raise _non_finite(row) from None
         if self._delimiter is None:
-            self._file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+            self._file.write(line + "\n")
         else:
-            self._write_cells(_flat(row), self._delimiter)
+            self._write_cells(cells, self._delimiter)
         if self._file is sys.stdout:
             self._file.flush()
 
@@ -113,19 +117,32 @@ def open_rows(path: Path | None, columns: Sequence[str] = ()) -> Iterator[RowWri
         yield RowWriter(file, TABLES.get(suffix_of(path)), columns)
 
 
-def _refuse_non_finite(row: Mapping[str, Any]) -> None:
-    """Refuses an answer that holds NaN or an infinity, for which JSON has no word.
+def _json(value: object) -> str:
+    """Renders JSON.
 
     Raises:
-        DataError: the field.
+        ValueError: NaN or an infinity, for which JSON has no word.
     """
-    for name, value in _flat(row).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise DataError(f"field {name!r} of the answer for {str(row)[:80]} is {value}, which is no finite number")
+    return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
+
+
+def _non_finite(row: Mapping[str, Any]) -> DataError:
+    """The error of an answer that holds NaN or an infinity; it names the field."""
+    where = ""
+    for name, value in row.items():
+        try:
+            _json(value)
+        except ValueError:
+            where = f"field {name!r} of "
+    return DataError(f"{where}the answer for {str(row)[:80]} holds NaN or an infinity, which JSON has no word for")
 
 
 def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    """The cells of an answer: inner fields as `a.b`, numbers of a list as `a.0`, other lists as JSON."""
+    """The cells of an answer: inner fields as `a.b`, numbers of a list as `a.0`, other lists as JSON.
+
+    Raises:
+        ValueError: NaN or an infinity.
+    """
     out: dict[str, object] = {}
     for name, value in row.items():
         if isinstance(value, Mapping):
@@ -133,7 +150,9 @@ def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
         elif isinstance(value, list | tuple) and value and all(isinstance(item, float) for item in value):
             out |= {f"{prefix}{name}.{number}": item for number, item in enumerate(value)}
         elif isinstance(value, list | tuple):
-            out[f"{prefix}{name}"] = json.dumps(value, ensure_ascii=False)
+            out[f"{prefix}{name}"] = _json(value)
         else:
             out[f"{prefix}{name}"] = value
+    if not all(math.isfinite(value) for value in out.values() if isinstance(value, float)):
+        raise ValueError("not a finite number")
     return out

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ from tinymodels import byte_tokenizer, save_bert, save_gpt2, save_t5, word_token
 
 import pretune
 from pretune.cli import main
+from pretune.cli.outputs import RowWriter
 from pretune.errors import DataError, NonFiniteError
 from pretune.runtime.finite import first_non_finite, first_non_finite_row, is_finite
 from pretune.text.readers.labelled import LabelledConfig
@@ -155,3 +158,17 @@ def test_a_sum_that_overflows_is_not_taken_for_an_infinite_row() -> None:
     assert is_finite({"a": [1.0, ("b", 2)], "c": np.ones(2)})
     for bad in ({"a": [1.0, torch.nan]}, np.array([np.inf]), torch.tensor([torch.nan]), (1, float("-inf"))):
         assert not is_finite(bad)
+
+
+@pytest.mark.parametrize("delimiter", [None, ","], ids=["lines", "table"])
+@pytest.mark.parametrize(
+    "answer",
+    [{"score": math.nan}, {"scores": {"a": math.inf}}, {"vector": [0.5, math.nan]}, {"masks": [[{"p": -math.inf}]]}],
+    ids=["number", "object", "vector", "nested"],
+)
+def test_no_row_is_written_that_json_has_no_word_for(answer: dict[str, object], delimiter: str | None) -> None:
+    file = io.StringIO()
+    (name,) = answer
+    with pytest.raises(DataError, match=rf"field '{name}' of the answer for \{{'text': 'a'"):
+        RowWriter(file, delimiter).write({"text": "a", **answer})
+    assert file.getvalue() == ""
