@@ -124,14 +124,14 @@ class Distributed:
         result: T | None = None
         problem: list[str] | None = None
         failure: PretuneError | None = None
+        before = self.progress.in_step
+        self.progress.mark("what rank 0 does alone", in_step=False)  # on all ranks: their marks are compared
         if self.is_main:
-            before = self.progress.in_step
-            self.progress.mark("what rank 0 does alone", in_step=False)
             try:
                 result = action()
             except PretuneError as error:
                 problem, failure = [type(error).__name__, str(error)], error
-            self.progress.in_step = before
+        self.progress.in_step = before
         problem = self.broadcast(problem)
         if failure is not None:
             raise failure

@@ -43,7 +43,7 @@ class Progress:
     """How far this rank is; written by the main thread.
 
     Attributes:
-        marks: how often it got further.
+        marks: how often it got further; ranks that do the same count alike, and one that has fewer is behind.
         where: what it does.
         in_step: it is in a step of training, where no rank has a reason to stand still.
     """
@@ -151,6 +151,8 @@ class Watchdog:
         try:
             self._write()
             while not self._closed.wait(BEAT):
+                if (now := time.monotonic()) - self._round > 3 * BEAT:  # this process was itself stopped meanwhile
+                    self._heard = self._moved = now
                 self._write()
                 if self.store.check(["hung"]):
                     self._give_up(self.store.get("hung").decode(), is_first=False)
@@ -164,7 +166,7 @@ class Watchdog:
     def _end_if_left_behind(self) -> None:
         """Ends a rank that was itself stopped, when the others have given it up."""
         gap = time.monotonic() - self._round
-        if gap > SILENCE / 2:
+        if gap > SILENCE / 2 and not self._closed.is_set():  # else the beat has ended, long ago perhaps
             stopped = f"rank {self.rank} hangs: it was stopped for {gap:.0f} seconds, and the others have ended"
             self._give_up(stopped, is_first=False)
 
@@ -222,7 +224,7 @@ class Watchdog:
                 )
 
     def _give_up(self, verdict: str, *, is_first: bool = True) -> None:
-        """Writes where every thread of this rank is, and ends the process; a checkpoint that is being saved is first.
+        """Writes where every thread of this rank is, and ends the process, also in the middle of a checkpoint.
 
         Args:
             is_first: the others do not know it yet.

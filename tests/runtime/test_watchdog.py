@@ -8,6 +8,7 @@ from dataclasses import asdict
 import pytest
 
 from pretune.runtime import watchdog
+from pretune.runtime.distributed import Distributed
 from pretune.runtime.watchdog import Progress, Report, Watchdog
 
 
@@ -101,3 +102,42 @@ def test_reasons_of_others_are_read_and_own_ones_written(watched: tuple[Watchdog
     assert json.loads(store.values["report/0"])["has_left"]
     store.is_lost = True
     assert dog.reasons() == []
+
+
+def test_a_rank_whose_beat_ended_long_ago_was_not_stopped(watched: tuple[Watchdog, Memory, list[str]]) -> None:
+    dog, store, verdicts = watched
+    store.is_lost = True  # with rank 0, while this one computes on
+    until(lambda: dog._closed.is_set())
+    dog._round -= 100.0
+    assert dog.reasons() == []
+    assert not verdicts
+
+
+def test_what_was_not_heard_while_all_ranks_were_stopped_says_nothing(
+    watched: tuple[Watchdog, Memory, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dog, store, verdicts = watched
+    dog.progress.in_step = True
+    dog.close()
+    for thread in dog._threads:
+        thread.join()
+    dog._report.has_left, dog._beat_of_previous = False, 1
+    dog._heard = dog._moved = dog._round = time.monotonic() - 100.0
+    store.write(Report(1, 0, "elsewhere", beat=1, in_step=True, idle=100.0))
+    rounds = iter([False, True])
+    monkeypatch.setattr(dog._closed, "wait", lambda seconds: next(rounds))
+    dog._beat()
+    assert not verdicts
+
+
+def test_ranks_have_as_many_marks_as_each_other_after_what_rank_0_does_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the others are behind for ever: they would be named when rank 0 hangs, or saves slowly."""
+    monkeypatch.setattr(Distributed, "broadcast", lambda self, value: value)
+    ranks = [Distributed(rank, 2) for rank in range(2)]
+    inside: list[bool] = []
+    for each in ranks:
+        each.progress.in_step = True
+        each.on_main(lambda own=each: inside.append(own.progress.in_step))  # type: ignore[misc]
+    assert inside == [False]
+    assert ranks[0].progress == ranks[1].progress
+    assert ranks[0].progress.in_step
