@@ -27,7 +27,10 @@ class Confinement:
     def start(self, team: Set[int], caller: int) -> None:
         """Confines threads to the CPU that one of them is on; each rank of a machine to a CPU of its own."""
         if self.cpu is None:
-            cpus = os.sched_getaffinity(caller)
+            try:
+                cpus = os.sched_getaffinity(caller)
+            except OSError:  # it has ended
+                return
             cpu = cpu_of(caller)
             self.cpu = _of_rank(sorted(cpus), cpu if cpu in cpus else min(cpus))
             self.others = frozenset(cpus - {self.cpu})

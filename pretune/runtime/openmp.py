@@ -44,8 +44,8 @@ class SpinLimit:
         return cls(start_team, threads) if start_team and _can_start(threads) else None
 
     def set(self, is_on: bool) -> None:
-        """Turns it on or off."""
-        if is_on and self._end is None:
+        """Turns it on, if the system still lets a team start, or off."""
+        if is_on and self._end is None and _can_start(self._threads):
             self._end = threading.Event()
             threading.Thread(target=self._hold, args=(self._end,), name="pretune-spin-limit", daemon=True).start()
         elif not is_on and self._end is not None:
@@ -78,13 +78,16 @@ def _libgomp() -> StartTeam | None:
 
 def _can_start(threads: int) -> bool:
     """Whether the system lets this process start so many threads; where it does not, libgomp would end the process."""
-    end, started = threading.Event(), 0
+    end, started = threading.Event(), list[threading.Thread]()
     try:
         for _ in range(threads + 1):
-            threading.Thread(target=end.wait, daemon=True).start()
-            started += 1
+            thread = threading.Thread(target=end.wait, daemon=True)
+            thread.start()
+            started.append(thread)
     except RuntimeError:
         return False
     finally:
         end.set()
+        for thread in started:
+            thread.join()
     return True

@@ -121,11 +121,13 @@ class SpinWatch:
         limit.set(self.policy.mode is not Mode.SPIN)
         python = {thread.native_id for thread in threading.enumerate()}
         with self._lock:
-            team = {int(name) for name in os.listdir(TASKS)} - python | self._recent
+            tasks = {int(name) for name in os.listdir(TASKS)}
+            callers = self._recent & tasks  # without those that have ended
+            team = tasks - python | callers
             if self.policy.mode is not Mode.ONE_CPU:
                 self._confinement.end()
-            elif self._recent:
-                self._confinement.start(team, next(iter(self._recent)))
+            elif callers:
+                self._confinement.start(team, next(iter(callers)))
                 self._confinement.end(but=team)
             self._recent = self._entered | set(self._callers)
             self._entered = set()

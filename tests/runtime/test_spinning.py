@@ -14,7 +14,8 @@ import pytest
 from pretune.runtime.affinity import Confinement, cpus
 from pretune.runtime.openmp import SpinLimit
 from pretune.runtime.spin_policy import Measurement, Mode, SpinPolicy
-from pretune.runtime.thread_times import cpu_of, cpu_seconds, idle_seconds, thread_times, waiting_fraction
+from pretune.runtime.spinning import SpinWatch
+from pretune.runtime.thread_times import TASKS, cpu_of, cpu_seconds, idle_seconds, thread_times, waiting_fraction
 
 SECOND = 1_000_000_000
 
@@ -73,12 +74,28 @@ def test_who_sets_a_variable_has_decided(name: str, monkeypatch: pytest.MonkeyPa
     assert SpinLimit.of_torch() is None
 
 
-def test_no_team_is_started_that_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+def _refuse(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+def test_no_team_is_started_that_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Thread, "start", _refuse)
     assert SpinLimit.of_torch() is None
+
+
+def test_no_later_team_is_started_that_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    teams: list[int] = []
+    limit, start = SpinLimit(teams.append, 3), threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", _refuse)
+    limit.set(True)
+    assert not teams
+    monkeypatch.setattr(threading.Thread, "start", start)
+    limit.set(True)
+    limit.set(False)
+    deadline = time.monotonic() + 5.0
+    while not teams and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert teams == [3]
 
 
 def feed(policy: SpinPolicy, waiting: float, times: int, ran: float = 1.5, idle: float = 0.0) -> list[Mode]:
@@ -225,3 +242,29 @@ BITS = """
 
 def test_no_bit_changes_and_a_forked_process_computes() -> None:
     assert run(BITS) == "1 7\n"
+
+
+@pytest.mark.skipif(not os.path.isdir(TASKS), reason="no /proc")
+def test_a_caller_that_has_ended_is_not_confined() -> None:
+    """Its number may be that of a thread of another process by then."""
+    ended = threading.Thread(target=int)
+    ended.start()
+    ended.join()
+    assert ended.native_id is not None
+    while str(ended.native_id) in os.listdir(TASKS):  # for the kernel it ends a moment later
+        time.sleep(0.001)
+    confinement = Confinement()
+    confinement.start(set(), ended.native_id)
+    assert confinement.cpu is None
+
+    class Limit(SpinLimit):
+        def set(self, is_on: bool) -> None:
+            pass
+
+    limit = Limit(lambda threads: None, 2)
+    watch = SpinWatch(limit)
+    watch.policy = SpinPolicy(0.8)
+    watch.policy.mode = Mode.ONE_CPU
+    watch._recent = {ended.native_id}
+    watch._apply(limit)
+    assert watch._confinement.cpu is None
