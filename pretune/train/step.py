@@ -96,10 +96,14 @@ class TermAccumulator:
             *(self.sums.get(name, zero) for name in names),
             *(self.correct.get(name, zero) for name in names),
         ]
-        own, *values = torch.stack(wanted).tolist()
-        total = distributed.sum(values)
+        total_norm, *total = distributed.sum(torch.stack(wanted).tolist())
         sums, right = total[: len(names)], total[len(names) :]
-        return Result(dict(zip(names, sums, strict=True)), dict(zip(names, right, strict=True)), self.weights, own)
+        return Result(
+            dict(zip(names, sums, strict=True)),
+            dict(zip(names, right, strict=True)),
+            self.weights,
+            total_norm / distributed.size,
+        )
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,8 @@ class Result:
     Attributes:
         sums, correct: of each term; `correct` is 0 for a term that does not count them.
         weights: of each term in the total loss.
-        norm: of the gradient, before clipping.
+        norm: of the gradient, before clipping; the mean of what ranks computed, which may differ in its last bits, so
+            that all of them decide by the same number.
         counts: predictions of each term.
     """
 

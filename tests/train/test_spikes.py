@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from trainkit import lines, recipe, replaced, shas, stop_at
 
 from pretune.batch import Batch
@@ -15,10 +16,12 @@ from pretune.errors import DivergenceError
 from pretune.loss import Term
 from pretune.objectives.objective import Objective
 from pretune.report.report import write_report
+from pretune.runtime.distributed import Distributed
 from pretune.runtime.signals import SignalError
 from pretune.train.recipe import Recipe
 from pretune.train.run import pretrain
 from pretune.train.spike import History, SpikeConfig, find_spike
+from pretune.train.step import TermAccumulator
 
 COUNTS = {"mlm": 10}
 
@@ -75,6 +78,19 @@ def test_which_checkpoints_a_later_spike_may_need() -> None:
             assert not needed or later > step + 16 or needed[-1] in config.good_states(step)
         assert len(config.good_states(step)) <= 2
     assert SpikeConfig(every=10).good_states(50) == []
+
+
+@pytest.mark.parametrize("other", [3.0, float("nan")])
+def test_all_ranks_decide_by_the_same_norm(monkeypatch: pytest.MonkeyPatch, other: float) -> None:
+    """Two machines add a norm up in orders of their own: one might see a spike where the other sees none."""
+    of_other = [other, 5.0, 0.0]
+    monkeypatch.setattr(Distributed, "sum", lambda self, values: [a + b for a, b in zip(values, of_other, strict=True)])
+    accumulator = TermAccumulator()
+    accumulator.add([Term("mlm", torch.tensor(2.0), 10)])
+    result = accumulator.read(["mlm"], Distributed(0, 2), torch.tensor(1.0))
+    assert result.sums == {"mlm": 7.0}
+    assert result.norm == 2.0 or not result.finite
+    assert result.finite == (other == 3.0)
 
 
 # -- runs with poisoned samples ---------------------------------------------------------------------------------------
