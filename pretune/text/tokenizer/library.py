@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pretune.errors import DataError, first_line, is_panic
 
@@ -67,7 +67,7 @@ def without_panic_text() -> Iterator[None]:
     except OSError:
         yield
         return
-    sys.stderr.flush()
+    _flush()
     stream = os.dup(_STDERR)
     with file as held:
         os.dup2(held.fileno(), _STDERR)
@@ -78,9 +78,15 @@ def without_panic_text() -> Iterator[None]:
             is_dropped = _is_of_panic(error)
             raise
         finally:
-            sys.stderr.flush()
+            _flush()
             os.dup2(stream, _STDERR)
             os.close(stream)
             held.seek(0)
             if not is_dropped:
-                os.write(_STDERR, held.read())
+                with suppress(OSError):  # nobody reads it any more
+                    os.write(_STDERR, held.read())
+
+
+def _flush() -> None:
+    with suppress(OSError):
+        sys.stderr.flush()

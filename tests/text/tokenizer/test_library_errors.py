@@ -86,6 +86,21 @@ def test_only_the_text_of_a_panic_is_dropped(capfd: pytest.CaptureFixture[str]) 
     assert capfd.readouterr().err == "a warning\nanother\nafter\n"
 
 
+@pytest.mark.usefixtures("no_other_thread", "capfd")
+def test_a_screen_that_is_gone_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    before = os.dup(2)
+    os.dup2(writer, 2)
+    try:
+        with without_panic_text():
+            os.write(2, b"a warning\n")
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(writer)
+
+
 @pytest.mark.usefixtures("no_other_thread")
 @pytest.mark.parametrize("closed", [False, True])
 def test_a_tokenizer_is_read_without_standard_error_or_a_temporary_directory(
