@@ -110,8 +110,8 @@ def _refuse_quoted(schema: type[BaseModel], tree: Mapping[str, Any], where: str)
     for name, value in tree.items():
         field = schema.model_fields.get(name)
         if isinstance(value, str) and field is not None and not _takes_text(field.annotation):
-            shown = json.dumps(value[:40])
-            raise UsageError(f"{where}: field {name!r} = {shown}: expected a number; write it without quotes")
+            shown, kind = json.dumps(value[:40]), "true or false" if field.annotation is bool else "a number"
+            raise UsageError(f"{where}: field {name!r} = {shown}: expected {kind}; write it without quotes")
 
 
 def _takes_text(annotation: Any) -> bool:

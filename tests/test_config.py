@@ -213,3 +213,5 @@ def test_numbers_in_quotes_are_none_in_json() -> None:
     assert config.validate(Outer, {"name": "3"}, "x.json", is_json=True).name == "3"
     with pytest.raises(UsageError, match=r"x\.json: field 'steps' = \"3\": expected a number; write it without quotes"):
         config.validate(Outer, {"steps": "3"}, "x.json", is_json=True)
+    with pytest.raises(UsageError, match=r"field 'resume' = \"true\": expected true or false; write it without quotes"):
+        config.validate(Outer, {"resume": "true"}, "x.json", is_json=True)
