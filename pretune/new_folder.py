@@ -117,6 +117,7 @@ class NewFolder:
         kept = f"all of them are in {self.path}, and the next command that writes here puts them in place"
         with storage_errors(self.target, "put the new files in place", kept):
             _carry_out(self.path, self._real)
+            shutil.rmtree(self.path)
 
     def _plan(self, last: str, obsolete: Callable[[Sequence[str]], Iterable[Path]]) -> dict[str, Any]:
         names = [path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file()]
@@ -170,11 +171,12 @@ def sweep(folder: Path) -> None:
         CannotCreateError, StorageError: the disk does not let it.
     """
     settle(folder)
-    for path in folder.glob(".?*.partial"):
+    real = Path(os.path.realpath(folder))
+    for path in real.glob(".?*.partial"):
         if path.is_symlink():
             continue
         with storage_errors(folder, "clear up what a killed process left"):
-            _take_over(path, folder / path.name[1 : -len(".partial")], folder)
+            _take_over(path, real / path.name[1 : -len(".partial")], folder)
 
 
 def try_saving(folder: Path) -> list[str]:
@@ -245,9 +247,8 @@ def _settle(path: Path, real: Path) -> None:
     """Puts in place what a killed process had complete in its folder, or empties it."""
     if (path / _PLAN).exists() and real.is_dir():
         _carry_out(path, real)
-        path.mkdir(exist_ok=True)
-    for leftover in path.iterdir():
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    for leftover in path.iterdir():  # the folder itself stays: its lock would go with it
+        shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
 
 
 def _carry_out(path: Path, real: Path) -> None:
@@ -269,11 +270,10 @@ def _carry_out(path: Path, real: Path) -> None:
             os.replace(path / name, real / name)
     for folder in folders:
         sync(folder)
-    shutil.rmtree(path)
 
 
 def _read_plan(path: Path, real: Path) -> dict[str, Any]:
-    """A plan that moves and removes nothing outside of the folder, whoever wrote it.
+    """A plan that moves and removes nothing outside of its two folders, whoever wrote it.
 
     Raises:
         DataError: it does, or it is no plan.
@@ -282,8 +282,9 @@ def _read_plan(path: Path, real: Path) -> dict[str, Any]:
         plan = json.loads((path / _PLAN).read_bytes())
         last, files, obsolete = plan["last"], plan["files"], plan["obsolete"]
         for name in (*files, *obsolete, *([last] if last else [])):
-            parent = Path(os.path.realpath((real / name).parent))
-            if Path(name).is_absolute() or ".." in Path(name).parts or not parent.is_relative_to(real):
+            parents = ((folder, Path(os.path.realpath((folder / name).parent))) for folder in (real, path))
+            is_inside = all(parent.is_relative_to(folder) for folder, parent in parents)
+            if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name or not is_inside:
                 raise ValueError(f"{name!r} leads out of {real}")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(

@@ -329,6 +329,34 @@ class TestOthersLeftovers:
             with pytest.raises(DataError, match="is not what pretune leaves"):
                 settle(tmp_path / "run")
 
+    @pytest.mark.parametrize("field", ["files", "last"])
+    def test_a_plan_of_others_takes_nothing_from_outside(self, tmp_path: Path, field: str) -> None:
+        draft = tmp_path / "run" / ".partial"
+        draft.mkdir(parents=True)
+        (tmp_path / "x").write_text("mine")
+        (draft / "in").symlink_to(tmp_path)
+        plan = {"files": [], "obsolete": [], "last": "", field: "in/x" if field == "last" else ["in/x"]}
+        (draft / ".plan.json").write_text(json.dumps(plan))
+        with pytest.raises(DataError, match=r"'in/x' leads out of .*run"):
+            settle(tmp_path / "run")
+        (draft / ".plan.json").unlink()
+        settle(tmp_path / "run")  # the link goes, what it leads to stays
+        assert names(tmp_path) == ["run", "x"]
+        assert (tmp_path / "x").read_text() == "mine"
+
+    def test_who_finishes_for_a_killed_writer_keeps_others_out(self, tmp_path: Path) -> None:
+        draft = tmp_path / "out" / ".partial"
+        draft.mkdir(parents=True)
+        (draft / "a").write_text("x")
+        (draft / ".plan.json").write_text(json.dumps({"files": ["a"], "obsolete": [], "last": ""}))
+        with NewFolder(tmp_path / "out", "merge") as folder:
+            (folder.path / "b").write_text("x")
+            settle(tmp_path / "out")
+            with pytest.raises(CannotCreateError, match="another process is writing it"):
+                fill(tmp_path / "out", "c", existing="merge")
+            folder.publish()
+        assert names(tmp_path) == ["out", "out/a", "out/b"]
+
     def test_links_of_others_are_not_followed(self, tmp_path: Path) -> None:
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine" / "a").write_text("mine")
