@@ -22,6 +22,7 @@ from pretune.seals import (
     read_facts,
     read_seal,
     reseal,
+    seal_files,
     sealed_bytes,
     sealed_json,
     sealed_names,
@@ -59,8 +60,7 @@ def verify(path: Path) -> Iterator[Verified]:
     if path.is_dir():
         yield from _verify_folder(path)
     elif path.is_file():
-        covered = [each for each in _verify_own(path.parent) if each.path in (path, path.parent)]
-        yield from covered or [Verified(path, "")]
+        yield from _verify_file(path)
     else:
         raise MissingInputError(f"{path}: no such file or folder")
 
@@ -93,6 +93,9 @@ def _accept(path: Path) -> None:
         replace_file(path, sealed_bytes(unsealed_bytes(path.read_bytes())))
     else:  # files of modules are in the seal of the model's folder
         folder = next(folder for folder in path.parents if (folder / SEAL).is_file())
+        if path != folder / SEAL:  # what else was damaged stays so
+            seal_files(folder, [path.relative_to(folder).as_posix()])
+            return
         names = [name for name in sealed_names(folder) if (folder / name).is_file()]
         reseal(folder, {name: digest(folder / name) for name in names})
 
@@ -104,7 +107,25 @@ def _check_json(path: Path) -> None:
         raise DataError(f"{path}: not JSON: {str(error)[:100]}; correct it first") from None
 
 
-def _verify_folder(folder: Path) -> Iterator[Verified]:
+def _verify_file(path: Path) -> Iterator[Verified]:
+    sealed = next((folder for folder in path.parents if (folder / SEAL).is_file()), path.parent)
+    for folder in dict.fromkeys((path.parent, sealed)):
+        lists = (folder / SEAL, folder / MANIFEST)  # nothing is known of the file where these are damaged
+        covered = [
+            each
+            for each in _verify_own(folder)
+            if each.path in (path, path.parent) or (each.problem is not None and each.path in lists)
+        ]
+        if covered:
+            yield from covered
+            return
+    yield Verified(path, "")
+
+
+def _verify_folder(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Verified]:
+    if folder.resolve() in above:  # a link to a folder around it
+        return
+    above |= {folder.resolve()}
     covered: set[Path] = set()
     for each in _verify_own(folder):
         covered.add(each.path)
@@ -113,7 +134,9 @@ def _verify_folder(folder: Path) -> Iterator[Verified]:
         if path.name.startswith(".") or path.name == SEAL or path in covered:
             continue
         if path.is_dir():
-            yield from (each for each in _verify_folder(path) if each.path not in covered)
+            yield from (
+                each for each in _verify_folder(path, above) if covered.isdisjoint((each.path, *each.path.parents))
+            )
         elif folder not in covered:
             yield Verified(path, "")
 

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +15,9 @@ from pretune.cli import main
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.interop.verify import accept, verify
 from pretune.report.report import write_report
-from pretune.seals import SEAL, read_seal
+from pretune.seals import SEAL, read_seal, write_seal
+from pretune.text.store import store as store_module
+from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.run import finetune, pretrain
 from tests.train.trainkit import WORDS, make_store, recipe
@@ -103,6 +106,19 @@ def test_an_edited_file_is_refused_until_it_is_accepted(folder: Path) -> None:
         accept(run)
 
 
+def test_accepting_one_file_accepts_no_damage_of_another(folder: Path) -> None:
+    run = folder / "run"
+    (run / "config.json").write_text((run / "config.json").read_text() + " ")
+    flip(run / "model.safetensors")
+    assert accept(run / "config.json") == [run / "config.json"]
+    assert problems(run) == ["model.safetensors"]
+    (run / "model.safetensors").unlink()
+    assert accept(run / "tokenizer.json") == []
+    assert problems(run) == ["model.safetensors"]
+    assert accept(run) == [run / "model.safetensors"]
+    assert problems(run) == []
+
+
 def test_records_and_recipes_are_accepted(folder: Path) -> None:
     run = folder / "run"
     for name in ("run.json", "data_stats.json"):
@@ -162,8 +178,40 @@ def test_folders_of_others_and_single_files(folder: Path, tmp_path: Path) -> Non
     (single,) = verify(folder / "run/model.safetensors")
     assert (single.by, single.problem) == ("XXH3-128", None)
     assert [each.by for each in verify(folder / "rows.jsonl")] == [""]
+    (below,) = verify(folder / "store/tokenizer/tokenizer.json")
+    assert (below.by, below.problem) == ("XXH3-128", None)
+    for name, of in (("run/model.safetensors", SEAL), ("store/train-tokens-00000.npy", "manifest.json")):
+        flip((folder / name).parent / of)
+        (single,) = verify(folder / name)
+        assert (single.path.name, single.problem is None) == (of, False), "not that it has no digest"
     with pytest.raises(MissingInputError):
         list(verify(folder / "none"))
+
+
+def test_files_of_modules_are_in_the_seal_above(folder: Path) -> None:
+    path = folder / "run/1_Pooling/config.json"
+    path.parent.mkdir()
+    path.write_text("{}")
+    write_seal(folder / "run")
+    assert [(each.path, each.by, each.problem) for each in verify(path)] == [(path, "XXH3-128", None)]
+    flip(path)
+    assert [each.path for each in verify(path) if each.problem] == [path]
+
+
+def test_the_index_of_a_store_is_compared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "_MIN_KEPT", 0)
+    TokenStore.open(folder / "store").split("train").index("test", lambda: iter([{"starts": np.arange(9)}]))
+    assert [each.path.name for each in verify(folder / "store") if not each.by] == []
+    flip(folder / "store/index/train-test/starts.npy", -1)
+    assert problems(folder / "store") == ["index/train-test"]
+
+
+def test_links_to_folders_around_them_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/file").touch()
+    for name in ("a/x", "a/y", "z"):
+        (tmp_path / name).symlink_to(tmp_path)
+    assert [each.path for each in verify(tmp_path)] == [tmp_path / "a/file"]
 
 
 def test_the_verb(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

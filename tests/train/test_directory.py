@@ -108,7 +108,7 @@ def test_facts_recipe_and_changes(tmp_path):
         changes = owner.begin(recipe(path, tmp_path, budget={"steps": 20}), data)
     assert changes == ["budget.steps: 10 -> 20"]
     assert json.loads((path / "run.json").read_text())["history"][1]["changes"] == changes
-    with RunDirectory(path) as owner, pytest.raises(UsageError, match=r"objective\.nsp: 1\.0 -> 0\.5"):
+    with RunDirectory(path) as owner, pytest.raises(UsageError, match=r"objective\.nsp\.weight: 1\.0 -> 0\.5"):
         owner.begin(recipe(path, tmp_path, objective={"nsp": 0.5}), data)
     with RunDirectory(path) as owner, pytest.raises(DataError, match=r"data.stores\[0\]: the data changed"):
         owner.begin(recipe(path, tmp_path), {"data": {"data.stores[0]": "b" * 64}})
