@@ -270,6 +270,8 @@ def problem(directory: Path) -> str | None:
         if present != set(files):
             return f"files are {', '.join(sorted(present))}, the manifest names {', '.join(sorted(files))}"
         for name, known in files.items():
+            if not (directory / name).is_file():
+                return f"{name} is no file"
             size = (directory / name).stat().st_size
             if size != known["bytes"]:
                 return f"{name} has {size} bytes instead of {known['bytes']}"

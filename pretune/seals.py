@@ -125,15 +125,15 @@ def read_seal(folder: Path) -> dict[str, str]:
     """Returns the digests of a folder's files by their names; none where the folder has no seal.
 
     Raises:
-        DataError: the seal was changed.
+        DataError: the seal was changed, or is a pipe or a device.
     """
     path = folder / SEAL
-    try:
-        if path.stat().st_size > _LIMIT:
-            raise DataError(f"{path}: too large; {_remedy(folder)}")
-        head, *lines = path.read_bytes().decode().removesuffix("\n").split("\n")
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.exists():
         return {}
+    try:
+        if not path.is_file() or path.stat().st_size > _LIMIT:
+            raise DataError(f"{path}: no file, or too large; {_remedy(folder)}")
+        head, *lines = path.read_bytes().decode().removesuffix("\n").split("\n")
     except UnicodeDecodeError:
         raise DataError(f"{path}: was damaged or edited; {_remedy(folder)}") from None
     seal = {match[2]: match[1] for line in lines if (match := _LINE.fullmatch(line))}

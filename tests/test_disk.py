@@ -123,6 +123,16 @@ def test_other_errors_pass() -> None:
         raise ValueError("x")
 
 
+@pytest.mark.timeout(20)
+def test_a_pipe_in_a_sealed_folder_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    disk.seal(tmp_path)
+    assert disk.problem(tmp_path) is None
+    (tmp_path / "a").unlink()
+    os.mkfifo(tmp_path / "a")
+    assert disk.problem(tmp_path) == "a is no file"
+
+
 def test_no_other_module_moves_files_into_place() -> None:
     """One atomic write of files and one of folders in the whole package: eight before."""
     words = (" os.replace(", ".rename(", "mkstemp", ".replace(target)", ".replace(path)", ".partial", "os.fsync")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -110,6 +111,15 @@ def test_a_seal_names_no_file_outside(folder: Path) -> None:
     for name in ("../secret", "/etc/passwd", "a/../../b"):
         reseal(folder, {name: "0" * 32})
         with pytest.raises(DataError, match="damaged or edited"):
+            read_seal(folder)
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_no_seal(folder: Path) -> None:
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        (folder / SEAL).unlink()
+        make(folder / SEAL)
+        with pytest.raises(DataError, match=f"{SEAL}: no file"):
             read_seal(folder)
 
 

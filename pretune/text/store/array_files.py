@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretune.disk import sha256
-from pretune.errors import DataError
+from pretune.errors import DataError, MissingInputError
+from pretune.field_table import regular
 
 _REMEDY = "bring it back from a copy, or prepare the store again"
 
@@ -128,8 +129,8 @@ def check_size(folder: Path, file: StoredFile) -> None:
     """
     path = folder / file.file
     try:
-        size = path.stat().st_size
-    except FileNotFoundError:
+        size = regular(path).stat().st_size
+    except MissingInputError:
         raise DataError(f"{path}: missing from the store; prepare it again") from None
     if size != file.bytes:
         how = "truncated" if size < file.bytes else "grown"

@@ -129,6 +129,8 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
             yield f"field 'splits.{name}.unknown' = {split.unknown} of {split.tokens} tokens"
         types = {*(file.dtype for file in split.shards)} - {"uint16", "uint32"}
         types |= {file.dtype for file in (split.document_file, split.sentence_file)} - {"int64"}
+        if split.word_file is not None:
+            types |= {split.word_file.dtype} - {"bool"}
         if types:
             yield f"field 'splits.{name}': files of type {sorted(types)[0]!r}"
     for count in ("documents", "tokens"):

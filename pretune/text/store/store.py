@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretune.errors import DataError, MissingInputError
+from pretune.field_table import regular
 from pretune.new_folder import refuse_cut_off
 from pretune.text.store.array_files import StoredFile, check_mapped, check_size, map_file, problem_of_file
 from pretune.text.store.index import FOLDER, Index, Parts, computed, drop_damaged, kept
@@ -197,8 +198,8 @@ class TokenStore:
         """
         folder = Path(path)
         try:
-            raw = (folder / MANIFEST).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+            raw = regular(folder / MANIFEST).read_bytes()
+        except MissingInputError:
             refuse_cut_off(folder)
             raise MissingInputError(
                 f"{folder}: no token store here (no {MANIFEST}); make one with `pretune prepare`"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -208,7 +209,24 @@ def test_counts_that_contradict_the_files_are_refused(store: TokenStore) -> None
     refused("end", good["vocab_size"], "end")
     refused("domains", {"all": {"documents": 1, "tokens": 2}}, "domains")
     refused("splits.train.document_file", good["splits"]["train"]["sentence_file"], "documents")
+    words = {**good["splits"]["train"]["shards"][0], "items": tokens, "dtype": "object"}
+    refused("splits.train.word_file", words, "files of type 'object'")
     refused("splits.train.tokens", "many", "many")
+
+
+@pytest.mark.timeout(20)
+def test_pipes_are_not_read(store: TokenStore) -> None:
+    """Reading one waits for ever; a link to a device has no end."""
+    for path in (*damaged(store), store.path / "manifest.json"):
+        raw = path.read_bytes()
+        for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+            path.unlink()
+            make(path)
+            with pytest.raises((DataError, MissingInputError), match=path.name):
+                TokenStore.open(store.path)
+        path.unlink()
+        path.write_bytes(raw)
+    TokenStore.open(store.path).verify()
 
 
 def test_an_id_beyond_the_vocabulary_is_damage(store: TokenStore) -> None:
