@@ -26,6 +26,8 @@ ConfigDict = dict[str, Any]
 _MAX_BYTES = 1 << 20  # of a TOML file
 _MAX_DEPTH = 64  # of tables in tables; the parser's time grows with the square of it
 _MAX_PROBLEMS = 20  # that are said
+_PART = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.){0,256}+"|'[^'\n]{0,256}+')"""  # longer ones are too few to cost time
+_LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{_MAX_DEPTH}}}")
 
 
 class Config(BaseModel):
@@ -168,10 +170,9 @@ def _parse_toml(text: str) -> ConfigDict:
     Raises:
         ValueError: not TOML (with line and column), nested too deep, or a number of thousands of digits.
     """
-    for number, line in enumerate(text.splitlines(), 1):
-        *keys, last = line.split("=")
-        if any(key.count(".") > _MAX_DEPTH for key in [*keys, last if line.lstrip().startswith("[") else ""]):
-            raise ValueError(f"a key of more than {_MAX_DEPTH} parts (at line {number})")
+    if (long := _LONG_KEY.search(text)) is not None:
+        number = text.count("\n", 0, long.start()) + 1
+        raise ValueError(f"a key of more than {_MAX_DEPTH} parts (at line {number})")
     try:
         return tomllib.loads(text)
     except RecursionError:

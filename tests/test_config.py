@@ -166,6 +166,9 @@ DEEP = "[" * 100_000 + "]" * 100_000
         ("a" + ".a" * 100_000 + " = 1", "more than 64 parts .at line 1"),
         ("\n[" + "a." * 65 + "a]", "more than 64 parts .at line 2"),
         ("a = {" + "a." * 65 + "a = 1}", "more than 64 parts"),
+        ('"=".' * 200_000 + "a = 1", "more than 64 parts .at line 1"),
+        ("'\u2028' . " * 100_000 + "a = 1", "more than 64 parts .at line 1"),
+        ('s = """\n\' """\n' + '"\\"".' * 100_000 + "a = 1", "more than 64 parts .at line 3"),
         ("seed = " + "1" * 10_000, "a whole number that no field can hold; value has 10000 digits"),
         ("# " + "x" * (1 << 20), "1,048,576 bytes"),
     ],
@@ -179,6 +182,9 @@ def test_toml_just_within_its_bounds(tmp_path: Path) -> None:
     deep = "objective." + ".".join(["a"] * 50)
     with pytest.raises(UsageError, match="objective"):  # read, and refused by the field
         config.load(Outer, write(tmp_path, f"{deep} = 1"))
+    numbers = [n / 8 for n in range(100)]
+    with pytest.raises(UsageError, match=r"unknown field 'inline'"):
+        config.load(Outer, write(tmp_path, f"inline = {{list = [\n[{numbers}],\n{numbers}], text = '{'.' * 99} = '}}"))
     text = f'name = "{"1.0 = " * 20}"\n#{"x" * ((1 << 20) - 200)}'
     assert config.load(Outer, write(tmp_path, text)).name == "1.0 = " * 20
 
