@@ -119,7 +119,7 @@ class RunDirectory:
         """Look whether the directory is still there and this process's, before something is saved in it.
 
         Returns:
-            What to say of a directory that was removed and is made again.
+            What to say of a directory, or of its lock, that was removed and is made again.
 
         Raises:
             CannotCreateError: another process took it, or it cannot be made again.
@@ -130,10 +130,17 @@ class RunDirectory:
         if self._owner.is_there or (self.path / LOCK).exists():
             self._owner.check()
             return None
+        lock_alone = (self.path / RECIPE).exists()
         with storage_errors(self.path, "make the run directory again, which was removed while training"):
             make_folders(Path(os.path.realpath(self.path)))
+        again = Ownership(self.path, _log.info)
         self._owner.release()
-        self._owner = Ownership(self.path, _log.info)
+        self._owner = again
+        if lock_alone:
+            return (
+                f"warning: {self.path / LOCK} was removed while training; it is made again. It keeps a second process "
+                "out of this directory: leave it there"
+            )
         for name, content in self._written.items():
             replace_file(self.path / name, content)
         self.checkpoints.verified.clear()

@@ -42,10 +42,7 @@ class Ownership:
         self._sign = f"{self._name}\nmachine {_machine()}, key {secrets.token_hex(8)}\n"
         self._count = 0
         self._released, self._writing = threading.Event(), threading.Lock()
-        try:
-            self._handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        except OSError as error:
-            raise CannotCreateError(f"{directory}: cannot write there: {error.strerror}") from None
+        self._handle = self._open()
         try:
             self._take(say)
         except BaseException:
@@ -53,9 +50,19 @@ class Ownership:
             raise
         threading.Thread(target=self._beat, name="owner of a run", daemon=True).start()
 
+    def _open(self) -> int:
+        try:
+            return os.open(self.directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise CannotCreateError(f"{self.directory}: cannot write there: {error.strerror}") from None
+
     def _take(self, say: Callable[[str], None]) -> None:
         try:
             has_locks = flock(self._handle, wait=False)
+            while not self.is_there:  # who began nothing removed it meanwhile: others would lock another file
+                removed, self._handle = self._handle, self._open()
+                os.close(removed)
+                has_locks = flock(self._handle, wait=False)
         except BlockingIOError:
             raise self._refusal(self._read()) from None
         before = self._read()

@@ -83,6 +83,19 @@ def test_a_directory_that_is_removed_while_training_is_made_again(tmp_path):
             RunDirectory(path)
 
 
+def test_a_lock_that_is_removed_while_training_is_made_again(tmp_path):
+    path = tmp_path / "run"
+    with RunDirectory(path) as owner:
+        owner.begin(recipe(path, tmp_path), {})
+        (path / ".lock").unlink()
+        note = owner.keep()
+        assert ".lock was removed while training" in note
+        assert "lost" not in note
+        assert owner.keep() is None
+        with pytest.raises(CannotCreateError, match="trains there"):
+            RunDirectory(path)
+
+
 def test_foreign_directories_are_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(CannotCreateError, match=r"thesis\.tex"):

@@ -83,3 +83,23 @@ def test_a_directory_that_is_gone(tmp_path: Path, said: list[str]) -> None:
     time.sleep(0.1)
     assert not (tmp_path / LOCK).exists(), "its count makes no new file"
     owner.release()
+
+
+def test_a_lock_that_its_owner_removes_meanwhile(
+    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As who began nothing does when it ends: a lock on what it removed would keep nobody out."""
+    real, calls = ownership.flock, list[int]()
+
+    def flock(handle: int, *, wait: bool) -> bool:
+        calls.append(handle)
+        if len(calls) == 1:
+            (tmp_path / LOCK).unlink()
+        return real(handle, wait=wait)
+
+    monkeypatch.setattr(ownership, "flock", flock)
+    owner = Ownership(tmp_path, said.append)
+    assert owner.is_there
+    with pytest.raises(CannotCreateError, match="trains there"):
+        Ownership(tmp_path, said.append)
+    owner.release()
