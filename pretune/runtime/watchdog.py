@@ -133,6 +133,8 @@ class Watchdog:
     def reasons(self, patience: float = 3.0) -> list[str]:
         """Why other ranks ended, as far as they could say it or it can be seen; waits a moment for what they say."""
         self._end_if_left_behind()
+        if self._end.locked():  # a thread gives a rank up, and ends this process with its own exit code
+            time.sleep(4 * BEAT)
         deadline = time.monotonic() + patience
         while True:
             try:

@@ -13,7 +13,7 @@ from apartkit import job, rank_folders, run_apart
 pytestmark = pytest.mark.drill
 
 PATIENCE = {"BEAT": 0.3, "SILENCE": 3.0, "IDLE": 4.0}
-FAULTS = {"stop": 1, "stop first": 0, "sleep": 1, "raise": 1, "memory": 1, "kill": 1}
+FAULTS = {"stop": 1, "stop first": 0, "sleep": 1, "sleep first": 0, "raise": 1, "memory": 1, "kill": 1}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], lis
     return run_apart(folder, jobs), places
 
 
-@pytest.mark.parametrize("name", ["stop", "stop first", "sleep"])
+@pytest.mark.parametrize("name", ["stop", "stop first", "sleep", "sleep first"])
 def test_a_rank_that_hangs_is_named_with_the_stacks_of_all(ended: tuple[dict[str, Any], list[Path]], name: str) -> None:
     actual, rank = ended[0][name], FAULTS[name]
     assert actual["codes"][1 - rank] == 75, actual

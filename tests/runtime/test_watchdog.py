@@ -113,6 +113,21 @@ def test_a_rank_whose_beat_ended_long_ago_was_not_stopped(watched: tuple[Watchdo
     assert not verdicts
 
 
+def test_a_lost_connection_waits_for_a_thread_that_ends_the_process(
+    watched: tuple[Watchdog, Memory, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where all give a rank up at once, one is gone before the others have ended."""
+    dog, _, _ = watched
+    dog.close()
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    dog.reasons(patience=-1.0)
+    assert not pauses
+    with dog._end:
+        dog.reasons(patience=-1.0)
+    assert pauses[0] > 2.5 * watchdog.BEAT
+
+
 def test_what_was_not_heard_while_all_ranks_were_stopped_says_nothing(
     watched: tuple[Watchdog, Memory, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
