@@ -25,7 +25,7 @@ Files = dict[str, dict[str, int | str]]
 MANIFEST = "manifest.json"
 _NO_ACCESS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOENT),
-    *(errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
 }
 _LACKING = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # a file system that cannot do what is asked for
 _NO_LOCKS = {*_LACKING, errno.ENOLCK, errno.EBADF}  # EBADF: NFS locks no folder

@@ -120,10 +120,10 @@ class Running:
         if ended is None:
             self.kill()
             self.zygote.answer(self.number, 10.0)
-            pytest.fail(f"still running after {timeout} s\n{Path(f'{self.files}.err').read_text()[-4000:]}")
+            pytest.fail(f"still running after {timeout} s\n{_printed(Path(f'{self.files}.err'))[-4000:]}")
         code, peak, seconds = ended
         count = Path(f"{self.files}.out.count")
-        out, err = (Path(f"{self.files}.{name}").read_text(errors="replace") for name in ("out", "err"))
+        out, err = (_printed(Path(f"{self.files}.{name}")) for name in ("out", "err"))
         return Ended(int(code), out, err, seconds, int(peak), int(count.read_text()) if count.exists() else 0)
 
 
@@ -232,6 +232,11 @@ class Zygote:
                 number, *values = json.loads(line)
                 self._answers[number, "begun" if len(values) == 1 else "ended"] = values
         return self._answers.pop(wanted)
+
+
+def _printed(path: Path) -> str:
+    """What a run wrote into a file; nothing if it was killed before it had one."""
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def snapshot(folder: Path, *, timed: bool = False) -> dict[str, str]:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from pretune.disk import flock, fsync
+from pretune.disk import flock, fsync, storage_errors
 from pretune.errors import CannotCreateError
 
 LOCK = ".lock"
@@ -34,6 +34,7 @@ class Ownership:
 
     Raises:
         CannotCreateError: another process owns it, or it cannot be written there.
+        StorageError: the disk is full or fails.
     """
 
     def __init__(self, directory: Path, say: Callable[[str], None]) -> None:
@@ -51,10 +52,8 @@ class Ownership:
         threading.Thread(target=self._beat, name="owner of a run", daemon=True).start()
 
     def _open(self) -> int:
-        try:
+        with storage_errors(self.directory, "write there", "nothing was begun"):
             return os.open(self.directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        except OSError as error:
-            raise CannotCreateError(f"{self.directory}: cannot write there: {error.strerror}") from None
 
     def _take(self, say: Callable[[str], None]) -> None:
         try:
