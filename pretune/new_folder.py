@@ -124,13 +124,19 @@ class NewFolder:
         names.sort(key=lambda name: (name == last, name))
         if self._existing == "replace":
             tops = set(contents(self._real)) - {self.path}
-            there = {path for top in tops for path in (top, *top.rglob("*")) if path.is_symlink() or not path.is_dir()}
-            old = there - {self._real / name for name in names}
+            there = {path for top in tops for path in (top, *([] if top.is_symlink() else top.rglob("*")))}
+            old = {path for path in there if path.is_symlink() or not path.is_dir()} - {self._real / n for n in names}
         else:
             old = {self._real / Path(os.path.relpath(path, self.target)) for path in obsolete(names)}
             for name in names:
                 _refuse_way(self._real, name)
-        return {"files": names, "last": last, "obsolete": sorted(str(path.relative_to(self._real)) for path in old)}
+        obsolete_names = sorted(str(path.relative_to(self._real)) for path in old)
+        if (outside := _leading_out((*names, *obsolete_names), self.path, self._real)) is not None:
+            raise CannotCreateError(
+                f"{self.target}: {outside!r} would be written outside of it, through a link; remove the link, or "
+                "choose another path"
+            )
+        return {"files": names, "last": last, "obsolete": obsolete_names}
 
 
 def contents(folder: Path) -> list[Path]:
@@ -281,16 +287,24 @@ def _read_plan(path: Path, real: Path) -> dict[str, Any]:
     try:
         plan = json.loads((path / _PLAN).read_bytes())
         last, files, obsolete = plan["last"], plan["files"], plan["obsolete"]
-        for name in (*files, *obsolete, *([last] if last else [])):
-            parents = ((folder, Path(os.path.realpath((folder / name).parent))) for folder in (real, path))
-            is_inside = all(parent.is_relative_to(folder) for folder, parent in parents)
-            if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name or not is_inside:
-                raise ValueError(f"{name!r} leads out of {real}")
+        outside = _leading_out((*files, *obsolete, *([last] if last else [])), path, real)
+        if outside is not None:
+            raise ValueError(f"{outside!r} leads out of {real}")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path / _PLAN}: is not what pretune leaves when it is killed ({error}); remove {path} if it is not yours"
         ) from None
     return {"files": files, "last": last, "obsolete": obsolete}
+
+
+def _leading_out(names: Iterable[str], *folders: Path) -> str | None:
+    """The first name that leads out of one of these folders, by itself or through a link; None if none does."""
+    for name in names:
+        parents = ((folder, Path(os.path.realpath((folder / name).parent))) for folder in folders)
+        is_inside = all(parent.is_relative_to(folder) for folder, parent in parents)
+        if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name or not is_inside:
+            return name
+    return None
 
 
 def _refuse_way(real: Path, name: str) -> None:

@@ -139,6 +139,25 @@ class TestNewFolder:
             fill(tmp_path / "out", "a", existing=existing)
         assert names(tmp_path) == ["out"]
 
+    def test_a_linked_folder_in_what_is_replaced(self, tmp_path: Path) -> None:
+        fill(tmp_path / "mine", "a")
+        fill(tmp_path / "out", "a", "below/b")
+        for name in ("out/link", "out/below/link"):
+            (tmp_path / name).symlink_to(tmp_path / "mine")
+        fill(tmp_path / "out", "c", existing="replace")
+        assert names(tmp_path) == ["mine", "mine/a", "out", "out/c"], "the links go, what they lead to stays"
+
+    @pytest.mark.parametrize("existing", ["replace", "merge"])
+    def test_a_link_that_leads_out_is_refused_before_anything_changes(self, tmp_path: Path, existing: Existing) -> None:
+        fill(tmp_path / "mine", "a")
+        fill(tmp_path / "out", "old")
+        (tmp_path / "out" / "below").symlink_to(tmp_path / "mine")
+        before = names(tmp_path)
+        with pytest.raises(CannotCreateError, match=r"out: 'below/a' would be written outside of it, through a link"):
+            fill(tmp_path / "out", "below/a", existing=existing)
+        assert names(tmp_path) == before
+        assert (tmp_path / "mine" / "a").read_text() == "x"
+
     @pytest.mark.parametrize("name", ["a", "a/b"])
     def test_a_folder_or_file_in_the_way_is_refused_before_anything_changes(self, tmp_path: Path, name: str) -> None:
         way = tmp_path / "out" / "a"
