@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Sequence, Set
 from contextlib import suppress
@@ -17,10 +18,18 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+_STARTING = {"subprocess.Popen", "os.posix_spawn", "os.system", "os.exec"}  # audit events
+
+
 class Confinement:
-    """Keeps threads on one CPU while it is on. Threads that they start meanwhile inherit that, and are freed again."""
+    """Keeps threads on one CPU while it is on.
+
+    Threads that they start meanwhile inherit that, and are freed again; a process would keep it, so that a thread that
+    starts one is freed first.
+    """
 
     def __init__(self) -> None:
+        self._is_hooked = False
         self.cpu: int | None = None
         self.others: frozenset[int] = frozenset()  # CPUs that the threads may use otherwise
 
@@ -34,6 +43,9 @@ class Confinement:
             cpu = cpu_of(caller)
             self.cpu = _of_rank(sorted(cpus), cpu if cpu in cpus else min(cpus))
             self.others = frozenset(cpus - {self.cpu})
+            if not self._is_hooked:  # for good; not before, as it is called for every audit event
+                self._is_hooked = True
+                sys.addaudithook(self._before)
         for thread in team:
             _allow(thread, {self.cpu})
 
@@ -57,6 +69,10 @@ class Confinement:
         """Frees the calling thread."""
         if self.cpu is not None:
             _allow(threading.get_native_id(), self.others | {self.cpu})
+
+    def _before(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event in _STARTING:
+            self.leave()
 
 
 def _of_rank(cpus: Sequence[int], cpu: int) -> int:

@@ -193,6 +193,10 @@ def test_threads_are_confined_and_freed_with_what_they_started() -> None:
         confinement.leave()
         assert os.sched_getaffinity(0) == all_cpus
         confinement.enter()
+        assert os.sched_getaffinity(0) == {confinement.cpu}
+        script = "import os; print(len(os.sched_getaffinity(0)))"
+        child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert int(child.stdout) == len(all_cpus)
     finally:
         end.set()
         confinement.end()
