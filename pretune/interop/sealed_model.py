@@ -8,6 +8,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+from pretune.interop.run_names import GROWING
 from pretune.seals import check, checked
 from pretune.text.tokenizer.files import TOKENIZER_FILES
 from pretune.text.tokenizer.folder import transformer_folder
@@ -43,4 +44,4 @@ def check_config(folder: Path) -> None:
 
 
 def _is_of_model(name: str) -> bool:
-    return name not in TOKENIZER_FILES
+    return name not in TOKENIZER_FILES and name not in GROWING  # which are read, and compared, by others

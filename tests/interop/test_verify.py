@@ -106,6 +106,18 @@ def test_an_edited_file_is_refused_until_it_is_accepted(folder: Path) -> None:
         accept(run)
 
 
+def test_a_model_is_read_without_the_records_of_its_run(folder: Path) -> None:
+    """As where somebody copied the model alone, or made room."""
+    run = folder / "run"
+    for name in ("metrics.jsonl", "report.html"):
+        (run / name).unlink()
+    load(run)
+    assert problems(run) == ["metrics.jsonl", "report.html"]
+    (run / "model.safetensors").unlink()
+    with pytest.raises(DataError, match=r"model\.safetensors: is missing"):
+        load(run)
+
+
 def test_accepting_one_file_accepts_no_damage_of_another(folder: Path) -> None:
     run = folder / "run"
     (run / "config.json").write_text((run / "config.json").read_text() + " ")
