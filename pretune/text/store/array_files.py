@@ -93,6 +93,8 @@ def map_file(folder: Path, file: StoredFile, scattered: bool = False) -> NDArray
                 f"{path}: holds {shape} of {dtype}, the manifest states ({file.items},) of {file.dtype}; "
                 "prepare the store again"
             )
+        if raw.tell() + file.items * dtype.itemsize != file.bytes:
+            raise DataError(f"{path}: {file.bytes} bytes do not hold {shape} of {dtype}; prepare the store again")
         if not file.items:
             return np.zeros(0, dtype)
         mapped = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)

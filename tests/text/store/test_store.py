@@ -11,6 +11,7 @@ import pytest
 
 from pretune.errors import DataError, MissingInputError
 from pretune.seals import sealed_json
+from pretune.text.store.array_files import StoredFile, map_file
 from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -212,6 +213,15 @@ def test_counts_that_contradict_the_files_are_refused(store: TokenStore) -> None
     words = {**good["splits"]["train"]["shards"][0], "items": tokens, "dtype": "object"}
     refused("splits.train.word_file", words, "files of type 'object'")
     refused("splits.train.tokens", "many", "many")
+
+
+def test_a_file_that_is_shorter_than_its_own_header_says(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(10))
+    raw = (tmp_path / "a.npy").read_bytes()
+    assert map_file(tmp_path, StoredFile("a.npy", 10, "int64", len(raw), "")).tolist() == list(range(10))
+    (tmp_path / "a.npy").write_bytes(raw[:-8])
+    with pytest.raises(DataError, match=r"a\.npy: .* bytes do not hold \(10,\) of int64"):
+        map_file(tmp_path, StoredFile("a.npy", 10, "int64", len(raw) - 8, ""))
 
 
 @pytest.mark.timeout(20)
