@@ -55,7 +55,7 @@ def test_the_mean_of_turns_the_costly_first() -> None:
 
 
 class TestVerb:
-    @pytest.mark.parametrize("fresh", [False, True])
+    @pytest.mark.parametrize("fresh", [False, pytest.param(True, marks=pytest.mark.slow)])
     def test_file_and_page(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], fresh: bool) -> None:
         text = BENCHMARK[: BENCHMARK.index("def setup")] + PRODUCTS.strip()
         text = text.replace('    about = "Nothing', f'    fresh = {fresh}\n    about = "Nothing')

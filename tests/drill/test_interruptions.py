@@ -74,6 +74,7 @@ def test_of_many_at_once_one_goes_on(material, tmp_path, name):
         assert differences(whole, snapshot(folder)) == []
 
 
+@pytest.mark.drill
 def test_of_two_trainers_one_goes_on(material, tmp_path):
     case, folder = material.case("plm"), folder_of(tmp_path, "run")
     slow = Fault("sleep", 1, ["sync"], 100, sticky=True)

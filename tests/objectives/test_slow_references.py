@@ -204,6 +204,7 @@ def uniform(found: list[int] | np.ndarray) -> None:
     assert stats.chisquare(counts).pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_rotations_and_orders_of_sentences_are_uniform() -> None:
     text = Row((0, 0, 0), np.array([10, 11, 12, 13, 14]), sentences=np.array([0, 1, 3]))
     rotate, order = make(Denoising, infill=0.0, permute=0.0, rotate=1.0), make(Denoising, infill=0.0)

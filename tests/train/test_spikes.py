@@ -198,7 +198,7 @@ def test_rollback_goes_back_and_round_the_data(
     assert losses[12:16] == pytest.approx(CLEAN["losses"][16:20], rel=0.02)  # the data after the spike
 
 
-@pytest.mark.parametrize("steps", [(15,), (12, 14, 13)])
+@pytest.mark.parametrize("steps", [(15,), pytest.param((12, 14, 13), marks=pytest.mark.slow)])
 def test_a_rollback_is_the_same_after_any_kill(
     steps: tuple[int, ...], tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
