@@ -85,7 +85,7 @@ class Build:
             cwd=self.checkout,
         )
         setup = {name: self.order[name] for name in ("script", "function", "options")}
-        self._ask({**setup, "allocator": "ours", "threads": self.threads, "packages": []})
+        self._ask({**setup, "allocator": "ours", "threads": self.threads, "load": 0, "packages": []})
 
     def run(self, counts: bool) -> None:
         """Runs once; a benchmark whose runs are fresh gets a new process first."""
