@@ -79,6 +79,8 @@ def accept(path: Path) -> list[Path]:
     for each in changed:
         if each.path.is_dir() or (each.path.parent / MANIFEST).is_file():
             raise DataError(f"{each.path}: {each.problem}; this cannot be accepted, only made again")
+        if (record := _record_of(each.path)).is_symlink():
+            raise DataError(f"{record}: is a link to {record.resolve()}; accept the change in the folder of that file")
         if each.path.suffix == ".json" and each.path.is_file():
             _check_json(each.path)
     for each in changed:
@@ -86,13 +88,20 @@ def accept(path: Path) -> list[Path]:
     return [each.path for each in changed]
 
 
+def _record_of(path: Path) -> Path:
+    """The file that holds a file's digest: itself, or the seal of its folder; modules' are in that of the model's."""
+    if path.name == RECIPE or (path.name in RECORDS and (path.parent / RECIPE).is_file()):
+        return path
+    return next(folder for folder in path.parents if (folder / SEAL).is_file()) / SEAL
+
+
 def _accept(path: Path) -> None:
     if path.name in RECORDS and (path.parent / RECIPE).is_file():
         replace_file(path, sealed_json(json.loads(path.read_bytes())))
     elif path.name == RECIPE:
         replace_file(path, sealed_bytes(unsealed_bytes(path.read_bytes())))
-    else:  # files of modules are in the seal of the model's folder
-        folder = next(folder for folder in path.parents if (folder / SEAL).is_file())
+    else:
+        folder = _record_of(path).parent
         if path != folder / SEAL:  # what else was damaged stays so
             seal_files(folder, [path.relative_to(folder).as_posix()])
             return

@@ -239,3 +239,16 @@ def test_the_verb(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"accepted: {folder / 'run/model.safetensors'}\n"
     assert main(["verify", str(folder / "none")]) == MissingInputError.code
     assert main(["verify", str(folder), "--no-such-flag"]) == UsageError.code
+
+
+def test_nothing_is_accepted_through_a_link(folder: Path, tmp_path: Path) -> None:
+    run = folder / "run"
+    seal = tmp_path / "elsewhere"
+    (run / SEAL).rename(seal)
+    (run / SEAL).symlink_to(seal)
+    before = seal.read_bytes()
+    path = run / "config.json"
+    path.write_text(path.read_text() + "\n")
+    with pytest.raises(DataError, match=rf"{SEAL}: is a link to {seal}; accept the change in the folder of that file"):
+        accept(run)
+    assert seal.read_bytes() == before

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from trainkit import make_store, recipe
+from trainkit import make_store, recipe, run_script
 
 
 def run_apart(folder: Path, jobs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """What `ranks_apart.py` prints, in a process of its own."""
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    done = subprocess.run(
-        [sys.executable, Path(__file__).parent / "ranks_apart.py", folder / "jobs.json"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    out: dict[str, Any] = json.loads(done.stdout)
-    return out
+    return run_script("ranks_apart.py", folder / "jobs.json")
 
 
 def rank_folders(folder: Path, count: int = 2) -> list[Path]:

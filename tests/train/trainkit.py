@@ -194,8 +194,13 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIG
 
 def run_ranks(store: Path, folder: Path, *names: str) -> dict[str, Any]:
     """What `ranks.py` prints, in a process of its own."""
+    return run_script("ranks.py", store, folder, *names)
+
+
+def run_script(name: str, *arguments: str | Path) -> dict[str, Any]:
+    """What a script beside this file prints, in a process of its own."""
     done = subprocess.run(
-        [sys.executable, Path(__file__).parent / "ranks.py", store, folder, *names],
+        [sys.executable, Path(__file__).parent / name, *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
