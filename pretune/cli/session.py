@@ -44,6 +44,7 @@ class Session:
             export fp32, and of a run that goes on what it began with.
         threads: number of CPU threads; by default one per core.
         quiet: print nothing but errors and results.
+        verbose: show more of a run, such as the share of the GEMM peak and the time spent waiting for data.
         debug: show the traceback of an error.
         allocator: keep freed memory in the process and use huge pages: 1.15-1.25x faster steps on glibc.
     """
@@ -52,6 +53,7 @@ class Session:
     precision: Literal["auto", "bf16", "fp32"] | None = None
     threads: Annotated[int | None, Parameter(show_default=False)] = None
     quiet: bool = False
+    verbose: bool = False
     debug: bool = False
     allocator: Annotated[bool, Parameter(negative="--no-allocator")] = True
 
@@ -89,7 +91,8 @@ class Session:
         args = [] if self.device is None else ["--device", self.device]
         args += [] if self.precision is None else ["--precision", self.precision]
         args += [] if self.threads is None else ["--threads", str(self.threads)]
-        return args + (["--track.progress", "quiet"] if self.quiet else [])
+        args += ["--track.progress", "quiet"] if self.quiet else []
+        return args + (["--track.verbose", "true"] if self.verbose else [])
 
 
 class _StderrHandler(logging.Handler):

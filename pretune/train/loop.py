@@ -70,8 +70,7 @@ def train(model: LanguageModel, objective: Objective, samplers: Sequence[Sampler
         SignalError: a signal of `runtime/signals.py` came; a checkpoint of the last step was saved.
         StorageError: a checkpoint or a metric could not be written; earlier checkpoints are intact.
     """
-    running = context.display.running(context.checkpoints.run.name)
-    with stop_on_signal() as request, running, adaptive_spinning(context.device):
+    with stop_on_signal() as request, context.display.running(), adaptive_spinning(context.device):
         trainer = _Trainer(model, objective, samplers, context, request)
         try:
             return trainer.run()

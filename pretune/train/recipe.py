@@ -5,6 +5,7 @@ Each section is declared beside the code that it configures. Reading a recipe do
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -75,6 +76,7 @@ _MAY_CHANGE = (
     "track",
     "parallel",
 )
+_OF_THE_SCREEN = ("track.progress", "track.verbose")
 
 
 def _listed(value: Any) -> Any:
@@ -315,14 +317,19 @@ def compare(began: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     changed = [
         (name, began.get(name), now.get(name)) for name in sorted({*began, *now}) if began.get(name) != now.get(name)
     ]
-    refused = [f"{name}: {a!r} -> {b!r}" for name, a, b in changed if not matches(name, _MAY_CHANGE)]
+    refused = [f"{name}: {_shown(a)} -> {_shown(b)}" for name, a, b in changed if not matches(name, _MAY_CHANGE)]
     if refused:
         raise UsageError(
             "this run directory was begun with another recipe, and these fields cannot change on the way: "
             + "; ".join(refused)
             + ". Put the old values back, or give another --output"
         )
-    return [f"{name}: {a!r} -> {b!r}" for name, a, b in changed]
+    return [f"{name}: {_shown(a)} -> {_shown(b)}" for name, a, b in changed if not matches(name, _OF_THE_SCREEN)]
+
+
+def _shown(value: Any) -> str:
+    """A value of a recipe as its TOML file has it; "none" for a field without a value."""
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def matches(name: str, fields: Sequence[str]) -> bool:

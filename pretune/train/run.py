@@ -100,7 +100,7 @@ def _begin(
     Raises:
         PretuneError: the run could not save its result, or its directory holds another run.
     """
-    display = Display(recipe.track.progress if distributed.is_main else "quiet")
+    display = Display(recipe.track.progress if distributed.is_main else "quiet", verbose=recipe.track.verbose)
     own = components.own_weights().names_in(TrainModule(components.model, components.objective))
     facts = {**components.facts, "data": components.data, **_sizes(components), "own_weights": own}
     facts["precision"] = vars(precision)

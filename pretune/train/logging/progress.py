@@ -9,10 +9,12 @@ from typing import IO, Literal, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 from pretune.runtime.screen import Screen
 
 _PLAIN_SECONDS = 10.0
+_BAR = 10  # characters
 
 
 class Display:
@@ -21,10 +23,18 @@ class Display:
     Args:
         mode: `auto` takes a bar where standard error is a terminal.
         minimum: seconds between two plain lines.
+        verbose: show the share of the GEMM peak and the time spent waiting for data too.
     """
 
-    def __init__(self, mode: Literal["auto", "plain", "quiet"] = "auto", minimum: float = _PLAIN_SECONDS) -> None:
+    def __init__(
+        self,
+        mode: Literal["auto", "plain", "quiet"] = "auto",
+        minimum: float = _PLAIN_SECONDS,
+        *,
+        verbose: bool = False,
+    ) -> None:
         self.quiet = mode == "quiet"
+        self._verbose = verbose
         self._screen = Screen()
         self._console = Console(file=cast(IO[str], self._screen), stderr=True, highlight=False)
         self._bar: Progress | None = None
@@ -34,14 +44,18 @@ class Display:
         self._last = float("-inf")
 
     @contextmanager
-    def running(self, title: str) -> Iterator[None]:
+    def running(self) -> Iterator[None]:
         """Show the bar while the block runs."""
         if not self._live:
             yield
             return
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=12), TextColumn("{task.fields[shown]}"))
+        columns = (
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(_BAR, table_column=Column(no_wrap=True, min_width=_BAR)),
+            TextColumn("{task.fields[shown]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+        )
         with Progress(*columns, console=self._console) as self._bar:
-            self._task = self._bar.add_task(title, total=1.0, shown="")
+            self._task = self._bar.add_task("step 0   0%", total=1.0, shown="")
             try:
                 yield
             finally:
@@ -64,25 +78,31 @@ class Display:
         """
         if self.quiet:
             return
+        where, shown = f"step {step:,} {min(fraction, 1.0):4.0%}", describe(metrics, left, verbose=self._verbose)
         if self._bar is not None:
-            self._bar.update(self._task, completed=min(fraction, 1.0), shown=describe(metrics, left))
+            self._bar.update(self._task, description=where, completed=min(fraction, 1.0), shown=shown)
             return
         now = time.monotonic()
         if last or now - self._last >= self._minimum:
             self._last = now
-            self._screen.line(f"step {step} {min(fraction, 1.0):4.0%} {describe(metrics, left)}")
+            self._screen.line(f"{where}  {shown}")
 
 
-def describe(metrics: Mapping[str, float | int], left: float | None) -> str:
-    """Loss, speed, fraction of the GEMM limit, data wait and time left, as far as they are known."""
-    parts = [f"{name} {metrics[name]:.4f}" for name in ("loss", "eval/loss") if name in metrics]
+def describe(metrics: Mapping[str, float | int], left: float | None, *, verbose: bool = False) -> str:
+    """Loss, speed and time left, as far as they are known.
+
+    Args:
+        left: seconds to the end; none are shown at the end itself.
+        verbose: the share of the GEMM peak and the time spent waiting for data too.
+    """
+    parts = [f"loss {metrics['loss']:.4f}"] if "loss" in metrics else []
     if "tokens_per_second" in metrics:
         parts.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
-    if metrics.get("gemm_utilization"):
-        parts.append(f"{metrics['gemm_utilization']:.0%} of GEMM limit")
-    if "data_wait" in metrics:
+    if verbose and metrics.get("gemm_utilization"):
+        parts.append(f"{metrics['gemm_utilization']:.0%} of GEMM peak")
+    if verbose and "data_wait" in metrics:
         parts.append(f"data wait {metrics['data_wait']:.1%}")
-    if left is not None:
+    if left:
         parts.append(f"{clock(left)} left")
     return "  ".join(parts)
 

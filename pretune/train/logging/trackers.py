@@ -31,6 +31,7 @@ class TrackConfig(Config):
         project: name of the project in the trackers.
         report: write `report.html` at the end.
         progress: `auto` draws a bar on a terminal and prints lines elsewhere, `plain` prints lines, `quiet` nothing.
+        verbose: show the share of the GEMM peak and the time spent waiting for data too.
     """
 
     every: int = Field(10, ge=1)
@@ -38,6 +39,7 @@ class TrackConfig(Config):
     project: str = "pretune"
     report: bool = True
     progress: Literal["auto", "plain", "quiet"] = "auto"
+    verbose: bool = False
 
 
 class Tracker(Protocol):
