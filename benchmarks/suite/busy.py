@@ -59,7 +59,8 @@ class Busy(Benchmark):
     about = (
         "Training steps, calls of 8 texts to embed, or answers of 4 tokens a second, alone and beside busy processes "
         "(the number in the variant's name). Ours measures how long its threads wait for a CPU, and lets them spin at "
-        "barriers or sleep; against fixed settings of the same code and `transformers.Trainer` in the same dtype."
+        "barriers or sleep, and fewer of them compute; against fixed settings of the same code and "
+        "`transformers.Trainer` in the same dtype."
     )
     variants: ClassVar[Mapping[str, Variant]] = {
         f"{work}-{load}": Variant(work, load, seconds)
@@ -123,10 +124,13 @@ def setup(
     """
     import torch
 
+    from pretune.evaluate import embed
     from pretune.runtime import spinning
+    from pretune.runtime.worker_policy import WorkerPolicy
 
     if setting != "adapted":
         spinning._watches.append(spinning.SpinWatch(None))
+        embed._worker_policy = WorkerPolicy(is_fixed=True)
     adapting = spinning.adaptive_spinning if shape else nullcontext  # the training loop's; a model's use has its own
     around = _one_cpu if setting == "one CPU" else nullcontext
     with adapting(torch.device("cpu")):

@@ -34,6 +34,8 @@ from pretune.nn.model_protocol import ModelOutput
 from pretune.nn.vectors import PoolingMode, TextFeatures
 from pretune.runtime.device import inference_context, is_bf16
 from pretune.runtime.finite import first_non_finite, first_non_finite_row, non_finite
+from pretune.runtime.thread_times import own_times
+from pretune.runtime.worker_policy import WorkerPolicy
 from pretune.text.tokenizer.long_texts import Keep
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.unknown import say_cut, say_unknown
@@ -49,6 +51,7 @@ _MIN_TOKENS = 256  # tokens of a part: fewer are not worth a thread's turn
 _WORKERS = 8  # threads at most, as Python lets one at a time start an operator
 _log = logging.getLogger("pretune")
 _starting = threading.Lock()
+_worker_policy = WorkerPolicy()  # of this process
 
 
 @dataclass(frozen=True)
@@ -133,14 +136,18 @@ class Embedder:
         self, parts: Sequence[TextIndices], texts: Sequence[str], out: Vectors, workers: int, cores: int
     ) -> int:
         """Each worker reads and computes a part after another. Returns how many texts were cut."""
+        queue = _PartQueue(parts, workers)
 
-        def work(part: TextIndices) -> int:
-            runs, cut = self._read(part, texts)
-            self._compute(part, runs, out)
-            return cut
+        def work(worker: int) -> int:
+            total = 0
+            for part in queue.of(worker):
+                runs, cut = self._read(part, texts)
+                self._compute(part, runs, out)
+                total += cut
+            return total
 
         with _pool(workers, cores) as pool:
-            return sum([future.result() for future in [pool.submit(work, part) for part in parts]])
+            return sum([future.result() for future in [pool.submit(work, worker) for worker in range(workers)]])
 
     def _read_ahead(self, parts: Sequence[TextIndices], texts: Sequence[str], out: Vectors) -> int:
         """This thread computes a part while another reads the next. Returns how many texts were cut."""
@@ -232,6 +239,34 @@ def _parts(texts: Sequence[str], length: int, budget: int, workers: int) -> list
         parts.append(order[start:stop])
         start, done = stop, int(ends[stop - 1])
     return parts
+
+
+class _PartQueue:
+    """Hands parts to workers, to as many at once as find a CPU; who computes a part changes none of its bits."""
+
+    def __init__(self, parts: Sequence[TextIndices], workers: int) -> None:
+        self._parts, self._workers = iter(parts), workers
+        self._is_over = False
+        self._changed = threading.Condition()
+
+    def of(self, worker: int) -> Iterator[TextIndices]:
+        """The parts of a worker, until all are taken or one of the workers fails."""
+        try:
+            while (part := self._next(worker)) is not None:
+                ran, waited = own_times()
+                yield part
+                ran_now, waited_now = own_times()
+                _worker_policy.update(ran_now - ran, waited_now - waited, self._workers)
+        finally:
+            with self._changed:
+                self._is_over = True
+                self._changed.notify_all()
+
+    def _next(self, worker: int) -> TextIndices | None:
+        with self._changed:
+            self._changed.notify_all()  # more workers may compute now
+            self._changed.wait_for(lambda: self._is_over or worker < _worker_policy.max_workers(self._workers))
+            return None if self._is_over else next(self._parts, None)
 
 
 @contextmanager

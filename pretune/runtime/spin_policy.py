@@ -44,15 +44,16 @@ class SpinPolicy:
     """
 
     BUSY = 0.25  # fraction from which spinning costs more than sleeping does
-    _AT_TRIAL = 0.12  # what a trial of spinning begins with: one bad measurement ends it
-    _PAUSE, _MAX_PAUSE, _LASTING, _SETTLED = 1.0, 30.0, 5.0, 0.1  # seconds
+    AT_TRIAL = 0.12  # what a trial of spinning begins with: one bad measurement ends it
+    PAUSE, MAX_PAUSE, LASTING = 1.0, 30.0, 5.0  # seconds before a trial, at first and at most; of one that succeeded
+    _SETTLED = 0.1  # seconds
     _ONE = 1.1  # CPUs that threads on several get together, above which one would be less
     _MUCH_LESS = 0.6  # of what they got on several
 
     def __init__(self, waiting: float = 0.0) -> None:
         self.waiting = waiting
         self.mode = Mode.SLEEP if waiting > self.BUSY else Mode.SPIN
-        self._spin_pause, self._one_pause = self._PAUSE, self._SETTLED
+        self._spin_pause, self._one_pause = self.PAUSE, self._SETTLED
         self._on_several = 0.0  # CPUs, before the threads went to one
         self._since = self._ran = 0.0  # seconds and CPU seconds since the last change
 
@@ -71,24 +72,24 @@ class SpinPolicy:
 
     def _while_spinning(self) -> None:
         if self.waiting > self.BUSY:
-            lasted = self._since >= self._LASTING
-            self._spin_pause = self._PAUSE if lasted else min(2 * self._spin_pause, self._MAX_PAUSE)
+            lasted = self._since >= self.LASTING
+            self._spin_pause = self.PAUSE if lasted else min(2 * self._spin_pause, self.MAX_PAUSE)
             self._enter(Mode.SLEEP)
 
     def _while_sleeping(self) -> None:
         if self.waiting < self.BUSY:
             if self._since >= self._spin_pause:
                 self._enter(Mode.SPIN)
-                self.waiting = self._AT_TRIAL
+                self.waiting = self.AT_TRIAL
         elif self._since >= self._one_pause and self._rate < self._ONE:
             self._on_several = self._rate
             self._enter(Mode.ONE_CPU)
 
     def _while_on_one(self, idle: float) -> None:
-        if self._since >= self._PAUSE and self._rate < self._MUCH_LESS * self._on_several:
-            self._one_pause = min(2 * self._one_pause, self._MAX_PAUSE)
+        if self._since >= self.PAUSE and self._rate < self._MUCH_LESS * self._on_several:
+            self._one_pause = min(2 * self._one_pause, self.MAX_PAUSE)
             self._enter(Mode.SLEEP)
-        elif (idle > 0.5 and self._since >= self._PAUSE) or self._since >= self._MAX_PAUSE:
+        elif (idle > 0.5 and self._since >= self.PAUSE) or self._since >= self.MAX_PAUSE:
             self._one_pause = self._SETTLED
             self._enter(Mode.SLEEP)
 

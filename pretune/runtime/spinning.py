@@ -24,11 +24,17 @@ import torch
 from pretune.runtime.affinity import Confinement
 from pretune.runtime.openmp import SpinLimit
 from pretune.runtime.spin_policy import Measurement, Mode, SpinPolicy
-from pretune.runtime.thread_times import TASKS, ThreadTimes, cpu_seconds, idle_seconds, thread_times, waiting_fraction
+from pretune.runtime.thread_times import (
+    TASKS,
+    ThreadTimes,
+    cpu_seconds,
+    idle_seconds,
+    thread_times,
+    waiting_fraction,
+    waiting_so_far,
+)
 
 _SHORT, _LONG = 0.02, 0.1  # seconds of a measurement: after a change, and later
-_START_SECONDS = 60.0  # a thread's life, up to which it tells how busy the machine is now
-_NS = 1_000_000_000
 _log = logging.getLogger("pretune")
 
 
@@ -65,7 +71,7 @@ class SpinWatch:
                 self._recent.add(caller)
                 self._confinement.enter()
             if self._thread is None:
-                self._start(self._limit, caller)
+                self._start(self._limit)
         self._computing.set()
         try:
             yield
@@ -75,11 +81,11 @@ class SpinWatch:
                 if not self._callers[caller]:
                     del self._callers[caller]  # what it is confined to goes on, as it may call again in a moment
 
-    def _start(self, limit: SpinLimit, caller: int) -> None:
+    def _start(self, limit: SpinLimit) -> None:
         """Begins with what the calling thread met so far, such as while it imported torch."""
-        ran, waited = thread_times({caller}).get(caller, (0, 0))
-        if 0 < ran + waited < _START_SECONDS * _NS:
-            self.policy = SpinPolicy(waited / (ran + waited))
+        waiting = waiting_so_far()
+        if waiting is not None:
+            self.policy = SpinPolicy(waiting)
             limit.set(self.policy.mode is not Mode.SPIN)
         self._thread = threading.Thread(target=self._run, args=(limit,), name="pretune-spin-watch", daemon=True)
         self._thread.start()

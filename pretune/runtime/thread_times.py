@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping, Set
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ ThreadTimes = Mapping[int, tuple[int, int]]  # by thread: nanoseconds on a CPU, 
 
 TASKS = "/proc/self/task"
 _MIN_RUNNABLE = 0.2  # fraction of a measurement in which a thread has to be runnable to count
+_START_SECONDS = 60.0  # a thread's life, up to which it tells how busy the machine is now
 _PROCESSOR = 36  # field of a stat file after the name
 _NS = 1_000_000_000
 
@@ -27,6 +29,18 @@ def thread_times(threads: Set[int]) -> dict[int, tuple[int, int]]:
                 os.close(file)
             times[thread] = (int(ran), int(waited))
     return times
+
+
+def own_times() -> tuple[int, int]:
+    """Nanoseconds that the calling thread ran, and that it was ready to run without a CPU; 0 where nobody counts."""
+    thread = threading.get_native_id()
+    return thread_times({thread}).get(thread, (0, 0))
+
+
+def waiting_so_far() -> float | None:
+    """The fraction of its runnable time that the calling thread had no CPU; None of one that runs for long already."""
+    ran, waited = own_times()
+    return waited / (ran + waited) if 0 < ran + waited < _START_SECONDS * _NS else None
 
 
 def waiting_fraction(before: ThreadTimes, after: ThreadTimes, seconds: float) -> float | None:

@@ -20,6 +20,7 @@ from pretune.errors import DataError
 from pretune.evaluate import embed
 from pretune.evaluate.embed import _parts, budget_of
 from pretune.nn.vectors import PoolingMode
+from pretune.runtime.worker_policy import WorkerPolicy
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 SENTENCE = "the quick brown fox jumps over the lazy dog and the cat ate a hat don't you think"
@@ -95,6 +96,38 @@ def test_a_text_without_tokens_is_named_by_its_number(models: dict[str, Model], 
         models["gpt2"].embed([*TEXTS[:40], "", *TEXTS[41:]])
     with pytest.raises(DataError, match=r"text 41 of 60: lone surrogate U\+D800 at character 2"):
         models["gpt2"].embed([*TEXTS[:40], "a \ud800", *TEXTS[41:]])
+
+
+class Limits(WorkerPolicy):
+    """Allows so many workers, a number for each part that was computed."""
+
+    def __init__(self, *limits: int) -> None:
+        super().__init__()
+        self.limits, self.workers = list(limits), list[str]()
+
+    def max_workers(self, available: int) -> int:
+        return min(available, self.limits[min(len(self.workers), len(self.limits) - 1)])
+
+    def update(self, ran: int, waited: int, available: int) -> None:
+        self.workers.append(threading.current_thread().name)
+
+
+def test_how_many_workers_compute_changes_no_bit(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embed, "_MIN_TOKENS", 16)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    policies = [Limits(3), Limits(1), Limits(1, 1, 1, 3), Limits(3, 1)]
+    try:
+        vectors = []
+        for policy in policies:
+            monkeypatch.setattr(embed, "_worker_policy", policy)
+            vectors.append(models["bert"].embed(TEXTS))
+    finally:
+        torch.set_num_threads(before)
+    assert len({rows.tobytes() for rows in vectors}) == 1
+    assert len({len(policy.workers) for policy in policies}) == 1, "each part once"
+    assert len(set(policies[1].workers)) == 1
+    assert len(set(policies[2].workers[:3])) == 1
 
 
 @pytest.mark.parametrize("where", ["tokenizer", "network"])
