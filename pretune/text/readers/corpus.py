@@ -6,6 +6,7 @@ paths -> find_sources -> read (text/readers/<format>.py) -> Document(text, domai
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,10 +15,11 @@ from typing import Any, Literal, NamedTuple
 
 from pretune.errors import DataError
 from pretune.find import find
-from pretune.text.readers.files import Source, SourceConfig, find_sources
+from pretune.text.readers.files import Source, SourceConfig, find_sources, skipped_note
 from pretune.text.readers.lines import text_blocks
 from pretune.text.readers.records import MISSING, Column, RecordError, SourceRow, not_text, too_long
 
+_log = logging.getLogger("pretune")
 KEPT = 1000  # errors and ignored files that the statistics list by name; all are counted
 _PADDED = re.compile(r"\n[^\S\n]+(?=\n)")
 
@@ -43,8 +45,9 @@ class CorpusConfig(SourceConfig):
     """How raw text is read.
 
     Attributes:
-        documents: what ends a document of a `.txt` file: a blank line, each line, or the file.
-        text_field: field or column of the text, in JSONL, CSV, TSV and Parquet.
+        documents: what ends a document of a `.txt` file: a blank line, each line, or the file. A file of Markdown or
+            HTML is one document.
+        text_field: field or column of the text, in JSONL, CSV, TSV, Excel and Parquet.
         domain_field: field or column of the domain, where there is one.
         on_error: "strict" stops at the first record that cannot be read, "skip" quarantines and counts it.
     """
@@ -112,8 +115,8 @@ def read_corpus(
 ) -> Iterator[Document]:
     """Stream the documents of files, folders (sorted, to the bottom) and globs, in an order that never changes.
 
-    Reads `.txt`, `.jsonl`, `.csv`, `.tsv` and `.parquet`, each also `.gz` or `.zst`. Memory is bounded by a few
-    times `max_document_bytes`.
+    Reads `.txt`, `.md`, `.html`, `.jsonl`, `.csv`, `.tsv`, `.xlsx` and `.parquet`, each also `.gz` or `.zst`. Memory is
+    bounded by a few times `max_document_bytes`.
 
     Args:
         stats: is added to while documents are drawn; at the end `stats.check()` holds.
@@ -124,9 +127,12 @@ def read_corpus(
             `on_error = "strict"`; no document at all, at the end.
     """
     config = config or CorpusConfig()
+    is_first = stats is not None  # without statistics, the same files are read for another purpose too
     stats = stats if stats is not None else DataStats()
     ignored: list[str] = []
     sources = find_sources(paths, config.format, ignored)
+    if is_first and (note := skipped_note(ignored)):
+        _log.warning("%s", note)
     stats.ignored += ignored[: KEPT - len(stats.ignored)]
     return _documents(
         sources, config, stats, str(paths) if isinstance(paths, (str, Path)) else ", ".join(map(str, paths))
@@ -155,7 +161,8 @@ def _documents(sources: list[Source], config: CorpusConfig, stats: DataStats, na
                 yield result
     if stats.used == before:
         first = "".join(f"; the first that cannot be read: {error}" for error in stats.quarantine[errors : errors + 1])
-        raise DataError(f"{named}: no text in {len(sources)} files ({stats.summary()}){first}")
+        note = "" if sources else "".join(f"; {skipped}" for skipped in [skipped_note(stats.ignored)] if skipped)
+        raise DataError(f"{named}: no text in {len(sources)} files ({stats.summary()}){first}{note}")
 
 
 class _SourceFields(NamedTuple):

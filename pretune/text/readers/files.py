@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import gzip
 import os
+import shlex
 import stat
+import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -34,9 +37,9 @@ class SourceConfig(Config):
     """How any file of text is read, labelled or not.
 
     Attributes:
-        format: the format of every file: the name of a reader (txt, jsonl, csv, tsv, parquet), the path of a user's own
-            (`conll.py`), or "auto": by suffix.
-        columns: names of the columns of CSV and TSV files that have no header row, in order; None: the first row
+        format: the format of every file: the name of a reader (txt, md, html, jsonl, csv, tsv, xlsx, parquet), the path
+            of a user's own (`conll.py`), or "auto": by suffix.
+        columns: names of the columns of CSV, TSV and Excel files that have no header row, in order; None: the first row
             is the header. A first row equal to `columns` is a header too.
         quotes: whether CSV or TSV fields may be quoted; None: CSV yes; TSV no (as GLUE, SST and CLUE write them),
             unless all its quotes are those of `csv.writer` and pandas.
@@ -134,6 +137,21 @@ def open_file(source: Source) -> IO[bytes]:
         raise MissingInputError(f"{source.path}: cannot be read: {error.strerror}") from None
 
 
+def open_seekable(source: Source, config: SourceConfig) -> IO[bytes]:
+    """The unfolded bytes of a file that is not read from its beginning; a compressed one is unfolded beside it first.
+
+    Raises:
+        UnreadableError, MissingInputError: see `read_chunks`.
+    """
+    if not source.compression:
+        return open_file(source)
+    out = tempfile.TemporaryFile()  # noqa: SIM115  (the caller closes it)
+    for chunk in read_chunks(source, 1 << 20, config.max_compression_ratio):
+        out.write(chunk)
+    out.seek(0)
+    return out
+
+
 def _unfold(raw: IO[bytes], compression: str) -> Any:
     if compression == "gzip":
         return gzip.GzipFile(fileobj=raw)
@@ -180,6 +198,8 @@ def _source(path: Path, format: str, domain: str | None = None) -> Source:
     reader = by_suffix if format == "auto" else format
     if reader is None:
         known = ", ".join(suffixes())
+        if (command := _converter(path)) is not None:
+            raise DataError(f"{path}: {path.suffix} files cannot be read; convert it first, as with: {command}")
         raise DataError(
             f"{path}: unknown suffix {path.suffix!r}; known: {known}, each also .gz or .zst; or set `format`"
         )
@@ -192,6 +212,42 @@ def _source(path: Path, format: str, domain: str | None = None) -> Source:
     if not os.access(path, os.R_OK):
         raise MissingInputError(f"{path}: cannot be read: permission denied")
     return Source(path, reader, compression, domain or stem)
+
+
+def has_columns(format: str) -> bool:
+    """Whether the records of a format have fields with names; a line of text or a page of it has none."""
+    return bool(getattr(find("text.readers", format), "HAS_COLUMNS", True))
+
+
+def skipped_note(ignored: Sequence[str]) -> str | None:
+    """What to say of files of folders that no reader knows; None where there are none but hidden ones.
+
+    Args:
+        ignored: as `find_sources` collects it.
+    """
+    skipped = [Path(name) for name in ignored if not Path(name).name.startswith(".") and not Path(name).is_dir()]
+    if not skipped:
+        return None
+    counts = Counter(path.suffix.lower() or "no suffix" for path in skipped)
+    kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.most_common(5))
+    note = f"files skipped, as their formats are not known: {len(skipped):,} ({kinds}), such as {skipped[0]}"
+    command = next((command for command in map(_converter, skipped) if command is not None), None)
+    return note if command is None else f"{note}; to read them, convert them first, as with: {command}"
+
+
+_CONVERTERS = {
+    ".pdf": "pdftotext {0} {1}.txt",
+    **dict.fromkeys((".docx", ".odt", ".epub", ".rtf", ".tex", ".rst"), "pandoc {0} -o {1}.md"),
+    **dict.fromkeys((".doc", ".wps"), "soffice --headless --convert-to docx {0}"),
+    **dict.fromkeys((".ppt", ".pptx", ".odp"), "soffice --headless --convert-to pdf {0}"),
+    **dict.fromkeys((".xls", ".ods", ".xlsb", ".et"), "soffice --headless --convert-to xlsx {0}"),
+}
+
+
+def _converter(path: Path) -> str | None:
+    """The command that makes a readable file of one that is not; None where no usual one is known."""
+    command = _CONVERTERS.get(path.suffix.lower())
+    return command and command.format(shlex.quote(str(path)), shlex.quote(str(path.with_suffix(""))))
 
 
 @cache

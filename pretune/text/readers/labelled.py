@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +12,11 @@ from pydantic import model_validator
 
 from pretune.errors import DataError
 from pretune.find import find
-from pretune.text.readers.files import Source, SourceConfig, find_sources
+from pretune.text.readers.files import Source, SourceConfig, find_sources, has_columns, skipped_note
 from pretune.text.readers.memory import Records, is_path, read_memory
 from pretune.text.readers.records import NOWHERE, Column, Origin, Record, RecordError, SourceRow
 
+_log = logging.getLogger("pretune")
 Data: TypeAlias = Sequence[Path | str] | Path | str | Records
 """Files (a path, a folder, a glob, or a list of them), or records in memory."""
 
@@ -142,9 +144,9 @@ def field_names(data: Data, config: SourceConfig | None = None) -> list[str]:
     if not is_path(data):
         return []
     config = config or SourceConfig()
-    source = find_sources(cast("Path", data), config.format)[0]
-    names = getattr(find("text.readers", source.format), "names", None)
-    return [] if names is None else list(names(source, config))
+    sources = find_sources(cast("Path", data), config.format)
+    names = getattr(find("text.readers", sources[0].format), "names", None) if sources else None
+    return [] if names is None else list(names(sources[0], config))
 
 
 def read_labelled(data: Data, config: LabelledConfig | None = None, needs_labels: bool = True) -> list[LabelledText]:
@@ -168,11 +170,16 @@ def _file_rows(
     data: Data, columns: Sequence[Column], config: SourceConfig, every_line: bool
 ) -> Iterator[tuple[Origin, Mapping[str, object]]]:
     """The records of files, blank lines left out or refused."""
-    for source in find_sources(cast("Path", data), config.format):
-        if source.format == "txt" and sum(column.required for column in columns) > 1:
-            raise DataError(f'{source.path}: a .txt file has no columns; set format = "tsv" or "csv" if it is one')
+    ignored: list[str] = []
+    sources = find_sources(cast("Path", data), config.format, ignored)
+    if note := skipped_note(ignored):
+        _log.warning("%s", note)
+    for source in sources:
+        is_text, blank = not has_columns(source.format), 0
+        if is_text and sum(column.required for column in columns) > 1:
+            remedy = 'set format = "tsv", "csv" or "jsonl" if it is one'
+            raise DataError(f"{source.path}: a .{source.format} file has no columns; {remedy}")
         reader = cast("Reader", find("text.readers", source.format))
-        is_text, blank = source.format == "txt", 0
         for item in reader.read(source, columns, config):
             if isinstance(item, RecordError):
                 raise DataError(str(item))

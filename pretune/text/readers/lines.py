@@ -34,6 +34,32 @@ def text_blocks(source: Source, config: SourceConfig) -> Iterator[tuple[int, str
             yield line, text.replace("\r\n", "\n") if "\r" in text else text
 
 
+def read_whole(source: Source, config: SourceConfig, is_text: bool = False) -> bytes | RecordError:
+    """The unfolded bytes of a file that is one record, without its byte order mark where it is text.
+
+    Args:
+        is_text: anything else than UTF-8 is an error.
+    """
+    if is_text:
+        blocks = list(text_blocks(source, config))
+        wrong = next((block for block in blocks if isinstance(block, RecordError)), None)
+        text = "".join(block[1] for block in blocks if not isinstance(block, RecordError)).encode()
+        return wrong or (text if len(text) <= config.max_document_bytes else _too_large(source, config))
+    parts, size = list[bytes](), 0
+    try:
+        for chunk in read_chunks(source, CHUNK, config.max_compression_ratio):
+            parts.append(chunk)
+            if (size := size + len(chunk)) > config.max_document_bytes:
+                return _too_large(source, config)
+    except UnreadableError as error:
+        return RecordError(str(source.path), 0, str(error), "fetch or write the file again")
+    return b"".join(parts)
+
+
+def _too_large(source: Source, config: SourceConfig) -> RecordError:
+    return too_long(str(source.path), 1, config.max_document_bytes)
+
+
 def _byte_blocks(source: Source, config: SourceConfig) -> Iterator[tuple[int, int, bytes] | RecordError]:
     """Runs of whole lines with the number of the first and its byte offset in the (unfolded) file."""
     file, limit = str(source.path), config.max_document_bytes

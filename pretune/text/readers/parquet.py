@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 
-from pretune.text.readers.files import BOMB_FLOOR, Source, SourceConfig, UnreadableError, open_file, read_chunks
+from pretune.text.readers.files import BOMB_FLOOR, Source, SourceConfig, UnreadableError, open_seekable
 from pretune.text.readers.lines import CHUNK
 from pretune.text.readers.records import Column, RecordError, SourceRow, absent
 
@@ -25,7 +24,7 @@ def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Ite
 
     file, row = str(source.path), 1
     try:
-        with _seekable(source, config) as raw, pq.ParquetFile(raw, pre_buffer=False, buffer_size=CHUNK) as table:
+        with open_seekable(source, config) as raw, pq.ParquetFile(raw, pre_buffer=False, buffer_size=CHUNK) as table:
             if error := _bad_schema(file, table, columns, config):
                 yield error
                 return
@@ -45,20 +44,10 @@ def names(source: Source, config: SourceConfig) -> list[str]:
     import pyarrow.parquet as pq  # found only when a Parquet file is read
 
     try:
-        with _seekable(source, config) as raw:
+        with open_seekable(source, config) as raw:
             return list(pq.read_schema(raw).names)
     except (UnreadableError, pa.ArrowException, OSError):
         return []
-
-
-def _seekable(source: Source, config: SourceConfig) -> IO[bytes]:
-    if not source.compression:
-        return open_file(source)
-    out = tempfile.TemporaryFile()  # noqa: SIM115  (the caller closes it)
-    for chunk in read_chunks(source, CHUNK, config.max_compression_ratio):
-        out.write(chunk)
-    out.seek(0)
-    return out
 
 
 def _bad_schema(file: str, table: Any, columns: Sequence[Column], config: SourceConfig) -> RecordError | None:

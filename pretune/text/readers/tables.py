@@ -6,7 +6,7 @@ import csv
 import logging
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import StringIO
 from typing import Literal
 
@@ -26,6 +26,27 @@ def read_table(
 ) -> Iterator[SourceRow | RecordError]:
     """A record for each row of a CSV or TSV file; rows with too few or too many fields are errors."""
     rows = _quoted_rows(source, delimiter, config) if quoted else _plain_rows(source, delimiter, config)
+
+    def explain(fields: list[str], header: list[str]) -> tuple[str, str]:
+        return _bad_width(fields, header, quoted, delimiter)
+
+    return read_rows(source, columns, config, rows, explain)
+
+
+def read_rows(
+    source: Source,
+    columns: Sequence[Column],
+    config: SourceConfig,
+    rows: Iterable[tuple[int, list[str]] | RecordError],
+    explain_width: Callable[[list[str], list[str]], tuple[str, str]] | None = None,
+) -> Iterator[SourceRow | RecordError]:
+    """A record for each row of a table, the first of which is the header where `config.columns` names none.
+
+    Args:
+        rows: the fields of each row with its line.
+        explain_width: what is wrong with a row that has not as many fields as the header, and what to do; without it,
+            a shorter row has empty fields at its end.
+    """
     file = str(source.path)
     header = list(config.columns) if config.columns else []
     if header and (error := _bad_header(file, 0, columns, header)):
@@ -48,12 +69,12 @@ def read_table(
             indices = _indices(columns, header)
         elif is_first and fields == header:
             is_first = False
-        elif len(fields) != len(header):
+        elif len(fields) != len(header) and (explain_width or len(fields) > len(header)):
             is_first = False
-            yield _bad_width(file, line, fields, header, quoted, delimiter)
+            yield RecordError(file, line, *(explain_width or _too_wide)(fields, header))
         else:
             is_first = False
-            yield line, {name: fields[index] for name, index in indices}
+            yield line, {name: fields[index] if index < len(fields) else "" for name, index in indices}
 
 
 def table_names(source: Source, config: SourceConfig, delimiter: str, quoted: bool) -> list[str]:
@@ -135,13 +156,17 @@ def _bad_header(file: str, line: int, columns: Sequence[Column], header: list[st
     return RecordError(file, line, missing.reason, hint)
 
 
-def _bad_width(file: str, line: int, fields: list[str], header: list[str], quoted: bool, delimiter: str) -> RecordError:
+def _too_wide(fields: list[str], header: list[str]) -> tuple[str, str]:
+    return f"{len(fields)} cells where the header has {len(header)}", "name the columns, or clear the cells beside them"
+
+
+def _bad_width(fields: list[str], header: list[str], quoted: bool, delimiter: str) -> tuple[str, str]:
     remedy = "quote fields that hold a comma" if delimiter == "," else "write one tab between fields and none inside"
     if not quoted and any(field.startswith('"') for field in fields):
         remedy += ", or set quotes = true if fields are quoted"
     row = delimiter.join(fields)
     row = row if len(row) <= 60 else row[:57] + "..."
-    return RecordError(file, line, f"{len(fields)} fields where the header has {len(header)}: {row!r}", remedy)
+    return f"{len(fields)} fields where the header has {len(header)}: {row!r}", remedy
 
 
 def _plain_rows(source: Source, delimiter: str, config: SourceConfig) -> Iterator[tuple[int, list[str]] | RecordError]:

@@ -9,6 +9,7 @@ from pretune.text.readers.lines import split_lines, text_blocks
 from pretune.text.readers.records import Column, RecordError, SourceRow
 
 SUFFIXES = (".txt",)
+HAS_COLUMNS = False
 
 
 def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[SourceRow | RecordError]:

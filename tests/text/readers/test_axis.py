@@ -35,10 +35,11 @@ def read(source, columns, config):
 
 
 def test_a_reader_is_a_file_that_says_its_suffixes() -> None:
-    assert variants("text.readers") == ["csv", "jsonl", "parquet", "tsv", "txt"]
+    assert variants("text.readers") == ["csv", "html", "jsonl", "md", "parquet", "tsv", "txt", "xlsx"]
     assert suffixes() == {
-        ".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".tsv": "tsv",
-        ".txt": "txt",
+        ".csv": "csv", ".htm": "html", ".html": "html", ".json": "jsonl", ".jsonl": "jsonl", ".markdown": "md",
+        ".md": "md", ".ndjson": "jsonl", ".parquet": "parquet", ".tsv": "tsv", ".txt": "txt", ".xhtml": "html",
+        ".xlsm": "xlsx", ".xlsx": "xlsx",
     }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ def make(root: Path, *names: str) -> None:
 
 
 def test_folder_is_walked_in_sorted_order_and_domains_are_folders(tmp_path: Path) -> None:
-    make(tmp_path, "b.txt", "en/z.jsonl", "en/a.csv.gz", "a.tsv", "zh/old/x.parquet.zst", "README.md", ".git/c.txt")
+    make(tmp_path, "b.txt", "en/z.jsonl", "en/a.csv.gz", "a.tsv", "zh/old/x.parquet.zst", "README.odd", ".git/c.txt")
     ignored: list[str] = []
     actual = find_sources(tmp_path, ignored=ignored)
     assert [(str(s.path.relative_to(tmp_path)), s.format, s.compression, s.domain) for s in actual] == [
@@ -30,7 +30,7 @@ def test_folder_is_walked_in_sorted_order_and_domains_are_folders(tmp_path: Path
         ("en/z.jsonl", "jsonl", "", "en"),
         ("zh/old/x.parquet.zst", "parquet", "zstd", "zh/old"),
     ]
-    assert sorted(ignored) == [str(tmp_path / ".git"), str(tmp_path / "README.md")]
+    assert sorted(ignored) == [str(tmp_path / ".git"), str(tmp_path / "README.odd")]
 
 
 def test_globs_are_sorted_and_paths_keep_their_order(tmp_path: Path) -> None:
