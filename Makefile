@@ -1,10 +1,11 @@
-# make demo | test | check | bench | bench-objectives | test-full | drill | clean
+# make demo | test | check | docs | bench | bench-objectives | test-full | drill | clean
 #
 # Everything happens in .venv, which is made on first use and again when pyproject.toml or constraints.txt change.
 #   make demo PYTHON=python3.12        another interpreter (3.11 or newer)
 #   make demo PIP_ARGS="--index-url …" another place to get packages from
 #   make demo ARGS="--output my-demo"  flags for the verb itself
 #   make test ARGS="-n 0 -k simcse"    and for pytest, which runs as many processes as there are cores
+#   make docs                          the documentation as a site: open site/index.html
 #   make drill                         kills, failing disks, flipped bits, hostile files: half an hour
 
 PYTHON ?= python3
@@ -18,8 +19,9 @@ INSTALL := $(PIP) install --quiet --quiet --constraint constraints.txt $(PIP_ARG
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 CORE := $(VENV)/.installed
 DEVELOP := $(VENV)/.installed-develop
+SITE := $(VENV)/.installed-docs
 
-.PHONY: demo test test-full drill check format bench bench-objectives clean
+.PHONY: demo test test-full drill check format docs bench bench-objectives clean
 .DELETE_ON_ERROR:
 
 demo: $(CORE)
@@ -44,6 +46,9 @@ format: $(DEVELOP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(SITE)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet $(ARGS)
+
 bench: $(CORE)
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -52,7 +57,7 @@ bench-objectives: $(CORE)
 	$(BIN)/python -m benchmarks.quality $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -68,4 +73,9 @@ $(CORE): pyproject.toml constraints.txt | $(BIN)/python
 $(DEVELOP): $(CORE)
 	@echo "Installing what the tests and checks need"
 	@$(INSTALL) --editable '.[test,check]'
+	@touch $@
+
+$(SITE): $(CORE)
+	@echo "Installing what the documentation needs"
+	@$(INSTALL) --editable '.[docs]'
 	@touch $@
