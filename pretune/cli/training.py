@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cyclopts import App, Group
 
+from pretune.cli.runs import runs
 from pretune.cli.session import DEFAULT, Args, Common, Session
 from pretune.errors import UsageError
 
@@ -21,7 +22,7 @@ def register(app: App) -> None:
     """Adds these verbs to the command line."""
     app.command(demo, group=Group("Begin", sort_key=0))
     group = Group("Train", sort_key=2)
-    verbs: Sequence[Callable[..., None]] = (show, pretrain, finetune, report)
+    verbs: Sequence[Callable[..., None]] = (show, pretrain, finetune, runs, report)
     for position, verb in enumerate(verbs):
         app.command(verb, group=group, sort_key=position)
 

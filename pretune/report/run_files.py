@@ -148,7 +148,7 @@ def read_run(path: Path) -> RunFiles:
         check_text(recipe)
     return RunFiles(
         path,
-        _read_lines(metrics),
+        read_metrics(metrics),
         recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
         _read_facts(path / "data_stats.json"),
         _read_facts(path / "run.json"),
@@ -163,8 +163,12 @@ def _mask_token(settings: dict[str, Any]) -> str:
     return token if isinstance(token, str) else RunFiles.mask
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Reads metrics line by line; a last line truncated by a crash is skipped."""
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Reads metrics line by line; a last line truncated by a crash is skipped.
+
+    Raises:
+        DataError: another line is no JSON.
+    """
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):

@@ -144,8 +144,12 @@ class TrainComponents:
         draw = Draw(recipe.seed).at("validation")
         data = prepare_validation(self.objective, self.held_out, draw, config.batch_tokens, config.samples, distributed)
         scoring = None if task is None or not self.examples else Scoring(task, self.examples, data.rows)
-        metric = config.metric or ("loss" if scoring is None else scoring.task.main_metric)
-        return Validation(data, self.tokenizer, metric, scoring, config.metric is not None)
+        return Validation(data, self.tokenizer, self.metric(recipe), scoring, config.metric is not None)
+
+    def metric(self, recipe: Recipe) -> str:
+        """The name of what evaluations are compared by."""
+        task = self.task if self.examples else None
+        return recipe.evaluation.metric or ("loss" if task is None else task.main_metric)
 
 
 def assemble(

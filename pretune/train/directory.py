@@ -25,7 +25,7 @@ from typing import Any, Self
 
 from pretune.config import load, to_toml
 from pretune.disk import make_folders, remove_empty, replace_file, storage_errors
-from pretune.errors import CannotCreateError, DataError, UsageError
+from pretune.errors import CannotCreateError, DataError, PretuneError, UsageError, first_line
 from pretune.find import source_digests
 from pretune.interop.run_names import FACTS, GROWING, RECIPE
 from pretune.new_folder import contents, sweep, try_saving
@@ -76,6 +76,7 @@ class RunDirectory:
     def __init__(self, path: Path, resume: bool = True) -> None:
         self.path, self.notes = path, list[str]()
         self._written: dict[str, bytes] = {}
+        self._is_running = False
         try:
             self._new = make_folders(Path(os.path.realpath(path)))
             foreign = [entry.name for entry in contents(path) if not entry.name.startswith(".")]
@@ -225,6 +226,7 @@ class RunDirectory:
         history = [*known.get("history", []), {"time": now, "step": step, "changes": changes}]
         if not self.has_finished and (finished := known.pop("finished", None)):
             known["finished_before"] = finished  # the model that is there until this run ends
+        known.pop("failed", None)
         text = _comments(history) + to_toml(recipe)
         unseal_files(self.path, GROWING)
         self._replace(RECIPE, sealed_bytes(text.encode()))  # first: it makes the directory a run
@@ -233,7 +235,17 @@ class RunDirectory:
             FACTS,
             {**known, **environment(), **facts, "code": code, "began": known.get("began", now), "history": history},
         )
+        self._is_running = True
         return changes
+
+    def record_failure(self, error: Exception) -> None:
+        """Write why a run that began has failed, if its directory can still be written; the error itself goes on."""
+        if not self._is_running or self._owner is None or not self._owner.is_there:
+            return
+        failed = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "reason": first_line(error)}
+        with suppress(PretuneError, OSError):
+            self._owner.check()
+            self.write(FACTS, {**self.facts(), "failed": failed})
 
     def facts(self) -> dict[str, Any]:
         """What `run.json` says; nothing before the run began."""

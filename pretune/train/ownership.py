@@ -128,6 +128,33 @@ class Ownership:
             os.close(self._handle)
 
 
+def is_owned(directory: Path) -> bool:
+    """Whether a process trains in a directory, as its lock's file looks; nothing is locked or written.
+
+    An owner that was killed a moment ago counts as one for as long as others would watch it, unless it ran here.
+    """
+    try:
+        content = (directory / LOCK).read_text(encoding="utf-8", errors="replace")[:_READ]
+        age = time.time() - (directory / LOCK).stat().st_mtime
+    except OSError:
+        return False
+    if not content or age > 3 * BEAT:
+        return False
+    number, _, node = _owner(content).removeprefix("pid ").partition(" on ")
+    is_here = node == platform.node() and f"machine {_machine()}," in content and number.isdigit()
+    return not is_here or _is_alive(int(number))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def _owner(content: str) -> str:
     return content.partition("\n")[0].strip() or "unknown"
 

@@ -15,6 +15,7 @@ from pretune.runtime.affinity import cpus
 from pretune.runtime.device import choose
 from pretune.runtime.distributed import Distributed, join_ranks
 from pretune.runtime.precision import Precision, choose_precision
+from pretune.runtime.signals import SignalError
 from pretune.text.readers.labelled import Data
 from pretune.train.agreement import check_inputs, check_recipes
 from pretune.train.assemble import TrainComponents, assemble
@@ -81,6 +82,10 @@ def _run(recipe: Recipe, train_data: Data | None = None, validation_data: Data |
             shrink_embedding(components.model, components.tokens)
             state = train(components.model, components.objective, components.samplers(recipe), context)
             distributed.on_main(lambda: finish(components, context, state, directory) if directory else None)
+        except Exception as error:
+            if directory is not None and not isinstance(error, SignalError):
+                directory.record_failure(error)
+            raise
         finally:
             if directory is not None:
                 directory.close()
@@ -103,7 +108,7 @@ def _begin(
     display = Display(recipe.track.progress if distributed.is_main else "quiet", verbose=recipe.track.verbose)
     own = components.own_weights().names_in(TrainModule(components.model, components.objective))
     facts = {**components.facts, "data": components.data, **_sizes(components), "own_weights": own}
-    facts["precision"] = vars(precision)
+    facts |= {"precision": vars(precision), "metric": components.metric(recipe)}
     move_positions(components.model, components.tokenizer)
     changes = distributed.on_main(lambda: directory.begin(recipe, facts) if directory else [])
     distributed.on_main(lambda: save_initial(components, recipe, directory) if directory else None)
