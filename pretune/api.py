@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +59,27 @@ def _present(run: Path, recipe: Recipe, data: Data | None = None) -> Model:
     from pretune.report.report import write_report
     from pretune.report.samples import write_samples
 
-    model = load(run, recipe.device, recipe.precision)
-    if recipe.track.report and os.environ.get("RANK", "0") == "0":
-        write_samples(run, model, recipe, data)
-        write_report(run)
+    with _unsaid():
+        model = load(run, recipe.device, recipe.precision)
+        if recipe.track.report and os.environ.get("RANK", "0") == "0":
+            write_samples(run, model, recipe, data)
+            write_report(run)
     return model
+
+
+@contextmanager
+def _unsaid() -> Iterator[None]:
+    """Keeps out of the log what the run said of all its texts: its precision, what was cut, what is unknown."""
+    log = logging.getLogger("pretune")
+
+    def is_error(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR
+
+    log.addFilter(is_error)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_error)
 
 
 def _recipe(recipe: Recipe | Path | str | Mapping[str, Any]) -> Recipe:

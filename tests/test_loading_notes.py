@@ -12,6 +12,8 @@ from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 
 from pretune.cli import main
 from pretune.errors import DataError
+from pretune.interop.huggingface import load_model
+from pretune.models.metadata import Loaded
 
 EXTRA = "some.adapter.weight"
 
@@ -48,7 +50,7 @@ def test_every_verb_says_what_is_left_over(name, words, folders, tmp_path, capsy
     flags = ["--output", str(tmp_path / "vectors.npy")] if verb == "embed" else []
     assert main([verb, str(folders[name]), *output, *rest, *flags]) == 0
     said_aloud = capsys.readouterr().err
-    assert f"weights of the model's files that are not used: {EXTRA}" in said_aloud
+    assert f"not used of the model's files: 1 weight ({EXTRA})" in said_aloud
     assert "config.json: field 'odd_field' is not known here and is handed on unread" in said_aloud
     if verb == "export":
         assert json.loads((tmp_path / "out" / "config.json").read_text())["odd_field"] == 3
@@ -61,3 +63,19 @@ def test_a_missing_output_layer_is_refused_by_every_verb(tmp_path, capsys):
     for words in (["generate", str(tmp_path / "gpt2"), "a"], ["export", str(tmp_path / "gpt2"), str(tmp_path / "o")]):
         assert main(words) == DataError.code
         assert "weight 'lm_head.weight' is missing" in capsys.readouterr().err
+
+
+def test_many_weights_are_counted_and_not_listed():
+    names = [f"cls.predictions.{part}.{kind}" for part in "abc" for kind in ("weight", "bias")]
+    loaded = Loaded(initialised=["heads.nsp.linear.weight", "heads.nsp.linear.bias"], unexpected=[*names, "cls.nsp.a"])
+    assert loaded.messages() == [
+        "newly initialized, not in the model's files: 2 weights (heads.nsp)",
+        "not used of the model's files: 7 weights (cls.predictions, cls.nsp)",
+    ]
+    assert loaded.record()["not_used"] == [*names, "cls.nsp.a"]
+
+
+def test_a_head_that_the_files_lack_has_no_labels_that_differ(tmp_path):
+    save_bert(tmp_path / "bert", word_tokenizer())
+    model = load_model(tmp_path / "bert", heads=["classification"], labels=["a", "b", "c"])
+    assert not any("re-initialized" in note for note in model.loaded.messages())

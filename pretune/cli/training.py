@@ -116,6 +116,10 @@ def _train(verb: Verb, args: tuple[str, ...], session: Session) -> None:
         raise UsageError(f"this recipe has a task ({', '.join(recipe.task)}); run it with: pretune finetune")
     if verb == "finetune" and recipe.objective and not recipe.task:
         raise UsageError(f"this recipe has objectives ({', '.join(recipe.objective)}); run it with: pretune pretrain")
+    if verb == "finetune" and not recipe.task:
+        raise UsageError("recipe: field 'task' is missing; name one, such as --task classification")
+    if verb == "pretrain" and not recipe.objective:
+        raise UsageError("recipe: field 'objective' is missing; name one, such as --objective mlm")
     session.say(_intention(verb, recipe))
     from pretune import api
     from pretune.report.report import next_commands
@@ -134,8 +138,9 @@ def _intention(verb: Verb, recipe: Recipe) -> str:
     """Returns in a line what a training verb is about to do."""
     model = recipe.model
     origin = model.init or f"{model.family or 'bert'} {model.size or 'mini'}, random weights"
-    targets = ", ".join([*recipe.task, *recipe.objective]) or "?"
-    data = ", ".join([*recipe.data.train, *recipe.data.stores]) or "?"
-    budget = f"{recipe.budget.total:g} {recipe.budget.unit}"
+    targets = ", ".join([*recipe.task, *recipe.objective])
+    data = ", ".join([*recipe.data.train, *recipe.data.stores]) or "no data yet"
+    total, unit = recipe.budget.total, recipe.budget.unit
+    budget = f"1 {unit.removesuffix('s')}" if total == 1 else f"{total:,} {unit}".replace(".0 ", " ")
     action = "pretraining" if verb == "pretrain" else "fine-tuning"
     return f"{action} {origin} with {targets} on {data} for {budget} -> {recipe.output}"

@@ -144,6 +144,8 @@ def _fit_labels(
         if sorted(names) == sorted(known):
             order |= {name: [known.index(label) for label in names] for name in sources if name.startswith(last)}
             continue
+        if not any(name.startswith(last) for name in sources):
+            continue  # the files have no such head, whose labels could differ
         title = role.replace("_", " ")
         loaded.notes.append(f"{title} head re-initialized: its {len(names)} labels differ from the file's")
         sources = {name: source for name, source in sources.items() if not name.startswith(last)}

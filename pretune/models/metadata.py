@@ -8,7 +8,7 @@ them back.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -19,6 +19,7 @@ from pydantic import Field, JsonValue
 from pretune.config import Config
 from pretune.disk import sha256
 from pretune.errors import MissingInputError
+from pretune.wording import counted, listed
 
 VERSION = 1
 ROLE = r"[A-Za-z][A-Za-z0-9_]{0,63}"
@@ -51,10 +52,27 @@ class Loaded:
         """
         out = [*self.notes, *(self.training_notes if training else ())]
         if self.initialised:
-            out.append(f"newly initialized, not in the model's files: {', '.join(self.initialised)}")
+            out.append(f"newly initialized, not in the model's files: {describe_weights(self.initialised)}")
         if self.unexpected:
-            out.append(f"weights of the model's files that are not used: {', '.join(self.unexpected)}")
+            out.append(f"not used of the model's files: {describe_weights(self.unexpected)}")
         return out
+
+    def record(self) -> dict[str, list[str]]:
+        """The names of the weights that messages only count, for the facts of a run."""
+        names = {"newly_initialized": self.initialised, "not_used": self.unexpected}
+        return {name: list(weights) for name, weights in names.items() if weights}
+
+
+def describe_weights(names: Sequence[str]) -> str:
+    """How many weights these are and of which parts of the model; a single one by its name.
+
+    Args:
+        names: such as `heads.classification.linear.weight`, whose part is `heads.classification`.
+    """
+    if len(names) == 1:
+        return f"1 weight ({names[0]})"
+    parts = list(dict.fromkeys(".".join(name.split(".")[:2]) for name in names))
+    return f"{counted(len(names), 'weight')} ({listed(parts, 3)})"
 
 
 class VariantRecord(Config):

@@ -19,7 +19,7 @@ from pretune.errors import UsageError
 from pretune.interop.deltas import fingerprint
 from pretune.interop.run_folder import check_has_model
 from pretune.interop.savable import check_savable
-from pretune.models.metadata import HeadSource
+from pretune.models.metadata import HeadSource, describe_weights
 from pretune.models.model import LanguageModel, MakeHeads
 from pretune.models.text_vectors import TextVectors
 from pretune.objectives.mixture import build_members, mix
@@ -221,7 +221,7 @@ def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tok
     objective = mix(members)
     model = build_network(recipe, objective.heads, tokenizer)
     model.metadata = training_metadata(model.metadata, recipe, members)
-    notes = loading_notes(model)
+    notes, read = loading_notes(model), {} if model.loaded is None else model.loaded.record()
     model = tune_network(recipe, model)
     notes += _choose_vectors(model, objective)
     frozen = FrozenModels(tokenizer)
@@ -229,6 +229,7 @@ def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tok
         objective.setup(model, Draw(recipe.seed), frozen.load)
     notes += frozen.notes
     components = TrainComponents(model, objective, members, tokenizer, data=frozen.fingerprints, notes=notes)
+    components.facts |= {"read_from_model": read} if read else {}
     _keep_own_weights(components)
     if fixed := [(name, weight) for name, weight in model.named_parameters() if not weight.requires_grad]:
         components.data["model.init (weights that do not learn)"] = fingerprint(fixed)
@@ -272,7 +273,7 @@ def _keep_own_weights(components: TrainComponents) -> None:
     own = components.own_weights()
     missing = own.restore(components.model)
     if missing:
-        components.notes.append(f"newly initialized, not in the model's files: {', '.join(missing)}")
+        components.notes.append(f"newly initialized, not in the model's files: {describe_weights(missing)}")
     components.notes += own.notes()
     own.store(components.model)
 

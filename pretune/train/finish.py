@@ -20,6 +20,7 @@ from pretune.train.recipe import Recipe
 from pretune.train.step import TrainModule
 from pretune.train.subset_embedding import restore_embedding
 from pretune.tune.method import find_method
+from pretune.wording import counted
 
 DELTA = "delta"  # folder in the run directory for what a tuning method learned
 _LISTED = 5  # changed places in a message
@@ -81,10 +82,11 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
         "stale_evaluations": state.stale_evaluations,
     }
     directory.finish({**used, **facts}, {**components.data_stats, "training": training})
-    before = "had finished before, nothing was trained" if directory.has_finished else "finished"
-    weights = _describe_weights(context, state, step)
-    end = f"the model, {weights}, is in {directory.path}"
-    context.display.note(f"{before}: {state.step} steps, {state.tokens:,} tokens; {end}")
+    end = f"the model, {_describe_weights(context, state, step)}, is in {directory.path}"
+    if directory.has_finished:
+        context.display.note(f"finished already at step {state.step:,}; nothing to train; {end}")
+    else:
+        context.display.note(f"finished: {counted(state.step, 'step')}, {counted(state.tokens, 'token')}; {end}")
     for warning in _left_out(state):
         context.display.note(f"warning: {warning}")
 
@@ -102,8 +104,8 @@ def _describe_weights(context: TrainContext, state: State, step: int) -> str:
     """Of which step the finished model's weights are, and how good these were."""
     metric = "loss" if context.validation is None else context.validation.metric
     if step == state.best_step and state.best is not None:
-        return f"the weights of step {step}, the best by {metric} ({state.best:.4f})"
-    return f"the weights of the last step, {step}"
+        return f"the weights of step {step:,}, the best by {metric} ({state.best:.4f})"
+    return f"the weights of the last step, {step:,}"
 
 
 def _count_false_negatives(components: TrainComponents, context: TrainContext, state: State) -> dict[str, int]:

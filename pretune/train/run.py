@@ -113,15 +113,13 @@ def _begin(
     changes = distributed.on_main(lambda: directory.begin(recipe, facts) if directory else [])
     distributed.on_main(lambda: save_initial(components, recipe, directory) if directory else None)
     warnings = distributed.on_main(lambda: [f"warning: {warning}" for warning in preflight(recipe, components, device)])
-    changed = [f"changed since the run began: {change}" for change in changes or []]
-    for note in [
+    of_training = [str(precision), *_of_threads(recipe.threads, device), *components.notes, *(warnings or [])]
+    notes = [
         *(directory.notes if directory else []),
-        str(precision),
-        *_of_threads(recipe.threads, device),
-        *components.notes,
-        *(warnings or []),
-        *changed,
-    ]:
+        *([] if directory and directory.has_finished else of_training),
+        *(f"changed since the run began: {change}" for change in changes or []),
+    ]
+    for note in notes:
         display.note(note)
     return TrainContext(
         recipe,

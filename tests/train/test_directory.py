@@ -203,7 +203,7 @@ def test_a_finished_run_does_not_state_what_was_not_done(tmp_path, store, capsys
     assert (path / "recipe.toml").read_bytes() == before
     capsys.readouterr()
     run.pretrain(recipe(path, store, budget={"steps": 4}, schedule=CONSTANT, track={"progress": "plain"}))
-    assert "had finished before, nothing was trained" in capsys.readouterr().err
+    assert "finished already at step 4; nothing to train" in capsys.readouterr().err
     run.pretrain(recipe(path, store, budget={"steps": 8}, optimizer={"lr": 0.01}, schedule=CONSTANT))
     assert [line["lr"] for line in lines(path) if "lr" in line] == [5e-4, 5e-4, 0.01, 0.01]
     text = (path / "recipe.toml").read_text()
@@ -227,7 +227,7 @@ def test_a_finished_run_without_checkpoints_is_left_as_it_is(tmp_path, store):
 
 @pytest.mark.parametrize("loss", ["damaged", "removed"])
 def test_a_finished_run_without_its_last_checkpoint_says_that_it_trains_again(loss, tmp_path, store, capsys):
-    """Steps 3 and 4 were trained once more, and the end said "had finished before, nothing was trained"."""
+    """Steps 3 and 4 were trained once more, and the end said that nothing was trained."""
     path, over = tmp_path / "run", {"budget": {"steps": 4}, "checkpoint": {"every": 2}, "evaluation": {"samples": 0}}
     run.pretrain(recipe(path, store, **over))
     weights = (path / "model.safetensors").read_bytes()
@@ -241,12 +241,12 @@ def test_a_finished_run_without_its_last_checkpoint_says_that_it_trains_again(lo
     said = capsys.readouterr().err
     assert "resumed from checkpoint-2" in said
     assert "\nfinished: 4 steps" in said
-    assert "nothing was trained" not in said
+    assert "nothing to train" not in said
     facts = json.loads((path / "run.json").read_text())
     assert (facts["finished_before"]["steps"], facts["finished"]["steps"]) == (4, 4)
     assert (path / "model.safetensors").read_bytes() == weights
     run.pretrain(recipe(path, store, **over, track={"progress": "plain"}))
-    assert "had finished before, nothing was trained: 4 steps" in capsys.readouterr().err
+    assert "finished already at step 4; nothing to train" in capsys.readouterr().err
 
 
 def test_screen_report_and_file_speak_of_the_same_weights(tmp_path, store, capsys):

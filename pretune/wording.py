@@ -1,0 +1,22 @@
+"""Words counts and fractions for the screen: the same way in every sentence."""
+
+from __future__ import annotations
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number and its noun, such as "1 step" and "1,234 steps".
+
+    Args:
+        many: the plural, where it is more than `one` with an s.
+    """
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def percent(fraction: float) -> str:
+    """A fraction as a percentage with one digit after the point; of what is not zero never "0.0%"."""
+    return "<0.1%" if 0 < fraction < 0.0005 else f"{fraction:.1%}"
+
+
+def listed(items: list[str], limit: int = 5) -> str:
+    """The first of some names, separated by commas; dots stand for the rest."""
+    return ", ".join(items[:limit]) + (", ..." if len(items) > limit else "")
