@@ -1,4 +1,4 @@
-# make demo | test | check | docs | bench | bench-objectives | test-full | drill | clean
+# make demo | test | check | messages | docs | bench | bench-objectives | test-full | drill | clean
 #
 # Everything happens in .venv, which is made on first use and again when pyproject.toml or constraints.txt change.
 #   make demo PYTHON=python3.12        another interpreter (3.11 or newer)
@@ -17,11 +17,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --quiet --constraint constraints.txt $(PIP_ARGS)
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+BABEL := PYTHONPATH=. $(BIN)/pybabel --quiet
+CATALOGUE := --output-dir pretune/locale --domain pretune
 CORE := $(VENV)/.installed
 DEVELOP := $(VENV)/.installed-develop
 SITE := $(VENV)/.installed-docs
 
-.PHONY: demo test test-full drill check format docs bench bench-objectives clean
+.PHONY: demo test test-full drill check format docs messages bench bench-objectives clean
 .DELETE_ON_ERROR:
 
 demo: $(CORE)
@@ -41,6 +43,11 @@ check: $(DEVELOP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict pretune benchmarks
 	$(BIN)/lint-imports --no-cache
+
+messages: $(DEVELOP)
+	$(BABEL) extract --mapping-file babel.cfg --add-location file --sort-by-file --width 118 --output build/pretune.pot .
+	$(BABEL) update --no-fuzzy-matching --ignore-obsolete --ignore-pot-creation-date --width 118 --input-file build/pretune.pot $(CATALOGUE)
+	$(BABEL) compile --statistics --directory pretune/locale --domain pretune
 
 format: $(DEVELOP)
 	$(BIN)/ruff check --fix .

@@ -14,6 +14,7 @@ from drillkit import Zygote
 # Models of the tests are so small that a second thread costs more than it gives. Before torch is loaded; processes that
 # tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["LANGUAGE"] = "en"  # whatever the locale of who runs them: tests compare what is said
 
 
 @pytest.fixture(scope="session")

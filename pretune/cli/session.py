@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from pretune import __version__
+from pretune.cli.translated_help import TranslatedFormatter, translated_error
 from pretune.errors import (
     CannotCreateError,
     DataError,
@@ -26,6 +27,7 @@ from pretune.errors import (
     is_panic,
     is_shortage,
 )
+from pretune.language import Language, use_language, wanted_language
 from pretune.runtime.screen import Screen
 from pretune.runtime.signals import Terminated, terminate_on_signal
 
@@ -43,6 +45,7 @@ class Session:
         precision: dtype of matmuls; auto uses bf16 where the hardware has a unit for it. By default auto, of score and
             export fp32, and of a run that goes on what it began with.
         threads: number of CPU threads; by default one per core.
+        lang: language of what is printed: en or zh; by default that of the locale.
         quiet: print nothing but errors and results.
         verbose: show more of a run, such as the share of the GEMM peak and the time spent waiting for data.
         debug: show the traceback of an error.
@@ -52,6 +55,7 @@ class Session:
     device: str | None = None
     precision: Literal["auto", "bf16", "fp32"] | None = None
     threads: Annotated[int | None, Parameter(show_default=False)] = None
+    lang: Annotated[Language | None, Parameter(show_default=False)] = None
     quiet: bool = False
     verbose: bool = False
     debug: bool = False
@@ -115,6 +119,8 @@ def new_app(name: str, description: str = "") -> App:
         version=__version__,
         version_flags=["--version"],
         default_parameter=Parameter(negative=""),
+        help_formatter=TranslatedFormatter(),
+        error_formatter=translated_error,
         group_commands=Group("Others", sort_key=9),
         result_action="return_value",
         suppress_keyboard_interrupt=False,
@@ -139,7 +145,8 @@ def run_app(app: App, argv: Sequence[str] | None, after_help: Callable[[list[str
             after_help(args)
         return 0
 
-    return guard(dispatch, debug="--debug" in args)
+    with use_language(wanted_language(args)):
+        return guard(dispatch, debug="--debug" in args)
 
 
 def guard(action: Callable[[], int], debug: bool) -> int:

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TextIO
 
+from pretune.language import translate
+
 
 class Screen:
     """Writes to the standard error of the moment, and does without where that fails."""
@@ -46,8 +48,8 @@ class Screen:
         return self._stream.fileno()
 
     def line(self, text: str) -> None:
-        """Writes a line at once."""
-        self.write(text + "\n")
+        """Writes a message at once, in the language of the user."""
+        self.write(translate(text) + "\n")
         self.flush()
 
 

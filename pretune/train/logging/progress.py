@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
+from pretune.language import translate
 from pretune.runtime.screen import Screen
 
 _PLAIN_SECONDS = 10.0
@@ -64,7 +65,7 @@ class Display:
     def note(self, text: str) -> None:
         """Say something once, in a line of its own."""
         if not self.quiet:
-            self._console.print(text, soft_wrap=True, markup=False)
+            self._console.print(translate(text), soft_wrap=True, markup=False)
 
     def update(
         self, step: int, fraction: float, left: float | None, metrics: Mapping[str, float | int], last: bool
@@ -80,7 +81,9 @@ class Display:
             return
         where, shown = f"step {step:,} {min(fraction, 1.0):4.0%}", describe(metrics, left, verbose=self._verbose)
         if self._bar is not None:
-            self._bar.update(self._task, description=where, completed=min(fraction, 1.0), shown=shown)
+            self._bar.update(
+                self._task, description=translate(where), completed=min(fraction, 1.0), shown=translate(shown)
+            )
             return
         now = time.monotonic()
         if last or now - self._last >= self._minimum:

@@ -1,0 +1,210 @@
+"""Renders English screen text in another language: by which template was it made, and how is that one said?
+
+A message reaches the screen as plain text, its values filled in. Which template made it is decided by its words: of all
+templates that fit, the one whose words cover most of the text. What stood in the holes is rendered in the same way, as
+messages are composed of others: `{path}: {problem}; {remedy}`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+_HOLE = re.compile(r"\{(\w+)(:n)?\}|\{\{|\}\}")
+_NUMBER = r"\s*[-+]?(?:\d[\d,_]*(?:\.\d+)?|\.\d+|nan|inf)(?:e[-+]?\d+)?\s*%?"
+_WORD = re.compile(r"[A-Za-z]{2,}")
+# Between two messages that stand side by side, the surest sign first.
+_JOINTS = {"; ": "；", ". ": "。", ": ": "：", "  ": "  ", " -> ": " -> ", ", ": "，"}
+_JOINT = re.compile("|".join(map(re.escape, _JOINTS)))
+_ENCLOSED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|`[^`]*`|\[[^\]]*\]|\{[^}]*\}|\([^()]*\)")
+_TRAILING = re.compile(r"(.+?) ?\(([^()]*)\)", re.DOTALL)
+_PROSE = re.compile(r"[A-Za-z]{2,}(?: [a-z]{2,}){2,}")
+_LONGEST = 4_000  # characters; what is longer is no message
+_MOST_DEPTH = 6
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A text in the other language.
+
+    Attributes:
+        text: what is shown.
+        score: number of letters of the English text that templates cover; 0 if none fits.
+    """
+
+    text: str
+    score: int
+
+
+class Template:
+    """A message with holes, and its translation.
+
+    Args:
+        message: English, with holes `{name}`, and `{name:n}` for numbers.
+        translation: with the same holes, in any order.
+    """
+
+    def __init__(self, message: str, translation: str) -> None:
+        self._translation = split_holes(translation)
+        self._parts = split_holes(message)
+        self.literals = [part for part in self._parts if isinstance(part, str)]
+        self.score = sum(map(len, _WORD.findall(" ".join(self.literals))))
+
+    @cached_property
+    def _patterns(self) -> list[re.Pattern[str]]:
+        """Holes as short as possible, and as long: where two stand side by side, their border is not certain."""
+        texts = sum(isinstance(part, Hole) and not part.is_number for part in self._parts)
+        return [
+            re.compile("".join(_pattern(part, hole) for part in self._parts), re.DOTALL)
+            for hole in (("(.*?)", "(.*)") if texts > 1 else ("(.*)",))
+        ]
+
+    @property
+    def sure_words(self) -> set[str]:
+        """The words that every text of this template has whole: those that touch no hole."""
+        words: set[str] = set()
+        for number, part in enumerate(self._parts):
+            if isinstance(part, str):
+                begin = 0 if number == 0 else 1
+                end = len(part) if number == len(self._parts) - 1 else len(part) - 1
+                inner = (match for match in _WORD.finditer(part) if match.start() >= begin and match.end() <= end)
+                words |= {match[0] for match in inner}
+        return words
+
+    def values(self, text: str) -> Iterator[dict[str, str]]:
+        """What may stand in the holes of a text; nothing if this template does not make it."""
+        if not all(literal in text for literal in self.literals):
+            return
+        names = [part.name for part in self._parts if isinstance(part, Hole)]
+        for pattern in self._patterns:
+            if match := pattern.fullmatch(text):
+                yield dict(zip(names, match.groups(), strict=True))
+
+    def fill(self, values: Mapping[str, str]) -> str:
+        """The translation with values in its holes."""
+        return "".join(part if isinstance(part, str) else values[part.name] for part in self._translation)
+
+
+@dataclass(frozen=True)
+class Hole:
+    """A hole of a template, and whether nothing but a number fits it."""
+
+    name: str
+    is_number: bool
+
+
+def _pattern(part: str | Hole, hole: str) -> str:
+    if isinstance(part, str):
+        return re.escape(part)
+    return f"({_NUMBER})" if part.is_number else hole
+
+
+def split_holes(message: str) -> list[str | Hole]:
+    """Splits a message into texts and holes."""
+    parts: list[str | Hole] = []
+    literal, position = "", 0
+    for match in _HOLE.finditer(message):
+        literal += message[position : match.start()]
+        position = match.end()
+        if match[1] is None:
+            literal += match[0][0]
+            continue
+        parts += [literal] if literal else []
+        parts.append(Hole(match[1], match[2] is not None))
+        literal = ""
+    literal += message[position:]
+    return [*parts, literal] if literal else parts
+
+
+class Renderer:
+    """Renders texts by a catalogue.
+
+    Args:
+        catalogue: English messages and their translations.
+    """
+
+    def __init__(self, catalogue: Iterable[tuple[str, str]]) -> None:
+        self._exact: dict[str, str] = {}
+        self._by_word: defaultdict[str, list[Template]] = defaultdict(list)
+        self._without_word: list[Template] = []
+        self._memory: dict[str, Rendered] = {}
+        templates = []
+        for message, translation in catalogue:
+            if any(isinstance(part, Hole) for part in split_holes(message)):
+                templates.append(Template(message, translation))
+            else:
+                self._exact[_plain(message)] = _plain(translation)
+        frequency = Counter(word for template in templates for word in template.sure_words)
+        for template in templates:
+            words = template.sure_words
+            if words:
+                self._by_word[min(words, key=lambda word: (frequency[word], word))].append(template)
+            else:
+                self._without_word.append(template)
+
+    def render(self, text: str, depth: int = 0) -> Rendered:
+        """Renders a text; what no template makes is given back as it is."""
+        bare = text.strip()
+        if not bare or len(bare) > _LONGEST or not _WORD.search(bare):
+            return Rendered(text, 0)
+        if bare not in self._memory:
+            if len(self._memory) > 10_000:
+                self._memory.clear()
+            self._memory[bare] = self._render(bare, depth)
+        rendered = self._memory[bare]
+        start = text.index(bare)
+        return Rendered(text[:start] + rendered.text + text[start + len(bare) :], rendered.score)
+
+    def _render(self, text: str, depth: int) -> Rendered:
+        exact = self._exact.get(text)
+        if exact is not None:
+            return Rendered(exact, sum(map(len, _WORD.findall(text))))
+        best = Rendered(text, 0)
+        if depth > _MOST_DEPTH:
+            return best
+        for template in self._candidates(text):
+            for values in template.values(text):
+                inner = {name: self.render(value, depth + 1) for name, value in values.items()}
+                rendered = _filled(template, inner)
+                if rendered is not None and rendered.score > best.score:
+                    best = rendered
+        for joined in self._splits(text, depth):
+            best = joined if joined.score > best.score else best
+        return best
+
+    def _candidates(self, text: str) -> Iterator[Template]:
+        for word in set(_WORD.findall(text)):
+            yield from self._by_word.get(word, ())
+        yield from self._without_word
+
+    def _splits(self, text: str, depth: int) -> Iterator[Rendered]:
+        """Renders the text as two messages side by side, for each place where that may be."""
+        enclosed = [match.span() for match in _ENCLOSED.finditer(text)]
+        places = [match for match in _JOINT.finditer(text) if not any(a <= match.start() < b for a, b in enclosed)]
+        for match in sorted(places, key=lambda match: [*_JOINTS].index(match[0])):
+            first = self.render(text[: match.start()], depth + 1)
+            second = self.render(text[match.end() :], depth + 1)
+            if (first.score and second.score) or ((first.score or second.score) and match[0] != ", "):
+                joint = match[0] if second.text.isascii() else _JOINTS[match[0]]
+                yield Rendered(first.text + joint + second.text, first.score + second.score)
+        if trailing := _TRAILING.fullmatch(text):
+            first, second = (self.render(part, depth + 1) for part in trailing.groups())
+            if first.score or second.score:
+                brackets = " ({})" if second.text.isascii() else "（{}）"
+                yield Rendered(first.text + brackets.format(second.text), first.score + second.score)
+
+
+def _filled(template: Template, values: Mapping[str, Rendered]) -> Rendered | None:
+    """Fills a template; None where its holes hold more unknown prose than it has words, so that it is of another."""
+    unknown = (run for value in values.values() if not value.score for run in _PROSE.findall(value.text))
+    if sum(map(len, unknown)) > template.score:
+        return None
+    score = template.score + sum(value.score for value in values.values())
+    return Rendered(template.fill({name: value.text for name, value in values.items()}), score)
+
+
+def _plain(message: str) -> str:
+    return "".join(part for part in split_holes(message) if isinstance(part, str))

@@ -1,0 +1,104 @@
+"""English messages are recognised by the templates that made them, and said in another language."""
+
+from __future__ import annotations
+
+import pytest
+
+from pretune.language import current_language, translate, use_language, wanted_language
+from pretune.language.extract import messages
+from pretune.language.templates import Renderer
+
+CATALOGUE = {
+    "{path}: no such folder": "{path}：没有这个目录",
+    "{path}: {name:n} rows": "{path}：{name:n} 行",
+    "{place}: label {label} is not known": "{place}：未知的标签 {label}",
+    "give one label": "请给出一个标签",
+    "remove the row": "请删除该行",
+    "remove the row, or {remedy}": "请删除该行，或{remedy}",
+    "{number:n} of {total:n} texts": "{total:n} 条文本中的 {number:n} 条",
+    "no {noun} {name}": "没有{noun} {name}",
+    "model folder": "模型目录",
+    "working folder: {path}": "工作目录：{path}",
+    "written: {path}": "已写出：{path}",
+}
+
+
+@pytest.fixture(scope="module")
+def renderer() -> Renderer:
+    return Renderer(CATALOGUE.items())
+
+
+@pytest.mark.parametrize(
+    ("text", "translation"),
+    [
+        ("a/b: no such folder", "a/b：没有这个目录"),
+        ("a.csv:3: label 'x: y' is not known; remove the row", "a.csv:3：未知的标签 'x: y'；请删除该行"),
+        ("remove the row, or give one label", "请删除该行，或请给出一个标签"),  # a hole is translated too
+        ("3 of 1,000 texts", "1,000 条文本中的 3 条"),  # holes may change places
+        ("a: 5 rows", "a：5 行"),
+        ("a: five rows", None),  # the hole of a number fits nothing else
+        ("no model folder xyz", "没有模型目录 xyz"),
+        ("  written: out.csv", "  已写出：out.csv"),  # space around a text stays
+        ("pretune: x: no such folder (working folder: /tmp)", "pretune：x：没有这个目录（工作目录：/tmp）"),
+        ("['a: b', 'c; d']: no such folder", "['a: b', 'c; d']：没有这个目录"),  # what is quoted is data
+        ("no idea what these many other words may say", None),  # a template of few words takes no strange prose
+        ("pretune predict model 'a text'", None),
+        ("模型: no such folder", "模型：没有这个目录"),
+    ],
+)
+def test_a_text_is_said_by_its_template(renderer: Renderer, text: str, translation: str | None) -> None:
+    rendered = renderer.render(text)
+    assert rendered.text == (text if translation is None else translation)
+    assert (rendered.score > 0) == (translation is not None)
+
+
+@pytest.mark.parametrize(
+    ("source", "extracted"),
+    [
+        ('raise E(f"{path}: no such {what}")', ["{path}: no such {what}"]),
+        ('say(f"{n:,} rows of {len(texts)} texts")', ["{n:n} rows of {len_texts:n} texts"]),
+        ('say(f"{n} {\'step\' if n == 1 else \'steps\'} done")', ["{n} step done", "{n} steps done"]),
+        ('say(f"{a} is it; " + (f"give {b}" if b else "give none"))', ["{a} is it; give {b}", "{a} is it; give none"]),
+        ('say("one line\\nand another line")', ["one line", "and another line"]),
+        ('log.info("%s of %d texts", a, b)', ["{v1} of {v2:n} texts"]),
+        ('say(f"{f(f\'of {a} parts\')} were cut")', ["{f_f_of_a_parts} were cut", "of {a} parts"]),
+        ('"""A docstring of a module."""', []),
+        ('assert x, "not for the screen"', []),
+        ('if "no space left" in text: pass', []),
+        ('x["a key here"] = 1', []),
+        ('open("some/path.py")', []),
+        ('say("{a} as it is")', ["{{a}} as it is"]),
+        ('N_("tokenizer", "[default: {x}]")', ["tokenizer", "[default: {x}]"]),
+        ('def v(session: Common) -> None:\n "It does.\\n\\n Args:\\n  a: what it is."', ["It does.", "what it is."]),
+        ('class MyConfig(Config):\n "What it holds.\\n\\n Attributes:\\n  a: what it is."', ["what it is."]),
+        ('def f(a: int) -> None:\n "What it does."', []),
+    ],
+)  # fmt: skip
+def test_what_is_shown_is_extracted(source: str, extracted: list[str]) -> None:
+    assert [text for _, text in messages(source)] == extracted
+
+
+@pytest.mark.parametrize(
+    ("args", "environment", "language"),
+    [
+        ([], {}, "en"),
+        (["predict", "--lang", "zh"], {}, "zh"),
+        (["--lang=zh", "predict"], {}, "zh"),
+        (["--lang", "en"], {"LANG": "zh_CN.UTF-8"}, "en"),
+        (["--lang"], {"LANG": "zh_CN.UTF-8"}, "en"),
+        ([], {"LANG": "zh_CN.UTF-8"}, "zh"),
+        ([], {"LANG": "zh_CN.UTF-8", "LC_ALL": "C"}, "en"),
+        ([], {"LC_MESSAGES": "zh_TW", "LANG": "en_US.UTF-8"}, "zh"),
+        ([], {"LANGUAGE": "zh:en", "LANG": "en_US.UTF-8"}, "zh"),
+        ([], {"LANG": "", "LC_ALL": ""}, "en"),
+    ],
+)
+def test_flag_and_locale_decide(args: list[str], environment: dict[str, str], language: str) -> None:
+    assert wanted_language(args, environment) == language
+
+
+def test_a_language_ends_with_its_block() -> None:
+    with use_language("zh"):
+        assert current_language() == "zh"
+        assert translate("no such file or folder") == "没有这个文件或目录"
+    assert translate("no such file or folder") == "no such file or folder"
