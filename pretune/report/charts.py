@@ -12,9 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
-INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
-COLORS = ("#2f6fde", "#d9480f", "#2b8a3e", "#862e9c", "#b08900", "#0b7285")
+INK, FAINT, GRID = "#1f2933", "#5d6976", "#e4e7eb"
+COLORS = ("#2560c4", "#c2410c", "#2b8a3e", "#862e9c", "#8a6d00", "#0b7285")
+_VARIABLES = {INK: "ink", FAINT: "faint", GRID: "line", **{color: f"c{n}" for n, color in enumerate(COLORS, 1)}}
+"""Colors as matplotlib draws them, and the variables of the page's style that stand for them, light or dark."""
 _POINTS = 600
+_DASHES = ((0, (5, 3)), (0, (1, 2)))  # of levels
 
 
 Style = Literal["trace", "line", "dots"]
@@ -78,10 +81,14 @@ def draw(
             _plot(axes, curve, COLORS[number % len(COLORS)])
         _frame(axes, name, x_label)
         _limit(axes, curves, levels, floor)
-        for level in levels:
-            _mark(axes, level)
-        if len(curves) > 1:
-            axes.legend(frameon=False, fontsize=10, labelcolor=INK, handlelength=1.4)
+        for number, level in enumerate(levels):
+            label = f"{level.label} {level.y:.2f}"
+            axes.axhline(level.y, color=INK, linewidth=1.1, linestyle=_DASHES[number % len(_DASHES)], label=label)
+        if len(curves) + len(levels) > 1:
+            columns = 3 if wide else 1 if levels else 2
+            figure.legend(
+                loc="outside lower left", frameon=False, fontsize=10, labelcolor=INK, handlelength=1.6, ncols=columns
+            )
         out = io.StringIO()
         figure.savefig(
             out, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -138,23 +145,9 @@ def _limit(axes: Any, curves: Sequence[Curve], levels: Sequence[Level], floor: f
     if not len(values):
         return
     low, high = float(values.min()), float(values.max())
-    margin = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
+    margin = (high - low) * 0.08 or abs(high) * 0.1 or 0.1
     bottom = 0.0 if low >= 0 > low - margin else low - margin
     axes.set_ylim(bottom if floor is None else min(floor, low), high + margin)
-
-
-def _mark(axes: Any, level: Level) -> None:
-    axes.axhline(level.y, color=INK, linewidth=1.1, linestyle=(0, (5, 3)))
-    axes.annotate(
-        f"{level.label} {level.y:.2f}",
-        xy=(1.0, level.y),
-        xycoords=("axes fraction", "data"),
-        xytext=(-2, 4),
-        textcoords="offset points",
-        ha="right",
-        color=INK,
-        fontsize=10,
-    )
 
 
 def _inline(svg: str, name: str) -> str:
@@ -162,6 +155,9 @@ def _inline(svg: str, name: str) -> str:
     body = svg[svg.index("<svg") :]
     body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", body, count=1)
     body = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", body, count=1)
+    body = re.sub(
+        r"#[0-9a-f]{6}", lambda color: f"var(--{_VARIABLES[color[0]]})" if color[0] in _VARIABLES else color[0], body
+    )
     body = re.sub(r' id="(?:figure|axes|patch|line2d|matplotlib|xtick|ytick|text|legend)[^"]*"', "", body)
     return body.replace("<svg ", f'<svg role="img" aria-label="{_attribute(name)}" ', 1)
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from pretune.config import flatten
+from pretune.report.words import heading, meaning, words
 
 
 def table(tree: Mapping[str, Any]) -> str:
     """Renders a tree as a table: plain values first, then a group of rows for each branch; empty values are omitted."""
-    plain = {k: v for k, v in tree.items() if not isinstance(v, Mapping) and has_content(v)}
-    branches = {k: flatten(v) for k, v in tree.items() if isinstance(v, Mapping)}
-    groups = [(k, {n: x for n, x in v.items() if has_content(x)}) for k, v in branches.items()]
-    out = "<tbody>" + "".join(row(k, v) for k, v in plain.items()) + "</tbody>" if plain else ""
-    for name, values in groups:
-        rows = "".join(row(k, v) for k, v in values.items())
-        out += f'<tbody class="group"><tr><th colspan="2">{escape(words(name))}</th></tr></tbody><tbody>{rows}</tbody>'
-    return f"<table>{out}</table>"
+    return f"<table>{''.join(_groups(tree, ''))}</table>"
+
+
+def _groups(tree: Mapping[str, Any], title: str) -> Iterator[str]:
+    """Yields the rows of a tree's own values under its title, then those of its branches."""
+    rows = "".join(row(k, v) for k, v in tree.items() if not isinstance(v, Mapping) and has_content(v))
+    if rows:
+        head = f'<tbody class="group"><tr><th colspan="2">{escape(title)}</th></tr></tbody>' if title else ""
+        yield f"{head}<tbody>{rows}</tbody>"
+    for name, branch in tree.items():
+        if isinstance(branch, Mapping):
+            yield from _groups(branch, f"{title} · {heading(name)}" if title else heading(name))
 
 
 def has_content(value: Any) -> bool:
@@ -28,9 +32,10 @@ def has_content(value: Any) -> bool:
 
 
 def row(name: str, value: Any) -> str:
-    """Renders a name and its value."""
+    """Renders a name, what it means, and its value."""
     style = ' class="number"' if is_number(value) else ""
-    return f"<tr><th>{escape(words(name))}</th><td{style}>{escape(text(value))}</td></tr>"
+    note = f"<small>{escape(explanation)}</small>" if (explanation := meaning(name)) else ""
+    return f"<tr><th>{escape(words(name))}{note}</th><td{style}>{escape(text(value))}</td></tr>"
 
 
 def text(value: Any) -> str:
@@ -43,16 +48,6 @@ def text(value: Any) -> str:
 def card(content: str) -> str:
     """Renders a card of the page; nothing for no content."""
     return f'<div class="card">{content}</div>' if content else ""
-
-
-def words(name: str) -> str:
-    """Returns a name as words."""
-    return name.replace("_", " ").replace(".", " · ")
-
-
-def score(value: float) -> str:
-    """Formats a fraction as a percentage, any other number with three decimals."""
-    return f"{value:.1%}" if 0 <= value <= 1 else f"{value:.3f}"
 
 
 def short(value: float) -> str:
@@ -70,9 +65,27 @@ def clock(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
-def count(n: int, noun: str) -> str:
-    """Formats a number with its noun."""
-    return f"{n} {noun}" + ("" if n == 1 else "s")
+def tiles(cells: Sequence[tuple[str, str, str]]) -> str:
+    """Renders numbers with their labels and notes, in rows of which none holds a single one.
+
+    Args:
+        cells: number, label and note of each.
+    """
+    if not cells:
+        return ""
+    columns = next((n for n in (4, 5, 3) if len(cells) % n != 1), 4)
+    body = "".join(
+        f'<div class="tile"><b>{escape(value)}</b><span>{escape(label)}</span><small>{escape(note)}</small></div>'
+        for value, label, note in cells
+    )
+    return f'<section class="tiles" style="--columns: {min(columns, len(cells))}">{body}</section>'
+
+
+def alert(sentence: str, points: Sequence[str] = (), commands: Sequence[str] = ()) -> str:
+    """Renders what a reader must know before anything else: a sentence, a list below it, commands that help."""
+    listed = f"<ul>{''.join(f'<li>{escape(point)}</li>' for point in points)}</ul>" if points else ""
+    code = f"<pre>{escape(chr(10).join(commands))}</pre>" if commands else ""
+    return f'<div class="card alert"><p>{escape(sentence)}</p>{listed}{code}</div>'
 
 
 def is_number(value: Any) -> bool:

@@ -6,20 +6,24 @@ It is made of `metrics.jsonl`, `recipe.toml`, `data_stats.json`, `samples.json` 
 from __future__ import annotations
 
 import math
+import shlex
 import tomllib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import numpy as np
 
 from pretune import __version__
 from pretune.disk import replace_file
-from pretune.report.charts import Curve, Level, Style, draw
-from pretune.report.html import card, clock, is_number, score, short, table, text, words
+from pretune.report.answers import confusion, label_scores, mistakes
+from pretune.report.curves import curves
+from pretune.report.html import alert, card, clock, is_number, row, short, table, text, tiles
 from pretune.report.run_files import RunFiles, read_run
+from pretune.report.words import metric_name, score
 from pretune.seals import changing
 
 PAGE = "report.html"
@@ -43,137 +47,98 @@ def render(run: RunFiles) -> str:
     """Renders the page."""
     body = "\n".join(section(run) for section in _SECTIONS)
     template = resources.files("pretune.report").joinpath("report_template.html").read_text(encoding="utf-8")
-    return Template(template).substitute(title=escape(_title(run)), body=body, version=__version__)
-
-
-def _title(run: RunFiles) -> str:
-    return run.path.resolve().name
+    title = " · ".join(filter(None, [run.title, _goal(run), "pretune"]))
+    return Template(template).substitute(title=escape(title), body=body, version=__version__, source="this run")
 
 
 def _header(run: RunFiles) -> str:
     """Renders the title: what was trained on which data, and when."""
-    recipe = tomllib.loads(run.recipe)
-    model, data = recipe.get("model", {}), recipe.get("data", {})
-    origin = model.get("init") or f"{model.get('family', 'bert')} {model.get('size', 'mini')} from random weights"
-    targets = [*recipe.get("objective", {}), *recipe.get("task", {})]
-    sources = [*data.get("stores", []), *data.get("train", [])]
     size = run.facts.get("parameters")
     parts = [
-        str(origin) if run.recipe else "",
+        _origin(run),
         f"{size:,} parameters" if is_number(size) else "",
-        " + ".join(name.upper() if len(name) < 4 else name for name in targets),
-        f"on {', '.join(map(str, sources))}" if sources else "",
+        _goal(run),
+        _sources(run),
         str(run.facts.get("began", ""))[:16].replace("T", " "),
     ]
-    return f"<header><h1>{escape(_title(run))}</h1><p>{escape(' · '.join(filter(None, parts)))}</p></header>"
+    return f"<header><h1>{escape(run.title)}</h1><p>{escape(' · '.join(filter(None, parts)))}</p></header>"
+
+
+def _origin(run: RunFiles) -> str:
+    """What the run began with: a folder, or a family and a size."""
+    if not run.recipe:
+        return ""
+    model = tomllib.loads(run.recipe).get("model", {})
+    return str(model.get("init") or f"{model.get('family', 'bert')} {model.get('size', 'mini')} from random weights")
+
+
+def _goal(run: RunFiles) -> str:
+    """The objectives and the task by their names."""
+    recipe = tomllib.loads(run.recipe)
+    targets = [*recipe.get("objective", {}), *recipe.get("task", {})]
+    return " + ".join(name.upper() if len(name) < 4 else name for name in targets)
+
+
+def _sources(run: RunFiles) -> str:
+    """The stores or files that it reads."""
+    data = tomllib.loads(run.recipe).get("data", {})
+    sources = [*data.get("stores", []), *data.get("train", [])]
+    return f"on {', '.join(map(str, sources))}" if sources else ""
+
+
+def _state(run: RunFiles) -> str:
+    """Renders that a run has not finished, with the command that resumes it."""
+    if not run.is_unfinished:
+        return ""
+    step = round(run.last("step") or 0)
+    recipe = tomllib.loads(run.recipe)
+    verb = "finetune" if recipe.get("task") else "pretrain"
+    commands = [f"pretune {verb} {shlex.quote(str(run.path / 'recipe.toml'))}"] if run.recipe else []
+    reached = f"This run has not finished: it has reached step {step:,}{_of_budget(recipe)}."
+    if not run.checkpoints:
+        return alert(f"{reached} It has no checkpoint yet, so no model can be used. To resume it:", (), commands)
+    return alert(f"{reached} Its newest checkpoint is that of step {run.checkpoints[0]:,}. To resume it:", (), commands)
+
+
+def _of_budget(recipe: Mapping[str, Any]) -> str:
+    """The budget of a recipe, after the step that was reached."""
+    unit, total = next(iter(recipe.get("budget", {}).items()), ("", 0))
+    return "" if not unit else f" of {total:,}" if unit == "steps" else f" of a budget of {total:,} {unit}"
+
+
+def _warnings(run: RunFiles) -> str:
+    """Renders what the run warned of, and what share of the text its tokenizer does not know."""
+    points = list(run.warnings)
+    unknown = run.validation.get("unknown")
+    if isinstance(unknown, str) and unknown:
+        points.append(unknown)
+    return alert("Warnings of this run:", points) if points else ""
 
 
 def _tiles(run: RunFiles) -> str:
-    """Renders the headline numbers."""
-    tiles: list[tuple[str, str, str]] = []
+    """Renders the headline numbers: scores of the saved model first, what is comparable beside them, then the run."""
+    cells: list[tuple[str, str, str]] = []
+    for name in run.score_names:
+        if (value := run.saved(name)) is not None:
+            cells.append((score(name, value), metric_name(name), run.validation_note))
+            cells += [
+                (score(name, other), label, f"{metric_name(name)}, for comparison")
+                for label, other in run.baselines(name)
+            ]
     if (held_out := run.saved("eval/loss")) is not None:
-        tiles.append((f"{held_out:.3f}", "validation loss", run.validation_note))
+        cells.append((f"{held_out:.3f}", "validation loss", run.validation_note))
     if (loss := run.last("loss")) is not None:
-        tiles.append((f"{loss:.3f}", "training loss", "last logged"))
-    tiles += [(score(v), words(name.removeprefix("eval/")), run.validation_note) for name, v in _scores(run)]
+        cells.append((f"{loss:.3f}", "training loss", "last logged"))
     if (perplexity := _perplexity(run)) is not None:
-        tiles.append((f"{perplexity:,.1f}", "perplexity", run.validation_note))
+        cells.append((f"{perplexity:,.1f}", "perplexity", run.validation_note))
     for name, label, show in _FACTS:
         if (value := run.last(name)) is not None:
-            tiles.append((show(value), label, ""))
-    tiles += [(f"{count:,} of {steps:,}", label, "") for count, steps, label in run.left_out]
+            cells.append((show(value), label, ""))
+    cells += [(f"{count:,} of {steps:,}", label, "") for count, steps, label in run.left_out]
     speed = run.series("tokens_per_second")[1]
     if len(speed):
-        tiles.append((short(float(np.nanmedian(speed))), "tokens per second", "median"))
-    for name, label in (("gemm_utilization", "of the GEMM limit"), ("data_wait", "waiting for data")):
-        ratio = run.series(name)[1]
-        if len(ratio):
-            tiles.append((f"{np.nanmedian(ratio):.1%}", label, "median"))
-    cells = "".join(
-        f'<div class="tile"><b>{escape(value)}</b><span>{escape(label)}</span><small>{escape(note)}</small></div>'
-        for value, label, note in tiles
-    )
-    return f'<section class="tiles">{cells}</section>'
-
-
-def _curves(run: RunFiles) -> str:
-    """Renders the loss first and wide, then all other charts in pairs."""
-    terms = [name.removeprefix("loss/") for name in run.names("loss/")]
-    main = next((f"loss/{term}" for term in run.token_terms if term in terms), "loss")
-    if main not in run.names():
-        main = "loss"
-    wide, narrow = (_loss_chart(run, main, wide) for wide in (True, False))
-    both = f'<div class="on-wide">{wide}</div><div class="on-narrow">{narrow}</div>' if wide else ""
-    scores = [name for name, _ in _scores(run)]
-    out = ["<h2>Loss</h2>", card(both), _entropy_note(run, main)]
-    others = [name for name in ("loss", *run.names("loss/")) if name != main] if len(terms) > 1 else []
-    small = [_loss_chart(run, name) for name in others]
-    small += [
-        _plain_chart(run, name, f"{words(name.removeprefix('eval/')).capitalize()}, validation", "dots")
-        for name in scores
-    ]
-    small += [_plain_chart(run, name, title, style) for name, title, style in _CHARTS]
-    for name in run.names("accuracy/"):
-        title = f"{name.removeprefix('accuracy/').upper()} accuracy, training"
-        small.append(_plain_chart(run, name, title, "trace"))
-    cards = [card(chart) for chart in small if chart]
-    if cards:
-        out.append(f'<h2>During training</h2><div class="pair">{"".join(cards)}</div>')
-    return "\n".join(out)
-
-
-def _loss_chart(run: RunFiles, name: str, wide: bool = False) -> str:
-    train, held = run.series(name), run.series(f"eval/{name}")
-    curves = [Curve("training", *train, "trace")] if len(train[0]) else []
-    if len(held[0]):
-        curves.append(Curve("validation", *held, "dots"))
-    levels = []
-    if run.entropy is not None and name.removeprefix("loss/") in run.token_terms:
-        levels.append(Level("unigram entropy", run.entropy))
-    term = name.removeprefix("loss/").upper()
-    title = "Loss, nats" if name == "loss" else f"{term} loss, nats per prediction"
-    return draw(title, curves, run.axis, levels, wide) if curves else ""
-
-
-def _plain_chart(run: RunFiles, name: str, title: str, style: Style) -> str:
-    x, y = run.series(name)
-    floor = 0.0 if name in _FROM_ZERO else None
-    return draw(title, [Curve(title, x, y, style)], run.axis, floor=floor) if len(x) > 1 else ""
-
-
-def _entropy_note(run: RunFiles, main: str) -> str:
-    if run.entropy is None or main == "loss":
-        return ""
-    return (
-        '<p class="note">The dashed line is the unigram entropy of the corpus: the loss of a model that knows only '
-        "token frequencies. Below it, the model uses context.</p>"
-    )
-
-
-def _labels(run: RunFiles) -> str:
-    """Renders the scores of each label, where a task has them."""
-    newest = {name: run.saved(name) for name in run.names("eval/") if name.count("/") == 2}
-    labels = [str(label) for label in run.facts.get("labels") or ()]
-    columns = [
-        column
-        for column in dict.fromkeys(name.split("/")[1] for name in newest)
-        if labels and all(f"eval/{column}/{label}" in newest for label in labels)
-    ]
-    if not columns:
-        return ""
-    head = "".join(f'<th class="number">{escape(words(column))}</th>' for column in columns)
-    rows = "".join(
-        f"<tr><th>{escape(label)}</th>"
-        + "".join(f'<td class="number">{_cell(newest[f"eval/{column}/{label}"])}</td>' for column in columns)
-        + "</tr>"
-        for label in labels
-    )
-    whole = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return f"<h2>Scores by label</h2>{card(whole)}"
-
-
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}" if value > 1 else f"{value:.3f}"
+        cells.append((short(float(np.nanmedian(speed))), "tokens per second", "median"))
+    return tiles(cells)
 
 
 def _samples(run: RunFiles) -> str:
@@ -189,15 +154,18 @@ def _samples(run: RunFiles) -> str:
 
 
 def _data_stats(run: RunFiles) -> str:
-    if not run.data_stats:
-        return ""
-    return "<h2>Data statistics</h2>" + card(table(run.data_stats))
+    return f"<h2>Data statistics</h2>{card(table(run.data_stats))}" if run.data_stats else ""
 
 
 def _next(run: RunFiles) -> str:
     columns = tomllib.loads(run.recipe).get("data", {}).get("columns", {})
     is_paired = columns.get("second_column") is not None
     lines = next_commands(str(run.path), set(run.abilities.values()), run.mask, is_paired)
+    if run.is_unfinished:
+        uses = ("pretune predict", "pretune fill", "pretune generate", "pretune embed")
+        lines = [f"{line} --step last" for line in lines if run.checkpoints and line.startswith(uses)]
+    if not lines:
+        return ""
     return f'<h2>Next commands</h2><div class="card"><pre>{escape(chr(10).join(lines))}</pre></div>'
 
 
@@ -224,24 +192,24 @@ def next_commands(model: str, abilities: Collection[str], mask: str, is_paired: 
 
 
 def _configuration(run: RunFiles) -> str:
-    parts = []
+    parts = ["<h2>Configuration</h2>"] if run.recipe or run.facts else []
     if run.recipe:
-        parts.append(
-            f'<h2>Configuration</h2><div class="card"><details open><summary>recipe.toml, resolved</summary>'
-            f"<pre>{escape(run.recipe.strip())}</pre></details></div>"
-        )
-    if run.facts:
-        parts.append(
-            f'<div class="card"><details><summary>Environment and outcome (run.json)</summary>{table(run.facts)}'
-            "</details></div>"
-        )
+        parts.append(_folded("recipe.toml, which trains this model again", f"<pre>{escape(run.recipe.strip())}</pre>"))
+    if run.settings:
+        rows = "".join(row(name, _setting(value)) for name, value in run.settings.items())
+        parts.append(_folded("Every field, with the values that the run resolved", f"<table>{rows}</table>"))
+    facts = {name: value for name, value in run.facts.items() if name not in ("settings", "warnings")}
+    if facts:
+        parts.append(_folded("Environment and outcome (run.json)", table(facts)))
     return "\n".join(parts)
 
 
-def _scores(run: RunFiles) -> list[tuple[str, float]]:
-    """Returns the scores of a task over all its labels."""
-    names = [name for name in run.names("eval/") if name.count("/") == 1 and name != "eval/loss"]
-    return [(name, value) for name in names if (value := run.saved(name)) is not None]
+def _folded(title: str, content: str) -> str:
+    return f'<div class="card"><details><summary>{escape(title)}</summary>{content}</details></div>'
+
+
+def _setting(value: object) -> object:
+    return "by default" if value is None else value
 
 
 def _perplexity(run: RunFiles) -> float | None:
@@ -257,17 +225,15 @@ _FACTS: Sequence[tuple[str, str, Callable[[float], str]]] = (
     ("epoch", "epochs", lambda value: f"{value:.2f}"),
     ("time", "training time", clock),
 )
-_CHARTS: Sequence[tuple[str, str, Style]] = (
-    ("lr", "Learning rate", "line"),
-    ("grad_norm", "Gradient norm", "trace"),
-    ("tokens_per_second", "Tokens per second", "trace"),
-)
-_FROM_ZERO = ("tokens_per_second", "grad_norm")
 _SECTIONS: Sequence[Callable[[RunFiles], str]] = (
     _header,
+    _state,
+    _warnings,
     _tiles,
-    _curves,
-    _labels,
+    curves,
+    label_scores,
+    confusion,
+    mistakes,
     _samples,
     _next,
     _data_stats,

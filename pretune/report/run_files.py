@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +30,9 @@ class RunFiles:
         data_stats: documents and tokens read, used, truncated ...
         facts: how the run was made and how it ended: `run.json`.
         samples: prompts and the model's outputs.
+        validation: what the saved model answers on the validation data: `validation.json`.
         mask: the mask token of the tokenizer.
+        checkpoints: steps that have a checkpoint, newest first.
     """
 
     path: Path
@@ -38,7 +41,21 @@ class RunFiles:
     data_stats: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     samples: list[dict[str, Any]] = field(default_factory=list)
+    validation: dict[str, Any] = field(default_factory=dict)
     mask: str = "[MASK]"
+    checkpoints: tuple[int, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The name of its directory."""
+        return self.path.resolve().name
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Every field of its recipe, with what the run resolved; of an older build, those that the recipe states."""
+        settings = self.facts.get("settings")
+        stated = flatten(tomllib.loads(self.recipe)) if self.recipe else {}
+        return settings if isinstance(settings, dict) else stated
 
     def names(self, prefix: str = "") -> list[str]:
         """Returns the metrics that begin with a prefix, in the order in which they first appear."""
@@ -59,6 +76,44 @@ class RunFiles:
         """Returns the newest value of a metric."""
         values = [float(row[name]) for row in self.rows if is_number(row.get(name))]
         return values[-1] if values else None
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it began and has not ended; False where no file says that it began."""
+        return bool(self.facts.get("began")) and not isinstance(self.facts.get("finished"), dict)
+
+    @property
+    def score_names(self) -> list[str]:
+        """The scores of a task over all its labels, as `eval/accuracy`."""
+        return [name for name in self.names("eval/") if name.count("/") == 1 and name != "eval/loss"]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the run warned of."""
+        warnings = self.facts.get("warnings")
+        return [str(warning) for warning in warnings] if isinstance(warnings, list) else []
+
+    def baselines(self, name: str) -> list[tuple[str, float]]:
+        """What is reached without fine-tuning, by a metric: the names and values of the comparisons."""
+        known = self.validation.get("baselines")
+        named = known.get(name.removeprefix("eval/")) if isinstance(known, dict) else None
+        if not isinstance(named, dict):
+            return []
+        return [(label, float(named[key])) for key, label in _BASELINES.items() if is_number(named.get(key))]
+
+    @property
+    def confusion(self) -> tuple[list[str], list[list[int]]]:
+        """The labels, and for each how often every label was answered."""
+        labels, matrix = self.validation.get("labels"), self.validation.get("confusion")
+        if not isinstance(labels, list) or not isinstance(matrix, list) or len(labels) != len(matrix):
+            return [], []
+        return [str(label) for label in labels], [[int(count) for count in row] for row in matrix]
+
+    @property
+    def mistakes(self) -> list[dict[str, Any]]:
+        """The mistakes of which the model was most sure."""
+        mistakes = self.validation.get("mistakes")
+        return [mistake for mistake in mistakes if isinstance(mistake, dict)] if isinstance(mistakes, list) else []
 
     @cached_property
     def saved_step(self) -> int | None:
@@ -93,7 +148,9 @@ class RunFiles:
     @property
     def validation_note(self) -> str:
         """Says of which weights the scores of validation are."""
-        return "validation, last" if self.saved_step is None else f"validation, step {self.saved_step:,} (saved)"
+        if self.saved_step is None:
+            return "validation, newest"
+        return f"validation, step {self.saved_step:,} (saved)"
 
     @property
     def abilities(self) -> dict[str, str]:
@@ -110,6 +167,8 @@ class RunFiles:
     @property
     def axis(self) -> str:
         """What the horizontal axis of a chart counts."""
+        if self._counts_epochs:
+            return "epochs"
         return f"{_UNITS[self._unit]}tokens" if self._unit else "steps"
 
     @property
@@ -117,6 +176,13 @@ class RunFiles:
         """Unigram entropy of the corpus in nats per token: the loss of a model that knows only token frequencies."""
         flat = flatten(self.data_stats) | flatten(self.facts)
         return next((float(v) for k, v in flat.items() if k.rpartition(".")[2] == _ENTROPY and is_number(v)), None)
+
+    @cached_property
+    def _counts_epochs(self) -> bool:
+        """Whether the run is known by its epochs: that of a task alone."""
+        abilities = set(self.abilities.values())
+        is_task = "data.train" in self.settings and bool(self.settings["data.train"]) and not self.token_terms
+        return (is_task or "classify" in abilities) and any(is_number(row.get("epoch")) for row in self.rows)
 
     @cached_property
     def _unit(self) -> float:
@@ -127,13 +193,18 @@ class RunFiles:
     @cached_property
     def _positions(self) -> list[float]:
         """Position of each row on the axis; a row without a token count has that of the row before it."""
-        out, tokens = [], 0.0
+        out, latest = [], 0.0
+        name, unit = ("epoch", 1.0) if self._counts_epochs else ("tokens", self._unit)
         for row in self.rows:
-            tokens = row.get("tokens", tokens)
-            out.append(tokens / self._unit if self._unit else float(row.get("step", 0)))
+            latest = row.get(name, latest)
+            out.append(latest / unit if unit else float(row.get("step", 0)))
         return out
 
 
+_BASELINES = {
+    "majority": "commonest label",
+    "probe": "logistic regression",
+}
 _UNITS = {1.0: "", 1e3: "thousand ", 1e6: "million ", 1e9: "billion "}
 
 
@@ -141,9 +212,9 @@ def read_run(path: Path) -> RunFiles:
     """Reads the files of a run directory; only the metrics are required."""
     metrics = path / "metrics.jsonl"
     if not metrics.is_file():
-        raise MissingInputError(f"{path}: no metrics.jsonl here; name the directory of a run (its recipe's `output`)")
+        raise MissingInputError(_no_run(path))
     recipe = path / "recipe.toml"
-    check(path, ["metrics.jsonl", "samples.json", "tokenizer_config.json"])
+    check(path, ["metrics.jsonl", "samples.json", "validation.json", "tokenizer_config.json"])
     if recipe.is_file():
         check_text(recipe)
     return RunFiles(
@@ -153,8 +224,30 @@ def read_run(path: Path) -> RunFiles:
         _read_facts(path / "data_stats.json"),
         _read_facts(path / "run.json"),
         _read_json(path / "samples.json", []),
+        _read_json(path / "validation.json", {}),
         _mask_token(_read_json(path / "tokenizer_config.json", {})),
+        tuple(_checkpoint_steps(path)),
     )
+
+
+def _no_run(path: Path) -> str:
+    """Says why a path is no run, and what to name instead."""
+    remedy = "name the directory of a run, which is what --output named when it was trained"
+    if not path.exists():
+        return f"{path}: no such folder; {remedy}"
+    if not path.is_dir():
+        return f"{path}: a file and no run; {remedy}"
+    if (path / "recipe.toml").is_file():
+        return f"{path}: this run has not made a step yet (no metrics.jsonl); write its report when it has"
+    runs = sorted(entry.parent.name for entry in path.glob("*/metrics.jsonl"))
+    if runs:
+        return f"{path}: no run itself, but a folder of {len(runs)}, such as {path / runs[0]}; {remedy}"
+    return f"{path}: no run (no metrics.jsonl here); {remedy}"
+
+
+def _checkpoint_steps(path: Path) -> list[int]:
+    steps = (entry.name.removeprefix("checkpoint-") for entry in path.glob("checkpoint-*") if entry.is_dir())
+    return sorted((int(step) for step in steps if step.isdecimal()), reverse=True)
 
 
 def _mask_token(settings: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ import pytest
 
 from pretune.errors import DataError, MissingInputError
 from pretune.report.charts import Curve, Level, draw, running_mean, thin
+from pretune.report.html import tiles
 from pretune.report.report import render, write_report
 from pretune.report.run_files import read_run
 
@@ -72,6 +73,7 @@ def run(tmp_path: Path) -> Path:
             "parameters": 1528130,
             "began": "2026-11-22T04:21:48+00:00",
             "token_terms": ["mlm"],
+            "finished": {"steps": 59, "weights_of_step": 59},
             "abilities": {"mlm": "fill"},
         },
         samples=[{"prompt": "<script>alert(1)</script> & [MASK]", "output": "copy 0.41"}],
@@ -140,6 +142,69 @@ def test_scores_of_a_task_label_by_label(tmp_path: Path) -> None:
     assert "75.0%" in page
     assert "&lt;a&gt;" in page
     assert "0.875" in page
+
+
+def make_tuned(folder: Path, **facts: Any) -> Path:
+    """A run of 60 steps whose best weights, those of step 30, were saved."""
+    rows = [line(step) for step in (10, 20, 30)]
+    rows += [{"step": 30, "epoch": 1.0, "eval/loss": 0.4, "eval/accuracy": 0.8125, "eval/mcc": 0.0, "eval/f1/10": 0.9}]
+    rows += [line(step) for step in (40, 50, 60)]
+    rows += [{"step": 60, "epoch": 2.0, "eval/loss": 0.9, "eval/accuracy": 0.7375, "eval/mcc": 0.1, "eval/f1/10": 0.2}]
+    run = {"began": "2026-11-22T04:21:48+00:00", "abilities": {"classification": "classify"}, "labels": ["10"]}
+    finished = {"steps": 60, "weights_of_step": 30}
+    return make_run(folder, rows, run={**run, "finished": finished, **facts})
+
+
+def test_scores_are_those_of_the_saved_weights(tmp_path: Path) -> None:
+    page = render(read_run(make_tuned(tmp_path / "tuned")))
+    assert "81.2%" in page  # of step 30; those of the last step, 73.8%, are in the chart alone
+    assert "73.8%" not in page
+    assert "validation, step 30 (saved)" in page
+    assert "0.900" in page  # label by label too
+    assert "Matthews correlation (MCC)" in page
+    assert "0.0%" not in page  # it is a correlation
+
+
+def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
+    folder = make_tuned(tmp_path / "my run", finished=None)
+    (folder / "recipe.toml").write_text("[task.classification]\n[budget]\nsteps = 1000\n")
+    page = render(read_run(folder))
+    assert "This run has not finished: it has reached step 60 of 1,000. It has no checkpoint yet" in page
+    assert f"pretune finetune &#x27;{folder}/recipe.toml&#x27;" in page
+    assert "pretune predict" not in page  # there is no model that it could read
+    (folder / "checkpoint-40").mkdir()
+    page = render(read_run(folder))
+    assert "Its newest checkpoint is that of step 40." in page
+    assert re.search(r"pretune predict .* --step last", page)
+    assert "not finished" not in render(read_run(make_tuned(tmp_path / "finished")))
+
+
+def test_fine_tuning_is_drawn_over_epochs(tmp_path: Path) -> None:
+    x, y = read_run(make_tuned(tmp_path / "tuned")).series("eval/accuracy")
+    assert (x.tolist(), y.tolist()) == ([1.0, 2.0], [0.8125, 0.7375])
+
+
+def test_what_the_run_warned_of_stands_on_the_page(tmp_path: Path) -> None:
+    page = render(read_run(make_tuned(tmp_path / "tuned", warnings=["the run has 28 steps, <too> few to learn"])))
+    assert "<li>the run has 28 steps, &lt;too&gt; few to learn</li>" in page
+
+
+def test_a_folder_that_is_no_run_says_what_to_name(tmp_path: Path) -> None:
+    for path, message in [
+        (tmp_path / "nowhere", "no such folder"),
+        (tmp_path, "no run"),
+        (make_tuned(tmp_path / "tuned") / "run.json", "a file and no run"),
+        (tmp_path, f"a folder of 1, such as {tmp_path / 'tuned'}"),
+    ]:
+        with pytest.raises(MissingInputError, match=re.escape(message)) as error:
+            write_report(path)
+        assert "--output" in str(error.value)
+
+
+def test_rows_of_numbers_have_no_lone_one() -> None:
+    for count in range(2, 30):
+        columns = int(re.findall(r"--columns: (\d)", tiles([("1", "a", "")] * count))[0])
+        assert count <= columns or count % columns != 1
 
 
 def test_a_last_line_cut_short_is_left_out(run: Path) -> None:

@@ -1,0 +1,103 @@
+"""What a finished classifier answers on the validation data: scores by label, confusion matrix, mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from pretune.report.html import card
+from pretune.report.run_files import RunFiles
+from pretune.report.words import words
+
+_MATRIX = 12  # labels of a confusion matrix at most; with more, the commonest confusions are listed
+_PAIRS = 20
+
+
+def label_scores(run: RunFiles) -> str:
+    """Renders the scores of each label, in the order of the labels, where a task has them."""
+    newest = {name: run.saved(name) for name in run.names("eval/") if name.count("/") >= 2}
+    labels = [str(label) for label in run.facts.get("labels") or ()]
+    columns = [
+        column
+        for column in dict.fromkeys(name.split("/")[1] for name in newest)
+        if labels and all(f"eval/{column}/{label}" in newest for label in labels)
+    ]
+    if not columns:
+        return ""
+    head = "".join(f'<th class="number">{escape(words(column))}</th>' for column in columns)
+    rows = "".join(
+        f"<tr><th>{escape(label)}</th>"
+        + "".join(f'<td class="number">{_cell(column, newest[f"eval/{column}/{label}"])}</td>' for column in columns)
+        + "</tr>"
+        for label in labels
+    )
+    whole = f"<table><thead><tr><th>label</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    note = f'<p class="note">{escape(run.validation_note.capitalize())}.</p>'
+    return f"<h2>Scores by label</h2>{card(whole)}{note}"
+
+
+def confusion(run: RunFiles) -> str:
+    """Renders how often each label was answered for each: a matrix, or of many labels the commonest confusions."""
+    labels, matrix = run.confusion
+    if not labels:
+        return ""
+    if len(labels) > _MATRIX:
+        return f"<h2>Commonest confusions</h2>{card(_pairs(labels, matrix))}"
+    head = "".join(f'<th class="number">{escape(label)}</th>' for label in labels)
+    rows = "".join(
+        f"<tr><th>{escape(label)}</th>"
+        + "".join(f'<td class="number{_shade(n == m, count)}">{count:,}</td>' for m, count in enumerate(matrix[n]))
+        + "</tr>"
+        for n, label in enumerate(labels)
+    )
+    whole = (
+        f'<table class="matrix"><thead><tr><th>true ↓ predicted →</th>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    )
+    return f"<h2>Confusion matrix</h2>{card(whole)}"
+
+
+def mistakes(run: RunFiles) -> str:
+    """Renders the mistakes of which the model was most sure, with the texts as they were written."""
+    listed = run.mistakes
+    total = run.validation.get("mistake_count")
+    examples = run.validation.get("examples")
+    if not listed or not isinstance(total, int) or not isinstance(examples, int):
+        return ""
+    cells = "".join(_mistake(mistake) for mistake in listed)
+    title = "The most confident mistakes" if total > len(listed) else "The mistakes, most confident first"
+    note = f'<p class="note">{len(listed):,} of {total:,} mistakes on {examples:,} validation texts.</p>'
+    return f'<h2>{title}</h2>{note}<div class="card">{cells}</div>'
+
+
+def _mistake(mistake: Mapping[str, Any]) -> str:
+    texts = "\n".join(str(mistake[name]) for name in ("text", "second") if mistake.get(name))
+    answer = f"{mistake.get('prediction')} ({mistake.get('probability', 0):.2f}); true label: {mistake.get('label')}"
+    origin = f" · {mistake['origin']}" if mistake.get("origin") else ""
+    return (
+        f'<div class="sample"><div class="prompt">{escape(texts)}</div>'
+        f'<div class="output">{escape(answer)}<small>{escape(origin)}</small></div></div>'
+    )
+
+
+def _pairs(labels: list[str], matrix: list[list[int]]) -> str:
+    """Renders the most frequent pairs of a true label and another that was answered."""
+    pairs = sorted(
+        ((count, n, m) for n, row in enumerate(matrix) for m, count in enumerate(row) if n != m and count),
+        key=lambda pair: (-pair[0], pair[1:]),
+    )
+    rows = "".join(
+        f'<tr><td>{escape(labels[n])}</td><td>{escape(labels[m])}</td><td class="number">{count:,} of '
+        f"{sum(matrix[n]):,}</td></tr>"
+        for count, n, m in pairs[:_PAIRS]
+    )
+    head = '<tr><th>true label</th><th>predicted</th><th class="number">texts</th></tr>'
+    return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+
+
+def _shade(is_right: bool, count: int) -> str:
+    return "" if not count else " hit" if is_right else " miss"
+
+
+def _cell(column: str, value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}" if column == "count" else f"{value:.3f}"

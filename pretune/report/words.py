@@ -1,0 +1,86 @@
+"""The words of a report: what its names mean, in a phrase each, beside the names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_METRICS: Mapping[str, str] = {
+    "accuracy": "accuracy",
+    "f1_macro": "macro F1",
+    "mcc": "Matthews correlation (MCC)",
+    "spearman": "Spearman correlation",
+    "pearson": "Pearson correlation",
+    "loss": "loss",
+}
+_PERCENTAGES = ("accuracy", "f1", "f1_macro", "precision", "recall")
+"""Scores that are shown as percentages; others, such as correlations, are numbers between -1 and 1."""
+
+_MEANINGS: Mapping[str, str] = {
+    "documents": "read from the files",
+    "used": "handed on",
+    "duplicate": "left out: the same text came before",
+    "empty": "left out: nothing but white space",
+    "excluded": "left out on request",
+    "quarantined": "left out: could not be read",
+    "quarantine": "records that could not be read",
+    "bytes": "of the text of the used documents, in UTF-8",
+    "ignored": "files that no reader reads",
+    "end": "end-of-document tokens that the special tokens of a sequence stand for",
+    "cut": "tokens outside every window",
+    "split": "tokens of sentences longer than a window",
+    "single": "windows of one sentence, which make no pair",
+    "examples": "rows of the labelled files",
+    "rows": "sequences that the examples became",
+    "examples_cut": "examples longer than data.length, which were truncated",
+    "tokens_cut": "tokens that truncation left out",
+    "tokens_repeated": "tokens that stand in two windows",
+    "tokens_unknown": "tokens that stand for text outside the vocabulary",
+    "unpaired": "windows without a second sentence, which gave no pair",
+    "displaced": "tokens that another document's tokens replaced, to make a pair that does not belong together",
+    "borrowed": "tokens of other documents that replaced them",
+    "false_negatives": "negatives that were the same text, and were left out",
+    "skipped_steps": "steps that changed no weights: not finite, or spikes",
+    "samples": "sequences, counted each time they were used",
+    "epochs": "passes over the data",
+    "unigram_entropy": "loss of a model that knows only how frequent each token is",
+    "parameters": "numbers that the model holds",
+    "trained_parameters": "of them, those that training changes",
+    "weights_of_step": "step whose weights were saved",
+    "stale_evaluations": "evaluations in a row without improvement",
+}
+
+_VIEWS: Mapping[str, str] = {
+    "stream": "windows across documents",
+    "document": "windows within documents",
+    "pairs": "windows of whole sentences",
+    "sentence": "single sentences",
+    "sentences": "windows of whole sentences",
+    "examples": "labelled examples",
+}
+
+
+def metric_name(name: str) -> str:
+    """Returns the usual name of a metric, without `eval/` before it."""
+    own = name.removeprefix("eval/")
+    return _METRICS.get(own, words(own))
+
+
+def meaning(name: str) -> str:
+    """Returns what a name of the data statistics or of the outcome means; nothing for one that says it itself."""
+    return _MEANINGS.get(name.rpartition(".")[2], "")
+
+
+def heading(name: str) -> str:
+    """Returns a name as words; of a view and a store, as in `pairs:store`, what is read of which."""
+    view, colon, store = name.partition(":")
+    return f"{_VIEWS.get(view, words(view))} of {store}" if colon else words(name)
+
+
+def words(name: str) -> str:
+    """Returns a name as words."""
+    return name.replace("_", " ").replace(".", " · ")
+
+
+def score(name: str, value: float) -> str:
+    """Formats a score: a fraction of all cases as a percentage, any other with three decimals."""
+    return f"{value:.1%}" if name.removeprefix("eval/").partition("/")[0] in _PERCENTAGES else f"{value:.3f}"
