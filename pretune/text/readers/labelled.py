@@ -121,7 +121,9 @@ def read_records(
     """
     config = config or SourceConfig()
     count = 0
-    for origin, fields in _file_rows(data, columns, config, every_line) if is_path(data) else read_memory(data):
+    for origin, fields in (
+        _file_rows(data, columns, config, every_line) if is_path(data) else read_memory(data, columns)
+    ):
         count += 1
         yield Record(fields, origin, needs_labels=needs_labels, max_bytes=config.max_document_bytes)
     if not count:

@@ -1,4 +1,4 @@
-"""Reads records from memory: lists of dicts, DataFrames, Arrow tables, `datasets` objects.
+"""Reads records from memory: lists of dicts or tuples, DataFrames, Arrow tables, `datasets` objects.
 
 Neither pandas nor `datasets` is imported: what has `columns` and `to_dict` is a DataFrame, what has `to_dicts` is
 one of polars, an Arrow table gives its rows itself, and anything else is iterated over.
@@ -7,14 +7,14 @@ one of polars, an Arrow table gives its rows itself, and anything else is iterat
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import pyarrow as pa
 
 from pretune.errors import DataError
-from pretune.text.readers.records import Origin, Record, describe, is_missing
+from pretune.text.readers.records import Column, Origin, Record, describe, is_missing
 
 
 @runtime_checkable
@@ -41,8 +41,9 @@ class PolarsFrame(Protocol):
         """A dict for each row."""
 
 
-Records: TypeAlias = Iterable[Mapping[str, object]] | DataFrame | PolarsFrame | pa.Table
-"""A list of dicts, a DataFrame, an Arrow table, a `datasets.Dataset`, or anything that gives mappings in turn."""
+Records: TypeAlias = Iterable[Mapping[str, object] | tuple[object, ...]] | DataFrame | PolarsFrame | pa.Table
+"""A list of dicts, of tuples such as (text, label), a DataFrame, an Arrow table, a `datasets.Dataset`, or anything that
+gives such rows in turn."""
 
 
 def check_texts(texts: object, use: str, what: str = "text") -> list[str]:
@@ -75,8 +76,11 @@ def is_path(data: object) -> bool:
     return isinstance(data, str | Path)
 
 
-def read_memory(data: object) -> Iterator[tuple[Origin, Mapping[str, object]]]:
+def read_memory(data: object, columns: Sequence[Column] = ()) -> Iterator[tuple[Origin, Mapping[str, object]]]:
     """The records of an object in memory, each with its place in it.
+
+    Args:
+        columns: what is read: rows that are tuples hold the required ones, in this order.
 
     Raises:
         DataError: something that holds no records, a record that is no mapping, two columns of one name.
@@ -90,6 +94,7 @@ def read_memory(data: object) -> Iterator[tuple[Origin, Mapping[str, object]]]:
         rows = data.to_dicts()
     elif isinstance(data, DataFrame) and not isinstance(data, Mapping):
         _check_names(name, data.columns)
+        _check_index(data, columns)
         name, rows = f"{name}.iloc", data.to_dict("records")
     elif isinstance(data, Mapping):
         keys = ", ".join(repr(str(key)) for key in list(data)[:4])
@@ -102,13 +107,38 @@ def read_memory(data: object) -> Iterator[tuple[Origin, Mapping[str, object]]]:
         raise DataError(f"{describe(data)} holds no records; give a list of dicts, a DataFrame or a file")
     for number, row in enumerate(rows):
         origin = row.origin if isinstance(row, Record) else Origin(name, number, in_memory=True)
-        if not isinstance(row, Mapping):
-            raise DataError(f"{origin}: holds {describe(row)}, not a record; give a dict with the fields by name")
-        yield origin, row
+        if isinstance(row, Mapping):
+            yield origin, row
+        else:
+            yield origin, _by_position(row, origin, columns)
+
+
+def _by_position(row: object, origin: Origin, columns: Sequence[Column]) -> Mapping[str, object]:
+    """A tuple as a record, its values in the order of the columns that are read."""
+    names = [column.name for column in columns if column.required]
+    if not isinstance(row, tuple | list):
+        raise DataError(f"{origin}: holds {describe(row)}, not a record; give a dict with the fields by name")
+    if len(row) == len(names):
+        return dict(zip(names, row, strict=True))
+    remedy = f"give {len(names)} in this order, or a dict with the fields by name"
+    if origin.row == 0 and len(row) > 3:
+        remedy += "; of a list of texts and one of labels, zip(texts, labels) makes rows"
+    raise DataError(f"{origin}: a row of {len(row)}, where ({', '.join(names)}) is read; {remedy}")
 
 
 def _batches(data: pa.Table | pa.RecordBatch) -> Iterable[pa.RecordBatch]:
     return data.to_batches(max_chunksize=1024) if isinstance(data, pa.Table) else [data]
+
+
+def _check_index(data: DataFrame, columns: Sequence[Column]) -> None:
+    """Refuses a frame whose index holds a column that is read, which its rows do not have."""
+    index = [name for name in getattr(getattr(data, "index", None), "names", ()) if name is not None]
+    known = list(map(str, data.columns))
+    for column in columns:
+        if column.name in index and column.name not in known:
+            raise DataError(
+                f"{type(data).__name__}: {column.name!r} is its index, not a column; give frame.reset_index()"
+            )
 
 
 def _check_names(source: str, names: Iterable[object]) -> None:

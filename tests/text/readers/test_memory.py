@@ -17,6 +17,9 @@ from pretune.text.readers.records import Record
 ROWS = [{"text": "good one", "label": "pos"}, {"text": "bad one", "label": "neg"}, {"text": "so so", "label": "neg"}]
 FORMS: dict[str, Any] = {
     "list": ROWS,
+    "tuples": [(row["text"], row["label"]) for row in ROWS],
+    "lists": [[row["text"], row["label"]] for row in ROWS],
+    "zip": zip((row["text"] for row in ROWS), (row["label"] for row in ROWS), strict=True),
     "generator": (dict(row) for row in ROWS),
     "pandas": pd.DataFrame(ROWS),
     "arrow": pa.Table.from_pylist(ROWS),
@@ -84,6 +87,17 @@ def test_a_row_that_filtering_left_is_named_by_its_place() -> None:
         ([{"text": " ", "label": "1"}], r"list\[0\]: field 'text' = ' ' is empty"),
         (["text", {"text": "a"}], r"list\[0\]: holds str text, not a record; give a dict"),
         ([], r"list: no rows; give at least one record"),
+        (
+            [("a", "1"), ("b",)],
+            r"list\[1\]: a row of 1, where \(text, label\) is read; give 2 in this order, or a dict",
+        ),
+        ([("a", "b", "1")], r"list\[0\]: a row of 3, where \(text, label\) is read"),
+        ((["a"] * 9, ["1"] * 9), r"tuple\[0\]: a row of 9.*zip\(texts, labels\) makes rows"),
+        ([("a", None)], r"list\[0\]: label in field 'label' is empty"),
+        ([(float("nan"), "1")], r"list\[0\]: field 'text' has no value \(the number nan\)"),
+        ([("a", "1"), {"text": "b", "label": "2"}, ("c", ("d", "e"))], r"list\[2\]: label .*neither text nor a number"),
+        (pd.DataFrame(ROWS).set_index("text"), r"DataFrame: 'text' is its index.*give frame\.reset_index\(\)"),
+        (pd.DataFrame(ROWS)["text"], r"Series\[0\]: holds str good one, not a record"),
         (3, r"the number 3 holds no records; give a list of dicts"),
         ({"train": ROWS}, r"dict: a mapping with the keys 'train' .*data\['train'\]"),
         (datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)}), r"DatasetDict: .*data\['train'\]"),
@@ -117,3 +131,22 @@ def test_accessors_check_lists() -> None:
         with pytest.raises(DataError, match=words):
             Record({"words": value}).strings("words")
     assert LabelledText.read({"text": "a", "label": 1}, LabelledConfig()) == LabelledText("a", "1")
+
+
+def test_tuples_hold_what_is_read() -> None:
+    pairs = LabelledConfig(second_column="other")
+    (pair,) = read_labelled([("a", "b", 1)], pairs)
+    assert (pair.text, pair.second, pair.label) == ("a", "b", "1")
+    (pair,) = read_labelled([("a", "b")], pairs, needs_labels=False)
+    assert (pair.text, pair.second, pair.label) == ("a", "b", None)
+    with pytest.raises(DataError, match=r"a row of 2, where \(text\) is read; give 1 in this order"):
+        read_labelled([("a", "not a label")], needs_labels=False)
+
+
+def test_rows_of_many_types_are_read_or_named() -> None:
+    """An index that is no range does not matter; labels of many types are one, texts of other types are refused."""
+    frame = pd.DataFrame({"text": ["a", "b", "c"], "label": [1, "1", 1.0]}, index=["x", "x", "y"])
+    assert [row.label for row in read_labelled(frame)] == ["1", "1", "1"]
+    frame = pd.DataFrame({"text": ["a", 2, "c"], "label": ["1", "2", "3"]})
+    with pytest.raises(DataError, match=r"DataFrame\.iloc\[1\]: field 'text' holds the number 2, not text"):
+        read_labelled(frame)
