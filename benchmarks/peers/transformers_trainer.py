@@ -1,6 +1,7 @@
 """Masked language modelling by the `Trainer` of `transformers`, for a given time: its pace, without its start.
 
-Inputs are those of `transformers_train`, all of one length. Fused AdamW, SDPA, no dropout of attention.
+Inputs are those of `transformers_train`, all of one length. At its best: bf16 where we have it, fused AdamW, SDPA, no
+dropout of attention; as it comes: fp32, and the dropout of attention that the model's file says.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class Clock(transformers.TrainerCallback):  # type: ignore[misc]
         control.should_training_stop = self.spent >= self.seconds
 
 
-def setup(*, model: str, inputs: str, seconds: float, precision: str, batch: int) -> Callable[[], dict[str, float]]:
+def setup(
+    *, model: str, inputs: str, seconds: float, precision: str, batch: int, as_it_comes: bool
+) -> Callable[[], dict[str, float]]:
     """Load the weights and the rows; a run goes on with the weights of the one before.
 
     Args:
@@ -62,11 +65,11 @@ def setup(*, model: str, inputs: str, seconds: float, precision: str, batch: int
         inputs: a safetensors file.
         seconds: of a run.
         batch: rows of a step.
+        as_it_comes: without what makes it faster.
     """
     transformers.logging.set_verbosity_error()
-    network = transformers.AutoModelForMaskedLM.from_pretrained(
-        model, attn_implementation="sdpa", attention_probs_dropout_prob=0.0
-    )
+    best = {} if as_it_comes else {"attn_implementation": "sdpa", "attention_probs_dropout_prob": 0.0}
+    network = transformers.AutoModelForMaskedLM.from_pretrained(model, **best)
     rows = Rows(inputs)
 
     def train(seconds: float) -> Clock:
@@ -77,9 +80,9 @@ def setup(*, model: str, inputs: str, seconds: float, precision: str, batch: int
                 max_steps=1_000_000,
                 per_device_train_batch_size=batch,
                 learning_rate=1e-4,
-                bf16=precision == "bf16",
+                bf16=precision == "bf16" and not as_it_comes,
                 use_cpu=True,
-                optim="adamw_torch_fused",
+                **({} if as_it_comes else {"optim": "adamw_torch_fused"}),
                 save_strategy="no",
                 report_to="none",
                 logging_strategy="no",

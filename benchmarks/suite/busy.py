@@ -59,8 +59,8 @@ class Busy(Benchmark):
     about = (
         "Training steps, calls of 8 texts to embed, or answers of 4 tokens a second, alone and beside busy processes "
         "(the number in the variant's name). Ours measures how long its threads wait for a CPU, and lets them spin at "
-        "barriers or sleep, and fewer of them compute; against fixed settings of the same code and "
-        "`transformers.Trainer` in the same dtype."
+        "barriers or sleep, and fewer of them compute; against fixed settings of the same code, and "
+        "`transformers.Trainer` at its best and as it comes."
     )
     variants: ClassVar[Mapping[str, Variant]] = {
         f"{work}-{load}": Variant(work, load, seconds)
@@ -91,7 +91,11 @@ class Busy(Benchmark):
             sides.append(Side(name, self.script, fixed, setting="best", variables=variables, threads=threads))
         if shape and variant.work == "tiny":
             theirs = {**common, "inputs": str(context.folder / "inputs.safetensors"), "batch": shape.sequences}
-            sides.append(Side("transformers Trainer", peer("transformers_trainer"), theirs, "setup", "trainer", "best"))
+            for as_it_comes in (False, True):
+                name = "transformers Trainer as it comes" if as_it_comes else "transformers Trainer"
+                level: Literal["default", "best"] = "default" if as_it_comes else "best"
+                chosen = theirs | {"as_it_comes": as_it_comes}
+                sides.append(Side(name, peer("transformers_trainer"), chosen, "setup", "trainer", level))
         return [replace(side, load=variant.load) for side in sides]
 
     def limits(self, context: Context) -> dict[str, float]:
