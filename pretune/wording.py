@@ -1,4 +1,4 @@
-"""Words counts and fractions for the screen: the same way in every sentence."""
+"""Writes counts and fractions for the screen: the same way in every sentence."""
 
 from __future__ import annotations
 

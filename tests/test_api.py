@@ -95,7 +95,7 @@ def test_embed_edges(models: dict[str, Model], caplog: pytest.LogCaptureFixture)
         models["mlm"].embed(["a"], "median")  # type: ignore[arg-type]
     with caplog.at_level(logging.WARNING, "pretune"):
         models["mlm"].embed(["the cat " * 40, "a"])
-    assert "1 of 2 texts are longer than 48 tokens and were cut" in caplog.text
+    assert "1 of 2 texts cut to 48 tokens" in caplog.text
 
 
 def test_predict(models: dict[str, Model], caplog: pytest.LogCaptureFixture) -> None:
@@ -112,7 +112,7 @@ def test_predict(models: dict[str, Model], caplog: pytest.LogCaptureFixture) -> 
     assert pairs[0].probabilities != pytest.approx(many[0].probabilities, abs=1e-3)
     head, tail = (model.predict("the cat " * 30 + "a hat " * 30, truncate=side) for side in ("head", "tail"))  # type: ignore[arg-type]
     assert head != tail
-    assert "1 of 1 texts are longer" in caplog.text
+    assert "1 of 1 text cut to 48 tokens" in caplog.text
 
 
 def test_predict_refuses(models: dict[str, Model]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -67,7 +68,7 @@ def pydocs(
 
     stats = write_pydocs(output, packages or PACKAGES, exclude, MINIMUM if minimum is None else minimum)
     session.say(f"{stats.summary()}\nwritten: {output}")
-    session.say(f"next: pretune tokenizer train {output} --output tokenizer")
+    session.say(f"next: pretune tokenizer train {shlex.quote(str(output))} --output tokenizer")
 
 
 def train(*args: Args, output: Path, config: Path | None = None, session: Common = DEFAULT) -> None:
@@ -98,7 +99,7 @@ def train(*args: Args, output: Path, config: Path | None = None, session: Common
     for note in tokenizer.notes:
         session.say(note)
     session.say(f"{stats.summary()}; {time.perf_counter() - begin:.0f} s\nwritten: {output}")
-    session.say(f"next: pretune prepare {' '.join(paths)} --tokenizer {output} --output store")
+    session.say(f"next: pretune prepare {shlex.join(paths)} --tokenizer {shlex.quote(str(output))} --output store")
 
 
 def extend(*args: Args, model: Path, output: Path, config: Path | None = None, session: Common = DEFAULT) -> None:
@@ -146,7 +147,8 @@ def extend(*args: Args, model: Path, output: Path, config: Path | None = None, s
     session.say(
         f"{stats.summary()}\n{len(extended.words):,} new tokens save {saved:,} tokens in this text; best: {best}"
     )
-    session.say(f"written: {output}\nnext: pretune prepare {' '.join(paths)} --tokenizer {output} --output store")
+    session.say(f"written: {output}")
+    session.say(f"next: pretune prepare {shlex.join(paths)} --tokenizer {shlex.quote(str(output))} --output store")
 
 
 def _extended_model(model: Path, extended: Extended) -> LanguageModel:
@@ -203,19 +205,26 @@ def prepare(*args: Args, tokenizer: Path, output: Path, config: Path | None = No
     for name in ("train", "validation"):
         split = store.split(name)
         session.say(f"{name}: {split.document_count:,} documents, {split.token_count:,} tokens")
-    _say_unknown(session, store, lambda: preparing.sample_unknown(paths, words_to_ids, settings))
+    _say_unknown(session, store, paths, lambda: preparing.sample_unknown(paths, words_to_ids, settings))
     session.say(f"written: {output}")
     flags = "--objective clm --model.family gpt2" if words_to_ids.vocabulary.mask is None else "--objective mlm"
-    session.say(f"next: pretune pretrain {flags} --data.stores {output} --budget.steps 1000 --output run")
+    stores = shlex.quote(str(output))
+    session.say(f"next: pretune pretrain {flags} --data.stores {stores} --budget.steps 1000 --output run")
 
 
-def _say_unknown(session: Session, store: TokenStore, sample: Callable[[], UnknownTokens]) -> None:
+def _say_unknown(
+    session: Session, store: TokenStore, paths: Sequence[str], sample: Callable[[], UnknownTokens]
+) -> None:
     """Says which part of a store's tokens the tokenizer does not know, with some of the texts."""
+    from pretune.text.tokenizer.unknown import describe_unknown
+
     splits = [store.split(name).manifest for name in ("train", "validation")]
     unknown, tokens = sum(split.unknown for split in splits), sum(split.tokens for split in splits)
     if unknown:
-        counts = f"{unknown:,} of {tokens:,} tokens ({unknown / tokens:.1%})"
-        session.say(f"{counts} are unknown to the tokenizer{sample().describe_sample('the first 2,000 documents')}")
+        command = f"pretune tokenizer train {shlex.join(paths)} --output new-tokenizer"
+        remedy = f"train a tokenizer on this text and prepare with that one: {command}"
+        sample_note = sample().describe_sample("the first 2,000 documents")
+        session.say(str(describe_unknown(unknown, tokens, "token", sample_note, remedy)))
 
 
 class Meter:

@@ -19,6 +19,7 @@ from pretune.objectives.mixture import build, mix
 from pretune.objectives.objective import Objective
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer, Vocabulary
+from pretune.text.tokenizer.unknown import STORE_REMEDY, describe_unknown
 
 _log = logging.getLogger("pretune")
 
@@ -57,11 +58,9 @@ def evaluate_folder(
         raise UsageError("this objective trains a model of its own along, and is evaluated in its run alone")
     built.to(model.device)
     chosen = store.split(split)
-    if unknown := chosen.manifest.unknown:
-        _log.warning(
-            "%d of %d tokens of %s (%.1f%%) are unknown to the tokenizer",
-            *(unknown, chosen.token_count, chosen.where, 100 * unknown / chosen.token_count),
-        )
+    of, counts = f"token of {chosen.where}", chosen.manifest
+    if note := describe_unknown(counts.unknown, chosen.token_count, of, "", STORE_REMEDY):
+        _log.warning("%s", note)
     return evaluate_store(model, built, chosen, tokenizer, length=length, pack=pack)
 
 

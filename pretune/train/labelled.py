@@ -18,7 +18,7 @@ from pretune.text.readers.labelled import Data
 from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoded
 from pretune.text.tokenizer.tokenizer import Tokenizer
-from pretune.text.tokenizer.unknown import count_unknown
+from pretune.text.tokenizer.unknown import TRAINING_REMEDY, count_unknown, describe_cut
 from pretune.train.recipe import Recipe
 
 
@@ -76,16 +76,15 @@ class LabelledData:
             self._encode("validation", self.validation)
         else:
             self.notes.append("no data.validation: the task is not evaluated, the weights of the last step are kept")
-        cut = self.statistics()["train"]["examples_cut"]
-        if cut:
-            texts = f"{cut} of {len(self.train)} training texts"
-            self.notes.append(f"{texts} are longer than {self._length} tokens and were cut")
 
     def _encode(self, split: str, examples: Sequence[Example]) -> None:
         with count_unknown(self._tokenizer) as unknown:
             self._rows[split] = self.task.encode(examples, self._tokenizer, self._length)
-        note = unknown.summary(f"tokens of the {'training' if split == 'train' else split} texts")
+        texts = "training text" if split == "train" else "validation text"
+        note = unknown.summary(f"token of the {texts}s", TRAINING_REMEDY)
         self.notes += [] if note is None else [note]
+        if cut := data_stats(self._rows[split])["examples_cut"]:
+            self.notes.append(describe_cut(cut, len(examples), texts, self._length))
 
     def view(self, split: str) -> list[ExampleView]:
         """The rows of `train` or `validation`; nothing where there are none."""

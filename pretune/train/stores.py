@@ -15,7 +15,9 @@ from pretune.text.samples.views.pairs import TooFewDocumentsError
 from pretune.text.samples.views.view import View, build_view
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.text.tokenizer.unknown import STORE_REMEDY, describe_unknown
 from pretune.train.recipe import Recipe
+from pretune.wording import percent
 
 _LEFT_OUT = {"duplicate": "duplicates", "empty": "empty", "excluded": "excluded", "quarantined": "quarantined"}
 _ENTROPY_TOKENS = 1 << 24  # tokens from which the unigram entropy is taken
@@ -154,18 +156,19 @@ class StoreData:
                 parts.append(f"{', '.join(lost)} of {stats['documents']:,} documents of {store.path}")
         for name, counts in windows.items():
             if cut := counts.get("cut", 0):
-                parts.append(f"{cut:,} of {counts['tokens']:,} tokens ({cut / counts['tokens']:.1%}) cut from {name}")
+                parts.append(
+                    f"{cut:,} of {counts['tokens']:,} tokens ({percent(cut / counts['tokens'])}) cut from {name}"
+                )
         return ([f"left out: {'; '.join(parts)}"] if parts else []) + self._unknown()
 
     def _unknown(self) -> list[str]:
         """Which part of the training text the tokenizer does not know; nothing where it knows all of it."""
         manifests = [(store.path, store.split("train").manifest) for store in self.stores]
-        return [
-            f"{split.unknown:,} of {split.tokens:,} tokens of {path} ({split.unknown / split.tokens:.1%}) are unknown "
-            "to the tokenizer"
+        notes = [
+            describe_unknown(split.unknown, split.tokens, f"token of {path}", "", STORE_REMEDY)
             for path, split in manifests
-            if split.unknown
         ]
+        return [note for note in notes if note is not None]
 
     def window_statistics(self, objective: Objective, views: Sequence[View]) -> dict[str, dict[str, int]]:
         """Tokens used, cut and displaced in the views of one objective."""

@@ -85,7 +85,7 @@ def test_long_texts_are_cut_and_counted(
     long = "the cat " * 30
     with caplog.at_level(logging.WARNING, "pretune"):
         actual = model.embed([*TEXTS, long, "the cat " * 23, "a hat", long])
-    assert caplog.messages == ["2 of 64 texts are longer than 48 tokens and were cut"]
+    assert caplog.messages == ["2 of 64 texts cut to 48 tokens"]
     assert np.allclose(actual[60], actual[61], atol=1e-5), "46 words and two special tokens are what is read"
     assert np.allclose(actual[60], actual[63], atol=1e-5)
     assert not np.allclose(actual[60], actual[62], atol=1e-2)

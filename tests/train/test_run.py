@@ -89,7 +89,7 @@ def test_fine_tuning_from_random_weights_and_cut_texts(tmp_path, store, capsys):
     over = {"data": {"length": 8}, "budget": {"epochs": 1}, "track": {"progress": "plain"}}
     run = finetune(task_recipe(tmp_path / "run", tmp_path, store, **over))
     assert json.loads((run / "data_stats.json").read_text())["train"]["tokens_cut"] == 120 * 4
-    assert "120 of 120 training texts are longer than 8 tokens and were cut" in capsys.readouterr().err
+    assert "120 of 120 training texts cut to 8 tokens" in capsys.readouterr().err
 
 
 def test_fine_tuning_is_repeatable_without_validation(tmp_path, store):

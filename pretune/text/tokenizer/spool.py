@@ -19,6 +19,7 @@ import tokenizers
 
 from pretune.errors import DataError
 from pretune.text.tokenizer.library import library_errors
+from pretune.wording import counted
 
 _PART = 1 << 16  # characters of a text that a trainer is given at once
 _BLANK = re.compile(r"(?<=[^\W_])[ \n](?=[^\W_])")
@@ -85,10 +86,10 @@ class Bound:
         """What the user should know; nothing where no word was longer."""
         if not self.words:
             return []
-        what = f"{self.words:,} words of more than {self.length:,} characters ({self.characters:,} in all)"
+        what = f"{counted(self.words, 'word')} of more than {self.length:,} characters ({self.characters:,} in all)"
         if self.is_left_out:
-            return [f"{what} were left out of training: they are the unknown token in any case"]
-        return [f"{what} were cut for training"]
+            return [f"left out of training: {what}, the unknown token in any case"]
+        return [f"cut for training: {what}"]
 
 
 @dataclass

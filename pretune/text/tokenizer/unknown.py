@@ -11,9 +11,15 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
+from pretune.wording import counted, percent
+
 Tokens = NDArray[np.int64]
 Offsets = Callable[[str], tuple[Tokens, NDArray[np.int64]]]
 SAMPLE = 5  # pieces of text that are shown
+MANY = 0.02  # of the tokens: from here on, it is a warning
+REMEDY = "use a model whose tokenizer knows this text"
+TRAINING_REMEDY = f"{REMEDY}, or add its words to the tokenizer (pretune tokenizer extend)"
+STORE_REMEDY = "train a tokenizer on this text (pretune tokenizer train) and prepare the text with that one"
 _SHOWN = 20  # characters of one of them
 _log = logging.getLogger("pretune")
 
@@ -84,24 +90,43 @@ class UnknownTokens:
         Args:
             documents: those that were looked at, such as "the first 2,000 documents".
         """
-        listed = f", such as {', '.join(map(repr, self.sample))}" if self.sample else ""
+        such_as = self._such_as()
         if not self.long_words:
-            return listed
-        words = "1 word" if self.long_words == 1 else f"{self.long_words:,} words"
-        return f"{listed}; {words} of more than {self._max_word} characters in {documents}, one unknown token each"
+            return such_as
+        words = counted(self.long_words, "word")
+        return f"{such_as}; {words} of more than {self._max_word} characters in {documents}, one unknown token each"
 
-    def summary(self, of: str = "tokens") -> str | None:
+    def _such_as(self) -> str:
+        return f", such as {', '.join(map(repr, self.sample))}" if self.sample else ""
+
+    def summary(self, of: str = "token", remedy: str = REMEDY) -> str | None:
         """Describes in a sentence what was unknown; None where nothing was.
 
         Args:
-            of: what was counted, such as "tokens of the training texts".
+            of: what was counted, in the singular, such as "token of the training texts".
+            remedy: what to do where much is unknown.
         """
-        if not self.unknown:
-            return None
-        listed = f", such as {', '.join(map(repr, self.sample))}" if self.sample else ""
-        long = f"; {self.long_words:,} words are too long for it" if self.long_words else ""
-        fraction = self.unknown / self.tokens
-        return f"{self.unknown:,} of {self.tokens:,} {of} ({fraction:.1%}) are unknown to the tokenizer{listed}{long}"
+        words = counted(self.long_words, "word")
+        long = f"; {words} longer than it allows" if self.long_words else ""
+        return describe_unknown(self.unknown, self.tokens, of, f"{self._such_as()}{long}", remedy)
+
+
+def describe_unknown(unknown: int, tokens: int, of: str, sample: str, remedy: str) -> str | None:
+    """Says which part of some tokens is unknown; None where none is. From 2% on, it is a warning with a remedy.
+
+    Args:
+        unknown: how many of the tokens are.
+        of: what was counted, in the singular, such as "token of the training texts".
+        sample: the end of the sentence; see `UnknownTokens.describe_sample`.
+    """
+    if not unknown:
+        return None
+    noun, _, rest = of.partition(" ")
+    total = f"{counted(tokens, noun)} {rest}".rstrip()
+    counts = f"{unknown:,} of {total} ({percent(unknown / tokens)})"
+    if unknown < MANY * tokens:
+        return f"{counts} unknown to the tokenizer{sample}"
+    return f"warning: {counts} unknown to the tokenizer, so that the model cannot read them{sample}; {remedy}"
 
 
 class CountsUnknown:
@@ -125,7 +150,16 @@ def say_cut(tokenizer: CountsUnknown, cut: int, texts: int, length: int) -> None
 
 def _log_cut(cut: int, texts: int, length: int) -> None:
     if cut:
-        _log.warning("%d of %d texts are longer than %d tokens and were cut", cut, texts, length)
+        _log.warning("%s", describe_cut(cut, texts, "text", length))
+
+
+def describe_cut(cut: int, texts: int, noun: str, length: int) -> str:
+    """Says how many of some texts were cut.
+
+    Args:
+        noun: what they are, in the singular, such as "training text".
+    """
+    return f"{cut:,} of {counted(texts, noun)} cut to {counted(length, 'token')}"
 
 
 @contextmanager

@@ -28,8 +28,7 @@ def test_wordpiece_learns_nothing_from_a_word_that_it_cannot_use() -> None:
     over, under = "ab" * 50 + "a", "xy" * 50
     tokenizer = train_tokenizer([*TEXTS, f"the {over} {under}", f"{over}."], config("wordpiece"))
     assert tokenizer.notes == [
-        "2 words of more than 100 characters (202 in all) were left out of training: they are the unknown token in "
-        "any case"
+        "left out of training: 2 words of more than 100 characters (202 in all), the unknown token in any case"
     ]
     assert tokenizer.backend.encode(over, add_special_tokens=False).tokens == ["[UNK]"]
     assert tokenizer.backend.encode(under, add_special_tokens=False).tokens != ["[UNK]"]
@@ -46,7 +45,7 @@ def test_chinese_is_no_long_word_where_its_characters_are_words() -> None:
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 def test_elsewhere_words_just_over_the_bound_are_cut(kind: str) -> None:
     notes = train_tokenizer([*TEXTS, "q" * 1001, "z" * 1000], config(kind)).notes
-    assert notes == ["1 words of more than 1,000 characters (1,001 in all) were cut for training"]
+    assert notes == ["cut for training: 1 word of more than 1,000 characters (1,001 in all)"]
 
 
 def test_cutting_loses_nothing() -> None:

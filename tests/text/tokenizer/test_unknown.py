@@ -13,10 +13,13 @@ import pretune
 from pretune.cli import main
 from pretune.model import Model
 from pretune.text.tokenizer.tokenizer import Tokenizer
-from pretune.text.tokenizer.unknown import count_unknown, say_unknown
+from pretune.text.tokenizer.unknown import count_unknown, describe_cut, describe_unknown, say_unknown
 
 CHINESE = ["天地玄黄", "宇宙洪荒", "日月盈昃", "the cat"]
-ENGLISH = "12 of 14 tokens (85.7%) are unknown to the tokenizer, such as '天', '地', '玄', '黄', '宇'"
+READ = "unknown to the tokenizer, so that the model cannot read them, such as"
+ENGLISH = (
+    f"warning: 12 of 14 tokens (85.7%) {READ} '天', '地', '玄', '黄', '宇'; use a model whose tokenizer knows this text"
+)
 
 
 def test_counts_and_samples() -> None:
@@ -30,6 +33,15 @@ def test_counts_and_samples() -> None:
     assert tokenizer.counter is None
 
 
+def test_few_unknown_tokens_are_no_warning_and_one_is_singular() -> None:
+    assert describe_unknown(0, 5, "token", "", "mend it") is None
+    assert describe_unknown(1, 9999, "token of a.txt", "", "") == (
+        "1 of 9,999 tokens of a.txt (<0.1%) unknown to the tokenizer"
+    )
+    assert str(describe_unknown(1, 1, "token", "", "mend it")).startswith("warning: 1 of 1 token (100.0%) unknown to ")
+    assert describe_cut(1, 1, "training text", 64) == "1 of 1 training text cut to 64 tokens"
+
+
 def test_words_over_the_bound_are_counted() -> None:
     """A word of more than 100 characters is one unknown token."""
     tokenizer = word_tokenizer()
@@ -37,7 +49,7 @@ def test_words_over_the_bound_are_counted() -> None:
         tokenizer.encode_batch(["cat" * 40, "the cat", "a" * 100])
     assert counter.long_words == 1
     assert counter.sample == ["catcatcatcatcatcatca..."]
-    assert "1 words are too long for it" in str(counter.summary())
+    assert str(counter.summary()).endswith("; 1 word longer than it allows")
 
 
 def test_a_run_of_many_words_is_no_long_word() -> None:
@@ -90,13 +102,13 @@ def test_a_verb_says_it_once_for_all_its_texts(
     (tmp_path / "in.txt").write_text("\n".join(CHINESE * 300) + "\n", encoding="utf-8")
     flags = ("--input", tmp_path / "in.txt", "--output", tmp_path / "out.csv", "--device", "cpu")
     assert main([*map(str, ("predict", models["predict"], *flags)), "--no-allocator"]) == 0
-    assert capsys.readouterr().err.count("3,600 of 4,200 tokens (85.7%) are unknown to the tokenizer") == 1
+    assert capsys.readouterr().err.count("warning: 3,600 of 4,200 tokens (85.7%) unknown to the tokenizer") == 1
     (tmp_path / "in.txt").write_text(f"the cat\n{'the cat ' * 40}\n" * 600, encoding="utf-8")
     for verb in ("predict", "embed"):
         (tmp_path / "out.csv").unlink()
         assert main([*map(str, (verb, models["predict"], *flags)), "--no-allocator"]) == 0
         output = capsys.readouterr().err
-        assert output.count("were cut") == output.count("600 of 1200 texts are longer than 48 tokens and were cut") == 1
+        assert output.count(" cut to ") == output.count("600 of 1,200 texts cut to 48 tokens") == 1
 
 
 def test_prepare_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,11 +116,13 @@ def test_prepare_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     (tmp_path / "text.txt").write_text("\n\n".join(CHINESE), encoding="utf-8")
     words = ("prepare", tmp_path / "text.txt", "--tokenizer", tmp_path / "tokenizer", "--output", tmp_path / "store")
     assert main([*map(str, words), "--validation", "0", "--no-allocator"]) == 0
-    assert "12 of 18 tokens (66.7%) are unknown to the tokenizer, such as '天', '地'" in capsys.readouterr().err
+    output = capsys.readouterr().err
+    assert f"warning: 12 of 18 tokens (66.7%) {READ} '天', '地'" in output
+    assert f"with that one: pretune tokenizer train {tmp_path / 'text.txt'} --output new-tokenizer\n" in output
     save_bert(tmp_path / "bert", word_tokenizer())
     words = ("evaluate", tmp_path / "bert", tmp_path / "store", "--split", "train", "--device", "cpu")
     assert main([*map(str, words), "--no-allocator"]) == 0
-    assert "12 of 18 tokens of" in capsys.readouterr().err
+    assert "warning: 12 of 18 tokens of" in capsys.readouterr().err
 
 
 def test_training_says_it_and_compares_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,7 +138,8 @@ def test_training_says_it_and_compares_texts(tmp_path: Path, capsys: pytest.Capt
     data_fields = {**data, "tokenizer": str(tmp_path / "tokenizer"), "length": 16}
     pretune.finetune({**recipe, "data": data_fields, "output": str(tmp_path / "run"), "track": {"report": False}})
     output = " ".join(capsys.readouterr())
-    assert "80 of 80 tokens of the training texts (100.0%) are unknown to the tokenizer, such as" in output
+    assert f"warning: 80 of 80 tokens of the training texts (100.0%) {READ}" in output
+    assert "or add its words to the tokenizer (pretune tokenizer extend)" in output
     assert "tokens of the validation texts" in output
     assert "more than once" not in output
     assert "training data too" not in output
