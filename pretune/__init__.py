@@ -1,18 +1,27 @@
-"""pretune takes a language model through its whole life: text, tokenizer, pretraining, fine-tuning, use."""
+"""pretune takes a language model through its whole life: text, tokenizer, pretraining, fine-tuning, use.
+
+    import pretune
+
+    model = pretune.load("a-folder-in-the-hugging-face-layout")
+    model.predict("a text"); model.fill("a [MASK]"); model.embed("a text"); model.generate("a prompt")
+    model.evaluate("test.csv"); model.export("out")
+
+`pretrain` and `finetune` train a model and give it back in the same form.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pretune.api import finetune, load, pretrain
+    from pretune.api import Evaluation, Model, Prediction, finetune, load, pretrain
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "finetune", "load", "pretrain"]
+__all__ = ["Evaluation", "Model", "Prediction", "__version__", "finetune", "load", "pretrain"]
 
 
 def __getattr__(name: str) -> Any:
-    """Hand on `load`, `pretrain` and `finetune` from `pretune.api`, which imports torch, on first use."""
+    """Hand on what `pretune.api` has, which imports torch, on first use."""
     if name in __all__:
         from pretune import api
 
@@ -21,5 +30,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List what is handed on beside what is here."""
-    return sorted({*globals(), *__all__})
+    """List what users call, for completion and `help`."""
+    return sorted([*__all__, "__doc__", "__file__", "__name__", "__path__"])

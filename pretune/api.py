@@ -13,11 +13,30 @@ from pathlib import Path
 from typing import Any
 
 from pretune import config as configuration
-from pretune.model import Continuation, Guess, Model, Prediction, Score, load
+from pretune.evaluate.fill import Guess
+from pretune.evaluate.likelihood import Score
+from pretune.evaluate.results import Evaluation, Mistake
+from pretune.generate.options import Continuation
+from pretune.model import Model, load
+from pretune.tasks.predictions import IndependentPrediction, Prediction, Predictions, Values
 from pretune.text.readers.labelled import Data
 from pretune.train.recipe import Recipe
 
-__all__ = ["Continuation", "Guess", "Model", "Prediction", "Score", "finetune", "load", "pretrain"]
+__all__ = [
+    "Continuation",
+    "Evaluation",
+    "Guess",
+    "IndependentPrediction",
+    "Mistake",
+    "Model",
+    "Prediction",
+    "Predictions",
+    "Score",
+    "Values",
+    "finetune",
+    "load",
+    "pretrain",
+]
 
 
 def pretrain(recipe: Recipe | Path | str | Mapping[str, Any]) -> Model:

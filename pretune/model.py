@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pretune.errors import UsageError
 from pretune.evaluate.embed import Embedder, budget_of, unit_length
-from pretune.evaluate.engine import encode_examples, finite_scores
+from pretune.evaluate.facts import describe_model
 from pretune.evaluate.fill import Guess, fill
-from pretune.evaluate.likelihood import Masking, Score, score
-from pretune.evaluate.pairs import predict_by_modules
+from pretune.evaluate.labelled import Columns, Texts, evaluate_data, merge_columns, predict_data, refuse_unused
+from pretune.evaluate.likelihood import Score, ScoreOptions, score
 from pretune.evaluate.read import Source, find_source, read_unrounded, read_with_tokenizer
 from pretune.evaluate.recorded import trained_task
+from pretune.evaluate.results import Evaluation
 from pretune.evaluate.stores import evaluate_folder
 from pretune.evaluate.uses import USES
 from pretune.generate.defaults import resolve_options
@@ -39,15 +39,12 @@ from pretune.nn.vectors import PoolingMode
 from pretune.runtime.device import choose, is_bf16
 from pretune.runtime.precision import Name as Precision
 from pretune.runtime.precision import choose_precision
-from pretune.tasks.classification import Prediction
-from pretune.tasks.task import AnyTask, Truncate, read_examples, read_texts
-from pretune.text.readers.labelled import Data, LabelledConfig
+from pretune.table import Table
+from pretune.tasks.task import AnyTask, Truncate
+from pretune.text.readers.labelled import Data
 from pretune.text.readers.memory import check_texts
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
-__all__ = ["Continuation", "Guess", "Model", "Prediction", "Score", "load"]
-
-Texts = list[str] | tuple[str, ...]
 _log = logging.getLogger("pretune")
 
 
@@ -142,7 +139,7 @@ class Model:
         task: str | Mapping[str, Mapping[str, Any]] | None = None,
         *,
         truncate: Truncate | None = None,
-        columns: LabelledConfig | None = None,
+        columns: Columns | None = None,
     ) -> AnyTask:
         """The task that `predict` and `evaluate` use.
 
@@ -150,12 +147,12 @@ class Model:
             task: its name, or its name with settings; by default the one that the model was trained for, else
                 classification among its labels.
             truncate: which part of a text that is too long is read; by default as in training.
-            columns: how records are read; by default as in training.
+            columns: how records are read; what plain values leave out is as in training.
 
         Raises:
             UsageError: no such task, or the model has no labels.
         """
-        settings = {"truncate": truncate, "columns": columns}
+        settings = {"truncate": truncate, "columns": merge_columns(self.network, columns)}
         overrides = {name: value for name, value in settings.items() if value is not None}
         return trained_task(self.network, self.tokenizer.vocabulary, self._source.folder, task, overrides)
 
@@ -165,7 +162,7 @@ class Model:
         seconds: str | Texts | None = None,
         *,
         truncate: Truncate | None = None,
-        columns: LabelledConfig | None = None,
+        columns: Columns | None = None,
     ) -> Any:
         """What the model's task says of texts, pairs of texts or records.
 
@@ -174,10 +171,11 @@ class Model:
                 `datasets.Dataset`, whose fields have the names that the model was trained with.
             seconds: the second text of each pair.
             truncate: which part of a text that is too long is read; by default as in training.
-            columns: names of the fields of records; by default as in training.
+            columns: names of the fields of records, such as `{"text": "title"}`; by default as in training.
 
         Returns:
-            The task's prediction for a single text, else a list of them; of a classifier they are `Prediction`.
+            The task's prediction for a single text, else `Predictions`, a list of them; of a classifier each is a
+            `Prediction`.
 
         Raises:
             UsageError: the model has no classification head, or there are more texts than second texts.
@@ -187,13 +185,7 @@ class Model:
             others = [seconds] if isinstance(seconds, str) else seconds
             return self.predict([data], others, truncate=truncate, columns=columns)[0]
         task = self.task(truncate=truncate, columns=columns)
-        if isinstance(data, list | tuple) and not any(isinstance(item, Mapping) for item in data):
-            others = None if seconds is None else check_texts(seconds, "predict", "second text")
-            examples = read_texts(task, check_texts(data, "predict"), others)
-        else:
-            examples = read_examples(task, data, needs_labels=False)
-        rows = encode_examples(task, examples, self.tokenizer, self.length)
-        return predict_by_modules(self._fused, task, examples, rows, self.tokenizer)
+        return predict_data(self._fused, self.tokenizer, task, data, seconds, self.length)
 
     def fill(self, text: str, top: int = 5, second: str | None = None) -> list[list[Guess]]:
         """The most probable tokens for each mask in a text, such as `"Paris is the [MASK] of France."`.
@@ -212,7 +204,7 @@ class Model:
 
     def embed(
         self,
-        texts: Texts,
+        texts: str | Texts,
         pooling: PoolingMode | None = None,
         *,
         prompt: str | None = None,
@@ -223,6 +215,7 @@ class Model:
         """One vector for each text, from the last layer.
 
         Args:
+            texts: a list of texts, or a single one, whose vector is given alone.
             pooling: of the last layer's rows, in place of all modules that the files name; special tokens count, as in
                 sentence-transformers. By default what the model's training or its files said; else, as there, the last
                 row of a model that its config.json calls `...ForCausalLM`, and the mean of any other.
@@ -232,17 +225,16 @@ class Model:
             budget: tokens of a forward; by default what is fast on the device.
 
         Shape:
-            return: (n, width) float32
+            return: (n, width) float32; (width,) of a single text
 
         Raises:
             UsageError: an unknown pooling or name of a prompt, or a prompt and a name.
             DataError: a text without any token, or one that cannot be encoded.
         """
-        if isinstance(texts, str):
-            raise UsageError("embed takes a list of texts: embed([text])")
-        texts = check_texts(texts, "embed")
-        out = Embedder.of(self._fused, self.tokenizer, pooling, prompt, prompt_name, budget)(texts)
-        return unit_length(out, texts) if normalize else out
+        many = check_texts(texts, "embed", single=True)
+        out = Embedder.of(self._fused, self.tokenizer, pooling, prompt, prompt_name, budget)(many)
+        out = unit_length(out, many) if normalize else out
+        return out[0] if isinstance(texts, str) else out
 
     @overload
     def generate(self, prompts: str, **options: Unpack[GenerateOptions]) -> str: ...
@@ -258,7 +250,7 @@ class Model:
         Raises:
             UsageError: an option out of range, an empty or too long prompt, a model that does not generate.
         """
-        texts = [prompts] if isinstance(prompts, str) else check_texts(prompts, "generate", "prompt")
+        texts = check_texts(prompts, "generate", "prompt", single=True)
         written = [continuation.text for continuation in self.continuations(texts, **options)]
         return written[0] if isinstance(prompts, str) else written
 
@@ -275,56 +267,55 @@ class Model:
         parts = stream(self._fused, self.tokenizer, tokens, config)
         return (text for _, text in parts)
 
+    @overload
+    def score(self, texts: str, sources: str | None = None, **options: Unpack[ScoreOptions]) -> Score: ...
+    @overload
+    def score(self, texts: Texts, sources: Texts | None = None, **options: Unpack[ScoreOptions]) -> list[Score]: ...
     def score(
-        self,
-        texts: Texts,
-        sources: Texts | None = None,
-        *,
-        masking: Masking = "token",
-        special_tokens: bool | None = None,
-        budget: int | None = None,
-    ) -> list[Score]:
+        self, texts: str | Texts, sources: str | Texts | None = None, **options: Unpack[ScoreOptions]
+    ) -> Score | list[Score]:
         """How probable texts are, in numbers that compare across tokenizers: see `evaluate/likelihood.py`.
 
         Args:
+            texts: a list of texts, or a single one.
             sources: what an encoder-decoder reads before each; empty texts by default.
-            masking: of a masked language model, whose scores are pseudo-likelihoods: `token`, or `word`.
-            special_tokens: names of special tokens are the tokens, as in prompts of `generate`; by default where the
-                model was made for it.
-            budget: tokens of a forward; by default what is fast on the device.
+            options: `masking` of a masked language model, whose scores are pseudo-likelihoods: `token`, or `word`;
+                `special_tokens`: names of special tokens are the tokens, as in prompts of `generate`, by default where
+                the model was made for it; `budget`: tokens of a forward, by default what is fast on the device.
 
         Raises:
             UsageError: a model without a language modelling head, or sources that do not fit.
             DataError: a text without tokens.
         """
-        if isinstance(texts, str) or isinstance(sources, str):
-            raise UsageError("score takes lists of texts: score([text])")
-        chosen = budget or budget_of(self.device)
-        options: dict[str, Any] = {"masking": masking, "special_tokens": special_tokens, "budget": chosen}
-        return score(self._fused, self.tokenizer, texts, sources, **options)
+        many = check_texts(texts, "score", single=True)
+        origins = None if sources is None else check_texts(sources, "score", "source", single=True)
+        chosen: ScoreOptions = {"budget": budget_of(self.device)}
+        chosen.update(options)
+        scores = score(self._fused, self.tokenizer, many, origins, **chosen)
+        return scores[0] if isinstance(texts, str) else scores
 
     def log_prob(self, text: str, source: str | None = None) -> float:
         """The natural logarithm of a text's probability; of a masked language model, its pseudo-likelihood."""
-        return self.score([text], None if source is None else [source])[0].log_prob
+        return self.score(text, source).log_prob
 
     def evaluate(
         self,
         data: Data,
         *,
-        columns: LabelledConfig | None = None,
+        columns: Columns | None = None,
         truncate: Truncate | None = None,
         task: str | Mapping[str, Mapping[str, Any]] | None = None,
         objective: Mapping[str, float | Mapping[str, Any]] | None = None,
         split: str = "validation",
         length: int | None = None,
         pack: str | None = None,
-    ) -> dict[str, float]:
+    ) -> Evaluation:
         """Scores on labelled data, or losses on a token store.
 
         Args:
             data: labelled files (CSV, TSV, JSONL, Parquet) or records (a list of dicts, a DataFrame, an Arrow table, a
                 `datasets.Dataset`); or the folder of a token store.
-            columns: how labelled data are read; by default as in training.
+            columns: how labelled data are read, such as `{"text": "title"}`; by default as in training.
             truncate: which part of a text that is too long is read; by default as in training.
             task: for labelled data, by default the one that the model was trained for, else classification; with
                 settings where it has some: `{"similarity": {"pooling": "cls"}}`.
@@ -341,24 +332,21 @@ class Model:
         path = Path(data) if isinstance(data, str | Path) else None
         if path is None or not (path / "manifest.json").is_file():
             of_stores = {"objective": objective, "length": length, "pack": pack}
-            _refuse("labelled data", of_stores | {"split": None if split == "validation" else split})
+            refuse_unused("labelled data", of_stores | {"split": None if split == "validation" else split})
             judge = self.task(task, truncate=truncate, columns=columns)
-            examples = read_examples(judge, data)
-            rows = encode_examples(judge, examples, self.tokenizer, self.length)
-            predictions = predict_by_modules(self._fused, judge, examples, rows, self.tokenizer)
-            return finite_scores(judge.score(predictions, examples))
-        _refuse("a token store", {"columns": columns, "truncate": truncate, "task": task})
-        size = length or min(128, self.length)
-        return evaluate_folder(
+            return evaluate_data(self._fused, self.tokenizer, judge, data, self.length)
+        refuse_unused("a token store", {"columns": columns, "truncate": truncate, "task": task})
+        losses = evaluate_folder(
             self.network,
             self.tokenizer,
             path,
             objective,
             model_folder=self._source.folder,
             split=split,
-            length=size,
+            length=length or min(128, self.length),
             pack=pack,
         )
+        return Evaluation(losses)
 
     def export(
         self,
@@ -391,9 +379,15 @@ class Model:
             uses=USES,
         )
 
+    save = export  # the word that users of other libraries look for
 
-def _refuse(data: str, options: Mapping[str, object]) -> None:
-    """Refuses options of `evaluate` that are given and would be dropped."""
-    names = ", ".join(name for name, value in options.items() if value is not None)
-    if names:
-        raise UsageError(f"evaluate on {data} makes no use of {names}; leave it out, or name other data")
+    @property
+    def facts(self) -> Table:
+        """What it is and what it can do, as a table."""
+        return describe_model(self.network, self._source.folder, self.abilities, self.length)
+
+    def __repr__(self) -> str:
+        return f"Model({', '.join(f'{name}={value}' for name, value in self.facts.rows)})"
+
+    def _repr_html_(self) -> str:
+        return self.facts.html()

@@ -138,7 +138,7 @@ def check_classifier(run: Path, exported: Path) -> None:
     tokens = transformers.AutoTokenizer.from_pretrained(exported)(TEXT)["input_ids"]
     with torch.no_grad():
         scores = theirs.eval()(input_ids=torch.tensor([tokens])).logits[0].softmax(0)
-    assert scores.max().item() == pytest.approx(prediction.score, abs=1e-5)
+    assert scores.max().item() == pytest.approx(prediction.probability, abs=1e-5)
 
 
 def test_a_tuning_method(folder: Path, tmp_path: Path) -> None:

@@ -84,8 +84,7 @@ def test_scores_are_lines_of_json(folder: Path, tmp_path: Path, capsys: pytest.C
     assert "pseudo_log_prob" in json.loads(capsys.readouterr().out)
     model = pretune.load(folder, device="cpu", precision="fp32")
     assert model.log_prob("a hat", "a cat") == pytest.approx(first["log_prob"], rel=1e-5)
-    with pytest.raises(UsageError, match="takes lists"):
-        model.score("a hat")  # type: ignore[arg-type]
+    assert model.score("a hat", "a cat") == model.score(["a hat"], ["a cat"])[0]
 
 
 def test_it_is_evaluated_on_the_objective_that_its_files_record(folder: Path, tmp_path: Path) -> None:

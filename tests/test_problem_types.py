@@ -11,7 +11,7 @@ from tinymodels import save_bert, word_tokenizer
 
 import pretune
 from pretune.errors import UsageError
-from pretune.tasks.classification import IndependentPrediction, Prediction, Values
+from pretune.tasks.predictions import IndependentPrediction, Prediction, Values
 
 TEXTS = ["the quick brown fox", "a hat"]
 CASES = [

@@ -13,12 +13,13 @@ from pretune.models.model import LanguageModel
 from pretune.nn.model_protocol import find_language_head
 from pretune.runtime.device import inference_context, is_bf16
 from pretune.runtime.finite import first_non_finite, non_finite
+from pretune.table import rounded_text
 from pretune.text.tokenizer.long_texts import Keep
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.unknown import say_unknown
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Guess:
     """A token that may stand where a mask is.
 
@@ -31,6 +32,9 @@ class Guess:
     token: str
     probability: float
     id: int
+
+    def __repr__(self) -> str:
+        return f"Guess({self.token!r}, {rounded_text(self.probability)})"
 
 
 def fill(

@@ -18,7 +18,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from pretune.nn.heads import TokenPrediction, VocabularyHead
 from pretune.nn.model_protocol import find_language_head
 from pretune.runtime.device import inference_context, is_bf16
 from pretune.runtime.finite import first_non_finite, non_finite
+from pretune.table import rounded_text
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.vocabulary import Vocabulary
 
@@ -45,7 +46,15 @@ _log = logging.getLogger("pretune")
 _ROWS = 1024  # of the vocabulary's scores that are in memory at once
 
 
-@dataclass(frozen=True)
+class ScoreOptions(TypedDict, total=False):
+    """Keyword arguments of `score`."""
+
+    masking: Masking
+    special_tokens: bool | None
+    budget: int
+
+
+@dataclass(frozen=True, repr=False)
 class Score:
     """Of one text, or of several, which add up.
 
@@ -71,6 +80,10 @@ class Score:
             self.unknown + other.unknown,
             self.bytes + other.bytes,
         )
+
+    def __repr__(self) -> str:
+        log_prob, bits = rounded_text(self.log_prob), rounded_text(self.bits_per_byte)
+        return f"Score({self.kind}, log_prob={log_prob}, bits_per_byte={bits}, tokens={self.tokens})"
 
     @property
     def bits_per_byte(self) -> float:

@@ -107,7 +107,7 @@ def labellings(model: Model, recipe: Recipe, draw: Draw, data: Data) -> list[Sam
     return [
         {
             "prompt": f"{e.text} | {e.second}" if e.second else e.text,
-            "output": f"{p.label} {p.score:.2f}   (true label: {e.label})",
+            "output": f"{p.label} {p.probability:.2f}   (true label: {e.label})",
         }
         for e, p in zip(chosen, predictions, strict=True)
     ]

@@ -29,6 +29,7 @@ from pretune.loss import Term
 from pretune.nn.heads import SequenceHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.objectives.objective import Ability, ends, name_samples, target
+from pretune.tasks.predictions import Answer, IndependentPrediction, Prediction, Values
 from pretune.tasks.task import (
     Example,
     RowBatch,
@@ -62,48 +63,6 @@ class ClassificationExample(Example):
     text: str
     label: str | None = None
     second: str | None = None
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a classifier says about one text.
-
-    Attributes:
-        label: the most probable label.
-        probabilities: of every label, in the order of the model's labels; they sum to 1.
-    """
-
-    label: str
-    probabilities: dict[str, float]
-
-    @property
-    def score(self) -> float:
-        """Probability of the label."""
-        return self.probabilities[self.label]
-
-
-class IndependentPrediction(Prediction):
-    """What a classifier says about a text whose labels do not exclude each other: each has its own probability."""
-
-
-@dataclass(frozen=True)
-class Values:
-    """What a model that gives values says about one text, such as how alike two texts are.
-
-    Attributes:
-        values: of every label, in the order of the model's labels.
-    """
-
-    values: dict[str, float]
-
-    @property
-    def score(self) -> float:
-        """The value, where there is one."""
-        (value,) = self.values.values()
-        return value
-
-
-Answer = Prediction | Values
 
 
 class Classification(Task[ClassificationExample, Answer, Answer]):

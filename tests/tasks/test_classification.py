@@ -20,7 +20,8 @@ from pretune.find import find_class, variants
 from pretune.interop.huggingface import load_model
 from pretune.models.init import initialise
 from pretune.models.model import configure, construct, get_family
-from pretune.tasks.classification import Classification, ClassificationExample, Prediction
+from pretune.tasks.classification import Classification, ClassificationExample
+from pretune.tasks.predictions import Prediction
 from pretune.tasks.task import Task, int_targets
 from pretune.text.readers.records import Origin
 from pretune.text.samples.examples import ExampleView
@@ -202,7 +203,7 @@ def test_predictions_are_those_of_transformers_for_bert(tmp_path: Path) -> None:
         assert list(prediction.probabilities) == list(LABELS)
         assert list(prediction.probabilities.values()) == pytest.approx(row, abs=1e-5)
         assert prediction.label == LABELS[int(np.argmax(row))]
-        assert prediction.score == max(prediction.probabilities.values())
+        assert prediction.probability == max(prediction.probabilities.values())
 
 
 def transformers_probabilities(

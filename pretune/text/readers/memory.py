@@ -46,16 +46,19 @@ Records: TypeAlias = Iterable[Mapping[str, object] | tuple[object, ...]] | DataF
 gives such rows in turn."""
 
 
-def check_texts(texts: object, use: str, what: str = "text") -> list[str]:
+def check_texts(texts: object, use: str, what: str = "text", *, single: bool = False) -> list[str]:
     """Checks that something is a list of texts, each of which is text.
 
     Args:
         use: what the texts are for, such as `embed`, for messages.
         what: what one of them is called.
+        single: a text alone is a list of one.
 
     Raises:
         DataError: no list, or an item that is not text or stands for no value, with its number.
     """
+    if single and isinstance(texts, str):
+        return [texts]
     items = texts.tolist() if hasattr(texts, "tolist") else texts  # an array, a column of a DataFrame
     if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
         raise DataError(f"{use}: {describe(items)} is no list of {what}s; give a list, such as [{what!r}]")

@@ -1,0 +1,38 @@
+"""What a model is and what it can do, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from pretune.interop.description import labelled_role
+from pretune.models.model import LanguageModel
+from pretune.runtime.device import is_bf16
+from pretune.table import Table
+
+_LISTED = 8  # labels that are named
+
+
+def describe_model(network: LanguageModel, folder: Path, abilities: Collection[str], length: int) -> Table:
+    """The facts of a model, one a row.
+
+    Args:
+        folder: where it was read.
+        abilities: as `Model.abilities`.
+        length: tokens that a text may have.
+    """
+    weights = {weight.data_ptr(): weight.numel() for weight in network.parameters()}
+    facts: list[tuple[str, object]] = [
+        ("family", network.family),
+        ("parameters", f"{sum(weights.values()):,}"),
+        ("length", length),
+        ("can", " ".join(sorted({*abilities, "embed"}))),
+    ]
+    if labelled_role(network) is not None:
+        labels = network.labels
+        others = f" and {len(labels) - _LISTED} more" if len(labels) > _LISTED else ""
+        facts.append(("labels", ", ".join(labels[:_LISTED]) + others))
+    recorded = network.metadata.task
+    facts += [] if recorded is None else [("task", recorded.name)]
+    facts += [("device", str(network.device)), ("precision", "bf16" if is_bf16(network) else "fp32")]
+    return Table(["", ""], [*facts, ("folder", str(folder))])

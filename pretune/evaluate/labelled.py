@@ -1,0 +1,81 @@
+"""Predicts and evaluates with a task: texts, pairs of texts, records and labelled files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from pretune.config import validate
+from pretune.errors import UsageError
+from pretune.evaluate.engine import encode_examples, finite_scores
+from pretune.evaluate.pairs import predict_by_modules
+from pretune.evaluate.results import Evaluation, texts_of
+from pretune.models.model import LanguageModel
+from pretune.tasks.predictions import Predictions
+from pretune.tasks.task import AnyTask, Example, read_examples, read_texts
+from pretune.text.readers.labelled import Data, LabelledConfig
+from pretune.text.readers.memory import check_texts
+from pretune.text.tokenizer.tokenizer import Tokenizer
+
+Texts = list[str] | tuple[str, ...]
+Columns: TypeAlias = LabelledConfig | Mapping[str, Any]
+"""How records are read: a typed configuration, or plain values by the names of its fields."""
+
+
+def merge_columns(network: LanguageModel, columns: Columns | None) -> LabelledConfig | None:
+    """How records are read: what plain values leave out is as in the model's training.
+
+    Raises:
+        UsageError: an unknown field, or one column that would be read as two.
+    """
+    if columns is None or isinstance(columns, LabelledConfig):
+        return columns
+    recorded = network.metadata.task
+    return validate(LabelledConfig, {**(recorded.columns if recorded else {}), **columns}, "columns")
+
+
+def predict_data(
+    network: LanguageModel,
+    tokenizer: Tokenizer,
+    task: AnyTask,
+    data: Data,
+    seconds: str | Texts | None,
+    length: int,
+) -> Predictions[Any]:
+    """The predictions of a task for texts, pairs of texts or records, in their order.
+
+    Raises:
+        UsageError, DataError: as `Model.predict`.
+    """
+    if isinstance(data, list | tuple) and not any(isinstance(item, Mapping) for item in data):
+        others = None if seconds is None else check_texts(seconds, "predict", "second text")
+        examples = read_texts(task, check_texts(data, "predict"), others)
+    else:
+        examples = read_examples(task, data, needs_labels=False)
+    rows = encode_examples(task, examples, tokenizer, length)
+    predictions = predict_by_modules(network, task, examples, rows, tokenizer)
+    return Predictions(predictions, [texts_of(example) for example in examples])
+
+
+def evaluate_data(network: LanguageModel, tokenizer: Tokenizer, task: AnyTask, data: Data, length: int) -> Evaluation:
+    """The scores of a task on labelled files or records.
+
+    Raises:
+        UsageError, DataError: as `Model.evaluate`.
+    """
+    examples: Sequence[Example] = read_examples(task, data)
+    rows = encode_examples(task, examples, tokenizer, length)
+    predictions = predict_by_modules(network, task, examples, rows, tokenizer)
+    scores = finite_scores(task.score(predictions, examples))
+    return Evaluation(scores, getattr(task, "labels", ()), predictions, examples)
+
+
+def refuse_unused(data: str, options: Mapping[str, object]) -> None:
+    """Refuses options of an evaluation that would be dropped.
+
+    Raises:
+        UsageError: one of them is not None.
+    """
+    names = ", ".join(name for name, value in options.items() if value is not None)
+    if names:
+        raise UsageError(f"evaluate on {data} makes no use of {names}; leave it out, or name other data")

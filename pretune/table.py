@@ -1,0 +1,108 @@
+"""Tables for people: on a terminal, as text, in a notebook."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO
+
+_DIGITS = 4  # significant ones of a number that people read
+_TEXT = 300  # characters of a cell in a notebook
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under named columns.
+
+    Attributes:
+        columns: their names.
+        rows: the cells: text, or numbers, which are rounded for reading.
+        title: what the table is of.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    title: str = ""
+
+    def print(self, file: IO[str], width: int | None = None, wrap: bool = False) -> None:
+        """Prints the table as wide as a terminal is.
+
+        Args:
+            width: in characters; by default that of the terminal.
+            wrap: long texts go on in the next line, instead of being cut with "…".
+        """
+        from rich.console import Console
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        table = RichTable(
+            title=Text(self.title) if self.title else None, title_justify="left", box=None, pad_edge=False
+        )
+        for number, column in enumerate(self.columns):
+            is_number = self._is_number(number)
+            table.add_column(
+                Text(column),
+                justify="right" if is_number else "left",
+                no_wrap=is_number or not wrap,
+                overflow="fold" if wrap else "ellipsis",
+            )
+        for row in self.rows:
+            table.add_row(*(Text(readable(cell) if wrap else " ".join(readable(cell).split())) for cell in row))
+        Console(file=file, width=width, highlight=False).print(table)
+
+    def text(self, width: int = 100) -> str:
+        """The table as plain text, without a line break at its end."""
+        file = io.StringIO()
+        self.print(file, width)
+        return "\n".join(line.rstrip() for line in file.getvalue().rstrip().splitlines())
+
+    def html(self) -> str:
+        """The table for a notebook, in its own colours."""
+        numbers = [self._is_number(number) for number in range(len(self.columns))]
+        align = ["right" if is_number else "left" for is_number in numbers]
+        head = "".join(
+            f'<th style="text-align: {side}">{html.escape(column)}</th>'
+            for column, side in zip(self.columns, align, strict=True)
+        )
+        body = "".join(
+            "<tr>"
+            + "".join(
+                f'<td style="text-align: {side}">{html.escape(_shorten(readable(cell)))}</td>'
+                for cell, side in zip(row, align, strict=True)
+            )
+            + "</tr>"
+            for row in self.rows
+        )
+        title = f'<caption style="text-align: left">{html.escape(self.title)}</caption>' if self.title else ""
+        header = f"<thead><tr>{head}</tr></thead>" if any(self.columns) else ""
+        return f"<table>{title}{header}<tbody>{body}</tbody></table>"
+
+    def _is_number(self, column: int) -> bool:
+        """Whether all cells of a column that hold something are numbers."""
+        cells = [row[column] for row in self.rows if row[column] not in (None, "")]
+        return bool(cells) and all(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in cells)
+
+
+def readable(value: object) -> str:
+    """A value as people read it: four significant digits, thousands separators, nothing for a missing value."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return rounded_text(value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def rounded_text(value: float) -> str:
+    """A number with four significant digits, or all those before its point."""
+    return f"{value:,.0f}" if 10**_DIGITS <= abs(value) < 1e15 else f"{value:.{_DIGITS}g}"
+
+
+def round_digits(value: float, digits: int) -> float:
+    """A number that has no more significant digits than say something."""
+    return float(f"{value:.{digits}g}")
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _TEXT else text[: _TEXT - 1] + "…"

@@ -1,0 +1,119 @@
+"""What models say of texts: a label with the probability of every label, or values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pretune.table import Table, rounded_text
+
+_LISTED = 10  # labels of a prediction, or rows of a list, that a notebook shows
+PredictionT = TypeVar("PredictionT")
+
+
+@dataclass(frozen=True, repr=False)
+class Prediction:
+    """What a classifier says about one text.
+
+    Attributes:
+        label: the most probable label.
+        probabilities: of every label, in the order of the model's labels; they sum to 1.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+
+    @property
+    def probability(self) -> float:
+        """Probability of the label."""
+        return self.probabilities[self.label]
+
+    def top(self, count: int) -> list[tuple[str, float]]:
+        """The most probable labels with their probabilities, best first; equals in the order of the labels."""
+        return sorted(self.probabilities.items(), key=lambda item: -item[1])[:count]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(label={self.label!r}, probability={rounded_text(self.probability)})"
+
+    def _repr_html_(self) -> str:
+        others = len(self.probabilities) - _LISTED
+        title = f"the {_LISTED} most probable of {len(self.probabilities):,} labels" if others > 0 else ""
+        return Table(["label", "probability"], self.top(_LISTED), title).html()
+
+
+class IndependentPrediction(Prediction):
+    """What a classifier says about a text whose labels do not exclude each other: each has its own probability."""
+
+    def above(self, threshold: float) -> list[str]:
+        """The labels that are at least so probable, in the order of the model's labels."""
+        return [label for label, probability in self.probabilities.items() if probability >= threshold]
+
+
+@dataclass(frozen=True, repr=False)
+class Values:
+    """What a model that gives values says about one text, such as how alike two texts are.
+
+    Attributes:
+        values: of every label, in the order of the model's labels.
+    """
+
+    values: dict[str, float]
+
+    @property
+    def value(self) -> float:
+        """The value, where there is one."""
+        (value,) = self.values.values()
+        return value
+
+    def __repr__(self) -> str:
+        listed = ", ".join(f"{name!r}: {rounded_text(value)}" for name, value in self.values.items())
+        return f"Values({{{listed}}})"
+
+    def _repr_html_(self) -> str:
+        return Table(["label", "value"], list(self.values.items())).html()
+
+
+Answer = Prediction | Values
+
+
+class Predictions(list[PredictionT]):
+    """The predictions of several texts, in their order; a list that a notebook shows as a table.
+
+    Args:
+        predictions: one for each text.
+        texts: the text, or the texts of a pair, of each.
+    """
+
+    def __init__(self, predictions: Iterable[PredictionT], texts: Sequence[Sequence[str]] = ()) -> None:
+        super().__init__(predictions)
+        self._texts = texts
+
+    def table(self, count: int | None = None) -> Table:
+        """Texts and predictions side by side, the first `count` or all of them."""
+        chosen, texts = list(self[:count]), self._texts if len(self._texts) == len(self) else ()
+        width = max(map(len, texts), default=0)
+        rows = [
+            [*(texts[n] if texts else ()), *([""] * (width - len(texts[n]) if texts else 0)), *cells_of(prediction)]
+            for n, prediction in enumerate(chosen)
+        ]
+        names = ["text", "second", "third", *(f"text {n}" for n in range(4, width + 1))][:width]
+        title = f"the first {len(chosen)} of {len(self):,} predictions" if len(chosen) < len(self) else ""
+        return Table([*names, *(column_names(chosen[0]) if chosen else ())], rows, title)
+
+    def _repr_html_(self) -> str:
+        return self.table(_LISTED).html()
+
+
+def column_names(prediction: object) -> list[str]:
+    """What the cells of a prediction are called in a table."""
+    if isinstance(prediction, Prediction):
+        return ["label", "probability"]
+    return list(prediction.values) if isinstance(prediction, Values) else ["prediction"]
+
+
+def cells_of(prediction: object) -> list[object]:
+    """What a table for people holds of a prediction."""
+    if isinstance(prediction, Prediction):
+        return [prediction.label, prediction.probability]
+    return list(prediction.values.values()) if isinstance(prediction, Values) else [prediction]
