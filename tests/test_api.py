@@ -193,7 +193,7 @@ def test_evaluate_examples(models: dict[str, Model], tmp_path: Path) -> None:
     guesses = [p.label for p in model.predict(LINES)]
     file = tmp_path / "test.tsv"
     file.write_text("y\tx\n" + "".join(f"{y}\t{x}\n" for x, y in zip(LINES, guesses, strict=True)), encoding="utf-8")
-    columns = LabelledConfig(text_column="x", label_column="y")
+    columns = LabelledConfig(text="x", label="y")
     assert model.evaluate(file, columns=columns)["accuracy"] == 1.0
     file.write_text("y\tx\nugly\tthe cat\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"test\.tsv:2: label 'ugly' was not seen in training; known labels: bad, good"):

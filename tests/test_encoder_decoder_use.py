@@ -74,10 +74,7 @@ def test_scores_are_lines_of_json(folder: Path, tmp_path: Path, capsys: pytest.C
     assert "bits per byte (likelihood)" in messages.err
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text('{"text": "a hat", "before": "a cat"}\n', encoding="utf-8")
-    assert (
-        main(["score", str(folder), "--input", str(pairs), "--source-column", "before", "--device", "cpu", "--quiet"])
-        == 0
-    )
+    assert main(["score", str(folder), "--input", str(pairs), "--second", "before", "--device", "cpu", "--quiet"]) == 0
     assert json.loads(capsys.readouterr().out)["log_prob"] == pytest.approx(first["log_prob"], rel=1e-5)
     save_bert(tmp_path / "bert", word_tokenizer())
     assert main(["score", str(tmp_path / "bert"), "a hat", "--masking", "word", "--quiet", "--device", "cpu"]) == 0

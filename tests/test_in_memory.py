@@ -38,7 +38,7 @@ def rows(count: int = 40, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def fields(folder: Path, run: str, **data: Any) -> dict[str, Any]:
-    columns = {"text_column": "sentence", "label_column": "kind"}
+    columns = {"text": "sentence", "label": "kind"}
     return {
         "output": str(folder / run),
         "device": "cpu",
@@ -102,7 +102,7 @@ def test_bad_records_leave_nothing(trained: tuple[Path, Model], tmp_path: Path) 
     assert not list(tmp_path.glob("bad/*model*"))
     with pytest.raises(UsageError, match=r"data\.train.*there are data in memory too; leave one out"):
         pretune.finetune(fields(folder, "both", train=[f"{folder}/train.jsonl"]), rows())
-    with pytest.raises(DataError, match=r"list\[0\]: no field 'sentence'; set text_column"):
+    with pytest.raises(DataError, match=r"list\[0\]: no field 'sentence'; name the field .*--text \(columns\.text\)"):
         model.predict([{"text": "w1"}])
     with pytest.raises(DataError, match=r"list\[0\]: label 'both' was not seen in training; known labels: even, odd"):
         model.evaluate([{"sentence": "w1", "kind": "both"}])
@@ -112,7 +112,7 @@ def test_no_flag_is_needed_to_use_a_task(trained: tuple[Path, Model], capsys: py
     """Columns, labels, truncation and length come from the model's files."""
     folder, model = trained
     task = model.task()
-    assert (task.config.truncate, task.config.columns.text_column, task.labels) == ("tail", "sentence", ["even", "odd"])
+    assert (task.config.truncate, task.config.columns.text, task.labels) == ("tail", "sentence", ["even", "odd"])
     assert model.length == 12
     long = " ".join(WORDS[n] for n in range(40))
     assert model.predict(long) == model.predict(" ".join(long.split()[-10:]))

@@ -156,7 +156,7 @@ class Comparison:
 
     def _fine_tune(self, base: Path, train: list[LabelledText], test: list[LabelledText], seed: int) -> float:
         pair = train[0].second is not None
-        columns = {"second_column": "second"} if pair else {}
+        columns = {"second": "second"} if pair else {}
         with TemporaryDirectory(prefix="fine-tuning-", dir=self.folder) as name:  # so that two may score at once
             folder = Path(name)
             files = [_write(folder / f"{part}.csv", rows) for part, rows in (("train", train), ("test", test))]

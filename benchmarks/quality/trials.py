@@ -117,8 +117,8 @@ TRIALS: tuple[Trial, ...] = (  # before those of a family what it is worth untra
     Trial("clm", "CLM (GPT-2)", (Stage({"objective": {"clm": 1.0}}),), _GPT2),
 )
 
-_OCNLI = {"text_column": "sentence1", "second_column": "sentence2", "format": "jsonl"}
-_MRPC = {"text_column": "#1 String", "second_column": "#2 String", "label_column": "Quality", "format": "tsv"}
+_OCNLI = {"text": "sentence1", "second": "sentence2", "format": "jsonl"}
+_MRPC = {"text": "#1 String", "second": "#2 String", "label": "Quality", "format": "tsv"}
 LANGUAGES: tuple[Language, ...] = (
     Language(
         "en",
@@ -145,7 +145,7 @@ LANGUAGES: tuple[Language, ...] = (
                 "banking77",
                 "classification/banking77/train.csv",
                 "classification/banking77/test.csv",
-                {"label_column": "category"},
+                {"label": "category"},
             ),
             Labels("mrpc", "pairs/mrpc/msr-para-train.tsv", "pairs/mrpc/msr-para-test.tsv", _MRPC),
         ),
@@ -172,7 +172,7 @@ LANGUAGES: tuple[Language, ...] = (
                 "chnsenticorp",
                 "classification/chnsenticorp/train.tsv",
                 "classification/chnsenticorp/test.tsv",
-                {"text_column": "text_a"},
+                {"text": "text_a"},
             ),
         ),
     ),

@@ -85,7 +85,7 @@ class Vectors:
         pretrain_in_process(merge(recipe, place))
 
     def _score(self, model: Path, pairs: Path) -> float:
-        columns = LabelledConfig(second_column="second")
+        columns = LabelledConfig(second="second")
         return load(model, precision=self.precision).evaluate(pairs, columns=columns, task="similarity")["spearman"]
 
 

@@ -73,10 +73,10 @@ def augment_examples(
     for number, example in enumerate(examples, 1):
         stats.rows += 1
         texts = [text for text in (example.text, example.second) if text is not None]
-        names = [columns.text_column, columns.second_column or "second"][: len(texts)]
-        label = {} if example.label is None else {columns.label_column: example.label}
+        names = [columns.text, columns.second or "second"][: len(texts)]
+        label = {} if example.label is None else {columns.label: example.label}
         if config.pairs and len(texts) > 1:
-            raise UsageError("pairs are built from single texts; remove columns.second_column, or pairs")
+            raise UsageError("pairs are built from single texts; remove columns.second, or pairs")
         if config.keep and not config.pairs:
             yield {**dict(zip(names, texts, strict=True)), **label}
         seen = {tuple(texts)}
@@ -94,6 +94,6 @@ def augment_examples(
                 seen.add(augmented)
                 source = {"method": method.name, "origin": number}
                 if config.pairs:
-                    yield {columns.text_column: texts[0], "second": augmented[0], **label, **source}
+                    yield {columns.text: texts[0], "second": augmented[0], **label, **source}
                 else:
                     yield {**dict(zip(names, augmented, strict=True)), **label, **source}

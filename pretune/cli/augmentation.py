@@ -32,10 +32,10 @@ def augment(
     model: Path | None = None,
     there: Path | None = None,
     back: Path | None = None,
-    text_column: str | None = None,
-    second_column: str | None = None,
-    label_column: str | None = None,
-    id_column: str | None = None,
+    text: str | None = None,
+    second: str | None = None,
+    label: str | None = None,
+    id: str | None = None,
     session: Common = DEFAULT,
 ) -> None:
     """Augment a labelled file: write new texts with the labels of the old ones, as JSONL, CSV or TSV.
@@ -50,10 +50,10 @@ def augment(
         model: folder of a masked language model, for substitution.
         there: folder of an encoder-decoder that translates into another language, for back-translation.
         back: folder of an encoder-decoder that translates back.
-        text_column: column of the texts, "text" by default; --columns.text_column is the same.
-        second_column: column of the second texts of pairs.
-        label_column: column of the labels, "label" by default.
-        id_column: column that is written with each row that is made of its row, as "id".
+        text: column of the texts, "text" by default.
+        second: column of the second texts of pairs.
+        label: column of the labels, "label" by default.
+        id: column that is written with each row that is made of its row, as "id".
     """
     session.start()
     from pretune import config as configuration
@@ -62,25 +62,23 @@ def augment(
 
     check_output(output)
     paths, fields = split_args(args)
-    flags = {"text_column": text_column, "second_column": second_column, "label_column": label_column}
+    flags = {"text": text, "second": second, "label": label, "id": id}
     named = {name: value for name, value in flags.items() if value is not None}
     settings = configuration.load(AugmentConfig, config, [*fields, *_as_fields(named)])
     tools = _tools(model, there, back, session)
     methods = build(settings.methods, tools)
-    examples, ids = _read(paths, settings.columns, id_column)
+    examples, ids = _read(paths, settings.columns)
     session.say(f"{settings.copies} copies of each of {len(examples):,} rows by {', '.join(settings.methods)}")
     stats = AugmentStats()
     columns = settings.columns
-    second = columns.second_column or ("second" if settings.pairs else None)
-    names = [columns.text_column, *([second] if second else []), columns.label_column, "method", "origin"]
+    others = [columns.second] if columns.second else ["second"] if settings.pairs else []
+    names = [columns.text, *others, columns.label, "method", "origin"]
     names = ["id", *names] if ids else names
     with open_rows(output, names) as writer, unknown_said_once(*tools.models):
         for row in augment_examples(examples, methods, settings, stats):
             writer.write({"id": ids[stats.rows - 1], **row} if ids else row)
     session.say(f"{stats.summary()}\nwritten: {output}")
-    session.say(
-        f"next: pretune finetune --task classification --model.init MODEL --data.train {output} --budget.epochs 3"
-    )
+    session.say(f"next: pretune finetune --task classification --model MODEL --train {output}")
 
 
 def _as_fields(columns: Mapping[str, str]) -> list[str]:
@@ -88,17 +86,15 @@ def _as_fields(columns: Mapping[str, str]) -> list[str]:
     return [arg for name, value in columns.items() for arg in (f"--columns.{name}", json.dumps(value))]
 
 
-def _read(
-    paths: Sequence[str], config: LabelledConfig, id_column: str | None
-) -> tuple[list[LabelledText], list[object]]:
+def _read(paths: Sequence[str], config: LabelledConfig) -> tuple[list[LabelledText], list[object]]:
     """The labelled texts of files, and the ids of their rows where a column holds them."""
     from pretune.text.readers.labelled import LabelledText, read_records
     from pretune.text.readers.records import Column
 
-    columns = [*config.text_columns(), Column(config.label_column, "label_column", required=False)]
-    columns += [] if id_column is None else [Column(id_column, "id_column")]
+    columns = [*config.text_columns(), Column(config.label, "columns.label", required=False)]
+    columns += [] if config.id is None else [Column(config.id, "columns.id")]
     records = list(read_records(paths, columns, config, needs_labels=False, every_line=True))
-    ids = [] if id_column is None else [record[id_column] for record in records]
+    ids = [] if config.id is None else [record[config.id] for record in records]
     return [LabelledText.read(record, config) for record in records], ids
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _FILES = (".txt", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 CHUNK = 512  # texts that are in memory at once while a stream is read
-SECOND_COLUMN = "--second-column names the second text of pairs"
+SECOND_COLUMN = "--second names the column of the second text of pairs"
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class RowFlags:
     Attributes:
         input: file of texts: .txt (one per line), or .jsonl, .csv, .tsv or .parquet; a blank line is refused.
         output: file to write, instead of standard output: .csv or .tsv for a table, else lines of JSON or text.
-        text_column: column of the texts in the file; by default as in training, else "text".
-        id_column: column of the file that is written with each answer, as "id".
+        text: column of the texts in the file; by default as in training, else "text".
+        id: column of the file that is written with each answer, as "id".
     """
 
     input: Path | None = None
     output: Path | None = None
-    text_column: str | None = None
-    id_column: str | None = None
+    text: str | None = None
+    id: str | None = None
 
 
 Rows = Annotated[RowFlags, Parameter(name="*")]
@@ -74,23 +74,21 @@ def columns_of(model: Model, flags: Mapping[str, str | None]) -> LabelledConfig:
 
 def text_column_of(model: Model, rows: RowFlags) -> LabelledConfig:
     """How texts are read one by one: any column may hold them, whatever it was in training."""
-    given = {} if rows.text_column is None else {"text_column": rows.text_column}
-    return columns_of(model, {}).model_copy(update={"second_column": None, "third_column": None, **given})
+    named = {} if rows.text is None else {"text": rows.text}
+    return columns_of(model, {}).model_copy(update={"second": None, "third": None, **named})
 
 
 def read_rows(
     texts: Sequence[str],
     rows: RowFlags,
     model: Model,
-    second_column: str | None = None,
-    second_setting: str = "second_column",
+    second: str | None = None,
 ) -> Iterator[TextRow]:
     """Reads texts, or pairs of texts, from arguments, a file, or the lines of standard input.
 
     Args:
         model: whose training says which column holds the texts, where no flag does.
-        second_column: column of the file with the second text of each row.
-        second_setting: the flag that names it, for messages.
+        second: column of the file with the second text of each row.
 
     Raises:
         UsageError: both arguments and a file, or columns without a file.
@@ -99,13 +97,13 @@ def read_rows(
     from pretune.text.readers.records import Column
 
     if rows.input is None:
-        refuse_column(f"--{second_setting.replace('_', '-')}", second_column)
+        refuse_column("--second", second)
     columns = text_column_of(model, rows)
-    fields = [Column(columns.text_column, "text_column")]
-    fields += [Column(second_column, second_setting)] if second_column else []
+    fields = [Column(columns.text, "columns.text")]
+    fields += [Column(second, "columns.second")] if second else []
     for record in read_task_records(fields, columns, texts, rows):
-        second = record.text(second_column, second_setting) if second_column else None
-        yield TextRow(record.text(fields[0].name, "text_column"), second, ids_of(record, rows), record.origin)
+        other = record.text(second, "columns.second") if second else None
+        yield TextRow(record.text(fields[0].name, "columns.text"), other, ids_of(record, rows), record.origin)
 
 
 @contextmanager
@@ -144,11 +142,11 @@ def read_task_records(
     if texts and rows.input is not None:
         raise UsageError(f"expected texts or --input {rows.input}, not both")
     if rows.input is not None:
-        ids = [Column(rows.id_column, "id_column")] if rows.id_column else []
+        ids = [Column(rows.id, "columns.id")] if rows.id else []
         fields = [*columns, *(column for column in ids if column.name not in [c.name for c in columns])]
         yield from read_records(rows.input, fields, config, needs_labels=False, every_line=True)
         return
-    for flag, value in (("--text-column", rows.text_column), ("--id-column", rows.id_column)):
+    for flag, value in (("--text", rows.text), ("--id", rows.id)):
         refuse_column(flag, value)
     file = next((text for text in texts if text.endswith(_FILES) and Path(text).is_file()), None)
     if file is not None:
@@ -190,7 +188,7 @@ def say_columns(
     used = ", ".join(repr(name) for name in names if name in read)
     if used and others:  # where none is read, the error that follows says which there are
         listed = ", ".join(map(repr, others[:8])) + (", ..." if len(others) > 8 else "")
-        remedy = f"; {second}" if second and not config.second_column else ""
+        remedy = f"; {second}" if second and not config.second else ""
         session.say(f"{path}: reading {used}; not reading {listed}{remedy}")
 
 
@@ -199,9 +197,9 @@ def ids_of(record: Record, rows: RowFlags) -> dict[str, object]:
 
     A value that is missing in a column of numbers is read as NaN, and written as none.
     """
-    if rows.id_column is None:
+    if rows.id is None:
         return {}
-    value = record[rows.id_column]
+    value = record[rows.id]
     return {"id": None if isinstance(value, float) and not math.isfinite(value) else value}
 
 

@@ -39,7 +39,7 @@ def fill(
     /,
     *texts: str,
     rows: Rows = NO_FLAGS,
-    second_column: str | None = None,
+    second: str | None = None,
     top: int = 5,
     as_json: Json = False,
     step: OfStep = None,
@@ -50,7 +50,7 @@ def fill(
     Args:
         model: folder of a masked language model.
         texts: texts with one or more masks each; without texts and --input, standard input is read, one text per line.
-        second_column: column of the file with second texts, which stand behind the first as in a pair.
+        second: column of the file with second texts, which stand behind the first as in a pair.
         top: how many predictions to show per mask.
         as_json: print one line of JSON per text.
     """
@@ -58,10 +58,10 @@ def fill(
         raise UsageError(f"--top {top}: expected at least 1")
     check_output(rows.output)
     loaded = load_model(model, session, step=step)
-    _say_columns(session, rows, loaded, second_column, SECOND_COLUMN)
+    _say_columns(session, rows, loaded, second, SECOND_COLUMN)
     with open_output(rows.output) as file, unknown_said_once(loaded):
         writer = _row_writer(file, rows, as_json)
-        for row in read_rows(texts, rows, loaded, second_column):
+        for row in read_rows(texts, rows, loaded, second):
             with named_rows([row]):
                 masks = loaded.fill(row.text, top, second=row.second)
             if writer is not None:
@@ -199,7 +199,7 @@ def score(
     *texts: str,
     rows: Rows = NO_FLAGS,
     source: str | None = None,
-    source_column: str | None = None,
+    second: str | None = None,
     masking: Literal["token", "word"] = "token",
     special_tokens: Special = None,
     step: OfStep = None,
@@ -214,17 +214,19 @@ def score(
         model: folder of a language model.
         texts: texts to score; without texts and --input, standard input is read, one text per line.
         source: source text of an encoder-decoder, the same for all texts.
-        source_column: column of the file with each text's source.
+        second: column of the file with each text's source, for an encoder-decoder.
         masking: mask one token at a time, or with it the rest of its word.
         special_tokens: read names of special tokens, such as <extra_id_0>, as the tokens; by default as in generate.
     """
     check_output(rows.output)
     loaded = load_model(model, session, "fp32", step)  # scores are compared, so they are not rounded
-    source_flag = "--source-column names the source of an encoder-decoder" if loaded.network.has_encoder else None
-    _say_columns(session, rows, loaded, source_column, source_flag)
+    source_flag = (
+        "--second names the column of the source of an encoder-decoder" if loaded.network.has_encoder else None
+    )
+    _say_columns(session, rows, loaded, second, source_flag)
     total, count = None, 0
     with open_rows(rows.output) as writer, unknown_said_once(loaded):
-        for part in chunks(read_rows(texts, rows, loaded, source_column, "source_column")):
+        for part in chunks(read_rows(texts, rows, loaded, second)):
             origins = [source if row.second is None else row.second for row in part]
             sources = [origin for origin in origins if origin is not None]
             texts_of_part = [row.text for row in part]
@@ -242,16 +244,17 @@ def score(
 
 
 def _say_columns(
-    session: Session, rows: RowFlags, loaded: Model, second_column: str | None = None, second: str | None = None
+    session: Session, rows: RowFlags, loaded: Model, second: str | None = None, hint: str | None = None
 ) -> None:
     """Says which columns are read.
 
     Args:
-        second: the flag that names the second column, and what it is for; None where the verb has none.
+        second: the second column that is read.
+        hint: the flag that names it, and what it is for; None where the verb has none.
     """
     config = text_column_of(loaded, rows)
-    read = [config.text_column, second_column, rows.id_column]
-    say_columns(session, rows.input, config, read, second if second_column is None else None)
+    read = [config.text, second, rows.id]
+    say_columns(session, rows.input, config, read, hint if second is None else None)
 
 
 def _row_writer(file: IO[str], rows: RowFlags, as_json: bool) -> RowWriter | None:

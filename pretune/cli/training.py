@@ -130,7 +130,7 @@ def _train(verb: Verb, args: tuple[str, ...], session: Session) -> None:
         session.say(f"report: {recipe.output}/report.html")
     vocabulary = model.tokenizer.vocabulary
     mask = "[MASK]" if vocabulary.mask is None else model.tokenizer.token(vocabulary.mask)
-    lines = next_commands(recipe.output, model.abilities, mask, recipe.data.columns.second_column is not None)
+    lines = next_commands(recipe.output, model.abilities, mask, recipe.data.columns.second is not None)
     session.say("next:\n" + "\n".join(f"  {line}" for line in lines))
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, Group
+from cyclopts import App, Group, Parameter
 
 from pretune.cli.export import Pooling, export
 from pretune.cli.inputs import (
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pretune.text.readers.labelled import LabelledConfig
 
 Truncate = Literal["head", "tail", "head+tail", "error"]
+Pairs = Annotated[tuple[tuple[str, str], ...], Parameter(show_default=False, allow_leading_hyphen=True)]
 
 
 def register(app: App) -> None:
@@ -55,9 +56,10 @@ def evaluate(
     data: Path,
     /,
     *,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    second_column: str | None = None,
+    text: str | None = None,
+    label: str | None = None,
+    second: str | None = None,
+    third: str | None = None,
     task: str | None = None,
     truncate: Truncate | None = None,
     objective: str | None = None,
@@ -74,9 +76,10 @@ def evaluate(
     Args:
         model: folder of a model.
         data: a labelled .csv, .tsv, .jsonl or .parquet file, or a store made by `pretune prepare`.
-        text_column: column of the texts in a labelled file; by default, like the columns below, as in training.
-        label_column: column of the labels in a labelled file.
-        second_column: column of the second texts in a labelled file of pairs.
+        text: column of the texts in a labelled file; by default, like the columns below, as in training.
+        label: column of the labels in a labelled file.
+        second: column of the second texts in a labelled file of pairs.
+        third: column of the third texts in a labelled file of triplets.
         task: task of a labelled file, such as classification, or similarity, whose labels say how alike two texts are.
         truncate: which part of a too long text is kept; error refuses it. By default as in training.
         objective: what to evaluate on a store, such as "span" or "mlm,sop"; by default those that it was trained on.
@@ -86,7 +89,7 @@ def evaluate(
     """
     session.say(f"evaluating {model} on {data}")
     loaded = load_model(model, session, step=step)
-    flags = {"text_column": text_column, "label_column": label_column, "second_column": second_column}
+    flags = {"text": text, "label": label, "second": second, "third": third}
     columns = columns_of(loaded, flags) if any(flags.values()) else None
     if not (data / "manifest.json").is_file():
         fields = loaded.task(task, columns=columns).columns(needs_labels=True)
@@ -104,8 +107,9 @@ def predict(
     /,
     *texts: str,
     rows: Rows = NO_FLAGS,
-    second: tuple[str, ...] = (),
-    second_column: str | None = None,
+    pair: Pairs = (),
+    second: str | None = None,
+    third: str | None = None,
     truncate: Truncate | None = None,
     step: OfStep = None,
     session: Common = DEFAULT,
@@ -117,31 +121,32 @@ def predict(
     Args:
         model: folder of a fine-tuned model.
         texts: texts to predict on; without texts and --input, standard input is read, one text per line.
-        second: second text of a pair, once for each text.
-        second_column: column of the second texts in a file of pairs; by default as in training.
+        pair: two texts that belong together, in place of texts; may be given several times.
+        second: column of the second texts in a file of pairs; by default as in training.
+        third: column of the third texts in a file of triplets; by default as in training.
         truncate: which part of a too long text is kept; error refuses it. By default as in training.
     """
     check_output(rows.output)
     if rows.input is None:
-        refuse_column("--second-column", second_column)
-    elif second:
-        raise UsageError(
-            f"--second {second[0]!r} would not be read beside --input {rows.input}; name the column of the second "
-            "texts with --second-column"
-        )
+        refuse_column("--second", second)
+        refuse_column("--third", third)
+    if pair:
+        texts, seconds = _texts_of_pairs(pair, texts, rows)
+    else:
+        seconds = ()
     loaded = load_model(model, session, step=step)
     from pretune.tasks.task import prediction_fields
 
-    config = columns_of(loaded, {"text_column": rows.text_column, "second_column": second_column})
+    config = columns_of(loaded, {"text": rows.text, "second": second, "third": third})
     if rows.input is None:
-        config = _columns_of_arguments(config, texts, second)
+        config = _columns_of_arguments(config, seconds)
     task = loaded.task(columns=config, truncate=truncate)
     session.say(f"predicting {task.name} with {model}: {', '.join(getattr(task, 'labels', ())) or task.main_metric}")
     fields = [column for column in task.columns(needs_labels=False) if column.required]
-    say_columns(session, rows.input, config, [*(column.name for column in fields), rows.id_column])
-    names = {config.text_column: "text", config.second_column: "second", config.third_column: "third"}
+    say_columns(session, rows.input, config, [*(column.name for column in fields), rows.id])
+    names = {config.text: "text", config.second: "second", config.third: "third"}
     with open_rows(rows.output) as writer, unknown_said_once(loaded):
-        for part in chunks(read_task_records(fields, config, texts, rows, second)):
+        for part in chunks(read_task_records(fields, config, texts, rows, seconds)):
             predictions = loaded.predict(part, truncate=truncate, columns=config)
             for record, prediction in zip(part, predictions, strict=True):
                 inputs = {names.get(column.name, column.name): record[column.name] for column in fields}
@@ -149,21 +154,36 @@ def predict(
     written(session, rows.output)
 
 
-def _columns_of_arguments(config: LabelledConfig, texts: Sequence[str], seconds: Sequence[str]) -> LabelledConfig:
+def _texts_of_pairs(
+    pairs: Sequence[tuple[str, str]], texts: Sequence[str], rows: RowFlags
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The first and the second texts of `--pair`.
+
+    Raises:
+        UsageError: texts or a file beside them.
+    """
+    if texts:
+        raise UsageError(f"expected texts, such as {texts[0]!r}, or --pair, not both")
+    if rows.input is not None:
+        raise UsageError(
+            f"--pair would not be read beside --input {rows.input}; name the column of the second texts with --second"
+        )
+    return tuple(first for first, _ in pairs), tuple(second for _, second in pairs)
+
+
+def _columns_of_arguments(config: LabelledConfig, seconds: Sequence[str]) -> LabelledConfig:
     """The columns of texts that are not of a file: one, or two where second texts are given.
 
     Raises:
-        UsageError: a model of pairs without second texts, or not as many of them as texts.
+        UsageError: a model of pairs without second texts.
     """
-    if seconds and len(seconds) != len(texts):
-        raise UsageError(f"{len(texts)} texts but {len(seconds)} times --second; give one for each text")
-    if config.second_column and not seconds:
+    if config.second and not seconds:
         raise UsageError(
-            f"this model was trained on pairs ({config.text_column!r} and {config.second_column!r}); give --second "
-            "TEXT for each text, or a file with both columns (--input)"
+            f"this model was trained on pairs ({config.text!r} and {config.second!r}); give --pair TEXT TEXT for each "
+            "pair, or a file with both columns (--input)"
         )
-    second = config.second_column or "second"
-    return config.model_copy(update={"second_column": second if seconds else None, "third_column": None})
+    second = config.second or "second"
+    return config.model_copy(update={"second": second if seconds else None, "third": None})
 
 
 def embed(
@@ -171,7 +191,7 @@ def embed(
     /,
     *texts: str,
     rows: Rows = NO_FLAGS,
-    second_column: str | None = None,
+    second: str | None = None,
     pooling: Pooling | None = None,
     prompt: str | None = None,
     prompt_name: str | None = None,
@@ -186,7 +206,7 @@ def embed(
     Args:
         model: folder of any model.
         texts: texts to embed; without texts and --input, standard input is read, one text per line.
-        second_column: column of the file with second texts, which are embedded too: a .npy file has the shape
+        second: column of the file with second texts, which are embedded too: a .npy file has the shape
             (texts, 2, width) then.
         pooling: of the rows of all tokens, in place of the modules that the model's files name; by default as these
             files say, or as the model was trained; else the mean, of a ...ForCausalLM the last row.
@@ -196,18 +216,18 @@ def embed(
     """
     check_output(rows.output, ".npy")
     is_array = suffix_of(rows.output) == ".npy"
-    if is_array and rows.id_column is not None:
-        raise UsageError(f"--id-column {rows.id_column}: a .npy file has no place for it; write .jsonl or .csv")
+    if is_array and rows.id is not None:
+        raise UsageError(f"--id {rows.id}: a .npy file has no place for it; write .jsonl or .csv")
     loaded = load_model(model, session, step=step)
-    config = text_column_of(loaded, rows).model_copy(update={"second_column": second_column})
-    say_columns(session, rows.input, config, [config.text_column, second_column, rows.id_column])
+    config = text_column_of(loaded, rows).model_copy(update={"second": second})
+    say_columns(session, rows.input, config, [config.text, second, rows.id])
     options: dict[str, Any] = {"prompt": prompt, "prompt_name": prompt_name, "normalize": normalize}
 
     def vectors(part: list[TextRow]) -> list[NDArray[np.float32]]:
         with named_rows(part):
             return [loaded.embed(texts, pooling, **options) for texts in _sides(part)]
 
-    parts = ((part, vectors(part)) for part in chunks(read_rows(texts, rows, loaded, second_column)))
+    parts = ((part, vectors(part)) for part in chunks(read_rows(texts, rows, loaded, second)))
     with unknown_said_once(loaded):
         if is_array:
             assert rows.output is not None  # it has a suffix

@@ -75,7 +75,7 @@ def main(output: Path, overrides: Sequence[str] = ()) -> None:
     for line in (
         f"pretune fill {output}/bert 'Compute the [MASK] of two vectors.'",
         f"pretune generate {output}/gpt2 'Return the' --temperature 0.8",
-        f"pretune evaluate {output}/classifier {output}/labels/test.csv --second-column second",
+        f"pretune evaluate {output}/classifier {output}/labels/test.csv --second second",
         "pretune tokenizer train my-text/ --output my-tokenizer",
         "pretune prepare my-text/ --tokenizer my-tokenizer --output my-store",
         f"pretune pretrain {output}/bert.toml --data.stores my-store --output my-bert",
@@ -142,7 +142,7 @@ def _compare(output: Path, held: Path, over: Mapping[str, Any]) -> dict[str, lis
     _stage(
         f"Fine-tune on {LABELS} labelled pairs, test on {len(splits.test)} of other modules",
         f"pretune finetune {output / 'classify'}.toml",
-        f"pretune evaluate {output}/classifier {folder}/test.csv --second-column second",
+        f"pretune evaluate {output}/classifier {folder}/test.csv --second second",
     )
     accuracy = {"TF-IDF + logistic regression": [tfidf(few, splits.development, splits.test) for few in drawn]}
     with _each_message_once():

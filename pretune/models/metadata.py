@@ -14,7 +14,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, field_validator
 
 from pretune.config import Config
 from pretune.disk import sha256
@@ -109,6 +109,14 @@ class TaskRecord(VariantRecord):
 
     columns: dict[str, JsonValue] = Field(default_factory=dict)
     length: int | None = Field(None, ge=1, le=2**24)
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _new_names(cls, columns: object) -> object:
+        """Reads models whose columns were recorded as `text_column` and so on."""
+        if not isinstance(columns, Mapping):
+            return columns
+        return {name.removesuffix("_column") if isinstance(name, str) else name: columns[name] for name in columns}
 
 
 class Metadata(Config):

@@ -159,7 +159,7 @@ def _data_stats(run: RunFiles) -> str:
 
 def _next(run: RunFiles) -> str:
     columns = tomllib.loads(run.recipe).get("data", {}).get("columns", {})
-    is_paired = columns.get("second_column") is not None
+    is_paired = columns.get("second") is not None
     lines = next_commands(str(run.path), set(run.abilities.values()), run.mask, is_paired)
     if run.is_unfinished:
         uses = ("pretune predict", "pretune fill", "pretune generate", "pretune embed")
@@ -183,8 +183,8 @@ def next_commands(model: str, abilities: Collection[str], mask: str, is_paired: 
     if "fill" in abilities:
         lines.append(f'pretune fill {model} "The function returns a {mask}."')
     if "classify" in abilities:
-        second = ' --second "its second text"' if is_paired else ""
-        lines.append(f'pretune predict {model} "a text to label"{second}')
+        text = '--pair "a text to label" "its second text"' if is_paired else '"a text to label"'
+        lines.append(f"pretune predict {model} {text}")
     else:
         fields = "--task classification --data.train labelled.csv --budget.epochs 3"
         lines.append(f"pretune finetune --model.init {model} {fields}")

@@ -102,7 +102,7 @@ def labellings(model: Model, recipe: Recipe, draw: Draw, data: Data) -> list[Sam
     examples = read_labelled(data, recipe.data.columns)
     order = np.argsort(draw.bits(np.arange(len(examples))))[:COUNT]
     chosen = [examples[n] for n in order.tolist()]
-    paired = recipe.data.columns.second_column is not None
+    paired = recipe.data.columns.second is not None
     predictions = model.predict([e.text for e in chosen], [e.second or "" for e in chosen] if paired else None)
     return [
         {

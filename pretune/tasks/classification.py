@@ -130,7 +130,7 @@ class Classification(Task[ClassificationExample, Answer, Answer]):
     def read(self, record: Mapping[str, object]) -> ClassificationExample:
         """A text or a pair, and its label."""
         fields = LabelledText.read(record, self.config.columns)
-        if not self.labels and str(type(record.get(self.config.columns.label_column)).__name__) in _BOOLEANS:
+        if not self.labels and str(type(record.get(self.config.columns.label)).__name__) in _BOOLEANS:
             raise DataError(
                 f"{fields.origin}: label {fields.label!r}: true and false are no names of classes; write them as text, "
                 f"or name the classes: {_NAME_LABELS}"
@@ -280,7 +280,7 @@ def count_labels(examples: Sequence[ClassificationExample], min_labels: int = 2)
     if len(counts) < min_labels:
         raise DataError(
             f"{examples[0].origin.source}: all {len(examples)} examples have the label {next(iter(counts))!r}; "
-            f"classification needs at least {min_labels} different labels (is label_column right?)"
+            f"classification needs at least {min_labels} different labels; name the column of the labels with --label"
         )
     return counts
 

@@ -1,7 +1,7 @@
 """Similarity of texts: trains vectors that are close for texts that belong together, and apart for others.
 
 Data: pairs of a text and a second one that belongs to it (a question and its answer, a sentence and its paraphrase), or
-triplets with a third text that looks alike and does not (`data.columns.third_column`). Each text is a sequence of its
+triplets with a third text that looks alike and does not (`data.columns.third`). Each text is a sequence of its
 own, all of a step in one pass; its negatives are the second and third texts of all others of its `group`, but for those
 that are the same text or answer the same one.
 
@@ -144,7 +144,7 @@ def _fitting_loss(examples: Sequence[PairExample], wanted: Literal["scores"] | N
         DataError: some pairs have a label and some none, one is no number, all say that nothing is alike, or there are
             third texts beside labels that differ.
     """
-    remedy = "name another data.columns.label_column, or set task.similarity.loss to contrast to take all as alike"
+    remedy = "name another column with --label, or set task.similarity.loss to contrast to take all as alike"
     missing = [example for example in examples if example.label is None]
     if len(missing) == len(examples) and wanted is None:
         return "contrast"
@@ -165,7 +165,7 @@ def _fitting_loss(examples: Sequence[PairExample], wanted: Literal["scores"] | N
     third = next((example for example in examples if example.third is not None), None)
     if third is not None:
         raise DataError(
-            f"{third.origin}: a third text beside labels that differ: leave data.columns.third_column out to learn the "
+            f"{third.origin}: a third text beside labels that differ: leave --third out to learn the "
             f"labels as scores, or {remedy}"
         )
     return "scores"

@@ -120,7 +120,7 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
             needs_labels: records must have the label; else it is read where there is one.
         """
         columns = self.config.columns
-        return [*columns.text_columns(), Column(columns.label_column, "label_column", required=needs_labels)]
+        return [*columns.text_columns(), Column(columns.label, "columns.label", required=needs_labels)]
 
     def training_notes(self, examples: Sequence[ExampleT]) -> list[str]:
         """What the user should know of how the training examples are used; by default nothing."""
@@ -207,18 +207,18 @@ def read_texts(
     if seconds is not None and len(seconds) != len(texts):
         raise UsageError(f"{len(texts)} texts but {len(seconds)} second texts")
     columns = task.config.columns
-    if seconds is None and columns.second_column is not None and texts:
+    if seconds is None and columns.second is not None and texts:
         raise UsageError(
-            f"this model was trained on pairs ({columns.text_column!r} and {columns.second_column!r}); give the second "
+            f"this model was trained on pairs ({columns.text!r} and {columns.second!r}); give the second "
             "texts too, predict(texts, seconds), or records with both"
         )
-    second_column = None if seconds is None else columns.second_column or "second text"
-    columns = columns.model_copy(update={"second_column": second_column, "third_column": None})
+    second_name = None if seconds is None else columns.second or "second text"
+    columns = columns.model_copy(update={"second": second_name, "third": None})
     reader = type(task)(task.config.model_copy(update={"columns": columns}), task.vocabulary)
     first = reader.columns(needs_labels=False)[0]
     records: list[dict[str, object]] = [{first.name: text} for text in texts]
     for record, second in zip(records, seconds or (), strict=False):
-        record[str(second_column)] = second
+        record[str(second_name)] = second
     return [reader.read(Record(record, Origin("text", n + 1))) for n, record in enumerate(records)]
 
 

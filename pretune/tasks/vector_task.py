@@ -55,8 +55,8 @@ class VectorTask(Task[PairExample, float, float]):
         for example in examples:
             if example.second is None:
                 raise DataError(
-                    f"{example.origin}: {self.name} learns from pairs; name the column of the second text as "
-                    "data.columns.second_column"
+                    f"{example.origin}: {self.name} learns from pairs; name the column of the second texts with "
+                    "--second (data.columns.second)"
                 )
         return self.config
 

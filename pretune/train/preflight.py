@@ -138,7 +138,7 @@ def _labels(rows: Sequence[Encoded], names: Sequence[str]) -> Iterator[str]:
     if len(names) == len(rows) > _FEW:
         yield (
             f"each of the {len(rows):,} training examples has a label of its own, so that there is nothing to learn; "
-            "is data.columns.label_column the right one?"
+            "is it the right column (--label)?"
         )
         return
     rare = [names[n] for n in range(len(names)) if labels[n] < _FEW]

@@ -38,6 +38,10 @@ RENAMED_FIELDS: dict[str, str] = {
     "objective.span.share": "objective.span.rate",
     "objective.prefix.least": "objective.prefix.min_fraction",
     "objective.prefix.most": "objective.prefix.max_fraction",
+    "data.columns.text_column": "data.columns.text",
+    "data.columns.label_column": "data.columns.label",
+    "data.columns.second_column": "data.columns.second",
+    "data.columns.third_column": "data.columns.third",
 }
 """Old dotted names of fields of recipes, and the new ones: an old one is refused with its new name."""
 

@@ -180,13 +180,13 @@ def test_bad_lists_are_named(tmp_path: Path) -> None:
 def test_a_file_grows_with_its_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, output = tmp_path / "rows.csv", tmp_path / "more.jsonl"
     source.write_text("text,label,also\na b c d,x,e f g\nh,y,i\n", encoding="utf-8")
-    words = ["augment", str(source), "--methods", "swap,deletion", "--copies", "6", "--columns.second_column", "also"]
+    words = ["augment", str(source), "--methods", "swap,deletion", "--copies", "6", "--columns.second", "also"]
     assert main([*words, "--output", str(output)]) == 0
     rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     assert rows[0] == {"text": "a b c d", "also": "e f g", "label": "x"}
     assert {row["label"] for row in rows if row.get("origin") == 1} == {"x"}
     assert len({(row["text"], row["also"]) for row in rows}) == len(rows)
-    examples = read_labelled(output, LabelledConfig(second_column="also"))
+    examples = read_labelled(output, LabelledConfig(second="also"))
     assert len(examples) == len(rows)
     assert "2 rows" in capsys.readouterr().err
     assert main([*words, "--output", str(output)]) == 73

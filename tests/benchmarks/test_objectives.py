@@ -31,7 +31,7 @@ def language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Language:
     columns: dict[str, Any] = {"columns": ("text", "second", "label")}
     sets = (
         Labels("texts", "train.tsv", "test.tsv", columns),
-        Labels("pairs", "train.tsv", "test.tsv", {**columns, "second_column": "second"}),
+        Labels("pairs", "train.tsv", "test.tsv", {**columns, "second": "second"}),
     )
     return Language("en", ("corpus.txt",), 200, None, sets)
 

@@ -145,7 +145,7 @@ def test_scores_of_predictions_that_are_all_alike_are_no_nan(models: dict[str, P
     (tmp_path / "pairs.csv").write_text("text,second,label\na cat,a hat,1\na cat,a hat,2\na cat,a hat,3\n")
     model = pretune.load(models["fill"], device="cpu", precision="fp32")
     with pytest.raises(DataError, match="spearman is nan"):
-        model.evaluate(tmp_path / "pairs.csv", task="similarity", columns=LabelledConfig(second_column="second"))
+        model.evaluate(tmp_path / "pairs.csv", task="similarity", columns=LabelledConfig(second="second"))
 
 
 def test_a_sum_that_overflows_is_not_taken_for_an_infinite_row() -> None:

@@ -41,7 +41,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     word_tokenizer().save(root / "tokenizer")
     rows = [(a, b, "same" if a == b else "other") for a in ("cat", "dog", "hat") for b in ("cat", "dog", "hat")]
     (root / "pairs.tsv").write_text("s1\ts2\ty\n" + "".join(f"{a}\t{b}\t{y}\n" for a, b, y in rows))
-    columns = {"text_column": "s1", "second_column": "s2", "label_column": "y"}
+    columns = {"text": "s1", "second": "s2", "label": "y"}
     data = {"train": [str(root / "pairs.tsv")], "columns": columns, "tokenizer": str(root / "tokenizer"), "length": 16}
     recipe = {"task": "classification", "data": data, "model": {"size": "tiny"}, "budget": {"steps": 2}}
     pretune.finetune({**recipe, "output": str(root / "run"), "track": {"progress": "quiet", "report": False}})
@@ -74,7 +74,7 @@ def test_every_format_gives_an_answer_a_row_with_its_id(
     else:
         frame.to_csv(path, sep="\t" if suffix == "tsv" else ",", index=False)
     out = tmp_path / "out.jsonl"
-    flags = ("--input", path, "--output", out, "--text-column", "body", "--id-column", "number")
+    flags = ("--input", path, "--output", out, "--text", "body", "--id", "number")
     assert run(verb, models[verb], *flags) == 0
     rows = answers(out)
     assert [str(row["id"]) for row in rows] == ["7", "5", "9"]
@@ -135,7 +135,7 @@ def test_a_trained_model_of_pairs_reads_both(pairs: Path, tmp_path: Path, capsys
     model = pretune.load(pairs / "run", device="cpu")
     expected = model.predict([row["text"] for row in rows], [row["second"] for row in rows])
     assert [row["label"] for row in rows] == [prediction.label for prediction in expected]
-    assert run("predict", pairs / "run", "cat", "--second", "dog") == 0
+    assert run("predict", pairs / "run", "--pair", "cat", "dog") == 0
     assert json.loads(capsys.readouterr().out)["second"] == "dog"
 
 
@@ -143,7 +143,7 @@ def test_the_next_command_of_a_model_of_pairs_gives_both_texts(
     pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It gave a single text, which the model refuses."""
-    names = ("--data.columns.text_column", "s1", "--data.columns.second_column", "s2", "--data.columns.label_column")
+    names = ("--data.columns.text", "s1", "--data.columns.second", "s2", "--data.columns.label")
     data = ("--data.train", pairs / "pairs.tsv", "--data.tokenizer", pairs / "tokenizer", *names, "y")
     flags = ("--model.size", "tiny", "--data.length", 16, "--budget.steps", 1, "--track.report", "false")
     assert run("finetune", "--task", "classification", *data, *flags, "--output", tmp_path / "run") == 0
@@ -151,13 +151,13 @@ def test_the_next_command_of_a_model_of_pairs_gives_both_texts(
     assert run(*shlex.split(line)[1:]) == 0
 
 
-@pytest.mark.parametrize("words", [["cat"], ["cat", "dog", "--second", "hat"]])
+@pytest.mark.parametrize("words", [["cat"], ["cat", "--pair", "dog", "hat"]])
 def test_a_model_of_pairs_refuses_single_texts(
     words: list[str], pairs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The first text alone was read."""
     assert run("predict", pairs / "run", *words) == 64
-    assert "--second" in capsys.readouterr().err
+    assert "--pair" in capsys.readouterr().err
     with pytest.raises(UsageError, match=r"trained on pairs \('s1' and 's2'\); give the second texts too"):
         pretune.load(pairs / "run", device="cpu").predict(["cat"])
 
@@ -168,11 +168,11 @@ def test_a_foreign_model_of_pairs_is_told_the_columns(
     path, out = tmp_path / "in.csv", tmp_path / "out.jsonl"
     pd.DataFrame({"text": TEXTS, "premise": SECONDS, "label": "bad"}).to_csv(path, index=False)
     assert run("predict", models["predict"], "--input", path, "--output", out) == 0
-    assert "reading 'text'; not reading 'premise', 'label'; --second-column names" in capsys.readouterr().err
+    assert "reading 'text'; not reading 'premise', 'label'; --second names" in capsys.readouterr().err
     assert run("evaluate", models["predict"], path) == 0
-    assert "reading 'text', 'label'; not reading 'premise'; --second-column names" in capsys.readouterr().err
+    assert "reading 'text', 'label'; not reading 'premise'; --second names" in capsys.readouterr().err
     out.unlink()
-    assert run("predict", models["predict"], "--input", path, "--output", out, "--second-column", "premise") == 0
+    assert run("predict", models["predict"], "--input", path, "--output", out, "--second", "premise") == 0
     probabilities = [row["probabilities"]["bad"] for row in answers(out)]
     theirs = pretune.load(models["predict"], device="cpu").predict(TEXTS, SECONDS)
     assert probabilities == pytest.approx([prediction.probabilities["bad"] for prediction in theirs], abs=1e-5)
@@ -181,13 +181,13 @@ def test_a_foreign_model_of_pairs_is_told_the_columns(
 def test_second_texts_are_embedded_and_filled(models: dict[str, Path], tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     pd.DataFrame({"text": texts_of("fill"), "s2": SECONDS}).to_csv(path, index=False)
-    assert run("embed", models["embed"], "--input", path, "--second-column", "s2", "--output", tmp_path / "v.npy") == 0
+    assert run("embed", models["embed"], "--input", path, "--second", "s2", "--output", tmp_path / "v.npy") == 0
     vectors = np.load(tmp_path / "v.npy")
     model = pretune.load(models["embed"], device="cpu")
     assert vectors.shape == (3, 2, 32)
     assert np.allclose(vectors[:, 1], model.embed(SECONDS), atol=1e-5)
     out = tmp_path / "out.jsonl"
-    assert run("fill", models["fill"], "--input", path, "--second-column", "s2", "--output", out) == 0
+    assert run("fill", models["fill"], "--input", path, "--second", "s2", "--output", out) == 0
     tokenizer = transformers.AutoTokenizer.from_pretrained(models["fill"])
     theirs = transformers.BertForMaskedLM.from_pretrained(models["fill"]).eval()
     inputs = tokenizer(texts_of("fill")[0], SECONDS[0], return_tensors="pt")
@@ -204,7 +204,7 @@ def test_any_column_of_training_is_embedded(column: str, pairs: Path, models: di
     path, out = tmp_path / "in.csv", tmp_path / "out.jsonl"
     pd.DataFrame({"s1": "x", column: SECONDS}).to_csv(path, index=False)
     for model in (pairs / "run", models["embed"]):
-        assert run("embed", model, "--input", path, "--text-column", column, "--output", out) == 0
+        assert run("embed", model, "--input", path, "--text", column, "--output", out) == 0
         assert [row["text"] for row in answers(out)] == SECONDS
         out.unlink()
 
@@ -215,8 +215,8 @@ def test_a_column_that_would_be_read_as_two_is_refused(
     path = tmp_path / "in.csv"
     path.write_text("text,label\nthe cat,good\n")
     for words in (["predict", models["predict"], "--input"], ["evaluate", models["predict"]]):
-        assert run(*words, path, "--second-column", "text") == 64
-        assert "columns: text_column and second_column are both 'text'" in capsys.readouterr().err
+        assert run(*words, path, "--second", "text") == 64
+        assert "columns: text and second are both 'text'" in capsys.readouterr().err
 
 
 def test_flags_of_other_data_are_refused_by_evaluate(
@@ -230,12 +230,12 @@ def test_flags_of_other_data_are_refused_by_evaluate(
         assert f"on labelled data makes no use of {flags[0][2:]};" in capsys.readouterr().err
     (tmp_path / "in.txt").write_text("the cat ate.\n\na dog.\n")
     prepare(tmp_path / "in.txt", word_tokenizer(), tmp_path / "store", PrepareConfig(processes=1))
-    for flags in (["--text-column", "s1"], ["--truncate", "head"], ["--task", "classification"]):
+    for flags in (["--text", "s1"], ["--truncate", "head"], ["--task", "classification"]):
         assert run("evaluate", models["fill"], tmp_path / "store", *flags) == 64
         assert "on a token store makes no use of " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flag", ["--text-column", "--id-column"])
+@pytest.mark.parametrize("flag", ["--text", "--id"])
 def test_columns_without_a_file_are_refused(
     flag: str, models: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -244,20 +244,15 @@ def test_columns_without_a_file_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("verb", "flag"),
-    [
-        ("predict", "--second-column"),
-        ("fill", "--second-column"),
-        ("embed", "--second-column"),
-        ("score", "--source-column"),
-    ],
+    "verb",
+    ["predict", "fill", "embed", "score"],
 )
 def test_a_second_column_without_a_file_is_refused(
-    verb: str, flag: str, models: dict[str, Path], capsys: pytest.CaptureFixture[str]
+    verb: str, models: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The text was said to have no such field, or the model to have been trained on pairs."""
-    assert run(verb, models[verb], "the [MASK]", flag, "x") == 64
-    assert f"{flag} x: a column is one of a file; name the file with --input" in capsys.readouterr().err
+    assert run(verb, models[verb], "the [MASK]", "--second", "x") == 64
+    assert "--second x: a column is one of a file; name the file with --input" in capsys.readouterr().err
 
 
 def test_second_texts_beside_a_file_are_refused(
@@ -265,21 +260,21 @@ def test_second_texts_beside_a_file_are_refused(
 ) -> None:
     """They were dropped without a word."""
     (tmp_path / "in.csv").write_text("text\nthe cat\n")
-    assert run("predict", models["predict"], "--input", tmp_path / "in.csv", "--second", "a hat") == 64
-    assert "--second 'a hat' would not be read beside --input" in capsys.readouterr().err
+    assert run("predict", models["predict"], "--input", tmp_path / "in.csv", "--pair", "a hat", "b") == 64
+    assert "--pair would not be read beside --input" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_only_flags_of_the_verb_are_named_for_columns_that_are_not_read(
     verb: str, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`generate` and `score` have no --second-column, and named it."""
+    """`generate` and `score` have no --second, and named it."""
     path = tmp_path / "in.csv"
     pd.DataFrame({"text": texts_of(verb), "other": "x"}).to_csv(path, index=False)
     assert run(verb, models[verb], "--input", path, "--output", tmp_path / "out.jsonl") == 0
     message = capsys.readouterr().err
     assert "reading 'text'; not reading 'other'" in message
-    assert ("--second-column" in message) == (verb not in ("generate", "score"))
+    assert ("--second" in message) == (verb not in ("generate", "score"))
 
 
 def test_the_case_of_a_suffix_does_not_matter(models: dict[str, Path], tmp_path: Path) -> None:
@@ -312,7 +307,7 @@ def test_augmented_rows_as_a_table(tmp_path: Path, capsys: pytest.CaptureFixture
     assert set(frame["method"].dropna()) == {"swap"}
     frame = pd.DataFrame({"n": [7, 5, 9], "body": TEXTS, "label": ["a", "b", "a"]})
     frame.to_csv(path, index=False)
-    named = ("--text-column", "body", "--id-column", "n", "--output", tmp_path / "ids.csv")
+    named = ("--text", "body", "--id", "n", "--output", tmp_path / "ids.csv")
     assert run("augment", path, "--methods", "swap", *named) == 0
     written = pd.read_csv(tmp_path / "ids.csv")
     assert (

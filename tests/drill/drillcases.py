@@ -199,9 +199,7 @@ class Material:
             self.pretraining("span", "span"),
             self.pretraining("sop-muon", "sop", **KEEP_BEST, **MUON),
             self.finetuning("classification", {"classification": {}}, **KEEP_BEST),
-            self.finetuning(
-                "similarity", {"similarity": {}}, columns={"second_column": "second", "label_column": "score"}
-            ),
+            self.finetuning("similarity", {"similarity": {}}, columns={"second": "second", "label": "score"}),
             self.finetuning("frozen", {"classification": {}}, tune={"frozen": {}}, track={"report": True}),
         ]
 

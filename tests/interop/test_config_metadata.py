@@ -28,7 +28,7 @@ def test_what_is_written_is_read_again_and_transformers_reads_the_rest(tmp_path)
     task = TaskRecord.of(f"{own_file(tmp_path)}:Focal", {"labels": ["a", "b"], "gamma": None})
     model.metadata = Metadata(
         objectives=(VariantRecord.of("mlm", {"rate": 0.2}),),
-        task=task.model_copy(update={"columns": {"text_column": "text", "second_column": None}, "length": 64}),
+        task=task.model_copy(update={"columns": {"text": "text", "second": None}, "length": 64}),
     )
     save_model(model, tmp_path / "model")
     metadata = read_metadata(tmp_path / "model")
@@ -45,6 +45,11 @@ def test_what_is_written_is_read_again_and_transformers_reads_the_rest(tmp_path)
     assert not any(info.values())
     theirs.save_pretrained(tmp_path / "theirs")
     assert load_model(tmp_path / "theirs").metadata == metadata
+
+
+def test_columns_that_were_recorded_by_their_old_names_are_read():
+    record = {"name": "classification", "columns": {"text_column": "title", "second_column": None, "format": "csv"}}
+    assert TaskRecord.model_validate(record).columns == {"text": "title", "second": None, "format": "csv"}
 
 
 def test_a_folder_without_the_field_says_nothing(tmp_path):

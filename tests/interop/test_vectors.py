@@ -328,7 +328,7 @@ def test_pairs_are_compared_by_all_modules(bert: Path, tmp_path: Path) -> None:
     expected = evaluator(reread(folder))
     data = [{"text": a, "other": b, "label": c} for a, b, c in zip(first, second, map(str, scores), strict=True)]
     model = api.load(folder, "cpu", "fp32")
-    columns = LabelledConfig(second_column="other")
+    columns = LabelledConfig(second="other")
     results = model.evaluate(data, task="similarity", columns=columns)
     assert results["spearman"] == pytest.approx(expected["spearman_cosine"], abs=1e-5)
     assert results["pearson"] == pytest.approx(expected["pearson_cosine"], abs=1e-5)

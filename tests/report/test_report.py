@@ -115,9 +115,9 @@ def test_next_commands_are_of_this_model(run: Path) -> None:
     assert "returns a &lt;mask&gt;." in render(read_run(run))
     facts = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**facts, "abilities": {"classification": "classify"}}))
-    assert "--second" not in render(read_run(run))
-    (run / "recipe.toml").write_text('[data.columns]\nsecond_column = "answer"\n')
-    assert "&quot;a text to label&quot; --second &quot;its second text&quot;" in render(read_run(run))
+    assert "--pair" not in render(read_run(run))
+    (run / "recipe.toml").write_text('[data.columns]\nsecond = "answer"\n')
+    assert "--pair &quot;a text to label&quot; &quot;its second text&quot;" in render(read_run(run))
 
 
 def test_same_files_give_the_same_bytes(run: Path) -> None:

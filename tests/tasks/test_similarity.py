@@ -96,7 +96,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
         task.score([0.1, 0.2], [pair("1", 2), pair("much", 3)])
     with pytest.raises(DataError, match="all labels are 1"):
         task.score([0.1, 0.2], [pair("1", 2)] * 2)
-    with pytest.raises(DataError, match=r"similarity learns from pairs.*data\.columns\.second_column"):
+    with pytest.raises(DataError, match=r"similarity learns from pairs.*data\.columns\.second"):
         task.resolve_config([PairExample("a")])
     with pytest.raises(DataError, match="no examples"):
         task.resolve_config([])
@@ -116,8 +116,8 @@ def test_each_text_is_cut_by_itself() -> None:
 
 
 def test_columns_without_a_gap() -> None:
-    with pytest.raises(ValueError, match="third_column needs a second_column"):
-        LabelledConfig(third_column="c")
+    with pytest.raises(ValueError, match="a column for the third texts needs one for the second"):
+        LabelledConfig(third="c")
 
 
 def test_cert_reads_the_second_text_by_the_copy_and_fills_the_queue() -> None:
@@ -216,7 +216,7 @@ def test_labels_decide_on_the_loss() -> None:
     assert loss("0", "1") == loss("0.5", "4") == "scores"
     with pytest.raises(DataError, match=r"sts\.csv:1: no label, where other pairs have one"):
         loss("1", None)
-    with pytest.raises(DataError, match=r"label 'sport' is not a number.*label_column"):
+    with pytest.raises(DataError, match=r"label 'sport' is not a number.*label"):
         loss("sport", "1")
     with pytest.raises(DataError, match="all labels are 0"):
         loss("0", "0")

@@ -48,5 +48,5 @@ def test_a_fine_tuned_model_names_its_task_and_keeps_its_objectives(store: Path,
     assert metadata.task.name == "classification"
     assert metadata.task.config["labels"] == ["0", "1", "2"]
     assert metadata.task.config["truncate"] == "tail"
-    assert metadata.task.columns["second_column"] == "second"
+    assert metadata.task.columns["second"] == "second"
     assert metadata.task.length == 32

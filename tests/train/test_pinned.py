@@ -89,7 +89,7 @@ def task_recipe(folder: Path, task: str, family: str) -> Recipe:
             "train": [str(folder / "train.jsonl")],
             "validation": [str(folder / "validation.jsonl")],
             "tokenizer": str(folder / "tokenizer"),
-            "columns": {"second_column": "second"},
+            "columns": {"second": "second"},
             "length": 32,
             "batch": 8,
         },

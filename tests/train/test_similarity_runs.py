@@ -53,7 +53,7 @@ def similarity_recipe(folder: Path, **over: Any) -> Recipe:
         "data": {
             "train": topics(folder / "train.csv", 140, 5, mixed=False),
             "validation": topics(folder / "held.csv", 60, 1, mixed=True),
-            "columns": {"second_column": "like", "third_column": "unlike"},
+            "columns": {"second": "like", "third": "unlike"},
             "tokenizer": str(folder / "tokenizer"),
             "batch": 28,
             **over.pop("data", {}),
@@ -73,7 +73,7 @@ def test_a_run_learns_topics_and_is_evaluated(tmp_path: Path, capsys: pytest.Cap
     model = api.finetune(similarity_recipe(tmp_path))
     scores = [line["eval/spearman"] for line in lines(tmp_path / "run") if "eval/spearman" in line]
     assert scores[-1] > 0.8
-    columns = LabelledConfig(second_column="like")
+    columns = LabelledConfig(second="like")
     actual = model.evaluate(tmp_path / "held.csv", columns=columns, task="similarity")
     examples = read_labelled(tmp_path / "held.csv", columns)
     first, second = (
@@ -81,7 +81,7 @@ def test_a_run_learns_topics_and_is_evaluated(tmp_path: Path, capsys: pytest.Cap
     )
     cosines = (first * second).sum(axis=1)
     assert actual["spearman"] == pytest.approx(stats.spearmanr(cosines, [float(e.label) for e in examples]).statistic)
-    words = ["evaluate", str(tmp_path / "run"), str(tmp_path / "held.csv"), "--second-column", "like", "--quiet"]
+    words = ["evaluate", str(tmp_path / "run"), str(tmp_path / "held.csv"), "--second", "like", "--quiet"]
     assert main([*words, "--task", "similarity"]) == 0
     assert json.loads(capsys.readouterr().out)["spearman"] == pytest.approx(actual["spearman"])
     assert main(words) == 0  # the folder names its task
@@ -128,7 +128,7 @@ def few(path: Path) -> str:
 
 
 def test_without_a_second_column_the_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="second_column"):
+    with pytest.raises(DataError, match="second"):
         api.finetune(similarity_recipe(tmp_path, data={"columns": {}}))
 
 
@@ -139,7 +139,7 @@ def pairs_recipe(folder: Path, rows: list[tuple[str, str, float]], **over: Any) 
         writer = csv.writer(file)
         writer.writerow(("text", "like", "label"))
         writer.writerows(rows)
-    data = {"train": str(path), "columns": {"second_column": "like"}, "batch": 32}
+    data = {"train": str(path), "columns": {"second": "like"}, "batch": 32}
     return similarity_recipe(folder, data=data, **over)
 
 

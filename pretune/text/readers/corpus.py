@@ -47,14 +47,14 @@ class CorpusConfig(SourceConfig):
     Attributes:
         documents: what ends a document of a `.txt` file: a blank line, each line, or the file. A file of Markdown or
             HTML is one document.
-        text_field: field or column of the text, in JSONL, CSV, TSV, Excel and Parquet.
-        domain_field: field or column of the domain, where there is one.
+        text: field or column of the text, in JSONL, CSV, TSV, Excel and Parquet.
+        domain: field or column of the domain, where there is one.
         on_error: "strict" stops at the first record that cannot be read, "skip" quarantines and counts it.
     """
 
     documents: Literal["blank-line", "line", "file"] = "blank-line"
-    text_field: str = "text"
-    domain_field: str = "domain"
+    text: str = "text"
+    domain: str = "domain"
     on_error: Literal["strict", "skip"] = "strict"
 
 
@@ -140,10 +140,10 @@ def read_corpus(
 
 
 def _documents(sources: list[Source], config: CorpusConfig, stats: DataStats, named: str) -> Iterator[Document]:
-    columns = (Column(config.text_field, "text_field"), Column(config.domain_field, "domain_field", required=False))
+    columns = (Column(config.text, "corpus.text"), Column(config.domain, "corpus.domain", required=False))
     before, errors = stats.used, len(stats.quarantine)
     for source in sources:
-        source_fields = _SourceFields(str(source.path), source.domain, config.text_field, config.domain_field)
+        source_fields = _SourceFields(str(source.path), source.domain, config.text, config.domain)
         for item in _records(source, columns, config):
             stats.documents += 1
             result = (
@@ -154,7 +154,7 @@ def _documents(sources: list[Source], config: CorpusConfig, stats: DataStats, na
             elif isinstance(result, RecordError):
                 stats.refuse(result)
                 if config.on_error == "strict":
-                    raise DataError(f'{result}; or leave such records out, counted: on_error = "skip"')
+                    raise DataError(f"{result}; or leave such records out, counted: --on-error skip")
             else:
                 stats.used += 1
                 stats.bytes += _size(result.text)
@@ -170,8 +170,8 @@ class _SourceFields(NamedTuple):
 
     file: str
     domain: str | None
-    text_field: str
-    domain_field: str
+    text_name: str
+    domain_name: str
 
 
 def _document(source: _SourceFields, row: SourceRow, max_bytes: int) -> Document | RecordError | None:
@@ -179,9 +179,9 @@ def _document(source: _SourceFields, row: SourceRow, max_bytes: int) -> Document
     line, fields = row
     if not fields:
         return None
-    file, default_domain, text_field, domain_field = source
-    text, domain = fields.get(text_field), fields.get(domain_field, MISSING)
-    if error := not_text(file, line, text_field, text):
+    file, default_domain, text_name, domain_name = source
+    text, domain = fields.get(text_name), fields.get(domain_name, MISSING)
+    if error := not_text(file, line, text_name, text):
         return error
     if not text or text.isspace():
         return None
@@ -189,7 +189,7 @@ def _document(source: _SourceFields, row: SourceRow, max_bytes: int) -> Document
         return too_long(file, line, max_bytes)
     if domain is MISSING or domain is None or domain == "":
         domain = default_domain
-    elif error := not_text(file, line, domain_field, domain):
+    elif error := not_text(file, line, domain_name, domain):
         return error
     return Document(text, domain, file, line)
 
@@ -209,7 +209,7 @@ class _Draft:
     """A document of a text file while its parts come in; once spoiled, it keeps only the reason."""
 
     def __init__(self, source: Source, config: CorpusConfig) -> None:
-        self._file, self._field, self._limit = str(source.path), config.text_field, config.max_document_bytes
+        self._file, self._field, self._limit = str(source.path), config.text, config.max_document_bytes
         self._parts: list[str] = []
         self._line = self._size = 0
         self._error: RecordError | None = None
@@ -255,7 +255,7 @@ def _paragraphs(source: Source, config: CorpusConfig) -> Iterator[SourceRow | Re
             if number in (0, len(paragraphs) - 1):
                 draft.add(first, text)
             elif text:
-                yield first, {config.text_field: text.rstrip()}
+                yield first, {config.text: text.rstrip()}
     if not draft.blank:
         yield draft.close()
 

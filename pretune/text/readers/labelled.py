@@ -36,23 +36,25 @@ class LabelledConfig(SourceConfig):
     """Which columns of labelled data are read; others may be there.
 
     Attributes:
-        text_column: column or field of the text.
-        label_column: column or field of the label: text or integers, kept as text.
-        second_column: column or field of the second text, for tasks on pairs.
-        third_column: column or field of the third text, for tasks on triplets.
+        text: column or field of the text.
+        label: column or field of the label: text or integers, kept as text.
+        second: column or field of the second text, for tasks on pairs.
+        third: column or field of the third text, for tasks on triplets.
+        id: column or field that `predict` writes with each answer.
     """
 
-    text_column: str = "text"
-    label_column: str = "label"
-    second_column: str | None = None
-    third_column: str | None = None
+    text: str = "text"
+    label: str = "label"
+    second: str | None = None
+    third: str | None = None
+    id: str | None = None
 
     @model_validator(mode="after")
     def _each_its_own(self) -> LabelledConfig:
-        if self.third_column and not self.second_column:
-            raise ValueError("third_column needs a second_column")
+        if self.third and not self.second:
+            raise ValueError("a column for the third texts needs one for the second texts")
         names: dict[str, str] = {}
-        for setting in ("text_column", "label_column", "second_column", "third_column"):
+        for setting in ("text", "label", "second", "third"):
             name = getattr(self, setting)
             if name is not None and name in names:
                 raise ValueError(f"{names[name]} and {setting} are both {name!r}; give each a column of its own")
@@ -61,9 +63,9 @@ class LabelledConfig(SourceConfig):
 
     def text_columns(self) -> list[Column]:
         """The columns of texts."""
-        columns = [Column(self.text_column, "text_column")]
-        columns += [Column(self.second_column, "second_column")] if self.second_column else []
-        return columns + ([Column(self.third_column, "third_column")] if self.third_column else [])
+        columns = [Column(self.text, "columns.text")]
+        columns += [Column(self.second, "columns.second")] if self.second else []
+        return columns + ([Column(self.third, "columns.third")] if self.third else [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class LabelledText:
         texts = [fields.text(column.name, column.setting) for column in config.text_columns()]
         text, second, third = [*texts, None, None][:3]
         assert text is not None
-        label = fields.label(config.label_column, "label_column")
+        label = fields.label(config.label, "columns.label")
         return cls(text, label, second, third, origin=fields.origin)
 
 
@@ -163,7 +165,7 @@ def read_labelled(data: Data, config: LabelledConfig | None = None, needs_labels
         DataError: a bad record: file, line, field, value and remedy; no records.
     """
     config = config or LabelledConfig()
-    columns = [*config.text_columns(), Column(config.label_column, "label_column", required=needs_labels)]
+    columns = [*config.text_columns(), Column(config.label, "columns.label", required=needs_labels)]
     records = read_records(data, columns, config, needs_labels)
     return [LabelledText.read(record, config) for record in records]
 
@@ -179,7 +181,7 @@ def _file_rows(
     for source in sources:
         is_text, blank = not has_columns(source.format), 0
         if is_text and sum(column.required for column in columns) > 1:
-            remedy = 'set format = "tsv", "csv" or "jsonl" if it is one'
+            remedy = "set --format tsv, csv or jsonl if it is one"
             raise DataError(f"{source.path}: a .{source.format} file has no columns; {remedy}")
         reader = cast("Reader", find("text.readers", source.format))
         for item in reader.read(source, columns, config):

@@ -41,7 +41,7 @@ class RecordError:
 
 @dataclass(frozen=True)
 class Column:
-    """A field to be read: its name, the setting that names it, and whether a file must have it."""
+    """A field to be read: its name, the setting that names it (columns.text), and whether a file must have it."""
 
     name: str
     setting: str
@@ -125,7 +125,7 @@ class Record(Mapping[str, object]):
         if not value or value.isspace():
             raise self.error(f"field {name!r} = {value[:20]!r} is empty", "fill it in or remove the row")
         if self.max_bytes is not None and len(value.encode()) > self.max_bytes:
-            raise self.error(f"record longer than {self.max_bytes} bytes", "split it, or raise max_document_bytes")
+            raise self.error(f"record longer than {self.max_bytes} bytes", "split it, or raise --max-document-bytes")
         return value
 
     def label(self, name: str, setting: str | None = None) -> str | None:
@@ -178,7 +178,7 @@ class Record(Mapping[str, object]):
         """A field's value; MISSING for what stands for no value, such as None, NaN or pandas.NA."""
         if name not in self._fields:
             hint = suggest(name, [str(known)[:40] for known in islice(self._fields, 50)])
-            where = f"set {setting} to the field that holds it" if setting else "name it so"
+            where = _name_it("field", setting) if setting else "name it so"
             raise self.error(f"no field {name!r}", f"{where}; {hint}")
         value = self._fields[name]
         return MISSING if is_missing(value) else value
@@ -201,7 +201,7 @@ def is_missing(value: object) -> bool:
 
 def too_long(file: str, line: int, limit: int) -> RecordError:
     """The error of a record that is longer than it may be."""
-    return RecordError(file, line, f"record longer than {limit} bytes", "split it, or raise max_document_bytes")
+    return RecordError(file, line, f"record longer than {limit} bytes", "split it, or raise --max-document-bytes")
 
 
 def not_text(file: str, line: int, name: str, value: object) -> RecordError | None:
@@ -228,12 +228,19 @@ def describe(value: object) -> str:
     return f"{types.get(type(value), type(value).__name__)} {text}"
 
 
+def _name_it(noun: str, setting: str) -> str:
+    """How a column is named: by the flag that is the last part of a dotted setting, or by a field of a user's task."""
+    if "." not in setting:
+        return f"set {setting} to the {noun} that holds it"
+    return f"name the {noun} that holds it with --{setting.rpartition('.')[2]} ({setting})"
+
+
 def absent(file: str, line: int, needed: Sequence[Column], known: Collection[str], noun: str) -> RecordError | None:
     """The error of a record or a header that lacks a column, with the nearest name that it has."""
     for column in needed:
         if column.name not in known:
             hint = suggest(column.name, [str(name)[:40] for name in islice(known, 50)])
-            remedy = f"set {column.setting} to the {noun} that holds it; {hint}"
+            remedy = f"{_name_it(noun, column.setting)}; {hint}"
             return RecordError(file, line, f"no {noun} {column.name!r}", remedy)
     return None
 

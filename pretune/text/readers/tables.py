@@ -14,7 +14,7 @@ from pretune.text.readers.files import Source, SourceConfig
 from pretune.text.readers.lines import split_lines, text_blocks
 from pretune.text.readers.records import Column, RecordError, SourceRow, absent
 
-_QUOTES = 'close it, double quotes inside quoted fields (""), or set quotes = false if they are plain characters'
+_QUOTES = 'close it, double quotes inside quoted fields (""), or set --quotes false if they are plain characters'
 _RETURN = "remove the carriage return, or quote the field that holds it"
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _log = logging.getLogger("pretune")
@@ -95,12 +95,12 @@ def is_quoted(source: Source, config: SourceConfig, delimiter: str) -> bool:
     if block is None or isinstance(block, RecordError) or '"' not in block[1]:
         return False
     if _is_minimal(block[1], delimiter) or _is_all_but_numbers(block[1], delimiter):
-        _log.info("%s: fields are quoted, and read without their quotes; quotes = false keeps them", source.path)
+        _log.info("%s: fields are quoted, and read without their quotes; --quotes false keeps them", source.path)
         return True
     rows = enumerate(split_lines(block[1]), block[0])
     doubled = [n for n, text in rows if '""' in text and any(map(_QUOTED.fullmatch, text.split(delimiter)))]
     if doubled:
-        what = "%s: %d lines have fields that look quoted (line %d), others have plain quotes: all are kept; set quotes"
+        what = "%s: %d lines have fields that look quoted (line %d), others have plain quotes: all kept; set --quotes"
         _log.warning(what, source.path, len(doubled), doubled[0])
     return False
 
@@ -143,16 +143,16 @@ def _bad_header(file: str, line: int, columns: Sequence[Column], header: list[st
         twice = [column.name for column in columns if header.count(column.name) > 1]
         return RecordError(file, line, f"two columns are called {twice[0]!r}", "rename one") if twice else None
     if any(name.startswith('"') and column.name == name.strip('"') for column in needed for name in header):
-        return RecordError(file, line, missing.reason, "set quotes = true if fields are quoted")
+        return RecordError(file, line, missing.reason, "set --quotes true if fields are quoted")
     if line == 0 or any(column.name in header for column in columns):
         return missing
     if len(header) == 1 and ("\t" in header[0] or "," in header[0]):
         tabs = "\t" in header[0]
-        hint = f'fields look separated by {"tabs" if tabs else "commas"}: set format = "{"tsv" if tabs else "csv"}"'
+        hint = f"fields look separated by {'tabs' if tabs else 'commas'}: set --format {'tsv' if tabs else 'csv'}"
         return RecordError(file, line, missing.reason, hint)
     count = f"{len(header)} column{'s' if len(header) > 1 else ''}"
-    example = ", ".join(f'"{name}"' for name in [c.name for c in columns][: len(header)])
-    hint = f"{missing.remedy}; if the file has no header row, name its {count} in order, as in columns = [{example}]"
+    example = ",".join([c.name for c in columns][: len(header)])
+    hint = f"{missing.remedy}; if the file has no header row, name its {count} in order, as in --columns {example}"
     return RecordError(file, line, missing.reason, hint)
 
 
@@ -163,7 +163,7 @@ def _too_wide(fields: list[str], header: list[str]) -> tuple[str, str]:
 def _bad_width(fields: list[str], header: list[str], quoted: bool, delimiter: str) -> tuple[str, str]:
     remedy = "quote fields that hold a comma" if delimiter == "," else "write one tab between fields and none inside"
     if not quoted and any(field.startswith('"') for field in fields):
-        remedy += ", or set quotes = true if fields are quoted"
+        remedy += ", or set --quotes true if fields are quoted"
     row = delimiter.join(fields)
     row = row if len(row) <= 60 else row[:57] + "..."
     return f"{len(fields)} fields where the header has {len(header)}: {row!r}", remedy

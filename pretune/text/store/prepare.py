@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -247,7 +247,7 @@ class _Preparation:
             if number == MAX_DOMAINS:
                 raise DataError(
                     f"{document.source}:{document.line}: more than {MAX_DOMAINS} domains; "
-                    f"is {self._config.corpus.domain_field!r} (corpus.domain_field) an identifier?"
+                    f"is {self._config.corpus.domain!r} (--domain) an identifier?"
                 )
             self._domain_counts.append([0, 0])
         return number
@@ -357,13 +357,20 @@ def _difference(
     if store.tokenizer_hash != tokenizer.hash:
         return "its tokenizer differs"
     wanted = json.loads(json.dumps(config.content()))
-    if store.manifest.config != wanted:
-        fields = [name for name in wanted if store.manifest.config.get(name) != wanted[name]]
+    recorded = _with_new_names(store.manifest.config)
+    if recorded != wanted:
+        fields = [name for name in wanted if recorded.get(name) != wanted[name]]
         return f"its configuration differs ({', '.join(fields)})"
     corpus = hashlib.sha256()
     for _ in _windows(read_corpus(paths, config.corpus), corpus):
         pass
     return "" if corpus.hexdigest() == store.manifest.corpus else "its documents differ"
+
+
+def _with_new_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a store that was made when `corpus.text` was `corpus.text_field`."""
+    corpus = config.get("corpus", {})
+    return {**config, "corpus": {name.removesuffix("_field"): value for name, value in corpus.items()}}
 
 
 def _named(paths: Sequence[Path | str] | Path | str) -> str:

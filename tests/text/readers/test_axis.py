@@ -51,7 +51,7 @@ def test_a_reader_of_ones_own(tmp_path: Path) -> None:
     assert [(e.text, e.label, e.origin.row) for e in read_labelled(data, config)] == [("one", "1", 1), ("two", "2", 3)]
     assert [d.text for d in read_corpus(data, CorpusConfig(format=config.format))] == ["one", "two"]
     data.write_text("one|1\ntwo\n")
-    with pytest.raises(DataError, match=r"data\.bar:2: no field 'label'; set label_column to the field that holds it"):
+    with pytest.raises(DataError, match=r"data\.bar:2: no field 'label'; name the field .*--label \(columns\.label\)"):
         read_labelled(data, config)
 
 

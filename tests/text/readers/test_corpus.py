@@ -100,9 +100,9 @@ def test_json_lines_bring_their_domain(tmp_path: Path) -> None:
         ("\u2028 three", "x", 3),
     ]
     assert (stats.documents, stats.empty, stats.bytes) == (4, 1, 3 + 3 + 9)
-    assert texts(write(path, '{"body": "c", "inner": {"body": "b"}}'), text_field="body") == ["c"]
+    assert texts(write(path, '{"body": "c", "inner": {"body": "b"}}'), text="body") == ["c"]
     with pytest.raises(DataError, match=r"a\.jsonl:1: field 'body' is there twice; leave one of the two out"):
-        texts(write(path, '{"body": "b", "body": "c"}'), text_field="body")
+        texts(write(path, '{"body": "b", "body": "c"}'), text="body")
 
 
 def test_csv_quotes_and_tsv_does_not(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_tsv_that_quotes_all_but_numbers_loses_its_quotes(tmp_path: Path) -> N
     assert path.read_text().startswith('"text"\t"score"\n"she said ""yes"""\t1.5\n')
     assert texts(path) == rows
     path = write(path, '"text"\t"label"\n"one"\tNA\n')
-    with pytest.raises(DataError, match=r"a\.tsv:1: no column 'text'; set quotes = true if fields are quoted"):
+    with pytest.raises(DataError, match=r"a\.tsv:1: no column 'text'; set --quotes true if fields are quoted"):
         texts(path)
     assert texts(path, quotes=True) == ["one"]
 
@@ -233,7 +233,7 @@ def test_empty_folder_is_refused(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": null}', r"a\.jsonl:1: field 'text' holds null"),
         ("a.jsonl", b'{"text": ["a"]}', r"a\.jsonl:1: field 'text' holds the list"),
         ("a.jsonl", b'{"text": "a", "domain": 1}', r"a\.jsonl:1: field 'domain' holds the number 1"),
-        ("a.jsonl", b'{"txt": "a"}', r"a\.jsonl:1: no field 'text'; set text_field .* did you mean 'txt'"),
+        ("a.jsonl", b'{"txt": "a"}', r"a\.jsonl:1: no field 'text'; name the field .*--text .* did you mean 'txt'"),
         ("a.jsonl", b'"text"', r"a\.jsonl:1: holds .* not an object"),
         ("a.jsonl", b'[{"text": "a"}]', r"a\.jsonl:1: holds a JSON array, .*jq -c"),
         ("a.jsonl", b'{"text": "a"}{"text": "b"}', r"a\.jsonl:1: not JSON: Extra data"),
@@ -245,7 +245,7 @@ def test_empty_folder_is_refused(tmp_path: Path) -> None:
         ("a.csv", b"text,text\n1,a\n", r"a\.csv:1: two columns are called 'text'"),
         ("a.csv", b"id,text\n1,a,b\n2,c\n", r"a\.csv:2: 3 fields where the header has 2: '1,a,b'"),
         ("a.csv", b"id,text\n1\n2,c\n", r"a\.csv:2: 1 fields where the header has 2"),
-        ("a.csv", b'id,text\n1,"a" b\n2,c\n', r"a\.csv:2: broken quotes: .*quotes = false"),
+        ("a.csv", b'id,text\n1,"a" b\n2,c\n', r"a\.csv:2: broken quotes: .*--quotes false"),
         ("a.csv", b'id,text\n1,"a\n2,c\n3,d\n', r"a\.csv:2: broken quotes: a quote is not closed before the end"),
         ("a.parquet", b"PAR1 nothing", r"a\.parquet: not a readable Parquet file"),
         (
@@ -351,7 +351,9 @@ def test_a_line_of_100_mb_is_refused_in_little_memory(tmp_path: Path, name: str)
 def test_documents_of_many_lines_are_bounded_too(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "x" * 50 + "\n" + "y" * 60 + "\n\nsmall\n")
     for documents in ("blank-line", "file"):
-        with pytest.raises(DataError, match=r"a\.txt:1: record longer than 100 bytes; split it, or raise max_document"):
+        with pytest.raises(
+            DataError, match=r"a\.txt:1: record longer than 100 bytes; split it, or raise --max-document"
+        ):
             read(path, documents=documents, max_document_bytes=100)
     assert texts(path, max_document_bytes=100, on_error="skip") == ["small"]
     assert len(texts(path, max_document_bytes=111)) == 2

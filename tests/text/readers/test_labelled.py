@@ -48,9 +48,9 @@ def test_all_formats_give_the_same_examples(tmp_path: Path) -> None:
 
 def test_pairs_and_other_columns(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", "s1\ts2\tsame\na\tb\t1\n")
-    settings = {"text_column": "s1", "second_column": "s2", "label_column": "same"}
+    settings = {"text": "s1", "second": "s2", "label": "same"}
     assert read(path, **settings) == [LabelledText("a", "1", "b", origin=Origin(str(path), 2))]
-    assert read(path, text_column="s1", label_column="same")[0].second is None
+    assert read(path, text="s1", label="same")[0].second is None
     bare = write(tmp_path / "b.tsv", "a\tb\t1\n")
     assert read(bare, columns=("s1", "s2", "same"), **settings)[0].second == "b"
 
@@ -82,14 +82,18 @@ def test_labels_may_be_missing_when_they_are_not_needed(tmp_path: Path) -> None:
         (
             "a.csv",
             "sentence,labels\nx,1\n",
-            r"a\.csv:1: no column 'text'; set text_column .*sentence.*no header row.*columns = ",
+            r"a\.csv:1: no column 'text'; name the column .*--text .*sentence.*no header row.*--columns text",
         ),
-        ("a.csv", "text,labels\nx,1\n", r"a\.csv:1: no column 'label'; set label_column .* did you mean 'labels'\?$"),
-        ("a.csv", "text\tlabel\nx\t1\n", r"a\.csv:1: no column 'text'.*separated by tabs: set format = \"tsv\""),
+        (
+            "a.csv",
+            "text,labels\nx,1\n",
+            r"a\.csv:1: no column 'label'; name .*--label .* did you mean 'labels'\?$",
+        ),
+        ("a.csv", "text\tlabel\nx\t1\n", r"a\.csv:1: no column 'text'.*separated by tabs: set --format tsv"),
         ("a.csv", "text,label\nx, y,1\n", r"a\.csv:2: 3 fields where the header has 2: 'x, y,1'; quote"),
         ("a.csv", "text,label\nx\n", r"a\.csv:2: 1 fields where the header has 2: 'x'"),
         ("a.csv", 'text,label\n"x,1\ny,2\n', r"a\.csv:2: broken quotes"),
-        ("a.tsv", 'text\tlabel\n"a\tb"\t1\n5" disk\t2\n', r"a\.tsv:2: 3 fields .*quotes = true"),
+        ("a.tsv", 'text\tlabel\n"a\tb"\t1\n5" disk\t2\n', r"a\.tsv:2: 3 fields .*--quotes true"),
         ("a.csv", b"text,label\nx,1\n\xb0\xa1,0\n", r"a\.csv:3: not UTF-8: .* 0xb0 .*iconv -f GB18030"),
         (
             "a.jsonl",
@@ -103,7 +107,7 @@ def test_labels_may_be_missing_when_they_are_not_needed(tmp_path: Path) -> None:
         ("a.jsonl", '{"text": "x", "lab', r"a\.jsonl:1: not JSON"),
         ("a.csv", "text,label\n", r"a\.csv: no rows"),
         ("a.csv", "", r"a\.csv: no rows"),
-        ("a.txt", "x\n", r"a\.txt: a \.txt file has no columns; set format"),
+        ("a.txt", "x\n", r"a\.txt: a \.txt file has no columns; set --format tsv, csv or jsonl"),
     ],
 )
 def test_bad_rows_are_named(tmp_path: Path, name: str, body: bytes | str, words: str) -> None:
@@ -123,15 +127,15 @@ def test_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "settings", "rows", "labels"),
     [
-        ("classification/chnsenticorp/train.tsv", {"text_column": "text_a"}, 9600, 2),
+        ("classification/chnsenticorp/train.tsv", {"text": "text_a"}, 9600, 2),
         ("classification/sst2/train.tsv", {"columns": ["text", "label"]}, 6920, 2),
-        ("classification/banking77/train.csv", {"label_column": "category"}, 10003, 77),
-        ("classification/waimai_10k/waimai_10k.csv", {"text_column": "review"}, 11987, 2),
+        ("classification/banking77/train.csv", {"label": "category"}, 10003, 77),
+        ("classification/waimai_10k/waimai_10k.csv", {"text": "review"}, 11987, 2),
         ("classification/sms_spam/sms.tsv", {"columns": ["label", "text"]}, 5574, 2),
         ("classification/thucnews-titles/dev.txt", {"format": "tsv", "columns": ["text", "label"]}, 10000, 10),
-        ("pairs/AFQMC/dev.txt", {"format": "tsv", "columns": ["text", "s2", "label"], "second_column": "s2"}, 4316, 2),
-        ("pairs/glue-RTE/train.tsv", {"text_column": "sentence1", "second_column": "sentence2"}, 2490, 2),
-        ("fewclue/tnews/train_few_all.json", {"text_column": "sentence", "label_column": "label_desc"}, 1185, 15),
+        ("pairs/AFQMC/dev.txt", {"format": "tsv", "columns": ["text", "s2", "label"], "second": "s2"}, 4316, 2),
+        ("pairs/glue-RTE/train.tsv", {"text": "sentence1", "second": "sentence2"}, 2490, 2),
+        ("fewclue/tnews/train_few_all.json", {"text": "sentence", "label": "label_desc"}, 1185, 15),
     ],
 )
 def test_real_files(path: str, settings: dict[str, object], rows: int, labels: int) -> None:

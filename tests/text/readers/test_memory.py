@@ -42,7 +42,7 @@ def test_labels_of_numpy_and_columns_of_other_names() -> None:
         {"a": ["x", "y", "z"], "b": np.array([1, 2, 1]), "c": [1.0, 0.5, 2.0], "d": [True, False, True]}
     )
     for column, labels in (("b", ["1", "2", "1"]), ("c", ["1", "0.5", "2"]), ("d", ["true", "false", "true"])):
-        config = LabelledConfig(text_column="a", label_column=column)
+        config = LabelledConfig(text="a", label=column)
         assert [e.label for e in read_labelled(frame, config)] == labels
         rows = [{"a": text, column: value} for text, value in zip(frame["a"], frame[column].to_numpy(), strict=True)]
         assert [e.label for e in read_labelled(rows, config)] == labels
@@ -78,7 +78,7 @@ def test_a_row_that_filtering_left_is_named_by_its_place() -> None:
     [
         (
             [{"text": "a", "label": "1"}, {"sentence": "b", "label": "1"}],
-            r"list\[1\]: no field 'text'; set text_column",
+            r"list\[1\]: no field 'text'; name the field that holds it with --text",
         ),
         ([{"text": "a", "labels": "1"}], r"list\[0\]: no field 'label'; .*did you mean 'labels'"),
         ([{"text": 3, "label": "1"}], r"list\[0\]: field 'text' holds the number 3, not text; fix or remove"),
@@ -116,8 +116,8 @@ def test_what_cannot_be_read_is_named(data: Any, words: str) -> None:
 
 
 def test_two_settings_cannot_name_one_column() -> None:
-    with pytest.raises(ValueError, match="text_column and second_column are both 'text'; give each a"):
-        LabelledConfig(second_column="text")
+    with pytest.raises(ValueError, match="text and second are both 'text'; give each a"):
+        LabelledConfig(second="text")
 
 
 def test_accessors_check_lists() -> None:
@@ -134,7 +134,7 @@ def test_accessors_check_lists() -> None:
 
 
 def test_tuples_hold_what_is_read() -> None:
-    pairs = LabelledConfig(second_column="other")
+    pairs = LabelledConfig(second="other")
     (pair,) = read_labelled([("a", "b", 1)], pairs)
     assert (pair.text, pair.second, pair.label) == ("a", "b", "1")
     (pair,) = read_labelled([("a", "b")], pairs, needs_labels=False)

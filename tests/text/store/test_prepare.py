@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from pretune.text.encode.sentences import sentence_starts
 from pretune.text.readers.corpus import CorpusConfig
 from pretune.text.samples.sampler import Sampler, partition
 from pretune.text.samples.views.view import build_view
+from pretune.text.store.manifest import write_manifest
 from pretune.text.store.prepare import PrepareConfig, Progress, prepare
 from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -185,6 +187,7 @@ def test_type_of_tokens(tmp_path: Path, tokenizer: Tokenizer) -> None:
 SCRIPT = """
 import sys
 import pretune.text.store.prepare as module
+from pretune.text.store.manifest import write_manifest
 from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.tokenizer.tokenizer import Tokenizer
 module.BATCH_BYTES = 4000
@@ -278,6 +281,17 @@ def test_existing_outputs(tokenizer: Tokenizer, tmp_path: Path, caplog: pytest.L
     again = prepare(tmp_path / "b.jsonl", tokenizer, output, PrepareConfig(overwrite=True))
     assert again.fingerprint == replaced.fingerprint
     assert sorted(os.listdir(tmp_path)) == ["b.jsonl", "store", "text.jsonl"]
+
+
+def test_a_store_whose_configuration_has_old_names_is_the_same_store(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    source, output = write(tmp_path / "text.jsonl", documents(10)), tmp_path / "store"
+    manifest = prepare(source, tokenizer, output).manifest
+    old = {"text": "text_field", "domain": "domain_field"}
+    corpus = {old.get(name, name): value for name, value in manifest.config["corpus"].items()}
+    write_manifest(output, replace(manifest, config={**manifest.config, "corpus": corpus}))
+    assert prepare(source, tokenizer, output).manifest.config["corpus"]["text_field"] == "text"
+    with pytest.raises(CannotCreateError, match=r"its configuration differs \(corpus\)"):
+        prepare(source, tokenizer, output, PrepareConfig(corpus=CorpusConfig(text="body")))
 
 
 def test_what_is_not_a_store_is_never_replaced(tokenizer: Tokenizer, tmp_path: Path) -> None:
