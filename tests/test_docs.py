@@ -99,8 +99,8 @@ def test_minimal_trains_a_bert_that_transformers_opens(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_catalogues_are_what_the_files_say(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Make them again by `pretune show families > docs/families.md`, and the same for objectives."""
-    assert main(["show", name]) == 0
+    """Make them again by `pretune show families --markdown > docs/families.md`, and the same for the others."""
+    assert main(["show", name, "--markdown"]) == 0
     output = capsys.readouterr().out
     assert output == (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     if name != "compatibility":

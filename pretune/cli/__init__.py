@@ -32,6 +32,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _show_fields(args: list[str]) -> None:
-    from pretune.cli.fields import show_fields
+    from pretune.cli.help import show_fields
 
     show_fields(args)

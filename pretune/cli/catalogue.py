@@ -1,6 +1,6 @@
-"""Renders what `pretune show families`, `objectives` and `tasks` print, from the files themselves.
+"""Renders `docs/families.md`, `docs/objectives.md` and `docs/tasks.md`, from the files of the variants themselves.
 
-`docs/families.md`, `docs/objectives.md` and `docs/tasks.md` are what they print.
+`pretune show families --markdown` prints them; `pretune.cli.lists` has what is shown on a screen.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ Each task is one file of `pretune/tasks`, with the name that `--task` takes. A f
 
 
 def _page(title: str, introduction: str, parts: Iterator[str]) -> str:
-    note = f"<!-- made by `pretune show {title.lower()}` -->"
+    note = f"<!-- made by `pretune show {title.lower()} --markdown` -->"
     text = " ".join(introduction.split())
     return "\n\n".join([f"# {title}", note, text, *parts]) + "\n"
 

@@ -64,25 +64,46 @@ def finetune(*args: Args, session: Common = DEFAULT) -> None:
     _train("finetune", args, session)
 
 
-def show(*args: Args, session: Common = DEFAULT) -> None:
-    """Show what a recipe would do, without running it; or list the families, objectives or tasks with their fields,
-    or what becomes of the fields of foreign files.
+def show(*args: Args, markdown: bool = False, session: Common = DEFAULT) -> None:
+    """Show what there is to choose from, one choice with its fields, or what a recipe would do, without running it.
 
-    Prints modules with shapes, parameters, memory, and the numbers of steps, epochs and tokens.
+    Lists: `tasks`, `objectives`, `families`, `tuning`, `optimizers`, `schedules`; one of them: `mlm`, `bert`,
+    `classification`. `compatibility` says what becomes of the fields of foreign files. Of a recipe it prints modules
+    with shapes, parameters, memory, and the numbers of steps, epochs and tokens.
 
     Args:
-        args: [RECIPE.toml] [--field value]..., or `families`, `objectives`, `tasks` or `compatibility`.
+        args: a list, a name, or [RECIPE.toml] [--field value]...
+        markdown: print families, objectives or tasks as a page of the documentation.
     """
-    from pretune.cli.catalogue import PAGES
-
-    if len(args) == 1 and args[0] in PAGES:
-        print(PAGES[args[0]](), end="")
+    if len(args) == 1 and not args[0].startswith("-") and not Path(args[0]).is_file():
+        print(_show_name(args[0], markdown))
         return
     session.start()  # before the recipe: a user's own optimizer imports torch
     recipe = read_recipe(args, session)
     from pretune.train.plan import make_plan
 
     print(make_plan(recipe).render())
+
+
+def _show_name(name: str, markdown: bool) -> str:
+    """Renders a list, one of its variants, or a page.
+
+    Raises:
+        UsageError: there is nothing of this name.
+    """
+    if markdown or name == "compatibility":
+        from pretune.cli.catalogue import PAGES
+
+        if name not in PAGES:
+            raise UsageError(f"show {name}: no page of this name; pages: {', '.join(PAGES)}")
+        return PAGES[name]().removesuffix("\n")
+    from pretune.cli.lists import LISTS, find_lists, render_list, render_variant, unknown_name
+
+    if name in LISTS:
+        return render_list(name)
+    if not find_lists(name):
+        raise unknown_name(name)
+    return render_variant(name)
 
 
 def report(run: Path, /, *, session: Common = DEFAULT) -> None:

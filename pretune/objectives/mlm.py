@@ -78,7 +78,7 @@ class MaskedLanguageModelling(Objective):
             units: what is chosen as a whole: `token`, `word`, `ngram` or `span`.
             max_span: maximal number of words of a run, for ngram (3 by default) and span (10).
             p: parameter of the geometric distribution of a span's length; smaller means longer spans.
-            rate_start: rate at the first step of training; None uses `rate` throughout.
+            rate_start: rate at the first step of training; by default `rate` throughout.
             rate_steps: number of steps after which `rate` is reached, linearly.
             patterns: number of different masks of a sample, over all epochs; 0 draws a new one in each epoch.
         """

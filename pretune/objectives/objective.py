@@ -89,7 +89,7 @@ class Objective(nn.Module):
 
         Attributes:
             weight: weight of this objective's mean loss in the total loss.
-            weight_start: weight at the first step, in a mixture; None uses `weight` throughout.
+            weight_start: weight at the first step, in a mixture; by default `weight` throughout.
             weight_steps: number of steps after which `weight` is reached, linearly.
         """
 

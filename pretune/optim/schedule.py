@@ -17,6 +17,14 @@ from pretune.config import Config
 ScheduleKind = Literal["linear", "cosine", "constant"]
 
 
+DESCRIPTIONS: dict[ScheduleKind, str] = {
+    "linear": "Rises in the warm-up, then falls linearly to the floor at the end of the run.",
+    "cosine": "Rises in the warm-up, then falls along a cosine to the floor at the end of the run.",
+    "constant": "Rises in the warm-up, stays at the peak, and falls linearly over the last part of the run (`decay`).",
+}
+"""What each schedule does with the learning rate, in a sentence."""
+
+
 class ScheduleConfig(Config):
     """Shape of the learning rate.
 

@@ -18,11 +18,11 @@ class EvaluationConfig(Config):
 
     Attributes:
         every: steps between two evaluations; without it, ten over the budget. The last step is always evaluated.
-        samples: number of validation samples, chosen by key; 0 never evaluates, None uses all.
+        samples: number of validation samples, chosen by key, 512 by default and all for a task; 0 never evaluates.
         batch_tokens: maximal number of tokens of a forward pass.
         metric: what evaluations are compared by: `loss` (smaller is better) or another `eval/` metric (larger is
             better, except for losses); by default the task's main metric, else `loss`.
-        patience: number of evaluations without improvement after which training stops; None never stops early.
+        patience: number of evaluations without improvement after which training stops; by default it never stops early.
         keep: the weights that become the finished model: those of the last step or of the best evaluation.
     """
 

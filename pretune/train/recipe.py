@@ -103,7 +103,7 @@ class ModelConfig(Config):
         size: one of the family's sizes; `mini` unless the recipe starts from a model.
         init: folder of a model to start from, in the Hugging Face layout.
         overrides: fields of the family's configuration, by their Hugging Face names.
-        dropout: probability for every dropout layer, attention probabilities excepted; None keeps the model's.
+        dropout: probability for every dropout layer, attention probabilities excepted; by default the model's.
         checkpointing: recompute activations in the backward pass: less memory, a third more time.
         attention: the attention backend to try first: a file of `nn/backends/`, or your own by its path.
     """

@@ -41,7 +41,7 @@ class SourceConfig(Config):
             of a user's own (`conll.py`), or "auto": by suffix.
         columns: names of the columns of CSV, TSV and Excel files that have no header row, in order; None: the first row
             is the header. A first row equal to `columns` is a header too.
-        quotes: whether CSV or TSV fields may be quoted; None: CSV yes; TSV no (as GLUE, SST and CLUE write them),
+        quotes: whether CSV or TSV fields may be quoted; by default CSV yes; TSV no (as GLUE, SST and CLUE write them),
             unless all its quotes are those of `csv.writer` and pandas.
         max_document_bytes: maximal size of a record in bytes (UTF-8); a longer one is refused without being held in
             memory.
