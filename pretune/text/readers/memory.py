@@ -119,6 +119,8 @@ def read_memory(data: object, columns: Sequence[Column] = ()) -> Iterator[tuple[
 def _by_position(row: object, origin: Origin, columns: Sequence[Column]) -> Mapping[str, object]:
     """A tuple as a record, its values in the order of the columns that are read."""
     names = [column.name for column in columns if column.required]
+    if len(names) > 1 and isinstance(row, tuple | list) and len(row) == len(columns):
+        names = [column.name for column in columns]  # of pairs, what is behind them can be a label alone
     if not isinstance(row, tuple | list):
         raise DataError(f"{origin}: holds {describe(row)}, not a record; give a dict with the fields by name")
     if len(row) == len(names):

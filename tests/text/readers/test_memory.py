@@ -139,6 +139,8 @@ def test_tuples_hold_what_is_read() -> None:
     assert (pair.text, pair.second, pair.label) == ("a", "b", "1")
     (pair,) = read_labelled([("a", "b")], pairs, needs_labels=False)
     assert (pair.text, pair.second, pair.label) == ("a", "b", None)
+    (pair,) = read_labelled([("a", "b", 1)], pairs, needs_labels=False)
+    assert pair.label == "1", "scores of pairs, which a task may learn from"
     with pytest.raises(DataError, match=r"a row of 2, where \(text\) is read; give 1 in this order"):
         read_labelled([("a", "not a label")], needs_labels=False)
 
