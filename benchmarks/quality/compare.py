@@ -165,7 +165,7 @@ class Comparison:
                 "seed": seed,
                 "precision": self.precision,
                 "model": {"init": str(base)},
-                "data": {"train": [str(files[0])], "columns": columns},
+                "data": {"train": [str(files[0])], "columns": columns, "holdout": 0.0},
             }
             model = finetune(merge(dict(FINE_TUNING), changes))
             return model.evaluate(files[1], columns=LabelledConfig(**columns))["accuracy"]

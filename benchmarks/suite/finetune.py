@@ -231,7 +231,7 @@ def setup(
             "precision": precision,
             "model": {"init": model},
             "task": {"classification": {}},
-            "data": {"train": train, "batch": batch, "length": length, "window": window},
+            "data": {"train": train, "holdout": 0.0, "batch": batch, "length": length, "window": window},
             "optimizer": {"lr": rate, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "clip": 1.0},
             "schedule": {"kind": "linear", "warmup": 0.0},
             "budget": budget,

@@ -292,6 +292,8 @@ def _add_records(components: TrainComponents, stores: StoreData | None, labelled
         components.data_stats |= labelled.statistics()
         components.notes += labelled.notes
         components.facts["labels"] = labelled.labels
+        if labelled.held_out is not None:
+            components.facts["held_out"] = labelled.held_out.to_json()
         components.examples = labelled.validation
 
 

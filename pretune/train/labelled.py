@@ -14,12 +14,14 @@ from pretune.errors import UsageError
 from pretune.find import find_class
 from pretune.interop.description import read_labels
 from pretune.tasks.task import AnyTask, Example, Task, data_stats, read_examples
-from pretune.text.readers.labelled import Data
+from pretune.text.readers.labelled import Data, read_records
+from pretune.text.readers.records import Column, is_missing
 from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoded
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.unknown import TRAINING_REMEDY, count_unknown, describe_cut
-from pretune.train.recipe import Recipe
+from pretune.train.holdout import Holdout, hold_out
+from pretune.train.recipe import DataConfig, Recipe
 
 
 class LabelledData:
@@ -50,9 +52,17 @@ class LabelledData:
         _check_sources(recipe, train_data, validation_data)
         task, config = _read_task(recipe)
         reader = task(config, tokenizer.vocabulary)
-        self.train = read_examples(reader, data.train if train_data is None else train_data, task.needs_labels)
-        held_out = data.validation or None if validation_data is None else validation_data
-        self.validation = [] if held_out is None else read_examples(reader, held_out)
+        train = data.train if train_data is None else train_data
+        known = data.validation or None if validation_data is None else validation_data
+        self.held_out: Holdout | None = None
+        if known is not None:
+            self.train, self.validation = read_examples(reader, train, task.needs_labels), read_examples(reader, known)
+        else:
+            self.train, groups = _read_groups(reader, train, data)
+            self.validation = []
+            self.held_out = hold_out(self.train, groups, data, needs_labels=task.needs_labels)
+        if self.held_out is not None:
+            self.train, self.validation = self.held_out.train, self.held_out.validation
         resolved = _with_known_order(reader, reader.resolve_config(self.train), recipe, self.train)
         self.task = task(resolved, tokenizer.vocabulary)
         self.notes: list[str] = self.task.training_notes(self.train)
@@ -74,8 +84,13 @@ class LabelledData:
         self._encode("train", self.train)
         if self.validation:
             self._encode("validation", self.validation)
-        else:
-            self.notes.append("no data.validation: the task is not evaluated, the weights of the last step are kept")
+        if self.held_out is not None:
+            self.notes.append(self.held_out.describe())
+        elif not self.validation:
+            self.notes.append(
+                "no data.validation: the task is not evaluated, the weights of the last step are kept; name a file "
+                "with --validation, or hold rows out with --holdout 0.1"
+            )
 
     def _encode(self, split: str, examples: Sequence[Example]) -> None:
         with count_unknown(self._tokenizer) as unknown:
@@ -104,6 +119,23 @@ class LabelledData:
         return {split: data_stats(rows) for split, rows in self._rows.items()}
 
 
+def _read_groups(reader: AnyTask, rows: Data, data: DataConfig) -> tuple[list[Example], list[str] | None]:
+    """Examples, and the group of each where a column names it.
+
+    Raises:
+        DataError: a bad record, or one without a group.
+    """
+    if data.group is None:
+        return read_examples(reader, rows, reader.needs_labels), None
+    columns = [*reader.columns(reader.needs_labels), Column(data.group, "data.group")]
+    records = list(read_records(rows, columns, reader.config.columns, reader.needs_labels))
+    for record in records:
+        value = record.get(data.group)
+        if is_missing(value) or value == "":
+            raise record.error(f"field {data.group!r} is empty", "fill in the group of each row, or leave --group out")
+    return [reader.read(record) for record in records], [str(record[data.group]) for record in records]
+
+
 def _texts(example: Example) -> str:
     """The texts of an example, to be compared with those of another; its label is none of them."""
     values = [getattr(example, field.name) for field in fields(example) if field.name != "label"]
@@ -115,11 +147,13 @@ def _check_sources(recipe: Recipe, train_data: Data | None, validation_data: Dat
     for name, files, records in (
         ("train", recipe.data.train, train_data),
         ("validation", recipe.data.validation, validation_data),
+        ("holdout", recipe.data.holdout, validation_data),
+        ("folds", recipe.data.folds, validation_data),
+        ("group", recipe.data.group, validation_data),
     ):
         if files and records is not None:
-            raise UsageError(
-                f"recipe: field 'data.{name}' = {list(files)}: there are data in memory too; leave one out"
-            )
+            value = list(files) if isinstance(files, tuple) else files
+            raise UsageError(f"recipe: field 'data.{name}' = {value}: there are data in memory too; leave one out")
     if train_data is None and not recipe.data.train:
         raise UsageError(
             "recipe: field 'data.train' is missing; name a CSV, TSV, JSONL or Parquet file, or give records in memory"

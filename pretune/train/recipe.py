@@ -23,6 +23,7 @@ from pretune.text.readers.labelled import LabelledConfig
 from pretune.train.budget import BudgetConfig
 from pretune.train.checkpoint.store import CheckpointConfig
 from pretune.train.evaluation import EvaluationConfig
+from pretune.train.holdout import HoldoutConfig
 from pretune.train.logging.trackers import TrackConfig
 from pretune.train.spike import SpikeConfig
 
@@ -123,7 +124,7 @@ class ModelConfig(Config):
         return self
 
 
-class DataConfig(Config):
+class DataConfig(HoldoutConfig):
     """What is read, and how much of it is a step.
 
     Attributes:
@@ -133,7 +134,7 @@ class DataConfig(Config):
             1 / temperature: 1 keeps the proportions, larger values draw small stores more often.
         schedule: weights that change during the run, each entry after so many samples: [[100000, 1, 3], ...].
         train: labelled files, for a task.
-        validation: labelled files; without them a task is not evaluated.
+        validation: labelled files; without them some of the training rows are held out (`holdout`).
         columns: how labelled files are read.
         tokenizer: folder or file of a tokenizer; by default that of the store or of the model.
         length: maximal number of tokens of a sequence, special ones included.
@@ -192,6 +193,8 @@ class DataConfig(Config):
             raise ValueError(f"{len(self.stores)} stores but {len(self.weights)} weights")
         if self.weights and self.temperature != 1.0:
             raise ValueError("give weights or a temperature, not both")
+        if self.validation and (self.holdout or self.folds is not None or self.group is not None):
+            raise ValueError("validation names the rows of validation: leave holdout, folds and group out, or it")
         for phase in self.schedule:
             if len(phase) != 1 + len(self.stores):
                 raise ValueError(f"a line of schedule has a number of samples and {len(self.stores)} weights: {phase}")
