@@ -66,23 +66,24 @@ def finetune(
 
     resolved = _recipe(recipe)
     train, validation = (list(data) if isinstance(data, Iterator) else data for data in (train, validation))
-    return _present(run(resolved, train, validation), resolved, train if validation is None else validation)
+    return _present(run(resolved, train, validation), resolved, train, validation)
 
 
-def _present(run: Path, recipe: Recipe, data: Data | None = None) -> Model:
-    """The finished model of a run, after it has said something for the run's report.
+def _present(run: Path, recipe: Recipe, train: Data | None = None, validation: Data | None = None) -> Model:
+    """The finished model of a run, after its page is written.
 
     Args:
-        data: labelled data in memory, where the recipe names no file.
+        train, validation: labelled data in memory, instead of the files of the recipe.
     """
-    from pretune.report.report import write_report
-    from pretune.report.samples import write_samples
+    from pretune.report.finished import report_finished
 
+    notes: list[str] = []
     with _unsaid():
         model = load(run, recipe.device, recipe.precision)
         if recipe.track.report and os.environ.get("RANK", "0") == "0":
-            write_samples(run, model, recipe, data)
-            write_report(run)
+            notes = report_finished(run, model, recipe, train, validation)
+    for note in notes:
+        logging.getLogger("pretune").info("%s", note)
     return model
 
 

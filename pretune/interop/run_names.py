@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 RECIPE, FACTS, INITIAL = "recipe.toml", "run.json", "initial"
-GROWING = ("metrics.jsonl", "samples.json", "report.html")
+VALIDATION = "validation.json"
+GROWING = ("metrics.jsonl", "samples.json", VALIDATION, "report.html")
 """Written while a run goes on, and sealed when it has ended."""
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 """Of a checkpoint."""

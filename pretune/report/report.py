@@ -108,7 +108,7 @@ def _of_budget(recipe: Mapping[str, Any]) -> str:
 
 def _warnings(run: RunFiles) -> str:
     """Renders what the run warned of, and what share of the text its tokenizer does not know."""
-    points = list(run.warnings)
+    points = [warning.removeprefix("warning: ") for warning in run.warnings]
     unknown = run.validation.get("unknown")
     if isinstance(unknown, str) and unknown:
         points.append(unknown)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,12 @@ class RunFiles:
         return [name for name in self.names("eval/") if name.count("/") == 1 and name != "eval/loss"]
 
     @property
+    def main_score(self) -> str:
+        """The score that comparisons are made by: that of the run's evaluations, else the first."""
+        name = f"eval/{self.facts.get('metric')}"
+        return name if name in self.score_names else next(iter(self.score_names), "")
+
+    @property
     def warnings(self) -> list[str]:
         """What the run warned of."""
         warnings = self.facts.get("warnings")
@@ -123,7 +129,11 @@ class RunFiles:
         return step if isinstance(step, int) else None
 
     def saved(self, name: str) -> float | None:
-        """Returns a metric of the evaluation of the saved weights; of a run that has not finished, the newest."""
+        """Returns a metric of the saved weights; of a run that has not finished, the newest."""
+        scores = self.validation.get("scores")
+        own = scores.get(name.removeprefix("eval/")) if isinstance(scores, dict) else None
+        if own is not None and is_number(own) and self.validation.get("examples") == self.validation.get("of"):
+            return float(own)
         rows = (
             self.rows if self.saved_step is None else [row for row in self.rows if row.get("step") == self.saved_step]
         )
@@ -217,7 +227,7 @@ def read_run(path: Path) -> RunFiles:
     check(path, ["metrics.jsonl", "samples.json", "validation.json", "tokenizer_config.json"])
     if recipe.is_file():
         check_text(recipe)
-    return RunFiles(
+    run = RunFiles(
         path,
         read_metrics(metrics),
         recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
@@ -228,6 +238,9 @@ def read_run(path: Path) -> RunFiles:
         _mask_token(_read_json(path / "tokenizer_config.json", {})),
         tuple(_checkpoint_steps(path)),
     )
+    if run.is_unfinished:  # what was written of an earlier end is not of this run's weights
+        return replace(run, samples=[], validation={})
+    return run if run.validation.get("step") == run.saved_step else replace(run, validation={})
 
 
 def _no_run(path: Path) -> str:

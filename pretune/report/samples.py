@@ -77,8 +77,9 @@ def fills(model: Model, split: TokenSplit, draw: Draw) -> list[Sample]:
         decode, mask = model.tokenizer.decode, model.tokenizer.token(model.tokenizer.vocabulary.mask or 0)
         prompt = f"{decode(tokens[:position])} {mask} {decode(tokens[position + 1 :])}".strip()
         guesses = model.fill(prompt, top=4)[0]
-        words = ", ".join(f"{guess.token} {guess.probability:.2f}" for guess in guesses)
-        out.append({"prompt": prompt, "output": f"{words}   (masked word: {decode(tokens[position : position + 1])})"})
+        words = ", ".join(f"“{guess.token}” {guess.probability:.2f}" for guess in guesses)
+        hidden = decode(tokens[position : position + 1])
+        out.append({"prompt": prompt, "output": f"{words} (masked word: “{hidden}”)"})
         if len(out) == COUNT:
             break
     return out
@@ -107,7 +108,7 @@ def labellings(model: Model, recipe: Recipe, draw: Draw, data: Data) -> list[Sam
     return [
         {
             "prompt": f"{e.text} | {e.second}" if e.second else e.text,
-            "output": f"{p.label} {p.probability:.2f}   (true label: {e.label})",
+            "output": f"{p.label} {p.probability:.2f} (true label: {e.label})",
         }
         for e, p in zip(chosen, predictions, strict=True)
     ]

@@ -16,7 +16,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
@@ -246,6 +246,13 @@ class RunDirectory:
         with suppress(PretuneError, OSError):
             self._owner.check()
             self.write(FACTS, {**self.facts(), "failed": failed})
+
+    def record_warnings(self, warnings: Sequence[str]) -> None:
+        """Write what the run has warned of, beside what it warned of before."""
+        facts = self.facts()
+        known = facts.get("warnings", [])
+        if new := [warning for warning in dict.fromkeys(warnings) if warning not in known]:
+            self.write(FACTS, {**facts, "warnings": [*known, *new]})
 
     def facts(self) -> dict[str, Any]:
         """What `run.json` says; nothing before the run began."""

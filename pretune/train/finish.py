@@ -89,6 +89,7 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
         context.display.note(f"finished: {counted(state.step, 'step')}, {counted(state.tokens, 'token')}; {end}")
     for warning in _left_out(state):
         context.display.note(f"warning: {warning}")
+    directory.record_warnings(context.display.warnings)
 
 
 def _left_out(state: State) -> list[str]:

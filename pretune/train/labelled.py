@@ -68,6 +68,7 @@ class LabelledData:
         self.notes: list[str] = self.task.training_notes(self.train)
         self._length, self._tokenizer = data.length, tokenizer
         self._rows: dict[str, list[Encoded]] = {}
+        self._unknown: dict[str, int] = {}
 
     @property
     def labels(self) -> list[str] | None:
@@ -95,6 +96,7 @@ class LabelledData:
     def _encode(self, split: str, examples: Sequence[Example]) -> None:
         with count_unknown(self._tokenizer) as unknown:
             self._rows[split] = self.task.encode(examples, self._tokenizer, self._length)
+        self._unknown[split] = unknown.unknown
         texts = "training text" if split == "train" else "validation text"
         note = unknown.summary(f"token of the {texts}s", TRAINING_REMEDY)
         self.notes += [] if note is None else [note]
@@ -116,7 +118,9 @@ class LabelledData:
 
     def statistics(self) -> dict[str, dict[str, int]]:
         """Examples, rows and tokens, and how many were cut."""
-        return {split: data_stats(rows) for split, rows in self._rows.items()}
+        return {
+            split: {**data_stats(rows), "tokens_unknown": self._unknown[split]} for split, rows in self._rows.items()
+        }
 
 
 def _read_groups(reader: AnyTask, rows: Data, data: DataConfig) -> tuple[list[Example], list[str] | None]:

@@ -29,6 +29,7 @@ from pretune.train.loop import train
 from pretune.train.network import tuning_method
 from pretune.train.preflight import preflight
 from pretune.train.recipe import Recipe, plain
+from pretune.train.settings import resolved_settings
 from pretune.train.step import TrainModule
 from pretune.train.subset_embedding import shrink_embedding
 
@@ -72,6 +73,7 @@ def _run(recipe: Recipe, train_data: Data | None = None, validation_data: Data |
         check_recipes(distributed, recipe)
         path = Path(recipe.output)
         directory = distributed.on_main(lambda: RunDirectory(path, recipe.resume))
+        context: TrainContext | None = None
         try:
             device = _choose_device(recipe, distributed)
             recipe, precision = _resolve_recipe(recipe, distributed, directory, device)
@@ -82,8 +84,12 @@ def _run(recipe: Recipe, train_data: Data | None = None, validation_data: Data |
             shrink_embedding(components.model, components.tokens)
             state = train(components.model, components.objective, components.samplers(recipe), context)
             distributed.on_main(lambda: finish(components, context, state, directory) if directory else None)
+        except SignalError:
+            if directory is not None and context is not None:
+                directory.record_warnings(context.display.warnings)
+            raise
         except Exception as error:
-            if directory is not None and not isinstance(error, SignalError):
+            if directory is not None:
                 directory.record_failure(error)
             raise
         finally:
@@ -109,6 +115,7 @@ def _begin(
     own = components.own_weights().names_in(TrainModule(components.model, components.objective))
     facts = {**components.facts, "data": components.data, **_sizes(components), "own_weights": own}
     facts |= {"precision": vars(precision), "metric": components.metric(recipe)}
+    facts["settings"] = resolved_settings(recipe, components)
     move_positions(components.model, components.tokenizer)
     changes = distributed.on_main(lambda: directory.begin(recipe, facts) if directory else [])
     distributed.on_main(lambda: save_initial(components, recipe, directory) if directory else None)
@@ -121,6 +128,7 @@ def _begin(
     ]
     for note in notes:
         display.note(note)
+    distributed.on_main(lambda: directory.record_warnings(display.warnings) if directory else None)
     return TrainContext(
         recipe,
         directory.checkpoints if directory else CheckpointStore(Path(recipe.output)),

@@ -138,7 +138,7 @@ class StoreData:
     def statistics(self) -> dict[str, Any]:
         """Documents and tokens of each store, and its domains."""
         return {
-            "stores": {str(store.path): store.manifest.data_stats for store in self.stores},
+            "stores": {str(store.path): store.manifest.data_stats | _split_statistics(store) for store in self.stores},
             "domains": {str(store.path): store.manifest.domains for store in self.stores},
         }
 
@@ -174,6 +174,14 @@ class StoreData:
         """Tokens used, cut and displaced in the views of one objective."""
         stores = zip(self.stores, views, strict=True)
         return {f"{objective.view}:{store.path}": view.data_stats() for store, view in stores}
+
+
+def _split_statistics(store: TokenStore) -> dict[str, dict[str, int]]:
+    """Documents and tokens of each split of a store, and how many tokens stand for text outside the vocabulary."""
+    return {
+        name: {"documents": split.documents, "tokens": split.tokens, "tokens_unknown": split.unknown}
+        for name, split in store.manifest.splits.items()
+    }
 
 
 def unigram_entropy(stores: Sequence[TokenStore]) -> float:

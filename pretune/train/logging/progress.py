@@ -15,6 +15,7 @@ from pretune.language import translate
 from pretune.runtime.screen import Screen
 
 _PLAIN_SECONDS = 10.0
+_WARNING = "warning: "
 _BAR = 10  # characters
 
 
@@ -25,6 +26,9 @@ class Display:
         mode: `auto` takes a bar where standard error is a terminal.
         minimum: seconds between two plain lines.
         verbose: show the share of the GEMM peak and the time spent waiting for data too.
+
+    Attributes:
+        warnings: those that were shown, without the word before them.
     """
 
     def __init__(
@@ -34,7 +38,7 @@ class Display:
         *,
         verbose: bool = False,
     ) -> None:
-        self.quiet = mode == "quiet"
+        self.quiet, self.warnings = mode == "quiet", list[str]()
         self._verbose = verbose
         self._screen = Screen()
         self._console = Console(file=cast(IO[str], self._screen), stderr=True, highlight=False)
@@ -64,6 +68,8 @@ class Display:
 
     def note(self, text: str) -> None:
         """Say something once, in a line of its own."""
+        if text.startswith(_WARNING):
+            self.warnings.append(text.removeprefix(_WARNING))
         if not self.quiet:
             self._console.print(translate(text), soft_wrap=True, markup=False)
 

@@ -1,0 +1,199 @@
+"""What a finished classifier answers on its validation data, for its report: scores, confusion matrix, mistakes.
+
+Beside them stands what is reached without fine-tuning: by answering the commonest label, and by logistic regression on
+the vectors that the model gave before training.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypedDict, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretune.disk import replace_file
+from pretune.draw import Draw
+from pretune.errors import PretuneError, first_line
+from pretune.evaluate.engine import encode_examples
+from pretune.evaluate.pairs import predict_by_modules
+from pretune.evaluate.read import find_source, read_with_tokenizer
+from pretune.interop.run_names import FACTS, INITIAL, VALIDATION
+from pretune.model import Model
+from pretune.nn.cast import cast_to_bf16
+from pretune.runtime.device import is_bf16
+from pretune.seals import changing, read_facts
+from pretune.tasks.classification import Classification, ClassificationExample
+from pretune.tasks.predictions import Prediction
+from pretune.text.readers.labelled import Data
+from pretune.text.readers.records import NOWHERE
+from pretune.text.tokenizer.unknown import count_unknown
+from pretune.train.labelled import LabelledData
+from pretune.train.recipe import Recipe
+
+Examples = Sequence[ClassificationExample]
+LISTED = 20  # mistakes
+_EXAMPLES = 10_000  # validation examples that are looked at
+_PROBE = 2_000  # training and validation examples of logistic regression
+_STRENGTH = 10.0  # of logistic regression: the inverse of its penalty
+
+Scores = dict[str, float]
+
+
+class Mistake(TypedDict):
+    """A validation example with another answer than its label."""
+
+    text: str
+    second: str | None
+    label: str | None
+    prediction: str
+    probability: float
+    origin: str
+
+
+def write_validation(
+    run: Path, model: Model, recipe: Recipe, train: Data | None = None, validation: Data | None = None
+) -> dict[str, Any]:
+    """Writes what a model answers on its validation data into its run directory.
+
+    Args:
+        train, validation: labelled data in memory, instead of the files of the recipe.
+
+    Returns:
+        What was written; nothing for a model that is no classifier, or a run without validation data.
+    """
+    if not recipe.task or "classify" not in model.abilities:
+        return {}
+    data = LabelledData(recipe, model.tokenizer, train, validation)
+    task = model.task()
+    if not isinstance(task, Classification) or not data.validation:
+        return {}
+    draw = Draw(recipe.seed).at("report")
+    held_out, learned = (cast(Examples, examples) for examples in (data.validation, data.train))
+    known = _some(held_out, _EXAMPLES, draw)
+    with count_unknown(model.tokenizer) as unknown:
+        predictions = _predict(model, task, known)
+    answers = {
+        "step": _saved_step(run),
+        "examples": len(known),
+        "of": len(held_out),
+        **describe(task, known, predictions),
+        "baselines": baselines(run, model, task, learned, _some(known, _PROBE, draw.at("probe"))),
+        "unknown": unknown.summary("tokens of the validation texts"),
+    }
+    with changing(run, [VALIDATION]):
+        replace_file(run / VALIDATION, json.dumps(answers, ensure_ascii=False, indent=1).encode())
+    return answers
+
+
+def describe(task: Classification, examples: Examples, predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Scores, confusion matrix and mistakes.
+
+    Returns:
+        scores: as the task gives them.
+        labels: in their order.
+        confusion: for each label, how often every label was answered.
+        mistakes: those of which the model was most sure.
+        mistake_count: of all of them.
+    """
+    number = {label: n for n, label in enumerate(task.labels)}
+    matrix = np.zeros((len(number), len(number)), np.int64)
+    wrong: list[Mistake] = []
+    for example, prediction in zip(examples, predictions, strict=True):
+        matrix[number[str(example.label)], number[prediction.label]] += 1
+        if prediction.label != example.label:
+            wrong.append(_mistake(example, prediction))
+    wrong.sort(key=lambda mistake: -mistake["probability"])
+    return {
+        "scores": task.score(predictions, examples),
+        "labels": task.labels,
+        "confusion": matrix.tolist(),
+        "mistakes": wrong[:LISTED],
+        "mistake_count": len(wrong),
+    }
+
+
+def baselines(run: Path, model: Model, task: Classification, train: Examples, known: Examples) -> dict[str, Any]:
+    """What is reached without fine-tuning, by the metrics of the task.
+
+    Returns:
+        for each metric `majority`, and `probe` where the model as it was before training can be read; else
+        `probe_problem` says why not.
+    """
+    commonest = Counter(str(example.label) for example in train).most_common(1)[0][0]
+    some = _some(train, _PROBE, Draw(0).at("probe"))
+    scores = {"majority": _scores(task, [commonest] * len(known), known)}
+    problem: str | None = None
+    try:
+        scores["probe"] = _scores(task, _probe(run, model, some, known), known)
+    except PretuneError as error:
+        problem = first_line(error)
+    named = {name: {key: each[name] for key, each in scores.items()} for name in scores["majority"] if "/" not in name}
+    return {**named, "commonest": commonest, "probe_examples": [len(some), len(known)], "probe_problem": problem}
+
+
+def _probe(run: Path, model: Model, train: Examples, known: Examples) -> list[str]:
+    """The labels that logistic regression gives by the vectors of the model before its training."""
+    from sklearn.linear_model import LogisticRegression
+
+    network, tokenizer = read_with_tokenizer(find_source(run / INITIAL), None)
+    if is_bf16(model.network):
+        cast_to_bf16(network)
+    before = Model(network.to(model.device).eval(), tokenizer, run / INITIAL)
+    labels = [str(example.label) for example in train]
+    if len(set(labels)) < 2:
+        return labels[:1] * len(known)
+    vectors = _vectors(before, [*train, *known])
+    fitted = LogisticRegression(C=_STRENGTH, max_iter=1000).fit(vectors[: len(train)], labels)
+    return [str(label) for label in fitted.predict(vectors[len(train) :])]
+
+
+def _saved_step(run: Path) -> int | None:
+    """The step of the saved weights."""
+    finished = read_facts(run / FACTS).get("finished", {})
+    step = finished.get("weights_of_step")
+    return step if isinstance(step, int) else None
+
+
+def _vectors(model: Model, examples: Examples) -> NDArray[np.float32]:
+    """The features of texts, or of pairs: both vectors, their distance and their product.
+
+    Source: Conneau et al. 2017 (arXiv 1705.02364) for pairs.
+    """
+    first = model.embed([example.text for example in examples], normalize=True)
+    if all(example.second is None for example in examples):
+        return first
+    second = model.embed([example.second or example.text for example in examples], normalize=True)
+    return np.hstack([first, second, np.abs(first - second), first * second])
+
+
+def _predict(model: Model, task: Classification, examples: Examples) -> list[Prediction]:
+    rows = encode_examples(task, examples, model.tokenizer, model.length)
+    answers = predict_by_modules(model.network, task, examples, rows, model.tokenizer)
+    return [answer for answer in answers if isinstance(answer, Prediction)]
+
+
+def _scores(task: Classification, labels: Sequence[str], examples: Examples) -> Scores:
+    return task.score([Prediction(label, {label: 1.0}) for label in labels], examples)
+
+
+def _some(examples: Examples, limit: int, draw: Draw) -> list[ClassificationExample]:
+    """At most so many examples, chosen by key and in a random order; all of fewer in their own."""
+    if len(examples) <= limit:
+        return list(examples)
+    order = np.argsort(draw.bits(np.arange(len(examples))))
+    return [examples[n] for n in order[:limit].tolist()]
+
+
+def _mistake(example: ClassificationExample, prediction: Prediction) -> Mistake:
+    return {
+        "text": example.text,
+        "second": example.second,
+        "label": example.label,
+        "prediction": prediction.label,
+        "probability": float(f"{prediction.probability:.4g}"),
+        "origin": "" if example.origin == NOWHERE else str(example.origin),
+    }
