@@ -310,6 +310,15 @@ def test_matmul_without_gradients_is_for_bfloat16(structure, monkeypatch):
     assert not probabilities.numel(), "nothing is kept for a backward that does not come"
 
 
+def test_a_step_in_which_nothing_is_masked_has_no_queries():
+    """A text of unknown tokens alone ended in "cannot reshape tensor of 0 elements"."""
+    queries, keys = Layout.of([0, 0]), Layout.of([17, 17])
+    inputs = tensors(queries, keys, torch.float32)
+    out, *grads = run("matmul", inputs, queries, keys, BIDIRECTIONAL)
+    assert out.shape == inputs[0].shape
+    assert all(not grad.any() for grad in grads)
+
+
 def test_compiler_sees_one_node():
     layout = Layout.of([3, 4, 4])
     inputs = tensors(layout, layout, torch.float32)

@@ -85,7 +85,7 @@ def _differentiated(query: Tensor) -> bool:
 
 def _part(padded: Tensor, first: int, rows: int, length: int) -> Tensor:
     """Takes a bucket's part of a padded run. Shape: (P, D) -> (rows, length, D)."""
-    return padded.narrow(0, first, rows * length).view(rows, length, -1)
+    return padded.narrow(0, first, rows * length).view(rows, length, padded.shape[1])
 
 
 def _parts(bucket: Bucket, heads: int, queries: list[Tensor], keys: list[Tensor]) -> Iterator[Tensor]:
