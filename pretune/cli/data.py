@@ -16,6 +16,7 @@ from pretune.cli.session import DEFAULT, Args, Common, Session
 from pretune.disk import storage_errors
 from pretune.errors import CannotCreateError, UsageError
 from pretune.new_folder import NewFolder, contents, settle
+from pretune.wording import counted
 
 if TYPE_CHECKING:
     from pretune.config import Config
@@ -98,8 +99,17 @@ def train(*args: Args, output: Path, config: Path | None = None, session: Common
     meter.close()
     for note in tokenizer.notes:
         session.say(note)
-    session.say(f"{stats.summary()}; {time.perf_counter() - begin:.0f} s\nwritten: {output}")
+    session.say(f"{stats.summary()}; {time.perf_counter() - begin:.0f} s")
+    session.say(_vocabulary_note(tokenizer.vocabulary.size, settings.vocab_size))
+    session.say(f"written: {output}")
     session.say(f"next: pretune prepare {shlex.join(paths)} --tokenizer {shlex.quote(str(output))} --output store")
+
+
+def _vocabulary_note(size: int, wanted: int) -> str:
+    """Says how large a tokenizer became; of little text, that is less than was asked for."""
+    if size < wanted:
+        return f"vocabulary: {size:,} tokens; {wanted:,} were asked for, and this text gives no more"
+    return f"vocabulary: {size:,} tokens"
 
 
 def extend(*args: Args, model: Path, output: Path, config: Path | None = None, session: Common = DEFAULT) -> None:
@@ -144,9 +154,8 @@ def extend(*args: Args, model: Path, output: Path, config: Path | None = None, s
             folder.publish(last="tokenizer.json")
     best = ", ".join(candidate.word for candidate in list(extended.words.values())[:8])
     saved = sum(candidate.saved for candidate in extended.words.values())
-    session.say(
-        f"{stats.summary()}\n{len(extended.words):,} new tokens save {saved:,} tokens in this text; best: {best}"
-    )
+    words = counted(len(extended.words), "new token")
+    session.say(f"{stats.summary()}\nvocabulary: {words}, {counted(saved, 'token')} fewer in this text; best: {best}")
     session.say(f"written: {output}")
     session.say(f"next: pretune prepare {shlex.join(paths)} --tokenizer {shlex.quote(str(output))} --output store")
 
@@ -190,6 +199,7 @@ def prepare(*args: Args, tokenizer: Path, output: Path, config: Path | None = No
     from pretune import config as configuration
     from pretune.text.readers.corpus import DataStats
     from pretune.text.store import prepare as preparing
+    from pretune.text.store.held_out import few_held_out
     from pretune.text.tokenizer.tokenizer import Tokenizer
 
     paths, fields = split_args(args)
@@ -204,7 +214,9 @@ def prepare(*args: Args, tokenizer: Path, output: Path, config: Path | None = No
     session.say(DataStats(**store.manifest.data_stats).summary())
     for name in ("train", "validation"):
         split = store.split(name)
-        session.say(f"{name}: {split.document_count:,} documents, {split.token_count:,} tokens")
+        session.say(f"{name}: {counted(split.document_count, 'document')}, {counted(split.token_count, 'token')}")
+    for warning in few_held_out(store):
+        session.say(f"warning: {warning}")
     _say_unknown(session, store, paths, lambda: preparing.sample_unknown(paths, words_to_ids, settings))
     session.say(f"written: {output}")
     flags = "--objective clm --model.family gpt2" if words_to_ids.vocabulary.mask is None else "--objective mlm"

@@ -22,10 +22,13 @@ from pretune.optim.optimizer import DEFAULT, Purpose
 from pretune.runtime.memory import free_memory
 from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoded
+from pretune.text.store.held_out import few_held_out
+from pretune.text.store.store import TokenStore
 from pretune.train.assemble import TrainComponents
 from pretune.train.budget import Spent
 from pretune.train.recipe import Recipe
 from pretune.train.step import TrainModule
+from pretune.wording import counted, listed
 
 _FEW = 5  # examples of a label
 _IMBALANCED = 0.9  # fraction of the commonest label
@@ -33,6 +36,7 @@ _REPEATS = 40  # passes over a corpus; Muennighoff et al. 2023 (arXiv 2305.16264
 _TOKENS = (512, 1 << 22)  # of a pretraining step: what published runs have
 _USABLE = 0.9  # of the memory that is free
 _FEW_STEPS = 50
+_FEW_HELD_OUT = 100  # examples: of 100, one more right answer is a point of accuracy
 
 
 def preflight(recipe: Recipe, components: TrainComponents, device: torch.device) -> list[str]:
@@ -67,7 +71,7 @@ def _steps(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
     tokens = data.batch_tokens or (data.batch or 1) * min(data.length, _max_length(components))
     if recipe.objective and not _TOKENS[0] <= tokens <= _TOKENS[1]:
         word, remedy = ("few", "raise") if tokens < _TOKENS[0] else ("many", "lower")
-        yield f"a step has {tokens:,} tokens at most, which is {word}; {remedy} data.batch or data.length"
+        yield f"a step has {counted(tokens, 'token')} at most, which is {word}; {remedy} data.batch or data.length"
     if data.batch is None:
         return
     repeats = all(part.repeats_in_step for part in components.objective.alternatives)
@@ -75,12 +79,16 @@ def _steps(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
     budget = recipe.budget
     steps = budget.steps or math.ceil((budget.epochs or 0) * epoch)
     if samples < data.batch and not repeats:
-        yield f"a step takes all {samples:,} samples, as data.batch ({data.batch}) is more than there are; lower it"
+        every = counted(samples, "sample")
+        yield f"a step takes all {every}, as data.batch ({data.batch}) is more than there are; lower it"
     if 0 < steps < _FEW_STEPS:
-        count = "1 step" if steps == 1 else f"{steps} steps"
-        yield f"the run has {count}, too few to learn; lower data.batch ({data.batch}) or raise the budget"
+        yield (
+            f"the run has {counted(steps, 'step')}, too few to learn; lower data.batch ({data.batch}) or raise the "
+            "budget"
+        )
     if recipe.objective and epoch and steps / epoch > _REPEATS:
-        yield f"the run reads its {samples:,} samples {steps / epoch:.0f} times over; add text, or shorten the budget"
+        passes = f"{steps / epoch:.0f}"
+        yield f"the run reads its {counted(samples, 'sample')} {passes} times over; add text, or shorten the budget"
     warm = recipe.schedule.warmup
     if recipe.objective and not warm and budget.fraction(Spent(steps=1)) < 1 and recipe.model.init is None:
         yield "schedule.warmup is 0, and training from scratch is unstable without warmup; 0.01 to 0.1 is usual"
@@ -96,12 +104,14 @@ def _stores(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
     for path, data_stats in stores.items():
         duplicates, read = data_stats.get("duplicate", 0), data_stats.get("documents", 0)
         if read and duplicates / read > 0.3:
-            removed = f"{duplicates:,} of {read:,} documents were duplicates and left out"
-            yield f"{path}: {removed}; is the corpus read twice?"
+            yield f"{path}: {duplicates:,} of {counted(read, 'document')} left out as duplicates; is it read twice?"
     for windows, data_stats in components.data_stats.get("windows", {}).items():
         cut, tokens = data_stats.get("cut", 0), data_stats.get("tokens", 0)
         if tokens and cut / tokens > 0.1:
             yield f"{windows}: {cut / tokens:.0%} of the tokens are cut off and never read; raise data.length"
+    if recipe.evaluation.samples != 0:
+        for path in recipe.data.stores:
+            yield from few_held_out(TokenStore.open(path))
     if not any(components.held_out) and recipe.evaluation.samples != 0:
         yield "no text is held out, so that overfitting shows nowhere; prepare the store with validation = 0.01"
 
@@ -121,13 +131,22 @@ def _examples(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
             contrary += targets_of[key] != targets
         targets_of.setdefault(key, targets)
     if contrary:
-        yield f"{contrary:,} training examples have the text of another one and a different label; look at them"
+        yield f"the same text with different labels: {counted(contrary, 'training example')}; look at the labels"
     if twice > 0.05 * len(rows):
-        yield f"{twice:,} of {len(rows):,} training examples are there more than once; leave the copies out"
+        yield f"duplicates: {twice:,} of {counted(len(rows), 'training example')}; leave the copies out"
+    total = len({row.example for view in held for row in view.rows})
+    if 0 < total < _FEW_HELD_OUT:
+        yield (
+            f"the validation data are {counted(total, 'example')}, each {1 / total:.1%} of the score, so that a "
+            "difference may be chance; label more, or move some of the training data there"
+        )
     leaked = sum(view.content(row) in targets_of for view in held for row in view.rows)
     if leaked:
         total = sum(len(view) for view in held)
-        yield f"{leaked:,} of {total:,} validation examples are training data too: scores will be too good; remove them"
+        yield (
+            f"{leaked:,} of {counted(total, 'validation example')} also in the training data, so that scores will be "
+            "too good; remove them from one"
+        )
 
 
 def _labels(rows: Sequence[Encoded], names: Sequence[str]) -> Iterator[str]:
@@ -141,10 +160,12 @@ def _labels(rows: Sequence[Encoded], names: Sequence[str]) -> Iterator[str]:
             "is it the right column (--label)?"
         )
         return
-    rare = [names[n] for n in range(len(names)) if labels[n] < _FEW]
+    rare = [repr(names[n]) for n in range(len(names)) if labels[n] < _FEW]
     if rare:
-        listed = ", ".join(map(repr, rare[:5])) + (", ..." if len(rare) > 5 else "")
-        yield f"{len(rare)} of {len(names)} labels have fewer than {_FEW} examples ({listed}); add some, or merge"
+        yield (
+            f"fewer than {_FEW} examples: {len(rare):,} of {counted(len(names), 'label')} ({listed(rare)}); add some, "
+            "or merge labels"
+        )
     common, count = labels.most_common(1)[0]
     if count / len(rows) > _IMBALANCED:
         yield (

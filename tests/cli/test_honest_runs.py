@@ -67,7 +67,7 @@ def test_prepare_says_what_was_left_out_and_what_comes_next(life: Path, capsys: 
     words = ("--tokenizer", life / "tok", "--output", life / "second", "--processes", 1)
     assert run("prepare", life / "corpus.txt", *words) == 0
     output = capsys.readouterr().err
-    assert "320 documents: 300 used, 20 duplicate; " in output
+    assert "320 documents: 300 used, 20 duplicates; " in output
     assert f"--data.stores {life / 'second'} --budget.steps 1000 --output run" in output
 
 

@@ -40,7 +40,8 @@ def said(run_recipe: Recipe) -> str:
 
 
 def test_a_usual_run_is_begun_without_a_word(store: Path, tmp_path: Path) -> None:
-    assert said(recipe(tmp_path / "run", store, **USUAL)) == ""
+    assert said(recipe(tmp_path / "run", store, **USUAL, evaluation={"samples": 0})) == ""
+    assert "66 documents of 2,290 tokens held out, so few" in said(recipe(tmp_path / "run", store, **USUAL))
 
 
 @pytest.mark.parametrize(
@@ -104,11 +105,12 @@ def test_labels_duplicates_and_leaks(tmp_path: Path) -> None:
     run_recipe = validate(Recipe, tree, "recipe")
     actual = "\n".join(preflight(run_recipe, assemble(run_recipe), CPU))
     for part in (
-        "1 of 2 labels have fewer than 5 examples ('b')",
+        "fewer than 5 examples: 1 of 2 labels ('b')",
         "97% of the examples are 'a'",
-        "1 training examples have the text of another one and a different label",
-        "6 of 66 training examples are there more than once",
-        "1 of 2 validation examples are training data too",
+        "the same text with different labels: 1 training example;",
+        "duplicates: 6 of 66 training examples",
+        "1 of 2 validation examples also in the training data",
+        "the validation data are 2 examples, each 50.0% of the score",
     ):
         assert part in actual
 
@@ -145,9 +147,10 @@ def test_a_store_that_says_much_was_left_out(store: Path, tmp_path: Path) -> Non
     components.data_stats["windows"] = {"pairs:here": {"tokens": 100, "cut": 30}}
     components.held_out = []
     actual = "\n".join(preflight(run_recipe, components, CPU))
-    assert "here: 60 of 100 documents were duplicates" in actual
+    assert "here: 60 of 100 documents left out as duplicates" in actual
     assert "pairs:here: 30% of the tokens are cut off" in actual
     assert "no text is held out" in actual
+    assert "so few that the validation loss says little" in actual
 
 
 def test_a_run_says_it_in_its_log(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

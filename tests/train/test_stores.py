@@ -17,7 +17,12 @@ from pretune.train.run import pretrain
 def store_of(folder: Path, documents: list[str]) -> Path:
     """A store of documents, each a paragraph."""
     (folder / "text.txt").write_text("\n\n".join(documents))
-    prepare(folder / "text.txt", make_tokenizer(folder / "tokenizer"), folder / "store", PrepareConfig(processes=1))
+    prepare(
+        folder / "text.txt",
+        make_tokenizer(folder / "tokenizer"),
+        folder / "store",
+        PrepareConfig(processes=1, validation=0.01),
+    )
     return folder / "store"
 
 

@@ -18,6 +18,7 @@ from pretune.find import find
 from pretune.text.readers.files import Source, SourceConfig, find_sources, skipped_note
 from pretune.text.readers.lines import text_blocks
 from pretune.text.readers.records import MISSING, Column, RecordError, SourceRow, not_text, too_long
+from pretune.wording import counted
 
 _log = logging.getLogger("pretune")
 KEPT = 1000  # errors and ignored files that the statistics list by name; all are counted
@@ -101,9 +102,11 @@ class DataStats:
 
     def summary(self) -> str:
         """The counts in one line."""
-        names = ("used", "duplicate", "empty", "excluded", "quarantined")
+        names = ("used", "empty", "excluded", "quarantined")
         parts = [f"{getattr(self, name):,} {name}" for name in names if getattr(self, name)]
-        return f"{self.documents:,} documents: {', '.join(parts) or 'none'}; {self.bytes:,} bytes used"
+        if self.duplicate:
+            parts.insert(bool(self.used), counted(self.duplicate, "duplicate"))
+        return f"{counted(self.documents, 'document')}: {', '.join(parts) or 'none'}; {self.bytes:,} bytes used"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a manifest."""

@@ -33,6 +33,7 @@ from pretune.text.encode.encoder import EncodedDocuments
 from pretune.text.encode.workers import CorpusEncoder, Workers
 from pretune.text.readers.corpus import CorpusConfig, DataStats, Document, read_corpus
 from pretune.text.store.dedup import DuplicateFilter
+from pretune.text.store.held_out import HeldOut
 from pretune.text.store.manifest import MANIFEST, Manifest, SplitManifest, write_manifest
 from pretune.text.store.store import TokenStore
 from pretune.text.store.writer import SplitWriter
@@ -52,7 +53,8 @@ class PrepareConfig(Config):
 
     Attributes:
         corpus: how raw text is read.
-        validation: fraction of the documents held out, chosen by the hash of their text.
+        validation: fraction of the documents held out, chosen by the hash of their text; by default 0.01, and of less
+            than 16 MiB of text as much more as 100 documents and 64 KiB need, up to a tenth.
         shard_tokens: number of tokens in a full shard.
         segmenter: finds where words begin, for whole-word masking: `jieba`, a word list (a file) or your own
             `package.module:function`; without one, the tokenizer's subwords tell, which know no Chinese words.
@@ -61,7 +63,7 @@ class PrepareConfig(Config):
     """
 
     corpus: CorpusConfig = CorpusConfig()
-    validation: float = Field(default=0.01, ge=0, lt=1)
+    validation: float | None = Field(default=None, ge=0, lt=1)
     shard_tokens: int = Field(default=1 << 26, ge=1)
     segmenter: str | None = None
     processes: int = Field(default=0, ge=0, le=256)
@@ -70,6 +72,7 @@ class PrepareConfig(Config):
     def content(self) -> dict[str, Any]:
         """The fields on which the bytes of a store depend."""
         tree = self.model_dump(mode="json", exclude={"processes", "overwrite"}, exclude_none=True)
+        tree["validation"] = "auto" if self.validation is None else self.validation
         return tree if self.segmenter is None else {**tree, "segmenter": WordFinder(self.segmenter).fingerprint}
 
 
@@ -85,11 +88,12 @@ class Progress:
 
 @dataclass
 class _Batch:
-    """New documents that are encoded together."""
+    """New documents that are encoded together; those of the lowest ranks, 64 bits of their hash, are held out."""
 
     texts: list[str] = field(default_factory=list)
     domains: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
+    ranks: list[int] = field(default_factory=list)
     held_out: list[bool] = field(default_factory=list)
 
 
@@ -161,7 +165,7 @@ class _Preparation:
         began = time.monotonic()
         documents = read_corpus(paths, self._config.corpus, self._stats)
         with ExitStack() as stack:
-            for encoded in self._encode(self._batches(documents), stack):
+            for encoded in self._encode(self._with_held_out(self._batches(documents)), stack):
                 batch = self._pending.pop(0)
                 with storage_errors(self._folder, "write the store"):
                     self._store(batch, encoded)
@@ -230,16 +234,18 @@ class _Preparation:
                 batch.texts.append(document.text)
                 batch.sizes.append(size)
                 batch.domains.append(self._domain(document))
-                batch.held_out.append(self._holds_out(digest))
+                batch.ranks.append(int.from_bytes(digest[16:24], "little"))
             if batch.texts:
                 yield batch
 
-    def _holds_out(self, digest: bytes) -> bool:
+    def _with_held_out(self, batches: Iterator[_Batch]) -> Iterator[_Batch]:
         """By the hash alone, but that the first document of all trains: no store is without training text."""
-        chosen = int.from_bytes(digest[16:24], "little") < self._config.validation * 2**64
-        chosen = chosen and self._some_in_train
-        self._some_in_train = True
-        return chosen
+        held_out = HeldOut(self._config.validation)
+        for batch in held_out.look_ahead(batches):
+            batch.held_out = [rank < held_out.limit for rank in batch.ranks]
+            if not self._some_in_train:
+                batch.held_out[0], self._some_in_train = False, True
+            yield batch
 
     def _domain(self, document: Document) -> int:
         number = self._domains.setdefault(document.domain, len(self._domains))

@@ -150,10 +150,11 @@ def test_statistics_duplicates_and_domains(tokenizer: Tokenizer, tmp_path: Path)
 
 def test_the_held_out_fraction_is_by_text_alone(tokenizer: Tokenizer, tmp_path: Path) -> None:
     rows = documents(4000)
-    first = prepare(write(tmp_path / "a.jsonl", rows), tokenizer, tmp_path / "a", PrepareConfig())
+    config = PrepareConfig(validation=0.01)
+    first = prepare(write(tmp_path / "a.jsonl", rows), tokenizer, tmp_path / "a", config)
     count = first.split("validation").document_count
     assert 15 <= count <= 70  # 1 % of 4000: 40, six deviations either way
-    second = prepare(write(tmp_path / "b.jsonl", rows[::-1]), tokenizer, tmp_path / "b", PrepareConfig())
+    second = prepare(write(tmp_path / "b.jsonl", rows[::-1]), tokenizer, tmp_path / "b", config)
 
     def held(store: TokenStore) -> set[str]:
         split = store.split("validation")

@@ -141,8 +141,8 @@ def test_training_says_it_and_compares_texts(tmp_path: Path, capsys: pytest.Capt
     assert f"warning: 80 of 80 tokens of the training texts (100.0%) {READ}" in output
     assert "or add its words to the tokenizer (pretune tokenizer extend)" in output
     assert "tokens of the validation texts" in output
-    assert "more than once" not in output
-    assert "training data too" not in output
+    assert "duplicates" not in output
+    assert "also in the training data" not in output
 
 
 def test_prepare_counts_words_that_are_too_long(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
