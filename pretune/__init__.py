@@ -6,7 +6,8 @@
     model.predict("a text"); model.fill("a [MASK]"); model.embed("a text"); model.generate("a prompt")
     model.evaluate("test.csv"); model.export("out")
 
-`pretrain` and `finetune` train a model and give it back in the same form.
+`pretrain` and `finetune` train a model and give it back in the same form; `cross_validate` makes several runs and gives
+their scores with their spread.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pretune.api import Evaluation, Model, Prediction, finetune, load, pretrain
+    from pretune.api import Evaluation, Model, Prediction, cross_validate, finetune, load, pretrain
 
 __version__ = "0.1.0"
-__all__ = ["Evaluation", "Model", "Prediction", "__version__", "finetune", "load", "pretrain"]
+__all__ = ["Evaluation", "Model", "Prediction", "__version__", "cross_validate", "finetune", "load", "pretrain"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -144,7 +145,14 @@ def _train(verb: Verb, args: tuple[str, ...], session: Session) -> None:
     session.say(_intention(verb, recipe))
     from pretune import api
     from pretune.report.report import next_commands
+    from pretune.train.repeats import asks_for_several
 
+    if asks_for_several(recipe):
+        spread = api.cross_validate(recipe)
+        session.say(spread.table().text(width=shutil.get_terminal_size().columns))
+        session.say(f"written: {recipe.output}/spread.json")
+        session.say("next: the same command with neither --seeds nor --folds trains the model for use")
+        return
     run: Callable[[Any], Any] = api.pretrain if verb == "pretrain" else api.finetune
     model = run(recipe)
     if recipe.track.report:

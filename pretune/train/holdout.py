@@ -119,10 +119,11 @@ def hold_out(
         return None
     names = groups if groups is not None else [text_key(example) for example in examples]
     key = _keys(names)
+    fold = config.fold or 1  # of a recipe of all of them, the first is shown
     if config.folds is None:
         chosen = Draw(0).at("holdout").uniform(key) < fraction
     else:
-        chosen = _fold_of(key, examples, config.folds) == config.fold
+        chosen = _fold_of(key, examples, config.folds) == fold
     if needs_labels:
         _keep_labels(chosen, key, [getattr(example, "label", None) for example in examples])
     if not chosen.any() or chosen.all():
@@ -134,7 +135,7 @@ def hold_out(
         [example for example, held in zip(examples, chosen.tolist(), strict=True) if held],
         config.group,
         fraction if config.folds is None else None,
-        None if config.folds is None or config.fold is None else (config.fold, config.folds),
+        None if config.folds is None else (fold, config.folds),
     )
 
 

@@ -207,6 +207,8 @@ class Recipe(Config):
     Attributes:
         output: the run directory.
         seed: seeds every random decision.
+        seeds: number of runs with seeds from `seed` on, each in a folder of `output`, to see how far chance moves the
+            scores.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: dtype of matmuls; weights stay in fp32.
         threads: number of CPU threads; a run keeps the number that it began with.
@@ -221,6 +223,7 @@ class Recipe(Config):
 
     output: str = "run"
     seed: int = Field(0, ge=0, lt=2**63)
+    seeds: int | None = Field(None, ge=2)
     device: str = "auto"
     precision: PrecisionName = "auto"
     threads: int | None = Field(None, ge=1)
@@ -271,6 +274,8 @@ class Recipe(Config):
             raise ValueError("an objective reads token stores (data.stores), not labelled files (data.train)")
         if self.task and self.objective and self.budget.epochs is not None:
             raise ValueError("a task beside an objective has two kinds of epochs: give budget.steps or budget.tokens")
+        if self.data.folds is not None and not self.task:
+            raise ValueError("data.folds parts labelled files, which a task reads")
         if self.task and self.data.length_warmup:
             raise ValueError("a task reads whole texts: data.length_warmup is for objectives")
         if self.evaluation.keep == "best" and not self.checkpoint.best:

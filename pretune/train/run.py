@@ -29,6 +29,7 @@ from pretune.train.loop import train
 from pretune.train.network import tuning_method
 from pretune.train.preflight import preflight
 from pretune.train.recipe import Recipe, plain
+from pretune.train.repeats import check_single
 from pretune.train.settings import resolved_settings
 from pretune.train.step import TrainModule
 from pretune.train.subset_embedding import shrink_embedding
@@ -69,6 +70,7 @@ def finetune(recipe: Recipe, train_data: Data | None = None, validation_data: Da
 
 
 def _run(recipe: Recipe, train_data: Data | None = None, validation_data: Data | None = None) -> Path:
+    check_single(recipe)
     with join_ranks(recipe.device) as distributed:
         check_recipes(distributed, recipe)
         path = Path(recipe.output)
