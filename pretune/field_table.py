@@ -291,8 +291,12 @@ def _is_one_of(value: object, types: tuple[type, ...]) -> bool:
 
 def shown_value(value: object) -> str:
     """Returns a value as JSON, short enough for a message."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else text[:77] + "..."
+    text = ""
+    for piece in json.JSONEncoder(ensure_ascii=False, default=str).iterencode(value):
+        text += piece
+        if len(text) > 80:  # of a vocabulary, megabytes would follow
+            return text[:77] + "..."
+    return text
 
 
 @dataclass
