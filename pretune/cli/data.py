@@ -179,7 +179,9 @@ def _settings(
     from pretune.text.readers.corpus import CorpusConfig
 
     paths, fields = split_args(args)
-    tree = configuration.merge(configuration.read_toml(config) if config else {}, configuration.parse_overrides(fields))
+    tree = configuration.read_toml(config) if config else {}
+    names = configuration.names_of(schema, corpus=CorpusConfig)
+    tree = configuration.merge(tree, configuration.parse_overrides(fields, names, tree))
     corpus = configuration.validate(CorpusConfig, tree.pop("corpus", {}), "corpus")
     return paths, corpus, configuration.validate(schema, tree, name)
 

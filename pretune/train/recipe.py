@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from pretune.config import Choice, Choices, Config, flatten, merge
 from pretune.errors import UsageError
@@ -25,6 +25,7 @@ from pretune.train.checkpoint.store import CheckpointConfig
 from pretune.train.evaluation import EvaluationConfig
 from pretune.train.holdout import HoldoutConfig
 from pretune.train.logging.trackers import TrackConfig
+from pretune.train.short_names import FOREIGN_NAMES, SHORT_NAMES, variant_configs
 from pretune.train.spike import SpikeConfig
 
 RENAMED_FIELDS: dict[str, str] = {
@@ -221,6 +222,9 @@ class Recipe(Config):
         tune: the tuning method with its settings.
     """
 
+    SHORT_NAMES: ClassVar[Mapping[str, str]] = SHORT_NAMES
+    FOREIGN_NAMES: ClassVar[Mapping[str, str]] = FOREIGN_NAMES
+
     output: str = "run"
     seed: int = Field(0, ge=0, lt=2**63)
     seeds: int | None = Field(None, ge=2)
@@ -243,6 +247,11 @@ class Recipe(Config):
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     track: TrackConfig = Field(default_factory=TrackConfig)
     parallel: ParallelConfig = Field(default_factory=ParallelConfig)
+
+    @classmethod
+    def variant_configs(cls, tree: Mapping[str, Any]) -> Mapping[str, type[BaseModel]]:
+        """The configurations of the variants that a recipe chooses, by the table that they are in."""
+        return variant_configs(tree)
 
     @field_validator("objective", mode="after")
     @classmethod

@@ -45,7 +45,7 @@ def test_fine_tuning_has_defaults_of_its_own():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--optimiser.lr", "1"], "did you mean 'optimizer'"),
+        (["--optimiser.lr", "1"], "did you mean --lr"),
         (["--optimizer.lrate", "1"], "did you mean 'lr'"),
         (["--optimizer.lr", "0"], "optimizer.lr"),
         (["--budget.steps", "5", "--budget.tokens", "5"], "exactly one of"),
@@ -75,7 +75,7 @@ def test_an_old_field_is_refused_with_its_new_name(name):
 def test_an_old_table_is_refused_field_by_field(monkeypatch):
     monkeypatch.setitem(recipes.RENAMED_FIELDS, "optimiser", "optimizer")
     with pytest.raises(UsageError, match=r"'optimiser.lr' = 1 has a new name: use optimizer.lr"):
-        load(Recipe, None, ["--optimiser.lr", "1"])
+        validate(Recipe, {"optimiser": {"lr": 1}}, "recipe")
 
 
 def test_what_may_change_on_the_way(tmp_path):
