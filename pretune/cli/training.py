@@ -169,7 +169,5 @@ def _intention(verb: Verb, recipe: Recipe) -> str:
     origin = model.init or f"{model.family or 'bert'} {model.size or 'mini'}, random weights"
     targets = ", ".join([*recipe.task, *recipe.objective])
     data = ", ".join([*recipe.data.train, *recipe.data.stores]) or "no data yet"
-    total, unit = recipe.budget.total, recipe.budget.unit
-    budget = f"1 {unit.removesuffix('s')}" if total == 1 else f"{total:,} {unit}".replace(".0 ", " ")
     action = "pretraining" if verb == "pretrain" else "fine-tuning"
-    return f"{action} {origin} with {targets} on {data} for {budget} -> {recipe.output}"
+    return f"{action} {origin} with {targets} on {data} for {recipe.budget} -> {recipe.output}"

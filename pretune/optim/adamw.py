@@ -30,7 +30,7 @@ class Config(OptimizerConfig):
 
     usual_lr: ClassVar[Mapping[Purpose, tuple[float, float]]] = {
         "objective": (1e-5, 2e-3),
-        "task": (1e-6, 2e-4),
+        "task": (1e-6, 5e-4),
         "heads": (1e-5, 1e-1),
     }
 

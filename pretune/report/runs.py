@@ -142,7 +142,9 @@ def _resumable(path: Path) -> int:
 
 def _fraction(budget: Mapping[str, Any], used: Mapping[str, float]) -> float:
     amounts = {**used, "minutes": used.get("seconds", 0.0) / 60}
-    return next((min(1.0, amounts.get(unit, 0) / budget[unit]) for unit in _UNITS if is_number(budget.get(unit))), 0.0)
+    used_up = next((amounts.get(unit, 0) / budget[unit] for unit in _UNITS if is_number(budget.get(unit))), 0.0)
+    floor = budget.get("min_steps") or 0
+    return min(1.0, used_up, used.get("steps", 0) / floor if floor else 1.0)
 
 
 def _metric(facts: Mapping[str, Any], rows: list[dict[str, Any]]) -> tuple[str, float | None]:

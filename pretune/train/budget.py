@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pydantic import Field, model_validator
@@ -31,7 +32,8 @@ class Spent:
 class BudgetConfig(Config):
     """Exactly one of these; training stops after the first step that reaches it.
 
-    Without a budget, pretraining takes 1,000 steps and fine-tuning 3 epochs.
+    Without a budget, pretraining takes 1,000 steps and fine-tuning 3 epochs, or 200 steps where that is more: few
+    examples make few steps, in which nothing is learned.
 
     Attributes:
         steps: optimizer steps; 1000 for pretraining where no budget is given.
@@ -39,18 +41,22 @@ class BudgetConfig(Config):
         epochs: passes over the data; 3 for fine-tuning where no budget is given.
         minutes: time in the training loop, evaluation and saving included, added up over restarts. Such a run cannot
             be reproduced bit for bit.
+        min_steps: steps that a budget in epochs takes at least; 200 for fine-tuning where no budget is given.
     """
 
     steps: int | None = Field(None, ge=1)
     tokens: int | None = Field(None, ge=1)
     epochs: float | None = Field(None, gt=0, allow_inf_nan=False)
     minutes: float | None = Field(None, gt=0, allow_inf_nan=False)
+    min_steps: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _one(self) -> BudgetConfig:
         units = [unit for unit in UNITS if getattr(self, unit) is not None]
         if len(units) != 1:
             raise ValueError(f"give exactly one of {', '.join(UNITS)}; given: {', '.join(units) or 'none'}")
+        if self.min_steps and self.epochs is None:
+            raise ValueError(f"min_steps is for a budget in epochs; leave it out, or give epochs instead of {units[0]}")
         return self
 
     @property
@@ -63,10 +69,28 @@ class BudgetConfig(Config):
         """How much of the unit there is."""
         return float(getattr(self, self.unit))
 
+    def __str__(self) -> str:
+        floor = f", {self.min_steps:,} steps at least" if self.min_steps else ""
+        return f"{self.total:,g} {self.unit if self.total != 1 else self.unit[:-1]}{floor}"
+
     def fraction(self, spent: Spent) -> float:
         """What part of the budget is used, in [0, 1] and above where the last step went over it."""
         used = {"steps": spent.steps, "tokens": spent.tokens, "epochs": spent.epochs, "minutes": spent.seconds / 60}
-        return used[self.unit] / self.total
+        fraction = used[self.unit] / self.total
+        return min(fraction, spent.steps / self.min_steps) if self.min_steps else fraction
+
+    def steps_of(self, epoch: float, tokens: float) -> int | None:
+        """Steps that this budget allows; None where it is a time.
+
+        Args:
+            epoch: steps of an epoch.
+            tokens: tokens of a step.
+        """
+        if self.steps is not None:
+            return self.steps
+        if self.tokens is not None:
+            return max(1, math.ceil(self.tokens / tokens))
+        return None if self.epochs is None else max(1, self.min_steps, math.ceil(self.epochs * epoch))
 
     def done(self, spent: Spent) -> bool:
         """Is the budget used up? Epochs are a quotient of integers, so rounding is allowed for."""

@@ -121,7 +121,7 @@ def make_plan(recipe: Recipe) -> RunPlan:
         samples * sum(_tokens(s, p) for s, p in zip(samplers, components.objective.alternatives, strict=True)) / total
     )
     epoch = total / samples
-    steps = _steps(recipe, tokens, epoch)
+    steps = recipe.budget.steps_of(epoch, tokens)
     work = (
         sum(map(Flops(components.model, components.objective.passes), batches)) / len(batches) * recipe.data.accumulate
     )
@@ -183,22 +183,12 @@ def _memory(
     }
 
 
-def _steps(recipe: Recipe, tokens: float, epoch: float) -> int | None:
-    """Steps in the budget, from tokens of a step and steps of an epoch."""
-    budget = recipe.budget
-    if budget.steps is not None:
-        return budget.steps
-    if budget.tokens is not None:
-        return max(1, -int(-budget.tokens // tokens))
-    return None if budget.epochs is None else max(1, -int(-budget.epochs * epoch // 1))
-
-
 def _arithmetic(recipe: Recipe, samples: float, tokens: float, epoch: float, steps: int | None) -> Iterator[str]:
     parts = recipe.data.accumulate
     split = f" in {parts} micro-batches" if parts > 1 else ""
     yield f"a step: {samples:,.0f} sequences, {tokens:,.0f} tokens{split}"
     yield f"an epoch: {epoch:,.1f} steps, {epoch * tokens:,.0f} tokens"
-    budget = f"{recipe.budget.total:,g} {recipe.budget.unit}"
+    budget = recipe.budget
     if steps is None:
         yield f"the run: {budget}, as many steps as that allows"
         return

@@ -77,7 +77,7 @@ def _steps(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
     repeats = all(part.repeats_in_step for part in components.objective.alternatives)
     epoch = samples / data.batch if repeats else math.ceil(samples / data.batch)
     budget = recipe.budget
-    steps = budget.steps or math.ceil((budget.epochs or 0) * epoch)
+    steps = budget.steps or max(budget.min_steps, math.ceil((budget.epochs or 0) * epoch))
     if samples < data.batch and not repeats:
         every = counted(samples, "sample")
         yield f"a step takes all {every}, as data.batch ({data.batch}) is more than there are; lower it"

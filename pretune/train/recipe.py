@@ -49,10 +49,11 @@ RENAMED_FIELDS: dict[str, str] = {
 
 _PRETRAINING: dict[str, Any] = {"budget": {"steps": 1000}}
 _FINE_TUNING: dict[str, Any] = {
-    "budget": {"epochs": 3.0},
+    "budget": {"epochs": 3.0, "min_steps": 200},
     "optimizer": {"lr": 1e-4},
     "evaluation": {"keep": "best", "samples": None},
 }
+_HEADS_ALONE: dict[str, Any] = {"optimizer": {"lr": 1e-2}}  # nothing learned before can be lost
 
 _BOTH: dict[str, Any] = {"budget": {"steps": 1000}, "evaluation": {"keep": "best"}}
 
@@ -269,6 +270,8 @@ class Recipe(Config):
         base = _FINE_TUNING if tree.get("task") else _PRETRAINING
         if tree.get("task") and tree.get("objective"):
             base = {**base, **_BOTH}
+        if tree.get("task") and "frozen" in _listed(tree.get("tune") or ()):
+            base = {**base, **_HEADS_ALONE}
         if tree.get("budget") is not None:
             base = {name: value for name, value in base.items() if name != "budget"}
         return merge(dict(base), tree)
