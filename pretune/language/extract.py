@@ -57,8 +57,19 @@ def messages(source: str) -> Iterator[tuple[int, str]]:
     marked = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and _called(node) == "N_")
     for node in marked:
         yield from ((node.lineno, str(each.value)) for each in node.args if isinstance(each, ast.Constant))
+    for node in ast.walk(tree):
+        yield from _counted(node)
     for line, text in _texts(tree):
         yield from ((line, part) for part in _parts(text))
+
+
+def _counted(node: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yields singular and plural of `counted(n, "step")`, which puts a number before a noun."""
+    if isinstance(node, ast.Call) and _called(node) in ("counted", "count"):
+        nouns = [str(each.value) for each in node.args[1:] if isinstance(each, ast.Constant)]
+        if nouns:
+            yield node.lineno, f"{{number:n}} {nouns[0]}"
+            yield node.lineno, f"{{number:n}} {(*nouns[1:], f'{nouns[0]}s')[0]}"
 
 
 def _parts(text: str) -> Iterator[str]:
