@@ -27,10 +27,15 @@ _LOOKUPS = (
     *("encode", "import_module", "TypeVar", "NewType", "getLogger", "getenv", "at", "strftime", "index", "count"),
 )
 _SILENT = ("AssertionError", "NotImplementedError", "RuntimeError", "TypeError", "AttributeError", "KeyError")
+_SETTINGS = ("loc", "encoding", "mode", "newline", "bbox_inches")  # keywords whose texts are never shown
 _MOST_VARIANTS = 8
 _WORDS = re.compile(r"(?:^|[^\w{.\-/<\[])[A-Za-z][a-z]+(?:[ ,;:.)?!]|$)")
-_CODE = re.compile(r"^[\w.\-/]*$|^(?:import|from|def|class) |[{}=]{2}|^[\s\W]*$|^[\w-]+(?:\.[\w-]+)+$")
+_CODE = re.compile(r"^(?:pretune|pip|hf|jq|iconv|make|soffice|pandoc|pdftotext) [\w\-{]|^<!--|^[\w.\-/]*$|^(?:import|from|def|class) |[{}=]{2}|^[\s\W]*$|^[\w-]+(?:\.[\w-]+)+$")
 _LOG_HOLE = re.compile(r"%(?:s|0?\d*d|\.\df)")
+_TAG = re.compile(
+    r"</?(?:a|b|code|details|div|em|figure|footer|h[1-6]|header|i|li|main|p|pre|section|small|span|strong|summary|svg|"
+    r"t[dhr]|table|tbody|text|thead|title|ul)(?: [^<>]*)?>"
+)
 _NUMERIC = re.compile(r"[,_]?\.?\d*[dfeg%]|,")
 
 Message = tuple[int, str | None, str, list[str]]
@@ -65,20 +70,20 @@ def messages(source: str) -> Iterator[tuple[int, str]]:
 
 def _counted(node: ast.AST) -> Iterator[tuple[int, str]]:
     """Yields singular and plural of `counted(n, "step")`, which puts a number before a noun."""
-    if isinstance(node, ast.Call) and _called(node) in ("counted", "count"):
-        nouns = [str(each.value) for each in node.args[1:] if isinstance(each, ast.Constant)]
-        if nouns:
-            yield node.lineno, f"{{number:n}} {nouns[0]}"
-            yield node.lineno, f"{{number:n}} {(*nouns[1:], f'{nouns[0]}s')[0]}"
+    if isinstance(node, ast.Call) and _called(node) == "counted":
+        one, *many = (_variants(each) for each in node.args[1:])
+        for noun in (*one, *(many[0] if many else (f"{noun}s" for noun in one))):
+            yield node.lineno, f"{{number:n}} {noun}"
 
 
 def _parts(text: str) -> Iterator[str]:
     """Yields what is shown as one: the paragraphs of a page, or the lines of a message; without space around them."""
     is_page = text.startswith("\n") or "\n\n" in text.strip("\n")
     for part in re.split(r"\n\s*\n", text) if is_page else text.split("\n"):
-        part = " ".join(part.split()) if is_page else part.strip()
-        if reads_as_words(part):
-            yield part
+        for node in _TAG.split(part):  # of the report's page, whose texts are rendered one by one
+            message = " ".join(node.split()) if is_page else node.strip()
+            if reads_as_words(message):
+                yield message
 
 
 def _texts(node: ast.AST) -> Iterator[tuple[int, str]]:
@@ -111,7 +116,7 @@ def _children(node: ast.AST) -> Iterable[ast.AST]:
     if isinstance(node, ast.Call):
         if _called(node) in (*_SILENT, *_LOOKUPS):
             return [node.func]
-        return [node.func, *node.args, *(each.value for each in node.keywords)]
+        return [node.func, *node.args, *(each.value for each in node.keywords if each.arg not in _SETTINGS)]
     return ast.iter_child_nodes(node)
 
 

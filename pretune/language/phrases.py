@@ -1,9 +1,21 @@
-"""Messages that other software writes on pretune's screen, as they stand in the catalogues."""
+"""Messages that the source does not hold as texts: what other software writes, and words that come to stand in holes."""
 
 from __future__ import annotations
 
 from pretune.language import N_
 
+COUNTED = N_(
+    "{number:n} text",
+    "{number:n} texts",
+    "{number:n} training text",
+    "{number:n} training texts",
+    "{number:n} validation text",
+    "{number:n} validation texts",
+    "{number:n} token of {texts}",
+    "{number:n} tokens of {texts}",
+    "the training texts",
+    "the validation texts",
+)
 CYCLOPTS = N_(
     'Command "{command}" parameter {flag} requires an argument.',
     "Parameter {flag} requires an argument.",
