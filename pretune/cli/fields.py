@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import textwrap
 import types
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -13,6 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from pretune.cli.variant_files import FieldEntry, attributes, written_default
 from pretune.language import translate
+from pretune.language.wrap import fill
 
 _WIDTH = 100
 
@@ -43,7 +43,7 @@ def render_fields(fields: Iterable[FieldEntry], prefix: str = "--", width: int |
         lines.append(f"  {prefix}{field.name} {field.type}{f' = {field.default}' if field.default else ''}")
         if field.meaning:
             meaning = translate(field.meaning)
-            lines.append(textwrap.fill(meaning, width, initial_indent=" " * 6, subsequent_indent=" " * 6))
+            lines.append(fill(meaning, width, initial_indent=" " * 6, subsequent_indent=" " * 6))
     return "\n".join(lines)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
@@ -12,6 +11,7 @@ from pretune.cli.variant_files import VariantFile, read_variant
 from pretune.errors import UsageError
 from pretune.find import suggest, variants
 from pretune.language import translate
+from pretune.language.wrap import fill
 
 _WIDTH = 100
 AXES: Mapping[str, tuple[str, str]] = {
@@ -64,7 +64,7 @@ def unknown_name(name: str) -> UsageError:
 def _table(summaries: Mapping[str, str], flag: str, example: str) -> str:
     width = max(map(len, summaries)) + 2
     lines = [
-        textwrap.fill(translate(summary), _width(), initial_indent=f"{name:<{width}}", subsequent_indent=" " * width)
+        fill(translate(summary), _width(), initial_indent=f"{name:<{width}}", subsequent_indent=" " * width)
         for name, summary in summaries.items()
     ]
     hint = f"choose one with {flag}; its fields: pretune show {example}"
@@ -87,7 +87,7 @@ def _variant(name: str, title: str) -> str:
 def _family_fields(variant: VariantFile) -> str:
     """The fields of a family's `config.json`, in columns: their names are known from transformers."""
     cells = [f"{field.name} = {field.default}" if field.default else field.name for field in variant.fields]
-    text = textwrap.fill(", ".join(cells), _width(), initial_indent="  ", subsequent_indent="  ")
+    text = fill(", ".join(cells), _width(), initial_indent="  ", subsequent_indent="  ")
     return f"{translate('Fields of config.json (--model.overrides.NAME VALUE):')}\n{text}"
 
 
@@ -103,7 +103,7 @@ def _reflowed(description: str) -> str:
     """Paragraphs of a docstring, filled to the width of the terminal; indented ones stay as they are."""
     paragraphs: Sequence[str] = description.split("\n\n")
     return "\n\n".join(
-        part if part.startswith((" ", "|", "-", "*")) else textwrap.fill(translate(" ".join(part.split())), _width())
+        part if part.startswith((" ", "|", "-", "*")) else fill(translate(" ".join(part.split())), _width())
         for part in paragraphs
     )
 

@@ -12,10 +12,12 @@ words, wherever it stands, for a message may be composed of parts from several f
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import count, product
+from pathlib import Path
 from typing import IO, Any
 
 from docstring_parser import parse as parse_docstring
@@ -30,12 +32,15 @@ _SILENT = ("AssertionError", "NotImplementedError", "RuntimeError", "TypeError",
 _SETTINGS = ("loc", "encoding", "mode", "newline", "bbox_inches")  # keywords whose texts are never shown
 _MOST_VARIANTS = 8
 _WORDS = re.compile(r"(?:^|[^\w{.\-/<\[])[A-Za-z][a-z]+(?:[ ,;:.)?!]|$)")
-_CODE = re.compile(r"^(?:pretune|pip|hf|jq|iconv|make|soffice|pandoc|pdftotext) [\w\-{]|^<!--|^[\w.\-/]*$|^(?:import|from|def|class) |[{}=]{2}|^[\s\W]*$|^[\w-]+(?:\.[\w-]+)+$")
+_COMMAND = re.compile(r"^(?:pretune|pip|hf|jq|iconv|make|soffice|pandoc|pdftotext) [\w\-{]|^<!--")
+_CODE = re.compile(r"^[\w.\-/]*$|^(?:import|from|def|class) |[{}=]{2}|^[\s\W]*$|^[\w-]+(?:\.[\w-]+)+$")
+_AXES = ("models", "objectives", "tasks", "tune", "optim")
 _LOG_HOLE = re.compile(r"%(?:s|0?\d*d|\.\df)")
 _TAG = re.compile(
     r"</?(?:a|b|code|details|div|em|figure|footer|h[1-6]|header|i|li|main|p|pre|section|small|span|strong|summary|svg|"
     r"t[dhr]|table|tbody|text|thead|title|ul)(?: [^<>]*)?>"
 )
+_SECTION = re.compile(r"^(?:Args|Attributes|Raises|Returns|Yields):", re.MULTILINE)
 _NUMERIC = re.compile(r"[,_]?\.?\d*[dfeg%]|,")
 
 Message = tuple[int, str | None, str, list[str]]
@@ -51,16 +56,26 @@ def extract(
         keywords, comment_tags, options: of Babel; without use here.
     """
     source = fileobj.read().decode("utf-8")
+    path = Path(fileobj.name)
+    if _is_variant(path):
+        yield from ((1, None, part, []) for part in _paragraphs(ast.get_docstring(ast.parse(source)) or ""))
     for line, text in messages(source):
         yield line, None, text, []
+
+
+def _is_variant(path: Path) -> bool:
+    """Whether a file is a variant of an axis, whose docstring `pretune show` prints."""
+    if path.parent.name not in _AXES or path.stem.startswith("_"):
+        return False
+    return f'"{path.stem}"' not in (path.parent / "__init__.py").read_text(encoding="utf-8")  # its SHARED_MODULES
 
 
 def messages(source: str) -> Iterator[tuple[int, str]]:
     """Yields the line and the text of every message of a Python file."""
     tree = ast.parse(source)
     yield from _help(tree)
-    marked = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and _called(node) == "N_")
-    for node in marked:
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    for node in [call for call in calls if _called(call) in ("N_", "Group")]:
         yield from ((node.lineno, str(each.value)) for each in node.args if isinstance(each, ast.Constant))
     for node in ast.walk(tree):
         yield from _counted(node)
@@ -94,7 +109,7 @@ def _texts(node: ast.AST) -> Iterator[tuple[int, str]]:
         for inner in _holes(node):
             yield from _texts(inner)
         return
-    if isinstance(node, ast.Call) and _called(node) == "N_":
+    if isinstance(node, ast.Call) and _called(node) in ("N_", "Group"):
         return
     for child in _children(node):
         yield from _texts(child)
@@ -207,7 +222,7 @@ def reads_as_words(message: str) -> bool:
     literal = re.sub(r"\{\w+(?::n)?\}", "\0", message)
     if " " not in literal.strip(" ") and not ("\0" in literal and " " in literal):
         return False
-    return _WORDS.search(literal) is not None and _CODE.search(literal) is None
+    return _WORDS.search(literal) is not None and not (_CODE.search(literal) or _COMMAND.search(message))
 
 
 def _help(tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -236,6 +251,13 @@ def _has_fields(node: ast.ClassDef) -> bool:
     return re.search(r"Config\b|Recipe|Flags|Session", bases) is not None
 
 
+def _paragraphs(text: str) -> Iterator[str]:
+    """Yields the paragraphs of a docstring, each in one line; lists and tables are shown as they are."""
+    for part in re.split(r"\n\s*\n", text):
+        if part.strip() and not part.startswith((" ", "|", "-", "*")):
+            yield _escaped(" ".join(part.split()))
+
+
 def docstring_parts(text: str, summary: bool) -> Iterator[str]:
     """Yields the paragraphs of a docstring and its descriptions of arguments, each in one line.
 
@@ -244,9 +266,7 @@ def docstring_parts(text: str, summary: bool) -> Iterator[str]:
     """
     parsed = parse_docstring(text)
     if summary:
-        for part in (parsed.short_description, *(parsed.long_description or "").split("\n\n")):
-            if part:
-                yield _escaped(" ".join(part.split()))
+        yield from _paragraphs(_SECTION.split(inspect.cleandoc(text))[0])
     for param in parsed.params:
         if param.description:
             yield _escaped(" ".join(param.description.split()))

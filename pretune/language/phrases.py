@@ -1,4 +1,4 @@
-"""Messages that the source does not hold as texts: what other software writes, and words that come to stand in holes."""
+"""Messages that the source does not hold as texts: what other software writes, and words that stand in holes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ COUNTED = N_(
     "{number:n} validation texts",
     "{number:n} token of {texts}",
     "{number:n} tokens of {texts}",
+    "{number:n} used",
+    "{number:n} duplicate",
+    "{number:n} empty",
+    "{number:n} excluded",
+    "{number:n} quarantined",
+    "{number:n} tokens/s",
     "the training texts",
     "the validation texts",
 )
@@ -50,6 +56,13 @@ WORDS = N_(
     "Commands",
     "Error",
     "Parameters",
+    "fine-tuning",
+    "heads alone",
+    "loss",
+    "next:",
+    "none",
+    "pretraining",
+    "recipe",
     "model folder",
     "tokenizer",
 )
@@ -87,6 +100,7 @@ PYDANTIC = N_(
     "Input should be greater than or equal to {limit:n}",
     "Input should be less than {limit:n}",
     "Input should be less than or equal to {limit:n}",
+    "Input should be a valid dictionary or instance of {name}",
     "Field required",
     "Extra inputs are not permitted",
     "String should have at least {number:n} characters",

@@ -21,9 +21,9 @@ _JOINTS = {"; ": "；", ". ": "。", ": ": "：", "  ": "  ", " -> ": " -> ", ",
 _JOINT = re.compile("|".join(map(re.escape, _JOINTS)))
 _ENCLOSED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|`[^`]*`|\[[^\]]*\]|\{[^}]*\}|\([^()]*\)")
 _TRAILING = re.compile(r"(.+?) ?\(([^()]*)\)", re.DOTALL)
-_PROSE = re.compile(r"[A-Za-z]{2,}(?: [a-z]{2,}){2,}")
+_PROSE = re.compile(r"[A-Za-z]+(?: [a-z]+){2,}")
 _LONGEST = 4_000  # characters; what is longer is no message
-_MOST_DEPTH = 6
+_MOST_JOINTS = 24  # of a text; a long list has more, and is not split at its commas
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Renderer:
             else:
                 self._without_word.append(template)
 
-    def render(self, text: str, depth: int = 0) -> Rendered:
+    def render(self, text: str) -> Rendered:
         """Renders a text; what no template makes is given back as it is."""
         bare = text.strip()
         if not bare or len(bare) > _LONGEST or not _WORD.search(bare):
@@ -153,25 +153,23 @@ class Renderer:
         if bare not in self._memory:
             if len(self._memory) > 10_000:
                 self._memory.clear()
-            self._memory[bare] = self._render(bare, depth)
+            self._memory[bare] = self._render(bare)
         rendered = self._memory[bare]
         start = text.index(bare)
         return Rendered(text[:start] + rendered.text + text[start + len(bare) :], rendered.score)
 
-    def _render(self, text: str, depth: int) -> Rendered:
+    def _render(self, text: str) -> Rendered:
         exact = self._exact.get(text)
         if exact is not None:
             return Rendered(exact, sum(map(len, _WORD.findall(text))))
         best = Rendered(text, 0)
-        if depth > _MOST_DEPTH:
-            return best
         for template in self._candidates(text):
             for values in template.values(text):
-                inner = {name: self.render(value, depth + 1) for name, value in values.items()}
+                inner = {name: self.render(value) for name, value in values.items()}
                 rendered = _filled(template, inner)
                 if rendered is not None and rendered.score > best.score:
                     best = rendered
-        for joined in self._splits(text, depth):
+        for joined in self._splits(text):
             best = joined if joined.score > best.score else best
         return best
 
@@ -180,21 +178,33 @@ class Renderer:
             yield from self._by_word.get(word, ())
         yield from self._without_word
 
-    def _splits(self, text: str, depth: int) -> Iterator[Rendered]:
+    def _splits(self, text: str) -> Iterator[Rendered]:
         """Renders the text as two messages side by side, for each place where that may be."""
         enclosed = [match.span() for match in _ENCLOSED.finditer(text)]
-        places = [match for match in _JOINT.finditer(text) if not any(a <= match.start() < b for a, b in enclosed)]
+        places = [match for match in _JOINT.finditer(text, 1) if not any(a <= match.start() < b for a, b in enclosed)]
+        if len(places) > _MOST_JOINTS:
+            places = [match for match in places if match[0] != ", "][:_MOST_JOINTS]
         for match in sorted(places, key=lambda match: [*_JOINTS].index(match[0])):
-            first = self.render(text[: match.start()], depth + 1)
-            second = self.render(text[match.end() :], depth + 1)
+            border = match.start() + (match[0] == ". ")  # a sentence keeps its full stop
+            first = self.render(text[:border])
+            second = self.render(text[match.end() :])
             if (first.score and second.score) or ((first.score or second.score) and match[0] != ", "):
-                joint = match[0] if second.text.isascii() else _JOINTS[match[0]]
+                joint = _joint(match[0], first, second)
                 yield Rendered(first.text + joint + second.text, first.score + second.score)
+            tail = self.render(text[border:])  # such as ", the best so far"
+            yield Rendered(first.text + tail.text, first.score + tail.score)
         if trailing := _TRAILING.fullmatch(text):
-            first, second = (self.render(part, depth + 1) for part in trailing.groups())
+            first, second = (self.render(part) for part in trailing.groups())
             if first.score or second.score:
                 brackets = " ({})" if second.text.isascii() else "（{}）"
                 yield Rendered(first.text + brackets.format(second.text), first.score + second.score)
+
+
+def _joint(english: str, first: Rendered, second: Rendered) -> str:
+    """What stands between two texts: the sign of the other language, unless the second one is English."""
+    if english == ". ":
+        return "" if first.score else " "
+    return english if second.text.isascii() else _JOINTS[english]
 
 
 def _filled(template: Template, values: Mapping[str, Rendered]) -> Rendered | None:

@@ -9,7 +9,7 @@ in this order, each by the sample's key:
 3. token masking and token deletion: single tokens give way to a mask, or go without a trace;
 4. document rotation: the text begins at another of its tokens.
 
-The default is what BART was trained with: 30 % in spans, sentences permuted. Related: `span` for T5.
+The default is what BART was trained with: spans over 30%, sentences permuted. Related: `span` for T5.
 
 Source: Lewis et al. 2019 (arXiv 1910.13461), section 2.2 and 4.
 """

@@ -1,7 +1,7 @@
 """Masked language modelling: hide an exact fraction of each sample's tokens, words or runs of words; predict them.
 
-Data: any sequences; special tokens are never hidden. Of the chosen tokens 80 % become `[MASK]`, 10 % a random token
-and 10 % stay as they are. What is chosen, `units`:
+Data: any sequences; special tokens are never hidden. Of the chosen tokens 80% become `[MASK]`, 10% a random token
+and the other 10% keep theirs. What is chosen, `units`:
 
 - `token`: single tokens (BERT);
 - `word`: whole words, all of whose tokens are chosen by one draw and replaced one by one;

@@ -10,7 +10,7 @@ run that resumes, or has other ranks, samples the same.
 
 The finished run directory holds the model; the generator is in its folder `generator`.
 
-Source: Clark et al. 2020 (arXiv 2003.10555), section 2 and 3.2; 85 % of the chosen tokens are masked and the others
+Source: Clark et al. 2020 (arXiv 2003.10555), section 2 and 3.2; of the chosen tokens 85% are masked and the others
 kept, as in google-research/electra.
 """
 

@@ -61,17 +61,21 @@ def _rate(recipe: Recipe) -> Iterator[str]:
     if not low <= rate <= high:
         what = {"heads": "heads alone", "task": "fine-tuning", "objective": "pretraining"}[purpose]
         what = what if optimizer.name == DEFAULT else f"{what} with {optimizer.name}"
-        word, remedy = ("below", "raise it if the loss") if rate < low else ("above", "lower it if the loss")
-        yield f"optimizer.lr {rate:g} is {word} what is usual for {what} ({low:g} to {high:g}); {remedy} plateaus"
+        usual = f"what is usual for {what} ({low:g} to {high:g})"
+        if rate < low:
+            yield f"optimizer.lr {rate:g} is below {usual}; raise it if the loss plateaus"
+        else:
+            yield f"optimizer.lr {rate:g} is above {usual}; lower it if the loss plateaus"
 
 
 def _steps(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
     """Batches and passes out of the usual range."""
     data, samples = recipe.data, sum(len(view) for views in components.views for view in views)
     tokens = data.batch_tokens or (data.batch or 1) * min(data.length, _max_length(components))
-    if recipe.objective and not _TOKENS[0] <= tokens <= _TOKENS[1]:
-        word, remedy = ("few", "raise") if tokens < _TOKENS[0] else ("many", "lower")
-        yield f"a step has {counted(tokens, 'token')} at most, which is {word}; {remedy} data.batch or data.length"
+    if recipe.objective and tokens < _TOKENS[0]:
+        yield f"a step has {counted(tokens, 'token')} at most, which is few; raise data.batch or data.length"
+    if recipe.objective and tokens > _TOKENS[1]:
+        yield f"a step has {counted(tokens, 'token')} at most, which is many; lower data.batch or data.length"
     if data.batch is None:
         return
     repeats = all(part.repeats_in_step for part in components.objective.alternatives)

@@ -1,0 +1,22 @@
+"""Fills a text to the width of a terminal, where a Chinese character takes two columns."""
+
+from __future__ import annotations
+
+import textwrap
+
+
+def fill(text: str, width: int, initial_indent: str = "", subsequent_indent: str = "") -> str:
+    """Wraps a text as `textwrap.fill` does.
+
+    Args:
+        width: columns of the terminal.
+        initial_indent, subsequent_indent: what stands before the first line and before the others.
+    """
+    if text.isascii():
+        return textwrap.fill(text, width, initial_indent=initial_indent, subsequent_indent=subsequent_indent)
+    from rich.console import Console
+    from rich.text import Text
+
+    room = max(width - len(subsequent_indent), 10)
+    lines = [line.plain.rstrip() for line in Text(text).wrap(Console(width=room), room)]
+    return initial_indent + f"\n{subsequent_indent}".join(lines)
