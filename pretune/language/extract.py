@@ -35,6 +35,7 @@ _WORDS = re.compile(r"(?:^|[^\w{.\-/<\[])[A-Za-z][a-z]+(?:[ ,;:.)?!]|$)")
 _COMMAND = re.compile(r"^(?:pretune|pip|hf|jq|iconv|make|soffice|pandoc|pdftotext) [\w\-{]|^<!--")
 _CODE = re.compile(r"^[\w.\-/]*$|^(?:import|from|def|class) |[{}=]{2}|^[\s\W]*$|^[\w-]+(?:\.[\w-]+)+$")
 _AXES = ("models", "objectives", "tasks", "tune", "optim")
+_FORMAT_HOLE = re.compile(r"\{\{([a-z]\w+)\}\}")  # of a text that `format` fills in
 _LOG_HOLE = re.compile(r"%(?:s|0?\d*d|\.\df)")
 _TAG = re.compile(
     r"</?(?:a|b|code|details|div|em|figure|footer|h[1-6]|header|i|li|main|p|pre|section|small|span|strong|summary|svg|"
@@ -75,8 +76,9 @@ def messages(source: str) -> Iterator[tuple[int, str]]:
     tree = ast.parse(source)
     yield from _help(tree)
     calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
-    for node in [call for call in calls if _called(call) in ("N_", "Group")]:
-        yield from ((node.lineno, str(each.value)) for each in node.args if isinstance(each, ast.Constant))
+    for call in calls:
+        if _called(call) in ("N_", "Group"):
+            yield from ((call.lineno, str(each.value)) for each in call.args if isinstance(each, ast.Constant))
     for node in ast.walk(tree):
         yield from _counted(node)
     for line, text in _texts(tree):
@@ -146,7 +148,7 @@ def _is_docstring(node: ast.stmt) -> bool:
 def _variants(node: ast.expr) -> list[str]:
     """The messages that a text expression may give; none if it is none."""
     if isinstance(node, ast.Constant):
-        return [_with_log_holes(_escaped(node.value))] if isinstance(node.value, str) else []
+        return [_with_log_holes(_FORMAT_HOLE.sub(r"{\1}", _escaped(node.value)))] if isinstance(node.value, str) else []
     if isinstance(node, ast.JoinedStr):
         return _joined([_part(value) for value in node.values])
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):

@@ -67,7 +67,7 @@ def test_a_text_is_said_by_its_template(renderer: Renderer, text: str, translati
         ('if "no space left" in text: pass', []),
         ('x["a key here"] = 1', []),
         ('open("some/path.py")', []),
-        ('say("{a} as it is")', ["{{a}} as it is"]),
+        ('say("a number above {gt}".format(**limits))', ["a number above {gt}"]),
         ('N_("tokenizer", "[default: {x}]")', ["tokenizer", "[default: {x}]"]),
         ('def v(session: Common) -> None:\n "It does.\\n\\n Args:\\n  a: what it is."', ["It does.", "what it is."]),
         ('class MyConfig(Config):\n "What it holds.\\n\\n Attributes:\\n  a: what it is."', ["what it is."]),
