@@ -47,7 +47,7 @@ _log = logging.getLogger("pretune")
 
 
 def pretrain(recipe: Recipe | Path | str | Mapping[str, Any]) -> Model:
-    """Pretrain a model, or go on with one, as a recipe says; returns the finished model.
+    """Pretrain a model, or continue with one, as a recipe says; returns the finished model.
 
     Args:
         recipe: a typed recipe, a TOML file, or plain values.

@@ -24,7 +24,7 @@ class AugmentConfig(Config):
         keep: also write the original rows.
         pairs: write a row's text and a new one as the text and second text of one row: positive pairs for the task
             `similarity`.
-        seed: key of every random decision.
+        seed: seeds every random decision.
         columns: how labelled files are read.
     """
 

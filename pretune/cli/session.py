@@ -43,7 +43,7 @@ class Session:
     Attributes:
         device: auto, cpu, cuda, cuda:N or mps; auto uses a GPU if there is one.
         precision: dtype of matmuls; auto uses bf16 where the hardware has a unit for it. By default auto, of score and
-            export fp32, and of a run that goes on what it began with.
+            export fp32, and of a resumed run what it began with.
         threads: number of CPU threads; by default one per core.
         lang: language of what is printed: en or zh; by default that of the locale.
         quiet: print nothing but errors and results.
@@ -121,7 +121,7 @@ def new_app(name: str, description: str = "") -> App:
         default_parameter=Parameter(negative=""),
         help_formatter=TranslatedFormatter(),
         error_formatter=translated_error,
-        group_commands=Group("Others", sort_key=9),
+        group_commands=Group("Other verbs", sort_key=9),
         result_action="return_value",
         suppress_keyboard_interrupt=False,
     )

@@ -2,7 +2,7 @@
 
 Each rank writes a line into the store of the process group every few seconds: that it lives, how far it is, and for how
 long it has neither got further nor computed anything. A rank of which nothing is heard (stopped, its machine gone), or
-which stands still while others wait for it, ends the run on all ranks; the same command goes on at the last checkpoint.
+which stands still while others wait for it, ends the run on all ranks; the same command resumes at the last checkpoint.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ class Watchdog:
             return
         if is_first:
             self.store.set("hung", verdict)
-        head = f"pretune: {verdict}. The run ends; the same command goes on at its last checkpoint\n"
+        head = f"pretune: {verdict}. The run ends; the same command resumes it at its last checkpoint\n"
         print(f"{head}Stacks of rank {self.rank} of {self.size}:", file=sys.stderr, flush=True)
         try:
             faulthandler.dump_traceback(sys.stderr, all_threads=True)

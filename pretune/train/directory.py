@@ -146,7 +146,7 @@ class RunDirectory:
             replace_file(self.path / name, content)
         self.checkpoints.verified.clear()
         return (
-            f"warning: {self.path} was removed while training; it is made again, and training goes on. Earlier "
+            f"warning: {self.path} was removed while training; it is made again, and training continues. Earlier "
             "checkpoints are lost"
         )
 

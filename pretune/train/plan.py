@@ -178,7 +178,7 @@ def _memory(
         "weights": weights,
         **({"weights of frozen models": frozen_weights} if frozen_weights else {}),
         "gradients": trained,
-        "optimizer (two means per weight)": 2 * trained,
+        "optimizer (two moments per weight)": 2 * trained,
         f"activations of a micro-batch, {precision.name}": activations,
     }
 

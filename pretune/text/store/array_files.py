@@ -119,7 +119,7 @@ def check_mapped(array: NDArray[Any], path: Path) -> None:
     if isinstance(base, mmap.mmap) and base.size() < len(base):
         raise DataError(
             f"{path}: was truncated while it was read: {base.size():,} of {len(base):,} bytes are left; another "
-            "program writes to the store; prepare it again, and go on with the same command"
+            "program writes to the store; prepare it again, and run the same command again"
         )
 
 

@@ -93,7 +93,7 @@ TOKENIZER_CONFIG: Mapping[str, Treatment] = {
     "dtype": _RECORD,
 }
 SPECIAL_TOKENS_MAP: FieldTable = _NAMED
-ADDED_TOKENS: FieldTable = {"*": done("a token and its id; an id that the vocabulary does not go on with is refused")}
+ADDED_TOKENS: FieldTable = {"*": done("a token and its id; an id that leaves a gap in the vocabulary is refused")}
 TOKENIZER_JSON: FieldTable = {
     "version": _RECORD,
     "model": done("the vocabulary and how words are cut; BPE dropout is not drawn, and this is said", types=(dict,)),
