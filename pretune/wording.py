@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 
 def counted(number: int, one: str, many: str | None = None) -> str:
     """A number and its noun, such as "1 step" and "1,234 steps".
@@ -20,3 +22,8 @@ def percent(fraction: float) -> str:
 def listed(items: list[str], limit: int = 5) -> str:
     """The first of some names, separated by commas; dots stand for the rest."""
     return ", ".join(items[:limit]) + (", ..." if len(items) > limit else "")
+
+
+def quoted(text: str) -> str:
+    """A text as one word of a command line, in double quotes where these keep it as it is."""
+    return f'"{text}"' if not set(text) & set('"$`\\!') else shlex.quote(text)

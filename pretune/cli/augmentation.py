@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,7 +79,7 @@ def augment(
         for row in augment_examples(examples, methods, settings, stats):
             writer.write({"id": ids[stats.rows - 1], **row} if ids else row)
     session.say(f"{stats.summary()}\nwritten: {output}")
-    session.say(f"next: pretune finetune --task classification --model MODEL --train {output}")
+    session.say(f"next: pretune finetune --task classification --model MODEL --train {shlex.quote(str(output))}")
 
 
 def _as_fields(columns: Mapping[str, str]) -> list[str]:

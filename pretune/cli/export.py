@@ -8,6 +8,7 @@ from typing import Literal
 from pretune.cli.loading import OfStep, load_model
 from pretune.cli.session import DEFAULT, Common
 from pretune.errors import UsageError
+from pretune.wording import quoted
 
 Pooling = Literal["mean", "cls", "last", "max", "weightedmean", "mean_sqrt_len_tokens"]
 
@@ -48,6 +49,5 @@ def export(
         f"done: read back and compared {result.weights:,} weights and {result.outputs} outputs, all equal{cost}\n"
         f"{result.foreign}"
     )
-    session.say(
-        f'next: python -c "import transformers; print(transformers.AutoModel.from_pretrained({str(output)!r}))"'
-    )
+    code = f"import transformers; print(transformers.AutoModel.from_pretrained({str(output)!r}))"
+    session.say(f"next: python -c {quoted(code)}")

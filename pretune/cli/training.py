@@ -144,7 +144,9 @@ def _train(verb: Verb, args: tuple[str, ...], session: Session) -> None:
         raise UsageError("recipe: field 'objective' is missing; name one, such as --objective mlm")
     session.say(_intention(verb, recipe))
     from pretune import api
-    from pretune.report.report import next_commands
+    from pretune.interop.run_names import FACTS
+    from pretune.report.next_commands import next_commands
+    from pretune.seals import read_facts
     from pretune.train.repeats import asks_for_several
 
     if asks_for_several(recipe):
@@ -159,7 +161,9 @@ def _train(verb: Verb, args: tuple[str, ...], session: Session) -> None:
         session.say(f"report: {recipe.output}/report.html")
     vocabulary = model.tokenizer.vocabulary
     mask = "[MASK]" if vocabulary.mask is None else model.tokenizer.token(vocabulary.mask)
-    lines = next_commands(recipe.output, model.abilities, mask, recipe.data.columns.second is not None)
+    is_paired, facts = recipe.data.columns.second is not None, read_facts(Path(recipe.output) / FACTS)
+    language = str(facts.get("language", "en"))
+    lines = next_commands(recipe.output, model.abilities, mask, is_paired=is_paired, language=language)
     session.say("next:\n" + "\n".join(f"  {line}" for line in lines))
 
 

@@ -32,6 +32,7 @@ from pretune.cli.session import DEFAULT, Common
 from pretune.cli.verify import verify
 from pretune.disk import new_file
 from pretune.errors import UsageError
+from pretune.wording import quoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -236,7 +237,8 @@ def embed(
             _write_vectors(rows, parts)
     written(session, rows.output)
     if is_array:
-        session.say(f"next: python -c \"import numpy; print(numpy.load('{rows.output}').shape)\"")
+        code = f"import numpy; print(numpy.load({str(rows.output)!r}).shape)"
+        session.say(f"next: python -c {quoted(code)}")
 
 
 def _sides(part: Sequence[TextRow]) -> list[list[str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import shlex
 import tomllib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -22,6 +22,7 @@ from pretune.disk import replace_file
 from pretune.report.answers import confusion, label_scores, mistakes
 from pretune.report.curves import curves
 from pretune.report.html import alert, card, clock, is_number, row, short, table, text, tiles
+from pretune.report.next_commands import next_commands
 from pretune.report.run_files import RunFiles, read_run
 from pretune.report.words import metric_name, score
 from pretune.seals import changing
@@ -160,35 +161,15 @@ def _data_stats(run: RunFiles) -> str:
 def _next(run: RunFiles) -> str:
     columns = tomllib.loads(run.recipe).get("data", {}).get("columns", {})
     is_paired = columns.get("second") is not None
-    lines = next_commands(str(run.path), set(run.abilities.values()), run.mask, is_paired)
+    language = str(run.facts.get("language", "en"))
+    abilities = set(run.abilities.values())
+    lines = next_commands(str(run.path), abilities, run.mask, is_paired=is_paired, language=language)
     if run.is_unfinished:
         uses = ("pretune predict", "pretune fill", "pretune generate", "pretune embed")
         lines = [f"{line} --step last" for line in lines if run.checkpoints and line.startswith(uses)]
     if not lines:
         return ""
     return f'<h2>Next commands</h2><div class="card"><pre>{escape(chr(10).join(lines))}</pre></div>'
-
-
-def next_commands(model: str, abilities: Collection[str], mask: str, is_paired: bool) -> list[str]:
-    """Returns the commands that use a model.
-
-    Args:
-        abilities: of `generate`, `fill`, `classify`.
-        mask: the mask token of its tokenizer.
-        is_paired: it was trained on pairs of texts.
-    """
-    lines = []
-    if "generate" in abilities:
-        lines.append(f'pretune generate {model} "The function returns"')
-    if "fill" in abilities:
-        lines.append(f'pretune fill {model} "The function returns a {mask}."')
-    if "classify" in abilities:
-        text = '--pair "a text to label" "its second text"' if is_paired else '"a text to label"'
-        lines.append(f"pretune predict {model} {text}")
-    else:
-        fields = "--task classification --data.train labelled.csv --budget.epochs 3"
-        lines.append(f"pretune finetune --model.init {model} {fields}")
-    return [*lines, f'pretune embed {model} "a text" --output vectors.npy']
 
 
 def _configuration(run: RunFiles) -> str:

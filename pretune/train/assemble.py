@@ -27,6 +27,7 @@ from pretune.objectives.objective import Objective
 from pretune.runtime.device import choose
 from pretune.runtime.distributed import Distributed
 from pretune.tasks.task import AnyTask, Example, Task
+from pretune.text.language import language_of
 from pretune.text.readers.labelled import Data
 from pretune.text.samples.sampler import Sampler
 from pretune.text.samples.views.view import View
@@ -287,11 +288,13 @@ def _add_records(components: TrainComponents, stores: StoreData | None, labelled
         components.data_stats |= stores.statistics()
         components.notes += [*stores.losses(components.data_stats["windows"]), *stores.notes]
         components.facts["unigram_entropy"] = unigram_entropy(stores.stores)
+        components.facts["language"] = language_of(stores.sample_text(components.tokenizer))
     if labelled is not None:
         components.data |= labelled.fingerprints()
         components.data_stats |= labelled.statistics()
         components.notes += labelled.notes
         components.facts["labels"] = labelled.labels
+        components.facts["language"] = language_of(labelled.sample_text())
         if labelled.held_out is not None:
             components.facts["held_out"] = labelled.held_out.to_json()
         components.examples = labelled.validation

@@ -23,6 +23,8 @@ from pretune.text.tokenizer.unknown import TRAINING_REMEDY, count_unknown, descr
 from pretune.train.holdout import Holdout, hold_out
 from pretune.train.recipe import DataConfig, Recipe
 
+_SAMPLE = 100  # examples that tell the language
+
 
 class LabelledData:
     """The task of a recipe, with its examples.
@@ -111,6 +113,10 @@ class LabelledData:
     def rows(self) -> list[Encoded]:
         """All rows that batches are made of."""
         return [row for rows in self._rows.values() for row in rows]
+
+    def sample_text(self) -> str:
+        """A little of the training text, which tells its language."""
+        return "\n".join(_texts(example) for example in self.train[:_SAMPLE])
 
     def fingerprints(self) -> dict[str, str]:
         """The content of the rows, by field of the recipe."""

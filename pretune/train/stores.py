@@ -20,6 +20,7 @@ from pretune.train.recipe import Recipe
 from pretune.wording import percent
 
 _LEFT_OUT = {"duplicate": "duplicates", "empty": "empty", "excluded": "excluded", "quarantined": "quarantined"}
+_SAMPLE_TOKENS = 2000
 _ENTROPY_TOKENS = 1 << 24  # tokens from which the unigram entropy is taken
 
 
@@ -134,6 +135,13 @@ class StoreData:
     def fingerprints(self) -> dict[str, str]:
         """The content of each store, by field of the recipe."""
         return {f"data.stores[{n}]": store.fingerprint for n, store in enumerate(self.stores)}
+
+    def sample_text(self, tokenizer: Tokenizer) -> str:
+        """A little of the training text, which tells its language."""
+        splits = [store.split("train") for store in self.stores]
+        return "\n".join(
+            tokenizer.decode(split.read(0, min(split.token_count, _SAMPLE_TOKENS)).tolist()) for split in splits
+        )
 
     def statistics(self) -> dict[str, Any]:
         """Documents and tokens of each store, and its domains."""

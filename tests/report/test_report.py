@@ -110,14 +110,14 @@ def test_page_holds_what_the_run_says(run: Path) -> None:
 
 def test_next_commands_are_of_this_model(run: Path) -> None:
     """They filled [MASK], whatever the tokenizer's mask, and gave a model of pairs a single text, which it refuses."""
-    assert "returns a [MASK]." in render(read_run(run))
+    assert "It was a [MASK] day." in render(read_run(run))
     (run / "tokenizer_config.json").write_text('{"mask_token": "<mask>"}')
-    assert "returns a &lt;mask&gt;." in render(read_run(run))
+    assert "It was a &lt;mask&gt; day." in render(read_run(run))
     facts = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**facts, "abilities": {"classification": "classify"}}))
     assert "--pair" not in render(read_run(run))
     (run / "recipe.toml").write_text('[data.columns]\nsecond = "answer"\n')
-    assert "--pair &quot;a text to label&quot; &quot;its second text&quot;" in render(read_run(run))
+    assert "--pair &quot;a text&quot; &quot;a second text&quot;" in render(read_run(run))
 
 
 def test_same_files_give_the_same_bytes(run: Path) -> None:

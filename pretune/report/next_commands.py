@@ -1,0 +1,52 @@
+"""The commands that use a finished model: of its language, its task and its path, so that each runs as printed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection
+from typing import NamedTuple
+
+from pretune.wording import quoted
+
+
+class Examples(NamedTuple):
+    """Texts of a language that stand for the user's own."""
+
+    beginning: str
+    sentence: str
+    text: str
+    second: str
+
+
+EXAMPLES = {
+    "en": Examples("Once upon a time", "It was a {mask} day.", "a text", "a second text"),
+    "zh": Examples("从前", "今天天气很{mask}。", "一段文字", "另一段文字"),
+}
+
+
+def next_commands(
+    model: str, abilities: Collection[str], mask: str, *, is_paired: bool = False, language: str = "en"
+) -> list[str]:
+    """Returns the commands that use a model.
+
+    Args:
+        model: its folder.
+        abilities: of `generate`, `fill`, `classify`.
+        mask: the mask token of its tokenizer.
+        is_paired: it was trained on pairs of texts.
+        language: of the data that it was trained on: `en` or `zh`.
+    """
+    path, examples = shlex.quote(model), EXAMPLES.get(language, EXAMPLES["en"])
+    text, second = quoted(examples.text), quoted(examples.second)
+    lines = []
+    if "generate" in abilities:
+        lines.append(f"pretune generate {path} {quoted(examples.beginning)}")
+    if "fill" in abilities:
+        lines.append(f"pretune fill {path} {quoted(examples.sentence.format(mask=mask))}")
+    if "classify" in abilities:
+        lines.append(f"pretune predict {path} " + (f"--pair {text} {second}" if is_paired else text))
+    elif not is_paired:
+        fields = "--task classification --data.train labelled.csv --output classifier"
+        lines.append(f"pretune finetune --model.init {path} {fields}")
+    texts = f"{text} {second}" if is_paired else text
+    return [*lines, f"pretune embed {path} {texts} --output vectors.npy"]
