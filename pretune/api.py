@@ -1,4 +1,4 @@
-"""What `import pretune` hands on: `pretrain(recipe)` and `finetune(recipe)` train and give back a model for use.
+"""What `import pretune` hands on: `pretrain(...)` and `finetune(...)` train and give back a model for use.
 
 `load(path)` gives any finished model in the same form (`pretune/model.py`).
 """
@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pretune import config as configuration
 from pretune.errors import UsageError
 from pretune.evaluate.fill import Guess
 from pretune.evaluate.likelihood import Score
@@ -23,6 +22,7 @@ from pretune.model import Model, load
 from pretune.report.spread import Spread
 from pretune.tasks.predictions import IndependentPrediction, Prediction, Predictions, Values
 from pretune.text.readers.labelled import Data
+from pretune.train.keywords import RecipeLike, read_call
 from pretune.train.recipe import Recipe
 
 __all__ = [
@@ -46,48 +46,60 @@ __all__ = [
 _log = logging.getLogger("pretune")
 
 
-def pretrain(recipe: Recipe | Path | str | Mapping[str, Any]) -> Model:
-    """Pretrain a model, or continue with one, as a recipe says; returns the finished model.
+def pretrain(recipe: RecipeLike | None = None, **fields: Any) -> Model:
+    """Pretrain a model, or continue with one; returns the finished model.
+
+        pretune.pretrain(objective="mlm", stores="store", steps=1000, output="bert")
 
     Args:
-        recipe: a typed recipe, a TOML file, or plain values.
+        recipe: a typed recipe, a TOML file, or plain values; not needed where `fields` say all.
+        fields: of the recipe, over its own, by the names that flags have: `model`, `stores`, `steps`, `lr`, `seed`,
+            `output` ..., the end of a dotted name (`dropout`), a dotted name (`**{"optimizer.lr": 1e-4}`) or a table
+            (`optimizer={"lr": 1e-4}`).
     """
     from pretune.train.run import pretrain as run
 
-    resolved = _recipe(recipe)
-    return _present(run(resolved), resolved)
+    call = read_call(recipe, None, None, fields)
+    return _present(run(call.recipe), call.recipe)
 
 
 def finetune(
-    recipe: Recipe | Path | str | Mapping[str, Any], train: Data | None = None, validation: Data | None = None
+    recipe: RecipeLike | None = None, train: Data | None = None, validation: Data | None = None, **fields: Any
 ) -> Model:
-    """Fine-tune a model on a task as a recipe says; returns the finished model.
+    """Fine-tune a model on a task; returns the finished model.
+
+        pretune.finetune(model="bert", task="classification", train=[("good", "pos"), ("bad", "neg")], epochs=10)
 
     Args:
-        recipe: a typed recipe, a TOML file, or plain values.
-        train: what to train on instead of `data.train`: a list of dicts, a DataFrame, an Arrow table, a
-            `datasets.Dataset`, or files; fields have the names that `data.columns` says.
-        validation: the same instead of `data.validation`.
+        recipe: a typed recipe, a TOML file, or plain values; not needed where `fields` say all.
+        train: files, or rows: a list of dicts or of tuples such as (text, label), a DataFrame, an Arrow table, a
+            `datasets.Dataset`; fields of rows have the names that `text`, `label`, `second` ... say.
+        validation: the same; without it, some of the training rows are held out (`holdout`).
+        fields: of the recipe, over its own, by the names that flags have: `model`, `task`, `text`, `label`, `epochs`,
+            `lr`, `batch`, `length`, `seed`, `output` ..., the end of a dotted name (`dropout`), a dotted name
+            (`**{"optimizer.lr": 1e-4}`) or a table (`optimizer={"lr": 1e-4}`).
     """
     from pretune.train.run import finetune as run
 
-    resolved = _recipe(recipe)
-    train, validation = (list(data) if isinstance(data, Iterator) else data for data in (train, validation))
-    return _present(run(resolved, train, validation), resolved, train, validation)
+    call = read_call(recipe, train, validation, fields)
+    return _present(run(call.recipe, call.train, call.validation), call.recipe, call.train, call.validation)
 
 
 def cross_validate(
-    recipe: Recipe | Path | str | Mapping[str, Any], train: Data | None = None, validation: Data | None = None
+    recipe: RecipeLike | None = None, train: Data | None = None, validation: Data | None = None, **fields: Any
 ) -> Spread:
-    """Make several runs of one recipe, for each of its `seeds` and `data.folds`; returns scores and their spread.
+    """Make several runs of one recipe, for each of its `seeds` and `folds`; returns scores and their spread.
+
+        pretune.cross_validate(model="bert", task="classification", train="labels.csv", folds=5)
 
     Each run has a folder of its own in `output`, with its model and report; started again, what has finished stays. The
     scores are in `output`/spread.json too.
 
     Args:
         recipe: a typed recipe, a TOML file, or plain values; with a task it fine-tunes, else it pretrains.
-        train: labelled rows instead of `data.train`, as in `finetune`.
-        validation: the same instead of `data.validation`; not with folds, each of which is held out in turn.
+        train: files or rows, as in `finetune`.
+        validation: the same; not with folds, each of which is held out in turn.
+        fields: as in `finetune`.
 
     Raises:
         UsageError: the recipe asks for one run alone.
@@ -96,18 +108,17 @@ def cross_validate(
     from pretune.report import spread
     from pretune.train.repeats import asks_for_several, expand
 
-    resolved = _recipe(recipe)
-    if not asks_for_several(resolved):
+    call = read_call(recipe, train, validation, fields)
+    if not asks_for_several(call.recipe):
         raise UsageError("recipe: one run has no spread; give seeds or folds, such as folds = 5")
-    output = Path(resolved.output)
+    output = Path(call.recipe.output)
     spread.check_folder(output)
-    train, validation = (list(data) if isinstance(data, Iterator) else data for data in (train, validation))
     scores = []
-    runs = expand(resolved)
+    runs = expand(call.recipe)
     for number, each in enumerate(runs, 1):
         _log.info("run %d of %d: %s", number, len(runs), each.output)
         if each.task:
-            finetune(each, train, validation)
+            finetune(each, call.train, call.validation)
         else:
             pretrain(each)
         scores.append(spread.read_scores(Path(each.output)))
@@ -147,11 +158,3 @@ def _unsaid() -> Iterator[None]:
         yield
     finally:
         log.removeFilter(is_error)
-
-
-def _recipe(recipe: Recipe | Path | str | Mapping[str, Any]) -> Recipe:
-    if isinstance(recipe, Recipe):
-        return recipe
-    if isinstance(recipe, Mapping):
-        return configuration.validate(Recipe, recipe, "recipe")
-    return configuration.load(Recipe, Path(recipe))

@@ -42,7 +42,7 @@ from pretune.runtime.precision import choose_precision
 from pretune.table import Table
 from pretune.tasks.task import AnyTask, Truncate
 from pretune.text.readers.labelled import Data
-from pretune.text.readers.memory import check_texts
+from pretune.text.readers.memory import Records, check_texts
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 _log = logging.getLogger("pretune")
@@ -204,7 +204,7 @@ class Model:
 
     def embed(
         self,
-        texts: str | Texts,
+        texts: str | Texts | Records,
         pooling: PoolingMode | None = None,
         *,
         prompt: str | None = None,
@@ -215,7 +215,8 @@ class Model:
         """One vector for each text, from the last layer.
 
         Args:
-            texts: a list of texts, or a single one, whose vector is given alone.
+            texts: a list of texts, or a single one, whose vector is given alone; or records, a DataFrame ..., of which
+                the column is read that held the texts in training, else "text".
             pooling: of the last layer's rows, in place of all modules that the files name; special tokens count, as in
                 sentence-transformers. By default what the model's training or its files said; else, as there, the last
                 row of a model that its config.json calls `...ForCausalLM`, and the mean of any other.
@@ -231,7 +232,7 @@ class Model:
             UsageError: an unknown pooling or name of a prompt, or a prompt and a name.
             DataError: a text without any token, or one that cannot be encoded.
         """
-        many = check_texts(texts, "embed", single=True)
+        many = check_texts(texts, "embed", single=True, column=self.network.metadata.text_column)
         out = Embedder.of(self._fused, self.tokenizer, pooling, prompt, prompt_name, budget)(many)
         out = unit_length(out, many) if normalize else out
         return out[0] if isinstance(texts, str) else out
@@ -250,7 +251,7 @@ class Model:
         Raises:
             UsageError: an option out of range, an empty or too long prompt, a model that does not generate.
         """
-        texts = check_texts(prompts, "generate", "prompt", single=True)
+        texts = check_texts(prompts, "generate", "prompt", single=True, column=self.network.metadata.text_column)
         written = [continuation.text for continuation in self.continuations(texts, **options)]
         return written[0] if isinstance(prompts, str) else written
 
@@ -287,7 +288,7 @@ class Model:
             UsageError: a model without a language modelling head, or sources that do not fit.
             DataError: a text without tokens.
         """
-        many = check_texts(texts, "score", single=True)
+        many = check_texts(texts, "score", single=True, column=self.network.metadata.text_column)
         origins = None if sources is None else check_texts(sources, "score", "source", single=True)
         chosen: ScoreOptions = {"budget": budget_of(self.device)}
         chosen.update(options)

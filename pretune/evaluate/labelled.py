@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from pretune.config import validate
 from pretune.errors import UsageError
@@ -14,7 +14,7 @@ from pretune.models.model import LanguageModel
 from pretune.tasks.predictions import Predictions
 from pretune.tasks.task import AnyTask, Example, read_examples, read_texts
 from pretune.text.readers.labelled import Data, LabelledConfig
-from pretune.text.readers.memory import check_texts
+from pretune.text.readers.memory import as_list, check_texts
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 Texts = list[str] | tuple[str, ...]
@@ -47,11 +47,14 @@ def predict_data(
     Raises:
         UsageError, DataError: as `Model.predict`.
     """
-    if isinstance(data, list | tuple) and not any(isinstance(item, Mapping) for item in data):
+    items = as_list(data)  # no records where nothing in it has names or an order
+    if isinstance(items, list) and not any(isinstance(item, Mapping | tuple | list) for item in items):
         others = None if seconds is None else check_texts(seconds, "predict", "second text")
-        examples = read_texts(task, check_texts(data, "predict"), others)
+        examples = read_texts(task, check_texts(items, "predict"), others)
     else:
-        examples = read_examples(task, data, needs_labels=False)
+        if seconds is not None:
+            raise UsageError("predict: records hold their second texts themselves; leave the second argument out")
+        examples = read_examples(task, cast("Data", items), needs_labels=False)
     rows = encode_examples(task, examples, tokenizer, length)
     predictions = predict_by_modules(network, task, examples, rows, tokenizer)
     return Predictions(predictions, [texts_of(example) for example in examples])

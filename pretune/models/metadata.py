@@ -138,6 +138,11 @@ class Metadata(Config):
     heads: dict[str, HeadSource] = Field(default_factory=dict, max_length=256)
     base: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
 
+    @property
+    def text_column(self) -> str:
+        """The column of the texts in the task's training, else "text"."""
+        return str(self.task.columns.get("text", "text")) if self.task else "text"
+
 
 def absolute(name: str) -> str:
     """Returns the name of a variant, with the path of a user's file made absolute."""

@@ -46,20 +46,27 @@ Records: TypeAlias = Iterable[Mapping[str, object] | tuple[object, ...]] | DataF
 gives such rows in turn."""
 
 
-def check_texts(texts: object, use: str, what: str = "text", *, single: bool = False) -> list[str]:
+def check_texts(
+    texts: object, use: str, what: str = "text", *, single: bool = False, column: str = "text"
+) -> list[str]:
     """Checks that something is a list of texts, each of which is text.
 
     Args:
+        texts: a list, an array, a column of a frame, or what gives texts in turn; or records, of which one field is
+            read.
         use: what the texts are for, such as `embed`, for messages.
         what: what one of them is called.
         single: a text alone is a list of one.
+        column: the field of records.
 
     Raises:
         DataError: no list, or an item that is not text or stands for no value, with its number.
     """
     if single and isinstance(texts, str):
         return [texts]
-    items = texts.tolist() if hasattr(texts, "tolist") else texts  # an array, a column of a DataFrame
+    items = as_list(texts)
+    if is_frame(items) or (isinstance(items, list) and items and all(isinstance(item, Mapping) for item in items)):
+        items = _column(items, column, use, what)
     if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
         raise DataError(f"{use}: {describe(items)} is no list of {what}s; give a list, such as [{what!r}]")
     out: list[str] = []
@@ -70,6 +77,39 @@ def check_texts(texts: object, use: str, what: str = "text", *, single: bool = F
         reason = f"has no value ({describe(item)})" if is_missing(item) else f"holds {describe(item)}, not text"
         raise DataError(f"{use}: {what} {number} {reason}; fill it in or leave it out")
     return out
+
+
+def is_frame(data: object) -> bool:
+    """Whether data are a table whose columns have names."""
+    is_table = isinstance(data, pa.Table | pa.RecordBatch | PolarsFrame | DataFrame) or hasattr(data, "column_names")
+    return is_table and not isinstance(data, Mapping)
+
+
+def as_list(data: object) -> object:
+    """What holds items without names, as a list: an array, a column of a table, an iterator; anything else as it is."""
+    if isinstance(data, str | bytes | Path | Mapping) or is_frame(data) or not isinstance(data, Iterable):
+        return data
+    if isinstance(data, pa.Array | pa.ChunkedArray):
+        return data.to_pylist()
+    return data.tolist() if hasattr(data, "tolist") else list(data)
+
+
+def _column(data: object, column: str, use: str, what: str) -> list[object]:
+    """The values of a field of records.
+
+    Raises:
+        DataError: a record without it, or data that cannot be read.
+    """
+    values: list[object] = []
+    for origin, row in read_memory(data):
+        if column not in row:
+            example = next((str(name) for name in row), "title")
+            raise DataError(
+                f"{use}: {origin} has no field {column!r}; give the column of the {what}s alone, such as "
+                f"data[{example!r}]"
+            )
+        values.append(row[column])
+    return values
 
 
 def is_path(data: object) -> bool:
