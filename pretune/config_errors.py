@@ -35,6 +35,8 @@ _EXPECTED: dict[str, str] = {
     "dict_type": "a table of fields",
     "model_type": "a table of fields",
     "model_attributes_type": "a table of fields",
+    "string_too_long": "a text of {max_length} characters or fewer",
+    "string_too_short": "a text of {min_length} characters or more",
     "too_long": "{max_length} values or fewer",
     "too_short": "{min_length} values or more",
 }

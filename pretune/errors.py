@@ -82,24 +82,6 @@ def is_shortage(error: BaseException) -> bool:
 _NO_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "bad alloc")
 
 
-def no_such_folder(path: object, what: str) -> MissingInputError:
-    """The error of a model or tokenizer that is not there; what looks like a name of a hub is answered as such.
-
-    Args:
-        what: "model folder" or "tokenizer".
-    """
-    parts = str(path).split("/")
-    if len(parts) > 2 or not all(part and part[0].isalnum() for part in parts) or str(path).endswith(_SUFFIXES):
-        return MissingInputError(f"{path}: no such {what}")
-    return MissingInputError(
-        f"{path}: no such {what} here, and pretune fetches nothing from a hub; if it is the name of a hub's model, "
-        f"bring its files (as with: hf download {path} --local-dir DIR) and name the folder"
-    )
-
-
-_SUFFIXES = (".json", ".txt", ".model", ".gguf")
-
-
 class MissingPackageError(PretuneError):
     """An optional dependency is not installed (EX_UNAVAILABLE)."""
 

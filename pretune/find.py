@@ -38,7 +38,7 @@ def variants(axis: str, root: str = "pretune") -> list[str]:
 
 def suggest(name: str, known: list[str]) -> str:
     """Suggests a name: `did you mean 'mlm'?`, or the whole list if nothing is close."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pretune.errors import MissingInputError, UsageError
+from pretune.missing_paths import near_path
 
 ConfigDict = dict[str, Any]
 MAX_DEPTH = 64  # of tables in tables; the parser's time grows with the square of it
@@ -27,7 +28,10 @@ def read_toml(path: Path) -> ConfigDict:
         with path.open("rb") as file:
             raw = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
-        raise MissingInputError(f"{path}: no such recipe") from None
+        near = near_path(path)
+        if near is not None:
+            raise MissingInputError(f"{path}: no such recipe; did you mean {near!r}?") from None
+        raise MissingInputError(f"{path}: no such recipe (working folder: {Path.cwd()})") from None
     if len(raw) > _MAX_BYTES:
         raise UsageError(f"{path}: more than {_MAX_BYTES:,} bytes, which no recipe needs; is it the right file?")
     try:

@@ -15,6 +15,7 @@ from pretune.cli.outputs import check_output
 from pretune.cli.session import DEFAULT, Args, Common, Session
 from pretune.disk import storage_errors
 from pretune.errors import CannotCreateError, UsageError
+from pretune.missing_paths import no_such_folder
 from pretune.new_folder import NewFolder, contents, settle
 from pretune.wording import counted
 
@@ -134,6 +135,8 @@ def extend(*args: Args, model: Path, output: Path, config: Path | None = None, s
 
     paths, corpus, settings = _settings(args, config, ExtendConfig, "extend")
     refuse_existing(output)
+    if not model.exists():
+        raise no_such_folder(model, "model")
     check_has_model(model)
     old = Tokenizer.load(model)
     for note in old.notes:

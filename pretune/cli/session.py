@@ -15,14 +15,14 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from pretune import __version__
-from pretune.cli.translated_help import TranslatedFormatter, translated_error
+from pretune.cli.translated_help import TranslatedFormatter
+from pretune.cli.usage_errors import usage_error
 from pretune.errors import (
     CannotCreateError,
     DataError,
     MissingInputError,
     PretuneError,
     StorageError,
-    UsageError,
     first_line,
     is_panic,
     is_shortage,
@@ -120,7 +120,6 @@ def new_app(name: str, description: str = "") -> App:
         version_flags=["--version"],
         default_parameter=Parameter(negative=""),
         help_formatter=TranslatedFormatter(),
-        error_formatter=translated_error,
         group_commands=Group("Other verbs", sort_key=9),
         result_action="return_value",
         suppress_keyboard_interrupt=False,
@@ -138,9 +137,9 @@ def run_app(app: App, argv: Sequence[str] | None, after_help: Callable[[list[str
 
     def dispatch() -> int:
         try:
-            app(args, exit_on_error=False)
-        except CycloptsError:
-            return UsageError.code
+            app(args, exit_on_error=False, print_error=False)
+        except CycloptsError as error:
+            raise usage_error(error) from None
         if after_help is not None and {"--help", "-h"} & set(args):
             after_help(args)
         return 0

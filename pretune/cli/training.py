@@ -127,7 +127,10 @@ def read_recipe(args: tuple[str, ...], session: Session) -> Recipe:
     path = Path(args[0]) if args and not args[0].startswith("-") else None
     rest = args[1:] if path else args
     if path is None and not rest:
-        raise UsageError("name a recipe (a TOML file) or fields (--data.stores STORE ...); --help lists all of them")
+        raise UsageError("name a recipe (a TOML file) or fields, such as --model MODEL --train FILE; see --help")
+    if path is not None and path.suffix != ".toml" and path.exists():
+        flag = "--model" if path.is_dir() else "--train"
+        raise UsageError(f"{path}: is no recipe, which is a .toml file; as the value of a flag: {flag} {path}")
     return config.load(Recipe, path, [*session.overrides(), *rest])
 
 

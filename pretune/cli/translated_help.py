@@ -1,4 +1,4 @@
-"""Shows cyclopts' help and errors in the language of the user."""
+"""Shows cyclopts' help in the language of the user."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 from pretune.language import current_language, translate
 
 if TYPE_CHECKING:
-    from cyclopts import CycloptsError
     from cyclopts.help import HelpEntry, HelpPanel, InlineText
     from rich.console import Console, ConsoleOptions
-    from rich.panel import Panel
 
 
 class TranslatedFormatter:
@@ -39,15 +37,6 @@ class TranslatedFormatter:
         from cyclopts.help import DefaultFormatter
 
         DefaultFormatter().render_description(console, options, _description(description))
-
-
-def translated_error(error: CycloptsError) -> Panel:
-    """Renders an error of the command line's words."""
-    from cyclopts import CycloptsPanel
-
-    return (
-        CycloptsPanel(error) if current_language() == "en" else CycloptsPanel(translate(str(error)), translate("Error"))
-    )
 
 
 def _entry(entry: HelpEntry) -> HelpEntry:

@@ -13,6 +13,7 @@ from pretune.interop.deltas import is_delta, load_delta, read_record
 from pretune.interop.huggingface import load_model
 from pretune.interop.metadata import read_metadata, resolve
 from pretune.interop.run_folder import Step, StepOfRun, choose_step, describe_run, fill_from_checkpoint
+from pretune.missing_paths import no_such_folder
 from pretune.models.model import LanguageModel, get_family
 from pretune.new_folder import refuse_cut_off
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -42,8 +43,11 @@ def find_source(path: Path, step: Step | None = None) -> Source:
     """Where a path and a step mean that a model is read.
 
     Raises:
-        UsageError, MissingInputError, DataError: as `choose_step`.
+        UsageError, MissingInputError, DataError: no such path, or as `choose_step`.
     """
+    if not path.exists():
+        refuse_cut_off(path)
+        raise no_such_folder(path, "model")
     checkpoint = choose_step(path, step)
     if checkpoint is None:
         if not (path / "config.json").exists() and not is_delta(path):

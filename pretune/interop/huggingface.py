@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pretune.disk import storage_errors
-from pretune.errors import DataError, no_such_folder
+from pretune.errors import DataError
 from pretune.interop.description import Description, class_labels, describe, interpret, read_description
 from pretune.interop.file_fields import GENERATION, check_files
 from pretune.interop.gguf import GgufWeights
@@ -33,6 +33,7 @@ from pretune.interop.weight_check import (
 )
 from pretune.interop.weight_names import FileTable, export_weights
 from pretune.interop.weights import SHARD_BYTES, NamedTensors, Weights, stale, write_json, write_weights
+from pretune.missing_paths import no_such_folder
 from pretune.models.head_table import weight_map_of
 from pretune.models.init import initialise, replace_parameters
 from pretune.models.metadata import Loaded

@@ -26,6 +26,7 @@ from pretune.train.finish import finish, save_initial
 from pretune.train.logging.progress import Display
 from pretune.train.logging.trackers import open_trackers
 from pretune.train.loop import train
+from pretune.train.named_paths import check_named_paths
 from pretune.train.network import tuning_method
 from pretune.train.preflight import preflight
 from pretune.train.recipe import Recipe, plain
@@ -72,6 +73,7 @@ def finetune(recipe: Recipe, train_data: Data | None = None, validation_data: Da
 def _run(recipe: Recipe, train_data: Data | None = None, validation_data: Data | None = None) -> Path:
     check_single(recipe)
     with join_ranks(recipe.device) as distributed:
+        distributed.on_all_ranks(lambda: check_named_paths(recipe))
         check_recipes(distributed, recipe)
         path = Path(recipe.output)
         directory = distributed.on_main(lambda: RunDirectory(path, recipe.resume))

@@ -13,9 +13,9 @@ SUFFIXES = (".csv",)
 
 def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[SourceRow | RecordError]:
     """A record for each row; fields may be quoted unless `config.quotes` says no."""
-    return read_table(source, columns, config, ",", quoted=config.quotes is not False)
+    return read_table(source, columns, config, config.delimiter or ",", quoted=config.quotes is not False)
 
 
 def names(source: Source, config: SourceConfig) -> list[str]:
     """The names of the columns."""
-    return table_names(source, config, ",", quoted=config.quotes is not False)
+    return table_names(source, config, config.delimiter or ",", quoted=config.quotes is not False)

@@ -28,6 +28,7 @@ from pydantic import Field
 from pretune.config import Config
 from pretune.errors import DataError, MissingInputError
 from pretune.find import find, variants
+from pretune.missing_paths import near_path
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 BOMB_FLOOR = 64 << 20  # bytes: whatever the ratio, a file that unfolds to less is harmless
@@ -43,6 +44,7 @@ class SourceConfig(Config):
             is the header. A first row equal to `columns` is a header too.
         quotes: whether CSV or TSV fields may be quoted; by default CSV yes; TSV no (as GLUE, SST and CLUE write them),
             unless all its quotes are those of `csv.writer` and pandas.
+        delimiter: the character between the fields of a CSV file, where it is no comma, such as ";".
         max_document_bytes: maximal size of a record in bytes (UTF-8); a longer one is refused without being held in
             memory.
         max_compression_ratio: how many times its own size a compressed file may decompress to (beyond 64 MiB).
@@ -51,6 +53,7 @@ class SourceConfig(Config):
     format: str = "auto"
     columns: tuple[str, ...] | None = None
     quotes: bool | None = None
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
     max_document_bytes: int = Field(default=16 << 20, ge=1)
     max_compression_ratio: int = Field(default=200, ge=1)
 
@@ -168,8 +171,14 @@ def _expand(name: Path | str) -> list[Path]:
     except OSError as error:
         raise MissingInputError(f"{name}: cannot be read: {error.strerror}") from None
     if not matches:
-        what = "no file matches this pattern" if has_magic(str(name)) else "no such file or folder"
-        raise MissingInputError(f"{name}: {what} (working folder: {Path.cwd()})")
+        if has_magic(str(name)):
+            raise MissingInputError(f"{name}: no file matches this pattern (working folder: {Path.cwd()})")
+        near = near_path(path)
+        if near is not None:
+            raise MissingInputError(
+                f"{name}: no such file or folder (working folder: {Path.cwd()}); did you mean {near!r}?"
+            )
+        raise MissingInputError(f"{name}: no such file or folder (working folder: {Path.cwd()})")
     return [Path(match) for match in matches]
 
 

@@ -147,6 +147,11 @@ class Record(Mapping[str, object]):
             return label
         value = self._fields[name]
         is_empty = value is None or isinstance(value, str)
+        if isinstance(value, list | tuple) and value:
+            raise self.error(
+                f"label in field {name!r} is the list {str(value)[:40]}",
+                "give each row one label: several labels of one text cannot be learned yet",
+            )
         what = "empty" if is_empty else f"{str(value)[:40]!r}, neither text nor a number"
         remedy = "write one text or whole number, or remove the row"
         raise self.error(f"label in field {name!r} is {what}", remedy + self._dropna(name))

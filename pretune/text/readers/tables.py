@@ -16,6 +16,7 @@ from pretune.text.readers.records import Column, RecordError, SourceRow, absent
 
 _QUOTES = 'close it, double quotes inside quoted fields (""), or set --quotes false if they are plain characters'
 _RETURN = "remove the carriage return, or quote the field that holds it"
+_DELIMITERS = ";|"  # that other programs write
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _log = logging.getLogger("pretune")
 MAX_LINES = 100_000  # of one record: a quote left open does not swallow a file of short lines
@@ -150,6 +151,9 @@ def _bad_header(file: str, line: int, columns: Sequence[Column], header: list[st
         tabs = "\t" in header[0]
         hint = f"fields look separated by {'tabs' if tabs else 'commas'}: set --format {'tsv' if tabs else 'csv'}"
         return RecordError(file, line, missing.reason, hint)
+    other = next((each for each in _DELIMITERS if len(header) == 1 and each in header[0]), None)
+    if other is not None:
+        return RecordError(file, line, missing.reason, f"fields look separated by {other!r}: set --delimiter {other!r}")
     count = f"{len(header)} column{'s' if len(header) > 1 else ''}"
     example = ",".join([c.name for c in columns][: len(header)])
     hint = f"{missing.remedy}; if the file has no header row, name its {count} in order, as in --columns {example}"
@@ -161,7 +165,9 @@ def _too_wide(fields: list[str], header: list[str]) -> tuple[str, str]:
 
 
 def _bad_width(fields: list[str], header: list[str], quoted: bool, delimiter: str) -> tuple[str, str]:
-    remedy = "quote fields that hold a comma" if delimiter == "," else "write one tab between fields and none inside"
+    remedy = "write one tab between fields and none inside"
+    if delimiter != "\t":
+        remedy = "quote fields that hold a comma" if delimiter == "," else f"quote fields that hold a {delimiter!r}"
     if not quoted and any(field.startswith('"') for field in fields):
         remedy += ", or set --quotes true if fields are quoted"
     row = delimiter.join(fields)

@@ -16,7 +16,8 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, processors
 
-from pretune.errors import DataError, MissingInputError, no_such_folder
+from pretune.errors import DataError, MissingInputError
+from pretune.missing_paths import no_such_folder
 from pretune.seals import check
 from pretune.text.tokenizer import sentencepiece
 from pretune.text.tokenizer.added import add_tokens

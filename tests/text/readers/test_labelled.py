@@ -90,6 +90,7 @@ def test_labels_may_be_missing_when_they_are_not_needed(tmp_path: Path) -> None:
             r"a\.csv:1: no column 'label'; name .*--label .* did you mean 'labels'\?$",
         ),
         ("a.csv", "text\tlabel\nx\t1\n", r"a\.csv:1: no column 'text'.*separated by tabs: set --format tsv"),
+        ("a.csv", "text;label\nx;1\n", r"a\.csv:1: no column 'text'.*separated by ';': set --delimiter ';'$"),
         ("a.csv", "text,label\nx, y,1\n", r"a\.csv:2: 3 fields where the header has 2: 'x, y,1'; quote"),
         ("a.csv", "text,label\nx\n", r"a\.csv:2: 1 fields where the header has 2: 'x'"),
         ("a.csv", 'text,label\n"x,1\ny,2\n', r"a\.csv:2: broken quotes"),
@@ -100,7 +101,7 @@ def test_labels_may_be_missing_when_they_are_not_needed(tmp_path: Path) -> None:
             '{"text": "x", "label": 1}\n{"text": 2, "label": 1}',
             r"a\.jsonl:2: field 'text' holds the number 2",
         ),
-        ("a.jsonl", '{"text": "x", "label": ["a"]}', r"a\.jsonl:1: label in field 'label' is \"\['a'\]\", neither"),
+        ("a.jsonl", '{"text": "x", "label": ["a"]}', r"a\.jsonl:1: label .* is the list \['a'\]; give each row one"),
         ("a.jsonl", '{"text": "x", "label": NaN}', r"a\.jsonl:1: label in field 'label' is 'nan', neither"),
         ("a.jsonl", '{"text": "x", "label": null}', r"a\.jsonl:1: label in field 'label' is empty"),
         ("a.jsonl", '{"text": "x"}', r"a\.jsonl:1: no field 'label'"),
@@ -141,3 +142,10 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_real_files(path: str, settings: dict[str, object], rows: int, labels: int) -> None:
     actual = read(DATA / path, **settings)
     assert (len(actual), len({e.label for e in actual})) == (rows, labels)
+
+
+def test_fields_may_be_separated_by_another_character(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", 'text;label\n"x; y";1\nz, w;2\n')
+    assert [example.text for example in read(path, delimiter=";")] == ["x; y", "z, w"]
+    with pytest.raises(DataError, match=r"a\.csv:2: 3 fields .*; quote fields that hold a ';'"):
+        read(write(path, "text;label\nx; y;1\n"), delimiter=";")

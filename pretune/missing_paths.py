@@ -1,0 +1,59 @@
+"""Answers a path that is not there: what stands near it, and how a model of a hub is fetched."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from pretune.errors import MissingInputError
+
+_FILE_SUFFIXES = (".json", ".txt", ".model", ".gguf", ".csv", ".tsv", ".jsonl", ".parquet", ".toml")
+_MAX_NAMES = 10_000  # of a folder that are looked through
+
+
+def no_such_folder(path: Path | str, what: str, setting: str | None = None) -> MissingInputError:
+    """The error of a model or a tokenizer that is not there; what looks like the name of a hub is answered as such.
+
+    Args:
+        what: "model folder" or "tokenizer".
+        setting: the field that names it, where one does.
+    """
+    name = str(path)
+    subject = name if setting is None else f"{setting} = {name!r}"
+    folder = Path.cwd()
+    near = near_path(path)
+    if near is not None:
+        return MissingInputError(f"{subject}: no such {what} here (working folder: {folder}); did you mean {near!r}?")
+    if what == "tokenizer":
+        return MissingInputError(
+            f"{subject}: no such tokenizer (working folder: {folder}); make one with `pretune tokenizer train`, or "
+            "give the folder of a model, whose tokenizer is used then"
+        )
+    if not _may_be_of_a_hub(name):
+        return MissingInputError(f"{subject}: no such {what} (working folder: {folder})")
+    last = name.rpartition("/")[2]
+    return MissingInputError(
+        f"{subject}: no such {what} here (working folder: {folder}); pretune downloads nothing: fetch a model of the "
+        f"Hugging Face hub with `hf download {name} --local-dir {last}`, and give that folder"
+    )
+
+
+def near_path(path: Path | str) -> str | None:
+    """The path that a missing one may mean: a name in its folder that is nearly the same; None where there is none."""
+    wanted = Path(path)
+    if wanted.name and wanted.parent != Path() and not wanted.is_absolute() and Path(wanted.name).exists():
+        return wanted.name
+    try:
+        with os.scandir(wanted.parent) as entries:
+            names = [entry.name for entry, _ in zip(entries, range(_MAX_NAMES), strict=False)]
+    except OSError:
+        return None
+    close = difflib.get_close_matches(wanted.name, names, n=1, cutoff=0.75)
+    return str(wanted.parent / close[0]) if close else None
+
+
+def _may_be_of_a_hub(name: str) -> bool:
+    """Whether a name has the form of a hub's: `bert-base-uncased`, `google-bert/bert-base-uncased`."""
+    parts = name.split("/")
+    return len(parts) <= 2 and all(part and part[0].isalnum() for part in parts) and not name.endswith(_FILE_SUFFIXES)

@@ -1,0 +1,129 @@
+"""What is wrong with the words of a command line is said in plain words, with what to write instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pretune.cli import main
+from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
+
+
+def answer(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
+    code = main([*map(str, words)])
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return code, message
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("prepare a.txt --output s", "prepare needs --tokenizer; make one first, as with: pretune tokenizer train"),
+        ("prepare a.txt --tokenizer", "--tokenizer: expected a value; where the value begins with dashes, write"),
+        ("predict", "predict needs MODEL; name the folder of a model first"),
+        ("evaluate m", "evaluate needs DATA; name a labelled file or a token store"),
+        ("prediction m", "prediction: no such verb; did you mean 'predict'?"),
+        ("frobnicate m", "frobnicate: no such verb; known: corpus, tokenizer, prepare,"),
+        ("tokenizer trian x", "trian: no such verb; did you mean 'train'?"),
+        ("--lr 3 finetune", "--lr: give a verb before its flags"),
+        ("predict m --text-column x", "--text-column: predict has no such flag; did you mean --text?"),
+        ("predict m --labels x --colour red", "--labels: predict has no such flag"),
+        ("embed m --colour red", "--colour: embed has no such flag; pretune embed --help lists all of them"),
+        ("fill m x --top many", "--top many: expected a whole number"),
+        ("generate m x --temperature hot", "--temperature hot: expected a number"),
+        ("predict m x --truncate middle", "--truncate middle: expected head, tail, head+tail or error"),
+        ("predict m x --threads 1 --threads 2", "--threads: is given several times and holds one value"),
+        ("version now", "'now': version takes no further word"),
+        ("predict m --pair one", "--pair: expected 2 values"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_the_right_one(
+    words: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, actual = answer(capsys, *words.split())
+    assert code == 64
+    assert f"pretune: {message}" in " ".join(actual.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "finetune --task classification --train data.csv --model {}",
+        "pretrain --objective mlm --stores store --model {}",
+        "embed {} text",
+        "predict {} text",
+        "fill {} text",
+        "generate {} text",
+        "score {} text",
+        "evaluate {} data.csv",
+        "export {} out",
+        "tokenizer extend data.csv --tokens 10 --output out --model {}",
+        "augment data.csv --methods substitution --output out.csv --model {}",
+    ],
+)
+def test_a_model_that_is_not_there_is_answered_in_every_verb(
+    words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`bert-base-uncased` was "no such tokenizer", which nobody had asked for."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.csv").write_text("text,label\na,b\n")
+    for name in ("bert-base-uncased", "google-bert/bert-base-uncased"):
+        code, message = answer(capsys, *words.format(name).split())
+        assert code == 66
+        assert f"no such model here (working folder: {tmp_path}); pretune downloads nothing: fetch" in message
+        assert f"`hf download {name} --local-dir bert-base-uncased`" in message
+    (tmp_path / "bert-small").mkdir()
+    for name, near in (("bert-smal", "bert-small"), ("models/bert-small", "bert-small")):
+        code, message = answer(capsys, *words.format(name).split())
+        assert code == 66
+        assert f"did you mean '{near}'?" in message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bert-small", "data.csv"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ("finetune --task classification --train dta.csv --tokenizer tokenizer", 66, "dta.csv: no such file or folder"),
+        ("prepare dta.csv --tokenizer tokenizer --output s", 66, "dta.csv: no such file or folder"),
+        ("tokenizer train dta.csv --output t", 66, "dta.csv: no such file or folder"),
+        ("augment dta.csv --methods swap --output o.csv", 66, "dta.csv: no such file or folder"),
+        ("finetune recipee.toml", 66, "recipee.toml: no such recipe; did you mean 'recipe.toml'?"),
+        ("finetune other.toml", 66, "other.toml: no such recipe (working folder:"),
+        (
+            "finetune data.csv",
+            64,
+            "data.csv: is no recipe, which is a .toml file; as the value of a flag: --train",
+        ),
+        ("pretrain folder", 64, "folder: is no recipe, which is a .toml file; as the value of a flag: --model folder"),
+        ("finetune", 64, "name a recipe (a TOML file) or fields, such as --model MODEL --train FILE"),
+        ("prepare data.csv --tokenizer nosuch --output s", 66, "nosuch: no such tokenizer (working folder:"),
+    ],
+)
+def test_a_path_that_is_not_there_is_answered_with_one_that_is(
+    words: str,
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    word_tokenizer_folder: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tokenizer").symlink_to(word_tokenizer_folder)
+    (tmp_path / "data.csv").write_text("text,label\na,b\n")
+    (tmp_path / "recipe.toml").touch()
+    (tmp_path / "folder").mkdir()
+    actual = answer(capsys, *words.split())
+    assert actual[0] == code
+    assert message in actual[1]
+    if "dta" in words:
+        assert "did you mean 'data.csv'?" in actual[1]
+
+
+@pytest.fixture(scope="module")
+def word_tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer(["a cat ate a hat"], TokenizerConfig(vocab_size=50)).save(folder)
+    return folder
