@@ -14,7 +14,9 @@ from benchmarks.runner import _groups
 from benchmarks.suite import busy, train_step
 from benchmarks.suite.busy import Busy, Variant
 from benchmarks.suite.train_step import Shape
+from pretune.evaluate import embed
 from pretune.runtime import spinning
+from pretune.runtime.worker_policy import WorkerPolicy
 
 COUNTS_CHILDREN = """
 import pathlib
@@ -47,18 +49,20 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     monkeypatch.setattr(busy, "SHAPES", {"tiny": Shape("bert", 1, 64, 2, 16, 1.0, 1, 500)})
     monkeypatch.setattr(train_step, "BATCHES", 2)
     monkeypatch.setattr(spinning, "_watches", [])
+    monkeypatch.setattr(embed, "_worker_policy", WorkerPolicy())
     return Context("tiny-0", tmp_path, "fp32", 1)
 
 
 def test_sides_of_a_busy_machine(small: Context) -> None:
     alone, busy_sides = Busy().sides(small), Busy().sides(replace(small, variant="tiny-12"))
-    names = [*busy.FIXED, "transformers Trainer"]
+    names = [*busy.FIXED, "transformers Trainer", "transformers Trainer as it comes"]
     assert [side.name for side in alone] == [OURS, *(name for name in names if "one CPU" not in name)]
     assert [side.name for side in busy_sides] == [OURS, *(name for name in names if "spinning" not in name)]
     assert [[side.name for side in group] for group in _groups(Busy(), alone[1:])] == [
         ["pretune, sleeping threads", "pretune, one thread", "pretune, spinning threads"],
-        ["transformers Trainer"],
+        ["transformers Trainer", "transformers Trainer as it comes"],
     ]
+    assert [side.setting for side in alone[-2:]] == ["best", "default"]
     assert {side.load for side in busy_sides} == {12}
     assert [(dict(side.variables), side.threads) for side in alone[1:4]] == [
         ({"GOMP_SPINCOUNT": "0"}, None),
@@ -77,11 +81,12 @@ def test_units_until_the_time_is_over(small: Context, setting: str, monkeypatch:
     assert run["seconds"] >= 0.05
 
 
-def test_the_trainer_of_the_peer_is_timed_alike(small: Context) -> None:
+@pytest.mark.parametrize("number", [-2, -1])
+def test_the_trainer_of_the_peer_is_timed_alike(small: Context, number: int) -> None:
     pytest.importorskip("accelerate")
     from benchmarks.peers import transformers_trainer
 
-    theirs = Busy().sides(small)[-1]
+    theirs = Busy().sides(small)[number]
     run = transformers_trainer.setup(**{**theirs.options, "seconds": 0.05})()
     assert run["units"] >= 1
     assert run["seconds"] >= 0.05
