@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Self, TypeVar
 
 from cyclopts import App, Group, Parameter
 
@@ -90,14 +91,12 @@ def train(*args: Args, output: Path, config: Path | None = None, session: Common
     session.say(f"training a {settings.kind} tokenizer of {settings.vocab_size:,} tokens on {', '.join(paths)}")
     stats = DataStats()
     begin = time.perf_counter()
-    meter = Meter(session)
-    with NewFolder(output) as folder:
+    with Meter(session) as meter, NewFolder(output) as folder:
         texts = (document.text for document in read_corpus(paths, corpus, stats))
         tokenizer = train_tokenizer(texts, settings, meter.show_training)
         with storage_errors(output, "save the tokenizer"):
             tokenizer.write(folder.path)
             folder.publish(last="tokenizer.json")
-    meter.close()
     for note in tokenizer.notes:
         session.say(note)
     session.say(f"{stats.summary()}; {time.perf_counter() - begin:.0f} s")
@@ -213,9 +212,8 @@ def prepare(*args: Args, tokenizer: Path, output: Path, config: Path | None = No
     words_to_ids = Tokenizer.load(tokenizer)
     for note in words_to_ids.notes:
         session.say(note)
-    meter = Meter(session)
-    store = preparing.prepare(paths, words_to_ids, output, settings, meter.show)
-    meter.close()
+    with Meter(session) as meter:
+        store = preparing.prepare(paths, words_to_ids, output, settings, meter.show)
     session.say(DataStats(**store.manifest.data_stats).summary())
     for name in ("train", "validation"):
         split = store.split(name)
@@ -245,13 +243,22 @@ def _say_unknown(
 
 
 class Meter:
-    """Shows the progress of reading text: in place on a terminal, every ten seconds elsewhere."""
+    """Shows the progress of reading text: in place on a terminal, every ten seconds elsewhere.
+
+    At its end, and where an error or Ctrl-C ends it, the line in place is cleared before anything else is said.
+    """
 
     def __init__(self, session: Session) -> None:
         self._is_silent = session.silent
         self._live = sys.stderr.isatty()
         self._last = time.monotonic()
         self._width = 0  # of the line that is shown in place
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self.close()
 
     def show(self, progress: Progress) -> None:
         """Shows the newest numbers of a store."""
@@ -280,7 +287,9 @@ class Meter:
             self._print("")
 
     def _print(self, line: str) -> None:
-        """Prints over the line before, whose end would be left over where it was longer."""
+        """Prints over the line before, whose end would be left over where it was longer; never more than a row."""
+        if self._live:
+            line = line[: shutil.get_terminal_size().columns - 1]
         text = f"{line.ljust(self._width)}\r" if self._live else f"{line}\n"
         self._width = len(line)
         print(text, end="", file=sys.stderr, flush=True)

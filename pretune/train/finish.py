@@ -16,6 +16,7 @@ from pretune.train.checkpoint.state import State
 from pretune.train.context import TrainContext
 from pretune.train.directory import RunDirectory
 from pretune.train.network import tuning_method
+from pretune.train.one_label import warn_of_one_label
 from pretune.train.recipe import Recipe
 from pretune.train.step import TrainModule
 from pretune.train.subset_embedding import restore_embedding
@@ -87,7 +88,8 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
         context.display.note(f"finished already at step {state.step:,}; nothing to train; {end}")
     else:
         context.display.note(f"finished: {counted(state.step, 'step')}, {counted(state.tokens, 'token')}; {end}")
-    for warning in _left_out(state):
+    labels = components.facts.get("labels") or []
+    for warning in [*_left_out(state), *warn_of_one_label(directory.path, step, labels)]:
         context.display.note(f"warning: {warning}")
     directory.record_warnings(context.display.warnings)
 

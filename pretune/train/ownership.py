@@ -57,11 +57,7 @@ class Ownership:
 
     def _take(self, say: Callable[[str], None]) -> None:
         try:
-            has_locks = flock(self._handle, wait=False)
-            while not self.is_there:  # who began nothing removed it meanwhile: others would lock another file
-                removed, self._handle = self._handle, self._open()
-                os.close(removed)
-                has_locks = flock(self._handle, wait=False)
+            has_locks = self._lock()
         except BlockingIOError:
             raise self._refusal(self._read()) from None
         before = self._read()
@@ -74,7 +70,24 @@ class Ownership:
                 time.sleep(BEAT / 5)
                 if (now := self._read()) and now != before:
                     raise self._refusal(now)
+            try:
+                self._lock()
+            except BlockingIOError:
+                raise self._refusal(self._read()) from None
         self._write()
+
+    def _lock(self) -> bool:
+        """Locks the file that is there; whether the file system has locks.
+
+        Raises:
+            BlockingIOError: another process of this machine has it.
+        """
+        has_locks = flock(self._handle, wait=False)
+        while not self.is_there:  # an owner that ended removed it meanwhile: others would lock another file
+            removed, self._handle = self._handle, self._open()
+            os.close(removed)
+            has_locks = flock(self._handle, wait=False)
+        return has_locks
 
     def _refusal(self, content: str) -> CannotCreateError:
         return CannotCreateError(
@@ -119,12 +132,12 @@ class Ownership:
             raise self._refusal(content)
 
     def release(self) -> None:
-        """Gives the directory up."""
+        """Gives the directory up, and removes the file: nobody need watch, and the user need not wonder what it is."""
         self._released.set()
         with self._writing:
             with suppress(OSError):
                 if self.is_there and self._read().startswith(self._sign):
-                    os.ftruncate(self._handle, 0)  # nobody need watch
+                    (self.directory / LOCK).unlink()
             os.close(self._handle)
 
 

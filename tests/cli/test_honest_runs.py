@@ -99,3 +99,23 @@ def test_a_shorter_line_leaves_nothing_of_the_one_before(
     first, second, third = capsys.readouterr().err.split("\r")[:3]
     assert len(first) == len(second) > len(second.rstrip()) == len(third)
     assert third.strip() == ""
+
+
+def test_an_interrupted_counter_is_cleared_and_fits_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C printed "^Cpretune: interruptedB, 4,584,352 tokens"."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "30")
+
+    def prepare() -> None:
+        with Meter(Session()) as meter:
+            meter._last = 0.0
+            meter.show(Progress(9_999, 9_990_000, 10_000_000, 1.0))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare()
+    counter, cleared, rest = capsys.readouterr().err.split("\r")
+    assert len(counter) == len(cleared) == 29
+    assert cleared.strip() == rest == ""

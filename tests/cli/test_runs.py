@@ -79,7 +79,7 @@ def test_a_run_whose_owner_lives_is_running(folder: Path) -> None:
     assert list_runs(path)[0].status == "running, 60%"
     owner.release()
     assert list_runs(path)[0].status == "interrupted at step 24"
-    (path / LOCK).write_text((path / LOCK).read_text() or "pid 999999999 on nowhere\nmachine other, key 0\ncount 1\n")
+    (path / LOCK).write_text("pid 999999999 on nowhere\nmachine other, key 0\ncount 1\n")
     assert is_owned(path)  # of another machine, counted on a moment ago
 
 

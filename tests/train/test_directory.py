@@ -46,7 +46,7 @@ def test_what_cannot_be_saved_is_told_before_anything_is_read(tmp_path):
         RunDirectory(tmp_path / "run")
     with unwritable(tmp_path), RunDirectory(tmp_path / "run") as owner:
         owner.begin(recipe(tmp_path / "run", tmp_path), {})
-    assert sorted(os.listdir(tmp_path / "run")) == [".lock", "recipe.toml", "run.json"]
+    assert sorted(os.listdir(tmp_path / "run")) == ["recipe.toml", "run.json"]
 
 
 def test_what_killed_processes_left_goes(tmp_path):

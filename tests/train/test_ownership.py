@@ -33,7 +33,7 @@ def test_of_one_machine(tmp_path: Path, said: list[str]) -> None:
     first.release()
     Ownership(tmp_path, said.append).release()
     assert said == []
-    assert (tmp_path / LOCK).read_bytes() == b""
+    assert not (tmp_path / LOCK).exists(), "it stayed in every finished run"
 
 
 @pytest.mark.usefixtures("no_locks")
@@ -60,6 +60,19 @@ def test_another_machine_that_was_killed_does_not(
     (tmp_path / LOCK).write_text(content.format("here"))
     Ownership(tmp_path, said.append).release()
     assert len(said) == 1
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_who_watches_an_owner_that_ends_owns_the_file_that_is_there(
+    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership.Ownership, "_beat", lambda self: None)
+    first = Ownership(tmp_path, said.append)
+    monkeypatch.setattr(ownership.time, "sleep", lambda seconds: first.release() if first.is_there else None)
+    second = Ownership(tmp_path, said.append)
+    assert second.is_there
+    assert (tmp_path / LOCK).read_text() == f"{second._sign}count 0\n"
+    second.release()
 
 
 @pytest.mark.usefixtures("no_locks")
