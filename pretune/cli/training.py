@@ -107,16 +107,23 @@ def _show_name(name: str, markdown: bool) -> str:
     return render_variant(name)
 
 
-def report(run: Path, /, *, session: Common = DEFAULT) -> None:
-    """Write the report of a run as an HTML page: curves, data statistics, configuration and samples.
+def report(run: Path, /, *others: Path, output: Path | None = None, session: Common = DEFAULT) -> None:
+    """Write the report of a run as an HTML page, or compare several runs on one page.
+
+    The page of one run has its curves, scores, mistakes, data statistics and configuration. A page of several has their
+    numbers side by side, the fields in which their recipes differ, and their curves together.
 
     Args:
         run: directory of a pretraining or fine-tuning run.
+        others: directories of further runs, to be compared with it.
+        output: the page; report.html in the directory of a single run, and comparison.html here for several.
     """
-    session.say(f"reading {run}")
+    listed = ", ".join(map(str, [run, *others]))
+    session.say(f"reading {listed}")
+    from pretune.report.compare import write_comparison
     from pretune.report.report import write_report
 
-    print(write_report(run))
+    print(write_comparison([run, *others], output) if others else write_report(run, output))
 
 
 def read_recipe(args: tuple[str, ...], session: Session) -> Recipe:

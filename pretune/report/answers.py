@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from pretune.report.html import card
+from pretune.language import translate
+from pretune.report.html import card, note, phrase, section
 from pretune.report.run_files import RunFiles
-from pretune.report.words import words
+from pretune.report.words import metric_name
+from pretune.wording import counted
 
 _MATRIX = 12  # labels of a confusion matrix at most; with more, the commonest confusions are listed
 _PAIRS = 20
@@ -25,16 +27,15 @@ def label_scores(run: RunFiles) -> str:
     ]
     if not columns:
         return ""
-    head = "".join(f'<th class="number">{escape(words(column))}</th>' for column in columns)
+    head = "".join(f'<th class="number">{phrase(metric_name(column))}</th>' for column in columns)
     rows = "".join(
         f"<tr><th>{escape(label)}</th>"
         + "".join(f'<td class="number">{_cell(column, newest[f"eval/{column}/{label}"])}</td>' for column in columns)
         + "</tr>"
         for label in labels
     )
-    whole = f"<table><thead><tr><th>label</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    note = f'<p class="note">{escape(run.validation_note.capitalize())}.</p>'
-    return f"<h2>Scores by label</h2>{card(whole)}{note}"
+    whole = f"<table><thead><tr><th>{phrase('label')}</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return section("Scores by label", card(whole), note(run.validation_note))
 
 
 def confusion(run: RunFiles) -> str:
@@ -43,7 +44,7 @@ def confusion(run: RunFiles) -> str:
     if not labels:
         return ""
     if len(labels) > _MATRIX:
-        return f"<h2>Commonest confusions</h2>{card(_pairs(labels, matrix))}"
+        return section("Commonest confusions", card(_pairs(labels, matrix)))
     head = "".join(f'<th class="number">{escape(label)}</th>' for label in labels)
     rows = "".join(
         f"<tr><th>{escape(label)}</th>"
@@ -51,10 +52,10 @@ def confusion(run: RunFiles) -> str:
         + "</tr>"
         for n, label in enumerate(labels)
     )
-    whole = (
-        f'<table class="matrix"><thead><tr><th>true ↓ predicted →</th>{head}</tr></thead><tbody>{rows}</tbody></table>'
-    )
-    return f"<h2>Confusion matrix</h2>{card(whole)}"
+    corner = phrase("true ↓ predicted →")
+    first = f"<thead><tr><th>{corner}</th>{head}</tr></thead>"
+    whole = f'<table class="matrix">{first}<tbody>{rows}</tbody></table>'
+    return section("Confusion matrix", card(whole))
 
 
 def mistakes(run: RunFiles) -> str:
@@ -66,13 +67,15 @@ def mistakes(run: RunFiles) -> str:
         return ""
     cells = "".join(_mistake(mistake) for mistake in listed)
     title = "The most confident mistakes" if total > len(listed) else "The mistakes, most confident first"
-    note = f'<p class="note">{len(listed):,} of {total:,} mistakes on {examples:,} validation texts.</p>'
-    return f'<h2>{title}</h2>{note}<div class="card">{cells}</div>'
+    count = f"{len(listed):,} of {counted(total, 'mistake')} on {counted(examples, 'validation text')}."
+    return section(title, note(count), card(cells))
 
 
 def _mistake(mistake: Mapping[str, Any]) -> str:
     texts = "\n".join(str(mistake[name]) for name in ("text", "second") if mistake.get(name))
-    answer = f"{mistake.get('prediction')} ({mistake.get('probability', 0):.2f}); true label: {mistake.get('label')}"
+    answer = translate(
+        f"{mistake.get('prediction')} ({mistake.get('probability', 0):.2f}); true label: {mistake.get('label')}"
+    )
     origin = f" · {mistake['origin']}" if mistake.get("origin") else ""
     return (
         f'<div class="sample"><div class="prompt">{escape(texts)}</div>'
@@ -87,12 +90,12 @@ def _pairs(labels: list[str], matrix: list[list[int]]) -> str:
         key=lambda pair: (-pair[0], pair[1:]),
     )
     rows = "".join(
-        f'<tr><td>{escape(labels[n])}</td><td>{escape(labels[m])}</td><td class="number">{count:,} of '
-        f"{sum(matrix[n]):,}</td></tr>"
+        f"<tr><td>{escape(labels[n])}</td><td>{escape(labels[m])}</td>"
+        f'<td class="number">{count:,} / {sum(matrix[n]):,}</td></tr>'
         for count, n, m in pairs[:_PAIRS]
     )
-    head = '<tr><th>true label</th><th>predicted</th><th class="number">texts</th></tr>'
-    return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+    head = "".join(f"<th>{phrase(title)}</th>" for title in ("true label", "predicted", "texts"))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
 def _shade(is_right: bool, count: int) -> str:

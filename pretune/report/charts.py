@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pretune.language import translate
+
 Values = NDArray[np.float64]
 INK, FAINT, GRID = "#1f2933", "#5d6976", "#e4e7eb"
 COLORS = ("#2560c4", "#c2410c", "#2b8a3e", "#862e9c", "#8a6d00", "#0b7285")
@@ -79,10 +81,10 @@ def draw(
         axes: Any = figure.add_subplot()
         for number, curve in enumerate(curves):
             _plot(axes, curve, COLORS[number % len(COLORS)])
-        _frame(axes, name, x_label)
+        _frame(axes, translate(name), translate(x_label))
         _limit(axes, curves, levels, floor)
         for number, level in enumerate(levels):
-            label = f"{level.label} {level.y:.2f}"
+            label = f"{translate(level.label)} {level.y:.2f}"
             axes.axhline(level.y, color=INK, linewidth=1.1, linestyle=_DASHES[number % len(_DASHES)], label=label)
         if len(curves) + len(levels) > 1:
             columns = 3 if wide else 1 if levels else 2
@@ -115,14 +117,17 @@ def thin(x: Values, y: Values, max_points: int = _POINTS) -> tuple[Values, Value
 
 
 def _plot(axes: Any, curve: Curve, color: str) -> None:
+    label = translate(curve.label)
     if curve.style == "trace":
         smooth = running_mean(curve.y)
         axes.plot(*thin(curve.x, curve.y), color=color, alpha=0.22, linewidth=0.9)
-        axes.plot(*thin(curve.x, smooth), color=color, linewidth=1.8, label=curve.label)
+        axes.plot(*thin(curve.x, smooth), color=color, linewidth=1.8, label=label)
     elif curve.style == "dots":
-        axes.plot(*thin(curve.x, curve.y), color=color, linewidth=1.4, marker="o", markersize=4, label=curve.label)
+        axes.plot(
+            *thin(curve.x, curve.y), color=color, linewidth=1.4, marker="o", markersize=4, label=translate(curve.label)
+        )
     else:
-        axes.plot(*thin(curve.x, curve.y), color=color, linewidth=1.8, label=curve.label)
+        axes.plot(*thin(curve.x, curve.y), color=color, linewidth=1.8, label=label)
 
 
 def _frame(axes: Any, name: str, x_label: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pretune.report.charts import Curve, Level, Style, draw
-from pretune.report.html import card
+from pretune.report.html import card, note, section
 from pretune.report.run_files import RunFiles
 from pretune.report.words import metric_name
 
@@ -26,7 +26,7 @@ def curves(run: RunFiles) -> str:
         main = "loss"
     wide, narrow = (_loss_chart(run, main, wide) for wide in (True, False))
     both = f'<div class="on-wide">{wide}</div><div class="on-narrow">{narrow}</div>' if wide else ""
-    out = ["<h2>Loss</h2>", card(both), _entropy_note(run, main)] if both else []
+    out = [section("Loss", card(both), _entropy_note(run, main) if both else "")]
     others = [name for name in ("loss", *run.names("loss/")) if name != main] if len(terms) > 1 else []
     small = [_loss_chart(run, name) for name in others]
     small += [score_chart([("", run)], name) for name in run.score_names]
@@ -37,8 +37,7 @@ def curves(run: RunFiles) -> str:
         small.append(_plain_chart(run, f"accuracy/{term}", title, "trace"))
     cards = [card(chart) for chart in small if chart]
     if cards:
-        out.append(f'<h2>During training</h2><div class="pair">{"".join(cards)}</div>')
-        out.append(_levels_note(run))
+        out.append(section("During training", f'<div class="pair">{"".join(cards)}</div>', _levels_note(run)))
     return "\n".join(out)
 
 
@@ -79,16 +78,16 @@ def _plain_chart(run: RunFiles, name: str, title: str, style: Style) -> str:
 def _entropy_note(run: RunFiles, main: str) -> str:
     if run.entropy is None or main == "loss":
         return ""
-    return (
-        '<p class="note">The dashed line is the unigram entropy of the corpus: the loss of a model that knows only '
-        "token frequencies. Below it, the model uses context.</p>"
+    return note(
+        "The dashed line is the unigram entropy of the corpus: the loss of a model that knows only token frequencies. "
+        "Below it, the model uses context."
     )
 
 
 def _levels_note(run: RunFiles) -> str:
     if not run.baselines("eval/accuracy"):
         return ""
-    return (
-        '<p class="note">The dashed line is what answering the commonest label reaches; the dotted one what logistic '
-        "regression reaches on the vectors that the model gave before training.</p>"
+    return note(
+        "The dashed line is what answering the commonest label reaches; the dotted one what logistic regression "
+        "reaches on the vectors that the model gave before training."
     )

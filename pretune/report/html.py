@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from importlib import resources
+from string import Template
 from typing import Any
 
-from pretune.report.words import heading, meaning, words
+from pretune import __version__
+from pretune.language import current_language, translate
+from pretune.report.words import group_name, meaning, words
 
 
 def table(tree: Mapping[str, Any]) -> str:
@@ -23,7 +27,7 @@ def _groups(tree: Mapping[str, Any], title: str) -> Iterator[str]:
         yield f"{head}<tbody>{rows}</tbody>"
     for name, branch in tree.items():
         if isinstance(branch, Mapping):
-            yield from _groups(branch, f"{title} · {heading(name)}" if title else heading(name))
+            yield from _groups(branch, f"{title} · {group_name(name)}" if title else group_name(name))
 
 
 def has_content(value: Any) -> bool:
@@ -34,7 +38,7 @@ def has_content(value: Any) -> bool:
 def row(name: str, value: Any) -> str:
     """Renders a name, what it means, and its value."""
     style = ' class="number"' if is_number(value) else ""
-    note = f"<small>{escape(explanation)}</small>" if (explanation := meaning(name)) else ""
+    note = f"<small>{phrase(explanation)}</small>" if (explanation := meaning(name)) else ""
     return f"<tr><th>{escape(words(name))}{note}</th><td{style}>{escape(text(value))}</td></tr>"
 
 
@@ -43,6 +47,42 @@ def text(value: Any) -> str:
     if isinstance(value, bool) or not is_number(value):
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    """Renders a whole page, which fetches nothing.
+
+    Args:
+        parts: what stands on it, as elements.
+    """
+    template = resources.files("pretune.report").joinpath("report_template.html").read_text(encoding="utf-8")
+    return Template(template).substitute(
+        title=escape(title),
+        body="\n".join(part for part in parts if part),
+        footer=phrase(f"Written by pretune {__version__}; this page fetches nothing."),
+        language=current_language(),
+    )
+
+
+def phrase(sentence: str) -> str:
+    """Renders words of the page in the language of its reader."""
+    return escape(translate(sentence))
+
+
+def section(title: str, *parts: str) -> str:
+    """Renders a part of the page under its title; nothing where there is nothing below it."""
+    content = "\n".join(part for part in parts if part)
+    return f"<h2>{phrase(title)}</h2>{content}" if content else ""
+
+
+def note(sentence: str) -> str:
+    """Renders a sentence that explains what stands beside it."""
+    return f'<p class="note">{phrase(sentence)}</p>'
+
+
+def folded(title: str, content: str) -> str:
+    """Renders a card that opens on request."""
+    return f'<div class="card"><details><summary>{phrase(title)}</summary>{content}</details></div>'
 
 
 def card(content: str) -> str:
@@ -75,17 +115,17 @@ def tiles(cells: Sequence[tuple[str, str, str]]) -> str:
         return ""
     columns = next((n for n in (4, 5, 3) if len(cells) % n != 1), 4)
     body = "".join(
-        f'<div class="tile"><b>{escape(value)}</b><span>{escape(label)}</span><small>{escape(note)}</small></div>'
-        for value, label, note in cells
+        f'<div class="tile"><b>{escape(value)}</b><span>{phrase(label)}</span><small>{phrase(about)}</small></div>'
+        for value, label, about in cells
     )
     return f'<section class="tiles" style="--columns: {min(columns, len(cells))}">{body}</section>'
 
 
 def alert(sentence: str, points: Sequence[str] = (), commands: Sequence[str] = ()) -> str:
     """Renders what a reader must know before anything else: a sentence, a list below it, commands that help."""
-    listed = f"<ul>{''.join(f'<li>{escape(point)}</li>' for point in points)}</ul>" if points else ""
+    listed = f"<ul>{''.join(f'<li>{phrase(point)}</li>' for point in points)}</ul>" if points else ""
     code = f"<pre>{escape(chr(10).join(commands))}</pre>" if commands else ""
-    return f'<div class="card alert"><p>{escape(sentence)}</p>{listed}{code}</div>'
+    return f'<div class="card alert"><p>{phrase(sentence)}</p>{listed}{code}</div>'
 
 
 def is_number(value: Any) -> bool:

@@ -33,6 +33,8 @@ class RunFiles:
         validation: what the saved model answers on the validation data: `validation.json`.
         mask: the mask token of the tokenizer.
         checkpoints: steps that have a checkpoint, newest first.
+        axis_tokens: tokens of the longest run that is drawn beside it.
+        by_epochs: whether it is drawn over epochs; None decides by the run.
     """
 
     path: Path
@@ -44,6 +46,8 @@ class RunFiles:
     validation: dict[str, Any] = field(default_factory=dict)
     mask: str = "[MASK]"
     checkpoints: tuple[int, ...] = ()
+    axis_tokens: float = 0.0
+    by_epochs: bool | None = None
 
     @property
     def title(self) -> str:
@@ -81,6 +85,12 @@ class RunFiles:
     def is_unfinished(self) -> bool:
         """Whether it began and has not ended; False where no file says that it began."""
         return bool(self.facts.get("began")) and not isinstance(self.facts.get("finished"), dict)
+
+    @property
+    def failure(self) -> str:
+        """Why it failed, if it did."""
+        failed = self.facts.get("failed")
+        return str(failed.get("reason", "")) if isinstance(failed, dict) else ""
 
     @property
     def score_names(self) -> list[str]:
@@ -177,7 +187,7 @@ class RunFiles:
     @property
     def axis(self) -> str:
         """What the horizontal axis of a chart counts."""
-        if self._counts_epochs:
+        if self.counts_epochs:
             return "epochs"
         return f"{_UNITS[self._unit]}tokens" if self._unit else "steps"
 
@@ -188,8 +198,10 @@ class RunFiles:
         return next((float(v) for k, v in flat.items() if k.rpartition(".")[2] == _ENTROPY and is_number(v)), None)
 
     @cached_property
-    def _counts_epochs(self) -> bool:
-        """Whether the run is known by its epochs: that of a task alone."""
+    def counts_epochs(self) -> bool:
+        """Whether it is drawn over epochs, as a run of a task alone is."""
+        if self.by_epochs is not None:
+            return self.by_epochs
         abilities = set(self.abilities.values())
         is_task = "data.train" in self.settings and bool(self.settings["data.train"]) and not self.token_terms
         return (is_task or "classify" in abilities) and any(is_number(row.get("epoch")) for row in self.rows)
@@ -197,14 +209,19 @@ class RunFiles:
     @cached_property
     def _unit(self) -> float:
         """Tokens of a unit of the horizontal axis; 0 where no tokens were counted."""
-        total = max((row["tokens"] for row in self.rows if is_number(row.get("tokens"))), default=0)
+        total = max(self.token_total, self.axis_tokens)
         return next((unit for unit in sorted(_UNITS, reverse=True) if total >= unit), 0.0)
+
+    @cached_property
+    def token_total(self) -> float:
+        """Tokens of the whole run; 0 where none were counted."""
+        return max((float(row["tokens"]) for row in self.rows if is_number(row.get("tokens"))), default=0.0)
 
     @cached_property
     def _positions(self) -> list[float]:
         """Position of each row on the axis; a row without a token count has that of the row before it."""
         out, latest = [], 0.0
-        name, unit = ("epoch", 1.0) if self._counts_epochs else ("tokens", self._unit)
+        name, unit = ("epoch", 1.0) if self.counts_epochs else ("tokens", self._unit)
         for row in self.rows:
             latest = row.get(name, latest)
             out.append(latest / unit if unit else float(row.get("step", 0)))

@@ -4,9 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pretune.language import N_
+
+N_(
+    "accuracy",
+    "loss",
+    "recall",
+    "precision",
+    "F1",
+    "count",
+    "label",
+    "texts",
+    "steps",
+    "epochs",
+    "tokens",
+    "perplexity",
+)
+N_("training", "validation", "spikes", "rollbacks", "median", "predicted", "{number} parameters", "on {files}")
+
 _METRICS: Mapping[str, str] = {
     "accuracy": "accuracy",
     "f1_macro": "macro F1",
+    "f1": "F1",
     "mcc": "Matthews correlation (MCC)",
     "spearman": "Spearman correlation",
     "pearson": "Pearson correlation",
@@ -70,10 +89,10 @@ def meaning(name: str) -> str:
     return _MEANINGS.get(name.rpartition(".")[2], "")
 
 
-def heading(name: str) -> str:
+def group_name(name: str) -> str:
     """Returns a name as words; of a view and a store, as in `pairs:store`, what is read of which."""
     view, colon, store = name.partition(":")
-    return f"{_VIEWS.get(view, words(view))} of {store}" if colon else words(name)
+    return f"{store}: {_VIEWS.get(view, words(view))}" if colon else words(name)
 
 
 def words(name: str) -> str:

@@ -1,0 +1,128 @@
+"""The head of the page of a run: what was trained, how far it is, what it warned of, and its numbers."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from pretune.language import translate
+from pretune.report.html import alert, clock, is_number, short, tiles
+from pretune.report.run_files import RunFiles
+from pretune.report.words import metric_name, score
+from pretune.wording import counted
+
+
+def header(run: RunFiles) -> str:
+    """Renders the title: what was trained on which data, and when."""
+    size = run.facts.get("parameters")
+    parts = [
+        _origin(run),
+        translate(f"{size:,} parameters") if is_number(size) else "",
+        goal(run),
+        _sources(run),
+        str(run.facts.get("began", ""))[:16].replace("T", " "),
+    ]
+    return f"<header><h1>{escape(run.title)}</h1><p>{escape(' · '.join(filter(None, parts)))}</p></header>"
+
+
+def _origin(run: RunFiles) -> str:
+    """What the run began with: a folder, or a family and a size."""
+    if not run.recipe:
+        return ""
+    model = tomllib.loads(run.recipe).get("model", {})
+    family, size = model.get("family", "bert"), model.get("size", "mini")
+    return str(model.get("init") or translate(f"{family} {size} from random weights"))
+
+
+def goal(run: RunFiles) -> str:
+    """The objectives and the task by their names."""
+    recipe = tomllib.loads(run.recipe)
+    targets = [*recipe.get("objective", {}), *recipe.get("task", {})]
+    return " + ".join(name.upper() if len(name) < 4 else name for name in targets)
+
+
+def _sources(run: RunFiles) -> str:
+    """The stores or files that it reads."""
+    data = tomllib.loads(run.recipe).get("data", {})
+    sources = [*data.get("stores", []), *data.get("train", [])]
+    return translate(f"on {', '.join(map(str, sources))}") if sources else ""
+
+
+def state(run: RunFiles) -> str:
+    """Renders that a run has not finished, with the command that resumes it."""
+    if not run.is_unfinished:
+        return ""
+    recipe = tomllib.loads(run.recipe)
+    verb = "finetune" if recipe.get("task") else "pretrain"
+    commands = [f"pretune {verb} {shlex.quote(str(run.path / 'recipe.toml'))}"] if run.recipe else []
+    budget = _budget(recipe)
+    step = round(run.last("step") or 0)
+    of = f" of a budget of {budget}" if budget else ""
+    points = [f"It has reached step {step:,}{of}."]
+    if run.checkpoints:
+        points.append(f"Its newest checkpoint is that of step {run.checkpoints[0]:,}.")
+    else:
+        points.append("It has no checkpoint yet, so no model can be used.")
+    if failure := run.failure:
+        points.append(f"It failed: {failure}")
+    return alert("This run has not finished. The command below resumes it.", points, commands)
+
+
+def _budget(recipe: Mapping[str, Any]) -> str:
+    """The budget of a recipe, in its unit."""
+    unit, total = next(iter(recipe.get("budget", {}).items()), ("", 0))
+    return counted(total, unit.removesuffix("s")) if unit else ""
+
+
+def warnings(run: RunFiles) -> str:
+    """Renders what the run warned of, and what share of the text its tokenizer does not know."""
+    points = [warning.removeprefix("warning: ") for warning in run.warnings]
+    unknown = run.validation.get("unknown")
+    if isinstance(unknown, str) and unknown:
+        points.append(unknown)
+    return alert("Warnings of this run:", points) if points else ""
+
+
+def overview(run: RunFiles) -> str:
+    """Renders the headline numbers: scores of the saved model first, what is comparable beside them, then the run."""
+    cells: list[tuple[str, str, str]] = []
+    for name in run.score_names:
+        if (value := run.saved(name)) is not None:
+            cells.append((score(name, value), metric_name(name), run.validation_note))
+            others = run.baselines(name) if name == run.main_score else []
+            cells += [(score(name, other), label, f"{metric_name(name)}, for comparison") for label, other in others]
+    if (held_out := run.saved("eval/loss")) is not None:
+        cells.append((f"{held_out:.3f}", "validation loss", run.validation_note))
+    if (loss := run.last("loss")) is not None:
+        cells.append((f"{loss:.3f}", "training loss", "last logged"))
+    if (perplexity := _perplexity(run)) is not None:
+        cells.append((f"{perplexity:,.1f}", "perplexity", run.validation_note))
+    for name, label, show in _FACTS:
+        if (value := run.last(name)) is not None:
+            cells.append((show(value), label, ""))
+    cells += [(f"{count:,} / {steps:,}", label, "") for count, steps, label in run.left_out]
+    speed = run.series("tokens_per_second")[1]
+    if len(speed):
+        cells.append((short(float(np.nanmedian(speed))), "tokens per second", "median"))
+    return tiles(cells)
+
+
+def _perplexity(run: RunFiles) -> float | None:
+    """Returns the perplexity of the term that predicts each next token."""
+    term = next((name for name, ability in run.abilities.items() if ability == "generate"), None)
+    loss = run.saved(f"eval/loss/{term}")
+    return math.exp(loss) if loss is not None and loss < 50 else None
+
+
+_FACTS: Sequence[tuple[str, str, Callable[[float], str]]] = (
+    ("tokens", "tokens seen", short),
+    ("step", "steps", lambda value: f"{value:,.0f}"),
+    ("epoch", "epochs", lambda value: f"{value:.2f}"),
+    ("time", "training time", clock),
+)
