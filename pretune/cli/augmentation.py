@@ -37,6 +37,7 @@ def augment(
     second: str | None = None,
     label: str | None = None,
     id: str | None = None,
+    columns: str | None = None,
     session: Common = DEFAULT,
 ) -> None:
     """Augment a labelled file: write new texts with the labels of the old ones, as JSONL, CSV or TSV.
@@ -55,6 +56,7 @@ def augment(
         second: column of the second texts of pairs.
         label: column of the labels, "label" by default.
         id: column that is written with each row that is made of its row, as "id".
+        columns: names of all columns of a file without a header row, such as id,text,label.
     """
     session.start()
     from pretune import config as configuration
@@ -63,7 +65,8 @@ def augment(
 
     check_output(output)
     paths, fields = split_args(args)
-    flags = {"text": text, "second": second, "label": label, "id": id}
+    header = None if columns is None else [name.strip() for name in columns.split(",")]
+    flags = {"text": text, "second": second, "label": label, "id": id, "columns": header}
     named = {name: value for name, value in flags.items() if value is not None}
     settings = configuration.load(AugmentConfig, config, [*fields, *_as_fields(named)])
     tools = _tools(model, there, back, session)
@@ -71,9 +74,9 @@ def augment(
     examples, ids = _read(paths, settings.columns)
     session.say(f"{settings.copies} copies of each of {len(examples):,} rows by {', '.join(settings.methods)}")
     stats = AugmentStats()
-    columns = settings.columns
-    others = [columns.second] if columns.second else ["second"] if settings.pairs else []
-    names = [columns.text, *others, columns.label, "method", "origin"]
+    read = settings.columns
+    others = [read.second] if read.second else ["second"] if settings.pairs else []
+    names = [read.text, *others, read.label, "method", "origin"]
     names = ["id", *names] if ids else names
     with open_rows(output, names) as writer, unknown_said_once(*tools.models):
         for row in augment_examples(examples, methods, settings, stats):
@@ -82,7 +85,7 @@ def augment(
     session.say(f"next: pretune finetune --task classification --model MODEL --train {shlex.quote(str(output))}")
 
 
-def _as_fields(columns: Mapping[str, str]) -> list[str]:
+def _as_fields(columns: Mapping[str, str | list[str]]) -> list[str]:
     """The flags that name columns, as fields."""
     return [arg for name, value in columns.items() for arg in (f"--columns.{name}", json.dumps(value))]
 
