@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import get_args
@@ -102,10 +103,16 @@ def _schedule(name: str) -> str:
 def _reflowed(description: str) -> str:
     """Paragraphs of a docstring, filled to the width of the terminal; indented ones stay as they are."""
     paragraphs: Sequence[str] = description.split("\n\n")
-    return "\n\n".join(
-        part if part.startswith((" ", "|", "-", "*")) else fill(translate(" ".join(part.split())), _width())
-        for part in paragraphs
-    )
+    return "\n\n".join(map(_paragraph, paragraphs))
+
+
+def _paragraph(text: str) -> str:
+    """A paragraph, or a list whose items are filled one by one; tables and code stay as they are."""
+    if text.startswith((" ", "|")):
+        return text
+    items = (" ".join(item.split()) for item in re.split(r"^[-*] ", text, flags=re.MULTILINE) if item)
+    marks = ("- ", "  ") if text.startswith(("- ", "* ")) else ("", "")
+    return "\n".join(fill(translate(item), _width(), *marks) for item in items)
 
 
 def _width() -> int:

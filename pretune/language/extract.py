@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import count, product
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeGuard
 
 from docstring_parser import parse as parse_docstring
 
@@ -68,7 +68,14 @@ def _is_variant(path: Path) -> bool:
     """Whether a file is a variant of an axis, whose docstring `pretune show` prints."""
     if path.parent.name not in _AXES or path.stem.startswith("_"):
         return False
-    return f'"{path.stem}"' not in (path.parent / "__init__.py").read_text(encoding="utf-8")  # its SHARED_MODULES
+    package = ast.parse((path.parent / "__init__.py").read_text(encoding="utf-8"))
+    shared = next((node.value for node in package.body if _assigns(node, "SHARED_MODULES")), None)
+    return shared is None or path.stem not in ast.literal_eval(shared)
+
+
+def _assigns(node: ast.stmt, name: str) -> TypeGuard[ast.Assign]:
+    """Whether a statement assigns to a name."""
+    return isinstance(node, ast.Assign) and any(isinstance(each, ast.Name) and each.id == name for each in node.targets)
 
 
 def messages(source: str) -> Iterator[tuple[int, str]]:
@@ -129,7 +136,7 @@ def _children(node: ast.AST) -> Iterable[ast.AST]:
     if isinstance(node, ast.AnnAssign):
         return [] if node.value is None else [node.value]
     if isinstance(node, ast.Dict):
-        return [key for key in node.keys if isinstance(key, ast.JoinedStr)] + node.values
+        return [*(key for key in node.keys if isinstance(key, ast.JoinedStr | ast.Constant)), *node.values]
     if isinstance(node, ast.Call):
         if _called(node) in (*_SILENT, *_LOOKUPS):
             return [node.func]
@@ -256,8 +263,9 @@ def _has_fields(node: ast.ClassDef) -> bool:
 def _paragraphs(text: str) -> Iterator[str]:
     """Yields the paragraphs of a docstring, each in one line; lists and tables are shown as they are."""
     for part in re.split(r"\n\s*\n", text):
-        if part.strip() and not part.startswith((" ", "|", "-", "*")):
-            yield _escaped(" ".join(part.split()))
+        if part.strip() and not part.startswith((" ", "|")):
+            items = re.split(r"^[-*] ", part, flags=re.MULTILINE)
+            yield from (_escaped(" ".join(item.split())) for item in items if item.strip())
 
 
 def docstring_parts(text: str, summary: bool) -> Iterator[str]:

@@ -21,7 +21,8 @@ _JOINTS = {"; ": "；", ". ": "。", ": ": "：", "  ": "  ", " -> ": " -> ", ",
 _JOINT = re.compile("|".join(map(re.escape, _JOINTS)))
 _ENCLOSED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|`[^`]*`|\[[^\]]*\]|\{[^}]*\}|\([^()]*\)")
 _TRAILING = re.compile(r"(.+?) ?\(([^()]*)\)", re.DOTALL)
-_PROSE = re.compile(r"[A-Za-z]+(?: [a-z]+){2,}")
+_PROSE = re.compile(r"[A-Za-z]+(?: [a-z]+){2,}|(?: (?:a|and|are|at|by|for|in|is|of|on|or|the|to|with) .*)", re.DOTALL)
+_CHINESE, _SIGN, _LATIN = re.compile(r"[一-鿿]"), re.compile(r"[，。：；（）？]"), re.compile(r"[A-Za-z0-9]")
 _LONGEST = 4_000  # characters; what is longer is no message
 _MOST_JOINTS = 24  # of a text; a long list has more, and is not split at its commas
 
@@ -85,7 +86,10 @@ class Template:
 
     def fill(self, values: Mapping[str, str]) -> str:
         """The translation with values in its holes."""
-        return "".join(part if isinstance(part, str) else values[part.name] for part in self._translation)
+        text = ""
+        for part in self._translation:
+            text = _beside(text, part if isinstance(part, str) else values[part.name])
+        return text
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,17 @@ class Hole:
 
     name: str
     is_number: bool
+
+
+def _beside(left: str, right: str) -> str:
+    """Puts two texts side by side: a space between Chinese and Latin letters, none among Chinese ones."""
+    if _CHINESE.search(left.rstrip(" ")[-1:]) and _CHINESE.match(right):
+        return left.rstrip(" ") + right
+    if _SIGN.search(left.rstrip(" ")[-1:]):
+        return left.rstrip(" ") + right.lstrip(" ")
+    before = _CHINESE.search(left[-1:]) and _LATIN.match(right)
+    after = _LATIN.search(left[-1:]) and _CHINESE.match(right)
+    return f"{left} {right}" if before or after else left + right
 
 
 def _pattern(part: str | Hole, hole: str) -> str:

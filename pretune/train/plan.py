@@ -6,7 +6,6 @@ what the loop will find.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,8 @@ from torch import Tensor, nn
 
 from pretune.batch import Batch
 from pretune.draw import Draw
+from pretune.language import translate
+from pretune.language.wrap import fill, pad
 from pretune.models.flops import Flops, count_parameters
 from pretune.models.frozen import FrozenModel
 from pretune.objectives.objective import Objective
@@ -78,19 +79,17 @@ class RunPlan:
             for row in self.modules
         ]
         total = sum(self.memory.values())
-        memory = [f"  {name:<34}{_bytes(size):>12}" for name, size in [*self.memory.items(), ("together", total)]]
+        purposes = [(translate(name), size) for name, size in [*self.memory.items(), ("together", total)]]
+        memory = [f"  {pad(name, 34)}{_bytes(size):>12}" for name, size in purposes]
         trained = "" if self.trained == self.parameters else f", {self.trained:,} of them trained"
         return "\n".join(
             [
                 *tree,
-                f"\n{self.parameters:,} parameters{trained}",
-                "\nmemory of a rank, beside that of Python and torch themselves",
+                translate(f"\n{self.parameters:,} parameters{trained}"),
+                translate("\nmemory of a rank, beside that of Python and torch themselves"),
                 *memory,
-                "\ndata and budget",
-                *(
-                    textwrap.fill(line, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
-                    for line in [*self.data, *self.facts]
-                ),
+                translate("\ndata and budget"),
+                *(fill(translate(line), _WIDTH, "  ", "    ") for line in [*self.data, *self.facts]),
             ]
         )
 
