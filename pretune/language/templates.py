@@ -84,11 +84,15 @@ class Template:
             if match := pattern.fullmatch(text):
                 yield dict(zip(names, match.groups(), strict=True))
 
-    def fill(self, values: Mapping[str, str]) -> str:
+    def fill(self, values: Mapping[str, Rendered]) -> str:
         """The translation with values in its holes."""
-        text = ""
+        text, is_ours = "", True  # what is of the catalogue; names and numbers of users keep the space beside them
         for part in self._translation:
-            text = _beside(text, part if isinstance(part, str) else values[part.name])
+            if isinstance(part, str):
+                text, is_ours = _beside(text, part, is_ours), True
+            else:
+                value = values[part.name]
+                text, is_ours = _beside(text, value.text, value.score > 0), value.score > 0
         return text
 
 
@@ -100,14 +104,17 @@ class Hole:
     is_number: bool
 
 
-def _beside(left: str, right: str) -> str:
-    """Puts two texts side by side: a space between Chinese and Latin letters, none among Chinese ones."""
-    if _CHINESE.search(left.rstrip(" ")[-1:]) and _CHINESE.match(right):
-        return left.rstrip(" ") + right
-    if _SIGN.search(left.rstrip(" ")[-1:]):
+def _beside(left: str, right: str, is_ours: bool) -> str:
+    """Puts two texts side by side: a space between Chinese and Latin letters, none among Chinese ones.
+
+    Args:
+        is_ours: whether both are of the catalogue.
+    """
+    last, first = left.rstrip(" ")[-1:], right.lstrip(" ")[:1]
+    if _SIGN.match(last) or (is_ours and _CHINESE.match(last) and _CHINESE.match(first)):
         return left.rstrip(" ") + right.lstrip(" ")
-    before = _CHINESE.search(left[-1:]) and _LATIN.match(right)
-    after = _LATIN.search(left[-1:]) and _CHINESE.match(right)
+    before = _CHINESE.match(left[-1:]) and _LATIN.match(right)
+    after = _LATIN.match(left[-1:]) and _CHINESE.match(right)
     return f"{left} {right}" if before or after else left + right
 
 
@@ -228,7 +235,7 @@ def _filled(template: Template, values: Mapping[str, Rendered]) -> Rendered | No
     if sum(map(len, unknown)) > template.score:
         return None
     score = template.score + sum(value.score for value in values.values())
-    return Rendered(template.fill({name: value.text for name, value in values.items()}), score)
+    return Rendered(template.fill(values), score)
 
 
 def _plain(message: str) -> str:

@@ -13,8 +13,13 @@ def fill(text: str, width: int, initial_indent: str = "", subsequent_indent: str
         initial_indent, subsequent_indent: what stands before the first line and before the others.
     """
     if text.isascii():
-        indents = {"initial_indent": initial_indent, "subsequent_indent": subsequent_indent}
-        return textwrap.fill(text, width, break_long_words=False, **indents)
+        return textwrap.fill(
+            text,
+            width,
+            initial_indent=initial_indent,
+            subsequent_indent=subsequent_indent,
+            break_long_words=False,
+        )
     from rich.console import Console
     from rich.text import Text
 

@@ -20,6 +20,8 @@ CATALOGUE = {
     "model folder": "模型目录",
     "working folder: {path}": "工作目录：{path}",
     "written: {path}": "已写出：{path}",
+    "with {metric} on {path}": "在 {path} 上用 {metric}",
+    "scores": "得分",
 }
 
 
@@ -44,6 +46,11 @@ def renderer() -> Renderer:
         ("no idea what these many other words may say", None),  # a template of few words takes no strange prose
         ("pretune predict model 'a text'", None),
         ("模型: no such folder", "模型：没有这个目录"),
+        (
+            "with scores on 数据.csv",
+            "在 数据.csv 上用得分",
+        ),  # a name keeps the space beside it, a word of ours does not
+        ("with f1 on x.csv", "在 x.csv 上用 f1"),
     ],
 )
 def test_a_text_is_said_by_its_template(renderer: Renderer, text: str, translation: str | None) -> None:
