@@ -43,11 +43,11 @@ def test_it_writes_a_text_of_its_own(folder: Path, capsys: pytest.CaptureFixture
     words = ["generate", str(folder), "the cat", "--max-new-tokens", "8", "--quiet", "--device", "cpu"]
     assert main([*words, "--json"]) == 0
     messages = json.loads(capsys.readouterr().out)
-    assert messages["prompt"] == "the cat"
+    assert messages["text"] == "the cat"
     assert main(words) == 0
     output = capsys.readouterr().out
     assert not output.startswith("the cat")
-    assert output.rstrip("\n") == messages["text"]
+    assert output.rstrip("\n") == messages["generated_text"]
     assert main([*words, "a hat"]) == 0
     assert "the cat" not in capsys.readouterr().out.split("\n\n")[0]
 

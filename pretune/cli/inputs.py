@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import math
+import difflib
+import logging
+import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from cyclopts import Parameter
 
-from pretune.errors import DataError, NonFiniteError, UsageError
+from pretune.errors import DataError, MissingInputError, NonFiniteError, UsageError
 
 if TYPE_CHECKING:
     from pretune.api import Model
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from pretune.text.readers.records import Column, Record
 
 T = TypeVar("T")
-_FILES = (".txt", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+_log = logging.getLogger("pretune")
 CHUNK = 512  # texts that are in memory at once while a stream is read
 SECOND_COLUMN = "--second names the column of the second text of pairs"
 
@@ -32,16 +35,28 @@ class RowFlags:
     """Flags of verbs that answer row by row: one answer per row, in order.
 
     Attributes:
-        input: file of texts: .txt (one per line), or .jsonl, .csv, .tsv or .parquet; a blank line is refused.
-        output: file to write, instead of standard output: .csv or .tsv for a table, else lines of JSON or text.
+        input: file of texts, the same as its name among the texts: .txt, .csv, .tsv, .xlsx, .jsonl or .parquet; a blank
+            line is refused.
+        output: file to write, instead of standard output: .csv, .tsv or .xlsx for a table, else lines of JSON; all
+            columns of the input are kept.
         text: column of the texts in the file; by default as in training, else "text".
-        id: column of the file that is written with each answer, as "id".
+        id: column of the file that is shown beside each answer on a terminal; files keep all columns.
+        columns: names of the columns of a file without a header row, such as id,text.
+        as_json: lines of JSON on a terminal too, where answers are shown as a table.
     """
 
-    input: Path | None = None
+    input: tuple[Path, ...] = ()
     output: Path | None = None
     text: str | None = None
     id: str | None = None
+    columns: tuple[str, ...] = ()
+    as_json: Annotated[bool, Parameter(name="--json")] = False
+
+    @property
+    def column_flags(self) -> dict[str, str | None]:
+        """Flags that mean nothing without a file."""
+        columns = ",".join(self.columns) or None
+        return {"--text": self.text, "--id": self.id, "--columns": columns}
 
 
 Rows = Annotated[RowFlags, Parameter(name="*")]
@@ -50,15 +65,65 @@ NO_FLAGS = RowFlags()
 
 @dataclass(frozen=True)
 class TextRow:
-    """A text, what else its row holds, the fields by which an answer begins, and where it was read."""
+    """A text, what else its row holds, and where it was read.
+
+    Attributes:
+        text: the text of the row.
+        second: the second text, where one is read.
+        inputs: all columns of the row.
+        shown: names of those that a terminal shows beside an answer.
+        origin: where it was read.
+    """
 
     text: str
     second: str | None
-    ids: Mapping[str, object]
+    inputs: Mapping[str, object]
+    shown: Sequence[str]
     origin: object = "text"
 
 
-def columns_of(model: Model, flags: Mapping[str, str | None]) -> LabelledConfig:
+def split_texts(texts: Sequence[str], rows: RowFlags) -> tuple[tuple[str, ...], RowFlags]:
+    """Tells files from texts among arguments: one that is there and whose suffix is readable is a file.
+
+    Returns:
+        The texts, and the flags with all files.
+
+    Raises:
+        UsageError: texts and files, or columns without a file.
+        MissingInputError: the name of a file that is not there.
+    """
+    from pretune.text.readers.files import is_readable
+
+    files = [text for text in texts if is_readable(text) and os.path.isfile(text)]  # of no text too long for a name
+    others = [text for text in texts if text not in files]
+    for text in others:
+        if is_readable(text) and not any(character.isspace() for character in text):
+            raise MissingInputError(missing_file(text))
+    if others and (files or rows.input):
+        file = [*rows.input, *files][0]
+        raise UsageError(f"expected texts, such as {others[0][:40]!r}, or files, such as {file}, not both")
+    if not (rows.input or files):
+        for flag, value in rows.column_flags.items():
+            refuse_column(flag, value)
+    columns = split_names(rows.columns)
+    return tuple(others), replace(rows, input=(*rows.input, *map(Path, files)), columns=columns)
+
+
+def split_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Names that were given one by one, or several with commas between them."""
+    return tuple(part.strip() for name in names for part in name.split(","))
+
+
+def missing_file(name: str) -> str:
+    """Says that a file is not there, and which one may be meant."""
+    folder = Path(name).parent
+    known = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    close = difflib.get_close_matches(Path(name).name, known, n=1, cutoff=0.6)
+    hint = f"did you mean {folder / close[0]}?" if close else f"the working folder is {Path.cwd()}"
+    return f"{name}: no such file; {hint}; if it is a text, give it on standard input"
+
+
+def columns_of(model: Model, flags: Mapping[str, str | Sequence[str] | None]) -> LabelledConfig:
     """The columns that a model reads: as in its training, with those that are given laid over them.
 
     Raises:
@@ -67,43 +132,41 @@ def columns_of(model: Model, flags: Mapping[str, str | None]) -> LabelledConfig:
     from pretune.config import validate
     from pretune.text.readers.labelled import LabelledConfig
 
-    names = {name: value for name, value in flags.items() if value is not None}
+    names = {name: value for name, value in flags.items() if value}
     recorded = model.network.metadata.task
     return validate(LabelledConfig, {**(recorded.columns if recorded else {}), **names}, "columns")
 
 
 def text_column_of(model: Model, rows: RowFlags) -> LabelledConfig:
     """How texts are read one by one: any column may hold them, whatever it was in training."""
-    named = {} if rows.text is None else {"text": rows.text}
+    named: dict[str, object] = {} if rows.text is None else {"text": rows.text}
+    named |= {"columns": rows.columns} if rows.columns else {}
     return columns_of(model, {}).model_copy(update={"second": None, "third": None, **named})
 
 
-def read_rows(
-    texts: Sequence[str],
-    rows: RowFlags,
-    model: Model,
-    second: str | None = None,
-) -> Iterator[TextRow]:
-    """Reads texts, or pairs of texts, from arguments, a file, or the lines of standard input.
+def read_rows(texts: Sequence[str], rows: RowFlags, model: Model, second: str | None = None) -> Iterator[TextRow]:
+    """Reads texts, or pairs of texts, from arguments, files, or the lines of standard input.
 
     Args:
+        rows: as `split_texts` gives them.
         model: whose training says which column holds the texts, where no flag does.
         second: column of the file with the second text of each row.
 
     Raises:
-        UsageError: both arguments and a file, or columns without a file.
+        UsageError: columns without a file.
         DataError: a line of standard input that is empty or not UTF-8; a bad row of a file, or a blank line.
     """
     from pretune.text.readers.records import Column
 
-    if rows.input is None:
+    if not rows.input:
         refuse_column("--second", second)
-    columns = text_column_of(model, rows)
+    columns = text_column_of(model, rows).model_copy(update={"second": second})
     fields = [Column(columns.text, "columns.text")]
     fields += [Column(second, "columns.second")] if second else []
+    inputs = RowInputs(fields, columns, rows)
     for record in read_task_records(fields, columns, texts, rows):
         other = record.text(second, "columns.second") if second else None
-        yield TextRow(record.text(fields[0].name, "columns.text"), other, ids_of(record, rows), record.origin)
+        yield TextRow(record.text(columns.text, "columns.text"), other, inputs.of(record), inputs.shown, record.origin)
 
 
 @contextmanager
@@ -126,36 +189,77 @@ def read_task_records(
     rows: RowFlags,
     seconds: Sequence[str] = (),
 ) -> Iterator[Record]:
-    """Records from arguments, from a file, or from the lines of standard input.
+    """Records from arguments, from files with all their columns, or from the lines of standard input.
 
     Args:
         columns: the fields that are read; a bare text is the first of them, and a second one the second.
         config: how a file is read.
+        rows: as `split_texts` gives them.
 
     Raises:
-        UsageError: both arguments and a file, or columns without a file.
+        UsageError: columns without a file.
         DataError: a line of standard input that is empty or not UTF-8; a bad record of a file, or a blank line.
     """
     from pretune.text.readers.labelled import read_records
     from pretune.text.readers.records import Column, Origin, Record
 
-    if texts and rows.input is not None:
-        raise UsageError(f"expected texts or --input {rows.input}, not both")
-    if rows.input is not None:
-        ids = [Column(rows.id, "columns.id")] if rows.id else []
-        fields = [*columns, *(column for column in ids if column.name not in [c.name for c in columns])]
-        yield from read_records(rows.input, fields, config, needs_labels=False, every_line=True)
+    if rows.input:
+        files = list(rows.input)
+        fields = [*columns, *([Column(rows.id, "columns.id")] if rows.id else [])]
+        fields += [Column(name, "columns", required=False) for name in _kept_names(files, config)]
+        unique = list({column.name: column for column in reversed(fields)}.values())[::-1]
+        yield from read_records(files, unique, config, needs_labels=False, every_line=True)
         return
-    for flag, value in (("--text", rows.text), ("--id", rows.id)):
-        refuse_column(flag, value)
-    file = next((text for text in texts if text.endswith(_FILES) and Path(text).is_file()), None)
-    if file is not None:
-        raise UsageError(f"{file!r} is a file and would be read as a text; to read what it holds, give --input {file}")
     lines = texts if texts else _standard_input()
     source = "text" if texts else "standard input"
     for number, text in enumerate(lines, 1):
         fields_of_text = {columns[0].name: text} | ({columns[1].name: seconds[number - 1]} if seconds else {})
         yield Record(fields_of_text, Origin(source, number))
+
+
+def _kept_names(files: Sequence[Path], config: LabelledConfig) -> list[str]:
+    """The columns of files that can be written beside answers: not those of which there are two."""
+    from pretune.text.readers.labelled import field_names
+
+    names: list[str] = []
+    for file in files:
+        counts = Counter(field_names(file, config))
+        names += [name for name, count in counts.items() if count == 1 and name not in names]
+        if twice := [name for name, count in counts.items() if count > 1]:
+            _log.warning("%s: two columns are called %r, and are not kept; rename one to keep them", file, twice[0])
+    return names
+
+
+class RowInputs:
+    """What a row of input leaves beside its answer.
+
+    Args:
+        fields: the columns that are read for the answer.
+        config: how a file is read.
+        rows: as `split_texts` gives them.
+    """
+
+    def __init__(self, fields: Sequence[Column], config: LabelledConfig, rows: RowFlags) -> None:
+        usual = {config.text: "text", config.second: "second", config.third: "third"}
+        read = [column.name for column in fields]
+        self._names = usual if _are_bare(rows, config) else {}
+        self._order = _kept_names(rows.input, config) if rows.input and not self._names else []
+        self.shown = [self._names.get(name, name) for name in [*([rows.id] if rows.id else []), *read]]
+
+    def of(self, record: Record) -> dict[str, object]:
+        """All columns of a row in the order of the file; bare texts are called text and second."""
+        if self._names:
+            return {self._names.get(name, name): value for name, value in record.items()}
+        first = {name: record[name] for name in self._order if name in record}
+        return first | {name: value for name, value in record.items() if name not in first}
+
+
+def _are_bare(rows: RowFlags, config: LabelledConfig) -> bool:
+    """Whether texts come without columns: arguments, lines of standard input or of a file of text."""
+    from pretune.text.readers.files import find_sources, has_columns
+
+    sources = find_sources(list(rows.input[:1]), config.format)
+    return not sources or not has_columns(sources[0].format)
 
 
 def refuse_column(flag: str, value: str | None) -> None:
@@ -165,17 +269,17 @@ def refuse_column(flag: str, value: str | None) -> None:
         UsageError: the flag is given.
     """
     if value is not None:
-        raise UsageError(f"{flag} {value}: a column is one of a file; name the file with --input")
+        raise UsageError(f"{flag} {value}: a column is one of a file; name the file too")
 
 
 def say_columns(
     session: Session,
-    path: Path | None,
+    files: Sequence[Path],
     config: LabelledConfig,
     read: Sequence[str | None],
     second: str | None = SECOND_COLUMN,
 ) -> None:
-    """Says which columns of a file are read and which are not, so that a second text is not left out unseen.
+    """Says which columns of files are read and which are not, so that a second text is not left out unseen.
 
     Args:
         read: names of the columns that are read.
@@ -183,24 +287,14 @@ def say_columns(
     """
     from pretune.text.readers.labelled import field_names
 
-    names = [] if path is None else field_names(path, config)
-    others = [name for name in names if name not in read]
-    used = ", ".join(repr(name) for name in names if name in read)
-    if used and others:  # where none is read, the error that follows says which there are
-        listed = ", ".join(map(repr, others[:8])) + (", ..." if len(others) > 8 else "")
-        remedy = f"; {second}" if second and not config.second else ""
-        session.say(f"{path}: reading {used}; not reading {listed}{remedy}")
-
-
-def ids_of(record: Record, rows: RowFlags) -> dict[str, object]:
-    """The value of a record's id column, as the field "id"; nothing where no flag names one.
-
-    A value that is missing in a column of numbers is read as NaN, and written as none.
-    """
-    if rows.id is None:
-        return {}
-    value = record[rows.id]
-    return {"id": None if isinstance(value, float) and not math.isfinite(value) else value}
+    for path in files:
+        names = field_names(path, config)
+        others = [name for name in names if name not in read]
+        used = ", ".join(repr(name) for name in names if name in read)
+        if used and others:  # where none is read, the error that follows says which there are
+            listed = ", ".join(map(repr, others[:8])) + (", ..." if len(others) > 8 else "")
+            remedy = f"; {second}" if second and not config.second else ""
+            session.say(f"{path}: reading {used}; not reading {listed}{remedy}")
 
 
 def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from pretune.cli.answers import WORKBOOK, AnswerRow, open_answers
 from pretune.cli.inputs import (
     NO_FLAGS,
     SECOND_COLUMN,
@@ -19,18 +21,19 @@ from pretune.cli.inputs import (
     named_rows,
     read_rows,
     say_columns,
+    split_texts,
     text_column_of,
 )
-from pretune.cli.loading import OfStep, load_model, unknown_said_once, written
-from pretune.cli.outputs import LINES, TABLES, RowWriter, check_output, open_output, open_rows, suffix_of
+from pretune.cli.loading import OfStep, digits_of, load_model, unknown_said_once, written
+from pretune.cli.outputs import LINES, TABLES, check_output, open_output, suffix_of
 from pretune.cli.session import DEFAULT, Common, Session
 from pretune.errors import UsageError
+from pretune.table import readable
 
 if TYPE_CHECKING:
     from pretune.api import Model
-    from pretune.generate.options import GenerateOptions
+    from pretune.generate.options import Continuation, GenerateOptions
 
-Json = Annotated[bool, Parameter(name="--json")]
 Special = Annotated[bool | None, Parameter(negative="--no-special-tokens")]
 
 
@@ -41,7 +44,6 @@ def fill(
     rows: Rows = NO_FLAGS,
     second: str | None = None,
     top: int = 5,
-    as_json: Json = False,
     step: OfStep = None,
     session: Common = DEFAULT,
 ) -> None:
@@ -49,29 +51,38 @@ def fill(
 
     Args:
         model: folder of a masked language model.
-        texts: texts with one or more masks each; without texts and --input, standard input is read, one text per line.
+        texts: texts with one or more masks each, or files of such; without any, standard input is read, one per line.
         second: column of the file with second texts, which stand behind the first as in a pair.
         top: how many predictions to show per mask.
-        as_json: print one line of JSON per text.
     """
     if top < 1:
         raise UsageError(f"--top {top}: expected at least 1")
-    check_output(rows.output)
+    check_output(rows.output, WORKBOOK)
+    texts, rows = split_texts(texts, rows)
     loaded = load_model(model, session, step=step)
     _say_columns(session, rows, loaded, second, SECOND_COLUMN)
-    with open_output(rows.output) as file, unknown_said_once(loaded):
-        writer = _row_writer(file, rows, as_json)
+    with open_answers(rows.output, rows.as_json, digits_of(loaded)) as writer, unknown_said_once(loaded):
         for row in read_rows(texts, rows, loaded, second):
-            with named_rows([row]):
+            with named_rows([row]), _named_in_file(row, rows):
                 masks = loaded.fill(row.text, top, second=row.second)
-            if writer is not None:
-                guesses = [[{"token": g.token, "probability": g.probability} for g in guesses] for guesses in masks]
-                writer.write({**_inputs(row), "masks": guesses})
-                continue
-            file.write(" ".join([*map(str, row.ids.values()), row.text, *([row.second] if row.second else [])]) + "\n")
-            for guesses_of_mask in masks:
-                file.write("  " + "  ".join(f"{g.token} {g.probability:.3f}" for g in guesses_of_mask) + "\n")
+            guesses = [[{"token": g.token, "probability": g.probability} for g in guesses] for guesses in masks]
+            brief = {
+                "mask" if len(masks) == 1 else f"mask {number}": "  ".join(
+                    f"{guess.token} {readable(guess.probability)}" for guess in of_mask
+                )
+                for number, of_mask in enumerate(masks, 1)
+            }
+            writer.write(AnswerRow(row.inputs, {"masks": guesses}, row.shown, brief))
     written(session, rows.output)
+
+
+@contextmanager
+def _named_in_file(row: TextRow, rows: RowFlags) -> Iterator[None]:
+    """Names the line of a file in an error that speaks of a text."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{row.origin}: {error}" if rows.input else str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -127,7 +138,6 @@ def generate(
     *prompts: str,
     rows: Rows = NO_FLAGS,
     decoding: Decoding = NO_DECODING,
-    as_json: Json = False,
     step: OfStep = None,
     session: Common = DEFAULT,
 ) -> None:
@@ -138,27 +148,50 @@ def generate(
 
     Args:
         model: folder of a causal language model or an encoder-decoder.
-        prompts: texts to continue; without prompts and --input, standard input is read, one prompt per line.
-        as_json: print one line of JSON per prompt.
+        prompts: texts to continue, or files of texts; without any, standard input is read, one prompt per line.
     """
     options: Any = decoding.options()
-    check_output(rows.output)
+    check_output(rows.output, WORKBOOK, ".txt")
+    prompts, rows = split_texts(prompts, rows)
     loaded = load_model(model, session, step=step)
     _say_columns(session, rows, loaded)
     _say_decoding(session, loaded, options)
-    with open_output(rows.output) as file, unknown_said_once(loaded):
-        writer = _row_writer(file, rows, as_json)
-        if len(prompts) == 1 and writer is None:
-            (row,) = read_rows(prompts, rows, loaded)
-            with named_rows([row]):
-                for piece in _stream(loaded, row.text, options):
-                    file.write(piece)
-                    file.flush()
-            file.write("\n")
+    with unknown_said_once(loaded):
+        if rows.as_json or suffix_of(rows.output) in (*LINES, *TABLES, WORKBOOK):
+            with open_answers(rows.output, as_json=True) as writer:
+                for part in chunks(read_rows(prompts, rows, loaded)):
+                    for row, continuation in _continuations(loaded, part, options):
+                        answer = {"generated_text": continuation.text, "reason": continuation.reason}
+                        writer.write(AnswerRow(row.inputs, answer))
         else:
-            for part in chunks(read_rows(prompts, rows, loaded)):
-                _write_continuations(file, writer, loaded, part, options)
+            with open_output(rows.output) as file:
+                _write_text(file, prompts, rows, loaded, options)
     written(session, rows.output)
+
+
+def _write_text(file: IO[str], prompts: Sequence[str], rows: RowFlags, loaded: Model, options: GenerateOptions) -> None:
+    """Writes prompts and what follows them as text; of a single prompt as it is generated."""
+    if len(prompts) == 1:
+        (row,) = read_rows(prompts, rows, loaded)
+        with named_rows([row]):
+            for piece in _stream(loaded, row.text, options):
+                file.write(piece)
+                file.flush()
+        file.write("\n")
+        return
+    for part in chunks(read_rows(prompts, rows, loaded)):
+        for row, continuation in _continuations(loaded, part, options):
+            name = f"{row.inputs[rows.id]}: " if rows.id else ""
+            file.write(f"{name}{row.text if loaded.continues else ''}{continuation.text}\n\n")
+
+
+def _continuations(
+    loaded: Model, part: list[TextRow], options: GenerateOptions
+) -> Iterator[tuple[TextRow, Continuation]]:
+    """What follows each of some prompts."""
+    with named_rows(part):
+        continuations = loaded.continuations([row.text for row in part], **options)
+    yield from zip(part, continuations, strict=True)
 
 
 def _say_decoding(session: Session, loaded: Model, options: GenerateOptions) -> None:
@@ -169,20 +202,6 @@ def _say_decoding(session: Session, loaded: Model, options: GenerateOptions) -> 
     if stated:
         listed = ", ".join(f"{name} {value}" for name, value in stated.items())
         session.say(f"decoding as the model's files say: {listed}")
-
-
-def _write_continuations(
-    file: IO[str], writer: RowWriter | None, loaded: Model, part: list[TextRow], options: GenerateOptions
-) -> None:
-    with named_rows(part):
-        continuations = loaded.continuations([row.text for row in part], **options)
-    for row, continuation in zip(part, continuations, strict=True):
-        if writer is not None:
-            fields = {"prompt": row.text, "text": continuation.text, "reason": continuation.reason}
-            writer.write({**row.ids, **fields})
-        else:
-            ids = "".join(f"{value}: " for value in row.ids.values())
-            file.write(f"{ids}{row.text if loaded.continues else ''}{continuation.text}\n\n")
 
 
 def _stream(loaded: Model, prompt: str, options: GenerateOptions) -> Iterator[str]:
@@ -212,20 +231,21 @@ def score(
 
     Args:
         model: folder of a language model.
-        texts: texts to score; without texts and --input, standard input is read, one text per line.
+        texts: texts to score, or files of texts; without any, standard input is read, one text per line.
         source: source text of an encoder-decoder, the same for all texts.
         second: column of the file with each text's source, for an encoder-decoder.
         masking: mask one token at a time, or with it the rest of its word.
         special_tokens: read names of special tokens, such as <extra_id_0>, as the tokens; by default as in generate.
     """
-    check_output(rows.output)
+    check_output(rows.output, WORKBOOK)
+    texts, rows = split_texts(texts, rows)
     loaded = load_model(model, session, "fp32", step)  # scores are compared, so they are not rounded
     source_flag = (
         "--second names the column of the source of an encoder-decoder" if loaded.network.has_encoder else None
     )
     _say_columns(session, rows, loaded, second, source_flag)
     total, count = None, 0
-    with open_rows(rows.output) as writer, unknown_said_once(loaded):
+    with open_answers(rows.output, rows.as_json, digits_of(loaded)) as writer, unknown_said_once(loaded):
         for part in chunks(read_rows(texts, rows, loaded, second)):
             origins = [source if row.second is None else row.second for row in part]
             sources = [origin for origin in origins if origin is not None]
@@ -236,7 +256,7 @@ def score(
                 name = "log_prob" if result.kind == "likelihood" else "pseudo_log_prob"
                 scores = {name: result.log_prob, "bits_per_byte": result.bits_per_byte}
                 counts = {"tokens": result.tokens, "unknown": result.unknown, "bytes": result.bytes}
-                writer.write({**row.ids, "text": row.text, **scores, **counts})
+                writer.write(AnswerRow(row.inputs, {**scores, **counts}, row.shown))
                 total, count = result if total is None else total + result, count + 1
     if total is not None:
         session.say(f"{count} texts: {total.bits_per_byte:.4f} bits per byte ({total.kind})")
@@ -255,15 +275,3 @@ def _say_columns(
     config = text_column_of(loaded, rows)
     read = [config.text, second, rows.id]
     say_columns(session, rows.input, config, read, hint if second is None else None)
-
-
-def _row_writer(file: IO[str], rows: RowFlags, as_json: bool) -> RowWriter | None:
-    """A writer of rows where JSON is asked for, or the file's name says so or says that it is a table; else None."""
-    suffix = suffix_of(rows.output)
-    if suffix in TABLES:
-        return RowWriter(file, TABLES[suffix])
-    return RowWriter(file, None) if as_json or suffix in LINES else None
-
-
-def _inputs(row: TextRow) -> dict[str, object]:
-    return {**row.ids, "text": row.text, **({} if row.second is None else {"second": row.second})}

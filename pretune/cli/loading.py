@@ -63,6 +63,13 @@ def _parse_step(text: str | None) -> Literal["best", "last"] | int | None:
     return int(text)
 
 
+def digits_of(model: Model) -> int:
+    """The significant digits that a model's probabilities have: those of its dtype."""
+    from pretune.runtime.device import is_bf16
+
+    return 4 if is_bf16(model.network) else 7
+
+
 @contextmanager
 def unknown_said_once(*models: Model | None) -> Iterator[None]:
     """Says at the end of the block, once for all its texts, what the tokenizers of some models did not know."""

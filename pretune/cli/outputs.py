@@ -1,4 +1,4 @@
-"""Writes a verb's answers to a file or standard output: lines of JSON, or a table where the name says so."""
+"""Writes rows to a file or standard output: lines of JSON, or a table where the name says so."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from pretune.errors import CannotCreateError, DataError, UsageError
 
 TABLES = {".csv": ",", ".tsv": "\t"}
 LINES = (".jsonl", ".ndjson", ".json")
-_OTHERS = (".npy", ".npz", ".parquet", ".arrow", ".feather", ".xlsx", ".xls", ".gz", ".zst", ".zip", ".pkl")
+_OTHERS = (".npy", ".npz", ".parquet", ".arrow", ".feather", ".xlsx", ".xls", ".gz", ".zst", ".zip", ".pkl", ".txt")
+_WRITTEN = (".jsonl", ".csv", ".tsv")
 
 
 class RowWriter:
-    """Writes answers, one a row.
+    """Writes rows of fields.
 
     Args:
         file: what is written to.
@@ -34,16 +35,16 @@ class RowWriter:
         self._table: csv.DictWriter[str] | None = None
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Writes one answer; flushed at once on standard output.
+        """Writes one row; flushed at once on standard output.
 
         Raises:
             DataError: a row of a table that has a column which the first row did not have; a number that is not finite.
         """
         try:
             line = _json(row) if self._delimiter is None else ""
-            cells = {} if self._delimiter is None else _flat(row)
+            cells = {} if self._delimiter is None else flat_cells(row)
         except ValueError:
-            raise _non_finite(row) from None
+            raise non_finite_field(row) from None
         if self._delimiter is None:
             self._file.write(line + "\n")
         else:
@@ -80,8 +81,8 @@ def check_output(output: Path | None, *also: str) -> None:
     if output is not None and (output.is_file() or output.is_dir()):
         raise CannotCreateError(f"{output}: exists already; remove it, or give another --output")
     if suffix_of(output) in _OTHERS and suffix_of(output) not in also:
-        known = ", ".join((".jsonl", ".csv", *also))
-        raise UsageError(f"--output {output}: expected a name that ends in {known} or .tsv")
+        known = ", ".join((*_WRITTEN, *also))
+        raise UsageError(f"--output {output}: expected a name that ends in one of {known}")
 
 
 @contextmanager
@@ -126,7 +127,7 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
 
 
-def _non_finite(row: Mapping[str, Any]) -> DataError:
+def non_finite_field(row: Mapping[str, Any]) -> DataError:
     """The error of an answer that holds NaN or an infinity; it names the field."""
     where = ""
     for name, value in row.items():
@@ -137,7 +138,7 @@ def _non_finite(row: Mapping[str, Any]) -> DataError:
     return DataError(f"{where}the answer for {str(row)[:80]} holds NaN or an infinity, which JSON has no word for")
 
 
-def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+def flat_cells(row: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
     """The cells of an answer: inner fields as `a.b`, numbers of a list as `a.0`, other lists as JSON.
 
     Raises:
@@ -146,7 +147,7 @@ def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
     out: dict[str, object] = {}
     for name, value in row.items():
         if isinstance(value, Mapping):
-            out |= _flat(value, f"{prefix}{name}.")
+            out |= flat_cells(value, f"{prefix}{name}.")
         elif isinstance(value, list | tuple) and value and all(isinstance(item, float) for item in value):
             out |= {f"{prefix}{name}.{number}": item for number, item in enumerate(value)}
         elif isinstance(value, list | tuple):

@@ -259,6 +259,11 @@ def _converter(path: Path) -> str | None:
     return command and command.format(shlex.quote(str(path)), shlex.quote(str(path.with_suffix(""))))
 
 
+def is_readable(name: str) -> bool:
+    """Whether a file of this name would be read: a reader knows its suffix."""
+    return _suffixes(Path(name))[0] is not None
+
+
 @cache
 def suffixes() -> dict[str, str]:
     """The suffixes that readers know, each with its reader."""

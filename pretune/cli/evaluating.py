@@ -1,0 +1,161 @@
+"""The verb that evaluates a model: evaluate."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from pretune.cli.answers import WORKBOOK, AnswerRow, is_terminal, open_answers
+from pretune.cli.inputs import columns_of, say_columns, split_names
+from pretune.cli.loading import OfStep, digits_of, load_model, unknown_said_once, written
+from pretune.cli.outputs import check_output, open_output, suffix_of
+from pretune.cli.predicting import Truncate
+from pretune.cli.session import DEFAULT, Common, Session
+from pretune.errors import UsageError
+from pretune.table import round_digits
+
+if TYPE_CHECKING:
+    from pretune.api import Evaluation, Model
+    from pretune.text.readers.labelled import LabelledConfig
+
+_DIGITS = 7  # significant ones of a score
+
+
+def evaluate(
+    model: Path,
+    data: Path,
+    /,
+    *,
+    text: str | None = None,
+    label: str | None = None,
+    second: str | None = None,
+    third: str | None = None,
+    columns: tuple[str, ...] = (),
+    output: Path | None = None,
+    errors: Path | None = None,
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
+    task: str | None = None,
+    truncate: Truncate | None = None,
+    objective: str | None = None,
+    split: Literal["validation", "train"] = "validation",
+    length: int | None = None,
+    pack: Literal["stream", "document"] | None = None,
+    step: OfStep = None,
+    session: Common = DEFAULT,
+) -> None:
+    """Evaluate a model on a labelled file or a token store.
+
+    Prints a task's scores, those of each label and the confusion matrix, or the loss, perplexity and accuracy of each
+    objective on the store's held-out split: as tables on a terminal, as JSON in a pipe.
+
+    Args:
+        model: folder of a model.
+        data: a labelled .csv, .tsv, .xlsx, .jsonl or .parquet file, or a store made by `pretune prepare`.
+        text: column of the texts in a labelled file; by default, like the columns below, as in training.
+        label: column of the labels in a labelled file.
+        second: column of the second texts in a labelled file of pairs.
+        third: column of the third texts in a labelled file of triplets.
+        columns: names of the columns of a file without a header row, such as text,label.
+        output: file to write the scores to as well, as JSON.
+        errors: file to write the examples with a wrong prediction to, the most confident first: .csv, .tsv, .xlsx or
+            .jsonl.
+        as_json: print JSON on a terminal too.
+        task: task of a labelled file, such as classification, or similarity, whose labels say how alike two texts are.
+        truncate: which part of a too long text is kept; error refuses it. By default as in training.
+        objective: what to evaluate on a store, such as "span" or "mlm,sop"; by default those that it was trained on.
+        split: split of a store.
+        length: tokens per window of a store.
+        pack: how documents of a store are packed into windows.
+    """
+    _check_outputs(output, errors)
+    session.say(f"evaluating {model} on {data}")
+    loaded = load_model(model, session, step=step)
+    flags = {"text": text, "label": label, "second": second, "third": third, "columns": split_names(columns)}
+    config = columns_of(loaded, flags) if any(flags.values()) else None
+    _check_data(session, loaded, data, config, task, errors)
+    chosen = None if objective is None else {name.strip(): 1.0 for name in objective.split(",")}
+    with unknown_said_once(loaded):
+        scores = loaded.evaluate(
+            data, columns=config, task=task, truncate=truncate, objective=chosen, split=split, length=length, pack=pack
+        )
+    _show(scores, as_json)
+    if output is not None:
+        with open_output(output) as file:
+            file.write(_as_json(scores) + "\n")
+        written(session, output)
+    if errors is not None:
+        _write_errors(errors, scores, loaded)
+        written(session, errors)
+    elif scores.mistakes:
+        session.say(
+            f"wrong: {len(scores.mistakes):,} of {len(scores.examples):,} examples; to read them: --errors errors.csv"
+        )
+
+
+def _check_data(
+    session: Session, model: Model, data: Path, config: LabelledConfig | None, task: str | None, errors: Path | None
+) -> None:
+    """Says which columns of labelled data are read.
+
+    Raises:
+        UsageError: `--errors` of what is neither right nor wrong.
+    """
+    if (data / "manifest.json").is_file():
+        if errors is not None:
+            raise UsageError(f"--errors {errors}: a token store has no labels that are right or wrong; leave it out")
+        return
+    judge = model.task(task, columns=config)
+    if errors is not None and not getattr(judge, "labels", ()):
+        raise UsageError(f"--errors {errors}: predictions of {judge.name} are no labels that are right or wrong")
+    read = [column.name for column in judge.columns(needs_labels=True)]
+    say_columns(session, [data], config or columns_of(model, {}), read)
+
+
+def _show(scores: Evaluation, as_json: bool) -> None:
+    """Prints scores: tables on a terminal, JSON in a pipe."""
+    if as_json or not is_terminal():
+        print(_as_json(scores))
+        return
+    for table in scores.tables():
+        table.print(sys.stdout)
+        print()
+
+
+def _check_outputs(output: Path | None, errors: Path | None) -> None:
+    """Refuses, before any work, files that cannot be written.
+
+    Raises:
+        UsageError, CannotCreateError: as `check_output`; scores that are not written as JSON.
+    """
+    check_output(output)
+    check_output(errors, WORKBOOK)
+    if output is not None and suffix_of(output) != ".json":
+        raise UsageError(f"--output {output}: scores are written as JSON; expected a name that ends in .json")
+
+
+def _as_json(scores: Evaluation) -> str:
+    """Scores as JSON, and the confusion matrix of a classifier: counts by true and predicted label, without zeros."""
+    fields: dict[str, Any] = {name: round_digits(value, _DIGITS) for name, value in scores.items()}
+    if scores.labels:
+        fields["confusion"] = scores.confusion
+    lines = (
+        f"  {json.dumps(name, ensure_ascii=False)}: {json.dumps(value, ensure_ascii=False)}"
+        for name, value in fields.items()
+    )
+    return "{\n" + ",\n".join(lines) + "\n}"
+
+
+def _write_errors(path: Path, scores: Evaluation, model: Model) -> None:
+    with open_answers(path, digits=digits_of(model)) as writer:
+        for mistake in scores.mistakes:
+            texts = dict(zip(("text", "second", "third"), mistake.texts, strict=False))
+            answer = {
+                "label": mistake.label,
+                "prediction": mistake.prediction,
+                "probability": mistake.probability,
+            }
+            writer.write(AnswerRow({"origin": mistake.origin, **texts}, answer))

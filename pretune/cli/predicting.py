@@ -1,0 +1,181 @@
+"""The verb that predicts with a fine-tuned model: predict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from pretune.cli.answers import WORKBOOK, AnswerRow, AnswerWriter, open_answers
+from pretune.cli.inputs import (
+    NO_FLAGS,
+    RowFlags,
+    RowInputs,
+    Rows,
+    chunks,
+    columns_of,
+    read_task_records,
+    refuse_column,
+    say_columns,
+    split_texts,
+)
+from pretune.cli.loading import OfStep, digits_of, load_model, unknown_said_once, written
+from pretune.cli.outputs import check_output
+from pretune.cli.session import DEFAULT, Common, Session
+from pretune.errors import UsageError
+
+if TYPE_CHECKING:
+    from pretune.text.readers.labelled import LabelledConfig
+    from pretune.text.readers.records import Record
+
+Truncate = Literal["head", "tail", "head+tail", "error"]
+Pairs = Annotated[tuple[tuple[str, str], ...], Parameter(show_default=False, allow_leading_hyphen=True)]
+
+
+def predict(
+    model: Path,
+    /,
+    *texts: str,
+    rows: Rows = NO_FLAGS,
+    pair: Pairs = (),
+    second: str | None = None,
+    third: str | None = None,
+    top: int | None = None,
+    threshold: float | None = None,
+    truncate: Truncate | None = None,
+    step: OfStep = None,
+    session: Common = DEFAULT,
+) -> None:
+    """Predict with a fine-tuned model's task, such as the label of a text with the probability of every label.
+
+    Prints a table on a terminal and one line of JSON per text in a pipe, or writes a file.
+
+    Args:
+        model: folder of a fine-tuned model.
+        texts: texts to predict on, or files of texts; without any, standard input is read, one text per line.
+        pair: two texts that belong together, in place of texts; may be given several times.
+        second: column of the second texts in a file of pairs; by default as in training.
+        third: column of the third texts in a file of triplets; by default as in training.
+        top: only the most probable labels, as many as this, in place of the probability of every label.
+        threshold: probability below which no label is given; without labels that exclude each other, all labels that
+            are as probable.
+        truncate: which part of a too long text is kept; error refuses it. By default as in training.
+    """
+    check_output(rows.output, WORKBOOK)
+    choice = _Choice(top, threshold)
+    texts, rows = split_texts(texts, rows)
+    if not rows.input:
+        refuse_column("--second", second)
+        refuse_column("--third", third)
+    firsts, seconds = _texts_of_pairs(pair, texts, rows) if pair else (texts, ())
+    loaded = load_model(model, session, step=step)
+    config = columns_of(loaded, {"text": rows.text, "second": second, "third": third, "columns": rows.columns})
+    if not rows.input:
+        config = _columns_of_arguments(config, seconds)
+    task = loaded.task(columns=config, truncate=truncate)
+    session.say(f"predicting {task.name} with {model}: {', '.join(getattr(task, 'labels', ())) or task.main_metric}")
+    fields = [column for column in task.columns(needs_labels=False) if column.required]
+    say_columns(session, rows.input, config, [*(column.name for column in fields), rows.id])
+    inputs = RowInputs(fields, config, rows)
+    with open_answers(rows.output, rows.as_json, digits_of(loaded)) as writer, unknown_said_once(loaded):
+        for part in chunks(read_task_records(fields, config, firsts, rows, seconds)):
+            _write(writer, part, loaded.predict(part, truncate=truncate, columns=config), inputs, choice)
+    choice.say(session)
+    written(session, rows.output)
+
+
+def _write(
+    writer: AnswerWriter, part: Sequence[Record], predictions: Sequence[object], inputs: RowInputs, choice: _Choice
+) -> None:
+    for record, prediction in zip(part, predictions, strict=True):
+        writer.write(AnswerRow(inputs.of(record), choice.fields(prediction), inputs.shown))
+
+
+@dataclass
+class _Choice:
+    """What is told of predictions, as `--top` and `--threshold` say.
+
+    Attributes:
+        top: how many labels are told, best first; None for the probability of all.
+        threshold: probability below which no label is given.
+        below: predictions without a label.
+        total: all predictions.
+    """
+
+    top: int | None
+    threshold: float | None
+    below: int = 0
+    total: int = 0
+
+    def __post_init__(self) -> None:
+        if self.top is not None and self.top < 1:
+            raise UsageError(f"--top {self.top}: expected at least 1")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise UsageError(f"--threshold {self.threshold:g}: expected a probability, from 0 to 1")
+
+    def fields(self, prediction: object) -> dict[str, object]:
+        """The fields of a prediction.
+
+        Raises:
+            UsageError: `--top` or `--threshold` of a model that gives no probabilities.
+        """
+        from pretune.tasks.predictions import IndependentPrediction, Prediction
+        from pretune.tasks.task import prediction_fields
+
+        if not isinstance(prediction, Prediction):
+            for flag, value in (("--top", self.top), ("--threshold", self.threshold)):
+                if value is not None:
+                    raise UsageError(f"{flag} {value:g}: this model gives no probabilities of labels; leave it out")
+            return prediction_fields(prediction)
+        (label, probability), *others = prediction.top(self.top or 1)
+        fields: dict[str, object] = {"label": label, "probability": probability}
+        if self.threshold is not None:
+            is_below = probability < self.threshold
+            self.below, self.total = self.below + is_below, self.total + 1
+            fields["label"] = None if is_below else label
+            if isinstance(prediction, IndependentPrediction):
+                fields["labels"] = ", ".join(prediction.above(self.threshold))
+        for number, (label, probability) in enumerate(others, 2):
+            fields |= {f"label_{number}": label, f"probability_{number}": probability}
+        return fields | ({} if self.top else {"probabilities": prediction.probabilities})
+
+    def say(self, session: Session) -> None:
+        """Says how many predictions have no label."""
+        if self.threshold is not None:
+            session.say(f"no label, as all are below --threshold {self.threshold:g}: {self.below:,} of {self.total:,}")
+
+
+def _texts_of_pairs(
+    pairs: Sequence[tuple[str, str]], texts: Sequence[str], rows: RowFlags
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The first and the second texts of `--pair`.
+
+    Raises:
+        UsageError: texts or a file beside them.
+    """
+    if texts:
+        raise UsageError(f"expected texts, such as {texts[0]!r}, or --pair, not both")
+    if rows.input:
+        raise UsageError(
+            f"--pair would not be read beside the file {rows.input[0]}; name the column of the second texts with "
+            "--second"
+        )
+    return tuple(first for first, _ in pairs), tuple(second for _, second in pairs)
+
+
+def _columns_of_arguments(config: LabelledConfig, seconds: Sequence[str]) -> LabelledConfig:
+    """The columns of texts that are not of a file: one, or two where second texts are given.
+
+    Raises:
+        UsageError: a model of pairs without second texts.
+    """
+    if config.second and not seconds:
+        raise UsageError(
+            f"this model was trained on pairs ({config.text!r} and {config.second!r}); give --pair TEXT TEXT for each "
+            "pair, or a file with both columns"
+        )
+    second = config.second or "second"
+    return config.model_copy(update={"second": second if seconds else None, "third": None})
