@@ -21,7 +21,8 @@ _JOINTS = {"; ": "；", ". ": "。", ": ": "：", "  ": "  ", " -> ": " -> ", ",
 _JOINT = re.compile("|".join(map(re.escape, _JOINTS)))
 _ENCLOSED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|`[^`]*`|\[[^\]]*\]|\{[^}]*\}|\([^()]*\)")
 _TRAILING = re.compile(r"(.+?) ?\(([^()]*)\)", re.DOTALL)
-_PROSE = re.compile(r"[A-Za-z]+(?: [a-z]+){2,}|(?: (?:a|and|are|at|by|for|in|is|of|on|or|the|to|with) .*)", re.DOTALL)
+_PROSE = re.compile(r"[A-Za-z]?[a-z]+(?: [a-z]+)+")
+_FEW_LETTERS = 10  # of a template's own words, which fit much that is not of it
 _CHINESE, _SIGN, _LATIN = re.compile(r"[一-鿿]"), re.compile(r"[，。：；（）？]"), re.compile(r"[A-Za-z0-9]")
 _LONGEST = 4_000  # characters; what is longer is no message
 _MOST_JOINTS = 24  # of a text; a long list has more, and is not split at its commas
@@ -230,12 +231,11 @@ def _joint(english: str, first: Rendered, second: Rendered) -> str:
 
 
 def _filled(template: Template, values: Mapping[str, Rendered]) -> Rendered | None:
-    """Fills a template; None where its holes hold more unknown prose than it has words, so that it is of another."""
-    unknown = (run for value in values.values() if not value.score for run in _PROSE.findall(value.text))
-    if sum(map(len, unknown)) > template.score:
+    """Fills a template; None where it has few words and its holes hold more English prose: that is of another one."""
+    text = template.fill(values)
+    if template.score < _FEW_LETTERS and sum(map(len, _PROSE.findall(_ENCLOSED.sub("", text)))) > template.score:
         return None
-    score = template.score + sum(value.score for value in values.values())
-    return Rendered(template.fill(values), score)
+    return Rendered(text, template.score + sum(value.score for value in values.values()))
 
 
 def _plain(message: str) -> str:

@@ -17,6 +17,7 @@ CATALOGUE = {
     "remove the row, or {remedy}": "请删除该行，或{remedy}",
     "{number:n} of {total:n} texts": "{total:n} 条文本中的 {number:n} 条",
     "no {noun} {name}": "没有{noun} {name}",
+    "{this} or {that}": "{this} 或 {that}",
     "model folder": "模型目录",
     "working folder: {path}": "工作目录：{path}",
     "written: {path}": "已写出：{path}",
@@ -44,6 +45,8 @@ def renderer() -> Renderer:
         ("pretune: x: no such folder (working folder: /tmp)", "pretune：x：没有这个目录（工作目录：/tmp）"),
         ("['a: b', 'c; d']: no such folder", "['a: b', 'c; d']：没有这个目录"),  # what is quoted is data
         ("no idea what these many other words may say", None),  # a template of few words takes no strange prose
+        ("no such file or folder", None),
+        ("remove the row, or whatever a library says", "请删除该行，或 whatever a library says"),
         ("pretune predict model 'a text'", None),
         ("模型: no such folder", "模型：没有这个目录"),
         (
@@ -107,5 +110,5 @@ def test_flag_and_locale_decide(args: list[str], environment: dict[str, str], la
 def test_a_language_ends_with_its_block() -> None:
     with use_language("zh"):
         assert current_language() == "zh"
-        assert translate("no such file or folder") == "没有这个文件或目录"
-    assert translate("no such file or folder") == "no such file or folder"
+        assert translate("give at least one record") == "请至少给出一条记录"
+    assert translate("give at least one record") == "give at least one record"
