@@ -67,7 +67,7 @@ def translate(text: str) -> str:
     renderer = _renderer(language)
     lines = []
     for line in text.split("\n"):
-        rendered = renderer.render(line)
+        rendered = renderer.line(line)
         if unknown is not None and not rendered.score and line.strip():
             unknown.append(line)
         lines.append(rendered.text)

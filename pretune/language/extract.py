@@ -36,7 +36,7 @@ _COMMAND = re.compile(r"^(?:pretune|pip|hf|jq|iconv|make|soffice|pandoc|pdftotex
 _CODE = re.compile(r"^[\w.\-/]*$|^(?:import|from|def|class) |[{}=]{2}|^[\s\W]*$|^[\w-]+(?:\.[\w-]+)+$")
 _AXES = ("models", "objectives", "tasks", "tune", "optim")
 _FORMAT_HOLE = re.compile(r"\{\{([a-z]\w+)\}\}")  # of a text that `format` fills in
-_LOG_HOLE = re.compile(r"%(?:s|0?\d*d|\.\df)")
+_LOG_HOLE = re.compile(r"%(?:[sr]|0?\d*d|\.\df)")
 _TAG = re.compile(
     r"</?(?:a|b|code|details|div|em|figure|footer|h[1-6]|header|i|li|main|p|pre|section|small|span|strong|summary|svg|"
     r"t[dhr]|table|tbody|text|thead|title|ul)(?: [^<>]*)?>"
@@ -223,7 +223,9 @@ def _escaped(text: str) -> str:
 def _with_log_holes(text: str) -> str:
     """Makes holes of `%s` and `%d`, by which logging fills in values."""
     numbers = count(1)
-    return _LOG_HOLE.sub(lambda hole: f"{{v{next(numbers)}{'' if hole[0] == '%s' else ':n'}}}", text).replace("%%", "%")
+    marks = {"s": "", "r": ""}
+    filled = _LOG_HOLE.sub(lambda hole: f"{{v{next(numbers)}{marks.get(hole[0][-1], ':n')}}}", text)
+    return filled.replace("%%", "%")
 
 
 def reads_as_words(message: str) -> bool:

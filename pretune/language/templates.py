@@ -168,8 +168,14 @@ class Renderer:
             else:
                 self._without_word.append(template)
 
+    def line(self, text: str) -> Rendered:
+        """Renders a line of the screen; one of which most stays English is left as it is."""
+        rendered = self.render(text)
+        prose = sum(map(len, _PROSE.findall(_ENCLOSED.sub("", rendered.text))))
+        return Rendered(text, 0) if prose > 3 * rendered.score else rendered
+
     def render(self, text: str) -> Rendered:
-        """Renders a text; what no template makes is given back as it is."""
+        """Renders a message or a part of one; what no template makes is given back as it is."""
         bare = text.strip()
         if not bare or len(bare) > _LONGEST or not _WORD.search(bare):
             return Rendered(text, 0)
