@@ -76,7 +76,8 @@ def _line(schema: type[BaseModel], problem: ErrorDetails, names: FieldNames) -> 
         return message, None
     flag = names.flag(field)
     name = f"field {field!r}" if flag is None else f"field {field!r} ({flag})"
-    start = f"{name} = {_short(problem.get('input'))}"
+    is_whole = problem["type"] == "value_error" and isinstance(problem.get("input"), Mapping)  # fields do not fit
+    start = name if is_whole else f"{name} = {_short(problem.get('input'))}"
     wanted = _EXPECTED.get(problem["type"])
     if wanted is None:
         return f"{start}: {message.replace('Input should be', 'expected')}", None

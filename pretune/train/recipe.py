@@ -286,8 +286,8 @@ class Recipe(Config):
             raise ValueError("an objective reads token stores (data.stores), not labelled files (data.train)")
         if self.task and self.objective and self.budget.epochs is not None:
             raise ValueError("a task beside an objective has two kinds of epochs: give budget.steps or budget.tokens")
-        if self.data.folds is not None and not self.task:
-            raise ValueError("data.folds parts labelled files, which a task reads")
+        if not self.task and (self.data.folds is not None or self.data.group is not None or self.data.holdout):
+            raise ValueError("data.holdout, data.group and data.folds part labelled files, which a task reads")
         if self.task and self.data.length_warmup:
             raise ValueError("a task reads whole texts: data.length_warmup is for objectives")
         if self.evaluation.keep == "best" and not self.checkpoint.best:

@@ -111,15 +111,19 @@ def test_tasks_without_labels_hold_out_what_can_be_scored() -> None:
         ({"folds": 1}, "data.folds"),
         ({"fold": 2}, "fold 2 is one of how many"),
         ({"folds": 3, "fold": 4}, "fold 4 is one of how many"),
-        ({"folds": 3, "holdout": 0.1}, "not both"),
+        ({"folds": 3, "holdout": 0.1}, "field 'data': give holdout .* not both"),
         ({"validation": "a.csv", "holdout": 0.1}, "validation names the rows of validation"),
         ({"validation": "a.csv", "folds": 3}, "validation names the rows of validation"),
         ({"validation": "a.csv", "group": "x"}, "validation names the rows of validation"),
     ],
 )
 def test_contradictions_are_refused(data: dict[str, Any], words: str) -> None:
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=words) as caught:
         validate(Recipe, {"data": {"train": "t.csv", **data}, "task": "classification"}, "recipe")
+    assert "{" not in str(caught.value), "of a table, only the fields that do not fit are said"
+    if "validation" not in data and data != {"holdout": 1.5}:
+        with pytest.raises(UsageError):
+            validate(Recipe, {"data": {"stores": "s", **data}, "objective": "mlm"}, "recipe")
 
 
 def test_a_run_without_validation_is_scored_on_what_it_held_out(

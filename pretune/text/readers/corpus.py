@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from pretune.errors import DataError
 from pretune.find import find
-from pretune.text.readers.files import Source, SourceConfig, find_sources, skipped_note
+from pretune.text.readers.files import Source, SourceConfig, find_sources, no_files, skipped_note
 from pretune.text.readers.lines import text_blocks
 from pretune.text.readers.records import MISSING, Column, RecordError, SourceRow, not_text, too_long
 from pretune.wording import counted
@@ -126,20 +126,21 @@ def read_corpus(
 
     Raises:
         MissingInputError: a path that does not exist or may not be read (at once).
-        DataError: an unknown suffix (at once); a record that cannot be read, with file and line, when
-            `on_error = "strict"`; no document at all, at the end.
+        DataError: an unknown suffix, or no file that can be read (at once); a record that cannot be read, with file and
+            line, when `on_error = "strict"`; no document at all, at the end.
     """
     config = config or CorpusConfig()
     is_first = stats is not None  # without statistics, the same files are read for another purpose too
     stats = stats if stats is not None else DataStats()
     ignored: list[str] = []
     sources = find_sources(paths, config.format, ignored)
+    named = str(paths) if isinstance(paths, (str, Path)) else ", ".join(map(str, paths))
+    if not sources:
+        raise no_files(named, ignored)
     if is_first and (note := skipped_note(ignored)):
         _log.warning("%s", note)
     stats.ignored += ignored[: KEPT - len(stats.ignored)]
-    return _documents(
-        sources, config, stats, str(paths) if isinstance(paths, (str, Path)) else ", ".join(map(str, paths))
-    )
+    return _documents(sources, config, stats, named)
 
 
 def _documents(sources: list[Source], config: CorpusConfig, stats: DataStats, named: str) -> Iterator[Document]:
@@ -164,8 +165,8 @@ def _documents(sources: list[Source], config: CorpusConfig, stats: DataStats, na
                 yield result
     if stats.used == before:
         first = "".join(f"; the first that cannot be read: {error}" for error in stats.quarantine[errors : errors + 1])
-        note = "" if sources else "".join(f"; {skipped}" for skipped in [skipped_note(stats.ignored)] if skipped)
-        raise DataError(f"{named}: no text in {len(sources)} files ({stats.summary()}){first}{note}")
+        files = counted(len(sources), "file")
+        raise DataError(f"{named}: no text in {files} ({stats.summary()}){first}")
 
 
 class _SourceFields(NamedTuple):

@@ -244,6 +244,18 @@ def skipped_note(ignored: Sequence[str]) -> str | None:
     return note if command is None else f"{note}; to read them, convert them first, as with: {command}"
 
 
+def no_files(named: object, ignored: Sequence[str]) -> DataError:
+    """The error of folders in which no file can be read.
+
+    Args:
+        named: the folders, as the user named them.
+        ignored: as `find_sources` collects it.
+    """
+    note = skipped_note(ignored)
+    known = ", ".join(suffixes())
+    return DataError(f"{named}: no file here that can be read; {note or f'known suffixes: {known}'}")
+
+
 _CONVERTERS = {
     ".pdf": "pdftotext {0} {1}.txt",
     **dict.fromkeys((".docx", ".odt", ".epub", ".rtf", ".tex", ".rst"), "pandoc {0} -o {1}.md"),

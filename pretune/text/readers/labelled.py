@@ -12,7 +12,7 @@ from pydantic import model_validator
 
 from pretune.errors import DataError
 from pretune.find import find
-from pretune.text.readers.files import Source, SourceConfig, find_sources, has_columns, skipped_note
+from pretune.text.readers.files import Source, SourceConfig, find_sources, has_columns, no_files, skipped_note
 from pretune.text.readers.memory import Records, is_path, read_memory
 from pretune.text.readers.records import NOWHERE, Column, Origin, Record, RecordError, SourceRow
 
@@ -176,6 +176,8 @@ def _file_rows(
     """The records of files, blank lines left out or refused."""
     ignored: list[str] = []
     sources = find_sources(cast("Path", data), config.format, ignored)
+    if not sources:
+        raise no_files(_listed(data), ignored)
     if note := skipped_note(ignored):
         _log.warning("%s", note)
     for source in sources:

@@ -134,9 +134,11 @@ def test_what_cannot_be_read_is_named_with_its_remedy(tmp_path: Path) -> None:
     remedy = rf"pdftotext '{tmp_path}/a b\.pdf' '{tmp_path}/a b'\.txt"
     with pytest.raises(DataError, match=rf"a b\.pdf: \.pdf files cannot be read; convert it first, as with: {remedy}"):
         read_corpus(tmp_path / "a b.pdf")
-    with pytest.raises(DataError, match=rf"no text in 0 files.*files skipped.*: 1 \(1 \.pdf\).*{remedy}"):
+    with pytest.raises(DataError, match=rf"no file here that can be read; files skipped.*: 1 \(1 \.pdf\).*{remedy}"):
         list(read_corpus(tmp_path))
     assert field_names(tmp_path) == []
+    with pytest.raises(DataError, match=rf"no file here that can be read; files skipped.*: 1 \(1 \.pdf\).*{remedy}"):
+        read_labelled(tmp_path)
     stats = DataStats()
     (tmp_path / "a.txt").write_text("x\n")
     assert [d.text for d in read_corpus(tmp_path, None, stats)] == ["x"]
