@@ -239,7 +239,7 @@ def _say_unknown(
         command = f"pretune tokenizer train {shlex.join(paths)} --output new-tokenizer"
         remedy = f"train a tokenizer on this text and prepare with that one: {command}"
         sample_note = sample().describe_sample("the first 2,000 documents")
-        session.say(str(describe_unknown(unknown, tokens, "token", sample_note, remedy)))
+        session.say(str(describe_unknown(unknown, tokens, "", sample_note, remedy)))
 
 
 class Meter:

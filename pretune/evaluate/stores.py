@@ -58,8 +58,7 @@ def evaluate_folder(
         raise UsageError("this objective trains a model of its own along, and is evaluated in its run alone")
     built.to(model.device)
     chosen = store.split(split)
-    of, counts = f"token of {chosen.where}", chosen.manifest
-    if note := describe_unknown(counts.unknown, chosen.token_count, of, "", STORE_REMEDY):
+    if note := describe_unknown(chosen.manifest.unknown, chosen.token_count, str(chosen.where), "", STORE_REMEDY):
         _log.warning("%s", note)
     return evaluate_store(model, built, chosen, tokenizer, length=length, pack=pack)
 

@@ -22,6 +22,7 @@ from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.unknown import TRAINING_REMEDY, count_unknown, describe_cut
 from pretune.train.holdout import Holdout, hold_out
 from pretune.train.recipe import DataConfig, Recipe
+from pretune.wording import counted
 
 _SAMPLE = 100  # examples that tell the language
 
@@ -99,11 +100,12 @@ class LabelledData:
         with count_unknown(self._tokenizer) as unknown:
             self._rows[split] = self.task.encode(examples, self._tokenizer, self._length)
         self._unknown[split] = unknown.unknown
-        texts = "training text" if split == "train" else "validation text"
-        note = unknown.summary(f"token of the {texts}s", TRAINING_REMEDY)
+        count, is_training = len(examples), split == "train"
+        texts = counted(count, "training text") if is_training else counted(count, "validation text")
+        note = unknown.summary("the training texts" if is_training else "the validation texts", TRAINING_REMEDY)
         self.notes += [] if note is None else [note]
         if cut := data_stats(self._rows[split])["examples_cut"]:
-            self.notes.append(describe_cut(cut, len(examples), texts, self._length))
+            self.notes.append(describe_cut(cut, texts, self._length))
 
     def view(self, split: str) -> list[ExampleView]:
         """The rows of `train` or `validation`; nothing where there are none."""

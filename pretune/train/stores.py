@@ -173,8 +173,7 @@ class StoreData:
         """Which part of the training text the tokenizer does not know; nothing where it knows all of it."""
         manifests = [(store.path, store.split("train").manifest) for store in self.stores]
         notes = [
-            describe_unknown(split.unknown, split.tokens, f"token of {path}", "", STORE_REMEDY)
-            for path, split in manifests
+            describe_unknown(split.unknown, split.tokens, str(path), "", STORE_REMEDY) for path, split in manifests
         ]
         return [note for note in notes if note is not None]
 

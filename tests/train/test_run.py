@@ -94,7 +94,7 @@ def test_fine_tuning_from_random_weights_and_cut_texts(tmp_path, store, capsys):
 
 
 def test_fine_tuning_is_repeatable_without_validation(tmp_path, store):
-    over = {"data": {"validation": []}, "budget": {"epochs": 1}}
+    over = {"data": {"validation": [], "holdout": 0}, "budget": {"epochs": 1}}
     for name in ("a", "b"):
         finetune(task_recipe(tmp_path / name, tmp_path, store, **over))
     assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()

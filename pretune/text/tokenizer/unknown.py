@@ -99,11 +99,11 @@ class UnknownTokens:
     def _such_as(self) -> str:
         return f", such as {', '.join(map(repr, self.sample))}" if self.sample else ""
 
-    def summary(self, of: str = "token", remedy: str = REMEDY) -> str | None:
+    def summary(self, of: str = "", remedy: str = REMEDY) -> str | None:
         """Describes in a sentence what was unknown; None where nothing was.
 
         Args:
-            of: what was counted, in the singular, such as "token of the training texts".
+            of: whose tokens were counted, such as "the training texts"; empty where that is plain.
             remedy: what to do where much is unknown.
         """
         words = counted(self.long_words, "word")
@@ -116,13 +116,12 @@ def describe_unknown(unknown: int, tokens: int, of: str, sample: str, remedy: st
 
     Args:
         unknown: how many of the tokens are.
-        of: what was counted, in the singular, such as "token of the training texts".
+        of: whose tokens these are, such as "the training texts"; empty where that is plain.
         sample: the end of the sentence; see `UnknownTokens.describe_sample`.
     """
     if not unknown:
         return None
-    noun, _, rest = of.partition(" ")
-    total = f"{counted(tokens, noun)} {rest}".rstrip()
+    total = f"{counted(tokens, 'token')} of {of}" if of else counted(tokens, "token")
     counts = f"{unknown:,} of {total} ({percent(unknown / tokens)})"
     if unknown < MANY * tokens:
         return f"{counts} unknown to the tokenizer{sample}"
@@ -150,16 +149,16 @@ def say_cut(tokenizer: CountsUnknown, cut: int, texts: int, length: int) -> None
 
 def _log_cut(cut: int, texts: int, length: int) -> None:
     if cut:
-        _log.warning("%s", describe_cut(cut, texts, "text", length))
+        _log.warning("%s", describe_cut(cut, counted(texts, "text"), length))
 
 
-def describe_cut(cut: int, texts: int, noun: str, length: int) -> str:
+def describe_cut(cut: int, texts: str, length: int) -> str:
     """Says how many of some texts were cut.
 
     Args:
-        noun: what they are, in the singular, such as "training text".
+        texts: how many there are and which, such as "300 training texts".
     """
-    return f"{cut:,} of {counted(texts, noun)} cut to {counted(length, 'token')}"
+    return f"{cut:,} of {texts} cut to {counted(length, 'token')}"
 
 
 @contextmanager

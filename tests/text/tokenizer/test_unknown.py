@@ -34,12 +34,10 @@ def test_counts_and_samples() -> None:
 
 
 def test_few_unknown_tokens_are_no_warning_and_one_is_singular() -> None:
-    assert describe_unknown(0, 5, "token", "", "mend it") is None
-    assert describe_unknown(1, 9999, "token of a.txt", "", "") == (
-        "1 of 9,999 tokens of a.txt (<0.1%) unknown to the tokenizer"
-    )
-    assert str(describe_unknown(1, 1, "token", "", "mend it")).startswith("warning: 1 of 1 token (100.0%) unknown to ")
-    assert describe_cut(1, 1, "training text", 64) == "1 of 1 training text cut to 64 tokens"
+    assert describe_unknown(0, 5, "", "", "mend it") is None
+    assert describe_unknown(1, 9999, "a.txt", "", "") == ("1 of 9,999 tokens of a.txt (<0.1%) unknown to the tokenizer")
+    assert str(describe_unknown(1, 1, "", "", "mend it")).startswith("warning: 1 of 1 token (100.0%) unknown to ")
+    assert describe_cut(1, "1 training text", 64) == "1 of 1 training text cut to 64 tokens"
 
 
 def test_words_over_the_bound_are_counted() -> None:
