@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO
 
+from pretune.language import translate
+
 _DIGITS = 4  # significant ones of a number that people read
 _TEXT = 300  # characters of a cell in a notebook
 
@@ -38,12 +40,12 @@ class Table:
         from rich.text import Text
 
         table = RichTable(
-            title=Text(self.title) if self.title else None, title_justify="left", box=None, pad_edge=False
+            title=Text(translate(self.title)) if self.title else None, title_justify="left", box=None, pad_edge=False
         )
         for number, column in enumerate(self.columns):
             is_number = self._is_number(number)
             table.add_column(
-                Text(column),
+                Text(translate(column)),
                 justify="right" if is_number else "left",
                 no_wrap=is_number or not wrap,
                 overflow="fold" if wrap else "ellipsis",

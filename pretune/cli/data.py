@@ -16,6 +16,7 @@ from pretune.cli.outputs import check_output
 from pretune.cli.session import DEFAULT, Args, Common, Session
 from pretune.disk import storage_errors
 from pretune.errors import CannotCreateError, UsageError
+from pretune.language import translate
 from pretune.missing_paths import no_such_folder
 from pretune.new_folder import NewFolder, contents, settle
 from pretune.wording import counted
@@ -288,6 +289,7 @@ class Meter:
 
     def _print(self, line: str) -> None:
         """Prints over the line before, whose end would be left over where it was longer; never more than a row."""
+        line = translate(line)
         if self._live:
             line = line[: shutil.get_terminal_size().columns - 1]
         text = f"{line.ljust(self._width)}\r" if self._live else f"{line}\n"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 from cyclopts import Parameter
 
 from pretune.errors import DataError, MissingInputError, NonFiniteError, UsageError
+from pretune.runtime.screen import Screen
 
 if TYPE_CHECKING:
     from pretune.api import Model
@@ -306,7 +307,7 @@ def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
 
 def _standard_input() -> Iterator[str]:
     if sys.stdin.isatty():
-        print("reading standard input, one text per line; end with Ctrl-D", file=sys.stderr)
+        Screen().line("reading standard input, one text per line; end with Ctrl-D")
     for number, line in enumerate(sys.stdin.buffer, 1):
         try:
             text = line.decode("utf-8").rstrip("\r\n")

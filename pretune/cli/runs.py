@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from pretune.cli.session import DEFAULT, Common
+from pretune.language import translate
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,14 +56,16 @@ def _table(summaries: Sequence[RunSummary], folder: Path) -> Table:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("run", "state", "trains", "model", "metric"):
-        table.add_column(name, overflow="fold")
+        table.add_column(translate(name), overflow="fold")
     for name in ("steps", "minutes"):
-        table.add_column(name, justify="right")
-    table.add_column("began (UTC)")
+        table.add_column(translate(name), justify="right")
+    table.add_column(translate("began (UTC)"))
     for run in summaries:
         value = "" if run.value is None else f"{run.metric} {run.value:.4g}"
         began = run.began[:16].replace("T", " ")
         path = Path(run.path)
         name = str(path.relative_to(folder)) if path != folder else path.resolve().name
-        table.add_row(name, run.status, run.trains, run.model, value, f"{run.step:,}", f"{run.minutes:,.1f}", began)
+        table.add_row(
+            name, translate(run.status), run.trains, run.model, value, f"{run.step:,}", f"{run.minutes:,.1f}", began
+        )
     return table

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pretune.cli.session import DEFAULT, Common
 from pretune.errors import DataError
+from pretune.language import translate
 
 _LISTED = 8
 
@@ -25,7 +26,7 @@ def verify(path: Path, /, *, accept: bool = False, session: Common = DEFAULT) ->
     session.say(f"verifying {path}")
     if accept:
         changed = verifying.accept(path)
-        print("".join(f"accepted: {file}\n" for file in changed), end="")
+        print("".join(translate(f"accepted: {file}\n") for file in changed), end="")
         session.say(f"accepted {len(changed)} files as they are now")
         return
     good, damaged = 0, 0
@@ -33,7 +34,7 @@ def verify(path: Path, /, *, accept: bool = False, session: Common = DEFAULT) ->
     for each in verifying.verify(path):
         if each.problem is not None:
             damaged += 1
-            print(f"damaged: {each.path}: {each.problem}", flush=True)
+            print(translate(f"damaged: {each.path}: {each.problem}"), flush=True)
         elif each.by:
             good += 1
         else:

@@ -28,6 +28,7 @@ from pretune.demo.pydocs import write_pydocs
 from pretune.disk import replace_file
 from pretune.errors import PretuneError
 from pretune.interop.wheels import fetch
+from pretune.language import translate
 from pretune.text.readers.corpus import CorpusConfig, read_corpus
 from pretune.text.store.prepare import PrepareConfig, prepare
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -68,10 +69,10 @@ def main(output: Path, overrides: Sequence[str] = ()) -> None:
     _show(_compare(output, held, over))
     _samples(output, models["bert"], models["gpt2"])
     minutes, seconds = divmod(round(time.perf_counter() - began), 60)
-    _out.print(f"\nDone in {minutes} min {seconds} s. See:")
+    _out.print(translate(f"\nDone in {minutes} min {seconds} s. See:"))
     for name in ("bert/report.html", "gpt2/report.html", "classifier/report.html", "results.json"):
         _out.print(f"  {output / name}")
-    _out.print("Then continue, here and with your own text:")
+    _out.print(translate("Then continue, here and with your own text:"))
     for line in (
         f"pretune fill {output}/bert 'Compute the [MASK] of two vectors.'",
         f"pretune generate {output}/gpt2 'Return the' --temperature 0.8",
@@ -84,7 +85,7 @@ def main(output: Path, overrides: Sequence[str] = ()) -> None:
 
 
 def _stage(title: str, *commands: str) -> None:
-    _out.rule(f"[bold]{title}", align="left")
+    _out.rule(f"[bold]{translate(title)}", align="left")
     for command in commands:
         _out.print(f"[dim]$ {command}", soft_wrap=True)
 
@@ -96,7 +97,7 @@ def _corpus(output: Path) -> tuple[Path, Path]:
         write_pydocs(everything)
     labels.split_corpus(everything, corpus, held)
     _out.print(f"{corpus}: {corpus.stat().st_size / 1e6:.1f} MB")
-    _out.print(f"{held}: {held.stat().st_size / 1e6:.1f} MB of other modules, for labels only")
+    _out.print(translate(f"{held}: {held.stat().st_size / 1e6:.1f} MB of other modules, for labels only"))
     return corpus, held
 
 
@@ -113,7 +114,7 @@ def _store(output: Path, corpus: Path, algorithm: str, name: str) -> None:
         train_tokenizer(texts, settings).save(tokenizer)
     prepared = prepare([corpus], Tokenizer.load(tokenizer), store, PrepareConfig())
     train = prepared.split("train")
-    _out.print(f"{store}: {train.document_count:,} documents, {train.token_count:,} tokens")
+    _out.print(translate(f"{store}: {train.document_count:,} documents, {train.token_count:,} tokens"))
 
 
 def _recipe(output: Path, name: str, changes: Mapping[str, Any] | None = None) -> Recipe:
@@ -167,7 +168,7 @@ def _classifiers(output: Path) -> dict[str, dict[str, Any]]:
     try:
         real = fetch(*REAL)
     except PretuneError as error:
-        _out.print(f"[yellow]the real BERT is left out of the table: {error}")
+        _out.print(translate(f"the real BERT is left out of the table: {error}"), style="yellow", markup=False)
         return classifiers
     return classifiers | {
         "a real 6-layer BERT (MiniLM)": {
@@ -187,7 +188,7 @@ def _score(output: Path, title: str, seed: int, changes: Mapping[str, Any]) -> f
     }
     recipe = _recipe(output, "classify", config.merge(dict(changes), own))
     score = finetune(recipe).evaluate(output / "labels" / "test.csv", columns=recipe.data.columns)["accuracy"]
-    _out.print(f"{title}, seed {seed}: {score:.3f}")
+    _out.print(translate(f"{title}, seed {seed}: {score:.3f}"))
     return float(score)
 
 
@@ -212,12 +213,15 @@ def _each_message_once() -> Iterator[None]:
 
 
 def _show(accuracy: Mapping[str, Sequence[float]]) -> None:
-    table = Table(title=f"Test accuracy with {LABELS} labels: mean and spread over {len(SEEDS)} seeds")
+    title = translate(f"Test accuracy with {LABELS} labels: mean and spread over {len(SEEDS)} seeds")
+    table = Table(title=title)
     for column in ("", "accuracy", "lowest .. highest"):
-        table.add_column(column)
-    for title, scores in accuracy.items():
+        table.add_column(translate(column))
+    for name, scores in accuracy.items():
         table.add_row(
-            title, f"{100 * statistics.mean(scores):.1f}", f"{100 * min(scores):.1f} .. {100 * max(scores):.1f}"
+            translate(name),
+            f"{100 * statistics.mean(scores):.1f}",
+            f"{100 * min(scores):.1f} .. {100 * max(scores):.1f}",
         )
     _out.print(table)
 

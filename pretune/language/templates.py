@@ -24,6 +24,7 @@ _TRAILING = re.compile(r"(.+?) ?\(([^()]*)\)", re.DOTALL)
 _PROSE = re.compile(r"[A-Za-z]?[a-z]+(?: [a-z]+)+")
 _FEW_LETTERS = 10  # of a template's own words, which fit much that is not of it
 _CHINESE, _SIGN, _LATIN = re.compile(r"[一-鿿]"), re.compile(r"[，。：；（）？]"), re.compile(r"[A-Za-z0-9]")
+_WORD_HOLES = ("action", "expected", "noun", "state", "status", "total_kind", "unit", "what", "where", "word")
 _LONGEST = 4_000  # characters; what is longer is no message
 _MOST_JOINTS = 24  # of a text; a long list has more, and is not split at its commas
 
@@ -151,15 +152,17 @@ class Renderer:
 
     def __init__(self, catalogue: Iterable[tuple[str, str]]) -> None:
         self._exact: dict[str, str] = {}
+        self._words: dict[str, str] = {}  # single ones, which are names of files as well
         self._by_word: defaultdict[str, list[Template]] = defaultdict(list)
         self._without_word: list[Template] = []
-        self._memory: dict[str, Rendered] = {}
+        self._memory: dict[tuple[str, bool], Rendered] = {}
         templates = []
         for message, translation in catalogue:
             if any(isinstance(part, Hole) for part in split_holes(message)):
                 templates.append(Template(message, translation))
             else:
-                self._exact[_plain(message)] = _plain(translation)
+                texts = self._exact if " " in message else self._words
+                texts[_plain(message)] = _plain(translation)
         frequency = Counter(word for template in templates for word in template.sure_words)
         for template in templates:
             words = template.sure_words
@@ -170,31 +173,36 @@ class Renderer:
 
     def line(self, text: str) -> Rendered:
         """Renders a line of the screen; one of which most stays English is left as it is."""
-        rendered = self.render(text)
+        rendered = self.render(text, is_word=True)
         prose = sum(map(len, _PROSE.findall(_ENCLOSED.sub("", rendered.text))))
         return Rendered(text, 0) if prose > 3 * rendered.score else rendered
 
-    def render(self, text: str) -> Rendered:
-        """Renders a message or a part of one; what no template makes is given back as it is."""
+    def render(self, text: str, *, is_word: bool = False) -> Rendered:
+        """Renders a message or a part of one; what no template makes is given back as it is.
+
+        Args:
+            is_word: a single word is one of ours; elsewhere it is a name, such as a folder `model`.
+        """
         bare = text.strip()
         if not bare or len(bare) > _LONGEST or not _WORD.search(bare):
             return Rendered(text, 0)
-        if bare not in self._memory:
+        key = bare, is_word
+        if key not in self._memory:
             if len(self._memory) > 10_000:
                 self._memory.clear()
-            self._memory[bare] = self._render(bare)
-        rendered = self._memory[bare]
+            self._memory[key] = self._render(bare, is_word)
+        rendered = self._memory[key]
         start = text.index(bare)
         return Rendered(text[:start] + rendered.text + text[start + len(bare) :], rendered.score)
 
-    def _render(self, text: str) -> Rendered:
-        exact = self._exact.get(text)
+    def _render(self, text: str, is_word: bool) -> Rendered:
+        exact = self._exact.get(text) or (self._words.get(text) if is_word else None)
         if exact is not None:
             return Rendered(exact, sum(map(len, _WORD.findall(text))))
         best = Rendered(text, 0)
         for template in self._candidates(text):
             for values in template.values(text):
-                inner = {name: self.render(value) for name, value in values.items()}
+                inner = {name: self.render(value, is_word=_holds_words(name)) for name, value in values.items()}
                 rendered = _filled(template, inner)
                 if rendered is not None and rendered.score > best.score:
                     best = rendered
@@ -242,6 +250,11 @@ def _filled(template: Template, values: Mapping[str, Rendered]) -> Rendered | No
     if template.score < _FEW_LETTERS and sum(map(len, _PROSE.findall(_ENCLOSED.sub("", text)))) > template.score:
         return None
     return Rendered(text, template.score + sum(value.score for value in values.values()))
+
+
+def _holds_words(name: str) -> bool:
+    """Whether a hole holds words of ours, and no name of a user's."""
+    return name in _WORD_HOLES or name.endswith("_or_none")
 
 
 def _plain(message: str) -> str:

@@ -22,7 +22,9 @@ CATALOGUE = {
     "working folder: {path}": "工作目录：{path}",
     "written: {path}": "已写出：{path}",
     "with {metric} on {path}": "在 {path} 上用 {metric}",
-    "scores": "得分",
+    "the scores": "得分",
+    "model": "模型",
+    "column": "列",
 }
 
 
@@ -41,6 +43,9 @@ def renderer() -> Renderer:
         ("a: 5 rows", "a：5 行"),
         ("a: five rows", None),  # the hole of a number fits nothing else
         ("no model folder xyz", "没有模型目录 xyz"),
+        ("no column xyz", "没有列 xyz"),
+        ("written: model", "已写出：model"),  # a single word is a name
+        ("model", "模型"),
         ("  written: out.csv", "  已写出：out.csv"),  # space around a text stays
         ("pretune: x: no such folder (working folder: /tmp)", "pretune：x：没有这个目录（工作目录：/tmp）"),
         ("['a: b', 'c; d']: no such folder", "['a: b', 'c; d']：没有这个目录"),  # what is quoted is data
@@ -50,14 +55,14 @@ def renderer() -> Renderer:
         ("pretune predict model 'a text'", None),
         ("模型: no such folder", "模型：没有这个目录"),
         (
-            "with scores on 数据.csv",
+            "with the scores on 数据.csv",
             "在 数据.csv 上用得分",
         ),  # a name keeps the space beside it, a word of ours does not
         ("with f1 on x.csv", "在 x.csv 上用 f1"),
     ],
 )
 def test_a_text_is_said_by_its_template(renderer: Renderer, text: str, translation: str | None) -> None:
-    rendered = renderer.render(text)
+    rendered = renderer.line(text)
     assert rendered.text == (text if translation is None else translation)
     assert (rendered.score > 0) == (translation is not None)
 
