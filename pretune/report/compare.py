@@ -83,8 +83,19 @@ def _cautions(named: Sequence[tuple[str, RunFiles]]) -> str:
         points.append("The runs were not evaluated on the same validation data: their scores do not compare.")
     if _differ([run.facts.get("tokenizer") for run in runs]):
         points.append("The runs have different tokenizers: their losses and their counts of tokens do not compare.")
+    if _differ([_goal(run) for run in runs]):
+        points.append("The runs learn different things: their losses do not compare.")
     points += [f"{name} has not finished: its newest evaluation is shown." for name, run in named if run.is_unfinished]
     return alert("Before you compare:", points) if points else ""
+
+
+def _goal(run: RunFiles) -> str | None:
+    """The objectives and the task, where they are known."""
+    return " + ".join(sorted(run.abilities)) or None
+
+
+def _losses_compare(runs: Sequence[RunFiles]) -> bool:
+    return not _differ([_goal(run) for run in runs]) and not _differ([run.facts.get("tokenizer") for run in runs])
 
 
 def _fingerprint(run: RunFiles, name: str) -> object:
@@ -104,7 +115,7 @@ def _numbers(named: Sequence[tuple[str, RunFiles]]) -> str:
     rows = []
     for name in dict.fromkeys(name for run in runs for name in run.score_names):
         rows.append(_row(metric_name(name), [run.saved(name) for run in runs], partial(score, name), max))
-    for name, best in (("eval/loss", min), ("loss", None)):
+    for name, best in (("eval/loss", min if _losses_compare(runs) else None), ("loss", None)):
         label = "validation loss" if name == "eval/loss" else "training loss"
         values = [run.saved(name) if name == "eval/loss" else run.last(name) for run in runs]
         rows.append(_row(label, values, lambda x: f"{x:.3f}", best))
@@ -115,7 +126,9 @@ def _numbers(named: Sequence[tuple[str, RunFiles]]) -> str:
     medians = [float(np.nanmedian(speed)) if len(speed) else None for speed in speeds]
     rows.append(_row("tokens per second", medians, short, None))
     body = "".join(rows)
-    return section("Numbers", card(f"<table><thead>{_head(named)}</thead><tbody>{body}</tbody></table>"))
+    return section(
+        "Numbers", card(f'<table class="compare"><thead>{_head(named)}</thead><tbody>{body}</tbody></table>')
+    )
 
 
 def _row(label: str, values: Values, show: Format, best: Callable[[Sequence[float]], float] | None) -> str:
@@ -129,6 +142,10 @@ def _row(label: str, values: Values, show: Format, best: Callable[[Sequence[floa
         for value in values
     )
     return f"<tr><th>{phrase(label)}</th>{cells}</tr>"
+
+
+def _table(named: Sequence[tuple[str, RunFiles]], rows: Sequence[str]) -> str:
+    return f'<table class="compare"><thead>{_head(named)}</thead><tbody>{"".join(rows)}</tbody></table>'
 
 
 def _head(named: Sequence[tuple[str, RunFiles]]) -> str:
@@ -148,7 +165,9 @@ def _differences(named: Sequence[tuple[str, RunFiles]]) -> str:
     if not rows:
         return section("What differs", note("Their recipes are the same."))
     body = "".join(rows)
-    return section("What differs", card(f"<table><thead>{_head(named)}</thead><tbody>{body}</tbody></table>"))
+    return section(
+        "What differs", card(f'<table class="compare"><thead>{_head(named)}</thead><tbody>{body}</tbody></table>')
+    )
 
 
 def _is_own(name: str) -> bool:
@@ -164,7 +183,7 @@ def _setting_row(name: str, values: Sequence[object], settings: Sequence[Mapping
 
 
 def _absent(name: str, settings: Mapping[str, Any]) -> str:
-    return translate("by default") if name in settings else "–"
+    return translate("by default") if name in settings and settings[name] is None else "–"
 
 
 def _curves(named: Sequence[tuple[str, RunFiles]]) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pretune.model import Model
 from pretune.report.report import write_report
-from pretune.report.samples import write_samples
+from pretune.report.samples import Examples, write_samples
 from pretune.report.validation import write_validation
+from pretune.tasks.classification import ClassificationExample
+from pretune.tasks.task import Example
 from pretune.text.readers.labelled import Data
+from pretune.train.labelled import LabelledData
 from pretune.train.recipe import Recipe
 
 
@@ -26,10 +29,25 @@ def report_finished(
     Returns:
         sentences for the user.
     """
-    write_samples(run, model, recipe, train if validation is None else validation)
-    answers = write_validation(run, model, recipe, train, validation)
+    learned, held_out = _examples(model, recipe, train, validation)
+    write_samples(run, model, recipe, held_out or learned)
+    answers = write_validation(run, model, recipe.seed, learned, held_out) if held_out else {}
     write_report(run)
     return list(comparison(answers))
+
+
+def _examples(model: Model, recipe: Recipe, train: Data | None, validation: Data | None) -> tuple[Examples, Examples]:
+    """The examples of training and of validation of a run that learned to label texts; none of any other."""
+    if not recipe.task or "classify" not in model.abilities:
+        return [], []
+    data = LabelledData(recipe, model.tokenizer, train, validation)
+    learned, held_out = (_labelled(examples) for examples in (data.train, data.validation))
+    return learned, held_out
+
+
+def _labelled(examples: Sequence[Example]) -> list[ClassificationExample]:
+    """Texts with labels; none of a user's own task that has other examples."""
+    return [example for example in examples if isinstance(example, ClassificationExample)]
 
 
 def comparison(answers: Mapping[str, Any]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -13,13 +14,15 @@ from pretune.disk import replace_file
 from pretune.draw import Draw
 from pretune.interop.run_names import FACTS
 from pretune.seals import changing, read_facts
-from pretune.text.readers.labelled import Data, read_labelled
+from pretune.tasks.classification import ClassificationExample
 from pretune.text.store.store import TokenSplit, TokenStore
+from pretune.text.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from pretune.model import Model
     from pretune.train.recipe import Recipe
 
+Examples = Sequence[ClassificationExample]
 FILE = "samples.json"
 COUNT = 6
 _SENTENCE = (8, 40)  # tokens of a sentence that gets a mask
@@ -33,29 +36,28 @@ class Sample(TypedDict):
     output: str
 
 
-def write_samples(run: Path, model: Model, recipe: Recipe, data: Data | None = None) -> None:
+def write_samples(run: Path, model: Model, recipe: Recipe, examples: Examples = ()) -> None:
     """Samples a model on what it was trained for, and writes the samples into its run directory.
 
     Args:
-        data: labelled data in memory, where the recipe names no file.
+        examples: of a task that labels texts.
     """
     facts = read_facts(run / FACTS)
-    samples = draw_samples(model, recipe, set(facts.get("abilities", {}).values()), data)
+    samples = draw_samples(model, recipe, set(facts.get("abilities", {}).values()), examples)
     with changing(run, [FILE]):
         replace_file(run / FILE, json.dumps(samples, ensure_ascii=False, indent=2).encode())
 
 
-def draw_samples(model: Model, recipe: Recipe, abilities: Collection[str], data: Data | None = None) -> list[Sample]:
+def draw_samples(model: Model, recipe: Recipe, abilities: Collection[str], examples: Examples = ()) -> list[Sample]:
     """Samples on texts chosen by key from the held-out split, or from the training split if nothing is held out.
 
     Args:
         abilities: what the model was trained for: `fill`, `generate`, `classify`.
-        data: labelled data in memory, where the recipe names no file.
+        examples: of a task that labels texts.
     """
     draw = Draw(recipe.seed).at("report")
     if recipe.task:
-        examples = data if data is not None else recipe.data.validation or recipe.data.train
-        return labellings(model, recipe, draw, examples) if "classify" in abilities else []
+        return labellings(model, draw, examples) if "classify" in abilities else []
     store = TokenStore.open(recipe.data.stores[0])
     held = store.split("validation")
     split = held if held.document_count else store.split("train")
@@ -74,11 +76,9 @@ def fills(model: Model, split: TokenSplit, draw: Draw) -> list[Sample]:
         position = _whole_word(model, tokens, draw.at("place", number))
         if position is None:
             continue
-        decode, mask = model.tokenizer.decode, model.tokenizer.token(model.tokenizer.vocabulary.mask or 0)
-        prompt = f"{decode(tokens[:position])} {mask} {decode(tokens[position + 1 :])}".strip()
+        prompt, hidden = masked_text(model.tokenizer, tokens, position)
         guesses = model.fill(prompt, top=4)[0]
         words = ", ".join(f"“{guess.token}” {guess.probability:.2f}" for guess in guesses)
-        hidden = decode(tokens[position : position + 1])
         out.append({"prompt": prompt, "output": f"{words} (masked word: “{hidden}”)"})
         if len(out) == COUNT:
             break
@@ -98,12 +98,11 @@ def continuations(model: Model, split: TokenSplit, draw: Draw) -> list[Sample]:
     return [{"prompt": prompt, "output": text} for prompt, text in zip(prompts, texts, strict=True)]
 
 
-def labellings(model: Model, recipe: Recipe, draw: Draw, data: Data) -> list[Sample]:
+def labellings(model: Model, draw: Draw, examples: Examples) -> list[Sample]:
     """Labels texts and returns the model's label beside the true one."""
-    examples = read_labelled(data, recipe.data.columns)
     order = np.argsort(draw.bits(np.arange(len(examples))))[:COUNT]
     chosen = [examples[n] for n in order.tolist()]
-    paired = recipe.data.columns.second is not None
+    paired = any(example.second is not None for example in chosen)
     predictions = model.predict([e.text for e in chosen], [e.second or "" for e in chosen] if paired else None)
     return [
         {
@@ -112,6 +111,35 @@ def labellings(model: Model, recipe: Recipe, draw: Draw, data: Data) -> list[Sam
         }
         for e, p in zip(chosen, predictions, strict=True)
     ]
+
+
+def masked_text(tokenizer: Tokenizer, tokens: Sequence[int], position: int) -> tuple[str, str]:
+    """Returns a text with a mask in place of one of its words, spaced as the text is, and that word."""
+    decode, mask = tokenizer.decode, tokenizer.token(tokenizer.vocabulary.mask or 0)
+    whole, before, after = decode(tokens), decode(tokens[:position]), decode(tokens[: position + 1])
+    if whole.startswith(after) and after.startswith(before):
+        word = after[len(before) :]
+        text = f"{before}{word[: len(word) - len(word.lstrip())]}{mask}{whole[len(after) :]}"
+    else:
+        word = decode(tokens[position : position + 1])
+        text = f"{before} {mask} {decode(tokens[position + 1 :])}"
+    is_spaced = tokenizer.layout["model"]["type"] == "WordPiece"  # its decoder puts a space around every sign
+    return (join_signs(text) if is_spaced else text).strip(), word.strip()
+
+
+def join_signs(text: str) -> str:
+    """Takes out the spaces that decoding puts around the signs of a text in Latin letters, as its writer would."""
+    for pattern, joined in _SIGNS:
+        text = pattern.sub(joined, text)
+    return text
+
+
+_SIGNS = (
+    (re.compile(r"(?<=\w) (['’]) ?(?=(?:s|t|re|ve|m|ll|d)\b)"), r"\1"),
+    (re.compile(r" +(?=[,.;:!?)\]}”’%…])"), ""),
+    (re.compile(r"(?<=[(\[{“‘]) +"), ""),
+    (re.compile(r"(?<=\w) - (?=\w)"), "-"),
+)
 
 
 def _sentences(split: TokenSplit, draw: Draw) -> Iterator[Sequence[int]]:

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +28,8 @@ from pretune.runtime.device import is_bf16
 from pretune.seals import changing, read_facts
 from pretune.tasks.classification import Classification, ClassificationExample
 from pretune.tasks.predictions import Prediction
-from pretune.text.readers.labelled import Data
 from pretune.text.readers.records import NOWHERE
 from pretune.text.tokenizer.unknown import count_unknown
-from pretune.train.labelled import LabelledData
-from pretune.train.recipe import Recipe
 
 Examples = Sequence[ClassificationExample]
 LISTED = 20  # mistakes
@@ -54,34 +51,30 @@ class Mistake(TypedDict):
     origin: str
 
 
-def write_validation(
-    run: Path, model: Model, recipe: Recipe, train: Data | None = None, validation: Data | None = None
-) -> dict[str, Any]:
-    """Writes what a model answers on its validation data into its run directory.
+def write_validation(run: Path, model: Model, seed: int, train: Examples, validation: Examples) -> dict[str, Any]:
+    """Writes what a classifier answers on its validation data into its run directory.
 
     Args:
-        train, validation: labelled data in memory, instead of the files of the recipe.
+        seed: of the run.
+        train: the examples that it was trained on.
+        validation: those that were held out.
 
     Returns:
-        What was written; nothing for a model that is no classifier, or a run without validation data.
+        What was written; nothing for a model that chooses among no labels, or a run without validation data.
     """
-    if not recipe.task or "classify" not in model.abilities:
-        return {}
-    data = LabelledData(recipe, model.tokenizer, train, validation)
     task = model.task()
-    if not isinstance(task, Classification) or not data.validation:
+    if not isinstance(task, Classification) or not validation:
         return {}
-    draw = Draw(recipe.seed).at("report")
-    held_out, learned = (cast(Examples, examples) for examples in (data.validation, data.train))
-    known = _some(held_out, _EXAMPLES, draw)
+    draw = Draw(seed).at("report")
+    known = _some(validation, _EXAMPLES, draw)
     with count_unknown(model.tokenizer) as unknown:
         predictions = _predict(model, task, known)
     answers = {
         "step": _saved_step(run),
         "examples": len(known),
-        "of": len(held_out),
+        "of": len(validation),
         **describe(task, known, predictions),
-        "baselines": baselines(run, model, task, learned, _some(known, _PROBE, draw.at("probe"))),
+        "baselines": baselines(run, model, task, train, _some(known, _PROBE, draw.at("probe"))),
         "unknown": unknown.summary("tokens of the validation texts"),
     }
     with changing(run, [VALIDATION]):

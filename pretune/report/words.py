@@ -36,7 +36,7 @@ _PERCENTAGES = ("accuracy", "f1", "f1_macro", "precision", "recall")
 
 _MEANINGS: Mapping[str, str] = {
     "documents": "read from the files",
-    "used": "handed on",
+    "used": "of them, those that are used",
     "duplicate": "left out: the same text came before",
     "empty": "left out: nothing but white space",
     "excluded": "left out on request",
@@ -59,7 +59,7 @@ _MEANINGS: Mapping[str, str] = {
     "borrowed": "tokens of other documents that replaced them",
     "false_negatives": "negatives that were the same text, and were left out",
     "skipped_steps": "steps that changed no weights: not finite, or spikes",
-    "samples": "sequences, counted each time they were used",
+    "samples": "sequences",
     "epochs": "passes over the data",
     "unigram_entropy": "loss of a model that knows only how frequent each token is",
     "parameters": "numbers that the model holds",

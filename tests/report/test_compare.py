@@ -76,6 +76,15 @@ def test_runs_that_do_not_compare_are_named(runs: list[Path], tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("no_charts")
+def test_losses_of_different_goals_are_not_ranked(runs: list[Path], tmp_path: Path) -> None:
+    other = make_tuned(tmp_path / "other", 0.75, {}, abilities={"mlm": "fill"})
+    page = render_comparison([read_run(path) for path in [*runs, other]])
+    assert "The runs learn different things: their losses do not compare." in page
+    row = next(row for row in page.split("<tr>") if "validation loss" in row)
+    assert "hit" not in row
+
+
+@pytest.mark.usefixtures("no_charts")
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     runs = [make_tuned(tmp_path / seed, 0.5, {}) for seed in ("a", "b")]
     same = [path.rename(tmp_path / f"run-{path.name}") for path in runs]

@@ -39,7 +39,8 @@ return [seen, low];
 # What reaches beyond the window; a card whose table is wide scrolls by itself.
 OVERFLOW = """
 const wide = [...document.querySelectorAll("main *")].filter(e => e.getClientRects().length && !e.closest("svg")
-  && e.getBoundingClientRect().right > innerWidth + 1 && !e.closest(".card table"));
+  && (e.getBoundingClientRect().right > innerWidth + 1 && !e.closest(".card table")
+    || e.matches("table:not(.matrix) tbody th") && e.clientWidth < 60));  // a column that is a few letters wide
 const root = document.documentElement;
 return [root.scrollWidth - root.clientWidth, wide.map(e => e.tagName + "." + e.className)];
 """
