@@ -74,7 +74,11 @@ C = TypeVar("C", bound=BaseModel)
 
 
 def load(
-    schema: type[C], path: Path | None = None, overrides: Iterable[str] = (), base: Mapping[str, Any] | None = None
+    schema: type[C],
+    path: Path | None = None,
+    overrides: Iterable[str] = (),
+    base: Mapping[str, Any] | None = None,
+    name: str = "recipe",
 ) -> C:
     """Reads a recipe and lays `--a.b value` words over it.
 
@@ -83,6 +87,7 @@ def load(
         path: a TOML file, or None for defaults and overrides alone.
         overrides: command-line words: `--a.b value`, `--a.b=value`, `--flag`, `--no-flag`.
         base: values below the file's.
+        name: what it is, for messages, where there is no file.
 
     Raises:
         MissingInputError: the file does not exist.
@@ -90,7 +95,7 @@ def load(
     """
     tree: ConfigDict = merge(dict(base or {}), read_toml(path) if path else {})
     tree = merge(tree, parse_overrides(overrides, names_of(schema), tree))
-    return validate(schema, tree, str(path) if path else "recipe")
+    return validate(schema, tree, str(path) if path else name)
 
 
 def names_of(schema: type[BaseModel], **tables: type[BaseModel]) -> FieldNames:

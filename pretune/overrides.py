@@ -14,6 +14,7 @@ from typing import Any
 
 from pretune.errors import UsageError
 from pretune.field_names import FieldNames, is_text, item_type, takes_switch
+from pretune.missing_paths import near_path
 from pretune.toml_text import MAX_DEPTH, ConfigDict, parse_value
 
 _FIELD = re.compile(r"[^=]*?\.py(?::\w+)?(?=\.|$)|[\w.]+:\w+(?=\.|$)|[^.]*")
@@ -149,19 +150,27 @@ def _is_negated(flag: _Flag, dotted: str) -> bool:
 def _read_list(flag: _Flag, item: Any) -> list[Any]:
     """The items of a list: one for each word, comma or item of a TOML list.
 
-    A path that exists with its comma is one item.
+    A path that exists with its comma is one item, and so is one that nearly does.
     """
     items: list[Any] = []
     for text in flag.values:
         value = _parse(flag, text) if text.startswith("[") else text
         if isinstance(value, list):
             items += value
-        elif item is str and (Path(text).exists() or glob.glob(text)):
-            items.append(text)
+        elif item is str:
+            items += _split_paths(text)
         else:
-            parts = [part.strip() for part in text.split(",") if part.strip()] or [text]
-            items += parts if item is str else [_parse(flag, part) for part in parts]
+            items += [_parse(flag, part) for part in text.split(",")]
     return items
+
+
+def _split_paths(text: str) -> list[str]:
+    if Path(text).exists() or glob.glob(text):
+        return [text]
+    parts = [part.strip() for part in text.split(",") if part.strip()] or [text]
+    if not any(Path(part).exists() for part in parts) and near_path(text) is not None:
+        return [text]  # misspelt
+    return parts
 
 
 def _parse(flag: _Flag, text: str) -> Any:

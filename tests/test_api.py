@@ -158,7 +158,7 @@ def test_dir_lists_what_is_handed_on() -> None:
 
 @pytest.mark.parametrize("name", ["bert-base-uncased", "google/bert_uncased"])
 def test_a_name_of_a_hub_is_answered(name: str) -> None:
-    with pytest.raises(MissingInputError, match=f"fetches nothing from a hub.*hf download {name} --local-dir"):
+    with pytest.raises(MissingInputError, match=f"pretune downloads nothing: .*hf download {name} --local-dir"):
         pretune.load(name)
 
 

@@ -68,7 +68,7 @@ def augment(
     header = None if columns is None else [name.strip() for name in columns.split(",")]
     flags = {"text": text, "second": second, "label": label, "id": id, "columns": header}
     named = {name: value for name, value in flags.items() if value is not None}
-    settings = configuration.load(AugmentConfig, config, [*fields, *_as_fields(named)])
+    settings = configuration.load(AugmentConfig, config, [*fields, *_as_fields(named)], name="augment")
     tools = _tools(model, there, back, session)
     methods = build(settings.methods, tools)
     examples, ids = _read(paths, settings.columns)

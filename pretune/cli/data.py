@@ -17,7 +17,6 @@ from pretune.cli.session import DEFAULT, Args, Common, Session
 from pretune.disk import storage_errors
 from pretune.errors import CannotCreateError, UsageError
 from pretune.language import translate
-from pretune.missing_paths import no_such_folder
 from pretune.new_folder import NewFolder, contents, settle
 from pretune.wording import counted
 
@@ -126,17 +125,18 @@ def extend(*args: Args, model: Path, output: Path, config: Path | None = None, s
     """
     session.start()
     from pretune.interop.huggingface import write_model
-    from pretune.interop.run_folder import check_has_model
+    from pretune.interop.run_folder import check_has_model, check_is_model
     from pretune.interop.weights import SHARD_BYTES
     from pretune.text.readers.corpus import DataStats, read_corpus
     from pretune.text.tokenizer.extend import ExtendConfig, extend_tokenizer
+    from pretune.text.tokenizer.files import TOKENIZER_FILES
     from pretune.text.tokenizer.folder import transformer_folder
     from pretune.text.tokenizer.tokenizer import Tokenizer
 
     paths, corpus, settings = _settings(args, config, ExtendConfig, "extend")
     refuse_existing(output)
-    if not model.exists():
-        raise no_such_folder(model, "model")
+    if not any((model / name).exists() for name in TOKENIZER_FILES):
+        check_is_model(model)
     check_has_model(model)
     old = Tokenizer.load(model)
     for note in old.notes:
@@ -208,7 +208,7 @@ def prepare(*args: Args, tokenizer: Path, output: Path, config: Path | None = No
     from pretune.text.tokenizer.tokenizer import Tokenizer
 
     paths, fields = split_args(args)
-    settings = configuration.load(preparing.PrepareConfig, config, fields)
+    settings = configuration.load(preparing.PrepareConfig, config, fields, name="prepare")
     session.say(f"tokenizing {', '.join(paths)} with {tokenizer} -> {output}")
     words_to_ids = Tokenizer.load(tokenizer)
     for note in words_to_ids.notes:

@@ -12,10 +12,8 @@ from pretune.evaluate.recorded import head_makers
 from pretune.interop.deltas import is_delta, load_delta, read_record
 from pretune.interop.huggingface import load_model
 from pretune.interop.metadata import read_metadata, resolve
-from pretune.interop.run_folder import Step, StepOfRun, choose_step, describe_run, fill_from_checkpoint
-from pretune.missing_paths import no_such_folder
+from pretune.interop.run_folder import Step, StepOfRun, check_is_model, choose_step, describe_run, fill_from_checkpoint
 from pretune.models.model import LanguageModel, get_family
-from pretune.new_folder import refuse_cut_off
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 
@@ -43,15 +41,12 @@ def find_source(path: Path, step: Step | None = None) -> Source:
     """Where a path and a step mean that a model is read.
 
     Raises:
-        UsageError, MissingInputError, DataError: no such path, or as `choose_step`.
+        UsageError, MissingInputError, DataError: as `check_is_model` and `choose_step`.
     """
-    if not path.exists():
-        refuse_cut_off(path)
-        raise no_such_folder(path, "model")
+    if step is None or not path.exists():
+        check_is_model(path)
     checkpoint = choose_step(path, step)
     if checkpoint is None:
-        if not (path / "config.json").exists() and not is_delta(path):
-            refuse_cut_off(path)
         return Source(path, notes=tuple(describe_run(path)))
     return Source(checkpoint.run, checkpoint, (f"weights of step {checkpoint.step} of {checkpoint.run}",))
 

@@ -30,9 +30,13 @@ from pretune.interop.run_names import (
     checkpoint_step,
     checkpoint_steps,
 )
+from pretune.missing_paths import no_such_folder
 from pretune.models.model import LanguageModel
+from pretune.new_folder import refuse_cut_off
 from pretune.nn.vocabulary import SubsetEmbedding, Vocabulary
 from pretune.seals import read_facts
+from pretune.text.tokenizer.files import TOKENIZER_FILES
+from pretune.text.tokenizer.folder import transformer_folder
 from pretune.tune.method import find_method
 
 Step = Literal["best", "last"] | int
@@ -107,6 +111,34 @@ def choose_step(path: Path, step: Step | None = None) -> StepOfRun | None:
     if step not in steps:
         raise MissingInputError(f"{path}: has no checkpoint of step {step}; {_remedy(path, steps)}")
     return _verified(StepOfRun(path, step))
+
+
+def check_is_model(path: Path, setting: str | None = None) -> None:
+    """Refuses a path that is not there, or that holds something else than a model, a run or a checkpoint.
+
+    Args:
+        setting: the field that names it, where one does.
+
+    Raises:
+        MissingInputError: nothing is there, or no model.
+        DataError: a writer of the folder was killed.
+    """
+    if not path.exists():
+        refuse_cut_off(path)
+        raise no_such_folder(path, "model", setting)
+    subject = str(path) if setting is None else f"{setting} = {str(path)!r}"
+    if path.is_file() and path.suffix != ".gguf":
+        raise MissingInputError(f"{subject}: is a file and no model; name the folder of a model, or a .gguf file")
+    if path.is_file() or is_delta(path) or any((path / name).exists() for name in (RECIPE, STATE)):
+        return
+    if (transformer_folder(path) / "config.json").exists():
+        return
+    refuse_cut_off(path)
+    if (path / "manifest.json").is_file():
+        raise MissingInputError(f"{subject}: is a token store and no model; name the folder of a model")
+    if any((path / name).is_file() for name in TOKENIZER_FILES):
+        raise MissingInputError(f"{subject}: holds a tokenizer and no model (no config.json); name a model's folder")
+    raise MissingInputError(f"{subject}: no model here (no config.json); name the folder of a model")
 
 
 def check_has_model(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pretune.interop.run_folder import check_is_model
 from pretune.missing_paths import no_such_folder
 from pretune.new_folder import refuse_cut_off
 from pretune.train.recipe import Recipe
@@ -14,12 +15,10 @@ def check_named_paths(recipe: Recipe) -> None:
 
     Raises:
         MissingInputError: with the field, what stands near the path, and how a model of a hub is fetched.
+        DataError: a writer of the folder was killed.
     """
-    named = (
-        ("model.init (--model)", "model", recipe.model.init),
-        ("data.tokenizer (--tokenizer)", "tokenizer", recipe.data.tokenizer),
-    )
-    for setting, what, path in named:
-        if path is not None and not Path(path).exists():
-            refuse_cut_off(Path(path))
-            raise no_such_folder(path, what, setting)
+    if recipe.model.init is not None:
+        check_is_model(Path(recipe.model.init), "model.init (--model)")
+    if recipe.data.tokenizer is not None and not Path(recipe.data.tokenizer).exists():
+        refuse_cut_off(Path(recipe.data.tokenizer))
+        raise no_such_folder(recipe.data.tokenizer, "tokenizer", "data.tokenizer (--tokenizer)")

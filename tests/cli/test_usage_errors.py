@@ -122,6 +122,28 @@ def test_a_path_that_is_not_there_is_answered_with_one_that_is(
         assert "did you mean 'data.csv'?" in actual[1]
 
 
+def test_what_is_no_model_is_said_to_be_what_it_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word_tokenizer_folder: Path
+) -> None:
+    """A token store had "no tokenizer.json, vocab.txt ...", a tokenizer "No such file or directory"."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.csv").write_text("text,label\na cat,b\na hat,c\n")
+    assert main(["prepare", "data.csv", "--tokenizer", str(word_tokenizer_folder), "--output", "store", "--quiet"]) == 0
+    (tmp_path / "tokenizer").symlink_to(word_tokenizer_folder)
+    (tmp_path / "empty").mkdir()
+    for path, message in (
+        ("store", "is a token store and no model"),
+        ("tokenizer", "holds a tokenizer and no model (no config.json)"),
+        ("empty", "no model here (no config.json)"),
+        ("data.csv", "is a file and no model"),
+    ):
+        code, actual = answer(capsys, "predict", path, "a cat")
+        assert (code, actual.splitlines()[-1].split(";")[0]) == (66, f"pretune: {path}: {message}")
+        code, actual = answer(capsys, "finetune", "--task", "classification", "--train", "data.csv", "--model", path)
+        assert code == 66
+        assert f"model.init (--model) = '{path}': {message}; name " in actual
+
+
 @pytest.fixture(scope="module")
 def word_tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
