@@ -26,12 +26,16 @@ def version() -> None:
     print(__version__)
 
 
+@app.command(name="help")
+def show_help(*verb: str) -> None:
+    """Explain a verb: the flags that matter and an example; with `--help-all` every flag and field.
+
+    Args:
+        verb: such as finetune, or tokenizer train.
+    """
+    raise AssertionError(verb)  # `rewrite` turns `help VERB` into `VERB --help`
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit code."""
-    return run_app(app, argv, _show_fields)
-
-
-def _show_fields(args: list[str]) -> None:
-    from pretune.cli.help import show_fields
-
-    show_fields(args)
+    return run_app(app, argv)

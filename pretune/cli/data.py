@@ -32,14 +32,17 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound="Config")
 GROUP = Group("From text to tokens", sort_key=1)
+VERBS = Group("Commands")
 Names = Annotated[tuple[str, ...], Parameter(consume_multiple=True, show_default=False)]
 
 
 def register(app: App) -> None:
     """Adds these verbs to the command line."""
-    corpus = App(name="corpus", help="Build a corpus.", group=GROUP, sort_key=0)
+    corpus = App(name="corpus", help="Build a corpus.", group=GROUP, group_commands=VERBS, sort_key=0)
     corpus.command(pydocs)
-    tokenizer = App(name="tokenizer", help="Train or extend a tokenizer.", group=GROUP, sort_key=1)
+    tokenizer = App(
+        name="tokenizer", help="Train or extend a tokenizer.", group=GROUP, group_commands=VERBS, sort_key=1
+    )
     tokenizer.command(train)
     tokenizer.command(extend)
     app.command(corpus)
@@ -124,17 +127,19 @@ def extend(*args: Args, model: Path, output: Path, config: Path | None = None, s
         config: TOML file of fields; fields of the command line override it.
     """
     session.start()
+    from pretune.text.readers.corpus import DataStats, read_corpus
+    from pretune.text.tokenizer.extend import ExtendConfig, extend_tokenizer
+
+    paths, corpus, settings = _settings(args, config, ExtendConfig, "extend")
+    refuse_existing(output)
+    session.say(f"looking for up to {settings.tokens:,} words of {', '.join(paths)} that {model} splits into subwords")
     from pretune.interop.huggingface import write_model
     from pretune.interop.run_folder import check_has_model, check_is_model
     from pretune.interop.weights import SHARD_BYTES
-    from pretune.text.readers.corpus import DataStats, read_corpus
-    from pretune.text.tokenizer.extend import ExtendConfig, extend_tokenizer
     from pretune.text.tokenizer.files import TOKENIZER_FILES
     from pretune.text.tokenizer.folder import transformer_folder
     from pretune.text.tokenizer.tokenizer import Tokenizer
 
-    paths, corpus, settings = _settings(args, config, ExtendConfig, "extend")
-    refuse_existing(output)
     if not any((model / name).exists() for name in TOKENIZER_FILES):
         check_is_model(model)
     check_has_model(model)
@@ -142,7 +147,6 @@ def extend(*args: Args, model: Path, output: Path, config: Path | None = None, s
     for note in old.notes:
         session.say(note)
     stats = DataStats()
-    session.say(f"looking for up to {settings.tokens:,} words of {', '.join(paths)} that {model} splits into subwords")
     with NewFolder(output) as folder:
         extended = extend_tokenizer(old, (document.text for document in read_corpus(paths, corpus, stats)), settings)
         has_model = model.suffix == ".gguf" or (transformer_folder(model) / "config.json").is_file()
@@ -201,15 +205,15 @@ def prepare(*args: Args, tokenizer: Path, output: Path, config: Path | None = No
         config: TOML file of fields; fields of the command line override it.
     """
     session.start()
+    paths, fields = split_args(args)
+    session.say(f"tokenizing {', '.join(paths)} with {tokenizer} -> {output}")
     from pretune import config as configuration
     from pretune.text.readers.corpus import DataStats
     from pretune.text.store import prepare as preparing
     from pretune.text.store.held_out import few_held_out
     from pretune.text.tokenizer.tokenizer import Tokenizer
 
-    paths, fields = split_args(args)
     settings = configuration.load(preparing.PrepareConfig, config, fields, name="prepare")
-    session.say(f"tokenizing {', '.join(paths)} with {tokenizer} -> {output}")
     words_to_ids = Tokenizer.load(tokenizer)
     for note in words_to_ids.notes:
         session.say(note)

@@ -78,11 +78,18 @@ def _variant(name: str, title: str) -> str:
     parts = [f"{flag.format(name)}  ({title})", _reflowed(variant.description)]
     if variant.sizes:
         parts.append(f"--model.size {'|'.join(variant.sizes)}")
-    if title == "families":
-        parts.append(_family_fields(variant))
-    elif fields := [field for field in variant.fields if field.name not in _INSIDE.get(title, ())]:
-        parts.append(render_fields(fields, _FIELDS[title].format(name)))
+    if fields := render_variant_fields(name, title):
+        parts.append(fields)
     return "\n\n".join(parts)
+
+
+def render_variant_fields(name: str, title: str) -> str:
+    """Renders the fields of a variant of one of the lists; nothing where it has none."""
+    variant = read_variant(AXES[title][0], name)
+    if title == "families":
+        return _family_fields(variant)
+    fields = [field for field in variant.fields if field.name.partition(".")[0] not in _INSIDE.get(title, ())]
+    return render_fields(fields, _FIELDS[title].format(name)) if fields else ""
 
 
 def _family_fields(variant: VariantFile) -> str:

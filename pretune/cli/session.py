@@ -9,12 +9,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from pretune import __version__
+from pretune.cli.help import finish_help
+from pretune.cli.help_panels import COMMON, rewrite, wants_help
 from pretune.cli.translated_help import TranslatedFormatter
 from pretune.cli.usage_errors import usage_error
 from pretune.errors import (
@@ -106,7 +108,7 @@ class _StderrHandler(logging.Handler):
         Screen().line(record.getMessage())
 
 
-Common = Annotated[Session, Parameter(name="*", group=Group("Every verb", sort_key=100))]
+Common = Annotated[Session, Parameter(name="*", group=Group(COMMON, sort_key=100))]
 Args = Annotated[str, Parameter(allow_leading_hyphen=True)]
 DEFAULT = Session()
 
@@ -126,26 +128,30 @@ def new_app(name: str, description: str = "") -> App:
     )
 
 
-def run_app(app: App, argv: Sequence[str] | None, after_help: Callable[[list[str]], None] | None = None) -> int:
+def run_app(app: App, argv: Sequence[str] | None) -> int:
     """Runs a command line; returns the exit code.
 
     Args:
         argv: the arguments; by default those of this process.
-        after_help: called with the arguments when help was shown.
     """
-    args = list(sys.argv[1:] if argv is None else argv)
+    args = rewrite(sys.argv[1:] if argv is None else argv)
 
     def dispatch() -> int:
         try:
             app(args, exit_on_error=False, print_error=False)
         except CycloptsError as error:
             raise usage_error(error) from None
-        if after_help is not None and {"--help", "-h"} & set(args):
-            after_help(args)
+        if wants_help(args):
+            finish_help(app, args, _flags())
         return 0
 
     with use_language(wanted_language(args)):
         return guard(dispatch, debug="--debug" in args)
+
+
+def _flags() -> list[str]:
+    """The flags of every verb."""
+    return [f"--{'no-' if field.default is True else ''}{field.name}" for field in fields(Session)]
 
 
 def guard(action: Callable[[], int], debug: bool) -> int:

@@ -45,7 +45,7 @@ def demo(*, output: Path = Path("demo"), session: Common = DEFAULT) -> None:
 def pretrain(*args: Args, session: Common = DEFAULT) -> None:
     """Pretrain a model from a token store.
 
-    Continues from any readable model with `--model.init PATH`. Started again, it resumes from its newest intact
+    Continues from any readable model with `--model FOLDER`. Started again, it resumes from its newest intact
     checkpoint. Under `torchrun -m pretune pretrain ...` it runs on several GPUs or processes.
 
     Args:
@@ -57,7 +57,7 @@ def pretrain(*args: Args, session: Common = DEFAULT) -> None:
 def finetune(*args: Args, session: Common = DEFAULT) -> None:
     """Fine-tune a model on labelled files.
 
-    The model is `--model.init PATH`; without it, training starts from random weights.
+    The model is `--model FOLDER`; without it, training starts from random weights.
 
     Args:
         args: [RECIPE.toml] [--field value]...: a recipe, fields that override it, or fields alone.
@@ -81,6 +81,7 @@ def show(*args: Args, markdown: bool = False, session: Common = DEFAULT) -> None
         return
     session.start()  # before the recipe: a user's own optimizer imports torch
     recipe = read_recipe(args, session)
+    session.say("planning the run; nothing is trained")
     from pretune.train.plan import make_plan
 
     print(make_plan(recipe).render())

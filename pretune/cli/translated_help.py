@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pretune.cli.help_panels import plain_panel
 from pretune.language import current_language, translate
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ class TranslatedFormatter:
         """Renders a panel, such as the parameters of a group."""
         from cyclopts.help import DefaultFormatter
 
+        plain = plain_panel(panel)
+        if plain is None:
+            return
+        panel = plain
         if current_language() != "en":
             entries = [_entry(each) for each in panel.entries]
             panel = panel.copy(title=translate(str(panel.title)), entries=entries)

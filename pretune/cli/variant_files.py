@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import ast
 import inspect
+import operator
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pretune
 
 ROOT = Path(pretune.__file__).parent.parent
 _ENTRY = re.compile(r"^    (\w+(?:, \w+)*): (.*(?:\n {8,}.*)*)", re.MULTILINE)
 _NAMES = {"int": "INTEGER", "float": "NUMBER", "bool": "BOOLEAN", "str": "TEXT"}
+_OPERATORS: dict[type[ast.operator], Callable[[Any, Any], object]] = {
+    ast.Div: operator.truediv,
+    ast.Mult: operator.mul,
+    ast.LShift: operator.lshift,
+    ast.Pow: operator.pow,
+}
 _CONTAINERS = {"tuple": "LIST", "list": "LIST", "Sequence": "LIST", "dict": "TABLE", "Mapping": "TABLE"}
 
 
@@ -70,6 +78,19 @@ def read_variant(axis: str, name: str) -> VariantFile:
     config = _config_of(source)
     fields = [] if config is None else list(_fields(*config).values())
     return VariantFile(ast.get_docstring(source.tree) or "", fields, _sizes(source))
+
+
+def read_config(module: str, name: str, prefix: str = "") -> list[FieldEntry]:
+    """Reads the fields of a configuration class, those of the tables in it last.
+
+    Args:
+        module: dotted name of the file.
+        name: of the class.
+        prefix: of the names of the fields.
+    """
+    config = _find_class(_Source.read(module), ast.Name(name))
+    fields = {} if config is None else _fields(*config)
+    return [replace(field, name=f"{prefix}{field.name}") for field in fields.values()]
 
 
 def attributes(docstring: str) -> dict[str, str]:
@@ -183,20 +204,31 @@ def _bases(source: _Source, node: ast.ClassDef) -> Iterator[_Class]:
 
 
 def _fields(source: _Source, node: ast.ClassDef) -> dict[str, FieldEntry]:
-    """The fields of a configuration class by name, those of its bases first; what a class says anew replaces."""
+    """The fields of a configuration class by name, those of its bases first; what a class says anew replaces.
+
+    Those of a table in it have dotted names, and are last.
+    """
     out: dict[str, FieldEntry] = {}
     for base in reversed(list(_bases(source, node))):
         out |= _fields(*base)
     meanings = attributes(ast.get_docstring(node) or "")
-    for name, meaning in meanings.items():
-        if name in out:
-            out[name] = FieldEntry(name, out[name].type, out[name].default, meaning)
+    out |= {name: replace(out[name], meaning=meaning) for name, meaning in meanings.items() if name in out}
     for item in node.body:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and _is_field(item):
             name = item.target.id
+            if (table := _table(source, item.annotation)) is not None:
+                out |= {f"{name}.{key}": replace(entry, name=f"{name}.{key}") for key, entry in _fields(*table).items()}
+                continue
             meaning = meanings.get(name) or (out[name].meaning if name in out else "")
             out[name] = FieldEntry(name, _type(source, item.annotation), _default(source, item.value), meaning)
-    return out
+    return dict(sorted(out.items(), key=lambda entry: "." in entry[0]))
+
+
+def _table(source: _Source, annotation: ast.expr) -> _Class | None:
+    """The configuration class that an annotation names, alone or beside None."""
+    options = [annotation.left, annotation.right] if isinstance(annotation, ast.BinOp) else [annotation]
+    classes = (_find_class(source, option) for option in options)
+    return next((each for each in classes if each is not None), None)
 
 
 def _is_field(item: ast.AnnAssign) -> bool:
@@ -240,12 +272,21 @@ def _default(source: _Source, value: ast.expr | None) -> str:
         value = value.args[0] if value.args else next(named, None)
     if isinstance(value, ast.Name):
         value = source.assigned(value.id)
-    if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Div):
-        return written_default(ast.literal_eval(value.left) / ast.literal_eval(value.right))
     try:
-        return written_default(None if value is None else ast.literal_eval(value))
+        return written_default(None if value is None else _evaluated(value))
     except ValueError:  # made when the class is
         return ""
+
+
+def _evaluated(value: ast.expr) -> object:
+    """The value of a literal, or of two numbers and an operator.
+
+    Raises:
+        ValueError: something else.
+    """
+    if isinstance(value, ast.BinOp) and type(value.op) in _OPERATORS:
+        return _OPERATORS[type(value.op)](ast.literal_eval(value.left), ast.literal_eval(value.right))
+    return ast.literal_eval(value)
 
 
 def written_default(value: object) -> str:
@@ -258,7 +299,7 @@ def _written(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return repr(value) if len(repr(value)) <= 8 else f"{value:.4g}"
+        return f"{value:.4g}"
     if isinstance(value, dict):
         return ", ".join(map(str, value))
     return ", ".join(map(_written, value)) if isinstance(value, list | tuple) else f"{value}"

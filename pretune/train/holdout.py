@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-import numpy as np
 import xxhash
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from pretune.config import Config
-from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the configuration is read without numpy
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pretune.tasks.task import Example
 
 FEWEST = 100  # rows from which some are held out without being asked for
@@ -121,6 +121,8 @@ def hold_out(
     key = _keys(names)
     fold = config.fold or 1  # of a recipe of all of them, the first is shown
     if config.folds is None:
+        from pretune.draw import Draw
+
         chosen = Draw(0).at("holdout").uniform(key) < fraction
     else:
         chosen = _fold_of(key, examples, config.folds) == fold
@@ -154,6 +156,8 @@ def text_key(example: Example) -> str:
 
 def _keys(names: Sequence[str]) -> NDArray[np.int64]:
     """A number for each name. Shape: return: (n,)"""
+    import numpy as np
+
     return np.array([xxhash.xxh3_64_intdigest(name.encode()) for name in names], np.uint64).view(np.int64)
 
 
@@ -163,6 +167,10 @@ def _fold_of(key: NDArray[np.int64], examples: Sequence[Example], folds: int) ->
     Shape:
         key, return: (n,)
     """
+    import numpy as np
+
+    from pretune.draw import Draw
+
     first: dict[int, str] = {}
     for number, example in zip(key.tolist(), examples, strict=True):
         first.setdefault(number, str(getattr(example, "label", "")))
@@ -174,6 +182,8 @@ def _fold_of(key: NDArray[np.int64], examples: Sequence[Example], folds: int) ->
 
 def _keep_labels(chosen: NDArray[np.bool_], key: NDArray[np.int64], labels: Sequence[object]) -> None:
     """Lets the groups of a label train where no other row of it would. Shape: chosen, key: (n,)"""
+    import numpy as np
+
     trained = {labels[n] for n in np.flatnonzero(~chosen).tolist()}
     for n in np.flatnonzero(chosen).tolist():
         if labels[n] not in trained:

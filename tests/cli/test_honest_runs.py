@@ -80,7 +80,7 @@ def test_training_says_what_was_left_out_in_a_line(life: Path, capsys: pytest.Ca
 
 
 def test_the_default_budget_stands_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("pretrain", "--help") == 0
+    assert run("pretrain", "--help-all") == 0
     output = " ".join(capsys.readouterr().out.split())
     assert "1000 for pretraining where no budget is given" in output
     assert "3 for fine-tuning where no budget is given" in output

@@ -22,7 +22,6 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import IO, Any
 
-import pyarrow as pa
 from pydantic import Field
 
 from pretune.config import Config
@@ -40,8 +39,8 @@ class SourceConfig(Config):
     Attributes:
         format: the format of every file: the name of a reader (txt, md, html, jsonl, csv, tsv, xlsx, parquet), the path
             of a user's own (`conll.py`), or "auto": by suffix.
-        columns: names of the columns of CSV, TSV and Excel files that have no header row, in order; None: the first row
-            is the header. A first row equal to `columns` is a header too.
+        columns: names of the columns of CSV, TSV and Excel files that have no header row, in order; by default the
+            first row is the header. A first row equal to `columns` is a header too.
         quotes: whether CSV or TSV fields may be quoted; by default CSV yes; TSV no (as GLUE, SST and CLUE write them),
             unless all its quotes are those of `csv.writer` and pandas.
         delimiter: the character between the fields of a CSV file, where it is no comma, such as ";".
@@ -122,7 +121,7 @@ def read_chunks(source: Source, size: int, max_ratio: int) -> Iterator[bytes]:
                     if source.compression and total > limit:
                         raise UnreadableError(f"unfolds to more than {max_ratio} times its own size")
                     yield chunk
-        except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
+        except (OSError, EOFError, zlib.error, ValueError) as error:  # Arrow's error of bad data is a ValueError
             if getattr(error, "errno", None):
                 raise MissingInputError(f"{source.path}: cannot be read: {error}") from None
             raise UnreadableError(f"corrupt or cut-off {source.compression} data ({error})") from None
@@ -158,7 +157,11 @@ def open_seekable(source: Source, config: SourceConfig) -> IO[bytes]:
 def _unfold(raw: IO[bytes], compression: str) -> Any:
     if compression == "gzip":
         return gzip.GzipFile(fileobj=raw)
-    return pa.CompressedInputStream(raw, "zstd") if compression else raw
+    if not compression:
+        return raw
+    import pyarrow as pa  # takes a fifth of a second, and a recipe is read without it
+
+    return pa.CompressedInputStream(raw, "zstd")
 
 
 def _expand(name: Path | str) -> list[Path]:

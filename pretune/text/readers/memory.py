@@ -6,12 +6,11 @@ one of polars, an Arrow table gives its rows itself, and anything else is iterat
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias, runtime_checkable
-
-import pyarrow as pa
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from pretune.errors import DataError
 from pretune.text.readers.records import Column, Origin, Record, describe, is_missing
@@ -41,7 +40,26 @@ class PolarsFrame(Protocol):
         """A dict for each row."""
 
 
-Records: TypeAlias = Iterable[Mapping[str, object] | tuple[object, ...]] | DataFrame | PolarsFrame | pa.Table
+class ArrowTable(Protocol):
+    """What is used of an Arrow table or batch."""
+
+    @property
+    def schema(self) -> ArrowSchema:
+        """Names and types of the columns."""
+
+    def to_pylist(self) -> list[dict[str, object]]:
+        """A dict for each row."""
+
+
+class ArrowSchema(Protocol):
+    """What is used of the schema of an Arrow table."""
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns."""
+
+
+Records: TypeAlias = Iterable[Mapping[str, object] | tuple[object, ...]] | DataFrame | PolarsFrame | ArrowTable
 """A list of dicts, of tuples such as (text, label), a DataFrame, an Arrow table, a `datasets.Dataset`, or anything that
 gives such rows in turn."""
 
@@ -81,7 +99,8 @@ def check_texts(
 
 def is_frame(data: object) -> bool:
     """Whether data are a table whose columns have names."""
-    is_table = isinstance(data, pa.Table | pa.RecordBatch | PolarsFrame | DataFrame) or hasattr(data, "column_names")
+    is_table = isinstance(data, PolarsFrame | DataFrame) or _is_arrow(data, "Table", "RecordBatch")
+    is_table |= hasattr(data, "column_names")
     return is_table and not isinstance(data, Mapping)
 
 
@@ -89,7 +108,7 @@ def as_list(data: object) -> object:
     """What holds items without names, as a list: an array, a column of a table, an iterator; anything else as it is."""
     if isinstance(data, str | bytes | Path | Mapping) or is_frame(data) or not isinstance(data, Iterable):
         return data
-    if isinstance(data, pa.Array | pa.ChunkedArray):
+    if _is_arrow(data, "Array", "ChunkedArray") and hasattr(data, "to_pylist"):
         return data.to_pylist()
     return data.tolist() if hasattr(data, "tolist") else list(data)
 
@@ -130,9 +149,9 @@ def read_memory(data: object, columns: Sequence[Column] = ()) -> Iterator[tuple[
     """
     name = type(data).__name__
     rows: Iterable[object]
-    if isinstance(data, pa.Table | pa.RecordBatch):
-        _check_names(name, data.schema.names)
-        rows = (row for batch in _batches(data) for row in batch.to_pylist())
+    if (batches := _arrow_batches(data)) is not None:
+        _check_names(name, batches[0].schema.names if batches else ())
+        rows = (row for batch in batches for row in batch.to_pylist())
     elif isinstance(data, PolarsFrame):
         rows = data.to_dicts()
     elif isinstance(data, DataFrame) and not isinstance(data, Mapping):
@@ -171,8 +190,20 @@ def _by_position(row: object, origin: Origin, columns: Sequence[Column]) -> Mapp
     raise DataError(f"{origin}: a row of {len(row)}, where ({', '.join(names)}) is read; {remedy}")
 
 
-def _batches(data: pa.Table | pa.RecordBatch) -> Iterable[pa.RecordBatch]:
-    return data.to_batches(max_chunksize=1024) if isinstance(data, pa.Table) else [data]
+def _is_arrow(data: object, *names: str) -> bool:
+    """Whether something is of one of these classes of Arrow. Who has one has imported Arrow: we need not."""
+    arrow = sys.modules.get("pyarrow")
+    return arrow is not None and isinstance(data, tuple(getattr(arrow, name) for name in names))
+
+
+def _arrow_batches(data: Any) -> Sequence[ArrowTable] | None:
+    """The parts of an Arrow table or batch; None of something else."""
+    if _is_arrow(data, "RecordBatch"):
+        return [data]
+    if not _is_arrow(data, "Table"):
+        return None
+    batches: list[ArrowTable] = data.to_batches(max_chunksize=1024)
+    return batches or [data]
 
 
 def _check_index(data: DataFrame, columns: Sequence[Column]) -> None:
