@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from html.parser import HTMLParser
 from typing import Final
 
 from pretune.text.readers.files import Source, SourceConfig
@@ -16,9 +17,10 @@ from pretune.text.readers.records import Column, RecordError, SourceRow
 
 SUFFIXES = (".html", ".htm", ".xhtml")
 HAS_COLUMNS = False
-_UNSEEN: Final = ["script", "style", "template", "noscript", "head", "svg", "math", "iframe", "object"]
-_BLOCKS: Final = re.compile(
-    "address|article|aside|blockquote|body|caption|d[dlt]|details|dialog|div|fieldset|figcaption|figure|footer|form|"
+_CODE: Final = frozenset({"script", "style"})
+_UNSEEN: Final = _CODE | {"template", "noscript", "head", "svg", "iframe", "object"}
+_BLOCK: Final = re.compile(
+    "address|article|aside|blockquote|body|br|caption|d[dlt]|details|dialog|div|fieldset|figcaption|figure|footer|form|"
     "h[1-6r]|header|li|main|nav|[ou]l|option|p|pre|section|summary|table|tbody|tfoot|thead|tr"
 )
 
@@ -34,11 +36,11 @@ def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Ite
         return
     try:
         yield 1, {columns[0].name: html_text(raw)}
-    except (UnicodeError, RecursionError, LookupError) as error:
-        reason = (
-            "nested too deep" if isinstance(error, RecursionError) else f"not in the encoding that it says: {error}"
-        )
+    except (UnicodeError, LookupError) as error:
+        reason = f"not in the encoding that it says: {error}"
         yield RecordError(str(source.path), 0, reason, "save the page again as UTF-8, or leave the file out")
+    except AssertionError as error:  # of the library, for a declaration that is none
+        yield RecordError(str(source.path), 0, f"not HTML: {error}", "fix the declaration, or leave the file out")
 
 
 def html_text(page: bytes | str) -> str:
@@ -47,29 +49,63 @@ def html_text(page: bytes | str) -> str:
     Raises:
         UnicodeDecodeError: bytes that are not text in the encoding of the page.
         LookupError: an encoding that Python does not know.
-        RecursionError: elements nested too deep.
     """
-    from bs4 import BeautifulSoup, Comment  # only where there is a page
+    text, unseen = _decode(page) if isinstance(page, bytes) else page, _UNSEEN
+    while True:
+        parser = _PageText(unseen)
+        parser.feed(text)
+        parser.close()
+        unclosed = set(parser.unseen) - _CODE
+        if not unclosed:
+            return parser.text()
+        unseen = unseen - unclosed  # what is never closed hides nothing, else the rest of the page would be lost
 
-    soup = BeautifulSoup(_decode(page) if isinstance(page, bytes) else page, "html.parser")
-    for element in soup(_UNSEEN):
-        element.decompose()
-    as_written = {id(string) for element in soup("pre") for string in element.find_all(string=True)}
-    for string in soup.find_all(string=True):
-        if isinstance(string, Comment) or type(string).__name__ in ("Doctype", "ProcessingInstruction", "Declaration"):
-            string.extract()
-        elif id(string) not in as_written:
-            string.replace_with(re.sub(r"\s+", " ", string))
-    for element in soup("br"):
-        element.replace_with("\n")
-    for element in soup(["td", "th"]):
-        element.append("\t")
-    for element in soup(lambda tag: _BLOCKS.fullmatch(tag.name) is not None):
-        element.insert_before("\n")
-        element.insert_after("\n")
-    lines = [re.sub(r" *\t *", "\t", line).rstrip() for line in soup.get_text().split("\n")]
-    text = "\n".join(line if line.startswith("  ") else line.strip() for line in lines)
-    return re.sub(r"\n{3,}", "\n\n", text).strip("\n")
+
+class _PageText(HTMLParser):
+    """Collects what a page shows, in one pass: the time grows with the page alone, whatever is open in it."""
+
+    def __init__(self, hidden: frozenset[str]) -> None:
+        super().__init__()
+        self._hidden = hidden
+        self._parts: list[str] = []
+        self.unseen: list[str] = []  # elements that are open and hide what is in them
+        self._pre = 0
+        self._has_cell = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "body":
+            self.unseen.clear()  # a head need not be closed
+        if tag in self._hidden:
+            self.unseen.append(tag)
+        elif tag in ("td", "th"):
+            self._parts += ["\t"] if self._has_cell else []
+            self._has_cell = True
+        elif _BLOCK.fullmatch(tag):
+            self._parts.append("\n")
+            self._pre += tag == "pre"
+            self._has_cell = self._has_cell and tag != "tr"
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.unseen:
+            del self.unseen[self.unseen.index(tag) :]
+        elif _BLOCK.fullmatch(tag):
+            self._parts.append("\n")
+            self._pre -= tag == "pre" and self._pre > 0
+
+    def handle_data(self, data: str) -> None:
+        if self.unseen:
+            return
+        if not self._pre:
+            data = re.sub(r"\s+", " ", data)
+            if data.startswith(" ") and (not self._parts or self._parts[-1][-1:].isspace()):
+                data = data[1:]
+        if data:
+            self._parts.append(data)
+
+    def text(self) -> str:
+        """What was collected: no white space at the ends of lines, no more than one empty line in a row."""
+        text = re.sub(r"[^\S\n]+(?=\n|\Z)", "", "".join(self._parts))
+        return re.sub(r"\n{3,}", "\n\n", text).strip("\n")
 
 
 _CHARSET: Final = re.compile(rb"""<(?:meta|\?xml)[^>]*?(?:charset|encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)

@@ -109,9 +109,18 @@ def test_a_page_that_is_not_text_is_named(tmp_path: Path) -> None:
     for name in ("c.html", "d.md"):
         with pytest.raises(DataError, match=f"{name}:1: record longer than 100 bytes"):
             list(read_corpus(tmp_path / name, CorpusConfig(max_document_bytes=100)))
-    (tmp_path / "deep.html").write_text("<div>" * 2000 + "x" + "</div>" * 2000)
-    (document,) = read_corpus(tmp_path / "deep.html")
-    assert document.text == "x"
+    (tmp_path / "e.html").write_text("<![nonsense[<p>text</p>")
+    with pytest.raises(DataError, match=r"e\.html: not HTML: .*fix the declaration, or leave the file out"):
+        list(read_corpus(tmp_path / "e.html"))
+
+
+def test_broken_and_large_pages_lose_nothing() -> None:
+    assert html_text("<div>" * 100_000 + "x" + "</div>" * 100_000) == "x"
+    assert html_text("<head><title>t</title><p>one<td>two<p>three") == "t\nonetwo\nthree"
+    assert html_text("<p>one<object><p>two<noscript>three") == "one\ntwothree"
+    assert html_text("<table><tr><td>1<td>2<tr><td>3<td>4</table>") == "1\t2\n3\t4"
+    assert html_text("a <b> b</b> <i>c</i>") == "a b c"
+    assert html_text("".join(f"<b>{n}</b>" for n in range(50_000))).startswith("01234")
 
 
 def test_a_folder_of_notes_makes_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
