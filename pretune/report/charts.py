@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,6 +32,7 @@ class Curve:
     """One line of a chart.
 
     Attributes:
+        label: in the language of the page.
         x: (N,) where it was measured.
         y: (N,) what was measured; non-finite values leave a gap.
         style: `trace` is drawn faint with its running mean on top, `line` as it is, `dots` with a mark at each value.
@@ -76,7 +79,7 @@ def draw(
         "font.size": 11,
         "font.family": "sans-serif",
     }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(style), _without_fonts():
         figure = Figure(figsize=(7.4, 3.5) if wide else (4.6, 2.9), layout="constrained")
         axes: Any = figure.add_subplot()
         for number, curve in enumerate(curves):
@@ -98,6 +101,14 @@ def draw(
     return _inline(out.getvalue(), name)
 
 
+@contextmanager
+def _without_fonts() -> Iterator[None]:
+    """Keeps quiet of signs that matplotlib's font lacks: text stays text, which the browser's fonts render."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ ")
+        yield
+
+
 def running_mean(y: Values, fraction: float = 0.03) -> Values:
     """Returns the mean over a centered window of a fraction of all values, narrower at both ends; gaps are skipped."""
     width = max(1, int(len(y) * fraction) | 1)
@@ -117,17 +128,14 @@ def thin(x: Values, y: Values, max_points: int = _POINTS) -> tuple[Values, Value
 
 
 def _plot(axes: Any, curve: Curve, color: str) -> None:
-    label = translate(curve.label)
     if curve.style == "trace":
         smooth = running_mean(curve.y)
         axes.plot(*thin(curve.x, curve.y), color=color, alpha=0.22, linewidth=0.9)
-        axes.plot(*thin(curve.x, smooth), color=color, linewidth=1.8, label=label)
+        axes.plot(*thin(curve.x, smooth), color=color, linewidth=1.8, label=curve.label)
     elif curve.style == "dots":
-        axes.plot(
-            *thin(curve.x, curve.y), color=color, linewidth=1.4, marker="o", markersize=4, label=translate(curve.label)
-        )
+        axes.plot(*thin(curve.x, curve.y), color=color, linewidth=1.4, marker="o", markersize=4, label=curve.label)
     else:
-        axes.plot(*thin(curve.x, curve.y), color=color, linewidth=1.8, label=label)
+        axes.plot(*thin(curve.x, curve.y), color=color, linewidth=1.8, label=curve.label)
 
 
 def _frame(axes: Any, name: str, x_label: str) -> None:

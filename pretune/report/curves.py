@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pretune.language import translate
 from pretune.report.charts import Curve, Level, Style, draw
 from pretune.report.html import card, note, section
 from pretune.report.run_files import RunFiles
@@ -47,7 +48,7 @@ def score_chart(runs: Sequence[tuple[str, RunFiles]], name: str) -> str:
     Args:
         runs: each with its name, which is empty for a single one.
     """
-    lines = [Curve(label or "validation", *run.series(name), "dots") for label, run in runs]
+    lines = [Curve(label or translate("validation"), *run.series(name), "dots") for label, run in runs]
     lines = [line for line in lines if len(line.x)]
     if not any(len(line.x) > 1 for line in lines):
         return ""
@@ -58,9 +59,9 @@ def score_chart(runs: Sequence[tuple[str, RunFiles]], name: str) -> str:
 
 def _loss_chart(run: RunFiles, name: str, wide: bool = False) -> str:
     train, held = run.series(name), run.series(f"eval/{name}")
-    lines = [Curve("training", *train, "trace")] if len(train[0]) else []
+    lines = [Curve(translate("training"), *train, "trace")] if len(train[0]) else []
     if len(held[0]):
-        lines.append(Curve("validation", *held, "dots"))
+        lines.append(Curve(translate("validation"), *held, "dots"))
     levels = []
     if run.entropy is not None and name.removeprefix("loss/") in run.token_terms:
         levels.append(Level("unigram entropy", run.entropy))

@@ -265,3 +265,10 @@ def test_thin_keeps_both_ends() -> None:
     x, y = thin(np.arange(5000.0), np.arange(5000.0) ** 2, max_points=100)
     assert len(x) <= 100
     assert (x[0], x[-1], y[-1]) == (0.0, 4999.0, 4999.0**2)
+
+
+def test_names_in_chinese_set_off_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    """matplotlib has no glyphs for them: a page in Chinese was followed by hundreds of warnings on the screen."""
+    svg = draw("损失", [Curve("运行一", np.arange(5.0), np.arange(5.0))], "轮数", [Level("最常见的标签", 2.0)])
+    assert [str(warning.message) for warning in recwarn.list] == []
+    assert all(words in svg for words in ("损失", "运行一", "轮数", "最常见的标签 2.00"))
