@@ -17,9 +17,10 @@ from benchmarks.quality.table import with_tables
 from pretune import config
 from pretune.cli import app, main
 from pretune.cli.catalogue import PAGES
-from pretune.cli.data import split_args
+from pretune.cli.data import _settings, split_args
 from pretune.find import variants
 from pretune.text.store.prepare import PrepareConfig
+from pretune.text.tokenizer.extend import ExtendConfig
 from pretune.text.tokenizer.train import TokenizerConfig
 from pretune.train.recipe import Recipe
 
@@ -27,7 +28,8 @@ ROOT = Path(__file__).parent.parent
 GUIDES = ("README.md", "README.zh-CN.md", "CONTRIBUTING.md")
 PAGES_OF_DOCS = tuple(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md")))
 COMMANDS = (*GUIDES, *(name for name in PAGES_OF_DOCS if "/add/" not in name))  # those are run by test_docs_add
-FIELDS = {"pretrain": Recipe, "finetune": Recipe, "show": Recipe, "train": TokenizerConfig, "prepare": PrepareConfig}
+FIELDS = {"pretrain": Recipe, "finetune": Recipe, "show": Recipe, "prepare": PrepareConfig}
+FIELDS |= {"train": TokenizerConfig, "extend": ExtendConfig}
 
 
 def blocks(name: str, language: str) -> list[str]:
@@ -47,6 +49,9 @@ def test_commands_parse(line: str) -> None:
     if kind is None:
         return
     words = bound.args
+    if verb.__name__ in ("train", "extend"):
+        _settings(words, None, kind, verb.__name__)
+        return
     fields = split_args(words)[1] if kind is not Recipe else [w for n, w in enumerate(words) if n or w[0] == "-"]
     config.load(kind, None, fields)
 

