@@ -13,6 +13,7 @@ from pretune.config import Choices, Config
 from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.text.readers.labelled import LabelledConfig, LabelledText
+from pretune.wording import counted
 
 
 class AugmentConfig(Config):
@@ -57,8 +58,8 @@ class AugmentStats:
     def summary(self) -> str:
         """Describes the counts in a sentence."""
         return (
-            f"{self.rows:,} rows; {self.written:,} new texts of {self.requested:,} requested "
-            f"({self.unchanged:,} unchanged, {self.duplicates:,} duplicates)"
+            f"{counted(self.rows, 'row')}; {counted(self.written, 'new text')} of {self.requested:,} requested "
+            f"({self.unchanged:,} unchanged, {counted(self.duplicates, 'duplicate')})"
         )
 
 

@@ -15,6 +15,7 @@ from pretune.cli.loading import load_model, unknown_said_once
 from pretune.cli.outputs import check_output, open_rows
 from pretune.cli.session import DEFAULT, Args, Common, Session
 from pretune.errors import UsageError
+from pretune.wording import counted
 
 if TYPE_CHECKING:
     from pretune.augment.augmenter import Tools
@@ -72,7 +73,8 @@ def augment(
     tools = _tools(model, there, back, session)
     methods = build(settings.methods, tools)
     examples, ids = _read(paths, settings.columns)
-    session.say(f"{settings.copies} copies of each of {len(examples):,} rows by {', '.join(settings.methods)}")
+    copies = counted(settings.copies, "copy", "copies")
+    session.say(f"{copies} of each of {counted(len(examples), 'row')} by {', '.join(settings.methods)}")
     stats = AugmentStats()
     read = settings.columns
     others = [read.second] if read.second else ["second"] if settings.pairs else []

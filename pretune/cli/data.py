@@ -229,7 +229,7 @@ def prepare(*args: Args, tokenizer: Path, output: Path, config: Path | None = No
     session.say(f"written: {output}")
     flags = "--objective clm --model.family gpt2" if words_to_ids.vocabulary.mask is None else "--objective mlm"
     stores = shlex.quote(str(output))
-    session.say(f"next: pretune pretrain {flags} --data.stores {stores} --budget.steps 1000 --output run")
+    session.say(f"next: pretune pretrain {flags} --stores {stores} --steps 1000 --output run")
 
 
 def _say_unknown(

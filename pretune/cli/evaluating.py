@@ -17,6 +17,7 @@ from pretune.cli.predicting import Truncate
 from pretune.cli.session import DEFAULT, Common, Session
 from pretune.errors import UsageError
 from pretune.table import round_digits
+from pretune.wording import counted
 
 if TYPE_CHECKING:
     from pretune.api import Evaluation, Model
@@ -92,7 +93,8 @@ def evaluate(
         written(session, errors)
     elif scores.mistakes:
         session.say(
-            f"wrong: {len(scores.mistakes):,} of {len(scores.examples):,} examples; to read them: --errors errors.csv"
+            f"wrong: {len(scores.mistakes):,} of {counted(len(scores.examples), 'example')}; to read them: --errors "
+            "errors.csv"
         )
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 from pretune.cli.loading import OfStep, load_model
 from pretune.cli.session import DEFAULT, Common
 from pretune.errors import UsageError
-from pretune.wording import quoted
+from pretune.wording import counted, quoted
 
 Pooling = Literal["mean", "cls", "last", "max", "weightedmean", "mean_sqrt_len_tokens"]
 
@@ -45,9 +45,7 @@ def export(
     result = loaded.export(output, format=format, max_shard_bytes=max(1, int(max_shard_gb * 1e9)), pooling=pooling)
     cost = f"; rounding to {format} changes outputs by {result.difference:.1e} of their size"
     cost = "" if format == "fp32" else cost
-    session.say(
-        f"done: read back and compared {result.weights:,} weights and {result.outputs} outputs, all equal{cost}\n"
-        f"{result.foreign}"
-    )
+    compared = f"{counted(result.weights, 'weight')} and {counted(result.outputs, 'output')}"
+    session.say(f"done: read back and compared {compared}, all equal{cost}\n{result.foreign}")
     code = f"import transformers; print(transformers.AutoModel.from_pretrained({str(output)!r}))"
     session.say(f"next: python -c {quoted(code)}")

@@ -29,6 +29,7 @@ from pretune.cli.outputs import LINES, TABLES, check_output, open_output, suffix
 from pretune.cli.session import DEFAULT, Common, Session
 from pretune.errors import UsageError
 from pretune.table import readable
+from pretune.wording import counted
 
 if TYPE_CHECKING:
     from pretune.api import Model
@@ -259,7 +260,7 @@ def score(
                 writer.write(AnswerRow(row.inputs, {**scores, **counts}, row.shown))
                 total, count = result if total is None else total + result, count + 1
     if total is not None:
-        session.say(f"{count} texts: {total.bits_per_byte:.4f} bits per byte ({total.kind})")
+        session.say(f"{counted(count, 'text')}: {total.bits_per_byte:.4f} bits per byte ({total.kind})")
     written(session, rows.output)
 
 

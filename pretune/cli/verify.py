@@ -7,6 +7,7 @@ from pathlib import Path
 from pretune.cli.session import DEFAULT, Common
 from pretune.errors import DataError
 from pretune.language import translate
+from pretune.wording import counted, listed
 
 _LISTED = 8
 
@@ -27,7 +28,7 @@ def verify(path: Path, /, *, accept: bool = False, session: Common = DEFAULT) ->
     if accept:
         changed = verifying.accept(path)
         print("".join(translate(f"accepted: {file}\n") for file in changed), end="")
-        session.say(f"accepted {len(changed)} files as they are now")
+        session.say(f"accepted as they are now: {counted(len(changed), 'file')}")
         return
     good, damaged = 0, 0
     unknown: list[str] = []
@@ -39,10 +40,9 @@ def verify(path: Path, /, *, accept: bool = False, session: Common = DEFAULT) ->
             good += 1
         else:
             unknown.append(str(each.path))
-    session.say(f"{good} files and checkpoints are as they were written")
+    session.say(f"as they were written: {counted(good, 'file or checkpoint', 'files and checkpoints')}")
     if unknown:
-        more = ", ..." if len(unknown) > _LISTED else ""
-        session.say(f"{len(unknown)} files have no digest: {', '.join(unknown[:_LISTED])}{more}")
+        session.say(f"without a digest: {counted(len(unknown), 'file')} ({listed(unknown, _LISTED)})")
     if damaged:
         raise DataError(
             f"{path}: {damaged} damaged; bring them back from a copy; a model, tokenizer or recipe that was edited on "

@@ -148,7 +148,7 @@ def _fit_labels(
         if not any(name.startswith(last) for name in sources):
             continue  # the files have no such head, whose labels could differ
         title = role.replace("_", " ")
-        loaded.notes.append(f"{title} head re-initialized: its {len(names)} labels differ from the file's")
+        loaded.notes.append(f"{title} head re-initialized: its labels ({len(names)}) differ from the file's")
         sources = {name: source for name, source in sources.items() if not name.startswith(last)}
     return sources, order
 

@@ -46,7 +46,7 @@ def next_commands(
     if "classify" in abilities:
         lines.append(f"pretune predict {path} " + (f"--pair {text} {second}" if is_paired else text))
     elif not is_paired:
-        fields = "--task classification --data.train labelled.csv --output classifier"
-        lines.append(f"pretune finetune --model.init {path} {fields}")
+        fields = "--task classification --train labelled.csv --output classifier"
+        lines.append(f"pretune finetune --model {path} {fields}")
     texts = f"{text} {second}" if is_paired else text
     return [*lines, f"pretune embed {path} {texts} --output vectors.npy"]

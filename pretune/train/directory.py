@@ -34,6 +34,7 @@ from pretune.train.budget import Spent
 from pretune.train.checkpoint.store import CheckpointStore
 from pretune.train.ownership import LOCK, Ownership
 from pretune.train.recipe import Recipe, compare, matches, own_names, plain
+from pretune.wording import counted
 
 DATA_STATS = "data_stats.json"
 _log = logging.getLogger(__name__)
@@ -190,9 +191,9 @@ class RunDirectory:
         untrained = [change for change in changes if not matches(change.partition(":")[0], _OBEYED_AT_THE_END)]
         if self.has_finished and untrained:
             raise UsageError(
-                f"{self.path}: this run has finished ({finished['steps']:,} steps), and nothing would be trained with "
-                f"what changed: {'; '.join(untrained)}. Raise the budget to train on with it, put the old values back, "
-                "or give another --output"
+                f"{self.path}: this run has finished ({counted(finished['steps'], 'step')}), and nothing would be "
+                f"trained with what changed: {'; '.join(untrained)}. Raise the budget to train on with it, put the old "
+                "values back, or give another --output"
             )
 
     def begin(self, recipe: Recipe, facts: Mapping[str, Any]) -> list[str]:

@@ -21,10 +21,9 @@ from pretune.train.recipe import Recipe
 from pretune.train.step import TrainModule
 from pretune.train.subset_embedding import restore_embedding
 from pretune.tune.method import find_method
-from pretune.wording import counted
+from pretune.wording import counted, listed
 
 DELTA = "delta"  # folder in the run directory for what a tuning method learned
-_LISTED = 5  # changed places in a message
 
 
 def save_initial(components: TrainComponents, recipe: Recipe, directory: RunDirectory) -> None:
@@ -96,8 +95,8 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
 
 def _left_out(state: State) -> list[str]:
     """What the optimizer did not see, and what it should perhaps not have seen; nothing of most runs."""
-    skipped = f"{state.skipped:,} of {state.step:,} steps were skipped: not finite, or spikes"
-    spikes = f"{state.spikes:,} of {state.step:,} steps were spikes of the loss or the gradient"
+    skipped = f"{state.skipped:,} of {counted(state.step, 'step')} skipped, as not finite or a spike"
+    spikes = f"{state.spikes:,} of {counted(state.step, 'step')} with a spike of the loss or the gradient"
     rollbacks = ", ".join(f"from step {step} to {target}" for step, target in state.rollbacks)
     sentences = {skipped: state.skipped, spikes: state.spikes, f"went back {rollbacks}": len(state.rollbacks)}
     return [sentence for sentence, count in sentences.items() if count]
@@ -118,8 +117,8 @@ def _count_false_negatives(components: TrainComponents, context: TrainContext, s
     if not total:
         return {}
     context.display.note(
-        f"{total:,} negatives, {total / max(state.step, 1):,.0f} a step, were the same text or of the same text, and "
-        "were left out"
+        f"{counted(total, 'negative')} left out ({total / max(state.step, 1):,.0f} a step), as the same text or of the "
+        "same text"
     )
     return {"false_negatives": total}
 
@@ -129,7 +128,7 @@ def _save(components: TrainComponents, context: TrainContext, path: Path) -> Non
     method = context.method or find_method("full", {})
     changes = method.check_acted(components.model)
     if changes:
-        context.display.note(f"tune.{method.name} changed {len(changes)} places: {', '.join(changes[:_LISTED])}")
+        context.display.note(f"tune.{method.name} changed {counted(len(changes), 'place')}: {listed(changes)}")
     surgery = components.model.metadata.base is not None
     if surgery:
         save_delta(components.model, path / DELTA if method.can_merge else path, method, context.recipe.model.init)

@@ -26,6 +26,7 @@ from pretune.train.assemble import TrainComponents, assemble
 from pretune.train.preflight import preflight
 from pretune.train.recipe import Recipe
 from pretune.train.step import TrainModule
+from pretune.wording import counted
 
 _WIDTH = 110  # characters of a line
 _SAMPLED_STEPS = 8  # steps from which the sequences of a step are estimated, where tokens bound it
@@ -185,19 +186,19 @@ def _memory(
 def _arithmetic(recipe: Recipe, samples: float, tokens: float, epoch: float, steps: int | None) -> Iterator[str]:
     parts = recipe.data.accumulate
     split = f" in {parts} micro-batches" if parts > 1 else ""
-    yield f"a step: {samples:,.0f} sequences, {tokens:,.0f} tokens{split}"
+    yield f"a step: {counted(round(samples), 'sequence')}, {counted(round(tokens), 'token')}{split}"
     yield f"an epoch: {epoch:,.1f} steps, {epoch * tokens:,.0f} tokens"
     budget = recipe.budget
     if steps is None:
         yield f"the run: {budget}, as many steps as that allows"
         return
-    yield f"the run ({budget}): {steps:,} steps = {steps / epoch:,.2f} epochs = {steps * tokens:,.0f} tokens"
+    yield f"the run ({budget}): {counted(steps, 'step')} = {steps / epoch:,.2f} epochs = {steps * tokens:,.0f} tokens"
     data = recipe.data
     if data.length_at(0) < data.length:
-        long = f"{data.length} after {data.length_warmup * steps:,.0f} steps"
+        long = f"{data.length} after {counted(round(data.length_warmup * steps), 'step')}"
         yield f"sequences: at most {data.start_length} tokens at first, {long}"
-    warm = round(recipe.schedule.warmup * steps)
-    yield f"learning rate: {recipe.optimizer.lr:g} after {warm:,} steps of warm-up, then {recipe.schedule.kind}"
+    warm = counted(round(recipe.schedule.warmup * steps), "step")
+    yield f"learning rate: {recipe.optimizer.lr:g} after {warm} of warm-up, then {recipe.schedule.kind}"
 
 
 def _time(precision: Precision, work: float, steps: int | None) -> Iterator[str]:

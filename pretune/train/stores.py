@@ -17,7 +17,7 @@ from pretune.text.store.store import TokenStore
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.unknown import STORE_REMEDY, describe_unknown
 from pretune.train.recipe import Recipe
-from pretune.wording import percent
+from pretune.wording import counted, percent
 
 _LEFT_OUT = {"duplicate": "duplicates", "empty": "empty", "excluded": "excluded", "quarantined": "quarantined"}
 _SAMPLE_TOKENS = 2000
@@ -76,10 +76,11 @@ class StoreData:
         for store, view in zip(self.stores, views, strict=True):
             if not len(view):
                 split = store.split("train")
+                documents = counted(split.document_count, "document")
                 raise DataError(
-                    f"{store.path}: gives no window of {objective.view!r}: its {split.document_count:,} documents have "
-                    f"{split.token_count:,} tokens, and none is long enough; prepare a store of more text, or use "
-                    "data.pack = 'stream'"
+                    f"{store.path}: gives no window of {objective.view!r}: {documents} of "
+                    f"{counted(split.token_count, 'token')} in all, none of them long enough; prepare a store of more "
+                    "text, or use data.pack = 'stream'"
                 )
         self._check_pairs(objective, views)
         return views
@@ -161,12 +162,11 @@ class StoreData:
             stats = store.manifest.data_stats
             lost = [f"{stats[name]:,} {word}" for name, word in _LEFT_OUT.items() if stats.get(name)]
             if lost:
-                parts.append(f"{', '.join(lost)} of {stats['documents']:,} documents of {store.path}")
+                parts.append(f"{', '.join(lost)} of {counted(stats['documents'], 'document')} of {store.path}")
         for name, counts in windows.items():
             if cut := counts.get("cut", 0):
-                parts.append(
-                    f"{cut:,} of {counts['tokens']:,} tokens ({percent(cut / counts['tokens'])}) cut from {name}"
-                )
+                tokens = counts["tokens"]
+                parts.append(f"{cut:,} of {counted(tokens, 'token')} ({percent(cut / tokens)}) cut from {name}")
         return ([f"left out: {'; '.join(parts)}"] if parts else []) + self._unknown()
 
     def _unknown(self) -> list[str]:

@@ -38,7 +38,7 @@ def table(path: Path, texts: list[str], header: str = "text,label") -> str:
 
 def short(line: str) -> str:
     """The same run with a budget for a test."""
-    return line.replace("--budget.steps 1000", STEPS)
+    return line.replace("--steps 1000", STEPS)
 
 
 def test_from_chinese_text_to_a_classifier(

@@ -30,4 +30,4 @@ def test_from_text_to_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     output = capsys.readouterr().err
     assert "190 documents: 150 used, 40 duplicates; " in output
     assert "held out, so few that the validation loss says little; add text, or hold more out with prepare" in output
-    assert f"--data.stores {store} " in output
+    assert f"--stores {store} " in output

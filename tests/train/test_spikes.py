@@ -164,7 +164,7 @@ def test_note_says_it_and_trains_on(
     pretrain(poisoned(store, tmp_path / "run", "note"))
     text = capsys.readouterr().err
     assert "warning: spike at step 16: loss" in text
-    assert "1 of 24 steps were spikes" in text
+    assert "1 of 24 steps with a spike" in text
     assert finished(tmp_path / "run")["spikes"] == 1
     assert len(lines(tmp_path / "run")) == 24
 
@@ -176,7 +176,7 @@ def test_skip_leaves_the_step_out_and_says_n_of_m(
     pretrain(poisoned(store, tmp_path / "run", "skip"))
     text = capsys.readouterr().err
     assert "warning: skipped step 16: loss" in text
-    assert "warning: 1 of 24 steps were skipped" in text
+    assert "warning: 1 of 24 steps skipped" in text
     assert finished(tmp_path / "run")["skipped_steps"] == 1
     assert "1 of 24" in write_report(tmp_path / "run").read_text()
     losses = [line["loss"] for line in lines(tmp_path / "run")]
