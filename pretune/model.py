@@ -41,6 +41,7 @@ from pretune.runtime.precision import Name as Precision
 from pretune.runtime.precision import choose_precision
 from pretune.table import Table
 from pretune.tasks.task import AnyTask, Truncate
+from pretune.text.readers.files import names_file
 from pretune.text.readers.labelled import Data
 from pretune.text.readers.memory import Records, check_texts
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -167,7 +168,7 @@ class Model:
         """What the model's task says of texts, pairs of texts or records.
 
         Args:
-            data: a text, a list of texts, or records: a list of dicts, a DataFrame, an Arrow table, a
+            data: a text, a list of texts, or records: a file, a list of dicts, a DataFrame, an Arrow table, a
                 `datasets.Dataset`, whose fields have the names that the model was trained with.
             seconds: the second text of each pair.
             truncate: which part of a text that is too long is read; by default as in training.
@@ -181,7 +182,7 @@ class Model:
             UsageError: the model has no classification head, or there are more texts than second texts.
             DataError: an empty text; a record without a field, with another type, with a missing value.
         """
-        if isinstance(data, str):
+        if isinstance(data, str) and not names_file(data):
             others = [seconds] if isinstance(seconds, str) else seconds
             return self.predict([data], others, truncate=truncate, columns=columns)[0]
         task = self.task(truncate=truncate, columns=columns)

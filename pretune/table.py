@@ -39,9 +39,7 @@ class Table:
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(
-            title=Text(translate(self.title)) if self.title else None, title_justify="left", box=None, pad_edge=False
-        )
+        table = RichTable(box=None, pad_edge=False)
         for number, column in enumerate(self.columns):
             is_number = self._is_number(number)
             table.add_column(
@@ -52,7 +50,10 @@ class Table:
             )
         for row in self.rows:
             table.add_row(*(Text(readable(cell) if wrap else " ".join(readable(cell).split())) for cell in row))
-        Console(file=file, width=width, highlight=False).print(table)
+        console = Console(file=file, width=width, highlight=False)
+        if self.title:
+            console.print(Text(translate(self.title)))
+        console.print(table)
 
     def text(self, width: int = 100) -> str:
         """The table as plain text, without a line break at its end."""

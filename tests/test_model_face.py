@@ -14,7 +14,9 @@ from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 import pretune
 from pretune.api import IndependentPrediction, Model, Prediction, Predictions, Values
 from pretune.errors import DataError, UsageError
+from pretune.evaluate.results import Evaluation
 from pretune.table import Table, readable, round_digits
+from pretune.tasks.classification import ClassificationExample
 
 LABELS = ["bad", "good", "so-so"]
 TEXTS = ["the quick fox", "a hat"]
@@ -33,7 +35,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
 def test_the_package_shows_what_it_is_for_and_nothing_else() -> None:
     """`dir(pretune)` began with `Any` and `TYPE_CHECKING`; `help` named subpackages."""
     names = [name for name in dir(pretune) if not name.startswith("_")]
-    assert names == ["Evaluation", "Model", "Prediction", "finetune", "load", "pretrain"]
+    assert names == ["Evaluation", "Model", "Prediction", "cross_validate", "finetune", "load", "pretrain"]
     page = pydoc.render_doc(pretune, renderer=pydoc.plaintext)
     assert "pretune.load(" in page
     assert re.search(r"^    finetune\(.*\n +Fine-tune a model", page, re.MULTILINE)
@@ -104,11 +106,37 @@ def test_columns_are_named_by_plain_values(models: dict[str, Model], tmp_path: P
     """A dict ended as an AttributeError."""
     path = tmp_path / "test.csv"
     path.write_text("title,topic\nthe quick fox,good\na hat,bad\n")
-    columns = {"text_column": "title", "label_column": "topic"}
+    columns = {"text": "title", "label": "topic"}
     assert models["labels"].evaluate(path, columns=columns)["count/good"] == 1.0
     assert len(models["labels"].predict([{"title": "a hat"}], columns=columns)) == 1
     with pytest.raises(UsageError, match="columns: unknown field 'txt'"):
         models["labels"].evaluate(path, columns={"txt": "title"})
+    with pytest.raises(UsageError, match="field 'text_column' has a new name: use 'text'"):
+        models["labels"].evaluate(path, columns={"text_column": "title"})
+
+
+def test_the_name_of_a_file_is_a_file_in_predict_as_in_evaluate(models: dict[str, Model], tmp_path: Path) -> None:
+    """It was predicted as a text."""
+    path = tmp_path / "test.csv"
+    path.write_text("text,label\nthe quick fox,good\na hat,bad\n")
+    assert models["labels"].predict(str(path)) == models["labels"].predict(path) == models["labels"].predict(TEXTS)
+    assert models["labels"].predict([str(path)]) != models["labels"].predict(path)
+
+
+def test_a_confusion_matrix_is_narrow_enough() -> None:
+    """Numbers were cut under the long names of their columns."""
+    labels = [f"a rather long label {n}" for n in range(12)]
+    examples = [ClassificationExample("a", label) for label in labels]
+    predictions = [Prediction(label, {label: 1.0}) for label in [*labels[1:], labels[0]]]
+    scores = {f"{name}/{label}": 1.0 for name in ("precision", "recall", "f1", "count") for label in labels}
+    table = Evaluation(scores, labels, predictions, examples).tables()[-1].text(80)
+    assert "…" not in table
+    assert table.splitlines()[1].split() == ["label", *map(str, range(1, 13))]
+    assert table.splitlines()[3].startswith("2 a rather long label 1")
+    many = [*labels, *(f"label {n}" for n in range(12))]
+    scores = {f"{name}/{label}": 1.0 for name in ("precision", "recall", "f1", "count") for label in many}
+    table = Evaluation(scores, many, predictions, examples).tables()[-1].text()
+    assert table.splitlines()[0] == "the 20 most frequent confusions"
 
 
 def test_one_text_is_taken_as_many_are(models: dict[str, Model]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _log = logging.getLogger("pretune")
+_SUFFIX = re.compile(r"\.\w{1,10}$")  # how the name of a file may end
 CHUNK = 512  # texts that are in memory at once while a stream is read
 SECOND_COLUMN = "--second names the column of the second text of pairs"
 
@@ -83,7 +85,7 @@ class TextRow:
     origin: object = "text"
 
 
-def split_texts(texts: Sequence[str], rows: RowFlags) -> tuple[tuple[str, ...], RowFlags]:
+def split_texts(texts: Sequence[str], rows: RowFlags, session: Session) -> tuple[tuple[str, ...], RowFlags]:
     """Tells files from texts among arguments: one that is there and whose suffix is readable is a file.
 
     Returns:
@@ -93,21 +95,24 @@ def split_texts(texts: Sequence[str], rows: RowFlags) -> tuple[tuple[str, ...], 
         UsageError: texts and files, or columns without a file.
         MissingInputError: the name of a file that is not there.
     """
-    from pretune.text.readers.files import is_readable
+    files: list[str] = []
+    if any(_SUFFIX.search(text) for text in texts):
+        if named := [text for text in texts if os.path.isfile(text)]:
+            session.say(f"reading {', '.join(named)}")  # before what reads them is imported
+        from pretune.text.readers.files import is_readable, names_file
 
-    files = [text for text in texts if is_readable(text) and os.path.isfile(text)]  # of no text too long for a name
-    others = [text for text in texts if text not in files]
-    for text in others:
-        if is_readable(text) and not any(character.isspace() for character in text):
-            raise MissingInputError(missing_file(text))
+        files = [text for text in named if names_file(text)]
+        for text in texts:
+            if text not in files and is_readable(text) and not any(character.isspace() for character in text):
+                raise MissingInputError(missing_file(text))
+    others = tuple(text for text in texts if text not in files)
     if others and (files or rows.input):
         file = [*rows.input, *files][0]
         raise UsageError(f"expected texts, such as {others[0][:40]!r}, or files, such as {file}, not both")
     if not (rows.input or files):
         for flag, value in rows.column_flags.items():
             refuse_column(flag, value)
-    columns = split_names(rows.columns)
-    return tuple(others), replace(rows, input=(*rows.input, *map(Path, files)), columns=columns)
+    return others, replace(rows, input=(*rows.input, *map(Path, files)), columns=split_names(rows.columns))
 
 
 def split_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -120,8 +125,11 @@ def missing_file(name: str) -> str:
     folder = Path(name).parent
     known = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     close = difflib.get_close_matches(Path(name).name, known, n=1, cutoff=0.6)
-    hint = f"did you mean {folder / close[0]}?" if close else f"the working folder is {Path.cwd()}"
-    return f"{name}: no such file; {hint}; if it is a text, give it on standard input"
+    if close:
+        return (
+            f"{name}: no such file; did you mean {folder / close[0]}? A text that ends so is read from standard input"
+        )
+    return f"{name}: no such file (working folder: {Path.cwd()}); a text that ends so is read from standard input"
 
 
 def columns_of(model: Model, flags: Mapping[str, str | Sequence[str] | None]) -> LabelledConfig:

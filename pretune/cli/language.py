@@ -59,7 +59,7 @@ def fill(
     if top < 1:
         raise UsageError(f"--top {top}: expected at least 1")
     check_output(rows.output, WORKBOOK)
-    texts, rows = split_texts(texts, rows)
+    texts, rows = split_texts(texts, rows, session)
     loaded = load_model(model, session, step=step)
     _say_columns(session, rows, loaded, second, SECOND_COLUMN)
     with open_answers(rows.output, rows.as_json, digits_of(loaded)) as writer, unknown_said_once(loaded):
@@ -153,7 +153,7 @@ def generate(
     """
     options: Any = decoding.options()
     check_output(rows.output, WORKBOOK, ".txt")
-    prompts, rows = split_texts(prompts, rows)
+    prompts, rows = split_texts(prompts, rows, session)
     loaded = load_model(model, session, step=step)
     _say_columns(session, rows, loaded)
     _say_decoding(session, loaded, options)
@@ -239,7 +239,7 @@ def score(
         special_tokens: read names of special tokens, such as <extra_id_0>, as the tokens; by default as in generate.
     """
     check_output(rows.output, WORKBOOK)
-    texts, rows = split_texts(texts, rows)
+    texts, rows = split_texts(texts, rows, session)
     loaded = load_model(model, session, "fp32", step)  # scores are compared, so they are not rounded
     source_flag = (
         "--second names the column of the source of an encoder-decoder" if loaded.network.has_encoder else None

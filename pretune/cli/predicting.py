@@ -26,8 +26,10 @@ from pretune.cli.loading import OfStep, digits_of, load_model, unknown_said_once
 from pretune.cli.outputs import check_output
 from pretune.cli.session import DEFAULT, Common, Session
 from pretune.errors import UsageError
+from pretune.wording import listed
 
 if TYPE_CHECKING:
+    from pretune.tasks.task import AnyTask
     from pretune.text.readers.labelled import LabelledConfig
     from pretune.text.readers.records import Record
 
@@ -66,7 +68,7 @@ def predict(
     """
     check_output(rows.output, WORKBOOK)
     choice = _Choice(top, threshold)
-    texts, rows = split_texts(texts, rows)
+    texts, rows = split_texts(texts, rows, session)
     if not rows.input:
         refuse_column("--second", second)
         refuse_column("--third", third)
@@ -76,7 +78,7 @@ def predict(
     if not rows.input:
         config = _columns_of_arguments(config, seconds)
     task = loaded.task(columns=config, truncate=truncate)
-    session.say(f"predicting {task.name} with {model}: {', '.join(getattr(task, 'labels', ())) or task.main_metric}")
+    session.say(f"predicting {task.name} with {model}{_labels_of(task)}")
     fields = [column for column in task.columns(needs_labels=False) if column.required]
     say_columns(session, rows.input, config, [*(column.name for column in fields), rows.id])
     inputs = RowInputs(fields, config, rows)
@@ -145,7 +147,13 @@ class _Choice:
     def say(self, session: Session) -> None:
         """Says how many predictions have no label."""
         if self.threshold is not None:
-            session.say(f"no label, as all are below --threshold {self.threshold:g}: {self.below:,} of {self.total:,}")
+            session.say(f"no label is as probable as --threshold {self.threshold:g}: {self.below:,} of {self.total:,}")
+
+
+def _labels_of(task: AnyTask) -> str:
+    """How many labels a task decides among, and the first of them."""
+    labels: Sequence[str] = getattr(task, "labels", ())
+    return f": {len(labels):,} labels ({listed(list(labels))})" if labels else ""
 
 
 def _texts_of_pairs(

@@ -76,7 +76,7 @@ def embed(
         normalize: scale each vector to length 1.
     """
     check_output(rows.output, ".npy", WORKBOOK)
-    texts, rows = split_texts(texts, rows)
+    texts, rows = split_texts(texts, rows, session)
     is_array = suffix_of(rows.output) == ".npy"
     if is_array and rows.id is not None:
         raise UsageError(f"--id {rows.id}: a .npy file has no place for it; write .jsonl or .csv")

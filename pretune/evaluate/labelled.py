@@ -30,6 +30,9 @@ def merge_columns(network: LanguageModel, columns: Columns | None) -> LabelledCo
     """
     if columns is None or isinstance(columns, LabelledConfig):
         return columns
+    for name in columns:
+        if name.endswith("_column"):
+            raise UsageError(f"columns: field {name!r} has a new name: use {name.removesuffix('_column')!r}")
     recorded = network.metadata.task
     return validate(LabelledConfig, {**(recorded.columns if recorded else {}), **columns}, "columns")
 

@@ -11,6 +11,7 @@ from pretune.tasks.predictions import Prediction, Predictions
 from pretune.tasks.task import Example
 
 _LISTED = 20  # labels of a confusion matrix that is shown as one
+_NARROW = 40  # characters of all labels together that may stand over its columns; else their numbers do
 _COUNTS = ("count", "predictions/")  # how scores begin that are whole numbers
 _OF_LABEL = ("precision", "recall", "f1", "count")  # scores that a classification gives of each label
 
@@ -92,9 +93,14 @@ class Evaluation(dict[str, float]):
         """The confusion matrix; of many labels, the pairs that were confused most often."""
         confusion = self.confusion
         if len(self.labels) <= _LISTED:
-            rows = [[label, *(confusion[label].get(other, 0) for other in self.labels)] for label in self.labels]
+            is_narrow = sum(map(len, self.labels)) <= _NARROW
+            names = self.labels if is_narrow else [str(number) for number in range(1, len(self.labels) + 1)]
+            rows = [
+                [label if is_narrow else f"{name} {label}", *(confusion[label].get(other, 0) for other in self.labels)]
+                for name, label in zip(names, self.labels, strict=True)
+            ]
             return Table(
-                ["label", *self.labels], rows, "confusion matrix: a row for each label, a column for each prediction"
+                ["label", *names], rows, "confusion matrix: a row for each label, a column for each prediction"
             )
         pairs = [
             (label, other, count) for label, row in confusion.items() for other, count in row.items() if other != label

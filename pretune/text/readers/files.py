@@ -279,6 +279,11 @@ def is_readable(name: str) -> bool:
     return _suffixes(Path(name))[0] is not None
 
 
+def names_file(text: str) -> bool:
+    """Whether a text is the name of a file that is there and that a reader knows."""
+    return os.path.isfile(text) and is_readable(text)  # `Path.is_file` fails for what is too long for a name
+
+
 @cache
 def suffixes() -> dict[str, str]:
     """The suffixes that readers know, each with its reader."""
