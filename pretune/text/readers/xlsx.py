@@ -1,4 +1,4 @@
-"""Reads Excel workbooks: one record for each row of the first sheet, cells as the text that CSV would hold."""
+"""Reads Excel workbooks: one record for each row of the first visible sheet, cells as the text that CSV would hold."""
 
 from __future__ import annotations
 
@@ -44,7 +44,12 @@ def _rows(
                 yield error
                 return
             with closing(load_workbook(raw, read_only=True, data_only=True)) as book:
-                sheet, *others = book.worksheets
+                seen = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"] or book.worksheets
+                if not seen:
+                    yield RecordError(file, 0, "a workbook without a sheet of cells", _REMEDY)
+                    return
+                sheet, *others = seen
+                sheet.reset_dimensions()  # which many programs write too small, and rows beyond them would be left out
                 if others and is_first_read:
                     left = ", ".join(other.title for other in others)
                     _log.warning("%s: only the first sheet (%s) is read; not read: %s", file, sheet.title, left)

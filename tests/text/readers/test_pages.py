@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -209,3 +210,21 @@ def test_an_error_in_a_cell_is_named(tmp_path: Path) -> None:
     book.save(tmp_path / "a.xlsx")
     with pytest.raises(DataError, match=r"a\.xlsx:2: cell B2 holds the error #N/A; fix its formula"):
         read_labelled(tmp_path / "a.xlsx")
+
+
+def test_all_rows_of_a_workbook_are_read(tmp_path: Path) -> None:
+    """Some programs write a dimension that is too small (`A1`), beyond which openpyxl reads nothing when it streams."""
+    path = workbook(tmp_path / "a.xlsx", [["text", "label"], ["a", "x"], ["b", "y"]])
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "b.xlsx", "w") as new:
+        for part in old.namelist():
+            new.writestr(part, re.sub(rb'<dimension ref="[^"]*"', b'<dimension ref="A1"', old.read(part)))
+    assert [(row.text, row.label) for row in read_labelled(tmp_path / "b.xlsx")] == [("a", "x"), ("b", "y")]
+
+
+def test_the_first_sheet_that_is_seen_is_read(tmp_path: Path) -> None:
+    book = openpyxl.load_workbook(workbook(tmp_path / "a.xlsx", [["lists"], ["hidden"]], "data"))
+    for row in (["text", "label"], ["a", "x"]):
+        book["data"].append(row)
+    book["Sheet"].sheet_state = "hidden"
+    book.save(tmp_path / "b.xlsx")
+    assert [row.text for row in read_labelled(tmp_path / "b.xlsx")] == ["a"]
