@@ -7,6 +7,7 @@ where it shows it: on the screen, in help, in tables and in the report. `use_lan
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -68,10 +69,15 @@ def translate(text: str) -> str:
     lines = []
     for line in text.split("\n"):
         rendered = renderer.line(line)
-        if unknown is not None and not rendered.score and line.strip():
+        if unknown is not None and not rendered.score and _is_message(line):
             unknown.append(line)
         lines.append(rendered.text)
     return "\n".join(lines)
+
+
+def _is_message(line: str) -> bool:
+    """Whether a line holds English words, and is no command to copy."""
+    return not line.strip().startswith("pretune ") and re.search(r"[A-Za-z]{2,} [a-z]{2,}", line) is not None
 
 
 def N_(*texts: str) -> tuple[str, ...]:  # noqa: N802 - the name that gettext's tools know

@@ -84,8 +84,9 @@ def messages(source: str) -> Iterator[tuple[int, str]]:
     yield from _help(tree)
     calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
     for call in calls:
-        if _called(call) in ("N_", "Group"):
-            yield from ((call.lineno, str(each.value)) for each in call.args if isinstance(each, ast.Constant))
+        marked = call.args if _called(call) in ("N_", "Group") else []
+        marked = [*marked, *(each.value for each in call.keywords if each.arg in ("help", "help_epilogue"))]
+        yield from ((call.lineno, str(each.value)) for each in marked if isinstance(each, ast.Constant))
     for node in ast.walk(tree):
         yield from _counted(node)
     for line, text in _texts(tree):
