@@ -15,6 +15,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
@@ -29,11 +30,16 @@ _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 def variants(axis: str, root: str = "pretune") -> list[str]:
     """Lists the variants of an axis: files of `<root>/<axis>/`, but for those that its `SHARED_MODULES` names."""
+    return list(_variants(axis, root))
+
+
+@cache  # a model's heads ask 80 times while it is loaded
+def _variants(axis: str, root: str) -> tuple[str, ...]:
     package = importlib.import_module(f"{root}.{axis}")
     shared = getattr(package, "SHARED_MODULES", ())
     shared = {shared} if isinstance(shared, str) else set(shared)
     files = {module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")}
-    return sorted(files - shared)
+    return tuple(sorted(files - shared))
 
 
 def suggest(name: str, known: list[str]) -> str:
