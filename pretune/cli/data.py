@@ -86,12 +86,13 @@ def train(*args: Args, output: Path, config: Path | None = None, session: Common
         config: TOML file of fields; fields of the command line override it.
     """
     session.start()
+    refuse_existing(output)
+    session.say(f"training a tokenizer on {', '.join(split_args(args)[0])} -> {output}")
     from pretune.text.readers.corpus import DataStats, read_corpus
     from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
 
     paths, corpus, settings = _settings(args, config, TokenizerConfig, "tokenizer")
-    refuse_existing(output)
-    session.say(f"training a {settings.kind} tokenizer of {settings.vocab_size:,} tokens on {', '.join(paths)}")
+    session.say(f"kind: {settings.kind}; at most {settings.vocab_size:,} tokens")
     stats = DataStats()
     begin = time.perf_counter()
     with Meter(session) as meter, NewFolder(output) as folder:
@@ -127,19 +128,18 @@ def extend(*args: Args, model: Path, output: Path, config: Path | None = None, s
         config: TOML file of fields; fields of the command line override it.
     """
     session.start()
-    from pretune.text.readers.corpus import DataStats, read_corpus
-    from pretune.text.tokenizer.extend import ExtendConfig, extend_tokenizer
-
-    paths, corpus, settings = _settings(args, config, ExtendConfig, "extend")
     refuse_existing(output)
-    session.say(f"looking for up to {settings.tokens:,} words of {', '.join(paths)} that {model} splits into subwords")
+    session.say(f"extending {model} with words of {', '.join(split_args(args)[0])} -> {output}")
     from pretune.interop.huggingface import write_model
     from pretune.interop.run_folder import check_has_model, check_is_model
     from pretune.interop.weights import SHARD_BYTES
+    from pretune.text.readers.corpus import DataStats, read_corpus
+    from pretune.text.tokenizer.extend import ExtendConfig, extend_tokenizer
     from pretune.text.tokenizer.files import TOKENIZER_FILES
     from pretune.text.tokenizer.folder import transformer_folder
     from pretune.text.tokenizer.tokenizer import Tokenizer
 
+    paths, corpus, settings = _settings(args, config, ExtendConfig, "extend")
     if not any((model / name).exists() for name in TOKENIZER_FILES):
         check_is_model(model)
     check_has_model(model)
@@ -147,6 +147,7 @@ def extend(*args: Args, model: Path, output: Path, config: Path | None = None, s
     for note in old.notes:
         session.say(note)
     stats = DataStats()
+    session.say(f"looking for up to {settings.tokens:,} words that are split into subwords")
     with NewFolder(output) as folder:
         extended = extend_tokenizer(old, (document.text for document in read_corpus(paths, corpus, stats)), settings)
         has_model = model.suffix == ".gguf" or (transformer_folder(model) / "config.json").is_file()

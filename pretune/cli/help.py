@@ -1,7 +1,7 @@
 """Shows help of a verb: the flags that matter, with true defaults and an example; with `--help-all` every field.
 
 `pretune VERB --help`, `pretune help VERB` and `pretune VERB --help-all` all come here; the verbs whose fields are those
-of a configuration class (`--optimizer.lr 3e-4`) are described in `_VERBS`.
+of a configuration class (`--optimizer.lr 3e-4`) are described in `VERBS`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ConfiguredVerb:
 _RECIPE = {"": "pretune.train.recipe:Recipe"}
 _CORPUS = {"corpus": "pretune.text.readers.corpus:CorpusConfig"}
 _OF_STORES = ("stores", "weights", "temperature", "schedule", "start_length", "length_warmup", "pack")
-_VERBS: Mapping[str, ConfiguredVerb] = {
+VERBS: Mapping[str, ConfiguredVerb] = {
     "tokenizer train": ConfiguredVerb(
         {"": "pretune.text.tokenizer.train:TokenizerConfig", **_CORPUS},
         ("kind", "vocab_size", "lowercase", "special_tokens", "max_bytes", "corpus.text", "corpus.documents"),
@@ -111,7 +111,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "evaluate": ("pretune evaluate classifier test.csv",),
     "predict": (
         'pretune predict classifier "a text to label"',
-        "pretune predict classifier --input new.csv --output out.csv",
+        "pretune predict classifier new.csv --output out.csv",
     ),
     "fill": ('pretune fill bert "The answer is [MASK]."',),
     "generate": ('pretune generate gpt2 "Once upon a time" --max-new-tokens 40',),
@@ -133,7 +133,7 @@ def finish_help(app: App, args: Sequence[str], common: Sequence[str]) -> None:
     verb = _verb_of(app, args)
     if verb is None:
         return
-    configured = _VERBS.get(verb)
+    configured = VERBS.get(verb)
     if configured is not None and shows_all.get():
         print("\n".join(_all_fields(verb, configured, args)))
     elif configured is not None and configured.main:
@@ -166,7 +166,7 @@ def _folded(command: str, width: int) -> str:
     return " \\\n".join(f"{'      ' if number else '  '}{line}" for number, line in enumerate(lines))
 
 
-def _entries(verb: str, configured: ConfiguredVerb, values: Recipe | None) -> Iterator[FieldEntry]:
+def _entries(configured: ConfiguredVerb, values: Recipe | None) -> Iterator[FieldEntry]:
     """The fields of a verb: of a recipe with its values, of other classes as their files say, which is quicker."""
     from pretune.cli.fields import entries
     from pretune.cli.variant_files import read_config
@@ -178,6 +178,17 @@ def _entries(verb: str, configured: ConfiguredVerb, values: Recipe | None) -> It
     for entry in fields:
         if not any(entry.name == name or entry.name.startswith(f"{name}.") for name in configured.hidden):
             yield entry
+
+
+def fields_of(verb: str, configured: ConfiguredVerb) -> list[FieldEntry]:
+    """The fields of a verb that it has a use for."""
+    values = _recipe(_DEFAULTS.get(verb, {})) if configured.schemas == _RECIPE else None
+    return list(_entries(configured, values))
+
+
+def chosen_axes() -> dict[str, list[str]]:
+    """The names that may be chosen, by the dotted name of the field that chooses."""
+    return {name: _choices(axis) for name, axis in {**_CHOICES, "optimizer.name": "optim"}.items()}
 
 
 def short_names(configured: ConfiguredVerb) -> dict[str, str]:
@@ -197,7 +208,7 @@ def _print_main_fields(verb: str, configured: ConfiguredVerb) -> None:
     from rich.text import Text
 
     values = _recipe(_DEFAULTS.get(verb, {})) if configured.schemas == _RECIPE else None
-    by_name = {entry.name: entry for entry in _entries(verb, ConfiguredVerb(configured.schemas, ()), values)}
+    by_name = {entry.name: entry for entry in _entries(ConfiguredVerb(configured.schemas, ()), values)}
     short = short_names(configured)
     panel = HelpPanel(format="parameter", title="Flags")
     for name in configured.main:
@@ -234,7 +245,7 @@ def _all_fields(verb: str, configured: ConfiguredVerb, args: Sequence[str]) -> I
     tree = _chosen(args)
     values = _recipe(tree or _DEFAULTS.get(verb, {})) if configured.schemas == _RECIPE else None
     short = short_names(configured)
-    entries = list(_entries(verb, configured, values))
+    entries = list(_entries(configured, values))
     yield "\n" + translate("Fields, in a recipe or on the command line:") + "\n"
     yield render_fields(entries)
     if known := [f"--{short[entry.name]} = --{entry.name}" for entry in entries if entry.name in short]:

@@ -16,6 +16,11 @@ shows_all: ContextVar[bool] = ContextVar("shows_all", default=False)
 """Whether help lists every flag and field."""
 
 _METAVARS = {"STR": "TEXT", "STR...": "TEXT...", "INT": "INTEGER", "FLOAT": "NUMBER", "CHOICE": "A|B"}
+_RARE = (
+    *("--min-new-tokens", "--min-p", "--length-penalty", "--no-repeat-ngram-size", "--special-tokens"),
+    *("--keep-special", "--markdown", "--json"),
+)
+"""Flags that are explained on request alone."""
 _PYTHON_DEFAULTS = ("()", "None", "True", "False")
 
 
@@ -39,7 +44,8 @@ def plain_panel(panel: HelpPanel) -> HelpPanel | None:
     """A panel without the marks of Python; None of one that short help leaves out."""
     if str(panel.title) == COMMON and not shows_all.get():
         return None
-    return panel.copy(entries=[_plain_entry(entry) for entry in panel.entries])
+    entries = [entry for entry in panel.entries if shows_all.get() or not set(_RARE) & set(entry.positive_names)]
+    return panel.copy(entries=[_plain_entry(entry) for entry in entries])
 
 
 def _plain_entry(entry: HelpEntry) -> HelpEntry:
