@@ -26,7 +26,19 @@ from docstring_parser import parse as parse_docstring
 _LOOKUPS = (
     *("compile", "match", "search", "fullmatch", "sub", "findall", "startswith", "endswith", "removeprefix"),
     *("removesuffix", "replace", "split", "rsplit", "partition", "rpartition", "getattr", "setattr", "hasattr", "get"),
-    *("encode", "import_module", "TypeVar", "NewType", "getLogger", "getenv", "at", "strftime", "index", "count"),
+    *(
+        "encode",
+        "import_module",
+        "TypeVar",
+        "NewType",
+        "getLogger",
+        "getenv",
+        "at",
+        "strftime",
+        "index",
+        "count",
+        "filterwarnings",
+    ),
 )
 _SILENT = ("AssertionError", "NotImplementedError", "RuntimeError", "TypeError", "AttributeError", "KeyError")
 _SETTINGS = ("loc", "encoding", "mode", "newline", "bbox_inches")  # keywords whose texts are never shown
@@ -119,7 +131,9 @@ def _texts(node: ast.AST) -> Iterator[tuple[int, str]]:
         for inner in _holes(node):
             yield from _texts(inner)
         return
-    if isinstance(node, ast.Call) and _called(node) in ("N_", "Group"):
+    if isinstance(node, ast.Call) and _called(node) in ("N_", "Group", "counted"):
+        for inner in [] if _called(node) != "counted" else node.args[:1]:
+            yield from _texts(inner)
         return
     for child in _children(node):
         yield from _texts(child)
