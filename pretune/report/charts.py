@@ -144,6 +144,7 @@ def _frame(axes: Any, name: str, x_label: str) -> None:
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=FAINT, length=0)
+    axes.tick_params(axis="x", pad=10)  # the lowest number of the vertical axis ends there
     axes.margins(x=0.01)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)

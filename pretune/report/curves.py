@@ -53,7 +53,7 @@ def score_chart(runs: Sequence[tuple[str, RunFiles]], name: str) -> str:
     if not any(len(line.x) > 1 for line in lines):
         return ""
     levels = [Level(label, value) for label, value in runs[0][1].baselines(name)] if len(runs) == 1 else []
-    title = metric_name(name)
+    title = translate(metric_name(name))
     return draw(f"{title[:1].upper()}{title[1:]}, validation", lines, runs[0][1].axis, levels)
 
 

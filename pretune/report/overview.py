@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pretune.language import translate
-from pretune.report.html import alert, clock, is_number, short, tiles
+from pretune.report.html import alert, clock, is_number, note, short, tiles
 from pretune.report.run_files import RunFiles
 from pretune.report.words import metric_name, score
 from pretune.wording import counted
@@ -81,12 +81,15 @@ def _budget(recipe: Mapping[str, Any]) -> str:
 
 
 def warnings(run: RunFiles) -> str:
-    """Renders what the run warned of, and what share of the text its tokenizer does not know."""
-    points = [warning.removeprefix("warning: ") for warning in run.warnings]
+    """Renders what the run warned of, and what its tokenizer does not know of the validation texts where it is much."""
+    points = [warning.removeprefix(_WARNING) for warning in [*run.warnings, *_unknown(run, of_many=True)]]
+    return alert("Warnings of this run:", list(dict.fromkeys(points))) if points else ""
+
+
+def _unknown(run: RunFiles, *, of_many: bool) -> list[str]:
+    """The sentence on unknown tokens of the validation texts, if it is a warning or if it is none."""
     unknown = run.validation.get("unknown")
-    if isinstance(unknown, str) and unknown:
-        points.append(unknown)
-    return alert("Warnings of this run:", points) if points else ""
+    return [unknown] if isinstance(unknown, str) and unknown.startswith(_WARNING) == of_many else []
 
 
 def overview(run: RunFiles) -> str:
@@ -96,7 +99,8 @@ def overview(run: RunFiles) -> str:
         if (value := run.saved(name)) is not None:
             cells.append((score(name, value), metric_name(name), run.validation_note))
             others = run.baselines(name) if name == run.main_score else []
-            cells += [(score(name, other), label, f"{metric_name(name)}, for comparison") for label, other in others]
+            about = f"{translate(metric_name(name))}, for comparison"
+            cells += [(score(name, other), label, about) for label, other in others]
     if (held_out := run.saved("eval/loss")) is not None:
         cells.append((f"{held_out:.3f}", "validation loss", run.validation_note))
     if (loss := run.last("loss")) is not None:
@@ -110,7 +114,7 @@ def overview(run: RunFiles) -> str:
     speed = run.series("tokens_per_second")[1]
     if len(speed):
         cells.append((short(float(np.nanmedian(speed))), "tokens per second", "median"))
-    return tiles(cells)
+    return tiles(cells) + "".join(note(unknown) for unknown in _unknown(run, of_many=False))
 
 
 def _perplexity(run: RunFiles) -> float | None:
@@ -120,6 +124,7 @@ def _perplexity(run: RunFiles) -> float | None:
     return math.exp(loss) if loss is not None and loss < 50 else None
 
 
+_WARNING = "warning: "
 _FACTS: Sequence[tuple[str, str, Callable[[float], str]]] = (
     ("tokens", "tokens seen", short),
     ("step", "steps", lambda value: f"{value:,.0f}"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import tomllib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,6 +17,7 @@ from pretune.errors import DataError, MissingInputError
 from pretune.report.charts import Values
 from pretune.report.html import is_number
 from pretune.seals import check, check_text, read_facts
+from pretune.wording import counted
 
 _ENTROPY = "unigram_entropy"
 
@@ -232,6 +234,7 @@ _BASELINES = {
     "majority": "commonest label",
     "probe": "logistic regression",
 }
+_COMPARED = 5  # runs that a message compares
 _UNITS = {1.0: "", 1e3: "thousand ", 1e6: "million ", 1e9: "billion "}
 
 
@@ -271,7 +274,9 @@ def _no_run(path: Path) -> str:
         return f"{path}: this run has not made a step yet (no metrics.jsonl); write its report when it has"
     runs = sorted(entry.parent.name for entry in path.glob("*/metrics.jsonl"))
     if runs:
-        return f"{path}: no run itself, but a folder of {len(runs)}, such as {path / runs[0]}; {remedy}"
+        some = " ".join(shlex.quote(str(path / name)) for name in runs[:_COMPARED])
+        count = counted(len(runs), "run")
+        return f"{path}: no run itself, but a folder of {count}; look at them with: pretune report {some}"
     return f"{path}: no run (no metrics.jsonl here); {remedy}"
 
 

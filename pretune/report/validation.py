@@ -29,7 +29,7 @@ from pretune.seals import changing, read_facts
 from pretune.tasks.classification import Classification, ClassificationExample
 from pretune.tasks.predictions import Prediction
 from pretune.text.readers.records import NOWHERE
-from pretune.text.tokenizer.unknown import count_unknown
+from pretune.text.tokenizer.unknown import TRAINING_REMEDY, count_unknown
 
 Examples = Sequence[ClassificationExample]
 LISTED = 20  # mistakes
@@ -75,7 +75,7 @@ def write_validation(run: Path, model: Model, seed: int, train: Examples, valida
         "of": len(validation),
         **describe(task, known, predictions),
         "baselines": baselines(run, model, task, train, _some(known, _PROBE, draw.at("probe"))),
-        "unknown": unknown.summary("tokens of the validation texts"),
+        "unknown": unknown.summary("the validation texts", TRAINING_REMEDY),
     }
     with changing(run, [VALIDATION]):
         replace_file(run / VALIDATION, json.dumps(answers, ensure_ascii=False, indent=1).encode())

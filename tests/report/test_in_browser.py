@@ -44,6 +44,19 @@ const wide = [...document.querySelectorAll("main *")].filter(e => e.getClientRec
 const root = document.documentElement;
 return [root.scrollWidth - root.clientWidth, wide.map(e => e.tagName + "." + e.className)];
 """
+# Texts of a chart that lie over each other.
+OVERLAP = """
+const out = [];
+for (const chart of document.querySelectorAll("svg")) {
+  const texts = [...chart.querySelectorAll("text")].filter(e => e.getClientRects().length && e.textContent.trim());
+  const boxes = texts.map(e => [e, e.getBoundingClientRect()]);
+  boxes.forEach(([a, p], n) => boxes.slice(n + 1).forEach(([b, q]) => {
+    const wide = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+    const high = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+    if (wide > 1 && high > 3) out.push([chart.getAttribute("aria-label"), a.textContent, b.textContent]); }));
+}
+return out;
+"""
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +125,7 @@ def test_pages_are_readable(browser: Any, pages: list[Path], width: int, mode: s
         assert browser.execute_script("return innerWidth") == width
         browser.execute_script("document.querySelectorAll('details').forEach(each => each.open = true)")
         assert browser.execute_script(OVERFLOW) == [0, []], page
+        assert browser.execute_script(OVERLAP) == [], page
         texts, low = browser.execute_script(CONTRAST)
         assert texts > 50
         assert low == [], page
@@ -123,10 +137,11 @@ def test_pages_are_readable(browser: Any, pages: list[Path], width: int, mode: s
 def test_what_cannot_be_read_would_be_seen(browser: Any, tmp_path: Path) -> None:
     """A control: grey on white, a line that is too wide, and an image that is not there."""
     page = tmp_path / "bad.html"
-    wide = "<main><div style='width: 9999px'>wide</div></main>"
+    wide = "<main><div style='width: 9999px'>wide</div></main><svg><text y='20'>one</text><text y='20'>two</text></svg>"
     page.write_text(f"<body><p style='color: #999'>pale</p><p>dark</p><img src='gone.png'>{wide}</body>")
     browser.get(page.as_uri())
     texts, low = browser.execute_script(CONTRAST)
-    assert (texts, [text for text, _ in low]) == (3, ["pale"])
+    assert (texts, [text for text, _ in low]) == (5, ["pale"])
+    assert browser.execute_script(OVERLAP) == [[None, "one", "two"]]
     assert browser.execute_script(OVERFLOW)[1] == ["DIV."]
     assert "gone.png" in browser.get_log("browser")[0]["message"]

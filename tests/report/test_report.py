@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pretune.cli
 from pretune.errors import DataError, MissingInputError
 from pretune.report.charts import Curve, Level, draw, running_mean, thin
 from pretune.report.html import tiles
@@ -206,11 +207,12 @@ def test_a_folder_that_is_no_run_says_what_to_name(tmp_path: Path) -> None:
         (tmp_path / "nowhere", "no such folder"),
         (tmp_path, "no run"),
         (make_tuned(tmp_path / "tuned") / "run.json", "a file and no run"),
-        (tmp_path, f"a folder of 1, such as {tmp_path / 'tuned'}"),
+        (tmp_path, f"a folder of 1 run; look at them with: pretune report {tmp_path / 'tuned'}"),
     ]:
         with pytest.raises(MissingInputError, match=re.escape(message)) as error:
             write_report(path)
-        assert "--output" in str(error.value)
+        assert "--output" in str(error.value) or "pretune report" in str(error.value)
+        assert pretune.cli.main(["report", str(path)]) == MissingInputError.code
 
 
 def test_rows_of_numbers_have_no_lone_one() -> None:
