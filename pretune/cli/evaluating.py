@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,7 +29,7 @@ _DIGITS = 7  # significant ones of a score
 
 def evaluate(
     model: Path,
-    data: Path,
+    data: Path | None = None,
     /,
     *,
     text: str | None = None,
@@ -55,7 +56,8 @@ def evaluate(
 
     Args:
         model: folder of a model.
-        data: a labelled .csv, .tsv, .xlsx, .jsonl or .parquet file, or a store made by `pretune prepare`.
+        data: a labelled .csv, .tsv, .xlsx, .jsonl or .parquet file, or a store made by `pretune prepare`; by default
+            what the run that made the model was validated on, such as the rows that it held out.
         text: column of the texts in a labelled file; by default, like the columns below, as in training.
         label: column of the labels in a labelled file.
         second: column of the second texts in a labelled file of pairs.
@@ -73,16 +75,20 @@ def evaluate(
         pack: how documents of a store are packed into windows.
     """
     _check_outputs(output, errors)
-    session.say(f"evaluating {model} on {data}")
+    session.say(f"evaluating {model} on {'its validation data' if data is None else data}")
     loaded = load_model(model, session, step=step)
     flags = {"text": text, "label": label, "second": second, "third": third, "columns": split_names(columns)}
     config = columns_of(loaded, flags) if any(flags.values()) else None
-    _check_data(session, loaded, data, config, task, errors)
+    if data is not None:
+        _check_data(session, loaded, data, config, task, errors)
+        _warn_of_training(session, model, data)
     chosen = None if objective is None else {name.strip(): 1.0 for name in objective.split(",")}
+    options: dict[str, Any] = {"task": task, "truncate": truncate, "objective": chosen, "length": length, "pack": pack}
     with unknown_said_once(loaded):
-        scores = loaded.evaluate(
-            data, columns=config, task=task, truncate=truncate, objective=chosen, split=split, length=length, pack=pack
-        )
+        if data is None:
+            scores = _validation_scores(loaded, model, {**flags, **options})
+        else:
+            scores = loaded.evaluate(data, columns=config, split=split, **options)
     _show(scores, as_json)
     if output is not None:
         with open_output(output) as file:
@@ -115,6 +121,27 @@ def _check_data(
         raise UsageError(f"--errors {errors}: predictions of {judge.name} are no labels that are right or wrong")
     read = [column.name for column in judge.columns(needs_labels=True)]
     say_columns(session, [data], config or columns_of(model, {}), read)
+
+
+def _warn_of_training(session: Session, model: Path, data: Path) -> None:
+    from pretune.train.run_data import trained_on_note
+
+    if note := trained_on_note(model, data):
+        session.say(note)
+
+
+def _validation_scores(model: Model, folder: Path, options: Mapping[str, Any]) -> Evaluation:
+    """The scores of a run's model on what the run was validated on.
+
+    Raises:
+        UsageError: an option, which could only be obeyed on other data.
+    """
+    from pretune.evaluate.labelled import evaluate_examples, refuse_unused
+    from pretune.train.run_data import validation_of_run
+
+    refuse_unused("the validation data of a run", {name: value or None for name, value in options.items()})
+    task, examples = validation_of_run(folder, model.tokenizer)
+    return evaluate_examples(model.network, model.tokenizer, task, examples, model.length)
 
 
 def _show(scores: Evaluation, as_json: bool) -> None:

@@ -69,7 +69,17 @@ def evaluate_data(network: LanguageModel, tokenizer: Tokenizer, task: AnyTask, d
     Raises:
         UsageError, DataError: as `Model.evaluate`.
     """
-    examples: Sequence[Example] = read_examples(task, data)
+    return evaluate_examples(network, tokenizer, task, read_examples(task, data), length)
+
+
+def evaluate_examples(
+    network: LanguageModel, tokenizer: Tokenizer, task: AnyTask, examples: Sequence[Example], length: int
+) -> Evaluation:
+    """The scores of a task on labelled examples.
+
+    Raises:
+        DataError: a text or a label that cannot be used.
+    """
     rows = encode_examples(task, examples, tokenizer, length)
     predictions = predict_by_modules(network, task, examples, rows, tokenizer)
     scores = finite_scores(task.score(predictions, examples))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import pretune
+from pretune.cli import main
 from pretune.config import validate
 from pretune.errors import DataError, UsageError
 from pretune.tasks.classification import ClassificationExample
@@ -149,3 +150,33 @@ def test_a_run_without_validation_is_scored_on_what_it_held_out(
         pretune.finetune(fields(tmp_path, "bad", group="id"), [*data[:3], {**data[3], "id": None}, *data[4:]])
     with pytest.raises(UsageError, match=r"'data\.holdout' = 0\.1: there are data in memory too"):
         pretune.finetune(fields(tmp_path, "both", holdout=0.1), data, data[:9])
+
+
+def test_a_run_is_evaluated_on_what_it_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_tokenizer(tmp_path / "tokenizer")
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows(120)))
+    recipe = fields(tmp_path, "run", train=[str(file)]) | {"budget": {"steps": 1}}
+    recipe["track"] = {"progress": "quiet", "report": False}
+    pretune.finetune(recipe)
+    lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    (kept,) = (line for line in lines if "eval/accuracy" in line)
+    common = ["--device", "cpu", "--precision", "fp32"]
+    capsys.readouterr()
+    assert main(["evaluate", f"{tmp_path}/run", *common]) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out)["accuracy"] == pytest.approx(kept["eval/accuracy"])
+    held = json.loads((tmp_path / "run" / "run.json").read_text())["held_out"]["rows"]
+    assert sum(value for name, value in json.loads(out).items() if name.startswith("count/")) == held
+    assert main(["evaluate", f"{tmp_path}/run", f"{file}", *common]) == 0
+    words = f"train.jsonl trained this model, but for {held} rows that were held out, so that its scores are too good"
+    assert words in capsys.readouterr().err
+    for flags, said in (
+        (["--label", "x"], "makes no use of label"),
+        (["--length", "9"], "makes no use of length"),
+    ):
+        assert main(["evaluate", f"{tmp_path}/run", *flags, *common]) == 64
+        assert said in capsys.readouterr().err
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows(121)))
+    assert main(["evaluate", f"{tmp_path}/run", *common]) == 65
+    assert "changed since the run; name a labelled file" in capsys.readouterr().err
