@@ -11,6 +11,7 @@ import hashlib
 import json
 import mmap
 import re
+import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -265,4 +266,5 @@ def _check(folder: Path, seal: Mapping[str, str]) -> None:
 
 
 def _remedy(folder: Path) -> str:
-    return f"bring it back from a copy, or, if the change is meant, accept it: pretune verify --accept {folder}"
+    path = shlex.quote(str(folder))
+    return f"bring it back from a copy, or, if the change is meant, accept it: pretune verify --accept {path}"

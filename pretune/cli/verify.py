@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from pretune.cli.session import DEFAULT, Common
@@ -46,5 +47,5 @@ def verify(path: Path, /, *, accept: bool = False, session: Common = DEFAULT) ->
     if damaged:
         raise DataError(
             f"{path}: {damaged} damaged; bring them back from a copy; a model, tokenizer or recipe that was edited on "
-            f"purpose is accepted by: pretune verify --accept {path}"
+            f"purpose is accepted by: pretune verify --accept {shlex.quote(str(path))}"
         )

@@ -7,6 +7,7 @@ whose `model.safetensors` holds what learned under our own names.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,7 +161,8 @@ def check_has_model(path: Path) -> None:
     else:
         return
     raise MissingInputError(
-        f"{path}: is {what} and no model yet; write its model first: pretune export {run} MODEL --step {step}"
+        f"{path}: is {what} and no model yet; write its model first: pretune export {shlex.quote(str(run))} MODEL "
+        f"--step {step}"
     )
 
 

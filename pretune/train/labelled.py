@@ -102,7 +102,8 @@ class LabelledData:
         self._unknown[split] = unknown.unknown
         count, is_training = len(examples), split == "train"
         texts = counted(count, "training text") if is_training else counted(count, "validation text")
-        note = unknown.summary("the training texts" if is_training else "the validation texts", TRAINING_REMEDY)
+        remedy = "" if any(note.startswith("warning: ") for note in self.notes) else TRAINING_REMEDY  # said once
+        note = unknown.summary("the training texts" if is_training else "the validation texts", remedy)
         self.notes += [] if note is None else [note]
         if cut := data_stats(self._rows[split])["examples_cut"]:
             self.notes.append(describe_cut(cut, texts, self._length))

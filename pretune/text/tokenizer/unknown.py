@@ -118,12 +118,13 @@ def describe_unknown(unknown: int, tokens: int, of: str, sample: str, remedy: st
         unknown: how many of the tokens are.
         of: whose tokens these are, such as "the training texts"; empty where that is plain.
         sample: the end of the sentence; see `UnknownTokens.describe_sample`.
+        remedy: empty where it was given before: then it is no warning.
     """
     if not unknown:
         return None
     total = f"{counted(tokens, 'token')} of {of}" if of else counted(tokens, "token")
     counts = f"{unknown:,} of {total} ({percent(unknown / tokens)})"
-    if unknown < MANY * tokens:
+    if unknown < MANY * tokens or not remedy:
         return f"{counts} unknown to the tokenizer{sample}"
     return f"warning: {counts} unknown to the tokenizer, so that the model cannot read them{sample}; {remedy}"
 
