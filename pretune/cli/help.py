@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pretune.cli.help_panels import FLAGS, FULL, shows_all
 from pretune.cli.translated_help import TranslatedFormatter
 from pretune.language import translate
+from pretune.language.wrap import fill
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -140,11 +141,7 @@ def finish_help(app: App, args: Sequence[str], common: Sequence[str]) -> None:
         _print_main_fields(verb, configured)
     width = shutil.get_terminal_size().columns
     if not shows_all.get():
-        print(
-            "\n".join(
-                textwrap.fill(line, width) for line in translate(_others(f"{app.name[0]} {verb}", common)).split("\n")
-            )
-        )
+        print("\n".join(fill(line, width) for line in translate(_others(f"{app.name[0]} {verb}", common)).split("\n")))
     if examples := EXAMPLES.get(verb, ()):
         print("\n" + translate("Example:" if len(examples) == 1 else "Examples:"))
         print("\n".join(_folded(line, width) for line in examples))

@@ -29,7 +29,7 @@ from pretune.errors import (
     is_panic,
     is_shortage,
 )
-from pretune.language import Language, use_language, wanted_language
+from pretune.language import Language, use_language, wanted_language, without_language
 from pretune.runtime.screen import Screen
 from pretune.runtime.signals import Terminated, terminate_on_signal
 
@@ -134,7 +134,8 @@ def run_app(app: App, argv: Sequence[str] | None) -> int:
     Args:
         argv: the arguments; by default those of this process.
     """
-    args = rewrite(sys.argv[1:] if argv is None else argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = rewrite(without_language(words))
 
     def dispatch() -> int:
         try:
@@ -145,7 +146,7 @@ def run_app(app: App, argv: Sequence[str] | None) -> int:
             finish_help(app, args, _flags())
         return 0
 
-    with use_language(wanted_language(args)):
+    with use_language(wanted_language(words)):
         return guard(dispatch, debug="--debug" in args)
 
 

@@ -33,7 +33,7 @@ class TranslatedFormatter:
         from cyclopts.help import DefaultFormatter
 
         if usage is not None and current_language() != "en":
-            console.print(translate(f"Usage: {usage}"), markup=False, highlight=False)
+            console.print(f"{translate('Usage:')} {usage}", markup=False, highlight=False)
         else:
             DefaultFormatter().render_usage(console, options, usage)
 

@@ -41,6 +41,13 @@ def wanted_language(args: Sequence[str], environment: Mapping[str, str] = os.env
     return "zh" if name.lower().startswith("zh") else "en"
 
 
+def without_language(args: Sequence[str]) -> list[str]:
+    """The command line without a `--lang` before its verb, where no other flag stands."""
+    if args and args[0].startswith("--lang="):
+        return list(args[1:])
+    return list(args[2:] if args and args[0] == "--lang" else args)
+
+
 @contextmanager
 def use_language(language: Language) -> Iterator[None]:
     """Shows the texts of the block in a language."""
@@ -77,7 +84,8 @@ def translate(text: str) -> str:
 
 def _is_message(line: str) -> bool:
     """Whether a line holds English words, and is no command to copy."""
-    return not line.strip().startswith("pretune ") and re.search(r"[A-Za-z]{2,} [a-z]{2,}", line) is not None
+    words = re.sub(r"`[^`]*`", "", line)
+    return not words.strip().startswith("pretune ") and re.search(r"[A-Za-z]{2,} [a-z]{2,}", words) is not None
 
 
 def N_(*texts: str) -> tuple[str, ...]:  # noqa: N802 - the name that gettext's tools know

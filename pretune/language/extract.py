@@ -99,6 +99,9 @@ def messages(source: str) -> Iterator[tuple[int, str]]:
         marked = call.args if _called(call) in ("N_", "Group") else []
         marked = [*marked, *(each.value for each in call.keywords if each.arg in ("help", "help_epilogue"))]
         yield from ((call.lineno, str(each.value)) for each in marked if isinstance(each, ast.Constant))
+        if _called(call) == "translate":  # which shows a single word, too
+            words = (text.strip() for each in call.args for text in _variants(each))
+            yield from ((call.lineno, text) for text in words if text and "{" not in text and "\n" not in text)
     for node in ast.walk(tree):
         yield from _counted(node)
     for line, text in _texts(tree):

@@ -51,12 +51,14 @@ CYCLOPTS = N_(
     "[default: {value}]",
     "[choices: {values}]",
     "[required]",
-    "Usage: {usage}",
+    "Usage:",
 )
 WORDS = N_(
     "Arguments",
     "Commands",
     "Error",
+    "Example:",
+    "Flags",
     "Parameters",
     "Configuration",
     "Samples",

@@ -238,10 +238,10 @@ class Renderer:
 
 
 def _joint(english: str, first: Rendered, second: Rendered) -> str:
-    """What stands between two texts: the sign of the other language, unless the second one is English."""
+    """What stands between two texts: the sign of the other language, unless both stay English."""
     if english == ". ":
         return "" if first.score else " "
-    return english if second.text.isascii() else _JOINTS[english]
+    return english if first.text.isascii() and second.text.isascii() else _JOINTS[english]
 
 
 def _filled(template: Template, values: Mapping[str, Rendered]) -> Rendered | None:

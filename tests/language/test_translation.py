@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pretune.language import current_language, translate, use_language, wanted_language
+from pretune.language import current_language, translate, use_language, wanted_language, without_language
 from pretune.language.extract import messages
 from pretune.language.templates import Renderer
 
@@ -83,6 +83,7 @@ def test_a_text_is_said_by_its_template(renderer: Renderer, text: str, translati
         ('x["a key here"] = 1', []),
         ('open("some/path.py")', []),
         ('say("a number above {gt}".format(**limits))', ["a number above {gt}"]),
+        ('print(translate("Flags" if many else "Flag"))', ["Flags", "Flag"]),
         ('N_("tokenizer", "[default: {x}]")', ["tokenizer", "[default: {x}]"]),
         ('def v(session: Common) -> None:\n "It does.\\n\\n Args:\\n  a: what it is."', ["It does.", "what it is."]),
         ('class MyConfig(Config):\n "What it holds.\\n\\n Attributes:\\n  a: what it is."', ["what it is."]),
@@ -110,6 +111,20 @@ def test_what_is_shown_is_extracted(source: str, extracted: list[str]) -> None:
 )
 def test_flag_and_locale_decide(args: list[str], environment: dict[str, str], language: str) -> None:
     assert wanted_language(args, environment) == language
+
+
+@pytest.mark.parametrize(
+    ("args", "rest"),
+    [
+        (["--lang", "zh", "predict", "m"], ["predict", "m"]),
+        (["--lang=zh", "predict"], ["predict"]),
+        (["--lang", "zh"], []),
+        (["predict", "--lang", "zh"], ["predict", "--lang", "zh"]),
+        ([], []),
+    ],
+)
+def test_the_language_may_stand_before_the_verb(args: list[str], rest: list[str]) -> None:
+    assert without_language(args) == rest
 
 
 def test_a_language_ends_with_its_block() -> None:
