@@ -90,6 +90,11 @@ def evaluate(
         else:
             scores = loaded.evaluate(data, columns=config, split=split, **options)
     _show(scores, as_json)
+    _save(session, scores, loaded, output, errors)
+
+
+def _save(session: Session, scores: Evaluation, loaded: Model, output: Path | None, errors: Path | None) -> None:
+    """Writes scores and mistakes to the files that were asked for; says how many mistakes there are otherwise."""
     if output is not None:
         with open_output(output) as file:
             file.write(_as_json(scores) + "\n")
