@@ -50,9 +50,10 @@ class FieldNames:
         return cls(fields, frozenset((sections | parents) - {""}), frozenset(tables))
 
     def with_variants(self, tree: Tree) -> FieldNames:
-        """The names with those of the variants that a tree chooses."""
+        """The names with those of the variants that a tree chooses; a task's columns are those of the data."""
         other = FieldNames.of(self.variant_configs(tree))
-        return replace(self, fields={**other.fields, **self.fields}, sections=self.sections | other.sections)
+        own = {name: annotation for name, annotation in other.fields.items() if ".columns." not in name}
+        return replace(self, fields={**own, **self.fields}, sections=self.sections | other.sections)
 
     def find(self, name: str) -> str | None:
         """The dotted name of a field; None where there is none.

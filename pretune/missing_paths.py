@@ -24,7 +24,7 @@ def no_such_folder(path: Path | str, what: str, setting: str | None = None) -> M
     folder = Path.cwd()
     near = near_path(path)
     if near is not None:
-        return MissingInputError(f"{subject}: no such {what} here (working folder: {folder}); did you mean {near!r}?")
+        return MissingInputError(f"{subject}: no such {what} (working folder: {folder}); did you mean {near!r}?")
     if what == "tokenizer":
         return MissingInputError(
             f"{subject}: no such tokenizer (working folder: {folder}); make one with `pretune tokenizer train`, or "
@@ -49,7 +49,7 @@ def near_path(path: Path | str) -> str | None:
             names = [entry.name for entry, _ in zip(entries, range(_MAX_NAMES), strict=False)]
     except OSError:
         return None
-    close = difflib.get_close_matches(wanted.name, names, n=1, cutoff=0.75)
+    close = difflib.get_close_matches(wanted.name, names, n=1, cutoff=0.65)
     return str(wanted.parent / close[0]) if close else None
 
 

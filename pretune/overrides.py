@@ -90,6 +90,8 @@ def _split(words: Iterable[str]) -> list[_Flag]:
 
 
 def _not_a_flag(word: str) -> UsageError:
+    if word.endswith(".toml"):
+        return UsageError(f"{word!r}: a recipe stands first, before the flags")
     return UsageError(f"{word!r}: expected --field value, such as --lr 3e-4")
 
 

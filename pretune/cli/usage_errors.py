@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Any, Literal, get_args, get_origin
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, ArgumentCollection, CycloptsError
 from cyclopts.exceptions import (
     CoercionError,
     MissingArgumentError,
@@ -52,6 +52,19 @@ def usage_error(error: CycloptsError) -> UsageError:
     return UsageError(str(error))
 
 
+def refuse_rounding(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuses 2.5 where a whole number is expected, which cyclopts would round to 2.
+
+    Raises:
+        CoercionError: such a value.
+    """
+    for argument in arguments:
+        if int in options(argument.hint) and float not in options(argument.hint):
+            for token in argument.tokens:
+                if "." in token.value:
+                    raise CoercionError(token=token, argument=argument, target_type=int)
+
+
 def _unknown_verb(error: UnknownCommandError) -> UsageError:
     word = (error.unused_tokens or [""])[0]
     if word.startswith("-"):
@@ -89,6 +102,10 @@ def _missing(error: MissingArgumentError, verb: str) -> UsageError:
         return UsageError(
             f"{error.keyword}: expected a value; where the value begins with dashes, write {error.keyword}=VALUE"
         )
+    given = [word.partition("=")[0] for word in error.root_input_tokens or () if word.startswith("--")]
+    close = difflib.get_close_matches(name, given, n=1, cutoff=0.75)
+    if close:
+        return UsageError(f"{close[0]}: {verb} has no such flag; did you mean {name}?")
     remedy = _REMEDIES.get(name, f"see pretune {verb} --help")
     return UsageError(f"{verb} needs {name}; {remedy}")
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from pretune.errors import DataError, MissingInputError
 from pretune.field_table import regular
+from pretune.missing_paths import near_path
 from pretune.new_folder import refuse_cut_off
 from pretune.text.store.array_files import StoredFile, check_mapped, check_size, map_file, problem_of_file
 from pretune.text.store.index import FOLDER, Index, Parts, computed, drop_damaged, kept
@@ -201,6 +202,9 @@ class TokenStore:
             raw = regular(folder / MANIFEST).read_bytes()
         except MissingInputError:
             refuse_cut_off(folder)
+            near = None if folder.exists() else near_path(folder)
+            if near is not None:
+                raise MissingInputError(f"{folder}: no such token store; did you mean {near!r}?") from None
             raise MissingInputError(
                 f"{folder}: no token store here (no {MANIFEST}); make one with `pretune prepare`"
             ) from None
