@@ -34,7 +34,9 @@ from pretune.text.tokenizer.unknown import TRAINING_REMEDY, count_unknown
 Examples = Sequence[ClassificationExample]
 LISTED = 20  # mistakes
 _EXAMPLES = 10_000  # validation examples that are looked at
-_PROBE = 2_000  # training and validation examples of logistic regression
+_PROBE = 2_000  # training examples of logistic regression, and validation examples, at most
+_PROBE_WORK = 0.45  # examples of it for each that was trained on: a forward pass is a third of a step, so 15% of a run
+_MIN_PROBE = 200
 _STRENGTH = 10.0  # of logistic regression: the inverse of its penalty
 
 Scores = dict[str, float]
@@ -70,11 +72,11 @@ def write_validation(run: Path, model: Model, seed: int, train: Examples, valida
     with count_unknown(model.tokenizer) as unknown:
         predictions = _predict(model, task, known)
     answers = {
-        "step": _saved_step(run),
+        "step": _finished(run).get("weights_of_step"),
         "examples": len(known),
         "of": len(validation),
         **describe(task, known, predictions),
-        "baselines": baselines(run, model, task, train, _some(known, _PROBE, draw.at("probe"))),
+        "baselines": baselines(run, model, task, train, known, draw.at("probe")),
         "unknown": unknown.summary("the validation texts", TRAINING_REMEDY),
     }
     with changing(run, [VALIDATION]):
@@ -109,23 +111,31 @@ def describe(task: Classification, examples: Examples, predictions: Sequence[Pre
     }
 
 
-def baselines(run: Path, model: Model, task: Classification, train: Examples, known: Examples) -> dict[str, Any]:
+def baselines(
+    run: Path, model: Model, task: Classification, train: Examples, known: Examples, draw: Draw
+) -> dict[str, Any]:
     """What is reached without fine-tuning, by the metrics of the task.
+
+    Args:
+        known: the validation examples.
+        draw: the key by which logistic regression gets some of the examples, where all of them would take too long.
 
     Returns:
         for each metric `majority`, and `probe` where the model as it was before training can be read; else
         `probe_problem` says why not.
     """
     commonest = Counter(str(example.label) for example in train).most_common(1)[0][0]
-    some = _some(train, _PROBE, Draw(0).at("probe"))
     scores = {"majority": _scores(task, [commonest] * len(known), known)}
+    work = max(_MIN_PROBE, int(_PROBE_WORK * _finished(run).get("samples", 0)))
+    some_known = _some(known, min(_PROBE, work // 3), draw)
+    some = _some(train, min(_PROBE, work - len(some_known)), draw)
     problem: str | None = None
     try:
-        scores["probe"] = _scores(task, _probe(run, model, some, known), known)
+        scores["probe"] = _scores(task, _probe(run, model, some, some_known), some_known)
     except PretuneError as error:
         problem = first_line(error)
     named = {name: {key: each[name] for key, each in scores.items()} for name in scores["majority"] if "/" not in name}
-    return {**named, "commonest": commonest, "probe_examples": [len(some), len(known)], "probe_problem": problem}
+    return {**named, "commonest": commonest, "probe_examples": [len(some), len(some_known)], "probe_problem": problem}
 
 
 def _probe(run: Path, model: Model, train: Examples, known: Examples) -> list[str]:
@@ -144,11 +154,10 @@ def _probe(run: Path, model: Model, train: Examples, known: Examples) -> list[st
     return [str(label) for label in fitted.predict(vectors[len(train) :])]
 
 
-def _saved_step(run: Path) -> int | None:
-    """The step of the saved weights."""
-    finished = read_facts(run / FACTS).get("finished", {})
-    step = finished.get("weights_of_step")
-    return step if isinstance(step, int) else None
+def _finished(run: Path) -> dict[str, Any]:
+    """How a run ended."""
+    finished = read_facts(run / FACTS).get("finished")
+    return finished if isinstance(finished, dict) else {}
 
 
 def _vectors(model: Model, examples: Examples) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 recipe.toml            the resolved recipe
 run.json               versions, machine, fingerprints of the data, what changed on the way, how it ended
+validation.json        what a finished classifier answers on its validation data (report/validation.py)
 metrics.jsonl          one line for every few steps and every evaluation
 data_stats.json           documents and tokens in, used, cut ...
 initial/               the model before the first step, on which checkpoints are read (interop/run_folder.py)

@@ -14,8 +14,11 @@ import tinymodels
 from sklearn.linear_model import LogisticRegression
 
 import pretune
+from pretune.draw import Draw
+from pretune.report import validation
 from pretune.report.finished import comparison
 from pretune.report.run_files import read_run
+from pretune.tasks.classification import Classification, ClassificationExample
 
 WORDS = {"1": "the Quick  fox", "2": "a lazy dog", "10": "模型 learns"}
 TAILS = ("and the cat", "over the hat", "don't you think?", "ate a hat", "jumps & quickly <b>")
@@ -117,6 +120,21 @@ def test_baselines_are_what_others_compute(run: Path, answers: dict[str, Any], p
     assert known["accuracy"]["probe"] == pytest.approx(probe.score(y, [row["topic"] for row in dev]))
     assert "commonest label 0.47" in page  # the line of the chart
     assert f"logistic regression {known['accuracy']['probe']:.2f}" in page
+
+
+def test_comparison_costs_a_fraction_of_the_training(
+    run: Path, answers: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Vectors of thousands of texts would keep a short run of a large model waiting for minutes."""
+    assert answers["baselines"]["probe_examples"] == [40, 30]
+    monkeypatch.setattr(validation, "_MIN_PROBE", 6)
+    monkeypatch.setattr(validation, "_PROBE_WORK", 0.25)  # of 12 steps of 8: 24
+    model = pretune.load(run, "cpu", "fp32")
+    task, examples = model.task(), [ClassificationExample(row["title"], row["topic"]) for row in rows(40, 0)]
+    assert isinstance(task, Classification)
+    fewer = validation.baselines(run, model, task, examples, examples[:30], Draw(0))
+    assert fewer["probe_examples"] == [16, 8]
+    assert fewer["accuracy"]["majority"] == pytest.approx(14 / 30)  # of all of them
 
 
 def test_page_has_warnings_unknown_tokens_and_every_field(run: Path, page: str) -> None:
