@@ -107,6 +107,10 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
         "pretune finetune --task classification --model bert --train train.csv --text text --label label "
         "--output classifier",
     ),
+    "init": (
+        "pretune init classification --model bert --train train.csv --text text --label label",
+        "pretune init",
+    ),
     "runs": ("pretune runs .",),
     "report": ("pretune report classifier",),
     "evaluate": ("pretune evaluate classifier test.csv",),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cyclopts import App, Group
 
+from pretune.cli.init import init
 from pretune.cli.runs import runs
 from pretune.cli.session import DEFAULT, Args, Common, Session
 from pretune.errors import UsageError
@@ -21,7 +22,9 @@ Verb = Literal["pretrain", "finetune"]
 
 def register(app: App) -> None:
     """Adds these verbs to the command line."""
-    app.command(demo, group=Group("Begin", sort_key=0))
+    begin = Group("Begin", sort_key=0)
+    app.command(demo, group=begin, sort_key=0)
+    app.command(init, group=begin, sort_key=1)
     group = Group("Train", sort_key=2)
     verbs: Sequence[Callable[..., None]] = (show, pretrain, finetune, runs, report)
     for position, verb in enumerate(verbs):

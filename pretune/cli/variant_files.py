@@ -303,3 +303,19 @@ def _written(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(map(str, value))
     return ", ".join(map(_written, value)) if isinstance(value, list | tuple) else f"{value}"
+
+
+def read_constant(axis: str, name: str, attribute: str) -> str:
+    """A text that the class of a variant, or one of its bases, assigns in its body; empty where none does."""
+    source = _Source.read(f"pretune.{axis}.{name}")
+    classes = [node for node in source.tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    values = (_constant(source, node, attribute) for node in reversed(classes))
+    return next((value for value in values if value), "")
+
+
+def _constant(source: _Source, node: ast.ClassDef, attribute: str) -> str:
+    for item in node.body:
+        is_it = isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.target.id == attribute
+        if is_it and isinstance(item, ast.AnnAssign) and isinstance(item.value, ast.Constant):
+            return str(item.value.value)
+    return next((value for base in _bases(source, node) if (value := _constant(*base, attribute))), "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
@@ -162,12 +163,17 @@ def test_the_examples_run_one_after_the_other(tmp_path: Path, monkeypatch: pytes
     rows = [f"{sentence},{'array' if 'array' in sentence else 'none'}" for sentence in sentences[:160]]
     for name, part in (("train.csv", rows[:120]), ("test.csv", rows[120:]), ("new.csv", rows[:20])):
         Path(name).write_text("\n".join(["text,label", *part]))
-    (tmp_path / "recipe.toml").write_text('[objective.mlm]\n[data]\nstores = ["store"]\n')
+    Path("recipe.toml").write_text('[objective.mlm]\n[data]\nstores = ["store"]\n')
     order = ["tokenizer train", "prepare", "pretrain", "tokenizer extend", "augment", "show", "finetune", "evaluate"]
-    order += ["predict", "fill", "embed", "export", "verify", "report", "runs", "score", "generate"]
+    order += ["init", "predict", "fill", "embed", "export", "verify", "report", "runs", "score", "generate"]
+    monkeypatch.setattr("sys.stdin", io.StringIO())
     small = ["--no-allocator", "--device", "cpu", "--quiet"]
     for verb in order:
+        if verb == "init":
+            Path("recipe.toml").unlink()
         for line in EXAMPLES[verb]:
+            if line == "pretune init":  # asks
+                continue
             words = shlex.split(line.replace("1000", "6").replace("8000", "120"))[1:]
             words += ["--model.size", "tiny", "--data.batch", "8"] if verb == "pretrain" else []
             assert main([*words, *small]) == 0, line
