@@ -6,11 +6,13 @@ import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Literal
 
 from pretune.language import translate
 
 _DIGITS = 4  # significant ones of a number that people read
+_GAP = 2  # characters between two columns
+_NARROWEST = 8  # characters of a column that is cut
 _TEXT = 300  # characters of a cell in a notebook
 
 
@@ -35,22 +37,23 @@ class Table:
             width: in characters; by default that of the terminal.
             wrap: long texts go on in the next line, instead of being cut with "…".
         """
+        from rich.cells import cell_len
         from rich.console import Console
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(box=None, pad_edge=False)
-        for number, column in enumerate(self.columns):
-            is_number = self._is_number(number)
-            table.add_column(
-                Text(translate(column)),
-                justify="right" if is_number else "left",
-                no_wrap=is_number or not wrap,
-                overflow="fold" if wrap else "ellipsis",
-            )
-        for row in self.rows:
-            table.add_row(*(Text(readable(cell) if wrap else " ".join(readable(cell).split())) for cell in row))
         console = Console(file=file, width=width, highlight=False)
+        rows = [[readable(cell) if wrap else " ".join(readable(cell).split()) for cell in row] for row in self.rows]
+        names = [translate(column) for column in self.columns]
+        widths = [max(map(cell_len, column)) for column in zip(names, *rows, strict=True)]
+        table = RichTable(box=None, pad_edge=False)
+        numbers = [self._is_number(number) for number in range(len(names))]
+        for name, size, is_number in zip(names, _fit(widths, numbers, console.width), numbers, strict=True):
+            side: Literal["left", "right"] = "right" if is_number else "left"
+            overflow: Literal["fold", "ellipsis"] = "fold" if wrap else "ellipsis"
+            table.add_column(Text(name), justify=side, no_wrap=not wrap, overflow=overflow, width=size)
+        for row in rows:
+            table.add_row(*map(Text, row))
         if self.title:
             console.print(Text(translate(self.title)))
         console.print(table)
@@ -86,6 +89,18 @@ class Table:
         """Whether all cells of a column that hold something are numbers."""
         cells = [row[column] for row in self.rows if row[column] not in (None, "")]
         return bool(cells) and all(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in cells)
+
+
+def _fit(widths: Sequence[int], numbers: Sequence[bool], available: int) -> list[int]:
+    """Widths of columns that fit in a line: the widest texts are cut, to a few characters at least, and no numbers."""
+    out = list(widths)
+    texts = [n for n, is_number in enumerate(numbers) if not is_number]
+    while sum(out) + _GAP * (len(out) - 1) > available:
+        widest = max(texts, key=lambda n: out[n], default=None)
+        if widest is None or out[widest] <= _NARROWEST:
+            break
+        out[widest] -= 1
+    return out
 
 
 def readable(value: object) -> str:

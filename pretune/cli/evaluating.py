@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from pretune.cli.answers import WORKBOOK, AnswerRow, is_terminal, open_answers
-from pretune.cli.inputs import columns_of, say_columns, split_names
+from pretune.cli.inputs import NO_FILE_FLAGS, Files, columns_of, say_columns
 from pretune.cli.loading import OfStep, digits_of, load_model, unknown_said_once, written
 from pretune.cli.outputs import check_output, open_output, suffix_of
 from pretune.cli.predicting import Truncate
@@ -36,7 +36,7 @@ def evaluate(
     label: str | None = None,
     second: str | None = None,
     third: str | None = None,
-    columns: tuple[str, ...] = (),
+    files: Files = NO_FILE_FLAGS,
     output: Path | None = None,
     errors: Path | None = None,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
@@ -62,7 +62,6 @@ def evaluate(
         label: column of the labels in a labelled file.
         second: column of the second texts in a labelled file of pairs.
         third: column of the third texts in a labelled file of triplets.
-        columns: names of the columns of a file without a header row, such as text,label.
         output: file to write the scores to as well, as JSON.
         errors: file to write the examples with a wrong prediction to, the most confident first: .csv, .tsv, .xlsx or
             .jsonl.
@@ -77,8 +76,8 @@ def evaluate(
     _check_outputs(output, errors)
     session.say(f"evaluating {model} on {'its validation data' if data is None else data}")
     loaded = load_model(model, session, step=step)
-    flags = {"text": text, "label": label, "second": second, "third": third, "columns": split_names(columns)}
-    config = columns_of(loaded, flags) if any(flags.values()) else None
+    flags = {"text": text, "label": label, "second": second, "third": third, **files.settings()}
+    config = columns_of(loaded, flags) if any(value is not None for value in flags.values()) else None
     if data is not None:
         _check_data(session, loaded, data, config, task, errors)
         _warn_of_training(session, model, data)
@@ -99,6 +98,8 @@ def _save(session: Session, scores: Evaluation, loaded: Model, output: Path | No
         with open_output(output) as file:
             file.write(_as_json(scores) + "\n")
         written(session, output)
+    if errors is not None and not scores.labels:
+        raise UsageError(f"--errors {errors}: these predictions are no labels that are right or wrong; leave it out")
     if errors is not None:
         _write_errors(errors, scores, loaded)
         written(session, errors)

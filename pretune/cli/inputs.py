@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from cyclopts import Parameter
 
@@ -34,6 +34,33 @@ SECOND_COLUMN = "--second names the column of the second text of pairs"
 
 
 @dataclass(frozen=True)
+class FileFlags:
+    """Flags that say how files of rows are read.
+
+    Attributes:
+        columns: names of the columns of a file without a header row, such as id,text.
+        format: format of the files, such as csv; by default by suffix.
+        delimiter: the character between the fields of a .csv file, where it is no comma.
+        quotes: whether the fields of a .csv or .tsv file may be quoted: true or false; by default as the file looks.
+    """
+
+    columns: tuple[str, ...] = ()
+    format: str | None = None
+    delimiter: str | None = None
+    quotes: Literal["true", "false"] | None = None
+
+    def settings(self) -> dict[str, object]:
+        """The flags that are given, as fields of how labelled files are read."""
+        quotes = None if self.quotes is None else self.quotes == "true"
+        values = {"columns": split_names(self.columns), "format": self.format, "delimiter": self.delimiter}
+        return {name: value for name, value in (values | {"quotes": quotes}).items() if value not in (None, ())}
+
+
+Files = Annotated[FileFlags, Parameter(name="*")]
+NO_FILE_FLAGS = FileFlags()
+
+
+@dataclass(frozen=True)
 class RowFlags:
     """Flags of verbs that answer row by row: one answer per row, in order.
 
@@ -44,7 +71,7 @@ class RowFlags:
             columns of the input are kept.
         text: column of the texts in the file; by default as in training, else "text".
         id: column of the file that is shown beside each answer on a terminal; files keep all columns.
-        columns: names of the columns of a file without a header row, such as id,text.
+        files: how files are read.
         as_json: lines of JSON on a terminal too, where answers are shown as a table.
     """
 
@@ -52,14 +79,13 @@ class RowFlags:
     output: Path | None = None
     text: str | None = None
     id: str | None = None
-    columns: tuple[str, ...] = ()
+    files: Files = NO_FILE_FLAGS
     as_json: Annotated[bool, Parameter(name="--json")] = False
 
     @property
     def column_flags(self) -> dict[str, str | None]:
         """Flags that mean nothing without a file."""
-        columns = ",".join(self.columns) or None
-        return {"--text": self.text, "--id": self.id, "--columns": columns}
+        return {"--text": self.text, "--id": self.id}
 
 
 Rows = Annotated[RowFlags, Parameter(name="*")]
@@ -101,7 +127,7 @@ def split_texts(texts: Sequence[str], rows: RowFlags, session: Session) -> tuple
             session.say(f"reading {', '.join(named)}")  # before what reads them is imported
         from pretune.text.readers.files import is_readable, names_file
 
-        files = [text for text in named if names_file(text)]
+        files = [text for text in named if rows.files.format or names_file(text)]
         for text in texts:
             if text not in files and is_readable(text) and not any(character.isspace() for character in text):
                 raise MissingInputError(missing_file(text))
@@ -112,7 +138,9 @@ def split_texts(texts: Sequence[str], rows: RowFlags, session: Session) -> tuple
     if not (rows.input or files):
         for flag, value in rows.column_flags.items():
             refuse_column(flag, value)
-    return others, replace(rows, input=(*rows.input, *map(Path, files)), columns=split_names(rows.columns))
+        for name in rows.files.settings():
+            raise UsageError(f"--{name} says how a file is read, and there is none; name the file too")
+    return others, replace(rows, input=(*rows.input, *map(Path, files)))
 
 
 def split_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -132,7 +160,7 @@ def missing_file(name: str) -> str:
     return f"{name}: no such file (working folder: {Path.cwd()}); a text that ends so is read from standard input"
 
 
-def columns_of(model: Model, flags: Mapping[str, str | Sequence[str] | None]) -> LabelledConfig:
+def columns_of(model: Model, flags: Mapping[str, object]) -> LabelledConfig:
     """The columns that a model reads: as in its training, with those that are given laid over them.
 
     Raises:
@@ -141,7 +169,7 @@ def columns_of(model: Model, flags: Mapping[str, str | Sequence[str] | None]) ->
     from pretune.config import validate
     from pretune.text.readers.labelled import LabelledConfig
 
-    names = {name: value for name, value in flags.items() if value}
+    names = {name: value for name, value in flags.items() if value is not None}
     recorded = model.network.metadata.task
     return validate(LabelledConfig, {**(recorded.columns if recorded else {}), **names}, "columns")
 
@@ -149,8 +177,7 @@ def columns_of(model: Model, flags: Mapping[str, str | Sequence[str] | None]) ->
 def text_column_of(model: Model, rows: RowFlags) -> LabelledConfig:
     """How texts are read one by one: any column may hold them, whatever it was in training."""
     named: dict[str, object] = {} if rows.text is None else {"text": rows.text}
-    named |= {"columns": rows.columns} if rows.columns else {}
-    return columns_of(model, {}).model_copy(update={"second": None, "third": None, **named})
+    return columns_of(model, rows.files.settings()).model_copy(update={"second": None, "third": None, **named})
 
 
 def read_rows(texts: Sequence[str], rows: RowFlags, model: Model, second: str | None = None) -> Iterator[TextRow]:
@@ -214,10 +241,11 @@ def read_task_records(
 
     if rows.input:
         files = list(rows.input)
-        fields = [*columns, *([Column(rows.id, "columns.id")] if rows.id else [])]
-        fields += [Column(name, "columns", required=False) for name in _kept_names(files, config)]
-        unique = list({column.name: column for column in reversed(fields)}.values())[::-1]
-        yield from read_records(files, unique, config, needs_labels=False, every_line=True)
+        fields = list(columns)
+        fields += [Column(rows.id, "columns.id")] if rows.id and rows.id not in [c.name for c in columns] else []
+        names = [column.name for column in fields]
+        fields += [Column(name, "", required=False) for name in _kept_names(files, config) if name not in names]
+        yield from read_records(files, fields, config, needs_labels=False, every_line=True)
         return
     lines = texts if texts else _standard_input()
     source = "text" if texts else "standard input"

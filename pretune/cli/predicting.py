@@ -74,7 +74,7 @@ def predict(
         refuse_column("--third", third)
     firsts, seconds = _texts_of_pairs(pair, texts, rows) if pair else (texts, ())
     loaded = load_model(model, session, step=step)
-    config = columns_of(loaded, {"text": rows.text, "second": second, "third": third, "columns": rows.columns})
+    config = columns_of(loaded, {"text": rows.text, "second": second, "third": third, **rows.files.settings()})
     if not rows.input:
         config = _columns_of_arguments(config, seconds)
     task = loaded.task(columns=config, truncate=truncate)

@@ -107,6 +107,45 @@ def test_a_file_without_a_header_row(models: dict[str, Path], tmp_path: Path) ->
     assert run("evaluate", models["predict"], path, "--columns", "text", "--columns", "label") == 0
 
 
+@pytest.mark.parametrize(
+    ("content", "name", "message", "flags"),
+    [
+        ("n;text\n1;a hat\n", "in.csv", "set --delimiter ';'", ["--delimiter", ";"]),
+        ("1,a hat\n2,a dog\n", "in.csv", "as in --columns text,column2", ["--columns", "n,text"]),
+        ("n\ttext\n1\ta hat\n", "in.csv", "set --format tsv", ["--format", "tsv"]),
+        ("n,text\n1,a hat\n", "in.dat", "--format", ["--format", "csv"]),
+    ],
+)
+def test_how_a_file_is_read_can_be_said(
+    content: str,
+    name: str,
+    message: str,
+    flags: list[str],
+    models: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The error named a setting of which the verb had no flag."""
+    path = tmp_path / name
+    path.write_text(content)
+    assert run("predict", models["predict"], "--input", path) == 65
+    assert message in capsys.readouterr().err
+    assert run("predict", models["predict"], path, *flags) == 0
+    assert "a hat" in capsys.readouterr().out
+    assert run("evaluate", models["predict"], path, "--label", "n", *flags) == 65
+    assert "label '1' was not seen in training" in capsys.readouterr().err
+
+
+def test_one_reader_serves_texts_and_tables(models: dict[str, Path], tmp_path: Path) -> None:
+    """The second file's first column was taken for the text of the first."""
+    (tmp_path / "a.txt").write_text("a hat\n")
+    (tmp_path / "b.csv").write_text("n,text\n1,a dog\n")
+    assert (
+        run("predict", models["predict"], tmp_path / "a.txt", tmp_path / "b.csv", "--output", tmp_path / "o.jsonl") == 0
+    )
+    assert [row["text"] for row in lines((tmp_path / "o.jsonl").read_text())] == ["a hat", "a dog"]
+
+
 def test_a_terminal_shows_a_table(models: dict[str, Path], data: Path, terminal: pytest.CaptureFixture[str]) -> None:
     """It showed JSON with 17 digits of every label."""
     assert run("predict", models["predict"], data, "--text", "title", "--id", "id") == 0
@@ -114,6 +153,9 @@ def test_a_terminal_shows_a_table(models: dict[str, Path], data: Path, terminal:
     assert head.split() == ["id", "title", "label", "probability"]
     assert [row.split()[0] for row in rows] == ["007", "x5", "9"]
     assert all(len(row) <= 80 and re.search(r" 0\.\d{1,4} *$", row) for row in rows)
+    assert run("predict", models["predict"], "a hat " * 30, "b", "--top", 3) == 0
+    head = terminal.readouterr().out.splitlines()[0]
+    assert head.split()[1:] == ["label", "probability", "label_2", "probability_2", "label_3", "probability_3"]
     assert run("fill", models["fill"], "the [MASK] of [MASK]", "--top", 2) == 0
     table = terminal.readouterr().out
     assert "mask 1" in table
@@ -185,7 +227,8 @@ def test_a_threshold_leaves_labels_out_and_says_how_many(
         (["--output", "out.parquet"], "expected a name that ends in one of .jsonl, .csv, .tsv, .xlsx"),
         (["--output", "out.txt"], "expected a name that ends in one of"),
         (["--id", "n"], "--id n: a column is one of a file; name the file too"),
-        (["--columns", "n"], "--columns n: a column is one of a file; name the file too"),
+        (["--columns", "n"], "--columns says how a file is read, and there is none; name the file too"),
+        (["--format", "csv"], "--format says how a file is read, and there is none; name the file too"),
         (["--pair", "a", "b"], "not both"),
     ],
 )

@@ -213,7 +213,7 @@ def _source(path: Path, format: str, domain: str | None = None) -> Source:
         if (command := _converter(path)) is not None:
             raise DataError(f"{path}: {path.suffix} files cannot be read; convert it first, as with: {command}")
         raise DataError(
-            f"{path}: unknown suffix {path.suffix!r}; known: {known}, each also .gz or .zst; or set `format`"
+            f"{path}: unknown suffix {path.suffix!r}; known: {known}, each also .gz or .zst; or set --format"
         )
     try:
         mode = path.stat().st_mode

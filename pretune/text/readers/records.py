@@ -41,7 +41,10 @@ class RecordError:
 
 @dataclass(frozen=True)
 class Column:
-    """A field to be read: its name, the setting that names it (columns.text), and whether a file must have it."""
+    """A field to be read: its name, the setting that names it (columns.text), and whether a file must have it.
+
+    No setting ("") names a field that is only kept.
+    """
 
     name: str
     setting: str

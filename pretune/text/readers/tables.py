@@ -145,7 +145,8 @@ def _bad_header(file: str, line: int, columns: Sequence[Column], header: list[st
         return RecordError(file, line, f"two columns are called {twice[0]!r}", "rename one") if twice else None
     if any(name.startswith('"') and column.name == name.strip('"') for column in needed for name in header):
         return RecordError(file, line, missing.reason, "set --quotes true if fields are quoted")
-    if line == 0 or any(column.name in header for column in columns):
+    read = [column.name for column in columns if column.setting]  # others are kept beside an answer, if they are there
+    if line == 0 or any(name in header for name in read):
         return missing
     if len(header) == 1 and ("\t" in header[0] or "," in header[0]):
         tabs = "\t" in header[0]
@@ -155,7 +156,7 @@ def _bad_header(file: str, line: int, columns: Sequence[Column], header: list[st
     if other is not None:
         return RecordError(file, line, missing.reason, f"fields look separated by {other!r}: set --delimiter {other!r}")
     count = f"{len(header)} column{'s' if len(header) > 1 else ''}"
-    example = ",".join([c.name for c in columns][: len(header)])
+    example = ",".join([*read, *(f"column{number}" for number in range(len(read) + 1, len(header) + 1))][: len(header)])
     hint = f"{missing.remedy}; if the file has no header row, name its {count} in order, as in --columns {example}"
     return RecordError(file, line, missing.reason, hint)
 
