@@ -112,7 +112,8 @@ def _stores(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
     for windows, data_stats in components.data_stats.get("windows", {}).items():
         cut, tokens = data_stats.get("cut", 0), data_stats.get("tokens", 0)
         if tokens and cut / tokens > 0.1:
-            yield f"{windows}: {cut / tokens:.0%} of the tokens are cut off and never read; raise data.length"
+            path = windows.partition(":")[2]
+            yield f"{path}: {cut / tokens:.0%} of the tokens are cut off and never read; raise data.length"
     if recipe.evaluation.samples != 0:
         for path in recipe.data.stores:
             yield from few_held_out(TokenStore.open(path))

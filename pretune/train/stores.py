@@ -165,8 +165,9 @@ class StoreData:
                 parts.append(f"{', '.join(lost)} of {counted(stats['documents'], 'document')} of {store.path}")
         for name, counts in windows.items():
             if cut := counts.get("cut", 0):
-                tokens = counts["tokens"]
-                parts.append(f"{cut:,} of {counted(tokens, 'token')} ({percent(cut / tokens)}) cut from {name}")
+                tokens, path = counts["tokens"], name.partition(":")[2]
+                share = percent(cut / tokens)
+                parts.append(f"{cut:,} of {counted(tokens, 'token')} of {path} ({share}), cut to windows")
         return ([f"left out: {'; '.join(parts)}"] if parts else []) + self._unknown()
 
     def _unknown(self) -> list[str]:

@@ -148,7 +148,7 @@ def test_a_store_that_says_much_was_left_out(store: Path, tmp_path: Path) -> Non
     components.held_out = []
     actual = "\n".join(preflight(run_recipe, components, CPU))
     assert "here: 60 of 100 documents left out as duplicates" in actual
-    assert "pairs:here: 30% of the tokens are cut off" in actual
+    assert "\nhere: 30% of the tokens are cut off" in actual
     assert "no text is held out" in actual
     assert "so few that the validation loss says little" in actual
 

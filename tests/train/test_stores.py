@@ -51,3 +51,13 @@ def test_the_share_without_a_pair_is_said(tmp_path, capsys):
     pretrain(recipe(tmp_path / "run", store, budget={"steps": 1}, track={"progress": "plain"}))
     output = capsys.readouterr().err
     assert re.search(r"\d\d of \d\d windows \(7\d%\) are of one sentence and give no pair for nsp", output)
+
+
+def test_steps_with_nothing_to_predict_are_a_warning(tmp_path, capsys):
+    """Text that the tokenizer does not know ended in an error of torch, and then in "loss 0.0000, the best so far"."""
+    store = store_of(tmp_path, [f"天地玄黄 {n}" for n in range(40)])
+    run = recipe(tmp_path / "run", store, budget={"steps": 2}, track={"progress": "plain"})
+    pretrain(replaced(run, objective={"mlm": 1.0}))
+    output = capsys.readouterr().err
+    assert "(66.7%) unknown to the tokenizer, so that the model cannot read them; train a tokenizer on" in output
+    assert output.count("nothing was to be predicted, so that the loss is 0") == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from pretune.optim.optimizer import OptimizerConfig
@@ -60,6 +60,7 @@ class MetricLogger:
         self._file: MetricsFile | None = None
         self._trackers: list[Tracker] = []
         self._plateau = Plateau(context.entropy, context.token_terms)
+        self._has_warned_of_nothing = False
         self._began: tuple[float, float] | None = None
         if context.distributed.is_main:
             self._file = MetricsFile(context.checkpoints.run, state.metrics_bytes)
@@ -91,12 +92,23 @@ class MetricLogger:
         """Write the metrics of the steps since the last line, if there were any, and begin anew."""
         state = self._state
         if state.window.counts:
+            self._warn_of_nothing(state.window.counts)
             metrics = state.window.metrics(self._context.precision.peak)
             self.log(metrics | ({"skipped": state.skipped} if state.skipped else {}))
             warning = self._plateau.check(metrics, state.fraction, state.window.lr, self._context.recipe.optimizer.lr)
             if warning:
                 self.note(f"warning: step {state.step}: {warning}")
             state.window = MetricWindow()
+
+    def _warn_of_nothing(self, counts: Mapping[str, int]) -> None:
+        """Says once that steps had nothing to predict, whose loss is shown as 0."""
+        if any(counts.values()) or self._has_warned_of_nothing:
+            return
+        self._has_warned_of_nothing = True
+        self.note(
+            f"warning: step {self._state.step:,}: nothing was to be predicted, so that the loss is 0 and nothing is "
+            "learned; does the tokenizer know this text?"
+        )
 
     def log(self, metrics: Metrics) -> None:
         """Write metrics of the current step everywhere."""
