@@ -39,8 +39,12 @@ def no_such_folder(path: Path | str, what: str, setting: str | None = None) -> M
     )
 
 
-def near_path(path: Path | str) -> str | None:
-    """The path that a missing one may mean: a name in its folder that is nearly the same; None where there is none."""
+def near_path(path: Path | str, cutoff: float = 0.65) -> str | None:
+    """The path that a missing one may mean: a name in its folder that is nearly the same; None where there is none.
+
+    Args:
+        cutoff: how alike they must be, 0 to 1.
+    """
     wanted = Path(path)
     if wanted.name and wanted.parent != Path() and not wanted.is_absolute() and Path(wanted.name).exists():
         return wanted.name
@@ -49,7 +53,7 @@ def near_path(path: Path | str) -> str | None:
             names = [entry.name for entry, _ in zip(entries, range(_MAX_NAMES), strict=False)]
     except OSError:
         return None
-    close = difflib.get_close_matches(wanted.name, names, n=1, cutoff=0.65)
+    close = difflib.get_close_matches(wanted.name, names, n=1, cutoff=cutoff)
     return str(wanted.parent / close[0]) if close else None
 
 

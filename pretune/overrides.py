@@ -170,7 +170,7 @@ def _split_paths(text: str) -> list[str]:
     if Path(text).exists() or glob.glob(text):
         return [text]
     parts = [part.strip() for part in text.split(",") if part.strip()] or [text]
-    if not any(Path(part).exists() for part in parts) and near_path(text) is not None:
+    if not any(Path(part).exists() for part in parts) and near_path(text, 0.9) is not None:
         return [text]  # misspelt
     return parts
 

@@ -24,7 +24,6 @@ _REMEDIES = {
     "--model": "name the folder of a model, such as --model bert",
     "--output": "name what is to be written, such as --output out",
     "MODEL": "name the folder of a model first",
-    "DATA": "name a labelled file or a token store behind the model",
     "OUTPUT": "name what is to be written",
     "RUN": "name the directory of a run",
     "PATH": "name a file or a folder",

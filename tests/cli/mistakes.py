@@ -139,7 +139,9 @@ def _recipe_flags(draw: random.Random) -> Iterator[Mistake]:
             yield Mistake("foreign flag", _training(dotted, flag, value_of(dotted)), flag)
     for name in sorted(set(SHORT_NAMES) - {"third"}):
         yield Mistake("flag without value", _training(SHORT_NAMES[name], f"--{name}", "--seed", "1"), f"--{name}")
-    for name in draw.sample([n for n in sorted(NAMES.fields) if "." in n and n not in NEED_OTHERS], 35):
+    for name in draw.sample(
+        [n for n in sorted(NAMES.fields) if n not in NEED_OTHERS and re.search(r"\.\w{4,}$", n)], 35
+    ):
         section, _, leaf = name.rpartition(".")
         wrong = misspell(leaf, draw)
         if f"{section}.{wrong}" not in NAMES.fields:

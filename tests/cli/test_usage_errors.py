@@ -23,7 +23,7 @@ def answer(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str
         ("prepare a.txt --output s", "prepare needs --tokenizer; make one first, as with: pretune tokenizer train"),
         ("prepare a.txt --tokenizer", "--tokenizer: expected a value; where the value begins with dashes, write"),
         ("predict", "predict needs MODEL; name the folder of a model first"),
-        ("evaluate m", "evaluate needs DATA; name a labelled file or a token store"),
+        ("export m", "export needs OUTPUT; name what is to be written"),
         ("prediction m", "prediction: no such verb; did you mean 'predict'?"),
         ("frobnicate m", "frobnicate: no such verb; known: corpus, tokenizer, prepare,"),
         ("tokenizer trian x", "trian: no such verb; did you mean 'train'?"),
