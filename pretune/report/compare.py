@@ -86,7 +86,7 @@ def _cautions(named: Sequence[tuple[str, RunFiles]]) -> str:
     if _differ([_goal(run) for run in runs]):
         points.append("The runs learn different things: their losses do not compare.")
     points += [f"{name} has not finished: its newest evaluation is shown." for name, run in named if run.is_unfinished]
-    return alert("Before you compare:", points) if points else ""
+    return alert("Before you compare:", [translate(point) for point in points]) if points else ""
 
 
 def _goal(run: RunFiles) -> str | None:

@@ -122,8 +122,12 @@ def tiles(cells: Sequence[tuple[str, str, str]]) -> str:
 
 
 def alert(sentence: str, points: Sequence[str] = (), commands: Sequence[str] = ()) -> str:
-    """Renders what a reader must know before anything else: a sentence, a list below it, commands that help."""
-    listed = f"<ul>{''.join(f'<li>{phrase(point)}</li>' for point in points)}</ul>" if points else ""
+    """Renders what a reader must know before anything else: a sentence, a list below it, commands that help.
+
+    Args:
+        points: in the language of the page.
+    """
+    listed = f"<ul>{''.join(f'<li>{escape(point)}</li>' for point in points)}</ul>" if points else ""
     code = f"<pre>{escape(chr(10).join(commands))}</pre>" if commands else ""
     return f'<div class="card alert"><p>{phrase(sentence)}</p>{listed}{code}</div>'
 

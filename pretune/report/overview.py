@@ -64,13 +64,13 @@ def state(run: RunFiles) -> str:
     budget = _budget(recipe)
     step = round(run.last("step") or 0)
     of = f" of a budget of {budget}" if budget else ""
-    points = [f"It has reached step {step:,}{of}."]
+    points = [translate(f"It has reached step {step:,}{of}.")]
     if run.checkpoints:
-        points.append(f"Its newest checkpoint is that of step {run.checkpoints[0]:,}.")
+        points.append(translate(f"Its newest checkpoint is that of step {run.checkpoints[0]:,}."))
     else:
-        points.append("It has no checkpoint yet, so no model can be used.")
+        points.append(translate("It has no checkpoint yet, so no model can be used."))
     if failure := run.failure:
-        points.append(f"It failed: {failure}")
+        points.append(translate(f"It failed: {failure}"))
     return alert("This run has not finished. The command below resumes it.", points, commands)
 
 
@@ -82,8 +82,10 @@ def _budget(recipe: Mapping[str, Any]) -> str:
 
 def warnings(run: RunFiles) -> str:
     """Renders what the run warned of, and what its tokenizer does not know of the validation texts where it is much."""
-    points = [warning.removeprefix(_WARNING) for warning in [*run.warnings, *_unknown(run, of_many=True)]]
-    return alert("Warnings of this run:", list(dict.fromkeys(points))) if points else ""
+    texts = [warning.removeprefix(_WARNING) for warning in [*run.warnings, *_unknown(run, of_many=True)]]
+    word = translate(f"{_WARNING}x").removesuffix("x")  # the sentences are known with it before them
+    points = [translate(f"{_WARNING}{text}").removeprefix(word) for text in dict.fromkeys(texts)]
+    return alert("Warnings of this run:", points) if points else ""
 
 
 def _unknown(run: RunFiles, *, of_many: bool) -> list[str]:

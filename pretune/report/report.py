@@ -7,9 +7,10 @@ that exist.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from pretune.disk import replace_file
 from pretune.language import translate
@@ -55,11 +56,18 @@ def render(run: RunFiles) -> str:
 def _samples(run: RunFiles) -> str:
     cells = "".join(
         f'<div class="sample"><div class="prompt">{escape(str(s.get("prompt", "")))}</div>'
-        f'<div class="output">{escape(text(s.get("output", "")))}</div></div>'
+        f'<div class="output">{escape(text(s.get("output", "")) + _truth(s))}</div></div>'
         for s in run.samples
         if isinstance(s, dict)
     )
     return section("Samples", card(cells))
+
+
+def _truth(sample: Mapping[str, Any]) -> str:
+    """What is true of a sample, after the model's output; nothing where that is not known."""
+    if sample.get("label") is not None:
+        return "; " + translate(f"true label: {sample['label']}")
+    return "; " + translate(f"masked word: “{sample['word']}”") if sample.get("word") else ""
 
 
 def _data_stats(run: RunFiles) -> str:

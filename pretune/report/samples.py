@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
 
@@ -30,10 +30,17 @@ _PROMPT, _CONTINUATION = 16, 48  # tokens
 
 
 class Sample(TypedDict):
-    """A prompt and the model's output."""
+    """A prompt and the model's output, with what was true where that is known.
+
+    Attributes:
+        label: of a text that was labelled.
+        word: that was masked.
+    """
 
     prompt: str
     output: str
+    label: NotRequired[str | None]
+    word: NotRequired[str]
 
 
 def write_samples(run: Path, model: Model, recipe: Recipe, examples: Examples = ()) -> None:
@@ -79,7 +86,7 @@ def fills(model: Model, split: TokenSplit, draw: Draw) -> list[Sample]:
         prompt, hidden = masked_text(model.tokenizer, tokens, position)
         guesses = model.fill(prompt, top=4)[0]
         words = ", ".join(f"“{guess.token}” {guess.probability:.2f}" for guess in guesses)
-        out.append({"prompt": prompt, "output": f"{words} (masked word: “{hidden}”)"})
+        out.append({"prompt": prompt, "output": words, "word": hidden})
         if len(out) == COUNT:
             break
     return out
@@ -107,7 +114,8 @@ def labellings(model: Model, draw: Draw, examples: Examples) -> list[Sample]:
     return [
         {
             "prompt": f"{e.text} | {e.second}" if e.second else e.text,
-            "output": f"{p.label} {p.probability:.2f} (true label: {e.label})",
+            "output": f"{p.label} {p.probability:.2f}",
+            "label": e.label,
         }
         for e, p in zip(chosen, predictions, strict=True)
     ]

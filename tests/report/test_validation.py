@@ -150,6 +150,13 @@ def test_page_has_warnings_unknown_tokens_and_every_field(run: Path, page: str) 
     assert settings["optimizer.lr"] == 3e-3
 
 
+def test_samples_have_their_labels(run: Path, page: str) -> None:
+    samples = json.loads((run / "samples.json").read_text(encoding="utf-8"))
+    known = {row["title"]: row["topic"] for row in rows(30, 2)}
+    assert {sample["prompt"]: sample["label"] for sample in samples}.items() <= known.items()
+    assert f"{samples[0]['output']}; true label: {samples[0]['label']}</div>" in page
+
+
 def test_answers_of_other_weights_are_left_out(run: Path, tmp_path: Path) -> None:
     for name in ("metrics.jsonl", "validation.json", "samples.json"):
         (tmp_path / name).write_bytes((run / name).read_bytes())
