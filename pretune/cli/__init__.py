@@ -13,8 +13,8 @@ from pretune.language import translate
 
 _HELP = """Take a language model through its whole life: text, tokenizer, pretraining, fine-tuning, use.
 
-`pretune demo` shows all of it in a few minutes. `pretune VERB --help` explains a verb; training verbs read a recipe
-(TOML), flags (`--optimizer.lr 3e-4`), or both."""
+`pretune demo` shows all of it in a few minutes. `pretune VERB --help` shows the flags that matter and an example,
+`--help-all` every flag. Training verbs read a recipe (TOML; `pretune init` writes one), flags (`--lr 3e-4`) or both."""
 
 app = new_app("pretune", _HELP)
 data.register(app)

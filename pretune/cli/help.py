@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -48,6 +47,8 @@ class ConfiguredVerb:
 _RECIPE = {"": "pretune.train.recipe:Recipe"}
 _CORPUS = {"corpus": "pretune.text.readers.corpus:CorpusConfig"}
 _OF_STORES = ("stores", "weights", "temperature", "schedule", "start_length", "length_warmup", "pack")
+_HOLDOUT = ("data.holdout", "data.group", "data.folds", "data.fold")
+_COMMON = ("device", "precision", "threads")  # flags of every verb
 VERBS: Mapping[str, ConfiguredVerb] = {
     "tokenizer train": ConfiguredVerb(
         {"": "pretune.text.tokenizer.train:TokenizerConfig", **_CORPUS},
@@ -70,7 +71,7 @@ VERBS: Mapping[str, ConfiguredVerb] = {
             *("objective", "data.stores", "model.family", "model.size", "model.init", "budget.steps", "optimizer.lr"),
             *("data.batch", "data.length", "seed", "output"),
         ),
-        ("task", "data.train", "data.validation", "data.columns"),
+        ("task", "data.train", "data.validation", "data.columns", *_HOLDOUT, *_COMMON),
     ),
     "finetune": ConfiguredVerb(
         _RECIPE,
@@ -79,9 +80,9 @@ VERBS: Mapping[str, ConfiguredVerb] = {
             *("data.columns.second", "data.folds", "budget.epochs", "optimizer.lr", "data.batch", "data.length"),
             *("tune", "seed", "output"),
         ),
-        ("objective", *(f"data.{name}" for name in _OF_STORES)),
+        ("objective", *(f"data.{name}" for name in _OF_STORES), *_COMMON),
     ),
-    "show": ConfiguredVerb(_RECIPE, ()),
+    "show": ConfiguredVerb(_RECIPE, (), _COMMON),
 }  # fmt: skip
 _CHOICES = {"objective": "objectives", "task": "tasks", "tune": "tune", "model.family": "models"}
 _CHOOSING = {
@@ -162,8 +163,12 @@ def _others(verb: str, common: Sequence[str]) -> str:
 
 
 def _folded(command: str, width: int) -> str:
-    """A command that can be copied whole, on as many lines as it needs."""
-    lines = textwrap.wrap(command, width - 8, break_long_words=False, break_on_hyphens=False)
+    """A command that can be copied whole, on as many lines as it needs; a flag stands beside its value."""
+    lines = [""]
+    for part in re.split(r" (?=--)", command):
+        if lines[-1] and len(lines[-1]) + len(part) + 9 > width:
+            lines.append("")
+        lines[-1] += f" {part}" if lines[-1] else part
     return " \\\n".join(f"{'      ' if number else '  '}{line}" for number, line in enumerate(lines))
 
 
@@ -219,7 +224,9 @@ def _print_main_fields(verb: str, configured: ConfiguredVerb) -> None:
             text = f"{re.split('[:：]', text)[0]}: {', '.join(_choices(_CHOICES[name]))}"
         metavar = "A|B" if "|" in entry.type else entry.type
         choices = tuple(entry.type.split("|")) if "|" in entry.type else None
-        flag = f"--{short.get(name, name).replace('_', '-')}"
+        end = name.rpartition(".")[2]
+        is_alone = sum(other.rpartition(".")[2] == end for other in by_name) == 1
+        flag = f"--{short.get(name, end if is_alone else name).replace('_', '-')}"
         panel.entries.append(
             HelpEntry(
                 positive_names=(flag,),
@@ -249,6 +256,8 @@ def _all_fields(verb: str, configured: ConfiguredVerb, args: Sequence[str]) -> I
     entries = list(_entries(configured, values))
     yield "\n" + translate("Fields, in a recipe or on the command line:") + "\n"
     yield render_fields(entries)
+    if configured.schemas == _RECIPE:
+        yield "\n" + translate(f"{', '.join(_COMMON)}: as the flags of every verb; they may stand in a recipe, too")
     if known := [f"--{short[entry.name]} = --{entry.name}" for entry in entries if entry.name in short]:
         yield "\n" + translate("Short names:") + "\n  " + "\n  ".join(known)
     if configured.schemas == _RECIPE:
@@ -258,12 +267,13 @@ def _all_fields(verb: str, configured: ConfiguredVerb, args: Sequence[str]) -> I
 def _variant_fields(verb: str, tree: ConfigDict) -> Iterator[str]:
     """Renders the fields of the objectives, the task, the method and the family that are chosen."""
     from pretune.cli.lists import AXES, render_variant_fields
+    from pretune.cli.variant_files import is_own_file
 
     for title, (axis, flag) in AXES.items():
         names = _names(tree, title)
         known = _choices(axis)
         for name in names:
-            if name in known and (text := render_variant_fields(name, title)):
+            if (name in known or is_own_file(name)) and (text := render_variant_fields(name, title)):
                 yield f"\n{flag.format(name)}:\n\n{text}"
         if not names and title not in ("objectives" if verb == "finetune" else "tasks", "families"):
             hint = f"pretune {verb} {flag.format('NAME')} {FULL} adds the fields of one of: {', '.join(known)}"

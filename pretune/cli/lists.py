@@ -41,6 +41,19 @@ def render_list(name: str) -> str:
     return _table({each: read_variant(axis, each).summary for each in names}, flag.format("NAME"), names[-1])
 
 
+def render_overview() -> str:
+    """Renders the names of all lists, as what there is to show."""
+    names = {name: variants(axis) for name, (axis, _) in AXES.items()}
+    width = max(map(len, LISTS)) + 2
+    lines = [
+        fill(", ".join(each), _width(), initial_indent=f"{name:<{width}}", subsequent_indent=" " * width)
+        for name, each in names.items()
+    ]
+    lines.append(f"{SCHEDULES:<{width}}linear, cosine, constant")
+    hint = "pretune show tasks says a line on each; pretune show mlm all on one; pretune show RECIPE.toml plans a run"
+    return "\n".join([*lines, "", fill(translate(hint), _width())])
+
+
 def find_lists(name: str) -> list[str]:
     """The lists that hold a variant of this name."""
     from pretune.optim.schedule import ScheduleKind

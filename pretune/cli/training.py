@@ -79,8 +79,8 @@ def show(*args: Args, markdown: bool = False, session: Common = DEFAULT) -> None
         args: a list, a name, or [RECIPE.toml] [--field value]...
         markdown: print families, objectives or tasks as a page of the documentation.
     """
-    if len(args) == 1 and not args[0].startswith("-") and not Path(args[0]).is_file():
-        print(_show_name(args[0], markdown))
+    if not args or (len(args) == 1 and not args[0].startswith("-") and not Path(args[0]).is_file()):
+        print(_show_name(args[0] if args else "", markdown))
         return
     session.start()  # before the recipe: a user's own optimizer imports torch
     recipe = read_recipe(args, session)
@@ -102,8 +102,10 @@ def _show_name(name: str, markdown: bool) -> str:
         if name not in PAGES:
             raise UsageError(f"show {name}: no page of this name; pages: {', '.join(PAGES)}")
         return PAGES[name]().removesuffix("\n")
-    from pretune.cli.lists import LISTS, find_lists, render_list, render_variant, unknown_name
+    from pretune.cli.lists import LISTS, find_lists, render_list, render_overview, render_variant, unknown_name
 
+    if not name:
+        return render_overview()
     if name in LISTS:
         return render_list(name)
     if not find_lists(name):

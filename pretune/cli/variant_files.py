@@ -72,12 +72,18 @@ def read_variant(axis: str, name: str) -> VariantFile:
 
     Args:
         axis: folder of the variants in pretune.
-        name: file name of the variant.
+        name: file name of the variant, or a user's own file.
     """
-    source = _Source.read(f"pretune.{axis}.{name}")
+    source = _Source.of(name.partition(":")[0]) if is_own_file(name) else _Source.read(f"pretune.{axis}.{name}")
     config = _config_of(source)
     fields = [] if config is None else list(_fields(*config).values())
     return VariantFile(ast.get_docstring(source.tree) or "", fields, _sizes(source))
+
+
+def is_own_file(name: str) -> bool:
+    """Whether a name is that of a user's own file, which is there."""
+    path = name.partition(":")[0]
+    return path.endswith(".py") and Path(path).is_file()
 
 
 def read_config(module: str, name: str, prefix: str = "") -> list[FieldEntry]:
@@ -118,6 +124,14 @@ class _Source:
         base = ROOT.joinpath(*module.split("."))
         path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
         return _Source(ast.parse(path.read_text(encoding="utf-8")))
+
+    @staticmethod
+    def of(path: str) -> _Source:
+        """A user's own file; an empty one where Python cannot read it, which a run explains."""
+        try:
+            return _Source(ast.parse(Path(path).read_text(encoding="utf-8")))
+        except (OSError, ValueError, SyntaxError):
+            return _Source(ast.Module([], []))
 
     def assigned(self, name: str) -> ast.expr | None:
         """What the module assigns to a name."""

@@ -62,7 +62,9 @@ def test_defaults_are_those_of_the_verb(capsys: pytest.CaptureFixture[str]) -> N
     assert "--epochs NUMBER passes over the data [default: 3]" in tuning
     assert "peak of the schedule [default: 0.0001]" in tuning
     assert "--task NAME the task with its settings: cert, classification, similarity" in tuning
+    assert "--folds INTEGER" in tuning  # the end of data.folds, which no other field has
     pretraining = " ".join(printed(capsys, "pretrain", "--help").replace("│", "").split())
+    assert "--family TEXT" in pretraining
     assert "--steps INTEGER optimizer steps [default: 1000]" in pretraining
     assert "peak of the schedule [default: 0.0005]" in pretraining
     whole = printed(capsys, "finetune", "--help-all")
@@ -81,6 +83,21 @@ def test_all_help_has_the_fields_of_what_is_chosen(capsys: pytest.CaptureFixture
     for field in ("objective.mlm.rate", "objective.sop.swapped", "data.stores", "model.overrides.NAME"):
         assert f"--{field} " in pretraining
     assert "--data.train" not in pretraining
+
+
+def test_all_help_of_a_file_of_ones_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from pretune.tasks.classification import Classification\n\n\nclass Own(Classification):\n"
+        "    class Config(Classification.Config):\n"
+        '        """Mine.\n\n        Attributes:\n            depth: how deep.\n        """\n\n        depth: int = 3\n'
+    )
+    whole = printed(capsys, "finetune", "--task", str(own), "--help-all")
+    assert f"--task.{own}.depth INTEGER = 3\n      how deep." in whole
+    assert f"--task.{own}.label_smoothing NUMBER = 0" in whole
+    assert whole.count("--threads") == whole.count("--device TEXT") == 1
+    own.write_text("class (")
+    assert "--optimizer.lr" in printed(capsys, "finetune", "--task", str(own), "--help-all")
 
 
 def test_all_help_of_a_recipe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -100,6 +100,13 @@ def test_what_is_nothing_is_answered_with_what_is_near(capsys: pytest.CaptureFix
     assert "pages: families, objectives, tasks, compatibility" in capsys.readouterr().err
 
 
+def test_show_alone_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show"]) == 0
+    output = capsys.readouterr().out
+    assert [line.split()[0] for line in output.splitlines() if line and line[0] != " "][: len(LISTS)] == list(LISTS)
+    assert "cert, classification, similarity" in output
+
+
 def test_lists_need_no_torch(tmp_path: Path) -> None:
     script = "import sys; from pretune.cli import main\n"
     script += "codes = [main(['show', name]) for name in ('tasks', 'families', 'mlm', 'classification', 'cosine')]\n"
