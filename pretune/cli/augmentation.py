@@ -84,7 +84,15 @@ def augment(
         for row in augment_examples(examples, methods, settings, stats):
             writer.write({"id": ids[stats.rows - 1], **row} if ids else row)
     session.say(f"{stats.summary()}\nwritten: {output}")
-    session.say(f"next: pretune finetune --task classification --model MODEL --train {shlex.quote(str(output))}")
+    train = shlex.join([str(output), *_columns_written(read.text, read.label, others)])
+    session.say(f"next: pretune finetune --task classification --model MODEL --train {train} --output classifier")
+
+
+def _columns_written(text: str, label: str, others: Sequence[str]) -> list[str]:
+    """The flags that name the columns of what was written, where they have other names than by default."""
+    named = {"--text": text if text != "text" else "", "--label": label if label != "label" else ""}
+    named["--second"] = next(iter(others), "")
+    return [word for flag, name in named.items() if name for word in (flag, name)]
 
 
 def _as_fields(columns: Mapping[str, str | list[str]]) -> list[str]:

@@ -106,7 +106,15 @@ def train(*args: Args, output: Path, config: Path | None = None, session: Common
     session.say(f"{stats.summary()}; {time.perf_counter() - begin:.0f} s")
     session.say(_vocabulary_note(tokenizer.vocabulary.size, settings.vocab_size))
     session.say(f"written: {output}")
-    session.say(f"next: pretune prepare {shlex.join(paths)} --tokenizer {shlex.quote(str(output))} --output store")
+    _say_prepare(session, paths, corpus, output)
+
+
+def _say_prepare(session: Session, paths: Sequence[str], corpus: CorpusConfig, tokenizer: Path) -> None:
+    """Says how the same text is tokenized."""
+    from pretune.report.next_commands import field_flags
+
+    text = shlex.join([*paths, "--tokenizer", str(tokenizer), *field_flags(corpus, "corpus.")])
+    session.say(f"next: pretune prepare {text} --output store")
 
 
 def _vocabulary_note(size: int, wanted: int) -> str:
@@ -165,7 +173,7 @@ def extend(*args: Args, model: Path, output: Path, config: Path | None = None, s
     words = counted(len(extended.words), "new token")
     session.say(f"{stats.summary()}\nvocabulary: {words}, {counted(saved, 'token')} fewer in this text; best: {best}")
     session.say(f"written: {output}")
-    session.say(f"next: pretune prepare {shlex.join(paths)} --tokenizer {shlex.quote(str(output))} --output store")
+    _say_prepare(session, paths, corpus, output)
 
 
 def _extended_model(model: Path, extended: Extended) -> LanguageModel:
@@ -209,6 +217,7 @@ def prepare(*args: Args, tokenizer: Path, output: Path, config: Path | None = No
     paths, fields = split_args(args)
     session.say(f"tokenizing {', '.join(paths)} with {tokenizer} -> {output}")
     from pretune import config as configuration
+    from pretune.report.next_commands import field_flags
     from pretune.text.readers.corpus import DataStats
     from pretune.text.store import prepare as preparing
     from pretune.text.store.held_out import few_held_out
@@ -226,23 +235,26 @@ def prepare(*args: Args, tokenizer: Path, output: Path, config: Path | None = No
         session.say(f"{name}: {counted(split.document_count, 'document')}, {counted(split.token_count, 'token')}")
     for warning in few_held_out(store):
         session.say(f"warning: {warning}")
-    _say_unknown(session, store, paths, lambda: preparing.sample_unknown(paths, words_to_ids, settings))
+    text = shlex.join([*paths, *field_flags(settings.corpus, "corpus.")])
+    _say_unknown(session, store, text, lambda: preparing.sample_unknown(paths, words_to_ids, settings))
     session.say(f"written: {output}")
     flags = "--objective clm --model.family gpt2" if words_to_ids.vocabulary.mask is None else "--objective mlm"
     stores = shlex.quote(str(output))
     session.say(f"next: pretune pretrain {flags} --stores {stores} --steps 1000 --output run")
 
 
-def _say_unknown(
-    session: Session, store: TokenStore, paths: Sequence[str], sample: Callable[[], UnknownTokens]
-) -> None:
-    """Says which part of a store's tokens the tokenizer does not know, with some of the texts."""
+def _say_unknown(session: Session, store: TokenStore, text: str, sample: Callable[[], UnknownTokens]) -> None:
+    """Says which part of a store's tokens the tokenizer does not know, with some of the texts.
+
+    Args:
+        text: the arguments of a command that name the text.
+    """
     from pretune.text.tokenizer.unknown import describe_unknown
 
     splits = [store.split(name).manifest for name in ("train", "validation")]
     unknown, tokens = sum(split.unknown for split in splits), sum(split.tokens for split in splits)
     if unknown:
-        command = f"pretune tokenizer train {shlex.join(paths)} --output new-tokenizer"
+        command = f"pretune tokenizer train {text} --output new-tokenizer"
         remedy = f"train a tokenizer on this text and prepare with that one: {command}"
         sample_note = sample().describe_sample("the first 2,000 documents")
         session.say(str(describe_unknown(unknown, tokens, "", sample_note, remedy)))

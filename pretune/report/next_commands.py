@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Collection
 from typing import NamedTuple
 
+from pretune.config import Config
 from pretune.wording import quoted
 
 
@@ -50,3 +51,16 @@ def next_commands(
         lines.append(f"pretune finetune --model {path} {fields}")
     texts = f"{text} {second}" if is_paired else text
     return [*lines, f"pretune embed {path} {texts} --output vectors.npy"]
+
+
+def field_flags(config: Config, prefix: str = "") -> list[str]:
+    """The flags that set what is not the default of some fields, for a command that reads the same files.
+
+    Args:
+        prefix: before the names of the fields, such as "corpus.".
+    """
+    flags = []
+    for name, value in config.model_dump(mode="json", exclude_defaults=True).items():
+        text = ",".join(value) if isinstance(value, list) else str(value)
+        flags += [f"--{prefix}{name}", text.lower() if isinstance(value, bool) else text]
+    return flags

@@ -103,3 +103,22 @@ def test_texts_are_one_word_of_a_command_line() -> None:
     texts = ["a text", 'say "hi"', "it's $5 `now`!", "back\\slash"]
     assert [shlex.split(quoted(text)) for text in texts] == [[text] for text in texts]
     assert next_commands("it's mine", {"classify"}, "")[0] == "pretune predict 'it'\"'\"'s mine' \"a text\""
+
+
+def test_how_a_text_is_read_goes_on_to_the_next_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command after `tokenizer train --corpus.text` looked for a column "text"; that of augment for "label"."""
+    monkeypatch.chdir(tmp_path)
+    table(Path("my table.csv"), EN, "the title,kind")
+    columns = "--corpus.text 'the title' --corpus.on_error skip"
+    run_line(f"pretune tokenizer train 'my table.csv' {columns} --vocab_size 200 --output tokenizer --no-allocator")
+    (prepare,) = next_lines(capsys)
+    assert prepare.endswith("--tokenizer tokenizer --corpus.text 'the title' --corpus.on_error skip --output store")
+    run_line(prepare, "--processes 1 --no-allocator")
+    capsys.readouterr()
+    flags = "--text 'the title' --label kind --methods swap --output more.csv --no-allocator"
+    run_line(f"pretune augment 'my table.csv' {flags}")
+    (finetune,) = next_lines(capsys)
+    assert "--train more.csv --text 'the title' --label kind --output classifier" in finetune
+    run_line(finetune.replace("--model MODEL", "--data.tokenizer tokenizer"), f"{SMALL} {STEPS}")
