@@ -25,6 +25,7 @@ from pretune.errors import (
     MissingInputError,
     PretuneError,
     StorageError,
+    UsageError,
     first_line,
     is_panic,
     is_shortage,
@@ -68,11 +69,16 @@ class Session:
 
         Args:
             loggers: packages beside pretune whose log is shown as well.
+
+        Raises:
+            UsageError: no thread, or fewer.
         """
         for name in ("pretune", *loggers):
             log = logging.getLogger(name)
             log.handlers = [_StderrHandler()]
             log.setLevel(logging.ERROR if self.silent else logging.INFO)
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"--threads {self.threads}: expected 1 or more")
         if self.threads:
             for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
                 os.environ[name] = str(self.threads)

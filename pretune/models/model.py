@@ -313,7 +313,7 @@ class LanguageModel(nn.Module):
         """
         family = get_family(self.family)
         if not hasattr(family, "narrower"):
-            raise UsageError(f"{self.family} does not say how it is made narrower; use electra")
+            raise UsageError(f"{self.family} does not say how it is made narrower; use --family electra")
         model = construct(self.family, family.narrower(self.config, ratio), heads)
         initialise(model, seed)
         return model

@@ -303,5 +303,8 @@ def _add_records(components: TrainComponents, stores: StoreData | None, labelled
 def _tokenizer_path(recipe: Recipe, stores: StoreData | None) -> Path | str:
     path = recipe.data.tokenizer or (stores.stores[0].tokenizer_path if stores is not None else recipe.model.init)
     if path is None:
-        raise UsageError("recipe: a model from random weights needs a tokenizer; name one as data.tokenizer")
+        raise UsageError(
+            "recipe: a model from random weights needs a tokenizer; name one with --tokenizer (data.tokenizer), or "
+            "start from a model with --model (model.init)"
+        )
     return path

@@ -168,9 +168,7 @@ def _check_sources(recipe: Recipe, train_data: Data | None, validation_data: Dat
             value = list(files) if isinstance(files, tuple) else files
             raise UsageError(f"recipe: field 'data.{name}' = {value}: there are data in memory too; leave one out")
     if train_data is None and not recipe.data.train:
-        raise UsageError(
-            "recipe: field 'data.train' is missing; name a CSV, TSV, JSONL or Parquet file, or give records in memory"
-        )
+        raise UsageError("recipe: field 'data.train' is missing; name a file with --train, such as --train data.csv")
 
 
 def _read_task(recipe: Recipe) -> tuple[type[AnyTask], Task.Config]:

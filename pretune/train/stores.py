@@ -41,7 +41,9 @@ class StoreData:
 
     def __init__(self, recipe: Recipe, verify: bool = True) -> None:
         if not recipe.data.stores:
-            raise UsageError("recipe: field 'data.stores' is missing; make a store with `pretune prepare` and name it")
+            raise UsageError(
+                "recipe: field 'data.stores' is missing; make a store with `pretune prepare`, and name it with --stores"
+            )
         self.stores = [TokenStore.open(path) for path in recipe.data.stores]
         self.notes: list[str] = []
         self._recipe = recipe

@@ -32,6 +32,8 @@ def answer(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str
         ("predict m --labels x --colour red", "--labels: predict has no such flag"),
         ("embed m --zebra red", "--zebra: embed has no such flag; pretune embed --help lists all of them"),
         ("fill m x --top many", "--top many: expected a whole number"),
+        ("predict m x --threads -7", "--threads -7: expected 1 or more"),
+        ("finetune --task classification --threads 0", "--threads 0: expected 1 or more"),
         ("fill m x --top 2.5", "--top 2.5: expected a whole number"),
         ("corpus pydocs o.jsonl --minimum 0.5", "--minimum 0.5: expected a whole number"),
         ("generate m x --temperature hot", "--temperature hot: expected a number"),
