@@ -39,6 +39,19 @@ def no_such_folder(path: Path | str, what: str, setting: str | None = None) -> M
     )
 
 
+def no_such_file(name: str) -> MissingInputError:
+    """The error of a text that is the name of a file which is not there."""
+    near = near_path(name)
+    if near is not None:
+        return MissingInputError(
+            f"{name}: no such file; did you mean {near!r}? A text that ends so is read from a list or standard input"
+        )
+    return MissingInputError(
+        f"{name}: no such file (working folder: {Path.cwd()}); a text that ends so is read from a list or "
+        "standard input"
+    )
+
+
 def near_path(path: Path | str, cutoff: float = 0.65) -> str | None:
     """The path that a missing one may mean: a name in its folder that is nearly the same; None where there is none.
 

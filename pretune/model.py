@@ -42,7 +42,7 @@ from pretune.runtime.precision import choose_precision
 from pretune.table import Table
 from pretune.tasks.task import AnyTask, Truncate
 from pretune.text.readers.files import names_file
-from pretune.text.readers.labelled import Data
+from pretune.text.readers.labelled import Data, read_texts_of_file
 from pretune.text.readers.memory import Records, check_texts
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -205,7 +205,7 @@ class Model:
 
     def embed(
         self,
-        texts: str | Texts | Records,
+        texts: str | Path | Texts | Records,
         pooling: PoolingMode | None = None,
         *,
         prompt: str | None = None,
@@ -216,8 +216,8 @@ class Model:
         """One vector for each text, from the last layer.
 
         Args:
-            texts: a list of texts, or a single one, whose vector is given alone; or records, a DataFrame ..., of which
-                the column is read that held the texts in training, else "text".
+            texts: a list of texts, or a single one, whose vector is given alone; or a file, records, a DataFrame ...,
+                of which the column is read that held the texts in training, else "text".
             pooling: of the last layer's rows, in place of all modules that the files name; special tokens count, as in
                 sentence-transformers. By default what the model's training or its files said; else, as there, the last
                 row of a model that its config.json calls `...ForCausalLM`, and the mean of any other.
@@ -233,7 +233,10 @@ class Model:
             UsageError: an unknown pooling or name of a prompt, or a prompt and a name.
             DataError: a text without any token, or one that cannot be encoded.
         """
-        many = check_texts(texts, "embed", single=True, column=self.network.metadata.text_column)
+        column = self.network.metadata.text_column
+        if isinstance(texts, Path) or (isinstance(texts, str) and names_file(texts)):
+            texts = read_texts_of_file(texts, column)
+        many = check_texts(texts, "embed", single=True, column=column)
         out = Embedder.of(self._fused, self.tokenizer, pooling, prompt, prompt_name, budget)(many)
         out = unit_length(out, many) if normalize else out
         return out[0] if isinstance(texts, str) else out

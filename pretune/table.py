@@ -46,7 +46,7 @@ class Table:
         rows = [[readable(cell) if wrap else " ".join(readable(cell).split()) for cell in row] for row in self.rows]
         names = [translate(column) for column in self.columns]
         widths = [max(map(cell_len, column)) for column in zip(names, *rows, strict=True)]
-        table = RichTable(box=None, pad_edge=False)
+        table = RichTable(box=None, pad_edge=False, show_header=any(names))
         numbers = [self._is_number(number) for number in range(len(names))]
         for name, size, is_number in zip(names, _fit(widths, numbers, console.width), numbers, strict=True):
             side: Literal["left", "right"] = "right" if is_number else "left"
@@ -69,19 +69,23 @@ class Table:
         numbers = [self._is_number(number) for number in range(len(self.columns))]
         align = ["right" if is_number else "left" for is_number in numbers]
         head = "".join(
-            f'<th style="text-align: {side}">{html.escape(column)}</th>'
+            f'<th style="text-align: {side}; padding: 0 0.5em">{html.escape(column)}</th>'
             for column, side in zip(self.columns, align, strict=True)
         )
         body = "".join(
             "<tr>"
             + "".join(
-                f'<td style="text-align: {side}">{html.escape(_shorten(readable(cell)))}</td>'
+                f'<td style="text-align: {side}; padding: 0 0.5em">{html.escape(_shorten(readable(cell)))}</td>'
                 for cell, side in zip(row, align, strict=True)
             )
             + "</tr>"
             for row in self.rows
         )
-        title = f'<caption style="text-align: left">{html.escape(self.title)}</caption>' if self.title else ""
+        title = (
+            f'<caption style="text-align: left; white-space: nowrap">{html.escape(self.title)}</caption>'
+            if self.title
+            else ""
+        )
         header = f"<thead><tr>{head}</tr></thead>" if any(self.columns) else ""
         return f"<table>{title}{header}<tbody>{body}</tbody></table>"
 

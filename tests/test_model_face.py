@@ -13,7 +13,7 @@ from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 
 import pretune
 from pretune.api import IndependentPrediction, Model, Prediction, Predictions, Values
-from pretune.errors import DataError, UsageError
+from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.evaluate.results import Evaluation
 from pretune.table import Table, readable, round_digits
 from pretune.tasks.classification import ClassificationExample
@@ -94,6 +94,7 @@ def test_an_evaluation_prints_as_tables(models: dict[str, Model], tmp_path: Path
     assert len(wrong) == sum(g != row["label"] for g, row in zip(guesses, rows, strict=True))
     assert [m.probability for m in wrong] == sorted((m.probability for m in wrong), reverse=True)
     assert wrong[0].origin.startswith("list[")
+    assert re.fullmatch(r"Mistake\('.*': '.*' \(0\.\d+\) instead of '.*', list\[\d\]\)", repr(wrong[0]))
     text = str(scores)
     assert [line.split()[0] for line in text.splitlines() if line.startswith(tuple(LABELS))] == [*LABELS, *LABELS]
     assert "confusion matrix" in text
@@ -121,6 +122,18 @@ def test_the_name_of_a_file_is_a_file_in_predict_as_in_evaluate(models: dict[str
     path.write_text("text,label\nthe quick fox,good\na hat,bad\n")
     assert models["labels"].predict(str(path)) == models["labels"].predict(path) == models["labels"].predict(TEXTS)
     assert models["labels"].predict([str(path)]) != models["labels"].predict(path)
+    assert np.allclose(models["labels"].embed(str(path)), models["labels"].embed(TEXTS), atol=1e-6)
+    assert models["labels"].embed(path).shape == (2, 32)
+    for use in (models["labels"].predict, models["labels"].embed):
+        with pytest.raises(MissingInputError, match=r"tests\.csv: no such file; did you mean .*test\.csv"):
+            use(str(tmp_path / "tests.csv"))
+        use("a text that ends in tests.csv")
+
+
+def test_an_unknown_precision_is_refused(models: dict[str, Model]) -> None:
+    """It was fp32 without a word."""
+    with pytest.raises(UsageError, match="precision 'fp64': expected one of auto, bf16, fp32"):
+        pretune.load(models["fill"].facts.rows[-1][1], "cpu", "fp64")  # type: ignore[arg-type]
 
 
 def test_a_confusion_matrix_is_narrow_enough() -> None:

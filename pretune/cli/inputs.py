@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import re
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from cyclopts import Parameter
 
-from pretune.errors import DataError, MissingInputError, NonFiniteError, UsageError
+from pretune.errors import DataError, NonFiniteError, UsageError
 from pretune.runtime.screen import Screen
 
 if TYPE_CHECKING:
@@ -125,12 +124,9 @@ def split_texts(texts: Sequence[str], rows: RowFlags, session: Session) -> tuple
     if any(_SUFFIX.search(text) for text in texts):
         if named := [text for text in texts if os.path.isfile(text)]:
             session.say(f"reading {', '.join(named)}")  # before what reads them is imported
-        from pretune.text.readers.files import is_readable, names_file
+        from pretune.text.readers.files import names_file
 
-        files = [text for text in named if rows.files.format or names_file(text)]
-        for text in texts:
-            if text not in files and is_readable(text) and not any(character.isspace() for character in text):
-                raise MissingInputError(missing_file(text))
+        files = [text for text in texts if names_file(text) or (text in named and rows.files.format)]
     others = tuple(text for text in texts if text not in files)
     if others and (files or rows.input):
         file = [*rows.input, *files][0]
@@ -146,18 +142,6 @@ def split_texts(texts: Sequence[str], rows: RowFlags, session: Session) -> tuple
 def split_names(names: Sequence[str]) -> tuple[str, ...]:
     """Names that were given one by one, or several with commas between them."""
     return tuple(part.strip() for name in names for part in name.split(","))
-
-
-def missing_file(name: str) -> str:
-    """Says that a file is not there, and which one may be meant."""
-    folder = Path(name).parent
-    known = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    close = difflib.get_close_matches(Path(name).name, known, n=1, cutoff=0.6)
-    if close:
-        return (
-            f"{name}: no such file; did you mean {folder / close[0]}? A text that ends so is read from standard input"
-        )
-    return f"{name}: no such file (working folder: {Path.cwd()}); a text that ends so is read from standard input"
 
 
 def columns_of(model: Model, flags: Mapping[str, object]) -> LabelledConfig:

@@ -16,7 +16,7 @@ _COUNTS = ("count", "predictions/")  # how scores begin that are whole numbers
 _OF_LABEL = ("precision", "recall", "f1", "count")  # scores that a classification gives of each label
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Mistake:
     """An example for which a classifier gave another label than its own.
 
@@ -33,6 +33,12 @@ class Mistake:
     prediction: str
     probability: float
     origin: str
+
+    def __repr__(self) -> str:
+        text = " | ".join(self.texts)
+        texts = f"{text[:60]!r}{'...' if len(text) > 60 else ''}"
+        guess = f"{self.prediction!r} ({rounded_text(self.probability)})"
+        return f"Mistake({texts}: {guess} instead of {self.label!r}, {self.origin})"
 
 
 class Evaluation(dict[str, float]):

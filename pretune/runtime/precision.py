@@ -8,7 +8,9 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
+
+from pretune.errors import UsageError
 
 if TYPE_CHECKING:  # the names of the precisions are read without torch
     import torch
@@ -46,7 +48,12 @@ def choose_precision(name: Name, device: torch.device, *, with_peak: bool = Fals
     Args:
         name: `auto`, `bf16` or `fp32`.
         with_peak: measure the speed of a large matmul, which takes 0.05 s.
+
+    Raises:
+        UsageError: another name.
     """
+    if name not in get_args(Name):
+        raise UsageError(f"precision {name!r}: expected one of {', '.join(get_args(Name))}")
     chosen, why = (name, "as chosen") if name != "auto" else _of_hardware(device)
     return Precision(chosen, measure(device, chosen) if with_peak else 0.0, why)
 

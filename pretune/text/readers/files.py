@@ -27,7 +27,7 @@ from pydantic import Field
 from pretune.config import Config
 from pretune.errors import DataError, MissingInputError
 from pretune.find import find, variants
-from pretune.missing_paths import near_path
+from pretune.missing_paths import near_path, no_such_file
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 BOMB_FLOOR = 64 << 20  # bytes: whatever the ratio, a file that unfolds to less is harmless
@@ -280,8 +280,18 @@ def is_readable(name: str) -> bool:
 
 
 def names_file(text: str) -> bool:
-    """Whether a text is the name of a file that is there and that a reader knows."""
-    return os.path.isfile(text) and is_readable(text)  # `Path.is_file` fails for what is too long for a name
+    """Whether a text is the name of a file that is there and that a reader knows.
+
+    Raises:
+        MissingInputError: it can be nothing but such a name, and the file is not there.
+    """
+    if not is_readable(text):
+        return False
+    if os.path.isfile(text):  # `Path.is_file` fails for what is too long for a name
+        return True
+    if any(character.isspace() for character in text):
+        return False
+    raise no_such_file(text)
 
 
 @cache

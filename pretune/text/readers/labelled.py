@@ -153,6 +153,19 @@ def field_names(data: Data, config: SourceConfig | None = None) -> list[str]:
     return [] if names is None else list(names(sources[0], config))
 
 
+def read_texts_of_file(path: Path | str, column: str) -> list[str]:
+    """The texts of a file, in order.
+
+    Args:
+        column: that holds them, where the file has columns.
+
+    Raises:
+        MissingInputError, DataError: as `read_records`.
+    """
+    fields = [Column(column, "columns.text")]
+    return [record.text(column, "columns.text") for record in read_records(path, fields, needs_labels=False)]
+
+
 def read_labelled(data: Data, config: LabelledConfig | None = None, needs_labels: bool = True) -> list[LabelledText]:
     """Read every record of labelled texts.
 
