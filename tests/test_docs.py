@@ -127,3 +127,16 @@ def test_the_benchmark_of_contributing_runs(tmp_path: Path) -> None:
     quick = ("--rounds", "1", "--warmup", "0", "--quiet", "--no-allocator", "--precision", "fp32")
     assert bench([str(tmp_path / "words.py"), "--output", str(tmp_path / "figures"), *quick]) == 0
     assert "| million | numpy |" in (tmp_path / "figures" / "README.md").read_text()
+
+
+def test_every_row_of_the_first_hour_names_a_test_that_exists() -> None:
+    rows = [
+        line for line in (ROOT / "docs" / "first-hour.md").read_text(encoding="utf-8").splitlines() if "| A" in line[:4]
+    ]
+    assert {row.split("|")[1].strip() for row in rows} == {f"A{number}" for number in range(1, 17)}
+    named = [re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row) for row in rows]
+    assert all(named)
+    missing = [
+        f"{path}::{test}" for tests in named for path, test in tests if f"def {test}(" not in (ROOT / path).read_text()
+    ]
+    assert missing == []

