@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from pretune.language import translate
+
 if TYPE_CHECKING:
     from pretune.field_table import FieldTable, Treatment
 
@@ -27,7 +29,7 @@ def compatibility() -> str:
     families = [(name, own_fields(get_family(name))) for name in variants("models")]
     parts[1:1] = [f"## config.json of {name}\n\n{_short(table)}" for name, table in families]
     note = "<!-- made by `pretune show compatibility` -->"
-    return "\n\n".join(["# Compatibility", note, " ".join(_INTRODUCTION.split()), *parts]) + "\n"
+    return "\n\n".join(["# Compatibility", note, translate(" ".join(_INTRODUCTION.split())), *parts]) + "\n"
 
 
 def _file(name: str, table: FieldTable) -> str:
@@ -38,9 +40,9 @@ def _table(table: FieldTable) -> str:
     """One row a group of fields with the same treatment."""
     groups: dict[str, list[str]] = {}
     for name, treatment in table.items():
-        groups.setdefault(f"{treatment.name} | {_reason(treatment)}", []).append(name)
+        groups.setdefault(f"{translate(treatment.name)} | {_reason(treatment)}", []).append(name)
     rows = [f"| {_names(names)} | {treatment} |" for treatment, names in groups.items()]
-    return "\n".join(["| field | | |", "|---|---|---|", *rows])
+    return "\n".join([translate("| field | | |"), "|---|---|---|", *rows])
 
 
 def _short(table: FieldTable) -> str:
@@ -51,7 +53,7 @@ def _short(table: FieldTable) -> str:
 
 
 def _lines(plain: list[str], others: Mapping[str, Treatment]) -> Iterator[str]:
-    yield f"Done: {_names(plain)}."
+    yield translate(f"Done: {_names(plain)}.")
     if others:
         yield _table(others)
 
@@ -62,9 +64,9 @@ def _names(names: list[str]) -> str:
 
 def _reason(treatment: Treatment) -> str:
     if treatment.name != "refused":
-        return treatment.reason.replace("|", "\\|")
+        return translate(treatment.reason).replace("|", "\\|")
     values = "" if treatment.refuses else f"unless {' or '.join(_json(value) for value in treatment.allowed)}: "
-    return f"{values}{treatment.reason}; {treatment.remedy}".replace("|", "\\|")
+    return translate(f"{values}{treatment.reason}; {treatment.remedy}").replace("|", "\\|")
 
 
 def _json(value: object) -> str:

@@ -8,7 +8,7 @@ from pretune.cli.help_panels import plain_panel
 from pretune.language import current_language, translate
 
 if TYPE_CHECKING:
-    from cyclopts.help import HelpEntry, HelpPanel, InlineText
+    from cyclopts.help import ColumnSpec, HelpEntry, HelpPanel, InlineText
     from rich.console import Console, ConsoleOptions
 
 
@@ -23,17 +23,19 @@ class TranslatedFormatter:
         if plain is None:
             return
         panel = plain
-        if current_language() != "en":
-            entries = [_entry(each) for each in panel.entries]
-            panel = panel.copy(title=translate(str(panel.title)), entries=entries)
-        DefaultFormatter()(console, options, panel)
+        if current_language() == "en":
+            DefaultFormatter()(console, options, panel)
+            return
+        entries = [_entry(each) for each in panel.entries]
+        formatter = DefaultFormatter(column_specs=_columns if panel.format == "parameter" else None)
+        formatter(console, options, panel.copy(title=translate(str(panel.title)), entries=entries))
 
     def render_usage(self, console: Console, options: ConsoleOptions, usage: object) -> None:
         """Renders the line that says how a verb is called."""
         from cyclopts.help import DefaultFormatter
 
         if usage is not None and current_language() != "en":
-            console.print(f"{translate('Usage:')} {usage}", markup=False, highlight=False)
+            console.print(f"{translate('Usage:')}{usage}", markup=False, highlight=False)
         else:
             DefaultFormatter().render_usage(console, options, usage)
 
@@ -44,12 +46,21 @@ class TranslatedFormatter:
         DefaultFormatter().render_description(console, options, _description(description))
 
 
+def _columns(console: Console, options: ConsoleOptions, entries: list[HelpEntry]) -> tuple[ColumnSpec, ...]:
+    """The columns of cyclopts, the last of which shows the description alone: `_entry` has laid the facts beside it."""
+    from cyclopts.help.specs import get_default_parameter_columns
+
+    *others, last = get_default_parameter_columns(console, options, entries)
+    return *others, last.copy(renderer=lambda entry: entry.description)
+
+
 def _entry(entry: HelpEntry) -> HelpEntry:
     """A row of a panel; what cyclopts adds to its description is translated with it."""
     from rich.text import Text
 
     facts = [f"[choices: {', '.join(entry.choices)}]"] if entry.choices else []
     facts += [] if entry.default is None else [f"[default: {entry.default}]"]
+    facts += ["[required]"] if entry.required else []
     description = _description(entry.description)
     for fact in facts:
         description.append(Text(translate(fact), "dim"))

@@ -48,6 +48,7 @@ _COMMAND = re.compile(r"^(?:pretune|pip|hf|jq|iconv|make|soffice|pandoc|pdftotex
 _CODE = re.compile(r"^[\w.\-/]*$|^(?:import|from|def|class) |[{}=]{2}|^[\s\W]*$|^[\w-]+(?:\.[\w-]+)+$")
 _AXES = ("models", "objectives", "tasks", "tune", "optim")
 _FORMAT_HOLE = re.compile(r"\{\{([a-z]\w+)\}\}")  # of a text that `format` fills in
+_LIMITS = ("gt", "ge", "lt", "le", "min_length", "max_length", "multiple_of")
 _LOG_HOLE = re.compile(r"%(?:[sr]|0?\d*d|\.\df)")
 _TAG = re.compile(
     r"</?(?:a|b|code|details|div|em|figure|footer|h[1-6]|header|i|li|main|p|pre|section|small|span|strong|summary|svg|"
@@ -173,7 +174,11 @@ def _is_docstring(node: ast.stmt) -> bool:
 def _variants(node: ast.expr) -> list[str]:
     """The messages that a text expression may give; none if it is none."""
     if isinstance(node, ast.Constant):
-        return [_with_log_holes(_FORMAT_HOLE.sub(r"{\1}", _escaped(node.value)))] if isinstance(node.value, str) else []
+        return (
+            [_with_log_holes(_FORMAT_HOLE.sub(_format_hole, _escaped(node.value)))]
+            if isinstance(node.value, str)
+            else []
+        )
     if isinstance(node, ast.JoinedStr):
         return _joined([_part(value) for value in node.values])
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
@@ -219,11 +224,13 @@ def _holes(node: ast.expr) -> Iterator[ast.expr]:
 
 
 def _hole(node: ast.expr, formatted: ast.FormattedValue | None = None) -> str:
-    """Names a hole after its expression; a number's is marked by `:n`, as it matches nothing but a number."""
+    """Names a hole after its expression; `:n` marks a number's, `:c` that of a number with its noun."""
     name = re.sub(r"\W+", "_", ast.unparse(node)).strip("_").lower()
     if len(name) > 30:  # a checksum keeps two long expressions apart
         name = f"{name[:26].rstrip('_')}_{zlib.crc32(name.encode()) % 1000}"
     name = f"v_{name}" if not name or name[0].isdigit() else name
+    if isinstance(node, ast.Call) and _called(node) == "counted":
+        return f"{{{name}:c}}"
     return f"{{{name}:n}}" if _is_number(node, formatted) else f"{{{name}}}"
 
 
@@ -238,6 +245,11 @@ def _escaped(text: str) -> str:
     return text.replace("{", "{{").replace("}", "}}")
 
 
+def _format_hole(hole: re.Match[str]) -> str:
+    """A hole that `format` fills in: pydantic's limits are numbers."""
+    return f"{{{hole[1]}:n}}" if hole[1] in _LIMITS else f"{{{hole[1]}}}"
+
+
 def _with_log_holes(text: str) -> str:
     """Makes holes of `%s` and `%d`, by which logging fills in values."""
     numbers = count(1)
@@ -248,7 +260,7 @@ def _with_log_holes(text: str) -> str:
 
 def reads_as_words(message: str) -> bool:
     """Whether a message holds words, and is no name, path, pattern or code."""
-    literal = re.sub(r"\{\w+(?::n)?\}", "\0", message)
+    literal = re.sub(r"\{\w+(?::[nc])?\}", "\0", message)
     if " " not in literal.strip(" ") and not ("\0" in literal and " " in literal):
         return False
     return _WORDS.search(literal) is not None and not (_CODE.search(literal) or _COMMAND.search(message))

@@ -12,9 +12,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
-_HOLE = re.compile(r"\{(\w+)(:n)?\}|\{\{|\}\}")
+_HOLE = re.compile(r"\{(\w+)(?::([nc]))?\}|\{\{|\}\}")
 _NUMBER = r"\s*[-+]?(?:\d[\d,_]*(?:\.\d+)?|\.\d+|nan|inf)(?:e[-+]?\d+)?\s*%?"
+_SIGNS = re.compile(r"[^\w\s]")
+_TAIL = r"((?:[,:;] | \().*|)"  # the end of a sentence, or nothing
 _WORD = re.compile(r"[A-Za-z]{2,}")
 # Between two messages that stand side by side, the surest sign first.
 _JOINTS = {"; ": "；", ". ": "。", ": ": "：", "  ": "  ", " -> ": " -> ", ", ": "，"}
@@ -36,10 +39,17 @@ class Rendered:
     Attributes:
         text: what is shown.
         score: number of letters of the English text that templates cover; 0 if none fits.
+        signs: that they cover too, where letters are as many.
     """
 
     text: str
     score: int
+    signs: int = 0
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """What two renderings of a text are compared by."""
+        return self.score, self.signs
 
 
 class Template:
@@ -55,15 +65,33 @@ class Template:
         self._parts = split_holes(message)
         self.literals = [part for part in self._parts if isinstance(part, str)]
         self.score = sum(map(len, _WORD.findall(" ".join(self.literals))))
+        signs = sum(len(_SIGNS.findall(literal)) for literal in self.literals)
+        self.signs = signs + sum(isinstance(part, Hole) and bool(part.kind) for part in self._parts)
 
     @cached_property
     def _patterns(self) -> list[re.Pattern[str]]:
         """Holes as short as possible, and as long: where two stand side by side, their border is not certain."""
-        texts = sum(isinstance(part, Hole) and not part.is_number for part in self._parts)
-        return [
-            re.compile("".join(_pattern(part, hole) for part in self._parts), re.DOTALL)
-            for hole in (("(.*?)", "(.*)") if texts > 1 else ("(.*)",))
-        ]
+        texts = sum(isinstance(part, Hole) and not part.kind for part in self._parts)
+        beside = any(isinstance(a, Hole) and isinstance(b, Hole) for a, b in pairwise(self._parts))
+        holes = [("(.*?)", _TAIL)] if beside else []
+        holes += [("(.*?)", "(.*?)"), ("(.*)", "(.*)")] if texts > 1 else [("(.*)", "(.*)")]
+        return [re.compile(self._pattern(*each), re.DOTALL) for each in holes]
+
+    def _pattern(self, hole: str, second: str) -> str:
+        """A pattern of all texts of this template.
+
+        Args:
+            hole: pattern of what stands in a hole.
+            second: of what stands in one that follows another at once.
+        """
+        pattern, last = "", ""
+        for part in self._parts:
+            if isinstance(part, str):
+                pattern, last = pattern + re.escape(part), part
+            else:
+                kinds = {"n": f"({_NUMBER})", "c": f"({_NUMBER} .+?)"}
+                pattern, last = pattern + kinds.get(part.kind, hole if last else second), ""
+        return pattern
 
     @property
     def sure_words(self) -> set[str]:
@@ -100,10 +128,15 @@ class Template:
 
 @dataclass(frozen=True)
 class Hole:
-    """A hole of a template, and whether nothing but a number fits it."""
+    """A hole of a template.
+
+    Attributes:
+        name: of the value in it.
+        kind: "n" for a number, "c" for a number and its noun, "" for any text.
+    """
 
     name: str
-    is_number: bool
+    kind: str
 
 
 def _beside(left: str, right: str, is_ours: bool) -> str:
@@ -113,17 +146,11 @@ def _beside(left: str, right: str, is_ours: bool) -> str:
         is_ours: whether both are of the catalogue.
     """
     last, first = left.rstrip(" ")[-1:], right.lstrip(" ")[:1]
-    if _SIGN.match(last) or (is_ours and _CHINESE.match(last) and _CHINESE.match(first)):
+    if _SIGN.match(last) or _SIGN.match(first) or (is_ours and _CHINESE.match(last) and _CHINESE.match(first)):
         return left.rstrip(" ") + right.lstrip(" ")
     before = _CHINESE.match(left[-1:]) and _LATIN.match(right)
     after = _LATIN.match(left[-1:]) and _CHINESE.match(right)
     return f"{left} {right}" if before or after else left + right
-
-
-def _pattern(part: str | Hole, hole: str) -> str:
-    if isinstance(part, str):
-        return re.escape(part)
-    return f"({_NUMBER})" if part.is_number else hole
 
 
 def split_holes(message: str) -> list[str | Hole]:
@@ -137,7 +164,7 @@ def split_holes(message: str) -> list[str | Hole]:
             literal += match[0][0]
             continue
         parts += [literal] if literal else []
-        parts.append(Hole(match[1], match[2] is not None))
+        parts.append(Hole(match[1], match[2] or ""))
         literal = ""
     literal += message[position:]
     return [*parts, literal] if literal else parts
@@ -193,7 +220,7 @@ class Renderer:
             self._memory[key] = self._render(bare, is_word)
         rendered = self._memory[key]
         start = text.index(bare)
-        return Rendered(text[:start] + rendered.text + text[start + len(bare) :], rendered.score)
+        return Rendered(text[:start] + rendered.text + text[start + len(bare) :], *rendered.rank)
 
     def _render(self, text: str, is_word: bool) -> Rendered:
         exact = self._exact.get(text) or (self._words.get(text) if is_word else None)
@@ -204,10 +231,10 @@ class Renderer:
             for values in template.values(text):
                 inner = {name: self.render(value, is_word=_holds_words(name)) for name, value in values.items()}
                 rendered = _filled(template, inner)
-                if rendered is not None and rendered.score > best.score:
+                if rendered is not None and rendered.rank > best.rank:
                     best = rendered
         for joined in self._splits(text):
-            best = joined if joined.score > best.score else best
+            best = joined if joined.rank > best.rank else best
         return best
 
     def _candidates(self, text: str) -> Iterator[Template]:
@@ -227,14 +254,14 @@ class Renderer:
             second = self.render(text[match.end() :])
             if (first.score and second.score) or ((first.score or second.score) and match[0] != ", "):
                 joint = _joint(match[0], first, second)
-                yield Rendered(first.text + joint + second.text, first.score + second.score)
+                yield _sum(first.text + joint + second.text, first, second)
             tail = self.render(text[border:])  # such as ", the best so far"
-            yield Rendered(first.text + tail.text, first.score + tail.score)
+            yield _sum(first.text + tail.text, first, tail)
         if trailing := _TRAILING.fullmatch(text):
             first, second = (self.render(part) for part in trailing.groups())
             if first.score or second.score:
                 brackets = " ({})" if second.text.isascii() else "（{}）"
-                yield Rendered(first.text + brackets.format(second.text), first.score + second.score)
+                yield _sum(first.text + brackets.format(second.text), first, second)
 
 
 def _joint(english: str, first: Rendered, second: Rendered) -> str:
@@ -249,7 +276,13 @@ def _filled(template: Template, values: Mapping[str, Rendered]) -> Rendered | No
     text = template.fill(values)
     if template.score < _FEW_LETTERS and sum(map(len, _PROSE.findall(_ENCLOSED.sub("", text)))) > template.score:
         return None
-    return Rendered(text, template.score + sum(value.score for value in values.values()))
+    own = Rendered("", template.score, template.signs)
+    return _sum(text, own, *values.values())
+
+
+def _sum(text: str, *parts: Rendered) -> Rendered:
+    """A text that is made of parts."""
+    return Rendered(text, sum(part.score for part in parts), sum(part.signs for part in parts))
 
 
 def _holds_words(name: str) -> bool:

@@ -18,7 +18,7 @@ from babel.messages.pofile import read_po
 
 FOLDER = CATALOGUES / "zh" / "LC_MESSAGES"
 REMEDY = "run `make messages`, and translate what is new in pretune/locale/zh/LC_MESSAGES/pretune.po"
-HOLE = re.compile(r"(?<!\{)\{(\w+)(?::n)?\}(?!\})")
+HOLE = re.compile(r"(?<!\{)\{(\w+)(?::[nc])?\}(?!\})")
 
 
 @cache

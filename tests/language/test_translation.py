@@ -23,6 +23,11 @@ CATALOGUE = {
     "written: {path}": "已写出：{path}",
     "with {metric} on {path}": "在 {path} 上用 {metric}",
     "the scores": "得分",
+    "{documents:c} of {tokens:c}": "{documents:c}（{tokens:c}）",
+    "{part:n} of {total} ({percent})": "{total}中的 {part:n} 个（{percent}）",
+    "{number:n} tokens": "{number:n} 个词元",
+    "with {model}{labels}": "用 {model}{labels}",
+    ": {number:n} labels": "：{number:n} 个标签",
     "model": "模型",
     "column": "列",
 }
@@ -48,6 +53,8 @@ def renderer() -> Renderer:
         ("model", "模型"),
         ("  written: out.csv", "  已写出：out.csv"),  # space around a text stays
         ("pretune: x: no such folder (working folder: /tmp)", "pretune：x：没有这个目录（工作目录：/tmp）"),
+        ("2 of 3 tokens (9%)", "3 个词元中的 2 个（9%）"),  # the template with more signs
+        ("with m: 2 labels", "用 m：2 个标签"),  # where two holes meet, the second one begins with a sign
         ("['a: b', 'c; d']: no such folder", "['a: b', 'c; d']：没有这个目录"),  # what is quoted is data
         ("no idea what these many other words may say", None),  # a template of few words takes no strange prose
         ("no such file or folder", None),
@@ -82,7 +89,7 @@ def test_a_text_is_said_by_its_template(renderer: Renderer, text: str, translati
         ('if "no space left" in text: pass', []),
         ('x["a key here"] = 1', []),
         ('open("some/path.py")', []),
-        ('say("a number above {gt}".format(**limits))', ["a number above {gt}"]),
+        ('say("a number above {gt}".format(**limits))', ["a number above {gt:n}"]),
         ('print(translate("Flags" if many else "Flag"))', ["Flags", "Flag"]),
         ('N_("tokenizer", "[default: {x}]")', ["tokenizer", "[default: {x}]"]),
         ('def v(session: Common) -> None:\n "It does.\\n\\n Args:\\n  a: what it is."', ["It does.", "what it is."]),
