@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from pretune.report.runs import RunSummary
 
+_MODEL_WIDTH = 16  # characters of a model's name
+_NARROW = 100  # characters of a terminal that leaves no room for when runs began
 _PIPED_WIDTH = 1000  # characters of a line where no terminal bounds it
 
 
@@ -46,26 +48,37 @@ def runs(
         return
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, highlight=False, markup=False).print(
-        _table(summaries, folder)
-    )
+    console = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, highlight=False, markup=False)
+    console.print(_table(summaries, folder, is_narrow=console.width < _NARROW))
 
 
-def _table(summaries: Sequence[RunSummary], folder: Path) -> Table:
+def _table(summaries: Sequence[RunSummary], folder: Path, *, is_narrow: bool) -> Table:
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("run", "state", "trains", "model", "metric"):
-        table.add_column(translate(name), overflow="fold")
+    gap = 1 if is_narrow else 2
+    table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column(translate("run"), overflow="fold")
+    table.add_column(translate("state"), min_width=11)
+    for name in ("trains", "model", "metric"):
+        table.add_column(translate(name), no_wrap=True)
     for name in ("steps", "minutes"):
-        table.add_column(translate(name), justify="right")
-    table.add_column(translate("began (UTC)"))
+        table.add_column(translate(name), justify="right", no_wrap=True)
+    if not is_narrow:
+        table.add_column(translate("began (UTC)"), no_wrap=True)
     for run in summaries:
         value = "" if run.value is None else f"{run.metric} {run.value:.4g}"
-        began = run.began[:16].replace("T", " ")
         path = Path(run.path)
         name = str(path.relative_to(folder)) if path != folder else path.resolve().name
-        table.add_row(
-            name, translate(run.status), run.trains, run.model, value, f"{run.step:,}", f"{run.minutes:,.1f}", began
-        )
+        counts = (f"{run.step:,}", f"{run.minutes:,.1f}")
+        began = [] if is_narrow else [run.began[:16].replace("T", " ")]
+        table.add_row(name, translate(run.status), run.trains, _short(run.model), value, *counts, *began)
     return table
+
+
+def _short(model: str) -> str:
+    """The end of a long path."""
+    if len(model) <= _MODEL_WIDTH:
+        return model
+    *_, parent, name = ("", *Path(model).parts)
+    both = f"{parent}/{name}"
+    return f"…{(both if len(both) < _MODEL_WIDTH else name)[1 - _MODEL_WIDTH :]}"

@@ -57,6 +57,15 @@ def test_a_run_is_a_line_with_the_metric_of_the_saved_weights(folder: Path, caps
     assert len(lines) == 5
 
 
+def test_a_long_path_of_a_model_is_shown_by_its_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, model in enumerate(("/a/very/long/path/to/bert-base", "x" * 40, "models/zh/bert")):
+        write_run(tmp_path / str(number), [], RECIPE.replace('"bert"', f'"{model}"'))
+    assert main(["runs", str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    for end in ("…to/bert-base", f"…{'x' * 15}", "models/zh/bert"):
+        assert f" {end} " in output
+
+
 def test_json_has_every_field(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", str(folder / "a"), "--json"]) == 0
     done, stopped = json.loads(capsys.readouterr().out)
