@@ -40,7 +40,7 @@ class SourceConfig(Config):
         format: the format of every file: the name of a reader (txt, md, html, jsonl, csv, tsv, xlsx, parquet), the path
             of a user's own (`conll.py`), or "auto": by suffix.
         columns: names of the columns of CSV, TSV and Excel files that have no header row, in order; by default the
-            first row is the header. A first row equal to `columns` is a header too.
+            first row is the header. A first row that names all columns that are read is a header too.
         quotes: whether CSV or TSV fields may be quoted; by default CSV yes; TSV no (as GLUE, SST and CLUE write them),
             unless all its quotes are those of `csv.writer` and pandas.
         delimiter: the character between the fields of a CSV file, where it is no comma, such as ";".

@@ -49,12 +49,7 @@ def read_rows(
             a shorter row has empty fields at its end.
     """
     file = str(source.path)
-    header = list(config.columns) if config.columns else []
-    if header and (error := _bad_header(file, 0, columns, header)):
-        yield error
-        return
-    indices = _indices(columns, header)
-    is_first = True
+    header, indices = list[str](), list[tuple[str, int]]()
     for item in rows:
         if isinstance(item, RecordError):
             yield item
@@ -62,29 +57,47 @@ def read_rows(
         line, fields = item
         if not fields or fields == [""]:
             yield line, {}
-        elif not header:
-            header, is_first = [field.strip() for field in fields], False
-            if error := _bad_header(file, line, columns, header):
+            continue
+        if not header:
+            names = [field.strip() for field in fields]
+            is_header = _is_header(source, names, columns, config)
+            header = names if is_header else list(config.columns or ())
+            if error := _bad_header(file, line if is_header else 0, columns, header):
                 yield error
                 return
             indices = _indices(columns, header)
-        elif is_first and fields == header:
-            is_first = False
-        elif len(fields) != len(header) and (explain_width or len(fields) > len(header)):
-            is_first = False
+            if is_header:
+                continue
+        if len(fields) != len(header) and (explain_width or len(fields) > len(header)):
             yield RecordError(file, line, *(explain_width or _too_wide)(fields, header))
         else:
-            is_first = False
             yield line, {name: fields[index] if index < len(fields) else "" for name, index in indices}
+
+
+def _is_header(source: Source, names: list[str], columns: Sequence[Column], config: SourceConfig) -> bool:
+    """Whether the first row of a table names its columns, although `config.columns` may name those of another file."""
+    if not config.columns or names == list(config.columns):
+        return True
+    needed = {column.name for column in columns if column.required}
+    if not needed or not needed <= set(names):
+        return False
+    _log.info("%s: the first row names the columns, so that --columns is not used", source.path)
+    return True
 
 
 def table_names(source: Source, config: SourceConfig, delimiter: str, quoted: bool) -> list[str]:
     """The names of a table's columns; none where its header cannot be read."""
-    if config.columns:
-        return list(config.columns)
-    rows = _quoted_rows(source, delimiter, config) if quoted else _plain_rows(source, delimiter, config)
+    return names_of_rows(
+        _quoted_rows(source, delimiter, config) if quoted else _plain_rows(source, delimiter, config), config
+    )
+
+
+def names_of_rows(rows: Iterable[tuple[int, list[str]] | RecordError], config: SourceConfig) -> list[str]:
+    """The names of the columns of rows: of the first one, or those that `config.columns` says where it has none."""
     first = next((row for row in rows if isinstance(row, RecordError) or row[1] not in ([], [""])), None)
-    return [] if first is None or isinstance(first, RecordError) else [field.strip() for field in first[1]]
+    names = [] if first is None or isinstance(first, RecordError) else [field.strip() for field in first[1]]
+    known = list(config.columns or ())
+    return known if known and not set(known) & set(names) else names
 
 
 def is_quoted(source: Source, config: SourceConfig, delimiter: str) -> bool:

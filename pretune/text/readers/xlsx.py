@@ -11,7 +11,7 @@ from typing import IO
 
 from pretune.text.readers.files import BOMB_FLOOR, Source, SourceConfig, UnreadableError, open_seekable
 from pretune.text.readers.records import Column, RecordError, SourceRow
-from pretune.text.readers.tables import read_rows
+from pretune.text.readers.tables import names_of_rows, read_rows
 
 SUFFIXES = (".xlsx", ".xlsm")
 _REMEDY = "save the workbook again, or export the sheet as CSV"
@@ -25,10 +25,7 @@ def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Ite
 
 def names(source: Source, config: SourceConfig) -> list[str]:
     """The names of the columns; none where the file cannot be read."""
-    if config.columns:
-        return list(config.columns)
-    first = next((row for row in _rows(source, config) if isinstance(row, RecordError) or any(row[1])), None)
-    return [] if first is None or isinstance(first, RecordError) else [field.strip() for field in first[1]]
+    return names_of_rows(_rows(source, config), config)
 
 
 def _rows(

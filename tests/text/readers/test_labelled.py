@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pretune.errors import DataError, MissingInputError
-from pretune.text.readers.labelled import LabelledConfig, LabelledText, read_labelled
+from pretune.text.readers.labelled import LabelledConfig, LabelledText, field_names, read_labelled
 from pretune.text.readers.records import Origin
 
 DATA = Path(os.environ.get("PRETUNE_DATA", Path(__file__).parents[4] / "shared" / "data"))
@@ -149,3 +149,28 @@ def test_fields_may_be_separated_by_another_character(tmp_path: Path) -> None:
     assert [example.text for example in read(path, delimiter=";")] == ["x; y", "z, w"]
     with pytest.raises(DataError, match=r"a\.csv:2: 3 fields .*; quote fields that hold a ';'"):
         read(write(path, "text;label\nx; y;1\n"), delimiter=";")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "xlsx"])
+def test_a_header_is_one_whatever_columns_another_file_had(tmp_path: Path, suffix: str) -> None:
+    """A model of a headerless file remembers the names of its columns; they misplaced those of a file with a header."""
+    import openpyxl
+
+    config = LabelledConfig(columns=("id", "text", "label"))
+    tables = {
+        "bare": [["1", "a b", "x"], ["2", "text", "y"]],
+        "named": [["label", "more", "text"], ["x", "-", "a b"], ["y", "-", "text"]],
+    }
+    for name, rows in tables.items():
+        path = tmp_path / f"{name}.{suffix}"
+        if suffix == "xlsx":
+            book = openpyxl.Workbook()
+            for row in rows:
+                book.active.append(row)
+            book.save(path)
+        else:
+            path.write_text("".join({"csv": ",", "tsv": "\t"}[suffix].join(row) + "\n" for row in rows))
+        assert [(row.text, row.label) for row in read_labelled(path, config)] == [("a b", "x"), ("text", "y")]
+        assert field_names(path, config) == (["id", "text", "label"] if name == "bare" else rows[0])
+    with pytest.raises(DataError, match=rf"bare\.{suffix}: no column 'note'.*known: id, text, label"):
+        read_labelled(tmp_path / f"bare.{suffix}", config.model_copy(update={"text": "note"}))
