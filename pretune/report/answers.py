@@ -7,13 +7,14 @@ from html import escape
 from typing import Any
 
 from pretune.language import translate
-from pretune.report.html import card, note, phrase, section
+from pretune.report.html import card, folded, note, phrase, section
 from pretune.report.run_files import RunFiles
 from pretune.report.words import metric_name
 from pretune.wording import counted
 
 _MATRIX = 12  # labels of a confusion matrix at most; with more, the commonest confusions are listed
 _PAIRS = 20
+_OPEN = 30  # labels whose scores are shown without a click
 
 
 def label_scores(run: RunFiles) -> str:
@@ -35,7 +36,8 @@ def label_scores(run: RunFiles) -> str:
         for label in labels
     )
     whole = f"<table><thead><tr><th>{phrase('label')}</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return section("Scores by label", card(whole), note(run.validation_note))
+    table = card(whole) if len(labels) <= _OPEN else folded(f"Scores of all {len(labels):,} labels", whole)
+    return section("Scores by label", table, note(run.validation_note))
 
 
 def confusion(run: RunFiles) -> str:
@@ -44,7 +46,7 @@ def confusion(run: RunFiles) -> str:
     if not labels:
         return ""
     if len(labels) > _MATRIX:
-        return section("Commonest confusions", card(_pairs(labels, matrix)))
+        return section("Commonest confusions", card(_pairs(labels, matrix)), _counted(run))
     head = "".join(f'<th class="number">{escape(label)}</th>' for label in labels)
     rows = "".join(
         f"<tr><th>{escape(label)}</th>"
@@ -55,7 +57,15 @@ def confusion(run: RunFiles) -> str:
     corner = phrase("true ↓ predicted →")
     first = f"<thead><tr><th>{corner}</th>{head}</tr></thead>"
     whole = f'<table class="matrix">{first}<tbody>{rows}</tbody></table>'
-    return section("Confusion matrix", card(whole))
+    return section("Confusion matrix", card(whole), _counted(run))
+
+
+def _counted(run: RunFiles) -> str:
+    """Renders on how many texts answers were counted, where these are not all."""
+    examples, total = run.validation.get("examples"), run.validation.get("of")
+    if examples == total or not isinstance(examples, int) or not isinstance(total, int):
+        return ""
+    return note(f"Counted on {examples:,} of {total:,} validation texts, drawn by the seed of the run.")
 
 
 def mistakes(run: RunFiles) -> str:

@@ -86,8 +86,12 @@ def _entropy_note(run: RunFiles, main: str) -> str:
 
 
 def _levels_note(run: RunFiles) -> str:
-    if not run.baselines("eval/accuracy"):
+    """Renders what the lines of comparison are, and why one is not there."""
+    known = run.validation.get("baselines")
+    if not run.score_names or not isinstance(known, dict):
         return ""
+    if problem := known.get("probe_problem"):
+        return note(f"The dashed line is what answering the commonest label reaches. No logistic regression: {problem}")
     return note(
         "The dashed line is what answering the commonest label reaches; the dotted one what logistic regression "
         "reaches on the vectors that the model gave before training."

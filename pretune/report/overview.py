@@ -71,7 +71,7 @@ def state(run: RunFiles) -> str:
         points.append(translate("It has no checkpoint yet, so no model can be used."))
     if failure := run.failure:
         points.append(translate(f"It failed: {failure}"))
-    return alert("This run has not finished. The command below resumes it.", points, commands)
+    return alert("This run has not finished. Unless it is running now, the command below resumes it.", points, commands)
 
 
 def _budget(recipe: Mapping[str, Any]) -> str:

@@ -196,6 +196,25 @@ def test_fine_tuning_is_drawn_over_epochs(tmp_path: Path) -> None:
     assert (x.tolist(), y.tolist()) == ([1.0, 2.0], [0.8125, 0.7375])
 
 
+def test_many_labels_are_folded_and_their_confusions_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pretune.report.curves.draw", lambda *args, **more: "<svg></svg>")
+    labels = [f"label {n}" for n in range(40)]
+    folder = make_tuned(tmp_path / "tuned", labels=labels)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 30, **{f"eval/f1/{label}": 0.5 for label in labels}}) + "\n")
+    matrix = [[9 if m == n else 0 for m in range(40)] for n in range(40)]
+    matrix[3][17] = 5
+    baselines = {"accuracy": {"majority": 0.1}, "probe_problem": "initial: gone"}
+    answers = {"step": 30, "examples": 365, "of": 9000, "labels": labels, "confusion": matrix, "baselines": baselines}
+    (folder / "validation.json").write_text(json.dumps(answers))
+    page = render(read_run(folder))
+    assert "Scores of all 40 labels</summary>" in page
+    assert '<td>label 3</td><td>label 17</td><td class="number">5 / 14</td>' in page
+    assert "Confusion matrix" not in page
+    assert "Counted on 365 of 9,000 validation texts" in page
+    assert "No logistic regression: initial: gone" in page
+
+
 @pytest.mark.usefixtures("no_charts")
 def test_what_the_run_warned_of_stands_on_the_page(tmp_path: Path) -> None:
     page = render(read_run(make_tuned(tmp_path / "tuned", warnings=["the run has 28 steps, <too> few to learn"])))

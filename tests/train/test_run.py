@@ -135,8 +135,12 @@ def test_what_is_frozen_has_no_dropout_and_is_not_in_checkpoints(pretrained, tmp
         stop_at(patch, 4)
         with pytest.raises(SignalError):
             finetune(again)
+    warned = json.loads((tmp_path / "again/run.json").read_text())["warnings"]
     finetune(again)
     assert (run / "model.safetensors").read_bytes() == (tmp_path / "again/model.safetensors").read_bytes()
+    finished, resumed = (json.loads((folder / "run.json").read_text()) for folder in (run, tmp_path / "again"))
+    assert finished["warnings"] == resumed["warnings"]  # each once, though it was said twice
+    assert resumed["warnings"][: len(warned)] == warned != []
     ours, theirs = load(run, "cpu", "fp32"), load(run, "cpu", "fp32", step="best")
     assert ours.predict(["w0 w9", "w5 w7 w7"]) == theirs.predict(["w0 w9", "w5 w7 w7"])
 
