@@ -153,8 +153,8 @@ def interpret(
     attention = fields.pop(rate, 0.0)
     if attention and rate not in overrides:
         in_training.append(
-            f"{rate} {attention} in config.json is set to 0, which keeps attention in its fast "
-            "kernels; ask for it by an override"
+            f"attention dropout {attention} of config.json is off, which is faster; --model.overrides.{rate} "
+            f"{attention} turns it on"
         )
     config = configuration.validate(module.Config, {**fields, **overrides}, "model")
     heads = present_heads(family, config, metadata.heads, stated_class(config_fields), tensor_names)

@@ -221,6 +221,11 @@ def test_overrides_and_precision(folder):
     assert model.stack.blocks[0].dropout.p == 0.3
     assert model.stack.blocks[0].attention.dropout == 0.2
     assert model.loaded.messages(training=True) == []
+    reconfigure(folder, attention_probs_dropout_prob=0.1)
+    assert load_model(folder).loaded.messages(training=True) == [
+        "attention dropout 0.1 of config.json is off, which is faster; --model.overrides.attention_probs_dropout_prob "
+        "0.1 turns it on"
+    ]
     half = load_model(folder, dtype=torch.bfloat16)
     assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
     with pytest.raises(UsageError, match="did you mean 'hidden_dropout_prob'"):
