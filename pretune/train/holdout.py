@@ -43,6 +43,11 @@ class HoldoutConfig(Config):
     folds: int | None = Field(None, ge=2)
     fold: int | None = Field(None, ge=1)
 
+    @property
+    def asks_for_holdout(self) -> bool:
+        """Whether something is to be held out by what is said here, and not by default."""
+        return bool(self.holdout) or self.group is not None or self.folds is not None
+
     @model_validator(mode="after")
     def _one_way(self) -> HoldoutConfig:
         if self.folds is not None and self.holdout is not None:
@@ -104,7 +109,7 @@ def hold_out(
         DataError: examples without a label, which could not be scored.
         UsageError: more folds than different texts or groups, or a fraction that leaves a part empty.
     """
-    is_chosen = any(value is not None for value in (config.holdout, config.folds, config.group))
+    is_chosen = config.asks_for_holdout
     fraction = default_fraction(len(examples)) if config.holdout is None else config.holdout
     if config.group is not None and config.holdout is None:  # a group is named for nothing else
         fraction = fraction or _MOST

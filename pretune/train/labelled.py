@@ -63,7 +63,8 @@ class LabelledData:
         else:
             self.train, groups = _read_groups(reader, train, data)
             self.validation = []
-            self.held_out = hold_out(self.train, groups, data, needs_labels=task.needs_labels)
+            if recipe.evaluation.samples != 0 or data.asks_for_holdout:  # else nothing would look at it
+                self.held_out = hold_out(self.train, groups, data, needs_labels=task.needs_labels)
         if self.held_out is not None:
             self.train, self.validation = self.held_out.train, self.held_out.validation
         resolved = _with_known_order(reader, reader.resolve_config(self.train), recipe, self.train)

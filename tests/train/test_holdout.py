@@ -139,6 +139,10 @@ def test_a_run_without_validation_is_scored_on_what_it_held_out(
     held = facts["held_out"]
     assert (held["of"], held["group"], held["fraction"]) == (120, "id", 0.2)
     assert 0 < held["rows"] < 60
+    blind = fields(tmp_path, "blind") | {"budget": {"steps": 1}, "evaluation": {"samples": 0}}
+    blind["track"] = {"progress": "quiet", "report": False}
+    pretune.finetune(blind, data)
+    assert "held_out" not in json.loads((tmp_path / "blind" / "run.json").read_text()), "nothing would look at it"
     words = f"held out for validation, as no file was named: {held['rows']} of 120 training rows, by column 'id'"
     assert words in capfd.readouterr().err
     assert set(facts["data"]) == {"data.train", "data.validation"}

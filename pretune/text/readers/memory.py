@@ -162,6 +162,8 @@ def read_memory(data: object, columns: Sequence[Column] = ()) -> Iterator[tuple[
         keys = ", ".join(repr(str(key)) for key in list(data)[:4])
         hint = f"give one of its parts, such as data[{next(iter(data), 'train')!r}]"
         raise DataError(f"{name}: a mapping with the keys {keys} is not a list of records; {hint}, or a list of dicts")
+    elif hasattr(data, "collect"):  # a query, such as a LazyFrame of polars
+        raise DataError(f"{name}: holds a query and no rows yet; give what its collect() returns")
     elif isinstance(data, Iterable) and not isinstance(data, str | bytes):
         _check_names(name, getattr(data, "column_names", None) or ())
         rows = data

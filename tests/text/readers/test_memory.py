@@ -101,6 +101,10 @@ def test_a_row_that_filtering_left_is_named_by_its_place() -> None:
         ),
         (pd.DataFrame(ROWS).set_index("text"), r"DataFrame: 'text' is its index.*give frame\.reset_index\(\)"),
         (pd.DataFrame(ROWS)["text"], r"Series\[0\]: holds str good one, not a record"),
+        (
+            type("LazyFrame", (), {"collect": None})(),
+            r"LazyFrame: holds a query and no rows yet; give what its",
+        ),
         (3, r"the number 3 holds no records; give a list of dicts"),
         ({"train": ROWS}, r"dict: a mapping with the keys 'train' .*data\['train'\]"),
         (datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)}), r"DatasetDict: .*data\['train'\]"),
