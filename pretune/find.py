@@ -42,9 +42,13 @@ def _variants(axis: str, root: str) -> tuple[str, ...]:
     return tuple(sorted(files - shared))
 
 
-def suggest(name: str, known: list[str]) -> str:
-    """Suggests a name: `did you mean 'mlm'?`, or the whole list if nothing is close."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+def suggest(name: str, known: list[str], cutoff: float = 0.5) -> str:
+    """Suggests a name: `did you mean 'mlm'?`, or the whole list if nothing is close.
+
+    Args:
+        cutoff: how alike two names must be, 0 to 1.
+    """
+    close = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
@@ -77,7 +81,7 @@ def find(axis: str, name: str, root: str = "pretune") -> ModuleType:
             raise UsageError(f"{axis}: {target!r}: {type(error).__name__}: {error}; fix the module") from error
     known = variants(axis, root)
     if not _NAME.fullmatch(target) or target not in known:
-        raise UsageError(f"{axis}: no variant {target!r}; {suggest(target, known)}")
+        raise UsageError(f"{axis}: no variant {target!r}; {suggest(target, known, 0.6)}")
     return importlib.import_module(f"{root}.{axis}.{target}")
 
 

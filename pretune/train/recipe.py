@@ -328,6 +328,11 @@ def own_names(recipe: Recipe) -> set[str]:
     return {each for value in values for each in (value if isinstance(value, list) else [value]) if type(each) is str}
 
 
+def _new_name(name: str) -> str:
+    """What a column's field of a run that was begun before is called now."""
+    return RENAMED_FIELDS.get(name, name) if name.startswith("data.columns.") else name
+
+
 def compare(began: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What changed between two flat recipes, a line each.
 
@@ -338,6 +343,7 @@ def compare(began: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     Raises:
         UsageError: a field changed that makes it another run; every such field is named.
     """
+    began = {_new_name(name): value for name, value in began.items()}
     changed = [
         (name, began.get(name), now.get(name)) for name in sorted({*began, *now}) if began.get(name) != now.get(name)
     ]

@@ -76,21 +76,34 @@ def variant_configs(tree: Mapping[str, Any]) -> dict[str, type[BaseModel]]:
         UsageError: one that does not exist.
         MissingInputError: a user's own file that does not exist.
     """
-    from pretune.find import find, find_class
-    from pretune.objectives.objective import Objective
+    from pretune.find import find
     from pretune.optim.optimizer import DEFAULT, find_optimizer
-    from pretune.tasks.task import Task
 
-    tasks, objectives, methods = (_chosen(tree, axis) for axis in ("task", "objective", "tune"))
     optimizer = tree.get("optimizer", {})
     name = optimizer.get("name", DEFAULT) if isinstance(optimizer, Mapping) else DEFAULT
-    bases: tuple[type[Any], type[Any]] = (Task, Objective)
-    return {
-        **{f"task.{name}": find_class("tasks", name, bases[0]).Config for name in tasks},
-        **{f"objective.{name}": find_class("objectives", name, bases[1]).Config for name in objectives},
-        **{f"tune.{name}": find("tune", name).Config for name in methods},
-        "optimizer": find_optimizer(name).Config,
-    }
+    configs = {**_task_configs(_chosen(tree, "task")), **_objective_configs(_chosen(tree, "objective"))}
+    configs |= {f"tune.{method}": find("tune", method).Config for method in _chosen(tree, "tune")}
+    return configs | {"optimizer": find_optimizer(name).Config}
+
+
+def _task_configs(names: list[str]) -> dict[str, type[BaseModel]]:
+    if not names:
+        return {}  # and torch is not imported
+    from pretune.find import find_class
+    from pretune.tasks.task import Task
+
+    base: type[Any] = Task
+    return {f"task.{name}": find_class("tasks", name, base).Config for name in names}
+
+
+def _objective_configs(names: list[str]) -> dict[str, type[BaseModel]]:
+    if not names:
+        return {}
+    from pretune.find import find_class
+    from pretune.objectives.objective import Objective
+
+    base: type[Any] = Objective
+    return {f"objective.{name}": find_class("objectives", name, base).Config for name in names}
 
 
 def _chosen(tree: Mapping[str, Any], axis: str) -> list[str]:

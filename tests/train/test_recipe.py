@@ -91,3 +91,11 @@ def test_what_may_change_on_the_way(tmp_path):
     ):
         with pytest.raises(UsageError, match=r"cannot change .*(hidden_size|objective.mlm|seed|batch|length)"):
             compare(began, plain(recipe(tmp_path, tmp_path, **over)))
+
+
+def test_a_run_that_was_begun_with_old_names_of_columns_goes_on():
+    old = {"data.columns.text_column": "title", "data.columns.label_column": "label", "seed": 0}
+    now = {"data.columns.text": "title", "data.columns.label": "label", "seed": 0}
+    assert compare(old, now) == []
+    with pytest.raises(UsageError, match=r"data\.columns\.text: "):
+        compare(old, {**now, "data.columns.text": "body"})
