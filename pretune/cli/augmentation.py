@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 def register(app: App) -> None:
     """Adds this verb to the command line."""
-    app.command(augment, group=GROUP, sort_key=3)
+    usage = "pretune augment FILE... --methods NAME,... --output FILE [--flag VALUE]..."
+    app.command(augment, group=GROUP, sort_key=3, usage=usage)
 
 
 def augment(

@@ -43,11 +43,13 @@ def register(app: App) -> None:
     tokenizer = App(
         name="tokenizer", help="Train or extend a tokenizer.", group=GROUP, group_commands=VERBS, sort_key=1
     )
-    tokenizer.command(train)
-    tokenizer.command(extend)
+    tokenizer.command(train, usage="pretune tokenizer train TEXT... --output FOLDER [--flag VALUE]...")
+    extending = "pretune tokenizer extend TEXT... --model FOLDER --output FOLDER [--flag VALUE]..."
+    tokenizer.command(extend, usage=extending)
     app.command(corpus)
     app.command(tokenizer)
-    app.command(prepare, group=GROUP, sort_key=2)
+    preparing = "pretune prepare TEXT... --tokenizer FOLDER --output FOLDER [--flag VALUE]..."
+    app.command(prepare, group=GROUP, sort_key=2, usage=preparing)
 
 
 def pydocs(

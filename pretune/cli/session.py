@@ -115,7 +115,8 @@ class _StderrHandler(logging.Handler):
 
 
 Common = Annotated[Session, Parameter(name="*", group=Group(COMMON, sort_key=100))]
-Args = Annotated[str, Parameter(allow_leading_hyphen=True)]
+Args = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
+"""Words and fields of a verb, which its usage line shows in place of a row of help."""
 DEFAULT = Session()
 
 

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 Verb = Literal["pretrain", "finetune"]
 
 
+_USAGE = {
+    "show": "pretune show [NAME | RECIPE.toml] [--flag VALUE]...",
+    "pretrain": "pretune pretrain [RECIPE.toml] [--flag VALUE]...",
+    "finetune": "pretune finetune [RECIPE.toml] [--flag VALUE]...",
+}
+
+
 def register(app: App) -> None:
     """Adds these verbs to the command line."""
     begin = Group("Begin", sort_key=0)
@@ -28,7 +35,7 @@ def register(app: App) -> None:
     group = Group("Train", sort_key=2)
     verbs: Sequence[Callable[..., None]] = (show, pretrain, finetune, runs, report)
     for position, verb in enumerate(verbs):
-        app.command(verb, group=group, sort_key=position)
+        app.command(verb, group=group, sort_key=position, usage=_USAGE.get(verb.__name__))
 
 
 def demo(*, output: Path = Path("demo"), session: Common = DEFAULT) -> None:

@@ -178,8 +178,10 @@ def test_the_examples_run_one_after_the_other(tmp_path: Path, monkeypatch: pytes
     Path("corpus.txt").write_text(text)
     Path("domain.txt").write_text("A glomerulus filters, and glomeruli filter. " * 20)
     rows = [f"{sentence},{'array' if 'array' in sentence else 'none'}" for sentence in sentences[:160]]
-    for name, part in (("train.csv", rows[:120]), ("test.csv", rows[120:]), ("new.csv", rows[:20])):
+    for name, part in (("train.csv", rows[:120]), ("test.csv", rows[120:])):
         Path(name).write_text("\n".join(["text,label", *part]))
+    new = [f"{sentence},{sentence}" for sentence in sentences[:20]]
+    Path("new.csv").write_text("\n".join(["text,title", *new]))
     Path("recipe.toml").write_text('[objective.mlm]\n[data]\nstores = ["store"]\n')
     order = ["tokenizer train", "prepare", "pretrain", "tokenizer extend", "augment", "show", "finetune", "evaluate"]
     order += ["init", "predict", "fill", "embed", "export", "verify", "report", "runs", "score", "generate"]
