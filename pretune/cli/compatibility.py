@@ -27,7 +27,7 @@ def compatibility() -> str:
 
     parts = [_file(name, table) for name, table in TABLES.items()]
     families = [(name, own_fields(get_family(name))) for name in variants("models")]
-    parts[1:1] = [f"## config.json of {name}\n\n{_short(table)}" for name, table in families]
+    parts[1:1] = [f"{translate(f'## config.json of {name}')}\n\n{_short(table)}" for name, table in families]
     note = "<!-- made by `pretune show compatibility` -->"
     return "\n\n".join(["# Compatibility", note, translate(" ".join(_INTRODUCTION.split())), *parts]) + "\n"
 

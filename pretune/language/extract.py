@@ -174,11 +174,7 @@ def _is_docstring(node: ast.stmt) -> bool:
 def _variants(node: ast.expr) -> list[str]:
     """The messages that a text expression may give; none if it is none."""
     if isinstance(node, ast.Constant):
-        return (
-            [_with_log_holes(_FORMAT_HOLE.sub(_format_hole, _escaped(node.value)))]
-            if isinstance(node.value, str)
-            else []
-        )
+        return [_with_holes(node.value)] if isinstance(node.value, str) else []
     if isinstance(node, ast.JoinedStr):
         return _joined([_part(value) for value in node.values])
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
@@ -250,8 +246,9 @@ def _format_hole(hole: re.Match[str]) -> str:
     return f"{{{hole[1]}:n}}" if hole[1] in _LIMITS else f"{{{hole[1]}}}"
 
 
-def _with_log_holes(text: str) -> str:
-    """Makes holes of `%s` and `%d`, by which logging fills in values."""
+def _with_holes(text: str) -> str:
+    """Makes holes of `%s` and `%d`, by which logging fills in values, and of `{name}` of `format`."""
+    text = _FORMAT_HOLE.sub(_format_hole, _escaped(text))
     numbers = count(1)
     marks = {"s": "", "r": ""}
     filled = _LOG_HOLE.sub(lambda hole: f"{{v{next(numbers)}{marks.get(hole[0][-1], ':n')}}}", text)
