@@ -82,7 +82,7 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
         "stale_evaluations": state.stale_evaluations,
     }
     directory.finish({**used, **facts}, {**components.data_stats, "training": training})
-    end = f"the model, {_describe_weights(context, state, step)}, is in {directory.path}"
+    end = f"the model in {directory.path} has {_describe_weights(context, state, step)}"
     if directory.has_finished:
         context.display.note(f"finished already at step {state.step:,}; nothing to train; {end}")
     else:
