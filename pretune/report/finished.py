@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pretune.errors import PretuneError
 from pretune.model import Model
 from pretune.report.report import write_report
 from pretune.report.samples import Examples, write_samples
@@ -29,11 +30,17 @@ def report_finished(
     Returns:
         sentences for the user.
     """
-    learned, held_out = _examples(model, recipe, train, validation)
+    notes = []
+    learned: Examples = []
+    held_out: Examples = []
+    try:
+        learned, held_out = _examples(model, recipe, train, validation)
+    except PretuneError as error:  # the model is finished and saved: its data may be gone or changed by now
+        notes.append(f"warning: the report shows no samples and no mistakes: {error}")
     write_samples(run, model, recipe, held_out or learned)
     answers = write_validation(run, model, recipe.seed, learned, held_out) if held_out else {}
     write_report(run)
-    return list(comparison(answers))
+    return [*notes, *comparison(answers)]
 
 
 def _examples(model: Model, recipe: Recipe, train: Data | None, validation: Data | None) -> tuple[Examples, Examples]:

@@ -64,7 +64,7 @@ def draw_samples(model: Model, recipe: Recipe, abilities: Collection[str], examp
     """
     draw = Draw(recipe.seed).at("report")
     if recipe.task:
-        return labellings(model, draw, examples) if "classify" in abilities else []
+        return labellings(model, draw, examples) if "classify" in abilities and examples else []
     store = TokenStore.open(recipe.data.stores[0])
     held = store.split("validation")
     split = held if held.document_count else store.split("train")

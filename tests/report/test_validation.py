@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ import tinymodels
 from sklearn.linear_model import LogisticRegression
 
 import pretune
+from pretune.config import validate
 from pretune.draw import Draw
 from pretune.report import validation
-from pretune.report.finished import comparison
+from pretune.report.finished import comparison, report_finished
 from pretune.report.run_files import read_run
 from pretune.tasks.classification import Classification, ClassificationExample
+from pretune.train.recipe import Recipe
 
 WORDS = {"1": "the Quick  fox", "2": "a lazy dog", "10": "模型 learns"}
 TAILS = ("and the cat", "over the hat", "don't you think?", "ate a hat", "jumps & quickly <b>")
@@ -178,6 +181,15 @@ def test_pairs_are_compared_too(run: Path) -> None:
     assert answers["baselines"]["probe_problem"] is None
     assert 0 < answers["baselines"]["accuracy"]["probe"] <= 1
     assert {mistake["second"] for mistake in answers["mistakes"]} <= set(TAILS)
+
+
+def test_data_that_are_gone_by_the_end_do_not_fail_a_finished_run(run: Path, tmp_path: Path) -> None:
+    """The labelled files are read once more for the page, after hours of training."""
+    shutil.copytree(run, tmp_path / "run")
+    tree = {"output": str(tmp_path / "run"), "data": {"train": ["gone.csv"]}, "task": {"classification": {}}}
+    (note,) = report_finished(tmp_path / "run", pretune.load(run, "cpu", "fp32"), validate(Recipe, tree, "recipe"))
+    assert note.startswith("warning: the report shows no samples and no mistakes: gone.csv")
+    assert "Samples" not in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
 def test_says_where_fine_tuning_does_not_pay() -> None:
