@@ -57,6 +57,14 @@ def test_import_comes_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     assert python(installed, tmp_path, "-c", "import pretune; print(pretune.__file__)").startswith(str(installed))
 
 
+def test_the_catalogues_are_installed(installed: Path, tmp_path: Path) -> None:
+    code = (
+        "from pretune.language import translate, use_language\n"
+        "with use_language('zh'): print(ascii(translate('give at least one record')))"
+    )
+    assert python(installed, tmp_path, "-c", code).strip() == ascii("请至少给出一条记录")
+
+
 def test_every_module_imports(installed: Path, tmp_path: Path) -> None:
     code = (
         "import importlib, pkgutil, pretune\n"

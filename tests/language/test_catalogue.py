@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from functools import cache
 
 import pytest
 
 from pretune.language import CATALOGUES
+from pretune.language.templates import Renderer
 
 pytest.importorskip("babel")
 
@@ -30,6 +32,12 @@ def catalogue() -> Catalog:
 def test_translations_have_the_same_holes() -> None:
     entries = ((str(entry.id), str(entry.string)) for entry in catalogue() if entry.id and entry.string)
     assert [(a, b) for a, b in entries if set(HOLE.findall(a)) != set(HOLE.findall(b))] == []
+
+
+def test_it_is_read_in_no_time() -> None:
+    began = time.process_time()
+    Renderer((str(entry.id), str(entry.string)) for entry in catalogue() if entry.id)
+    assert time.process_time() - began < 0.4
 
 
 def test_none_is_marked_as_uncertain() -> None:
