@@ -34,7 +34,7 @@ class AnswerRow:
         inputs: all columns of the input's row.
         answer: the fields of the answer.
         shown: names of the inputs that a terminal shows; the others are for files.
-        brief: what a terminal shows of the answer; by default its fields that are text or numbers.
+        brief: what a terminal shows of the answer; by default its fields that are text, numbers or lists of texts.
     """
 
     inputs: Mapping[str, object]
@@ -45,7 +45,9 @@ class AnswerRow:
     def cells(self) -> dict[str, object]:
         """What a table for people holds of it."""
         brief = self.brief or {
-            name: value for name, value in self.answer.items() if value is None or isinstance(value, str | float | int)
+            name: ", ".join(value) if isinstance(value, list) else value
+            for name, value in self.answer.items()
+            if value is None or isinstance(value, str | float | int) or _is_texts(value)
         }
         inputs = {name: self.inputs[name] for name in self.shown if name in self.inputs}
         return inputs | {_free_name(name, inputs): value for name, value in brief.items()}
@@ -218,6 +220,11 @@ def open_answers(path: Path | None, as_json: bool = False, digits: int | None = 
 def is_terminal() -> bool:
     """Whether people read standard output."""
     return sys.stdout.isatty()
+
+
+def _is_texts(value: object) -> bool:
+    """Whether a value is a list of texts."""
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _free_name(name: str, taken: Mapping[str, object]) -> str:

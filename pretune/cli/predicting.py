@@ -139,7 +139,7 @@ class _Choice:
             self.below, self.total = self.below + is_below, self.total + 1
             fields["label"] = None if is_below else label
             if isinstance(prediction, IndependentPrediction):
-                fields["labels"] = ", ".join(prediction.above(self.threshold))
+                fields["labels"] = prediction.above(self.threshold)
         for number, (label, probability) in enumerate(others, 2):
             fields |= {f"label_{number}": label, f"probability_{number}": probability}
         return fields | ({} if self.top else {"probabilities": prediction.probabilities})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,38 @@ def test_a_threshold_leaves_labels_out_and_says_how_many(
     assert [label is None for label in labels] == [probability == least for probability in probabilities]
     assert ": 1 of 3" in captured.err
     assert "--threshold" in captured.err
+
+
+def test_labels_that_do_not_exclude_each_other(
+    models: dict[str, Path], tmp_path: Path, terminal: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(models["predict"], tmp_path / "several")
+    config = tmp_path / "several" / "config.json"
+    fields = {"problem_type": "multi_label_classification"}
+    config.write_text(json.dumps(json.loads(config.read_text()) | fields))
+    probabilities = pretune.load(tmp_path / "several", "cpu", "fp32").predict(TEXTS[0]).probabilities
+    threshold = sorted(probabilities.values())[1] - 1e-4
+    wanted = [label for label, probability in probabilities.items() if probability >= threshold]
+    words = ("predict", tmp_path / "several", TEXTS[0], "--threshold", threshold)
+    assert run(*words, "--json") == 0
+    assert lines(terminal.readouterr().out)[0]["labels"] == wanted
+    assert run(*words) == 0
+    assert ", ".join(wanted) in terminal.readouterr().out
+
+
+def test_what_has_no_probabilities_has_no_threshold(
+    models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(models["predict"], tmp_path / "values")
+    config = tmp_path / "values" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"problem_type": "regression"}))
+    out = tmp_path / "out.csv"
+    for flags in (["--top", "2"], ["--threshold", "0.5"]):
+        assert run("predict", tmp_path / "values", "a hat", *flags, "--output", out) == 64
+        assert "this model gives no probabilities of labels; leave it out" in capsys.readouterr().err
+        assert not out.exists()
+    assert run("predict", tmp_path / "values", "a hat", "--output", out) == 0
+    assert list(pd.read_csv(out).columns) == ["text", *(f"values.{label}" for label in LABELS)]
 
 
 @pytest.mark.parametrize(
