@@ -88,3 +88,53 @@ def test_what_the_message_says_works(
         for path in set(folder.iterdir()) - began:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert not problems, "\n".join([f"{len(problems)} mistakes:", *problems])
+
+
+SHOW = ("show", "--task", "classification", "--model", "bert", "--steps", "1")
+
+
+def test_a_column_may_be_named_like_a_flag_and_a_path_hold_a_comma(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(folder)
+    path = tmp_path / "my,rows.csv"
+    path.write_text("--label,--text\ngood,a cat\nbad,a dog\n")
+    assert run((*SHOW, "--train", str(path), "--text=--text", "--label=--label"), capsys)[0] == 0
+    code, message = run((*SHOW, "--train", str(path), "--text", "--text", "--label", "--label"), capsys)
+    assert (code, message) == (
+        64, "pretune: --text: expected a value; where the value begins with dashes, write --text=VALUE\n"
+    )  # fmt: skip
+    code, message = run((*SHOW, "--train", str(path).replace("rows", "row")), capsys)
+    assert (code, message.endswith(f"did you mean '{path}'?\n")) == (66, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "remedy"),
+    [
+        ("rows.csv", "text;label\na cat;x\na dog;y\n", ("--delimiter", ";")),
+        ("rows.txt", '{"text": "a cat", "label": "x"}\n{"text": "a dog", "label": "y"}\n', ("--format", "jsonl")),
+        ("rows.tsv", "text,label\na cat,x\na dog,y\n", ("--format", "csv")),
+        ("rows.csv", "a cat,x\na dog,y\n", ("--columns", "text,label")),
+        ("rows.csv", "title,label\na cat,x\na dog,y\n", ("--text", "title")),
+    ],
+)
+def test_a_file_that_looks_otherwise_is_answered_with_the_flag_that_reads_it(
+    name: str,
+    body: str,
+    remedy: tuple[str, str],
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(folder)
+    (tmp_path / name).write_text(body)
+    for verb in (SHOW, ("evaluate", "clf")):
+        words = (*verb, "--train", str(tmp_path / name)) if verb is SHOW else (*verb, str(tmp_path / name))
+        code, message = run(words, capsys)
+        assert code == 65
+        assert remedy[0] in message
+        if verb is SHOW:
+            assert run((*words, *remedy), capsys)[0] == 0
+        else:  # the labels are not those of the model, which is said after the file was read
+            assert "was not seen in training" in run((*words, *remedy), capsys)[1]
