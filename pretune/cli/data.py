@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self, TypeVar
 
@@ -23,7 +23,7 @@ from pretune.wording import counted
 if TYPE_CHECKING:
     from pretune.config import Config
     from pretune.models.model import LanguageModel
-    from pretune.text.readers.corpus import CorpusConfig
+    from pretune.text.readers.corpus import CorpusConfig, DataStats
     from pretune.text.store.prepare import Progress
     from pretune.text.store.store import TokenStore
     from pretune.text.tokenizer.extend import Extended
@@ -158,8 +158,10 @@ def extend(*args: Args, model: Path, output: Path, config: Path | None = None, s
         session.say(note)
     stats = DataStats()
     session.say(f"looking for up to {settings.tokens:,} words that are split into subwords")
-    with NewFolder(output) as folder:
-        extended = extend_tokenizer(old, (document.text for document in read_corpus(paths, corpus, stats)), settings)
+    with Meter(session) as meter, NewFolder(output) as folder:
+        texts = (document.text for document in read_corpus(paths, corpus, stats))
+        extended = extend_tokenizer(old, meter.watch(texts, stats), settings)
+        meter.close()
         has_model = model.suffix == ".gguf" or (transformer_folder(model) / "config.json").is_file()
         network = _extended_model(model, extended) if has_model else None
         for note in network.loaded.messages() if network is not None and network.loaded is not None else ():
@@ -293,6 +295,18 @@ class Meter:
         if self._is_due():
             size = f"{progress.bytes / 1e6:,.0f} MB"
             self._print(f"reading, {size}" if progress.is_reading else f"training on {size}, {progress.seconds:.0f} s")
+
+    def watch(self, texts: Iterable[str], stats: DataStats) -> Iterator[str]:
+        """Hands texts on and shows how much was read.
+
+        Args:
+            stats: of what is read.
+        """
+        from pretune.text.tokenizer.spool import TrainProgress
+
+        for text in texts:
+            self.show_training(TrainProgress(is_reading=True, bytes=stats.bytes))
+            yield text
 
     def _is_due(self) -> bool:
         now = time.monotonic()

@@ -11,6 +11,7 @@ import pytest
 from pretune.cli import main
 from pretune.cli.data import Meter
 from pretune.cli.session import Session
+from pretune.text.readers.corpus import DataStats
 from pretune.text.store.prepare import Progress
 
 WORDS = ["the", "function", "returns", "an", "array", "of", "values", "sorted", "along", "its", "last", "axis"]
@@ -68,7 +69,7 @@ def test_prepare_says_what_was_left_out_and_what_comes_next(life: Path, capsys: 
     assert run("prepare", life / "corpus.txt", *words) == 0
     output = capsys.readouterr().err
     assert "320 documents: 300 used, 20 duplicates; " in output
-    assert f"--data.stores {life / 'second'} --budget.steps 1000 --output run" in output
+    assert f"--stores {life / 'second'} --steps 1000 --output run" in output
 
 
 def test_training_says_what_was_left_out_in_a_line(life: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,6 +100,17 @@ def test_a_shorter_line_leaves_nothing_of_the_one_before(
     first, second, third = capsys.readouterr().err.split("\r")[:3]
     assert len(first) == len(second) > len(second.rstrip()) == len(third)
     assert third.strip() == ""
+
+
+def test_extending_a_tokenizer_shows_how_much_was_read(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was silent for as long as it read."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with Meter(Session()) as meter:
+        meter._last = 0.0
+        assert list(meter.watch(["a", "b"], DataStats(bytes=25_000_000))) == ["a", "b"]
+    assert capsys.readouterr().err.startswith("reading, 25 MB\r")
 
 
 def test_an_interrupted_counter_is_cleared_and_fits_a_narrow_terminal(
