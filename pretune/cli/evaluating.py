@@ -175,7 +175,7 @@ def _check_outputs(output: Path | None, errors: Path | None) -> None:
 def _as_json(scores: Evaluation) -> str:
     """Scores as JSON, and the confusion matrix of a classifier: counts by true and predicted label, without zeros."""
     fields: dict[str, Any] = {name: round_digits(value, _DIGITS) for name, value in scores.items()}
-    if scores.labels:
+    if any(scores.confusion.values()):  # a tagger has labels too, but not one for each example
         fields["confusion"] = scores.confusion
     lines = (
         f"  {json.dumps(name, ensure_ascii=False)}: {json.dumps(value, ensure_ascii=False)}"
