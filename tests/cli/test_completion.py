@@ -63,8 +63,6 @@ def test_it_is_installed_where_the_shell_looks(tmp_path: Path) -> None:
 
 
 def test_other_shells_have_a_script(tmp_path: Path) -> None:
-    for shell in ("zsh", "fish"):
-        output = tmp_path / shell
-        assert main(["--install-completion", "--shell", shell, "--output", str(output)]) == 0
-        assert "classification" in output.read_text()
+    assert main(["--install-completion", "--shell", "zsh", "--output", str(tmp_path / "zsh")]) == 0
+    assert "classification" in (tmp_path / "zsh").read_text()
     assert main(["--install-completion", "--shell", "tcsh"]) == 64

@@ -15,6 +15,7 @@ import pytest
 
 from pretune.cli import app, main
 from pretune.cli.help import EXAMPLES
+from pretune.report.runs import list_runs
 
 VERBS = sorted(EXAMPLES)
 WORDS = ["the", "function", "returns", "an", "array", "of", "values", "sorted", "along", "its", "last", "axis"]
@@ -199,4 +200,13 @@ def test_the_examples_run_one_after_the_other(tmp_path: Path, monkeypatch: pytes
         if verb == "report":  # a GPT for the verbs that need one
             flags = "--objective clm --model.family gpt2 --model.size tiny --stores store --steps 2 --output gpt2"
             assert main(["pretrain", *flags.split(), *small]) == 0
+    for verb, purpose, flags in (
+        ("finetune", "classification", "--model bert --train train.csv --validation test.csv --run c1"),
+        ("pretrain", "pretraining", "--stores store --size tiny --run c2"),
+        ("pretrain", "continued-pretraining", "--model gpt2 --stores store --run c3"),
+    ):
+        assert main(["init", purpose, *flags.split(), "--output", f"{purpose}.toml", "--quiet"]) == 0
+        assert main([verb, f"{purpose}.toml", "--steps", "2", *small]) == 0  # as it was written, but shorter
+    runs = {run.path: run for run in list_runs(Path())}
+    assert {runs[name].trains for name in ("c1", "c2", "c3")} == {"classification", "mlm", "clm"}
     assert json.loads((tmp_path / "gpt2" / "config.json").read_text())["model_type"] == "gpt2"
