@@ -47,15 +47,15 @@ def confusion(run: RunFiles) -> str:
         return ""
     if len(labels) > _MATRIX:
         return section("Commonest confusions", card(_pairs(labels, matrix)), _counted(run))
-    head = "".join(f'<th class="number">{escape(label)}</th>' for label in labels)
+    head = "".join(f'<th class="number"><div>{escape(label)}</div></th>' for label in labels)
     rows = "".join(
-        f"<tr><th>{escape(label)}</th>"
+        f"<tr><th><div>{escape(label)}</div></th>"
         + "".join(f'<td class="number{_shade(n == m, count)}">{count:,}</td>' for m, count in enumerate(matrix[n]))
         + "</tr>"
         for n, label in enumerate(labels)
     )
     corner = phrase("true ↓ predicted →")
-    first = f"<thead><tr><th>{corner}</th>{head}</tr></thead>"
+    first = f"<thead><tr><th><div>{corner}</div></th>{head}</tr></thead>"
     whole = f'<table class="matrix">{first}<tbody>{rows}</tbody></table>'
     return section("Confusion matrix", card(whole), _counted(run))
 

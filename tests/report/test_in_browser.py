@@ -40,7 +40,9 @@ return [seen, low];
 OVERFLOW = """
 const wide = [...document.querySelectorAll("main *")].filter(e => e.getClientRects().length && !e.closest("svg")
   && (e.getBoundingClientRect().right > innerWidth + 1 && !e.closest(".card table")
-    || e.matches("table:not(.matrix) tbody th") && e.clientWidth < 60));  // a column that is a few letters wide
+    || e.matches("th, td") && e.scrollWidth > e.clientWidth + 1
+    || e.matches("table:not(.matrix) tbody th") && e.clientWidth < 60  // a column that is a few letters wide
+    || e.matches(".matrix th") && e.clientHeight > 120));
 const root = document.documentElement;
 return [root.scrollWidth - root.clientWidth, wide.map(e => e.tagName + "." + e.className)];
 """
