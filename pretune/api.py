@@ -16,10 +16,16 @@ from typing import Any
 from pretune.errors import UsageError
 from pretune.evaluate.fill import Guess
 from pretune.evaluate.likelihood import Score
+from pretune.evaluate.read import find_source, read_with_tokenizer
 from pretune.evaluate.results import Evaluation, Mistake
 from pretune.generate.options import Continuation
-from pretune.model import Model, load
+from pretune.interop.run_folder import Step
+from pretune.model import Model
+from pretune.nn.cast import cast_to_bf16
 from pretune.report.spread import Spread
+from pretune.runtime.device import choose
+from pretune.runtime.precision import Name as Precision
+from pretune.runtime.precision import choose_precision
 from pretune.tasks.predictions import IndependentPrediction, Prediction, Predictions, Values
 from pretune.text.readers.labelled import Data
 from pretune.train.keywords import RecipeLike, read_call
@@ -42,8 +48,38 @@ __all__ = [
     "load",
     "pretrain",
 ]
-
 _log = logging.getLogger("pretune")
+
+
+def load(
+    path: Path | str,
+    device: str = "auto",
+    precision: Precision = "auto",
+    tokenizer: Path | str | None = None,
+    step: Step | None = None,
+) -> Model:
+    """Read a model and its tokenizer, for use.
+
+    Args:
+        path: a folder in the Hugging Face layout, such as a finished run directory; or a checkpoint of a run.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: dtype of matmuls; `auto` uses bf16 where the hardware has a unit for it.
+        tokenizer: folder or file, where it is not in the model's folder.
+        step: of a run, finished or not, the weights of a checkpoint: `best`, `last` or its number.
+
+    Raises:
+        MissingInputError, DataError, UsageError: see `find_source` and `read_with_tokenizer`; or no such device.
+    """
+    torch_device = choose(device)
+    source = find_source(Path(path), step)
+    network, own = read_with_tokenizer(source, tokenizer)
+    for note in [*source.notes, *(network.loaded.messages() if network.loaded is not None else ())]:
+        _log.warning("%s", note)
+    chosen = choose_precision(precision, torch_device)
+    _log.info("%s", chosen)
+    if chosen.name == "bf16":
+        cast_to_bf16(network)
+    return Model(network.to(torch_device).eval(), own, source)
 
 
 def pretrain(recipe: RecipeLike | None = None, **fields: Any) -> Model:

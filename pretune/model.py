@@ -1,8 +1,7 @@
-"""A model in use: `load(path)` gives one that predicts, fills, embeds, generates, evaluates and exports."""
+"""A model in use, which `pretune.load(path)` gives: it predicts, fills, embeds, generates, evaluates and exports."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,7 @@ from pretune.evaluate.facts import describe_model
 from pretune.evaluate.fill import Guess, fill
 from pretune.evaluate.labelled import Columns, Texts, evaluate_data, merge_columns, predict_data, refuse_unused
 from pretune.evaluate.likelihood import Score, ScoreOptions, score
-from pretune.evaluate.read import Source, find_source, read_unrounded, read_with_tokenizer
+from pretune.evaluate.read import Source, read_unrounded
 from pretune.evaluate.recorded import trained_task
 from pretune.evaluate.results import Evaluation
 from pretune.evaluate.stores import evaluate_folder
@@ -29,55 +28,19 @@ from pretune.generate.session import context_length, encode_prompts
 from pretune.interop.description import labelled_role
 from pretune.interop.export import Exported, Format, export_model
 from pretune.interop.model_tokenizer import fit_tokenizer
-from pretune.interop.run_folder import Step
 from pretune.interop.weights import SHARD_BYTES
 from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel
-from pretune.nn.cast import cast_to_bf16
 from pretune.nn.model_protocol import find_language_head
 from pretune.nn.vectors import PoolingMode
-from pretune.runtime.device import choose, is_bf16
-from pretune.runtime.precision import Name as Precision
-from pretune.runtime.precision import choose_precision
+from pretune.runtime.device import is_bf16
 from pretune.table import Table
+from pretune.tasks.predictions import Predictions
 from pretune.tasks.task import AnyTask, Truncate
 from pretune.text.readers.files import names_file
 from pretune.text.readers.labelled import Data, read_texts_of_file
 from pretune.text.readers.memory import Records, check_texts
 from pretune.text.tokenizer.tokenizer import Tokenizer
-
-_log = logging.getLogger("pretune")
-
-
-def load(
-    path: Path | str,
-    device: str = "auto",
-    precision: Precision = "auto",
-    tokenizer: Path | str | None = None,
-    step: Step | None = None,
-) -> Model:
-    """Read a model and its tokenizer, for use.
-
-    Args:
-        path: a folder in the Hugging Face layout, such as a finished run directory; or a checkpoint of a run.
-        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        precision: dtype of matmuls; `auto` uses bf16 where the hardware has a unit for it.
-        tokenizer: folder or file, where it is not in the model's folder.
-        step: of a run, finished or not, the weights of a checkpoint: `best`, `last` or its number.
-
-    Raises:
-        MissingInputError, DataError, UsageError: see `find_source` and `read_with_tokenizer`; or no such device.
-    """
-    torch_device = choose(device)
-    source = find_source(Path(path), step)
-    network, own = read_with_tokenizer(source, tokenizer)
-    for note in [*source.notes, *(network.loaded.messages() if network.loaded is not None else ())]:
-        _log.warning("%s", note)
-    chosen = choose_precision(precision, torch_device)
-    _log.info("%s", chosen)
-    if chosen.name == "bf16":
-        cast_to_bf16(network)
-    return Model(network.to(torch_device).eval(), own, source)
 
 
 class Model:
@@ -157,6 +120,24 @@ class Model:
         overrides = {name: value for name, value in settings.items() if value is not None}
         return trained_task(self.network, self.tokenizer.vocabulary, self._source.folder, task, overrides)
 
+    @overload
+    def predict(
+        self,
+        data: str,
+        seconds: str | None = None,
+        *,
+        truncate: Truncate | None = None,
+        columns: Columns | None = None,
+    ) -> Any: ...
+    @overload
+    def predict(
+        self,
+        data: Data,
+        seconds: Texts | None = None,
+        *,
+        truncate: Truncate | None = None,
+        columns: Columns | None = None,
+    ) -> Predictions[Any]: ...
     def predict(
         self,
         data: Data,
@@ -182,10 +163,10 @@ class Model:
             UsageError: the model has no classification head, or there are more texts than second texts.
             DataError: an empty text; a record without a field, with another type, with a missing value.
         """
+        task = self.task(truncate=truncate, columns=columns)
         if isinstance(data, str) and not names_file(data):
             others = [seconds] if isinstance(seconds, str) else seconds
-            return self.predict([data], others, truncate=truncate, columns=columns)[0]
-        task = self.task(truncate=truncate, columns=columns)
+            return predict_data(self._fused, self.tokenizer, task, [data], others, self.length)[0]
         return predict_data(self._fused, self.tokenizer, task, data, seconds, self.length)
 
     def fill(self, text: str, top: int = 5, second: str | None = None) -> list[list[Guess]]:
