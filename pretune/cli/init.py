@@ -97,12 +97,18 @@ class Questions:
         self._can_ask = sys.stdin is not None and sys.stdin.isatty() and not session.quiet
 
     def choose(self) -> str:
-        """Asks what the recipe is for."""
-        for name, meaning in PURPOSES.items() if self._can_ask else ():
-            Screen().line(f"  {name:<22} {translate(meaning)}")
-        return self.get("PURPOSE", "What is the recipe for?", "classification", _one_of("PURPOSE", list(PURPOSES)))
+        """Asks what the recipe is for.
 
-    def get(
+        Raises:
+            UsageError: nobody can be asked.
+        """
+        if not self._can_ask:
+            raise UsageError(f"init: say what the recipe is for: {', '.join(PURPOSES)}")
+        for name, meaning in PURPOSES.items():
+            Screen().line(f"  {name:<22} {translate(meaning)}")
+        return self.answer("PURPOSE", "What is the recipe for?", "classification", _one_of("PURPOSE", list(PURPOSES)))
+
+    def answer(
         self, name: str, question: str, default: str = "", check: Callable[[str], object] = str, *, needed: bool = True
     ) -> str:
         """The answer to a question.
@@ -118,9 +124,9 @@ class Questions:
         """
         value = self._flags.pop(name, None)
         if value is None and not self._can_ask:
-            if needed and not default:
-                raise UsageError(f"init: --{name} is missing; give it, or run init on a terminal, where it asks")
             value = default
+        if needed and value == "":
+            raise UsageError(f"init: --{name} is missing; give it, or run init on a terminal, where it asks")
         if value is not None:
             if value:
                 check(value)
@@ -151,9 +157,10 @@ class Questions:
         from rich.console import Console
         from rich.prompt import Prompt
 
-        console = Console(stderr=True, highlight=False)
+        prompt = Prompt(translate(question), console=Console(stderr=True, highlight=False), show_default=bool(default))
+        prompt.prompt_suffix = " "
         try:
-            answer = Prompt.ask(translate(question), console=console, default=default, show_default=bool(default))
+            answer = prompt(default=default)
         except EOFError:
             raise UsageError("init: the answers ended before all was answered; nothing was written") from None
         return answer.strip()
@@ -163,20 +170,20 @@ def _classification(questions: Questions) -> Sequence[Table]:
     from pretune.train.recipe import Recipe
 
     values = Recipe.model_validate({"task": "classification"})
-    model = questions.get("model", "Folder of the model to start from?", check=_folder("model"))
-    train = questions.get("train", "File with labelled texts (.csv, .tsv, .xlsx, .jsonl, .parquet)?", check=_columns)
+    model = questions.answer("model", "Folder of the model to start from?", check=_folder("model"))
+    train = questions.answer("train", "File with labelled texts (.csv, .tsv, .xlsx, .jsonl, .parquet)?", check=_columns)
     names = _columns(train)
     text, label = (_guess(names, known) for known in (_TEXTS, _LABELS))
     listed = f" ({', '.join(names)})" if names else ""
-    text = questions.get("text", f"Column of the texts?{listed}", text, _one_of("text", names))
-    label = questions.get("label", f"Column of the labels?{listed}", label, _one_of("label", names))
-    second = questions.get(
+    text = questions.answer("text", f"Column of the texts?{listed}", text, _one_of("text", names))
+    label = questions.answer("label", f"Column of the labels?{listed}", label, _one_of("label", names))
+    second = questions.answer(
         "second", "Column of second texts, if these are pairs?", check=_one_of("second", names), needed=False
     )
-    validation = questions.get(
+    validation = questions.answer(
         "validation", "File with labelled texts for validation, if there is one?", check=_columns, needed=False
     )
-    run = questions.get("run", "Folder for the finished model?", "classifier")
+    run = questions.answer("run", "Folder for the finished model?", "classifier")
     budget = f"by default {values.budget.epochs:g} passes over the rows, {values.budget.min_steps:,} steps at least"
     return [
         (
@@ -227,26 +234,28 @@ def _pretraining(questions: Questions, purpose: str) -> Sequence[Table]:
     values = Recipe.model_validate({"objective": "mlm"})
     known = variants("objectives")
     if purpose == "pretraining":
-        objective = questions.get("objective", "What is predicted (mlm, clm ...)?", "mlm", _one_of("objective", known))
-        family = questions.get(
+        objective = questions.answer(
+            "objective", "What is predicted (mlm, clm ...)?", "mlm", _one_of("objective", known)
+        )
+        family = questions.answer(
             "family",
             "Family of the model?",
             read_constant("objectives", objective, "default_family"),
             _one_of("family", variants("models")),
         )
         sizes = _sizes(family)
-        size = questions.get("size", f"Size ({', '.join(sizes)})?", "mini", _one_of("size", sizes))
+        size = questions.answer("size", f"Size ({', '.join(sizes)})?", "mini", _one_of("size", sizes))
         model = [Field("family", family, "pretune show families"), Field("size", size, ", ".join(sizes))]
         run = family
     else:
-        init = questions.get("model", "Folder of the model that goes on?", check=_folder("model"))
+        init = questions.answer("model", "Folder of the model that goes on?", check=_folder("model"))
         model = [Field("init", init, "folder of the model that goes on")]
-        objective = questions.get(
+        objective = questions.answer(
             "objective", "What is predicted (mlm, clm ...)?", _objective_of(init), _one_of("objective", known)
         )
         run = "continued"
-    stores = questions.get("stores", "Token store (pretune prepare)?", "store", _store)
-    run = questions.get("run", "Folder for the finished model?", run)
+    stores = questions.answer("stores", "Token store (pretune prepare)?", "store", _store)
+    run = questions.answer("run", "Folder for the finished model?", run)
     data = [
         Field("stores", [stores], "made by pretune prepare"),
         Field("batch", values.data.batch or 32, "sequences per step"),

@@ -90,7 +90,7 @@ def test_what_no_flag_says_is_asked_until_it_is_good(
     assert "did you mean 'classification'?" in said
     assert "did you mean 'bert'?" in said
     assert "none.csv: no such file" in said
-    assert "Column of the texts? (id, Review, category) (Review): " in said
+    assert "Column of the texts? (id, Review, category) (Review) " in said
     assert "'nothing' is none of those that there are" in said
     assert values()["data"]["columns"] == {"text": "Review", "label": "id"}
     assert values()["output"] == "cls"
@@ -99,6 +99,8 @@ def test_what_no_flag_says_is_asked_until_it_is_good(
 def test_what_is_bad_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     tuning = ["init", "classification", "--model", "bert"]
     for words, code, message in (
+        (["init"], 64, "init: say what the recipe is for: classification, pretraining, continued-pretraining"),
+        (["init", "classification", "--model", ""], 64, "init: --model is missing"),
         (["init", "pretraining"], 66, "store: no token store here; make one with `pretune prepare`"),
         (tuning, 64, "init: --train is missing; give it, or run init on a terminal"),
         ([*tuning, "--train", "none.csv"], 66, "none.csv: no such file"),
