@@ -29,8 +29,8 @@ SMALLER = (
     (r"^pretune corpus pydocs .*", ""),  # tests/demo writes it; here the text is shorter
 )
 PYTHON_SMALLER = (
-    (r'label="team"\)', 'label="team", steps=2, output=f"by-python-{__import__("time").time_ns()}")'),
-    (r"folds=5", "folds=2, steps=2"),
+    (r'label="team"\)', 'label="team", steps=2, output=__import__("tempfile").mkdtemp(dir="."))'),
+    (r'folds=5, output="folds"', 'folds=2, steps=2, output="two-folds"'),
 )
 TEAMS = ("accounts", "cards")
 PARTS = ("json", "decimal", "pathlib", "argparse", "datetime", "socket")
