@@ -162,7 +162,7 @@ def test_an_optimizer_without_fused_kernels_is_clipped_too():
         ({"momentum": 0.9}, "unknown field 'optimizer.momentum'"),
         ({"name": "muon", "momentun": 0.9}, "unknown field 'optimizer.momentun'; did you mean 'momentum'?"),
         ({"name": "muon", "momentum": 1.5}, "field 'optimizer.momentum' = 1.5"),
-        ({"name": 5}, "field 'optimizer.name' = 5"),
+        ({"name": 5}, "field 'optimizer.name' (--optimizer) = 5: expected text"),
         ({"name": "gone.py"}, "gone.py: no such file"),
     ],
 )
