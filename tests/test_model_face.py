@@ -103,6 +103,16 @@ def test_an_evaluation_prints_as_tables(models: dict[str, Model], tmp_path: Path
     assert "precision/" not in repr(scores)
 
 
+def test_losses_on_a_store_print_as_a_table() -> None:
+    losses = Evaluation({"loss/mlm": 2.0123456789, "perplexity/mlm": 7.48, "predictions/mlm": 12345.0})
+    assert [line.split() for line in str(losses).splitlines()[1:]] == [
+        *(["loss/mlm", "2.012"], ["perplexity/mlm", "7.48"], ["predictions/mlm", "12,345"]),
+    ]
+    assert repr(losses) == "Evaluation(loss/mlm=2.012, perplexity/mlm=7.48, predictions/mlm=12,345)"
+    assert losses.mistakes == []
+    assert losses.confusion == {}
+
+
 def test_columns_are_named_by_plain_values(models: dict[str, Model], tmp_path: Path) -> None:
     """A dict ended as an AttributeError."""
     path = tmp_path / "test.csv"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +169,19 @@ def test_a_terminal_shows_a_table(models: dict[str, Path], data: Path, terminal:
     assert not LONG_NUMBER.search(terminal.readouterr().out)
     assert run("predict", models["predict"], "a hat", "--json") == 0
     assert lines(terminal.readouterr().out)[0]["text"] == "a hat"
+
+
+def test_a_real_terminal_is_seen(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        assert run("predict", models["predict"], "a hat", "--quiet") == 0
+        assert run("evaluate", models["predict"], models["predict"].parent / "none.csv", "--quiet") == 66
+    shown = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert "a hat" in shown
+    assert "probability" in shown
+    assert "{" not in shown
 
 
 def test_a_pipe_gets_lines_of_json(models: dict[str, Path], data: Path, capsys: pytest.CaptureFixture[str]) -> None:
