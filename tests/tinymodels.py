@@ -68,7 +68,12 @@ def save_gpt2(
 
 
 def save_bert(
-    folder: Path, tokenizer: Tokenizer, kind: type = transformers.BertForMaskedLM, labels: list[str] | None = None
+    folder: Path,
+    tokenizer: Tokenizer,
+    kind: type = transformers.BertForMaskedLM,
+    labels: list[str] | None = None,
+    *,
+    positions: int = 48,
 ) -> transformers.PreTrainedModel:
     """A random BERT and its tokenizer in `folder`."""
     torch.manual_seed(1)
@@ -78,7 +83,7 @@ def save_bert(
         num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=64,
-        max_position_embeddings=48,
+        max_position_embeddings=positions,
         initializer_range=0.3,
     )
     if labels:
