@@ -61,12 +61,13 @@ def augment(
         columns: names of all columns of a file without a header row, such as id,text,label.
     """
     session.start()
+    check_output(output)
+    paths, fields = split_args(args)
+    session.say(f"augmenting {', '.join(paths)} -> {output}")
     from pretune import config as configuration
     from pretune.augment.augmenter import build
     from pretune.augment.files import AugmentConfig, AugmentStats, augment_examples
 
-    check_output(output)
-    paths, fields = split_args(args)
     header = None if columns is None else [name.strip() for name in columns.split(",")]
     flags = {"text": text, "second": second, "label": label, "id": id, "columns": header}
     named = {name: value for name, value in flags.items() if value is not None}

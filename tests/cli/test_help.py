@@ -145,7 +145,7 @@ FIRST_LINES = {
     "tokenizer train corpus.txt --output t": "training a tokenizer on corpus.txt",
     "tokenizer extend corpus.txt --model m --output t": "extending m with words of corpus.txt",
     "prepare corpus.txt --tokenizer m --output s": "tokenizing corpus.txt with m",
-    "augment labels.csv --methods swap --output a.csv": "1 copy of each of 1 row",
+    "augment labels.csv --methods swap --output a.csv": "augmenting labels.csv -> a.csv",
     "predict m x": "loading m",
     "runs none": "pretune: none: no such folder",
 }
