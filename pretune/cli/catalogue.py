@@ -71,7 +71,7 @@ and heads, relative to those of `mlm` with a BERT of the same layers and width o
 _TASKS = """
 Each task is one file of `pretune/tasks`, with the name that `--task` takes. A field is set as
 `--task.classification.class_weights balanced`; which columns of the files are read is said in `data.columns`
-(`--data.columns.text`). A task of your own is a file, too: [add/task.md](add/task.md).
+(`--text`, `--label`, `--second`, `--third`). A task of your own is a file, too: [add/task.md](add/task.md).
 """
 
 

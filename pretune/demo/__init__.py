@@ -79,7 +79,7 @@ def main(output: Path, overrides: Sequence[str] = ()) -> None:
         f"pretune evaluate {output}/classifier {output}/labels/test.csv --second second",
         "pretune tokenizer train my-text/ --output my-tokenizer",
         "pretune prepare my-text/ --tokenizer my-tokenizer --output my-store",
-        f"pretune pretrain {output}/bert.toml --data.stores my-store --output my-bert",
+        f"pretune pretrain {output}/bert.toml --stores my-store --output my-bert",
     ):
         _out.print(f"  {line}", soft_wrap=True)
 
