@@ -18,7 +18,7 @@ shows_all: ContextVar[bool] = ContextVar("shows_all", default=False)
 _METAVARS = {"STR": "TEXT", "STR...": "TEXT...", "INT": "INTEGER", "FLOAT": "NUMBER", "CHOICE": "A|B"}
 _RARE = (
     *("--min-new-tokens", "--min-p", "--length-penalty", "--no-repeat-ngram-size", "--special-tokens"),
-    *("--keep-special", "--markdown", "--json", "--input", "--delimiter", "--quotes", "--third"),
+    *("--keep-special", "--markdown", "--input", "--delimiter", "--quotes", "--third"),
 )
 """Flags that are explained on request alone."""
 _PYTHON_DEFAULTS = ("()", "None", "True", "False")
