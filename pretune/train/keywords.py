@@ -48,6 +48,7 @@ def read_call(
     if isinstance(recipe, Recipe) and not fields and not any(is_path(data) for data in rows.values()):
         return Call(recipe, *(_kept(data) for data in rows.values()))
     tree = _tree(recipe)
+    tree = merge(tree, _keywords(fields, tree))
     data = tree.get("data")
     for name, passed in rows.items():
         value = passed
@@ -56,9 +57,8 @@ def read_call(
             value = inside if passed is None else passed
         if value is not None and is_path(value):
             tree = merge(tree, {"data": {name: [str(path) for path in value] if _is_several(value) else str(value)}})
-            value = None
+            data, value = tree["data"], None
         rows[name] = value
-    tree = merge(tree, _keywords(fields, tree))
     return Call(validate(Recipe, tree, "recipe"), *(_kept(value) for value in rows.values()))
 
 
@@ -66,7 +66,12 @@ def _tree(recipe: RecipeLike | None) -> ConfigDict:
     if recipe is None:
         return {}
     if isinstance(recipe, str | Path):
+        if Path(recipe).is_dir():
+            raise UsageError(f"{recipe}: a folder and no recipe; name a model as model={str(recipe)!r}")
         return read_toml(Path(recipe))
+    if not isinstance(recipe, Recipe | Mapping):
+        type_name = type(recipe).__name__
+        raise UsageError(f"recipe: expected a TOML file or plain values, got {type_name}; give rows as train=...")
     tree = recipe.model_dump(mode="json", exclude_none=True) if isinstance(recipe, Recipe) else dict(recipe)
     return {name: dict(value) if isinstance(value, Mapping) else value for name, value in tree.items()}
 
@@ -75,6 +80,8 @@ def _keywords(fields: Mapping[str, object], base: ConfigDict) -> ConfigDict:
     """The fields of a call as a tree; those of a variant, such as `label_smoothing`, are known once it is chosen."""
     names, tree, unknown = names_of(Recipe), ConfigDict(), dict[str, object]()
     for name, value in fields.items():
+        if value is None:  # as if it were not given
+            continue
         dotted = _find(name, value, names)
         if dotted is None:
             unknown[name] = value

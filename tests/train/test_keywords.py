@@ -62,6 +62,7 @@ def test_rows_stand_where_files_may() -> None:
     for call in (
         read_call({"task": "classification"}, frame, rows(2), {}),
         read_call({"task": "classification", "data": {"train": frame, "validation": rows(2)}}, None, None, {}),
+        read_call(None, None, None, {"task": "classification", "data": {"train": frame, "validation": rows(2)}}),
         read_call({"task": "classification"}, frame, (row for row in rows(2)), {}),
     ):
         assert call.train is frame
@@ -84,6 +85,24 @@ def test_rows_stand_where_files_may() -> None:
 def test_what_no_field_is_called_is_named(names: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         read_call({"task": "classification"}, None, None, names)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (3, "expected a TOML file or plain values, got int; give rows as train="),
+        ([("a", "b")], "expected a TOML file or plain values, got list; give rows as train="),
+        (pd.DataFrame({"text": ["a"]}), "got DataFrame; give rows as train="),
+        (".", r"\.: a folder and no recipe; name a model as model='\.'"),
+    ],
+)
+def test_what_is_no_recipe_is_answered(given: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        read_call(given, None, None, {})
+
+
+def test_a_field_of_none_is_as_if_left_out() -> None:
+    assert recipe({"task": "classification"}, lr=None, model=None) == recipe({"task": "classification"})
 
 
 @pytest.fixture(scope="module")
