@@ -247,7 +247,7 @@ class Classification(Task[ClassificationExample, Answer, Answer]):
         scores = {
             "accuracy": float(metrics.accuracy_score(truth, guess)),
             "f1_macro": float(metrics.f1_score(truth, guess, average="macro", zero_division=0.0)),
-            "mcc": float(metrics.matthews_corrcoef(truth, guess)),
+            "mcc": _matthews(truth, guess),
         }
         for n, label in enumerate(self.labels):
             scores |= {
@@ -262,6 +262,13 @@ class Classification(Task[ClassificationExample, Answer, Answer]):
         """Shape: return: (N, C) fp32."""
         logits: torch.Tensor = get_head(model, self.role, SequenceHead)(output.last_hidden_state, output.layout)
         return logits.float()
+
+
+def _matthews(truth: Sequence[str | None], guess: Sequence[str]) -> float:
+    """Matthews' coefficient; 0 where there is one label alone, of which scikit-learn warns in words of its own."""
+    from sklearn import metrics
+
+    return float(metrics.matthews_corrcoef(truth, guess)) if len({*truth, *guess}) > 1 else 0.0
 
 
 def count_labels(examples: Sequence[ClassificationExample], min_labels: int = 2) -> Counter[str]:

@@ -168,6 +168,14 @@ def test_macro_f1_is_over_labels_in_truth_or_prediction() -> None:
     assert scores["f1_macro"] == metrics.f1_score(truth, truth, average="macro") == 1.0
 
 
+@pytest.mark.filterwarnings("error")
+def test_one_label_alone_is_scored_without_a_warning() -> None:
+    """A warning of scikit-learn on confusion matrices came on the screen of `evaluate`."""
+    label = LABELS[0]
+    scores = make_task().score([Prediction(label, {label: 1.0})] * 3, examples(label, label, label))
+    assert (scores["accuracy"], scores["mcc"], scores[f"recall/{LABELS[1]}"]) == (1.0, 0.0, 0.0)
+
+
 def test_scores_are_those_of_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     truth, guess = ([LABELS[n] for n in rng.integers(0, 3, size=60)] for _ in range(2))
