@@ -111,7 +111,8 @@ class Template:
             return
         names = [part.name for part in self._parts if isinstance(part, Hole)]
         for pattern in self._patterns:
-            if match := pattern.fullmatch(text):
+            match = pattern.fullmatch(text)
+            if match is not None and not any("  " in _ENCLOSED.sub("", value) for value in match.groups()):
                 yield dict(zip(names, match.groups(), strict=True))
 
     def fill(self, values: Mapping[str, Rendered]) -> str:

@@ -23,6 +23,8 @@ CATALOGUE = {
     "written: {path}": "已写出：{path}",
     "with {metric} on {path}": "在 {path} 上用 {metric}",
     "the scores": "得分",
+    "{clock} left": "剩余 {clock}",
+    "loss {value:n}": "损失 {value:n}",
     "{documents:c} of {tokens:c}": "{documents:c}（{tokens:c}）",
     "{part:n} of {total} ({percent})": "{total}中的 {part:n} 个（{percent}）",
     "{number:n} tokens": "{number:n} 个词元",
@@ -54,6 +56,7 @@ def renderer() -> Renderer:
         ("  written: out.csv", "  已写出：out.csv"),  # space around a text stays
         ("pretune: x: no such folder (working folder: /tmp)", "pretune：x：没有这个目录（工作目录：/tmp）"),
         ("2 of 3 tokens (9%)", "3 个词元中的 2 个（9%）"),  # the template with more signs
+        ("loss 0.5  2 tokens  0:02 left", "损失 0.5  2 个词元  剩余 0:02"),  # what stands apart is told apart
         ("with m: 2 labels", "用 m：2 个标签"),  # where two holes meet, the second one begins with a sign
         ("['a: b', 'c; d']: no such folder", "['a: b', 'c; d']：没有这个目录"),  # what is quoted is data
         ("no idea what these many other words may say", None),  # a template of few words takes no strange prose

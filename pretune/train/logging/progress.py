@@ -60,7 +60,7 @@ class Display:
             TextColumn("{task.fields[shown]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
         )
         with Progress(*columns, console=self._console) as self._bar:
-            self._task = self._bar.add_task("step 0   0%", total=1.0, shown="")
+            self._task = self._bar.add_task(translate("step 0   0%"), total=1.0, shown="")
             try:
                 yield
             finally:
