@@ -122,7 +122,7 @@ def test_the_run_is_a_plain_model_for_everybody(tuned: Path, tmp_path: Path) -> 
         with torch.no_grad():
             scores = theirs(input_ids=ids).logits.softmax(-1)[0]
         assert theirs.config.id2label[int(scores.argmax())] == answer.label
-        assert float(scores.max()) == pytest.approx(answer.score, abs=1e-5)
+        assert float(scores.max()) == pytest.approx(answer.probability, abs=1e-5)
 
 
 def test_deltas_on_their_base_are_the_merged_model(tuned: Path) -> None:
