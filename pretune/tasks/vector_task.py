@@ -113,6 +113,8 @@ class VectorTask(Task[PairExample, float, float]):
             raise DataError(
                 f"{examples[0].origin.source}: all labels are {truth[0]:g}, so that nothing correlates with them"
             )
+        if len(set(predictions)) < 2:  # scipy gives the same, and warns in words of its own
+            return {"spearman": math.nan, "pearson": math.nan}
         return {
             "spearman": float(stats.spearmanr(predictions, truth).statistic),
             "pearson": float(stats.pearsonr(predictions, truth).statistic),

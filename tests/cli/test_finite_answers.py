@@ -140,7 +140,7 @@ def test_an_encoder_decoder_is_checked_too(models: dict[str, Path], tmp_path: Pa
         model.generate("a cat")
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("error:An input array is constant")
 def test_scores_of_predictions_that_are_all_alike_are_no_nan(models: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text("text,second,label\na cat,a hat,1\na cat,a hat,2\na cat,a hat,3\n")
     model = pretune.load(models["fill"], device="cpu", precision="fp32")
