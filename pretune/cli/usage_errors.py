@@ -16,8 +16,8 @@ from cyclopts.exceptions import (
     UnusedCliTokensError,
 )
 
+from pretune.config.field_names import options
 from pretune.errors import UsageError
-from pretune.field_names import options
 
 _REMEDIES = {
     "--tokenizer": "make one first, as with: pretune tokenizer train TEXT --output tokenizer",

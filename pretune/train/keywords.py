@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from pretune.config import ConfigDict, merge, names_of, read_toml, validate
+from pretune.config.field_names import FieldNames
 from pretune.errors import UsageError
-from pretune.field_names import FieldNames
 from pretune.text.readers.labelled import Data
 from pretune.text.readers.memory import is_path
 from pretune.train.recipe import Recipe

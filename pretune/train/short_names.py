@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pretune.overrides import as_choice
+from pretune.config.overrides import as_choice
 
 SHORT_NAMES: dict[str, str] = {
     "model": "model.init",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from pretune.config import names_of
-from pretune.field_names import options
+from pretune.config.field_names import options
 from pretune.train.recipe import Recipe
 from pretune.train.short_names import FOREIGN_NAMES, SHORT_NAMES
 

@@ -16,11 +16,11 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from pretune.config_errors import explain, known_fields, not_quoted
+from pretune.config.errors import explain, known_fields, not_quoted
+from pretune.config.field_names import FieldNames, options, takes_switch
+from pretune.config.overrides import as_choice, parse_overrides
+from pretune.config.toml_text import ConfigDict, read_toml
 from pretune.errors import UsageError
-from pretune.field_names import FieldNames, options, takes_switch
-from pretune.overrides import as_choice, parse_overrides
-from pretune.toml_text import ConfigDict, read_toml
 
 __all__ = [
     "Config",

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pretune.config.field_names import FieldNames, is_text, item_type, takes_switch
+from pretune.config.toml_text import MAX_DEPTH, ConfigDict, parse_value
 from pretune.errors import UsageError
-from pretune.field_names import FieldNames, is_text, item_type, takes_switch
 from pretune.missing_paths import near_path
-from pretune.toml_text import MAX_DEPTH, ConfigDict, parse_value
 
 _FIELD = re.compile(r"[^=]*?\.py(?::\w+)?(?=\.|$)|[\w.]+:\w+(?=\.|$)|[^.]*")
 _ANYTHING = Any

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from pretune.field_names import FieldNames, options
+from pretune.config.field_names import FieldNames, options
+from pretune.config.overrides import Repeated
 from pretune.find import suggest
-from pretune.overrides import Repeated
 
 _EXPECTED: dict[str, str] = {
     "int_type": "a whole number",
