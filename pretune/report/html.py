@@ -39,7 +39,8 @@ def row(name: str, value: Any) -> str:
     """Renders a name, what it means, and its value."""
     style = ' class="number"' if is_number(value) else ""
     note = f"<small>{phrase(explanation)}</small>" if (explanation := meaning(name)) else ""
-    return f"<tr><th>{escape(words(name))}{note}</th><td{style}>{escape(text(value))}</td></tr>"
+    label = translate(words(name)) if explanation else words(name)  # names of fields stay as they are written
+    return f"<tr><th>{escape(label)}{note}</th><td{style}>{escape(text(value))}</td></tr>"
 
 
 def text(value: Any) -> str:

@@ -20,6 +20,12 @@ N_(
     "tokens",
     "perplexity",
 )
+N_("Loss", "Accuracy, validation", "F1, validation", "Macro F1, validation")
+N_("thousand tokens", "million tokens", "billion tokens", "thousand steps", "million steps")
+N_("documents", "used", "duplicate", "empty", "excluded", "quarantined", "quarantine", "bytes", "ignored", "end", "cut")
+N_("split", "single", "examples", "rows", "examples cut", "tokens cut", "tokens repeated", "tokens unknown", "unpaired")
+N_("displaced", "borrowed", "false negatives", "skipped steps", "samples", "parameters", "trained parameters")
+N_("weights of step", "stale evaluations")
 N_("training", "validation", "spikes", "rollbacks", "median", "predicted", "{number} parameters", "on {files}")
 
 _METRICS: Mapping[str, str] = {
