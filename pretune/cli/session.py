@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
@@ -146,6 +146,7 @@ def run_app(app: App, argv: Sequence[str] | None) -> int:
     args = rewrite(without_language(words))
 
     def dispatch() -> int:
+        _check_language(words)
         try:
             app(args, exit_on_error=False, print_error=False)
         except CycloptsError as error:
@@ -156,6 +157,19 @@ def run_app(app: App, argv: Sequence[str] | None) -> int:
 
     with use_language(wanted_language(words)):
         return guard(dispatch, debug="--debug" in args)
+
+
+def _check_language(words: Sequence[str]) -> None:
+    """Refuses an unknown language before the verb, which `without_language` leaves out; behind it cyclopts does.
+
+    Raises:
+        UsageError: such a language, or none.
+    """
+    flag, equals, value = (*words, "")[0].partition("=")
+    value = value if equals else (*words[1:], "")[0]
+    if flag == "--lang" and value not in get_args(Language):
+        setting = f"--lang {value}".rstrip()
+        raise UsageError(f"{setting}: expected en or zh")
 
 
 def _flags() -> list[str]:

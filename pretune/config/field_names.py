@@ -135,8 +135,9 @@ def item_type(annotation: Any) -> Any:
     """The type of the items of a list of plain values; None for another field."""
     for option in options(annotation):
         if get_origin(option) in (tuple, list):
-            item = get_args(option)[0]
-            return item if get_origin(item) is None else None
+            items = options(get_args(option)[0])
+            item = str if all(map(is_text, items)) else items[0]
+            return item if len(items) == 1 and get_origin(item) is None else None
     return None
 
 

@@ -108,7 +108,9 @@ def _find(flag: _Flag, names: FieldNames) -> str | None:
     name = ".".join(split_field(flag.name))
     dotted = names.find(name)
     if dotted is None and not flag.values and name.startswith("no_"):
-        return names.find(name.removeprefix("no_"))
+        positive = names.find(name.removeprefix("no_"))
+        annotation = None if positive is None else names.fields.get(positive, _ANYTHING)
+        return positive if annotation is _ANYTHING or takes_switch(annotation) else None
     return dotted
 
 
@@ -126,7 +128,7 @@ def _read(flag: _Flag, names: FieldNames | None) -> tuple[str, Any]:
         return flag.name.removeprefix("no-"), not flag.name.startswith("no-")
     dotted = _find(flag, names)
     if dotted is None:
-        hint = names.suggest(".".join(split_field(flag.name)))
+        hint = names.suggest(".".join(split_field(flag.name)).removeprefix("no_"))
         remedy = f"did you mean {hint}?" if hint else "--help lists all of them"
         raise UsageError(f"--{flag.name}: there is no such field; {remedy}")
     annotation = names.fields.get(dotted, _ANYTHING)
@@ -135,7 +137,11 @@ def _read(flag: _Flag, names: FieldNames | None) -> tuple[str, Any]:
             write = f"--{flag.name}=VALUE"
             raise UsageError(f"--{flag.name}: expected a value; where the value begins with dashes, write {write}")
         return dotted, not _is_negated(flag, dotted)
-    if (item := item_type(annotation)) is not None:
+    item = item_type(annotation)
+    is_named = annotation is not _ANYTHING and (item is str or is_text(annotation))
+    if is_named and not all(text.strip() for text in flag.values):  # an empty path would be the working folder
+        raise UsageError(f"--{flag.name}: expected a value, and it is empty")
+    if item is not None:
         return dotted, _read_list(flag, item)
     if len(flag.values) > 1:
         raise _not_a_flag(flag.values[1])

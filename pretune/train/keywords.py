@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, cast
 
 from pretune.config import ConfigDict, merge, names_of, read_toml, validate
 from pretune.config.field_names import FieldNames
+from pretune.config.overrides import split_field
 from pretune.errors import UsageError
 from pretune.text.readers.labelled import Data
 from pretune.text.readers.memory import is_path
@@ -110,7 +111,7 @@ def _find(name: str, value: object, names: FieldNames) -> str | None:
 
 def _branch(dotted: str, value: object) -> ConfigDict:
     tree: object = _plain(value)
-    for part in reversed(dotted.split(".")):
+    for part in reversed(split_field(dotted)):
         tree = {part: tree}
     return cast("ConfigDict", tree)
 

@@ -28,6 +28,13 @@ def answer(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str
         ("frobnicate m", "frobnicate: no such verb; known: corpus, tokenizer, prepare,"),
         ("tokenizer trian x", "trian: no such verb; did you mean 'train'?"),
         ("--lr 3 finetune", "--lr: give a verb before its flags"),
+        ("--lang fr version", "--lang fr: expected en or zh"),
+        ("--lang=fr version", "--lang fr: expected en or zh"),
+        ("--lang", "--lang: expected en or zh"),
+        (
+            "finetune --task classification --no-lr",
+            "--no-lr: there is no such field; did you mean --lr",
+        ),
         ("predict m --text-column x", "--text-column: predict has no such flag; did you mean --text?"),
         ("predict m --labels x --colour red", "--labels: predict has no such flag"),
         ("embed m --zebra red", "--zebra: embed has no such flag; pretune embed --help lists all of them"),
@@ -56,6 +63,7 @@ def test_a_wrong_word_is_answered_with_the_right_one(
     [
         "finetune --task classification --train data.csv --model {}",
         "pretrain --objective mlm --stores store --model {}",
+        "show --task classification --train data.csv --model {}",
         "embed {} text",
         "predict {} text",
         "fill {} text",
@@ -124,6 +132,29 @@ def test_a_path_that_is_not_there_is_answered_with_one_that_is(
     assert message in actual[1]
     if "dta" in words:
         assert "did you mean 'data.csv'?" in actual[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ("finetune --task classification --train=", 64, "--train: expected a value, and it is empty"),
+        ("finetune --task classification --model= --train data.csv", 64, "--model: expected a value, and it is empty"),
+        ("finetune --task classification --train data.csv --output=", 64, "--output: expected a value, and it is"),
+        ("finetune --task classification --train data.csv --columns=", 64, "--columns: expected a value, and it is"),
+        ("prepare  --tokenizer tokenizer --output s", 66, "'': no name of a file or folder; the working folder is ."),
+    ],
+)
+def test_an_empty_path_is_not_the_working_folder(
+    words: str, code: int, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, word_tokenizer_folder: Path
+) -> None:
+    """`--train "$FILE"` trained on every file of the working folder where FILE was not set."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        (tmp_path / "tokenizer").symlink_to(word_tokenizer_folder)
+        (tmp_path / "data.csv").write_text("text,label\na,b\n")
+        actual = answer(capsys, *words.split(" "))
+        assert (actual[0], message in actual[1]) == (code, True), actual
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "tokenizer"]
 
 
 def test_what_is_no_model_is_said_to_be_what_it_is(

@@ -41,6 +41,8 @@ def fields(*words: str) -> dict[str, Any]:
         (["--train", '["a", "b,c"]'], {"data.train": ["a", "b,c"]}),
         (["--stores", "a, b", "--weights", "1,2.5"], {"data.stores": ["a", "b"], "data.weights": [1, 2.5]}),
         (["--columns", "text,label"], {"data.columns.columns": ["text", "label"]}),
+        (["--track.to", "tensorboard,wandb", "--to", "mlflow"], {"track.to": ["tensorboard", "wandb", "mlflow"]}),
+        (["--betas", "0.9,0.99"], {"optimizer.betas": [0.9, 0.99]}),
         # fields of the chosen variants
         (["--task", "classification", "--class-weights", "balanced"],
          {"task.classification.class_weights": "balanced"}),

@@ -166,6 +166,8 @@ def _unfold(raw: IO[bytes], compression: str) -> Any:
 
 def _expand(name: Path | str) -> list[Path]:
     path = Path(name)
+    if not str(name).strip():
+        raise MissingInputError(f"{str(name)!r}: no name of a file or folder; the working folder is .")
     try:
         path.stat()
         return [path]
