@@ -55,7 +55,7 @@ _TAG = re.compile(
     r"t[dhr]|table|tbody|text|thead|title|ul)(?: [^<>]*)?>"
 )
 _SECTION = re.compile(r"^(?:Args|Attributes|Raises|Returns|Yields):", re.MULTILINE)
-_NUMERIC = re.compile(r"[,_]?\.?\d*[dfeg%]|,")
+_NUMERIC = re.compile(r"\d*[,_]?(?:\.\d+)?[dfeg%]|,")
 
 Message = tuple[int, str | None, str, list[str]]
 

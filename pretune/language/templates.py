@@ -109,11 +109,11 @@ class Template:
         """What may stand in the holes of a text; nothing if this template does not make it."""
         if not all(literal in text for literal in self.literals):
             return
-        names = [part.name for part in self._parts if isinstance(part, Hole)]
+        holes = [part for part in self._parts if isinstance(part, Hole)]
         for pattern in self._patterns:
             match = pattern.fullmatch(text)
-            if match is not None and not any("  " in _ENCLOSED.sub("", value) for value in match.groups()):
-                yield dict(zip(names, match.groups(), strict=True))
+            if match is not None and not any(map(_stands_apart, holes, match.groups())):
+                yield {hole.name: value for hole, value in zip(holes, match.groups(), strict=True)}
 
     def fill(self, values: Mapping[str, Rendered]) -> str:
         """The translation with values in its holes."""
@@ -138,6 +138,11 @@ class Hole:
 
     name: str
     kind: str
+
+
+def _stands_apart(hole: Hole, value: str) -> bool:
+    """Whether a hole holds two texts, which two spaces part; what is quoted is one, and a number may be padded."""
+    return hole.kind != "n" and "  " in _ENCLOSED.sub("_", value)
 
 
 def _beside(left: str, right: str, is_ours: bool) -> str:

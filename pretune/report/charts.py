@@ -78,6 +78,7 @@ def draw(
         "svg.hashsalt": f"{name} {wide}",
         "font.size": 11,
         "font.family": "sans-serif",
+        "text.parse_math": False,  # dollar signs in the name of a run are no formula
     }
     with matplotlib.rc_context(style), _without_fonts():
         figure = Figure(figsize=(7.4, 3.5) if wide else (4.6, 2.9), layout="constrained")

@@ -28,6 +28,9 @@ CATALOGUE = {
     "{documents:c} of {tokens:c}": "{documents:c}（{tokens:c}）",
     "{part:n} of {total} ({percent})": "{total}中的 {part:n} 个（{percent}）",
     "{number:n} tokens": "{number:n} 个词元",
+    "step {number:n} {percent:n}": "步 {number:n} {percent:n}",
+    "warning: {problem}": "警告：{problem}",
+    "too few; lower {field} ({value}) or raise it": "太少；请调低 {field}（{value}）或调高",
     "with {model}{labels}": "用 {model}{labels}",
     ": {number:n} labels": "：{number:n} 个标签",
     "model": "模型",
@@ -57,6 +60,8 @@ def renderer() -> Renderer:
         ("pretune: x: no such folder (working folder: /tmp)", "pretune：x：没有这个目录（工作目录：/tmp）"),
         ("2 of 3 tokens (9%)", "3 个词元中的 2 个（9%）"),  # the template with more signs
         ("loss 0.5  2 tokens  0:02 left", "损失 0.5  2 个词元  剩余 0:02"),  # what stands apart is told apart
+        ("step 1   2%  loss 0.5", "步 1   2%  损失 0.5"),  # a number that is padded
+        ("warning: too few; lower batch (32) or raise it", "警告：太少；请调低 batch（32）或调高"),
         ("with m: 2 labels", "用 m：2 个标签"),  # where two holes meet, the second one begins with a sign
         ("['a: b', 'c; d']: no such folder", "['a: b', 'c; d']：没有这个目录"),  # what is quoted is data
         ("no idea what these many other words may say", None),  # a template of few words takes no strange prose
@@ -84,6 +89,7 @@ def test_a_text_is_said_by_its_template(renderer: Renderer, text: str, translati
         ('say(f"{n:,} rows of {len(texts)} texts")', ["{n:n} rows of {len_texts:n} texts"]),
         ('say(f"{n} {\'step\' if n == 1 else \'steps\'} done")', ["{n} step done", "{n} steps done"]),
         ('say(f"{a} is it; " + (f"give {b}" if b else "give none"))', ["{a} is it; give {b}", "{a} is it; give none"]),
+        ('say(f"step {n:,} {part:4.0%} {size:8.3f}")', ["step {n:n} {part:n} {size:n}"]),
         ('say("one line\\nand another line")', ["one line", "and another line"]),
         ('log.info("%s of %d texts", a, b)', ["{v1} of {v2:n} texts"]),
         ('say(f"{f(f\'of {a} parts\')} were cut")', ["{f_f_of_a_parts} were cut", "of {a} parts"]),
