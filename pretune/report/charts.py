@@ -83,18 +83,15 @@ def draw(
     with matplotlib.rc_context(style), _without_fonts():
         figure = Figure(figsize=(7.4, 3.5) if wide else (4.6, 2.9), layout="constrained")
         axes: Any = figure.add_subplot()
-        for number, curve in enumerate(curves):
-            _plot(axes, curve, COLORS[number % len(COLORS)])
+        lines = [_plot(axes, curve, COLORS[number % len(COLORS)]) for number, curve in enumerate(curves)]
         _frame(axes, translate(name), translate(x_label))
         _limit(axes, curves, levels, floor)
         for number, level in enumerate(levels):
             label = f"{translate(level.label)} {level.y:.2f}"
-            axes.axhline(level.y, color=INK, linewidth=1.1, linestyle=_DASHES[number % len(_DASHES)], label=label)
-        if len(curves) + len(levels) > 1:
-            columns = 3 if wide else 1 if levels else 2
-            figure.legend(
-                loc="outside lower left", frameon=False, fontsize=10, labelcolor=INK, handlelength=1.6, ncols=columns
-            )
+            style = _DASHES[number % len(_DASHES)]
+            lines.append(axes.axhline(level.y, color=INK, linewidth=1.1, linestyle=style, label=label))
+        if len(lines) > 1:
+            _add_legend(figure, lines, columns=3 if wide else 1 if levels else 2)
         out = io.StringIO()
         figure.savefig(
             out, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -128,15 +125,22 @@ def thin(x: Values, y: Values, max_points: int = _POINTS) -> tuple[Values, Value
     return x[keep], y[keep]
 
 
-def _plot(axes: Any, curve: Curve, color: str) -> None:
+def _plot(axes: Any, curve: Curve, color: str) -> Any:
+    """Draws a curve, and returns the line that stands for it in the legend."""
+    y = curve.y
     if curve.style == "trace":
-        smooth = running_mean(curve.y)
-        axes.plot(*thin(curve.x, curve.y), color=color, alpha=0.22, linewidth=0.9)
-        axes.plot(*thin(curve.x, smooth), color=color, linewidth=1.8, label=curve.label)
-    elif curve.style == "dots":
-        axes.plot(*thin(curve.x, curve.y), color=color, linewidth=1.4, marker="o", markersize=4, label=curve.label)
-    else:
-        axes.plot(*thin(curve.x, curve.y), color=color, linewidth=1.8, label=curve.label)
+        axes.plot(*thin(curve.x, y), color=color, alpha=0.22, linewidth=0.9)
+        y = running_mean(y)
+    marks = {"linewidth": 1.4, "marker": "o", "markersize": 4} if curve.style == "dots" else {"linewidth": 1.8}
+    (line,) = axes.plot(*thin(curve.x, y), color=color, label=curve.label, **marks)
+    return line
+
+
+def _add_legend(figure: Any, lines: Sequence[Any], columns: int) -> None:
+    """Names the lines, those too whose name begins with an underscore, which matplotlib leaves out by itself."""
+    labels = [line.get_label() for line in lines]
+    style = {"frameon": False, "fontsize": 10, "labelcolor": INK, "handlelength": 1.6}
+    figure.legend(lines, labels, loc="outside lower left", ncols=columns, **style)
 
 
 def _frame(axes: Any, name: str, x_label: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,14 @@ def runs(tmp_path: Path) -> list[Path]:
         make_tuned(tmp_path / "low", 0.625, {"optimizer.lr": 1e-5, "model.init": "bert"}),
         make_tuned(tmp_path / "high", 0.875, {"optimizer.lr": 1e-3, "model.init": "bert", "tune.full": None}),
     ]
+
+
+def test_names_of_runs_stand_in_the_legends_as_they_are(tmp_path: Path) -> None:
+    names = ["_first", r"c$\frac$d", "<b>&"]
+    runs = [make_tuned(tmp_path / name, 0.5 + n / 8, {}) for n, name in enumerate(names)]
+    page = render_comparison([read_run(path) for path in runs])
+    legends = [html.unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", page)]
+    assert {name: legends.count(name) for name in names} == dict.fromkeys(names, page.count("<svg "))
 
 
 def test_numbers_stand_side_by_side_and_the_best_is_marked(runs: list[Path]) -> None:
