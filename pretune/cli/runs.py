@@ -66,7 +66,7 @@ def _table(summaries: Sequence[RunSummary], folder: Path, *, is_narrow: bool) ->
     if not is_narrow:
         table.add_column(translate("began (UTC)"), no_wrap=True)
     for run in summaries:
-        value = "" if run.value is None else f"{run.metric} {run.value:.4g}"
+        value = "" if run.value is None else f"{translate(run.metric)} {run.value:.4g}"
         path = Path(run.path)
         name = str(path.relative_to(folder)) if path != folder else path.resolve().name
         counts = (f"{run.step:,}", f"{run.minutes:,.1f}")

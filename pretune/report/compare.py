@@ -125,10 +125,7 @@ def _numbers(named: Sequence[tuple[str, RunFiles]]) -> str:
     speeds = [run.series("tokens_per_second")[1] for run in runs]
     medians = [float(np.nanmedian(speed)) if len(speed) else None for speed in speeds]
     rows.append(_row("tokens per second", medians, short, None))
-    body = "".join(rows)
-    return section(
-        "Numbers", card(f'<table class="compare"><thead>{_head(named)}</thead><tbody>{body}</tbody></table>')
-    )
+    return section("Numbers", card(_table(named, rows)))
 
 
 def _row(label: str, values: Values, show: Format, best: Callable[[Sequence[float]], float] | None) -> str:
@@ -164,10 +161,7 @@ def _differences(named: Sequence[tuple[str, RunFiles]]) -> str:
             rows.append(_setting_row(name, values, settings))
     if not rows:
         return section("What differs", note("Their recipes are the same."))
-    body = "".join(rows)
-    return section(
-        "What differs", card(f'<table class="compare"><thead>{_head(named)}</thead><tbody>{body}</tbody></table>')
-    )
+    return section("What differs", card(_table(named, rows)))
 
 
 def _is_own(name: str) -> bool:

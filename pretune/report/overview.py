@@ -62,7 +62,7 @@ def state(run: RunFiles) -> str:
     verb = "finetune" if recipe.get("task") else "pretrain"
     commands = [f"pretune {verb} {shlex.quote(str(run.path / 'recipe.toml'))}"] if run.recipe else []
     budget = _budget(recipe)
-    step = round(run.last("step") or 0)
+    step = max([round(run.last("step") or 0), *run.checkpoints])  # metrics are not logged at every step
     of = f" of a budget of {budget}" if budget else ""
     points = [translate(f"It has reached step {step:,}{of}.")]
     if run.checkpoints:

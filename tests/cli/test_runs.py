@@ -55,6 +55,10 @@ def test_a_run_is_a_line_with_the_metric_of_the_saved_weights(folder: Path, caps
     )
     assert lines[4].startswith(f"damaged unreadable: {folder / 'damaged/run.json'}: not JSON any more")
     assert len(lines) == 5
+    assert main(["runs", str(folder), "--lang", "zh"]) == 0
+    output = capsys.readouterr().out
+    assert "准确率 0.8 " in output
+    assert "训练损失 2.5 " in output
 
 
 def test_a_long_path_of_a_model_is_shown_by_its_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -188,6 +188,8 @@ def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
     page = render(read_run(folder))
     assert "Its newest checkpoint is that of step 40." in page
     assert re.search(r"pretune predict .* --step last", page)
+    (folder / "checkpoint-63").mkdir()
+    assert "step 63 of a budget of 1,000 steps." in render(read_run(folder))
     assert not read_run(make_tuned(tmp_path / "finished")).is_unfinished
 
 
