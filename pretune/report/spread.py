@@ -9,9 +9,11 @@ from pathlib import Path
 
 from pretune.errors import CannotCreateError
 from pretune.interop.run_names import RECIPE
+from pretune.language import N_, translate
 from pretune.report.run_files import read_run
 from pretune.table import Table, readable
 
+N_("mean")
 FILE = "spread.json"
 _PREFIX = "eval/"
 
@@ -54,7 +56,8 @@ class Spread:
         """A row for each run, then mean and deviation; without the scores of single labels."""
         names = [name for name in self.mean if "/" not in name]
         rows = [[Path(run.run).name, *(run.scores[name] for name in names)] for run in self.runs]
-        rows += [["mean", *(self.mean[name] for name in names)], ["± std", *(self.deviation[name] for name in names)]]
+        mean, deviation = translate("mean"), translate("± std")  # before they are padded
+        rows += [[mean, *(self.mean[name] for name in names)], [deviation, *(self.deviation[name] for name in names)]]
         return Table(["run", *names], rows)
 
     def to_json(self) -> dict[str, object]:

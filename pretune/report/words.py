@@ -25,7 +25,7 @@ N_("thousand tokens", "million tokens", "billion tokens", "thousand steps", "mil
 N_("documents", "used", "duplicate", "empty", "excluded", "quarantined", "quarantine", "bytes", "ignored", "end", "cut")
 N_("split", "single", "examples", "rows", "examples cut", "tokens cut", "tokens repeated", "tokens unknown", "unpaired")
 N_("displaced", "borrowed", "false negatives", "skipped steps", "samples", "parameters", "trained parameters")
-N_("weights of step", "stale evaluations")
+N_("weights of step", "stale evaluations", "sequences", "Numbers", "Curves")
 N_("training", "validation", "spikes", "rollbacks", "median", "predicted", "{number} parameters", "on {files}")
 
 _METRICS: Mapping[str, str] = {

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 import pretune
 from pretune.cli import main
 from pretune.config import validate
 from pretune.errors import CannotCreateError, UsageError
+from pretune.language import translate, use_language
 from pretune.report.spread import RunScores, Spread
 from pretune.train.recipe import Recipe
 from pretune.train.repeats import expand
@@ -62,6 +64,10 @@ def test_mean_and_deviation() -> None:
     assert [line.split() for line in lines[1:3]] == [["fold-0", "0.5"], ["fold-1", "0.7"]]
     assert [line.split() for line in lines[3:]] == [["mean", "0.6"], ["±", "std", "0.1414"]]
     assert "<td" in spread._repr_html_()
+    with use_language("zh"):
+        lines = translate(spread.table().text()).splitlines()  # the command line translates what it says
+    assert {cell_len(line) for line in lines} == {cell_len(lines[0])}, "columns that do not stand below each other"
+    assert [line.split("  ")[0] for line in lines] == ["运行", "fold-0", "fold-1", "平均值", "± 标准差"]
 
 
 def test_folds_are_runs_that_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
