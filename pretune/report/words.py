@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pretune.language import N_
+from pretune.language import N_, translate
 
 N_(
     "accuracy",
@@ -25,7 +25,7 @@ N_("thousand tokens", "million tokens", "billion tokens", "thousand steps", "mil
 N_("documents", "used", "duplicate", "empty", "excluded", "quarantined", "quarantine", "bytes", "ignored", "end", "cut")
 N_("split", "single", "examples", "rows", "examples cut", "tokens cut", "tokens repeated", "tokens unknown", "unpaired")
 N_("displaced", "borrowed", "false negatives", "skipped steps", "samples", "parameters", "trained parameters")
-N_("weights of step", "stale evaluations", "sequences", "Numbers", "Curves")
+N_("read from model", "weights of step", "stale evaluations", "sequences", "Numbers", "Curves")
 N_("training", "validation", "spikes", "rollbacks", "median", "predicted", "{number} parameters", "on {files}")
 
 _METRICS: Mapping[str, str] = {
@@ -74,6 +74,7 @@ _MEANINGS: Mapping[str, str] = {
     "stale_evaluations": "evaluations in a row without improvement",
 }
 
+_GROUPS = ("read_from_model",)
 _VIEWS: Mapping[str, str] = {
     "stream": "windows across documents",
     "document": "windows within documents",
@@ -98,7 +99,8 @@ def meaning(name: str) -> str:
 def group_name(name: str) -> str:
     """Returns a name as words; of a view and a store, as in `pairs:store`, what is read of which."""
     view, colon, store = name.partition(":")
-    return f"{store}: {_VIEWS.get(view, words(view))}" if colon else words(name)
+    group = f"{store}: {_VIEWS.get(view, words(view))}" if colon else words(name)
+    return translate(group) if colon or name in _GROUPS else group  # others may be a user's, such as a domain
 
 
 def words(name: str) -> str:
