@@ -18,7 +18,7 @@ from pretune import __version__
 from pretune.cli.help import finish_help
 from pretune.cli.help_panels import COMMON, rewrite, wants_help
 from pretune.cli.translated_help import TranslatedFormatter
-from pretune.cli.usage_errors import refuse_rounding, usage_error
+from pretune.cli.usage_errors import refuse_misread, usage_error
 from pretune.errors import (
     CannotCreateError,
     DataError,
@@ -130,7 +130,7 @@ def new_app(name: str, description: str = "") -> App:
         default_parameter=Parameter(negative=""),
         help_formatter=TranslatedFormatter(),
         group_commands=Group("Other verbs", sort_key=9),
-        config=refuse_rounding,
+        config=refuse_misread,
         result_action="return_value",
         suppress_keyboard_interrupt=False,
     )

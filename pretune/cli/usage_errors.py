@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from cyclopts import App, ArgumentCollection, CycloptsError
@@ -16,7 +17,7 @@ from cyclopts.exceptions import (
     UnusedCliTokensError,
 )
 
-from pretune.config.field_names import options
+from pretune.config.field_names import item_type, options
 from pretune.errors import UsageError
 
 _REMEDIES = {
@@ -28,7 +29,7 @@ _REMEDIES = {
     "RUN": "name the directory of a run",
     "PATH": "name a file or a folder",
 }
-_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false"}
+_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", Path: "the name of a file or folder"}
 
 
 def usage_error(error: CycloptsError) -> UsageError:
@@ -51,17 +52,20 @@ def usage_error(error: CycloptsError) -> UsageError:
     return UsageError(str(error))
 
 
-def refuse_rounding(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Refuses 2.5 where a whole number is expected, which cyclopts would round to 2.
+def refuse_misread(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuses 2.5 where a whole number is expected, which cyclopts would round to 2, and an empty path.
 
     Raises:
         CoercionError: such a value.
     """
     for argument in arguments:
-        if int in options(argument.hint) and float not in options(argument.hint):
-            for token in argument.tokens:
-                if "." in token.value:
-                    raise CoercionError(token=token, argument=argument, target_type=int)
+        types = options(argument.hint)
+        is_path = Path in types or item_type(argument.hint) is Path
+        for token in argument.tokens:
+            if int in types and float not in types and "." in token.value:
+                raise CoercionError(token=token, argument=argument, target_type=int)
+            if is_path and token.value == "":  # Path("") is the working folder
+                raise CoercionError(token=token, argument=argument, target_type=Path)
 
 
 def _unknown_verb(error: UnknownCommandError) -> UsageError:
@@ -112,7 +116,7 @@ def _missing(error: MissingArgumentError, verb: str) -> UsageError:
 def _wrong_value(error: CoercionError) -> UsageError:
     token, argument = error.token, error.argument
     name = token.keyword if token is not None and token.keyword else argument.name if argument is not None else "value"
-    value = "" if token is None else f" {token.value}"
+    value = f" {token.value}" if token is not None and token.value else ""
     return UsageError(f"{name}{value}: expected {_expected(error.target_type)}")
 
 

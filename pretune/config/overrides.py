@@ -57,7 +57,8 @@ def parse_overrides(
             value.
     """
     flags = _split(words)
-    if names is not None and (known := [flag for flag in flags if _find(flag, names)]) != flags:
+    if names is not None and any(_find(flag, names) not in names.fields for flag in flags):  # it may be a variant's
+        known = [flag for flag in flags if _find(flag, names)]
         names = names.with_variants(_over(base or {}, _tree(known, names)))
     return _tree(flags, names)
 

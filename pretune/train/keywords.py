@@ -80,12 +80,15 @@ def _tree(recipe: RecipeLike | None) -> ConfigDict:
 def _keywords(fields: Mapping[str, object], base: ConfigDict) -> ConfigDict:
     """The fields of a call as a tree; those of a variant, such as `label_smoothing`, are known once it is chosen."""
     names, tree, unknown = names_of(Recipe), ConfigDict(), dict[str, object]()
+    set_by: dict[str, str] = {}
     for name, value in fields.items():
         if value is None:  # as if it were not given
             continue
         dotted = _find(name, value, names)
         if dotted is None:
             unknown[name] = value
+        elif (other := set_by.setdefault(dotted, name)) != name:
+            raise UsageError(f"{other} and {name} are both {dotted}; leave one out")
         else:
             tree = merge(tree, _branch(dotted, value))
     if unknown:

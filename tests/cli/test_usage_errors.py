@@ -141,6 +141,12 @@ def test_a_path_that_is_not_there_is_answered_with_one_that_is(
         ("finetune --task classification --model= --train data.csv", 64, "--model: expected a value, and it is empty"),
         ("finetune --task classification --train data.csv --output=", 64, "--output: expected a value, and it is"),
         ("finetune --task classification --train data.csv --columns=", 64, "--columns: expected a value, and it is"),
+        ("evaluate model ", 64, "DATA: expected the name of a file or folder"),
+        ("predict  text", 64, "MODEL: expected the name of a file or folder"),
+        ("prepare data.csv --tokenizer= --output s", 64, "--tokenizer: expected the name of a file or folder"),
+        ("export model ", 64, "OUTPUT: expected the name of a file or folder"),
+        ("report run ", 64, "OTHERS: expected the name of a file or folder"),
+        ("predict model --input=", 64, "--input: expected the name of a file or folder"),
         ("prepare  --tokenizer tokenizer --output s", 66, "'': no name of a file or folder; the working folder is ."),
     ],
 )

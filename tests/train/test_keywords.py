@@ -49,6 +49,8 @@ def test_tables_settings_of_variants_and_files(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('task = "classification"\n[budget]\nepochs = 2\n[data]\ntrain = "a.csv"\n')
     over = recipe(str(tmp_path / "a.toml"), "b.csv", epochs=7, lr=1)
     assert (over["budget"]["epochs"], over["optimizer"]["lr"], over["data"]["train"]) == (7, 1, ["b.csv"])
+    with pytest.raises(UsageError, match=r"lr and optimizer\.lr are both optimizer\.lr; leave one out"):
+        recipe(lr=1, **{"optimizer.lr": 2})
     own = tmp_path / "mine.py"
     assert recipe(**{f"objective.{own}.rate": 0.5})["objective"] == {str(own): {"rate": 0.5}}, "a name with dots"
     typed = read_call(tmp_path / "a.toml", None, None, {}).recipe
