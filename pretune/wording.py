@@ -5,13 +5,25 @@ from __future__ import annotations
 import shlex
 
 
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """A number and its noun, such as "1 step" and "1,234 steps".
+def counted(number: float, one: str, many: str | None = None) -> str:
+    """A number and its noun, such as "1 step", "1,234 steps" and "0.5 epochs".
 
     Args:
         many: the plural, where it is more than `one` with an s.
     """
-    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+    text = f"{number:,.0f}" if float(number).is_integer() else f"{number:,g}"
+    return f"{text} {one if number == 1 else many or f'{one}s'}"
+
+
+def describe_budget(total: float, unit: str, min_steps: int) -> str:
+    """How long a run trains, such as "3 epochs, 200 steps at least".
+
+    Args:
+        unit: in the plural.
+        min_steps: 0 where there is no such bound.
+    """
+    amount = counted(total, unit.removesuffix("s"))
+    return f"{amount}, {counted(min_steps, 'step')} at least" if min_steps else amount
 
 
 def percent(fraction: float) -> str:

@@ -131,7 +131,8 @@ def _plot(axes: Any, curve: Curve, color: str) -> Any:
     if curve.style == "trace":
         axes.plot(*thin(curve.x, y), color=color, alpha=0.22, linewidth=0.9)
         y = running_mean(y)
-    marks = {"linewidth": 1.4, "marker": "o", "markersize": 4} if curve.style == "dots" else {"linewidth": 1.8}
+    is_dotted = curve.style == "dots" or len(y) == 1  # a line needs two points
+    marks = {"linewidth": 1.4, "marker": "o", "markersize": 4} if is_dotted else {"linewidth": 1.8}
     (line,) = axes.plot(*thin(curve.x, y), color=color, label=curve.label, **marks)
     return line
 

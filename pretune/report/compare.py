@@ -110,12 +110,14 @@ def _differ(values: Sequence[object]) -> bool:
 
 
 def _numbers(named: Sequence[tuple[str, RunFiles]]) -> str:
-    """Renders the scores and the cost of each run; the best score of a row is marked."""
+    """Renders the scores and the cost of each run; the best score of a row is marked, where they compare."""
     runs = [run for _, run in named]
     rows = []
+    is_same = not _differ([_fingerprint(run, "data.validation") for run in runs])
     for name in dict.fromkeys(name for run in runs for name in run.score_names):
-        rows.append(_row(metric_name(name), [run.saved(name) for run in runs], partial(score, name), max))
-    for name, best in (("eval/loss", min if _losses_compare(runs) else None), ("loss", None)):
+        best = max if is_same else None
+        rows.append(_row(metric_name(name), [run.saved(name) for run in runs], partial(score, name), best))
+    for name, best in (("eval/loss", min if is_same and _losses_compare(runs) else None), ("loss", None)):
         label = "validation loss" if name == "eval/loss" else "training loss"
         values = [run.saved(name) if name == "eval/loss" else run.last(name) for run in runs]
         rows.append(_row(label, values, lambda x: f"{x:.3f}", best))

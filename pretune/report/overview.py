@@ -15,7 +15,7 @@ from pretune.language import translate
 from pretune.report.html import alert, clock, is_number, note, short, tiles
 from pretune.report.run_files import RunFiles
 from pretune.report.words import metric_name, score
-from pretune.wording import counted
+from pretune.wording import describe_budget
 
 
 def header(run: RunFiles) -> str:
@@ -63,21 +63,22 @@ def state(run: RunFiles) -> str:
     commands = [f"pretune {verb} {shlex.quote(str(run.path / 'recipe.toml'))}"] if run.recipe else []
     budget = _budget(recipe)
     step = max([round(run.last("step") or 0), *run.checkpoints])  # metrics are not logged at every step
-    of = f" of a budget of {budget}" if budget else ""
-    points = [translate(f"It has reached step {step:,}{of}.")]
+    points = [f"It has reached step {step:,} of a budget of {budget}." if budget else f"It has reached step {step:,}."]
     if run.checkpoints:
-        points.append(translate(f"Its newest checkpoint is that of step {run.checkpoints[0]:,}."))
+        points.append(f"Its newest checkpoint is that of step {run.checkpoints[0]:,}.")
     else:
-        points.append(translate("It has no checkpoint yet, so no model can be used."))
+        points.append("It has no checkpoint yet, so no model can be used.")
     if failure := run.failure:
-        points.append(translate(f"It failed: {failure}"))
-    return alert("This run has not finished. Unless it is running now, the command below resumes it.", points, commands)
+        points.append(f"It failed: {failure}")
+    sentence = "This run has not finished. Unless it is running now, the command below resumes it."
+    return alert(sentence, [translate(point) for point in points], commands)
 
 
 def _budget(recipe: Mapping[str, Any]) -> str:
     """The budget of a recipe, in its unit."""
-    unit, total = next(iter(recipe.get("budget", {}).items()), ("", 0))
-    return counted(total, unit.removesuffix("s")) if unit else ""
+    amounts = dict(recipe.get("budget", {}))
+    floor = amounts.pop("min_steps", 0)
+    return next((describe_budget(amount, unit, floor) for unit, amount in amounts.items()), "")
 
 
 def warnings(run: RunFiles) -> str:

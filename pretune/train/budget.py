@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pydantic import Field, model_validator
 
 from pretune.config import Config
+from pretune.wording import describe_budget
 
 UNITS = ("steps", "tokens", "epochs", "minutes")
 
@@ -70,8 +71,7 @@ class BudgetConfig(Config):
         return float(getattr(self, self.unit))
 
     def __str__(self) -> str:
-        floor = f", {self.min_steps:,} steps at least" if self.min_steps else ""
-        return f"{self.total:,g} {self.unit if self.total != 1 else self.unit[:-1]}{floor}"
+        return describe_budget(self.total, self.unit, self.min_steps)
 
     def fraction(self, spent: Spent) -> float:
         """What part of the budget is used, in [0, 1] and above where the last step went over it."""

@@ -82,6 +82,7 @@ def test_runs_that_do_not_compare_are_named(runs: list[Path], tmp_path: Path) ->
     page = render_comparison([read_run(path) for path in [*runs, other]])
     assert "The runs were not evaluated on the same validation data" in page
     assert "other has not finished" in page
+    assert '<td class="number hit">' not in page  # no score is the best of what does not compare
 
 
 @pytest.mark.usefixtures("no_charts")

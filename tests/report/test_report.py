@@ -190,6 +190,8 @@ def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
     assert re.search(r"pretune predict .* --step last", page)
     (folder / "checkpoint-63").mkdir()
     assert "step 63 of a budget of 1,000 steps." in render(read_run(folder))
+    (folder / "recipe.toml").write_text("[task.classification]\n[budget]\nepochs = 3.0\nmin_steps = 200\n")
+    assert "step 63 of a budget of 3 epochs, 200 steps at least." in render(read_run(folder))
     assert not read_run(make_tuned(tmp_path / "finished")).is_unfinished
 
 

@@ -14,6 +14,7 @@ def test_few_examples_get_200_steps_where_no_budget_is_given() -> None:
     budget = validate(Recipe, {"task": "classification"}, "recipe").budget
     assert (budget.unit, budget.total) == ("epochs", 3.0)
     assert str(budget) == "3 epochs, 200 steps at least"
+    assert str(BudgetConfig.model_validate({"tokens": 50_000_000})) == "50,000,000 tokens"  # it was 5e+07
     assert str(BudgetConfig(epochs=1)) == "1 epoch"
     assert budget.steps_of(epoch=10, tokens=1) == 200
     assert budget.steps_of(epoch=313, tokens=1) == 939
