@@ -24,7 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
-from pretune.config import load, to_toml
+from pretune.config import to_toml
 from pretune.disk import make_folders, remove_empty, replace_file, storage_errors
 from pretune.errors import CannotCreateError, DataError, PretuneError, UsageError, first_line
 from pretune.find import source_digests
@@ -34,7 +34,7 @@ from pretune.seals import SEAL, check_text, read_facts, seal_files, sealed_bytes
 from pretune.train.budget import Spent
 from pretune.train.checkpoint.store import CheckpointStore
 from pretune.train.ownership import LOCK, Ownership
-from pretune.train.recipe import Recipe, compare, matches, own_names, plain
+from pretune.train.recipe import Recipe, compare, matches, own_names, plain, read_recorded
 from pretune.wording import counted
 
 DATA_STATS = "data_stats.json"
@@ -270,7 +270,7 @@ class RunDirectory:
             DataError: it was changed since.
         """
         check_text(self.path / RECIPE)
-        return load(Recipe, self.path / RECIPE)
+        return read_recorded(self.path / RECIPE)
 
     def write(self, name: str, tree: Mapping[str, Any]) -> None:
         """Write a JSON file in one move."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
-from pretune.config import Choice, Choices, Config, flatten, merge
+from pretune.config import Choice, Choices, Config, flatten, merge, read_toml, validate
 from pretune.errors import UsageError
 from pretune.optim import adamw
 from pretune.optim.optimizer import OptimizerTable
@@ -328,9 +329,18 @@ def own_names(recipe: Recipe) -> set[str]:
     return {each for value in values for each in (value if isinstance(value, list) else [value]) if type(each) is str}
 
 
-def _new_name(name: str) -> str:
-    """What a column's field of a run that was begun before is called now."""
-    return RENAMED_FIELDS.get(name, name) if name.startswith("data.columns.") else name
+def read_recorded(path: Path) -> Recipe:
+    """The recipe that a run recorded, whatever the fields of its columns were called when it was begun.
+
+    Raises:
+        UsageError: it is no recipe.
+    """
+    tree = read_toml(path)
+    data = tree.get("data")
+    if isinstance(data, dict) and isinstance(columns := data.get("columns"), dict):
+        dotted = {f"data.columns.{name}": value for name, value in columns.items()}
+        data["columns"] = {RENAMED_FIELDS.get(name, name).rpartition(".")[2]: value for name, value in dotted.items()}
+    return validate(Recipe, tree, str(path))
 
 
 def compare(began: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -343,7 +353,6 @@ def compare(began: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     Raises:
         UsageError: a field changed that makes it another run; every such field is named.
     """
-    began = {_new_name(name): value for name, value in began.items()}
     changed = [
         (name, began.get(name), now.get(name)) for name in sorted({*began, *now}) if began.get(name) != now.get(name)
     ]

@@ -5,20 +5,21 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from pretune.config import load
+from pretune.config import flatten, read_toml
 from pretune.errors import DataError, UsageError
 from pretune.interop.run_names import FACTS, RECIPE
 from pretune.seals import read_facts
 from pretune.tasks.task import AnyTask, Example
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.labelled import LabelledData
-from pretune.train.recipe import Recipe
+from pretune.train.recipe import Recipe, read_recorded
 
 
 def recipe_of_run(folder: Path) -> Recipe | None:
     """The recipe of the run whose directory a folder is; None of any other folder."""
-    return load(Recipe, folder / RECIPE) if (folder / RECIPE).is_file() and (folder / FACTS).is_file() else None
+    return read_recorded(folder / RECIPE) if (folder / RECIPE).is_file() and (folder / FACTS).is_file() else None
 
 
 def validation_of_run(folder: Path, tokenizer: Tokenizer) -> tuple[AnyTask, Sequence[Example]]:
@@ -46,8 +47,11 @@ def validation_of_run(folder: Path, tokenizer: Tokenizer) -> tuple[AnyTask, Sequ
 
 def trained_on_note(folder: Path, file: Path) -> str | None:
     """Warns of scores on a file that trained the model; None of any other."""
-    recipe = recipe_of_run(folder)
-    if recipe is None or file.resolve() not in {Path(path).resolve() for path in recipe.data.train}:
+    if not (folder / RECIPE).is_file() or not (folder / FACTS).is_file():
+        return None
+    tree = flatten(read_toml(folder / RECIPE))  # as it is: a warning is no reason to refuse a recipe
+    train: Any = tree.get("data.train", ())
+    if file.resolve() not in {Path(path).resolve() for path in train}:
         return None
     held_out = read_facts(folder / FACTS).get("held_out")
     if not isinstance(held_out, dict):

@@ -9,6 +9,7 @@ from trainkit import lines, recipe
 
 from pretune.errors import CannotCreateError, DataError, StorageError, UsageError
 from pretune.report.report import write_report
+from pretune.seals import sealed_bytes, unsealed_bytes
 from pretune.train import directory, run
 from pretune.train.directory import RunDirectory, environment
 from pretune.train.logging.trackers import MetricsFile
@@ -121,6 +122,12 @@ def test_facts_recipe_and_changes(tmp_path):
         changes = owner.begin(recipe(path, tmp_path, budget={"steps": 20}), data)
     assert changes == ["budget.steps: 10 -> 20"]
     assert json.loads((path / "run.json").read_text())["history"][1]["changes"] == changes
+    recorded = unsealed_bytes((path / "recipe.toml").read_bytes())
+    older = recorded.replace(b"\ntext = ", b"\ntext_column = ").replace(b"\nlabel = ", b"\nlabel_column = ")
+    assert older != recorded
+    (path / "recipe.toml").write_bytes(sealed_bytes(older))
+    with RunDirectory(path) as owner:
+        assert owner.begin(recipe(path, tmp_path, budget={"steps": 20}), data) == [], "as an older build named it"
     with RunDirectory(path) as owner, pytest.raises(UsageError, match=r"objective\.nsp\.weight: 1\.0 -> 0\.5"):
         owner.begin(recipe(path, tmp_path, objective={"nsp": 0.5}), data)
     with RunDirectory(path) as owner, pytest.raises(DataError, match=r"data.stores\[0\]: the data changed"):

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ from trainkit import recipe
 from pretune.config import load, to_toml, validate
 from pretune.errors import UsageError
 from pretune.train import recipe as recipes
-from pretune.train.recipe import RENAMED_FIELDS, Recipe, compare, plain
+from pretune.train.recipe import RENAMED_FIELDS, Recipe, compare, plain, read_recorded
 
 
 def test_reading_a_recipe_does_not_import_torch():
@@ -93,9 +94,12 @@ def test_what_may_change_on_the_way(tmp_path):
             compare(began, plain(recipe(tmp_path, tmp_path, **over)))
 
 
-def test_a_run_that_was_begun_with_old_names_of_columns_goes_on():
-    old = {"data.columns.text_column": "title", "data.columns.label_column": "label", "seed": 0}
-    now = {"data.columns.text": "title", "data.columns.label": "label", "seed": 0}
-    assert compare(old, now) == []
+def test_a_run_that_was_begun_with_old_names_of_columns_goes_on(tmp_path):
+    now = recipe(tmp_path, tmp_path, data={"columns": {"text": "title"}})
+    text = re.sub("^(text|label|second|third) = ", r"\1_column = ", to_toml(now), flags=re.MULTILINE)
+    (tmp_path / "old.toml").write_text(text)
+    assert 'text_column = "title"' in text
+    old = plain(read_recorded(tmp_path / "old.toml"))
+    assert compare(old, plain(now)) == []
     with pytest.raises(UsageError, match=r"data\.columns\.text: "):
-        compare(old, {**now, "data.columns.text": "body"})
+        compare(old, {**plain(now), "data.columns.text": "body"})
