@@ -85,7 +85,8 @@ def evaluate(
     options: dict[str, Any] = {"task": task, "truncate": truncate, "objective": chosen, "length": length, "pack": pack}
     with unknown_said_once(loaded):
         if data is None:
-            scores = _validation_scores(loaded, model, {**flags, **options})
+            of_store = {"split": None if split == "validation" else split}
+            scores = _validation_scores(loaded, model, {**flags, **options, **of_store})
         else:
             scores = loaded.evaluate(data, columns=config, split=split, **options)
     _show(scores, as_json)

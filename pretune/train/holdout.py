@@ -52,6 +52,8 @@ class HoldoutConfig(Config):
     def _one_way(self) -> HoldoutConfig:
         if self.folds is not None and self.holdout is not None:
             raise ValueError("give holdout (a fraction) or folds (a number of parts), not both")
+        if self.holdout == 0 and self.group is not None:
+            raise ValueError("holdout 0 holds nothing out, by group or otherwise: leave one of the two out")
         if self.fold is not None and (self.folds is None or self.fold > self.folds):
             raise ValueError(f"fold {self.fold} is one of how many? give folds, a number that is not smaller")
         return self
@@ -135,7 +137,7 @@ def hold_out(
         _keep_labels(chosen, key, [getattr(example, "label", None) for example in examples])
     if not chosen.any() or chosen.all():
         if is_chosen:
-            raise UsageError(_nothing(len(examples), len(set(names)), config))
+            raise UsageError(_nothing(len(examples), len(set(names)), config, fraction))
         return None
     return Holdout(
         [example for example, held in zip(examples, chosen.tolist(), strict=True) if not held],
@@ -163,7 +165,9 @@ def _keys(names: Sequence[str]) -> NDArray[np.int64]:
     """A number for each name. Shape: return: (n,)"""
     import numpy as np
 
-    return np.array([xxhash.xxh3_64_intdigest(name.encode()) for name in names], np.uint64).view(np.int64)
+    return np.array([xxhash.xxh3_64_intdigest(name.encode(errors="surrogatepass")) for name in names], np.uint64).view(
+        np.int64
+    )
 
 
 def _fold_of(key: NDArray[np.int64], examples: Sequence[Example], folds: int) -> NDArray[np.int64]:
@@ -206,7 +210,7 @@ def _first_unscored(examples: Sequence[Example]) -> Example | None:
     return examples[first or 0] if first is not None or len(set(labels)) < 2 else None
 
 
-def _nothing(count: int, different: int, config: HoldoutConfig) -> str:
+def _nothing(count: int, different: int, config: HoldoutConfig, fraction: float) -> str:
     what = "text" if config.group is None else f"{config.group!r}"
     if config.folds is not None:
         return (
@@ -214,6 +218,6 @@ def _nothing(count: int, different: int, config: HoldoutConfig) -> str:
             f"{count:,} rows ({different:,} different by {what}); give fewer folds, or more rows of each label"
         )
     return (
-        f"data.holdout = {config.holdout:g}: nothing is left to train on or to score with of {count:,} rows "
+        f"data.holdout = {fraction:g}: nothing is left to train on or to score with of {count:,} rows "
         f"({different:,} different by {what}); give another fraction, or name a file with --validation"
     )

@@ -55,6 +55,12 @@ def test_what_is_held_out_depends_on_the_texts_alone() -> None:
     }  # fmt: skip
 
 
+def test_too_few_groups_are_named() -> None:
+    for groups in (["one"] * 200, ["\ud800"] * 200):  # the second can come from memory alone
+        with pytest.raises(UsageError, match=r"data\.holdout = 0\.15: nothing .*200 rows \(1 different by 'user'\)"):
+            part(examples(200), groups, group="user")
+
+
 def test_copies_and_groups_stay_together() -> None:
     twice = examples(200) + examples(200)
     out = part(twice, holdout=0.3)
@@ -116,6 +122,7 @@ def test_tasks_without_labels_hold_out_what_can_be_scored() -> None:
         ({"validation": "a.csv", "holdout": 0.1}, "validation names the rows of validation"),
         ({"validation": "a.csv", "folds": 3}, "validation names the rows of validation"),
         ({"validation": "a.csv", "group": "x"}, "validation names the rows of validation"),
+        ({"holdout": 0, "group": "x"}, "holdout 0 holds nothing out, by group or otherwise"),
     ],
 )
 def test_contradictions_are_refused(data: dict[str, Any], words: str) -> None:
@@ -173,9 +180,17 @@ def test_a_run_is_evaluated_on_what_it_held_out(tmp_path: Path, capsys: pytest.C
     assert main(["evaluate", f"{tmp_path}/run", f"{file}", *common]) == 0
     words = f"train.jsonl trained this model, but for {held} rows that were held out, so that its scores are too good"
     assert words in capsys.readouterr().err
+    recorded = tmp_path / "run" / "recipe.toml"
+    recorded.write_text(recorded.read_text().replace("\ntext = ", "\nof_another_build = 1\ntext_column = "))
+    assert main(["evaluate", f"{tmp_path}/run", f"{file}", *common]) == 0, "a warning is no reason to fail"
+    assert words in capsys.readouterr().err
+    recorded.write_text(recorded.read_text().replace("\nof_another_build = 1", ""))
+    assert main(["evaluate", f"{tmp_path}/run", *common]) == 0
+    capsys.readouterr()
     for flags, said in (
         (["--label", "x"], "makes no use of label"),
         (["--length", "9"], "makes no use of length"),
+        (["--split", "train"], "makes no use of split"),
     ):
         assert main(["evaluate", f"{tmp_path}/run", *flags, *common]) == 64
         assert said in capsys.readouterr().err
