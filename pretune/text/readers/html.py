@@ -19,6 +19,7 @@ SUFFIXES = (".html", ".htm", ".xhtml")
 HAS_COLUMNS = False
 _CODE: Final = frozenset({"script", "style"})
 _UNSEEN: Final = _CODE | {"template", "noscript", "head", "svg", "iframe", "object"}
+_VOID: Final = frozenset({"br", "hr"})  # of `<br/>` the library tells a beginning and an end
 _BLOCK: Final = re.compile(
     "address|article|aside|blockquote|body|br|caption|d[dlt]|details|dialog|div|fieldset|figcaption|figure|footer|form|"
     "h[1-6r]|header|li|main|nav|[ou]l|option|p|pre|section|summary|table|tbody|tfoot|thead|tr"
@@ -88,7 +89,7 @@ class _PageText(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag in self.unseen:
             del self.unseen[self.unseen.index(tag) :]
-        elif _BLOCK.fullmatch(tag):
+        elif tag not in _VOID and _BLOCK.fullmatch(tag):
             self._parts.append("\n")
             self._pre -= tag == "pre" and self._pre > 0
 

@@ -1,7 +1,7 @@
 """Reads Markdown: one record for each file, its text without the signs that format it.
 
 Headings, paragraphs, items of lists and rows of tables stand on lines of their own; code stays as it is; of links and
-pictures the words stay, and front matter (`---` ... `---` at the top) is left out.
+pictures the words stay, and front matter (`---`, `key: value` ..., `---` at the top) is left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".md", ".markdown")
 HAS_COLUMNS = False
-_FRONT_MATTER: Final = re.compile(r"\A---\r?\n.*?^(?:---|\.\.\.)[ \t]*$\r?\n?", re.DOTALL | re.MULTILINE)
+_FRONT_MATTER: Final = re.compile(
+    r"\A---[ \t]*\r?\n(?:#[^\n]*\n)*[^\s:#][^\n:]*:(?:[ \t\r\n]).*?^(?:---|\.\.\.)[ \t]*$\r?\n?",
+    re.DOTALL | re.MULTILINE,
+)
+_BREAK: Final = re.compile(r"<br\b", re.IGNORECASE)
 
 
 def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[SourceRow | RecordError]:
@@ -53,5 +57,10 @@ def markdown_text(page: str) -> str:
 
 def _inline(tokens: Sequence[Token]) -> str:
     """The words of a paragraph: those of links and pictures too, not the tags of HTML."""
-    words = {"softbreak": "\n", "hardbreak": "\n"}
-    return "".join(words.get(token.type, "" if token.type == "html_inline" else token.content) for token in tokens)
+    return "".join(map(_word, tokens))
+
+
+def _word(token: Token) -> str:
+    if token.type == "html_inline":
+        return "\n" if _BREAK.match(token.content) else ""
+    return "\n" if token.type in ("softbreak", "hardbreak") else token.content

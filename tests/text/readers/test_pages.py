@@ -73,6 +73,10 @@ def workbook(path: Path, rows: list[list[Any]], *others: str) -> Path:
 def test_markdown_is_read_as_text() -> None:
     assert markdown_text(PAGE) == TEXT
     assert markdown_text("---\n\nafter a rule\n") == "after a rule", "a rule is no front matter"
+    talk = "---\nA word first.\n\n---\nThe rest.\n"
+    assert markdown_text(talk) == "A word first.\n\nThe rest.", "text between two rules is no front matter"
+    assert markdown_text("---\n# of the site\ntitle:\n  x\n---\ntext") == "text"
+    assert markdown_text("one<br>two<br/>three <b>four</b>") == "one\ntwo\nthree four", "no words are glued"
     assert markdown_text("中文\n第二行") == "中文\n第二行"
     assert markdown_text("a < b & c > d") == "a < b & c > d"
 
@@ -84,6 +88,7 @@ def test_a_page_is_read_as_a_browser_shows_it() -> None:
         "<table><tr><td>1</td><td>2</td></tr></table><pre>a\n    b</pre></body></html>"
     )
     assert " ".join(html_text(page).split()) == "Head A bold word, 5 < 6 new line one two 1 2 a b"
+    assert html_text("one<br/>two<br>three<br></br>four") == "one\ntwo\nthree\nfour"
     lines = html_text(page).splitlines()
     assert {"Head", "A bold word, 5 < 6", "new line", "one", "two", "1\t2", "a", "    b"} <= set(lines)
 
