@@ -73,8 +73,31 @@ def _tree(recipe: RecipeLike | None) -> ConfigDict:
     if not isinstance(recipe, Recipe | Mapping):
         type_name = type(recipe).__name__
         raise UsageError(f"recipe: expected a TOML file or plain values, got {type_name}; give rows as train=...")
-    tree = recipe.model_dump(mode="json", exclude_none=True) if isinstance(recipe, Recipe) else dict(recipe)
+    tree = _values_of(recipe) if isinstance(recipe, Recipe) else dict(recipe)
     return {name: dict(value) if isinstance(value, Mapping) else value for name, value in tree.items()}
+
+
+def _values_of(recipe: Recipe) -> ConfigDict:
+    """A typed recipe as plain values, but for its defaults: a field of the call may be in place of one of these."""
+    tree = recipe.model_dump(mode="json")
+    chosen: ConfigDict = {axis: tree[axis] for axis in ("objective", "task", "tune")}
+    chosen["optimizer"] = {"name": tree["optimizer"]["name"]}
+    default = validate(Recipe, chosen, "recipe").model_dump(mode="json")
+    is_default_budget = tree["budget"] == default["budget"]
+    budget = {} if is_default_budget else {unit: value for unit, value in tree["budget"].items() if value is not None}
+    values = merge(chosen, _differences({**tree, "budget": default["budget"]}, default))
+    return merge(values, {"budget": budget}) if budget else values
+
+
+def _differences(tree: Mapping[str, Any], default: Mapping[str, Any]) -> ConfigDict:
+    """The values of a tree that are not those of another; None is one, too."""
+    out = ConfigDict()
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and isinstance(known := default.get(name), Mapping):
+            out |= {name: inner} if (inner := _differences(value, known)) else {}
+        elif name not in default or value != default[name]:
+            out[name] = value
+    return out
 
 
 def _keywords(fields: Mapping[str, object], base: ConfigDict) -> ConfigDict:

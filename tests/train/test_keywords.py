@@ -61,6 +61,19 @@ def test_tables_settings_of_variants_and_files(tmp_path: Path) -> None:
     assert plain == {"task": "classification", "data": {"length": 32}}, "what the caller holds stays as it is"
 
 
+def test_fields_replace_what_a_typed_recipe_has_by_default() -> None:
+    tuned = read_call({"task": "classification", "data": {"train": "a.csv"}}, None, None, {}).recipe
+    assert recipe(tuned, steps=10)["budget"] == {"steps": 10, "min_steps": 0}
+    assert "batch" not in recipe(tuned, batch_tokens=1000)["data"]
+    assert recipe(tuned, tune="frozen")["optimizer"]["lr"] == 1e-2
+    assert read_call(tuned, None, None, {"seed": tuned.seed}).recipe == tuned
+    tree = {"objective": "mlm", "data": {"stores": "s", "batch_tokens": 512}, "evaluation": {"samples": None}}
+    typed = read_call({**tree, "budget": {"tokens": 7}, "optimizer": {"name": "muon"}}, None, None, {}).recipe
+    assert read_call(typed, None, None, {"seed": typed.seed}).recipe == typed
+    with pytest.raises(UsageError, match="give exactly one of steps, tokens"):
+        recipe(typed, steps=10)
+
+
 def test_rows_stand_where_files_may() -> None:
     frame = pd.DataFrame(rows(3))
     for call in (
