@@ -22,7 +22,7 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import IO, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pretune.config import Config
 from pretune.errors import DataError, MissingInputError
@@ -55,6 +55,11 @@ class SourceConfig(Config):
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)
     max_document_bytes: int = Field(default=16 << 20, ge=1)
     max_compression_ratio: int = Field(default=200, ge=1)
+
+    @field_validator("delimiter", mode="before")
+    @classmethod
+    def _tab(cls, delimiter: object) -> object:
+        return "\t" if delimiter == "\\t" else delimiter  # which a shell hands on as two characters
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def read_rows(
             names = [field.strip() for field in fields]
             is_header = _is_header(source, names, columns, config)
             header = names if is_header else list(config.columns or ())
-            if error := _bad_header(file, line if is_header else 0, columns, header):
+            if error := _bad_header(source, line if is_header else 0, columns, header):
                 yield error
                 return
             indices = _indices(columns, header)
@@ -150,7 +150,8 @@ def _indices(columns: Sequence[Column], header: list[str]) -> list[tuple[str, in
     return [(column.name, header.index(column.name)) for column in columns if column.name in header]
 
 
-def _bad_header(file: str, line: int, columns: Sequence[Column], header: list[str]) -> RecordError | None:
+def _bad_header(source: Source, line: int, columns: Sequence[Column], header: list[str]) -> RecordError | None:
+    file = str(source.path)
     needed = [column for column in columns if column.required]
     missing = absent(file, line, needed, header, "column")
     if missing is None:
@@ -166,8 +167,11 @@ def _bad_header(file: str, line: int, columns: Sequence[Column], header: list[st
         hint = f"fields look separated by {'tabs' if tabs else 'commas'}: set --format {'tsv' if tabs else 'csv'}"
         return RecordError(file, line, missing.reason, hint)
     other = next((each for each in _DELIMITERS if len(header) == 1 and each in header[0]), None)
-    if other is not None:
+    if other is not None and source.format == "csv":
         return RecordError(file, line, missing.reason, f"fields look separated by {other!r}: set --delimiter {other!r}")
+    if other is not None:
+        hint = f"fields look separated by {other!r}: set --format csv --delimiter {other!r}"
+        return RecordError(file, line, missing.reason, hint)
     count = f"{len(header)} column{'s' if len(header) > 1 else ''}"
     example = ",".join([*read, *(f"column{number}" for number in range(len(read) + 1, len(header) + 1))][: len(header)])
     hint = f"{missing.remedy}; if the file has no header row, name its {count} in order, as in --columns {example}"

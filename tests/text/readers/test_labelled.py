@@ -91,6 +91,7 @@ def test_labels_may_be_missing_when_they_are_not_needed(tmp_path: Path) -> None:
         ),
         ("a.csv", "text\tlabel\nx\t1\n", r"a\.csv:1: no column 'text'.*separated by tabs: set --format tsv"),
         ("a.csv", "text;label\nx;1\n", r"a\.csv:1: no column 'text'.*separated by ';': set --delimiter ';'$"),
+        ("a.tsv", "text;label\nx;1\n", r"a\.tsv:1: .*separated by ';': set --format csv --delimiter ';'$"),
         ("a.csv", "text,label\nx, y,1\n", r"a\.csv:2: 3 fields where the header has 2: 'x, y,1'; quote"),
         ("a.csv", "text,label\nx\n", r"a\.csv:2: 1 fields where the header has 2: 'x'"),
         ("a.csv", 'text,label\n"x,1\ny,2\n', r"a\.csv:2: broken quotes"),
@@ -147,6 +148,10 @@ def test_real_files(path: str, settings: dict[str, object], rows: int, labels: i
 def test_fields_may_be_separated_by_another_character(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", 'text;label\n"x; y";1\nz, w;2\n')
     assert [example.text for example in read(path, delimiter=";")] == ["x; y", "z, w"]
+    tabs = write(path.with_name("tabs.csv"), "text\tlabel\nx, y\t1\n")
+    assert [example.text for example in read(tabs, delimiter="\\t")] == ["x, y"], "as typed in a shell"
+    table = write(path.with_name("semicolons.tsv"), "text;label\nx\ty;1\n")
+    assert [example.text for example in read(table, format="csv", delimiter=";")] == ["x\ty"], "the remedy that is said"
     with pytest.raises(DataError, match=r"a\.csv:2: 3 fields .*; quote fields that hold a ';'"):
         read(write(path, "text;label\nx; y;1\n"), delimiter=";")
 
@@ -172,5 +177,5 @@ def test_a_header_is_one_whatever_columns_another_file_had(tmp_path: Path, suffi
             path.write_text("".join({"csv": ",", "tsv": "\t"}[suffix].join(row) + "\n" for row in rows))
         assert [(row.text, row.label) for row in read_labelled(path, config)] == [("a b", "x"), ("text", "y")]
         assert field_names(path, config) == (["id", "text", "label"] if name == "bare" else rows[0])
-    with pytest.raises(DataError, match=rf"bare\.{suffix}: no column 'note'.*known: id, text, label"):
-        read_labelled(tmp_path / f"bare.{suffix}", config.model_copy(update={"text": "note"}))
+    with pytest.raises(DataError, match=rf"bare\.{suffix}: no column 'body'.*known: id, text, label"):
+        read_labelled(tmp_path / f"bare.{suffix}", config.model_copy(update={"text": "body"}))
