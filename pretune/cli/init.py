@@ -39,6 +39,7 @@ def init(
     text: str | None = None,
     label: str | None = None,
     second: str | None = None,
+    columns: str | None = None,
     stores: str | None = None,
     objective: str | None = None,
     family: str | None = None,
@@ -57,6 +58,7 @@ def init(
         text: column of the texts.
         label: column of the labels.
         second: column of the second texts, of pairs.
+        columns: names of the columns of a file without a header row, such as text,label.
         stores: token store, made by `pretune prepare`.
         objective: what pretraining predicts, such as mlm or clm.
         family: family of a model from random weights, such as bert.
@@ -66,7 +68,7 @@ def init(
     if output.exists():
         raise CannotCreateError(f"{output}: exists already; remove it, or give another --output")
     flags = {"model": model, "train": train, "validation": validation, "text": text, "label": label, "second": second}
-    flags |= {"stores": stores, "objective": objective, "family": family, "size": size, "run": run}
+    flags |= {"columns": columns, "stores": stores, "objective": objective, "family": family, "size": size, "run": run}
     questions = Questions(session, flags)
     chosen = purpose or questions.choose()
     verb = "finetune" if chosen == "classification" else "pretrain"
@@ -107,6 +109,10 @@ class Questions:
         for name, meaning in PURPOSES.items():
             Screen().line(f"  {name:<22} {translate(meaning)}")
         return self.answer("PURPOSE", "What is the recipe for?", "classification", _one_of("PURPOSE", list(PURPOSES)))
+
+    def given(self, name: str) -> str | None:
+        """What a flag says that nobody is asked about."""
+        return self._flags.pop(name, None)
 
     def answer(
         self, name: str, question: str, default: str = "", check: Callable[[str], object] = str, *, needed: bool = True
@@ -172,13 +178,14 @@ def _classification(questions: Questions) -> Sequence[Table]:
     values = Recipe.model_validate({"task": "classification"})
     model = questions.answer("model", "Folder of the model to start from?", check=_folder("model"))
     train = questions.answer("train", "File with labelled texts (.csv, .tsv, .xlsx, .jsonl, .parquet)?", check=_columns)
-    names = _columns(train)
+    columns = questions.given("columns")
+    names = _columns(train) if columns is None else [name.strip() for name in columns.split(",")]
     text, label = (_guess(names, known) for known in (_TEXTS, _LABELS))
     listed = f" ({', '.join(names)})" if names else ""
-    text = questions.answer("text", f"Column of the texts?{listed}", text, _one_of("text", names))
-    label = questions.answer("label", f"Column of the labels?{listed}", label, _one_of("label", names))
+    text = questions.answer("text", f"Column of the texts?{listed}", text, _column_of("text", names))
+    label = questions.answer("label", f"Column of the labels?{listed}", label, _column_of("label", names))
     second = questions.answer(
-        "second", "Column of second texts, if these are pairs?", check=_one_of("second", names), needed=False
+        "second", "Column of second texts, if these are pairs?", check=_column_of("second", names), needed=False
     )
     validation = questions.answer(
         "validation", "File with labelled texts for validation, if there is one?", check=_columns, needed=False
@@ -215,6 +222,7 @@ def _classification(questions: Questions) -> Sequence[Table]:
                 Field("text", text),
                 Field("label", label),
                 Field("second", second or "second", "of pairs: the column of the second texts", bool(second)),
+                *([] if columns is None else [Field("columns", names, "all columns, as the file has no header row")]),
             ],
         ),
         (
@@ -295,6 +303,20 @@ def _one_of(flag: str, names: Sequence[str]) -> Callable[[str], None]:
     def check(value: str) -> None:
         if names and value not in names:
             raise UsageError(f"init: {flag} {value!r} is none of those that there are; {suggest(value, list(names))}")
+
+    return check
+
+
+def _column_of(flag: str, names: Sequence[str]) -> Callable[[str], None]:
+    from pretune.find import suggest
+
+    def check(value: str) -> None:
+        if names and value not in names:
+            known = suggest(value, [name[:40] for name in names])
+            raise UsageError(
+                f"init: {flag} {value!r} is none of the columns; {known}; if the file has no header row, name its "
+                "columns in order, as in --columns text,label"
+            )
 
     return check
 

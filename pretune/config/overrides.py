@@ -140,7 +140,7 @@ def _read(flag: _Flag, names: FieldNames | None) -> tuple[str, Any]:
         return dotted, not _is_negated(flag, dotted)
     item = item_type(annotation)
     is_named = annotation is not _ANYTHING and (item is str or is_text(annotation))
-    if is_named and not all(text.strip() for text in flag.values):  # an empty path would be the working folder
+    if is_named and not all(flag.values):  # an empty path would be the working folder
         raise UsageError(f"--{flag.name}: expected a value, and it is empty")
     if item is not None:
         return dotted, _read_list(flag, item)

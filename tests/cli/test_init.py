@@ -44,6 +44,18 @@ def values(path: str = "recipe.toml") -> dict[str, Any]:
     return tomllib.loads(Path(path).read_text())
 
 
+def test_a_file_without_a_header_row_has_its_columns_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bare.tsv").write_text("a fine film\t1\na bad film\t0\n")
+    words = ["init", "classification", "--model", "bert", "--train", "bare.tsv"]
+    assert main([*words, "--text", "text", "--label", "label"]) == 64
+    assert "if the file has no header row, name its columns in order, as in --columns text,label" in (
+        capsys.readouterr().err
+    )
+    assert main([*words, "--columns", "text,label"]) == 0
+    columns = load(Recipe, Path("recipe.toml")).data.columns
+    assert (columns.text, columns.label, columns.columns) == ("text", "label", ("text", "label"))
+
+
 def test_flags_alone_write_a_recipe_with_comments(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "classification", "--model", "bert", "--train", "train.csv"]) == 0
     recipe = load(Recipe, Path("recipe.toml"))
@@ -91,7 +103,7 @@ def test_what_no_flag_says_is_asked_until_it_is_good(
     assert "did you mean 'bert'?" in said
     assert "none.csv: no such file" in said
     assert "Column of the texts? (id, Review, category) (Review) " in said
-    assert "'nothing' is none of those that there are" in said
+    assert "'nothing' is none of the columns; known: id, Review, category; if the file has no header" in said
     assert values()["data"]["columns"] == {"text": "Review", "label": "id"}
     assert values()["output"] == "cls"
 
@@ -104,7 +116,11 @@ def test_what_is_bad_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         (["init", "pretraining"], 66, "store: no token store here; make one with `pretune prepare`"),
         (tuning, 64, "init: --train is missing; give it, or run init on a terminal"),
         ([*tuning, "--train", "none.csv"], 66, "none.csv: no such file"),
-        ([*tuning, "--train", "train.csv", "--label", "lable"], 64, "init: label 'lable' is none of those"),
+        (
+            [*tuning, "--train", "train.csv", "--label", "lable"],
+            64,
+            "init: label 'lable' is none of the columns; known: id, Review",
+        ),
         (
             [*tuning, "--train", "train.csv", "--size", "mini"],
             64,

@@ -43,6 +43,7 @@ def fields(*words: str) -> dict[str, Any]:
         (["--columns", "text,label"], {"data.columns.columns": ["text", "label"]}),
         (["--track.to", "tensorboard,wandb", "--to", "mlflow"], {"track.to": ["tensorboard", "wandb", "mlflow"]}),
         (["--betas", "0.9,0.99"], {"optimizer.betas": [0.9, 0.99]}),
+        (["--delimiter", " "], {"data.columns.delimiter": " "}),
         (["--task.classification.labels", "1,0"], {"task.classification.labels": ["1", "0"]}),
         # fields of the chosen variants
         (["--task", "classification", "--class-weights", "balanced"],
