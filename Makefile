@@ -48,7 +48,6 @@ messages: $(DEVELOP)
 	@mkdir -p build
 	$(BABEL) extract --mapping-file babel.cfg --add-location file --sort-by-file --width 118 --output build/pretune.pot .
 	$(BABEL) update --no-fuzzy-matching --ignore-obsolete --ignore-pot-creation-date --width 118 --input-file build/pretune.pot $(CATALOGUE)
-	$(BABEL) compile --statistics --directory pretune/locale --domain pretune
 
 format: $(DEVELOP)
 	$(BIN)/ruff check --fix .

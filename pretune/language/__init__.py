@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from gettext import GNUTranslations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -99,8 +98,7 @@ def N_(*texts: str) -> tuple[str, ...]:  # noqa: N802 - the name that gettext's 
 
 @cache
 def _renderer(language: Language) -> Renderer:
+    from pretune.language.catalogue import read_catalogue
     from pretune.language.templates import Renderer
 
-    with (CATALOGUES / language / "LC_MESSAGES" / "pretune.mo").open("rb") as file:
-        catalogue: dict[str, str] = vars(GNUTranslations(file))["_catalog"]
-    return Renderer((message, text) for message, text in catalogue.items() if message)
+    return Renderer(read_catalogue(CATALOGUES / language / "LC_MESSAGES" / "pretune.po"))

@@ -6,7 +6,7 @@ message for each of them, and texts that are added to each other are one message
 words, wherever it stands, for a message may be composed of parts from several functions; of docstrings, only what
 `--help` shows.
 
-    make messages    # extracts, lays what is new into the catalogues, compiles them
+    make messages    # extracts, and lays what is new into the catalogues
 """
 
 from __future__ import annotations
