@@ -174,9 +174,14 @@ def _train(verb: Verb, args: tuple[str, ...], session: Session) -> None:
 
     if asks_for_several(recipe):
         spread = api.cross_validate(recipe)
-        session.say(spread.table().text(width=shutil.get_terminal_size().columns))
+        if spread.mean:
+            session.say(spread.table().text(width=shutil.get_terminal_size().columns))
+        else:
+            session.say("warning: there are no scores to compare, as nothing was held out for validation")
         session.say(f"written: {recipe.output}/spread.json")
-        session.say("next: the same command with neither --seeds nor --folds trains the model for use")
+        session.say(
+            "next: the same command with another --output and neither --seeds nor --folds trains the model for use"
+        )
         return
     run: Callable[[Any], Any] = api.pretrain if verb == "pretrain" else api.finetune
     model = run(recipe)

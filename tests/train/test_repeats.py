@@ -12,7 +12,7 @@ from rich.cells import cell_len
 
 import pretune
 from pretune.cli import main
-from pretune.config import validate
+from pretune.config import to_toml, validate
 from pretune.errors import CannotCreateError, UsageError
 from pretune.language import translate, use_language
 from pretune.report.spread import RunScores, Spread
@@ -102,3 +102,17 @@ def test_folds_are_runs_that_stay(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert json.loads((tmp_path / "memory" / "spread.json").read_text())["mean"] == spread.mean
     steps = [line for line in (tmp_path / "memory/fold-1/metrics.jsonl").read_text().splitlines() if '"loss"' in line]
     assert len(steps) <= 4, "nothing was trained again"
+
+
+def test_runs_without_scores_and_the_command_that_follows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_tokenizer(tmp_path / "tokenizer")
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows(24))) + "\n")
+    tree = fields(tmp_path, "several", train=[f"{tmp_path}/train.jsonl"]) | {"budget": {"steps": 1}}
+    (tmp_path / "recipe.toml").write_text(to_toml(validate(Recipe, tree, "recipe")))
+    command = ["finetune", f"{tmp_path}/recipe.toml", "--track.report", "false"]
+    assert main([*command, "--seeds", "2"]) == 0
+    said = capsys.readouterr().err
+    assert "warning: there are no scores to compare, as nothing was held out for validation" in said
+    assert "± std" not in said
+    assert "with another --output and neither --seeds nor --folds" in said
+    assert main([*command, "--output", f"{tmp_path}/one"]) == 0, "as it is said"
