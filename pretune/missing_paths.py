@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 
 from pretune.errors import MissingInputError
 
 _FILE_SUFFIXES = (".json", ".txt", ".model", ".gguf", ".csv", ".tsv", ".jsonl", ".parquet", ".toml")
+_HUB_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MAX_NAMES = 10_000  # of a folder that are looked through
 
 
@@ -73,4 +75,4 @@ def near_path(path: Path | str, cutoff: float = 0.65) -> str | None:
 def _may_be_of_a_hub(name: str) -> bool:
     """Whether a name has the form of a hub's: `bert-base-uncased`, `google-bert/bert-base-uncased`."""
     parts = name.split("/")
-    return len(parts) <= 2 and all(part and part[0].isalnum() for part in parts) and not name.endswith(_FILE_SUFFIXES)
+    return len(parts) <= 2 and all(map(_HUB_PART.fullmatch, parts)) and not name.endswith(_FILE_SUFFIXES)

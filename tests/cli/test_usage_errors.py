@@ -86,6 +86,9 @@ def test_a_model_that_is_not_there_is_answered_in_every_verb(
         assert code == 66
         assert f"no such model here (working folder: {tmp_path}); pretune downloads nothing: fetch" in message
         assert f"`hf download {name} --local-dir bert-base-uncased`" in message
+    for name in ("我的模型", "bert;ls", "a/b/c"):
+        code, message = answer(capsys, *words.format(name).split())
+        assert (code, "hf download" in message) == (66, False), "no hub has such names"
     (tmp_path / "bert-small").mkdir()
     for name, near in (("bert-smal", "bert-small"), ("models/bert-small", "bert-small")):
         code, message = answer(capsys, *words.format(name).split())
