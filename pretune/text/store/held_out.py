@@ -80,6 +80,8 @@ def few_held_out(store: TokenStore) -> list[str]:
     if not documents or (documents >= MIN_DOCUMENTS and tokens >= MIN_TOKENS) or tokens >= ENOUGH_TOKENS:
         return []
     held = f"{counted(documents, 'document')} of {counted(tokens, 'token')}"
+    if documents >= 0.2 * (documents + store.split("train").document_count):
+        return [f"{store.path}: {held} held out, so few that the validation loss says little; add text"]
     return [
         f"{store.path}: {held} held out, so few that the validation loss says little; add text, or hold more out with "
         "prepare --validation 0.2"

@@ -82,3 +82,13 @@ def test_a_store_says_by_which_rule_it_was_divided(tmp_path: Path) -> None:
     assert store.manifest.config["validation"] == "auto"
     again = prepare(tmp_path / "a.txt", tokenizer, tmp_path / "store", PrepareConfig(processes=2))
     assert again.fingerprint == store.fingerprint
+
+
+def test_more_is_not_to_be_held_out_than_was(tmp_path: Path) -> None:
+    """A store of `--validation 0.5` was told to hold 0.2 out."""
+    (tmp_path / "a.txt").write_text("\n\n".join(f"text {n}" for n in range(40)), encoding="utf-8")
+    for fraction, remedy in ((0.5, "add text"), (0.1, "add text, or hold more out with prepare --validation 0.2")):
+        config = PrepareConfig(processes=1, validation=fraction)
+        store = prepare(tmp_path / "a.txt", byte_tokenizer(), tmp_path / str(fraction), config)
+        (warning,) = held_out.few_held_out(store)
+        assert warning.endswith(f"says little; {remedy}")
