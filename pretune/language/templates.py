@@ -29,6 +29,7 @@ _FEW_LETTERS = 10  # of a template's own words, which fit much that is not of it
 _CHINESE, _SIGN, _LATIN = re.compile(r"[一-鿿]"), re.compile(r"[，。：；（）？]"), re.compile(r"[A-Za-z0-9]")
 _WORD_HOLES = ("action", "expected", "noun", "state", "status", "total_kind", "unit", "what", "where", "word")
 _LONGEST = 4_000  # characters; what is longer is no message
+_MOST_PARTS = 3_000  # of a line, which are rendered each: a message has some hundreds, a long list millions
 _MOST_JOINTS = 24  # of a text; a long list has more, and is not split at its commas
 
 
@@ -189,6 +190,7 @@ class Renderer:
         self._by_word: defaultdict[str, list[Template]] = defaultdict(list)
         self._without_word: list[Template] = []
         self._memory: dict[tuple[str, bool], Rendered] = {}
+        self._parts_left = _MOST_PARTS
         templates = []
         for message, translation in catalogue:
             if any(isinstance(part, Hole) for part in split_holes(message)):
@@ -206,7 +208,12 @@ class Renderer:
 
     def line(self, text: str) -> Rendered:
         """Renders a line of the screen; one of which most stays English is left as it is."""
+        self._parts_left = _MOST_PARTS
+        if len(self._memory) > 10_000:
+            self._memory.clear()
         rendered = self.render(text, is_word=True)
+        if self._parts_left <= 0:
+            self._memory.clear()  # of parts that stayed English for want of time
         prose = sum(map(len, _PROSE.findall(_ENCLOSED.sub("", rendered.text))))
         return Rendered(text, 0) if prose > 3 * rendered.score else rendered
 
@@ -221,8 +228,9 @@ class Renderer:
             return Rendered(text, 0)
         key = bare, is_word
         if key not in self._memory:
-            if len(self._memory) > 10_000:
-                self._memory.clear()
+            if self._parts_left <= 0:
+                return Rendered(text, 0)
+            self._parts_left -= 1
             self._memory[key] = self._render(bare, is_word)
         rendered = self._memory[key]
         start = text.index(bare)
