@@ -79,7 +79,7 @@ def _cautions(named: Sequence[tuple[str, RunFiles]]) -> str:
     """Renders why numbers of these runs do not compare."""
     runs = [run for _, run in named]
     points = []
-    if _differ([_fingerprint(run, "data.validation") for run in runs]):
+    if _differ([_validation(run) for run in runs]):
         points.append("The runs were not evaluated on the same validation data: their scores do not compare.")
     if _differ([run.facts.get("tokenizer") for run in runs]):
         points.append("The runs have different tokenizers: their losses and their counts of tokens do not compare.")
@@ -98,9 +98,12 @@ def _losses_compare(runs: Sequence[RunFiles]) -> bool:
     return not _differ([_goal(run) for run in runs]) and not _differ([run.facts.get("tokenizer") for run in runs])
 
 
-def _fingerprint(run: RunFiles, name: str) -> object:
+def _validation(run: RunFiles) -> object:
+    """The digest of what it is evaluated on: validation rows, or stores, which have a split for it; None if unknown."""
     data = run.facts.get("data")
-    return data.get(name) if isinstance(data, dict) else None
+    digests = data if isinstance(data, dict) else {}
+    stores = sorted(str(digest) for name, digest in digests.items() if name.startswith("data.stores"))
+    return digests.get("data.validation") or stores or None
 
 
 def _differ(values: Sequence[object]) -> bool:
@@ -113,7 +116,7 @@ def _numbers(named: Sequence[tuple[str, RunFiles]]) -> str:
     """Renders the scores and the cost of each run; the best score of a row is marked, where they compare."""
     runs = [run for _, run in named]
     rows = []
-    is_same = not _differ([_fingerprint(run, "data.validation") for run in runs])
+    is_same = not _differ([_validation(run) for run in runs])
     for name in dict.fromkeys(name for run in runs for name in run.score_names):
         best = max if is_same else None
         rows.append(_row(metric_name(name), [run.saved(name) for run in runs], partial(score, name), best))

@@ -17,7 +17,9 @@ from pretune.report.report import write_report
 from pretune.report.run_files import read_run
 
 
-def make_tuned(folder: Path, accuracy: float, settings: dict[str, Any], data: str = "same", **facts: Any) -> Path:
+def make_tuned(
+    folder: Path, accuracy: float, settings: dict[str, Any], data: str | dict[str, str] = "same", **facts: Any
+) -> Path:
     """A run that ended with an accuracy."""
     rows = [line(10), {"step": 10, "epoch": 1.0, "eval/loss": 0.9, "eval/accuracy": accuracy / 2}]
     rows += [line(20), {"step": 20, "epoch": 2.0, "eval/loss": 1 - accuracy, "eval/accuracy": accuracy}]
@@ -26,7 +28,7 @@ def make_tuned(folder: Path, accuracy: float, settings: dict[str, Any], data: st
         "abilities": {"classification": "classify"},
         "parameters": 1_528_130,
         "settings": {"output": folder.name, "seed": 0, **settings},
-        "data": {"data.validation": data},
+        "data": {"data.validation": data} if isinstance(data, str) else data,
         "finished": {"steps": 20, "weights_of_step": 20},
     }
     return make_run(folder, rows, run={**run, **facts})
@@ -83,6 +85,14 @@ def test_runs_that_do_not_compare_are_named(runs: list[Path], tmp_path: Path) ->
     assert "The runs were not evaluated on the same validation data" in page
     assert "other has not finished" in page
     assert '<td class="number hit">' not in page  # no score is the best of what does not compare
+
+
+@pytest.mark.usefixtures("no_charts")
+def test_runs_on_different_stores_do_not_compare(tmp_path: Path) -> None:
+    runs = [read_run(make_tuned(tmp_path / name, 0.75, {}, data={"data.stores[0]": name})) for name in ("one", "two")]
+    assert "The runs were not evaluated on the same validation data" in render_comparison(runs)
+    same = [read_run(make_tuned(tmp_path / f"same-{name}", 0.75, {}, data={"data.stores[0]": "x"})) for name in "ab"]
+    assert "do not compare" not in render_comparison(same)
 
 
 @pytest.mark.usefixtures("no_charts")
