@@ -38,7 +38,7 @@ def test_an_objective_without_settings_is_compared(
     begun = home_recipe("denoise", tmp_path / "run", store)
     begun = replaced(begun, objective={"denoise": {}})
     interrupted(monkeypatch, begun)
-    with pytest.raises(UsageError, match=r"objective: \['denoise'\] -> \['prefix'\]"):
+    with pytest.raises(UsageError, match=r'objective: \["denoise"\] -> \["prefix"\]'):
         pretrain(replaced(begun, objective={"prefix": {}}))
     assert "denoise" in (tmp_path / "run/recipe.toml").read_text()
 
@@ -77,7 +77,7 @@ def test_another_optimizer_begins_anew_and_says_so(
         pretrain(replaced(begun, optimizer={"name": second}))
         text = capsys.readouterr().err
         assert f"{second} starts anew: the state is {first}'s" in text
-        assert f"optimizer.name: '{first}' -> '{second}'" in text
+        assert f'optimizer.name: "{first}" -> "{second}"' in text
 
 
 def test_code_that_a_user_file_brings_is_compared(
