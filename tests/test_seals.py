@@ -141,15 +141,16 @@ TREES: list[dict[str, object]] = [
 ]
 
 
+@pytest.mark.parametrize("required", [True, False])
 @pytest.mark.parametrize("tree", TREES)
-def test_every_flipped_bit_of_sealed_json_is_found(tree: dict[str, object]) -> None:
+def test_every_flipped_bit_of_sealed_json_is_found(tree: dict[str, object], required: bool) -> None:
     raw = sealed_json(tree)
     assert {**parse_sealed(Path("f"), raw, ""), "path": 0} == {**tree, "path": 0}
     for place in range(len(raw) * 8):
         changed = bytearray(raw)
         changed[place // 8] ^= 1 << place % 8
         with pytest.raises(DataError, match=r"f: .*remedy"):
-            parse_sealed(Path("f"), bytes(changed), "remedy")
+            parse_sealed(Path("f"), bytes(changed), "remedy", required=required)
 
 
 def test_the_usual_tool_agrees(folder: Path) -> None:
