@@ -64,7 +64,7 @@ def parse_sealed(path: Path, raw: bytes, remedy: str, *, required: bool = True) 
 
 def _ends_with_digest(tree: Mapping[str, Any]) -> bool:
     """Whether the last field is a digest in all but its name, which one flipped bit can change."""
-    value = next(reversed(tree.values()), None)
+    value = next(reversed([*tree.values()]), None)
     return isinstance(value, str) and _DIGEST_VALUE.fullmatch(value) is not None
 
 

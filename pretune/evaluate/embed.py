@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from pretune.nn.model_protocol import ModelOutput
 from pretune.nn.vectors import PoolingMode, TextFeatures
 from pretune.runtime.device import inference_context, is_bf16
 from pretune.runtime.finite import first_non_finite, first_non_finite_row, non_finite
+from pretune.runtime.openmp import threads_of_caller
 from pretune.runtime.thread_times import own_times
 from pretune.runtime.worker_policy import WorkerPolicy
 from pretune.text.tokenizer.long_texts import Keep
@@ -138,16 +140,25 @@ class Embedder:
         """Each worker reads and computes a part after another. Returns how many texts were cut."""
         queue = _PartQueue(parts, workers)
 
-        def work(worker: int) -> int:
+        def work(own: Iterator[TextIndices]) -> int:
             total = 0
-            for part in queue.of(worker):
-                runs, cut = self._read(part, texts)
-                self._compute(part, runs, out)
-                total += cut
+            try:
+                for part in own:
+                    runs, cut = self._read(part, texts)
+                    self._compute(part, runs, out)
+                    total += cut
+            except BaseException:
+                queue.clear()
+                raise
             return total
 
+        with threads_of_caller(cores) as is_set:
+            total = work(queue.alone()) if is_set else 0
+        if queue.is_empty:
+            return total
         with _pool(workers, cores) as pool:
-            return sum([future.result() for future in [pool.submit(work, worker) for worker in range(workers)]])
+            futures = [pool.submit(work, queue.of(worker)) for worker in range(workers)]
+            return total + sum([future.result() for future in futures])
 
     def _read_ahead(self, parts: Sequence[TextIndices], texts: Sequence[str], out: Vectors) -> int:
         """This thread computes a part while another reads the next. Returns how many texts were cut."""
@@ -245,28 +256,48 @@ class _PartQueue:
     """Hands parts to workers, to as many at once as find a CPU; who computes a part changes none of its bits."""
 
     def __init__(self, parts: Sequence[TextIndices], workers: int) -> None:
-        self._parts, self._workers = iter(parts), workers
-        self._is_over = False
+        self._parts, self._workers = deque(parts), workers
+        self._max_workers = _worker_policy.max_workers(workers)
         self._changed = threading.Condition()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether all parts are taken."""
+        return not self._parts
+
+    def alone(self) -> Iterator[TextIndices]:
+        """Parts for the calling thread, as long as no other would find a CPU: to start one would take longer."""
+        while self._max_workers == 1 and self._parts:
+            yield from self._measured(self._parts.popleft())
+
     def of(self, worker: int) -> Iterator[TextIndices]:
-        """The parts of a worker, until all are taken or one of the workers fails."""
-        try:
-            while (part := self._next(worker)) is not None:
-                ran, waited = own_times()
-                yield part
-                ran_now, waited_now = own_times()
-                _worker_policy.update(ran_now - ran, waited_now - waited, self._workers)
-        finally:
+        """The parts of a worker, until all are taken."""
+        while (part := self._next(worker)) is not None:
+            yield from self._measured(part)
+
+    def clear(self) -> None:
+        """Drops what has not begun."""
+        with self._changed:
+            self._parts.clear()
+            self._changed.notify_all()
+
+    def _measured(self, part: TextIndices) -> Iterator[TextIndices]:
+        ran, waited = own_times()
+        yield part
+        ran_now, waited_now = own_times()
+        _worker_policy.update(ran_now - ran, waited_now - waited, self._workers)
+        if (max_workers := _worker_policy.max_workers(self._workers)) != self._max_workers:
             with self._changed:
-                self._is_over = True
+                self._max_workers = max_workers
                 self._changed.notify_all()
 
     def _next(self, worker: int) -> TextIndices | None:
         with self._changed:
-            self._changed.notify_all()  # more workers may compute now
-            self._changed.wait_for(lambda: self._is_over or worker < _worker_policy.max_workers(self._workers))
-            return None if self._is_over else next(self._parts, None)
+            self._changed.wait_for(lambda: not self._parts or worker < self._max_workers)
+            part = self._parts.popleft() if self._parts else None
+            if not self._parts:
+                self._changed.notify_all()  # those that wait have nothing to wait for
+            return part
 
 
 @contextmanager

@@ -10,7 +10,9 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -55,6 +57,45 @@ class SpinLimit:
     def _hold(self, end: threading.Event) -> None:
         self._start_team(self._threads)
         end.wait()
+
+
+@contextmanager
+def threads_of_caller(count: int) -> Iterator[bool]:
+    """Lets operators that the calling thread starts have so many threads, and those of no other thread.
+
+    `torch.set_num_threads` does the same, and sets the number for all threads to come as well. Hands out whether it can
+    be done: torch may compute without OpenMP, or with an MKL whose own number is out of reach.
+    """
+    setters = _setters()
+    if setters is None:
+        yield False
+        return
+    before, (set_openmp, set_mkl) = torch.get_num_threads(), setters
+    set_openmp(count)
+    mkl_before = set_mkl(count)
+    try:
+        yield True
+    finally:
+        set_openmp(before)
+        set_mkl(mkl_before)
+
+
+@cache
+def _setters() -> tuple[Callable[[int], object], Callable[[int], int]] | None:
+    """What sets the calling thread's number of OpenMP and of MKL; the second returns what it was."""
+    try:
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        set_openmp = library.omp_set_num_threads
+        has_mkl = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+        set_mkl = library.MKL_Set_Num_Threads_Local if has_mkl else lambda count: count
+    except (OSError, AttributeError):
+        return None
+    before = torch.get_num_threads()
+    set_openmp(before + 1)
+    try:
+        return (set_openmp, set_mkl) if torch.get_num_threads() == before + 1 else None
+    finally:
+        set_openmp(before)
 
 
 def _libgomp() -> StartTeam | None:

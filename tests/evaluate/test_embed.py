@@ -36,6 +36,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
     return {path.name: pretune.load(path, device="cpu", precision="fp32") for path in root.iterdir()}
 
 
+@pytest.fixture(autouse=True)
+def all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many workers as there are, however busy the machine is."""
+    monkeypatch.setattr(embed, "_worker_policy", WorkerPolicy(is_fixed=True))
+
+
 @pytest.fixture(params=[1, 2, 3])
 def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """So many cores; parts small enough that each thread gets some."""
@@ -128,6 +134,8 @@ def test_how_many_workers_compute_changes_no_bit(models: dict[str, Model], monke
     assert len({len(policy.workers) for policy in policies}) == 1, "each part once"
     assert len(set(policies[1].workers)) == 1
     assert len(set(policies[2].workers[:3])) == 1
+    assert {*policies[1].workers, *policies[2].workers[:3]} == {threading.main_thread().name}
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("where", ["tokenizer", "network"])
