@@ -142,21 +142,18 @@ class Embedder:
 
         def work(own: Iterator[TextIndices]) -> int:
             total = 0
-            try:
+            with queue.cleared_on_error():
                 for part in own:
                     runs, cut = self._read(part, texts)
                     self._compute(part, runs, out)
                     total += cut
-            except BaseException:
-                queue.clear()
-                raise
             return total
 
         with threads_of_caller(cores) as is_set:
             total = work(queue.alone()) if is_set else 0
         if queue.is_empty:
             return total
-        with _pool(workers, cores) as pool:
+        with _pool(workers, cores) as pool, queue.cleared_on_error():
             futures = [pool.submit(work, queue.of(worker)) for worker in range(workers)]
             return total + sum([future.result() for future in futures])
 
@@ -275,11 +272,16 @@ class _PartQueue:
         while (part := self._next(worker)) is not None:
             yield from self._measured(part)
 
-    def clear(self) -> None:
-        """Drops what has not begun."""
-        with self._changed:
-            self._parts.clear()
-            self._changed.notify_all()
+    @contextmanager
+    def cleared_on_error(self) -> Iterator[None]:
+        """Drops what has not begun when the block fails or is interrupted, for all workers."""
+        try:
+            yield
+        except BaseException:
+            with self._changed:
+                self._parts.clear()
+                self._changed.notify_all()
+            raise
 
     def _measured(self, part: TextIndices) -> Iterator[TextIndices]:
         ran, waited = own_times()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +166,36 @@ def test_an_error_in_a_thread_reaches_the_caller(
         assert threading.main_thread().name not in calls[2:]
     assert not [t for t in threading.enumerate() if t.name.startswith(("pretune-embed", "ThreadPool"))]
     assert torch.get_num_threads() == threads
+
+
+def test_ctrl_c_drops_what_has_not_begun(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embed, "_MIN_TOKENS", 16)
+    before, main, calls, whole = (
+        torch.get_num_threads(),
+        threading.main_thread().ident,
+        list[str](),
+        Tokenizer.encode_batch,
+    )
+    assert main is not None
+
+    def interrupt(*args: Any, **options: Any) -> Any:
+        calls.append(threading.current_thread().name)
+        if len(calls) == 3:
+            signal.pthread_kill(main, signal.SIGINT)
+            time.sleep(0.2)
+        time.sleep(0.01)
+        return whole(*args, **options)
+
+    monkeypatch.setattr(Tokenizer, "encode_batch", interrupt)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            models["bert"].embed(TEXTS, budget=20)
+    finally:
+        torch.set_num_threads(before)
+        signal.signal(signal.SIGINT, handler)
+    assert len(calls) < len(_parts(TEXTS, 48, 20, 2)) - 5
 
 
 def test_the_cores_are_shared_out(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
