@@ -29,6 +29,7 @@ from pretune.batch import Batch, Layout, OutputRows, ragged
 from pretune.errors import DataError, UsageError
 from pretune.evaluate.engine import by_length
 from pretune.models.encoder_decoder import EncoderDecoder
+from pretune.models.flops import encoder_flops, flops_per_token
 from pretune.models.model import LanguageModel
 from pretune.models.text_vectors import TextVectors
 from pretune.nn.model_protocol import ModelOutput
@@ -49,7 +50,9 @@ TextIndices = NDArray[np.int64]  # indices of texts
 BUDGET = 2048  # tokens of a forward on the CPU, whose rows stay in its caches
 _LARGE = 16384  # on a device that wants much work at once
 _CHARACTERS = 4  # of a token, about: only the sizes of parts rest on it
-_MIN_TOKENS = 256  # tokens of a part: fewer are not worth a thread's turn
+_USUAL = 128  # tokens of a text, for the work of a token
+_MIN_TOKENS = 256  # tokens of a part: fewer are not worth a thread's turn,
+_MIN_FLOPS = 1e9  # nor is less work, of which Python's part is the larger: one core is faster than two that wait
 _WORKERS = 8  # threads at most, as Python lets one at a time start an operator
 _log = logging.getLogger("pretune")
 _starting = threading.Lock()
@@ -116,12 +119,15 @@ class Embedder:
             raise DataError(f"texts of {self.length} tokens have no room for {special} special ones; raise the length")
         out = np.empty((len(texts), self.vectors.width(self.network.width)), np.float32)
         cores = torch.get_num_threads() if self.network.device.type == "cpu" else 1
-        parts = _parts(texts, self.length, self.budget, min(cores, _WORKERS))
+        parts = _parts(texts, self.length, self.budget, min(cores, _WORKERS), self._min_tokens)
         workers = min(cores, _WORKERS, len(parts))
         try:
             with say_unknown(self.tokenizer):
                 if workers > 1:
                     cut = self._parallel(parts, texts, out, workers, cores // workers)
+                elif cores > 1 and self._is_small(texts):
+                    with threads_of_caller(1):
+                        cut = self._read_ahead(parts, texts, out)
                 else:
                     cut = self._read_ahead(parts, texts, out)
         except DataError:
@@ -133,6 +139,23 @@ class Embedder:
         if bad is not None:
             raise non_finite("a vector", bad, len(texts), texts[bad])
         return out
+
+    @cached_property
+    def _flops(self) -> float:
+        """Floating-point operations of a token, about."""
+        network = self.network
+        if isinstance(network, EncoderDecoder) and network.parts.tokens_read_encoder:
+            return encoder_flops(network, _USUAL) / _USUAL
+        return flops_per_token(network, _USUAL)
+
+    @property
+    def _min_tokens(self) -> int:
+        """Tokens of a part that are worth a thread's turn."""
+        return max(_MIN_TOKENS, int(_MIN_FLOPS / max(1.0, self._flops)))
+
+    def _is_small(self, texts: Sequence[str]) -> bool:
+        """Whether the texts are too little work for several cores."""
+        return float(_sizes(texts, self.length).sum()) * self._flops < _MIN_FLOPS
 
     def _parallel(
         self, parts: Sequence[TextIndices], texts: Sequence[str], out: Vectors, workers: int, cores: int
@@ -234,15 +257,26 @@ def budget_of(device: torch.device) -> int:
     return BUDGET if device.type == "cpu" else _LARGE
 
 
-def _parts(texts: Sequence[str], length: int, budget: int, workers: int) -> list[TextIndices]:
-    """Texts of similar length, in about a budget of tokens; less at the end, so that all workers finish together."""
+def _sizes(texts: Sequence[str], length: int) -> TextIndices:
+    """About how many tokens each text has. Shape: return: (n,)"""
     characters = np.array([len(text) for text in texts], np.int64)
-    order = np.argsort(-characters, kind="stable")
-    ends = np.cumsum(np.minimum(characters[order] // _CHARACTERS + 2, length))
+    return np.minimum(characters // _CHARACTERS + 2, length)
+
+
+def _parts(
+    texts: Sequence[str], length: int, budget: int, workers: int, min_tokens: int = _MIN_TOKENS
+) -> list[TextIndices]:
+    """Texts of similar length, in about a budget of tokens; less at the end, so that all workers finish together.
+
+    Args:
+        min_tokens: of a part, where there are so many.
+    """
+    order = np.argsort([-len(text) for text in texts], kind="stable")
+    ends = np.cumsum(_sizes(texts, length)[order])
     parts: list[TextIndices] = []
     start = done = 0
     while start < len(order):
-        max_tokens = budget if workers == 1 else min(budget, max(_MIN_TOKENS, (int(ends[-1]) - done) // (2 * workers)))
+        max_tokens = budget if workers == 1 else min(budget, max(min_tokens, (int(ends[-1]) - done) // (2 * workers)))
         stop = max(start + 1, int(np.searchsorted(ends, done + max_tokens, side="right")))
         parts.append(order[start:stop])
         start, done = stop, int(ends[stop - 1])

@@ -44,10 +44,16 @@ def all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embed, "_worker_policy", WorkerPolicy(is_fixed=True))
 
 
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts so small that several workers get some, of a network however small."""
+    monkeypatch.setattr(embed, "_MIN_TOKENS", 16)
+    monkeypatch.setattr(embed, "_MIN_FLOPS", 0.0)
+
+
 @pytest.fixture(params=[1, 2, 3])
 def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """So many cores; parts small enough that each thread gets some."""
-    monkeypatch.setattr(embed, "_MIN_TOKENS", 16)
+    small_parts(monkeypatch)
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
     yield request.param
@@ -121,7 +127,7 @@ class Limits(WorkerPolicy):
 
 
 def test_how_many_workers_compute_changes_no_bit(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embed, "_MIN_TOKENS", 16)
+    small_parts(monkeypatch)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     policies = [Limits(3), Limits(1), Limits(1, 1, 1, 3), Limits(3, 1)]
@@ -169,7 +175,7 @@ def test_an_error_in_a_thread_reaches_the_caller(
 
 
 def test_ctrl_c_drops_what_has_not_begun(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embed, "_MIN_TOKENS", 16)
+    small_parts(monkeypatch)
     before, main, calls, whole = (
         torch.get_num_threads(),
         threading.main_thread().ident,
@@ -199,7 +205,7 @@ def test_ctrl_c_drops_what_has_not_begun(models: dict[str, Model], monkeypatch: 
 
 
 def test_the_cores_are_shared_out(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embed, "_MIN_TOKENS", 16)
+    small_parts(monkeypatch)
     model, before, seen = models["bert"], torch.get_num_threads(), set()
     whole = model._fused.embedding.forward
 
@@ -222,6 +228,29 @@ def test_the_cores_are_shared_out(models: dict[str, Model], monkeypatch: pytest.
         thread.start()
         thread.join()
         assert late == [4], "threads that start later have the caller's number"
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_little_work_is_that_of_one_core(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that wait for each other cost more than they compute there, beside busy processes above all."""
+    model, before, seen = models["bert"], torch.get_num_threads(), list[tuple[str, int]]()
+    whole = model._fused.embedding.forward
+
+    def look(*args: Any) -> Any:
+        seen.append((threading.current_thread().name, torch.get_num_threads()))
+        return whole(*args)
+
+    monkeypatch.setattr(model._fused.embedding, "forward", look)
+    monkeypatch.setattr(embed, "_MIN_TOKENS", 16)
+    try:
+        torch.set_num_threads(2)
+        alone = model.embed(TEXTS)
+        assert seen == [(threading.main_thread().name, 1)], "one part, which one core computes"
+        assert torch.get_num_threads() == 2
+        monkeypatch.setattr(embed, "_MIN_FLOPS", 0.0)
+        np.testing.assert_allclose(model.embed(TEXTS), alone, atol=1e-6)
+        assert len(seen) > 2
     finally:
         torch.set_num_threads(before)
 
