@@ -1,3 +1,3 @@
 """Supervised tasks, one file each: prepare, loss, decode, score."""
 
-SHARED_MODULES = ("predictions", "task", "vector_task")
+SHARED_MODULES = ("annotated", "predictions", "task", "vector_task")

@@ -41,6 +41,15 @@ class LabelledConfig(SourceConfig):
         second: column or field of the second text, for tasks on pairs.
         third: column or field of the third text, for tasks on triplets.
         id: column or field that `predict` writes with each answer.
+        spans: field of the spans of annotated texts: objects with `start`, `end` (characters, the end exclusive) and
+            `label`.
+        links: field of the links between spans: objects with `head`, `tail` (ids of spans, or their numbers from 0) and
+            `label`.
+        tokens: field of a list of words, instead of a text.
+        tags: field of the tags of those words.
+        question: field of the question about a text.
+        answers: field of the answers to it: objects with `start` (characters) and `text`.
+        choices: field of the texts among which one is to be chosen.
     """
 
     text: str = "text"
@@ -48,6 +57,13 @@ class LabelledConfig(SourceConfig):
     second: str | None = None
     third: str | None = None
     id: str | None = None
+    spans: str = "spans"
+    links: str = "links"
+    tokens: str = "tokens"
+    tags: str = "tags"
+    question: str = "question"
+    answers: str = "answers"
+    choices: str = "choices"
 
     @model_validator(mode="after")
     def _each_its_own(self) -> LabelledConfig:

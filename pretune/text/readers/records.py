@@ -44,11 +44,15 @@ class Column:
     """A field to be read: its name, the setting that names it (columns.text), and whether a file must have it.
 
     No setting ("") names a field that is only kept.
+
+    Attributes:
+        alternatives: fields of which one may stand for a required one, such as words for a text.
     """
 
     name: str
     setting: str
     required: bool = True
+    alternatives: tuple[str, ...] = ()
 
 
 class Origin(NamedTuple):
@@ -121,7 +125,7 @@ class Record(Mapping[str, object]):
         """
         value = self._value(name, setting)
         if value is MISSING:
-            raise self._missing(name)
+            raise self.missing(name)
         if problem := not_text(self.origin.source, self.origin.row, name, value):
             raise self.error(problem.reason, problem.remedy)
         assert isinstance(value, str)  # `not_text` says so
@@ -143,7 +147,7 @@ class Record(Mapping[str, object]):
         value = self._value(name, setting) if self.needs_labels or name in self._fields else MISSING
         if (value is MISSING or value == "") and not self.needs_labels:
             return None
-        label = _label(value)
+        label = label_text(value)
         if label:
             if problem := not_text(self.origin.source, self.origin.row, name, label):
                 raise self.error(problem.reason, problem.remedy)
@@ -167,7 +171,7 @@ class Record(Mapping[str, object]):
         """
         value = self._value(name, setting)
         if value is MISSING:
-            raise self._missing(name)
+            raise self.missing(name)
         items = value.tolist() if hasattr(value, "tolist") else value  # an array of a DataFrame
         if not isinstance(items, list | tuple):
             raise self.error(f"field {name!r} holds {describe(value)}, not a list of texts", "fix or remove the record")
@@ -185,13 +189,19 @@ class Record(Mapping[str, object]):
     def _value(self, name: str, setting: str | None) -> object:
         """A field's value; MISSING for what stands for no value, such as None, NaN or pandas.NA."""
         if name not in self._fields:
-            hint = suggest(name, [str(known)[:40] for known in islice(self._fields, 50)])
-            where = _name_it("field", setting) if setting else "name it so"
-            raise self.error(f"no field {name!r}", f"{where}; {hint}")
+            raise self._absent(name, setting)
         value = self._fields[name]
         return MISSING if is_missing(value) else value
 
-    def _missing(self, name: str) -> DataError:
+    def _absent(self, name: str, setting: str | None) -> DataError:
+        hint = suggest(name, [str(known)[:40] for known in islice(self._fields, 50)])
+        where = _name_it("field", setting) if setting else "name it so"
+        return self.error(f"no field {name!r}", f"{where}; {hint}")
+
+    def missing(self, name: str, setting: str | None = None) -> DataError:
+        """The error of a field that is not there or has no value, to be raised."""
+        if name not in self._fields:
+            return self._absent(name, setting)
         value = self._fields[name]
         remedy = "fill it in or remove the record" + self._dropna(name)
         return self.error(f"field {name!r} has no value ({describe(value)})", remedy)
@@ -246,19 +256,19 @@ def _name_it(noun: str, setting: str) -> str:
 def absent(file: str, line: int, needed: Sequence[Column], known: Collection[str], noun: str) -> RecordError | None:
     """The error of a record or a header that lacks a column, with the nearest name that it has."""
     for column in needed:
-        if column.name not in known:
+        if column.name not in known and not any(name in known for name in column.alternatives):
             hint = suggest(column.name, [str(name)[:40] for name in islice(known, 50)])
             remedy = f"{_name_it(noun, column.setting)}; {hint}"
             return RecordError(file, line, f"no {noun} {column.name!r}", remedy)
     return None
 
 
-def _label(value: object) -> str:
+def label_text(value: object) -> str:
     """A label as text; "" for what is no label."""
     if isinstance(value, str):
         return value.strip()
     if hasattr(value, "item") and not isinstance(value, list | tuple | dict) and getattr(value, "ndim", 1) == 0:
-        return _label(value.item())  # a scalar of numpy
+        return label_text(value.item())  # a scalar of numpy
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):

@@ -1,0 +1,309 @@
+"""Spans of a text, links between them, and words with tags: the annotated record, checked when it is read.
+
+    {"id": "7", "text": "Angela Merkel was in Paris.",
+     "spans": [{"start": 0, "end": 13, "label": "PER"}, {"start": 21, "end": 26, "label": "LOC", "text": "Paris"}],
+     "links": [{"head": 0, "tail": 1, "label": "was_in"}]}
+    {"tokens": ["Angela", "Merkel", "left"], "tags": ["B-PER", "I-PER", "O"]}
+
+Offsets are characters of the text, the end exclusive. A span may also be `[start, end, label]`. Links name spans by
+their `id`, or, where no span has one, by their number from 0. Words instead of a text are joined with blanks, or
+without where Chinese characters meet. A table holds lists as JSON in its cells. Whatever the file, its reader gives
+these fields; each task reads those that it needs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import index
+from typing import SupportsIndex
+
+from pretune.text.readers.labelled import LabelledConfig
+from pretune.text.readers.records import Record, describe, is_missing, label_text, not_text
+
+_NO_BLANK = re.compile("[\u2e80-\u30ff\u3400-\u9fff\uf900-\ufaff\uff01-\uffef\U00020000-\U0003ffff]")
+_SHOWN = 40  # characters of a span's text in a message
+
+Interval = tuple[int, int]
+"""Where something begins and ends in a text, in characters, the end exclusive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of a text that has a label.
+
+    Attributes:
+        start, end: in characters, the end exclusive; neither the first nor the last character is white space.
+        label: never empty.
+        id: by which links name it; None where the record gives none.
+    """
+
+    start: int
+    end: int
+    label: str
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What stands between two spans.
+
+    Attributes:
+        head, tail: the numbers of its spans among those of the record, from 0.
+        label: never empty.
+    """
+
+    head: int
+    tail: int
+    label: str
+
+
+def read_spans(record: Record, text: str, config: LabelledConfig) -> tuple[Span, ...] | None:
+    """The spans of a record, in its order; None where it has none and needs none.
+
+    Raises:
+        DataError: a span that is no object, lies outside the text, begins or ends on white space, does not hold the
+            text that it names, or is there twice; or there are none where they are needed.
+    """
+    items = _items(record, config.spans, "columns.spans")
+    if items is None:
+        return None
+    spans = [_read_span(record, text, f"{config.spans}[{n}]", item) for n, item in enumerate(items)]
+    seen: dict[tuple[int, int, str] | str, int] = {}
+    for n, span in enumerate(spans):
+        where = f"{config.spans}[{n}]"
+        if (first := seen.setdefault((span.start, span.end, span.label), n)) != n:
+            raise record.error(
+                f"'{where}' = {describe_span(span, text)} is the same as '{config.spans}[{first}]'",
+                "leave one of the two out",
+            )
+        if span.id is not None and (first := seen.setdefault(span.id, n)) != n:
+            raise record.error(
+                f"'{where}' has the id {span.id!r} of '{config.spans}[{first}]'",
+                "give each span of a record an id of its own",
+            )
+    return tuple(spans)
+
+
+def read_links(record: Record, spans: Sequence[Span], config: LabelledConfig) -> tuple[Link, ...] | None:
+    """The links between the spans of a record, in its order; None where it has none and needs none.
+
+    Raises:
+        DataError: a link that is no object, names no span, or is there twice; or there are none where they are needed.
+    """
+    items = _items(record, config.links, "columns.links")
+    if items is None:
+        return None
+    numbers = {span.id: n for n, span in enumerate(spans) if span.id is not None}
+    links: dict[Link, int] = {}
+    for n, item in enumerate(items):
+        where = f"{config.links}[{n}]"
+        fields = _fields(record, where, item, ("head", "tail", "label"))
+        head, tail = (_span_number(record, where, name, fields.get(name), numbers, spans) for name in ("head", "tail"))
+        link = Link(head, tail, _label(record, where, fields))
+        if (first := links.setdefault(link, n)) != n:
+            raise record.error(
+                f"'{where}', {link.label!r} of the spans {head} and {tail}, is the same as '{config.links}[{first}]'",
+                "leave one of the two out",
+            )
+    return tuple(links)
+
+
+def read_words(record: Record, config: LabelledConfig) -> tuple[str, tuple[Interval, ...]] | None:
+    """The text that a record's words make, and where each of them lies in it; None where it has a text instead.
+
+    Raises:
+        DataError: words that are no texts, or none.
+    """
+    if is_missing(record.get(config.tokens)):
+        return None
+    words = record.strings(config.tokens, "columns.tokens")
+    if not words:
+        raise record.error(f"field {config.tokens!r} has no words", "fill it in or remove the record")
+    for n, word in enumerate(words):
+        if word != word.strip():
+            raise record.error(f"'{config.tokens}[{n}]' = {word[:_SHOWN]!r} has white space around it", "remove it")
+    return join_words(words)
+
+
+def read_text(record: Record, config: LabelledConfig) -> tuple[str, tuple[Interval, ...] | None]:
+    """The text of a record, or the one that its words make; and where those lie in it, None without words.
+
+    Raises:
+        DataError: neither of the two, or something else than text.
+    """
+    joined = read_words(record, config)
+    return (record.text(config.text, "columns.text"), None) if joined is None else joined
+
+
+def read_tags(record: Record, config: LabelledConfig, words: Sequence[Interval] | None) -> tuple[str, ...] | None:
+    """The tags of a record's words; None where it has none.
+
+    Args:
+        words: as `read_text` gives them.
+
+    Raises:
+        DataError: tags without words, or not one for each word.
+    """
+    if is_missing(record.get(config.tags)):
+        return None
+    tags = record.strings(config.tags, "columns.tags")
+    if words is None:
+        raise record.error(
+            f"field {config.tags!r} has tags, and there is no field {config.tokens!r} with their words",
+            "name the field of the words with --data.columns.tokens",
+        )
+    if len(tags) != len(words):
+        raise record.error(
+            f"field {config.tags!r} has {len(tags)} tags for {len(words)} words", "give each word one tag"
+        )
+    return tuple(tags)
+
+
+def join_words(words: Sequence[str]) -> tuple[str, tuple[Interval, ...]]:
+    """A text of words, and where each of them lies in it.
+
+    Two words have a blank between them, unless one of them is Chinese or Japanese where they meet, or the words are the
+    single characters of a text that is.
+    """
+    is_bare = all(len(word) == 1 for word in words) and any(map(_NO_BLANK.match, words))
+    parts: list[str] = []
+    places: list[Interval] = []
+    end = 0
+    for n, word in enumerate(words):
+        if n and not (is_bare or _NO_BLANK.match(word) or _NO_BLANK.match(words[n - 1][-1])):
+            parts.append(" ")
+            end += 1
+        parts.append(word)
+        places.append((end, end + len(word)))
+        end += len(word)
+    return "".join(parts), tuple(places)
+
+
+def find_overlap(spans: Sequence[Span]) -> tuple[int, int] | None:
+    """The numbers of two spans that share a character, the first such pair in the text; None where there is none."""
+    order = sorted(range(len(spans)), key=lambda n: (spans[n].start, spans[n].end))
+    last = None
+    for n in order:
+        if last is not None and spans[n].start < spans[last].end:
+            return last, n
+        last = n if last is None or spans[n].end > spans[last].end else last
+    return None
+
+
+def describe_span(span: Span, text: str) -> str:
+    """A span for a message: its label, where it is, and its text."""
+    quoted = text[span.start : span.end]
+    quoted = quoted if len(quoted) <= _SHOWN else quoted[: _SHOWN - 3] + "..."
+    return f"{span.label} at {span.start} to {span.end}, {quoted!r}"
+
+
+def _items(record: Record, name: str, setting: str) -> list[object] | None:
+    """The items of a field that holds a list; None where there is none and none is needed.
+
+    Raises:
+        DataError: no list, or none where one is needed.
+    """
+    value = record.get(name)
+    if is_missing(value):
+        if record.needs_labels:
+            raise record.missing(name, setting)
+        return None
+    items = value.tolist() if hasattr(value, "tolist") else value  # an array of a DataFrame
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            items = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise record.error(f"field {name!r} is not JSON: {error}", "fix or remove the record") from None
+    if not isinstance(items, list | tuple):
+        raise record.error(f"field {name!r} holds {describe(value)}, not a list", "fix or remove the record")
+    return list(items)
+
+
+def _fields(record: Record, where: str, item: object, names: Sequence[str]) -> Mapping[str, object]:
+    """The fields of a span or a link, which may also be a list of their values."""
+    if isinstance(item, Mapping):
+        if missing := [name for name in names if is_missing(item.get(name))]:
+            raise record.error(f"'{where}' has no {missing[0]!r}", f"give it {', '.join(map(repr, names))}")
+        return item
+    if isinstance(item, list | tuple) and len(item) == len(names):
+        return dict(zip(names, item, strict=True))
+    remedy = f"give an object with {', '.join(map(repr, names))}"
+    raise record.error(f"'{where}' holds {describe(item)}, not an object", remedy)
+
+
+def _read_span(record: Record, text: str, where: str, item: object) -> Span:
+    fields = _fields(record, where, item, ("start", "end", "label"))
+    start, end = (_integer(record, f"{where}.{name}", fields[name]) for name in ("start", "end"))
+    if not 0 <= start < end <= len(text):
+        problem = "is empty" if start == end and 0 <= start <= len(text) else "ends before it begins"
+        if start <= end and (start < 0 or end > len(text)):
+            problem = f"lies outside the text, which has {len(text):,} characters"
+        remedy = "count characters from 0, the end exclusive; or leave the span out"
+        raise record.error(f"'{where}' = {start} to {end} {problem}", remedy)
+    span = Span(start, end, _label(record, where, fields), _id(record, where, fields.get("id")))
+    quoted = fields.get("text")
+    if not is_missing(quoted) and quoted != text[start:end]:
+        raise record.error(
+            f"'{where}' = {describe_span(span, text)}, and not {str(quoted)[:_SHOWN]!r} as its 'text' says",
+            _nearest(text, str(quoted), start),
+        )
+    if text[start].isspace() or text[end - 1].isspace():
+        inner = text[start:end].strip()
+        first = start + text[start:end].find(inner)
+        remedy = f"set it to {first} to {first + len(inner)}" if inner else "leave the span out"
+        raise record.error(f"'{where}' = {describe_span(span, text)} begins or ends on white space", remedy)
+    return span
+
+
+def _nearest(text: str, quoted: str, start: int) -> str:
+    """Where else in a text a span's text is; the remedy of one that is not at its offset."""
+    places = [match.start() for match in re.finditer(re.escape(quoted), text)] if quoted.strip() else []
+    if not places:
+        return "the text has it nowhere: correct the span, or leave it out"
+    place = min(places, key=lambda other: abs(other - start))
+    return f"the text has it at {place} to {place + len(quoted)}: correct the offsets"
+
+
+def _span_number(
+    record: Record, where: str, name: str, value: object, numbers: Mapping[str, int], spans: Sequence[Span]
+) -> int:
+    """The number of the span that one end of a link names."""
+    number = numbers.get(label_text(value)) if numbers else value
+    if isinstance(number, SupportsIndex) and not isinstance(number, bool) and 0 <= index(number) < len(spans):
+        return index(number)
+    known = f"ids of spans: {', '.join(list(numbers)[:10])}" if numbers else f"spans are numbered 0 to {len(spans) - 1}"
+    problem = f"'{where}.{name}' = {str(value)[:_SHOWN]!r} is no span of the record"
+    raise record.error(problem, f"{known}; name one of them" if spans else "the record has no spans; give it those")
+
+
+def _label(record: Record, where: str, fields: Mapping[str, object]) -> str:
+    label = label_text(fields.get("label"))
+    if not label:
+        raise record.error(
+            f"'{where}.label' = {str(fields.get('label'))[:_SHOWN]!r} is no label", "write one text or whole number"
+        )
+    if problem := not_text(record.origin.source, record.origin.row, f"{where}.label", label):
+        raise record.error(problem.reason, problem.remedy)
+    return label
+
+
+def _id(record: Record, where: str, value: object) -> str | None:
+    """The id of a span as text."""
+    if is_missing(value):
+        return None
+    name = label_text(value)
+    if not name:
+        raise record.error(f"'{where}.id' = {str(value)[:_SHOWN]!r} is no id", "write a text or a whole number")
+    return name
+
+
+def _integer(record: Record, where: str, value: object) -> int:
+    """A whole number; one of a float, as a DataFrame makes of it, too."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        raise record.error(f"'{where}' holds {describe(value)}, not a whole number", "count characters from 0")
+    return index(value)
