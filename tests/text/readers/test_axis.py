@@ -35,7 +35,9 @@ def read(source, columns, config):
 
 
 def test_a_reader_is_a_file_that_says_its_suffixes() -> None:
-    assert variants("text.readers") == ["csv", "html", "jsonl", "md", "parquet", "tsv", "txt", "xlsx"]
+    assert variants("text.readers") == [
+        "casie", "csv", "html", "jsonl", "md", "parquet", "propbank", "semeval", "tsv", "txt", "xlsx",
+    ]  # fmt: skip
     assert suffixes() == {
         ".csv": "csv", ".htm": "html", ".html": "html", ".json": "jsonl", ".jsonl": "jsonl", ".markdown": "md",
         ".md": "md", ".ndjson": "jsonl", ".parquet": "parquet", ".tsv": "tsv", ".txt": "txt", ".xhtml": "html",
