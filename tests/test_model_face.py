@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import pydoc
 import re
 from pathlib import Path
@@ -77,6 +79,8 @@ def test_other_predictions_print_well() -> None:
     assert repr(several) == "IndependentPrediction(label='b', probability=0.9)"
     many = Prediction("9", {str(n): n / 45 for n in range(15)})
     assert "the 10 most probable of 15 labels" in many._repr_html_()
+    assert json.loads(json.dumps(several)) == {"label": "b", "probability": 0.9, "probabilities": several.probabilities}
+    assert copy.deepcopy(several).above(0.5) == ["b", "c"]
     assert Predictions([0.5, 1 / 3]).table().text().split() == ["prediction", "0.5", "0.3333"]
     assert Predictions([]).table().text() == ""
 

@@ -34,7 +34,7 @@ def save(folder: Path, labels: int, **fields: object) -> Path:
 
 
 def scores_of(prediction: Prediction | Values) -> dict[str, float]:
-    return prediction.values if isinstance(prediction, Values) else prediction.probabilities
+    return dict(prediction) if isinstance(prediction, Values) else prediction.probabilities
 
 
 @pytest.mark.parametrize(("fields", "labels", "kind"), CASES, ids=lambda value: str(value))

@@ -1,3 +1,9 @@
 """Supervised tasks, one file each: prepare, loss, decode, score."""
 
-SHARED_MODULES = ("annotated", "predictions", "task", "vector_task")
+SHARED_MODULES = (
+    "annotated",
+    "predictions",
+    "sequence_task",
+    "task",
+    "vector_task",
+)

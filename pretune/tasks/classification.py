@@ -19,30 +19,17 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import nn
 
-from pretune.batch import Batch, ragged
-from pretune.draw import Draw
+from pretune.batch import Batch
 from pretune.errors import DataError, UsageError
 from pretune.find import suggest
 from pretune.loss import Term
 from pretune.nn.heads import SequenceHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
-from pretune.objectives.objective import Ability, ends, name_samples, target
 from pretune.tasks.predictions import Answer, IndependentPrediction, Prediction, Values
-from pretune.tasks.task import (
-    Example,
-    RowBatch,
-    Task,
-    build_row,
-    encode_texts,
-    int_targets,
-    tokens_of,
-    truncate_pair,
-)
+from pretune.tasks.sequence_task import SequenceTask, TextExample
+from pretune.tasks.task import RowBatch, Task, int_targets
 from pretune.text.readers.labelled import LabelledText
-from pretune.text.samples.rows import Encoded, Ints, Row
-from pretune.text.tokenizer.long_texts import Keep
 from pretune.text.tokenizer.tokenizer import Tokenizer, Vocabulary
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
@@ -51,21 +38,17 @@ _NAME_LABELS = """task.classification.labels = ["...", "..."]"""
 
 
 @dataclass(frozen=True, slots=True)
-class ClassificationExample(Example):
+class ClassificationExample(TextExample):
     """A text, or a pair of texts, and its label.
 
     Attributes:
-        text: never empty.
         label: None where it is not known.
-        second: the second text of a pair.
     """
 
-    text: str
     label: str | None = None
-    second: str | None = None
 
 
-class Classification(Task[ClassificationExample, Answer, Answer]):
+class Classification(SequenceTask[ClassificationExample, Answer]):
     """One label a text.
 
     Args:
@@ -74,7 +57,6 @@ class Classification(Task[ClassificationExample, Answer, Answer]):
     """
 
     name: ClassVar[str] = "classification"
-    role: ClassVar[str] = "classification"
 
     class Config(Task.Config):
         """Labels and the shape of the loss.
@@ -84,11 +66,15 @@ class Classification(Task[ClassificationExample, Answer, Answer]):
             class_weights: `balanced` weighs a label by n / (labels * its count), as scikit-learn does; or a weight for
                 each label (1 where not named).
             label_smoothing: fraction of the target that is spread over all labels.
+            focal_gamma: exponent of the focal loss, which weighs an example by `(1 - p) ** focal_gamma`, p being the
+                probability of its label, so that easy examples count less (Lin et al. 2017, arXiv 1708.02002); 0 is
+                cross-entropy, 2 is usual.
         """
 
         labels: tuple[str, ...] = ()
         class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
         label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+        focal_gamma: float = Field(default=0.0, ge=0.0, le=10.0)
 
     config: Config
 
@@ -135,22 +121,16 @@ class Classification(Task[ClassificationExample, Answer, Answer]):
                 f"{fields.origin}: label {fields.label!r}: true and false are no names of classes; write them as text, "
                 f"or name the classes: {_NAME_LABELS}"
             )
-        return ClassificationExample(fields.text, fields.label, fields.second, origin=fields.origin)
+        return ClassificationExample(fields.text, fields.label, second=fields.second, origin=fields.origin)
 
-    def encode(self, examples: Sequence[ClassificationExample], tokenizer: Tokenizer, length: int) -> list[Encoded]:
-        """A row for each example; a text and its second make one sequence, of which the longer is truncated first."""
-        targets = [int_targets(self._number_of(example)) for example in examples]
-        keep = Keep.of(length, self.config.truncate)
-        firsts = encode_texts(examples, [example.text for example in examples], tokenizer, keep)
-        seconds = encode_texts(examples, [example.second for example in examples], tokenizer, keep)
-        rows = []
-        for n, (example, first, second) in enumerate(zip(examples, firsts, seconds, strict=True)):
-            assert first is not None  # every example has a text
-            max_tokens = length - self.vocabulary.overhead(second is not None)
-            index = None if second is None else np.arange(len(second[0]))
-            kept = truncate_pair(np.arange(len(first[0])), index, max_tokens, self.config.truncate, example)
-            rows.append(build_row(n, (first, second), kept, targets[n]))
-        return rows
+    @property
+    def outputs(self) -> list[str]:
+        """The labels."""
+        return self.labels
+
+    def target_of(self, example: ClassificationExample) -> NDArray[np.int64] | None:
+        """The label's number."""
+        return int_targets(self._number_of(example))
 
     def _number_of(self, example: ClassificationExample) -> int | None:
         """The label's place in `labels`."""
@@ -160,53 +140,26 @@ class Classification(Task[ClassificationExample, Answer, Answer]):
             raise DataError(_unseen(example, self.labels, "was not seen in training"))
         return self._number[example.label]
 
-    def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
-        """A head that decides among the labels."""
-        return {self.role: model.sequence_head(self.labels)}
-
-    @property
-    def abilities(self) -> dict[str, Ability]:
-        """It labels texts."""
-        return {self.name: "classify"}
-
-    def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
-        """Wrap texts in the model's special tokens and name the labels that are known."""
-        wrapped = [self.vocabulary.add_special_tokens(row.tokens, row.second) for row in rows]
-        batch = ragged([tokens for tokens, _ in wrapped], [segments for _, segments in wrapped])
-        known = [(n, int(row.targets)) for n, row in enumerate(rows) if row.targets is not None]
-        index, label = np.array(known, dtype=np.int64).reshape(-1, 2).T
-        batch = name_samples(batch, rows)
-        batch.targets[self.name] = target(index, label)
-        return batch
-
-    def tokens(self, rows: Sequence[Encoded]) -> Ints | None:
-        """Those of the texts, and the special ones around them."""
-        return tokens_of(self, Classification, rows)
-
-    def output_rows(self, batch: Batch) -> NDArray[np.int64]:
-        """The ends of every sequence."""
-        return ends(batch.layout)
-
     def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
-        """Cross-entropy, weighted and smoothed as configured, summed over the labelled sequences."""
+        """Cross-entropy, weighted, smoothed and focused as configured, summed over the labelled sequences."""
         index, label = batch.targets[self.name]
-        logits = self._logits(model, output, batch)[index]
-        if label.numel():
-            total = F.cross_entropy(
-                logits,
-                label,
-                weight=self.class_weight,
-                reduction="sum",
-                label_smoothing=self.config.label_smoothing,
-            )
-        else:
-            total = logits.sum() * 0.0
+        logits = self.logits(model, output, batch)[index]
+        total = self._cross_entropy(logits, label) if label.numel() else logits.sum() * 0.0
         correct = (logits.detach().argmax(dim=1) == label).sum()
         return [Term(self.name, total, label.numel(), self.config.weight, correct)]
 
+    def _cross_entropy(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """Shape: logits: (K, C); label: (K,) int64; return: ()."""
+        smoothing, gamma = self.config.label_smoothing, self.config.focal_gamma
+        if not gamma:
+            return F.cross_entropy(logits, label, self.class_weight, reduction="sum", label_smoothing=smoothing)
+        each = F.cross_entropy(logits, label, self.class_weight, reduction="none", label_smoothing=smoothing)
+        probability = logits.softmax(dim=1).gather(1, label[:, None])[:, 0]
+        return ((1.0 - probability).clamp(min=1e-7) ** gamma * each).sum()  # the power's slope at 0 may be infinite
+
     def decode(self, model: TrainableModel, rows: RowBatch, tokenizer: Tokenizer) -> list[Answer]:
         """The most probable label of each sequence, the first of equals; or its values."""
-        logits = self._logits(model, model(rows.batch), rows.batch).cpu()
+        logits = self.logits(model, model(rows.batch), rows.batch).cpu()
         output = get_head(model, self.role, SequenceHead).output
         if output == "value":
             return [Values(dict(zip(self.labels, row, strict=True))) for row in logits.tolist()]
@@ -216,11 +169,6 @@ class Classification(Task[ClassificationExample, Answer, Answer]):
             prediction(self.labels[n], dict(zip(self.labels, row, strict=True)))
             for n, row in zip(probabilities.argmax(dim=1).tolist(), probabilities.tolist(), strict=True)
         ]
-
-    def merge(self, example: ClassificationExample, answers: Sequence[Answer]) -> Answer:
-        """The answer of the one row."""
-        (answer,) = answers
-        return answer
 
     def score(self, predictions: Sequence[Answer], examples: Sequence[ClassificationExample]) -> dict[str, float]:
         """Accuracy, macro F1, Matthews' coefficient; precision, recall, F1 and count of each label.
@@ -257,11 +205,6 @@ class Classification(Task[ClassificationExample, Answer, Answer]):
                 f"count/{label}": float(support[n]),
             }
         return scores
-
-    def _logits(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> torch.Tensor:
-        """Shape: return: (N, C) fp32."""
-        logits: torch.Tensor = get_head(model, self.role, SequenceHead)(output.last_hidden_state, output.layout)
-        return logits.float()
 
 
 def _matthews(truth: Sequence[str | None], guess: Sequence[str]) -> float:

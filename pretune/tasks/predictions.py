@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar, cast
 
 from pretune.table import Table, rounded_text
 
@@ -12,17 +11,26 @@ _LISTED = 10  # labels of a prediction, or rows of a list, that a notebook shows
 PredictionT = TypeVar("PredictionT")
 
 
-@dataclass(frozen=True, repr=False)
-class Prediction:
-    """What a classifier says about one text.
+class Prediction(dict[str, object]):
+    """What a classifier says about one text: a dict of `label`, its `probability`, and `probabilities`.
 
-    Attributes:
+    Args:
         label: the most probable label.
         probabilities: of every label, in the order of the model's labels; they sum to 1.
     """
 
-    label: str
-    probabilities: dict[str, float]
+    def __init__(self, label: str, probabilities: Mapping[str, float]) -> None:
+        super().__init__(label=label, probability=probabilities[label], probabilities=dict(probabilities))
+
+    @property
+    def label(self) -> str:
+        """The most probable label."""
+        return cast(str, self["label"])
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """Of every label, in the order of the model's labels."""
+        return cast(dict[str, float], self["probabilities"])
 
     @property
     def probability(self) -> float:
@@ -31,7 +39,7 @@ class Prediction:
 
     def top(self, count: int) -> list[tuple[str, float]]:
         """The most probable labels with their probabilities, best first; equals in the order of the labels."""
-        return sorted(self.probabilities.items(), key=lambda item: -item[1])[:count]
+        return most_probable(self.probabilities, count)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(label={self.label!r}, probability={rounded_text(self.probability)})"
@@ -50,28 +58,21 @@ class IndependentPrediction(Prediction):
         return [label for label, probability in self.probabilities.items() if probability >= threshold]
 
 
-@dataclass(frozen=True, repr=False)
-class Values:
-    """What a model that gives values says about one text, such as how alike two texts are.
-
-    Attributes:
-        values: of every label, in the order of the model's labels.
-    """
-
-    values: dict[str, float]
+class Values(dict[str, float]):
+    """What a model that gives values says about one text, such as how alike two texts are: a value by label."""
 
     @property
     def value(self) -> float:
         """The value, where there is one."""
-        (value,) = self.values.values()
+        (value,) = self.values()
         return value
 
     def __repr__(self) -> str:
-        listed = ", ".join(f"{name!r}: {rounded_text(value)}" for name, value in self.values.items())
+        listed = ", ".join(f"{name!r}: {rounded_text(value)}" for name, value in self.items())
         return f"Values({{{listed}}})"
 
     def _repr_html_(self) -> str:
-        return Table(["label", "value"], list(self.values.items())).html()
+        return Table(["label", "value"], list(self.items())).html()
 
 
 Answer = Prediction | Values
@@ -105,15 +106,20 @@ class Predictions(list[PredictionT]):
         return self.table(_LISTED).html()
 
 
+def most_probable(probabilities: Mapping[str, float], count: int) -> list[tuple[str, float]]:
+    """The most probable labels with their probabilities, best first; equals in the order of the labels."""
+    return sorted(probabilities.items(), key=lambda item: -item[1])[:count]
+
+
 def column_names(prediction: object) -> list[str]:
     """What the cells of a prediction are called in a table."""
     if isinstance(prediction, Prediction):
         return ["label", "probability"]
-    return list(prediction.values) if isinstance(prediction, Values) else ["prediction"]
+    return list(prediction) if isinstance(prediction, Values) else ["prediction"]
 
 
 def cells_of(prediction: object) -> list[object]:
     """What a table for people holds of a prediction."""
     if isinstance(prediction, Prediction):
         return [prediction.label, prediction.probability]
-    return list(prediction.values.values()) if isinstance(prediction, Values) else [prediction]
+    return list(prediction.values()) if isinstance(prediction, Values) else [prediction]

@@ -9,7 +9,7 @@ A task is used in this order, on the host before any step:
    counts what was cut;
 5. `Task.prepare(rows, draw)` builds batches from rows, as for every objective;
 6. after training `decode` gives an answer for each row, `merge` a prediction for each example from the answers of its
-   rows, and `score` compares predictions with examples.
+   rows, and `score` compares predictions with examples; `calibrate` fills in what the finished weights decide.
 
 The types of examples, answers and predictions are a task's own.
 """
@@ -110,6 +110,17 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
 
         Raises:
             DataError: the examples cannot train this task.
+        """
+        return self.config
+
+    def calibrate(self, predictions: Sequence[PredictionT], examples: Sequence[ExampleT]) -> Config:
+        """Returns the configuration with what held-out predictions decide filled in; by default nothing.
+
+        Called once, after training: what it gives is saved with the model, and `predict` and `evaluate` use it.
+
+        Args:
+            predictions: of the finished weights, by the configuration as it is.
+            examples: the validation examples, each with its label.
         """
         return self.config
 

@@ -11,6 +11,7 @@ from pretune.interop.huggingface import save_model
 from pretune.interop.run_names import INITIAL
 from pretune.objectives.contrastive import Contrastive
 from pretune.train.assemble import TrainComponents
+from pretune.train.calibration import calibrate
 from pretune.train.checkpoint import state as states
 from pretune.train.checkpoint.state import State
 from pretune.train.context import TrainContext
@@ -55,6 +56,8 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
     """
     left_out = _count_false_negatives(components, context, state)
     step = _choose_weights(components, context, state)
+    for note in calibrate(components):
+        context.display.note(note)
     model = components.model
     restore_embedding(model.cpu())
     components.own_weights().store(model)

@@ -15,7 +15,7 @@ RUN = np.arange(10)
 
 
 def example(text: str, label: str | None = "a", second: str | None = None, line: int = 1) -> ClassificationExample:
-    return ClassificationExample(text, label, second, origin=Origin("some.csv", line))
+    return ClassificationExample(text, label, second=second, origin=Origin("some.csv", line))
 
 
 @pytest.mark.parametrize(

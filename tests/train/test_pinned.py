@@ -33,7 +33,7 @@ FAMILIES = {
     **dict.fromkeys(("gpt", "gpt2", "gpt3", "llama", "qwen2", "qwen3"), "clm"),
     **dict.fromkeys(("bart", "marian", "t5"), "prefix"),
 }
-TASKS = [(task, family) for task in variants("tasks") for family in ("bert", "gpt2")]
+TASKS = [(task, family) for task in ("cert", "classification", "similarity") for family in ("bert", "gpt2")]
 OVER: dict[str, Any] = {"checkpoint": {"every": 10}, "evaluation": {"samples": 8, "every": 5}}
 CASES = [*OBJECTIVES, *(f"family-{name}" for name in FAMILIES), *(f"task-{t}-{f}" for t, f in TASKS)]
 

@@ -1,0 +1,127 @@
+"""The base of tasks that answer for a whole text, or a pair of texts, by the scores of one sequence.
+
+BERT reads `[CLS] text [SEP]` and answers from the first row through the pooler; GPT-2 reads the bare text and answers
+from the last row, without any padding token. A task adds what it reads of a record, what the scores must give
+(`target_of`), its loss, and what it says of scores.
+
+Source: Devlin et al. 2019 (arXiv 1810.04805), section 4.1; Radford et al. 2018, section 3.3.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pretune.batch import Batch, ragged
+from pretune.draw import Draw
+from pretune.nn.heads import ProblemType, SequenceHead
+from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
+from pretune.objectives.objective import Ability, ends, name_samples
+from pretune.tasks.task import Example, PredictionT, Task, build_row, encode_texts, tokens_of, truncate_pair
+from pretune.text.samples.rows import Encoded, Ints, Row
+from pretune.text.tokenizer.long_texts import Keep
+from pretune.text.tokenizer.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class TextExample(Example):
+    """A text, or a pair of texts.
+
+    Attributes:
+        text: never empty.
+        second: the second text of a pair.
+    """
+
+    text: str
+    second: str | None = field(default=None, kw_only=True)
+
+
+TextExampleT = TypeVar("TextExampleT", bound=TextExample)
+
+
+class SequenceTask(Task[TextExampleT, PredictionT, PredictionT]):
+    """Base of the tasks on whole texts, whose answer for the one row of an example is its prediction.
+
+    Attributes:
+        problem_type: what the scores of the head are, in the words of `config.json`.
+        target_shape: of what one example's scores must give.
+        target_dtype: of the same.
+    """
+
+    role: ClassVar[str] = "classification"
+    problem_type: ClassVar[ProblemType] = "single_label_classification"
+    target_shape: tuple[int, ...] = ()
+    target_dtype: ClassVar[type[np.generic]] = np.int64
+
+    @abstractmethod
+    def target_of(self, example: TextExampleT) -> NDArray[np.generic] | None:
+        """What an example's scores must give, of `target_shape`; None where it is not known.
+
+        Raises:
+            DataError: it can be no target.
+        """
+
+    @property
+    @abstractmethod
+    def outputs(self) -> Sequence[str]:
+        """Names of the scores of the head, in their order."""
+
+    def encode(self, examples: Sequence[TextExampleT], tokenizer: Tokenizer, length: int) -> list[Encoded]:
+        """A row for each example; a text and its second make one sequence, of which the longer is truncated first."""
+        targets = [self.target_of(example) for example in examples]
+        keep = Keep.of(length, self.config.truncate)
+        firsts = encode_texts(examples, [example.text for example in examples], tokenizer, keep)
+        seconds = encode_texts(examples, [example.second for example in examples], tokenizer, keep)
+        rows = []
+        for n, (example, first, second) in enumerate(zip(examples, firsts, seconds, strict=True)):
+            assert first is not None  # every example has a text
+            max_tokens = length - self.vocabulary.overhead(second is not None)
+            index = None if second is None else np.arange(len(second[0]))
+            kept = truncate_pair(np.arange(len(first[0])), index, max_tokens, self.config.truncate, example)
+            rows.append(build_row(n, (first, second), kept, targets[n]))
+        return rows
+
+    def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
+        """A head that scores sequences."""
+        return {self.role: model.sequence_head(self.outputs, self.problem_type)}
+
+    @property
+    def abilities(self) -> dict[str, Ability]:
+        """It labels texts."""
+        return {self.name: "classify"}
+
+    def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
+        """Wrap texts in the model's special tokens and name the targets that are known."""
+        wrapped = [self.vocabulary.add_special_tokens(row.tokens, row.second) for row in rows]
+        batch = ragged([tokens for tokens, _ in wrapped], [segments for _, segments in wrapped])
+        batch = name_samples(batch, rows)
+        index = np.array([n for n, row in enumerate(rows) if row.targets is not None], np.int64)
+        known = [row.targets for row in rows if row.targets is not None]
+        targets = np.array(known, self.target_dtype).reshape(len(known), *self.target_shape)
+        batch.targets[self.name] = torch.from_numpy(index), torch.from_numpy(targets)
+        return batch
+
+    def tokens(self, rows: Sequence[Encoded]) -> Ints | None:
+        """Those of the texts, and the special ones around them."""
+        return tokens_of(self, SequenceTask, rows)  # type: ignore[type-abstract]
+
+    def output_rows(self, batch: Batch) -> NDArray[np.int64]:
+        """The ends of every sequence."""
+        return ends(batch.layout)
+
+    def merge(self, example: TextExampleT, answers: Sequence[PredictionT]) -> PredictionT:
+        """The answer of the one row."""
+        (answer,) = answers
+        return answer
+
+    def logits(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> Tensor:
+        """The scores of every sequence. Shape: return: (N, outputs) fp32."""
+        logits: Tensor = get_head(model, self.role, SequenceHead)(output.last_hidden_state, output.layout)
+        return logits.float()
