@@ -30,6 +30,7 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "datasets": (*_TORCH, _TRANSFORMERS, "tokenizers==0.23.3", "datasets==5.2.0"),
     "sentence-transformers": (*_TORCH, _TRANSFORMERS, "sentence-transformers==6.2.0"),
     "onnxruntime": (*_TORCH, _TRANSFORMERS, "onnxruntime==1.32.0", "onnx==1.23.2", "onnxscript==0.7.2"),
+    "pytorch-crf": (*_TORCH, "pytorch-crf==0.7.2"),
     "litgpt": (*_TORCH, "litgpt==0.5.13"),
 }
 _failed: dict[Path, str] = {}  # what could not be made, and why: another try would take as long
