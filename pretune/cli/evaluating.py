@@ -67,7 +67,8 @@ def evaluate(
             .jsonl.
         as_json: print JSON on a terminal too.
         task: task of a labelled file, such as classification, or similarity, whose labels say how alike two texts are.
-        truncate: which part of a too long text is kept; error refuses it. By default as in training.
+        truncate: which part of a too long text is kept; windows reads all of it, error refuses it. By default as in
+            training.
         objective: what to evaluate on a store, such as "span" or "mlm,sop"; by default those that it was trained on.
         split: split of a store.
         length: tokens per window of a store.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pretune.text.readers.labelled import LabelledConfig
     from pretune.text.readers.records import Record
 
-Truncate = Literal["head", "tail", "head+tail", "error"]
+Truncate = Literal["head", "tail", "head+tail", "windows", "error"]
 Pairs = Annotated[tuple[tuple[str, str], ...], Parameter(show_default=False, allow_leading_hyphen=True)]
 
 
@@ -64,7 +64,8 @@ def predict(
         top: only the most probable labels, as many as this, in place of the probability of every label.
         threshold: probability below which no label is given; without labels that exclude each other, all labels that
             are as probable.
-        truncate: which part of a too long text is kept; error refuses it. By default as in training.
+        truncate: which part of a too long text is kept; windows reads all of it, error refuses it. By default as in
+            training.
     """
     check_output(rows.output, WORKBOOK)
     choice = _Choice(top, threshold)

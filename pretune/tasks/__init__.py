@@ -6,4 +6,5 @@ SHARED_MODULES = (
     "sequence_task",
     "task",
     "vector_task",
+    "windowed",
 )

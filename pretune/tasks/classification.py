@@ -26,7 +26,7 @@ from pretune.find import suggest
 from pretune.loss import Term
 from pretune.nn.heads import SequenceHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
-from pretune.tasks.predictions import Answer, IndependentPrediction, Prediction, Values
+from pretune.tasks.predictions import Answer, IndependentPrediction, Prediction, Values, average
 from pretune.tasks.sequence_task import SequenceTask, TextExample
 from pretune.tasks.task import RowBatch, Task, int_targets
 from pretune.text.readers.labelled import LabelledText
@@ -169,6 +169,10 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
             prediction(self.labels[n], dict(zip(self.labels, row, strict=True)))
             for n, row in zip(probabilities.argmax(dim=1).tolist(), probabilities.tolist(), strict=True)
         ]
+
+    def average(self, answers: Sequence[Answer]) -> Answer:
+        """The answer of the mean logits."""
+        return average(answers)
 
     def score(self, predictions: Sequence[Answer], examples: Sequence[ClassificationExample]) -> dict[str, float]:
         """Accuracy, macro F1, Matthews' coefficient; precision, recall, F1 and count of each label.

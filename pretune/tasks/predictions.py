@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar, cast
 
 from pretune.table import Table, rounded_text
 
 _LISTED = 10  # labels of a prediction, or rows of a list, that a notebook shows
+_SMALLEST = 1e-38  # probability that a float of 32 bits still holds
 PredictionT = TypeVar("PredictionT")
 
 
@@ -76,6 +78,36 @@ class Values(dict[str, float]):
 
 
 Answer = Prediction | Values
+
+
+def average(answers: Sequence[Answer]) -> Answer:
+    """The answer of the mean logits of a text's windows, or their mean values; of one answer, the answer itself.
+
+    Args:
+        answers: of one model, so that all are of the same type; one at least.
+    """
+    first = answers[0]
+    if len(answers) == 1:
+        return first
+    if isinstance(first, Values):
+        rows = [answer for answer in answers if isinstance(answer, Values)]
+        return Values({name: math.fsum(row[name] for row in rows) / len(rows) for name in first})
+    tables = [answer.probabilities for answer in answers if isinstance(answer, Prediction)]
+    is_independent = isinstance(first, IndependentPrediction)
+    logits = {name: math.fsum(_logit(t[name], is_independent) for t in tables) / len(tables) for name in tables[0]}
+    if is_independent:
+        probabilities = {name: 1.0 / (1.0 + math.exp(-logit)) for name, logit in logits.items()}
+    else:
+        weights = {name: math.exp(logit - max(logits.values())) for name, logit in logits.items()}
+        probabilities = {name: weight / math.fsum(weights.values()) for name, weight in weights.items()}
+    label = max(probabilities, key=lambda name: probabilities[name])
+    return type(first)(label, probabilities)
+
+
+def _logit(probability: float, is_independent: bool) -> float:
+    """The logit of a probability, up to a constant that all labels share where they exclude each other."""
+    lost = math.log(max(1.0 - probability, _SMALLEST)) if is_independent else 0.0
+    return math.log(max(probability, _SMALLEST)) - lost
 
 
 class Predictions(list[PredictionT]):

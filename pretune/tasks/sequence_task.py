@@ -21,12 +21,13 @@ from torch import Tensor, nn
 
 from pretune.batch import Batch, ragged
 from pretune.draw import Draw
+from pretune.errors import UsageError
 from pretune.nn.heads import ProblemType, SequenceHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.objectives.objective import Ability, ends, name_samples
-from pretune.tasks.task import Example, PredictionT, Task, build_row, encode_texts, tokens_of, truncate_pair
+from pretune.tasks.task import Example, PredictionT, Task, encode_texts, tokens_of
+from pretune.tasks.windowed import cut_pair, window_row
 from pretune.text.samples.rows import Encoded, Ints, Row
-from pretune.text.tokenizer.long_texts import Keep
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 
@@ -74,18 +75,17 @@ class SequenceTask(Task[TextExampleT, PredictionT, PredictionT]):
         """Names of the scores of the head, in their order."""
 
     def encode(self, examples: Sequence[TextExampleT], tokenizer: Tokenizer, length: int) -> list[Encoded]:
-        """A row for each example; a text and its second make one sequence, of which the longer is truncated first."""
+        """A row for each example, or for each window of one; a text and its second make one sequence."""
         targets = [self.target_of(example) for example in examples]
-        keep = Keep.of(length, self.config.truncate)
+        keep = self.keep(length)
         firsts = encode_texts(examples, [example.text for example in examples], tokenizer, keep)
         seconds = encode_texts(examples, [example.second for example in examples], tokenizer, keep)
-        rows = []
+        rows: list[Encoded] = []
         for n, (example, first, second) in enumerate(zip(examples, firsts, seconds, strict=True)):
             assert first is not None  # every example has a text
             max_tokens = length - self.vocabulary.overhead(second is not None)
-            index = None if second is None else np.arange(len(second[0]))
-            kept = truncate_pair(np.arange(len(first[0])), index, max_tokens, self.config.truncate, example)
-            rows.append(build_row(n, (first, second), kept, targets[n]))
+            windows = cut_pair(self, first, second, max_tokens, example)
+            rows += [window_row(n, (first, second), pair, targets[n]) for pair in windows]
         return rows
 
     def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
@@ -117,9 +117,16 @@ class SequenceTask(Task[TextExampleT, PredictionT, PredictionT]):
         return ends(batch.layout)
 
     def merge(self, example: TextExampleT, answers: Sequence[PredictionT]) -> PredictionT:
-        """The answer of the one row."""
-        (answer,) = answers
-        return answer
+        """The answer of the one row, or the average of those of several windows."""
+        return answers[0] if len(answers) == 1 else self.average(answers)
+
+    def average(self, answers: Sequence[PredictionT]) -> PredictionT:
+        """One answer of those of a text's windows, where the task has such; by default it has none.
+
+        Raises:
+            UsageError: it has none.
+        """
+        raise UsageError(f"task.{self.name}.truncate windows: its answers have no average; use head, tail or head+tail")
 
     def logits(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> Tensor:
         """The scores of every sequence. Shape: return: (N, outputs) fp32."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
@@ -36,7 +36,7 @@ from pretune.text.samples.rows import Encoded, Ints, Row
 from pretune.text.tokenizer.long_texts import EncodedText, Keep
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
-Truncate = Literal["head", "tail", "head+tail", "error"]
+Truncate = Literal["head", "tail", "head+tail", "windows", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +96,13 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
 
         Attributes:
             truncate: which part of a text that is too long stays. `head+tail` keeps a quarter of the length for the
-                beginning and the rest for the end.
+                beginning and the rest for the end; `windows` reads all of it, in parts that overlap.
+            stride: tokens that a window shares with the next one; by default a quarter of it.
             columns: which fields of a record are read, and how files are read; in a recipe, this is `data.columns`.
         """
 
         truncate: Truncate = "head"
+        stride: int | None = Field(default=None, ge=0)
         columns: LabelledConfig = Field(default_factory=LabelledConfig)
 
     config: Config
@@ -180,6 +182,10 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
             return: (any,)
         """
         return None
+
+    def keep(self, length: int) -> Keep | None:
+        """What may be read of a text that is too long, of which no more need be encoded; None: all of it."""
+        return None if self.config.truncate == "windows" else Keep.of(length, self.config.truncate)
 
     def build_rows(self, rows: Sequence[Row], draw: Draw) -> RowBatch:
         """Rows with the batch that they make, on the host."""
@@ -331,7 +337,7 @@ def truncate_pair(
     if truncate == "error":
         raise DataError(
             f"{example.origin}: more than the {max_tokens} tokens that fit; raise the length, or set truncate to head, "
-            "tail or head+tail"
+            "tail, head+tail or windows"
         )
     if max_tokens < (1 if second is None else 2):
         raise DataError(
@@ -359,34 +365,6 @@ def truncate_run(tokens: Ints, max_tokens: int, truncate: Truncate) -> Ints:
         return tokens[len(tokens) - max_tokens :]
     head = max_tokens // 4
     return np.concatenate([tokens[:head], tokens[len(tokens) - (max_tokens - head) :]])
-
-
-def split_windows(row: Encoded, max_tokens: int, stride: int = 0) -> list[Encoded]:
-    """A row of one text as windows of at most `max_tokens` tokens, none of which is cut.
-
-    Args:
-        row: its first text, targets for each token (or none), and offsets.
-        max_tokens: tokens of a window.
-        stride: tokens that a window repeats of the one before it.
-
-    Raises:
-        ValueError: `max_tokens` is not above `stride`.
-    """
-    if max_tokens <= stride:
-        raise ValueError(f"windows of {max_tokens} tokens cannot repeat {stride}")
-    starts = [0]
-    while starts[-1] + max_tokens < len(row.tokens):
-        starts.append(starts[-1] + max_tokens - stride)
-    return [
-        replace(
-            row,
-            tokens=row.tokens[start : start + max_tokens],
-            targets=None if row.targets is None else row.targets[start : start + max_tokens],
-            offsets=tuple(spans[start : start + max_tokens] for spans in row.offsets),
-            repeated=stride if start else 0,
-        )
-        for start in starts
-    ]
 
 
 def tokens_of(task: Objective, base: type[Objective], rows: Sequence[Encoded]) -> Ints | None:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pretune.errors import DataError
+from pretune.errors import DataError, UsageError
 from pretune.tasks.task import Example, Task, build_row, encode_texts, truncate_pair
 from pretune.text.readers.labelled import LabelledText
 from pretune.text.samples.rows import Encoded, Row
@@ -73,6 +73,8 @@ class VectorTask(Task[PairExample, float, float]):
 
     def encode(self, examples: Sequence[PairExample], tokenizer: Tokenizer, length: int) -> list[Encoded]:
         """A row for each example; each text is a sequence of its own, of `length` tokens at most."""
+        if self.config.truncate == "windows":
+            raise UsageError(f"task.{self.name}.truncate windows: a text has one vector; use head, tail or head+tail")
         max_tokens = length - self.vocabulary.overhead(False)
         keep = Keep.of(length, self.config.truncate)
         columns = [

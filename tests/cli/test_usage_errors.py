@@ -44,7 +44,7 @@ def answer(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str
         ("fill m x --top 2.5", "--top 2.5: expected a whole number"),
         ("corpus pydocs o.jsonl --minimum 0.5", "--minimum 0.5: expected a whole number"),
         ("generate m x --temperature hot", "--temperature hot: expected a number"),
-        ("predict m x --truncate middle", "--truncate middle: expected head, tail, head+tail or error"),
+        ("predict m x --truncate middle", "--truncate middle: expected head, tail, head+tail, windows or error"),
         ("predict m x --threads 1 --threads 2", "--threads: is given several times and holds one value"),
         ("version now", "'now': version takes no further word"),
         ("predict m --pair one", "--pair: expected 2 values"),

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import Field
 from sklearn import metrics
 from torch import Tensor, nn
 
@@ -27,7 +26,8 @@ from pretune.loss import Term
 from pretune.nn.heads import TokenClassificationHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.objectives.objective import name_samples, target
-from pretune.tasks.task import Example, RowBatch, Task, encode_texts, split_windows
+from pretune.tasks.task import Example, RowBatch, Task, Truncate, encode_texts
+from pretune.tasks.windowed import cut_text, window_row
 from pretune.text.readers.records import Column, Record
 from pretune.text.samples.rows import Encoded, Row
 from pretune.text.tokenizer.tokenizer import Tokenizer, Vocabulary
@@ -73,13 +73,13 @@ class Tagging(Task[TaggedText, list[WordTag], dict[str, list[object]]]):
             labels: tags in the order of the head's outputs; empty: those of the training data, O first.
             words_column: field of the words.
             tags_column: field of their tags.
-            stride: tokens that a window repeats of the one before it.
+            truncate, stride: as of every task; here a text that is too long is read in windows.
         """
 
         labels: tuple[str, ...] = ()
         words_column: str = "words"
         tags_column: str = "tags"
-        stride: int = Field(default=4, ge=0)
+        truncate: Truncate = "windows"
 
     config: Config
 
@@ -125,9 +125,10 @@ class Tagging(Task[TaggedText, list[WordTag], dict[str, list[object]]]):
         encodings = encode_texts(examples, [example.text for example in examples], tokenizer)
         for n, (example, encoding) in enumerate(zip(examples, encodings, strict=True)):
             assert encoding is not None  # every example has a text
-            tokens, offsets = encoding
-            whole = Encoded(tokens, targets=self._targets(example, offsets), example=n, offsets=(offsets,))
-            rows += split_windows(whole, max_tokens, min(self.config.stride, max_tokens - 1))
+            targets = self._targets(example, encoding.offsets)
+            for window in cut_text(self, encoding, max_tokens, example):
+                part = None if targets is None else targets[window.index]
+                rows.append(window_row(n, (encoding, None), (window, None), part))
         return rows
 
     def _targets(self, example: TaggedText, offsets: NDArray[np.int64]) -> NDArray[np.int64] | None:
@@ -171,27 +172,24 @@ class Tagging(Task[TaggedText, list[WordTag], dict[str, list[object]]]):
         return logits.float()
 
     def decode(self, model: TrainableModel, rows: RowBatch, tokenizer: Tokenizer) -> list[list[WordTag]]:
-        """For each token of a window its most probable tag."""
+        """For each token that a window answers for its most probable tag."""
         index = torch.from_numpy(self._text_rows(rows)).to(rows.batch.tokens.device)
         probabilities = self._logits(model, model(rows.batch), index).softmax(dim=1)
         best, number = (column.cpu().tolist() for column in probabilities.max(dim=1))
         answers: list[list[WordTag]] = []
+        first = 0
         for row in rows:
-            first = sum(map(len, answers))
-            starts = row.offsets[0][:, 0].tolist()
-            answers.append(
-                [WordTag(start, self.labels[number[first + n]], best[first + n]) for n, start in enumerate(starts)]
-            )
+            tags = [
+                WordTag(start, self.labels[number[n]], best[n])
+                for n, start in enumerate(row.offsets[0][:, 0].tolist(), first)
+            ]
+            answers.append(tags[row.answers_for])
+            first += len(tags)
         return answers
 
     def merge(self, example: TaggedText, answers: Sequence[list[WordTag]]) -> dict[str, list[object]]:
-        """Tags of all words, and the spans that they make; of a word in two windows the surer answer counts."""
-        tags: dict[int, WordTag] = {}
-        for answer in answers:
-            firsts = {word.start: word for word in reversed(answer)}
-            for start, word in firsts.items():
-                if start not in tags or tags[start].probability < word.probability:
-                    tags[start] = word
+        """Tags of all words, and the spans that they make; the first token of a word says its tag."""
+        tags = {word.start: word for answer in reversed(answers) for word in reversed(answer)}
         words = [tags[start].tag if start in tags else OUTSIDE for start, _ in example.spans]
         spans = [
             {"start": start, "end": end, "label": label, "text": example.text[start:end]}

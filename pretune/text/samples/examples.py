@@ -51,6 +51,7 @@ class ExampleView(View):
                     targets=row.targets,
                     example=row.example,
                     offsets=row.offsets,
+                    answers_for=row.answers_for,
                 )
             )
         return samples

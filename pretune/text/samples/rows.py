@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol, overload
 
@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+
+
+def all_tokens() -> slice:
+    """The slice that takes all tokens of a text."""
+    return slice(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,8 @@ class Encoded:
         offsets: for each text that is there, (n, 2) where each token lies in it, in characters.
         cut: tokens of the example's texts that truncation left out of this row and that no other row has.
         repeated: tokens that an earlier row of the example has too.
+        answers_for: which tokens of the text that was cut into windows (the second one of a pair, if it was) this row
+            answers for; of the others, another row does.
     """
 
     tokens: Ints
@@ -36,6 +43,7 @@ class Encoded:
     offsets: tuple[Ints, ...] = ()
     cut: int = 0
     repeated: int = 0
+    answers_for: slice = field(default_factory=all_tokens)
 
     @property
     def texts(self) -> list[Ints]:
@@ -116,6 +124,7 @@ class Row:
         targets: what the tokens must give, where it is known; view "examples".
         example: index of the example that the row answers for; view "examples".
         offsets: for each text that is there, (n, 2) where each token lies in it, in characters; view "examples".
+        answers_for: which tokens of the text that was cut into windows the row answers for; view "examples".
         word_flags: (n,) whether each of `tokens` continues the word of the one before it, as the store's segmenter
             found; None where the store does not say, or nobody asked.
         other_word_flags: the same of `other`.
@@ -132,6 +141,7 @@ class Row:
     targets: NDArray[np.generic] | None = None
     example: int = 0
     offsets: tuple[Ints, ...] = ()
+    answers_for: slice = field(default_factory=all_tokens)
     word_flags: Flags | None = None
     other_word_flags: Flags | None = None
 
