@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.measurements import Result
 from benchmarks.quality.table import table
+from benchmarks.understanding.table import table as understanding_table
 
 HEAD = """# Benchmarks
 
@@ -53,6 +54,8 @@ def section(tree: Mapping[str, Any]) -> str:
         return "\n".join([f"## {tree['benchmark']} in equal time ({where})", "", table(tree)])
     if "sts-b" in tree:
         return "\n".join([f"## SimCSE ({where})", "", *_vectors(tree)])
+    if "understanding" in tree:
+        return "\n".join([f"## Tasks of understanding on public sets ({where})", "", understanding_table(tree), ""])
     if "search" in tree:
         return "\n".join(
             [f"## {tree['benchmark']}: how the peer's best setting was searched ({where})", "", *_search(tree)]

@@ -1,0 +1,86 @@
+"""Runs on public sets: which records a run has, what is kept, what is made again, and the table."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tinymodels import save_bert, word_tokenizer
+
+from benchmarks import page
+from benchmarks.understanding import measure, one
+from benchmarks.understanding.measure import Measurement
+from benchmarks.understanding.one import Order
+from benchmarks.understanding.sets import LabelledSet, Split
+from benchmarks.understanding.table import table
+
+RECORDS = [{"text": f"{word} cat {n}", "label": word} for n in range(20) for word in ("quick", "lazy")]
+TINY = LabelledSet(
+    "tiny", "classification", "accuracy", "en", lambda: [Split(RECORDS, RECORDS[:6])] * 2, 0.5, "guessing", 0.9
+)
+
+
+def order(**fields: Any) -> Order:
+    plain = {"fold": 0, "seed": 0, "model": "m", "fraction": 1.0, "limit": 0, "develop": False, "recipe": {}}
+    return Order("tiny", **{**plain, **fields})
+
+
+def test_a_run_has_its_part_of_the_records() -> None:
+    assert order().split(TINY) == Split(RECORDS, RECORDS[:6])
+    half = order(fraction=0.5).split(TINY)
+    assert len(half.train) == 20
+    assert half.train == order(fraction=0.5).split(TINY).train != order(fraction=0.5, seed=1).split(TINY).train
+    developed = order(develop=True, limit=10).split(TINY)
+    assert len(developed.train) == 10
+    assert len(developed.test) == 8
+    assert not [record for record in developed.train if record in developed.test]
+
+
+def test_what_is_done_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[Order] = []
+
+    def pretend(order: Order, minutes: float) -> dict[str, Any]:
+        done.append(order)
+        if order.fold == 1:
+            return {"error": "no memory"}
+        return {"score": 0.8 + order.seed / 10, "scores": {}, "train_seconds": 90.0, "test_seconds": 1.0}
+
+    monkeypatch.setattr(measure, "run_apart", pretend)
+    monkeypatch.setattr("benchmarks.understanding.table.all_sets", lambda: {"tiny": TINY})
+    path = tmp_path / "understanding.json"
+    tree = Measurement(path, {"en": "minilm"}, seeds=2).run([TINY])
+    assert len(done) == 4
+    Measurement(path, {"en": "minilm"}, seeds=2).run([TINY])
+    assert [each.fold for each in done[4:]] == [1, 1]  # what failed is tried again
+    assert Measurement(path, {"zh": "other"}).orders(TINY) == []
+    text = table(tree)
+    assert "| tiny (minilm) | accuracy | 0.850 ± 0.071 | 0.500 (guessing) | 0.900 | 2 | 1.5 |" in text
+    assert "no memory" in text
+    assert text in page.section(tree)
+    Measurement(path, {"en": "minilm"}, seeds=2, recipe={"lr": 1e-3}).run([TINY])
+    assert len(done) == 10  # other settings are other runs
+
+
+def test_a_run_scores_the_test_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_bert(tmp_path / "bert", word_tokenizer())
+    monkeypatch.setattr(one, "find_set", lambda name: TINY)
+    fields = {"steps": 2, "device": "cpu", "precision": "fp32", "threads": 1, "holdout": 0.2, "length": 16}
+    result = one.run(order(model=str(tmp_path / "bert"), recipe=fields))
+    assert result["score"] == result["scores"]["accuracy"]
+    assert (result["train"], result["test"]) == (40, 6)
+
+
+def test_a_run_apart_ends_with_its_error_or_at_its_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stand_in = tmp_path / "python"
+    monkeypatch.setattr(sys, "executable", str(stand_in))
+    for seconds, minutes, error in ((0, 1.0, "broken"), (9, 0.005, "not finished after 0.005 minutes")):
+        stand_in.write_text(f"#!/bin/sh\necho broken >&2\nsleep {seconds}\nexit 3\n")
+        stand_in.chmod(0o755)
+        assert measure.run_apart(order(), minutes) == {"error": error}
+
+
+def test_an_order_is_plain() -> None:
+    assert Order(**json.loads(json.dumps(vars(order())))) == order()
