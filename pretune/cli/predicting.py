@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from pretune.cli.answers import WORKBOOK, AnswerRow, AnswerWriter, open_answers
+from pretune.cli.answers import WORKBOOK, AnswerRow, open_answers
 from pretune.cli.inputs import (
     NO_FLAGS,
     RowFlags,
@@ -31,7 +31,6 @@ from pretune.wording import listed
 if TYPE_CHECKING:
     from pretune.tasks.task import AnyTask
     from pretune.text.readers.labelled import LabelledConfig
-    from pretune.text.readers.records import Record
 
 Truncate = Literal["head", "tail", "head+tail", "windows", "error"]
 Pairs = Annotated[tuple[tuple[str, str], ...], Parameter(show_default=False, allow_leading_hyphen=True)]
@@ -85,16 +84,12 @@ def predict(
     inputs = RowInputs(fields, config, rows)
     with open_answers(rows.output, rows.as_json, digits_of(loaded)) as writer, unknown_said_once(loaded):
         for part in chunks(read_task_records(fields, config, firsts, rows, seconds)):
-            _write(writer, part, loaded.predict(part, truncate=truncate, columns=config), inputs, choice)
+            predictions = loaded.predict(part, truncate=truncate, columns=config)
+            for record, prediction in zip(part, predictions, strict=True):
+                answer = choice.fields(prediction)
+                writer.write(AnswerRow(inputs.of(record), answer, inputs.shown, task.brief(prediction)))
     choice.say(session)
     written(session, rows.output)
-
-
-def _write(
-    writer: AnswerWriter, part: Sequence[Record], predictions: Sequence[object], inputs: RowInputs, choice: _Choice
-) -> None:
-    for record, prediction in zip(part, predictions, strict=True):
-        writer.write(AnswerRow(inputs.of(record), choice.fields(prediction), inputs.shown))
 
 
 @dataclass

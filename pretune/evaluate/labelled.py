@@ -12,7 +12,8 @@ from pretune.evaluate.pairs import predict_by_modules
 from pretune.evaluate.results import Evaluation, texts_of
 from pretune.models.model import LanguageModel
 from pretune.tasks.predictions import Predictions
-from pretune.tasks.task import AnyTask, Example, read_examples, read_texts
+from pretune.tasks.records import read_examples, read_texts
+from pretune.tasks.task import AnyTask, Example
 from pretune.text.readers.labelled import Data, LabelledConfig
 from pretune.text.readers.memory import as_list, check_texts
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -57,10 +58,10 @@ def predict_data(
     else:
         if seconds is not None:
             raise UsageError("predict: records hold their second texts themselves; leave the second argument out")
-        examples = read_examples(task, cast("Data", items), needs_labels=False)
+        examples = read_examples(task, cast("Data", items), needs_labels=False, every_row=True)
     rows = encode_examples(task, examples, tokenizer, length)
     predictions = predict_by_modules(network, task, examples, rows, tokenizer)
-    return Predictions(predictions, [texts_of(example) for example in examples])
+    return Predictions(predictions, [texts_of(example) for example in examples], task.brief)
 
 
 def evaluate_data(network: LanguageModel, tokenizer: Tokenizer, task: AnyTask, data: Data, length: int) -> Evaluation:

@@ -23,7 +23,18 @@ N_(
 N_("Loss", "Accuracy, validation", "F1, validation", "Macro F1, validation")
 N_("thousand tokens", "million tokens", "billion tokens", "thousand steps", "million steps")
 N_("documents", "used", "duplicate", "empty", "excluded", "quarantined", "quarantine", "bytes", "ignored", "end", "cut")
-N_("split", "single", "examples", "rows", "examples cut", "tokens cut", "tokens repeated", "tokens unknown", "unpaired")
+N_(
+    "split",
+    "single",
+    "examples",
+    "rows",
+    "examples cut",
+    "tokens cut",
+    "records skipped",
+    "tokens repeated",
+    "tokens unknown",
+    "unpaired",
+)
 N_("displaced", "borrowed", "false negatives", "skipped steps", "samples", "parameters", "trained parameters")
 N_("read from model", "weights of step", "stale evaluations", "sequences", "Numbers", "Curves")
 N_("training", "validation", "spikes", "rollbacks", "median", "predicted", "{number} parameters", "on {files}")
@@ -56,6 +67,7 @@ _MEANINGS: Mapping[str, str] = {
     "single": "windows of one sentence, which make no pair",
     "examples": "rows of the labelled files",
     "rows": "sequences that the examples became",
+    "records_skipped": "bad records that were left out, as on_bad says",
     "examples_cut": "examples longer than data.length, which were truncated",
     "tokens_cut": "tokens that truncation left out",
     "tokens_repeated": "tokens that stand in two windows",

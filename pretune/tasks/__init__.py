@@ -3,6 +3,7 @@
 SHARED_MODULES = (
     "annotated",
     "predictions",
+    "records",
     "sequence_task",
     "task",
     "vector_task",

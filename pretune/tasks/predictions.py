@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar, cast
 
 from pretune.table import Table, rounded_text
@@ -116,23 +116,35 @@ class Predictions(list[PredictionT]):
     Args:
         predictions: one for each text.
         texts: the text, or the texts of a pair, of each.
+        brief: what a table shows of a prediction, where it is not all of it; see `Task.brief`.
     """
 
-    def __init__(self, predictions: Iterable[PredictionT], texts: Sequence[Sequence[str]] = ()) -> None:
+    def __init__(
+        self,
+        predictions: Iterable[PredictionT],
+        texts: Sequence[Sequence[str]] = (),
+        brief: Callable[[PredictionT], Mapping[str, object]] | None = None,
+    ) -> None:
         super().__init__(predictions)
-        self._texts = texts
+        self._texts, self._brief = texts, brief
 
     def table(self, count: int | None = None) -> Table:
         """Texts and predictions side by side, the first `count` or all of them."""
         chosen, texts = list(self[:count]), self._texts if len(self._texts) == len(self) else ()
         width = max(map(len, texts), default=0)
+        cells = [self._cells(prediction) for prediction in chosen]
         rows = [
-            [*(texts[n] if texts else ()), *([""] * (width - len(texts[n]) if texts else 0)), *cells_of(prediction)]
-            for n, prediction in enumerate(chosen)
+            [*(texts[n] if texts else ()), *([""] * (width - len(texts[n]) if texts else 0)), *each.values()]
+            for n, each in enumerate(cells)
         ]
         names = ["text", "second", "third", *(f"text {n}" for n in range(4, width + 1))][:width]
         title = f"the first {len(chosen)} of {len(self):,} predictions" if len(chosen) < len(self) else ""
-        return Table([*names, *(column_names(chosen[0]) if chosen else ())], rows, title)
+        return Table([*names, *(cells[0] if cells else ())], rows, title)
+
+    def _cells(self, prediction: PredictionT) -> Mapping[str, object]:
+        """What a table holds of a prediction, by the names of its columns."""
+        brief = {} if self._brief is None else self._brief(prediction)
+        return brief or dict(zip(column_names(prediction), cells_of(prediction), strict=True))
 
     def _repr_html_(self) -> str:
         return self.table(_LISTED).html()

@@ -27,11 +27,11 @@ from pydantic import Field
 
 from pretune.batch import Batch
 from pretune.draw import Draw
-from pretune.errors import DataError, UsageError
+from pretune.errors import DataError
 from pretune.nn.model_protocol import TrainableModel
 from pretune.objectives.objective import Objective
-from pretune.text.readers.labelled import Data, LabelledConfig, read_records
-from pretune.text.readers.records import NOWHERE, Column, Origin, Record
+from pretune.text.readers.labelled import LabelledConfig
+from pretune.text.readers.records import NOWHERE, Column, Origin
 from pretune.text.samples.rows import Encoded, Ints, Row
 from pretune.text.tokenizer.long_texts import EncodedText, Keep
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -172,6 +172,10 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
     def score(self, predictions: Sequence[PredictionT], examples: Sequence[ExampleT]) -> dict[str, float]:
         """Scores of predictions against the labels of the examples."""
 
+    def brief(self, prediction: PredictionT) -> Mapping[str, object]:
+        """What a table for people shows of a prediction; nothing, the default, for what is short of its fields."""
+        return {}
+
     def tokens(self, rows: Sequence[Encoded]) -> Ints | None:
         """Which tokens batches of these rows may hold, so that the embedding need learn no others.
 
@@ -194,49 +198,6 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
 
 AnyTask: TypeAlias = Task[Example, object, object]
 """A task whose types are its own business, where it is found by name."""
-
-
-def read_examples(
-    task: Task[ExampleT, RowAnswerT, PredictionT], data: Data, needs_labels: bool = True
-) -> list[ExampleT]:
-    """Every record of files, or of an object in memory, as an example of a task.
-
-    Args:
-        needs_labels: False where labels may be missing, as in prediction.
-
-    Raises:
-        MissingInputError: a file does not exist or may not be read.
-        DataError: a bad record: place, field, value and remedy; no records.
-    """
-    records = read_records(data, task.columns(needs_labels), task.config.columns, needs_labels)
-    return [task.read(record) for record in records]
-
-
-def read_texts(
-    task: Task[ExampleT, RowAnswerT, PredictionT], texts: Sequence[str], seconds: Sequence[str] | None = None
-) -> list[ExampleT]:
-    """Bare texts, or pairs of them, as examples of a task.
-
-    Raises:
-        UsageError: not as many second texts as texts, or none for a task that learned from pairs.
-        DataError: an empty text.
-    """
-    if seconds is not None and len(seconds) != len(texts):
-        raise UsageError(f"{len(texts)} texts but {len(seconds)} second texts")
-    columns = task.config.columns
-    if seconds is None and columns.second is not None and texts:
-        raise UsageError(
-            f"this model was trained on pairs ({columns.text!r} and {columns.second!r}); give the second "
-            "texts too, predict(texts, seconds), or records with both"
-        )
-    second_name = None if seconds is None else columns.second or "second text"
-    columns = columns.model_copy(update={"second": second_name, "third": None})
-    reader = type(task)(task.config.model_copy(update={"columns": columns}), task.vocabulary)
-    first = reader.columns(needs_labels=False)[0]
-    records: list[dict[str, object]] = [{first.name: text} for text in texts]
-    for record, second in zip(records, seconds or (), strict=False):
-        record[str(second_name)] = second
-    return [reader.read(Record(record, Origin("text", n + 1))) for n, record in enumerate(records)]
 
 
 def prediction_fields(prediction: object) -> dict[str, object]:

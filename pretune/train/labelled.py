@@ -13,9 +13,10 @@ from pretune.config import validate
 from pretune.errors import UsageError
 from pretune.find import find_class
 from pretune.interop.description import read_labels
-from pretune.tasks.task import AnyTask, Example, Task, data_stats, read_examples
-from pretune.text.readers.labelled import Data, read_records
-from pretune.text.readers.records import Column, is_missing
+from pretune.tasks.records import iterate_examples
+from pretune.tasks.task import AnyTask, Example, Task, data_stats
+from pretune.text.readers.labelled import Data
+from pretune.text.readers.records import Column, SkippedRecords, is_missing
 from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoded
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -58,10 +59,12 @@ class LabelledData:
         train = data.train if train_data is None else train_data
         known = data.validation or None if validation_data is None else validation_data
         self.held_out: Holdout | None = None
+        self._skipped = {split: SkippedRecords.of(data.columns) for split in ("train", "validation")}
         if known is not None:
-            self.train, self.validation = read_examples(reader, train, task.needs_labels), read_examples(reader, known)
+            self.train = _read(reader, train, task.needs_labels, self._skipped["train"])
+            self.validation = _read(reader, known, True, self._skipped["validation"])
         else:
-            self.train, groups = _read_groups(reader, train, data)
+            self.train, groups = _read_groups(reader, train, data, self._skipped["train"])
             self.validation = []
             if recipe.evaluation.samples != 0 or data.asks_for_holdout:  # else nothing would look at it
                 self.held_out = hold_out(self.train, groups, data, needs_labels=task.needs_labels)
@@ -70,6 +73,7 @@ class LabelledData:
         resolved = _with_known_order(reader, reader.resolve_config(self.train), recipe, self.train)
         self.task = task(resolved, tokenizer.vocabulary)
         self.notes: list[str] = self.task.training_notes(self.train)
+        self.notes += [part.describe() for part in self._skipped.values() if part and part.count]
         self._length, self._tokenizer = data.length, tokenizer
         self._rows: dict[str, list[Encoded]] = {}
         self._unknown: dict[str, int] = {}
@@ -127,27 +131,41 @@ class LabelledData:
         return {f"data.{split}": _digest(rows) for split, rows in self._rows.items()}
 
     def statistics(self) -> dict[str, dict[str, int]]:
-        """Examples, rows and tokens, and how many were cut."""
-        return {
+        """Examples, rows and tokens, how many were cut, and how many bad records were skipped."""
+        out = {
             split: {**data_stats(rows), "tokens_unknown": self._unknown[split]} for split, rows in self._rows.items()
         }
+        for split, skipped in self._skipped.items():
+            if skipped is not None:
+                out.setdefault(split, {})["records_skipped"] = skipped.count
+        return out
 
 
-def _read_groups(reader: AnyTask, rows: Data, data: DataConfig) -> tuple[list[Example], list[str] | None]:
+def _read(reader: AnyTask, rows: Data, needs_labels: bool, skipped: SkippedRecords | None) -> list[Example]:
+    """Examples; bad records are errors, or skipped and counted."""
+    return [example for _, example in iterate_examples(reader, rows, needs_labels, skipped)]
+
+
+def _read_groups(
+    reader: AnyTask, rows: Data, data: DataConfig, skipped: SkippedRecords | None
+) -> tuple[list[Example], list[str] | None]:
     """Examples, and the group of each where a column names it.
 
     Raises:
         DataError: a bad record, or one without a group.
     """
     if data.group is None:
-        return read_examples(reader, rows, reader.needs_labels), None
-    columns = [*reader.columns(reader.needs_labels), Column(data.group, "data.group")]
-    records = list(read_records(rows, columns, reader.config.columns, reader.needs_labels))
-    for record in records:
+        return _read(reader, rows, reader.needs_labels, skipped), None
+    examples: list[Example] = []
+    groups: list[str] = []
+    more = [Column(data.group, "data.group")]
+    for record, example in iterate_examples(reader, rows, reader.needs_labels, skipped, more):
         value = record.get(data.group)
         if is_missing(value) or value == "":
             raise record.error(f"field {data.group!r} is empty", "fill in the group of each row, or leave --group out")
-    return [reader.read(record) for record in records], [str(record[data.group]) for record in records]
+        examples.append(example)
+        groups.append(str(value))
+    return examples, groups
 
 
 def _texts(example: Example) -> str:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeAlias, cast
+from typing import Literal, Protocol, TypeAlias, cast
 
 from pydantic import model_validator
 
@@ -14,7 +14,7 @@ from pretune.errors import DataError
 from pretune.find import find
 from pretune.text.readers.files import Source, SourceConfig, find_sources, has_columns, no_files, skipped_note
 from pretune.text.readers.memory import Records, is_path, read_memory
-from pretune.text.readers.records import NOWHERE, Column, Origin, Record, RecordError, SourceRow
+from pretune.text.readers.records import NOWHERE, Column, Origin, Record, RecordError, SkippedRecords, SourceRow
 
 _log = logging.getLogger("pretune")
 Data: TypeAlias = Sequence[Path | str] | Path | str | Records
@@ -50,6 +50,8 @@ class LabelledConfig(SourceConfig):
         question: field of the question about a text.
         answers: field of the answers to it: objects with `start` (characters) and `text`.
         choices: field of the texts among which one is to be chosen.
+        on_bad: what becomes of a bad record: `error` stops, `skip` leaves it out, and counts it. Prediction, which
+            answers every record, always stops.
     """
 
     text: str = "text"
@@ -64,6 +66,7 @@ class LabelledConfig(SourceConfig):
     question: str = "question"
     answers: str = "answers"
     choices: str = "choices"
+    on_bad: Literal["error", "skip"] = "error"
 
     @model_validator(mode="after")
     def _each_its_own(self) -> LabelledConfig:
@@ -123,6 +126,7 @@ def read_records(
     config: SourceConfig | None = None,
     needs_labels: bool = True,
     every_line: bool = False,
+    skipped: SkippedRecords | None = None,
 ) -> Iterator[Record]:
     """The records of files or of an object in memory, in order.
 
@@ -132,6 +136,7 @@ def read_records(
         needs_labels: a record without a label is an error.
         every_line: a blank line is an error too, so that there are as many records as lines; blank lines at the end of
             a table are none.
+        skipped: counts the records of files that cannot be read, which are left out; None where they are errors.
 
     Raises:
         MissingInputError: a file does not exist or may not be read.
@@ -140,11 +145,11 @@ def read_records(
     config = config or SourceConfig()
     count = 0
     for origin, fields in (
-        _file_rows(data, columns, config, every_line) if is_path(data) else read_memory(data, columns)
+        _file_rows(data, columns, config, every_line, skipped) if is_path(data) else read_memory(data, columns)
     ):
         count += 1
         yield Record(fields, origin, needs_labels=needs_labels, max_bytes=config.max_document_bytes)
-    if not count:
+    if not count and not (skipped and skipped.count):
         source, what = (_listed(data), "the file is empty or holds a header alone") if is_path(data) else (
             type(data).__name__, "give at least one record"
         )  # fmt: skip
@@ -200,7 +205,7 @@ def read_labelled(data: Data, config: LabelledConfig | None = None, needs_labels
 
 
 def _file_rows(
-    data: Data, columns: Sequence[Column], config: SourceConfig, every_line: bool
+    data: Data, columns: Sequence[Column], config: SourceConfig, every_line: bool, skipped: SkippedRecords | None
 ) -> Iterator[tuple[Origin, Mapping[str, object]]]:
     """The records of files, blank lines left out or refused."""
     ignored: list[str] = []
@@ -217,7 +222,10 @@ def _file_rows(
         reader = cast("Reader", find("text.readers", source.format))
         for item in reader.read(source, columns, config):
             if isinstance(item, RecordError):
-                raise DataError(str(item))
+                if skipped is None:
+                    raise DataError(str(item))
+                skipped.add(str(item))
+                continue
             line, fields = item
             if fields and not (is_text and not str(fields[columns[0].name]).strip()):
                 if blank:

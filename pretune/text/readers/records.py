@@ -39,6 +39,33 @@ class RecordError:
         return f"{self.file}{f':{self.line}' if self.line else ''}: {self.reason}; {self.remedy}"
 
 
+@dataclass
+class SkippedRecords:
+    """Counts the bad records that are left out.
+
+    Attributes:
+        count: of all.
+        first: the error of the first one.
+    """
+
+    count: int = 0
+    first: str = ""
+
+    @classmethod
+    def of(cls, config: object) -> SkippedRecords | None:
+        """A counter where records may be skipped, as `on_bad` of a configuration says; else None."""
+        return cls() if getattr(config, "on_bad", "error") == "skip" else None
+
+    def add(self, error: str) -> None:
+        """Counts a record."""
+        self.first = self.first or error
+        self.count += 1
+
+    def describe(self) -> str:
+        """How many were left out, and why the first was."""
+        return f"bad records skipped: {self.count:,}; the first: {self.first}"
+
+
 @dataclass(frozen=True)
 class Column:
     """A field to be read: its name, the setting that names it (columns.text), and whether a file must have it.
