@@ -27,7 +27,7 @@ from pretune.runtime.device import choose
 from pretune.runtime.precision import Name as Precision
 from pretune.runtime.precision import choose_precision
 from pretune.tasks.predictions import IndependentPrediction, Prediction, Predictions, Values
-from pretune.text.readers.labelled import Data
+from pretune.text.readers.labelled import NamedData
 from pretune.train.keywords import RecipeLike, read_call
 from pretune.train.recipe import Recipe
 
@@ -100,7 +100,7 @@ def pretrain(recipe: RecipeLike | None = None, **fields: Any) -> Model:
 
 
 def finetune(
-    recipe: RecipeLike | None = None, train: Data | None = None, validation: Data | None = None, **fields: Any
+    recipe: RecipeLike | None = None, train: NamedData | None = None, validation: NamedData | None = None, **fields: Any
 ) -> Model:
     """Fine-tune a model on a task; returns the finished model.
 
@@ -109,7 +109,8 @@ def finetune(
     Args:
         recipe: a typed recipe, a TOML file, or plain values; not needed where `fields` say all.
         train: files, or rows: a list of dicts or of tuples such as (text, label), a DataFrame, an Arrow table, a
-            `datasets.Dataset`; fields of rows have the names that `text`, `label`, `second` ... say.
+            `datasets.Dataset`; fields of rows have the names that `text`, `label`, `second` ... say. Of several tasks,
+            rows for all of them, or a dict of rows by the names of the tasks.
         validation: the same; without it, some of the training rows are held out (`holdout`).
         fields: of the recipe, over its own, by the names that flags have: `model`, `task`, `text`, `label`, `epochs`,
             `lr`, `batch`, `length`, `seed`, `output` ..., the end of a dotted name (`dropout`), a dotted name
@@ -122,7 +123,7 @@ def finetune(
 
 
 def cross_validate(
-    recipe: RecipeLike | None = None, train: Data | None = None, validation: Data | None = None, **fields: Any
+    recipe: RecipeLike | None = None, train: NamedData | None = None, validation: NamedData | None = None, **fields: Any
 ) -> Spread:
     """Make several runs of one recipe, for each of its `seeds` and `folds`; returns scores and their spread.
 
@@ -163,7 +164,7 @@ def cross_validate(
     return result
 
 
-def _present(run: Path, recipe: Recipe, train: Data | None = None, validation: Data | None = None) -> Model:
+def _present(run: Path, recipe: Recipe, train: NamedData | None = None, validation: NamedData | None = None) -> Model:
     """The finished model of a run, after its page is written.
 
     Args:

@@ -109,14 +109,15 @@ class Model:
 
         Args:
             task: its name, or its name with settings; by default the one that the model was trained for, else
-                classification among its labels.
+                classification among its labels. Of a model that learned several, one has to be named.
             truncate: which part of a text that is too long is read; by default as in training.
             columns: how records are read; what plain values leave out is as in training.
 
         Raises:
             UsageError: no such task, or the model has no labels.
         """
-        settings = {"truncate": truncate, "columns": merge_columns(self.network, columns)}
+        name = task if task is None or isinstance(task, str) else next(iter(task))
+        settings = {"truncate": truncate, "columns": merge_columns(self.network, columns, name)}
         overrides = {name: value for name, value in settings.items() if value is not None}
         return trained_task(self.network, self.tokenizer.vocabulary, self._source.folder, task, overrides)
 
@@ -128,6 +129,7 @@ class Model:
         *,
         truncate: Truncate | None = None,
         columns: Columns | None = None,
+        task: str | None = None,
     ) -> Any: ...
     @overload
     def predict(
@@ -137,6 +139,7 @@ class Model:
         *,
         truncate: Truncate | None = None,
         columns: Columns | None = None,
+        task: str | None = None,
     ) -> Predictions[Any]: ...
     def predict(
         self,
@@ -145,6 +148,7 @@ class Model:
         *,
         truncate: Truncate | None = None,
         columns: Columns | None = None,
+        task: str | None = None,
     ) -> Any:
         """What the model's task says of texts, pairs of texts or records.
 
@@ -154,6 +158,7 @@ class Model:
             seconds: the second text of each pair.
             truncate: which part of a text that is too long is read; by default as in training.
             columns: names of the fields of records, such as `{"text": "title"}`; by default as in training.
+            task: which of several tasks that the model learned.
 
         Returns:
             The task's prediction for a single text, else `Predictions`, a list of them; of a classifier each is a
@@ -163,11 +168,11 @@ class Model:
             UsageError: the model has no classification head, or there are more texts than second texts.
             DataError: an empty text; a record without a field, with another type, with a missing value.
         """
-        task = self.task(truncate=truncate, columns=columns)
+        chosen = self.task(task, truncate=truncate, columns=columns)
         if isinstance(data, str) and not names_file(data):
             others = [seconds] if isinstance(seconds, str) else seconds
-            return predict_data(self._fused, self.tokenizer, task, [data], others, self.length)[0]
-        return predict_data(self._fused, self.tokenizer, task, data, seconds, self.length)
+            return predict_data(self._fused, self.tokenizer, chosen, [data], others, self.length)[0]
+        return predict_data(self._fused, self.tokenizer, chosen, data, seconds, self.length)
 
     def fill(self, text: str, top: int = 5, second: str | None = None) -> list[list[Guess]]:
         """The most probable tokens for each mask in a text, such as `"Paris is the [MASK] of France."`.

@@ -66,7 +66,8 @@ def evaluate(
         errors: file to write the examples with a wrong prediction to, the most confident first: .csv, .tsv, .xlsx or
             .jsonl.
         as_json: print JSON on a terminal too.
-        task: task of a labelled file, such as classification, or similarity, whose labels say how alike two texts are.
+        task: task of a labelled file, such as classification, or similarity, whose labels say how alike two texts are;
+            or which of several tasks that the model learned.
         truncate: which part of a too long text is kept; windows reads all of it, error refuses it. By default as in
             training.
         objective: what to evaluate on a store, such as "span" or "mlm,sop"; by default those that it was trained on.
@@ -78,7 +79,7 @@ def evaluate(
     session.say(f"evaluating {model} on {'its validation data' if data is None else data}")
     loaded = load_model(model, session, step=step)
     flags = {"text": text, "label": label, "second": second, "third": third, **files.settings()}
-    config = columns_of(loaded, flags) if any(value is not None for value in flags.values()) else None
+    config = columns_of(loaded, flags, task) if any(value is not None for value in flags.values()) else None
     if data is not None:
         _check_data(session, loaded, data, config, task, errors)
         _warn_of_training(session, model, data)
@@ -128,7 +129,7 @@ def _check_data(
     if errors is not None and not getattr(judge, "labels", ()):
         raise UsageError(f"--errors {errors}: predictions of {judge.name} are no labels that are right or wrong")
     read = [column.name for column in judge.columns(needs_labels=True)]
-    say_columns(session, [data], config or columns_of(model, {}), read)
+    say_columns(session, [data], config or columns_of(model, {}, task), read)
 
 
 def _warn_of_training(session: Session, model: Path, data: Path) -> None:
@@ -144,12 +145,23 @@ def _validation_scores(model: Model, folder: Path, options: Mapping[str, Any]) -
     Raises:
         UsageError: an option, which could only be obeyed on other data.
     """
+    from pretune.evaluate.engine import join_scores
     from pretune.evaluate.labelled import evaluate_examples, refuse_unused
+    from pretune.evaluate.results import Evaluation
     from pretune.train.run_data import validation_of_run
 
-    refuse_unused("the validation data of a run", {name: value or None for name, value in options.items()})
-    task, examples = validation_of_run(folder, model.tokenizer)
-    return evaluate_examples(model.network, model.tokenizer, task, examples, model.length)
+    chosen = options["task"] if options["task"] in (model.network.metadata.tasks or ()) else None
+    unused = {name: value or None for name, value in options.items() if name != "task" or chosen is None}
+    refuse_unused("the validation data of a run", unused)
+    tasks = validation_of_run(folder, model.tokenizer)
+    scores = {
+        task.name: evaluate_examples(model.network, model.tokenizer, task, examples, model.length)
+        for task, examples in tasks
+        if chosen is None or task.name == chosen
+    }
+    if len(tasks) == 1 or chosen is not None:
+        return next(iter(scores.values()))
+    return Evaluation(join_scores(scores, {task.name: task.main_metric for task, _ in tasks}))
 
 
 def _show(scores: Evaluation, as_json: bool) -> None:

@@ -144,8 +144,11 @@ def split_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(part.strip() for name in names for part in name.split(","))
 
 
-def columns_of(model: Model, flags: Mapping[str, object]) -> LabelledConfig:
+def columns_of(model: Model, flags: Mapping[str, object], task: str | None = None) -> LabelledConfig:
     """The columns that a model reads: as in its training, with those that are given laid over them.
+
+    Args:
+        task: the name of one of several tasks.
 
     Raises:
         UsageError: one column would be read as two.
@@ -154,7 +157,7 @@ def columns_of(model: Model, flags: Mapping[str, object]) -> LabelledConfig:
     from pretune.text.readers.labelled import LabelledConfig
 
     names = {name: value for name, value in flags.items() if value is not None}
-    recorded = model.network.metadata.task
+    recorded = model.network.metadata.task_of(task)
     return validate(LabelledConfig, {**(recorded.columns if recorded else {}), **names}, "columns")
 
 

@@ -44,6 +44,7 @@ def predict(
     pair: Pairs = (),
     second: str | None = None,
     third: str | None = None,
+    task: str | None = None,
     top: int | None = None,
     threshold: float | None = None,
     truncate: Truncate | None = None,
@@ -60,6 +61,7 @@ def predict(
         pair: two texts that belong together, in place of texts; may be given several times.
         second: column of the second texts in a file of pairs; by default as in training.
         third: column of the third texts in a file of triplets; by default as in training.
+        task: which task, of a model that learned several.
         top: only the most probable labels, as many as this, in place of the probability of every label.
         threshold: probability below which no label is given; without labels that exclude each other, all labels that
             are as probable.
@@ -74,20 +76,20 @@ def predict(
         refuse_column("--third", third)
     firsts, seconds = _texts_of_pairs(pair, texts, rows) if pair else (texts, ())
     loaded = load_model(model, session, step=step)
-    config = columns_of(loaded, {"text": rows.text, "second": second, "third": third, **rows.files.settings()})
+    config = columns_of(loaded, {"text": rows.text, "second": second, "third": third, **rows.files.settings()}, task)
     if not rows.input:
         config = _columns_of_arguments(config, seconds)
-    task = loaded.task(columns=config, truncate=truncate)
-    session.say(f"predicting {task.name} with {model}{_labels_of(task)}")
-    fields = [column for column in task.columns(needs_labels=False) if column.required]
+    chosen = loaded.task(task, columns=config, truncate=truncate)
+    session.say(f"predicting {chosen.name} with {model}{_labels_of(chosen)}")
+    fields = [column for column in chosen.columns(needs_labels=False) if column.required]
     say_columns(session, rows.input, config, [*(column.name for column in fields), rows.id])
     inputs = RowInputs(fields, config, rows)
     with open_answers(rows.output, rows.as_json, digits_of(loaded)) as writer, unknown_said_once(loaded):
         for part in chunks(read_task_records(fields, config, firsts, rows, seconds)):
-            predictions = loaded.predict(part, truncate=truncate, columns=config)
+            predictions = loaded.predict(part, truncate=truncate, columns=config, task=task)
             for record, prediction in zip(part, predictions, strict=True):
                 answer = choice.fields(prediction)
-                writer.write(AnswerRow(inputs.of(record), answer, inputs.shown, task.brief(prediction)))
+                writer.write(AnswerRow(inputs.of(record), answer, inputs.shown, chosen.brief(prediction)))
     choice.say(session)
     written(session, rows.output)
 

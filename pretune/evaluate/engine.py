@@ -10,7 +10,7 @@ Terms are summed by whoever asked. Answers of rows become predictions of example
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +42,8 @@ BUDGET = 8192  # tokens of a forward
 _LISTED = 20  # windows in a message
 _READ = 1 << 20  # tokens of a store that are decoded at a time
 
+MEAN = "mean_score"
+"""Of several tasks, the mean of their main scores."""
 Context = Callable[[], AbstractContextManager[object]]
 
 
@@ -164,6 +166,17 @@ def predict_examples(
         if not is_finite(prediction):
             raise NonFiniteError.of(example.origin, "a prediction", number)
     return predictions
+
+
+def join_scores(scores: Mapping[str, Mapping[str, float]], main: Mapping[str, str]) -> dict[str, float]:
+    """The scores of several tasks, each as `TASK/SCORE`, and the mean of their main ones.
+
+    Args:
+        scores: of each task, by its name.
+        main: the name of its main score.
+    """
+    joined = {f"{task}/{name}": value for task, each in scores.items() for name, value in each.items()}
+    return {MEAN: sum(each[main[task]] for task, each in scores.items()) / len(scores), **joined}
 
 
 def finite_scores(scores: dict[str, float]) -> dict[str, float]:

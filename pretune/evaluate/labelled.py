@@ -23,8 +23,11 @@ Columns: TypeAlias = LabelledConfig | Mapping[str, Any]
 """How records are read: a typed configuration, or plain values by the names of its fields."""
 
 
-def merge_columns(network: LanguageModel, columns: Columns | None) -> LabelledConfig | None:
+def merge_columns(network: LanguageModel, columns: Columns | None, task: str | None = None) -> LabelledConfig | None:
     """How records are read: what plain values leave out is as in the model's training.
+
+    Args:
+        task: the name of one of several tasks.
 
     Raises:
         UsageError: an unknown field, or one column that would be read as two.
@@ -34,7 +37,7 @@ def merge_columns(network: LanguageModel, columns: Columns | None) -> LabelledCo
     for name in columns:
         if name.endswith("_column"):
             raise UsageError(f"columns: field {name!r} has a new name: use {name.removesuffix('_column')!r}")
-    recorded = network.metadata.task
+    recorded = network.metadata.task_of(task)
     return validate(LabelledConfig, {**(recorded.columns if recorded else {}), **columns}, "columns")
 
 

@@ -15,6 +15,7 @@ from pretune.models.metadata import HeadSource, Metadata, absolute
 from pretune.models.model import LanguageModel, MakeHeads
 from pretune.objectives.mixture import mix
 from pretune.objectives.objective import Objective
+from pretune.tasks.named import name_tasks
 from pretune.tasks.task import AnyTask, Task
 from pretune.text.tokenizer.vocabulary import Vocabulary
 
@@ -42,9 +43,9 @@ def trained_task(
         DataError: a user's file that has changed.
     """
     name, fields = _named(task)
-    if model.metadata.task is not None and (name is None or absolute(name) == model.metadata.task.name):
-        built = recorded_task(model.metadata, folder, vocabulary, {**(overrides or {}), **fields})
-        assert built is not None  # it is recorded
+    recorded = _recorded_name(model.metadata, folder, name)
+    if recorded is not None:
+        built = _build(recorded, model.metadata, folder, vocabulary, {**(overrides or {}), **fields})
     else:
         task_class: type[AnyTask] = find_class("tasks", name or "classification", Task)  # type: ignore[type-abstract]
         own: dict[str, Any] = {}
@@ -59,26 +60,55 @@ def trained_task(
     return built.to(model.device).eval()
 
 
-def recorded_task(
-    metadata: Metadata, folder: Path, vocabulary: Vocabulary, overrides: Mapping[str, Any] | None = None
-) -> AnyTask | None:
-    """The task that a model's files record; None where they record none.
+def recorded_tasks(metadata: Metadata, folder: Path, vocabulary: Vocabulary) -> list[AnyTask]:
+    """The tasks that a model's files record, that of the standard head first.
 
     Raises:
         MissingInputError: a user's file that is gone.
         DataError: a user's file that has changed, or a configuration that the task does not have.
+    """
+    names = list(metadata.tasks or ({"": metadata.task} if metadata.task else {}))
+    return [_build(name, metadata, folder, vocabulary, {}) for name in names]
+
+
+def _recorded_name(metadata: Metadata, folder: Path, name: str | None) -> str | None:
+    """Which of the recorded tasks a name means, empty where they have none; None where it means none of them.
+
+    Raises:
+        UsageError: no name, and there are several tasks.
+    """
+    named = metadata.tasks or {}
+    if name in named:
+        return name
+    if name is None and len(named) > 1:
+        raise UsageError(f"{folder}: this model learned several tasks; name one with --task: {', '.join(named)}")
+    if metadata.task is None or (name is not None and absolute(name) != metadata.task.name):
+        return None
+    return next(iter(named), "")
+
+
+def _build(
+    name: str, metadata: Metadata, folder: Path, vocabulary: Vocabulary, overrides: Mapping[str, Any]
+) -> AnyTask:
+    """A recorded task, by its name, which is empty of one that has none.
+
+    Raises:
+        MissingInputError, DataError: as `recorded_tasks`.
         UsageError: an override that the task does not have.
     """
-    record = metadata.task
-    if record is None:
-        return None
-    name = resolve(record, "tasks", folder, "task")
-    task_class: type[AnyTask] = find_class("tasks", name, Task)  # type: ignore[type-abstract]
+    record = metadata.task_of(name)
+    assert record is not None  # it is recorded
+    classes: dict[str, type[AnyTask]] = {}
+    for other, each in (metadata.tasks or {"": record}).items():
+        file = resolve(each, "tasks", folder, f"tasks.{other}" if other else "task")
+        classes[other] = find_class("tasks", file, Task)  # type: ignore[type-abstract]
+    task_class = name_tasks(classes)[name] if name else classes[name]
+    name = name or record.name
     try:
         config = validate(task_class.Config, {**record.config, "columns": record.columns}, f"task.{name}")
     except UsageError as error:
         raise DataError(f"{folder / 'config.json'}: field 'pretune.task': {error}; train the model again") from None
-    fields = {field: getattr(config, field) for field in type(config).model_fields} | dict(overrides or {})
+    fields = {field: getattr(config, field) for field in type(config).model_fields} | dict(overrides)
     return task_class(validate(task_class.Config, fields, f"task.{name}"), vocabulary)
 
 
@@ -90,9 +120,8 @@ def head_makers(metadata: Metadata, folder: Path, vocabulary: Vocabulary) -> Hea
         DataError: a user's file that has changed.
     """
     makers: dict[HeadSource, MakeHeads] = {}
-    task = recorded_task(metadata, folder, vocabulary)
-    if task is not None:
-        makers["task"] = task.heads
+    if tasks := recorded_tasks(metadata, folder, vocabulary):
+        makers["task"] = mix(tasks).heads
     names = _objective_names(metadata, folder)
     if "objectives" in metadata.heads.values():
         makers["objectives"] = mix(_objectives(names, metadata, vocabulary)).heads

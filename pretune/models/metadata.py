@@ -126,7 +126,8 @@ class Metadata(Config):
         version: of this form.
         family: None for the one that `model_type` says.
         objectives: on which it was pretrained, in the order of the recipe.
-        task: for which it was fine-tuned.
+        task: for which it was fine-tuned; of several, the one whose head has the names that others know.
+        tasks: by name, where it was fine-tuned for tasks that have names.
         heads: role to who makes that head; filled in when the model is saved.
         base: fingerprint of the weights that the files' deltas belong to.
     """
@@ -135,8 +136,22 @@ class Metadata(Config):
     family: VariantRecord | None = None
     objectives: tuple[VariantRecord, ...] = Field((), max_length=64)
     task: TaskRecord | None = None
+    tasks: dict[str, TaskRecord] | None = Field(None, max_length=256)
     heads: dict[str, HeadSource] = Field(default_factory=dict, max_length=256)
     base: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+
+    def task_of(self, name: str | None) -> TaskRecord | None:
+        """The record of the task of this name; of the only one, or the first, where there is none of it."""
+        return (self.tasks or {}).get(name or "", self.task)
+
+    def with_settings(self, name: str, settings: Mapping[str, JsonValue]) -> Metadata:
+        """The same with other settings of a task: of the one of this name, or of the only one that there is."""
+        record = self.task_of(name)
+        if record is None:
+            return self
+        changed = record.model_copy(update={"config": {**record.config, **settings}})
+        tasks = self.tasks and {**self.tasks, name: changed}
+        return self.model_copy(update={"task": changed if record is self.task else self.task, "tasks": tasks})
 
     @property
     def text_column(self) -> str:

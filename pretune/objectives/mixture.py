@@ -215,8 +215,9 @@ def _host(member: Objective, members: Sequence[Objective]) -> Objective:
 
 def _groups(members: Sequence[Objective]) -> list[list[Objective]]:
     """Members that share a forward, in the order given."""
-    groups: dict[tuple[str, int, int], list[Objective]] = {}
+    groups: dict[tuple[str, int, int, str], list[Objective]] = {}
     for member in members:
         host = _host(member, members)
-        groups.setdefault((host.view, host.overhead, host.lookahead), []).append(member)
+        owner = host.name if host.has_own_samples else ""
+        groups.setdefault((host.view, host.overhead, host.lookahead, owner), []).append(member)
     return list(groups.values())

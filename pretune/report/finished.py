@@ -14,13 +14,14 @@ from pretune.report.samples import Examples, write_samples
 from pretune.report.validation import write_validation
 from pretune.tasks.classification import ClassificationExample
 from pretune.tasks.task import Example
-from pretune.text.readers.labelled import Data
-from pretune.train.labelled import LabelledData
+from pretune.text.readers.labelled import NamedData
+from pretune.train.labelled import read_labelled
 from pretune.train.recipe import Recipe
+from pretune.train.task_tables import are_named
 
 
 def report_finished(
-    run: Path, model: Model, recipe: Recipe, train: Data | None = None, validation: Data | None = None
+    run: Path, model: Model, recipe: Recipe, train: NamedData | None = None, validation: NamedData | None = None
 ) -> list[str]:
     """Writes the page of a finished run and what it shows of the model.
 
@@ -43,11 +44,13 @@ def report_finished(
     return [*notes, *comparison(answers)]
 
 
-def _examples(model: Model, recipe: Recipe, train: Data | None, validation: Data | None) -> tuple[Examples, Examples]:
+def _examples(
+    model: Model, recipe: Recipe, train: NamedData | None, validation: NamedData | None
+) -> tuple[Examples, Examples]:
     """The examples of training and of validation of a run that learned to label texts; none of any other."""
-    if not recipe.task or "classify" not in model.abilities:
+    if not recipe.task or are_named(recipe.task) or "classify" not in model.abilities:
         return [], []
-    data = LabelledData(recipe, model.tokenizer, train, validation)
+    (data,) = read_labelled(recipe, model.tokenizer, train, validation)
     learned, held_out = (_labelled(examples) for examples in (data.train, data.validation))
     return learned, held_out
 

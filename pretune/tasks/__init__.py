@@ -2,6 +2,7 @@
 
 SHARED_MODULES = (
     "annotated",
+    "named",
     "predictions",
     "records",
     "sequence_task",

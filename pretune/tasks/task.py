@@ -89,6 +89,7 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
     view: ClassVar[str] = "examples"
     main_metric: ClassVar[str] = "accuracy"
     needs_labels: ClassVar[bool] = True
+    has_own_samples: ClassVar[bool] = True
     repeats_in_step: ClassVar[bool] = False
 
     class Config(Objective.Config):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pretune.draw import Draw
 from pretune.errors import UsageError
+from pretune.evaluate.engine import MEAN
 from pretune.interop.deltas import fingerprint
 from pretune.interop.run_folder import check_has_model
 from pretune.interop.savable import check_savable
@@ -28,11 +29,11 @@ from pretune.runtime.device import choose
 from pretune.runtime.distributed import Distributed
 from pretune.tasks.task import AnyTask, Example, Task
 from pretune.text.language import language_of
-from pretune.text.readers.labelled import Data
+from pretune.text.readers.labelled import NamedData
 from pretune.text.samples.sampler import Sampler
 from pretune.text.samples.views.view import View
 from pretune.text.tokenizer.tokenizer import Tokenizer
-from pretune.train.labelled import LabelledData
+from pretune.train.labelled import LabelledData, read_labelled
 from pretune.train.memory import allocation_errors, check_step
 from pretune.train.metadata import training_metadata
 from pretune.train.network import (
@@ -46,8 +47,9 @@ from pretune.train.network import (
 )
 from pretune.train.own_weights import OwnWeights
 from pretune.train.recipe import Recipe
+from pretune.train.several_tasks import draw_weights
 from pretune.train.stores import StoreData, unigram_entropy
-from pretune.train.validation import Scoring, Validation, prepare_validation
+from pretune.train.validation import Scoring, SeveralScorings, Validation, prepare_validation
 
 
 @dataclass
@@ -59,7 +61,7 @@ class TrainComponents:
         members: the objectives, then the task, in the order of the recipe.
         views: for each part of the objective, the training view of each store.
         held_out: the same of the validation data; empty where there is none.
-        examples: those of the validation data, for a task.
+        examples: those of the validation data of each task.
         data: fingerprints by field of the recipe: what must not change while the run lasts.
         data_stats: tokens and examples in, used, cut.
         notes: what the user should know before it begins.
@@ -74,7 +76,7 @@ class TrainComponents:
     views: list[Sequence[View]] = field(default_factory=list)
     weights: list[list[float]] = field(default_factory=list)
     held_out: list[Sequence[View]] = field(default_factory=list)
-    examples: list[Example] = field(default_factory=list)
+    examples: dict[str, list[Example]] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
     data_stats: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -106,7 +108,7 @@ class TrainComponents:
                 data.batch_tokens,
                 data.window,
                 part.overhead,
-                schedule if part is not self.task else (),  # it is one of stores
+                () if isinstance(part, Task) else schedule,  # it is one of stores
                 part.repeats_in_step,
             )
             for part, views, weights in zip(self.objective.alternatives, self.views, self.weights, strict=True)
@@ -133,37 +135,43 @@ class TrainComponents:
         return OwnWeights.of(self.model, self.members)
 
     @property
-    def task(self) -> AnyTask | None:
-        """The task that is trained, alone or beside objectives."""
-        return next((part for part in self.objective.alternatives if isinstance(part, Task)), None)
+    def tasks(self) -> list[AnyTask]:
+        """The tasks that are trained, alone or beside others and objectives."""
+        return [part for part in self.objective.alternatives if isinstance(part, Task)]
 
     def validation(self, recipe: Recipe, distributed: Distributed) -> Validation | None:
         """What evaluation looks at; None where there is nothing or the recipe wants none."""
-        config, task = recipe.evaluation, self.task
+        config = recipe.evaluation
         if config.samples == 0 or not any(self.held_out):
             return None
         draw = Draw(recipe.seed).at("validation")
         data = prepare_validation(self.objective, self.held_out, draw, config.batch_tokens, config.samples, distributed)
-        scoring = None if task is None or not self.examples else Scoring(task, self.examples, data.rows)
+        parts = [
+            Scoring(part, self.examples[part.name], data.rows_of_part(number))
+            for number, part in enumerate(self.objective.alternatives)
+            if isinstance(part, Task) and self.examples.get(part.name)
+        ]
+        scoring = SeveralScorings(parts) if len(self.tasks) > 1 else next(iter(parts), None)
         return Validation(data, self.tokenizer, self.metric(recipe), scoring, config.metric is not None)
 
     def metric(self, recipe: Recipe) -> str:
         """The name of what evaluations are compared by."""
-        task = self.task if self.examples else None
-        return recipe.evaluation.metric or ("loss" if task is None else task.main_metric)
+        scored = [task.main_metric for task in self.tasks if self.examples.get(task.name)]
+        main = MEAN if len(self.tasks) > 1 and scored else next(iter(scored), "loss")
+        return recipe.evaluation.metric or main
 
 
 def assemble(
     recipe: Recipe,
-    train_data: Data | None = None,
-    validation_data: Data | None = None,
+    train_data: NamedData | None = None,
+    validation_data: NamedData | None = None,
     *,
     verify: bool = True,
 ) -> TrainComponents:
     """The components of a run: on token stores for objectives, on labelled data for a task, on both for both.
 
     Args:
-        train_data: labelled data in memory, instead of `data.train`.
+        train_data: labelled data in memory, instead of `data.train`; of several tasks, by their names.
         validation_data: labelled data in memory, instead of `data.validation`.
         verify: compare every byte of the stores with their manifests, if the recipe says so too.
 
@@ -179,19 +187,23 @@ def assemble(
     if stores is not None:
         stores.check_tokenizer(tokenizer)
     tokenizer = fitted_tokenizer(recipe, tokenizer)
-    labelled = LabelledData(recipe, tokenizer, train_data, validation_data) if recipe.task else None
+    labelled = read_labelled(recipe, tokenizer, train_data, validation_data) if recipe.task else []
     members = build_members(recipe.objective, tokenizer.vocabulary)
-    members += [labelled.task] if labelled is not None else []
+    members += [data.task for data in labelled]
     if not members:
         raise UsageError("recipe: fields 'objective' and 'task' are missing; name one, such as --objective mlm")
     components = _assemble_model(recipe, members, tokenizer)
     components.notes += tokenizer.notes
-    if labelled is not None:
-        labelled.encode()
-        components.tokens = labelled.task.tokens(labelled.rows()) if stores is None else None
+    for data in labelled:
+        data.encode()
+    if labelled and stores is None:
+        components.tokens = _tokens(labelled)
+    if len(labelled) > 1:
+        components.notes += _weigh_tasks(labelled, recipe)
     for part in components.objective.alternatives:
-        if labelled is not None and part is labelled.task:
-            components.add_part(labelled.view("train"), [1.0], labelled.view("validation"))
+        if data_of_task := [data for data in labelled if data.task is part]:
+            (data,) = data_of_task
+            components.add_part(data.view("train"), [1.0], data.view("validation"))
         elif stores is not None:
             views = stores.views(part)
             components.add_part(views, stores.weights(views), stores.held_out(part))
@@ -200,6 +212,24 @@ def assemble(
     _add_records(components, stores, labelled)
     _check_steps(components, recipe)
     return components
+
+
+def _tokens(labelled: Sequence[LabelledData]) -> NDArray[np.int64] | None:
+    """The tokens that batches of all tasks may hold. Shape: return: (any,)"""
+    known = [tokens for data in labelled if (tokens := data.task.tokens(data.rows())) is not None]
+    if len(known) < len(labelled):
+        return None
+    return known[0] if len(known) == 1 else np.unique(np.concatenate(known))
+
+
+def _weigh_tasks(labelled: Sequence[LabelledData], recipe: Recipe) -> list[str]:
+    """Lets steps be drawn by the sizes of the tasks; says how often each is."""
+    sizes = [len(data.view("train")[0]) for data in labelled]
+    weights = draw_weights([data.task for data in labelled], sizes, recipe.data.temperature)
+    for data, weight in zip(labelled, weights, strict=True):
+        data.task.config = data.task.config.model_copy(update={"weight": weight})
+    rates = [f"{data.name} {weight / sum(weights):.1%}" for data, weight in zip(labelled, weights, strict=True)]
+    return [f"each step trains one task, drawn by their examples (data.temperature): {', '.join(rates)}"]
 
 
 def _check_steps(components: TrainComponents, recipe: Recipe) -> None:
@@ -263,9 +293,8 @@ def _check_savable(recipe: Recipe, model: LanguageModel, members: Sequence[Objec
     objectives = [member for member in members if not isinstance(member, Task)]
     if objectives:
         makers["objectives"] = mix(objectives).heads
-    for member in members:
-        if isinstance(member, Task):
-            makers["task"] = member.heads
+    if tasks := [member for member in members if isinstance(member, Task)]:
+        makers["task"] = mix(tasks).heads
     check_savable(model, tokenizer, Path(recipe.output), makers)
 
 
@@ -279,7 +308,7 @@ def _keep_own_weights(components: TrainComponents) -> None:
     own.store(components.model)
 
 
-def _add_records(components: TrainComponents, stores: StoreData | None, labelled: LabelledData | None) -> None:
+def _add_records(components: TrainComponents, stores: StoreData | None, labelled: Sequence[LabelledData]) -> None:
     """What is kept for the record: fingerprints, statistics, notes, facts."""
     components.facts["abilities"] = components.objective.abilities
     components.facts["token_terms"] = list(components.objective.token_terms)
@@ -289,15 +318,18 @@ def _add_records(components: TrainComponents, stores: StoreData | None, labelled
         components.notes += [*stores.losses(components.data_stats["windows"]), *stores.notes]
         components.facts["unigram_entropy"] = unigram_entropy(stores.stores)
         components.facts["language"] = language_of(stores.sample_text(components.tokenizer))
-    if labelled is not None:
-        components.data |= labelled.fingerprints()
-        components.data_stats |= labelled.statistics()
-        components.notes += labelled.notes
-        components.facts["labels"] = labelled.labels
-        components.facts["language"] = language_of(labelled.sample_text())
-        if labelled.held_out is not None:
-            components.facts["held_out"] = labelled.held_out.to_json()
-        components.examples = labelled.validation
+    for data in labelled:
+        components.data |= data.fingerprints()
+        components.notes += [f"{data.name}: {note}" for note in data.notes] if data.name else data.notes
+        components.examples[data.task.name] = data.validation
+        components.facts["language"] = language_of(data.sample_text())
+        record = {"labels": data.labels} | ({} if data.held_out is None else {"held_out": data.held_out.to_json()})
+        if data.name:
+            components.data_stats[data.name] = data.statistics()
+            components.facts.setdefault("tasks", {})[data.name] = record
+        else:
+            components.data_stats |= data.statistics()
+            components.facts |= record
 
 
 def _tokenizer_path(recipe: Recipe, stores: StoreData | None) -> Path | str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pretune.evaluate.engine import predict_examples
-from pretune.tasks.task import Task
+from pretune.tasks.task import AnyTask, Example, Task
+from pretune.text.samples.rows import Encoded
 from pretune.train.assemble import TrainComponents
 from pretune.wording import counted, listed
 
 
 def calibrate(components: TrainComponents) -> list[str]:
-    """Records in the model what its task decides by its predictions for the validation examples.
+    """Records in the model what its tasks decide by their predictions for the validation examples.
 
     Args:
         components: with the finished weights; nothing is done without a task that decides something, or without
@@ -18,18 +21,26 @@ def calibrate(components: TrainComponents) -> list[str]:
     Returns:
         What the user should know: which settings were chosen.
     """
-    task, examples, model = components.task, components.examples, components.model
-    if task is None or type(task).calibrate is Task.calibrate or not examples or model.metadata.task is None:
-        return []
-    part = next(n for n, member in enumerate(components.objective.alternatives) if member is task)
-    rows = [row for view in components.held_out[part] for row in getattr(view, "rows", ())]
+    notes = []
+    for number, task in enumerate(components.objective.alternatives):
+        if isinstance(task, Task) and type(task).calibrate is not Task.calibrate:
+            rows = [row for view in components.held_out[number] for row in getattr(view, "rows", ())]
+            if examples := components.examples.get(task.name):
+                notes += _calibrate(components, task, examples, rows)
+    return notes
+
+
+def _calibrate(
+    components: TrainComponents, task: AnyTask, examples: Sequence[Example], rows: Sequence[Encoded]
+) -> list[str]:
+    """Records what one task decides; says which settings were chosen."""
+    model = components.model
     predictions = predict_examples(model, task, examples, rows, components.tokenizer)
     before = task.config.model_dump(mode="json", exclude={"columns"})
     after = task.calibrate(predictions, examples).model_dump(mode="json", exclude={"columns"})
-    changed = [name for name, value in after.items() if value != before.get(name)]
+    changed = {name: value for name, value in after.items() if value != before.get(name)}
     if not changed:
         return []
-    record = model.metadata.task.model_copy(update={"config": after})
-    model.metadata = model.metadata.model_copy(update={"task": record})
+    model.metadata = model.metadata.with_settings(task.name, changed)
     fields = listed([f"task.{task.name}.{name}" for name in changed])
     return [f"chosen by the predictions for {counted(len(examples), 'validation example')}: {fields}"]

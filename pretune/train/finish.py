@@ -10,6 +10,7 @@ from pretune.interop.deltas import RECORD, save_delta
 from pretune.interop.huggingface import save_model
 from pretune.interop.run_names import INITIAL
 from pretune.objectives.contrastive import Contrastive
+from pretune.tasks.task import Task
 from pretune.train.assemble import TrainComponents
 from pretune.train.calibration import calibrate
 from pretune.train.checkpoint import state as states
@@ -149,7 +150,7 @@ def _stores_used(components: TrainComponents, context: TrainContext, state: Stat
         f"{part.view}:{store}": {"samples": taken, "epochs": round(taken / len(view), 4)}
         for part, views, cursor in parts
         for store, view, taken in zip(context.recipe.data.stores, views, cursor, strict=False)
-        if part is not components.task
+        if not isinstance(part, Task)
     }
 
 

@@ -11,7 +11,7 @@ from pretune.config import ConfigDict, merge, names_of, read_toml, validate
 from pretune.config.field_names import FieldNames
 from pretune.config.overrides import split_field
 from pretune.errors import UsageError
-from pretune.text.readers.labelled import Data
+from pretune.text.readers.labelled import NamedData
 from pretune.text.readers.memory import is_path
 from pretune.train.recipe import Recipe
 
@@ -28,12 +28,12 @@ class Call:
     """
 
     recipe: Recipe
-    train: Data | None = None
-    validation: Data | None = None
+    train: NamedData | None = None
+    validation: NamedData | None = None
 
 
 def read_call(
-    recipe: RecipeLike | None, train: Data | None, validation: Data | None, fields: Mapping[str, object]
+    recipe: RecipeLike | None, train: NamedData | None, validation: NamedData | None, fields: Mapping[str, object]
 ) -> Call:
     """Lays the fields of a call over a recipe; rows may stand in it where files may.
 
@@ -155,6 +155,6 @@ def _is_several(data: object) -> bool:
     return isinstance(data, list | tuple)
 
 
-def _kept(data: Data | None) -> Data | None:
+def _kept(data: NamedData | None) -> NamedData | None:
     """Rows that can be read more than once."""
     return list(data) if isinstance(data, Iterator) else data

@@ -11,11 +11,10 @@ import numpy as np
 
 from pretune.config import validate
 from pretune.errors import UsageError
-from pretune.find import find_class
 from pretune.interop.description import read_labels
 from pretune.tasks.records import iterate_examples
 from pretune.tasks.task import AnyTask, Example, Task, data_stats
-from pretune.text.readers.labelled import Data
+from pretune.text.readers.labelled import Data, NamedData
 from pretune.text.readers.records import Column, SkippedRecords, is_missing
 from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoded
@@ -23,6 +22,7 @@ from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.text.tokenizer.unknown import TRAINING_REMEDY, count_unknown, describe_cut
 from pretune.train.holdout import Holdout, hold_out
 from pretune.train.recipe import DataConfig, Recipe
+from pretune.train.several_tasks import RunTask, tasks_of
 from pretune.wording import counted
 
 _SAMPLE = 100  # examples that tell the language
@@ -33,8 +33,10 @@ class LabelledData:
 
     Args:
         train_data, validation_data: data in memory, instead of the recipe's files.
+        run_task: which of the recipe's tasks; by default the only one.
 
     Attributes:
+        name: of the task, where it is one of several.
         task: with what the training data decide filled in.
         train, validation: the examples.
         notes: what the user should know.
@@ -51,10 +53,12 @@ class LabelledData:
         tokenizer: Tokenizer,
         train_data: Data | None = None,
         validation_data: Data | None = None,
+        run_task: RunTask | None = None,
     ) -> None:
-        data = recipe.data
-        _check_sources(recipe, train_data, validation_data)
-        task, config = _read_task(recipe)
+        run_task = run_task or tasks_of(recipe)[0]
+        self.name, recipe, data = run_task.name, run_task.recipe, run_task.recipe.data
+        _check_sources(run_task, train_data, validation_data)
+        task, config = run_task.task_class, _read_config(run_task)
         reader = task(config, tokenizer.vocabulary)
         train = data.train if train_data is None else train_data
         known = data.validation or None if validation_data is None else validation_data
@@ -128,7 +132,8 @@ class LabelledData:
 
     def fingerprints(self) -> dict[str, str]:
         """The content of the rows, by field of the recipe."""
-        return {f"data.{split}": _digest(rows) for split, rows in self._rows.items()}
+        field = f"task.{self.name}.data" if self.name else "data"
+        return {f"{field}.{split}": _digest(rows) for split, rows in self._rows.items()}
 
     def statistics(self) -> dict[str, dict[str, int]]:
         """Examples, rows and tokens, how many were cut, and how many bad records were skipped."""
@@ -139,6 +144,27 @@ class LabelledData:
             if skipped is not None:
                 out.setdefault(split, {})["records_skipped"] = skipped.count
         return out
+
+
+def read_labelled(
+    recipe: Recipe,
+    tokenizer: Tokenizer,
+    train_data: NamedData | None = None,
+    validation_data: NamedData | None = None,
+) -> list[LabelledData]:
+    """The tasks of a recipe, each with its examples.
+
+    Args:
+        train_data, validation_data: data in memory, instead of the recipe's files; of several tasks, those of all or
+            those of each by its name.
+
+    Raises:
+        UsageError, MissingInputError, DataError: as `LabelledData`.
+    """
+    return [
+        LabelledData(recipe, tokenizer, task.rows(train_data), task.rows(validation_data), task)
+        for task in tasks_of(recipe)
+    ]
 
 
 def _read(reader: AnyTask, rows: Data, needs_labels: bool, skipped: SkippedRecords | None) -> list[Example]:
@@ -174,8 +200,9 @@ def _texts(example: Example) -> str:
     return "\0".join(value for value in values if isinstance(value, str))
 
 
-def _check_sources(recipe: Recipe, train_data: Data | None, validation_data: Data | None) -> None:
+def _check_sources(run_task: RunTask, train_data: Data | None, validation_data: Data | None) -> None:
     """Raises a UsageError where there is no training data, or data both in files and in memory."""
+    recipe, table = run_task.recipe, f"task.{run_task.name}.data" if run_task.name else "data"
     for name, files, records in (
         ("train", recipe.data.train, train_data),
         ("validation", recipe.data.validation, validation_data),
@@ -185,20 +212,25 @@ def _check_sources(recipe: Recipe, train_data: Data | None, validation_data: Dat
     ):
         if files and records is not None:
             value = list(files) if isinstance(files, tuple) else files
-            raise UsageError(f"recipe: field 'data.{name}' = {value}: there are data in memory too; leave one out")
+            raise UsageError(f"recipe: field '{table}.{name}' = {value}: there are data in memory too; leave one out")
+    if train_data is None and not recipe.data.train and run_task.name:
+        raise UsageError(
+            f"recipe: field '{table}.train' is missing; name the files of this task there, or those of all tasks with "
+            "--train"
+        )
     if train_data is None and not recipe.data.train:
         raise UsageError("recipe: field 'data.train' is missing; name a file with --train, such as --train data.csv")
 
 
-def _read_task(recipe: Recipe) -> tuple[type[AnyTask], Task.Config]:
-    """The class of a recipe's task, and what the recipe says of it."""
-    name, tree = next(iter(recipe.task.items()))
-    task: type[AnyTask] = find_class("tasks", name, Task)  # type: ignore[type-abstract]
+def _read_config(run_task: RunTask) -> Task.Config:
+    """What a recipe says of a task."""
+    name, tree = run_task.name or run_task.file, run_task.recipe.task[run_task.file]
     fields = dict(tree) if isinstance(tree, Mapping) else {"weight": tree}
     if "columns" in fields:
-        raise UsageError(f"recipe: field 'task.{name}.columns': columns are named in data.columns; move them there")
-    config = validate(task.Config, fields, f"task.{name}")
-    return task, config.model_copy(update={"columns": recipe.data.columns})
+        table = f"task.{name}.data.columns" if run_task.name else "data.columns"
+        raise UsageError(f"recipe: field 'task.{name}.columns': columns are named in {table}; move them there")
+    config = validate(run_task.task_class.Config, fields, f"task.{name}")
+    return config.model_copy(update={"columns": run_task.recipe.data.columns})
 
 
 def _with_known_order(

@@ -116,7 +116,8 @@ def make_plan(recipe: Recipe) -> RunPlan:
             steps_seen.append(len(rows))
             if step == 0:
                 batches.append(part.build_batch(partition(rows, min(recipe.data.accumulate, len(rows)))[0], draw))
-        data.append(f"{part.view}: {_samples(sampler):,} samples of at most {recipe.data.length} tokens")
+        name = f"{part.view} of {part.name}" if len(components.tasks) > 1 and part in components.tasks else part.view
+        data.append(f"{name}: {_samples(sampler):,} samples of at most {recipe.data.length} tokens")
     total = sum(map(_samples, samplers))
     samples = sum(steps_seen) / len(steps_seen)
     tokens = (

@@ -135,8 +135,14 @@ class Prefetcher:
             sum(batch.layout.count for batch in batches),
             data_stats,
             after,
-            min(s.epoch(c) for s, c in zip(self._samplers, after, strict=True)),
+            self._epoch(after),
         )
+
+    def _epoch(self, cursors: Sequence[Cursor]) -> float:
+        """Passes over the data: the fewest of all parts, or over all of it together where each part has its own."""
+        if all(part.has_own_samples for part in self._objective.alternatives):
+            return sum(sum(cursor.consumed) for cursor in cursors) / sum(s.size for s in self._samplers)
+        return min(s.epoch(c) for s, c in zip(self._samplers, cursors, strict=True))
 
 
 def add(into: dict[str, int], more: dict[str, int]) -> None:

@@ -20,8 +20,10 @@ from pretune.nn.dropout import Dropout
 from pretune.objectives.objective import Objective
 from pretune.optim.optimizer import DEFAULT, Purpose
 from pretune.runtime.memory import free_memory
+from pretune.tasks.task import AnyTask, Task
 from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoded
+from pretune.text.samples.views.view import View
 from pretune.text.store.held_out import few_held_out
 from pretune.text.store.store import TokenStore
 from pretune.train.assemble import TrainComponents
@@ -45,7 +47,7 @@ def preflight(recipe: Recipe, components: TrainComponents, device: torch.device)
         *_rate(recipe),
         *_steps(recipe, components),
         *(_stores(recipe, components) if recipe.objective else []),
-        *(_examples(recipe, components) if recipe.task else []),
+        *(_examples(components) if recipe.task else []),
         *_dropout(components),
         *_memory(components, device),
         *_disk(recipe, components),
@@ -121,12 +123,22 @@ def _stores(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
         yield "no text is held out, so that overfitting shows nowhere; prepare the store with validation = 0.01"
 
 
-def _examples(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
-    """Labels, duplicates and leaks between training and validation data."""
-    train = [view for views in components.views for view in views if isinstance(view, ExampleView)]
-    held = [view for views in components.held_out for view in views if isinstance(view, ExampleView)]
+def _examples(components: TrainComponents) -> Iterator[str]:
+    """Labels, duplicates and leaks between training and validation data of each task."""
+    is_several = len(components.tasks) > 1
+    parts = zip(components.objective.alternatives, components.views, components.held_out, strict=True)
+    for part, train, held in parts:
+        if isinstance(part, Task):
+            of_task = _examples_of_task(part, train, held)
+            yield from (f"{part.name}: {finding}" for finding in of_task) if is_several else of_task
+
+
+def _examples_of_task(task: AnyTask, train_views: Sequence[View], held_views: Sequence[View]) -> Iterator[str]:
+    train = [view for view in train_views if isinstance(view, ExampleView)]
+    held = [view for view in held_views if isinstance(view, ExampleView)]
     rows = [row for view in train for row in view.rows]
-    yield from _labels(rows, components.facts.get("labels") or [])
+    labels = getattr(task, "labels", None)
+    yield from _labels(rows, labels if isinstance(labels, list) else [])
     targets_of: dict[tuple[bytes, str], bytes | None] = {}
     twice = contrary = 0
     for key, row in ((view.content(row), row) for view in train for row in view.rows):

@@ -133,8 +133,8 @@ class DataConfig(HoldoutConfig):
     Attributes:
         stores: token stores (`pretune prepare`), for objectives.
         weights: fraction of the samples drawn from each store; by default in proportion to its size.
-        temperature: without weights, stores are sampled in proportion to their number of samples to the power of
-            1 / temperature: 1 keeps the proportions, larger values draw small stores more often.
+        temperature: without weights, stores, or the tasks of a run, are sampled in proportion to their number of
+            samples to the power of 1 / temperature: 1 keeps the proportions, larger values draw small ones more often.
         schedule: weights that change during the run, each entry after so many samples: [[100000, 1, 3], ...].
         train: labelled files, for a task.
         validation: labelled files; without them some of the training rows are held out (`holdout`).
@@ -220,7 +220,10 @@ class Recipe(Config):
         max_skipped: fraction of a run's steps that may be skipped, as not finite or as spikes; with more it fails.
         objective: objectives with their weights or settings: `{mlm = 1.0, nsp = 1.0}`.
         task: the task with its settings: `{classification = {}}`. Objectives beside it ride with it: each step trains
-            the task or the objectives, drawn in proportion to their weights.
+            the task or the objectives, drawn in proportion to their weights. Of several tasks each has a table, a name
+            and a head: `[task.intent]`, with `task = "classification"` where the name is no task's, and its own `data`
+            (train, validation, columns, holdout, group) where they are not those of the run. Each step trains one of
+            them, drawn in proportion to its examples to the power of 1 / data.temperature, times its weight.
         tune: the tuning method with its settings.
     """
 
@@ -279,8 +282,8 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
-        if len(self.task) > 1 or len(self.tune) != 1:
-            raise ValueError("a run has one task and one tuning method")
+        if len(self.tune) != 1:
+            raise ValueError("a run has one tuning method")
         if self.data.stores and self.task and not self.objective:
             raise ValueError("a task reads labelled files (data.train), not token stores (data.stores)")
         if self.data.train and self.objective and not self.task:

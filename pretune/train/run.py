@@ -16,7 +16,7 @@ from pretune.runtime.device import choose
 from pretune.runtime.distributed import Distributed, join_ranks
 from pretune.runtime.precision import Precision, choose_precision
 from pretune.runtime.signals import SignalError
-from pretune.text.readers.labelled import Data
+from pretune.text.readers.labelled import NamedData
 from pretune.train.agreement import check_inputs, check_recipes
 from pretune.train.assemble import TrainComponents, assemble
 from pretune.train.checkpoint.store import CheckpointStore
@@ -50,13 +50,13 @@ def pretrain(recipe: Recipe) -> Path:
     return _run(recipe)
 
 
-def finetune(recipe: Recipe, train_data: Data | None = None, validation_data: Data | None = None) -> Path:
+def finetune(recipe: Recipe, train_data: NamedData | None = None, validation_data: NamedData | None = None) -> Path:
     """Train on labelled data for a task, and on token stores for objectives that ride with it.
 
     Goes on where an earlier call stopped.
 
     Args:
-        train_data: data in memory, instead of the files of `data.train`.
+        train_data: data in memory, instead of the files of `data.train`; of several tasks, also by their names.
         validation_data: data in memory, instead of the files of `data.validation`.
 
     Returns:
@@ -70,7 +70,7 @@ def finetune(recipe: Recipe, train_data: Data | None = None, validation_data: Da
     return _run(recipe, train_data, validation_data)
 
 
-def _run(recipe: Recipe, train_data: Data | None = None, validation_data: Data | None = None) -> Path:
+def _run(recipe: Recipe, train_data: NamedData | None = None, validation_data: NamedData | None = None) -> Path:
     check_single(recipe)
     with join_ranks(recipe.device) as distributed:
         distributed.on_all_ranks(lambda: check_named_paths(recipe))

@@ -13,8 +13,9 @@ from pretune.interop.run_names import FACTS, RECIPE
 from pretune.seals import read_facts
 from pretune.tasks.task import AnyTask, Example
 from pretune.text.tokenizer.tokenizer import Tokenizer
-from pretune.train.labelled import LabelledData
+from pretune.train.labelled import read_labelled
 from pretune.train.recipe import Recipe, read_recorded
+from pretune.train.several_tasks import tasks_of
 
 
 def recipe_of_run(folder: Path) -> Recipe | None:
@@ -22,8 +23,8 @@ def recipe_of_run(folder: Path) -> Recipe | None:
     return read_recorded(folder / RECIPE) if (folder / RECIPE).is_file() and (folder / FACTS).is_file() else None
 
 
-def validation_of_run(folder: Path, tokenizer: Tokenizer) -> tuple[AnyTask, Sequence[Example]]:
-    """The task of a run and the examples that it was validated on, of a file of their own or held out.
+def validation_of_run(folder: Path, tokenizer: Tokenizer) -> list[tuple[AnyTask, Sequence[Example]]]:
+    """The tasks of a run and the examples that each was validated on, of a file of their own or held out.
 
     Raises:
         UsageError: it is no run of a task, it trained on rows in memory, or validated on none.
@@ -32,17 +33,18 @@ def validation_of_run(folder: Path, tokenizer: Tokenizer) -> tuple[AnyTask, Sequ
     recipe = recipe_of_run(folder)
     if recipe is None or not recipe.task:
         raise UsageError(f"{folder}: no run of a task, which would say what it was validated on; name a labelled file")
-    if not recipe.data.train:
+    if not all(task.recipe.data.train for task in tasks_of(recipe)):
         raise UsageError(f"{folder}: this run trained on rows in memory; name a labelled file")
-    data = LabelledData(recipe, tokenizer)
-    if not data.validation:
+    tasks = [data for data in read_labelled(recipe, tokenizer) if data.validation]
+    if not tasks:
         raise UsageError(f"{folder}: this run was validated on no rows; name a labelled file")
-    data.encode()
     recorded = read_facts(folder / FACTS).get("data", {})
-    changed = [name for name, digest in data.fingerprints().items() if recorded.get(name) != digest]
-    if changed:
-        raise DataError(f"{folder}: {changed[0]} changed since the run; name a labelled file")
-    return data.task, data.validation
+    for data in tasks:
+        data.encode()
+        changed = [name for name, digest in data.fingerprints().items() if recorded.get(name) != digest]
+        if changed:
+            raise DataError(f"{folder}: {changed[0]} changed since the run; name a labelled file")
+    return [(data.task, data.validation) for data in tasks]
 
 
 def trained_on_note(folder: Path, file: Path) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pretune.config.overrides import as_choice
+from pretune.train.task_tables import file_of
 
 SHORT_NAMES: dict[str, str] = {
     "model": "model.init",
@@ -81,19 +82,20 @@ def variant_configs(tree: Mapping[str, Any]) -> dict[str, type[BaseModel]]:
 
     optimizer = tree.get("optimizer", {})
     name = optimizer.get("name", DEFAULT) if isinstance(optimizer, Mapping) else DEFAULT
-    configs = {**_task_configs(_chosen(tree, "task")), **_objective_configs(_chosen(tree, "objective"))}
+    configs = {**_task_configs(_tables(tree, "task")), **_objective_configs(_chosen(tree, "objective"))}
     configs |= {f"tune.{method}": find("tune", method).Config for method in _chosen(tree, "tune")}
     return configs | {"optimizer": find_optimizer(name).Config}
 
 
-def _task_configs(names: list[str]) -> dict[str, type[BaseModel]]:
-    if not names:
+def _task_configs(tables: Mapping[str, object]) -> dict[str, type[BaseModel]]:
+    if not tables:
         return {}  # and torch is not imported
     from pretune.find import find_class
     from pretune.tasks.task import Task
 
     base: type[Any] = Task
-    return {f"task.{name}": find_class("tasks", name, base).Config for name in names}
+    files = {name: file_of(name, table) for name, table in tables.items()}
+    return {f"task.{name}": find_class("tasks", file, base).Config for name, file in files.items()}
 
 
 def _objective_configs(names: list[str]) -> dict[str, type[BaseModel]]:
@@ -108,5 +110,10 @@ def _objective_configs(names: list[str]) -> dict[str, type[BaseModel]]:
 
 def _chosen(tree: Mapping[str, Any], axis: str) -> list[str]:
     """The variants of an axis that a tree names."""
+    return list(_tables(tree, axis))
+
+
+def _tables(tree: Mapping[str, Any], axis: str) -> Mapping[str, object]:
+    """The variants of an axis that a tree names, and what it says of each."""
     chosen = as_choice(tree.get(axis))
-    return list(chosen) if isinstance(chosen, Mapping) else []
+    return chosen if isinstance(chosen, Mapping) else {}

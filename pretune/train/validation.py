@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import nn
 
 from pretune.batch import Batch
 from pretune.draw import Draw
-from pretune.evaluate.engine import join_rows, run_batches
+from pretune.evaluate.engine import join_rows, join_scores, run_batches
 from pretune.objectives.objective import Objective
 from pretune.runtime.distributed import Distributed
 from pretune.runtime.precision import Precision
@@ -35,12 +35,18 @@ class ValidationBatches:
     Attributes:
         batches: of this rank; the last is evaluated for company alone where `is_padded`.
         rows: of each batch of all ranks, in order; None for batches of an objective.
+        parts: of the objective, which of them each batch of all ranks is for.
         is_padded: the last batch is another rank's.
     """
 
     batches: list[Batch | RowBatch]
     rows: list[Sequence[Row] | None]
+    parts: list[int] = field(default_factory=list)
     is_padded: bool = False
+
+    def rows_of_part(self, part: int) -> list[Sequence[Row] | None]:
+        """The rows of each batch of all ranks that is for a part of the objective; None for other batches."""
+        return [rows if owner == part else None for rows, owner in zip(self.rows, self.parts, strict=True)]
 
 
 @dataclass
@@ -49,7 +55,7 @@ class Scoring:
 
     Attributes:
         examples: all that were encoded.
-        rows: of each batch of all ranks, in order; None for batches of an objective.
+        rows: of each batch of all ranks, in order; None for those of an objective or of another task.
     """
 
     task: AnyTask
@@ -64,7 +70,10 @@ class Scoring:
         """
         ranks = distributed.all_gather_pickled(list(answers))
         ordered = [
-            answer for n in range(len(self.rows)) for answer in ranks[n % distributed.size][n // distributed.size]
+            answer
+            for n, part in enumerate(self.rows)
+            if part is not None
+            for answer in ranks[n % distributed.size][n // distributed.size]
         ]
 
         def score() -> dict[str, float]:
@@ -73,6 +82,22 @@ class Scoring:
             return self.task.score(predictions, examples)
 
         return distributed.broadcast(distributed.on_main(score)) or {}
+
+
+@dataclass
+class SeveralScorings:
+    """The scores of several tasks, each under its name, and the mean of their main ones.
+
+    Attributes:
+        parts: one for each task that has validation data.
+    """
+
+    parts: Sequence[Scoring]
+
+    def scores(self, answers: Sequence[Sequence[Any]], distributed: Distributed) -> dict[str, float]:
+        """The scores of the answers of all ranks; see `Scoring.scores`."""
+        by_task = {part.task.name: part.scores(answers, distributed) for part in self.parts}
+        return join_scores(by_task, {part.task.name: part.task.main_metric for part in self.parts})
 
 
 @dataclass
@@ -90,7 +115,7 @@ class Validation:
     data: ValidationBatches
     tokenizer: Tokenizer
     metric: str = "loss"
-    scoring: Scoring | None = None
+    scoring: Scoring | SeveralScorings | None = None
     is_metric_chosen: bool = False
 
     @torch.no_grad()
@@ -179,7 +204,8 @@ def prepare_validation(
         member, rows = objective.alternatives[batches[n][0]], batches[n][1]
         built.append(member.build_rows(rows, draw) if isinstance(member, Task) else member.build_batch(rows, draw))
     is_task = [isinstance(member, Task) for member in objective.alternatives]
-    return ValidationBatches(built, [rows if is_task[part] else None for part, rows in batches], is_padded)
+    rows_of_tasks = [rows if is_task[part] else None for part, rows in batches]
+    return ValidationBatches(built, rows_of_tasks, [part for part, _ in batches], is_padded)
 
 
 def _whole_examples(view: View, limit: int | None, draw: Draw) -> tuple[View, int | None]:

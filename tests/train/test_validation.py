@@ -41,8 +41,10 @@ def test_one_pass_of_the_root_gives_loss_and_scores(components):
     assert len(calls) == len(passes) == len(validation.data.batches) > 5
     assert root.training
     rows = parts.held_out[0][0].rows
-    predictions = predict_examples(parts.model, parts.objective, parts.examples, rows, parts.tokenizer)
-    wanted = parts.objective.score(predictions, parts.examples)
+    predictions = predict_examples(
+        parts.model, parts.objective, parts.examples["classification"], rows, parts.tokenizer
+    )
+    wanted = parts.objective.score(predictions, parts.examples["classification"])
     assert {name: actual[name] for name in wanted} == pytest.approx(wanted)
     view, total = parts.held_out[0][0], 0.0
     for n in range(len(view)):

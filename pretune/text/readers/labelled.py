@@ -19,6 +19,8 @@ from pretune.text.readers.records import NOWHERE, Column, Origin, Record, Record
 _log = logging.getLogger("pretune")
 Data: TypeAlias = Sequence[Path | str] | Path | str | Records
 """Files (a path, a folder, a glob, or a list of them), or records in memory."""
+NamedData: TypeAlias = Data | Mapping[str, Data]
+"""Data of one task, or of several by the names of the tasks."""
 
 
 class Reader(Protocol):

@@ -96,6 +96,11 @@ class Sampler:
         means = [view.data_stats()["used"] / len(view) for view in self.views]
         return float(np.average(means, weights=self.weights)) + self.overhead
 
+    @property
+    def size(self) -> int:
+        """Samples of all stores together."""
+        return sum(self._sizes)
+
     def epoch(self, cursor: Cursor) -> float:
         """Passes over all stores together: samples consumed for each sample that there is."""
         return sum(cursor.consumed) / sum(self._sizes)

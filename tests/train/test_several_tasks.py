@@ -1,0 +1,216 @@
+"""Several tasks on one backbone: each with its data, head, scores and name; saved, read and used by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import transformers
+from safetensors.torch import load_file
+from test_pinned import task_recipe
+from trainkit import WORDS, lines, replaced, shas, stop_at, untimed
+
+import pretune
+from pretune.cli import main
+from pretune.config import validate
+from pretune.errors import UsageError
+from pretune.interop.metadata import read_metadata
+from pretune.runtime.signals import SignalError
+from pretune.tasks.classification import Classification
+from pretune.tasks.named import name_tasks
+from pretune.tasks.similarity import Similarity
+from pretune.text.tokenizer.vocabulary import numbered
+from pretune.train.plan import make_plan
+from pretune.train.recipe import Recipe
+from pretune.train.run import finetune
+from pretune.train.several_tasks import draw_weights, tasks_of
+
+
+def several(folder: Path, run: Path, **over: Any) -> Recipe:
+    """Forty steps: the first word tells the label, the second one the topic; a file for each, of other sizes."""
+    base = task_recipe(folder, "classification", "bert")
+    rng = np.random.default_rng(1)
+    for name, count in (("topics", 120), ("topics-dev", 20)):
+        rows = [[WORDS[int(n)] for n in rng.integers(0, 59, 6)] for _ in range(count)]
+        labelled = [{"text": " ".join(words), "topic": ["even", "odd"][int(words[1][1:]) % 2]} for words in rows]
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, labelled)) + "\n")
+    tree = base.model_dump(mode="json", exclude_unset=True)
+    tree["data"].pop("columns")
+    tree["task"] = {
+        "topic": {
+            "task": "classification",
+            "data": {
+                "train": [str(folder / "topics.jsonl")],
+                "validation": [str(folder / "topics-dev.jsonl")],
+                "columns": {"label": "topic"},
+            },
+        },
+        "pairs": {"task": "similarity", "loss": "contrast", "data": {"columns": {"second": "second"}, "holdout": 0.2}},
+        "group": {"task": "classification", "labels": ["2", "1", "0"]},
+    }
+    for name in ("train", "validation"):  # pairs are scored by labels that differ
+        path = folder / f"{name}.jsonl"
+        assert {"text", "second", "label"} <= json.loads(path.read_text().splitlines()[0]).keys()
+    tree |= {"output": str(run), "budget": {"steps": 40}, "evaluation": {"every": 20, "keep": "last"}}
+    return replaced(validate(Recipe, tree, "recipe"), **over)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("several")
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Path:
+    finetune(several(folder, folder / "run"))
+    return folder / "run"
+
+
+def test_each_is_trained_and_scored_under_its_name(run: Path) -> None:
+    rows = lines(run)
+    assert {"loss/topic", "loss/pairs", "loss/group"} <= {name for row in rows for name in row}
+    last = [row for row in rows if "eval/loss" in row][-1]
+    main_scores = [last["eval/topic/accuracy"], last["eval/pairs/spearman"], last["eval/group/accuracy"]]
+    assert last["eval/mean_score"] == pytest.approx(sum(main_scores) / 3)
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["metric"] == "mean_score"
+    assert facts["tasks"]["group"]["labels"] == ["2", "1", "0"]
+    assert facts["tasks"]["pairs"]["held_out"]["of"] == 48
+
+
+def test_the_files_record_all_and_the_first_head_is_that_of_transformers(run: Path) -> None:
+    metadata = read_metadata(run)
+    assert metadata.tasks is not None
+    assert list(metadata.tasks) == ["topic", "pairs", "group"]
+    assert metadata.tasks["topic"].columns["label"] == "topic"
+    assert metadata.heads == {"classification": "standard", "task_group": "task"}
+    names = set(load_file(run / "model.safetensors"))
+    assert {"classifier.weight", "bert.pooler.dense.weight", "heads.task_group.linear.weight"} <= names
+    theirs = transformers.pipeline("text-classification", str(run), device="cpu")
+    text = "w4 w7 w9"
+    (answer,) = theirs([text])
+    ours = pretune.load(run, "cpu", "fp32").predict(text, task="topic")
+    assert (ours.label, ours.probability) == (answer["label"], pytest.approx(answer["score"], abs=1e-5))
+
+
+def test_a_loaded_model_predicts_and_evaluates_by_name(run: Path, folder: Path) -> None:
+    model = pretune.load(run, "cpu", "fp32")
+    assert set(model.predict("w4 w7", task="group").probabilities) == {"0", "1", "2"}
+    assert set(model.predict([{"text": "w4 w7"}], task="topic")[0].probabilities) == {"even", "odd"}
+    assert -1 <= model.predict(["w4"], ["w5"], task="pairs")[0] <= 1
+    scores = model.evaluate(folder / "topics-dev.jsonl", task="topic")
+    saved = [row for row in lines(run) if "eval/loss" in row][-1]
+    assert scores["accuracy"] == saved["eval/topic/accuracy"]
+    with pytest.raises(UsageError, match="several tasks; name one with --task: topic, pairs, group"):
+        model.predict("w4 w7")
+
+
+def test_the_verbs_name_a_task(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(run), "w4 w7", "--task", "group", "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out)["label"] in {"0", "1", "2"}
+    assert main(["predict", str(run), "w4 w7", "--device", "cpu"]) == 64
+    assert "--task: topic, pairs, group" in capsys.readouterr().err
+    assert main(["evaluate", str(run), "--device", "cpu", "--precision", "fp32"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    saved = [row for row in lines(run) if "eval/loss" in row][-1]
+    assert scores["mean_score"] == pytest.approx(saved["eval/mean_score"], abs=1e-6)
+    assert main(["evaluate", str(run), "--task", "topic", "--device", "cpu"]) == 0
+    assert "accuracy" in json.loads(capsys.readouterr().out)
+    assert main(["evaluate", str(run), str(folder / "topics-dev.jsonl"), "--task", "topic", "--device", "cpu"]) == 0
+    assert "accuracy" in json.loads(capsys.readouterr().out)
+
+
+def test_it_resumes_bit_for_bit(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = {"checkpoint": {"every": 8}, "budget": {"steps": 16}}
+    finetune(several(folder, tmp_path / "whole", **over))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 7)
+        with pytest.raises(SignalError):
+            finetune(several(folder, tmp_path / "parts", **over))
+    finetune(several(folder, tmp_path / "parts", **over))
+    assert shas(tmp_path / "whole", 16) == shas(tmp_path / "parts", 16)
+    assert untimed(tmp_path / "whole") == untimed(tmp_path / "parts")
+
+
+def test_epochs_are_passes_over_all_examples_together(folder: Path, tmp_path: Path) -> None:
+    data = several(folder, tmp_path / "run").data.model_dump(mode="json", exclude_unset=True)
+    recipe = several(folder, tmp_path / "run", budget={"epochs": 2}, data={**data, "temperature": 3.0})
+    plan = make_plan(recipe)
+    assert [line.partition(":")[0] for line in plan.data] == [f"examples of {n}" for n in ("topic", "pairs", "group")]
+    assert any("drawn by their examples" in fact for fact in plan.facts)
+    assert any("= 2.0" in fact and "epochs" in fact for fact in plan.facts)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "expected"), [(1.0, [0.9, 0.1]), (2.0, [0.75, 0.25]), (1e9, [0.5, 0.5])], ids=str
+)
+def test_steps_are_drawn_by_size_to_a_temperature(temperature: float, expected: list[float]) -> None:
+    vocabulary = numbered(100, 5)
+    tasks = [Classification(Classification.Config(), vocabulary), Similarity(Similarity.Config(), vocabulary)]
+    weights = np.array(draw_weights(tasks, [900, 100], temperature))
+    assert weights.sum() == pytest.approx(2.0)
+    assert (weights / weights.sum()).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_first_classifier_keeps_its_head() -> None:
+    named = name_tasks({"pairs": Similarity, "intent": Classification, "topic": Classification})
+    assert [(name, task.name, task.role) for name, task in named.items()] == [
+        ("intent", "intent", "classification"),
+        ("pairs", "pairs", ""),
+        ("topic", "topic", "task_topic"),
+    ]
+    assert Classification.name == "classification"
+
+
+def test_rows_in_memory_go_by_the_names_of_tasks(folder: Path, tmp_path: Path) -> None:
+    recipe = several(folder, tmp_path / "run")
+    tree = recipe.model_dump(mode="json", exclude_unset=True)
+    tree["task"] = {"one": {"task": "classification"}, "two": {"task": "classification"}}
+    tree["data"] = {name: value for name, value in tree["data"].items() if name not in ("train", "validation")}
+    tree["budget"] = {"steps": 4}
+    rows = {
+        "one": [("w1 w2", "a"), ("w3 w4", "b")] * 8,
+        "two": [("w1 w2", "c"), ("w3 w4", "d"), ("w5", "e")] * 8,
+    }
+    model = pretune.finetune(tree, rows, rows)
+    assert set(model.predict("w1", task="two").probabilities) == {"c", "d", "e"}
+    with pytest.raises(UsageError, match="no rows for the task 'two'"):
+        pretune.finetune({**tree, "output": str(tmp_path / "other")}, {"one": rows["one"]})
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ({"a b": {"task": "classification"}, "similarity": {}}, "'a b' names a task"),
+        ({"intent": {"task": "clasification"}}, "no variant 'clasification'"),
+        ({"intent": {}, "similarity": {}}, "no variant 'intent'"),
+        ({"intent": {"task": "classification", "data": {"trian": "a.csv"}}}, "task.intent.data.*trian"),
+        ({"intent": {"task": "classification", "label_smothing": 0.1}}, "task.intent.*label_smothing"),
+    ],
+    ids=str,
+)
+def test_bad_tables_are_refused(folder: Path, tmp_path: Path, tasks: dict[str, Any], message: str) -> None:
+    tree = several(folder, tmp_path / "run").model_dump(mode="json", exclude_unset=True)
+    with pytest.raises(UsageError, match=message):
+        finetune(validate(Recipe, {**tree, "task": tasks}, "recipe"))
+
+
+def test_a_task_without_training_files_is_named(folder: Path, tmp_path: Path) -> None:
+    tree = several(folder, tmp_path / "run").model_dump(mode="json", exclude_unset=True)
+    tree["data"].pop("train")
+    with pytest.raises(UsageError, match=r"'task\.pairs\.data\.train' is missing"):
+        finetune(validate(Recipe, tree, "recipe"))
+
+
+def test_a_task_reads_the_data_of_the_run_where_it_names_none(folder: Path, tmp_path: Path) -> None:
+    topic, pairs, group = (task.recipe.data for task in tasks_of(several(folder, tmp_path / "run")))
+    assert (topic.train, topic.columns.label, topic.validation) == (
+        (str(folder / "topics.jsonl"),),
+        "topic",
+        (str(folder / "topics-dev.jsonl"),),
+    )
+    assert (pairs.train, pairs.validation, pairs.holdout) == ((str(folder / "train.jsonl"),), (), 0.2)
+    assert (group.train, group.columns.label) == ((str(folder / "train.jsonl"),), "label")
