@@ -80,6 +80,7 @@ def predict(
     if not rows.input:
         config = _columns_of_arguments(config, seconds)
     chosen = loaded.task(task, columns=config, truncate=truncate)
+    choice.use_threshold_of(chosen)
     session.say(f"predicting {chosen.name} with {model}{_labels_of(chosen)}")
     fields = [column for column in chosen.columns(needs_labels=False) if column.required]
     say_columns(session, rows.input, config, [*(column.name for column in fields), rows.id])
@@ -103,18 +104,26 @@ class _Choice:
         threshold: probability below which no label is given.
         below: predictions without a label.
         total: all predictions.
+        is_own: the threshold is the model's own.
     """
 
     top: int | None
     threshold: float | None
     below: int = 0
     total: int = 0
+    is_own: bool = False
 
     def __post_init__(self) -> None:
         if self.top is not None and self.top < 1:
             raise UsageError(f"--top {self.top}: expected at least 1")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise UsageError(f"--threshold {self.threshold:g}: expected a probability, from 0 to 1")
+
+    def use_threshold_of(self, task: AnyTask) -> None:
+        """Takes the threshold that a model's task was trained with, where none was named."""
+        own = getattr(task.config, "threshold", None)
+        if self.threshold is None and isinstance(own, float):
+            self.threshold, self.is_own = own, True
 
     def fields(self, prediction: object) -> dict[str, object]:
         """The fields of a prediction.
@@ -144,7 +153,12 @@ class _Choice:
 
     def say(self, session: Session) -> None:
         """Says how many predictions have no label."""
-        if self.threshold is not None:
+        if self.is_own:
+            session.say(
+                f"no label is as probable as the model's threshold of {self.threshold:.4g}: {self.below:,} of "
+                f"{self.total:,}; --threshold 0 gives each a label"
+            )
+        elif self.threshold is not None:
             session.say(f"no label is as probable as --threshold {self.threshold:g}: {self.below:,} of {self.total:,}")
 
 

@@ -2,6 +2,7 @@
 
 SHARED_MODULES = (
     "annotated",
+    "calibration",
     "named",
     "predictions",
     "records",

@@ -26,6 +26,7 @@ from pretune.find import suggest
 from pretune.loss import Term
 from pretune.nn.heads import SequenceHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
+from pretune.tasks.calibration import choose_trust, trust_scores
 from pretune.tasks.predictions import Answer, IndependentPrediction, Prediction, Values, average
 from pretune.tasks.sequence_task import SequenceTask, TextExample
 from pretune.tasks.task import RowBatch, Task, int_targets
@@ -69,12 +70,22 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
             focal_gamma: exponent of the focal loss, which weighs an example by `(1 - p) ** focal_gamma`, p being the
                 probability of its label, so that easy examples count less (Lin et al. 2017, arXiv 1708.02002); 0 is
                 cross-entropy, 2 is usual.
+            calibrate: choose the temperature on the held-out rows, so that of the labels given with a probability of
+                0.8 about 80 % are right.
+            temperature: what logits are divided by where probabilities are given; 1 leaves them as they are.
+            abstain: fraction of wrong labels, among those that are given, that may be reached at most; chooses the
+                threshold on the held-out rows.
+            threshold: probability below which no label is given.
         """
 
         labels: tuple[str, ...] = ()
         class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
         label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
         focal_gamma: float = Field(default=0.0, ge=0.0, le=10.0)
+        calibrate: bool = False
+        temperature: float = Field(default=1.0, gt=0.0)
+        abstain: float | None = Field(default=None, gt=0.0, lt=1.0)
+        threshold: float | None = Field(default=None, ge=0.0, le=1.0)
 
     config: Config
 
@@ -163,7 +174,7 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
         output = get_head(model, self.role, SequenceHead).output
         if output == "value":
             return [Values(dict(zip(self.labels, row, strict=True))) for row in logits.tolist()]
-        probabilities = logits.softmax(dim=1) if output == "softmax" else logits.sigmoid()
+        probabilities = (logits / self.config.temperature).softmax(dim=1) if output == "softmax" else logits.sigmoid()
         prediction = Prediction if output == "softmax" else IndependentPrediction
         return [
             prediction(self.labels[n], dict(zip(self.labels, row, strict=True)))
@@ -173,6 +184,26 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
     def average(self, answers: Sequence[Answer]) -> Answer:
         """The answer of the mean logits."""
         return average(answers)
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether a temperature or a threshold is wanted."""
+        return self.needs_held_out is not None
+
+    @property
+    def needs_held_out(self) -> str | None:
+        """The setting that asks for a temperature or a threshold."""
+        wanted = {"calibrate": self.config.calibrate, "abstain": self.config.abstain is not None}
+        return next((f"task.{self.name}.{field}" for field, is_wanted in wanted.items() if is_wanted), None)
+
+    def calibrate(self, predictions: Sequence[Answer], examples: Sequence[ClassificationExample]) -> Config:
+        """The temperature, and the threshold of the probabilities that it gives."""
+        truth = [self.labels.index(str(example.label)) for example in examples]
+        probabilities = [list(answer.probabilities.values()) for answer in predictions if type(answer) is Prediction]
+        config = self.config
+        trust = choose_trust(probabilities, truth, config.calibrate, config.abstain, config.temperature)
+        threshold = config.threshold if trust.threshold is None else trust.threshold
+        return config.model_copy(update={"temperature": trust.temperature, "threshold": threshold})
 
     def score(self, predictions: Sequence[Answer], examples: Sequence[ClassificationExample]) -> dict[str, float]:
         """Accuracy, macro F1, Matthews' coefficient; precision, recall, F1 and count of each label.
@@ -200,6 +231,11 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
             "accuracy": float(metrics.accuracy_score(truth, guess)),
             "f1_macro": float(metrics.f1_score(truth, guess, average="macro", zero_division=0.0)),
             "mcc": _matthews(truth, guess),
+            **trust_scores(
+                [prediction.probability for prediction in predictions if type(prediction) is Prediction],
+                [label == other for label, other in zip(truth, guess, strict=True)],
+                self.config.threshold,
+            ),
         }
         for n, label in enumerate(self.labels):
             scores |= {

@@ -127,6 +127,16 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
         """
         return self.config
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether `calibrate` has anything to decide; else nothing is predicted for it."""
+        return type(self).calibrate is not Task.calibrate
+
+    @property
+    def needs_held_out(self) -> str | None:
+        """The setting that `calibrate` cannot obey without validation examples; None where nothing was asked for."""
+        return None
+
     def columns(self, needs_labels: bool) -> list[Column]:
         """The fields that `read` looks at; a reader leaves out all others.
 

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pretune.errors import UsageError
 from pretune.evaluate.engine import predict_examples
 from pretune.tasks.task import AnyTask, Example, Task
 from pretune.text.samples.rows import Encoded
 from pretune.train.assemble import TrainComponents
 from pretune.wording import counted, listed
+
+
+def check_held_out(components: TrainComponents) -> None:
+    """Refuses a run of which a task is to decide something by held-out examples and has none.
+
+    Raises:
+        UsageError: a setting that could not be obeyed.
+    """
+    for task in components.objective.alternatives:
+        if isinstance(task, Task) and task.needs_held_out and not components.examples.get(task.name):
+            raise UsageError(
+                f"recipe: field '{task.needs_held_out}' is decided on held-out rows, and there are none; name a file "
+                "with --validation, or hold rows out with --holdout 0.1"
+            )
 
 
 def calibrate(components: TrainComponents) -> list[str]:
@@ -23,7 +38,7 @@ def calibrate(components: TrainComponents) -> list[str]:
     """
     notes = []
     for number, task in enumerate(components.objective.alternatives):
-        if isinstance(task, Task) and type(task).calibrate is not Task.calibrate:
+        if isinstance(task, Task) and task.is_calibrated:
             rows = [row for view in components.held_out[number] for row in getattr(view, "rows", ())]
             if examples := components.examples.get(task.name):
                 notes += _calibrate(components, task, examples, rows)
@@ -42,5 +57,6 @@ def _calibrate(
     if not changed:
         return []
     model.metadata = model.metadata.with_settings(task.name, changed)
-    fields = listed([f"task.{task.name}.{name}" for name in changed])
+    values = {name: f" = {value:.4g}" if isinstance(value, float) else "" for name, value in changed.items()}
+    fields = listed([f"task.{task.name}.{name}{value}" for name, value in values.items()])
     return [f"chosen by the predictions for {counted(len(examples), 'validation example')}: {fields}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pretune.runtime.signals import SignalError
 from pretune.text.readers.labelled import NamedData
 from pretune.train.agreement import check_inputs, check_recipes
 from pretune.train.assemble import TrainComponents, assemble
+from pretune.train.calibration import check_held_out
 from pretune.train.checkpoint.store import CheckpointStore
 from pretune.train.context import TrainContext
 from pretune.train.directory import RunDirectory
@@ -83,6 +85,7 @@ def _run(recipe: Recipe, train_data: NamedData | None = None, validation_data: N
             recipe, precision = _resolve_recipe(recipe, distributed, directory, device)
             torch.set_num_threads(recipe.threads or torch.get_num_threads())
             components = distributed.on_all_ranks(lambda: assemble(recipe, train_data, validation_data))
+            distributed.on_all_ranks(partial(check_held_out, components))
             check_inputs(distributed, recipe, components)
             context = _begin(recipe, components, distributed, directory, device, precision)
             shrink_embedding(components.model, components.tokens)

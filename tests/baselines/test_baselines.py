@@ -65,7 +65,7 @@ def test_a_label_without_a_row_is_never_predicted() -> None:
 
 def test_strength_is_chosen_by_what_is_right_on_held_out_rows() -> None:
     rng = np.random.default_rng(1)
-    features = rng.normal(size=(90, 30))
+    features = rng.normal(size=(90, 5))
     labels = ["a" if value > -1 else "b" for value in features[:, 0]]
     assert choose_strength(features, labels, (1e-6, 1.0)) == 1.0
     assert choose_strength(features, ["a", "b", *labels[2:-1], "c"], (0.5, 1.0, 2.0)) == 1.0  # "c" once: the middle

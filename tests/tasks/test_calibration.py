@@ -1,0 +1,138 @@
+"""Calibration and abstention: the numbers, and a run that keeps them in its model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tinymodels import word_tokenizer
+
+import pretune
+from pretune.cli import main
+from pretune.errors import UsageError
+from pretune.tasks.calibration import (
+    calibration_error,
+    choose_threshold,
+    choose_trust,
+    coverage_and_risk,
+    fit_temperature,
+    rescale,
+)
+
+
+def test_calibration_error_by_hand() -> None:
+    assert calibration_error([0.9, 0.9, 0.9, 0.9], [1, 1, 1, 0]) == pytest.approx(0.15)
+    assert calibration_error([1.0, 0.5], [1, 0]) == pytest.approx(0.25)
+    assert calibration_error([0.95] * 20, [1] * 19 + [0]) == pytest.approx(0)
+
+
+def test_temperature_is_found_again() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4000, 3)) * 2
+    true = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    truth = (true.cumsum(axis=1) < rng.random((4000, 1))).sum(axis=1)
+    sharp = rescale(true, 1 / 2.5)  # as of a model that is too sure
+    temperature = fit_temperature(sharp, truth)
+    assert temperature == pytest.approx(2.5, rel=0.06)
+    np.testing.assert_allclose(rescale(sharp, 2.5), true, atol=1e-9)
+    before, after = (
+        calibration_error(p.max(axis=1), p.argmax(axis=1) == truth) for p in (sharp, rescale(sharp, temperature))
+    )
+    assert before > 0.1
+    assert after < 0.03
+
+
+def test_few_examples_that_are_all_right_give_no_extreme() -> None:
+    assert 0.2 < fit_temperature([[0.9, 0.1]] * 5, [0] * 5) < 1
+
+
+def test_threshold_keeps_the_risk_and_answers_equals_alike() -> None:
+    rng = np.random.default_rng(1)
+    confidence = np.round(rng.random(500), 2)
+    right = rng.random(500) < confidence
+    threshold = choose_threshold(confidence.tolist(), right.tolist(), 0.1)
+    assert threshold is not None
+    coverage, risk = coverage_and_risk(confidence, right, threshold)
+    assert 0 < risk <= 0.1
+    lower = max(value for value in confidence if value < threshold)
+    count = int((confidence >= lower).sum())
+    assert (coverage_and_risk(confidence, right, lower)[1] * count + 1) / (count + 1) > 0.1
+    assert 0.1 < coverage < 0.6
+    assert choose_threshold([0.9] * 8, [True] * 8, 0.1) is None  # too few to be sure of one in ten
+
+
+def test_no_threshold_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    trust = choose_trust([[0.9, 0.1]] * 4, [0, 1, 0, 0], calibrate=False, risk=0.05)
+    assert trust.threshold is None
+    assert caplog.messages == [
+        "warning: no threshold keeps wrong labels at 0.05 of those given on 4 held-out rows, so none is set; allow "
+        "more with abstain, or hold more rows out"
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with both settings, on labels of which some are noise."""
+    root = tmp_path_factory.mktemp("calibrated")
+    word_tokenizer().save(root / "tokenizer")
+    texts = [("the cat ate a hat", "cat"), ("the lazy dog", "dog"), ("a dog and a fox", "dog"), ("a cat", "cat")]
+    rows = [{"text": f"{text} {n}", "label": label if n % 5 else "cat"} for n in range(40) for text, label in texts]
+    for name, part in (("train", rows[:100]), ("held", rows[100:])):
+        (root / f"{name}.jsonl").write_text("\n".join(map(json.dumps, part)))
+    pretune.finetune(
+        task={"classification": {"calibrate": True, "abstain": 0.3}},
+        train=str(root / "train.jsonl"),
+        validation=str(root / "held.jsonl"),
+        data={"tokenizer": str(root / "tokenizer"), "length": 16},
+        model={"size": "tiny"},
+        steps=30,
+        lr=3e-3,
+        output=str(root / "run"),
+        device="cpu",
+        precision="fp32",
+        track={"progress": "quiet", "report": False},
+    )
+    return root
+
+
+def test_a_run_saves_temperature_and_threshold_and_evaluate_uses_them(run: Path) -> None:
+    config = json.loads((run / "run" / "config.json").read_text())["pretune"]["task"]["config"]
+    assert config["temperature"] != 1
+    model = pretune.load(run / "run", "cpu", "fp32")
+    scores = model.evaluate(str(run / "held.jsonl"))
+    assert 0 < scores["coverage"] <= 1
+    assert scores["risk"] <= 0.3
+    plain = model.evaluate(str(run / "held.jsonl"), task={"classification": {"temperature": 1.0}})
+    assert plain["accuracy"] == scores["accuracy"]
+    assert plain["ece"] != scores["ece"]
+
+
+def test_predict_gives_no_label_below_the_threshold(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = run / "run" / "config.json"
+    threshold = json.loads(path.read_text())["pretune"]["task"]["config"]["threshold"]
+    assert main(["predict", str(run / "run"), str(run / "held.jsonl"), "--device", "cpu", "--no-allocator"]) == 0
+    out, err = capfd.readouterr()
+    answers = [json.loads(line) for line in out.splitlines()]
+    key = "predicted_label"
+    assert [row[key] is None for row in answers] == [row["probability"] < threshold for row in answers]
+    assert "no label is as probable as the model's threshold" in err
+    flags = ["--threshold", "0", "--device", "cpu", "--no-allocator", "--quiet"]
+    assert main(["predict", str(run / "run"), str(run / "held.jsonl"), *flags]) == 0
+    assert all(json.loads(line)[key] is not None for line in capfd.readouterr().out.splitlines())
+
+
+def test_settings_that_need_held_out_rows_are_refused_without_any(tmp_path: Path) -> None:
+    word_tokenizer().save(tmp_path / "tokenizer")
+    rows = [{"text": f"a cat {n}", "label": "ab"[n % 2]} for n in range(8)]
+    with pytest.raises(UsageError, match=r"'task.classification.calibrate' is decided on held-out rows, and there are"):
+        pretune.finetune(
+            task={"classification": {"calibrate": True}},
+            train=rows,
+            data={"tokenizer": str(tmp_path / "tokenizer"), "length": 16},
+            model={"size": "tiny"},
+            steps=1,
+            output=str(tmp_path / "run"),
+            track={"progress": "quiet", "report": False},
+        )
