@@ -14,6 +14,7 @@ import transformers
 
 import pretune
 from pretune.cli import main
+from pretune.errors import DataError
 
 PAGES = Path(__file__).parents[1] / "docs" / "add"
 QUIET = ("--quiet", "--no-allocator")
@@ -43,6 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "train.ft").write_text("\n".join(f"__label__{label} {text}" for text, label in rows) + "\n")
     tagged = [f'{text},"{label},w{n % 3}"' for n, (text, label) in enumerate(rows)]
     (folder / "tagged.csv").write_text("\n".join(["text,label", *tagged]))
+    timed = [{"tokens": line.split(), "numbers": [float(len(word)) for word in line.split()]} for line in lines[:64]]
+    (folder / "times.jsonl").write_text("\n".join(map(json.dumps, timed)))
     where = str(folder)
     vocabulary = ("--vocab-size", "100", "--output", f"{where}/tok")
     assert main(["tokenizer", "train", f"{where}/text.txt", *vocabulary, *QUIET]) == 0
@@ -121,6 +124,37 @@ def test_a_task(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     word = model.network.embedding.word.weight
     assert torch.equal(body.get_input_embeddings().weight, word)
     assert load(tmp_path / "exported").predict(TEXT) == model.predict(TEXT)
+
+
+def test_a_task_on_tokens(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A number for each word, in one file that is no part of pretune: trained, saved, used, evaluated, exported."""
+    times = folder / "times.jsonl"
+    data = ("--data.train", str(times), "--task", str(folder / "reading_times.py"))
+    rates = ("--optimizer.lr", "3e-3", "--model.dropout", "0")
+    run = train(folder, "finetune", "times", "--model.init", str(folder / "bert"), *data, *rates, steps=40)
+    model = load(run)
+    pearson = model.evaluate(times)["pearson"]
+    assert pearson > 0.8
+    capsys.readouterr()
+    assert main(["predict", str(run), "w1  w22 w3", *QUIET, "--device", "cpu"]) == 0
+    words = json.loads(capsys.readouterr().out)["words"]
+    assert [(word["start"], word["end"], word["text"]) for word in words] == [
+        (0, 2, "w1"),
+        (4, 7, "w22"),
+        (8, 10, "w3"),
+    ]
+    assert words[1]["number"] > words[0]["number"]
+    assert main(["evaluate", str(run), str(times), *QUIET, "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out)["pearson"] == pytest.approx(pearson, abs=1e-3)  # it may compute in bf16
+    assert main(["predict", str(run), str(times), *QUIET, "--device", "cpu"]) == 0
+    assert len(json.loads(capsys.readouterr().out.splitlines()[0])["words"]) == 12
+    long = [{"tokens": [f"w{n}" for n in range(40)] * 5}]  # many windows
+    (answer,) = model.predict(long)
+    assert [word["text"] for word in answer["words"]] == long[0]["tokens"]
+    with pytest.raises(DataError, match=r"list\[0\]: field 'numbers' has 1 numbers for 2 words; give each one"):
+        model.evaluate([{"tokens": ["w1", "w2"], "numbers": [1.0]}])
+    model.export(tmp_path / "exported")
+    assert load(tmp_path / "exported").predict(long) == [answer]
 
 
 def test_a_variant_of_a_task(folder: Path, tmp_path: Path) -> None:
