@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pretune.baselines.folder import is_tfidf
 from pretune.errors import UsageError
 from pretune.evaluate.fill import Guess
 from pretune.evaluate.likelihood import Score
@@ -28,6 +29,7 @@ from pretune.runtime.precision import Name as Precision
 from pretune.runtime.precision import choose_precision
 from pretune.tasks.predictions import IndependentPrediction, Prediction, Predictions, Values
 from pretune.text.readers.labelled import NamedData
+from pretune.tfidf_model import TfidfModel
 from pretune.train.keywords import RecipeLike, read_call
 from pretune.train.recipe import Recipe
 
@@ -70,6 +72,8 @@ def load(
     Raises:
         MissingInputError, DataError, UsageError: see `find_source` and `read_with_tokenizer`; or no such device.
     """
+    if is_tfidf(Path(path)):
+        return TfidfModel.read(Path(path))
     torch_device = choose(device)
     source = find_source(Path(path), step)
     network, own = read_with_tokenizer(source, tokenizer)
@@ -117,8 +121,11 @@ def finetune(
             (`**{"optimizer.lr": 1e-4}`) or a table (`optimizer={"lr": 1e-4}`).
     """
     from pretune.train.run import finetune as run
+    from pretune.train.tfidf import finetune_tfidf
 
     call = read_call(recipe, train, validation, fields)
+    if call.recipe.model.is_tfidf:
+        return TfidfModel.read(finetune_tfidf(call.recipe, call.train, call.validation))
     return _present(run(call.recipe, call.train, call.validation), call.recipe, call.train, call.validation)
 
 

@@ -30,6 +30,7 @@ from pretune.interop.export import Exported, Format, export_model
 from pretune.interop.model_tokenizer import fit_tokenizer
 from pretune.interop.weights import SHARD_BYTES
 from pretune.models.fuse import fuse
+from pretune.models.metadata import Metadata
 from pretune.models.model import LanguageModel
 from pretune.nn.model_protocol import find_language_head
 from pretune.nn.vectors import PoolingMode
@@ -67,6 +68,16 @@ class Model:
     def device(self) -> torch.device:
         """Where it computes."""
         return self.network.device
+
+    @property
+    def metadata(self) -> Metadata:
+        """What its files say of it: its tasks, with the columns that they read."""
+        return self.network.metadata
+
+    @property
+    def digits(self) -> int:
+        """Significant digits that its probabilities have: those of its dtype."""
+        return 4 if self._is_bf16 else 7
 
     @property
     def length(self) -> int:
@@ -117,7 +128,7 @@ class Model:
             UsageError: no such task, or the model has no labels.
         """
         name = task if task is None or isinstance(task, str) else next(iter(task))
-        settings = {"truncate": truncate, "columns": merge_columns(self.network, columns, name)}
+        settings = {"truncate": truncate, "columns": merge_columns(self.metadata, columns, name)}
         overrides = {name: value for name, value in settings.items() if value is not None}
         return trained_task(self.network, self.tokenizer.vocabulary, self._source.folder, task, overrides)
 

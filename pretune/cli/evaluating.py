@@ -150,7 +150,7 @@ def _validation_scores(model: Model, folder: Path, options: Mapping[str, Any]) -
     from pretune.evaluate.results import Evaluation
     from pretune.train.run_data import validation_of_run
 
-    chosen = options["task"] if options["task"] in (model.network.metadata.tasks or ()) else None
+    chosen = options["task"] if options["task"] in (model.metadata.tasks or ()) else None
     unused = {name: value or None for name, value in options.items() if name != "task" or chosen is None}
     refuse_unused("the validation data of a run", unused)
     tasks = validation_of_run(folder, model.tokenizer)

@@ -157,7 +157,7 @@ def columns_of(model: Model, flags: Mapping[str, object], task: str | None = Non
     from pretune.text.readers.labelled import LabelledConfig
 
     names = {name: value for name, value in flags.items() if value is not None}
-    recorded = model.network.metadata.task_of(task)
+    recorded = model.metadata.task_of(task)
     return validate(LabelledConfig, {**(recorded.columns if recorded else {}), **names}, "columns")
 
 

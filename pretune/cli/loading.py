@@ -64,10 +64,8 @@ def _parse_step(text: str | None) -> Literal["best", "last"] | int | None:
 
 
 def digits_of(model: Model) -> int:
-    """The significant digits that a model's probabilities have: those of its dtype."""
-    from pretune.runtime.device import is_bf16
-
-    return 4 if is_bf16(model.network) else 7
+    """The significant digits that a model's probabilities have."""
+    return model.digits
 
 
 @contextmanager

@@ -122,7 +122,7 @@ class _Choice:
     def use_threshold_of(self, task: AnyTask) -> None:
         """Takes the threshold that a model's task was trained with, where none was named."""
         own = getattr(task.config, "threshold", None)
-        if self.threshold is None and isinstance(own, float):
+        if self.threshold is None and isinstance(own, float) and hasattr(task.config, "abstain"):
             self.threshold, self.is_own = own, True
 
     def fields(self, prediction: object) -> dict[str, object]:

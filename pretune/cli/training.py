@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -185,6 +186,10 @@ def _train(verb: Verb, args: tuple[str, ...], session: Session) -> None:
         return
     run: Callable[[Any], Any] = api.pretrain if verb == "pretrain" else api.finetune
     model = run(recipe)
+    if recipe.model.is_tfidf:
+        text = '--pair "a text" "a second text"' if recipe.data.columns.second else '"a text"'
+        session.say(f"next:\n  pretune predict {shlex.quote(recipe.output)} {text}")
+        return
     if recipe.track.report:
         session.say(f"report: {recipe.output}/report.html")
     vocabulary = model.tokenizer.vocabulary
@@ -198,6 +203,8 @@ def _train(verb: Verb, args: tuple[str, ...], session: Session) -> None:
 def _intention(verb: Verb, recipe: Recipe) -> str:
     """Returns in a line what a training verb is about to do."""
     model = recipe.model
+    if model.is_tfidf:
+        return f"fitting logistic regression on TF-IDF of {', '.join(recipe.data.train)} -> {recipe.output}"
     origin = model.init or f"{model.family or 'bert'} {model.size or 'mini'}, random weights"
     targets = ", ".join([*recipe.task, *recipe.objective])
     data = ", ".join([*recipe.data.train, *recipe.data.stores]) or "no data yet"

@@ -10,6 +10,7 @@ from pretune.errors import UsageError
 from pretune.evaluate.engine import encode_examples, finite_scores
 from pretune.evaluate.pairs import predict_by_modules
 from pretune.evaluate.results import Evaluation, texts_of
+from pretune.models.metadata import Metadata
 from pretune.models.model import LanguageModel
 from pretune.tasks.predictions import Predictions
 from pretune.tasks.records import read_examples, read_texts
@@ -23,7 +24,7 @@ Columns: TypeAlias = LabelledConfig | Mapping[str, Any]
 """How records are read: a typed configuration, or plain values by the names of its fields."""
 
 
-def merge_columns(network: LanguageModel, columns: Columns | None, task: str | None = None) -> LabelledConfig | None:
+def merge_columns(metadata: Metadata, columns: Columns | None, task: str | None = None) -> LabelledConfig | None:
     """How records are read: what plain values leave out is as in the model's training.
 
     Args:
@@ -37,7 +38,7 @@ def merge_columns(network: LanguageModel, columns: Columns | None, task: str | N
     for name in columns:
         if name.endswith("_column"):
             raise UsageError(f"columns: field {name!r} has a new name: use {name.removesuffix('_column')!r}")
-    recorded = network.metadata.task_of(task)
+    recorded = metadata.task_of(task)
     return validate(LabelledConfig, {**(recorded.columns if recorded else {}), **columns}, "columns")
 
 
@@ -54,17 +55,25 @@ def predict_data(
     Raises:
         UsageError, DataError: as `Model.predict`.
     """
-    items = as_list(data)  # no records where nothing in it has names or an order
-    if isinstance(items, list) and not any(isinstance(item, Mapping | tuple | list) for item in items):
-        others = None if seconds is None else check_texts(seconds, "predict", "second text")
-        examples = read_texts(task, check_texts(items, "predict"), others)
-    else:
-        if seconds is not None:
-            raise UsageError("predict: records hold their second texts themselves; leave the second argument out")
-        examples = read_examples(task, cast("Data", items), needs_labels=False, every_row=True)
+    examples = examples_of(task, data, seconds)
     rows = encode_examples(task, examples, tokenizer, length)
     predictions = predict_by_modules(network, task, examples, rows, tokenizer)
     return Predictions(predictions, [texts_of(example) for example in examples], task.brief)
+
+
+def examples_of(task: AnyTask, data: Data, seconds: str | Texts | None) -> list[Example]:
+    """Texts, pairs of texts or records as examples of a task, whose labels are not needed.
+
+    Raises:
+        UsageError, DataError: as `Model.predict`.
+    """
+    items = as_list(data)  # no records where nothing in it has names or an order
+    if isinstance(items, list) and not any(isinstance(item, Mapping | tuple | list) for item in items):
+        others = None if seconds is None else check_texts(seconds, "predict", "second text")
+        return read_texts(task, check_texts(items, "predict"), others)
+    if seconds is not None:
+        raise UsageError("predict: records hold their second texts themselves; leave the second argument out")
+    return read_examples(task, cast("Data", items), needs_labels=False, every_row=True)
 
 
 def evaluate_data(network: LanguageModel, tokenizer: Tokenizer, task: AnyTask, data: Data, length: int) -> Evaluation:

@@ -105,7 +105,8 @@ class ModelConfig(Config):
     Attributes:
         family: name of a file in `models/`; `bert` unless the recipe starts from a model.
         size: one of the family's sizes; `mini` unless the recipe starts from a model.
-        init: folder of a model to start from, in the Hugging Face layout.
+        init: folder of a model to start from, in the Hugging Face layout; or `tfidf`, for logistic regression on
+            TF-IDF in place of a network.
         overrides: fields of the family's configuration, by their Hugging Face names.
         dropout: probability for every dropout layer, attention probabilities excepted; by default the model's.
         checkpointing: recompute activations in the backward pass: less memory, a third more time.
@@ -119,6 +120,11 @@ class ModelConfig(Config):
     dropout: float | None = Field(None, ge=0, lt=1)
     checkpointing: bool = False
     attention: str | None = None
+
+    @property
+    def is_tfidf(self) -> bool:
+        """Whether no network is trained, but logistic regression on TF-IDF."""
+        return self.init == "tfidf"
 
     @model_validator(mode="after")
     def _one_origin(self) -> ModelConfig:
