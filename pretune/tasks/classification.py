@@ -20,16 +20,18 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
 
+from pretune.baselines.vectors import fit_vectors
 from pretune.batch import Batch
 from pretune.errors import DataError, UsageError
 from pretune.find import suggest
 from pretune.loss import Term
 from pretune.nn.heads import SequenceHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
+from pretune.nn.vector_head import VectorHead
 from pretune.tasks.calibration import choose_trust, trust_scores
 from pretune.tasks.predictions import Answer, IndependentPrediction, Prediction, Values, average
 from pretune.tasks.sequence_task import SequenceTask, TextExample
-from pretune.tasks.task import RowBatch, Task, int_targets
+from pretune.tasks.task import RowBatch, int_targets
 from pretune.text.readers.labelled import LabelledText
 from pretune.text.tokenizer.tokenizer import Tokenizer, Vocabulary
 
@@ -59,7 +61,7 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
 
     name: ClassVar[str] = "classification"
 
-    class Config(Task.Config):
+    class Config(SequenceTask.Config):
         """Labels and the shape of the loss.
 
         Attributes:
@@ -150,6 +152,11 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
         if example.label not in self._number:
             raise DataError(_unseen(example, self.labels, "was not seen in training"))
         return self._number[example.label]
+
+    def fit_head(self, head: VectorHead, vectors: NDArray[np.float32], targets: NDArray[np.generic]) -> None:
+        """Logistic regression, whose strength is chosen on held-out parts."""
+        fitted = fit_vectors(vectors, [self.labels[n] for n in targets.tolist()], order=self.labels)
+        head.set_linear(fitted.weight, fitted.bias)
 
     def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy, weighted, smoothed and focused as configured, summed over the labelled sequences."""

@@ -12,11 +12,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from pretune.batch import Batch, ragged
@@ -24,6 +25,7 @@ from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.nn.heads import ProblemType, SequenceHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
+from pretune.nn.vector_head import VectorHead
 from pretune.objectives.objective import Ability, ends, name_samples
 from pretune.tasks.task import Example, PredictionT, Task, encode_texts, tokens_of
 from pretune.tasks.windowed import cut_pair, window_row
@@ -56,10 +58,36 @@ class SequenceTask(Task[TextExampleT, PredictionT, PredictionT]):
         target_dtype: of the same.
     """
 
-    role: ClassVar[str] = "classification"
     problem_type: ClassVar[ProblemType] = "single_label_classification"
     target_shape: tuple[int, ...] = ()
     target_dtype: ClassVar[type[np.generic]] = np.int64
+
+    class Config(Task.Config):
+        """Which head scores a text.
+
+        Attributes:
+            head: `standard` is that of the model's family, which transformers reads too; `mean`, `first` and `last`
+                score the vector of a text, the mean of its rows or one of them, scaled to length 1. A model that makes
+                good vectors of texts learns from few examples through these alone.
+            fit_head: fit the head to the vectors of the training texts once training has ended, by logistic regression;
+                for a head that scores vectors.
+        """
+
+        head: Literal["standard", "mean", "first", "last"] = "standard"
+        fit_head: bool = False
+
+        @model_validator(mode="after")
+        def _fits_vectors(self) -> Self:
+            if self.fit_head and self.head == "standard":
+                raise ValueError('fit_head: the standard head is not fitted in closed form; set head = "mean" too')
+            return self
+
+    config: Config
+
+    @property
+    def role(self) -> str:  # type: ignore[override]  # that of the settings, which no class knows
+        """What the model calls the head."""
+        return "classification" if self.config.head == "standard" else "vector_classification"
 
     @abstractmethod
     def target_of(self, example: TextExampleT) -> NDArray[np.generic] | None:
@@ -90,7 +118,24 @@ class SequenceTask(Task[TextExampleT, PredictionT, PredictionT]):
 
     def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
         """A head that scores sequences."""
-        return {self.role: model.sequence_head(self.outputs, self.problem_type)}
+        if self.config.head == "standard":
+            return {self.role: model.sequence_head(self.outputs, self.problem_type)}
+        return {self.role: VectorHead(model.width, self.outputs, self.config.head, self.problem_type)}
+
+    def fit_head(self, head: VectorHead, vectors: NDArray[np.float32], targets: NDArray[np.generic]) -> None:
+        """Fits the head in closed form, where the task can.
+
+        Args:
+            vectors: of the training texts.
+            targets: what their scores must give.
+
+        Shape:
+            vectors: (n, width); targets: (n, *target_shape)
+
+        Raises:
+            UsageError: it cannot.
+        """
+        raise UsageError(f"task.{self.name}.fit_head: it cannot be fitted in closed form; leave fit_head out")
 
     @property
     def abilities(self) -> dict[str, Ability]:

@@ -1,0 +1,63 @@
+"""Fits a head in closed form to the vectors of the training texts, once training has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretune.draw import Draw
+from pretune.evaluate.engine import by_length
+from pretune.models.model import LanguageModel
+from pretune.nn.projection import Projection
+from pretune.nn.vector_head import VectorHead
+from pretune.runtime.device import inference_context, is_bf16
+from pretune.tasks.sequence_task import SequenceTask, TextExampleT
+from pretune.tasks.task import PredictionT
+from pretune.text.samples.examples import ExampleView
+from pretune.text.samples.rows import Encoded
+from pretune.train.assemble import TrainComponents
+from pretune.wording import counted
+
+
+def fit_head(components: TrainComponents) -> list[str]:
+    """Fits the heads of tasks whose settings say so.
+
+    Args:
+        components: with the finished weights.
+
+    Returns:
+        What the user should know.
+    """
+    notes, model = [], components.model
+    for number, task in enumerate(components.objective.alternatives):
+        if isinstance(task, SequenceTask) and task.config.fit_head:
+            head = model.heads[task.role]
+            rows = [row for view in components.views[number] for row in getattr(view, "rows", ())]
+            rows = [row for row in rows if row.targets is not None]
+            if isinstance(head, VectorHead) and isinstance(head.linear, Projection):
+                task.fit_head(head, text_vectors(model, task, rows), np.array([row.targets for row in rows]))
+                notes.append(f"the head was fitted to the vectors of {counted(len(rows), 'training text')} (fit_head)")
+    return notes
+
+
+def text_vectors(
+    model: LanguageModel, task: SequenceTask[TextExampleT, PredictionT], rows: Sequence[Encoded]
+) -> NDArray[np.float32]:
+    """The vectors that the head of a task scores. Shape: return: (n, width)"""
+    view = ExampleView(rows)
+    out = np.zeros((len(rows), model.width), np.float32)
+    head = model.heads[task.role]
+    assert isinstance(head, VectorHead)
+    was_training = model.training
+    model.eval()
+    context = partial(inference_context, model.device, is_bf16(model))
+    for index in by_length(view.lengths(np.arange(len(rows)))):
+        batch = task.build_batch(view.read(index, 0, 0, Draw(0)), Draw(0))
+        with context():
+            output = model(batch.to(model.device))
+            out[index] = head.vectors(output.last_hidden_state, output.layout).cpu().numpy()
+    model.train(was_training)
+    return out

@@ -1,0 +1,66 @@
+"""A head that scores vectors of texts: fitted in closed form, saved under a name of its own, read again as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import pretune
+from pretune.batch import ragged
+from pretune.errors import UsageError
+from pretune.interop.weights import Weights
+from pretune.nn.vector_head import VectorHead
+from tests.tinymodels import save_bert, word_tokenizer
+
+ROWS = [("the quick brown fox", "fox"), ("the lazy dog", "dog"), ("a cat ate a hat", "cat")] * 6
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    save_bert(folder, word_tokenizer())
+    return folder
+
+
+def train(base: Path, output: Path, **fields: Any) -> pretune.Model:
+    task = {"classification": {"head": "mean", "fit_head": True}}
+    values = {"model": str(base), "task": task, "steps": 2, "length": 16, "track.report": False} | fields
+    return pretune.finetune(train=ROWS, output=str(output), **values)
+
+
+def test_what_was_fitted_is_saved_and_read_again(base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = train(base, tmp_path / "run")
+    texts = [text for text, _ in ROWS[:3]]
+    answers = model.predict(texts)
+    assert [answer.label for answer in answers] == ["fox", "dog", "cat"], "two steps alone learn nothing"
+    assert pretune.load(tmp_path / "run").predict(texts) == answers
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert "BertForSequenceClassification" not in config["architectures"], "it would read another row than we do"
+    assert not [name for name in Weights(tmp_path / "run").shapes if name.startswith("classifier")]
+
+
+def test_frozen_vectors_need_no_steps_to_speak_of(base: Path, tmp_path: Path) -> None:
+    model = train(base, tmp_path / "run", tune="frozen", steps=1)
+    assert [answer.label for answer in model.predict([text for text, _ in ROWS[:3]])] == ["fox", "dog", "cat"]
+    before, after = pretune.load(base).embed(["a dog"]), model.embed(["a dog"])
+    np.testing.assert_allclose(before, after, atol=0.05)  # bf16
+
+
+def test_vectors_are_poolings_of_length_one() -> None:
+    batch = ragged([np.arange(3), np.arange(2)])
+    hidden = torch.randn(5, 4)
+    vectors = VectorHead(4, ["a", "b"], "mean").vectors(hidden, batch.layout)
+    for vector, rows in zip(vectors, (hidden[:3], hidden[3:]), strict=True):
+        torch.testing.assert_close(vector, rows.mean(0) / rows.mean(0).norm())
+    last = VectorHead(4, ["a", "b"], "last").vectors(hidden, batch.layout)
+    torch.testing.assert_close(last[0], hidden[2] / hidden[2].norm())
+
+
+def test_a_standard_head_is_not_fitted(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"fit_head: the standard head .*head = \"mean\""):
+        train(base, tmp_path / "run", task={"classification": {"fit_head": True}})
