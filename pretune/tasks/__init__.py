@@ -3,6 +3,9 @@
 SHARED_MODULES = (
     "annotated",
     "calibration",
+    "link_predictions",
+    "link_scores",
+    "marked_pairs",
     "named",
     "predictions",
     "records",

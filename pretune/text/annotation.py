@@ -22,8 +22,8 @@ from typing import SupportsIndex
 
 from pretune.text.readers.labelled import LabelledConfig
 from pretune.text.readers.records import Record, describe, is_missing, label_text, not_text
+from pretune.text.readers.words import join_words
 
-_NO_BLANK = re.compile("[\u2e80-\u30ff\u3400-\u9fff\uf900-\ufaff\uff01-\uffef\U00020000-\U0003ffff]")
 _SHOWN = 40  # characters of a span's text in a message
 
 Interval = tuple[int, int]
@@ -160,26 +160,6 @@ def read_tags(record: Record, config: LabelledConfig, words: Sequence[Interval] 
             f"field {config.tags!r} has {len(tags)} tags for {len(words)} words", "give each word one tag"
         )
     return tuple(tags)
-
-
-def join_words(words: Sequence[str]) -> tuple[str, tuple[Interval, ...]]:
-    """A text of words, and where each of them lies in it.
-
-    Two words have a blank between them, unless one of them is Chinese or Japanese where they meet, or the words are the
-    single characters of a text that is.
-    """
-    is_bare = all(len(word) == 1 for word in words) and any(map(_NO_BLANK.match, words))
-    parts: list[str] = []
-    places: list[Interval] = []
-    end = 0
-    for n, word in enumerate(words):
-        if n and not (is_bare or _NO_BLANK.match(word) or _NO_BLANK.match(words[n - 1][-1])):
-            parts.append(" ")
-            end += 1
-        parts.append(word)
-        places.append((end, end + len(word)))
-        end += len(word)
-    return "".join(parts), tuple(places)
 
 
 def find_overlap(spans: Sequence[Span]) -> tuple[int, int] | None:

@@ -23,7 +23,7 @@ done
 EXPECTED = {
     "pretune fin": {"finetune"},
     "pretune finetune --ta": {"--task"},
-    "pretune finetune --task @": {"cert", "classification", "similarity"},
+    "pretune finetune --task @": {"cert", "classification", "relations", "similarity"},
     "pretune finetune --optimizer.l": {"--optimizer.lr"},
     "pretune finetune --mod": {"--model"},
     "pretune finetune --train @": {"train.csv", "script.bash"},

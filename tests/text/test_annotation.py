@@ -12,9 +12,10 @@ import pytest
 
 from pretune.errors import DataError
 from pretune.tasks.annotated import annotated_columns, read_annotated
-from pretune.text.annotation import Link, Span, find_overlap, join_words
+from pretune.text.annotation import Link, Span, find_overlap
 from pretune.text.readers.labelled import LabelledConfig, read_records
 from pretune.text.readers.records import Origin, Record
+from pretune.text.readers.words import join_words
 
 TEXT = "Angela Merkel was in Paris."
 CONFIG = LabelledConfig()

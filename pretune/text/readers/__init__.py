@@ -7,4 +7,4 @@ A reader is found by its file's name, or by the path of a user's own file. It sa
 which gives `(line, fields)` for each record, no fields for a blank line, and a `RecordError` for what cannot be read.
 """
 
-SHARED_MODULES = ("corpus", "files", "labelled", "lines", "memory", "records", "tables")
+SHARED_MODULES = ("corpus", "files", "labelled", "lines", "memory", "records", "tables", "words")

@@ -22,10 +22,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pretune.text.annotation import join_words
 from pretune.text.readers.files import Source, SourceConfig
 from pretune.text.readers.lines import split_lines, text_blocks
 from pretune.text.readers.records import Column, RecordError, SourceRow
+from pretune.text.readers.words import join_words
 
 SUFFIXES = ()
 PREDICATE = "predicate"

@@ -1,0 +1,93 @@
+"""Predictions of spans and links, and what of them is compared with the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, NotRequired, TypedDict
+
+from pretune.tasks.annotated import AnnotatedExample
+
+SpanKey = tuple[int, int, str]
+"""Start, end and label of a span."""
+
+
+class PredictedSpan(TypedDict):
+    """A span: characters of the text, the end exclusive; its probability where it was not given."""
+
+    start: int
+    end: int
+    label: str
+    text: str
+    probability: NotRequired[float]
+
+
+class PredictedLink(TypedDict):
+    """What stands between two spans, by their numbers among those of the prediction."""
+
+    head: int
+    tail: int
+    label: str
+    probability: float
+
+
+class LinkPrediction(TypedDict):
+    """The spans of a text, in order, and the links between them."""
+
+    spans: list[PredictedSpan]
+    links: list[PredictedLink]
+
+
+class Items(NamedTuple):
+    """The spans and links of a text in a form that can be compared: a label, and what else must agree.
+
+    Attributes:
+        spans: label, and start and end.
+        links: label, and head and tail.
+    """
+
+    spans: list[tuple[str, tuple[int, int]]]
+    links: list[tuple[str, tuple[SpanKey, SpanKey]]]
+
+
+def true_items(example: AnnotatedExample) -> Items:
+    """Those of an example."""
+    keys = [(span.start, span.end, span.label) for span in example.spans or ()]
+    return _items(keys, [(link.head, link.tail, link.label) for link in example.links or ()])
+
+
+def predicted_items(prediction: LinkPrediction) -> Items:
+    """Those of a prediction."""
+    keys = [(span["start"], span["end"], span["label"]) for span in prediction["spans"]]
+    return _items(keys, [(link["head"], link["tail"], link["label"]) for link in prediction["links"]])
+
+
+def _items(keys: Sequence[SpanKey], links: Sequence[tuple[int, int, str]]) -> Items:
+    return Items(
+        [(label, (start, end)) for start, end, label in keys],
+        [(label, (keys[head], keys[tail])) for head, tail, label in links],
+    )
+
+
+def predicted_spans(text: str, spans: Sequence[tuple[SpanKey, float | None]]) -> list[PredictedSpan]:
+    """Spans of a text as a prediction has them.
+
+    Args:
+        spans: with their probabilities; None where they were given.
+    """
+    out: list[PredictedSpan] = []
+    for (start, end, label), probability in spans:
+        span: PredictedSpan = {"start": start, "end": end, "label": label, "text": text[start:end]}
+        out.append(span if probability is None else {**span, "probability": probability})
+    return out
+
+
+def without_overlaps(spans: Sequence[tuple[SpanKey, float]]) -> list[int]:
+    """The numbers of spans that stay where none may share a character with another: the most probable first."""
+    taken: list[tuple[int, int]] = []
+    kept: list[int] = []
+    for n in sorted(range(len(spans)), key=lambda number: (-spans[number][1], number)):
+        (start, end, _), _ = spans[n]
+        if all(end <= other_start or other_end <= start for other_start, other_end in taken):
+            taken.append((start, end))
+            kept.append(n)
+    return sorted(kept)
