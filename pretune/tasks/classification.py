@@ -178,7 +178,7 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
     def decode(self, model: TrainableModel, rows: RowBatch, tokenizer: Tokenizer) -> list[Answer]:
         """The most probable label of each sequence, the first of equals; or its values."""
         logits = self.logits(model, model(rows.batch), rows.batch).cpu()
-        output = get_head(model, self.role, SequenceHead).output
+        output = get_head(model, self.head_role, SequenceHead).output
         if output == "value":
             return [Values(dict(zip(self.labels, row, strict=True))) for row in logits.tolist()]
         probabilities = (logits / self.config.temperature).softmax(dim=1) if output == "softmax" else logits.sigmoid()

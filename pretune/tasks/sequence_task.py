@@ -58,6 +58,7 @@ class SequenceTask(Task[TextExampleT, PredictionT, PredictionT]):
         target_dtype: of the same.
     """
 
+    role: ClassVar[str] = "classification"
     problem_type: ClassVar[ProblemType] = "single_label_classification"
     target_shape: tuple[int, ...] = ()
     target_dtype: ClassVar[type[np.generic]] = np.int64
@@ -85,9 +86,9 @@ class SequenceTask(Task[TextExampleT, PredictionT, PredictionT]):
     config: Config
 
     @property
-    def role(self) -> str:  # type: ignore[override]  # that of the settings, which no class knows
+    def head_role(self) -> str:
         """What the model calls the head."""
-        return "classification" if self.config.head == "standard" else "vector_classification"
+        return self.role if self.config.head == "standard" else f"vector_{self.role}"
 
     @abstractmethod
     def target_of(self, example: TextExampleT) -> NDArray[np.generic] | None:
@@ -119,8 +120,8 @@ class SequenceTask(Task[TextExampleT, PredictionT, PredictionT]):
     def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
         """A head that scores sequences."""
         if self.config.head == "standard":
-            return {self.role: model.sequence_head(self.outputs, self.problem_type)}
-        return {self.role: VectorHead(model.width, self.outputs, self.config.head, self.problem_type)}
+            return {self.head_role: model.sequence_head(self.outputs, self.problem_type)}
+        return {self.head_role: VectorHead(model.width, self.outputs, self.config.head, self.problem_type)}
 
     def fit_head(self, head: VectorHead, vectors: NDArray[np.float32], targets: NDArray[np.generic]) -> None:
         """Fits the head in closed form, where the task can.
@@ -175,5 +176,5 @@ class SequenceTask(Task[TextExampleT, PredictionT, PredictionT]):
 
     def logits(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> Tensor:
         """The scores of every sequence. Shape: return: (N, outputs) fp32."""
-        logits: Tensor = get_head(model, self.role, SequenceHead)(output.last_hidden_state, output.layout)
+        logits: Tensor = get_head(model, self.head_role, SequenceHead)(output.last_hidden_state, output.layout)
         return logits.float()

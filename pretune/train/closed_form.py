@@ -34,7 +34,7 @@ def fit_head(components: TrainComponents) -> list[str]:
     notes, model = [], components.model
     for number, task in enumerate(components.objective.alternatives):
         if isinstance(task, SequenceTask) and task.config.fit_head:
-            head = model.heads[task.role]
+            head = model.heads[task.head_role]
             rows = [row for view in components.views[number] for row in getattr(view, "rows", ())]
             rows = [row for row in rows if row.targets is not None]
             if isinstance(head, VectorHead) and isinstance(head.linear, Projection):
@@ -49,7 +49,7 @@ def text_vectors(
     """The vectors that the head of a task scores. Shape: return: (n, width)"""
     view = ExampleView(rows)
     out = np.zeros((len(rows), model.width), np.float32)
-    head = model.heads[task.role]
+    head = model.heads[task.head_role]
     assert isinstance(head, VectorHead)
     was_training = model.training
     model.eval()
