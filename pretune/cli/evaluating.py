@@ -101,7 +101,7 @@ def _save(session: Session, scores: Evaluation, loaded: Model, output: Path | No
         with open_output(output) as file:
             file.write(_as_json(scores) + "\n")
         written(session, output)
-    if errors is not None and not scores.labels:
+    if errors is not None and not any(scores.confusion.values()):
         raise UsageError(f"--errors {errors}: these predictions are no labels that are right or wrong; leave it out")
     if errors is not None:
         _write_errors(errors, scores, loaded)

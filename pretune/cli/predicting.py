@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from cyclopts import Parameter
 
@@ -135,12 +135,16 @@ class _Choice:
         from pretune.tasks.task import prediction_fields
 
         if not isinstance(prediction, Prediction):
+            fields = prediction_fields(prediction)
+            if isinstance(fields.get("labels"), list) and isinstance(fields.get("probabilities"), dict):
+                return self._fields_of_set(fields)
             for flag, value in (("--top", self.top), ("--threshold", self.threshold)):
                 if value is not None:
                     raise UsageError(f"{flag} {value:g}: this model gives no probabilities of labels; leave it out")
-            return prediction_fields(prediction)
-        (label, probability), *others = prediction.top(self.top or 1)
-        fields: dict[str, object] = {"label": label, "probability": probability}
+            return fields
+        label, probability = prediction.label, prediction.probability
+        others = [pair for pair in prediction.top(self.top or 1) if pair[0] != label][: (self.top or 1) - 1]
+        fields = {"label": label, "probability": probability}
         if self.threshold is not None:
             is_below = probability < self.threshold
             self.below, self.total = self.below + is_below, self.total + 1
@@ -149,7 +153,20 @@ class _Choice:
                 fields["labels"] = prediction.above(self.threshold)
         for number, (label, probability) in enumerate(others, 2):
             fields |= {f"label_{number}": label, f"probability_{number}": probability}
-        return fields | ({} if self.top else {"probabilities": prediction.probabilities})
+        kept = {name: value for name, value in prediction.items() if name not in ("label", "probability")}
+        return fields | {name: value for name, value in kept.items() if name != "probabilities" or not self.top}
+
+    def _fields_of_set(self, fields: dict[str, object]) -> dict[str, object]:
+        """The fields of a prediction of several labels, with its probabilities."""
+        from pretune.tasks.predictions import most_probable
+
+        probabilities = cast(dict[str, float], fields["probabilities"])
+        if self.threshold is not None:
+            labels = [label for label, probability in probabilities.items() if probability >= self.threshold]
+            fields["labels"], self.below, self.total = labels, self.below + (not labels), self.total + 1
+        if self.top:
+            fields["probabilities"] = dict(most_probable(probabilities, self.top))
+        return fields
 
     def say(self, session: Session) -> None:
         """Says how many predictions have no label."""

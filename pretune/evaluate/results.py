@@ -92,7 +92,8 @@ class Evaluation(dict[str, float]):
         tables = [Table(["score", "value"], [[name, _cell(name, value)] for name, value in overall])]
         if of_labels <= self.keys() and of_labels:
             rows = [[label, *(_cell(score, self[f"{score}/{label}"]) for score in _OF_LABEL)] for label in self.labels]
-            tables += [Table(["label", *_OF_LABEL], rows, "by label"), self._confusion_table()]
+            tables.append(Table(["label", *_OF_LABEL], rows, "by label"))
+            tables += [self._confusion_table()] if any(self.confusion.values()) else []
         return tables
 
     def _confusion_table(self) -> Table:

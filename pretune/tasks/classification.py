@@ -162,12 +162,12 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
         """Cross-entropy, weighted, smoothed and focused as configured, summed over the labelled sequences."""
         index, label = batch.targets[self.name]
         logits = self.logits(model, output, batch)[index]
-        total = self._cross_entropy(logits, label) if label.numel() else logits.sum() * 0.0
+        total = self.cross_entropy(logits, label) if label.numel() else logits.sum() * 0.0
         correct = (logits.detach().argmax(dim=1) == label).sum()
         return [Term(self.name, total, label.numel(), self.config.weight, correct)]
 
-    def _cross_entropy(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """Shape: logits: (K, C); label: (K,) int64; return: ()."""
+    def cross_entropy(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """The summed loss of labelled sequences. Shape: logits: (K, C); label: (K,) int64; return: ()."""
         smoothing, gamma = self.config.label_smoothing, self.config.focal_gamma
         if not gamma:
             return F.cross_entropy(logits, label, self.class_weight, reduction="sum", label_smoothing=smoothing)
@@ -206,7 +206,7 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
     def calibrate(self, predictions: Sequence[Answer], examples: Sequence[ClassificationExample]) -> Config:
         """The temperature, and the threshold of the probabilities that it gives."""
         truth = [self.labels.index(str(example.label)) for example in examples]
-        probabilities = [list(answer.probabilities.values()) for answer in predictions if type(answer) is Prediction]
+        probabilities = [list(answer.probabilities.values()) for answer in _choices(predictions)]
         config = self.config
         trust = choose_trust(probabilities, truth, config.calibrate, config.abstain, config.temperature)
         threshold = config.threshold if trust.threshold is None else trust.threshold
@@ -225,7 +225,8 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
 
         count_labels(examples, min_labels=1)
         truth = [example.label for example in examples]
-        guess = [prediction.label for prediction in predictions if type(prediction) is Prediction]
+        choices = _choices(predictions)
+        guess = [prediction.label for prediction in choices]
         if len(guess) < len(truth):
             raise UsageError(
                 "this model's config.json says problem_type regression or multi_label_classification, or one label: "
@@ -239,7 +240,7 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
             "f1_macro": float(metrics.f1_score(truth, guess, average="macro", zero_division=0.0)),
             "mcc": _matthews(truth, guess),
             **trust_scores(
-                [prediction.probability for prediction in predictions if type(prediction) is Prediction],
+                [prediction.probability for prediction in choices],
                 [label == other for label, other in zip(truth, guess, strict=True)],
                 self.config.threshold,
             ),
@@ -252,6 +253,15 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
                 f"count/{label}": float(support[n]),
             }
         return scores
+
+
+def _choices(predictions: Sequence[Answer]) -> list[Prediction]:
+    """The predictions of labels that exclude each other."""
+    return [
+        prediction
+        for prediction in predictions
+        if isinstance(prediction, Prediction) and not isinstance(prediction, IndependentPrediction)
+    ]
 
 
 def _matthews(truth: Sequence[str | None], guess: Sequence[str]) -> float:

@@ -17,7 +17,7 @@ The types of examples, answers and predictions are a task's own.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import ClassVar, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
@@ -136,6 +136,21 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
     def needs_held_out(self) -> str | None:
         """The setting that `calibrate` cannot obey without validation examples; None where nothing was asked for."""
         return None
+
+    def adopt(self, model: TrainableModel, roles: Collection[str]) -> None:
+        """Fits heads that the model's files hold to the training data, such as their scale; by default nothing.
+
+        Args:
+            roles: of these heads; others are new.
+        """
+
+    def finalize(self, model: TrainableModel) -> Config:
+        """Puts into the finished weights what other software would not know, such as a scale; by default nothing.
+
+        Returns:
+            The configuration that is true of these weights.
+        """
+        return self.config
 
     def columns(self, needs_labels: bool) -> list[Column]:
         """The fields that `read` looks at; a reader leaves out all others.

@@ -108,19 +108,24 @@ class VectorTask(Task[PairExample, float, float]):
         Raises:
             DataError: a label that is not a number, or labels that are all alike.
         """
-        from scipy import stats  # only scoring needs it
-
         truth = [number_of(example) for example in examples]
         if len(set(truth)) < 2:
             raise DataError(
                 f"{examples[0].origin.source}: all labels are {truth[0]:g}, so that nothing correlates with them"
             )
-        if len(set(predictions)) < 2:  # scipy gives the same, and warns in words of its own
-            return {"spearman": math.nan, "pearson": math.nan}
-        return {
-            "spearman": float(stats.spearmanr(predictions, truth).statistic),
-            "pearson": float(stats.pearsonr(predictions, truth).statistic),
-        }
+        return correlations(predictions, truth)
+
+
+def correlations(values: Sequence[float], truth: Sequence[float]) -> dict[str, float]:
+    """Correlations by rank and by value; NaN where all of one side are alike."""
+    from scipy import stats  # only scoring needs it
+
+    if min(len(set(values)), len(set(truth))) < 2:  # scipy gives the same, and warns in words of its own
+        return {"spearman": math.nan, "pearson": math.nan}
+    return {
+        "spearman": float(stats.spearmanr(values, truth).statistic),
+        "pearson": float(stats.pearsonr(values, truth).statistic),
+    }
 
 
 def second(row: Row) -> NDArray[np.int64]:

@@ -255,6 +255,7 @@ def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tok
     notes, read = loading_notes(model), {} if model.loaded is None else model.loaded.record()
     model = tune_network(recipe, model)
     notes += _choose_vectors(model, objective)
+    _adopt_heads(model, members)
     frozen = FrozenModels(tokenizer)
     with allocation_errors(f"recipe: {' and '.join(f'{m.name} = {m.config}' for m in members)}; lower what grows it"):
         objective.setup(model, Draw(recipe.seed), frozen.load)
@@ -271,6 +272,15 @@ def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tok
         apply_model_settings(auxiliary, recipe.model)
         check_savable(auxiliary, tokenizer, Path(recipe.output) / name)
     return components
+
+
+def _adopt_heads(model: LanguageModel, members: Sequence[Objective]) -> None:
+    """Let the task fit the heads that the model's files hold to its training data."""
+    new = [] if model.loaded is None else [name.split(".")[1] for name in model.loaded.initialised if "." in name]
+    roles = {role for role, _ in model.heads.items() if role not in new} if model.loaded is not None else set()
+    for member in members:
+        if isinstance(member, Task):
+            member.adopt(model, roles)
 
 
 def _choose_vectors(model: LanguageModel, objective: Objective) -> list[str]:

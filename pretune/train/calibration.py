@@ -1,11 +1,12 @@
-"""Fills in what held-out predictions decide of a task (thresholds, a temperature), once training has ended."""
+"""Fills in what is decided of a task once training has ended: thresholds, a temperature, a scale."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pretune.errors import UsageError
 from pretune.evaluate.engine import predict_examples
+from pretune.models.model import LanguageModel
 from pretune.tasks.task import AnyTask, Example, Task
 from pretune.text.samples.rows import Encoded
 from pretune.train.assemble import TrainComponents
@@ -51,12 +52,26 @@ def _calibrate(
     """Records what one task decides; says which settings were chosen."""
     model = components.model
     predictions = predict_examples(model, task, examples, rows, components.tokenizer)
-    before = task.config.model_dump(mode="json", exclude={"columns"})
-    after = task.calibrate(predictions, examples).model_dump(mode="json", exclude={"columns"})
-    changed = {name: value for name, value in after.items() if value != before.get(name)}
+    changed = _record(model, task, task.calibrate(predictions, examples))
     if not changed:
         return []
-    model.metadata = model.metadata.with_settings(task.name, changed)
     values = {name: f" = {value:.4g}" if isinstance(value, float) else "" for name, value in changed.items()}
     fields = listed([f"task.{task.name}.{name}{value}" for name, value in values.items()])
     return [f"chosen by the predictions for {counted(len(examples), 'validation example')}: {fields}"]
+
+
+def finalize(components: TrainComponents) -> None:
+    """Lets tasks put into the finished weights what other software would not know."""
+    for task in components.objective.alternatives:
+        if isinstance(task, Task):
+            _record(components.model, task, task.finalize(components.model))
+
+
+def _record(model: LanguageModel, task: AnyTask, config: Task.Config) -> Mapping[str, object]:
+    """Writes settings of a task that have changed into the model's metadata; returns them."""
+    before = task.config.model_dump(mode="json", exclude={"columns"})
+    after = config.model_dump(mode="json", exclude={"columns"})
+    changed = {name: value for name, value in after.items() if value != before.get(name)}
+    if changed:
+        model.metadata = model.metadata.with_settings(task.name, changed)
+    return changed

@@ -12,7 +12,7 @@ from pretune.interop.run_names import INITIAL
 from pretune.objectives.contrastive import Contrastive
 from pretune.tasks.task import Task
 from pretune.train.assemble import TrainComponents
-from pretune.train.calibration import calibrate
+from pretune.train.calibration import calibrate, finalize
 from pretune.train.checkpoint import state as states
 from pretune.train.checkpoint.state import State
 from pretune.train.closed_form import fit_head
@@ -141,6 +141,7 @@ def _save(components: TrainComponents, context: TrainContext, path: Path) -> Non
         components.tokenizer.save(path)
         return
     components.model = method.merge(components.model)
+    finalize(components)
     save_model(components.model, path, components.tokenizer)
 
 

@@ -263,7 +263,7 @@ def test_what_has_no_probabilities_has_no_threshold(
         assert "this model gives no probabilities of labels; leave it out" in capsys.readouterr().err
         assert not out.exists()
     assert run("predict", tmp_path / "values", "a hat", "--output", out) == 0
-    assert list(pd.read_csv(out).columns) == ["text", *(f"values.{label}" for label in LABELS)]
+    assert list(pd.read_csv(out).columns) == ["text", *LABELS]
 
 
 @pytest.mark.parametrize(

@@ -184,11 +184,37 @@ class Record(Mapping[str, object]):
         if isinstance(value, list | tuple) and value:
             raise self.error(
                 f"label in field {name!r} is the list {str(value)[:40]}",
-                "give each row one label: several labels of one text cannot be learned yet",
+                "give each row one label, or use --task multilabel, which learns several labels of one text",
             )
         what = "empty" if is_empty else f"{str(value)[:40]!r}, neither text nor a number"
         remedy = "write one text or whole number, or remove the row"
         raise self.error(f"label in field {name!r} is {what}", remedy + self._dropna(name))
+
+    def labels(self, name: str, setting: str | None, separator: str) -> tuple[str, ...] | None:
+        """Several labels as texts, each once: of a list, or of a text with a separator; of an empty text none.
+
+        Returns:
+            None where they are not known and need not be.
+
+        Raises:
+            DataError: no such field, no value, or an item that is no label.
+        """
+        value = self._value(name, setting) if self.needs_labels or name in self._fields else MISSING
+        if value is MISSING and not self.needs_labels:
+            return None
+        if value is MISSING:
+            raise self.error(f"field {name!r} has no labels", "write [] where none applies" + self._dropna(name))
+        items = value.tolist() if hasattr(value, "tolist") else value  # an array of a DataFrame
+        if isinstance(items, str):
+            items = [part for part in items.split(separator) if part.strip()]
+        labels = [label_text(item) for item in (items if isinstance(items, list | tuple) else [items])]
+        for number, label in enumerate(labels):
+            if not label:
+                what = f"label {number + 1} of field {name!r} is {describe(value)}"
+                raise self.error(what, "write a list of texts or whole numbers")
+            if problem := not_text(self.origin.source, self.origin.row, name, label):
+                raise self.error(problem.reason, problem.remedy)
+        return tuple(dict.fromkeys(labels))
 
     def strings(self, name: str, setting: str | None = None) -> list[str]:
         """A list of texts, such as words or their tags, none of them empty.
