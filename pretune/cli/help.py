@@ -115,6 +115,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "runs": ("pretune runs .",),
     "report": ("pretune report classifier",),
     "evaluate": ("pretune evaluate classifier test.csv",),
+    "evaluate clue": ("pretune evaluate clue CLUE --model bert --seeds 3 --output clue",),
     "predict": (
         'pretune predict classifier "a text to label"',
         "pretune predict classifier new.csv --text title --output out.csv",

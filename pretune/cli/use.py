@@ -28,6 +28,7 @@ from pretune.cli.loading import OfStep, load_model, unknown_said_once, written
 from pretune.cli.outputs import check_output, suffix_of
 from pretune.cli.predicting import predict
 from pretune.cli.session import DEFAULT, Common
+from pretune.cli.suites import CLUE_USAGE, clue
 from pretune.cli.verify import verify
 from pretune.disk import new_file
 from pretune.errors import UsageError
@@ -42,8 +43,12 @@ if TYPE_CHECKING:
 def register(app: App) -> None:
     """Adds these verbs to the command line."""
     group = Group("Use", sort_key=3)
-    verbs: Sequence[Callable[..., None]] = (evaluate, predict, fill, generate, score, embed, export, verify)
-    for position, verb in enumerate(verbs):
+    evaluating = App(name="evaluate", group=group, sort_key=0, usage="pretune evaluate MODEL [DATA] [--flag VALUE]...")
+    evaluating.default(evaluate)
+    evaluating.command(clue, usage=CLUE_USAGE)
+    app.command(evaluating)
+    verbs: Sequence[Callable[..., None]] = (predict, fill, generate, score, embed, export, verify)
+    for position, verb in enumerate(verbs, 1):
         app.command(verb, group=group, sort_key=position)
 
 
