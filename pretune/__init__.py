@@ -7,7 +7,8 @@
     model.evaluate("test.csv"); model.export("out")
 
 `pretrain` and `finetune` train a model and give it back in the same form; `cross_validate` makes several runs and gives
-their scores with their spread.
+their scores with their spread. `check_labels` lists labels that are probably wrong, `choose_to_label` texts to label
+next.
 """
 
 from __future__ import annotations
@@ -15,10 +16,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pretune.api import Evaluation, Model, Prediction, cross_validate, finetune, load, pretrain
+    from pretune.api import (
+        Evaluation,
+        Model,
+        Prediction,
+        check_labels,
+        choose_to_label,
+        cross_validate,
+        finetune,
+        load,
+        pretrain,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["Evaluation", "Model", "Prediction", "__version__", "cross_validate", "finetune", "load", "pretrain"]
+__all__ = [
+    "Evaluation",
+    "Model",
+    "Prediction",
+    "__version__",
+    "check_labels",
+    "choose_to_label",
+    "cross_validate",
+    "finetune",
+    "load",
+    "pretrain",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ from pretune.models.metadata import Metadata
 from pretune.models.model import LanguageModel
 from pretune.tasks.predictions import Predictions
 from pretune.tasks.records import read_examples, read_texts
-from pretune.tasks.task import AnyTask, Example
+from pretune.tasks.task import AnyTask, Example, ExampleT, PredictionT, RowAnswerT, Task
 from pretune.text.readers.labelled import Data, LabelledConfig
 from pretune.text.readers.memory import as_list, check_texts
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -61,7 +61,9 @@ def predict_data(
     return Predictions(predictions, [texts_of(example) for example in examples], task.brief)
 
 
-def examples_of(task: AnyTask, data: Data, seconds: str | Texts | None) -> list[Example]:
+def examples_of(
+    task: Task[ExampleT, RowAnswerT, PredictionT], data: Data, seconds: str | Texts | None = None
+) -> list[ExampleT]:
     """Texts, pairs of texts or records as examples of a task, whose labels are not needed.
 
     Raises:

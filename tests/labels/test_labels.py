@@ -1,0 +1,151 @@
+"""Labels that look wrong, and texts to label next: functions, Python and the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pretune
+from pretune.baselines.ngrams import Ngrams
+from pretune.cli import main
+from pretune.errors import DataError, UsageError
+from pretune.labels.choice import choose_next
+from pretune.labels.errors import find_errors
+from pretune.labels.features import TextFeatures, out_of_fold
+from pretune.tasks.classification import ClassificationExample
+
+TOPICS = {
+    "sport": ["goal", "match", "team", "coach", "league", "ball"],
+    "food": ["soup", "bread", "cook", "salt", "oven", "taste"],
+    "money": ["bank", "loan", "rate", "stock", "tax", "price"],
+}
+
+
+def sentences(count: int, seed: int = 0) -> list[tuple[str, str]]:
+    """Texts of three words of their topic and two of any."""
+    rng = np.random.default_rng(seed)
+    every = [word for words in TOPICS.values() for word in words]
+    rows = []
+    for n in range(count):
+        topic = list(TOPICS)[n % 3]
+        words = [*rng.choice(TOPICS[topic], 3, replace=False), *rng.choice(every, 2), f"n{n}"]
+        rows.append((" ".join(map(str, words)), topic))
+    return rows
+
+
+def planted(count: int = 240) -> tuple[list[tuple[str, str]], set[int]]:
+    """Sentences of which each twentieth has a wrong label."""
+    rows, wrong = sentences(count), set(range(7, count, 20))
+    names = list(TOPICS)
+    return [(t, names[(names.index(y) + 1) % 3] if n in wrong else y) for n, (t, y) in enumerate(rows)], wrong
+
+
+def test_planted_errors_come_first() -> None:
+    rows, wrong = planted()
+    issues = pretune.check_labels(rows)
+    first = [issue["index"] for issue in issues[: len(wrong)]]
+    assert len(wrong & {int(str(n)) for n in first}) >= 0.7 * len(wrong)
+    assert all(issue["suggestion"] == sentences(240)[int(str(issue["index"]))][1] for issue in issues[:8])
+    assert pretune.check_labels(rows) == issues
+    assert issues[0].keys() == {
+        *("index", "label", "suggestion", "probability", "suggestion_probability", "reason", "text", "origin")
+    }
+    assert len(pretune.check_labels(rows, every_row=True)) == 240
+
+
+def test_no_text_is_judged_by_what_learned_from_it_or_its_copy() -> None:
+    """Random labels of distinct words, each text twice: whoever learned from a copy would always be right."""
+    texts = [f"w{n // 2} x{n // 2}" for n in range(60)]
+    labels = [str(label) for label in np.random.default_rng(0).choice(["a", "b"], 30).repeat(2)]
+    features = TextFeatures([ClassificationExample(text) for text in texts])
+    apart, order = out_of_fold(features, labels, texts)
+    right = np.array(order)[apart.argmax(axis=1)] == labels
+    assert right.mean() < 0.7
+    leaking, _ = out_of_fold(features, labels, [str(n) for n in range(60)], folds=60)
+    assert (np.array(order)[leaking.argmax(axis=1)] == labels).mean() == 1
+
+
+def test_confident_learning_by_hand() -> None:
+    """The last is labelled `a` at 0.45, and `b` has 0.55, at least the mean of those labelled `b`."""
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.5, 0.5], [0.45, 0.55], [0.45, 0.55]])
+    errors = find_errors(probabilities, ["a", "a", "b", "b", "a"], ["a", "b"])
+    assert [(error.index, error.suggestion, error.margin) for error in errors] == [(4, "b", pytest.approx(0.1))]
+
+
+def test_copies_with_different_labels_come_before_all() -> None:
+    rows = [*sentences(60), ("one text twice", "food"), ("one text twice", "money")]
+    issues = pretune.check_labels(rows)
+    assert sorted((issue["index"], issue["reason"]) for issue in issues[:2]) == [(60, "copy"), (61, "copy")]
+
+
+def test_the_next_texts_are_unsure_and_differ() -> None:
+    labelled = sentences(60)
+    mixed = [f"{a} {b}" for a, b in zip(TOPICS["sport"], TOPICS["food"], strict=True)]
+    sure = [text for text, _ in sentences(200, seed=5)]
+    chosen = pretune.choose_to_label([*sure, *mixed, *mixed], labelled, count=12)
+    assert len({row["text"] for row in chosen}) == len(chosen) == 12
+    assert chosen[0]["text"] in mixed
+    assert len([row for row in chosen if row["text"] in mixed]) >= 2
+    assert [row["margin"] for row in chosen] == sorted(float(str(row["margin"])) for row in chosen)
+    assert not pretune.choose_to_label([labelled[0][0]], labelled)  # it has a label already
+
+
+def test_without_labels_the_typical_texts_of_each_topic_are_chosen() -> None:
+    texts = [text for text, _ in sentences(90)]
+    chosen = pretune.choose_to_label(texts, count=3)
+    assert len(chosen) == 3
+    features = Ngrams.fit(texts).features(texts)
+    assert choose_next(features, None, 3).tolist() == [row["index"] for row in chosen]
+    assert len(pretune.choose_to_label(texts[:2], count=5)) == 2
+
+
+def test_vectors_of_a_model_describe_texts() -> None:
+    rows, wrong = planted(120)
+
+    def embed(texts: list[str]) -> np.ndarray:
+        return np.array([[sum(w in text for w in words) for words in TOPICS.values()] for text in texts], np.float32)
+
+    examples = [ClassificationExample(text, label) for text, label in rows]
+    pairs = [ClassificationExample(text, label, second=text) for text, label in rows]
+    for described in (TextFeatures(examples, embed), TextFeatures(pairs, embed)):
+        probabilities, order = out_of_fold(described, [label for _, label in rows], [text for text, _ in rows])
+        issues = find_errors(probabilities, [label for _, label in rows], order)
+        assert len({issue.index for issue in issues[: len(wrong)]} & wrong) >= 0.6 * len(wrong)
+
+
+def test_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    rows, wrong = planted(120)
+    table = "id,message,team\n" + "".join(f"{n},{text},{label}\n" for n, (text, label) in enumerate(rows))
+    (tmp_path / "train.csv").write_text(table)
+    flags = ["--text", "message", "--label", "team", "--no-allocator"]
+    out = tmp_path / "suspects.jsonl"
+    assert main(["labels", "check", str(tmp_path / "train.csv"), *flags, "--output", str(out)]) == 0
+    assert "probably wrong: " in capfd.readouterr().err
+    issues = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {int(issue["id"]) for issue in issues[:4]} <= wrong
+    assert issues[0]["origin"] == f"{tmp_path / 'train.csv'}:{int(issues[0]['id']) + 2}"
+    assert issues[0].keys() >= {"message", "team", "suggestion", "probability"}
+    new = tmp_path / "new.txt"
+    new.write_text("\n".join(text for text, _ in sentences(40, seed=3)))
+    chosen = tmp_path / "next.csv"
+    words = ["labels", "next", str(new), "--labelled", str(tmp_path / "train.csv"), "--count", "5", *flags]
+    assert main([*words, "--output", str(chosen)]) == 0
+    assert len(chosen.read_text().splitlines()) == 6
+    assert "next: fill in the column 'team'" in capfd.readouterr().err
+    assert main(["labels", "check", str(tmp_path / "train.csv"), "--top", "3", *flags, "--quiet"]) == 0
+    assert len(capfd.readouterr().out.splitlines()) == 3
+    assert main(["labels", "check", "--no-allocator"]) == 64
+
+
+def test_bad_input_is_refused() -> None:
+    with pytest.raises(DataError, match="all 3 examples have the label 'a'"):
+        pretune.check_labels([("x y", "a"), ("y z", "a"), ("z", "a")])
+    with pytest.raises(UsageError, match="folds = 1: expected 2 or more"):
+        pretune.check_labels(sentences(9), folds=1)
+    with pytest.raises(UsageError, match="count = 0: expected 1 or more"):
+        pretune.choose_to_label(["a text"], count=0)
+    with pytest.raises(DataError, match="label"):
+        pretune.check_labels([{"text": "a"}, {"text": "b", "label": "c"}])
