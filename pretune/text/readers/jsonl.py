@@ -11,7 +11,7 @@ from pretune.text.readers.files import Source, SourceConfig
 from pretune.text.readers.lines import split_lines, text_blocks
 from pretune.text.readers.records import Column, RecordError, SourceRow, absent
 
-SUFFIXES = (".jsonl", ".ndjson", ".json")
+SUFFIXES = (".jsonl", ".ndjson")
 _raw_decode = json.JSONDecoder().raw_decode
 
 

@@ -36,10 +36,10 @@ def read(source, columns, config):
 
 def test_a_reader_is_a_file_that_says_its_suffixes() -> None:
     assert variants("text.readers") == [
-        "casie", "csv", "html", "jsonl", "md", "parquet", "propbank", "semeval", "tsv", "txt", "xlsx",
+        "casie", "csv", "html", "json", "jsonl", "md", "parquet", "propbank", "semeval", "tsv", "txt", "xlsx",
     ]  # fmt: skip
     assert suffixes() == {
-        ".csv": "csv", ".htm": "html", ".html": "html", ".json": "jsonl", ".jsonl": "jsonl", ".markdown": "md",
+        ".csv": "csv", ".htm": "html", ".html": "html", ".json": "json", ".jsonl": "jsonl", ".markdown": "md",
         ".md": "md", ".ndjson": "jsonl", ".parquet": "parquet", ".tsv": "tsv", ".txt": "txt", ".xhtml": "html",
         ".xlsm": "xlsx", ".xlsx": "xlsx",
     }  # fmt: skip
