@@ -8,7 +8,8 @@ from typing import Any
 
 from pretune.config import validate
 from pretune.errors import DataError, UsageError
-from pretune.find import find_class
+from pretune.find import find_class, variants
+from pretune.interop.description import class_labels
 from pretune.interop.metadata import resolve
 from pretune.interop.recorded_heads import HeadMakers
 from pretune.models.metadata import HeadSource, Metadata, absolute
@@ -34,7 +35,7 @@ def trained_task(
     Args:
         folder: of the model, for messages.
         task: its name, or its name with settings; by default the one that the model's files record, else
-            classification among the labels of the model.
+            classification among the labels of the model, or the task of the head that it has instead.
         overrides: other settings than the model's, such as `truncate` or `columns`.
 
     Raises:
@@ -47,17 +48,28 @@ def trained_task(
     if recorded is not None:
         built = _build(recorded, model.metadata, folder, vocabulary, {**(overrides or {}), **fields})
     else:
-        task_class: type[AnyTask] = find_class("tasks", name or "classification", Task)  # type: ignore[type-abstract]
+        name = name or _task_of_heads(model)
+        task_class: type[AnyTask] = find_class("tasks", name, Task)  # type: ignore[type-abstract]
         own: dict[str, Any] = {}
         if "labels" in task_class.Config.model_fields:
-            own["labels"] = tuple(model.labels)
+            own["labels"] = tuple(class_labels(model, task_class.role) or model.labels)
         vectors = model.vectors
         if "pooling" in task_class.Config.model_fields and vectors is not None and vectors.pooling in TASK_POOLINGS:
             own["pooling"] = vectors.pooling
         config = own | dict(overrides or {}) | dict(fields)
-        built = task_class(validate(task_class.Config, config, f"task.{name or 'classification'}"), vocabulary)
+        built = task_class(validate(task_class.Config, config, f"task.{name}"), vocabulary)
     _load_parameters(built, model)
     return built.to(model.device).eval()
+
+
+def _task_of_heads(model: LanguageModel) -> str:
+    """The task of the heads of a model that records none: classification, unless it has the head of another task."""
+    if "classification" not in model.heads:
+        for name in variants("tasks"):
+            task: type[AnyTask] = find_class("tasks", name, Task)  # type: ignore[type-abstract]
+            if task.role in model.heads:
+                return name
+    return "classification"
 
 
 def recorded_tasks(metadata: Metadata, folder: Path, vocabulary: Vocabulary) -> list[AnyTask]:

@@ -10,7 +10,12 @@ SHARED_MODULES = (
     "predictions",
     "records",
     "sequence_task",
+    "span_predictions",
+    "span_scores",
+    "tag_data",
     "task",
+    "unit_tags",
+    "units",
     "vector_task",
     "windowed",
 )

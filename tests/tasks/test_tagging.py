@@ -1,0 +1,237 @@
+"""Tagging: learned, saved, used and scored without a flag; every tokenizer, scheme and bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+import pretune
+from pretune.cli import main
+from pretune.draw import Draw
+from pretune.errors import DataError
+from pretune.evaluate.engine import predict_examples
+from pretune.model import Model
+from pretune.tasks.records import read_examples
+from pretune.tasks.tagging import Tagging
+from pretune.tasks.task import data_stats
+from pretune.text.readers.labelled import LabelledConfig
+from pretune.text.tokenizer.tokenizer import Tokenizer
+from tests.train.trainkit import SHAPE, WORDS, make_tokenizer
+
+
+def rows(count: int, seed: int, length: tuple[int, int] = (3, 12)) -> list[dict[str, Any]]:
+    """Words below 10 are first names, which begin a person; those below 20 are last names, which go on with one."""
+    rng = np.random.default_rng(seed)
+    out: list[dict[str, Any]] = []
+    for _ in range(count):
+        numbers = rng.integers(0, 40, int(rng.integers(*length))).tolist()
+        tags, is_open = list[str](), False
+        for number in numbers:
+            is_open = number < 10 or (number < 20 and is_open)
+            tags.append("B-PER" if number < 10 else "I-PER" if is_open else "O")
+        words = [
+            WORDS[number if number >= 20 or tag != "O" else number + 20]
+            for number, tag in zip(numbers, tags, strict=True)
+        ]
+        out.append({"tokens": words, "tags": tags})
+    return out
+
+
+def recipe(folder: Path, name: str, **task: object) -> dict[str, Any]:
+    return {
+        "output": str(folder / name),
+        "task": {"tagging": task},
+        "data": {"tokenizer": str(folder / "tokenizer"), "length": 16},
+        "model": {"size": "tiny", "overrides": SHAPE},
+        "budget": {"steps": 60},
+        "optimizer": {"lr": 5e-3},
+        "evaluation": {"every": 60},
+        "device": "cpu",
+        "precision": "fp32",
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("tagging")
+    make_tokenizer(folder / "tokenizer")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> Model:
+    train = folder / "train.jsonl"
+    train.write_text("\n".join(map(json.dumps, [*rows(200, 0), {"tokens": ["w1", "w2"], "tags": ["O"]}])))
+    tree = recipe(folder, "softmax")
+    tree["data"]["columns"] = {"on_bad": "skip"}
+    tree["data"]["train"] = [str(train)]
+    pretune.finetune(tree, validation=rows(30, 1))
+    return pretune.load(folder / "softmax", device="cpu", precision="fp32")
+
+
+def test_it_learns_and_is_used_without_a_flag(trained: Model, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = trained.evaluate(rows(30, 1))
+    assert min(scores[name] for name in ("f1", "f1/PER", "f1_type", "f1_macro", "accuracy")) > 0.9
+    assert scores["count/PER"] == sum(tag == "B-PER" for row in rows(30, 1) for tag in row["tags"])
+    prediction = trained.predict("w30 w3 w12 w25 w5")
+    assert [{name: span[name] for name in ("start", "end", "label", "text")} for span in prediction["spans"]] == [
+        {"start": 4, "end": 10, "label": "PER", "text": "w3 w12"},
+        {"start": 15, "end": 17, "label": "PER", "text": "w5"},
+    ]
+    assert all(0.5 < span["probability"] <= 1 for span in prediction["spans"])
+    record = {"tokens": ["w30", "w3", "w12", "w25", "w5"]}
+    assert trained.predict([record]) == [prediction | {"tags": ["O", "B-PER", "I-PER", "O", "B-PER"]}]
+    assert trained.predict(["w3", "w30"]).table().rows[0] == ["w3", "w3 (PER)"]
+    capsys.readouterr()
+    assert main(["predict", f"{folder}/softmax", "w30 w3 w12 w25 w5", "--quiet", "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out)["spans"][1]["text"] == "w5"
+    (folder / "held.jsonl").write_text("\n".join(map(json.dumps, rows(30, 1))))
+    assert main(["evaluate", f"{folder}/softmax", f"{folder}/held.jsonl", "--quiet", "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out).keys() == scores.keys()
+    assert "by label" in str(scores)
+
+
+def test_a_skipped_record_is_counted_in_the_facts_of_the_run(trained: Model, folder: Path) -> None:
+    statistics = json.loads((folder / "softmax" / "data_stats.json").read_text())
+    assert statistics["train"]["records_skipped"] == 1
+    assert statistics["train"]["examples"] == 200
+
+
+def test_the_model_is_one_of_transformers_and_theirs_are_read(trained: Model, tmp_path: Path) -> None:
+    exported = tmp_path / "exported"
+    trained.export(exported)
+    theirs = transformers.BertForTokenClassification.from_pretrained(exported)
+    assert list(theirs.config.id2label.values()) == ["O", "B-PER", "I-PER"]
+    theirs.save_pretrained(tmp_path / "bare")
+    trained.tokenizer.save(tmp_path / "bare")
+    foreign = pretune.load(tmp_path / "bare", device="cpu", precision="fp32")
+    assert foreign.task().name == "tagging"
+    assert foreign.predict("w30 w3 w12")["spans"][0]["text"] == "w3 w12"
+    assert foreign.evaluate(rows(30, 1))["f1"] == trained.evaluate(rows(30, 1))["f1"]
+
+
+def test_a_long_text_is_read_in_windows_and_each_word_is_scored_once(trained: Model) -> None:
+    long = rows(6, 2, (40, 60))
+    task = trained.task()
+    examples = read_examples(task, long)
+    encoded = task.encode(examples, trained.tokenizer, 16)
+    stats = data_stats(encoded)
+    assert (stats["examples"], stats["tokens_cut"]) == (6, 0)
+    assert stats["rows"] > 18
+    predictions = predict_examples(trained.network, task, examples, encoded, trained.tokenizer, budget=40)
+    assert [len(prediction["tags"]) for prediction in predictions] == [len(row["tokens"]) for row in long]
+    assert task.score(predictions, examples)["f1"] > 0.85
+    assert trained.predict(long) == predictions
+
+
+def test_a_text_that_fits_is_the_same_with_and_without_windows(trained: Model) -> None:
+    short = rows(20, 3)
+    assert trained.predict(short) == trained.predict(short, truncate="head")
+
+
+def test_a_crf_learns_and_is_saved(folder: Path) -> None:
+    tree = recipe(folder, "crf", decoder="crf")
+    tree["budget"]["steps"] = 40
+    pretune.finetune(tree, train=rows(200, 0), validation=rows(30, 1))
+    model = pretune.load(folder / "crf", device="cpu", precision="fp32")
+    assert model.evaluate(rows(30, 1))["f1"] > 0.7
+    crf = model.network.heads["token_classification_crf"]
+    assert float(crf.between.detach().abs().sum()) > 0
+    spans = model.predict("w30 w3 w12 w25 w5")["spans"]
+    assert len(spans) >= 2
+    assert all(0 < span["probability"] <= 1 for span in spans)
+
+
+def test_it_learns_every_scheme_and_plain_tags(folder: Path) -> None:
+    plain = [
+        {"tokens": row["tokens"], "tags": ["NN" if t == "O" else "NNP" for t in row["tags"]]} for row in rows(150, 0)
+    ]
+    tree = recipe(folder, "plain")
+    tree["budget"]["steps"] = 30
+    model = pretune.finetune(tree, train=plain, validation=plain[:30])
+    scores = model.evaluate(plain[:30])
+    assert scores["accuracy"] == pytest.approx(scores["f1"])
+    assert scores["accuracy"] > 0.8
+    assert {"f1/NN", "f1/NNP"} < scores.keys()
+    assert model.task().brief(model.predict("w30 w31"))["spans"] == "w30/NN w31/NN"
+
+
+def task_of(tokenizer: Tokenizer, data: list[dict[str, Any]], **config: Any) -> tuple[Tagging, list[Any]]:
+    reader = Tagging(Tagging.Config(**config), tokenizer.vocabulary)
+    examples = read_examples(reader, data)
+    return Tagging(reader.resolve_config(examples), tokenizer.vocabulary), examples
+
+
+@pytest.mark.parametrize(
+    ("scheme", "tags"),
+    [
+        ("IOB1", ["O", "I-A", "I-A", "B-A", "I-B", "O"]),
+        ("IOB2", ["O", "B-A", "I-A", "B-A", "B-B", "O"]),
+        ("IOBES", ["O", "B-A", "E-A", "S-A", "S-B", "O"]),
+        ("BMES", ["O", "B-A", "E-A", "S-A", "S-B", "O"]),
+    ],
+)
+def test_targets_are_the_tags_of_the_scheme_for_words_and_for_spans(folder: Path, scheme: str, tags: list[str]) -> None:
+    tokenizer = Tokenizer.load(folder / "tokenizer")
+    words = ["w1", "w2", "w3", "w4", "w5", "w6"]
+    spans = [[3, 8, "A"], [9, 11, "A"], [12, 14, "B"]]
+    for record in ({"tokens": words, "tags": tags}, {"text": " ".join(words), "spans": spans}):
+        task, examples = task_of(tokenizer, [record], scheme=scheme, read_scheme=scheme)
+        (row,) = task.encode(examples, tokenizer, 16)
+        assert row.targets is not None
+        assert [task.labels[n] for n in row.targets[:, 0]] == tags
+        batch = task.prepare(task_rows(task, [row]), Draw(0))
+        assert batch.targets["tagging"][1].tolist() == row.targets[:, 0].tolist()
+        assert batch.targets["tagging"][0].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def task_rows(task: Tagging, encoded: list[Any]) -> list[Any]:
+    from pretune.text.samples.examples import ExampleView
+
+    return ExampleView(encoded).read(np.arange(len(encoded)), 0, 0, Draw(0))
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        (
+            {"text": "w1 w2 w3", "spans": [[0, 5, "A"], [3, 8, "B"]]},
+            r"list\[0\]: spans\[0\] = A at 0 to 5, 'w1 w2' overlaps spans\[1\] = B at 3 to 8.*use --task nested",
+        ),
+        (
+            {"tokens": ["w1", "w2"], "tags": ["B-A", "I-B"]},
+            r"list\[0\]: tags\[1\] = 'I-B' of 'w2' behind 'B-A', which IOB2 does not allow; correct the tag",
+        ),
+        ({"tokens": ["w1"], "tags": ["I-A"]}, r"tags\[0\] = 'I-A' of 'w1' at the beginning, which IOB2 does not"),
+        ({"text": "w1", "spans": [[0, 9, "A"]]}, r"'spans\[0\]' = 0 to 9 lies outside the text"),
+        ({"text": " "}, r"field 'text' = ' ' is empty"),
+        ({"text": "w1"}, r"no field 'spans'"),
+    ],
+)
+def test_bad_records_are_named(folder: Path, record: dict[str, Any], words: str) -> None:
+    tokenizer = Tokenizer.load(folder / "tokenizer")
+    with pytest.raises(DataError, match=words):
+        task_of(tokenizer, [record], read_scheme="IOB2")
+
+
+def test_bad_data_are_named(folder: Path, trained: Model) -> None:
+    tokenizer = Tokenizer.load(folder / "tokenizer")
+    with pytest.raises(DataError, match=r"list: no span has a label; give some records spans"):
+        task_of(tokenizer, [{"text": "w1", "spans": []}])
+    with pytest.raises(DataError, match=r"list\[1\]: tags\[0\] = 'I-A' of 'w1' at the beginning, which IOB2"):
+        task_of(tokenizer, [{"tokens": ["w1"], "tags": ["B-A"]}, {"tokens": ["w1"], "tags": ["I-A"]}])
+    with pytest.raises(
+        DataError, match=r"list\[0\]: span LOC at 0 to 2, 'w1': the label was not seen in training; known"
+    ):
+        trained.evaluate([{"text": "w1", "spans": [[0, 2, "LOC"]]}])
+    bad = [{"tokens": ["w1", "w2"], "tags": ["O", "I-A"]}, {"tokens": ["w1", "w2"], "tags": ["B-A", "I-A"]}]
+    columns = LabelledConfig(on_bad="skip")
+    _, examples = task_of(tokenizer, bad, read_scheme="IOB2", columns=columns)
+    assert len(examples) == 1
