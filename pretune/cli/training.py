@@ -169,7 +169,7 @@ def _train(verb: Verb, args: tuple[str, ...], session: Session) -> None:
     session.say(_intention(verb, recipe))
     from pretune import api
     from pretune.interop.run_names import FACTS
-    from pretune.report.next_commands import next_commands
+    from pretune.report.next_commands import named_tasks, next_commands
     from pretune.seals import read_facts
     from pretune.train.repeats import asks_for_several
 
@@ -196,7 +196,8 @@ def _train(verb: Verb, args: tuple[str, ...], session: Session) -> None:
     mask = "[MASK]" if vocabulary.mask is None else model.tokenizer.token(vocabulary.mask)
     is_paired, facts = recipe.data.columns.second is not None, read_facts(Path(recipe.output) / FACTS)
     language = str(facts.get("language", "en"))
-    lines = next_commands(recipe.output, model.abilities, mask, is_paired=is_paired, language=language)
+    tasks = named_tasks(facts)
+    lines = next_commands(recipe.output, model.abilities, mask, is_paired=is_paired, language=language, tasks=tasks)
     session.say("next:\n" + "\n".join(f"  {line}" for line in lines))
 
 

@@ -32,7 +32,7 @@ def describe_model(network: LanguageModel, folder: Path, abilities: Collection[s
         labels = class_labels(network, role) or []
         others = f" and {len(labels) - _LISTED} more" if len(labels) > _LISTED else ""
         facts.append(("labels", ", ".join(labels[:_LISTED]) + others))
-    recorded = network.metadata.task
-    facts += [] if recorded is None else [("task", recorded.name)]
+    recorded, named = network.metadata.task, network.metadata.tasks
+    facts += [] if recorded is None else [("task", ", ".join(named or (recorded.name,)))]
     facts += [("device", str(network.device)), ("precision", "bf16" if is_bf16(network) else "fp32")]
     return Table(["", ""], [*facts, ("folder", str(folder))])

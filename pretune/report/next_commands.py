@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pretune.config import Config
@@ -26,7 +27,13 @@ EXAMPLES = {
 
 
 def next_commands(
-    model: str, abilities: Collection[str], mask: str, *, is_paired: bool = False, language: str = "en"
+    model: str,
+    abilities: Collection[str],
+    mask: str,
+    *,
+    is_paired: bool = False,
+    language: str = "en",
+    tasks: Mapping[str, bool] = MappingProxyType({}),
 ) -> list[str]:
     """Returns the commands that use a model.
 
@@ -36,6 +43,7 @@ def next_commands(
         mask: the mask token of its tokenizer.
         is_paired: it was trained on pairs of texts.
         language: of the data that it was trained on: `en` or `zh`.
+        tasks: names of its tasks, where they have names, and whether each was trained on pairs of texts.
     """
     path, examples = shlex.quote(model), EXAMPLES.get(language, EXAMPLES["en"])
     text, second = quoted(examples.text), quoted(examples.second)
@@ -44,6 +52,10 @@ def next_commands(
         lines.append(f"pretune generate {path} {quoted(examples.beginning)}")
     if "fill" in abilities:
         lines.append(f"pretune fill {path} {quoted(examples.sentence.format(mask=mask))}")
+    for name, is_task_paired in tasks.items():
+        lines.append(f"pretune predict {path} --task {name} " + (f"--pair {text} {second}" if is_task_paired else text))
+    if tasks:
+        return lines
     if "classify" in abilities:
         lines.append(f"pretune predict {path} " + (f"--pair {text} {second}" if is_paired else text))
     elif not is_paired:
@@ -51,6 +63,16 @@ def next_commands(
         lines.append(f"pretune finetune --model {path} {fields}")
     texts = f"{text} {second}" if is_paired else text
     return [*lines, f"pretune embed {path} {texts} --output vectors.npy"]
+
+
+def named_tasks(facts: Mapping[str, object]) -> dict[str, bool]:
+    """The names of a run's tasks, and whether each was trained on pairs of texts; none where they have no names.
+
+    Args:
+        facts: of the run.
+    """
+    tasks = facts.get("tasks")
+    return {name: bool(record.get("is_paired")) for name, record in tasks.items()} if isinstance(tasks, dict) else {}
 
 
 def field_flags(config: Config, prefix: str = "") -> list[str]:

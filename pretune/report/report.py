@@ -17,7 +17,7 @@ from pretune.language import translate
 from pretune.report.answers import confusion, label_scores, mistakes
 from pretune.report.curves import curves
 from pretune.report.html import card, folded, page, row, section, table, text
-from pretune.report.next_commands import next_commands
+from pretune.report.next_commands import named_tasks, next_commands
 from pretune.report.overview import goal, header, overview, state, warnings
 from pretune.report.pages import check_page, write_page
 from pretune.report.run_files import RunFiles, read_run
@@ -79,7 +79,8 @@ def _next(run: RunFiles) -> str:
     is_paired = columns.get("second") is not None
     language = str(run.facts.get("language", "en"))
     abilities = set(run.abilities.values())
-    lines = next_commands(str(run.path), abilities, run.mask, is_paired=is_paired, language=language)
+    tasks = named_tasks(run.facts)
+    lines = next_commands(str(run.path), abilities, run.mask, is_paired=is_paired, language=language, tasks=tasks)
     if run.is_unfinished:
         uses = ("pretune predict", "pretune fill", "pretune generate", "pretune embed")
         lines = [f"{line} --step last" for line in lines if run.checkpoints and line.startswith(uses)]

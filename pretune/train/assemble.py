@@ -333,9 +333,12 @@ def _add_records(components: TrainComponents, stores: StoreData | None, labelled
         components.notes += [f"{data.name}: {note}" for note in data.notes] if data.name else data.notes
         components.examples[data.task.name] = data.validation
         components.facts["language"] = language_of(data.sample_text())
-        record = {"labels": data.labels} | ({} if data.held_out is None else {"held_out": data.held_out.to_json()})
+        record: dict[str, Any] = {"labels": data.labels} | (
+            {} if data.held_out is None else {"held_out": data.held_out.to_json()}
+        )
         if data.name:
             components.data_stats[data.name] = data.statistics()
+            record["is_paired"] = data.task.config.columns.second is not None
             components.facts.setdefault("tasks", {})[data.name] = record
         else:
             components.data_stats |= data.statistics()

@@ -18,6 +18,7 @@ from pretune.cli import main
 from pretune.config import validate
 from pretune.errors import UsageError
 from pretune.interop.metadata import read_metadata
+from pretune.report.next_commands import named_tasks, next_commands
 from pretune.runtime.signals import SignalError
 from pretune.tasks.classification import Classification
 from pretune.tasks.named import name_tasks
@@ -153,6 +154,17 @@ def test_steps_are_drawn_by_size_to_a_temperature(temperature: float, expected: 
     weights = np.array(draw_weights(tasks, [900, 100], temperature))
     assert weights.sum() == pytest.approx(2.0)
     assert (weights / weights.sum()).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_model_and_its_page_name_the_tasks(run: Path) -> None:
+    assert ["task", "topic, pairs, group"] in [list(row) for row in pretune.load(run, "cpu").facts.rows]
+    tasks = named_tasks(json.loads((run / "run.json").read_text()))
+    assert tasks == {"topic": False, "pairs": True, "group": False}
+    assert next_commands("run", {"classify"}, "", tasks=tasks) == [
+        'pretune predict run --task topic "a text"',
+        'pretune predict run --task pairs --pair "a text" "a second text"',
+        'pretune predict run --task group "a text"',
+    ]
 
 
 def test_the_first_classifier_keeps_its_head() -> None:
