@@ -8,11 +8,12 @@
 
 `pretrain` and `finetune` train a model and give it back in the same form; `cross_validate` makes several runs and gives
 their scores with their spread. `check_labels` lists labels that are probably wrong, `choose_to_label` texts to label
-next.
+next. `pretune.sklearn` has estimators of scikit-learn.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def __getattr__(name: str) -> Any:
         from pretune import api
 
         return getattr(api, name)
+    if name == "sklearn":
+        return import_module("pretune.sklearn")
     raise AttributeError(f"module 'pretune' has no attribute {name!r}")
 
 
