@@ -8,6 +8,8 @@ SHARED_MODULES = (
     "marked_pairs",
     "named",
     "predictions",
+    "reading_answers",
+    "reading_scores",
     "records",
     "sequence_task",
     "span_predictions",

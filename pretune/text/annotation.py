@@ -60,6 +60,19 @@ class Link:
     label: str
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer to a question about a text.
+
+    Attributes:
+        text: without white space around it, never empty.
+        start: where the text has it, in characters; None where that is not known.
+    """
+
+    text: str
+    start: int | None = None
+
+
 def read_spans(record: Record, text: str, config: LabelledConfig) -> tuple[Span, ...] | None:
     """The spans of a record, in its order; None where it has none and needs none.
 
@@ -109,6 +122,48 @@ def read_links(record: Record, spans: Sequence[Span], config: LabelledConfig) ->
                 "leave one of the two out",
             )
     return tuple(links)
+
+
+def read_answers(record: Record, name: str, text: str) -> tuple[Answer, ...] | None:
+    """The answers to the question of a record, in its order; None where there are none and none are needed.
+
+    An answer is an object of its `start` (or `answer_start`, as SQuAD calls it) and its `text`. Without a start, or
+    with -1, it is where the text has it, if it has it once. Lists of all texts and all starts in one object, as the
+    library `datasets` holds them, are read too.
+
+    Raises:
+        DataError: an answer that is no object, has no text, or is not at its start; or none where they are needed.
+    """
+    value = record.get(name)
+    if isinstance(value, Mapping) and isinstance(value.get("text"), list | tuple):
+        starts = value.get("answer_start", [None] * len(value["text"]))
+        items: list[object] | None = [
+            {"text": each, "start": start} for each, start in zip(value["text"], starts, strict=True)
+        ]
+    else:
+        items = _items(record, name, "columns.answers")
+    return None if items is None else tuple(_answer(record, text, f"{name}[{n}]", item) for n, item in enumerate(items))
+
+
+def _answer(record: Record, text: str, where: str, item: object) -> Answer:
+    fields = {"text": item} if isinstance(item, str) else _fields(record, where, item, ("text",))
+    quoted, start = fields["text"], fields.get("start", fields.get("answer_start"))
+    if problem := not_text(record.origin.source, record.origin.row, f"{where}.text", quoted):
+        raise record.error(problem.reason, problem.remedy)
+    answer = str(quoted).strip()
+    if not answer:
+        raise record.error(f"'{where}.text' is empty", "a question without an answer has the answers []")
+    place = None if is_missing(start) else _integer(record, f"{where}.start", start)
+    if place is None or place == -1:
+        return Answer(answer, text.find(answer) if text.count(answer) == 1 else None)
+    place += len(str(quoted)) - len(str(quoted).lstrip())
+    if text[place : place + len(answer)] != answer:
+        shown = text[place : place + len(answer)] if 0 <= place < len(text) else ""
+        raise record.error(
+            f"'{where}' = {answer[:_SHOWN]!r} is not at {place}, where the text has {shown[:_SHOWN]!r}",
+            _nearest(text, answer, place),
+        )
+    return Answer(answer, place)
 
 
 def read_words(record: Record, config: LabelledConfig) -> tuple[str, tuple[Interval, ...]] | None:

@@ -36,7 +36,7 @@ def read(source, columns, config):
 
 def test_a_reader_is_a_file_that_says_its_suffixes() -> None:
     assert variants("text.readers") == [
-        "casie", "csv", "html", "json", "jsonl", "md", "parquet", "propbank", "semeval", "tsv", "txt", "xlsx",
+        "casie", "csv", "html", "json", "jsonl", "md", "parquet", "propbank", "semeval", "squad", "tsv", "txt", "xlsx",
     ]  # fmt: skip
     assert suffixes() == {
         ".csv": "csv", ".htm": "html", ".html": "html", ".json": "json", ".jsonl": "jsonl", ".markdown": "md",

@@ -1,0 +1,59 @@
+"""Sets of questions about texts, whose answers are parts of the texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from benchmarks.texts import text_file
+from benchmarks.understanding.sets import LabelledSet, Record, Split, fifths
+from pretune.text.readers.files import SourceConfig
+from pretune.text.readers.labelled import read_records
+from pretune.text.readers.records import Column
+
+_FIELDS = ("id", "title", "text", "question", "answers")
+
+
+def _questions(name: str) -> list[Record]:
+    columns = [Column(field, "", required=False) for field in _FIELDS]
+    records = read_records(text_file(name), columns, SourceConfig(format="squad"), needs_labels=False)
+    return [
+        {**record, "answers": [_in_place(answer, str(record["text"])) for answer in _list(record)]}
+        for record in records
+    ]
+
+
+def _list(record: Record) -> Sequence[Mapping[str, object]]:
+    answers = record["answers"]
+    assert isinstance(answers, list)  # the reader gives them
+    return answers
+
+
+def _in_place(answer: Mapping[str, object], text: str) -> Mapping[str, object]:
+    """An answer without its start where the text does not have it there, as in eight questions of CMRC."""
+    start, words = answer["start"], str(answer["text"])
+    return answer if isinstance(start, int) and text.startswith(words, max(start, 0)) else {"text": words}
+
+
+def _by_article(name: str) -> list[Split]:
+    return fifths(_questions(name), lambda record: str(record["title"]))
+
+
+def _cmrc() -> list[Split]:
+    return [Split(*(_questions(f"reading/cmrc2018/cmrc2018_{part}.json") for part in ("trial", "dev")))]
+
+
+SETS = (
+    LabelledSet(
+        "xquad-en",
+        "reading",
+        "f1",
+        "en",
+        lambda: _by_article("reading/xquad/xquad.en.json"),
+        0.205,
+        "the longest name or number of the sentence with most words of the question",
+        0.45,
+        note="five folds over articles",
+    ),
+    LabelledSet("xquad-zh", "reading", "f1", "zh", lambda: _by_article("reading/xquad/xquad.zh.json")),
+    LabelledSet("cmrc", "reading", "f1", "zh", _cmrc, note="trained on the trial part alone"),
+)
