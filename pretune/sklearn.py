@@ -27,7 +27,7 @@ from pretune import api
 from pretune.errors import DataError, UsageError
 from pretune.interop.run_names import FACTS, GROWING, RECIPE
 
-__all__ = ["TextClassifier", "TextRegressor"]
+__all__ = ["Tagger", "TextClassifier", "TextRegressor"]
 _LEFT_OUT = {*GROWING, RECIPE, FACTS, "data_stats.json"}
 Record = dict[str, object]
 
@@ -205,6 +205,72 @@ class TextRegressor(RegressorMixin, _TextEstimator):  # type: ignore[misc]
         """The number of each text. Shape: return: (n,)"""
         predictions = self.model_.predict(cast("Any", _records(X)))
         return np.array([prediction["value"] for prediction in predictions], np.float64)
+
+
+class Tagger(_TextEstimator):
+    """Fine-tunes a model to give each word of a text a tag: `X` and `y` are lists of lists of words and of tags.
+
+    Attributes:
+        model_: the fitted model.
+    """
+
+    def fit(self, X: object, y: object) -> Self:
+        """Fine-tunes on words and their tags, in any scheme (IOB2, IOBES ...), or plain ones such as parts of speech.
+
+        Raises:
+            UsageError: TF-IDF, which has labels of whole texts alone.
+            DataError: other numbers of texts or words than of tags, no texts, or a tag that its scheme forbids.
+        """
+        if str(self.model) == "tfidf":
+            raise UsageError("Tagger: TF-IDF gives labels of whole texts; name the folder of a model")
+        self._fit(_tagged(X, y), {"tagging": {}})
+        return self
+
+    def predict(self, X: object) -> NDArray[np.object_]:
+        """The tags of the words of each text, as a list. Shape: return: (n,)"""
+        predictions = self.model_.predict(cast("Any", [{"tokens": words} for words in _words(X, "X")]))
+        out = np.empty(len(predictions), object)
+        out[:] = [prediction["tags"] for prediction in predictions]
+        return out
+
+    def score(self, X: object, y: object) -> float:
+        """F1 of whole spans; of plain tags, such as parts of speech, the fraction of words with the right one."""
+        scores = self.model_.evaluate(cast("Any", _tagged(X, y)))
+        is_plain = getattr(self.model_.task().config, "scheme", None) == "plain"
+        return float(scores["accuracy" if is_plain else "f1"])
+
+
+def _tagged(X: object, y: object) -> list[Record]:
+    """Words and their tags as records.
+
+    Raises:
+        DataError: other numbers of texts or words than of tags, or no texts.
+    """
+    words, tags = _words(X, "X"), _words(y, "y")
+    if len(words) != len(tags):
+        raise DataError(f"y has {len(tags)} lists of tags, X has {len(words)} texts; give one for each text")
+    for number, (each, other) in enumerate(zip(words, tags, strict=True)):
+        if len(each) != len(other):
+            raise DataError(f"X[{number}] has {len(each)} words, y[{number}] {len(other)} tags; give each word one tag")
+    return [{"tokens": each, "tags": other} for each, other in zip(words, tags, strict=True)]
+
+
+def _words(data: object, name: str) -> list[list[str]]:
+    """Lists of words, or of tags.
+
+    Raises:
+        DataError: no list, or a row that is no list of texts.
+    """
+    values = data.tolist() if isinstance(data, np.ndarray) else data
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise DataError(f"{name} = {str(values)[:40]!r}: expected a list of lists")
+    rows = [list(row) if isinstance(row, list | tuple | np.ndarray) else row for row in values]
+    for number, row in enumerate(rows):
+        if not isinstance(row, list) or not all(isinstance(part, str) for part in row):
+            raise DataError(f"{name}[{number}] = {str(row)[:40]!r}: expected a list of texts, one for each word")
+    if not rows:
+        raise DataError(f"{name} holds no texts; give one at least")
+    return cast("list[list[str]]", rows)
 
 
 def _records(data: object) -> list[Record]:

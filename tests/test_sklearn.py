@@ -17,7 +17,7 @@ from tinymodels import save_bert, word_tokenizer
 
 import pretune
 from pretune.errors import DataError, UsageError
-from pretune.sklearn import TextClassifier, TextRegressor
+from pretune.sklearn import Tagger, TextClassifier, TextRegressor
 
 TEXTS = [f"the {word} {n}" for n in range(12) for word in ("cat", "dog", "fox")]
 LABELS = np.array([3, 1, 2] * 12)
@@ -96,6 +96,19 @@ def test_numbers(bert: Path) -> None:
     assert copy.predict(TEXTS[:2]) == pytest.approx(predictions[:2])
 
 
+def test_tags(bert: Path) -> None:
+    words = [["the", word, "ate", "a", "hat"][: 2 + n % 4] for n in range(24) for word in ("cat", "dog")]
+    tags = [["O", "B-CAT" if row[1] == "cat" else "B-DOG", "O", "O", "O"][: len(row)] for row in words]
+    tagger = Tagger(bert, lr=3e-3, length=16, fields={"precision": "fp32", "steps": 30, "holdout": 0}, device="cpu")
+    predictions = tagger.fit(words, tags).predict(words)
+    assert [len(each) for each in predictions] == [len(row) for row in words]
+    assert {tag for each in predictions for tag in each} <= {"O", "B-CAT", "B-DOG", "I-CAT", "I-DOG"}
+    assert tagger.score(words, tags) > 0.5
+    assert [*pickle.loads(pickle.dumps(tagger)).predict(words)] == [*predictions]  # noqa: S301
+    quick = clone(tagger).set_params(fields={"precision": "fp32", "steps": 2, "holdout": 0})
+    assert len(cross_val_predict(quick, words, tags, cv=2)) == len(words)
+
+
 def test_bad_input_is_refused() -> None:
     classifier = TextClassifier()
     with pytest.raises(DataError, match=r"X\[1\] = '3': expected a text, or a pair of texts"):
@@ -108,6 +121,12 @@ def test_bad_input_is_refused() -> None:
         classifier.fit("a", ["x"])
     with pytest.raises(DataError, match=r"y\[1\] = nan: expected a number that is finite"):
         TextRegressor("bert").fit(["a", "b"], [1.0, float("nan")])
+    with pytest.raises(DataError, match=r"X\[0\] has 2 words, y\[0\] 1 tags; give each word one tag"):
+        Tagger("bert").fit([["a", "b"]], [["O"]])
+    with pytest.raises(DataError, match=r"X\[0\] = 'a b': expected a list of texts, one for each word"):
+        Tagger("bert").fit(["a b"], [["O"]])
+    with pytest.raises(UsageError, match="TF-IDF gives labels of whole texts"):
+        Tagger().fit([["a"]], [["O"]])
     with pytest.raises(UsageError, match="TF-IDF gives labels and no numbers"):
         TextRegressor().fit(["a", "b"], [1.0, 2.0])
 
