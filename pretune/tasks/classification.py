@@ -153,9 +153,16 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
             raise DataError(_unseen(example, self.labels, "was not seen in training"))
         return self._number[example.label]
 
-    def fit_head(self, head: VectorHead, vectors: NDArray[np.float32], targets: NDArray[np.generic]) -> None:
-        """Logistic regression, whose strength is chosen on held-out parts."""
-        fitted = fit_vectors(vectors, [self.labels[n] for n in targets.tolist()], order=self.labels)
+    def fit_head(
+        self,
+        head: VectorHead,
+        vectors: NDArray[np.float32],
+        targets: NDArray[np.generic],
+        strength: float | None = None,
+    ) -> None:
+        """Logistic regression, whose strength is by default chosen on held-out parts."""
+        labels = [self.labels[n] for n in targets.tolist()]
+        fitted = fit_vectors(vectors, labels, strength=strength, order=self.labels)
         head.set_linear(fitted.weight, fitted.bias)
 
     def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:

@@ -123,12 +123,19 @@ class SequenceTask(Task[TextExampleT, PredictionT, PredictionT]):
             return {self.head_role: model.sequence_head(self.outputs, self.problem_type)}
         return {self.head_role: VectorHead(model.width, self.outputs, self.config.head, self.problem_type)}
 
-    def fit_head(self, head: VectorHead, vectors: NDArray[np.float32], targets: NDArray[np.generic]) -> None:
+    def fit_head(
+        self,
+        head: VectorHead,
+        vectors: NDArray[np.float32],
+        targets: NDArray[np.generic],
+        strength: float | None = None,
+    ) -> None:
         """Fits the head in closed form, where the task can.
 
         Args:
             vectors: of the training texts.
             targets: what their scores must give.
+            strength: inverse of the penalty's weight; by default what suits the data.
 
         Shape:
             vectors: (n, width); targets: (n, *target_shape)

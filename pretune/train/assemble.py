@@ -33,6 +33,7 @@ from pretune.text.readers.labelled import NamedData
 from pretune.text.samples.sampler import Sampler
 from pretune.text.samples.views.view import View
 from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.train.initial_weights import InitialWeights
 from pretune.train.labelled import LabelledData, read_labelled
 from pretune.train.memory import allocation_errors, check_step
 from pretune.train.metadata import training_metadata
@@ -67,6 +68,7 @@ class TrainComponents:
         notes: what the user should know before it begins.
         facts: for the record.
         tokens: that batches may hold, in any order; None where that is not known.
+        initial: the weights from before the first step, where they count in the finished ones.
     """
 
     model: LanguageModel
@@ -82,6 +84,7 @@ class TrainComponents:
     notes: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     tokens: NDArray[np.int64] | None = None
+    initial: InitialWeights = field(default_factory=lambda: InitialWeights(0.0, {}))
 
     def add_part(self, views: Sequence[View], weights: list[float], held_out: Sequence[View]) -> None:
         """Add the data of the next part of the objective.

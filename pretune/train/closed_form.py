@@ -21,12 +21,15 @@ from pretune.text.samples.rows import Encoded
 from pretune.train.assemble import TrainComponents
 from pretune.wording import counted
 
+_FIRST = 1.0  # strength before training: a head that is sure of the training texts leaves nothing to learn
 
-def fit_head(components: TrainComponents) -> list[str]:
+
+def fit_heads(components: TrainComponents, *, is_first: bool = False) -> list[str]:
     """Fits the heads of tasks whose settings say so.
 
     Args:
         components: with the finished weights.
+        is_first: before training, which goes on with what was fitted.
 
     Returns:
         What the user should know.
@@ -38,9 +41,10 @@ def fit_head(components: TrainComponents) -> list[str]:
             rows = [row for view in components.views[number] for row in getattr(view, "rows", ())]
             rows = [row for row in rows if row.targets is not None]
             if isinstance(head, VectorHead) and isinstance(head.linear, Projection):
-                task.fit_head(head, text_vectors(model, task, rows), np.array([row.targets for row in rows]))
+                strength = _FIRST if is_first else None
+                task.fit_head(head, text_vectors(model, task, rows), np.array([row.targets for row in rows]), strength)
                 notes.append(f"the head was fitted to the vectors of {counted(len(rows), 'training text')} (fit_head)")
-    return notes
+    return [] if is_first else notes
 
 
 def text_vectors(

@@ -24,6 +24,9 @@ class EvaluationConfig(Config):
             better, except for losses); by default the task's main metric, else `loss`.
         patience: number of evaluations without improvement after which training stops; by default it never stops early.
         keep: the weights that become the finished model: those of the last step or of the best evaluation.
+        keep_initial: how much the weights from before the first step count in these, heads left out: at 0.5 they are
+            the mean of both, which forgets less and errs less on few examples. Source: Wortsman et al. 2022, WiSE-FT
+            (arXiv 2109.01903).
     """
 
     every: int | None = Field(None, ge=1)
@@ -32,6 +35,7 @@ class EvaluationConfig(Config):
     metric: str | None = None
     patience: int | None = Field(None, ge=1)
     keep: Literal["last", "best"] = "last"
+    keep_initial: float = Field(0.0, ge=0, lt=1)
 
     def due(self, step: int, before: float, after: float) -> bool:
         """Is there an evaluation after this step, if it is not the last?

@@ -15,7 +15,7 @@ from pretune.train.assemble import TrainComponents
 from pretune.train.calibration import calibrate, finalize
 from pretune.train.checkpoint import state as states
 from pretune.train.checkpoint.state import State
-from pretune.train.closed_form import fit_head
+from pretune.train.closed_form import fit_heads
 from pretune.train.context import TrainContext
 from pretune.train.directory import RunDirectory
 from pretune.train.network import tuning_method
@@ -58,7 +58,7 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
     """
     left_out = _count_false_negatives(components, context, state)
     step = _choose_weights(components, context, state)
-    for note in [*fit_head(components), *calibrate(components)]:
+    for note in [*components.initial.mix_into(components.model), *fit_heads(components), *calibrate(components)]:
         context.display.note(note)
     model = components.model
     restore_embedding(model.cpu())

@@ -26,6 +26,7 @@ from pretune.train.checkpoint.store import CheckpointConfig
 from pretune.train.evaluation import EvaluationConfig
 from pretune.train.holdout import HoldoutConfig
 from pretune.train.logging.trackers import TrackConfig
+from pretune.train.open_fields import open_fields
 from pretune.train.short_names import FOREIGN_NAMES, SHORT_NAMES, variant_configs
 from pretune.train.spike import SpikeConfig
 
@@ -231,6 +232,8 @@ class Recipe(Config):
             (train, validation, columns, holdout, group) where they are not those of the run. Each step trains one of
             them, drawn in proportion to its examples to the power of 1 / data.temperature, times its weight.
         tune: the tuning method with its settings.
+        automatic: fields that `finetune` chooses from the training data, for a model that it starts from: those that
+            are not given, where no budget is given; `[]` chooses none.
     """
 
     SHORT_NAMES: ClassVar[Mapping[str, str]] = SHORT_NAMES
@@ -250,6 +253,7 @@ class Recipe(Config):
     objective: Choices = Field(default_factory=dict)
     task: Choices = Field(default_factory=dict)
     tune: Choices = Field(default_factory=_full)
+    automatic: tuple[str, ...] = ()
     optimizer: OptimizerTable = Field(default_factory=adamw.Config)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
     spike: SpikeConfig = Field(default_factory=SpikeConfig)
@@ -282,6 +286,8 @@ class Recipe(Config):
             base = {**base, **_BOTH}
         if tree.get("task") and "frozen" in _listed(tree.get("tune") or ()):
             base = {**base, **_HEADS_ALONE}
+        if (is_open := open_fields(tree)) and "automatic" not in tree:
+            base = {**base, "automatic": is_open}
         if tree.get("budget") is not None:
             base = {name: value for name, value in base.items() if name != "budget"}
         return merge(dict(base), tree)

@@ -20,11 +20,14 @@ from pretune.runtime.signals import SignalError
 from pretune.text.readers.labelled import NamedData
 from pretune.train.agreement import check_inputs, check_recipes
 from pretune.train.assemble import TrainComponents, assemble
+from pretune.train.automatic import resolve_automatic
 from pretune.train.calibration import check_held_out
 from pretune.train.checkpoint.store import CheckpointStore
+from pretune.train.closed_form import fit_heads
 from pretune.train.context import TrainContext
 from pretune.train.directory import RunDirectory
 from pretune.train.finish import finish, save_initial
+from pretune.train.initial_weights import InitialWeights
 from pretune.train.logging.progress import Display
 from pretune.train.logging.trackers import open_trackers
 from pretune.train.loop import train
@@ -82,13 +85,19 @@ def _run(recipe: Recipe, train_data: NamedData | None = None, validation_data: N
         context: TrainContext | None = None
         try:
             device = _choose_device(recipe, distributed)
+            automatic = distributed.on_all_ranks(partial(resolve_automatic, recipe, train_data, validation_data))
+            recipe = automatic.recipe
             recipe, precision = _resolve_recipe(recipe, distributed, directory, device)
             torch.set_num_threads(recipe.threads or torch.get_num_threads())
             components = distributed.on_all_ranks(lambda: assemble(recipe, train_data, validation_data))
+            components.notes += automatic.notes
+            fit_heads(components, is_first=True)
+            components.facts |= automatic.facts
             distributed.on_all_ranks(partial(check_held_out, components))
             check_inputs(distributed, recipe, components)
             context = _begin(recipe, components, distributed, directory, device, precision)
             shrink_embedding(components.model, components.tokens)
+            components.initial = InitialWeights.of(components.model, recipe.evaluation.keep_initial)
             state = train(components.model, components.objective, components.samplers(recipe), context)
             distributed.on_main(lambda: finish(components, context, state, directory) if directory else None)
         except SignalError:

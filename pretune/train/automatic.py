@@ -1,0 +1,178 @@
+"""Chooses from the training data what a recipe of `finetune` leaves open: steps, rate, warm-up, batch, head.
+
+The rule was learned from `benchmarks/defaults`: many public sets, at 8 examples a class to all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pretune.config import validate
+from pretune.interop.huggingface import read_body
+from pretune.interop.sentence_transformers import read_vectors
+from pretune.nn.heads import PoolPosition
+from pretune.nn.vectors import Pooling
+from pretune.tasks.sequence_task import SequenceTask
+from pretune.text.readers.labelled import NamedData
+from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.train.labelled import LabelledData
+from pretune.train.network import fitted_tokenizer
+from pretune.train.open_fields import place_of
+from pretune.train.recipe import Recipe
+from pretune.wording import counted
+
+_SAMPLE = 200  # examples whose tokens are counted
+_POSITIONS: Mapping[str, PoolPosition] = {"mean": "mean", "cls": "first", "last": "last"}
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the rule looks at.
+
+    Attributes:
+        examples: for training.
+        validation: examples that are held out or named.
+        labels: among which a classifier decides; 0 for another task.
+        tokens: of an example, on average, special ones left out.
+        is_sequence: the task scores whole texts.
+        is_paired: examples have a second text.
+        width: of the model's hidden states.
+        vectors: the row, or mean of rows, that the model's files say is the vector of a text; None where they say none.
+        is_frozen: the head alone trains.
+    """
+
+    examples: int
+    validation: int
+    labels: int
+    tokens: float
+    is_sequence: bool
+    is_paired: bool
+    width: int
+    vectors: PoolPosition | None
+    is_frozen: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Settings for a recipe.
+
+    Attributes:
+        steps, batch, rate, warmup: of training.
+        head: of a task that scores whole texts; None where the task has no choice.
+        keep: which weights the finished model has.
+    """
+
+    steps: int
+    batch: int
+    rate: float
+    warmup: float
+    keep: str
+    head: PoolPosition | None = None
+
+    def describe(self) -> str:
+        """The settings in words."""
+        parts = [f"{counted(self.steps, 'step')} of {self.batch}", f"rate {self.rate:.1g}", f"warm-up {self.warmup:g}"]
+        parts += [] if self.head is None else [f"head {self.head}, fitted to the vectors"]
+        return ", ".join(parts)
+
+
+def choose(facts: RunFacts) -> Choice:
+    """The settings for a run."""
+    batch = 16 if facts.examples < 2000 else 32
+    head = facts.vectors if facts.is_sequence and not facts.is_paired and facts.labels else None
+    if facts.is_frozen and head is not None:
+        return Choice(1, min(batch, facts.examples), 1e-3, 0.0, "last", head)
+    epoch = facts.examples / batch
+    steps = max(round(200 * math.sqrt(facts.examples / 300)), math.ceil(4 * epoch))
+    rate = 1e-4 * 384 / facts.width
+    keep = "best" if facts.validation >= 200 and head is None else "last"
+    return Choice(steps, min(batch, facts.examples), float(f"{rate:.2g}"), 0.1, keep, head)
+
+
+@dataclass(frozen=True)
+class Automatic:
+    """A recipe without open fields.
+
+    Attributes:
+        recipe: with what was chosen.
+        notes: that say what was chosen, and from what.
+        facts: the same, for the record.
+    """
+
+    recipe: Recipe
+    notes: list[str]
+    facts: dict[str, Any]
+
+
+def resolve_automatic(
+    recipe: Recipe, train_data: NamedData | None = None, validation_data: NamedData | None = None
+) -> Automatic:
+    """Fills in what a recipe leaves to the training data; explicit fields stay as they are.
+
+    Args:
+        train_data, validation_data: labelled data in memory, instead of files.
+
+    Raises:
+        PretuneError: data or a model that cannot be read, as `assemble` raises it.
+    """
+    if not recipe.automatic or recipe.model.init is None:
+        return Automatic(recipe, [], {})
+    facts, examples = _facts(recipe, train_data, validation_data)
+    choice = choose(facts)
+    name = next(iter(recipe.task))
+    values: dict[str, Any] = {
+        "budget": {"steps": choice.steps},
+        "optimizer.lr": choice.rate,
+        "schedule.warmup": choice.warmup,
+        "data.batch": choice.batch,
+        "evaluation.keep": choice.keep,
+    }
+    if choice.head is not None:
+        values |= {"task.head": choice.head, "task.fit_head": True}
+    open_values = {field: value for field, value in values.items() if field in recipe.automatic}
+    tree = recipe.model_dump(mode="json") | {"automatic": ()}
+    for field, value in open_values.items():
+        tree = _with(tree, place_of(field, name), value)
+    what = f"{counted(facts.examples, 'example')}" + (f" of {facts.labels} labels" if facts.labels else "")
+    note = f"chosen from {what}, {facts.tokens:.0f} tokens each: {choice.describe()}"
+    record = {"chosen": {"from": examples, "fields": open_values}}
+    return Automatic(validate(Recipe, tree, "recipe"), [note], record)
+
+
+def _with(tree: Any, path: list[str], value: object) -> dict[str, Any]:
+    """A tree with another value at a path."""
+    name, rest = path[0], path[1:]
+    below = _with(tree.get(name) or {}, rest, value) if rest else value
+    return {**tree, name: below}
+
+
+def _facts(
+    recipe: Recipe, train_data: NamedData | None, validation_data: NamedData | None
+) -> tuple[RunFacts, dict[str, Any]]:
+    """What the rule looks at, and the same for the record."""
+    assert recipe.model.init is not None
+    folder = Path(recipe.model.init)
+    tokenizer = fitted_tokenizer(recipe, Tokenizer.load(recipe.data.tokenizer or folder))
+    data = LabelledData(recipe, tokenizer, train_data, validation_data)  # type: ignore[arg-type]  # of one task
+    sample = data.train[:: max(1, len(data.train) // _SAMPLE)][:_SAMPLE]
+    rows = data.task.encode(sample, tokenizer, recipe.data.length)
+    width = read_body(folder, recipe.model.overrides).width
+    vectors = read_vectors(folder, width, [])
+    first = vectors.bricks[0] if vectors is not None else None
+    mode = first.modes[0] if isinstance(first, Pooling) and len(first.modes) == 1 else None
+    facts = RunFacts(
+        examples=len(data.train),
+        validation=len(data.validation),
+        labels=len(data.labels or ()),
+        tokens=sum(row.size for row in rows) / max(1, len(rows)),
+        is_sequence=isinstance(data.task, SequenceTask),
+        is_paired=any(getattr(example, "second", None) is not None for example in sample),
+        width=width,
+        vectors=_POSITIONS.get(mode) if mode is not None else None,
+        is_frozen=next(iter(recipe.tune)) == "frozen",
+    )
+    return facts, {name: value for name, value in vars(facts).items() if value not in (None, False)}

@@ -1,0 +1,53 @@
+"""Which fields of a fine-tuning recipe its training data may decide: those that nobody gave a value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pretune.train.task_tables import are_named
+
+_FIELDS = ("budget", "optimizer.lr", "schedule.warmup", "data.batch", "evaluation.keep", "task.head", "task.fit_head")
+_METHODS = ("full", "frozen")
+
+
+def open_fields(tree: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names the fields of a recipe's tree that `finetune` may choose.
+
+    Nothing is open where the recipe names a budget, trains on stores too or several tasks, starts from random weights,
+    or tunes by surgery: then the fixed defaults hold.
+    """
+    tasks, tune, model = tree.get("task"), tree.get("tune"), tree.get("model")
+    names = [tasks] if isinstance(tasks, str) else list(tasks or ())
+    if len(names) != 1 or tree.get("objective") or tree.get("budget") is not None:
+        return ()
+    if isinstance(tasks, Mapping) and are_named(tasks):
+        return ()
+    if any(method not in _METHODS for method in ([tune] if isinstance(tune, str) else list(tune or ()))):
+        return ()
+    if not _value(model, "init") or _value(model, "init") == "tfidf":
+        return ()
+    fields = [field for field in _FIELDS if not _is_given(tree, place_of(field, names[0]))]
+    batch_tokens = _value(tree.get("data"), "batch_tokens")
+    return tuple(field for field in fields if field != "data.batch" or batch_tokens is None)
+
+
+def place_of(field: str, task: str) -> list[str]:
+    """Where a field stands in the tree of a recipe; those of the task without its name, which may be a path."""
+    first, *rest = field.split(".")
+    return [first, task, *rest] if first == "task" else [first, *rest]
+
+
+def _is_given(tree: object, path: Sequence[str]) -> bool:
+    """Whether a value stands at a path of a tree."""
+    value: object = tree
+    for name in path:
+        value = _value(value, name)
+    return value is not None
+
+
+def _value(tree: object, name: str) -> object:
+    """A field of a table, or of a typed part of a recipe where it was set."""
+    if isinstance(tree, Mapping):
+        return tree.get(name)
+    return getattr(tree, name, None) if name in getattr(tree, "model_fields_set", ()) else None

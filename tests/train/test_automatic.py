@@ -1,0 +1,107 @@
+"""What fine-tuning chooses from its data, and that it leaves alone what is given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pretune
+from pretune.config import load, validate
+from pretune.train.automatic import Choice, RunFacts, choose, resolve_automatic
+from pretune.train.open_fields import open_fields
+from pretune.train.recipe import Recipe
+from tests.tinymodels import save_bert, word_tokenizer
+
+ROWS = [("the quick brown fox", "fox"), ("the lazy dog", "dog"), ("a cat ate a hat", "cat")] * 4
+FACTS = RunFacts(
+    examples=300,
+    validation=30,
+    labels=6,
+    tokens=20.0,
+    is_sequence=True,
+    is_paired=False,
+    width=384,
+    vectors=None,
+    is_frozen=False,
+)
+
+
+def recipe(**fields: Any) -> Recipe:
+    return validate(Recipe, {"task": "classification", "model": {"init": "base"}} | fields, "recipe")
+
+
+def choice(**facts: Any) -> Choice:
+    return choose(RunFacts(**{**vars(FACTS), **facts}))
+
+
+def test_fields_are_open_that_nobody_gave() -> None:
+    fields = {"budget", "optimizer.lr", "schedule.warmup", "data.batch", "task.head", "task.fit_head"}
+    assert fields <= set(recipe().automatic)
+    assert "optimizer.lr" not in recipe(optimizer={"lr": 1e-3}).automatic
+    assert "task.head" not in recipe(task={"classification": {"head": "standard"}}).automatic
+    assert "data.batch" not in recipe(data={"batch_tokens": 100}).automatic
+    assert recipe(automatic=()).automatic == ()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"budget": {"steps": 3}},
+        {"model": {"family": "bert"}},
+        {"model": {"init": "tfidf"}},
+        {"tune": "lora"},
+        {"objective": {"mlm": 1.0}, "budget": {"steps": 1}},
+        {"task": {"a": {"task": "classification"}, "b": {"task": "classification"}}},
+    ],
+)
+def test_the_fixed_defaults_hold_elsewhere(fields: dict[str, Any]) -> None:
+    tree = {"task": "classification", "model": {"init": "base"}} | fields
+    assert open_fields(tree) == ()
+    assert validate(Recipe, tree, "recipe").automatic == ()
+
+
+def test_the_rule_grows_with_the_data_and_slows_with_the_width() -> None:
+    steps = [choice(examples=n).steps for n in (16, 100, 300, 1000, 10_000)]
+    assert steps == sorted(steps)
+    assert choice(examples=10_000).steps * choice(examples=10_000).batch >= 3 * 10_000
+    assert choice(width=768).rate < choice().rate
+    assert choice(examples=8).batch <= 8
+    assert choice(vectors="mean").head == "mean"
+    assert choice(vectors="mean", labels=0).head is None
+    assert choice(vectors=None).head is None
+    assert choice(vectors="mean", is_frozen=True).steps == 1
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    save_bert(folder, word_tokenizer())
+    return folder
+
+
+def test_what_was_chosen_is_said_recorded_and_repeated(
+    base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in ROWS))
+    fields: dict[str, Any] = {"model": str(base), "task": "classification", "length": 16, "track.report": False}
+    pretune.finetune(train=str(rows), output=str(tmp_path / "one"), lr=2e-4, **fields)
+    assert "chosen from 12 examples of 3 labels" in capfd.readouterr().err
+    chosen = json.loads((tmp_path / "one" / "run.json").read_text())["chosen"]
+    assert chosen["from"]["examples"] == 12
+    assert "budget" in chosen["fields"]
+    assert "optimizer.lr" not in chosen["fields"]
+    recorded = load(Recipe, tmp_path / "one" / "recipe.toml", ["--output", str(tmp_path / "two")])
+    again = pretune.finetune(recorded)
+    assert "chosen from" not in capfd.readouterr().err, "the recipe of a run leaves nothing open"
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
+    assert first == second
+    assert again.predict(["the lazy dog"])
+
+
+def test_a_recipe_without_open_fields_is_not_looked_at() -> None:
+    closed = recipe(automatic=())
+    assert resolve_automatic(closed).recipe is closed
