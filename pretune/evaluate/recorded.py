@@ -63,12 +63,11 @@ def trained_task(
 
 
 def _task_of_heads(model: LanguageModel) -> str:
-    """The task of the heads of a model that records none: classification, unless it has the head of another task."""
-    if "classification" not in model.heads:
-        for name in variants("tasks"):
-            task: type[AnyTask] = find_class("tasks", name, Task)  # type: ignore[type-abstract]
-            if task.role in model.heads:
-                return name
+    """The task of the heads of a model that records none: classification, unless they are for another task."""
+    for name in variants("tasks"):
+        task: type[AnyTask] = find_class("tasks", name, Task)  # type: ignore[type-abstract]
+        if task.reads(model) or ("classification" not in model.heads and task.role in model.heads):
+            return name
     return "classification"
 
 

@@ -28,7 +28,7 @@ from pretune.batch import Batch
 from pretune.errors import DataError, UsageError
 from pretune.find import suggest
 from pretune.loss import Term
-from pretune.nn.heads import ProblemType
+from pretune.nn.heads import ProblemType, SequenceHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel
 from pretune.tasks.sequence_task import SequenceTask, TextExample
 from pretune.tasks.task import RowBatch
@@ -112,6 +112,12 @@ class Multilabel(SequenceTask[MultilabelExample, MultilabelPrediction]):
         weight = torch.tensor([weights.get(label, 1.0) for label in self.labels]) if weights else None
         self.positive_weight: torch.Tensor | None
         self.register_buffer("positive_weight", weight, persistent=False)
+
+    @classmethod
+    def reads(cls, model: TrainableModel) -> bool:
+        """Whether the files say that labels do not exclude each other; one label alone is there or not."""
+        head = dict(model.heads.items()).get("classification")
+        return isinstance(head, SequenceHead) and head.problem_type == cls.problem_type and len(head.labels) > 1
 
     @property
     def outputs(self) -> Sequence[str]:

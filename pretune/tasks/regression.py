@@ -77,6 +77,12 @@ class Regression(SequenceTask[RegressionExample, RegressionPrediction]):
 
     config: Config
 
+    @classmethod
+    def reads(cls, model: TrainableModel) -> bool:
+        """Whether the files say that the one score is a value."""
+        head = dict(model.heads.items()).get("classification")
+        return isinstance(head, SequenceHead) and head.output == "value" and len(head.labels) == 1
+
     @property
     def outputs(self) -> Sequence[str]:
         """One number."""

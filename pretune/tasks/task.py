@@ -137,6 +137,11 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
         """The setting that `calibrate` cannot obey without validation examples; None where nothing was asked for."""
         return None
 
+    @classmethod
+    def reads(cls, model: TrainableModel) -> bool:
+        """Whether it answers by the head of a model whose files record no task; by default it does not."""
+        return False
+
     def adopt(self, model: TrainableModel, roles: Collection[str]) -> None:
         """Fits heads that the model's files hold to the training data, such as their scale; by default nothing.
 

@@ -52,6 +52,7 @@ class ExampleView(View):
                     example=row.example,
                     offsets=row.offsets,
                     answers_for=row.answers_for,
+                    choices=row.choices,
                 )
             )
         return samples

@@ -33,6 +33,7 @@ class Encoded:
         repeated: tokens that an earlier row of the example has too.
         answers_for: which tokens of the text that was cut into windows (the second one of a pair, if it was) this row
             answers for; of the others, another row does.
+        choices: texts among which one is to be chosen, each of which is read behind `tokens` in a sequence of its own.
     """
 
     tokens: Ints
@@ -44,16 +45,17 @@ class Encoded:
     cut: int = 0
     repeated: int = 0
     answers_for: slice = field(default_factory=all_tokens)
+    choices: tuple[Ints, ...] = ()
 
     @property
     def texts(self) -> list[Ints]:
         """Those that are there, in order."""
-        return [text for text in (self.tokens, self.second, self.third) if text is not None]
+        return [text for text in (self.tokens, self.second, self.third, *self.choices) if text is not None]
 
     @property
     def size(self) -> int:
-        """Tokens of all texts."""
-        return sum(map(len, self.texts))
+        """Tokens of all texts, as often as they are read."""
+        return sum(map(len, self.texts)) + max(0, len(self.choices) - 1) * len(self.tokens)
 
 
 class Split(Protocol):
@@ -128,6 +130,7 @@ class Row:
         word_flags: (n,) whether each of `tokens` continues the word of the one before it, as the store's segmenter
             found; None where the store does not say, or nobody asked.
         other_word_flags: the same of `other`.
+        choices: texts among which one is to be chosen, each of which is read behind `tokens`; view "examples".
     """
 
     sample: tuple[int, int, int]
@@ -144,6 +147,7 @@ class Row:
     answers_for: slice = field(default_factory=all_tokens)
     word_flags: Flags | None = None
     other_word_flags: Flags | None = None
+    choices: tuple[Ints, ...] = ()
 
     @property
     def text(self) -> Text:
@@ -152,8 +156,9 @@ class Row:
 
     @property
     def size(self) -> int:
-        """Tokens of the sample, further texts included."""
-        return sum(len(text) for text in (self.tokens, self.second, self.third) if text is not None)
+        """Tokens of the sample, further texts included, as often as they are read."""
+        texts = [text for text in (self.tokens, self.second, self.third, *self.choices) if text is not None]
+        return sum(map(len, texts)) + max(0, len(self.choices) - 1) * len(self.tokens)
 
 
 class Windows(Sequence[Row]):
