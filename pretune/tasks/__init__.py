@@ -3,6 +3,7 @@
 SHARED_MODULES = (
     "annotated",
     "calibration",
+    "frames",
     "link_predictions",
     "link_scores",
     "marked_pairs",
