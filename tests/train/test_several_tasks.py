@@ -226,3 +226,33 @@ def test_a_task_reads_the_data_of_the_run_where_it_names_none(folder: Path, tmp_
     )
     assert (pairs.train, pairs.validation, pairs.holdout) == ((str(folder / "train.jsonl"),), (), 0.2)
     assert (group.train, group.columns.label) == ((str(folder / "train.jsonl"),), "label")
+
+
+def test_intent_and_slots_read_one_file(folder: Path, tmp_path: Path) -> None:
+    """The intent is the first word's, a slot every word that ends in 7; both are learned by heart."""
+    task_recipe(folder, "classification", "bert")  # writes the tokenizer
+    rng = np.random.default_rng(3)
+    records = []
+    for _ in range(64):
+        words = [WORDS[int(n)] for n in rng.integers(0, 20, 5)]
+        starts = np.cumsum([0, *(len(word) + 1 for word in words)]).tolist()
+        spans = [
+            {"start": start, "end": start + len(word), "label": "seven"}
+            for start, word in zip(starts, words, strict=False)
+            if word.endswith("7")
+        ]
+        records.append({"text": " ".join(words), "label": "low" if int(words[0][1:]) < 10 else "high", "spans": spans})
+    path = folder / "orders.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)) + "\n")
+    tree = several(folder, tmp_path / "run").model_dump(mode="json", exclude_unset=True)
+    tree["task"] = {"intent": {"task": "classification"}, "slots": {"task": "tagging"}}
+    tree["data"] |= {"train": [str(path)], "validation": [str(path)]}
+    tree |= {"budget": {"steps": 80}, "optimizer": {"lr": 3e-3}, "evaluation": {"every": 40, "keep": "best"}}
+    model = pretune.finetune(tree)
+    last = [row for row in lines(tmp_path / "run") if "eval/loss" in row][-1]
+    assert last["eval/slots/f1"] == 1.0, last
+    assert last["eval/mean_score"] == (1.0 + last["eval/intent/accuracy"]) / 2
+    assert model.predict("w3 w17 w5", task="intent").label in {"low", "high"}
+    (span,) = model.predict("w3 w17 w5", task="slots")["spans"]
+    assert (span["start"], span["end"], span["label"], span["text"]) == (3, 6, "seven", "w17")
+    assert read_metadata(tmp_path / "run").heads == {"classification": "standard", "task_slots": "task"}
