@@ -46,7 +46,7 @@ class Evaluation(dict[str, float]):
 
     Args:
         scores: by name.
-        labels: of a classifier, in its order; none elsewhere.
+        labels: that have scores of their own, such as those of a classifier, in its order; none elsewhere.
         predictions: of labelled data, one for each example.
         examples: those that were evaluated.
     """

@@ -96,7 +96,7 @@ def find_break(tags: Sequence[str], scheme: Scheme) -> int | None:
         after = parts[n + 1] if n + 1 < len(parts) else (OUTSIDE, "")
         if not allows(scheme, before, (part, label)):
             return n
-        if not allows(scheme, (part, label), after) and after[0] in (OUTSIDE, "B", "S"):
+        if scheme in ("IOBES", "BMES") and after[0] in (OUTSIDE, "B", "S") and not allows(scheme, (part, label), after):
             return n
     return None
 

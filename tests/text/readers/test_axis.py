@@ -36,9 +36,12 @@ def read(source, columns, config):
 
 def test_a_reader_is_a_file_that_says_its_suffixes() -> None:
     assert variants("text.readers") == [
-        "casie", "csv", "html", "json", "jsonl", "md", "parquet", "propbank", "semeval", "squad", "tsv", "txt", "xlsx",
+        "brat", "casie", "cluener", "conll", "conllu", "csv", "html", "json", "jsonl", "md", "parquet", "propbank",
+        "semeval", "squad", "tsv", "txt", "xlsx",
     ]  # fmt: skip
     assert suffixes() == {
+        ".bio": "conll", ".bioes": "conll", ".bmes": "conll", ".conll": "conll", ".conllu": "conllu", ".iob": "conll",
+        ".iob2": "conll",
         ".csv": "csv", ".htm": "html", ".html": "html", ".json": "json", ".jsonl": "jsonl", ".markdown": "md",
         ".md": "md", ".ndjson": "jsonl", ".parquet": "parquet", ".tsv": "tsv", ".txt": "txt", ".xhtml": "html",
         ".xlsm": "xlsx", ".xlsx": "xlsx",
