@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 Scorer = Literal["squad", "cmrc"]
@@ -45,7 +45,7 @@ def score_answer(answer: str, truth: Sequence[str], scorer: Scorer, *, may_be_em
     else:
         exact, f1 = _squad_exact, _squad2_f1 if may_be_empty else _squad_f1
     if may_be_empty and scorer == "squad":
-        truth = [text for text in truth if normalize(text)]
+        truth = [text for text in truth if normalize(text)] or [""]
     if not truth:
         return AnswerScore(float(not answer), float(not answer))
     return AnswerScore(_best(exact, answer, truth), _best(f1, answer, truth))
@@ -170,12 +170,30 @@ _CUTS = tuple(
         (r"\b(wan)(na)(?=\s)|(?<= )('t)(is)\b|(?<= )('t)(was)\b", None),
     )
 )
-_SENTENCE_END = re.compile(r"(?<=[^\W\d_]{3}[.?!])\s+|(?<=[?!])\s+|(?<=\d[.?!])\s+")
+_BESIDE_WORDS = "()\"'[]{};*@"
+_SENTENCE_END = re.compile(rf"[.?!](?=\s+\S|[{re.escape(_BESIDE_WORDS)}])(?!\s*[)\"'\]}}]*\s*$)")
+_LAST_WORD = re.compile(rf"[^\s{re.escape(_BESIDE_WORDS)}]*$")
+_ABBREVIATIONS = """
+adm ala aug ave bros calif co col conn corp dec dr feb ft ga gen inc jan jr lt ltd maj mg mr mrs ms nov oct ok pa ph.d
+prof rep sen sep sept sr st u.k u.n u.s u.s.a d.c n.y p.m a.m j.k j.r a.d s.a vs va wash yr
+"""
+_KNOWN = frozenset(_ABBREVIATIONS.split())
 
 
 def treebank_words(text: str) -> list[str]:
     """The words of a text in lower case as NLTK's `word_tokenize` cuts them, after the Penn treebank's rules."""
-    return [word for sentence in _SENTENCE_END.split(text.strip()) for word in _cut_words(sentence)]
+    return [word for sentence in _sentences(text) for word in _cut_words(sentence)]
+
+
+def _sentences(text: str) -> Iterator[str]:
+    """The sentences of a text in lower case: a period ends none behind an abbreviation or a single letter."""
+    start = 0
+    for match in _SENTENCE_END.finditer(text):
+        word = _LAST_WORD.findall(text[start : match.start()])[0]
+        if match[0] != "." or not (word in _KNOWN or (len(word) == 1 and word.isalpha())):
+            yield text[start : match.end()]
+            start = match.end()
+    yield text[start:]
 
 
 def _cut_words(text: str) -> list[str]:
