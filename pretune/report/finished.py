@@ -69,14 +69,18 @@ def comparison(answers: Mapping[str, Any]) -> Iterator[str]:
     if not answers:
         return
     own, others = float(answers["scores"]["accuracy"]), answers["baselines"]["accuracy"]
-    majority, probe = float(others["majority"]), others.get("probe")
-    if probe is None:
-        yield f"validation accuracy {own:.1%}; always answering the commonest label reaches {majority:.1%}"
+    majority, probe, tfidf = (others.get(name) for name in ("majority", "probe", "tfidf"))
+    yield f"validation accuracy {own:.1%}; always answering the commonest label reaches {majority:.1%}"
+    if tfidf is not None:
+        yield f"logistic regression on TF-IDF reaches {tfidf:.1%}"
+    if probe is not None:
+        yield f"logistic regression on the model's vectors before training reaches {probe:.1%}"
+    best = max(value for value in (majority, probe, tfidf) if value is not None)
+    if best - own <= math.sqrt(best * (1 - best) / int(answers["examples"])):
+        return
+    if best == tfidf:
+        yield "TF-IDF does better than fine-tuning here; the same command with --model tfidf trains it in a second"
+    elif best == probe:
+        yield "vectors before training do better than fine-tuning here; the same command with --tune frozen keeps them"
     else:
-        yield (
-            f"validation accuracy {own:.1%}; always answering the commonest label reaches {majority:.1%}, logistic "
-            f"regression on the model's vectors before training {probe:.1%}"
-        )
-    best = max(majority, majority if probe is None else float(probe))
-    if best - own > math.sqrt(best * (1 - best) / int(answers["examples"])):
         yield "warning: fine-tuning reached less than that; train longer (budget.epochs) or raise optimizer.lr"

@@ -233,6 +233,7 @@ class RunFiles:
 _BASELINES = {
     "majority": "commonest label",
     "probe": "logistic regression",
+    "tfidf": "TF-IDF",
 }
 _COMPARED = 5  # runs that a message compares
 _UNITS = {1.0: "", 1e3: "thousand ", 1e6: "million ", 1e9: "billion "}

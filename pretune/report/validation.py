@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from pretune.disk import replace_file
 from pretune.draw import Draw
-from pretune.errors import PretuneError, first_line
+from pretune.errors import DataError, PretuneError, first_line
 from pretune.evaluate.engine import encode_examples
 from pretune.evaluate.pairs import predict_by_modules
 from pretune.evaluate.read import find_source, read_with_tokenizer
+from pretune.evaluate.tfidf import answer_by_tfidf
 from pretune.interop.run_names import FACTS, INITIAL, VALIDATION
 from pretune.model import Model
 from pretune.nn.cast import cast_to_bf16
@@ -30,6 +31,7 @@ from pretune.tasks.classification import Classification, ClassificationExample
 from pretune.tasks.predictions import Prediction
 from pretune.text.readers.records import NOWHERE
 from pretune.text.tokenizer.unknown import TRAINING_REMEDY, count_unknown
+from pretune.train.tfidf import fit_examples
 
 Examples = Sequence[ClassificationExample]
 LISTED = 20  # mistakes
@@ -121,11 +123,13 @@ def baselines(
         draw: the key by which logistic regression gets some of the examples, where all of them would take too long.
 
     Returns:
-        for each metric `majority`, and `probe` where the model as it was before training can be read; else
-        `probe_problem` says why not.
+        for each metric `majority`; `tfidf`, logistic regression on TF-IDF, where texts have words; and `probe` where
+        the model as it was before training can be read; else `probe_problem` says why not.
     """
     commonest = Counter(str(example.label) for example in train).most_common(1)[0][0]
     scores = {"majority": _scores(task, [commonest] * len(known), known)}
+    if (by_tfidf := _tfidf(task, train, known)) is not None:
+        scores["tfidf"] = _scores(task, by_tfidf, known)
     work = max(_MIN_PROBE, int(_PROBE_WORK * _finished(run).get("samples", 0)))
     some_known = _some(known, min(_PROBE, work // 3), draw)
     some = _some(train, min(_PROBE, work - len(some_known)), draw)
@@ -136,6 +140,15 @@ def baselines(
         problem = first_line(error)
     named = {name: {key: each[name] for key, each in scores.items()} for name in scores["majority"] if "/" not in name}
     return {**named, "commonest": commonest, "probe_examples": [len(some), len(some_known)], "probe_problem": problem}
+
+
+def _tfidf(task: Classification, train: Examples, known: Examples) -> list[str] | None:
+    """The labels that logistic regression gives by TF-IDF; None where nothing can be fitted."""
+    try:
+        fitted = fit_examples(train[:_EXAMPLES], task.labels)
+    except DataError:  # no text has a word
+        return None
+    return [prediction.label for prediction in answer_by_tfidf(fitted, known)]
 
 
 def _probe(run: Path, model: Model, train: Examples, known: Examples) -> list[str]:

@@ -15,6 +15,7 @@ import tinymodels
 from sklearn.linear_model import LogisticRegression
 
 import pretune
+from pretune.baselines.tfidf import fit_tfidf
 from pretune.config import validate
 from pretune.draw import Draw
 from pretune.report import validation
@@ -121,6 +122,11 @@ def test_baselines_are_what_others_compute(run: Path, answers: dict[str, Any], p
     x, y = (before.embed([row["title"] for row in part], normalize=True) for part in (train, dev))
     probe = LogisticRegression(C=10.0, max_iter=1000).fit(x, [row["topic"] for row in train])
     assert known["accuracy"]["probe"] == pytest.approx(probe.score(y, [row["topic"] for row in dev]))
+    tfidf = fit_tfidf([row["title"] for row in train], [row["topic"] for row in train])
+    right = tfidf.probabilities([row["title"] for row in dev]).argmax(axis=1)
+    assert known["accuracy"]["tfidf"] == pytest.approx(
+        np.mean([tfidf.labels[n] == row["topic"] for n, row in zip(right.tolist(), dev, strict=True)])
+    )
     assert "commonest label 0.47" in page  # the line of the chart
     assert f"logistic regression {known['accuracy']['probe']:.2f}" in page
 
@@ -193,14 +199,18 @@ def test_data_that_are_gone_by_the_end_do_not_fail_a_finished_run(run: Path, tmp
 
 
 def test_says_where_fine_tuning_does_not_pay() -> None:
-    def said(own: float, majority: float, probe: float | None) -> list[str]:
-        others = {"accuracy": {"majority": majority, **({} if probe is None else {"probe": probe})}}
-        return list(comparison({"scores": {"accuracy": own}, "baselines": others, "examples": 500}))
+    def sentences(own: float, **others: float) -> list[str]:
+        answers = {"scores": {"accuracy": own}, "baselines": {"accuracy": others}, "examples": 500}
+        return list(comparison(answers))
 
-    (line,) = said(0.758, 0.384, 0.68)
-    assert line.startswith("validation accuracy 75.8%; always answering the commonest label reaches 38.4%")
-    assert line.endswith("logistic regression on the model's vectors before training 68.0%")
-    assert said(0.39, 0.384, 0.68)[1].startswith("warning: ")
-    assert len(said(0.67, 0.384, 0.68)) == 1  # within what chance gives
-    assert said(0.39, 0.576, None)[1].startswith("warning: ")
+    lines = sentences(0.758, majority=0.384, probe=0.68, tfidf=0.52)
+    assert lines[0].startswith("validation accuracy 75.8%; always answering the commonest label reaches 38.4%")
+    assert lines[1:] == [
+        "logistic regression on TF-IDF reaches 52.0%",
+        "logistic regression on the model's vectors before training reaches 68.0%",
+    ]
+    assert "--tune frozen" in sentences(0.39, majority=0.384, probe=0.68, tfidf=0.52)[-1]
+    assert "--model tfidf" in sentences(0.39, majority=0.384, probe=0.48, tfidf=0.52)[-1]
+    assert len(sentences(0.67, majority=0.384, probe=0.68)) == 2, "within what chance gives"
+    assert sentences(0.39, majority=0.576)[1].startswith("warning: ")
     assert list(comparison({})) == []
