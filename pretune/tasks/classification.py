@@ -12,13 +12,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pretune.baselines.vectors import fit_vectors
 from pretune.batch import Batch
@@ -28,6 +28,7 @@ from pretune.loss import Term
 from pretune.nn.heads import SequenceHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.nn.vector_head import VectorHead
+from pretune.objectives.label_contrast import label_contrast, step_contrast
 from pretune.tasks.calibration import choose_trust, trust_scores
 from pretune.tasks.predictions import Answer, IndependentPrediction, Prediction, Values, average
 from pretune.tasks.sequence_task import SequenceTask, TextExample
@@ -72,6 +73,9 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
             focal_gamma: exponent of the focal loss, which weighs an example by `(1 - p) ** focal_gamma`, p being the
                 probability of its label, so that easy examples count less (Lin et al. 2017, arXiv 1708.02002); 0 is
                 cross-entropy, 2 is usual.
+            contrast: train the vectors and not the head: texts of one label come close, others apart, and the head is
+                fitted to them at the end (`fit_head`).
+            contrast_temperature: what the cosines of the contrast are divided by.
             calibrate: choose the temperature on the held-out rows, so that of the labels given with a probability of
                 0.8 about 80 % are right.
             temperature: what logits are divided by where probabilities are given; 1 leaves them as they are.
@@ -84,10 +88,18 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
         class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
         label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
         focal_gamma: float = Field(default=0.0, ge=0.0, le=10.0)
+        contrast: bool = False
+        contrast_temperature: float = Field(default=0.1, gt=0.0)
         calibrate: bool = False
         temperature: float = Field(default=1.0, gt=0.0)
         abstain: float | None = Field(default=None, gt=0.0, lt=1.0)
         threshold: float | None = Field(default=None, ge=0.0, le=1.0)
+
+        @model_validator(mode="after")
+        def _contrast_fits(self) -> Self:
+            if self.contrast and not self.fit_head:
+                raise ValueError('contrast trains no head: set fit_head = true and head = "mean" too')
+            return self
 
     config: Config
 
@@ -168,10 +180,32 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
     def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy, weighted, smoothed and focused as configured, summed over the labelled sequences."""
         index, label = batch.targets[self.name]
+        if self.config.contrast:
+            return [self._contrast(self._vectors(model, output, batch), label, batch)]
         logits = self.logits(model, output, batch)[index]
         total = self.cross_entropy(logits, label) if label.numel() else logits.sum() * 0.0
         correct = (logits.detach().argmax(dim=1) == label).sum()
         return [Term(self.name, total, label.numel(), self.config.weight, correct)]
+
+    def gather_across_step(self, model: TrainableModel, batch: Batch, parts: int) -> torch.Tensor | None:
+        """The labelled vectors with their labels, where texts of other micro-batches are contrasted with these."""
+        if parts == 1 or not self.config.contrast:
+            return None
+        return torch.cat([self._vectors(model, model(batch), batch), batch.targets[self.name][1][:, None]], dim=1)
+
+    def _vectors(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> torch.Tensor:
+        """Those of the labelled sequences. Shape: return: (K, width)"""
+        head = get_head(model, self.head_role, VectorHead)
+        return head.vectors(output.last_hidden_state, output.layout)[batch.targets[self.name][0]]
+
+    def _contrast(self, vectors: torch.Tensor, label: torch.Tensor, batch: Batch) -> Term:
+        """The contrast of labelled vectors among all of the step. Shape: vectors: (K, width); label: (K,)"""
+        context, temperature = batch.step_context, self.config.contrast_temperature
+        if context is None:
+            losses = label_contrast(vectors, label, temperature)
+        else:
+            losses = step_contrast(vectors, label, context.table, context.start, temperature)
+        return Term(self.name, losses.sum(), label.numel(), self.config.weight)
 
     def cross_entropy(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """The summed loss of labelled sequences. Shape: logits: (K, C); label: (K,) int64; return: ()."""

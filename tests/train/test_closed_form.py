@@ -61,6 +61,27 @@ def test_vectors_are_poolings_of_length_one() -> None:
     torch.testing.assert_close(last[0], hidden[2] / hidden[2].norm())
 
 
+def test_contrast_trains_vectors_alone(base: Path, tmp_path: Path) -> None:
+    task = {"classification": {"head": "mean", "fit_head": True, "contrast": True}}
+    one, other = (
+        train(base, tmp_path / name, task=task, steps=6, lr=1e-3, precision="fp32", **{"data.accumulate": parts})
+        for name, parts in (("one", 1), ("two", 3))
+    )
+    texts = [text for text, _ in ROWS[:3]]
+    assert [answer.label for answer in one.predict(texts)] == ["fox", "dog", "cat"]
+    np.testing.assert_allclose(one.embed(texts), other.embed(texts), atol=1e-4)
+    with pytest.raises(UsageError, match="contrast trains no head"):
+        train(base, tmp_path / "bad", task={"classification": {"contrast": True}})
+
+
+def test_the_weights_before_training_may_count(base: Path, tmp_path: Path) -> None:
+    before, after = pretune.load(base), train(base, tmp_path / "one", lr=1e-2)
+    mixed = train(base, tmp_path / "two", lr=1e-2, **{"evaluation.keep_initial": 0.5})
+    name = "stack.blocks.0.feedforward.up.weight"
+    first, last, mean = (dict(model.network.named_parameters())[name] for model in (before, after, mixed))
+    torch.testing.assert_close(mean.float(), (first.float() + last.float()) / 2, atol=4e-3, rtol=0.02)
+
+
 def test_a_standard_head_is_not_fitted(base: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"fit_head: the standard head .*head = \"mean\""):
         train(base, tmp_path / "run", task={"classification": {"fit_head": True}})
