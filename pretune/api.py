@@ -187,15 +187,15 @@ def check_labels(
     seed: int = 0,
     every_row: bool = False,
 ) -> list[dict[str, object]]:
-    """Labels that are probably wrong, the surest first; copies of a text with different labels come before all.
+    """Labels that are probably wrong, the least probable first; copies of a text with different labels come before all.
 
         pretune.check_labels("train.csv")[0]
 
-    Each text is judged by logistic regression that did not learn from it, on TF-IDF or on the vectors of a model.
+    Each text is judged by logistic regression that did not learn from it, on TF-IDF, and on the vectors of a model.
 
     Args:
         data: labelled files or rows, as in `finetune`.
-        model: whose vectors describe the texts, or its folder; by default they are described by TF-IDF.
+        model: whose vectors describe the texts beside their TF-IDF, or its folder.
         columns: names of the fields of records, such as `{"text": "title"}`.
         folds: parts of the rows, each of which is judged by a classifier of the others.
         seed: of the folds.
@@ -228,7 +228,7 @@ def choose_to_label(
     Args:
         data: a file, a list of texts, or rows without labels, as in `Model.predict`.
         labelled: files or rows with labels; without them the most typical texts are chosen.
-        model: whose vectors describe the texts, or its folder; by default they are described by TF-IDF.
+        model: whose vectors describe the texts beside their TF-IDF, or its folder.
         columns: names of the fields of records, such as `{"text": "title"}`.
         count: how many texts.
         seed: of the clusters by which texts differ.

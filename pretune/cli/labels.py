@@ -54,14 +54,14 @@ def check(
     seed: int = 0,
     session: Common = DEFAULT,
 ) -> None:
-    """List labels that are probably wrong, the surest first.
+    """List labels that are probably wrong, the least probable first.
 
     Each text is judged by a classifier that did not learn from it (logistic regression, by cross-validation), and texts
     that stand twice with different labels come first.
 
     Args:
         data: labelled .csv, .tsv, .xlsx, .jsonl or .parquet files.
-        model: folder of a model whose vectors describe the texts; by default they are described by TF-IDF.
+        model: folder of a model whose vectors describe the texts too; without one they are described by TF-IDF alone.
         label: column of the labels, "label" by default.
         second: column of the second texts of pairs.
         folds: parts of the rows, each of which is judged by a classifier of the others.
@@ -103,7 +103,7 @@ def choose(
     Args:
         data: .txt, .csv, .tsv, .xlsx, .jsonl or .parquet files of texts without labels.
         labelled: files of texts that have labels.
-        model: folder of a model whose vectors describe the texts; by default they are described by TF-IDF.
+        model: folder of a model whose vectors describe the texts too; without one they are described by TF-IDF alone.
         label: column of the labels, "label" by default.
         second: column of the second texts of pairs.
         count: how many texts.

@@ -10,7 +10,7 @@ from pretune.baselines.folder import empty_tokenizer
 from pretune.errors import UsageError
 from pretune.labels.choice import choose_next, margins
 from pretune.labels.errors import find_errors
-from pretune.labels.features import Embed, TextFeatures, out_of_fold
+from pretune.labels.features import Embed, describe_texts, out_of_fold
 from pretune.tasks.classification import Classification, ClassificationExample, count_labels
 from pretune.text.readers.labelled import LabelledConfig
 from pretune.train.holdout import text_key
@@ -29,10 +29,10 @@ def check_examples(
     seed: int = 0,
     every_row: bool = False,
 ) -> list[dict[str, object]]:
-    """The labels that are probably wrong, the surest first.
+    """The labels that are probably wrong, the least probable first.
 
     Args:
-        embed: gives vectors of texts; by default texts are described by TF-IDF.
+        embed: gives vectors of texts, beside their TF-IDF.
         folds: parts, each of which is predicted by a classifier that learned from the others.
         seed: of the folds.
         every_row: all examples in this order, and not only those that are probably wrong.
@@ -49,7 +49,7 @@ def check_examples(
         raise UsageError(f"folds = {folds}: expected 2 or more")
     count_labels(examples)
     labels, groups = [str(example.label) for example in examples], [text_key(example) for example in examples]
-    probabilities, order = out_of_fold(TextFeatures(examples, embed), labels, groups, folds, seed)
+    probabilities, order = out_of_fold(describe_texts(examples, embed), labels, groups, folds, seed)
     return [
         {
             "index": error.index,
@@ -76,7 +76,7 @@ def choose_examples(
     Args:
         examples: without labels; those that are also among the labelled ones, and copies, are left out.
         labelled: from which a classifier learns.
-        embed: gives vectors of texts; by default texts are described by TF-IDF.
+        embed: gives vectors of texts, beside their TF-IDF.
         count: how many texts.
         seed: of the clusters by which they differ.
 
@@ -98,18 +98,20 @@ def choose_examples(
     index = np.array(list(new.values()), np.int64)
     if not len(index):
         return []
-    features = TextFeatures([*labelled, *(examples[n] for n in index.tolist())], embed)
-    rows = features.rows[len(labelled) :]
+    kinds = describe_texts([*labelled, *(examples[n] for n in index.tolist())], embed)
+    rows = kinds[-1].rows[len(labelled) :]
     if not labelled:
         return [{"index": int(index[row])} for row in choose_next(rows, None, count, seed)]
     count_labels(labelled)
-    model = features.fit([str(example.label) for example in labelled], np.arange(len(labelled)), seed)
-    probabilities = model.probabilities(rows)
+    labels = [str(example.label) for example in labelled]
+    models = [features.fit(labels, np.arange(len(labelled)), seed) for features in kinds]
+    tables = [model.probabilities(each.rows[len(labelled) :]) for model, each in zip(models, kinds, strict=True)]
+    probabilities = np.mean(tables, axis=0)
     doubt = margins(probabilities)
     return [
         {
             "index": int(index[row]),
-            "guess": model.labels[int(probabilities[row].argmax())],
+            "guess": models[0].labels[int(probabilities[row].argmax())],
             "probability": float(probabilities[row].max()),
             "margin": float(doubt[row]),
         }

@@ -39,6 +39,7 @@ _EXAMPLES = 10_000  # validation examples that are looked at
 _PROBE = 2_000  # training examples of logistic regression, and validation examples, at most
 _PROBE_WORK = 0.45  # examples of it for each that was trained on: a forward pass is a third of a step, so 15% of a run
 _MIN_PROBE = 200
+_OF_PROBABILITIES = ("ece", "coverage", "risk")  # which labels alone have not
 _STRENGTH = 10.0  # of logistic regression: the inverse of its penalty
 
 Scores = dict[str, float]
@@ -138,7 +139,8 @@ def baselines(
         scores["probe"] = _scores(task, _probe(run, model, some, some_known), some_known)
     except PretuneError as error:
         problem = first_line(error)
-    named = {name: {key: each[name] for key, each in scores.items()} for name in scores["majority"] if "/" not in name}
+    names = [name for name in scores["majority"] if "/" not in name and name not in _OF_PROBABILITIES]
+    named = {name: {key: each[name] for key, each in scores.items()} for name in names}
     return {**named, "commonest": commonest, "probe_examples": [len(some), len(some_known)], "probe_problem": problem}
 
 

@@ -44,11 +44,14 @@ _METRICS: Mapping[str, str] = {
     "f1_macro": "macro F1",
     "f1": "F1",
     "mcc": "Matthews correlation (MCC)",
+    "ece": "calibration error (ECE)",
+    "coverage": "texts that get a label",
+    "risk": "wrong of the labels that are given",
     "spearman": "Spearman correlation",
     "pearson": "Pearson correlation",
     "loss": "loss",
 }
-_PERCENTAGES = ("accuracy", "f1", "f1_macro", "precision", "recall")
+_PERCENTAGES = ("accuracy", "f1", "f1_macro", "precision", "recall", "coverage", "risk")
 """Scores that are shown as percentages; others, such as correlations, are numbers between -1 and 1."""
 
 _MEANINGS: Mapping[str, str] = {
