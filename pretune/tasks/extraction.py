@@ -252,13 +252,14 @@ class Extraction(Task[AnnotatedExample, WindowAnswer, LinkPrediction]):
         hidden = output.at(index[is_known[owner]])
         layout = Layout.of(counts[is_known].tolist(), hidden.device)
         total = output.last_hidden_state.float().sum() * 0.0
-        for table, head in enumerate(self._heads(model)):
+        for table, head in enumerate(self.pair_heads(model)):
             some = pairs[:, 0] == table
             true = torch.cat([place[sequences[some]][:, None], pairs[some, 1:]], dim=1)
             total = total + head.loss(hidden, layout, true, is_ordered=table == 0)
         return [Term(self.name, total, len(numbers), self.config.weight)]
 
-    def _heads(self, model: TrainableModel) -> list[TokenPairHead]:
+    def pair_heads(self, model: TrainableModel) -> list[TokenPairHead]:
+        """Those of spans, and of the starts and the ends of links."""
         return [get_head(model, f"{self.role}_{part}", TokenPairHead) for part in _HEADS]
 
     def _texts(self, output: ModelOutput, batch: Batch) -> Iterator[tuple[Tensor, Layout]]:
@@ -269,7 +270,7 @@ class Extraction(Task[AnnotatedExample, WindowAnswer, LinkPrediction]):
 
     def decode(self, model: TrainableModel, rows: RowBatch, tokenizer: Tokenizer) -> list[WindowAnswer]:
         """The spans and links of each window."""
-        heads = self._heads(model)
+        heads = self.pair_heads(model)
         texts = self._texts(model(rows.batch), rows.batch)
         return [self._answer(row, hidden, layout, heads) for row, (hidden, layout) in zip(rows, texts, strict=True)]
 
@@ -284,7 +285,7 @@ class Extraction(Task[AnnotatedExample, WindowAnswer, LinkPrediction]):
         ]
         kept = [n for n in self._without_overlaps(spans) if spans[n].key[0] < spans[n].key[1]]
         spans = [spans[n] for n in kept]
-        if len(spans) < 2:
+        if len(spans) < 2 or len(heads) < 2:
             return WindowAnswer(spans, [])
         starts, ends = (head(hidden, layout)[0].cpu() for head in heads[1:])
         first, last = first[kept], last[kept]

@@ -31,10 +31,10 @@ class PredictedLink(TypedDict):
 
 
 class LinkPrediction(TypedDict):
-    """The spans of a text, in order, and the links between them."""
+    """The spans of a text, in order, and the links between them, where those were looked for."""
 
     spans: list[PredictedSpan]
-    links: list[PredictedLink]
+    links: NotRequired[list[PredictedLink]]
 
 
 class Items(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import NotRequired, TypedDict
 
 
@@ -25,3 +26,14 @@ class TaggedPrediction(TypedDict):
 
     spans: list[SpanPrediction]
     tags: NotRequired[list[str]]
+
+
+def brief_spans(spans: Iterable[Mapping[str, object]], *, plain: bool = False) -> str:
+    """Spans for a terminal: `Angela Merkel (PER), Paris (LOC)`.
+
+    Args:
+        plain: every word is one: `Paris/NNP is/VBZ`.
+    """
+    if plain:
+        return " ".join(f"{span['text']}/{span['label']}" for span in spans)
+    return ", ".join(f"{span['text']} ({span['label']})" for span in spans)

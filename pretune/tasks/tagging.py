@@ -31,7 +31,7 @@ from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.nn.viterbi import Transitions, viterbi
 from pretune.objectives.objective import Ability, name_samples, target
 from pretune.tasks.annotated import AnnotatedExample, annotated_columns, read_annotated
-from pretune.tasks.span_predictions import SpanPrediction, TaggedPrediction
+from pretune.tasks.span_predictions import SpanPrediction, TaggedPrediction, brief_spans
 from pretune.tasks.span_scores import Triple, partial_scores, span_scores
 from pretune.tasks.tag_data import check_flat, choose_units, known_spans, tagged_spans, unseen_label
 from pretune.tasks.task import RowBatch, Task, Truncate, encode_texts, tokens_of
@@ -317,9 +317,7 @@ class Tagging(Task[AnnotatedExample, UnitTags, TaggedPrediction]):
 
     def brief(self, prediction: TaggedPrediction) -> Mapping[str, object]:
         """The spans with their labels."""
-        form = "{}/{}" if self.scheme == "plain" else "{} ({})"
-        spans = [form.format(span["text"], span["label"]) for span in prediction["spans"]]
-        return {"spans": (" " if self.scheme == "plain" else ", ").join(spans)}
+        return {"spans": brief_spans(prediction["spans"], plain=self.scheme == "plain")}
 
     def score(self, predictions: Sequence[TaggedPrediction], examples: Sequence[AnnotatedExample]) -> dict[str, float]:
         """Precision, recall and F1 of whole spans: of all, of each label, and macro; of words, the accuracy of tags.
