@@ -197,7 +197,15 @@ def _train(verb: Verb, args: tuple[str, ...], session: Session) -> None:
     is_paired, facts = recipe.data.columns.second is not None, read_facts(Path(recipe.output) / FACTS)
     language = str(facts.get("language", "en"))
     tasks = named_tasks(facts)
-    lines = next_commands(recipe.output, model.abilities, mask, is_paired=is_paired, language=language, tasks=tasks)
+    lines = next_commands(
+        recipe.output,
+        model.abilities,
+        mask,
+        is_paired=is_paired,
+        language=language,
+        tasks=tasks,
+        records=facts.get("records"),
+    )
     session.say("next:\n" + "\n".join(f"  {line}" for line in lines))
 
 

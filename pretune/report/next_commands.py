@@ -34,6 +34,7 @@ def next_commands(
     is_paired: bool = False,
     language: str = "en",
     tasks: Mapping[str, bool] = MappingProxyType({}),
+    records: str | None = None,
 ) -> list[str]:
     """Returns the commands that use a model.
 
@@ -44,6 +45,7 @@ def next_commands(
         is_paired: it was trained on pairs of texts.
         language: of the data that it was trained on: `en` or `zh`.
         tasks: names of its tasks, where they have names, and whether each was trained on pairs of texts.
+        records: a file that its task reads, where a text alone does not say all that the task must know.
     """
     path, examples = shlex.quote(model), EXAMPLES.get(language, EXAMPLES["en"])
     text, second = quoted(examples.text), quoted(examples.second)
@@ -56,6 +58,8 @@ def next_commands(
         lines.append(f"pretune predict {path} --task {name} " + (f"--pair {text} {second}" if is_task_paired else text))
     if tasks:
         return lines
+    if records is not None:
+        return [*lines, f"pretune predict {path} {shlex.quote(records)}"]
     if "classify" in abilities:
         lines.append(f"pretune predict {path} " + (f"--pair {text} {second}" if is_paired else text))
     elif not is_paired:

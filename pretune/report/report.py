@@ -80,7 +80,15 @@ def _next(run: RunFiles) -> str:
     language = str(run.facts.get("language", "en"))
     abilities = set(run.abilities.values())
     tasks = named_tasks(run.facts)
-    lines = next_commands(str(run.path), abilities, run.mask, is_paired=is_paired, language=language, tasks=tasks)
+    lines = next_commands(
+        str(run.path),
+        abilities,
+        run.mask,
+        is_paired=is_paired,
+        language=language,
+        tasks=tasks,
+        records=run.facts.get("records"),
+    )
     if run.is_unfinished:
         uses = ("pretune predict", "pretune fill", "pretune generate", "pretune embed")
         lines = [f"{line} --step last" for line in lines if run.checkpoints and line.startswith(uses)]

@@ -345,7 +345,7 @@ def _add_records(components: TrainComponents, stores: StoreData | None, labelled
             components.facts.setdefault("tasks", {})[data.name] = record
         else:
             components.data_stats |= data.statistics()
-            components.facts |= record
+            components.facts |= record | ({} if data.records is None else {"records": data.records})
 
 
 def _tokenizer_path(recipe: Recipe, stores: StoreData | None) -> Path | str:

@@ -79,6 +79,7 @@ class LabelledData:
         self.notes: list[str] = self.task.training_notes(self.train)
         self.notes += [part.describe() for part in self._skipped.values() if part and part.count]
         self._length, self._tokenizer = data.length, tokenizer
+        self._files = [*map(str, data.validation or ()), *map(str, data.train)]
         self._rows: dict[str, list[Encoded]] = {}
         self._unknown: dict[str, int] = {}
 
@@ -87,6 +88,13 @@ class LabelledData:
         """The names of the task's classes, if it has any."""
         labels = getattr(self.task, "labels", None)
         return list(labels) if isinstance(labels, list) else None
+
+    @property
+    def records(self) -> str | None:
+        """A file of the task's records, where a text alone does not say all that it must know; None where it does."""
+        texts = {column.name for column in self.task.config.columns.text_columns()}
+        others = [column for column in self.task.columns(needs_labels=False) if column.name not in texts]
+        return next(iter(self._files), None) if any(column.required for column in others) else None
 
     def encode(self) -> None:
         """Turn all examples into tokens; `notes` says what was cut.

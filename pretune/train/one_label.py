@@ -35,7 +35,7 @@ def only_label(scores: Mapping[str, float], labels: Sequence[str]) -> str | None
     present = [label for label in labels if scores.get(f"eval/count/{label}")]
     recalls = {label: scores.get(f"eval/recall/{label}", 0.0) for label in present}
     right = [label for label, recall in recalls.items() if recall]
-    if len(present) < 2 or len(right) != 1 or recalls[right[0]] < 1 or scores.get("eval/mcc", 0.0) > 0:
+    if len(present) < 2 or len(right) != 1 or recalls[right[0]] < 1 or scores.get("eval/mcc", 1.0) > 0:
         return None
     return right[0]
 

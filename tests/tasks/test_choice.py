@@ -173,6 +173,21 @@ def test_a_gpt_chooses_by_a_head_of_our_own(tmp_path: Path) -> None:
     assert sum(prediction["probabilities"]) == pytest.approx(1.0)
 
 
+def test_a_run_names_the_command_that_reads_its_records(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "data.jsonl", tmp_path / "run"
+    path.write_text("\n".join(map(json.dumps, records())))
+    flags = ["--steps", "1", "--length", "24", "--device", "cpu", "--threads", "1"]
+    model = str(trained.parent / "bert")
+    assert (
+        main(["finetune", "--model", model, "--task", "choice", "--train", str(path), "--output", str(out), *flags])
+        == 0
+    )
+    assert f"next:\n  pretune predict {out} {path}\n" in capsys.readouterr().err
+    assert "pretune predict" in (out / "report.html").read_text()
+
+
 def test_predict_writes_plain_fields(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text("\n".join(map(json.dumps, records()[:3])))
