@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from pretune.tasks.predictions import IndependentPrediction, Prediction, Values,
 from pretune.tasks.similarity import Similarity
 from pretune.tasks.task import data_stats
 from pretune.tasks.vector_task import PairExample
-from pretune.tasks.windowed import token_spans
+from pretune.tasks.windowed import cut_text, token_spans
 from pretune.text.readers.records import Origin
+from pretune.text.tokenizer.long_texts import EncodedText
 
 TEXT = "the quick brown fox jumps over the lazy dog " * 9
 
@@ -109,3 +111,19 @@ def test_characters_are_those_of_the_tokens_that_they_touch() -> None:
     first, last = token_spans(offsets, np.array([0, 4, 5, 3, 9]), np.array([3, 9, 7, 4, 10]))
     assert first.tolist() == [0, 1, 1, 1, 3]
     assert last.tolist() == [0, 2, 2, 0, 2]
+
+
+def test_a_text_of_a_million_characters_is_cut_in_little_memory() -> None:
+    count = 230_000
+    ends = 5 * np.arange(1, count + 1)
+    text = EncodedText(np.full(count, 20), np.stack([ends - 5, ends - 1], axis=1))
+    task = build("windows")
+    tracemalloc.start()
+    try:
+        windows = cut_text(task, text, 128, example(TEXT))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert ends[-1] > 1_000_000
+    assert np.concatenate([window.answers for window in windows]).tolist() == list(range(count))
+    assert peak < 10 << 20
