@@ -32,7 +32,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fitted(bert: Path) -> TextClassifier:
-    fields = {"precision": "fp32", "steps": 40}
+    fields = {"precision": "fp32", "steps": 25}
     return TextClassifier(bert, lr=3e-3, length=16, fields=fields, device="cpu").fit(TEXTS, LABELS)
 
 
@@ -88,7 +88,7 @@ def test_pairs() -> None:
 
 def test_numbers(bert: Path) -> None:
     values = np.array([1.0, 2.5, 4.0] * 12)
-    regressor = TextRegressor(bert, lr=3e-3, length=16, fields={"precision": "fp32", "steps": 40}, device="cpu")
+    regressor = TextRegressor(bert, lr=3e-3, length=16, fields={"precision": "fp32", "steps": 25}, device="cpu")
     predictions = regressor.fit(TEXTS, values).predict(TEXTS)
     assert np.corrcoef(predictions, values)[0, 1] > 0.5
     assert regressor.score(TEXTS, values) > 0
@@ -97,15 +97,15 @@ def test_numbers(bert: Path) -> None:
 
 
 def test_tags(bert: Path) -> None:
-    words = [["the", word, "ate", "a", "hat"][: 2 + n % 4] for n in range(24) for word in ("cat", "dog")]
+    words = [["the", word, "ate", "a", "hat"][: 2 + n % 4] for n in range(12) for word in ("cat", "dog")]
     tags = [["O", "B-CAT" if row[1] == "cat" else "B-DOG", "O", "O", "O"][: len(row)] for row in words]
-    tagger = Tagger(bert, lr=3e-3, length=16, fields={"precision": "fp32", "steps": 30, "holdout": 0}, device="cpu")
+    tagger = Tagger(bert, lr=1e-2, length=16, fields={"precision": "fp32", "steps": 24, "holdout": 0}, device="cpu")
     predictions = tagger.fit(words, tags).predict(words)
     assert [len(each) for each in predictions] == [len(row) for row in words]
     assert {tag for each in predictions for tag in each} <= {"O", "B-CAT", "B-DOG", "I-CAT", "I-DOG"}
     assert tagger.score(words, tags) > 0.5
     assert [*pickle.loads(pickle.dumps(tagger)).predict(words)] == [*predictions]  # noqa: S301
-    quick = clone(tagger).set_params(fields={"precision": "fp32", "steps": 2, "holdout": 0})
+    quick = clone(tagger).set_params(fields={"precision": "fp32", "steps": 1, "holdout": 0})
     assert len(cross_val_predict(quick, words, tags, cv=2)) == len(words)
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pretune.text.readers.records import Column, Record
 
 _DIGITS = 4  # significant ones of a probability
+_BRIEF = ("suggestion", "probability", "guess")  # what a terminal shows
 
 
 def register(app: App) -> None:
@@ -177,4 +178,10 @@ def _write(
     with open_answers(rows.output, rows.as_json, _DIGITS) as writer:
         for record, answer in zip(records, answers, strict=True):
             fields = {name: value for name, value in answer.items() if name not in ("index", "label")}
-            writer.write(AnswerRow(inputs.of(record), {"origin": str(record.origin), **fields}, inputs.shown))
+            brief = {name: _short(value) for name, value in fields.items() if name in _BRIEF}
+            line = {"line": record.origin.row, **brief}
+            writer.write(AnswerRow(inputs.of(record), {"origin": str(record.origin), **fields}, inputs.shown, line))
+
+
+def _short(value: object) -> object:
+    return f"{value:.2f}" if isinstance(value, float) else value

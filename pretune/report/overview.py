@@ -104,6 +104,11 @@ def overview(run: RunFiles) -> str:
             others = run.baselines(name) if name == run.main_score else []
             about = f"{translate(metric_name(name))}, for comparison"
             cells += [(score(name, other), label, about) for label, other in others]
+    for name in ("eval/coverage", "eval/risk"):  # of a threshold that was chosen once training had ended
+        if (value := run.saved(name)) is not None:
+            cells.append((score(name, value), metric_name(name), run.validation_note))
+    if (before := run.logged("eval/ece")) is not None and before != run.saved("eval/ece"):
+        cells.append((score("eval/ece", before), metric_name("eval/ece"), "before calibration"))
     if (held_out := run.saved("eval/loss")) is not None:
         cells.append((f"{held_out:.3f}", "validation loss", run.validation_note))
     if (loss := run.last("loss")) is not None:

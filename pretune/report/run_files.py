@@ -146,6 +146,10 @@ class RunFiles:
         own = scores.get(name.removeprefix("eval/")) if isinstance(scores, dict) else None
         if own is not None and is_number(own) and self.validation.get("examples") == self.validation.get("of"):
             return float(own)
+        return self.logged(name)
+
+    def logged(self, name: str) -> float | None:
+        """Returns a metric as it was logged at the step of the saved weights; of an unfinished run, the newest."""
         rows = (
             self.rows if self.saved_step is None else [row for row in self.rows if row.get("step") == self.saved_step]
         )

@@ -87,12 +87,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         validation=str(root / "held.jsonl"),
         data={"tokenizer": str(root / "tokenizer"), "length": 16},
         model={"size": "tiny"},
-        steps=30,
+        steps=20,
         lr=3e-3,
         output=str(root / "run"),
         device="cpu",
         precision="fp32",
-        track={"progress": "quiet", "report": False},
+        track={"progress": "quiet"},
     )
     return root
 
@@ -107,6 +107,17 @@ def test_a_run_saves_temperature_and_threshold_and_evaluate_uses_them(run: Path)
     plain = model.evaluate(str(run / "held.jsonl"), task={"classification": {"temperature": 1.0}})
     assert plain["accuracy"] == scores["accuracy"]
     assert plain["ece"] != scores["ece"]
+
+
+def test_the_report_shows_what_was_chosen(run: Path) -> None:
+    page = (run / "run" / "report.html").read_text()
+    for words in (
+        "calibration error (ECE)",
+        "before calibration",
+        "texts that get a label",
+        "wrong of the labels that are",
+    ):
+        assert words in page
 
 
 def test_predict_gives_no_label_below_the_threshold(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
