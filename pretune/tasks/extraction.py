@@ -39,6 +39,7 @@ from pretune.tasks.link_predictions import (
     LinkPrediction,
     PredictedLink,
     SpanKey,
+    describe,
     predicted_items,
     predicted_spans,
     true_items,
@@ -326,6 +327,10 @@ class Extraction(Task[AnnotatedExample, WindowAnswer, LinkPrediction]):
                     links.append({"head": ends[0], "tail": ends[1], "label": label, "probability": probability})
         links.sort(key=lambda link: (link["head"], link["tail"], link["label"]))
         return {"spans": predicted_spans(example.text, [span[:2] for span in spans]), "links": links}
+
+    def brief(self, prediction: LinkPrediction) -> Mapping[str, object]:
+        """Spans with their labels, and links with the texts of their spans."""
+        return describe(prediction)
 
     def score(self, predictions: Sequence[LinkPrediction], examples: Sequence[AnnotatedExample]) -> dict[str, float]:
         """F1 of whole links and of spans, and scores of each label of links."""

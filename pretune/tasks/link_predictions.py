@@ -81,6 +81,17 @@ def predicted_spans(text: str, spans: Sequence[tuple[SpanKey, float | None]]) ->
     return out
 
 
+def describe(prediction: LinkPrediction) -> dict[str, object]:
+    """The spans and links of a prediction in few words, for a terminal."""
+    texts = [span["text"] for span in prediction["spans"]]
+    return {
+        "spans": ", ".join(f"{span['text']} ({span['label']})" for span in prediction["spans"]),
+        "links": ", ".join(
+            f"{link['label']}({texts[link['head']]}, {texts[link['tail']]})" for link in prediction["links"]
+        ),
+    }
+
+
 def without_overlaps(spans: Sequence[tuple[SpanKey, float]]) -> list[int]:
     """The numbers of spans that stay where none may share a character with another: the most probable first."""
     taken: list[tuple[int, int]] = []

@@ -38,7 +38,7 @@ from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.nn.pair_head import PairHead
 from pretune.objectives.objective import name_samples, target
 from pretune.tasks.annotated import AnnotatedExample, annotated_columns, read_annotated
-from pretune.tasks.link_predictions import LinkPrediction, PredictedLink, predicted_spans
+from pretune.tasks.link_predictions import LinkPrediction, PredictedLink, describe, predicted_spans
 from pretune.tasks.link_scores import ItemScores
 from pretune.tasks.marked_pairs import PairMarks, opposite
 from pretune.tasks.task import RowBatch, Task, encode_texts, tokens_of
@@ -270,6 +270,10 @@ class Relations(Task[AnnotatedExample, PairAnswer, LinkPrediction]):
             links.append({"head": head, "tail": tail, "label": name, "probability": answer.probability})
         spans = [((span.start, span.end, span.label), None) for span in example.spans or ()]
         return {"spans": predicted_spans(example.text, spans), "links": links}
+
+    def brief(self, prediction: LinkPrediction) -> Mapping[str, object]:
+        """The relations with the texts of their spans, which were given."""
+        return {"links": describe(prediction)["links"]}
 
     def score(self, predictions: Sequence[LinkPrediction], examples: Sequence[AnnotatedExample]) -> dict[str, float]:
         """Directed macro-F1 over the relations, F1 of all links, accuracy over pairs; and those of each relation."""
