@@ -26,6 +26,7 @@ from pretune.train.recipe import Recipe
 from pretune.wording import counted
 
 _SAMPLE = 200  # examples whose tokens are counted
+_WINDOW = 384  # tokens that a task on long texts reads at once; shorter texts cost no more for it
 _POSITIONS: Mapping[str, PoolPosition] = {"mean": "mean", "cls": "first", "last": "last"}
 
 
@@ -43,6 +44,7 @@ class RunFacts:
         width: of the model's hidden states.
         vectors: the row, or mean of rows, that the model's files say is the vector of a text; None where they say none.
         is_frozen: the head alone trains.
+        window: tokens that a task reads at once which reads long texts in windows; 0 for another task.
     """
 
     examples: int
@@ -54,6 +56,7 @@ class RunFacts:
     width: int
     vectors: PoolPosition | None
     is_frozen: bool
+    window: int = 0
 
 
 @dataclass(frozen=True)
@@ -133,12 +136,15 @@ def resolve_automatic(
     }
     if choice.head is not None:
         values |= {"task.head": choice.head, "task.fit_head": True}
+    if facts.window:
+        values |= {"data.length": facts.window}
     open_values = {field: value for field, value in values.items() if field in recipe.automatic}
     tree = recipe.model_dump(mode="json") | {"automatic": ()}
     for field, value in open_values.items():
         tree = _with(tree, place_of(field, name), value)
     what = f"{counted(facts.examples, 'example')}" + (f" of {facts.labels} labels" if facts.labels else "")
     note = f"chosen from {what}, {facts.tokens:.0f} tokens each: {choice.describe()}"
+    note += f", windows of {facts.window} tokens" if "data.length" in open_values else ""
     record = {"chosen": {"from": examples, "fields": open_values}}
     return Automatic(validate(Recipe, tree, "recipe"), [note], record)
 
@@ -159,9 +165,11 @@ def _facts(
     tokenizer = fitted_tokenizer(recipe, Tokenizer.load(recipe.data.tokenizer or folder))
     data = LabelledData(recipe, tokenizer, train_data, validation_data)  # type: ignore[arg-type]  # of one task
     sample = data.train[:: max(1, len(data.train) // _SAMPLE)][:_SAMPLE]
-    rows = data.task.encode(sample, tokenizer, recipe.data.length)
-    width = read_body(folder, recipe.model.overrides).width
-    vectors = read_vectors(folder, width, [])
+    body = read_body(folder, recipe.model.overrides)
+    has_windows = data.task.config.truncate == "windows" and "data.length" in recipe.automatic
+    window = min(_WINDOW, body.max_length or _WINDOW) if has_windows else 0
+    rows = data.task.encode(sample, tokenizer, window or recipe.data.length)
+    vectors = read_vectors(folder, body.width, [])
     first = vectors.bricks[0] if vectors is not None else None
     mode = first.modes[0] if isinstance(first, Pooling) and len(first.modes) == 1 else None
     facts = RunFacts(
@@ -171,8 +179,9 @@ def _facts(
         tokens=sum(row.size for row in rows) / max(1, len(rows)),
         is_sequence=isinstance(data.task, SequenceTask),
         is_paired=any(getattr(example, "second", None) is not None for example in sample),
-        width=width,
+        width=body.width,
         vectors=_POSITIONS.get(mode) if mode is not None else None,
         is_frozen=next(iter(recipe.tune)) == "frozen",
+        window=window,
     )
     return facts, {name: value for name, value in vars(facts).items() if value not in (None, False)}

@@ -7,7 +7,16 @@ from typing import Any
 
 from pretune.train.task_tables import are_named
 
-_FIELDS = ("budget", "optimizer.lr", "schedule.warmup", "data.batch", "evaluation.keep", "task.head", "task.fit_head")
+_FIELDS = (
+    "budget",
+    "optimizer.lr",
+    "schedule.warmup",
+    "data.batch",
+    "data.length",
+    "evaluation.keep",
+    "task.head",
+    "task.fit_head",
+)
 _METHODS = ("full", "frozen")
 
 

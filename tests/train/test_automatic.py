@@ -105,3 +105,16 @@ def test_what_was_chosen_is_said_recorded_and_repeated(
 def test_a_recipe_without_open_fields_is_not_looked_at() -> None:
     closed = recipe(automatic=())
     assert resolve_automatic(closed).recipe is closed
+
+
+def test_texts_that_are_read_in_windows_are_read_far_at_once(base: Path) -> None:
+    rows = [{"text": "the quick brown fox", "question": "a fox", "answers": ["brown fox"]}] * 12
+    tree: dict[str, Any] = {"task": "reading", "model": {"init": str(base)}}
+    resolved = resolve_automatic(validate(Recipe, tree, "recipe"), rows)
+    positions = pretune.load(base).network.max_length
+    assert positions is not None
+    assert resolved.recipe.data.length == min(384, positions)
+    assert f"windows of {resolved.recipe.data.length} tokens" in resolved.notes[0]
+    for fields in ({"data": {"length": 20}}, {"task": {"reading": {"truncate": "head"}}}):
+        resolved = resolve_automatic(validate(Recipe, tree | fields, "recipe"), rows)
+        assert resolved.recipe.data.length == (20 if "data" in fields else 128)
