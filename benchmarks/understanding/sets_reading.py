@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from benchmarks.texts import text_file
 from benchmarks.understanding.sets import LabelledSet, Record, Split, fifths
 from pretune.text.readers.files import SourceConfig
@@ -16,22 +14,7 @@ _FIELDS = ("id", "title", "text", "question", "answers")
 def _questions(name: str) -> list[Record]:
     columns = [Column(field, "", required=False) for field in _FIELDS]
     records = read_records(text_file(name), columns, SourceConfig(format="squad"), needs_labels=False)
-    return [
-        {**record, "answers": [_in_place(answer, str(record["text"])) for answer in _list(record)]}
-        for record in records
-    ]
-
-
-def _list(record: Record) -> Sequence[Mapping[str, object]]:
-    answers = record["answers"]
-    assert isinstance(answers, list)  # the reader gives them
-    return answers
-
-
-def _in_place(answer: Mapping[str, object], text: str) -> Mapping[str, object]:
-    """An answer without its start where the text does not have it there, as in eight questions of CMRC."""
-    start, words = answer["start"], str(answer["text"])
-    return answer if isinstance(start, int) and text.startswith(words, max(start, 0)) else {"text": words}
+    return [dict(record) for record in records]
 
 
 def _by_article(name: str) -> list[Split]:

@@ -5,7 +5,8 @@
 
 Each question gives a record: `id`, `title`, `text` (the context), `question` and `answers` (`start` in characters, and
 `text`; none where the text has no answer). The array of CMRC's own files (`context_text`, `query_text`, answers without
-places) is read too. The line in messages is the number of the question in the file, from 1.
+places) is read too, and starts that count a character beyond the Basic Multilingual Plane twice, as CMRC's do, are
+those of the text where it has the answer there. The line in messages is the number of the question in the file, from 1.
 
 Source: Rajpurkar et al. 2016 (arXiv 1606.05250) and 2018 (arXiv 1806.03822); Cui et al. 2019 (arXiv 1810.07366).
 """
@@ -80,12 +81,21 @@ def _questions(
         record = {"id": item.get(id_field), "title": title, "text": text, "question": item[question_field]}
         if "answers" in item:
             answers: Sequence[object] = [] if item.get("is_impossible") else item["answers"]  # type: ignore[assignment]
-            record["answers"] = [_answer(answer) for answer in answers]
+            record["answers"] = [_answer(answer, str(text)) for answer in answers]
         yield record
 
 
-def _answer(answer: object) -> Mapping[str, object]:
+def _answer(answer: object, text: str) -> Mapping[str, object]:
     """An answer by the names of annotated records; a bare text is one without a place."""
-    if isinstance(answer, Mapping):
-        return {"start": answer.get("answer_start"), "text": answer["text"]}
-    return {"start": None, "text": answer}
+    if not isinstance(answer, Mapping):
+        return {"start": None, "text": answer}
+    start, words = answer.get("answer_start"), answer["text"]
+    if type(start) is int and start > 0 and not text.isascii() and not text.startswith(str(words), start):
+        place = _characters(text, start)
+        start = place if text.startswith(str(words), place) else start
+    return {"start": start, "text": words}
+
+
+def _characters(text: str, units: int) -> int:
+    """How many characters the first units of UTF-16 of a text are: what CMRC 2018 counts behind a rare character."""
+    return len(text.encode("utf-16-le", "surrogatepass")[: 2 * units].decode("utf-16-le", "ignore"))

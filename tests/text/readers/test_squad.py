@@ -64,6 +64,17 @@ def test_the_own_form_of_cmrc_is_read_too(tmp_path: Path) -> None:
     assert (record["id"], record["text"], record["question"]) == ("q1", "他住在北京。", "他住在哪里？")
 
 
+def test_a_start_in_units_of_utf_16_is_one_in_characters_where_the_answer_is_there(tmp_path: Path) -> None:
+    text = "𫚭鱼生活在海里。"
+
+    def starts(*answers: tuple[str, int]) -> list[object]:
+        question = {"question": "?", "answers": [{"text": words, "answer_start": start} for words, start in answers]}
+        (record,) = read(tmp_path / "x.json", {"data": [{"paragraphs": [{"context": text, "qas": [question]}]}]})
+        return [answer["start"] for answer in record["answers"]]
+
+    assert starts(("海里", 6), ("海里", 5), ("海里", 4), ("湖", 6), ("海里", -1)) == [5, 5, 4, 6, -1]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
