@@ -114,6 +114,7 @@ class Extraction(Task[AnnotatedExample, WindowAnswer, LinkPrediction]):
         super().__init__(config, vocabulary)
         self.config = config
         self._schema = set(config.link_schema)
+        self.score_labels = list(config.link_labels)
         self._numbers = [
             {label: n for n, label in enumerate(labels)} for labels in (config.span_labels, config.link_labels)
         ]
@@ -339,7 +340,7 @@ class Extraction(Task[AnnotatedExample, WindowAnswer, LinkPrediction]):
             truth, guess = true_items(example), predicted_items(prediction)
             spans.add(truth.spans, guess.spans)
             links.add(truth.links, guess.links)
-        return {**links.total_by_name(), **spans.total_by_name("span_"), **links.by_label()}
+        return {**links.total_by_name(), **spans.total_by_name("span_"), **links.by_label(self.score_labels)}
 
 
 def _places(pairs: Ints, window: Window, count: int) -> tuple[Ints, Ints]:

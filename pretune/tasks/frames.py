@@ -114,7 +114,7 @@ class Frames(Extraction):
             **arguments.total_by_name("argument_"),
             "argument_place_f1": unlabelled.total()[2],
             **evokers.total_by_name(f"{self.evoker}_"),
-            **arguments.by_label(),
+            **arguments.by_label(self.score_labels),
         }
 
     def _evokers(self, items: Items) -> list[tuple[str, tuple[int, int]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Sequence
 from typing import NamedTuple, NotRequired, TypedDict
 
@@ -94,11 +95,13 @@ def describe(prediction: LinkPrediction) -> dict[str, object]:
 
 def without_overlaps(spans: Sequence[tuple[SpanKey, float]]) -> list[int]:
     """The numbers of spans that stay where none may share a character with another: the most probable first."""
-    taken: list[tuple[int, int]] = []
+    taken: list[tuple[int, int]] = []  # ascending
     kept: list[int] = []
     for n in sorted(range(len(spans)), key=lambda number: (-spans[number][1], number)):
         (start, end, _), _ = spans[n]
-        if all(end <= other_start or other_end <= start for other_start, other_end in taken):
-            taken.append((start, end))
+        after = bisect(taken, (start, start))
+        is_free = (not after or taken[after - 1][1] <= start) and (after == len(taken) or end <= taken[after][0])
+        if is_free:
+            taken.insert(after, (start, end))
             kept.append(n)
     return sorted(kept)

@@ -19,11 +19,6 @@ class ItemScores:
         self._predicted.update(label for label, _ in predicted)
         self._right.update(label for label, _ in true & predicted)
 
-    @property
-    def labels(self) -> list[str]:
-        """Those that the truth or the predictions have, sorted."""
-        return sorted({*self._true, *self._predicted})
-
     def total(self) -> tuple[float, float, float]:
         """Precision, recall and F1 of all items together."""
         return ratios(self._right.total(), self._predicted.total(), self._true.total())
@@ -41,10 +36,10 @@ class ItemScores:
         """Precision, recall and F1 of a label."""
         return ratios(self._right[label], self._predicted[label], self._true[label])
 
-    def by_label(self) -> dict[str, float]:
-        """`precision/LABEL`, `recall/LABEL`, `f1/LABEL` and `count/LABEL` of each label."""
+    def by_label(self, labels: Iterable[str]) -> dict[str, float]:
+        """`precision/LABEL`, `recall/LABEL`, `f1/LABEL` and `count/LABEL` of each of some labels."""
         scores: dict[str, float] = {}
-        for label in self.labels:
+        for label in labels:
             precision, recall, f1 = self.of(label)
             scores |= {f"precision/{label}": precision, f"recall/{label}": recall, f"f1/{label}": f1}
             scores[f"count/{label}"] = float(self._true[label])

@@ -95,7 +95,7 @@ class Relations(Task[AnnotatedExample, PairAnswer, LinkPrediction]):
         self.config = config
         self.classes = list(config.classes)
         self._number = {name: n for n, name in enumerate(self.classes)}
-        self.relations = sorted({relation_of(name) for name in self.classes if name != NO_RELATION})
+        self.score_labels = sorted({relation_of(name) for name in self.classes if name != NO_RELATION})
         self._pairs = {frozenset(pair) for pair in config.pairs}
 
     def columns(self, needs_labels: bool) -> list[Column]:
@@ -288,7 +288,7 @@ class Relations(Task[AnnotatedExample, PairAnswer, LinkPrediction]):
                 right += all(truth.get(one) == guess.get(one) for one in (pair, opposite(pair)))
                 total += 1
         scores = {"f1_macro": counts.macro(), **counts.total_by_name(), "accuracy": right / max(total, 1)}
-        return {**scores, **counts.by_label()}
+        return {**scores, **counts.by_label(self.score_labels)}
 
 
 def relation_of(name: str) -> str:

@@ -248,6 +248,20 @@ def test_a_text_that_fits_is_the_same_with_and_without_windows() -> None:
     assert one.answers_for == other.answers_for == slice(None)
 
 
+def test_spans_that_stay_do_not_overlap() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(100):
+        starts = random.integers(0, 40, 30).tolist()
+        spans = [((s, s + int(random.integers(1, 6)), "a"), float(random.random())) for s in starts]
+        kept = without_overlaps(spans)
+        slow: list[int] = []
+        for n in sorted(range(30), key=lambda n: -spans[n][1]):
+            (start, end, _), _ = spans[n]
+            if all(end <= spans[k][0][0] or spans[k][0][1] <= start for k in slow):
+                slow.append(n)
+        assert kept == sorted(slow)
+
+
 def test_a_row_that_is_not_known_has_no_loss() -> None:
     task, _ = made(Extraction, [CAT])
     unknown = [task.read({"text": "the cat"}), task.read(CAT)]
