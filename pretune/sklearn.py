@@ -140,21 +140,34 @@ class _TextEstimator(BaseEstimator):  # type: ignore[misc]
 
 
 class TextClassifier(ClassifierMixin, _TextEstimator):  # type: ignore[misc]
-    """Fine-tunes a model to give each text, or pair of texts, a label.
+    """Fine-tunes a model to give each text, or pair of texts, a label; or any number of labels.
 
     Attributes:
-        classes_: the labels, sorted.
+        classes_: the labels, sorted; of an indicator matrix, the numbers of its columns.
         model_: the fitted model.
     """
+
+    def __sklearn_tags__(self) -> Tags:
+        tags: Tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = str(self.model) != "tfidf"
+        return tags
 
     def fit(self, X: object, y: object) -> Self:
         """Fine-tunes on texts and their labels.
 
+        Args:
+            X: texts, or pairs of texts.
+            y: a label for each; or an indicator matrix, whose rows say which labels a text has.
+
         Raises:
+            UsageError: several labels and TF-IDF, which gives one.
             DataError: other numbers of texts and labels, no texts, or one label.
         """
         labels = np.asarray(y)
         texts = _records(X)
+        self.is_multilabel_ = labels.ndim == 2
+        if self.is_multilabel_:
+            return self._fit_several(texts, labels)
         _check_sizes(texts, labels)
         self.classes_ = np.unique(labels)
         names = [str(label) for label in self.classes_.tolist()]
@@ -164,15 +177,33 @@ class TextClassifier(ClassifierMixin, _TextEstimator):  # type: ignore[misc]
         self._fit(rows, {"classification": {"labels": names}})
         return self
 
+    def _fit_several(self, texts: Sequence[Record], matrix: NDArray[Any]) -> Self:
+        """Fine-tunes on an indicator matrix. Shape: matrix: (n, C)"""
+        if str(self.model) == "tfidf":
+            raise UsageError("TextClassifier: TF-IDF gives one label; name the folder of a model for several")
+        _check_sizes(texts, matrix[:, 0])
+        if not np.isin(matrix, (0, 1)).all():
+            raise DataError("y has two dimensions and other values than 0 and 1; give an indicator matrix, or labels")
+        self.classes_ = np.arange(matrix.shape[1])
+        rows = [
+            {**row, "label": [str(label) for label in np.flatnonzero(each).tolist()]}
+            for row, each in zip(texts, matrix, strict=True)
+        ]
+        self._fit(rows, {"multilabel": {"labels": [str(label) for label in self.classes_]}})
+        return self
+
     def predict(self, X: object) -> NDArray[Any]:
-        """The most probable label of each text. Shape: return: (n,)"""
+        """The most probable label of each text, or its row of an indicator matrix. Shape: return: (n,) or (n, C)"""
+        if getattr(self, "is_multilabel_", False):
+            predictions = self.model_.predict(cast("Any", _records(X)))
+            return np.array([[str(n) in each["labels"] for n in self.classes_] for each in predictions]).astype(int)
         best = self.predict_proba(X).argmax(axis=1)
         return np.asarray(self.classes_[best])
 
     def predict_proba(self, X: object) -> NDArray[np.float64]:
         """How probable each label is, in the order of `classes_`. Shape: return: (n, C)"""
         predictions = self.model_.predict(cast("Any", _records(X)))
-        return np.array([list(prediction.probabilities.values()) for prediction in predictions], np.float64)
+        return np.array([list(prediction["probabilities"].values()) for prediction in predictions], np.float64)
 
 
 class TextRegressor(RegressorMixin, _TextEstimator):  # type: ignore[misc]

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils import estimator_checks
 from tinymodels import save_bert, word_tokenizer
 
 import pretune
 from pretune.errors import DataError, UsageError
 from pretune.sklearn import Tagger, TextClassifier, TextRegressor
 
+Check = Callable[[str, BaseEstimator], None]
 TEXTS = [f"the {word} {n}" for n in range(12) for word in ("cat", "dog", "fox")]
 LABELS = np.array([3, 1, 2] * 12)
 
@@ -63,6 +66,27 @@ def test_every_form_of_texts_is_the_same(fitted: TextClassifier) -> None:
         np.testing.assert_array_equal(fitted.predict_proba(form), expected)
 
 
+@pytest.mark.parametrize(
+    "estimator", [TextClassifier(), TextRegressor(), Tagger()], ids=lambda each: type(each).__name__
+)
+@pytest.mark.parametrize(
+    "check",
+    [
+        estimator_checks.check_estimator_cloneable,
+        estimator_checks.check_estimator_tags_renamed,
+        estimator_checks.check_valid_tag_types,
+        estimator_checks.check_estimator_repr,
+        estimator_checks.check_no_attributes_set_in_init,
+        estimator_checks.check_parameters_default_constructible,
+        estimator_checks.check_get_params_invariance,
+        estimator_checks.check_set_params,
+    ],
+    ids=lambda each: each.__name__,
+)
+def test_the_checks_of_scikit_learn_that_need_no_matrix(estimator: BaseEstimator, check: Check) -> None:
+    check(type(estimator).__name__, estimator)
+
+
 def test_pipelines_searches_and_cross_validation() -> None:
     assert is_classifier(TextClassifier())
     assert is_regressor(TextRegressor())
@@ -86,6 +110,15 @@ def test_pairs() -> None:
     np.testing.assert_array_equal(fitted.predict(pd.DataFrame(pairs)), fitted.predict(pairs))
 
 
+def test_several_labels(bert: Path) -> None:
+    matrix = np.array([[1, 0, 1], [0, 1, 1], [0, 0, 0]] * 12)
+    fields = {"precision": "fp32", "steps": 25, "holdout": 0}
+    fitted = TextClassifier(bert, lr=3e-3, length=16, fields=fields, device="cpu").fit(TEXTS, matrix)
+    assert fitted.predict(TEXTS).shape == fitted.predict_proba(TEXTS).shape == matrix.shape
+    assert (fitted.predict(TEXTS) == matrix).mean() > 0.7
+    assert fitted.classes_.tolist() == [0, 1, 2]
+
+
 def test_numbers(bert: Path) -> None:
     values = np.array([1.0, 2.5, 4.0] * 12)
     regressor = TextRegressor(bert, lr=3e-3, length=16, fields={"precision": "fp32", "steps": 25}, device="cpu")
@@ -105,8 +138,14 @@ def test_tags(bert: Path) -> None:
     assert {tag for each in predictions for tag in each} <= {"O", "B-CAT", "B-DOG", "I-CAT", "I-DOG"}
     assert tagger.score(words, tags) > 0.5
     assert [*pickle.loads(pickle.dumps(tagger)).predict(words)] == [*predictions]  # noqa: S301
-    quick = clone(tagger).set_params(fields={"precision": "fp32", "steps": 1, "holdout": 0})
-    assert len(cross_val_predict(quick, words, tags, cv=2)) == len(words)
+
+
+@pytest.mark.slow
+def test_tags_are_cross_validated(bert: Path) -> None:
+    words = [["the", "cat", "ate"][: 1 + n % 3] for n in range(12)]
+    tags = [["O", "B-CAT", "O"][: len(row)] for row in words]
+    tagger = Tagger(bert, length=16, fields={"precision": "fp32", "steps": 1, "holdout": 0}, device="cpu")
+    assert [len(each) for each in cross_val_predict(tagger, words, tags, cv=2)] == [len(row) for row in words]
 
 
 def test_bad_input_is_refused() -> None:
@@ -117,6 +156,10 @@ def test_bad_input_is_refused() -> None:
         classifier.fit(["a", "b"], [0])
     with pytest.raises(DataError, match="all 2 texts have the label 'x'"):
         classifier.fit(["a", "b"], ["x", "x"])
+    with pytest.raises(UsageError, match="TF-IDF gives one label"):
+        classifier.fit(["a", "b"], [[0, 1], [1, 0]])
+    with pytest.raises(DataError, match="other values than 0 and 1"):
+        TextClassifier("bert").fit(["a", "b"], [[0, 2], [1, 0]])
     with pytest.raises(DataError, match="expected a list, an array or a column of texts"):
         classifier.fit("a", ["x"])
     with pytest.raises(DataError, match=r"y\[1\] = nan: expected a number that is finite"):
