@@ -142,6 +142,11 @@ class Reading(Task[ReadingExample, WindowAnswers, ReadingPrediction]):
         fields = Record.of(record)
         text, question, answers = self.columns(fields.needs_labels)
         context = fields.text(text.name, text.setting)
+        if question.name not in fields:
+            raise fields.error(
+                f"no field {question.name!r}",
+                "give the question too: --pair TEXT QUESTION, or a record with both (columns.question names the field)",
+            )
         asked = fields.text(question.name, question.setting)
         return ReadingExample(context, asked, read_answers(fields, answers.name, context), origin=fields.origin)
 

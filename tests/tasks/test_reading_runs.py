@@ -103,7 +103,7 @@ def test_bare_texts_are_asked_by_their_second_text(
     assert len(lines) == 40
     assert {"id", "title", "text", "question", "answer", "start", "end", "candidates"} <= lines[0].keys()
     assert main([*run, "w30 w41 w3 w7 w52"]) == 65
-    assert "no field 'question'" in capsys.readouterr().err
+    assert "no field 'question'; give the question too: --pair TEXT QUESTION" in capsys.readouterr().err
 
 
 def test_the_head_is_that_of_transformers(trained: tuple[Path, Model], tmp_path: Path) -> None:
