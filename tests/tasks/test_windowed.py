@@ -10,6 +10,9 @@ import pytest
 from tinymodels import byte_tokenizer, word_tokenizer
 
 from pretune.errors import DataError, UsageError
+from pretune.evaluate.engine import predict_examples
+from pretune.models.init import initialise
+from pretune.models.model import configure, construct, get_family
 from pretune.tasks.classification import Classification, ClassificationExample
 from pretune.tasks.predictions import IndependentPrediction, Prediction, Values, average
 from pretune.tasks.similarity import Similarity
@@ -57,6 +60,28 @@ def test_a_text_that_fits_is_the_same_row_with_and_without_windows() -> None:
     for one, other in zip(plain, windows, strict=True):
         assert [text.tolist() for text in one.texts] == [text.tolist() for text in other.texts]
         assert (one.targets, one.example, one.cut, one.repeated) == (other.targets, other.example, 0, 0)
+
+
+def test_a_long_text_is_classified_by_the_mean_of_its_windows_and_a_short_one_as_before() -> None:
+    tokenizer = word_tokenizer()
+    config = configure(get_family("bert"), "tiny", {"num_hidden_layers": 1, "vocab_size": tokenizer.vocabulary.size})
+    model = construct("bert", config, ["classification"], ["a", "b"])
+    initialise(model, 0)
+    long, short = example(TEXT), example("the fox")
+    predictions = []
+    for truncate in ("head", "windows"):
+        task = build(truncate)
+        rows = task.encode([long, short], tokenizer, 24)
+        predictions.append(predict_examples(model, task, [long, short], rows, tokenizer))
+    assert predictions[0][1] == predictions[1][1]
+    rows = build("windows").encode([long], tokenizer, 24)
+    parts = [example(TEXT[row.offsets[0][0, 0] : row.offsets[0][-1, 1]]) for row in rows]
+    assert len(parts) > 3
+    task = build("error")
+    answers = predict_examples(model, task, parts, task.encode(parts, tokenizer, 24), tokenizer)
+    logits = np.log([[answer.probabilities[label] for label in ("a", "b")] for answer in answers]).mean(axis=0)
+    expected = np.exp(logits) / np.exp(logits).sum()
+    assert list(predictions[1][0].probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-6)
 
 
 def test_windows_share_a_stride_below_their_size() -> None:
