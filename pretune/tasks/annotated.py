@@ -65,4 +65,8 @@ def read_annotated(
     needs_spans = tagged is None or not is_missing(fields.get(config.spans))
     spans = read_spans(fields, text, config) if needs_spans else None
     linked = read_links(fields, spans or (), config) if links else None
+    for n, link in enumerate(linked or ()):
+        if link.head == link.tail:
+            reason = f"'{config.links}[{n}]', {link.label!r}, leads from span {link.head} to itself"
+            raise fields.error(reason, "name two spans, or leave it out")
     return AnnotatedExample(text, spans, linked, words, tagged, origin=fields.origin)

@@ -131,30 +131,43 @@ class Extraction(Task[AnnotatedExample, WindowAnswer, LinkPrediction]):
         """Fill in labels, schema and whether spans overlap.
 
         Raises:
-            DataError: no links in all examples.
+            DataError: no links in all examples, one that `link_schema` leaves out, or spans that overlap where
+                `overlap` says that none does.
         """
         config = self.config
-        schema = {
-            (example.spans[link.head].label, link.label, example.spans[link.tail].label)
-            for example in examples
-            for link in example.links or ()
-            if example.spans
-        }
+        schema = {triple for example in examples for triple in self._triples(example)}
         if not schema:
             where = examples[0].origin.source if examples else "training data"
             raise DataError(f"{where}: no links in all records; give spans links, or use --task nested for spans alone")
         spans = sorted({span.label for example in examples for span in example.spans or ()})
-        overlap = config.overlap
-        if overlap is None:
-            overlap = any(find_overlap(example.spans or ()) is not None for example in examples)
+        pairs = ((example, find_overlap(example.spans or ())) for example in examples)
+        overlapping = next(((example, pair) for example, pair in pairs if pair is not None), None)
+        if config.overlap is False and overlapping is not None:
+            example, (one, other) = overlapping
+            raise DataError(
+                f"{example.origin}: spans {one} and {other} of {config.columns.spans!r} overlap, and "
+                f"task.{self.name}.overlap is false; leave one out, or set it to true"
+            )
         return config.model_copy(
             update={
                 "span_labels": config.span_labels or tuple(spans),
                 "link_labels": config.link_labels or tuple(sorted({label for _, label, _ in schema})),
                 "link_schema": config.link_schema or tuple(sorted(schema)),
-                "overlap": overlap,
+                "overlap": overlapping is not None if config.overlap is None else config.overlap,
             }
         )
+
+    def _triples(self, example: AnnotatedExample) -> Iterator[tuple[str, str, str]]:
+        """What the links of an example connect: label of the head, of the link, of the tail."""
+        spans = example.spans or ()
+        for n, link in enumerate(example.links or ()):
+            triple = spans[link.head].label, link.label, spans[link.tail].label
+            if self._schema and triple not in self._schema:
+                raise DataError(
+                    f"{example.origin}: '{self.config.columns.links}[{n}]' links {triple[0]!r} to {triple[2]!r} by "
+                    f"{link.label!r}, which task.{self.name}.link_schema leaves out; add it there, or remove the link"
+                )
+            yield triple
 
     def encode(self, examples: Sequence[AnnotatedExample], tokenizer: Tokenizer, length: int) -> list[Encoded]:
         """The windows of each text; targets are the true pairs of tokens: (any, 4) head, label, first, second."""

@@ -122,15 +122,21 @@ class Relations(Task[AnnotatedExample, PairAnswer, LinkPrediction]):
         """Fill in classes, pairs of labels and whether labels are marked.
 
         Raises:
-            DataError: no link in all examples, or one pair with two relations.
+            DataError: no link in all examples, the same relation of all pairs, one pair with two relations, or a link
+                that `pairs` leaves out.
         """
         pairs, count, labels = set[tuple[str, str]](), Counter[str](), set[str]()
         for example in examples:
             spans = example.spans or ()
             labels.update(span.label for span in spans)
-            for link in example.links or ():
+            for n, link in enumerate(example.links or ()):
                 first, second = sorted((spans[link.head].label, spans[link.tail].label))
                 pairs.add((first, second))
+                if self._pairs and frozenset((first, second)) not in self._pairs:
+                    raise DataError(
+                        f"{example.origin}: '{self.config.columns.links}[{n}]', {link.label!r}, links {first!r} and "
+                        f"{second!r}, which task.relations.pairs leaves out; add the pair there, or leave the link out"
+                    )
         pairs = set(self.config.pairs) or pairs
         reader = type(self)(self.config.model_copy(update={"pairs": tuple(pairs)}), self.vocabulary)
         for example in examples:
@@ -141,6 +147,11 @@ class Relations(Task[AnnotatedExample, PairAnswer, LinkPrediction]):
             where = examples[0].origin.source if examples else "training data"
             raise DataError(f"{where}: no links in all records; give spans that have a relation a link")
         none = (NO_RELATION,) if count[NO_RELATION] else ()
+        if len(none) + len(relations) == 1 and not self.config.classes:
+            raise DataError(
+                f"{examples[0].origin.source}: all {count.total()} pairs of spans have the relation {relations[0]!r}; "
+                "give pairs with other relations, or with none"
+            )
         types = len(labels) > 1 if self.config.types is None else self.config.types
         names = self.config.classes or (*none, *relations)
         return self.config.model_copy(update={"classes": names, "pairs": tuple(sorted(pairs)), "types": types})

@@ -200,7 +200,9 @@ def test_scores_of_a_pair_depend_on_the_distance_alone() -> None:
 
 
 def test_windows_answer_for_the_spans_that_begin_in_them() -> None:
-    task, examples = made(Extraction, [CAT], overlap=False)
+    task, examples = made(
+        Extraction, [{**CAT, "spans": [*CAT["spans"][::2], (12, 14, "clause")], "links": [(0, 1, "on")]}]
+    )
     cat, clause, mat = (4, 7, "animal"), (4, 11, "clause"), (19, 22, "thing")
     first = WindowAnswer([WindowSpan(cat, 0.9, True), WindowSpan(mat, 0.6, False)], [(0, 1, "on", 0.7)])
     second = WindowAnswer([WindowSpan(clause, 0.8, True), WindowSpan(mat, 0.9, True)], [(1, 0, "on", 0.9)])
@@ -323,12 +325,24 @@ def test_predicates_that_are_given() -> None:
         ({"spans": [(4, 99, "a"), (0, 3, "a")]}, r"list\[0\]: 'spans\[0\]' = 4 to 99 lies outside the text"),
         ({"spans": [(3, 7, "a"), (0, 3, "a")]}, r"list\[0\]: 'spans\[0\]' .* begins or ends on white space"),
         ({"links": [(0, 7, "a")]}, r"list\[0\]: 'links\[0\]\.tail' = '7' is no span of the record"),
+        ({"links": [(1, 1, "a")]}, r"list\[0\]: 'links\[0\]', 'a', leads from span 1 to itself; name two spans"),
         ({"text": " "}, r"list\[0\]: field 'text' = ' ' is empty"),
     ],
 )
 def test_bad_records(change: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words):
         made(Extraction, [{**CAT, **change}])
+
+
+def test_what_the_settings_forbid_is_refused() -> None:
+    with pytest.raises(
+        DataError, match=r"list\[0\]: spans 0 and 1 of 'spans' overlap, and task\.extraction\.overlap is"
+    ):
+        made(Extraction, [CAT], overlap=False)
+    with pytest.raises(
+        DataError, match=r"'links\[0\]' links 'animal' to 'thing' by 'on', which task\.extraction\.link_s"
+    ):
+        made(Extraction, [CAT], link_schema=(("animal", "under", "thing"),))
 
 
 def test_unseen_labels_are_refused() -> None:

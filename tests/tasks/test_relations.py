@@ -213,6 +213,8 @@ def test_a_text_that_is_too_long_is_read_around_the_pair() -> None:
             {"links": [(0, 1, "a"), (1, 0, "b")]},
             r"list\[0\]: 'links\[1\]' gives the spans 1 and 0 a second relation, 'b",
         ),
+        ({}, r"list: all 1 pairs of spans have the relation 'a\(e1,e2\)'; give pairs with other relations"),
+        ({"links": [(0, 0, "a")]}, r"list\[0\]: 'links\[0\]', 'a', leads from span 0 to itself; name two spans"),
         ({"links": [(0, 2, "a")]}, r"list\[0\]: 'links\[0\]\.tail' = '2' is no span of the record"),
     ],
 )
@@ -222,11 +224,19 @@ def test_bad_records(change: dict[str, Any], words: str) -> None:
         made([record])
 
 
+def test_a_link_that_the_pairs_leave_out_is_refused() -> None:
+    record = {"text": "the cat sat", "spans": [(0, 3, "a"), (4, 7, "b")], "links": [(0, 1, "x")]}
+    with pytest.raises(
+        DataError, match=r"'links\[0\]', 'x', links 'a' and 'b', which task\.relations\.pairs leaves out"
+    ):
+        made([record], pairs=(("a", "a"),))
+
+
 def test_an_unseen_relation_is_refused() -> None:
     record = {"text": "the cat sat", "spans": [(0, 3, "a"), (4, 7, "a")], "links": [(0, 1, "x")]}
-    task, _ = made([record])
+    task, _ = made([record, {**record, "links": []}])
     others = read_examples(task, [{**record, "links": [(1, 0, "x")]}])
     with pytest.raises(
-        DataError, match=r"list\[0\]: relation 'x\(e2,e1\)' was not seen in training; known: x\(e1,e2\)"
+        DataError, match=r"list\[0\]: relation 'x\(e2,e1\)' was not seen in training; known: none, x\(e1,e2\)"
     ):
         task.encode(others, word_tokenizer(), 32)
