@@ -73,6 +73,26 @@ def write_tickets(tickets: list[tuple[str, str, str]]) -> None:
     Path("notes.txt").write_text("\n\n".join(text for _, text, _ in tickets), encoding="utf-8")
 
 
+def write_marked() -> None:
+    """Texts whose spans are marked, and questions with their answers."""
+    people: list[dict[str, Any]] = []
+    for name, town in itertools.product(("Ada Lovelace", "Alan Turing", "Grace Hopper"), ("London", "New York")):
+        text = f"{name} lived in {town}."
+        spans = [(name, "person"), (town, "place")]
+        places = [(text.index(words), text.index(words) + len(words), label) for words, label in spans]
+        people.append({"text": text, "spans": [{"start": a, "end": b, "label": label} for a, b, label in places]})
+    questions = [
+        {
+            "text": row["text"],
+            "question": "Where was it?",
+            "answers": [{"start": row["spans"][1]["start"], "text": row["text"][row["spans"][1]["start"] : -1]}],
+        }
+        for row in people
+    ]
+    for file, rows in (("people", people), ("questions", questions)):
+        Path(f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
     """The working folder of a reader, with the files that the README speaks of as theirs."""
@@ -85,6 +105,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     Path("corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     tickets = [(f"{n}", row["text"][:60], TEAMS[n % 2]) for n, row in enumerate(rows[::8])]
     write_tickets(tickets)
+    write_marked()
     write_table(Path("new.csv"), ["number", "message"], [row[:2] for row in tickets[:3]])
     write_table(Path("labelled.csv"), ["text", "label"], [row[1:] for row in tickets])
     write_table(Path("pairs.csv"), ["text", "answer"], [(a[1], b[1]) for a, b in itertools.pairwise(tickets)])
