@@ -218,4 +218,6 @@ def _intention(verb: Verb, recipe: Recipe) -> str:
     targets = ", ".join([*recipe.task, *recipe.objective])
     data = ", ".join([*recipe.data.train, *recipe.data.stores]) or "no data yet"
     action = "pretraining" if verb == "pretrain" else "fine-tuning"
+    if recipe.automatic:
+        return f"{action} {origin} with {targets} on {data}, settings chosen from the data -> {recipe.output}"
     return f"{action} {origin} with {targets} on {data} for {recipe.budget} -> {recipe.output}"

@@ -61,6 +61,7 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
     """
 
     name: ClassVar[str] = "classification"
+    fits_head: ClassVar[bool] = True
 
     class Config(SequenceTask.Config):
         """Labels and the shape of the loss.

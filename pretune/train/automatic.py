@@ -27,6 +27,7 @@ from pretune.wording import counted
 
 _SAMPLE = 200  # examples whose tokens are counted
 _WINDOW = 384  # tokens that a task on long texts reads at once; shorter texts cost no more for it
+_MANY = 2000  # examples from which the standard head learns as well as one on vectors
 _POSITIONS: Mapping[str, PoolPosition] = {"mean": "mean", "cls": "first", "last": "last"}
 
 
@@ -39,7 +40,7 @@ class RunFacts:
         validation: examples that are held out or named.
         labels: among which a classifier decides; 0 for another task.
         tokens: of an example, on average, special ones left out.
-        is_sequence: the task scores whole texts.
+        fits_head: the task can fit a head to vectors of texts in closed form.
         is_paired: examples have a second text.
         width: of the model's hidden states.
         vectors: the row, or mean of rows, that the model's files say is the vector of a text; None where they say none.
@@ -51,7 +52,7 @@ class RunFacts:
     validation: int
     labels: int
     tokens: float
-    is_sequence: bool
+    fits_head: bool
     is_paired: bool
     width: int
     vectors: PoolPosition | None
@@ -65,8 +66,11 @@ class Choice:
 
     Attributes:
         steps, batch, rate, warmup: of training.
-        head: of a task that scores whole texts; None where the task has no choice.
         keep: which weights the finished model has.
+        head: of a task that scores whole texts, fitted to their vectors; None for the standard head.
+        contrast: the vectors are trained by contrast.
+        keep_initial: how much the weights before training count.
+        window: tokens that are read at once; 0 leaves that to the recipe.
     """
 
     steps: int
@@ -75,25 +79,49 @@ class Choice:
     warmup: float
     keep: str
     head: PoolPosition | None = None
+    contrast: bool = False
+    keep_initial: float = 0.0
+    window: int = 0
 
     def describe(self) -> str:
         """The settings in words."""
-        parts = [f"{counted(self.steps, 'step')} of {self.batch}", f"rate {self.rate:.1g}", f"warm-up {self.warmup:g}"]
-        parts += [] if self.head is None else [f"head {self.head}, fitted to the vectors"]
+        parts = [f"{counted(self.steps, 'step')} of {self.batch}", f"rate {self.rate:.2g}", f"warm-up {self.warmup:g}"]
+        if self.head is not None:
+            parts.append(f"{'contrast, then ' if self.contrast else ''}a head fitted to {self.head} vectors")
+        parts += [f"{self.keep_initial:.0%} of the weights before training"] if self.keep_initial else []
+        parts += [f"windows of {self.window} tokens"] if self.window else []
         return ", ".join(parts)
+
+    def fields(self) -> dict[str, Any]:
+        """The settings by the names that recipes have for them; those of the task without its name."""
+        values: dict[str, Any] = {
+            "budget": {"steps": self.steps},
+            "optimizer.lr": self.rate,
+            "schedule.warmup": self.warmup,
+            "data.batch": self.batch,
+            "evaluation.keep": self.keep,
+            "evaluation.keep_initial": self.keep_initial,
+        }
+        if self.head is not None:
+            values |= {"task.head": self.head, "task.fit_head": True, "task.contrast": self.contrast}
+        return values | ({"data.length": self.window} if self.window else {})
 
 
 def choose(facts: RunFacts) -> Choice:
     """The settings for a run."""
-    batch = 16 if facts.examples < 2000 else 32
-    head = facts.vectors if facts.is_sequence and not facts.is_paired and facts.labels else None
-    if facts.is_frozen and head is not None:
-        return Choice(1, min(batch, facts.examples), 1e-3, 0.0, "last", head)
-    epoch = facts.examples / batch
-    steps = max(round(200 * math.sqrt(facts.examples / 300)), math.ceil(4 * epoch))
-    rate = 1e-4 * 384 / facts.width
-    keep = "best" if facts.validation >= 200 and head is None else "last"
-    return Choice(steps, min(batch, facts.examples), float(f"{rate:.2g}"), 0.1, keep, head)
+    batch = min(16 if facts.examples < 2000 else 32, facts.examples)
+    rate = float(f"{1e-4 * 384 / facts.width:.2g}")
+    keep = "best" if facts.validation >= 200 else "last"
+    makes_vectors = facts.fits_head and not facts.is_paired and facts.vectors is not None
+    if makes_vectors and facts.is_frozen:
+        return Choice(1, batch, 1e-3, 0.0, "last", facts.vectors)
+    if makes_vectors and facts.examples < _MANY:
+        steps = round(2 * facts.examples**0.75)
+        return Choice(steps, batch, rate, 0.1, "last", facts.vectors, contrast=facts.labels <= batch)
+    if facts.is_frozen:
+        rate = 1e-2  # nothing learned before can be lost
+    steps = max(round(200 * math.sqrt(facts.examples / 300)), math.ceil(4 * facts.examples / batch))
+    return Choice(steps, batch, rate, 0.1, keep, window=facts.window)
 
 
 @dataclass(frozen=True)
@@ -124,29 +152,26 @@ def resolve_automatic(
     """
     if not recipe.automatic or recipe.model.init is None:
         return Automatic(recipe, [], {})
-    facts, examples = _facts(recipe, train_data, validation_data)
+    facts, record = facts_of_run(recipe, train_data, validation_data)
     choice = choose(facts)
-    name = next(iter(recipe.task))
-    values: dict[str, Any] = {
-        "budget": {"steps": choice.steps},
-        "optimizer.lr": choice.rate,
-        "schedule.warmup": choice.warmup,
-        "data.batch": choice.batch,
-        "evaluation.keep": choice.keep,
-    }
-    if choice.head is not None:
-        values |= {"task.head": choice.head, "task.fit_head": True}
-    if facts.window:
-        values |= {"data.length": facts.window}
-    open_values = {field: value for field, value in values.items() if field in recipe.automatic}
-    tree = recipe.model_dump(mode="json") | {"automatic": ()}
-    for field, value in open_values.items():
-        tree = _with(tree, place_of(field, name), value)
     what = f"{counted(facts.examples, 'example')}" + (f" of {facts.labels} labels" if facts.labels else "")
     note = f"chosen from {what}, {facts.tokens:.0f} tokens each: {choice.describe()}"
-    note += f", windows of {facts.window} tokens" if "data.length" in open_values else ""
-    record = {"chosen": {"from": examples, "fields": open_values}}
-    return Automatic(validate(Recipe, tree, "recipe"), [note], record)
+    chosen = {field: value for field, value in choice.fields().items() if field in recipe.automatic}
+    return Automatic(apply_choice(recipe, chosen), [note], {"chosen": {"from": record, "fields": chosen}})
+
+
+def apply_choice(recipe: Recipe, fields: Mapping[str, Any]) -> Recipe:
+    """A recipe with values for those of its open fields that these name, and none open.
+
+    Args:
+        fields: as `Choice.fields` gives them.
+    """
+    name = next(iter(recipe.task))
+    tree = recipe.model_dump(mode="json") | {"automatic": (), "search": None}
+    for field, value in fields.items():
+        if field in recipe.automatic:
+            tree = _with(tree, place_of(field, name), value)
+    return validate(Recipe, tree, "recipe")
 
 
 def _with(tree: Any, path: list[str], value: object) -> dict[str, Any]:
@@ -156,10 +181,14 @@ def _with(tree: Any, path: list[str], value: object) -> dict[str, Any]:
     return {**tree, name: below}
 
 
-def _facts(
+def facts_of_run(
     recipe: Recipe, train_data: NamedData | None, validation_data: NamedData | None
 ) -> tuple[RunFacts, dict[str, Any]]:
-    """What the rule looks at, and the same for the record."""
+    """What the rule looks at, and the same for the record.
+
+    Raises:
+        PretuneError: data or a model that cannot be read.
+    """
     assert recipe.model.init is not None
     folder = Path(recipe.model.init)
     tokenizer = fitted_tokenizer(recipe, Tokenizer.load(recipe.data.tokenizer or folder))
@@ -177,7 +206,7 @@ def _facts(
         validation=len(data.validation),
         labels=len(data.labels or ()),
         tokens=sum(row.size for row in rows) / max(1, len(rows)),
-        is_sequence=isinstance(data.task, SequenceTask),
+        fits_head=isinstance(data.task, SequenceTask) and data.task.fits_head,
         is_paired=any(getattr(example, "second", None) is not None for example in sample),
         width=body.width,
         vectors=_POSITIONS.get(mode) if mode is not None else None,

@@ -14,8 +14,10 @@ _FIELDS = (
     "data.batch",
     "data.length",
     "evaluation.keep",
+    "evaluation.keep_initial",
     "task.head",
     "task.fit_head",
+    "task.contrast",
 )
 _METHODS = ("full", "frozen")
 

@@ -23,6 +23,7 @@ from pretune.runtime.device import choose
 from pretune.runtime.precision import Precision, choose_precision
 from pretune.text.samples.sampler import Sampler, partition
 from pretune.train.assemble import TrainComponents, assemble
+from pretune.train.automatic import resolve_automatic
 from pretune.train.named_paths import check_named_paths
 from pretune.train.preflight import preflight
 from pretune.train.recipe import Recipe
@@ -105,6 +106,7 @@ def make_plan(recipe: Recipe) -> RunPlan:
     check_named_paths(recipe)
     device = choose(recipe.device)
     precision = choose_precision(recipe.precision, device, with_peak=True)
+    recipe = resolve_automatic(recipe).recipe
     components = assemble(recipe, verify=False)
     samplers = components.samplers(recipe)
     draw = Draw(recipe.seed)

@@ -234,6 +234,7 @@ class Recipe(Config):
         tune: the tuning method with its settings.
         automatic: fields that `finetune` chooses from the training data, for a model that it starts from: those that
             are not given, where no budget is given; `[]` chooses none.
+        search: minutes in which short runs on a part of the training data look for better values of these.
     """
 
     SHORT_NAMES: ClassVar[Mapping[str, str]] = SHORT_NAMES
@@ -254,6 +255,7 @@ class Recipe(Config):
     task: Choices = Field(default_factory=dict)
     tune: Choices = Field(default_factory=_full)
     automatic: tuple[str, ...] = ()
+    search: float | None = Field(None, gt=0, allow_inf_nan=False)
     optimizer: OptimizerTable = Field(default_factory=adamw.Config)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
     spike: SpikeConfig = Field(default_factory=SpikeConfig)

@@ -20,7 +20,7 @@ from pretune.runtime.signals import SignalError
 from pretune.text.readers.labelled import NamedData
 from pretune.train.agreement import check_inputs, check_recipes
 from pretune.train.assemble import TrainComponents, assemble
-from pretune.train.automatic import resolve_automatic
+from pretune.train.automatic import Automatic, resolve_automatic
 from pretune.train.calibration import check_held_out
 from pretune.train.checkpoint.store import CheckpointStore
 from pretune.train.closed_form import fit_heads
@@ -36,6 +36,7 @@ from pretune.train.network import tuning_method
 from pretune.train.preflight import preflight
 from pretune.train.recipe import Recipe, plain
 from pretune.train.repeats import check_single
+from pretune.train.search import search
 from pretune.train.settings import resolved_settings
 from pretune.train.step import TrainModule
 from pretune.train.subset_embedding import shrink_embedding
@@ -72,10 +73,18 @@ def finetune(recipe: Recipe, train_data: NamedData | None = None, validation_dat
     """
     if not recipe.task:
         raise UsageError("recipe: field 'task' is missing; name one, such as --task classification")
+    if recipe.search is not None:
+        searched = search(recipe, train_data, validation_data, _run)
+        return _run(searched.recipe, train_data, validation_data, searched)
     return _run(recipe, train_data, validation_data)
 
 
-def _run(recipe: Recipe, train_data: NamedData | None = None, validation_data: NamedData | None = None) -> Path:
+def _run(
+    recipe: Recipe,
+    train_data: NamedData | None = None,
+    validation_data: NamedData | None = None,
+    chosen: Automatic | None = None,
+) -> Path:
     check_single(recipe)
     with join_ranks(recipe.device) as distributed:
         distributed.on_all_ranks(lambda: check_named_paths(recipe))
@@ -85,7 +94,9 @@ def _run(recipe: Recipe, train_data: NamedData | None = None, validation_data: N
         context: TrainContext | None = None
         try:
             device = _choose_device(recipe, distributed)
-            automatic = distributed.on_all_ranks(partial(resolve_automatic, recipe, train_data, validation_data))
+            automatic = chosen or distributed.on_all_ranks(
+                partial(resolve_automatic, recipe, train_data, validation_data)
+            )
             recipe = automatic.recipe
             recipe, precision = _resolve_recipe(recipe, distributed, directory, device)
             torch.set_num_threads(recipe.threads or torch.get_num_threads())

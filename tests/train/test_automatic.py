@@ -21,7 +21,7 @@ FACTS = RunFacts(
     validation=30,
     labels=6,
     tokens=20.0,
-    is_sequence=True,
+    fits_head=True,
     is_paired=False,
     width=384,
     vectors=None,
@@ -70,7 +70,7 @@ def test_the_rule_grows_with_the_data_and_slows_with_the_width() -> None:
     assert choice(width=768).rate < choice().rate
     assert choice(examples=8).batch <= 8
     assert choice(vectors="mean").head == "mean"
-    assert choice(vectors="mean", labels=0).head is None
+    assert choice(vectors="mean", fits_head=False).head is None
     assert choice(vectors=None).head is None
     assert choice(vectors="mean", is_frozen=True).steps == 1
 
