@@ -41,7 +41,8 @@ class Order:
         """The records of the run."""
         split = labelled.read()[self.fold]
         if self.develop:
-            split = fifths(split.train)[0]
+            group = labelled.group
+            split = fifths(split.train, None if group is None else lambda record: str(record[group]))[0]
         count = round(len(split.train) * self.fraction)
         count = min(count, self.limit) if self.limit else count
         train = split.train if count == len(split.train) else draw_records(split.train, count, self.seed)

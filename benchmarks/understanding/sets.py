@@ -50,6 +50,7 @@ class LabelledSet:
         recipe: fields of the recipe of `finetune`, chosen on a part of `train`; those of the data need not be named,
             because records have the names that readers expect.
         note: what else one should know.
+        group: field whose records of one value are all trained on or all tested, where settings are chosen too.
     """
 
     name: str
@@ -62,6 +63,7 @@ class LabelledSet:
     target: float | None = None
     recipe: Mapping[str, object] = field(default_factory=dict)
     note: str = ""
+    group: str | None = None
 
     def split(self) -> Split:
         """The first split, which is the only one of most sets."""

@@ -35,8 +35,10 @@ SETS = (
         0.205,
         "the longest name or number of the sentence with most words of the question",
         0.45,
+        {"lr": 3e-4, "epochs": 8, "batch": 16, "length": 384, "holdout": 0},
         note="five folds over articles",
+        group="title",
     ),
-    LabelledSet("xquad-zh", "reading", "f1", "zh", lambda: _by_article("reading/xquad/xquad.zh.json")),
-    LabelledSet("cmrc", "reading", "f1", "zh", _cmrc, note="trained on the trial part alone"),
+    LabelledSet("xquad-zh", "reading", "f1", "zh", lambda: _by_article("reading/xquad/xquad.zh.json"), group="title"),
+    LabelledSet("cmrc", "reading", "f1", "zh", _cmrc, note="trained on the trial part alone", group="text"),
 )
