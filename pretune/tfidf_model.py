@@ -149,7 +149,8 @@ class TfidfModel(Model):
         return Evaluation(finite_scores(judge.score(predictions, examples)), self.labels, predictions, examples)
 
     def _answers(self, task: AnyTask, examples: Sequence[ClassificationExample]) -> list[Prediction]:
-        return answer_by_tfidf(self.classifier, examples, getattr(task.config, "temperature", 1.0))
+        config = cast(Classification, task).config
+        return answer_by_tfidf(self.classifier, examples, config.temperature, config.threshold)
 
     def export(self, directory: Path | str, **options: object) -> Any:
         """Writes its folder again.

@@ -12,9 +12,16 @@ from pretune.tasks.predictions import Prediction
 
 
 def answer_by_tfidf(
-    classifier: TfidfClassifier, examples: Sequence[ClassificationExample], temperature: float = 1.0
+    classifier: TfidfClassifier,
+    examples: Sequence[ClassificationExample],
+    temperature: float = 1.0,
+    threshold: float | None = None,
 ) -> list[Prediction]:
     """What a classifier says of examples.
+
+    Args:
+        temperature: that logits are divided by.
+        threshold: probability below which a prediction abstains.
 
     Raises:
         DataError: a pair without a second text.
@@ -28,6 +35,6 @@ def answer_by_tfidf(
     probabilities = classifier.probabilities([example.text for example in examples], seconds)
     rows = rescale(probabilities, temperature)
     return [
-        Prediction(classifier.labels[n], dict(zip(classifier.labels, row, strict=True)))
+        Prediction(classifier.labels[n], dict(zip(classifier.labels, row, strict=True))).judged_by(threshold)
         for n, row in zip(rows.argmax(axis=1).tolist(), rows.tolist(), strict=True)
     ]

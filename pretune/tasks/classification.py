@@ -82,7 +82,8 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
             temperature: what logits are divided by where probabilities are given; 1 leaves them as they are.
             abstain: fraction of wrong labels, among those that are given, that may be reached at most; chooses the
                 threshold on the held-out rows.
-            threshold: probability below which no label is given.
+            threshold: probability below which no label is given: `predict` writes none, and in Python the prediction
+                says that it abstains.
         """
 
         labels: tuple[str, ...] = ()
@@ -229,6 +230,11 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
             prediction(self.labels[n], dict(zip(self.labels, row, strict=True)))
             for n, row in zip(probabilities.argmax(dim=1).tolist(), probabilities.tolist(), strict=True)
         ]
+
+    def merge(self, example: ClassificationExample, answers: Sequence[Answer]) -> Answer:
+        """The answer of all rows; it abstains where it is less probable than the threshold."""
+        answer = super().merge(example, answers)
+        return answer.judged_by(self.config.threshold) if type(answer) is Prediction else answer
 
     def average(self, answers: Sequence[Answer]) -> Answer:
         """The answer of the mean logits."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar, cast
+from typing import Self, TypeVar, cast
 
 from pretune.table import Table, rounded_text
 
@@ -39,12 +39,24 @@ class Prediction(dict[str, object]):
         """Probability of the label."""
         return self.probabilities[self.label]
 
+    @property
+    def abstains(self) -> bool:
+        """Whether the label is less probable than the threshold that the model was trained with, so that it is none."""
+        return bool(self.get("abstains"))
+
+    def judged_by(self, threshold: float | None) -> Self:
+        """The same, with the field `abstains` where the label is less probable than a threshold."""
+        if threshold is not None and self.probability < threshold:
+            self["abstains"] = True
+        return self
+
     def top(self, count: int) -> list[tuple[str, float]]:
         """The most probable labels with their probabilities, best first; equals in the order of the labels."""
         return most_probable(self.probabilities, count)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(label={self.label!r}, probability={rounded_text(self.probability)})"
+        end = ", abstains=True" if self.abstains else ""
+        return f"{type(self).__name__}(label={self.label!r}, probability={rounded_text(self.probability)}{end})"
 
     def _repr_html_(self) -> str:
         others = len(self.probabilities) - _LISTED

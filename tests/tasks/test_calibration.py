@@ -104,6 +104,11 @@ def test_a_run_saves_temperature_and_threshold_and_evaluate_uses_them(run: Path)
     scores = model.evaluate(str(run / "held.jsonl"))
     assert 0 < scores["coverage"] <= 1
     assert scores["risk"] <= 0.3
+    predictions = model.predict(str(run / "held.jsonl"))
+    assert [prediction.abstains for prediction in predictions] == [
+        prediction.probability < config["threshold"] for prediction in predictions
+    ]
+    assert scores["coverage"] == pytest.approx(1 - sum(each.abstains for each in predictions) / len(predictions))
     plain = model.evaluate(str(run / "held.jsonl"), task={"classification": {"temperature": 1.0}})
     assert plain["accuracy"] == scores["accuracy"]
     assert plain["ece"] != scores["ece"]
