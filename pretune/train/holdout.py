@@ -6,7 +6,7 @@ out depends on the texts alone: not on their order, nor on the seed, so that run
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the configuration is read without numpy
 
 FEWEST = 100  # rows from which some are held out without being asked for
 _RATE, _WANTED, _MOST, _AT_MOST = 0.1, 30, 0.2, 2000  # of the rows; rows, but no more than this rate; rows
+_NO_TEXTS = ("label", "labels", "value", "origin")  # fields of an example that make no other text of it
 
 
 class HoldoutConfig(Config):
@@ -134,7 +135,7 @@ def hold_out(
     else:
         chosen = _fold_of(key, examples, config.folds) == fold
     if needs_labels:
-        _keep_labels(chosen, key, [getattr(example, "label", None) for example in examples])
+        _keep_labels(chosen, key, list(map(_labels_of, examples)))
     if not chosen.any() or chosen.all():
         if is_chosen:
             raise UsageError(_nothing(len(examples), len(set(names)), config, fraction))
@@ -156,8 +157,8 @@ def default_fraction(count: int) -> float:
 
 
 def text_key(example: Example) -> str:
-    """What makes two examples copies of each other: all of their fields but label and origin."""
-    values = [getattr(example, field.name) for field in fields(example) if field.name not in ("label", "origin")]
+    """What makes two examples copies of each other: all of their fields but what is true of them, and origin."""
+    values = [getattr(example, field.name) for field in fields(example) if field.name not in _NO_TEXTS]
     return "\0".join(value if isinstance(value, str) else repr(value) for value in values if value is not None)
 
 
@@ -189,16 +190,22 @@ def _fold_of(key: NDArray[np.int64], examples: Sequence[Example], folds: int) ->
     return np.array([fold[number] for number in key.tolist()], np.int64)
 
 
-def _keep_labels(chosen: NDArray[np.bool_], key: NDArray[np.int64], labels: Sequence[object]) -> None:
+def _labels_of(example: Example) -> Collection[object]:
+    """The labels of an example, which has one, or several."""
+    several = getattr(example, "labels", None)
+    return several if isinstance(several, tuple) else (getattr(example, "label", None),)
+
+
+def _keep_labels(chosen: NDArray[np.bool_], key: NDArray[np.int64], labels: Sequence[Collection[object]]) -> None:
     """Lets the groups of a label train where no other row of it would. Shape: chosen, key: (n,)"""
     import numpy as np
 
-    trained = {labels[n] for n in np.flatnonzero(~chosen).tolist()}
+    trained = {label for n in np.flatnonzero(~chosen).tolist() for label in labels[n]}
     for n in np.flatnonzero(chosen).tolist():
-        if labels[n] not in trained:
+        if not trained.issuperset(labels[n]):
             group = np.flatnonzero(key == key[n])
             chosen[group] = False
-            trained |= {labels[m] for m in group.tolist()}
+            trained |= {label for m in group.tolist() for label in labels[m]}
 
 
 def _first_unscored(examples: Sequence[Example]) -> Example | None:

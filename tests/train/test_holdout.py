@@ -15,6 +15,7 @@ from pretune.cli import main
 from pretune.config import validate
 from pretune.errors import DataError, UsageError
 from pretune.tasks.classification import ClassificationExample
+from pretune.tasks.multilabel import MultilabelExample
 from pretune.tasks.vector_task import PairExample
 from pretune.train.holdout import Holdout, HoldoutConfig, default_fraction, hold_out, text_key
 from pretune.train.recipe import Recipe
@@ -197,3 +198,17 @@ def test_a_run_is_evaluated_on_what_it_held_out(tmp_path: Path, capsys: pytest.C
     file.write_text("".join(json.dumps(row) + "\n" for row in rows(121)))
     assert main(["evaluate", f"{tmp_path}/run", *common]) == 65
     assert "changed since the run; name a labelled file" in capsys.readouterr().err
+
+
+def test_every_label_of_several_trains() -> None:
+    """A label of few texts would be unseen in training, and stop the run."""
+    items = [MultilabelExample(f"text {n}", ("common", f"rare {n % 60}")) for n in range(120)]
+    items += [MultilabelExample(f"text {n}", ("common",)) for n in range(20)]  # copies, with other labels
+    held_out = hold_out(items, None, HoldoutConfig(holdout=0.4), needs_labels=True)
+    assert held_out is not None
+    assert {label for item in held_out.train for label in item.labels or ()} == {
+        "common",
+        *(f"rare {n}" for n in range(60)),
+    }
+    assert not {item.text for item in held_out.train} & {item.text for item in held_out.validation}
+    assert len(held_out.validation) > 20
