@@ -104,7 +104,7 @@ def setup(*, path: str, work: Literal["loss", "labels"], repeats: int) -> Callab
     arrays = load_file(path)
     scores, labels = arrays["scores"].requires_grad_(), arrays["labels"]
     lengths = arrays["lengths"].tolist()
-    brick = CRF(scores.shape[1])
+    brick = CRF(scores.shape[1], gain=1.0)
     brick.load_state_dict({name: arrays[name] for name in ("first", "between", "last")})
     variables = [scores, brick.first, brick.between, brick.last]
 

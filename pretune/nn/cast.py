@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from pretune.nn.crf import CRF
 from pretune.nn.heads import VocabularyHead
 from pretune.nn.projection import ProjectionBrick, named_bricks
 from pretune.nn.vocabulary import VocabularyBrick
@@ -13,8 +14,8 @@ from pretune.nn.vocabulary import VocabularyBrick
 def cast_to_bf16(model: nn.Module) -> None:
     """Casts what matmuls multiply by to bf16, once and in place, with the biases of projections.
 
-    Norms and positions stay in fp32, and with them the residual run; a vocabulary that is tied to its head becomes bf16
-    and stays tied.
+    Norms and positions stay in fp32, and with them the residual run, and so do the scores of a CRF; a vocabulary that
+    is tied to its head becomes bf16 and stays tied.
     """
     for _, brick in named_bricks(model):
         if isinstance(brick, ProjectionBrick | nn.Linear):
@@ -22,7 +23,7 @@ def cast_to_bf16(model: nn.Module) -> None:
         elif isinstance(brick, VocabularyHead):
             for parameter in _vectors(brick):
                 parameter.data = parameter.data.bfloat16()
-        elif not isinstance(brick, nn.Embedding | VocabularyBrick):
+        elif not isinstance(brick, nn.Embedding | VocabularyBrick | CRF):
             for parameter in brick.parameters(recurse=False):
                 if parameter.dim() > 1:
                     parameter.data = parameter.data.bfloat16()

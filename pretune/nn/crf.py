@@ -16,19 +16,27 @@ from pretune.batch import Layout
 from pretune.nn.viterbi import ByPosition, Transitions, in_fp32, viterbi
 
 _SAFE = 75.0  # a step of so wide a range of scores, in nats, loses no path that matters; beyond it logarithms are used
+GAIN = 30.0
+"""Scores of neighbours by parameter; files hold the parameters. How it was chosen: `benchmarks/LOG.md`, 2026-11-29."""
 
 
 class CRF(nn.Module):
     """Scores whole sequences of labels: the score of each label at its row, and those of labels that follow each other.
 
+    At the learning rate of a pretrained encoder, scores of neighbours would hardly leave 0. They are `gain` times the
+    parameters, so that a step of Adam moves them `gain` times as far: with 1 a tagger gains nothing over a softmax.
+
     Args:
         labels: number of labels, L.
+        gain: scores of neighbours by parameter.
 
-    Source: Lafferty et al. 2001, "Conditional random fields"; Lample et al. 2016 (arXiv 1603.01360), section 2.2.
+    Source: Lafferty et al. 2001, "Conditional random fields"; Lample et al. 2016 (arXiv 1603.01360), section 2.2; Su
+    2020, "Is the learning rate of your CRF layer large enough?" (kexue.fm/archives/7196, in Chinese), for the gain.
     """
 
-    def __init__(self, labels: int) -> None:
+    def __init__(self, labels: int, gain: float = GAIN) -> None:
         super().__init__()
+        self.gain = gain
         self.first = nn.Parameter(torch.empty(labels))
         self.between = nn.Parameter(torch.empty(labels, labels))
         self.last = nn.Parameter(torch.empty(labels))
@@ -41,8 +49,8 @@ class CRF(nn.Module):
 
     @property
     def transitions(self) -> Transitions:
-        """Its parameters."""
-        return Transitions(self.first, self.between, self.last)
+        """The scores of neighbours."""
+        return Transitions(self.first * self.gain, self.between * self.gain, self.last * self.gain)
 
     def forward(self, scores: Tensor, labels: Tensor, layout: Layout) -> Tensor:
         """Gives the negative log-likelihood of the labels of each sequence; 0 for one without rows.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pretune.batch import Layout
 from pretune.nn import crf as chains
+from pretune.nn.cast import cast_to_bf16
 from pretune.nn.crf import CRF, crf_loss, marginals
 from pretune.nn.viterbi import Transitions, viterbi
 
@@ -34,7 +35,7 @@ class Case:
         count, size, length = (int(torch.randint(low, 12, (), generator=random)) for low in (2, 1, 1))
         scale = (0.1, 1.0, 5.0, 40.0)[seed % 4] if scale is None else scale
         lengths = torch.randint(1, length + 1, (size,), generator=random).tolist()
-        ours, theirs = CRF(count).to(dtype), torchcrf.CRF(count, batch_first=True).to(dtype)
+        ours, theirs = CRF(count, gain=1.0).to(dtype), torchcrf.CRF(count, batch_first=True).to(dtype)
         pairs = ((ours.first, theirs.start_transitions), (ours.between, theirs.transitions))
         with torch.no_grad():
             for own, other in (*pairs, (ours.last, theirs.end_transitions)):
@@ -126,7 +127,7 @@ def test_constraints_leave_the_best_of_the_allowed_paths(seed: int) -> None:
 @pytest.mark.parametrize("constraints", [None, IOB], ids=["free", "constrained"])
 def test_marginals_are_sums_over_paths(constraints: Transitions | None) -> None:
     case = small(1, [3, 5, 1])
-    brick = CRF(4).double()
+    brick = CRF(4, gain=1.0).double()
     with torch.no_grad():
         for parameter in brick.parameters():
             parameter.normal_()
@@ -199,6 +200,22 @@ def test_a_new_one_is_a_softmax_at_each_row() -> None:
     expected = torch.nn.functional.cross_entropy(scores, labels, reduction="sum")
     torch.testing.assert_close(brick(scores, labels, layout).sum(), expected)
     torch.testing.assert_close(brick.marginals(scores, layout), scores.softmax(dim=1))
+
+
+def test_a_step_of_adam_moves_neighbours_farther_than_other_weights() -> None:
+    brick = CRF(4)
+    optimizer = torch.optim.AdamW(brick.parameters(), lr=1e-3, weight_decay=0.0)
+    brick(torch.randn(7, 4), torch.randint(0, 4, (7,)), Layout.of([4, 3])).sum().backward()
+    optimizer.step()
+    between = brick.transitions.between.detach()
+    torch.testing.assert_close(between.abs(), torch.full((4, 4), 30e-3), rtol=1e-3, atol=0)
+
+
+def test_a_model_in_bf16_keeps_its_scores_of_neighbours() -> None:
+    model = torch.nn.ModuleDict({"head": torch.nn.Linear(4, 4), "crf": CRF(4)})
+    cast_to_bf16(model)
+    assert {p.dtype for p in model["head"].parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in model["crf"].parameters()} == {torch.float32}
 
 
 def test_autocast_and_bf16_scores_are_computed_in_fp32() -> None:
