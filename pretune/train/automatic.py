@@ -6,8 +6,8 @@ The rule was learned from `benchmarks/defaults`: many public sets, at 8 examples
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from pretune.nn.vectors import Pooling
 from pretune.tasks.sequence_task import SequenceTask
 from pretune.text.readers.labelled import NamedData
 from pretune.text.tokenizer.tokenizer import Tokenizer
-from pretune.train.labelled import LabelledData
+from pretune.train.labelled import LabelledData, read_labelled
 from pretune.train.network import fitted_tokenizer
 from pretune.train.open_fields import place_of
 from pretune.train.recipe import Recipe
@@ -28,6 +28,7 @@ from pretune.wording import counted
 _SAMPLE = 200  # examples whose tokens are counted
 _WINDOW = 384  # tokens that a task on long texts reads at once; shorter texts cost no more for it
 _MANY = 2000  # examples from which the standard head learns as well as one on vectors
+_ENOUGH = 200  # validation examples by which the best weights are chosen
 _POSITIONS: Mapping[str, PoolPosition] = {"mean": "mean", "cls": "first", "last": "last"}
 
 
@@ -58,6 +59,11 @@ class RunFacts:
     vectors: PoolPosition | None
     is_frozen: bool
     window: int = 0
+
+    def describe(self) -> str:
+        """The examples in words."""
+        labels = f" of {self.labels} labels" if self.labels else ""
+        return f"{counted(self.examples, 'example')}{labels}, {self.tokens:.0f} tokens each"
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ def choose(facts: RunFacts) -> Choice:
     """The settings for a run."""
     batch = min(16 if facts.examples < 2000 else 32, facts.examples)
     rate = float(f"{1e-4 * 384 / facts.width:.2g}")
-    keep = "best" if facts.validation >= 200 else "last"
+    keep = "best" if facts.validation >= _ENOUGH else "last"
     makes_vectors = facts.fits_head and not facts.is_paired and facts.vectors is not None
     if makes_vectors and facts.is_frozen:
         return Choice(1, batch, 1e-3, 0.0, "last", facts.vectors)
@@ -122,6 +128,15 @@ def choose(facts: RunFacts) -> Choice:
         rate = 1e-2  # nothing learned before can be lost
     steps = max(round(200 * math.sqrt(facts.examples / 300)), math.ceil(4 * facts.examples / batch))
     return Choice(steps, batch, rate, 0.1, keep, window=facts.window)
+
+
+def choose_for_several(facts: Sequence[RunFacts]) -> Choice:
+    """The settings for a run of several tasks: all the steps that each would have alone, with standard heads."""
+    alone = [choose(replace(each, vectors=None)) for each in facts]
+    keep = "best" if sum(each.validation for each in facts) >= _ENOUGH else "last"
+    steps, batch = sum(choice.steps for choice in alone), max(choice.batch for choice in alone)
+    rate, window = min(choice.rate for choice in alone), max(choice.window for choice in alone)
+    return Choice(steps, batch, rate, alone[0].warmup, keep, window=window)
 
 
 @dataclass(frozen=True)
@@ -153,9 +168,8 @@ def resolve_automatic(
     if not recipe.automatic or recipe.model.init is None:
         return Automatic(recipe, [], {})
     facts, record = facts_of_run(recipe, train_data, validation_data)
-    choice = choose(facts)
-    what = f"{counted(facts.examples, 'example')}" + (f" of {facts.labels} labels" if facts.labels else "")
-    note = f"chosen from {what}, {facts.tokens:.0f} tokens each: {choice.describe()}"
+    choice = choose(facts[0]) if len(facts) == 1 else choose_for_several(facts)
+    note = f"chosen from {' and '.join(each.describe() for each in facts)}: {choice.describe()}"
     chosen = {field: value for field, value in choice.fields().items() if field in recipe.automatic}
     return Automatic(apply_choice(recipe, chosen), [note], {"chosen": {"from": record, "fields": chosen}})
 
@@ -183,16 +197,25 @@ def _with(tree: Any, path: list[str], value: object) -> dict[str, Any]:
 
 def facts_of_run(
     recipe: Recipe, train_data: NamedData | None, validation_data: NamedData | None
-) -> tuple[RunFacts, dict[str, Any]]:
-    """What the rule looks at, and the same for the record.
+) -> tuple[list[RunFacts], dict[str, Any]]:
+    """What the rule looks at of each task, and the same for the record.
 
     Raises:
         PretuneError: data or a model that cannot be read.
     """
     assert recipe.model.init is not None
-    folder = Path(recipe.model.init)
-    tokenizer = fitted_tokenizer(recipe, Tokenizer.load(recipe.data.tokenizer or folder))
-    data = LabelledData(recipe, tokenizer, train_data, validation_data)  # type: ignore[arg-type]  # of one task
+    tokenizer = fitted_tokenizer(recipe, Tokenizer.load(recipe.data.tokenizer or Path(recipe.model.init)))
+    tasks = read_labelled(recipe, tokenizer, train_data, validation_data)
+    facts = [_facts_of(recipe, data, tokenizer) for data in tasks]
+    records = [{name: value for name, value in vars(each).items() if value not in (None, False)} for each in facts]
+    if not tasks[0].name:
+        return facts, records[0]
+    return facts, {data.name: record for data, record in zip(tasks, records, strict=True)}
+
+
+def _facts_of(recipe: Recipe, data: LabelledData, tokenizer: Tokenizer) -> RunFacts:
+    """What the rule looks at of a task."""
+    folder = Path(recipe.model.init or "")
     sample = data.train[:: max(1, len(data.train) // _SAMPLE)][:_SAMPLE]
     body = read_body(folder, recipe.model.overrides)
     has_windows = data.task.config.truncate == "windows" and "data.length" in recipe.automatic
@@ -201,7 +224,7 @@ def facts_of_run(
     vectors = read_vectors(folder, body.width, [])
     first = vectors.bricks[0] if vectors is not None else None
     mode = first.modes[0] if isinstance(first, Pooling) and len(first.modes) == 1 else None
-    facts = RunFacts(
+    return RunFacts(
         examples=len(data.train),
         validation=len(data.validation),
         labels=len(data.labels or ()),
@@ -213,4 +236,3 @@ def facts_of_run(
         is_frozen=next(iter(recipe.tune)) == "frozen",
         window=window,
     )
-    return facts, {name: value for name, value in vars(facts).items() if value not in (None, False)}

@@ -25,20 +25,20 @@ _METHODS = ("full", "frozen")
 def open_fields(tree: Mapping[str, Any]) -> tuple[str, ...]:
     """Names the fields of a recipe's tree that `finetune` may choose.
 
-    Nothing is open where the recipe names a budget, trains on stores too or several tasks, starts from random weights,
-    or tunes by surgery: then the fixed defaults hold.
+    Nothing is open where the recipe names a budget, trains on stores too, starts from random weights, or tunes by
+    surgery: then the fixed defaults hold. Of several tasks, the settings of each stay as they are.
     """
     tasks, tune, model = tree.get("task"), tree.get("tune"), tree.get("model")
     names = [tasks] if isinstance(tasks, str) else list(tasks or ())
-    if len(names) != 1 or tree.get("objective") or tree.get("budget") is not None:
-        return ()
-    if isinstance(tasks, Mapping) and are_named(tasks):
+    if not names or tree.get("objective") or tree.get("budget") is not None:
         return ()
     if any(method not in _METHODS for method in ([tune] if isinstance(tune, str) else list(tune or ()))):
         return ()
     if not _value(model, "init") or _value(model, "init") == "tfidf":
         return ()
-    fields = [field for field in _FIELDS if not _is_given(tree, place_of(field, names[0]))]
+    is_several = are_named(tasks if isinstance(tasks, Mapping) else dict.fromkeys(names))
+    possible = [field for field in _FIELDS if not (is_several and field.startswith("task."))]
+    fields = [field for field in possible if not _is_given(tree, place_of(field, names[0]))]
     batch_tokens = _value(tree.get("data"), "batch_tokens")
     return tuple(field for field in fields if field != "data.batch" or batch_tokens is None)
 

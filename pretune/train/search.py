@@ -28,6 +28,7 @@ from pretune.text.readers.labelled import NamedData
 from pretune.train.automatic import Automatic, Choice, apply_choice, choose, facts_of_run
 from pretune.train.labelled import LabelledData
 from pretune.train.recipe import Recipe
+from pretune.train.task_tables import are_named
 from pretune.wording import counted
 
 _log = logging.getLogger("pretune")
@@ -70,7 +71,7 @@ def search(recipe: Recipe, train_data: NamedData | None, validation_data: NamedD
         run: trains a recipe, and returns the folder of the model.
 
     Raises:
-        UsageError: nothing is open in the recipe.
+        UsageError: nothing is open in the recipe, or it has several tasks.
     """
     assert recipe.search is not None  # it asks for a search
     if not recipe.automatic or recipe.model.init is None:
@@ -78,12 +79,14 @@ def search(recipe: Recipe, train_data: NamedData | None, validation_data: NamedD
             "recipe: field 'search': nothing is left to choose; leave the budget out (epochs, steps), and start from a "
             "model with --model"
         )
+    if are_named(recipe.task):
+        raise UsageError("recipe: field 'search': it is for a single task; leave search out, or train one task")
     facts_file = Path(recipe.output) / FACTS
     known = read_facts(facts_file).get("chosen") if recipe.resume and facts_file.is_file() else None
     if isinstance(known, dict) and isinstance(fields := known.get("fields"), dict):
         return Automatic(apply_choice(recipe, fields), [], {"chosen": known})  # of a run that goes on
     facts, record = facts_of_run(recipe, train_data, validation_data)
-    trials = _halve(recipe, candidates(choose(facts)), train_data, validation_data, run)
+    trials = _halve(recipe, candidates(choose(facts[0])), train_data, validation_data, run)
     best = trials[0]
     note = f"search: best of {counted(len(trials), 'candidate')} is {best.score:.4f}: {best.choice.describe()}"
     chosen = {field: value for field, value in best.choice.fields().items() if field in recipe.automatic}

@@ -54,7 +54,6 @@ def test_fields_are_open_that_nobody_gave() -> None:
         {"model": {"init": "tfidf"}},
         {"tune": "lora"},
         {"objective": {"mlm": 1.0}, "budget": {"steps": 1}},
-        {"task": {"a": {"task": "classification"}, "b": {"task": "classification"}}},
     ],
 )
 def test_the_fixed_defaults_hold_elsewhere(fields: dict[str, Any]) -> None:

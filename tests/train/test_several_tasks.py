@@ -11,6 +11,7 @@ import pytest
 import transformers
 from safetensors.torch import load_file
 from test_pinned import task_recipe
+from tinymodels import save_bert, word_tokenizer
 from trainkit import WORDS, lines, replaced, shas, stop_at, untimed
 
 import pretune
@@ -24,6 +25,7 @@ from pretune.tasks.classification import Classification
 from pretune.tasks.named import name_tasks
 from pretune.tasks.similarity import Similarity
 from pretune.text.tokenizer.vocabulary import numbered
+from pretune.train.automatic import RunFacts, choose, resolve_automatic
 from pretune.train.plan import make_plan
 from pretune.train.recipe import Recipe
 from pretune.train.run import finetune
@@ -256,3 +258,27 @@ def test_intent_and_slots_read_one_file(folder: Path, tmp_path: Path) -> None:
     (span,) = model.predict("w3 w17 w5", task="slots")["spans"]
     assert (span["start"], span["end"], span["label"], span["text"]) == (3, 6, "seven", "w17")
     assert read_metadata(tmp_path / "run").heads == {"classification": "standard", "task_slots": "task"}
+
+
+def test_what_is_open_is_chosen_from_the_data_of_all(tmp_path: Path) -> None:
+    save_bert(tmp_path / "base", word_tokenizer())
+    rows = [("the quick brown fox", "fox"), ("the lazy dog", "dog"), ("a cat ate a hat", "cat")] * 6
+    tree = {
+        "model": {"init": str(tmp_path / "base")},
+        "task": {"one": {"task": "classification"}, "two": {"task": "classification"}},
+        "output": str(tmp_path / "run"),
+        "evaluation": {"samples": 0},
+        "track": {"progress": "quiet", "report": False},
+    }
+    recipe = validate(Recipe, tree, "recipe")
+    assert not any(field.startswith("task.") for field in recipe.automatic)
+    chosen = resolve_automatic(recipe, {"one": rows, "two": rows[:9]})
+    (note,) = chosen.notes
+    assert note.startswith("chosen from 18 examples of 3 labels")
+    assert "and 9 examples of 3 labels" in note
+    assert list(chosen.facts["chosen"]["from"]) == ["one", "two"]
+    alone = [RunFacts(n, 0, 3, 5.0, True, False, 32, None, False) for n in (18, 9)]
+    assert chosen.recipe.budget.steps == sum(choose(facts).steps for facts in alone)
+    assert set(chosen.recipe.task["one"]) == {"task"}  # the settings of tasks are as they were
+    with pytest.raises(UsageError, match="for a single task"):
+        finetune(recipe.model_copy(update={"search": 1.0}), {"one": rows, "two": rows})
