@@ -147,6 +147,15 @@ def test_a_crf_learns_and_is_saved(folder: Path) -> None:
     spans = model.predict("w30 w3 w12 w25 w5")["spans"]
     assert len(spans) >= 2
     assert all(0 < span["probability"] <= 1 for span in spans)
+    theirs, info = transformers.BertForTokenClassification.from_pretrained(folder / "crf", output_loading_info=True)
+    assert torch.equal(theirs.classifier.weight, model.network.heads["token_classification"].linear.weight)
+    assert not info["missing_keys"]
+    assert {name.split(".")[-1] for name in info["unexpected_keys"]} == {
+        "first",
+        "between",
+        "last",
+    }  # of no class theirs
+    assert all(name.startswith("heads.token_classification_crf.") for name in info["unexpected_keys"])
 
 
 def test_it_learns_every_scheme_and_plain_tags(folder: Path) -> None:
