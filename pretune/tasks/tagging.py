@@ -54,6 +54,7 @@ from pretune.text.schemes import (
 from pretune.text.tokenizer.tokenizer import Tokenizer, Vocabulary
 
 _log = logging.getLogger("pretune")
+_UNITS = "units"  # the target that says which rows are the first of units, and of which sequence
 UNKNOWN, IGNORED = -1, -2
 """Targets of a unit whose tag is not known, and of a token that is no unit's first one."""
 
@@ -235,22 +236,25 @@ class Tagging(Task[AnnotatedExample, UnitTags, TaggedPrediction]):
         return next((t for t in self.labels if split_tag(t) in (("I", label), ("M", label))), tag)
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
-        """Windows between special tokens; targets are the rows of tokens whose tags are known."""
+        """Windows between special tokens; targets are the rows of tokens whose tags are known, and those of units."""
         wrapped = [self.vocabulary.add_special_tokens(row.tokens) for row in rows]
         batch = name_samples(ragged([tokens for tokens, _ in wrapped], [segments for _, segments in wrapped]), rows)
-        labels = target_column(rows, 0)
-        known = labels >= 0
-        batch.targets[self.name] = target(self._text_rows(rows)[known], labels[known])
+        labels, begins = target_column(rows, 0), target_column(rows, 1) == 1
+        masks = [self.vocabulary.text_mask(len(row.tokens)) for row in rows]
+        index = np.flatnonzero(np.concatenate([np.zeros(0, np.bool_), *masks]))
+        owner = np.repeat(np.arange(len(rows)), [len(row.tokens) for row in rows])
+        batch.targets[self.name] = target(index[labels >= 0], labels[labels >= 0])
+        batch.targets[_UNITS] = target(index[begins], owner[begins])
         return batch
+
+    def output_rows(self, batch: Batch) -> Ints:
+        """The first tokens of units, and others that have tags."""
+        known, units = (batch.targets[name][0].numpy() for name in (self.name, _UNITS))
+        return units if self.config.loss == "first" else np.union1d(known, units)
 
     def tokens(self, rows: Sequence[Encoded]) -> Ints | None:
         """Those of the texts, and the special ones around them."""
         return tokens_of(self, Tagging, rows)
-
-    def _text_rows(self, rows: Sequence[Row]) -> Ints:
-        """Where the texts' tokens stand in the run of a batch. Shape: return: (T,)"""
-        masks = [self.vocabulary.text_mask(len(row.tokens)) for row in rows]
-        return np.flatnonzero(np.concatenate([np.zeros(0, np.bool_), *masks]))
 
     def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """Cross-entropy of the tags, summed over words, or minus the log-likelihood of all tags of a window."""
@@ -260,7 +264,7 @@ class Tagging(Task[AnnotatedExample, UnitTags, TaggedPrediction]):
             total = logits.sum() * 0.0
         elif self.config.decoder == "crf":
             owner = torch.searchsorted(batch.layout.offsets[1:].to(index.dtype), index, right=True)
-            layout = Layout.of(owner.bincount().tolist(), index.device)
+            layout = Layout.of(owner.bincount().tolist(), index.device)  # of windows whose tags are known
             total = get_head(model, self.crf_role, CRF)(logits, label, layout).sum()
         else:
             total = F.cross_entropy(logits, label, reduction="sum")
@@ -274,8 +278,7 @@ class Tagging(Task[AnnotatedExample, UnitTags, TaggedPrediction]):
 
     def decode(self, model: TrainableModel, rows: RowBatch, tokenizer: Tokenizer) -> list[UnitTags]:
         """The tags of the best path through the units of each window, as far as it answers for them."""
-        begins = target_column(rows.rows, 1) == 1
-        index = torch.from_numpy(self._text_rows(rows.rows)[begins]).to(rows.batch.tokens.device)
+        index, _ = rows.batch.targets[_UNITS]
         units = [Units.of(row.offsets[0], targets_of(row)[:, 1] == 1) for row in rows]
         layout = Layout.of([len(each.first) for each in units], index.device)
         logits = self._logits(model, model(rows.batch), index)
