@@ -98,8 +98,7 @@ def evaluate_examples(
     rows = encode_examples(task, examples, tokenizer, length)
     predictions = predict_by_modules(network, task, examples, rows, tokenizer)
     scores = finite_scores(task.score(predictions, examples))
-    labels = getattr(task, "score_labels", None)  # of spans, where those of the head are their tags
-    return Evaluation(scores, getattr(task, "labels", ()) if labels is None else labels, predictions, examples)
+    return Evaluation(scores, task.score_labels, predictions, examples)
 
 
 def refuse_unused(data: str, options: Mapping[str, object]) -> None:

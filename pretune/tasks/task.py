@@ -203,6 +203,11 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
     def score(self, predictions: Sequence[PredictionT], examples: Sequence[ExampleT]) -> dict[str, float]:
         """Scores of predictions against the labels of the examples."""
 
+    @property
+    def score_labels(self) -> list[str]:
+        """The labels that have scores of their own, such as `f1/LABEL`: by default its classes, where it has some."""
+        return list(getattr(self, "labels", ()))
+
     def brief(self, prediction: PredictionT) -> Mapping[str, object]:
         """What a table for people shows of a prediction; nothing, the default, for what is short of its fields."""
         return {}

@@ -86,8 +86,7 @@ class LabelledData:
     @property
     def labels(self) -> list[str] | None:
         """The names of the task's classes, if it has any."""
-        labels = getattr(self.task, "labels", None)
-        return list(labels) if isinstance(labels, list) else None
+        return self.task.score_labels or None
 
     @property
     def records(self) -> str | None:

@@ -42,11 +42,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Model:
         "task": {"nested": {"size": 16}},
         "data": {"tokenizer": str(folder / "tokenizer"), "length": 16},
         "model": {"size": "tiny", "overrides": SHAPE},
-        "budget": {"steps": 120},
+        "budget": {"steps": 80},
         "optimizer": {"lr": 5e-3},
-        "evaluation": {"every": 120},
+        "evaluation": {"every": 80},
         "device": "cpu",
         "precision": "fp32",
+        "track": {"report": False},
     }
     pretune.finetune(tree, train=rows(200, 0), validation=rows(30, 1))
     return pretune.load(folder / "run", device="cpu", precision="fp32")

@@ -102,6 +102,8 @@ def test_a_skipped_record_is_counted_in_the_facts_of_the_run(trained: Model, fol
     statistics = json.loads((folder / "softmax" / "data_stats.json").read_text())
     assert statistics["train"]["records_skipped"] == 1
     assert statistics["train"]["examples"] == 200
+    assert json.loads((folder / "softmax" / "run.json").read_text())["labels"] == ["PER"]
+    assert "Scores by label" in (folder / "softmax" / "report.html").read_text()
 
 
 def test_the_model_is_one_of_transformers_and_theirs_are_read(trained: Model, tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ def test_a_text_that_fits_is_the_same_with_and_without_windows(trained: Model) -
 
 
 def test_a_crf_learns_and_is_saved(folder: Path) -> None:
-    tree = recipe(folder, "crf", decoder="crf")
+    tree = recipe(folder, "crf", decoder="crf") | {"track": {"report": False}}
     tree["budget"]["steps"] = 40
     pretune.finetune(tree, train=rows(200, 0), validation=rows(30, 1))
     model = pretune.load(folder / "crf", device="cpu", precision="fp32")
@@ -162,8 +164,8 @@ def test_it_learns_every_scheme_and_plain_tags(folder: Path) -> None:
     plain = [
         {"tokens": row["tokens"], "tags": ["NN" if t == "O" else "NNP" for t in row["tags"]]} for row in rows(150, 0)
     ]
-    tree = recipe(folder, "plain")
-    tree["budget"]["steps"] = 30
+    tree = recipe(folder, "plain") | {"track": {"report": False}}
+    tree["budget"]["steps"] = 20
     model = pretune.finetune(tree, train=plain, validation=plain[:30])
     scores = model.evaluate(plain[:30])
     assert scores["accuracy"] == pytest.approx(scores["f1"])
