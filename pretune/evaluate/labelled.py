@@ -98,7 +98,7 @@ def evaluate_examples(
     rows = encode_examples(task, examples, tokenizer, length)
     predictions = predict_by_modules(network, task, examples, rows, tokenizer)
     scores = finite_scores(task.score(predictions, examples))
-    return Evaluation(scores, task.score_labels, predictions, examples)
+    return Evaluation(scores, task.score_labels or getattr(task, "labels", ()), predictions, examples)
 
 
 def refuse_unused(data: str, options: Mapping[str, object]) -> None:

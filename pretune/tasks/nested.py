@@ -44,11 +44,7 @@ class Nested(Extraction):
         super().__init__(config, vocabulary)
         if config.link_labels or config.link_schema:
             raise UsageError("task.nested: it looks for spans and no links; use --task extraction, or leave links out")
-
-    @property
-    def score_labels(self) -> list[str]:
-        """Those of spans."""
-        return list(self.config.span_labels)
+        self.score_labels = list(config.span_labels)
 
     def columns(self, needs_labels: bool) -> list[Column]:
         """Text and spans."""

@@ -98,7 +98,7 @@ class Tagging(Task[AnnotatedExample, UnitTags, TaggedPrediction]):
         self.config = config
         self.labels = list(config.labels)
         self.scheme: Scheme = config.scheme or detect_scheme([self.labels])
-        self._span_labels = labels_of(self.labels, self.scheme)
+        self.score_labels = labels_of(self.labels, self.scheme)
         self._number = {label: n for n, label in enumerate(self.labels)}
         self._constraints = _constraints(self.labels, self.scheme)
         if config.decoder == "crf" and config.loss == "all":
@@ -161,11 +161,6 @@ class Tagging(Task[AnnotatedExample, UnitTags, TaggedPrediction]):
         """The head that `transformers` calls a token classification's, and a CRF where one is wanted."""
         heads: dict[str, nn.Module] = {self.role: model.token_head(self.labels)}
         return heads | ({self.crf_role: CRF(len(self.labels))} if self.config.decoder == "crf" else {})
-
-    @property
-    def score_labels(self) -> list[str]:
-        """Those of spans, and not their tags."""
-        return self._span_labels
 
     @property
     def crf_role(self) -> str:

@@ -84,6 +84,7 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
     Attributes:
         main_metric: the score by which checkpoints are compared; larger is better.
         needs_labels: it trains on labels; validation needs them in any case.
+        score_labels: labels that have scores of their own, such as `f1/LABEL`, where these are not its classes.
     """
 
     view: ClassVar[str] = "examples"
@@ -91,6 +92,7 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
     needs_labels: ClassVar[bool] = True
     has_own_samples: ClassVar[bool] = True
     repeats_in_step: ClassVar[bool] = False
+    score_labels: Sequence[str] = ()
 
     class Config(Objective.Config):
         """What all tasks share.
@@ -202,11 +204,6 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
     @abstractmethod
     def score(self, predictions: Sequence[PredictionT], examples: Sequence[ExampleT]) -> dict[str, float]:
         """Scores of predictions against the labels of the examples."""
-
-    @property
-    def score_labels(self) -> list[str]:
-        """The labels that have scores of their own, such as `f1/LABEL`: by default its classes, where it has some."""
-        return list(getattr(self, "labels", ()))
 
     def brief(self, prediction: PredictionT) -> Mapping[str, object]:
         """What a table for people shows of a prediction; nothing, the default, for what is short of its fields."""

@@ -85,8 +85,9 @@ class LabelledData:
 
     @property
     def labels(self) -> list[str] | None:
-        """The names of the task's classes, if it has any."""
-        return self.task.score_labels or None
+        """The names of the labels that have scores, or of the task's classes, if it has any."""
+        labels = self.task.score_labels or getattr(self.task, "labels", None)
+        return list(labels) if isinstance(labels, list) else None
 
     @property
     def records(self) -> str | None:
