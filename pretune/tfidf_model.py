@@ -94,7 +94,8 @@ class TfidfModel(Model):
         name = task if task is None or isinstance(task, str) else next(iter(task))
         if name not in (None, Classification.name):
             raise UsageError(f"{self._folder}: a TF-IDF classifier has the task classification, not {name}")
-        refuse_unused("a TF-IDF classifier, which reads whole texts,", {"truncate": truncate})
+        if truncate is not None:
+            raise UsageError(f"truncate = {truncate}: a TF-IDF classifier reads whole texts; leave it out")
         record = self._metadata.task
         fields: dict[str, Any] = {"labels": self.labels} if record is None else dict(record.config)
         fields["columns"] = merge_columns(self._metadata, columns) or (record.columns if record else {})
@@ -153,16 +154,23 @@ class TfidfModel(Model):
         return answer_by_tfidf(self.classifier, examples, config.temperature, config.threshold)
 
     def export(self, directory: Path | str, **options: object) -> Any:
-        """Writes its folder again.
+        """Refuses to write what no other reader has a form for.
 
         Raises:
-            UsageError: an option, as it has one format.
+            UsageError: always.
         """
-        refuse_unused("a TF-IDF classifier", options)
-        save_tfidf(self.classifier, self._metadata, Path(directory))
-        return Path(directory)
+        raise UsageError(f"{self._folder}: transformers has no TF-IDF classifiers; copy the folder, or save it anew")
 
-    save = export
+    def save(self, directory: Path | str, **options: object) -> Any:
+        """Writes its folder.
+
+        Raises:
+            StorageError, CannotCreateError: as `save_tfidf`.
+            UsageError: an option, such as a format: there is one.
+        """
+        if options:
+            raise UsageError(f"save: a TF-IDF classifier has one form; leave {', '.join(options)} out")
+        save_tfidf(self.classifier, self._metadata, Path(directory))
 
     @property
     def facts(self) -> Table:

@@ -92,6 +92,8 @@ def show(*args: Args, markdown: bool = False, session: Common = DEFAULT) -> None
         return
     session.start()  # before the recipe: a user's own optimizer imports torch
     recipe = read_recipe(args, session)
+    if recipe.model.is_tfidf:
+        raise UsageError("--model tfidf trains no network, so that there is no plan to show; run it with finetune")
     session.say("planning the run; nothing is trained")
     from pretune.train.plan import make_plan
 

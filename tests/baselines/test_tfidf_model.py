@@ -80,10 +80,15 @@ def test_what_needs_a_network_is_refused(folder: Path, tmp_path: Path) -> None:
         model.embed(["a text"])
     with pytest.raises(UsageError, match="has the task classification, not similarity"):
         model.evaluate(ROWS, task="similarity")
-    with pytest.raises(UsageError, match="makes no use of truncate"):
+    with pytest.raises(UsageError, match="reads whole texts; leave it out"):
         model.predict("a text", truncate="tail")
     with pytest.raises(UsageError, match="trains no network"):
         pretune.finetune(model="tfidf", task="classification", tune="lora", train=ROWS, output=str(tmp_path / "a"))
+    with pytest.raises(UsageError, match="transformers has no TF-IDF classifiers"):
+        model.export(tmp_path / "out")
+    with pytest.raises(UsageError, match="is a TF-IDF classifier, which no training begins with"):
+        pretune.finetune(model=str(folder / "model"), task="classification", train=ROWS, output=str(tmp_path / "b"))
+    assert main(["show", "--model", "tfidf", "--task", "classification", "--train", str(folder / "rows.jsonl")]) == 64
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.toml").write_text("")
     with pytest.raises(CannotCreateError, match="holds the run of a network"):
@@ -92,12 +97,12 @@ def test_what_needs_a_network_is_refused(folder: Path, tmp_path: Path) -> None:
 
 def test_a_copy_is_the_same(folder: Path, tmp_path: Path) -> None:
     model = pretune.load(folder / "model")
-    model.export(tmp_path / "copy")
+    model.save(tmp_path / "copy")
     assert pretune.load(tmp_path / "copy").predict("my password") == model.predict("my password")
 
 
 def test_files_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:
-    pretune.load(folder / "model").export(tmp_path / "bad")
+    pretune.load(folder / "model").save(tmp_path / "bad")
     arrays = load_file(tmp_path / "bad" / "model.safetensors")
     save_file({**arrays, "bias": arrays["bias"][:1]}, tmp_path / "bad" / "model.safetensors")
     (tmp_path / "bad" / "pretune.xxh128").unlink()  # else the seal speaks first
