@@ -67,6 +67,11 @@ class ReadingExample(Example):
     question: str
     answers: tuple[Answer, ...] | None = None
 
+    @property
+    def held_together(self) -> str:
+        """The text: questions about one that was trained on are easier."""
+        return self.text
+
 
 class Reading(Task[ReadingExample, WindowAnswers, ReadingPrediction]):
     """Find the answer to a question in a text."""

@@ -49,6 +49,11 @@ class Example:
 
     origin: Origin = field(default=NOWHERE, kw_only=True)
 
+    @property
+    def held_together(self) -> str | None:
+        """What examples have in common that are held out together; None, the default, for copies of all fields."""
+        return None
+
 
 ExampleT = TypeVar("ExampleT", bound=Example)
 RowAnswerT = TypeVar("RowAnswerT")

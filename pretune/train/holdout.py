@@ -125,7 +125,7 @@ def hold_out(
                 "none; name their column with --label, or leave --holdout, --group and --folds out"
             )
         return None
-    names = groups if groups is not None else [text_key(example) for example in examples]
+    names = groups if groups is not None else [example.held_together or text_key(example) for example in examples]
     key = _keys(names)
     fold = config.fold or 1  # of a recipe of all of them, the first is shown
     if config.folds is None:

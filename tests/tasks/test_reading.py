@@ -16,6 +16,7 @@ from pretune.tasks.task import data_stats
 from pretune.text.annotation import Answer
 from pretune.text.readers.labelled import LabelledConfig
 from pretune.text.readers.records import Origin, Record
+from pretune.train.holdout import HoldoutConfig, hold_out
 
 TEXT = "the quick brown fox jumps over the lazy dog . " * 8 + "a hat"
 
@@ -223,3 +224,12 @@ def test_the_second_text_of_a_pair_is_the_question() -> None:
     assert [column.name for column in task.columns(needs_labels=True)] == ["text", "query", "answers"]
     read = task.read({"text": "the fox", "query": "who?", "question": "what?"})
     assert (read.question, read.answers) == ("who?", None)
+
+
+def test_questions_about_one_text_are_held_out_together() -> None:
+    examples = [example(f"the fox {n // 4} ate a hat", "a hat", f"what {n} ?") for n in range(200)]
+    held = hold_out(examples, None, HoldoutConfig(holdout=0.2), needs_labels=True)
+    assert held is not None
+    texts = [{one.text for one in part if isinstance(one, ReadingExample)} for part in (held.train, held.validation)]
+    assert not texts[0] & texts[1]
+    assert 4 * len(texts[1]) == len(held.validation) > 0
