@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pretune.batch import Layout
 
-_BLOCK = 1 << 18  # numbers that a step of the search holds at most, so that they stay in cache
+_BLOCK = 1 << 20  # numbers that a step of the search holds at most, so that they stay in cache
 
 
 @dataclass(frozen=True)
