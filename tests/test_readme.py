@@ -26,7 +26,8 @@ SMALLER = (
     (r"--vocab-size \d+", "--vocab-size 500"),
     (r"--tokens 1000", "--tokens 10"),
     (r"--epochs \d+", "--steps 2"),
-    (r"^(pretune finetune (?!.*--steps)(?!classifier\.toml|classifier/).*)", r"\1 --steps 2"),
+    (r"--search \d+", "--search 0.001"),
+    (r"^(pretune finetune (?!.*--steps)(?!.*--search)(?!classifier\.toml|classifier/).*)", r"\1 --steps 2"),
     (r"^pretune corpus pydocs .*", ""),  # tests/demo writes it; here the text is shorter
 )
 PYTHON_SMALLER = (

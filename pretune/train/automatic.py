@@ -17,6 +17,7 @@ from pretune.interop.sentence_transformers import read_vectors
 from pretune.nn.heads import PoolPosition
 from pretune.nn.vectors import Pooling
 from pretune.tasks.sequence_task import SequenceTask
+from pretune.tasks.vector_task import VectorTask
 from pretune.text.readers.labelled import NamedData
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.labelled import LabelledData, read_labelled
@@ -41,7 +42,8 @@ class RunFacts:
         validation: examples that are held out or named.
         labels: among which a classifier decides; 0 for another task.
         tokens: of an example, on average, special ones left out.
-        fits_head: the task can fit a head to vectors of texts in closed form.
+        of_texts: the task answers for whole texts; another answers for tokens or spans.
+        fits_head: it can fit a head to vectors of texts in closed form.
         is_paired: examples have a second text.
         width: of the model's hidden states.
         vectors: the row, or mean of rows, that the model's files say is the vector of a text; None where they say none.
@@ -53,6 +55,7 @@ class RunFacts:
     validation: int
     labels: int
     tokens: float
+    of_texts: bool
     fits_head: bool
     is_paired: bool
     width: int
@@ -115,19 +118,32 @@ class Choice:
 
 def choose(facts: RunFacts) -> Choice:
     """The settings for a run."""
-    batch = min(16 if facts.examples < 2000 else 32, facts.examples)
-    rate = float(f"{1e-4 * 384 / facts.width:.2g}")
+    batch = min(16 if facts.examples < _MANY else 32, facts.examples)
+    rate = (1e-4 if facts.of_texts else 3e-4) * 384 / facts.width
     keep = "best" if facts.validation >= _ENOUGH else "last"
-    makes_vectors = facts.fits_head and not facts.is_paired and facts.vectors is not None
-    if makes_vectors and facts.is_frozen:
-        return Choice(1, batch, 1e-3, 0.0, "last", facts.vectors)
-    if makes_vectors and facts.examples < _MANY:
-        steps = round(2 * facts.examples**0.75)
-        return Choice(steps, batch, rate, 0.1, "last", facts.vectors, contrast=facts.labels <= batch)
-    if facts.is_frozen:
-        rate = 1e-2  # nothing learned before can be lost
-    steps = max(round(200 * math.sqrt(facts.examples / 300)), math.ceil(4 * facts.examples / batch))
-    return Choice(steps, batch, rate, 0.1, keep, window=facts.window)
+    steps = math.ceil(_epochs(facts) * facts.examples / batch)
+    if facts.fits_head and not facts.is_paired and facts.vectors is not None:
+        if facts.is_frozen:
+            return Choice(1, batch, 1e-3, 0.0, "last", facts.vectors)
+        if facts.examples < _MANY:
+            contrast = facts.labels <= batch
+            return Choice(steps, batch, _rounded(rate), 0.1, "last", facts.vectors, contrast=contrast)
+    return Choice(steps, batch, 1e-2 if facts.is_frozen else _rounded(rate), 0.1, keep, window=facts.window)
+
+
+def _epochs(facts: RunFacts) -> float:
+    """Passes over the examples: fewer, the more there are."""
+    count = float(facts.examples)
+    if facts.of_texts and facts.fits_head and not facts.is_paired and facts.vectors is not None and count < _MANY:
+        return 32 / math.pow(count, 0.25)
+    if facts.of_texts:
+        return max(4.0, 3200 / math.sqrt(300 * count))
+    return min(max(12 * math.pow(1000 / count, 0.45), 3.0), 30.0)
+
+
+def _rounded(rate: float) -> float:
+    """Two digits of it."""
+    return float(f"{rate:.2g}")
 
 
 def choose_for_several(facts: Sequence[RunFacts]) -> Choice:
@@ -229,6 +245,7 @@ def _facts_of(recipe: Recipe, data: LabelledData, tokenizer: Tokenizer) -> RunFa
         validation=len(data.validation),
         labels=len(data.labels or ()),
         tokens=sum(row.size for row in rows) / max(1, len(rows)),
+        of_texts=isinstance(data.task, SequenceTask | VectorTask),
         fits_head=isinstance(data.task, SequenceTask) and data.task.fits_head,
         is_paired=any(getattr(example, "second", None) is not None for example in sample),
         width=body.width,

@@ -33,8 +33,8 @@ class Spent:
 class BudgetConfig(Config):
     """Exactly one of these; training stops after the first step that reaches it.
 
-    Without a budget, pretraining takes 1,000 steps and fine-tuning 3 epochs, or 200 steps where that is more: few
-    examples make few steps, in which nothing is learned.
+    Without a budget, pretraining takes 1,000 steps; fine-tuning chooses its steps from the training data, or takes 3
+    epochs, and 200 steps at least, of a model from random weights or by surgery.
 
     Attributes:
         steps: optimizer steps; 1000 for pretraining where no budget is given.

@@ -21,6 +21,7 @@ FACTS = RunFacts(
     validation=30,
     labels=6,
     tokens=20.0,
+    of_texts=True,
     fits_head=True,
     is_paired=False,
     width=384,
@@ -66,6 +67,13 @@ def test_the_rule_grows_with_the_data_and_slows_with_the_width() -> None:
     steps = [choice(examples=n).steps for n in (16, 100, 300, 1000, 10_000)]
     assert steps == sorted(steps)
     assert choice(examples=10_000).steps * choice(examples=10_000).batch >= 3 * 10_000
+    tagging = [choice(examples=n, of_texts=False, fits_head=False) for n in (100, 1000, 20_000)]
+    assert [round(each.steps * each.batch / n) for each, n in zip(tagging, (100, 1000, 20_000), strict=True)] == [
+        30,
+        12,
+        3,
+    ]
+    assert tagging[0].rate == pytest.approx(3e-4)
     assert choice(width=768).rate < choice().rate
     assert choice(examples=8).batch <= 8
     assert choice(vectors="mean").head == "mean"
