@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pretune
 from pretune.draw import Draw
 from pretune.errors import DataError
 from pretune.model import Model
+from pretune.models import build
 from pretune.tasks.link_predictions import LinkPrediction
 from pretune.tasks.marked_pairs import PairMarks, keep_around
 from pretune.tasks.records import read_examples
@@ -98,6 +100,27 @@ def test_scores_are_those_of_the_official_scorer() -> None:
         known = {name.partition("(")[0] for name in truth}
         if {name.partition("(")[0] for name in guess} <= known:  # the official one takes others for no relation
             assert 100 * scores["f1"] == pytest.approx(micro, abs=0.00501), number
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
+def test_every_family_reads_what_has_seen_both_spans(family: str) -> None:
+    records = toy(6, 8)
+    task, examples = made(records)
+    tokenizer = word_tokenizer()
+    size = {"vocab_size": tokenizer.vocabulary.size}
+    model = build(family, "tiny", task.heads, size).eval()
+    rows = ExampleView(task.encode(examples, tokenizer, 60)).read(np.arange(6), 0, 0, Draw(0))
+    for n, row in enumerate(rows):  # another word between the two spans changes the scores, whatever the family
+        changed = replace(row, tokens=np.where(np.arange(len(row.tokens)) == row.targets[3] + 1, 5, row.tokens))
+        scores = []
+        for each in (row, changed):
+            batch = task.build_batch([each], Draw(0))
+            output = model(batch)
+            scores.append(task._logits(model, output, batch))
+            assert torch.isfinite(task.loss(model, output, batch)[0].sum)
+        assert not torch.equal(*scores), n
+    answers = task.decode(model, task.build_rows(rows, Draw(0)), tokenizer)
+    assert [(answer.first, answer.second) for answer in answers] == [(0, 1)] * 6
 
 
 def links_of(name: str) -> list[dict[str, Any]]:
