@@ -96,11 +96,21 @@ class Mixture(Objective):
             self._members = groups
 
     def heads(self, model: TrainableModel) -> dict[str, nn.Module]:
-        """Those of all members, in the order given; one that several need is made once."""
+        """Those of all members, in the order given; one that several need is made once.
+
+        Raises:
+            UsageError: two members with samples of their own need a head of the same name, which each would spoil.
+        """
         heads: dict[str, nn.Module] = {}
+        owners: dict[str, Objective] = {}
         for member in self._objectives():
             for role, head in member.heads(model).items():
                 heads.setdefault(role, head)
+                owner = owners.setdefault(role, member)
+                if owner is not member and owner.has_own_samples and member.has_own_samples:
+                    raise UsageError(
+                        f"{owner.name} and {member.name} have one head, {role!r}; train them in runs of their own"
+                    )
         return heads
 
     def setup(self, model: TrainableModel, draw: Draw, load: ModelLoader = refuse_to_load) -> None:

@@ -97,6 +97,8 @@ class SuiteRuns:
         model = self._finetune(suite_set, split, train, seed, output, positions)
         evaluation = model.evaluate(test, columns=dict(suite_set.columns))
         scores = {name: value for name, value in evaluation.items() if "/" not in name}
+        if "chance" in scores:
+            result.baselines.setdefault("chance", scores.pop("chance"))
         if suite_set.metric not in scores:
             raise DataError(f"{found.name}: {suite_set.task} gives no score {suite_set.metric!r}; this is a bug")
         minutes = (time.perf_counter() - begin) / 60

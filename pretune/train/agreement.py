@@ -32,6 +32,8 @@ _OF_A_MACHINE = (  # rank 0's hold for all; what lies at the places is compared
     "data.tokenizer",
     "data.train",
     "data.validation",
+    "task.*.data.train",
+    "task.*.data.validation",
     "model.init",
     "track",
 )

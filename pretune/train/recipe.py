@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -72,6 +73,8 @@ _MAY_CHANGE = (
     "data.tokenizer",
     "data.train",
     "data.validation",
+    "task.*.data.train",
+    "task.*.data.validation",
     "model.checkpointing",
     "model.attention",
     "optimizer",
@@ -389,5 +392,6 @@ def _shown(value: Any) -> str:
 
 
 def matches(name: str, fields: Sequence[str]) -> bool:
-    """Whether a flat name is one of these fields, or below one of them."""
-    return any(name == field or name.startswith((f"{field}.", f"{field}[")) for field in fields)
+    """Whether a flat name is one of these fields, or below one of them; `*` stands for any part."""
+    patterns = (re.escape(field).replace(r"\*", r"[^.]+") for field in fields)
+    return any(re.fullmatch(rf"{pattern}([.\[].*)?", name, re.DOTALL) for pattern in patterns)

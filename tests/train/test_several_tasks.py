@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +20,19 @@ import pretune
 from pretune.cli import main
 from pretune.config import validate
 from pretune.errors import UsageError
+from pretune.find import find_class, variants
 from pretune.interop.metadata import read_metadata
+from pretune.objectives.mixture import mix
 from pretune.report.next_commands import named_tasks, next_commands
 from pretune.runtime.signals import SignalError
 from pretune.tasks.classification import Classification
 from pretune.tasks.named import name_tasks
 from pretune.tasks.similarity import Similarity
+from pretune.tasks.task import Task
 from pretune.text.tokenizer.vocabulary import numbered
 from pretune.train.automatic import RunFacts, choose, resolve_automatic
 from pretune.train.plan import make_plan
-from pretune.train.recipe import Recipe
+from pretune.train.recipe import Recipe, compare
 from pretune.train.run import finetune
 from pretune.train.several_tasks import draw_weights, tasks_of
 
@@ -177,6 +182,38 @@ def test_the_first_classifier_keeps_its_head() -> None:
         ("topic", "topic", "task_topic"),
     ]
     assert Classification.name == "classification"
+
+
+@pytest.mark.parametrize("task", variants("tasks"))
+def test_every_task_may_be_there_twice(task: str) -> None:
+    """Its heads go by its role, so that the second one's are others."""
+    task_class: type[Any] = find_class("tasks", task, Task)  # type: ignore[type-abstract]
+    first, second = name_tasks({"first": task_class, "second": task_class}).values()
+    assert (first.name, second.name) == ("first", "second")
+    assert second.role != first.role or not task_class.role
+
+
+def test_two_tasks_with_one_head_are_refused(run: Path) -> None:
+    network = pretune.load(run, "cpu", "fp32").network
+    vocabulary = numbered(100, 5)
+    config = Classification.Config(labels=("a", "b"))
+    other: type[Classification] = type("Other", (Classification,), {"name": "other"})
+    with pytest.raises(UsageError, match="classification and other have one head, 'classification'"):
+        mix([Classification(config, vocabulary), other(config, vocabulary)]).heads(network)
+
+
+def test_a_run_goes_on_with_files_of_a_task_elsewhere() -> None:
+    began = {"task.topic.data.train": ["a.csv"], "task.topic.task": "classification", "seed": 0}
+    assert len(compare(began, {**began, "task.topic.data.train": ["b.csv"]})) == 1
+    with pytest.raises(UsageError, match=r"task\.topic\.task"):
+        compare(began, {**began, "task.topic.task": "tagging"})
+
+
+def test_the_recipes_of_the_guide_are_read(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs/guide/tasks/several-tasks.md").read_text(encoding="utf-8")
+    recipes = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+    named = [[task.name for task in tasks_of(validate(Recipe, tomllib.loads(each), "guide"))] for each in recipes]
+    assert named == [["intent", "slots"], ["topic", "urgent", "duplicates"]]
 
 
 def test_rows_in_memory_go_by_the_names_of_tasks(folder: Path, tmp_path: Path) -> None:
