@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import transformers
 
@@ -20,6 +21,8 @@ from pretune.model import Model
 from pretune.tasks.records import read_examples
 from pretune.tasks.tagging import Tagging
 from pretune.tasks.task import data_stats
+from pretune.tasks.unit_tags import UnitTags
+from pretune.tasks.units import Units
 from pretune.text.readers.labelled import LabelledConfig
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from tests.train.trainkit import SHAPE, WORDS, make_tokenizer
@@ -246,3 +249,72 @@ def test_bad_data_are_named(folder: Path, trained: Model) -> None:
     columns = LabelledConfig(on_bad="skip")
     _, examples = task_of(tokenizer, bad, read_scheme="IOB2", columns=columns)
     assert len(examples) == 1
+
+
+def trained_tokenizer(name: str) -> Tokenizer:
+    """A small tokenizer of a type that models have, whose tokens are parts of words, bytes, or several characters."""
+    texts = [
+        "Angela Merkel was in Paris, they said.",
+        "默克尔在北京大学 said hello",
+        "naïve café 東京 1998",
+        "don't stop!",
+    ] * 20
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer: Any
+    if name == "wordpiece":
+        backend = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))  # type: ignore[call-arg]
+        backend.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)  # type: ignore[assignment]
+        backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
+        trainer = tokenizers.trainers.WordPieceTrainer(vocab_size=120, special_tokens=special)
+    elif name == "bytes":
+        backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+        backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+        backend.decoder = tokenizers.decoders.ByteLevel()  # type: ignore[assignment]
+        alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+        trainer = tokenizers.trainers.BpeTrainer(vocab_size=330, special_tokens=special, initial_alphabet=alphabet)
+    else:
+        backend = tokenizers.Tokenizer(tokenizers.models.Unigram())
+        backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()  # type: ignore[assignment]
+        trainer = tokenizers.trainers.UnigramTrainer(vocab_size=90, special_tokens=special, unk_token="[UNK]")
+    backend.train_from_iterator(texts, trainer)
+    return Tokenizer(backend, {f"{token.strip('[]').lower()}_token": token for token in special})
+
+
+@pytest.mark.parametrize("name", ["wordpiece", "bytes", "unigram"])
+@pytest.mark.parametrize("units", ["words", "tokens"])
+def test_spans_come_back_from_their_tags_with_every_tokenizer(name: str, units: str) -> None:
+    tokenizer = trained_tokenizer(name)
+    data = [
+        {"text": "Angela Merkel was in Paris, they said.", "spans": [[0, 13, "PER"], [21, 26, "LOC"]]},
+        {"text": "默克尔在北京大学 said 😀 hello", "spans": [[0, 3, "PER"], [9, 13, "VERB"], [14, 15, "EMO"]]},
+        {"text": "naïve café", "spans": [[6, 10, "LOC"]]},
+    ]
+    task, examples = task_of(tokenizer, data, scheme="IOBES", units=units)
+    rows = task_rows(task, task.encode(examples, tokenizer, 64))
+    for row, example in zip(rows, examples, strict=True):
+        each = Units.of(row.offsets[0], row.targets[:, 1] == 1)
+        answer = UnitTags(each.start, each.end, row.targets[each.first, 0].tolist(), [1.0] * len(each.first))
+        spans = task.merge(example, [answer])["spans"]
+        assert [(s["start"], s["end"], s["label"]) for s in spans] == [(s.start, s.end, s.label) for s in example.spans]
+
+
+def test_the_words_of_chinese_are_spans_of_bare_tags(folder: Path) -> None:
+    tokenizer = Tokenizer.load(folder / "tokenizer")
+    task, examples = task_of(tokenizer, [{"tokens": list("我们爱北京"), "tags": list("BESBE")}])
+    assert (task.labels, task.score_labels, task.scheme) == (["B", "M", "E", "S"], ["word"], "BMES")
+    places = np.arange(5)
+    prediction = task.merge(examples[0], [UnitTags(places, places + 1, [0, 2, 3, 0, 2], [0.5, 1.0, 1.0, 1.0, 1.0])])
+    assert [(span["text"], span["probability"]) for span in prediction["spans"]] == [
+        ("我们", 0.75),
+        ("爱", 1),
+        ("北京", 1),
+    ]
+    assert task.score([prediction], examples)["f1"] == 1
+
+
+def test_the_command_line_names_bad_records(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = folder / "bad.conll"
+    path.write_text("w1 B-A\nw2 I-A\n\nw1 O\nw2 I-A\n")
+    flags = ["--model.size", "tiny", "--data.tokenizer", f"{folder}/tokenizer", "--output", f"{folder}/none", "--quiet"]
+    assert main(["finetune", "--task", "tagging", "--train", str(path), *flags]) == 65
+    assert "bad.conll:4: tags[1] = 'I-A' of 'w2' behind 'O', which IOB2 does not allow" in capsys.readouterr().err
