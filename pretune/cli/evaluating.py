@@ -126,7 +126,7 @@ def _check_data(
             raise UsageError(f"--errors {errors}: a token store has no labels that are right or wrong; leave it out")
         return
     judge = model.task(task, columns=config)
-    if errors is not None and not getattr(judge, "labels", ()):
+    if errors is not None and (judge.score_labels or not getattr(judge, "labels", ())):
         raise UsageError(f"--errors {errors}: predictions of {judge.name} are no labels that are right or wrong")
     read = [column.name for column in judge.columns(needs_labels=True)]
     say_columns(session, [data], config or columns_of(model, {}, task), read)

@@ -99,6 +99,9 @@ def test_it_learns_and_is_used_without_a_flag(trained: Model, folder: Path, caps
     assert main(["evaluate", f"{folder}/softmax", f"{folder}/held.jsonl", "--quiet", "--device", "cpu"]) == 0
     assert json.loads(capsys.readouterr().out).keys() == scores.keys()
     assert "by label" in str(scores)
+    flags = ["--errors", f"{folder}/errors.csv", "--quiet", "--device", "cpu"]
+    assert main(["evaluate", f"{folder}/softmax", f"{folder}/held.jsonl", *flags]) == 64
+    assert "predictions of tagging are no labels that are right or wrong" in capsys.readouterr().err
 
 
 def test_a_skipped_record_is_counted_in_the_facts_of_the_run(trained: Model, folder: Path) -> None:
