@@ -1,4 +1,4 @@
-"""Reads .json files: an array of records, one JSON object each, or one JSON object a line as in .jsonl.
+"""Reads .json files: an array of records, one JSON object each, one JSON object a line as in .jsonl, or SQuAD's form.
 
 An array is read piece by piece, so that memory holds one record of it, and a piece of the file, at a time.
 """
@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 
-from pretune.text.readers import jsonl
+from pretune.text.readers import jsonl, squad
 from pretune.text.readers.files import Source, SourceConfig, UnreadableError, read_chunks
 from pretune.text.readers.lines import CHUNK
 from pretune.text.readers.records import Column, RecordError, SourceRow, absent, describe, too_long
@@ -23,7 +23,8 @@ _TAIL = 16  # characters at the end of what was read that may be half of a name 
 def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[SourceRow | RecordError]:
     """The records of an array, each with the line on which it begins, or those of lines."""
     if not _is_array(source, config):
-        yield from jsonl.read(source, columns, config)
+        reader = squad if squad.is_squad(source, config) else jsonl
+        yield from reader.read(source, columns, config)
         return
     required = [column for column in columns if column.required]
     for item in _Array(source, config).records():
@@ -36,7 +37,7 @@ def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Ite
 def names(source: Source, config: SourceConfig) -> list[str]:
     """The names of the fields of the first record; none where it cannot be read."""
     if not _is_array(source, config):
-        return jsonl.names(source, config)
+        return squad.names(source, config) if squad.is_squad(source, config) else jsonl.names(source, config)
     first = next(_Array(source, config).records(), None)
     return [] if first is None or isinstance(first, RecordError) else list(first[1])
 

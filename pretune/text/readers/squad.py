@@ -13,7 +13,9 @@ Source: Rajpurkar et al. 2016 (arXiv 1606.05250) and 2018 (arXiv 1806.03822); Cu
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +24,7 @@ from pretune.text.readers.records import Column, RecordError, SourceRow, absent
 
 SUFFIXES = ()
 _CHUNK = 1 << 20
+_KEYS = (re.compile(rb'"data"\s*:\s*\['), re.compile(rb'"paragraphs"\s*:\s*\['))
 
 
 def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[SourceRow | RecordError]:
@@ -46,6 +49,15 @@ def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Ite
         what = f"no field {error}" if isinstance(error, KeyError) else str(error)
         reason = f"not a file of SQuAD: {what}"
         yield RecordError(file, number + 1, reason, "give it data, paragraphs with context and qas, each a question")
+
+
+def is_squad(source: Source, config: SourceConfig) -> bool:
+    """Whether a file begins as those of SQuAD do; what cannot be read does not."""
+    try:
+        start = next(read_chunks(source, _CHUNK, config.max_compression_ratio), b"")
+    except UnreadableError:
+        return False
+    return start.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{") and all(key.search(start) for key in _KEYS)
 
 
 def names(source: Source, config: SourceConfig) -> list[str]:

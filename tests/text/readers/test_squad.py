@@ -56,6 +56,18 @@ def test_each_question_is_a_record(tmp_path: Path) -> None:
     assert field_names(tmp_path / "squad.json", SourceConfig(format="squad"))[-1] == "answers"
 
 
+def test_a_file_of_squad_needs_no_name_of_its_format(tmp_path: Path) -> None:
+    expected = read(tmp_path / "squad.json", SQUAD)
+    for indent in (None, 2):
+        (tmp_path / "squad.json").write_text(json.dumps(SQUAD, indent=indent), "utf-8-sig")
+        assert [
+            dict(record) for record in read_records(tmp_path / "squad.json", COLUMNS, needs_labels=False)
+        ] == expected
+        assert field_names(tmp_path / "squad.json") == ["id", "title", "text", "question", "answers"]
+    (tmp_path / "lines.json").write_text('{"text": "a", "question": "b", "data": [1]}\n')
+    assert len(list(read_records(tmp_path / "lines.json", COLUMNS, needs_labels=False))) == 1
+
+
 def test_the_own_form_of_cmrc_is_read_too(tmp_path: Path) -> None:
     question = {"query_id": "q1", "query_text": "他住在哪里？", "answers": ["北京", "北京。"]}
     item = {"context_id": "c1", "context_text": "他住在北京。", "title": "他", "qas": [question]}
