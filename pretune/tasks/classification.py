@@ -61,7 +61,6 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
     """
 
     name: ClassVar[str] = "classification"
-    fits_head: ClassVar[bool] = True
 
     class Config(SequenceTask.Config):
         """Labels and the shape of the loss.
@@ -101,7 +100,14 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
         def _contrast_fits(self) -> Self:
             if self.contrast and not self.fit_head:
                 raise ValueError('contrast trains no head: set fit_head = true and head = "mean" too')
+            if self.fit_head and not self.is_plain:
+                raise ValueError("fit_head: a fitted head knows no class_weights, label_smoothing or focal_gamma")
             return self
+
+        @property
+        def is_plain(self) -> bool:
+            """Whether the loss is cross-entropy and nothing more."""
+            return self.class_weights == "none" and not self.label_smoothing and not self.focal_gamma
 
     config: Config
 
@@ -149,6 +155,11 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
                 f"or name the classes: {_NAME_LABELS}"
             )
         return ClassificationExample(fields.text, fields.label, second=fields.second, origin=fields.origin)
+
+    @property
+    def fits_head(self) -> bool:
+        """Where the loss is plain cross-entropy."""
+        return self.config.is_plain
 
     @property
     def outputs(self) -> list[str]:

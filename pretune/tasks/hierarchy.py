@@ -82,6 +82,11 @@ class Hierarchy(Classification):
         table = torch.tensor(numbers, dtype=torch.int64).reshape(len(numbers), len(self.labels))
         self.register_buffer("groups", table, persistent=False)
 
+    @property
+    def fits_head(self) -> bool:
+        """A fitted head would know whole paths alone."""
+        return False
+
     def _parts(self, label: str) -> list[str]:
         return label.split(self.config.separator)
 

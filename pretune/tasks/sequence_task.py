@@ -54,14 +54,12 @@ class SequenceTask(Task[TextExampleT, PredictionT, PredictionT]):
 
     Attributes:
         problem_type: what the scores of the head are, in the words of `config.json`.
-        fits_head: `fit_head` can fit a head in closed form.
         target_shape: of what one example's scores must give.
         target_dtype: of the same.
     """
 
     role: ClassVar[str] = "classification"
     problem_type: ClassVar[ProblemType] = "single_label_classification"
-    fits_head: ClassVar[bool] = False
     target_shape: tuple[int, ...] = ()
     target_dtype: ClassVar[type[np.generic]] = np.int64
 
@@ -91,6 +89,11 @@ class SequenceTask(Task[TextExampleT, PredictionT, PredictionT]):
     def head_role(self) -> str:
         """What the model calls the head."""
         return self.role if self.config.head == "standard" else f"vector_{self.role}"
+
+    @property
+    def fits_head(self) -> bool:
+        """Whether `fit_head` can fit a head in closed form; by default it cannot."""
+        return False
 
     @abstractmethod
     def target_of(self, example: TextExampleT) -> NDArray[np.generic] | None:

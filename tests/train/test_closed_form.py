@@ -62,7 +62,7 @@ def test_vectors_are_poolings_of_length_one() -> None:
 
 
 def test_contrast_trains_vectors_alone(base: Path, tmp_path: Path) -> None:
-    task = {"classification": {"head": "mean", "fit_head": True, "contrast": True}}
+    task: dict[str, dict[str, Any]] = {"classification": {"head": "mean", "fit_head": True, "contrast": True}}
     one, other = (
         train(base, tmp_path / name, task=task, steps=6, lr=1e-3, precision="fp32", **{"data.accumulate": parts})
         for name, parts in (("one", 1), ("two", 3))
@@ -70,6 +70,8 @@ def test_contrast_trains_vectors_alone(base: Path, tmp_path: Path) -> None:
     texts = [text for text, _ in ROWS[:3]]
     assert [answer.label for answer in one.predict(texts)] == ["fox", "dog", "cat"]
     np.testing.assert_allclose(one.embed(texts), other.embed(texts), atol=1e-4)
+    with pytest.raises(UsageError, match="knows no class_weights"):
+        train(base, tmp_path / "bad", task={"classification": {**task["classification"], "label_smoothing": 0.1}})
     with pytest.raises(UsageError, match="contrast trains no head"):
         train(base, tmp_path / "bad", task={"classification": {"contrast": True}})
 
