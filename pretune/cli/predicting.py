@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
@@ -29,6 +29,7 @@ from pretune.errors import UsageError
 from pretune.wording import listed
 
 if TYPE_CHECKING:
+    from pretune.api import Model
     from pretune.tasks.task import AnyTask
     from pretune.text.readers.labelled import LabelledConfig
 
@@ -61,7 +62,7 @@ def predict(
         pair: two texts that belong together, in place of texts; may be given several times.
         second: column of the second texts in a file of pairs; by default as in training.
         third: column of the third texts in a file of triplets; by default as in training.
-        task: which task, of a model that learned several.
+        task: which task, of a model that learned several; or several of them, such as intent,slots.
         top: only the most probable labels, as many as this, in place of the probability of every label.
         threshold: probability below which no label is given; without labels that exclude each other, all labels that
             are as probable.
@@ -76,23 +77,74 @@ def predict(
         refuse_column("--third", third)
     firsts, seconds = _texts_of_pairs(pair, texts, rows) if pair else (texts, ())
     loaded = load_model(model, session, step=step)
-    config = columns_of(loaded, {"text": rows.text, "second": second, "third": third, **rows.files.settings()}, task)
-    if not rows.input:
-        config = _columns_of_arguments(config, seconds)
-    chosen = loaded.task(task, columns=config, truncate=truncate)
-    choice.use_threshold_of(chosen)
-    session.say(f"predicting {chosen.name} with {model}{_labels_of(chosen)}")
-    fields = [column for column in chosen.columns(needs_labels=False) if column.required]
+    flags = {"text": rows.text, "second": second, "third": third, **rows.files.settings()}
+    names = [None] if task is None else [name.strip() for name in task.split(",")]
+    uses = [_TaskUse.of(loaded, name, flags, seconds if not rows.input else None, truncate) for name in names]
+    config = uses[0].columns
+    for use in uses:
+        choice.use_threshold_of(use.task)
+        session.say(f"predicting {use.task.name} with {model}{_labels_of(use.task)}")
+    required = [column for use in uses for column in use.task.columns(needs_labels=False) if column.required]
+    fields = list({column.name: column for column in required}.values())
     say_columns(session, rows.input, config, [*(column.name for column in fields), rows.id])
     inputs = RowInputs(fields, config, rows)
     with open_answers(rows.output, rows.as_json, digits_of(loaded)) as writer, unknown_said_once(loaded):
         for part in chunks(read_task_records(fields, config, firsts, rows, seconds)):
-            predictions = loaded.predict(part, truncate=truncate, columns=config, task=task)
-            for record, prediction in zip(part, predictions, strict=True):
-                answer = choice.fields(prediction)
-                writer.write(AnswerRow(inputs.of(record), answer, inputs.shown, chosen.brief(prediction)))
+            predictions = [
+                loaded.predict(part, truncate=truncate, columns=use.columns, task=name)
+                for use, name in zip(uses, names, strict=True)
+            ]
+            for record, *answers in zip(part, *predictions, strict=True):
+                answer, brief = _answer(uses, answers, choice)
+                writer.write(AnswerRow(inputs.of(record), answer, inputs.shown, brief))
     choice.say(session)
     written(session, rows.output)
+
+
+@dataclass(frozen=True)
+class _TaskUse:
+    """A task that predicts.
+
+    Attributes:
+        columns: how it reads records.
+    """
+
+    task: AnyTask
+    columns: LabelledConfig
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        name: str | None,
+        flags: Mapping[str, object],
+        seconds: Sequence[str] | None,
+        truncate: Truncate | None,
+    ) -> _TaskUse:
+        """The task of a name as flags say.
+
+        Args:
+            seconds: second texts among the arguments, perhaps none; None of rows of a file.
+        """
+        columns = columns_of(model, flags, name)
+        columns = columns if seconds is None else _columns_of_arguments(columns, seconds)
+        return cls(model.task(name, columns=columns, truncate=truncate), columns)
+
+
+def _answer(
+    uses: Sequence[_TaskUse], predictions: Sequence[object], choice: _Choice
+) -> tuple[Mapping[str, object], Mapping[str, object]]:
+    """The fields of an answer, of several tasks under their names; and what a terminal shows of it."""
+    fields = [choice.fields(prediction) for prediction in predictions]
+    briefs = [use.task.brief(prediction) for use, prediction in zip(uses, predictions, strict=True)]
+    if len(uses) == 1:
+        return fields[0], briefs[0]
+    shown = [AnswerRow({}, answer, (), brief).cells() for answer, brief in zip(fields, briefs, strict=True)]
+    return {use.task.name: answer for use, answer in zip(uses, fields, strict=True)}, {
+        f"{use.task.name} {name}": value
+        for use, cells in zip(uses, shown, strict=True)
+        for name, value in cells.items()
+    }
 
 
 @dataclass

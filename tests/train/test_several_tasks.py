@@ -30,7 +30,7 @@ from pretune.tasks.named import name_tasks
 from pretune.tasks.similarity import Similarity
 from pretune.tasks.task import Task
 from pretune.text.tokenizer.vocabulary import numbered
-from pretune.train.automatic import RunFacts, choose, resolve_automatic
+from pretune.train.automatic import resolve_automatic
 from pretune.train.plan import make_plan
 from pretune.train.recipe import Recipe, compare
 from pretune.train.run import finetune
@@ -119,6 +119,15 @@ def test_a_loaded_model_predicts_and_evaluates_by_name(run: Path, folder: Path) 
 def test_the_verbs_name_a_task(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", str(run), "w4 w7", "--task", "group", "--device", "cpu"]) == 0
     assert json.loads(capsys.readouterr().out)["label"] in {"0", "1", "2"}
+    output = run.parent / "answers.csv"
+    flags = ["--task", "topic, group", "--device", "cpu"]
+    assert main(["predict", str(run), "w4 w7", "w5", *flags]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [list(answer) for answer in answers] == [["text", "topic", "group"]] * 2
+    assert answers[0]["topic"]["label"] in {"even", "odd"}
+    assert main(["predict", str(run), "w4 w7", *flags, "--output", str(output)]) == 0
+    assert {"topic.label", "group.label"} <= set(output.read_text().splitlines()[0].split(","))
+    capsys.readouterr()
     assert main(["predict", str(run), "w4 w7", "--device", "cpu"]) == 64
     assert "--task: topic, pairs, group" in capsys.readouterr().err
     assert main(["evaluate", str(run), "--device", "cpu", "--precision", "fp32"]) == 0
@@ -314,8 +323,9 @@ def test_what_is_open_is_chosen_from_the_data_of_all(tmp_path: Path) -> None:
     assert note.startswith("chosen from 18 examples of 3 labels")
     assert "and 9 examples of 3 labels" in note
     assert list(chosen.facts["chosen"]["from"]) == ["one", "two"]
-    alone = [RunFacts(n, 0, 3, 5.0, True, False, 32, None, False) for n in (18, 9)]
-    assert chosen.recipe.budget.steps == sum(choose(facts).steps for facts in alone)
+    single = validate(Recipe, {**tree, "task": "classification"}, "recipe")
+    steps = [resolve_automatic(single, part).recipe.budget.steps for part in (rows, rows[:9])]
+    assert chosen.recipe.budget.steps == sum(step or 0 for step in steps)
     assert set(chosen.recipe.task["one"]) == {"task"}  # the settings of tasks are as they were
     with pytest.raises(UsageError, match="for a single task"):
         finetune(recipe.model_copy(update={"search": 1.0}), {"one": rows, "two": rows})
