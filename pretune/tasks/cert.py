@@ -25,7 +25,7 @@ from pretune.objectives.cert import Cert
 from pretune.objectives.objective import target
 from pretune.objectives.same_texts import TEXTS, text_marks
 from pretune.tasks.task import RowBatch
-from pretune.tasks.vector_task import PairExample, VectorTask, is_number, number_of, second
+from pretune.tasks.vector_task import PairAnswer, PairExample, VectorTask, is_number, number_of, second
 from pretune.text.samples.rows import Row
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -77,7 +77,7 @@ class CertOfPairs(VectorTask, Cert):
         first.targets[TEXTS] = text_marks([[row.tokens for row in rows], [second(row) for row in rows]])
         return replace(first, source=other)
 
-    def decode(self, model: TrainableModel, rows: RowBatch, tokenizer: Tokenizer) -> list[float]:
+    def decode(self, model: TrainableModel, rows: RowBatch, tokenizer: Tokenizer) -> list[PairAnswer]:
         """The cosine of each pair, by the vectors that are used after training."""
         batch, count = rows.batch, len(rows)
         assert batch.source is not None  # `prepare` gave it

@@ -33,7 +33,7 @@ from pretune.objectives.contrastive import InBatch
 from pretune.objectives.objective import target
 from pretune.objectives.same_texts import DIGEST, TEXTS, text_marks
 from pretune.tasks.task import RowBatch, tokens_of
-from pretune.tasks.vector_task import PairExample, VectorTask, number_of, second
+from pretune.tasks.vector_task import PairAnswer, PairExample, PairVectors, VectorTask, number_of, second
 from pretune.text.samples.rows import Encoded, Ints, Row, names_of
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -44,6 +44,7 @@ class Similarity(VectorTask, InBatch):
     """Tell the text that belongs to one from those of all others."""
 
     name: ClassVar[str] = "similarity"
+    reads_windows: ClassVar[bool] = True
 
     class Config(VectorTask.Config, InBatch.Config):
         """How vectors are read and compared.
@@ -130,10 +131,13 @@ class Similarity(VectorTask, InBatch):
         third = vectors.new_zeros(count, vectors.shape[1]).index_copy(0, owners, vectors[2 * count :])
         return torch.stack([vectors[:count], vectors[count : 2 * count], third], dim=1)
 
-    def decode(self, model: TrainableModel, rows: RowBatch, tokenizer: Tokenizer) -> list[float]:
-        """The cosine of each pair, by the vectors that are used after training."""
+    def decode(self, model: TrainableModel, rows: RowBatch, tokenizer: Tokenizer) -> list[PairAnswer]:
+        """The cosine of each pair, by the vectors that are used after training; or these, where texts have windows."""
         count = len(rows)
         vectors = self.vectors(model(rows.batch), rows.batch, 2 * count, nn.Identity())
+        if self.config.truncate == "windows":
+            table = vectors.cpu().numpy()
+            return [PairVectors(first, second) for first, second in zip(table[:count], table[count:], strict=True)]
         return [float(cosine) for cosine in (vectors[:count] * vectors[count:]).sum(dim=1).cpu()]
 
 

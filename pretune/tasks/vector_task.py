@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pretune.errors import DataError, UsageError
-from pretune.tasks.task import Example, Task, build_row, encode_texts, truncate_pair
+from pretune.tasks.task import Example, Task, build_row, encode_texts
+from pretune.tasks.windowed import cut_text
 from pretune.text.readers.labelled import LabelledText
 from pretune.text.samples.rows import Encoded, Row
-from pretune.text.tokenizer.long_texts import Keep
+from pretune.text.samples.windows import Window
+from pretune.text.tokenizer.long_texts import EncodedText
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 
@@ -35,11 +37,27 @@ class PairExample(Example):
     label: str | None = None
 
 
-class VectorTask(Task[PairExample, float, float]):
-    """Base of the tasks on pairs whose texts are read apart; predictions are cosines."""
+class PairVectors(NamedTuple):
+    """The vectors of a window of each text of a pair. Shape: (width,) each"""
+
+    first: NDArray[np.float32]
+    second: NDArray[np.float32]
+
+
+PairAnswer = float | PairVectors
+"""What is said of a row: the cosine of its texts, or, where these may be windows, their vectors."""
+
+
+class VectorTask(Task[PairExample, PairAnswer, float]):
+    """Base of the tasks on pairs whose texts are read apart; predictions are cosines.
+
+    Attributes:
+        reads_windows: a text may be read in windows, whose vectors are averaged.
+    """
 
     main_metric: ClassVar[str] = "spearman"
     needs_labels: ClassVar[bool] = False
+    reads_windows: ClassVar[bool] = False
 
     class Config(Task.Config):
         """What tasks share."""
@@ -72,35 +90,37 @@ class VectorTask(Task[PairExample, float, float]):
         return PairExample(fields.text, fields.second, fields.third, fields.label, origin=fields.origin)
 
     def encode(self, examples: Sequence[PairExample], tokenizer: Tokenizer, length: int) -> list[Encoded]:
-        """A row for each example; each text is a sequence of its own, of `length` tokens at most."""
-        if self.config.truncate == "windows":
+        """A row for each example, or for each window of its longest text; each text is a sequence of its own."""
+        if self.config.truncate == "windows" and not self.reads_windows:
             raise UsageError(f"task.{self.name}.truncate windows: a text has one vector; use head, tail or head+tail")
-        max_tokens = length - self.vocabulary.overhead(False)
-        keep = Keep.of(length, self.config.truncate)
+        max_tokens, keep = length - self.vocabulary.overhead(False), self.keep(length)
         columns = [
             encode_texts(examples, [getattr(example, name) for example in examples], tokenizer, keep)
             for name in ("text", "second", "third")
         ]
-        rows = []
+        rows: list[Encoded] = []
         for n, (example, *texts) in enumerate(zip(examples, *columns, strict=True)):
-            kept = [
-                None
-                if text is None
-                else truncate_pair(np.arange(len(text[0])), None, max_tokens, self.config.truncate, example)[0]
-                for text in texts
-            ]
+            windows = [[] if text is None else cut_text(self, text, max_tokens, example) for text in texts]
             score = self.score_of(example)
-            rows.append(build_row(n, texts, kept, None if score is None else np.array(score)))
+            targets = None if score is None else np.array(score)
+            rows += [_aligned_row(n, texts, aligned, targets) for aligned in align_windows(windows)]
         return rows
 
     def score_of(self, example: PairExample) -> float | None:
         """How alike the texts of a pair are, where it learns that; None where it does not."""
         return None
 
-    def merge(self, example: PairExample, answers: Sequence[float]) -> float:
-        """The answer of the one row."""
-        (answer,) = answers
-        return answer
+    def merge(self, example: PairExample, answers: Sequence[PairAnswer]) -> float:
+        """The cosine of the one row, or that of the mean vectors of windows."""
+        cosines = [answer for answer in answers if isinstance(answer, float)]
+        if cosines:
+            (cosine,) = cosines
+            return cosine
+        vectors = [answer for answer in answers if isinstance(answer, PairVectors)]
+        first: NDArray[np.float64] = np.stack([each.first for each in vectors]).mean(axis=0, dtype=np.float64)
+        second: NDArray[np.float64] = np.stack([each.second for each in vectors]).mean(axis=0, dtype=np.float64)
+        size = float(np.linalg.norm(first) * np.linalg.norm(second))
+        return float(np.dot(first, second)) / size if size else 0.0
 
     def score(self, predictions: Sequence[float], examples: Sequence[PairExample]) -> dict[str, float]:
         """Correlations of the cosines with the labels.
@@ -114,6 +134,43 @@ class VectorTask(Task[PairExample, float, float]):
                 f"{examples[0].origin.source}: all labels are {truth[0]:g}, so that nothing correlates with them"
             )
         return correlations(predictions, truth)
+
+
+def align_windows(windows: Sequence[Sequence[Window]]) -> list[list[Window | None]]:
+    """Windows of texts side by side, as many as the longest has; those of the others are spread over them.
+
+    Args:
+        windows: of each text; none of a text that is not there.
+
+    Returns:
+        For each row, a window of each text, or None; the tokens of one that stood there before are repeated.
+    """
+    count = max(map(len, windows))
+    rows: list[list[Window | None]] = []
+    for k in range(count):
+        row: list[Window | None] = []
+        for each in windows:
+            place, before = k * len(each) // count, (k - 1) * len(each) // count
+            if not each:
+                row.append(None)
+            elif k and place == before:
+                row.append(Window(each[place].index, repeated=len(each[place].index)))
+            else:
+                row.append(each[place])
+        rows.append(row)
+    return rows
+
+
+def _aligned_row(
+    example: int,
+    texts: Sequence[EncodedText | None],
+    windows: Sequence[Window | None],
+    targets: NDArray[np.generic] | None,
+) -> Encoded:
+    """The row of some windows, one of each text."""
+    row = build_row(example, texts, [None if window is None else window.index for window in windows], targets)
+    present = [window for window in windows if window is not None]
+    return replace(row, cut=sum(each.cut for each in present), repeated=sum(each.repeated for each in present))
 
 
 def correlations(values: Sequence[float], truth: Sequence[float]) -> dict[str, float]:

@@ -16,15 +16,17 @@ from tinymodels import word_tokenizer
 from pretune.batch import StepContext, ragged
 from pretune.draw import Draw
 from pretune.errors import DataError
+from pretune.evaluate.engine import predict_examples
 from pretune.models import build
 from pretune.tasks.cert import CertOfPairs
 from pretune.tasks.similarity import Similarity
 from pretune.tasks.task import RowBatch, data_stats
-from pretune.tasks.vector_task import PairExample
+from pretune.tasks.vector_task import PairExample, align_windows
 from pretune.text.readers.labelled import LabelledConfig
 from pretune.text.readers.records import Origin
 from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoded
+from pretune.text.samples.windows import Window
 
 DRAW = Draw(4)
 SHAPE = {"vocab_size": 100, "max_position_embeddings": 64, "hidden_dropout_prob": 0.0}
@@ -240,3 +242,38 @@ def test_cert_takes_no_scores() -> None:
         notes("5", "0")
     with pytest.raises(DataError, match=r"sts\.csv:1: label '0\.0' says that nothing is alike.*similarity"):
         notes(None, "0.0", "0")
+
+
+def test_documents_beyond_the_window_are_matched_by_their_mean_vectors() -> None:
+    words = word_tokenizer()
+    shape = {**SHAPE, "vocab_size": words.vocabulary.size}
+    model = build("bert", "tiny", [], shape).eval()
+    examples = [
+        PairExample("the quick brown fox jumps over the lazy dog " * 5, "the cat ate a hat " * 3),
+        PairExample("the cat", "a hat"),
+    ]
+    task = Similarity(Similarity.Config(truncate="windows", stride=0), words.vocabulary)
+    rows = task.encode(examples, words, 18)
+    assert len(rows) == 4
+    stats = data_stats(rows)
+    texts = [text for example in examples for text in (example.text, example.second or "")]
+    assert stats["tokens"] == sum(len(words.encode(text)) for text in texts)
+    assert stats["tokens_cut"] == 0
+    long, short = predict_examples(model, task, examples, rows, words)
+    first, second = (
+        torch.stack([vector(model, row.texts[n]) for row in rows[:-1]]).mean(dim=0).detach() for n in (0, 1)
+    )
+    assert long == pytest.approx(float(torch.nn.functional.cosine_similarity(first, second, dim=0)), abs=1e-5)
+    cut = Similarity(Similarity.Config(), words.vocabulary)
+    (plain,) = predict_examples(model, cut, examples[1:], cut.encode(examples[1:], words, 18), words)
+    assert short == pytest.approx(plain, abs=1e-6)
+
+
+def test_windows_of_the_shorter_text_are_spread() -> None:
+    long, short = ([Window(np.arange(n, n + 2)) for n in range(count)] for count in (5, 2))
+    rows = align_windows([long, [], short])
+    assert [int(row[0].index[0]) for row in rows if row[0] is not None] == [0, 1, 2, 3, 4]
+    assert [row[1] for row in rows] == [None] * 5
+    assert [(int(row[2].index[0]), row[2].repeated) for row in rows if row[2] is not None] == [
+        (0, 0), (0, 2), (0, 2), (1, 0), (1, 2),
+    ]  # fmt: skip

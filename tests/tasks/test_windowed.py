@@ -13,9 +13,9 @@ from pretune.errors import DataError, UsageError
 from pretune.evaluate.engine import predict_examples
 from pretune.models.init import initialise
 from pretune.models.model import configure, construct, get_family
+from pretune.tasks.cert import CertOfPairs
 from pretune.tasks.classification import Classification, ClassificationExample
 from pretune.tasks.predictions import IndependentPrediction, Prediction, Values, average
-from pretune.tasks.similarity import Similarity
 from pretune.tasks.task import data_stats
 from pretune.tasks.vector_task import PairExample
 from pretune.tasks.windowed import cut_text, token_spans
@@ -94,9 +94,9 @@ def test_windows_share_a_stride_below_their_size() -> None:
         build("windows").encode([example("the dog")], tokenizer, 2)
 
 
-def test_a_vector_has_no_windows() -> None:
+def test_views_have_no_windows() -> None:
     tokenizer = word_tokenizer()
-    task = Similarity(Similarity.Config(truncate="windows"), tokenizer.vocabulary)
+    task = CertOfPairs(CertOfPairs.Config(truncate="windows"), tokenizer.vocabulary)
     with pytest.raises(UsageError, match="a text has one vector; use head, tail or head"):
         task.encode([PairExample("the dog", "the fox")], tokenizer, 24)
 
