@@ -48,6 +48,7 @@ def candidates(examples: int) -> dict[str, dict[str, Any]]:
         "contrast half": _contrast(steps=max(1, steps // 2), batch=16, lr=1e-4, warmup=0.1),
         "contrast mixed": _contrast(steps=steps, batch=16, lr=1e-4, warmup=0.1, keep_initial=0.3),
         "contrast 32": _contrast(steps=steps, batch=32, lr=1e-4, warmup=0.1),
+        "contrast 64": _contrast(steps=max(1, round(10 * examples / 64)), batch=64, lr=1e-4, warmup=0.1),
         "vectors": _vectors(steps=steps, batch=16, lr=1e-4, warmup=0.1),
         "standard": _standard(steps=max(60, steps), batch=16, lr=1e-4, warmup=0.1, **{"evaluation.keep": "last"}),
     }

@@ -78,6 +78,7 @@ VERBS: Mapping[str, ConfiguredVerb] = {
         (
             *("task", "model.init", "data.train", "data.validation", "data.columns.text", "data.columns.label"),
             *("data.columns.second", "data.folds", "budget.epochs", "optimizer.lr", "data.batch", "data.length"),
+            "search",
             *("tune", "seed", "output"),
         ),
         ("objective", *(f"data.{name}" for name in _OF_STORES), *_COMMON),
@@ -96,6 +97,7 @@ _CHOOSING = {
 }
 """Flags that choose a variant, and where a recipe says so."""
 _DEFAULTS: Mapping[str, dict[str, Any]] = {"finetune": {"task": "classification"}}
+_OF_DATA = ("budget.epochs", "optimizer.lr", "data.batch")  # what finetune chooses by itself
 EXAMPLES: Mapping[str, Sequence[str]] = {
     "corpus pydocs": ("pretune corpus pydocs pydocs.jsonl",),
     "tokenizer train": ("pretune tokenizer train corpus.txt --vocab-size 8000 --output tokenizer",),
@@ -236,11 +238,18 @@ def _print_main_fields(verb: str, configured: ConfiguredVerb) -> None:
                 metavar={"LIST": "VALUE,...", "TABLE": "NAME"}.get(metavar, metavar),
                 description=Text(text),
                 choices=choices,
-                default=entry.default if entry.default and name not in _DEFAULTS.get(verb, {}) else None,
+                default=_shown_default(verb, name, entry.default),
             )
         )
     console = Console()
     TranslatedFormatter()(console, console.options, panel)
+
+
+def _shown_default(verb: str, name: str, default: str) -> str | None:
+    """The default of a field as help shows it; None where there is none to show."""
+    if verb == "finetune" and name in _OF_DATA:
+        return translate("from the data")
+    return default if default and name not in _DEFAULTS.get(verb, {}) else None
 
 
 def _choices(axis: str) -> list[str]:

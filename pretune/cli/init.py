@@ -191,7 +191,7 @@ def _classification(questions: Questions) -> Sequence[Table]:
         "validation", "File with labelled texts for validation, if there is one?", check=_columns, needed=False
     )
     run = questions.answer("run", "Folder for the finished model?", "classifier")
-    budget = f"by default {values.budget.epochs:g} passes over the rows, {values.budget.min_steps:,} steps at least"
+    budget = "passes over the rows; without them, steps, rate and batch are chosen from the rows"
     return [
         (
             "",
@@ -212,7 +212,7 @@ def _classification(questions: Questions) -> Sequence[Table]:
                     "without it, some of the training rows are held out",
                     bool(validation),
                 ),
-                Field("batch", values.data.batch or 32, "texts per step"),
+                Field("batch", values.data.batch or 32, "texts per step", False),
                 Field("length", values.data.length, "tokens of a text at most; what is longer is cut"),
             ],
         ),
@@ -229,7 +229,7 @@ def _classification(questions: Questions) -> Sequence[Table]:
             "task.classification",
             [Field("class_weights", "balanced", "where some labels are much rarer than others", False)],
         ),
-        ("optimizer", [Field("lr", values.optimizer.lr, "learning rate; try 2e-5 to 5e-4")]),
+        ("optimizer", [Field("lr", values.optimizer.lr, "learning rate; try 2e-5 to 5e-4", False)]),
         ("evaluation", [Field("patience", 3, "stop after so many evaluations without improvement", False)]),
     ]
 
