@@ -1,7 +1,7 @@
 """Which texts are worth labelling next: those that a classifier is least sure of, and that differ from each other.
 
-Of the least sure ones, ten times as many as are wanted, clusters are made, as many as are wanted, and of each the least
-sure is chosen; without a labelled text, the most typical of each cluster of all.
+Of the least sure ones, twenty times as many as are wanted, clusters are made, as many as are wanted, and of each the
+one nearest to its centre is chosen, so that no odd text is; without a labelled text, clusters are made of all.
 
 Source: Zhdanov 2019, "Diverse mini-batch active learning" (arXiv 1901.05954); Hacohen et al. 2022, "Active learning on
 a budget" (arXiv 2202.02794), for the beginning.
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pretune.baselines.linear import Features
 
-_POOL = 10  # candidates for each that is chosen
+_POOL = 20  # candidates for each that is chosen
 
 
 def choose_next(
@@ -39,14 +39,11 @@ def choose_next(
     doubt = np.zeros(len(rows)) if probabilities is None else margins(probabilities)
     pool = rows if probabilities is None else np.argsort(doubt, kind="stable")[: _POOL * count]
     clusters = KMeans(count, n_init=1, random_state=seed).fit(features[pool])
-    if probabilities is None:
-        distances = clusters.transform(features[pool])
-        best = [distances[:, n].argmin() for n in range(count)]
-        sizes = np.bincount(clusters.labels_, minlength=count)
-        return np.array(list(dict.fromkeys(pool[best[n]] for n in np.argsort(-sizes, kind="stable"))), np.int64)
-    first = {int(label): int(row) for row, label in zip(pool[::-1], clusters.labels_[::-1], strict=True)}
-    chosen = np.array(list(first.values()), np.int64)
-    return chosen[np.argsort(doubt[chosen], kind="stable")]
+    distances, sizes = clusters.transform(features[pool]), np.bincount(clusters.labels_, minlength=count)
+    distances[clusters.labels_[:, None] != np.arange(count)] = np.inf  # each text is of one cluster
+    chosen = pool[distances.argmin(axis=0)[sizes > 0]]
+    order = -sizes[sizes > 0] if probabilities is None else doubt[chosen]
+    return np.asarray(chosen[np.argsort(order, kind="stable")], np.int64)
 
 
 def margins(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

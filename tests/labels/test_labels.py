@@ -84,14 +84,22 @@ def test_copies_with_different_labels_come_before_all() -> None:
 
 def test_the_next_texts_are_unsure_and_differ() -> None:
     labelled = sentences(60)
-    mixed = [f"{a} {b}" for a, b in zip(TOPICS["sport"], TOPICS["food"], strict=True)]
-    sure = [text for text, _ in sentences(200, seed=5)]
-    chosen = pretune.choose_to_label([*sure, *mixed, *mixed], labelled, count=12)
-    assert len({row["text"] for row in chosen}) == len(chosen) == 12
-    assert chosen[0]["text"] in mixed
-    assert len([row for row in chosen if row["text"] in mixed]) >= 2
-    assert [row["margin"] for row in chosen] == sorted(float(str(row["margin"])) for row in chosen)
+    texts = [text for text, _ in sentences(200, seed=5)]
+    ranked = pretune.choose_to_label([*texts, *texts], labelled, count=300)
+    assert len(ranked) == 200  # each once
+    margins = [float(str(row["margin"])) for row in ranked]
+    assert margins == sorted(margins)
+    chosen = pretune.choose_to_label(texts, labelled, count=4)
+    assert len(chosen) == 4
+    assert {row["text"] for row in chosen} <= {row["text"] for row in ranked[:80]}
     assert not pretune.choose_to_label([labelled[0][0]], labelled)  # it has a label already
+
+
+def test_of_each_cluster_the_nearest_to_its_centre_is_chosen() -> None:
+    centres = np.array([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]])
+    around = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
+    points = (around[:, None] + centres).reshape(-1, 2)
+    assert sorted(choose_next(points, np.full((15, 2), 0.5), 3).tolist()) == [0, 1, 2]
 
 
 def test_without_labels_the_typical_texts_of_each_topic_are_chosen() -> None:
