@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from pretune.cli.answers import WORKBOOK, AnswerRow, is_terminal, open_answers
-from pretune.cli.inputs import NO_FILE_FLAGS, Files, columns_of, say_columns
+from pretune.cli.inputs import NO_FILE_FLAGS, Files, columns_of, say_columns, second_hint
 from pretune.cli.loading import OfStep, digits_of, load_model, unknown_said_once, written
 from pretune.cli.outputs import check_output, open_output, suffix_of
 from pretune.cli.predicting import Truncate
@@ -128,8 +128,9 @@ def _check_data(
     judge = model.task(task, columns=config)
     if errors is not None and (judge.score_labels or not getattr(judge, "labels", ())):
         raise UsageError(f"--errors {errors}: predictions of {judge.name} are no labels that are right or wrong")
-    read = [column.name for column in judge.columns(needs_labels=True)]
-    say_columns(session, [data], config or columns_of(model, {}, task), read)
+    columns = judge.columns(needs_labels=True)
+    read = [column.name for column in columns]
+    say_columns(session, [data], config or columns_of(model, {}, task), read, second_hint(columns))
 
 
 def _warn_of_training(session: Session, model: Path, data: Path) -> None:

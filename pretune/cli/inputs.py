@@ -321,6 +321,11 @@ def say_columns(
             session.say(f"{path}: reading {used}; not reading {listed}{remedy}")
 
 
+def second_hint(columns: Sequence[Column]) -> str | None:
+    """How a second text is read, by a task that labels whole texts; None of any other."""
+    return SECOND_COLUMN if any(column.setting == "columns.label" for column in columns) else None
+
+
 def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
     """Yields consecutive lists of at most `size` items."""
     iterator = iter(items)

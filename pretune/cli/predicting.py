@@ -20,6 +20,7 @@ from pretune.cli.inputs import (
     read_task_records,
     refuse_column,
     say_columns,
+    second_hint,
     split_texts,
 )
 from pretune.cli.loading import OfStep, digits_of, load_model, unknown_said_once, written
@@ -84,9 +85,10 @@ def predict(
     for use in uses:
         choice.use_threshold_of(use.task)
         session.say(f"predicting {use.task.name} with {model}{_labels_of(use.task)}")
-    required = [column for use in uses for column in use.task.columns(needs_labels=False) if column.required]
-    fields = list({column.name: column for column in required}.values())
-    say_columns(session, rows.input, config, [*(column.name for column in fields), rows.id])
+    columns = [column for use in uses for column in use.task.columns(needs_labels=False)]
+    fields = list({column.name: column for column in columns if column.required}.values())
+    read = [name for column in fields for name in (column.name, *column.alternatives)]
+    say_columns(session, rows.input, config, [*read, rows.id], second_hint(columns))
     inputs = RowInputs(fields, config, rows)
     with open_answers(rows.output, rows.as_json, digits_of(loaded)) as writer, unknown_said_once(loaded):
         for part in chunks(read_task_records(fields, config, firsts, rows, seconds)):

@@ -13,7 +13,6 @@ these fields; each task reads those that it needs.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -246,15 +245,10 @@ def _items(record: Record, name: str, setting: str) -> list[object] | None:
         if record.needs_labels:
             raise record.missing(name, setting)
         return None
-    items = value.tolist() if hasattr(value, "tolist") else value  # an array of a DataFrame
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            items = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise record.error(f"field {name!r} is not JSON: {error}", "fix or remove the record") from None
-    if not isinstance(items, list | tuple):
+    items = record.items_of(name, value)
+    if items is None:
         raise record.error(f"field {name!r} holds {describe(value)}, not a list", "fix or remove the record")
-    return list(items)
+    return items
 
 
 def _fields(record: Record, where: str, item: object, names: Sequence[str]) -> Mapping[str, object]:

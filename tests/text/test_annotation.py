@@ -76,6 +76,9 @@ def test_words_stand_for_the_text_of_a_file_and_tags_for_spans(tmp_path: Path) -
         "a",
         "b",
     ]
+    (tmp_path / "w.csv").write_text('tokens,tags\n"[""a"", ""b""]","[""O"", ""B-X""]"\n')
+    (words,) = read_records(tmp_path / "w.csv", columns)
+    assert read_annotated(words, CONFIG, tags=True).tags == ("O", "B-X")
     (only,) = read_records(tmp_path / "a.csv", columns)
     assert read_annotated(only, CONFIG, tags=True).spans == (Span(0, 2, "X"),)
     (tmp_path / "b.jsonl").write_text('{"txt": "b", "spans": []}')

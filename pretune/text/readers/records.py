@@ -225,15 +225,32 @@ class Record(Mapping[str, object]):
         value = self._value(name, setting)
         if value is MISSING:
             raise self.missing(name)
-        items = value.tolist() if hasattr(value, "tolist") else value  # an array of a DataFrame
-        if not isinstance(items, list | tuple):
+        items = self.items_of(name, value)
+        if items is None:
             raise self.error(f"field {name!r} holds {describe(value)}, not a list of texts", "fix or remove the record")
+        texts: list[str] = []
         for number, item in enumerate(items):
             if problem := not_text(self.origin.source, self.origin.row, f"{name}[{number}]", item):
                 raise self.error(problem.reason, problem.remedy)
+            assert isinstance(item, str)  # `not_text` says so
             if not item or item.isspace():
                 raise self.error(f"field '{name}[{number}]' = {item[:20]!r} is empty", "fill it in or leave it out")
-        return list(items)
+            texts.append(item)
+        return texts
+
+    def items_of(self, name: str, value: object) -> list[object] | None:
+        """The items of a list, which a table holds as JSON in a cell; None of something else.
+
+        Raises:
+            DataError: text that begins as JSON and is none.
+        """
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError) as error:
+                raise self.error(f"field {name!r} is not JSON: {error}", "fix or remove the record") from None
+        value = value.tolist() if hasattr(value, "tolist") else value  # an array of a DataFrame
+        return list(value) if isinstance(value, list | tuple) else None
 
     def error(self, reason: str, remedy: str) -> DataError:
         """What is wrong with the record, with its place, to be raised."""
