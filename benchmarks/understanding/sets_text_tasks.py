@@ -37,13 +37,24 @@ def _pairs(name: str) -> list[Split]:
 
 
 SETS = (
-    LabelledSet("cluener-types", "multilabel", "f1_micro", "zh", _entity_types, note="types of entities by sentence"),
+    LabelledSet(
+        "cluener-types",
+        "multilabel",
+        "f1_micro",
+        "zh",
+        _entity_types,
+        0.772,
+        f"character {_TFIDF} for each label",
+        note="types of entities by sentence",
+    ),
     LabelledSet(
         "financial-ordinal",
         "ordinal",
         "qwk",
         "en",
         lambda: list(find_set("financial").read()),
+        0.675,
+        _TFIDF,
         recipe={"task": {"ordinal": {"labels": ["negative", "neutral", "positive"]}}},
         note="a fifth is tested",
     ),
