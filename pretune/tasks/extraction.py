@@ -157,6 +157,12 @@ class Extraction(Task[AnnotatedExample, WindowAnswer, LinkPrediction]):
             }
         )
 
+    def training_notes(self, examples: Sequence[AnnotatedExample]) -> list[str]:
+        """That spans never overlap, where that is so."""
+        if self.config.overlap:
+            return []
+        return ["no spans of the training data overlap, so that none that overlap are predicted"]
+
     def _triples(self, example: AnnotatedExample) -> Iterator[tuple[str, str, str]]:
         """What the links of an example connect: label of the head, of the link, of the tail."""
         spans = example.spans or ()

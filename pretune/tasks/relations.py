@@ -46,6 +46,7 @@ from pretune.text.annotation import Span
 from pretune.text.readers.records import Column
 from pretune.text.samples.rows import Encoded, Ints, Row
 from pretune.text.tokenizer.tokenizer import Tokenizer, Vocabulary
+from pretune.wording import counted
 
 NO_RELATION = "none"
 _FORWARD, _BACKWARD = "(e1,e2)", "(e2,e1)"
@@ -105,18 +106,26 @@ class Relations(Task[AnnotatedExample, PairAnswer, LinkPrediction]):
         return [Column(c.name, c.setting, True, c.alternatives) if c.name == spans else c for c in columns]
 
     def read(self, record: Mapping[str, object]) -> AnnotatedExample:
-        """A text with two spans or more, and the links between them.
+        """A text with its spans, which have pairs where they are two or more, and the links between them.
 
         Raises:
-            DataError: spans or links that cannot be read; or no spans, or one.
+            DataError: spans or links that cannot be read, or no spans.
         """
         example = read_annotated(record, self.config.columns, links=True)
-        if len(example.spans or ()) < 2:
+        if example.spans is None:
             raise DataError(
-                f"{example.origin}: {len(example.spans or ())} spans, and a relation needs two; mark the entities in "
-                f"{self.config.columns.spans!r}, or use --task extraction, which finds them"
+                f"{example.origin}: no spans; mark the entities in {self.config.columns.spans!r}, or use --task "
+                "extraction, which finds them"
             )
         return example
+
+    def training_notes(self, examples: Sequence[AnnotatedExample]) -> list[str]:
+        """How many pairs are decided, and how many of them have a relation."""
+        counts = [len(list(self.candidates(example))) for example in examples]
+        pairs, linked = sum(counts), sum(len(example.links or ()) for example in examples)
+        relations, bare = counted(len(self.score_labels), "relation"), counts.count(0)
+        note = f"pairs of spans that are learned: {pairs:,}; with one of {relations}: {linked:,}"
+        return [f"{note}; texts without a pair: {bare:,}" if bare else note]
 
     def resolve_config(self, examples: Sequence[AnnotatedExample]) -> Config:
         """Fill in classes, pairs of labels and whether labels are marked.

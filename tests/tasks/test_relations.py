@@ -21,7 +21,7 @@ from pretune.models import build
 from pretune.tasks.link_predictions import LinkPrediction
 from pretune.tasks.marked_pairs import PairMarks, keep_around
 from pretune.tasks.records import read_examples
-from pretune.tasks.relations import NO_RELATION, Relations
+from pretune.tasks.relations import NO_RELATION, PairAnswer, Relations
 from pretune.tasks.task import data_stats
 from pretune.text.annotation import Span
 from pretune.text.samples.examples import ExampleView
@@ -231,7 +231,7 @@ def test_a_text_that_is_too_long_is_read_around_the_pair() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"spans": [(0, 3, "a")], "links": []}, r"list\[0\]: 1 spans, and a relation needs two; mark the entities"),
+        ({"spans": None}, r"list\[0\]: field 'spans' has no value \(null\)"),
         ({"links": []}, r"list: no links in all records; give spans that have a relation a link"),
         (
             {"links": [(0, 1, "a"), (1, 0, "b")]},
@@ -246,6 +246,23 @@ def test_bad_records(change: dict[str, Any], words: str) -> None:
     record = {"text": "the cat sat", "spans": [(0, 3, "a"), (4, 7, "a")], "links": [(0, 1, "a")], **change}
     with pytest.raises(DataError, match=words):
         made([record])
+
+
+def test_a_text_without_a_pair_is_read_and_has_no_relation() -> None:
+    record = {"text": "the cat sat", "spans": [(0, 3, "a"), (4, 7, "a")], "links": [(0, 1, "x")]}
+    bare = {"text": "the cat", "spans": [(0, 3, "a")], "links": []}
+    task, examples = made([record, {**record, "links": []}, bare])
+    (note,) = task.training_notes(examples)
+    assert note == "pairs of spans that are learned: 2; with one of 1 relation: 1; texts without a pair: 1"
+    rows = task.encode(examples, word_tokenizer(), 64)
+    assert [row.targets is None for row in rows] == [False, False, True]
+    batch = task.build_batch(ExampleView(rows).read(np.arange(3), 0, 0, Draw(0)), Draw(0))
+    assert task.counts(batch) == {"relations": 2}
+    with pytest.raises(
+        DataError, match=r"record\[0\]: no spans; mark the entities in 'spans', or use --task extraction"
+    ):
+        task.read({"text": "the cat"})
+    assert task.merge(examples[2], [PairAnswer(-1, -1, "x(e1,e2)", 0.9)])["links"] == []
 
 
 def test_a_link_that_the_pairs_leave_out_is_refused() -> None:
