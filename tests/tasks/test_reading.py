@@ -7,15 +7,20 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 from tinymodels import byte_tokenizer, word_tokenizer
 
+from pretune.draw import Draw
 from pretune.errors import DataError
+from pretune.models.init import initialise
+from pretune.models.model import configure, construct, get_family
 from pretune.tasks.reading import Reading, ReadingExample
 from pretune.tasks.reading_answers import Scored, WindowAnswers, best_answer, best_spans, join_windows
 from pretune.tasks.task import data_stats
 from pretune.text.annotation import Answer
 from pretune.text.readers.labelled import LabelledConfig
 from pretune.text.readers.records import Origin, Record
+from pretune.text.samples.examples import ExampleView
 from pretune.train.holdout import HoldoutConfig, hold_out
 
 TEXT = "the quick brown fox jumps over the lazy dog . " * 8 + "a hat"
@@ -233,3 +238,32 @@ def test_questions_about_one_text_are_held_out_together() -> None:
     texts = [{one.text for one in part if isinstance(one, ReadingExample)} for part in (held.train, held.validation)]
     assert not texts[0] & texts[1]
     assert 4 * len(texts[1]) == len(held.validation) > 0
+
+
+@pytest.mark.parametrize(
+    ("family", "tokenizer", "place"), [("bert", word_tokenizer(), 0), ("gpt2", byte_tokenizer(), -1)]
+)
+def test_the_token_that_sees_all_of_a_row_stands_for_no_answer(family: str, tokenizer, place: int) -> None:
+    task = Reading(Reading.Config(no_answer=True), tokenizer.vocabulary)
+    config = configure(get_family(family), "tiny", {"vocab_size": tokenizer.vocabulary.size})
+    model = construct(family, config, ["question_answering"])
+    initialise(model, 0)
+    model.eval()
+    examples = [example("the quick brown fox", "brown fox"), example("a hat", None), ReadingExample("the dog", "a hat")]
+    rows = ExampleView(task.encode(examples, tokenizer, 32)).read(np.arange(3), 0, 0, Draw(0))
+    batch = task.build_batch(rows, Draw(0))
+    logits = model.heads["question_answering"](model(batch).last_hidden_state).float()
+    bounds = batch.layout.bounds
+    expected = []
+    for row, start, stop, known in zip(rows, bounds, bounds[1:], (True, True, False), strict=False):
+        text = (
+            start + np.flatnonzero(tokenizer.vocabulary.text_mask(len(row.tokens), len(row.second)))[len(row.tokens) :]
+        )
+        table = torch.cat([logits[range(start, stop)[place]][None], logits[text]]).log_softmax(dim=0)
+        first, last = (row.targets + 1).tolist() if known else (0, 0)
+        expected.append(-(table[first, 0] + table[last, 1]) / 2 if known else torch.zeros(()))
+    (term,) = task.loss(model, model(batch), batch)
+    assert term.count == 2
+    torch.testing.assert_close(term.sum, torch.stack(expected).sum(), rtol=1e-5, atol=1e-5)
+    (empty,) = task.loss(model, model(unknown := task.build_batch(rows[2:], Draw(0))), unknown)
+    assert (empty.count, float(empty.sum)) == (0, 0.0)
