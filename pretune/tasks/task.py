@@ -27,7 +27,7 @@ from pydantic import Field
 
 from pretune.batch import Batch
 from pretune.draw import Draw
-from pretune.errors import DataError
+from pretune.errors import DataError, UsageError
 from pretune.nn.model_protocol import TrainableModel
 from pretune.objectives.objective import Objective
 from pretune.text.readers.labelled import LabelledConfig
@@ -353,11 +353,16 @@ def truncate_pair(
 def truncate_run(tokens: Ints, max_tokens: int, truncate: Truncate) -> Ints:
     """At most `max_tokens` tokens of a run, from the places that `truncate` names.
 
+    Raises:
+        UsageError: it is too long and `truncate` is `windows`, which `windowed.cut_text` cuts for tasks that have them.
+
     Shape:
         tokens: (n, ...); return: (at most max_tokens, ...)
     """
     if len(tokens) <= max_tokens:
         return tokens
+    if truncate == "windows":
+        raise UsageError("truncate windows: this task reads one part of a text; use head, tail or head+tail")
     if truncate == "head":
         return tokens[:max_tokens]
     if truncate == "tail":

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tinymodels import byte_tokenizer, word_tokenizer
 
-from pretune.errors import DataError
+from pretune.errors import DataError, UsageError
 from pretune.tasks.classification import Classification, ClassificationExample
 from pretune.tasks.task import data_stats, truncate_pair, truncate_run
 from pretune.text.readers.records import Origin
@@ -25,6 +25,12 @@ def example(text: str, label: str | None = "a", second: str | None = None, line:
 def test_truncate_run(truncate: str, kept: list[int]) -> None:
     assert truncate_run(RUN, 5, truncate).tolist() == kept  # type: ignore[arg-type]
     assert truncate_run(RUN, 10, truncate).tolist() == RUN.tolist()  # type: ignore[arg-type]
+
+
+def test_a_task_without_windows_refuses_them() -> None:
+    assert truncate_run(RUN, 10, "windows").tolist() == RUN.tolist()
+    with pytest.raises(UsageError, match="this task reads one part of a text; use head, tail or head"):
+        truncate_run(RUN, 5, "windows")
 
 
 @pytest.mark.parametrize(
