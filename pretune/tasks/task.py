@@ -90,6 +90,7 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
         main_metric: the score by which checkpoints are compared; larger is better.
         needs_labels: it trains on labels; validation needs them in any case.
         score_labels: labels that have scores of their own, such as `f1/LABEL`, where these are not its classes.
+        window: tokens that it reads of a long text at once where no length is named; shorter texts cost no more for it.
     """
 
     view: ClassVar[str] = "examples"
@@ -97,6 +98,7 @@ class Task(Objective, Generic[ExampleT, RowAnswerT, PredictionT]):
     needs_labels: ClassVar[bool] = True
     has_own_samples: ClassVar[bool] = True
     repeats_in_step: ClassVar[bool] = False
+    window: ClassVar[int] = 384
     score_labels: Sequence[str] = ()
 
     class Config(Objective.Config):

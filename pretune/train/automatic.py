@@ -27,7 +27,6 @@ from pretune.train.recipe import Recipe
 from pretune.wording import counted
 
 _SAMPLE = 200  # examples whose tokens are counted
-_WINDOW = 384  # tokens that a task on long texts reads at once; shorter texts cost no more for it
 _MANY = 2000  # examples from which the standard head learns as well as one on vectors
 _ENOUGH = 200  # validation examples by which the best weights are chosen
 _POSITIONS: Mapping[str, PoolPosition] = {"mean": "mean", "cls": "first", "last": "last"}
@@ -235,7 +234,7 @@ def _facts_of(recipe: Recipe, data: LabelledData, tokenizer: Tokenizer) -> RunFa
     sample = data.train[:: max(1, len(data.train) // _SAMPLE)][:_SAMPLE]
     body = read_body(folder, recipe.model.overrides)
     has_windows = data.task.config.truncate == "windows" and "data.length" in recipe.automatic
-    window = min(_WINDOW, body.max_length or _WINDOW) if has_windows else 0
+    window = min(data.task.window, body.max_length or data.task.window) if has_windows else 0
     rows = data.task.encode(sample, tokenizer, window or recipe.data.length)
     vectors = read_vectors(folder, body.width, [])
     first = vectors.bricks[0] if vectors is not None else None
