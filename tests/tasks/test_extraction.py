@@ -16,11 +16,13 @@ from pretune.batch import Layout
 from pretune.draw import Draw
 from pretune.errors import DataError
 from pretune.model import Model
+from pretune.models import build
 from pretune.nn import token_pairs
 from pretune.nn.token_pairs import TokenPairHead, pair_loss
 from pretune.tasks.events import Events
 from pretune.tasks.extraction import Extraction, WindowAnswer, WindowSpan
 from pretune.tasks.link_predictions import without_overlaps
+from pretune.tasks.named import name_tasks
 from pretune.tasks.records import read_examples
 from pretune.tasks.roles import Roles
 from pretune.text.samples.examples import ExampleView
@@ -353,3 +355,14 @@ def test_unseen_labels_are_refused() -> None:
     unseen = {**CAT, "spans": [*CAT["spans"][:2], (19, 22, "rug")]}
     with pytest.raises(DataError, match=r"list\[0\]: span label 'rug' was not seen in training; known: animal, clause"):
         task.encode(read_examples(task, [unseen]), word_tokenizer(), 64)
+
+
+def test_two_tasks_on_one_model_have_heads_of_their_own() -> None:
+    vocabulary = word_tokenizer().vocabulary
+    named = name_tasks({"facts": Extraction, "deeds": Events})
+    roles: list[str] = []
+    for task in named.values():
+        reader = task(task.Config(), vocabulary)
+        filled = task(reader.resolve_config(read_examples(reader, [EVENT])), vocabulary)
+        roles += filled.heads(build("bert", "tiny", [], {"vocab_size": vocabulary.size}))
+    assert len(set(roles)) == len(roles) == 6
