@@ -28,6 +28,7 @@ from pretune.wording import counted
 
 _SAMPLE = 200  # examples whose tokens are counted
 _MANY = 2000  # examples from which the standard head learns as well as one on vectors
+_SEVERAL = 32  # labels of which a batch of 32 seldom has two texts of one
 _ENOUGH = 200  # validation examples by which the best weights are chosen
 _POSITIONS: Mapping[str, PoolPosition] = {"mean": "mean", "cls": "first", "last": "last"}
 
@@ -112,32 +113,35 @@ class Choice:
         }
         if self.head is not None:
             values |= {"task.head": self.head, "task.fit_head": True, "task.contrast": self.contrast}
+            values |= {"evaluation.every": self.steps}  # the head is fitted at the end
         return values | ({"data.length": self.window} if self.window else {})
 
 
 def choose(facts: RunFacts) -> Choice:
     """The settings for a run."""
-    batch = min(16 if facts.examples < _MANY else 32, facts.examples)
-    rate = (1e-4 if facts.of_texts else 3e-4) * 384 / facts.width
-    keep = "best" if facts.validation >= _ENOUGH else "last"
-    steps = math.ceil(_epochs(facts) * facts.examples / batch)
+    rate = _rounded((1e-4 if facts.of_texts else 3e-4) * 384 / facts.width)
     if facts.fits_head and not facts.is_paired and facts.vectors is not None:
         if facts.is_frozen:
-            return Choice(1, batch, 1e-3, 0.0, "last", facts.vectors)
+            return Choice(1, min(16, facts.examples), 1e-3, 0.0, "last", facts.vectors)
+        if facts.labels > _SEVERAL:  # a large batch has texts of the same label, and the vectors are good already
+            batch = min(64, facts.examples)
+            steps = math.ceil(min(10.0, max(4.0, 15_000 / facts.examples)) * facts.examples / batch)
+            return Choice(steps, batch, rate, 0.1, "last", facts.vectors, contrast=True, keep_initial=0.3)
         if facts.examples < _MANY:
-            contrast = facts.labels <= batch
-            return Choice(steps, batch, _rounded(rate), 0.1, "last", facts.vectors, contrast=contrast)
-    return Choice(steps, batch, 1e-2 if facts.is_frozen else _rounded(rate), 0.1, keep, window=facts.window)
+            batch = min(16 if facts.labels <= 16 else 32, facts.examples)
+            steps = math.ceil(32 / math.pow(facts.examples, 0.25) * facts.examples / batch)
+            return Choice(steps, batch, rate, 0.1, "last", facts.vectors, contrast=True)
+    batch = min(16 if facts.examples < _MANY else 32, facts.examples)
+    steps = math.ceil(_epochs(facts) * facts.examples / batch)
+    keep = "best" if facts.validation >= _ENOUGH else "last"
+    return Choice(steps, batch, 1e-2 if facts.is_frozen else rate, 0.1, keep, window=facts.window)
 
 
 def _epochs(facts: RunFacts) -> float:
     """Passes over the examples: fewer, the more there are."""
-    count = float(facts.examples)
-    if facts.of_texts and facts.fits_head and not facts.is_paired and facts.vectors is not None and count < _MANY:
-        return 32 / math.pow(count, 0.25)
     if facts.of_texts:
-        return max(4.0, 3200 / math.sqrt(300 * count))
-    return min(max(12 * math.pow(1000 / count, 0.45), 3.0), 30.0)
+        return max(4.0, 3200 / math.sqrt(300 * facts.examples))
+    return min(max(12 * math.pow(1000 / facts.examples, 0.45), 3.0), 30.0)
 
 
 def _rounded(rate: float) -> float:

@@ -58,7 +58,8 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
     """
     left_out = _count_false_negatives(components, context, state)
     step = _choose_weights(components, context, state)
-    for note in [*components.initial.mix_into(components.model), *fit_heads(components), *calibrate(components)]:
+    mixed, fitted = components.initial.mix_into(components.model), fit_heads(components)
+    for note in [*mixed, *fitted, *calibrate(components)]:
         context.display.note(note)
     model = components.model
     restore_embedding(model.cpu())
@@ -87,7 +88,7 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
         "stale_evaluations": state.stale_evaluations,
     }
     directory.finish({**used, **facts}, {**components.data_stats, "training": training})
-    end = f"the model in {directory.path} has {_describe_weights(context, state, step)}"
+    end = f"the model in {directory.path} has {_describe_weights(context, state, step, is_fitted=bool(fitted))}"
     if directory.has_finished:
         context.display.note(f"finished already at step {state.step:,}; nothing to train; {end}")
     else:
@@ -107,9 +108,15 @@ def _left_out(state: State) -> list[str]:
     return [sentence for sentence, count in sentences.items() if count]
 
 
-def _describe_weights(context: TrainContext, state: State, step: int) -> str:
-    """Of which step the finished model's weights are, and how good these were."""
+def _describe_weights(context: TrainContext, state: State, step: int, *, is_fitted: bool) -> str:
+    """Of which step the finished model's weights are, and how good these were.
+
+    Args:
+        is_fitted: a head was fitted to them afterwards, which no evaluation has seen.
+    """
     metric = "loss" if context.validation is None else context.validation.metric
+    if is_fitted:
+        return f"the weights of the last step, {step:,}, and a head that was fitted to them"
     if step == state.best_step and state.best is not None:
         return f"the weights of step {step:,}, the best by {metric} ({state.best:.4f})"
     return f"the weights of the last step, {step:,}"

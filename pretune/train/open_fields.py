@@ -13,6 +13,7 @@ _FIELDS = (
     "schedule.warmup",
     "data.batch",
     "data.length",
+    "evaluation.every",
     "evaluation.keep",
     "evaluation.keep_initial",
     "task.head",
