@@ -266,4 +266,4 @@ def test_the_token_that_sees_all_of_a_row_stands_for_no_answer(family: str, toke
     assert term.count == 2
     torch.testing.assert_close(term.sum, torch.stack(expected).sum(), rtol=1e-5, atol=1e-5)
     (empty,) = task.loss(model, model(unknown := task.build_batch(rows[2:], Draw(0))), unknown)
-    assert (empty.count, float(empty.sum)) == (0, 0.0)
+    assert (empty.count, empty.sum.item()) == (0, 0.0)
