@@ -107,7 +107,8 @@ SETS = (
     SuiteSet("bustm", "classification", "accuracy", sentence_pairs, _PAIR),
     SuiteSet("chid", "choice", "accuracy", idioms),
     SuiteSet("c3", "choice", "accuracy", questions, merges=True, length=512),
-    SuiteSet("cmrc", "reading", "exact", columns={"format": "squad"}, length=512),
+    # its trial part has two questions without a text, which are left out; its dev part has no bad record
+    SuiteSet("cmrc", "reading", "exact", columns={"format": "squad", "on_bad": "skip"}, length=512),
     SuiteSet("cluener", "tagging", "f1", columns={"format": "cluener"}),
 )
 
