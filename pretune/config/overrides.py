@@ -101,8 +101,16 @@ def _over(base: Mapping[str, Any], tree: Mapping[str, Any]) -> ConfigDict:
     out = dict(base)
     for name, value in tree.items():
         below, over = as_choice(out.get(name)), as_choice(value)
-        out[name] = {**below, **over} if isinstance(below, dict) and isinstance(over, dict) else over
+        out[name] = _joined(below, over) if isinstance(below, dict) and isinstance(over, dict) else over
     return out
+
+
+def _joined(below: Mapping[str, Any], over: Mapping[str, Any]) -> ConfigDict:
+    """Variants of an axis over others; the settings of one are laid over those that it has."""
+    settings = {
+        name: below[name] for name in over if isinstance(below.get(name), dict) and isinstance(over[name], dict)
+    }
+    return {**below, **over, **{name: {**values, **over[name]} for name, values in settings.items()}}
 
 
 def _find(flag: _Flag, names: FieldNames) -> str | None:

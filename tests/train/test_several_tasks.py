@@ -18,7 +18,7 @@ from trainkit import WORDS, lines, replaced, shas, stop_at, untimed
 
 import pretune
 from pretune.cli import main
-from pretune.config import validate
+from pretune.config import load, validate
 from pretune.errors import UsageError
 from pretune.find import find_class, variants
 from pretune.interop.metadata import read_metadata
@@ -216,6 +216,24 @@ def test_a_run_goes_on_with_files_of_a_task_elsewhere() -> None:
     assert len(compare(began, {**began, "task.topic.data.train": ["b.csv"]})) == 1
     with pytest.raises(UsageError, match=r"task\.topic\.task"):
         compare(began, {**began, "task.topic.task": "tagging"})
+
+
+def test_flags_change_the_settings_of_named_tasks(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(
+        """data.train = ["a.csv"]\n[task.intent]\ntask = "classification"\n[task.slots]\ntask = "tagging"\n"""
+    )
+    flags = [
+        "--task.intent.label-smoothing",
+        "0.1",
+        "--task.slots.data.train",
+        "b.conll,c.conll",
+        "--data.temperature",
+        "2",
+    ]
+    intent, slots = tasks_of(load(Recipe, path, [*flags, "--task.slots.data.columns.format", "conll"]))
+    assert intent.recipe.task == {"classification": {"label_smoothing": 0.1}}
+    assert (slots.recipe.data.train, slots.recipe.data.columns.format) == (("b.conll", "c.conll"), "conll")
 
 
 def test_the_recipes_of_the_guide_are_read(tmp_path: Path) -> None:
