@@ -301,9 +301,9 @@ class Tagging(Task[AnnotatedExample, UnitTags, TaggedPrediction]):
         if example.words is None:
             places = list(zip(start.tolist(), end.tolist(), strict=True))
         else:
-            number = unit_of_words(example.words, start, end).tolist()
-            tags = tags_of_words(number, tags, self._outside)
-            probability = [probability[n] if n >= 0 else 0.0 for n in number]
+            numbers = unit_of_words(example.words, start, end)
+            tags = tags_of_words(numbers, tags, self.scheme, self._outside)
+            probability = [probability[n] if n >= 0 else 0.0 for n in numbers.tolist()]
             places = list(example.words)
         for first, stop, label in read_chunks(tags, self.scheme):
             begin, finish = places[first][0], places[stop - 1][1]

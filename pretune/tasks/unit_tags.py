@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pretune.tasks.units import Units
 from pretune.text.samples.rows import Ints, Row
-from pretune.text.schemes import split_tag
+from pretune.text.schemes import Chunk, Scheme, read_chunks, write_tags
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,22 @@ def split_by_row(
     return answers
 
 
-def tags_of_words(numbers: Sequence[int], tags: Sequence[str], outside: str) -> list[str]:
-    """The tags of words, by the number of each one's unit; words that share a unit go on with its span."""
-    out: list[str] = []
-    for n, number in enumerate(numbers):
-        out.append(outside if number < 0 else tags[number])
-        if n and number >= 0 and number == numbers[n - 1]:
-            part, label = split_tag(out[-1])
-            out[-1] = f"I-{label}" if part == "B" and label else out[-1]
-    return out
+def tags_of_words(numbers: Ints, tags: Sequence[str], scheme: Scheme, outside: str) -> list[str]:
+    """The tags of words, of those of units; words that share a unit are in the same span.
+
+    Args:
+        numbers: the unit of each word; -1 of a word that has none.
+        tags: of the units.
+        outside: the tag of a word without a unit, where each word is a span of its own.
+
+    Shape:
+        numbers: (words,)
+    """
+    if scheme == "plain":
+        return [outside if number < 0 else tags[number] for number in numbers.tolist()]
+    chunks: list[Chunk] = []
+    for first, stop, label in read_chunks(tags, scheme):
+        words = np.flatnonzero((numbers >= first) & (numbers < stop))
+        if len(words):
+            chunks.append(Chunk(int(words[0]), int(words[-1]) + 1, label))
+    return write_tags(chunks, len(numbers), scheme)

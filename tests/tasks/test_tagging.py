@@ -301,6 +301,17 @@ def test_spans_come_back_from_their_tags_with_every_tokenizer(name: str, units: 
         assert [(s["start"], s["end"], s["label"]) for s in spans] == [(s.start, s.end, s.label) for s in example.spans]
 
 
+def test_words_that_share_a_token_are_in_the_same_span_and_one_without_tokens_in_none(folder: Path) -> None:
+    tokenizer = Tokenizer.load(folder / "tokenizer")
+    record = {"tokens": ["a", "b", "c", "d"], "tags": ["S-X", "O", "O", "S-X"]}
+    task, examples = task_of(tokenizer, [record], scheme="IOBES", read_scheme="IOBES")
+    single = task.labels.index("S-X")
+    answer = UnitTags(np.array([0, 4]), np.array([3, 5]), [single, 0], [1.0, 1.0])
+    prediction = task.merge(examples[0], [answer])
+    assert prediction["tags"] == ["B-X", "E-X", "O", "O"]
+    assert [(span["start"], span["end"]) for span in prediction["spans"]] == [(0, 3)]
+
+
 def test_the_words_of_chinese_are_spans_of_bare_tags(folder: Path) -> None:
     tokenizer = Tokenizer.load(folder / "tokenizer")
     task, examples = task_of(tokenizer, [{"tokens": list("我们爱北京"), "tags": list("BESBE")}])
