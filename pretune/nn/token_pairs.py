@@ -92,15 +92,15 @@ class TokenPairHead(nn.Module):
 
     def _scores(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Shape: (..., labels, n, size) twice -> (..., labels, n, n) fp32."""
-        products = torch.matmul(queries, keys.transpose(-1, -2)).float()
-        return products + (self.bias.float() + _PRIOR)[:, None, None]
+        bias = (self.bias.float() + _PRIOR)[:, None, None]
+        return torch.matmul(queries, keys.transpose(-1, -2)) + bias  # bf16 and fp32 make fp32
 
     def _loss(self, queries: Tensor, keys: Tensor, real: Tensor, pairs: Tensor, is_ordered: bool) -> Tensor:
         """Shape: queries, keys: (B, L, labels, size); real: (B, L); pairs: (k, 4); return: ()"""
         scores = self._scores(queries.transpose(1, 2), keys.transpose(1, 2))
         counted = real[:, :, None] & real[:, None, :]
         counted = counted.triu() if is_ordered else counted
-        return pair_loss(scores.masked_fill(~counted[:, None], -torch.inf), pairs)
+        return pair_loss(scores.masked_fill_(~counted[:, None], -torch.inf), pairs)
 
 
 def _groups(lengths: Sequence[int], labels: int) -> Iterator[list[int]]:
@@ -132,7 +132,7 @@ def pair_loss(scores: Tensor, true: Tensor) -> Tensor:
     which differ by the square of a text's length, the two sides weigh alike.
 
     Args:
-        scores: minus infinity where there is no pair.
+        scores: minus infinity where there is no pair; overwritten.
         true: text, label, first and second token of each true pair, each once.
 
     Source: Su et al. 2022, "ZLPR: a novel loss for multi-label classification" (arXiv 2208.02955).
@@ -142,7 +142,8 @@ def pair_loss(scores: Tensor, true: Tensor) -> Tensor:
     """
     text, label, first, second = true.T
     values = -scores[text, label, first, second]
-    others = scores.index_put((text, label, first, second), values.new_tensor(-torch.inf)).flatten(2).logsumexp(dim=2)
+    scores.index_put_((text, label, first, second), values.new_tensor(-torch.inf))
+    others = scores.flatten(2).logsumexp(dim=2)
     owner, count = text * scores.shape[1] + label, others.numel()
     highest = values.detach().new_zeros(count).scatter_reduce(0, owner, values.detach(), "amax")
     missing = (-highest).exp().index_add(0, owner, (values - highest[owner]).exp()).log() + highest
