@@ -1,4 +1,4 @@
-# make demo | test | check | messages | docs | bench | bench-objectives | test-full | drill | clean
+# make demo | test | check | messages | docs | bench | bench-objectives | bench-understanding | test-full | drill | clean
 #
 # Everything happens in .venv, which is made on first use and again when pyproject.toml or constraints.txt change.
 #   make demo PYTHON=python3.12        another interpreter (3.11 or newer)
@@ -23,7 +23,7 @@ CORE := $(VENV)/.installed
 DEVELOP := $(VENV)/.installed-develop
 SITE := $(VENV)/.installed-docs
 
-.PHONY: demo test test-full drill check format docs messages bench bench-objectives clean
+.PHONY: demo test test-full drill check format docs messages bench bench-objectives bench-understanding clean
 .DELETE_ON_ERROR:
 
 demo: $(CORE)
@@ -62,6 +62,10 @@ bench: $(CORE)
 bench-objectives: $(CORE)
 	@$(INSTALL) --editable '.[zh]'
 	$(BIN)/python -m benchmarks.quality $(ARGS)
+
+bench-understanding: $(CORE)
+	@$(INSTALL) --editable '.[zh]'
+	$(BIN)/python -m benchmarks.understanding $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

