@@ -9,6 +9,7 @@ from typing import cast
 
 from pretune.baselines.folder import empty_tokenizer, save_tfidf
 from pretune.baselines.tfidf import TfidfClassifier, fit_tfidf
+from pretune.config import validate
 from pretune.errors import CannotCreateError, UsageError
 from pretune.evaluate.tfidf import answer_by_tfidf
 from pretune.interop.run_names import RECIPE
@@ -17,9 +18,14 @@ from pretune.tasks.classification import Classification, ClassificationExample
 from pretune.text.readers.labelled import NamedData
 from pretune.train.labelled import read_labelled
 from pretune.train.metadata import training_metadata
-from pretune.train.recipe import Recipe
+from pretune.train.recipe import Recipe, matches, plain
 
 _log = logging.getLogger("pretune")
+_USED = (
+    *("output", "seed", "device", "precision", "threads", "resume", "track", "model.init", "data.train"),
+    *("data.validation", "data.columns", "data.holdout", "data.group", "data.folds", "data.fold"),
+)
+_OF_TASK = ("labels", "calibrate", "temperature", "abstain", "threshold")
 
 
 def finetune_tfidf(
@@ -46,6 +52,8 @@ def finetune_tfidf(
         raise UsageError(f"recipe: --model tfidf has the task classification alone, not {task.name}")
     if task.needs_held_out and not labelled.validation:
         raise UsageError(f"recipe: field '{task.needs_held_out}' is decided on held-out rows: use --holdout 0.1")
+    if unused := unused_fields(recipe):
+        _log.warning("warning: not used by TF-IDF, which has no steps and reads whole texts: %s", ", ".join(unused))
     for note in labelled.notes:
         _log.info("%s", note)
     train = cast("Sequence[ClassificationExample]", labelled.train)
@@ -59,6 +67,15 @@ def finetune_tfidf(
         _log.info("validation accuracy %.1f%%, macro F1 %.3f", 100 * scores["accuracy"], scores["f1_macro"])
     save_tfidf(classifier, training_metadata(Metadata(), recipe, [task]), output)
     return output
+
+
+def unused_fields(recipe: Recipe) -> list[str]:
+    """The fields of a recipe that were given a value which TF-IDF makes no use of, by their dotted names."""
+    name, *_ = recipe.task
+    default = plain(validate(Recipe, {"task": [name], "model": {"init": "tfidf"}}, "recipe"))
+    used = (*_USED, *(f"task.{name}.{field}" for field in _OF_TASK))
+    changed = [field for field, value in plain(recipe).items() if default.get(field) != value]
+    return sorted(field for field in changed if not matches(field, used) and field != "task")
 
 
 def fit_examples(examples: Sequence[ClassificationExample], labels: Sequence[str]) -> TfidfClassifier:

@@ -95,6 +95,23 @@ def test_what_needs_a_network_is_refused(folder: Path, tmp_path: Path) -> None:
         pretune.finetune(model="tfidf", task="classification", train=ROWS, output=str(tmp_path / "run"))
 
 
+def test_what_is_not_used_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    task = {"classification": {"label_smoothing": 0.1, "calibrate": True}}
+    pretune.finetune(
+        model="tfidf", task=task, train=ROWS, text="message", label="team", lr=0.5, output=str(tmp_path / "a")
+    )
+    (message,) = [message for message in caplog.messages if message.startswith("warning: ")]
+    assert message == (
+        "warning: not used by TF-IDF, which has no steps and reads whole texts: optimizer.lr, "
+        "task.classification.label_smoothing"
+    )
+    caplog.clear()
+    pretune.finetune(
+        model="tfidf", task="classification", train=ROWS, text="message", label="team", output=str(tmp_path / "b")
+    )
+    assert not caplog.messages
+
+
 def test_a_copy_is_the_same(folder: Path, tmp_path: Path) -> None:
     model = pretune.load(folder / "model")
     model.save(tmp_path / "copy")
