@@ -24,6 +24,8 @@ class VectorHead(SequenceHead):
         labels: names of the classes, in the order of the scores.
         pool_position: which row is read, or the mean of all.
         problem_type: what the scores are.
+        apart: what is scored is a pair of texts, each a sequence: both vectors, their distance and their product.
+            Source: Conneau et al. 2017 (arXiv 1705.02364).
     """
 
     def __init__(
@@ -32,16 +34,29 @@ class VectorHead(SequenceHead):
         labels: Sequence[str],
         pool_position: PoolPosition,
         problem_type: ProblemType = SINGLE_LABEL,
+        *,
+        apart: bool = False,
     ) -> None:
-        super().__init__(width, labels, pool_position, problem_type)
+        super().__init__(width * 4 if apart else width, labels, pool_position, problem_type)
 
-    def vectors(self, hidden: Tensor, layout: Layout) -> Tensor:
-        """What is scored. Shape: (T, width) -> (N, width) fp32"""
-        return F.normalize(pool(hidden, layout, self.pool_position).float(), dim=1)
+    def vectors(self, hidden: Tensor, layout: Layout, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """What is scored.
 
-    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
+        Args:
+            pairs: the numbers of the sequences that are the first and the second text of each pair.
+
+        Shape:
+            hidden: (T, width); pairs: (N,) int64 each; return: (N, width), or (N, 4 width) of pairs, fp32
+        """
+        vectors = F.normalize(pool(hidden, layout, self.pool_position).float(), dim=1)
+        if pairs is None:
+            return vectors
+        first, second = vectors[pairs[0]], vectors[pairs[1]]
+        return torch.cat([first, second, (first - second).abs(), first * second], dim=1)
+
+    def forward(self, hidden: Tensor, layout: Layout, pairs: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Shape: (T, width) -> (N, classes)."""
-        return self.linear(self.vectors(hidden, layout))  # type: ignore[no-any-return]
+        return self.linear(self.vectors(hidden, layout, pairs))  # type: ignore[no-any-return]
 
     def set_linear(self, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
         """Takes over what was fitted. Shape: weight: (classes, width); bias: (classes,)"""

@@ -208,8 +208,7 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
 
     def _vectors(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> torch.Tensor:
         """Those of the labelled sequences. Shape: return: (K, width)"""
-        head = get_head(model, self.head_role, VectorHead)
-        return head.vectors(output.last_hidden_state, output.layout)[batch.targets[self.name][0]]
+        return self.vectors(model, output, batch)[batch.targets[self.name][0]]
 
     def _contrast(self, vectors: torch.Tensor, label: torch.Tensor, batch: Batch) -> Term:
         """The contrast of labelled vectors among all of the step. Shape: vectors: (K, width); label: (K,)"""

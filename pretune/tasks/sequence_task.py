@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from pretune.batch import Batch, ragged
 from pretune.draw import Draw
-from pretune.errors import UsageError
+from pretune.errors import DataError, UsageError
 from pretune.nn.heads import ProblemType, SequenceHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.nn.vector_head import VectorHead
@@ -46,6 +46,7 @@ class TextExample(Example):
     second: str | None = field(default=None, kw_only=True)
 
 
+_PAIRS = "pairs"  # the target that says which sequences are the texts of a pair
 TextExampleT = TypeVar("TextExampleT", bound=TextExample)
 
 
@@ -72,15 +73,20 @@ class SequenceTask(Task[TextExampleT, PredictionT, PredictionT]):
                 good vectors of texts learns from few examples through these alone.
             fit_head: fit the head to the vectors of the training texts once training has ended, by logistic regression;
                 for a head that scores vectors.
+            apart: read the texts of a pair apart, and score both vectors, their distance and their product; by default
+                one sequence has both.
         """
 
         head: Literal["standard", "mean", "first", "last"] = "standard"
         fit_head: bool = False
+        apart: bool = False
 
         @model_validator(mode="after")
         def _fits_vectors(self) -> Self:
             if self.fit_head and self.head == "standard":
                 raise ValueError('fit_head: the standard head is not fitted in closed form; set head = "mean" too')
+            if self.apart and self.head == "standard":
+                raise ValueError('apart: the standard head reads one sequence; set head = "mean" too')
             return self
 
     config: Config
@@ -111,6 +117,9 @@ class SequenceTask(Task[TextExampleT, PredictionT, PredictionT]):
     def encode(self, examples: Sequence[TextExampleT], tokenizer: Tokenizer, length: int) -> list[Encoded]:
         """A row for each example, or for each window of one; a text and its second make one sequence."""
         targets = [self.target_of(example) for example in examples]
+        single = next((example for example in examples if example.second is None), None)
+        if self.config.apart and single is not None:
+            raise DataError(f"{single.origin}: no second text, and this reads pairs; name their column with --second")
         keep = self.keep(length)
         firsts = encode_texts(examples, [example.text for example in examples], tokenizer, keep)
         seconds = encode_texts(examples, [example.second for example in examples], tokenizer, keep)
@@ -126,7 +135,8 @@ class SequenceTask(Task[TextExampleT, PredictionT, PredictionT]):
         """A head that scores sequences."""
         if self.config.head == "standard":
             return {self.head_role: model.sequence_head(self.outputs, self.problem_type)}
-        return {self.head_role: VectorHead(model.width, self.outputs, self.config.head, self.problem_type)}
+        position, apart = self.config.head, self.config.apart
+        return {self.head_role: VectorHead(model.width, self.outputs, position, self.problem_type, apart=apart)}
 
     def fit_head(
         self,
@@ -157,9 +167,15 @@ class SequenceTask(Task[TextExampleT, PredictionT, PredictionT]):
 
     def prepare(self, rows: Sequence[Row], draw: Draw) -> Batch:
         """Wrap texts in the model's special tokens and name the targets that are known."""
-        wrapped = [self.vocabulary.add_special_tokens(row.tokens, row.second) for row in rows]
+        texts = [(row.tokens, row.second) for row in rows]
+        if self.config.apart:
+            texts = [(text, None) for column in zip(*texts, strict=True) for text in column if text is not None]
+        wrapped = [self.vocabulary.add_special_tokens(*text) for text in texts]
         batch = ragged([tokens for tokens, _ in wrapped], [segments for _, segments in wrapped])
-        batch = name_samples(batch, rows)
+        batch = name_samples(batch, [*rows, *rows] if self.config.apart else rows)
+        if self.config.apart:
+            first = torch.arange(len(rows))
+            batch.targets[_PAIRS] = first, first + len(rows)
         index = np.array([n for n, row in enumerate(rows) if row.targets is not None], np.int64)
         known = [row.targets for row in rows if row.targets is not None]
         targets = np.array(known, self.target_dtype).reshape(len(known), *self.target_shape)
@@ -188,5 +204,12 @@ class SequenceTask(Task[TextExampleT, PredictionT, PredictionT]):
 
     def logits(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> Tensor:
         """The scores of every sequence. Shape: return: (N, outputs) fp32."""
-        logits: Tensor = get_head(model, self.head_role, SequenceHead)(output.last_hidden_state, output.layout)
+        head = get_head(model, self.head_role, SequenceHead)
+        parts = (batch.targets[_PAIRS],) if self.config.apart else ()
+        logits: Tensor = head(output.last_hidden_state, output.layout, *parts)
         return logits.float()
+
+    def vectors(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> Tensor:
+        """What a head on vectors scores. Shape: return: (N, any)"""
+        head = get_head(model, self.head_role, VectorHead)
+        return head.vectors(output.last_hidden_state, output.layout, batch.targets.get(_PAIRS))

@@ -62,6 +62,7 @@ class RunFacts:
     vectors: PoolPosition | None
     is_frozen: bool
     window: int = 0
+    apart: bool = False
 
     def describe(self) -> str:
         """The examples in words."""
@@ -80,6 +81,7 @@ class Choice:
         contrast: the vectors are trained by contrast.
         keep_initial: how much the weights before training count.
         window: tokens that are read at once; 0 leaves that to the recipe.
+        apart: the texts of a pair are read apart.
     """
 
     steps: int
@@ -91,6 +93,7 @@ class Choice:
     contrast: bool = False
     keep_initial: float = 0.0
     window: int = 0
+    apart: bool = False
 
     def describe(self) -> str:
         """The settings in words."""
@@ -113,6 +116,7 @@ class Choice:
         }
         if self.head is not None:
             values |= {"task.head": self.head, "task.fit_head": True, "task.contrast": self.contrast}
+            values |= {"task.apart": self.apart}
             values |= {"evaluation.every": self.steps}  # the head is fitted at the end
         return values | ({"data.length": self.window} if self.window else {})
 
@@ -120,6 +124,8 @@ class Choice:
 def choose(facts: RunFacts) -> Choice:
     """The settings for a run."""
     rate = _rounded((1e-4 if facts.of_texts else 3e-4) * 384 / facts.width)
+    if facts.fits_head and facts.is_paired and facts.vectors is not None:
+        return _choose_for_pairs(facts, facts.vectors, rate)
     if facts.fits_head and not facts.is_paired and facts.vectors is not None:
         if facts.is_frozen:
             return Choice(1, min(16, facts.examples), 1e-3, 0.0, "last", facts.vectors)
@@ -135,6 +141,15 @@ def choose(facts: RunFacts) -> Choice:
     steps = math.ceil(_epochs(facts) * facts.examples / batch)
     keep = "best" if facts.validation >= _ENOUGH else "last"
     return Choice(steps, batch, 1e-2 if facts.is_frozen else rate, 0.1, keep, window=facts.window)
+
+
+def _choose_for_pairs(facts: RunFacts, position: PoolPosition, rate: float) -> Choice:
+    """The settings for pairs of texts: a text tells more of another when both are read at once."""
+    batch = min(16 if facts.examples < _MANY else 32, facts.examples)
+    if facts.is_frozen:
+        return Choice(1, batch, 1e-3, 0.0, "last", position, apart=True)
+    epochs = max(4.0, 32 / math.pow(facts.examples, 0.25)) if facts.examples < _MANY else _epochs(facts)
+    return Choice(math.ceil(epochs * facts.examples / batch), batch, rate, 0.1, "last", position)
 
 
 def _epochs(facts: RunFacts) -> float:

@@ -50,18 +50,19 @@ def fit_heads(components: TrainComponents, *, is_first: bool = False) -> list[st
 def text_vectors(
     model: LanguageModel, task: SequenceTask[TextExampleT, PredictionT], rows: Sequence[Encoded]
 ) -> NDArray[np.float32]:
-    """The vectors that the head of a task scores. Shape: return: (n, width)"""
+    """The vectors that the head of a task scores. Shape: return: (n, any)"""
     view = ExampleView(rows)
-    out = np.zeros((len(rows), model.width), np.float32)
-    head = model.heads[task.head_role]
-    assert isinstance(head, VectorHead)
+    parts: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
     was_training = model.training
     model.eval()
     context = partial(inference_context, model.device, is_bf16(model))
     for index in by_length(view.lengths(np.arange(len(rows)))):
-        batch = task.build_batch(view.read(index, 0, 0, Draw(0)), Draw(0))
+        batch = task.build_batch(view.read(index, 0, 0, Draw(0)), Draw(0)).to(model.device)
         with context():
-            output = model(batch.to(model.device))
-            out[index] = head.vectors(output.last_hidden_state, output.layout).cpu().numpy()
+            vectors = task.vectors(model, model(batch), batch)
+        parts.append((index, vectors[: len(index)].float().cpu().numpy()))
     model.train(was_training)
+    out = np.zeros((len(rows), parts[0][1].shape[1]), np.float32)
+    for index, values in parts:
+        out[index] = values
     return out

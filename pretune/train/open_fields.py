@@ -19,6 +19,7 @@ _FIELDS = (
     "task.head",
     "task.fit_head",
     "task.contrast",
+    "task.apart",
 )
 _METHODS = ("full", "frozen")
 

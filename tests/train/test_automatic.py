@@ -80,6 +80,9 @@ def test_the_rule_grows_with_the_data_and_slows_with_the_width() -> None:
     assert choice(vectors="mean", fits_head=False).head is None
     assert choice(vectors=None).head is None
     assert choice(vectors="mean", is_frozen=True).steps == 1
+    assert not choice(vectors="mean", is_paired=True).contrast
+    assert choice(vectors="mean", is_paired=True, is_frozen=True).apart
+    assert choice(vectors="mean", labels=77).batch == 64
 
 
 @pytest.fixture(scope="module")

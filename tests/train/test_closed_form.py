@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import pretune
+from pretune.baselines.vectors import fit_vectors
 from pretune.batch import ragged
-from pretune.errors import UsageError
+from pretune.errors import DataError, UsageError
 from pretune.interop.weights import Weights
 from pretune.nn.vector_head import VectorHead
 from tests.tinymodels import save_bert, word_tokenizer
@@ -82,6 +83,27 @@ def test_the_weights_before_training_may_count(base: Path, tmp_path: Path) -> No
     name = "stack.blocks.0.feedforward.up.weight"
     first, last, mean = (dict(model.network.named_parameters())[name] for model in (before, after, mixed))
     torch.testing.assert_close(mean.float(), (first.float() + last.float()) / 2, atol=4e-3, rtol=0.02)
+
+
+def test_texts_of_a_pair_may_be_read_apart(base: Path, tmp_path: Path) -> None:
+    """Fitted to frozen vectors, it is logistic regression on both vectors, their distance and their product."""
+    texts = [text for text, _ in ROWS[:3]]
+    pairs = [(a, b, "same" if a == b else "other") for a in texts for b in texts] * 2
+    records = [{"text": a, "second": b, "label": label} for a, b, label in pairs]
+    task = {"classification": {"head": "mean", "fit_head": True, "apart": True}}
+    fields: dict[str, Any] = {"model": str(base), "task": task, "steps": 1, "length": 16, "tune": "frozen"}
+    fields |= {"second": "second", "precision": "fp32", "track.report": False}
+    answers = pretune.finetune(train=records, output=str(tmp_path / "run"), **fields).predict(records)
+    before = pretune.load(base, precision="fp32")
+    u, v = (before.embed([pair[n] for pair in pairs], normalize=True) for n in (0, 1))
+    features = np.hstack([u, v, np.abs(u - v), u * v])
+    fitted = fit_vectors(features, [label for *_, label in pairs])
+    probabilities = [[answer.probabilities[label] for label in fitted.labels] for answer in answers]
+    np.testing.assert_allclose(probabilities, fitted.probabilities(features), atol=1e-3)
+    again = pretune.load(tmp_path / "run", precision="fp32")
+    assert again.predict(records) == answers
+    with pytest.raises(DataError, match="no second text"):
+        train(base, tmp_path / "bad", task=task)
 
 
 def test_a_standard_head_is_not_fitted(base: Path, tmp_path: Path) -> None:
