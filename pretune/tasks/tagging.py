@@ -97,7 +97,7 @@ class Tagging(Task[AnnotatedExample, UnitTags, TaggedPrediction]):
         super().__init__(config, vocabulary)
         self.config = config
         self.labels = list(config.labels)
-        self.scheme: Scheme = config.scheme or detect_scheme([self.labels])
+        self.scheme: Scheme = config.scheme or detect_scheme([label] for label in self.labels)
         self.score_labels = labels_of(self.labels, self.scheme)
         self._number = {label: n for n, label in enumerate(self.labels)}
         self._constraints = _constraints(self.labels, self.scheme)
@@ -113,7 +113,9 @@ class Tagging(Task[AnnotatedExample, UnitTags, TaggedPrediction]):
         config = self.config
         texts = [example.tags for example in examples if example.tags is not None]
         read_scheme = config.read_scheme or (detect_scheme(texts) if texts else None)
-        scheme = config.scheme or (detect_scheme([config.labels]) if config.labels else read_scheme or "IOB2")
+        scheme = config.scheme or (
+            detect_scheme([label] for label in config.labels) if config.labels else read_scheme or "IOB2"
+        )
         spans = [known_spans(example, read_scheme) for example in examples]
         labels = sorted({span.label for part in spans for span in part})
         if not labels:

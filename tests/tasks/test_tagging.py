@@ -301,6 +301,13 @@ def test_spans_come_back_from_their_tags_with_every_tokenizer(name: str, units: 
         assert [(s["start"], s["end"], s["label"]) for s in spans] == [(s.start, s.end, s.label) for s in example.spans]
 
 
+@pytest.mark.parametrize("labels", [("O", "I-A", "B-A", "I-B", "B-B"), ("B-A", "B-B", "I-A", "I-B", "O")])
+def test_labels_of_a_foreign_model_in_any_order_are_iob2(folder: Path, labels: tuple[str, ...]) -> None:
+    task = Tagging(Tagging.Config(labels=labels), Tokenizer.load(folder / "tokenizer").vocabulary)
+    assert task.scheme == "IOB2"
+    assert sorted(task.score_labels) == ["A", "B"]
+
+
 def test_words_that_share_a_token_are_in_the_same_span_and_one_without_tokens_in_none(folder: Path) -> None:
     tokenizer = Tokenizer.load(folder / "tokenizer")
     record = {"tokens": ["a", "b", "c", "d"], "tags": ["S-X", "O", "O", "S-X"]}
