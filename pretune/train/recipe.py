@@ -30,6 +30,7 @@ from pretune.train.logging.trackers import TrackConfig
 from pretune.train.open_fields import open_fields
 from pretune.train.short_names import FOREIGN_NAMES, SHORT_NAMES, variant_configs
 from pretune.train.spike import SpikeConfig
+from pretune.train.task_tables import Paths, listed
 
 RENAMED_FIELDS: dict[str, str] = {
     "objective.mlm.whole_words": "objective.mlm.units (= word)",
@@ -91,16 +92,11 @@ _MAY_CHANGE = (
 _OF_THE_SCREEN = ("track.progress", "track.verbose")
 
 
-def _listed(value: Any) -> Any:
-    return (value,) if isinstance(value, str | int | float) else value
-
-
 def _full() -> Choice:
     return {"full": {}}
 
 
-Paths = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-Numbers = Annotated[tuple[float, ...], BeforeValidator(_listed)]
+Numbers = Annotated[tuple[float, ...], BeforeValidator(listed)]
 
 
 class ModelConfig(Config):
@@ -289,7 +285,7 @@ class Recipe(Config):
         base = _FINE_TUNING if tree.get("task") else _PRETRAINING
         if tree.get("task") and tree.get("objective"):
             base = {**base, **_BOTH}
-        if tree.get("task") and "frozen" in _listed(tree.get("tune") or ()):
+        if tree.get("task") and "frozen" in listed(tree.get("tune") or ()):
             base = {**base, **_HEADS_ALONE}
         if (is_open := open_fields(tree)) and "automatic" not in tree:
             base = {**base, "automatic": is_open}

@@ -18,34 +18,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import Field
-
 from pretune.config import validate
 from pretune.errors import UsageError
 from pretune.find import find_class
 from pretune.tasks.named import name_tasks
 from pretune.tasks.task import AnyTask, Task
-from pretune.text.readers.labelled import Data, LabelledConfig, NamedData
+from pretune.text.readers.labelled import Data, NamedData
 from pretune.train.holdout import HoldoutConfig
-from pretune.train.recipe import DataConfig, Paths, Recipe
-from pretune.train.task_tables import DATA, FILE, are_named, file_of
+from pretune.train.recipe import DataConfig, Recipe
+from pretune.train.task_tables import DATA, FILE, TaskDataConfig, are_named, file_of
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 _PARTS = ("train", "validation", "columns", "length", "holdout", "group", "folds", "fold")  # of the data, for a task
-
-
-class TaskDataConfig(HoldoutConfig):
-    """What one of several tasks reads; what it leaves open is as in the run's `data`.
-
-    Attributes:
-        train: labelled files.
-        validation: labelled files; without them some of the training rows are held out (`holdout`).
-        columns: how labelled files are read.
-    """
-
-    train: Paths = ()
-    validation: Paths = ()
-    columns: LabelledConfig = Field(default_factory=LabelledConfig)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pretune.config.overrides import as_choice
-from pretune.train.task_tables import file_of
+from pretune.train.task_tables import TaskDataConfig, are_named, file_of
 
 SHORT_NAMES: dict[str, str] = {
     "model": "model.init",
@@ -95,7 +95,10 @@ def _task_configs(tables: Mapping[str, object]) -> dict[str, type[BaseModel]]:
 
     base: type[Any] = Task
     files = {name: file_of(name, table) for name, table in tables.items()}
-    return {f"task.{name}": find_class("tasks", file, base).Config for name, file in files.items()}
+    configs: dict[str, type[BaseModel]] = {
+        f"task.{name}": find_class("tasks", file, base).Config for name, file in files.items()
+    }
+    return configs | ({f"task.{name}.data": TaskDataConfig for name in files} if are_named(tables) else {})
 
 
 def _objective_configs(names: list[str]) -> dict[str, type[BaseModel]]:
