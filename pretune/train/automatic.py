@@ -124,7 +124,8 @@ class Choice:
 def choose(facts: RunFacts) -> Choice:
     """The settings for a run."""
     rate = _rounded((1e-4 if facts.of_texts else 3e-4) * 384 / facts.width)
-    if facts.fits_head and facts.is_paired and facts.vectors is not None:
+    is_small = facts.is_frozen or facts.examples < _MANY
+    if facts.fits_head and facts.is_paired and facts.vectors is not None and is_small:
         return _choose_for_pairs(facts, facts.vectors, rate)
     if facts.fits_head and not facts.is_paired and facts.vectors is not None:
         if facts.is_frozen:
@@ -145,11 +146,11 @@ def choose(facts: RunFacts) -> Choice:
 
 def _choose_for_pairs(facts: RunFacts, position: PoolPosition, rate: float) -> Choice:
     """The settings for pairs of texts: a text tells more of another when both are read at once."""
-    batch = min(16 if facts.examples < _MANY else 32, facts.examples)
+    batch = min(16, facts.examples)
     if facts.is_frozen:
         return Choice(1, batch, 1e-3, 0.0, "last", position, apart=True)
-    epochs = max(4.0, 32 / math.pow(facts.examples, 0.25)) if facts.examples < _MANY else _epochs(facts)
-    return Choice(math.ceil(epochs * facts.examples / batch), batch, rate, 0.1, "last", position)
+    steps = math.ceil(32 / math.pow(facts.examples, 0.25) * facts.examples / batch)
+    return Choice(steps, batch, rate, 0.1, "last", position)
 
 
 def _epochs(facts: RunFacts) -> float:

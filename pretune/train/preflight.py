@@ -20,6 +20,7 @@ from pretune.nn.dropout import Dropout
 from pretune.objectives.objective import Objective
 from pretune.optim.optimizer import DEFAULT, Purpose
 from pretune.runtime.memory import free_memory
+from pretune.tasks.sequence_task import SequenceTask
 from pretune.tasks.task import AnyTask, Task
 from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoded
@@ -87,7 +88,8 @@ def _steps(recipe: Recipe, components: TrainComponents) -> Iterator[str]:
     if samples < data.batch and not repeats:
         every = counted(samples, "sample")
         yield f"a step takes all {every}, as data.batch ({data.batch}) is more than there are; lower it"
-    if 0 < steps < _FEW_STEPS:
+    is_fitted = any(isinstance(task, SequenceTask) and task.config.fit_head for task in components.tasks)
+    if 0 < steps < _FEW_STEPS and not is_fitted:
         yield (
             f"the run has {counted(steps, 'step')}, too few to learn; lower data.batch ({data.batch}) or raise the "
             "budget"
