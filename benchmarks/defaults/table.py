@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.defaults.sweep import RESULTS
 
+_COMPARED = 3  # sets on which a candidate must have been measured, to be chosen among
 Gains = dict[tuple[str, int], dict[str, list[float]]]
 
 
@@ -64,7 +65,8 @@ def main() -> None:
     print("Accuracy above the better of TF-IDF and frozen vectors (draws):\n")
     print("\n".join(rows(measured)))
     for size in sorted({size for _, size in measured}):
-        names = sorted({c for (_, n), each in measured.items() if n == size for c in each})
+        counts = Counter(c for (_, n), each in measured.items() if n == size for c in each)
+        names = sorted(candidate for candidate, count in counts.items() if count >= _COMPARED)
         print("\n".join(leave_one_out(measured, size, names)))
 
 
