@@ -28,6 +28,7 @@ from pretune.wording import counted
 
 _SAMPLE = 200  # examples whose tokens are counted
 _MANY = 2000  # examples from which the standard head learns as well as one on vectors
+_VERY_FEW = 100  # examples that may mislead training, so that the weights before it count too
 _SEVERAL = 32  # labels of which a batch of 32 seldom has two texts of one
 _ENOUGH = 200  # validation examples by which the best weights are chosen
 _POSITIONS: Mapping[str, PoolPosition] = {"mean": "mean", "cls": "first", "last": "last"}
@@ -137,7 +138,8 @@ def choose(facts: RunFacts) -> Choice:
         if facts.examples < _MANY:
             batch = min(16 if facts.labels <= 16 else 32, facts.examples)
             steps = math.ceil(32 / math.pow(facts.examples, 0.25) * facts.examples / batch)
-            return Choice(steps, batch, rate, 0.1, "last", facts.vectors, contrast=True)
+            mixed = 0.3 if facts.examples < _VERY_FEW else 0.0
+            return Choice(steps, batch, rate, 0.1, "last", facts.vectors, contrast=True, keep_initial=mixed)
     batch = min(16 if facts.examples < _MANY else 32, facts.examples)
     steps = math.ceil(_epochs(facts) * facts.examples / batch)
     keep = "best" if facts.validation >= _ENOUGH else "last"
