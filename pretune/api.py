@@ -31,8 +31,8 @@ from pretune.runtime.device import choose
 from pretune.runtime.precision import Name as Precision
 from pretune.runtime.precision import choose_precision
 from pretune.tasks.classification import ClassificationExample
-from pretune.tasks.predictions import IndependentPrediction, Prediction, Predictions, Values
-from pretune.tasks.records import read_examples
+from pretune.tasks.shared.predictions import IndependentPrediction, Prediction, Predictions, Values
+from pretune.tasks.shared.records import read_examples
 from pretune.text.readers.labelled import Data, LabelledConfig, NamedData
 from pretune.tfidf_model import TfidfModel
 from pretune.train.keywords import RecipeLike, read_call

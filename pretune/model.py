@@ -36,7 +36,7 @@ from pretune.nn.model_protocol import find_language_head
 from pretune.nn.vectors import PoolingMode
 from pretune.runtime.device import is_bf16
 from pretune.table import Table
-from pretune.tasks.predictions import Predictions
+from pretune.tasks.shared.predictions import Predictions
 from pretune.tasks.task import AnyTask, Truncate
 from pretune.text.readers.files import names_file
 from pretune.text.readers.labelled import Data, read_texts_of_file

@@ -18,8 +18,8 @@ from pretune.model import Model
 from pretune.models.metadata import Metadata
 from pretune.table import Table
 from pretune.tasks.classification import Classification, ClassificationExample
-from pretune.tasks.predictions import Prediction, Predictions
-from pretune.tasks.records import read_examples
+from pretune.tasks.shared.predictions import Prediction, Predictions
+from pretune.tasks.shared.records import read_examples
 from pretune.tasks.task import AnyTask
 from pretune.text.readers.files import names_file
 from pretune.text.readers.labelled import Data

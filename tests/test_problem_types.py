@@ -13,7 +13,7 @@ from tinymodels import save_bert, word_tokenizer
 
 import pretune
 from pretune.errors import DataError, UsageError
-from pretune.tasks.predictions import IndependentPrediction, Prediction, Values
+from pretune.tasks.shared.predictions import IndependentPrediction, Prediction, Values
 
 TEXTS = ["the quick brown fox", "a hat"]
 CASES = [

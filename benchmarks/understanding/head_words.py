@@ -18,11 +18,11 @@ import numpy as np
 
 from benchmarks.understanding.sets import Record, fifths
 from benchmarks.understanding.sets_extraction import casie, role_sentences
-from pretune.tasks.annotated import AnnotatedExample, read_annotated
 from pretune.tasks.events import Events
 from pretune.tasks.frames import Frames
-from pretune.tasks.link_predictions import LinkPrediction
 from pretune.tasks.roles import Roles
+from pretune.tasks.shared.annotated import AnnotatedExample, read_annotated
+from pretune.tasks.shared.link_predictions import LinkPrediction
 from pretune.text.annotation import Span
 from pretune.text.readers.labelled import LabelledConfig
 from pretune.text.readers.propbank import ARGUMENT, PREDICATE, Sentence, record_of

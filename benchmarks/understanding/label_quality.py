@@ -23,8 +23,8 @@ from pretune.baselines.tfidf import fit_tfidf
 from pretune.labels.errors import find_errors
 from pretune.labels.features import Embed, describe_texts, out_of_fold
 from pretune.labels.work import choose_examples
-from pretune.tasks.calibration import choose_trust, rescale, trust_scores
 from pretune.tasks.classification import ClassificationExample
+from pretune.tasks.shared.calibration import choose_trust, rescale, trust_scores
 
 app = App(name="python -m benchmarks.understanding.label_quality", help=__doc__)
 _SETS = ("sst2", "trec", "banking77", "chnsenticorp", "sms-spam")

@@ -7,7 +7,7 @@ from functools import partial
 from benchmarks.texts import text_file
 from benchmarks.understanding.sets import LabelledSet, Record, Split, fifths
 from pretune.errors import DataError
-from pretune.tasks.annotated import read_annotated
+from pretune.tasks.shared.annotated import read_annotated
 from pretune.text.readers.files import SourceConfig, find_sources
 from pretune.text.readers.labelled import LabelledConfig, read_records
 from pretune.text.readers.propbank import Sentence, read_sentences, record_of

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from benchmarks.texts import text_file
 from benchmarks.understanding.sets import LabelledSet, Record, Split
-from pretune.tasks.annotated import annotated_columns
+from pretune.tasks.shared.annotated import annotated_columns
 from pretune.text.readers.labelled import LabelledConfig, read_records
 
 _FIELDS = ("text", "tokens", "tags", "spans", "label")

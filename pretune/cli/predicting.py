@@ -185,7 +185,7 @@ class _Choice:
         Raises:
             UsageError: `--top` or `--threshold` of a model that gives no probabilities.
         """
-        from pretune.tasks.predictions import IndependentPrediction, Prediction
+        from pretune.tasks.shared.predictions import IndependentPrediction, Prediction
         from pretune.tasks.task import prediction_fields
 
         if not isinstance(prediction, Prediction):
@@ -212,7 +212,7 @@ class _Choice:
 
     def _fields_of_set(self, fields: dict[str, object]) -> dict[str, object]:
         """The fields of a prediction of several labels, with its probabilities."""
-        from pretune.tasks.predictions import most_probable
+        from pretune.tasks.shared.predictions import most_probable
 
         probabilities = cast(dict[str, float], fields["probabilities"])
         if self.threshold is not None:

@@ -12,8 +12,8 @@ from pretune.evaluate.pairs import predict_by_modules
 from pretune.evaluate.results import Evaluation, texts_of
 from pretune.models.metadata import Metadata
 from pretune.models.model import LanguageModel
-from pretune.tasks.predictions import Predictions
-from pretune.tasks.records import read_examples, read_texts
+from pretune.tasks.shared.predictions import Predictions
+from pretune.tasks.shared.records import read_examples, read_texts
 from pretune.tasks.task import AnyTask, Example, ExampleT, PredictionT, RowAnswerT, Task
 from pretune.text.readers.labelled import Data, LabelledConfig
 from pretune.text.readers.memory import as_list, check_texts

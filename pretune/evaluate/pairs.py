@@ -16,8 +16,8 @@ from pretune.evaluate.embed import embed_texts, unit_length
 from pretune.evaluate.engine import predict_examples
 from pretune.evaluate.recorded import TASK_POOLINGS
 from pretune.models.model import LanguageModel
+from pretune.tasks.shared.vector_task import PairExample, VectorTask
 from pretune.tasks.task import ExampleT, PredictionT, RowAnswerT, Task
-from pretune.tasks.vector_task import PairExample, VectorTask
 from pretune.text.samples.rows import Encoded
 from pretune.text.tokenizer.tokenizer import Tokenizer
 

@@ -16,7 +16,7 @@ from pretune.models.metadata import HeadSource, Metadata, absolute
 from pretune.models.model import LanguageModel, MakeHeads
 from pretune.objectives.mixture import mix
 from pretune.objectives.objective import Objective
-from pretune.tasks.named import name_tasks
+from pretune.tasks.shared.named import name_tasks
 from pretune.tasks.task import AnyTask, Task
 from pretune.text.tokenizer.vocabulary import Vocabulary
 

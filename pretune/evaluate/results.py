@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pretune.table import Table, rounded_text
-from pretune.tasks.predictions import Prediction, Predictions
+from pretune.tasks.shared.predictions import Prediction, Predictions
 from pretune.tasks.task import Example
 
 _LISTED = 20  # labels of a confusion matrix that is shown as one

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from pretune.baselines.tfidf import TfidfClassifier
 from pretune.errors import DataError
-from pretune.tasks.calibration import rescale
 from pretune.tasks.classification import ClassificationExample
-from pretune.tasks.predictions import Prediction
+from pretune.tasks.shared.calibration import rescale
+from pretune.tasks.shared.predictions import Prediction
 
 
 def answer_by_tfidf(

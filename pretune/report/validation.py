@@ -28,7 +28,7 @@ from pretune.nn.cast import cast_to_bf16
 from pretune.runtime.device import is_bf16
 from pretune.seals import changing, read_facts
 from pretune.tasks.classification import Classification, ClassificationExample
-from pretune.tasks.predictions import Prediction
+from pretune.tasks.shared.predictions import Prediction
 from pretune.text.readers.records import NOWHERE
 from pretune.text.tokenizer.unknown import TRAINING_REMEDY, count_unknown
 from pretune.train.tfidf import fit_examples

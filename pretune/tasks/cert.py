@@ -24,8 +24,8 @@ from pretune.nn.model_protocol import TrainableModel
 from pretune.objectives.cert import Cert
 from pretune.objectives.objective import target
 from pretune.objectives.same_texts import TEXTS, text_marks
+from pretune.tasks.shared.vector_task import PairAnswer, PairExample, VectorTask, is_number, number_of, second
 from pretune.tasks.task import RowBatch
-from pretune.tasks.vector_task import PairAnswer, PairExample, VectorTask, is_number, number_of, second
 from pretune.text.samples.rows import Row
 from pretune.text.tokenizer.tokenizer import Tokenizer
 

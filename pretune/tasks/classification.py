@@ -29,9 +29,9 @@ from pretune.nn.heads import SequenceHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.nn.vector_head import VectorHead
 from pretune.objectives.label_contrast import label_contrast, step_contrast
-from pretune.tasks.calibration import choose_trust, trust_scores
-from pretune.tasks.predictions import Answer, IndependentPrediction, Prediction, Values, average
-from pretune.tasks.sequence_task import SequenceTask, TextExample
+from pretune.tasks.shared.calibration import choose_trust, trust_scores
+from pretune.tasks.shared.predictions import Answer, IndependentPrediction, Prediction, Values, average
+from pretune.tasks.shared.sequence_task import SequenceTask, TextExample
 from pretune.tasks.task import RowBatch, int_targets
 from pretune.text.readers.labelled import LabelledText
 from pretune.text.tokenizer.tokenizer import Tokenizer, Vocabulary

@@ -34,8 +34,8 @@ from pretune.loss import Term
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.nn.token_pairs import TokenPairHead
 from pretune.objectives.objective import name_samples, target
-from pretune.tasks.annotated import AnnotatedExample, annotated_columns, read_annotated
-from pretune.tasks.link_predictions import (
+from pretune.tasks.shared.annotated import AnnotatedExample, annotated_columns, read_annotated
+from pretune.tasks.shared.link_predictions import (
     LinkPrediction,
     PredictedLink,
     SpanKey,
@@ -45,9 +45,9 @@ from pretune.tasks.link_predictions import (
     true_items,
     without_overlaps,
 )
-from pretune.tasks.link_scores import ItemScores
+from pretune.tasks.shared.link_scores import ItemScores
+from pretune.tasks.shared.windowed import cut_text, token_spans, window_row
 from pretune.tasks.task import RowBatch, Task, Truncate, encode_texts, tokens_of
-from pretune.tasks.windowed import cut_text, token_spans, window_row
 from pretune.text.annotation import find_overlap
 from pretune.text.readers.records import Column
 from pretune.text.samples.rows import Encoded, Ints, Row

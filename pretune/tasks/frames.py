@@ -9,11 +9,11 @@ import numpy as np
 from torch import Tensor
 
 from pretune.errors import DataError
-from pretune.tasks.annotated import AnnotatedExample
 from pretune.tasks.extraction import UNKNOWN, Extraction
-from pretune.tasks.link_predictions import Items, LinkPrediction, predicted_items, true_items
-from pretune.tasks.link_scores import ItemScores
-from pretune.tasks.windowed import token_spans
+from pretune.tasks.shared.annotated import AnnotatedExample
+from pretune.tasks.shared.link_predictions import Items, LinkPrediction, predicted_items, true_items
+from pretune.tasks.shared.link_scores import ItemScores
+from pretune.tasks.shared.windowed import token_spans
 from pretune.text.readers.records import Column
 from pretune.text.samples.rows import Ints, Row
 from pretune.text.tokenizer.tokenizer import Vocabulary

@@ -23,7 +23,7 @@ from torch import Tensor
 from pretune.errors import DataError
 from pretune.nn.model_protocol import TrainableModel
 from pretune.tasks.classification import Classification, ClassificationExample
-from pretune.tasks.predictions import Answer, Prediction
+from pretune.tasks.shared.predictions import Answer, Prediction
 from pretune.tasks.task import RowBatch
 from pretune.text.tokenizer.tokenizer import Tokenizer, Vocabulary
 

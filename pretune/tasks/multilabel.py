@@ -30,7 +30,7 @@ from pretune.find import suggest
 from pretune.loss import Term
 from pretune.nn.heads import ProblemType, SequenceHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel
-from pretune.tasks.sequence_task import SequenceTask, TextExample
+from pretune.tasks.shared.sequence_task import SequenceTask, TextExample
 from pretune.tasks.task import RowBatch
 from pretune.text.readers.records import Record
 from pretune.text.tokenizer.tokenizer import Tokenizer, Vocabulary

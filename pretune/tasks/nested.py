@@ -7,7 +7,7 @@ One head scores each pair of tokens as the first and the last of a span, for eac
 score is above 0. Of a text in windows, each span is decided by the window in which its first token is farthest from an
 edge. Spans that do not overlap are better learned by `tagging`, which sees what stands beside each word.
 
-Scores are those of whole spans: see `pretune.tasks.span_scores`.
+Scores are those of whole spans: see `pretune.tasks.shared.span_scores`.
 
 Source: Su et al. 2022, GlobalPointer (arXiv 2208.03054); Su et al. 2022, ZLPR (arXiv 2208.02955) for the loss.
 """
@@ -23,11 +23,11 @@ from torch import nn
 from pretune.errors import DataError, UsageError
 from pretune.nn.model_protocol import TrainableModel, get_head
 from pretune.nn.token_pairs import TokenPairHead
-from pretune.tasks.annotated import AnnotatedExample, annotated_columns, read_annotated
 from pretune.tasks.extraction import Extraction, WindowAnswer
-from pretune.tasks.link_predictions import LinkPrediction
-from pretune.tasks.span_predictions import brief_spans
-from pretune.tasks.span_scores import partial_scores, span_scores
+from pretune.tasks.shared.annotated import AnnotatedExample, annotated_columns, read_annotated
+from pretune.tasks.shared.link_predictions import LinkPrediction
+from pretune.tasks.shared.span_predictions import brief_spans
+from pretune.tasks.shared.span_scores import partial_scores, span_scores
 from pretune.text.annotation import find_overlap
 from pretune.text.readers.records import Column
 from pretune.text.tokenizer.tokenizer import Vocabulary

@@ -26,10 +26,10 @@ from pretune.loss import Term
 from pretune.nn.heads import ProblemType
 from pretune.nn.model_protocol import ModelOutput, TrainableModel
 from pretune.tasks.classification import ClassificationExample, count_labels
-from pretune.tasks.predictions import Prediction
-from pretune.tasks.sequence_task import SequenceTask
+from pretune.tasks.shared.predictions import Prediction
+from pretune.tasks.shared.sequence_task import SequenceTask
+from pretune.tasks.shared.vector_task import is_number
 from pretune.tasks.task import RowBatch, int_targets
-from pretune.tasks.vector_task import is_number
 from pretune.text.readers.labelled import LabelledText
 from pretune.text.tokenizer.tokenizer import Tokenizer, Vocabulary
 from pretune.wording import listed

@@ -29,7 +29,7 @@ from pretune.loss import Term
 from pretune.nn.heads import SpanHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.objectives.objective import name_samples, target
-from pretune.tasks.reading_answers import (
+from pretune.tasks.shared.reading_answers import (
     KEPT,
     ReadingPrediction,
     Scored,
@@ -38,9 +38,9 @@ from pretune.tasks.reading_answers import (
     best_spans,
     join_windows,
 )
-from pretune.tasks.reading_scores import AnswerScore, Scorer, find_threshold, score_answer
+from pretune.tasks.shared.reading_scores import AnswerScore, Scorer, find_threshold, score_answer
+from pretune.tasks.shared.windowed import cut_text, token_spans, window_row
 from pretune.tasks.task import Example, RowBatch, Task, Truncate, encode_texts, tokens_of
-from pretune.tasks.windowed import cut_text, token_spans, window_row
 from pretune.text.annotation import Answer, read_answers
 from pretune.text.language import language_of
 from pretune.text.readers.records import Column, Record

@@ -37,10 +37,10 @@ from pretune.loss import Term, cross_entropy
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.nn.pair_head import PairHead
 from pretune.objectives.objective import name_samples, target
-from pretune.tasks.annotated import AnnotatedExample, annotated_columns, read_annotated
-from pretune.tasks.link_predictions import LinkPrediction, PredictedLink, describe, predicted_spans
-from pretune.tasks.link_scores import ItemScores
-from pretune.tasks.marked_pairs import PairMarks, opposite
+from pretune.tasks.shared.annotated import AnnotatedExample, annotated_columns, read_annotated
+from pretune.tasks.shared.link_predictions import LinkPrediction, PredictedLink, describe, predicted_spans
+from pretune.tasks.shared.link_scores import ItemScores
+from pretune.tasks.shared.marked_pairs import PairMarks, opposite
 from pretune.tasks.task import RowBatch, Task, encode_texts, tokens_of
 from pretune.text.annotation import Span
 from pretune.text.readers.records import Column

@@ -32,8 +32,8 @@ from pretune.nn.model_protocol import ModelOutput, TrainableModel
 from pretune.objectives.contrastive import InBatch
 from pretune.objectives.objective import target
 from pretune.objectives.same_texts import DIGEST, TEXTS, text_marks
+from pretune.tasks.shared.vector_task import PairAnswer, PairExample, PairVectors, VectorTask, number_of, second
 from pretune.tasks.task import RowBatch, tokens_of
-from pretune.tasks.vector_task import PairAnswer, PairExample, PairVectors, VectorTask, number_of, second
 from pretune.text.samples.rows import Encoded, Ints, Row, names_of
 from pretune.text.tokenizer.tokenizer import Tokenizer
 

@@ -30,14 +30,14 @@ from pretune.nn.heads import TokenClassificationHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.nn.viterbi import Transitions, viterbi
 from pretune.objectives.objective import Ability, name_samples, target
-from pretune.tasks.annotated import AnnotatedExample, annotated_columns, read_annotated
-from pretune.tasks.span_predictions import SpanPrediction, TaggedPrediction, brief_spans
-from pretune.tasks.span_scores import Triple, partial_scores, span_scores
-from pretune.tasks.tag_data import check_flat, choose_units, known_spans, tagged_spans, unseen_label
+from pretune.tasks.shared.annotated import AnnotatedExample, annotated_columns, read_annotated
+from pretune.tasks.shared.span_predictions import SpanPrediction, TaggedPrediction, brief_spans
+from pretune.tasks.shared.span_scores import Triple, partial_scores, span_scores
+from pretune.tasks.shared.tag_data import check_flat, choose_units, known_spans, tagged_spans, unseen_label
+from pretune.tasks.shared.unit_tags import UnitTags, split_by_row, tags_of_words, target_column, targets_of
+from pretune.tasks.shared.units import Units, begins_unit, split_words, unit_of_words
+from pretune.tasks.shared.windowed import cut_text, window_row
 from pretune.tasks.task import RowBatch, Task, Truncate, encode_texts, tokens_of
-from pretune.tasks.unit_tags import UnitTags, split_by_row, tags_of_words, target_column, targets_of
-from pretune.tasks.units import Units, begins_unit, split_words, unit_of_words
-from pretune.tasks.windowed import cut_text, window_row
 from pretune.text.readers.records import Column
 from pretune.text.samples.rows import Encoded, Ints, Row
 from pretune.text.schemes import (

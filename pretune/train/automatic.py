@@ -16,8 +16,8 @@ from pretune.interop.huggingface import read_body
 from pretune.interop.sentence_transformers import read_vectors
 from pretune.nn.heads import PoolPosition
 from pretune.nn.vectors import Pooling
-from pretune.tasks.sequence_task import SequenceTask
-from pretune.tasks.vector_task import VectorTask
+from pretune.tasks.shared.sequence_task import SequenceTask
+from pretune.tasks.shared.vector_task import VectorTask
 from pretune.text.readers.labelled import NamedData
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.labelled import LabelledData, read_labelled

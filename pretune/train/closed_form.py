@@ -14,7 +14,7 @@ from pretune.models.model import LanguageModel
 from pretune.nn.projection import Projection
 from pretune.nn.vector_head import VectorHead
 from pretune.runtime.device import inference_context, is_bf16
-from pretune.tasks.sequence_task import SequenceTask, TextExampleT
+from pretune.tasks.shared.sequence_task import SequenceTask, TextExampleT
 from pretune.tasks.task import PredictionT
 from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoded

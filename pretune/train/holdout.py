@@ -210,7 +210,7 @@ def _keep_labels(chosen: NDArray[np.bool_], key: NDArray[np.int64], labels: Sequ
 
 def _first_unscored(examples: Sequence[Example]) -> Example | None:
     """The first example without a number for a label; where all are the same, the first of all."""
-    from pretune.tasks.vector_task import is_number  # imports torch, which a recipe does not
+    from pretune.tasks.shared.vector_task import is_number  # imports torch, which a recipe does not
 
     labels = [getattr(example, "label", None) for example in examples]
     first = next((n for n, label in enumerate(labels) if not is_number(label)), None)

@@ -12,7 +12,7 @@ import numpy as np
 from pretune.config import validate
 from pretune.errors import UsageError
 from pretune.interop.description import read_labels
-from pretune.tasks.records import iterate_examples
+from pretune.tasks.shared.records import iterate_examples
 from pretune.tasks.task import AnyTask, Example, Task, data_stats
 from pretune.text.readers.labelled import Data, NamedData
 from pretune.text.readers.records import Column, SkippedRecords, is_missing

@@ -20,7 +20,7 @@ from pretune.nn.dropout import Dropout
 from pretune.objectives.objective import Objective
 from pretune.optim.optimizer import DEFAULT, Purpose
 from pretune.runtime.memory import free_memory
-from pretune.tasks.sequence_task import SequenceTask
+from pretune.tasks.shared.sequence_task import SequenceTask
 from pretune.tasks.task import AnyTask, Task
 from pretune.text.samples.examples import ExampleView
 from pretune.text.samples.rows import Encoded

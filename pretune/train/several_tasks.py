@@ -21,7 +21,7 @@ from typing import Any
 from pretune.config import validate
 from pretune.errors import UsageError
 from pretune.find import find_class
-from pretune.tasks.named import name_tasks
+from pretune.tasks.shared.named import name_tasks
 from pretune.tasks.task import AnyTask, Task
 from pretune.text.readers.labelled import Data, NamedData
 from pretune.train.holdout import HoldoutConfig

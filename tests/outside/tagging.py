@@ -26,8 +26,8 @@ from pretune.loss import Term
 from pretune.nn.heads import TokenClassificationHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.objectives.objective import name_samples, target
+from pretune.tasks.shared.windowed import cut_text, window_row
 from pretune.tasks.task import Example, RowBatch, Task, Truncate, encode_texts
-from pretune.tasks.windowed import cut_text, window_row
 from pretune.text.readers.records import Column, Record
 from pretune.text.samples.rows import Encoded, Row
 from pretune.text.tokenizer.tokenizer import Tokenizer, Vocabulary

@@ -12,7 +12,7 @@ from tinymodels import word_tokenizer
 import pretune
 from pretune.cli import main
 from pretune.errors import UsageError
-from pretune.tasks.calibration import (
+from pretune.tasks.shared.calibration import (
     calibration_error,
     choose_threshold,
     choose_trust,

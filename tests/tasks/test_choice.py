@@ -19,7 +19,7 @@ from pretune.cli import main
 from pretune.draw import Draw
 from pretune.errors import DataError, UsageError
 from pretune.tasks.choice import Choice, ChoiceExample
-from pretune.tasks.records import read_examples
+from pretune.tasks.shared.records import read_examples
 from pretune.tasks.task import data_stats
 from pretune.text.samples.examples import ExampleView
 

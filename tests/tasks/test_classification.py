@@ -21,7 +21,7 @@ from pretune.interop.huggingface import load_model
 from pretune.models.init import initialise
 from pretune.models.model import configure, construct, get_family
 from pretune.tasks.classification import Classification, ClassificationExample
-from pretune.tasks.predictions import Prediction
+from pretune.tasks.shared.predictions import Prediction
 from pretune.tasks.task import Task, int_targets
 from pretune.text.readers.records import Origin
 from pretune.text.samples.examples import ExampleView

@@ -21,10 +21,10 @@ from pretune.nn import token_pairs
 from pretune.nn.token_pairs import TokenPairHead, pair_loss
 from pretune.tasks.events import Events
 from pretune.tasks.extraction import Extraction, WindowAnswer, WindowSpan
-from pretune.tasks.link_predictions import without_overlaps
-from pretune.tasks.named import name_tasks
-from pretune.tasks.records import read_examples
 from pretune.tasks.roles import Roles
+from pretune.tasks.shared.link_predictions import without_overlaps
+from pretune.tasks.shared.named import name_tasks
+from pretune.tasks.shared.records import read_examples
 from pretune.text.samples.examples import ExampleView
 from tests.train.trainkit import SHAPE, make_tokenizer
 

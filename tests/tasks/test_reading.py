@@ -15,7 +15,7 @@ from pretune.errors import DataError
 from pretune.models.init import initialise
 from pretune.models.model import configure, construct, get_family
 from pretune.tasks.reading import Reading, ReadingExample
-from pretune.tasks.reading_answers import Scored, WindowAnswers, best_answer, best_spans, join_windows
+from pretune.tasks.shared.reading_answers import Scored, WindowAnswers, best_answer, best_spans, join_windows
 from pretune.tasks.task import data_stats
 from pretune.text.annotation import Answer
 from pretune.text.readers.labelled import LabelledConfig

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pretune.tasks.reading_scores import cmrc_tokens, find_threshold, score_answer, treebank_words
+from pretune.tasks.shared.reading_scores import cmrc_tokens, find_threshold, score_answer, treebank_words
 from tests.tasks.official_reading import FROZEN, cases
 
 

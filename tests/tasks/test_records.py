@@ -9,7 +9,7 @@ import pytest
 
 from pretune.errors import DataError
 from pretune.tasks.classification import Classification
-from pretune.tasks.records import iterate_examples, read_examples
+from pretune.tasks.shared.records import iterate_examples, read_examples
 from pretune.text.readers.labelled import LabelledConfig
 from pretune.text.readers.records import SkippedRecords
 from pretune.text.tokenizer.tokenizer import Tokenizer

@@ -18,10 +18,10 @@ from pretune.draw import Draw
 from pretune.errors import DataError
 from pretune.model import Model
 from pretune.models import build
-from pretune.tasks.link_predictions import LinkPrediction
-from pretune.tasks.marked_pairs import PairMarks, keep_around
-from pretune.tasks.records import read_examples
 from pretune.tasks.relations import NO_RELATION, PairAnswer, Relations
+from pretune.tasks.shared.link_predictions import LinkPrediction
+from pretune.tasks.shared.marked_pairs import PairMarks, keep_around
+from pretune.tasks.shared.records import read_examples
 from pretune.tasks.task import data_stats
 from pretune.text.annotation import Span
 from pretune.text.samples.examples import ExampleView

@@ -19,9 +19,9 @@ from pretune.errors import DataError
 from pretune.evaluate.engine import predict_examples
 from pretune.models import build
 from pretune.tasks.cert import CertOfPairs
+from pretune.tasks.shared.vector_task import PairExample, align_windows
 from pretune.tasks.similarity import Similarity
 from pretune.tasks.task import RowBatch, data_stats
-from pretune.tasks.vector_task import PairExample, align_windows
 from pretune.text.readers.labelled import LabelledConfig
 from pretune.text.readers.records import Origin
 from pretune.text.samples.examples import ExampleView

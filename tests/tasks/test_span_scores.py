@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pretune.tasks.span_scores import PARTIAL_SCORES, Rates, partial_counts, partial_scores, rates, span_scores
+from pretune.tasks.shared.span_scores import PARTIAL_SCORES, Rates, partial_counts, partial_scores, rates, span_scores
 from pretune.text.schemes import Scheme, read_chunks, strict_chunks
 from tests.tasks.spancases import COUNT, FROZEN, span_cases, tag_cases
 

@@ -18,11 +18,11 @@ from pretune.draw import Draw
 from pretune.errors import DataError
 from pretune.evaluate.engine import predict_examples
 from pretune.model import Model
-from pretune.tasks.records import read_examples
+from pretune.tasks.shared.records import read_examples
+from pretune.tasks.shared.unit_tags import UnitTags
+from pretune.tasks.shared.units import Units
 from pretune.tasks.tagging import Tagging
 from pretune.tasks.task import data_stats
-from pretune.tasks.unit_tags import UnitTags
-from pretune.tasks.units import Units
 from pretune.text.readers.labelled import LabelledConfig
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from tests.train.trainkit import SHAPE, WORDS, make_tokenizer

@@ -25,8 +25,8 @@ from pretune.find import find_class
 from pretune.tasks.hierarchy import Hierarchy
 from pretune.tasks.multilabel import Multilabel, best_threshold
 from pretune.tasks.ordinal import Ordinal
-from pretune.tasks.records import read_examples
 from pretune.tasks.regression import Regression
+from pretune.tasks.shared.records import read_examples
 from pretune.tasks.task import Task
 from pretune.text.samples.examples import ExampleView
 

@@ -15,10 +15,10 @@ from pretune.models.init import initialise
 from pretune.models.model import configure, construct, get_family
 from pretune.tasks.cert import CertOfPairs
 from pretune.tasks.classification import Classification, ClassificationExample
-from pretune.tasks.predictions import IndependentPrediction, Prediction, Values, average
+from pretune.tasks.shared.predictions import IndependentPrediction, Prediction, Values, average
+from pretune.tasks.shared.vector_task import PairExample
+from pretune.tasks.shared.windowed import cut_text, token_spans
 from pretune.tasks.task import data_stats
-from pretune.tasks.vector_task import PairExample
-from pretune.tasks.windowed import cut_text, token_spans
 from pretune.text.readers.records import Origin
 from pretune.text.tokenizer.long_texts import EncodedText
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pretune.errors import DataError
-from pretune.tasks.annotated import annotated_columns, read_annotated
+from pretune.tasks.shared.annotated import annotated_columns, read_annotated
 from pretune.text.annotation import Link, Span, find_overlap
 from pretune.text.readers.labelled import LabelledConfig, read_records
 from pretune.text.readers.records import Origin, Record

@@ -16,7 +16,7 @@ from pretune.config import validate
 from pretune.errors import DataError, UsageError
 from pretune.tasks.classification import ClassificationExample
 from pretune.tasks.multilabel import MultilabelExample
-from pretune.tasks.vector_task import PairExample
+from pretune.tasks.shared.vector_task import PairExample
 from pretune.train.holdout import Holdout, HoldoutConfig, default_fraction, hold_out, text_key
 from pretune.train.recipe import Recipe
 from tests.test_in_memory import fields, rows

@@ -26,7 +26,7 @@ from pretune.objectives.mixture import mix
 from pretune.report.next_commands import named_tasks, next_commands
 from pretune.runtime.signals import SignalError
 from pretune.tasks.classification import Classification
-from pretune.tasks.named import name_tasks
+from pretune.tasks.shared.named import name_tasks
 from pretune.tasks.similarity import Similarity
 from pretune.tasks.task import Task
 from pretune.text.tokenizer.vocabulary import numbered

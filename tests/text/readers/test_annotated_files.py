@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pretune.errors import DataError
-from pretune.tasks.annotated import annotated_columns, read_annotated
+from pretune.tasks.shared.annotated import annotated_columns, read_annotated
 from pretune.text.annotation import Link, Span
 from pretune.text.readers.labelled import LabelledConfig, field_names, read_records
 from pretune.text.readers.records import SkippedRecords

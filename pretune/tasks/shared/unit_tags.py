@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pretune.tasks.units import Units
+from pretune.tasks.shared.units import Units
 from pretune.text.samples.rows import Ints, Row
 from pretune.text.schemes import Chunk, Scheme, read_chunks, write_tags
 

@@ -6,7 +6,7 @@ from bisect import bisect
 from collections.abc import Sequence
 from typing import NamedTuple, NotRequired, TypedDict
 
-from pretune.tasks.annotated import AnnotatedExample
+from pretune.tasks.shared.annotated import AnnotatedExample
 
 SpanKey = tuple[int, int, str]
 """Start, end and label of a span."""

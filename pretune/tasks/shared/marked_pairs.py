@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pretune.errors import DataError
-from pretune.tasks.windowed import token_spans
+from pretune.tasks.shared.windowed import token_spans
 from pretune.text.annotation import Span
 from pretune.text.samples.rows import Ints
 from pretune.text.tokenizer.tokenizer import Tokenizer

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretune.errors import DataError, UsageError
+from pretune.tasks.shared.windowed import cut_text
 from pretune.tasks.task import Example, Task, build_row, encode_texts
-from pretune.tasks.windowed import cut_text
 from pretune.text.readers.labelled import LabelledText
 from pretune.text.samples.rows import Encoded, Row
 from pretune.text.samples.windows import Window

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from pretune.errors import DataError
-from pretune.tasks.annotated import AnnotatedExample
-from pretune.tasks.units import edges_inside_words
+from pretune.tasks.shared.annotated import AnnotatedExample
+from pretune.tasks.shared.units import edges_inside_words
 from pretune.text.annotation import Span, describe_span, find_overlap
 from pretune.text.schemes import Scheme, detect_scheme, find_break, read_chunks
 

@@ -27,8 +27,8 @@ from pretune.nn.heads import ProblemType, SequenceHead
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
 from pretune.nn.vector_head import VectorHead
 from pretune.objectives.objective import Ability, ends, name_samples
+from pretune.tasks.shared.windowed import cut_pair, window_row
 from pretune.tasks.task import Example, PredictionT, Task, encode_texts, tokens_of
-from pretune.tasks.windowed import cut_pair, window_row
 from pretune.text.samples.rows import Encoded, Ints, Row
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
