@@ -96,7 +96,7 @@ class Measurement:
 def key_of(labelled: LabelledSet, order: Order) -> str:
     """The name of a run: what it is of, and a digest of the settings that differ from a plain run's."""
     fields = {**asdict(order), "recipe": {**labelled.recipe, **order.recipe}, "task": labelled.task}
-    fields["model"] = Path(order.model).name
+    fields["model"] = "/".join(Path(order.model).parts[-2:])
     group = hashlib.sha256(json.dumps({**fields, "fold": 0, "seed": 0}, sort_keys=True).encode()).hexdigest()[:8]
     part = f" of {order.fraction:g}" if order.fraction != 1 else ""
     part += f" of {order.limit}" if order.limit else ""
