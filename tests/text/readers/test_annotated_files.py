@@ -48,6 +48,15 @@ def test_columns_of_words_and_tags(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("head", ["# newdoc id = a", "# id 5239\tdomain=en", "-DOCSTART-", "-DOCSTART-\n"])
+def test_what_stands_before_the_first_word_says_nothing_of_columns(tmp_path: Path, head: str) -> None:
+    path = tmp_path / "a.conll"
+    path.write_text(f"{head}\n# B-X\n#tag I-X\nParis B-LOC\n")
+    (record,) = records(path)
+    assert (record["tokens"], record["tags"]) == (["#", "#tag", "Paris"], ["B-X", "I-X", "B-LOC"])
+    assert field_names(path) == ["text", "tokens", "tags"]
+
+
 def test_the_language_before_words_and_chinese_blanks(tmp_path: Path) -> None:
     path = tmp_path / "train"
     path.write_text("en::\tO\nen:Kanye\tB-PER\n\nen:en:x\tO\n")
@@ -102,14 +111,19 @@ def brat(folder: Path, marks: str, text: str = "Angela Merkel\nwas in Paris.") -
 
 def test_brat(tmp_path: Path) -> None:
     marks = (
-        "T1\tPerson 0 13\tAngela Merkel\nT2\tPlace 21 26\tParis\nT3\tStay 14 17\twas\nR1\tIn Arg1:T1 Arg2:T2\t\n"
-        "E1\tStay:T3 Who:T1 Where:T2\nE2\tSay:T3 What:E1\nA1\tNegated E1\n#1\tNote T1\twhy\n"
+        "T1\tPerson 0 13\tAngela Merkel\nT2\tPlace 21 26\tParis\nT3\tStay 14 17\twas\nT4\tSay 18 20\tin\n"
+        "R1\tIn Arg1:T1 Arg2:T2\t\nE1\tStay:T3 Who:T1 Where:T2\nE2\tSay:T4 What:E1\nA1\tNegated E1\n#1\tNote T1\twhy\n"
     )
     (record,) = records(brat(tmp_path / "a", marks), format="brat")
     example = read_annotated(record, LabelledConfig(), links=True)
     assert record["id"] == "d1"
-    assert example.spans == (Span(0, 13, "Person", "T1"), Span(21, 26, "Place", "T2"), Span(14, 17, "Stay", "T3"))
-    assert example.links == (Link(0, 1, "In"), Link(2, 0, "Who"), Link(2, 1, "Where"), Link(2, 2, "What"))
+    assert example.spans == (
+        Span(0, 13, "Person", "T1"), Span(21, 26, "Place", "T2"), Span(14, 17, "Stay", "T3"), Span(18, 20, "Say", "T4")
+    )  # fmt: skip
+    assert example.links == (Link(0, 1, "In"), Link(2, 0, "Who"), Link(2, 1, "Where"), Link(3, 2, "What"))
+    (record,) = records(brat(tmp_path / "a", marks.replace("Say:T4", "Say:T3")), format="brat")
+    with pytest.raises(DataError, match=r"'links\[3\]', 'What', leads from span 2 to itself"):
+        read_annotated(record, LabelledConfig(), links=True)
     (record,) = records(brat(tmp_path / "a", "T1\tX 7 17\tMerkel was\n"), format="brat")
     assert read_annotated(record, LabelledConfig()).spans == (Span(7, 17, "X", "T1"),)
 
@@ -133,6 +147,8 @@ def test_a_document_without_its_other_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"d2\.txt: no \.ann file beside it"):
         records(folder, format="brat")
     (folder / "d2.txt").unlink()
+    (folder / "annotation.conf").write_text("[entities]\nPerson\n")
+    assert [record["id"] for record in records(folder, format="brat")] == ["d1"]
     (folder / "d1.txt").unlink()
     with pytest.raises(DataError, match=r"d1\.ann: no d1\.txt beside it"):
         records(folder, format="brat")
@@ -148,6 +164,9 @@ def test_cluener_in_lines_and_spread_over_lines(tmp_path: Path) -> None:
         assert example.spans == (Span(0, 3, "name"), Span(5, 7, "address"))
         assert record["label"] == ["address", "name"]
     path.write_text('{"text": "x", "label": []}\n{"text"\n')
+    with pytest.raises(DataError, match=r"a\.json:1: holds .*, not a text with its labels; write"):
+        records(path, format="cluener")
+    path.write_text('[{"text": "x", "label": {}}]\n')
     with pytest.raises(DataError, match=r"a\.json:1: holds .*, not a text with its labels; write"):
         records(path, format="cluener")
     path.write_text("{\n}}\n")
