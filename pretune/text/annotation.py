@@ -136,6 +136,10 @@ def read_answers(record: Record, name: str, text: str) -> tuple[Answer, ...] | N
     value = record.get(name)
     if isinstance(value, Mapping) and isinstance(value.get("text"), list | tuple):
         starts = value.get("answer_start", [None] * len(value["text"]))
+        if not isinstance(starts, list | tuple) or len(starts) != len(value["text"]):
+            raise record.error(
+                f"'{name}' has not as many starts as texts ({len(value['text'])})", "give each text one in answer_start"
+            )
         items: list[object] | None = [
             {"text": each, "start": start} for each, start in zip(value["text"], starts, strict=True)
         ]
@@ -156,7 +160,7 @@ def _answer(record: Record, text: str, where: str, item: object) -> Answer:
     if place is None or place == -1:
         return Answer(answer, text.find(answer) if text.count(answer) == 1 else None)
     place += len(str(quoted)) - len(str(quoted).lstrip())
-    if text[place : place + len(answer)] != answer:
+    if place < 0 or text[place : place + len(answer)] != answer:
         shown = text[place : place + len(answer)] if 0 <= place < len(text) else ""
         raise record.error(
             f"'{where}' = {answer[:_SHOWN]!r} is not at {place}, where the text has {shown[:_SHOWN]!r}",

@@ -23,12 +23,13 @@ from pretune.text.readers.records import Column, RecordError, SourceRow
 
 SUFFIXES = ()  # the .txt files beside the .ann files are text for other purposes
 _TEXT = ".txt"
+_CONFIGURATION = ".conf"  # annotation.conf and visual.conf, which stand beside the documents of a collection
 
 
 def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[SourceRow | RecordError]:
     """The record of a document, by its .ann file; its .txt file gives none."""
     if source.path.suffix != ".ann":
-        if not source.path.with_suffix(".ann").is_file():
+        if source.path.suffix != _CONFIGURATION and not source.path.with_suffix(".ann").is_file():
             yield RecordError(str(source.path), 0, "no .ann file beside it", "write one, empty where nothing is marked")
         return
     path = source.path.with_suffix(_TEXT)

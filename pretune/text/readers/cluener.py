@@ -45,11 +45,11 @@ def _record(file: str, line: int, text: str, config: SourceConfig) -> SourceRow 
     try:
         fields = json.loads(text)
         spans = [] if "label" not in fields else _spans(fields["label"])
-    except (ValueError, RecursionError) as error:
+        record: dict[str, object] = {name: value for name, value in fields.items() if name != "label"}
+    except json.JSONDecodeError as error:
         return RecordError(file, line, f"not JSON: {error}", _FORM)
-    except (AttributeError, TypeError):
+    except (ValueError, RecursionError, AttributeError, TypeError):
         return RecordError(file, line, f"holds {text[:40]!r}, not a text with its labels", _FORM)
-    record: dict[str, object] = {name: value for name, value in fields.items() if name != "label"}
     if "label" in fields:
         record |= {str(getattr(config, "spans", "spans")): spans, "label": sorted(fields["label"])}
     return line, record

@@ -14,7 +14,7 @@ Source: Tjong Kim Sang and De Meulder 2003 (CoNLL-2003).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
 from pretune.text.readers.files import Source, SourceConfig
@@ -35,17 +35,17 @@ def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Ite
     lines = _lines(source, config)
     first = list(islice(lines, _FIRST))
     prefix = _prefix(first)
-    width = len(config.columns or ())
+    width = len(config.columns or ()) or _width(first)
     sentence: list[Line] = []
     for item in chain(first, lines, [(0, list[str]())]):
         if isinstance(item, RecordError):
             yield item
             continue
         line, fields = item
-        width = width or len(fields)
+        width = width or _width([item])
         if fields and fields[0] == _DOCUMENT:
             continue
-        if fields and (fields[0] != "#" or len(fields) == width):
+        if fields and not _is_comment(fields, width):
             sentence.append((line, fields))
         elif sentence and not fields:
             yield _record(str(source.path), sentence, width, prefix, config)
@@ -54,9 +54,18 @@ def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Ite
 
 def names(source: Source, config: SourceConfig) -> list[str]:
     """The names of the fields of records."""
-    rows = (item[1] for item in _lines(source, config) if not isinstance(item, RecordError))
-    fields = next((fields for fields in rows if fields and fields[0] != _DOCUMENT), [])
-    return [str(getattr(config, "text", "text")), *_names(len(fields), config)]
+    return [str(getattr(config, "text", "text")), *_names(_width(_lines(source, config)), config)]
+
+
+def _width(lines: Iterable[Line | RecordError]) -> int:
+    """The columns of the first line that has a word for sure; 0 where none has."""
+    rows = (line[1] for line in lines if not isinstance(line, RecordError))
+    return next((len(row) for row in rows if row and row[0] != _DOCUMENT and not _is_comment(row)), 0)
+
+
+def _is_comment(fields: Sequence[str], width: int = 0) -> bool:
+    """Whether a line begins with `#` and a blank; with that word alone, in other columns than those of words."""
+    return fields[0].startswith("# ") or (fields[0] == "#" and len(fields) != width)
 
 
 def _lines(source: Source, config: SourceConfig) -> Iterator[Line | RecordError]:

@@ -131,6 +131,8 @@ class _Array:
                 is_open = error.pos >= len(self._text) - _TAIL or error.msg.startswith("Unterminated")
                 if not self._has_more or not is_open:
                     raise _ArrayError(f"not JSON: {error.msg}") from None
+            except ValueError as error:  # a number that is too long
+                raise _ArrayError(f"not usable JSON: {error}") from None
             except RecursionError:
                 raise _ArrayError("not usable JSON: nested too deep") from None
             self._check_size(len(self._text))

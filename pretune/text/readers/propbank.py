@@ -95,7 +95,7 @@ def _sentence(
 ) -> Sentence | RecordError:
     """A sentence from its lines; multiword tokens and empty nodes are no words."""
     words = [row for row in rows if row[0].isdecimal()]
-    if not words or len(words[0]) < 8 or not all(row[_HEAD].isdecimal() for row in words if len(row) > _HEAD):
+    if not words or any(len(row) < 8 or not row[_HEAD].isdecimal() for row in words):
         remedy = "give each word the columns of CoNLL-U, its predicate and the roles"
         return RecordError(file, line, "the sentence has not the columns of CoNLL-U", remedy)
     is_short = any(row[8:9] == ["Y"] for row in words) or len(words[0]) == _SHORT

@@ -163,6 +163,7 @@ def test_arguments_around_a_gap_and_a_loop() -> None:
     ("body", "words"),
     [
         ("1\tBush\t_\n", r"a\.conllu:1: the sentence has not the columns of CoNLL-U; give each word"),
+        (ROLES + "9\tshort\n", r"a\.conllu:3: the sentence has not the columns of CoNLL-U"),
         (ROLES.replace("\t4\tnummod", "\t44\tnummod"), r"a\.conllu:3: a word hangs on one that is not there"),
         ("\n".join(line.rpartition("\t")[0] if line[0] != "#" else line for line in ROLES.splitlines()),
          r"a\.conllu:3: 3 predicates, and no column for the arguments of number 3; give each"),

@@ -60,6 +60,7 @@ def test_a_long_array_of_short_records_is_no_long_record(tmp_path: Path) -> None
         ('[{"text": "a", "label": "b"},\n{"text": "a"}]', r"a\.json:2: no field 'label'; name the field .*--label"),
         ('[{"text": "a", "text": "c", "label": "b"}]', r"a\.json:1: field 'text' is there twice"),
         ('[{"text": "%s", "label": "b"}]' % ("a" * 300), r"a\.json:1: record longer than 200 bytes"),
+        ('[{"text": "a", "label": %s}]' % ("1" * 5000), r"a\.json:1: not usable JSON: Exceeds the limit"),
         ("[]", r"a\.json: no rows"),
     ],
 )
