@@ -176,10 +176,11 @@ class TfidfModel(Model):
     def facts(self) -> Table:
         """What it is and what it can do, as a table."""
         labels, ngrams = self.labels, self.classifier.ngrams
+        sizes = f"{ngrams.sizes[0]} to {ngrams.sizes[1]} {'words' if ngrams.unit == 'word' else 'characters'}"
         facts: list[tuple[str, object]] = [
             ("family", "tfidf"),
             ("parameters", f"{self.classifier.linear.weight.size:,}"),
-            ("n-grams", f"{len(ngrams.terms):,} of {ngrams.sizes[0]} to {ngrams.sizes[1]} {ngrams.unit}s"),
+            ("n-grams", f"{len(ngrams.terms):,} of {sizes}"),
             ("can", "classify"),
             ("labels", ", ".join(labels[:8]) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")),
             ("folder", str(self._folder)),

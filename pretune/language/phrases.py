@@ -95,6 +95,7 @@ WORDS = N_(
     "together",
     "trains",
     "value",
+    "warm-up {value}",
     "weights",
     "model folder",
     "tokenizer",

@@ -102,7 +102,8 @@ class SuiteRuns:
         if suite_set.metric not in scores:
             raise DataError(f"{found.name}: {suite_set.task} gives no score {suite_set.metric!r}; this is a bug")
         minutes = (time.perf_counter() - begin) / 60
-        _log.info("%s, seed %d: %s %.4f", found.name, seed, suite_set.metric, scores[suite_set.metric])
+        score = f"{suite_set.metric} {scores[suite_set.metric]:.4f}"
+        _log.info("%s, seed %d: %s", found.name, seed, score)
         trained = read_facts(output / _DATA_STATS)["train"]["examples"]
         if not self.keeps_models:
             shutil.rmtree(output)

@@ -221,10 +221,11 @@ class Extraction(Task[AnnotatedExample, WindowAnswer, LinkPrediction]):
         """The number of a label of spans (table 0) or links (1)."""
         numbers = self._numbers[table]
         if label not in numbers:
-            what, setting = ("span", "span_labels") if table == 0 else ("link", "link_labels")
+            setting = "span_labels" if table == 0 else "link_labels"
             raise DataError(
-                f"{example.origin}: {what} label {label!r} was not seen in training; known: {', '.join(numbers)}; "
-                f"correct it, or add it to the training data or to task.{self.name}.{setting}"
+                f"{example.origin}: {'span' if table == 0 else 'link'} label {label!r} was not seen in training; "
+                f"known: {', '.join(numbers)}; correct it, or add it to the training data or to "
+                f"task.{self.name}.{setting}"
             )
         return numbers[label]
 

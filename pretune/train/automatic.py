@@ -67,7 +67,7 @@ class RunFacts:
 
     def describe(self) -> str:
         """The examples in words."""
-        labels = f" of {self.labels} labels" if self.labels else ""
+        labels = f" of {self.labels:,} labels" if self.labels else ""
         return f"{counted(self.examples, 'example')}{labels}, {self.tokens:.0f} tokens each"
 
 
@@ -98,7 +98,8 @@ class Choice:
 
     def describe(self) -> str:
         """The settings in words."""
-        parts = [f"{counted(self.steps, 'step')} of {self.batch}", f"rate {self.rate:.2g}", f"warm-up {self.warmup:g}"]
+        steps = f"{counted(self.steps, 'step')} of {self.batch:,} examples each"
+        parts = [steps, f"rate {self.rate:.2g}", f"warm-up {self.warmup:g}"]
         if self.head is not None:
             parts.append(f"{'contrast, then ' if self.contrast else ''}a head fitted to {self.head} vectors")
         parts += [f"{self.keep_initial:.0%} of the weights before training"] if self.keep_initial else []
