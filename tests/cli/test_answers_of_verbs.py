@@ -241,7 +241,7 @@ def test_labels_that_do_not_exclude_each_other(
     config = tmp_path / "several" / "config.json"
     fields = {"problem_type": "multi_label_classification"}
     config.write_text(json.dumps(json.loads(config.read_text()) | fields))
-    probabilities = pretune.load(tmp_path / "several", "cpu", "fp32").predict(TEXTS[0]).probabilities
+    probabilities = pretune.load(tmp_path / "several", "cpu", "fp32").predict(TEXTS[0])["probabilities"]
     threshold = sorted(probabilities.values())[1] - 1e-4
     wanted = [label for label, probability in probabilities.items() if probability >= threshold]
     words = ("predict", tmp_path / "several", TEXTS[0], "--threshold", threshold)
