@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -82,8 +82,8 @@ def predict(
     names = [None] if task is None else [name.strip() for name in task.split(",")]
     uses = [_TaskUse.of(loaded, name, flags, seconds if not rows.input else None, truncate) for name in names]
     config = uses[0].columns
+    choices = [choice.of(use.task, is_named=len(uses) > 1) for use in uses]
     for use in uses:
-        choice.use_threshold_of(use.task)
         session.say(f"predicting {use.task.name} with {model}{_labels_of(use.task)}")
     columns = [column for use in uses for column in use.task.columns(needs_labels=False)]
     fields = list({column.name: column for column in columns if column.required}.values())
@@ -97,9 +97,10 @@ def predict(
                 for use, name in zip(uses, names, strict=True)
             ]
             for record, *answers in zip(part, *predictions, strict=True):
-                answer, brief = _answer(uses, answers, choice)
+                answer, brief = _answer(uses, answers, choices)
                 writer.write(AnswerRow(inputs.of(record), answer, inputs.shown, brief))
-    choice.say(session)
+    for each in choices:
+        each.say(session)
     written(session, rows.output)
 
 
@@ -134,10 +135,10 @@ class _TaskUse:
 
 
 def _answer(
-    uses: Sequence[_TaskUse], predictions: Sequence[object], choice: _Choice
+    uses: Sequence[_TaskUse], predictions: Sequence[object], choices: Sequence[_Choice]
 ) -> tuple[Mapping[str, object], Mapping[str, object]]:
     """The fields of an answer, of several tasks under their names; and what a terminal shows of it."""
-    fields = [choice.fields(prediction) for prediction in predictions]
+    fields = [choice.fields(prediction) for choice, prediction in zip(choices, predictions, strict=True)]
     briefs = [use.task.brief(prediction) for use, prediction in zip(uses, predictions, strict=True)]
     if len(uses) == 1:
         return fields[0], briefs[0]
@@ -151,7 +152,7 @@ def _answer(
 
 @dataclass
 class _Choice:
-    """What is told of predictions, as `--top` and `--threshold` say.
+    """What is told of a task's predictions, as `--top` and `--threshold` say.
 
     Attributes:
         top: how many labels are told, best first; None for the probability of all.
@@ -159,6 +160,7 @@ class _Choice:
         below: predictions without a label.
         total: all predictions.
         is_own: the threshold is the model's own.
+        task: what messages begin with, where there are several tasks.
     """
 
     top: int | None
@@ -166,6 +168,7 @@ class _Choice:
     below: int = 0
     total: int = 0
     is_own: bool = False
+    task: str = ""
 
     def __post_init__(self) -> None:
         if self.top is not None and self.top < 1:
@@ -173,11 +176,12 @@ class _Choice:
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise UsageError(f"--threshold {self.threshold:g}: expected a probability, from 0 to 1")
 
-    def use_threshold_of(self, task: AnyTask) -> None:
-        """Takes the threshold that a model's task was trained with, where none was named."""
+    def of(self, task: AnyTask, *, is_named: bool) -> _Choice:
+        """The same for a task, with the threshold that this was trained with where none was named."""
         own = getattr(task.config, "threshold", None)
-        if self.threshold is None and isinstance(own, float) and hasattr(task.config, "abstain"):
-            self.threshold, self.is_own = own, True
+        is_own = self.threshold is None and isinstance(own, float) and hasattr(task.config, "abstain")
+        name = f"{task.name}: " if is_named else ""
+        return replace(self, threshold=own if is_own else self.threshold, is_own=is_own, task=name)
 
     def fields(self, prediction: object) -> dict[str, object]:
         """The fields of a prediction.
@@ -207,8 +211,8 @@ class _Choice:
                 fields["labels"] = prediction.above(self.threshold)
         for number, (label, probability) in enumerate(others, 2):
             fields |= {f"label_{number}": label, f"probability_{number}": probability}
-        kept = {name: value for name, value in prediction.items() if name not in ("label", "probability")}
-        return fields | {name: value for name, value in kept.items() if name != "probabilities" or not self.top}
+        told = {"label", "probability", "abstains", *(["probabilities"] if self.top else [])}
+        return fields | {name: value for name, value in prediction.items() if name not in told}
 
     def _fields_of_set(self, fields: dict[str, object]) -> dict[str, object]:
         """The fields of a prediction of several labels, with its probabilities."""
@@ -225,12 +229,14 @@ class _Choice:
     def say(self, session: Session) -> None:
         """Says how many predictions have no label."""
         if self.is_own:
-            session.say(
+            text = (
                 f"no label is as probable as the model's threshold of {self.threshold:.4g}: {self.below:,} of "
                 f"{self.total:,}; --threshold 0 gives each a label"
             )
+            session.say(self.task + text)
         elif self.threshold is not None:
-            session.say(f"no label is as probable as --threshold {self.threshold:g}: {self.below:,} of {self.total:,}")
+            text = f"no label is as probable as --threshold {self.threshold:g}: {self.below:,} of {self.total:,}"
+            session.say(self.task + text)
 
 
 def _labels_of(task: AnyTask) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +141,26 @@ def test_predict_gives_no_label_below_the_threshold(run: Path, capfd: pytest.Cap
     flags = ["--threshold", "0", "--device", "cpu", "--no-allocator", "--quiet"]
     assert main(["predict", str(run / "run"), str(run / "held.jsonl"), *flags]) == 0
     assert all(json.loads(line)[key] is not None for line in capfd.readouterr().out.splitlines())
+
+
+def test_a_table_holds_rows_with_a_label_and_rows_without(run: Path, tmp_path: Path) -> None:
+    """A row without a label had a column more, so that a table which began with another could not be written."""
+    shutil.copytree(run / "run", tmp_path / "run")
+    rows = [json.loads(line) for line in (run / "held.jsonl").read_text().splitlines()]
+    predictions = pretune.load(run / "run", "cpu", "fp32").predict([row["text"] for row in rows])
+    order = sorted(range(len(rows)), key=lambda n: -predictions[n].probability)
+    sure, unsure = order[0], order[-1]
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(rows[n]) for n in (sure, unsure)))
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["pretune"]["task"]["config"]["threshold"] = predictions[sure].probability - 1e-6
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert main(["verify", "--accept", str(tmp_path / "run")]) == 0
+    output = tmp_path / "answers.csv"
+    flags = ["--device", "cpu", "--precision", "fp32", "--no-allocator", "--output", str(output)]
+    assert main(["predict", str(tmp_path / "run"), str(tmp_path / "rows.jsonl"), *flags]) == 0
+    header, first, second = csv.reader(output.open())
+    place = header.index("predicted_label")
+    assert (first[place], second[place]) == (predictions[sure].label, "")
 
 
 def test_settings_that_need_held_out_rows_are_refused_without_any(tmp_path: Path) -> None:

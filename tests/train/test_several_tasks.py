@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,26 @@ def test_the_verbs_name_a_task(run: Path, folder: Path, capsys: pytest.CaptureFi
     assert "accuracy" in json.loads(capsys.readouterr().out)
     assert main(["evaluate", str(run), str(folder / "topics-dev.jsonl"), "--task", "topic", "--device", "cpu"]) == 0
     assert "accuracy" in json.loads(capsys.readouterr().out)
+
+
+def test_each_task_has_its_own_threshold(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """That of the first was laid on all, and refused by a task without labels."""
+    shutil.copytree(run, tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["pretune"]["tasks"]["topic"]["config"]["threshold"] = 1.0
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert main(["verify", "--accept", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    flags = ["--device", "cpu", "--no-allocator"]
+    data = tmp_path / "pairs.jsonl"
+    data.write_text(json.dumps({"text": "w4 w7", "second": "w5"}))
+    assert main(["predict", str(tmp_path / "run"), str(data), "--task", "topic,group,pairs", *flags]) == 0
+    out, err = capsys.readouterr()
+    (answer,) = map(json.loads, out.splitlines())
+    assert answer["topic"]["label"] is None
+    assert answer["group"]["label"] in {"0", "1", "2"}
+    assert "topic: no label is as probable as the model's threshold of 1: 1 of 1" in err
+    assert "group: no label" not in err
 
 
 def test_it_resumes_bit_for_bit(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
