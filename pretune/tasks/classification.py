@@ -244,7 +244,9 @@ class Classification(SequenceTask[ClassificationExample, Answer]):
     def merge(self, example: ClassificationExample, answers: Sequence[Answer]) -> Answer:
         """The answer of all rows; it abstains where it is less probable than the threshold."""
         answer = super().merge(example, answers)
-        return answer.judged_by(self.config.threshold) if type(answer) is Prediction else answer
+        for choice in _choices([answer]):
+            choice.judged_by(self.config.threshold)
+        return answer
 
     def average(self, answers: Sequence[Answer]) -> Answer:
         """The answer of the mean logits."""
@@ -364,8 +366,8 @@ def order_labels(labels: Iterable[str], examples: Sequence[ClassificationExample
     if fraction is not None:
         example = next(example for example in examples if example.label == fraction)
         raise DataError(
-            f"{example.origin}: label {fraction!r}: fractions are scores and no classes; use --task similarity for "
-            f"scores of pairs, or name the classes: {_NAME_LABELS}"
+            f"{example.origin}: label {fraction!r}: fractions are scores and no classes; use --task regression to "
+            f"learn them, or name the classes: {_NAME_LABELS}"
         )
     if len(numbers) == len(names):
         return sorted(names, key=lambda name: (float(name), name))

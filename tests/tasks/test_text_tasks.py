@@ -123,6 +123,15 @@ def test_a_long_text_is_answered_over_its_windows(task: str, trained: dict[str, 
     assert set(long) == set(model.predict(TEXTS[1]))
 
 
+def test_a_path_that_is_too_improbable_is_none(trained: dict[str, Path]) -> None:
+    """`merge` knew plain classes alone, so that `threshold` did nothing."""
+    task = {"hierarchy": {"threshold": 1.0}}
+    model = load(trained["hierarchy"])
+    assert model.evaluate(rows("hierarchy"), task=task)["coverage"] == 0.0
+    assert all(each.abstains for each in model.evaluate(rows("hierarchy"), task=task).predictions)
+    assert not any(each.abstains for each in model.predict(TEXTS))
+
+
 def test_verbs_speak_of_each_task(trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def predict(task: str, *flags: str) -> dict[str, Any]:
         assert main(["predict", str(trained[task]), TEXTS[1], "--json", *flags]) == 0
