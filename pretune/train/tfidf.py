@@ -48,7 +48,7 @@ def finetune_tfidf(
     _check(recipe, output)
     (labelled,) = read_labelled(recipe, empty_tokenizer(), train_data, validation_data)
     task = labelled.task
-    if not isinstance(task, Classification):
+    if not isinstance(task, Classification) or type(task).Config is not Classification.Config:  # or says more
         raise UsageError(f"recipe: --model tfidf has the task classification alone, not {task.name}")
     if task.needs_held_out and not labelled.validation:
         raise UsageError(f"recipe: field '{task.needs_held_out}' is decided on held-out rows: use --holdout 0.1")
@@ -62,7 +62,8 @@ def finetune_tfidf(
     if held_out:
         if labelled.held_out is not None:
             _log.info("%s", labelled.held_out.describe())
-        task.config = task.calibrate(answer_by_tfidf(classifier, held_out), held_out)
+        answers = answer_by_tfidf(classifier, held_out, task.config.temperature)
+        task.config = task.calibrate(answers, held_out)
         scores = task.score(answer_by_tfidf(classifier, held_out, task.config.temperature), held_out)
         _log.info("validation accuracy %.1f%%, macro F1 %.3f", 100 * scores["accuracy"], scores["f1_macro"])
     save_tfidf(classifier, training_metadata(Metadata(), recipe, [task]), output)

@@ -48,6 +48,30 @@ def test_the_folder_predicts_as_the_classifier_that_was_fitted(folder: Path) -> 
     np.testing.assert_allclose(list(prediction.probabilities.values()), expected, atol=1e-9)
 
 
+def test_a_variant_of_classification_is_refused(tmp_path: Path) -> None:
+    """It was fitted, and the folder could not be used."""
+    rows = [{"text": row["message"], "label": f"team/{row['team']}"} for row in ROWS]
+    with pytest.raises(UsageError, match="has the task classification alone, not hierarchy"):
+        pretune.finetune(model="tfidf", task="hierarchy", train=rows, output=str(tmp_path / "model"))
+
+
+def test_a_temperature_is_where_calibration_begins(tmp_path: Path) -> None:
+    """That of the recipe was multiplied in a second time."""
+    rows = [{**row, "team": row["team"] if n % 7 else "cards"} for n, row in enumerate(ROWS)]
+    fields: dict[str, object] = {"text": "message", "label": "team", "model": "tfidf", "train": rows}
+    found = [
+        pretune.finetune(
+            task={"classification": {"calibrate": True, "temperature": start}},
+            output=str(tmp_path / str(start)),
+            **fields,
+        )
+        .task()
+        .config.model_dump()["temperature"]
+        for start in (1.0, 2.0)
+    ]
+    assert found[1] == pytest.approx(found[0], rel=0.05)
+
+
 def test_predict_and_evaluate_read_its_columns(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     model, rows = str(folder / "model"), str(folder / "rows.jsonl")
     assert main(["predict", model, rows, "--quiet", "--no-allocator"]) == 0
