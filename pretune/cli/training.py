@@ -171,7 +171,7 @@ def _train(verb: Verb, args: tuple[str, ...], session: Session) -> None:
     session.say(_intention(verb, recipe))
     from pretune import api
     from pretune.interop.run_names import FACTS
-    from pretune.report.next_commands import named_tasks, next_commands
+    from pretune.report.next_commands import named_tasks, next_commands, run_abilities
     from pretune.seals import read_facts
     from pretune.train.repeats import asks_for_several
 
@@ -201,7 +201,7 @@ def _train(verb: Verb, args: tuple[str, ...], session: Session) -> None:
     tasks = named_tasks(facts)
     lines = next_commands(
         recipe.output,
-        model.abilities,
+        run_abilities(model.abilities, facts),
         mask,
         is_paired=is_paired,
         language=language,

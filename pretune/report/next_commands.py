@@ -69,6 +69,16 @@ def next_commands(
     return [*lines, f"pretune embed {path} {texts} --output vectors.npy"]
 
 
+def run_abilities(heads: Collection[str], facts: Mapping[str, object]) -> set[str]:
+    """What a run's model can do: what its heads can, and to predict where its task has labels.
+
+    Args:
+        heads: what the heads that are common to tasks can do.
+        facts: of the run.
+    """
+    return {*heads, *(["classify"] if facts.get("labels") else [])}
+
+
 def named_tasks(facts: Mapping[str, object]) -> dict[str, bool]:
     """The names of a run's tasks, and whether each was trained on pairs of texts; none where they have no names.
 

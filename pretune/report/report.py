@@ -17,7 +17,7 @@ from pretune.language import translate
 from pretune.report.answers import confusion, label_scores, mistakes
 from pretune.report.curves import curves
 from pretune.report.html import card, folded, page, row, section, table, text
-from pretune.report.next_commands import named_tasks, next_commands
+from pretune.report.next_commands import named_tasks, next_commands, run_abilities
 from pretune.report.overview import goal, header, overview, state, warnings
 from pretune.report.pages import check_page, write_page
 from pretune.report.run_files import RunFiles, read_run
@@ -78,7 +78,7 @@ def _next(run: RunFiles) -> str:
     columns = tomllib.loads(run.recipe).get("data", {}).get("columns", {})
     is_paired = columns.get("second") is not None
     language = str(run.facts.get("language", "en"))
-    abilities = set(run.abilities.values())
+    abilities = run_abilities(run.abilities.values(), run.facts)
     tasks = named_tasks(run.facts)
     lines = next_commands(
         str(run.path),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pretune.cli import main
-from pretune.report.next_commands import next_commands
+from pretune.report.next_commands import next_commands, run_abilities
 from pretune.wording import quoted
 
 SMALL = "--model.size tiny --data.length 32 --data.batch 8 --track.report false --no-allocator"
@@ -122,3 +122,11 @@ def test_how_a_text_is_read_goes_on_to_the_next_command(
     (finetune,) = next_lines(capsys)
     assert "--train more.csv --text 'the title' --label kind --output classifier" in finetune
     run_line(finetune.replace("--model MODEL", "--data.tokenizer tokenizer"), f"{SMALL} {STEPS}")
+
+
+def test_a_model_with_labels_predicts_whatever_its_heads_are() -> None:
+    """A run of `nested` or `extraction`, whose heads are their own, named no command that uses it."""
+    abilities = run_abilities({"fill"}, {"labels": ["person"]})
+    assert abilities == {"fill", "classify"}
+    assert 'pretune predict run "a text"' in next_commands("run", abilities, "[MASK]")
+    assert run_abilities({"fill"}, {"labels": None}) == {"fill"}
