@@ -21,6 +21,10 @@ N_(
     "perplexity",
 )
 N_("Loss", "Accuracy, validation", "F1, validation", "Macro F1, validation")
+N_("exact", "exact match", "average precision", "accuracy level {level}", "mean score", "f1 path", "f1 samples")
+N_("f1 exact", "f1 partial", "f1 type", "span f1", "span precision", "span recall")
+N_("argument f1", "argument precision", "argument recall", "argument place f1")
+N_("trigger f1", "trigger precision", "trigger recall", "predicate f1", "predicate precision", "predicate recall")
 N_("thousand tokens", "million tokens", "billion tokens", "thousand steps", "million steps")
 N_("documents", "used", "duplicate", "empty", "excluded", "quarantined", "quarantine", "bytes", "ignored", "end", "cut")
 N_(
@@ -42,6 +46,7 @@ N_("training", "validation", "spikes", "rollbacks", "median", "predicted", "{num
 _METRICS: Mapping[str, str] = {
     "accuracy": "accuracy",
     "f1_macro": "macro F1",
+    "f1_micro": "micro F1",
     "f1": "F1",
     "mcc": "Matthews correlation (MCC)",
     "ece": "calibration error (ECE)",
@@ -49,6 +54,9 @@ _METRICS: Mapping[str, str] = {
     "risk": "wrong of the labels that are given",
     "spearman": "Spearman correlation",
     "pearson": "Pearson correlation",
+    "qwk": "quadratic weighted kappa (QWK)",
+    "mae": "mean absolute error (MAE)",
+    "rmse": "root mean squared error (RMSE)",
     "loss": "loss",
 }
 _PERCENTAGES = ("accuracy", "f1", "f1_macro", "precision", "recall", "coverage", "risk")
