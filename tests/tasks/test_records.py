@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from pretune.errors import DataError
+from pretune.find import find_class
 from pretune.tasks.classification import Classification
+from pretune.tasks.roles import Roles
 from pretune.tasks.shared.records import iterate_examples, read_examples
+from pretune.tasks.task import Task
 from pretune.text.readers.labelled import LabelledConfig
 from pretune.text.readers.records import SkippedRecords
 from pretune.text.tokenizer.tokenizer import Tokenizer
@@ -73,3 +76,33 @@ def test_two_records_of_one_id_are_an_error(tokenizer: Tokenizer) -> None:
     assert len(read_examples(task(tokenizer, id="id"), rows, every_row=True)) == 2
     rows = [{"text": "a", "label": "x", "id": None}, {"text": "b", "label": "x"}]
     assert len(read_examples(task(tokenizer, id="id"), rows)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        ("classification", {"text": "a", "label": {"not": "one"}}),
+        ("multilabel", {"text": "a", "label": [{}]}),
+        ("tagging", {"tokens": ["a", "b"], "tags": ["O"]}),
+        ("tagging", {"text": "a b", "spans": [[0, 9, "X"]]}),
+        ("relations", {"text": "a b", "spans": [[0, 1, "X"], [2, 3, "X"]], "links": [[0, 7, "r"]]}),
+        ("roles", {"text": "a b", "spans": [[0, 9, "X"]], "links": "?"}),
+        ("reading", {"text": "a b", "question": "a", "answers": [{"start": 7, "text": "b"}]}),
+        ("choice", {"text": "a", "choices": ["b", "c"], "label": 9}),
+    ],
+)
+def test_prediction_does_not_read_what_it_is_to_say(tokenizer: Tokenizer, name: str, record: dict[str, object]) -> None:
+    kind = find_class("tasks", name, Task)  # type: ignore[type-abstract]
+    reader = kind(kind.Config(), tokenizer.vocabulary)
+    with pytest.raises(DataError):
+        read_examples(reader, [record])
+    (example,) = read_examples(reader, [record], needs_labels=False, every_row=True)
+    assert example.text == record.get("text", "a b")
+    encoded = reader.encode([example], tokenizer, 16)
+    assert len(encoded) >= 1
+
+
+def test_given_spans_are_read_in_prediction(tokenizer: Tokenizer) -> None:
+    reader = Roles(Roles.Config(given=True), tokenizer.vocabulary)
+    with pytest.raises(DataError, match=r"'spans\[0\]' = 0 to 9 lies outside the text"):
+        read_examples(reader, [{"text": "a b", "spans": [[0, 9, "X"]]}], needs_labels=False, every_row=True)

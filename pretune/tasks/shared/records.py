@@ -7,7 +7,7 @@ read_records -> Record, with its place -> Task.read -> Example
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 
 from pretune.errors import DataError, UsageError
 from pretune.tasks.task import ExampleT, PredictionT, RowAnswerT, Task
@@ -25,14 +25,17 @@ def read_examples(
 
     Args:
         needs_labels: False where labels may be missing, as in prediction.
-        every_row: each record needs an answer, so that none may be skipped.
+        every_row: each record needs an answer, so that none may be skipped; what it says of the answer itself is not
+            read where labels are not needed.
 
     Raises:
         MissingInputError: a file does not exist or may not be read.
         DataError: a bad record that may not be skipped: place, field, value and remedy; no records.
     """
     skipped = None if every_row else SkippedRecords.of(task.config.columns)
-    examples = [example for _, example in iterate_examples(task, data, needs_labels, skipped, unique_ids=not every_row)]
+    hidden = _answer_fields(task) if every_row and not needs_labels else frozenset[str]()
+    pairs = iterate_examples(task, data, needs_labels, skipped, unique_ids=not every_row, hidden=hidden)
+    examples = [example for _, example in pairs]
     if skipped is not None and skipped.count:
         _log.warning("%s", skipped.describe())
     return examples
@@ -46,6 +49,7 @@ def iterate_examples(
     more_columns: Sequence[Column] = (),
     *,
     unique_ids: bool = True,
+    hidden: Set[str] = frozenset(),
 ) -> Iterator[tuple[Record, ExampleT]]:
     """The records of files, or of an object in memory, each with the example that it becomes.
 
@@ -53,6 +57,7 @@ def iterate_examples(
         skipped: counts bad records, which are left out; None where they are errors.
         more_columns: that are read beside those of the task.
         unique_ids: two records of one id are an error, where a column of ids is read.
+        hidden: fields that the task does not see.
 
     Raises:
         MissingInputError, DataError: as `read_examples`; also where all records are skipped.
@@ -68,7 +73,7 @@ def iterate_examples(
         try:
             if unique_ids and ids is not None:
                 _check_id(record, ids, seen)
-            example = task.read(record)
+            example = task.read(record.without(hidden))
         except DataError as error:
             if skipped is None:
                 raise
@@ -78,6 +83,15 @@ def iterate_examples(
         yield record, example
     if not count and skipped is not None:
         raise DataError(f"all {skipped.count} records are bad, and were skipped; the first: {skipped.first}")
+
+
+def _answer_fields(task: Task[ExampleT, RowAnswerT, PredictionT]) -> Set[str]:
+    """The fields that say what is to be predicted: those that records must have, but not for a prediction."""
+    needed, given = (
+        {name for column in task.columns(needs) if column.required for name in (column.name, *column.alternatives)}
+        for needs in (True, False)
+    )
+    return needed - given
 
 
 def _check_id(record: Record, name: str, seen: dict[str, Origin]) -> None:

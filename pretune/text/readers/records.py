@@ -7,7 +7,7 @@ it. A task's `read` needs nothing else.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -131,6 +131,13 @@ class Record(Mapping[str, object]):
     def of(cls, record: Mapping[str, object]) -> Record:
         """A record as it is, or a plain mapping as a record."""
         return record if isinstance(record, Record) else cls(record)
+
+    def without(self, names: Set[str]) -> Record:
+        """The record without some of its fields; itself where it has none of them."""
+        if names.isdisjoint(self._fields):
+            return self
+        fields = {name: value for name, value in self._fields.items() if name not in names}
+        return Record(fields, self.origin, needs_labels=self.needs_labels, max_bytes=self.max_bytes)
 
     def __getitem__(self, name: str) -> object:
         return self._fields[name]
