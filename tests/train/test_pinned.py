@@ -33,7 +33,11 @@ FAMILIES = {
     **dict.fromkeys(("gpt", "gpt2", "gpt3", "llama", "qwen2", "qwen3"), "clm"),
     **dict.fromkeys(("bart", "marian", "t5"), "prefix"),
 }
-TASKS = [(task, family) for task in ("cert", "classification", "similarity") for family in ("bert", "gpt2")]
+OF_PAIRS = ("cert", "classification", "similarity")
+TASKS = [
+    *((task, family) for task in OF_PAIRS for family in ("bert", "gpt2")),
+    *((task, "bert") for task in variants("tasks") if task not in OF_PAIRS),
+]
 OVER: dict[str, Any] = {"checkpoint": {"every": 10}, "evaluation": {"samples": 8, "every": 5}}
 CASES = [*OBJECTIVES, *(f"family-{name}" for name in FAMILIES), *(f"task-{t}-{f}" for t, f in TASKS)]
 
@@ -67,13 +71,14 @@ def run(case: str, folder: Path) -> dict[str, Any]:
 
 
 def task_recipe(folder: Path, task: str, family: str) -> Recipe:
-    """Ten steps of fine-tuning on texts whose first word tells the label."""
+    """Ten steps of fine-tuning on texts whose first word tells the label, the first two of them tell more."""
     rng = np.random.default_rng(0)
     rows = []
     for _ in range(60):
         words = [WORDS[int(n)] for n in rng.integers(0, 59, int(rng.integers(4, 12)))]
         other = [WORDS[int(n)] for n in rng.integers(0, 59, int(rng.integers(4, 12)))]
-        rows.append({"text": " ".join(words), "second": " ".join(other), "label": str(int(words[0][1:]) % 3)})
+        pair = {"text": " ".join(words), "second": " ".join(other), "label": str(int(words[0][1:]) % 3)}
+        rows.append(pair if task in OF_PAIRS else answered(task, pair))
     if task == "cert":  # its pairs are two views of one text each, whatever a label says
         rows[:48] = [{name: row[name] for name in ("text", "second")} for row in rows[:48]]
     for name, part in (("train", rows[:48]), ("validation", rows[48:])):
@@ -89,7 +94,7 @@ def task_recipe(folder: Path, task: str, family: str) -> Recipe:
             "train": [str(folder / "train.jsonl")],
             "validation": [str(folder / "validation.jsonl")],
             "tokenizer": str(folder / "tokenizer"),
-            "columns": {"second": "second"},
+            "columns": {"second": "second"} if task in OF_PAIRS else {},
             "length": 32,
             "batch": 8,
         },
@@ -99,6 +104,27 @@ def task_recipe(folder: Path, task: str, family: str) -> Recipe:
         "track": {"every": 2, "progress": "quiet", "report": False},
     }
     return validate(Recipe, tree, "recipe")
+
+
+def answered(task: str, row: dict[str, str]) -> dict[str, Any]:
+    """A text with what a task asks of it: of the whole, or of its first words."""
+    text, other, number = row["text"], row["second"], int(row["label"])
+    first, second, *_ = words = text.split()
+    kinds = ["AB"[int(word[1:]) % 2] for word in words]
+    ends = [(0, len(first)), (len(first) + 1, len(first) + 1 + len(second))]
+    spans = [{"start": start, "end": end, "label": kind} for (start, end), kind in zip(ends, kinds, strict=False)]
+    linked = {"text": text, "spans": spans, "links": [{"head": 0, "tail": 1, "label": f"r{number}"}]}
+    answers: dict[str, dict[str, Any]] = {
+        "multilabel": {"text": text, "label": sorted({*kinds[:2]})},
+        "ordinal": {"text": text, "label": number},
+        "hierarchy": {"text": text, "label": ["a/b", "a/c", "d"][number]},
+        "regression": {"text": text, "label": number / 2},
+        "choice": {"text": text, "choices": [first, other, second][: 2 + number % 2], "label": number % 2},
+        "tagging": {"tokens": words, "tags": [f"B-{kind}" for kind in kinds]},
+        "nested": {"text": text, "spans": [*spans, {"start": 0, "end": ends[1][1], "label": "C"}]},
+        "reading": {"text": text, "question": other, "answers": [{"start": ends[1][0], "text": second}]},
+    }
+    return answers.get(task, linked)
 
 
 @pytest.mark.parametrize("case", CASES)
