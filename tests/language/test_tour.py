@@ -108,7 +108,7 @@ def test_no_english_is_said(
 ) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setattr(language, "unknown", [])
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "80")
     answers = {line: say(line, capsys) for line in lines}
     assert {line: answer for line, (answer, _) in answers.items() if answer not in code} == {}
     assert [text for _, english in answers.values() for text in english] == []
