@@ -37,8 +37,9 @@ class SourceConfig(Config):
     """How any file of text is read, labelled or not.
 
     Attributes:
-        format: the format of every file: the name of a reader (txt, md, html, jsonl, csv, tsv, xlsx, parquet, semeval,
-            casie, propbank), the path of a user's own (`conll.py`), or "auto": by suffix.
+        format: the format of every file: the name of a reader (txt, md, html, json, jsonl, csv, tsv, xlsx, parquet,
+            conll, conllu, brat, cluener, squad, semeval, casie, propbank), the path of a user's own (`mine.py`), or
+            "auto": by suffix.
         columns: names of the columns of CSV, TSV and Excel files that have no header row, in order; by default the
             first row is the header. A first row that names all columns that are read is a header too.
         quotes: whether CSV or TSV fields may be quoted; by default CSV yes; TSV no (as GLUE, SST and CLUE write them),
