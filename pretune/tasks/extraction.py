@@ -48,7 +48,7 @@ from pretune.tasks.shared.link_predictions import (
 from pretune.tasks.shared.link_scores import ItemScores
 from pretune.tasks.shared.windowed import cut_text, token_spans, window_row
 from pretune.tasks.task import RowBatch, Task, Truncate, encode_texts, tokens_of
-from pretune.text.annotation import find_overlap
+from pretune.text.annotation import Span, find_overlap
 from pretune.text.readers.records import Column
 from pretune.text.samples.rows import Encoded, Ints, Row
 from pretune.text.samples.windows import Window
@@ -181,16 +181,23 @@ class Extraction(Task[AnnotatedExample, WindowAnswer, LinkPrediction]):
         encodings = encode_texts(examples, [example.text for example in examples], tokenizer, self.keep(length))
         max_tokens = length - self.vocabulary.overhead(False)
         rows: list[Encoded] = []
-        lost = 0
+        lost = inexact = total = 0
         for n, (example, encoding) in enumerate(zip(examples, encodings, strict=True)):
             assert encoding is not None  # every example has a text
             pairs, present = self.pairs(example, encoding.offsets), list[Ints]()
+            sought = [span for span in example.spans or () if not self.is_given(span.label)]
+            inexact, total = inexact + _count_inexact(sought, encoding.offsets), total + len(sought)
             for window in cut_text(self, encoding, max_tokens, example):
                 places = None if pairs is None else _places(pairs, window, len(encoding.tokens))
                 present += [] if places is None else [places[1]]
                 rows.append(window_row(n, (encoding, None), (window, None), None if places is None else places[0]))
             if pairs is not None:
                 lost += len(pairs) - len(np.unique(np.concatenate(present)))
+        if inexact:
+            _log.warning(
+                "%s", f"spans that begin or end inside a word or token, so that they cannot be found exactly: "
+                f"{inexact:,} of {total:,}"
+            )  # fmt: skip
         if lost:
             _log.warning("%d spans or ends of links lie in no window whole and are not learned; raise the length", lost)
         return rows
@@ -216,6 +223,10 @@ class Extraction(Task[AnnotatedExample, WindowAnswer, LinkPrediction]):
                 quads.append((1, number, first[link.head], first[link.tail]))
                 quads.append((2, number, last[link.head], last[link.tail]))
         return np.array(quads, np.int64).reshape(-1, 4)
+
+    def is_given(self, label: str) -> bool:
+        """Whether records mark the spans of a label, in prediction too; by default they mark none."""
+        return False
 
     def _number(self, table: int, example: AnnotatedExample, label: str) -> int:
         """The number of a label of spans (table 0) or links (1)."""
@@ -362,6 +373,12 @@ class Extraction(Task[AnnotatedExample, WindowAnswer, LinkPrediction]):
             spans.add(truth.spans, guess.spans)
             links.add(truth.links, guess.links)
         return {**links.total_by_name(), **spans.total_by_name("span_"), **links.by_label(self.score_labels)}
+
+
+def _count_inexact(spans: Sequence[Span], offsets: Ints) -> int:
+    """How many spans do not begin or end where tokens do. Shape: offsets: (n, 2)"""
+    bounds = np.array([(span.start, span.end) for span in spans], np.int64).reshape(-1, 2)
+    return int((~np.isin(bounds[:, 0], offsets[:, 0]) | ~np.isin(bounds[:, 1], offsets[:, 1])).sum())
 
 
 def _places(pairs: Ints, window: Window, count: int) -> tuple[Ints, Ints]:

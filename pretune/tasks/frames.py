@@ -9,9 +9,16 @@ import numpy as np
 from torch import Tensor
 
 from pretune.errors import DataError
-from pretune.tasks.extraction import UNKNOWN, Extraction
+from pretune.tasks.extraction import UNKNOWN, Extraction, WindowAnswer
 from pretune.tasks.shared.annotated import AnnotatedExample
-from pretune.tasks.shared.link_predictions import Items, LinkPrediction, predicted_items, true_items
+from pretune.tasks.shared.link_predictions import (
+    Items,
+    LinkPrediction,
+    PredictedSpan,
+    predicted_items,
+    predicted_spans,
+    true_items,
+)
 from pretune.tasks.shared.link_scores import ItemScores
 from pretune.tasks.shared.windowed import token_spans
 from pretune.text.readers.records import Column
@@ -100,6 +107,27 @@ class Frames(Extraction):
         for _, label, first, last in row.targets[row.targets[:, 0] == _GIVEN].tolist():
             scores[label, first, last] = _CERTAIN
         return scores
+
+    def is_given(self, label: str) -> bool:
+        """Whether records mark the spans of a label: those that evoke frames, where they are given."""
+        return self.config.given and label in self.config.evokers
+
+    def merge(self, example: AnnotatedExample, answers: Sequence[WindowAnswer]) -> LinkPrediction:
+        """Those of extraction, and the spans that are given as they are given."""
+        prediction = super().merge(example, answers)
+        return {**prediction, "spans": [self._as_given(span, example) for span in prediction["spans"]]}
+
+    def _as_given(self, span: PredictedSpan, example: AnnotatedExample) -> PredictedSpan:
+        """A given span with its own bounds, where its tokens have more characters: "did" of the token "didn"."""
+        inside = [
+            other
+            for other in example.spans or ()
+            if other.label == span["label"] and span["start"] <= other.start and other.end <= span["end"]
+        ]
+        if not inside or not self.is_given(span["label"]):
+            return span
+        given = max(inside, key=lambda other: other.end - other.start)
+        return predicted_spans(example.text, [((given.start, given.end, given.label), None)])[0]
 
     def score(self, predictions: Sequence[LinkPrediction], examples: Sequence[AnnotatedExample]) -> dict[str, float]:
         """F1 of arguments (place and role, and place and label of what evokes the frame), of evokers, of each role."""

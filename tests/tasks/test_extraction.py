@@ -320,6 +320,25 @@ def test_predicates_that_are_given() -> None:
         task.encode([task.read({"text": "a cat"})], word_tokenizer(), 64)
 
 
+def test_given_spans_keep_their_bounds_and_others_inside_words_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    inside = {**EVENT, "text": "the the the", "spans": [(4, 6, "Attack"), (0, 2, "Person"), (8, 11, "Place")]}
+    for given, counted in ((True, "1 of 2"), (False, "2 of 3")):
+        caplog.clear()
+        task, (example,) = made(Roles, [inside], given=given)
+        task.encode([example], word_tokenizer(), 64)
+        assert f"inside a word or token, so that they cannot be found exactly: {counted}" in caplog.text
+        spans = [WindowSpan((4, 7, "Attack"), 1.0, True), WindowSpan((0, 3, "Person"), 0.9, True)]
+        prediction = task.merge(example, [WindowAnswer(spans, [(0, 1, "Attacker", 0.8)])])
+        assert prediction["links"] == [{"head": 1, "tail": 0, "label": "Attacker", "probability": 0.8}]
+        person, attack = prediction["spans"]
+        assert (person["start"], person["end"], person["probability"]) == (0, 3, 0.9)
+        assert attack == (
+            {"start": 4, "end": 6, "label": "Attack", "text": "th"}
+            if given
+            else {"start": 4, "end": 7, "label": "Attack", "text": "the", "probability": 1.0}
+        )
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
