@@ -99,6 +99,8 @@ def _join(path: Iterable[str | int]) -> str:
 
 def _suggestion(schema: type[BaseModel], problem: ErrorDetails, path: list[str | int], names: FieldNames) -> str:
     last = str(path[-1])
+    if len(path) == 1 and last in names.short:
+        return f"did you mean {names.short[last]!r}?"  # and not what is merely spelled alike
     known = problem.get("ctx", {}).get("fields") or known_fields(schema, [str(part) for part in path[:-1]])
     near = suggest(last, known)
     if near.startswith("known"):
