@@ -25,7 +25,7 @@ from pretune.generate.defaults import resolve_options
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateOptions
 from pretune.generate.session import context_length, encode_prompts
-from pretune.interop.description import labelled_role
+from pretune.interop.description import labels_of
 from pretune.interop.export import Exported, Format, export_model
 from pretune.interop.model_tokenizer import fit_tokenizer
 from pretune.interop.weights import SHARD_BYTES
@@ -96,7 +96,7 @@ class Model:
             "generate": find_language_head(self.network, "next") is not None,
             "fill": find_language_head(self.network, "masked") is not None
             or (self.network.has_encoder and self.tokenizer.vocabulary.mask is not None),
-            "classify": labelled_role(self.network) is not None,
+            "classify": labels_of(self.network) is not None,
         }
         return {ability for ability, has in able.items() if has}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from pretune.interop.description import class_labels, labelled_role
+from pretune.interop.description import labels_of
 from pretune.models.model import LanguageModel
 from pretune.runtime.device import is_bf16
 from pretune.table import Table
@@ -28,8 +28,7 @@ def describe_model(network: LanguageModel, folder: Path, abilities: Collection[s
         ("length", length),
         ("can", " ".join(sorted({*abilities, "embed"}))),
     ]
-    if (role := labelled_role(network)) is not None:
-        labels = class_labels(network, role) or []
+    if (labels := labels_of(network)) is not None:
         others = f" and {len(labels) - _LISTED} more" if len(labels) > _LISTED else ""
         facts.append(("labels", ", ".join(labels[:_LISTED]) + others))
     recorded, named = network.metadata.task, network.metadata.tasks

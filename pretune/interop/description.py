@@ -29,6 +29,7 @@ from pretune.models.model import Config, Family, LanguageModel, get_family
 from pretune.models.standard_heads import LABELLED_HEADS
 from pretune.nn.heads import ProblemType, ScoreOutput, SequenceHead
 from pretune.nn.model_protocol import find_language_head
+from pretune.nn.vector_head import VectorHead
 from pretune.text.tokenizer.folder import transformer_folder
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -328,6 +329,13 @@ def labelled_role(model: LanguageModel) -> str | None:
     roles = [role for role in LABELLED_HEADS if class_labels(model, role) is not None]
     own = own_roles(model)
     return next(iter(sorted(roles, key=lambda role: role in own)), None)
+
+
+def labels_of(model: LanguageModel) -> list[str] | None:
+    """Names the classes that a model decides among, by a standard head or by one on vectors; None where it has none."""
+    if (role := labelled_role(model)) is not None:
+        return class_labels(model, role)
+    return next((list(head.labels) for head in model.heads.values() if isinstance(head, VectorHead)), None)
 
 
 def class_labels(model: LanguageModel, role: str) -> list[str] | None:

@@ -36,6 +36,7 @@ from pretune.nn.heads import (
 )
 from pretune.nn.model_protocol import GenerationConstraints, ModelOutput, TrainableModel
 from pretune.nn.stack import Stack
+from pretune.nn.vector_head import VectorHead
 from pretune.nn.vectors import PoolingMode
 
 
@@ -193,12 +194,14 @@ class LanguageModel(nn.Module):
 
     @property
     def labels(self) -> list[str]:
-        """Names of the classes of the classification head.
+        """Names of the classes of the classification head, or of one on vectors of texts.
 
         Raises:
             UsageError: the model has no such head.
         """
         if "classification" not in self.heads:
+            if (on_vectors := next((h for h in self.heads.values() if isinstance(h, VectorHead)), None)) is not None:
+                return on_vectors.labels
             heads = f" (its heads: {', '.join(self.heads)})" if self.heads else ""
             raise UsageError(f"this {self.family} has no classification head{heads}; fine-tune it (pretune finetune)")
         return cast(list[str], self.heads["classification"].labels)
