@@ -10,6 +10,8 @@ Source: Jamieson and Talwalkar 2016, "Non-stochastic best arm identification" (a
 from __future__ import annotations
 
 import logging
+import math
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +35,7 @@ from pretune.wording import counted
 
 _log = logging.getLogger("pretune")
 _HELD_OUT = 0.25  # of the training rows, where the recipe names no others
+_WORST = -1.0  # of main metrics: of a run that diverged, or whose predictions are all the same
 _ROUNDS = (0.25, 0.5, 1.0)  # of the steps of a candidate
 
 Run = Callable[[Recipe, NamedData | None, NamedData | None], Path]
@@ -71,9 +74,14 @@ def search(recipe: Recipe, train_data: NamedData | None, validation_data: NamedD
         run: trains a recipe, and returns the folder of the model.
 
     Raises:
-        UsageError: nothing is open in the recipe, or it has several tasks.
+        UsageError: nothing is open in the recipe, it has several tasks, or there are several processes.
     """
     assert recipe.search is not None  # it asks for a search
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "recipe: field 'search': it runs in one process; leave torchrun out, and give the recipe.toml "
+            "that it writes to torchrun"
+        )
     if not recipe.automatic or recipe.model.init is None:
         raise UsageError(
             "recipe: field 'search': nothing is left to choose; leave the budget out (epochs, steps), and start from a "
@@ -99,17 +107,18 @@ def _halve(
 ) -> list[Trial]:
     """The candidates of the last round that the minutes allowed, the best first."""
     deadline = time.monotonic() + 60 * (recipe.search or 0)
-    survivors, result = choices, list[Trial]()
+    survivors, result, whole = choices, list[Trial](), 0.0  # seconds that all steps of a candidate take
     for fraction in _ROUNDS:
         trials: list[Trial] = []
         for choice in survivors:
             begin = time.monotonic()
+            if (trials or result) and begin + whole * fraction > deadline:
+                break
             part = replace(choice, steps=max(1, round(choice.steps * fraction)))
             score = _score(recipe, part, train_data, validation_data, run)
             trials.append(Trial(choice, score))
             _log.info("search: %.4f after %s", score, part.describe())
-            if time.monotonic() + (time.monotonic() - begin) > deadline:
-                break
+            whole = (time.monotonic() - begin) / fraction
         trials.sort(key=lambda trial: -trial.score)
         is_whole = len(trials) == len(survivors)
         result = trials if is_whole or not result else result
@@ -128,13 +137,14 @@ def _score(
         try:
             path = run(trial, train_data, validation_data)
         except DivergenceError:
-            return -1.0
+            return _WORST
         source = find_source(path)
         network, tokenizer = read_with_tokenizer(source, None)
         task = trained_task(network.eval(), tokenizer.vocabulary, path)
         data = LabelledData(trial, tokenizer, train_data, validation_data)  # type: ignore[arg-type]  # of one task
         scores = evaluate_examples(network, tokenizer, task, data.validation, trial.data.length)
-        return float(scores[task.main_metric])
+        score = float(scores[task.main_metric])
+        return score if math.isfinite(score) else _WORST
 
 
 def _trial_recipe(recipe: Recipe, output: Path, validation_data: NamedData | None) -> Recipe:

@@ -73,3 +73,36 @@ def test_a_search_needs_something_to_choose() -> None:
     closed = recipe.model_copy(update={"automatic": ()})
     with pytest.raises(UsageError, match="nothing is left to choose"):
         search.search(closed, None, None, lambda *_: Path())
+
+
+def test_a_search_ends_before_a_round_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, ran = [0.0], list[int]()
+
+    def score(recipe: Recipe, choice: Choice, *_: object) -> float:
+        ran.append(choice.steps)
+        clock[0] += choice.steps
+        return -choice.rate
+
+    monkeypatch.setattr(search, "_score", score)
+    monkeypatch.setattr(search.time, "monotonic", lambda: clock[0])
+    choices = [Choice(40, 4, rate, 0.1, "last") for rate in (3e-3, 1e-3, 2e-3, 4e-3)]
+    recipe = validate(Recipe, {"task": "classification", "search": 1.0, "model": {"init": "base"}}, "recipe")
+    trials = search._halve(recipe, choices, None, None, lambda *_: Path())
+    assert ran == [10, 10, 10, 10, 20], "two more of 20 steps and one of 40 would be 120 seconds, and there are 60"
+    assert [trial.choice.rate for trial in trials] == [1e-3, 2e-3, 3e-3, 4e-3]
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [({"data": {"folds": 3}}, "rows that score each fold"), ({"task": {}, "objective": "mlm"}, "settings of a task")],
+)
+def test_a_search_that_would_mislead_is_refused(fields: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        validate(Recipe, {"task": "classification", "search": 1.0, "model": {"init": "base"}} | fields, "recipe")
+
+
+def test_a_search_runs_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    recipe = validate(Recipe, {"task": "classification", "search": 1.0, "model": {"init": "base"}}, "recipe")
+    with pytest.raises(UsageError, match="leave torchrun out"):
+        search.search(recipe, None, None, lambda *_: Path())
