@@ -18,6 +18,7 @@ from pretune.nn.heads import PoolPosition
 from pretune.nn.vectors import Pooling
 from pretune.tasks.shared.sequence_task import SequenceTask
 from pretune.tasks.shared.vector_task import VectorTask
+from pretune.tasks.task import AnyTask
 from pretune.text.readers.labelled import NamedData
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.labelled import LabelledData, read_labelled
@@ -63,7 +64,6 @@ class RunFacts:
     vectors: PoolPosition | None
     is_frozen: bool
     window: int = 0
-    apart: bool = False
 
     def describe(self) -> str:
         """The examples in words."""
@@ -229,7 +229,9 @@ def apply_choice(recipe: Recipe, fields: Mapping[str, Any]) -> Recipe:
 def _with(tree: Any, path: list[str], value: object) -> dict[str, Any]:
     """A tree with another value at a path."""
     name, rest = path[0], path[1:]
-    below = _with(tree.get(name) or {}, rest, value) if rest else value
+    inner = tree.get(name) or {}
+    inner = inner if isinstance(inner, Mapping) else {"weight": inner}  # of a task, whose table may be its weight
+    below = _with(inner, rest, value) if rest else value
     return {**tree, name: below}
 
 
@@ -249,6 +251,15 @@ def facts_of_run(
     if not tasks[0].name:
         return facts, records[0]
     return facts, {data.name: record for data, record in zip(tasks, records, strict=True)}
+
+
+def _may_fit_head(recipe: Recipe, task: AnyTask) -> bool:
+    """Whether a head may be fitted to vectors: nothing that the recipe gives speaks against it."""
+    config = task.config
+    if not isinstance(config, SequenceTask.Config):
+        return False
+    has_standard = config.head == "standard" and "task.head" not in recipe.automatic
+    return not has_standard and (config.fit_head or "task.fit_head" in recipe.automatic)
 
 
 def _facts_of(recipe: Recipe, data: LabelledData, tokenizer: Tokenizer) -> RunFacts:
@@ -271,7 +282,7 @@ def _facts_of(recipe: Recipe, data: LabelledData, tokenizer: Tokenizer) -> RunFa
         fits_head=isinstance(data.task, SequenceTask) and data.task.fits_head,
         is_paired=any(getattr(example, "second", None) is not None for example in sample),
         width=body.width,
-        vectors=_POSITIONS.get(mode) if mode is not None else None,
+        vectors=_POSITIONS.get(mode) if mode is not None and _may_fit_head(recipe, data.task) else None,
         is_frozen=next(iter(recipe.tune)) == "frozen",
         window=window,
     )

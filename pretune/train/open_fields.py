@@ -7,7 +7,7 @@ from typing import Any
 
 from pretune.train.task_tables import are_named
 
-_FIELDS = (
+FIELDS = (
     "budget",
     "optimizer.lr",
     "schedule.warmup",
@@ -28,7 +28,8 @@ def open_fields(tree: Mapping[str, Any]) -> tuple[str, ...]:
     """Names the fields of a recipe's tree that `finetune` may choose.
 
     Nothing is open where the recipe names a budget, trains on stores too, starts from random weights, or tunes by
-    surgery: then the fixed defaults hold. Of several tasks, the settings of each stay as they are.
+    surgery: then the fixed defaults hold. Of several tasks, the settings of each stay as they are, and so do those of a
+    task whose scores are compared while it trains, which a head that is fitted at the end has not.
     """
     tasks, tune, model = tree.get("task"), tree.get("tune"), tree.get("model")
     names = [tasks] if isinstance(tasks, str) else list(tasks or ())
@@ -39,7 +40,9 @@ def open_fields(tree: Mapping[str, Any]) -> tuple[str, ...]:
     if not _value(model, "init") or _value(model, "init") == "tfidf":
         return ()
     is_several = are_named(tasks if isinstance(tasks, Mapping) else dict.fromkeys(names))
-    possible = [field for field in _FIELDS if not (is_several and field.startswith("task."))]
+    evaluation = tree.get("evaluation")
+    is_compared = _value(evaluation, "patience") is not None or _value(evaluation, "keep") == "best"
+    possible = [field for field in FIELDS if not ((is_several or is_compared) and field.startswith("task."))]
     fields = [field for field in possible if not _is_given(tree, place_of(field, names[0]))]
     batch_tokens = _value(tree.get("data"), "batch_tokens")
     return tuple(field for field in fields if field != "data.batch" or batch_tokens is None)

@@ -106,8 +106,10 @@ def make_plan(recipe: Recipe) -> RunPlan:
     check_named_paths(recipe)
     device = choose(recipe.device)
     precision = choose_precision(recipe.precision, device, with_peak=True)
-    recipe = resolve_automatic(recipe).recipe
+    automatic = resolve_automatic(recipe)
+    recipe = automatic.recipe
     components = assemble(recipe, verify=False)
+    components.notes += automatic.notes
     samplers = components.samplers(recipe)
     draw = Draw(recipe.seed)
     batches, steps_seen, data = [], [], []

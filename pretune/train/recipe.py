@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_v
 
 from pretune.config import Choice, Choices, Config, flatten, merge, read_toml, validate
 from pretune.errors import UsageError
+from pretune.find import suggest
 from pretune.optim import adamw
 from pretune.optim.optimizer import OptimizerTable
 from pretune.optim.schedule import ScheduleConfig
@@ -27,7 +28,7 @@ from pretune.train.checkpoint.store import CheckpointConfig
 from pretune.train.evaluation import EvaluationConfig
 from pretune.train.holdout import HoldoutConfig
 from pretune.train.logging.trackers import TrackConfig
-from pretune.train.open_fields import open_fields
+from pretune.train.open_fields import FIELDS, open_fields
 from pretune.train.short_names import FOREIGN_NAMES, SHORT_NAMES, variant_configs
 from pretune.train.spike import SpikeConfig
 from pretune.train.task_tables import Paths, listed
@@ -307,6 +308,15 @@ class Recipe(Config):
             raise ValueError("data.holdout, data.group and data.folds part labelled files, which a task reads")
         if self.task and self.data.length_warmup:
             raise ValueError("a task reads whole texts: data.length_warmup is for objectives")
+        if unknown := [field for field in self.automatic if field not in FIELDS]:
+            raise ValueError(f"automatic: {unknown[0]!r} is not chosen from the data; {suggest(unknown[0], [*FIELDS])}")
+        if self.search is not None and not self.task:
+            raise ValueError("search: it looks for settings of a task; leave it out")
+        if self.search is not None and self.data.folds is not None:
+            raise ValueError(
+                "search: it would choose by the rows that score each fold; search without data.folds, then give its "
+                "recipe.toml the folds"
+            )
         if self.evaluation.keep == "best" and not self.checkpoint.best:
             raise ValueError("evaluation.keep = best needs checkpoint.best")
         if self.evaluation.patience and self.evaluation.samples == 0:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 import pretune
+from pretune.cli import main
 from pretune.config import load, validate
+from pretune.errors import UsageError
 from pretune.train.automatic import Choice, RunFacts, choose, resolve_automatic
 from pretune.train.open_fields import open_fields
 from pretune.train.recipe import Recipe
@@ -128,3 +130,66 @@ def test_texts_that_are_read_in_windows_are_read_far_at_once(base: Path) -> None
     for fields in ({"data": {"length": 20}}, {"task": {"reading": {"truncate": "head"}}}):
         resolved = resolve_automatic(validate(Recipe, tree | fields, "recipe"), rows)
         assert resolved.recipe.data.length == (20 if "data" in fields else 128)
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose files say that the vector of a text is the mean of its rows."""
+    folder = tmp_path_factory.mktemp("embedder")
+    save_bert(folder, word_tokenizer())
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    width = json.loads((folder / "config.json").read_text())["hidden_size"]
+    pooling = {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("fields", "head"),
+    [
+        ({}, "mean"),
+        ({"task": {"classification": 0.5}}, "mean"),
+        ({"task": {"classification": {"head": "standard"}}}, "standard"),
+        ({"task": {"classification": {"fit_head": False}}}, "standard"),
+        ({"evaluation": {"patience": 2}}, "standard"),  # it would wait for scores of a head that is not fitted yet
+        ({"evaluation": {"keep": "best"}}, "standard"),
+    ],
+)
+def test_what_is_chosen_fits_what_is_given(embedder: Path, fields: dict[str, Any], head: str) -> None:
+    tree = {"task": "classification", "model": {"init": str(embedder)}} | fields
+    chosen = resolve_automatic(validate(Recipe, tree, "recipe"), [*ROWS]).recipe
+    settings = chosen.task["classification"]
+    assert isinstance(settings, dict)
+    assert settings.get("head", "standard") == head
+    assert settings.get("weight", 1.0) == (0.5 if fields.get("task") == {"classification": 0.5} else 1.0)
+    assert bool(settings.get("contrast")) == (head == "mean")
+    if fields.get("evaluation"):
+        assert chosen.evaluation.every is None, "evaluations are what the run is stopped by"
+
+
+def test_a_field_that_is_never_chosen_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"automatic: 'optimizer\.rate' is not chosen from the data; did you mean"):
+        recipe(automatic=["optimizer.rate"])
+
+
+def test_a_model_whose_head_scores_vectors_is_compared_and_used(
+    embedder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{text} {n},{label}\n" for n in range(10) for text, label in ROWS[:3]]
+    Path("rows.csv").write_text("text,label\n" + "".join(rows))
+    flags = ["--model", str(embedder), "--task", "classification", "--train", "rows.csv", "--holdout", "0.3"]
+    assert main(["finetune", *flags, "--length", "16", "--output", "run", "--no-allocator"]) == 0
+    said = capsys.readouterr().err
+    assert "contrast, then a head fitted to mean vectors" in said
+    assert "logistic regression on TF-IDF reaches" in said
+    assert "logistic regression on the model's vectors before training reaches" in said
+    assert 'pretune predict run "a text"' in said
+    model = pretune.load("run")
+    assert (model.labels, model.abilities) == (["cat", "dog", "fox"], {"classify"})
+    assert "cat, dog, fox" in str(model)
