@@ -45,19 +45,19 @@ def test_the_best_of_short_runs_makes_the_run(
     base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     useless = Choice(1, 4, 1e-9, 0.1, "last")
-    monkeypatch.setattr(search, "candidates", lambda choice: [useless, Choice(12, 8, 2e-3, 0.1, "last")])
+    monkeypatch.setattr(search, "candidates", lambda choice: [useless, Choice(60, 8, 3e-3, 0.1, "last")])
     monkeypatch.setattr(search, "_ROUNDS", (1.0,))
     caplog.set_level("INFO", "pretune")
     pretune.finetune(train=ROWS, **fields(base, tmp_path / "run", search=5))
     tried = [record.getMessage() for record in caplog.records if record.getMessage().startswith("search: ")]
     assert len(tried) == 2
-    assert "12 steps of 8" in tried[1]
+    assert "60 steps of 8" in tried[1]
     recipe = load(Recipe, tmp_path / "run" / "recipe.toml")
-    assert (recipe.budget.steps, recipe.data.batch, recipe.optimizer.lr) == (12, 8, 2e-3)
+    assert (recipe.budget.steps, recipe.data.batch, recipe.optimizer.lr) == (60, 8, 3e-3)
     assert recipe.search is None
     assert recipe.automatic == ()
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert facts["chosen"]["fields"]["budget"] == {"steps": 12}
+    assert facts["chosen"]["fields"]["budget"] == {"steps": 60}
     pretune.finetune(train=ROWS, **fields(base, tmp_path / "run", search=5))
     assert len([record for record in caplog.records if "search: " in record.getMessage()]) == 2, "a run keeps its own"
 
