@@ -155,8 +155,15 @@ def _validation_scores(model: Model, folder: Path, options: Mapping[str, Any]) -
     unused = {name: value or None for name, value in options.items() if name != "task" or chosen is None}
     refuse_unused("the validation data of a run", unused)
     tasks = validation_of_run(folder, model.tokenizer)
+    recorded = model.metadata.tasks or {}  # a task as its files have it knows what was decided after training
     scores = {
-        task.name: evaluate_examples(model.network, model.tokenizer, task, examples, model.length)
+        task.name: evaluate_examples(
+            model.network,
+            model.tokenizer,
+            model.task(task.name if task.name in recorded else None),
+            examples,
+            model.length,
+        )
         for task, examples in tasks
         if chosen is None or task.name == chosen
     }

@@ -152,6 +152,21 @@ def test_verbs_speak_of_each_task(trained: dict[str, Path], tmp_path: Path, caps
     assert main(["evaluate", str(trained["multilabel"]), str(data), "--errors", str(tmp_path / "e.csv")]) == 64
 
 
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_a_run_is_scored_as_its_files_say(
+    task: str, bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a file, `evaluate` took the task of the recipe: no thresholds, and the scale of a regression twice."""
+    data, run = tmp_path / "rows.jsonl", tmp_path / "run"
+    data.write_text("\n".join(map(json.dumps, rows(task))))
+    fields = {**FIELDS, "steps": 10, "evaluation": {"every": 10}}
+    model = pretune.finetune(
+        model=str(bert), task=task, train=str(data), validation=str(data), output=str(run), **fields
+    )
+    assert main(["evaluate", str(run), "--device", "cpu", "--precision", "fp32"]) == 0
+    assert json.loads(capsys.readouterr().out) == pytest.approx(dict(model.evaluate(str(data))), rel=1e-5)
+
+
 class Scores(nn.Module):
     """A model whose head gives set logits."""
 
