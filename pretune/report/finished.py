@@ -79,7 +79,8 @@ def comparison(answers: Mapping[str, Any]) -> Iterator[str]:
     if best - own <= math.sqrt(best * (1 - best) / int(answers["examples"])):
         return
     if best == tfidf:
-        yield "TF-IDF does better than fine-tuning here; the same command with --model tfidf trains it in a second"
+        command = "--model tfidf --task classification"
+        yield f"TF-IDF does better than fine-tuning here; the same command with {command} trains it in a second"
     elif best == probe:
         yield "vectors before training do better than fine-tuning here; the same command with --tune frozen keeps them"
     else:

@@ -210,7 +210,7 @@ def test_says_where_fine_tuning_does_not_pay() -> None:
         "logistic regression on the model's vectors before training reaches 68.0%",
     ]
     assert "--tune frozen" in sentences(0.39, majority=0.384, probe=0.68, tfidf=0.52)[-1]
-    assert "--model tfidf" in sentences(0.39, majority=0.384, probe=0.48, tfidf=0.52)[-1]
+    assert "--model tfidf --task classification" in sentences(0.39, majority=0.384, probe=0.48, tfidf=0.52)[-1]
     assert len(sentences(0.67, majority=0.384, probe=0.68)) == 2, "within what chance gives"
     assert sentences(0.39, majority=0.576)[1].startswith("warning: ")
     assert list(comparison({})) == []
