@@ -42,14 +42,26 @@ def _variants(axis: str, root: str) -> tuple[str, ...]:
     return tuple(sorted(files - shared))
 
 
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known name that is most like one; None if none is close.
+
+    Of close names, one with the same letters comes first: letters change places more often than they are replaced.
+
+    Args:
+        cutoff: how alike two names must be, 0 to 1.
+    """
+    close = difflib.get_close_matches(name, list(known), cutoff=cutoff)
+    return min(close, key=lambda other: sorted(other) != sorted(name), default=None)
+
+
 def suggest(name: str, known: list[str], cutoff: float = 0.5) -> str:
     """Suggests a name: `did you mean 'mlm'?`, or the whole list if nothing is close.
 
     Args:
         cutoff: how alike two names must be, 0 to 1.
     """
-    close = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    close = nearest(name, known, cutoff)
+    return f"known: {', '.join(known)}" if close is None else f"did you mean {close!r}?"
 
 
 def find(axis: str, name: str, root: str = "pretune") -> ModuleType:

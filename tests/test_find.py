@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pretune.errors import MissingInputError, UsageError
-from pretune.find import find, find_class, suggest, variants
+from pretune.find import find, find_class, nearest, suggest, variants
 from pretune.objectives.objective import Objective
 
 OWN = """
@@ -91,3 +91,8 @@ def test_a_module_that_fails_is_named(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UsageError, match=r"'own_variants\.broken': RuntimeError: no; fix the module"):
         find("objectives", "own_variants.broken")
+
+
+def test_letters_that_changed_places_are_the_nearest() -> None:
+    assert nearest("epxort", ["report", "export", "evaluate"]) == "export"
+    assert nearest("xyz", ["report", "export"]) is None

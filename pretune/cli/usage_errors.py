@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -19,6 +18,7 @@ from cyclopts.exceptions import (
 
 from pretune.config.field_names import item_type, options
 from pretune.errors import UsageError
+from pretune.find import nearest
 
 _REMEDIES = {
     "--tokenizer": "make one first, as with: pretune tokenizer train TEXT --output tokenizer",
@@ -73,9 +73,9 @@ def _unknown_verb(error: UnknownCommandError) -> UsageError:
     if word.startswith("-"):
         return UsageError(f"{word}: give a verb before its flags; pretune --help lists the verbs")
     verbs = [name for name in _verbs(error.app) if not name.startswith("-")]
-    close = difflib.get_close_matches(word, verbs, n=1, cutoff=0.6)
-    if close:
-        return UsageError(f"{word}: no such verb; did you mean {close[0]!r}?")
+    close = nearest(word, verbs)
+    if close is not None:
+        return UsageError(f"{word}: no such verb; did you mean {close!r}?")
     return UsageError(f"{word}: no such verb; known: {', '.join(verbs)}")
 
 
@@ -89,9 +89,9 @@ def _unknown_flag(error: UnknownOptionError, verb: str) -> UsageError:
     flag = (error.token.keyword or error.token.value or "").partition("=")[0]
     known = [name for argument in error.argument_collection if argument.parse for name in argument.names]
     other = "--" + FOREIGN_NAMES.get(flag.lstrip("-").replace("-", "_"), "")
-    close = [other] if other in known else difflib.get_close_matches(flag, known, n=1, cutoff=0.6)
-    if close:
-        return UsageError(f"{flag}: {verb} has no such flag; did you mean {close[0]}?")
+    close = other if other in known else nearest(flag, known)
+    if close is not None:
+        return UsageError(f"{flag}: {verb} has no such flag; did you mean {close}?")
     return UsageError(f"{flag}: {verb} has no such flag; pretune {verb} --help lists all of them")
 
 
@@ -106,9 +106,9 @@ def _missing(error: MissingArgumentError, verb: str) -> UsageError:
             f"{error.keyword}: expected a value; where the value begins with dashes, write {error.keyword}=VALUE"
         )
     given = [word.partition("=")[0] for word in error.root_input_tokens or () if word.startswith("--")]
-    close = difflib.get_close_matches(name, given, n=1, cutoff=0.75)
-    if close:
-        return UsageError(f"{close[0]}: {verb} has no such flag; did you mean {name}?")
+    close = nearest(name, given, 0.75)
+    if close is not None:
+        return UsageError(f"{close}: {verb} has no such flag; did you mean {name}?")
     remedy = _REMEDIES.get(name, f"see pretune {verb} --help")
     return UsageError(f"{verb} needs {name}; {remedy}")
 

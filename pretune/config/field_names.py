@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from pretune.errors import UsageError
+from pretune.find import nearest
 
 Tree = Mapping[str, Any]
 VariantConfigs = Callable[[Tree], Mapping[str, type[BaseModel]]]
@@ -95,7 +95,7 @@ class FieldNames:
         leaf = name.rpartition(".")[2]
         known = {**{dotted.rpartition(".")[2]: dotted for dotted in self.fields}, **self.short}
         known = {each: dotted for each, dotted in known.items() if each in self.short or self._is_unique(each)}
-        target = self.foreign.get(leaf) or next(iter(difflib.get_close_matches(leaf, known, n=1, cutoff=0.6)), None)
+        target = self.foreign.get(leaf) or nearest(leaf, known)
         if target is None:
             return None
         dotted = known.get(target, target)

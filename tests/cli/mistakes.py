@@ -36,6 +36,7 @@ NEED_OTHERS = {
     "data.schedule",
 }
 VALUES = {  # that a field of text accepts in these commands
+    "automatic": "budget",
     "task": "similarity",
     "objective": "mlm",
     "tune": "frozen",
