@@ -25,8 +25,8 @@ from pretune.generate.defaults import resolve_options
 from pretune.generate.generate import generate, stream
 from pretune.generate.options import Continuation, GenerateOptions
 from pretune.generate.session import context_length, encode_prompts
-from pretune.interop.description import labels_of
 from pretune.interop.export import Exported, Format, export_model
+from pretune.interop.head_labels import labels_of
 from pretune.interop.model_tokenizer import fit_tokenizer
 from pretune.interop.weights import SHARD_BYTES
 from pretune.models.fuse import fuse

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -153,3 +154,9 @@ def _walk(schema: type[BaseModel], table: str) -> Iterator[tuple[str, Any]]:
             yield prefix + name, info.annotation
         else:
             yield from _walk(below, prefix + name)
+
+
+def matches(name: str, fields: Sequence[str]) -> bool:
+    """Whether a flat name is one of these fields, or below one of them; `*` stands for any part."""
+    patterns = (re.escape(field).replace(r"\*", r"[^.]+") for field in fields)
+    return any(re.fullmatch(rf"{pattern}([.\[].*)?", name, re.DOTALL) for pattern in patterns)

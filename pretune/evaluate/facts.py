@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from pretune.interop.description import labels_of
+from pretune.interop.head_labels import labels_of
 from pretune.models.model import LanguageModel
 from pretune.runtime.device import is_bf16
 from pretune.table import Table

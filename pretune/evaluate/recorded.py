@@ -9,7 +9,7 @@ from typing import Any
 from pretune.config import validate
 from pretune.errors import DataError, UsageError
 from pretune.find import find_class, variants
-from pretune.interop.description import class_labels
+from pretune.interop.head_labels import class_labels
 from pretune.interop.metadata import resolve
 from pretune.interop.recorded_heads import HeadMakers
 from pretune.models.metadata import HeadSource, Metadata, absolute

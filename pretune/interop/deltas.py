@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pretune import config as configuration
 from pretune.disk import storage_errors
 from pretune.errors import DataError, MissingInputError, UsageError
-from pretune.interop.description import class_labels, labelled_role
+from pretune.interop.head_labels import class_labels, labelled_role
 from pretune.interop.huggingface import load_model
 from pretune.interop.metadata import resolve
 from pretune.interop.recorded_heads import HeadMakers, recorded_heads

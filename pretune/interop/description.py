@@ -18,18 +18,17 @@ from pretune.field_table import CarriedFiles, check_fields, handed_on_fields, sh
 from pretune.find import suggest, variants
 from pretune.interop.chat_templates import check_chat_templates
 from pretune.interop.file_fields import AT_READING, CARRIED_WHOLE, GENERATION, config_table
+from pretune.interop.head_labels import class_labels, labelled_role
 from pretune.interop.metadata import FIELD, Metadata, parse, resolve
 from pretune.interop.present_heads import present_heads, stated_class
 from pretune.interop.recorded_heads import head_sources
 from pretune.interop.safety import read_json
-from pretune.interop.weight_names import architecture, body_prefixes, own_roles, plain_name
+from pretune.interop.weight_names import architecture, body_prefixes, plain_name
 from pretune.models.generation_fields import GenerationFields, tokens_of
 from pretune.models.head_table import encoder_class_of
 from pretune.models.model import Config, Family, LanguageModel, get_family
-from pretune.models.standard_heads import LABELLED_HEADS
 from pretune.nn.heads import ProblemType, ScoreOutput, SequenceHead
 from pretune.nn.model_protocol import find_language_head
-from pretune.nn.vector_head import VectorHead
 from pretune.text.tokenizer.folder import transformer_folder
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -322,26 +321,6 @@ def read_labels(folder: Path) -> list[str] | None:
     """
     path = transformer_folder(folder) / "config.json"
     return _labels(path, read_json(path)) if path.is_file() else None
-
-
-def labelled_role(model: LanguageModel) -> str | None:
-    """Finds the standard head whose labels `config.json` names; a head with Hugging Face names goes first."""
-    roles = [role for role in LABELLED_HEADS if class_labels(model, role) is not None]
-    own = own_roles(model)
-    return next(iter(sorted(roles, key=lambda role: role in own)), None)
-
-
-def labels_of(model: LanguageModel) -> list[str] | None:
-    """Names the classes that a model decides among, by a standard head or by one on vectors; None where it has none."""
-    if (role := labelled_role(model)) is not None:
-        return class_labels(model, role)
-    return next((list(head.labels) for head in model.heads.values() if isinstance(head, VectorHead)), None)
-
-
-def class_labels(model: LanguageModel, role: str) -> list[str] | None:
-    """Names the classes that a head decides among; None where it has none."""
-    labels = getattr(dict(model.heads.items()).get(role), "labels", None)
-    return list(labels) if isinstance(labels, list | tuple) else None
 
 
 def record(model: LanguageModel) -> Metadata:

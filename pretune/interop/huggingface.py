@@ -17,9 +17,10 @@ from torch import Tensor
 
 from pretune.disk import storage_errors
 from pretune.errors import DataError
-from pretune.interop.description import Description, class_labels, describe, interpret, read_description
+from pretune.interop.description import Description, describe, interpret, read_description
 from pretune.interop.file_fields import GENERATION, check_files
 from pretune.interop.gguf import GgufWeights
+from pretune.interop.head_labels import class_labels
 from pretune.interop.model_tokenizer import fit_tokenizer, move_positions
 from pretune.interop.recorded_heads import HeadMakers, recorded_heads
 from pretune.interop.sealed_model import check_config, checks_model

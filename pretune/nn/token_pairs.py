@@ -73,9 +73,9 @@ class TokenPairHead(nn.Module):
             return total
         for numbers in _groups(layout.lengths, len(self.labels)):
             index, real = _padded(layout, numbers)
-            place = torch.full((layout.count,), -1, device=rows.device)
-            place[numbers] = torch.arange(len(numbers), device=rows.device)
-            owner = place[true[:, 0]]
+            number = torch.full((layout.count,), -1, device=rows.device)
+            number[numbers] = torch.arange(len(numbers), device=rows.device)
+            owner = number[true[:, 0]]
             pairs = torch.cat([owner[:, None], true[:, 1:]], dim=1)[owner >= 0]
             values = len(numbers) * len(self.labels) * index.shape[1] ** 2
             arguments = (queries[index], keys[index], real, pairs, is_ordered)
@@ -148,3 +148,17 @@ def pair_loss(scores: Tensor, true: Tensor) -> Tensor:
     highest = values.detach().new_zeros(count).scatter_reduce(0, owner, values.detach(), "amax")
     missing = (-highest).exp().index_add(0, owner, (values - highest[owner]).exp()).log() + highest
     return F.softplus(others).sum() + missing.sum()
+
+
+def best_pairs(scores: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The pairs of tokens with scores above 0, the first `most` by score: label, both tokens, probability.
+
+    Shape:
+        scores: (labels, n, n) on the host; return: (k,) each
+    """
+    label, first, second = (scores > 0).nonzero(as_tuple=True)
+    values = scores[label, first, second]
+    if len(values) > most:
+        index = values.topk(most).indices.sort().values
+        label, first, second, values = label[index], first[index], second[index], values[index]
+    return label, first, second, values.sigmoid()

@@ -66,7 +66,7 @@ class SuiteRuns:
         """
         check_is_model(self.model, "--model")
         sets: Sequence[SuiteSet] = find("suites", self.suite).SETS
-        found = find_sets(self.folder, sets, self.sets)
+        present = find_sets(self.folder, sets, self.sets)
         result, path = (
             SuiteResult(self.suite, str(self.model), dict(self.fields or {})),
             self.output / f"{self.suite}.json",
@@ -77,11 +77,11 @@ class SuiteRuns:
             result.check(before, path)
             result = before
         positions = read_body(self.model, {}).max_length
-        for number, each in enumerate(found, 1):
+        for number, each in enumerate(present, 1):
             chosen = result.sets.get(each.name) or SetResult(each.suite_set.task, each.suite_set.metric)
             for seed in range(self.seeds):
                 if str(seed) not in chosen.runs:
-                    _log.info("%s (%d of %d), seed %d", each.name, number, len(found), seed)
+                    _log.info("%s (%d of %d), seed %d", each.name, number, len(present), seed)
                     chosen.runs[str(seed)] = self._run(each, seed, chosen, positions)
                     result.sets[each.name] = chosen
                     result.write(path)

@@ -32,7 +32,7 @@ from pretune.draw import Draw
 from pretune.errors import DataError
 from pretune.loss import Term
 from pretune.nn.model_protocol import ModelOutput, TrainableModel, get_head
-from pretune.nn.token_pairs import TokenPairHead
+from pretune.nn.token_pairs import TokenPairHead, best_pairs
 from pretune.objectives.objective import name_samples, target
 from pretune.tasks.shared.annotated import AnnotatedExample, annotated_columns, read_annotated
 from pretune.tasks.shared.link_predictions import (
@@ -282,13 +282,13 @@ class Extraction(Task[AnnotatedExample, WindowAnswer, LinkPrediction]):
         counts = owner.bincount()
         is_known = torch.zeros_like(counts, dtype=torch.bool)
         is_known[numbers] = True
-        place = is_known.cumsum(dim=0) - 1  # of each known sequence among them
+        number = is_known.cumsum(dim=0) - 1  # of each known sequence among them
         hidden = output.at(index[is_known[owner]])
         layout = Layout.of(counts[is_known].tolist(), hidden.device)
         total = output.last_hidden_state.float().sum() * 0.0
         for table, head in enumerate(self.pair_heads(model)):
             some = pairs[:, 0] == table
-            true = torch.cat([place[sequences[some]][:, None], pairs[some, 1:]], dim=1)
+            true = torch.cat([number[sequences[some]][:, None], pairs[some, 1:]], dim=1)
             total = total + head.loss(hidden, layout, true, is_ordered=table == 0)
         return [Term(self.name, total, len(numbers), self.config.weight)]
 
@@ -311,7 +311,7 @@ class Extraction(Task[AnnotatedExample, WindowAnswer, LinkPrediction]):
     def _answer(self, row: Row, hidden: Tensor, layout: Layout, heads: Sequence[TokenPairHead]) -> WindowAnswer:
         """The spans and links of a window. Shape: hidden: (n, width)"""
         scores = self.span_scores(heads[0](hidden, layout)[0].triu().cpu(), row)
-        label, first, last, values = _best(scores, _MAX_SPANS * len(hidden))
+        label, first, last, values = best_pairs(scores, _MAX_SPANS * len(hidden))
         offsets, owned = row.offsets[0], range(len(hidden))[row.answers_for]
         spans = [
             WindowSpan((int(offsets[i, 0]), int(offsets[j, 1]), self.config.span_labels[k]), value, i in owned)
@@ -391,21 +391,7 @@ def _places(pairs: Ints, window: Window, count: int) -> tuple[Ints, Ints]:
     Shape:
         pairs: (k, 4); return: (any, 4), (any,)
     """
-    place = np.full(count, -1)
-    place[window.index] = np.arange(len(window.index))
-    inside = np.flatnonzero((place[pairs[:, 2:]] >= 0).all(axis=1) | (pairs[:, 0] == UNKNOWN))
-    return np.concatenate([pairs[inside, :2], place[pairs[inside, 2:]]], axis=1), inside
-
-
-def _best(scores: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The pairs of tokens with scores above 0, the first `most` by score: label, both tokens, probability.
-
-    Shape:
-        scores: (labels, n, n) on the host; return: (k,) each
-    """
-    label, first, second = (scores > 0).nonzero(as_tuple=True)
-    values = scores[label, first, second]
-    if len(values) > most:
-        index = values.topk(most).indices.sort().values
-        label, first, second, values = label[index], first[index], second[index], values[index]
-    return label, first, second, values.sigmoid()
+    own = np.full(count, -1)  # number of each of the text's tokens among the window's
+    own[window.index] = np.arange(len(window.index))
+    inside = np.flatnonzero((own[pairs[:, 2:]] >= 0).all(axis=1) | (pairs[:, 0] == UNKNOWN))
+    return np.concatenate([pairs[inside, :2], own[pairs[inside, 2:]]], axis=1), inside

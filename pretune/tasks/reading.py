@@ -152,8 +152,8 @@ class Reading(Task[ReadingExample, WindowAnswers, ReadingPrediction]):
                 f"no field {question.name!r}",
                 "give the question too: --pair TEXT QUESTION, or a record with both (columns.question names the field)",
             )
-        asked = fields.text(question.name, question.setting)
-        return ReadingExample(context, asked, read_answers(fields, answers.name, context), origin=fields.origin)
+        words = fields.text(question.name, question.setting)
+        return ReadingExample(context, words, read_answers(fields, answers.name, context), origin=fields.origin)
 
     def encode(self, examples: Sequence[ReadingExample], tokenizer: Tokenizer, length: int) -> list[Encoded]:
         """The windows of each text, behind the question, of which the first half of a row is kept at most."""
@@ -168,12 +168,12 @@ class Reading(Task[ReadingExample, WindowAnswers, ReadingPrediction]):
             assert question is not None  # every example has both
             assert context is not None
             size = min(len(question.tokens), max(1, max_tokens // 2))
-            asked = Window(np.arange(size), cut=len(question.tokens) - size)
-            place = self._place(example, context)
+            of_question = Window(np.arange(size), cut=len(question.tokens) - size)
+            bounds = self._place(example, context)
             for window in cut_text(self, context, max_tokens - size, example):
-                targets = None if place is None else _target(window, *place)
-                rows.append(window_row(n, (question, context), (asked, window), targets))
-                asked = Window(np.arange(size), repeated=size)
+                targets = None if bounds is None else _target(window, *bounds)
+                rows.append(window_row(n, (question, context), (of_question, window), targets))
+                of_question = Window(np.arange(size), repeated=size)
         return rows
 
     def _place(self, example: ReadingExample, context: EncodedText) -> tuple[int, int] | None:
@@ -223,10 +223,10 @@ class Reading(Task[ReadingExample, WindowAnswers, ReadingPrediction]):
 
     def loss(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> list[Term]:
         """The mean cross-entropy of the answer's first and last token among those of the text and "no answer"."""
-        index, place = batch.targets[self.name]
+        index, bounds = batch.targets[self.name]
         scores = self._scores(model, output, batch)[index]
-        chosen = scores.log_softmax(dim=1).gather(1, (place + 1)[:, None])  # (K, 1, 2)
-        correct = (scores.detach().argmax(dim=1) == place + 1).all(dim=1).sum()
+        chosen = scores.log_softmax(dim=1).gather(1, (bounds + 1)[:, None])  # (K, 1, 2)
+        correct = (scores.detach().argmax(dim=1) == bounds + 1).all(dim=1).sum()
         total = -chosen.sum() / 2 if len(index) else self._scores(model, output, batch)[:, 0].sum() * 0.0
         return [Term(self.name, total, len(index), self.config.weight, correct)]
 
@@ -279,8 +279,8 @@ class Reading(Task[ReadingExample, WindowAnswers, ReadingPrediction]):
         if not self.config.no_answer or self.config.threshold is not None:
             return self.config
         gaps, scores = self._gaps(predictions, examples)
-        found = find_threshold(gaps, scores, [bool(example.answers) for example in examples])
-        threshold = min(gaps, default=0.0) - 1.0 if found is None else found[0]
+        best = find_threshold(gaps, scores, [bool(example.answers) for example in examples])
+        threshold = min(gaps, default=0.0) - 1.0 if best is None else best[0]
         return self.config.model_copy(update={"threshold": threshold})
 
     def _gaps(
@@ -328,8 +328,8 @@ class Reading(Task[ReadingExample, WindowAnswers, ReadingPrediction]):
         if not self.config.no_answer:
             return {}
         gaps, scores = self._gaps(predictions, examples)
-        found = find_threshold(gaps, scores, has_answer)
-        return {} if found is None else {"best_f1": found[1], "best_f1_threshold": found[0]}
+        best = find_threshold(gaps, scores, has_answer)
+        return {} if best is None else {"best_f1": best[1], "best_f1_threshold": best[0]}
 
 
 def _target(window: Window, first: int, last: int) -> NDArray[np.int64]:

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pretune
 from pretune.config import flatten
+from pretune.config.field_names import matches
 from pretune.errors import DataError, PretuneError, UsageError
 from pretune.find import source_digests
 from pretune.interop.deltas import fingerprint
 from pretune.runtime.distributed import Distributed
 from pretune.train.assemble import TrainComponents
-from pretune.train.recipe import Recipe, matches, own_names, plain
+from pretune.train.recipe import Recipe, own_names, plain
 
 _PACKAGES = ("torch", "numpy", "tokenizers", "safetensors", "pyarrow")
 _OF_A_MACHINE = (  # rank 0's hold for all; what lies at the places is compared

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pretune.config import to_toml
+from pretune.config.field_names import matches
 from pretune.disk import make_folders, remove_empty, replace_file, storage_errors
 from pretune.errors import CannotCreateError, DataError, PretuneError, UsageError, first_line
 from pretune.find import source_digests
@@ -34,7 +35,7 @@ from pretune.seals import SEAL, check_text, read_facts, seal_files, sealed_bytes
 from pretune.train.budget import Spent
 from pretune.train.checkpoint.store import CheckpointStore
 from pretune.train.ownership import LOCK, Ownership
-from pretune.train.recipe import Recipe, compare, matches, own_names, plain, read_recorded
+from pretune.train.recipe import Recipe, compare, own_names, plain, read_recorded
 from pretune.wording import counted
 
 DATA_STATS = "data_stats.json"

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from pretune.config import Choice, Choices, Config, flatten, merge, read_toml, validate
+from pretune.config.field_names import matches
 from pretune.errors import UsageError
 from pretune.find import suggest
 from pretune.optim import adamw
@@ -395,9 +395,3 @@ def compare(began: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def _shown(value: Any) -> str:
     """A value of a recipe as its TOML file has it; "none" for a field without a value."""
     return "none" if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def matches(name: str, fields: Sequence[str]) -> bool:
-    """Whether a flat name is one of these fields, or below one of them; `*` stands for any part."""
-    patterns = (re.escape(field).replace(r"\*", r"[^.]+") for field in fields)
-    return any(re.fullmatch(rf"{pattern}([.\[].*)?", name, re.DOTALL) for pattern in patterns)

@@ -10,6 +10,7 @@ from typing import cast
 from pretune.baselines.folder import empty_tokenizer, save_tfidf
 from pretune.baselines.tfidf import TfidfClassifier, fit_tfidf
 from pretune.config import validate
+from pretune.config.field_names import matches
 from pretune.errors import CannotCreateError, UsageError
 from pretune.evaluate.tfidf import answer_by_tfidf
 from pretune.interop.run_names import RECIPE
@@ -18,7 +19,7 @@ from pretune.tasks.classification import Classification, ClassificationExample
 from pretune.text.readers.labelled import NamedData
 from pretune.train.labelled import read_labelled
 from pretune.train.metadata import training_metadata
-from pretune.train.recipe import Recipe, matches, plain
+from pretune.train.recipe import Recipe, plain
 
 _log = logging.getLogger("pretune")
 _USED = (
