@@ -23,6 +23,14 @@ _REMEDY = "give each word ten columns between tabs, and a blank line behind each
 
 def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Iterator[SourceRow | RecordError]:
     """A record for each sentence."""
+    for item in sentences(source, config):
+        yield item if isinstance(item, RecordError) else _record(str(source.path), *item, config)
+
+
+def sentences(
+    source: Source, config: SourceConfig
+) -> Iterator[tuple[list[tuple[int, list[str]]], dict[str, str]] | RecordError]:
+    """The rows of each sentence, with their lines, and its comments."""
     rows: list[tuple[int, list[str]]] = []
     comments: dict[str, str] = {}
     for item in text_blocks(source, config):
@@ -36,10 +44,10 @@ def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Ite
             elif text.strip():
                 rows.append((line, text.rstrip("\r").split("\t")))
             elif rows:
-                yield _record(str(source.path), rows, comments, config)
+                yield rows, comments
                 rows, comments = [], {}
     if rows:
-        yield _record(str(source.path), rows, comments, config)
+        yield rows, comments
 
 
 def names(source: Source, config: SourceConfig) -> list[str]:

@@ -22,8 +22,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pretune.text.readers.conllu import sentences
 from pretune.text.readers.files import Source, SourceConfig
-from pretune.text.readers.lines import split_lines, text_blocks
 from pretune.text.readers.records import Column, RecordError, SourceRow
 from pretune.text.readers.words import join_words
 
@@ -67,27 +67,13 @@ def read(source: Source, columns: Sequence[Column], config: SourceConfig) -> Ite
 
 def read_sentences(source: Source, config: SourceConfig) -> Iterator[Sentence | RecordError]:
     """The sentences of a file."""
-    file, count = str(source.path), 0
-    rows: list[list[str]] = []
-    comments: dict[str, str] = {}
-    first = 0
-    for item in text_blocks(source, config):
+    count = 0
+    for item in sentences(source, config):
         if isinstance(item, RecordError):
             yield item
             continue
-        for line, text in enumerate(split_lines(item[1]), item[0]):
-            if text.startswith("#"):
-                name, _, value = text[1:].partition("=")
-                comments[name.strip()] = value.strip()
-            elif text.strip():
-                first = first or line
-                rows.append(text.rstrip("\r").split("\t"))
-            elif rows:
-                count += 1
-                yield _sentence(file, first, rows, comments, count)
-                rows, comments, first = [], {}, 0
-    if rows:
-        yield _sentence(file, first, rows, comments, count + 1)
+        (rows, comments), count = item, count + 1
+        yield _sentence(str(source.path), rows[0][0], [row for _, row in rows], comments, count)
 
 
 def _sentence(
