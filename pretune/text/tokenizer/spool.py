@@ -182,9 +182,11 @@ def run_trainer(
 
     thread, begin = threading.Thread(target=work, daemon=True), time.monotonic()
     thread.start()
-    while thread.is_alive():
+    while True:  # once at least, however soon the thread ends
         thread.join(_TICK)
         progress(time.monotonic() - begin)
+        if not thread.is_alive():
+            break
     if failures:
         with library_errors("the tokenizers library cannot train on these texts"):
             raise failures[0]

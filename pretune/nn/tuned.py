@@ -1,0 +1,98 @@
+"""What a tuning method learned at one place of a model, standing on what was there, which stays as it is.
+
+A tuned brick asks its base once and changes the answer. So several of them can stand on one base, each for some of the
+sequences of a batch, and the base still computes all rows at once.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from torch import Tensor, nn
+
+from pretune.batch import Layout
+from pretune.nn.activation import Activation
+from pretune.nn.packed import Product
+from pretune.nn.projection import Projection, ProjectionBrick
+
+B = TypeVar("B", bound=nn.Module)
+
+
+class TunedBrick(nn.Module, Generic[B]):
+    """A change of what a brick reads, of what it answers, or of both; a subclass gives the change.
+
+    Args:
+        base: any brick that is called with rows and their layout.
+    """
+
+    def __init__(self, base: B) -> None:
+        super().__init__()
+        self.base = base
+
+    def read(self, x: Tensor, layout: Layout | None) -> Tensor:
+        """What the base is to read instead of `x`; `x` itself, unless a subclass says otherwise. Shape: (T, in)."""
+        del layout
+        return x
+
+    def change(self, x: Tensor, y: Tensor, layout: Layout | None) -> Tensor:
+        """The answer instead of the base's.
+
+        Args:
+            x: what the base read; of all sequences, or of some whole ones, as the layout says.
+            y: what it answered.
+
+        Shape:
+            x: (T, in); y, return: (T, out)
+        """
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, layout: Layout | None = None) -> Tensor:
+        """Shape: (T, in) -> (T, out)."""
+        x = self.read(x, layout)
+        return self.change(x, self.base(x, layout), layout)
+
+
+class TunedProjection(TunedBrick[nn.Module]):
+    """A change at a projection's place. It answers all that is asked there (`ProjectionBrick`).
+
+    Args:
+        base: the projection, or what stands there already.
+    """
+
+    base: nn.Module
+
+    def __init__(self, base: ProjectionBrick) -> None:
+        if not isinstance(base, nn.Module):
+            raise TypeError(f"what stands at a projection's place must be a module, not {type(base).__name__}")
+        super().__init__(base)
+        self.in_features, self.out_features = base.in_features, base.out_features
+
+    @property
+    def projection(self) -> ProjectionBrick:
+        """The base as what it is."""
+        assert isinstance(self.base, ProjectionBrick)
+        return self.base
+
+    def dense(self) -> tuple[Tensor, Tensor | None]:
+        """The matrix and bias that compute the same; a change that is not linear has none. Shape: (out, in), (out,).
+
+        Raises:
+            NotImplementedError: not linear.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not linear: no matrix computes the same")
+
+    def product(self, activation: Activation | None = None) -> Product | None:
+        """A function for a model in use; that of the merged matrix, for a linear change. None where there is none."""
+        try:
+            weight, bias = self.dense()
+        except NotImplementedError:
+            return None
+        return Projection.of(weight, bias).product(activation)
+
+    def flops(self, rows: float) -> float:
+        """Those of the base; a subclass adds its own."""
+        return self.projection.flops(rows)
+
+    def reset_parameters(self, std: float) -> None:
+        """Draws initial values of the base."""
+        self.projection.reset_parameters(std)
