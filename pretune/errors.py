@@ -112,6 +112,12 @@ class DivergenceError(PretuneError):
     code = 70
 
 
+class IdleMethodError(PretuneError):
+    """A tuning method, or a part of it, changed nothing, or changed what it must not (EX_SOFTWARE)."""
+
+    code = 70
+
+
 class BenchError(PretuneError):
     """A comparison that does not count: a side failed, the sides differ, the machine drifted (EX_SOFTWARE)."""
 

@@ -51,6 +51,7 @@ from pretune.train.recipe import Recipe
 from pretune.train.several_tasks import draw_weights
 from pretune.train.stores import StoreData, unigram_entropy
 from pretune.train.validation import Scoring, SeveralScorings, Validation, prepare_validation
+from pretune.tune.proof import Start
 
 
 @dataclass
@@ -69,6 +70,8 @@ class TrainComponents:
         facts: for the record.
         tokens: that batches may hold, in any order; None where that is not known.
         initial: the weights from before the first step, where they count in the finished ones.
+        added: names of the parameters that the tuning method added.
+        start: what the model was before the first step, to prove what the method did.
     """
 
     model: LanguageModel
@@ -85,6 +88,8 @@ class TrainComponents:
     facts: dict[str, Any] = field(default_factory=dict)
     tokens: NDArray[np.int64] | None = None
     initial: InitialWeights = field(default_factory=lambda: InitialWeights(0.0, {}))
+    added: frozenset[str] = frozenset()
+    start: Start | None = None
 
     def add_part(self, views: Sequence[View], weights: list[float], held_out: Sequence[View]) -> None:
         """Add the data of the next part of the objective.
@@ -256,7 +261,7 @@ def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tok
     model = build_network(recipe, objective.heads, tokenizer)
     model.metadata = training_metadata(model.metadata, recipe, members)
     notes, read = loading_notes(model), {} if model.loaded is None else model.loaded.record()
-    model = tune_network(recipe, model)
+    model, added = tune_network(recipe, model)
     notes += _choose_vectors(model, objective)
     _adopt_heads(model, members)
     frozen = FrozenModels(tokenizer)
@@ -264,6 +269,7 @@ def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tok
         objective.setup(model, Draw(recipe.seed), frozen.load)
     notes += frozen.notes
     components = TrainComponents(model, objective, members, tokenizer, data=frozen.fingerprints, notes=notes)
+    components.added = added
     components.facts |= {"read_from_model": read} if read else {}
     _keep_own_weights(components)
     if fixed := [(name, weight) for name, weight in model.named_parameters() if not weight.requires_grad]:

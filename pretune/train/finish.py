@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from pretune.disk import problem
-from pretune.errors import DivergenceError
+from pretune.errors import DivergenceError, IdleMethodError
 from pretune.interop.deltas import RECORD, save_delta
 from pretune.interop.huggingface import save_model
-from pretune.interop.run_names import INITIAL
+from pretune.interop.run_names import FACTS, INITIAL
 from pretune.objectives.contrastive import Contrastive
 from pretune.tasks.task import Task
 from pretune.train.assemble import TrainComponents
@@ -24,7 +24,8 @@ from pretune.train.recipe import Recipe
 from pretune.train.step import TrainModule
 from pretune.train.subset_embedding import restore_embedding
 from pretune.tune.method import find_method
-from pretune.wording import counted, listed
+from pretune.tune.proof import prove
+from pretune.wording import counted
 
 DELTA = "delta"  # folder in the run directory for what a tuning method learned
 
@@ -53,7 +54,7 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
     """Write the finished model, the statistics of its data, and how the run ended.
 
     Raises:
-        UsageError: the tuning method changed nothing.
+        IdleMethodError: the tuning method, or a part of it, did not act; nothing but the proof is written.
         StorageError: the disk is full or fails.
     """
     left_out = _count_false_negatives(components, context, state)
@@ -64,6 +65,7 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
     model = components.model
     restore_embedding(model.cpu())
     components.own_weights().store(model)
+    _prove(components, context, state, directory)
     components.tokenizer.settings["model_max_length"] = context.recipe.data.length  # what use cuts texts to
     _save(components, context, directory.path)
     for name, auxiliary in components.auxiliary_models().items():
@@ -135,12 +137,28 @@ def _count_false_negatives(components: TrainComponents, context: TrainContext, s
     return {"false_negatives": total}
 
 
+def _prove(components: TrainComponents, context: TrainContext, state: State, directory: RunDirectory) -> None:
+    """Record what the tuning method did to the model, and fail a run of which a part did not act.
+
+    Raises:
+        IdleMethodError: it names the parts; the checkpoint of the last step stays.
+    """
+    if components.start is None or context.method is None:
+        return
+    proof = prove(components.model, components.start, context.method)
+    directory.write(FACTS, {**directory.facts(), "proof": proof.to_json()})
+    try:
+        proof.check()
+    except IdleMethodError as error:
+        kept = context.checkpoints.path(state.step)
+        raise IdleMethodError(f"{error}. No model was written; the weights of the last step are in {kept}") from None
+    if context.method.name != "full":
+        context.display.note(proof.summary())
+
+
 def _save(components: TrainComponents, context: TrainContext, path: Path) -> None:
     """Write the finished model: whole where its method can merge, else as deltas on its base; and both deltas apart."""
     method = context.method or find_method("full", {})
-    changes = method.check_acted(components.model)
-    if changes:
-        context.display.note(f"tune.{method.name} changed {counted(len(changes), 'place')}: {listed(changes)}")
     surgery = components.model.metadata.base is not None
     if surgery:
         save_delta(components.model, path / DELTA if method.can_merge else path, method, context.recipe.model.init)

@@ -68,19 +68,24 @@ def fitted_tokenizer(recipe: Recipe, tokenizer: Tokenizer) -> Tokenizer:
     return fit_tokenizer(own if own.hash == tokenizer.hash else tokenizer, body)
 
 
-def tune_network(recipe: Recipe, model: LanguageModel) -> LanguageModel:
+def tune_network(recipe: Recipe, model: LanguageModel) -> tuple[LanguageModel, frozenset[str]]:
     """The model after the recipe's tuning method has changed it and chosen which parameters train.
 
     Args:
         model: with the metadata that its files will have; surgery adds the fingerprint of its weights.
+
+    Returns:
+        the model, and the names of the parameters that surgery added.
     """
     method = tuning_method(recipe)
     record = {"base": base_fingerprint(model), "heads": head_sources(model)} if method.may_be_surgery else {}
-    before = {name for name, _ in model.named_parameters()}
+    before = dict(model.named_parameters())
     model = method.apply(model, recipe.seed)
-    changed = before != {name for name, _ in model.named_parameters()}
+    known = set(map(id, before.values()))
+    added = frozenset(name for name, parameter in model.named_parameters() if id(parameter) not in known)
+    changed = before.keys() != {name for name, _ in model.named_parameters()}
     model.metadata = model.metadata.model_copy(update=record if changed else {"base": None})
-    return model
+    return model, added
 
 
 def tuning_method(recipe: Recipe) -> TuningMethod:

@@ -40,6 +40,7 @@ from pretune.train.search import search
 from pretune.train.settings import resolved_settings
 from pretune.train.step import TrainModule
 from pretune.train.subset_embedding import shrink_embedding
+from pretune.tune.proof import Start
 
 
 def pretrain(recipe: Recipe) -> Path:
@@ -107,6 +108,7 @@ def _run(
             distributed.on_all_ranks(partial(check_held_out, components))
             check_inputs(distributed, recipe, components)
             context = _begin(recipe, components, distributed, directory, device, precision)
+            components.start = distributed.on_main(lambda: Start.of(components.model, components.added))
             shrink_embedding(components.model, components.tokens)
             components.initial = InitialWeights.of(components.model, recipe.evaluation.keep_initial)
             state = train(components.model, components.objective, components.samplers(recipe), context)

@@ -6,7 +6,11 @@ its heads by surgery (see `surgery`) and chooses which parameters train. Where i
 - `terms(model) -> list[Term]`: parts of the loss that depend on the weights alone, added once a step;
 - `after_step(model, fraction)`: called after each optimizer step with the fraction of the run that is done;
 - `merge(model) -> model`: undoes the surgery, so that a plain model computes the same;
-- `acted(model) -> list[str]`: what the method changed, for people; an empty list fails the run.
+- `acted(model) -> list[str]`: what the method changed, for people, such as the places; an empty list fails the run;
+- `idle(model) -> list[str]`: its parts that should act and do not, one sentence each that begins with the place, such
+  as "stack.blocks.0.attention.query: up is still 0"; any fails the run. `proof.still_zero` writes them for bricks. What
+  has no `idle` is still held to this: each module that surgery added must have changed (see `proof`);
+- `ranks(model) -> dict[str, int]`: the rank at each place now, of a method that chooses them; logged while training.
 """
 
 from __future__ import annotations
@@ -99,22 +103,20 @@ class TuningMethod:
         except (RuntimeError, NotImplementedError):
             return None
 
-    def check_acted(self, model: nn.Module) -> list[str]:
-        """What the method changed; empty for a method that makes no such statement.
-
-        Raises:
-            UsageError: the method states that it changed nothing.
-        """
+    def acted(self, model: nn.Module) -> list[str] | None:
+        """What the method says that it changed; None of a method that makes no such statement."""
         function: Callable[[nn.Module], list[str]] | None = getattr(self.module, "acted", None)
-        if function is None:
-            return []
-        changes = function(model)
-        if not changes:
-            raise UsageError(
-                f"tune.{self.name}: the method changed nothing in this model, so the run trained nothing with it; "
-                "name other places in its settings, train longer, or choose another method"
-            )
-        return changes
+        return None if function is None else function(model)
+
+    def idle(self, model: nn.Module) -> list[str]:
+        """The parts of the method that should act and do not, a sentence each that begins with the place."""
+        function: Callable[[nn.Module], list[str]] | None = getattr(self.module, "idle", None)
+        return [] if function is None else function(model)
+
+    def ranks(self, model: nn.Module) -> dict[str, int]:
+        """The rank at each place, of a method that chooses them."""
+        function: Callable[[nn.Module], dict[str, int]] | None = getattr(self.module, "ranks", None)
+        return {} if function is None else function(model)
 
 
 def _without_memory(tensor: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import pretune
 from pretune.batch import ragged
 from pretune.cli import main
 from pretune.config import validate
-from pretune.errors import DataError, MissingInputError, UsageError
+from pretune.errors import DataError, IdleMethodError, MissingInputError, UsageError
 from pretune.interop.deltas import load_delta
 from pretune.interop.huggingface import load_model
 from pretune.models import build
@@ -203,7 +203,7 @@ def test_pretraining_goes_on_and_reaches_the_vocabulary(folder: Path, tmp_path: 
 def test_a_method_that_changes_nothing_fails_the_run(folder: Path, tmp_path: Path) -> None:
     own = tmp_path / "idle.py"
     own.write_text(Path(LORA).read_text() + "\n\ndef acted(model):\n    return []\n")
-    with pytest.raises(UsageError, match="changed nothing in this model"):
+    with pytest.raises(IdleMethodError, match="nothing that it trains has changed"):
         continued(folder, tmp_path / "run", str(own))
     assert not (tmp_path / "run" / "config.json").exists()
 

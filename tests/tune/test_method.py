@@ -27,7 +27,9 @@ def test_what_a_file_lacks_does_nothing(tmp_path: Path) -> None:
     method.after_step(model, 0.5)
     assert not method.can_merge
     assert method.merge(model) is model
-    assert method.check_acted(model) == []
+    assert method.acted(model) is None
+    assert method.idle(model) == []
+    assert method.ranks(model) == {}
     assert method.may_be_surgery
 
 
@@ -38,6 +40,8 @@ def test_what_a_file_has_is_called(tmp_path: Path) -> None:
         "def after_step(model, fraction):\n    model.weight.data.fill_(fraction)",
         "def merge(model):\n    return model",
         "def acted(model):\n    return ['weight'] if model.weight.any() else []",
+        "def idle(model):\n    return ['weight: is still 0']",
+        "def ranks(model):\n    return {'weight': 2}",
     )
     method, model = find_method(own, {}), nn.Linear(2, 2)
     (term,) = method.terms(model)
@@ -45,10 +49,9 @@ def test_what_a_file_has_is_called(tmp_path: Path) -> None:
     assert (term.name, term.count, term.weight) == ("tune.size", 4, 0.5)
     method.after_step(model, 0.25)
     assert torch.equal(model.weight, torch.full((2, 2), 0.25))
-    assert method.check_acted(model) == ["weight"]
-    nn.init.zeros_(model.weight)
-    with pytest.raises(UsageError, match="changed nothing"):
-        method.check_acted(model)
+    assert method.acted(model) == ["weight"]
+    assert method.idle(model) == ["weight: is still 0"]
+    assert method.ranks(model) == {"weight": 2}
     assert method.can_merge
 
 
