@@ -241,11 +241,12 @@ class XLNet(LanguageModel):
         last = len(self.stack.blocks) - 1
         for number, block in enumerate(self.stack.blocks):
             kept.append(h)
-            keys = self._keys(block, h, content, memory, number)
-            if g is not None and queries is not None:
-                g = block(g, queries, keys, include_self=False)
-            if g is None or number < last or layers:
-                h = block(h, content, keys, include_self=True)
+            with self.stack.gradient(number):
+                keys = self._keys(block, h, content, memory, number)
+                if g is not None and queries is not None:
+                    g = block(g, queries, keys, include_self=False)
+                if g is None or number < last or layers:
+                    h = block(h, content, keys, include_self=True)
         if memory is not None:
             memory.extend(kept, layout)
         runs = [*kept, h] if layers else None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -21,6 +23,7 @@ class Stack(nn.Module):
     Attributes:
         checkpointing: keep only each block's input for the backward and compute the rest again: less memory, about a
             third more time.
+        learns_from: number of the first layer that runs with a gradient; the norm goes with the last layer.
     """
 
     def __init__(
@@ -31,6 +34,7 @@ class Stack(nn.Module):
         self.order = tuple(range(len(blocks)) if order is None else order)
         self.norm = norm or nn.Identity()
         self.checkpointing = False
+        self.learns_from = 0
 
     @property
     def supports_output_rows(self) -> bool:
@@ -41,6 +45,16 @@ class Stack(nn.Module):
     def in_order(self) -> list[nn.Module]:
         """Lists the block of each layer."""
         return [self.blocks[number] for number in self.order]
+
+    @property
+    def first_learning(self) -> int:
+        """Number of the first layer of which a weight learns; the number of all layers, where none does."""
+        learning = (n for n, block in enumerate(self.in_order) if any(p.requires_grad for p in block.parameters()))
+        return next(learning, len(self.order))
+
+    def gradient(self, number: int) -> AbstractContextManager[object]:
+        """The context that a layer runs in: without a gradient below `learns_from`."""
+        return torch.no_grad() if number < self.learns_from else nullcontext()
 
     def forward(
         self,
@@ -70,11 +84,13 @@ class Stack(nn.Module):
             if layers is not None:
                 layers.append(x)
             extra = (encoder_output,) if isinstance(block, DecoderBlock) else ()
-            if self.checkpointing and self.training and handle is None:
-                x = _checkpointed(block, x, layout, None, output_rows, *extra)
-            else:
-                x = block(x, layout, handle, output_rows, *extra)
-        x = self.norm(x)
+            with self.gradient(number):
+                if self.checkpointing and self.training and handle is None:
+                    x = _checkpointed(block, x, layout, None, output_rows, *extra)
+                else:
+                    x = block(x, layout, handle, output_rows, *extra)
+        with self.gradient(last):
+            x = self.norm(x)
         if layers is not None:
             layers.append(x)
         return x

@@ -219,7 +219,7 @@ def _first_sentence(error: Exception) -> str:
     return first_line(error).partition(". ")[0]
 
 
-def parallelize(root: nn.Module, mesh: Distributed, config: ParallelConfig) -> nn.Module:
+def parallelize(root: nn.Module, mesh: Distributed, config: ParallelConfig, has_unused: bool = False) -> nn.Module:
     """The root module with its work shared among ranks; the module itself where there is one rank.
 
     DDP takes the mean of gradients over ranks, which the scale of the loss undoes.
@@ -227,10 +227,11 @@ def parallelize(root: nn.Module, mesh: Distributed, config: ParallelConfig) -> n
     Args:
         root: on its device; all that a step calls must be one forward of it.
         mesh: this rank among the others; it takes leave of what is made here when it shuts down.
+        has_unused: there may be steps without a gradient for some of the parameters that learn, alike on all ranks.
     """
     if mesh.size == 1:
         return root
-    replica = DistributedDataParallel(root, bucket_cap_mb=config.bucket_mb)
+    replica = DistributedDataParallel(root, bucket_cap_mb=config.bucket_mb, find_unused_parameters=has_unused)
     mesh._replicas.append(replica)
     return replica
 

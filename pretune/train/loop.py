@@ -95,7 +95,7 @@ class _Trainer:
         self.optimizer = build_optimizer(self.root, self.recipe.optimizer, context.precision.name)
         self.state = self._begin()
         self.train_step = TrainStep(
-            parallelize(self.root, self.distributed, self.recipe.parallel),
+            parallelize(self.root, self.distributed, self.recipe.parallel, self.root.method.has_stages),
             self.optimizer,
             self.distributed,
             context.device,
@@ -264,7 +264,8 @@ class _Trainer:
         factor = self._schedule_factor(prepared, totals)
         done = self.recipe.budget.fraction(self._spent(1, totals.tokens, prepared.epoch - self.state.epoch))
         accept = self.recovery.accept
-        result = self.train_step.run(self.state.step, prepared.batches, totals.counts, factor, done, accept)
+        before = self.state.fraction
+        result = self.train_step.run(self.state.step, prepared.batches, totals.counts, factor, done, accept, before)
         self._advance(prepared, totals)
         outcome = self.recovery.outcome(prepared.batches, result)
         if outcome == "applied":

@@ -157,6 +157,7 @@ class TrainStep:
         factor: float,
         fraction: float = 0.0,
         accept: Callable[[Result], bool] = lambda result: True,
+        done: float = 0.0,
     ) -> Result:
         """One step; the optimizer sees the gradient only if all of it is finite, and accepted.
 
@@ -167,7 +168,9 @@ class TrainStep:
             factor: of the schedule, by which each group multiplies its learning rate.
             fraction: how much of the run is done after this step, from 0 to 1.
             accept: called with what a finite step gave, alike on all ranks.
+            done: how much of the run was done before this step.
         """
+        self._bare.method.before_step(self._bare.model, done)
         counts, progress = dict(counts), self.distributed.progress
         batches, shared = self._gather_across_step(step, batches)
         accumulator = TermAccumulator()

@@ -4,6 +4,8 @@ A method's file has a class `Config` and the function `apply(model, config) -> m
 its heads by surgery (see `surgery`) and chooses which parameters train. Where it needs more, it has some of
 
 - `terms(model) -> list[Term]`: parts of the loss that depend on the weights alone, added once a step;
+- `before_step(model, config, fraction)`: called before each step with the fraction of the run that is done, for what
+  must be the same when a run goes on from a checkpoint; such a method may leave parameters out of a step;
 - `after_step(model, fraction)`: called after each optimizer step with the fraction of the run that is done;
 - `merge(model) -> model`: undoes the surgery, so that a plain model computes the same;
 - `acted(model) -> list[str]`: what the method changed, for people, such as the places; an empty list fails the run;
@@ -61,6 +63,22 @@ class TuningMethod:
         """The method's own parts of the loss, for one step, named `tune.<name>` in the metrics."""
         function: Callable[[nn.Module], list[Term]] | None = getattr(self.module, "terms", None)
         return [] if function is None else [replace(term, name=f"tune.{term.name}") for term in function(model)]
+
+    @property
+    def has_stages(self) -> bool:
+        """Whether there may be steps without a gradient for some of the parameters that learn."""
+        return hasattr(self.module, "before_step")
+
+    def before_step(self, model: nn.Module, fraction: float) -> None:
+        """Prepare for an optimizer step.
+
+        Args:
+            fraction: how much of the run is done, from 0 to 1.
+        """
+        function: Callable[[nn.Module, configuration.Config, float], None] | None
+        function = getattr(self.module, "before_step", None)
+        if function is not None:
+            function(model, self.config, fraction)
 
     def after_step(self, model: nn.Module, fraction: float) -> None:
         """React to an optimizer step.

@@ -67,7 +67,7 @@ def test_bad_files_and_settings(tmp_path: Path) -> None:
         find_method("frosen", {})
 
 
-@pytest.mark.parametrize("name", ["full", "frozen"])
+@pytest.mark.parametrize("name", ["full", "frozen", "top"])
 def test_methods_without_surgery(name: str) -> None:
     assert not find_method(name, {}).may_be_surgery
 
