@@ -7,6 +7,7 @@ from typing import TypeVar
 from torch import nn
 
 from pretune import config
+from pretune.tune.surgery import freeze_body
 
 M = TypeVar("M", bound=nn.Module)
 SURGERY = False
@@ -23,8 +24,5 @@ def apply(model: M, config: Config) -> M:
         model: with its heads in `model.heads`.
     """
     del config
-    body = {id(p) for name, p in model.named_parameters(remove_duplicate=False) if not name.startswith("heads.")}
-    model.requires_grad_(False)
-    for parameter in model.get_submodule("heads").parameters():
-        parameter.requires_grad_(id(parameter) not in body)
+    freeze_body(model)
     return model

@@ -3,6 +3,9 @@
 A site's role is its path inside a layer, such as `attention.query` or `feedforward.up`, or its path in the model where
 it is in none, such as `heads.classification.linear`. `vocabulary` is the table of tokens, with every head that
 multiplies by it.
+
+A pattern names sites by a role or a part of it (`attention`, `query`), by layers (`layers[-2:]`), or by both
+(`layers[-2:].attention`); `head` is all that the heads have.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import torch
 from torch import nn
 
 from pretune.errors import UsageError
-from pretune.find import suggest
+from pretune.find import nearest, suggest
 from pretune.nn.embedding import Embedding
 from pretune.nn.heads import VocabularyHead
 from pretune.nn.projection import Projection, ProjectionBrick, named_bricks
@@ -25,7 +28,9 @@ from pretune.nn.vocabulary import Vocabulary, VocabularyBrick
 
 VOCABULARY = "vocabulary"
 _IN_LAYER = re.compile(r"(.*?)blocks\.(\d+)\.(.+)")
-_PATTERN = re.compile(r"(?:layers\[(-?\d*):(-?\d*)\]\.)?([a-z_][a-z_0-9.]*)")
+_PATTERN = re.compile(r"(layers(?:\[(-?\d*):(-?\d*)\])?(?:\.|$))?([a-z_][a-z_0-9.]*)?")
+_HEAD = re.compile(r"^head(?=\.|$)")
+_QUERY_AND_VALUE = {f"{attention}.{name}" for attention in ("attention", "cross") for name in ("query", "value")}
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,8 @@ def find_sites(model: nn.Module, patterns: Sequence[str]) -> list[Site]:
     """Finds the sites that any of the patterns names, in the order of the model, each once.
 
     Args:
-        patterns: roles, or parts of them, such as `attention`, `attention.query`, `feedforward`, `vocabulary`; before
-            them, where wanted, a range of layers as in `layers[-2:].feedforward`.
+        patterns: roles, or parts of them, such as `attention`, `attention.query`, `feedforward`, `vocabulary`, `head`;
+            before them, or alone, a range of layers as in `layers[-2:].feedforward`.
 
     Raises:
         UsageError: a pattern that is no role, or names no site of this model.
@@ -68,8 +73,7 @@ def find_sites(model: nn.Module, patterns: Sequence[str]) -> list[Site]:
     for pattern in patterns:
         matches = _matches(pattern, known)
         if not matches:
-            roles = sorted({site.role for site in known})
-            raise UsageError(f"no site of this model is called {pattern!r}; {suggest(pattern, roles)}")
+            raise UsageError(_unmatched(pattern, known))
         chosen |= matches
     return [site for site in known if site.path in chosen]
 
@@ -107,6 +111,31 @@ def _tie(head: VocabularyHead, brick: nn.Module) -> None:
     head.tie(cast(VocabularyBrick, brick))
 
 
+def query_and_value(model: nn.Module) -> list[Site]:
+    """Finds the query and the value of every attention, that of a decoder to its encoder included.
+
+    Raises:
+        UsageError: the model has none.
+    """
+    sites = [site for site in projection_sites(model) if site.role in _QUERY_AND_VALUE]
+    if not sites:
+        roles = sorted({site.role for site in projection_sites(model)})
+        raise UsageError(f"this model has no attention.query; name places among {', '.join(roles)}")
+    return sites
+
+
+def freeze_body(model: nn.Module) -> None:
+    """Freezes everything but the heads' own parameters; a weight that a head shares with the body stays frozen.
+
+    Args:
+        model: with its heads in `model.heads`.
+    """
+    body = {id(p) for name, p in model.named_parameters(remove_duplicate=False) if not name.startswith("heads.")}
+    model.requires_grad_(False)
+    for parameter in model.get_submodule("heads").parameters():
+        parameter.requires_grad_(id(parameter) not in body)
+
+
 @torch.no_grad()
 def merge_bricks(model: nn.Module) -> None:
     """Replaces every projection and vocabulary by a plain one that computes the same."""
@@ -128,18 +157,35 @@ def _whereabouts(path: str) -> tuple[str, int | None, str]:
 def _matches(pattern: str, sites: Sequence[Site]) -> set[str]:
     """Finds the paths of the sites that a pattern names."""
     match = _PATTERN.fullmatch(pattern)
-    if match is None:
+    if match is None or not pattern:
         raise UsageError(f"{pattern!r} is no role; write one such as attention.query or layers[-2:].feedforward")
-    first, last, role = match.groups()
+    layers, first, last, role = match.groups()
+    bounds = slice(int(first) if first else None, int(last) if last else None)
+    counts = _layer_counts(sites)
+
+    def inside(site: Site) -> bool:
+        if layers is None:
+            return True
+        return site.layer is not None and site.layer in range(*bounds.indices(counts[site.stack]))
+
+    wanted = "." if role is None else f".{_HEAD.sub('heads', role)}."
+    return {site.path for site in sites if wanted in f".{site.role}." and inside(site)}
+
+
+def _layer_counts(sites: Sequence[Site]) -> dict[str, int]:
+    """Counts the layers of each stack."""
     counts: dict[str, int] = {}
     for site in sites:
         if site.layer is not None:
             counts[site.stack] = max(counts.get(site.stack, 0), site.layer + 1)
+    return counts
 
-    def inside(site: Site) -> bool:
-        if first is None:
-            return True
-        bounds = slice(int(first) if first else None, int(last) if last else None)
-        return site.layer is not None and site.layer in range(*bounds.indices(counts[site.stack]))
 
-    return {site.path for site in sites if f".{role}." in f".{site.role}." and inside(site)}
+def _unmatched(pattern: str, sites: Sequence[Site]) -> str:
+    """Says of a pattern that matches nothing what there is."""
+    roles = sorted({site.role for site in sites})
+    role = pattern.rpartition("].")[2]
+    is_known = any(f".{role}." in f".{known}." for known in roles)
+    hint = "" if is_known or nearest(role, roles, 0.5) is None else f" {suggest(role, roles)}"
+    counts = " and ".join(f"{count:,}" for count in _layer_counts(sites).values())
+    return f"no place of this model is called {pattern!r};{hint} it has {counts} layers, and in all: {', '.join(roles)}"

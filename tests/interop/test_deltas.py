@@ -95,7 +95,7 @@ def test_bad_files(saved: Path) -> None:
         ({"fingerprint": "0" * 64}, "not the weights that"),
         ({"base": None}, "never saved"),
         ({"more": 1}, "more"),
-        ({"method": {"name": "lora"}}, "no such variant of tune"),
+        ({"method": {"name": "none"}}, "no such variant of tune"),
     ],
 )
 def test_bad_records(saved: Path, fields: dict[str, object], message: str) -> None:
