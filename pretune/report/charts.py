@@ -21,6 +21,7 @@ COLORS = ("#2560c4", "#c2410c", "#2b8a3e", "#862e9c", "#8a6d00", "#0b7285")
 _VARIABLES = {INK: "ink", FAINT: "faint", GRID: "line", **{color: f"c{n}" for n, color in enumerate(COLORS, 1)}}
 """Colors as matplotlib draws them, and the variables of the page's style that stand for them, light or dark."""
 _POINTS = 600
+_FEW = 12  # whole numbers on a horizontal axis
 _DASHES = ((0, (5, 3)), (0, (1, 2)))  # of levels
 
 
@@ -86,6 +87,8 @@ def draw(
         lines = [_plot(axes, curve, COLORS[number % len(COLORS)]) for number, curve in enumerate(curves)]
         _frame(axes, translate(name), translate(x_label))
         _limit(axes, curves, levels, floor)
+        if _counts_few(curves):
+            axes.xaxis.get_major_locator().set_params(integer=True)
         for number, level in enumerate(levels):
             label = f"{translate(level.label)} {level.y:.2f}"
             style = _DASHES[number % len(_DASHES)]
@@ -168,6 +171,12 @@ def _limit(axes: Any, curves: Sequence[Curve], levels: Sequence[Level], floor: f
     margin = (high - low) * 0.08 or abs(high) * 0.1 or 0.1
     bottom = 0.0 if low >= 0 > low - margin else low - margin
     axes.set_ylim(bottom if floor is None else min(floor, low), high + margin)
+
+
+def _counts_few(curves: Sequence[Curve]) -> bool:
+    """Whether the horizontal axis has few whole numbers, such as layers, between which no mark belongs."""
+    x = np.concatenate([curve.x for curve in curves])
+    return bool(len(x)) and bool((x == np.round(x)).all()) and float(np.ptp(x)) < _FEW
 
 
 def _inline(svg: str, name: str) -> str:

@@ -21,6 +21,7 @@ from pretune.report.next_commands import named_tasks, next_commands, run_abiliti
 from pretune.report.overview import goal, header, overview, state, warnings
 from pretune.report.pages import check_page, write_page
 from pretune.report.run_files import RunFiles, read_run
+from pretune.report.tuning import tuning
 from pretune.seals import changing
 
 PAGE = "report.html"
@@ -102,7 +103,7 @@ def _configuration(run: RunFiles) -> str:
     if run.settings:
         rows = "".join(row(name, _setting(value)) for name, value in run.settings.items())
         parts.append(folded("Every field, with the values that the run resolved", f"<table>{rows}</table>"))
-    facts = {name: value for name, value in run.facts.items() if name not in ("settings", "warnings")}
+    facts = {name: value for name, value in run.facts.items() if name not in ("settings", "warnings", "proof")}
     if facts:
         parts.append(folded("Environment and outcome (run.json)", table(facts)))
     return section("Configuration", *parts)
@@ -121,6 +122,7 @@ _PARTS: Sequence[Callable[[RunFiles], str]] = (
     label_scores,
     confusion,
     mistakes,
+    tuning,
     _samples,
     _next,
     _data_stats,

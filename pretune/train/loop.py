@@ -40,6 +40,8 @@ from pretune.train.recovery import Recovery
 from pretune.train.shapes import split_sequences
 from pretune.train.step import Result, TrainModule, TrainStep
 from pretune.train.validation import Validation
+from pretune.tune.proof import ranks_by_layer, without_gradient
+from pretune.wording import counted, listed
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class _Trainer:
             self.recipe.optimizer.clip,
         )
         self.flops = Flops(model, objective.passes)
-        self.logger = MetricLogger(context, self.state)
+        self.logger = MetricLogger(context, self.state, lambda: ranks_by_layer(self.root.method.ranks(model)))
         self.recovery = Recovery(context, self.state, self.root, self.train_step, self.logger)
         self.prefetcher: Prefetcher | None = None
         self.improved = False
@@ -263,8 +265,7 @@ class _Trainer:
         totals = self._totals(prepared)
         factor = self._schedule_factor(prepared, totals)
         done = self.recipe.budget.fraction(self._spent(1, totals.tokens, prepared.epoch - self.state.epoch))
-        accept = self.recovery.accept
-        before = self.state.fraction
+        accept, before = self._accept, self.state.fraction
         result = self.train_step.run(self.state.step, prepared.batches, totals.counts, factor, done, accept, before)
         self._advance(prepared, totals)
         outcome = self.recovery.outcome(prepared.batches, result)
@@ -274,6 +275,16 @@ class _Trainer:
         elif outcome == "rolled back":
             self._begin_again()
         self.logger.after_step()
+
+    def _accept(self, result: Result) -> bool:
+        """Whether the optimizer may see a step; says once which parts of a tuning method have no gradient."""
+        method = self.root.method
+        if self.state.step == 0 and method.name != "full" and (idle := without_gradient(self.root.model)):
+            self.logger.note(
+                f"warning: step 1: no gradient reached {counted(len(idle), 'tensor')} that tune.{method.name} trains: "
+                f"{listed(idle)}; a part of it that stays as it is fails the run"
+            )
+        return self.recovery.accept(result)
 
     def _begin_again(self) -> None:
         """Go on from the state that the run went back to."""

@@ -9,6 +9,7 @@ which `still_zero` writes for bricks with a factor that begins as 0).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -25,6 +26,7 @@ from pretune.tune.surgery import projection_sites, vocabulary_sites
 from pretune.wording import counted, percent
 
 _COPIED = 0.25  # of all parameters at most, for those that learn to be copied, so that norms of differences are known
+_LAYER = re.compile(r"(.*?)(?:stack\.)?blocks\.(\d+)\.")
 _NAMED = 5  # parts that a message names
 
 
@@ -184,6 +186,21 @@ def still_zero(model: nn.Module, kind: type[nn.Module], *tensors: str) -> list[s
         for tensor in tensors
         if not bool(getattr(brick, tensor).any())
     ]
+
+
+def without_gradient(model: nn.Module) -> list[str]:
+    """Names of the parameters that learn and have no gradient after a backward, heads left out."""
+    named = model.named_parameters()
+    return [name for name, p in named if p.requires_grad and p.grad is None and not name.startswith("heads.")]
+
+
+def ranks_by_layer(ranks: Mapping[str, int]) -> dict[str, float]:
+    """The mean rank of each layer's places, as metrics: `rank/layer.3`, `rank/encoder.layer.3`, `rank/vocabulary`."""
+    groups: dict[str, list[int]] = {}
+    for path, rank in ranks.items():
+        match = _LAYER.match(path)
+        groups.setdefault(f"{match[1]}layer.{match[2]}" if match else path, []).append(rank)
+    return {f"rank/{name}": sum(values) / len(values) for name, values in groups.items()}
 
 
 def _is_idle(method: TuningMethod, changes: Mapping[str, Change], acted: list[str] | None) -> bool:

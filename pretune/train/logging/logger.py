@@ -53,10 +53,13 @@ class MetricLogger:
     Args:
         context: of the run.
         state: where the run goes on from; the logger reads it and begins new windows in it.
+        of_method: gives the metrics of the tuning method, such as ranks by layer.
     """
 
-    def __init__(self, context: LoggedRun, state: State) -> None:
-        self._context, self._state = context, state
+    def __init__(
+        self, context: LoggedRun, state: State, of_method: Callable[[], Mapping[str, float]] = dict[str, float]
+    ) -> None:
+        self._context, self._state, self._of_method = context, state, of_method
         self._file: MetricsFile | None = None
         self._trackers: list[Tracker] = []
         self._plateau = Plateau(context.entropy, context.token_terms)
@@ -94,7 +97,8 @@ class MetricLogger:
         if state.window.counts:
             self._warn_of_nothing(state.window.counts)
             metrics = state.window.metrics(self._context.precision.peak)
-            self.log(metrics | ({"skipped": state.skipped} if state.skipped else {}))
+            skipped = {"skipped": state.skipped} if state.skipped else {}
+            self.log({**metrics, **skipped, **self._of_method()})
             warning = self._plateau.check(metrics, state.fraction, state.window.lr, self._context.recipe.optimizer.lr)
             if warning:
                 self.note(f"warning: step {state.step}: {warning}")
