@@ -74,6 +74,11 @@ class EncoderDecoder(LanguageModel):
         return True
 
     @property
+    def prefix_length(self) -> int:
+        """That of the side that has more."""
+        return max(self.embedding.behind.length, self.encoder.embedding.behind.length)
+
+    @property
     def is_encoder_alone(self) -> bool:
         """Whether the decoder was dropped, as all heads read the encoder: it then gives the encoder's hidden states."""
         return not self.stack.order

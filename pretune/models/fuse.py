@@ -89,7 +89,8 @@ class FusedBlock(nn.Module):
         inputs = self._inputs(before_attention(x).to(self._dtype)).view(x.shape[0], sum(counts), -1)
         query, key, value = torch.split(inputs, counts, dim=1)
         if attention.rotary is not None:
-            query, key = attention.rotary(query, layout), attention.rotary(key, layout)
+            places = attention.behind(layout)
+            query, key = attention.rotary(query, places), attention.rotary(key, places)
         keys: KeyLayout = layout
         if cache is not None:
             key, value, keys = cache.append(key, value, layout)

@@ -175,8 +175,13 @@ class LanguageModel(nn.Module):
 
     @property
     def max_length(self) -> int | None:
-        """Positions: tokens of the longest sequence; None where there is no limit."""
-        return self.positions
+        """Tokens of the longest sequence: the positions that no prefix takes; None where there is no limit."""
+        return None if self.positions is None else self.positions - self.prefix_length
+
+    @property
+    def prefix_length(self) -> int:
+        """Positions before those of a sequence's first token, which a tuning method's prefix takes."""
+        return self.embedding.behind.length
 
     def context(self, settings: Mapping[str, Any]) -> int:
         """Tokens that a sequence may have: the positions, or fewer where training saw only shorter texts.

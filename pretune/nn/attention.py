@@ -13,7 +13,7 @@ from pretune.find import find, variants
 from pretune.nn.cache import EncoderOutput, LayerCache
 from pretune.nn.call import AttentionCall, Backend
 from pretune.nn.dropout import DropoutSite
-from pretune.nn.prefix import NO_PREFIX, KeyPrefix
+from pretune.nn.prefix import NO_PREFIX, Behind, KeyPrefix
 from pretune.nn.projection import Projection, ProjectionBrick, in_matmul_dtype
 from pretune.nn.relative import RelativeBias
 from pretune.nn.rotary import Rotary
@@ -58,7 +58,7 @@ def ragged_attention(call: AttentionCall, backend: str | None = None, preferred:
     """
     if call.keys is not call.queries:
         _check(call)
-    plainer = call.structure.within(call.keys)
+    plainer = call.structure.within(call.keys.max_length)
     if plainer is not call.structure:
         call = replace(call, structure=plainer)
     for candidate in (*preferred, *_ORDER) if backend is None else (BACKENDS[backend],):
@@ -95,6 +95,7 @@ class Attention(DropoutSite):
 
     Attributes:
         prefix: what stands in front of every sequence's keys and values; nothing, until a tuning method sets it.
+        behind: where positions begin that rotate queries and keys; at 0, until a tuning method sets a prefix.
         preferred: backends that are tried first; none, unless `prefer_backend` names one.
     """
 
@@ -103,6 +104,7 @@ class Attention(DropoutSite):
     value: ProjectionBrick
     output: ProjectionBrick
     prefix: KeyPrefix
+    behind: Behind
 
     def __init__(
         self,
@@ -142,6 +144,7 @@ class Attention(DropoutSite):
             self.query_norm, self.key_norm = norms
         self.relative = relative
         self.prefix = NO_PREFIX
+        self.behind = Behind()
         self.preferred: tuple[Backend, ...] = ()
 
     @property
@@ -169,9 +172,9 @@ class Attention(DropoutSite):
         if self.query_norm is not None:
             query = self.query_norm(query)
         if self.rotary is not None:
-            query = self.rotary(query, layout)
+            query = self.rotary(query, self.behind(layout))
         key, value, keys = self._keys(x, layout, cache) if source is None else self._keys(*source, None)
-        return self._mix(query, key, value, layout, keys)
+        return self.output(self.attend(query, key, value, layout, keys).flatten(1), layout)
 
     def cross(
         self, x: Tensor, layout: Layout, encoder_output: EncoderOutput | None, cache: LayerCache | None = None
@@ -187,11 +190,12 @@ class Attention(DropoutSite):
         if cross_kv is None:
             if encoder_output is None:
                 raise ValueError("cross-attention needs the encoder's output, or a cache with its keys and values")
-            key, value, _ = self._keys(encoder_output.hidden, encoder_output.layout, None)
-            cross_kv = (key, value, encoder_output.layout)
+            key, value, keys = self.prefix.extend(*self._keys(encoder_output.hidden, encoder_output.layout, None))
+            assert isinstance(keys, Layout)
+            cross_kv = (key, value, keys)
             if cache is not None:
                 cache.store_cross_kv(*cross_kv)
-        return self._mix(query, *cross_kv[:2], layout, cross_kv[2])
+        return self.output(self._attend(query, *cross_kv, layout).flatten(1), layout)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, queries: Layout, keys: KeyLayout) -> Tensor:
         """Lets projected queries attend to projected keys, behind the prefix.
@@ -199,9 +203,14 @@ class Attention(DropoutSite):
         Shape:
             query: (Tq, H, D); key, value: (Tk, Hk, D); return: (Tq, H, D)
         """
-        structure = self.structure if self.relative is None else Biased(self.structure, self.relative)
+        return self._attend(query, *self.prefix.extend(key, value, keys), queries)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, keys: KeyLayout, queries: Layout) -> Tensor:
+        """Attends to keys and values that have their prefix. Shape: as of `attend`."""
+        structure = self.structure.behind(self.prefix.length)
+        if self.relative is not None:
+            structure = Biased(structure, self.relative)
         dropout = self.dropout if self.training else 0.0
-        key, value, keys = self.prefix.extend(key, value, keys)
         call = AttentionCall(query, key, value, queries, keys, structure, dropout, self.scale, self.site)
         return ragged_attention(call, preferred=self.preferred)
 
@@ -212,7 +221,8 @@ class Attention(DropoutSite):
             cross: every query sees every key, which come from an encoder.
         """
         keys_read = keys + self.prefix.length
-        pairs = queries * keys_read if cross else self.structure.pairs(queries, keys_read)
+        structure = self.structure.behind(self.prefix.length)
+        pairs = queries * keys_read if cross else structure.pairs(queries, keys_read)
         projections = self.query.flops(queries) + self.key.flops(keys) + self.value.flops(keys)
         return projections + self.output.flops(queries) + 4.0 * self.heads * self.head_width * pairs
 
@@ -228,12 +238,8 @@ class Attention(DropoutSite):
         if self.key_norm is not None:
             key = self.key_norm(key)
         if self.rotary is not None:
-            key = self.rotary(key, layout)
+            key = self.rotary(key, self.behind(layout))
         return (key, value, layout) if cache is None else cache.append(key, value, layout)
-
-    def _mix(self, query: Tensor, key: Tensor, value: Tensor, queries: Layout, keys: KeyLayout) -> Tensor:
-        mixed = self.attend(query, key, value, queries, keys)
-        return self.output(mixed.flatten(1), queries)
 
     def extra_repr(self) -> str:
         """Shows heads and structure in the module tree."""

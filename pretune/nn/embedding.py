@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pretune.batch import Layout
 from pretune.nn.dropout import Dropout
+from pretune.nn.prefix import Behind
 from pretune.nn.vocabulary import Vocabulary, VocabularyBrick
 
 
@@ -76,6 +77,9 @@ class Embedding(nn.Module):
         dropout: rate at which values of the result are dropped while training.
         project: to the width of the stack, where that is another.
         word: the vocabulary of another embedding, to share it.
+
+    Attributes:
+        behind: where positions begin; at 0, until a tuning method sets a prefix of keys.
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class Embedding(nn.Module):
         self.dropout = Dropout(dropout)
         self.project = project
         self.scale = scale
+        self.behind = Behind()
 
     @property
     def width(self) -> int:
@@ -117,7 +122,7 @@ class Embedding(nn.Module):
         if self.scale != 1.0:
             x = x * self.scale
         if self.position is not None:
-            x = x + self.position(layout.positions)
+            x = x + self.position(self.behind(layout).positions)
         if self.segment is not None:
             x = x + (self.segment.weight[0] if segments is None else self.segment(segments))
         x = self.dropout(self.norm(x), layout.keys)

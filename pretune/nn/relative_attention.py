@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from pretune.batch import Layout
 from pretune.nn.embedding import Sinusoidal
+from pretune.nn.prefix import NO_PREFIX, KeyPrefix
 from pretune.nn.projection import Projection, in_matmul_dtype
 from pretune.nn.spans import grouped
 
@@ -75,7 +76,12 @@ class RelativeAttention(nn.Module):
     Args:
         width: of the hidden run.
         head_width: of each head.
+
+    Attributes:
+        prefix: what stands in front of every sequence's keys and values; nothing, until a tuning method sets it.
     """
+
+    prefix: KeyPrefix
 
     def __init__(self, width: int, heads: int, head_width: int) -> None:
         super().__init__()
@@ -91,6 +97,12 @@ class RelativeAttention(nn.Module):
         self.segment_bias = nn.Parameter(torch.empty(heads, head_width))
         self.segment = nn.Parameter(torch.empty(2, heads, head_width))
         self._encoding = Sinusoidal(None, width)
+        self.prefix = NO_PREFIX
+
+    @property
+    def key_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.heads
 
     @property
     def any_queries(self) -> bool:
@@ -100,20 +112,25 @@ class RelativeAttention(nn.Module):
     def flops(self, queries: int, keys: int) -> float:
         """Floating-point operations of a forward for one sequence."""
         projections = self.query.flops(queries) + self.key.flops(keys) + self.value.flops(keys)
+        keys += self.prefix.length
         distances = 2 * keys
         inner = self.heads * self.head_width
         scores = 4.0 * inner * queries * keys + 2.0 * inner * queries * distances
         return projections + self.output.flops(queries) + self.position.flops(distances) + scores
 
     def keys(self, x: Tensor, layout: Layout, order: Tensor | None, segments: Tensor) -> Keys:
-        """Keys and values of the content stream, its past included.
+        """Keys and values of the content stream, its past included, behind the prefix, which all rows see.
 
         Shape:
             x: (Tk, width); order, segments: (Tk,)
         """
         x = in_matmul_dtype(x)
         key, value = (project(x, layout).unflatten(1, (self.heads, -1)) for project in (self.key, self.value))
-        return Keys(key, value, layout, order, segments)
+        order = None if order is None else self.prefix.fill(order, -1, layout)
+        segments = self.prefix.fill(segments, 0, layout)
+        key, value, keys = self.prefix.extend(key, value, layout)
+        assert isinstance(keys, Layout)
+        return Keys(key, value, keys, order, segments)
 
     def forward(self, x: Tensor, stream: QueryStream, keys: Keys, *, include_self: bool) -> Tensor:
         """Mix what each row may see into it.
@@ -125,6 +142,8 @@ class RelativeAttention(nn.Module):
             x: (M, width); return: (M, width)
         """
         layout = stream.layout
+        if self.prefix.length:
+            stream = replace(stream, position=stream.position + self.prefix.length)
         query = self.query(in_matmul_dtype(x), layout).unflatten(1, (self.heads, -1))
         out = torch.zeros_like(query)
         outputs: list[Tensor] = []

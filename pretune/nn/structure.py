@@ -1,21 +1,17 @@
 """Which keys a query may see: a small description that each attention backend renders in its own way.
 
 A structure says it once, as a mask, in `visible`; a backend that has a kernel for it recognises its class. A new one
-(prefix, window, permutation order) is one class here: the reference and the SDPA loop render it at once.
+(a window, blocks) is one class here: the reference and the SDPA loop render it at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from pretune.batch import Layout
-    from pretune.nn.spans import CacheSlots
 
 
 @dataclass(frozen=True)
@@ -49,9 +45,17 @@ class Structure:
         """
         return None
 
-    def within(self, keys: Layout | CacheSlots) -> Structure:
-        """A plainer structure that is the same for sequences as long as these, or this one."""
+    def within(self, keys: int) -> Structure:
+        """A plainer structure that is the same for sequences of at most so many keys, or this one."""
         return self
+
+    def behind(self, length: int) -> Structure:
+        """The structure behind some rows that every query sees, whatever its position: a prefix of keys.
+
+        Args:
+            length: how many rows stand before each sequence's own keys.
+        """
+        return Prefixed(self, length) if length else self
 
     def pairs(self, queries: int, keys: int) -> int:
         """Number of (query, key) pairs that are computed, for counts of operations."""
@@ -68,6 +72,10 @@ class Bidirectional(Structure):
     def visible(self, queries: int, keys: int, device: torch.device | str = "cpu") -> Tensor | None:
         """None: there is nothing to hide."""
         return None
+
+    def behind(self, length: int) -> Structure:
+        """The same: every query sees all."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,10 @@ class Causal(Structure):
         if queries == 1:
             return None
         return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+
+    def behind(self, length: int) -> Structure:
+        """The same: what comes first is seen by all."""
+        return self
 
     def pairs(self, queries: int, keys: int) -> int:
         """Closed form of the base's count."""
@@ -117,9 +129,9 @@ class SlidingWindow(Structure):
         ahead = position - position[keys - queries :, None]
         return (ahead >= -self.before) & (ahead <= self.after)
 
-    def within(self, keys: Layout | CacheSlots) -> Structure:
+    def within(self, keys: int) -> Structure:
         """Bidirectional where the band covers all, causal where it covers all that lies before."""
-        farthest = keys.max_length - 1
+        farthest = keys - 1
         if farthest > self.before or 0 < self.after < farthest:
             return self
         return BIDIRECTIONAL if self.after else CAUSAL
@@ -128,6 +140,40 @@ class SlidingWindow(Structure):
         """The base's count, a query at a time."""
         first = keys - queries
         return sum(min(at + self.after, keys - 1) - max(at - self.before, 0) + 1 for at in range(first, keys))
+
+
+@dataclass(frozen=True)
+class Prefixed(Structure):
+    """The first keys of every sequence are seen by all its queries, the others as another structure has it.
+
+    Attributes:
+        base: of the other keys.
+        length: how many come first.
+    """
+
+    base: Structure
+    length: int
+
+    @property
+    def is_causal(self) -> bool:
+        """As the base."""
+        return self.base.is_causal
+
+    def visible(self, queries: int, keys: int, device: torch.device | str = "cpu") -> Tensor | None:
+        """The base's mask behind columns that are all visible; None where the base hides nothing."""
+        mask = self.base.visible(queries, keys - self.length, device)
+        if mask is None:
+            return None
+        return torch.cat([torch.ones(queries, self.length, dtype=torch.bool, device=device), mask], dim=1)
+
+    def within(self, keys: int) -> Structure:
+        """As the base with the other keys."""
+        plainer = self.base.within(keys - self.length)
+        return self if plainer is self.base else plainer.behind(self.length)
+
+    def pairs(self, queries: int, keys: int) -> int:
+        """The base's count, and all pairs with the first keys."""
+        return queries * self.length + self.base.pairs(queries, keys - self.length)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +200,10 @@ class Biased(Structure):
     def added(self, queries: int, keys: int) -> Tensor | None:
         """The learned numbers."""
         return self.bias(queries, keys)
+
+    def behind(self, length: int) -> Structure:
+        """The base behind the rows, whose distances count as those of earlier tokens."""
+        return Biased(self.base.behind(length), self.bias)
 
     def pairs(self, queries: int, keys: int) -> int:
         """As the base."""

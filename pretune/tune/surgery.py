@@ -68,7 +68,11 @@ def find_sites(model: nn.Module, patterns: Sequence[str]) -> list[Site]:
     Raises:
         UsageError: a pattern that is no role, or names no site of this model.
     """
-    known = [*projection_sites(model), *vocabulary_sites(model)]
+    return select_sites([*projection_sites(model), *vocabulary_sites(model)], patterns)
+
+
+def select_sites(known: Sequence[Site], patterns: Sequence[str]) -> list[Site]:
+    """Selects the sites that any of the patterns names, in their order; patterns and errors as of `find_sites`."""
     chosen: set[str] = set()
     for pattern in patterns:
         matches = _matches(pattern, known)
@@ -84,7 +88,7 @@ def projection_sites(model: nn.Module) -> list[Site]:
     for path, brick in named_bricks(model):
         if isinstance(brick, ProjectionBrick):
             parent, _, name = path.rpartition(".")
-            stack, layer, role = _whereabouts(path)
+            stack, layer, role = whereabouts(path)
             sites.append(Site(path, role, stack, layer, brick, (partial(setattr, model.get_submodule(parent), name),)))
     return sites
 
@@ -148,7 +152,7 @@ def merge_bricks(model: nn.Module) -> None:
             site.replace(Vocabulary.of(nn.Parameter(cast(VocabularyBrick, site.brick).dense().detach().clone())))
 
 
-def _whereabouts(path: str) -> tuple[str, int | None, str]:
+def whereabouts(path: str) -> tuple[str, int | None, str]:
     """Splits a path into stack, layer and role."""
     match = _IN_LAYER.fullmatch(path)
     return ("", None, path) if match is None else (match[1], int(match[2]), match[3])
