@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,67 +16,76 @@ _MANY_ROWS = 1024  # where there is no such cache
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Rows in chunks: logits, loss and both gradients of a chunk are made together, then its logits are dropped."""
+    """Rows in chunks: logits, loss and all gradients of a chunk are made together, then its logits are dropped.
+
+    The logits are a sum of products, `x @ w.T` for each pair (x, w).
+    """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        labels: Tensor,
-        chunk: int,
-        drawn: Tensor | None,
+        ctx: Any, bias: Tensor | None, labels: Tensor, chunk: int, drawn: Tensor | None, *pairs: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        count, vocabulary = labels.shape[0], weight.shape[0]
+        inputs, weights, hidden = pairs[::2], pairs[1::2], pairs[0]
+        count, vocabulary = labels.shape[0], weights[0].shape[0]
         labels = F.pad(labels, (0, hidden.shape[0] - count))
-        w = _aligned(weight, hidden.dtype)
-        need_h, need_w, need_b = ctx.needs_input_grad[:3]
+        aligned = [_aligned(weight, hidden.dtype) for weight in weights]
+        needs = ctx.needs_input_grad[4:]
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         correct = torch.zeros((), dtype=torch.int64, device=hidden.device)
         tokens = labels.new_empty(0 if drawn is None else count)
-        grad_h = torch.empty_like(hidden) if need_h else None
-        grad_w: Tensor | None = None
-        grad_b = torch.zeros(vocabulary, dtype=torch.float32, device=hidden.device) if need_b else None
-        buffer = hidden.new_empty(min(chunk, hidden.shape[0]), w.shape[0])
+        grads_x = [torch.empty_like(x) if need else None for x, need in zip(inputs, needs[::2], strict=True)]
+        grads_w: list[Tensor | None] = [None] * len(weights)
+        grad_b = torch.zeros(vocabulary, dtype=torch.float32, device=hidden.device) if ctx.needs_input_grad[0] else None
+        buffer = hidden.new_empty(min(chunk, hidden.shape[0]), aligned[0].shape[0])
         for start in range(0, hidden.shape[0], chunk):
-            h, y = hidden[start : start + chunk], labels[start : start + chunk]
-            real = max(count - start, 0)
-            scores = torch.mm(h, w.t(), out=buffer[: len(h)])
             part = slice(start, start + chunk)
+            y, real = labels[part], max(count - start, 0)
+            scores = torch.mm(hidden[part], aligned[0].t(), out=buffer[: len(y)])
+            for x, w in zip(inputs[1:], aligned[1:], strict=True):
+                scores.addmm_(x[part], w.t())
             sample = None if drawn is None else (drawn[part], tokens[part])
-            loss, right = _score(scores[:real, :vocabulary], bias, y[:real], grad_b, need_h or need_w, sample)
+            loss, right = _score(scores[:real, :vocabulary], bias, y[:real], grad_b, any(needs), sample)
             total += loss
             correct += right
             scores[real:] = 0.0
-            if grad_h is not None:
-                torch.mm(scores, w, out=grad_h[start : start + chunk])
-            if not need_w:
-                continue
-            if hidden.shape[0] <= chunk:
-                grad_w = scores.t() @ h
-                continue
-            if grad_w is None:  # a sum over chunks needs more digits than one of them
-                grad_w = torch.zeros(w.shape, dtype=torch.float32, device=w.device)
-            for first in range(0, len(w), _COLUMNS):
-                grad_w[first : first + _COLUMNS] += scores[:, first : first + _COLUMNS].t() @ h
-        ctx.save_for_backward(grad_h, None if grad_w is None else grad_w[:vocabulary], grad_b)
-        ctx.weight_dtype = weight.dtype
+            for n, (x, w) in enumerate(zip(inputs, aligned, strict=True)):
+                if (grad_x := grads_x[n]) is not None:
+                    torch.mm(scores, w, out=grad_x[part])
+                if needs[2 * n + 1]:
+                    grads_w[n] = _add_product(grads_w[n], scores, x[part], whole=hidden.shape[0] <= chunk)
+        flat = [g for x, w in zip(grads_x, grads_w, strict=True) for g in (x, None if w is None else w[:vocabulary])]
+        ctx.save_for_backward(grad_b, *flat)
+        ctx.dtypes = [tensor.dtype for tensor in pairs]
         ctx.mark_non_differentiable(correct, tokens)
         return total, correct, tokens
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         scale = grads[0]
-        h, w, b = ctx.saved_tensors
-        return (
-            None if h is None else h * scale,
-            None if w is None else (w * scale if w.dtype == ctx.weight_dtype else w.to(ctx.weight_dtype).mul_(scale)),
-            None if b is None else b * scale,
-            None,
-            None,
-            None,
-        )
+        b, *flat = ctx.saved_tensors
+        scaled = [
+            None if g is None else (g * scale if g.dtype == dtype else g.to(dtype).mul_(scale))
+            for g, dtype in zip(flat, ctx.dtypes, strict=True)
+        ]
+        return None if b is None else b * scale, None, None, None, *scaled
+
+
+def _add_product(total: Tensor | None, scores: Tensor, x: Tensor, *, whole: bool) -> Tensor:
+    """Adds the gradient of a weight that a chunk of rows gives.
+
+    Args:
+        whole: the chunk is all there is.
+
+    Shape:
+        total, return: (V, W); scores: (K, V); x: (K, W)
+    """
+    if whole:
+        return scores.t() @ x
+    if total is None:  # a sum over chunks needs more digits than one of them
+        total = torch.zeros(scores.shape[1], x.shape[1], dtype=torch.float32, device=x.device)
+    for first in range(0, len(total), _COLUMNS):
+        total[first : first + _COLUMNS] += scores[:, first : first + _COLUMNS].t() @ x
+    return total
 
 
 def _aligned(weight: Tensor, dtype: torch.dtype) -> Tensor:
@@ -135,10 +145,22 @@ def _score(
     return total, correct
 
 
+LowRank = tuple[Tensor, Tensor]
+"""A product that is added to the logits: what each row multiplies by, (K, R), and one row a token, (V, R)."""
+
+
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, chunk: int = 2048
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    chunk: int = 2048,
+    low_rank: LowRank | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy of `hidden @ weight.T + bias`, in O(chunk x V) memory.
+
+    Args:
+        low_rank: a product that is added to the logits, or None.
 
     Shape:
         hidden: (K, W), in the dtype of the matmuls; weight: (V, W); bias: (V,) or None; labels: (K,) int64, or
@@ -147,17 +169,22 @@ def linear_cross_entropy(
 
     Source: the idea of Cut Cross-Entropy (Wijmans et al. 2024, arXiv 2411.09009), formed in the forward as in Liger.
     """
+    pairs = (hidden, weight, *(low_rank or ()))
     if labels.shape[0] == 0:
-        parts = [part[:0].float().sum() for part in (hidden, weight, bias) if part is not None]
+        parts = [part[:0].float().sum() for part in (*pairs, bias) if part is not None]
         return torch.stack(parts).sum(), labels.new_zeros(())
-    total, correct, _ = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        _in_matmul_dtype(hidden), weight, bias, labels, chunk, None
-    )
+    total, correct, _ = _apply(pairs, bias, labels, chunk, None)
     return total, correct
 
 
 def sampled_cross_entropy(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, drawn: Tensor, chunk: int = 2048
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    drawn: Tensor,
+    chunk: int = 2048,
+    low_rank: LowRank | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `linear_cross_entropy`, with a token drawn from each row's distribution while that is at hand.
 
@@ -165,11 +192,17 @@ def sampled_cross_entropy(
         drawn: (K,) fp64, uniform in [0, 1), one for each label; return: loss, correct, and (K,) int64 tokens.
     """
     if labels.shape[0] == 0:
-        return *linear_cross_entropy(hidden, weight, bias, labels), labels.new_empty(0)
-    total, correct, tokens = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        _in_matmul_dtype(hidden), weight, bias, labels, chunk, drawn
-    )
-    return total, correct, tokens
+        return *linear_cross_entropy(hidden, weight, bias, labels, low_rank=low_rank), labels.new_empty(0)
+    return _apply((hidden, weight, *(low_rank or ())), bias, labels, chunk, drawn)
+
+
+def _apply(
+    pairs: Sequence[Tensor], bias: Tensor | None, labels: Tensor, chunk: int, drawn: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Runs the autograd function, with the rows in the dtype of the matmuls."""
+    cast = [_in_matmul_dtype(tensor) if n % 2 == 0 else tensor for n, tensor in enumerate(pairs)]
+    result: tuple[Tensor, Tensor, Tensor] = _LinearCrossEntropy.apply(bias, labels, chunk, drawn, *cast)  # type: ignore[no-untyped-call]
+    return result
 
 
 def draw_tokens(probability: Tensor, drawn: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Low-rank changes of projections: LoRA, and its form that learns lengths and directions apart (DoRA)."""
+"""Low-rank changes of projections and of vocabularies: LoRA, and DoRA, which learns lengths apart from directions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretune.batch import Layout
+from pretune.nn.cross_entropy import linear_cross_entropy, sampled_cross_entropy
 from pretune.nn.dropout import Dropout
+from pretune.nn.packed import Product, constant_product
 from pretune.nn.projection import ProjectionBrick
 from pretune.nn.tuned import TunedProjection
+from pretune.nn.vocabulary import VocabularyBrick
 
 
 class LowRankProjection(TunedProjection):
@@ -110,3 +113,152 @@ class DecomposedProjection(LowRankProjection):
 def add_product(weight: Tensor, b: Tensor, a: Tensor, scale: float) -> Tensor:
     """`weight + scale * b @ a`, in the dtype of the weight. Shape: (out, in), (out, rank), (rank, in) -> (out, in)."""
     return torch.addmm(weight, b.to(weight.dtype), a.to(weight.dtype), alpha=scale)
+
+
+class LowRankVocabulary(nn.Module):
+    """Adds `scale * b @ a` to the vectors of a vocabulary, for the embedding and for the heads that it serves.
+
+    Losses take the product as it is: neither the sum nor, where the base is frozen, its gradient is ever formed.
+    Nothing is dropped: a vocabulary does not know of which rows of a batch its tokens are.
+
+    Args:
+        base: a vocabulary, which is expected to be frozen.
+        rank, scale: as of `LowRankProjection`.
+
+    Shape:
+        a: (rank, width); b: (V, rank)
+    """
+
+    def __init__(self, base: VocabularyBrick, rank: int, scale: float) -> None:
+        super().__init__()
+        if not isinstance(base, nn.Module):
+            raise TypeError(f"what stands at a vocabulary's place must be a module, not {type(base).__name__}")
+        self.base: nn.Module = base
+        device = base.dense().device
+        self.a = nn.Parameter(torch.empty(rank, base.width, device=device))
+        self.b = nn.Parameter(torch.zeros(base.size, rank, device=device))
+        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+        self.scale = scale
+
+    @property
+    def vocabulary(self) -> VocabularyBrick:
+        """The base as what it is."""
+        assert isinstance(self.base, VocabularyBrick)
+        return self.base
+
+    @property
+    def rank(self) -> int:
+        """Rows of `a`."""
+        return len(self.a)
+
+    @property
+    def size(self) -> int:
+        """Number of tokens, V."""
+        return self.vocabulary.size
+
+    @property
+    def width(self) -> int:
+        """Width of the vectors."""
+        return self.vocabulary.width
+
+    def low(self, rows: Tensor) -> Tensor:
+        """What `b` multiplies by in a head. Shape: (K, width) -> (K, rank)."""
+        return F.linear(rows, self.a) * self.scale
+
+    def lookup(self, tokens: Tensor) -> Tensor:
+        """Shape: (T,) int64 -> (T, width)."""
+        return self.vocabulary.lookup(tokens) + F.embedding(tokens, self.b) @ self.a * self.scale
+
+    def scores(self, rows: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Shape: rows: (K, width), bias: (V,) -> (K, V)."""
+        return torch.addmm(self.vocabulary.scores(rows, bias), self.low(rows), self.b.t())
+
+    def loss(self, rows: Tensor, labels: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Shape: rows: (K, width), labels: (K,) int64 -> () fp32, () int64."""
+        low = (self.low(rows), self.b)
+        return linear_cross_entropy(rows, self.vocabulary.dense(), bias, labels, low_rank=low)
+
+    def sampled_loss(
+        self, rows: Tensor, labels: Tensor, uniform: Tensor, bias: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Shape: uniform: (K,) fp64 in [0, 1); return: loss, correct, (K,) int64."""
+        low = (self.low(rows), self.b)
+        return sampled_cross_entropy(rows, self.vocabulary.dense(), bias, labels, uniform, low_rank=low)
+
+    def row(self, ids: Tensor) -> Tensor:
+        """Shape: any int64 -> (..., width)."""
+        return self.vocabulary.row(ids) + self.b[ids] @ self.a * self.scale
+
+    def dense(self) -> Tensor:
+        """The vectors with the product added. Shape: (V, width)."""
+        return add_product(self.vocabulary.dense(), self.b, self.a, self.scale)
+
+    def product(self, bias: Tensor | None = None) -> Product:
+        """Multiplies by the sum. Shape: (K, width) -> (K, V)."""
+        return constant_product(self.dense(), bias)
+
+    def flops(self, rows: float) -> float:
+        """Those of the base and of two thin matmuls."""
+        return self.vocabulary.flops(rows) + 2.0 * self.rank * (self.size + self.width) * rows
+
+    def reset_parameters(self, std: float) -> None:
+        """Draws initial values of the base."""
+        self.vocabulary.reset_parameters(std)
+
+    def extra_repr(self) -> str:
+        """Shows rank and scale in the module tree."""
+        return f"rank={self.rank}, scale={self.scale:g}"
+
+
+class DecomposedVocabulary(LowRankVocabulary):
+    """Learns the length of each column of the vectors apart from its direction, as `DecomposedProjection` does of rows.
+
+    Columns, and not tokens, as peft has it for embeddings: so one factor a column serves lookup and scores alike.
+
+    Args:
+        base, rank, scale: as of `LowRankVocabulary`.
+
+    Shape:
+        magnitude: (width,)
+    """
+
+    def __init__(self, base: VocabularyBrick, rank: int, scale: float) -> None:
+        super().__init__(base, rank, scale)
+        self.magnitude = nn.Parameter(self._norm())
+
+    def _norm(self) -> Tensor:
+        """The length of each column before it is set. Shape: (width,)."""
+        with torch.no_grad(), torch.autocast(self.a.device.type, enabled=False):
+            norm: Tensor = torch.linalg.vector_norm(super().dense(), dim=0)
+        return norm
+
+    @property
+    def factor(self) -> Tensor:
+        """What each column is multiplied by; the norm counts as a constant. Shape: (width,)."""
+        return self.magnitude / self._norm()
+
+    def lookup(self, tokens: Tensor) -> Tensor:
+        """Shape: (T,) int64 -> (T, width)."""
+        return super().lookup(tokens) * self.factor
+
+    def scores(self, rows: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Shape: rows: (K, width), bias: (V,) -> (K, V)."""
+        return super().scores(rows * self.factor, bias)
+
+    def loss(self, rows: Tensor, labels: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Shape: rows: (K, width), labels: (K,) int64 -> () fp32, () int64."""
+        return super().loss(rows * self.factor, labels, bias)
+
+    def sampled_loss(
+        self, rows: Tensor, labels: Tensor, uniform: Tensor, bias: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Shape: uniform: (K,) fp64 in [0, 1); return: loss, correct, (K,) int64."""
+        return super().sampled_loss(rows * self.factor, labels, uniform, bias)
+
+    def row(self, ids: Tensor) -> Tensor:
+        """Shape: any int64 -> (..., width)."""
+        return super().row(ids) * self.factor
+
+    def dense(self) -> Tensor:
+        """Shape: (V, width)."""
+        return super().dense() * self.factor

@@ -14,12 +14,14 @@ from torch import nn
 
 from pretune import config
 from pretune.errors import UsageError
-from pretune.nn.low_rank import DecomposedProjection, LowRankProjection
-from pretune.nn.projection import ProjectionBrick, named_projections
+from pretune.nn.low_rank import DecomposedProjection, DecomposedVocabulary, LowRankProjection, LowRankVocabulary
+from pretune.nn.projection import ProjectionBrick
+from pretune.nn.vocabulary import VocabularyBrick
 from pretune.tune.proof import still_zero
 from pretune.tune.surgery import Site, find_sites, freeze_body, merge_bricks, query_and_value
 
 M = TypeVar("M", bound=nn.Module)
+LowRank = LowRankProjection | LowRankVocabulary
 
 
 class Config(config.Config):
@@ -55,13 +57,23 @@ def apply(model: M, config: Config) -> M:
         UsageError: a place that names nothing, or a rank above the width of one.
     """
     sites = find_sites(model, config.places) if config.places else query_and_value(model)
-    freeze_body(model)
-    brick = DecomposedProjection if config.weight_decomposed else LowRankProjection
     for site in sites:
-        base = projection_at(site, config.rank)
+        check_rank(site, config.rank)
+    freeze_body(model)
+    for site in sites:
         site.brick.requires_grad_(False)
-        site.replace(brick(base, config.rank, config.scale, config.dropout))
+        site.replace(_brick(site.brick, config))
     return model
+
+
+def _brick(base: nn.Module, config: Config) -> nn.Module:
+    """What stands at a place from now on."""
+    rank, scale, decomposed = config.rank, config.scale, config.weight_decomposed
+    if isinstance(base, ProjectionBrick):
+        projection = DecomposedProjection if decomposed else LowRankProjection
+        return projection(base, rank, scale, config.dropout)
+    vocabulary = DecomposedVocabulary if decomposed else LowRankVocabulary
+    return vocabulary(cast(VocabularyBrick, base), rank, scale)
 
 
 def merge(model: M) -> M:
@@ -72,24 +84,29 @@ def merge(model: M) -> M:
 
 def acted(model: nn.Module) -> list[str]:
     """Each place with its rank."""
-    return [f"{name}: rank {b.rank}" for name, b in named_projections(model) if isinstance(b, LowRankProjection)]
+    return [f"{name}: rank {brick.rank}" for name, brick in model.named_modules() if isinstance(brick, LowRank)]
 
 
 def idle(model: nn.Module) -> list[str]:
     """The places whose product is still zero."""
-    return still_zero(model, LowRankProjection, "b")
+    return still_zero(model, LowRankProjection, "b") + still_zero(model, LowRankVocabulary, "b")
 
 
-def projection_at(site: Site, rank: int) -> ProjectionBrick:
-    """The projection of a site, whose widths allow the rank.
+def check_rank(site: Site, rank: int) -> None:
+    """Refuses a rank above the widths of a site.
 
     Raises:
-        UsageError: they do not.
+        UsageError: it is above the rows or columns of the matrix.
     """
-    base = cast(ProjectionBrick, site.brick)
-    width = min(base.in_features, base.out_features)
-    if rank > width:
+    brick = site.brick
+    widths = (brick.in_features, brick.out_features) if isinstance(brick, ProjectionBrick) else _widths(brick)
+    if rank > min(widths):
         raise UsageError(
-            f"tune: rank {rank} is above the {width} rows or columns of {site.path}; use a lower rank, or other places"
+            f"tune: rank {rank} is above the {min(widths)} rows or columns of {site.path}; use a lower rank, or other "
+            "places"
         )
-    return base
+
+
+def _widths(brick: nn.Module) -> tuple[int, int]:
+    vocabulary = cast(VocabularyBrick, brick)
+    return vocabulary.size, vocabulary.width

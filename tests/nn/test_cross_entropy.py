@@ -131,3 +131,25 @@ def test_sampled_cross_entropy_is_the_same_loss_with_tokens(count: int) -> None:
         assert torch.equal(one, other)
     cumulated = (hidden @ weight.t() + bias).double().softmax(dim=1).cumsum(dim=1)
     assert built.tolist() == [int((row <= u).sum()) for row, u in zip(cumulated, drawn, strict=True)]
+
+
+@pytest.mark.parametrize("chunk", [3, 64])
+def test_a_low_rank_product_is_added_to_the_logits(chunk: int) -> None:
+    hidden, weight, bias, labels = make(10, True)
+    low, up = torch.randn(10, 2, requires_grad=True), torch.randn(53, 2, requires_grad=True)
+    inputs = [hidden, bias, low, up]
+    logits = F.linear(hidden, weight.detach(), bias) + low @ up.t()
+    expected = F.cross_entropy(logits, labels, reduction="sum")
+    total, _ = linear_cross_entropy(hidden, weight.detach(), bias, labels, chunk, (low, up))
+    torch.testing.assert_close(total, expected)
+    wanted = torch.autograd.grad(2.0 * expected, inputs)
+    torch.testing.assert_close(torch.autograd.grad(2.0 * total, inputs), wanted, rtol=1e-4, atol=1e-5)
+    zero = linear_cross_entropy(hidden, weight, bias, labels, chunk, (low, torch.zeros_like(up)))
+    assert torch.equal(zero[0], linear_cross_entropy(hidden, weight, bias, labels, chunk)[0])
+    drawn = torch.rand(10, dtype=torch.float64)
+    sampled, _, tokens = sampled_cross_entropy(hidden, weight, bias, labels, drawn, chunk, (low, up))
+    torch.testing.assert_close(sampled, expected)
+    whole = torch.cat([hidden, low], 1), torch.cat([weight, up], 1)
+    assert torch.equal(tokens, sampled_cross_entropy(*whole, bias, labels, drawn)[2])
+    empty = sampled_cross_entropy(hidden[:0], weight, bias, labels[:0], drawn[:0], chunk, (low[:0], up))
+    assert float(empty[0].detach()) == 0.0
