@@ -7,8 +7,8 @@
     model.evaluate("test.csv"); model.export("out")
 
 `pretrain` and `finetune` train a model and give it back in the same form; `cross_validate` makes several runs and gives
-their scores with their spread. `check_labels` lists labels that are probably wrong, `choose_to_label` texts to label
-next. `pretune.sklearn` has estimators of scikit-learn.
+their scores with their spread. `merge` writes a tuned model as a plain one. `check_labels` lists labels that are
+probably wrong, `choose_to_label` texts to label next. `pretune.sklearn` has estimators of scikit-learn.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         cross_validate,
         finetune,
         load,
+        merge,
         pretrain,
     )
 
@@ -40,6 +41,7 @@ __all__ = [
     "cross_validate",
     "finetune",
     "load",
+    "merge",
     "pretrain",
 ]
 

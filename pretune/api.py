@@ -19,6 +19,7 @@ from pretune.errors import UsageError
 from pretune.evaluate.fill import Guess
 from pretune.evaluate.labelled import examples_of
 from pretune.evaluate.likelihood import Score
+from pretune.evaluate.merging import Merged, merge_folder
 from pretune.evaluate.read import find_source, read_with_tokenizer
 from pretune.evaluate.results import Evaluation, Mistake
 from pretune.generate.options import Continuation
@@ -55,6 +56,7 @@ __all__ = [
     "cross_validate",
     "finetune",
     "load",
+    "merge",
     "pretrain",
 ]
 _log = logging.getLogger("pretune")
@@ -66,15 +68,19 @@ def load(
     precision: Precision = "auto",
     tokenizer: Path | str | None = None,
     step: Step | None = None,
+    base: Path | str | None = None,
 ) -> Model:
     """Read a model and its tokenizer, for use.
 
     Args:
-        path: a folder in the Hugging Face layout, such as a finished run directory; or a checkpoint of a run.
+        path: a folder in the Hugging Face layout, such as a finished run directory; or a checkpoint of a run; or what a
+            tuning method learned, which is put on its base.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: dtype of matmuls; `auto` uses bf16 where the hardware has a unit for it.
         tokenizer: folder or file, where it is not in the model's folder.
         step: of a run, finished or not, the weights of a checkpoint: `best`, `last` or its number.
+        base: of what a tuning method learned, the folder of the model that was tuned, where it is no longer where it
+            was.
 
     Raises:
         MissingInputError, DataError, UsageError: see `find_source` and `read_with_tokenizer`; or no such device.
@@ -82,7 +88,7 @@ def load(
     if is_tfidf(Path(path)):
         return TfidfModel.read(Path(path))
     torch_device = choose(device)
-    source = find_source(Path(path), step)
+    source = find_source(Path(path), step, None if base is None else Path(base))
     network, own = read_with_tokenizer(source, tokenizer)
     for note in [*source.notes, *(network.loaded.messages() if network.loaded is not None else ())]:
         _log.warning("%s", note)
@@ -91,6 +97,24 @@ def load(
     if chosen.name == "bf16":
         cast_to_bf16(network)
     return Model(network.to(torch_device).eval(), own, source)
+
+
+def merge(path: Path | str, output: Path | str, *, step: Step | None = None, base: Path | str | None = None) -> Merged:
+    """Write what a tuning method learned and its base as one plain model, which needs neither; `transformers` reads it.
+
+    Args:
+        path: a folder of deltas, such as the directory of a run that ended with some.
+        output: folder to write: a new or an empty one.
+        step: of a run, the weights of a checkpoint: `best`, `last` or its number.
+        base: folder of the model that was tuned, where it is no longer where it was.
+
+    Raises:
+        UsageError: a whole model, or a method that cannot be merged.
+        MissingInputError, DataError: as `load`; or the merged model computes something else.
+        CannotCreateError: the folder holds something.
+    """
+    source = find_source(Path(path), step, None if base is None else Path(base))
+    return merge_folder(source, Path(output))
 
 
 def pretrain(recipe: RecipeLike | None = None, **fields: Any) -> Model:

@@ -16,7 +16,7 @@ from pretune.evaluate.facts import describe_model
 from pretune.evaluate.fill import Guess, fill
 from pretune.evaluate.labelled import Columns, Texts, evaluate_data, merge_columns, predict_data, refuse_unused
 from pretune.evaluate.likelihood import Score, ScoreOptions, score
-from pretune.evaluate.read import Source, read_unrounded
+from pretune.evaluate.read import Source, plain_network
 from pretune.evaluate.recorded import trained_task
 from pretune.evaluate.results import Evaluation
 from pretune.evaluate.stores import evaluate_folder
@@ -372,7 +372,7 @@ class Model:
             CannotCreateError: the directory holds anything but an earlier export of this model.
         """
         return export_model(
-            read_unrounded(self.network, self._source, self.tokenizer) if self._is_bf16 else self.network,
+            plain_network(self.network, self._source, self.tokenizer, is_rounded=self._is_bf16),
             directory,
             self.tokenizer,
             format=format,

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from pretune.cli.answers import WORKBOOK, AnswerRow, is_terminal, open_answers
 from pretune.cli.inputs import NO_FILE_FLAGS, Files, columns_of, say_columns, second_hint
-from pretune.cli.loading import OfStep, digits_of, load_model, unknown_said_once, written
+from pretune.cli.loading import OfBase, OfStep, digits_of, load_model, unknown_said_once, written
 from pretune.cli.outputs import check_output, open_output, suffix_of
 from pretune.cli.predicting import Truncate
 from pretune.cli.session import DEFAULT, Common, Session
@@ -47,6 +47,7 @@ def evaluate(
     length: int | None = None,
     pack: Literal["stream", "document"] | None = None,
     step: OfStep = None,
+    base: OfBase = None,
     session: Common = DEFAULT,
 ) -> None:
     """Evaluate a model on a labelled file or a token store.
@@ -77,7 +78,7 @@ def evaluate(
     """
     _check_outputs(output, errors)
     session.say(f"evaluating {model} on {'its validation data' if data is None else data}")
-    loaded = load_model(model, session, step=step)
+    loaded = load_model(model, session, step=step, base=base)
     flags = {"text": text, "label": label, "second": second, "third": third, **files.settings()}
     config = columns_of(loaded, flags, task) if any(value is not None for value in flags.values()) else None
     if data is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pretune.cli.loading import OfStep, load_model
+from pretune.cli.loading import OfBase, OfStep, load_model
 from pretune.cli.session import DEFAULT, Common
 from pretune.errors import UsageError
 from pretune.wording import counted, quoted
@@ -22,6 +22,7 @@ def export(
     max_shard_gb: float = 5.0,
     pooling: Pooling | None = None,
     step: OfStep = None,
+    base: OfBase = None,
     session: Common = DEFAULT,
 ) -> None:
     """Export a model to the files of `transformers`, read them back and compare.
@@ -41,7 +42,7 @@ def export(
     if max_shard_gb <= 0:
         raise UsageError(f"--max-shard-gb {max_shard_gb}: expected more than 0")
     session.say(f"exporting {model} for transformers -> {output}")
-    loaded = load_model(model, session, "fp32", step, device="cpu")
+    loaded = load_model(model, session, "fp32", step, device="cpu", base=base)
     result = loaded.export(output, format=format, max_shard_bytes=max(1, int(max_shard_gb * 1e9)), pooling=pooling)
     cost = f"; rounding to {format} changes outputs by {result.difference:.1e} of their size"
     cost = "" if format == "fp32" else cost

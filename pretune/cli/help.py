@@ -129,6 +129,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "score": ('pretune score gpt2 "How likely is this?"',),
     "embed": ("pretune embed bert new.csv --output vectors.npy",),
     "export": ("pretune export classifier exported",),
+    "merge": ("pretune merge tuned --output plain",),
     "verify": ("pretune verify classifier",),
     "demo": ("pretune demo --output demo",),
 }

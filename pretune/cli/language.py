@@ -24,7 +24,7 @@ from pretune.cli.inputs import (
     split_texts,
     text_column_of,
 )
-from pretune.cli.loading import OfStep, digits_of, load_model, unknown_said_once, written
+from pretune.cli.loading import OfBase, OfStep, digits_of, load_model, unknown_said_once, written
 from pretune.cli.outputs import LINES, TABLES, check_output, open_output, suffix_of
 from pretune.cli.session import DEFAULT, Common, Session
 from pretune.errors import UsageError
@@ -46,6 +46,7 @@ def fill(
     second: str | None = None,
     top: int = 5,
     step: OfStep = None,
+    base: OfBase = None,
     session: Common = DEFAULT,
 ) -> None:
     """Predict the token at each mask of a text, such as "Paris is the [MASK] of France."
@@ -60,7 +61,7 @@ def fill(
         raise UsageError(f"--top {top}: expected at least 1")
     check_output(rows.output, WORKBOOK)
     texts, rows = split_texts(texts, rows, session)
-    loaded = load_model(model, session, step=step)
+    loaded = load_model(model, session, step=step, base=base)
     _say_columns(session, rows, loaded, second, SECOND_COLUMN)
     with open_answers(rows.output, rows.as_json, digits_of(loaded)) as writer, unknown_said_once(loaded):
         for row in read_rows(texts, rows, loaded, second):
@@ -140,6 +141,7 @@ def generate(
     rows: Rows = NO_FLAGS,
     decoding: Decoding = NO_DECODING,
     step: OfStep = None,
+    base: OfBase = None,
     session: Common = DEFAULT,
 ) -> None:
     """Continue prompts, or generate from them with an encoder-decoder.
@@ -154,7 +156,7 @@ def generate(
     options: Any = decoding.options()
     check_output(rows.output, WORKBOOK, ".txt")
     prompts, rows = split_texts(prompts, rows, session)
-    loaded = load_model(model, session, step=step)
+    loaded = load_model(model, session, step=step, base=base)
     _say_columns(session, rows, loaded)
     _say_decoding(session, loaded, options)
     with unknown_said_once(loaded):
@@ -223,6 +225,7 @@ def score(
     masking: Literal["token", "word"] = "token",
     special_tokens: Special = None,
     step: OfStep = None,
+    base: OfBase = None,
     session: Common = DEFAULT,
 ) -> None:
     """Score texts by log probability and by bits per byte, which is comparable across tokenizers.
@@ -240,7 +243,7 @@ def score(
     """
     check_output(rows.output, WORKBOOK)
     texts, rows = split_texts(texts, rows, session)
-    loaded = load_model(model, session, "fp32", step)  # scores are compared, so they are not rounded
+    loaded = load_model(model, session, "fp32", step, base=base)  # scores are compared, so they are not rounded
     source_flag = (
         "--second names the column of the source of an encoder-decoder" if loaded.network.has_encoder else None
     )

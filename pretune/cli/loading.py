@@ -20,6 +20,11 @@ OfStep = Annotated[
     str | None, Parameter(name="--step", help="of a run, finished or not: the weights of step best, last or N.")
 ]
 
+OfBase = Annotated[
+    Path | None,
+    Parameter(name="--base", help="of what a tuning method learned: the model that was tuned, where it was moved."),
+]
+
 
 def load_model(
     path: Path,
@@ -27,6 +32,7 @@ def load_model(
     precision: Literal["auto", "fp32"] = "auto",
     step: str | None = None,
     device: Literal["auto", "cpu"] = "auto",
+    base: Path | None = None,
 ) -> Model:
     """Loads a model, after the process is set up for it.
 
@@ -34,19 +40,21 @@ def load_model(
         precision: the verb's own default.
         step: what `--step` says.
         device: the verb's own default.
+        base: what `--base` says.
 
     Raises:
         UsageError: `--step` says neither best, last nor a number.
     """
-    chosen = _parse_step(step)
+    chosen = parse_step(step)
     session.start()
     session.say(f"loading {path}")
     from pretune import api
 
-    return api.load(path, device=session.device or device, precision=session.precision or precision, step=chosen)
+    chosen_device, chosen_precision = session.device or device, session.precision or precision
+    return api.load(path, device=chosen_device, precision=chosen_precision, step=chosen, base=base)
 
 
-def _parse_step(text: str | None) -> Literal["best", "last"] | int | None:
+def parse_step(text: str | None) -> Literal["best", "last"] | int | None:
     """What `--step` says.
 
     Raises:

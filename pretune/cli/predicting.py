@@ -23,7 +23,7 @@ from pretune.cli.inputs import (
     second_hint,
     split_texts,
 )
-from pretune.cli.loading import OfStep, digits_of, load_model, unknown_said_once, written
+from pretune.cli.loading import OfBase, OfStep, digits_of, load_model, unknown_said_once, written
 from pretune.cli.outputs import check_output
 from pretune.cli.session import DEFAULT, Common, Session
 from pretune.errors import UsageError
@@ -51,6 +51,7 @@ def predict(
     threshold: float | None = None,
     truncate: Truncate | None = None,
     step: OfStep = None,
+    base: OfBase = None,
     session: Common = DEFAULT,
 ) -> None:
     """Predict with a fine-tuned model's task, such as the label of a text with the probability of every label.
@@ -77,7 +78,7 @@ def predict(
         refuse_column("--second", second)
         refuse_column("--third", third)
     firsts, seconds = _texts_of_pairs(pair, texts, rows) if pair else (texts, ())
-    loaded = load_model(model, session, step=step)
+    loaded = load_model(model, session, step=step, base=base)
     flags = {"text": rows.text, "second": second, "third": third, **rows.files.settings()}
     names = [None] if task is None else [name.strip() for name in task.split(",")]
     uses = [_TaskUse.of(loaded, name, flags, seconds if not rows.input else None, truncate) for name in names]

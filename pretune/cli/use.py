@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cyclopts import App, Group
 
 from pretune.cli.answers import WORKBOOK, AnswerRow, open_answers
+from pretune.cli.deltas import merge
 from pretune.cli.evaluating import evaluate
 from pretune.cli.export import Pooling, export
 from pretune.cli.inputs import (
@@ -24,7 +25,7 @@ from pretune.cli.inputs import (
     text_column_of,
 )
 from pretune.cli.language import fill, generate, score
-from pretune.cli.loading import OfStep, load_model, unknown_said_once, written
+from pretune.cli.loading import OfBase, OfStep, load_model, unknown_said_once, written
 from pretune.cli.outputs import check_output, suffix_of
 from pretune.cli.predicting import predict
 from pretune.cli.session import DEFAULT, Common
@@ -47,7 +48,7 @@ def register(app: App) -> None:
     evaluating.default(evaluate)
     evaluating.command(clue, usage=CLUE_USAGE)
     app.command(evaluating)
-    verbs: Sequence[Callable[..., None]] = (predict, fill, generate, score, embed, export, verify)
+    verbs: Sequence[Callable[..., None]] = (predict, fill, generate, score, embed, export, merge, verify)
     for position, verb in enumerate(verbs, 1):
         app.command(verb, group=group, sort_key=position)
 
@@ -63,6 +64,7 @@ def embed(
     prompt_name: str | None = None,
     normalize: bool = False,
     step: OfStep = None,
+    base: OfBase = None,
     session: Common = DEFAULT,
 ) -> None:
     """Embed texts as vectors.
@@ -85,7 +87,7 @@ def embed(
     is_array = suffix_of(rows.output) == ".npy"
     if is_array and rows.id is not None:
         raise UsageError(f"--id {rows.id}: a .npy file has no place for it; write .jsonl or .csv")
-    loaded = load_model(model, session, step=step)
+    loaded = load_model(model, session, step=step, base=base)
     config = text_column_of(loaded, rows).model_copy(update={"second": second})
     say_columns(session, rows.input, config, [config.text, second, rows.id])
     options: dict[str, Any] = {"prompt": prompt, "prompt_name": prompt_name, "normalize": normalize}

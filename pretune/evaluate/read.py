@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from pretune.errors import DataError
-from pretune.evaluate.recorded import head_makers
-from pretune.interop.deltas import is_delta, load_delta, read_record
+from pretune.errors import DataError, UsageError
+from pretune.evaluate.recorded import head_makers, recorded_tasks
+from pretune.interop.deltas import RECORD, is_delta, read_record
 from pretune.interop.huggingface import load_model
-from pretune.interop.metadata import read_metadata, resolve
+from pretune.interop.metadata import read_metadata
+from pretune.interop.recorded_heads import HeadMakers
 from pretune.interop.run_folder import Step, StepOfRun, check_is_model, choose_step, describe_run, fill_from_checkpoint
+from pretune.interop.tuned_model import load_delta, merge_delta
+from pretune.models.metadata import Metadata
 from pretune.models.model import LanguageModel, get_family
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
@@ -25,11 +29,13 @@ class Source:
         folder: of the model, or of its run; no code in it is run.
         checkpoint: the step of the run; None for the model in the folder.
         notes: what the user should know of it.
+        base: folder of the model that deltas belong to, where it is no longer where it was.
     """
 
     folder: Path
     checkpoint: StepOfRun | None = None
     notes: tuple[str, ...] = ()
+    base: Path | None = None
 
     @property
     def files(self) -> Path:
@@ -37,8 +43,11 @@ class Source:
         return self.folder if self.checkpoint is None else self.checkpoint.initial
 
 
-def find_source(path: Path, step: Step | None = None) -> Source:
+def find_source(path: Path, step: Step | None = None, base: Path | None = None) -> Source:
     """Where a path and a step mean that a model is read.
+
+    Args:
+        base: folder of the model that deltas belong to, where it is no longer where it was.
 
     Raises:
         UsageError, MissingInputError, DataError: as `check_is_model` and `choose_step`.
@@ -47,8 +56,13 @@ def find_source(path: Path, step: Step | None = None) -> Source:
         check_is_model(path)
     checkpoint = choose_step(path, step)
     if checkpoint is None:
-        return Source(path, notes=tuple(describe_run(path)))
-    return Source(checkpoint.run, checkpoint, (f"weights of step {checkpoint.step} of {checkpoint.run}",))
+        source = Source(path, notes=tuple(describe_run(path)), base=base)
+    else:
+        note = f"weights of step {checkpoint.step} of {checkpoint.run}"
+        source = Source(checkpoint.run, checkpoint, (note,), base)
+    if base is not None and not is_delta(source.files):
+        raise UsageError(f"--base {base}: {source.files} is a whole model, which has no base; leave it out")
+    return source
 
 
 def _segment_notes(network: LanguageModel, tokenizer: Tokenizer) -> list[str]:
@@ -88,13 +102,51 @@ def read_network(source: Source, tokenizer: Tokenizer) -> LanguageModel:
     """A model with all its heads, those of its recorded task and objectives too."""
     folder, files = source.folder, source.files
     if is_delta(files):
-        record = read_record(files)
-        resolve(record.method, "tune", folder, "method")
-        model = load_delta(files, makers=head_makers(record.metadata, folder, tokenizer.vocabulary))
+        _check_tokenizer(files, tokenizer)
+        model = load_delta(files, source.base, makers_of=_makers_of)
     else:
         makers = head_makers(read_metadata(files), folder, tokenizer.vocabulary) if files.is_dir() else {}
         model = load_model(files, makers=makers)
     return model if source.checkpoint is None else fill_from_checkpoint(model, source.checkpoint)
+
+
+def _makers_of(metadata: Metadata, folder: Path) -> HeadMakers:
+    return head_makers(metadata, folder, Tokenizer.load(folder).vocabulary)
+
+
+def _check_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    """Refuses another tokenizer than the one that deltas were learned with."""
+    expected = read_record(folder).tokenizer
+    if expected is not None and tokenizer.hash != expected:
+        raise DataError(
+            f"{folder}: the tokenizer ({tokenizer.hash[:12]}) is not the one that it was tuned with ({expected[:12]}, "
+            f"as {RECORD} says); use the one that was saved beside it"
+        )
+
+
+def finalize_tasks(network: LanguageModel, folder: Path, tokenizer: Tokenizer) -> None:
+    """Lets the recorded tasks put into the weights what other software would not know, as at the end of a run."""
+    for task in recorded_tasks(network.metadata, folder, tokenizer.vocabulary):
+        before, after = task.config, task.finalize(network)
+        settings = after.model_dump(mode="json", exclude={"columns"})
+        if settings != before.model_dump(mode="json", exclude={"columns"}):
+            network.metadata = network.metadata.with_settings(task.name, settings)
+
+
+def plain_network(network: LanguageModel, source: Source, tokenizer: Tokenizer, *, is_rounded: bool) -> LanguageModel:
+    """A plain model in fp32 that computes what a model in use computes, which stays as it is.
+
+    Raises:
+        UsageError: it is deltas of a method that cannot be merged.
+        DataError, MissingInputError: as `read_unrounded`, where it was rounded to bf16 for use.
+    """
+    if is_rounded:
+        network = read_unrounded(network, source, tokenizer)
+    if network.metadata.base is None or not is_delta(source.files):
+        return network
+    plain = merge_delta(network if is_rounded else copy.deepcopy(network), source.files)
+    finalize_tasks(plain, source.files, tokenizer)
+    return plain
 
 
 def read_unrounded(network: LanguageModel, source: Source, tokenizer: Tokenizer) -> LanguageModel:

@@ -1,15 +1,15 @@
-"""Saves what a tuning method learned without its base: the tensors, the method, and the fingerprint of the base.
+"""Files of a tuned model without its base: what the method learned, heads, tokenizer, and which base it is.
 
-A folder of deltas holds `delta.safetensors`, with the parameters that learned under our own names, and `delta.json`.
-Read again, they are put on the same base only: its weights are compared by their fingerprint.
+A folder of deltas holds `delta.safetensors`, with the parameters that learned under our own names, `delta.json` and the
+tokenizer. See `tuned_model` for how they are put on their base again.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from types import MappingProxyType
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -19,26 +19,25 @@ from torch import Tensor, nn
 from pretune import config as configuration
 from pretune.disk import storage_errors
 from pretune.errors import DataError, MissingInputError, UsageError
+from pretune.interop.fingerprint import fingerprint
 from pretune.interop.head_labels import class_labels, labelled_role
-from pretune.interop.huggingface import load_model
-from pretune.interop.metadata import resolve
-from pretune.interop.recorded_heads import HeadMakers, recorded_heads
+from pretune.interop.model_tokenizer import fit_tokenizer
 from pretune.interop.safety import read_header, read_json
-from pretune.interop.weight_names import OBJECTIVE
 from pretune.interop.weights import write_json, write_safetensors
 from pretune.models.metadata import HeadSource, Metadata, VariantRecord
 from pretune.models.model import LanguageModel
-from pretune.models.standard_heads import HeadRequest
 from pretune.models.text_vectors import TextVectors
 from pretune.new_folder import NewFolder
 from pretune.nn.heads import SINGLE_LABEL, ProblemType
 from pretune.nn.vectors import PoolingMode
 from pretune.seals import check, checked, write_seal
-from pretune.tune.method import TuningMethod, find_method
+from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.tune.method import TuningMethod
 
 RECORD = "delta.json"
 TENSORS = "delta.safetensors"
 VERSION = 1
+_DIGEST = r"^[0-9a-f]{64}$"
 
 
 class DeltaRecord(configuration.Config):
@@ -48,8 +47,12 @@ class DeltaRecord(configuration.Config):
         version: of this form.
         method: the tuning method, with its settings.
         base: folder of the model that was tuned, as an absolute path; None for one that was built from random weights.
-        fingerprint: of the base's weights.
-        labels: names of the classes of a standard head.
+        relative: the same from the folder of the deltas, for both moved together.
+        fingerprint: of the base's body.
+        heads: fingerprint of those weights of heads that the base gave and that did not learn; None without any.
+        overrides: fields of the base's configuration that were changed.
+        tokenizer: SHA-256 of the tokenizer; None where none stands beside the deltas.
+        labels: names of the classes of a standard head, in the order of its scores.
         problem_type: what the scores of a classification head are.
         pooling: what makes one vector of a sequence's rows; None where that is as with the base.
         metadata: what the model says of itself, such as who makes its heads.
@@ -58,42 +61,71 @@ class DeltaRecord(configuration.Config):
     version: int = Field(VERSION, ge=1)
     method: VariantRecord
     base: str | None
-    fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
+    relative: str | None = None
+    fingerprint: str = Field(pattern=_DIGEST)
+    heads: str | None = Field(None, pattern=_DIGEST)
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    tokenizer: str | None = Field(None, pattern=_DIGEST)
     labels: tuple[str, ...] | None = None
     problem_type: ProblemType = SINGLE_LABEL
     pooling: PoolingMode | None = None
     metadata: Metadata = Metadata()
 
 
-def fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 over names, shapes and values, in the order of the names."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(weights):
-        tensor = weight.detach().to("cpu", torch.float32).contiguous()
-        digest.update(f"{name} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.numpy().data)
-    return digest.hexdigest()
+def learned(model: nn.Module, also: Collection[str] = ()) -> dict[str, Tensor]:
+    """What a model after surgery has that its base has not.
+
+    These are the parameters that learn, what bricks keep beside them (persistent buffers), and frozen weights that no
+    file of the base holds, such as those of a new head under a low-rank change.
+
+    Args:
+        also: names of frozen parameters that the method changes.
+    """
+    return {name: value.detach().cpu().contiguous() for name, value in _learned(model, also).items()}
 
 
-def base_fingerprint(model: LanguageModel) -> str:
-    """The fingerprint of a model before surgery: of all weights that its files have."""
-    fresh = set() if model.loaded is None else set(model.loaded.initialised)
-    return fingerprint((name, weight) for name, weight in model.named_parameters() if name not in fresh)
+def learned_shapes(model: nn.Module, also: Collection[str] = ()) -> dict[str, torch.Size]:
+    """The shapes of `learned`, of a model that may be without memory."""
+    return {name: value.shape for name, value in _learned(model, also).items()}
 
 
-def learned(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters that learn, and what bricks keep beside them (persistent buffers)."""
+def _learned(model: nn.Module, also: Collection[str]) -> dict[str, Tensor]:
     persistent = model.state_dict().keys()
     buffers = {name: value for name, value in model.named_buffers() if name in persistent}
-    parameters = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    return {name: value.detach().cpu().contiguous() for name, value in {**parameters, **buffers}.items()}
+    kept = {*also, *getattr(model, "kept", ())}
+    parameters = {name: weight for name, weight in model.named_parameters() if weight.requires_grad or name in kept}
+    return {**parameters, **buffers}
 
 
-def save_delta(model: LanguageModel, directory: Path, method: TuningMethod, base: str | None) -> None:
+def frozen_heads(model: nn.Module, own: Collection[str] = ()) -> dict[str, Tensor]:
+    """The weights of heads that do not learn and that the base gave.
+
+    Args:
+        own: names of those that it did not give.
+    """
+    weights = {name: weight for name, weight in model.named_parameters() if name.startswith("heads.")}
+    return {name: weight for name, weight in weights.items() if not weight.requires_grad and name not in own}
+
+
+def frozen_heads_fingerprint(model: nn.Module, own: Collection[str] = ()) -> str | None:
+    """The fingerprint of `frozen_heads`; None where there are none."""
+    weights = frozen_heads(model, own)
+    return fingerprint(weights.items()) if weights else None
+
+
+def save_delta(
+    model: LanguageModel,
+    directory: Path,
+    method: TuningMethod,
+    base: str | None,
+    tokenizer: Tokenizer | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> None:
     """Writes the folder of a tuned model's deltas; it is complete or not there.
 
     Args:
         base: folder of the model before surgery; its fingerprint stands in `model.metadata.base`.
+        overrides: fields of its configuration that were changed when it was read.
 
     Raises:
         StorageError: the disk is full or fails; nothing is left half-written.
@@ -105,67 +137,50 @@ def save_delta(model: LanguageModel, directory: Path, method: TuningMethod, base
     sources = {role: model.metadata.heads.get(role, other) for role in model.heads}
     heads = {role: "standard" if source == "standard" else other for role, source in sources.items()}
     role = labelled_role(model)
+    tensors = learned(model, method.changes(model))
     record = DeltaRecord(
         method=VariantRecord.of(method.name, method.config.model_dump(mode="json")),
         base=None if base is None else str(Path(base).resolve()),
+        relative=None if base is None else os.path.relpath(Path(base).resolve(), directory.resolve()),
         fingerprint=model.metadata.base,
+        heads=frozen_heads_fingerprint(model, tensors),
+        overrides=dict(overrides or {}),
+        tokenizer=None if tokenizer is None else tokenizer.hash,
         labels=None if role is None else tuple(class_labels(model, role) or ()),
         problem_type=getattr(model.heads[role], "problem_type", SINGLE_LABEL) if role else SINGLE_LABEL,
-        pooling=None if model.vectors is None else model.vectors.pooling,
+        pooling=_own_pooling(model.vectors),
         metadata=model.metadata.model_copy(update={"heads": heads}),
     )
+    write_delta(directory, record, {**tensors, **model.extra_weights}, tokenizer and fit_tokenizer(tokenizer, model))
+
+
+def write_delta(
+    directory: Path, record: DeltaRecord, tensors: Mapping[str, Tensor], tokenizer: Tokenizer | None
+) -> None:
+    """Writes a folder of deltas; it is complete or not there.
+
+    Raises:
+        StorageError, CannotCreateError: as `save_delta`.
+    """
     with storage_errors(directory, "save the deltas"), NewFolder(directory, "merge") as folder:
-        write_safetensors(folder.path / TENSORS, {**learned(model), **model.extra_weights})
+        write_safetensors(folder.path / TENSORS, tensors)
+        if tokenizer is not None:
+            tokenizer.write(folder.path)
         write_json(folder.path / RECORD, record.model_dump(mode="json"))
         write_seal(folder.path, directory)
         folder.publish(last=RECORD)
 
 
+def _own_pooling(vectors: TextVectors | None) -> PoolingMode | None:
+    """The pooling of vectors that a run chose; None for those of the base, which have more than that."""
+    if vectors is None or len(vectors.modules) > 1 or vectors.prompts or vectors.dimensions is not None:
+        return None
+    return vectors.pooling
+
+
 def is_delta(path: Path | str) -> bool:
     """Whether a folder holds deltas and no whole model."""
     return (Path(path) / RECORD).is_file() and not (Path(path) / "config.json").exists()
-
-
-def load_delta(
-    path: Path | str, base: Path | str | None = None, *, makers: HeadMakers = MappingProxyType({})
-) -> LanguageModel:
-    """Reads a base and puts the deltas of a folder on it.
-
-    Args:
-        base: folder of the model that was tuned, where it no longer is where it was.
-        makers: what makes the heads that are not standard.
-
-    Raises:
-        MissingInputError: the deltas, the base or the user's file of the method are gone.
-        DataError: damaged files, another base than the one that was tuned, or a changed method.
-    """
-    folder = Path(path)
-    record = read_record(folder)
-    where = base or record.base
-    if where is None:
-        raise DataError(f"{folder / RECORD}: the base was never saved; use the merged model of the run")
-    try:
-        request = HeadRequest(record.labels or (), record.problem_type)
-        heads = recorded_heads(str(folder), (), record.metadata.heads, request, makers)
-        model = load_model(where, heads=heads)
-    except MissingInputError as error:
-        raise MissingInputError(f"{folder}: its base cannot be read ({error}); give its new place as `base`") from None
-    current = base_fingerprint(model)
-    if current != record.fingerprint:
-        raise DataError(
-            f"{where}: not the weights that {folder} was tuned on (fingerprint {record.fingerprint[:12]}... then, "
-            f"{current[:12]}... now); bring the old ones back, or tune again"
-        )
-    model.metadata = record.metadata
-    if record.pooling is not None:
-        model.vectors = TextVectors.pooled(record.pooling)
-    method = find_method(resolve(record.method, "tune", folder, "method"), record.method.config)
-    model = method.apply(model)
-    with checked(folder, [TENSORS]):
-        tensors = _read_tensors(folder / TENSORS)
-    model.extra_weights = {name: tensors.pop(name) for name in [*tensors] if name.startswith(OBJECTIVE)}
-    fill(model, tensors, folder)
-    return model
 
 
 def read_record(folder: Path) -> DeltaRecord:
@@ -188,31 +203,63 @@ def read_record(folder: Path) -> DeltaRecord:
         raise DataError(f"{error}; the file is damaged") from None
 
 
-@torch.no_grad()
-def fill(model: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
-    """Gives a model after surgery what was learned.
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """What `delta.safetensors` holds, by our own names.
 
     Raises:
-        DataError: other tensors than those that learn in this model.
+        MissingInputError: no such file.
+        DataError: a damaged or hostile file, or a value that is not finite.
     """
-    targets = {**dict(model.named_buffers()), **{n: p for n, p in model.named_parameters() if p.requires_grad}}
-    expected = learned(model)
-    if odd := sorted(expected.keys() ^ tensors.keys()):
+    path = folder / TENSORS
+    if not path.is_file():
+        raise MissingInputError(f"{path}: no such file; the deltas are incomplete")
+    with checked(folder, [TENSORS]):
+        read_header(path)
+        tensors = load_file(path)
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise DataError(f"{folder}: {name!r} holds NaN or infinity; the deltas were saved broken")
+    return tensors
+
+
+def check_tensors(
+    shapes: Mapping[str, torch.Size], expected: Mapping[str, torch.Size], optional: Collection[str], folder: Path
+) -> None:
+    """Compares the shapes of what a folder holds with those that the method and the model ask for.
+
+    Args:
+        optional: names of what may be there and need not.
+
+    Raises:
+        DataError: other names, or another shape.
+    """
+    odd = sorted((expected.keys() ^ shapes.keys()) - {*optional})
+    if odd:
         raise DataError(
             f"{folder}: not the tensors of this method and model; {odd[0]!r} and {len(odd) - 1} more differ"
         )
+    for name, shape in shapes.items():
+        if name in expected and shape != expected[name]:
+            raise DataError(f"{folder}: {name!r} has shape {list(shape)}, the method asks for {list(expected[name])}")
+
+
+@torch.no_grad()
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path, also: Collection[str] = ()) -> None:
+    """Gives a model after surgery what was learned.
+
+    Args:
+        also: names of frozen parameters that the method changes.
+
+    Raises:
+        DataError: other tensors than those that learn in this model, or another fingerprint.
+    """
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    check_tensors(shapes, learned_shapes(model, also), frozen_heads(model), folder)
+    targets: dict[str, Tensor] = {**dict(model.named_buffers()), **dict(model.named_parameters())}
     for name, tensor in tensors.items():
-        if tensor.shape != targets[name].shape:
+        if tensor.shape != targets[name].shape or tensor.is_floating_point() != targets[name].is_floating_point():
             raise DataError(
-                f"{folder}: {name!r} has shape {list(tensor.shape)}, the method asks for {list(targets[name].shape)}"
+                f"{folder}: {name!r} is {tensor.dtype} of shape {list(tensor.shape)}, the model has "
+                f"{targets[name].dtype} of shape {list(targets[name].shape)}"
             )
-        if not tensor.isfinite().all():
-            raise DataError(f"{folder}: {name!r} holds NaN or infinity; the deltas were saved broken")
         targets[name].copy_(tensor)
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise MissingInputError(f"{path}: no such file; the deltas are incomplete")
-    read_header(path)
-    return load_file(path)

@@ -105,7 +105,7 @@ def export_model(
         if own is not None and tokenizer is not None and own.hash != tokenizer.hash:
             raise DataError(f"{directory}: the tokenizer that was written is another when it is read again")
         written = outputs(model)
-        difference = _compare(written, outputs(again.float().eval()))
+        difference = compare(written, outputs(again.float().eval()))
         if format == "fp32" and difference > _TOLERANCE:
             raise DataError(
                 f"{directory}: outputs of the model that was written differ by {difference:.1e} of their size; its "
@@ -196,7 +196,7 @@ def _same_weights(model: LanguageModel, again: LanguageModel, dtype: torch.dtype
             raise DataError(f"weight {name!r} is another in the files that were written")
 
 
-def _compare(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+def compare(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
     """Returns the largest difference of two outputs, as a fraction of the largest value or of 1."""
     relative = [
         float((value.float().cpu() - theirs[name].cpu()).abs().max()) / max(1.0, float(value.abs().max()))

@@ -80,19 +80,21 @@ def parse(path: Path, fields: Mapping[str, Any]) -> Metadata:
     return metadata
 
 
-def resolve(record: VariantRecord, axis: str, folder: Path, field: str) -> str:
+def resolve(record: VariantRecord, axis: str, folder: Path, field: str, file: str = "") -> str:
     """Returns the name by which `find` finds a recorded variant, after checking that it is the one that was recorded.
 
     Args:
         axis: such as `models`, `tasks`.
         folder: of the model; no code in it is run.
         field: of `pretune` in the folder's `config.json`, for messages.
+        file: where the field is in another file of the folder, its name.
 
     Raises:
         MissingInputError: a user's file that is gone.
         DataError: a user's file that has changed, or that stands in the model's folder; an unknown name.
     """
-    where = f"{folder / 'config.json'}: field '{FIELD}.{field}.name' = {record.name[:200]!r}"
+    field = field if file else f"{FIELD}.{field}"
+    where = f"{folder / (file or 'config.json')}: field '{field}.name' = {record.name[:200]!r}"
     if record.sha256 is None:
         known = variants(axis)
         if not _NAME.fullmatch(record.name) or record.name.partition(":")[0] not in known:
@@ -108,7 +110,7 @@ def resolve(record: VariantRecord, axis: str, folder: Path, field: str) -> str:
             "place into that field"
         ) from None
     assert path is not None  # `_USER` matches nothing else
-    _check_code(path, record.sha256, folder, where, f"{FIELD}.{field}.sha256")
+    _check_code(path, record.sha256, folder, where, f"{field}.sha256")
     return record.name
 
 

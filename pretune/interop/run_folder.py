@@ -19,8 +19,7 @@ from torch import Tensor
 
 from pretune.disk import problem
 from pretune.errors import DataError, MissingInputError, UsageError
-from pretune.interop.deltas import RECORD, is_delta, read_record
-from pretune.interop.metadata import resolve
+from pretune.interop.deltas import RECORD, is_delta
 from pretune.interop.run_names import (
     FACTS,
     INITIAL,
@@ -38,7 +37,6 @@ from pretune.nn.vocabulary import SubsetEmbedding, Vocabulary
 from pretune.seals import read_facts
 from pretune.text.tokenizer.files import TOKENIZER_FILES
 from pretune.text.tokenizer.folder import transformer_folder
-from pretune.tune.method import find_method
 
 Step = Literal["best", "last"] | int
 _ROW_OF = "embedding.word.row_of"
@@ -150,8 +148,8 @@ def check_has_model(path: Path) -> None:
     """
     if is_delta(path):
         raise MissingInputError(
-            f"{path}: holds what a tuning method learned ({RECORD}), and no whole model; use the merged model of its "
-            f"run, or the base that {RECORD} names"
+            f"{path}: holds what a tuning method learned ({RECORD}), and no whole model; write one first: "
+            f"pretune merge {shlex.quote(str(path))} --output FOLDER"
         )
     step: Step | None = checkpoint_step(path)
     if step is not None and (path / STATE).is_file():
@@ -187,7 +185,7 @@ def describe_run(path: Path) -> list[str]:
 
 @torch.no_grad()
 def fill_from_checkpoint(model: LanguageModel, checkpoint: StepOfRun) -> LanguageModel:
-    """Puts what a checkpoint holds into the model that its run began with; a method's surgery is merged.
+    """Puts what a checkpoint holds into the model that its run began with.
 
     Args:
         model: read from `checkpoint.initial`.
@@ -211,21 +209,13 @@ def fill_from_checkpoint(model: LanguageModel, checkpoint: StepOfRun) -> Languag
     if isinstance(model.embedding.word, SubsetEmbedding):
         model.embedding.word = model.embedding.word.restore()
     model.extra_weights |= _objectives_own(checkpoint, tensors)
-    return _merged(model, checkpoint)
+    return model
 
 
 def _objectives_own(checkpoint: StepOfRun, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What the objectives learned beside the model, by its name in a model's files."""
     names = read_facts(checkpoint.run / FACTS).get("own_weights", {})
     return {ours: tensors[name] for ours, name in names.items() if name in tensors}
-
-
-def _merged(model: LanguageModel, checkpoint: StepOfRun) -> LanguageModel:
-    if not is_delta(checkpoint.initial):
-        return model
-    record = read_record(checkpoint.initial).method
-    method = find_method(resolve(record, "tune", checkpoint.run, "method"), record.config)
-    return method.merge(model)
 
 
 def _state(checkpoint: StepOfRun) -> dict[str, Any]:

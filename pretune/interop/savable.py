@@ -16,25 +16,14 @@ from torch import Tensor
 
 from pretune.errors import DataError, PretuneError
 from pretune.interop.description import describe, interpret
-from pretune.interop.huggingface import assemble, check_vocabulary
+from pretune.interop.huggingface import check_vocabulary
+from pretune.interop.read_model import assemble
 from pretune.interop.recorded_heads import HeadMakers
 from pretune.interop.safety import parse_object
 from pretune.interop.weight_names import FileTable, join_weights
+from pretune.interop.weights import TensorsInMemory
 from pretune.models.model import LanguageModel, get_family
 from pretune.text.tokenizer.tokenizer import Tokenizer
-
-
-class ShapesOnly:
-    """Holds tensors without memory, in the form of a model's files."""
-
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self._tensors = tensors
-        self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        self.dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
-
-    def read(self, name: str) -> Tensor:
-        """Returns a tensor without memory."""
-        return self._tensors[name]
 
 
 def check_savable(
@@ -71,7 +60,7 @@ def _rehearse(model: LanguageModel, tokenizer: Tokenizer | None, directory: Path
     rate = getattr(get_family(model.family), "ATTENTION_DROPOUT", None)  # which reading sets to 0 by default
     overrides = {} if rate is None else {rate: getattr(model.config, rate, 0.0)}
     description = interpret(path, fields, tensors, {n: v for n, v in overrides.items() if n in fields})
-    table = FileTable(str(directory), description.family, ShapesOnly(tensors))
+    table = FileTable(str(directory), description.family, TensorsInMemory(tensors))
     again = assemble(description, table, None, None, makers)
     sources = table.sources(again)
     table.check(again, sources)

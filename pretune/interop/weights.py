@@ -44,6 +44,19 @@ class NamedTensors(Protocol):
         """Reads one tensor, which must not be changed."""
 
 
+class TensorsInMemory:
+    """Holds tensors, which may be without memory of their own, in the form of a model's files."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = tensors
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        self.dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+
+    def read(self, name: str) -> Tensor:
+        """Returns one tensor, which must not be changed."""
+        return self._tensors[name]
+
+
 class Weights:
     """Holds the named tensors of a folder, whose shapes are known before any is read.
 

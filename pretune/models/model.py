@@ -132,6 +132,7 @@ class LanguageModel(nn.Module):
         self.constraints = GenerationConstraints()
         self.metadata = Metadata()
         self.extra_weights: dict[str, Tensor] = {}
+        self.kept: frozenset[str] = frozenset()  # frozen weights that are in no file, so that deltas hold them
 
     def forward(self, batch: Batch, *, cache: Cache | None = None, layers: bool = False) -> ModelOutput:
         """Gives the last hidden states of a batch; heads are called on them by whoever needs them.

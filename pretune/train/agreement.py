@@ -17,7 +17,7 @@ from pretune.config import flatten
 from pretune.config.field_names import matches
 from pretune.errors import DataError, PretuneError, UsageError
 from pretune.find import source_digests
-from pretune.interop.deltas import fingerprint
+from pretune.interop.fingerprint import fingerprint
 from pretune.runtime.distributed import Distributed
 from pretune.train.assemble import TrainComponents
 from pretune.train.recipe import Recipe, own_names, plain

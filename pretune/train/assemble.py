@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.evaluate.engine import MEAN
-from pretune.interop.deltas import fingerprint
+from pretune.interop.deltas import is_delta
+from pretune.interop.fingerprint import fingerprint
 from pretune.interop.run_folder import check_has_model
 from pretune.interop.savable import check_savable
 from pretune.models.metadata import HeadSource, describe_weights
@@ -44,11 +45,11 @@ from pretune.train.network import (
     fitted_tokenizer,
     loading_notes,
     tune_network,
-    tuning_method,
 )
 from pretune.train.own_weights import OwnWeights
 from pretune.train.recipe import Recipe
 from pretune.train.several_tasks import draw_weights
+from pretune.train.starting_point import tuning_method
 from pretune.train.stores import StoreData, unigram_entropy
 from pretune.train.validation import Scoring, SeveralScorings, Validation, prepare_validation
 from pretune.tune.proof import Start
@@ -188,7 +189,7 @@ def assemble(
         MissingInputError: a store, file or model that is not there.
         DataError: a bad row or label; a store, tokenizer and model that do not fit together, or are damaged.
     """
-    if recipe.model.init is not None:
+    if recipe.model.init is not None and not is_delta(recipe.model.init):
         check_has_model(Path(recipe.model.init))
     stores = StoreData(recipe, verify) if recipe.objective else None
     tokenizer = Tokenizer.load(_tokenizer_path(recipe, stores))
@@ -260,8 +261,9 @@ def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tok
     objective = mix(members)
     model = build_network(recipe, objective.heads, tokenizer)
     model.metadata = training_metadata(model.metadata, recipe, members)
-    notes, read = loading_notes(model), {} if model.loaded is None else model.loaded.record()
+    read = {} if model.loaded is None else model.loaded.record()
     model, added = tune_network(recipe, model)
+    notes = loading_notes(model)
     notes += _choose_vectors(model, objective)
     _adopt_heads(model, members)
     frozen = FrozenModels(tokenizer)

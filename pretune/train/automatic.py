@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pretune.config import validate
-from pretune.interop.huggingface import read_body
 from pretune.interop.sentence_transformers import read_vectors
+from pretune.interop.tuned_model import body_of, plain_folder
 from pretune.nn.heads import PoolPosition
 from pretune.nn.vectors import Pooling
 from pretune.tasks.shared.sequence_task import SequenceTask
@@ -266,11 +266,11 @@ def _facts_of(recipe: Recipe, data: LabelledData, tokenizer: Tokenizer) -> RunFa
     """What the rule looks at of a task."""
     folder = Path(recipe.model.init or "")
     sample = data.train[:: max(1, len(data.train) // _SAMPLE)][:_SAMPLE]
-    body = read_body(folder, recipe.model.overrides)
+    body = body_of(folder, recipe.model.overrides)
     has_windows = data.task.config.truncate == "windows" and "data.length" in recipe.automatic
     window = min(data.task.window, body.max_length or data.task.window) if has_windows else 0
     rows = data.task.encode(sample, tokenizer, window or recipe.data.length)
-    vectors = read_vectors(folder, body.width, [])
+    vectors = read_vectors(plain_folder(folder), body.width, [])
     first = vectors.bricks[0] if vectors is not None else None
     mode = first.modes[0] if isinstance(first, Pooling) and len(first.modes) == 1 else None
     return RunFacts(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from pretune.disk import problem
 from pretune.errors import DivergenceError, IdleMethodError
-from pretune.interop.deltas import RECORD, save_delta
+from pretune.interop.deltas import RECORD, TENSORS, save_delta
 from pretune.interop.huggingface import save_model
 from pretune.interop.run_names import FACTS, INITIAL
 from pretune.objectives.contrastive import Contrastive
@@ -18,16 +19,14 @@ from pretune.train.checkpoint.state import State
 from pretune.train.closed_form import fit_heads
 from pretune.train.context import TrainContext
 from pretune.train.directory import RunDirectory
-from pretune.train.network import tuning_method
 from pretune.train.one_label import warn_of_one_label
 from pretune.train.recipe import Recipe
+from pretune.train.starting_point import StartingPoint, tuning_method
 from pretune.train.step import TrainModule
 from pretune.train.subset_embedding import restore_embedding
 from pretune.tune.method import find_method
 from pretune.tune.proof import prove
 from pretune.wording import counted
-
-DELTA = "delta"  # folder in the run directory for what a tuning method learned
 
 
 def save_initial(components: TrainComponents, recipe: Recipe, directory: RunDirectory) -> None:
@@ -44,8 +43,7 @@ def save_initial(components: TrainComponents, recipe: Recipe, directory: RunDire
     if model.metadata.base is None:
         save_model(model, path, components.tokenizer)
     elif recipe.model.init is not None:  # the base is there, and surgery cannot be undone now
-        components.tokenizer.save(path)
-        save_delta(model, path, tuning_method(recipe), recipe.model.init)
+        _save_delta(components, recipe, path)
     components.tokenizer.settings.clear()
     components.tokenizer.settings.update(settings)
 
@@ -157,17 +155,26 @@ def _prove(components: TrainComponents, context: TrainContext, state: State, dir
 
 
 def _save(components: TrainComponents, context: TrainContext, path: Path) -> None:
-    """Write the finished model: whole where its method can merge, else as deltas on its base; and both deltas apart."""
+    """Write the finished model: as deltas on its base after surgery, else whole."""
     method = context.method or find_method("full", {})
-    surgery = components.model.metadata.base is not None
-    if surgery:
-        save_delta(components.model, path / DELTA if method.can_merge else path, method, context.recipe.model.init)
-    if surgery and not method.can_merge:
-        components.tokenizer.save(path)
-        return
-    components.model = method.merge(components.model)
+    if components.model.metadata.base is not None and context.recipe.model.init is None:  # there is no base to refer to
+        components.model = method.merge(components.model)
+        components.model.metadata = components.model.metadata.model_copy(update={"base": None})
     finalize(components)
-    save_model(components.model, path, components.tokenizer)
+    if components.model.metadata.base is None:
+        save_model(components.model, path, components.tokenizer)
+        return
+    _save_delta(components, context.recipe, path)
+    size = (path / TENSORS).stat().st_size / 1e6
+    merging = f"; a plain model: pretune merge {shlex.quote(str(path))} --output FOLDER" if method.can_merge else ""
+    base = StartingPoint.of(context.recipe).base
+    context.display.note(f"saved what tune.{method.name} learned, {size:,.2f} MB, to be used with {base}{merging}")
+
+
+def _save_delta(components: TrainComponents, recipe: Recipe, path: Path) -> None:
+    start = StartingPoint.of(recipe)
+    method = tuning_method(recipe)
+    save_delta(components.model, path, method, str(start.base), components.tokenizer, start.overrides)
 
 
 def _stores_used(components: TrainComponents, context: TrainContext, state: State) -> dict[str, dict[str, float]]:

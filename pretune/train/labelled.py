@@ -11,7 +11,7 @@ import numpy as np
 
 from pretune.config import validate
 from pretune.errors import UsageError
-from pretune.interop.description import read_labels
+from pretune.interop.tuned_model import labels_of_folder
 from pretune.tasks.shared.records import iterate_examples
 from pretune.tasks.task import AnyTask, Example, Task, data_stats
 from pretune.text.readers.labelled import Data, NamedData
@@ -248,7 +248,7 @@ def _with_known_order(
     labels = getattr(resolved, "labels", None)
     if not labels or getattr(reader.config, "labels", None) or recipe.model.init is None:
         return resolved
-    known = read_labels(Path(recipe.model.init))
+    known = labels_of_folder(Path(recipe.model.init))
     if known is None or known == list(labels) or sorted(known) != sorted(labels):
         return resolved
     config = reader.config.model_copy(update={"labels": tuple(known)})

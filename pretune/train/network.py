@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import cast
 
 from pretune.errors import DataError, MissingInputError, UsageError
-from pretune.interop.deltas import base_fingerprint
-from pretune.interop.huggingface import load_model, read_body
+from pretune.interop.fingerprint import body_fingerprint
+from pretune.interop.huggingface import load_model
 from pretune.interop.model_tokenizer import fit_tokenizer, resolve_token_ids
 from pretune.interop.recorded_heads import head_sources
 from pretune.interop.run_folder import check_has_model
+from pretune.interop.tuned_model import body_of, tune
 from pretune.models import build as build_model
 from pretune.models.frozen import FrozenModel
 from pretune.models.model import LanguageModel, MakeHeads
@@ -20,7 +21,7 @@ from pretune.nn.dropout import Dropout
 from pretune.nn.model_protocol import TrainableModel
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.recipe import ModelConfig, Recipe
-from pretune.tune.method import TuningMethod, find_method
+from pretune.train.starting_point import StartingPoint, tuning_method
 
 
 def build_network(recipe: Recipe, heads: MakeHeads, tokenizer: Tokenizer) -> LanguageModel:
@@ -34,7 +35,7 @@ def build_network(recipe: Recipe, heads: MakeHeads, tokenizer: Tokenizer) -> Lan
     """
     config = recipe.model
     if config.init is not None:
-        model = load_model(config.init, heads=heads, overrides=config.overrides, seed=recipe.seed)
+        model = StartingPoint.of(recipe).read(heads, recipe.seed)
     else:
         family, size = family_of(recipe)
         overrides, _ = resolve_token_ids(family, size, config.overrides, tokenizer)
@@ -64,7 +65,7 @@ def fitted_tokenizer(recipe: Recipe, tokenizer: Tokenizer) -> Tokenizer:
         own = Tokenizer.load(recipe.model.init)
     except (DataError, MissingInputError):
         own = tokenizer  # a model without a tokenizer
-    body = read_body(recipe.model.init, recipe.model.overrides)
+    body = body_of(Path(recipe.model.init), recipe.model.overrides)
     return fit_tokenizer(own if own.hash == tokenizer.hash else tokenizer, body)
 
 
@@ -78,19 +79,22 @@ def tune_network(recipe: Recipe, model: LanguageModel) -> tuple[LanguageModel, f
         the model, and the names of the parameters that surgery added.
     """
     method = tuning_method(recipe)
-    record = {"base": base_fingerprint(model), "heads": head_sources(model)} if method.may_be_surgery else {}
+    record = {"base": body_fingerprint(model), "heads": head_sources(model)} if method.may_be_surgery else {}
     before = dict(model.named_parameters())
-    model = method.apply(model, recipe.seed)
+    model = tune(model, method, recipe.seed)
     known = set(map(id, before.values()))
     added = frozenset(name for name, parameter in model.named_parameters() if id(parameter) not in known)
     changed = before.keys() != {name for name, _ in model.named_parameters()}
+    if changed and recipe.model.init is None and not method.can_merge:
+        raise UsageError(
+            f"tune.{method.name}: what it learns is kept as the difference to a model that has files, and this one is "
+            "built from random weights; save that first (pretune pretrain), and name it with --model (model.init)"
+        )
     model.metadata = model.metadata.model_copy(update=record if changed else {"base": None})
+    if recipe.model.init is not None and model.loaded is not None:
+        start = StartingPoint.of(recipe)
+        model.loaded.training_notes += [*start.notes, *start.fill(model, method)]
     return model, added
-
-
-def tuning_method(recipe: Recipe) -> TuningMethod:
-    """The tuning method of a recipe, with its settings."""
-    return find_method(*next(iter(recipe.tune.items())))
 
 
 def apply_model_settings(model: LanguageModel, config: ModelConfig) -> None:
@@ -175,5 +179,5 @@ class FrozenModels:
         model = load_model(path)
         check_tokenizer(path, model, self.tokenizer)
         self.notes += [f"frozen model {path}: {note}" for note in model.loaded.messages()] if model.loaded else []
-        self.fingerprints[f"frozen model {path}"] = base_fingerprint(model)
+        self.fingerprints[f"frozen model {path}"] = body_fingerprint(model)
         return cast(TrainableModel, FrozenModel(model))  # it hands on what it does not have itself

@@ -32,12 +32,12 @@ from pretune.train.logging.progress import Display
 from pretune.train.logging.trackers import open_trackers
 from pretune.train.loop import train
 from pretune.train.named_paths import check_named_paths
-from pretune.train.network import tuning_method
 from pretune.train.preflight import preflight
 from pretune.train.recipe import Recipe, plain
 from pretune.train.repeats import check_single
 from pretune.train.search import search
 from pretune.train.settings import resolved_settings
+from pretune.train.starting_point import tuning_method
 from pretune.train.step import TrainModule
 from pretune.train.subset_embedding import shrink_embedding
 from pretune.tune.proof import Start

@@ -7,8 +7,8 @@ from typing import Any
 from pretune.config import flatten
 from pretune.tasks.task import Task
 from pretune.train.assemble import TrainComponents
-from pretune.train.network import tuning_method
 from pretune.train.recipe import Recipe
+from pretune.train.starting_point import tuning_method
 
 
 def resolved_settings(recipe: Recipe, components: TrainComponents) -> dict[str, Any]:

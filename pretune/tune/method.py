@@ -7,6 +7,8 @@ its heads by surgery (see `surgery`) and chooses which parameters train. Where i
 - `before_step(model, config, fraction)`: called before each step with the fraction of the run that is done, for what
   must be the same when a run goes on from a checkpoint; such a method may leave parameters out of a step;
 - `after_step(model, fraction)`: called after each optimizer step with the fraction of the run that is done;
+- `changes(model) -> Iterable[str]`: names of parameters that the method changes itself or lets learn later, beside
+  those that learn from the start; the same names all the time: checkpoints hold these, what learns, and nothing else;
 - `merge(model) -> model`: undoes the surgery, so that a plain model computes the same;
 - `acted(model) -> list[str]`: what the method changed, for people, such as the places; an empty list fails the run;
 - `idle(model) -> list[str]`: its parts that should act and do not, one sentence each that begins with the place, such
@@ -18,7 +20,7 @@ its heads by surgery (see `surgery`) and chooses which parameters train. Where i
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TypeVar, cast
@@ -90,6 +92,11 @@ class TuningMethod:
         if function is not None:
             function(model, fraction)
 
+    def changes(self, model: nn.Module) -> set[str]:
+        """Names of parameters that change in the run although they do not learn at its start."""
+        function: Callable[[nn.Module], Iterable[str]] | None = getattr(self.module, "changes", None)
+        return set() if function is None else set(function(model))
+
     @property
     def may_be_surgery(self) -> bool:
         """Whether the method may replace modules, so that the fingerprint of its base is wanted.
@@ -112,14 +119,24 @@ class TuningMethod:
         """Merges a copy of the model whose tensors have no memory, for a dry run of saving.
 
         Returns:
+            None where the method looks at values, so that it cannot be rehearsed, or where it cannot merge.
+        """
+        try:
+            return self.merge(_copy_without_memory(model))
+        except (RuntimeError, NotImplementedError, UsageError):
+            return None
+
+    def rehearse_apply(self, model: M) -> M | None:
+        """Applies the method to a copy of a model, all without memory: which tensors there would be, and how large.
+
+        Returns:
             None where the method looks at values, so that it cannot be rehearsed.
         """
-        tensors: list[Tensor] = [*model.parameters(), *model.buffers()]
-        memo: dict[int, Tensor] = {id(tensor): _without_memory(tensor) for tensor in tensors}
-        try:
-            return self.merge(copy.deepcopy(model, memo))
-        except (RuntimeError, NotImplementedError):
-            return None
+        with torch.device("meta"):
+            try:
+                return self.apply(_copy_without_memory(model))
+            except (RuntimeError, NotImplementedError):
+                return None
 
     def acted(self, model: nn.Module) -> list[str] | None:
         """What the method says that it changed; None of a method that makes no such statement."""
@@ -135,6 +152,12 @@ class TuningMethod:
         """The rank at each place, of a method that chooses them."""
         function: Callable[[nn.Module], dict[str, int]] | None = getattr(self.module, "ranks", None)
         return {} if function is None else function(model)
+
+
+def _copy_without_memory(model: M) -> M:
+    tensors: list[Tensor] = [*model.parameters(), *model.buffers()]
+    memo: dict[int, Tensor] = {id(tensor): _without_memory(tensor) for tensor in tensors}
+    return copy.deepcopy(model, memo)
 
 
 def _without_memory(tensor: Tensor) -> Tensor:

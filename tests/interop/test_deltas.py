@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pretune.errors import DataError, MissingInputError
-from pretune.interop.deltas import base_fingerprint, is_delta, learned, load_delta, save_delta
+from pretune.interop.deltas import is_delta, learned, save_delta
+from pretune.interop.fingerprint import body_fingerprint
 from pretune.interop.huggingface import load_model, save_model
 from pretune.interop.recorded_heads import head_sources
+from pretune.interop.tuned_model import load_delta
 from pretune.models import build
 from pretune.models.text_vectors import TextVectors
 from pretune.tune.method import find_method
@@ -35,7 +37,7 @@ def saved(tmp_path: Path) -> Path:
     """A base, and deltas of another value than 0 beside it."""
     save_model(build("bert", "tiny", ["mlm"], SHAPE), tmp_path / "base")
     model = load_model(tmp_path / "base")
-    record = {"base": base_fingerprint(model), "heads": head_sources(model)}
+    record = {"base": body_fingerprint(model), "heads": head_sources(model)}
     model.metadata = model.metadata.model_copy(update=record)
     method = find_method(LORA, {"places": ["attention"]})
     model = method.apply(model)

@@ -17,8 +17,8 @@ from pretune.batch import ragged
 from pretune.cli import main
 from pretune.config import validate
 from pretune.errors import DataError, IdleMethodError, MissingInputError, UsageError
-from pretune.interop.deltas import load_delta
 from pretune.interop.huggingface import load_model
+from pretune.interop.tuned_model import load_delta
 from pretune.models import build
 from pretune.models.flops import block_flops, head_flops
 from pretune.models.fuse import FusedBlock, fuse
@@ -85,6 +85,14 @@ def continued(folder: Path, run: Path, method: str, settings: dict[str, object] 
     return pretrain(replaced(plain, model={"init": str(folder / "base")}, tune={method: settings or {}}))
 
 
+def merged_model(run: Path) -> Path:
+    """The plain model of a tuned run, beside it."""
+    plain = run.with_name(f"{run.name}-merged")
+    if not plain.exists():
+        pretune.merge(run, plain)
+    return plain
+
+
 def logits(model: torch.nn.Module) -> torch.Tensor:
     batch = ragged([[2, 7, 8, 9, 3], [2, 11, 3]])
     with torch.no_grad():
@@ -99,11 +107,13 @@ def test_it_trains_and_its_terms_are_logged(folder: Path, tuned: Path) -> None:
     assert [line["eval/accuracy"] for line in log if "eval/accuracy" in line][-1] > 0.9
     facts = json.loads((tuned / "run.json").read_text())
     assert facts["trained_parameters"] < 0.3 * facts["parameters"]
-    delta = load_file(tuned / "delta" / "delta.safetensors")
+    assert not (tuned / "config.json").exists()
+    assert not list(tuned.glob("model*.safetensors"))
+    delta = load_file(tuned / "delta.safetensors")
     assert {name.rpartition(".")[2] for name in delta if name.startswith("stack.")} == {"up", "down", "progress"}
     assert all(name.startswith(("heads.", "stack.")) for name in delta)
     assert all(0 < float(value) <= 1 for name, value in delta.items() if name.endswith("progress"))
-    base, merged = (load_file(path / "model.safetensors") for path in (folder / "base", tuned))
+    base, merged = (load_file(path / "model.safetensors") for path in (folder / "base", merged_model(tuned)))
     moved = {name for name in base.keys() & merged.keys() if not torch.equal(base[name], merged[name])}
     assert {name.partition("layer.")[2] for name in moved} == {
         *(f"{layer}.attention.{part}.weight" for layer in (0, 1) for part in PARTS),
@@ -111,7 +121,7 @@ def test_it_trains_and_its_terms_are_logged(folder: Path, tuned: Path) -> None:
     }
 
 
-def test_the_run_is_a_plain_model_for_everybody(tuned: Path, tmp_path: Path) -> None:
+def test_the_run_is_exported_as_a_plain_model_for_everybody(tuned: Path, tmp_path: Path) -> None:
     model = pretune.load(tuned, device="cpu", precision="fp32")
     answers = model.predict(TEXTS)
     assert {answer.label for answer in answers} <= {"low", "high"}
@@ -126,7 +136,7 @@ def test_the_run_is_a_plain_model_for_everybody(tuned: Path, tmp_path: Path) -> 
 
 
 def test_deltas_on_their_base_are_the_merged_model(tuned: Path) -> None:
-    model, merged = load_delta(tuned / "delta").eval(), load_model(tuned).eval()
+    model, merged = load_delta(tuned).eval(), load_model(merged_model(tuned)).eval()
     places = [name for name, _ in model.named_modules() if name.endswith("update")]
     assert len(places) == 10
     torch.testing.assert_close(logits(model), logits(merged), atol=1e-5, rtol=1e-5)
@@ -135,14 +145,11 @@ def test_deltas_on_their_base_are_the_merged_model(tuned: Path) -> None:
     torch.testing.assert_close(logits(plain), logits(merged), atol=1e-6, rtol=1e-6)
 
 
-def test_a_folder_of_deltas_is_loaded_like_a_model(tuned: Path, tmp_path: Path) -> None:
-    shutil.copytree(tuned / "delta", tmp_path / "delta")
-    shutil.copy(tuned / "tokenizer.json", tmp_path / "delta")
-    shutil.copy(tuned / "tokenizer_config.json", tmp_path / "delta")
-    alone, whole = (pretune.load(path, device="cpu", precision="fp32") for path in (tmp_path / "delta", tuned))
+def test_a_folder_of_deltas_is_loaded_like_a_model(tuned: Path) -> None:
+    alone, whole = (pretune.load(path, device="cpu", precision="fp32") for path in (tuned, merged_model(tuned)))
     number = json.loads((tuned / "run.json").read_text())["finished"]["weights_of_step"]
     step = pretune.load(tuned, device="cpu", precision="fp32", step=number)
-    ours, theirs = dict(step.network.named_parameters()), dict(whole.network.named_parameters())
+    ours, theirs = dict(step.network.named_parameters()), dict(alone.network.named_parameters())
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     for one, other in zip(alone.predict(TEXTS), whole.predict(TEXTS), strict=True):
@@ -152,20 +159,20 @@ def test_a_folder_of_deltas_is_loaded_like_a_model(tuned: Path, tmp_path: Path) 
 @pytest.mark.usefixtures("unsealed")
 def test_deltas_are_refused_on_another_base(folder: Path, tuned: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "base", tmp_path / "base", ignore=shutil.ignore_patterns("checkpoint*"))
-    assert load_delta(tuned / "delta", tmp_path / "base")
+    assert load_delta(tuned, tmp_path / "base")
     weights = load_file(tmp_path / "base" / "model.safetensors")
     name = "bert.encoder.layer.0.output.dense.weight"
     weights[name][0, 0] += 1e-3
     save_file(weights, tmp_path / "base" / "model.safetensors", {"format": "pt"})
     with pytest.raises(DataError, match="not the weights that"):
-        load_delta(tuned / "delta", tmp_path / "base")
+        load_delta(tuned, tmp_path / "base")
     with pytest.raises(MissingInputError, match="give its new place"):
-        load_delta(tuned / "delta", tmp_path / "nowhere")
+        load_delta(tuned, tmp_path / "nowhere")
 
 
 @pytest.mark.usefixtures("unsealed")
 def test_a_changed_or_missing_method_is_refused(tuned: Path, tmp_path: Path) -> None:
-    shutil.copytree(tuned / "delta", tmp_path / "delta")
+    shutil.copytree(tuned, tmp_path / "delta", ignore=shutil.ignore_patterns("checkpoint*", "initial"))
     own = tmp_path / "mine.py"
     record = json.loads((tmp_path / "delta" / "delta.json").read_text())
     record["method"]["name"] = str(own)
@@ -183,15 +190,15 @@ def test_a_changed_or_missing_method_is_refused(tuned: Path, tmp_path: Path) -> 
 def test_pretraining_goes_on_and_reaches_the_vocabulary(folder: Path, tmp_path: Path, places: list[str]) -> None:
     """The head of a tied vocabulary learns: its loss goes through the brick, not around it."""
     run = continued(folder, tmp_path / "run", LORA, {"places": places}, steps=6)
-    base, merged = (load_file(path / "model.safetensors") for path in (folder / "base", run))
+    base, merged = (load_file(path / "model.safetensors") for path in (folder / "base", merged_model(run)))
     assert base.keys() == merged.keys()
     moved = {name for name in base if not torch.equal(base[name], merged[name])}
     words = "bert.embeddings.word_embeddings.weight"
     assert (words in moved) == ("vocabulary" in places)
     assert ("cls.predictions.transform.dense.weight" in moved) == (len(places) == 2)
     assert len(moved) == (4 * 2 if places == ["attention"] else len(places))
-    theirs = transformers.AutoModelForMaskedLM.from_pretrained(run).eval()
-    ours = load_delta(run / "delta").eval()
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(merged_model(run)).eval()
+    ours = load_delta(run).eval()
     tokens = [2, 7, 4, 9, 3]
     with torch.no_grad():
         want = theirs(input_ids=torch.tensor([tokens])).logits[0]
@@ -279,7 +286,11 @@ def test_from_the_command_line(folder: Path, tmp_path: Path) -> None:
     assert main(["finetune", *words]) == 0
     assert f'[tune."{LORA}"]' in (run / "recipe.toml").read_text()
     assert main(["predict", str(run), "w1 w2", "--device", "cpu"]) == 0
-    assert json.loads((run / "delta" / "delta.json").read_text())["method"]["config"]["rank"] == 2
+    assert json.loads((run / "delta.json").read_text())["method"]["config"]["rank"] == 2
+    assert main(["merge", str(run), "--output", str(tmp_path / "plain"), "--quiet"]) == 0
+    assert main(["predict", str(tmp_path / "plain"), "w1 w2", "--device", "cpu"]) == 0
+    assert main(["merge", str(tmp_path / "plain"), "--output", str(tmp_path / "again")]) == 64
+    assert main(["merge", str(run), "--output", str(tmp_path / "plain")]) == 73
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +303,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(folder: Path, tmp_path: Path, monkeyp
     continued(folder, tmp_path / "parts", LORA, settings, steps=10)
     assert shas(tmp_path / "whole", 10) == shas(tmp_path / "parts", 10)
     assert untimed(tmp_path / "whole") == untimed(tmp_path / "parts")
-    one, other = (load_file(tmp_path / name / "delta" / "delta.safetensors") for name in ("whole", "parts"))
+    one, other = (load_file(tmp_path / name / "delta.safetensors") for name in ("whole", "parts"))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
 

@@ -80,17 +80,17 @@ def test_whole_models_are_wanted_where_a_run_begins(interrupted, store, tmp_path
 
 
 def test_deltas_are_no_whole_model(store, tmp_path, capsys):
-    """The tokenizer beside them was extended alone, without a word of the model."""
+    """The tokenizer beside them was extended alone, without a word of the model; a run goes on from sound ones."""
     deltas = tmp_path / "delta"
     word_tokenizer().save(deltas)
     (deltas / "delta.json").write_text("{}")
     (tmp_path / "text.txt").write_text("w1 w2")
     words = ["tokenizer", "extend", str(tmp_path / "text.txt"), "--model", str(deltas), "--output", str(tmp_path / "t")]
     assert main(words) == 66
-    assert "use the merged model of its run" in capsys.readouterr().err
+    assert "write one first: pretune merge" in capsys.readouterr().err
     assert not (tmp_path / "t").exists()
     run = replaced(recipe(tmp_path / "next", store), model={"init": str(deltas)})
-    with pytest.raises(MissingInputError, match="no whole model"):
+    with pytest.raises(DataError, match=r"delta\.json"):
         pretrain(run)
 
 

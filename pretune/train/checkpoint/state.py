@@ -179,12 +179,14 @@ def restore(
 def learned_tensors(root: nn.Module) -> dict[str, Tensor]:
     """What a checkpoint holds of a root module: all but weights that no step changes, which the run began with.
 
-    A tuning method that acts after a step may change any weight, so all are kept then.
+    A tuning method says which weights it changes beside those that learn (`changes`).
     """
     tensors, method, model = root_tensors(root), getattr(root, "method", None), getattr(root, "model", None)
-    if model is None or hasattr(getattr(method, "module", None), "after_step"):
+    if model is None:
         return tensors
-    fixed = {f"model.{name}" for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    changes: set[str] = set() if method is None else method.changes(model)
+    frozen = (name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad)
+    fixed = {f"model.{name}" for name in frozen if name not in changes}
     return {name: tensor for name, tensor in tensors.items() if name not in fixed}
 
 

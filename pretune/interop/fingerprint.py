@@ -1,0 +1,65 @@
+"""Fingerprints of weights: SHA-256 over their names, shapes and values, whatever files they lie in.
+
+A delta belongs to one base, which is told by the fingerprint of its body. Names are ours and values fp32, so that
+shards, their order, and dtypes that hold the same numbers make no difference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pretune.interop.huggingface import open_files
+from pretune.interop.read_model import assemble
+from pretune.interop.sealed_model import checks_model
+from pretune.interop.weight_check import tie_as_in_files
+from pretune.interop.weight_names import FileTable
+from pretune.models.model import LanguageModel
+
+Value = Tensor | Callable[[], Tensor]
+
+
+def fingerprint(weights: Iterable[tuple[str, Value]]) -> str:
+    """SHA-256 over names, shapes and values, in the order of the names.
+
+    Args:
+        weights: tensors, or functions that give them, so that no two need to be in memory at once.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(weights, key=lambda weight: weight[0]):
+        tensor = (value if isinstance(value, Tensor) else value()).detach().to("cpu", torch.float32).contiguous()
+        digest.update(f"{name} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy().data)
+    return digest.hexdigest()
+
+
+def body_fingerprint(model: LanguageModel) -> str:
+    """The fingerprint of a model without its heads, before surgery."""
+    return fingerprint((name, weight) for name, weight in model.named_parameters() if not name.startswith("heads."))
+
+
+@checks_model
+def fingerprint_of_files(path: Path | str) -> str:
+    """The fingerprint of the body that a model folder or a `.gguf` file holds; one tensor is in memory at a time.
+
+    Raises:
+        MissingInputError, DataError: as `load_model`.
+    """
+    weights, description = open_files(Path(path))
+    table = FileTable(str(path), description.family, weights)
+    tie_as_in_files(description, table)
+    model = assemble(description, table, lambda body: {}, None, {})
+    sources = table.sources(model)
+    table.check(model, sources)
+
+    def reader(ours: str, shape: torch.Size) -> Callable[[], Tensor]:
+        if ours not in sources:  # zero where the files lack it
+            return lambda: torch.zeros(shape)
+        name, weight = sources[ours]
+        return lambda: weight.read(weights.read(name), model.config)
+
+    return fingerprint((name, reader(name, weight.shape)) for name, weight in model.named_parameters())
