@@ -225,7 +225,7 @@ def test_a_method_without_merge_is_saved_as_deltas(folder: Path, tmp_path: Path)
 
 
 def test_a_site_that_is_not_there_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no site of this model is called 'atention"):
+    with pytest.raises(UsageError, match="no place of this model is called 'atention"):
         continued(folder, tmp_path / "run", LORA, {"places": ["atention.query"]})
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(UsageError, match="has no Config and no apply"):
