@@ -112,12 +112,32 @@ def join_weights(model: LanguageModel, tensors: Mapping[str, Tensor]) -> dict[st
             "surgery (adapters) before saving; for a family of your own, add them to its WEIGHT_MAP, or leave "
             "WEIGHT_MAP out to save all weights under our own names"
         )
-    prefix, of_class = prefix_of(model.family), _class_prefix(model)
-    out: dict[str, Tensor] = {}
-    for theirs, shared in parameters.items():
-        in_body = theirs.startswith(prefix) if prefix else not shared[0][0].ours.startswith("heads.")
-        out[of_class + theirs.removeprefix(prefix) if in_body else theirs] = join(theirs, shared, model.config)
+    in_class = ClassNames(model)
+    out = {
+        in_class.name(shared[0][0].ours, theirs): join(theirs, shared, model.config)
+        for theirs, shared in parameters.items()
+    }
     return out | {name: tensor.detach() for name, tensor in model.extra_weights.items()}
+
+
+class ClassNames:
+    """Names weights as the `transformers` class of a model has them, whose body may have another prefix.
+
+    Args:
+        model: whose heads choose the class.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._usual, self._of_class = prefix_of(model.family), _class_prefix(model)
+
+    def name(self, ours: str, theirs: str) -> str:
+        """Returns the name of a weight, of which the family's map says these two."""
+        in_body = theirs.startswith(self._usual) if self._usual else not ours.startswith("heads.")
+        return self._of_class + theirs.removeprefix(self._usual) if in_body else theirs
+
+    def is_in_body(self, name: str) -> bool:
+        """Whether such a name is of the body, which a head may share, and not of a head of the class."""
+        return bool(self._of_class) and name.startswith(self._of_class)
 
 
 def _class_prefix(model: LanguageModel) -> str:

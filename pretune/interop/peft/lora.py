@@ -1,0 +1,182 @@
+"""LoRA in PEFT's files: rank-stabilized, weight-decomposed, with ranks and scales of single places.
+
+A fused module, such as GPT-2's `c_attn`, has one `lora_A` for all its parts. It is read as several products that begin
+with the same `a`; several products of ours are written as one of the sum of their ranks, whose `lora_B` is a block
+diagonal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from pretune.errors import DataError
+from pretune.interop.peft.contents import CONFIG, ROOT, Contents, Found
+from pretune.interop.peft.modules import FileModule, ModuleTable
+from pretune.interop.peft.patterns import expected, targets_of, value_for
+from pretune.models.model import LanguageModel
+from pretune.nn.low_rank import DecomposedProjection, LowRankProjection
+from pretune.nn.projection import ProjectionBrick
+from pretune.tune.surgery import Site, projection_sites
+
+A, B, MAGNITUDE = PARTS = ("lora_A", "lora_B", "lora_magnitude_vector")
+
+
+def read(model: LanguageModel, contents: Contents, found: Found) -> None:
+    """Puts the products of a folder on their places."""
+    table, sites = ModuleTable(model), {site.path: site for site in projection_sites(model)}
+    for name in expected(contents.fields, table.names()):
+        if name not in found:
+            raise contents.damaged(f"target_modules names {name!r}, which has no {A} in the file")
+    for name, tensors in found.items():
+        module = table.find(name, contents)
+        if A not in tensors or B not in tensors or (MAGNITUDE in tensors) != bool(contents.fields.get("use_dora")):
+            raise contents.damaged(f"{name!r} has {', '.join(tensors)} and no more")
+        a, b = tensors[A], tensors[B]
+        rank = rank_of(name, contents)
+        if a.dim() != 2 or len(a) != rank or b.dim() != 2 or b.shape[1] != rank:
+            raise contents.damaged(
+                f"{name!r}: {A} is {list(a.shape)} and {B} {list(b.shape)}, {CONFIG} says rank {rank}"
+            )
+        lengths = tensors.get(MAGNITUDE)
+        put(model, module, sites, (a, b, lengths), scale_of(name, rank, contents), contents)
+
+
+def rank_of(name: str, contents: Contents) -> int:
+    """The rank that the configuration says of a module."""
+    patterns = contents.fields.get("rank_pattern") or {}
+    chosen = value_for(name, patterns, f"{contents.where}/{CONFIG}: field 'rank_pattern'")
+    if chosen is None:
+        return int(contents.number("r", least=1, default=8))
+    if type(chosen) is not int or chosen < 1:
+        raise DataError(f"{contents.where}/{CONFIG}: field 'rank_pattern': {str(chosen)[:80]} is no rank; correct it")
+    return chosen
+
+
+def scale_of(name: str, rank: int, contents: Contents) -> float:
+    """The factor of a module's product."""
+    patterns = contents.fields.get("alpha_pattern") or {}
+    chosen = value_for(name, patterns, f"{contents.where}/{CONFIG}: field 'alpha_pattern'")
+    alpha = contents.number("lora_alpha", default=8) if chosen is None else chosen
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float):
+        raise DataError(f"{contents.where}/{CONFIG}: field 'alpha_pattern': {str(alpha)[:80]} is no number; correct it")
+    return alpha / (math.sqrt(rank) if contents.fields.get("use_rslora") else rank)
+
+
+@torch.no_grad()
+def put(
+    model: LanguageModel,
+    module: FileModule,
+    sites: dict[str, Site],
+    tensors: tuple[Tensor, Tensor, Tensor | None],
+    scale: float,
+    contents: Contents,
+) -> None:
+    """Puts a product on each part of a module that it changes.
+
+    Args:
+        tensors: `lora_A`, `lora_B` and, weight-decomposed, the lengths of the rows.
+    """
+    a, b, lengths = tensors
+    bases = [cast(ProjectionBrick, sites[part.path].brick) for part in module.parts]
+    rows, columns = sum(base.out_features for base in bases), bases[0].in_features
+    if a.shape[1] != columns or len(b) != rows or (lengths is not None and lengths.shape != (rows,)):
+        raise contents.damaged(f"{module.name!r}: {B} @ {A} is {len(b)} x {a.shape[1]}, the base {rows} x {columns}")
+    dropout = contents.number("lora_dropout", default=0)
+    split = [None] * len(bases) if lengths is None else module.split(lengths, model)
+    for part, base, own, length in zip(module.parts, bases, module.split(b, model), split, strict=True):
+        kept = own.any(0) if len(bases) > 1 and bool(own.any()) else torch.ones(len(a), dtype=torch.bool)
+        if len(bases) > 1 and length is None and bool(b.any()) and not bool(own.any()):
+            continue  # a part that the product does not change
+        kind = LowRankProjection if length is None else DecomposedProjection
+        brick = kind(base, int(kept.sum()), scale, dropout)
+        brick.a.copy_(a[kept])
+        brick.b.copy_(own[:, kept])
+        if length is not None:
+            cast(DecomposedProjection, brick).magnitude.copy_(length)
+        sites[part.path].replace(brick)
+
+
+@torch.no_grad()
+def write(model: LanguageModel, table: ModuleTable) -> Contents | None:
+    """What the files say of a model's low-rank products; None where it has none.
+
+    Args:
+        table: of the model without them.
+    """
+    bricks = {s.path: s.brick for s in projection_sites(model) if isinstance(s.brick, LowRankProjection)}
+    if not bricks:
+        return None
+    contents = Contents(model.family, {})
+    decomposed = any(isinstance(brick, DecomposedProjection) for brick in bricks.values())
+    ranks: dict[str, int] = {}
+    alphas: dict[str, float] = {}
+    for module in table.holding(bricks):
+        a, b, scale = fuse(model, module, [bricks.get(part.path) for part in module.parts])
+        name = f"{ROOT}{module.name}"
+        contents.tensors |= {f"{name}.{A}.weight": a, f"{name}.{B}.weight": b}
+        if decomposed:
+            lengths = [_lengths(model, part.path) for part in module.parts]
+            contents.tensors[f"{name}.{MAGNITUDE}"] = module.join(lengths, model)
+        ranks[module.name], alphas[module.name] = len(a), scale * len(a)
+    rank, alpha = common(ranks.values()), common(alphas.values())
+    contents.fields = {
+        "peft_type": "LORA",
+        "r": int(rank),
+        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
+        "lora_dropout": next(iter(bricks.values())).dropout.p,
+        "rank_pattern": {name: value for name, value in ranks.items() if value != rank},
+        "alpha_pattern": {name: value for name, value in alphas.items() if value != alpha},
+        "target_modules": targets_of([*ranks], table.names()),
+        "fan_in_fan_out": any(module.is_transposed for module in table.holding(bricks)),
+        "use_dora": decomposed,
+        "use_rslora": False,
+        "bias": "none",
+        "init_lora_weights": True,
+    }
+    return contents
+
+
+def common(values: Iterable[float]) -> float:
+    """The value that is there most often."""
+    return Counter(values).most_common(1)[0][0]
+
+
+def fuse(
+    model: LanguageModel, module: FileModule, bricks: Sequence[LowRankProjection | None]
+) -> tuple[Tensor, Tensor, float]:
+    """One product for the parts of a module, some of which may have none.
+
+    Returns:
+        `lora_A`, `lora_B` and their factor.
+
+    Shape:
+        (rank, in), (out, rank)
+    """
+    own = [brick for brick in bricks if brick is not None]
+    scale, a = own[0].scale, own[0].a.detach()
+    if all(torch.equal(brick.a, a) for brick in own):
+        starts = [0] * len(bricks)
+    else:
+        a = torch.cat([brick.a for brick in own])
+        lengths = [0 if brick is None else brick.rank for brick in bricks]
+        starts = [sum(lengths[:n]) for n in range(len(bricks))]
+    rows = []
+    for part, brick, start in zip(module.parts, bricks, starts, strict=True):
+        out = cast(ProjectionBrick, model.get_submodule(part.path)).out_features
+        block = a.new_zeros(out, len(a))
+        if brick is not None:
+            block[:, start : start + brick.rank] = brick.b * (brick.scale / scale)
+        rows.append(block)
+    return a, module.join(rows, model), scale
+
+
+def _lengths(model: LanguageModel, path: str) -> Tensor:
+    """The lengths of the rows of what stands at a path. Shape: (out,)."""
+    brick = cast(ProjectionBrick, model.get_submodule(path))
+    return brick.magnitude if isinstance(brick, DecomposedProjection) else brick.dense()[0].norm(dim=1)

@@ -1,0 +1,39 @@
+"""Undoes the surgery of a tuning method in a copy that shares the tensors, so that a model's names are the base's."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from pretune.models.model import LanguageModel
+from pretune.nn.attention import Attention
+from pretune.nn.prefix import NO_PREFIX
+from pretune.nn.projection import Projection
+from pretune.nn.vocabulary import Vocabulary
+from pretune.tune.surgery import projection_sites, vocabulary_sites
+
+
+def untuned(model: LanguageModel) -> LanguageModel:
+    """The model without what surgery put there; its parameters are the tuned model's own.
+
+    Args:
+        model: whose bricks stand on what was there before, as their attribute `base`.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    plain = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    for site in (*projection_sites(plain), *vocabulary_sites(plain)):
+        brick = bottom(site.brick)
+        if brick is not site.brick:
+            site.replace(brick)
+    for module in plain.modules():
+        if isinstance(module, Attention):
+            module.prefix = NO_PREFIX
+    return plain
+
+
+def bottom(brick: nn.Module) -> nn.Module:
+    """What stands under all that was put at a place."""
+    while not isinstance(brick, Projection | Vocabulary) and isinstance(getattr(brick, "base", None), nn.Module):
+        brick = brick.get_submodule("base")
+    return brick
