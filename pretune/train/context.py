@@ -32,6 +32,7 @@ class TrainContext:
         entropy: of the training tokens' frequencies, in nats; None for a task.
         token_terms: terms whose loss is that of predicted tokens of the text.
         method: how the model is tuned; None for all of it.
+        added: names of the parameters that the method added.
     """
 
     recipe: Recipe
@@ -45,3 +46,4 @@ class TrainContext:
     entropy: float | None = None
     token_terms: tuple[str, ...] = ()
     method: TuningMethod | None = None
+    added: frozenset[str] = frozenset()

@@ -148,6 +148,7 @@ def _prove(components: TrainComponents, context: TrainContext, state: State, dir
     try:
         proof.check()
     except IdleMethodError as error:
+        directory.record_warnings(context.display.warnings)
         kept = context.checkpoints.path(state.step)
         raise IdleMethodError(f"{error}. No model was written; the weights of the last step are in {kept}") from None
     if context.method.name != "full":

@@ -278,11 +278,11 @@ class _Trainer:
 
     def _accept(self, result: Result) -> bool:
         """Whether the optimizer may see a step; says once which parts of a tuning method have no gradient."""
-        method = self.root.method
-        if self.state.step == 0 and method.name != "full" and (idle := without_gradient(self.root.model)):
+        if self.state.step == 0 and (idle := without_gradient(self.root.model, self.context.added)):
+            count, method = counted(len(idle), "tensor"), self.root.method.name
             self.logger.note(
-                f"warning: step 1: no gradient reached {counted(len(idle), 'tensor')} that tune.{method.name} trains: "
-                f"{listed(idle)}; a part of it that stays as it is fails the run"
+                f"warning: step 1: no gradient reached {count} that tune.{method} added: {listed(idle)}; a part of a "
+                "method that stays as it is fails the run at its end"
             )
         return self.recovery.accept(result)
 

@@ -170,6 +170,7 @@ def _begin(
         components.facts.get("unigram_entropy"),
         components.objective.token_terms,
         tuning_method(recipe),
+        components.added,
     )
 
 

@@ -155,8 +155,8 @@ def prove(model: nn.Module, start: Start, method: TuningMethod) -> Proof:
     acted = method.acted(model)
     idle = [*method.idle(model)]
     idle += [line for line in _idle_parts(start.added, unchanged) if not any(line.split(":")[0] in i for i in idle)]
-    if not idle and _is_idle(method, changes, acted):
-        idle = [f"{method.name}: nothing that it trains has changed"]
+    if not idle:
+        idle = _idle_method(method, learned, changes, acted)
     return Proof(
         method=method.name,
         parameters=_numel(parameters),
@@ -189,10 +189,10 @@ def still_zero(model: nn.Module, kind: type[nn.Module], *tensors: str) -> list[s
     ]
 
 
-def without_gradient(model: nn.Module) -> list[str]:
-    """Names of the parameters that learn and have no gradient after a backward, heads left out."""
+def without_gradient(model: nn.Module, added: Collection[str]) -> list[str]:
+    """Names of the parameters that a method added, that learn, and that have no gradient after a backward."""
     named = model.named_parameters()
-    return [name for name, p in named if p.requires_grad and p.grad is None and not name.startswith("heads.")]
+    return [name for name, p in named if name in added and p.requires_grad and p.grad is None]
 
 
 def ranks_by_layer(ranks: Mapping[str, int]) -> dict[str, float]:
@@ -204,11 +204,18 @@ def ranks_by_layer(ranks: Mapping[str, int]) -> dict[str, float]:
     return {f"rank/{name}": sum(values) / len(values) for name, values in groups.items()}
 
 
-def _is_idle(method: TuningMethod, changes: Mapping[str, Change], acted: list[str] | None) -> bool:
-    """Whether a method as a whole did nothing; training everything is not held to it."""
+def _idle_method(
+    method: TuningMethod, learned: Collection[str], changes: Collection[str], acted: list[str] | None
+) -> list[str]:
+    """A sentence on a method that did nothing as a whole; training everything is not held to it."""
+    if method.name == "full" or acted:
+        return []
     if acted is not None:
-        return not acted
-    return not changes and method.name != "full"
+        return [f"{method.name}: it says itself that it changed nothing"]
+    body = [name for name in learned if not name.startswith("heads.")]
+    if any(name in changes for name in body or learned):
+        return []
+    return [f"{method.name}: nothing that it trains{' below the heads' if body else ''} has changed"]
 
 
 def _idle_parts(added: Collection[str], unchanged: Collection[str]) -> list[str]:

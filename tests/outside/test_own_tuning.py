@@ -210,7 +210,7 @@ def test_pretraining_goes_on_and_reaches_the_vocabulary(folder: Path, tmp_path: 
 def test_a_method_that_changes_nothing_fails_the_run(folder: Path, tmp_path: Path) -> None:
     own = tmp_path / "idle.py"
     own.write_text(Path(LORA).read_text() + "\n\ndef acted(model):\n    return []\n")
-    with pytest.raises(IdleMethodError, match="nothing that it trains has changed"):
+    with pytest.raises(IdleMethodError, match="it says itself that it changed nothing"):
         continued(folder, tmp_path / "run", str(own))
     assert not (tmp_path / "run" / "config.json").exists()
 

@@ -16,7 +16,7 @@ from pretune.models.model import LanguageModel
 from pretune.nn.projection import ProjectionBrick
 from pretune.nn.tuned import TunedProjection
 from pretune.tune.method import TuningMethod, find_method
-from pretune.tune.proof import Start, prove, still_zero
+from pretune.tune.proof import Start, prove, ranks_by_layer, still_zero, without_gradient
 from pretune.tune.surgery import find_sites
 
 SHAPE = {
@@ -136,6 +136,26 @@ def test_without_surgery_something_must_change(name: str, fails: bool) -> None:
     proof = prove(model, start, one)
     assert not proof.idle
     assert list(proof.changes) == ["heads.mlm.transform.dense.weight"]
+
+
+def test_a_body_that_must_learn_is_not_excused_by_heads() -> None:
+    model = build("bert", "tiny", ["mlm"], SHAPE)
+    one = find_method("top", {"layers": 1})
+    model = one.apply(model)
+    start = Start.of(model)
+    move(model, "transform.dense.weight")
+    assert prove(model, start, one).idle == ["top: nothing that it trains below the heads has changed"]
+    move(model, "blocks.1.attention.query.weight")
+    prove(model, start, one).check()
+
+
+def test_parts_without_a_gradient_and_ranks_by_layer() -> None:
+    model, start = tuned()
+    model.stack.blocks[0].attention.query.matrix.grad = torch.zeros(32, 32)
+    assert without_gradient(model, start.added) == ["stack.blocks.1.attention.query.matrix"]
+    ranks = {"stack.blocks.0.attention.query": 3, "stack.blocks.0.attention.key": 0, "embedding.word": 2}
+    ranks |= {"encoder.stack.blocks.11.attention.query": 4}
+    assert ranks_by_layer(ranks) == {"rank/layer.0": 1.5, "rank/embedding.word": 2, "rank/encoder.layer.11": 4}
 
 
 def test_layers_that_learn_later_are_not_frozen() -> None:
