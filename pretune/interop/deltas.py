@@ -90,11 +90,18 @@ def learned_shapes(model: nn.Module, also: Collection[str] = ()) -> dict[str, to
 
 
 def _learned(model: nn.Module, also: Collection[str]) -> dict[str, Tensor]:
-    persistent = model.state_dict().keys()
+    persistent = model.state_dict().keys() - _training_buffers(model)
     buffers = {name: value for name, value in model.named_buffers() if name in persistent}
     kept = {*also, *getattr(model, "kept", ())}
     parameters = {name: weight for name, weight in model.named_parameters() if weight.requires_grad or name in kept}
     return {**parameters, **buffers}
+
+
+def _training_buffers(model: nn.Module) -> set[str]:
+    """The names of buffers that only further steps of the same run would read: see `nn.singular`."""
+    return {
+        f"{path}.{name}" for path, module in model.named_modules() for name in getattr(module, "TRAINING_BUFFERS", ())
+    }
 
 
 def frozen_heads(model: nn.Module, own: Collection[str] = ()) -> dict[str, Tensor]:

@@ -48,10 +48,14 @@ class LowRankProjection(TunedProjection):
         """Rows of `a`."""
         return len(self.a)
 
+    @property
+    def right(self) -> Tensor:
+        """The right factor of the product, whose left one is `b`. Shape: (rank, in)."""
+        return self.a * self.scale
+
     def low(self, x: Tensor, layout: Layout | None) -> Tensor:
         """What `b` multiplies by. Shape: (T, in) -> (T, rank)."""
-        x = self.dropout(x, None if layout is None else layout.keys)
-        return F.linear(x, self.a) * self.scale
+        return F.linear(self.dropout(x, None if layout is None else layout.keys), self.right)
 
     def change(self, x: Tensor, y: Tensor, layout: Layout | None) -> Tensor:
         """Shape: x: (T, in); y, return: (T, out)."""
@@ -60,7 +64,7 @@ class LowRankProjection(TunedProjection):
     def dense(self) -> tuple[Tensor, Tensor | None]:
         """The matrix with the product added, and the bias. Shape: (out, in), (out,)."""
         weight, bias = self.projection.dense()
-        return add_product(weight, self.b, self.a, self.scale), bias
+        return add_product(weight, self.b, self.right), bias
 
     def flops(self, rows: float) -> float:
         """Those of the base and of two thin matmuls."""
@@ -110,9 +114,9 @@ class DecomposedProjection(LowRankProjection):
         return (self.magnitude / self._norm())[:, None] * weight, bias
 
 
-def add_product(weight: Tensor, b: Tensor, a: Tensor, scale: float) -> Tensor:
-    """`weight + scale * b @ a`, in the dtype of the weight. Shape: (out, in), (out, rank), (rank, in) -> (out, in)."""
-    return torch.addmm(weight, b.to(weight.dtype), a.to(weight.dtype), alpha=scale)
+def add_product(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """`weight + left @ right`, in the dtype of the weight. Shape: (out, in), (out, rank), (rank, in) -> (out, in)."""
+    return torch.addmm(weight, left.to(weight.dtype), right.to(weight.dtype))
 
 
 class LowRankVocabulary(nn.Module):
@@ -161,13 +165,18 @@ class LowRankVocabulary(nn.Module):
         """Width of the vectors."""
         return self.vocabulary.width
 
+    @property
+    def right(self) -> Tensor:
+        """The right factor of the product, whose left one is `b`. Shape: (rank, width)."""
+        return self.a * self.scale
+
     def low(self, rows: Tensor) -> Tensor:
         """What `b` multiplies by in a head. Shape: (K, width) -> (K, rank)."""
-        return F.linear(rows, self.a) * self.scale
+        return F.linear(rows, self.right)
 
     def lookup(self, tokens: Tensor) -> Tensor:
         """Shape: (T,) int64 -> (T, width)."""
-        return self.vocabulary.lookup(tokens) + F.embedding(tokens, self.b) @ self.a * self.scale
+        return self.vocabulary.lookup(tokens) + F.embedding(tokens, self.b) @ self.right
 
     def scores(self, rows: Tensor, bias: Tensor | None = None) -> Tensor:
         """Shape: rows: (K, width), bias: (V,) -> (K, V)."""
@@ -187,11 +196,11 @@ class LowRankVocabulary(nn.Module):
 
     def row(self, ids: Tensor) -> Tensor:
         """Shape: any int64 -> (..., width)."""
-        return self.vocabulary.row(ids) + self.b[ids] @ self.a * self.scale
+        return self.vocabulary.row(ids) + self.b[ids] @ self.right
 
     def dense(self) -> Tensor:
         """The vectors with the product added. Shape: (V, width)."""
-        return add_product(self.vocabulary.dense(), self.b, self.a, self.scale)
+        return add_product(self.vocabulary.dense(), self.b, self.right)
 
     def product(self, bias: Tensor | None = None) -> Product:
         """Multiplies by the sum. Shape: (K, width) -> (K, V)."""

@@ -228,10 +228,11 @@ class _Trainer:
         if metrics is None:
             return
         value = metric_value(validation.metric, metrics)
-        self.improved = better(validation.metric, value, state.best)
+        ready = self.root.method.is_ready(self.root.model)
+        self.improved = ready and better(validation.metric, value, state.best)
         if self.improved:
             state.best, state.best_step, state.stale_evaluations = value, state.step, 0
-        else:
+        elif ready:
             state.stale_evaluations += 1
         state.evaluated, state.has_finite_evaluation = state.step, math.isfinite(metrics.get("loss", 0.0))
         self.logger.log({f"eval/{name}": number for name, number in metrics.items()})

@@ -14,6 +14,8 @@ its heads by surgery (see `surgery`) and chooses which parameters train. Where i
 - `idle(model) -> list[str]`: its parts that should act and do not, one sentence each that begins with the place, such
   as "stack.blocks.0.attention.query: up is still 0"; any fails the run. `proof.still_zero` writes them for bricks. What
   has no `idle` is still held to this: each module that surgery added must have changed (see `proof`);
+- `is_ready(model) -> bool`: whether these weights may be those of the finished model; until they may, no evaluation is
+  the best one, and patience does not run out;
 - `ranks(model) -> dict[str, int]`: the rank at each place now, of a method that chooses them; logged while training.
 """
 
@@ -147,6 +149,11 @@ class TuningMethod:
         """The parts of the method that should act and do not, a sentence each that begins with the place."""
         function: Callable[[nn.Module], list[str]] | None = getattr(self.module, "idle", None)
         return [] if function is None else function(model)
+
+    def is_ready(self, model: nn.Module) -> bool:
+        """Whether the weights may be those of the finished model; always, unless the method says otherwise."""
+        function: Callable[[nn.Module], bool] | None = getattr(self.module, "is_ready", None)
+        return function is None or function(model)
 
     def ranks(self, model: nn.Module) -> dict[str, int]:
         """The rank at each place, of a method that chooses them."""
