@@ -1,4 +1,4 @@
-"""Muon: orthogonal steps in the matrices of the layers, AdamW for embeddings, heads, biases and norms.
+"""Muon: orthogonal steps in the matrices of the layers, AdamW for embeddings, heads, biases, norms and added factors.
 
 It pays where a step has thousands of tokens; `orthogonal.py` says what a step costs.
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from pretune.optim import adamw
-from pretune.optim.optimizer import Purpose
+from pretune.optim.optimizer import LearnedParameters, Purpose
 
 if TYPE_CHECKING:  # the configuration is read without torch
     import torch
@@ -37,7 +37,8 @@ class Config(adamw.Config):
 
 def build(parameters: Mapping[str, nn.Parameter], config: Config, dtype: torch.dtype) -> torch.optim.Optimizer:
     """Muon for the matrices of the layers beside an AdamW for the rest; AdamW alone where no such matrix learns."""
-    layers = {name: p for name, p in parameters.items() if p.dim() == 2 and ".stack." in f".{name}"}
+    added = parameters.added if isinstance(parameters, LearnedParameters) else ()
+    layers = {n: p for n, p in parameters.items() if p.dim() == 2 and ".stack." in f".{n}" and n not in added}
     rest = {name: p for name, p in parameters.items() if name not in layers}
     companion = adamw.build(rest, config, dtype)
     if not layers:

@@ -2,19 +2,21 @@
 
 An optimizer is a file with two things. `Config`, a subclass of `OptimizerConfig`, holds its settings: the recipe's
 table `[optimizer]` is read into it. `build(parameters, config, dtype)` gives a `torch.optim.Optimizer`. Each of its
-groups may have a learning rate of its own, which the schedule multiplies.
+groups may have a learning rate of its own, which the schedule multiplies; groups are split where places of the model
+have rates of their own (see `rates`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar, cast
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from pretune import config as configuration
 from pretune.errors import UsageError
 from pretune.find import find
+from pretune.optim.rates import rate_factors
 
 if TYPE_CHECKING:  # the configuration is read without torch
     import torch
@@ -25,6 +27,14 @@ Purpose = Literal["objective", "task", "heads"]
 """What a run trains: a pretraining objective, a task, or a task's heads alone."""
 
 
+def _join_names(value: object) -> object:
+    """A table of rates whose names hold dots, as a command line or a table in a table gives them."""
+    return configuration.flatten(value) if isinstance(value, Mapping) else value
+
+
+_Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class OptimizerConfig(configuration.Config):
     """How gradients become steps; each optimizer adds fields of its own.
 
@@ -32,6 +42,8 @@ class OptimizerConfig(configuration.Config):
         name: a file of `optim/`, or a user's own file by its path.
         lr: learning rate at the peak of the schedule.
         clip: maximal global norm of the gradient; 0 does not clip.
+        rates: factors of the learning rate by place, such as `{"heads" = 10, "layers[0:2]" = 0.1}`.
+        layer_decay: factor of the learning rate from each layer to the one below it; 1 for the same rate everywhere.
         usual_lr: range of learning rates of published runs, by what is trained; outside it a run warns.
     """
 
@@ -40,9 +52,29 @@ class OptimizerConfig(configuration.Config):
     name: str = DEFAULT
     lr: float = Field(5e-4, gt=0, allow_inf_nan=False)
     clip: float = Field(1.0, ge=0, allow_inf_nan=False)
+    rates: Annotated[dict[str, _Factor], BeforeValidator(_join_names)] = Field(default_factory=dict)
+    layer_decay: float = Field(1.0, gt=0, le=1)
 
 
 ConfigT = TypeVar("ConfigT", bound=OptimizerConfig)
+
+
+class LearnedParameters(dict[str, "nn.Parameter"]):
+    """The parameters that learn, by name.
+
+    Attributes:
+        added: names of those that a tuning method put beside a brick, such as low-rank factors: small matrices that are
+            no layer's weights.
+    """
+
+    def __init__(self, root: nn.Module) -> None:
+        super().__init__((name, p) for name, p in root.named_parameters() if p.requires_grad)
+        tuned = [f"{name}." for name, module in root.named_modules() if "base" in dict(module.named_children())]
+        self.added = frozenset(
+            name
+            for name in self
+            if ".prefix." in name or any(name.startswith(p) and not name.startswith(f"{p}base.") for p in tuned)
+        )
 
 
 class OptimizerFile(Protocol[ConfigT]):
@@ -56,7 +88,7 @@ class OptimizerFile(Protocol[ConfigT]):
         """The optimizer of the parameters that learn.
 
         Args:
-            parameters: by name.
+            parameters: by name; `LearnedParameters`, in a run.
             config: an instance of the file's `Config`.
             dtype: of the matmuls that the optimizer makes, if it makes any: fp32 or bf16.
         """
@@ -102,11 +134,13 @@ def build_optimizer(
         precision: dtype of the optimizer's own matmuls.
 
     Raises:
-        UsageError: a parameter that learns is in no group, or a group has no learning rate.
+        UsageError: a parameter that learns is in no group, a group has no learning rate, or a rate is for a place that
+            there is not.
     """
     import torch
 
-    parameters = {name: p for name, p in root.named_parameters() if p.requires_grad}
+    parameters = LearnedParameters(root)
+    factors = rate_factors([n for n, _ in root.named_parameters()], parameters, config.rates, config.layer_decay)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     try:
         optimizer = find_optimizer(config.name).build(parameters, config, dtype)
@@ -119,9 +153,20 @@ def build_optimizer(
             f"optimizer.name = {config.name!r}: {missing[0]!r} and {len(missing) - 1} more parameters are in none of "
             "its groups and would not learn; put every parameter that build() is given into a group"
         )
+    _split_groups(optimizer, {id(p): factors[name] for name, p in parameters.items()})
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     return optimizer
+
+
+def _split_groups(optimizer: torch.optim.Optimizer, factors: Mapping[int, float]) -> None:
+    """Divides groups by the factors of their parameters' learning rates, by the parameters' `id`."""
+    groups: list[dict[str, Any]] = []
+    for group in optimizer.param_groups:
+        for factor in dict.fromkeys(factors.get(id(p), 1.0) for p in group["params"]):
+            members = [p for p in group["params"] if factors.get(id(p), 1.0) == factor]
+            groups.append({**group, "params": members, "lr": group["lr"] * factor})
+    optimizer.param_groups[:] = groups or optimizer.param_groups
 
 
 def decay_groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:

@@ -52,29 +52,34 @@ class MuonWithAdamW(torch.optim.Optimizer):
         group = {"params": list(matrices), "lr": lr, "weight_decay": weight_decay, "momentum": momentum}
         super().__init__([group, *adamw.param_groups], {})
         self._adamw, self._dtype = adamw, dtype
-        adamw.param_groups, adamw.state = self.param_groups[1:], self.state
+        adamw.state = self.state
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Both updates."""
-        group = self.param_groups[0]
-        matrices = [p for p in group["params"] if p.grad is not None]
+        own = [group for group in self.param_groups if "momentum" in group]
+        matrices = [(p, group) for group in own for p in group["params"] if p.grad is not None]
         if matrices:
-            self._step(matrices, [p.grad for p in matrices], group)
+            self._step(matrices)
+        self._adamw.param_groups = [group for group in self.param_groups if "momentum" not in group]
         self._adamw.grad_scale, self._adamw.found_inf = self.grad_scale, self.found_inf  # type: ignore[attr-defined]
         self._adamw.step()
 
-    def _step(self, matrices: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
+    def _step(self, members: Sequence[tuple[Tensor, dict[str, Any]]]) -> None:
+        """Steps in matrices, each with its group; all of one shape are one batch, whatever their groups."""
+        matrices, groups = [p for p, _ in members], [group for _, group in members]
+        grads = [p.grad for p in matrices if p.grad is not None]
+        momentum = groups[0]["momentum"]
         for p in matrices:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
         if self.grad_scale is not None:
             torch._foreach_div_(grads, self.grad_scale)
         mean = [self.state[p]["momentum_buffer"] for p in matrices]
-        torch._foreach_lerp_(mean, grads, 1 - group["momentum"])
-        ahead = torch._foreach_lerp(grads, mean, group["momentum"])
-        torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-        for p, step in zip(matrices, orthogonal(list(ahead), self._dtype), strict=True):
+        torch._foreach_lerp_(mean, grads, 1 - momentum)
+        ahead = torch._foreach_lerp(grads, mean, momentum)
+        torch._foreach_mul_(matrices, [1 - group["lr"] * group["weight_decay"] for group in groups])
+        for (p, group), step in zip(members, orthogonal(list(ahead), self._dtype), strict=True):
             p.add_(step, alpha=-group["lr"] * _RMS * math.sqrt(max(p.shape)))
 
 

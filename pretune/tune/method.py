@@ -5,7 +5,8 @@ its heads by surgery (see `surgery`) and chooses which parameters train. Where i
 
 - `terms(model) -> list[Term]`: parts of the loss that depend on the weights alone, added once a step;
 - `before_step(model, config, fraction)`: called before each step with the fraction of the run that is done, for what
-  must be the same when a run goes on from a checkpoint; such a method may leave parameters out of a step;
+  must be the same when a run goes on from a checkpoint;
+- `has_stages(config) -> bool`: whether there may be steps without a gradient for some of the parameters that learn;
 - `after_step(model, fraction)`: called after each optimizer step with the fraction of the run that is done;
 - `changes(model) -> Iterable[str]`: names of parameters that the method changes itself or lets learn later, beside
   those that learn from the start; the same names all the time: checkpoints hold these, what learns, and nothing else;
@@ -71,7 +72,8 @@ class TuningMethod:
     @property
     def has_stages(self) -> bool:
         """Whether there may be steps without a gradient for some of the parameters that learn."""
-        return hasattr(self.module, "before_step")
+        function: Callable[[configuration.Config], bool] | None = getattr(self.module, "has_stages", None)
+        return function is not None and function(self.config)
 
     def before_step(self, model: nn.Module, fraction: float) -> None:
         """Prepare for an optimizer step.

@@ -67,6 +67,11 @@ def apply(model: M, config: Config) -> M:
     return model
 
 
+def has_stages(config: Config) -> bool:
+    """Whether layers wait for their part of the run."""
+    return config.gradual
+
+
 def before_step(model: nn.Module, config: Config, fraction: float) -> None:
     """Runs the layers whose part of the run has not come without a gradient.
 
@@ -85,6 +90,17 @@ def before_step(model: nn.Module, config: Config, fraction: float) -> None:
         open_here = [number for number, block in enumerate(stack.order) if block >= closed_here]
         stack.learns_from = open_here[0] if open_here else len(stack.order)
         closed -= closed_here
+
+
+def idle(model: nn.Module) -> list[str]:
+    """The layers whose part of the run never came, because it ended early or has fewer steps than parts."""
+    names = {stack: name for name, stack in model.named_modules() if isinstance(stack, Stack)}
+    return [
+        f"{names[stack]}.blocks.{number}: the run ended before this layer was unfrozen"
+        for stack in _stacks(model)
+        for number in dict.fromkeys(stack.order[: stack.learns_from])
+        if any(weight.requires_grad for weight in stack.blocks[number].parameters())
+    ]
 
 
 def _stacks(model: nn.Module) -> list[Stack]:

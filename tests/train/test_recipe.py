@@ -47,7 +47,7 @@ def test_fine_tuning_has_defaults_of_its_own():
     ("words", "said"),
     [
         (["--optimiser.lr", "1"], "did you mean --lr"),
-        (["--optimizer.lrate", "1"], "did you mean 'lr'"),
+        (["--optimizer.lrs", "1"], "did you mean 'lr'"),
         (["--optimizer.lr", "0"], "optimizer.lr"),
         (["--budget.steps", "5", "--budget.tokens", "5"], "exactly one of"),
         (["--data.batch", "5", "--data.batch_tokens", "5"], "not both"),

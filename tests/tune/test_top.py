@@ -91,8 +91,20 @@ def test_the_first_part_has_a_layer_where_no_head_learns() -> None:
     model.heads["clm"](model(batch).last_hidden_state).sum().backward()
 
 
+def test_layers_that_were_never_unfrozen_are_idle() -> None:
+    method = find_method("top", {"layers": 3, "gradual": True})
+    model = method.apply(tiny("t5"))
+    for fraction, closed in ((0.3, ["encoder.stack.blocks.1", "stack.blocks.0"]), (0.6, ["encoder.stack.blocks.1"])):
+        method.before_step(model, fraction)
+        assert [line.split(":")[0] for line in method.idle(model)] == closed
+    method.before_step(model, 0.75)
+    assert method.idle(model) == []
+
+
 def test_a_method_without_stages_has_none() -> None:
     method, model = find_method("frozen", {}), tiny("bert")
     method.before_step(model, 0.5)
     assert not method.has_stages
+    assert not find_method("top", {"layers": 1}).has_stages
+    assert find_method("top", {"gradual": True}).has_stages
     assert model.stack.learns_from == 0
