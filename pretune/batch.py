@@ -23,15 +23,18 @@ class RowKeys:
     Attributes:
         words: (T, 2) int32, on the device of the run.
         calls: how often each site of the model has drawn in this forward; one for all runs of a batch.
+        part: number of the adapter whose sequences these are, which draws as if it were alone; None for all sequences.
     """
 
     words: Tensor
-    calls: Counter[int] = field(default_factory=Counter, compare=False, repr=False)
+    calls: Counter[Hashable] = field(default_factory=Counter, compare=False, repr=False)
+    part: int | None = None
 
     def next_call(self, site: int) -> int:
         """How often a site has drawn before; counts this time."""
-        before = self.calls[site]
-        self.calls[site] = before + 1
+        key = site if self.part is None else (self.part, site)
+        before = self.calls[key]
+        self.calls[key] = before + 1
         return before
 
     def at(self, index: Tensor) -> RowKeys:
@@ -56,12 +59,14 @@ class Layout:
         offsets: (N + 1,) int32, first token of each sequence and the total, on the device of the run.
         positions: (T,) int64, place of each token in its sequence (shifted where a cache comes before it).
         keys: of the rows in training; None where nothing is drawn, or torch's generator draws.
+        group: which of a model's adapters reads each sequence, known on the host; None where there are none to choose.
     """
 
     lengths: tuple[int, ...]
     offsets: Tensor
     positions: Tensor
     keys: RowKeys | None = None
+    group: tuple[int, ...] | None = None
 
     @classmethod
     def of(
@@ -70,11 +75,13 @@ class Layout:
         device: torch.device | str = "cpu",
         *,
         starts: Sequence[int] | None = None,
+        group: Sequence[int] | None = None,
     ) -> Layout:
         """Lay out sequences of the given lengths.
 
         Args:
             starts: position of each sequence's first token, where a cache holds earlier ones; 0 by default.
+            group: number of the adapter that reads each.
         """
         run = np.asarray(lengths, dtype=np.int64)
         bounds = np.zeros(len(run) + 1, dtype=np.int64)
@@ -84,7 +91,7 @@ class Layout:
         offsets = torch.from_numpy(bounds.astype(np.int32))
         if device != "cpu":
             offsets, positions = offsets.to(device), positions.to(device)
-        return cls(tuple(run.tolist()), offsets, positions)
+        return cls(tuple(run.tolist()), offsets, positions, group=None if group is None else tuple(group))
 
     @property
     def count(self) -> int:
@@ -126,6 +133,41 @@ class Layout:
         keys = None if self.keys is None else self.keys.to(device)
         return replace(self, offsets=self.offsets.to(device), positions=self.positions.to(device), keys=keys)
 
+    @classmethod
+    def join(cls, parts: Sequence[Layout]) -> Layout:
+        """Layouts of several runs as that of one, in which they follow each other."""
+        bounds = np.cumsum([0, *(length for part in parts for length in part.lengths)]).astype(np.int32)
+        device = parts[0].offsets.device
+        every = [part.keys for part in parts if part.keys is not None]
+        keys = RowKeys(torch.cat([each.words for each in every]), every[0].calls) if len(every) == len(parts) else None
+        groups = [part.group for part in parts if part.group is not None]
+        return cls(
+            tuple(length for part in parts for length in part.lengths),
+            torch.from_numpy(bounds).to(device),
+            torch.cat([part.positions for part in parts]),
+            keys,
+            tuple(number for group in groups for number in group) if len(groups) == len(parts) else None,
+        )
+
+    def select(self, sequences: Sequence[int]) -> tuple[slice | Tensor, Layout]:
+        """Some sequences as a run of their own, in the given order.
+
+        Returns:
+            the rows that they are in this run, (M,) int64, or a slice where they follow each other; their layout.
+        """
+        bounds, device = self.bounds, self.positions.device
+        lengths = [self.lengths[n] for n in sequences]
+        first = sequences[0] if sequences else 0
+        if [*sequences] == [*range(first, first + len(sequences))]:
+            rows: slice | Tensor = slice(bounds[first], bounds[first + len(sequences)])
+        else:
+            runs = [np.arange(bounds[n], bounds[n + 1]) for n in sequences]
+            rows = torch.from_numpy(np.concatenate(runs)).to(device)
+        offsets = torch.from_numpy(np.cumsum([0, *lengths]).astype(np.int32)).to(device)
+        keys = None if self.keys is None else replace(self.keys, words=self.keys.words[rows])
+        group = None if self.group is None else tuple(self.group[n] for n in sequences)
+        return rows, Layout(tuple(lengths), offsets, self.positions[rows], keys, group)
+
 
 @dataclass(frozen=True)
 class OutputRows:
@@ -140,6 +182,17 @@ class OutputRows:
     layout: Layout
 
     @classmethod
+    def join(cls, parts: Sequence[OutputRows], totals: Sequence[int]) -> OutputRows:
+        """Rows of several runs as rows of one, in which the runs follow each other.
+
+        Args:
+            totals: rows of each run.
+        """
+        starts = accumulate(totals, initial=0)
+        index = torch.cat([part.index + start for part, start in zip(parts, starts, strict=False)])
+        return cls(index, Layout.join([part.layout for part in parts]))
+
+    @classmethod
     def of(cls, index: NDArray[np.int64], layout: Layout) -> OutputRows:
         """The given rows of a run on the host, each once.
 
@@ -152,7 +205,7 @@ class OutputRows:
         positions = torch.from_numpy(layout.positions.numpy().take(rows))
         chosen = torch.from_numpy(rows)
         keys = None if layout.keys is None else layout.keys.at(chosen)
-        return cls(chosen, Layout(lengths, torch.from_numpy(offsets), positions, keys))
+        return cls(chosen, Layout(lengths, torch.from_numpy(offsets), positions, keys, layout.group))
 
     def to(self, device: torch.device | str) -> OutputRows:
         """The same rows with tensors on `device`."""
@@ -225,6 +278,41 @@ class Batch:
             output_rows=None if self.output_rows is None else self.output_rows.to(device),
             order=None if self.order is None else self.order.to(device, non_blocking=True),
         )
+
+
+def join_batches(batches: Sequence[Batch]) -> Batch:
+    """Several batches as one, for a common forward: the sequences of each follow those of the one before.
+
+    Targets, samples and statistics stay with the parts.
+
+    Raises:
+        ValueError: some of them have a source or an order, and others none.
+    """
+    if len({(batch.source is None, batch.order is None) for batch in batches}) > 1:
+        raise ValueError("batches with and without a source or an order have no common forward")
+    rows = [batch.output_rows for batch in batches if batch.output_rows is not None]
+    segments = [batch.segments for batch in batches]
+    filled = [torch.zeros_like(b.tokens) if s is None else s for b, s in zip(batches, segments, strict=True)]
+    sources = [batch.source for batch in batches if batch.source is not None]
+    orders = [batch.order for batch in batches if batch.order is not None]
+    return Batch(
+        torch.cat([batch.tokens for batch in batches]),
+        Layout.join([batch.layout for batch in batches]),
+        torch.cat(filled) if any(each is not None for each in segments) else None,
+        join_batches(sources) if sources else None,
+        output_rows=OutputRows.join(rows, [b.layout.total for b in batches]) if len(rows) == len(batches) else None,
+        order=torch.cat(orders) if orders else None,
+    )
+
+
+def in_group(batch: Batch, number: int) -> Batch:
+    """The batch with all of its sequences, and those of its source, read by one adapter."""
+    layout = replace(batch.layout, group=(number,) * batch.layout.count)
+    rows = batch.output_rows
+    if rows is not None:
+        rows = replace(rows, layout=replace(rows.layout, group=layout.group))
+    source = None if batch.source is None else in_group(batch.source, number)
+    return replace(batch, layout=layout, output_rows=rows, source=source)
 
 
 def bucket_remainder(rows: int) -> int:

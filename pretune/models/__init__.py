@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pretune.models.model import LanguageModel, MakeHeads
 
 SHARED_MODULES = (
+    "adapters",
     "encoder_decoder",
     "flops",
     "frozen",

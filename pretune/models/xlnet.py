@@ -171,7 +171,7 @@ class SegmentMemory:
         ends = layout.bounds[1:]
         rows = torch.cat([torch.arange(end - count, end) for end, count in zip(ends, kept, strict=True)])
         self.hidden = [run.index_select(0, rows.to(run.device)) for run in hidden]
-        self.layout = Layout.of(kept, layout.offsets.device)
+        self.layout = Layout.of(kept, layout.offsets.device, group=layout.group)
 
 
 class TwoStreamBlock(nn.Module):

@@ -29,11 +29,15 @@ class Cache:
         sequences: N.
         capacity: tokens a sequence may have before the storage grows.
         limit: tokens that a sequence can have at most, the model's `max_length`; None for no limit.
+
+    Attributes:
+        group: number of the adapter that reads each sequence; None where there are none to choose.
     """
 
     def __init__(self, layers: int, sequences: int, capacity: int = 128, limit: int | None = None) -> None:
         self.layers = layers
         self.lengths: tuple[int, ...] = (0,) * sequences
+        self.group: tuple[int, ...] | None = None
         self.limit = limit
         self.capacity = capacity if limit is None else min(capacity, limit)
         self._storage: Tensor | None = None
@@ -53,7 +57,7 @@ class Cache:
 
     def layout(self, lengths: Sequence[int], device: torch.device | str = "cpu") -> Layout:
         """Lays out the tokens that come next: their positions follow what the cache holds."""
-        return Layout.of(lengths, device, starts=self.lengths)
+        return Layout.of(lengths, device, starts=self.lengths, group=self.group)
 
     def begin(self, layout: Layout) -> list[LayerCache]:
         """Makes room for the tokens of `layout`; returns a handle for each layer, which takes them.
@@ -77,6 +81,7 @@ class Cache:
         """Makes sequence n a copy of sequence `index[n]`: the surviving beams, or fewer sequences, or more."""
         order = torch.as_tensor(index, dtype=torch.int64)
         self.lengths = tuple(self.lengths[n] for n in order.tolist())
+        self.group = None if self.group is None else tuple(self.group[n] for n in order.tolist())
         origin = tuple(self._origin[n] for n in order.tolist())
         if origin != self._origin:
             self._origin, self._reordered_cross_kv = origin, None
@@ -98,7 +103,9 @@ class Cache:
         if self._origin == tuple(range(self._sources.count)):
             return (*self._cross_kv[layer], self._sources)
         if self._reordered_cross_kv is None:
-            layout = Layout.of([self._sources.lengths[n] for n in self._origin], self._sources.offsets.device)
+            group = None if self._sources.group is None else [self._sources.group[n] for n in self._origin]
+            lengths = [self._sources.lengths[n] for n in self._origin]
+            layout = Layout.of(lengths, self._sources.offsets.device, group=group)
             self._reordered_cross_kv = (layout, {})
         layout, reordered = self._reordered_cross_kv
         if layer not in reordered:
@@ -138,7 +145,7 @@ class Cache:
         if not any(before):
             return key, value, layout
         if self._slots is None:
-            self._slots = CacheSlots(self.lengths, self.capacity, key.device)
+            self._slots = CacheSlots(self.lengths, self.capacity, key.device, layout.group)
         keys, values = self._views[layer]
         return keys.flatten(0, 1), values.flatten(0, 1), self._slots
 

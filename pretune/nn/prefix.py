@@ -215,7 +215,7 @@ def _gather_plan(keys: Layout, length: int) -> tuple[Tensor, Layout]:
         rows = [part for n in range(keys.count) for part in (prefix, np.arange(bounds[n], bounds[n + 1]) + length)]
         index = torch.from_numpy(np.concatenate([prefix[:0], *rows])).to(keys.offsets.device)
         longer = [used + length for used in keys.lengths]
-        keys.memo[memo_key] = (index, Layout.of(longer, keys.offsets.device))
+        keys.memo[memo_key] = (index, Layout.of(longer, keys.offsets.device, group=keys.group))
     return cast(tuple[Tensor, Layout], keys.memo[memo_key])
 
 
@@ -226,4 +226,4 @@ def _in_slots(prefix: Tensor, run: Tensor, keys: CacheSlots) -> Tensor:
 
 
 def _longer_slots(keys: CacheSlots, length: int) -> CacheSlots:
-    return CacheSlots(tuple(used + length for used in keys.lengths), keys.max_length + length, keys.device)
+    return CacheSlots(tuple(used + length for used in keys.lengths), keys.max_length + length, keys.device, keys.group)

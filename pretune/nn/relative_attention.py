@@ -22,7 +22,7 @@ from pretune.batch import Layout
 from pretune.nn.embedding import Sinusoidal
 from pretune.nn.prefix import NO_PREFIX, KeyPrefix
 from pretune.nn.projection import Projection, in_matmul_dtype
-from pretune.nn.spans import grouped
+from pretune.nn.spans import EqualLengthGroup, grouped
 
 
 @dataclass(frozen=True)
@@ -148,18 +148,21 @@ class RelativeAttention(nn.Module):
         out = torch.zeros_like(query)
         outputs: list[Tensor] = []
         rows: list[Tensor] = []
-        for group in grouped(layout.bounds, keys.layout.bounds):
+        for group in grouped(layout.bounds, keys.layout.bounds, layout.group):  # their adapter reads positions
             at = slice(group.query_start, group.query_start + group.sequences * group.query_length)
             key_rows = slice(group.key_start, group.key_start + group.sequences * group.key_length)
-            outputs.append(self._mix(query[at], stream.part(at), keys.part(key_rows), group.sequences, include_self))
+            outputs.append(self._mix(query[at], stream.part(at), keys.part(key_rows), group, include_self))
             rows.append(torch.arange(at.start, at.stop, device=x.device))
         if outputs:
             whole = len(outputs) == 1 and len(outputs[0]) == len(query)
             out = outputs[0] if whole else out.index_copy(0, torch.cat(rows), torch.cat(outputs))
         return self.output(out.flatten(1), layout)  # type: ignore[no-any-return]
 
-    def _mix(self, query: Tensor, stream: QueryStream, keys: Keys, count: int, include_self: bool) -> Tensor:
+    def _mix(
+        self, query: Tensor, stream: QueryStream, keys: Keys, group: EqualLengthGroup, include_self: bool
+    ) -> Tensor:
         """Sequences of equal lengths together. Shape: query: (count * a, H, D); return: the same."""
+        count = group.sequences
         q = query.view(count, -1, *query.shape[1:])
         at = stream.position.view(count, -1)
         key, value, key_segments = (
@@ -169,7 +172,7 @@ class RelativeAttention(nn.Module):
         content, position, segment = (
             (q + bias.to(q.dtype)) * scale for bias in (self.content_bias, self.position_bias, self.segment_bias)
         )
-        added = self._by_distance(position, at, key.shape[1], include_self)
+        added = self._by_distance(position, at, key.shape[1], include_self, group.adapter)
         added = added + self._by_segment(segment, stream.segments.view(count, -1), key_segments)
         blind: Tensor | None = None
         if keys.order is not None and stream.order is not None:
@@ -189,18 +192,20 @@ class RelativeAttention(nn.Module):
             mixed = mixed.masked_fill(blind[..., None], 0.0)
         return mixed.flatten(0, 1)
 
-    def _by_distance(self, query: Tensor, at: Tensor, keys: int, consecutive: bool) -> Tensor:
+    def _by_distance(self, query: Tensor, at: Tensor, keys: int, consecutive: bool, adapter: int | None) -> Tensor:
         """Scores of queries against the encodings of their distances.
 
         Args:
             consecutive: the queries are the last rows of their sequences, so that each begins a column further to the
                 left than the one before it, and no index is needed.
+            adapter: that reads the sequences.
 
         Shape:
             query: (n, a, H, D); at: (n, a); return: (n, H, a, keys)
         """
         distance = torch.arange(keys - 1, -keys, -1, device=at.device)
-        encoding = self.position(self._encoding(distance).to(query.dtype)).unflatten(1, (self.heads, -1))
+        layout = Layout.of([len(distance)], at.device, group=None if adapter is None else (adapter,))
+        encoding = self.position(self._encoding(distance).to(query.dtype), layout).unflatten(1, (self.heads, -1))
         scores = torch.einsum("nahd,mhd->nham", query, encoding)
         rows, columns = scores.shape[2:]
         if consecutive and columns > 1:
@@ -225,4 +230,4 @@ def after(past: Tensor, before: Layout, run: Tensor, layout: Layout) -> tuple[Te
     for (a, b), (c, d) in zip(pairwise(before.bounds), pairwise(layout.bounds), strict=True):
         parts += [past[a:b], run[c:d]]
     lengths = [a + b for a, b in zip(before.lengths, layout.lengths, strict=True)]
-    return torch.cat([run[:0], *parts]), Layout.of(lengths, run.device)
+    return torch.cat([run[:0], *parts]), Layout.of(lengths, run.device, group=layout.group)

@@ -22,11 +22,13 @@ class CacheSlots:
         lengths: keys in use in each slot.
         capacity: rows of a slot.
         device: where the run lives.
+        group: number of the adapter that reads each sequence, as in `Layout`.
     """
 
     lengths: tuple[int, ...]
     capacity: int
     device: torch.device
+    group: tuple[int, ...] | None = None
 
     @cached_property
     def max_length(self) -> int:
@@ -55,28 +57,40 @@ KeyLayout = Layout | CacheSlots
 
 
 class EqualLengthGroup(NamedTuple):
-    """Adjacent sequences of equal lengths, which one batched kernel call computes."""
+    """Adjacent sequences of equal lengths, which one batched kernel call computes.
+
+    Attributes:
+        adapter: that reads all of them, where the caller asked for groups of one each.
+    """
 
     query_start: int
     query_length: int
     key_start: int
     key_length: int
     sequences: int
+    adapter: int | None = None
 
 
 @lru_cache(maxsize=256)
-def grouped(query_bounds: tuple[int, ...], key_bounds: tuple[int, ...]) -> tuple[EqualLengthGroup, ...]:
-    """Finds the groups of two runs that lie end to end; sequences without queries or without keys are left out."""
+def grouped(
+    query_bounds: tuple[int, ...], key_bounds: tuple[int, ...], adapters: tuple[int, ...] | None = None
+) -> tuple[EqualLengthGroup, ...]:
+    """Finds the groups of two runs that lie end to end; sequences without queries or without keys are left out.
+
+    Args:
+        adapters: that read the sequences, where those of different ones are not to be in one group.
+    """
     groups: list[EqualLengthGroup] = []
-    previous = (-1, -1)
+    previous: tuple[int, int, int | None] = (-1, -1, None)
     for n in range(len(query_bounds) - 1):
         query_start, key_start = query_bounds[n], key_bounds[n]
-        lengths = (query_bounds[n + 1] - query_start, key_bounds[n + 1] - key_start)
-        if lengths == previous:
+        queries, keys = query_bounds[n + 1] - query_start, key_bounds[n + 1] - key_start
+        adapter = None if adapters is None else adapters[n]
+        if (queries, keys, adapter) == previous:
             groups[-1] = groups[-1]._replace(sequences=groups[-1].sequences + 1)
-        elif all(lengths):
-            groups.append(EqualLengthGroup(query_start, lengths[0], key_start, lengths[1], 1))
-        previous = lengths if all(lengths) else (-1, -1)
+        elif queries and keys:
+            groups.append(EqualLengthGroup(query_start, queries, key_start, keys, 1, adapter))
+        previous = (queries, keys, adapter) if queries and keys else (-1, -1, None)
     return tuple(groups)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import replace
 
 import numpy as np
@@ -24,7 +25,7 @@ def key_rows(batch: Batch, draw: Draw) -> Batch:
     Args:
         draw: the key of the run's step.
     """
-    calls: Counter[int] = Counter()
+    calls: Counter[Hashable] = Counter()
     source = batch.source
     if source is not None:
         names = source.samples if len(source.samples) else batch.samples
@@ -48,7 +49,7 @@ def begin_forward(batch: Batch) -> None:
             layout.keys.calls.clear()
 
 
-def _keyed(layout: Layout, samples: NDArray[np.int64], draw: Draw, calls: Counter[int]) -> Layout:
+def _keyed(layout: Layout, samples: NDArray[np.int64], draw: Draw, calls: Counter[Hashable]) -> Layout:
     if len(samples) != layout.count:
         return layout
     keys = draw.keys(samples)

@@ -47,7 +47,9 @@ def _with_dummies(batch: Batch, dummies: Sequence[int]) -> Batch:
     """The batch with more sequences, of the given lengths."""
     missing = sum(dummies)
     keys = batch.layout.keys
-    layout = Layout.of([*batch.layout.lengths, *dummies], batch.tokens.device)
+    group = batch.layout.group
+    group = None if group is None else (*group, *group[:1] * len(dummies))
+    layout = Layout.of([*batch.layout.lengths, *dummies], batch.tokens.device, group=group)
     layout = layout if keys is None else replace(layout, keys=keys.padded(missing))
     return replace(
         batch,
@@ -86,6 +88,8 @@ def split_sequences(batch: Batch, length: int) -> Batch:
     number = np.arange(int(parts.sum())) - first.repeat(parts)
     quotient, rest = np.divmod(lengths, np.maximum(parts, 1))
     lengths = quotient.repeat(parts) + (number < rest.repeat(parts))
-    layout = replace(Layout.of(lengths, batch.tokens.device), keys=batch.layout.keys)
+    group = batch.layout.group
+    group = None if group is None else tuple(np.array(group, np.int64).repeat(parts).tolist())
+    layout = replace(Layout.of(lengths, batch.tokens.device, group=group), keys=batch.layout.keys)
     output_rows = None if batch.output_rows is None else OutputRows.of(batch.output_rows.index.numpy(), layout)
     return replace(batch, layout=layout, output_rows=output_rows)
