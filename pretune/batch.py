@@ -176,10 +176,12 @@ class OutputRows:
     Attributes:
         index: (M,) int64, ascending, on the device of the run.
         layout: how many of each sequence they are, and the positions that they have in it.
+        fillers: (M,) bool on the host: rows that nobody reads, which only make a round number; None where all are read.
     """
 
     index: Tensor
     layout: Layout
+    fillers: NDArray[np.bool_] | None = None
 
     @classmethod
     def join(cls, parts: Sequence[OutputRows], totals: Sequence[int]) -> OutputRows:
@@ -209,7 +211,7 @@ class OutputRows:
 
     def to(self, device: torch.device | str) -> OutputRows:
         """The same rows with tensors on `device`."""
-        return OutputRows(self.index.to(device, non_blocking=True), self.layout.to(device))
+        return replace(self, index=self.index.to(device, non_blocking=True), layout=self.layout.to(device))
 
 
 @dataclass(frozen=True)
@@ -247,6 +249,7 @@ class Batch:
             only the vocabulary can say.
         step: for which the batch is made; None for evaluation.
         step_context: what an objective asked for of all micro-batches of the step; None for nothing.
+        dummies: number of sequences at the end that only make a round number of tokens; nobody reads their rows.
     """
 
     tokens: Tensor
@@ -261,6 +264,7 @@ class Batch:
     continues_word: NDArray[np.bool_] | None = None
     step: int | None = None
     step_context: StepContext | None = None
+    dummies: int = 0
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`; copies from pinned memory do not block."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SHARED_MODULES = (
     "adapters",
+    "boundary",
     "encoder_decoder",
     "flops",
     "frozen",

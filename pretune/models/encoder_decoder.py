@@ -121,18 +121,25 @@ class EncoderDecoder(LanguageModel):
             self._check_length(batch, None)
             hidden, layout = self.encoder(batch)
             return ModelOutput(hidden, layout)
-        known = cache is not None and cache.has_cross_kv
-        if not known and batch.source is None:
-            batch = replace(batch, tokens=self.shifted(batch.tokens, batch.layout), source=batch, output_rows=None)
-        self._check_length(batch, cache)
         memory = None
-        if not known and batch.source is not None:
-            self._check_length(batch.source, None)
-            memory = self.encoder(batch.source)
+        if cache is None or not cache.has_cross_kv:
+            batch, source = self.both_sides(batch)
+            self._check_length(source, None)
+            memory = self.encoder(source)
+        self._check_length(batch, cache)
         kept: list[Tensor] | None = [] if layers else None
         hidden = self.embedding(batch.tokens, batch.layout, batch.segments)
         hidden = self.stack(hidden, batch.layout, cache, kept, None, memory)
         return ModelOutput(hidden, batch.layout, None, kept, cache)
+
+    def both_sides(self, batch: Batch) -> tuple[Batch, Batch]:
+        """What the decoder reads, and what the encoder does."""
+        if self.is_encoder_alone:
+            return batch, batch
+        if batch.source is None:
+            batch = replace(batch, tokens=self.shifted(batch.tokens, batch.layout), source=batch, output_rows=None)
+        assert batch.source is not None
+        return batch, batch.source
 
     def shifted(self, tokens: Tensor, layout: Layout) -> Tensor:
         """Shifts each sequence right: the start token first, the last token dropped. Shape: (T,) -> (T,)."""

@@ -261,6 +261,24 @@ class XLNet(LanguageModel):
         self(batch, memory=memory)
         return memory
 
+    def compute_below(self, batch: Batch, layer: int) -> Tensor:
+        """Gives the input of a layer, for a batch without an order. Shape: return: (T, width)"""
+        return self._content(batch, self.embedding(batch.tokens, batch.layout), 0, layer)
+
+    def compute_above(self, batch: Batch, layer: int, hidden: Tensor) -> ModelOutput:
+        """Goes on from the input of a layer. Shape: hidden: (T, width)"""
+        h = self._content(batch, hidden, layer, len(self.stack.blocks))
+        return ModelOutput(self.embedding.dropout(h, batch.layout.keys), batch.layout)
+
+    def _content(self, batch: Batch, h: Tensor, first: int, until: int) -> Tensor:
+        """Runs some layers of the content stream. Shape: (T, width) -> (T, width)."""
+        segments = torch.zeros_like(batch.tokens) if batch.segments is None else batch.segments
+        content = QueryStream(batch.layout, batch.layout.positions, None, segments)
+        for number, block in list(enumerate(self.stack.blocks))[first:until]:
+            with self.stack.gradient(number):
+                h = block(h, content, self._keys(block, h, content, None, number), include_self=True)
+        return h
+
     def _queries(self, batch: Batch, content: QueryStream) -> QueryStream | None:
         """The query stream's rows."""
         if batch.order is None or batch.output_rows is None:

@@ -64,6 +64,8 @@ class Stack(nn.Module):
         layers: list[Tensor] | None = None,
         rows: OutputRows | None = None,
         encoder_output: EncoderOutput | None = None,
+        first: int = 0,
+        until: int | None = None,
     ) -> Tensor:
         """Runs all blocks, then the last norm.
 
@@ -73,13 +75,15 @@ class Stack(nn.Module):
                 after the last norm.
             rows: what the last block is to give, where it `supports_output_rows` the others; without a cache.
             encoder_output: for blocks that attend to it.
+            first: layer that `x` is the input of.
+            until: layer whose input is wanted; None, the default, for what the whole stack gives.
 
         Shape:
             x: (T, width); return: (T, width), or (M, width) for M rows
         """
         last = len(self.order) - 1
         handles = [None] * len(self.order) if cache is None else cache.begin(layout)
-        for number, (block, handle) in enumerate(zip(self.in_order, handles, strict=True)):
+        for number, (block, handle) in list(enumerate(zip(self.in_order, handles, strict=True)))[first:until]:
             output_rows = rows if number == last else None
             if layers is not None:
                 layers.append(x)
@@ -89,6 +93,8 @@ class Stack(nn.Module):
                     x = _checkpointed(block, x, layout, None, output_rows, *extra)
                 else:
                     x = block(x, layout, handle, output_rows, *extra)
+        if until is not None:
+            return x
         with self.gradient(last):
             x = self.norm(x)
         if layers is not None:

@@ -26,6 +26,11 @@ class RootModule(nn.Module):
         self.model = model
         self.objective = objective
 
+    @property
+    def called(self) -> TrainableModel:
+        """The model as the objective calls it."""
+        return cast(TrainableModel, self.model)
+
     def forward(
         self, batch: Batch, decode: Callable[[TrainableModel], None] | None = None, *, needs_loss: bool = True
     ) -> list[Term]:
@@ -37,9 +42,9 @@ class RootModule(nn.Module):
             needs_loss: False where answers alone are wanted; there are no terms then.
         """
         if decode is None:
-            terms: list[Term] = self.objective(self.model, batch)
+            terms: list[Term] = self.objective(self.called, batch)
             return terms
-        model = cast(TrainableModel, SharedForward(self.model))
+        model = cast(TrainableModel, SharedForward(self.called))
         terms = self.objective(model, batch) if needs_loss else []
         decode(model)
         return terms
@@ -48,7 +53,7 @@ class RootModule(nn.Module):
 class SharedForward:
     """A model that does not run again for the batch that it has just seen: loss and answers share one pass."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: TrainableModel) -> None:
         self._model = model
         self._last: tuple[Batch, Any] | None = None
 

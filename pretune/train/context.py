@@ -10,6 +10,7 @@ import torch
 from pretune.runtime.distributed import Distributed
 from pretune.runtime.precision import Precision
 from pretune.train.checkpoint.store import CheckpointStore
+from pretune.train.feature_cache import FeatureCache
 from pretune.train.logging.progress import Display
 from pretune.train.logging.trackers import Tracker
 from pretune.train.recipe import Recipe
@@ -33,6 +34,7 @@ class TrainContext:
         token_terms: terms whose loss is that of predicted tokens of the text.
         method: how the model is tuned; None for all of it.
         added: names of the parameters that the method added.
+        features: keeps what is computed below the first layer that learns; None computes it each time.
     """
 
     recipe: Recipe
@@ -47,3 +49,4 @@ class TrainContext:
     token_terms: tuple[str, ...] = ()
     method: TuningMethod | None = None
     added: frozenset[str] = frozenset()
+    features: FeatureCache | None = None

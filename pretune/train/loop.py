@@ -93,7 +93,7 @@ class _Trainer:
         self.distributed = context.distributed
         self.objective, self.samplers = objective, samplers
         self.draw = Draw(self.recipe.seed)
-        self.root = TrainModule(model, objective, context.method).to(context.device).train()
+        self.root = TrainModule(model, objective, context.method, context.features).to(context.device).train()
         self.optimizer = build_optimizer(self.root, self.recipe.optimizer, context.precision.name)
         self.state = self._begin()
         self.train_step = TrainStep(
@@ -143,6 +143,8 @@ class _Trainer:
         self.distributed.progress.in_step = False
         if self.prefetcher is not None:
             self.prefetcher.close()
+        if self.context.features is not None:
+            self.context.features.close()
         self.logger.close()
 
     # -- the loop -------------------------------------------------------------------------------------------------
@@ -166,6 +168,7 @@ class _Trainer:
                 raise SignalError(f"{text}; run the same command to go on", stop)
             if done:
                 self.recovery.check_share(self.state.step)
+                self._drop_features()
                 return self.state
             self._step()
 
@@ -241,6 +244,17 @@ class _Trainer:
         best = ", the best so far" if self.improved else ""
         self.logger.note(f"{warning}step {state.step}: validation {summary}{best}")
 
+    def _drop_features(self) -> None:
+        """Remove what was kept of layers that do not learn; say how much was computed."""
+        features = self.context.features
+        if features is None:
+            return
+        features.close()
+        if self.distributed.is_main:
+            if note := features.describe():
+                self.logger.note(note)
+            features.drop()
+
     def _save(self) -> None:
         """Save a checkpoint of the current step, then remove what is no longer kept."""
         if note := self.distributed.on_main(self.context.checkpoints.keep):
@@ -275,6 +289,8 @@ class _Trainer:
             self._add_to_window(result, totals, lr, time.perf_counter() - begin, data_wait)
         elif outcome == "rolled back":
             self._begin_again()
+        if self.context.features is not None and (warning := self.context.features.warning()):
+            self.logger.note(warning)
         self.logger.after_step()
 
     def _accept(self, result: Result) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from pretune.batch import Batch, Layout, OutputRows
+from pretune.batch import Batch, Layout
 from pretune.draw import Draw
 from pretune.errors import UsageError
 from pretune.objectives.objective import Objective
@@ -167,7 +167,7 @@ def pinned(batch: Batch) -> Batch:
         tokens=batch.tokens.pin_memory(),
         segments=pin(batch.segments),
         layout=lay(batch.layout),
-        output_rows=None if rows is None else OutputRows(rows.index.pin_memory(), lay(rows.layout)),
+        output_rows=None if rows is None else replace(rows, index=rows.index.pin_memory(), layout=lay(rows.layout)),
         order=pin(batch.order),
         source=None if batch.source is None else pinned(batch.source),
         targets={name: (i.pin_memory(), y.pin_memory()) for name, (i, y) in batch.targets.items()},

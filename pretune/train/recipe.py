@@ -26,6 +26,7 @@ from pretune.text.readers.labelled import LabelledConfig
 from pretune.train.budget import BudgetConfig
 from pretune.train.checkpoint.store import CheckpointConfig
 from pretune.train.evaluation import EvaluationConfig
+from pretune.train.feature_config import FeatureConfig
 from pretune.train.holdout import HoldoutConfig
 from pretune.train.logging.trackers import TrackConfig
 from pretune.train.open_fields import FIELDS, open_fields
@@ -87,6 +88,7 @@ _MAY_CHANGE = (
     "budget",
     "evaluation",
     "checkpoint",
+    "features",
     "track",
     "parallel",
 )
@@ -262,6 +264,7 @@ class Recipe(Config):
     budget: BudgetConfig
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    features: FeatureConfig = Field(default_factory=FeatureConfig)
     track: TrackConfig = Field(default_factory=TrackConfig)
     parallel: ParallelConfig = Field(default_factory=ParallelConfig)
 

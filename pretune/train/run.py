@@ -15,7 +15,7 @@ from pretune.models.flops import count_parameters
 from pretune.runtime.affinity import cpus
 from pretune.runtime.device import choose
 from pretune.runtime.distributed import Distributed, join_ranks
-from pretune.runtime.precision import Precision, choose_precision
+from pretune.runtime.precision import Precision, choose_precision, fingerprint
 from pretune.runtime.signals import SignalError
 from pretune.text.readers.labelled import NamedData
 from pretune.train.agreement import check_inputs, check_recipes
@@ -26,6 +26,8 @@ from pretune.train.checkpoint.store import CheckpointStore
 from pretune.train.closed_form import fit_heads
 from pretune.train.context import TrainContext
 from pretune.train.directory import RunDirectory
+from pretune.train.feature_cache import FeatureCache
+from pretune.train.feature_plan import plan_features
 from pretune.train.finish import finish, save_initial
 from pretune.train.initial_weights import InitialWeights
 from pretune.train.logging.progress import Display
@@ -146,13 +148,15 @@ def _begin(
     facts |= {"precision": vars(precision), "metric": components.metric(recipe)}
     facts["settings"] = resolved_settings(recipe, components)
     move_positions(components.model, components.tokenizer)
+    plan = partial(_plan_features, recipe, components, distributed, device, precision)
+    features, of_features = distributed.on_all_ranks(plan)
     changes = distributed.on_main(lambda: directory.begin(recipe, facts) if directory else [])
     distributed.on_main(lambda: save_initial(components, recipe, directory) if directory else None)
     warnings = distributed.on_main(lambda: [f"warning: {warning}" for warning in preflight(recipe, components, device)])
-    of_training = [str(precision), *_of_threads(recipe.threads, device), *components.notes, *(warnings or [])]
+    of_training = [str(precision), *_of_threads(recipe.threads, device), *components.notes, *of_features]
     notes = [
         *(directory.notes if directory else []),
-        *([] if directory and directory.has_finished else of_training),
+        *([] if directory and directory.has_finished else [*of_training, *(warnings or [])]),
         *(f"changed since the run began: {change}" for change in changes or []),
     ]
     for note in notes:
@@ -171,7 +175,16 @@ def _begin(
         components.objective.token_terms,
         tuning_method(recipe),
         components.added,
+        features,
     )
+
+
+def _plan_features(
+    recipe: Recipe, components: TrainComponents, distributed: Distributed, device: torch.device, precision: Precision
+) -> tuple[FeatureCache | None, list[str]]:
+    """What the run keeps of layers that do not learn, the same on all ranks."""
+    facts = {**fingerprint(device, precision, 1), "attention": recipe.model.attention}
+    return plan_features(recipe, components, facts, distributed.rank)
 
 
 def _of_threads(threads: int | None, device: torch.device) -> list[str]:

@@ -11,11 +11,15 @@ import torch
 from pretune.batch import Batch, Layout, OutputRows, bucket_remainder
 
 
-def pad_to_bucket(batch: Batch) -> Batch:
+def pad_to_bucket(batch: Batch, *, pad_output_rows: bool = True) -> Batch:
     """Pads a batch to a round number of tokens by dummy sequences, from which nothing is predicted.
 
     The rows that the last layer computes are padded too, by some more of the batch's own rows. Targets, samples and
     statistics stay as they are.
+
+    Args:
+        pad_output_rows: without it the last layer computes no row of a sequence that nobody reads. The last bits of
+            what it gives for a sequence may depend on the number of its rows; so they depend on the sequence alone.
     """
     if batch.source is not None:
         return _pad_pair(batch, batch.source)
@@ -23,10 +27,10 @@ def pad_to_bucket(batch: Batch) -> Batch:
     if not batch.layout.max_length or (not missing and batch.output_rows is None):
         return batch
     if not missing:
-        return replace(batch, output_rows=_pad_output_rows(batch, batch.layout))
+        return replace(batch, output_rows=_pad_output_rows(batch, batch.layout, others=pad_output_rows))
     max_length = batch.layout.max_length  # dummies must not need more positions than the batch's own sequences
     rest = [missing % max_length] if missing % max_length else []
-    return _with_dummies(batch, [max_length] * (missing // max_length) + rest)
+    return _with_dummies(batch, [max_length] * (missing // max_length) + rest, others=pad_output_rows)
 
 
 def _pad_pair(batch: Batch, source: Batch) -> Batch:
@@ -43,8 +47,8 @@ def _pad_pair(batch: Batch, source: Batch) -> Batch:
     return replace(_with_dummies(batch, lengths[0]), source=_with_dummies(source, lengths[1]))
 
 
-def _with_dummies(batch: Batch, dummies: Sequence[int]) -> Batch:
-    """The batch with more sequences, of the given lengths."""
+def _with_dummies(batch: Batch, dummies: Sequence[int], *, others: bool = True) -> Batch:
+    """The batch with more sequences, of the given lengths; `others` as in `_pad_output_rows`."""
     missing = sum(dummies)
     keys = batch.layout.keys
     group = batch.layout.group
@@ -55,23 +59,28 @@ def _with_dummies(batch: Batch, dummies: Sequence[int]) -> Batch:
         batch,
         tokens=torch.cat([batch.tokens, batch.tokens[:1].expand(missing)]),
         layout=layout,
-        output_rows=_pad_output_rows(batch, layout),
+        dummies=batch.dummies + len(dummies),
+        output_rows=_pad_output_rows(batch, layout, others=others),
         segments=None if batch.segments is None else torch.cat([batch.segments, batch.segments[:1].expand(missing)]),
         order=None if batch.order is None else torch.cat([batch.order, batch.order.new_full((missing,), -1)]),
     )
 
 
-def _pad_output_rows(batch: Batch, layout: Layout) -> OutputRows | None:
-    """The output rows, the dummies' rows, and others spread over the run that make a round number."""
+def _pad_output_rows(batch: Batch, layout: Layout, *, others: bool) -> OutputRows | None:
+    """The output rows, the dummies' rows, and, with `others`, some spread over the run that make a round number."""
     if batch.output_rows is None:
         return None
+    own = batch.output_rows.index.numpy()
     read = np.zeros(layout.total, np.bool_)
-    read[batch.output_rows.index.numpy()] = True
+    read[own] = True
     read[batch.layout.total :] = True
-    others = np.flatnonzero(~read)
-    more = min(len(others), bucket_remainder(int(read.sum())))
-    read[others[np.arange(more) * len(others) // max(more, 1)]] = True
-    return OutputRows.of(np.flatnonzero(read), layout)
+    left = np.flatnonzero(~read)
+    more = min(len(left), bucket_remainder(int(read.sum()))) if others else 0
+    read[left[np.arange(more) * len(left) // max(more, 1)]] = True
+    rows = OutputRows.of(np.flatnonzero(read), layout)
+    fillers = np.ones(len(rows.index), np.bool_)
+    fillers[rows.index.numpy().searchsorted(own)] = False
+    return replace(rows, fillers=fillers)
 
 
 def split_sequences(batch: Batch, length: int) -> Batch:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pretune.batch import Batch, StepContext
 from pretune.draw import Draw
 from pretune.loss import Term
+from pretune.models.boundary import find_boundary
 from pretune.models.model import LanguageModel
 from pretune.nn.model_protocol import TrainableModel
 from pretune.objectives.objective import Objective
@@ -22,6 +23,7 @@ from pretune.optim.optimizer import gradient_norm, update
 from pretune.runtime.device import seed
 from pretune.runtime.distributed import Distributed, bare, no_sync
 from pretune.runtime.precision import Precision
+from pretune.train.feature_cache import CachedModel, FeatureCache
 from pretune.train.row_keys import begin_forward, name_sites
 from pretune.train.shapes import pad_to_bucket
 from pretune.tune.method import TuningMethod, find_method
@@ -34,14 +36,31 @@ class TrainModule(RootModule):
         model: called by the objective.
         objective: gives the terms of a batch; may have parameters of its own.
         method: how the model is tuned; all of it, by default.
+        features: keeps what is computed below the first layer that learns; None computes it each time.
     """
 
     model: LanguageModel
 
-    def __init__(self, model: LanguageModel, objective: Objective, method: TuningMethod | None = None) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        objective: Objective,
+        method: TuningMethod | None = None,
+        features: FeatureCache | None = None,
+    ) -> None:
         super().__init__(model, objective)
         self.method = method or find_method("full", {})
+        self.features = features
+        boundary = find_boundary(model) if isinstance(model, LanguageModel) else None
+        self.has_fixed_body = boundary is not None and boundary.place == "body"
         name_sites(self)
+
+    @property
+    def called(self) -> TrainableModel:
+        """The model as the objective calls it."""
+        if self.features is None:
+            return super().called
+        return cast(TrainableModel, CachedModel(self.model, self.features))
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode; what of the model does not learn computes as in use, without dropout."""
@@ -186,7 +205,12 @@ class TrainStep:
                 progress.mark(f"step {step + 1}, backward of micro-batch {number + 1}")
                 torch.stack(loss).sum().backward()  # type: ignore[no-untyped-call]
             accumulator.add(terms)
+        features = self._bare.features
+        if features is not None:
+            features.publish()
         result = accumulator.read(sorted(counts), self.distributed, gradient_norm(self.optimizer))
+        if features is not None:
+            features.refresh()
         result = replace(result, counts=counts)
         if result.finite and accept(result):
             update(self.optimizer, factor, result.norm, self.clip)
@@ -208,7 +232,7 @@ class TrainStep:
         for number, batch in enumerate(batches):
             seed(self.device, self.draw.at("dropout", step, number, self.distributed.rank).key)
             with self.precision.autocast(self.device):
-                own = bare.objective.gather_across_step(bare.model, self._placed(batch), parts)
+                own = bare.objective.gather_across_step(bare.called, self._placed(batch), parts)
             if own is None:
                 return batches, None
             everyone = self.distributed.all_gather(own)
@@ -230,7 +254,9 @@ class TrainStep:
     def _placed(self, batch: Batch) -> Batch:
         """The batch on the device, in a good shape, as if no forward had seen it."""
         begin_forward(batch)
-        return pad_to_bucket(batch) if self.device.type == "cpu" else batch.to(self.device)
+        if self.device.type != "cpu":
+            return batch.to(self.device)
+        return pad_to_bucket(batch, pad_output_rows=not self._bare.has_fixed_body)
 
     def _forward(self, root: nn.Module, batch: Batch, *, with_method: bool = False) -> list[Term]:
         with self.precision.autocast(self.device):
