@@ -32,6 +32,7 @@ class Config(OptimizerConfig):
         "objective": (1e-5, 2e-3),
         "task": (1e-6, 5e-4),
         "heads": (1e-5, 1e-1),
+        "parts": (1e-5, 5e-2),
     }
 
     betas: tuple[Rate, Rate] = (0.9, 0.98)

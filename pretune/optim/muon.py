@@ -29,7 +29,7 @@ class Config(adamw.Config):
     """
 
     usual_lr: ClassVar[Mapping[Purpose, tuple[float, float]]] = dict.fromkeys(
-        ("objective", "task", "heads"), (1e-4, 3e-2)
+        ("objective", "task", "heads", "parts"), (1e-4, 3e-2)
     )
 
     momentum: float = Field(0.95, ge=0, lt=1)

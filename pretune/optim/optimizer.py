@@ -23,8 +23,8 @@ if TYPE_CHECKING:  # the configuration is read without torch
     from torch import Tensor, nn
 
 DEFAULT = "adamw"
-Purpose = Literal["objective", "task", "heads"]
-"""What a run trains: a pretraining objective, a task, or a task's heads alone."""
+Purpose = Literal["objective", "task", "heads", "parts"]
+"""What a run trains: a pretraining objective, a task, a task's heads alone, or parts that surgery adds."""
 
 
 def _join_names(value: object) -> object:

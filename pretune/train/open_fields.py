@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pretune.train.task_tables import are_named
+from pretune.errors import PretuneError
+from pretune.find import find
+from pretune.train.task_tables import are_named, listed
 
 FIELDS = (
     "budget",
@@ -67,3 +69,12 @@ def _value(tree: object, name: str) -> object:
     if isinstance(tree, Mapping):
         return tree.get(name)
     return getattr(tree, name, None) if name in getattr(tree, "model_fields_set", ()) else None
+
+
+def default_rate(tree: Mapping[str, Any]) -> float | None:
+    """The learning rate for fine-tuning that the tuning method's file says, if it says one."""
+    try:
+        methods = [find("tune", name) for name in listed(tree.get("tune") or ())]
+    except PretuneError:  # refused with its reason where the method is looked up
+        return None
+    return getattr(methods[0], "RATE", None) if methods else None

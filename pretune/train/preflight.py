@@ -30,6 +30,7 @@ from pretune.text.store.store import TokenStore
 from pretune.train.assemble import TrainComponents
 from pretune.train.budget import Spent
 from pretune.train.recipe import Recipe
+from pretune.train.starting_point import tuning_method
 from pretune.train.step import TrainModule
 from pretune.wording import counted, listed
 
@@ -56,13 +57,16 @@ def preflight(recipe: Recipe, components: TrainComponents, device: torch.device)
 
 
 def _rate(recipe: Recipe) -> Iterator[str]:
-    method = next(iter(recipe.tune))
-    purpose: Purpose = "heads" if method == "frozen" else "task" if recipe.task else "objective"
+    method = tuning_method(recipe)
+    purpose: Purpose = "task" if recipe.task else "objective"
+    if method.name == "frozen" or method.may_be_surgery:
+        purpose = "heads" if method.name == "frozen" else "parts"
     optimizer = recipe.optimizer
     low, high = optimizer.usual_lr.get(purpose, (0.0, math.inf))
     rate = optimizer.lr
     if not low <= rate <= high:
-        what = {"heads": "heads alone", "task": "fine-tuning", "objective": "pretraining"}[purpose]
+        names = {"heads": "heads alone", "parts": "parts that surgery adds", "task": "fine-tuning"}
+        what = names.get(purpose, "pretraining")
         what = what if optimizer.name == DEFAULT else f"{what} with {optimizer.name}"
         usual = f"what is usual for {what} ({low:g} to {high:g})"
         if rate < low:

@@ -29,7 +29,7 @@ from pretune.train.evaluation import EvaluationConfig
 from pretune.train.feature_config import FeatureConfig
 from pretune.train.holdout import HoldoutConfig
 from pretune.train.logging.trackers import TrackConfig
-from pretune.train.open_fields import FIELDS, open_fields
+from pretune.train.open_fields import FIELDS, default_rate, open_fields
 from pretune.train.short_names import FOREIGN_NAMES, SHORT_NAMES, variant_configs
 from pretune.train.spike import SpikeConfig
 from pretune.train.task_tables import Paths, listed
@@ -59,7 +59,6 @@ _FINE_TUNING: dict[str, Any] = {
     "optimizer": {"lr": 1e-4},
     "evaluation": {"keep": "best", "samples": None},
 }
-_HEADS_ALONE: dict[str, Any] = {"optimizer": {"lr": 1e-2}}  # nothing learned before can be lost
 
 _BOTH: dict[str, Any] = {"budget": {"steps": 1000}, "evaluation": {"keep": "best"}}
 
@@ -289,8 +288,8 @@ class Recipe(Config):
         base = _FINE_TUNING if tree.get("task") else _PRETRAINING
         if tree.get("task") and tree.get("objective"):
             base = {**base, **_BOTH}
-        if tree.get("task") and "frozen" in listed(tree.get("tune") or ()):
-            base = {**base, **_HEADS_ALONE}
+        if tree.get("task") and (rate := default_rate(tree)) is not None:
+            base = {**base, "optimizer": {"lr": rate}}
         if (is_open := open_fields(tree)) and "automatic" not in tree:
             base = {**base, "automatic": is_open}
         if tree.get("budget") is not None:

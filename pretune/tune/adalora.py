@@ -25,6 +25,7 @@ from pretune.tune.lora import check_rank
 from pretune.tune.surgery import find_sites, freeze_body, merge_bricks, query_and_value
 
 M = TypeVar("M", bound=nn.Module)
+RATE = 1e-3  # Zhang et al., appendix C: 5e-4 to 2e-3 for DeBERTa base
 
 
 class Config(config.Config):

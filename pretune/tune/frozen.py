@@ -11,6 +11,7 @@ from pretune.tune.surgery import freeze_body
 
 M = TypeVar("M", bound=nn.Module)
 SURGERY = False
+RATE = 1e-2  # nothing learned before can be lost
 
 
 class Config(config.Config):

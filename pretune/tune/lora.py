@@ -21,6 +21,7 @@ from pretune.tune.proof import still_zero
 from pretune.tune.surgery import Site, find_sites, freeze_body, merge_bricks, query_and_value
 
 M = TypeVar("M", bound=nn.Module)
+RATE = 5e-4  # Hu et al., appendix D, for RoBERTa base
 LowRank = LowRankProjection | LowRankVocabulary
 
 

@@ -17,6 +17,7 @@ its heads by surgery (see `surgery`) and chooses which parameters train. Where i
   has no `idle` is still held to this: each module that surgery added must have changed (see `proof`);
 - `is_ready(model) -> bool`: whether these weights may be those of the finished model; until they may, no evaluation is
   the best one, and patience does not run out;
+- `RATE`: the learning rate of a fine-tuning run that names none;
 - `ranks(model) -> dict[str, int]`: the rank at each place now, of a method that chooses them; logged while training.
 """
 
