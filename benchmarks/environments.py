@@ -27,6 +27,8 @@ _TRANSFORMERS = "transformers==5.23.0"
 ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "transformers": (*_TORCH, _TRANSFORMERS, "tokenizers==0.23.3"),
     "trainer": (*_TORCH, _TRANSFORMERS, "tokenizers==0.23.3", "accelerate==1.15.0"),
+    "peft": (*_TORCH, _TRANSFORMERS, "tokenizers==0.23.3", "accelerate==1.15.0", "peft==0.21.2"),
+    "adapters": (*_TORCH, "transformers==4.57.6", "adapters==1.3.0", "accelerate==1.15.0"),
     "datasets": (*_TORCH, _TRANSFORMERS, "tokenizers==0.23.3", "datasets==5.2.0"),
     "sentence-transformers": (*_TORCH, _TRANSFORMERS, "sentence-transformers==6.2.0"),
     "onnxruntime": (*_TORCH, _TRANSFORMERS, "onnxruntime==1.32.0", "onnx==1.23.2", "onnxscript==0.7.2"),

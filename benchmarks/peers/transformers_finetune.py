@@ -1,4 +1,4 @@
-"""Fine-tuning a text classifier by `transformers.Trainer`, as `run_glue.py` of its examples does.
+"""Fine-tuning a text classifier by `transformers.Trainer`, as `run_glue.py` of its examples does; also by `peft`.
 
 A run fine-tunes once, with a seed of its own: labelled texts and a model in files -> a fine-tuned model in files. Its
 `seconds` end there; accuracy on the held-out texts is taken afterwards.
@@ -39,6 +39,8 @@ class Setting:
         attention: `sdpa` or `eager`.
         optimizer: as `TrainingArguments` calls it.
         compile: by torch.compile.
+        method: `full`; of the Trainer alone `frozen` and `top` (2 layers); of peft `lora-qv`, `lora-everywhere` and
+            `prefix`; of adapters `adapter`.
     """
 
     model: str
@@ -56,6 +58,7 @@ class Setting:
     attention: str = "sdpa"
     optimizer: str = "adamw_torch_fused"
     compile: bool = False
+    method: str = "full"
 
 
 def setup(**options: Any) -> Callable[[], dict[str, Any]]:
@@ -69,7 +72,7 @@ def setup(**options: Any) -> Callable[[], dict[str, Any]]:
     def run() -> dict[str, Any]:
         nonlocal seed
         with tempfile.TemporaryDirectory() as folder:
-            seconds, network, tokenizer = finetune(setting, labels, seed, folder)
+            seconds, _, network, tokenizer = finetune(setting, labels, seed, folder)
         score = evaluate(network, tokenizer, held, setting.length, setting.precision)
         seed += 1
         return {
@@ -85,10 +88,37 @@ def setup(**options: Any) -> Callable[[], dict[str, Any]]:
     return run
 
 
+def steps(**options: Any) -> Callable[[], dict[str, Any]]:
+    """The same; a run is timed in its steps alone. Options: see `Setting`."""
+    setting = Setting(**options)
+    labels = transformers.AutoConfig.from_pretrained(setting.model).label2id
+    texts = read(setting.train, labels)
+    first = first_loss(
+        setting.model, (texts[0][: setting.batch], texts[1][: setting.batch]), setting.length, setting.method
+    )
+
+    def run() -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as folder:
+            _, seconds, network, _ = finetune(setting, labels, 0, folder)
+        learned = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+        count = len(texts[0]) * setting.epochs
+        return {
+            "seconds": seconds,
+            "steps": -(-len(texts[0]) // setting.batch) * setting.epochs,
+            "texts": count,
+            "learned": learned,
+            "loss_fp32": first,
+        }
+
+    with tempfile.TemporaryDirectory() as folder:
+        finetune(setting, labels, 0, folder, steps=2)
+    return run
+
+
 def finetune(
     setting: Setting, labels: dict[str, int], seed: int, folder: str, steps: int = -1
-) -> tuple[float, Any, Any]:
-    """From files to files: seconds, network, tokenizer."""
+) -> tuple[float, float, Any, Any]:
+    """From files to files: seconds, those of them in the Trainer's loop, network, tokenizer."""
     begin = time.perf_counter()
     arguments = transformers.TrainingArguments(
         folder,
@@ -100,7 +130,7 @@ def finetune(
         num_train_epochs=setting.epochs,
         max_steps=steps,
         optim=setting.optimizer,
-        train_sampling_strategy=setting.order,
+        **_sampling(setting.order),
         torch_compile=setting.compile,
         save_strategy="steps" if setting.save else "no",
         report_to="none",
@@ -108,16 +138,58 @@ def finetune(
     )
     transformers.set_seed(seed)
     tokenizer = transformers.AutoTokenizer.from_pretrained(setting.model)
-    network = classifier(setting.model, attn_implementation=setting.attention, **setting.overrides)
+    network = tuned(
+        classifier(setting.model, attn_implementation=setting.attention, **setting.overrides), setting.method
+    )
     fixed = setting.padding == "fixed"
     rows = tokenize(tokenizer, read(setting.train, labels), setting.length, fixed)
     collate = transformers.default_data_collator if fixed else transformers.DataCollatorWithPadding(tokenizer)
     trainer = transformers.Trainer(
         network, arguments, data_collator=collate, train_dataset=rows, processing_class=tokenizer
     )
+    loop = time.perf_counter()
     trainer.train()
+    trained = time.perf_counter()
     trainer.save_model()
-    return time.perf_counter() - begin, network, tokenizer
+    return time.perf_counter() - begin, trained - loop, network, tokenizer
+
+
+def _sampling(order: str) -> dict[str, Any]:
+    """The field of `TrainingArguments` that says in which order texts come; version 5 has another than 4."""
+    if int(transformers.__version__.partition(".")[0]) < 5:
+        return {"group_by_length": order == "group_by_length"}
+    return {"train_sampling_strategy": order}
+
+
+def tuned(network: Any, method: str) -> Any:
+    """The network with a method, as its library's documentation puts it there."""
+    if method == "full":
+        return network
+    if method in ("frozen", "top"):
+        network.base_model.requires_grad_(False)
+        network.base_model.pooler.requires_grad_(True)  # it is a part of the head on our side
+        if method == "top":
+            for layer in network.base_model.encoder.layer[-2:]:
+                layer.requires_grad_(True)
+        return network
+    if method == "adapter":
+        import adapters
+
+        adapters.init(network)
+        network.add_adapter("own", config="double_seq_bn")
+        network.train_adapter("own")
+        return network
+    import peft
+
+    kept = {"task_type": "SEQ_CLS", "modules_to_save": ["classifier", "pooler"]}
+    configs = {
+        "lora-qv": lambda: peft.LoraConfig(r=8, lora_alpha=16, target_modules=["query", "value"], **kept),
+        "lora-everywhere": lambda: peft.LoraConfig(
+            r=8, lora_alpha=16, target_modules=r".*encoder.*\.(query|key|value|dense)", **kept
+        ),
+        "prefix": lambda: peft.PrefixTuningConfig(num_virtual_tokens=20, task_type="SEQ_CLS"),
+    }
+    return peft.get_peft_model(network, configs[method]())
 
 
 def classifier(model: str, **options: Any) -> Any:
@@ -145,9 +217,9 @@ def padded(tokenizer: Any, texts: Sequence[str], length: int) -> dict[str, Tenso
 
 
 @torch.no_grad()
-def first_loss(model: str, texts: Texts, length: int) -> float:
+def first_loss(model: str, texts: Texts, length: int, method: str = "full") -> float:
     """Mean over some texts before any step, in fp32 without dropout."""
-    network = classifier(model).eval()
+    network = tuned(classifier(model), method).eval()
     inputs = padded(transformers.AutoTokenizer.from_pretrained(model), texts[0], length)
     return float(network(**inputs, labels=torch.tensor(texts[1])).loss)
 

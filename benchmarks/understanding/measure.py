@@ -104,16 +104,19 @@ def key_of(labelled: LabelledSet, order: Order) -> str:
     return f"{labelled.name}{part} / {fields['model']} / {group} / fold {order.fold} / seed {order.seed}"
 
 
-def run_apart(order: Order, minutes: float) -> dict[str, Any]:
+def run_apart(order: Any, minutes: float, module: str = "benchmarks.understanding.one") -> dict[str, Any]:
     """Makes a run in a process of its own.
 
+    Args:
+        order: a dataclass that the module reads.
+
     Returns:
-        What `one.run` gives, or its error.
+        What the module prints, such as what `one.run` gives, or its error.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "order.json"
         path.write_text(json.dumps(asdict(order)), encoding="utf-8")
-        command = [sys.executable, "-m", "benchmarks.understanding.one", str(path)]
+        command = [sys.executable, "-m", module, str(path)]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(_REPOSITORY), os.environ.get("PYTHONPATH", "")])}
         child = subprocess.Popen(
             command,

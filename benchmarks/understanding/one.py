@@ -65,7 +65,8 @@ def run(order: Order) -> dict[str, Any]:
     """Fine-tunes on the training records and scores the test records.
 
     Returns:
-        score, all scores that are of no single label, seconds of training and of testing, numbers of records.
+        score, all scores that are of no single label, seconds of training and of testing, numbers of records and of
+        parameters.
     """
     import pretune
 
@@ -77,6 +78,7 @@ def run(order: Order) -> dict[str, Any]:
         trained = time.perf_counter()
         scores = model.evaluate([*split.test])
         tested = time.perf_counter()
+        counts = sizes(Path(folder) / "run")
     return {
         "score": float(scores[labelled.metric]),
         "scores": {name: float(value) for name, value in scores.items() if "/" not in name},
@@ -84,6 +86,19 @@ def run(order: Order) -> dict[str, Any]:
         "test": len(split.test),
         "train_seconds": trained - start,
         "test_seconds": tested - trained,
+        **counts,
+    }
+
+
+def sizes(run: Path) -> dict[str, Any]:
+    """How many parameters a run's model has, how many of them learned, and how many of these below the heads; ranks."""
+    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    proof = facts["proof"]
+    return {
+        "parameters": facts["parameters"],
+        "learned": facts["trained_parameters"],
+        "learned_below_heads": proof["learned_below_heads"],
+        "ranks": proof["ranks"],
     }
 
 

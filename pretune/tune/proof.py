@@ -80,7 +80,8 @@ class Proof:
 
     Attributes:
         method: its name.
-        parameters, learned: numbers of all parameters and of those that learn.
+        parameters, learned, learned_below_heads: numbers of all parameters, of those that learn, and of these without
+            the heads' own.
         changes: of parameters, by name.
         unchanged: names of the parameters that learn and are as they were.
         places: norm of the difference of the matrix at each place relative to the norm of the base's, where a linear
@@ -96,6 +97,7 @@ class Proof:
     method: str
     parameters: int
     learned: int
+    learned_below_heads: int
     changes: Mapping[str, Change]
     unchanged: Sequence[str]
     places: Mapping[str, float]
@@ -161,6 +163,7 @@ def prove(model: nn.Module, start: Start, method: TuningMethod) -> Proof:
         method=method.name,
         parameters=_numel(parameters),
         learned=_numel({name: parameters[name] for name in learned}),
+        learned_below_heads=_numel({name: parameters[name] for name in learned if not name.startswith("heads.")}),
         changes=changes,
         unchanged=unchanged,
         places=_relative_norms(model),

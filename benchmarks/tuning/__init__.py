@@ -1,0 +1,1 @@
+"""Quality of tuning methods: what each reaches on public sets, over trained parameters, all rates swept alike."""

