@@ -24,6 +24,7 @@ SHARED_MODULES = (
     "init",
     "metadata",
     "model",
+    "positions",
     "rope",
     "standard_heads",
     "text_vectors",

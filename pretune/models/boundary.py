@@ -113,14 +113,14 @@ def _is_plain(model: LanguageModel) -> bool:
 @torch.no_grad()
 def compute_below(model: LanguageModel, batch: Batch, boundary: Boundary) -> FixedStates:
     """Computes what is below a boundary in a stack; below the heads it is what the model gives."""
-    model._check_length(batch, None)
+    model.places.check(batch.layout)
     if isinstance(model, BeginsAtLayer):
         return FixedStates(model.compute_below(batch, boundary.layer))
     if not isinstance(model, EncoderDecoder):
         hidden = model.embedding(batch.tokens, batch.layout, batch.segments)
         return FixedStates(model.stack(hidden, batch.layout, until=boundary.layer))
     batch, source = model.both_sides(batch)
-    model._check_length(source, None)
+    model.check_source(source)
     if boundary.place == "encoder":
         hidden = model.encoder.embedding(source.tokens, source.layout, source.segments)
         return FixedStates(model.encoder.stack(hidden, source.layout, until=boundary.layer))

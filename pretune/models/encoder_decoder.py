@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pretune.batch import Batch, Layout
 from pretune.errors import UsageError
 from pretune.models.model import Config, LanguageModel
+from pretune.models.positions import Positions
 from pretune.nn.cache import Cache, EncoderOutput
 from pretune.nn.embedding import Embedding
 from pretune.nn.head_parts import HeadParts
@@ -28,9 +29,10 @@ class Encoder(nn.Module):
         self.stack = stack
 
     def forward(self, batch: Batch) -> EncoderOutput:
-        """Gives the last hidden states of a batch, (T, width), and their layout."""
-        hidden = self.embedding(batch.tokens, batch.layout, batch.segments)
-        return EncoderOutput(self.stack(hidden, batch.layout), batch.layout)
+        """Gives the last hidden states of a batch, (T, width), and their layout; those of a prompt are among them."""
+        longer = self.embedding.prompt.place(batch.layout)
+        hidden = self.embedding(batch.tokens, batch.layout, batch.segments, longer)
+        return EncoderOutput(self.stack(hidden, longer.layout), longer.layout)
 
 
 class EncoderDecoder(LanguageModel):
@@ -74,9 +76,10 @@ class EncoderDecoder(LanguageModel):
         return True
 
     @property
-    def prefix_length(self) -> int:
-        """That of the side that has more."""
-        return max(self.embedding.behind.length, self.encoder.embedding.behind.length)
+    def places(self) -> Positions:
+        """Those of the side that leaves fewer to a text; the source has the prompt."""
+        prefix = max(self.embedding.behind.length, self.encoder.embedding.behind.length)
+        return Positions(self.positions, prefix, self.encoder.embedding.prompt.length)
 
     @property
     def is_encoder_alone(self) -> bool:
@@ -118,15 +121,15 @@ class EncoderDecoder(LanguageModel):
             DataError: a sequence is longer than the model's positions.
         """
         if self.is_encoder_alone:
-            self._check_length(batch, None)
-            hidden, layout = self.encoder(batch)
-            return ModelOutput(hidden, layout)
+            self.check_source(batch)
+            hidden = self.encoder.embedding.prompt.place(batch.layout).cut(self.encoder(batch).hidden)
+            return ModelOutput(hidden, batch.layout)
         memory = None
         if cache is None or not cache.has_cross_kv:
             batch, source = self.both_sides(batch)
-            self._check_length(source, None)
+            self.check_source(source)
             memory = self.encoder(source)
-        self._check_length(batch, cache)
+        replace(self.places, prompt=0).check(batch.layout, cache)
         kept: list[Tensor] | None = [] if layers else None
         hidden = self.embedding(batch.tokens, batch.layout, batch.segments)
         hidden = self.stack(hidden, batch.layout, cache, kept, None, memory)
@@ -140,6 +143,14 @@ class EncoderDecoder(LanguageModel):
             batch = replace(batch, tokens=self.shifted(batch.tokens, batch.layout), source=batch, output_rows=None)
         assert batch.source is not None
         return batch, batch.source
+
+    def check_source(self, batch: Batch) -> None:
+        """Checks what the encoder is to read.
+
+        Raises:
+            DataError: a sequence is longer than the model's positions.
+        """
+        self.places.check(self.encoder.embedding.prompt.place(batch.layout).layout)
 
     def shifted(self, tokens: Tensor, layout: Layout) -> Tensor:
         """Shifts each sequence right: the start token first, the last token dropped. Shape: (T,) -> (T,)."""

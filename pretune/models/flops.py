@@ -129,8 +129,12 @@ class _Pass:
     def __call__(self, batch: Batch) -> float:
         """Counts one micro-batch."""
         times = 4 if self._model.stack.checkpointing else 3
-        lengths = batch.layout.lengths
-        sources = lengths if batch.source is None else batch.source.layout.lengths
+        model = self._model
+        lengths = model.embedding.prompt.place(batch.layout).layout.lengths
+        sources = lengths
+        if isinstance(model, EncoderDecoder):
+            source = batch if batch.source is None else batch.source
+            sources = model.encoder.embedding.prompt.place(source.layout).layout.lengths
         if self._encoder is None:
             body = sum(number * self._stack(length) for length, number in Counter(lengths).items())
         else:
@@ -139,11 +143,11 @@ class _Pass:
             body += sum(number * self._stack(length, source) for (length, source), number in pairs.items())
         rows = {name: len(index) for name, (index, _) in batch.targets.items()}
         heads = sum(self._heads.get(name, 0.0) * count for name, count in rows.items())
-        return times * (body - self._left_out(batch)) + 3 * heads
+        return times * (body - self._left_out(batch, lengths)) + 3 * heads
 
-    def _left_out(self, batch: Batch) -> float:
+    def _left_out(self, batch: Batch, lengths: Sequence[int]) -> float:
         """Counts what the last layer saves by computing only the output rows."""
         if batch.output_rows is None or not self._model.supports_output_rows:
             return 0.0
-        pairs = Counter(zip(batch.output_rows.layout.lengths, batch.layout.lengths, strict=True))
+        pairs = Counter(zip(batch.output_rows.layout.lengths, lengths, strict=True))
         return sum(number * (self._last(keys, keys) - self._last(read, keys)) for (read, keys), number in pairs.items())

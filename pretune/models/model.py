@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from pretune import config as configuration
 from pretune.batch import Batch
-from pretune.errors import DataError, UsageError
+from pretune.errors import UsageError
 from pretune.field_table import CarriedFiles
 from pretune.find import find, suggest
 from pretune.models.generation_fields import GenerationFields
 from pretune.models.init import initialise
 from pretune.models.metadata import Loaded, Metadata, VariantRecord, absolute, digest
+from pretune.models.positions import Positions
 from pretune.models.standard_heads import standard_heads
 from pretune.models.text_vectors import TextVectors
 from pretune.models.weight_map import Weight
@@ -146,15 +147,17 @@ class LanguageModel(nn.Module):
         Raises:
             DataError: a sequence is longer than the model's positions.
         """
+        longer = self.embedding.prompt.place(batch.layout, None if cache is None else cache.lengths)
         if not torch.compiler.is_compiling():
-            self._check_length(batch, cache)
+            self.places.check(longer.layout, cache)
         kept: list[Tensor] | None = [] if layers else None
-        hidden = self.embedding(batch.tokens, batch.layout, batch.segments)
+        hidden = self.embedding(batch.tokens, batch.layout, batch.segments, longer)
         some = batch.output_rows is not None and cache is None and not layers and self.supports_output_rows
         rows = batch.output_rows if some else None
-        hidden = self.stack(hidden, batch.layout, cache, kept, rows)
+        hidden = self.stack(hidden, longer.layout, cache, kept, longer.rows(rows))
         if rows is None:
-            return ModelOutput(hidden, batch.layout, None, kept, cache)
+            kept = None if kept is None else [longer.cut(run) for run in kept]
+            return ModelOutput(longer.cut(hidden), batch.layout, None, kept, cache)
         return ModelOutput(hidden, rows.layout, rows.index)
 
     @property
@@ -177,12 +180,12 @@ class LanguageModel(nn.Module):
     @property
     def max_length(self) -> int | None:
         """Tokens of the longest sequence: the positions that no prefix takes; None where there is no limit."""
-        return None if self.positions is None else self.positions - self.prefix_length
+        return self.places.of_text
 
     @property
-    def prefix_length(self) -> int:
-        """Positions before those of a sequence's first token, which a tuning method's prefix takes."""
-        return self.embedding.behind.length
+    def places(self) -> Positions:
+        """The positions, and what of them a tuning method's prefix or prompt takes."""
+        return Positions(self.positions, self.embedding.behind.length, self.embedding.prompt.length)
 
     def context(self, settings: Mapping[str, Any]) -> int:
         """Tokens that a sequence may have: the positions, or fewer where training saw only shorter texts.
@@ -339,17 +342,8 @@ class LanguageModel(nn.Module):
 
     def new_cache(self, sequences: int, capacity: int = 128) -> Cache:
         """An empty key/value cache for this model."""
-        return Cache(len(self.stack.order), sequences, capacity, self.max_length)
-
-    def _check_length(self, batch: Batch, cache: Cache | None) -> None:
-        length = batch.layout.max_length
-        if cache is not None:
-            length = max((a + b for a, b in zip(batch.layout.lengths, cache.lengths, strict=False)), default=0)
-        if self.max_length is not None and length > self.max_length:
-            raise DataError(
-                f"a sequence of {length} tokens is longer than the model's {self.max_length} positions; "
-                "cut it, or build the model with more positions"
-            )
+        places = self.places
+        return Cache(len(self.stack.order), sequences, capacity + places.prompt, places.of_cache)
 
 
 def get_family(name: str) -> Family:

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from pretune.batch import Batch, Layout
+from pretune.batch import Batch, Layout, OutputRows
 from pretune.errors import UsageError
 from pretune.field_table import FieldTable, handed_on, no_effect, refused
 from pretune.models import model
@@ -226,14 +226,17 @@ class XLNet(LanguageModel):
         """
         if cache is not None:
             raise UsageError("xlnet keeps no keys and values of earlier tokens; give it a memory")
-        layout, order = batch.layout, batch.order
+        past, prompt = None if memory is None else memory.layout, self.embedding.prompt
+        longer = prompt.place(batch.layout, None if past is None else past.lengths)
+        layout, order = longer.layout, batch.order
         segments = torch.zeros_like(batch.tokens) if batch.segments is None else batch.segments
-        past = None if memory is None else memory.layout
+        segments = longer.fill(segments, 0, prompt.length)
+        order = None if order is None else longer.fill(order, -1, prompt.length)
         before = 0 if past is None else torch.tensor(past.lengths, device=layout.positions.device)
         position = layout.positions + (0 if past is None else before.repeat_interleave(layout.offsets.diff()))  # type: ignore[union-attr]
         content = QueryStream(layout, position, order, segments)
-        queries = self._queries(batch, content)
-        h = self.embedding(batch.tokens, layout)
+        queries = self._queries(content, longer.rows(batch.output_rows))
+        h = self.embedding(batch.tokens, batch.layout, None, longer)
         g: Tensor | None = None
         if queries is not None:
             g = self.embedding.dropout(self.mask.expand(len(queries.position), -1), queries.layout.keys)
@@ -249,9 +252,10 @@ class XLNet(LanguageModel):
                     h = block(h, content, keys, include_self=True)
         if memory is not None:
             memory.extend(kept, layout)
-        runs = [*kept, h] if layers else None
+        runs = [longer.cut(run) for run in (*kept, h)] if layers else None
         if g is None or batch.output_rows is None:
-            return ModelOutput(self.embedding.dropout(h, layout.keys), layout, None, runs)
+            h = self.embedding.dropout(h, layout.keys)
+            return ModelOutput(longer.cut(h), batch.layout, None, runs)
         rows = batch.output_rows
         return ModelOutput(self.embedding.dropout(g, rows.layout.keys), rows.layout, rows.index, runs)
 
@@ -279,14 +283,12 @@ class XLNet(LanguageModel):
                 h = block(h, content, self._keys(block, h, content, None, number), include_self=True)
         return h
 
-    def _queries(self, batch: Batch, content: QueryStream) -> QueryStream | None:
+    def _queries(self, content: QueryStream, rows: OutputRows | None) -> QueryStream | None:
         """The query stream's rows."""
-        if batch.order is None or batch.output_rows is None:
+        if content.order is None or rows is None:
             return None
-        index = batch.output_rows.index
-        return QueryStream(
-            batch.output_rows.layout, content.position[index], batch.order[index], content.segments[index]
-        )
+        index = rows.index
+        return QueryStream(rows.layout, content.position[index], content.order[index], content.segments[index])
 
     def _keys(
         self, block: nn.Module, h: Tensor, content: QueryStream, memory: SegmentMemory | None, layer: int

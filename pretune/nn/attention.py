@@ -58,7 +58,7 @@ def ragged_attention(call: AttentionCall, backend: str | None = None, preferred:
     """
     if call.keys is not call.queries:
         _check(call)
-    plainer = call.structure.within(call.keys.max_length)
+    plainer = call.structure.within(call.keys)
     if plainer is not call.structure:
         call = replace(call, structure=plainer)
     for candidate in (*preferred, *_ORDER) if backend is None else (BACKENDS[backend],):

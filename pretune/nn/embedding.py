@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pretune.batch import Layout
 from pretune.nn.dropout import Dropout
 from pretune.nn.prefix import Behind
+from pretune.nn.prompt import NO_PROMPT, LongerRun, Prompt
 from pretune.nn.vocabulary import Vocabulary, VocabularyBrick
 
 
@@ -80,7 +81,10 @@ class Embedding(nn.Module):
 
     Attributes:
         behind: where positions begin; at 0, until a tuning method sets a prefix of keys.
+        prompt: vectors in front of every sequence; none, until a tuning method sets them.
     """
+
+    prompt: Prompt
 
     def __init__(
         self,
@@ -104,23 +108,33 @@ class Embedding(nn.Module):
         self.project = project
         self.scale = scale
         self.behind = Behind()
+        self.prompt = NO_PROMPT
 
     @property
     def width(self) -> int:
         """Width of the result."""
         return self.word.width if self.project is None else self.project.out_features
 
-    def forward(self, tokens: Tensor, layout: Layout, segments: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, layout: Layout, segments: Tensor | None = None, longer: LongerRun | None = None
+    ) -> Tensor:
         """Look up and add; a missing `segments` is segment 0 throughout.
 
+        Args:
+            longer: where the rows stand behind the prompt, as `prompt.place` has it; by default nothing is put in
+                front.
+
         Shape:
-            tokens, segments: (T,) int64; return: (T, width)
+            tokens, segments: (T,) int64; return: (T, width), or (T', width) behind the prompt
         """
         x = self.word.lookup(tokens)
         if x.dtype == torch.bfloat16 and torch.is_autocast_enabled(x.device.type):
             x = x.float()  # the vocabulary was cast for its head's matmuls; the residual stream is fp32
         if self.scale != 1.0:
             x = x * self.scale
+        if longer is not None:
+            x, layout = self.prompt.extend(x, longer), longer.layout
+            segments = None if segments is None else longer.fill(segments, 0, self.prompt.length)
         if self.position is not None:
             x = x + self.position(self.behind(layout).positions)
         if self.segment is not None:

@@ -8,10 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
+
+
+class HasMaxLength(Protocol):
+    """Where keys lie, as far as a structure asks."""
+
+    @property
+    def max_length(self) -> int:
+        """Keys of the longest sequence."""
+
+
+@dataclass(frozen=True)
+class _Longest:
+    max_length: int
 
 
 @dataclass(frozen=True)
@@ -45,8 +58,8 @@ class Structure:
         """
         return None
 
-    def within(self, keys: int) -> Structure:
-        """A plainer structure that is the same for sequences of at most so many keys, or this one."""
+    def within(self, keys: HasMaxLength) -> Structure:
+        """A plainer structure that is the same for sequences as long as these, or this one."""
         return self
 
     def behind(self, length: int) -> Structure:
@@ -129,9 +142,9 @@ class SlidingWindow(Structure):
         ahead = position - position[keys - queries :, None]
         return (ahead >= -self.before) & (ahead <= self.after)
 
-    def within(self, keys: int) -> Structure:
+    def within(self, keys: HasMaxLength) -> Structure:
         """Bidirectional where the band covers all, causal where it covers all that lies before."""
-        farthest = keys - 1
+        farthest = keys.max_length - 1
         if farthest > self.before or 0 < self.after < farthest:
             return self
         return BIDIRECTIONAL if self.after else CAUSAL
@@ -166,9 +179,9 @@ class Prefixed(Structure):
             return None
         return torch.cat([torch.ones(queries, self.length, dtype=torch.bool, device=device), mask], dim=1)
 
-    def within(self, keys: int) -> Structure:
+    def within(self, keys: HasMaxLength) -> Structure:
         """As the base with the other keys."""
-        plainer = self.base.within(keys - self.length)
+        plainer = self.base.within(_Longest(keys.max_length - self.length))
         return self if plainer is self.base else plainer.behind(self.length)
 
     def pairs(self, queries: int, keys: int) -> int:

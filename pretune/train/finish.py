@@ -24,7 +24,7 @@ from pretune.train.recipe import Recipe
 from pretune.train.starting_point import StartingPoint, tuning_method
 from pretune.train.step import TrainModule
 from pretune.train.subset_embedding import restore_embedding
-from pretune.tune.method import find_method
+from pretune.tune.method import TuningMethod, find_method
 from pretune.tune.proof import prove
 from pretune.wording import counted
 
@@ -43,7 +43,7 @@ def save_initial(components: TrainComponents, recipe: Recipe, directory: RunDire
     if model.metadata.base is None:
         save_model(model, path, components.tokenizer)
     elif recipe.model.init is not None:  # the base is there, and surgery cannot be undone now
-        _save_delta(components, recipe, path)
+        _save_delta(components, recipe, path, tuning_method(recipe))
     components.tokenizer.settings.clear()
     components.tokenizer.settings.update(settings)
 
@@ -165,16 +165,15 @@ def _save(components: TrainComponents, context: TrainContext, path: Path) -> Non
     if components.model.metadata.base is None:
         save_model(components.model, path, components.tokenizer)
         return
-    _save_delta(components, context.recipe, path)
+    _save_delta(components, context.recipe, path, method.finished(components.model))
     size = (path / TENSORS).stat().st_size / 1e6
     merging = f"; a plain model: pretune merge {shlex.quote(str(path))} --output FOLDER" if method.can_merge else ""
     base = StartingPoint.of(context.recipe).base
     context.display.note(f"saved what tune.{method.name} learned, {size:,.2f} MB, to be used with {base}{merging}")
 
 
-def _save_delta(components: TrainComponents, recipe: Recipe, path: Path) -> None:
+def _save_delta(components: TrainComponents, recipe: Recipe, path: Path, method: TuningMethod) -> None:
     start = StartingPoint.of(recipe)
-    method = tuning_method(recipe)
     save_delta(components.model, path, method, str(start.base), components.tokenizer, start.overrides)
 
 

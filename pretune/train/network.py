@@ -94,6 +94,11 @@ def tune_network(recipe: Recipe, model: LanguageModel) -> tuple[LanguageModel, f
     if recipe.model.init is not None and model.loaded is not None:
         start = StartingPoint.of(recipe)
         model.loaded.training_notes += [*start.notes, *start.fill(model, method)]
+    if model.max_length is not None and recipe.data.length > model.max_length:
+        raise UsageError(
+            f"recipe: field 'data.length' = {recipe.data.length}: tune.{method.name} leaves {model.max_length} of the "
+            "model's positions to a text; make the length that or less"
+        )
     return model, added
 
 

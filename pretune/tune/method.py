@@ -10,6 +10,8 @@ its heads by surgery (see `surgery`) and chooses which parameters train. Where i
 - `after_step(model, fraction)`: called after each optimizer step with the fraction of the run that is done;
 - `changes(model) -> Iterable[str]`: names of parameters that the method changes itself or lets learn later, beside
   those that learn from the start; the same names all the time: checkpoints hold these, what learns, and nothing else;
+- `finished(model, config) -> Config`: called before the difference is saved; leaves out what only training needed, and
+  gives the settings with which `apply` makes a model of the weights that are left;
 - `merge(model) -> model`: undoes the surgery, so that a plain model computes the same;
 - `acted(model) -> list[str]`: what the method changed, for people, such as the places; an empty list fails the run;
 - `idle(model) -> list[str]`: its parts that should act and do not, one sentence each that begins with the place, such
@@ -142,6 +144,12 @@ class TuningMethod:
                 return self.apply(_copy_without_memory(model))
             except (RuntimeError, NotImplementedError):
                 return None
+
+    def finished(self, model: nn.Module) -> TuningMethod:
+        """The method with the settings of a finished run; its model may lose what served training alone."""
+        function: Callable[[nn.Module, configuration.Config], configuration.Config] | None = None
+        function = getattr(self.module, "finished", None)
+        return self if function is None else replace(self, config=function(model, self.config))
 
     def acted(self, model: nn.Module) -> list[str] | None:
         """What the method says that it changed; None of a method that makes no such statement."""

@@ -30,8 +30,7 @@ from pretune.nn.prefix import (
 from pretune.nn.relative_attention import RelativeAttention
 from pretune.nn.spans import KeyLayout
 from pretune.nn.stack import Stack
-from pretune.tune import frozen
-from pretune.tune.surgery import Site, select_sites, whereabouts
+from pretune.tune.surgery import Site, freeze_body, select_sites, whereabouts
 
 M = TypeVar("M", bound=nn.Module)
 COMMON = 5000  # tokens of low numbers, which are the frequent ones in most vocabularies
@@ -81,7 +80,7 @@ def apply(model: M, config: Config) -> M:
             f"tune.prefix: field 'length' = {config.length}: the model has {body.max_length} positions, and the text "
             "needs some of them; make it shorter"
         )
-    model = frozen.apply(model, frozen.Config())
+    freeze_body(model)
     rows = _of_tokens(model, sites, config.length) if config.initial == "tokens" and not config.projection else {}
     source = None
     if config.projection:

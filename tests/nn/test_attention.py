@@ -158,7 +158,7 @@ def test_pairs_are_counted_as_they_are_seen(structure):
 )
 def test_a_window_that_covers_all_is_plain(window):
     for length in range(1, 9):
-        plain = window.within(length)
+        plain = window.within(Layout.of([length, 1]))
         mask = window.visible(length, length)
         mask = torch.ones(length, length, dtype=torch.bool) if mask is None else mask
         if plain is CAUSAL:

@@ -124,8 +124,8 @@ def test_chunks_of_a_window_each_with_the_prefix(monkeypatch):
     layout = Layout.of([700, 420])
     x = torch.randn(layout.total, 32)
     structure = module.structure.behind(5)
-    assert structure.within(9) is structure
-    assert structure.within(8) is BIDIRECTIONAL
+    assert structure.within(Layout.of([9, 2])) is structure
+    assert structure.within(Layout.of([8, 2])) is BIDIRECTIONAL
     assert structure.pairs(7, 12) == int(structure.visible(7, 12).sum())
     call = AttentionCall(
         *(torch.randn(715, 4, 8) for _ in range(3)), layout, Layout.of([705, 425]), structure, 0.0, 1.0
