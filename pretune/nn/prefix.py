@@ -83,6 +83,7 @@ class PrefixBrick(nn.Module):
     Source: Li and Liang 2021, arXiv 2101.00190.
     """
 
+    TRAINING_BUFFERS = ("largest_gradient",)
     largest_gradient: Tensor
 
     def __init__(self, length: int) -> None:

@@ -107,6 +107,7 @@ class LearnedPrompt(nn.Module):
     Source: Lester et al. 2021, arXiv 2104.08691.
     """
 
+    TRAINING_BUFFERS = ("largest_gradient",)
     largest_gradient: Tensor
 
     def __init__(self, vectors: Tensor, *, leads: bool = False) -> None:

@@ -198,7 +198,9 @@ def test_places() -> None:
         "stack.blocks.1.cross",
     ]
     assert prefixed(tuned(make("bert"), places=("layers[:1].attention",))) == ["stack.blocks.0.attention"]
-    with pytest.raises(UsageError, match=r"no site of this model is called 'cross'; known: attention"):
+    with pytest.raises(
+        UsageError, match=r"no place of this model is called 'cross'; it has 2 layers, and in all: attention"
+    ):
         tuned(make("bert"), places=("cross",))
     with pytest.raises(UsageError, match=r"stack.blocks.0.attention has a prefix already"):
         tuned(tuned(make("bert")))
