@@ -24,6 +24,7 @@ from pretune.nn.grouped import BASE, GroupedBrick, GroupedProjection, Parts
 from pretune.nn.grouped_attention import GroupedAttention, GroupedBehind
 from pretune.nn.prefix import NoPrefix
 from pretune.nn.projection import ProjectionBrick
+from pretune.nn.prompt import LongerRun
 from pretune.nn.relative_attention import RelativeAttention
 from pretune.nn.tuned import TunedBrick
 
@@ -113,6 +114,8 @@ class _Sharing:
             return
         if isinstance(base, RelativeAttention) and cast(RelativeAttention, form).prefix.length != base.prefix.length:
             self.differences.append(f"{path} has a prefix, which counts in its positions")
+        if isinstance(base, Embedding) and cast(Embedding, form).prompt.length != base.prompt.length:
+            self.differences.append(f"{path} has a prompt, which makes its sequences longer")
         own = own or isinstance(base, Embedding)
         self._tensors(base, form, path, own=own)
         for name, child in base.named_children():
@@ -239,8 +242,11 @@ class GroupedEmbedding(Embedding):
         out.behind = GroupedBehind.of([cast(Embedding, member).behind for member in each])
         return cast(GroupedEmbedding, out)
 
-    def forward(self, tokens: Tensor, layout: Layout, segments: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, layout: Layout, segments: Tensor | None = None, longer: LongerRun | None = None
+    ) -> Tensor:
         """Shape: tokens, segments: (T,) int64; return: (T, width)."""
+        del longer  # a form with a prompt reads its sequences apart
         if layout.group is None or not layout.count:
             return super().forward(tokens, layout, segments)
         parts = Parts.of(layout)

@@ -159,7 +159,7 @@ class LearnedPrompt(nn.Module):
         moved = torch.from_numpy(np.where(in_front, place, front.repeat(total))).to(device)
         longer = Layout.of(total, device)
         keys = None if layout.keys is None else _keys(layout.keys, rows, np.where(in_front, place + 1, 0))
-        longer = replace(longer, positions=layout.positions[rows] + moved, keys=keys)
+        longer = replace(longer, positions=layout.positions[rows] + moved, keys=keys, group=layout.group)
         return LongerRun(longer, torch.from_numpy(index).to(device), torch.from_numpy(answers).to(device))
 
 

@@ -11,6 +11,7 @@ import torch
 
 from pretune.batch import Batch, Layout, OutputRows, RowKeys, ragged
 from pretune.errors import DataError, UsageError
+from pretune.models.adapters import SharedModels
 from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel
 from pretune.nn.prompt import LearnedPrompt
@@ -175,3 +176,12 @@ def test_a_text_that_no_longer_fits_behind_a_prompt() -> None:
         tuned(make("bert", max_position_embeddings=12), length=12)
     with pytest.raises(UsageError, match="has a prompt already"):
         tuned(tuned(make("bert")))
+
+
+@torch.no_grad()
+def test_beside_other_adapters_it_reads_its_sequences_apart() -> None:
+    base, form = make("bert"), speaking("bert")
+    models = SharedModels.of(base, [form])
+    assert models.apart == {0: "embedding has a prompt, which makes its sequences longer"}
+    batch = batch_of(base)
+    assert torch.equal(models.form(0)(batch).last_hidden_state, speaking("bert")(batch).last_hidden_state)
