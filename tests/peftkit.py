@@ -40,8 +40,10 @@ BASES: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
     "gpt2": ("GPT2LMHeadModel", "GPT2Config", _GPT2),
     "llama": ("LlamaForCausalLM", "LlamaConfig", _BERT | {"num_key_value_heads": 1}),
     "t5": ("T5ForConditionalGeneration", "T5Config", _T5),
+    "t5_odd": ("T5ForConditionalGeneration", "T5Config", _T5 | {"num_layers": 3}),
 }
 TASKS = {"bert": "SEQ_CLS", "bert_mlm": None, "gpt2": "CAUSAL_LM", "llama": "CAUSAL_LM", "t5": "SEQ_2_SEQ_LM"}
+TASKS["t5_odd"] = TASKS["t5"]
 ROWS = (torch.arange(4, 15), torch.arange(7, 10), torch.arange(20, 39))
 
 
@@ -92,7 +94,7 @@ def theirs(name: str, model: Any, rows: tuple[Tensor, ...] = ROWS) -> list[Tenso
     """Logits of each sequence, one by one."""
     out = []
     for row in rows:
-        extra = {"decoder_input_ids": row[None, :5].flip(1)} if name == "t5" else {}
+        extra = {"decoder_input_ids": row[None, :5].flip(1)} if name.startswith("t5") else {}
         out.append(model(input_ids=row[None], **extra).logits[0])
     return out
 
@@ -101,7 +103,7 @@ def theirs(name: str, model: Any, rows: tuple[Tensor, ...] = ROWS) -> list[Tenso
 def ours(name: str, model: LanguageModel, rows: tuple[Tensor, ...] = ROWS) -> list[Tensor]:
     """The same from one ragged batch."""
     model.eval()
-    if name == "t5":
+    if name.startswith("t5"):
         from pretune.batch import Batch
 
         source, target = ragged([r.numpy() for r in rows]), ragged([r[:5].flip(0).numpy() for r in rows])

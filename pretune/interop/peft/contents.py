@@ -16,6 +16,7 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 BIN = "adapter_model.bin"
 ROOT = "base_model.model."
+"""What the names of modules begin with in the file; where no module is changed, as by a prefix, `base_model.` alone."""
 
 
 @dataclass
@@ -26,11 +27,13 @@ class Contents:
         where: the folder, for messages.
         fields: of the configuration.
         tensors: by their names in the file; a reader removes those that it has read.
+        root: what the names of the base's modules begin with.
     """
 
     where: str
     fields: dict[str, Any]
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    root: str = ROOT
 
     def take(self, *parts: str) -> Found:
         """Removes the tensors whose names end with one of these parts.

@@ -166,7 +166,7 @@ def write(plain: LanguageModel, learned: Mapping[int, Tensor], contents: Content
                 f"{name}: a weight of the body learned beside the adapter; PEFT's files hold adapters and heads. "
                 "Export the merged model, or keep the run's own folder"
             )
-        contents.tensors[f"{ROOT}{name}"] = join(name, parts, plain.config)
+        contents.tensors[f"{contents.root}{name}"] = join(name, parts, plain.config)
     modules = list(dict.fromkeys(_module_to_save(name, in_class) for name in chosen))
     _complete(plain, modules, in_class, contents)
     contents.fields["modules_to_save"] = modules or None
@@ -183,5 +183,5 @@ def _complete(plain: LanguageModel, modules: list[str], in_class: ClassNames, co
     for ours, theirs, weight in file_names(plain):
         name = in_class.name(ours, theirs)
         owned = any(name.startswith(f"{module}.") for module in modules)
-        if owned and f"{ROOT}{name}" not in contents.tensors and ours in parameters:
-            contents.tensors[f"{ROOT}{name}"] = join(name, [(weight, parameters[ours].detach())], plain.config)
+        if owned and f"{contents.root}{name}" not in contents.tensors and ours in parameters:
+            contents.tensors[f"{contents.root}{name}"] = join(name, [(weight, parameters[ours].detach())], plain.config)

@@ -10,6 +10,7 @@ from pretune.models.model import LanguageModel
 from pretune.nn.attention import Attention
 from pretune.nn.prefix import NO_PREFIX
 from pretune.nn.projection import Projection
+from pretune.nn.relative_attention import RelativeAttention
 from pretune.nn.vocabulary import Vocabulary
 from pretune.tune.surgery import projection_sites, vocabulary_sites
 
@@ -27,7 +28,8 @@ def untuned(model: LanguageModel) -> LanguageModel:
         if brick is not site.brick:
             site.replace(brick)
     for module in plain.modules():
-        if isinstance(module, Attention):
+        if isinstance(module, Attention | RelativeAttention):
+            del module.prefix  # a module may not be replaced by what is none
             module.prefix = NO_PREFIX
     return plain
 
