@@ -69,14 +69,22 @@ def open_base(name: str, folder: Path) -> Any:
     return getattr(transformers, BASES[name][0]).from_pretrained(folder).eval()
 
 
-def adapted(name: str, folder: Path, config: peft.PeftConfig, output: Path) -> Any:
-    """An adapter on a base, which is saved, all that it learns at random."""
+def adapted(
+    name: str, folder: Path, config: peft.PeftConfig, output: Path, change: Callable[[Any], None] | None = None
+) -> Any:
+    """An adapter on a base, which is saved, all that it learns at random.
+
+    Args:
+        change: what is to be changed before.
+    """
     torch.manual_seed(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = peft.get_peft_model(open_base(name, folder), config)
         learned = {each for each, parameter in model.named_parameters() if parameter.requires_grad}
         randomise(model, lambda each: each in learned)
+        if change is not None:
+            change(model)
         model.save_pretrained(output)
     return model.eval()
 
@@ -85,7 +93,8 @@ def reopened(name: str, folder: Path, adapter: Path) -> Any:
     """What peft makes of a folder."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", category=UserWarning)
-        warnings.filterwarnings("ignore", message=".*weight_tying|.*tie_word_embeddings", category=UserWarning)
+        usual = ".*weight_tying|.*tie_word_embeddings|fan_in_fan_out"  # the last where both kinds of modules are tuned
+        warnings.filterwarnings("ignore", message=usual, category=UserWarning)
         return peft.PeftModel.from_pretrained(open_base(name, folder), adapter).eval()
 
 

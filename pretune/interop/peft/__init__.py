@@ -1,3 +1,3 @@
 """Reads and writes the folders of PEFT, one type of adapter a file; see `folder`."""
 
-SHARED_MODULES = ("contents", "fields", "folder", "modules", "patterns", "saved", "surgery")
+SHARED_MODULES = ("contents", "fields", "folder", "modules", "patterns", "saved", "surgery", "vocabularies")

@@ -16,35 +16,59 @@ import torch
 from torch import Tensor
 
 from pretune.errors import DataError
+from pretune.interop.peft import vocabularies
 from pretune.interop.peft.contents import CONFIG, ROOT, Contents, Found
 from pretune.interop.peft.modules import FileModule, ModuleTable
 from pretune.interop.peft.patterns import expected, targets_of, value_for
+from pretune.interop.peft.vocabularies import Product
 from pretune.models.model import LanguageModel
 from pretune.nn.low_rank import DecomposedProjection, LowRankProjection
 from pretune.nn.projection import ProjectionBrick
+from pretune.nn.singular import SingularBrick
 from pretune.tune.surgery import Site, projection_sites
 
-A, B, MAGNITUDE = PARTS = ("lora_A", "lora_B", "lora_magnitude_vector")
+A, B, MAGNITUDE = "lora_A", "lora_B", "lora_magnitude_vector"
+PARTS = (A, B, MAGNITUDE, *vocabularies.PARTS)
 
 
 def read(model: LanguageModel, contents: Contents, found: Found) -> None:
     """Puts the products of a folder on their places."""
     table, sites = ModuleTable(model), {site.path: site for site in projection_sites(model)}
-    for name in expected(contents.fields, table.names()):
-        if name not in found:
-            raise contents.damaged(f"target_modules names {name!r}, which has no {A} in the file")
+    check_complete(contents, found, table)
+    decomposed = bool(contents.fields.get("use_dora"))
+    words = {name: found.pop(name) for name in [*found] if table.vocabulary(name) is not None}
+    products: dict[str, Product] = {}
+    for name, tensors in words.items():
+        a, b = vocabularies.factors(name, tensors, contents)
+        products[name] = Product(a, b, scale_of(name, checked_rank(name, a, b, contents), contents))
+    vocabularies.read(model, table, products, decomposed, contents)
     for name, tensors in found.items():
         module = table.find(name, contents)
-        if A not in tensors or B not in tensors or (MAGNITUDE in tensors) != bool(contents.fields.get("use_dora")):
+        if tensors.keys() != ({A, B, MAGNITUDE} if decomposed else {A, B}):
             raise contents.damaged(f"{name!r} has {', '.join(tensors)} and no more")
         a, b = tensors[A], tensors[B]
-        rank = rank_of(name, contents)
-        if a.dim() != 2 or len(a) != rank or b.dim() != 2 or b.shape[1] != rank:
-            raise contents.damaged(
-                f"{name!r}: {A} is {list(a.shape)} and {B} {list(b.shape)}, {CONFIG} says rank {rank}"
-            )
-        lengths = tensors.get(MAGNITUDE)
-        put(model, module, sites, (a, b, lengths), scale_of(name, rank, contents), contents)
+        scale = scale_of(name, checked_rank(name, a, b, contents), contents)
+        put(model, module, sites, (a, b, tensors.get(MAGNITUDE)), scale, contents)
+
+
+def check_complete(contents: Contents, found: Found, table: ModuleTable) -> None:
+    """Refuses a file without the tensors of a module that the configuration names.
+
+    Raises:
+        DataError: naming the module.
+    """
+    for name in expected(contents.fields, table.names()):
+        if name not in found:
+            raise contents.damaged(f"target_modules names {name!r}, which has no tensors in the file")
+
+
+def checked_rank(name: str, a: Tensor, b: Tensor, contents: Contents) -> int:
+    """The rank that the configuration and both factors of a module have."""
+    rank = rank_of(name, contents)
+    if a.dim() != 2 or len(a) != rank or b.dim() != 2 or b.shape[1] != rank:
+        shapes = f"{list(a.shape)} and {list(b.shape)}"
+        raise contents.damaged(f"{name!r}: factors of shapes {shapes}, {CONFIG} says rank {rank}")
+    return rank
 
 
 def rank_of(name: str, contents: Contents) -> int:
@@ -90,16 +114,38 @@ def put(
     dropout = contents.number("lora_dropout", default=0)
     split = [None] * len(bases) if lengths is None else module.split(lengths, model)
     for part, base, own, length in zip(module.parts, bases, module.split(b, model), split, strict=True):
-        kept = own.any(0) if len(bases) > 1 and bool(own.any()) else torch.ones(len(a), dtype=torch.bool)
-        if len(bases) > 1 and length is None and bool(b.any()) and not bool(own.any()):
-            continue  # a part that the product does not change
-        kind = LowRankProjection if length is None else DecomposedProjection
-        brick = kind(base, int(kept.sum()), scale, dropout)
+        kept = columns_of(own, b, len(bases), is_needed=length is not None)
+        if kept is None:
+            continue
+        brick = LowRankProjection(base, int(kept.sum()), scale, dropout)
+        if length is not None:
+            brick = DecomposedProjection(base, int(kept.sum()), scale, dropout)
+            brick.magnitude.copy_(length)
         brick.a.copy_(a[kept])
         brick.b.copy_(own[:, kept])
-        if length is not None:
-            cast(DecomposedProjection, brick).magnitude.copy_(length)
         sites[part.path].replace(brick)
+
+
+def columns_of(own: Tensor, whole: Tensor, parts: int, *, is_needed: bool = False) -> Tensor | None:
+    """Which columns of a module's `lora_B` a part of it reads, so that a block diagonal is taken apart again.
+
+    Args:
+        own: rows of the part.
+        whole: `lora_B`.
+        parts: how many the module has.
+        is_needed: the part needs a product, be it zero.
+
+    Returns:
+        None for a part that the product does not change, though it changes others.
+
+    Shape:
+        (out of the part, rank), (out, rank) -> (rank,) bool
+    """
+    if parts > 1 and bool(own.any()):
+        return own.any(0)
+    if parts > 1 and bool(whole.any()) and not is_needed:
+        return None
+    return torch.ones(whole.shape[1], dtype=torch.bool)
 
 
 @torch.no_grad()
@@ -109,8 +155,13 @@ def write(model: LanguageModel, table: ModuleTable) -> Contents | None:
     Args:
         table: of the model without them.
     """
-    bricks = {s.path: s.brick for s in projection_sites(model) if isinstance(s.brick, LowRankProjection)}
-    if not bricks:
+    bricks = {
+        site.path: site.brick
+        for site in projection_sites(model)
+        if isinstance(site.brick, LowRankProjection) and not isinstance(site.brick, SingularBrick)
+    }
+    words = vocabularies.bricks_of(model)
+    if not bricks and not words:
         return None
     contents = Contents(model.family, {})
     decomposed = any(isinstance(brick, DecomposedProjection) for brick in bricks.values())
@@ -124,12 +175,15 @@ def write(model: LanguageModel, table: ModuleTable) -> Contents | None:
             lengths = [_lengths(model, part.path) for part in module.parts]
             contents.tensors[f"{name}.{MAGNITUDE}"] = module.join(lengths, model)
         ranks[module.name], alphas[module.name] = len(a), scale * len(a)
+    for name, brick in vocabularies.named(table, words).items():
+        contents.tensors |= vocabularies.tensors_of(f"{ROOT}{name}", name, table, brick)
+        ranks[name], alphas[name] = brick.rank, brick.scale * brick.rank
     rank, alpha = common(ranks.values()), common(alphas.values())
     contents.fields = {
         "peft_type": "LORA",
         "r": int(rank),
         "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
-        "lora_dropout": next(iter(bricks.values())).dropout.p,
+        "lora_dropout": max((brick.dropout.p for brick in bricks.values()), default=0.0),
         "rank_pattern": {name: value for name, value in ranks.items() if value != rank},
         "alpha_pattern": {name: value for name, value in alphas.items() if value != alpha},
         "target_modules": targets_of([*ranks], table.names()),

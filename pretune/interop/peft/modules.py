@@ -141,6 +141,10 @@ class ModuleTable:
                 )
         return [module for module in self.modules.values() if any(part.path in paths for part in module.parts)]
 
+    def vocabulary(self, name: str) -> str | None:
+        """The path of the vocabulary that a module of the files holds; None where it holds none."""
+        return self.vocabularies.get(self.plain(name))
+
     def vocabulary_names(self, path: str) -> list[str]:
         """The modules, by their full names, whose vocabulary is the one at a path."""
         return [self._names[name] for name, place in self.vocabularies.items() if place == path]

@@ -69,8 +69,8 @@ def write(model: LanguageModel, table: ModuleTable) -> Contents | None:
     layers = attentions(model, "format peft")
     if {id(site.brick) for site in prefixed} != {id(layer) for layer in layers}:
         raise DataError(
-            "format peft: PEFT knows a prefix of every layer's attention to the tokens before it, and none of an encoder "
-            "or of attention to its output; this model has others. Keep the run's own folder"
+            "format peft: peft has a prefix for all layers of one stack, and none for an encoder or for attention to "
+            "its output; this model has others. Keep the run's own folder"
         )
     pairs: dict[int, torch.Tensor] = {}
     for number, layer in enumerate(layers):

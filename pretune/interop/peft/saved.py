@@ -28,31 +28,33 @@ def read(model: LanguageModel, contents: Contents) -> list[nn.Parameter]:
         contents: all that is left in it is read.
 
     Returns:
-        What was filled, and so had learned.
+        What has other values than before, and so had learned.
 
     Raises:
         DataError: a tensor that no weight of the model is.
     """
     tensors = _plain_tensors(model, contents)
-    filled: list[nn.Parameter] = _read_vocabularies(model, tensors, contents)
+    changed = _read_vocabularies(model, tensors, contents)
     parameters = dict(model.named_parameters())
     prefixes = body_prefixes(model.family)
     used: set[str] = set()
+    filled = {id(parameter) for parameter in changed}
     for ours, theirs, weight in file_names(model):
         name = plain_name(theirs, prefixes)
         if name not in tensors or ours not in parameters:
             continue
         value = _fitting(name, tensors[name], weight, parameters[ours], model, contents)
-        parameters[ours].copy_(value)
-        filled.append(parameters[ours])
+        if not torch.equal(parameters[ours], value):
+            parameters[ours].copy_(value)
+            changed.append(parameters[ours])
+        filled.add(id(parameters[ours]))
         used.add(name)
     if odd := sorted(tensors.keys() - used):
         raise contents.damaged(f"tensor {odd[0]!r} is no weight of this base, and {len(odd) - 1} more are none")
     if model.loaded is not None:
-        read_again = {id(parameter) for parameter in filled}
-        names = [name for name, parameter in model.named_parameters() if id(parameter) in read_again]
+        names = [name for name, parameter in model.named_parameters() if id(parameter) in filled]
         model.loaded.initialised = [name for name in model.loaded.initialised if name not in names]
-    return filled
+    return changed
 
 
 def _plain_tensors(model: LanguageModel, contents: Contents) -> dict[str, Tensor]:
@@ -99,16 +101,24 @@ def _read_vocabularies(model: LanguageModel, tensors: dict[str, Tensor], content
     }
     if not heads or not isinstance(model.embedding.word, Vocabulary):
         return []
+    table = model.embedding.word.weight
     found: dict[str, tuple[str, Tensor]] = {}
     for name, (ours, weight) in names.items():
         if name in tensors and (ours in heads or ours == _WORD):
-            found[ours] = (name, _fitting(name, tensors[name], weight, model.embedding.word.weight, model, contents))
+            value = _fitting(name, tensors[name], weight, table, model, contents)
+            if torch.equal(value, table):
+                del tensors[name]  # a copy of the base, which PEFT keeps beside an adapter of a vocabulary
+            else:
+                found[ours] = (name, value)
     if not found:
         return []
     values = [value for _, value in found.values()]
     together = bool(contents.fields.get("ensure_weight_tying")) or len(found) == len(heads) + 1
     if together and all(torch.equal(value, values[0]) for value in values):
-        return []  # they stay tied: the table of the embedding is filled as any weight
+        for name, _ in found.values():
+            del tensors[name]
+        table.copy_(values[0])
+        return [table]
     if model.has_encoder and _WORD in found:
         raise DataError(
             f"{contents.where}: {found[_WORD][0]!r} is saved apart from the head and the other side's embedding, which "
