@@ -11,15 +11,17 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretune.batch import Layout
-from pretune.nn.tuned import TunedBrick, TunedProjection
+from pretune.nn.tuned import Change, LowRankChange, TunedBrick, TunedProjection
 
 B = TypeVar("B", bound=nn.Module)
 BASE = -1
 """The number of the model without any adapter."""
 _PARTS = "adapters of a layout"
+_FEW_ROWS = 64  # for which all low-rank products at once are faster than one after another
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,64 @@ class GroupedProjection(GroupedBrick[nn.Module], TunedProjection):
 
     base: nn.Module
 
+    @torch.no_grad()
+    def constant_change(self) -> Change:
+        """Writes low-rank changes into the answer of the base; for few rows those of all adapters at once."""
+        members = cast("list[TunedProjection | None]", list(self.members))
+        changes = [None if member is None else member.low_rank() for member in members]
+        if any(member is not None and change is None for member, change in zip(members, changes, strict=True)):
+            return self.change
+        return _LowRankChanges(changes)
+
     def flops(self, rows: float) -> float:
         """Those of the base, and the mean of what the adapters add."""
         plain = self.projection.flops(rows)
         bricks = [member for member in self.members if isinstance(member, TunedProjection)]
         return plain + sum(brick.flops(rows) - plain for brick in bricks) / max(1, len(self.members))
+
+
+class _LowRankChanges:
+    """Low-rank changes of several adapters with constant values.
+
+    Args:
+        changes: by the numbers of the adapters; None for one that changes nothing.
+    """
+
+    def __init__(self, changes: Sequence[LowRankChange | None]) -> None:
+        self.changes = changes
+        some = [change for change in changes if change is not None]
+        self.owners = tuple(n for n, change in enumerate(changes) if change is not None for _ in change.a)
+        self.is_sum = all(change.factor is None for change in some)
+        self.a, self.b = torch.cat([change.a for change in some]), torch.cat([change.b for change in some], dim=1)
+
+    def __call__(self, x: Tensor, y: Tensor, layout: Layout | None) -> Tensor:
+        """Shape: x: (T, in); y, return: (T, out), the same memory."""
+        if layout is None or not layout.count:
+            return y
+        parts = Parts.of(layout)
+        if self.is_sum and len(parts.each) > 1 and layout.total <= _FEW_ROWS:
+            low = F.linear(x, self.a).mul_(self._own_columns(layout, x))
+            return y.addmm_(low, self.b.t())
+        for part in parts.each:
+            change = None if part.number == BASE else self.changes[part.number]
+            if change is not None:
+                rows = y[part.rows]
+                if change.factor is not None:
+                    rows = (
+                        rows.mul_(change.factor)
+                        if change.offset is None
+                        else rows.mul_(change.factor).add_(change.offset)
+                    )
+                rows = rows.addmm_(F.linear(x[part.rows], change.a), change.b.t())
+                if not isinstance(part.rows, slice):
+                    y[part.rows] = rows
+        return y
+
+    def _own_columns(self, layout: Layout, like: Tensor) -> Tensor:
+        """1 where a row's adapter is that of a column of `a`. Shape: return: (T, sum of ranks)."""
+        key = (_PARTS, self.owners)
+        if key not in layout.memo:
+            group = torch.tensor(layout.group).repeat_interleave(torch.tensor(layout.lengths))
+            mask = group[:, None] == torch.tensor(self.owners)
+            layout.memo[key] = mask.to(like.device, like.dtype)
+        return cast(Tensor, layout.memo[key])

@@ -13,7 +13,7 @@ from pretune.nn.cross_entropy import linear_cross_entropy, sampled_cross_entropy
 from pretune.nn.dropout import Dropout
 from pretune.nn.packed import Product, constant_product
 from pretune.nn.projection import ProjectionBrick
-from pretune.nn.tuned import TunedProjection
+from pretune.nn.tuned import LowRankChange, TunedProjection
 from pretune.nn.vocabulary import VocabularyBrick
 
 
@@ -66,6 +66,11 @@ class LowRankProjection(TunedProjection):
         weight, bias = self.projection.dense()
         return add_product(weight, self.b, self.right), bias
 
+    @torch.no_grad()
+    def low_rank(self) -> LowRankChange | None:
+        """The product as it is now."""
+        return LowRankChange(self.right.detach(), self.b.detach())
+
     def flops(self, rows: float) -> float:
         """Those of the base and of two thin matmuls."""
         return super().flops(rows) + 2.0 * self.rank * (self.in_features + self.out_features) * rows
@@ -112,6 +117,13 @@ class DecomposedProjection(LowRankProjection):
         """Shape: (out, in), (out,)."""
         weight, bias = super().dense()
         return (self.magnitude / self._norm())[:, None] * weight, bias
+
+    @torch.no_grad()
+    def low_rank(self) -> LowRankChange | None:
+        """The product and what it is scaled by, as they are now."""
+        factor, bias = (self.magnitude / self._norm()).to(self.b.dtype), self.projection.dense()[1]
+        offset = None if bias is None else (1 - factor) * bias
+        return LowRankChange(self.right, factor[:, None] * self.b, factor, offset)
 
 
 def add_product(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:

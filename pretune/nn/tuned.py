@@ -6,6 +6,8 @@ sequences of a batch, and the base still computes all rows at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from torch import Tensor, nn
@@ -16,6 +18,22 @@ from pretune.nn.packed import Product
 from pretune.nn.projection import Projection, ProjectionBrick
 
 B = TypeVar("B", bound=nn.Module)
+Change = Callable[[Tensor, Tensor, "Layout | None"], Tensor]
+"""What `TunedBrick.change` does. Shape: x: (T, in); y, return: (T, out)."""
+
+
+@dataclass(frozen=True)
+class LowRankChange:
+    """A change whose values are constant: `y * factor + offset + x @ a.T @ b.T`.
+
+    Shape:
+        a: (r, in); b: (out, r); factor, offset: (out,), or None for 1 and 0
+    """
+
+    a: Tensor
+    b: Tensor
+    factor: Tensor | None = None
+    offset: Tensor | None = None
 
 
 class TunedBrick(nn.Module, Generic[B]):
@@ -88,6 +106,14 @@ class TunedProjection(TunedBrick[nn.Module]):
         except NotImplementedError:
             return None
         return Projection.of(weight, bias).product(activation)
+
+    def low_rank(self) -> LowRankChange | None:
+        """The change as it is now, where it is of low rank; None for any other, which is the default."""
+        return None
+
+    def constant_change(self) -> Change:
+        """A function for a model in use that does what `change` does, and may write into the answer of the base."""
+        return self.change
 
     def flops(self, rows: float) -> float:
         """Those of the base; a subclass adds its own."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,10 +18,12 @@ from pretune.find import variants
 from pretune.models import build
 from pretune.models.adapters import SharedModels
 from pretune.models.encoder_decoder import EncoderDecoder
+from pretune.models.fuse import FusedBlock, Products, fuse
 from pretune.models.model import LanguageModel
 from pretune.nn.attention import Attention
 from pretune.nn.dropout import Dropout
 from pretune.nn.grouped import BASE, GroupedProjection
+from pretune.nn.low_rank import DecomposedProjection, LowRankProjection
 from pretune.nn.prefix import Behind, LearnedPrefix
 from pretune.nn.projection import ProjectionBrick
 from pretune.nn.relative_attention import RelativeAttention
@@ -105,6 +108,17 @@ def with_prefixes(model: LanguageModel) -> None:
             module.behind = Behind(4)
     model.embedding.behind = Behind(4)
     model.embedding.word = Moved(model.embedding.word)
+
+
+def lora(model: LanguageModel, rank: int, *, decomposed: bool = False) -> None:
+    brick = DecomposedProjection if decomposed else LowRankProjection
+    for site in find_sites(model, ["attention", "feedforward"]):
+        site.replace(brick(site.brick, rank, 2.0))
+    for module in model.modules():
+        if isinstance(module, LowRankProjection):
+            nn.init.normal_(module.b, std=0.1)
+        if isinstance(module, DecomposedProjection):
+            module.magnitude.data += torch.rand_like(module.magnitude)
 
 
 METHODS: list[Callable[[LanguageModel], None]] = [low_rank, scaled_with_bottlenecks, with_prefixes]
@@ -271,3 +285,37 @@ def test_a_prefix_that_a_group_does_not_have_is_not_seen() -> None:
     for n, number in enumerate(batch.layout.group or ()):
         rows, _ = batch.layout.select([n])
         assert torch.equal(one[rows], two[rows]) == (number == 1)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "modernbert", "roberta"])
+@pytest.mark.parametrize("few", [0, 10_000])
+def test_the_fused_form_of_all_together(family: str, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pretune.nn.grouped._FEW_ROWS", few)
+    models = shared(family, [*METHODS, partial(lora, rank=3), partial(lora, rank=2, decomposed=True)])
+    products = Products(merges=False)
+    network = fuse(models.network, products)
+    assert all(type(block) is FusedBlock for block in network.stack.blocks)
+    for group in [(0, 2, 1, 4, BASE, 3), (3, 3, BASE, 4, 4, 3), (3, BASE, 3, 3, 3, 3)]:
+        batch = batch_of(models.base, group)
+        with torch.inference_mode():
+            out = network(batch).last_hidden_state
+            assert torch.equal(out, network(batch).last_hidden_state)  # nothing that stays was written into
+            for n, number in enumerate(group):
+                rows, _ = batch.layout.select([n])
+                assert close(out[rows], models.form(number)(alone(batch, n)).last_hidden_state), (family, n)
+    before = len(products.kept)
+    fused = fuse(models.form(3), products)  # its base is packed already
+    assert len(products.kept) == before
+    with torch.inference_mode():
+        assert close(fused(alone(batch, 2)).last_hidden_state, out[batch.layout.select([2])[0]])
+
+
+@pytest.mark.parametrize("method", [*METHODS, "lora", "dora"])
+def test_the_fused_form_of_one(method: Callable[[LanguageModel], None] | str) -> None:
+    apply = partial(lora, rank=4, decomposed=method == "dora") if isinstance(method, str) else method
+    form = shared("gpt2", [apply]).forms[0]
+    fused = fuse(form)
+    assert all(type(block) is FusedBlock for block in fused.stack.blocks)
+    batch = batch_of(form, (0,) * len(LENGTHS))
+    with torch.inference_mode():
+        assert close(fused(batch).last_hidden_state, form(batch).last_hidden_state)
