@@ -33,6 +33,7 @@ from pretune.nn.heads import Activate, Pooler
 from pretune.nn.model_protocol import ModelOutput
 from pretune.nn.relative_attention import Keys, QueryStream, RelativeAttention, after
 from pretune.nn.stack import Stack
+from pretune.nn.tuned import with_layout
 
 
 class Config(model.Config):
@@ -186,10 +187,11 @@ class TwoStreamBlock(nn.Module):
 
     def forward(self, x: Tensor, stream: QueryStream, keys: Keys, *, include_self: bool) -> Tensor:
         """Runs one stream. Shape: (M, width) -> (M, width)."""
-        layout, add = stream.layout, self.dropout.add
-        x = self.norms.after_attention(add(self.attention(x, stream, keys, include_self=include_self), x, layout.keys))
-        out: Tensor = self.norms.after_feedforward(add(self.feedforward(x, layout), x, layout.keys))
-        return out
+        layout, add, norms = stream.layout, self.dropout.add, self.norms
+        x = add(self.attention(x, stream, keys, include_self=include_self), x, layout.keys)
+        x = with_layout(norms.after_attention, x, layout)
+        x = add(self.feedforward(x, layout), x, layout.keys)
+        return with_layout(norms.after_feedforward, x, layout)
 
 
 _SEGMENTS = 5  # of its authors' files: two texts, the class, the separator, padding

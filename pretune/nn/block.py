@@ -8,6 +8,7 @@ from pretune.batch import Layout, OutputRows
 from pretune.nn.attention import Attention
 from pretune.nn.cache import EncoderOutput, LayerCache
 from pretune.nn.dropout import Dropout
+from pretune.nn.tuned import with_layout
 
 
 class Norms(nn.Module):
@@ -62,11 +63,9 @@ class Block(nn.Module):
         """
         norms, add = self.norms, self.dropout.add
         mixed, x, layout = self._attend(x, layout, cache, rows)
-        x = norms.after_attention(add(mixed, x, layout.keys))
-        out: Tensor = norms.after_feedforward(
-            add(self.feedforward(norms.before_feedforward(x), layout), x, layout.keys)
-        )
-        return out
+        x = with_layout(norms.after_attention, add(mixed, x, layout.keys), layout)
+        x = add(self.feedforward(norms.before_feedforward(x), layout), x, layout.keys)
+        return with_layout(norms.after_feedforward, x, layout)
 
     def _attend(
         self, x: Tensor, layout: Layout, cache: LayerCache | None, rows: OutputRows | None
@@ -101,11 +100,11 @@ class ParallelBlock(Block):
         Shape:
             x: (T, width); return: (T, width), or (M, width) for M rows
         """
-        add = self.dropout.add
+        norms, add = self.norms, self.dropout.add
         mixed, x, layout = self._attend(x, layout, cache, rows)
-        update = self.feedforward(self.norms.before_feedforward(x), layout)
-        out: Tensor = add(update, add(mixed, x, layout.keys), layout.keys)
-        return out
+        update = self.feedforward(norms.before_feedforward(x), layout)
+        out = add(update, add(mixed, x, layout.keys), layout.keys)
+        return with_layout(norms.after_feedforward, out, layout)
 
 
 class DecoderBlock(nn.Module):
@@ -139,7 +138,9 @@ class DecoderBlock(nn.Module):
             x: (T, width); return: (T, width)
         """
         norms, add, keys = self.norms, self.dropout.add, layout.keys
-        x = norms.after_attention(add(self.attention(norms.before_attention(x), layout, cache), x, keys))
-        x = norms.after_cross(add(self.cross.cross(norms.before_cross(x), layout, encoder_output, cache), x, keys))
-        out: Tensor = norms.after_feedforward(add(self.feedforward(norms.before_feedforward(x), layout), x, keys))
-        return out
+        x = add(self.attention(norms.before_attention(x), layout, cache), x, keys)
+        x = with_layout(norms.after_attention, x, layout)
+        x = add(self.cross.cross(norms.before_cross(x), layout, encoder_output, cache), x, keys)
+        x = with_layout(norms.after_cross, x, layout)
+        x = add(self.feedforward(norms.before_feedforward(x), layout), x, keys)
+        return with_layout(norms.after_feedforward, x, layout)

@@ -70,6 +70,15 @@ class TunedBrick(nn.Module, Generic[B]):
         return self.change(x, self.base(x, layout), layout)
 
 
+def with_layout(brick: nn.Module, x: Tensor, layout: Layout) -> Tensor:
+    """The answer of a brick that is called with rows alone, unless something tuned stands there.
+
+    Shape:
+        x: (T, in); return: (T, out)
+    """
+    return brick(x, layout) if isinstance(brick, TunedBrick) else brick(x)  # type: ignore[no-any-return]
+
+
 class TunedProjection(TunedBrick[nn.Module]):
     """A change at a projection's place. It answers all that is asked there (`ProjectionBrick`).
 

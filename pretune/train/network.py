@@ -84,7 +84,7 @@ def tune_network(recipe: Recipe, model: LanguageModel) -> tuple[LanguageModel, f
     model = tune(model, method, recipe.seed)
     known = set(map(id, before.values()))
     added = frozenset(name for name, parameter in model.named_parameters() if id(parameter) not in known)
-    changed = before.keys() != {name for name, _ in model.named_parameters()}
+    changed = before.keys() != {name for name, _ in model.named_parameters()} or method.is_difference
     if changed and recipe.model.init is None and not method.can_merge:
         raise UsageError(
             f"tune.{method.name}: what it learns is kept as the difference to a model that has files, and this one is "

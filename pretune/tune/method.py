@@ -114,6 +114,14 @@ class TuningMethod:
         return bool(getattr(self.module, "SURGERY", True))
 
     @property
+    def is_difference(self) -> bool:
+        """Whether a run ends as the difference to its base although the method replaces nothing.
+
+        A file says `DIFFERENCE = True` where its method trains a small part of what there is.
+        """
+        return bool(getattr(self.module, "DIFFERENCE", False))
+
+    @property
     def can_merge(self) -> bool:
         """Whether the method can turn a tuned model into a plain one that computes the same."""
         return hasattr(self.module, "merge")
