@@ -35,9 +35,12 @@ def tuning(run: RunFiles) -> str:
 
 def _idle(proof: Mapping[str, Any]) -> str:
     """Renders which parts did not act."""
-    idle, moved = _names(proof, "idle"), _names(proof, "moved")
-    first = alert("These parts of the method did not act:", idle) if idle else ""
-    return first + (alert("These tensors changed although they were frozen:", moved) if moved else "")
+    sentences = {
+        "idle": "These parts of the method did not act:",
+        "moved": "These tensors changed although they were frozen:",
+        "early": "The best weights are from before these parts acted:",
+    }
+    return "".join(alert(sentence, found) for name, sentence in sentences.items() if (found := _names(proof, name)))
 
 
 def _numbers(proof: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from pretune.disk import problem
@@ -25,8 +26,8 @@ from pretune.train.starting_point import StartingPoint, tuning_method
 from pretune.train.step import TrainModule
 from pretune.train.subset_embedding import restore_embedding
 from pretune.tune.method import TuningMethod, find_method
-from pretune.tune.proof import prove
-from pretune.wording import counted
+from pretune.tune.proof import Proof, prove
+from pretune.wording import counted, listed
 
 
 def save_initial(components: TrainComponents, recipe: Recipe, directory: RunDirectory) -> None:
@@ -56,6 +57,7 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
         StorageError: the disk is full or fails.
     """
     left_out = _count_false_negatives(components, context, state)
+    at_end = _proof(components, context)
     step = _choose_weights(components, context, state)
     mixed, fitted = components.initial.mix_into(components.model), fit_heads(components)
     for note in [*mixed, *fitted, *calibrate(components)]:
@@ -63,7 +65,7 @@ def finish(components: TrainComponents, context: TrainContext, state: State, dir
     model = components.model
     restore_embedding(model.cpu())
     components.own_weights().store(model)
-    _prove(components, context, state, directory)
+    _prove(components, context, at_end, directory)
     components.tokenizer.settings["model_max_length"] = context.recipe.data.length  # what use cuts texts to
     _save(components, context, directory.path)
     for name, auxiliary in components.auxiliary_models().items():
@@ -135,23 +137,36 @@ def _count_false_negatives(components: TrainComponents, context: TrainContext, s
     return {"false_negatives": total}
 
 
-def _prove(components: TrainComponents, context: TrainContext, state: State, directory: RunDirectory) -> None:
+def _proof(components: TrainComponents, context: TrainContext) -> Proof | None:
+    """What the tuning method did to the model up to now."""
+    if components.start is None or context.method is None:
+        return None
+    return prove(components.model, components.start, context.method)
+
+
+def _prove(components: TrainComponents, context: TrainContext, at_end: Proof | None, directory: RunDirectory) -> None:
     """Record what the tuning method did to the model, and fail a run of which a part did not act.
+
+    Args:
+        at_end: the proof of the weights of the last step, which are not those of the model where others were better.
 
     Raises:
         IdleMethodError: it names the parts; the checkpoint of the last step stays.
     """
-    if components.start is None or context.method is None:
+    proof = _proof(components, context)
+    if proof is None or at_end is None:
         return
-    proof = prove(components.model, components.start, context.method)
+    proof = replace(proof, idle=at_end.idle, early=[line for line in proof.idle if line not in at_end.idle])
+    if proof.early:
+        context.display.note(f"warning: the best weights are from before all parts acted: {listed([*proof.early])}")
     directory.write(FACTS, {**directory.facts(), "proof": proof.to_json()})
     try:
         proof.check()
     except IdleMethodError as error:
         directory.record_warnings(context.display.warnings)
-        kept = context.checkpoints.path(state.step)
+        kept = next((str(context.checkpoints.path(step)) for step in context.checkpoints.steps()), "no checkpoint")
         raise IdleMethodError(f"{error}. No model was written; the weights of the last step are in {kept}") from None
-    if context.method.name != "full":
+    if context.method is not None and context.method.name != "full":
         context.display.note(proof.summary())
 
 

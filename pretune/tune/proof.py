@@ -92,6 +92,7 @@ class Proof:
         ranks: by place, of a method that chooses them.
         acted: what the method itself says that it changed.
         idle: the parts that did not act, a sentence each.
+        early: the parts that acted, and not yet when the weights were best that the finished model has.
     """
 
     method: str
@@ -108,6 +109,7 @@ class Proof:
     ranks: Mapping[str, int]
     acted: Sequence[str]
     idle: Sequence[str]
+    early: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         """For `run.json`."""
@@ -149,6 +151,7 @@ def prove(model: nn.Module, start: Start, method: TuningMethod) -> Proof:
     """
     parameters = dict(model.named_parameters())
     learned = {name for name, p in parameters.items() if p.requires_grad or name in start.values}
+    learned |= method.changes(model) & parameters.keys()
     learned |= method.changes(model)
     before = {name: digest for name, digest in start.digests.items() if name not in learned}
     after = {name: _digest(parameters[name]) for name in before if name in parameters}
@@ -236,7 +239,7 @@ def _idle_parts(added: Collection[str], unchanged: Collection[str]) -> list[str]
 def _change(parameter: Tensor, name: str, start: Start) -> Change | None:
     """How far a parameter moved; None if it did not."""
     before = start.values.get(name)
-    if before is None:
+    if before is None or before.shape != parameter.shape:  # a table of words of which some rows are left out
         return Change() if _digest(parameter) != start.digests.get(name) else None
     now = parameter.detach().to("cpu", before.dtype)
     if torch.equal(now, before):

@@ -53,10 +53,7 @@ def test_the_best_rate_of_the_development_records_is_tested(tmp_path: Path, monk
     assert "- sst2, adalora-all-2: ranks 1 .. 3, 4 in all at 2 places" in text
     assert "diverged" in text
     table.draw(tree, tmp_path / "tuning.svg")
-    assert (
-        "adalora, everywhere" in (tmp_path / "tuning.svg").read_text()
-        or (tmp_path / "tuning.svg").stat().st_size > 9000
-    )
+    assert (tmp_path / "tuning.svg").stat().st_size > 9000
 
 
 def test_methods_and_names() -> None:

@@ -57,6 +57,7 @@ def test_what_did_not_act(tmp_path: Path) -> None:
     assert "changed although they were frozen" in html
     assert "abc123 before, def after" in html
     assert "Norm of the difference of each tensor" in html
+    assert "from before these parts acted" in page(tmp_path / "early", early=["top: nothing has changed"])
 
 
 def test_nothing_to_say(tmp_path: Path) -> None:

@@ -80,6 +80,23 @@ def test_a_prefix_without_a_gradient_fails_the_run(folder: Path, tmp_path: Path)
     assert "These parts of the method did not act" in (run / "report.html").read_text()
 
 
+def test_the_best_weights_may_be_from_before_all_parts_acted(folder: Path, tmp_path: Path) -> None:
+    """A method that lets layers learn later has acted, although no evaluation afterwards was the best."""
+    own = tmp_path / "late.py"
+    own.write_text(
+        "from pretune.tune.frozen import Config, apply\n\n\n"
+        "def changes(model):\n    return ['embedding.norm.bias']\n\n\n"
+        "def after_step(model, fraction):\n    if fraction == 1:\n        model.embedding.norm.bias.data[0] = 1000.0\n"
+    )
+    plain = recipe(tmp_path / "run", folder / "store", budget={"steps": 4}, evaluation={"every": 2, "keep": "best"})
+    pretrain(replaced(plain, model={"init": str(folder / "base")}, tune={str(own): {}}))
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["finished"]["weights_of_step"] == 2
+    assert facts["proof"]["idle"] == []
+    assert any("nothing that it trains below the heads" in line for line in facts["proof"]["early"])
+    assert any("the best weights are from before all parts acted" in warning for warning in facts["warnings"])
+
+
 def test_a_factor_that_is_still_zero_fails_the_run(folder: Path, tmp_path: Path) -> None:
     """The other factor shrinks by weight decay, so its values alone would not show it: the method says so."""
     own = tmp_path / "stuck.py"

@@ -124,6 +124,15 @@ def test_what_must_not_change_and_does(tmp_path: Path) -> None:
         proof.check()
 
 
+def test_what_a_method_changes_itself_is_not_frozen(tmp_path: Path) -> None:
+    model, start = tuned()
+    own = "def changes(model):\n    return ['embedding.word.weight']"
+    move(model, ".matrix", "embedding.word.weight")
+    proof = prove(model, start, method(tmp_path, own))
+    proof.check()
+    assert "embedding.word.weight" in proof.changes
+
+
 @pytest.mark.parametrize(("name", "fails"), [("frozen", True), ("full", False)])
 def test_without_surgery_something_must_change(name: str, fails: bool) -> None:
     model = build("bert", "tiny", ["mlm"], SHAPE)
