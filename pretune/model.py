@@ -16,7 +16,7 @@ from pretune.evaluate.facts import describe_model
 from pretune.evaluate.fill import Guess, fill
 from pretune.evaluate.labelled import Columns, Texts, evaluate_data, merge_columns, predict_data, refuse_unused
 from pretune.evaluate.likelihood import Score, ScoreOptions, score
-from pretune.evaluate.read import Source, plain_network
+from pretune.evaluate.read import Source, export_tuned, plain_network
 from pretune.evaluate.recorded import trained_task
 from pretune.evaluate.results import Evaluation
 from pretune.evaluate.stores import evaluate_folder
@@ -28,6 +28,7 @@ from pretune.generate.session import context_length, encode_prompts
 from pretune.interop.export import Exported, Format, export_model
 from pretune.interop.head_labels import labels_of
 from pretune.interop.model_tokenizer import fit_tokenizer
+from pretune.interop.peft.folder import ExportedAdapter
 from pretune.interop.weights import SHARD_BYTES
 from pretune.models.fuse import fuse
 from pretune.models.metadata import Metadata
@@ -380,6 +381,21 @@ class Model:
             pooling=pooling,
             uses=USES,
         )
+
+    def export_adapter(self, directory: Path | str) -> ExportedAdapter:
+        """Write what a tuning method learned as an adapter that `peft` opens on the same base.
+
+        It is read again on its base, and must compute the same.
+
+        Args:
+            directory: a new or an empty one.
+
+        Raises:
+            UsageError: a whole model.
+            DataError: a method or a place that PEFT's files have no name for; or what was read again differs.
+            CannotCreateError: the directory holds something.
+        """
+        return export_tuned(self.network, Path(directory), self._source, self.tokenizer, is_rounded=self._is_bf16)
 
     save = export  # the word that users of other libraries look for
 

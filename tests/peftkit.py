@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,22 +110,21 @@ def theirs(name: str, model: Any, rows: tuple[Tensor, ...] = ROWS) -> list[Tenso
 
 
 @torch.no_grad()
-def ours(name: str, model: LanguageModel, rows: tuple[Tensor, ...] = ROWS) -> list[Tensor]:
-    """The same from one ragged batch."""
-    model.eval()
-    if name.startswith("t5"):
-        from pretune.batch import Batch
+def ours(
+    name: str, model: LanguageModel, rows: tuple[Tensor, ...] = ROWS, targets: Tensor | None = None
+) -> list[Tensor]:
+    """The same from one ragged batch.
 
-        source, target = ragged([r.numpy() for r in rows]), ragged([r[:5].flip(0).numpy() for r in rows])
-        batch = Batch(target.tokens, target.layout, source=source)
-        role = "clm"
-    else:
-        batch, role = (
-            ragged([row.numpy() for row in rows]),
-            {"bert": "classification", "bert_mlm": "mlm"}.get(name, "clm"),
-        )
+    Args:
+        targets: what an encoder-decoder has written, instead of what `theirs` takes.
+    """
+    model.eval()
+    batch = ragged([row.numpy() for row in rows])
+    if name.startswith("t5"):
+        written = [row[:5].flip(0) for row in rows] if targets is None else [*targets]
+        batch = replace(ragged([row.numpy() for row in written]), source=batch)
     hidden = model(batch).last_hidden_state
-    head = model.heads[role]
+    head = model.heads[{"bert": "classification", "bert_mlm": "mlm"}.get(name, "clm")]
     if name == "bert":
         return list(head(hidden, batch.layout))
     return list(head(hidden).split(list(batch.layout.lengths)))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from pretune.cli.loading import OfBase, OfStep, load_model
-from pretune.cli.session import DEFAULT, Common
+from pretune.cli.session import DEFAULT, Common, Session
 from pretune.errors import UsageError
 from pretune.wording import counted, quoted
 
@@ -18,7 +18,7 @@ def export(
     output: Path,
     /,
     *,
-    format: Literal["fp32", "bf16", "fp16"] = "fp32",
+    format: Literal["fp32", "bf16", "fp16", "peft"] = "fp32",
     max_shard_gb: float = 5.0,
     pooling: Pooling | None = None,
     step: OfStep = None,
@@ -34,13 +34,17 @@ def export(
     Args:
         model: folder of a model, or a .gguf file.
         output: folder to write: a new or an empty one, or one with an earlier export of this model and nothing else.
-        format: dtype of the weights in the files.
+        format: dtype of the weights in the files; or peft, which writes what a tuning method learned and not its base,
+            as an adapter that peft opens.
         max_shard_gb: maximal size of one weight file, in GB.
         pooling: write the files of sentence-transformers too, with this pooling in place of the model's own modules;
             by default with those, if the model was trained for vectors or its files name some.
     """
     if max_shard_gb <= 0:
         raise UsageError(f"--max-shard-gb {max_shard_gb}: expected more than 0")
+    if format == "peft":
+        _export_adapter(model, output, pooling, step, base, session)
+        return
     session.say(f"exporting {model} for transformers -> {output}")
     loaded = load_model(model, session, "fp32", step, device="cpu", base=base)
     result = loaded.export(output, format=format, max_shard_bytes=max(1, int(max_shard_gb * 1e9)), pooling=pooling)
@@ -49,4 +53,21 @@ def export(
     compared = f"{counted(result.weights, 'weight')} and {counted(result.outputs, 'output')}"
     session.say(f"done: read back and compared {compared}, all equal{cost}\n{result.foreign}")
     code = f"import transformers; print(transformers.AutoModel.from_pretrained({str(output)!r}))"
+    session.say(f"next: python -c {quoted(code)}")
+
+
+def _export_adapter(
+    model: Path, output: Path, pooling: Pooling | None, step: str | None, base: Path | None, session: Session
+) -> None:
+    """Writes an adapter of PEFT, and says how it is opened."""
+    if pooling is not None:
+        raise UsageError("--pooling: an adapter of peft says nothing of vectors; leave it out, or export a model")
+    session.say(f"exporting {model} for peft -> {output}")
+    result = load_model(model, session, "fp32", step, device="cpu", base=base).export_adapter(output)
+    heads = f" and the head ({', '.join(result.heads)})" if result.heads else ""
+    tensors = counted(result.adapters, "tensor")
+    session.say(f"done: {tensors} of {result.kind}{heads}, read back on the base and compared, all equal")
+    size = "" if result.labels is None else f", num_labels={result.labels}"
+    opened = f"transformers.{result.class_name or 'AutoModel'}.from_pretrained({result.base!r}{size})"
+    code = f"import peft, transformers; print(peft.PeftModel.from_pretrained({opened}, {str(output)!r}))"
     session.say(f"next: python -c {quoted(code)}")

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pretune.errors import CannotCreateError, DataError, UsageError
-from pretune.evaluate.read import Source, finalize_tasks, read_with_tokenizer
-from pretune.interop.deltas import is_delta
+from pretune.evaluate.read import Source, finalize_tasks, is_tuned, merged, read_with_tokenizer
 from pretune.interop.export import compare, outputs
 from pretune.interop.huggingface import save_model
-from pretune.interop.tuned_model import merge_delta
 from pretune.models.flops import count_parameters
 from pretune.new_folder import contents, settle
 
@@ -31,21 +29,21 @@ class Merged:
 
 
 def merge_folder(source: Source, output: Path) -> Merged:
-    """Writes the plain model that computes what deltas on their base compute.
+    """Writes the plain model that computes what deltas, or an adapter of PEFT, on their base compute.
 
     Raises:
         UsageError: a whole model, or a method that cannot be merged.
         DataError: damaged files, another base, or the merged model computes something else.
         CannotCreateError: the folder holds something.
     """
-    if not is_delta(source.files):
+    if not is_tuned(source.files):
         raise UsageError(f"{source.folder}: is a whole model, and nothing is to be merged; use it as it is")
     settle(output)
     if output.is_dir() and contents(output):
         raise CannotCreateError(f"{output}: holds something already; give a new or empty folder")
     network, tokenizer = read_with_tokenizer(source, None)
     tuned = outputs(network.eval())
-    plain = merge_delta(network, source.files).eval()
+    plain = merged(network, source.files).eval()
     difference = compare(tuned, outputs(plain))
     if difference > _TOLERANCE:
         raise DataError(

@@ -13,11 +13,14 @@ from pretune.evaluate.recorded import head_makers, recorded_tasks
 from pretune.interop.deltas import RECORD, is_delta, read_record
 from pretune.interop.huggingface import load_model
 from pretune.interop.metadata import read_metadata
+from pretune.interop.peft.contents import is_peft
+from pretune.interop.peft.folder import ExportedAdapter, export_peft, find_base, merge_peft, read_peft
 from pretune.interop.recorded_heads import HeadMakers
 from pretune.interop.run_folder import Step, StepOfRun, check_is_model, choose_step, describe_run, fill_from_checkpoint
-from pretune.interop.tuned_model import load_delta, merge_delta
+from pretune.interop.tuned_model import base_folder, load_delta, merge_delta
 from pretune.models.metadata import Metadata
 from pretune.models.model import LanguageModel, get_family
+from pretune.text.tokenizer.files import TOKENIZER_FILES
 from pretune.text.tokenizer.tokenizer import Tokenizer
 
 
@@ -60,9 +63,14 @@ def find_source(path: Path, step: Step | None = None, base: Path | None = None) 
     else:
         note = f"weights of step {checkpoint.step} of {checkpoint.run}"
         source = Source(checkpoint.run, checkpoint, (note,), base)
-    if base is not None and not is_delta(source.files):
+    if base is not None and not is_tuned(source.files):
         raise UsageError(f"--base {base}: {source.files} is a whole model, which has no base; leave it out")
     return source
+
+
+def is_tuned(folder: Path) -> bool:
+    """Whether a folder holds what a tuning method learned, as deltas or as an adapter of PEFT, and no whole model."""
+    return is_delta(folder) or is_peft(folder)
 
 
 def _segment_notes(network: LanguageModel, tokenizer: Tokenizer) -> list[str]:
@@ -86,7 +94,7 @@ def read_with_tokenizer(source: Source, tokenizer: Path | str | None) -> tuple[L
         MissingInputError: nothing there.
         DataError: files that are not a model or a tokenizer, or a tokenizer that does not fit the model.
     """
-    own = Tokenizer.load(source.files if tokenizer is None else tokenizer)
+    own = Tokenizer.load(_tokenizer_folder(source) if tokenizer is None else tokenizer)
     network = read_network(source, own)
     if own.vocabulary.size > network.vocab_size:
         raise DataError(
@@ -98,12 +106,23 @@ def read_with_tokenizer(source: Source, tokenizer: Path | str | None) -> tuple[L
     return network, own
 
 
+def _tokenizer_folder(source: Source) -> Path:
+    """Where the tokenizer is: beside the model, or, of an adapter without one, beside its base."""
+    files = source.files
+    if not is_peft(files) or any((files / name).is_file() for name in TOKENIZER_FILES):
+        return files
+    return find_base(files, source.base)
+
+
 def read_network(source: Source, tokenizer: Tokenizer) -> LanguageModel:
     """A model with all its heads, those of its recorded task and objectives too."""
     folder, files = source.folder, source.files
     if is_delta(files):
         _check_tokenizer(files, tokenizer)
         model = load_delta(files, source.base, makers_of=_makers_of)
+    elif is_peft(files):
+        base = find_base(files, source.base)
+        model = read_peft(files, base, makers=head_makers(read_metadata(base), base, tokenizer.vocabulary))
     else:
         makers = head_makers(read_metadata(files), folder, tokenizer.vocabulary) if files.is_dir() else {}
         model = load_model(files, makers=makers)
@@ -142,11 +161,40 @@ def plain_network(network: LanguageModel, source: Source, tokenizer: Tokenizer, 
     """
     if is_rounded:
         network = read_unrounded(network, source, tokenizer)
-    if network.metadata.base is None or not is_delta(source.files):
+    if not is_tuned(source.files) or (is_delta(source.files) and network.metadata.base is None):
         return network
-    plain = merge_delta(network if is_rounded else copy.deepcopy(network), source.files)
+    plain = merged(network if is_rounded else copy.deepcopy(network), source.files)
     finalize_tasks(plain, source.files, tokenizer)
     return plain
+
+
+def merged(network: LanguageModel, folder: Path) -> LanguageModel:
+    """Makes a tuned model a plain one that computes the same; it is changed in place.
+
+    Args:
+        folder: of what was learned.
+
+    Raises:
+        UsageError: what was learned cannot be merged.
+    """
+    return merge_peft(network, folder) if is_peft(folder) else merge_delta(network, folder)
+
+
+def export_tuned(
+    network: LanguageModel, directory: Path, source: Source, tokenizer: Tokenizer, *, is_rounded: bool
+) -> ExportedAdapter:
+    """Writes what was learned as an adapter of PEFT; see `export_peft`.
+
+    Raises:
+        UsageError: a whole model.
+    """
+    files = source.files
+    if not is_tuned(files):
+        raise UsageError(f"{files}: is a whole model, and no adapter of one; export it as it is, --format fp32")
+    if is_rounded:
+        network = read_unrounded(network, source, tokenizer)
+    base = find_base(files, source.base) if is_peft(files) else source.base or base_folder(files)
+    return export_peft(network, directory, base, tokenizer)
 
 
 def read_unrounded(network: LanguageModel, source: Source, tokenizer: Tokenizer) -> LanguageModel:

@@ -20,6 +20,7 @@ from torch import Tensor
 from pretune.disk import problem
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.interop.deltas import RECORD, is_delta
+from pretune.interop.peft.contents import CONFIG, is_peft
 from pretune.interop.run_names import (
     FACTS,
     INITIAL,
@@ -128,7 +129,7 @@ def check_is_model(path: Path, setting: str | None = None) -> None:
     subject = str(path) if setting is None else f"{setting} = {str(path)!r}"
     if path.is_file() and path.suffix != ".gguf":
         raise MissingInputError(f"{subject}: is a file and no model; name the folder of a model, or a .gguf file")
-    if path.is_file() or is_delta(path) or any((path / name).exists() for name in (RECIPE, STATE)):
+    if path.is_file() or is_delta(path) or is_peft(path) or any((path / name).exists() for name in (RECIPE, STATE)):
         return
     if (transformer_folder(path) / "config.json").exists():
         return
@@ -146,9 +147,10 @@ def check_has_model(path: Path) -> None:
     Raises:
         MissingInputError: with the command that writes them.
     """
-    if is_delta(path):
+    if is_delta(path) or is_peft(path):
         raise MissingInputError(
-            f"{path}: holds what a tuning method learned ({RECORD}), and no whole model; write one first: "
+            f"{path}: holds what a tuning method learned ({RECORD if is_delta(path) else CONFIG}), and no whole model; "
+            "write one first: "
             f"pretune merge {shlex.quote(str(path))} --output FOLDER"
         )
     step: Step | None = checkpoint_step(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +18,11 @@ WEIGHTS = "adapter_model.safetensors"
 BIN = "adapter_model.bin"
 ROOT = "base_model.model."
 """What the names of modules begin with in the file; where no module is changed, as by a prefix, `base_model.` alone."""
+
+
+def is_peft(path: Path | str) -> bool:
+    """Whether a folder holds an adapter of PEFT and no whole model."""
+    return (Path(path) / CONFIG).is_file() and not (Path(path) / "config.json").exists()
 
 
 @dataclass

@@ -9,16 +9,18 @@ Each type is a file beside this one, called as `peft_type` in small letters, wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 from safetensors.torch import load_file
 
 from pretune.disk import storage_errors
-from pretune.errors import DataError, MissingInputError
+from pretune.errors import CannotCreateError, DataError, MissingInputError, UsageError
 from pretune.field_table import check_fields
 from pretune.find import find, variants
+from pretune.interop.export import compare, outputs
 from pretune.interop.head_labels import class_labels, labelled_role
 from pretune.interop.huggingface import load_model, read_body
 from pretune.interop.peft import saved
@@ -32,11 +34,16 @@ from pretune.interop.weight_names import architecture, body_prefixes, file_names
 from pretune.interop.weights import write_json, write_safetensors
 from pretune.models.head_table import HEAD_CLASSES, classes_of
 from pretune.models.model import LanguageModel
-from pretune.new_folder import NewFolder
+from pretune.new_folder import NewFolder, settle
+from pretune.new_folder import contents as folder_contents
+from pretune.nn.low_rank import LowRankVocabulary
+from pretune.nn.tuned import TunedProjection
 from pretune.seals import write_seal
 from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.tune.surgery import merge_bricks
 
 _AXIS = "interop.peft"
+_TOLERANCE = 1e-5  # of the largest output
 _TASKS: Mapping[str, str | tuple[str, ...]] = {
     "SEQ_CLS": HEAD_CLASSES["classification"],
     "TOKEN_CLS": HEAD_CLASSES["token_classification"],
@@ -46,12 +53,6 @@ _TASKS: Mapping[str, str | tuple[str, ...]] = {
     "FEATURE_EXTRACTION": "Model",
 }
 """How the names of the classes end that a `task_type` means."""
-
-
-def is_peft(path: Path | str) -> bool:
-    """Whether a folder holds an adapter of PEFT, and no whole model or delta of ours."""
-    folder = Path(path)
-    return (folder / CONFIG).is_file() and not (folder / "config.json").exists()
 
 
 def read_peft(
@@ -183,18 +184,90 @@ def _is_last(ours: str, roles: Sequence[str]) -> bool:
     return any(ours == f"heads.{role}.linear.weight" for role in roles)
 
 
+def merge_peft(model: LanguageModel, folder: Path) -> LanguageModel:
+    """Makes a model that `read_peft` gave a plain one that computes the same; it is changed in place.
+
+    Raises:
+        UsageError: a prefix or a prompt, which no plain model has.
+    """
+    if not any(isinstance(module, TunedProjection | LowRankVocabulary) for module in model.modules()):
+        raise UsageError(
+            f"{folder}: vectors in front of a text cannot be merged into a plain model; use the folder as it is: every "
+            "verb reads it with its base"
+        )
+    merge_bricks(model)
+    return model
+
+
+@dataclass(frozen=True)
+class ExportedAdapter:
+    """What was written and compared.
+
+    Attributes:
+        kind: the type of the adapter, as PEFT calls it.
+        adapters: tensors of it.
+        heads: modules that are saved whole.
+        base: folder or name of the base, as the files say it.
+        class_name: the class of `transformers` that the base is opened as; None where there is none.
+        labels: how many classes its head has; None for a head without classes.
+        difference: largest distance of two outputs, of the model and of what was read again, as a fraction of the
+            largest value.
+    """
+
+    kind: str
+    adapters: int
+    heads: tuple[str, ...]
+    base: str | None
+    class_name: str | None
+    labels: int | None
+    difference: float = 0.0
+
+
+def export_peft(
+    model: LanguageModel, directory: Path, base: Path, tokenizer: Tokenizer | None = None
+) -> ExportedAdapter:
+    """Writes an adapter of PEFT, reads it again on its base, and compares the outputs.
+
+    Raises:
+        CannotCreateError: the directory holds something.
+        DataError: as `write_peft`; or what was read again computes something else.
+    """
+    settle(directory)
+    if directory.is_dir() and folder_contents(directory):
+        raise CannotCreateError(f"{directory}: holds something already; give a new or empty folder")
+    if not (base / "config.json").is_file():
+        raise DataError(
+            f"{base}: the base is no folder in the layout of transformers, which peft needs; merge what was learned "
+            "there first (pretune merge)"
+        )
+    expected, differences = outputs(model), [0.0]
+
+    def check(folder: Path) -> None:
+        differences[0] = compare(expected, outputs(read_peft(folder, base).eval()))
+        if differences[0] > _TOLERANCE:
+            raise DataError(
+                f"{directory}: the adapter would compute something else on {base}: outputs differ by "
+                f"{differences[0]:.1e} of their size; nothing was written"
+            )
+
+    exported = write_peft(model, directory, str(base.resolve()), tokenizer, check)
+    return replace(exported, difference=differences[0])
+
+
 def write_peft(
-    model: LanguageModel, directory: Path | str, base: str | None = None, tokenizer: Tokenizer | None = None
-) -> dict[str, int]:
+    model: LanguageModel,
+    directory: Path | str,
+    base: str | None = None,
+    tokenizer: Tokenizer | None = None,
+    check: Callable[[Path], None] | None = None,
+) -> ExportedAdapter:
     """Writes what a model's method learned as an adapter of PEFT; the folder is complete or not there.
 
     Args:
         model: with the bricks of one method.
         base: folder or name of the model that was tuned, as `peft` is to find it.
         tokenizer: written beside it.
-
-    Returns:
-        How many modules have an adapter, and how many tensors of heads are saved.
+        check: looks at the folder before it takes its place.
 
     Raises:
         DataError: no method whose files these are, several of them, or something that the files have no place for.
@@ -215,9 +288,14 @@ def write_peft(
         write_json(folder.path / CONFIG, contents.fields)
         if tokenizer is not None:
             tokenizer.write(folder.path)
+        if check is not None:
+            check(folder.path)
         write_seal(folder.path, path)
         folder.publish(last=CONFIG)
-    return {"adapters": adapters, "saved": len(contents.tensors) - adapters}
+    role = labelled_role(plain)
+    labels = None if role is None else len(class_labels(plain, role) or ())
+    heads = tuple(contents.fields["modules_to_save"] or ())
+    return ExportedAdapter(contents.fields["peft_type"], adapters, heads, base, architecture(plain), labels)
 
 
 def _contents_of(model: LanguageModel, plain: LanguageModel, base: str | None) -> Contents:

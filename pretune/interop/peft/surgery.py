@@ -8,8 +8,10 @@ from torch import nn
 
 from pretune.models.model import LanguageModel
 from pretune.nn.attention import Attention
+from pretune.nn.embedding import Embedding
 from pretune.nn.prefix import NO_PREFIX
 from pretune.nn.projection import Projection
+from pretune.nn.prompt import NO_PROMPT
 from pretune.nn.relative_attention import RelativeAttention
 from pretune.nn.vocabulary import Vocabulary
 from pretune.tune.surgery import projection_sites, vocabulary_sites
@@ -31,6 +33,9 @@ def untuned(model: LanguageModel) -> LanguageModel:
         if isinstance(module, Attention | RelativeAttention):
             del module.prefix  # a module may not be replaced by what is none
             module.prefix = NO_PREFIX
+        if isinstance(module, Embedding):
+            del module.prompt
+            module.prompt = NO_PROMPT
     return plain
 
 
