@@ -29,7 +29,7 @@ from pretune.nn.heads import VocabularyHead
 from pretune.nn.packed import Product, packable
 from pretune.nn.projection import Projection, ProjectionBrick, joined_product
 from pretune.nn.spans import KeyLayout
-from pretune.nn.tuned import TunedBrick, TunedProjection
+from pretune.nn.tuned import TunedBrick, TunedProjection, add_beside
 
 M = TypeVar("M", bound=nn.Module)
 Run = Callable[[Tensor, Layout], list[Tensor]]
@@ -137,7 +137,7 @@ class FusedBlock(nn.Module):
             return self.block(x, layout, cache, rows)  # type: ignore[no-any-return]
         attention = self.block.attention
         before_attention, after_attention, before_feedforward, after_feedforward = self._norms
-        inputs = self._inputs(before_attention(x).to(self._dtype), layout)
+        inputs = self._inputs(before_attention(x, layout).to(self._dtype), layout)
         query, key, value = (run.view(len(x), -1, attention.head_width) for run in inputs)
         if attention.rotary is not None:
             places = attention.behind(layout)
@@ -146,13 +146,12 @@ class FusedBlock(nn.Module):
         if cache is not None:
             key, value, keys = cache.append(key, value, layout)
         mixed = attention.attend(query, key, value, layout, keys)
-        x = after_attention(x + self._output(mixed.flatten(1), layout)[0])
-        read = before_feedforward(x).to(self._dtype)
-        if self._tuned is None:
-            return after_feedforward(x + self._down(self._up(read, layout)[0], layout)[0])
-        read = self._tuned.read(read, layout)
+        x = after_attention(x + self._output(mixed.flatten(1), layout)[0], layout)
+        read = before_feedforward(x, layout).to(self._dtype)
+        read = read if self._tuned is None else self._tuned.read(read, layout)
         answer = self._down(self._up(read, layout)[0], layout)[0]
-        return after_feedforward(x + self._tuned.change(read, answer, layout))
+        answer = answer if self._tuned is None else self._tuned.change(read, answer, layout)
+        return after_feedforward(x + add_beside(self.block.beside, answer, x, layout), layout)
 
 
 class FusedHead(VocabularyHead):
@@ -175,7 +174,7 @@ def _known(block: Block) -> bool:
         and type(block.attention) in (Attention, GroupedAttention)
         and block.attention.query_norm is block.attention.relative is None
         and type(_core(block.feedforward)) in (FeedForward, GatedFeedForward)
-        and all(type(norm) in (nn.LayerNorm, nn.RMSNorm, nn.Identity) for norm in block.norms.children())
+        and all(type(_core(norm)) in (nn.LayerNorm, nn.RMSNorm, nn.Identity) for norm in block.norms.children())
     )
 
 
@@ -253,13 +252,15 @@ def _head(head: nn.Module, products: Products) -> nn.Module:
     return FusedHead(head, weight.dtype, products.scores(head)) if packable(weight) else head
 
 
-def _norm(norm: nn.Module) -> Callable[[Tensor], Tensor]:
-    if isinstance(norm, nn.RMSNorm):
+def _norm(norm: nn.Module) -> Callable[[Tensor, Layout], Tensor]:
+    if isinstance(norm, TunedBrick):
         return norm
+    if isinstance(norm, nn.RMSNorm):
+        return lambda x, layout: norm(x)
     if not isinstance(norm, nn.LayerNorm):
-        return lambda x: x
+        return lambda x, layout: x
     shape, weight, bias, eps = norm.normalized_shape, norm.weight, norm.bias, norm.eps
-    return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
+    return lambda x, layout: torch.layer_norm(x, shape, weight, bias, eps)
 
 
 def _with(module: M, **children: nn.Module) -> M:

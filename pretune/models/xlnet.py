@@ -33,7 +33,7 @@ from pretune.nn.heads import Activate, Pooler
 from pretune.nn.model_protocol import ModelOutput
 from pretune.nn.relative_attention import Keys, QueryStream, RelativeAttention, after
 from pretune.nn.stack import Stack
-from pretune.nn.tuned import with_layout
+from pretune.nn.tuned import Nothing, add_beside, with_layout
 
 
 class Config(model.Config):
@@ -184,14 +184,15 @@ class TwoStreamBlock(nn.Module):
         self.feedforward = feedforward
         self.norms = norms
         self.dropout = Dropout(dropout)
+        self.beside: nn.Module = Nothing()
 
     def forward(self, x: Tensor, stream: QueryStream, keys: Keys, *, include_self: bool) -> Tensor:
         """Runs one stream. Shape: (M, width) -> (M, width)."""
         layout, add, norms = stream.layout, self.dropout.add, self.norms
         x = add(self.attention(x, stream, keys, include_self=include_self), x, layout.keys)
         x = with_layout(norms.after_attention, x, layout)
-        x = add(self.feedforward(x, layout), x, layout.keys)
-        return with_layout(norms.after_feedforward, x, layout)
+        update = add_beside(self.beside, self.feedforward(x, layout), x, layout)
+        return with_layout(norms.after_feedforward, add(update, x, layout.keys), layout)
 
 
 _SEGMENTS = 5  # of its authors' files: two texts, the class, the separator, padding

@@ -8,7 +8,7 @@ from pretune.batch import Layout, OutputRows
 from pretune.nn.attention import Attention
 from pretune.nn.cache import EncoderOutput, LayerCache
 from pretune.nn.dropout import Dropout
-from pretune.nn.tuned import with_layout
+from pretune.nn.tuned import Nothing, add_beside, with_layout
 
 
 class Norms(nn.Module):
@@ -44,6 +44,9 @@ class Block(nn.Module):
     Args:
         feedforward: called with the run and its layout.
         dropout: of each branch, before it is added to the residual stream.
+
+    Attributes:
+        beside: what a tuning method adds to the feed-forward's answer; it reads the residual stream.
     """
 
     def __init__(self, attention: Attention, feedforward: nn.Module, norms: Norms, dropout: float = 0.0) -> None:
@@ -52,6 +55,7 @@ class Block(nn.Module):
         self.feedforward = feedforward
         self.norms = norms
         self.dropout = Dropout(dropout)
+        self.beside: nn.Module = Nothing()
 
     def forward(
         self, x: Tensor, layout: Layout, cache: LayerCache | None = None, rows: OutputRows | None = None
@@ -64,8 +68,8 @@ class Block(nn.Module):
         norms, add = self.norms, self.dropout.add
         mixed, x, layout = self._attend(x, layout, cache, rows)
         x = with_layout(norms.after_attention, add(mixed, x, layout.keys), layout)
-        x = add(self.feedforward(norms.before_feedforward(x), layout), x, layout.keys)
-        return with_layout(norms.after_feedforward, x, layout)
+        update = add_beside(self.beside, self.feedforward(norms.before_feedforward(x), layout), x, layout)
+        return with_layout(norms.after_feedforward, add(update, x, layout.keys), layout)
 
     def _attend(
         self, x: Tensor, layout: Layout, cache: LayerCache | None, rows: OutputRows | None
@@ -102,7 +106,7 @@ class ParallelBlock(Block):
         """
         norms, add = self.norms, self.dropout.add
         mixed, x, layout = self._attend(x, layout, cache, rows)
-        update = self.feedforward(norms.before_feedforward(x), layout)
+        update = add_beside(self.beside, self.feedforward(norms.before_feedforward(x), layout), x, layout)
         out = add(update, add(mixed, x, layout.keys), layout.keys)
         return with_layout(norms.after_feedforward, out, layout)
 
@@ -114,6 +118,9 @@ class DecoderBlock(nn.Module):
         cross: attention to the encoder's output.
         feedforward: called with the run and its layout.
         dropout: of each branch, before it is added to the residual stream.
+
+    Attributes:
+        beside: what a tuning method adds to the feed-forward's answer; it reads the residual stream.
     """
 
     def __init__(
@@ -125,6 +132,7 @@ class DecoderBlock(nn.Module):
         self.feedforward = feedforward
         self.norms = norms
         self.dropout = Dropout(dropout)
+        self.beside: nn.Module = Nothing()
 
     def forward(
         self, x: Tensor, layout: Layout, cache: LayerCache | None, rows: None, encoder_output: EncoderOutput | None
@@ -142,5 +150,5 @@ class DecoderBlock(nn.Module):
         x = with_layout(norms.after_attention, x, layout)
         x = add(self.cross.cross(norms.before_cross(x), layout, encoder_output, cache), x, keys)
         x = with_layout(norms.after_cross, x, layout)
-        x = add(self.feedforward(norms.before_feedforward(x), layout), x, keys)
-        return with_layout(norms.after_feedforward, x, layout)
+        update = add_beside(self.beside, self.feedforward(norms.before_feedforward(x), layout), x, layout)
+        return with_layout(norms.after_feedforward, add(update, x, keys), layout)

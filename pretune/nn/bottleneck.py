@@ -18,7 +18,7 @@ from pretune.batch import Layout
 from pretune.nn.activation import Activation
 from pretune.nn.dropout import Dropout
 from pretune.nn.projection import Projection, ProjectionBrick
-from pretune.nn.tuned import TunedBrick, TunedProjection
+from pretune.nn.tuned import Nothing, TunedBrick, TunedProjection
 
 
 class Bottleneck(nn.Module):
@@ -101,40 +101,27 @@ class NormAdapter(TunedBrick[nn.Module]):
         super().__init__(base)
         self.bottleneck = bottleneck
 
-    def forward(self, x: Tensor, layout: Layout | None = None) -> Tensor:
-        """Shape: (T, width) -> (T, width)."""
-        return self.change(x, self.base(x), layout)
-
     def change(self, x: Tensor, y: Tensor, layout: Layout | None) -> Tensor:
         """Shape: x, y, return: (T, width)."""
-        return self.base(x + self.bottleneck(y, layout))  # type: ignore[no-any-return]
+        return self.answer(x + self.bottleneck(y, layout), layout)
 
 
-class NormedBranch(nn.Module):
-    """A feed-forward with the norm before it, as one brick that reads the residual stream."""
-
-    def __init__(self, norm: nn.Module, feedforward: nn.Module) -> None:
-        super().__init__()
-        self.norm = norm
-        self.feedforward = feedforward
-
-    def forward(self, x: Tensor, layout: Layout | None = None) -> Tensor:
-        """Shape: (T, width) -> (T, width)."""
-        return self.feedforward(self.norm(x), layout)  # type: ignore[no-any-return]
-
-
-class ParallelAdapter(TunedBrick[NormedBranch]):
-    """Adds a bottleneck of the residual stream to the answer of a feed-forward that reads it too.
+class ParallelAdapter(TunedBrick[Nothing]):
+    """Adds a bottleneck of the residual stream to what a feed-forward answers that begins at the same stream.
 
     Source: He et al. 2021, arXiv 2110.04366, section 4.
 
     Args:
-        base: the feed-forward with its norm; it is expected to be frozen.
+        base: what stood beside the feed-forward.
     """
 
-    def __init__(self, base: NormedBranch, bottleneck: Bottleneck) -> None:
+    def __init__(self, base: Nothing, bottleneck: Bottleneck) -> None:
         super().__init__(base)
         self.bottleneck = bottleneck
+
+    def forward(self, x: Tensor, layout: Layout | None = None) -> Tensor:
+        """Shape: (T, width) -> (T, width)."""
+        return self.bottleneck(x, layout)  # type: ignore[no-any-return]
 
     def change(self, x: Tensor, y: Tensor, layout: Layout | None) -> Tensor:
         """Shape: x, y, return: (T, width)."""

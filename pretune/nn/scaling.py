@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pretune.batch import Layout
 from pretune.nn.projection import ProjectionBrick
-from pretune.nn.tuned import TunedProjection
+from pretune.nn.tuned import LowRankChange, TunedProjection
 
 
 class ScaledOutput(TunedProjection):
@@ -35,6 +35,10 @@ class ScaledOutput(TunedProjection):
         weight, bias = self.projection.dense()
         scaled = (weight * self.scale[:, None]).to(weight.dtype)
         return scaled, None if bias is None else (bias * self.scale).to(bias.dtype)
+
+    def low_rank(self) -> LowRankChange:
+        """The factors, and a product of rank 0."""
+        return LowRankChange(self.scale.new_empty(0, self.in_features), self.scale[:, None][:, :0], self.scale)
 
     def flops(self, rows: float) -> float:
         """Those of the base and of the product."""

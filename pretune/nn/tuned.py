@@ -6,10 +6,12 @@ sequences of a batch, and the base still computes all rows at once.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from pretune.batch import Layout
@@ -40,12 +42,17 @@ class TunedBrick(nn.Module, Generic[B]):
     """A change of what a brick reads, of what it answers, or of both; a subclass gives the change.
 
     Args:
-        base: any brick that is called with rows and their layout.
+        base: any brick that is called with rows and their layout, or with rows alone, as norms are.
     """
 
     def __init__(self, base: B) -> None:
         super().__init__()
         self.base = base
+        self._rows_alone = len(inspect.signature(base.forward).parameters) == 1
+
+    def answer(self, x: Tensor, layout: Layout | None) -> Tensor:
+        """What the base answers. Shape: (T, in) -> (T, out)."""
+        return self.base(x) if self._rows_alone else self.base(x, layout)  # type: ignore[no-any-return]
 
     def read(self, x: Tensor, layout: Layout | None) -> Tensor:
         """What the base is to read instead of `x`; `x` itself, unless a subclass says otherwise. Shape: (T, in)."""
@@ -67,7 +74,28 @@ class TunedBrick(nn.Module, Generic[B]):
     def forward(self, x: Tensor, layout: Layout | None = None) -> Tensor:
         """Shape: (T, in) -> (T, out)."""
         x = self.read(x, layout)
-        return self.change(x, self.base(x, layout), layout)
+        return self.change(x, self.answer(x, layout), layout)
+
+
+class Nothing(nn.Module):
+    """Stands where a tuning method may put a brick beside a branch: nothing is added there."""
+
+    def forward(self, x: Tensor, layout: Layout | None = None) -> Tensor:
+        """Shape: (T, width) -> same, zeros."""
+        return torch.zeros_like(x)
+
+
+def add_beside(brick: nn.Module, y: Tensor, x: Tensor, layout: Layout) -> Tensor:
+    """The answer of a branch, with what stands beside it.
+
+    Args:
+        y: the branch's answer.
+        x: the residual stream that the branch begins at, before any norm.
+
+    Shape:
+        x, y, return: (T, width)
+    """
+    return y if isinstance(brick, Nothing) else y + brick(x, layout)
 
 
 def with_layout(brick: nn.Module, x: Tensor, layout: Layout) -> Tensor:

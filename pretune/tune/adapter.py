@@ -15,11 +15,13 @@ from torch import nn
 from pretune import config
 from pretune.errors import UsageError
 from pretune.nn.activation import activation
-from pretune.nn.bottleneck import Bottleneck, NormAdapter, NormedBranch, ParallelAdapter, SerialAdapter
+from pretune.nn.bottleneck import Bottleneck, NormAdapter, ParallelAdapter, SerialAdapter
 from pretune.nn.projection import ProjectionBrick
+from pretune.nn.tuned import Nothing
 from pretune.tune.surgery import Site, freeze_body, projection_sites, select_sites
 
 M = TypeVar("M", bound=nn.Module)
+RATE = 1e-3  # Houlsby et al., section 3.1: 3e-5 to 3e-3 on GLUE
 Form = Literal["houlsby", "pfeiffer", "parallel"]
 _BRANCHES = {"attention.output": "attention", "cross.output": "cross", "feedforward.down": "feedforward"}
 _USUAL: dict[Form, tuple[str, ...]] = {
@@ -129,9 +131,10 @@ def _put(model: nn.Module, site: Site, config: Config) -> None:
             f"tune.adapter.places: a parallel adapter stands beside a feed-forward, and not beside {site.role}; name "
             "feedforward, or choose --tune.adapter.form houlsby"
         )
-    branch = NormedBranch(norms.get_submodule("before_feedforward"), block.get_submodule("feedforward"))
-    norms.before_feedforward = nn.Identity()
-    block.feedforward = ParallelAdapter(branch, bottleneck)
+    beside = getattr(block, "beside", None)
+    if not isinstance(beside, Nothing):
+        raise UsageError(f"tune.adapter: {site.path} has no place for what stands beside it, or something is there")
+    block.beside = ParallelAdapter(beside, bottleneck)
 
 
 def _bottleneck(end: ProjectionBrick, config: Config) -> Bottleneck:

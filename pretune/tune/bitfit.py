@@ -14,6 +14,7 @@ from pretune.errors import UsageError
 from pretune.tune.surgery import Site, freeze_body, select_sites, whereabouts
 
 M = TypeVar("M", bound=nn.Module)
+RATE = 5e-4  # Ben Zaken et al., section 3: 1e-4 to 1e-3
 DIFFERENCE = True
 
 

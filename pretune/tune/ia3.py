@@ -16,6 +16,7 @@ from pretune.nn.scaling import ScaledInput, ScaledOutput
 from pretune.tune.surgery import Site, find_sites, freeze_body, merge_bricks, projection_sites, select_sites
 
 M = TypeVar("M", bound=nn.Module)
+RATE = 5e-3  # Liu et al., section 3.3: 3e-3 for T0
 _USUAL = {"attention.key", "attention.value", "cross.key", "cross.value", "feedforward.down"}
 
 

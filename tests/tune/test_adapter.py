@@ -16,6 +16,7 @@ from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel
 from pretune.nn.bottleneck import Bottleneck, NormAdapter, ParallelAdapter, SerialAdapter
 from pretune.nn.projection import Projection
+from pretune.nn.tuned import Nothing
 from pretune.tune.method import TuningMethod, find_method
 
 FORMS = ("houlsby", "pfeiffer", "parallel")
@@ -84,7 +85,7 @@ def test_where_each_form_stands() -> None:
     norm, linear = nn.LayerNorm(8), Projection(8, 8)
     torch.testing.assert_close(SerialAdapter(linear, bottleneck)(x), linear(x) + f(linear(x)))
     torch.testing.assert_close(NormAdapter(norm, bottleneck)(x), norm(x + f(norm(x))))
-    torch.testing.assert_close(ParallelAdapter(nn.Identity(), bottleneck).change(x, y, None), y + f(x))  # type: ignore[arg-type]
+    torch.testing.assert_close(ParallelAdapter(Nothing(), bottleneck).change(x, y, None), y + f(x))
 
 
 def test_places_and_sizes() -> None:
