@@ -140,7 +140,7 @@ def build_optimizer(
     import torch
 
     parameters = LearnedParameters(root)
-    factors = rate_factors([n for n, _ in root.named_parameters()], parameters, config.rates, config.layer_decay)
+    factors = place_factors(root, config)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     try:
         optimizer = find_optimizer(config.name).build(parameters, config, dtype)
@@ -157,6 +157,17 @@ def build_optimizer(
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     return optimizer
+
+
+def place_factors(root: nn.Module, config: OptimizerConfig) -> dict[str, float]:
+    """By what the learning rate of each parameter that learns is multiplied, by name.
+
+    Raises:
+        UsageError: a rate is for a place that there is not.
+    """
+    names = {name: p.requires_grad for name, p in root.named_parameters()}
+    learning = [name for name, learns in names.items() if learns]
+    return rate_factors(names, learning, config.rates, config.layer_decay)
 
 
 def _split_groups(optimizer: torch.optim.Optimizer, factors: Mapping[int, float]) -> None:

@@ -45,7 +45,7 @@ class _Place:
 
 
 def rate_factors(
-    names: Iterable[str], learning: Collection[str], rates: Mapping[str, float], layer_decay: float
+    names: Iterable[str], learning: Iterable[str], rates: Mapping[str, float], layer_decay: float
 ) -> dict[str, float]:
     """By what the learning rate of each parameter that learns is multiplied.
 
@@ -65,7 +65,7 @@ def rate_factors(
     for place in places.values():
         if place.layer is not None:
             counts[place.side] = max(counts.get(place.side, 0), place.layer + 1)
-    factors = {name: layer_decay ** _depth(places[name], name, counts) for name in places if name in learning}
+    factors = {name: layer_decay ** _depth(places[name], name, counts) for name in learning}
     for pattern, factor in rates.items():
         matches = {name for name, place in places.items() if _matches(pattern, name, place, counts)}
         if not matches & factors.keys():

@@ -26,6 +26,8 @@ from pretune.models.model import LanguageModel, MakeHeads
 from pretune.models.text_vectors import TextVectors
 from pretune.objectives.mixture import build_members, mix
 from pretune.objectives.objective import Objective
+from pretune.objectives.root_module import RootModule
+from pretune.optim.optimizer import place_factors
 from pretune.runtime.device import choose
 from pretune.runtime.distributed import Distributed
 from pretune.tasks.task import AnyTask, Example, Task
@@ -279,6 +281,7 @@ def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tok
     finished = model if model.metadata.base is None else tuning_method(recipe).rehearse_merge(model)
     if finished is not None and (model.metadata.base is None or tuning_method(recipe).can_merge):
         _check_savable(recipe, finished, members, tokenizer)
+    place_factors(RootModule(model, objective), recipe.optimizer)  # refuses a place that there is not
     for name, auxiliary in components.auxiliary_models().items():
         apply_model_settings(auxiliary, recipe.model)
         check_savable(auxiliary, tokenizer, Path(recipe.output) / name)

@@ -19,6 +19,8 @@ from pretune.models.model import LanguageModel
 from pretune.nn.bottleneck import Bottleneck
 from pretune.nn.grouped import BASE
 from pretune.nn.scaling import ScaledInput, ScaledOutput
+from pretune.optim import muon
+from pretune.optim.optimizer import build_optimizer
 from pretune.tune.method import find_method
 
 METHODS: list[tuple[str, dict[str, Any]]] = [
@@ -89,3 +91,13 @@ def test_blocks_stay_fused(family: str, number: int) -> None:
     with torch.inference_mode():
         want, got = form(batch).last_hidden_state, fused(batch).last_hidden_state
     torch.testing.assert_close(got, want, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [*METHODS, ("lora", {"weight_decomposed": True}), ("adalora", {}), ("prefix", {}), ("prompt", {})],
+)
+def test_what_a_method_adds_is_no_matrix_for_muon(name: str, settings: dict[str, Any]) -> None:
+    model = find_method(name, settings).apply(tiny("bert"))
+    optimizer = build_optimizer(model, muon.Config(name="muon"))
+    assert all("momentum" not in group for group in optimizer.param_groups)
