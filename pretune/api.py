@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pretune.adapted_model import AdaptedModel
 from pretune.baselines.folder import is_tfidf
 from pretune.config import validate
 from pretune.errors import UsageError
@@ -20,12 +21,13 @@ from pretune.evaluate.fill import Guess
 from pretune.evaluate.labelled import examples_of
 from pretune.evaluate.likelihood import Score
 from pretune.evaluate.merging import Merged, merge_folder
-from pretune.evaluate.read import find_source, read_with_tokenizer
+from pretune.evaluate.read import find_source, read_adapter, read_with_tokenizer
 from pretune.evaluate.results import Evaluation, Mistake
 from pretune.generate.options import Continuation
 from pretune.interop.run_folder import Step
 from pretune.labels.features import Embed
 from pretune.model import Model
+from pretune.models.adapters import SharedModels
 from pretune.nn.cast import cast_to_bf16
 from pretune.report.spread import Spread
 from pretune.runtime.device import choose
@@ -69,8 +71,11 @@ def load(
     tokenizer: Path | str | None = None,
     step: Step | None = None,
     base: Path | str | None = None,
+    adapters: Mapping[str, Path | str] | None = None,
 ) -> Model:
     """Read a model and its tokenizer, for use.
+
+        pretune.load("bert", adapters={"topic": "runs/topic", "tone": "runs/tone"}).predict(texts, adapter="tone")
 
     Args:
         path: a folder in the Hugging Face layout, such as a finished run directory; or a checkpoint of a run; or what a
@@ -81,6 +86,7 @@ def load(
         step: of a run, finished or not, the weights of a checkpoint: `best`, `last` or its number.
         base: of what a tuning method learned, the folder of the model that was tuned, where it is no longer where it
             was.
+        adapters: folders of what was tuned on this model, by names; all share its weights: see `AdaptedModel`.
 
     Raises:
         MissingInputError, DataError, UsageError: see `find_source` and `read_with_tokenizer`; or no such device.
@@ -94,9 +100,15 @@ def load(
         _log.warning("%s", note)
     chosen = choose_precision(precision, torch_device)
     _log.info("%s", chosen)
-    if chosen.name == "bf16":
-        cast_to_bf16(network)
-    return Model(network.to(torch_device).eval(), own, source)
+    read = {name: read_adapter(name, Path(folder), source, own) for name, folder in (adapters or {}).items()}
+    shared = SharedModels.of(network, [form for form, _ in read.values()])
+    for each in (network, *shared.forms, *([shared.network] if read else [])):
+        if chosen.name == "bf16":
+            cast_to_bf16(each)
+        each.to(torch_device).eval()
+    if read:
+        return AdaptedModel(shared, own, {name: place for name, (_, place) in read.items()}, source)
+    return Model(network, own, source)
 
 
 def merge(path: Path | str, output: Path | str, *, step: Step | None = None, base: Path | str | None = None) -> Merged:

@@ -69,6 +69,7 @@ class Embedder:
         vectors: what makes a vector of the last layer's rows.
         budget: tokens of a forward.
         prompt: comes before each text.
+        group: number of the adapter that reads each text; None where there are none to choose.
     """
 
     network: LanguageModel
@@ -77,6 +78,7 @@ class Embedder:
     vectors: TextVectors
     budget: int
     prompt: str = ""
+    group: TextIndices | None = None
 
     @classmethod
     def of(
@@ -87,11 +89,13 @@ class Embedder:
         prompt: str | None = None,
         prompt_name: str | None = None,
         budget: int | None = None,
+        group: TextIndices | None = None,
     ) -> Embedder:
         """The embedder of a model as its files say it.
 
         Args:
             pooling, prompt, prompt_name, budget: as of `Model.embed`.
+            group: number of the adapter that reads each text.
 
         Raises:
             UsageError: an unknown pooling or name of a prompt, or a prompt and a name.
@@ -103,7 +107,9 @@ class Embedder:
         settings = tokenizer.settings if vectors.max_length is None else {"model_max_length": vectors.max_length}
         tokenizer = tokenizer.lowercased() if vectors.lowercase else tokenizer
         text = vectors.prompt(prompt, prompt_name)
-        return cls(network, tokenizer, network.context(settings), vectors, budget or budget_of(network.device), text)
+        return cls(
+            network, tokenizer, network.context(settings), vectors, budget or budget_of(network.device), text, group
+        )
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
         """One vector for each text, in their order.
@@ -215,7 +221,8 @@ class Embedder:
         total = sum(lengths)
         even = -(-total // -(-total // self.budget)) + max(lengths)  # rather than full batches and a small rest
         for index in by_length(lengths, min(self.budget, even)):
-            out[part[index]] = self._forward([runs[n] for n in index]).cpu().numpy()
+            group = None if self.group is None else tuple(self.group[part[index]].tolist())
+            out[part[index]] = self._forward([runs[n] for n in index], group).cpu().numpy()
 
     @cached_property
     def _skipped(self) -> int:
@@ -227,9 +234,10 @@ class Embedder:
         run = vocabulary.add_special_tokens(tokens)[0]
         return len(run) - int(len(run) > 0 and bool(vocabulary.special[run[-1]]))
 
-    def _forward(self, runs: Sequence[Tokens]) -> Tensor:
+    def _forward(self, runs: Sequence[Tokens], group: tuple[int, ...] | None = None) -> Tensor:
         """Shape: N runs of tokens; return: (N, width) fp32."""
         batch, read = ragged(runs), None
+        batch = replace(batch, layout=replace(batch.layout, group=group))
         if self.vectors.row is not None:
             bounds = np.array(batch.layout.bounds)
             read = torch.from_numpy(bounds[:-1] if self.vectors.row == "cls" else bounds[1:] - 1)

@@ -35,7 +35,7 @@ def predict_by_modules(
         DataError: a pair without a second text.
         NonFiniteError: a prediction that is not finite.
     """
-    if not isinstance(task, VectorTask) or not _has_modules(model, tokenizer):
+    if not reads_by_modules(model, task, tokenizer):
         return predict_examples(model, task, examples, rows, tokenizer)
     pairs = cast(Sequence[PairExample], examples)
     for example in pairs:
@@ -46,6 +46,11 @@ def predict_by_modules(
         for texts in ([pair.text for pair in pairs], [str(pair.second) for pair in pairs])
     )
     return cast(list[PredictionT], F.cosine_similarity(first, second).tolist())
+
+
+def reads_by_modules(model: LanguageModel, task: object, tokenizer: Tokenizer) -> bool:
+    """Whether a task's vectors are made as the model's files say, by more than a pooling."""
+    return isinstance(task, VectorTask) and _has_modules(model, tokenizer)
 
 
 def _vectors(

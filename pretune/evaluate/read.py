@@ -114,6 +114,33 @@ def _tokenizer_folder(source: Source) -> Path:
     return find_base(files, source.base)
 
 
+def read_adapter(name: str, folder: Path, base: Source, tokenizer: Tokenizer) -> tuple[LanguageModel, Source]:
+    """A base with what was tuned on it.
+
+    Args:
+        name: of the adapter, for messages.
+        folder: what a tuning method learned.
+        base: where the base was read.
+        tokenizer: of the base.
+
+    Raises:
+        UsageError: a whole model.
+        MissingInputError: nothing there.
+        DataError: tuned on another base, or with another tokenizer; damaged files.
+    """
+    try:
+        source = find_source(folder, base=base.files)
+    except UsageError as error:
+        raise UsageError(f"adapter {name!r}: {error}") from None
+    network, own = read_with_tokenizer(source, None)
+    if own.hash != tokenizer.hash:
+        raise DataError(
+            f"adapter {name!r}: {folder} has another tokenizer ({own.hash[:12]}) than its base {base.folder} "
+            f"({tokenizer.hash[:12]}), so that texts of both cannot be read together; load it alone"
+        )
+    return network, source
+
+
 def read_network(source: Source, tokenizer: Tokenizer) -> LanguageModel:
     """A model with all its heads, those of its recorded task and objectives too."""
     folder, files = source.folder, source.files

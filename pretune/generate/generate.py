@@ -25,7 +25,13 @@ from pretune.generate.defaults import end_tokens, resolve_options, stated_constr
 from pretune.generate.options import Continuation, GenerateConfig, Reason
 from pretune.generate.processors import LogitsProcessor, Prompt
 from pretune.generate.sample import keys, sample
-from pretune.generate.session import DecodingSession, add_special_tokens, context_length, max_new_tokens_left
+from pretune.generate.session import (
+    DecodingSession,
+    PromptAdapters,
+    add_special_tokens,
+    context_length,
+    max_new_tokens_left,
+)
 from pretune.generate.stream import TextStream
 from pretune.models.model import LanguageModel
 from pretune.nn.model_protocol import find_language_head
@@ -40,10 +46,14 @@ _log = logging.getLogger("pretune")
 
 
 def generate(
-    model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens], config: GenerateConfig
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Tokens],
+    config: GenerateConfig,
+    adapters: PromptAdapters | None = None,
 ) -> list[Continuation]:
     """Returns the continuations of prompts, in their order. See `stream`."""
-    texts = stream(model, tokenizer, prompts, config)
+    texts = stream(model, tokenizer, prompts, config, adapters)
     while True:
         try:
             next(texts)
@@ -51,10 +61,19 @@ def generate(
             return list(end.value)
 
 
-def stream(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens], config: GenerateConfig) -> Stream:
+def stream(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Tokens],
+    config: GenerateConfig,
+    adapters: PromptAdapters | None = None,
+) -> Stream:
     """Yields (prompt number, text) as text becomes certain; the generator returns all continuations.
 
     Beam search yields a text only when it is complete.
+
+    Args:
+        adapters: which of the model's adapters reads each prompt; None where there are none to choose.
 
     Raises:
         UsageError: the model does not generate; an empty prompt, or one that fills the model's context.
@@ -85,7 +104,8 @@ def stream(model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Tokens]
     for start in range(0, len(prompts), rows):
         part = slice(start, start + rows)
         capacity = max(max_length - left + limit for left, limit in zip(remaining[part], limits[part], strict=True))
-        session = DecodingSession(model, tokenizer.vocabulary.size, len(prompts[part]), capacity)
+        chosen = None if adapters is None else adapters.part(part)
+        session = DecodingSession(model, tokenizer.vocabulary.size, len(prompts[part]), capacity, chosen)
         full = [limit == want for limit, want in zip(limits[part], wanted[part], strict=True)]
         batch = _PromptBatch(session, tokenizer, prompts[part], limits[part], full, processor, start, len(prompts))
         out += yield from batch.beams() if config.beams > 1 else batch.tokens(draws[part])

@@ -5,7 +5,8 @@ A decoder continues its prompts; an encoder-decoder reads them with its encoder 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,9 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretune.batch import Batch, ragged
+from pretune.batch import Batch, Layout, ragged
 from pretune.errors import UsageError
 from pretune.models.model import LanguageModel
+from pretune.nn.grouped import Parts
+from pretune.nn.heads import VocabularyHead
 from pretune.nn.model_protocol import find_language_head
 from pretune.runtime.device import inference_context, is_bf16
 from pretune.text.readers.memory import check_texts
@@ -26,6 +29,23 @@ from pretune.text.tokenizer.unknown import say_unknown
 _REFINED = 32
 
 
+@dataclass(frozen=True)
+class PromptAdapters:
+    """Which adapter of a model reads each prompt.
+
+    Attributes:
+        group: the number of each prompt's.
+        heads: what predicts the next token, by the numbers.
+    """
+
+    group: tuple[int, ...]
+    heads: Mapping[int, VocabularyHead]
+
+    def part(self, prompts: slice) -> PromptAdapters:
+        """Those of some prompts."""
+        return replace(self, group=self.group[prompts])
+
+
 class DecodingSession:
     """A language model with a key/value cache, one row for each sequence.
 
@@ -34,17 +54,27 @@ class DecodingSession:
         vocabulary: tokens of the tokenizer; where the model has more (a padded vocabulary), they are never chosen.
         sequences: how many prompts will be read.
         capacity: tokens of the longest sequence, prompt and continuation.
+        adapters: which of the model's adapters reads each prompt; None where there are none to choose.
 
     Attributes:
         start: the token with which the decoder of an encoder-decoder begins; None where prompts are continued.
     """
 
-    def __init__(self, model: LanguageModel, vocabulary: int, sequences: int, capacity: int) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        vocabulary: int,
+        sequences: int,
+        capacity: int,
+        adapters: PromptAdapters | None = None,
+    ) -> None:
         head = find_language_head(model, "next")
         if head is None:
             raise UsageError(f"this {model.family} model has no head that predicts the next token")
         self._model, self._head = model, head
         self._cache = model.new_cache(sequences, capacity)
+        self._heads: Mapping[int, VocabularyHead] = {} if adapters is None else adapters.heads
+        self._cache.group = None if adapters is None else adapters.group
         self.start = _decoder_start(model)
         self._vocabulary = vocabulary
         self._device = model.device
@@ -54,7 +84,9 @@ class DecodingSession:
         """Reads the prompts. Shape: return: (N, V) fp32 logits of the token after each."""
         if self.start is not None:
             tokens = torch.full((len(prompts),), self.start, device=self._device)
-            return self._forward(tokens, [1] * len(prompts), ragged(prompts).to(self._device))
+            source = ragged(prompts)
+            source = replace(source, layout=replace(source.layout, group=self._cache.group))
+            return self._forward(tokens, [1] * len(prompts), source.to(self._device))
         tokens = torch.from_numpy(np.concatenate(prompts)).to(self._device)
         return self._forward(tokens, [len(prompt) for prompt in prompts])
 
@@ -72,12 +104,20 @@ class DecodingSession:
             hidden = self._model(Batch(tokens, layout, source=source), cache=self._cache).last_hidden_state
             if len(hidden) > len(lengths):
                 hidden = hidden[layout.last]
-            logits: Tensor = self._head(hidden).float()
-            if self._vocabulary < logits.shape[1]:
-                logits = logits[:, : self._vocabulary]
-            return self._refine(logits, hidden) if self._is_bf16 else logits
+            heads = {id(head) for head in self._heads.values()}
+            if layout.group is None or len(heads) < 2:
+                return self._score(next(iter(self._heads.values()), self._head), hidden)
+            parts = Parts.of(Layout.of([1] * len(hidden), self._device, group=layout.group))
+            return parts.join([self._score(self._heads[part.number], hidden[part.rows]) for part in parts.each])
 
-    def _refine(self, logits: Tensor, hidden: Tensor) -> Tensor:
+    def _score(self, head: VocabularyHead, hidden: Tensor) -> Tensor:
+        """Shape: (N, width) -> (N, V) fp32."""
+        logits: Tensor = head(hidden).float()
+        if self._vocabulary < logits.shape[1]:
+            logits = logits[:, : self._vocabulary]
+        return self._refine(head, logits, hidden) if self._is_bf16 else logits
+
+    def _refine(self, head: VocabularyHead, logits: Tensor, hidden: Tensor) -> Tensor:
         """Computes the best logits again with fp32 sums: a bf16 result of 64 is rounded to 0.25.
 
         Shape:
@@ -85,10 +125,10 @@ class DecodingSession:
         """
         best = logits.topk(min(_REFINED, logits.shape[1]), dim=1).indices
         with torch.autocast(hidden.device.type, enabled=False):
-            rows = self._head.transform(hidden.float())
-            exact = torch.einsum("nkw,nw->nk", self._head.vocabulary.row(best).float(), rows)
-            if self._head.bias is not None:
-                exact = exact + self._head.bias[best]
+            rows = head.transform(hidden.float())
+            exact = torch.einsum("nkw,nw->nk", head.vocabulary.row(best).float(), rows)
+            if head.bias is not None:
+                exact = exact + head.bias[best]
         return logits.scatter_(1, best, exact)
 
 
