@@ -6,6 +6,7 @@ each other cost no copy.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar, cast
@@ -100,11 +101,19 @@ class GroupedBrick(TunedBrick[B], Generic[B]):
 
     def __init__(self, base: B, members: Sequence[nn.Module | None]) -> None:
         super().__init__(base)
+        self._reads_layout = "layout" in inspect.signature(base.forward).parameters  # norms do not
         self.members = nn.ModuleList(cast("list[nn.Module]", members))
 
     def member(self, number: int) -> TunedBrick[B] | None:
         """The brick of an adapter, if it has one here."""
         return None if number == BASE else cast("TunedBrick[B] | None", self.members[number])
+
+    def forward(self, x: Tensor, layout: Layout | None = None) -> Tensor:
+        """Shape: (T, in) -> (T, out)."""
+        if layout is None:
+            raise ValueError("which adapter reads a row is said by its layout, without which this place was called")
+        x = self.read(x, layout)
+        return self.change(x, self.base(x, layout) if self._reads_layout else self.base(x), layout)
 
     @property
     def reads(self) -> bool:

@@ -29,6 +29,7 @@ from pretune.nn.projection import ProjectionBrick
 from pretune.nn.relative_attention import RelativeAttention
 from pretune.nn.tuned import TunedBrick, TunedProjection
 from pretune.train.row_keys import name_sites
+from pretune.tune.method import find_method
 from pretune.tune.surgery import find_sites, projection_sites
 
 LENGTHS = (5, 1, 8, 3, 8, 2)
@@ -319,3 +320,44 @@ def test_the_fused_form_of_one(method: Callable[[LanguageModel], None] | str) ->
     batch = batch_of(form, (0,) * len(LENGTHS))
     with torch.inference_mode():
         assert close(fused(batch).last_hidden_state, form(batch).last_hidden_state)
+
+
+REAL: dict[str, tuple[str, dict[str, object]]] = {
+    "lora": ("lora", {"rank": 2, "places": ["attention", "feedforward", "vocabulary"]}),
+    "dora": ("lora", {"rank": 2, "weight_decomposed": True}),
+    "adalora": ("adalora", {"init_rank": 3, "target_rank": 2}),
+    "ia3": ("ia3", {}),
+    "houlsby": ("adapter", {"form": "houlsby"}),
+    "pfeiffer": ("adapter", {"form": "pfeiffer"}),
+    "parallel": ("adapter", {"form": "parallel"}),
+    "prefix": ("prefix", {"length": 3}),
+    "bitfit": ("bitfit", {}),
+    "prompt": ("prompt", {"length": 3}),
+    "top": ("top", {"layers": 1}),
+}
+APART = {"parallel", "bitfit", "prompt", "top"}  # what they change is not beside the base's own modules
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "t5"])
+def test_all_methods_together(family: str) -> None:
+    torch.manual_seed(0)
+    base = build(family, "tiny", [], {"vocab_size": 97}).eval()
+    names = [name for name in REAL if (family, name) not in {("t5", "bitfit"), ("llama", "bitfit")}]  # without biases
+    forms = []
+    for name in names:
+        form = find_method(*REAL[name]).apply(copy.deepcopy(base))
+        with torch.no_grad():
+            for weight in form.parameters():
+                if weight.requires_grad:
+                    weight.add_(torch.randn_like(weight) * 0.1)
+        forms.append(form.eval())
+    models = SharedModels.of(base, forms)
+    assert {names[number] for number in models.apart} == APART & set(names)
+    group = tuple(number for number in range(len(names)) if number not in models.apart)
+    batch = batch_of(base, group, tuple(3 + number % 4 for number in group))
+    for network in (models.network, fuse(models.network, Products(merges=False))):
+        with torch.inference_mode():
+            out = network(batch).last_hidden_state
+            for n, number in enumerate(group):
+                wanted = models.form(number)(alone(batch, n)).last_hidden_state
+                assert close(out[batch.layout.select([n])[0]], wanted), (names[number], type(network))
