@@ -1,6 +1,7 @@
 """Computes what does not learn once a sample: what is below the first layer that learns, or below the heads.
 
-1. A sequence is known by what the model reads of it: tokens, segments, source, order, and the rows that are wanted.
+1. A sequence is known by what the model reads of it: tokens, segments, source, order, by which adapter, and the rows
+   that are wanted.
 2. If all sequences of a batch are known, their rows come from the files, and the model goes on above them.
 3. Else the batch is computed as without this, and what was new is kept: see `feature_store`.
 
@@ -268,7 +269,8 @@ def sequence_keys(batch: Batch, wanted: WantedRows | None = None, *, mode: bool)
     keys = []
     for n in range(batch.layout.count - batch.dummies):
         digest = start.copy()
-        digest.update(repr([bounds[n + 1] - bounds[n] for _, bounds in runs]).encode())
+        adapter = None if batch.layout.group is None else batch.layout.group[n]
+        digest.update(repr((adapter, [bounds[n + 1] - bounds[n] for _, bounds in runs])).encode())
         for run, bounds in runs:
             digest.update(run[bounds[n] * 8 : bounds[n + 1] * 8])
         keys.append(digest.digest())

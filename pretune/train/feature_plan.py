@@ -52,7 +52,7 @@ def plan_features(
                     Path(recipe.output) / FOLDER, facts, rank, training=training, evaluation=evaluation
                 )
                 return cache, [
-                    f"{boundary.describe()} do not learn: what they give is computed once a sample and kept in "
+                    f"what does not learn ({boundary.describe()}) is computed once a sample and kept in "
                     f"{cache.folder} until the run ends, about {_size(size)} (features.cache = never: each time)"
                 ]
         else:

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from ranks import both
+from safetensors.torch import load_file
 from test_pinned import task_recipe
-from trainkit import SHAPE, SHAPES, recipe, replaced, shas, stop_at, untimed
+from trainkit import SHAPE, SHAPES, clm_recipe, recipe, replaced, shas, stop_at, untimed
 
 from pretune.errors import UsageError
 from pretune.runtime.signals import SignalError
@@ -147,3 +150,23 @@ def test_gradual_unfreezing_keeps_what_never_learns(tmp_path: Path) -> None:
     for cache in ("never", "always"):
         finetune(tuned(tmp_path, cache, {"top": {"layers": 2, "gradual": True}}, cache, model=model))
     assert same(tmp_path / "never", tmp_path / "always")
+
+
+def test_two_ranks_read_what_either_has_computed(
+    tmp_path: Path, store: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def run(output: str, accumulate: int) -> Recipe:
+        over: dict[str, Any] = {"tune": TOP, "features": {"cache": "always"}, "budget": {"steps": 36}}
+        over |= {"evaluation": {"samples": 0}, "checkpoint": {"best": False}, "track": {"progress": "plain"}}
+        data = {"batch": 8, "accumulate": accumulate}
+        return clm_recipe(tmp_path / output, store, data=data, optimizer={"eps": 1e-3}, **over)
+
+    pretrain(run("one", 4))
+    assert "ran for 64 sequences, and 224 times" in capfd.readouterr().err
+    codes, messages = both("none", run("two", 2))
+    assert codes == [0, 0], messages
+    assert "ran for 32 sequences, and 112 times" in capfd.readouterr().err  # half of them on each rank
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=2e-6)
+    assert not (tmp_path / "two" / "features").exists()
