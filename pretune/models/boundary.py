@@ -104,6 +104,9 @@ def _place(name: str, stacks: dict[str, Stack], *, has_encoder: bool) -> tuple[i
 
 def _is_plain(model: LanguageModel) -> bool:
     """Whether its forward is one that can begin at a layer."""
+    embeddings = [model.embedding, *([model.encoder.embedding] if isinstance(model, EncoderDecoder) else [])]
+    if any(embedding.prompt.length for embedding in embeddings):  # one that does not learn, behind a run that had it
+        return False
     if isinstance(model, BeginsAtLayer):
         return True
     own = "forward" in vars(model)

@@ -13,6 +13,7 @@ from functools import lru_cache, partial
 from torch import nn
 
 from pretune.batch import Batch
+from pretune.models.boundary import find_boundary
 from pretune.models.encoder_decoder import EncoderDecoder
 from pretune.models.model import LanguageModel
 from pretune.nn.attention import Attention
@@ -45,6 +46,12 @@ def flops_per_token(model: LanguageModel, length: int) -> float:
 def stack_flops(stack: Stack, length: int, source: int = 0) -> float:
     """Counts the operations of a stack's forward for a sequence of `length` tokens, and `source` of an encoder."""
     return sum(block_flops(block, length, length, source) for block in stack.in_order) if length else 0.0
+
+
+def _weighted_flops(stack: Stack, times: Sequence[int], length: int, source: int = 0) -> float:
+    """Counts the operations of a stack, each layer's as often as it says."""
+    layers = zip(stack.in_order, times, strict=True) if length else ()
+    return sum(count * block_flops(block, length, length, source) for block, count in layers if count)
 
 
 def encoder_flops(model: LanguageModel, length: int) -> float:
@@ -96,10 +103,11 @@ class Flops:
     Args:
         model: one that is not a `LanguageModel` counts as 0.
         passes: which passes a step makes; one over the batch by default.
+        features: what is below the first layer that learns is read; else it is computed forward alone.
     """
 
-    def __init__(self, model: LanguageModel, passes: Passes | None = None) -> None:
-        self._model, self._passes = model, passes
+    def __init__(self, model: LanguageModel, passes: Passes | None = None, *, features: bool = False) -> None:
+        self._model, self._passes, self._features = model, passes, features
         self._counts: dict[int, _Pass] = {}
 
     def __call__(self, batch: Batch) -> float:
@@ -110,7 +118,7 @@ class Flops:
         for model, part in passes:
             if isinstance(model, LanguageModel):
                 if id(model) not in self._counts:
-                    self._counts[id(model)] = _Pass(model)
+                    self._counts[id(model)] = _Pass(model, features=self._features and model is self._model)
                 total += self._counts[id(model)](part)
         return total
 
@@ -118,17 +126,28 @@ class Flops:
 class _Pass:
     """Counts a model's forward and backward over a batch."""
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: LanguageModel, *, features: bool) -> None:
         self._model = model
+        boundary = find_boundary(model)
+        above, below = 4 if model.stack.checkpointing else 3, 0 if features else 1
         self._heads = {role: head_flops(model, role) for role in model.heads}
-        self._stack = lru_cache(maxsize=65536)(partial(stack_flops, model.stack))
+        own = [above] * len(model.stack.order)  # how often each layer's forward counts
+        encoder = [above] * (len(model.encoder.stack.order) if isinstance(model, EncoderDecoder) else 0)
+        if boundary is not None and boundary.place == "encoder":
+            encoder[: boundary.layer] = [below] * boundary.layer
+        elif boundary is not None:
+            fixed = len(own) if boundary.place == "body" else boundary.layer
+            own[:fixed], encoder = [below] * fixed, [below] * len(encoder)
+        self._stack = lru_cache(maxsize=65536)(partial(_weighted_flops, model.stack, own))
         last = model.stack.in_order[-1] if model.stack.order else nn.Identity()
         self._last = lru_cache(maxsize=65536)(partial(block_flops, last))
-        self._encoder = lru_cache(maxsize=65536)(partial(encoder_flops, model)) if model.has_encoder else None
+        self._times = own[-1] if own else 0
+        self._encoder = None
+        if isinstance(model, EncoderDecoder):
+            self._encoder = lru_cache(maxsize=65536)(partial(_weighted_flops, model.encoder.stack, encoder))
 
     def __call__(self, batch: Batch) -> float:
         """Counts one micro-batch."""
-        times = 4 if self._model.stack.checkpointing else 3
         model = self._model
         lengths = model.embedding.prompt.place(batch.layout).layout.lengths
         sources = lengths
@@ -143,7 +162,7 @@ class _Pass:
             body += sum(number * self._stack(length, source) for (length, source), number in pairs.items())
         rows = {name: len(index) for name, (index, _) in batch.targets.items()}
         heads = sum(self._heads.get(name, 0.0) * count for name, count in rows.items())
-        return times * (body - self._left_out(batch, lengths)) + 3 * heads
+        return body - self._times * self._left_out(batch, lengths) + 3 * heads
 
     def _left_out(self, batch: Batch, lengths: Sequence[int]) -> float:
         """Counts what the last layer saves by computing only the output rows."""

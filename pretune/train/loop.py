@@ -105,7 +105,7 @@ class _Trainer:
             self.draw,
             self.recipe.optimizer.clip,
         )
-        self.flops = Flops(model, objective.passes)
+        self.flops = Flops(model, objective.passes, features=context.features is not None)
         self.logger = MetricLogger(context, self.state, lambda: ranks_by_layer(self.root.method.ranks(model)))
         self.recovery = Recovery(context, self.state, self.root, self.train_step, self.logger)
         self.prefetcher: Prefetcher | None = None

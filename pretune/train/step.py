@@ -227,6 +227,8 @@ class TrainStep:
             the batches, and the table that they share.
         """
         bare, parts = self._bare, len(batches) * self.distributed.size
+        if type(bare.objective).gather_across_step is Objective.gather_across_step:
+            return batches, None
         tables: list[Tensor] = []
         starts, total = [], 0
         for number, batch in enumerate(batches):

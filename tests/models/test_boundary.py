@@ -14,6 +14,7 @@ from familykit import ENCODER_DECODERS, FAMILIES, batch_of, tiny
 
 from pretune.draw import Draw
 from pretune.models.boundary import Boundary, compute_above, compute_below, find_boundary
+from pretune.models.flops import Flops, head_flops
 from pretune.models.model import LanguageModel
 from pretune.nn.dropout import Dropout
 from pretune.train.feature_cache import CachedModel, FeatureCache
@@ -110,3 +111,16 @@ def test_where_learning_begins() -> None:
     del model.extra
     model.forward = model.forward  # type: ignore[method-assign]
     assert find_boundary(model) is None
+
+
+@pytest.mark.parametrize("family", ["bert", "bart"])
+def test_operations_below_count_forward_alone_or_not_at_all(family: str) -> None:
+    model = tiny(family)
+    batch = replace(batch_of(model), targets={"classification": (torch.arange(3), torch.zeros(3, dtype=torch.long))})
+    full, heads = Flops(model)(batch), 3 * 3 * head_flops(model, "classification")
+    find_method("top", {"layers": 1}).apply(model)
+    top, kept = Flops(model)(batch), Flops(model, features=True)(batch)
+    assert heads < kept < top < full
+    find_method("frozen", {}).apply(model)
+    assert Flops(model)(batch) == pytest.approx((full - heads) / 3 + heads)
+    assert Flops(model, features=True)(batch) == heads
