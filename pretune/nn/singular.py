@@ -17,6 +17,7 @@ from pretune.nn.vocabulary import VocabularyBrick
 _STD = 0.02  # of the vectors at first, as in the authors' code
 _FACTORS = ("a", "e", "b")
 _AVERAGES = ("sensitivity", "uncertainty")
+_BUFFERS = tuple(f"{name}_{average}" for name in _FACTORS for average in _AVERAGES)
 
 
 class SingularBrick(nn.Module):
@@ -31,7 +32,7 @@ class SingularBrick(nn.Module):
         a: (rank, in); e: (rank,); b: (out, rank); kept: (rank,) bool
     """
 
-    TRAINING_BUFFERS: ClassVar[tuple[str, ...]] = tuple(f"{name}_{kind}" for name in _FACTORS for kind in _AVERAGES)
+    TRAINING_BUFFERS: ClassVar[tuple[str, ...]] = _BUFFERS
     a: nn.Parameter
     b: nn.Parameter
     e: nn.Parameter
@@ -46,8 +47,8 @@ class SingularBrick(nn.Module):
         self.e = nn.Parameter(torch.zeros(rank, device=device))
         self.register_buffer("kept", torch.ones(rank, dtype=torch.bool, device=device))
         for name in _FACTORS:
-            for kind in _AVERAGES:
-                self.register_buffer(f"{name}_{kind}", torch.zeros_like(getattr(self, name), requires_grad=False))
+            for average in _AVERAGES:
+                self.register_buffer(f"{name}_{average}", torch.zeros_like(getattr(self, name), requires_grad=False))
 
     @property
     def rank(self) -> int:
@@ -64,9 +65,9 @@ class SingularBrick(nn.Module):
         """The three factors `a`, `e` and `b`."""
         return [getattr(self, name) for name in _FACTORS]
 
-    def averages(self, kind: str) -> list[Tensor]:
+    def averages(self, average: str) -> list[Tensor]:
         """The averages of the factors: their `sensitivity`, or its `uncertainty`."""
-        return [getattr(self, f"{name}_{kind}") for name in _FACTORS]
+        return [getattr(self, f"{name}_{average}") for name in _FACTORS]
 
     def importance(self) -> Tensor:
         """How much each triplet matters: that of its value, and the means of its vectors. Shape: (rank,)."""
