@@ -48,7 +48,8 @@ class TunedBrick(nn.Module, Generic[B]):
     def __init__(self, base: B) -> None:
         super().__init__()
         self.base = base
-        self._rows_alone = len(inspect.signature(base.forward).parameters) == 1
+        accepted = list(inspect.signature(base.forward).parameters.values())
+        self._rows_alone = len(accepted) == 1 and accepted[0].kind is not inspect.Parameter.VAR_POSITIONAL
 
     def answer(self, x: Tensor, layout: Layout | None) -> Tensor:
         """What the base answers. Shape: (T, in) -> (T, out)."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from trainkit import SHAPE, recipe, shas, stop_at
+from trainkit import SHAPE, recipe, run_script, shas, stop_at
 
 from pretune.runtime.signals import SignalError
 from pretune.train.recipe import Recipe
@@ -54,3 +55,19 @@ def test_layers_open_from_the_last_one_down_and_a_resumed_run_is_the_same(
             with pytest.raises(SignalError):
                 pretrain(again)
         assert shas(pretrain(again), 9) == shas(run, 9)
+
+
+@pytest.mark.slow
+def test_two_ranks_open_the_same_layers(base: Path, store: Path, tmp_path: Path) -> None:
+    """Layers that wait have no gradient, for which data parallelism would wait forever."""
+    over = {"optimizer": {"eps": 1e-3}, "budget": {"steps": 6}, "checkpoint": {"every": 6}}
+    two = gradual(tmp_path / "two", store, base, **over).model_dump(mode="json")
+    ranks = {"ranks": [{"recipe": two, "folder": str(tmp_path)}] * 2}
+    (tmp_path / "jobs.json").write_text(json.dumps(ranks))
+    assert run_script("ranks_apart.py", tmp_path / "jobs.json")["ranks"]["codes"] == [0, 0]
+    one, other = (
+        load_file(run / "checkpoint-6/model.safetensors")
+        for run in (pretrain(gradual(tmp_path / "one", store, base, **over)), tmp_path / "two")
+    )
+    assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one)
+    assert changed(tmp_path / "two", 6, load_file(base / "model.safetensors")) == {0, 1}
