@@ -9,7 +9,7 @@ have rates of their own (see `rates`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol, TypeVar, cast
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
@@ -172,11 +172,12 @@ def place_factors(root: nn.Module, config: OptimizerConfig) -> dict[str, float]:
 
 def _split_groups(optimizer: torch.optim.Optimizer, factors: Mapping[int, float]) -> None:
     """Divides groups by the factors of their parameters' learning rates, by the parameters' `id`."""
-    groups: list[dict[str, Any]] = []
-    for group in optimizer.param_groups:
-        for factor in dict.fromkeys(factors.get(id(p), 1.0) for p in group["params"]):
-            members = [p for p in group["params"] if factors.get(id(p), 1.0) == factor]
-            groups.append({**group, "params": members, "lr": group["lr"] * factor})
+    groups = [
+        {**group, "params": members, "lr": group["lr"] * factor}
+        for group in optimizer.param_groups
+        for factor in dict.fromkeys(factors.get(id(p), 1.0) for p in group["params"])
+        if (members := [p for p in group["params"] if factors.get(id(p), 1.0) == factor])
+    ]
     optimizer.param_groups[:] = groups or optimizer.param_groups
 
 
