@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import parity
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pretune.batch import Batch, ragged
+from pretune.batch import Batch, OutputRows, ragged
 from pretune.errors import UsageError
 from pretune.find import variants
 from pretune.models import build
 from pretune.models.fuse import fuse
 from pretune.models.model import LanguageModel
-from pretune.nn.prefix import LearnedPrefix, ReparameterizedPrefix
+from pretune.nn.prefix import NO_PREFIX, LearnedPrefix, ReparameterizedPrefix
 from pretune.tune import prefix
 from pretune.tune.method import find_method
 from pretune.tune.prefix import Config
@@ -133,6 +134,25 @@ def test_a_prefix_of_tokens_in_a_decoder_with_distances() -> None:
     got = model(replace(ragged([text]), source=source)).last_hidden_state
     want = make("t5")(replace(ragged([[*words, *text]]), source=source)).last_hidden_state[4:]
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_prefix_of_both_streams_is_their_memory(ordered: bool) -> None:
+    """XLNet behind a prefix of tokens: as behind a segment of these tokens, in which no row of the text was seen."""
+    words, plain, model = [9, 8, 7, 6], make("xlnet"), tuned(make("xlnet"))
+    for site, other in zip(prefix.attention_sites(plain), prefix.attention_sites(model), strict=True):
+        site.brick.prefix = recorder = prefix._Recorder()  # type: ignore[assignment]
+        plain(ragged([words]))
+        other.brick.prefix.key.copy_(recorder.rows[0])  # type: ignore[index,operator,union-attr]
+        other.brick.prefix.value.copy_(recorder.rows[1])  # type: ignore[index,operator,union-attr]
+        site.brick.prefix = NO_PREFIX  # type: ignore[assignment]
+    batch = ragged([[5, 6, 7, 8, 3]])
+    if ordered:
+        rows = OutputRows.of(np.array([0, 2, 3]), batch.layout)
+        batch = replace(batch, order=torch.tensor([1, -1, 0, 2, -1]), output_rows=rows)
+    want = make("xlnet")(batch, memory=plain.read_segment(ragged([words]), 8)).last_hidden_state  # type: ignore[call-arg,operator]
+    torch.testing.assert_close(model(batch).last_hidden_state, want, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 import pretune
 from pretune.batch import ragged
+from pretune.cli import main
 from pretune.errors import IdleMethodError, UsageError
 from pretune.interop.tuned_model import load_delta
 from pretune.runtime.signals import SignalError
@@ -38,11 +39,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path, to: Path, case: str, steps: int = 6, **settings: Any) -> Path:
     plain = recipe(to, folder / "store", budget={"steps": steps}, optimizer={"lr": 1e-2, "weight_decay": 0.1})
     method = {case.split()[0]: {**SETTINGS[case], **settings}}
-    return pretrain(replaced(plain, model={"init": str(folder / "base")}, tune=method))
+    return pretrain(replaced(plain, model={"init": str(folder / "base"), "dropout": 0.1}, tune=method))
 
 
 @pytest.mark.parametrize("case", SETTINGS)
-def test_what_a_run_leaves(folder: Path, tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_run_leaves(
+    folder: Path,
+    tmp_path: Path,
+    case: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """The rows alone, which the base reads again; killed and resumed, the same bit for bit."""
     whole = run(folder, tmp_path / "whole", case)
     with monkeypatch.context() as patch:
@@ -58,6 +65,8 @@ def test_what_a_run_leaves(folder: Path, tmp_path: Path, case: str, monkeypatch:
     layers = [f"stack.blocks.{n}.attention.prefix" for n in (0, 1)]
     bricks = {f"{layer}.{part}" for layer in layers for part in ("key", "value")}
     assert learned == ({"embedding.prompt.vectors"} if case == "prompt" else bricks)
+    assert main(["merge", str(whole), "--output", str(tmp_path / "merged")])
+    assert "cannot be merged into a plain model" in capsys.readouterr().err
     model = load_delta(whole).eval()
     batch = ragged([[2, 7, 8, 9, 3], [2, 11, 3]])
     assert len(model(batch).last_hidden_state) == 8
