@@ -57,7 +57,7 @@ def test_what_the_page_begins_with(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert (folder / "plain" / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("method", ["adalora", "top"])
+@pytest.mark.parametrize("method", ["adalora", "top", "adapter"])
 def test_others(folder: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     (command,) = [line for line in COMMANDS if f"--tune {method}" in line]

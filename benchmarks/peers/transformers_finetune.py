@@ -176,7 +176,7 @@ def tuned(network: Any, method: str) -> Any:
         import adapters
 
         adapters.init(network)
-        network.add_adapter("own", config="double_seq_bn")
+        network.add_adapter("own", config="seq_bn")
         network.train_adapter("own")
         return network
     import peft

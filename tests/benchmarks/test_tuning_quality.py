@@ -59,8 +59,8 @@ def test_the_best_rate_of_the_development_records_is_tested(tmp_path: Path, monk
 def test_methods_and_names() -> None:
     for method in METHODS.values():
         ((name, settings),) = method.tune.items()
-        if name in variants("tune"):
-            find_method(name, settings)
+        find_method(name, settings)
+    assert {name for method in METHODS.values() for name in method.tune} == set(variants("tune"))
     assert list(find_methods(("full", "ia3"))) == ["full", "ia3"]
     with pytest.raises(UsageError, match="did you mean 'frozen'"):
         find_methods(("frosen",))
