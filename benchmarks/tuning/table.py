@@ -11,6 +11,9 @@ from typing import Any
 from benchmarks.tuning.methods import METHODS
 from benchmarks.tuning.sets import NAMES
 
+MARKER = "<!-- measured: python -m benchmarks.tuning --draw -->"
+"""In docs/tuning.md: what stands behind it is written from the results."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -66,6 +69,27 @@ def table(tree: Mapping[str, Any]) -> str:
     notes = [f"- {name}, {method}: ranks {_ranks(cell)}" for (name, method), cell in known.items() if cell.ranks]
     failed = [f"- failed: {key}: {run['error']}" for key, run in tree["runs"].items() if "error" in run]
     return "\n".join([*lines, *(["", *notes, *failed] if notes or failed else [])])
+
+
+def with_tables(page: str, trees: Sequence[Mapping[str, Any]]) -> str:
+    """A page with the table and the chart of each machine behind its marker; as it is where nothing was measured."""
+    head = page[: page.index(MARKER) + len(MARKER)]
+    return "\n\n".join([head, *(_section(tree) for tree in trees if cells(tree))]) + "\n"
+
+
+def chart_name(tree: Mapping[str, Any]) -> str:
+    """The file of a machine's chart."""
+    return f"tuning-{tree['machine']['capability'].lower()}.svg"
+
+
+def _section(tree: Mapping[str, Any]) -> str:
+    machine = tree["machine"]
+    where = f"{machine['cores']} cores of {machine['cpu']}, {machine['capability']}"
+    what = (
+        f"On {where}, {tree['date']}: scores in percent on test records, mean and deviation over seeds, with the "
+        "chosen rate. The last column is the mean distance to `full` over sets."
+    )
+    return f"{what}\n\n{table(tree)}\n\n![Scores over trained parameters]({chart_name(tree)})"
 
 
 def distance(known: Mapping[tuple[str, str], Cell], method: str) -> str:

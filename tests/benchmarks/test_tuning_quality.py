@@ -53,6 +53,11 @@ def test_the_best_rate_of_the_development_records_is_tested(tmp_path: Path, monk
     assert "- sst2, adalora-all-2: ranks 1 .. 3, 4 in all at 2 places" in text
     assert "diverged" in text
     table.draw(tree, tmp_path / "tuning.svg")
+    page = table.with_tables(f"Text.\n\n{table.MARKER}\n\nold\n", [tree, {"runs": {}}])
+    assert page.startswith("Text.")
+    assert "old" not in page
+    assert page.count("| full | 100.00% |") == page.count("![Scores over trained parameters](tuning-") == 1
+    assert table.with_tables(page, [tree]) == page
     assert (tmp_path / "tuning.svg").stat().st_size > 9000
 
 
