@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.measurements import Result
 from benchmarks.quality.table import table
+from benchmarks.tuning.table import table as tuning_table
 from benchmarks.understanding.table import table as understanding_table
 
 HEAD = """# Benchmarks
@@ -54,6 +55,8 @@ def section(tree: Mapping[str, Any]) -> str:
         return "\n".join([f"## {tree['benchmark']} in equal time ({where})", "", table(tree)])
     if "sts-b" in tree:
         return "\n".join([f"## SimCSE ({where})", "", *_vectors(tree)])
+    if tree["benchmark"] == "tuning":
+        return "\n".join([f"## Tuning methods on public sets ({where})", "", tuning_table(tree), ""])
     if "understanding" in tree:
         return "\n".join([f"## Tasks of understanding on public sets ({where})", "", understanding_table(tree), ""])
     if "search" in tree:

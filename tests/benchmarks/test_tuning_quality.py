@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 
+import benchmarks.page
 from benchmarks.tuning import measure, one, sets, table
 from benchmarks.tuning.measure import Measurement, key_of
 from benchmarks.tuning.methods import METHODS, find_methods
@@ -58,6 +59,7 @@ def test_the_best_rate_of_the_development_records_is_tested(tmp_path: Path, monk
     assert "old" not in page
     assert page.count("| full | 100.00% |") == page.count("![Scores over trained parameters](tuning-") == 1
     assert table.with_tables(page, [tree]) == page
+    assert text in benchmarks.page.section(tree)
     assert (tmp_path / "tuning.svg").stat().st_size > 9000
 
 
