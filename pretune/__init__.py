@@ -7,8 +7,9 @@
     model.evaluate("test.csv"); model.export("out")
 
 `pretrain` and `finetune` train a model and give it back in the same form; `cross_validate` makes several runs and gives
-their scores with their spread. `merge` writes a tuned model as a plain one. `check_labels` lists labels that are
-probably wrong, `choose_to_label` texts to label next. `pretune.sklearn` has estimators of scikit-learn.
+their scores with their spread. `merge` writes a tuned model as a plain one; `combine` adds what several runs learned.
+`check_labels` lists labels that are probably wrong, `choose_to_label` texts to label next. `pretune.sklearn` has
+estimators of scikit-learn.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         Prediction,
         check_labels,
         choose_to_label,
+        combine,
         cross_validate,
         finetune,
         load,
@@ -38,6 +40,7 @@ __all__ = [
     "__version__",
     "check_labels",
     "choose_to_label",
+    "combine",
     "cross_validate",
     "finetune",
     "load",

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pretune.adapted_model import AdaptedModel
 from pretune.baselines.folder import is_tfidf
@@ -21,9 +21,11 @@ from pretune.evaluate.fill import Guess
 from pretune.evaluate.labelled import examples_of
 from pretune.evaluate.likelihood import Score
 from pretune.evaluate.merging import Merged, merge_folder
-from pretune.evaluate.read import find_source, read_adapter, read_with_tokenizer
+from pretune.evaluate.read import find_source, makers_of, read_adapter, read_with_tokenizer
 from pretune.evaluate.results import Evaluation, Mistake
 from pretune.generate.options import Continuation
+from pretune.interop.delta_sums import HeadChoice, parse_weights
+from pretune.interop.delta_sums import combine as combine_deltas
 from pretune.interop.run_folder import Step
 from pretune.labels.features import Embed
 from pretune.model import Model
@@ -55,6 +57,7 @@ __all__ = [
     "Values",
     "check_labels",
     "choose_to_label",
+    "combine",
     "cross_validate",
     "finetune",
     "load",
@@ -127,6 +130,36 @@ def merge(path: Path | str, output: Path | str, *, step: Step | None = None, bas
     """
     source = find_source(Path(path), step, None if base is None else Path(base))
     return merge_folder(source, Path(output))
+
+
+def combine(
+    operation: Literal["add", "average", "subtract"],
+    folders: Sequence[Path | str],
+    output: Path | str,
+    *,
+    weights: str | None = None,
+    heads: HeadChoice = "sum",
+    base: Path | str | None = None,
+) -> list[str]:
+    """Write the sum, the mean or the difference of what a tuning method learned in several runs on one base.
+
+    Args:
+        folders: of deltas; the result has the tokenizer and the task of the first.
+        output: folder to write: a new or an empty one.
+        weights: a number for each folder, with commas between them.
+        heads: whose heads the result has: `sum`, those of the `first` folder, or their `average`.
+        base: folder of the model that was tuned, where it is no longer where it was.
+
+    Returns:
+        What to know of the result.
+
+    Raises:
+        UsageError, DataError, CannotCreateError: see `interop/delta_sums.py`.
+    """
+    paths = [Path(folder) for folder in folders]
+    numbers = parse_weights(weights, operation, len(paths))
+    chosen = None if base is None else Path(base)
+    return combine_deltas(paths, numbers, Path(output), heads, chosen, makers_of)
 
 
 def pretrain(recipe: RecipeLike | None = None, **fields: Any) -> Model:

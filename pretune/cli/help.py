@@ -130,6 +130,9 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "embed": ("pretune embed bert new.csv --output vectors.npy",),
     "export": ("pretune export classifier exported",),
     "merge": ("pretune merge tuned --output plain",),
+    "delta add": ("pretune delta add polite short --output both",),
+    "delta average": ("pretune delta average seed1 seed2 seed3 --output mean",),
+    "delta subtract": ("pretune delta subtract tuned rude --output polite",),
     "verify": ("pretune verify classifier",),
     "demo": ("pretune demo --output demo",),
 }

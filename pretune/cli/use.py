@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cyclopts import App, Group
 
 from pretune.cli.answers import WORKBOOK, AnswerRow, open_answers
-from pretune.cli.deltas import merge
+from pretune.cli.deltas import merge, register_delta
 from pretune.cli.evaluating import evaluate
 from pretune.cli.export import Pooling, export
 from pretune.cli.inputs import (
@@ -51,6 +51,7 @@ def register(app: App) -> None:
     verbs: Sequence[Callable[..., None]] = (predict, fill, generate, score, embed, export, merge, verify)
     for position, verb in enumerate(verbs, 1):
         app.command(verb, group=group, sort_key=position)
+    register_delta(app, group, len(verbs) + 1)
 
 
 def embed(

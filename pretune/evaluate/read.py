@@ -146,7 +146,7 @@ def read_network(source: Source, tokenizer: Tokenizer) -> LanguageModel:
     folder, files = source.folder, source.files
     if is_delta(files):
         _check_tokenizer(files, tokenizer)
-        model = load_delta(files, source.base, makers_of=_makers_of)
+        model = load_delta(files, source.base, makers_of=makers_of)
     elif is_peft(files):
         base = find_base(files, source.base)
         model = read_peft(files, base, makers=head_makers(read_metadata(base), base, tokenizer.vocabulary))
@@ -156,7 +156,8 @@ def read_network(source: Source, tokenizer: Tokenizer) -> LanguageModel:
     return model if source.checkpoint is None else fill_from_checkpoint(model, source.checkpoint)
 
 
-def _makers_of(metadata: Metadata, folder: Path) -> HeadMakers:
+def makers_of(metadata: Metadata, folder: Path) -> HeadMakers:
+    """What makes the heads of a folder that are not standard, with the tokenizer that it holds."""
     return head_makers(metadata, folder, Tokenizer.load(folder).vocabulary)
 
 

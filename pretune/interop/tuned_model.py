@@ -68,10 +68,28 @@ def load_delta(
         DataError: damaged files, another base than the one that was tuned, or a changed method.
     """
     folder = Path(path)
-    if folder.resolve() in above or len(above) > 15:
-        raise DataError(f"{folder}: its base is itself, or too many deltas stand on each other; {RECORD} is damaged")
     record = read_record(folder)
     tensors = read_tensors(folder)
+    return put_on(read_base_of(folder, record, base, makers_of, above), folder, record, tensors)
+
+
+def read_base_of(
+    folder: Path,
+    record: DeltaRecord,
+    base: Path | str | None = None,
+    makers_of: MakersOf = no_makers,
+    above: tuple[Path, ...] = (),
+) -> LanguageModel:
+    """Reads the base of some deltas with their heads, before surgery.
+
+    Args:
+        base, makers_of, above: as of `load_delta`.
+
+    Raises:
+        MissingInputError, DataError: as `load_delta`.
+    """
+    if folder.resolve() in above or len(above) > 15:
+        raise DataError(f"{folder}: its base is itself, or too many deltas stand on each other; {RECORD} is damaged")
     makers = makers_of(record.metadata, folder)
     request = HeadRequest(record.labels or (), record.problem_type)
     heads = recorded_heads(str(folder), (), record.metadata.heads, request, makers)
@@ -79,7 +97,7 @@ def load_delta(
     def read(where: Path) -> LanguageModel:
         return read_base(where, heads, record.overrides, makers_of=makers_of, above=(*above, folder.resolve()))
 
-    return _put(_find_base(folder, record, base, read), folder, record, tensors)
+    return _find_base(folder, record, base, read)
 
 
 def apply_delta(
@@ -95,10 +113,11 @@ def apply_delta(
         MissingInputError: the user's file of the method is gone.
     """
     check_base(model, folder, record)
-    return _put(model, folder, record, tensors)
+    return put_on(model, folder, record, tensors)
 
 
-def _put(model: LanguageModel, folder: Path, record: DeltaRecord, tensors: Mapping[str, Tensor]) -> LanguageModel:
+def put_on(model: LanguageModel, folder: Path, record: DeltaRecord, tensors: Mapping[str, Tensor]) -> LanguageModel:
+    """As `apply_delta`, on a base that is known to be the right one."""
     method = recorded_method(folder, record)
     extra = {name: tensor for name, tensor in tensors.items() if name.startswith(OBJECTIVE)}
     tensors = {name: tensor for name, tensor in tensors.items() if name not in extra}

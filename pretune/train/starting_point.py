@@ -10,16 +10,14 @@ from typing import Any
 import torch
 
 from pretune.errors import UsageError
-from pretune.evaluate.recorded import head_makers
+from pretune.evaluate.read import makers_of
 from pretune.interop.deltas import check_tensors, is_delta, learned_shapes, read_record, read_tensors
 from pretune.interop.head_labels import class_labels
-from pretune.interop.recorded_heads import HeadMakers
 from pretune.interop.tuned_model import base_folder, check_base, read_base, recorded_method
 from pretune.interop.weight_names import OBJECTIVE
-from pretune.models.metadata import Metadata, VariantRecord
+from pretune.models.metadata import VariantRecord
 from pretune.models.model import LanguageModel, MakeHeads
 from pretune.models.text_vectors import TextVectors
-from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.recipe import Recipe
 from pretune.tune.method import TuningMethod, find_method
 
@@ -73,7 +71,7 @@ class StartingPoint:
         Raises:
             PretuneError: as `read_base`; or it is another base than that of the deltas.
         """
-        model = read_base(self.base, heads, self.overrides, seed=seed, makers_of=_makers_of)
+        model = read_base(self.base, heads, self.overrides, seed=seed, makers_of=makers_of)
         if self.deltas is not None:
             record = read_record(self.deltas)
             check_base(model, self.deltas, record)
@@ -118,7 +116,3 @@ class StartingPoint:
 def tuning_method(recipe: Recipe) -> TuningMethod:
     """The tuning method of a recipe, with its settings."""
     return find_method(*next(iter(recipe.tune.items())))
-
-
-def _makers_of(metadata: Metadata, folder: Path) -> HeadMakers:
-    return head_makers(metadata, folder, Tokenizer.load(folder).vocabulary)

@@ -9,7 +9,7 @@ Source: Zhang et al. 2023, arXiv 2303.10512.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar, cast
 
 import torch
@@ -21,7 +21,9 @@ from pretune.loss import Term
 from pretune.nn.projection import ProjectionBrick
 from pretune.nn.singular import SingularBrick, SingularProjection, SingularVocabulary
 from pretune.nn.vocabulary import VocabularyBrick
+from pretune.tune import lora
 from pretune.tune.lora import check_rank
+from pretune.tune.sums import all_places, sum_of_products
 from pretune.tune.surgery import find_sites, freeze_body, merge_bricks, query_and_value
 
 M = TypeVar("M", bound=nn.Module)
@@ -221,3 +223,20 @@ def _allocator(model: nn.Module) -> RankAllocator:
 
 def _bricks(model: nn.Module) -> dict[str, SingularBrick]:
     return {name: brick for name, brick in model.named_modules() if isinstance(brick, SingularBrick)}
+
+
+def weighted_sum(
+    parts: Sequence[tuple[Config, Mapping[str, Tensor]]], weights: Sequence[float]
+) -> tuple[str, config.Config, dict[str, Tensor]]:
+    """What changes the matrices by the weighted sum of what several models learned: products of LoRA."""
+    products = []
+    for settings, tensors in parts:
+        scale, product = settings.alpha / settings.init_rank, {}
+        for path in (name.removesuffix(".a") for name in tensors if name.endswith(".a")):
+            a, e, b = (tensors[f"{path}.{factor}"] for factor in ("a", "e", "b"))
+            product[path] = ((b * e * scale)[:, e != 0], a[e != 0])
+        products.append(product)
+    summed, rank = sum_of_products(products, weights)
+    places = all_places([settings.places for settings, _ in parts], lora.USUAL)
+    dropout = max(settings.dropout for settings, _ in parts)
+    return "lora", lora.Config(places=places, rank=rank, alpha=rank, dropout=dropout), summed

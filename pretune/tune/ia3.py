@@ -5,14 +5,16 @@ Source: Liu et al. 2022, arXiv 2205.05638.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from pretune import config
 from pretune.errors import UsageError
 from pretune.nn.projection import ProjectionBrick
 from pretune.nn.scaling import ScaledInput, ScaledOutput
+from pretune.tune.sums import sum_of_factors
 from pretune.tune.surgery import Site, find_sites, freeze_body, merge_bricks, projection_sites, select_sites
 
 M = TypeVar("M", bound=nn.Module)
@@ -98,3 +100,17 @@ def _scaled_inputs(model: nn.Module, sites: list[Site], config: Config) -> list[
         return select_sites(sites, config.inputs)
     wanted = {site.path for site in projection_sites(model) if site.role == "feedforward.down"}
     return [site for site in sites if site.path in wanted]
+
+
+def weighted_sum(
+    parts: Sequence[tuple[Config, Mapping[str, Tensor]]], weights: Sequence[float]
+) -> tuple[str, Config, dict[str, Tensor]]:
+    """Factors that change the matrices by the weighted sum of the changes that several models learned.
+
+    Raises:
+        UsageError: the models have factors at other places, or of inputs at other places.
+    """
+    settings = parts[0][0]
+    if any(other != settings for other, _ in parts):
+        raise UsageError("the factors stand at other places, or scale inputs at other places")
+    return "ia3", settings, sum_of_factors([tensors for _, tensors in parts], weights)

@@ -7,10 +7,11 @@ et al. 2024, arXiv 2402.09353.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TypeVar, cast
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from pretune import config
 from pretune.errors import UsageError
@@ -18,11 +19,13 @@ from pretune.nn.low_rank import DecomposedProjection, DecomposedVocabulary, LowR
 from pretune.nn.projection import ProjectionBrick
 from pretune.nn.vocabulary import VocabularyBrick
 from pretune.tune.proof import still_zero
+from pretune.tune.sums import all_places, sum_of_products
 from pretune.tune.surgery import Site, find_sites, freeze_body, merge_bricks, query_and_value
 
 M = TypeVar("M", bound=nn.Module)
 RATE = 5e-4  # Hu et al., appendix D, for RoBERTa base
 LowRank = LowRankProjection | LowRankVocabulary
+USUAL = ("query", "value")  # the places of settings that name none, as `query_and_value` finds them
 
 
 class Config(config.Config):
@@ -111,3 +114,23 @@ def check_rank(site: Site, rank: int) -> None:
 def _widths(brick: nn.Module) -> tuple[int, int]:
     vocabulary = cast(VocabularyBrick, brick)
     return vocabulary.size, vocabulary.width
+
+
+def weighted_sum(
+    parts: Sequence[tuple[Config, Mapping[str, Tensor]]], weights: Sequence[float]
+) -> tuple[str, Config, dict[str, Tensor]]:
+    """What changes the matrices by the weighted sum of what several models learned: products of the ranks' sum.
+
+    Raises:
+        UsageError: lengths were learned apart from directions (DoRA), which is no sum.
+    """
+    if any(config.weight_decomposed for config, _ in parts):
+        raise UsageError("weight_decomposed (DoRA) changes lengths of rows too, which do not add up")
+    products = [
+        {name[:-2]: (tensors[f"{name[:-2]}.b"] * config.scale, a) for name, a in tensors.items() if name.endswith(".a")}
+        for config, tensors in parts
+    ]
+    tensors, rank = sum_of_products(products, weights)
+    places = all_places([config.places for config, _ in parts], USUAL)
+    dropout = max(config.dropout for config, _ in parts)
+    return "lora", Config(places=places, rank=rank, alpha=rank, dropout=dropout), tensors

@@ -13,6 +13,8 @@ its heads by surgery (see `surgery`) and chooses which parameters train. Where i
 - `finished(model, config) -> Config`: called before the difference is saved; leaves out what only training needed, and
   gives the settings with which `apply` makes a model of the weights that are left;
 - `merge(model) -> model`: undoes the surgery, so that a plain model computes the same;
+- `weighted_sum(parts, weights) -> (name, config, tensors)`: what changes a base by the weighted sum of what several
+  models learned on it, each given by its settings and its tensors; perhaps as another method's (see `sums`);
 - `acted(model) -> list[str]`: what the method changed, for people, such as the places; an empty list fails the run;
 - `idle(model) -> list[str]`: its parts that should act and do not, one sentence each that begins with the place, such
   as "stack.blocks.0.attention.query: up is still 0"; any fails the run. `proof.still_zero` writes them for bricks. What
@@ -26,7 +28,7 @@ its heads by surgery (see `surgery`) and chooses which parameters train. Where i
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TypeVar, cast
@@ -152,6 +154,23 @@ class TuningMethod:
                 return self.apply(_copy_without_memory(model))
             except (RuntimeError, NotImplementedError):
                 return None
+
+    def weighted_sum(
+        self, parts: Sequence[tuple[configuration.Config, Mapping[str, Tensor]]], weights: Sequence[float]
+    ) -> tuple[TuningMethod, dict[str, Tensor]]:
+        """The method, with its settings, and the tensors of the weighted sum of what several models learned.
+
+        Args:
+            parts: settings and tensors of each model, those of its heads left out.
+
+        Raises:
+            UsageError: what the method learns does not add up.
+        """
+        function = getattr(self.module, "weighted_sum", None)
+        if function is None:
+            raise UsageError("what it learns is no change of a matrix, so that sums of it mean nothing")
+        name, config, tensors = function(parts, weights)
+        return TuningMethod(name, config, self.module if name == self.name else find("tune", name)), tensors
 
     def finished(self, model: nn.Module) -> TuningMethod:
         """The method with the settings of a finished run; its model may lose what served training alone."""

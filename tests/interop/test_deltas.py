@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import pretune
 from pretune.errors import DataError, MissingInputError
-from pretune.interop.deltas import is_delta, learned, save_delta
-from pretune.interop.fingerprint import body_fingerprint
-from pretune.interop.huggingface import load_model, save_model
+from pretune.interop.deltas import DeltaRecord, is_delta, learned, read_record, save_delta
+from pretune.interop.fingerprint import body_fingerprint, fingerprint_of_files
+from pretune.interop.huggingface import load_model, model_folder, save_model, write_model
 from pretune.interop.recorded_heads import head_sources
-from pretune.interop.tuned_model import load_delta
+from pretune.interop.tuned_model import load_delta, tune
 from pretune.models import build
+from pretune.models.metadata import VariantRecord
+from pretune.models.model import LanguageModel, get_family
 from pretune.models.text_vectors import TextVectors
 from pretune.tune.method import find_method
+from tests.train.trainkit import SHAPES, make_tokenizer
 
 pytestmark = pytest.mark.usefixtures("unsealed")
 
@@ -118,3 +124,132 @@ def test_a_fingerprint_must_be_taken_before_surgery(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="before surgery"):
         save_delta(method.apply(build("bert", "tiny", ["mlm"], SHAPE)), tmp_path / "delta", method, None)
     assert not (tmp_path / "delta").exists()
+
+
+def lora(base: Path, path: Path, roles: list[str], labels: list[str] | None = None, **config: object) -> LanguageModel:
+    """Deltas of LoRA; a head that the base lacks begins from random values."""
+    model = load_model(base, heads=roles, labels=labels, seed=7)
+    record = {"base": body_fingerprint(model), "heads": head_sources(model)}
+    model.metadata = model.metadata.model_copy(update=record)
+    method = find_method("lora", config)
+    model = tune(model, method)
+    save_delta(model, path, method, str(base), make_tokenizer(path.with_name("tokenizer")))
+    return model
+
+
+def test_the_frozen_weights_of_a_new_head_come_back(saved: Path, tmp_path: Path) -> None:
+    """Under a low-rank change they do not learn, and no file of the base has them."""
+    roles, places = ["classification"], ("heads",)
+    model = lora(saved.parent / "base", tmp_path / "new", roles, ["a", "b"], places=places, rank=1)
+    assert model.kept == {name for name in model.kept if ".base." in name}
+    assert len(model.kept) > 0
+    again = load_delta(tmp_path / "new")
+    theirs, ours = dict(again.named_parameters()), dict(model.named_parameters())
+    assert all(torch.equal(theirs[name], ours[name]) for name in ours)
+    assert read_record(tmp_path / "new").heads is None, "none of the head's weights are the base's"
+
+
+def test_the_frozen_weights_of_an_old_head_are_the_base_s(saved: Path, tmp_path: Path) -> None:
+    base = saved.parent / "base"
+    lora(base, tmp_path / "old", ["mlm"], places=("heads",), rank=2)
+    record = read_record(tmp_path / "old")
+    assert record.heads is not None
+    load_delta(tmp_path / "old")
+    weights = load_file(base / "model.safetensors")
+    weights["cls.predictions.transform.dense.weight"][0, 0] += 1
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match="not the heads of the model"):
+        load_delta(tmp_path / "old")
+
+
+def test_hostile_records(saved: Path, tmp_path: Path) -> None:
+    """Nothing of a hostile size is allocated, nothing is run, and no base is looked for in a circle."""
+    lora(saved.parent / "base", tmp_path / "rank", ["mlm"])
+    change(tmp_path / "rank", method={"name": "lora", "config": {"rank": 10**9}})
+    with pytest.raises(DataError, match="rank 1000000000 is above the 32"):
+        load_delta(tmp_path / "rank")
+    config = {"places": ["attention"], "rank": 10**9}
+    record = json.loads((saved / "delta.json").read_text())
+    change(saved, method={**record["method"], "config": config})
+    with pytest.raises(DataError, match="the method asks for"):  # a method that does not look itself
+        load_delta(saved)
+    change(saved, method={**record["method"], "config": {"rank": "many"}})
+    with pytest.raises(DataError, match=r"field 'method.config'.*rank"):
+        load_delta(saved)
+    change(saved, method={"name": "../../lora"})
+    with pytest.raises(DataError, match="no such variant of tune"):
+        load_delta(saved)
+    (saved / "own.py").write_text("raise SystemExit")
+    change(saved, method={"name": str(saved / "own.py"), "sha256": "0" * 64})
+    with pytest.raises(DataError, match="code inside the model's own folder"):
+        load_delta(saved)
+    change(saved, method=record["method"], base=str(saved), relative=None)
+    with pytest.raises(DataError, match="its base is itself"):
+        load_delta(saved)
+    (saved / "delta.json").write_text("{" * 10_000)
+    with pytest.raises(DataError):
+        load_delta(saved)
+
+
+def test_hostile_tensors(saved: Path) -> None:
+    path = saved / "delta.safetensors"
+    whole = path.read_bytes()
+    for raw in (whole[:-3], whole[:4], b"", pickle.dumps({"a": 1}), b"\x80\x02" + whole):
+        path.write_bytes(raw)
+        with pytest.raises(DataError):
+            load_delta(saved)
+    tensors = load_file(saved.parent / "base" / "model.safetensors")
+    save_file({"../../escape": tensors["cls.predictions.bias"]}, path)
+    with pytest.raises(DataError, match="not the tensors of this method"):
+        load_delta(saved)
+    path.write_bytes(whole)
+    own = load_file(path)
+    name = next(name for name in own if name.endswith(".up"))
+    save_file({**own, name: own[name].int()}, path)
+    with pytest.raises(DataError, match=r"is torch\.int32"):
+        load_delta(saved)
+
+
+def test_another_tokenizer_is_refused(saved: Path, tmp_path: Path) -> None:
+    lora(saved.parent / "base", tmp_path / "run", ["mlm"])
+    assert pretune.load(tmp_path / "run", device="cpu", precision="fp32").fill("w1 [MASK]")
+    make_tokenizer(tmp_path / "other", sentinels=2)
+    with pytest.raises(DataError, match="is not the one that it was tuned with"):
+        pretune.load(tmp_path / "run", device="cpu", precision="fp32", tokenizer=tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "tokenizer.json", tmp_path / "run")
+    with pytest.raises(DataError, match="is not the one that it was tuned with"):
+        pretune.load(tmp_path / "run", device="cpu", precision="fp32")
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5", "albert", "llama", "bart"])
+def test_a_fingerprint_is_of_names_and_values_whatever_the_files(family: str, tmp_path: Path) -> None:
+    """Streamed from files it is the same: of one file, of shards, in another dtype that holds the same numbers."""
+    shapes = {**SHAPES, "llama": {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1} if family == "llama" else {}
+    size = next(iter(get_family(family).SIZES))
+    model = build(
+        family,
+        size,
+        ["mlm"] if family in ("bert", "albert") else ["clm"],
+        {**shapes[family], **heads, "vocab_size": 64},
+    )
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(weight.bfloat16())
+    want = body_fingerprint(model)
+    save_model(model, tmp_path / "one")
+    save_model(model, tmp_path / "shards", max_shard_bytes=20_000)
+    with model_folder(tmp_path / "half") as folder:
+        write_model(model, folder, None, max_shard_bytes=10**9, dtype=torch.bfloat16)
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
+    for name in ("one", "shards", "half"):
+        assert fingerprint_of_files(tmp_path / name) == want
+        assert body_fingerprint(load_model(tmp_path / name, heads=[])) == want
+    with torch.no_grad():
+        next(iter(model.stack.parameters())).flatten()[0] += 1
+    assert body_fingerprint(model) != want
+
+
+def test_a_record_is_read_as_it_was_written() -> None:
+    record = DeltaRecord(method=VariantRecord(name="lora"), base=None, fingerprint="0" * 64, overrides={"a": 0.1})
+    assert DeltaRecord.model_validate(json.loads(record.model_dump_json())) == record
