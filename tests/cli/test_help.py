@@ -33,9 +33,9 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_verb_has_an_example() -> None:
     verbs = {name for name in app if not name.startswith("-")}
-    groups = ("tokenizer", "corpus", "evaluate", "labels")
+    groups = ("tokenizer", "corpus", "evaluate", "labels", "delta")
     nested = {f"{group} {name}" for group in groups for name in app[group] if not name.startswith("-")}
-    assert (verbs - {"tokenizer", "corpus", "labels", "help", "version"}) | nested == set(VERBS)
+    assert (verbs - {"tokenizer", "corpus", "labels", "delta", "help", "version"}) | nested == set(VERBS)
 
 
 @pytest.mark.parametrize("verb", VERBS)
