@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,9 @@ def test_what_the_page_begins_with(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert proof["idle"] == []
     assert run(merge) == 0
     assert (folder / "plain" / "model.safetensors").is_file()
+    shutil.copytree(folder / "tuned", folder / "topics")
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    exec(compile(block, "docs/tuning.md", "exec"), {})  # noqa: S102
 
 
 @pytest.mark.parametrize("method", ["adalora", "top", "adapter"])
