@@ -27,6 +27,7 @@ from pretune.train.recipe import Recipe
 from pretune.train.run import finetune, pretrain
 
 FILE = Path(__file__).parent / "pinned.json"
+NOISE = 1e-5  # what rounding leaves of a key's bias, which no loss depends on
 OBJECTIVES = variants("objectives")
 FAMILIES = {
     **dict.fromkeys(("albert", "bert", "distilbert", "electra", "modernbert", "roberta", "xlnet"), "mlm"),
@@ -139,7 +140,7 @@ def test_ten_steps_are_what_they_were(case: str, tmp_path: Path) -> None:
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
     assert actual["weights"].keys() == expected["weights"].keys()
     for name, (total, size) in expected["weights"].items():
-        assert actual["weights"][name] == pytest.approx([total, size], rel=1e-3, abs=1e-3 * size), name
+        assert actual["weights"][name] == pytest.approx([total, size], rel=1e-3, abs=1e-3 * size + NOISE), name
 
 
 def test_every_objective_family_and_task_is_pinned() -> None:
