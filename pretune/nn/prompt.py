@@ -145,20 +145,20 @@ class LearnedPrompt(nn.Module):
         if not front.any():
             return LongerRun(layout)
         total = own + front
-        place = np.arange(int(total.sum())) - (np.cumsum(total) - total).repeat(total)  # in its longer sequence
+        position = np.arange(int(total.sum())) - (np.cumsum(total) - total).repeat(total)  # in its longer sequence
         first = np.cumsum(own) - own
-        row = (first - front).repeat(total) + place  # of the run; before the first one's for a vector
-        in_front = place < front.repeat(total)
-        index = np.where(in_front, place, row + self.length)
+        row = (first - front).repeat(total) + position  # of the run; before the first one's for a vector
+        in_front = position < front.repeat(total)
+        index = np.where(in_front, position, row + self.length)
         answers = np.flatnonzero(~in_front)
         if self.leads:
             answers[first[front > 0]] -= self.length
         rows = torch.from_numpy(np.maximum(row, first.repeat(total))).to(
             device
         )  # a vector's: the first of its sequence
-        moved = torch.from_numpy(np.where(in_front, place, front.repeat(total))).to(device)
+        moved = torch.from_numpy(np.where(in_front, position, front.repeat(total))).to(device)
         longer = Layout.of(total, device)
-        keys = None if layout.keys is None else _keys(layout.keys, rows, np.where(in_front, place + 1, 0))
+        keys = None if layout.keys is None else _keys(layout.keys, rows, np.where(in_front, position + 1, 0))
         longer = replace(longer, positions=layout.positions[rows] + moved, keys=keys, group=layout.group)
         return LongerRun(longer, torch.from_numpy(index).to(device), torch.from_numpy(answers).to(device))
 
