@@ -77,10 +77,10 @@ def find_boundary(model: LanguageModel) -> Boundary | None:
     lowest: tuple[int, int] | None = None  # stack in the order of computation, layer
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if parameter.requires_grad and not name.startswith("heads."):
-            place = _place(name, stacks, has_encoder=has_encoder)
-            if place is None:
+            layer = _place(name, stacks, has_encoder=has_encoder)
+            if layer is None:
                 return None
-            lowest = place if lowest is None else min(lowest, place)
+            lowest = layer if lowest is None else min(lowest, layer)
     if lowest is None:
         return Boundary("body")
     if not _is_plain(model) or lowest == (0, 0):

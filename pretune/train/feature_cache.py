@@ -77,13 +77,13 @@ class FeatureCache:
         if boundary is None or batch.order is not None:
             return model(batch)  # type: ignore[no-any-return]
         keys, sizes = sequence_keys(batch, mode=mode), _sizes(batch, boundary)
-        found = self._find(keys)
-        if found is None:
+        known_rows = self._find(keys)
+        if known_rows is None:
             states = compute_below(model, batch, boundary)
             parts = [states.hidden] if states.encoder is None else [states.hidden, states.encoder]
             self._keep(keys, [_split(part, counts) for part, (_, counts) in zip(parts, sizes, strict=False)])
         else:
-            parts = [_joined(found, n, sizes[n][0], model.device) for n in range(len(found[0]))]
+            parts = [_joined(known_rows, n, sizes[n][0], model.device) for n in range(len(known_rows[0]))]
             states = FixedStates(*parts)
         return compute_above(model, batch, boundary, states)
 
@@ -161,14 +161,14 @@ class FeatureCache:
     def _find(self, keys: Sequence[bytes]) -> list[list[Tensor]] | None:
         """The rows of all sequences, or None where those of one are not there."""
         assert self._store is not None
-        found: list[list[Tensor]] = []
+        known_rows: list[list[Tensor]] = []
         for key in keys:
             parts = self._store.find(key)
             if parts is None:
                 return None
-            found.append(parts)
+            known_rows.append(parts)
         self.reused += len(keys)
-        return found if found else None
+        return known_rows if known_rows else None
 
     def _keep(self, keys: Sequence[bytes], parts: Sequence[Sequence[Tensor]]) -> None:
         """Keeps the rows of sequences; `parts` has, for each part, the rows of each sequence."""
@@ -186,9 +186,9 @@ class FeatureCache:
         gives_rows = self._gives_rows.get(sort)
         if gives_rows is not None:
             wanted = WantedRows.of(batch) if gives_rows else None
-            found = self._find(sequence_keys(batch, wanted, mode=mode))
-            if found is not None:
-                return _restored(batch, wanted, found, model.device)
+            known_rows = self._find(sequence_keys(batch, wanted, mode=mode))
+            if known_rows is not None:
+                return _restored(batch, wanted, known_rows, model.device)
         with torch.no_grad():
             output: ModelOutput = model(batch)
         wanted = None if output.rows is None else WantedRows.of(batch)
@@ -301,9 +301,9 @@ def _split(rows: Tensor, counts: Sequence[int]) -> Sequence[Tensor]:
     return torch.split(rows, [*counts, len(rows) - sum(counts)])
 
 
-def _joined(found: Sequence[Sequence[Tensor]], part: int, total: int, device: torch.device) -> Tensor:
+def _joined(known_rows: Sequence[Sequence[Tensor]], part: int, total: int, device: torch.device) -> Tensor:
     """One part of the rows of all sequences, zeros for dummies behind them. Shape: return: (total, width)"""
-    runs = [parts[part] for parts in found]
+    runs = [parts[part] for parts in known_rows]
     missing = total - sum(map(len, runs))
     if missing:
         runs.append(runs[0].new_zeros(missing, runs[0].shape[1]))
@@ -311,13 +311,13 @@ def _joined(found: Sequence[Sequence[Tensor]], part: int, total: int, device: to
 
 
 def _restored(
-    batch: Batch, wanted: WantedRows | None, found: Sequence[Sequence[Tensor]], device: torch.device
+    batch: Batch, wanted: WantedRows | None, known_rows: Sequence[Sequence[Tensor]], device: torch.device
 ) -> ModelOutput:
     """The output of the model from the rows of all sequences."""
     rows = batch.output_rows
     if wanted is None or rows is None:
-        return ModelOutput(_joined(found, 0, batch.layout.total, device), batch.layout)
-    kept = _joined(found, 0, len(wanted.index), device)
+        return ModelOutput(_joined(known_rows, 0, batch.layout.total, device), batch.layout)
+    kept = _joined(known_rows, 0, len(wanted.index), device)
     if len(kept) == rows.layout.total:
         return ModelOutput(kept, rows.layout, rows.index)
     hidden = kept.new_zeros(rows.layout.total, kept.shape[1])

@@ -2,7 +2,7 @@
 
     DIGEST.RANK.index    a header, then a record a sample: key, where its rows begin, how many they are, their checksum
     DIGEST.RANK.hidden   rows, memory-mapped
-    DIGEST.RANK.encoder  rows of the second kind, where there are some
+    DIGEST.RANK.encoder  rows of the second sort, where there are some
 
 What a rank has written is seen by the others once both have called `exchange`. A record is written after its rows, so
 that a process may be killed anywhere.
@@ -51,10 +51,10 @@ class RowFile:
         end: rows that it holds already.
     """
 
-    def __init__(self, path: Path, kind: RowType, end: int = 0) -> None:
-        self.kind, self.end = kind, end
+    def __init__(self, path: Path, row_type: RowType, end: int = 0) -> None:
+        self.row_type, self.end = row_type, end
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        self._rows = torch.empty(0, kind.width, dtype=kind.dtype)
+        self._rows = torch.empty(0, row_type.width, dtype=row_type.dtype)
         self._map()
 
     def read(self, start: int, count: int) -> Tensor:
@@ -78,7 +78,7 @@ class RowFile:
         start, end = self.end, self.end + len(rows)
         if end > len(self._rows):
             size = os.fstat(self._file).st_size
-            more = max(min(max(size, _FIRST), _LARGEST), end * self.kind.nbytes - size)
+            more = max(min(max(size, _FIRST), _LARGEST), end * self.row_type.nbytes - size)
             if hasattr(os, "posix_fallocate"):  # a map of a file with holes would end the process on a full disk
                 os.posix_fallocate(self._file, size, more)
             else:
@@ -94,10 +94,10 @@ class RowFile:
         os.close(self._file)
 
     def _map(self) -> None:
-        count = os.fstat(self._file).st_size // self.kind.nbytes
+        count = os.fstat(self._file).st_size // self.row_type.nbytes
         if count > len(self._rows):
-            area = mmap.mmap(self._file, count * self.kind.nbytes)
-            self._rows = torch.frombuffer(area, dtype=self.kind.dtype).view(count, self.kind.width)
+            area = mmap.mmap(self._file, count * self.row_type.nbytes)
+            self._rows = torch.frombuffer(area, dtype=self.row_type.dtype).view(count, self.row_type.width)
 
 
 @dataclass
@@ -215,13 +215,13 @@ class FeatureStore:
         Raises:
             OSError: rows of another sort than those there, or the disk is full or fails.
         """
-        kinds = [RowType(rows.shape[1], rows.dtype) for rows in parts]
+        row_types = [RowType(rows.shape[1], rows.dtype) for rows in parts]
         if self.rank not in self._files:
-            files = [RowFile(self._path(self.rank, n), kind) for n, kind in zip(PARTS, kinds, strict=False)]
-            self._path(self.rank, "index").write_bytes(_header(kinds))
+            files = [RowFile(self._path(self.rank, n), row_type) for n, row_type in zip(PARTS, row_types, strict=False)]
+            self._path(self.rank, "index").write_bytes(_header(row_types))
             self._files[self.rank] = files
         files = self._files[self.rank]
-        if [file.kind for file in files] != kinds:
+        if [file.row_type for file in files] != row_types:
             raise OSError(errno.EINVAL, "rows of another width or dtype than before")
         return files
 
@@ -235,11 +235,11 @@ class FeatureStore:
             file.seek(known)
             content = file.read()
         if not known:
-            kinds = _read_header(content)
-            if kinds is None:
+            row_types = _read_header(content)
+            if row_types is None:
                 return
-            names = zip(PARTS, kinds, strict=False)
-            self._files[rank] = [RowFile(self._path(rank, name), kind) for name, kind in names]
+            names = zip(PARTS, row_types, strict=False)
+            self._files[rank] = [RowFile(self._path(rank, name), row_type) for name, row_type in names]
             content, known = content[_HEADER.size :], _HEADER.size
         whole = len(content) // _RECORD.size * _RECORD.size
         for key, *numbers in _RECORD.iter_unpack(content[:whole]):
@@ -261,9 +261,9 @@ def checksum(parts: Sequence[Tensor]) -> int:
     return value
 
 
-def _header(kinds: Sequence[RowType]) -> bytes:
-    widths = [*(kind.width for kind in kinds), 0][:2]
-    dtypes = [*(_DTYPES.index(kind.dtype) for kind in kinds), 0][:2]
+def _header(row_types: Sequence[RowType]) -> bytes:
+    widths = [*(row_type.width for row_type in row_types), 0][:2]
+    dtypes = [*(_DTYPES.index(row_type.dtype) for row_type in row_types), 0][:2]
     return _HEADER.pack(_MAGIC, *widths, *dtypes)
 
 
