@@ -383,18 +383,7 @@ class Model:
         )
 
     def export_adapter(self, directory: Path | str) -> ExportedAdapter:
-        """Write what a tuning method learned as an adapter that `peft` opens on the same base.
-
-        It is read again on its base, and must compute the same.
-
-        Args:
-            directory: a new or an empty one.
-
-        Raises:
-            UsageError: a whole model.
-            DataError: a method or a place that PEFT's files have no name for; or what was read again differs.
-            CannotCreateError: the directory holds something.
-        """
+        """Write what a tuning method learned as an adapter of `peft`; read again, it must compute the same."""
         return export_tuned(self.network, Path(directory), self._source, self.tokenizer, is_rounded=self._is_bf16)
 
     save = export  # the word that users of other libraries look for

@@ -25,14 +25,14 @@ A, E, B = PARTS = ("lora_A", "lora_E", "lora_B")
 _NOT_ZERO = 1e-5  # what peft adds to the rank that it divides by
 
 
-def read(model: LanguageModel, contents: Contents, found: Found) -> None:
+def read(model: LanguageModel, contents: Contents, by_module: Found) -> None:
     """Puts the products of a folder on their places."""
     table, sites = ModuleTable(model), {site.path: site for site in projection_sites(model)}
-    check_complete(contents, found, table)
+    check_complete(contents, by_module, table)
     init_rank = int(contents.number("init_r", least=1, default=12))
     alpha = contents.number("lora_alpha", default=8)
     scale = (alpha if alpha > 0 else init_rank) / (init_rank + _NOT_ZERO)
-    for name, tensors in found.items():
+    for name, tensors in by_module.items():
         module = table.find(name, contents)
         if tensors.keys() != set(PARTS):
             raise contents.damaged(f"{name!r} has {', '.join(tensors)} and no more")
@@ -87,11 +87,11 @@ def _put(
 @torch.no_grad()
 def write(model: LanguageModel, table: ModuleTable) -> Contents | None:
     """What the files say of a model's products in singular values; None where it has none."""
-    found = [module for module in model.modules() if isinstance(module, SingularBrick)]
-    if not found:
+    singular = [module for module in model.modules() if isinstance(module, SingularBrick)]
+    if not singular:
         return None
     bricks = {s.path: s.brick for s in projection_sites(model) if isinstance(s.brick, SingularProjection)}
-    if len(bricks) < len(found):
+    if len(bricks) < len(singular):
         raise DataError("format peft: peft has no AdaLoRA of a vocabulary; export the merged model")
     modules = table.holding(bricks)
     fused = {m.name: _fuse(model, m, [bricks.get(part.path) for part in m.parts]) for m in modules}

@@ -48,13 +48,13 @@ class Contents:
             parts: such as `lora_A`; a name of the file may have an adapter's name and `weight` behind it.
         """
         pattern = re.compile(rf"(?:(.+)\.)?({'|'.join(parts)})(?:\.default)?(?:\.weight)?")
-        found: Found = {}
+        by_module: Found = {}
         for name in [*self.tensors]:
             match = pattern.fullmatch(name)
             if match is not None:
                 module = (match[1] or "").removeprefix(ROOT)
-                found.setdefault(module, {})[match[2]] = self.tensors.pop(name)
-        return found
+                by_module.setdefault(module, {})[match[2]] = self.tensors.pop(name)
+        return by_module
 
     def number(self, name: str, *, least: float = 0, default: float | None = None) -> float:
         """A number of the configuration.

@@ -69,14 +69,14 @@ def read_peft(
         DataError: damaged or hostile files, a type or a field that pretune does not do, or another base.
     """
     contents = read_contents(Path(path))
-    kind = find(_AXIS, contents.fields["peft_type"].lower())
-    found = contents.take(*kind.PARTS)
-    if not found:
+    type_file = find(_AXIS, contents.fields["peft_type"].lower())
+    by_module = contents.take(*type_file.PARTS)
+    if not by_module:
         raise contents.damaged(f"no tensor of {contents.fields['peft_type']} in the file")
     model = _read_base(find_base(Path(path), base), contents, makers)
     learned = saved.read(model, contents)
     before = {id(parameter) for parameter in model.parameters()}
-    kind.read(model, contents, found)
+    type_file.read(model, contents, by_module)
     chosen = {id(parameter) for parameter in learned}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in chosen or id(parameter) not in before)
@@ -93,13 +93,13 @@ def read_contents(path: Path) -> Contents:
     if not (path / CONFIG).is_file():
         raise MissingInputError(f"{path}: no adapter of PEFT here (no {CONFIG})")
     fields = read_json(path / CONFIG)
-    kind = fields.get("peft_type")
-    if not isinstance(kind, str) or kind not in TABLES:
+    peft_type = fields.get("peft_type")
+    if not isinstance(peft_type, str) or peft_type not in TABLES:
         raise DataError(
-            f"{path / CONFIG}: field 'peft_type' = {str(kind)[:80]!r}: pretune reads {', '.join(TABLES)}; merge the "
-            "adapter in peft, and use the merged model"
+            f"{path / CONFIG}: field 'peft_type' = {str(peft_type)[:80]!r}: pretune reads {', '.join(TABLES)}; merge "
+            "the adapter in peft, and use the merged model"
         )
-    check_fields(path / CONFIG, fields, TABLES[kind])
+    check_fields(path / CONFIG, fields, TABLES[peft_type])
     if (path / WEIGHTS).is_file():
         read_header(path / WEIGHTS)
         tensors = load_file(path / WEIGHTS)
@@ -300,8 +300,8 @@ def write_peft(
 
 def _contents_of(model: LanguageModel, plain: LanguageModel, base: str | None) -> Contents:
     table = ModuleTable(plain)
-    found: list[Contents | None] = [find(_AXIS, name).write(model, table) for name in variants(_AXIS)]
-    written = [each for each in found if each is not None]
+    all_types: list[Contents | None] = [find(_AXIS, name).write(model, table) for name in variants(_AXIS)]
+    written = [each for each in all_types if each is not None]
     if not written:
         raise DataError(
             "format peft: this model has no adapter that PEFT has a type for (lora, adalora, ia3, prefix, prompt); "

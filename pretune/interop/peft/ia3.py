@@ -21,13 +21,13 @@ PARTS = (FACTORS,)
 
 
 @torch.no_grad()
-def read(model: LanguageModel, contents: Contents, found: Found) -> None:
+def read(model: LanguageModel, contents: Contents, by_module: Found) -> None:
     """Puts the factors of a folder on their places. Those of an input are a row in the file, of an output a column."""
     table, sites = ModuleTable(model), {site.path: site for site in projection_sites(model)}
     for name in expected(contents.fields, table.names()):
-        if name not in found:
+        if name not in by_module:
             raise contents.damaged(f"target_modules names {name!r}, which has no factors in the file")
-    for name, tensors in found.items():
+    for name, tensors in by_module.items():
         module, factors = table.find(name, contents), tensors[FACTORS]
         bases = [cast(ProjectionBrick, sites[part.path].brick) for part in module.parts]
         rows, columns = sum(base.out_features for base in bases), bases[0].in_features

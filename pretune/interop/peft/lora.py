@@ -31,18 +31,18 @@ A, B, MAGNITUDE = "lora_A", "lora_B", "lora_magnitude_vector"
 PARTS = (A, B, MAGNITUDE, *vocabularies.PARTS)
 
 
-def read(model: LanguageModel, contents: Contents, found: Found) -> None:
+def read(model: LanguageModel, contents: Contents, by_module: Found) -> None:
     """Puts the products of a folder on their places."""
     table, sites = ModuleTable(model), {site.path: site for site in projection_sites(model)}
-    check_complete(contents, found, table)
+    check_complete(contents, by_module, table)
     decomposed = bool(contents.fields.get("use_dora"))
-    words = {name: found.pop(name) for name in [*found] if table.vocabulary(name) is not None}
+    words = {name: by_module.pop(name) for name in [*by_module] if table.vocabulary(name) is not None}
     products: dict[str, Product] = {}
     for name, tensors in words.items():
         a, b = vocabularies.factors(name, tensors, contents)
         products[name] = Product(a, b, scale_of(name, checked_rank(name, a, b, contents), contents))
     vocabularies.read(model, table, products, decomposed, contents)
-    for name, tensors in found.items():
+    for name, tensors in by_module.items():
         module = table.find(name, contents)
         if tensors.keys() != ({A, B, MAGNITUDE} if decomposed else {A, B}):
             raise contents.damaged(f"{name!r} has {', '.join(tensors)} and no more")
@@ -51,14 +51,14 @@ def read(model: LanguageModel, contents: Contents, found: Found) -> None:
         put(model, module, sites, (a, b, tensors.get(MAGNITUDE)), scale, contents)
 
 
-def check_complete(contents: Contents, found: Found, table: ModuleTable) -> None:
+def check_complete(contents: Contents, by_module: Found, table: ModuleTable) -> None:
     """Refuses a file without the tensors of a module that the configuration names.
 
     Raises:
         DataError: naming the module.
     """
     for name in expected(contents.fields, table.names()):
-        if name not in found:
+        if name not in by_module:
             raise contents.damaged(f"target_modules names {name!r}, which has no tensors in the file")
 
 

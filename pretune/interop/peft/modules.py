@@ -147,7 +147,7 @@ class ModuleTable:
 
     def vocabulary_names(self, path: str) -> list[str]:
         """The modules, by their full names, whose vocabulary is the one at a path."""
-        return [self._names[name] for name, place in self.vocabularies.items() if place == path]
+        return [self._names[name] for name, own_path in self.vocabularies.items() if own_path == path]
 
     def names(self) -> list[str]:
         """The full names of all modules that can be changed."""

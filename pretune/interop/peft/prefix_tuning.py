@@ -23,9 +23,9 @@ PARTS = (TABLE,)
 
 
 @torch.no_grad()
-def read(model: LanguageModel, contents: Contents, found: Found) -> None:
+def read(model: LanguageModel, contents: Contents, by_module: Found) -> None:
     """Puts the prefix of a folder in front of every layer's keys."""
-    table = found[""][TABLE]
+    table = by_module[""][TABLE]
     layers = attentions(model, contents.where)
     heads, width = layers[0].key_heads, layers[0].head_width
     length = int(contents.number("num_virtual_tokens", least=1))

@@ -23,9 +23,9 @@ PARTS = (TABLE,)
 
 
 @torch.no_grad()
-def read(model: LanguageModel, contents: Contents, found: Found) -> None:
+def read(model: LanguageModel, contents: Contents, by_module: Found) -> None:
     """Puts the vectors of a folder in front of every sequence."""
-    table = found[""][TABLE]
+    table = by_module[""][TABLE]
     length = int(contents.number("num_virtual_tokens", least=1))
     sides = int(contents.number("num_transformer_submodules", least=1, default=1))
     width = model.embedding.word.width

@@ -102,30 +102,30 @@ def _read_vocabularies(model: LanguageModel, tensors: dict[str, Tensor], content
     if not heads or not isinstance(model.embedding.word, Vocabulary):
         return []
     table = model.embedding.word.weight
-    found: dict[str, tuple[str, Tensor]] = {}
+    by_path: dict[str, tuple[str, Tensor]] = {}
     for name, (ours, weight) in names.items():
         if name in tensors and (ours in heads or ours == _WORD):
             value = _fitting(name, tensors[name], weight, table, model, contents)
             if torch.equal(value, table):
                 del tensors[name]  # a copy of the base, which PEFT keeps beside an adapter of a vocabulary
             else:
-                found[ours] = (name, value)
-    if not found:
+                by_path[ours] = (name, value)
+    if not by_path:
         return []
-    values = [value for _, value in found.values()]
-    together = bool(contents.fields.get("ensure_weight_tying")) or len(found) == len(heads) + 1
+    values = [value for _, value in by_path.values()]
+    together = bool(contents.fields.get("ensure_weight_tying")) or len(by_path) == len(heads) + 1
     if together and all(torch.equal(value, values[0]) for value in values):
-        for name, _ in found.values():
+        for name, _ in by_path.values():
             del tensors[name]
         table.copy_(values[0])
         return [table]
-    if model.has_encoder and _WORD in found:
+    if model.has_encoder and _WORD in by_path:
         raise DataError(
-            f"{contents.where}: {found[_WORD][0]!r} is saved apart from the head and the other side's embedding, which "
-            "here are one table; save all of them with ensure_weight_tying"
+            f"{contents.where}: {by_path[_WORD][0]!r} is saved apart from the head and the other side's embedding, "
+            "which here are one table; save all of them with ensure_weight_tying"
         )
     filled = []
-    for ours, (name, value) in found.items():
+    for ours, (name, value) in by_path.items():
         del tensors[name]
         vocabulary = Vocabulary.of(nn.Parameter(value.clone()))
         filled.append(vocabulary.weight)

@@ -64,7 +64,7 @@ def read(
     """Puts products on the vocabularies of a model: one for all that it serves, or for each what the files have."""
     for site in vocabulary_sites(model):
         places = _places(model, site.brick)
-        own = {place: p for name, p in products.items() if (place := table.vocabulary(name)) in places}
+        own = {served: p for name, p in products.items() if (served := table.vocabulary(name)) in places}
         if not own:
             continue
         base = site.brick
@@ -73,8 +73,8 @@ def read(
         if len(own) == len(places) and all(product.equals(first) for product in own.values()):
             site.replace(_brick(base, first, contents))
             continue
-        for place, product in own.items():
-            places[place](_brick(base, product, contents))
+        for served, product in own.items():
+            places[served](_brick(base, product, contents))
         untie(model)
 
 
@@ -112,16 +112,16 @@ def bricks_of(model: LanguageModel) -> dict[str, LowRankVocabulary]:
     Raises:
         DataError: a weight-decomposed one.
     """
-    found: dict[str, LowRankVocabulary] = {}
+    by_path: dict[str, LowRankVocabulary] = {}
     for site in vocabulary_sites(model):
         if type(site.brick) is LowRankVocabulary:
-            found |= dict.fromkeys(_places(model, site.brick), site.brick)
+            by_path |= dict.fromkeys(_places(model, site.brick), site.brick)
         elif isinstance(site.brick, LowRankVocabulary) and hasattr(site.brick, "magnitude"):
             raise DataError(
                 f"format peft: {site.path} is weight-decomposed, and peft's files hold lengths of columns of a "
                 "vocabulary where pretune has lengths of tokens; export the merged model"
             )
-    return found
+    return by_path
 
 
 def named(table: ModuleTable, bricks: Mapping[str, LowRankVocabulary]) -> dict[str, LowRankVocabulary]:
