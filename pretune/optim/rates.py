@@ -62,12 +62,12 @@ def rate_factors(
     """
     places = {name: _Place.of(name) for name in names}
     counts: dict[str, int] = {}
-    for place in places.values():
-        if place.layer is not None:
-            counts[place.side] = max(counts.get(place.side, 0), place.layer + 1)
+    for part in places.values():
+        if part.layer is not None:
+            counts[part.side] = max(counts.get(part.side, 0), part.layer + 1)
     factors = {name: layer_decay ** _depth(places[name], name, counts) for name in learning}
     for pattern, factor in rates.items():
-        matches = {name for name, place in places.items() if _matches(pattern, name, place, counts)}
+        matches = {name for name, part in places.items() if _matches(pattern, name, part, counts)}
         if not matches & factors.keys():
             raise UsageError(_nothing(pattern, matches, [places[name] for name in factors], counts))
         for name in matches & factors.keys():
@@ -75,15 +75,15 @@ def rate_factors(
     return factors
 
 
-def _depth(place: _Place, name: str, counts: Mapping[str, int]) -> int:
+def _depth(part: _Place, name: str, counts: Mapping[str, int]) -> int:
     """How many layers are above a parameter, and itself."""
-    is_last = place.role.startswith("heads.") or f".{place.role}".endswith((".stack.norm.weight", ".stack.norm.bias"))
+    is_last = part.role.startswith("heads.") or f".{part.role}".endswith((".stack.norm.weight", ".stack.norm.bias"))
     if is_last or name.startswith(_OBJECTIVE):
         return 0
-    return counts.get(place.side, 0) + 1 if place.layer is None else counts[place.side] - place.layer
+    return counts.get(part.side, 0) + 1 if part.layer is None else counts[part.side] - part.layer
 
 
-def _matches(pattern: str, name: str, place: _Place, counts: Mapping[str, int]) -> bool:
+def _matches(pattern: str, name: str, part: _Place, counts: Mapping[str, int]) -> bool:
     match = _PATTERN.fullmatch(pattern)
     if match is None or not pattern:
         raise UsageError(
@@ -93,10 +93,10 @@ def _matches(pattern: str, name: str, place: _Place, counts: Mapping[str, int]) 
     layers, first, last, role = match.groups()
     if layers is not None:
         bounds = slice(int(first) if first else None, int(last) if last else None)
-        if place.layer is None or place.layer not in range(*bounds.indices(counts[place.side])):
+        if part.layer is None or part.layer not in range(*bounds.indices(counts[part.side])):
             return False
     wanted = _HEAD.sub("heads", role)
-    return not wanted or f".{wanted}." in f".{name if layers is None else place.role}."
+    return not wanted or f".{wanted}." in f".{name if layers is None else part.role}."
 
 
 def _nothing(pattern: str, frozen: Collection[str], learning: Iterable[_Place], counts: Mapping[str, int]) -> str:
@@ -106,7 +106,7 @@ def _nothing(pattern: str, frozen: Collection[str], learning: Iterable[_Place], 
             f"optimizer.rates: what {pattern!r} names does not learn with this tuning method; remove it, or choose "
             "another method"
         )
-    roles = {re.sub(r"\.(weight|bias)$", "", place.role) for place in learning}
+    roles = {re.sub(r"\.(weight|bias)$", "", part.role) for part in learning}
     roles |= {role.split(".")[0] for role in roles}
     layers = f" (layers[0:{max(counts.values())}])" if counts else ""
     return f"optimizer.rates: nothing that learns is called {pattern!r}; {suggest(pattern, sorted(roles))}{layers}"
