@@ -14,6 +14,7 @@ from tinymodels import byte_tokenizer, save_bert, save_gpt2, word_tokenizer
 import pretune
 from pretune.adapted_model import AdaptedModel
 from pretune.api import Model
+from pretune.cli import main
 from pretune.errors import DataError, MissingInputError, UsageError
 from pretune.interop.deltas import save_delta
 from pretune.interop.fingerprint import body_fingerprint
@@ -171,3 +172,72 @@ def test_mistakes_are_named(classifier: AdaptedModel, folders: dict[str, dict[st
     with pytest.raises(DataError):
         pretune.load(folders["gpt2"]["base"], device="cpu", adapters={"low": folders["labels"]["low"]})
     assert json.loads((folders["labels"]["low"] / "delta.json").read_text())["method"]
+
+
+def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str], str]:
+    """The verb's exit code, the lines that it wrote, and what it said."""
+    code = main([*arguments, "--no-allocator", "--device", "cpu", "--precision", "fp32"])
+    captured = capsys.readouterr()
+    return code, captured.out.splitlines(), captured.err
+
+
+def test_verbs_read_rows_by_a_column(
+    folders: dict[str, dict[str, Path]],
+    alone: dict[str, dict[str | None, Model]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    rows = [{"text": text, "which": name, "id": n} for n, (text, name) in enumerate(zip(TEXTS, NAMES, strict=True))]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parts = folders["labels"]
+    names = ",".join(f"{name}={folder}" for name, folder in parts.items() if name != "base")
+    flags = ["--adapters", names, "--adapter-column", "which"]
+    code, lines, said = run("predict", str(parts["base"]), str(file), *flags, capsys=capsys)
+    assert code == 0, said
+    for line, text, name in zip(map(json.loads, lines), TEXTS, NAMES, strict=True):
+        wanted = alone["labels"][name].predict(text)
+        assert (line["label"], line["which"]) == (wanted.label, name)
+        assert line["probability"] == pytest.approx(wanted.probability, abs=1e-4)
+    code, lines, said = run("embed", str(parts["base"]), str(file), *flags, capsys=capsys)
+    assert code == 0, said
+    wanted_vector = alone["labels"]["prefixed"].embed(TEXTS[1])
+    np.testing.assert_allclose(json.loads(lines[1])["vector"], wanted_vector, atol=1e-4)
+    code, lines, said = run("predict", str(parts["base"]), TEXTS[0], *flags[:2], "--adapter", "low", capsys=capsys)
+    assert json.loads(lines[0])["label"] == alone["labels"]["low"].predict(TEXTS[0]).label, said
+
+
+def test_generate_reads_rows_by_a_column(
+    folders: dict[str, dict[str, Path]],
+    alone: dict[str, dict[str | None, Model]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("text,which\n" + "".join(f"{t},{n or ''}\n" for t, n in zip(TEXTS, NAMES, strict=True)))
+    parts = folders["gpt2"]
+    names = [text for n, folder in parts.items() if n != "base" for text in ("--adapters", f"{n}={folder}")]
+    more = ["--adapter-column", "which", "--max-new-tokens", "5", "--json"]
+    code, lines, said = run("generate", str(parts["base"]), str(file), *names, *more, capsys=capsys)
+    assert code == 0, said
+    wanted = [alone["gpt2"][n].generate(t, max_new_tokens=5) for t, n in zip(TEXTS, NAMES, strict=True)]
+    assert [json.loads(line)["generated_text"] for line in lines] == wanted
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--adapters", "low", "--adapter", "low"], "expected NAME=FOLDER"),
+        (["--adapters", "a=x,a=y", "--adapter", "a"], "given twice"),
+        (["--adapters", "a=x"], "say which one reads a row"),
+        (["--adapter", "a"], "there are no adapters"),
+        (["--adapters", "a=x", "--adapter", "a", "--adapter-column", "which"], "leave one of them out"),
+        (["--adapters", "a=x", "--adapter-column", "which"], "name the file too"),
+    ],
+)
+def test_flags_that_do_not_fit(
+    folders: dict[str, dict[str, Path]], flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, said = run("predict", str(folders["labels"]["base"]), "a hat", *flags, capsys=capsys)
+    assert code == 64
+    assert message in said

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from pretune.cli.adapters import NO_ADAPTERS, AdapterFlags, Adapters
 from pretune.cli.answers import WORKBOOK, AnswerRow, open_answers
 from pretune.cli.inputs import (
     NO_FLAGS,
@@ -142,6 +143,7 @@ def generate(
     decoding: Decoding = NO_DECODING,
     step: OfStep = None,
     base: OfBase = None,
+    adapters: Adapters = NO_ADAPTERS,
     session: Common = DEFAULT,
 ) -> None:
     """Continue prompts, or generate from them with an encoder-decoder.
@@ -156,23 +158,31 @@ def generate(
     options: Any = decoding.options()
     check_output(rows.output, WORKBOOK, ".txt")
     prompts, rows = split_texts(prompts, rows, session)
-    loaded = load_model(model, session, step=step, base=base)
+    adapters.check_rows(rows)
+    loaded = adapters.model(load_model(model, session, step=step, base=base, adapters=adapters.folders()))
     _say_columns(session, rows, loaded)
     _say_decoding(session, loaded, options)
     with unknown_said_once(loaded):
         if rows.as_json or suffix_of(rows.output) in (*LINES, *TABLES, WORKBOOK):
             with open_answers(rows.output, as_json=True) as writer:
                 for part in chunks(read_rows(prompts, rows, loaded)):
-                    for row, continuation in _continuations(loaded, part, options):
+                    for row, continuation in _continuations(loaded, part, options, adapters):
                         answer = {"generated_text": continuation.text, "reason": continuation.reason}
                         writer.write(AnswerRow(row.inputs, answer))
         else:
             with open_output(rows.output) as file:
-                _write_text(file, prompts, rows, loaded, options)
+                _write_text(file, prompts, rows, loaded, options, adapters)
     written(session, rows.output)
 
 
-def _write_text(file: IO[str], prompts: Sequence[str], rows: RowFlags, loaded: Model, options: GenerateOptions) -> None:
+def _write_text(
+    file: IO[str],
+    prompts: Sequence[str],
+    rows: RowFlags,
+    loaded: Model,
+    options: GenerateOptions,
+    adapters: AdapterFlags,
+) -> None:
     """Writes prompts and what follows them as text; of a single prompt as it is generated."""
     if len(prompts) == 1:
         (row,) = read_rows(prompts, rows, loaded)
@@ -183,17 +193,20 @@ def _write_text(file: IO[str], prompts: Sequence[str], rows: RowFlags, loaded: M
         file.write("\n")
         return
     for part in chunks(read_rows(prompts, rows, loaded)):
-        for row, continuation in _continuations(loaded, part, options):
+        for row, continuation in _continuations(loaded, part, options, adapters):
             name = f"{row.inputs[rows.id]}: " if rows.id else ""
             file.write(f"{name}{row.text if loaded.continues else ''}{continuation.text}\n\n")
 
 
 def _continuations(
-    loaded: Model, part: list[TextRow], options: GenerateOptions
+    loaded: Model, part: list[TextRow], options: GenerateOptions, adapters: AdapterFlags
 ) -> Iterator[tuple[TextRow, Continuation]]:
     """What follows each of some prompts."""
+    more: Any = {}
+    if adapters.adapter_column is not None:
+        more["adapter"] = adapters.names((row.inputs, row.origin) for row in part)
     with named_rows(part):
-        continuations = loaded.continuations([row.text for row in part], **options)
+        continuations = loaded.continuations([row.text for row in part], **options, **more)
     yield from zip(part, continuations, strict=True)
 
 

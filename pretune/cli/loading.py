@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -33,6 +33,7 @@ def load_model(
     step: str | None = None,
     device: Literal["auto", "cpu"] = "auto",
     base: Path | None = None,
+    adapters: Mapping[str, Path] | None = None,
 ) -> Model:
     """Loads a model, after the process is set up for it.
 
@@ -41,6 +42,7 @@ def load_model(
         step: what `--step` says.
         device: the verb's own default.
         base: what `--base` says.
+        adapters: folders of adapters, by their names.
 
     Raises:
         UsageError: `--step` says neither best, last nor a number.
@@ -51,7 +53,7 @@ def load_model(
     from pretune import api
 
     chosen_device, chosen_precision = session.device or device, session.precision or precision
-    return api.load(path, device=chosen_device, precision=chosen_precision, step=chosen, base=base)
+    return api.load(path, device=chosen_device, precision=chosen_precision, step=chosen, base=base, adapters=adapters)
 
 
 def parse_step(text: str | None) -> Literal["best", "last"] | int | None:

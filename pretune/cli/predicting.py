@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from cyclopts import Parameter
 
+from pretune.cli.adapters import NO_ADAPTERS, AdapterFlags, Adapters
 from pretune.cli.answers import WORKBOOK, AnswerRow, open_answers
 from pretune.cli.inputs import (
     NO_FLAGS,
@@ -52,6 +53,7 @@ def predict(
     truncate: Truncate | None = None,
     step: OfStep = None,
     base: OfBase = None,
+    adapters: Adapters = NO_ADAPTERS,
     session: Common = DEFAULT,
 ) -> None:
     """Predict with a fine-tuned model's task, such as the label of a text with the probability of every label.
@@ -78,8 +80,14 @@ def predict(
         refuse_column("--second", second)
         refuse_column("--third", third)
     firsts, seconds = _texts_of_pairs(pair, texts, rows) if pair else (texts, ())
-    loaded = load_model(model, session, step=step, base=base)
+    adapters.check_rows(rows)
+    loaded = adapters.model(load_model(model, session, step=step, base=base, adapters=adapters.folders()))
     flags = {"text": rows.text, "second": second, "third": third, **rows.files.settings()}
+    if adapters.adapter_column is not None:
+        by_row = _ByRow(loaded, adapters, {name: value for name, value in flags.items() if value is not None}, choice)
+        by_row.predict(rows, task, truncate, session)
+        written(session, rows.output)
+        return
     names = [None] if task is None else [name.strip() for name in task.split(",")]
     uses = [_TaskUse.of(loaded, name, flags, seconds if not rows.input else None, truncate) for name in names]
     config = uses[0].columns
@@ -133,6 +141,50 @@ class _TaskUse:
         columns = columns_of(model, flags, name)
         columns = columns if seconds is None else _columns_of_arguments(columns, seconds)
         return cls(model.task(name, columns=columns, truncate=truncate), columns)
+
+
+@dataclass(frozen=True)
+class _ByRow:
+    """Predictions of the adapters that a column of a file names.
+
+    Attributes:
+        flags: how rows are read, laid over what each adapter's training says.
+        choice: what is told of each prediction.
+    """
+
+    loaded: Model
+    adapters: AdapterFlags
+    flags: Mapping[str, object]
+    choice: _Choice
+
+    def predict(self, rows: RowFlags, task: str | None, truncate: Truncate | None, session: Session) -> None:
+        """Writes the answer of each row, by the task of its adapter."""
+        from pretune.adapted_model import AdaptedModel
+
+        loaded = self.loaded
+        assert isinstance(loaded, AdaptedModel)
+        uses: dict[str | None, _TaskUse] = {
+            name: _TaskUse.of(loaded.using(name), task, self.flags, None, truncate) for name in loaded.adapters
+        }
+        choices = {name: self.choice.of(use.task, is_named=False) for name, use in uses.items()}
+        columns = [column for use in uses.values() for column in use.task.columns(needs_labels=False)]
+        fields = list({column.name: column for column in columns if column.required}.values())
+        config = next(iter(uses.values())).columns
+        read = [name for column in fields for name in (column.name, *column.alternatives)]
+        say_columns(session, rows.input, config, [*read, self.adapters.adapter_column, rows.id], second_hint(columns))
+        inputs = RowInputs(fields, config, rows)
+        with open_answers(rows.output, rows.as_json, digits_of(loaded)) as writer, unknown_said_once(loaded):
+            for part in chunks(read_task_records(fields, config, (), rows)):
+                names = self.adapters.names((record, record.origin) for record in part)
+                answers = loaded.predict(part, truncate=truncate, columns=self.flags, task=task, adapter=names)
+                for record, name, prediction in zip(part, names, answers, strict=True):
+                    if name is None and None not in uses:
+                        uses[None] = _TaskUse.of(loaded.using(None), task, self.flags, None, truncate)
+                        choices[None] = self.choice.of(uses[None].task, is_named=False)
+                    answer, brief = _answer([uses[name]], [prediction], [choices[name]])
+                    writer.write(AnswerRow(inputs.of(record), answer, inputs.shown, brief))
+        for each in choices.values():
+            each.say(session)
 
 
 def _answer(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts import App, Group
 
+from pretune.cli.adapters import NO_ADAPTERS, Adapters
 from pretune.cli.answers import WORKBOOK, AnswerRow, open_answers
 from pretune.cli.deltas import merge, register_delta
 from pretune.cli.evaluating import evaluate
@@ -66,6 +67,7 @@ def embed(
     normalize: bool = False,
     step: OfStep = None,
     base: OfBase = None,
+    adapters: Adapters = NO_ADAPTERS,
     session: Common = DEFAULT,
 ) -> None:
     """Embed texts as vectors.
@@ -88,12 +90,15 @@ def embed(
     is_array = suffix_of(rows.output) == ".npy"
     if is_array and rows.id is not None:
         raise UsageError(f"--id {rows.id}: a .npy file has no place for it; write .jsonl or .csv")
-    loaded = load_model(model, session, step=step, base=base)
+    adapters.check_rows(rows)
+    loaded = adapters.model(load_model(model, session, step=step, base=base, adapters=adapters.folders()))
     config = text_column_of(loaded, rows).model_copy(update={"second": second})
     say_columns(session, rows.input, config, [config.text, second, rows.id])
     options: dict[str, Any] = {"prompt": prompt, "prompt_name": prompt_name, "normalize": normalize}
 
     def vectors(part: list[TextRow]) -> list[NDArray[np.float32]]:
+        if adapters.adapter_column is not None:
+            options["adapter"] = adapters.names((row.inputs, row.origin) for row in part)
         with named_rows(part):
             return [loaded.embed(texts, pooling, **options) for texts in _sides(part)]
 

@@ -335,7 +335,7 @@ REAL: dict[str, tuple[str, dict[str, object]]] = {
     "prompt": ("prompt", {"length": 3}),
     "top": ("top", {"layers": 1}),
 }
-APART = {"parallel", "bitfit", "prompt", "top"}  # what they change is not beside the base's own modules
+APART = {"bitfit", "prompt", "top"}  # what they change is not beside the base's own modules
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "t5"])
