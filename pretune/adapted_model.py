@@ -64,8 +64,8 @@ class AdaptedModel(Model):
         super().__init__(models.base, tokenizer, source)
         self._shared, self._products = models, Products(merges=False)
         self._members = {
-            name: _Member(form, tokenizer, place, self._products)
-            for (name, place), form in zip(sources.items(), models.forms, strict=True)
+            name: _Member(form, tokenizer, origin, self._products)
+            for (name, origin), form in zip(sources.items(), models.forms, strict=True)
         }
         self._numbers = {name: number for number, name in enumerate(sources)}
 
@@ -120,11 +120,11 @@ class AdaptedModel(Model):
             UsageError: no such adapter, or more texts than names; else as `Model.predict`.
             DataError: as `Model.predict`.
         """
-        given: Any = (data, seconds)  # a text or many, as the overloads of `Model.predict` have it
+        inputs: Any = (data, seconds)  # a text or many, as the overloads of `Model.predict` have it
         if adapter is None:
-            return super().predict(*given, truncate=truncate, columns=columns, task=task)
+            return super().predict(*inputs, truncate=truncate, columns=columns, task=task)
         if isinstance(adapter, str):
-            return self.using(adapter).predict(*given, truncate=truncate, columns=columns, task=task)
+            return self.using(adapter).predict(*inputs, truncate=truncate, columns=columns, task=task)
         items = as_list(data)
         texts: list[Any] = list(items) if isinstance(items, list | tuple) else [items]
         others = None if seconds is None else check_texts(seconds, "predict", "second text")

@@ -110,7 +110,7 @@ def load(
             cast_to_bf16(each)
         each.to(torch_device).eval()
     if read:
-        return AdaptedModel(shared, own, {name: place for name, (_, place) in read.items()}, source)
+        return AdaptedModel(shared, own, {name: origin for name, (_, origin) in read.items()}, source)
     return Model(network, own, source)
 
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from pretune.cli.loading import load_model
 from pretune.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from pretune.api import Model
     from pretune.cli.inputs import RowFlags
+    from pretune.cli.session import Session
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class AdapterFlags:
             UsageError: no name or no folder, a name twice, or flags that need others.
         """
         folders: dict[str, Path] = {}
-        for text in [part.strip() for given in self.adapters for part in given.split(",")]:
+        for text in [part.strip() for several in self.adapters for part in several.split(",")]:
             name, _, folder = text.partition("=")
             if not name or not folder:
                 raise UsageError(f"--adapters {text}: expected NAME=FOLDER, such as topic=runs/topic")
@@ -54,21 +56,25 @@ class AdapterFlags:
             raise UsageError("--adapters: say which one reads a row, with --adapter NAME or --adapter-column COLUMN")
         return folders
 
-    def check_rows(self, rows: RowFlags) -> None:
-        """Refuses a column where no file is read.
+    def load(self, model: Path, session: Session, rows: RowFlags, step: str | None, base: Path | None) -> Model:
+        """Loads a model: with the adapter that reads all rows, or with all of them where a column says which.
+
+        Args:
+            step, base: as of `load_model`.
 
         Raises:
-            UsageError: there is none; or as `folders`.
+            UsageError: a column where no file is read; or as `folders` and `load_model`.
         """
-        self.folders()
+        folders = self.folders()
         if self.adapter_column is not None and not rows.input:
             raise UsageError(f"--adapter-column {self.adapter_column}: a column is one of a file; name the file too")
-
-    def model(self, loaded: Model) -> Model:
-        """The model with the adapter that reads all rows; with all of them where a column says which."""
+        loaded = load_model(model, session, step=step, base=base, adapters=folders)
+        if self.adapter is None:
+            return loaded
         from pretune.adapted_model import AdaptedModel
 
-        return loaded.using(self.adapter) if isinstance(loaded, AdaptedModel) and self.adapter else loaded
+        assert isinstance(loaded, AdaptedModel)
+        return loaded.using(self.adapter)
 
     def names(self, rows: Iterable[tuple[Mapping[str, object], object]]) -> list[str | None]:
         """The adapter of each row.

@@ -158,8 +158,7 @@ def generate(
     options: Any = decoding.options()
     check_output(rows.output, WORKBOOK, ".txt")
     prompts, rows = split_texts(prompts, rows, session)
-    adapters.check_rows(rows)
-    loaded = adapters.model(load_model(model, session, step=step, base=base, adapters=adapters.folders()))
+    loaded = adapters.load(model, session, rows, step, base)
     _say_columns(session, rows, loaded)
     _say_decoding(session, loaded, options)
     with unknown_said_once(loaded):

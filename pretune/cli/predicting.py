@@ -24,7 +24,7 @@ from pretune.cli.inputs import (
     second_hint,
     split_texts,
 )
-from pretune.cli.loading import OfBase, OfStep, digits_of, load_model, unknown_said_once, written
+from pretune.cli.loading import OfBase, OfStep, digits_of, unknown_said_once, written
 from pretune.cli.outputs import check_output
 from pretune.cli.session import DEFAULT, Common, Session
 from pretune.errors import UsageError
@@ -80,12 +80,10 @@ def predict(
         refuse_column("--second", second)
         refuse_column("--third", third)
     firsts, seconds = _texts_of_pairs(pair, texts, rows) if pair else (texts, ())
-    adapters.check_rows(rows)
-    loaded = adapters.model(load_model(model, session, step=step, base=base, adapters=adapters.folders()))
+    loaded = adapters.load(model, session, rows, step, base)
     flags = {"text": rows.text, "second": second, "third": third, **rows.files.settings()}
     if adapters.adapter_column is not None:
-        by_row = _ByRow(loaded, adapters, {name: value for name, value in flags.items() if value is not None}, choice)
-        by_row.predict(rows, task, truncate, session)
+        _ByRow(loaded, adapters, flags, choice).predict(rows, task, truncate, session)
         written(session, rows.output)
         return
     names = [None] if task is None else [name.strip() for name in task.split(",")]
@@ -161,7 +159,7 @@ class _ByRow:
         """Writes the answer of each row, by the task of its adapter."""
         from pretune.adapted_model import AdaptedModel
 
-        loaded = self.loaded
+        loaded, flags = self.loaded, {name: value for name, value in self.flags.items() if value is not None}
         assert isinstance(loaded, AdaptedModel)
         uses: dict[str | None, _TaskUse] = {
             name: _TaskUse.of(loaded.using(name), task, self.flags, None, truncate) for name in loaded.adapters
@@ -176,7 +174,7 @@ class _ByRow:
         with open_answers(rows.output, rows.as_json, digits_of(loaded)) as writer, unknown_said_once(loaded):
             for part in chunks(read_task_records(fields, config, (), rows)):
                 names = self.adapters.names((record, record.origin) for record in part)
-                answers = loaded.predict(part, truncate=truncate, columns=self.flags, task=task, adapter=names)
+                answers = loaded.predict(part, truncate=truncate, columns=flags, task=task, adapter=names)
                 for record, name, prediction in zip(part, names, answers, strict=True):
                     if name is None and None not in uses:
                         uses[None] = _TaskUse.of(loaded.using(None), task, self.flags, None, truncate)

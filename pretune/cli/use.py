@@ -26,7 +26,7 @@ from pretune.cli.inputs import (
     text_column_of,
 )
 from pretune.cli.language import fill, generate, score
-from pretune.cli.loading import OfBase, OfStep, load_model, unknown_said_once, written
+from pretune.cli.loading import OfBase, OfStep, unknown_said_once, written
 from pretune.cli.outputs import check_output, suffix_of
 from pretune.cli.predicting import predict
 from pretune.cli.session import DEFAULT, Common
@@ -90,8 +90,7 @@ def embed(
     is_array = suffix_of(rows.output) == ".npy"
     if is_array and rows.id is not None:
         raise UsageError(f"--id {rows.id}: a .npy file has no place for it; write .jsonl or .csv")
-    adapters.check_rows(rows)
-    loaded = adapters.model(load_model(model, session, step=step, base=base, adapters=adapters.folders()))
+    loaded = adapters.load(model, session, rows, step, base)
     config = text_column_of(loaded, rows).model_copy(update={"second": second})
     say_columns(session, rows.input, config, [config.text, second, rows.id])
     options: dict[str, Any] = {"prompt": prompt, "prompt_name": prompt_name, "normalize": normalize}

@@ -68,8 +68,8 @@ def predict_together(
             parts.append((n, RowBatch(rows, batch, readings[n].task)))
         with inference_context(network.device, is_bf16(network)):
             common = CommonForward(network, [(readings[n].number, readings[n].model, rows.batch) for n, rows in parts])
-            for place, (n, rows) in enumerate(parts):
-                decoded = readings[n].task.decode(common.model(place), rows, tokenizer)
+            for number, (n, rows) in enumerate(parts):
+                decoded = readings[n].task.decode(common.model(number), rows, tokenizer)
                 answers[n] += zip(rows.rows, decoded, strict=True)
     return [_predictions(reading, own) for reading, own in zip(readings, answers, strict=True)]
 
@@ -95,9 +95,9 @@ class CommonForward:
     def __init__(self, network: LanguageModel, parts: Sequence[tuple[int, LanguageModel, Batch]]) -> None:
         self._network, self._parts = network, parts
 
-    def model(self, place: int) -> TrainableModel:
+    def model(self, number: int) -> TrainableModel:
         """The model of a batch: called with it, it gives its part of the common forward."""
-        return cast(TrainableModel, _ModelOfPart(self, place, *self._parts[place][1:]))
+        return cast(TrainableModel, _ModelOfPart(self, number, *self._parts[number][1:]))
 
     @cached_property
     def outputs(self) -> list[ModelOutput]:
@@ -123,14 +123,14 @@ def split_output(output: ModelOutput, batches: Sequence[Batch]) -> list[ModelOut
 class _ModelOfPart:
     """A model that takes its output for one batch from a common forward."""
 
-    def __init__(self, common: CommonForward, place: int, model: LanguageModel, batch: Batch) -> None:
-        self._common, self._place, self._model, self._batch = common, place, model, batch
+    def __init__(self, common: CommonForward, number: int, model: LanguageModel, batch: Batch) -> None:
+        self._common, self._number, self._model, self._batch = common, number, model, batch
 
     def __call__(self, batch: Batch, **options: Any) -> Any:
         """What the model gives; for other batches, or with more than a batch, by a forward of its own."""
         if options or batch is not self._batch:
             return self._model(batch, **options)
-        return self._common.outputs[self._place]
+        return self._common.outputs[self._number]
 
     def __getattr__(self, name: str) -> Any:
         """The model's own attributes, such as its heads."""
