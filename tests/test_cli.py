@@ -63,8 +63,9 @@ class TestStart:
     def test_import_takes_less_than_a_tenth_of_a_second(self) -> None:
         assert cpu_seconds("-c", "import pretune") < 0.1
 
-    def test_help_takes_less_than_half_a_second(self) -> None:
-        assert cpu_seconds("-m", "pretune", "--help") < 0.5
+    def test_help_takes_little_more_than_the_libraries_that_print_it(self) -> None:
+        """Half a second of CPU where the libraries take 0.25: a bound that holds on any processor."""
+        assert cpu_seconds("-m", "pretune", "--help") < 4 * cpu_seconds("-c", "import cyclopts, pydantic, rich.console")
 
     def test_help_does_not_import_torch(self) -> None:
         code = (

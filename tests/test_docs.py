@@ -44,7 +44,7 @@ def commands(name: str) -> list[str]:
 
 @pytest.mark.parametrize("line", sorted({line for name in COMMANDS for line in commands(name)}))
 def test_commands_parse(line: str) -> None:
-    verb, bound, _ = app.parse_args(shlex.split(line)[1:], exit_on_error=False, print_error=False)
+    verb, bound, _ = app.parse_args(shlex.split(line, comments=True)[1:], exit_on_error=False, print_error=False)
     kind = FIELDS.get(verb.__name__)
     if kind is None:
         return
