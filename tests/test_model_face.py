@@ -37,8 +37,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
 def test_the_package_shows_what_it_is_for_and_nothing_else() -> None:
     """`dir(pretune)` began with `Any` and `TYPE_CHECKING`; `help` named subpackages."""
     names = [name for name in dir(pretune) if not name.startswith("_")]
-    classes, functions = ["Evaluation", "Model", "Prediction"], ["check_labels", "choose_to_label", "cross_validate"]
-    assert names == [*classes, *functions, "finetune", "load", "pretrain"]
+    classes, of_labels = ["Evaluation", "Model", "Prediction"], ["check_labels", "choose_to_label"]
+    assert names == [*classes, *of_labels, "combine", "cross_validate", "finetune", "load", "merge", "pretrain"]
     page = pydoc.render_doc(pretune, renderer=pydoc.plaintext)
     assert "pretune.load(" in page
     assert re.search(r"^    finetune\(.*\n +Fine-tune a model", page, re.MULTILINE)

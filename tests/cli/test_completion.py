@@ -40,7 +40,7 @@ EXPECTED = {
         "similarity",
         "tagging",
     },
-    "pretune finetune --optimizer.l": {"--optimizer.lr"},
+    "pretune finetune --optimizer.l": {"--optimizer.lr", "--optimizer.layer_decay"},
     "pretune finetune --mod": {"--model"},
     "pretune finetune --train @": {"train.csv", "script.bash"},
     "pretune finetune rec": set(),
