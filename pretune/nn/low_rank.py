@@ -16,6 +16,8 @@ from pretune.nn.projection import ProjectionBrick
 from pretune.nn.tuned import LowRankChange, TunedProjection
 from pretune.nn.vocabulary import VocabularyBrick
 
+_SHORTEST = 1e-30  # a length that divides, so that what is zero everywhere, as after pruning, stays zero
+
 
 class LowRankProjection(TunedProjection):
     """Adds `scale * b @ a` to the matrix of a projection, without ever forming it.
@@ -106,22 +108,26 @@ class DecomposedProjection(LowRankProjection):
             norm: Tensor = torch.linalg.vector_norm(super().dense()[0], dim=1)
         return norm
 
+    @property
+    def factor(self) -> Tensor:
+        """What each row is multiplied by; the norm counts as a constant. Shape: (out,)."""
+        return self.magnitude / self._norm().clamp_min(_SHORTEST)
+
     def change(self, x: Tensor, y: Tensor, layout: Layout | None) -> Tensor:
         """Shape: x: (T, in); y, return: (T, out)."""
-        factor = self.magnitude / self._norm()
-        bias = self.projection.dense()[1]
+        factor, bias = self.factor, self.projection.dense()[1]
         own = y if bias is None else y - bias
         return y + ((factor - 1) * own + factor * F.linear(self.low(x, layout), self.b)).to(y.dtype)
 
     def dense(self) -> tuple[Tensor, Tensor | None]:
         """Shape: (out, in), (out,)."""
         weight, bias = super().dense()
-        return (self.magnitude / self._norm())[:, None] * weight, bias
+        return self.factor[:, None] * weight, bias
 
     @torch.no_grad()
     def low_rank(self) -> LowRankChange | None:
         """The product and what it is scaled by, as they are now."""
-        factor, bias = (self.magnitude / self._norm()).to(self.b.dtype), self.projection.dense()[1]
+        factor, bias = self.factor.to(self.b.dtype), self.projection.dense()[1]
         offset = None if bias is None else (1 - factor) * bias
         return LowRankChange(self.right, factor[:, None] * self.b, factor, offset)
 
@@ -256,7 +262,7 @@ class DecomposedVocabulary(LowRankVocabulary):
     @property
     def factor(self) -> Tensor:
         """What each column is multiplied by; the norm counts as a constant. Shape: (width,)."""
-        return self.magnitude / self._norm()
+        return self.magnitude / self._norm().clamp_min(_SHORTEST)
 
     def lookup(self, tokens: Tensor) -> Tensor:
         """Shape: (T,) int64 -> (T, width)."""

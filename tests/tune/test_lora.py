@@ -142,3 +142,22 @@ def test_what_it_draws_is_a_function_of_the_seed() -> None:
     assert isinstance(a, LowRankProjection)
     assert isinstance(b, LowRankProjection)
     assert torch.equal(a.a, b.a)
+
+
+@pytest.mark.parametrize("place", ["attention.query", "vocabulary"])
+def test_rows_and_columns_of_zeros_have_a_direction_too(place: str) -> None:
+    """Pruned ones have no length to divide by, and NaN there would be NaN in every answer."""
+    model = tiny("bert", ("mlm",))
+    with torch.no_grad():
+        model.stack.blocks[0].attention.query.weight[3] = 0  # type: ignore[union-attr,index]
+        model.embedding.word.weight[:, 3] = 0  # type: ignore[union-attr,index]
+        batch = batch_of(model)
+        before = model(batch).last_hidden_state
+        method = tuned(model, places=[place], rank=2, weight_decomposed=True)
+        assert torch.equal(model(batch).last_hidden_state, before)
+    rows = model(batch).last_hidden_state
+    rows.square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    method.merge(model)
+    with torch.no_grad():
+        torch.testing.assert_close(model(batch).last_hidden_state, before, atol=1e-5, rtol=1e-5)
