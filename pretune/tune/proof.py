@@ -152,7 +152,6 @@ def prove(model: nn.Module, start: Start, method: TuningMethod) -> Proof:
     parameters = dict(model.named_parameters())
     learned = {name for name, p in parameters.items() if p.requires_grad or name in start.values}
     learned |= method.changes(model) & parameters.keys()
-    learned |= method.changes(model)
     before = {name: digest for name, digest in start.digests.items() if name not in learned}
     after = {name: _digest(parameters[name]) for name in before if name in parameters}
     changes = {name: change for name in sorted(learned) if (change := _change(parameters[name], name, start))}

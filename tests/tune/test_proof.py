@@ -126,7 +126,7 @@ def test_what_must_not_change_and_does(tmp_path: Path) -> None:
 
 def test_what_a_method_changes_itself_is_not_frozen(tmp_path: Path) -> None:
     model, start = tuned()
-    own = "def changes(model):\n    return ['embedding.word.weight']"
+    own = "def changes(model):\n    return ['embedding.word.weight', 'a.buffer']"
     move(model, ".matrix", "embedding.word.weight")
     proof = prove(model, start, method(tmp_path, own))
     proof.check()
