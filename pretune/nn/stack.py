@@ -46,12 +46,6 @@ class Stack(nn.Module):
         """Lists the block of each layer."""
         return [self.blocks[number] for number in self.order]
 
-    @property
-    def first_learning(self) -> int:
-        """Number of the first layer of which a weight learns; the number of all layers, where none does."""
-        learning = (n for n, block in enumerate(self.in_order) if any(p.requires_grad for p in block.parameters()))
-        return next(learning, len(self.order))
-
     def gradient(self, number: int) -> AbstractContextManager[object]:
         """The context that a layer runs in: without a gradient below `learns_from`."""
         return torch.no_grad() if number < self.learns_from else nullcontext()
