@@ -21,7 +21,7 @@ from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.wording import listed
 
 HeadChoice = Literal["sum", "first", "average"]
-"""Whose heads the result has: the same sum as the body, those of the first folder, or their weighted mean."""
+"""Whose heads the result has: the same sum as the body, those of the first folder, or their mean, weighted by size."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,14 @@ def combine(
     method = recorded_method(first.folder, first.record)
     parts = [(recorded_method(each.folder, each.record).config, each.body) for each in operands]
     try:
-        method, tensors = method.weighted_sum(parts, weights)
+        summed, tensors = method.weighted_sum(parts, weights)
+        summed.rehearse_apply(model)  # as the sum of the ranks may be above a width
     except UsageError as error:
         raise UsageError(f"{first.folder}: deltas of {method.name} cannot be added: {error}") from None
     chosen, notes = _heads(operands, weights, model, heads)
     record = first.record.model_copy(
         update={
-            "method": VariantRecord.of(method.name, method.config.model_dump(mode="json")),
+            "method": VariantRecord.of(summed.name, summed.config.model_dump(mode="json")),
             "relative": first.record.base and os.path.relpath(first.record.base, output.resolve()),
         }
     )
@@ -160,7 +161,11 @@ def _heads(
         for each in operands[1:]:
             _check_labels(first, each, name)
         if choice == "average":
-            out[name] = sum((tensor * weight for tensor, weight in pairs), own * 0) / sum(w for _, w in pairs)
+            shares = [(tensor, abs(weight)) for tensor, weight in pairs]  # heads are not subtracted from each other
+            whole = sum(share for _, share in shares)
+            if not whole:
+                raise UsageError("--heads average: all weights are 0, by whose sum it divides; choose --heads first")
+            out[name] = sum((tensor * (share / whole) for tensor, share in shares), own * 0)
         elif name in fresh or name not in base:
             refused.append(name)
         else:

@@ -111,6 +111,11 @@ def test_heads_of_tasks(base: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     heads = [dict(load_delta(path).named_parameters())[name] for path in (first, second, tmp_path / "mean")]
     torch.testing.assert_close(heads[2], (heads[0] + heads[1]) / 2)
     assert torch.equal(dict(load_delta(tmp_path / "less").named_parameters())[name], heads[0])
+    mean = ["--heads", "average", "--quiet", "--output"]
+    assert main(["delta", "subtract", *paths, *mean, str(tmp_path / "less with the mean")]) == 0
+    own = dict(load_delta(tmp_path / "less with the mean").named_parameters())[name]
+    torch.testing.assert_close(own, heads[2])
+    assert main(["delta", "add", *paths, "--weights", "0,0", *mean, str(tmp_path / "no")]) == 64
     pretraining = learn(tmp_path / "mlm", base, "lora", 3)
     notes = combine([first, pretraining], [1, 1], tmp_path / "one")
     assert notes == [f"heads left out, as {first} has none of them: mlm"]
@@ -140,7 +145,7 @@ def test_what_cannot_be_added_is_named(base: Path, tmp_path: Path) -> None:
     refused(*dora, UsageError, "deltas of lora cannot be added: weight_decomposed")
     prefixes = both("prefix", "prefix", length=3)
     refused(*prefixes, UsageError, "deltas of prefix cannot be added: what it learns is no change")
-    refused(*both("wide", "lora", rank=20), DataError, "rank 40 is above the 32")
+    refused(*both("wide", "lora", rank=20), UsageError, "deltas of lora cannot be added: .*rank 40 is above the 32")
     refused(*both("head", "lora", roles, places=["heads"], rank=1), UsageError, "is of a place in a head")
     rewrite(second, labels=["b", "a"])
     refused(first, second, UsageError, "the same in another order")
