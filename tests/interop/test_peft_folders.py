@@ -225,7 +225,7 @@ def test_an_adapter_that_never_acts_is_refused(tmp_path: Path) -> None:
             {"places": ["attention.query"], "inputs": ["attention.query"]},
             "whose inputs have other factors",
         ),
-        ("gpt2", "lora", {"places": ["vocabulary"], "weight_decomposed": True}, "is weight-decomposed"),
+        ("gpt2", "lora", {"places": ["vocabulary"], "weight_decomposed": True}, "is a weight-decomposed vocabulary"),
         ("gpt2", "adalora", {"places": ["vocabulary"], "init_rank": 3, "target_rank": 2}, "no AdaLoRA of a voc"),
     ],
 )

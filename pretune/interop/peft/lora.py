@@ -41,7 +41,7 @@ def read(model: LanguageModel, contents: Contents, by_module: Found) -> None:
     for name, tensors in words.items():
         a, b = vocabularies.factors(name, tensors, contents)
         products[name] = Product(a, b, scale_of(name, checked_rank(name, a, b, contents), contents))
-    vocabularies.read(model, table, products, decomposed, contents)
+    vocabularies.read(model, table, products, contents)
     for name, tensors in by_module.items():
         module = table.find(name, contents)
         if tensors.keys() != ({A, B, MAGNITUDE} if decomposed else {A, B}):

@@ -51,16 +51,14 @@ def factors(name: str, tensors: Mapping[str, Tensor], contents: Contents) -> tup
         return tensors["lora_A"], tensors["lora_B"]
     if "lora_magnitude_vector" in tensors:
         raise DataError(
-            f"{contents.where}: {name!r} is weight-decomposed (use_dora): peft learns a length for each column of a "
-            "vocabulary, pretune one for each token; merge the adapter in peft, and use the merged model"
+            f"{contents.where}: {name!r} is a weight-decomposed vocabulary (use_dora), which pretune does not read; "
+            "merge the adapter in peft, and use the merged model"
         )
     raise contents.damaged(f"{name!r} has {', '.join(tensors)} and no more")
 
 
 @torch.no_grad()
-def read(
-    model: LanguageModel, table: ModuleTable, products: Mapping[str, Product], decomposed: bool, contents: Contents
-) -> None:
+def read(model: LanguageModel, table: ModuleTable, products: Mapping[str, Product], contents: Contents) -> None:
     """Puts products on the vocabularies of a model: one for all that it serves, or for each what the files have."""
     for site in vocabulary_sites(model):
         places = _places(model, site.brick)
@@ -118,8 +116,8 @@ def bricks_of(model: LanguageModel) -> dict[str, LowRankVocabulary]:
             by_path |= dict.fromkeys(_places(model, site.brick), site.brick)
         elif isinstance(site.brick, LowRankVocabulary) and hasattr(site.brick, "magnitude"):
             raise DataError(
-                f"format peft: {site.path} is weight-decomposed, and peft's files hold lengths of columns of a "
-                "vocabulary where pretune has lengths of tokens; export the merged model"
+                f"format peft: {site.path} is a weight-decomposed vocabulary, which pretune does not write; export the "
+                "merged model"
             )
     return by_path
 
