@@ -6,7 +6,6 @@ each other cost no copy.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar, cast
@@ -101,7 +100,6 @@ class GroupedBrick(TunedBrick[B], Generic[B]):
 
     def __init__(self, base: B, members: Sequence[nn.Module | None]) -> None:
         super().__init__(base)
-        self._reads_layout = "layout" in inspect.signature(base.forward).parameters  # norms do not
         self.members = nn.ModuleList(cast("list[nn.Module]", members))
 
     def member(self, number: int) -> TunedBrick[B] | None:
@@ -113,7 +111,7 @@ class GroupedBrick(TunedBrick[B], Generic[B]):
         if layout is None:
             raise ValueError("which adapter reads a row is said by its layout, without which this place was called")
         x = self.read(x, layout)
-        return self.change(x, self.base(x, layout) if self._reads_layout else self.base(x), layout)
+        return self.change(x, self.answer(x, layout), layout)
 
     @property
     def reads(self) -> bool:
