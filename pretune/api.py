@@ -21,7 +21,7 @@ from pretune.evaluate.fill import Guess
 from pretune.evaluate.labelled import examples_of
 from pretune.evaluate.likelihood import Score
 from pretune.evaluate.merging import Merged, merge_folder
-from pretune.evaluate.read import find_source, makers_of, read_adapter, read_with_tokenizer
+from pretune.evaluate.read import Source, find_source, makers_of, read_adapter, read_with_tokenizer
 from pretune.evaluate.results import Evaluation, Mistake
 from pretune.generate.options import Continuation
 from pretune.interop.delta_sums import HeadChoice, parse_weights
@@ -30,6 +30,7 @@ from pretune.interop.run_folder import Step
 from pretune.labels.features import Embed
 from pretune.model import Model
 from pretune.models.adapters import SharedModels
+from pretune.models.model import LanguageModel
 from pretune.nn.cast import cast_to_bf16
 from pretune.report.spread import Spread
 from pretune.runtime.device import choose
@@ -103,14 +104,20 @@ def load(
         _log.warning("%s", note)
     chosen = choose_precision(precision, torch_device)
     _log.info("%s", chosen)
-    read = {name: read_adapter(name, Path(folder), source, own) for name, folder in (adapters or {}).items()}
-    shared = SharedModels.of(network, [form for form, _ in read.values()])
-    for each in (network, *shared.forms, *([shared.network] if read else [])):
+    origins: dict[str, Source] = {}
+
+    def forms() -> Iterator[LanguageModel]:
+        for name, folder in (adapters or {}).items():
+            form, origins[name] = read_adapter(name, Path(folder), source, own)
+            yield form
+
+    shared = SharedModels.of(network, forms())
+    for each in (network, *shared.forms, *([shared.network] if origins else [])):
         if chosen.name == "bf16":
             cast_to_bf16(each)
         each.to(torch_device).eval()
-    if read:
-        return AdaptedModel(shared, own, {name: origin for name, (_, origin) in read.items()}, source)
+    if origins:
+        return AdaptedModel(shared, own, origins, source)
     return Model(network, own, source)
 
 

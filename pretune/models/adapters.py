@@ -9,7 +9,7 @@ form alone, which then reads its sequences apart.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -48,16 +48,22 @@ class SharedModels:
     apart: dict[int, str]
 
     @classmethod
-    def of(cls, base: LanguageModel, forms: Sequence[LanguageModel]) -> SharedModels:
-        """Lets the forms share the weights of their base, in place, and builds the common model."""
+    def of(cls, base: LanguageModel, forms: Iterable[LanguageModel]) -> SharedModels:
+        """Lets the forms share the weights of their base, in place, and builds the common model.
+
+        Args:
+            forms: each is asked for when the one before has given up its own copy of the base's weights.
+        """
         apart: dict[int, str] = {}
+        known: list[LanguageModel] = []
         for number, form in enumerate(forms):
             differences = share_weights(base, form)
             if differences:
                 apart[number] = differences[0]
-        together = [None if number in apart else form for number, form in enumerate(forms)]
+            known.append(form)
+        together = [None if number in apart else form for number, form in enumerate(known)]
         network = cast(LanguageModel, _Zipper().zip(base, together))
-        return cls(base, tuple(forms), network, apart)
+        return cls(base, tuple(known), network, apart)
 
     def form(self, number: int) -> LanguageModel:
         """A form, or the base."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -134,6 +134,21 @@ def shared(family: str, methods: list[Callable[[LanguageModel], None]] = METHODS
         apply(form)
         forms.append(form.eval())
     return SharedModels.of(base, forms)
+
+
+def test_a_form_gives_up_its_copy_of_the_base_before_the_next_is_read() -> None:
+    base = build("bert", "tiny", [], {"vocab_size": 97}).eval()
+    seen: list[bool] = []
+
+    def read() -> Iterator[LanguageModel]:
+        for apply in METHODS:
+            form = copy.deepcopy(base)
+            apply(form)
+            yield form
+            seen.append({id(p) for p in base.parameters()} <= {id(p) for p in form.parameters()})
+
+    assert len(SharedModels.of(base, read()).forms) == len(METHODS)
+    assert seen == [True] * len(METHODS)
 
 
 def batch_of(model: LanguageModel, group: tuple[int, ...] = GROUP, lengths: tuple[int, ...] = LENGTHS) -> Batch:
