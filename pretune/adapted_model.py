@@ -91,6 +91,9 @@ class AdaptedModel(Model):
             raise UsageError(f"no adapter {adapter!r}; {suggest(adapter, list(self._members))}")
         return self._members[adapter]
 
+    def _number(self, name: str | None) -> int:
+        return BASE if name is None else self._numbers[name]
+
     @cached_property
     def _fused(self) -> LanguageModel:
         """The base in its derived form."""
@@ -137,7 +140,7 @@ class AdaptedModel(Model):
             own_others = None if others is None else [others[n] for n in index]
             examples = examples_of(own_task, [texts[n] for n in index], own_others)
             rows = encode_examples(own_task, examples, self.tokenizer, model.length)
-            uses.append(_Use(name, self._numbers.get(name or "", BASE), model, own_task, examples, rows, index))
+            uses.append(_Use(name, self._number(name), model, own_task, examples, rows, index))
         return self._predictions(uses, len(texts))
 
     def _predictions(self, uses: Sequence[_Use], count: int) -> Predictions[Any]:
@@ -191,8 +194,11 @@ class AdaptedModel(Model):
         out: list[tuple[Sequence[int], Sequence[NDArray[np.float32]]]] = []
         together: list[int] = []
         group: list[int] = []
-        for name, index in self._by_adapter(adapter, len(many)).items():
-            model, number = cast(_Member, self.using(name)), self._numbers.get(name or "", BASE)
+        texts_of_each = self._by_adapter(adapter, len(many))
+        if not texts_of_each:
+            return super().embed(texts, pooling, normalize=normalize, **same)  # type: ignore[arg-type]
+        for name, index in texts_of_each.items():
+            model, number = cast(_Member, self.using(name)), self._number(name)
             own_vectors, vectors = model.network.vectors, self.network.vectors
             if number in self._shared.apart or (pooling is None and repr(own_vectors) != repr(vectors)):
                 own = [many[n] for n in index]
@@ -236,7 +242,7 @@ class AdaptedModel(Model):
         together: list[tuple[int, int]] = []
         heads: dict[int, VocabularyHead] = {}
         for name, index in self._by_adapter(adapter, len(tokens)).items():
-            model, number = cast(_Member, self.using(name)), self._numbers.get(name or "", BASE)
+            model, number = cast(_Member, self.using(name)), self._number(name)
             head = find_language_head(model.fused, "next")
             if number in self._shared.apart or head is None:
                 out.append((index, generate(model.fused, self.tokenizer, [tokens[n] for n in index], config)))

@@ -140,6 +140,7 @@ def test_vectors_of_a_mixed_batch(classifier: AdaptedModel, alone: dict[str, dic
         wanted = np.stack([alone["labels"][n].embed(t, pooling) for t, n in zip(TEXTS, NAMES, strict=True)])
         np.testing.assert_allclose(vectors, wanted, atol=1e-5 * np.abs(wanted).max())
     assert classifier.embed(TEXTS[0], adapter="low").shape == (32,)
+    assert classifier.embed([], adapter=[]).shape == (0, 32)
 
 
 @pytest.mark.parametrize("beams", [1, 3])
