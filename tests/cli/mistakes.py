@@ -34,6 +34,7 @@ NEED_OTHERS = {
     "model.overrides",
     "data.weights",
     "data.schedule",
+    "optimizer.rates",
 }
 VALUES = {  # that a field of text accepts in these commands
     "automatic": "budget",

@@ -37,7 +37,7 @@ def answer(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str
         ),
         ("predict m --text-column x", "--text-column: predict has no such flag; did you mean --text?"),
         ("predict m --labels x --colour red", "--labels: predict has no such flag"),
-        ("embed m --zebra red", "--zebra: embed has no such flag; pretune embed --help lists all of them"),
+        ("embed m --xyzzy red", "--xyzzy: embed has no such flag; pretune embed --help lists all of them"),
         ("fill m x --top many", "--top many: expected a whole number"),
         ("predict m x --threads -7", "--threads -7: expected 1 or more"),
         ("finetune --task classification --threads 0", "--threads 0: expected 1 or more"),
