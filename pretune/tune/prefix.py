@@ -33,6 +33,7 @@ from pretune.nn.stack import Stack
 from pretune.tune.surgery import Site, freeze_body, select_sites, whereabouts
 
 M = TypeVar("M", bound=nn.Module)
+RATE = 5e-3  # the authors' scripts of arXiv 2110.07602 for BoolQ and RTE
 COMMON = 5000  # tokens of low numbers, which are the frequent ones in most vocabularies
 
 

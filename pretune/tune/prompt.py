@@ -20,6 +20,7 @@ from pretune.tune.prefix import COMMON
 from pretune.tune.surgery import freeze_body
 
 M = TypeVar("M", bound=nn.Module)
+RATE = 1e-2  # Lester et al., section 3: 0.3 of Adafactor
 
 
 class Config(config.Config):

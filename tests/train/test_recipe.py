@@ -7,6 +7,7 @@ from trainkit import recipe
 
 from pretune.config import load, to_toml, validate
 from pretune.errors import UsageError
+from pretune.find import variants
 from pretune.train import recipe as recipes
 from pretune.train.recipe import RENAMED_FIELDS, Recipe, compare, plain, read_recorded
 
@@ -41,6 +42,15 @@ def test_fine_tuning_has_defaults_of_its_own():
     assert actual.budget.epochs == 3
     assert actual.evaluation.keep == "best"
     assert actual.evaluation.samples is None
+
+
+def test_what_is_put_beside_a_frozen_body_learns_at_a_rate_at_which_it_moves():
+    """That of full fine-tuning would leave it where it begins: an Adam step moves a number by the rate at most."""
+    rates = {}
+    for method in variants("tune"):
+        actual = load(Recipe, None, ["--task", "classification", "--data.train", "a.csv", "--tune", method])
+        rates[method] = actual.optimizer.lr
+    assert {method for method, rate in rates.items() if rate <= rates["full"]} == {"full", "top"}
 
 
 @pytest.mark.parametrize(
