@@ -95,7 +95,10 @@ def combine(
     method = recorded_method(first.folder, first.record)
     parts = [(recorded_method(each.folder, each.record).config, each.body) for each in operands]
     try:
-        summed, tensors = method.weighted_sum(parts, weights)
+        if method.is_difference:
+            summed, tensors = method, _sum_of_values(operands, weights, model)
+        else:
+            summed, tensors = method.weighted_sum(parts, weights)
         summed.rehearse_apply(model)  # as the sum of the ranks may be above a width
     except UsageError as error:
         raise UsageError(f"{first.folder}: deltas of {method.name} cannot be added: {error}") from None
@@ -110,6 +113,22 @@ def combine(
     put_on(model, output, record, whole)  # what could not be read is not written
     write_delta(output, record, whole, Tokenizer.load(first.folder) if first.record.tokenizer else None)
     return notes
+
+
+def _sum_of_values(operands: Sequence[Operand], weights: Sequence[float], model: LanguageModel) -> dict[str, Tensor]:
+    """The base's own weights, changed by the weighted sum of the changes that each made.
+
+    Raises:
+        UsageError: each changed others.
+    """
+    base = dict(model.named_parameters())
+    if any(not each.body.keys() == operands[0].body.keys() <= base.keys() for each in operands):
+        raise UsageError("they trained other weights of the base")
+    out: dict[str, Tensor] = {}
+    for name in operands[0].body:
+        was, pairs = base[name].detach(), zip(operands, weights, strict=True)
+        out[name] = was + sum(((each.body[name] - was) * weight for each, weight in pairs), was * 0)
+    return out
 
 
 def _check_alike(first: Operand, other: Operand) -> None:

@@ -76,6 +76,7 @@ def merged(path: Path) -> dict[str, Tensor]:
         ("lora", {"places": ["layers[:1].attention.key", "vocabulary"], "rank": 2}, {"rank": 4}),
         ("adalora", {"init_rank": 4, "target_rank": 2}, {"init_rank": 6, "target_rank": 2, "places": ["feedforward"]}),
         ("ia3", {}, {}),
+        ("bitfit", {}, {}),
     ],
 )
 @pytest.mark.parametrize(("operation", "weights"), [("add", None), ("average", "1,3"), ("subtract", "1,0.5")])
@@ -90,7 +91,7 @@ def test_the_sum_changes_each_matrix_by_the_sum_of_the_changes(
     for name, was in before.items():
         want = was + sum((part[name] - was) * weight for part, weight in zip(changed, numbers, strict=True))
         torch.testing.assert_close(result[name], want, atol=2e-5, rtol=1e-4)
-    assert read_record(tmp_path / "both").method.name == ("ia3" if method == "ia3" else "lora")
+    assert read_record(tmp_path / "both").method.name == {"adalora": "lora"}.get(method, method)
     assert any(not torch.equal(before[name], result[name]) for name in before if ".attention." in name)
 
 
@@ -143,6 +144,11 @@ def test_what_cannot_be_added_is_named(base: Path, tmp_path: Path) -> None:
     refused(first, base, UsageError, "is a whole model")
     dora = both("dora", "lora", weight_decomposed=True)
     refused(*dora, UsageError, "deltas of lora cannot be added: weight_decomposed")
+    biases = (
+        learn(tmp_path / "biases", base, "bitfit", 1),
+        learn(tmp_path / "some", base, "bitfit", 1, places=["attention"]),
+    )
+    refused(*biases, UsageError, "deltas of bitfit cannot be added: they trained other weights")
     prefixes = both("prefix", "prefix", length=3)
     refused(*prefixes, UsageError, "deltas of prefix cannot be added: what it learns is no change")
     refused(*both("wide", "lora", rank=20), UsageError, "deltas of lora cannot be added: .*rank 40 is above the 32")
