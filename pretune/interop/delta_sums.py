@@ -82,8 +82,10 @@ def combine(
         DataError: damaged files, or other bases.
         CannotCreateError: the folder holds something.
     """
-    if len(folders) < 2 or len(folders) != len(weights):
-        raise UsageError(f"{len(folders)} folders, {len(weights)} weights; give at least two, a weight for each")
+    if len(folders) < 2:
+        raise UsageError(f"{', '.join(map(str, folders)) or 'no folder'}: give at least two folders")
+    if len(folders) != len(weights):
+        raise UsageError(f"{len(folders)} folders, but {len(weights)} weights; give a weight for each folder")
     if output.is_dir() and contents(output):
         raise CannotCreateError(f"{output}: holds something already; give a new or empty folder")
     operands = [Operand.read(folder) for folder in folders]

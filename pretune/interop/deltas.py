@@ -219,13 +219,15 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     """
     path = folder / TENSORS
     if not path.is_file():
-        raise MissingInputError(f"{path}: no such file; the deltas are incomplete")
+        raise MissingInputError(
+            f"{path}: no such file; the deltas are incomplete: copy or fetch the whole folder again"
+        )
     with checked(folder, [TENSORS]):
         read_header(path)
         tensors = load_file(path)
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
-            raise DataError(f"{folder}: {name!r} holds NaN or infinity; the deltas were saved broken")
+            raise DataError(f"{path}: {name!r} holds NaN or infinity; copy or fetch the file again, or tune again")
     return tensors
 
 
@@ -242,8 +244,11 @@ def check_tensors(
     """
     odd = sorted((expected.keys() ^ shapes.keys()) - {*optional})
     if odd:
+        kind = "is missing" if odd[0] in expected else "has no place there"
+        more = "" if len(odd) == 1 else f", and {len(odd) - 1} more differ"
         raise DataError(
-            f"{folder}: not the tensors of this method and model; {odd[0]!r} and {len(odd) - 1} more differ"
+            f"{folder / TENSORS}: not the tensors of this method and model: {odd[0]!r} {kind}{more}; copy or fetch the "
+            "whole folder again, or tune again"
         )
     for name, shape in shapes.items():
         if name in expected and shape != expected[name]:

@@ -129,6 +129,8 @@ def put_on(model: LanguageModel, folder: Path, record: DeltaRecord, tensors: Map
     fill(model, tensors, folder, method.changes(model))
     if frozen_heads_fingerprint(model, tensors) != record.heads:
         raise DataError(f"{folder}: not the heads of the model that it was tuned on; bring the old files back")
+    if model.loaded is not None:
+        model.loaded.initialised = [name for name in model.loaded.initialised if name not in tensors]
     model.metadata, model.extra_weights = record.metadata, extra
     if record.pooling is not None:
         model.vectors = TextVectors.pooled(record.pooling)
@@ -298,7 +300,7 @@ def _find_base(
             check_base(model, folder, record)
         except MissingInputError as error:
             failures.append(
-                MissingInputError(f"{folder}: its base cannot be read ({error}); give its new place as `base`")
+                MissingInputError(f"{folder}: its base cannot be read ({error}); give its new place as `base` (--base)")
             )
         except DataError as error:
             failures.append(DataError(str(error) if str(where) in str(error) else f"{where}: {error}"))

@@ -299,7 +299,8 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if len(self.tune) != 1:
-            raise ValueError("a run has one tuning method")
+            named = " and ".join(self.tune) or "no method"
+            raise ValueError(f"tune names {named}; a run has one tuning method: give one, such as --tune lora")
         if self.data.stores and self.task and not self.objective:
             raise ValueError("a task reads labelled files (data.train), not token stores (data.stores)")
         if self.data.train and self.objective and not self.task:

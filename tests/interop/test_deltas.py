@@ -79,10 +79,10 @@ def test_bad_files(saved: Path) -> None:
     tensors = load_file(saved / "delta.safetensors")
     name = next(name for name in tensors if name.endswith(".up"))
     for bad, message in (
-        ({**tensors, name: torch.full_like(tensors[name], torch.nan)}, "NaN or infinity"),
+        ({**tensors, name: torch.full_like(tensors[name], torch.nan)}, r"delta\.safetensors: .* NaN or infinity; copy"),
         ({**tensors, name: tensors[name][:1]}, "has shape"),
-        ({key: value for key, value in tensors.items() if key != name}, "not the tensors"),
-        ({**tensors, "stack.more": torch.ones(1)}, "not the tensors"),
+        ({key: value for key, value in tensors.items() if key != name}, rf"not the tensors.*'{name}' is missing; copy"),
+        ({**tensors, "stack.more": torch.ones(1)}, r"not the tensors.*'stack\.more' has no place there; copy"),
     ):
         save_file({key: value.contiguous() for key, value in bad.items()}, saved / "delta.safetensors")
         with pytest.raises(DataError, match=message):
@@ -91,8 +91,23 @@ def test_bad_files(saved: Path) -> None:
     with pytest.raises(DataError):
         load_delta(saved)
     (saved / "delta.safetensors").unlink()
-    with pytest.raises(MissingInputError, match="incomplete"):
+    with pytest.raises(MissingInputError, match=r"incomplete: copy or fetch"):
         load_delta(saved)
+
+
+def test_a_head_that_the_deltas_hold_is_not_called_new(tmp_path: Path) -> None:
+    """Its values are read from them; every verb said that it began from random ones."""
+    save_model(build("bert", "tiny", ["mlm"], SHAPE), tmp_path / "base")
+    model = load_model(tmp_path / "base", heads=["classification"], labels=["no", "yes"])
+    assert any("newly initialized" in message for message in model.loaded.messages())
+    record = {"base": body_fingerprint(model), "heads": head_sources(model)}
+    model.metadata = model.metadata.model_copy(update=record)
+    method = find_method("lora", {})
+    save_delta(tune(model, method), tmp_path / "delta", method, str(tmp_path / "base"))
+    again = load_delta(tmp_path / "delta")
+    assert again.loaded is not None
+    assert not again.loaded.initialised
+    assert not any("newly initialized" in message for message in again.loaded.messages())
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ def test_what_is_put_beside_a_frozen_body_learns_at_a_rate_at_which_it_moves():
         (["--model.init", "x", "--model.size", "base"], "init brings"),
         (["--task", "classification", "--data.stores", "x"], "labelled files"),
         (["--objective", "mlm", "--data.train", "x"], "token stores"),
+        (["--tune", "lora,ia3"], "tune names lora and ia3; a run has one tuning method: give one"),
         (["--task", "classification", "--data.length_warmup", "0.5"], "whole texts"),
         (["--evaluation.keep", "best", "--no-checkpoint.best"], "needs checkpoint"),
         (["--evaluation.samples", "0", "--evaluation.patience", "2"], "patience"),
