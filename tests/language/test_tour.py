@@ -107,8 +107,11 @@ def test_no_english_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(language, "unknown", [])
     monkeypatch.setenv("COLUMNS", "80")
+    if lines is MISTAKES and not Path("分词器").exists():  # another process made what they are made with
+        for line in LIFE:
+            say(line, capsys)
+    monkeypatch.setattr(language, "unknown", [])
     answers = {line: say(line, capsys) for line in lines}
     assert {line: answer for line, (answer, _) in answers.items() if answer not in code} == {}
     assert [text for _, english in answers.values() for text in english] == []
