@@ -76,6 +76,11 @@ def test_a_long_text_is_classified_by_the_mean_of_its_windows_and_a_short_one_as
     assert predictions[0][1].label == predictions[1][1].label
     first, second = (each[1].probabilities for each in predictions)
     assert first == pytest.approx(second, abs=1e-6)  # beside other rows, the last bits may differ
+    alone = [
+        predict_examples(model, each, [short], each.encode([short], tokenizer, 24), tokenizer)
+        for each in (build("head"), build("windows"))
+    ]
+    assert alone[0] == alone[1]
     rows = build("windows").encode([long], tokenizer, 24)
     parts = [example(TEXT[row.offsets[0][0, 0] : row.offsets[0][-1, 1]]) for row in rows]
     assert len(parts) > 3

@@ -137,10 +137,13 @@ def test_ten_steps_are_what_they_were(case: str, tmp_path: Path) -> None:
         return
     assert [line.keys() for line in actual["metrics"]] == [line.keys() for line in expected["metrics"]]
     for ours, theirs in zip(actual["metrics"], expected["metrics"], strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-3, abs=5e-4)
+        for key, value in theirs.items():  # a correlation of answers that are nearly equal magnifies rounding
+            bound = 5e-4 if key in ("eval/pearson", "eval/spearman") else 1e-4
+            assert ours[key] == pytest.approx(value, rel=1e-3, abs=bound), key
     assert actual["weights"].keys() == expected["weights"].keys()
     for name, (total, size) in expected["weights"].items():
-        assert actual["weights"][name] == pytest.approx([total, size], rel=1e-3, abs=1e-3 * size + NOISE), name
+        bound = 1e-3 * size + (NOISE if name.endswith("bias") else 0)
+        assert actual["weights"][name] == pytest.approx([total, size], rel=1e-3, abs=bound), name
 
 
 def test_every_objective_family_and_task_is_pinned() -> None:
