@@ -1,1 +1,3 @@
-"""Makes a trained model smaller or faster: one file for each method, named in recipes and on the command line."""
+"""Compression methods, one per file: each changes a built model into a smaller or faster one; see `method`."""
+
+SHARED_MODULES = ("calibration", "method", "values")

@@ -52,7 +52,7 @@ def evaluate_folder(
     if objective:
         built = build(objective, tokenizer.vocabulary)
     else:
-        built = _own_objective(model, tokenizer.vocabulary, model_folder)
+        built = own_objective(model, tokenizer.vocabulary, model_folder)
     built.setup(model, Draw(0))
     if built.auxiliary_models():
         raise UsageError("this objective trains a model of its own along, and is evaluated in its run alone")
@@ -63,7 +63,7 @@ def evaluate_folder(
     return evaluate_store(model, built, chosen, tokenizer, length=length, pack=pack)
 
 
-def _own_objective(model: LanguageModel, vocabulary: Vocabulary, folder: Path) -> Objective:
+def own_objective(model: LanguageModel, vocabulary: Vocabulary, folder: Path) -> Objective:
     """The recorded objectives whose heads the model still has, else those that its heads are named after."""
     recorded = recorded_objectives(model.metadata, folder, vocabulary)
     with torch.device("meta"):
