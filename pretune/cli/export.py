@@ -70,4 +70,6 @@ def _export_adapter(
     size = "" if result.labels is None else f", num_labels={result.labels}"
     opened = f"transformers.{result.class_name or 'AutoModel'}.from_pretrained({result.base!r}{size})"
     code = f"import peft, transformers; print(peft.PeftModel.from_pretrained({opened}, {str(output)!r}))"
+    if result.labels is not None:
+        session.say("an adapter of peft has no names of labels: it answers LABEL_0, LABEL_1 ... in the model's order")
     session.say(f"next: python -c {quoted(code)}")

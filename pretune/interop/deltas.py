@@ -205,9 +205,16 @@ def read_record(folder: Path) -> DeltaRecord:
     if isinstance(tree.get("version"), int) and tree["version"] > VERSION:
         raise DataError(f"{path}: saved by a newer pretune (version {tree['version']}); update pretune")
     try:
-        return configuration.validate(DeltaRecord, tree, str(path))
+        record = configuration.validate(DeltaRecord, tree, str(path))
     except UsageError as error:
         raise DataError(f"{error}; the file is damaged") from None
+    of_task = None if record.metadata.task is None else record.metadata.task.config.get("labels")
+    if record.labels and isinstance(of_task, list) and of_task and list(record.labels) != of_task:
+        raise DataError(
+            f"{path}: field 'labels': {', '.join(record.labels)}; the task's are {', '.join(map(str, of_task))}, in "
+            "this order; bring the old file back"
+        )
+    return record
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:

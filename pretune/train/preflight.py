@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pretune.find import variants
 from pretune.nn.dropout import Dropout
 from pretune.objectives.objective import Objective
 from pretune.optim.optimizer import DEFAULT, Purpose
@@ -47,6 +48,7 @@ def preflight(recipe: Recipe, components: TrainComponents, device: torch.device)
     """Sentences for the user, each with what to do about it; none where all is as usual."""
     return [
         *_rate(recipe),
+        *_frozen(recipe),
         *_steps(recipe, components),
         *(_stores(recipe, components) if recipe.objective else []),
         *(_examples(components) if recipe.task else []),
@@ -73,6 +75,16 @@ def _rate(recipe: Recipe) -> Iterator[str]:
             yield f"optimizer.lr {rate:g} is below {usual}; raise it if the loss plateaus"
         else:
             yield f"optimizer.lr {rate:g} is above {usual}; lower it if the loss plateaus"
+
+
+def _frozen(recipe: Recipe) -> Iterator[str]:
+    """A body that learned nothing before, and does not learn now."""
+    method = tuning_method(recipe)
+    if recipe.model.init is None and method.name != "full" and method.name in variants("tune"):
+        yield (
+            f"tune.{method.name} keeps weights as they are that were drawn at random; name a pretrained model with "
+            "--model (model.init), or train all of it (--tune full)"
+        )
 
 
 def _steps(recipe: Recipe, components: TrainComponents) -> Iterator[str]:

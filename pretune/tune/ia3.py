@@ -97,7 +97,7 @@ def _scaled_inputs(model: nn.Module, sites: list[Site], config: Config) -> list[
         UsageError: `inputs` names what is none of the places.
     """
     if tuple(config.inputs) != Config().inputs:
-        return select_sites(sites, config.inputs)
+        return select_sites(sites, config.inputs, "inputs")
     wanted = {site.path for site in projection_sites(model) if site.role == "feedforward.down"}
     return [site for site in sites if site.path in wanted]
 

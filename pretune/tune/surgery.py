@@ -58,26 +58,27 @@ class Site:
             setter(brick)
 
 
-def find_sites(model: nn.Module, patterns: Sequence[str]) -> list[Site]:
+def find_sites(model: nn.Module, patterns: Sequence[str], field: str = "places") -> list[Site]:
     """Finds the sites that any of the patterns names, in the order of the model, each once.
 
     Args:
         patterns: roles, or parts of them, such as `attention`, `attention.query`, `feedforward`, `vocabulary`, `head`;
             before them, or alone, a range of layers as in `layers[-2:].feedforward`.
+        field: of the settings that has the patterns.
 
     Raises:
         UsageError: a pattern that is no role, or names no site of this model.
     """
-    return select_sites([*projection_sites(model), *vocabulary_sites(model)], patterns)
+    return select_sites([*projection_sites(model), *vocabulary_sites(model)], patterns, field)
 
 
-def select_sites(known: Sequence[Site], patterns: Sequence[str]) -> list[Site]:
-    """Selects the sites that any of the patterns names, in their order; patterns and errors as of `find_sites`."""
+def select_sites(known: Sequence[Site], patterns: Sequence[str], field: str = "places") -> list[Site]:
+    """Selects the sites that any of the patterns names, in their order; arguments and errors as of `find_sites`."""
     chosen: set[str] = set()
     for pattern in patterns:
-        matches = _matches(pattern, known)
+        matches = _matches(pattern, known, field)
         if not matches:
-            raise UsageError(_unmatched(pattern, known))
+            raise UsageError(f"{field}: {_unmatched(pattern, known)}")
         chosen |= matches
     return [site for site in known if site.path in chosen]
 
@@ -158,11 +159,13 @@ def whereabouts(path: str) -> tuple[str, int | None, str]:
     return ("", None, path) if match is None else (match[1], int(match[2]), match[3])
 
 
-def _matches(pattern: str, sites: Sequence[Site]) -> set[str]:
+def _matches(pattern: str, sites: Sequence[Site], field: str) -> set[str]:
     """Finds the paths of the sites that a pattern names."""
     match = _PATTERN.fullmatch(pattern)
     if match is None or not pattern:
-        raise UsageError(f"{pattern!r} is no role; write one such as attention.query or layers[-2:].feedforward")
+        raise UsageError(
+            f"{field}: {pattern!r} is no role; write one such as attention.query or layers[-2:].feedforward"
+        )
     layers, first, last, role = match.groups()
     bounds = slice(int(first) if first else None, int(last) if last else None)
     counts = _layer_counts(sites)

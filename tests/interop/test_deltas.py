@@ -206,6 +206,18 @@ def test_hostile_records(saved: Path, tmp_path: Path) -> None:
         load_delta(saved)
 
 
+def test_labels_in_another_order_than_the_task_has_are_refused(saved: Path, tmp_path: Path) -> None:
+    """The scores would go to other labels than those that were learned."""
+    lora(saved.parent / "base", tmp_path / "classifier", ["classification"], labels=["no", "yes"])
+    metadata = json.loads((tmp_path / "classifier" / "delta.json").read_text())["metadata"]
+    task = {"name": "classification", "sha256": None, "config": {"labels": ["no", "yes"]}}
+    change(tmp_path / "classifier", metadata={**metadata, "task": task})
+    load_delta(tmp_path / "classifier")
+    change(tmp_path / "classifier", labels=["yes", "no"])
+    with pytest.raises(DataError, match="field 'labels': yes, no; the task's are no, yes, in this order"):
+        load_delta(tmp_path / "classifier")
+
+
 def test_hostile_tensors(saved: Path) -> None:
     path = saved / "delta.safetensors"
     whole = path.read_bytes()

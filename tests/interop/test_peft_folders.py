@@ -105,13 +105,14 @@ def test_a_run_is_exported(bert: Path, places: list[str], capsys: pytest.Capture
     assert "read back on the base and compared, all equal" in said
     assert "BertForSequenceClassification.from_pretrained(" in said
     assert "num_labels=2" in said
+    assert "it answers LABEL_0, LABEL_1 ... in the model's order" in said
     saved = json.loads((bert / "peft" / "adapter_config.json").read_text())
     assert saved["modules_to_save"] == ["bert.pooler.dense", "classifier"]
     base = transformers.BertForSequenceClassification.from_pretrained(saved["base_model_name_or_path"])
     oracle = peft.PeftModel.from_pretrained(base, bert / "peft").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(bert / "peft")
     scores = oracle(**tokenizer("the lazy dog", return_tensors="pt")).logits[0].detach().softmax(-1)
-    (answer,) = model.predict(["the lazy dog"])
+    (answer,) = pretune.load(run, device="cpu", precision="fp32").predict(["the lazy dog"])
     assert answer.probability == pytest.approx(float(scores.max()), abs=1e-5)
     with pytest.raises(CannotCreateError, match="holds something already"):
         model.export_adapter(bert / "peft")

@@ -57,6 +57,7 @@ def test_a_usual_run_is_begun_without_a_word(store: Path, tmp_path: Path) -> Non
         ({"budget": {"steps": 40_000}}, "times over; add text"),
         ({"data": {"batch": 4}}, "a step has 116 tokens at most, which is few; raise data.batch"),
         ({"schedule": {"warmup": 0.0}}, "schedule.warmup is 0"),
+        ({"tune": {"lora": {}}}, "tune.lora keeps weights as they are that were drawn at random; name a pretrained"),
         ({"objective": {"simcse": 1.0}, "model": {"dropout": 0.0}}, "set model.dropout = 0.1"),
     ],
 )
@@ -68,7 +69,7 @@ def test_what_is_unusual_is_named_with_its_remedy(
         base = replaced(base, objective=over.pop("objective"))
     tree = base.model_dump(mode="json")
     for name, fields in over.items():
-        tree[name] = {**tree[name], **fields}
+        tree[name] = fields if name == "tune" else {**tree[name], **fields}
     assert expected in said(validate(Recipe, tree, "recipe"))
 
 
