@@ -1,4 +1,4 @@
-# make demo | test | check | messages | docs | bench | bench-objectives | bench-understanding | test-full | drill | clean
+# make demo | test | check | native | messages | docs | bench | bench-objectives | bench-understanding | test-full | drill | clean
 #
 # Everything happens in .venv, which is made on first use and again when pyproject.toml or constraints.txt change.
 #   make demo PYTHON=python3.12        another interpreter (3.11 or newer)
@@ -12,6 +12,9 @@ PYTHON ?= python3
 PIP_ARGS ?=
 ARGS ?=
 
+CC ?= cc
+CFLAGS ?= -O3
+
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -23,7 +26,7 @@ CORE := $(VENV)/.installed
 DEVELOP := $(VENV)/.installed-develop
 SITE := $(VENV)/.installed-docs
 
-.PHONY: demo test test-full drill check format docs messages bench bench-objectives bench-understanding clean
+.PHONY: demo test test-full drill check format native docs messages bench bench-objectives bench-understanding clean
 .DELETE_ON_ERROR:
 
 demo: $(CORE)
@@ -43,6 +46,11 @@ check: $(DEVELOP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict pretune benchmarks
 	$(BIN)/lint-imports --no-cache
+
+native: pretune/native/_kernels.so
+
+pretune/native/_kernels.so: pretune/native/kernels.c
+	$(CC) -std=gnu11 $(CFLAGS) -ffp-contract=off -fvisibility=hidden -fPIC -shared -pthread -o $@ $< -lm
 
 messages: $(DEVELOP)
 	@mkdir -p build

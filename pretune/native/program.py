@@ -39,9 +39,9 @@ class Matrix:
         out_features, in_features: its shape.
 
     Shape of `tensors`:
-        fp32: weight (out, in) fp32
-        bf16: weight (out, in) bf16
-        int8: weight (out, in) int8, scale (out,) fp32
+        fp32: values (out, in) fp32
+        bf16: values (out, in) bf16
+        int8: values (out, in) int8, scale (out,) fp32
         q8_0: blocks (out, in / 32 * 34) uint8: llama.cpp's, an fp16 scale and 32 int8
         q4_0: blocks (out, in / 32 * 18) uint8: llama.cpp's, an fp16 scale and 16 bytes of two values, less 8
     """
