@@ -26,6 +26,8 @@ SHARED_MODULES = (
     "model",
     "positions",
     "rope",
+    "size_check",
+    "size_fields",
     "standard_heads",
     "text_vectors",
     "vocabulary",

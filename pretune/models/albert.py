@@ -16,6 +16,7 @@ from pretune.models import bert
 from pretune.models.bert import block_of, embedding_names
 from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
+from pretune.models.size_fields import SizeFields
 from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.embedding import Embedding, Learned
@@ -71,6 +72,9 @@ FILE_FIELDS: FieldTable = {
         ("down_scale_factor", "gap_size", "net_structure_type", "num_memory_blocks", "layers_to_keep"),
         handed_on("an older setting without effect"),
     ),
+}
+SIZE_FIELDS: Mapping[str, SizeFields] = {
+    "stack": SizeFields(inner="intermediate_size", reasons={"layers": "its layers share their weights"})
 }
 PREFIX = "albert."
 ATTENTION_DROPOUT = bert.ATTENTION_DROPOUT

@@ -15,6 +15,7 @@ from pretune.field_table import FieldTable, handed_on, no_effect, refused
 from pretune.models import model
 from pretune.models.encoder_decoder import Encoder, EncoderDecoder
 from pretune.models.head_table import standard_classes
+from pretune.models.size_fields import SizeFields
 from pretune.models.weight_map import Squeeze, Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
@@ -100,6 +101,10 @@ FILE_FIELDS: FieldTable = {
     "extra_pos_embeddings": handed_on("an older setting, which transformers does not read"),
     "force_bos_token_to_be_generated": handed_on("an older name of `forced_bos_token_id`"),
     "output_past": no_effect("what is recorded of a forward"),
+}
+SIZE_FIELDS: Mapping[str, SizeFields] = {
+    "encoder.stack": SizeFields("encoder_layers", "encoder_ffn_dim"),
+    "stack": SizeFields("decoder_layers", "decoder_ffn_dim"),
 }
 PREFIX = "model."
 ATTENTION_DROPOUT = "attention_dropout"

@@ -15,6 +15,7 @@ from pretune.field_table import FieldTable, handed_on
 from pretune.models import model
 from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
+from pretune.models.size_fields import SizeFields
 from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
@@ -82,6 +83,7 @@ FILE_FIELDS: FieldTable = {
     ),
     **dict.fromkeys(("pooler_size_per_head", "pooler_type"), _GOOGLE),
 }
+SIZE_FIELDS: Mapping[str, SizeFields] = {"stack": SizeFields("num_hidden_layers", "intermediate_size")}
 PREFIX = "bert."
 ATTENTION_DROPOUT = "attention_probs_dropout_prob"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {

@@ -15,6 +15,7 @@ from pretune.field_table import FieldTable, no_effect
 from pretune.models import model
 from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
+from pretune.models.size_fields import SizeFields
 from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
@@ -72,6 +73,7 @@ FILE_FIELDS: FieldTable = {
     "tie_weights_": no_effect("`tie_word_embeddings` says it"),
     "n_epochs": no_effect("a record"),
 }
+SIZE_FIELDS: Mapping[str, SizeFields] = {"stack": SizeFields("n_layers", "hidden_dim")}
 PREFIX = "distilbert."
 ATTENTION_DROPOUT = "attention_dropout"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {

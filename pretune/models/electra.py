@@ -57,6 +57,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "large": _size(24, 1024, 1024),
 }
 FILE_FIELDS = bert.FILE_FIELDS
+SIZE_FIELDS = bert.SIZE_FIELDS
 PREFIX = "electra."
 ATTENTION_DROPOUT = bert.ATTENTION_DROPOUT
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {

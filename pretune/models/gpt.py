@@ -15,6 +15,7 @@ from pretune.field_table import FieldTable, handed_on
 from pretune.models import model
 from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
+from pretune.models.size_fields import SizeFields
 from pretune.models.weight_map import Slice, Transpose, Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
@@ -81,6 +82,7 @@ FILE_FIELDS: FieldTable = {
     "predict_special_tokens": handed_on("an older setting without effect"),
     "n_special": handed_on("an older setting without effect"),
 }
+SIZE_FIELDS: Mapping[str, SizeFields] = {"stack": SizeFields("n_layer")}
 EMBEDS_SEGMENTS_AS_TOKENS = True
 """Its classes in `transformers` add the vector of a token for each segment id that a tokenizer gives."""
 PREFIX = "transformer."

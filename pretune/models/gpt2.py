@@ -16,6 +16,7 @@ from pretune.field_table import FieldTable, handed_on, no_effect
 from pretune.models import gpt, model
 from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
+from pretune.models.size_fields import SizeFields
 from pretune.models.weight_map import Slice, Transpose, Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
@@ -77,6 +78,7 @@ FILE_FIELDS: FieldTable = {
     "predict_special_tokens": handed_on("an older setting without effect"),
     "reorder_and_upcast_attn": no_effect("the precision of scores, which here is fp32"),
 }
+SIZE_FIELDS: Mapping[str, SizeFields] = {"stack": SizeFields("n_layer", "n_inner")}
 EMBEDS_SEGMENTS_AS_TOKENS = True
 PREFIX = "transformer."
 ATTENTION_DROPOUT = "attn_pdrop"

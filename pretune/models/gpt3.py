@@ -18,6 +18,7 @@ from pretune.field_table import FieldTable, no_effect
 from pretune.models import gpt, model
 from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
+from pretune.models.size_fields import SizeFields
 from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
@@ -101,6 +102,14 @@ FILE_FIELDS: FieldTable = {
     "gradient_checkpointing": no_effect("memory"),
     "tokenizer_type": no_effect("a record"),
 }
+
+
+def _reaches(config: Config, layers: Sequence[int]) -> dict[str, Any]:
+    """Which of the layers that stay attend globally."""
+    return {"attention_types": [[[config.reaches[layer] for layer in layers], 1]]}
+
+
+SIZE_FIELDS: Mapping[str, SizeFields] = {"stack": SizeFields("num_layers", "intermediate_size", by_layer=_reaches)}
 EMBEDS_SEGMENTS_AS_TOKENS = True
 PREFIX = "transformer."
 ATTENTION_DROPOUT = "attention_dropout"

@@ -17,6 +17,7 @@ from pretune.models import model
 from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
 from pretune.models.rope import RopeConfig, rope_fields
+from pretune.models.size_fields import SizeFields
 from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
@@ -107,6 +108,13 @@ class WindowConfig(Config):
         """Tokens that a layer with a window sees, the token itself included."""
         return self.sliding_window if self.use_sliding_window else None
 
+    def types_of(self, layers: Sequence[int]) -> dict[str, Any]:
+        """The field that says what a token may see in each of some layers, which are those of a smaller model."""
+        if self.layer_types is None and self.window is None:
+            return {}
+        windows = ["full_attention" if self.structure(layer) == CAUSAL else "sliding_attention" for layer in layers]
+        return {"layer_types": windows}
+
     def structure(self, layer: int) -> Structure:
         """What a token may see in a layer."""
         if self.layer_types is None:
@@ -145,6 +153,9 @@ FILE_FIELDS: FieldTable = {
     "is_llama_config": no_effect("a record"),
     "use_mrope": refused("positions of images are not built", "use the model without them"),
     "rope_interleaved": refused("another order of the pairs is not built", "use the model without it"),
+}
+SIZE_FIELDS: Mapping[str, SizeFields] = {
+    "stack": SizeFields("num_hidden_layers", "intermediate_size", "num_attention_heads", "num_key_value_heads")
 }
 PREFIX = "model."
 ATTENTION_DROPOUT = "attention_dropout"

@@ -55,6 +55,7 @@ FILE_DEFAULTS: Mapping[str, Any] = {
     "decoder_start_token_id": 58100,
 }
 FILE_FIELDS = bart.FILE_FIELDS
+SIZE_FIELDS = bart.SIZE_FIELDS
 PREFIX, ATTENTION_DROPOUT = bart.PREFIX, bart.ATTENTION_DROPOUT
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {"MarianMTModel": ("clm",), "MarianModel": ()}
 WEIGHT_MAP: Sequence[Weight] = [  # some files hold the sinusoidal positions

@@ -19,6 +19,7 @@ from pretune.models import model
 from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
 from pretune.models.rope import RopeConfig, complete
+from pretune.models.size_fields import SizeFields
 from pretune.models.weight_map import Slice, Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
@@ -134,6 +135,19 @@ FILE_FIELDS: FieldTable = {
         "a scaling for all layers is not read", "write it into rope_parameters", allowed=(None, {})
     ),
     "sliding_window": refused("`local_attention` says it, twice as large", "leave the field out"),
+}
+
+
+def _layer_types(config: Config, layers: Sequence[int]) -> dict[str, Any]:
+    """The types of fewer layers: of the same pattern, all that some readers know, or those of the layers that stay."""
+    every = config.global_attn_every_n_layers
+    pattern = ["sliding_attention" if n % every else "full_attention" for n in range(config.num_hidden_layers)]
+    types = list(config.layer_types)
+    return {"layer_types": pattern[: len(layers)] if types == pattern else [types[layer] for layer in layers]}
+
+
+SIZE_FIELDS: Mapping[str, SizeFields] = {
+    "stack": SizeFields("num_hidden_layers", "intermediate_size", by_layer=_layer_types)
 }
 PREFIX = "model."
 ATTENTION_DROPOUT = "attention_dropout"

@@ -6,6 +6,7 @@ Source: Yang et al. 2024, arXiv 2407.10671.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field
@@ -14,6 +15,7 @@ from pretune.models import llama
 from pretune.models.head_table import standard_classes
 from pretune.models.llama import size
 from pretune.models.model import LanguageModel
+from pretune.models.size_fields import SizeFields
 
 
 class Config(llama.WindowConfig):
@@ -35,6 +37,9 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
 }
 FILE_FIELDS = llama.FILE_FIELDS
 FILE_DEFAULTS: Mapping[str, Any] = {"num_key_value_heads": 32, "intermediate_size": 22016}
+SIZE_FIELDS: Mapping[str, SizeFields] = {
+    "stack": replace(llama.SIZE_FIELDS["stack"], by_layer=Config.types_of),
+}
 PREFIX, ATTENTION_DROPOUT, WEIGHT_MAP = llama.PREFIX, llama.ATTENTION_DROPOUT, llama.WEIGHT_MAP
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {
     "Qwen2ForCausalLM": ("clm",),

@@ -46,6 +46,7 @@ class Config(bert.Config):
 SIZES: Mapping[str, Mapping[str, Any]] = bert.SIZES
 FILE_DEFAULTS: Mapping[str, Any] = {"max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12}
 FILE_FIELDS = bert.FILE_FIELDS
+SIZE_FIELDS = bert.SIZE_FIELDS
 PREFIX = "roberta."
 ATTENTION_DROPOUT = bert.ATTENTION_DROPOUT
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {

@@ -18,6 +18,7 @@ from pretune.field_table import FieldTable, handed_on, no_effect, refused
 from pretune.models import model
 from pretune.models.encoder_decoder import Encoder, EncoderDecoder
 from pretune.models.head_table import standard_classes
+from pretune.models.size_fields import SizeFields
 from pretune.models.weight_map import Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.attention import Attention
@@ -104,6 +105,10 @@ FILE_FIELDS: FieldTable = {
     "is_decoder": refused("a decoder alone is not built", "use the whole model"),
     "n_positions": handed_on("an older setting without effect: distances have no limit"),
     "max_position_embeddings": handed_on("an older setting without effect: distances have no limit"),
+}
+SIZE_FIELDS: Mapping[str, SizeFields] = {
+    "encoder.stack": SizeFields("num_layers", "d_ff", "num_heads"),
+    "stack": SizeFields("num_decoder_layers", "d_ff", "num_heads"),
 }
 PREFIX = ""
 ATTENTION_DROPOUT = "attention_dropout"

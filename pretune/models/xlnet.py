@@ -21,6 +21,7 @@ from pretune.field_table import FieldTable, handed_on, no_effect, refused
 from pretune.models import model
 from pretune.models.head_table import standard_classes
 from pretune.models.model import LanguageModel
+from pretune.models.size_fields import SizeFields
 from pretune.models.weight_map import SplitHeads, Squeeze, Transpose, Weight, weight_and_bias
 from pretune.nn.activation import activation
 from pretune.nn.block import Norms
@@ -116,6 +117,7 @@ FILE_FIELDS: FieldTable = {
     "init_std": handed_on("initial weights"),
     "use_bfloat16": no_effect("speed"),
 }
+SIZE_FIELDS: Mapping[str, SizeFields] = {"stack": SizeFields("n_layer", "d_inner")}
 PREFIX = "transformer."
 ATTENTION_DROPOUT = "attention_dropout"
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = {

@@ -1,0 +1,1 @@
+"""Cuts parts out of a built model: `structure` removes them, `importance` says which matter, `selection` chooses."""
