@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,10 @@ class Gate:
 def gates_of(model: LanguageModel, gated: Gated) -> list[Gate]:
     """All gates of one kind of parts."""
     if gated == "heads":
-        return [Gate(path, each.output, each.heads, each.head_width) for path, each in attentions(model).items()]
+        return [
+            Gate(path, cast(nn.Module, each.output), each.heads, each.head_width)
+            for path, each in attentions(model).items()
+        ]
     if gated == "inner":
         return [Gate(path, each.down, each.down.in_features, 1) for path, each in feedforwards(model).items()]
     return [
@@ -209,7 +212,7 @@ def _hooks(gates: Sequence[Gate], gate_values: Callable[[Gate, int, Tensor], Ten
         def hook(module: nn.Module, inputs: tuple[Tensor, Layout]) -> tuple[object, ...]:
             x, layout = inputs
             factor = gate_values(gate, len(layout.lengths), x)[_sequence_of_rows(layout)]
-            return (x.unflatten(-1, (gate.parts, gate.width)) * factor[..., None]).flatten(1).to(x.dtype), layout
+            return (x.view(len(x), gate.parts, gate.width) * factor[..., None]).flatten(1).to(x.dtype), layout
 
         return hook
 

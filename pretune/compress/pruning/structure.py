@@ -36,7 +36,7 @@ _ATTENTIONS = ("attention", "cross")
 def attentions(model: LanguageModel) -> dict[str, AnyAttention]:
     """Every attention of a model, by its path; those of layers that share their weights once."""
     return {
-        f"{path}.blocks.{number}.{name}": cast(AnyAttention, attention)
+        f"{path}.blocks.{number}.{name}": attention
         for path, stack in stacks(model).items()
         for number, block in enumerate(stack.blocks)
         for name in _ATTENTIONS
@@ -68,9 +68,7 @@ def keep_layers(stack: Stack, layers: Sequence[int]) -> None:
     if sorted(set(layers)) != list(layers) or not set(layers) <= set(range(len(stack.order))):
         raise UsageError(f"prune: layers {list(layers)}: expected ascending numbers below {len(stack.order)}")
     if list(stack.order) != list(range(len(stack.blocks))):
-        raise UsageError(
-            "prune: layers: they share their weights, so that none can be removed alone; prune inner width"
-        )
+        raise UsageError("prune: layers: they share their weights, and none goes alone; prune inner width")
     stack.blocks = nn.ModuleList([stack.blocks[number] for number in layers])
     stack.order = tuple(range(len(layers)))
 
@@ -124,8 +122,9 @@ def keep_heads(attention: AnyAttention, heads: Sequence[int], *, keeps_bias: boo
 def keep_bias(relative: RelativeBias, heads: Sequence[int]) -> None:
     """Removes the other heads' biases of distances."""
     weight = _parameter(relative.table.weight, heads, 1)
-    relative.table = nn.Embedding(*weight.shape, _weight=weight.detach(), device=weight.device)
-    relative.table.weight.requires_grad_(weight.requires_grad)
+    with torch.device("meta"):
+        relative.table = nn.Embedding(weight.shape[0], weight.shape[1])
+    relative.table.weight = weight
 
 
 def check_heads(attention: AnyAttention, heads: Sequence[int]) -> None:
@@ -150,9 +149,9 @@ def prune_heads(model: LanguageModel, heads: Mapping[int | str, Sequence[int]]) 
 
         prune_heads(model, {0: [3, 5], 11: [0]})
 
-    The model predicts, evaluates and explains, and answers as one whose heads are masked. Its files could not say where
-    it has how many heads, so that saving it is refused unless its family's `config.json` can say it, which is so where
-    all layers lose as many heads in a family with a field for a head's width; `pretune compress prune` chooses heads so.
+    The model predicts, evaluates and explains, and answers as one whose heads are masked. Saving it is refused: no
+    field of a `config.json` says how many heads each layer has, so that no other software could open the files.
+    `pretune compress prune` removes as many heads from every layer, of families that can say that.
 
     Args:
         heads: numbers of the heads to remove, by the number of the layer, or by the path of the attention, such as
@@ -190,7 +189,7 @@ def prune_heads(model: LanguageModel, heads: Mapping[int | str, Sequence[int]]) 
 def _shared_biases(
     model: LanguageModel, known: Mapping[str, AnyAttention], kept: Mapping[str, list[int]]
 ) -> list[tuple[RelativeBias, list[int]]]:
-    """The relative biases of pruned attentions, each with the heads that stay, which must be those of all that share it.
+    """The relative biases of pruned attentions, each with the heads that stay: those of all that share it.
 
     Raises:
         UsageError: attentions that share one would keep other heads.
@@ -223,8 +222,8 @@ def check_bricks(module: nn.Module, path: str) -> None:
             type(brick) is not Projection
         ):
             raise UsageError(
-                f"prune: {path}.{name} is a {type(brick).__name__} and no plain projection: prune first, then quantize; "
-                "an adapter is merged before (pretune adapters merge)"
+                f"prune: {path}.{name} is a {type(brick).__name__}, no plain projection: prune first, then quantize; "
+                "merge an adapter before (pretune adapters merge)"
             )
 
 
