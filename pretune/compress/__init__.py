@@ -1,3 +1,3 @@
 """Compression methods, one per file: each changes a built model into a smaller or faster one; see `method`."""
 
-SHARED_MODULES = ("calibration", "method", "pruning", "sparsity", "values")
+SHARED_MODULES = ("calibration", "folding", "method", "pruning", "sparsity", "values", "walk")

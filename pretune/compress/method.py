@@ -29,6 +29,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
@@ -55,6 +56,9 @@ class CompressContext:
         draw: the key of all that is random in the step.
         calibration: texts or labelled data on which activations and importance are measured.
         teacher: a model to learn from, in evaluation mode and without gradients.
+        folder: of the model of this step, which reloads it.
+        teacher_folder: of the teacher.
+        half: passes over calibration data multiply in bf16.
         facts: what was recorded of places, by their paths.
         notes: sentences for the user, in their order.
     """
@@ -63,6 +67,9 @@ class CompressContext:
     draw: Draw
     calibration: Calibration | None = None
     teacher: LanguageModel | None = None
+    folder: Path = Path()
+    teacher_folder: Path | None = None
+    half: bool = False
     facts: dict[str, dict[str, Fact]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
