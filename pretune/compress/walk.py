@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ class Layer:
             DataError: inputs that are not finite.
         """
         watch = _Watch(self._is_once)
-        bricks = [cast(nn.Module, site.brick) for site in pending]
+        bricks = [site.brick for site in pending]
         hooks = [
             brick.register_forward_pre_hook(partial(watch.see, site))
             for site, brick in zip(pending, bricks, strict=True)
@@ -208,7 +208,9 @@ def _capture(
 
     def reach(name: str, stack: nn.Module, arguments: tuple[Any, ...], names: dict[str, Any]) -> None:
         bound = _FORWARD.bind(stack, *arguments, **names).arguments
-        rest = {key: bound[key] for key in ("layout", "encoder_output") if key in bound}
+        rest: dict[str, Any] = {"layout": bound["layout"]}
+        if "encoder_output" in bound:
+            rest["encoder_output"] = bound["encoder_output"]
         raise _ReachedError(name, _Call(bound["x"], rest))
 
     hooks = [stack.register_forward_pre_hook(partial(reach, name), with_kwargs=True) for name, stack in stacks.items()]
