@@ -8,10 +8,11 @@ program.py    a decoder's step as a list of operations
 executor.py   runs a program
 """
 
+from pretune.native.executor import Executor
 from pretune.native.library import available, isa, reason, reload, set_threads, threads, variants
 from pretune.native.packed import PackedMatrix, PackedProduct, matrix_of, product
 
 __all__ = [
-    "PackedMatrix", "PackedProduct", "available", "isa", "matrix_of", "product", "reason", "reload", "set_threads",
-    "threads", "variants",
+    "Executor", "PackedMatrix", "PackedProduct", "available", "isa", "matrix_of", "product", "reason", "reload",
+    "set_threads", "threads", "variants",
 ]  # fmt: skip

@@ -328,12 +328,12 @@ class StepResult:
         values: their scores. Shape: (M, k) fp32
         log_sum: the logarithm of the sum of exp(score) over the vocabulary; score - log_sum is a log probability.
             Shape: (M,) fp32
-        scores: of all tokens, where they were asked for; valid until the next call. Shape: (M, V) fp32
+        scores: of all tokens; valid until the next call. Shape: (M, V) fp32
         hidden: what `Scores` read; valid until the next call. Shape: (M, width) fp32
     """
 
     ids: Tensor
     values: Tensor
     log_sum: Tensor
-    scores: Tensor | None
+    scores: Tensor
     hidden: Tensor

@@ -22,6 +22,8 @@ ACTIVATIONS: Final = (
 ROUNDED: Final = 1
 ACCUMULATE: Final = 2
 INTERLEAVED: Final = 4
+MAX_HALF: Final = 512
+"""Angles of a head."""
 
 
 class Matrix(Structure):
