@@ -7,7 +7,8 @@
     model.evaluate("test.csv"); model.export("out")
 
 `pretrain` and `finetune` train a model and give it back in the same form; `cross_validate` makes several runs and gives
-their scores with their spread. `merge` writes a tuned model as a plain one; `combine` adds what several runs learned.
+their scores with their spread. `merge` writes a tuned model as a plain one; `compress_model` makes one smaller or
+faster; `combine` adds what several runs learned.
 `check_labels` lists labels that are probably wrong, `choose_to_label` texts to label next. `pretune.sklearn` has
 estimators of scikit-learn.
 """
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         check_labels,
         choose_to_label,
         combine,
+        compress_model,
         cross_validate,
         finetune,
         load,
@@ -41,6 +43,7 @@ __all__ = [
     "check_labels",
     "choose_to_label",
     "combine",
+    "compress_model",
     "cross_validate",
     "finetune",
     "load",

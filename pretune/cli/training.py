@@ -136,6 +136,11 @@ def report(run: Path, /, *others: Path, output: Path | None = None, session: Com
     """
     listed = ", ".join(map(str, [run, *others]))
     session.say(f"reading {listed}")
+    from pretune.report.compression import is_compression, write_page
+
+    if not others and is_compression(run):
+        print(write_page(run, output))
+        return
     from pretune.report.compare import write_comparison
     from pretune.report.report import write_report
 

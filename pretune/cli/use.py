@@ -10,6 +10,7 @@ from cyclopts import App, Group
 
 from pretune.cli.adapters import NO_ADAPTERS, Adapters
 from pretune.cli.answers import WORKBOOK, AnswerRow, open_answers
+from pretune.cli.compressing import USAGE, compress
 from pretune.cli.deltas import merge, register_delta
 from pretune.cli.evaluating import evaluate
 from pretune.cli.export import Pooling, export
@@ -53,6 +54,7 @@ def register(app: App) -> None:
     for position, verb in enumerate(verbs, 1):
         app.command(verb, group=group, sort_key=position)
     register_delta(app, group, len(verbs) + 1)
+    app.command(compress, group=group, sort_key=len(verbs) + 2, usage=USAGE)
 
 
 def embed(

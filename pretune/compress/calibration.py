@@ -16,10 +16,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from pretune import config as configuration
@@ -49,6 +50,13 @@ _LENGTH = 512
 _log = logging.getLogger("pretune")
 
 
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Paths = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+
+
 class CalibrationConfig(configuration.Config):
     """Which data are read for calibration, and how much of them.
 
@@ -59,7 +67,7 @@ class CalibrationConfig(configuration.Config):
         columns: fields of labelled records; by default as in training.
     """
 
-    data: tuple[str, ...] = Field(min_length=1)
+    data: Paths = ()
     tokens: int = Field(32768, ge=MINIMUM)
     length: int | None = Field(None, ge=8)
     columns: LabelledConfig | None = None
@@ -118,6 +126,8 @@ def read_calibration(
     """
     length = min(context_length(model, tokenizer), _LENGTH if config.length is None else config.length)
     paths = [Path(name) for name in config.data]
+    if not paths:
+        raise UsageError("calibration: field 'data' is missing; name texts, labelled data or a token store")
     if any((path / MANIFEST).is_file() for path in paths):
         if len(paths) > 1:
             raise UsageError(f"calibration: data {', '.join(config.data)}: name one token store, or files alone")

@@ -9,6 +9,8 @@ in evaluation mode. Where it needs more, it has some of
 - `training(config, context) -> dict | None`: fields of the recipe of a training run that follows, such as
   `{"task": "classification", "budget": {"epochs": 1}, "distil": {...}}`, by which what was cut is learned again; its
   model and its output are filled in. The result of the step is then the model of the finished run;
+- `rounds(config) -> list[Config]`: configurations which, applied one after another with a training run after each, give
+  the whole; they are used where the step has training;
 - `acted(model) -> list[str]`: what the method changed, for people, such as the places; an empty list fails the step.
 
 Methods chain: the model that one gives is what the next gets, and each chooses from its context what it needs:
@@ -28,7 +30,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
@@ -169,7 +171,21 @@ class CompressionMethod:
         }
         for need in sorted(self.needs()):
             if not present.get(need, True):
-                raise UsageError(f"compress: {self.name}: {_REMEDIES[need]}")
+                self.refuse(need)
+
+    def refuse(self, need: str) -> None:
+        """Refuses to go on without something that the method needs.
+
+        Raises:
+            UsageError: always; the message says which flag gives it.
+        """
+        raise UsageError(f"compress: {self.name}: {_REMEDIES[need]}")
+
+    def rounds(self) -> list[CompressionMethod]:
+        """The method with the settings of each round; itself alone where it has no rounds."""
+        function: Callable[[configuration.Config], list[configuration.Config]] | None
+        function = getattr(self.module, "rounds", None)
+        return [self] if function is None else [replace(self, config=config) for config in function(self.config)]
 
     def training(self, context: CompressContext) -> Mapping[str, object] | None:
         """Fields of the recipe of a training run that follows; None where none does."""

@@ -65,13 +65,13 @@ def _places(proof: Mapping[str, Any]) -> str:
     """Draws the change of each matrix over layers, or of each new tensor where matrices did not change."""
     places = {path: float(value) for path, value in _mapping(proof, "places").items() if _is_finite(value)}
     if places:
-        return _by_layer("Change of the matrix at each place, relative to the base", places)
+        return by_layer("Change of the matrix at each place, relative to the base", places)
     changes: dict[str, dict[str, Any]] = {n: c for n, c in _mapping(proof, "changes").items() if isinstance(c, dict)}
     norms = {name: float(change["norm"]) for name, change in changes.items() if _is_finite(change.get("norm"))}
-    return _by_layer("Norm of the difference of each tensor", norms)
+    return by_layer("Norm of the difference of each tensor", norms)
 
 
-def _by_layer(title: str, values: Mapping[str, float]) -> str:
+def by_layer(title: str, values: Mapping[str, float]) -> str:
     """Draws values over layers, a curve for each role; nothing of fewer than two layers."""
     roles: dict[str, list[tuple[int, float]]] = {}
     for path, value in values.items():

@@ -1,0 +1,1 @@
+"""Runs compression methods one after another, with training between them, and measures before and after."""

@@ -1,0 +1,125 @@
+"""`pretune compress`: what it prints, writes and refuses, and that its result is a model as every other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import pretune
+from pretune.cli import main
+from tests.tinymodels import TEXTS, byte_tokenizer, save_bert, save_gpt2, word_tokenizer
+
+
+@pytest.fixture
+def gpt2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    torch.set_num_threads(1)
+    save_gpt2(Path("gpt2"), byte_tokenizer())
+    Path("texts.txt").write_text("\n\n".join(f"{TEXTS[0]} {n} {n * 7}" for n in range(60)))
+    Path("held.txt").write_text("\n\n".join(f"{TEXTS[0]} {n} {n * 3} and more" for n in range(12)))
+    return tmp_path / "gpt2"
+
+
+def _labels(path: Path, count: int = 40) -> None:
+    rows = [f"{TEXTS[0]} {'good' if n % 2 else 'bad'} {n},{'ab'[n % 2]}" for n in range(count)]
+    path.write_text("\n".join(["text,label", *rows]) + "\n")
+
+
+def test_prune_prints_what_it_does_and_what_it_cost(gpt2: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--layers", "0.5", "--calibration", "texts.txt", "--calibration.tokens", "300", "--evaluate", "held.txt"]
+    assert main(["compress", "prune", "gpt2", *words, "--no-allocator", "--output", "small"]) == 0
+    said = capsys.readouterr().err
+    assert said.splitlines()[0] == "compressing gpt2: prune -> small"
+    assert "samples" in said
+    assert "perplexity" in said
+    assert "tokens a second" in said
+    assert said.strip().splitlines()[-1].strip() == 'pretune generate small "a prompt"'
+    record = json.loads(Path("small/compression.json").read_text())
+    assert record["after"]["bytes"] < 0.8 * record["before"]["bytes"]
+    assert record["after"]["scores"].keys() == record["before"]["scores"].keys()
+    assert record["steps"][0]["config"]["layers"] == 0.5
+    assert pretune.load("small").generate("the", max_new_tokens=3)
+    assert main(["verify", "small"]) == 0
+
+
+def test_flags_of_a_training_run_train_the_result(gpt2: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _labels(Path("labels.csv"))
+    save_bert(Path("bert"), word_tokenizer())
+    words = ["--inner", "0.5", "--calibration", "labels.csv", "--calibration.tokens", "300", "--evaluate", "labels.csv"]
+    training = ["--train", "labels.csv", "--task", "classification", "--steps", "2", "--batch", "4", "--length", "40"]
+    assert main(["finetune", "--model", "bert", *training, "--no-allocator", "--output", "tuned"]) == 0
+    more = [
+        "--train",
+        "labels.csv",
+        "--steps",
+        "2",
+        "--batch",
+        "4",
+        "--length",
+        "40",
+        "--output",
+        "small",
+        "--no-allocator",
+    ]
+    assert main(["compress", "prune", "tuned", *words, *more]) == 0
+    record = json.loads(Path("small/compression.json").read_text())
+    assert record["steps"][0]["training"]["budget"]["steps"] == 2
+    assert "accuracy" in record["after"]["scores"]
+    assert pretune.load("small").predict("a good one").label in ("a", "b")
+
+
+METHOD = """
+from pretune import config
+
+class Config(config.Config):
+    factor: float = 0.5
+
+def apply(model, config, context):
+    model.stack.blocks[0].feedforward.down.weight.data.mul_(config.factor)
+    return model
+"""
+
+
+def test_steps_of_a_recipe_come_in_order_with_a_users_own_method(gpt2: Path) -> None:
+    Path("mine.py").write_text(METHOD)
+    Path("chain.toml").write_text(
+        'model = "gpt2"\noutput = "small"\nevaluation = {speed = false}\n'
+        'calibration = {data = "texts.txt", tokens = 300}\n'
+        '[[compress]]\nmethod = "mine.py"\nfactor = 0.25\n[[compress]]\nmethod = "prune"\ninner = 0.5\n'
+    )
+    assert main(["compress", "chain.toml", "--seed", "3", "--no-allocator"]) == 0
+    record = json.loads(Path("small/compression.json").read_text())
+    assert [step["method"] for step in record["steps"]] == ["mine.py", "prune"]
+    assert record["recipe"]["seed"] == 3
+    assert record["speed"] is None
+    model = pretune.compress_model("gpt2", "mine.py", output="again", factor=0.25, **{"evaluation.speed": False})
+    plain = pretune.load("gpt2", precision="fp32").network.get_parameter("stack.blocks.0.feedforward.down.weight")
+    changed = pretune.load("again", precision="fp32").network.get_parameter("stack.blocks.0.feedforward.down.weight")
+    assert torch.equal(changed, plain * 0.25)
+    assert model.network.family == "gpt2"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["prune"], 64, "expected METHOD MODEL"),
+        (["prunes", "gpt2", "--output", "x"], 64, "did you mean 'prune'"),
+        (["prune", "gpt2", "--layer", "0.5", "--output", "x"], 64, "--layer"),
+        (["prune", "gpt2", "--layers", "0.5", "--output", "x"], 64, "--calibration"),
+        (["prune", "gone", "--layers", "0.5", "--calibration", "texts.txt", "--output", "x"], 66, "gone"),
+        (["prune", "gpt2", "--layers", "0.5", "--calibration", "gone.txt", "--output", "x"], 66, "gone.txt"),
+        (["prune", "gpt2", "--layers", "0.5", "--calibration", "texts.txt", "--output", "gpt2"], 73, "exists already"),
+        (["prune", "gpt2", "--layers", "0.5", "--calibration", "short.txt", "--output", "x"], 65, "256 are needed"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_written(
+    gpt2: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
+) -> None:
+    Path("short.txt").write_text("few words")
+    before = sorted(Path().rglob("*"))
+    assert main(["compress", *words, "--no-allocator"]) == code
+    assert message in capsys.readouterr().err
+    assert sorted(Path().rglob("*")) == before
