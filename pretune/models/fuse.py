@@ -26,8 +26,10 @@ from pretune.nn.feedforward import FeedForward, GatedFeedForward
 from pretune.nn.grouped import GroupedBrick
 from pretune.nn.grouped_attention import GroupedAttention
 from pretune.nn.heads import VocabularyHead
+from pretune.nn.low_rank import LowRankVocabulary
 from pretune.nn.packed import Product, packable
-from pretune.nn.projection import Projection, ProjectionBrick, joined_product
+from pretune.nn.projection import Projection, ProjectionBrick, is_packed, joined_product
+from pretune.nn.rounded import RoundedBrick
 from pretune.nn.spans import KeyLayout
 from pretune.nn.tuned import TunedBrick, TunedProjection, add_beside
 
@@ -52,7 +54,7 @@ class Products:
         """As `joined_product`, made once for the same weights."""
         if not all(type(brick) is Projection for brick in bricks):
             return joined_product(bricks, activation)
-        weights = [brick.dense() for brick in bricks]
+        weights = [cast(Projection, brick).dense() for brick in bricks]
         return self._once(
             (activation, *(id(w) for pair in weights for w in pair)),
             weights,
@@ -61,8 +63,9 @@ class Products:
 
     def scores(self, head: VocabularyHead) -> Product:
         """A head's product, made once for the same weights."""
-        weights = (head.vocabulary.dense(), head.bias)
-        product = self._once((id(weights[0]), id(weights[1])), weights, lambda: head.vocabulary.product(head.bias))
+        vocabulary = head.vocabulary
+        weights = (vocabulary if is_packed(vocabulary) else vocabulary.dense(), head.bias)
+        product = self._once((id(weights[0]), id(weights[1])), weights, lambda: vocabulary.product(head.bias))
         return cast(Product, product)
 
     def _once(self, key: tuple[object, ...], weights: object, make: Callable[[], Product | None]) -> Product | None:
@@ -108,7 +111,7 @@ class FusedBlock(nn.Module):
             for n in (norms.before_attention, norms.after_attention, norms.before_feedforward, norms.after_feedforward)
         ]
         self._tuned = block.feedforward if isinstance(block.feedforward, TunedBrick) else None
-        self._dtype = cast(ProjectionBrick, _core(cast(nn.Module, block.attention.query))).dense()[0].dtype
+        self._dtype = _dtype(_core(cast(nn.Module, block.attention.query)))
 
     @classmethod
     def of(cls, block: nn.Module, products: Products) -> FusedBlock | None:
@@ -214,7 +217,7 @@ def _run(bricks: Sequence[ProjectionBrick], products: Products, activation: Acti
 
 def _kept_apart(brick: ProjectionBrick, products: Products) -> TunedProjection | None:
     """A tuned projection that keeps its change beside the matmul of its base; None for any other brick."""
-    if not isinstance(brick, TunedProjection) or type(brick.base) is not Projection:
+    if not isinstance(brick, TunedProjection) or not (type(brick.base) is Projection or is_packed(brick.base)):
         return None
     return brick if not products.merges or brick.product() is None else None
 
@@ -248,8 +251,21 @@ def _up(feedforward: FeedForward | GatedFeedForward, products: Products) -> Run 
 def _head(head: nn.Module, products: Products) -> nn.Module:
     if type(head) is not VocabularyHead:
         return head
-    weight = head.vocabulary.dense()
+    vocabulary = head.vocabulary
+    if is_packed(vocabulary):
+        return FusedHead(head, _dtype(vocabulary), products.scores(head))
+    weight = vocabulary.dense()
     return FusedHead(head, weight.dtype, products.scores(head)) if packable(weight) else head
+
+
+def _dtype(brick: object) -> torch.dtype:
+    """In which a brick reads rows: that of its matrix, or to which a packed one was cast."""
+    while isinstance(brick, TunedBrick | LowRankVocabulary):
+        brick = brick.base
+    if isinstance(brick, RoundedBrick):
+        return brick.dtype
+    assert isinstance(brick, ProjectionBrick)
+    return brick.dense()[0].dtype
 
 
 def _norm(norm: nn.Module) -> Callable[[Tensor, Layout], Tensor]:

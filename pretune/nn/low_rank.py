@@ -12,9 +12,9 @@ from pretune.batch import Layout
 from pretune.nn.cross_entropy import linear_cross_entropy, sampled_cross_entropy
 from pretune.nn.dropout import Dropout
 from pretune.nn.packed import Product, constant_product
-from pretune.nn.projection import ProjectionBrick
-from pretune.nn.tuned import LowRankChange, TunedProjection
-from pretune.nn.vocabulary import VocabularyBrick
+from pretune.nn.projection import ProjectionBrick, bias_of, device_of, is_packed
+from pretune.nn.tuned import Change, LowRankChange, TunedProjection
+from pretune.nn.vocabulary import VocabularyBrick, values_for
 
 _SHORTEST = 1e-30  # a length that divides, so that what is zero everywhere, as after pruning, stays zero
 
@@ -38,7 +38,7 @@ class LowRankProjection(TunedProjection):
 
     def __init__(self, base: ProjectionBrick, rank: int, scale: float, dropout: float = 0.0) -> None:
         super().__init__(base)
-        device = base.dense()[0].device
+        device = device_of(base)
         self.a = nn.Parameter(torch.empty(rank, base.in_features, device=device))
         self.b = nn.Parameter(torch.zeros(base.out_features, rank, device=device))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
@@ -115,7 +115,7 @@ class DecomposedProjection(LowRankProjection):
 
     def change(self, x: Tensor, y: Tensor, layout: Layout | None) -> Tensor:
         """Shape: x: (T, in); y, return: (T, out)."""
-        factor, bias = self.factor, self.projection.dense()[1]
+        factor, bias = self.factor, bias_of(self.projection)
         own = y if bias is None else y - bias
         return y + ((factor - 1) * own + factor * F.linear(self.low(x, layout), self.b)).to(y.dtype)
 
@@ -127,9 +127,20 @@ class DecomposedProjection(LowRankProjection):
     @torch.no_grad()
     def low_rank(self) -> LowRankChange | None:
         """The product and what it is scaled by, as they are now."""
-        factor, bias = self.factor.to(self.b.dtype), self.projection.dense()[1]
+        factor, bias = self.factor.to(self.b.dtype), bias_of(self.projection)
         offset = None if bias is None else (1 - factor) * bias
         return LowRankChange(self.right, factor[:, None] * self.b, factor, offset)
+
+    def constant_change(self) -> Change:
+        """Does the same with factors that are computed once."""
+        factor, bias = self.factor.detach(), bias_of(self.projection)
+        offset, right = 0.0 if bias is None else (1 - factor) * bias.detach(), self.right.detach()
+        left = (factor[:, None] * self.b.detach()).to(right.dtype).t()
+
+        def change(x: Tensor, y: Tensor, layout: Layout | None) -> Tensor:
+            return torch.addmm((y * factor + offset).to(y.dtype), F.linear(x, right), left)
+
+        return change
 
 
 def add_product(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
@@ -156,7 +167,7 @@ class LowRankVocabulary(nn.Module):
         if not isinstance(base, nn.Module):
             raise TypeError(f"what stands at a vocabulary's place must be a module, not {type(base).__name__}")
         self.base: nn.Module = base
-        device = base.dense().device
+        device = device_of(base)
         self.a = nn.Parameter(torch.empty(rank, base.width, device=device))
         self.b = nn.Parameter(torch.zeros(base.size, rank, device=device))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
@@ -167,6 +178,11 @@ class LowRankVocabulary(nn.Module):
         """The base as what it is."""
         assert isinstance(self.base, VocabularyBrick)
         return self.base
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether its base holds its table packed."""
+        return is_packed(self.base)
 
     @property
     def rank(self) -> int:
@@ -203,14 +219,14 @@ class LowRankVocabulary(nn.Module):
     def loss(self, rows: Tensor, labels: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Shape: rows: (K, width), labels: (K,) int64 -> () fp32, () int64."""
         low = (self.low(rows), self.b)
-        return linear_cross_entropy(rows, self.vocabulary.dense(), bias, labels, low_rank=low)
+        return linear_cross_entropy(rows, values_for(self.vocabulary, rows), bias, labels, low_rank=low)
 
     def sampled_loss(
         self, rows: Tensor, labels: Tensor, uniform: Tensor, bias: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Shape: uniform: (K,) fp64 in [0, 1); return: loss, correct, (K,) int64."""
         low = (self.low(rows), self.b)
-        return sampled_cross_entropy(rows, self.vocabulary.dense(), bias, labels, uniform, low_rank=low)
+        return sampled_cross_entropy(rows, values_for(self.vocabulary, rows), bias, labels, uniform, low_rank=low)
 
     def row(self, ids: Tensor) -> Tensor:
         """Shape: any int64 -> (..., width)."""
@@ -221,8 +237,16 @@ class LowRankVocabulary(nn.Module):
         return add_product(self.vocabulary.dense(), self.b, self.right)
 
     def product(self, bias: Tensor | None = None) -> Product:
-        """Multiplies by the sum. Shape: (K, width) -> (K, V)."""
-        return constant_product(self.dense(), bias)
+        """Multiplies by the sum; where the base is packed, by it and by the product. Shape: (K, width) -> (K, V)."""
+        if not is_packed(self.base):
+            return constant_product(self.dense(), bias)
+        base, right, left = self.vocabulary.product(bias), self.right.detach(), self.b.detach().t()
+
+        def scores(rows: Tensor) -> Tensor:
+            y = base(rows)
+            return torch.addmm(y, F.linear(rows.to(right.dtype), right).to(y.dtype), left.to(y.dtype))
+
+        return scores
 
     def flops(self, rows: float) -> float:
         """Those of the base and of two thin matmuls."""
@@ -289,3 +313,10 @@ class DecomposedVocabulary(LowRankVocabulary):
     def dense(self) -> Tensor:
         """Shape: (V, width)."""
         return super().dense() * self.factor
+
+    def product(self, bias: Tensor | None = None) -> Product:
+        """Shape: (K, width) -> (K, V)."""
+        if not is_packed(self.base):
+            return constant_product(self.dense(), bias)
+        scores, factor = super().product(bias), self.factor.detach()
+        return lambda rows: scores((rows * factor).to(rows.dtype))

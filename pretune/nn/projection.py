@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from itertools import chain
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,14 @@ class ProjectionBrick(Protocol):
 
     def reset_parameters(self, std: float) -> None:
         """Draws initial values; matrices with this standard deviation."""
+
+
+@runtime_checkable
+class JoiningBrick(Protocol):
+    """A brick whose product can be joined with those of its kind without forming their matrices."""
+
+    def joined(self, others: Sequence[object], activation: Activation | None = None) -> Product | None:
+        """One function for it and the others; None where they do not join. Shape: (T, in) -> (T, sum of outs)."""
 
 
 class Projection(nn.Linear):
@@ -77,6 +86,22 @@ class Projection(nn.Linear):
         self.weight.normal_(0, std)
         if self.bias is not None:
             self.bias.zero_()
+
+
+def is_packed(brick: object) -> bool:
+    """Whether a brick holds its matrix packed, so that no dense one should be formed and kept for it."""
+    return bool(getattr(brick, "is_packed", False))
+
+
+def bias_of(brick: ProjectionBrick) -> Tensor | None:
+    """The bias that a brick's `dense` gives, without its matrix where that would have to be formed. Shape: (out,)."""
+    return cast("Tensor | None", getattr(brick, "bias")) if hasattr(brick, "bias") else brick.dense()[1]  # noqa: B009
+
+
+def device_of(brick: object) -> torch.device:
+    """Where the tensors of a brick are, of which it has at least one."""
+    assert isinstance(brick, nn.Module)
+    return next(chain(brick.parameters(), brick.buffers())).device
 
 
 def in_matmul_dtype(x: Tensor) -> Tensor:
@@ -121,6 +146,8 @@ def joined_product(bricks: Sequence[ProjectionBrick], activation: Activation | N
         return None
     if len(bricks) == 1:
         return bricks[0].product(activation)
+    if isinstance(bricks[0], JoiningBrick) and (joined := bricks[0].joined(bricks[1:], activation)) is not None:
+        return joined
     if all(_multiplies_by_dense(brick) for brick in bricks):
         weights, biases = zip(*(brick.dense() for brick in bricks), strict=True)
         filled = [w.new_zeros(len(w)) if b is None else b.to(w.dtype) for w, b in zip(weights, biases, strict=True)]

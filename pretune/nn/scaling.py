@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pretune.batch import Layout
-from pretune.nn.projection import ProjectionBrick
+from pretune.nn.projection import ProjectionBrick, device_of
 from pretune.nn.tuned import LowRankChange, TunedProjection
 
 
@@ -24,7 +24,7 @@ class ScaledOutput(TunedProjection):
 
     def __init__(self, base: ProjectionBrick) -> None:
         super().__init__(base)
-        self.scale = nn.Parameter(torch.ones(base.out_features, device=base.dense()[0].device))
+        self.scale = nn.Parameter(torch.ones(base.out_features, device=device_of(base)))
 
     def change(self, x: Tensor, y: Tensor, layout: Layout | None) -> Tensor:
         """Shape: x: (T, in); y, return: (T, out)."""
@@ -59,7 +59,7 @@ class ScaledInput(TunedProjection):
 
     def __init__(self, base: ProjectionBrick) -> None:
         super().__init__(base)
-        self.scale = nn.Parameter(torch.ones(base.in_features, device=base.dense()[0].device))
+        self.scale = nn.Parameter(torch.ones(base.in_features, device=device_of(base)))
 
     def read(self, x: Tensor, layout: Layout | None) -> Tensor:
         """Shape: (T, in) -> same."""

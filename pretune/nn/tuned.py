@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pretune.batch import Layout
 from pretune.nn.activation import Activation
 from pretune.nn.packed import Product
-from pretune.nn.projection import Projection, ProjectionBrick
+from pretune.nn.projection import Projection, ProjectionBrick, is_packed
 
 B = TypeVar("B", bound=nn.Module)
 Change = Callable[[Tensor, Tensor, "Layout | None"], Tensor]
@@ -129,6 +129,11 @@ class TunedProjection(TunedBrick[nn.Module]):
         assert isinstance(self.base, ProjectionBrick)
         return self.base
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether its base holds its matrix packed, so that the change stays beside it."""
+        return is_packed(self.base)
+
     def dense(self) -> tuple[Tensor, Tensor | None]:
         """The matrix and bias that compute the same; a change that is not linear has none. Shape: (out, in), (out,).
 
@@ -139,6 +144,8 @@ class TunedProjection(TunedBrick[nn.Module]):
 
     def product(self, activation: Activation | None = None) -> Product | None:
         """A function for a model in use; that of the merged matrix, for a linear change. None where there is none."""
+        if self.is_packed:
+            return None
         try:
             weight, bias = self.dense()
         except NotImplementedError:

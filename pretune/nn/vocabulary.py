@@ -147,6 +147,26 @@ class Vocabulary(nn.Module):
         self.weight = nn.Parameter(longer(self.weight, size, origins))
 
 
+@runtime_checkable
+class PackedTable(Protocol):
+    """A vocabulary that forms its table when it is asked for it, in the dtype that is wanted."""
+
+    def values(self, dtype: torch.dtype) -> Tensor:
+        """The table in a new tensor. Shape: (V, width)."""
+
+
+def values_for(vocabulary: VocabularyBrick, rows: Tensor) -> Tensor:
+    """The table that a loss of some rows multiplies by; a packed one's is formed in the dtype of matmuls.
+
+    Shape:
+        rows: (K, width); return: (V, width)
+    """
+    if not isinstance(vocabulary, PackedTable):
+        return vocabulary.dense()
+    device = rows.device.type
+    return vocabulary.values(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else rows.dtype)
+
+
 def longer(rows: Tensor, size: int, origins: Mapping[int, Sequence[int]]) -> Tensor:
     """Rows with others behind them, each the mean of some. Shape: (V, ...) -> (size, ...)."""
     out = rows.new_zeros(size, *rows.shape[1:])

@@ -16,7 +16,7 @@ from pretune import config
 from pretune.errors import UsageError
 from pretune.nn.activation import activation
 from pretune.nn.bottleneck import Bottleneck, NormAdapter, ParallelAdapter, SerialAdapter
-from pretune.nn.projection import ProjectionBrick
+from pretune.nn.projection import ProjectionBrick, device_of
 from pretune.nn.tuned import Nothing
 from pretune.tune.surgery import Site, freeze_body, projection_sites, select_sites
 
@@ -147,5 +147,5 @@ def _bottleneck(end: ProjectionBrick, config: Config) -> Bottleneck:
         activation(config.activation or _ACTIVATION[form]),
         _SCALE[form] if config.scale is None else config.scale,
         config.dropout,
-        end.dense()[0].device,
+        device_of(end),
     )
