@@ -828,8 +828,8 @@ static UNUSED void NAME(round_int8)(const float *x, int64_t in, int offset, int8
         float largest;
         memcpy(&largest, &most, 4);
         int finite = most < 0x7f800000;
-        float inverse = finite && largest >= 1e-30f ? 127.0f / largest : 0.0f;
         scale[b] = finite ? largest / 127.0f : NAN;
+        float inverse = finite && largest >= 1e-30f ? 1.0f / scale[b] : 0.0f;
         vf factor = SET(inverse), magic = SET(12582912.0f);
         vi sums = {0};
         for (int j = 0; j < NV; j++) {
