@@ -1203,18 +1203,20 @@ typedef struct {
 #define Query NAME(Query)
 
 /* Dot products of queries with the tokens of some pages. */
-INLINE void NAME(dots)(const Query *query, const int queries, const float *const *pages, const int count, int64_t width,
-                       float scale, float *out, int64_t ld) {
+INLINE void NAME(dots)(const Query *query, const int queries, const float *const *pages, const float *const *next,
+                       const int count, int64_t width, float scale, float *out, int64_t ld) {
     vf acc[QT * 4][NP];
     for (int n = 0; n < queries * count; n++)
         for (int j = 0; j < NP; j++) acc[n][j] = SET(0.0f);
     for (int64_t d = 0; d < width; d++)
-        for (int p = 0; p < count; p++)
+        for (int p = 0; p < count; p++) {
+            if (next) __builtin_prefetch(next[p] + d * PAGE); /* a row of a page is a line */
             for (int j = 0; j < NP; j++) {
                 vf key = LOADF(pages[p] + d * PAGE + j * VL);
                 for (int n = 0; n < queries; n++)
                     acc[n * count + p][j] = FMA(key, SET(query[n].q[d]), acc[n * count + p][j]);
             }
+        }
     for (int n = 0; n < queries; n++)
         for (int p = 0; p < count; p++)
             for (int j = 0; j < NP; j++) STOREF(out + n * ld + p * PAGE + j * VL, acc[n * count + p][j] * SET(scale));
@@ -1229,11 +1231,14 @@ INLINE void NAME(mix)(const Query *query, const int queries, const int64_t *page
     for (int32_t at = first / PAGE * PAGE; at <= last; at += PAGE) {
         const float *value = (const float *)(intptr_t)pages[at / PAGE] + offset + column;
         int32_t begin = at < first ? first - at : 0, count = last - at < PAGE ? last - at + 1 : PAGE;
-        for (int32_t t = begin; t < count; t++)
+        const float *next = at + PAGE <= last ? (const float *)(intptr_t)pages[at / PAGE + 1] + offset + column : value;
+        for (int32_t t = begin; t < count; t++) {
+            for (int byte = 0; byte < vectors * VBYTES; byte += 64) __builtin_prefetch((const char *)(next + t * width) + byte);
             for (int j = 0; j < vectors; j++) {
                 vf v = LOADF(value + t * width + j * VL);
                 for (int n = 0; n < queries; n++) acc[n][j] = FMA(v, SET(weight[n * ld + at - first / PAGE * PAGE + t]), acc[n][j]);
             }
+        }
     }
     for (int n = 0; n < queries; n++)
         for (int j = 0; j < vectors; j++) STOREF(query[n].out + column + j * VL, acc[n][j] * SET(weight[n * ld - 1]));
@@ -1250,13 +1255,18 @@ INLINE void NAME(attend_tile)(const Query *query, const int queries, const int64
     const int count = queries == 1 ? 4 : 1;
     int32_t at = 0;
     for (; at + count * PAGE <= total; at += count * PAGE) {
-        const float *tokens[4];
-        for (int p = 0; p < count; p++) tokens[p] = (const float *)(intptr_t)pages[(base + at) / PAGE + p] + keys;
-        NAME(dots)(query, queries, tokens, count, width, scale, scratch + at, ld);
+        const float *tokens[4], *next[4];
+        int more = at + 2 * count * PAGE <= total;
+        for (int p = 0; p < count; p++) {
+            const int64_t *own = pages + (base + at) / PAGE + p;
+            tokens[p] = (const float *)(intptr_t)own[0] + keys;
+            next[p] = more ? (const float *)(intptr_t)own[count] + keys : tokens[p];
+        }
+        NAME(dots)(query, queries, tokens, next, count, width, scale, scratch + at, ld);
     }
     for (; at < total; at += PAGE) {
         const float *tokens[1] = {(const float *)(intptr_t)pages[(base + at) / PAGE] + keys};
-        NAME(dots)(query, queries, tokens, 1, width, scale, scratch + at, ld);
+        NAME(dots)(query, queries, tokens, NULL, 1, width, scale, scratch + at, ld);
     }
     for (int n = 0; n < queries; n++) {
         float *s = scratch + n * ld;

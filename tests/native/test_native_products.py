@@ -122,8 +122,8 @@ def test_a_width_that_groups_do_not_divide_is_refused_with_the_remedy() -> None:
 def test_tensors_that_do_not_fit_are_refused() -> None:
     with pytest.raises(DataError, match=r"shape \(4, 64\) and dtype torch.int8, not \(4, 63\)"):
         native.PackedMatrix(Matrix("int8", {"values": torch.zeros(4, 63), "scale": torch.ones(4)}, 4, 64))
+    matrix = Matrix("int8", {"values": torch.zeros(4, 64, dtype=torch.int8), "scale": torch.ones(3)}, 4, 64)
     with pytest.raises(DataError, match=r"as many scales, not shape \(3,\)"):
-        matrix = Matrix("int8", {"values": torch.zeros(4, 64, dtype=torch.int8), "scale": torch.ones(3)}, 4, 64)
         native.PackedMatrix(matrix)
     with pytest.raises(UsageError, match="the kernels know no format 'q5_1'"):
         native.PackedMatrix(Matrix("q5_1", {}, 4, 64))  # type: ignore[arg-type]
