@@ -125,7 +125,7 @@ def _check_memory(model: LanguageModel, tokenizer: Tokenizer, config: GenerateCo
     fields = model.config.model_dump()
     heads = fields.get("num_attention_heads") or 1
     key_width = model.width * (fields.get("num_key_value_heads") or heads) // heads
-    size = next(model.parameters()).element_size()
+    size = 4 if model.device.type == "cpu" else next(model.parameters()).element_size()  # see nn/cache.py
     cache = 2 * len(model.stack.order) * key_width * size * min(capacity, model.max_length or capacity)
     scores = 3 * 4 * tokenizer.vocabulary.size  # logits, their logarithms and the sums
     copies = 2 if config.beams > 1 else 1  # a cache is copied while its rows are reordered

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from pretune.batch import Layout
@@ -46,6 +47,9 @@ def prefer_backend(model: nn.Module, name: str) -> None:
 def ragged_attention(call: AttentionCall, backend: str | None = None, preferred: tuple[Backend, ...] = ()) -> Tensor:
     """Lets each sequence's queries attend to the same sequence's keys.
 
+    Keys and values may be in fp32 where the queries are not, as a cache holds them on the CPU: ATen's kernels take 5 to
+    10 times as long for one bf16 query. The attention is then computed in fp32.
+
     Args:
         backend: a name of `BACKENDS` instead of the first that supports the call.
         preferred: backends that are tried before those of pretune.
@@ -56,6 +60,10 @@ def ragged_attention(call: AttentionCall, backend: str | None = None, preferred:
     Raises:
         ValueError: the runs do not fit each other, or the named backend does not support the call.
     """
+    if call.key.dtype != call.query.dtype:
+        with torch.autocast(call.query.device.type, enabled=False):
+            wide = replace(call, query=call.query.to(call.key.dtype))
+            return ragged_attention(wide, backend, preferred).to(call.query.dtype)
     if call.keys is not call.queries:
         _check(call)
     plainer = call.structure.within(call.keys)
@@ -190,12 +198,16 @@ class Attention(DropoutSite):
         if cross_kv is None:
             if encoder_output is None:
                 raise ValueError("cross-attention needs the encoder's output, or a cache with its keys and values")
-            key, value, keys = self.prefix.extend(*self._keys(encoder_output.hidden, encoder_output.layout, None))
-            assert isinstance(keys, Layout)
-            cross_kv = (key, value, keys)
+            cross_kv = self.project_keys(encoder_output)
             if cache is not None:
                 cache.store_cross_kv(*cross_kv)
         return self.output(self._attend(query, *cross_kv, layout).flatten(1), layout)
+
+    def project_keys(self, encoder_output: EncoderOutput) -> tuple[Tensor, Tensor, Layout]:
+        """Keys and values of an encoder's output, behind the prefix, and where they lie. Shape: (Tk, Hk, D) twice."""
+        key, value, keys = self.prefix.extend(*self._keys(encoder_output.hidden, encoder_output.layout, None))
+        assert isinstance(keys, Layout)
+        return key, value, keys
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, queries: Layout, keys: KeyLayout) -> Tensor:
         """Lets projected queries attend to projected keys, behind the prefix.

@@ -54,6 +54,33 @@ def test_reorder_repeats_drops_and_adds(model):
     torch.testing.assert_close(got, at_once(model, [[4, 5, 10, 11, 12]]), atol=2e-6, rtol=1e-5)
 
 
+@torch.no_grad()
+def test_truncated_tokens_are_forgotten(model):
+    cache = model.new_cache(2, 4)
+    feed(model, cache, [[1, 2, 3], [4, 5]])
+    feed(model, cache, [[6, 7, 8], [9]])
+    cache.truncate([4, 2])
+    got = feed(model, cache, [[10], [11, 12]])
+    torch.testing.assert_close(got, at_once(model, [[1, 2, 3, 6, 10], [4, 5, 11, 12]]), atol=2e-6, rtol=1e-5)
+    for lengths in ([6, 4], [5], [5, -1]):
+        with pytest.raises(ValueError, match="cannot be cut"):
+            cache.truncate(lengths)
+
+
+def test_keys_and_values_of_bf16_matmuls_are_held_in_fp32_on_the_cpu():
+    cache = Cache(layers=1, sequences=2, capacity=8)
+    for length in (3, 1):
+        layout = cache.layout([length, length])
+        (layer,) = cache.begin(layout)
+        run = torch.randn(2 * length, 2, 4).bfloat16()
+        keys, values, _ = layer.append(run, run, layout)
+    assert keys.dtype == values.dtype == torch.float32
+    assert torch.equal(keys.view(2, 8, 2, 4)[:, 3], run.float())
+    layer.store_cross_kv(run, run, Layout.of([1, 1]))
+    key, value, _ = layer.get_cross_kv()
+    assert key.dtype == value.dtype == torch.float32
+
+
 def test_limits():
     cache = Cache(layers=1, sequences=1, limit=4)
     with pytest.raises(ValueError, match="longer than the model's 4"):

@@ -6,14 +6,11 @@ core of a CPU, full attention 943, and chunks of 128 queries 102.
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pretune.nn.call import AttentionCall
-from pretune.nn.one_query import attend_in_float, is_slow
 from pretune.nn.spans import EqualLengthGroup, groups_of, heads_of
 from pretune.nn.structure import Prefixed, SlidingWindow, Structure
 
@@ -67,12 +64,11 @@ def _attend_group(call: AttentionCall, group: EqualLengthGroup) -> Tensor:
         visible = (distance >= -window.before) & (distance <= window.after)
         if shared:
             visible = torch.cat([visible.new_ones(stop - start, shared), visible], dim=1)
-
         parts = (query[:, :, start:stop], _near(key, shared, first, last), _near(value, shared, first, last))
-        if is_slow(parts[0]):  # it sees all keys of its chunk
-            chunks.append(attend_in_float(partial(_kernel, call=call), *parts))
-        else:
-            chunks.append(_kernel(*parts, visible, call=call))
+        mixed = F.scaled_dot_product_attention(
+            *parts, visible, call.dropout, scale=call.scale, enable_gqa=call.has_grouped_heads
+        )
+        chunks.append(mixed)
     return torch.cat(chunks, dim=2).transpose(1, 2).flatten(0, 1)
 
 
@@ -80,10 +76,3 @@ def _near(run: Tensor, shared: int, first: int, last: int) -> Tensor:
     """The rows that all queries see, and some others. Shape: (n, H, S, D) -> (n, H, shared + last - first, D)."""
     rows = run[:, :, shared + first : shared + last]
     return torch.cat([run[:, :, :shared], rows], dim=2) if shared else rows
-
-
-def _kernel(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, call: AttentionCall) -> Tensor:
-    """Shape: (n, H, L, D), (n, Hk, S, D) twice, (L, S) -> (n, H, L, D)."""
-    return F.scaled_dot_product_attention(
-        query, key, value, mask, call.dropout, scale=call.scale, enable_gqa=call.has_grouped_heads
-    )

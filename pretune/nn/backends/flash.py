@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from pretune.nn.call import AttentionCall
-from pretune.nn.one_query import attend_in_float, is_slow
 from pretune.nn.spans import CacheSlots, EqualLengthGroup, covers, grouped, groups_of, heads_of
 from pretune.nn.structure import CAUSAL, Bidirectional, Causal
 
@@ -72,12 +71,7 @@ def _from_slots(call: AttentionCall, keys: CacheSlots) -> Tensor:
     if not uniform:
         mask = torch.zeros(keys.hidden.shape, dtype=query.dtype).masked_fill_(keys.hidden, -torch.inf)
     q, v = heads_of(query, 0, length, count), _slot_heads(value, count, keys)
-
-    def kernel(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        out: Tensor = _forward(q, k, v, 0.0, False, attn_mask=mask, scale=scale)[0]
-        return out
-
-    return _flat(attend_in_float(kernel, q, k, v, mask) if is_slow(q) else kernel(q, k, v, mask))
+    return _flat(_forward(q, k, v, 0.0, False, attn_mask=mask, scale=scale)[0])
 
 
 def _slot_heads(run: Tensor, count: int, keys: CacheSlots) -> Tensor:

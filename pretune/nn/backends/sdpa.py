@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pretune.nn.call import AttentionCall
-from pretune.nn.one_query import attend_in_float, is_slow
 from pretune.nn.spans import groups_of, heads_of
 from pretune.nn.structure import Structure
 
@@ -36,32 +33,19 @@ def attend(call: AttentionCall) -> Tensor:
             heads_of(key, group.key_start, group.key_length, group.sequences),
             heads_of(value, group.key_start, group.key_length, group.sequences),
         )
-        is_added = mask is not None and mask.is_floating_point()  # then float32 gains nothing
-        if is_slow(parts[0]) and not square and not is_added:
-            out = attend_in_float(partial(_kernel, call=call), *parts, mask)
-        else:
-            out = _kernel(*parts, mask, call=call, square=square)
+        out = F.scaled_dot_product_attention(
+            *parts,
+            attn_mask=mask,
+            dropout_p=call.dropout,
+            is_causal=square,
+            scale=call.scale,
+            enable_gqa=call.has_grouped_heads,
+        )
         outputs.append(out.transpose(1, 2).flatten(0, 1))
         done = group.query_start + group.sequences * group.query_length
     if done < query.shape[0]:
         outputs.append(torch.zeros_like(query[done:]))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs) if outputs else torch.zeros_like(query)
-
-
-def _kernel(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, call: AttentionCall, square: bool = False
-) -> Tensor:
-    """Shape: (n, H, L, D), (n, Hk, S, D) twice -> (n, H, L, D)."""
-    return F.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=mask,
-        dropout_p=call.dropout,
-        is_causal=square,
-        scale=call.scale,
-        enable_gqa=call.has_grouped_heads,
-    )
 
 
 def mask_of(structure: Structure, queries: int, keys: int, like: Tensor) -> Tensor | None:
