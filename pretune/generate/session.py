@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pretune.batch import Batch, Layout, ragged
 from pretune.errors import UsageError
+from pretune.generate.native_steps import NativeSteps, logits_of, native_model
 from pretune.models.model import LanguageModel
 from pretune.nn.grouped import Parts
 from pretune.nn.heads import VocabularyHead
@@ -49,6 +50,8 @@ class PromptAdapters:
 class DecodingSession:
     """A language model with a key/value cache, one row for each sequence.
 
+    A model in use (`models.fuse`) whose bricks have kernels runs by them, any other by torch.
+
     Args:
         model: with a head that predicts the next token.
         vocabulary: tokens of the tokenizer; where the model has more (a padded vocabulary), they are never chosen.
@@ -79,9 +82,26 @@ class DecodingSession:
         self._vocabulary = vocabulary
         self._device = model.device
         self._is_bf16 = is_bf16(model)
+        steps = None if adapters is not None else native_model(model, head, vocabulary)
+        self._native = None if steps is None else NativeSteps(steps, model)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens of each row that the cache holds."""
+        return self._cache.lengths if self._native is None else self._native.lengths
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the logits of a row are the same, bit for bit, whatever is fed with it.
+
+        Then several tokens at once give what one after the other gives.
+        """
+        return self._native is not None
 
     def read(self, prompts: Sequence[NDArray[np.int64]]) -> Tensor:
         """Reads the prompts. Shape: return: (N, V) fp32 logits of the token after each."""
+        if self._native is not None:
+            return logits_of(self._native.read(prompts, self.start))
         if self.start is not None:
             tokens = torch.full((len(prompts),), self.start, device=self._device)
             source = ragged(prompts)
@@ -92,22 +112,43 @@ class DecodingSession:
 
     def feed(self, tokens: Tensor) -> Tensor:
         """Feeds one more token for each row. Shape: tokens: (N,); return: (N, V) fp32 logits."""
+        if self._native is not None:
+            return logits_of(self._native.step([[token] for token in tokens.tolist()]))
         return self._forward(tokens, [1] * len(tokens))
+
+    def feed_runs(self, runs: Sequence[Sequence[int]]) -> Tensor:
+        """Feeds several more tokens for each row. Shape: return: (sum of the runs' lengths, V) fp32 logits."""
+        if self._native is not None:
+            return logits_of(self._native.step(runs, all_rows=True))
+        tokens = torch.tensor([token for run in runs for token in run], dtype=torch.int64, device=self._device)
+        return self._forward(tokens, [len(run) for run in runs], all_rows=True)
+
+    def truncate(self, lengths: Sequence[int]) -> None:
+        """Forgets what comes after so many tokens of each row."""
+        (self._cache if self._native is None else self._native).truncate(lengths)
 
     def select(self, rows: Tensor) -> None:
         """Keeps, repeats and reorders rows. Shape: rows: (M,) indices into the N rows."""
-        self._cache.reorder(rows)
+        if self._native is not None:
+            self._native.select(rows.tolist())
+        else:
+            with torch.inference_mode():
+                self._cache.reorder(rows)
 
-    def _forward(self, tokens: Tensor, lengths: list[int], source: Batch | None = None) -> Tensor:
+    def _forward(
+        self, tokens: Tensor, lengths: list[int], source: Batch | None = None, *, all_rows: bool = False
+    ) -> Tensor:
+        """Logits of the last token of each row, or of all tokens. Shape: tokens: (T,); return: (N, V) or (T, V)."""
         with inference_context(self._device, self._is_bf16):
             layout = self._cache.layout(lengths, self._device)
             hidden = self._model(Batch(tokens, layout, source=source), cache=self._cache).last_hidden_state
-            if len(hidden) > len(lengths):
+            rows = lengths if all_rows else [1] * len(lengths)
+            if not all_rows and len(hidden) > len(lengths):
                 hidden = hidden[layout.last]
             heads = {id(head) for head in self._heads.values()}
             if layout.group is None or len(heads) < 2:
                 return self._score(next(iter(self._heads.values()), self._head), hidden)
-            parts = Parts.of(Layout.of([1] * len(hidden), self._device, group=layout.group))
+            parts = Parts.of(Layout.of(rows, self._device, group=layout.group))
             return parts.join([self._score(self._heads[part.number], hidden[part.rows]) for part in parts.each])
 
     def _score(self, head: VocabularyHead, hidden: Tensor) -> Tensor:

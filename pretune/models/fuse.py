@@ -90,7 +90,9 @@ def fuse(model: LanguageModel, products: Products | None = None) -> LanguageMode
     blocks = [FusedBlock.of(block, shared) or block for block in model.stack.blocks]
     heads = {role: _head(head, shared) for role, head in model.heads.items()}
     stack = _with(model.stack, blocks=nn.ModuleList(blocks))
-    return _with(model, stack=stack, heads=nn.ModuleDict(heads)).eval()
+    out = _with(model, stack=stack, heads=nn.ModuleDict(heads)).eval()
+    out.is_derived = True
+    return out
 
 
 class FusedBlock(nn.Module):

@@ -100,6 +100,7 @@ class LanguageModel(nn.Module):
         constraints: what the files demand of the texts that it writes.
         vectors: how texts become vectors, where the files or the training say it.
         default_pooling: how they do where nothing says it.
+        is_derived: it is another model's form for use (`models.fuse`), whose weights do not change.
     """
 
     def __init__(
@@ -133,6 +134,7 @@ class LanguageModel(nn.Module):
         self.constraints = GenerationConstraints()
         self.metadata = Metadata()
         self.extra_weights: dict[str, Tensor] = {}
+        self.is_derived = False
         self.kept: frozenset[str] = frozenset()  # frozen weights that are in no file, so that deltas hold them
 
     def forward(self, batch: Batch, *, cache: Cache | None = None, layers: bool = False) -> ModelOutput:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import nn
 
 from pretune.field_table import FieldTable, handed_on, no_effect, refused
 from pretune.models import model
@@ -28,6 +28,7 @@ from pretune.nn.feedforward import FeedForward, GatedFeedForward
 from pretune.nn.head_parts import HeadParts
 from pretune.nn.heads import Pooler
 from pretune.nn.relative import RelativeBias
+from pretune.nn.scaling import Scale
 from pretune.nn.stack import Stack
 from pretune.nn.structure import BIDIRECTIONAL, CAUSAL, Structure
 from pretune.nn.vocabulary import Vocabulary
@@ -160,18 +161,6 @@ WEIGHT_MAP: Sequence[Weight] = [
     Weight("heads.clm.weight", "lm_head.weight", alias=True),
     *weight_and_bias("heads.classification.pooler.dense", "classification_head.dense"),
 ]
-
-
-class Scale(nn.Module):
-    """Scales the rows before the vocabulary, where its vectors are those of the embedding."""
-
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Shape: (K, width) -> (K, width)."""
-        return rows * self.factor
 
 
 def build(config: Config) -> EncoderDecoder:

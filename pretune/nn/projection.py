@@ -72,7 +72,7 @@ class Projection(nn.Linear):
 
     def product(self, activation: Activation | None = None) -> Product | None:
         """Multiplies by the packed matrix; None for a subclass that computes otherwise and does not give its matrix."""
-        return constant_product(*self.dense(), activation) if _multiplies_by_dense(self) else None
+        return constant_product(*self.dense(), activation) if multiplies_by_dense(self) else None
 
     def flops(self, rows: float) -> float:
         """A multiply-add is two."""
@@ -148,7 +148,7 @@ def joined_product(bricks: Sequence[ProjectionBrick], activation: Activation | N
         return bricks[0].product(activation)
     if isinstance(bricks[0], JoiningBrick) and (joined := bricks[0].joined(bricks[1:], activation)) is not None:
         return joined
-    if all(_multiplies_by_dense(brick) for brick in bricks):
+    if all(multiplies_by_dense(brick) for brick in bricks):
         weights, biases = zip(*(brick.dense() for brick in bricks), strict=True)
         filled = [w.new_zeros(len(w)) if b is None else b.to(w.dtype) for w, b in zip(weights, biases, strict=True)]
         bias = torch.cat(filled) if any(b is not None for b in biases) else None
@@ -157,7 +157,7 @@ def joined_product(bricks: Sequence[ProjectionBrick], activation: Activation | N
     return (lambda x: torch.cat([product(x) for product in products], -1)) if len(products) == len(bricks) else None
 
 
-def _multiplies_by_dense(brick: ProjectionBrick) -> bool:
+def multiplies_by_dense(brick: ProjectionBrick) -> bool:
     """Whether a brick's derived form is `Projection.product`, and its matrix is that of its forward."""
     cls = type(brick)
     if getattr(cls, "product", None) is not Projection.product:

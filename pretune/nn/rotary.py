@@ -136,13 +136,16 @@ class Rotary(nn.Module):
         rotated: Tensor = _Rotate.apply(x, cosine, sine)  # type: ignore[no-untyped-call]
         return rotated
 
+    def frequencies(self, device: torch.device | str = "cpu") -> Tensor:
+        """Radians a position, of each pair. Shape: (width / 2,) fp32."""
+        exponent = torch.arange(0, self.width, 2, device=device) / self.width
+        return self.scaling.apply(1.0 / self.theta**exponent, self.theta)
+
     def _angles(self, layout: Layout, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Computes cosine and sine of each position's angles, once for all layers. Shape: (T, 1, width / 2) each."""
         key = (Rotary, self.width, self.theta, self.scaling, dtype)
         if key not in layout.memo:
-            exponent = torch.arange(0, self.width, 2, device=layout.positions.device) / self.width
-            frequency = self.scaling.apply(1.0 / self.theta**exponent, self.theta)
-            angle = layout.positions[:, None].float() * frequency
+            angle = layout.positions[:, None].float() * self.frequencies(layout.positions.device)
             parts = (angle.cos() * self.scaling.amplitude, angle.sin() * self.scaling.amplitude)
             layout.memo[key] = tuple(part.to(dtype)[:, None] for part in parts)
         return cast(tuple[Tensor, Tensor], layout.memo[key])

@@ -1,4 +1,4 @@
-"""Learned factors of a projection's input or output, one a column."""
+"""Factors: a constant one, and learned ones of a projection's input or output, one a column."""
 
 from __future__ import annotations
 
@@ -8,6 +8,18 @@ from torch import Tensor, nn
 from pretune.batch import Layout
 from pretune.nn.projection import ProjectionBrick, device_of
 from pretune.nn.tuned import LowRankChange, TunedProjection
+
+
+class Scale(nn.Module):
+    """Multiplies rows by a constant, as T5 does before a vocabulary whose vectors are those of the embedding."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Shape: (K, width) -> (K, width)."""
+        return rows * self.factor
 
 
 class ScaledOutput(TunedProjection):
