@@ -1,3 +1,3 @@
 """Compression methods, one per file: each changes a built model into a smaller or faster one; see `method`."""
 
-SHARED_MODULES = ("calibration", "folding", "method", "pruning", "sparsity", "values", "walk")
+SHARED_MODULES = ("calibration", "distillation", "folding", "method", "pruning", "sparsity", "values", "walk")

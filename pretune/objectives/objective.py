@@ -226,6 +226,20 @@ class Objective(nn.Module):
         """One pass of the model and its terms."""
         return self.loss(model, model(batch), batch)
 
+    def soft_scores(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> Tensor | None:
+        """The scores of choices that exclude each other, where a head does not say by itself which do.
+
+        A teacher's are compared with them. None, the default, where each row of what a head gives is such a choice.
+
+        Shape:
+            return: (n, choices), or (n, choices, decisions); -inf where there is no choice
+        """
+        return None
+
+    def soft_count(self, batch: Batch) -> int:
+        """How many rows of `soft_scores` are of the batch's own sequences; by default one a sequence."""
+        return batch.layout.count - batch.dummies
+
     def zero_terms(self, model: TrainableModel, output: ModelOutput) -> list[Term]:
         """The term of a batch that is not this objective's: 0 of 0, with gradients of zero for the heads.
 

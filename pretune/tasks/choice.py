@@ -187,6 +187,15 @@ class Choice(Task[ChoiceExample, list[float], ChoicePrediction]):
         probabilities = self._scores(model, model(rows.batch), rows.batch).softmax(dim=1).cpu().tolist()
         return [values[: len(row.choices)] for row, values in zip(rows, probabilities, strict=True)]
 
+    def soft_scores(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> Tensor:
+        """The scores of the choices of each example."""
+        return self._scores(model, output, batch)
+
+    def soft_count(self, batch: Batch) -> int:
+        """One an example."""
+        owners = batch.targets[_PLACES][0]
+        return int(owners.max()) + 1 if len(owners) else 0
+
     def _scores(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> Tensor:
         """A row for each example, its choices first. Shape: return: (N, most choices) fp32, -inf behind the last."""
         head = get_head(model, self.role, ChoiceHead)

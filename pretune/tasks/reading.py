@@ -230,6 +230,10 @@ class Reading(Task[ReadingExample, WindowAnswers, ReadingPrediction]):
         total = -chosen.sum() / 2 if len(index) else self._scores(model, output, batch)[:, 0].sum() * 0.0
         return [Term(self.name, total, len(index), self.config.weight, correct)]
 
+    def soft_scores(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> Tensor:
+        """The scores of the first and the last token of an answer."""
+        return self._scores(model, output, batch)
+
     def _scores(self, model: TrainableModel, output: ModelOutput, batch: Batch) -> Tensor:
         """The scores of no answer and of each token of the text, as the first and the last one; -inf behind them.
 

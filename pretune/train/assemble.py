@@ -36,6 +36,7 @@ from pretune.text.readers.labelled import NamedData
 from pretune.text.samples.sampler import Sampler
 from pretune.text.samples.views.view import View
 from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.train.distillation import check_baseline, teacher_notes, try_teacher, with_teacher
 from pretune.train.initial_weights import InitialWeights
 from pretune.train.labelled import LabelledData, read_labelled
 from pretune.train.memory import allocation_errors, check_step
@@ -46,6 +47,7 @@ from pretune.train.network import (
     build_network,
     fitted_tokenizer,
     loading_notes,
+    make_student,
     tune_network,
 )
 from pretune.train.own_weights import OwnWeights
@@ -222,6 +224,8 @@ def assemble(
             windows |= stores.window_statistics(part, views)
     _add_records(components, stores, labelled)
     _check_steps(components, recipe)
+    check_baseline(recipe.distil, components.held_out)
+    try_teacher(components.model, components.objective, components.views, Draw(recipe.seed))
     return components
 
 
@@ -262,6 +266,8 @@ def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tok
     """
     objective = mix(members)
     model = build_network(recipe, objective.heads, tokenizer)
+    chosen = make_student(recipe, model)
+    objective = with_teacher(recipe, objective, chosen)
     model.metadata = training_metadata(model.metadata, recipe, members)
     read = {} if model.loaded is None else model.loaded.record()
     model, added = tune_network(recipe, model)
@@ -271,7 +277,7 @@ def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tok
     frozen = FrozenModels(tokenizer)
     with allocation_errors(f"recipe: {' and '.join(f'{m.name} = {m.config}' for m in members)}; lower what grows it"):
         objective.setup(model, Draw(recipe.seed), frozen.load)
-    notes += frozen.notes
+    notes += [*frozen.notes, *teacher_notes(objective, chosen)]
     components = TrainComponents(model, objective, members, tokenizer, data=frozen.fingerprints, notes=notes)
     components.added = added
     components.facts |= {"read_from_model": read} if read else {}

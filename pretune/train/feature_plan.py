@@ -43,23 +43,24 @@ def plan_features(
     boundary = find_boundary(components.model)
     reason = _obstacle(recipe, components, boundary)
     if reason is None and boundary is not None:
-        training, evaluation = _passes(recipe, components) > 1, _is_evaluated(recipe, components)
+        training, evaluation = passes(recipe, components) > 1, is_evaluated(recipe, components)
         if training or evaluation:
-            size = _bytes(recipe, components, boundary, training=training, evaluation=evaluation)
-            reason = _no_room(recipe, size)
+            model = components.model
+            size = bytes_needed(recipe, components, model, boundary, training=training, evaluation=evaluation)
+            reason = no_room(recipe, size)
             if reason is None:
                 cache = FeatureCache(
                     Path(recipe.output) / FOLDER, facts, rank, training=training, evaluation=evaluation
                 )
                 return cache, [
                     f"what does not learn ({boundary.describe()}) is computed once a sample and kept in "
-                    f"{cache.folder} until the run ends, about {_size(size)} (features.cache = never: each time)"
+                    f"{cache.folder} until the run ends, about {size_text(size)} (features.cache = never: each time)"
                 ]
         else:
             reason = "the run reads each sample once"
     if recipe.features.cache == "always":
         raise UsageError(f"features.cache = always: {reason}; set it to auto, or change that")
-    is_worth_a_word = boundary is not None and _passes(recipe, components) > 1
+    is_worth_a_word = boundary is not None and passes(recipe, components) > 1
     return None, [f"what does not learn is computed each time: {reason}"] if is_worth_a_word else []
 
 
@@ -67,6 +68,11 @@ def _obstacle(recipe: Recipe, components: TrainComponents, boundary: Boundary | 
     """Why nothing can be kept; None where something can."""
     if boundary is None:
         return "the embedding or the first layer learns, so that everything above it changes"
+    return changing_inputs(recipe, components)
+
+
+def changing_inputs(recipe: Recipe, components: TrainComponents) -> str | None:
+    """Who changes what a model reads of a sample from epoch to epoch; None where nobody does."""
     seed = Draw(recipe.seed)
     for part, views in zip(components.objective.alternatives, components.views, strict=True):
         for store, view in enumerate(views):
@@ -83,7 +89,7 @@ def _keys(part: Objective, view: View, index: Any, store: int, epoch: int, seed:
     return sequence_keys(batch, WantedRows.of(batch), mode=True)
 
 
-def _passes(recipe: Recipe, components: TrainComponents) -> float:
+def passes(recipe: Recipe, components: TrainComponents) -> float:
     """How often the run reads each sample; infinite where its budget is a time."""
     views = [view for views in components.views for view in views]
     samples, tokens = sum(map(len, views)), sum(view.data_stats()["used"] for view in views)
@@ -96,15 +102,26 @@ def _passes(recipe: Recipe, components: TrainComponents) -> float:
     return max(budget.epochs or 0.0, max(budget.steps or 0, budget.min_steps) * step / max(samples, 1))
 
 
-def _is_evaluated(recipe: Recipe, components: TrainComponents) -> bool:
+def is_evaluated(recipe: Recipe, components: TrainComponents) -> bool:
+    """Whether the run reads validation samples."""
     return recipe.evaluation.samples != 0 and any(components.held_out)
 
 
-def _bytes(
-    recipe: Recipe, components: TrainComponents, boundary: Boundary, *, training: bool, evaluation: bool
+def bytes_needed(
+    recipe: Recipe,
+    components: TrainComponents,
+    model: LanguageModel,
+    boundary: Boundary,
+    *,
+    training: bool,
+    evaluation: bool,
 ) -> float:
-    """Bytes that the rows of all samples need, at four a value."""
-    seed, model = Draw(recipe.seed), components.model
+    """Bytes that the rows of all samples need, at four a value.
+
+    Args:
+        model: whose rows they are.
+    """
+    seed = Draw(recipe.seed)
     total = 0.0
     for part, *views in zip(components.objective.alternatives, components.views, components.held_out, strict=True):
         for view in _chosen(views, training=training, evaluation=evaluation):
@@ -128,7 +145,7 @@ def _rows(model: LanguageModel, batch: Batch, boundary: Boundary) -> int:
     return source if boundary.place == "encoder" else batch.layout.total + source
 
 
-def _no_room(recipe: Recipe, size: float) -> str | None:
+def no_room(recipe: Recipe, size: float) -> str | None:
     """Why the disk does not hold so many bytes; None where it does."""
     folder = Path(recipe.output).absolute()
     while not folder.exists():
@@ -136,14 +153,15 @@ def _no_room(recipe: Recipe, size: float) -> str | None:
     free = shutil.disk_usage(folder).free
     limit = recipe.features.gigabytes
     if limit is not None and size > limit * 1e9:
-        return f"it would need about {_size(size)}, and features.gigabytes is {limit:g}"
+        return f"it would need about {size_text(size)}, and features.gigabytes is {limit:g}"
     if size > (free if limit is not None else _FREE * free):
         return (
-            f"it would need about {_size(size)} in {os.fspath(folder)}, and {_size(free)} are free; free some space, "
-            "give another --output, or set features.gigabytes"
+            f"it would need about {size_text(size)} in {os.fspath(folder)}, and {size_text(free)} are free; free some "
+            "space, give another --output, or set features.gigabytes"
         )
     return None
 
 
-def _size(size: float) -> str:
+def size_text(size: float) -> str:
+    """A number of bytes, for people."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{max(size / 1e6, 0.1):,.1f} MB"

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+from pretune.compress.distillation.layers import keep_student
 from pretune.errors import DataError, MissingInputError, UsageError
+from pretune.evaluate.read import find_source, read_network
 from pretune.interop.fingerprint import body_fingerprint
-from pretune.interop.huggingface import load_model
 from pretune.interop.model_tokenizer import fit_tokenizer, resolve_token_ids
 from pretune.interop.recorded_heads import head_sources
 from pretune.interop.run_folder import check_has_model
@@ -22,6 +23,13 @@ from pretune.nn.model_protocol import TrainableModel
 from pretune.text.tokenizer.tokenizer import Tokenizer
 from pretune.train.recipe import ModelConfig, Recipe
 from pretune.train.starting_point import StartingPoint, tuning_method
+
+_SHARED = (
+    "both must read the same tokens: start the run from this model (with --student.layers N it becomes smaller), or "
+    "use its tokenizer (--tokenizer) for data and model"
+)
+
+_PREPARE = "prepare the store with the model's tokenizer"
 
 
 def build_network(recipe: Recipe, heads: MakeHeads, tokenizer: Tokenizer) -> LanguageModel:
@@ -43,6 +51,26 @@ def build_network(recipe: Recipe, heads: MakeHeads, tokenizer: Tokenizer) -> Lan
     _check_fit(recipe, model, tokenizer)
     apply_model_settings(model, config)
     return model
+
+
+def make_student(recipe: Recipe, model: LanguageModel) -> tuple[int, ...]:
+    """Leaves the layers that `distil.student` names, where it names some.
+
+    Returns:
+        The numbers of those that stay; empty where all do.
+
+    Raises:
+        UsageError: layers that cannot be left out; or the student would be its own teacher.
+    """
+    distil, init = recipe.distil, recipe.model.init
+    if distil.student.layers is not None:
+        return keep_student(model, distil.student.layers)
+    if distil.is_on and init is not None and Path(init).resolve() == Path(distil.teacher or "").resolve():
+        raise UsageError(
+            f"distil.teacher = {distil.teacher}: is the model that the run starts from, which has nothing to learn "
+            "from itself; make it smaller with --student.layers N, or start from another model (--model)"
+        )
+    return ()
 
 
 def family_of(recipe: Recipe) -> tuple[str, str]:
@@ -113,11 +141,17 @@ def apply_model_settings(model: LanguageModel, config: ModelConfig) -> None:
                 module.p = config.dropout
 
 
-def check_tokenizer(origin: str, model: LanguageModel, tokenizer: Tokenizer) -> None:
+def check_tokenizer(
+    origin: str,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    remedy: str = "prepare the store with the model's tokenizer",
+) -> None:
     """Compare a model's vocabulary, and its own tokenizer where it has one, with the tokenizer of the data.
 
     Args:
         origin: folder of the model.
+        remedy: what to do where they differ.
 
     Raises:
         DataError: they differ.
@@ -129,8 +163,7 @@ def check_tokenizer(origin: str, model: LanguageModel, tokenizer: Tokenizer) -> 
         return  # a model without a tokenizer: its size is all there is to compare
     if own.hash != tokenizer.hash:
         raise DataError(
-            f"{origin}: its tokenizer ({own.hash[:12]}) is not that of the data ({tokenizer.hash[:12]}); prepare the "
-            "store with the model's tokenizer"
+            f"{origin}: its tokenizer ({own.hash[:12]}) is not that of the data ({tokenizer.hash[:12]}); {remedy}"
         )
 
 
@@ -181,8 +214,8 @@ class FrozenModels:
             DataError: it has another tokenizer than the data.
         """
         check_has_model(Path(path))
-        model = load_model(path)
-        check_tokenizer(path, model, self.tokenizer)
+        model = read_network(find_source(Path(path)), self.tokenizer)
+        check_tokenizer(path, model, self.tokenizer, _SHARED)
         self.notes += [f"frozen model {path}: {note}" for note in model.loaded.messages()] if model.loaded else []
         self.fingerprints[f"frozen model {path}"] = body_fingerprint(model)
         return cast(TrainableModel, FrozenModel(model))  # it hands on what it does not have itself

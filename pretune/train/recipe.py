@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
+from pretune.compress.distillation.config import DistilConfig
 from pretune.config import Choice, Choices, Config, flatten, merge, read_toml, validate
 from pretune.config.field_names import matches
 from pretune.errors import UsageError
@@ -88,6 +89,8 @@ _MAY_CHANGE = (
     "evaluation",
     "checkpoint",
     "features",
+    "distil.cache",
+    "distil.baseline",
     "track",
     "parallel",
 )
@@ -233,6 +236,7 @@ class Recipe(Config):
             (train, validation, columns, holdout, group) where they are not those of the run. Each step trains one of
             them, drawn in proportion to its examples to the power of 1 / data.temperature, times its weight.
         tune: the tuning method with its settings.
+        distil: a teacher to learn from beside labels; none by default.
         automatic: fields that `finetune` chooses from the training data, for a model that it starts from: those that
             are not given, where no budget is given; `[]` chooses none.
         search: minutes in which short runs on a part of the training data look for better values of these.
@@ -255,6 +259,7 @@ class Recipe(Config):
     objective: Choices = Field(default_factory=dict)
     task: Choices = Field(default_factory=dict)
     tune: Choices = Field(default_factory=_full)
+    distil: DistilConfig = Field(default_factory=DistilConfig)
     automatic: tuple[str, ...] = ()
     search: float | None = Field(None, gt=0, allow_inf_nan=False)
     optimizer: OptimizerTable = Field(default_factory=adamw.Config)

@@ -42,6 +42,7 @@ from pretune.train.settings import resolved_settings
 from pretune.train.starting_point import tuning_method
 from pretune.train.step import TrainModule
 from pretune.train.subset_embedding import shrink_embedding
+from pretune.train.teacher import baseline_recipe, compare_baseline, plan_answers, record_teacher
 from pretune.tune.proof import Start
 
 
@@ -56,7 +57,7 @@ def pretrain(recipe: Recipe) -> Path:
     """
     if recipe.task:
         raise UsageError(f"this recipe has a task ({', '.join(recipe.task)}); start it with finetune")
-    return _run(recipe)
+    return _run_with_baseline(recipe)
 
 
 def finetune(recipe: Recipe, train_data: NamedData | None = None, validation_data: NamedData | None = None) -> Path:
@@ -78,8 +79,21 @@ def finetune(recipe: Recipe, train_data: NamedData | None = None, validation_dat
         raise UsageError("recipe: field 'task' is missing; name one, such as --task classification")
     if recipe.search is not None:
         searched = search(recipe, train_data, validation_data, _run)
-        return _run(searched.recipe, train_data, validation_data, searched)
-    return _run(recipe, train_data, validation_data)
+        return _run_with_baseline(searched.recipe, train_data, validation_data, searched)
+    return _run_with_baseline(recipe, train_data, validation_data)
+
+
+def _run_with_baseline(
+    recipe: Recipe,
+    train_data: NamedData | None = None,
+    validation_data: NamedData | None = None,
+    chosen: Automatic | None = None,
+) -> Path:
+    """A run, and the same one without its teacher where the recipe wants that."""
+    path = _run(recipe, train_data, validation_data, chosen)
+    if (plain := baseline_recipe(recipe)) is not None:
+        compare_baseline(path, _run(plain, train_data, validation_data), recipe)
+    return path
 
 
 def _run(
@@ -113,8 +127,11 @@ def _run(
             components.start = distributed.on_main(lambda: Start.of(components.model, components.added))
             shrink_embedding(components.model, components.tokens)
             components.initial = InitialWeights.of(components.model, recipe.evaluation.keep_initial)
+            answers = plan_answers(recipe, components, context)
             state = train(components.model, components.objective, components.samplers(recipe), context)
+            answers.drop()
             distributed.on_main(lambda: finish(components, context, state, directory) if directory else None)
+            record_teacher(components, context, directory)
         except SignalError:
             if directory is not None and context is not None:
                 directory.record_warnings(context.display.warnings)

