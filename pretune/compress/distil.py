@@ -50,32 +50,25 @@ def apply(model: LanguageModel, config: DistilConfig, context: CompressContext) 
     Raises:
         UsageError: the student would be its own teacher, or layers that cannot be left out.
     """
-    if config.student.layers is None:
-        if config.teacher is None and context.teacher is None:
+    if config.student.choice is None:
+        if config.teacher is None and context.teacher_folder is None:
             raise UsageError(
                 "compress: distil: the model would be its own teacher; say how many layers the student keeps "
                 "(--student.layers 6), or give a smaller model, and its teacher by --teacher FOLDER"
             )
         return model
-    chosen = keep_student(model, config.student.layers)
+    chosen = keep_student(model, config.student.choice)
     context.note(f"the student has layers {', '.join(map(str, chosen))} of the model")
     context.record(_STUDENT, layers=" ".join(map(str, chosen)))
     return model
 
 
 def training(config: DistilConfig, context: CompressContext) -> Mapping[str, object]:
-    """The recipe's fields of the run that trains the student; its data are the user's to name.
-
-    Raises:
-        UsageError: nothing says where the teacher is.
-    """
-    own, other = (getattr(context, name, None) for name in ("folder", "teacher_folder"))
-    teacher = config.teacher or other or own
-    if teacher is None:
-        raise UsageError("compress: distil: needs a model to learn from; name its folder with --teacher")
+    """The recipe's fields of the run that trains the student; its data are the user's to name."""
+    teacher = config.teacher or context.teacher_folder or context.folder
     settings = config.model_dump(mode="json", exclude={"student"}) | {"teacher": str(teacher)}
     kept = str(context.facts.get(_STUDENT, {}).get("layers", "")).split()
-    if kept and not config.layer_map and (config.hidden or config.attention) and str(teacher) == str(own):
+    if kept and not config.layer_map and (config.hidden or config.attention) and str(teacher) == str(context.folder):
         settings["layer_map"] = [[n + 1, int(layer) + 1] for n, layer in enumerate(kept)]
     return {"distil": settings}
 

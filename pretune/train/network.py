@@ -63,8 +63,8 @@ def make_student(recipe: Recipe, model: LanguageModel) -> tuple[int, ...]:
         UsageError: layers that cannot be left out; or the student would be its own teacher.
     """
     distil, init = recipe.distil, recipe.model.init
-    if distil.student.layers is not None:
-        return keep_student(model, distil.student.layers)
+    if distil.student.choice is not None:
+        return keep_student(model, distil.student.choice)
     if distil.is_on and init is not None and Path(init).resolve() == Path(distil.teacher or "").resolve():
         raise UsageError(
             f"distil.teacher = {distil.teacher}: is the model that the run starts from, which has nothing to learn "

@@ -234,8 +234,9 @@ def test_clm_and_an_encoder_decoder(folder: Path, tmp_path: Path) -> None:
     ("distil", "message"),
     [
         ({"student": {"layers": 5}}, r"distil.student.layers = 5: the model has 4 layers"),
-        ({"student": {"layers": [2, 1]}}, r"distil.student.layers = \[2, 1\].*ascending"),
-        ({"student": {"layers": [0, 4]}}, r"distil.student.layers = \[0, 4\].*layers 0 to 3"),
+        ({"student": {"keep": [2, 1]}}, r"distil.student.keep = \[2, 1\].*ascending"),
+        ({"student": {"keep": [0, 4]}}, r"distil.student.keep = \[0, 4\].*layers 0 to 3"),
+        ({"student": {"keep": [0], "layers": 2}}, r"give one of them"),
         ({"student": {}}, r"is the model that the run starts from.*--student.layers"),
         ({"hidden": 1.0, "layer_map": [[3, 4]]}, r"distil.layer_map = \[3, 4\]: the student has layers 0 to 2"),
         ({"attention": 1.0, "layer_map": [[0, 0]]}, r"distil.layer_map = \[0, 0\]: the student has layers 1 to 2"),

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from pretune.config import Config
-
-Layers = tuple[int, ...]
-
-
-def _numbers(value: Any) -> Any:
-    """Reads `0,2,4` of the command line, and one number as a list of one."""
-    if isinstance(value, str) and "," in value:
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
 
 
 class StudentConfig(Config):
@@ -23,18 +14,23 @@ class StudentConfig(Config):
 
     Attributes:
         layers: how many layers of that model it keeps, evenly spread from the first to the last (6 of 12: 0, 2, 4, 7,
-            9, 11); or their numbers, from 0.
+            9, 11).
+        keep: the numbers of the layers that it keeps, from 0, instead of `layers`.
     """
 
-    layers: Annotated[int | Layers | None, BeforeValidator(_numbers)] = None
+    layers: int | None = Field(None, ge=1)
+    keep: tuple[int, ...] = ()
 
     @model_validator(mode="after")
-    def _some(self) -> StudentConfig:
-        if isinstance(self.layers, int) and self.layers < 1:
-            raise ValueError(f"layers = {self.layers}: a student has one layer at least")
-        if isinstance(self.layers, tuple) and (not self.layers or min(self.layers) < 0):
-            raise ValueError(f"layers = {list(self.layers)}: name layers by their numbers, from 0")
+    def _one_choice(self) -> StudentConfig:
+        if self.layers is not None and self.keep:
+            raise ValueError("layers says how many, keep says which: give one of them")
         return self
+
+    @property
+    def choice(self) -> int | tuple[int, ...] | None:
+        """How many layers, or which; None for the model as it is."""
+        return self.keep or self.layers
 
 
 class DistilConfig(Config):

@@ -9,7 +9,7 @@ from pretune.errors import UsageError
 from pretune.models.model import LanguageModel
 from pretune.models.size_check import stacks
 
-FIELD = "distil.student.layers"
+COUNT, NUMBERS = "distil.student.layers", "distil.student.keep"
 
 
 def spread_layers(count: int, layers: int) -> tuple[int, ...]:
@@ -25,7 +25,7 @@ def spread_layers(count: int, layers: int) -> tuple[int, ...]:
     Source: Sanh et al. 2019 (arXiv 1910.01108), section 3, and the script of its weights.
     """
     if count > layers:
-        raise UsageError(f"{FIELD} = {count}: the model has {layers} layers; name {layers} or fewer")
+        raise UsageError(f"{COUNT} = {count}: the model has {layers} layers; name {layers} or fewer")
     if count == 1:
         return (0,)
     return tuple(round(n * (layers - 1) / (count - 1)) for n in range(count))
@@ -52,5 +52,6 @@ def keep_student(model: LanguageModel, layers: int | Sequence[int]) -> tuple[int
         drop_layers(model, dict.fromkeys(own, chosen))
     except UsageError as error:
         reason = str(error).removeprefix("prune: layers: ")
-        raise UsageError(f"{FIELD} = {list(chosen) if chosen else layers}: {reason}") from None
+        field = f"{COUNT} = {layers}" if isinstance(layers, int) else f"{NUMBERS} = {list(layers)}"
+        raise UsageError(f"{field}: {reason}") from None
     return chosen
