@@ -88,9 +88,9 @@ def summary(record: Mapping[str, Any]) -> Table:
 
 def next_command(record: Mapping[str, Any], output: str) -> str:
     """A command that uses the result."""
-    folder, scores = shlex.quote(output), record["after"]["scores"]
-    if any(name.startswith("perplexity/clm") for name in scores):
+    folder = shlex.quote(output)
+    if "generate" in record["able"]:
         return f'pretune generate {folder} "a prompt"'
-    if "accuracy" in scores:
+    if "classify" in record["able"]:
         return f'pretune predict {folder} "a text"'
-    return f"pretune evaluate {folder} DATA"
+    return f'pretune embed {folder} "a text"'

@@ -49,6 +49,7 @@ _CORPUS = {"corpus": "pretune.text.readers.corpus:CorpusConfig"}
 _OF_STORES = ("stores", "weights", "temperature", "schedule", "start_length", "length_warmup", "pack")
 _HOLDOUT = ("data.holdout", "data.group", "data.folds", "data.fold")
 _COMMON = ("device", "precision", "threads")  # flags of every verb
+_SHORT = {"calibration.data": "calibration", "evaluation.data": "evaluate", "quantize.format": "format"}  # of compress
 VERBS: Mapping[str, ConfiguredVerb] = {
     "tokenizer train": ConfiguredVerb(
         {"": "pretune.text.tokenizer.train:TokenizerConfig", **_CORPUS},
@@ -84,6 +85,18 @@ VERBS: Mapping[str, ConfiguredVerb] = {
         ("objective", *(f"data.{name}" for name in _OF_STORES), *_COMMON),
     ),
     "show": ConfiguredVerb(_RECIPE, (), _COMMON),
+    "compress": ConfiguredVerb(
+        {
+            "": "pretune.train.compression.recipe:CompressRecipe",
+            "quantize": "pretune.compress.quantize:Config",
+            "prune": "pretune.compress.prune:Config",
+        },
+        (
+            *("output", "calibration.data", "evaluation.data", "quantize.format", "quantize.values", "quantize.keep"),
+            *("prune.layers", "prune.heads", "prune.inner", "prune.sparsity", "seed"),
+        ),
+        ("model", "compress", "calibration.columns", *_COMMON),
+    ),
 }  # fmt: skip
 _CHOICES = {"objective": "objectives", "task": "tasks", "tune": "tune", "model.family": "models"}
 _CHOOSING = {
@@ -134,6 +147,10 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "delta average": ("pretune delta average seed1 seed2 seed3 --output mean",),
     "delta subtract": ("pretune delta subtract tuned rude --output polite",),
     "verify": ("pretune verify classifier",),
+    "compress": (
+        "pretune compress prune bert --layers 0.5 --calibration train.csv --train train.csv --output smaller",
+        "pretune compress quantize gpt2 --format q4_0 --values gptq --calibration texts.txt --output small",
+    ),
     "demo": ("pretune demo --output demo",),
 }
 
@@ -209,7 +226,7 @@ def chosen_axes() -> dict[str, list[str]]:
 def short_names(configured: ConfiguredVerb) -> dict[str, str]:
     """The short flag of each dotted name that has one."""
     if configured.schemas != _RECIPE:
-        return {}
+        return dict(_SHORT) if configured.schemas.get("", "").startswith("pretune.train.compression") else {}
     from pretune.train.recipe import Recipe
 
     names: Mapping[str, str] = getattr(Recipe, "SHORT_NAMES", {})

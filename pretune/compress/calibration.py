@@ -138,8 +138,7 @@ def read_calibration(
         return _of_examples(model, tokenizer, paths, config, draw, folder, length)
     with tempfile.TemporaryDirectory(prefix="pretune-calibration-") as scratch:
         store = prepare(paths, tokenizer, Path(scratch) / "store", PrepareConfig(validation=0, processes=1))
-        calibration = _of_split(model, tokenizer, store.split("train"), config, draw, folder, length)
-        return replace(calibration, source=", ".join(config.data))
+        return _of_split(model, tokenizer, store.split("train"), config, draw, folder, length, ", ".join(config.data))
 
 
 def _is_labelled(model: LanguageModel, paths: Sequence[Path]) -> bool:
@@ -175,8 +174,14 @@ def _of_split(
     draw: Draw,
     folder: Path,
     length: int,
+    source: str = "",
 ) -> Calibration:
-    """Reads windows of a token store as the model's objective wants them."""
+    """Reads windows of a token store as the model's objective wants them.
+
+    Args:
+        source: what was read, where it is not the store.
+    """
+    source = source or split.where
     try:
         objective: Objective | None = own_objective(model, tokenizer.vocabulary, folder).alternatives[0]
         assert objective is not None
@@ -188,11 +193,11 @@ def _of_split(
         objective = None
     if objective is None:
         view = build_view(split, "stream", length - tokenizer.vocabulary.overhead(False), pack="document")
-        return _draw_samples(view, None, model, split.where, config.tokens, draw, tokenizer.vocabulary)
+        return _draw_samples(view, None, model, source, config.tokens, draw, tokenizer.vocabulary)
     width = length - objective.overhead
     view = build_view(split, objective.view, width, objective.lookahead, objective.pack, objective.words)
     objective.to(model.device)
-    return _draw_samples(view, objective, model, split.where, config.tokens, draw, tokenizer.vocabulary)
+    return _draw_samples(view, objective, model, source, config.tokens, draw, tokenizer.vocabulary)
 
 
 def _draw_samples(

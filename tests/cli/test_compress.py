@@ -29,7 +29,8 @@ def _labels(path: Path, count: int = 40) -> None:
 
 
 def test_prune_prints_what_it_does_and_what_it_cost(gpt2: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--layers", "0.5", "--calibration", "texts.txt", "--calibration.tokens", "300", "--evaluate", "held.txt"]
+    words = ["--prune.layers", "0.5", "--calibration", "texts.txt", "--calibration.tokens", "300"]
+    words += ["--evaluate", "held.txt"]
     assert main(["compress", "prune", "gpt2", *words, "--no-allocator", "--output", "small"]) == 0
     said = capsys.readouterr().err
     assert said.splitlines()[0] == "compressing gpt2: prune -> small"

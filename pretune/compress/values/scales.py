@@ -34,7 +34,8 @@ def to_levels(weight: Tensor, scales: Tensor, format: LevelFormat) -> Tensor:
 
 def stored(scales: Tensor, format: LevelFormat) -> Tensor:
     """Scales as the format stores them: in fp16 where groups are short. Shape: (out, groups) -> same."""
-    return scales.half().float() if format.SCALED else scales
+    rounded = scales.half().float() if format.SCALED else scales
+    return rounded.clone(memory_format=torch.contiguous_format)  # one group has strides that views do not accept
 
 
 @torch.no_grad()

@@ -125,7 +125,8 @@ def split_words(method: str, words: Sequence[str]) -> tuple[list[str], list[str]
     fields = config.names_of(find("compress", method).Config)
     sorted_words: tuple[list[str], list[str], list[str]] = ([], [], [])
     target: list[str] | None = None
-    for word in words:
+    for written in words:
+        word = written.replace(f"--{method}.", "--", 1) if written.startswith(f"--{method}.") else written
         if word.startswith("--") and len(word) > 2:
             name = word[2:].partition("=")[0].replace("-", "_")
             target = sorted_words[0 if _has(own, name) else 1 if _has(fields, name) else 2]

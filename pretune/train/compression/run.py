@@ -18,15 +18,18 @@ import torch
 from pretune import __version__
 from pretune.compress.calibration import Calibration, read_calibration
 from pretune.compress.method import CompressContext, CompressionMethod, Fact, find_compression
+from pretune.config import merge
 from pretune.disk import storage_errors
 from pretune.draw import Draw
 from pretune.errors import CannotCreateError, PretuneError, UsageError
 from pretune.evaluate.read import Source, find_source, plain_network, read_with_tokenizer
+from pretune.interop.head_labels import labels_of
 from pretune.interop.huggingface import write_model
 from pretune.interop.weights import SHARD_BYTES, write_json
 from pretune.missing_paths import no_such_file
 from pretune.models.model import LanguageModel
 from pretune.new_folder import NewFolder, contents, settle
+from pretune.nn.model_protocol import find_language_head
 from pretune.runtime.device import choose
 from pretune.runtime.precision import choose_precision
 from pretune.seals import write_seal
@@ -227,14 +230,18 @@ def _with_task(model: LanguageModel, step: Step, more: dict[str, Any]) -> dict[s
     if "task" in named or "objective" in named or recorded is None or model.metadata.tasks:
         return more
     columns = {name: value for name, value in recorded.columns.items() if value is not None}
-    data = {"data": {"columns": columns}} if "columns" not in step.training.get("data", {}) else {}
-    return {**data, **more, "task": {recorded.name: {}}}
+    own = {"columns": columns} | ({} if recorded.length is None else {"length": recorded.length})
+    data = {name: value for name, value in own.items() if name not in step.training.get("data", {})}
+    return merge({"data": data, "task": {recorded.name: {}}}, more)
 
 
 def _record(recipe: CompressRecipe, source: Source, before: Mapping[str, Any], work: _Work) -> dict[str, Any]:
     """What `compression.json` says, but for the result."""
+    is_writer = find_language_head(work.model, "next") is not None
+    able = {"generate": is_writer, "classify": labels_of(work.model) is not None}
     return {
         "version": 1,
+        "able": [name for name, has in able.items() if has],
         "pretune": __version__,
         "model": str(source.folder),
         "recipe": recipe.model_dump(mode="json", exclude_none=True, exclude={"threads"}),
