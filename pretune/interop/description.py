@@ -22,6 +22,7 @@ from pretune.interop.head_labels import class_labels, labelled_role
 from pretune.interop.metadata import FIELD, Metadata, parse, resolve
 from pretune.interop.present_heads import present_heads, stated_class
 from pretune.interop.recorded_heads import head_sources
+from pretune.interop.rounded_files import check_notice, places_of, rounding_fields
 from pretune.interop.safety import read_json
 from pretune.interop.weight_names import architecture, body_prefixes, plain_name
 from pretune.models.generation_fields import GenerationFields, tokens_of
@@ -142,6 +143,7 @@ def interpret(
         family = resolve(metadata.family, "models", path.parent, "family")
     module = get_family(family)
     notes = check_fields(path, config_fields, config_table(module))
+    check_notice(path, config_fields, metadata.rounded)
     stated_fields = {**beside, **_renamed(path, module, config_fields)}
     fields = {name: _plain(name, value) for name, value in stated_fields.items() if name in _known_fields(module)}
     fields = {**getattr(module, "FILE_DEFAULTS", {}), **fields}
@@ -325,7 +327,7 @@ def read_labels(folder: Path) -> list[str] | None:
 
 def record(model: LanguageModel) -> Metadata:
     """Returns the metadata that is written beside a model's configuration, with the heads filled in."""
-    return model.metadata.model_copy(update={"heads": head_sources(model)})
+    return model.metadata.model_copy(update={"heads": head_sources(model), "rounded": places_of(model)})
 
 
 def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -335,7 +337,7 @@ def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[st
         **({} if class_name is None else {"architectures": [class_name]}),
         "model_type": model_type(model.family),
         **model.config.model_dump(mode="json"),
-        "dtype": str(next(model.embedding.parameters()).dtype).removeprefix("torch."),
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
     }
     config |= {name: value for name, value in model.extras.items() if name not in config}
     if "n_positions" in config:
@@ -361,7 +363,9 @@ def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> tuple[dict[st
             config["problem_type"] = head.problem_type
         if config.get("pad_token_id") is None:
             config["pad_token_id"] = config.get("eos_token_id")
-    config[FIELD] = record(model).model_dump(mode="json", exclude_none=True)
+    metadata = record(model)
+    config |= rounding_fields(metadata.rounded)
+    config[FIELD] = metadata.model_dump(mode="json", exclude_none=True)
     return config, _generation(model, config) if find_language_head(model, "next") is not None else {}
 
 

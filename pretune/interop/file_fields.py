@@ -25,6 +25,9 @@ CARRIED_WHOLE = ("chat_template.jinja", "additional_chat_templates/*.jinja")
 _LOG = no_effect("what is recorded of a forward", types=(bool,))
 _CODE = no_effect("code in a model's folder is never run: the family's own arithmetic is used", note_unless=(None, {}))
 _USES = handed_on("used by `generate`, see generation_config.json")
+QUANTIZATION = "quantization_config"
+ROUNDED_NOTICE = {"written_by": "pretune", "read_with": "pretune.load, or as a plain model after pretune export"}
+"""Of a model with rounded matrices; `quant_method` is missing on purpose, which `transformers` refuses."""
 COMMON_FIELDS: FieldTable = {
     "model_type": done("names the family"),
     "architectures": done("names the heads"),
@@ -64,8 +67,10 @@ COMMON_FIELDS: FieldTable = {
     "prefix": handed_on("what a pipeline puts before a text", types=(str,)),
     "transformers.js_config": handed_on("settings of another software", types=(dict,)),
     **dict.fromkeys(("auto_map", "custom_pipelines", "trust_remote_code"), _CODE),
-    "quantization_config": refused(
-        "quantized weights are not read", "save the model without quantization first", allowed=(None, {})
+    QUANTIZATION: refused(
+        "quantized weights of others are not read",
+        "save the model without quantization first",
+        allowed=(None, {}, ROUNDED_NOTICE),
     ),
     "pruned_heads": refused("heads are missing from the weights", "save the model whole", allowed=(None, {})),
     "add_cross_attention": refused("cross-attention in a single stack is not built", "use the model without it"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from pretune.interop.sealed_model import checks_model
 from pretune.interop.weight_check import tie_as_in_files
 from pretune.interop.weight_names import FileTable
 from pretune.models.model import LanguageModel
+from pretune.nn.rounded import rounded_tensors
 
 Value = Tensor | Callable[[], Tensor]
 
@@ -31,7 +33,9 @@ def fingerprint(weights: Iterable[tuple[str, Value]]) -> str:
     """
     digest = hashlib.sha256()
     for name, value in sorted(weights, key=lambda weight: weight[0]):
-        tensor = (value if isinstance(value, Tensor) else value()).detach().to("cpu", torch.float32).contiguous()
+        tensor = (value if isinstance(value, Tensor) else value()).detach().cpu().contiguous()
+        if tensor.is_floating_point():
+            tensor = tensor.float()
         digest.update(f"{name} {list(tensor.shape)}\n".encode())
         digest.update(tensor.numpy().data)
     return digest.hexdigest()
@@ -39,7 +43,8 @@ def fingerprint(weights: Iterable[tuple[str, Value]]) -> str:
 
 def body_fingerprint(model: LanguageModel) -> str:
     """The fingerprint of a model without its heads, before surgery."""
-    return fingerprint((name, weight) for name, weight in model.named_parameters() if not name.startswith("heads."))
+    named = [*model.named_parameters(), *rounded_tensors(model).items()]
+    return fingerprint((name, weight) for name, weight in named if not name.startswith("heads."))
 
 
 @checks_model
@@ -62,4 +67,6 @@ def fingerprint_of_files(path: Path | str) -> str:
         name, weight = sources[ours]
         return lambda: weight.read(weights.read(name), model.config)
 
-    return fingerprint((name, reader(name, weight.shape)) for name, weight in model.named_parameters())
+    plain = [(name, reader(name, weight.shape)) for name, weight in model.named_parameters()]
+    rounded = [(name, partial(weights.read, name)) for name in rounded_tensors(model)]
+    return fingerprint([*plain, *rounded])

@@ -16,6 +16,7 @@ from pretune.errors import DataError
 from pretune.interop.description import Description
 from pretune.interop.head_labels import class_labels
 from pretune.interop.recorded_heads import HeadMakers, recorded_heads
+from pretune.interop.rounded_files import fill_rounded, put_rounded
 from pretune.interop.weight_check import (
     check_copies,
     check_left_over,
@@ -77,6 +78,7 @@ def read_model(
     if heads is None and labels is None and loaded.initialised:
         _refuse_missing(table, model, loaded.initialised)
     _fill(model, weights, sources, order, dtype)
+    fill_rounded(model, weights, table.where)
     initialise(model, seed, only=lambda name: name not in sources)
     model.to(dtype)
     return model
@@ -166,8 +168,10 @@ def assemble(
     if isinstance(head, SequenceHead) and description.describes(head):
         head.output = description.output or head.output
         head.states_problem_type = description.states_problem_type
-    model.extras, model.carried, model.metadata = description.extras, description.carried, description.metadata
+    model.extras, model.carried = description.extras, description.carried
     model.generation = description.generation
+    put_rounded(model, description.metadata.rounded, table.weights, table.where)
+    model.metadata = description.metadata.model_copy(update={"rounded": ()})  # the bricks say it from now on
     return model
 
 

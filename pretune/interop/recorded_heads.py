@@ -11,6 +11,7 @@ from pretune.errors import DataError, UsageError
 from pretune.models.metadata import HeadSource
 from pretune.models.model import LanguageModel, MakeHeads
 from pretune.models.standard_heads import STANDARD_HEADS, HeadRequest, standard_heads
+from pretune.nn.rounded import matrix_name, rounded_bricks
 
 HeadMakers = Mapping[HeadSource, MakeHeads]
 """The method `heads` of the recorded task, and of the recorded objectives, where a model's heads need them."""
@@ -37,7 +38,8 @@ def _is_standard(model: LanguageModel, role: str) -> bool:
 
 
 def _shapes(module: nn.Module) -> dict[str, torch.Size]:
-    return {name: parameter.shape for name, parameter in module.named_parameters()}
+    plain = {name: parameter.shape for name, parameter in module.named_parameters()}
+    return plain | {matrix_name(path): torch.Size(brick.packed.shape) for path, brick in rounded_bricks(module)}
 
 
 def recorded_heads(

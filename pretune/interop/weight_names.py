@@ -17,6 +17,7 @@ from pretune.models.head_table import class_prefixes_of, classes_of, encoder_cla
 from pretune.models.model import LanguageModel
 from pretune.models.weight_map import Weight, expand, join
 from pretune.nn.heads import VocabularyHead
+from pretune.nn.rounded import matrix_name, rounded_bricks, rounded_tensors
 
 OBJECTIVE = "objective."
 """Prefix of the weights of an objective, or of a task, that stand beside the model's."""
@@ -48,8 +49,18 @@ def file_names(model: LanguageModel) -> list[tuple[str, str, Weight]]:
     if weights is None:
         return [(name, name, Weight(name, name)) for name in parameters]
     own = own_roles(model)
-    named = [item for item in expand(weights, model) if _role(item[0]) not in own]
+    named = _whole([item for item in expand(weights, model) if _role(item[0]) not in own], model)
     return [*named, *((name, name, Weight(name, name)) for name in parameters if _role(name) in own)]
+
+
+def _whole(names: list[tuple[str, str, Weight]], model: LanguageModel) -> list[tuple[str, str, Weight]]:
+    """Gives our own names to the parameters of a file's tensor of which another part is rounded."""
+    rounded = {matrix_name(path) for path, _ in rounded_bricks(model)}
+    halved = {theirs for ours, theirs, weight in names if ours in rounded and not weight.alias}
+    return [
+        (ours, ours, Weight(ours, ours)) if theirs in halved and ours not in rounded else (ours, theirs, weight)
+        for ours, theirs, weight in names
+    ]
 
 
 def own_roles(model: LanguageModel) -> set[str]:
@@ -113,11 +124,12 @@ def join_weights(model: LanguageModel, tensors: Mapping[str, Tensor]) -> dict[st
             "WEIGHT_MAP out to save all weights under our own names"
         )
     in_class = ClassNames(model)
+    rounded = rounded_tensors(model)
     out = {
         in_class.name(shared[0][0].ours, theirs): join(theirs, shared, model.config)
         for theirs, shared in parameters.items()
     }
-    return out | {name: tensor.detach() for name, tensor in model.extra_weights.items()}
+    return out | rounded | {name: tensor.detach() for name, tensor in model.extra_weights.items()}
 
 
 class ClassNames:
@@ -223,11 +235,15 @@ class FileTable:
     def left_over(self, model: LanguageModel) -> list[str]:
         """Lists names in the files that the model does not have; buffers and copies of tied weights are not counted."""
         own = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        rounded = rounded_tensors(model).keys()
         used = {self.locate(theirs) for ours, theirs, weight in file_names(model) if ours in own or weight.alias}
         return [
             name
             for name in self.weights.shapes
-            if name not in used and not f".{name}".endswith(_BUFFERS) and not name.startswith(OBJECTIVE)
+            if name not in used
+            and name not in rounded
+            and not f".{name}".endswith(_BUFFERS)
+            and not name.startswith(OBJECTIVE)
         ]
 
     def extra_weights(self) -> dict[str, Tensor]:

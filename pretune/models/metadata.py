@@ -99,6 +99,20 @@ class VariantRecord(Config):
         return cls.model_validate({"name": absolute(name), "sha256": digest(name), "config": dict(config or {})})
 
 
+class RoundedPlaces(VariantRecord):
+    """Records which matrices of a model are rounded to a format of `nn/formats/`.
+
+    Attributes:
+        layout: version of how the format's tensors are laid out in the files.
+        inputs: whether these matrices read their rows as they are, or rounded to 8 bits by 32.
+        places: paths of the matrices in the model.
+    """
+
+    layout: int = Field(1, ge=1)
+    inputs: Literal["exact", "int8"] = "exact"
+    places: tuple[str, ...] = Field((), max_length=1 << 16)
+
+
 class TaskRecord(VariantRecord):
     """Records the task that a model was trained for.
 
@@ -130,6 +144,7 @@ class Metadata(Config):
         tasks: by name, where it was fine-tuned for tasks that have names.
         heads: role to who makes that head; filled in when the model is saved.
         base: fingerprint of the weights that the files' deltas belong to.
+        rounded: which matrices are rounded, None where none is; filled in when the model is saved.
     """
 
     version: int = Field(VERSION, ge=1)
@@ -139,6 +154,7 @@ class Metadata(Config):
     tasks: dict[str, TaskRecord] | None = Field(None, max_length=256)
     heads: dict[str, HeadSource] = Field(default_factory=dict, max_length=256)
     base: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    rounded: tuple[RoundedPlaces, ...] | None = Field(None, max_length=256)
 
     def task_of(self, name: str | None) -> TaskRecord | None:
         """The record of the task of this name; of the only one, or the first, where there is none of it."""

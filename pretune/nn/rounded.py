@@ -33,6 +33,7 @@ from pretune.nn.packed import Product
 from pretune.nn.vocabulary import values_for
 
 _find = cache(find_format)
+_UNDER = ("base", "replacement")  # names of modules that stand at the place of the module that they are in
 
 
 class PackedMatrix(nn.Module):
@@ -59,6 +60,11 @@ class PackedMatrix(nn.Module):
     def format(self) -> Format:
         """The format, which is found by its name, so that a copy of the model shares it."""
         return _find(self.name)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.rows, self.width
 
     def tensors(self) -> dict[str, Tensor]:
         """The packed rows. Shape: (rows, ...) of each."""
@@ -299,9 +305,14 @@ def rounded_bricks(model: nn.Module) -> Iterator[tuple[str, RoundedBrick]]:
     for path, module in model.named_modules():
         if isinstance(module, RoundedBrick):
             name = path
-            while name.endswith((".base", ".replacement")):
+            while name.rpartition(".")[2] in _UNDER:
                 name = name.rpartition(".")[0]
             yield name, module
+
+
+def matrix_name(path: str) -> str:
+    """What the matrix of a place is called where it is a parameter."""
+    return f"{path}.weight" if path else "weight"
 
 
 def rounded_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pretune.batch import Layout, ragged
-from pretune.models import build
 from pretune.models.fuse import FusedBlock, fuse
-from pretune.models.model import LanguageModel
 from pretune.nn.cast import cast_to_bf16
 from pretune.nn.formats.format import find_format
 from pretune.nn.low_rank import DecomposedProjection, DecomposedVocabulary, LowRankProjection, LowRankVocabulary
@@ -19,7 +17,8 @@ from pretune.nn.projection import Projection, ProjectionBrick, joined_product
 from pretune.nn.rounded import RoundedProjection, RoundedVocabulary, rounded_bricks, rounded_tensors
 from pretune.nn.scaling import ScaledInput, ScaledOutput
 from pretune.nn.vocabulary import Vocabulary, VocabularyBrick
-from pretune.tune.surgery import merge_bricks, projection_sites, vocabulary_sites
+from pretune.tune.surgery import merge_bricks
+from tests.nn.roundkit import round_all, small
 
 FORMATS = ["bf16", "int8", "q8_0", "q4_0"]
 
@@ -32,25 +31,6 @@ def projection(name: str = "q4_0", out: int = 48, width: int = 64) -> RoundedPro
 def vocabulary(name: str = "q8_0", size: int = 90, width: int = 64) -> RoundedVocabulary:
     torch.manual_seed(2)
     return RoundedVocabulary.of(find_format(name), torch.randn(size, width) * 0.1)
-
-
-def round_all(model: LanguageModel, name: str = "q8_0") -> LanguageModel:
-    """Rounds every matrix of the layers, and the vocabulary."""
-    format = find_format(name)
-    for site in projection_sites(model):
-        if site.layer is not None and isinstance(site.brick, Projection):
-            site.replace(RoundedProjection.of(format, site.brick.weight, site.brick.bias))
-    for site in vocabulary_sites(model):
-        assert isinstance(site.brick, Vocabulary)
-        site.replace(RoundedVocabulary.of(format, site.brick.weight))
-    return model
-
-
-def small(family: str = "gpt2", **overrides: object) -> LanguageModel:
-    sizes = {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 32, "vocab_size": 90} if family == "gpt2" else {}
-    heads = ["clm"] if family == "gpt2" else ["mlm"]
-    size = "tiny"
-    return build(family, size, heads, {**sizes, "vocab_size": 90, **overrides}).eval()
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -190,12 +170,7 @@ def test_a_tuned_vocabulary_stays_beside_a_packed_base(tuned: type[LowRankVocabu
 @pytest.mark.parametrize("family", ["gpt2", "bert", "llama"])
 @pytest.mark.parametrize("bf16", [False, True])
 def test_a_fused_rounded_model_computes_the_same(family: str, bf16: bool) -> None:
-    if family == "llama":
-        sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
-        model = build("llama", "tiny", ["clm"], {**sizes, "num_key_value_heads": 1, "vocab_size": 90}).eval()
-    else:
-        model = small(family)
-    model = round_all(model, "int8")
+    model = round_all(small(family), "int8")
     plain = copy.deepcopy(model)
     merge_bricks(plain)
     if bf16:

@@ -117,6 +117,14 @@ def empty(format: Format, rows: int, width: int) -> dict[str, Tensor]:
     return {name: torch.empty(rows, *t.shape[1:], dtype=t.dtype, device="meta") for name, t in one.items()}
 
 
+def is_finite(format: Format, tensors: Packed) -> bool:
+    """Whether packed rows stand for finite values; formats with levels have but to look at their scales."""
+    scales = cast("Callable[[Packed], Tensor] | None", getattr(format, "stored_scales", None))
+    if scales is not None:
+        return bool(scales(tensors).isfinite().all())
+    return all(bool(values.isfinite().all()) for _, values in dense_blocks(format, tensors))
+
+
 def take(tensors: Packed, rows: Tensor | slice) -> dict[str, Tensor]:
     """Some rows of a packed matrix, still packed. Shape: rows: (K,) int64, or a slice."""
     return {name: tensor[rows] for name, tensor in tensors.items()}

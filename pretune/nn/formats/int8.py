@@ -33,9 +33,14 @@ def assemble(levels: Tensor, scales: Tensor) -> dict[str, Tensor]:
     return {"values": levels.clamp(LOWEST, HIGHEST).to(torch.int8), "scale": scales[:, 0].float()}
 
 
+def stored_scales(tensors: Packed) -> Tensor:
+    """Shape: (out, 1) fp32."""
+    return tensors["scale"][:, None]
+
+
 def levels(tensors: Packed) -> tuple[Tensor, Tensor]:
     """The whole numbers and the scales. Shape: (out, in) int8, (out, 1) fp32."""
-    return tensors["values"], tensors["scale"][:, None]
+    return tensors["values"], stored_scales(tensors)
 
 
 def dense(tensors: Packed) -> Tensor:

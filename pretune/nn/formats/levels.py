@@ -34,6 +34,9 @@ class LevelFormat(Format, Protocol):
     def scales(self, weight: Tensor) -> Tensor:
         """The scales of groups, as `pack` chooses and stores them. Shape: (out, in) -> (out, groups) fp32."""
 
+    def stored_scales(self, tensors: Packed) -> Tensor:
+        """The scales of packed rows. Shape: (out, groups) fp32."""
+
     def assemble(self, levels: Tensor, scales: Tensor) -> dict[str, Tensor]:
         """Stores a choice. Shape: levels: (out, in), whole; scales: (out, groups) fp32, rounded as stored."""
 

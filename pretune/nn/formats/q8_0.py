@@ -49,9 +49,19 @@ def assemble(levels: Tensor, scales: Tensor) -> dict[str, Tensor]:
     return {"blocks": torch.cat([half_bytes(scales), values], 2).flatten(1)}
 
 
+def _blocks(tensors: Packed) -> Tensor:
+    """Shape: (out, in / 32, bytes of a block) uint8."""
+    return tensors["blocks"].view(len(tensors["blocks"]), -1, GROUP + 2)
+
+
+def stored_scales(tensors: Packed) -> Tensor:
+    """Shape: (out, in / 32) fp32."""
+    return half_scales(_blocks(tensors))
+
+
 def levels(tensors: Packed) -> tuple[Tensor, Tensor]:
     """The whole numbers and the scales. Shape: (out, in) int8, (out, in / 32) fp32."""
-    blocks = tensors["blocks"].view(len(tensors["blocks"]), -1, GROUP + 2)
+    blocks = _blocks(tensors)
     return blocks[..., 2:].contiguous().view(torch.int8).flatten(1), half_scales(blocks)
 
 
