@@ -171,7 +171,7 @@ def assemble(
     model.extras, model.carried = description.extras, description.carried
     model.generation = description.generation
     put_rounded(model, description.metadata.rounded, table.weights, table.where)
-    model.metadata = description.metadata.model_copy(update={"rounded": ()})  # the bricks say it from now on
+    model.metadata = description.metadata.model_copy(update={"rounded": None})  # the bricks say it from now on
     return model
 
 
