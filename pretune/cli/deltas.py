@@ -34,6 +34,9 @@ def merge(model: Path, /, *, output: Path, step: OfStep = None, base: OfBase = N
 
     result = api.merge(model, output, step=chosen, base=base)
     session.say(f"done: {counted(result.weights, 'weight')}; outputs differ by {result.difference:.1e} of their size")
+    if result.widened:
+        widened = counted(result.widened, "rounded matrix", "rounded matrices")
+        session.say(f"{widened} of the base became plain ones in fp32")
     session.say(f"next: pretune export {shlex.quote(str(output))} FOLDER")
 
 

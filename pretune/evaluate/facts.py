@@ -7,8 +7,10 @@ from pathlib import Path
 
 from pretune.interop.head_labels import labels_of
 from pretune.models.model import LanguageModel
+from pretune.nn.rounded import count_rounded, formats_of
 from pretune.runtime.device import is_bf16
 from pretune.table import Table
+from pretune.wording import counted
 
 _LISTED = 8  # labels that are named
 
@@ -22,12 +24,16 @@ def describe_model(network: LanguageModel, folder: Path, abilities: Collection[s
         length: tokens that a text may have.
     """
     weights = {weight.data_ptr(): weight.numel() for weight in network.parameters()}
+    formats = formats_of(network)
     facts: list[tuple[str, object]] = [
         ("family", network.family),
-        ("parameters", f"{sum(weights.values()):,}"),
+        ("parameters", f"{sum(weights.values()) + count_rounded(network):,}"),
         ("length", length),
         ("can", " ".join(sorted({*abilities, "embed"}))),
     ]
+    if formats:
+        each = ", ".join(f"{counted(count, 'matrix', 'matrices')} to {name}" for name, count in formats.items())
+        facts.insert(2, ("rounded", each))
     if (labels := labels_of(network)) is not None:
         others = f" and {len(labels) - _LISTED} more" if len(labels) > _LISTED else ""
         facts.append(("labels", ", ".join(labels[:_LISTED]) + others))

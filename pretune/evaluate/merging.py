@@ -11,6 +11,7 @@ from pretune.interop.export import compare, outputs
 from pretune.interop.huggingface import save_model
 from pretune.models.flops import count_parameters
 from pretune.new_folder import contents, settle
+from pretune.nn.rounded import formats_of
 
 _TOLERANCE = 1e-4  # of the largest output: sums of matrices are rounded once more
 
@@ -22,10 +23,12 @@ class Merged:
     Attributes:
         weights: numbers of the plain model.
         difference: largest distance of two outputs, merged and not, as a fraction of the largest value.
+        widened: matrices of the base that were rounded and are in fp32 now.
     """
 
     weights: int
     difference: float
+    widened: int = 0
 
 
 def merge_folder(source: Source, output: Path) -> Merged:
@@ -43,6 +46,7 @@ def merge_folder(source: Source, output: Path) -> Merged:
         raise CannotCreateError(f"{output}: holds something already; give a new or empty folder")
     network, tokenizer = read_with_tokenizer(source, None)
     tuned = outputs(network.eval())
+    rounded = sum(formats_of(network).values())
     plain = merged(network, source.files).eval()
     difference = compare(tuned, outputs(plain))
     if difference > _TOLERANCE:
@@ -51,4 +55,4 @@ def merge_folder(source: Source, output: Path) -> Merged:
         )
     finalize_tasks(plain, source.files, tokenizer)
     save_model(plain, output, tokenizer)
-    return Merged(count_parameters(plain), difference)
+    return Merged(count_parameters(plain), difference, rounded - sum(formats_of(plain).values()))

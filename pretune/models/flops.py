@@ -21,6 +21,7 @@ from pretune.nn.heads import VocabularyHead
 from pretune.nn.model_protocol import TrainableModel
 from pretune.nn.projection import ProjectionBrick, named_bricks
 from pretune.nn.relative_attention import RelativeAttention
+from pretune.nn.rounded import count_rounded
 from pretune.nn.stack import Stack
 
 Passes = Callable[[LanguageModel, Batch], Sequence[tuple[TrainableModel, Batch]]]
@@ -28,8 +29,8 @@ Passes = Callable[[LanguageModel, Batch], Sequence[tuple[TrainableModel, Batch]]
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Counts the weights, shared ones once."""
-    return sum(p.numel() for p in model.parameters())
+    """Counts the weights, shared ones once, rounded ones too."""
+    return sum(p.numel() for p in model.parameters()) + count_rounded(model)
 
 
 def flops_per_token(model: LanguageModel, length: int) -> float:

@@ -6,6 +6,7 @@ below gets its gradient through the rounded values, of which no dequantised copy
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Self
@@ -324,18 +325,16 @@ def rounded_tensors(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def refuse_learning(model: nn.Module, method: str) -> str | None:
-    """Why a method that learns the matrices of a model cannot: some are rounded. None where none is.
+def count_rounded(model: nn.Module) -> int:
+    """Numbers that the rounded matrices of a model stand for."""
+    return sum(brick.packed.rows * brick.packed.width for _, brick in rounded_bricks(model))
 
-    Args:
-        method: name of the tuning method.
-    """
-    bricks = list(rounded_bricks(model))
-    if not bricks:
-        return None
-    names = sorted({brick.packed.format.NAME for _, brick in bricks})
-    return (
-        f"{method} learns all matrices, and {len(bricks)} of this model are rounded ({', '.join(names)}; "
-        f"{bricks[0][0]} is one), which cannot learn: use --tune lora or another method that leaves them as they are, "
-        "or write a plain model first (pretune export)"
-    )
+
+def rounded_bytes(model: nn.Module) -> int:
+    """Bytes that the rounded matrices of a model take."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in rounded_tensors(model).values())
+
+
+def formats_of(model: nn.Module) -> dict[str, int]:
+    """How many matrices of a model have which format; empty for a plain model."""
+    return dict(Counter(brick.packed.format.NAME for _, brick in rounded_bricks(model)))

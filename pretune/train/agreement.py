@@ -18,6 +18,7 @@ from pretune.config.field_names import matches
 from pretune.errors import DataError, PretuneError, UsageError
 from pretune.find import source_digests
 from pretune.interop.fingerprint import fingerprint
+from pretune.nn.rounded import rounded_tensors
 from pretune.runtime.distributed import Distributed
 from pretune.train.assemble import TrainComponents
 from pretune.train.recipe import Recipe, own_names, plain
@@ -67,7 +68,9 @@ def check_inputs(distributed: Distributed, recipe: Recipe, components: TrainComp
     remedy = "every rank must read the same files: copy those of rank 0, or let all ranks read one disk"
     _compare(distributed, source_digests(own_names(recipe)), UsageError, remedy)
     read = {**components.data, "tokenizer": components.tokenizer.hash}
-    read["model (initial weights)"] = fingerprint(components.model.named_parameters())
+    read["model (initial weights)"] = fingerprint(
+        [*components.model.named_parameters(), *rounded_tensors(components.model).items()]
+    )
     _compare(distributed, read, DataError, remedy)
 
 

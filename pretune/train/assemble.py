@@ -24,6 +24,7 @@ from pretune.interop.savable import check_savable
 from pretune.models.metadata import HeadSource, describe_weights
 from pretune.models.model import LanguageModel, MakeHeads
 from pretune.models.text_vectors import TextVectors
+from pretune.nn.rounded import rounded_tensors
 from pretune.objectives.mixture import build_members, mix
 from pretune.objectives.objective import Objective
 from pretune.objectives.root_module import RootModule
@@ -282,8 +283,9 @@ def _assemble_model(recipe: Recipe, members: Sequence[Objective], tokenizer: Tok
     components.added = added
     components.facts |= {"read_from_model": read} if read else {}
     _keep_own_weights(components)
-    if fixed := [(name, weight) for name, weight in model.named_parameters() if not weight.requires_grad]:
-        components.data["model.init (weights that do not learn)"] = fingerprint(fixed)
+    frozen_weights = {name: weight for name, weight in model.named_parameters() if not weight.requires_grad}
+    if fixed := {**frozen_weights, **rounded_tensors(model)}:
+        components.data["model.init (weights that do not learn)"] = fingerprint(fixed.items())
     finished = model if model.metadata.base is None else tuning_method(recipe).rehearse_merge(model)
     if finished is not None and (model.metadata.base is None or tuning_method(recipe).can_merge):
         _check_savable(recipe, finished, members, tokenizer)

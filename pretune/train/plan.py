@@ -18,6 +18,7 @@ from pretune.language import translate
 from pretune.language.wrap import fill, pad
 from pretune.models.flops import Flops, count_parameters
 from pretune.models.frozen import FrozenModel
+from pretune.nn.rounded import rounded_bytes
 from pretune.objectives.objective import Objective
 from pretune.runtime.device import choose
 from pretune.runtime.precision import Precision, choose_precision
@@ -176,7 +177,7 @@ def _memory(
     components: TrainComponents, batches: list[Batch], device: torch.device, precision: Precision
 ) -> dict[str, int]:
     root = TrainModule(components.model, components.objective).to(device)
-    weights = sum(p.numel() * p.element_size() for p in root.parameters())
+    weights = sum(p.numel() * p.element_size() for p in root.parameters()) + rounded_bytes(root)
     trained = sum(p.numel() * p.element_size() for p in root.parameters() if p.requires_grad)
     frozen = [module.model for module in root.modules() if isinstance(module, FrozenModel)]
     frozen_weights = sum(p.numel() * p.element_size() for model in frozen for p in model.parameters())

@@ -18,6 +18,7 @@ from torch import nn
 
 from pretune.find import variants
 from pretune.nn.dropout import Dropout
+from pretune.nn.rounded import rounded_bytes
 from pretune.objectives.objective import Objective
 from pretune.optim.optimizer import DEFAULT, Purpose
 from pretune.runtime.memory import free_memory
@@ -231,7 +232,7 @@ def _bytes(components: TrainComponents) -> tuple[int, int]:
     """Of all weights, and of those that are trained."""
     root: nn.Module = TrainModule(components.model, components.objective)
     sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in root.parameters()]
-    return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
+    return sum(size for size, _ in sizes) + rounded_bytes(root), sum(size for size, trained in sizes if trained)
 
 
 def _disk(recipe: Recipe, components: TrainComponents) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import TypeVar
 from torch import nn
 
 from pretune import config
+from pretune.tune.surgery import refuse_rounded
 
 M = TypeVar("M", bound=nn.Module)
 SURGERY = False
@@ -17,6 +18,11 @@ class Config(config.Config):
 
 
 def apply(model: M, config: Config) -> M:
-    """Lets every parameter train."""
+    """Lets every parameter train.
+
+    Raises:
+        UsageError: the model has rounded matrices.
+    """
     del config
+    refuse_rounded("full", model)
     return model.requires_grad_(True)

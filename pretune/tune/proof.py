@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from pretune.errors import IdleMethodError
 from pretune.nn.projection import ProjectionBrick
+from pretune.nn.rounded import count_rounded, rounded_tensors
 from pretune.nn.vocabulary import VocabularyBrick
 from pretune.tune.method import TuningMethod
 from pretune.tune.surgery import projection_sites, vocabulary_sites
@@ -36,7 +37,7 @@ class Start:
 
     Attributes:
         values: copies of the parameters that learn, by name; without those of a method that trains most of the model.
-        digests: of the values of all others.
+        digests: of the values of all others, and of what rounded matrices hold.
         added: names of the parameters that the method added.
     """
 
@@ -54,10 +55,11 @@ class Start:
         """
         parameters = dict(model.named_parameters())
         learned = {name: p for name, p in parameters.items() if p.requires_grad}
-        if _numel(learned) > _COPIED * _numel(parameters):
+        if _numel(learned) > _COPIED * (_numel(parameters) + count_rounded(model)):
             learned = {name: p for name, p in learned.items() if name in added}
         values = {name: p.detach().to("cpu", copy=True) for name, p in learned.items()}
         digests = {name: _digest(p) for name, p in parameters.items() if name not in values}
+        digests |= {name: _digest(tensor) for name, tensor in rounded_tensors(model).items()}
         return cls(values, digests, frozenset(added))
 
 
@@ -153,7 +155,8 @@ def prove(model: nn.Module, start: Start, method: TuningMethod) -> Proof:
     learned = {name for name, p in parameters.items() if p.requires_grad or name in start.values}
     learned |= method.changes(model) & parameters.keys()
     before = {name: digest for name, digest in start.digests.items() if name not in learned}
-    after = {name: _digest(parameters[name]) for name in before if name in parameters}
+    now = {**rounded_tensors(model), **parameters}
+    after = {name: _digest(now[name]) for name in before if name in now}
     changes = {name: change for name in sorted(learned) if (change := _change(parameters[name], name, start))}
     unchanged = sorted(learned - changes.keys())
     acted = method.acted(model)
@@ -163,7 +166,7 @@ def prove(model: nn.Module, start: Start, method: TuningMethod) -> Proof:
         idle = _idle_method(method, learned, changes, acted)
     return Proof(
         method=method.name,
-        parameters=_numel(parameters),
+        parameters=_numel(parameters) + count_rounded(model),
         learned=_numel({name: parameters[name] for name in learned}),
         learned_below_heads=_numel({name: parameters[name] for name in learned if not name.startswith("heads.")}),
         changes=changes,

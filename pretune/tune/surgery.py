@@ -24,6 +24,7 @@ from pretune.find import nearest, suggest
 from pretune.nn.embedding import Embedding
 from pretune.nn.heads import VocabularyHead
 from pretune.nn.projection import Projection, ProjectionBrick, named_bricks
+from pretune.nn.rounded import rounded_bricks
 from pretune.nn.vocabulary import Vocabulary, VocabularyBrick
 
 VOCABULARY = "vocabulary"
@@ -139,6 +140,26 @@ def freeze_body(model: nn.Module) -> None:
     model.requires_grad_(False)
     for parameter in model.get_submodule("heads").parameters():
         parameter.requires_grad_(id(parameter) not in body)
+
+
+def refuse_rounded(method: str, *modules: nn.Module) -> None:
+    """Refuses to let matrices learn that are rounded.
+
+    Args:
+        method: its name.
+        modules: all of whose matrices it would train.
+
+    Raises:
+        UsageError: some are rounded.
+    """
+    bricks = [brick for module in modules for _, brick in rounded_bricks(module)]
+    if bricks:
+        names = sorted({brick.packed.format.NAME for brick in bricks})
+        raise UsageError(
+            f"tune.{method} would train {len(bricks)} matrices of this model that are rounded ({', '.join(names)}), "
+            "and rounded ones cannot learn: choose --tune lora or another method that leaves them as they are, or "
+            "write a plain model first (pretune export)"
+        )
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from torch import nn
 from pretune import config
 from pretune.errors import UsageError
 from pretune.nn.stack import Stack
+from pretune.tune.surgery import refuse_rounded
 
 M = TypeVar("M", bound=nn.Module)
 SURGERY = False
@@ -43,7 +44,7 @@ def apply(model: M, config: Config) -> M:
         model: with its heads in `model.heads`.
 
     Raises:
-        UsageError: the model has fewer layers.
+        UsageError: the model has fewer layers, or rounded matrices in those that train.
     """
     stacks = _stacks(model)
     blocks = [block for stack in stacks for block in stack.blocks]
@@ -56,6 +57,7 @@ def apply(model: M, config: Config) -> M:
         )
     upper: list[nn.Module] = [model.get_submodule("heads"), *blocks[len(blocks) - config.layers :]]
     upper += [stack.norm for stack in stacks if len(stack.blocks) and stack.blocks[-1] in upper]
+    refuse_rounded("top", *upper)
     inside = {id(module) for root in upper for module in root.modules()}
     below = [module for module in model.modules() if id(module) not in inside]
     shared_weights = {id(weight) for module in below for weight in module.parameters(recurse=False)}
