@@ -24,6 +24,8 @@ SHARED_MODULES = (
     "init",
     "metadata",
     "model",
+    "native_bricks",
+    "native_step",
     "positions",
     "rope",
     "size_check",

@@ -2,8 +2,8 @@
 
 The original model is not changed and shares all else. What stands at a projection's place gives its own derived form: a
 tuned one that is linear becomes one matmul, any other keeps its change beside the matmul of its base. Blocks of other
-types than the known ones run as they are. The derived form does not follow later changes of the weights: build it
-again. See `nn.packed` for what it gains.
+types than the known ones run as they are. Weights are packed when they are first multiplied by, and must not change
+after the derived form is made: build it again. See `nn.packed` for what it gains.
 """
 
 from __future__ import annotations

@@ -216,4 +216,6 @@ def _packed_matrix(brick: PackedBrick) -> step.Matrix:
     packed = brick.packed
     if packed.name not in _PACKED:
         raise UnplannedError(f"no kernel for weights in the format {packed.name}")
+    if packed.name == "bf16" and brick.inputs == "int8":
+        raise UnplannedError("no kernel for bf16 weights and rows in int8")
     return step.Matrix(_PACKED[packed.name], packed.tensors(), packed.rows, packed.width)

@@ -29,8 +29,31 @@ def packable(weight: Tensor) -> bool:
     return weight.dtype == torch.float32
 
 
+class LazyProduct:
+    """A product that is made when it first runs: packing takes time, and memory for a second copy of the weights.
+
+    A model whose steps run by kernels of its own never multiplies by most of them.
+
+    Args:
+        make: makes it, of weights that do not change any more.
+    """
+
+    def __init__(self, make: Callable[[], Product]) -> None:
+        self._make: Callable[[], Product] | None = make
+        self._product: Product | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Shape: (T, in) -> (T, out)."""
+        if self._product is None:
+            assert self._make is not None
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+                self._product = self._make()
+            self._make = None
+        return self._product(x)
+
+
 def constant_product(weight: Tensor, bias: Tensor | None, activation: Activation | None = None) -> Product:
-    """A function that multiplies by a weight as it is now; it does not follow later changes.
+    """A function that multiplies by a weight which does not change any more; it is packed when the function first runs.
 
     Shape:
         weight: (out, in); bias: (out,) or None
@@ -40,6 +63,10 @@ def constant_product(weight: Tensor, bias: Tensor | None, activation: Activation
     if not packable(weight):
         plain: Product = lambda x: F.linear(x, weight, bias)  # noqa: E731
         return plain if activation is None else lambda x: activation(plain(x))
+    return LazyProduct(lambda: _packed_product(weight, bias, activation))
+
+
+def _packed_product(weight: Tensor, bias: Tensor | None, activation: Activation | None) -> Product:
     packed = torch.ops.mkldnn._reorder_linear_weight.default(weight.contiguous(), _ROWS)
     run = torch.ops.mkldnn._linear_pointwise.default
     if activation is F.gelu and weight.dtype == torch.float32:  # in bf16 a pass of its own is faster

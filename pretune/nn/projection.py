@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pretune.batch import Layout
 from pretune.nn.activation import Activation
-from pretune.nn.packed import Product, constant_product
+from pretune.nn.packed import LazyProduct, Product, constant_product
 
 
 @runtime_checkable
@@ -149,12 +149,17 @@ def joined_product(bricks: Sequence[ProjectionBrick], activation: Activation | N
     if isinstance(bricks[0], JoiningBrick) and (joined := bricks[0].joined(bricks[1:], activation)) is not None:
         return joined
     if all(multiplies_by_dense(brick) for brick in bricks):
-        weights, biases = zip(*(brick.dense() for brick in bricks), strict=True)
-        filled = [w.new_zeros(len(w)) if b is None else b.to(w.dtype) for w, b in zip(weights, biases, strict=True)]
-        bias = torch.cat(filled) if any(b is not None for b in biases) else None
-        return constant_product(torch.cat(weights), bias, activation)
+        parts = [brick.dense() for brick in bricks]
+        return LazyProduct(lambda: _concatenated(parts, activation))
     products = [product for product in (brick.product(activation) for brick in bricks) if product is not None]
     return (lambda x: torch.cat([product(x) for product in products], -1)) if len(products) == len(bricks) else None
+
+
+def _concatenated(parts: Sequence[tuple[Tensor, Tensor | None]], activation: Activation | None) -> Product:
+    """One matmul of several matrices and biases. Shape: (T, in) -> (T, sum of outs)."""
+    filled = [w.new_zeros(len(w)) if b is None else b.to(w.dtype) for w, b in parts]
+    bias = torch.cat(filled) if any(b is not None for _, b in parts) else None
+    return constant_product(torch.cat([weight for weight, _ in parts]), bias, activation)
 
 
 def multiplies_by_dense(brick: ProjectionBrick) -> bool:

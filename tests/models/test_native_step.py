@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,11 @@ from pretune.native.cache import PagedCache
 from pretune.nn.block import ParallelBlock
 from pretune.nn.cast import cast_to_bf16
 from pretune.nn.feedforward import FeedForward
+from pretune.nn.formats.format import InputRounding, find_format
 from pretune.nn.low_rank import LowRankProjection
 from pretune.nn.projection import Projection
 from pretune.nn.rotary import PartialRotary
+from pretune.nn.rounded import RoundedProjection, RoundedVocabulary
 from pretune.nn.structure import SlidingWindow
 from pretune.nn.tuned import TunedProjection
 from pretune.runtime.device import inference_context
@@ -124,6 +127,27 @@ def test_a_program_gives_the_scores_of_the_model(name: str, half: bool) -> None:
         tolerance = 1e-5 if not half else 2e-2
         torch.testing.assert_close(torch.stack(own), want, atol=tolerance * scale, rtol=tolerance)
     assert cache.lengths == [30, 9, 1]
+
+
+@pytest.mark.parametrize(("name", "inputs"), [("bf16", "exact"), *product(["int8", "q8_0", "q4_0"], ["exact", "int8"])])
+def test_packed_matrices_are_planned_as_they_are(name: str, inputs: InputRounding) -> None:
+    model, form = make("qwen2"), find_format(name)
+    for block in model.stack.blocks:
+        for owner in (block.attention, block.feedforward):
+            for place, brick in list(owner.named_children()):
+                if isinstance(brick, Projection):
+                    setattr(owner, place, RoundedProjection.of(form, *brick.dense(), inputs))
+    rounded = RoundedVocabulary.of(form, model.embedding.word.dense(), inputs)
+    model.embedding.word = rounded
+    model.heads["clm"].tie(rounded)
+    (text,) = runs(0, (12,))
+    program = plan_step(fuse(model), fuse(model).heads["clm"])
+    assert {o.matrix.format for o in program.operations if hasattr(o, "matrix")} == {name}
+    cache = PagedCache(program.cache)
+    result = Interpreter(program).run(cache, text, [cache.admit()] * 12, wanted=range(12))
+    (want,) = expected(model, [text], [[]], False)
+    tolerance = 2e-5 if inputs == "exact" else 2e-2  # what is nearly halfway is rounded to either side
+    torch.testing.assert_close(result.scores, want, atol=tolerance * float(want.abs().max()), rtol=tolerance)
 
 
 def test_a_vocabulary_that_is_larger_than_the_tokenizer_has_no_scores_beyond() -> None:
