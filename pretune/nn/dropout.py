@@ -100,11 +100,14 @@ class Dice(NamedTuple):
     site: int
     call: int
 
-    def draw(self, p: float, shape: Sequence[int], rows: slice = slice(None)) -> tuple[Tensor, float]:
+    def draw(
+        self, p: float, shape: Sequence[int], rows: slice | Tensor = slice(None), first: int = 0
+    ) -> tuple[Tensor, float]:
         """Decides which values of some rows stay: a function of each row's words and a value's place in its row.
 
         Args:
             shape: of the values of a row.
+            first: how many values of a row stand before these.
 
         Returns:
             int16, -1 (all bits) for values that stay and 0 for others; the factor of the first.
@@ -113,9 +116,10 @@ class Dice(NamedTuple):
             return: (T, *shape)
         """
         words, columns = self.rows[rows], math.prod(shape)
-        lanes = _words(words, (columns + 1) // 2, self.site, self.call).view(torch.int16)
-        if columns % 2:
-            lanes = lanes[:, :columns].contiguous()
+        odd = first % 2
+        lanes = _words(words, (odd + columns + 1) // 2, self.site, self.call, first // 2).view(torch.int16)
+        if lanes.shape[1] > columns:
+            lanes = lanes[:, odd : odd + columns].contiguous()
         threshold = min(round(p * _STEPS), _STEPS - 1)
         keep = lanes.bitwise_and_(_STEPS - 1).add_(threshold - _STEPS).bitwise_right_shift_(15)
         return keep.view(len(words), *shape), _STEPS / (_STEPS - threshold)
@@ -129,10 +133,10 @@ def dice(site: int, keys: RowKeys | None, like: Tensor) -> Dice:
     return Dice(words.to(like.device), site, 0)
 
 
-def _words(rows: Tensor, count: int, site: int, call: int) -> Tensor:
+def _words(rows: Tensor, count: int, site: int, call: int, first: int = 0) -> Tensor:
     """Random int32: a hash of row and column, under a row key of 64 bits. Shape: (T, 2) int32 -> (T, count)."""
-    columns, offset = _columns(site, call, 1 << (count - 1).bit_length(), rows.device)
-    return _mix(rows[:, :1].bitwise_xor(columns[:count]), rows[:, 1:].bitwise_xor(offset))
+    columns, offset = _columns(site, call, 1 << (first + count - 1).bit_length(), rows.device)
+    return _mix(rows[:, :1].bitwise_xor(columns[first : first + count]), rows[:, 1:].bitwise_xor(offset))
 
 
 @lru_cache(maxsize=1 << 12)

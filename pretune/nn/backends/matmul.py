@@ -26,13 +26,13 @@ from torch import Tensor
 
 from pretune.nn.buckets import Bucket, gather, plan_buckets, scatter
 from pretune.nn.call import AttentionCall
+from pretune.nn.scores import gradient_of_scores, probabilities
 from pretune.nn.structure import Bidirectional, Causal
 
 PRIORITY = 30
 _KEEP = 256  # keys of the longest sequence whose probabilities are kept
 _BLOCK = 256  # queries of a causal block
 _CHUNK = 1 << 20  # scores that are computed at once: they stay in cache
-_VECTOR = 32  # bfloat16 values that ATen's softmax takes at once; the rest of a row it takes one by one
 
 
 def refuse(call: AttentionCall) -> str | None:
@@ -127,24 +127,7 @@ def _triangle(queries: int, keys: int, dtype: torch.dtype) -> Tensor:
 
 def _softmax(q: Tensor, k: Tensor, tile: _Tile, scale: float, out: Tensor | None = None) -> Tensor:
     """Probabilities of a tile. Shape: q, k: (n * H, L, D); return: (batch, queries, keys)."""
-    query, key = q[tile.batch, tile.queries], k[tile.batch, tile.keys].transpose(1, 2)
-    shape = (query.shape[0], query.shape[1], key.shape[2])
-    base = q.new_empty(shape) if tile.mask is None else tile.mask.expand(shape)
-    scores = torch.baddbmm(base, query, key, beta=0 if tile.mask is None else 1, alpha=scale)
-    length = shape[2]
-    if q.dtype == torch.bfloat16 and length > _VECTOR // 2 and length % _VECTOR:  # 25 keys: 1.7 ns a score, not 5.7
-        wide = torch.softmax(scores, dim=-1, dtype=torch.float32)
-        return wide.to(q.dtype) if out is None else out.copy_(wide)
-    return torch.softmax(scores, dim=-1, out=out)
-
-
-def _softmax_backward(grad: Tensor, p: Tensor) -> Tensor:
-    """Computes the gradient of the scores. Shape: (batch, queries, keys) twice -> same."""
-    if p.dtype == torch.bfloat16 and _VECTOR // 2 < p.shape[2] < _VECTOR:  # 25 keys: 0.7 ns a score, not 5.0
-        wide: Tensor = torch.ops.aten._softmax_backward_data(grad.float(), p.float(), -1, torch.float32)
-        return wide.to(p.dtype)
-    same: Tensor = torch.ops.aten._softmax_backward_data(grad, p, -1, p.dtype)
-    return same
+    return probabilities(q[tile.batch, tile.queries], k[tile.batch, tile.keys], tile.mask, scale, out)
 
 
 def _forward(
@@ -221,7 +204,7 @@ def _backward(
                 p = _softmax(q, k, tile, scale)
             at_queries, at_keys = (tile.batch, tile.queries), (tile.batch, tile.keys)
             dp = torch.bmm(g[at_queries], v[at_keys].transpose(1, 2))
-            ds = _softmax_backward(dp, p)
+            ds = gradient_of_scores(dp, p)
             torch.bmm(ds, k[at_keys], out=dq[at_queries])
             if blocks:
                 dv[at_keys] += torch.bmm(p.transpose(1, 2), g[at_queries])
