@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -52,20 +53,34 @@ class BandBucket(NamedTuple):
     own: Tensor | None
 
 
-class BandGather(NamedTuple):
+@dataclass(frozen=True)
+class BandGather:
     """How a run (T, H, D), seen as (T * H, D), becomes the parts of buckets and comes back.
 
     Attributes:
         gather: (P,) int64, the row that stands in each padded row; padding repeats its sequence's last token.
-        scatter: (T * H,) int64, the padded row of each row; any where it is in no bucket.
         padding: (Z,) int64 padded rows that are padding, or None.
-        missing: (M,) int64 rows that are in no bucket, or None.
+        rows: how many the run has, T * H.
     """
 
     gather: Tensor
-    scatter: Tensor
     padding: Tensor | None
-    missing: Tensor | None
+    rows: int
+
+    @cached_property
+    def scatter(self) -> tuple[Tensor, Tensor | None]:
+        """(rows,) int64, the padded row of each row, any where it is in no bucket; (M,) int64 those in none, or None.
+
+        Made where it is asked for: nobody asks for the keys of a cache, which is longer than what is seen of it.
+        """
+        padded = torch.arange(len(self.gather), device=self.gather.device)
+        index = padded.new_full((self.rows,), -1)
+        real = torch.ones_like(padded, dtype=torch.bool)
+        if self.padding is not None:
+            real[self.padding] = False
+        index[self.gather[real]] = padded[real]
+        missing = (index < 0).nonzero().flatten()
+        return index.clamp_(min=0), missing if len(missing) else None
 
     def pad(self, run: Tensor) -> Tensor:
         """Gathers a run into buckets. Shape: (T, H, D) -> (P, D)."""
@@ -75,9 +90,10 @@ class BandGather(NamedTuple):
         """Brings buckets back into the order of a run, 0 where a row is in none. Shape: (P, D) -> (T, H, D)."""
         if not len(padded):
             return torch.zeros_like(like)
-        run = padded.index_select(0, self.scatter)
-        if self.missing is not None:
-            run.index_fill_(0, self.missing, 0.0)
+        index, missing = self.scatter
+        run = padded.index_select(0, index)
+        if missing is not None:
+            run.index_fill_(0, missing, 0.0)
         return run.view(like.shape)
 
 
@@ -172,13 +188,5 @@ def _side(
         rows.append((token[:, None] * heads + np.arange(heads)[:, None]).ravel())
         real.append(np.repeat(inside[:, None], heads, axis=1).ravel())
     gather, kept = np.concatenate(rows), np.concatenate(real)
-    scatter = np.full(total * heads, -1, np.int64)
-    scatter[gather[kept]] = np.flatnonzero(kept)
-    missing = np.flatnonzero(scatter < 0)
-    scatter[missing] = 0
-
-    def some(index: NDArray[np.int64]) -> Tensor | None:
-        return torch.from_numpy(index).to(device) if len(index) else None
-
-    padding = some(np.flatnonzero(~kept))
-    return BandGather(torch.from_numpy(gather).to(device), torch.from_numpy(scatter).to(device), padding, some(missing))
+    padding = None if kept.all() else torch.from_numpy(np.flatnonzero(~kept)).to(device)
+    return BandGather(torch.from_numpy(gather).to(device), padding, total * heads)

@@ -140,7 +140,7 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        if isinstance(out, torch.Tensor):
+        if isinstance(out, torch.Tensor) and not func.is_view:
             self.numel = max(self.numel, out.numel())
         return out
 
@@ -164,20 +164,14 @@ def test_time_and_memory_grow_with_the_length():
 
 
 @pytest.mark.parametrize("lengths", [(900, 900), (900, 20, 511)], ids=["equal", "ragged"])
-def test_one_query_over_a_cache_is_computed_in_fp32(lengths):
-    """ATen's kernel took 5 to 10 times as long in bf16; here only the keys in the window are widened."""
+def test_one_query_over_a_cache_reads_its_window_alone(lengths):
     keys, queries = CacheSlots(lengths, 1000, torch.device("cpu")), Layout.of([1] * len(lengths))
-    call = run_of(queries, keys, SlidingWindow(30, 0), dtype=torch.bfloat16)
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), Largest() as largest:
-        got = ragged_attention(call)
-        in_fp32 = ragged_attention(replace(call, key=call.key.float(), value=call.value.float()))
-    assert largest.numel <= call.value.numel(), "no second cache"
-    with torch.inference_mode():
-        wide = replace(call, query=call.query.double(), key=call.key.double(), value=call.value.double())
-        want = ragged_attention(wide)
-    assert got.dtype == in_fp32.dtype == torch.bfloat16
-    assert got.equal(in_fp32)
-    torch.testing.assert_close(got.double(), want, atol=4e-3, rtol=5e-3)
+    call = run_of(queries, keys, SlidingWindow(30, 0))
+    with torch.inference_mode(), Largest() as largest:
+        got = ragged_attention(replace(call, query=call.query.bfloat16()))
+    assert largest.numel <= 32 * call.query.numel(), "neither the cache nor a plan of it"
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got, ragged_attention(call, "reference").bfloat16(), atol=1e-2, rtol=1e-2)
 
 
 def test_operators_are_well_formed():

@@ -57,9 +57,7 @@ def attend(call: AttentionCall) -> Tensor:
     """Computes each bucket chunk by chunk. Shapes as in `AttentionCall`."""
     shared, window = _parts(call.structure)
     assert isinstance(window, SlidingWindow)
-    query, dtype = call.query, call.query.dtype
-    if dtype != call.key.dtype:  # a cache of its own dtype
-        query = query.to(call.key.dtype)
+    query = call.query
     times = query.shape[1] // call.key.shape[1]  # a copy costs less than a slower kernel
     key, value = (run if times == 1 else run.repeat_interleave(times, dim=1) for run in (call.key, call.value))
     words, site, draw = None, 0, 0
@@ -71,8 +69,8 @@ def attend(call: AttentionCall) -> Tensor:
         torch.is_grad_enabled() and any(run.requires_grad for run in (query, key, value))
     ):
         out: Tensor = ragged_band(query, key, value, call.queries.offsets, call.keys.offsets, used, words, *numbers)
-        return out.to(dtype)
-    return _forward(_Runs(query, key, value), _spans_of(call), words, _Numbers(*numbers)).to(dtype)
+        return out
+    return _forward(_Runs(query, key, value), _spans_of(call), words, _Numbers(*numbers))
 
 
 def _parts(structure: Structure) -> tuple[int, Structure]:
@@ -215,10 +213,8 @@ def _of(bucket: BandBucket, heads: int, shared: int, queries: list[Tensor], keys
 
 def _forward(runs: _Runs, spans: Spans, words: Tensor | None, n: _Numbers) -> Tensor:
     """Computes all buckets. Shape: return: (Tq, H, D)."""
-    plan, heads, dtype = _plan(runs, spans, n), runs.query.shape[1], runs.query.dtype
+    plan, heads = _plan(runs, spans, n), runs.query.shape[1]
     rows, *columns = plan.queries.pad(runs.query), plan.keys.pad(runs.key), plan.keys.pad(runs.value)
-    if dtype == torch.bfloat16 and max(spans.queries, default=0) == 1:  # decoding: little work, and exact
-        rows, columns = rows.float(), [run.float() for run in columns]
     mixed = torch.empty_like(rows)
     with torch.autocast(rows.device.type, enabled=False):
         for bucket in plan.buckets:
@@ -227,7 +223,7 @@ def _forward(runs: _Runs, spans: Spans, words: Tensor | None, n: _Numbers) -> Te
                 at = (tile.batch, tile.queries)
                 p = tile.dropped(probabilities(q[at], tile.near(k, n.shared), tile.mask, n.scale))
                 torch.bmm(p, tile.near(v, n.shared), out=out[at])
-    return plan.queries.unpad(mixed.to(dtype), runs.query)
+    return plan.queries.unpad(mixed, runs.query)
 
 
 def _backward(grad: Tensor, runs: _Runs, spans: Spans, words: Tensor | None, n: _Numbers) -> tuple[Tensor, ...]:
