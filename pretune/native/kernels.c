@@ -520,7 +520,7 @@ typedef struct {
 
 static int always(void) { return 1; }
 #ifdef X86
-static int has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+static int has_avx2(void) { __builtin_cpu_init(); return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 static int has_avxvnni(void) {
     unsigned a, b, c, d; /* leaf 7, subleaf 1: no name for it in every compiler */
     __asm__("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(7), "c"(1));
