@@ -103,6 +103,29 @@ def test_steps_of_a_recipe_come_in_order_with_a_users_own_method(gpt2: Path) -> 
     assert model.network.family == "gpt2"
 
 
+def test_a_quantized_model_is_a_model_as_every_other(gpt2: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--format", "q4_0", "--values", "gptq", "--options.passes", "1", "--calibration", "texts.txt"]
+    more = ["--calibration.tokens", "600", "--no-evaluation.speed", "--no-allocator"]
+    assert main(["compress", "quantize", "gpt2", *words, *more, "--evaluate", "held.txt", "--output", "small"]) == 0
+    record = json.loads(Path("small/compression.json").read_text())
+    places = record["steps"][0]["places"]
+    assert 0 < places["stack.blocks.1.feedforward.down"]["error"] < 0.2
+    assert places["embedding.word"]["format"] == "q8_0"
+    assert record["after"]["bytes"] < 0.35 * record["before"]["bytes"]
+    assert record["after"]["weights"] == record["before"]["weights"]
+    held = record["after"]["scores"]["loss/clm"] - record["before"]["scores"]["loss/clm"]
+    assert abs(held) < 0.2
+    capsys.readouterr()
+    assert main(["report", "small"]) == 0
+    assert "Relative output error" in Path("small/report.html").read_text()
+    small = pretune.load("small")
+    assert small.generate("the quick", max_new_tokens=2)
+    assert small.embed("the quick").shape == (32,)
+    assert main(["compress", "quantize", "small", "--output", "smaller", "--no-allocator"]) == 64
+    assert "rounded already" in capsys.readouterr().err
+    assert not Path("smaller").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

@@ -183,7 +183,6 @@ def test_awq_says_what_it_cannot_fold_and_beats_plain_rounding(tmp_path: Path) -
 
 
 def test_the_result_reloads_bit_for_bit(tmp_path: Path) -> None:
-    pytest.importorskip("pretune.interop.rounded_files")
     model, tokenizer = _model("gpt2"), byte_tokenizer()
     calibration = _calibration(model, "gpt2", tmp_path)
     quantize.apply(model, quantize.Config(format="q4_0", values="gptq"), _context("gpt2", calibration))
