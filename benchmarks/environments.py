@@ -32,6 +32,14 @@ ENVIRONMENTS: dict[str, tuple[str, ...]] = {
     "datasets": (*_TORCH, _TRANSFORMERS, "tokenizers==0.23.3", "datasets==5.2.0"),
     "sentence-transformers": (*_TORCH, _TRANSFORMERS, "sentence-transformers==6.2.0"),
     "onnxruntime": (*_TORCH, _TRANSFORMERS, "onnxruntime==1.32.0", "onnx==1.23.2", "onnxscript==0.7.2"),
+    "ctranslate2": ("numpy==2.4.6", "safetensors==0.8.0", "ctranslate2==4.8.5"),
+    "llama.cpp": (  # its CMake builds for the processor of the machine
+        "numpy==2.4.6",
+        "safetensors==0.8.0",
+        "gguf==0.19.0",
+        "--no-binary=llama-cpp-python",
+        "llama-cpp-python==0.3.36",
+    ),
     "pytorch-crf": (*_TORCH, "pytorch-crf==0.7.2"),
     "litgpt": (*_TORCH, "litgpt==0.5.13"),
 }
@@ -46,7 +54,11 @@ class AbsentError(BenchError):
 
 def packages(name: str | None) -> list[str]:
     """Whose versions are recorded."""
-    return [*OURS] if name is None else [requirement.partition("==")[0] for requirement in ENVIRONMENTS[name]]
+    return (
+        [*OURS]
+        if name is None
+        else [each.partition("==")[0] for each in ENVIRONMENTS[name] if not each.startswith("-")]
+    )
 
 
 def python(name: str | None) -> Path:

@@ -8,22 +8,22 @@ from typing import Any
 import torch
 
 
-def setup(*, model: str, prompt: list[int], new: int) -> Callable[[], dict[str, float]]:
-    """Load the model in bf16; a run reads the prompt and decodes.
+def setup(*, model: str, prompts: list[list[int]], new: int) -> Callable[[], dict[str, float]]:
+    """Load the model in bf16; a run reads the prompts and decodes.
 
     Args:
         model: a Hugging Face folder.
-        prompt: token ids.
-        new: tokens to decode.
+        prompts: token ids, of one length.
+        new: tokens to decode after each.
     """
     network = _load(model, torch.bfloat16)
-    ids = torch.tensor([prompt])
+    ids = torch.tensor(prompts)
     mask = torch.ones_like(ids)
 
     def run() -> dict[str, float]:
         with torch.inference_mode():
             out = network.generate(ids, attention_mask=mask, max_new_tokens=new, do_sample=False, pad_token_id=0)
-        return {"tokens": float(out.shape[1] - len(prompt))}
+        return {"tokens": float(out[:, ids.shape[1] :].numel())}
 
     return run
 

@@ -1,7 +1,8 @@
-"""Greedy decoding, batch 1, bf16, GPT-2 small shape with random weights, against `transformers.generate` in bf16.
+"""Greedy decoding, GPT-2 small shape with random weights, against `transformers`, CTranslate2 and llama.cpp.
 
-Every run reads a prompt and decodes; the time of both counts. Our tokens are checked in fp32 by the peer's own model:
-the logit of each, the ones before it context, is close to the largest.
+Every run reads its prompts and decodes; the time of both counts. Our tokens in bf16 are checked in fp32 by the peer's
+own model: the logit of each, the ones before it context, is close to the largest. Several prompts at once give what
+each gives alone. Rows `at-900` time steps alone, after 900 tokens and after 64.
 """
 
 from __future__ import annotations
@@ -24,48 +25,87 @@ MARGIN = 0.05
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """Tokens read and tokens written."""
+class Work:
+    """What is read and written.
+
+    Attributes:
+        prompt: tokens of each prompt.
+        new: tokens written after each.
+        prompts: how many at once.
+        format: of our weights.
+        steps: steps alone are timed, against those after as many tokens.
+    """
 
     prompt: int
     new: int
+    prompts: int = 1
+    format: str = "bf16"
+    steps: int | None = None
 
-    def tokens(self) -> list[int]:
-        """The same prompt for all."""
-        return [int(n) for n in np.random.default_rng(0).integers(0, VOCABULARY, self.prompt)]
+    def tokens(self) -> list[list[int]]:
+        """The same prompts for all."""
+        rng = np.random.default_rng(0)
+        return [[int(n) for n in rng.integers(0, VOCABULARY, self.prompt)] for _ in range(self.prompts)]
+
+
+_FORMATS = ("int8", "q8_0", "q4_0")
 
 
 class Decode(Benchmark):
     """The time to a whole answer."""
 
     about = (
-        "Greedy decoding, batch 1, bf16, GPT-2 small shape, random weights; the prompt's time counts. The weights' "
-        "GB/s are the bytes that a step must read times steps a second, beside a plain read of memory."
+        "Greedy decoding, GPT-2 small shape, random weights; the prompt's time counts. The weights' GB/s are the bytes "
+        "that a step must read times steps a second, beside a plain read of memory."
     )
-    variants: ClassVar[Mapping[str, Lengths]] = {"gpt2-small-64+64": Lengths(64, 64)}
+    variants: ClassVar[Mapping[str, Work]] = {
+        "gpt2-small-64+64": Work(64, 64),
+        "gpt2-small-900+64": Work(900, 64),
+        "gpt2-small-64+64-8-prompts": Work(64, 64, prompts=8),
+        "gpt2-small-at-900": Work(900, 64, steps=64),
+        **{f"gpt2-small-64+64-{name}": Work(64, 64, format=name) for name in _FORMATS},
+        "gpt2-small-900+64-q8_0": Work(900, 64, format="q8_0"),
+        "gpt2-small-64+64-8-prompts-q8_0": Work(64, 64, prompts=8, format="q8_0"),
+    }
 
     def sides(self, context: Context) -> list[Side]:
-        """Ours and `generate`."""
-        lengths, folder = self.variants[context.variant], context.folder / "model"
+        """Ours; `generate`, and the engines that are in the same format. Several prompts: ours one by one, too."""
+        work, folder = self.variants[context.variant], context.folder / "model"
         write_model(folder)
-        common = {"model": str(folder), "prompt": lengths.tokens(), "new": lengths.new}
-        theirs = peer("transformers_decode")
-        return [
-            self.ours(**common),
-            Side("transformers bf16", theirs, common, environment="transformers", setting="best"),
-        ]
+        own = folder if work.format == "bf16" else round_model(folder, context.folder / work.format, work.format)
+        common = {"prompts": work.tokens(), "new": work.new}
+        if work.steps is not None:
+            fewer = {"model": str(own), "prompt": work.tokens()[0][: work.steps], "new": work.new}
+            whole = {**fewer, "prompt": work.tokens()[0]}
+            return [
+                Side(OURS, self.script, whole, "steps", allocator="ours"),
+                Side(f"ours after {work.steps} tokens", self.script, fewer, "steps"),
+            ]
+        ours = self.ours(model=str(own), **common)
+        out = [ours]
+        if work.prompts > 1:
+            out.append(Side("ours, one by one", self.script, ours.options, "one_by_one"))
+        plain = {"model": str(folder), **common}
+        out.append(Side("transformers bf16", peer("transformers_decode"), plain, environment="transformers"))
+        options = {**plain, "threads": context.threads, "folder": str(context.folder)}
+        for name, script, environment, form in _engines(work.format):
+            side = Side(name, peer(script), {**options, "format": form}, environment=environment, setting="best")
+            out.append(side)
+        return out
 
     def limits(self, context: Context) -> dict[str, float]:
         """And a plain read of memory, in bytes a second."""
         return super().limits(context) | {"read": read_bandwidth()}
 
     def check(self, context: Context, runs: Runs) -> dict[str, Any]:
-        """Each of our tokens is as good as the best, by the peer's model in fp32."""
-        chosen = runs[OURS][0]["chosen"]
+        """In bf16 each of our tokens is as good as the best, by the peer's model in fp32."""
+        work = self.variants[context.variant]
+        if work.format != "bf16" or work.steps is not None:
+            return {}
         options = {
             "model": str(context.folder / "model"),
-            "prompt": self.variants[context.variant].tokens(),
-            "chosen": chosen,
+            "prompt": work.tokens()[0],
+            "chosen": runs[OURS][0]["chosen"],
         }
         judge = Side("transformers fp32", peer("transformers_decode"), options, "margin", "transformers")
         margin = once(judge, context.threads)["margin"]
@@ -75,9 +115,10 @@ class Decode(Benchmark):
 
     def facts(self, context: Context, runs: Sequence[Run], limits: Limits) -> dict[str, Any]:
         """How fast the weights are read."""
-        speed = statistics.median(run["tokens"] / run["seconds"] for run in runs)
+        work = self.variants[context.variant]
+        steps = statistics.median(run["tokens"] / run["seconds"] for run in runs) / work.prompts
         return {
-            "weights_gbs": speed * weight_bytes(context.folder / "model") / 1e9,
+            "weights_gbs": steps * weight_bytes(context.folder / "model", work.format) / 1e9,
             "read_gbs": statistics.median(limits["read"]) / 1e9,
         }
 
@@ -86,6 +127,14 @@ class Decode(Benchmark):
         weights, read = facts["weights_gbs"], facts["read_gbs"]
         fraction = f"{weights / read:.0%} of a plain read's {read:.1f} GB/s"
         return [f"weights are read at {weights:.1f} GB/s, {fraction}"]
+
+
+def _engines(form: str) -> list[tuple[str, str, str, str]]:
+    """Name, script, environment and format of the engines that a format of ours is held against."""
+    ctranslate2 = ("ctranslate2 int8", "ctranslate2_decode", "ctranslate2", "int8")
+    llama = {"bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
+    own = [(f"llama.cpp {llama[form]}", "llamacpp_decode", "llama.cpp", llama[form])] if form in llama else []
+    return own + ([ctranslate2] if form in ("int8", "q8_0") else [])
 
 
 def write_model(folder: Path, size: str = "small") -> None:
@@ -105,23 +154,83 @@ def write_model(folder: Path, size: str = "small") -> None:
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}', encoding="utf-8")
 
 
-def weight_bytes(folder: Path) -> int:
-    """bf16 bytes that one step reads: all blocks and the vocabulary, positions left out."""
+def round_model(model: Path, folder: Path, form: str) -> Path:
+    """The same model with rounded weights and 8-bit inputs; its vocabulary is in q8_0 where the layers are in q4_0."""
+    from pretune.api import compress_model
+
+    compress_model(model, "quantize", output=folder, format=form, inputs="int8")
+    return folder
+
+
+def weight_bytes(folder: Path, form: str) -> float:
+    """Bytes that one step reads: all blocks and the vocabulary, positions left out."""
     from pretune.interop.huggingface import load_model
+    from pretune.nn.formats.format import find_format
 
     model = load_model(folder)
-    return 2 * sum(p.numel() for name, p in model.named_parameters() if "position" not in name)
+    vocabulary = model.embedding.word.size * model.width
+    layers = sum(p.numel() for p in model.stack.parameters())
+    bits = find_format(form).BITS
+    return (layers * bits + vocabulary * (find_format("q8_0").BITS if form == "q4_0" else bits)) / 8
 
 
-def setup(*, model: str, prompt: list[int], new: int) -> Callable[[], dict[str, Any]]:
-    """`pretune.load(...).continuations(...)`."""
-    from pretune.api import load
+def setup(*, model: str, prompts: list[list[int]], new: int) -> Callable[[], dict[str, Any]]:
+    """`pretune.load(...).continuations(...)`, all prompts at once; each text must be what it is alone.
 
-    network = load(model, "cpu", "bf16")
-    text = " ".join(f"w{n}" for n in prompt)
+    Raises:
+        BenchError: one is another.
+    """
+    network, texts = _load(model), _texts(prompts)
+    together = [list(each.tokens) for each in network.continuations(texts, max_new_tokens=new)]
+    for n, text in enumerate(texts if len(texts) > 1 else []):
+        if list(network.continuations([text], max_new_tokens=new)[0].tokens) != together[n]:
+            raise BenchError(f"text {n + 1} is another alone")
 
     def run() -> dict[str, Any]:
-        (continuation,) = network.continuations([text], max_new_tokens=new)
-        return {"tokens": float(len(continuation.tokens)), "chosen": list(continuation.tokens)}
+        written = network.continuations(texts, max_new_tokens=new)
+        return {"tokens": float(sum(len(each.tokens) for each in written)), "chosen": list(written[0].tokens)}
 
     return run
+
+
+def one_by_one(*, model: str, prompts: list[list[int]], new: int) -> Callable[[], dict[str, Any]]:
+    """The same, one prompt after another."""
+    network, texts = _load(model), _texts(prompts)
+
+    def run() -> dict[str, Any]:
+        written = [network.continuations([text], max_new_tokens=new)[0] for text in texts]
+        return {"tokens": float(sum(len(each.tokens) for each in written))}
+
+    return run
+
+
+def steps(*, model: str, prompt: list[int], new: int) -> Callable[[], dict[str, Any]]:
+    """Steps after a prompt that was read before."""
+    import torch
+
+    from pretune.generate.session import DecodingSession
+    from pretune.models.fuse import fuse
+
+    network = fuse(_load(model).network)
+    session = DecodingSession(network, VOCABULARY, 1, len(prompt) + new)
+    first = session.read([np.array(prompt)]).argmax(1)
+
+    def run() -> dict[str, Any]:
+        session.truncate([len(prompt)])
+        token: torch.Tensor = first
+        for _ in range(new):
+            token = session.feed(token).argmax(1)
+        return {"tokens": float(new)}
+
+    return run
+
+
+def _load(model: str) -> Any:
+    from pretune.api import load
+
+    rounded = Path(model).name in _FORMATS
+    return load(model, "cpu", "fp32" if rounded else "bf16")
+
+
+def _texts(prompts: list[list[int]]) -> list[str]:
+    return [" ".join(f"w{n}" for n in prompt) for prompt in prompts]

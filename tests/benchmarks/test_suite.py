@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from benchmarks.benchmark import OURS, Context
 from benchmarks.peers import datasets_map, transformers_decode, transformers_train
 from benchmarks.suite import decode, prepare, prepare_memory, train_step
-from benchmarks.suite.decode import Decode, Lengths
+from benchmarks.suite.decode import Decode, Work
 from benchmarks.suite.prepare import Prepare
 from benchmarks.suite.train_step import Shape, TrainStep
 from pretune.errors import BenchError
@@ -121,11 +121,27 @@ class TestDecode:
     @pytest.fixture
     def context(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
         monkeypatch.setattr(decode, "write_model", partial(decode.write_model, size="tiny"))
-        monkeypatch.setattr(Decode, "variants", {"tiny": Lengths(8, 6)})
+        monkeypatch.setattr(
+            Decode,
+            "variants",
+            {"tiny": Work(8, 6), "rounded": Work(8, 6, prompts=2, format="q8_0"), "steps": Work(8, 6, steps=3)},
+        )
         return Context("tiny", tmp_path, "bf16", 1)
 
+    def test_rounded_weights_and_several_prompts(self, context: Context) -> None:
+        ours, each, *others = Decode().sides(replace(context, variant="rounded"))
+        assert decode.setup(**ours.options)()["tokens"] == decode.one_by_one(**each.options)()["tokens"] == 12
+        assert [side.name for side in others] == ["transformers bf16", "llama.cpp Q8_0", "ctranslate2 int8"]
+        weights = decode.weight_bytes(context.folder / "model", "bf16")
+        assert decode.weight_bytes(context.folder / "model", "q8_0") == pytest.approx(8.5 / 16 * weights)
+
+    def test_steps_alone(self, context: Context) -> None:
+        sides = Decode().sides(replace(context, variant="steps"))
+        assert [side.options["prompt"] for side in sides] == [Work(8, 6).tokens()[0], Work(8, 6).tokens()[0][:3]]
+        assert [decode.steps(**side.options)()["tokens"] for side in sides] == [6, 6]
+
     def test_both_sides_decode(self, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-        ours, theirs = Decode().sides(context)
+        ours, theirs, *_ = Decode().sides(context)
         runs = {OURS: [decode.setup(**ours.options)()], "peer": [transformers_decode.setup(**theirs.options)()]}
         assert [past[0]["tokens"] for past in runs.values()] == [6, 6]
 
