@@ -29,6 +29,7 @@ from pretune.interop.weights import SHARD_BYTES, Weights, stale, write_json, wri
 from pretune.missing_paths import no_such_folder
 from pretune.models.metadata import Loaded
 from pretune.models.model import LanguageModel, MakeHeads, construct
+from pretune.models.size_check import undescribed
 from pretune.models.text_vectors import TextVectors
 from pretune.new_folder import NewFolder
 from pretune.nn.vectors import PoolingMode
@@ -171,9 +172,10 @@ def write_model(
         dtype: of the weights in the files; the model's own by default.
 
     Raises:
-        DataError: the tokenizer has more tokens than the model.
+        DataError: the tokenizer has more tokens than the model, or no configuration describes its layers.
     """
     check_vocabulary(model, tokenizer)
+    check_sizes(model)
     if tokenizer is not None:
         tokenizer = fit_tokenizer(tokenizer, model)
         move_positions(model, tokenizer)
@@ -206,3 +208,17 @@ def check_vocabulary(model: LanguageModel, tokenizer: Tokenizer | None) -> None:
     """
     if tokenizer is not None and tokenizer.vocabulary.size > model.vocab_size:
         raise DataError(f"a tokenizer of {tokenizer.vocabulary.size} tokens, a model of {model.vocab_size}")
+
+
+def check_sizes(model: LanguageModel) -> None:
+    """Checks that the configuration describes every layer, so that whoever reads the files builds the same.
+
+    Raises:
+        DataError: it does not, as of layers that have lost other numbers of heads each.
+    """
+    differences = undescribed(model)
+    if differences:
+        raise DataError(
+            f"this {model.family} cannot be saved so that others open it: {differences[0]}; remove as many heads from "
+            "every layer (pretune compress prune), or use it in memory"
+        )

@@ -53,7 +53,11 @@ CASES: dict[str, tuple[dict[str, Any], list[str], Any]] = {
     ),
     "llama": (_LLAMA, ["clm"], hf.LlamaForCausalLM),
     "marian": (_SIDES, ["clm"], hf.MarianMTModel),
-    "modernbert": ({**_BERT, "local_attention": 8, "num_hidden_layers": 7}, ["mlm"], hf.ModernBertForMaskedLM),
+    "modernbert": (
+        {**_BERT, "local_attention": 8, "num_hidden_layers": 7, "global_attn_every_n_layers": 3},
+        ["mlm"],
+        hf.ModernBertForMaskedLM,
+    ),
     "qwen2": (
         {**_LLAMA, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2},
         ["clm"],
