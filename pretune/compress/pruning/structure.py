@@ -23,7 +23,7 @@ from pretune.models.size_check import stacks
 from pretune.nn.attention import Attention
 from pretune.nn.feedforward import FeedForward, GatedFeedForward
 from pretune.nn.prefix import NoPrefix
-from pretune.nn.projection import Projection
+from pretune.nn.projection import Projection, ProjectionBrick
 from pretune.nn.relative import RelativeBias
 from pretune.nn.relative_attention import RelativeAttention
 from pretune.nn.stack import Stack
@@ -212,19 +212,23 @@ def _shared_biases(
 
 
 def check_bricks(module: nn.Module, path: str) -> None:
-    """Refuses projections that are not plain, such as those that a method has replaced.
+    """Refuses an attention or a feed-forward whose projections are not plain; errors as of `check_plain`."""
+    for name, brick in module.named_children():
+        if isinstance(brick, ProjectionBrick):
+            check_plain(f"{path}.{name}", brick)
+
+
+def check_plain(path: str, brick: object) -> None:
+    """Refuses what a method has put at a projection's place.
 
     Raises:
-        UsageError: naming the first.
+        UsageError: it is no plain projection.
     """
-    for name, brick in module.named_children():
-        if name in ("query", "key", "value", "output", "position", "up", "gate", "down") and (
-            type(brick) is not Projection
-        ):
-            raise UsageError(
-                f"prune: {path}.{name} is a {type(brick).__name__}, no plain projection: prune first, then quantize; "
-                "merge an adapter before (pretune adapters merge)"
-            )
+    if type(brick) is not Projection:
+        raise UsageError(
+            f"prune: {path} is a {type(brick).__name__}, no plain projection: prune first, then quantize; merge an "
+            "adapter before (pretune adapters merge)"
+        )
 
 
 def sliced(brick: object, rows: Tensor | None = None, columns: Tensor | None = None) -> Projection:

@@ -1,29 +1,29 @@
-"""Sets single weights of all projections in the layers to zero, a few layers at a time, in the order of the model.
+"""Sets single weights of all projections in the layers to zero, one layer after another.
 
-    calibration batches -> inputs of the projections of some layers -> moments -> zeros there -> the next layers
+    calibration batches -> inputs of a projection -> their moments -> zeros there -> the next projections
 
-The layers that follow see what the zeros before them have changed.
+What follows sees what the zeros before it have changed.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pretune.compress.method import CompressContext
+from pretune.compress.pruning.structure import check_plain
+from pretune.compress.values.inputs import Inputs
+from pretune.compress.walk import walk
 from pretune.errors import DataError, UsageError
 from pretune.find import find
 from pretune.models.model import LanguageModel
 from pretune.nn.projection import Projection, named_projections
 from pretune.wording import counted, percent
 
-_MEMORY = 1 << 30  # bytes of moments at a time
 Sparsify = Callable[[Tensor, Tensor | None, float, tuple[int, int]], Tensor]
 
 
@@ -67,114 +67,62 @@ def sparsify_model(
 
     Raises:
         UsageError: a projection that a method has replaced, or whose width is no multiple of M.
-        DataError: a result that is not finite.
+        DataError: a result that is not finite, or inputs that are not.
     """
-    sites = _sites(model, group)
+    bricks = _bricks(model, group)
     done = 0
-    for part in _in_memory(sites) if method.reads_inputs else [sites]:
-        moments = _moments(model, part, context) if method.reads_inputs else {}
-        for path, brick in part:
-            weight = brick.weight.float()
-            sparse = method.sparsify(weight, moments.get(path), rate, group)
-            if sparse.shape != weight.shape or not sparse.isfinite().all():
-                raise DataError(f"prune: {method.name} gives no finite matrix of the same shape for {path}")
-            zeros = float((sparse == 0).float().mean())
-            context.record(path, zeros=zeros)
-            if path in moments:
-                context.record(path, error=_error(weight, sparse, moments[path]))
-            brick.weight.copy_(sparse)
-            done += 1
-            context.progress(done, len(sites), "projections")
-    _report(sites, context)
+    inputs = _inputs(model, context) if method.reads_inputs else ((path, None) for path in bricks)
+    for path, known in inputs:
+        if path not in bricks:
+            continue
+        brick = bricks[path]
+        weight = brick.weight.float()
+        sparse = method.sparsify(weight, None if known is None else known.moments, rate, group)
+        if sparse.shape != weight.shape or not sparse.isfinite().all():
+            raise DataError(f"prune: {method.name} gives no finite matrix of the same shape for {path}")
+        context.record(path, zeros=float((sparse == 0).float().mean()))
+        if known is not None:
+            context.record(path, error=known.error(weight, sparse))
+        brick.weight.copy_(sparse)
+        done += 1
+        context.progress(done, len(bricks), "projections")
+    _report(list(bricks.values()), context)
 
 
-def _sites(model: LanguageModel, group: tuple[int, int]) -> list[tuple[str, Projection]]:
-    """The plain projections of the layers, in the order of the model."""
-    sites: list[tuple[str, Projection]] = []
+def _bricks(model: LanguageModel, group: tuple[int, int]) -> dict[str, Projection]:
+    """The plain projections of the layers, by their paths."""
+    bricks: dict[str, Projection] = {}
     for path, brick in named_projections(model):
         if "blocks." not in path:
             continue
-        if type(brick) is not Projection:
-            raise UsageError(
-                f"prune: {path} is a {type(brick).__name__}, no plain projection: prune first, then quantize; "
-                "merge an adapter before (pretune adapters merge)"
-            )
+        check_plain(path, brick)
+        assert isinstance(brick, Projection)
         if group[1] and brick.in_features % group[1]:
             raise UsageError(
                 f"prune: pattern {group[0]}:{group[1]}: {path} reads {brick.in_features:,} values, no multiple of "
                 f"{group[1]}; give another pattern, or a rate"
             )
-        sites.append((path, brick))
-    order = {"encoder": 0, "stack": 1}
-    return sorted(sites, key=lambda site: order.get(site[0].split(".")[0], 2))
+        bricks[path] = brick
+    return bricks
 
 
-def _in_memory(sites: Sequence[tuple[str, Projection]]) -> Iterator[list[tuple[str, Projection]]]:
-    """Some whole layers at a time, whose moments fit into memory."""
-    part: list[tuple[str, Projection]] = []
-    used, layer = 0, ""
-    for path, brick in sites:
-        own = ".".join(path.split("blocks.")[1].split(".")[:1]) + path.split("blocks.")[0]
-        if own != layer and used > _MEMORY:
-            yield part
-            part, used = [], 0
-        layer, used = own, used + 4 * brick.in_features**2
-        part.append((path, brick))
-    if part:
-        yield part
+def _inputs(model: LanguageModel, context: CompressContext) -> Iterator[tuple[str, Inputs | None]]:
+    """The inputs of every projection, as they are once those before it were changed."""
+    for layer in walk(model, context.get_calibration(), context.half):
+        pending = list(layer.sites)
+        while pending and (seen := layer.observe(pending)) is not None:
+            for site in seen.sites:
+                yield site.path, seen.inputs
+            pending = [site for site in pending if site not in seen.sites]
 
 
-def _moments(
-    model: LanguageModel, sites: Sequence[tuple[str, Projection]], context: CompressContext
-) -> dict[str, Tensor]:
-    """The mean of x x^T over the inputs of projections. Shape: return: (in, in) each."""
-    sums = {path: torch.zeros(brick.in_features, brick.in_features) for path, brick in sites}
-    counts = dict.fromkeys(sums, 0)
-    with _collecting(sites, sums, counts):
-        for batch in context.get_calibration().batches:
-            model(batch.to(model.device))
-    return {path: total / max(1, counts[path]) for path, total in sums.items()}
-
-
-@contextmanager
-def _collecting(
-    sites: Sequence[tuple[str, Projection]], sums: dict[str, Tensor], counts: dict[str, int]
-) -> Iterator[None]:
-    last: dict[int, tuple[Tensor, Tensor]] = {}  # queries, keys and values read one run
-
-    def collect(path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            x = inputs[0]
-            if id(x) not in last or last[id(x)][0] is not x:
-                last.clear()
-                last[id(x)] = x, x.float().T @ x.float()
-            sums[path] += last[id(x)][1]
-            counts[path] += len(x)
-
-        return hook
-
-    handles = [brick.register_forward_pre_hook(collect(path)) for path, brick in sites]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _error(weight: Tensor, sparse: Tensor, moments: Tensor) -> float:
-    """Relative error of the outputs on the calibration data."""
-    change = sparse - weight
-    wrong, whole = (float((each @ moments * each).sum()) for each in (change, weight))
-    return math.sqrt(max(0.0, wrong) / max(whole, 1e-30))
-
-
-def _report(sites: Sequence[tuple[str, Projection]], context: CompressContext) -> None:
+def _report(bricks: Sequence[Projection], context: CompressContext) -> None:
     """Says what zeros are good for: nothing that runs, and a smaller file once it is compressed."""
-    numbers = sum(brick.weight.numel() for _, brick in sites)
-    zeros = sum(int((brick.weight == 0).sum()) for _, brick in sites)
-    packed = sum(pa.compress(_bytes(brick.weight), codec="zstd", asbytes=True).__len__() for _, brick in sites)
+    numbers = sum(brick.weight.numel() for brick in bricks)
+    zeros = sum(int((brick.weight == 0).sum()) for brick in bricks)
+    packed = sum(len(pa.compress(_bytes(brick.weight), codec="zstd", asbytes=True)) for brick in bricks)
     context.note(
-        f"prune: {zeros:,} of {numbers:,} weights in {counted(len(sites), 'projection')} are zero "
+        f"prune: {zeros:,} of {numbers:,} weights in {counted(len(bricks), 'projection')} are zero "
         f"({percent(zeros / max(1, numbers))}); a zero is multiplied as any number is, so the model is no faster, and "
         f"its files are as large as before: compressed (zstd), its projections take {packed / 1e6:,.1f} of "
         f"{numbers * 4 / 1e6:,.1f} MB; a training run fills the zeros again unless it is --tune sparse"
