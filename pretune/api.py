@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pretune.adapted_model import AdaptedModel
 from pretune.baselines.folder import is_tfidf
+from pretune.compress.at_load import round_for_use
 from pretune.config import validate
 from pretune.errors import UsageError
 from pretune.evaluate.fill import Guess
@@ -77,6 +78,7 @@ def load(
     step: Step | None = None,
     base: Path | str | None = None,
     adapters: Mapping[str, Path | str] | None = None,
+    format: str | None = None,
 ) -> Model:
     """Read a model and its tokenizer, for use.
 
@@ -92,6 +94,7 @@ def load(
         base: of what a tuning method learned, the folder of the model that was tuned, where it is no longer where it
             was.
         adapters: folders of what was tuned on this model, by names; all share its weights: see `AdaptedModel`.
+        format: of `nn/formats/`, such as `q8_0`, to which matrices are rounded to the nearest in memory.
 
     Raises:
         MissingInputError, DataError, UsageError: see `find_source` and `read_with_tokenizer`; or no such device.
@@ -101,6 +104,8 @@ def load(
     torch_device = choose(device)
     source = find_source(Path(path), step, None if base is None else Path(base))
     network, own = read_with_tokenizer(source, tokenizer)
+    if format is not None:
+        network = round_for_use(network, own, format)
     for note in [*source.notes, *(network.loaded.messages() if network.loaded is not None else ())]:
         _log.warning("%s", note)
     chosen = choose_precision(precision, torch_device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +17,17 @@ from pretune.interop.metadata import read_metadata
 from pretune.interop.peft.contents import is_peft
 from pretune.interop.peft.folder import ExportedAdapter, export_peft, find_base, merge_peft, read_peft
 from pretune.interop.recorded_heads import HeadMakers
+from pretune.interop.rounded_files import widened, with_weights
 from pretune.interop.run_folder import Step, StepOfRun, check_is_model, choose_step, describe_run, fill_from_checkpoint
 from pretune.interop.tuned_model import base_folder, load_delta, merge_delta
 from pretune.models.metadata import Metadata
 from pretune.models.model import LanguageModel, get_family
+from pretune.nn.rounded import formats_of
 from pretune.text.tokenizer.files import TOKENIZER_FILES
 from pretune.text.tokenizer.tokenizer import Tokenizer
+from pretune.wording import counted
+
+_log = logging.getLogger("pretune")
 
 
 @dataclass(frozen=True)
@@ -180,8 +186,14 @@ def finalize_tasks(network: LanguageModel, folder: Path, tokenizer: Tokenizer) -
             network.metadata = network.metadata.with_settings(task.name, settings)
 
 
-def plain_network(network: LanguageModel, source: Source, tokenizer: Tokenizer, *, is_rounded: bool) -> LanguageModel:
+def plain_network(
+    network: LanguageModel, source: Source, tokenizer: Tokenizer, *, is_rounded: bool, keeps_formats: bool = False
+) -> LanguageModel:
     """A plain model in fp32 that computes what a model in use computes, which stays as it is.
+
+    Args:
+        is_rounded: it was cast to bf16 for use.
+        keeps_formats: matrices in a format of `nn/formats/` stay packed; else they become plain ones, which is said.
 
     Raises:
         UsageError: it is deltas of a method that cannot be merged.
@@ -189,11 +201,15 @@ def plain_network(network: LanguageModel, source: Source, tokenizer: Tokenizer, 
     """
     if is_rounded:
         network = read_unrounded(network, source, tokenizer)
-    if not is_tuned(source.files) or (is_delta(source.files) and network.metadata.base is None):
+    if is_tuned(source.files) and not (is_delta(source.files) and network.metadata.base is None):
+        network = merged(network if is_rounded else copy.deepcopy(network), source.files)
+        finalize_tasks(network, source.files, tokenizer)
+    formats = formats_of(network)
+    if not formats or keeps_formats:
         return network
-    plain = merged(network if is_rounded else copy.deepcopy(network), source.files)
-    finalize_tasks(plain, source.files, tokenizer)
-    return plain
+    matrices = counted(sum(formats.values()), "matrix", "matrices")
+    _log.warning("%s in %s are written in fp32, as other software has no such bricks", matrices, ", ".join(formats))
+    return widened(network)
 
 
 def merged(network: LanguageModel, folder: Path) -> LanguageModel:
@@ -241,4 +257,6 @@ def read_unrounded(network: LanguageModel, source: Source, tokenizer: Tokenizer)
                 f"{source.folder}: weight {name!r} is another than when the model was loaded, rounded to bf16; "
                 "load it again to export"
             )
+    if formats_of(network):  # which it may have got when it was loaded
+        return with_weights(network, weights)
     return exact

@@ -8,11 +8,13 @@ model without its matrices: `transformers` refuses one that names no method.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from pretune.errors import DataError
 from pretune.interop.file_fields import QUANTIZATION, ROUNDED_NOTICE
@@ -24,7 +26,7 @@ from pretune.nn.formats.format import Format, InputRounding, empty, find_format,
 from pretune.nn.projection import ProjectionBrick, bias_of
 from pretune.nn.rounded import PackedMatrix, RoundedBrick, RoundedProjection, RoundedVocabulary, rounded_bricks
 from pretune.nn.vocabulary import VocabularyBrick
-from pretune.tune.surgery import Site, projection_sites, vocabulary_sites
+from pretune.tune.surgery import Site, merge_bricks, projection_sites, vocabulary_sites
 
 LAYOUT = 1
 """Version of how tensors of formats are laid out in files."""
@@ -132,6 +134,26 @@ def fill_rounded(model: LanguageModel, weights: NamedTensors, where: str) -> Non
                 "the files again, or compress the model again"
             )
         brick.packed.fill(tensors)
+
+
+def widened(model: LanguageModel) -> LanguageModel:
+    """A copy of a model whose rounded matrices are plain ones in fp32, with the values that they stand for."""
+    plain = copy.deepcopy(model)
+    merge_bricks(plain)
+    return plain
+
+
+@torch.no_grad()
+def with_weights(model: LanguageModel, weights: Mapping[str, Tensor]) -> LanguageModel:
+    """A copy of a model in fp32 on the CPU with the same rounded matrices, and other values of all else.
+
+    Args:
+        weights: by the names of its parameters.
+    """
+    out = copy.deepcopy(model).float().cpu()
+    for name, parameter in out.named_parameters():
+        parameter.copy_(weights[name])
+    return out
 
 
 def check_notice(path: Path, fields: Mapping[str, Any], places: Sequence[RoundedPlaces] | None) -> None:

@@ -205,3 +205,35 @@ def test_the_command_line_fine_tunes_a_rounded_model(base: Path, tmp_path: Path)
     assert len(model.predict(["w3 w4 w1 w1", "w5 w6 w2 w2"])) == 2
     assert main(["finetune", *files, *task[:2], "--tune", "full", "--output", str(tmp_path / "full"), *flags]) == 64
     assert not (tmp_path / "full").exists()
+
+
+@pytest.mark.usefixtures("reader_in_this_process")
+def test_a_plain_folder_is_rounded_when_it_is_loaded(base: Path, tmp_path: Path) -> None:
+    plain = pretune.load(base / "gpt2", precision="fp32")
+    for name, precision in (("q8_0", "fp32"), ("q4_0", "bf16"), ("int8", "fp32")):
+        model = pretune.load(base / "gpt2", precision=precision, format=name)
+        assert name in repr(model)
+        formats = {brick.packed.name for _, brick in rounded_bricks(model.network)}
+        assert formats == ({"q4_0", "q8_0"} if name == "q4_0" else {name})
+        assert model.generate("w1 w2 w3", max_new_tokens=3)
+        difference = abs(model.log_prob("w1 w2 w3 w4") - plain.log_prob("w1 w2 w3 w4"))
+        assert 0 < difference < (2.0 if name == "q4_0" else 0.1)
+        if name == "q4_0":
+            model.export(tmp_path / name)  # for everybody, with the rounded values in fp32
+            again = pretune.load(tmp_path / name, precision="fp32")
+            assert not list(rounded_bricks(again.network))
+            assert again.network.embedding.word.dense().equal(model.network.embedding.word.dense())
+    with pytest.raises(UsageError, match="rounded already"):
+        pretune.load(base / "gpt2-int8", format="q8_0")
+    with pytest.raises(UsageError, match="did you mean 'q8_0'"):
+        pretune.load(base / "gpt2", format="q8")
+
+
+@pytest.mark.parametrize("name", ["int8", "q8_0", "q4_0"])
+def test_a_rounded_folder_predicts_evaluates_generates_and_embeds(base: Path, name: str) -> None:
+    writer, reader = pretune.load(base / f"gpt2-{name}"), pretune.load(base / f"bert-{name}")
+    assert writer.generate(["w1 w2", "w3"], max_new_tokens=4)
+    assert writer.generate("w1 w2", beams=2, max_new_tokens=3)
+    assert writer.evaluate(base / "store")
+    assert reader.embed(["w1 w2", "w4"]).shape == (2, 32)
+    assert reader.evaluate(base / "store")

@@ -122,7 +122,7 @@ def _read(source: Source, device: torch.device) -> tuple[LanguageModel, Tokenize
     model, tokenizer = read_with_tokenizer(source, None)
     for note in [*source.notes, *(model.loaded.messages() if model.loaded is not None else ())]:
         _log.warning("%s", note)
-    return plain_network(model, source, tokenizer, is_rounded=False).to(device).eval(), tokenizer
+    return plain_network(model, source, tokenizer, is_rounded=False, keeps_formats=True).to(device).eval(), tokenizer
 
 
 def _held_out(recipe: CompressRecipe, tokenizer: Tokenizer) -> tuple[str, ...]:
