@@ -35,7 +35,8 @@ from pretune.seals import SEAL, check_text, read_facts, seal_files, sealed_bytes
 from pretune.train.budget import Spent
 from pretune.train.checkpoint.store import CheckpointStore
 from pretune.train.ownership import LOCK, Ownership
-from pretune.train.recipe import Recipe, compare, own_names, plain, read_recorded
+from pretune.train.recipe import Recipe, own_names, plain, read_recorded
+from pretune.train.recipe_changes import compare
 from pretune.wording import counted
 
 DATA_STATS = "data_stats.json"

@@ -9,7 +9,8 @@ from pretune.config import load, to_toml, validate
 from pretune.errors import UsageError
 from pretune.find import variants
 from pretune.train import recipe as recipes
-from pretune.train.recipe import RENAMED_FIELDS, Recipe, compare, plain, read_recorded
+from pretune.train.recipe import RENAMED_FIELDS, Recipe, plain, read_recorded
+from pretune.train.recipe_changes import compare
 
 
 def test_reading_a_recipe_does_not_import_torch():

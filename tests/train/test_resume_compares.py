@@ -13,7 +13,8 @@ from pretune import find
 from pretune.errors import DataError, UsageError
 from pretune.find import source_digests
 from pretune.runtime.signals import SignalError
-from pretune.train.recipe import Recipe, compare, plain
+from pretune.train.recipe import Recipe, plain
+from pretune.train.recipe_changes import compare
 from pretune.train.run import pretrain
 
 OBJECTIVE = """

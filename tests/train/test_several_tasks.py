@@ -33,7 +33,8 @@ from pretune.tasks.task import Task
 from pretune.text.tokenizer.vocabulary import numbered
 from pretune.train.automatic import resolve_automatic
 from pretune.train.plan import make_plan
-from pretune.train.recipe import Recipe, compare
+from pretune.train.recipe import Recipe
+from pretune.train.recipe_changes import compare
 from pretune.train.run import finetune
 from pretune.train.several_tasks import draw_weights, tasks_of
 
