@@ -11,3 +11,12 @@ SHARED_MODULES = (
     "values",
     "walk",
 )
+
+
+def __getattr__(name: str) -> object:
+    """Gives `prune_heads` on first use: this package is looked through without torch."""
+    if name == "prune_heads":
+        from pretune.compress.pruning.structure import prune_heads
+
+        return prune_heads
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -292,6 +292,26 @@ def test_needs() -> None:
         find_compression("prune", {"layers": 0.5}).apply(small(), CompressContext(None, Draw(0)))  # type: ignore[arg-type]
 
 
+def test_a_model_without_a_loss() -> None:
+    method = find_compression("prune", {"layers": 0.5})
+    with pytest.raises(UsageError, match="needs calibration data that the model can be wrong about"):
+        method.apply(small(), context())  # whose objective is None
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ({"stack": []}, "name those that stay, ascending and one at least"),
+        ({"stack": [0, 4]}, "stack has layers 0 to 3"),
+        ({"stack": [2, 1]}, "ascending"),
+        ({"encoder.stack": [0]}, "no stack 'encoder.stack'"),
+    ],
+)
+def test_layers_that_are_not_there(layers: dict[str, list[int]], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        selection.drop_layers(small(), layers)
+
+
 def test_a_loss_that_is_no_number() -> None:
     model = small()
     with torch.no_grad():

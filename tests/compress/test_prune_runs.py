@@ -11,7 +11,7 @@ import torch
 import transformers
 
 import pretune
-from pretune.compress.pruning.structure import prune_heads
+from pretune.compress import prune_heads
 from tests.tinymodels import TEXTS, save_bert, word_tokenizer
 
 LABELS = ["a", "b"]
@@ -82,3 +82,14 @@ def test_heads_pruned_in_memory_still_predict(classifier: str) -> None:
     with pytest.raises(pretune.errors.DataError, match="cannot be saved so that others open it"):
         model.export("out")
     assert not Path("out").exists()
+
+
+def test_quantized_first_is_refused(classifier: str) -> None:
+    with pytest.raises(pretune.errors.UsageError, match="prune first, then quantize"):
+        compress(
+            classifier, {"method": "quantize", "format": "int8"}, {"method": "prune", "layers": 0.5}, output="small"
+        )
+    compress(classifier, {"method": "quantize", "format": "int8"}, output="rounded")
+    with pytest.raises(pretune.errors.PretuneError, match=r"quantize|rounded"):
+        compress("rounded", {"method": "prune", "layers": 0.5}, output="small")
+    assert not Path("small").exists()

@@ -154,6 +154,8 @@ def prune_heads(model: LanguageModel, heads: Mapping[int | str, Sequence[int]]) 
     `pretune compress prune` removes as many heads from every layer, of families that can say that.
 
     Args:
+        model: such as `pretune.load(path).network`, before it is first used: forms of its weights that were derived
+            for use do not follow.
         heads: numbers of the heads to remove, by the number of the layer, or by the path of the attention, such as
             `encoder.stack.blocks.0.attention` or `stack.blocks.0.cross`.
 
