@@ -29,7 +29,8 @@ from pretune.nn.formats.format import (
     pack,
     take,
 )
-from pretune.nn.formats.rounded_matmul import round_inputs, rounded_matmul
+from pretune.nn.formats.kernels import round_inputs
+from pretune.nn.formats.rounded_matmul import rounded_matmul
 from pretune.nn.packed import Product
 from pretune.nn.vocabulary import values_for
 

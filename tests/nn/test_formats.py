@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pretune import native
 from pretune.errors import UsageError
 from pretune.find import variants
 from pretune.nn.formats.format import (
@@ -23,8 +25,9 @@ from pretune.nn.formats.format import (
     problem,
     take,
 )
+from pretune.nn.formats.kernels import round_inputs
 from pretune.nn.formats.levels import LevelFormat
-from pretune.nn.formats.rounded_matmul import round_inputs, rounded_matmul
+from pretune.nn.formats.rounded_matmul import rounded_matmul
 
 ALL = ["bf16", "int8", "q4_0", "q8_0"]
 LLAMA = {"q8_0": gguf.GGMLQuantizationType.Q8_0, "q4_0": gguf.GGMLQuantizationType.Q4_0}
@@ -190,3 +193,33 @@ def test_a_file_that_is_no_format_says_what_it_lacks(tmp_path: Path) -> None:
         find_format(str(tmp_path / "mine.py"))
     with pytest.raises(UsageError, match="did you mean 'q8_0'"):
         find_format("q8")
+
+
+@pytest.fixture(params=[True, False], ids=["native", "torch"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """With our kernels, where they were built, and without them."""
+    if request.param and not native.available():
+        pytest.skip("no kernels were built here")
+    if not request.param:
+        monkeypatch.setattr(native, "available", lambda: False)
+    return bool(request.param)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("inputs", ["exact", "int8"])
+def test_products_in_use_are_those_of_the_values_by_any_kernel(name: str, inputs: Any, kernels: bool) -> None:
+    format, weight = find_format(name), matrix(80, 96)
+    packed, bias = pack(format, weight), torch.randn(80)
+    product = format.product(packed, bias, None, inputs)
+    values = format.dense(packed)
+    for rows in (0, 1, 3, 70):
+        x = torch.randn(rows, 96)
+        exact = (round_inputs(x) if inputs == "int8" else x) @ values.T + bias
+        if rows:
+            assert float((product(x) - exact).abs().max()) < 1e-4
+            half = product(x.bfloat16())
+            assert half.dtype == torch.bfloat16
+            assert float(((half.float() - exact).abs() / (1 + exact.abs())).max()) < 0.08
+        assert product(x).shape == (rows, 80)
+    if kernels and inputs == "int8":  # the same alone and among others
+        assert torch.equal(product(x[5:6]), product(x)[5:6])

@@ -29,4 +29,4 @@ def product(
     tensors: Packed, bias: Tensor | None, activation: Activation | None = None, inputs: InputRounding = "exact"
 ) -> Product:
     """Multiplies by packed rows. Shape: (T, in) -> (T, out)."""
-    return derived_product(dense, tensors, bias, activation, inputs)
+    return derived_product(dense, tensors, bias, activation, inputs, NAME)

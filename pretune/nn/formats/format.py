@@ -16,6 +16,8 @@ from pretune.nn.packed import Product
 
 Packed = Mapping[str, Tensor]
 """The tensors of a matrix in a format, by name. The first dimension of each is the rows of the matrix."""
+Dense = Callable[[Packed], Tensor]
+"""The values that packed rows stand for. Shape: (out, ...) of each -> (out, in) fp32."""
 InputRounding = Literal["exact", "int8"]
 """Whether a matmul reads its input as it is, or rounded to 8 bits in groups of 32 with a scale each."""
 ROWS = 1024

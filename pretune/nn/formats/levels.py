@@ -66,6 +66,16 @@ def half_scales(blocks: Tensor) -> Tensor:
     return blocks[..., :2].contiguous().view(torch.float16)[..., 0].float()
 
 
+def nibbles(blocks: Tensor) -> Tensor:
+    """The whole numbers, from -8, of blocks whose bytes behind fp16 hold two each: lower halves first.
+
+    Shape:
+        blocks: (out, groups, bytes) uint8; return: (out, groups * numbers) int8
+    """
+    pairs = blocks[..., 2:]
+    return (torch.cat([pairs & 15, pairs >> 4], 2).view(torch.int8) - 8).flatten(1)
+
+
 def half_problem(scales: Tensor) -> str | None:
     """What keeps scales from being stored in fp16: one that is too large, with a remedy. Shape: (out, groups)."""
     if not scales.abs().max() > LARGEST_HALF:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pretune.nn.activation import Activation
 from pretune.nn.formats.format import InputRounding, Packed
-from pretune.nn.formats.levels import half_bytes, half_problem, half_scales, reciprocal
+from pretune.nn.formats.levels import half_bytes, half_problem, half_scales, nibbles, reciprocal
 from pretune.nn.formats.rounded_matmul import derived_product
 from pretune.nn.packed import Product
 
@@ -65,9 +65,7 @@ def stored_scales(tensors: Packed) -> Tensor:
 def levels(tensors: Packed) -> tuple[Tensor, Tensor]:
     """The whole numbers and the scales. Shape: (out, in) int8, (out, in / 32) fp32."""
     blocks = _blocks(tensors)
-    pairs = blocks[..., 2:]
-    values = torch.cat([pairs & 15, pairs >> 4], 2).view(torch.int8) - 8
-    return values.flatten(1), half_scales(blocks)
+    return nibbles(blocks), half_scales(blocks)
 
 
 def dense(tensors: Packed) -> Tensor:
@@ -80,4 +78,4 @@ def product(
     tensors: Packed, bias: Tensor | None, activation: Activation | None = None, inputs: InputRounding = "exact"
 ) -> Product:
     """Multiplies by packed rows. Shape: (T, in) -> (T, out)."""
-    return derived_product(dense, tensors, bias, activation, inputs)
+    return derived_product(dense, tensors, bias, activation, inputs, NAME)

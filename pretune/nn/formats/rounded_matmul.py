@@ -6,7 +6,6 @@ once more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,12 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pretune.nn.activation import Activation
-from pretune.nn.formats.format import ROWS, InputRounding, Packed, count_rows, take
+from pretune.nn.formats.format import ROWS, Dense, InputRounding, Packed, count_rows, take
+from pretune.nn.formats.kernels import Kernels, round_inputs
 from pretune.nn.packed import Product
-
-_INPUT_GROUP = 32
-Dense = Callable[[Packed], Tensor]
-"""The values that packed rows stand for. Shape: (out, ...) of each -> (out, in) fp32."""
 
 
 class _RoundedMatmul(torch.autograd.Function):
@@ -57,51 +53,30 @@ def rounded_matmul(x: Tensor, dense: Dense, tensors: Packed) -> Tensor:
     return out
 
 
-class _Round(torch.autograd.Function):
-    """Rounds rows to 8 bits in groups of 32; the gradient passes as if nothing was rounded."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        groups = F.pad(x.float(), (0, -x.shape[-1] % _INPUT_GROUP)).reshape(*x.shape[:-1], -1, _INPUT_GROUP)
-        scale = groups.abs().amax(-1, keepdim=True) / 127
-        levels = (groups * torch.where(scale == 0, 0.0, 1 / scale)).round()
-        rounded: Tensor = (levels * scale).flatten(-2)[..., : x.shape[-1]].to(x.dtype)
-        return rounded
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad
-
-
-def round_inputs(x: Tensor) -> Tensor:
-    """The values of rows rounded to 8 bits in groups of 32, each with its own scale in fp32. Shape: (T, in) -> same."""
-    out: Tensor = _Round.apply(x)  # type: ignore[no-untyped-call]
-    return out
-
-
 def derived_product(
     dense: Dense,
     tensors: Packed,
     bias: Tensor | None,
     activation: Activation | None,
     inputs: InputRounding,
-    few_rows: Callable[[Tensor], Tensor] | None = None,
-    most: int = 0,
+    kernel: str | None = None,
 ) -> Product:
     """A function for a model in use that multiplies by packed rows.
 
     Args:
-        few_rows: a faster matmul without bias for at most `most` rows, where there is one.
+        kernel: name of the format among those that kernels know; None for one that they do not.
 
     Shape:
         (T, in) -> (T, out)
     """
+    kernels = None if kernel is None else Kernels(kernel, dense, tensors, bias, inputs)
 
     @torch.no_grad()
     def run(x: Tensor) -> Tensor:
-        x = round_inputs(x) if inputs == "int8" else x
-        y = rounded_matmul(x, dense, tensors) if few_rows is None or len(x) > most else few_rows(x)
-        y = y if bias is None else y + bias.to(y.dtype)
+        y = None if kernels is None else kernels.multiply(x)
+        if y is None:
+            y = rounded_matmul(round_inputs(x) if inputs == "int8" else x, dense, tensors)
+            y = y if bias is None else y + bias.to(y.dtype)
         return y if activation is None else activation(y)
 
     return run

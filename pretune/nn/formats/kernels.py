@@ -1,0 +1,118 @@
+"""Kernels that multiply by packed rows as they are, for a model in use: our own in C, or torch's for a few rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pretune import native
+from pretune.nn.formats.format import Dense, InputRounding, Packed
+from pretune.nn.formats.levels import half_scales, nibbles
+from pretune.nn.packed import Product, constant_product, packable
+
+_INPUT_GROUP = 32
+_MANY = 64  # rows from which oneDNN's bf16 matmul with rows that are dequantised first is faster than exact sums in C
+_FEW = 8  # rows up to which torch's kernels for packed rows are faster than that
+
+
+class _Round(torch.autograd.Function):
+    """Rounds rows to 8 bits in groups of 32; the gradient passes as if nothing was rounded."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        count = -(-x.shape[-1] // _INPUT_GROUP)
+        groups = F.pad(x.float(), (0, -x.shape[-1] % _INPUT_GROUP)).reshape(*x.shape[:-1], count, _INPUT_GROUP)
+        scale = groups.abs().amax(-1, keepdim=True) / 127
+        levels = (groups * torch.where(scale == 0, 0.0, 1 / scale)).round()
+        rounded: Tensor = (levels * scale).flatten(-2)[..., : x.shape[-1]].to(x.dtype)
+        return rounded
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
+def round_inputs(x: Tensor) -> Tensor:
+    """The values of rows rounded to 8 bits in groups of 32, each with its own scale in fp32. Shape: (T, in) -> same."""
+    out: Tensor = _Round.apply(x)  # type: ignore[no-untyped-call]
+    return out
+
+
+class Kernels:
+    """Multiplies by the packed rows of one matrix, where that is faster than by rows that are dequantised first.
+
+    With our kernels a row's sum has one order whatever stands beside it. Without them, and where the model is in bf16,
+    torch's are used for a few rows: `int8` and `q4_0` have their own, `q8_0` is multiplied as a copy in bf16.
+
+    Args:
+        name: of the format.
+        dense, tensors: what it stands for, and holds.
+        bias: (out,) or None.
+        inputs: whether rows are rounded first.
+    """
+
+    def __init__(self, name: str, dense: Dense, tensors: Packed, bias: Tensor | None, inputs: InputRounding) -> None:
+        self._name, self._dense, self._tensors, self._bias, self._inputs = name, dense, tensors, bias, inputs
+
+    def multiply(self, x: Tensor) -> Tensor | None:
+        """The product with its bias; None where no kernel is faster for these rows. Shape: (T, in) -> (T, out)."""
+        if x.device.type != "cpu" or not len(x):
+            return None
+        half = x.dtype == torch.bfloat16
+        if native.available():
+            if self._name == "bf16":
+                rows = round_inputs(x) if self._inputs == "int8" else x
+                return (self._rounding if half else self._exact)(rows)
+            if self._inputs == "int8":
+                return self._rounding(x)
+            return None if half and len(x) > _MANY else self._exact(x)
+        if not half or len(x) > _FEW or self._torch is None:
+            return None
+        y = self._torch(round_inputs(x) if self._inputs == "int8" else x)
+        return y if self._bias is None else y + self._bias.to(y.dtype)
+
+    @cached_property
+    def _matrix(self) -> native.PackedMatrix:
+        return native.PackedMatrix(native.matrix_of(cast(Any, self._name), self._tensors))
+
+    @cached_property
+    def _exact(self) -> native.PackedProduct:
+        return native.PackedProduct(self._matrix, self._bias, rounded=False)
+
+    @cached_property
+    def _rounding(self) -> native.PackedProduct:
+        return native.PackedProduct(self._matrix, self._bias, rounded=True)
+
+    @cached_property
+    def _torch(self) -> Product | None:
+        """A product with few rows in bf16, without bias; None where this machine has no fast one."""
+        values = next(iter(self._tensors.values()))
+        if not packable(values.new_empty(0, dtype=torch.bfloat16)):
+            return None
+        make = _TORCH.get(self._name)
+        return constant_product(self._dense(self._tensors).bfloat16(), None) if make is None else make(self._tensors)
+
+
+def _by_rows(tensors: Packed) -> Product:
+    """torch's product with whole numbers and a scale a row."""
+    values, scale = tensors["values"], tensors["scale"].bfloat16()
+    return lambda x: torch.ops.aten._weight_int8pack_mm(x.contiguous(), values, scale)
+
+
+def _by_groups(tensors: Packed) -> Product | None:
+    """torch's product with whole numbers of 4 bits, whose scales are rounded to bf16."""
+    blocks = tensors["blocks"].view(len(tensors["blocks"]), -1, _INPUT_GROUP // 2 + 2)
+    levels, scales = nibbles(blocks), half_scales(blocks)
+    if len(levels) % 16:
+        return constant_product((levels.view(*scales.shape, -1) * scales[..., None]).flatten(1).bfloat16(), None)
+    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu((levels + 8).int(), 2)
+    both = torch.stack([scales.t(), torch.zeros_like(scales.t())], -1).bfloat16().contiguous()
+    return lambda x: torch.ops.aten._weight_int4pack_mm_for_cpu(x.contiguous(), packed, 32, both)
+
+
+_TORCH: dict[str, Callable[[Packed], Product | None]] = {"int8": _by_rows, "q4_0": _by_groups}
